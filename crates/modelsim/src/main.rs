@@ -1,0 +1,2 @@
+//! The command line of epp-wasm.
+fn main() {}

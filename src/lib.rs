@@ -1,0 +1,1 @@
+//! The Endpoint Picker as a WebAssembly filter inside stock Envoy.
