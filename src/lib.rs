@@ -1,1 +1,13 @@
 //! The Endpoint Picker as a WebAssembly filter inside stock Envoy.
+//!
+//! `filter` is the only module that names `proxy_wasm`; everything below it takes its clock,
+//! randomness and host as arguments and runs natively, in tests and in `eppctl`.
+
+#[forbid(unsafe_code)]
+pub mod datalayer;
+#[forbid(unsafe_code)]
+pub mod prefix;
+#[forbid(unsafe_code)]
+pub mod request;
+#[forbid(unsafe_code)]
+pub mod worker;

@@ -1,0 +1,2 @@
+//! Which endpoint probably holds which part of a prompt in its KV cache: block digests, their
+//! chain, and the index of what was sent where.
