@@ -6,8 +6,14 @@
 #[forbid(unsafe_code)]
 pub mod datalayer;
 #[forbid(unsafe_code)]
+pub mod document;
+#[forbid(unsafe_code)]
+pub mod plugins;
+#[forbid(unsafe_code)]
 pub mod prefix;
 #[forbid(unsafe_code)]
 pub mod request;
+#[forbid(unsafe_code)]
+pub mod scheduling;
 #[forbid(unsafe_code)]
 pub mod worker;

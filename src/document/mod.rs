@@ -1,0 +1,10 @@
+//! Configuration text as a tree whose every place has a path, and the typed reading of it that
+//! reports every problem instead of the first.
+
+pub mod fields;
+pub mod node;
+pub mod problem;
+
+pub use fields::Fields;
+pub use node::Node;
+pub use problem::{Path, Problem, Problems};

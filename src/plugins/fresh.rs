@@ -1,0 +1,63 @@
+//! How metric scorers treat endpoints whose metrics cannot be trusted.
+
+use crate::scheduling::{Cycle, Endpoint, Slot};
+
+/// Scores each candidate by a value read off its metrics.
+///
+/// The Endpoint Picker takes a pod that was never scraped for an idle one, so that a dead or new
+/// pod attracts everything. Here an endpoint without a fresh value is neutral: it gets the mean
+/// score of those that have one; when nobody has, all get 0 and the other scorers decide.
+pub fn score_fresh(
+    cycle: &Cycle<'_>,
+    candidates: &[Slot],
+    scores: &mut [f64],
+    value: impl Fn(&Endpoint) -> Option<f64>,
+    score: impl Fn(f64) -> f64,
+) {
+    let mut known = 0_u32;
+    let mut sum = 0.0;
+    for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
+        match cycle.pool.get(*slot).and_then(&value) {
+            Some(value) => {
+                *place = score(value);
+                sum += *place;
+                known += 1;
+            }
+            None => *place = f64::NAN,
+        }
+    }
+    let neutral = if known == 0 {
+        0.0
+    } else {
+        sum / f64::from(known)
+    };
+    for place in scores.iter_mut().filter(|place| place.is_nan()) {
+        *place = neutral;
+    }
+}
+
+/// Scores by where a value lies between the smallest and the largest of all candidates: the
+/// smallest gets 1, the largest 0; all get 1 where they are equal.
+pub fn score_least(
+    cycle: &Cycle<'_>,
+    candidates: &[Slot],
+    scores: &mut [f64],
+    value: impl Fn(&Endpoint) -> Option<f64>,
+) {
+    let mut least = f64::INFINITY;
+    let mut most = f64::NEG_INFINITY;
+    for slot in candidates {
+        if let Some(value) = cycle.pool.get(*slot).and_then(&value) {
+            least = least.min(value);
+            most = most.max(value);
+        }
+    }
+    let score = |value: f64| {
+        if most > least {
+            (most - value) / (most - least)
+        } else {
+            1.0
+        }
+    };
+    score_fresh(cycle, candidates, scores, value, score);
+}

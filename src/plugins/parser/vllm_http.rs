@@ -1,0 +1,15 @@
+//! `vllmhttp-parser`: reads vLLM's own `inference/v1/generate`.
+//!
+//! Always on here: the path alone decides how a body is read. No parameters.
+//!
+//! ```yaml
+//! - type: vllmhttp-parser
+//! ```
+
+use crate::plugins::role::{Build, PluginType, Role};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "vllmhttp-parser",
+    build: |_: &mut Build<'_, '_>| Role::Inert,
+};

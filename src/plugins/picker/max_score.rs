@@ -1,0 +1,122 @@
+//! `max-score-picker`: picks the endpoints with the highest weighted sums; equal ones are in
+//! random order.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `maxNumOfEndpoints` | 1 | how many to name, best first; zero and less count as 1 |
+//!
+//! ```yaml
+//! - type: max-score-picker
+//!   parameters: {maxNumOfEndpoints: 1}
+//! ```
+
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use crate::plugins::role::{Build, PluginType, Role};
+use crate::scheduling::{Picker, Scored};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "max-score-picker",
+    build,
+};
+
+/// Up to this many places are filled by one pass over the candidates each; more by sorting. A
+/// pass costs about as much as one level of a sort, and pools have at most some 2^10 endpoints.
+const PASSES: usize = 8;
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
+    Role::Picker(Rc::new(MaxScorePicker {
+        max_endpoints: max_endpoints as usize,
+    }))
+}
+
+#[derive(Debug)]
+struct MaxScorePicker {
+    max_endpoints: usize,
+}
+
+impl Picker for MaxScorePicker {
+    fn max_endpoints(&self) -> usize {
+        self.max_endpoints
+    }
+
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
+        if want > PASSES {
+            rng.shuffle(scored);
+            scored.sort_by(|a, b| descending(a.score, b.score));
+            return;
+        }
+        for place in 0..want.min(scored.len()) {
+            let best = best_from(scored, place, rng);
+            scored.swap(place, best);
+        }
+    }
+
+    fn same_choice(&self, shortest: &[Scored], longest: &[Scored]) -> bool {
+        same_order(shortest, longest, self.max_endpoints)
+    }
+}
+
+/// The position of the highest score from `start` on; among equals each is as likely as another.
+fn best_from(scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize {
+    let mut best = start;
+    let mut best_score = f64::NEG_INFINITY;
+    let mut equals = 0;
+    for (position, candidate) in scored.iter().enumerate().skip(start) {
+        match descending(candidate.score, best_score) {
+            Ordering::Less => {
+                best = position;
+                best_score = candidate.score;
+                equals = 1;
+            }
+            Ordering::Equal => {
+                equals += 1;
+                if rng.u32(0..equals) == 0 {
+                    best = position;
+                }
+            }
+            Ordering::Greater => {}
+        }
+    }
+    best
+}
+
+fn descending(a: f64, b: f64) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}
+
+/// Whether the first `places` hold the same endpoints in the same order, equal scores included,
+/// at both ends and so everywhere between: two lines that compare alike at both ends of an
+/// interval compare alike inside it.
+fn same_order(shortest: &[Scored], longest: &[Scored], places: usize) -> bool {
+    let mut taken = vec![false; shortest.len()];
+    let mut left = places.min(shortest.len());
+    while left > 0 {
+        let (Some(low), Some(high)) = (top(shortest, &taken), top(longest, &taken)) else {
+            return false;
+        };
+        let mut size = 0;
+        let pairs = shortest.iter().zip(longest).zip(taken.iter_mut());
+        for ((short, long), taken) in pairs.filter(|(_, taken)| !**taken) {
+            let ties = (short.score == low, long.score == high);
+            match ties {
+                (true, true) => {
+                    *taken = true;
+                    size += 1;
+                }
+                (false, false) => {}
+                _ => return false,
+            }
+        }
+        left = left.saturating_sub(size);
+    }
+    true
+}
+
+fn top(scored: &[Scored], taken: &[bool]) -> Option<f64> {
+    let open = scored.iter().zip(taken).filter(|(_, taken)| !**taken);
+    open.map(|(scored, _)| scored.score).reduce(f64::max)
+}

@@ -1,0 +1,54 @@
+//! `random-picker`: picks endpoints at random, whatever their scores.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `maxNumOfEndpoints` | 1 | how many to name; zero and less count as 1 |
+//!
+//! ```yaml
+//! - type: random-picker
+//!   parameters: {maxNumOfEndpoints: 2}
+//! ```
+
+use std::rc::Rc;
+
+use crate::plugins::role::{Build, PluginType, Role};
+use crate::scheduling::{Picker, Scored};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "random-picker",
+    build,
+};
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
+    Role::Picker(Rc::new(RandomPicker {
+        max_endpoints: max_endpoints as usize,
+    }))
+}
+
+#[derive(Debug)]
+struct RandomPicker {
+    max_endpoints: usize,
+}
+
+impl Picker for RandomPicker {
+    fn max_endpoints(&self) -> usize {
+        self.max_endpoints
+    }
+
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
+        shuffle_first(scored, want, rng);
+    }
+
+    fn same_choice(&self, _: &[Scored], _: &[Scored]) -> bool {
+        true
+    }
+}
+
+/// Draws the first `want` places without replacement.
+pub(super) fn shuffle_first(scored: &mut [Scored], want: usize, rng: &mut fastrand::Rng) {
+    for place in 0..want.min(scored.len()) {
+        scored.swap(place, rng.usize(place..scored.len()));
+    }
+}

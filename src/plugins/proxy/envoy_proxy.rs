@@ -1,0 +1,140 @@
+//! `envoy-proxy`: settings of the proxy itself, which the Endpoint Picker's document has no place
+//! for. A plugin of ours, so that the document stays portable; absent, its defaults hold.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `cluster` | the discovery's | the cluster whose requests are ours |
+//! | `destinationHeader` | `x-gateway-destination-endpoint` | the header that names the endpoint to Envoy's `override_host` policy |
+//! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
+//! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
+//! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
+//! | `decideAfterBytes` | 786432 | decide with what is known once this much of a body is held; Envoy answers 413 past 1 MiB |
+//! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
+//! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
+//! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
+//! | `maxIndexBytes` | 67108864 | memory of the prefix index of one worker |
+//! | `explain` | false | answer `x-epp-explain: 1` with the candidates' scores |
+//!
+//! ```yaml
+//! - type: envoy-proxy
+//!   parameters: {failureMode: FailOpen, fallbackEndpoints: 2}
+//! ```
+
+use crate::plugins::role::{Build, PluginType, Role};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "envoy-proxy",
+    build,
+};
+
+/// The header that the endpoint picker protocol names, and Envoy's policy reads.
+pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
+
+/// What happens to a request for which nothing was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureMode {
+    /// It is answered with the Endpoint Picker's error.
+    FailClose,
+    /// Envoy's fallback policy chooses.
+    FailOpen,
+}
+
+/// Whether bodies are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBody {
+    /// Where the plan needs them and Envoy delivers them before routing.
+    Auto,
+    /// Where the plan needs them.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// When a decision may be taken before the body has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyRelease {
+    /// As soon as nothing that can follow may change it.
+    Exact,
+    /// The same, with tools, system text and salt not seen so far taken as absent.
+    AssumeAbsent,
+}
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvoyProxy {
+    /// The cluster whose requests are ours; empty: the discovery's.
+    pub cluster: String,
+    /// The header that names the endpoint, lower case.
+    pub destination_header: String,
+    /// What happens without a decision.
+    pub failure_mode: FailureMode,
+    /// Next best endpoints named after the picks.
+    pub fallback_endpoints: usize,
+    /// Whether bodies are read.
+    pub read_body: ReadBody,
+    /// Held body bytes at which the decision is taken with what is known.
+    pub decide_after_bytes: usize,
+    /// Silence of a held request after which the decision is taken, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// Whether a decision waits for all that can change it.
+    pub early_release: EarlyRelease,
+    /// Whether requests sent since the last scrape count as waiting.
+    pub correct_queue: bool,
+    /// Memory bound of the prefix index.
+    pub max_index_bytes: usize,
+    /// Whether clients may ask for an explanation.
+    pub explain: bool,
+}
+
+impl Default for EnvoyProxy {
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            destination_header: DESTINATION_HEADER.to_owned(),
+            failure_mode: FailureMode::FailClose,
+            fallback_endpoints: 2,
+            read_body: ReadBody::Auto,
+            // Well below Envoy's limit of 1 MiB: one more chunk (64 KiB at most) still fits.
+            decide_after_bytes: 768 << 10,
+            body_timeout_ms: 5_000,
+            early_release: EarlyRelease::Exact,
+            correct_queue: true,
+            max_index_bytes: 64 << 20,
+            explain: false,
+        }
+    }
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let fields = &mut build.fields;
+    let default = EnvoyProxy::default();
+    let failure = [
+        ("FailClose", FailureMode::FailClose),
+        ("FailOpen", FailureMode::FailOpen),
+    ];
+    let read = [
+        ("auto", ReadBody::Auto),
+        ("always", ReadBody::Always),
+        ("never", ReadBody::Never),
+    ];
+    let early = [
+        ("exact", EarlyRelease::Exact),
+        ("assumeAbsent", EarlyRelease::AssumeAbsent),
+    ];
+    Role::Proxy(Box::new(EnvoyProxy {
+        cluster: fields.string("cluster", &default.cluster),
+        destination_header: fields
+            .string("destinationHeader", &default.destination_header)
+            .to_ascii_lowercase(),
+        failure_mode: fields.choice("failureMode", default.failure_mode, &failure),
+        fallback_endpoints: fields.natural("fallbackEndpoints", 2) as usize,
+        read_body: fields.choice("readBody", default.read_body, &read),
+        decide_after_bytes: fields.positive("decideAfterBytes", 768 << 10) as usize,
+        body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
+        early_release: fields.choice("earlyRelease", default.early_release, &early),
+        correct_queue: fields.boolean("correctQueue", default.correct_queue),
+        max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
+        explain: fields.boolean("explain", default.explain),
+    }))
+}

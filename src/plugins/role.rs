@@ -1,0 +1,94 @@
+//! What a plugin can be, and how it is built from its parameters.
+
+use std::rc::Rc;
+
+use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
+use super::discovery::inline::StaticDiscovery;
+use super::proxy::envoy_proxy::EnvoyProxy;
+use super::source::core_metrics_extractor::CoreMetricsExtractor;
+use super::source::metrics_data_source::MetricsDataSource;
+use crate::document::Fields;
+use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
+
+/// Which Endpoint Picker's rules a document is read by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// Gateway API Inference Extension v1.0: `inference.networking.x-k8s.io/v1alpha1`.
+    Seed,
+    /// llm-d-router of 2026: `llm-d.ai/v1alpha1`.
+    Today,
+}
+
+/// A plugin type of the document.
+#[derive(Debug, Clone, Copy)]
+pub struct PluginType {
+    /// The document's `type`.
+    pub name: &'static str,
+    /// Reads the parameters. Problems are noted in the fields; what is returned is then unused.
+    pub build: fn(&mut Build<'_, '_>) -> Role,
+}
+
+/// What a plugin is built from.
+pub struct Build<'a, 'd> {
+    /// Its name in the document.
+    pub name: &'a str,
+    /// Its parameters.
+    pub fields: Fields<'d>,
+    /// The rules that the document is read by.
+    pub generation: Generation,
+    /// The plan's prefix producers so far, each under its plugin's name. A scorer that matches
+    /// prefixes refers to one by its index here, and may add one of its own; the producers that
+    /// the document declares are built before the scorers.
+    pub producers: &'a mut Vec<(String, PrefixProducer)>,
+}
+
+/// How prompts are cut into prefix blocks, and how many of them an endpoint is taken to hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrefixProducer {
+    /// Generation of the hashing and of the prompt's flattening.
+    pub generation: Generation,
+    /// Size of a block: bytes in [`Generation::Seed`], tokens in [`Generation::Today`].
+    pub block: u32,
+    /// Whether the block size and the capacity that a server reports go before these settings.
+    pub auto_tune: bool,
+    /// Blocks that are matched and remembered of one prompt; 0: all.
+    pub max_blocks: u32,
+    /// The same in tokens, going before `max_blocks`, which depends on the block size; 0: unused.
+    pub max_tokens: u32,
+    /// Blocks remembered per endpoint.
+    pub capacity: u32,
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// Listed in the document.
+    Static(StaticDiscovery),
+    /// The members of an Envoy cluster.
+    EnvoyCluster(EnvoyClusterDiscovery),
+}
+
+/// What a plugin turned out to be.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Removes candidates.
+    Filter(Rc<dyn Filter>),
+    /// Scores candidates.
+    Scorer(Rc<dyn Scorer>),
+    /// Picks among the scored.
+    Picker(Rc<dyn Picker>),
+    /// Decides which profiles run.
+    ProfileHandler(Rc<dyn ProfileHandler>),
+    /// Says how prompts are cut into prefix blocks and remembered.
+    PrefixProducer(PrefixProducer),
+    /// Where endpoints come from.
+    Discovery(Discovery),
+    /// Where and how often metrics pages are fetched.
+    MetricsSource(MetricsDataSource),
+    /// Which families of a metrics page mean what.
+    MetricsExtractor(CoreMetricsExtractor),
+    /// Settings of the proxy itself.
+    Proxy(Box<EnvoyProxy>),
+    /// Checked, and without effect in a proxy.
+    Inert,
+}

@@ -1,0 +1,119 @@
+//! `prefix-cache-scorer`: the more of the prompt an endpoint probably holds in its KV cache, the
+//! better.
+//!
+//! Reads the prefix match of each candidate: `match` blocks of the prompt's `total`.
+//!
+//! Under `inference.networking.x-k8s.io/v1alpha1` the scorer cuts prompts itself, into blocks of
+//! bytes. Score: match / total. Parameters:
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `hashBlockSize` | 64 | bytes of a block |
+//! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one prompt |
+//! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
+//!
+//! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
+//! declared). Score: w·min(1, match·blockTokens / scale)² + (1 − w)·match / total. Parameters:
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `prefixMatchInfoProducerName` | the only producer | whose matches |
+//! | `matchLengthWeight` | 0 | w, 0 to 1 |
+//! | `matchLengthScaleTokens` | 8192 | scale, above 0 |
+//!
+//! ```yaml
+//! - type: prefix-cache-scorer
+//!   parameters:
+//!     hashBlockSize: 64
+//!     maxPrefixBlocksToMatch: 256
+//!     lruCapacityPerServer: 31250
+//! ```
+
+use std::rc::Rc;
+
+use crate::plugins::producer::approx_prefix_cache;
+use crate::plugins::role::{Build, Generation, PluginType, PrefixProducer, Role};
+use crate::scheduling::{Cycle, Needs, Rest, Scorer, Slot};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "prefix-cache-scorer",
+    build,
+};
+
+/// The seed's capacity: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.
+pub(crate) const LRU_CAPACITY_PER_SERVER: u32 = 31_250;
+
+#[derive(Debug)]
+struct PrefixCacheScorer {
+    /// Index of the producer in the plan.
+    producer: usize,
+    length_weight: f64,
+    length_scale: f64,
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let scorer = match build.generation {
+        Generation::Seed => seed(build),
+        Generation::Today => today(build),
+    };
+    Role::Scorer(Rc::new(scorer))
+}
+
+fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+    let fields = &mut build.fields;
+    let producer = PrefixProducer {
+        generation: Generation::Seed,
+        block: fields.positive("hashBlockSize", 64),
+        auto_tune: false,
+        max_blocks: fields.positive("maxPrefixBlocksToMatch", 256),
+        max_tokens: 0,
+        capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
+    };
+    build.producers.push((build.name.to_owned(), producer));
+    PrefixCacheScorer {
+        producer: build.producers.len() - 1,
+        length_weight: 0.0,
+        length_scale: 1.0,
+    }
+}
+
+fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+    let producer = approx_prefix_cache::refer(build, "prefixMatchInfoProducerName");
+    let fields = &mut build.fields;
+    let length_weight = fields.number("matchLengthWeight", 0.0, (0.0, 1.0));
+    let length_scale = fields.integer("matchLengthScaleTokens", 8192, 1) as f64;
+    PrefixCacheScorer {
+        producer,
+        length_weight,
+        length_scale,
+    }
+}
+
+impl Scorer for PrefixCacheScorer {
+    fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
+        let Some(prefix) = cycle.request.prefix.get(self.producer) else {
+            return;
+        };
+        if prefix.total <= 0.0 {
+            return;
+        }
+        for (slot, score) in candidates.iter().zip(scores) {
+            *score = (1.0 - self.length_weight) * prefix.share(*slot);
+            if self.length_weight > 0.0 {
+                let tokens = f64::from(prefix.blocks(*slot)) * f64::from(prefix.block_tokens);
+                *score += self.length_weight * (tokens / self.length_scale).min(1.0).powi(2);
+            }
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            model: true,
+            prompt: true,
+            rest: Rest::Length,
+            cache_info: true,
+            ..Needs::default()
+        }
+    }
+}

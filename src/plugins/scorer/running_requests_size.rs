@@ -1,0 +1,44 @@
+//! `running-requests-size-scorer`: the fewer requests run, the better.
+//!
+//! Reads the running count R of each candidate (`vllm:num_requests_running` or the engine's own).
+//!
+//! Score: (max − R) / (max − min) over the candidates that the filters left; 1 for all where all
+//! are equal. No parameters.
+//!
+//! ```yaml
+//! - type: running-requests-size-scorer
+//! ```
+
+use std::rc::Rc;
+
+use crate::plugins::fresh::score_least;
+use crate::plugins::role::{Build, PluginType, Role};
+use crate::scheduling::{Cycle, Needs, Scorer, Slot};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "running-requests-size-scorer",
+    build,
+};
+
+fn build(_: &mut Build<'_, '_>) -> Role {
+    Role::Scorer(Rc::new(RunningRequestsSizeScorer))
+}
+
+#[derive(Debug)]
+struct RunningRequestsSizeScorer;
+
+impl Scorer for RunningRequestsSizeScorer {
+    fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
+        let running =
+            |endpoint: &crate::scheduling::Endpoint| endpoint.fresh(endpoint.metrics.running);
+        score_least(cycle, candidates, scores, running);
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            running: true,
+            ..Needs::default()
+        }
+    }
+}

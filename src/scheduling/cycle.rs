@@ -1,0 +1,58 @@
+//! What one decision is made of.
+
+use super::endpoint::{Pool, Slot};
+
+/// How much of a prompt each endpoint probably holds, in prefix blocks.
+#[derive(Debug, Clone, Default)]
+pub struct PrefixMatch {
+    /// Matched blocks by slot; a slot beyond the end has none.
+    pub matched: Vec<u32>,
+    /// Blocks of the whole prompt within the window. Infinite where an early decision asks what
+    /// would happen if the prompt had no end.
+    pub total: f64,
+    /// Tokens per block; 0 where blocks are counted in bytes.
+    pub block_tokens: u32,
+}
+
+impl PrefixMatch {
+    /// Matched blocks of one endpoint.
+    pub fn blocks(&self, slot: Slot) -> u32 {
+        self.matched.get(slot.index()).copied().unwrap_or(0)
+    }
+
+    /// The part of the prompt that one endpoint holds, 0 to 1; 0 for a prompt without blocks.
+    pub fn share(&self, slot: Slot) -> f64 {
+        if self.total > 0.0 {
+            f64::from(self.blocks(slot)) / self.total
+        } else {
+            0.0
+        }
+    }
+}
+
+/// What plugins see of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// The target model, which is also how a LoRA adapter is named; empty when unknown.
+    pub model: &'a str,
+    /// One match per prefix producer of the plan, in the plan's order.
+    pub prefix: &'a [PrefixMatch],
+}
+
+/// The state that one run of the scheduler sees; it does not change while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Cycle<'a> {
+    /// The endpoints.
+    pub pool: &'a Pool,
+    /// The request.
+    pub request: Request<'a>,
+}
+
+/// A candidate with its weighted sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The endpoint.
+    pub slot: Slot,
+    /// Σ clamp(score, 0, 1) × weight over the profile's scorers; not divided by the weights.
+    pub score: f64,
+}

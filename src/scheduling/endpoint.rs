@@ -1,0 +1,156 @@
+//! Endpoints as the scheduling plugins see them.
+
+/// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
+/// what is remembered of an endpoint (prefix blocks, requests in flight) can be kept in flat arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// The slot as an index of a flat array.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How much the metrics of an endpoint can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// Scraped within the staleness threshold.
+    Fresh,
+    /// Scraped once, but longer ago than the threshold.
+    Stale,
+    /// Never scraped.
+    #[default]
+    Unknown,
+}
+
+/// LoRA adapters of a model server (`vllm:lora_requests_info`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lora {
+    /// Adapters with running requests.
+    pub active: Vec<String>,
+    /// Adapters whose requests wait.
+    pub waiting: Vec<String>,
+    /// How many adapters the server keeps loaded at most.
+    pub max: u32,
+}
+
+/// The last values read off an endpoint's metrics page. `None`: never seen there.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metrics {
+    /// Requests waiting in the server's queue.
+    pub waiting: Option<f64>,
+    /// Requests running.
+    pub running: Option<f64>,
+    /// KV-cache utilization, 0 to 1.
+    pub kv_usage: Option<f64>,
+    /// LoRA adapters; the default (none, no room) for a server without the family.
+    pub lora: Lora,
+    /// Tokens per KV-cache block.
+    pub block_size: Option<u32>,
+    /// KV-cache blocks of the server.
+    pub num_blocks: Option<u32>,
+}
+
+/// A model server that can answer the pool's requests.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Endpoint {
+    /// `namespace/name`, the identity under which it is known.
+    pub name: String,
+    /// `ip:port` (IPv6 in brackets), as the destination header names it.
+    pub address: String,
+    /// Labels given by discovery.
+    pub labels: Vec<(String, String)>,
+    /// False while it may not be picked: reported unhealthy or ejected, draining, or avoided.
+    pub available: bool,
+    /// What its metrics page said last.
+    pub metrics: Metrics,
+    /// Whether [`Self::metrics`] can be trusted now.
+    pub freshness: Freshness,
+    /// Requests that this Envoy sent to it since its last scrape and that are not yet answered:
+    /// the server's own waiting count cannot show them yet.
+    pub unseen: u32,
+}
+
+impl Endpoint {
+    /// The value of a label, if it has it.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let found = self.labels.iter().find(|(key, _)| key == name)?;
+        Some(found.1.as_str())
+    }
+
+    /// A metric, unless the page that it was read from is too old to be trusted.
+    pub fn fresh<T>(&self, metric: Option<T>) -> Option<T> {
+        if self.freshness == Freshness::Fresh {
+            metric
+        } else {
+            None
+        }
+    }
+}
+
+/// The endpoints of one pool, each in its slot.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    slots: Vec<Option<Endpoint>>,
+}
+
+impl Pool {
+    /// Places an endpoint in a slot, in the stead of what was there.
+    pub fn set(&mut self, slot: Slot, endpoint: Endpoint) {
+        if self.slots.len() <= slot.index() {
+            self.slots.resize_with(slot.index() + 1, || None);
+        }
+        if let Some(place) = self.slots.get_mut(slot.index()) {
+            *place = Some(endpoint);
+        }
+    }
+
+    /// Empties a slot and returns who was in it.
+    pub fn remove(&mut self, slot: Slot) -> Option<Endpoint> {
+        self.slots.get_mut(slot.index())?.take()
+    }
+
+    /// Who is in a slot.
+    pub fn get(&self, slot: Slot) -> Option<&Endpoint> {
+        self.slots.get(slot.index())?.as_ref()
+    }
+
+    /// Who is in a slot, to change.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Endpoint> {
+        self.slots.get_mut(slot.index())?.as_mut()
+    }
+
+    /// All endpoints with their slots, in slot order.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Endpoint)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(index, place)| Some((Slot(index as u32), place.as_ref()?)))
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+
+    /// One more than the highest slot in use: the length of a flat array over the pool.
+    pub fn width(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The lowest slot that is free.
+    pub fn vacant(&self) -> Slot {
+        let taken = self.slots.iter().take_while(|place| place.is_some());
+        Slot(taken.count() as u32)
+    }
+
+    /// The slot of the endpoint of this name.
+    pub fn find(&self, name: &str) -> Option<Slot> {
+        let mut endpoints = self.iter();
+        endpoints.find_map(|(slot, endpoint)| (endpoint.name == name).then_some(slot))
+    }
+}

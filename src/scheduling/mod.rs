@@ -1,0 +1,19 @@
+//! The scheduling cycle: profiles of filters, scorers and a picker over the pool's endpoints.
+//!
+//! Plain types and traits; the plugins themselves are in [`crate::plugins`]. Order, survivors-only
+//! normalisation, clamping and the weighted sum are the Endpoint Picker's (llm-d-router, and the
+//! Gateway API Inference Extension v1.0 before it): what picks differently from it is a defect.
+
+pub mod cycle;
+pub mod endpoint;
+pub mod error;
+pub mod plugin;
+pub mod profile;
+pub mod scheduler;
+
+pub use cycle::{Cycle, PrefixMatch, Request, Scored};
+pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Slot};
+pub use error::ScheduleError;
+pub use plugin::{Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
+pub use profile::{Profile, WeightedScorer};
+pub use scheduler::{Decision, Scheduler, Scratch};

@@ -1,0 +1,99 @@
+//! The roles a plugin can take in a scheduling profile.
+
+use super::cycle::{Cycle, Scored};
+use super::endpoint::Slot;
+use super::scheduler::ProfileResults;
+use super::ScheduleError;
+
+/// What a score may still depend on in the part of a prompt that has not been read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Rest {
+    /// Nothing: the score is final as soon as the other needs are met.
+    #[default]
+    Nothing,
+    /// Only the number of blocks: each endpoint's score is linear in 1 / `total`, so that what
+    /// holds for the shortest and for the longest possible prompt holds for all between.
+    Length,
+}
+
+/// What a plugin reads. The plan is the union of its plugins' needs: what nobody needs is neither
+/// scanned from metrics pages nor read from bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// The model's name.
+    pub model: bool,
+    /// The prompt's prefix blocks (which producers: see the plan).
+    pub prompt: bool,
+    /// How the unread rest of a prompt can still move the result.
+    pub rest: Rest,
+    /// The waiting count.
+    pub waiting: bool,
+    /// The running count.
+    pub running: bool,
+    /// KV-cache utilization.
+    pub kv_usage: bool,
+    /// LoRA adapters.
+    pub lora: bool,
+    /// Block size and number of blocks of the server's KV cache.
+    pub cache_info: bool,
+}
+
+impl Needs {
+    /// What either needs.
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            model: self.model || other.model,
+            prompt: self.prompt || other.prompt,
+            rest: self.rest.max(other.rest),
+            waiting: self.waiting || other.waiting,
+            running: self.running || other.running,
+            kv_usage: self.kv_usage || other.kv_usage,
+            lora: self.lora || other.lora,
+            cache_info: self.cache_info || other.cache_info,
+        }
+    }
+}
+
+/// Removes candidates.
+pub trait Filter: std::fmt::Debug {
+    /// Keeps in `candidates` who may serve the request.
+    fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>);
+
+    /// What it reads.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+}
+
+/// Scores candidates between 0 and 1.
+pub trait Scorer: std::fmt::Debug {
+    /// Writes the score of each candidate; `scores` has their length and order, and holds zeros.
+    fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
+
+    /// What it reads.
+    fn needs(&self) -> Needs;
+}
+
+/// Chooses among the scored candidates.
+pub trait Picker: std::fmt::Debug {
+    /// How many endpoints it names (`maxNumOfEndpoints`).
+    fn max_endpoints(&self) -> usize;
+
+    /// Brings the first `want` places of `scored` into order, the picks first and then who should
+    /// be tried next; `want` is at least [`Self::max_endpoints`], or the number of candidates.
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng);
+
+    /// Whether the choice (the odds, where it is drawn) is the same from both lists, which hold
+    /// the same endpoints in the same order with the scores of the shortest and of the longest
+    /// prompt still possible; each endpoint's score moves linearly between the two.
+    fn same_choice(&self, shortest: &[Scored], longest: &[Scored]) -> bool;
+}
+
+/// Decides which profiles run, and what their results mean.
+pub trait ProfileHandler: std::fmt::Debug {
+    /// The profiles to run next, by index; none when all has been run.
+    fn pick(&self, profiles: usize, results: &ProfileResults, next: &mut Vec<usize>);
+
+    /// The index of the primary profile, whose endpoints serve the request.
+    fn primary(&self, results: &ProfileResults) -> Result<usize, ScheduleError>;
+}
