@@ -17,3 +17,6 @@ pub mod request;
 pub mod scheduling;
 #[forbid(unsafe_code)]
 pub mod worker;
+
+#[cfg(test)]
+mod testing;

@@ -92,3 +92,17 @@ pub enum Role {
     /// Checked, and without effect in a proxy.
     Inert,
 }
+
+/// A plugin with all its defaults, as a test needs it.
+#[cfg(test)]
+pub fn build_default(name: &str) -> Role {
+    let mut problems = crate::document::Problems::default();
+    let path = crate::document::Path::default();
+    let plugin = super::find(name).unwrap();
+    (plugin.build)(&mut Build {
+        name,
+        fields: Fields::new(None, path, &mut problems),
+        generation: Generation::Seed,
+        producers: &mut Vec::new(),
+    })
+}

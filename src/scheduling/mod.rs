@@ -15,5 +15,5 @@ pub use cycle::{Cycle, PrefixMatch, Request, Scored};
 pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
 pub use plugin::{Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
-pub use profile::{Profile, WeightedScorer};
+pub use profile::{NamedFilter, Observer, Profile, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};

@@ -188,3 +188,7 @@ fn recycle(
     spare.extend(results.drain(..).flatten().flatten());
     results.resize_with(profiles, || None);
 }
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -120,3 +120,70 @@ fn top(scored: &[Scored], taken: &[bool]) -> Option<f64> {
     let open = scored.iter().zip(taken).filter(|(_, taken)| !**taken);
     open.map(|(scored, _)| scored.score).reduce(f64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::Slot;
+
+    fn scored(scores: &[f64]) -> Vec<Scored> {
+        let slots = scores.iter().enumerate();
+        slots
+            .map(|(index, score)| Scored {
+                slot: Slot(index as u32),
+                score: *score,
+            })
+            .collect()
+    }
+
+    fn pick(scores: &[f64], max_endpoints: usize, want: usize, seed: u64) -> Vec<u32> {
+        let mut scored = scored(scores);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        MaxScorePicker { max_endpoints }.pick(&mut scored, want, &mut rng);
+        let first = scored.iter().take(want);
+        first.map(|candidate| candidate.slot.0).collect()
+    }
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        assert_eq!(pick(&[10.0, 25.0, 15.0], 1, 1, 0), [1]);
+        assert_eq!(pick(&[20.0, 25.0, 30.0], 2, 2, 0), [2, 1]);
+        assert_eq!(pick(&[20.0, 25.0, 30.0], 4, 3, 0), [2, 1, 0]);
+        for seed in 0..20 {
+            let picks = pick(&[30.0, 25.0, 30.0], 3, 3, seed);
+            assert!(picks == [0, 2, 1] || picks == [2, 0, 1], "{picks:?}");
+        }
+    }
+
+    #[test]
+    fn equal_scores_are_drawn_evenly_by_passes_and_by_sorting() {
+        for want in [1, PASSES + 1] {
+            let mut first = [0; 12];
+            for seed in 0..12_000 {
+                let picks = pick(&[1.0; 12], 1, want, seed);
+                first[picks[0] as usize] += 1;
+            }
+            assert!(first.iter().all(|n| (800..1200).contains(n)), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn the_passes_and_the_sort_agree() {
+        let scores = [0.3, 2.5, 1.0, 0.9, 7.0, 0.1, 3.3, 4.4, 6.5, 5.5, 0.2];
+        let by_sort = pick(&scores, 1, PASSES + 1, 1);
+        assert_eq!(pick(&scores, 1, PASSES, 1), by_sort[..PASSES]);
+    }
+
+    #[test]
+    fn a_choice_is_the_same_only_if_no_line_crosses_within_the_picks() {
+        let same = |low: &[f64], high: &[f64], max_endpoints| {
+            MaxScorePicker { max_endpoints }.same_choice(&scored(low), &scored(high))
+        };
+        assert!(same(&[3.0, 2.0, 1.0], &[3.0, 1.0, 2.0], 1));
+        assert!(!same(&[3.0, 2.0, 1.0], &[3.0, 1.0, 2.0], 2));
+        assert!(!same(&[3.0, 2.0], &[2.0, 3.0], 1));
+        // A tie at one end only is another draw.
+        assert!(!same(&[3.0, 3.0], &[3.0, 2.0], 1));
+        assert!(same(&[3.0, 3.0, 1.0], &[2.0, 2.0, 1.0], 1));
+    }
+}

@@ -52,3 +52,29 @@ pub(super) fn shuffle_first(scored: &mut [Scored], want: usize, rng: &mut fastra
         scored.swap(place, rng.usize(place..scored.len()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::Slot;
+
+    #[test]
+    fn picks_are_distinct_and_all_come_up() {
+        let all: Vec<Scored> = (0..5)
+            .map(|slot| Scored {
+                slot: Slot(slot),
+                score: f64::from(slot),
+            })
+            .collect();
+        let mut first = [0; 5];
+        for seed in 0..5_000 {
+            let mut scored = all.clone();
+            let mut rng = fastrand::Rng::with_seed(seed);
+            RandomPicker { max_endpoints: 9 }.pick(&mut scored, 9, &mut rng);
+            first[scored[0].slot.index()] += 1;
+            scored.sort_by_key(|candidate| candidate.slot);
+            assert_eq!(scored, all);
+        }
+        assert!(first.iter().all(|n| (850..1150).contains(n)), "{first:?}");
+    }
+}

@@ -69,3 +69,60 @@ fn key(score: f64, rng: &mut fastrand::Rng) -> f64 {
     }
     rng.f64().max(LEAST_DRAW).powf(1.0 / score)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::Slot;
+
+    /// Shares of first places over many draws.
+    fn shares(scores: &[f64]) -> Vec<f64> {
+        const DRAWS: u32 = 20_000;
+        let mut first = vec![0_u32; scores.len()];
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..DRAWS {
+            let slots = scores.iter().enumerate();
+            let mut scored: Vec<Scored> = slots
+                .map(|(index, score)| Scored {
+                    slot: Slot(index as u32),
+                    score: *score,
+                })
+                .collect();
+            WeightedRandomPicker { max_endpoints: 1 }.pick(&mut scored, 1, &mut rng);
+            first[scored[0].slot.index()] += 1;
+        }
+        let share = |count: u32| f64::from(count) / f64::from(DRAWS);
+        first.into_iter().map(share).collect()
+    }
+
+    #[test]
+    fn the_odds_are_the_reference_vectors() {
+        for (scores, expected) in [
+            ([10.0, 90.0].as_slice(), [0.1, 0.9].as_slice()),
+            (&[100.0; 3], &[1.0 / 3.0; 3]),
+            (&[30.0, 0.0], &[1.0, 0.0]),
+            (&[0.0; 4], &[0.25; 4]),
+            (
+                &[100.0, 90.0, 50.0, 30.0, 20.0],
+                &[0.345, 0.31, 0.172, 0.103, 0.069],
+            ),
+        ] {
+            let found = shares(scores);
+            let near = std::iter::zip(&found, expected).all(|(a, b)| (a - b).abs() < 0.02);
+            assert!(near, "{scores:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_choice_waits_while_any_score_can_move() {
+        let at = |score| {
+            [Scored {
+                slot: Slot(0),
+                score,
+            }]
+        };
+        let picker = WeightedRandomPicker { max_endpoints: 1 };
+        assert!(picker.same_choice(&at(0.5), &at(0.5)));
+        assert!(!picker.same_choice(&at(0.5), &at(0.4)));
+    }
+}

@@ -40,3 +40,45 @@ impl Scorer for KvCacheUtilizationScorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::{Metrics, Request};
+    use crate::testing::{close, pool, scores};
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        for (usage, expected) in [
+            ([0.8, 0.5, 0.0].as_slice(), [0.2, 0.5, 1.0].as_slice()),
+            (&[0.6, 0.6], &[0.4, 0.4]),
+            (&[0.0, 0.0], &[1.0, 1.0]),
+            (&[1.0, 0.5], &[0.0, 0.5]),
+        ] {
+            let metrics = usage.iter().map(|usage| Metrics {
+                kv_usage: Some(*usage),
+                ..Metrics::default()
+            });
+            let found = scores(
+                &KvCacheUtilizationScorer,
+                &pool(metrics),
+                Request::default(),
+            );
+            assert!(close(&found, expected), "{usage:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_is_no_idle_cache() {
+        let metrics = [Some(0.9), None].map(|kv_usage| Metrics {
+            kv_usage,
+            ..Metrics::default()
+        });
+        let found = scores(
+            &KvCacheUtilizationScorer,
+            &pool(metrics),
+            Request::default(),
+        );
+        assert!(close(&found, &[0.1, 0.1]), "{found:?}");
+    }
+}

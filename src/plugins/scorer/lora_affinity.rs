@@ -59,3 +59,24 @@ impl Scorer for LoraAffinityScorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lora;
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        for (adapters, expected) in [
+            (lora("m1 m2", "", 2), 1.0),
+            (lora("m2", "", 2), 0.8),
+            (lora("m2", "m1", 2), 0.6),
+            (lora("m2 m3", "", 2), 0.0),
+            (lora("", "", 0), 0.0),
+            (lora("", "", 4), 0.8),
+            (lora("", "m1", 2), 0.8),
+        ] {
+            assert_eq!(affinity(&adapters, "m1"), expected, "{adapters:?}");
+        }
+    }
+}

@@ -117,3 +117,47 @@ impl Scorer for PrefixCacheScorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::{Pool, PrefixMatch, Request};
+    use crate::testing::{close, pool, scores};
+
+    fn score(length_weight: f64, length_scale: f64, matched: &[u32], total: f64) -> Vec<f64> {
+        let scorer = PrefixCacheScorer {
+            producer: 0,
+            length_weight,
+            length_scale,
+        };
+        let prefix = [PrefixMatch {
+            matched: matched.to_vec(),
+            total,
+            block_tokens: 1,
+        }];
+        let request = Request {
+            model: "m",
+            prefix: &prefix,
+        };
+        scores(&scorer, &three(), request)
+    }
+
+    fn three() -> Pool {
+        pool([(); 3].map(|()| Default::default()))
+    }
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        let found = score(0.0, 8192.0, &[5, 2], 10.0);
+        assert!(close(&found, &[0.5, 0.2, 0.0]), "{found:?}");
+        let found = score(0.5, 100.0, &[5], 10.0);
+        assert!(close(&found, &[0.25125, 0.0, 0.0]), "{found:?}");
+        let found = score(0.5, 100.0, &[50], 100.0);
+        assert!(close(&found, &[0.375, 0.0, 0.0]), "{found:?}");
+    }
+
+    #[test]
+    fn a_prompt_without_blocks_scores_nobody() {
+        assert!(close(&score(0.5, 100.0, &[], 0.0), &[0.0; 3]));
+    }
+}

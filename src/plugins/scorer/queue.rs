@@ -46,3 +46,52 @@ impl Scorer for QueueScorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::{Freshness, Pool, Request};
+    use crate::testing::{close, pool, scores, waiting};
+
+    fn score(pool: &Pool) -> Vec<f64> {
+        scores(&QueueScorer, pool, Request::default())
+    }
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        for (queues, expected) in [
+            ([10.0, 5.0, 0.0].as_slice(), [0.0, 0.5, 1.0].as_slice()),
+            (&[5.0, 5.0], &[1.0, 1.0]),
+            (&[0.0, 0.0], &[1.0, 1.0]),
+        ] {
+            let found = score(&pool(queues.iter().copied().map(waiting)));
+            assert!(close(&found, expected), "{queues:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_was_never_scraped_or_is_stale_gets_the_mean_of_the_others() {
+        for freshness in [Freshness::Unknown, Freshness::Stale] {
+            let mut pool = pool([8.0, 2.0, 0.0].map(waiting));
+            pool.get_mut(Slot(2)).unwrap().freshness = freshness;
+            let found = score(&pool);
+            assert!(close(&found, &[0.0, 1.0, 0.5]), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn without_any_fresh_value_nobody_is_preferred() {
+        let mut pool = pool([8.0, 2.0].map(waiting));
+        for slot in [Slot(0), Slot(1)] {
+            pool.get_mut(slot).unwrap().freshness = Freshness::Stale;
+        }
+        assert!(close(&score(&pool), &[0.0, 0.0]));
+    }
+
+    #[test]
+    fn requests_sent_since_the_scrape_count_as_waiting() {
+        let mut pool = pool([0.0, 1.0].map(waiting));
+        pool.get_mut(Slot(0)).unwrap().unseen = 2;
+        assert!(close(&score(&pool), &[0.0, 1.0]));
+    }
+}

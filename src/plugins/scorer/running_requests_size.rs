@@ -42,3 +42,30 @@ impl Scorer for RunningRequestsSizeScorer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::{Metrics, Request};
+    use crate::testing::{close, pool, scores};
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        for (running, expected) in [
+            ([10.0, 5.0, 0.0].as_slice(), [0.0, 0.5, 1.0].as_slice()),
+            (&[5.0, 5.0], &[1.0, 1.0]),
+            (&[0.0, 0.0], &[1.0, 1.0]),
+        ] {
+            let metrics = running.iter().map(|running| Metrics {
+                running: Some(*running),
+                ..Metrics::default()
+            });
+            let found = scores(
+                &RunningRequestsSizeScorer,
+                &pool(metrics),
+                Request::default(),
+            );
+            assert!(close(&found, expected), "{running:?}: {found:?}");
+        }
+    }
+}
