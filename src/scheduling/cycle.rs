@@ -3,10 +3,10 @@
 use super::endpoint::{Pool, Slot};
 
 /// How much of a prompt each endpoint probably holds, in prefix blocks.
-#[derive(Debug, Clone, Default)]
-pub struct PrefixMatch {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PrefixMatch<'a> {
     /// Matched blocks by slot; a slot beyond the end has none.
-    pub matched: Vec<u32>,
+    pub matched: &'a [u32],
     /// Blocks of the whole prompt within the window. Infinite where an early decision asks what
     /// would happen if the prompt had no end.
     pub total: f64,
@@ -14,7 +14,7 @@ pub struct PrefixMatch {
     pub block_tokens: u32,
 }
 
-impl PrefixMatch {
+impl PrefixMatch<'_> {
     /// Matched blocks of one endpoint.
     pub fn blocks(&self, slot: Slot) -> u32 {
         self.matched.get(slot.index()).copied().unwrap_or(0)
@@ -36,7 +36,7 @@ pub struct Request<'a> {
     /// The target model, which is also how a LoRA adapter is named; empty when unknown.
     pub model: &'a str,
     /// One match per prefix producer of the plan, in the plan's order.
-    pub prefix: &'a [PrefixMatch],
+    pub prefix: &'a [PrefixMatch<'a>],
 }
 
 /// The state that one run of the scheduler sees; it does not change while it runs.

@@ -199,7 +199,7 @@ fn retry_targets_follow_the_picks_in_order_of_score() {
 fn a_length_that_can_still_change_the_winner_keeps_the_choice_open() {
     let prefix = |total| {
         [PrefixMatch {
-            matched: vec![4, 0],
+            matched: &[4, 0],
             total,
             block_tokens: 64,
         }]

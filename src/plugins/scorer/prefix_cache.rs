@@ -131,7 +131,7 @@ mod tests {
             length_scale,
         };
         let prefix = [PrefixMatch {
-            matched: matched.to_vec(),
+            matched,
             total,
             block_tokens: 1,
         }];

@@ -1,0 +1,117 @@
+//! What a client is told when no endpoint was chosen: the Endpoint Picker's codes and texts.
+
+use crate::plugins::Generation;
+use crate::scheduling::ScheduleError;
+
+/// The response header that says why a request was dropped (llm-d-router).
+pub const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
+
+/// An answer given in the stead of a model server's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u32,
+    /// The body.
+    pub body: String,
+    /// Value of [`DROPPED_REASON_HEADER`].
+    pub reason: &'static str,
+    /// The error's canonical name, which counts it.
+    pub code: &'static str,
+}
+
+impl Refusal {
+    /// The answer to a request whose scheduling failed, as the Endpoint Picker of that generation
+    /// words it.
+    pub fn new(error: &ScheduleError, generation: Generation) -> Self {
+        let empty = matches!(error, ScheduleError::NoCandidates);
+        let status = if empty { 503 } else { 429 };
+        let reason = if empty {
+            "rejected-no-endpoints"
+        } else {
+            "rejected-saturated"
+        };
+        let (code, body) = match generation {
+            Generation::Seed => seed(error, empty),
+            Generation::Today => today(error, empty),
+        };
+        Self {
+            status,
+            body,
+            reason,
+            code,
+        }
+    }
+}
+
+fn seed(error: &ScheduleError, empty: bool) -> (&'static str, String) {
+    if empty {
+        let text = "failed to find candidate pods for serving the request";
+        let code = "ServiceUnavailable";
+        return (code, format!("inference gateway: {code} - {text}"));
+    }
+    // The seed wraps every scheduling error so.
+    let code = "InferencePoolResourceExhausted";
+    let body = format!("inference gateway: {code} - failed to find target pod: {error}");
+    (code, body)
+}
+
+fn today(error: &ScheduleError, empty: bool) -> (&'static str, String) {
+    let code = if empty {
+        "ServiceUnavailable"
+    } else {
+        "ResourceExhausted"
+    };
+    let body = match error {
+        ScheduleError::NoCandidates | ScheduleError::AllFiltered => {
+            format!("inference error: {code} - {error}")
+        }
+        _ => format!("inference error: {code} - failed to find target endpoint: {error}"),
+    };
+    (code, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_pool_is_503_and_everything_else_429() {
+        let cases = [
+            (
+                ScheduleError::NoCandidates,
+                Generation::Today,
+                503,
+                "inference error: ServiceUnavailable - failed to find endpoint candidates for serving the request",
+                "rejected-no-endpoints",
+            ),
+            (
+                ScheduleError::AllFiltered,
+                Generation::Today,
+                429,
+                "inference error: ResourceExhausted - no endpoints available for the given request",
+                "rejected-saturated",
+            ),
+            (
+                ScheduleError::NoCandidates,
+                Generation::Seed,
+                503,
+                "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request",
+                "rejected-no-endpoints",
+            ),
+            (
+                ScheduleError::NoProfileRan,
+                Generation::Seed,
+                429,
+                "inference gateway: InferencePoolResourceExhausted - failed to find target pod: failed to run any scheduler profile",
+                "rejected-saturated",
+            ),
+        ];
+        for (error, generation, status, body, reason) in cases {
+            let refusal = Refusal::new(&error, generation);
+            assert_eq!(
+                (refusal.status, refusal.body.as_str(), refusal.reason),
+                (status, body, reason)
+            );
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! When a request is decided, and the decision.
+//!
+//! A request is released as soon as what has not been read yet cannot change its decision: the
+//! model is known or nobody asks for it, matching has ended, and the choice is the same for the
+//! shortest and the longest prompt that is still possible. The rest of the prompt window is still
+//! read as it streams past, for the index, holding nobody up.
+
+use super::answer::Refusal;
+use super::explain::Explanation;
+use super::meter::Metric;
+use super::record::Pick;
+use super::{Director, Release, Verdict};
+use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
+use crate::prefix::digest::seed;
+use crate::request::Fact;
+use crate::scheduling::{Cycle, Decision, PrefixMatch, Request, Rest, ScheduleError};
+
+impl Director {
+    /// More was read of a request: matches on, learns, and decides if it can be decided.
+    pub(super) fn advance(&mut self, id: u32) -> Option<Verdict> {
+        self.walk(id);
+        let record = self.records.get(&id)?;
+        let Some(hold) = record.held else {
+            self.learn(id);
+            return None;
+        };
+        if !record.reading || self.settled(id) {
+            if record.reading {
+                self.metrics.add(Metric::EarlyReleases, "", 1);
+            }
+            return Some(Verdict::Release(self.decide(id)));
+        }
+        if hold.bytes >= self.plan.proxy.decide_after_bytes {
+            self.metrics.add(Metric::ForcedReleases, "reason=bytes", 1);
+            return Some(Verdict::Release(self.decide(id)));
+        }
+        None
+    }
+
+    /// Walks the blocks read so far through the indexes.
+    fn walk(&mut self, id: u32) {
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        // The chain begins with the model: until it is known there is nothing to look up.
+        let model = match record.reader.model() {
+            Fact::Known(model) => model,
+            Fact::Absent => "",
+            Fact::Unknown if record.held.is_some() && record.reading => return,
+            Fact::Unknown => "",
+        };
+        let salt = match record.reader.salt() {
+            Fact::Known(salt) => salt,
+            Fact::Absent | Fact::Unknown => "",
+        };
+        let seed = seed(model, salt);
+        let streams = self.plan.streams();
+        for ((walk, index), stream) in record.walks.iter_mut().zip(&self.indexes).zip(streams) {
+            walk.advance(seed, record.reader.prompts(*stream), index);
+        }
+    }
+
+    /// Whether nothing that may still follow can change the decision.
+    fn settled(&mut self, id: u32) -> bool {
+        let Some(record) = self.records.get_mut(&id) else {
+            return true;
+        };
+        let needs = self.plan.needs;
+        if needs.model && record.reader.model() == Fact::Unknown {
+            return false;
+        }
+        if !needs.prompt {
+            return true;
+        }
+        let pending = record.reader.pending();
+        let assume = self.plan.proxy.early_release == EarlyRelease::AssumeAbsent;
+        if pending.earlier_parts && !(assume && record.reader.window_full()) {
+            return false;
+        }
+        if record.reader.window_full() {
+            return true;
+        }
+        if !record.walks.iter().all(|walk| walk.ended()) || record.reader.may_add_prompts() {
+            return false;
+        }
+        if needs.rest == Rest::Nothing {
+            return true;
+        }
+        let Self {
+            plan,
+            watch,
+            scratch,
+            ..
+        } = self;
+        let model = record.reader.model().known().unwrap_or_default();
+        let walks = record.walks.iter_mut();
+        let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
+            .zip(plan.producers.iter())
+            .map(|(walk, (_, producer))| {
+                let (block_tokens, most) = plan.window(producer, &watch.pool);
+                let total = walk.total() as f64;
+                let matched = walk.matched();
+                let at = |total| PrefixMatch {
+                    matched,
+                    total,
+                    block_tokens,
+                };
+                (at(total), at(most.max(total)))
+            })
+            .collect();
+        let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
+        let cycle = |prefix| Cycle {
+            pool: &watch.pool,
+            request: Request { model, prefix },
+        };
+        plan.scheduler
+            .same_choice(&cycle(&shortest), &cycle(&longest), scratch)
+    }
+
+    /// Decides with what is known, and notes what follows from it.
+    pub(super) fn decide(&mut self, id: u32) -> Release {
+        self.walk(id);
+        let started = (self.clock)();
+        let Self {
+            plan,
+            watch,
+            scratch,
+            records,
+            ..
+        } = self;
+        let Some(record) = records.get_mut(&id) else {
+            return Release::default();
+        };
+        record.held = None;
+        let model = record.reader.model().known().unwrap_or_default();
+        let walks = record.walks.iter_mut();
+        let prefix: Vec<PrefixMatch<'_>> = walks
+            .zip(&plan.producers)
+            .map(|(walk, (_, producer))| PrefixMatch {
+                total: walk.total() as f64,
+                block_tokens: plan.window(producer, &watch.pool).0,
+                matched: walk.matched(),
+            })
+            .collect();
+        let cycle = Cycle {
+            pool: &watch.pool,
+            request: Request {
+                model,
+                prefix: &prefix,
+            },
+        };
+        let mut explanation = record.explain.then(Explanation::default);
+        let observer = explanation.as_mut().map(|explanation| explanation as _);
+        let fallbacks = plan.proxy.fallback_endpoints;
+        let outcome = plan
+            .scheduler
+            .schedule(&cycle, fallbacks, scratch, observer);
+        let outcome = outcome.map(|decision| Outcome {
+            destination: destination(&decision, &cycle),
+            first: decision.first(),
+            hit: decision
+                .first()
+                .and_then(|slot| Some(prefix.first()?.share(slot))),
+            explanation: explanation.map(|seen| seen.text(&decision, &watch.pool)),
+        });
+        drop(prefix);
+        let micros = (self.clock)().saturating_sub(started) / 1_000;
+        self.metrics.record(Metric::DecisionTime, "", micros);
+        match outcome {
+            Ok(outcome) => self.send(id, outcome),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn send(&mut self, id: u32, outcome: Outcome) -> Release {
+        if let Some(slot) = outcome.first {
+            let seat = self.seats.get(slot.index());
+            let scrape = seat.map_or(0, |seat| seat.scrape);
+            if let Some(seat) = seat {
+                self.metrics.add(Metric::Picks, &seat.label, 1);
+            }
+            if let Some(hit) = outcome.hit {
+                let percent = (hit * 100.0).round() as u64;
+                self.metrics.record(Metric::PrefixHitRatio, "", percent);
+            }
+            let counted = self.plan.proxy.correct_queue;
+            if let Some(endpoint) = self.watch.pool.get_mut(slot).filter(|_| counted) {
+                endpoint.unseen += 1;
+            }
+            if let Some(record) = self.records.get_mut(&id) {
+                record.pick = Some(Pick {
+                    slot,
+                    scrape,
+                    counted,
+                });
+                record.explanation = outcome.explanation;
+            }
+            self.learn(id);
+        }
+        Release {
+            destination: Some((
+                self.plan.proxy.destination_header.clone(),
+                outcome.destination,
+            )),
+            refusal: None,
+        }
+    }
+
+    fn refuse(&mut self, error: &ScheduleError) -> Release {
+        let refusal = Refusal::new(error, self.plan.generation);
+        let label = format!("error_code={}", refusal.code);
+        match self.plan.proxy.failure_mode {
+            FailureMode::FailClose => {
+                self.metrics.add(Metric::RequestErrors, &label, 1);
+                Release {
+                    destination: None,
+                    refusal: Some(refusal),
+                }
+            }
+            FailureMode::FailOpen => {
+                self.metrics.add(Metric::Fallbacks, &label, 1);
+                Release::default()
+            }
+        }
+    }
+}
+
+/// What a decision comes to.
+struct Outcome {
+    destination: String,
+    first: Option<crate::scheduling::Slot>,
+    hit: Option<f64>,
+    explanation: Option<String>,
+}
+
+/// The addresses of the picks and retry targets, best first, separated by commas.
+fn destination(decision: &Decision<'_>, cycle: &Cycle<'_>) -> String {
+    let mut value = String::with_capacity(64);
+    for endpoint in decision.targets().filter_map(|slot| cycle.pool.get(slot)) {
+        if !value.is_empty() {
+            value.push(',');
+        }
+        value.push_str(&endpoint.address);
+    }
+    value
+}

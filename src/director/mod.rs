@@ -1,0 +1,221 @@
+//! What happens to a request: whether it is held, when it is released, where to, and what is
+//! learnt from it. Host-neutral; [`crate::filter`] feeds it callbacks and carries out its verdicts.
+//!
+//! One director serves one pool in one VM. It owns the plan in force, the pool as last heard of
+//! from the poller, and the prefix indexes.
+
+pub mod answer;
+mod decide;
+mod explain;
+mod learn;
+pub mod meter;
+mod record;
+mod tick;
+
+use std::ops::Range;
+
+use hashbrown::HashMap;
+
+pub use self::record::Head;
+pub use self::tick::{Call, Tick};
+
+use self::answer::Refusal;
+use self::meter::{Meter, Metrics};
+use self::record::Record;
+use crate::config::Plan;
+use crate::prefix::index::Index;
+use crate::scheduling::{Scratch, Slot};
+use crate::worker::Watch;
+
+/// Asks for an explanation in a request, and carries it in the response.
+pub const EXPLAIN_HEADER: &str = "x-epp-explain";
+
+/// What to do with a request now.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Hold it and feed its body.
+    Hold,
+    /// Let it go.
+    Release(Release),
+}
+
+/// How a request goes on.
+#[derive(Debug, Default)]
+pub struct Release {
+    /// The destination header's name and value; none leaves the choice to Envoy's fallback policy.
+    pub destination: Option<(String, String)>,
+    /// Answer it so, instead of routing it.
+    pub refusal: Option<Refusal>,
+}
+
+/// What is known of a slot's endpoint beside its metrics.
+#[derive(Debug, Default)]
+struct Seat {
+    /// `status=success;endpoint_name=…`, the label of its picks.
+    label: String,
+    /// Counts its scrapes, so that a request knows whether it was sent before the last one.
+    scrape: u32,
+}
+
+/// The picker of one pool in one VM.
+pub struct Director {
+    plan: Plan,
+    cluster: String,
+    watch: Watch,
+    indexes: Vec<Index>,
+    seats: Vec<Seat>,
+    records: HashMap<u32, Box<Record>>,
+    spare: Vec<Box<Record>>,
+    scratch: Scratch,
+    metrics: Metrics,
+    clock: fn() -> u64,
+    timing: tick::Timing,
+}
+
+impl Director {
+    /// A director that has heard of no endpoint yet. `clock` gives nanoseconds since 1970, `seed`
+    /// starts its randomness; `name` is the plugin's, under which it shares data.
+    pub fn new(
+        name: &str,
+        plan: Plan,
+        seed: u64,
+        meter: Box<dyn Meter>,
+        clock: fn() -> u64,
+    ) -> Self {
+        let cluster = plan.cluster().to_owned();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let watch = Watch::new(name, &plan, rng.fork());
+        let mut director = Self {
+            metrics: Metrics::new(meter, &cluster),
+            cluster,
+            watch,
+            indexes: Vec::new(),
+            seats: Vec::new(),
+            records: HashMap::new(),
+            spare: Vec::new(),
+            scratch: Scratch::new(rng),
+            clock,
+            timing: tick::Timing::default(),
+            plan,
+        };
+        director.lay_out_indexes();
+        director
+    }
+
+    /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
+    pub fn install(&mut self, plan: Plan, root: u32) {
+        let same_hashing = self.plan.hashing_equal(&plan);
+        self.timing.root = root;
+        self.watch.install(&plan);
+        self.plan = plan;
+        if !same_hashing {
+            self.lay_out_indexes();
+            // Requests under way were cut for the old ones.
+            for record in self.records.values_mut() {
+                record.stop_reading();
+            }
+        }
+    }
+
+    /// Whether requests routed to this cluster are ours.
+    pub fn owns(&self, cluster: &[u8]) -> bool {
+        self.cluster.as_bytes() == cluster
+    }
+
+    /// The header that names the endpoint.
+    pub fn destination_header(&self) -> &str {
+        &self.plan.proxy.destination_header
+    }
+
+    /// A request's headers have come.
+    pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
+        let now = (self.clock)();
+        let mut record = self.spare.pop().unwrap_or_default();
+        record.open(head, &self.plan, &self.watch.pool, now);
+        let holds = record.held.is_some();
+        self.records.insert(id, record);
+        if holds {
+            return Verdict::Hold;
+        }
+        Verdict::Release(self.decide(id))
+    }
+
+    /// Whether more of a request's body is wanted.
+    pub fn reads(&self, id: u32) -> bool {
+        self.records.get(&id).is_some_and(|record| record.reading)
+    }
+
+    /// Whether a request is held.
+    pub fn holds(&self, id: u32) -> bool {
+        let record = self.records.get(&id);
+        record.is_some_and(|record| record.held.is_some())
+    }
+
+    /// More of a request's body has come; `end` where it is the last. `None`: as before.
+    pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
+        let now = (self.clock)();
+        self.records.get_mut(&id)?.read(bytes, end, now);
+        self.advance(id)
+    }
+
+    /// The range of a held body that must be fed once more, because a part that comes first in the
+    /// prompt came late in the body.
+    pub fn reread(&self, id: u32) -> Option<Range<usize>> {
+        let record = self.records.get(&id)?;
+        record.held.as_ref()?;
+        record.reader.reread()
+    }
+
+    /// The bytes that [`Self::reread`] asked for.
+    pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
+        let record = self.records.get_mut(&id)?;
+        record.reader.feed_again(start, bytes);
+        self.advance(id)
+    }
+
+    /// The response's headers have come, from the endpoint at `served`. Returns the explanation
+    /// that the client asked for.
+    pub fn answered(&mut self, id: u32, served: Option<&[u8]>) -> Option<String> {
+        let record = self.records.get_mut(&id)?;
+        let explanation = record.explanation.take();
+        if let (Some(pick), Some(served)) = (record.pick, served) {
+            let endpoint = self.watch.pool.get(pick.slot);
+            if endpoint.is_some_and(|endpoint| endpoint.address.as_bytes() != served) {
+                self.metrics.add(meter::Metric::ServedElsewhere, "", 1);
+            }
+        }
+        self.leave(id);
+        explanation
+    }
+
+    /// A request has ended, however.
+    pub fn close(&mut self, id: u32) {
+        self.leave(id);
+        if let Some(record) = self.records.remove(&id) {
+            /// As many as one worker's requests commonly overlap; beyond, memory is given back.
+            const SPARE: usize = 64;
+            if self.spare.len() < SPARE {
+                self.spare.push(record);
+            }
+        }
+    }
+
+    /// Takes a request off its endpoint's count of those that its metrics cannot show yet.
+    fn leave(&mut self, id: u32) {
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        let Some(pick) = record.pick.filter(|pick| pick.counted) else {
+            return;
+        };
+        if let Some(pick) = record.pick.as_mut() {
+            pick.counted = false;
+        }
+        let scrape = self.seats.get(pick.slot.index()).map(|seat| seat.scrape);
+        if scrape == Some(pick.scrape) {
+            if let Some(endpoint) = self.watch.pool.get_mut(pick.slot) {
+                endpoint.unseen = endpoint.unseen.saturating_sub(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the director knows of one request.
+
+use crate::config::Plan;
+use crate::plugins::proxy::envoy_proxy::ReadBody;
+use crate::prefix::walk::Walk;
+use crate::request::{readable, Api, BodyReader};
+use crate::scheduling::{Pool, Slot};
+
+/// A request's headers, as far as they matter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Head<'a> {
+    /// `:path`.
+    pub path: &'a [u8],
+    /// `:method`.
+    pub method: &'a [u8],
+    /// `content-type`.
+    pub content_type: &'a [u8],
+    /// `content-encoding`.
+    pub content_encoding: &'a [u8],
+    /// Whether it asks for another protocol.
+    pub upgrade: bool,
+    /// Whether the client asks why the endpoint was picked.
+    pub explain: bool,
+    /// Whether no body follows.
+    pub end: bool,
+}
+
+/// A request that Envoy holds for us.
+#[derive(Debug, Clone, Copy)]
+pub struct Hold {
+    /// When its headers came, in nanoseconds.
+    pub since: u64,
+    /// When its last bytes came.
+    pub heard: u64,
+    /// Bytes of its body so far.
+    pub bytes: usize,
+}
+
+/// The endpoint picked for a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick {
+    /// Its slot.
+    pub slot: Slot,
+    /// The endpoint's scrape count when the request was sent to it.
+    pub scrape: u32,
+    /// Whether the request still counts as sent and not answered.
+    pub counted: bool,
+}
+
+/// One request. The buffers are kept from request to request.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// Reads its body.
+    pub reader: BodyReader,
+    /// One walk per prefix producer of the plan.
+    pub walks: Vec<Walk>,
+    /// Whether more of its body is wanted.
+    pub reading: bool,
+    /// While it is held.
+    pub held: Option<Hold>,
+    /// Once it was decided.
+    pub pick: Option<Pick>,
+    /// Whether the client asks why.
+    pub explain: bool,
+    /// Why, once it was decided.
+    pub explanation: Option<String>,
+}
+
+impl Record {
+    /// Begins a request.
+    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, pool: &Pool, now: u64) {
+        self.held = None;
+        self.pick = None;
+        self.explanation = None;
+        self.explain = head.explain && plan.proxy.explain;
+        self.walks.resize_with(plan.producers.len(), Walk::default);
+        self.walks.iter_mut().for_each(Walk::reset);
+        let api = Api::of_path(head.path);
+        self.reader.reset(api, &plan.read_plan(pool));
+        self.reading = reads(head, plan, api);
+        if self.reading {
+            self.held = Some(Hold {
+                since: now,
+                heard: now,
+                bytes: 0,
+            });
+        } else {
+            self.reader.finish();
+        }
+    }
+
+    /// Takes in more of the body.
+    pub fn read(&mut self, bytes: &[u8], end: bool, now: u64) {
+        if let Some(hold) = self.held.as_mut() {
+            hold.heard = now;
+            hold.bytes += bytes.len();
+        }
+        if self.reading {
+            self.reader.push(bytes);
+            if end {
+                self.reader.finish();
+            }
+            self.reading = self.reader.needs_more();
+        }
+    }
+
+    /// Nothing more is learnt of this request.
+    pub fn stop_reading(&mut self) {
+        self.reading = false;
+        self.walks.iter_mut().for_each(Walk::reset);
+    }
+}
+
+fn reads(head: &Head<'_>, plan: &Plan, api: Api) -> bool {
+    let needs = plan.needs.model || plan.needs.prompt;
+    let bodiless = head.end || head.upgrade || head.method == b"CONNECT";
+    needs
+        && !bodiless
+        && plan.proxy.read_body != ReadBody::Never
+        && api != Api::PassThrough
+        && readable(head.content_type, head.content_encoding)
+}

@@ -1,0 +1,274 @@
+//! The host calls that the filter makes, as plain functions that return what the host said.
+//!
+//! The SDK's own wrappers panic on a status that they do not expect, and a panic kills a whole
+//! worker's VM: only the one that must go through the SDK (callouts, whose tokens its dispatcher
+//! keeps) is used, and that one lists its statuses. The calls and their shapes are those of
+//! proxy-wasm ABI 0.2.1.
+
+use std::ptr::null_mut;
+
+/// A host call failed, with the host's status (`WasmResult`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u32);
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+
+/// Which headers.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum Map {
+    /// Of the request.
+    Request = 0,
+    /// Of the response.
+    Response = 2,
+    /// Of a callout's response.
+    Callout = 6,
+}
+
+/// Which bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum Buffer {
+    /// The request's body, as far as Envoy holds it.
+    RequestBody = 0,
+    /// The part of the response's body that is passing.
+    ResponseBody = 1,
+    /// The body of a callout's response.
+    CalloutBody = 4,
+    /// The plugin's configuration.
+    Configuration = 7,
+}
+
+/// How a metric counts.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum MetricKind {
+    /// Only up.
+    Counter = 0,
+    /// Any value.
+    Gauge = 1,
+    /// A distribution of whole numbers.
+    Histogram = 2,
+}
+
+#[link(wasm_import_module = "env")]
+extern "C" {
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        code: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+}
+
+fn done(status: u32) -> Result<(), Status> {
+    match status {
+        OK => Ok(()),
+        other => Err(Status(other)),
+    }
+}
+
+/// Takes over memory that the host had the SDK's allocator give it.
+fn take(status: u32, data: *mut u8, size: usize) -> Result<Option<Vec<u8>>, Status> {
+    match status {
+        OK if data.is_null() => Ok(None),
+        // SAFETY: the host filled `size` bytes that the SDK's exported allocator allocated as a
+        // boxed slice of exactly this size, and gives up the pointer.
+        OK => Ok(Some(unsafe { Vec::from_raw_parts(data, size, size) })),
+        NOT_FOUND => Ok(None),
+        other => Err(Status(other)),
+    }
+}
+
+/// Bytes of a buffer; `None` where there are none.
+pub fn buffer(buffer: Buffer, start: usize, max: usize) -> Result<Option<Vec<u8>>, Status> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: both out-pointers live through the call.
+    let status = unsafe { proxy_get_buffer_bytes(buffer as u32, start, max, &mut data, &mut size) };
+    take(status, data, size)
+}
+
+/// All headers in the ABI's packed form, see [`super::headers::Pairs`].
+pub fn header_pairs(map: Map) -> Result<Option<Vec<u8>>, Status> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: both out-pointers live through the call.
+    let status = unsafe { proxy_get_header_map_pairs(map as u32, &mut data, &mut size) };
+    take(status, data, size)
+}
+
+/// One header.
+pub fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, Status> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the name and both out-pointers live through the call.
+    let status = unsafe {
+        proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size)
+    };
+    take(status, data, size)
+}
+
+/// Sets a header, in the stead of all of its name.
+pub fn set_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+    // SAFETY: name and value live through the call.
+    done(unsafe {
+        let (name, name_size) = (name.as_ptr(), name.len());
+        proxy_replace_header_map_value(map as u32, name, name_size, value.as_ptr(), value.len())
+    })
+}
+
+/// Removes a header.
+pub fn remove_header(map: Map, name: &str) -> Result<(), Status> {
+    // SAFETY: the name lives through the call.
+    done(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// A property; the parts of `path` are separated by NUL.
+pub fn property(path: &str) -> Result<Option<Vec<u8>>, Status> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the path and both out-pointers live through the call.
+    let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
+    take(status, data, size)
+}
+
+/// A value that all VMs of this vm_id share, with its version for [`set_shared`].
+pub fn shared(key: &str) -> Result<Option<(Vec<u8>, u32)>, Status> {
+    let (mut data, mut size, mut cas) = (null_mut(), 0, 0);
+    // SAFETY: the key and all out-pointers live through the call.
+    let status =
+        unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut cas) };
+    Ok(take(status, data, size)?.map(|value| (value, cas)))
+}
+
+/// Sets a shared value; with a version it fails where another VM was quicker.
+pub fn set_shared(key: &str, value: &[u8], cas: Option<u32>) -> Result<(), Status> {
+    let cas = cas.unwrap_or(0);
+    // SAFETY: key and value live through the call.
+    done(unsafe {
+        proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
+    })
+}
+
+/// Defines a metric and returns its number. Each call makes a new number: define once.
+pub fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Status> {
+    let mut id = 0;
+    // SAFETY: the name and the out-pointer live through the call.
+    let status = unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) };
+    done(status).map(|()| id)
+}
+
+/// Adds to a counter or gauge.
+pub fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
+    // SAFETY: no pointers.
+    done(unsafe { proxy_increment_metric(id, by) })
+}
+
+/// Sets a gauge, or adds a value to a histogram.
+pub fn record_metric(id: u32, value: u64) -> Result<(), Status> {
+    // SAFETY: no pointers.
+    done(unsafe { proxy_record_metric(id, value) })
+}
+
+/// Wall clock, in nanoseconds since 1970; 0 where the host does not say.
+pub fn now_ns() -> u64 {
+    let mut time = 0;
+    // SAFETY: the out-pointer lives through the call.
+    match unsafe { proxy_get_current_time_nanoseconds(&mut time) } {
+        OK => time,
+        _ => 0,
+    }
+}
+
+/// Asks for `on_tick` each `period` milliseconds.
+pub fn set_tick_period(period: u32) -> Result<(), Status> {
+    // SAFETY: no pointers.
+    done(unsafe { proxy_set_tick_period_milliseconds(period) })
+}
+
+/// Makes another context the one that the calls after this are about.
+pub fn set_effective_context(context: u32) -> Result<(), Status> {
+    // SAFETY: no pointers.
+    done(unsafe { proxy_set_effective_context(context) })
+}
+
+/// Lets a held request go on.
+pub fn resume_request() -> Result<(), Status> {
+    // SAFETY: no pointers.
+    done(unsafe { proxy_continue_stream(0) })
+}
+
+/// Answers the request in Envoy's stead.
+pub fn respond(
+    code: u32,
+    details: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<(), Status> {
+    let headers = super::headers::pack(headers);
+    // SAFETY: everything pointed to lives through the call; -1 stands for no gRPC status.
+    done(unsafe {
+        proxy_send_local_response(
+            code,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    })
+}

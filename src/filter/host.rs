@@ -1,0 +1,44 @@
+//! The host as the parts below the filter see it.
+
+use super::abi::{self, MetricKind, Status};
+use crate::director::meter::{Kind, Meter, MetricId};
+use crate::worker::SharedData;
+
+/// Data that all VMs of this vm_id share.
+pub struct Shared;
+
+impl SharedData for Shared {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        abi::shared(key).ok().flatten()
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        abi::set_shared(key, value, cas).is_ok()
+    }
+}
+
+/// Envoy's statistics.
+///
+/// A metric that Envoy does not take is left out: statistics never fail a request.
+#[derive(Debug)]
+pub struct Statistics;
+
+impl Meter for Statistics {
+    fn define(&mut self, kind: Kind, name: &str) -> Option<MetricId> {
+        let kind = match kind {
+            Kind::Counter => MetricKind::Counter,
+            Kind::Gauge => MetricKind::Gauge,
+            Kind::Histogram => MetricKind::Histogram,
+        };
+        abi::define_metric(kind, name).ok().map(MetricId)
+    }
+
+    fn add(&mut self, metric: MetricId, by: u64) {
+        let by = i64::try_from(by).unwrap_or(i64::MAX);
+        let _: Result<(), Status> = abi::increment_metric(metric.0, by);
+    }
+
+    fn record(&mut self, metric: MetricId, value: u64) {
+        let _: Result<(), Status> = abi::record_metric(metric.0, value);
+    }
+}

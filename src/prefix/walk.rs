@@ -1,0 +1,89 @@
+//! One request's prompts on their way through one prefix index: the chain of block hashes, how far
+//! it has been matched, and how much of it the index has learnt.
+
+use super::digest::chain;
+use super::index::{Index, Matcher};
+
+/// The walk of one request's prompts through one index. Buffers are kept from request to request.
+#[derive(Debug, Default)]
+pub struct Walk {
+    matcher: Matcher,
+    /// Chained hashes of all prompts' blocks so far, prompt by prompt.
+    hashes: Vec<u64>,
+    /// The prompt that is being walked.
+    prompt: usize,
+    /// Blocks of it walked so far.
+    blocks: usize,
+    /// Hash of the last block, or the seed.
+    last: u64,
+    /// Whether the walk of this prompt has come to a block that nobody has.
+    ended: bool,
+    /// How many of `hashes` the index has learnt.
+    learnt: usize,
+    seed: Option<u64>,
+}
+
+impl Walk {
+    /// Forgets everything but the memory.
+    pub fn reset(&mut self) {
+        self.matcher.reset();
+        self.hashes.clear();
+        self.prompt = 0;
+        self.blocks = 0;
+        self.ended = false;
+        self.learnt = 0;
+        self.seed = None;
+    }
+
+    /// Walks on through the blocks that were read since. `prompts` are all of the request's, each
+    /// with its content digests so far; `seed` starts each chain. With another seed than before
+    /// the walk begins anew.
+    pub fn advance<'a>(
+        &mut self,
+        seed: u64,
+        prompts: impl Iterator<Item = &'a [u64]>,
+        index: &Index,
+    ) {
+        if self.seed != Some(seed) {
+            self.reset();
+            self.seed = Some(seed);
+            self.last = seed;
+        }
+        for (position, digests) in prompts.enumerate().skip(self.prompt) {
+            if position > self.prompt {
+                self.prompt = position;
+                self.blocks = 0;
+                self.ended = false;
+                self.last = seed;
+                self.matcher.restart();
+            }
+            for digest in digests.iter().skip(self.blocks) {
+                self.last = chain(self.last, *digest);
+                self.hashes.push(self.last);
+                self.blocks += 1;
+                self.ended = self.ended || !index.extend(&mut self.matcher, self.last);
+            }
+        }
+    }
+
+    /// Whether more blocks of the prompt that was walked last cannot match any more.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Matched blocks by slot.
+    pub fn matched(&mut self) -> &[u32] {
+        self.matcher.counts()
+    }
+
+    /// Blocks read so far.
+    pub fn total(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Hashes that the index was not told of yet; from now on it was.
+    pub fn unlearnt(&mut self) -> &[u64] {
+        let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
+        self.hashes.get(learnt..).unwrap_or_default()
+    }
+}
