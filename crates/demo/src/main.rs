@@ -1,0 +1,77 @@
+//! `make run`: four simulated model servers, Envoy with the module, and a table of who got what
+//! and why. Keeps running until Ctrl-C, and leaves no process behind.
+
+mod process;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use process::Running;
+
+/// Where envoy/envoy.yaml puts things.
+const LISTENER: u16 = 10_000;
+const ADMIN: u16 = 9_901;
+const PODS: [u16; 4] = [8_001, 8_002, 8_003, 8_004];
+
+/// What went wrong and what to do, for the person who called `make run`.
+type Trouble = String;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            eprintln!("\nmake run: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Trouble> {
+    let (stop, stopped) = mpsc::channel();
+    let handler = move || {
+        // Nobody listens any more once we are on the way out.
+        let _ = stop.send(());
+    };
+    ctrlc::set_handler(handler).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
+
+    let envoy = from_env("ENVOY")?;
+    from_env("EPP_WASM")?;
+    process::need_ports(&[LISTENER, ADMIN])?;
+    process::need_ports(&PODS)?;
+
+    println!(
+        "Starting {} simulated model servers and Envoy …",
+        PODS.len()
+    );
+    let pods = process::start_pods(PODS.len(), PODS[0])?;
+    let envoy = process::start_envoy(&envoy, ADMIN)?;
+    let mut running = [pods, envoy];
+    show::traffic(LISTENER, ADMIN)?;
+    println!("\nRunning until Ctrl-C.");
+
+    while stopped.recv_timeout(Duration::from_millis(500)).is_err() {
+        for process in &mut running {
+            process.check()?;
+        }
+    }
+    println!("\nStopping.");
+    running.into_iter().for_each(Running::stop);
+    Ok(())
+}
+
+fn from_env(name: &str) -> Result<PathBuf, Trouble> {
+    let value = std::env::var_os(name)
+        .ok_or_else(|| format!("{name} is not set; start this with `make run`"))?;
+    let path = PathBuf::from(value);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{name} names {}, which is not there",
+            path.display()
+        ))
+    }
+}

@@ -1,0 +1,160 @@
+//! The demo's load and the table that it prints.
+
+use std::collections::HashMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{json, Value};
+
+use crate::Trouble;
+
+/// Long enough to fill some dozens of prefix blocks.
+const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
+    the platform, warn of construction work, and never promise a seat without a reservation. ";
+
+/// One request of the load.
+struct Turn {
+    who: &'static str,
+    says: &'static str,
+}
+
+/// Three conversations, their turns mixed as clients mix them.
+const LOAD: [Turn; 9] = [
+    Turn {
+        who: "Ann",
+        says: "When does the next train leave for Lyon?",
+    },
+    Turn {
+        who: "Ben",
+        says: "My train was cancelled, what now?",
+    },
+    Turn {
+        who: "Cho",
+        says: "Can I bring a bicycle on board?",
+    },
+    Turn {
+        who: "Ann",
+        says: "And the one after that?",
+    },
+    Turn {
+        who: "Cho",
+        says: "How much is it?",
+    },
+    Turn {
+        who: "Ben",
+        says: "I would rather have my money back.",
+    },
+    Turn {
+        who: "Ann",
+        says: "Which platform?",
+    },
+    Turn {
+        who: "Ben",
+        says: "How long will it take?",
+    },
+    Turn {
+        who: "Cho",
+        says: "Thank you!",
+    },
+];
+
+/// What came of a request.
+struct Answer {
+    endpoint: String,
+    prompt: u64,
+    cached: u64,
+    text: String,
+}
+
+/// Sends the load and prints who got what and why, then how to go on by hand.
+pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
+    let url = format!("http://127.0.0.1:{listener}/v1/chat/completions");
+    wait_for_members(listener)?;
+    println!(
+        "\n  {:<4} {:<42} {:<10} {:>14}  why",
+        "who", "says", "endpoint", "cached tokens"
+    );
+    let mut talks: HashMap<&str, (Vec<Value>, String)> = HashMap::new();
+    for turn in &LOAD {
+        let (messages, before) = talks.entry(turn.who).or_insert_with(|| {
+            let system = format!("You talk to {}. {}", turn.who, MANUAL.repeat(6));
+            (
+                vec![json!({"role": "system", "content": system})],
+                String::new(),
+            )
+        });
+        messages.push(json!({"role": "user", "content": turn.says}));
+        let answer = ask(&url, messages)?;
+        let why = match before.as_str() {
+            "" => "a new conversation: nobody holds its prompt",
+            endpoint if endpoint == answer.endpoint => "holds the conversation so far",
+            _ => "not where the conversation was: see the log",
+        };
+        println!(
+            "  {:<4} {:<42} {:<10} {:>6} of {:>4}  {why}",
+            turn.who, turn.says, answer.endpoint, answer.cached, answer.prompt
+        );
+        messages.push(json!({"role": "assistant", "content": answer.text}));
+        *before = answer.endpoint;
+    }
+    hints(listener, admin);
+    Ok(())
+}
+
+fn ask(url: &str, messages: &[Value]) -> Result<Answer, Trouble> {
+    let body = json!({"model": "demo", "messages": messages, "max_tokens": 8});
+    let mut response = ureq::post(url)
+        .send_json(&body)
+        .map_err(|error| format!("a request failed: {error}; see target/demo/envoy.log"))?;
+    let endpoint = response.headers().get("x-served-by");
+    let endpoint = endpoint
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("?")
+        .to_owned();
+    let body: Value = response
+        .body_mut()
+        .read_json()
+        .map_err(|error| format!("an answer was no JSON: {error}"))?;
+    let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let text = body
+        .pointer("/choices/0/message/content")
+        .and_then(Value::as_str);
+    Ok(Answer {
+        endpoint,
+        prompt: number("/usage/prompt_tokens"),
+        cached: number("/usage/prompt_tokens_details/cached_tokens"),
+        text: text.unwrap_or_default().to_owned(),
+    })
+}
+
+/// Until the filter has heard of the cluster's members it answers 503.
+fn wait_for_members(listener: u16) -> Result<(), Trouble> {
+    let url = format!("http://127.0.0.1:{listener}/v1/models");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = ureq::get(&url).call() {
+        if Instant::now() > deadline {
+            return Err(format!(
+                "no endpoint after 10 s ({error}); see target/demo/envoy.log"
+            ));
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn hints(listener: u16, admin: u16) {
+    println!(
+        r#"
+Try it yourself, in another terminal; the header says which model server answered:
+
+  curl -si http://127.0.0.1:{listener}/v1/completions -H 'content-type: application/json' \
+       -d '{{"model": "demo", "prompt": "'"$(seq 1 300 | tr '\n' ' ')"'"}}' | grep x-served-by
+
+What the filter counts, and what Envoy says of its start:
+
+  curl -s http://127.0.0.1:{admin}/stats/prometheus | grep epp_
+  cat target/demo/envoy.log
+
+The configuration that is in force is examples/seed.yaml, inside envoy/envoy.yaml."#
+    );
+}
