@@ -1,0 +1,51 @@
+# Everything a person or a CI job calls. What a command needs it installs into target/, once.
+
+# rustup's own place comes first: a shell that has not read its profile yet finds Rust all the same.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+export ENVOY_VERSION := 1.40.0
+# ENVOY=path takes another Envoy.
+ENVOY ?= target/tools/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy
+override ENVOY := $(abspath $(ENVOY))
+# The module that `make wasm` builds. Demo, tests and benches find both by these names.
+EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
+export ENVOY EPP_WASM
+
+.PHONY: help run test check wasm envoy eppctl clean toolchain
+# The goals share target/ and two cores.
+.NOTPARALLEL:
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes to them
+	cargo build --locked --package demo --package modelsim
+	@cargo run --quiet --locked --package demo
+
+test: wasm envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
+	@scripts/test
+	@scripts/func-e-smoke
+
+check: toolchain ## Format, lints, documentation, sizes of files, licences and advisories
+	@scripts/toolchain --lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/wasm clippy
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	scripts/check-files
+	scripts/deny
+
+wasm: toolchain ## The module: target/epp_wasm.wasm
+	@scripts/wasm build
+
+envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path names
+	@scripts/envoy
+
+eppctl: toolchain ## The command line tool: target/release/eppctl
+	cargo build --release --locked --package eppctl
+
+clean: ## Remove all that was built and installed: target/
+	rm -rf target
+
+toolchain:
+	@scripts/toolchain

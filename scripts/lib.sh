@@ -1,0 +1,37 @@
+# What the scripts share: where they stand, how they speak, how they get a package of the system.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Everything the project installs for itself is in here, out of git and gone with `make clean`.
+tools=$PWD/target/tools
+
+say() { printf '» %s\n' "$*" >&2; }
+
+# die WHAT [HINT...]: what is wrong, then what helps.
+die() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    printf '  hint: %s\n' "$@" >&2
+    exit 1
+}
+
+# apt_install WHY PACKAGE...: Debian packages, where we may install them without asking for a
+# password; elsewhere the command to type.
+apt_install() {
+    local why=$1
+    shift
+    local command="apt-get install -y --no-install-recommends $*"
+    local sudo=()
+    [[ $(id -u) == 0 ]] || sudo=(sudo -n)
+    if ! command -v apt-get >/dev/null; then
+        die "$why: this system has no apt-get" "install what Debian calls: $*"
+    elif [[ ${#sudo[@]} != 0 ]] && ! sudo -n true 2>/dev/null; then
+        die "$why, and installing packages needs root" "sudo $command"
+    fi
+    say "$why: $command"
+    # A fresh machine has no package lists yet.
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" $command >&2 ||
+        { "${sudo[@]}" apt-get update >&2 && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" $command >&2; } ||
+        die "$why, and apt-get could not install it" "sudo apt-get update && sudo $command"
+}
