@@ -1,0 +1,112 @@
+//! A closed loop: as many connections as requests may be under way, each sending the next request
+//! when its last was answered.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use crate::bodies::Source;
+use crate::Trouble;
+
+/// What a slice came to.
+pub struct Taken {
+    /// Requests answered with 200.
+    pub answered: u64,
+    /// Requests answered otherwise.
+    pub failed: u64,
+    /// How long it really took.
+    pub elapsed: Duration,
+    /// Latencies in microseconds.
+    pub latency: Histogram<u32>,
+}
+
+/// Loads the listener at `port` for `length`.
+pub async fn slice(
+    port: u16,
+    concurrency: usize,
+    length: Duration,
+    source: &mut Source,
+) -> Result<Taken, Trouble> {
+    let taken = Taken {
+        answered: 0,
+        failed: 0,
+        elapsed: length,
+        latency: Histogram::new_with_max(60_000_000, 3)?,
+    };
+    let shared = Rc::new(RefCell::new((
+        taken,
+        std::mem::replace(source, Source::empty()),
+    )));
+    let started = Instant::now();
+    let set = LocalSet::new();
+    for _ in 0..concurrency {
+        let shared = shared.clone();
+        set.spawn_local(async move {
+            // A connection that breaks ends its loop: the failure is counted where it shows.
+            let _ = connection(port, started + length, &shared).await;
+        });
+    }
+    set.await;
+    let (mut taken, back) = Rc::try_unwrap(shared)
+        .map_err(|_| "a connection is still open")?
+        .into_inner();
+    *source = back;
+    taken.elapsed = started.elapsed();
+    Ok(taken)
+}
+
+async fn connection(
+    port: u16,
+    until: Instant,
+    shared: &RefCell<(Taken, Source)>,
+) -> Result<(), Trouble> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 16 << 10];
+    while Instant::now() < until {
+        let request = shared.borrow_mut().1.next();
+        let sent = Instant::now();
+        stream.write_all(&request).await?;
+        let good = response(&mut stream, &mut buffer).await?;
+        let (taken, _) = &mut *shared.borrow_mut();
+        taken
+            .latency
+            .saturating_record(sent.elapsed().as_micros() as u64);
+        *(if good {
+            &mut taken.answered
+        } else {
+            &mut taken.failed
+        }) += 1;
+    }
+    Ok(())
+}
+
+/// Reads one whole response; whether it is a 200.
+async fn response(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool, Trouble> {
+    let mut filled = 0;
+    loop {
+        let space = buffer.get_mut(filled..).unwrap_or_default();
+        let size = stream.read(space).await?;
+        if size == 0 {
+            return Err("the connection ended".into());
+        }
+        filled += size;
+        let text = buffer.get(..filled).unwrap_or_default();
+        let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8_lossy(text.get(..end).unwrap_or_default());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.ok_or("no content-length")?.parse()?;
+        if filled >= end + 4 + length {
+            return Ok(head.starts_with("HTTP/1.1 200"));
+        }
+    }
+}
