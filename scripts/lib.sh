@@ -22,16 +22,17 @@ apt_install() {
     local why=$1
     shift
     local command="apt-get install -y --no-install-recommends $*"
-    local sudo=()
-    [[ $(id -u) == 0 ]] || sudo=(sudo -n)
+    local root=(env DEBIAN_FRONTEND=noninteractive)
+    [[ $(id -u) == 0 ]] || root=(sudo -n "${root[@]}")
     if ! command -v apt-get >/dev/null; then
         die "$why: this system has no apt-get" "install what Debian calls: $*"
-    elif [[ ${#sudo[@]} != 0 ]] && ! sudo -n true 2>/dev/null; then
+    elif ! "${root[@]}" true 2>/dev/null; then
         die "$why, and installing packages needs root" "sudo $command"
     fi
     say "$why: $command"
-    # A fresh machine has no package lists yet.
-    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" $command >&2 ||
-        { "${sudo[@]}" apt-get update >&2 && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" $command >&2; } ||
+    # Twice: a fresh machine has no package lists yet, an old one has yesterday's.
+    # shellcheck disable=SC2086 # a command and its arguments
+    "${root[@]}" $command -qq >/dev/null 2>&1 ||
+        { "${root[@]}" apt-get update -qq && "${root[@]}" $command -qq >/dev/null; } ||
         die "$why, and apt-get could not install it" "sudo apt-get update && sudo $command"
 }
