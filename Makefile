@@ -30,13 +30,13 @@ check: toolchain ## Format, lints, documentation, sizes of files, licences and a
 	@scripts/toolchain --lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	scripts/wasm clippy
+	scripts/wasm clippy epp-wasm noop
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	scripts/check-files
 	scripts/deny
 
 wasm: toolchain ## The module: target/epp_wasm.wasm
-	@scripts/wasm build
+	@scripts/wasm build epp-wasm $(EPP_WASM)
 
 envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path names
 	@scripts/envoy
