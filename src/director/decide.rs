@@ -161,7 +161,10 @@ impl Director {
             hit: decision
                 .first()
                 .and_then(|slot| Some(prefix.first()?.share(slot))),
-            explanation: explanation.map(|seen| seen.text(&decision, &watch.pool)),
+            explanation: explanation.map(|mut explanation| {
+                explanation.conclude(&decision);
+                explanation
+            }),
         });
         drop(prefix);
         let micros = (self.clock)().saturating_sub(started) / 1_000;
@@ -230,7 +233,7 @@ struct Outcome {
     destination: String,
     first: Option<crate::scheduling::Slot>,
     hit: Option<f64>,
-    explanation: Option<String>,
+    explanation: Option<Explanation>,
 }
 
 /// The addresses of the picks and retry targets, best first, separated by commas.

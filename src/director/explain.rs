@@ -1,36 +1,67 @@
-//! Why an endpoint was picked, in one header line.
+//! Why an endpoint was picked.
 
 use std::fmt::Write;
 
-use crate::scheduling::{Decision, Observer, Pool, Slot, WeightedScorer};
+use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const NAMED: usize = 16;
 
-/// Notes what each scorer of the last profile run gave.
+/// A decision with what led to it.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    scores: Vec<(String, Vec<(Slot, f64)>)>,
+    /// What each filter left, in order: its name and the survivors.
+    pub filters: Vec<(String, Vec<Slot>)>,
+    /// What each scorer gave, in order.
+    pub scorers: Vec<Scores>,
+    /// All candidates with their weighted sums: the picks, the retry targets, then the others by
+    /// score.
+    pub ranking: Vec<Scored>,
+    /// How many of the ranking are picks.
+    pub picks: usize,
+}
+
+/// What one scorer gave.
+#[derive(Debug)]
+pub struct Scores {
+    /// The plugin's name in the document.
+    pub name: String,
+    /// Its weight in the profile.
+    pub weight: f64,
+    /// Raw scores, not yet clamped or weighted.
+    pub scores: Vec<Scored>,
 }
 
 impl Observer for Explanation {
-    fn filtered(&mut self, _: &str, _: &[Slot], _: &[Slot]) {}
+    fn filtered(&mut self, filter: &str, _: &[Slot], after: &[Slot]) {
+        self.filters.push((filter.to_owned(), after.to_vec()));
+    }
 
     fn scored(&mut self, scorer: &WeightedScorer, candidates: &[Slot], scores: &[f64]) {
-        let pairs = candidates.iter().copied().zip(scores.iter().copied());
-        self.scores.push((scorer.name.clone(), pairs.collect()));
+        let pairs = candidates.iter().zip(scores);
+        let scored = pairs.map(|(&slot, &score)| Scored { slot, score });
+        self.scorers.push(Scores {
+            name: scorer.name.clone(),
+            weight: scorer.weight,
+            scores: scored.collect(),
+        });
     }
 }
 
 impl Explanation {
-    /// The picks first, each candidate as `address=sum(scorer:score,…)`, separated by `; `.
-    pub fn text(&self, decision: &Decision<'_>, pool: &Pool) -> String {
-        let mut text = String::new();
-        let mut ranked = decision.ranking.scored.clone();
-        if let Some(rest) = ranked.get_mut(decision.ranking.ordered..) {
+    /// Takes in the outcome.
+    pub fn conclude(&mut self, decision: &Decision<'_>) {
+        self.ranking.clone_from(&decision.ranking.scored);
+        self.picks = decision.ranking.picks;
+        if let Some(rest) = self.ranking.get_mut(decision.ranking.ordered..) {
             rest.sort_by(|a, b| b.score.total_cmp(&a.score));
         }
-        for candidate in ranked.iter().take(NAMED) {
+    }
+
+    /// One line: each candidate as `address=sum(scorer:score,…)`, best first, separated by `; `.
+    pub fn text(&self, pool: &Pool) -> String {
+        let mut text = String::new();
+        for candidate in self.ranking.iter().take(NAMED) {
             let Some(endpoint) = pool.get(candidate.slot) else {
                 continue;
             };
@@ -39,10 +70,12 @@ impl Explanation {
             }
             // Writing to a String cannot fail.
             let _ = write!(text, "{}={:.4}(", endpoint.address, candidate.score);
-            for (position, (name, scores)) in self.scores.iter().enumerate() {
-                let own = scores.iter().find(|(slot, _)| *slot == candidate.slot);
+            for (position, scorer) in self.scorers.iter().enumerate() {
+                let mut scores = scorer.scores.iter();
+                let own = scores.find(|scored| scored.slot == candidate.slot);
                 let comma = if position == 0 { "" } else { "," };
-                let _ = write!(text, "{comma}{name}:{:.4}", own.map_or(0.0, |own| own.1));
+                let score = own.map_or(0.0, |own| own.score);
+                let _ = write!(text, "{comma}{}:{score:.4}", scorer.name);
             }
             text.push(')');
         }

@@ -6,7 +6,7 @@
 
 pub mod answer;
 mod decide;
-mod explain;
+pub mod explain;
 mod learn;
 pub mod meter;
 mod record;
@@ -185,7 +185,7 @@ impl Director {
             }
         }
         self.leave(id);
-        explanation
+        explanation.map(|explanation| explanation.text(&self.watch.pool))
     }
 
     /// A request has ended, however.

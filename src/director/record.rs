@@ -1,5 +1,6 @@
 //! What the director knows of one request.
 
+use super::explain::Explanation;
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::walk::Walk;
@@ -63,7 +64,7 @@ pub struct Record {
     /// Whether the client asks why.
     pub explain: bool,
     /// Why, once it was decided.
-    pub explanation: Option<String>,
+    pub explanation: Option<Explanation>,
 }
 
 impl Record {
