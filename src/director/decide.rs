@@ -24,8 +24,9 @@ impl Director {
             self.learn(id);
             return None;
         };
-        if !record.reading || self.settled(id) {
-            if record.reading {
+        let reading = record.reading;
+        if !reading || self.settled(id) {
+            if reading {
                 self.metrics.add(Metric::EarlyReleases, "", 1);
             }
             return Some(Verdict::Release(self.decide(id)));

@@ -24,7 +24,7 @@ use self::meter::{Meter, Metrics};
 use self::record::Record;
 use crate::config::Plan;
 use crate::prefix::index::Index;
-use crate::scheduling::{Scratch, Slot};
+use crate::scheduling::Scratch;
 use crate::worker::Watch;
 
 /// Asks for an explanation in a request, and carries it in the response.

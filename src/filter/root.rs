@@ -70,12 +70,13 @@ impl Root {
                     plan.clone(),
                     seed,
                     meter,
+                    abi::now_ns,
                 )))
             };
             directors.entry(key).or_insert_with(fresh).clone()
         });
         if let Ok(mut director) = director.try_borrow_mut() {
-            director.install(plan, self.id, &mut Shared);
+            director.install(plan, self.id);
         }
         self.director = Some(director);
     }
@@ -117,7 +118,7 @@ impl Context for Root {
         };
         let status = status.as_deref().unwrap_or_default();
         let body = body.unwrap_or_default();
-        director.called_back(token, status, reached, &body, abi::now_ns());
+        director.called_back(token, status, reached, &body);
     }
 }
 
@@ -136,10 +137,10 @@ impl RootContext for Root {
         let Ok(mut director) = director.try_borrow_mut() else {
             return;
         };
-        let tick = director.tick(self.id, &mut Shared, abi::now_ns());
+        let tick = director.tick(self.id, &mut Shared);
         for call in &tick.calls {
             let token = self.dispatch(call);
-            director.called(call, token.ok(), abi::now_ns());
+            director.called(call, token.ok());
         }
         drop(director);
         for (request, release) in &tick.releases {
