@@ -63,7 +63,7 @@ impl Request {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
         self.ours = true;
-        Some(director.open(self.id, &head, abi::now_ns()))
+        Some(director.open(self.id, &head))
     }
 
     /// Feeds what Envoy holds and was not read yet.
@@ -80,18 +80,18 @@ impl Request {
             }
             self.read += bytes.len();
             let last = end && self.read >= size;
-            let step = director.body(self.id, &bytes, last, abi::now_ns());
+            let step = director.body(self.id, &bytes, last);
             verdict = verdict.or(step);
             while let Some(range) = director.reread(self.id) {
                 let span = range.end.saturating_sub(range.start);
                 let again = abi::buffer(Buffer::RequestBody, range.start, span);
                 let again = again.ok().flatten().unwrap_or_default();
-                let step = director.body_again(self.id, range.start, &again, abi::now_ns());
+                let step = director.body_again(self.id, range.start, &again);
                 verdict = verdict.or(step);
             }
         }
         if end && self.held && verdict.is_none() {
-            verdict = director.body(self.id, &[], true, abi::now_ns());
+            verdict = director.body(self.id, &[], true);
         }
         verdict
     }
@@ -118,7 +118,7 @@ impl Request {
         if self.ours {
             self.ours = false;
             if let Ok(mut director) = self.director.try_borrow_mut() {
-                director.close(self.id, abi::now_ns());
+                director.close(self.id);
             }
         }
     }
@@ -175,9 +175,8 @@ impl HttpContext for Request {
             return Action::Continue;
         }
         let served = abi::property("upstream\0address").ok().flatten();
-        let status = abi::header(Map::Response, ":status").ok().flatten();
         if let Ok(mut director) = self.director.try_borrow_mut() {
-            let explanation = director.answered(self.id, served.as_deref(), status.as_deref());
+            let explanation = director.answered(self.id, served.as_deref());
             if let Some(text) = explanation {
                 let _: Result<(), Status> =
                     abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
