@@ -8,7 +8,7 @@ use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{Discovery, Generation, PrefixProducer, Role};
 use crate::prefix::digest::BlockSpec;
-use crate::request::ReadPlan;
+use crate::request::{Flattening, ReadPlan};
 use crate::scheduling::{Endpoint, Needs, Pool, Scheduler};
 
 /// A plugin with its effective parameters.
@@ -144,7 +144,10 @@ impl Plan {
             .iter()
             .map(|(_, producer)| producer.block_spec(pool));
         ReadPlan {
-            seed: self.generation == Generation::Seed,
+            flattening: match self.generation {
+                Generation::Seed => Flattening::Seed,
+                Generation::Today => Flattening::Today,
+            },
             blocks: specs.collect(),
         }
     }
