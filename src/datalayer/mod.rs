@@ -1,1 +1,8 @@
 //! Endpoints and what is known of them: discovery, metrics pages, freshness.
+
+pub mod clusters;
+pub mod engine;
+pub mod poller;
+pub mod scan;
+pub mod spec;
+pub mod store;

@@ -55,9 +55,8 @@ impl Director {
             Fact::Absent | Fact::Unknown => "",
         };
         let seed = seed(model, salt);
-        let streams = self.plan.streams();
-        for ((walk, index), stream) in record.walks.iter_mut().zip(&self.indexes).zip(streams) {
-            walk.advance(seed, record.reader.prompts(*stream), index);
+        for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
+            walk.advance(seed, record.reader.prompts(stream), index);
         }
     }
 
@@ -98,7 +97,12 @@ impl Director {
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
             .map(|(walk, (_, producer))| {
-                let (block_tokens, most) = plan.window(producer, &watch.pool);
+                let spec = producer.block_spec(&watch.store.pool);
+                let block_tokens = producer.block_tokens(&watch.store.pool);
+                let most = match spec.max_blocks {
+                    0 => f64::INFINITY,
+                    most => most as f64,
+                };
                 let total = walk.total() as f64;
                 let matched = walk.matched();
                 let at = |total| PrefixMatch {
@@ -111,7 +115,7 @@ impl Director {
             .collect();
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
         let cycle = |prefix| Cycle {
-            pool: &watch.pool,
+            pool: &watch.store.pool,
             request: Request { model, prefix },
         };
         plan.scheduler
@@ -139,12 +143,12 @@ impl Director {
             .zip(&plan.producers)
             .map(|(walk, (_, producer))| PrefixMatch {
                 total: walk.total() as f64,
-                block_tokens: plan.window(producer, &watch.pool).0,
+                block_tokens: producer.block_tokens(&watch.store.pool),
                 matched: walk.matched(),
             })
             .collect();
         let cycle = Cycle {
-            pool: &watch.pool,
+            pool: &watch.store.pool,
             request: Request {
                 model,
                 prefix: &prefix,
@@ -188,7 +192,7 @@ impl Director {
                 self.metrics.record(Metric::PrefixHitRatio, "", percent);
             }
             let counted = self.plan.proxy.correct_queue;
-            if let Some(endpoint) = self.watch.pool.get_mut(slot).filter(|_| counted) {
+            if let Some(endpoint) = self.watch.store.pool.get_mut(slot).filter(|_| counted) {
                 endpoint.unseen += 1;
             }
             if let Some(record) = self.records.get_mut(&id) {

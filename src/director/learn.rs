@@ -17,7 +17,7 @@ impl Director {
         let producers = self.plan.producers.iter();
         let walks = record.walks.iter_mut().zip(&mut self.indexes);
         for ((walk, index), (_, producer)) in walks.zip(producers) {
-            let capacity = producer.capacity_of(self.watch.pool.get(pick.slot));
+            let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
             index.add(pick.slot.0, walk.unlearnt().iter().copied(), capacity);
         }
     }

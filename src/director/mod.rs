@@ -129,9 +129,10 @@ impl Director {
 
     /// A request's headers have come.
     pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
+        self.watch.serve();
         let now = (self.clock)();
         let mut record = self.spare.pop().unwrap_or_default();
-        record.open(head, &self.plan, &self.watch.pool, now);
+        record.open(head, &self.plan, &self.watch.store.pool, now);
         let holds = record.held.is_some();
         self.records.insert(id, record);
         if holds {
@@ -179,13 +180,13 @@ impl Director {
         let record = self.records.get_mut(&id)?;
         let explanation = record.explanation.take();
         if let (Some(pick), Some(served)) = (record.pick, served) {
-            let endpoint = self.watch.pool.get(pick.slot);
+            let endpoint = self.watch.store.pool.get(pick.slot);
             if endpoint.is_some_and(|endpoint| endpoint.address.as_bytes() != served) {
                 self.metrics.add(meter::Metric::ServedElsewhere, "", 1);
             }
         }
         self.leave(id);
-        explanation.map(|explanation| explanation.text(&self.watch.pool))
+        explanation.map(|explanation| explanation.text(&self.watch.store.pool))
     }
 
     /// A request has ended, however.
@@ -213,7 +214,7 @@ impl Director {
         }
         let scrape = self.seats.get(pick.slot.index()).map(|seat| seat.scrape);
         if scrape == Some(pick.scrape) {
-            if let Some(endpoint) = self.watch.pool.get_mut(pick.slot) {
+            if let Some(endpoint) = self.watch.store.pool.get_mut(pick.slot) {
                 endpoint.unseen = endpoint.unseen.saturating_sub(1);
             }
         }

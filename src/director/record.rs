@@ -77,7 +77,7 @@ impl Record {
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
         let api = Api::of_path(head.path);
-        self.reader.reset(api, &plan.read_plan(pool));
+        self.reader.reset(api, plan.read_plan(pool));
         self.reading = reads(head, plan, api);
         if self.reading {
             self.held = Some(Hold {

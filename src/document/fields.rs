@@ -1,6 +1,7 @@
 //! The typed reading of a mapping: each field is asked for with its default and bounds; what was
 //! given but never asked for is unknown.
 
+use super::nearest::nearest;
 use super::node::Node;
 use super::problem::{Path, Problems};
 
@@ -156,6 +157,63 @@ impl<'a> Fields<'a> {
         value
     }
 
+    /// The entries of a list with their places; none where it is absent.
+    pub fn list(&mut self, name: &'static str) -> Vec<(&'a Node, Path)> {
+        let path = self.path.key(name);
+        match self.node(name) {
+            None | Some(Node::Null) => Vec::new(),
+            Some(Node::List(entries)) => {
+                let places = entries.iter().enumerate();
+                places
+                    .map(|(index, entry)| (entry, path.index(index)))
+                    .collect()
+            }
+            Some(other) => {
+                self.refuse(name, other, "a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A string that must be given.
+    pub fn required_string(&mut self, name: &'static str) -> String {
+        let value = self.string(name, "");
+        let given = self.has(name);
+        if value.is_empty()
+            && !matches!(self.node(name), Some(node) if !matches!(node, Node::String(_) | Node::Null))
+        {
+            let found = if given { "an empty string" } else { "nothing" };
+            let message = format!("found {found}, expected a string");
+            self.problems.error(&self.path.key(name), message);
+        }
+        value
+    }
+
+    /// A list of strings.
+    pub fn strings(&mut self, name: &'static str, default: &[String]) -> Vec<String> {
+        let mut values = default.to_vec();
+        match self.node(name) {
+            None | Some(Node::Null) => {}
+            Some(Node::List(entries)) => {
+                values.clear();
+                for (index, entry) in entries.iter().enumerate() {
+                    match entry {
+                        Node::String(value) => values.push(value.clone()),
+                        other => {
+                            let message = format!("found {}, expected a string", other.found());
+                            let path = self.path.key(name).index(index);
+                            self.problems.error(&path, message);
+                        }
+                    }
+                }
+            }
+            Some(other) => self.refuse(name, other, "a list of strings"),
+        }
+        let nodes = values.iter().cloned().map(Node::String).collect();
+        self.note(name, Node::List(nodes));
+        values
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(
         &mut self,
@@ -186,15 +244,24 @@ impl<'a> Fields<'a> {
     pub fn finish(self) -> Vec<(String, Node)> {
         for (key, _) in self.entries {
             if !self.asked.contains(&key.as_str()) {
-                let known = self.asked.join(", ");
-                let message = format!("unknown field; known here: {known}");
+                let message = match nearest(key, self.asked.iter().copied()) {
+                    Some(name) => format!("unknown field; did you mean {name}?"),
+                    None => {
+                        let known: &[&str] = &self.asked;
+                        match known {
+                            [] => "unknown field; nothing can be set here".to_owned(),
+                            known => format!("unknown field; known here: {}", known.join(", ")),
+                        }
+                    }
+                };
                 self.problems.error(&self.path.key(key), message);
             }
         }
         self.effective
     }
 
-    fn note(&mut self, name: &str, value: Node) {
+    /// Notes the value in force of a field that was read as a raw node.
+    pub fn note(&mut self, name: &str, value: Node) {
         self.effective.push((name.to_owned(), value));
     }
 }

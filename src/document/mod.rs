@@ -2,6 +2,7 @@
 //! reports every problem instead of the first.
 
 pub mod fields;
+pub mod nearest;
 pub mod node;
 pub mod problem;
 

@@ -90,3 +90,20 @@ impl Problems {
         });
     }
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.steps().is_empty() {
+            write!(f, "{}", self.path)?;
+        }
+        match self.location {
+            Some((line, column)) if self.path.steps().is_empty() => {
+                write!(f, "line {line}, column {column}: ")?;
+            }
+            Some((line, column)) => write!(f, " (line {line}, column {column}): ")?,
+            None if self.path.steps().is_empty() => {}
+            None => f.write_str(": ")?,
+        }
+        f.write_str(&self.message)
+    }
+}

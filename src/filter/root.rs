@@ -41,12 +41,12 @@ impl Root {
         let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);
         let text = text.ok().flatten().unwrap_or_default();
         let loaded = config::load_bytes(&text).map_err(|rejected| {
-            for line in rejected.lines() {
-                log::error!("EndpointPickerConfig refused: {line}");
+            for problem in &rejected.errors {
+                log::error!("EndpointPickerConfig refused: {problem}");
             }
         })?;
-        for line in loaded.warnings() {
-            log::warn!("EndpointPickerConfig: {line}");
+        for problem in &loaded.warnings {
+            log::warn!("EndpointPickerConfig: {problem}");
         }
         log::info!("EndpointPickerConfig in force: {}", loaded.plan.summary());
         self.install(loaded.plan);
@@ -109,16 +109,13 @@ impl Context for Root {
         let status = (headers > 0)
             .then(|| abi::header(Map::Callout, ":status").ok().flatten())
             .flatten();
-        // Absent on Envoy's own replies.
-        let reached = abi::header(Map::Callout, "x-envoy-upstream-service-time");
-        let reached = reached.is_ok_and(|value| value.is_some());
         let body = abi::buffer(Buffer::CalloutBody, 0, size).ok().flatten();
         let Ok(mut director) = director.try_borrow_mut() else {
             return;
         };
         let status = status.as_deref().unwrap_or_default();
         let body = body.unwrap_or_default();
-        director.called_back(token, status, reached, &body);
+        director.called_back(token, status, &body);
     }
 }
 

@@ -1,2 +1,6 @@
 //! Which endpoint probably holds which part of a prompt in its KV cache: block digests, their
 //! chain, and the index of what was sent where.
+
+pub mod digest;
+pub mod index;
+pub mod walk;

@@ -1,13 +1,140 @@
-//! `core-metrics-extractor`: placeholder
+//! `core-metrics-extractor`: which families of a metrics page mean what, by inference engine.
+//!
+//! The engines `vllm`, `sglang`, `trtllm-serve`, `triton-tensorrt-llm` and `triton` are built in.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `engineLabelKey` | `llm-d.ai/engine-type` | the endpoint label that names its engine; `inference.networking.k8s.io/engine-type` is read, too |
+//! | `defaultEngine` | `vllm` | the engine of endpoints without the label |
+//! | `engineConfigs[]` | none | further engines, or others by the name of a built-in one |
+//! | `….name` | required | the label's value |
+//! | `….queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`, `loraSpec` | none | metric specs, `name{label=value}` |
+//! | `….cacheInfoSpec`, `cacheBlockSizeLabelName`, `cacheNumBlocksLabelName` | none | KV-cache geometry in labels |
+//! | `….cacheBlockSizeSpec`, `cacheNumBlocksSpec` | none | the same as values |
+//!
+//! ```yaml
+//! - type: core-metrics-extractor
+//!   parameters:
+//!     engineConfigs:
+//!     - {name: mine, queuedRequestsSpec: "my_queue{kind=all}"}
+//! ```
+
+use crate::datalayer::engine::{built_in, EngineConfig};
+use crate::datalayer::spec::MetricSpec;
+use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::role::{Build, PluginType, Role};
+
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "core-metrics-extractor",
     build,
 };
-/// Settings.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CoreMetricsExtractor;
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Inert
+
+/// The label's former name, which the Endpoint Picker still reads.
+pub const FORMER_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoreMetricsExtractor {
+    /// The label that names an endpoint's engine.
+    pub engine_label: String,
+    /// The engine of endpoints without it.
+    pub default_engine: String,
+    /// All engines, those of the document before the built-in ones.
+    pub engines: Vec<EngineConfig>,
+}
+
+impl Default for CoreMetricsExtractor {
+    fn default() -> Self {
+        Self {
+            engine_label: "llm-d.ai/engine-type".to_owned(),
+            default_engine: "vllm".to_owned(),
+            engines: built_in(),
+        }
+    }
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let default = CoreMetricsExtractor::default();
+    let fields = &mut build.fields;
+    let engine_label = fields.string("engineLabelKey", &default.engine_label);
+    let mut engines: Vec<EngineConfig> = Vec::new();
+    let path = fields.path().key("engineConfigs");
+    match fields.node("engineConfigs") {
+        None | Some(Node::Null) => {}
+        Some(Node::List(entries)) => {
+            fields.note("engineConfigs", Node::List(entries.clone()));
+            for (index, entry) in entries.iter().enumerate() {
+                let path = path.index(index);
+                let engine = read_engine(entry, path.clone(), fields.problems());
+                let twice = engines.iter().any(|known| known.name == engine.name);
+                if twice || matches!(engine.name.as_str(), "default") {
+                    let message = format!(
+                        "found {:?}, expected another name than \"default\", once",
+                        engine.name
+                    );
+                    fields.problems().error(&path.key("name"), message);
+                }
+                engines.push(engine);
+            }
+        }
+        Some(other) => fields.refuse("engineConfigs", other, "a list of engines"),
+    }
+    engines.extend(default.engines);
+    let default_engine = fields.string("defaultEngine", &default.default_engine);
+    if !engines.iter().any(|engine| engine.name == default_engine) {
+        let known: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
+        let expected = format!("an engine: {}", known.join(", "));
+        fields.refuse(
+            "defaultEngine",
+            &Node::String(default_engine.clone()),
+            &expected,
+        );
+    }
+    Role::MetricsExtractor(CoreMetricsExtractor {
+        engine_label,
+        default_engine,
+        engines,
+    })
+}
+
+fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfig {
+    let mut fields = Fields::new(Some(entry), path, problems);
+    let name = fields.required_string("name");
+    if fields.node("customMetrics").is_some() {
+        let path = fields.path().key("customMetrics");
+        let message =
+            "custom metrics are not supported here: no scorer that runs in the proxy reads them";
+        fields.problems().error(&path, message);
+    }
+    let cache_info = read_spec(&mut fields, "cacheInfoSpec");
+    let block_size = fields.string("cacheBlockSizeLabelName", "");
+    let num_blocks = fields.string("cacheNumBlocksLabelName", "");
+    let engine = EngineConfig {
+        name,
+        queued: read_spec(&mut fields, "queuedRequestsSpec"),
+        running: read_spec(&mut fields, "runningRequestsSpec"),
+        kv_usage: read_spec(&mut fields, "kvUsageSpec"),
+        kv_usage_former: None,
+        lora: read_spec(&mut fields, "loraSpec"),
+        cache_info: cache_info.map(|spec| (spec, block_size, num_blocks)),
+        block_size: read_spec(&mut fields, "cacheBlockSizeSpec"),
+        num_blocks: read_spec(&mut fields, "cacheNumBlocksSpec"),
+    };
+    fields.finish();
+    engine
+}
+
+fn read_spec(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> {
+    let text = fields.string(name, "");
+    match MetricSpec::parse(&text) {
+        Ok(spec) => spec,
+        Err(error) => {
+            let path = fields.path().key(name);
+            fields
+                .problems()
+                .error(&path, format!("found {text:?}: {error}"));
+            None
+        }
+    }
 }

@@ -1,13 +1,100 @@
-//! `metrics-data-source`: placeholder
+//! `metrics-data-source`: how endpoints' metrics pages are fetched.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `path` | `/metrics` | where the page is |
+//! | `port` | the endpoint's | another port; needs `cluster` |
+//! | `interval` | `200ms` | how often each page is fetched, at least 50ms |
+//! | `scheme` | `http` | `https` only together with `cluster`: the cluster does the TLS |
+//! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
+//! | `cluster` | the one that requests are routed to | ours: through which cluster pages are fetched |
+//! | `stalenessThreshold` | `2s` | ours (a flag of the Endpoint Picker): older metrics are not trusted |
+//!
+//! ```yaml
+//! - type: metrics-data-source
+//!   parameters: {path: /metrics, interval: 200ms}
+//! ```
+
+use crate::document::Node;
 use crate::plugins::role::{Build, PluginType, Role};
+
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "metrics-data-source",
     build,
 };
-/// Settings.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct MetricsDataSource;
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Inert
+
+/// TLS parameters of the Endpoint Picker, which are the cluster's matter here.
+const TLS: [&str; 4] = [
+    "insecureSkipVerify",
+    "caCertPath",
+    "clientCertPath",
+    "clientKeyPath",
+];
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricsDataSource {
+    /// Where the page is.
+    pub path: String,
+    /// Another port than the endpoint's.
+    pub port: Option<u16>,
+    /// How often each page is fetched, in milliseconds.
+    pub interval_ms: u64,
+    /// The cluster through which pages are fetched; empty: the one that requests are routed to.
+    pub cluster: String,
+    /// Age from which on metrics are not trusted, in milliseconds.
+    pub staleness_ms: u64,
+}
+
+impl Default for MetricsDataSource {
+    fn default() -> Self {
+        Self {
+            path: "/metrics".to_owned(),
+            port: None,
+            // The Endpoint Picker's 50 ms are known to slow vLLM down; queues change in seconds.
+            interval_ms: 200,
+            cluster: String::new(),
+            staleness_ms: 2_000,
+        }
+    }
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let default = MetricsDataSource::default();
+    let fields = &mut build.fields;
+    for name in TLS {
+        if fields.node(name).is_some() {
+            let path = fields.path().key(name);
+            let message = "has no effect here: TLS to the endpoints is set on the Envoy cluster";
+            fields.problems().warn(&path, message);
+        }
+    }
+    let cluster = fields.string("cluster", "");
+    let https = fields.choice("scheme", false, &[("http", false), ("https", true)]);
+    if https && cluster.is_empty() {
+        let found = Node::String("https".to_owned());
+        let expected = "http, or `cluster` naming an Envoy cluster with TLS to the metrics port";
+        fields.refuse("scheme", &found, expected);
+    }
+    let port = fields.natural("port", 0);
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    if fields.has("port") && (port.is_none() || cluster.is_empty()) {
+        let path = fields.path().key("port");
+        let message = "expected a port from 1 to 65535 together with `cluster`, an ORIGINAL_DST \
+                       cluster that reaches it (see envoy/README.md)";
+        fields.problems().error(&path, message);
+    }
+    let interval_ms = match fields.node("interval") {
+        // The Endpoint Picker's own default, which stands for each of its ticks.
+        Some(Node::String(text)) if text.is_empty() => default.interval_ms,
+        _ => fields.duration_ms("interval", default.interval_ms, 50),
+    };
+    Role::MetricsSource(MetricsDataSource {
+        path: fields.string("path", &default.path),
+        port,
+        interval_ms,
+        cluster,
+        staleness_ms: fields.duration_ms("stalenessThreshold", default.staleness_ms, 50),
+    })
 }

@@ -1,0 +1,415 @@
+//! Document to plan: instantiate the plugins, apply the defaults, check the references.
+
+use std::rc::Rc;
+
+use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
+use super::known::elsewhere;
+use super::plan::{Instance, Plan, Profiled};
+use crate::document::nearest::nearest;
+use crate::document::{Fields, Node, Path, Problems};
+use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
+use crate::scheduling::{NamedFilter, Picker, Profile, ProfileHandler, Scheduler, WeightedScorer};
+
+const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
+const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
+
+/// Builds the plan; `None` where the document is too broken to tell what was meant.
+pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
+    if !matches!(node, Node::Map(_)) {
+        let message = format!("found {}, expected an EndpointPickerConfig", node.found());
+        problems.error(&Path::default(), message);
+        return None;
+    }
+    let document = document::read(node, problems);
+    let mut assembly = Assembly {
+        generation: document.generation,
+        instances: Vec::new(),
+        producers: Vec::new(),
+        problems,
+    };
+    assembly.instantiate(&document);
+    let profiles = assembly.profiles(&document);
+    let handler = assembly.handler(&document, profiles.len());
+    assembly.check_references(&document);
+    assembly.finish(&document, profiles, handler?)
+}
+
+struct Assembly<'p> {
+    generation: Generation,
+    instances: Vec<Instance>,
+    producers: Vec<(String, PrefixProducer)>,
+    problems: &'p mut Problems,
+}
+
+impl Assembly<'_> {
+    /// All plugins of the document, in its order; the prefix producers first, because scorers refer
+    /// to them.
+    fn instantiate(&mut self, document: &Document) {
+        let is_producer =
+            |entry: &&PluginEntry| entry.kind == plugins::producer::approx_prefix_cache::TYPE.name;
+        let mut built: Vec<(usize, Instance)> = Vec::new();
+        let numbered = || document.plugins.iter().enumerate();
+        let first = numbered().filter(|(_, entry)| is_producer(entry));
+        let then = numbered().filter(|(_, entry)| !is_producer(entry));
+        for (position, entry) in first.chain(then) {
+            let Some(kind) = self.find(entry) else {
+                continue;
+            };
+            let path = entry.path.key("parameters");
+            let instance = self.build(kind, &entry.name, entry.parameters.as_ref(), path);
+            if let Role::PrefixProducer(producer) = &instance.role {
+                self.producers.push((entry.name.clone(), producer.clone()));
+            }
+            built.push((position, instance));
+        }
+        built.sort_by_key(|(position, _)| *position);
+        self.instances = built.into_iter().map(|(_, instance)| instance).collect();
+    }
+
+    fn find(&mut self, entry: &PluginEntry) -> Option<&'static PluginType> {
+        if let Some(kind) = plugins::find(&entry.kind) {
+            return Some(kind);
+        }
+        if entry.kind.is_empty() {
+            return None;
+        }
+        let types = || plugins::TYPES.iter().map(|kind| kind.name);
+        let found = &entry.kind;
+        let message = match (elsewhere(found), nearest(found, types())) {
+            (Some(instead), _) => {
+                let supported: Vec<&str> = types().collect();
+                let supported = supported.join(", ");
+                format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}; supported: {supported}")
+            }
+            (None, Some(name)) => {
+                format!("found {found:?}, expected a plugin type; did you mean {name}?")
+            }
+            (None, None) => {
+                let known: Vec<&str> = types().collect();
+                format!(
+                    "found {found:?}, expected a plugin type: {}",
+                    known.join(", ")
+                )
+            }
+        };
+        self.problems.error(&entry.path.key("type"), message);
+        None
+    }
+
+    fn build(
+        &mut self,
+        kind: &'static PluginType,
+        name: &str,
+        parameters: Option<&Node>,
+        path: Path,
+    ) -> Instance {
+        let mut build = Build {
+            name,
+            fields: Fields::new(parameters, path, self.problems),
+            generation: self.generation,
+            producers: &mut self.producers,
+        };
+        let role = (kind.build)(&mut build);
+        Instance {
+            name: name.to_owned(),
+            kind: kind.name,
+            parameters: build.fields.finish(),
+            role,
+        }
+    }
+
+    fn add_default(&mut self, kind: &'static PluginType) -> Instance {
+        let instance = self.build(kind, kind.name, None, Path::default());
+        self.instances.push(instance.clone());
+        instance
+    }
+
+    fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Instance> {
+        let found = self.instances.iter().find(|instance| instance.name == name);
+        if let Some(instance) = found {
+            return Some(instance.clone());
+        }
+        let names: Vec<&str> = self
+            .instances
+            .iter()
+            .map(|instance| instance.name.as_str())
+            .collect();
+        let hint = match nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        let message = format!("found {name:?}, expected the name of {expected}; {hint}");
+        self.problems.error(path, message);
+        None
+    }
+
+    /// The profiles with their pickers. Without any, one named `default` refers to every plugin
+    /// that filters, scores or picks.
+    fn profiles(&mut self, document: &Document) -> Vec<Profiled> {
+        let written: Vec<ProfileEntry>;
+        let entries = match &document.profiles {
+            Some(entries) => entries,
+            None => {
+                let plays = |instance: &&Instance| {
+                    matches!(
+                        instance.role,
+                        Role::Filter(_) | Role::Scorer(_) | Role::Picker(_)
+                    )
+                };
+                let reference = |instance: &Instance| Reference {
+                    name: instance.name.clone(),
+                    weight: None,
+                    path: Path::default().key("plugins"),
+                };
+                written = vec![ProfileEntry {
+                    name: "default".to_owned(),
+                    plugins: self.instances.iter().filter(plays).map(reference).collect(),
+                    path: Path::default().key("plugins"),
+                }];
+                &written
+            }
+        };
+        // The picker of profiles that name none: the first that is declared anywhere.
+        let picks = |instance: &&Instance| matches!(instance.role, Role::Picker(_));
+        let declared = self.instances.iter().find(picks).cloned();
+        let mut profiles = Vec::new();
+        for entry in entries {
+            let mut profiled = self.profile(entry);
+            if profiled.picker.is_none() {
+                let picker = declared.clone();
+                let known = |this: &Self| {
+                    let mut instances = this.instances.iter();
+                    instances
+                        .find(|instance| instance.name == MAX_SCORE_PICKER.name)
+                        .cloned()
+                };
+                let picker = picker.or_else(|| known(self).filter(|instance| picks(&instance)));
+                profiled.picker =
+                    Some(picker.unwrap_or_else(|| self.add_default(MAX_SCORE_PICKER)));
+            }
+            profiles.push(profiled);
+        }
+        profiles
+    }
+
+    fn profile(&mut self, entry: &ProfileEntry) -> Profiled {
+        let mut profiled = Profiled {
+            name: entry.name.clone(),
+            plugins: Vec::new(),
+            picker: None,
+        };
+        for reference in &entry.plugins {
+            let path = reference.path.key("pluginRef");
+            let Some(instance) = self.get(&reference.name, &path, "a plugin") else {
+                continue;
+            };
+            match instance.role {
+                Role::Picker(_) => {
+                    if let Some(first) = &profiled.picker {
+                        let message = format!(
+                            "found a second picker, {:?}, expected one per profile ({:?} came first)",
+                            reference.name, first.name
+                        );
+                        self.problems.error(&path, message);
+                    }
+                    profiled.picker = Some(instance);
+                }
+                Role::Filter(_) => profiled.plugins.push((instance, 1.0)),
+                Role::Scorer(_) => {
+                    let weight = reference.weight.unwrap_or(1.0);
+                    profiled.plugins.push((instance, weight));
+                    continue;
+                }
+                // The Endpoint Picker lets a profile refer to anything, and so does the seed's own
+                // documentation.
+                _ => {
+                    let message = format!(
+                        "{:?} is no filter, scorer or picker: it has no effect in a profile",
+                        reference.name
+                    );
+                    self.problems.warn(&path, message);
+                }
+            }
+            if reference.weight.is_some() {
+                let path = reference.path.key("weight");
+                self.problems
+                    .warn(&path, "has no effect: only scorers have weights");
+            }
+        }
+        profiled
+    }
+
+    fn handler(&mut self, document: &Document, profiles: usize) -> Option<Rc<dyn ProfileHandler>> {
+        let handles = |instance: &&Instance| matches!(instance.role, Role::ProfileHandler(_));
+        let handlers: Vec<Instance> = self.instances.iter().filter(handles).cloned().collect();
+        for extra in handlers.iter().skip(1) {
+            let path = self.path_of(document, &extra.name);
+            let message = format!(
+                "found a second profile handler, {:?}, expected one",
+                extra.name
+            );
+            self.problems.error(&path, message);
+        }
+        let profiles_path = Path::default().key("schedulingProfiles");
+        let handler = match handlers.into_iter().next() {
+            Some(handler) => {
+                if handler.kind == SINGLE_PROFILE_HANDLER.name && profiles > 1 {
+                    let message = format!("found {profiles} profiles, expected one: single-profile-handler runs no more");
+                    self.problems.error(&profiles_path, message);
+                }
+                handler
+            }
+            None if profiles > 1 => {
+                let message = format!(
+                    "found {profiles} profiles and no profile handler that chooses among them"
+                );
+                self.problems.error(&profiles_path, message);
+                return None;
+            }
+            None => self.add_default(SINGLE_PROFILE_HANDLER),
+        };
+        match handler.role {
+            Role::ProfileHandler(handler) => Some(handler),
+            _ => None,
+        }
+    }
+
+    fn path_of(&self, document: &Document, name: &str) -> Path {
+        let entry = document.plugins.iter().find(|entry| entry.name == name);
+        entry.map(|entry| entry.path.clone()).unwrap_or_default()
+    }
+
+    /// What `dataLayer` and `requestHandler` refer to must be of the kind they expect.
+    fn check_references(&mut self, document: &Document) {
+        let names =
+            |this: &Self, name: &str| this.instances.iter().any(|instance| instance.name == name);
+        let defaults = |name: &str| plugins::find(name).is_some();
+        for (name, path) in &document.sources {
+            // The default source and extractor need not be declared.
+            if !names(self, name) && defaults(name) {
+                continue;
+            }
+            if let Some(instance) = self.get(name, path, "a metrics source or extractor") {
+                if !matches!(
+                    instance.role,
+                    Role::MetricsSource(_) | Role::MetricsExtractor(_)
+                ) {
+                    self.wrong_kind(name, path, &instance, "a metrics source or extractor");
+                }
+            }
+        }
+        for (name, path) in &document.parsers {
+            // A parser's type may stand for itself.
+            if !names(self, name) && is_parser(name) {
+                continue;
+            }
+            if let Some(instance) = self.get(name, path, "a parser") {
+                if !is_parser(instance.kind) {
+                    self.wrong_kind(name, path, &instance, "a parser");
+                }
+            }
+        }
+        if let Some((name, path)) = &document.discovery {
+            if let Some(instance) = self.get(name, path, "a discovery plugin") {
+                if !matches!(instance.role, Role::Discovery(_)) {
+                    self.wrong_kind(name, path, &instance, "a discovery plugin");
+                }
+            }
+        }
+    }
+
+    fn wrong_kind(&mut self, name: &str, path: &Path, found: &Instance, expected: &str) {
+        let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
+        self.problems.error(path, message);
+    }
+
+    fn finish(
+        self,
+        document: &Document,
+        profiles: Vec<Profiled>,
+        handler: Rc<dyn ProfileHandler>,
+    ) -> Option<Plan> {
+        let instances = &self.instances;
+        let one = |pick: fn(&Role) -> bool| instances.iter().find(|instance| pick(&instance.role));
+        let discovery = match &document.discovery {
+            Some((name, _)) => instances.iter().find(|instance| instance.name == *name),
+            None => one(|role| matches!(role, Role::Discovery(_))),
+        };
+        let discovery = match discovery.map(|instance| &instance.role) {
+            Some(Role::Discovery(discovery)) => discovery.clone(),
+            _ => Discovery::EnvoyCluster(Default::default()),
+        };
+        let source = match one(|role| matches!(role, Role::MetricsSource(_)))
+            .map(|instance| &instance.role)
+        {
+            Some(Role::MetricsSource(source)) => source.clone(),
+            _ => Default::default(),
+        };
+        let extractor = match one(|role| matches!(role, Role::MetricsExtractor(_)))
+            .map(|instance| &instance.role)
+        {
+            Some(Role::MetricsExtractor(extractor)) => extractor.clone(),
+            _ => Default::default(),
+        };
+        let proxy = match one(|role| matches!(role, Role::Proxy(_))).map(|instance| &instance.role)
+        {
+            Some(Role::Proxy(proxy)) => (**proxy).clone(),
+            _ => Default::default(),
+        };
+        let built: Option<Vec<Profile>> = profiles.iter().map(compile).collect();
+        let scheduler = Scheduler::new(built?, handler);
+        let needs = scheduler.needs();
+        Some(Plan {
+            generation: self.generation,
+            needs,
+            scheduler,
+            producers: self.producers,
+            discovery,
+            source,
+            extractor,
+            proxy,
+            profiles,
+        })
+    }
+}
+
+fn is_parser(kind: &str) -> bool {
+    use plugins::parser::{anthropic, openai, passthrough, vllm_http};
+    let parsers = [
+        openai::TYPE,
+        anthropic::TYPE,
+        vllm_http::TYPE,
+        passthrough::TYPE,
+    ];
+    parsers.iter().any(|parser| parser.name == kind)
+}
+
+fn compile(profiled: &Profiled) -> Option<Profile> {
+    let mut filters = Vec::new();
+    let mut scorers = Vec::new();
+    for (instance, weight) in &profiled.plugins {
+        let name = instance.name.clone();
+        match &instance.role {
+            Role::Filter(filter) => filters.push(NamedFilter {
+                name,
+                filter: filter.clone(),
+            }),
+            Role::Scorer(scorer) => scorers.push(WeightedScorer {
+                name,
+                scorer: scorer.clone(),
+                weight: *weight,
+            }),
+            _ => {}
+        }
+    }
+    let picker: Rc<dyn Picker> = match &profiled.picker.as_ref()?.role {
+        Role::Picker(picker) => picker.clone(),
+        _ => return None,
+    };
+    Some(Profile {
+        name: profiled.name.clone(),
+        filters,
+        scorers,
+        picker,
+    })
+}

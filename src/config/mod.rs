@@ -1,0 +1,94 @@
+//! `EndpointPickerConfig`: text → document → defaults → validation → [`Plan`].
+//!
+//! One pure function of the text, so that the filter and `eppctl check` say the same of it. Both
+//! generations load (reference: Gateway API Inference Extension v1.0, "seed", and llm-d-router of
+//! 2026, "today"); where their rules differ the stricter one holds, unless it would refuse the
+//! seed's own example.
+//!
+//! The generation is told by `apiVersion`. Today's Endpoint Picker still accepts the seed's
+//! `inference.networking.x-k8s.io/v1alpha1`: a document under it that uses parts which only today's
+//! knows (see [`document::uses_todays_parts`]) is read by today's rules.
+
+mod assemble;
+pub mod document;
+mod known;
+mod parse;
+mod plan;
+mod settings;
+
+pub use plan::Plan;
+
+use crate::document::{Problem, Problems};
+
+/// What an empty text stands for: the Endpoint Picker's built-in configuration (llm-d-router).
+const BUILT_IN: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: kv-cache-utilization-scorer
+- type: prefix-cache-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer, weight: 2}
+  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+  - {pluginRef: prefix-cache-scorer, weight: 3}
+";
+
+/// A document that can be put in force.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The compiled plan.
+    pub plan: Plan,
+    /// What has no effect here, or another one than in the Endpoint Picker.
+    pub warnings: Vec<Problem>,
+}
+
+/// A document that cannot.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Everything that is wrong, in document order.
+    pub errors: Vec<Problem>,
+    /// What would be worth a warning besides.
+    pub warnings: Vec<Problem>,
+}
+
+/// Loads a document.
+pub fn load(text: &str) -> Result<Loaded, Rejected> {
+    let text = if text.trim().is_empty() { BUILT_IN } else { text };
+    let mut problems = Problems::default();
+    let plan = parse::parse(text, &mut problems)
+        .and_then(|node| assemble::assemble(&node, &mut problems));
+    parse::locate(text, &mut problems);
+    match plan {
+        Some(plan) if problems.errors.is_empty() => Ok(Loaded {
+            plan,
+            warnings: problems.warnings,
+        }),
+        _ => Err(Rejected {
+            errors: problems.errors,
+            warnings: problems.warnings,
+        }),
+    }
+}
+
+/// Loads what Envoy hands over.
+pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => load(text),
+        Err(error) => {
+            let mut problems = Problems::default();
+            let message = format!("the text is no UTF-8 at byte {}", error.valid_up_to());
+            problems.error(&crate::document::Path::default(), message);
+            Err(Rejected {
+                errors: problems.errors,
+                warnings: problems.warnings,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -1,0 +1,250 @@
+//! The compiled document: all that a director needs, nothing left to look up or to default.
+
+use std::fmt::Write;
+
+use crate::document::Node;
+use crate::plugins::proxy::envoy_proxy::{EnvoyProxy, FailureMode};
+use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
+use crate::plugins::source::metrics_data_source::MetricsDataSource;
+use crate::plugins::{Discovery, Generation, PrefixProducer, Role};
+use crate::prefix::digest::BlockSpec;
+use crate::request::{Flattening, ReadPlan};
+use crate::scheduling::{Endpoint, Needs, Pool, Scheduler};
+
+/// A plugin with its effective parameters.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its name in the document.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its parameters, given or defaulted.
+    pub parameters: Vec<(String, Node)>,
+    /// What it turned out to be.
+    pub role: Role,
+}
+
+impl PartialEq for Instance {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.kind == other.kind && self.parameters == other.parameters
+    }
+}
+
+/// A profile as it is in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profiled {
+    /// Its name.
+    pub name: String,
+    /// Its filters and scorers in order, with weights.
+    pub plugins: Vec<(Instance, f64)>,
+    /// Its picker.
+    pub picker: Option<Instance>,
+}
+
+/// A document in force.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// By whose rules it was read.
+    pub generation: Generation,
+    /// What its plugins read.
+    pub needs: Needs,
+    /// The profiles, ready to run.
+    pub scheduler: Scheduler,
+    /// How prompts are cut and remembered, each under its plugin's name.
+    pub producers: Vec<(String, PrefixProducer)>,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
+    /// How metrics pages are fetched.
+    pub source: MetricsDataSource,
+    /// How they are read.
+    pub extractor: CoreMetricsExtractor,
+    /// Settings of the proxy.
+    pub proxy: EnvoyProxy,
+    /// The profiles, to tell and to compare.
+    pub profiles: Vec<Profiled>,
+}
+
+/// Two plans are equal if they decide alike: however their documents were written.
+impl PartialEq for Plan {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && self.profiles == other.profiles
+            && self.producers == other.producers
+            && self.discovery == other.discovery
+            && self.source == other.source
+            && self.extractor == other.extractor
+            && self.proxy == other.proxy
+    }
+}
+
+/// Smallest block in tokens: smaller ones made the Endpoint Picker run out of memory
+/// (llm-d-router#1158), so that it counts them as this.
+const LEAST_BLOCK_TOKENS: u32 = 64;
+
+/// Bytes of text that count as one token.
+const TOKEN_BYTES: u32 = 4;
+
+impl Plan {
+    /// The cluster whose requests are ours.
+    pub fn cluster(&self) -> &str {
+        match (&self.proxy.cluster, &self.discovery) {
+            (cluster, _) if !cluster.is_empty() => cluster,
+            (_, Discovery::EnvoyCluster(discovery)) => discovery
+                .clusters
+                .first()
+                .map_or("inference-pool", String::as_str),
+            (_, Discovery::Static(_)) => "inference-pool",
+        }
+    }
+
+    /// The cluster that leads to the admin interface.
+    pub fn admin_cluster(&self) -> &str {
+        match &self.discovery {
+            Discovery::EnvoyCluster(discovery) => &discovery.admin_cluster,
+            Discovery::Static(_) => "",
+        }
+    }
+
+    /// Where the admin interface tells of our clusters, and of no others where one is asked for.
+    pub fn members_path(&self) -> String {
+        match &self.discovery {
+            Discovery::EnvoyCluster(discovery) => match discovery.clusters.as_slice() {
+                [one] => format!("/clusters?filter={}", anchored(one)),
+                _ => "/clusters".to_owned(),
+            },
+            Discovery::Static(_) => String::new(),
+        }
+    }
+
+    /// The cluster through which metrics pages are fetched.
+    pub fn metrics_cluster(&self) -> &str {
+        match self.source.cluster.as_str() {
+            "" => self.cluster(),
+            cluster => cluster,
+        }
+    }
+
+    /// Where an endpoint's metrics page is.
+    pub fn metrics_address(&self, address: &str) -> String {
+        match (self.source.port, address.rsplit_once(':')) {
+            (Some(port), Some((host, _))) => format!("{host}:{port}"),
+            _ => address.to_owned(),
+        }
+    }
+
+    /// Whether prompts are cut and remembered as under the other plan.
+    pub fn hashing_equal(&self, other: &Self) -> bool {
+        self.generation == other.generation && self.producers == other.producers
+    }
+
+    /// What to read of a body, given what the servers report of their caches.
+    pub fn read_plan(&self, pool: &Pool) -> ReadPlan {
+        let specs = self
+            .producers
+            .iter()
+            .map(|(_, producer)| producer.block_spec(pool));
+        ReadPlan {
+            flattening: match self.generation {
+                Generation::Seed => Flattening::Seed,
+                Generation::Today => Flattening::Today,
+            },
+            blocks: specs.collect(),
+        }
+    }
+
+    /// The plan in one line.
+    pub fn summary(&self) -> String {
+        let mut text = match self.generation {
+            Generation::Seed => "Gateway API Inference Extension rules".to_owned(),
+            Generation::Today => "llm-d-router rules".to_owned(),
+        };
+        // Writing to a String cannot fail.
+        for profile in &self.profiles {
+            let _ = write!(text, "; profile {}:", profile.name);
+            for (instance, weight) in &profile.plugins {
+                let _ = write!(text, " {} × {weight},", instance.name);
+            }
+            let picker = profile.picker.as_ref().map_or("", |picker| &picker.name);
+            let _ = write!(text, " {picker}");
+        }
+        let _ = match &self.discovery {
+            Discovery::Static(discovery) => {
+                write!(text, "; {} endpoints listed", discovery.members.len())
+            }
+            Discovery::EnvoyCluster(discovery) => {
+                write!(
+                    text,
+                    "; endpoints of cluster {}",
+                    discovery.clusters.join(", ")
+                )
+            }
+        };
+        let mode = match self.proxy.failure_mode {
+            FailureMode::FailClose => "fails closed",
+            FailureMode::FailOpen => "fails open",
+        };
+        let _ = write!(
+            text,
+            ", routed by cluster {}; metrics each {} ms; {mode}",
+            self.cluster(),
+            self.source.interval_ms
+        );
+        text
+    }
+}
+
+impl PrefixProducer {
+    /// Tokens of a block, 0 where blocks are counted in bytes. With `autoTune` the first server's
+    /// word goes before the setting.
+    pub fn block_tokens(&self, pool: &Pool) -> u32 {
+        if self.generation == Generation::Seed {
+            return 0;
+        }
+        let reported = pool
+            .iter()
+            .next()
+            .and_then(|(_, endpoint)| endpoint.metrics.block_size);
+        let tokens = reported.filter(|_| self.auto_tune).unwrap_or(self.block);
+        tokens.max(LEAST_BLOCK_TOKENS)
+    }
+
+    /// How a prompt is cut.
+    pub fn block_spec(&self, pool: &Pool) -> BlockSpec {
+        match self.block_tokens(pool) {
+            0 => BlockSpec {
+                block_bytes: self.block as usize,
+                max_blocks: self.max_blocks as usize,
+                keep_partial: false,
+            },
+            tokens => BlockSpec {
+                block_bytes: tokens as usize * TOKEN_BYTES as usize,
+                max_blocks: match self.max_tokens {
+                    0 => self.max_blocks as usize,
+                    most => (most / tokens) as usize,
+                },
+                keep_partial: true,
+            },
+        }
+    }
+
+    /// Blocks that an endpoint is taken to hold.
+    pub fn capacity_of(&self, endpoint: Option<&Endpoint>) -> usize {
+        let reported = endpoint.and_then(|endpoint| endpoint.metrics.num_blocks);
+        reported.filter(|_| self.auto_tune).unwrap_or(self.capacity) as usize
+    }
+}
+
+/// A regular expression that matches the name alone, as a query parameter.
+fn anchored(name: &str) -> String {
+    let mut text = "%5E".to_owned();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail. The backslash keeps dots and bars literal.
+            let _ = write!(text, "%5C%{byte:02X}");
+        }
+    }
+    text.push_str("%24");
+    text
+}

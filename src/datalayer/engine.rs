@@ -1,0 +1,95 @@
+//! Which families of a model server's metrics page mean what, by inference engine.
+
+use super::spec::MetricSpec;
+
+/// One engine's names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EngineConfig {
+    /// The value of the engine label.
+    pub name: String,
+    /// Waiting requests.
+    pub queued: Option<MetricSpec>,
+    /// Running requests.
+    pub running: Option<MetricSpec>,
+    /// KV-cache utilization, 0 to 1.
+    pub kv_usage: Option<MetricSpec>,
+    /// A former name of the same, read where the page has no newer one.
+    pub kv_usage_former: Option<MetricSpec>,
+    /// LoRA adapters.
+    pub lora: Option<MetricSpec>,
+    /// KV-cache geometry in labels, and the labels' names: tokens per block, number of blocks.
+    pub cache_info: Option<(MetricSpec, String, String)>,
+    /// Tokens per block as a value.
+    pub block_size: Option<MetricSpec>,
+    /// Number of blocks as a value.
+    pub num_blocks: Option<MetricSpec>,
+}
+
+fn spec(name: &str, labels: &[(&str, &str)]) -> Option<MetricSpec> {
+    let labels = labels.iter();
+    Some(MetricSpec {
+        name: name.to_owned(),
+        labels: labels
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    })
+}
+
+fn info(name: &str, block_size: &str, num_blocks: &str) -> Option<(MetricSpec, String, String)> {
+    let spec = MetricSpec::family(name);
+    Some((spec, block_size.to_owned(), num_blocks.to_owned()))
+}
+
+/// The engines that need no configuration (llm-d-router's table). vLLM's KV-cache family had
+/// another name until 0.10, which the seed's defaults still ask for; both are read.
+pub fn built_in() -> Vec<EngineConfig> {
+    let triton = |kind| spec("nv_trt_llm_request_metrics", &[("request_type", kind)]);
+    let blocks = |kind| {
+        let label = [("kv_cache_block_type", kind)];
+        spec("nv_trt_llm_kv_cache_block_metrics", &label)
+    };
+    vec![
+        EngineConfig {
+            name: "vllm".to_owned(),
+            queued: spec("vllm:num_requests_waiting", &[]),
+            running: spec("vllm:num_requests_running", &[]),
+            kv_usage: spec("vllm:kv_cache_usage_perc", &[]),
+            kv_usage_former: spec("vllm:gpu_cache_usage_perc", &[]),
+            lora: spec("vllm:lora_requests_info", &[]),
+            cache_info: info("vllm:cache_config_info", "block_size", "num_gpu_blocks"),
+            ..EngineConfig::default()
+        },
+        EngineConfig {
+            name: "sglang".to_owned(),
+            queued: spec("sglang:num_queue_reqs", &[]),
+            running: spec("sglang:num_running_reqs", &[]),
+            kv_usage: spec("sglang:token_usage", &[]),
+            cache_info: info("sglang:cache_config_info", "page_size", "num_pages"),
+            ..EngineConfig::default()
+        },
+        EngineConfig {
+            name: "trtllm-serve".to_owned(),
+            queued: spec("trtllm_num_requests_waiting", &[]),
+            running: spec("trtllm_num_requests_running", &[]),
+            kv_usage: spec("trtllm_kv_cache_utilization", &[]),
+            block_size: spec("trtllm_kv_cache_tokens_per_block", &[]),
+            num_blocks: spec("trtllm_kv_cache_max_blocks", &[]),
+            ..EngineConfig::default()
+        },
+        EngineConfig {
+            name: "triton-tensorrt-llm".to_owned(),
+            queued: triton("waiting"),
+            running: triton("scheduled"),
+            kv_usage: blocks("fraction"),
+            block_size: blocks("tokens_per"),
+            num_blocks: blocks("max"),
+            ..EngineConfig::default()
+        },
+        EngineConfig {
+            name: "triton".to_owned(),
+            queued: spec("nv_inference_pending_request_count", &[]),
+            running: spec("nv_inference_exec_count", &[]),
+            ..EngineConfig::default()
+        },
+    ]
+}

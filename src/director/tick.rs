@@ -1,0 +1,237 @@
+//! The director's clock: polling, what the poller published, and requests held for too long.
+
+use super::meter::Metric;
+use super::{Director, Release};
+use crate::scheduling::{Freshness, Slot};
+use crate::worker::{Request, SharedData};
+
+/// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
+const GAUGES_EACH_NS: u64 = 1_000_000_000;
+
+/// A root context that stands in for one that has not ticked for this many of its own ticks.
+const ROOT_PATIENCE: u32 = 20;
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// A callout to make.
+#[derive(Debug)]
+pub struct Call {
+    /// Through which cluster.
+    pub cluster: String,
+    /// `:path`.
+    pub path: String,
+    /// `:authority`, and where the call is to go.
+    pub address: String,
+    /// The header that says where it is to go; empty where the cluster has one member.
+    pub destination_header: String,
+    /// How long to wait.
+    pub timeout_ms: u64,
+    request: Request,
+}
+
+impl Call {
+    /// The call's headers.
+    pub fn headers(&self) -> Vec<(&str, &str)> {
+        let mut headers = vec![
+            (":method", "GET"),
+            (":path", self.path.as_str()),
+            (":authority", self.address.as_str()),
+            ("user-agent", "epp-wasm"),
+        ];
+        if !self.destination_header.is_empty() {
+            headers.push((&self.destination_header, &self.address));
+            // What an ORIGINAL_DST cluster reads.
+            headers.push(("x-envoy-original-dst-host", &self.address));
+        }
+        headers
+    }
+}
+
+/// What to do after a tick.
+#[derive(Debug, Default)]
+pub struct Tick {
+    /// Callouts to make.
+    pub calls: Vec<Call>,
+    /// Held requests that go on now.
+    pub releases: Vec<(u32, Release)>,
+}
+
+/// What the director keeps from tick to tick.
+#[derive(Debug, Default)]
+pub struct Timing {
+    /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until
+    /// they are drained.
+    pub root: u32,
+    idle_ticks: u32,
+    gauges_at: u64,
+    foreign: u64,
+    /// Callouts under way by token.
+    calls: hashbrown::HashMap<u32, Request>,
+}
+
+impl Director {
+    /// One tick of a root context.
+    pub fn tick(&mut self, root: u32, host: &mut dyn SharedData) -> Tick {
+        if root != self.timing.root {
+            self.timing.idle_ticks += 1;
+            if self.timing.idle_ticks < ROOT_PATIENCE {
+                return Tick::default();
+            }
+            self.timing.root = root;
+        }
+        self.timing.idle_ticks = 0;
+        let now = (self.clock)();
+        let (events, requests) = self.watch.tick(now / MILLISECOND, host);
+        self.forget(&events.changes.left);
+        events.scraped.iter().for_each(|slot| self.scraped(*slot));
+        let calls = requests.into_iter().map(|request| self.call(request));
+        let calls = calls.collect();
+        if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
+            self.timing.gauges_at = now;
+            self.set_gauges(now);
+        }
+        Tick {
+            calls,
+            releases: self.release_overdue(now),
+        }
+    }
+
+    /// A callout was made, under this token; or could not be made.
+    pub fn called(&mut self, call: &Call, token: Option<u32>) {
+        match token {
+            Some(token) => {
+                self.timing.calls.insert(token, call.request.clone());
+            }
+            None => self.answer(call.request.clone(), None),
+        }
+    }
+
+    /// A callout was answered: its `:status` and body. Envoy's own answers are never 200.
+    pub fn called_back(&mut self, token: u32, status: &[u8], body: &[u8]) {
+        if let Some(request) = self.timing.calls.remove(&token) {
+            let good = status == b"200";
+            self.answer(request, good.then_some(body));
+        }
+    }
+
+    fn answer(&mut self, request: Request, body: Option<&[u8]>) {
+        let now = (self.clock)() / MILLISECOND;
+        match request {
+            Request::Members => {
+                let changes = self.watch.on_members(body.unwrap_or_default());
+                self.forget(&changes.left);
+            }
+            Request::Metrics(slot, address) => {
+                if self.watch.on_page(slot, &address, body, now) {
+                    self.scraped(slot);
+                } else {
+                    let label = format!("endpoint_name={address}");
+                    self.metrics.add(Metric::ScrapeErrors, &label, 1);
+                }
+            }
+        }
+    }
+
+    fn call(&self, request: Request) -> Call {
+        let timeout_ms = self.watch.timeout(&request);
+        match &request {
+            Request::Members => Call {
+                cluster: self.plan.admin_cluster().to_owned(),
+                path: self.plan.members_path(),
+                address: "admin".to_owned(),
+                destination_header: String::new(),
+                timeout_ms,
+                request,
+            },
+            Request::Metrics(_, address) => Call {
+                cluster: self.plan.metrics_cluster().to_owned(),
+                path: self.plan.source.path.clone(),
+                address: self.plan.metrics_address(address),
+                destination_header: self.plan.proxy.destination_header.clone(),
+                timeout_ms,
+                request,
+            },
+        }
+    }
+
+    /// Former members are forgotten everywhere.
+    fn forget(&mut self, left: &[Slot]) {
+        for slot in left {
+            self.indexes
+                .iter_mut()
+                .for_each(|index| index.remove(slot.0));
+            if let Some(seat) = self.seats.get_mut(slot.index()) {
+                seat.label.clear();
+                seat.scrape = seat.scrape.wrapping_add(1);
+            }
+        }
+    }
+
+    /// A newer page shows what was sent before it.
+    fn scraped(&mut self, slot: Slot) {
+        if let Some(seat) = self.seats.get_mut(slot.index()) {
+            seat.scrape = seat.scrape.wrapping_add(1);
+        }
+        if let Some(endpoint) = self.watch.store.pool.get_mut(slot) {
+            endpoint.unseen = 0;
+        }
+    }
+
+    /// Requests whose body stopped coming go on with what is known.
+    fn release_overdue(&mut self, now: u64) -> Vec<(u32, Release)> {
+        let timeout = self.plan.proxy.body_timeout_ms * MILLISECOND;
+        let overdue = |heard: u64| now.abs_diff(heard) >= timeout;
+        let ids: Vec<u32> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.held.is_some_and(|hold| overdue(hold.heard)))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut releases = Vec::new();
+        for id in ids {
+            self.metrics
+                .add(Metric::ForcedReleases, "reason=timeout", 1);
+            releases.push((id, self.decide(id)));
+        }
+        releases
+    }
+
+    fn set_gauges(&mut self, now: u64) {
+        let held = self.records.values().filter(|record| record.held.is_some());
+        self.metrics.record(Metric::Held, "", held.count() as u64);
+        if self.watch.foreign > self.timing.foreign {
+            let more = self.watch.foreign - self.timing.foreign;
+            self.metrics.add(Metric::ForeignValues, "", more);
+            self.timing.foreign = self.watch.foreign;
+        }
+        let (entries, bytes) = self.indexes.iter().fold((0, 0), |(entries, bytes), index| {
+            (entries + index.entries(), bytes + index.bytes())
+        });
+        if self.watch.served() {
+            self.metrics
+                .record(Metric::PrefixIndexSize, "", entries as u64);
+            self.metrics
+                .record(Metric::PrefixIndexBytes, "", bytes as u64);
+        }
+        if !self.watch.polls() {
+            return;
+        }
+        let mut ready = 0;
+        for (slot, endpoint) in self.watch.store.pool.iter() {
+            ready += u64::from(endpoint.available);
+            let label = format!("endpoint_name={}", endpoint.address);
+            let state = match endpoint.freshness {
+                Freshness::Unknown => 0,
+                Freshness::Stale => 1,
+                Freshness::Fresh => 2,
+            };
+            self.metrics.record(Metric::Freshness, &label, state);
+            let scraped = self.watch.store.condition(slot).scraped;
+            if scraped > 0 {
+                let age = (now / MILLISECOND).saturating_sub(scraped);
+                self.metrics.record(Metric::ScrapeAge, &label, age);
+            }
+        }
+        self.metrics.record(Metric::ReadyEndpoints, "", ready);
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+
+fn tokens(tokens: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    tokens.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// Today's hashes of a prompt of so many tokens a block.
+fn today(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64> {
+    let spec = BlockSpec {
+        block_bytes: block_tokens * TOKEN,
+        max_blocks: 0,
+        keep_partial: true,
+    };
+    let mut last = seed(model, salt);
+    let digests = digests(prompt, &spec);
+    let chained = digests.into_iter().map(|digest| {
+        last = chain(last, digest);
+        last
+    });
+    chained.collect()
+}
+
+#[test]
+fn todays_reference_vectors_hold_to_the_bit() {
+    assert_eq!(xxh64(b"", 0), 0xef46_db37_51d8_e999);
+    assert_eq!(xxh64(b"test-model1", 0), 0x55b9_ce91_84dd_8509);
+    for (model, salt, block, prompt, expected) in [
+        (
+            "test-model1",
+            "",
+            1,
+            vec![1, 2],
+            vec![0x9b14_876e_2748_6c74, 0xb5ac_6edc_98e7_46e9],
+        ),
+        (
+            "test-model1",
+            "",
+            1,
+            vec![1, 3],
+            vec![0x9b14_876e_2748_6c74, 0x1d43_cb3f_f67d_c42c],
+        ),
+        (
+            "test-model1",
+            "",
+            2,
+            (1..=6).collect(),
+            vec![
+                0xba72_55a7_fbf3_34bf,
+                0x9dd2_5728_30bb_7c97,
+                0x4f93_fa3a_5ad8_b622,
+            ],
+        ),
+        (
+            "",
+            "",
+            4,
+            (1..=10).collect(),
+            vec![
+                0x23e9_3cf3_263c_5519,
+                0x3d65_cd20_e965_730f,
+                0xe1f9_7cb8_473f_e9aa,
+            ],
+        ),
+        (
+            "m",
+            "",
+            2,
+            (1..=4).collect(),
+            vec![0xbdea_da20_7194_3583, 0x7aac_fb53_1261_b051],
+        ),
+        (
+            "m",
+            "salt",
+            2,
+            (1..=4).collect(),
+            vec![0x6b0e_68c5_4f9c_eac3, 0xf143_3d4f_f41f_4429],
+        ),
+    ] {
+        assert_eq!(
+            today(model, salt, block, &tokens(prompt)),
+            expected,
+            "{model} {salt}"
+        );
+    }
+    let packed: Vec<u32> = vec![1_819_043_176, 1_870_078_063, 6_581_362];
+    let text = b"hello world";
+    assert_eq!(today("m", "", 64, text), [0xf661_5699_d17c_b474]);
+    assert_eq!(
+        today("m", "", 64, &tokens(packed)),
+        today("m", "", 64, text)
+    );
+}
+
+#[test]
+fn the_number_of_blocks_is_the_references() {
+    let count = |prompt: Vec<u32>, block| today("m", "", block, &tokens(prompt)).len();
+    assert_eq!(count((1..=8).collect(), 4), 2);
+    assert_eq!(count((1..=10).collect(), 4), 3);
+    assert_eq!(count(vec![], 4), 0);
+    assert_eq!(count((1..=8).collect(), 0), 0);
+}
+
+/// The seed's own chain, without the bug of its slices (reference, 4.1).
+fn seeds_own(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
+    let mut hashes: Vec<u64> = Vec::new();
+    for block in prompt.chunks_exact(block_bytes) {
+        let bytes = match hashes.last() {
+            None => [model.as_bytes(), block].concat(),
+            Some(last) => [block, &last.to_le_bytes()].concat(),
+        };
+        hashes.push(xxh64(&bytes, 0));
+    }
+    hashes
+}
+
+fn ours(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
+    let spec = BlockSpec {
+        block_bytes,
+        max_blocks: 0,
+        keep_partial: false,
+    };
+    let mut last = seed(model, "");
+    let chained = digests(prompt, &spec).into_iter().map(|digest| {
+        last = chain(last, digest);
+        last
+    });
+    chained.collect()
+}
+
+#[test]
+fn our_chain_is_equal_exactly_where_the_seeds_own_is() {
+    let cycle: Vec<u8> = (b'a'..=b'z').cycle().take(200).collect();
+    let prompts: [(&str, usize, &[u8]); 6] = [
+        ("test-model1", 4, b"aaaaaa"),
+        ("test-model1", 4, b"aaaabbbb"),
+        ("test-model1", 4, b"aaaabbbbcccc"),
+        ("test-model2", 4, b"aaaabbbb"),
+        ("test-model1", 4, b"bbbbaaaa"),
+        ("m", 64, &cycle),
+    ];
+    let expected: [&[u64]; 3] = [
+        &[0xdd0e_daac_51f7_3332],
+        &[0xdd0e_daac_51f7_3332, 0x6aa2_2d03_04dd_0312],
+        &[
+            0xdd0e_daac_51f7_3332,
+            0x6aa2_2d03_04dd_0312,
+            0x80e5_8c6c_9350_3478,
+        ],
+    ];
+    for ((model, block, prompt), expected) in prompts.iter().zip(expected) {
+        assert_eq!(seeds_own(model, *block, prompt), expected);
+    }
+    assert_eq!(
+        seeds_own("m", 64, &cycle),
+        [
+            0x47eb_3fc3_2a3b_4ad9,
+            0x987e_10b9_3b0a_43a5,
+            0xd286_9eb2_6ec9_839d
+        ]
+    );
+    let all = |hashes: fn(&str, usize, &[u8]) -> Vec<u64>| -> Vec<u64> {
+        let each = prompts.iter();
+        each.flat_map(|(model, block, prompt)| hashes(model, *block, prompt))
+            .collect()
+    };
+    let (theirs, own) = (all(seeds_own), all(ours));
+    assert_eq!(theirs.len(), own.len());
+    for (i, j) in (0..own.len()).flat_map(|i| (0..i).map(move |j| (i, j))) {
+        assert_eq!(own[i] == own[j], theirs[i] == theirs[j], "{i} {j}");
+    }
+}
+
+#[test]
+fn blocks_beyond_the_window_do_not_count() {
+    let spec = BlockSpec {
+        block_bytes: 2,
+        max_blocks: 3,
+        keep_partial: true,
+    };
+    assert_eq!(digests(b"aabbccddee", &spec).len(), 3);
+}

@@ -1,0 +1,142 @@
+//! What the poller tells the other VMs: who is a member, and what their pages said.
+//!
+//! Two values, because members change rarely and metrics all the time: with each tick the others
+//! compare two short heads, and unpack numbers into places that are already there.
+
+use super::pack::{Reader, Writer};
+use crate::datalayer::store::{Condition, Member, Store};
+use crate::scheduling::{Lora, Metrics, Slot};
+
+/// Version of both layouts; another one is foreign.
+const SCHEMA: u32 = 1;
+
+/// More than any pool has; bounds what a wrong count could make us reserve.
+const MAX_MEMBERS: u32 = 65_536;
+
+/// Packs who is a member in which slot.
+pub fn pack_members(store: &Store, version: u32) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u32(SCHEMA);
+    writer.u32(version);
+    writer.u32(store.pool.len() as u32);
+    for (slot, endpoint) in store.pool.iter() {
+        writer.u32(slot.0);
+        writer.u32(u32::from(endpoint.available));
+        writer.text(&endpoint.name);
+        writer.text(&endpoint.address);
+        writer.u32(endpoint.labels.len() as u32);
+        for (name, value) in &endpoint.labels {
+            writer.text(name);
+            writer.text(value);
+        }
+    }
+    writer.seal()
+}
+
+/// Version of packed members or metrics.
+pub fn version(value: &[u8]) -> Option<u32> {
+    let fields = value.get(4..12)?;
+    let (schema, version) = fields.split_first_chunk::<4>()?;
+    let known = u32::from_le_bytes(*schema) == SCHEMA;
+    let version = version.first_chunk::<4>()?;
+    known.then(|| u32::from_le_bytes(*version))
+}
+
+/// Unpacks members with their slots; `None` where the value is foreign or torn.
+pub fn unpack_members(value: &[u8]) -> Option<Vec<(Slot, Member)>> {
+    let mut reader = open(value)?;
+    let count = reader.u32()?.min(MAX_MEMBERS);
+    let mut members = Vec::new();
+    for _ in 0..count {
+        let slot = Slot(reader.u32().filter(|slot| *slot < MAX_MEMBERS)?);
+        let available = reader.u32()? != 0;
+        let name = reader.text()?.to_owned();
+        let address = reader.text()?.to_owned();
+        let mut labels = Vec::new();
+        for _ in 0..reader.u32()? {
+            labels.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
+        }
+        let member = Member {
+            name,
+            address,
+            labels,
+            available,
+        };
+        members.push((slot, member));
+    }
+    Some(members)
+}
+
+/// Packs what the pages said.
+pub fn pack_metrics(store: &Store, version: u32) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u32(SCHEMA);
+    writer.u32(version);
+    writer.u32(store.pool.len() as u32);
+    for (slot, endpoint) in store.pool.iter() {
+        let condition = store.condition(slot);
+        let metrics = &endpoint.metrics;
+        writer.u32(slot.0);
+        writer.u64(condition.scraped);
+        writer.u32(condition.failures);
+        writer.number(metrics.waiting);
+        writer.number(metrics.running);
+        writer.number(metrics.kv_usage);
+        writer.u32(metrics.block_size.unwrap_or(0));
+        writer.u32(metrics.num_blocks.unwrap_or(0));
+        writer.u32(metrics.lora.max);
+        for adapters in [&metrics.lora.active, &metrics.lora.waiting] {
+            writer.u32(adapters.len() as u32);
+            adapters.iter().for_each(|adapter| writer.text(adapter));
+        }
+    }
+    writer.seal()
+}
+
+/// Takes over packed metrics; `scraped` is told of each slot whose page is newer than before.
+/// `None` where the value is foreign or torn.
+pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Slot)) -> Option<()> {
+    let mut reader = open(value)?;
+    for _ in 0..reader.u32()?.min(MAX_MEMBERS) {
+        let slot = Slot(reader.u32()?);
+        let condition = Condition {
+            scraped: reader.u64()?,
+            failures: reader.u32()?,
+        };
+        let metrics = Metrics {
+            waiting: reader.number()?,
+            running: reader.number()?,
+            kv_usage: reader.number()?,
+            block_size: Some(reader.u32()?).filter(|size| *size > 0),
+            num_blocks: Some(reader.u32()?).filter(|blocks| *blocks > 0),
+            lora: Lora {
+                max: reader.u32()?,
+                active: adapters(&mut reader)?,
+                waiting: adapters(&mut reader)?,
+            },
+        };
+        let newer = store.condition(slot).scraped != condition.scraped;
+        if let Some(endpoint) = store.pool.get_mut(slot) {
+            endpoint.metrics = metrics;
+            store.set_condition(slot, condition);
+            if newer {
+                scraped(slot);
+            }
+        }
+    }
+    Some(())
+}
+
+fn open(value: &[u8]) -> Option<Reader<'_>> {
+    let mut reader = Reader::open(value)?;
+    let known = reader.u32()? == SCHEMA;
+    reader.u32()?;
+    known.then_some(reader)
+}
+
+fn adapters(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let count = reader.u32()?;
+    (0..count)
+        .map(|_| reader.text().map(str::to_owned))
+        .collect()
+}
