@@ -65,6 +65,8 @@ pub struct Director {
     indexes: Vec<Index>,
     seats: Vec<Seat>,
     records: HashMap<u32, Box<Record>>,
+    // Boxed in the table, so that a request costs no move of its record.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Record>>,
     scratch: Scratch,
     metrics: Metrics,

@@ -29,9 +29,7 @@ pub struct Head<'a> {
 /// A request that Envoy holds for us.
 #[derive(Debug, Clone, Copy)]
 pub struct Hold {
-    /// When its headers came, in nanoseconds.
-    pub since: u64,
-    /// When its last bytes came.
+    /// When its last bytes came, in nanoseconds since 1970.
     pub heard: u64,
     /// Bytes of its body so far.
     pub bytes: usize,
@@ -81,7 +79,6 @@ impl Record {
         self.reading = reads(head, plan, api);
         if self.reading {
             self.held = Some(Hold {
-                since: now,
                 heard: now,
                 bytes: 0,
             });

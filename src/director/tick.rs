@@ -1,7 +1,7 @@
 //! The director's clock: polling, what the poller published, and requests held for too long.
 
 use super::meter::Metric;
-use super::{Director, Release};
+use super::{Director, Release, Seat};
 use crate::scheduling::{Freshness, Slot};
 use crate::worker::{Request, SharedData};
 
@@ -83,6 +83,7 @@ impl Director {
         let now = (self.clock)();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.forget(&events.changes.left);
+        self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
@@ -120,6 +121,7 @@ impl Director {
             Request::Members => {
                 let changes = self.watch.on_members(body.unwrap_or_default());
                 self.forget(&changes.left);
+                self.seat(&changes.joined);
             }
             Request::Metrics(slot, address) => {
                 if self.watch.on_page(slot, &address, body, now) {
@@ -151,6 +153,18 @@ impl Director {
                 timeout_ms,
                 request,
             },
+        }
+    }
+
+    /// New members get their places.
+    fn seat(&mut self, joined: &[Slot]) {
+        self.seats.resize_with(self.watch.store.pool.width(), Seat::default);
+        for slot in joined {
+            let endpoint = self.watch.store.pool.get(*slot);
+            let place = self.seats.get_mut(slot.index());
+            if let (Some(endpoint), Some(seat)) = (endpoint, place) {
+                seat.label = format!("status=success;endpoint_name={}", endpoint.address);
+            }
         }
     }
 

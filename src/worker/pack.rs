@@ -13,12 +13,13 @@ const MAX_TEXT: usize = 4096;
 #[derive(Debug)]
 pub struct Writer(Vec<u8>);
 
-impl Writer {
-    /// An empty value.
-    pub fn new() -> Self {
+impl Default for Writer {
+    fn default() -> Self {
         Self(MAGIC.to_vec())
     }
+}
 
+impl Writer {
     /// Appends a number.
     pub fn u32(&mut self, value: u32) {
         self.0.extend_from_slice(&value.to_le_bytes());
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     fn value() -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::default();
         writer.u32(7);
         writer.number(Some(0.5));
         writer.number(None);

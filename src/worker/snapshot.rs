@@ -15,7 +15,7 @@ const MAX_MEMBERS: u32 = 65_536;
 
 /// Packs who is a member in which slot.
 pub fn pack_members(store: &Store, version: u32) -> Vec<u8> {
-    let mut writer = Writer::new();
+    let mut writer = Writer::default();
     writer.u32(SCHEMA);
     writer.u32(version);
     writer.u32(store.pool.len() as u32);
@@ -69,7 +69,7 @@ pub fn unpack_members(value: &[u8]) -> Option<Vec<(Slot, Member)>> {
 
 /// Packs what the pages said.
 pub fn pack_metrics(store: &Store, version: u32) -> Vec<u8> {
-    let mut writer = Writer::new();
+    let mut writer = Writer::default();
     writer.u32(SCHEMA);
     writer.u32(version);
     writer.u32(store.pool.len() as u32);

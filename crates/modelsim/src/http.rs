@@ -1,0 +1,220 @@
+//! A pod's HTTP side.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{channel::Channel, combinators::BoxBody, BodyExt, Full};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{HeaderValue, CONNECTION, CONTENT_TYPE, UPGRADE};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use xxhash_rust::xxh64::{xxh64, Xxh64};
+
+use crate::answer::Asked;
+use crate::page::page;
+use crate::pod::{Metrics, Pod, Seen};
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// Bodies above this are hashed and counted, but not kept: nobody simulates such a prompt.
+const KEEP: usize = 8 << 20;
+
+/// Answers one request.
+pub async fn serve(
+    pod: Arc<Pod>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    if request.uri().path() == "/metrics" {
+        return Ok(metrics(&pod).await);
+    }
+    let faults = pod.faults();
+    if faults.hang {
+        std::future::pending::<()>().await;
+    }
+    if faults.delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(faults.delay_ms)).await;
+    }
+    if request.headers().contains_key(UPGRADE) {
+        return Ok(upgrade(&pod, request));
+    }
+    let (seen, path, body) = receive(request).await;
+    let (bytes, hash) = (seen.body_bytes, seen.body_xxh64);
+    let method = seen.method.clone();
+    pod.note(seen);
+    let mut response = match faults.status {
+        Some(status) => plain(
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            "a fault",
+        ),
+        None => answer(pod.clone(), &method, &path, &body).await,
+    };
+    let headers = response.headers_mut();
+    if let Ok(name) = HeaderValue::from_str(&pod.name) {
+        headers.insert("x-served-by", name);
+    }
+    headers.insert("x-body-bytes", HeaderValue::from(bytes));
+    headers.insert("x-body-xxh64", HeaderValue::from(hash));
+    Ok(response)
+}
+
+async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
+    let (head, mut incoming) = request.into_parts();
+    let mut kept = BytesMut::new();
+    let mut hasher = Xxh64::new(0);
+    let mut size = 0;
+    // A body that breaks off is what came of it: the client is gone anyway.
+    while let Some(Ok(frame)) = incoming.frame().await {
+        if let Some(data) = frame.data_ref() {
+            hasher.update(data);
+            size += data.len();
+            if size <= KEEP {
+                kept.extend_from_slice(data);
+            }
+        }
+    }
+    let headers = head.headers.iter();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let seen = Seen {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: headers
+            .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+            .collect(),
+        body_bytes: size,
+        body_xxh64: hasher.digest(),
+    };
+    (seen, head.uri.path().to_owned(), kept.freeze())
+}
+
+async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
+    let completion = path.ends_with("/v1/chat/completions") || path.ends_with("/v1/completions");
+    match path {
+        "/health" => plain(StatusCode::OK, ""),
+        "/v1/models" => json(models(&pod)),
+        _ if completion && method == Method::POST.as_str() => match Asked::read(path, body) {
+            Some(asked) => complete(pod, asked).await,
+            None => plain(StatusCode::BAD_REQUEST, "the body is no JSON object"),
+        },
+        _ => plain(StatusCode::OK, "ok"),
+    }
+}
+
+async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
+    let token_time = pod.settings.token_time;
+    if !asked.stream {
+        let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
+        if !token_time.is_zero() {
+            tokio::time::sleep(token_time * asked.max_tokens as u32).await;
+        }
+        drop(running);
+        return json(asked.whole(served));
+    }
+    // Enough events in flight that a slow client does not stop the pod at once.
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(16);
+    tokio::spawn(async move {
+        let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
+        for _ in 0..asked.max_tokens {
+            if sender
+                .send(Frame::data(asked.event().into()))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            if !token_time.is_zero() {
+                tokio::time::sleep(token_time).await;
+            }
+        }
+        drop(running);
+        // The client may have gone.
+        let _ = sender
+            .send(Frame::data(asked.last_events(served).into()))
+            .await;
+    });
+    let mut response = Response::new(body.boxed());
+    let kind = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+async fn metrics(pod: &Pod) -> Response<Body> {
+    pod.note_scrape();
+    let good = || page(&pod.settings.model, &pod.shown());
+    match pod.faults().metrics {
+        Metrics::Fine => plain(StatusCode::OK, &good()),
+        Metrics::Hang => std::future::pending().await,
+        Metrics::Error => plain(StatusCode::INTERNAL_SERVER_ERROR, "a fault"),
+        Metrics::Garbage => plain(
+            StatusCode::OK,
+            "\u{0}\u{1}{{{]]\nvllm:num_requests_waiting 0",
+        ),
+        Metrics::Huge => {
+            let mut text = good();
+            while text.len() < 2 << 20 {
+                text.push_str("filler_metric{a=\"b\"} 1\n");
+            }
+            plain(StatusCode::OK, &text)
+        }
+    }
+}
+
+fn models(pod: &Pod) -> String {
+    let names = std::iter::once(&pod.settings.model).chain(&pod.settings.adapters);
+    let data: Vec<_> = names
+        .map(|name| serde_json::json!({"id": name, "object": "model"}))
+        .collect();
+    serde_json::json!({"object": "list", "data": data}).to_string()
+}
+
+/// Switches protocols and echoes what comes.
+fn upgrade(pod: &Pod, mut request: Request<Incoming>) -> Response<Body> {
+    let protocol = request.headers().get(UPGRADE).cloned();
+    let pending = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = pending.await else {
+            return;
+        };
+        let mut stream = TokioIo::new(upgraded);
+        let mut buffer = [0; 1024];
+        while let Ok(size @ 1..) = stream.read(&mut buffer).await {
+            if stream
+                .write_all(buffer.get(..size).unwrap_or_default())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    let mut response = plain(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+    }
+    if let Ok(name) = HeaderValue::from_str(&pod.name) {
+        headers.insert("x-served-by", name);
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).boxed());
+    *response.status_mut() = status;
+    response
+}
+
+fn json(text: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// The hash of bytes as answers carry it in `x-body-xxh64`.
+pub fn body_hash(bytes: &[u8]) -> u64 {
+    xxh64(bytes, 0)
+}

@@ -1,0 +1,382 @@
+//! One pod: its settings, its state, and what a request goes through.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::cache::{Cache, BYTES_PER_TOKEN};
+
+/// How a pod behaves. The defaults answer at once, for tests.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The base model.
+    pub model: String,
+    /// Model names that are LoRA adapters.
+    pub adapters: Vec<String>,
+    /// Adapters that can be active at a time.
+    pub max_lora: usize,
+    /// Requests that run at a time.
+    pub max_running: usize,
+    /// Blocks of the KV cache.
+    pub cache_blocks: usize,
+    /// Time before the first token, besides prefill.
+    pub base_latency: Duration,
+    /// Prompt tokens computed per second; none: at once.
+    pub prefill_rate: Option<f64>,
+    /// Time for each further token.
+    pub token_time: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: "demo".to_owned(),
+            adapters: Vec::new(),
+            max_lora: 0,
+            max_running: 256,
+            cache_blocks: 10_000,
+            base_latency: Duration::ZERO,
+            prefill_rate: None,
+            token_time: Duration::ZERO,
+        }
+    }
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// Connections are closed as they come.
+    pub refuse: bool,
+    /// Requests are never answered.
+    pub hang: bool,
+    /// Requests are answered with this status.
+    pub status: Option<u16>,
+    /// Answers come this much later.
+    pub delay_ms: u64,
+    /// What happens to the metrics page.
+    pub metrics: Metrics,
+}
+
+/// What happens to the metrics page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metrics {
+    /// Nothing.
+    #[default]
+    Fine,
+    /// It never comes.
+    Hang,
+    /// It is a 500.
+    Error,
+    /// It is no page.
+    Garbage,
+    /// It is 2 MB long.
+    Huge,
+}
+
+/// Values that the metrics page shows whatever the pod's state; what is absent follows the state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pinned {
+    /// Waiting requests.
+    pub waiting: Option<usize>,
+    /// Running requests.
+    pub running: Option<usize>,
+    /// KV-cache utilization.
+    pub kv_usage: Option<f64>,
+    /// Active adapters.
+    pub active: Option<Vec<String>>,
+    /// Waiting adapters.
+    pub waiting_adapters: Option<Vec<String>>,
+    /// Adapters that can be active.
+    pub max_lora: Option<usize>,
+}
+
+/// A request that a pod got.
+#[derive(Debug, Clone, Serialize)]
+pub struct Seen {
+    /// Method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of its body.
+    pub body_bytes: usize,
+    /// XXH64 of its body.
+    pub body_xxh64: u64,
+}
+
+impl Seen {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name)?;
+        Some(found.1.as_str())
+    }
+}
+
+/// Requests kept to look at; more would only cost memory.
+const KEPT: usize = 10_000;
+
+/// A pod.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its name, which answers carry as `x-served-by`.
+    pub name: String,
+    /// Its settings.
+    pub settings: Settings,
+    running: Semaphore,
+    waiting: AtomicUsize,
+    in_flight: AtomicUsize,
+    scrapes: AtomicUsize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    cache: Cache,
+    faults: Faults,
+    pinned: Pinned,
+    seen: Vec<Seen>,
+    active: HashMap<String, usize>,
+    waiting: HashMap<String, usize>,
+}
+
+/// What the metrics page shows.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Waiting requests.
+    pub waiting: usize,
+    /// Running requests.
+    pub running: usize,
+    /// KV-cache utilization.
+    pub kv_usage: f64,
+    /// Active adapters.
+    pub active: Vec<String>,
+    /// Waiting adapters.
+    pub waiting_adapters: Vec<String>,
+    /// Adapters that can be active; 0: the pod has no such family.
+    pub max_lora: usize,
+    /// Requests answered.
+    pub answered: usize,
+    /// Blocks of the KV cache.
+    pub cache_blocks: usize,
+}
+
+/// How a prompt was served.
+#[derive(Debug, Clone, Copy)]
+pub struct Served {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of them, tokens that were in the cache.
+    pub cached_tokens: usize,
+}
+
+impl Pod {
+    /// An idle pod.
+    pub fn new(name: String, settings: Settings) -> Self {
+        Self {
+            name,
+            running: Semaphore::new(settings.max_running),
+            waiting: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            scrapes: AtomicUsize::new(0),
+            state: Mutex::new(State {
+                cache: Cache::new(settings.cache_blocks),
+                faults: Faults::default(),
+                pinned: Pinned::default(),
+                seen: Vec::new(),
+                active: HashMap::new(),
+                waiting: HashMap::new(),
+            }),
+            changed: Notify::new(),
+            settings,
+        }
+    }
+
+    /// What goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
+        self.changed.notify_waiters();
+    }
+
+    /// What goes wrong now.
+    pub fn faults(&self) -> Faults {
+        self.state().faults.clone()
+    }
+
+    /// What the metrics page shows from now on.
+    pub fn pin(&self, pinned: Pinned) {
+        self.state().pinned = pinned;
+    }
+
+    /// The requests so far, metrics pages aside.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state().seen.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.state().seen.clear();
+    }
+
+    /// Metrics pages asked for so far.
+    pub fn scrapes(&self) -> usize {
+        self.scrapes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_scrape(&self) {
+        self.scrapes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note(&self, seen: Seen) {
+        let mut state = self.state();
+        if state.seen.len() < KEPT {
+            state.seen.push(seen);
+        }
+    }
+
+    /// What the metrics page shows now.
+    pub fn shown(&self) -> Shown {
+        let state = self.state();
+        let pinned = state.pinned.clone();
+        let names = |adapters: &HashMap<String, usize>| adapters.keys().cloned().collect();
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let running = self
+            .in_flight
+            .load(Ordering::Relaxed)
+            .saturating_sub(waiting);
+        Shown {
+            waiting: pinned.waiting.unwrap_or(waiting),
+            running: pinned.running.unwrap_or(running),
+            kv_usage: pinned.kv_usage.unwrap_or_else(|| state.cache.usage()),
+            active: pinned.active.unwrap_or_else(|| names(&state.active)),
+            waiting_adapters: pinned
+                .waiting_adapters
+                .unwrap_or_else(|| names(&state.waiting)),
+            max_lora: pinned.max_lora.unwrap_or(self.settings.max_lora),
+            answered: state.seen.len(),
+            cache_blocks: self.settings.cache_blocks,
+        }
+    }
+
+    /// Queues, computes the prompt, and waits until the first token is there. The request runs
+    /// until what is returned is dropped.
+    pub async fn prefill(&self, model: &str, prompt: &str) -> (Served, Running<'_>) {
+        let running = self.admit(model).await;
+        let cached_tokens = self.state().cache.insert(model, prompt);
+        let prompt_tokens = prompt.len().div_ceil(BYTES_PER_TOKEN);
+        let fresh = prompt_tokens.saturating_sub(cached_tokens) as f64;
+        let prefill = self.settings.prefill_rate.map_or(0.0, |rate| fresh / rate);
+        let wait = self.settings.base_latency + Duration::from_secs_f64(prefill);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let served = Served {
+            prompt_tokens,
+            cached_tokens,
+        };
+        (served, running)
+    }
+
+    /// Waits for a place in the running set, and for the adapter.
+    async fn admit(&self, model: &str) -> Running<'_> {
+        let adapter = self.settings.adapters.iter().any(|known| known == model);
+        let adapter = adapter.then(|| model.to_owned());
+        let mut running = Running {
+            pod: self,
+            adapter: None,
+            waits: true,
+            permit: None,
+        };
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Some(name) = &adapter {
+            *self.state().waiting.entry(name.clone()).or_default() += 1;
+            let leave = Leave { pod: self, name };
+            loop {
+                let changed = self.changed.notified();
+                if self.activate(name) {
+                    break;
+                }
+                changed.await;
+            }
+            drop(leave);
+            running.adapter = Some(name.clone());
+        }
+        running.permit = self.running.acquire().await.ok();
+        running.start();
+        running
+    }
+
+    fn activate(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let room = state.active.len() < self.settings.max_lora.max(1);
+        if !room && !state.active.contains_key(name) {
+            return false;
+        }
+        *state.active.entry(name.to_owned()).or_default() += 1;
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Counters and maps are whole at every point where a holder could have failed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_down(adapters: &mut HashMap<String, usize>, name: &str) {
+    if let Some(count) = adapters.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            adapters.remove(name);
+        }
+    }
+}
+
+/// Takes an adapter off the waiting list, even if the client went away.
+struct Leave<'p> {
+    pod: &'p Pod,
+    name: &'p str,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        count_down(&mut self.pod.state().waiting, self.name);
+    }
+}
+
+/// A request's place in the pod.
+#[derive(Debug)]
+pub struct Running<'p> {
+    pod: &'p Pod,
+    adapter: Option<String>,
+    waits: bool,
+    permit: Option<tokio::sync::SemaphorePermit<'p>>,
+}
+
+impl Running<'_> {
+    fn start(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.pod.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.start();
+        self.permit = None;
+        self.pod.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(name) = self.adapter.take() {
+            count_down(&mut self.pod.state().active, &name);
+        }
+        self.pod.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::HashMap;
+
+use super::*;
+
+/// The same by the plainest means: per endpoint the hashes in order of use.
+#[derive(Default)]
+struct Model {
+    held: HashMap<u32, (usize, Vec<u64>)>,
+}
+
+impl Model {
+    fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize) {
+        let (capacity, held) = self.held.entry(slot).or_insert((capacity, Vec::new()));
+        for hash in hashes {
+            held.retain(|known| known != hash);
+            held.push(*hash);
+            if held.len() > *capacity {
+                held.remove(0);
+            }
+        }
+    }
+
+    fn matched(&self, hashes: &[u64], slots: u32) -> Vec<u32> {
+        let mut counts = vec![0; slots as usize];
+        for hash in hashes {
+            let has = |slot: &u32| {
+                self.held
+                    .get(slot)
+                    .is_some_and(|(_, held)| held.contains(hash))
+            };
+            let having: Vec<u32> = (0..slots).filter(has).collect();
+            if having.is_empty() {
+                break;
+            }
+            having.iter().for_each(|slot| counts[*slot as usize] += 1);
+        }
+        counts
+    }
+}
+
+fn matched(index: &Index, hashes: &[u64], slots: u32) -> Vec<u32> {
+    let mut matcher = Matcher::default();
+    for hash in hashes {
+        index.extend(&mut matcher, *hash);
+    }
+    let mut counts = matcher.counts().to_vec();
+    counts.resize(slots as usize, 0);
+    counts
+}
+
+fn add(index: &mut Index, slot: u32, hashes: &[u64], capacity: usize) {
+    index.add(slot, hashes.iter().copied(), capacity);
+}
+
+#[test]
+fn it_behaves_as_the_plain_model_over_random_histories() {
+    const SLOTS: u32 = 6;
+    for seed in 0..60 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut index, mut model) = (Index::new(1 << 20), Model::default());
+        for _ in 0..300 {
+            let slot = rng.u32(0..SLOTS);
+            // Few hashes, well spread, so that histories meet.
+            let from = rng.u64(0..20);
+            let hashes: Vec<u64> = (from..from + rng.u64(0..12))
+                .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                .collect();
+            match rng.u32(0..10) {
+                0 => {
+                    index.remove(slot);
+                    model.held.remove(&slot);
+                }
+                1..=5 => {
+                    let capacity = rng.usize(1..15);
+                    add(&mut index, slot, &hashes, capacity);
+                    model.add(slot, &hashes, capacity);
+                }
+                _ => assert_eq!(
+                    matched(&index, &hashes, SLOTS),
+                    model.matched(&hashes, SLOTS),
+                    "seed {seed}"
+                ),
+            }
+            let entries: usize = model.held.values().map(|(_, held)| held.len()).sum();
+            assert_eq!(index.entries(), entries, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_references_vectors_hold() {
+    let mut index = Index::new(1 << 20);
+    let ten: Vec<u64> = (0..10).collect();
+    add(&mut index, 0, &ten, 10);
+    add(&mut index, 1, &ten, 10);
+    add(&mut index, 0, &[10], 10);
+    assert_eq!(matched(&index, &[0], 2), [0, 1]);
+    assert_eq!(matched(&index, &[10], 2), [1, 0]);
+    index.remove(1);
+    assert_eq!(matched(&index, &[0], 2), [0, 0]);
+    // The first word on the capacity holds.
+    let mut index = Index::new(1 << 20);
+    add(&mut index, 0, &[1, 2, 3], 2);
+    assert_eq!(index.entries(), 2);
+    assert_eq!(matched(&index, &[1], 1), [0]);
+}
+
+#[test]
+fn another_endpoint_bridges_a_gap_and_the_walk_ends_where_nobody_goes_on() {
+    let mut index = Index::new(1 << 20);
+    add(&mut index, 0, &[1, 3], 10);
+    add(&mut index, 1, &[1, 2, 3], 10);
+    add(&mut index, 2, &[5], 10);
+    assert_eq!(matched(&index, &[1, 2, 3, 4, 5], 3), [2, 3, 0]);
+}
+
+#[test]
+fn a_look_up_refreshes_nothing() {
+    let mut index = Index::new(1 << 20);
+    add(&mut index, 0, &[1, 2], 2);
+    matched(&index, &[1], 1);
+    add(&mut index, 0, &[3], 2);
+    assert_eq!(matched(&index, &[1], 1), [0]);
+}
+
+#[test]
+fn the_bound_holds_and_an_entry_costs_no_more_than_it_says() {
+    const BOUND: usize = 1 << 20;
+    let mut index = Index::new(BOUND);
+    let mut rng = fastrand::Rng::with_seed(1);
+    for round in 0..200_u32 {
+        let hashes: Vec<u64> = (0..500).map(|_| rng.u64(..)).collect();
+        add(&mut index, round % 7, &hashes, 31_250);
+        assert!(index.entries() * ENTRY_BYTES <= BOUND);
+    }
+    assert!(index.evictions() > 0);
+    assert!(
+        index.entries() > BOUND / ENTRY_BYTES * 9 / 10,
+        "{}",
+        index.entries()
+    );
+    assert!(index.bytes() <= BOUND * 5 / 4, "{}", index.bytes());
+}
