@@ -55,3 +55,45 @@ pub fn close(found: &[f64], expected: &[f64]) -> bool {
     found.len() == expected.len()
         && std::iter::zip(found, expected).all(|(found, expected)| (found - expected).abs() < 1e-9)
 }
+
+/// Shared data in one process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    values: std::collections::HashMap<String, (Vec<u8>, u32)>,
+    versions: u32,
+}
+
+impl Memory {
+    /// The length of the longest value.
+    pub fn largest(&self) -> usize {
+        self.values
+            .values()
+            .map(|(value, _)| value.len())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Cuts a value in half.
+    pub fn tear(&mut self, key: &str) {
+        let (value, _) = self.values.get_mut(key).unwrap();
+        value.truncate(value.len() / 2);
+    }
+}
+
+impl crate::worker::SharedData for Memory {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.values.get(key).cloned()
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        // As Envoy does it: a missing key takes any version, and no version overwrites.
+        let known = self.values.get(key).map(|(_, version)| *version);
+        if known.is_some() && cas.is_some_and(|cas| cas != 0) && cas != known {
+            return false;
+        }
+        self.versions += 1;
+        self.values
+            .insert(key.to_owned(), (value.to_vec(), self.versions));
+        true
+    }
+}

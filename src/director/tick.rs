@@ -85,6 +85,9 @@ impl Director {
         self.forget(&events.changes.left);
         self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
+        if self.watch.served() {
+            self.exchange(host);
+        }
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
@@ -158,7 +161,8 @@ impl Director {
 
     /// New members get their places.
     fn seat(&mut self, joined: &[Slot]) {
-        self.seats.resize_with(self.watch.store.pool.width(), Seat::default);
+        self.seats
+            .resize_with(self.watch.store.pool.width(), Seat::default);
         for slot in joined {
             let endpoint = self.watch.store.pool.get(*slot);
             let place = self.seats.get_mut(slot.index());

@@ -100,6 +100,12 @@ impl Index {
         self.live
     }
 
+    /// Whether an endpoint's list is as long as it may be: what is added drops what is older.
+    pub fn is_full(&self, slot: u32) -> bool {
+        let held = self.held.get(slot as usize);
+        held.is_some_and(|held| held.count >= held.capacity) || self.live >= self.most
+    }
+
     /// Memory taken.
     pub fn bytes(&self) -> usize {
         let table = self.firsts.capacity() * 8 / 7 * (size_of::<u32>() + 1);

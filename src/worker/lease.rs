@@ -132,3 +132,111 @@ fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
     let whole = rest.is_empty() && u32::from_le_bytes(*schema) == SCHEMA;
     whole.then(|| (u64::from_le_bytes(*holder), u64::from_le_bytes(*beat)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Memory;
+
+    /// Ticks of 50 ms within which another must have taken over: two seconds.
+    const TAKEOVER: usize = 40;
+
+    fn lease(own: u64) -> Lease {
+        Lease::new("lease".to_owned(), own)
+    }
+
+    fn holders(leases: &[Lease]) -> Vec<u64> {
+        let holding = leases.iter().filter(|lease| lease.holds());
+        holding.map(|lease| lease.own).collect()
+    }
+
+    #[test]
+    fn the_vm_that_serves_nothing_polls_and_keeps_polling() {
+        let mut memory = Memory::default();
+        let mut leases: Vec<Lease> = (1..=4).map(lease).collect();
+        // Workers tick before the main thread does, and serve soon.
+        for tick in 0..200 {
+            for (position, lease) in leases.iter_mut().enumerate() {
+                if position > 0 && tick > 5 {
+                    lease.serve();
+                }
+                lease.tick(&mut memory);
+            }
+        }
+        assert_eq!(holders(&leases), [1]);
+    }
+
+    #[test]
+    fn a_holder_that_is_gone_is_replaced_even_if_all_others_serve() {
+        let mut memory = Memory::default();
+        let mut leases: Vec<Lease> = (1..=3).map(lease).collect();
+        for _ in 0..20 {
+            leases.iter_mut().for_each(|lease| {
+                lease.tick(&mut memory);
+            });
+        }
+        assert_eq!(holders(&leases), [1]);
+        let mut rest = leases.split_off(1);
+        rest.iter_mut().for_each(Lease::serve);
+        let mut since = 0;
+        while holders(&rest).is_empty() {
+            since += 1;
+            assert!(since <= TAKEOVER);
+            rest.iter_mut().for_each(|lease| {
+                lease.tick(&mut memory);
+            });
+        }
+        for _ in 0..200 {
+            rest.iter_mut().for_each(|lease| {
+                lease.tick(&mut memory);
+            });
+            assert_eq!(holders(&rest).len(), 1);
+        }
+    }
+
+    #[test]
+    fn random_crashes_and_delays_leave_one_poller_within_two_seconds() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut memory = Memory::default();
+            let mut next = 0;
+            let mut leases: Vec<Lease> = Vec::new();
+            let (mut without, mut several) = (0, 0);
+            for _ in 0..2_000 {
+                while leases.len() < 4 {
+                    next += 1;
+                    leases.push(lease(next));
+                }
+                if rng.u32(0..100) == 0 {
+                    // A VM crashes; another takes its place.
+                    leases.swap_remove(rng.usize(0..4));
+                    continue;
+                }
+                rng.shuffle(&mut leases);
+                // Some are late.
+                for lease in &mut leases {
+                    if rng.u32(0..10) == 0 {
+                        continue;
+                    }
+                    if rng.u32(0..20) == 0 {
+                        lease.serve();
+                    }
+                    lease.tick(&mut memory);
+                }
+                let holding = holders(&leases).len();
+                without = if holding == 0 { without + 1 } else { 0 };
+                several = if holding > 1 { several + 1 } else { 0 };
+                assert!(without <= TAKEOVER, "seed {seed}: nobody polls");
+                assert!(several <= PATIENCE, "seed {seed}: {holding} poll");
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_value_is_taken_over_after_a_while() {
+        let mut memory = Memory::default();
+        memory.set("lease", b"something else", None);
+        let mut lease = lease(1);
+        assert!((0..TAKEOVER).any(|_| lease.tick(&mut memory)));
+    }
+}

@@ -1,6 +1,7 @@
 //! One VM's view of the pool: it polls if it holds the lease, else it takes over what the poller
 //! published.
 
+use super::journal::Journal;
 use super::lease::Lease;
 use super::{snapshot, SharedData};
 use crate::config::Plan;
@@ -50,6 +51,8 @@ pub struct Watch {
     pub store: Store,
     /// Values under our keys that were foreign or torn.
     pub foreign: u64,
+    /// What the workers tell each other of placements.
+    pub journal: Journal,
     lease: Lease,
     poller: Poller,
     rng: fastrand::Rng,
@@ -84,6 +87,7 @@ impl Watch {
         let mut watch = Self {
             store: Store::default(),
             foreign: 0,
+            journal: Journal::new(base.clone(), rng.u64(..)),
             lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
             poller: Poller::new(plan.source.interval_ms),
             rng,
