@@ -56,10 +56,14 @@ pub struct Rejected {
 
 /// Loads a document.
 pub fn load(text: &str) -> Result<Loaded, Rejected> {
-    let text = if text.trim().is_empty() { BUILT_IN } else { text };
+    let text = if text.trim().is_empty() {
+        BUILT_IN
+    } else {
+        text
+    };
     let mut problems = Problems::default();
-    let plan = parse::parse(text, &mut problems)
-        .and_then(|node| assemble::assemble(&node, &mut problems));
+    let plan =
+        parse::parse(text, &mut problems).and_then(|node| assemble::assemble(&node, &mut problems));
     parse::locate(text, &mut problems);
     match plan {
         Some(plan) if problems.errors.is_empty() => Ok(Loaded {

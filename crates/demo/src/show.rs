@@ -68,7 +68,7 @@ struct Answer {
 
 /// Sends the load and prints who got what and why, then how to go on by hand.
 pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
-    let url = format!("http://127.0.0.1:{listener}/v1/chat/completions");
+    let url = format!("http://127.0.0.1:{listener}/v1/completions");
     wait_for_members(listener)?;
     println!(
         "\n  {:<4} {:<42} {:<10} {:>14}  why",
@@ -94,15 +94,15 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
             "  {:<4} {:<42} {:<10} {:>6} of {:>4}  {why}",
             turn.who, turn.says, answer.endpoint, answer.cached, answer.prompt
         );
-        messages.push(json!({"role": "assistant", "content": answer.text}));
+        prompt.push_str(&answer.text);
         *before = answer.endpoint;
     }
     hints(listener, admin);
     Ok(())
 }
 
-fn ask(url: &str, messages: &[Value]) -> Result<Answer, Trouble> {
-    let body = json!({"model": "demo", "messages": messages, "max_tokens": 8});
+fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
+    let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 8});
     let mut response = ureq::post(url)
         .send_json(&body)
         .map_err(|error| format!("a request failed: {error}; see target/demo/envoy.log"))?;
@@ -116,9 +116,7 @@ fn ask(url: &str, messages: &[Value]) -> Result<Answer, Trouble> {
         .read_json()
         .map_err(|error| format!("an answer was no JSON: {error}"))?;
     let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-    let text = body
-        .pointer("/choices/0/message/content")
-        .and_then(Value::as_str);
+    let text = body.pointer("/choices/0/text").and_then(Value::as_str);
     Ok(Answer {
         endpoint,
         prompt: number("/usage/prompt_tokens"),
