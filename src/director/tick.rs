@@ -85,9 +85,7 @@ impl Director {
         self.forget(&events.changes.left);
         self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
-        if self.watch.served() {
-            self.exchange(host);
-        }
+        self.exchange(host);
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {

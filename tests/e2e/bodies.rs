@@ -1,0 +1,263 @@
+//! Bodies of all kinds and sizes: routed, never refused, whole.
+
+use std::time::{Duration, Instant};
+
+use modelsim::{body_hash, Pinned, Settings, Sim};
+use serde_json::json;
+
+use crate::client::{complete, get, post, raw, send};
+use crate::preferences::settles_on;
+use crate::proxy::Setup;
+use crate::{document, scorer, start};
+
+/// Prefix and queue together, which needs the body.
+fn both() -> String {
+    document(
+        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+    )
+}
+
+#[test]
+fn bodies_of_all_sizes_arrive_whole() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let proxy = start(&sim, &both());
+    for size in [1, 60 << 10, (1 << 20) - 1, (1 << 20) + 1, 5 << 20, 50 << 20] {
+        let body = json!({"messages": [{"role": "user", "content": "x".repeat(size)}], "model": "m", "max_tokens": 1});
+        let body = body.to_string().into_bytes();
+        let answer = send(
+            proxy.port,
+            "POST",
+            "/v1/chat/completions",
+            &[("content-type", "application/json")],
+            &body,
+        )
+        .unwrap();
+        // A pod keeps 8 MB of a body and cannot parse more; that it came whole its hash tells.
+        assert!(
+            [200, 400].contains(&answer.status),
+            "{size}: {}",
+            answer.status
+        );
+        assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
+        assert_eq!(answer.header("x-body-xxh64"), body_hash(&body).to_string());
+    }
+    assert_eq!(
+        proxy.stat("http.e2e.downstream_rq_4xx"),
+        1 + u64::from(false)
+    );
+}
+
+#[test]
+fn chunked_bodies_arrive_whole() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let proxy = start(&sim, &both());
+    let piece = "y".repeat(700 << 10);
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let start = chunk("{\"prompt\": \"");
+    let middle = chunk(&piece);
+    let end = chunk("\", \"model\": \"m\", \"max_tokens\": 1}") + "0\r\n\r\n";
+    let parts: [&[u8]; 5] = [
+        head.as_bytes(),
+        start.as_bytes(),
+        middle.as_bytes(),
+        middle.as_bytes(),
+        end.as_bytes(),
+    ];
+    let answer = raw(proxy.port, &parts, Duration::from_millis(20), |text| {
+        text.contains("usage")
+    });
+    assert!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{}",
+        &answer[..answer.len().min(200)]
+    );
+    let size = 2 * piece.len() + "{\"prompt\": \"\", \"model\": \"m\", \"max_tokens\": 1}".len();
+    assert!(answer.contains(&format!("x-body-bytes: {size}")));
+}
+
+#[test]
+fn what_has_no_readable_body_is_routed_by_the_profiles_all_the_same() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let proxy = start(&sim, &both());
+    settles_on(proxy.port, "pod-2");
+    let json = ("content-type", "application/json");
+    for (method, path, headers, body) in [
+        ("GET", "/v1/models", vec![], ""),
+        ("HEAD", "/v1/models", vec![], ""),
+        ("POST", "/v1/completions", vec![json], ""),
+        ("POST", "/v1/completions", vec![json], "no json at all"),
+        (
+            "POST",
+            "/v1/completions",
+            vec![json],
+            "{\"prompt\": \"without a model\"}",
+        ),
+        (
+            "POST",
+            "/v1/chat/completions",
+            vec![json],
+            "{\"model\": \"m\", \"messages\": 7}",
+        ),
+        (
+            "POST",
+            "/v1/completions",
+            vec![json, ("content-encoding", "gzip")],
+            "\u{1f}\u{8b}compressed",
+        ),
+        (
+            "POST",
+            "/v1/audio/transcriptions",
+            vec![("content-type", "multipart/form-data; boundary=b")],
+            "--b--",
+        ),
+        ("POST", "/unknown/path", vec![json], "{}"),
+        ("DELETE", "/v1/files/7", vec![], ""),
+    ] {
+        let answer = send(proxy.port, method, path, &headers, body.as_bytes()).unwrap();
+        assert_eq!(
+            answer.pod(),
+            "pod-2",
+            "{method} {path} {body}: {}",
+            answer.status
+        );
+        if method == "POST" {
+            assert_eq!(
+                answer.header("x-body-bytes"),
+                body.len().to_string(),
+                "{path} {body}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_websocket_is_routed_at_its_headers() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let proxy = start(&sim, &both());
+    settles_on(proxy.port, "pod-2");
+    let head = "GET /v1/realtime HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let answer = raw(
+        proxy.port,
+        &[head.as_bytes(), b"echo me"],
+        Duration::from_millis(300),
+        |text| text.contains("echo me"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(
+        answer.contains("x-served-by: pod-2") && answer.ends_with("echo me"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_is_told_to() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &both());
+    let body = "{\"prompt\": \"p\", \"model\": \"m\"}";
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let answer = raw(
+        proxy.port,
+        &[head.as_bytes(), body.as_bytes()],
+        Duration::from_millis(200),
+        |text| text.contains("usage"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_body_that_stops_coming_is_held_for_the_timeout_and_no_longer() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let plugins =
+        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 500ms}}";
+    let proxy = start(&sim, &document(plugins, "{pluginRef: prefix-cache-scorer}"));
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 30\r\nconnection: close\r\n\r\n{\"prompt\":";
+    let since = Instant::now();
+    let rest = " \"p\", \"model\": \"m\"}";
+    let tail = format!("{rest:<20}");
+    let answer = raw(
+        proxy.port,
+        &[head.as_bytes(), tail.as_bytes()],
+        Duration::from_millis(1500),
+        |text| text.contains("usage"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(since.elapsed() < Duration::from_secs(6));
+    assert!(proxy.stat("wasmcustom.epp_wasm_forced_release_total.*") > 0);
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_held() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &both());
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 300\r\n\r\n{\"prompt\":";
+    for _ in 0..5 {
+        raw(
+            proxy.port,
+            &[head.as_bytes()],
+            Duration::from_millis(20),
+            |_| true,
+        );
+    }
+    let held = "wasmcustom.epp_wasm_held_requests.*";
+    std::thread::sleep(Duration::from_millis(1200));
+    proxy.wait_until("nothing is held", || proxy.stat(held) == 0);
+    assert_eq!(complete(proxy.port, "m", "x").status, 200);
+}
+
+#[test]
+fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &scorer("queue-scorer"));
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000000\r\nconnection: close\r\n\r\n{";
+    let since = Instant::now();
+    // The pod gets the headers at once, though the body never ends.
+    let stream = std::thread::spawn(move || {
+        raw(
+            proxy.port,
+            &[head.as_bytes()],
+            Duration::from_millis(500),
+            |_| true,
+        )
+    });
+    stream.join().unwrap();
+    assert!(since.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn where_envoy_does_not_let_bodies_be_read_first_nothing_hangs() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let plugins = "{type: prefix-cache-scorer}, {type: queue-scorer}, {type: envoy-proxy, parameters: {readBody: never}}";
+    let mut setup = Setup::new(
+        &sim.addresses(),
+        &document(
+            plugins,
+            "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+        ),
+    );
+    setup.bodies_first = false;
+    let proxy = setup.start();
+    settles_on(proxy.port, "pod-2");
+    let answer = post(
+        proxy.port,
+        "/v1/completions",
+        &json!({"model": "m", "prompt": "x"}),
+        &[],
+    );
+    assert_eq!((answer.status, answer.pod()), (200, "pod-2"));
+    assert_eq!(get(proxy.port, "/v1/models").unwrap().status, 200);
+}

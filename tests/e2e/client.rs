@@ -1,0 +1,133 @@
+//! A small HTTP client: what comes back, whatever its status.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body as text.
+    pub body: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// A header's value, empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// The pod that answered.
+    pub fn pod(&self) -> &str {
+        self.header("x-served-by")
+    }
+}
+
+/// Longer than any answer here takes that does not hang.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder();
+    config
+        .http_status_as_error(false)
+        .timeout_global(Some(TIMEOUT))
+        .build()
+        .into()
+}
+
+/// Any request.
+pub fn send(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, ureq::Error> {
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://127.0.0.1:{port}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = agent().run(request.body(body).unwrap())?;
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| {
+        (
+            name.to_string(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        )
+    });
+    Ok(Answer {
+        status: response.status().as_u16(),
+        headers: headers.collect(),
+        body: response.body_mut().read_to_string()?,
+    })
+}
+
+/// A GET.
+pub fn get(port: u16, path: &str) -> Result<Answer, ureq::Error> {
+    let mut response = agent()
+        .get(format!("http://127.0.0.1:{port}{path}"))
+        .call()?;
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| {
+        (
+            name.to_string(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        )
+    });
+    Ok(Answer {
+        status: response.status().as_u16(),
+        headers: headers.collect(),
+        body: response.body_mut().read_to_string()?,
+    })
+}
+
+/// A POST of JSON.
+pub fn post(port: u16, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend_from_slice(headers);
+    send(port, "POST", path, &all, body.to_string().as_bytes()).unwrap()
+}
+
+/// A completion of this prompt.
+pub fn complete(port: u16, model: &str, prompt: &str) -> Answer {
+    post(
+        port,
+        "/v1/completions",
+        &json!({"model": model, "prompt": prompt, "max_tokens": 1}),
+        &[],
+    )
+}
+
+/// The same, with an explanation asked for.
+pub fn explain(port: u16, model: &str, prompt: &str) -> Answer {
+    let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
+    post(port, "/v1/completions", &body, &[("x-epp-explain", "1")])
+}
+
+/// Writes bytes as they are and reads until `enough` or the end.
+pub fn raw(port: u16, parts: &[&[u8]], pause: Duration, enough: impl Fn(&str) -> bool) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    for part in parts {
+        stream.write_all(part).unwrap();
+        stream.flush().unwrap();
+        std::thread::sleep(pause);
+    }
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !enough(&text) {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(size) => text.push_str(&String::from_utf8_lossy(&buffer[..size])),
+        }
+    }
+    text
+}

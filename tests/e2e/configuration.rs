@@ -1,0 +1,91 @@
+//! Configurations refused and accepted, at start and while running.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use modelsim::{Pinned, Settings, Sim};
+
+use crate::client::complete;
+use crate::preferences::settles_on;
+use crate::proxy::Setup;
+use crate::{document, scorer, start};
+
+const BAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\nmetadata: {}\n";
+
+#[test]
+fn a_bad_configuration_at_start_is_refused_with_every_reason() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = Setup::new(&sim.addresses(), BAD).launch();
+    proxy.wait_until("the reasons are logged", || {
+        let log = proxy.logged();
+        log.contains("plugins[0].type (line 4, column 3): found \"queue-socrer\"")
+            && log.contains("did you mean queue-scorer?")
+            && log.contains("metadata (line 5, column 1): unknown field")
+    });
+    assert!(crate::client::get(proxy.port, "/").is_err(), "no listener");
+}
+
+#[test]
+fn a_bad_update_leaves_the_running_configuration_in_charge() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(9),
+        ..Pinned::default()
+    });
+    let mut proxy = start(&sim, &scorer("queue-scorer"));
+    settles_on(proxy.port, "pod-2");
+    proxy.set_config(BAD);
+    proxy.wait_until("the update is refused", || {
+        proxy.stat("listener_manager.lds.update_rejected") > 0
+    });
+    assert!(proxy.logged().contains("did you mean queue-scorer?"));
+    for _ in 0..10 {
+        assert_eq!(complete(proxy.port, "m", "x").pod(), "pod-2");
+    }
+}
+
+#[test]
+fn an_update_under_traffic_loses_no_request_and_keeps_the_prefix_index() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let config = |weight: u32| {
+        document(
+        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        &format!("{{pluginRef: prefix-cache-scorer, weight: 100}}, {{pluginRef: queue-scorer, weight: {weight}}}"),
+    )
+    };
+    let mut proxy = start(&sim, &config(1));
+    let prompt = "a prompt that was seen before the update came. ".repeat(20);
+    let first = complete(proxy.port, "m", &prompt).pod().to_owned();
+    let (port, done) = (proxy.port, Arc::new(AtomicBool::new(false)));
+    let loads: Vec<_> = (0..4)
+        .map(|number| {
+            let done = done.clone();
+            std::thread::spawn(move || {
+                let mut answers = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    answers
+                        .push(complete(port, "m", &format!("{number} {}", answers.len())).status);
+                }
+                answers
+            })
+        })
+        .collect();
+    for weight in 2..5 {
+        proxy.set_config(&config(weight));
+        let updates = u64::from(weight);
+        proxy.wait_until("the update is in force", || {
+            proxy.stat("listener_manager.lds.update_success") >= updates
+                && proxy.logged().contains(&format!("queue-scorer × {weight}"))
+        });
+    }
+    done.store(true, Ordering::Relaxed);
+    let answers: Vec<u16> = loads
+        .into_iter()
+        .flat_map(|load| load.join().unwrap())
+        .collect();
+    assert!(answers.len() > 50, "{}", answers.len());
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    for _ in 0..5 {
+        assert_eq!(complete(proxy.port, "m", &prompt).pod(), first);
+    }
+}

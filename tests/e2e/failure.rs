@@ -1,0 +1,62 @@
+//! When nobody can be chosen.
+
+use modelsim::{Settings, Sim};
+
+use crate::client::{complete, get};
+use crate::proxy::Setup;
+use crate::{document, scorer, start};
+
+const NO_PODS: &str =
+    "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request";
+
+/// A setup whose discovery knows of nobody, while the cluster has a member.
+fn nobody(extra: &str) -> String {
+    let plugins = format!("{{type: queue-scorer}}, {{name: none, type: static-discovery, parameters: {{endpoints: []}}}}{extra}");
+    document(&plugins, "{pluginRef: queue-scorer}") + "dataLayer: {discovery: {pluginRef: none}}\n"
+}
+
+#[test]
+fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = Setup::new(&sim.addresses(), &nobody("")).launch();
+    proxy.wait_until("Envoy answers", || get(proxy.port, "/v1/models").is_ok());
+    let answer = complete(proxy.port, "m", "x");
+    assert_eq!((answer.status, answer.body.as_str()), (503, NO_PODS));
+    assert_eq!(
+        answer.header("x-llm-d-request-dropped-reason"),
+        "rejected-no-endpoints"
+    );
+    assert!(sim.pod(0).seen().is_empty());
+    assert!(proxy.prometheus().contains(
+        "llm_d_epp_request_error_total{pool=\"inference-pool\",error_code=\"ServiceUnavailable\"}"
+    ));
+}
+
+#[test]
+fn failing_open_leaves_the_choice_to_envoy() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let open = nobody(", {type: envoy-proxy, parameters: {failureMode: FailOpen}}");
+    let proxy = start(&sim, &open);
+    for _ in 0..4 {
+        assert_eq!(complete(proxy.port, "m", "x").status, 200);
+    }
+    assert!(
+        sim.pods().all(|pod| !pod.seen().is_empty()),
+        "round robin serves both"
+    );
+}
+
+#[test]
+fn the_admin_interface_gone_the_members_stay() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let mut proxy = start(&sim, &scorer("queue-scorer"));
+    // No member is left by EDS: that is an answer, unlike none.
+    proxy.set_pods(&[]);
+    proxy.wait_until("the pool is empty", || {
+        complete(proxy.port, "m", "x").status == 503
+    });
+    proxy.set_pods(&sim.addresses());
+    proxy.wait_until("the pool is back", || {
+        complete(proxy.port, "m", "x").status == 200
+    });
+}

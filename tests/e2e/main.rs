@@ -1,0 +1,52 @@
+//! End to end: a real Envoy with the real module, real HTTP, simulated model servers.
+//!
+//! `make test` builds what this needs and says where it is (ENVOY, EPP_WASM).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod bodies;
+mod client;
+mod configuration;
+mod failure;
+mod members;
+mod ownership;
+mod preferences;
+mod proxy;
+mod view;
+
+use proxy::{Proxy, Setup};
+
+/// A document of the seed's generation: plugins, and their references in the one profile.
+pub fn document(plugins: &str, references: &str) -> String {
+    format!(
+        "apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{plugins}]
+schedulingProfiles: [{{name: default, plugins: [{references}]}}]
+"
+    )
+}
+
+/// A document with one scorer.
+pub fn scorer(kind: &str) -> String {
+    document(
+        &format!("{{type: {kind}}}"),
+        &format!("{{pluginRef: {kind}}}"),
+    )
+}
+
+/// The same with explanations allowed.
+pub fn explained(kind: &str) -> String {
+    let plugins = format!("{{type: {kind}}}, {{type: envoy-proxy, parameters: {{explain: true}}}}");
+    document(&plugins, &format!("{{pluginRef: {kind}}}"))
+}
+
+/// Starts an Envoy over these model servers with this configuration.
+pub fn start(sim: &modelsim::Sim, config: &str) -> Proxy {
+    Setup::new(&sim.addresses(), config).start()
+}

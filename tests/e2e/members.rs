@@ -1,0 +1,235 @@
+//! Endpoints that come, go, refuse, hang, and are not what they seem.
+
+use std::collections::HashSet;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use modelsim::{Faults, Metrics, Pinned, Settings, Sim};
+
+use crate::client::complete;
+use crate::preferences::settles_on;
+use crate::proxy::Setup;
+use crate::{document, scorer, start};
+
+/// The pods that answer some requests of no common prefix, all of them well.
+fn answering(port: u16, requests: usize) -> Vec<String> {
+    let one = |number: usize| {
+        let answer = complete(port, "m", &format!("{number} of many"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.pod().to_owned()
+    };
+    (0..requests).map(one).collect()
+}
+
+#[test]
+fn listed_endpoints_are_the_only_candidates() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let endpoints: Vec<String> = sim
+        .addresses()
+        .iter()
+        .take(2)
+        .enumerate()
+        .map(|(number, at)| {
+            format!(
+                "{{name: p{number}, address: {}, port: \"{}\"}}",
+                at.ip(),
+                at.port()
+            )
+        })
+        .collect();
+    let plugins = format!(
+        "{{type: queue-scorer}}, {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}",
+        endpoints.join(", ")
+    );
+    let config = document(&plugins, "{pluginRef: queue-scorer}")
+        + "dataLayer: {discovery: {pluginRef: pods}}\n";
+    let proxy = start(&sim, &config);
+    let pods: HashSet<String> = answering(proxy.port, 30).into_iter().collect();
+    assert_eq!(
+        pods,
+        HashSet::from(["pod-1".to_owned(), "pod-2".to_owned()])
+    );
+}
+
+#[test]
+fn members_come_and_go_without_a_restart() {
+    let mut sim = Sim::start(1, &Settings::default()).unwrap();
+    let mut proxy = start(&sim, &scorer("queue-scorer"));
+    assert!(answering(proxy.port, 5).iter().all(|pod| pod == "pod-1"));
+    sim.add(0, Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    proxy.set_pods(&sim.addresses());
+    proxy.wait_until("the new pod is used", || {
+        complete(proxy.port, "m", "x").pod() == "pod-2"
+    });
+    proxy.set_pods(&sim.addresses()[..1]);
+    proxy.wait_until("the pod that left is not", || {
+        answering(proxy.port, 5).iter().all(|pod| pod == "pod-1")
+    });
+}
+
+#[test]
+fn a_pod_that_refuses_costs_no_request() {
+    let mut sim = Sim::start(3, &Settings::default()).unwrap();
+    let proxy = start(&sim, &scorer("prefix-cache-scorer"));
+    let favourite = complete(proxy.port, "m", &"a long shared prompt ".repeat(20))
+        .pod()
+        .to_owned();
+    let number = favourite
+        .strip_prefix("pod-")
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        - 1;
+    sim.stop(number);
+    for _ in 0..20 {
+        let answer = complete(proxy.port, "m", &"a long shared prompt ".repeat(20));
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.pod(), favourite);
+    }
+    sim.restart(number).unwrap();
+    proxy.wait_until("it is used again", || {
+        answering(proxy.port, 10).contains(&favourite)
+    });
+}
+
+#[test]
+fn pods_without_metrics_do_not_attract_all_requests() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    // Two hide their state from the start, two are moderately busy and say so.
+    for number in [0, 1] {
+        sim.pod(number).set_faults(Faults {
+            metrics: Metrics::Hang,
+            ..Faults::default()
+        });
+    }
+    for number in [2, 3] {
+        sim.pod(number).pin(Pinned {
+            waiting: Some(3),
+            kv_usage: Some(0.3),
+            ..Pinned::default()
+        });
+    }
+    let config = document(
+        "{type: queue-scorer}, {type: kv-cache-utilization-scorer}",
+        "{pluginRef: queue-scorer}, {pluginRef: kv-cache-utilization-scorer}",
+    );
+    let proxy = start(&sim, &config);
+    sleep(Duration::from_secs(1));
+    let pods = answering(proxy.port, 80);
+    let hidden = pods
+        .iter()
+        .filter(|pod| ["pod-1", "pod-2"].contains(&pod.as_str()))
+        .count();
+    // The Endpoint Picker would send all 80 to them; neutral means a fair share.
+    assert!(
+        (15..=65).contains(&hidden),
+        "{hidden} of 80 to pods without metrics"
+    );
+}
+
+#[test]
+fn metrics_that_hang_later_are_not_used_for_ever() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(1).pin(Pinned {
+        kv_usage: Some(0.5),
+        ..Pinned::default()
+    });
+    let proxy = start(&sim, &scorer("kv-cache-utilization-scorer"));
+    proxy.wait_until("the emptier pod is preferred", || {
+        answering(proxy.port, 5).iter().all(|pod| pod == "pod-1")
+    });
+    sim.pod(0).set_faults(Faults {
+        metrics: Metrics::Hang,
+        ..Faults::default()
+    });
+    // Stale after 2 s, it is neutral: as good as the other.
+    proxy.wait_until("frozen metrics no longer decide", || {
+        answering(proxy.port, 20).contains(&"pod-2".to_owned())
+    });
+}
+
+#[test]
+fn bad_pages_are_no_pages() {
+    for fault in [Metrics::Error, Metrics::Garbage] {
+        let sim = Sim::start(2, &Settings::default()).unwrap();
+        sim.pod(0).set_faults(Faults {
+            metrics: fault,
+            ..Faults::default()
+        });
+        sim.pod(1).pin(Pinned {
+            waiting: Some(7),
+            ..Pinned::default()
+        });
+        let proxy = start(&sim, &scorer("queue-scorer"));
+        proxy.wait_until("the failures are counted", || {
+            proxy
+                .prometheus()
+                .contains("llm_d_epp_datalayer_poll_errors_total{")
+        });
+        let pods: HashSet<String> = answering(proxy.port, 40).into_iter().collect();
+        assert_eq!(pods.len(), 2, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_huge_page_is_read() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).set_faults(Faults {
+        metrics: Metrics::Huge,
+        ..Faults::default()
+    });
+    sim.pod(1).pin(Pinned {
+        waiting: Some(7),
+        ..Pinned::default()
+    });
+    let proxy = start(&sim, &scorer("queue-scorer"));
+    proxy.wait_until("the idle pod is preferred", || {
+        answering(proxy.port, 10).iter().all(|pod| pod == "pod-1")
+    });
+}
+
+#[test]
+fn an_unhealthy_member_is_no_candidate() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(1).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
+    setup.health_check = true;
+    setup.route = serde_json::json!({"retry_policy": {"num_retries": 0}});
+    let proxy = setup.start();
+    settles_on(proxy.port, "pod-1");
+    sim.pod(0).set_faults(Faults {
+        status: Some(500),
+        ..Faults::default()
+    });
+    proxy.wait_until("it is left alone", || {
+        (0..10).all(|_| complete(proxy.port, "m", "x").pod() == "pod-2")
+    });
+}
+
+#[test]
+fn a_hung_pod_holds_only_what_was_sent_to_it() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
+    setup.route = serde_json::json!({"retry_policy": {
+        "retry_on": "connect-failure,reset,retriable-status-codes", "retriable_status_codes": [503, 504],
+        "num_retries": 2, "per_try_timeout": "0.5s"}});
+    let proxy = setup.start();
+    sim.pod(0).set_faults(Faults {
+        hang: true,
+        ..Faults::default()
+    });
+    let since = Instant::now();
+    answering(proxy.port, 20);
+    assert!(
+        since.elapsed() < Duration::from_secs(14),
+        "{:?}",
+        since.elapsed()
+    );
+}

@@ -1,0 +1,104 @@
+//! Whose requests are whose, and whose headers.
+
+use modelsim::{Pinned, Settings, Sim};
+use serde_json::json;
+
+use crate::client::{complete, post, send};
+use crate::preferences::settles_on;
+use crate::proxy::Setup;
+use crate::{document, scorer, start};
+
+#[test]
+fn a_client_chooses_no_endpoint_and_its_headers_of_ours_reach_nobody() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(1).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let proxy = start(&sim, &scorer("queue-scorer"));
+    settles_on(proxy.port, "pod-1");
+    let busy = sim.addresses()[1].to_string();
+    let owned = [
+        "x-gateway-destination-endpoint",
+        "x-gateway-destination-endpoint-subset",
+        "x-gateway-destination-endpoint-served",
+        "x-prefiller-host-port",
+        "x-encoder-hosts-ports",
+        "x-data-parallel-host-port",
+        "x-kv-cache-source-host-port",
+    ];
+    let headers: Vec<(&str, &str)> = owned.iter().map(|name| (*name, busy.as_str())).collect();
+    sim.pod(0).forget();
+    for path in ["/v1/completions", "/v1/anything"] {
+        let answer = post(
+            proxy.port,
+            path,
+            &json!({"model": "m", "prompt": "x"}),
+            &headers,
+        );
+        assert_eq!(answer.pod(), "pod-1", "{path}");
+    }
+    assert_eq!(
+        send(proxy.port, "GET", "/v1/models", &headers, b"")
+            .unwrap()
+            .pod(),
+        "pod-1"
+    );
+    let seen = sim.pod(0).seen();
+    assert!(seen.len() >= 3);
+    for seen in seen {
+        for name in owned {
+            assert_eq!(seen.header(name), None, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_request_for_another_cluster_is_not_touched() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let other = Sim::start(1, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
+    setup.others = vec![("other".to_owned(), other.addresses())];
+    let proxy = setup.start();
+    let body = vec![b'x'; 3 << 20];
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-prefiller-host-port", "theirs"),
+    ];
+    let answer = send(proxy.port, "POST", "/other/v1/completions", &headers, &body).unwrap();
+    assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
+    let seen = &other.pod(0).seen()[0];
+    assert_eq!(seen.header("x-prefiller-host-port"), Some("theirs"));
+    assert_eq!(proxy.stat("wasmcustom.epp_wasm_forced_release_total.*"), 0);
+}
+
+#[test]
+fn two_pools_filters_in_one_chain_each_take_their_own() {
+    let one = Sim::start(2, &Settings::default()).unwrap();
+    let two = Sim::start(2, &Settings::default()).unwrap();
+    one.pod(0).pin(Pinned {
+        waiting: Some(9),
+        ..Pinned::default()
+    });
+    two.pod(1).pin(Pinned {
+        waiting: Some(9),
+        ..Pinned::default()
+    });
+    let mut setup = Setup::new(&one.addresses(), &scorer("queue-scorer"));
+    setup.others = vec![("second".to_owned(), two.addresses())];
+    let plugins = "{type: queue-scorer}, {name: members, type: envoy-cluster-discovery, parameters: {clusters: [second]}}";
+    let second = document(plugins, "{pluginRef: queue-scorer}")
+        + "dataLayer: {discovery: {pluginRef: members}}\n";
+    setup.configs.push(second);
+    let proxy = setup.start();
+    let chosen = |path: &str| {
+        let answer = post(proxy.port, path, &json!({"model": "m", "prompt": "x"}), &[]);
+        answer.pod().to_owned()
+    };
+    proxy.wait_until("each pool's idle pod is preferred", || {
+        (0..5).all(|_| {
+            chosen("/v1/completions") == "pod-2" && chosen("/second/v1/completions") == "pod-1"
+        })
+    });
+    assert!(one.pod(0).seen().len() + two.pod(1).seen().len() < 60);
+}

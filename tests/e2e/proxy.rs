@@ -1,0 +1,371 @@
+//! A real Envoy over a cluster of model servers: members by EDS and listeners by LDS from files, so
+//! that tests can change both while it runs.
+
+use std::env;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{json, Value};
+
+use crate::client;
+
+/// Nothing in these tests takes this long unless it hangs; a loaded machine is slow to start Envoy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What an Envoy is started with.
+#[derive(Clone)]
+pub struct Setup {
+    /// Members of `inference-pool`.
+    pub pods: Vec<SocketAddr>,
+    /// The filter's configuration; none: no filter.
+    pub configs: Vec<String>,
+    /// Worker threads.
+    pub workers: usize,
+    /// `allow_on_headers_stop_iteration`.
+    pub bodies_first: bool,
+    /// An active health check of `/health`.
+    pub health_check: bool,
+    /// Further clusters by name, each with a route of its path prefix `/name/`.
+    pub others: Vec<(String, Vec<SocketAddr>)>,
+    /// Further route settings of the pool.
+    pub route: Value,
+}
+
+impl Setup {
+    /// One worker, one filter.
+    pub fn new(pods: &[SocketAddr], config: &str) -> Self {
+        Self {
+            pods: pods.to_vec(),
+            configs: vec![config.to_owned()],
+            workers: 1,
+            bodies_first: true,
+            health_check: false,
+            others: Vec::new(),
+            route: json!({}),
+        }
+    }
+
+    /// Starts it and waits until it serves and knows its members.
+    pub fn start(self) -> Proxy {
+        let proxy = self.launch();
+        proxy.wait_until("Envoy listens", || {
+            client::get(proxy.port, "/ready-or-not").is_ok()
+        });
+        proxy.wait_until("the pool's members are known", || {
+            client::get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+        });
+        proxy
+    }
+
+    /// Starts it and does not wait.
+    pub fn launch(self) -> Proxy {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = top().join(format!("target/e2e/{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (port, admin) = (free_port(), free_port());
+        let mut proxy = Proxy {
+            setup: self,
+            folder,
+            port,
+            admin,
+            child: None,
+        };
+        proxy.write_members();
+        proxy.write_listener();
+        let file = proxy.folder.join("envoy.json");
+        fs::write(&file, proxy.bootstrap().to_string()).unwrap();
+        let log = fs::File::create(proxy.log()).unwrap();
+        let child = Command::new(path_of("ENVOY"))
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", &proxy.setup.workers.to_string()])
+            .args(["--use-dynamic-base-id", "--drain-time-s", "2"])
+            .args([
+                "--log-level",
+                "warning",
+                "--component-log-level",
+                "wasm:info",
+            ])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        proxy.child = Some(child);
+        proxy
+    }
+}
+
+/// A running Envoy.
+pub struct Proxy {
+    /// What it was started with, and changed to since.
+    pub setup: Setup,
+    /// Where it listens.
+    pub port: u16,
+    /// Its admin interface.
+    pub admin: u16,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(30);
+            eprintln!(
+                "the end of {}:\n{}",
+                self.log().display(),
+                lines[from..].join("\n")
+            );
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+impl Proxy {
+    /// Waits for a condition.
+    pub fn wait_until(&self, what: &str, condition: impl FnMut() -> bool) {
+        wait_until(what, condition);
+    }
+
+    /// What Envoy and the filter have logged so far.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The process's exit code, if it ends soon.
+    pub fn ended(&mut self) -> Option<i32> {
+        let child = self.child.as_mut()?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// Other members from now on.
+    pub fn set_pods(&mut self, pods: &[SocketAddr]) {
+        self.setup.pods = pods.to_vec();
+        self.write_members();
+    }
+
+    /// Another configuration from now on.
+    pub fn set_config(&mut self, config: &str) {
+        self.setup.configs = vec![config.to_owned()];
+        self.write_listener();
+    }
+
+    /// A value of `/stats`; 0 where there is none.
+    pub fn stat(&self, name: &str) -> u64 {
+        let text = client::get(self.admin, &format!("/stats?filter=^{name}$"))
+            .unwrap()
+            .body;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// `/stats/prometheus`.
+    pub fn prometheus(&self) -> String {
+        client::get(self.admin, "/stats/prometheus").unwrap().body
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("envoy.log")
+    }
+
+    /// Files are replaced, never written in place: Envoy watches for renames.
+    fn replace(&self, name: &str, content: &Value) {
+        let new = self.folder.join(format!("{name}.new"));
+        fs::write(&new, content.to_string()).unwrap();
+        fs::rename(new, self.folder.join(name)).unwrap();
+    }
+
+    fn write_members(&self) {
+        let mut assignment = load_assignment("inference-pool", &self.setup.pods);
+        assignment["@type"] =
+            "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment".into();
+        self.replace("eds.json", &json!({"resources": [assignment]}));
+    }
+
+    fn write_listener(&self) {
+        let mut listener = self.listener();
+        listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+        self.replace("lds.json", &json!({"resources": [listener]}));
+    }
+
+    fn listener(&self) -> Value {
+        let mut filters: Vec<Value> = Vec::new();
+        for (number, config) in self.setup.configs.iter().enumerate() {
+            let name = format!("epp{number}");
+            let mut wasm = json!({"config": {
+                "name": name,
+                "failure_policy": "FAIL_RELOAD",
+                "vm_config": {"vm_id": "epp", "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": path_of("EPP_WASM")}}},
+                "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
+            }});
+            if self.setup.bodies_first {
+                wasm["config"]["allow_on_headers_stop_iteration"] = true.into();
+            }
+            filters.push(typed(
+                &format!("wasm{number}"),
+                "filters.http.wasm.v3.Wasm",
+                wasm,
+            ));
+        }
+        let mutation = json!({"mutations": {"request_mutations": [{"remove": "x-gateway-destination-endpoint"}]}});
+        filters.push(typed(
+            "envoy.filters.http.router",
+            "filters.http.router.v3.Router",
+            json!({
+                "upstream_http_filters": [
+                    typed("mutation", "filters.http.header_mutation.v3.HeaderMutation", mutation),
+                    typed("codec", "filters.http.upstream_codec.v3.UpstreamCodec", json!({})),
+                ],
+            }),
+        ));
+        let manager = json!({
+            "stat_prefix": "e2e",
+            "codec_type": "AUTO",
+            "http2_protocol_options": {},
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": self.routes()}]},
+            "http_filters": filters,
+        });
+        let kind = "filters.network.http_connection_manager.v3.HttpConnectionManager";
+        json!({"name": "llm", "address": address("127.0.0.1", self.port),
+            "filter_chains": [{"filters": [typed("envoy.filters.network.http_connection_manager", kind, manager)]}]})
+    }
+
+    fn routes(&self) -> Vec<Value> {
+        let mut routes: Vec<Value> = self.setup.others.iter().map(|(name, _)| {
+            json!({"match": {"prefix": format!("/{name}/")}, "route": {"cluster": name}})
+        }).collect();
+        let mut route = json!({"cluster": "inference-pool", "timeout": "0s", "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
+            "retriable_status_codes": [503], "num_retries": 2}});
+        for (key, value) in self.setup.route.as_object().unwrap() {
+            route[key] = value.clone();
+        }
+        routes.push(json!({"match": {"prefix": "/"}, "route": route}));
+        routes
+    }
+
+    fn bootstrap(&self) -> Value {
+        let watched = |name: &str| json!({"path_config_source": {"path": self.folder.join(name)}, "resource_api_version": "V3"});
+        let mut pool = json!({"name": "inference-pool", "type": "EDS", "connect_timeout": "1s",
+            "eds_cluster_config": {"eds_config": watched("eds.json")},
+            "load_balancing_policy": override_host()});
+        if self.setup.health_check {
+            pool["health_checks"] = json!([{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",
+                "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/health"}}]);
+        }
+        let mut clusters = vec![
+            pool,
+            fixed(
+                "prometheus_stats",
+                &[SocketAddr::from(([127, 0, 0, 1], self.admin))],
+            ),
+        ];
+        clusters.extend(self.setup.others.iter().map(|(name, members)| {
+            let mut cluster = fixed(name, members);
+            cluster["load_balancing_policy"] = override_host();
+            cluster
+        }));
+        let tag = |name: &str| json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")});
+        json!({
+            "node": {"id": "e2e", "cluster": "e2e"},
+            "admin": {"address": address("127.0.0.1", self.admin)},
+            "dynamic_resources": {"lds_config": watched("lds.json")},
+            "static_resources": {"clusters": clusters},
+            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason")]},
+        })
+    }
+}
+
+/// Waits for a condition, and fails where it does not come about.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(25));
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program or file that `make test` says the place of.
+pub fn path_of(name: &str) -> PathBuf {
+    let path = env::var_os(name).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| panic!("{name} is not set; call `make test`"));
+    assert!(
+        path.exists(),
+        "{name} is {}, which is not there; call `make test`",
+        path.display()
+    );
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn address(host: &str, port: u16) -> Value {
+    json!({"socket_address": {"address": host, "port_value": port}})
+}
+
+fn load_assignment(name: &str, members: &[SocketAddr]) -> Value {
+    let member = |at: &SocketAddr| json!({"endpoint": {"address": address(&at.ip().to_string(), at.port())}});
+    let members: Vec<Value> = members.iter().map(member).collect();
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": members}]})
+}
+
+fn fixed(name: &str, members: &[SocketAddr]) -> Value {
+    json!({"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": load_assignment(name, members)})
+}
+
+fn typed(name: &str, kind: &str, mut config: Value) -> Value {
+    config["@type"] = format!("type.googleapis.com/envoy.extensions.{kind}").into();
+    json!({"name": name, "typed_config": config})
+}
+
+fn override_host() -> Value {
+    let policy = |name: &str, kind: &str, config: Value| {
+        let name = format!("envoy.load_balancing_policies.{name}");
+        let kind = format!("load_balancing_policies.{kind}");
+        json!({"policies": [{"typed_extension_config": typed(&name, &kind, config)}]})
+    };
+    let fallback = policy("round_robin", "round_robin.v3.RoundRobin", json!({}));
+    policy(
+        "override_host",
+        "override_host.v3.OverrideHost",
+        json!({
+            "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
+            "fallback_policy": fallback,
+        }),
+    )
+}

@@ -1,0 +1,56 @@
+//! What is seen from outside.
+
+use modelsim::{Pinned, Settings, Sim};
+
+use crate::client::{complete, explain};
+use crate::{document, explained, scorer, start};
+
+#[test]
+fn the_metrics_are_there_by_their_names() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let config = document(
+        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+    );
+    let proxy = start(&sim, &config);
+    let prompt = "the same prompt again and again, long enough for blocks. ".repeat(10);
+    for _ in 0..5 {
+        complete(proxy.port, "m", &prompt);
+    }
+    let pod = sim.addresses()[0].to_string();
+    let expected = [
+        "llm_d_epp_scheduler_attempts_total{pool=\"inference-pool\",status=\"success\",endpoint_name=\"".to_owned(),
+        "llm_d_epp_scheduler_e2e_duration_microseconds_bucket{".to_owned(),
+        "llm_d_epp_prefix_indexer_hit_ratio_percent_bucket{".to_owned(),
+        "llm_d_epp_prefix_indexer_size{pool=\"inference-pool\"}".to_owned(),
+        "llm_d_epp_ready_endpoints{pool=\"inference-pool\"} 2".to_owned(),
+        format!("epp_wasm_endpoint_freshness{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}} 2"),
+        format!("epp_wasm_scrape_age_milliseconds{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}}"),
+    ];
+    for name in expected {
+        proxy.wait_until(&name, || proxy.prometheus().contains(&name));
+    }
+    let log = proxy.logged();
+    assert!(log.contains("EndpointPickerConfig in force"), "{log}");
+}
+
+#[test]
+fn an_explanation_is_given_where_it_is_allowed_and_asked_for() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(4),
+        ..Pinned::default()
+    });
+    let allowed = start(&sim, &explained("queue-scorer"));
+    let addresses: Vec<String> = sim.addresses().iter().map(ToString::to_string).collect();
+    let text = format!(
+        "{}=1.0000(queue-scorer:1.0000); {}=0.0000(queue-scorer:0.0000)",
+        addresses[1], addresses[0]
+    );
+    allowed.wait_until("the scores are told", || {
+        explain(allowed.port, "m", "x").header("x-epp-explain") == text
+    });
+    assert_eq!(complete(allowed.port, "m", "x").header("x-epp-explain"), "");
+    let silent = start(&sim, &scorer("queue-scorer"));
+    assert_eq!(explain(silent.port, "m", "x").header("x-epp-explain"), "");
+}
