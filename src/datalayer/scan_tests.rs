@@ -200,15 +200,26 @@ fn the_former_kv_family_is_read_where_the_page_has_no_newer_one() {
 }
 
 #[test]
-fn geometry_labels_are_vllms_unless_named() {
+fn geometry_labels_are_vllms_unless_named_and_give_way_to_values() {
     let engine = EngineConfig {
         cache_info: Some((MetricSpec::family("info"), String::new(), "n".to_owned())),
+        block_size: Some(MetricSpec::family("size")),
+        num_blocks: Some(MetricSpec::family("number")),
         ..EngineConfig::default()
     };
-    let page = "# TYPE info gauge\ninfo{block_size=\"16\",num_gpu_blocks=\"7\",n=\"9\"} 1\n";
-    let found = Extraction::new(&engine, &everything()).scan(page.as_bytes());
-    let found = found.unwrap().metrics;
-    assert_eq!((found.block_size, found.num_blocks), (Some(16), Some(9)));
+    let labels = "# TYPE info gauge\ninfo{block_size=\"16\",num_gpu_blocks=\"7\",n=\"9\"} 1\n";
+    let sizes = "# TYPE size gauge\nsize 32\n";
+    let numbers = "# TYPE number gauge\nnumber 33\n";
+    for (page, expected) in [
+        (labels.to_owned(), (16, 9)),
+        ([labels, sizes].concat(), (32, 9)),
+        ([numbers, labels].concat(), (16, 33)),
+    ] {
+        let found = Extraction::new(&engine, &everything()).scan(page.as_bytes());
+        let found = found.unwrap().metrics;
+        let expected = (Some(expected.0), Some(expected.1));
+        assert_eq!((found.block_size, found.num_blocks), expected, "{page}");
+    }
 }
 
 #[test]
