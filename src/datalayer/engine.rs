@@ -2,6 +2,10 @@
 
 use super::spec::MetricSpec;
 
+/// The labels of `vllm:cache_config_info`, which the Endpoint Picker takes where none are named.
+const VLLM_BLOCK_SIZE: &str = "block_size";
+const VLLM_NUM_BLOCKS: &str = "num_gpu_blocks";
+
 /// One engine's names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineConfig {
@@ -18,11 +22,27 @@ pub struct EngineConfig {
     /// LoRA adapters.
     pub lora: Option<MetricSpec>,
     /// KV-cache geometry in labels, and the labels' names: tokens per block, number of blocks.
+    /// Empty names stand for vLLM's.
     pub cache_info: Option<(MetricSpec, String, String)>,
     /// Tokens per block as a value.
     pub block_size: Option<MetricSpec>,
     /// Number of blocks as a value.
     pub num_blocks: Option<MetricSpec>,
+}
+
+impl EngineConfig {
+    /// Where the KV-cache geometry stands in labels: the family, and the labels' names, which are
+    /// vLLM's where none were given.
+    pub fn cache_labels(&self) -> Option<(&MetricSpec, &str, &str)> {
+        let (spec, block_size, num_blocks) = self.cache_info.as_ref()?;
+        let block_size = non_empty(block_size).unwrap_or(VLLM_BLOCK_SIZE);
+        let num_blocks = non_empty(num_blocks).unwrap_or(VLLM_NUM_BLOCKS);
+        Some((spec, block_size, num_blocks))
+    }
+}
+
+fn non_empty(name: &str) -> Option<&str> {
+    Some(name).filter(|name| !name.is_empty())
 }
 
 fn spec(name: &str, labels: &[(&str, &str)]) -> Option<MetricSpec> {
@@ -56,7 +76,7 @@ pub fn built_in() -> Vec<EngineConfig> {
             kv_usage: spec("vllm:kv_cache_usage_perc", &[]),
             kv_usage_former: spec("vllm:gpu_cache_usage_perc", &[]),
             lora: spec("vllm:lora_requests_info", &[]),
-            cache_info: info("vllm:cache_config_info", "block_size", "num_gpu_blocks"),
+            cache_info: info("vllm:cache_config_info", VLLM_BLOCK_SIZE, VLLM_NUM_BLOCKS),
             ..EngineConfig::default()
         },
         EngineConfig {

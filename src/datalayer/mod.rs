@@ -3,6 +3,7 @@
 pub mod clusters;
 pub mod engine;
 pub mod poller;
+mod sample;
 pub mod scan;
 pub mod spec;
 pub mod store;

@@ -1,16 +1,30 @@
 //! One pass over a metrics page (Prometheus text format 0.0.4), keeping only what the plan needs.
 //!
 //! A page comes from outside, every 200 ms from each endpoint: the pass looks at each line's name
-//! and no further unless it is wanted, allocates nothing for the others, and takes no value that it
-//! is not sure of. A last line without its line break may be cut and is not read; values that
-//! cannot be (a negative count, a utilization above 1) are none; families that are no gauge or
-//! counter are none (the Endpoint Picker reads them as 0).
+//! and no further unless it is wanted, allocates nothing for any line, and takes no value that it
+//! is not sure of:
+//!
+//! - A page ends in a line break; one that does not was cut, and is none (`12345` would read as
+//!   `12`). That a page was cut between two lines only HTTP can tell, and Envoy does.
+//! - One damaged line of a wanted family, or two announcements of it, and the family is not read.
+//! - Values that cannot be (a negative count, a utilization above 1, NaN) are none.
+//! - Families that were not announced as gauge or counter are none. The Endpoint Picker reads them
+//!   as 0, which is a pod without load.
+//!
+//! Among several series the Endpoint Picker's rule holds: the newest timestamp, of equal ones the
+//! first on the page.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr3, memchr_iter};
 
 use super::engine::EngineConfig;
+use super::sample::{words, Labels, Sample};
 use super::spec::MetricSpec;
 use crate::scheduling::{Lora, Metrics, Needs};
+
+/// More adapters in one list, or a longer name, than any server has: such a series is not believed.
+/// What is read here is kept, and shared with the other workers.
+const MAX_ADAPTERS: usize = 4_096;
+const MAX_ADAPTER_NAME: usize = 1_024;
 
 /// What a wanted family tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,43 +59,51 @@ pub struct Extraction {
 pub struct Page {
     /// The values.
     pub metrics: Metrics,
-    /// Whether there was a LoRA family.
+    /// Whether there was a LoRA family that could be read.
     pub lora_seen: bool,
 }
 
-/// The best series of a wanted family so far.
+/// Whether a wanted family can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+enum Family {
+    /// Not on the page so far.
+    #[default]
+    Absent,
+    /// Announced as gauge or counter.
+    Open,
+    /// Of another kind, or damaged.
+    Refused,
+}
+
+/// A wanted family on a page: its best series so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Found<'p> {
-    usable: bool,
-    value: Option<f64>,
-    stamp: Option<f64>,
-    labels: &'p [u8],
+    family: Family,
+    best: Option<Sample<'p>>,
 }
 
 impl Extraction {
     /// Looks for what is needed, under the engine's names.
     pub fn new(engine: &EngineConfig, needs: &Needs) -> Self {
         let mut wanted = Vec::new();
-        let mut want = |needed: bool, signal: Signal, spec: &Option<MetricSpec>| {
-            if let (true, Some(spec)) = (needed, spec.clone()) {
+        let mut want = |needed: bool, signal: Signal, spec: Option<&MetricSpec>| {
+            if let (true, Some(spec)) = (needed, spec.cloned()) {
                 wanted.push(Wanted { signal, spec });
             }
         };
-        want(needs.waiting, Signal::Waiting, &engine.queued);
-        want(needs.running, Signal::Running, &engine.running);
-        want(needs.kv_usage, Signal::KvUsage, &engine.kv_usage);
-        want(
-            needs.kv_usage,
-            Signal::FormerKvUsage,
-            &engine.kv_usage_former,
-        );
-        want(needs.lora, Signal::Lora, &engine.lora);
-        if let Some((spec, block_size, num_blocks)) = engine.cache_info.clone() {
-            let signal = Signal::CacheInfo(block_size, num_blocks);
-            want(needs.cache_info, signal, &Some(spec));
+        want(needs.waiting, Signal::Waiting, engine.queued.as_ref());
+        want(needs.running, Signal::Running, engine.running.as_ref());
+        let (kv_usage, former) = (&engine.kv_usage, &engine.kv_usage_former);
+        want(needs.kv_usage, Signal::KvUsage, kv_usage.as_ref());
+        want(needs.kv_usage, Signal::FormerKvUsage, former.as_ref());
+        want(needs.lora, Signal::Lora, engine.lora.as_ref());
+        if let Some((spec, block_size, num_blocks)) = engine.cache_labels() {
+            let signal = Signal::CacheInfo(block_size.to_owned(), num_blocks.to_owned());
+            want(needs.cache_info, signal, Some(spec));
         }
-        want(needs.cache_info, Signal::BlockSize, &engine.block_size);
-        want(needs.cache_info, Signal::NumBlocks, &engine.num_blocks);
+        let (block_size, num_blocks) = (&engine.block_size, &engine.num_blocks);
+        want(needs.cache_info, Signal::BlockSize, block_size.as_ref());
+        want(needs.cache_info, Signal::NumBlocks, num_blocks.as_ref());
         Self {
             engine: engine.name.clone(),
             wanted,
@@ -93,50 +115,55 @@ impl Extraction {
         self.wanted.is_empty()
     }
 
-    /// Reads a page; `None` where it has nothing of what is wanted, and so is no such page.
+    /// Reads a page; `None` where it was cut or has nothing of what is wanted, and so is no such
+    /// page.
     pub fn scan(&self, page: &[u8]) -> Option<Page> {
+        if !page.ends_with(b"\n") {
+            return None;
+        }
         let mut found = vec![Found::default(); self.wanted.len()];
-        let mut rest = page;
-        while let Some(end) = memchr(b'\n', rest) {
-            let (line, tail) = rest.split_at(end);
-            rest = tail.get(1..).unwrap_or_default();
-            match line.first() {
+        let mut start = 0;
+        for end in memchr_iter(b'\n', page) {
+            let line = page.get(start..end).unwrap_or_default().trim_ascii();
+            start = end + 1;
+            match line.split_first() {
                 None => {}
-                Some(b'#') => self.note_type(line, &mut found),
+                Some((b'#', comment)) => self.note_type(comment, &mut found),
                 Some(_) => self.note_sample(line, &mut found),
             }
         }
-        let any = found
-            .iter()
-            .any(|found| found.usable && found.value.is_some());
-        any.then(|| self.conclude(&found))
+        let page = self.conclude(&found);
+        (page != Page::default()).then_some(page)
     }
 
-    /// `# TYPE name gauge`: from here on the family's samples count, or do not.
-    fn note_type(&self, line: &[u8], found: &mut [Found<'_>]) {
-        let Some(rest) = line.strip_prefix(b"# TYPE ") else {
+    /// `# TYPE name gauge`: the samples that follow count, or do not.
+    fn note_type(&self, comment: &[u8], found: &mut [Found<'_>]) {
+        let Some(rest) = comment.trim_ascii_start().strip_prefix(b"TYPE") else {
             return;
         };
-        let Some(space) = memchr(b' ', rest) else {
-            return;
-        };
-        let (name, kind) = rest.split_at(space);
-        let kind = kind.trim_ascii();
+        let mut words = words(rest);
+        let (name, kind) = (words.next(), words.next().unwrap_or_default());
         for (wanted, found) in self.wanted.iter().zip(found) {
-            if wanted.spec.name.as_bytes() == name {
-                found.usable = kind == b"gauge" || kind == b"counter";
+            if name == Some(wanted.spec.name.as_bytes()) {
+                let mut readable = [b"gauge".as_slice(), b"counter"].into_iter();
+                let readable = readable.any(|known| kind.eq_ignore_ascii_case(known));
+                found.family = match found.family {
+                    Family::Absent if readable => Family::Open,
+                    _ => Family::Refused,
+                };
             }
         }
     }
 
     fn note_sample<'p>(&self, line: &'p [u8], found: &mut [Found<'p>]) {
-        let Some(end) = memchr2(b'{', b' ', line) else {
-            return;
-        };
-        let (name, rest) = line.split_at(end);
+        let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
+        let (name, rest) = line.split_at_checked(end).unwrap_or_default();
         for (wanted, found) in self.wanted.iter().zip(found) {
-            if found.usable && wanted.spec.name.as_bytes() == name {
-                note_series(wanted, rest, found);
+            if wanted.spec.name.as_bytes() == name {
+                match (found.family, Sample::parse(rest)) {
+                    (Family::Open, Some(sample)) => wanted.consider(sample, found),
+                    _ => found.family = Family::Refused,
+                }
             }
         }
     }
@@ -144,147 +171,103 @@ impl Extraction {
     fn conclude(&self, found: &[Found<'_>]) -> Page {
         let mut page = Page::default();
         let metrics = &mut page.metrics;
-        let mut former = None;
+        let mut renamed = false;
         for (wanted, found) in self.wanted.iter().zip(found) {
-            let value = found.value;
+            let sample = found.best.filter(|_| found.family == Family::Open);
+            let value = sample.map(|sample| sample.value);
             match &wanted.signal {
-                Signal::Waiting => metrics.waiting = value.filter(|count| is_count(*count)),
-                Signal::Running => metrics.running = value.filter(|count| is_count(*count)),
-                Signal::KvUsage => metrics.kv_usage = value.filter(|usage| is_share(*usage)),
-                Signal::FormerKvUsage => former = value.filter(|usage| is_share(*usage)),
-                Signal::BlockSize => metrics.block_size = value.and_then(whole),
-                Signal::NumBlocks => metrics.num_blocks = value.and_then(whole),
+                Signal::Waiting => metrics.waiting = value.and_then(count),
+                Signal::Running => metrics.running = value.and_then(count),
+                Signal::KvUsage => {
+                    metrics.kv_usage = value.and_then(share);
+                    renamed = found.family != Family::Absent;
+                }
+                Signal::FormerKvUsage if renamed => {}
+                Signal::FormerKvUsage => metrics.kv_usage = value.and_then(share),
+                Signal::BlockSize => {
+                    metrics.block_size = value.and_then(whole).or(metrics.block_size);
+                }
+                Signal::NumBlocks => {
+                    metrics.num_blocks = value.and_then(whole).or(metrics.num_blocks);
+                }
                 Signal::CacheInfo(block_size, num_blocks) => {
-                    let number = |name| label(found.labels, name)?.parse().ok();
+                    let number = |name| sample?.labels.get(name)?.parse().ok();
                     metrics.block_size = number(block_size).filter(|size| *size > 0);
                     metrics.num_blocks = number(num_blocks).filter(|blocks| *blocks > 0);
                 }
                 Signal::Lora => {
-                    page.lora_seen = value.is_some();
-                    metrics.lora = lora(found.labels);
+                    let lora = sample.and_then(|sample| lora(&sample.labels));
+                    page.lora_seen = lora.is_some();
+                    metrics.lora = lora.unwrap_or_default();
                 }
             }
         }
-        metrics.kv_usage = metrics.kv_usage.or(former);
         page
     }
 }
 
-/// Takes a series over if it is the better one: the newest sample of a family, the first of equal
-/// ones; of LoRA series the one with the largest value, which is the time it was written.
-fn note_series<'p>(wanted: &Wanted, rest: &'p [u8], found: &mut Found<'p>) {
-    let Some((labels, rest)) = split_labels(rest) else {
-        return;
-    };
-    let mut words = rest
-        .split(|byte| *byte == b' ')
-        .filter(|word| !word.is_empty());
-    let Some(value) = words.next().and_then(number) else {
-        return;
-    };
-    let stamp = match words.next() {
-        None => None,
-        Some(word) => match number(word) {
-            Some(stamp) => Some(stamp),
-            None => return,
-        },
-    };
-    let mut required = wanted.spec.labels.iter();
-    if !required.all(|(name, value)| label(labels, name).as_deref() == Some(value)) {
-        return;
-    }
-    let better = match (&wanted.signal, found.value) {
-        (_, None) => true,
-        (Signal::Lora, Some(best)) => value > best,
-        (_, Some(_)) => stamp > found.stamp,
-    };
-    if better {
-        found.value = Some(value);
-        found.stamp = stamp;
-        found.labels = labels;
-    }
-}
-
-/// Splits `{labels} value` into the text between the braces and what follows.
-fn split_labels(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let Some(inside) = rest.strip_prefix(b"{") else {
-        return Some((b"", rest));
-    };
-    let mut position = 0;
-    let mut quoted = false;
-    loop {
-        match inside.get(position)? {
-            b'\\' if quoted => position += 1,
-            b'"' => quoted = !quoted,
-            b'}' if !quoted => {
-                let (labels, rest) = inside.split_at(position);
-                return Some((labels, rest.get(1..)?));
-            }
-            _ => {}
+impl Wanted {
+    /// Takes a series over if it is meant and better than the best so far.
+    fn consider<'p>(&self, sample: Sample<'p>, found: &mut Found<'p>) {
+        let mut required = self.spec.labels.iter();
+        if !required.all(|(name, value)| sample.labels.get(name).as_deref() == Some(value)) {
+            return;
         }
-        position += 1;
-    }
-}
-
-/// The value of a label, unescaped.
-fn label(labels: &[u8], name: &str) -> Option<String> {
-    let mut rest = labels;
-    loop {
-        let equals = memchr(b'=', rest)?;
-        let (key, tail) = rest.split_at(equals);
-        let mut value = tail.strip_prefix(b"=\"")?;
-        let own = key.trim_ascii() == name.as_bytes();
-        let mut text = Vec::new();
-        loop {
-            let (byte, tail) = value.split_first()?;
-            value = tail;
-            match byte {
-                b'"' => break,
-                b'\\' => {
-                    let (escaped, tail) = value.split_first()?;
-                    value = tail;
-                    text.push(if *escaped == b'n' { b'\n' } else { *escaped });
-                }
-                byte => text.push(*byte),
-            }
+        let better = found.best.is_none_or(|best| match self.signal {
+            // The value is the time when the series was written; old series stay on the page.
+            Signal::Lora => sample.value > best.value,
+            _ => sample.timestamp > best.timestamp,
+        });
+        // NaN is no time, and nothing would ever be better.
+        if better && !(self.signal == Signal::Lora && sample.value.is_nan()) {
+            found.best = Some(sample);
         }
-        if own {
-            return String::from_utf8(text).ok();
+    }
+}
+
+fn lora(labels: &Labels<'_>) -> Option<Lora> {
+    let max = labels.get("max_lora");
+    Some(Lora {
+        active: adapters(labels, "running_lora_adapters")?,
+        waiting: adapters(labels, "waiting_lora_adapters")?,
+        max: max.and_then(|max| max.trim().parse().ok()).unwrap_or(0),
+    })
+}
+
+/// The set of adapters in a label, sorted; `None` where there are more than can be.
+fn adapters(labels: &Labels<'_>, name: &str) -> Option<Vec<String>> {
+    let text = labels.get(name).unwrap_or_default();
+    let names = text.split(',').map(str::trim);
+    let mut adapters = Vec::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        if name.len() > MAX_ADAPTER_NAME || adapters.len() == MAX_ADAPTERS {
+            return None;
         }
-        rest = value.strip_prefix(b",").unwrap_or(value);
+        adapters.push(name.to_owned());
     }
+    adapters.sort_unstable();
+    adapters.dedup();
+    Some(adapters)
 }
 
-fn lora(labels: &[u8]) -> Lora {
-    let adapters = |name| {
-        let text = label(labels, name).unwrap_or_default();
-        let names = text
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty());
-        names.map(str::to_owned).collect()
-    };
-    let max = label(labels, "max_lora").and_then(|max| max.trim().parse().ok());
-    Lora {
-        active: adapters("running_lora_adapters"),
-        waiting: adapters("waiting_lora_adapters"),
-        max: max.unwrap_or(0),
-    }
+/// A count; a fraction of a request is none, as for the Endpoint Picker.
+fn count(value: f64) -> Option<f64> {
+    (value >= 0.0 && value.is_finite()).then_some(value.trunc())
 }
 
-fn number(word: &[u8]) -> Option<f64> {
-    std::str::from_utf8(word.trim_ascii()).ok()?.parse().ok()
-}
-
-fn is_count(value: f64) -> bool {
-    value >= 0.0 && value.is_finite()
-}
-
-fn is_share(value: f64) -> bool {
-    (0.0..=1.0).contains(&value)
+fn share(value: f64) -> Option<f64> {
+    (0.0..=1.0).contains(&value).then_some(value)
 }
 
 fn whole(value: f64) -> Option<u32> {
     let fits = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
     fits.then_some(value as u32)
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "scan_damage_tests.rs"]
+mod damage_tests;

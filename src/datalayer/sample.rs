@@ -1,0 +1,231 @@
+//! One sample line of a metrics page, `name{label="value",…} value timestamp`: its grammar
+//! (Prometheus text format 0.0.4) and nothing else.
+//!
+//! It is strict, because a damaged line may look like a sound one that says something else: what
+//! is not in the format is no sample.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+/// What a line says about its series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample<'p> {
+    /// The series' labels.
+    pub labels: Labels<'p>,
+    /// Its value.
+    pub value: f64,
+    /// When that was, in milliseconds since 1970; 0 where the line does not say.
+    pub timestamp: i64,
+}
+
+impl<'p> Sample<'p> {
+    /// Reads what follows the name on a line.
+    pub fn parse(text: &'p [u8]) -> Option<Self> {
+        let (labels, rest) = Labels::parse(text)?;
+        let mut words = words(rest);
+        let value = parsed(words.next()?)?;
+        let timestamp = match words.next() {
+            Some(word) => parsed(word)?,
+            None => 0,
+        };
+        let sample = Self {
+            labels,
+            value,
+            timestamp,
+        };
+        words.next().is_none().then_some(sample)
+    }
+}
+
+/// The labels of a series, still as they stand on the page, with the closing brace.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Labels<'p>(&'p [u8]);
+
+impl<'p> Labels<'p> {
+    /// The labels at the head of a text, if it has any, and what follows them.
+    fn parse(text: &'p [u8]) -> Option<(Self, &'p [u8])> {
+        let Some(list) = text.trim_ascii_start().strip_prefix(b"{") else {
+            return Some((Self::default(), text));
+        };
+        let mut rest = list.trim_ascii_start();
+        loop {
+            if let Some(after) = rest.strip_prefix(b"}") {
+                let labels = list.get(..list.len() - after.len())?;
+                return Some((Self(labels), after));
+            }
+            rest = pair(rest)?.2;
+        }
+    }
+
+    /// The value of a label, unescaped; `None` where there is none, or none that is text.
+    pub fn get(&self, name: &str) -> Option<Cow<'p, str>> {
+        let mut rest = self.0.trim_ascii_start();
+        loop {
+            let (key, value, more) = pair(rest)?;
+            if key == name.as_bytes() {
+                return unescape(value);
+            }
+            rest = more;
+        }
+    }
+}
+
+/// The first label of a list, its value still escaped, and the rest of the list.
+fn pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, text) = list.split_at_checked(memchr(b'=', list)?)?;
+    let name = name.trim_ascii_end();
+    // Else a stray brace or quote before the next `=` would pass for a part of the name.
+    if !name.iter().all(|byte| is_word(*byte)) {
+        return None;
+    }
+    let text = text.get(1..)?.trim_ascii_start().strip_prefix(b"\"")?;
+    let (value, text) = text.split_at_checked(closing_quote(text)?)?;
+    let text = text.get(1..)?.trim_ascii_start();
+    let rest = match text.split_first()? {
+        (b',', more) => more.trim_ascii_start(),
+        (b'}', _) => text,
+        _ => return None,
+    };
+    Some((name, value, rest))
+}
+
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr2(b'"', b'\\', text.get(from..)?)?;
+        if text.get(at) == Some(&b'"') {
+            return Some(at);
+        }
+        from = at + 2;
+    }
+}
+
+/// The format escapes a backslash, a quote and a line break, and nothing else.
+fn unescape(value: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(value).ok()?;
+    if !text.contains('\\') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        plain.push(match char {
+            '\\' => match chars.next()? {
+                'n' => '\n',
+                escaped @ ('\\' | '"') => escaped,
+                _ => return None,
+            },
+            char => char,
+        });
+    }
+    Some(Cow::Owned(plain))
+}
+
+/// The words of a text between spaces and tabs.
+pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = text.split(|byte| matches!(byte, b' ' | b'\t'));
+    parts.filter(|part| !part.is_empty())
+}
+
+fn parsed<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> Option<f64> {
+        Sample::parse(text.as_bytes()).map(|sample| sample.value)
+    }
+
+    fn label(labels: &str, name: &str) -> Option<String> {
+        let line = format!("{{{labels}}} 1");
+        let labels = Sample::parse(line.as_bytes()).unwrap().labels;
+        labels.get(name).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn values_in_every_notation() {
+        for (text, expected) in [
+            (" 7", 7.0),
+            ("\t7 ", 7.0),
+            (" -7.5", -7.5),
+            (" +7", 7.0),
+            (" 1e3", 1000.0),
+            (" 1.5E-3", 0.0015),
+            (" .5", 0.5),
+            (" +Inf", f64::INFINITY),
+            (" -Inf", f64::NEG_INFINITY),
+            ("{} 7", 7.0),
+            (" {a=\"b\"} 7", 7.0),
+            ("{a=\"b\"}7", 7.0),
+        ] {
+            assert_eq!(value(text), Some(expected), "{text:?}");
+        }
+        assert!(value(" NaN").unwrap().is_nan());
+    }
+
+    #[test]
+    fn timestamps() {
+        let timestamp = |text: &str| Sample::parse(text.as_bytes()).map(|found| found.timestamp);
+        assert_eq!(timestamp(" 7"), Some(0));
+        assert_eq!(
+            timestamp("{a=\"b\"} 7  1395066363000"),
+            Some(1_395_066_363_000)
+        );
+        assert_eq!(timestamp(" 7 -1"), Some(-1));
+        assert_eq!(timestamp(" 7 1.5"), None);
+        assert_eq!(timestamp(" 7 1 2"), None);
+    }
+
+    #[test]
+    fn what_is_not_in_the_format_is_no_sample() {
+        for text in [
+            "",
+            " ",
+            " x",
+            " 7x",
+            " 0x7",
+            " 1_000",
+            " 7\0",
+            "{a=\"b\"}",
+            "{a=\"b\" 7",
+            "{a=\"b} 7",
+            "{a=\"b\\\"} 7",
+            "{a=b} 7",
+            "{a} 7",
+            "{a=\"b\" c=\"d\"} 7",
+            "{,} 7",
+            // Not a label named `a} 1 b`.
+            "{a} 1 b=\"c\"} 7",
+        ] {
+            assert_eq!(value(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_found_whatever_their_neighbours_hold() {
+        let labels = r#"a="x,b=\"y\"}", b = "{1}" , c="",d="z\\","#;
+        assert_eq!(label(labels, "a").unwrap(), r#"x,b="y"}"#);
+        assert_eq!(label(labels, "b").unwrap(), "{1}");
+        assert_eq!(label(labels, "c").unwrap(), "");
+        assert_eq!(label(labels, "d").unwrap(), r"z\");
+        assert_eq!(label(labels, "e"), None);
+        assert_eq!(label(r#"a="x\ny""#, "a").unwrap(), "x\ny");
+        assert_eq!(label(r#"a="x\ty""#, "a"), None);
+        assert_eq!(label("", "a"), None);
+    }
+
+    #[test]
+    fn a_label_that_is_no_text_is_none() {
+        let labels = Sample::parse(b"{a=\"\xff\",b=\"c\"} 1").unwrap().labels;
+        assert_eq!(labels.get("a"), None);
+        assert_eq!(labels.get("b").unwrap(), "c");
+    }
+}
