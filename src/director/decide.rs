@@ -31,7 +31,7 @@ impl Director {
             }
             return Some(Verdict::Release(self.decide(id)));
         }
-        if hold.bytes >= self.plan.proxy.decide_after_bytes {
+        if hold.bytes > hold.most {
             self.metrics.add(Metric::ForcedReleases, "reason=bytes", 1);
             return Some(Verdict::Release(self.decide(id)));
         }

@@ -22,6 +22,8 @@ pub struct Head<'a> {
     pub upgrade: bool,
     /// Whether the client asks why the endpoint was picked.
     pub explain: bool,
+    /// `content-length`, where the client says it.
+    pub content_length: Option<usize>,
     /// Whether no body follows.
     pub end: bool,
 }
@@ -33,6 +35,23 @@ pub struct Hold {
     pub heard: u64,
     /// Bytes of its body so far.
     pub bytes: usize,
+    /// Bytes at which it is decided with what is known.
+    pub most: usize,
+}
+
+/// How much of a body may be held.
+///
+/// Envoy answers 413 itself once more than its limit (1 MiB, unless it was told otherwise) is held,
+/// before the filter sees the bytes that overflow, and one read can bring a whole MiB. A body that
+/// says that it fits is held to its end where need be; one that does not fit is decided on what its
+/// first read brings; one that does not say is held for a sixteenth.
+fn hold_most(head: &Head<'_>, plan: &Plan) -> usize {
+    let limit = plan.proxy.decide_after_bytes;
+    match head.content_length {
+        Some(length) if length <= limit => usize::MAX,
+        Some(_) => 0,
+        None => limit / 16,
+    }
 }
 
 /// The endpoint picked for a request.
@@ -81,6 +100,7 @@ impl Record {
             self.held = Some(Hold {
                 heard: now,
                 bytes: 0,
+                most: hold_most(head, plan),
             });
         } else {
             self.reader.finish();

@@ -61,6 +61,13 @@ extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        data: *const u8,
+        data_size: usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
         map: u32,
@@ -141,6 +148,15 @@ pub fn buffer(buffer: Buffer, start: usize, max: usize) -> Result<Option<Vec<u8>
     // SAFETY: both out-pointers live through the call.
     let status = unsafe { proxy_get_buffer_bytes(buffer as u32, start, max, &mut data, &mut size) };
     take(status, data, size)
+}
+
+/// Replaces a buffer's whole content.
+pub fn replace_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Status> {
+    // SAFETY: the content lives through the call.
+    done(unsafe {
+        let (data, size) = (content.as_ptr(), content.len());
+        proxy_set_buffer_bytes(buffer as u32, 0, usize::MAX, data, size)
+    })
 }
 
 /// All headers in the ABI's packed form, see [`super::headers::Pairs`].

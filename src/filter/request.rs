@@ -96,6 +96,24 @@ impl Request {
         verdict
     }
 
+    /// The clock released the request while Envoy held a part of its body. Envoy 1.40 has sent that
+    /// part on, but shows it once more, before what came since, and would send it a second time:
+    /// it is taken out. Returns the bytes that are left.
+    fn forget_sent(&mut self, size: usize) -> usize {
+        let sent = std::mem::take(&mut self.read);
+        let left = size.saturating_sub(sent);
+        if sent > 0 {
+            let rest = abi::buffer(Buffer::RequestBody, sent, left);
+            let rest = rest.ok().flatten().unwrap_or_default();
+            if abi::replace_buffer(Buffer::RequestBody, &rest).is_err() {
+                log::warn!(
+                    "Envoy did not let a part of a body be taken out that it had sent already"
+                );
+            }
+        }
+        left
+    }
+
     fn carry_out(&mut self, verdict: Verdict) -> Action {
         match verdict {
             Verdict::Hold => {
@@ -143,11 +161,12 @@ impl HttpContext for Request {
         if !self.ours {
             return Action::Continue;
         }
-        if self.held && !self.still_held() {
-            // Released by the clock in between; what Envoy held has been sent on.
+        let size = if self.held && !self.still_held() {
             self.held = false;
-            self.read = 0;
-        }
+            self.forget_sent(size)
+        } else {
+            size
+        };
         let verdict = self.feed(size, end);
         let action = match verdict {
             Some(verdict) => self.carry_out(verdict),
@@ -231,10 +250,15 @@ fn read_head(packed: &[u8], end: bool) -> Head<'_> {
             b":method" => head.method = value,
             b"content-type" => head.content_type = value,
             b"content-encoding" => head.content_encoding = value,
+            b"content-length" => head.content_length = number(value),
             b"upgrade" => head.upgrade = true,
             b"x-epp-explain" => head.explain = value == b"1",
             _ => {}
         }
     }
     head
+}
+
+fn number(value: &[u8]) -> Option<usize> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }

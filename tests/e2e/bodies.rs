@@ -193,7 +193,7 @@ fn a_body_that_stops_coming_is_held_for_the_timeout_and_no_longer() {
     );
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(since.elapsed() < Duration::from_secs(6));
-    assert!(proxy.stat("wasmcustom.epp_wasm_forced_release_total.*") > 0);
+    assert!(proxy.counted("epp_wasm_forced_release_total") > 0);
 }
 
 #[test]
@@ -209,9 +209,10 @@ fn a_client_that_goes_away_leaves_nothing_held() {
             |_| true,
         );
     }
-    let held = "wasmcustom.epp_wasm_held_requests.*";
     std::thread::sleep(Duration::from_millis(1200));
-    proxy.wait_until("nothing is held", || proxy.stat(held) == 0);
+    proxy.wait_until("nothing is held", || {
+        proxy.counted("epp_wasm_held_requests") == 0
+    });
     assert_eq!(complete(proxy.port, "m", "x").status, 200);
 }
 

@@ -78,6 +78,7 @@ fn an_update_under_traffic_loses_no_request_and_keeps_the_prefix_index() {
                 && proxy.logged().contains(&format!("queue-scorer × {weight}"))
         });
     }
+    std::thread::sleep(std::time::Duration::from_secs(1));
     done.store(true, Ordering::Relaxed);
     let answers: Vec<u16> = loads
         .into_iter()

@@ -3,7 +3,7 @@
 use modelsim::{Pinned, Settings, Sim};
 use serde_json::json;
 
-use crate::client::{complete, post, send};
+use crate::client::{post, send};
 use crate::preferences::settles_on;
 use crate::proxy::Setup;
 use crate::{document, scorer, start};
@@ -69,7 +69,7 @@ fn a_request_for_another_cluster_is_not_touched() {
     assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
     let seen = &other.pod(0).seen()[0];
     assert_eq!(seen.header("x-prefiller-host-port"), Some("theirs"));
-    assert_eq!(proxy.stat("wasmcustom.epp_wasm_forced_release_total.*"), 0);
+    assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);
 }
 
 #[test]

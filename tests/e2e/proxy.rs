@@ -182,6 +182,16 @@ impl Proxy {
         line.map_or(0, |value| value.trim().parse().unwrap())
     }
 
+    /// The sum of a metric of the filter over all its labels.
+    pub fn counted(&self, name: &str) -> u64 {
+        let text = self.prometheus();
+        let own = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("{name}{{")));
+        own.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
     /// `/stats/prometheus`.
     pub fn prometheus(&self) -> String {
         client::get(self.admin, "/stats/prometheus").unwrap().body

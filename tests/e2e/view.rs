@@ -19,13 +19,15 @@ fn the_metrics_are_there_by_their_names() {
     }
     let pod = sim.addresses()[0].to_string();
     let expected = [
-        "llm_d_epp_scheduler_attempts_total{pool=\"inference-pool\",status=\"success\",endpoint_name=\"".to_owned(),
+        "llm_d_epp_scheduler_attempts_total{".to_owned(),
         "llm_d_epp_scheduler_e2e_duration_microseconds_bucket{".to_owned(),
         "llm_d_epp_prefix_indexer_hit_ratio_percent_bucket{".to_owned(),
         "llm_d_epp_prefix_indexer_size{pool=\"inference-pool\"}".to_owned(),
         "llm_d_epp_ready_endpoints{pool=\"inference-pool\"} 2".to_owned(),
         format!("epp_wasm_endpoint_freshness{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}} 2"),
-        format!("epp_wasm_scrape_age_milliseconds{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}}"),
+        format!(
+            "epp_wasm_scrape_age_milliseconds{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}}"
+        ),
     ];
     for name in expected {
         proxy.wait_until(&name, || proxy.prometheus().contains(&name));

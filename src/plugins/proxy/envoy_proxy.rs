@@ -8,7 +8,7 @@
 //! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
-//! | `decideAfterBytes` | 786432 | decide with what is known once this much of a body is held; Envoy answers 413 past 1 MiB |
+//! | `decideAfterBytes` | 1048576 | longer bodies are decided with what their first read brings; this is Envoy's own limit, past which it answers 413 |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
@@ -73,7 +73,7 @@ pub struct EnvoyProxy {
     pub fallback_endpoints: usize,
     /// Whether bodies are read.
     pub read_body: ReadBody,
-    /// Held body bytes at which the decision is taken with what is known.
+    /// Bodies up to this are held to their end where need be; longer ones are not.
     pub decide_after_bytes: usize,
     /// Silence of a held request after which the decision is taken, in milliseconds.
     pub body_timeout_ms: u64,
@@ -95,8 +95,8 @@ impl Default for EnvoyProxy {
             failure_mode: FailureMode::FailClose,
             fallback_endpoints: 2,
             read_body: ReadBody::Auto,
-            // Well below Envoy's limit of 1 MiB: one more chunk (64 KiB at most) still fits.
-            decide_after_bytes: 768 << 10,
+            // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
+            decide_after_bytes: 1 << 20,
             body_timeout_ms: 5_000,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
@@ -130,7 +130,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         failure_mode: fields.choice("failureMode", default.failure_mode, &failure),
         fallback_endpoints: fields.natural("fallbackEndpoints", 2) as usize,
         read_body: fields.choice("readBody", default.read_body, &read),
-        decide_after_bytes: fields.positive("decideAfterBytes", 768 << 10) as usize,
+        decide_after_bytes: fields.positive("decideAfterBytes", 1 << 20) as usize,
         body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),

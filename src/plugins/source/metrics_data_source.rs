@@ -81,8 +81,8 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     if fields.has("port") && (port.is_none() || cluster.is_empty()) {
         let path = fields.path().key("port");
-        let message = "expected a port from 1 to 65535 together with `cluster`, an ORIGINAL_DST \
-                       cluster that reaches it (see envoy/README.md)";
+        let message = "expected a port from 1 to 65535 together with `cluster` naming an ORIGINAL_DST \
+                       cluster that reaches it";
         fields.problems().error(&path, message);
     }
     let interval_ms = match fields.node("interval") {
