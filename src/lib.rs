@@ -18,11 +18,11 @@ pub mod scheduling;
 #[forbid(unsafe_code)]
 pub mod worker;
 
-#[cfg(test)]
-mod testing;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod director;
 #[cfg(any(target_arch = "wasm32", test))]
 mod filter;
+#[cfg(test)]
+mod testing;

@@ -32,8 +32,6 @@ pub enum Map {
 pub enum Buffer {
     /// The request's body, as far as Envoy holds it.
     RequestBody = 0,
-    /// The part of the response's body that is passing.
-    ResponseBody = 1,
     /// The body of a callout's response.
     CalloutBody = 4,
     /// The plugin's configuration.
@@ -54,6 +52,7 @@ pub enum MetricKind {
 
 #[link(wasm_import_module = "env")]
 extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
         start: usize,
@@ -140,6 +139,12 @@ fn take(status: u32, data: *mut u8, size: usize) -> Result<Option<Vec<u8>>, Stat
         NOT_FOUND => Ok(None),
         other => Err(Status(other)),
     }
+}
+
+/// Writes a line to Envoy's log; levels count from 0 (trace) to 5 (critical).
+pub fn log(level: u32, message: &str) -> Result<(), Status> {
+    // SAFETY: the message lives through the call.
+    done(unsafe { proxy_log(level, message.as_ptr(), message.len()) })
 }
 
 /// Bytes of a buffer; `None` where there are none.

@@ -42,3 +42,32 @@ impl Meter for Statistics {
         let _: Result<(), Status> = abi::record_metric(metric.0, value);
     }
 }
+
+/// Envoy's log. The SDK's own logger would panic where Envoy does not take a line.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let level = match record.level() {
+            log::Level::Trace => 0,
+            log::Level::Debug => 1,
+            log::Level::Info => 2,
+            log::Level::Warn => 3,
+            log::Level::Error => 4,
+        };
+        let _: Result<(), Status> = abi::log(level, &record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends log lines to Envoy, whose own level says which of them are written.
+pub fn log_to_envoy() {
+    // It fails where a logger is set already: this one, of another root context.
+    let _: Result<(), log::SetLoggerError> = log::set_logger(&Log);
+    log::set_max_level(log::LevelFilter::Debug);
+}

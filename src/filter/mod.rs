@@ -7,13 +7,17 @@ mod host;
 mod request;
 mod root;
 
-use proxy_wasm::types::LogLevel;
-
 #[cfg(target_arch = "wasm32")]
 proxy_wasm::main! {{ start(); }}
 
-/// Tells the SDK what to create; Envoy's own log level says what of the log is written.
-pub fn start() {
-    proxy_wasm::set_log_level(LogLevel::Debug);
+/// Tells the SDK what to create.
+#[cfg(target_arch = "wasm32")]
+fn start() {
+    host::log_to_envoy();
     proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
 }
+
+#[cfg(test)]
+mod fake_host;
+#[cfg(test)]
+mod filter_tests;

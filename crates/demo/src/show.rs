@@ -74,17 +74,14 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         "\n  {:<4} {:<42} {:<10} {:>14}  why",
         "who", "says", "endpoint", "cached tokens"
     );
-    let mut talks: HashMap<&str, (Vec<Value>, String)> = HashMap::new();
+    let mut talks: HashMap<&str, (String, String)> = HashMap::new();
     for turn in &LOAD {
-        let (messages, before) = talks.entry(turn.who).or_insert_with(|| {
-            let system = format!("You talk to {}. {}", turn.who, MANUAL.repeat(6));
-            (
-                vec![json!({"role": "system", "content": system})],
-                String::new(),
-            )
+        let (prompt, before) = talks.entry(turn.who).or_insert_with(|| {
+            let start = format!("{} is our guest. {}", turn.who, MANUAL.repeat(6));
+            (start, String::new())
         });
-        messages.push(json!({"role": "user", "content": turn.says}));
-        let answer = ask(&url, messages)?;
+        prompt.push_str(turn.says);
+        let answer = ask(&url, prompt)?;
         let why = match before.as_str() {
             "" => "a new conversation: nobody holds its prompt",
             endpoint if endpoint == answer.endpoint => "holds the conversation so far",

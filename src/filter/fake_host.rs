@@ -1,0 +1,379 @@
+//! Envoy as the filter sees it, in one process: the host calls of the ABI over plain maps, for the
+//! filter's own tests. Whatever it answers, the filter must not panic.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::headers;
+
+/// What the host holds and was asked to do.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Answers every call with this status instead of doing it.
+    pub refuses: Option<u32>,
+    /// The request's headers.
+    pub request: Vec<(String, String)>,
+    /// The request's body, as far as it is held.
+    pub body: Vec<u8>,
+    /// The plugin's configuration.
+    pub configuration: String,
+    /// Properties by path, parts joined by dots.
+    pub properties: BTreeMap<String, String>,
+    /// Shared data.
+    pub shared: BTreeMap<String, (Vec<u8>, u32)>,
+    /// Metrics by number: name and sum or last value.
+    pub metrics: Vec<(String, i64)>,
+    /// Local answers: code and body.
+    pub answers: Vec<(u32, String)>,
+    /// Callouts: cluster and headers.
+    pub callouts: Vec<(String, Vec<(String, String)>)>,
+    /// The headers and body of the callout's answer.
+    pub answered: (Vec<(String, String)>, Vec<u8>),
+    /// Contexts that were resumed.
+    pub resumed: Vec<u32>,
+    /// The context in effect.
+    pub context: u32,
+    /// The clock, in nanoseconds.
+    pub now: u64,
+    /// Log lines.
+    pub log: Vec<String>,
+}
+
+thread_local! {
+    static HOST: RefCell<Host> = RefCell::default();
+}
+
+/// Looks at or changes the host.
+pub fn host<T>(use_it: impl FnOnce(&mut Host) -> T) -> T {
+    HOST.with_borrow_mut(use_it)
+}
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
+
+fn text(data: *const u8, size: usize) -> String {
+    String::from_utf8_lossy(bytes(data, size)).into_owned()
+}
+
+fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
+    if data.is_null() {
+        return &[];
+    }
+    // SAFETY: the filter gives the address and size of something that lives through the call.
+    unsafe { std::slice::from_raw_parts(data, size) }
+}
+
+fn give(content: Option<Vec<u8>>, data: *mut *mut u8, size: *mut usize) -> u32 {
+    let Some(content) = content else {
+        return NOT_FOUND;
+    };
+    let content = content.into_boxed_slice();
+    // SAFETY: the filter gives places for both, and takes the memory over as a boxed slice.
+    unsafe {
+        *size = content.len();
+        *data = Box::into_raw(content).cast();
+    }
+    OK
+}
+
+fn call(act: impl FnOnce(&mut Host) -> u32) -> u32 {
+    host(|host| host.refuses.unwrap_or_else(|| act(host)))
+}
+
+#[no_mangle]
+extern "C" fn proxy_log(_: u32, data: *const u8, size: usize) -> u32 {
+    call(|host| {
+        host.log.push(text(data, size));
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_buffer_bytes(
+    buffer: u32,
+    start: usize,
+    max: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+) -> u32 {
+    call(|host| {
+        let content = match buffer {
+            0 => host.body.clone(),
+            4 => host.answered.1.clone(),
+            7 => host.configuration.clone().into_bytes(),
+            _ => return NOT_FOUND,
+        };
+        let part = content.into_iter().skip(start).take(max).collect();
+        give(Some(part), data, size)
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_set_buffer_bytes(
+    _: u32,
+    _: usize,
+    _: usize,
+    data: *const u8,
+    size: usize,
+) -> u32 {
+    call(|host| {
+        host.body = bytes(data, size).to_vec();
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_header_map_pairs(_: u32, data: *mut *mut u8, size: *mut usize) -> u32 {
+    call(|host| {
+        let pairs: Vec<(&str, &str)> = host
+            .request
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        give(Some(headers::pack(&pairs)), data, size)
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_header_map_value(
+    map: u32,
+    key: *const u8,
+    key_size: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+) -> u32 {
+    call(|host| {
+        let key = text(key, key_size);
+        let headers = if map == 6 {
+            &host.answered.0
+        } else {
+            &host.request
+        };
+        let found = headers.iter().find(|(name, _)| *name == key);
+        give(
+            found.map(|(_, value)| value.clone().into_bytes()),
+            data,
+            size,
+        )
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_replace_header_map_value(
+    _: u32,
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    call(|host| {
+        let key = text(key, key_size);
+        host.request.retain(|(name, _)| *name != key);
+        host.request.push((key, text(value, value_size)));
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_remove_header_map_value(_: u32, key: *const u8, key_size: usize) -> u32 {
+    call(|host| {
+        let key = text(key, key_size);
+        host.request.retain(|(name, _)| *name != key);
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_property(
+    path: *const u8,
+    path_size: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+) -> u32 {
+    call(|host| {
+        let path = text(path, path_size).replace('\0', ".");
+        give(
+            host.properties
+                .get(&path)
+                .map(|value| value.clone().into_bytes()),
+            data,
+            size,
+        )
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_shared_data(
+    key: *const u8,
+    key_size: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+    cas: *mut u32,
+) -> u32 {
+    call(|host| {
+        let found = host.shared.get(&text(key, key_size)).cloned();
+        if let Some((_, version)) = &found {
+            // SAFETY: the filter gives a place for it.
+            unsafe { *cas = *version };
+        }
+        give(found.map(|(value, _)| value), data, size)
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_set_shared_data(
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
+    cas: u32,
+) -> u32 {
+    call(|host| {
+        let key = text(key, key_size);
+        let version = host.shared.get(&key).map_or(0, |(_, version)| *version);
+        if cas != 0 && version != 0 && cas != version {
+            return CAS_MISMATCH;
+        }
+        host.shared
+            .insert(key, (bytes(value, value_size).to_vec(), version + 1));
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_define_metric(_: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
+    call(|host| {
+        // SAFETY: the filter gives a place for it.
+        unsafe { *id = host.metrics.len() as u32 };
+        host.metrics.push((text(name, name_size), 0));
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_increment_metric(id: u32, by: i64) -> u32 {
+    call(|host| match host.metrics.get_mut(id as usize) {
+        Some(metric) => {
+            metric.1 += by;
+            OK
+        }
+        None => NOT_FOUND,
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
+    call(|host| match host.metrics.get_mut(id as usize) {
+        Some(metric) => {
+            metric.1 = value as i64;
+            OK
+        }
+        None => NOT_FOUND,
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
+    call(|host| {
+        // SAFETY: the filter gives a place for it.
+        unsafe { *time = host.now };
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_set_tick_period_milliseconds(_: u32) -> u32 {
+    call(|_| OK)
+}
+
+#[no_mangle]
+extern "C" fn proxy_set_effective_context(context: u32) -> u32 {
+    call(|host| {
+        host.context = context;
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_continue_stream(_: u32) -> u32 {
+    call(|host| {
+        host.resumed.push(host.context);
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_send_local_response(
+    code: u32,
+    _: *const u8,
+    _: usize,
+    body: *const u8,
+    body_size: usize,
+    _: *const u8,
+    _: usize,
+    _: i32,
+) -> u32 {
+    call(|host| {
+        host.answers.push((code, text(body, body_size)));
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_http_call(
+    cluster: *const u8,
+    cluster_size: usize,
+    packed: *const u8,
+    packed_size: usize,
+    _: *const u8,
+    _: usize,
+    _: *const u8,
+    _: usize,
+    _: u32,
+    token: *mut u32,
+) -> u32 {
+    call(|host| {
+        let pairs = headers::Pairs::new(bytes(packed, packed_size));
+        let string = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+        let pairs = pairs
+            .map(|(name, value)| (string(name), string(value)))
+            .collect();
+        // SAFETY: the SDK gives a place for it.
+        unsafe { *token = host.callouts.len() as u32 };
+        host.callouts.push((text(cluster, cluster_size), pairs));
+        OK
+    })
+}
+
+/// Calls that the SDK could make and the filter never does.
+macro_rules! unimplemented_calls {
+    ($($name:ident)*) => {$(
+        #[no_mangle]
+        extern "C" fn $name() -> u32 {
+            const UNIMPLEMENTED: u32 = 12;
+            UNIMPLEMENTED
+        }
+    )*};
+}
+
+unimplemented_calls! {
+    proxy_add_header_map_value
+    proxy_call_foreign_function
+    proxy_close_stream
+    proxy_dequeue_shared_queue
+    proxy_done
+    proxy_enqueue_shared_queue
+    proxy_get_log_level
+    proxy_get_metric
+    proxy_get_status
+    proxy_grpc_call
+    proxy_grpc_cancel
+    proxy_grpc_close
+    proxy_grpc_send
+    proxy_grpc_stream
+    proxy_register_shared_queue
+    proxy_resolve_shared_queue
+    proxy_set_header_map_pairs
+    proxy_set_property
+}
