@@ -1,5 +1,5 @@
 //! What happens to a request: whether it is held, when it is released, where to, and what is
-//! learnt from it. Host-neutral; [`crate::filter`] feeds it callbacks and carries out its verdicts.
+//! learnt from it. Host-neutral; `crate::filter` feeds it callbacks and carries out its verdicts.
 //!
 //! One director serves one pool in one VM. It owns the plan in force, the pool as last heard of
 //! from the poller, and the prefix indexes.

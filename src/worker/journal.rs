@@ -1,6 +1,6 @@
 //! Placements told to the other workers, so that all of one Envoy decide from the same knowledge.
 //!
-//! Each VM that serves requests keeps one value in shared data: its last [`KEPT`] placements with a
+//! Each VM that serves requests keeps one value in shared data: its last 16,384 placements with a
 //! running number. On each tick it writes what is new, and reads from the others' values what it has
 //! not seen. The values are bounded, so that a reader that falls behind loses hints and nobody loses
 //! memory; a VM that is gone leaves a value that nobody adds to.

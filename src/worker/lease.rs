@@ -1,7 +1,7 @@
 //! Who polls: one VM of all those of one Envoy.
 //!
 //! The lease is a record in shared data: who holds it and how often the holder has beaten. Every VM
-//! reads it on each of its ticks; a VM that saw the same record for [`PATIENCE`] ticks takes it by
+//! reads it on each of its ticks; a VM that saw the same record for ten ticks takes it by
 //! compare-and-swap. There is no clock in it, so that clock steps change nothing: time is counted
 //! in ticks, which Envoy's timer drives.
 //!
