@@ -9,39 +9,127 @@
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 /// How a prompt is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockSpec {
     /// Bytes of a block.
     pub block_bytes: usize,
-    /// Blocks that count; 0: all.
+    /// Blocks of each prompt that count; 0: all.
     pub max_blocks: usize,
     /// Whether a last block that is not full counts, filled up to whole tokens of four bytes.
     pub keep_partial: bool,
 }
 
 /// Bytes per pseudo token.
-const TOKEN: usize = 4;
+pub const TOKEN: usize = 4;
 
-/// The content digests of a prompt's blocks.
-pub fn digests(prompt: &[u8], spec: &BlockSpec) -> Vec<u64> {
-    if spec.block_bytes == 0 {
-        return Vec::new();
+/// Digests kept of one request: half a megabyte, sixteen of today's default windows. Without a
+/// bound a hostile list of tiny prompts would grow to several times its body.
+const MOST_DIGESTS: usize = 1 << 16;
+
+/// Cuts the prompts of one request into blocks as their bytes come, and digests these. The memory
+/// is kept from request to request.
+#[derive(Debug, Clone, Default)]
+pub struct BlockHasher {
+    spec: BlockSpec,
+    /// Bytes of a block that did not come in one piece.
+    carry: Vec<u8>,
+    /// Digests of all prompts, one after the other.
+    digests: Vec<u64>,
+    /// Where in `digests` each prompt that has ended ends.
+    ends: Vec<usize>,
+    /// How long `digests` may become with the current prompt.
+    most: usize,
+}
+
+impl BlockHasher {
+    /// Begins another request.
+    pub fn reset(&mut self, spec: BlockSpec) {
+        self.spec = spec;
+        self.carry.clear();
+        self.digests.clear();
+        self.ends.clear();
+        self.open();
     }
-    let most = match spec.max_blocks {
-        0 => usize::MAX,
-        most => most,
-    };
-    let mut digests = Vec::with_capacity((prompt.len() / spec.block_bytes + 1).min(most));
-    for block in prompt.chunks(spec.block_bytes).take(most) {
-        if block.len() == spec.block_bytes {
-            digests.push(xxh64(block, 0));
-        } else if spec.keep_partial {
-            let mut padded = block.to_vec();
-            padded.resize(block.len().next_multiple_of(TOKEN), 0);
-            digests.push(xxh64(&padded, 0));
+
+    /// Begins this request anew.
+    pub fn restart(&mut self) {
+        self.reset(self.spec);
+    }
+
+    /// Whether no further block of the current prompt counts.
+    pub fn is_full(&self) -> bool {
+        self.digests.len() >= self.most
+    }
+
+    /// Bytes of the current prompt that still count.
+    pub fn room(&self) -> usize {
+        let blocks = self.most.saturating_sub(self.digests.len());
+        blocks
+            .saturating_mul(self.spec.block_bytes)
+            .saturating_sub(self.carry.len())
+    }
+
+    /// More bytes of the current prompt.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        let size = self.spec.block_bytes;
+        if !self.carry.is_empty() {
+            let missing = size - self.carry.len();
+            let Some((head, rest)) = bytes.split_at_checked(missing) else {
+                self.carry.extend_from_slice(bytes);
+                return;
+            };
+            self.carry.extend_from_slice(head);
+            self.digests.push(xxh64(&self.carry, 0));
+            self.carry.clear();
+            bytes = rest;
+        }
+        while let Some((block, rest)) = bytes.split_at_checked(size) {
+            if self.is_full() {
+                return;
+            }
+            self.digests.push(xxh64(block, 0));
+            bytes = rest;
+        }
+        if !self.is_full() {
+            self.carry.extend_from_slice(bytes);
         }
     }
-    digests
+
+    /// The current prompt has ended; what follows belongs to another one.
+    pub fn end_prompt(&mut self) {
+        if self.spec.keep_partial && !self.carry.is_empty() {
+            self.carry
+                .resize(self.carry.len().next_multiple_of(TOKEN), 0);
+            self.digests.push(xxh64(&self.carry, 0));
+        }
+        self.carry.clear();
+        if self.ends.last().copied().unwrap_or_default() < self.digests.len() {
+            self.ends.push(self.digests.len());
+        }
+        self.open();
+    }
+
+    /// The digests so far, prompt by prompt; a prompt without any is left out.
+    pub fn prompts(&self) -> impl Iterator<Item = &[u64]> {
+        let last = self.digests.len();
+        let open = self.ends.last().copied().unwrap_or_default() < last;
+        let ends = self.ends.iter().copied().chain(open.then_some(last));
+        ends.scan(0, |start, end| {
+            let prompt = self.digests.get(*start..end);
+            *start = end;
+            prompt
+        })
+    }
+
+    fn open(&mut self) {
+        let size = self.spec.block_bytes;
+        self.most = match self.spec.max_blocks {
+            // A block of no bytes cannot be filled.
+            _ if size == 0 => 0,
+            0 => MOST_DIGESTS,
+            most => most.saturating_add(self.digests.len()).min(MOST_DIGESTS),
+        };
+    }
 }
 
 /// The hash that a chain begins with.

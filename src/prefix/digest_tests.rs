@@ -1,5 +1,15 @@
 use super::*;
 
+/// The digests of one prompt given in one piece.
+fn digests(prompt: &[u8], spec: &BlockSpec) -> Vec<u64> {
+    let mut hasher = BlockHasher::default();
+    hasher.reset(*spec);
+    hasher.update(prompt);
+    hasher.end_prompt();
+    let prompts = hasher.prompts().map(<[u64]>::to_vec);
+    prompts.collect::<Vec<_>>().concat()
+}
+
 fn tokens(tokens: impl IntoIterator<Item = u32>) -> Vec<u8> {
     tokens.into_iter().flat_map(u32::to_le_bytes).collect()
 }
@@ -178,4 +188,66 @@ fn blocks_beyond_the_window_do_not_count() {
         keep_partial: true,
     };
     assert_eq!(digests(b"aabbccddee", &spec).len(), 3);
+}
+
+#[test]
+fn pieces_do_not_matter() {
+    let prompt: Vec<u8> = (0..=255).cycle().take(1_000).collect();
+    for (block_bytes, keep_partial) in
+        [(1, false), (4, true), (7, false), (64, true), (2_000, true)]
+    {
+        let spec = BlockSpec {
+            block_bytes,
+            max_blocks: 0,
+            keep_partial,
+        };
+        let whole = digests(&prompt, &spec);
+        for piece in [1, 3, 63, 64, 65, 999] {
+            let mut hasher = BlockHasher::default();
+            hasher.reset(spec);
+            prompt.chunks(piece).for_each(|piece| hasher.update(piece));
+            hasher.end_prompt();
+            let pieced: Vec<u64> = hasher.prompts().flatten().copied().collect();
+            assert_eq!(pieced, whole, "{block_bytes} {piece}");
+        }
+    }
+}
+
+#[test]
+fn each_prompt_has_the_whole_window_and_empty_ones_none() {
+    let mut hasher = BlockHasher::default();
+    hasher.reset(BlockSpec {
+        block_bytes: 2,
+        max_blocks: 2,
+        keep_partial: true,
+    });
+    assert_eq!(hasher.room(), 4);
+    hasher.update(b"aab");
+    assert_eq!(hasher.room(), 1);
+    hasher.update(b"bcc");
+    assert!(hasher.is_full());
+    hasher.end_prompt();
+    hasher.end_prompt();
+    assert!(!hasher.is_full());
+    hasher.update(b"aabb");
+    let prompts: Vec<&[u64]> = hasher.prompts().collect();
+    assert_eq!(prompts.len(), 2);
+    assert_eq!(prompts[0], prompts[1]);
+    hasher.restart();
+    assert_eq!(hasher.prompts().count(), 0);
+}
+
+#[test]
+fn a_flood_of_prompts_does_not_grow_for_ever() {
+    let mut hasher = BlockHasher::default();
+    hasher.reset(BlockSpec {
+        block_bytes: 4,
+        max_blocks: 0,
+        keep_partial: true,
+    });
+    for _ in 0..MOST_DIGESTS + 1_000 {
+        hasher.update(b"a");
+        hasher.end_prompt();
+    }
+    assert_eq!(hasher.prompts().count(), MOST_DIGESTS);
 }

@@ -2,11 +2,74 @@
 //!
 //! The reader takes in the body as it streams and tells the model, the cache salt, and the content
 //! digests of the prompt's blocks. It never refuses anything: a body that it cannot read is routed
-//! without the prompt, and the model server says what is wrong with it.
+//! with what could be read, and the model server says what is wrong with it.
+//!
+//! Nothing is copied that does not have to wait for something that precedes it in the prompt, and
+//! that only as far as the prompt window reaches: [`scan`] reads the grammar and [`text`] the
+//! strings, `body` knows the fields, `message` and the files in `api` the parts of a prompt, and
+//! `prompt` hands these to the block hashers.
+//!
+//! Where a body is not what the Endpoint Picker's decoder makes of it: keys are told apart by case;
+//! of keys that repeat in one object the first counts, so that a decision before the end is the
+//! one at the end (in JSON that is written anew the last one does, as there); a value of the wrong
+//! type counts as absent.
 
 mod api;
-mod flatten;
+mod body;
+mod canon;
+mod facts;
+mod image;
+mod json;
+mod media;
+mod message;
+mod prompt;
 mod reader;
+mod scan;
+mod text;
 
 pub use api::{readable, Api};
-pub use reader::{BodyReader, Fact, Flattening, Pending, ReadPlan};
+pub use reader::{BodyReader, Pending};
+pub use scan::{Reading, MAX_DEPTH};
+
+use crate::prefix::digest::BlockSpec;
+
+/// Whose layout of a prompt is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flattening {
+    /// Gateway API Inference Extension v1.0.
+    #[default]
+    Seed,
+    /// llm-d-router.
+    Today,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadPlan {
+    /// How the prompt is laid out.
+    pub flattening: Flattening,
+    /// How it is cut: one entry for each prefix producer of the plan. Without any the prompt is not
+    /// read.
+    pub blocks: Vec<BlockSpec>,
+}
+
+/// Something that the rest of a body may still tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact<T> {
+    /// Not read yet.
+    Unknown,
+    /// It is not there.
+    Absent,
+    /// It is this.
+    Known(T),
+}
+
+impl<T> Fact<T> {
+    /// The fact, if it is known.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+}

@@ -2,51 +2,13 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
+use super::body::{Body, Place};
+use super::scan::{Reading, Scanner};
+use super::{Api, Fact, ReadPlan};
 
-use super::flatten::{prompts, Prompt};
-use super::Api;
-use crate::prefix::digest::{digests, BlockSpec};
-
-/// Whose layout of a prompt is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Flattening {
-    /// Gateway API Inference Extension v1.0.
-    #[default]
-    Seed,
-    /// llm-d-router.
-    Today,
-}
-
-/// What to read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReadPlan {
-    /// How the prompt is laid out.
-    pub flattening: Flattening,
-    /// How it is cut: one entry for each prefix producer of the plan.
-    pub blocks: Vec<BlockSpec>,
-}
-
-/// Something that the rest of a body may still tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact<T> {
-    /// Not read yet.
-    Unknown,
-    /// It is not there.
-    Absent,
-    /// It is this.
-    Known(T),
-}
-
-impl<T> Fact<T> {
-    /// The fact, if it is known.
-    pub fn known(self) -> Option<T> {
-        match self {
-            Self::Known(value) => Some(value),
-            Self::Unknown | Self::Absent => None,
-        }
-    }
-}
+/// Bytes asked for at a time when a part is read again: as many as a filter takes over of a body
+/// in one go.
+const AGAIN: usize = 64 << 10;
 
 /// What may still come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,113 +20,171 @@ pub struct Pending {
 /// Reads a body. Its buffers are kept from request to request.
 #[derive(Debug, Default)]
 pub struct BodyReader {
-    api: Api,
-    plan: ReadPlan,
-    body: Vec<u8>,
-    ended: bool,
-    model: Option<String>,
-    salt: Option<String>,
-    /// Content digests by stream, then by prompt.
-    streams: Vec<Vec<Vec<u64>>>,
+    scanner: Scanner<Place>,
+    body: Body,
+    again: Again,
+    finished: bool,
+}
+
+/// What is read a second time.
+#[derive(Debug, Default)]
+struct Again {
+    scanner: Scanner<Place>,
+    /// What is left to read, in the prompt's order.
+    parts: [Option<(Place, Range<usize>)>; 2],
+    /// Whether any of it was read.
+    begun: bool,
+    /// Whether the first of what is left was.
+    open: bool,
 }
 
 impl BodyReader {
     /// Begins another body.
     pub fn reset(&mut self, api: Api, plan: ReadPlan) {
-        self.api = api;
-        self.plan = plan;
-        self.body.clear();
-        self.ended = false;
-        self.model = None;
-        self.salt = None;
-        self.streams.clear();
+        self.body.reset(api, &plan);
+        self.scanner.reset(Place::Body, 0);
+        self.again.parts = [None, None];
+        self.again.begun = false;
+        self.again.open = false;
+        self.finished = api == Api::PassThrough;
+        if self.finished {
+            self.body.finish();
+        }
     }
 
     /// More bytes of the body.
     pub fn push(&mut self, bytes: &[u8]) {
-        if !self.ended {
-            self.body.extend_from_slice(bytes);
+        if self.finished {
+            return;
+        }
+        self.scanner.push(bytes, &mut self.body);
+        match self.scanner.reading() {
+            Reading::Going | Reading::Enough => self.look_back(),
+            _ => self.finish(),
         }
     }
 
     /// The body has ended, or nothing more is to be read of it.
     pub fn finish(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let Ok(body) = serde_json::from_slice::<Value>(&self.body) else {
-            return;
-        };
-        let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-        self.model = text("model");
-        self.salt = text("cache_salt").filter(|_| self.plan.flattening == Flattening::Today);
-        let prompts = prompts(&body, self.api, self.plan.flattening);
-        for spec in &self.plan.blocks {
-            let cut = |prompt: &Prompt| match prompt {
-                Prompt::Text(text) => digests(text, spec),
-                Prompt::Tokens(tokens) => {
-                    let bytes: Vec<u8> = tokens
-                        .iter()
-                        .flat_map(|token| token.to_le_bytes())
-                        .collect();
-                    digests(&bytes, spec)
-                }
-            };
-            self.streams.push(prompts.iter().map(cut).collect());
+        self.scanner.finish();
+        if self.scanner.reading() != Reading::Enough {
+            self.body.finish();
         }
+        self.look_back();
     }
 
-    /// Whether anything that follows can still tell something.
+    /// How reading goes. Whatever it says, what was read stands.
+    pub fn reading(&self) -> Reading {
+        self.scanner.reading()
+    }
+
+    /// Whether anything that follows can still tell something, or something must be read again.
     pub fn needs_more(&self) -> bool {
-        !self.ended
+        let going = !self.finished && self.scanner.reading() == Reading::Going;
+        going || self.reread().is_some()
     }
 
     /// The model's name.
     pub fn model(&self) -> Fact<&str> {
-        self.fact(self.model.as_deref())
+        self.body.facts().model()
     }
 
     /// The cache salt, which today's generation knows.
     pub fn salt(&self) -> Fact<&str> {
-        self.fact(self.salt.as_deref())
+        self.body.facts().salt()
     }
 
-    /// The prompts' content digests so far, as one of the plan's streams cuts them.
+    /// How many tokens the answer may have, as far as the body has said.
+    pub fn max_tokens(&self) -> Option<u64> {
+        self.body.facts().max_tokens()
+    }
+
+    /// Whether the answer is to be streamed, as far as the body has said.
+    pub fn stream(&self) -> bool {
+        self.body.facts().stream()
+    }
+
+    /// The prompts' content digests so far, as one of the plan's streams cuts them. They only grow,
+    /// unless [`Self::restarts`] does.
     pub fn prompts(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
-        let prompts = self.streams.get(stream).into_iter().flatten();
-        prompts.map(Vec::as_slice)
+        self.body.prompts().digests(stream)
+    }
+
+    /// How often the digests were begun anew, because a part that comes first in the prompt came
+    /// late in the body.
+    pub fn restarts(&self) -> u32 {
+        self.body.prompts().restarts()
     }
 
     /// What may still come.
     pub fn pending(&self) -> Pending {
+        let salt = self.salt() == Fact::Unknown;
         Pending {
-            earlier_parts: !self.ended,
+            earlier_parts: salt || self.body.may_precede() || self.reread().is_some(),
         }
     }
 
     /// Whether no further block counts.
     pub fn window_full(&self) -> bool {
-        self.ended
+        self.body.is_full() && self.reread().is_none()
     }
 
     /// Whether another prompt may follow.
     pub fn may_add_prompts(&self) -> bool {
-        !self.ended
+        self.body.may_add_prompts()
     }
 
     /// The range of the body that must be fed once more.
     pub fn reread(&self) -> Option<Range<usize>> {
-        None
+        let (_, range) = self.again.parts.iter().flatten().next()?;
+        let end = range.end.min(range.start + AGAIN);
+        Some(range.start..end)
     }
 
-    /// The bytes that [`Self::reread`] asked for.
-    pub fn feed_again(&mut self, _: usize, _: &[u8]) {}
+    /// The bytes that [`Self::reread`] asked for, or as many of them as there are. Without any, or
+    /// with others, the prompt stays as far as it was read.
+    pub fn feed_again(&mut self, offset: usize, bytes: &[u8]) {
+        let mut parts = self.again.parts.iter_mut();
+        let Some(part) = parts.find(|part| part.is_some()) else {
+            return;
+        };
+        let Some((place, range)) = part else {
+            return;
+        };
+        let bytes = bytes.get(..range.len()).unwrap_or(bytes);
+        if offset != range.start || bytes.is_empty() {
+            self.again.parts = [None, None];
+            self.body.end_again();
+            return;
+        }
+        if !std::mem::replace(&mut self.again.begun, true) {
+            self.body.begin_again();
+        }
+        let scanner = &mut self.again.scanner;
+        if !std::mem::replace(&mut self.again.open, true) {
+            scanner.reset(*place, range.start);
+        }
+        scanner.push(bytes, &mut self.body);
+        range.start += bytes.len();
+        if range.start >= range.end || scanner.reading() != Reading::Going {
+            *part = None;
+            self.again.open = false;
+        }
+        if self.body.prompts().is_full() {
+            self.again.parts = [None, None];
+        }
+        if self.again.parts.iter().all(Option::is_none) {
+            self.body.end_again();
+        }
+    }
 
-    fn fact<'a>(&self, value: Option<&'a str>) -> Fact<&'a str> {
-        match value {
-            Some(value) => Fact::Known(value),
-            None if self.ended => Fact::Absent,
-            None => Fact::Unknown,
+    /// Notes what must be read again.
+    fn look_back(&mut self) {
+        if !self.again.begun && self.reread().is_none() {
+            self.again.parts = self.body.to_read_again();
         }
     }
 }

@@ -1,0 +1,192 @@
+//! What Anthropic's content blocks have in common: a type, a text or thought, an image.
+
+use crate::request::media::MediaSum;
+use crate::request::prompt::{Draft, Media};
+use crate::request::scan::{Kind, Want};
+
+/// What a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Text.
+    Text,
+    /// An image.
+    Image,
+    /// What a model thought.
+    Thinking,
+    /// A call of a tool.
+    ToolUse,
+    /// What a tool answered.
+    ToolResult,
+    /// Nothing that counts.
+    Other,
+}
+
+/// A place in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The block.
+    Whole,
+    /// Its type.
+    Type,
+    /// Its text or thought.
+    Text,
+    /// Where its image comes from.
+    Source,
+    /// The image's media type.
+    MediaType,
+    /// The image.
+    Data,
+    /// The image's address.
+    Url,
+}
+
+/// Bytes of a name that are looked at: the longest type that means anything has 11, a media type
+/// of an image hardly more.
+const NAME_BYTES: usize = 64;
+
+/// What an image without a media type is taken for.
+const USUAL_MEDIA_TYPE: &[u8] = b"image/jpeg";
+
+/// Reads a block.
+#[derive(Debug, Default)]
+pub struct Block {
+    name: Draft,
+    kind: Option<Type>,
+    text: Draft,
+    /// Which of the two texts was there, if its type was not known yet.
+    text_kind: Option<Type>,
+    media_type: Draft,
+    sum: MediaSum,
+    has_url: bool,
+    /// Whether an image's data counts as the data URI made of it. That is so inside tool results,
+    /// and not elsewhere.
+    as_uri: bool,
+}
+
+impl Block {
+    /// A block begins; this is its place.
+    pub fn start(&mut self, as_uri: bool) -> Place {
+        self.name.clear();
+        self.kind = None;
+        self.text.clear();
+        self.text_kind = None;
+        self.media_type.clear();
+        self.sum = MediaSum::default();
+        self.has_url = false;
+        self.as_uri = as_uri;
+        Place::Whole
+    }
+
+    /// Its type, once that was read.
+    pub fn kind(&self) -> Option<Type> {
+        self.kind
+    }
+
+    /// Its text, held.
+    pub fn text(&mut self) -> &mut Draft {
+        if self.kind != self.text_kind {
+            self.text.clear();
+        }
+        &mut self.text
+    }
+
+    /// Whether the text that is being read surely counts.
+    pub fn goes_on_at_once(&self) -> bool {
+        self.kind.is_some() && self.kind == self.text_kind
+    }
+
+    /// Its image.
+    pub fn image(&self) -> Option<Media> {
+        (!self.sum.is_empty()).then(|| self.sum.as_image())
+    }
+
+    /// A value begins.
+    pub fn begin(&mut self, parent: Place, key: &[u8], kind: Kind) -> Want<Place> {
+        let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
+        match (parent, key, kind) {
+            (Place::Whole, b"type", Kind::String) if self.kind.is_none() => {
+                Want::Inside(Place::Type)
+            }
+            (Place::Whole, b"text", Kind::String) if fits(Type::Text) => {
+                self.begin_text(Type::Text)
+            }
+            (Place::Whole, b"thinking", Kind::String) if fits(Type::Thinking) => {
+                self.begin_text(Type::Thinking)
+            }
+            (Place::Whole, b"source", Kind::Object) if fits(Type::Image) && self.sum.is_empty() => {
+                Want::Inside(Place::Source)
+            }
+            (Place::Source, b"media_type", Kind::String) if self.media_type.bytes().is_empty() => {
+                Want::Inside(Place::MediaType)
+            }
+            (Place::Source, b"data", Kind::String) if self.sum.is_empty() => {
+                Want::Inside(Place::Data)
+            }
+            (Place::Source, b"url", Kind::String) if !self.has_url => Want::Inside(Place::Url),
+            _ => Want::Nothing,
+        }
+    }
+
+    fn begin_text(&mut self, kind: Type) -> Want<Place> {
+        if self.text_kind.is_some() {
+            return Want::Nothing;
+        }
+        self.text_kind = Some(kind);
+        Want::Inside(Place::Text)
+    }
+
+    /// More of a value, of which there is room for so much. Whether more is wanted.
+    pub fn bytes(&mut self, place: Place, bytes: &[u8], room: usize) -> bool {
+        match place {
+            Place::Type => self.name.text(bytes, NAME_BYTES),
+            Place::Text => self.text.text(bytes, room),
+            Place::MediaType => self.media_type.text(bytes, NAME_BYTES),
+            Place::Url => {
+                // An address goes before data.
+                if !self.has_url {
+                    self.has_url = true;
+                    self.sum = MediaSum::url();
+                }
+                self.sum.update(bytes);
+                true
+            }
+            Place::Data => {
+                if self.sum.is_empty() {
+                    self.begin_data();
+                }
+                self.sum.update(bytes);
+                true
+            }
+            Place::Whole | Place::Source => false,
+        }
+    }
+
+    fn begin_data(&mut self) {
+        if !self.as_uri {
+            self.sum = MediaSum::base64();
+            return;
+        }
+        let media_type = match self.media_type.bytes() {
+            b"" => USUAL_MEDIA_TYPE,
+            named => named,
+        };
+        self.sum = MediaSum::url();
+        for piece in [b"data:", media_type, b";base64,"] {
+            self.sum.update(piece);
+        }
+    }
+
+    /// A value has ended.
+    pub fn end(&mut self, place: Place) {
+        if place == Place::Type {
+            self.kind = Some(match self.name.bytes() {
+                b"text" => Type::Text,
+                b"image" => Type::Image,
+                b"thinking" => Type::Thinking,
+                b"tool_use" => Type::ToolUse,
+                b"tool_result" => Type::ToolResult,
+                _ => Type::Other,
+            });
+        }
+    }
+}

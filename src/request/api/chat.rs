@@ -1,0 +1,164 @@
+//! OpenAI chat completions: tools, then of each message the role and the content.
+
+use super::{max_tokens, Field, MODEL, SALT, STREAM};
+use crate::request::media::MediaSum;
+use crate::request::message::Part;
+use crate::request::prompt::{Draft, Out};
+use crate::request::scan::{Kind, Want};
+
+/// The fields that tell something.
+pub const FIELDS: &[(&[u8], Field)] = &[
+    MODEL,
+    SALT,
+    STREAM,
+    max_tokens(b"max_tokens", 0),
+    max_tokens(b"max_completion_tokens", 1),
+    (b"tools", Field::Tools),
+    (b"messages", Field::Turns),
+];
+
+/// What a part of a message's content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Text,
+    Image,
+    Video,
+    Audio,
+    Other,
+}
+
+/// A place in a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The part.
+    Whole,
+    /// Its type.
+    Type,
+    /// Its text.
+    Text,
+    /// The object that holds its image, video or sound.
+    Media,
+    /// The URL in there.
+    Url,
+    /// The sound in there.
+    Data,
+    /// The sound's format.
+    Format,
+}
+
+/// Reads the parts of a message. Text goes on at once if the type is known, which comes first
+/// from nearly every client; else it is held.
+#[derive(Debug, Default)]
+pub struct ChatPart {
+    name: Draft,
+    kind: Option<Type>,
+    text: Draft,
+    text_seen: bool,
+    /// What kind of media there is in the part, whatever its type says.
+    media: Option<Type>,
+    sum: MediaSum,
+    format: Draft,
+}
+
+/// Bytes of a type's name that are looked at; the longest that means anything has 11.
+const TYPE_BYTES: usize = 16;
+
+impl ChatPart {
+    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+        let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
+        let media = match (key, kind) {
+            (b"type", Kind::String) if self.kind.is_none() => return Want::Inside(Place::Type),
+            (b"text", Kind::String) if fits(Type::Text) && !self.text_seen => {
+                self.text_seen = true;
+                return Want::Inside(Place::Text);
+            }
+            (b"image_url", Kind::Object) => Type::Image,
+            (b"video_url", Kind::Object) => Type::Video,
+            (b"input_audio", Kind::Object) => Type::Audio,
+            _ => return Want::Nothing,
+        };
+        if !fits(media) || self.media.is_some() {
+            return Want::Nothing;
+        }
+        self.media = Some(media);
+        Want::Inside(Place::Media)
+    }
+}
+
+impl Part for ChatPart {
+    type Place = Place;
+
+    fn start(&mut self) -> Place {
+        self.name.clear();
+        self.kind = None;
+        self.text.clear();
+        self.text_seen = false;
+        self.media = None;
+        self.sum = MediaSum::default();
+        self.format.clear();
+        Place::Whole
+    }
+
+    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind) -> Want<Place> {
+        match (parent, self.media, key, kind) {
+            (Place::Whole, ..) => self.begin_member(key, kind),
+            (Place::Media, Some(Type::Image | Type::Video), b"url", Kind::String)
+                if self.sum.is_empty() =>
+            {
+                self.sum = MediaSum::url();
+                Want::Inside(Place::Url)
+            }
+            (Place::Media, Some(Type::Audio), b"data", Kind::String) if self.sum.is_empty() => {
+                Want::Inside(Place::Data)
+            }
+            (Place::Media, Some(Type::Audio), b"format", Kind::String)
+                if self.format.bytes().is_empty() =>
+            {
+                Want::Inside(Place::Format)
+            }
+            _ => Want::Nothing,
+        }
+    }
+
+    fn bytes(&mut self, place: Place, bytes: &[u8], out: &mut Out<'_>) -> bool {
+        match place {
+            Place::Type => self.name.text(bytes, TYPE_BYTES),
+            Place::Text if self.kind == Some(Type::Text) => out.text(bytes),
+            Place::Text => self.text.text(bytes, out.prompts.room()),
+            Place::Url | Place::Data => {
+                self.sum.update(bytes);
+                true
+            }
+            Place::Format => self.format.text(bytes, out.prompts.room()),
+            Place::Whole | Place::Media => false,
+        }
+    }
+
+    fn end(&mut self, place: Place, out: &mut Out<'_>) {
+        match (place, self.kind) {
+            (Place::Type, _) => {
+                self.kind = Some(match self.name.bytes() {
+                    b"text" => Type::Text,
+                    b"image_url" => Type::Image,
+                    b"video_url" => Type::Video,
+                    b"input_audio" | b"audio_url" => Type::Audio,
+                    _ => Type::Other,
+                });
+            }
+            (Place::Whole, Some(Type::Text)) => self.text.give(out),
+            (Place::Whole, Some(kind @ (Type::Image | Type::Video | Type::Audio))) => {
+                if self.media != Some(kind) {
+                    self.sum = MediaSum::default();
+                    self.format.clear();
+                }
+                self.sum.update(self.format.bytes());
+                out.media(match kind {
+                    Type::Video => self.sum.as_video(),
+                    Type::Audio => self.sum.as_audio(),
+                    _ => self.sum.as_image(),
+                });
+            }
+            _ => {}
+        }
+    }
+}

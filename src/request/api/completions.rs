@@ -1,0 +1,139 @@
+//! OpenAI completions: a text, several, or one prompt's tokens.
+
+use super::{max_tokens, Field, MODEL, SALT, STREAM};
+use crate::request::canon::escape;
+use crate::request::facts::{push_digits, whole_number};
+use crate::request::prompt::Prompts;
+use crate::request::scan::{Kind, Want};
+
+/// The fields that tell something.
+pub const FIELDS: &[(&[u8], Field)] = &[
+    MODEL,
+    SALT,
+    STREAM,
+    max_tokens(b"max_tokens", 0),
+    (b"prompt", Field::Prompt),
+];
+
+/// A place in a prompt field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The field.
+    Whole,
+    /// A text in its list.
+    Text,
+    /// A token in its list.
+    Token,
+}
+
+/// Writes texts as JSON of its own shape; what comes before, between and behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Around a text alone.
+    pub alone: (&'static str, &'static str),
+    /// Around and between the texts of a list.
+    pub list: (&'static str, &'static str, &'static str),
+}
+
+/// Reads a prompt field. Of a list the first element tells whether it holds texts or tokens;
+/// elements of another kind are passed over.
+#[derive(Debug, Default)]
+pub struct PromptReader {
+    /// Without a frame each text is a prompt of its own.
+    frame: Option<Frame>,
+    field: Option<Kind>,
+    /// What the list holds.
+    list: Option<Kind>,
+    digits: Vec<u8>,
+    escaped: Vec<u8>,
+}
+
+impl PromptReader {
+    /// Begins another body.
+    pub fn reset(&mut self, frame: Option<Frame>) {
+        self.frame = frame;
+        self.field = None;
+        self.list = None;
+    }
+
+    /// The field begins. `lists`: whether it may be a list.
+    pub fn begin_field(&mut self, kind: Kind, lists: bool, prompts: &mut Prompts) -> Want<Place> {
+        match kind {
+            Kind::String => {
+                if let Some(frame) = self.frame {
+                    prompts.text(frame.alone.0.as_bytes());
+                }
+            }
+            Kind::Array if lists => {}
+            _ => {
+                prompts.close();
+                return Want::Nothing;
+            }
+        }
+        self.field = Some(kind);
+        Want::Inside(Place::Whole)
+    }
+
+    /// An element of the list begins.
+    pub fn begin(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<Place> {
+        let first = self.list.is_none();
+        let list = *self.list.get_or_insert(kind);
+        match kind {
+            _ if list != kind || prompts.is_closed() => Want::Nothing,
+            Kind::String => {
+                if let Some(frame) = self.frame {
+                    let text = if first { frame.list.0 } else { frame.list.1 };
+                    prompts.text(text.as_bytes());
+                }
+                Want::Inside(Place::Text)
+            }
+            Kind::Number if !prompts.is_full() => {
+                self.digits.clear();
+                Want::Inside(Place::Token)
+            }
+            _ => Want::Nothing,
+        }
+    }
+
+    /// More of a text or token. Whether more is wanted.
+    pub fn bytes(&mut self, place: Place, bytes: &[u8], prompts: &mut Prompts) -> bool {
+        if place == Place::Token {
+            push_digits(&mut self.digits, bytes);
+            return true;
+        }
+        if self.frame.is_none() {
+            return prompts.text(bytes);
+        }
+        self.escaped.clear();
+        escape(bytes, &mut self.escaped);
+        prompts.text(&self.escaped)
+    }
+
+    /// A text or token has ended, or the field.
+    pub fn end(&mut self, place: Place, prompts: &mut Prompts) {
+        match (place, self.frame) {
+            (Place::Whole, frame) => {
+                let behind = match (frame, self.field, self.list) {
+                    (Some(frame), Some(Kind::String), _) => frame.alone.1,
+                    (Some(frame), _, Some(Kind::String)) => frame.list.2,
+                    _ => "",
+                };
+                prompts.text(behind.as_bytes());
+                prompts.close();
+            }
+            (Place::Text, None) => prompts.end_prompt(),
+            (Place::Text, Some(_)) => {}
+            (Place::Token, _) => {
+                let token = whole_number(&self.digits, u64::from(u32::MAX));
+                if let Some(token) = token.and_then(|token| u32::try_from(token).ok()) {
+                    prompts.text(&token.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// Whether all that is still to come belongs to the current prompt.
+    pub fn is_single(&self) -> bool {
+        self.field == Some(Kind::String) || self.frame.is_some() || self.list == Some(Kind::Number)
+    }
+}

@@ -1,0 +1,19 @@
+//! OpenAI embeddings: a text or several, or one prompt's tokens.
+//!
+//! Texts count as Go writes the structure that the Endpoint Picker keeps them in.
+
+use super::completions::Frame;
+use super::{Field, MODEL, SALT};
+
+/// The fields that tell something.
+pub const FIELDS: &[(&[u8], Field)] = &[MODEL, SALT, (b"input", Field::Prompt)];
+
+/// What stands around the texts.
+pub const FRAME: Frame = Frame {
+    alone: (r#"{"Raw":""#, r#"","Strings":null,"TokenIDs":null}"#),
+    list: (
+        r#"{"Raw":"","Strings":[""#,
+        r#"",""#,
+        r#""],"TokenIDs":null}"#,
+    ),
+};

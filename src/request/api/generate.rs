@@ -1,0 +1,27 @@
+//! vLLM's and SGLang's own generation APIs: the prompt comes as tokens.
+
+use super::{max_tokens, Field, MODEL, SALT, STREAM};
+use crate::request::facts::Place;
+
+/// The fields of vLLM's body that tell something.
+pub const VLLM_FIELDS: &[(&[u8], Field)] = &[
+    MODEL,
+    SALT,
+    STREAM,
+    (
+        b"sampling_params",
+        Field::Facts(&[max_tokens(b"max_tokens", 0)]),
+    ),
+    (b"token_ids", Field::Prompt),
+];
+
+/// The fields of SGLang's body that tell something. It names no model: a server has one.
+pub const SGLANG_FIELDS: &[(&[u8], Field)] = &[
+    (b"extra_key", Field::Fact(Place::Salt)),
+    STREAM,
+    (
+        b"sampling_params",
+        Field::Facts(&[max_tokens(b"max_new_tokens", 0)]),
+    ),
+    (b"input_ids", Field::Prompt),
+];

@@ -1,0 +1,18 @@
+//! OpenAI responses: the prompt is
+//! `[{"instructions":…},{"tools":…},{"input":…}]` as Go writes it, without what is not there.
+
+use super::{max_tokens, Field, MODEL, SALT, STREAM};
+
+/// The fields that tell something.
+pub const FIELDS: &[(&[u8], Field)] = &[
+    MODEL,
+    SALT,
+    STREAM,
+    max_tokens(b"max_output_tokens", 0),
+    (b"instructions", Field::Json(0)),
+    (b"tools", Field::Json(1)),
+    (b"input", Field::Json(2)),
+];
+
+/// What stands around each part of the prompt.
+pub const FRAMES: &[&str] = &["{\"instructions\":", "{\"tools\":", "{\"input\":"];

@@ -1,0 +1,374 @@
+//! A body's outermost object: which of its fields are read, and by whom; and the order of the parts
+//! of a prompt that are fields of their own.
+//!
+//! Tools and system text come first in a prompt and often last in a body. The turns are hashed as
+//! they come, as if there were none; a part that turns up after one that it precedes makes the
+//! prompt begin anew, once nothing else can turn up.
+
+use std::ops::Range;
+
+use super::api::chat::ChatPart;
+use super::api::completions::{self, PromptReader};
+use super::api::messages::{self, MessagesPart, System, SystemPlace};
+use super::api::{chat, conversations, embeddings, responses, Api, Field};
+use super::canon;
+use super::facts::{self, Facts};
+use super::json::JsonParts;
+use super::message::{self, Messages};
+use super::prompt::{Out, Prompts};
+use super::scan::{Kind, Visit, Want};
+use super::{Fact, Flattening, ReadPlan};
+
+/// A place in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The outermost object.
+    Body,
+    /// A fact.
+    Fact(facts::Place),
+    /// An object that holds facts.
+    Facts(&'static [(&'static [u8], Field)]),
+    /// In a prompt or a list of them.
+    Prompt(completions::Place),
+    /// In the messages of a chat.
+    Chat(message::Place<chat::Place>),
+    /// In Anthropic's messages.
+    Messages(message::Place<messages::Place>),
+    /// In the system text.
+    System(SystemPlace),
+    /// In a part that is written anew as JSON.
+    Json(canon::Place),
+}
+
+/// A part of a prompt that is a field of its own.
+#[derive(Debug, Default, Clone)]
+struct Section {
+    /// Whether it has come, or cannot come.
+    begun: bool,
+    /// Whether it began after a part that it precedes in the prompt.
+    late: bool,
+    /// Where it is in the body, once it has ended.
+    span: Option<Range<usize>>,
+    start: usize,
+}
+
+impl Section {
+    /// Begins another body, in which it may be found.
+    fn reset(&mut self, expected: bool) {
+        *self = Self {
+            begun: !expected,
+            ..Self::default()
+        };
+    }
+
+    /// It begins. False if it came before: of keys that repeat the first counts.
+    fn begin(&mut self, at: usize) -> bool {
+        self.start = at;
+        !std::mem::replace(&mut self.begun, true)
+    }
+
+    fn end(&mut self, at: usize) {
+        self.span = Some(self.start..at);
+    }
+}
+
+/// Reads one body.
+#[derive(Debug, Default)]
+pub struct Body {
+    api: Api,
+    flattening: Flattening,
+    facts: Facts,
+    prompts: Prompts,
+    prompt: PromptReader,
+    chat: Messages<ChatPart>,
+    messages: Messages<MessagesPart>,
+    system_text: System,
+    json: JsonParts,
+    tools: Section,
+    system: Section,
+    turns: Section,
+    /// Whether the prompt is being read again.
+    again: bool,
+}
+
+impl Body {
+    /// Begins another body.
+    pub fn reset(&mut self, api: Api, plan: &ReadPlan) {
+        self.api = api;
+        self.flattening = plan.flattening;
+        let has = |field: Field| api.fields().iter().any(|(_, own)| *own == field);
+        let today = plan.flattening == Flattening::Today;
+        let salt = today && has(Field::Fact(facts::Place::Salt));
+        self.facts
+            .reset(has(Field::Fact(facts::Place::Model)), salt);
+        self.prompts.reset(&plan.blocks);
+        let prompt = today || matches!(api, Api::ChatCompletions | Api::Completions);
+        if !prompt {
+            self.prompts.close();
+        }
+        let prompt = !self.prompts.is_closed();
+        self.prompt
+            .reset((api == Api::Embeddings).then_some(embeddings::FRAME));
+        self.chat.reset(plan.flattening);
+        self.messages.reset(plan.flattening);
+        self.json.reset();
+        self.tools.reset(prompt && today && has(Field::Tools));
+        self.system.reset(prompt && today && has(Field::System));
+        self.turns.reset(prompt);
+        self.again = false;
+    }
+
+    /// What it says besides its prompt.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Its prompts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// Nothing more comes.
+    pub fn finish(&mut self) {
+        self.facts.finish();
+        self.tools.begun = true;
+        self.system.begun = true;
+        self.turns.begun = true;
+        self.give_json();
+        self.prompts.close();
+    }
+
+    /// Whether something may still come that precedes what was read in the prompt.
+    pub fn may_precede(&self) -> bool {
+        !self.tools.begun || !self.system.begun
+    }
+
+    /// Whether no further block counts, if nothing precedes those read.
+    pub fn is_full(&self) -> bool {
+        self.prompts.is_closed() || self.prompts.is_full() && !self.may_add_prompts()
+    }
+
+    /// Whether another prompt may follow.
+    pub fn may_add_prompts(&self) -> bool {
+        let prompts = self.api.fields().iter();
+        let mut prompts = prompts.filter(|(_, field)| *field == Field::Prompt);
+        prompts.next().is_some() && !self.prompts.is_closed() && !self.prompt.is_single()
+    }
+
+    /// The parts that must be read again, in the prompt's order, because one of them came late.
+    /// Empty as long as another may turn up.
+    pub fn to_read_again(&self) -> [Option<(Place, Range<usize>)>; 2] {
+        if !(self.tools.late || self.system.late) || self.may_precede() {
+            return [None, None];
+        }
+        let turns = match self.api {
+            Api::Messages => Place::Messages(message::Place::List),
+            _ => Place::Chat(message::Place::List),
+        };
+        let system = Place::System(SystemPlace::Whole);
+        [
+            self.system.span.clone().map(|span| (system, span)),
+            self.turns.span.clone().map(|span| (turns, span)),
+        ]
+    }
+
+    /// The prompt begins anew: its parts are read again.
+    pub fn begin_again(&mut self) {
+        self.again = true;
+        self.prompts.restart();
+        self.prompts.text(self.json.tools());
+    }
+
+    /// The parts were read again, as far as they could be.
+    pub fn end_again(&mut self) {
+        self.again = false;
+        self.tools.late = false;
+        self.system.late = false;
+        self.prompts.close();
+    }
+
+    /// A field of the outermost object begins.
+    fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+        let mut fields = self.api.fields().iter();
+        let Some((_, field)) = fields.find(|(name, _)| *name == key) else {
+            return Want::Nothing;
+        };
+        match *field {
+            Field::Fact(place) => place_of(self.facts.begin(place, kind), Place::Fact),
+            Field::Facts(fields) if kind == Kind::Object => Want::Inside(Place::Facts(fields)),
+            Field::Prompt if self.turns.begin(at) => {
+                let lists = self.flattening == Flattening::Today;
+                let want = self.prompt.begin_field(kind, lists, &mut self.prompts);
+                place_of(want, Place::Prompt)
+            }
+            Field::Turns if self.turns.begin(at) => match (kind, self.api) {
+                (Kind::Array, Api::Messages) => Want::Inside(Place::Messages(message::Place::List)),
+                (Kind::Array, _) => Want::Inside(Place::Chat(message::Place::List)),
+                _ => Want::Nothing,
+            },
+            Field::System if self.system.begin(at) => {
+                if !matches!(kind, Kind::String | Kind::Array) {
+                    return Want::Nothing;
+                }
+                self.system.late = self.turns.begun;
+                Want::Inside(Place::System(SystemPlace::Whole))
+            }
+            Field::Tools if self.tools.begin(at) => {
+                if kind != Kind::Array {
+                    return Want::Nothing;
+                }
+                // A system text that cannot come counts as begun, and is not before anything.
+                self.tools.late =
+                    self.turns.begun || self.system.begun && self.api == Api::Messages;
+                let shape = (self.api == Api::Messages).then_some(messages::TOOL);
+                place_of(self.json.begin(0, kind, shape), Place::Json)
+            }
+            Field::Json(part) if !self.prompts.is_closed() => {
+                let shape = (self.api == Api::Conversations).then_some(conversations::ITEM);
+                place_of(self.json.begin(part.into(), kind, shape), Place::Json)
+            }
+            _ => Want::Nothing,
+        }
+    }
+
+    fn end_json(&mut self, place: canon::Place) {
+        if !self.json.end(place) {
+            return;
+        }
+        if self
+            .api
+            .fields()
+            .iter()
+            .any(|(_, field)| *field == Field::Tools)
+        {
+            self.end_tools();
+        } else if self.json.is_whole(self.json_frames().len()) {
+            self.give_json();
+        }
+    }
+
+    fn end_tools(&mut self) {
+        if self.json.overflown() {
+            // Nothing is known of what the prompt begins with.
+            self.tools.late = false;
+            self.prompts.restart();
+            self.prompts.close();
+        } else if self.json.tools().is_empty() {
+            self.tools.late = false;
+        } else if !self.tools.late {
+            self.prompts.text(self.json.tools());
+        }
+    }
+
+    /// What stands before each part of a prompt that is JSON.
+    fn json_frames(&self) -> &'static [&'static str] {
+        match self.api {
+            Api::Responses => responses::FRAMES,
+            Api::Conversations => conversations::FRAMES,
+            _ => &[],
+        }
+    }
+
+    /// Hands over a prompt that is JSON.
+    fn give_json(&mut self) {
+        let frames = self.json_frames();
+        if !frames.is_empty() && !self.prompts.is_closed() {
+            self.json.give(frames, &mut self.prompts);
+            self.prompts.close();
+        }
+    }
+}
+
+/// Names a place in a part of the body as one in the body.
+fn place_of<P>(want: Want<P>, name: impl Fn(P) -> Place) -> Want<Place> {
+    match want {
+        Want::Nothing => Want::Nothing,
+        Want::Inside(place) => Want::Inside(name(place)),
+        Want::Raw(place) => Want::Raw(name(place)),
+    }
+}
+
+impl Visit for Body {
+    type Place = Place;
+
+    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+        let prompts = &mut self.prompts;
+        match parent {
+            Place::Body => self.begin_field(key, kind, at),
+            Place::Facts(fields) => match fields.iter().find(|(name, _)| *name == key) {
+                Some((_, Field::Fact(place))) => {
+                    place_of(self.facts.begin(*place, kind), Place::Fact)
+                }
+                _ => Want::Nothing,
+            },
+            Place::Prompt(_) => place_of(self.prompt.begin(kind, prompts), Place::Prompt),
+            Place::Chat(parent) => {
+                place_of(self.chat.begin(parent, key, kind, prompts), Place::Chat)
+            }
+            Place::Messages(parent) => {
+                let want = self.messages.begin(parent, key, kind, prompts);
+                place_of(want, Place::Messages)
+            }
+            Place::System(_) if prompts.is_full() || self.system.late && !self.again => {
+                Want::Nothing
+            }
+            Place::System(parent) => {
+                place_of(self.system_text.begin(parent, key, kind), Place::System)
+            }
+            Place::Json(_) => place_of(self.json.canon.begin(key, kind), Place::Json),
+            Place::Fact(_) => Want::Nothing,
+        }
+    }
+
+    fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+        let prompts = &mut self.prompts;
+        match place {
+            Place::Prompt(place) => self.prompt.bytes(place, bytes, prompts),
+            Place::Chat(place) => self.chat.bytes(place, bytes, prompts),
+            Place::Messages(place) => self.messages.bytes(place, bytes, prompts),
+            Place::System(_) if self.system.late && !self.again => false,
+            Place::System(place) => {
+                let draft = None;
+                self.system_text
+                    .bytes(place, bytes, &mut Out { prompts, draft })
+            }
+            Place::Json(place) => self.json.canon.bytes(place, bytes),
+            Place::Fact(place) => self.facts.bytes(place, bytes),
+            Place::Body | Place::Facts(_) => false,
+        }
+    }
+
+    fn end(&mut self, place: Place, at: usize) {
+        let prompts = &mut self.prompts;
+        match place {
+            Place::Prompt(place) => self.prompt.end(place, prompts),
+            Place::Chat(place) => self.chat.end(place, prompts),
+            Place::Messages(place) => self.messages.end(place, prompts),
+            Place::System(place) => {
+                let draft = None;
+                self.system_text.end(place, &mut Out { prompts, draft });
+            }
+            Place::Json(place) => self.end_json(place),
+            Place::Fact(place) => self.facts.end(place),
+            Place::Body | Place::Facts(_) => {}
+        }
+        if self.again {
+            return;
+        }
+        match place {
+            Place::Chat(message::Place::List) | Place::Messages(message::Place::List) => {
+                self.turns.end(at);
+            }
+            Place::System(SystemPlace::Whole) => self.system.end(at),
+            _ => {}
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let known = |fact: Fact<&str>| fact != Fact::Unknown;
+        known(self.facts.model())
+            && known(self.facts.salt())
+            && !self.may_precede()
+            && self.is_full()
+    }
+}

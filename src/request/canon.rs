@@ -1,0 +1,433 @@
+//! JSON as Go's encoding/json writes it, built from a scan: keys sorted, numbers as doubles,
+//! what HTML could take for markup escaped. No tree is built; the text is put in order as each
+//! object ends.
+
+use std::io::Write as _;
+use std::ops::Range;
+
+use super::facts::push_digits;
+use super::scan::{Kind, Want};
+
+/// Bytes of JSON that are held. Beyond, the prompt is given up: re-serialising needs whole objects,
+/// and no window is larger.
+const MOST: usize = 1 << 20;
+
+/// The members that Go knows of an object, in the order in which it writes them.
+pub type Shape = &'static [Member];
+
+/// A member that Go knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Member {
+    name: &'static [u8],
+    /// Values that count as none, so that the member is left out.
+    none: &'static [&'static [u8]],
+    /// Written as it came, but for white space.
+    raw: bool,
+}
+
+impl Member {
+    /// A text, which is left out when empty.
+    pub const fn text(name: &'static [u8]) -> Self {
+        Self {
+            none: &[b"null", b"\"\""],
+            ..Self::any(name)
+        }
+    }
+
+    /// Anything.
+    pub const fn any(name: &'static [u8]) -> Self {
+        Self {
+            name,
+            none: &[b"null"],
+            raw: false,
+        }
+    }
+
+    /// Anything, written as it came but for white space.
+    pub const fn raw(name: &'static [u8]) -> Self {
+        Self {
+            name,
+            none: &[],
+            raw: true,
+        }
+    }
+}
+
+/// A place in JSON that is written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// An object.
+    Object,
+    /// A list.
+    Array,
+    /// A text.
+    String,
+    /// A number.
+    Number,
+    /// `true`, `false` or `null`.
+    Word,
+    /// What is written as it came.
+    Raw,
+}
+
+/// A container that has not ended.
+#[derive(Debug)]
+struct Open {
+    object: bool,
+    /// Where its text begins.
+    start: usize,
+    /// Where its members begin in the list of all.
+    members: usize,
+    shape: Option<Shape>,
+}
+
+/// A member of an object that has not ended.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// Its key's place in the list of keys.
+    key: Range<usize>,
+    /// Its place in the shape.
+    rank: usize,
+    /// Where it begins, key and all, and where its value does.
+    start: usize,
+    value: usize,
+    end: usize,
+}
+
+/// Writes JSON anew. The memory is kept.
+#[derive(Debug, Default)]
+pub struct Canon {
+    out: Vec<u8>,
+    open: Vec<Open>,
+    entries: Vec<Entry>,
+    keys: Vec<u8>,
+    digits: Vec<u8>,
+    spare: Vec<u8>,
+    raw: Compact,
+    /// Whether there was too much of it.
+    overflown: bool,
+}
+
+impl Canon {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.out.clear();
+        self.open.clear();
+        self.entries.clear();
+        self.keys.clear();
+        self.overflown = false;
+    }
+
+    /// The text so far.
+    pub fn text(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Whether there was more than is held.
+    pub fn overflown(&self) -> bool {
+        self.overflown
+    }
+
+    /// The outermost value begins. `shape` is that of the objects in it, if it is a list of such.
+    pub fn begin_whole(&mut self, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+        self.open.clear();
+        self.entries.clear();
+        self.keys.clear();
+        self.value(kind, shape)
+    }
+
+    /// A value begins.
+    pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+        if self.out.len() + self.keys.len() > MOST {
+            self.overflown = true;
+        }
+        let inner = match self.open.last() {
+            Some(open) if !self.overflown => (open.object, open.shape),
+            _ => return Want::Nothing,
+        };
+        match inner {
+            (true, shape) => self.member(key, kind, shape),
+            (false, shape) => {
+                if self.out.last() != Some(&b'[') {
+                    self.out.push(b',');
+                }
+                self.value(kind, shape.filter(|_| kind == Kind::Object))
+            }
+        }
+    }
+
+    fn member(&mut self, key: &[u8], kind: Kind, shape: Option<Shape>) -> Want<Place> {
+        let rank = match shape {
+            None => 0,
+            Some(shape) => match shape.iter().position(|member| member.name == key) {
+                Some(rank) => rank,
+                None => return Want::Nothing,
+            },
+        };
+        let start = self.out.len();
+        let key_start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.out.push(b'"');
+        escape(key, &mut self.out);
+        self.out.extend_from_slice(b"\":");
+        self.entries.push(Entry {
+            key: key_start..self.keys.len(),
+            rank,
+            start,
+            value: self.out.len(),
+            end: start,
+        });
+        if shape
+            .and_then(|shape| shape.get(rank))
+            .is_some_and(|member| member.raw)
+        {
+            self.raw = Compact::default();
+            return Want::Raw(Place::Raw);
+        }
+        self.value(kind, None)
+    }
+
+    fn value(&mut self, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+        let start = self.out.len();
+        Want::Inside(match kind {
+            Kind::Object | Kind::Array => {
+                let object = kind == Kind::Object;
+                self.open.push(Open {
+                    object,
+                    start,
+                    members: self.entries.len(),
+                    shape,
+                });
+                self.out.push(if object { b'{' } else { b'[' });
+                if object {
+                    Place::Object
+                } else {
+                    Place::Array
+                }
+            }
+            Kind::String => {
+                self.out.push(b'"');
+                Place::String
+            }
+            Kind::Number => {
+                self.digits.clear();
+                Place::Number
+            }
+            Kind::Word => Place::Word,
+        })
+    }
+
+    /// More of a value. Whether more is wanted.
+    pub fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+        if self.out.len() + bytes.len() > MOST {
+            self.overflown = true;
+        }
+        if self.overflown {
+            return false;
+        }
+        match place {
+            Place::String => escape(bytes, &mut self.out),
+            Place::Number => push_digits(&mut self.digits, bytes),
+            Place::Raw => self.raw.write(bytes, &mut self.out),
+            Place::Word | Place::Object | Place::Array => self.out.extend_from_slice(bytes),
+        }
+        true
+    }
+
+    /// A value has ended. Whether it was the outermost one.
+    pub fn end(&mut self, place: Place) -> bool {
+        if self.overflown {
+            return self.end_unread(place);
+        }
+        match place {
+            Place::String => self.out.push(b'"'),
+            Place::Number => number(&self.digits, &mut self.out),
+            Place::Array => {
+                self.open.pop();
+                self.out.push(b']');
+            }
+            Place::Object => self.end_object(),
+            Place::Word | Place::Raw => {}
+        }
+        let end = self.out.len();
+        let in_object = self.open.last().is_some_and(|open| open.object);
+        if let Some(entry) = self.entries.last_mut().filter(|_| in_object) {
+            entry.end = end;
+        }
+        self.open.is_empty()
+    }
+
+    /// A value has ended of which not all was kept.
+    fn end_unread(&mut self, place: Place) -> bool {
+        if matches!(place, Place::Array | Place::Object) {
+            self.open.pop();
+        }
+        self.open.is_empty()
+    }
+
+    /// Puts the members in order.
+    fn end_object(&mut self) {
+        let Some(open) = self.open.pop() else {
+            return;
+        };
+        let from = open.members.min(self.entries.len());
+        let (keys, out, shaped) = (&self.keys, &self.out, open.shape.is_some());
+        let members = self.entries.get_mut(from..).unwrap_or_default();
+        let key = |entry: &Entry| keys.get(entry.key.clone()).unwrap_or_default();
+        // Stable: of equal keys the last one counts, as in a Go map.
+        if shaped {
+            members.sort_by_key(|entry| entry.rank);
+        } else {
+            members.sort_by(|one, other| key(one).cmp(key(other)));
+        }
+        self.spare.clear();
+        self.spare.push(b'{');
+        for (position, entry) in members.iter().enumerate() {
+            let next = members.get(position + 1);
+            let again = next.is_some_and(|next| key(next) == key(entry));
+            let value = out.get(entry.value..entry.end).unwrap_or_default();
+            let member = open.shape.and_then(|shape| shape.get(entry.rank));
+            if again || member.is_some_and(|member| member.none.contains(&value)) {
+                continue;
+            }
+            if self.spare.len() > 1 {
+                self.spare.push(b',');
+            }
+            let text = out.get(entry.start..entry.end).unwrap_or_default();
+            self.spare.extend_from_slice(text);
+        }
+        self.spare.push(b'}');
+        let keys_from = members
+            .first()
+            .map_or(self.keys.len(), |entry| entry.key.start);
+        self.keys.truncate(keys_from);
+        self.entries.truncate(from);
+        self.out.truncate(open.start);
+        self.out.extend_from_slice(&self.spare);
+    }
+}
+
+/// Writes whole characters as Go writes them inside a string.
+pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    loop {
+        let run = rest.iter().position(|byte| needs_look(*byte));
+        let (plain, special) = rest
+            .split_at_checked(run.unwrap_or(rest.len()))
+            .unwrap_or_default();
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = special.split_first() else {
+            return;
+        };
+        rest = after;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0C => out.extend_from_slice(b"\\f"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            LINE_LEAD => rest = separator(after, out),
+            _ => hex(byte, out),
+        }
+    }
+}
+
+/// The first byte of U+2028 and U+2029, which end lines in JavaScript.
+const LINE_LEAD: u8 = 0xE2;
+
+fn needs_look(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | LINE_LEAD)
+}
+
+/// Behind a [`LINE_LEAD`]; what follows it.
+fn separator<'a>(after: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    match after {
+        [0x80, last @ (0xA8 | 0xA9), rest @ ..] => {
+            out.extend_from_slice(if *last == 0xA8 {
+                b"\\u2028"
+            } else {
+                b"\\u2029"
+            });
+            rest
+        }
+        _ => {
+            out.push(LINE_LEAD);
+            after
+        }
+    }
+}
+
+fn hex(byte: u8, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = write!(out, "\\u{byte:04x}");
+}
+
+/// Writes a number as Go writes the double that it decodes to.
+fn number(digits: &[u8], out: &mut Vec<u8>) {
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    let value = text.parse::<f64>().unwrap_or_default();
+    let size = value.abs();
+    // Writing to memory cannot fail.
+    let _ = if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let plain = format!("{value:e}");
+        let signed = match plain.split_once('e') {
+            Some((digits, power)) if !power.starts_with('-') => format!("{digits}e+{power}"),
+            _ => plain,
+        };
+        out.write_all(signed.as_bytes())
+    } else {
+        write!(out, "{value}")
+    };
+}
+
+/// Leaves out white space between tokens and escapes as [`escape`] does what stands in strings.
+#[derive(Debug, Default, Clone)]
+struct Compact {
+    in_string: bool,
+    /// Behind a backslash.
+    escaped: bool,
+    /// So much of U+2028 or U+2029 was read and not yet written.
+    lead: usize,
+}
+
+impl Compact {
+    fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        for byte in bytes {
+            self.byte(*byte, out);
+        }
+    }
+
+    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match (self.lead, byte) {
+            (1, 0x80) => {
+                self.lead = 2;
+                return;
+            }
+            (2, 0xA8 | 0xA9) => {
+                self.lead = 0;
+                separator(&[0x80, byte], out);
+                return;
+            }
+            (lead, _) => {
+                let held = [LINE_LEAD, 0x80];
+                out.extend_from_slice(held.get(..lead).unwrap_or_default());
+                self.lead = 0;
+            }
+        }
+        let escaped = std::mem::take(&mut self.escaped);
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' if !self.in_string => {}
+            b'<' | b'>' | b'&' => hex(byte, out),
+            LINE_LEAD => self.lead = 1,
+            _ => {
+                if byte == b'"' && !escaped {
+                    self.in_string = !self.in_string;
+                }
+                self.escaped = byte == b'\\' && !escaped;
+                out.push(byte);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a body says besides its prompt: model, cache salt, token limit, whether to stream.
+
+use super::scan::{Kind, Want};
+use super::Fact;
+
+/// Bytes kept of a model's name or a salt; longer ones are cut here, and stay equal to themselves.
+const MOST_TEXT: usize = 4096;
+
+/// Bytes of a number that are kept; a longer one is taken for no number.
+const MOST_DIGITS: usize = 48;
+
+/// A fact's place in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The model.
+    Model,
+    /// The cache salt.
+    Salt,
+    /// Whether the answer is to be streamed.
+    Stream,
+    /// Output tokens at most. The field of the highest rank that holds a number counts.
+    MaxTokens(u8),
+}
+
+/// A fact as it comes in.
+#[derive(Debug, Default)]
+struct Text {
+    text: String,
+    state: State,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Unknown,
+    Absent,
+    Known,
+}
+
+impl Text {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.state = State::Unknown;
+    }
+
+    /// Begins, if it did not come before: of keys that repeat the first counts.
+    fn begin(&mut self, kind: Kind, place: Place) -> Want<Place> {
+        match (self.state, kind) {
+            (State::Unknown, Kind::String) => return Want::Inside(place),
+            (State::Unknown, _) => self.state = State::Absent,
+            _ => {}
+        }
+        Want::Nothing
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        let room = MOST_TEXT.saturating_sub(self.text.len());
+        let text = String::from_utf8_lossy(bytes);
+        let mut end = room.min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.text.push_str(text.get(..end).unwrap_or_default());
+        end == text.len()
+    }
+
+    fn fact(&self) -> Fact<&str> {
+        match self.state {
+            State::Unknown => Fact::Unknown,
+            State::Absent => Fact::Absent,
+            State::Known => Fact::Known(&self.text),
+        }
+    }
+}
+
+/// The facts of one body.
+#[derive(Debug, Default)]
+pub struct Facts {
+    model: Text,
+    salt: Text,
+    stream: Option<bool>,
+    max_tokens: Option<(u8, u64)>,
+    /// The number or word that is being read.
+    scalar: Vec<u8>,
+}
+
+impl Facts {
+    /// Begins another body, in which these may be found.
+    pub fn reset(&mut self, model: bool, salt: bool) {
+        self.model.clear();
+        self.salt.clear();
+        if !model {
+            self.model.state = State::Absent;
+        }
+        if !salt {
+            self.salt.state = State::Absent;
+        }
+        self.stream = None;
+        self.max_tokens = None;
+    }
+
+    /// A fact's value begins.
+    pub fn begin(&mut self, place: Place, kind: Kind) -> Want<Place> {
+        match place {
+            Place::Model => return self.model.begin(kind, place),
+            Place::Salt => return self.salt.begin(kind, place),
+            Place::Stream if kind == Kind::Word && self.stream.is_none() => {}
+            Place::MaxTokens(rank)
+                if kind == Kind::Number && self.max_tokens.is_none_or(|(had, _)| had < rank) => {}
+            Place::Stream | Place::MaxTokens(_) => return Want::Nothing,
+        }
+        self.scalar.clear();
+        Want::Inside(place)
+    }
+
+    /// More of a fact's value. Whether more is wanted.
+    pub fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+        match place {
+            Place::Model => self.model.push(bytes),
+            Place::Salt => self.salt.push(bytes),
+            Place::Stream | Place::MaxTokens(_) => {
+                push_digits(&mut self.scalar, bytes);
+                true
+            }
+        }
+    }
+
+    /// A fact's value has ended.
+    pub fn end(&mut self, place: Place) {
+        match place {
+            Place::Model => self.model.state = State::Known,
+            Place::Salt => self.salt.state = State::Known,
+            Place::Stream => self.stream = Some(self.scalar == b"true"),
+            Place::MaxTokens(rank) => {
+                let whole = whole_number(&self.scalar, u64::MAX);
+                self.max_tokens = whole.map(|value| (rank, value)).or(self.max_tokens);
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn finish(&mut self) {
+        for text in [&mut self.model, &mut self.salt] {
+            if text.state == State::Unknown {
+                text.state = State::Absent;
+            }
+        }
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> Fact<&str> {
+        self.model.fact()
+    }
+
+    /// The cache salt.
+    pub fn salt(&self) -> Fact<&str> {
+        self.salt.fact()
+    }
+
+    /// Whether the answer is to be streamed, as far as the body has said.
+    pub fn stream(&self) -> bool {
+        self.stream.unwrap_or_default()
+    }
+
+    /// How many tokens the answer may have, as far as the body has said.
+    pub fn max_tokens(&self) -> Option<u64> {
+        self.max_tokens.map(|(_, value)| value)
+    }
+}
+
+/// Keeps more of a number, as far as it can be one.
+pub fn push_digits(digits: &mut Vec<u8>, bytes: &[u8]) {
+    // One byte too many tells that it was cut.
+    let room = (MOST_DIGITS + 1).saturating_sub(digits.len());
+    digits.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+}
+
+/// The whole number that a JSON number stands for, if it is one that is not negative and at most
+/// `most`; `1e2` and `1.0` are, as for the Endpoint Picker.
+pub fn whole_number(digits: &[u8], most: u64) -> Option<u64> {
+    if digits.len() > MOST_DIGITS {
+        return None;
+    }
+    let text = std::str::from_utf8(digits).ok()?;
+    let number = text.parse::<u64>().ok().or_else(|| {
+        let number = text.parse::<f64>().ok()?;
+        // Above 2^53 doubles skip whole numbers: no count is so large.
+        let whole = number.trunc() == number && (0.0..=9_007_199_254_740_992.0).contains(&number);
+        whole.then_some(number as u64)
+    });
+    number.filter(|number| *number <= most)
+}

@@ -1,0 +1,214 @@
+//! The prompts of one request on their way into block digests.
+
+use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
+
+/// Text that has to wait for something that comes before it in the prompt is held up to the window
+/// and up to this, which is the size from which Envoy refuses to hold an HTTP/1.1 body by default.
+const MOST_HELD: usize = 1 << 20;
+
+/// An image, a video or a sound: so many tokens, all alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Media {
+    /// The token.
+    pub token: u32,
+    /// How many.
+    pub count: usize,
+}
+
+/// Where flattened prompts go.
+#[derive(Debug, Default)]
+pub struct Prompts {
+    /// One for each way to cut them.
+    streams: Vec<BlockHasher>,
+    /// Bytes of the current prompt so far, as far as they were wanted.
+    length: usize,
+    closed: bool,
+    restarts: u32,
+}
+
+impl Prompts {
+    /// Begins another request.
+    pub fn reset(&mut self, specs: &[BlockSpec]) {
+        self.streams.resize_with(specs.len(), BlockHasher::default);
+        for (stream, spec) in self.streams.iter_mut().zip(specs) {
+            stream.reset(*spec);
+        }
+        self.length = 0;
+        self.closed = specs.is_empty();
+        self.restarts = 0;
+    }
+
+    /// Begins the request's first prompt anew.
+    pub fn restart(&mut self) {
+        self.streams.iter_mut().for_each(BlockHasher::restart);
+        self.length = 0;
+        self.closed = self.streams.is_empty();
+        self.restarts += 1;
+    }
+
+    /// How often the first prompt was begun anew.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// The prompts' digests as one of the streams cuts them.
+    pub fn digests(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
+        let stream = self.streams.get(stream);
+        stream.into_iter().flat_map(BlockHasher::prompts)
+    }
+
+    /// Whether nothing more of the current prompt counts.
+    pub fn is_full(&self) -> bool {
+        self.closed || self.streams.iter().all(BlockHasher::is_full)
+    }
+
+    /// Whether nothing counts any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Bytes worth holding for later.
+    pub fn room(&self) -> usize {
+        let rooms = self.streams.iter().map(BlockHasher::room);
+        let most = rooms.max().unwrap_or_default();
+        if self.closed {
+            0
+        } else {
+            most.min(MOST_HELD)
+        }
+    }
+
+    /// More text. Whether more is wanted.
+    pub fn text(&mut self, text: &[u8]) -> bool {
+        if self.closed {
+            return false;
+        }
+        self.length += text.len();
+        self.streams
+            .iter_mut()
+            .for_each(|stream| stream.update(text));
+        !self.is_full()
+    }
+
+    /// Media stand on a token boundary.
+    pub fn media(&mut self, media: Media) {
+        /// Tokens written in one go.
+        const RUN: usize = 64;
+        let mut run = [0; RUN * TOKEN];
+        for token in run.chunks_exact_mut(TOKEN) {
+            token.copy_from_slice(&media.token.to_le_bytes());
+        }
+        let gap = self.length.next_multiple_of(TOKEN) - self.length;
+        self.text([0; TOKEN].get(..gap).unwrap_or_default());
+        let mut left = media.count;
+        while left > 0 && !self.is_full() {
+            let count = left.min(RUN);
+            self.text(run.get(..count * TOKEN).unwrap_or_default());
+            left -= count;
+        }
+    }
+
+    /// The current prompt has ended.
+    pub fn end_prompt(&mut self) {
+        if !self.closed {
+            self.length = 0;
+            self.streams.iter_mut().for_each(BlockHasher::end_prompt);
+        }
+    }
+
+    /// The last prompt has ended.
+    pub fn close(&mut self) {
+        self.end_prompt();
+        self.closed = true;
+    }
+}
+
+/// A stretch of a prompt that waits for what comes before it.
+#[derive(Debug, Default)]
+pub struct Draft {
+    bytes: Vec<u8>,
+    media: Vec<(usize, Media)>,
+    /// Whether something was left out for want of room.
+    cut: bool,
+}
+
+impl Draft {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.media.clear();
+        self.cut = false;
+    }
+
+    /// The text so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// More text, at most as much as there is room for. Whether more is wanted.
+    pub fn text(&mut self, text: &[u8], room: usize) -> bool {
+        let left = room.saturating_sub(self.bytes.len());
+        self.cut |= text.len() > left;
+        self.bytes
+            .extend_from_slice(text.get(..left).unwrap_or(text));
+        !self.cut
+    }
+
+    /// Media at the end of the text so far.
+    pub fn media(&mut self, media: Media, room: usize) {
+        // Each stands for a token at least.
+        self.cut |= self.media.len() * TOKEN >= room;
+        if !self.cut {
+            self.media.push((self.bytes.len(), media));
+        }
+    }
+
+    /// Hands everything over.
+    pub fn give(&mut self, out: &mut Out<'_>) {
+        let mut from = 0;
+        for (at, media) in &self.media {
+            out.text(self.bytes.get(from..*at).unwrap_or_default());
+            out.media(*media);
+            from = *at;
+        }
+        out.text(self.bytes.get(from..).unwrap_or_default());
+        if self.cut {
+            out.cut();
+        }
+        self.clear();
+    }
+}
+
+/// Where a part of a message goes: straight into the prompt, or into a draft.
+pub struct Out<'a> {
+    /// The prompt.
+    pub prompts: &'a mut Prompts,
+    /// The draft, if the part has to wait.
+    pub draft: Option<&'a mut Draft>,
+}
+
+impl Out<'_> {
+    /// More text. Whether more is wanted.
+    pub fn text(&mut self, text: &[u8]) -> bool {
+        match self.draft.as_mut() {
+            Some(draft) => draft.text(text, self.prompts.room()),
+            None => self.prompts.text(text),
+        }
+    }
+
+    /// Media.
+    pub fn media(&mut self, media: Media) {
+        match self.draft.as_mut() {
+            Some(draft) => draft.media(media, self.prompts.room()),
+            None => self.prompts.media(media),
+        }
+    }
+
+    /// Something was left out here: what follows does not count.
+    fn cut(&mut self) {
+        match self.draft.as_mut() {
+            Some(draft) => draft.cut = true,
+            None => self.prompts.close(),
+        }
+    }
+}
