@@ -12,6 +12,7 @@ use super::record::Pick;
 use super::{Director, Release, Verdict};
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::digest::seed;
+use crate::prefix::walk::Walk;
 use crate::request::Fact;
 use crate::scheduling::{Cycle, Decision, PrefixMatch, Request, Rest, ScheduleError};
 
@@ -24,6 +25,9 @@ impl Director {
             self.learn(id);
             return None;
         };
+        if record.reader.reread().is_some() {
+            return None;
+        }
         let reading = record.reading;
         if !reading || self.settled(id) {
             if reading {
@@ -55,6 +59,10 @@ impl Director {
             Fact::Absent | Fact::Unknown => "",
         };
         let seed = seed(model, salt);
+        if record.restarts != record.reader.restarts() {
+            record.restarts = record.reader.restarts();
+            record.walks.iter_mut().for_each(Walk::reset);
+        }
         for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
             walk.advance(seed, record.reader.prompts(stream), index);
         }

@@ -173,6 +173,7 @@ impl Director {
     pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
         let record = self.records.get_mut(&id)?;
         record.reader.feed_again(start, bytes);
+        record.reading = record.reader.needs_more();
         self.advance(id)
     }
 
@@ -222,3 +223,7 @@ impl Director {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "director_tests.rs"]
+mod tests;

@@ -72,6 +72,8 @@ pub struct Record {
     pub reader: BodyReader,
     /// One walk per prefix producer of the plan.
     pub walks: Vec<Walk>,
+    /// How often the reader had begun the prompt anew when it was walked last.
+    pub restarts: u32,
     /// Whether more of its body is wanted.
     pub reading: bool,
     /// While it is held.
@@ -90,6 +92,7 @@ impl Record {
         self.held = None;
         self.pick = None;
         self.explanation = None;
+        self.restarts = 0;
         self.explain = head.explain && plan.proxy.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);

@@ -44,7 +44,7 @@ impl Held {
 }
 
 /// The index.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Index {
     most: usize,
     entries: Vec<Entry>,

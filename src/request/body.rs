@@ -70,6 +70,11 @@ impl Section {
     fn end(&mut self, at: usize) {
         self.span = Some(self.start..at);
     }
+
+    /// Whether it came late and has not ended yet.
+    fn is_open(&self) -> bool {
+        self.late && self.span.is_none()
+    }
 }
 
 /// Reads one body.
@@ -140,7 +145,8 @@ impl Body {
 
     /// Whether something may still come that precedes what was read in the prompt.
     pub fn may_precede(&self) -> bool {
-        !self.tools.begun || !self.system.begun
+        let mut sections = [&self.tools, &self.system].into_iter();
+        sections.any(|section| !section.begun || section.is_open())
     }
 
     /// Whether no further block counts, if nothing precedes those read.
@@ -248,6 +254,8 @@ impl Body {
     }
 
     fn end_tools(&mut self) {
+        // Only that they have ended matters: what they say is held.
+        self.tools.end(self.tools.start);
         if self.json.overflown() {
             // Nothing is known of what the prompt begins with.
             self.tools.late = false;

@@ -1,0 +1,269 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config;
+use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
+use crate::testing::Memory;
+
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn define(&mut self, _: meter::Kind, _: &str) -> Option<meter::MetricId> {
+        None
+    }
+
+    fn add(&mut self, _: meter::MetricId, _: u64) {}
+
+    fn record(&mut self, _: meter::MetricId, _: u64) {}
+}
+
+/// A random plan: a generation, some scorers with weights, a window, a picker.
+fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
+    let seed = rng.bool();
+    let version = if seed {
+        "inference.networking.x-k8s.io/v1alpha1"
+    } else {
+        "llm-d.ai/v1alpha1"
+    };
+    let listed: Vec<String> = (0..endpoints)
+        .map(|n| format!("{{name: p{n}, address: 10.0.0.{}, port: 80}}", n + 1))
+        .collect();
+    let prefix = if seed {
+        let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
+        format!("{{type: prefix-cache-scorer, parameters: {{hashBlockSize: {block}, maxPrefixBlocksToMatch: {blocks}}}}}")
+    } else {
+        let tokens = rng.u32(64..2_000);
+        let weight = f64::from(rng.u32(0..5)) / 4.0;
+        format!(
+            "{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: {weight}}}}}, \
+             {{type: approx-prefix-cache-producer, parameters: {{autoTune: false, maxPrefixTokensToMatch: {tokens}}}}}"
+        )
+    };
+    let others = [
+        "queue-scorer",
+        "kv-cache-utilization-scorer",
+        "lora-affinity-scorer",
+    ];
+    let chosen: Vec<&str> = others.into_iter().filter(|_| rng.bool()).collect();
+    let plugins: String = chosen
+        .iter()
+        .map(|kind| format!(", {{type: {kind}}}"))
+        .collect();
+    let references: String = chosen
+        .iter()
+        .map(|kind| format!(", {{pluginRef: {kind}, weight: {}}}", rng.u32(0..4)))
+        .collect();
+    let weight = rng.u32(0..5);
+    let picks = rng.u32(1..4);
+    format!(
+        "apiVersion: {version}
+kind: EndpointPickerConfig
+plugins: [{prefix}{plugins}, {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}}}}},
+  {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}},
+  {{type: envoy-proxy, parameters: {{explain: true, decideAfterBytes: 100000000}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+",
+        listed.join(", ")
+    )
+}
+
+fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {
+    let adapters = |rng: &mut fastrand::Rng| (0..rng.u32(0..3)).map(|n| format!("m{n}")).collect();
+    EndpointMetrics {
+        waiting: Some(f64::from(rng.u32(0..4))),
+        running: Some(f64::from(rng.u32(0..4))),
+        kv_usage: Some(f64::from(rng.u32(0..5)) / 4.0),
+        lora: Lora {
+            active: adapters(rng),
+            waiting: adapters(rng),
+            max: rng.u32(0..4),
+        },
+        ..EndpointMetrics::default()
+    }
+}
+
+/// A director whose endpoints have random metrics.
+fn director(rng: &mut fastrand::Rng) -> Director {
+    let endpoints = rng.u32(1..6);
+    let text = configuration(rng, endpoints);
+    let plan = config::load(&text)
+        .unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
+        .plan;
+    let mut director = Director::new(
+        "test",
+        plan.clone(),
+        rng.u64(..),
+        Box::new(Unmetered),
+        || 1_000_000_000_000,
+    );
+    director.install(plan, 1);
+    let mut memory = Memory::default();
+    for _ in 0..2 {
+        director.tick(1, &mut memory);
+    }
+    for slot in (0..endpoints).map(Slot) {
+        let endpoint = director.watch.store.pool.get_mut(slot).unwrap();
+        endpoint.metrics = metrics(rng);
+        endpoint.freshness =
+            [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
+    }
+    director
+}
+
+const WORDS: [&str; 6] = [
+    "rain ",
+    "in ",
+    "Spain\\n",
+    "\\u00e9t\\u00e9 ",
+    "falls, ",
+    "日本 ",
+];
+
+fn words(rng: &mut fastrand::Rng, most: usize) -> String {
+    (0..rng.usize(0..most))
+        .map(|_| WORDS[rng.usize(0..WORDS.len())])
+        .collect()
+}
+
+/// A chat completion that begins as `head` does, its keys in random order.
+fn body(rng: &mut fastrand::Rng, head: &str) -> String {
+    let content = format!("{head}{}", words(rng, 200));
+    let mut parts = vec![
+        format!("\"messages\": [{{\"role\": \"user\", \"content\": \"{content}\"}}, {{\"content\": \"{}\", \"role\": \"user\"}}]", words(rng, 60)),
+        format!("\"model\": \"m{}\"", rng.u32(0..3)),
+        "\"temperature\": 0.5".to_owned(),
+    ];
+    if rng.u32(0..4) == 0 {
+        parts.push(
+            "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]".to_owned(),
+        );
+    }
+    if rng.u32(0..4) == 0 {
+        parts.push("\"cache_salt\": \"s\"".to_owned());
+    }
+    rng.shuffle(&mut parts);
+    format!("{{{}}}", parts.join(", "))
+}
+
+const HEAD: Head<'_> = Head {
+    path: b"/v1/chat/completions",
+    method: b"POST",
+    content_type: b"application/json",
+    content_encoding: b"",
+    upgrade: false,
+    explain: true,
+    content_length: None,
+    end: false,
+};
+
+/// The groups of equal sums that the picks are drawn from, best first.
+fn choice(director: &Director, id: u32) -> Vec<BTreeSet<Slot>> {
+    let explanation = director.records[&id].explanation.as_ref().unwrap();
+    let mut groups: Vec<(f64, BTreeSet<Slot>)> = Vec::new();
+    let mut ranked = explanation.ranking.clone();
+    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+    for scored in ranked {
+        match groups.last_mut() {
+            Some((score, group)) if (*score - scored.score).abs() < 1e-12 => {
+                group.insert(scored.slot);
+            }
+            _ => groups.push((scored.score, BTreeSet::from([scored.slot]))),
+        }
+    }
+    let mut left = explanation.picks;
+    let needed = groups.into_iter().take_while(|(_, group)| {
+        let wanted = left > 0;
+        left = left.saturating_sub(group.len());
+        wanted
+    });
+    needed.map(|(_, group)| group).collect()
+}
+
+/// Decides once everything was read.
+fn whole(director: &mut Director, id: u32, body: &str) -> Vec<BTreeSet<Slot>> {
+    assert!(matches!(director.open(id, &HEAD), Verdict::Hold));
+    let record = director.records.get_mut(&id).unwrap();
+    record.reader.push(body.as_bytes());
+    record.reader.finish();
+    reread(director, id, body);
+    let record = director.records.get_mut(&id).unwrap();
+    record.reading = false;
+    director.decide(id);
+    choice(director, id)
+}
+
+fn reread(director: &mut Director, id: u32, body: &str) {
+    while let Some(range) = director.records[&id].reader.reread() {
+        let bytes = &body.as_bytes()[range.start..range.end.min(body.len())];
+        director
+            .records
+            .get_mut(&id)
+            .unwrap()
+            .reader
+            .feed_again(range.start, bytes);
+    }
+}
+
+/// Feeds the body in random pieces, as the filter does, until it is released; how much was read.
+fn early(
+    director: &mut Director,
+    id: u32,
+    body: &str,
+    rng: &mut fastrand::Rng,
+) -> (Vec<BTreeSet<Slot>>, usize) {
+    assert!(matches!(director.open(id, &HEAD), Verdict::Hold));
+    let mut read = 0;
+    while read < body.len() {
+        let size = rng.usize(1..200).min(body.len() - read);
+        let piece = &body.as_bytes()[read..read + size];
+        read += size;
+        let mut verdict = director.body(id, piece, read == body.len());
+        while let Some(range) = director.reread(id) {
+            let bytes = &body.as_bytes()[range.start..range.end.min(read)];
+            verdict = verdict.or(director.body_again(id, range.start, bytes));
+        }
+        if matches!(verdict, Some(Verdict::Release(_))) {
+            return (choice(director, id), read);
+        }
+    }
+    panic!("never released: {body}");
+}
+
+#[test]
+fn an_early_decision_is_the_decision_on_the_whole_body() {
+    let (mut earlier, mut decisions) = (0, 0);
+    for seed in 0..3_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut director = director(&mut rng);
+        let head = words(&mut rng, 100);
+        // Some endpoints have seen prompts that begin alike.
+        for id in 0..rng.u32(0..6) {
+            let body = body(&mut rng, &head);
+            whole(&mut director, id, &body);
+        }
+        let body = body(&mut rng, &head);
+        // Neither run may teach the index for the other, nor add to a queue.
+        director.plan.proxy.correct_queue = false;
+        let indexes = std::mem::take(&mut director.indexes);
+        director.indexes = indexes.clone();
+        let expected = whole(&mut director, 100, &body);
+        director.indexes = indexes;
+        let (found, read) = early(&mut director, 101, &body, &mut rng);
+        assert_eq!(
+            found,
+            expected,
+            "seed {seed}, released after {read} of {} bytes: {body}",
+            body.len()
+        );
+        earlier += usize::from(read < body.len());
+        decisions += 1;
+    }
+    // The test would prove nothing if every request waited for its end.
+    assert!(
+        earlier > decisions / 10,
+        "{earlier} of {decisions} were early"
+    );
+    println!("{earlier} of {decisions} decisions were taken before the body's end");
+}
