@@ -45,6 +45,8 @@ pub enum Place {
 struct Section {
     /// Whether it has come, or cannot come.
     begun: bool,
+    /// Whether it counts.
+    counts: bool,
     /// Whether it began after a part that it precedes in the prompt.
     late: bool,
     /// Where it is in the body, once it has ended.
@@ -92,6 +94,8 @@ pub struct Body {
     tools: Section,
     system: Section,
     turns: Section,
+    /// Whether nothing more comes.
+    finished: bool,
     /// Whether the prompt is being read again.
     again: bool,
 }
@@ -120,6 +124,7 @@ impl Body {
         self.tools.reset(prompt && today && has(Field::Tools));
         self.system.reset(prompt && today && has(Field::System));
         self.turns.reset(prompt);
+        self.finished = false;
         self.again = false;
     }
 
@@ -138,7 +143,7 @@ impl Body {
         self.facts.finish();
         self.tools.begun = true;
         self.system.begun = true;
-        self.turns.begun = true;
+        self.finished = true;
         self.give_json();
         self.prompts.close();
     }
@@ -147,6 +152,11 @@ impl Body {
     pub fn may_precede(&self) -> bool {
         let mut sections = [&self.tools, &self.system].into_iter();
         sections.any(|section| !section.begun || section.is_open())
+    }
+
+    /// Whether a part came after one that it precedes, so that the prompt must begin anew.
+    pub fn is_out_of_order(&self) -> bool {
+        self.tools.late || self.system.late
     }
 
     /// Whether no further block counts, if nothing precedes those read.
@@ -162,15 +172,13 @@ impl Body {
     }
 
     /// The parts that must be read again, in the prompt's order, because one of them came late.
-    /// Empty as long as another may turn up.
+    /// Empty as long as another may turn up or the last is not over.
     pub fn to_read_again(&self) -> [Option<(Place, Range<usize>)>; 2] {
-        if !(self.tools.late || self.system.late) || self.may_precede() {
+        let over = self.finished || !self.may_precede() && self.turns.span.is_some();
+        if !self.is_out_of_order() || !over {
             return [None, None];
         }
-        let turns = match self.api {
-            Api::Messages => Place::Messages(message::Place::List),
-            _ => Place::Chat(message::Place::List),
-        };
+        let turns = turns_of(self.api);
         let system = Place::System(SystemPlace::Whole);
         [
             self.system.span.clone().map(|span| (system, span)),
@@ -193,6 +201,11 @@ impl Body {
         self.prompts.close();
     }
 
+    /// Whether the parts are not worth hashing now, because they will be read again.
+    fn waits_for_again(&self) -> bool {
+        self.is_out_of_order() && !self.again
+    }
+
     /// A field of the outermost object begins.
     fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
         let mut fields = self.api.fields().iter();
@@ -208,24 +221,25 @@ impl Body {
                 place_of(want, Place::Prompt)
             }
             Field::Turns if self.turns.begin(at) => match (kind, self.api) {
-                (Kind::Array, Api::Messages) => Want::Inside(Place::Messages(message::Place::List)),
-                (Kind::Array, _) => Want::Inside(Place::Chat(message::Place::List)),
+                (Kind::Array, api) => {
+                    self.turns.counts = true;
+                    Want::Inside(turns_of(api))
+                }
                 _ => Want::Nothing,
             },
             Field::System if self.system.begin(at) => {
                 if !matches!(kind, Kind::String | Kind::Array) {
                     return Want::Nothing;
                 }
-                self.system.late = self.turns.begun;
+                self.system.counts = true;
+                self.system.late = self.turns.counts;
                 Want::Inside(Place::System(SystemPlace::Whole))
             }
             Field::Tools if self.tools.begin(at) => {
                 if kind != Kind::Array {
                     return Want::Nothing;
                 }
-                // A system text that cannot come counts as begun, and is not before anything.
-                self.tools.late =
-                    self.turns.begun || self.system.begun && self.api == Api::Messages;
+                self.tools.late = self.turns.counts || self.system.counts;
                 let shape = (self.api == Api::Messages).then_some(messages::TOOL);
                 place_of(self.json.begin(0, kind, shape), Place::Json)
             }
@@ -287,6 +301,14 @@ impl Body {
     }
 }
 
+/// The place of the turns of a conversation.
+fn turns_of(api: Api) -> Place {
+    match api {
+        Api::Messages => Place::Messages(message::Place::List),
+        _ => Place::Chat(message::Place::List),
+    }
+}
+
 /// Names a place in a part of the body as one in the body.
 fn place_of<P>(want: Want<P>, name: impl Fn(P) -> Place) -> Want<Place> {
     match want {
@@ -300,6 +322,7 @@ impl Visit for Body {
     type Place = Place;
 
     fn begin(&mut self, parent: Place, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+        let waits = self.waits_for_again();
         let prompts = &mut self.prompts;
         match parent {
             Place::Body => self.begin_field(key, kind, at),
@@ -310,6 +333,7 @@ impl Visit for Body {
                 _ => Want::Nothing,
             },
             Place::Prompt(_) => place_of(self.prompt.begin(kind, prompts), Place::Prompt),
+            Place::Chat(_) | Place::Messages(_) | Place::System(_) if waits => Want::Nothing,
             Place::Chat(parent) => {
                 place_of(self.chat.begin(parent, key, kind, prompts), Place::Chat)
             }
@@ -317,9 +341,7 @@ impl Visit for Body {
                 let want = self.messages.begin(parent, key, kind, prompts);
                 place_of(want, Place::Messages)
             }
-            Place::System(_) if prompts.is_full() || self.system.late && !self.again => {
-                Want::Nothing
-            }
+            Place::System(_) if prompts.is_full() => Want::Nothing,
             Place::System(parent) => {
                 place_of(self.system_text.begin(parent, key, kind), Place::System)
             }
@@ -329,12 +351,13 @@ impl Visit for Body {
     }
 
     fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+        let waits = self.waits_for_again();
         let prompts = &mut self.prompts;
         match place {
             Place::Prompt(place) => self.prompt.bytes(place, bytes, prompts),
             Place::Chat(place) => self.chat.bytes(place, bytes, prompts),
             Place::Messages(place) => self.messages.bytes(place, bytes, prompts),
-            Place::System(_) if self.system.late && !self.again => false,
+            Place::System(_) if waits => false,
             Place::System(place) => {
                 let draft = None;
                 self.system_text
@@ -374,9 +397,11 @@ impl Visit for Body {
 
     fn is_done(&self) -> bool {
         let known = |fact: Fact<&str>| fact != Fact::Unknown;
-        known(self.facts.model())
-            && known(self.facts.salt())
-            && !self.may_precede()
-            && self.is_full()
+        let prompt = if self.waits_for_again() {
+            self.turns.span.is_some()
+        } else {
+            self.is_full()
+        };
+        prompt && !self.may_precede() && known(self.facts.model()) && known(self.facts.salt())
     }
 }

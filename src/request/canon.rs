@@ -34,7 +34,15 @@ impl Member {
         }
     }
 
-    /// Anything.
+    /// Written even when empty.
+    pub const fn always(name: &'static [u8]) -> Self {
+        Self {
+            none: &[],
+            ..Self::any(name)
+        }
+    }
+
+    /// Anything, which is left out when it is nothing.
     pub const fn any(name: &'static [u8]) -> Self {
         Self {
             name,

@@ -39,10 +39,6 @@ impl JsonParts {
             return Want::Nothing;
         };
         own.begun = true;
-        // `null` is as good as nothing, and no other word makes sense.
-        if kind == Kind::Word {
-            return Want::Nothing;
-        }
         self.current = part;
         self.start = self.canon.text().len();
         self.canon.begin_whole(kind, shape)
@@ -51,8 +47,10 @@ impl JsonParts {
     /// A value has ended. Whether it was a whole part.
     pub fn end(&mut self, place: Place) -> bool {
         let whole = self.canon.end(place);
-        if let Some(own) = self.parts.get_mut(self.current).filter(|_| whole) {
-            own.text = Some(self.start..self.canon.text().len());
+        let range = self.start..self.canon.text().len();
+        let nothing = self.canon.text().get(range.clone()) == Some(b"null");
+        if let Some(own) = self.parts.get_mut(self.current).filter(|_| whole && !nothing) {
+            own.text = Some(range);
         }
         whole
     }

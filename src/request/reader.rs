@@ -123,13 +123,13 @@ impl BodyReader {
     pub fn pending(&self) -> Pending {
         let salt = self.salt() == Fact::Unknown;
         Pending {
-            earlier_parts: salt || self.body.may_precede() || self.reread().is_some(),
+            earlier_parts: salt || self.body.may_precede() || self.body.is_out_of_order(),
         }
     }
 
     /// Whether no further block counts.
     pub fn window_full(&self) -> bool {
-        self.body.is_full() && self.reread().is_none()
+        self.body.is_full() && !self.body.is_out_of_order()
     }
 
     /// Whether another prompt may follow.

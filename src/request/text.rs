@@ -8,9 +8,12 @@ use std::str::from_utf8;
 /// What Go's decoder puts in place of what is not text.
 const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
-/// Bytes looked at in one go: small enough that what was searched is still in the nearest cache
-/// when it is hashed, and that little beyond a full window is looked at twice.
+/// Text is given on in pieces of about this size: large enough that a text full of escapes does
+/// not fall into crumbs, small enough to stay in the nearest cache.
 const PIECE: usize = 4096;
+
+/// From this length on a run without escapes is given on as it stands.
+const RUN: usize = 512;
 
 /// How far the reading of a string came.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,25 +37,24 @@ enum Escape {
 }
 
 /// Where in a string the bytes so far end.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct StringReader {
     /// Whether anybody still wants the text.
     wanted: bool,
     escape: Escape,
     /// A high surrogate that waits for its low one; 0: none.
     high: u16,
-    /// The beginning of a character that the last bytes cut in two.
-    cut: [u8; 4],
-    cut_len: usize,
+    /// Text that was not given on yet; after a call at most the beginning of one character.
+    buffer: Vec<u8>,
 }
 
 impl StringReader {
     /// Begins a string.
     pub fn begin(&mut self, wanted: bool) {
-        *self = Self {
-            wanted,
-            ..Self::default()
-        };
+        self.wanted = wanted;
+        self.escape = Escape::None;
+        self.high = 0;
+        self.buffer.clear();
     }
 
     /// Reads on. `take` is given the text in pieces that never cut a character, and says whether it
@@ -65,9 +67,10 @@ impl StringReader {
         loop {
             if !matches!(self.escape, Escape::None) {
                 let Some((&byte, rest)) = bytes.split_first() else {
+                    self.give(false, take);
                     return Reach::Open;
                 };
-                if !self.unescape(byte, take) {
+                if !self.unescape(byte) {
                     return Reach::Bad(bytes);
                 }
                 bytes = rest;
@@ -83,13 +86,16 @@ impl StringReader {
             }
             bytes = bytes.get(run.len()..).unwrap_or_default();
             match bytes.split_first() {
-                None => return Reach::Open,
+                None => {
+                    self.give(false, take);
+                    return Reach::Open;
+                }
                 Some((b'"', rest)) => {
-                    self.flush(take);
+                    self.give_up_high();
+                    self.give(true, take);
                     return Reach::Closed(rest);
                 }
                 Some((b'\\', rest)) => {
-                    self.flush_cut(take);
                     self.escape = Escape::Begun;
                     bytes = rest;
                 }
@@ -101,7 +107,7 @@ impl StringReader {
     }
 
     /// One byte behind a backslash. False if it cannot stand there.
-    fn unescape(&mut self, byte: u8, take: &mut impl FnMut(&[u8]) -> bool) -> bool {
+    fn unescape(&mut self, byte: u8) -> bool {
         let letter = match (self.escape, byte) {
             (Escape::Unit { digits, unit }, _) => {
                 let Some(digit) = char::from(byte).to_digit(16) else {
@@ -113,7 +119,7 @@ impl StringReader {
                     self.escape = Escape::Unit { digits, unit };
                 } else {
                     self.escape = Escape::None;
-                    self.unit(unit, take);
+                    self.unit(unit);
                 }
                 return true;
             }
@@ -129,22 +135,22 @@ impl StringReader {
             (_, b'"' | b'\\' | b'/') => byte,
             _ => return false,
         };
-        self.flush_high(take);
         self.escape = Escape::None;
-        self.give(&[letter], take);
+        self.give_up_high();
+        self.keep(&[letter]);
         true
     }
 
     /// A whole `\uXXXX`.
-    fn unit(&mut self, unit: u16, take: &mut impl FnMut(&[u8]) -> bool) {
-        let high = std::mem::take(&mut self.high);
-        let pair = char::decode_utf16([high, unit]).next();
-        let letter = match pair {
-            Some(Ok(letter)) if high != 0 => letter,
+    fn unit(&mut self, unit: u16) {
+        let both = [self.high, unit];
+        let letter = match char::decode_utf16(both).next() {
+            Some(Ok(letter)) if self.high != 0 => {
+                self.high = 0;
+                letter
+            }
             _ => {
-                if high != 0 {
-                    self.give(REPLACEMENT, take);
-                }
+                self.give_up_high();
                 if (0xD800..0xDC00).contains(&unit) {
                     self.high = unit;
                     return;
@@ -152,96 +158,58 @@ impl StringReader {
                 char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
         };
-        self.give(letter.encode_utf8(&mut [0; 4]).as_bytes(), take);
+        self.keep(letter.encode_utf8(&mut [0; 4]).as_bytes());
     }
 
     /// Bytes without quotes, backslashes and control characters.
-    fn run(&mut self, mut bytes: &[u8], take: &mut impl FnMut(&[u8]) -> bool) {
-        self.flush_high(take);
-        while self.cut_len > 0 {
-            let Some((&byte, rest)) = bytes.split_first() else {
-                return;
-            };
-            bytes = rest;
-            self.complete(byte, take);
+    fn run(&mut self, run: &[u8], take: &mut impl FnMut(&[u8]) -> bool) {
+        self.give_up_high();
+        if self.buffer.is_empty() && run.len() >= RUN && from_utf8(run).is_ok() {
+            self.wanted = take(run);
+            return;
         }
-        while self.wanted && !bytes.is_empty() {
-            let Err(error) = from_utf8(bytes) else {
-                self.give(bytes, take);
-                return;
-            };
-            let (valid, rest) = bytes
-                .split_at_checked(error.valid_up_to())
-                .unwrap_or_default();
-            if !valid.is_empty() {
-                self.give(valid, take);
-            }
-            if error.error_len().is_none() {
-                for byte in rest {
-                    self.complete(*byte, take);
-                }
-                return;
-            }
-            self.give(REPLACEMENT, take);
-            bytes = rest.get(1..).unwrap_or_default();
+        self.keep(run);
+        if self.buffer.len() >= PIECE {
+            self.give(false, take);
         }
     }
 
-    /// One more byte of a character that was cut in two.
-    fn complete(&mut self, byte: u8, take: &mut impl FnMut(&[u8]) -> bool) {
-        if let Some(place) = self.cut.get_mut(self.cut_len) {
-            *place = byte;
-            self.cut_len += 1;
-        }
-        while self.cut_len > 0 {
-            let cut = self.cut;
-            let bytes = cut.get(..self.cut_len).unwrap_or_default();
-            match from_utf8(bytes) {
-                Ok(_) => {
-                    self.cut_len = 0;
-                    self.give(bytes, take);
-                }
-                Err(error) if error.error_len().is_none() && error.valid_up_to() == 0 => return,
-                Err(error) if error.valid_up_to() > 0 => {
-                    let valid = error.valid_up_to();
-                    self.give(bytes.get(..valid).unwrap_or_default(), take);
-                    self.drop_cut(valid);
-                }
-                Err(_) => {
-                    self.give(REPLACEMENT, take);
-                    self.drop_cut(1);
-                }
-            }
-        }
-    }
-
-    fn drop_cut(&mut self, count: usize) {
-        self.cut.rotate_left(count);
-        self.cut_len -= count;
-    }
-
-    /// Nothing more comes that could complete what waits.
-    fn flush(&mut self, take: &mut impl FnMut(&[u8]) -> bool) {
-        self.flush_cut(take);
-        self.flush_high(take);
-    }
-
-    fn flush_cut(&mut self, take: &mut impl FnMut(&[u8]) -> bool) {
-        for _ in 0..std::mem::take(&mut self.cut_len) {
-            self.give(REPLACEMENT, take);
-        }
-    }
-
-    fn flush_high(&mut self, take: &mut impl FnMut(&[u8]) -> bool) {
+    /// The other half of a surrogate does not come.
+    fn give_up_high(&mut self) {
         if std::mem::take(&mut self.high) != 0 {
-            self.give(REPLACEMENT, take);
+            self.keep(REPLACEMENT);
         }
     }
 
-    fn give(&mut self, text: &[u8], take: &mut impl FnMut(&[u8]) -> bool) {
+    fn keep(&mut self, text: &[u8]) {
         if self.wanted {
-            self.wanted = take(text);
+            self.buffer.extend_from_slice(text);
         }
+    }
+
+    /// Gives on what was kept, but for a last character that may still become whole.
+    fn give(&mut self, ended: bool, take: &mut impl FnMut(&[u8]) -> bool) {
+        let mut rest = self.buffer.as_slice();
+        while self.wanted && !rest.is_empty() {
+            let Err(error) = from_utf8(rest) else {
+                self.wanted = take(rest);
+                rest = &[];
+                break;
+            };
+            let valid = rest.split_at_checked(error.valid_up_to());
+            let (valid, broken) = valid.unwrap_or_default();
+            rest = broken;
+            if !valid.is_empty() {
+                self.wanted = take(valid);
+            }
+            if error.error_len().is_none() && !ended {
+                break;
+            }
+            self.wanted = self.wanted && take(REPLACEMENT);
+            rest = rest.get(1..).unwrap_or_default();
+        }
+        let given = self.buffer.len() - rest.len();
+        self.buffer.drain(..given);
     }
 }
 
@@ -249,9 +217,31 @@ impl StringReader {
 fn plain(bytes: &[u8]) -> usize {
     /// Two SIMD registers: the compiler turns the inner loop into a few instructions.
     const LANES: usize = 32;
-    let ends = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
-    let clear = |lanes: &&[u8]| !lanes.iter().fold(false, |any, byte| any | ends(byte));
-    let whole = LANES * bytes.chunks_exact(LANES).take_while(clear).count();
-    let rest = bytes.get(whole..).unwrap_or_default();
-    whole + rest.iter().position(ends).unwrap_or(rest.len())
+    let clear = |lanes: &&[u8]| !lanes.iter().fold(false, |any, byte| any | ends(*byte));
+    let mut run = LANES * bytes.chunks_exact(LANES).take_while(clear).count();
+    let mut rest = bytes.get(run..).unwrap_or_default();
+    while let Some((word, after)) = rest.split_first_chunk() {
+        let found = ends_in(u64::from_le_bytes(*word));
+        if found != 0 {
+            return run + found.trailing_zeros() as usize / 8;
+        }
+        run += word.len();
+        rest = after;
+    }
+    run + rest
+        .iter()
+        .position(|byte| ends(*byte))
+        .unwrap_or(rest.len())
+}
+
+fn ends(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// As [`ends`] for eight bytes: the lowest bit set is the highest of the first byte's that does.
+fn ends_in(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xFF;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7)
 }

@@ -20,7 +20,7 @@ pub const FIELDS: &[(&[u8], Field)] = &[
 
 /// The members of a tool, in the order in which Go writes them.
 pub const TOOL: Shape = &[
-    Member::text(b"name"),
+    Member::always(b"name"),
     Member::text(b"description"),
     Member::raw(b"input_schema"),
     Member::any(b"strict"),
@@ -221,8 +221,9 @@ impl System {
         match place {
             SystemPlace::Whole => {}
             SystemPlace::Block(block::Place::Whole) => {
+                let is_text = self.block.kind() == Some(Type::Text);
                 let text = self.block.text();
-                if !text.bytes().starts_with(BILLING) {
+                if is_text && !text.bytes().starts_with(BILLING) {
                     text.give(out);
                 }
             }

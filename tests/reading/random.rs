@@ -1,0 +1,292 @@
+//! Random bodies, spelt in random ways and cut at random places, against the plain model; and what
+//! must hold at every moment on the way.
+
+use epp_wasm::prefix::digest::BlockSpec;
+use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use fastrand::Rng;
+use serde_json::{json, Value};
+
+use super::model;
+
+const APIS: [Api; 6] = [
+    Api::ChatCompletions,
+    Api::Completions,
+    Api::Embeddings,
+    Api::Messages,
+    Api::Responses,
+    Api::VllmGenerate,
+];
+
+fn pick<T: Clone>(random: &mut Rng, from: &[T]) -> T {
+    from[random.usize(..from.len())].clone()
+}
+
+fn text(random: &mut Rng) -> String {
+    let longest = pick(random, &[0, 3, 30, 600]);
+    let letters = [
+        'a', 'b', ' ', '\n', '"', '\\', '<', 'é', '日', '😀', '\u{2028}', '\u{7f}', '\u{1}',
+    ];
+    let length = random.usize(..=longest);
+    (0..length).map(|_| pick(random, &letters)).collect()
+}
+
+fn some<T>(random: &mut Rng, most: usize, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+    (0..random.usize(..=most)).map(|_| make(random)).collect()
+}
+
+fn tree(random: &mut Rng, depth: usize) -> Value {
+    match random.usize(..if depth == 0 { 4 } else { 6 }) {
+        0 => json!(random.i32(-1_000..1_000)),
+        1 => json!(f64::from(random.i32(..)) + 0.25),
+        2 => json!(text(random)),
+        3 => pick(random, &[json!(true), json!(false), Value::Null]),
+        4 => Value::Array(some(random, 3, |random| tree(random, depth - 1))),
+        _ => object(some(random, 3, |random| {
+            (text(random), tree(random, depth - 1))
+        })),
+    }
+}
+
+fn object(members: Vec<(String, Value)>) -> Value {
+    Value::Object(members.into_iter().collect())
+}
+
+fn role(random: &mut Rng) -> &'static str {
+    pick(random, &["user", "assistant", "system"])
+}
+
+fn chat_part(random: &mut Rng) -> Value {
+    match random.usize(..6) {
+        0 => json!({"type": "image_url", "image_url": {"url": text(random), "detail": "low"}}),
+        1 => json!({"type": "input_audio", "input_audio": {"format": "wav", "data": text(random)}}),
+        2 => json!({"type": "refusal", "text": text(random)}),
+        _ => json!({"type": "text", "text": text(random), "x": tree(random, 2)}),
+    }
+}
+
+fn anthropic_part(random: &mut Rng) -> Value {
+    let block =
+        |random: &mut Rng| json!({"type": pick(random, &["text", "other"]), "text": text(random)});
+    match random.usize(..6) {
+        0 => json!({"type": "thinking", "thinking": text(random)}),
+        1 => {
+            json!({"type": "image", "source": {"type": "url", "url": format!("h{}", text(random))}})
+        }
+        2 => {
+            json!({"type": "tool_use", "id": text(random), "name": text(random), "input": {"x": tree(random, 2)}})
+        }
+        3 => json!({"type": "tool_result", "content": text(random)}),
+        4 => json!({"type": "tool_result", "content": some(random, 3, block)}),
+        _ => json!({"type": "text", "text": text(random)}),
+    }
+}
+
+fn message(random: &mut Rng, part: fn(&mut Rng) -> Value) -> Value {
+    let content = match random.usize(..4) {
+        0 => Value::Null,
+        1 => json!(some(random, 3, part)),
+        _ => json!(text(random)),
+    };
+    json!({"role": role(random), "content": content, "name": tree(random, 1)})
+}
+
+fn list_or_text(random: &mut Rng) -> Value {
+    match random.usize(..3) {
+        0 => json!(some(random, 4, |random| random.u32(..))),
+        1 => json!(some(random, 4, |random| format!("t{}", text(random)))),
+        _ => json!(text(random)),
+    }
+}
+
+/// A body, and how many of its fields could be left out.
+fn body(random: &mut Rng, api: Api) -> Value {
+    let mut body = match api {
+        Api::ChatCompletions => json!({
+            "messages": some(random, 4, |random| message(random, chat_part)),
+            "tools": some(random, 2, |random| tree(random, 3)),
+        }),
+        Api::Messages => json!({
+            "messages": some(random, 4, |random| message(random, anthropic_part)),
+            "system": if random.bool() { json!(text(random)) } else { json!(some(random, 2, anthropic_part)) },
+            "tools": some(random, 2, |random| json!({
+                "name": text(random), "description": text(random), "input_schema": tree(random, 2), "x": 1,
+            })),
+        }),
+        Api::Completions => json!({"prompt": list_or_text(random)}),
+        Api::Embeddings => json!({"input": list_or_text(random)}),
+        Api::VllmGenerate => json!({"token_ids": some(random, 9, |random| random.u32(..))}),
+        _ => {
+            json!({"instructions": text(random), "tools": [tree(random, 2)], "input": tree(random, 3)})
+        }
+    };
+    body["model"] = json!(text(random));
+    body["cache_salt"] = json!(text(random));
+    body["unknown"] = tree(random, 3);
+    let fields = body.as_object_mut().unwrap();
+    fields.retain(|name, _| random.u8(..) < 200 || name == "input");
+    body
+}
+
+/// Spells a value as some client might.
+fn spell(random: &mut Rng, value: &Value, raw: bool, out: &mut String) {
+    let space = |random: &mut Rng, out: &mut String| {
+        if !raw && random.u8(..) < 30 {
+            out.push_str(pick(random, &[" ", "\n\t", "\r\n"]));
+        }
+    };
+    space(random, out);
+    match value {
+        Value::String(text) if !raw => spell_text(random, text, out),
+        Value::Array(list) => {
+            out.push('[');
+            for (position, element) in list.iter().enumerate() {
+                out.push_str(if position > 0 { "," } else { "" });
+                spell(random, element, raw, out);
+            }
+            space(random, out);
+            out.push(']');
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            if !raw {
+                random.shuffle(&mut members);
+            }
+            out.push('{');
+            for (position, (key, member)) in members.into_iter().enumerate() {
+                out.push_str(if position > 0 { "," } else { "" });
+                space(random, out);
+                if raw {
+                    out.push_str(&json!(key).to_string());
+                } else {
+                    spell_text(random, key, out);
+                }
+                space(random, out);
+                out.push(':');
+                // What counts as it stands is spelt as the model spells it.
+                let raw = raw || key == "input_schema" || key == "input" && member.is_object();
+                spell(random, member, raw, out);
+            }
+            space(random, out);
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+    space(random, out);
+}
+
+fn spell_text(random: &mut Rng, text: &str, out: &mut String) {
+    out.push('"');
+    for letter in text.chars() {
+        if random.u8(..) < 20 {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            let quoted = json!(letter.to_string()).to_string();
+            out.push_str(&quoted[1..quoted.len() - 1]);
+        }
+    }
+    out.push('"');
+}
+
+/// Reads the text in pieces and checks what must hold on the way.
+fn read(random: &mut Rng, reader: &mut BodyReader, text: &[u8]) {
+    let longest = pick(random, &[1, 7, 100, 10_000]);
+    let mut rest = text;
+    let mut before: Vec<u64> = Vec::new();
+    let mut full = false;
+    let (mut model, mut salt, mut restarts) = (None, None, 0);
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(random.usize(1..=longest).min(rest.len()));
+        rest = behind;
+        let needed = reader.needs_more();
+        reader.push(piece);
+        let now: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        assert_eq!(reader.restarts(), restarts, "only feeding again restarts");
+        assert!(now.starts_with(&before), "digests only grow");
+        assert!(
+            needed || now == before,
+            "nothing changes once enough was read"
+        );
+        assert!(!full || now == before, "nothing is added to a full window");
+        for (name, fact, last) in [
+            ("model", reader.model(), &mut model),
+            ("salt", reader.salt(), &mut salt),
+        ] {
+            let fact = match fact {
+                Fact::Unknown => None,
+                told => Some(told.known().map(str::to_owned)),
+            };
+            assert!(last.is_none() || *last == fact, "{name} changed");
+            *last = fact;
+        }
+        full = reader.window_full();
+        before = now;
+    }
+    reader.finish();
+    while let Some(range) = reader.reread() {
+        assert!(reader.pending().earlier_parts && reader.needs_more());
+        let length = random.usize(1..=longest).min(range.len());
+        reader.feed_again(range.start, &text[range.start..][..length]);
+        restarts = 1;
+    }
+    assert_eq!(reader.restarts(), restarts, "one restart is enough");
+    let all_known = !reader.pending().earlier_parts && !reader.needs_more();
+    assert!(
+        all_known && reader.window_full(),
+        "{:?} {:?}\n{}",
+        reader.pending(),
+        reader.reading(),
+        String::from_utf8_lossy(text)
+    );
+}
+
+#[test]
+fn random_bodies_are_read_as_the_plain_model_reads_them() {
+    let mut reader = BodyReader::default();
+    let (mut blocks_seen, mut restarts) = (0, 0);
+    for seed in 0..6_000 {
+        let random = &mut Rng::with_seed(seed);
+        let api = pick(random, &APIS);
+        let flattening = pick(
+            random,
+            &[Flattening::Seed, Flattening::Today, Flattening::Today],
+        );
+        let today = flattening == Flattening::Today;
+        let spec = BlockSpec {
+            block_bytes: if today {
+                4 * random.usize(1..20)
+            } else {
+                random.usize(1..70)
+            },
+            max_blocks: random.usize(..12),
+            keep_partial: today,
+        };
+        let body = body(random, api);
+        let mut text = String::new();
+        spell(random, &body, false, &mut text);
+        let blocks = vec![spec];
+        reader.reset(api, ReadPlan { flattening, blocks });
+        read(random, &mut reader, text.as_bytes());
+        let prompts: Vec<Vec<u64>> = reader.prompts(0).map(<[u64]>::to_vec).collect();
+        let expected = model::digests(&body, api, flattening, &spec);
+        blocks_seen += expected.concat().len();
+        restarts += reader.restarts();
+        assert_eq!(
+            prompts, expected,
+            "seed {seed}, {api:?} {flattening:?} {spec:?}\n{text}"
+        );
+        assert_eq!(
+            reader.model().known(),
+            body["model"].as_str(),
+            "seed {seed}\n{text}"
+        );
+        let salt = body["cache_salt"].as_str().filter(|_| today);
+        assert_eq!(reader.salt().known(), salt, "seed {seed}\n{text}");
+    }
+    println!("{blocks_seen} blocks, {restarts} prompts read again");
+    assert!(
+        blocks_seen > 10_000 && restarts > 100,
+        "the bodies say little"
+    );
+}

@@ -1,0 +1,154 @@
+//! Bodies and what is read of them, kept as files in tests/vectors: each is read whole, byte by
+//! byte and at random splits, and must tell the same.
+//!
+//! A vector's `prompts` are what the Endpoint Picker hashes (reference §4.5), each a text,
+//! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` stands, on a
+//! token boundary, for n times the low half of the text's hash. A fact that is not named is absent.
+
+use std::fs;
+use std::path::Path;
+
+use epp_wasm::prefix::digest::BlockSpec;
+use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use serde_json::Value;
+
+use super::model::{add_media, blocks};
+
+/// Small blocks, so that little is left to chance: bytes for the seed, tokens for today.
+const SPECS: [BlockSpec; 2] = [
+    BlockSpec {
+        block_bytes: 3,
+        max_blocks: 0,
+        keep_partial: false,
+    },
+    BlockSpec {
+        block_bytes: 8,
+        max_blocks: 0,
+        keep_partial: true,
+    },
+];
+
+/// What was read of a body.
+#[derive(Debug, PartialEq)]
+struct Told {
+    model: Option<String>,
+    salt: Option<String>,
+    max_tokens: Option<u64>,
+    stream: bool,
+    prompts: Vec<Vec<u64>>,
+}
+
+fn generation(vector: &Value) -> Flattening {
+    match vector["generation"].as_str().unwrap() {
+        "seed" => Flattening::Seed,
+        _ => Flattening::Today,
+    }
+}
+
+/// Reads a body in pieces that end at `cuts`.
+fn read(vector: &Value, cuts: &[usize]) -> Told {
+    let body = vector["body"].as_str().unwrap().as_bytes();
+    let path = vector["path"].as_str().unwrap();
+    let flattening = generation(vector);
+    let mut reader = BodyReader::default();
+    let blocks = vec![SPECS[flattening as usize]];
+    reader.reset(
+        Api::of_path(path.as_bytes()),
+        ReadPlan { flattening, blocks },
+    );
+    let mut from = 0;
+    for cut in cuts.iter().copied().chain([body.len()]) {
+        reader.push(&body[from..cut]);
+        from = cut;
+    }
+    reader.finish();
+    while let Some(range) = reader.reread() {
+        // Less than asked for is as good.
+        let end = range.end.min(range.start + 1 + cuts.len());
+        reader.feed_again(range.start, &body[range.start..end]);
+    }
+    let known = |fact: Fact<&str>| {
+        assert_ne!(fact, Fact::Unknown);
+        fact.known().map(str::to_owned)
+    };
+    assert!(!reader.pending().earlier_parts);
+    assert!(reader.window_full() && !reader.needs_more() && !reader.may_add_prompts());
+    Told {
+        model: known(reader.model()),
+        salt: known(reader.salt()),
+        max_tokens: reader.max_tokens(),
+        stream: reader.stream(),
+        prompts: reader.prompts(0).map(<[u64]>::to_vec).collect(),
+    }
+}
+
+/// A prompt's bytes as the vector spells them.
+fn spelt(prompt: &Value) -> Vec<u8> {
+    if let Some(tokens) = prompt["tokens"].as_array() {
+        let tokens = tokens.iter().map(|token| token.as_u64().unwrap() as u32);
+        return tokens.flat_map(u32::to_le_bytes).collect();
+    }
+    let mut bytes = Vec::new();
+    let alone = std::slice::from_ref(prompt);
+    for piece in prompt.as_array().map_or(alone, Vec::as_slice) {
+        match piece {
+            Value::String(text) => bytes.extend_from_slice(text.as_bytes()),
+            media => {
+                let tokens = media["tokens"].as_u64().unwrap();
+                add_media(&mut bytes, media["media"].as_str().unwrap(), tokens);
+            }
+        }
+    }
+    bytes
+}
+
+fn expected(vector: &Value) -> Told {
+    let text = |name: &str| vector[name].as_str().map(str::to_owned);
+    let prompts = vector["prompts"].as_array().unwrap().iter();
+    let prompts = prompts.map(|prompt| blocks(spelt(prompt), &SPECS[generation(vector) as usize]));
+    Told {
+        model: text("model"),
+        salt: text("salt"),
+        max_tokens: vector["max_tokens"].as_u64(),
+        stream: vector["stream"].as_bool().unwrap_or_default(),
+        prompts: prompts.filter(|prompt| !prompt.is_empty()).collect(),
+    }
+}
+
+fn vectors() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let files = files.map(|file| fs::read_to_string(file.path()).unwrap());
+    let parsed = files.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+    let all = parsed.flat_map(|file| file["vectors"].as_array().unwrap().clone());
+    all.collect()
+}
+
+#[test]
+fn every_body_tells_what_it_holds_however_it_is_cut() {
+    let vectors = vectors();
+    assert!(vectors.len() >= 70, "a file is missing");
+    let mut random = fastrand::Rng::with_seed(4);
+    let mut wrong = Vec::new();
+    for vector in &vectors {
+        let expected = expected(vector);
+        let length = vector["body"].as_str().unwrap().len();
+        let some = |_| {
+            let mut cuts: Vec<usize> = (0..4).map(|_| random.usize(0..=length)).collect();
+            cuts.sort_unstable();
+            cuts
+        };
+        let mut splits: Vec<Vec<usize>> = (0..20).map(some).collect();
+        splits.insert(0, Vec::new());
+        splits.insert(1, (0..length).collect());
+        for cuts in splits {
+            let told = read(vector, &cuts);
+            if told != expected {
+                let name = format!("{} {}", vector["path"], vector["name"]);
+                wrong.push(format!("{name}, cut at {cuts:?}:\n{told:?}\n{expected:?}"));
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
