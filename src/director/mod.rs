@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod decide;
+mod delivery;
 pub mod explain;
 mod learn;
 pub mod meter;
@@ -20,9 +21,11 @@ pub use self::record::Head;
 pub use self::tick::{Call, Tick};
 
 use self::answer::Refusal;
+use self::delivery::Delivery;
 use self::meter::{Meter, Metrics};
 use self::record::Record;
 use crate::config::Plan;
+use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::index::Index;
 use crate::scheduling::Scratch;
 use crate::worker::Watch;
@@ -70,6 +73,7 @@ pub struct Director {
     spare: Vec<Box<Record>>,
     scratch: Scratch,
     metrics: Metrics,
+    delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
 }
@@ -96,6 +100,7 @@ impl Director {
             records: HashMap::new(),
             spare: Vec::new(),
             scratch: Scratch::new(rng),
+            delivery: Delivery::default(),
             clock,
             timing: tick::Timing::default(),
             plan,
@@ -108,6 +113,8 @@ impl Director {
     pub fn install(&mut self, plan: Plan, root: u32) {
         let same_hashing = self.plan.hashing_equal(&plan);
         self.timing.root = root;
+        // The new root may have another answer.
+        self.delivery = Delivery::default();
         self.watch.install(&plan);
         self.plan = plan;
         if !same_hashing {
@@ -135,6 +142,9 @@ impl Director {
         let now = (self.clock)();
         let mut record = self.spare.pop().unwrap_or_default();
         record.open(head, &self.plan, &self.watch.store.pool, now);
+        if record.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
+            record.let_go();
+        }
         let holds = record.held.is_some();
         self.records.insert(id, record);
         if holds {
@@ -157,7 +167,12 @@ impl Director {
     /// More of a request's body has come; `end` where it is the last. `None`: as before.
     pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
         let now = (self.clock)();
-        self.records.get_mut(&id)?.read(bytes, end, now);
+        let record = self.records.get_mut(&id)?;
+        // After a release it comes in any case.
+        if record.held.is_some() {
+            self.delivery.seen();
+        }
+        record.read(bytes, end, now);
         self.advance(id)
     }
 
@@ -202,6 +217,11 @@ impl Director {
                 self.spare.push(record);
             }
         }
+    }
+
+    /// Whether bodies are waited for even if none ever came.
+    fn always_reads(&self) -> bool {
+        self.plan.proxy.read_body == ReadBody::Always
     }
 
     /// Takes a request off its endpoint's count of those that its metrics cannot show yet.

@@ -125,6 +125,13 @@ impl Record {
         }
     }
 
+    /// The body is not waited for.
+    pub fn let_go(&mut self) {
+        self.held = None;
+        self.reading = false;
+        self.reader.finish();
+    }
+
     /// Nothing more is learnt of this request.
     pub fn stop_reading(&mut self) {
         self.reading = false;

@@ -1,6 +1,7 @@
 //! The director's clock: polling, what the poller published, and requests held for too long.
 
 use super::meter::Metric;
+use super::record::Hold;
 use super::{Director, Release, Seat};
 use crate::scheduling::{Freshness, Slot};
 use crate::worker::{Request, SharedData};
@@ -196,15 +197,22 @@ impl Director {
     /// Requests whose body stopped coming go on with what is known.
     fn release_overdue(&mut self, now: u64) -> Vec<(u32, Release)> {
         let timeout = self.plan.proxy.body_timeout_ms * MILLISECOND;
-        let overdue = |heard: u64| now.abs_diff(heard) >= timeout;
-        let ids: Vec<u32> = self
+        let probes = !self.always_reads();
+        let delivery = &self.delivery;
+        let overdue = |hold: &Hold| {
+            let bodiless = probes && hold.bytes == 0 && delivery.overdue(hold.heard, now);
+            bodiless || now.abs_diff(hold.heard) >= timeout
+        };
+        let held = self
             .records
             .iter()
-            .filter(|(_, record)| record.held.is_some_and(|hold| overdue(hold.heard)))
-            .map(|(id, _)| *id)
-            .collect();
+            .filter_map(|(id, record)| Some((*id, record.held?)));
+        let held: Vec<(u32, Hold)> = held.filter(|(_, hold)| overdue(hold)).collect();
         let mut releases = Vec::new();
-        for id in ids {
+        for (id, hold) in held {
+            if hold.bytes == 0 && probes && self.delivery.overdue(hold.heard, now) {
+                self.delivery.missed(now);
+            }
             self.metrics
                 .add(Metric::ForcedReleases, "reason=timeout", 1);
             releases.push((id, self.decide(id)));
@@ -215,6 +223,8 @@ impl Director {
     fn set_gauges(&mut self, now: u64) {
         let held = self.records.values().filter(|record| record.held.is_some());
         self.metrics.record(Metric::Held, "", held.count() as u64);
+        let reads = self.delivery.reads() || self.always_reads();
+        self.metrics.record(Metric::BodyMode, "", u64::from(reads));
         if self.watch.foreign > self.timing.foreign {
             let more = self.watch.foreign - self.timing.foreign;
             self.metrics.add(Metric::ForeignValues, "", more);

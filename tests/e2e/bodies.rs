@@ -262,3 +262,34 @@ fn where_envoy_does_not_let_bodies_be_read_first_nothing_hangs() {
     assert_eq!((answer.status, answer.pod()), (200, "pod-2"));
     assert_eq!(get(proxy.port, "/v1/models").unwrap().status, 200);
 }
+
+#[test]
+fn where_bodies_never_come_the_filter_notices_by_itself() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let mut setup = Setup::new(&sim.addresses(), &both());
+    setup.bodies_first = false;
+    let proxy = setup.start();
+    let timed = || {
+        let since = Instant::now();
+        let answer = complete(proxy.port, "m", "x");
+        (answer.status, since.elapsed())
+    };
+    for _ in 0..3 {
+        let (status, took) = timed();
+        assert_eq!(status, 200);
+        assert!(took < Duration::from_millis(1000), "{took:?}");
+    }
+    proxy.wait_until("bodies are no longer waited for", || {
+        timed().1 < Duration::from_millis(150)
+    });
+    settles_on(proxy.port, "pod-2");
+    assert!(proxy.logged().contains("allow_on_headers_stop_iteration"));
+    proxy.wait_until("a gauge shows it", || {
+        let text = proxy.prometheus();
+        text.contains("epp_wasm_reads_bodies{pool=\"inference-pool\"} 0")
+    });
+}

@@ -55,7 +55,7 @@ fn listed_endpoints_are_the_only_candidates() {
 fn members_come_and_go_without_a_restart() {
     let mut sim = Sim::start(1, &Settings::default()).unwrap();
     let mut proxy = start(&sim, &scorer("queue-scorer"));
-    assert!(answering(proxy.port, 5).iter().all(|pod| pod == "pod-1"));
+    assert!(answering(proxy.port, 14).iter().all(|pod| pod == "pod-1"));
     sim.add(0, Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(50),
@@ -67,7 +67,7 @@ fn members_come_and_go_without_a_restart() {
     });
     proxy.set_pods(&sim.addresses()[..1]);
     proxy.wait_until("the pod that left is not", || {
-        answering(proxy.port, 5).iter().all(|pod| pod == "pod-1")
+        answering(proxy.port, 14).iter().all(|pod| pod == "pod-1")
     });
 }
 
@@ -140,7 +140,7 @@ fn metrics_that_hang_later_are_not_used_for_ever() {
     });
     let proxy = start(&sim, &scorer("kv-cache-utilization-scorer"));
     proxy.wait_until("the emptier pod is preferred", || {
-        answering(proxy.port, 5).iter().all(|pod| pod == "pod-1")
+        answering(proxy.port, 14).iter().all(|pod| pod == "pod-1")
     });
     sim.pod(0).set_faults(Faults {
         metrics: Metrics::Hang,
