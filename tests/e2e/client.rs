@@ -72,21 +72,7 @@ pub fn send(
 
 /// A GET.
 pub fn get(port: u16, path: &str) -> Result<Answer, ureq::Error> {
-    let mut response = agent()
-        .get(format!("http://127.0.0.1:{port}{path}"))
-        .call()?;
-    let headers = response.headers().iter();
-    let headers = headers.map(|(name, value)| {
-        (
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        )
-    });
-    Ok(Answer {
-        status: response.status().as_u16(),
-        headers: headers.collect(),
-        body: response.body_mut().read_to_string()?,
-    })
+    send(port, "GET", path, &[], b"")
 }
 
 /// A POST of JSON.

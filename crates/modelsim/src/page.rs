@@ -88,18 +88,19 @@ pub fn page(model: &str, shown: &Shown) -> String {
             since.as_secs_f64(),
         );
     }
-    for name in HISTOGRAMS {
-        family(&mut page, name, "histogram");
-        for bucket in BUCKETS {
-            let _ = writeln!(
-                page,
-                "{name}_bucket{{{labels},le=\"{bucket}\"}} {answered:?}"
-            );
-        }
-        let _ = writeln!(page, "{name}_count{{{labels}}} {answered:?}");
-        let _ = writeln!(page, "{name}_sum{{{labels}}} {answered:?}");
-    }
+    HISTOGRAMS
+        .into_iter()
+        .for_each(|name| histogram(&mut page, name, &labels, answered));
     page
+}
+
+fn histogram(page: &mut String, name: &str, labels: &str, value: f64) {
+    family(page, name, "histogram");
+    for bucket in BUCKETS {
+        let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{bucket}\"}} {value:?}");
+    }
+    let _ = writeln!(page, "{name}_count{{{labels}}} {value:?}");
+    let _ = writeln!(page, "{name}_sum{{{labels}}} {value:?}");
 }
 
 fn family(page: &mut String, name: &str, kind: &str) {
