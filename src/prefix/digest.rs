@@ -26,6 +26,9 @@ pub const TOKEN: usize = 4;
 /// bound a hostile list of tiny prompts would grow to several times its body.
 const MOST_DIGESTS: usize = 1 << 16;
 
+/// Digests whose memory is kept from request to request: today's default window.
+const MOST_KEPT: usize = 1 << 11;
+
 /// Cuts the prompts of one request into blocks as their bytes come, and digests these. The memory
 /// is kept from request to request.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,8 @@ impl BlockHasher {
         self.carry.clear();
         self.digests.clear();
         self.ends.clear();
+        self.digests.shrink_to(MOST_KEPT);
+        self.ends.shrink_to(MOST_KEPT);
         self.open();
     }
 

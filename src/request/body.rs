@@ -120,6 +120,7 @@ impl Body {
             .reset((api == Api::Embeddings).then_some(embeddings::FRAME));
         self.chat.reset(plan.flattening);
         self.messages.reset(plan.flattening);
+        self.system_text.reset();
         self.json.reset();
         self.tools.reset(prompt && today && has(Field::Tools));
         self.system.reset(prompt && today && has(Field::System));

@@ -6,11 +6,15 @@ use std::io::Write as _;
 use std::ops::Range;
 
 use super::facts::push_digits;
+use super::prompt::empty;
 use super::scan::{Kind, Want};
 
 /// Bytes of JSON that are held. Beyond, the prompt is given up: re-serialising needs whole objects,
 /// and no window is larger.
 const MOST: usize = 1 << 20;
+
+/// Members of objects that have not ended. No tool has a hundredth of them.
+const MOST_MEMBERS: usize = 1 << 14;
 
 /// The members that Go knows of an object, in the order in which it writes them.
 pub type Shape = &'static [Member];
@@ -119,10 +123,11 @@ pub struct Canon {
 impl Canon {
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
-        self.out.clear();
-        self.open.clear();
-        self.entries.clear();
-        self.keys.clear();
+        for buffer in [&mut self.out, &mut self.keys, &mut self.spare] {
+            empty(buffer);
+        }
+        empty(&mut self.open);
+        empty(&mut self.entries);
         self.overflown = false;
     }
 
@@ -146,7 +151,8 @@ impl Canon {
 
     /// A value begins.
     pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
-        if self.out.len() + self.keys.len() > MOST {
+        let members = self.entries.len();
+        if self.out.len() + self.keys.len() > MOST || members >= MOST_MEMBERS {
             self.overflown = true;
         }
         let inner = match self.open.last() {
@@ -439,3 +445,7 @@ impl Compact {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "canon_tests.rs"]
+mod tests;

@@ -181,3 +181,7 @@ fn marker(byte: u8) -> Place {
         _ => Place::Length(byte, None),
     }
 }
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;

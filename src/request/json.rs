@@ -49,7 +49,11 @@ impl JsonParts {
         let whole = self.canon.end(place);
         let range = self.start..self.canon.text().len();
         let nothing = self.canon.text().get(range.clone()) == Some(b"null");
-        if let Some(own) = self.parts.get_mut(self.current).filter(|_| whole && !nothing) {
+        if let Some(own) = self
+            .parts
+            .get_mut(self.current)
+            .filter(|_| whole && !nothing)
+        {
             own.text = Some(range);
         }
         whole

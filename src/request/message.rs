@@ -67,6 +67,9 @@ impl<P: Part> Messages<P> {
     /// Begins another body.
     pub fn reset(&mut self, flattening: Flattening) {
         self.flattening = flattening;
+        self.role.clear();
+        self.draft.clear();
+        self.part.start();
     }
 
     /// A value begins.

@@ -6,6 +6,18 @@ use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
 /// and up to this, which is the size from which Envoy refuses to hold an HTTP/1.1 body by default.
 const MOST_HELD: usize = 1 << 20;
 
+/// Images and the like that are held of one message; models take a hundredth of it.
+const MOST_MEDIA: usize = 1 << 12;
+
+/// Bytes of a buffer that are kept from request to request. A worker keeps dozens of readers.
+const MOST_KEPT: usize = 16 << 10;
+
+/// Empties a buffer, and gives back what few requests need.
+pub fn empty<T>(buffer: &mut Vec<T>) {
+    buffer.clear();
+    buffer.shrink_to(MOST_KEPT / size_of::<T>().max(1));
+}
+
 /// An image, a video or a sound: so many tokens, all alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Media {
@@ -135,8 +147,8 @@ pub struct Draft {
 impl Draft {
     /// Forgets everything but the memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.media.clear();
+        empty(&mut self.bytes);
+        empty(&mut self.media);
         self.cut = false;
     }
 
@@ -155,9 +167,8 @@ impl Draft {
     }
 
     /// Media at the end of the text so far.
-    pub fn media(&mut self, media: Media, room: usize) {
-        // Each stands for a token at least.
-        self.cut |= self.media.len() * TOKEN >= room;
+    pub fn media(&mut self, media: Media) {
+        self.cut |= self.media.len() >= MOST_MEDIA;
         if !self.cut {
             self.media.push((self.bytes.len(), media));
         }
@@ -199,7 +210,7 @@ impl Out<'_> {
     /// Media.
     pub fn media(&mut self, media: Media) {
         match self.draft.as_mut() {
-            Some(draft) => draft.media(media, self.prompts.room()),
+            Some(draft) => draft.media(media),
             None => self.prompts.media(media),
         }
     }

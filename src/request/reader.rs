@@ -188,3 +188,7 @@ impl BodyReader {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -515,3 +515,7 @@ impl Digits {
         )
     }
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;

@@ -245,3 +245,7 @@ fn ends_in(word: u64) -> u64 {
     let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7)
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

@@ -1,5 +1,8 @@
 //! What the reader of bodies tells: vectors kept as files, and random bodies against a plain model.
 
+#[cfg(test)]
 mod model;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
 mod vectors;

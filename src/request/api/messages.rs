@@ -4,7 +4,7 @@ use super::block::{Block, Type};
 use super::{block, max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::canon::{Member, Shape};
 use crate::request::message::Part;
-use crate::request::prompt::{Draft, Media, Out};
+use crate::request::prompt::{Draft, Out};
 use crate::request::scan::{Kind, Want};
 
 /// The fields that tell something.
@@ -61,7 +61,7 @@ pub struct MessagesPart {
     result: Draft,
     result_seen: bool,
     texts: usize,
-    images: Vec<Media>,
+    images: Draft,
 }
 
 impl MessagesPart {
@@ -91,9 +91,10 @@ impl MessagesPart {
                 self.texts += 1;
                 self.result.text(self.inner.text().bytes(), room);
             }
-            // Each stands for a token at least: there is no use in more than fit.
-            Some(Type::Image) if self.images.len() < room => {
-                self.images.extend(self.inner.image());
+            Some(Type::Image) => {
+                if let Some(image) = self.inner.image() {
+                    self.images.media(image);
+                }
             }
             _ => {}
         }
@@ -114,9 +115,7 @@ impl MessagesPart {
             }
             Some(Type::ToolResult) => {
                 self.result.give(out);
-                for media in self.images.drain(..) {
-                    out.media(media);
-                }
+                self.images.give(out);
             }
             _ => {}
         }
@@ -194,6 +193,11 @@ pub struct System {
 }
 
 impl System {
+    /// Begins another body.
+    pub fn reset(&mut self) {
+        self.block.start(false);
+    }
+
     /// A value in the field begins.
     pub fn begin(&mut self, parent: SystemPlace, key: &[u8], kind: Kind) -> Want<SystemPlace> {
         match (parent, kind) {

@@ -1,0 +1,170 @@
+use super::*;
+use crate::request::scan::{Reading, Scanner, Visit};
+
+/// Writes a whole text anew.
+#[derive(Default)]
+struct Whole {
+    canon: Canon,
+    shape: Option<Shape>,
+}
+
+/// `None`: the list around the value.
+impl Visit for Whole {
+    type Place = Option<Place>;
+
+    fn begin(
+        &mut self,
+        parent: Self::Place,
+        key: &[u8],
+        kind: Kind,
+        _: usize,
+    ) -> Want<Self::Place> {
+        let want = match parent {
+            None => self.canon.begin_whole(kind, self.shape),
+            Some(_) => self.canon.begin(key, kind),
+        };
+        match want {
+            Want::Nothing => Want::Nothing,
+            Want::Inside(place) => Want::Inside(Some(place)),
+            Want::Raw(place) => Want::Raw(Some(place)),
+        }
+    }
+
+    fn bytes(&mut self, place: Self::Place, bytes: &[u8]) -> bool {
+        self.canon.bytes(place.unwrap(), bytes)
+    }
+
+    fn end(&mut self, place: Self::Place, _: usize) {
+        if let Some(place) = place {
+            self.canon.end(place);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+fn written(json: &str, shape: Option<Shape>, piece: usize) -> Canon {
+    let mut whole = Whole {
+        shape,
+        ..Whole::default()
+    };
+    let mut scanner = Scanner::default();
+    scanner.reset(None, 0);
+    for bytes in format!("[{json}]").as_bytes().chunks(piece) {
+        scanner.push(bytes, &mut whole);
+    }
+    assert_eq!(scanner.reading(), Reading::Complete);
+    whole.canon
+}
+
+#[test]
+fn json_is_written_as_go_writes_it() {
+    for (json, expected) in [
+        (r#"{"b":1,"a":2,"":3}"#, r#"{"":3,"a":2,"b":1}"#),
+        (
+            r#"{"a":1,"b":{"y":1,"x":[{"d":1,"c":[]}]},"a":{}}"#,
+            r#"{"a":{},"b":{"x":[{"c":[],"d":1}],"y":1}}"#,
+        ),
+        // Keys are in the order of their bytes as they are, not as they are escaped.
+        (
+            r#"{"<":1,"=":2,"\"":3,"\u0001":4}"#,
+            r#"{"\u0001":4,"\"":3,"\u003c":1,"=":2}"#,
+        ),
+        (
+            r#""\/\u003c>&\u2028\u2029\u00e2\u0080\b\f\u0000\u007f""#,
+            "\"/\\u003c\\u003e\\u0026\\u2028\\u2029\u{e2}\u{80}\\b\\f\\u0000\u{7f}\"",
+        ),
+        ("[ true , false,null ]", "[true,false,null]"),
+        ("[]", "[]"),
+        ("{ }", "{}"),
+    ] {
+        for piece in [1, 5, 999] {
+            let canon = written(json, None, piece);
+            assert_eq!(
+                String::from_utf8_lossy(canon.text()),
+                expected,
+                "by {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn numbers_are_doubles() {
+    for (json, expected) in [
+        ("1", "1"),
+        ("1.0", "1"),
+        ("-0", "-0"),
+        ("-0.0", "-0"),
+        ("0.1", "0.1"),
+        ("1e3", "1000"),
+        ("1e20", "100000000000000000000"),
+        ("1e21", "1e+21"),
+        ("1.5E300", "1.5e+300"),
+        ("0.000001", "0.000001"),
+        ("0.0000001", "1e-7"),
+        ("-1.25e-9", "-1.25e-9"),
+        ("12345678901234567890", "12345678901234567000"),
+        ("9007199254740993", "9007199254740992"),
+    ] {
+        assert_eq!(
+            String::from_utf8_lossy(written(json, None, 9).text()),
+            expected
+        );
+    }
+}
+
+#[test]
+fn a_shape_orders_and_chooses_members() {
+    const SHAPE: Shape = &[
+        Member::always(b"z"),
+        Member::text(b"t"),
+        Member::any(b"a"),
+        Member::raw(b"r"),
+    ];
+    for (json, expected) in [
+        (
+            r#"[{"a":{"y":1,"x":2},"no":{"z":1},"z":""}]"#,
+            r#"[{"z":"","a":{"x":2,"y":1}}]"#,
+        ),
+        (
+            r#"[{"t":"","a":null,"z":1},{"t":"t","a":""}]"#,
+            r#"[{"z":1},{"t":"t","a":""}]"#,
+        ),
+        (
+            r#"[{"r" : { "b" : "a \" <\u2028 b" , "a":1.0 },"t":"x"}]"#,
+            r#"[{"t":"x","r":{"b":"a \" \u003c\u2028 b","a":1.0}}]"#,
+        ),
+        (
+            "[{\"r\":\"\u{2028}\u{2030}\u{20ac}\"}]",
+            "[{\"r\":\"\\u2028\u{2030}\u{20ac}\"}]",
+        ),
+        (r#"[{"r":null}]"#, r#"[{"r":null}]"#),
+    ] {
+        for piece in [1, 4, 999] {
+            let canon = written(json, Some(SHAPE), piece);
+            assert_eq!(
+                String::from_utf8_lossy(canon.text()),
+                expected,
+                "by {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn too_much_is_told_and_not_kept() {
+    for json in [
+        format!("\"{}\"", "x".repeat(MOST + 1)),
+        format!("[{}1]", "1,".repeat(MOST)),
+        format!("{{{}\"\":[{{}}]}}", r#""a":1,"#.repeat(MOST / 4)),
+    ] {
+        let canon = written(&json, None, 1_000);
+        assert!(canon.overflown());
+        assert!(canon.out.len() < MOST + 4_096);
+        assert!(canon.entries.len() <= MOST_MEMBERS);
+        assert!(canon.open.is_empty());
+    }
+}

@@ -1,0 +1,207 @@
+use super::*;
+use crate::prefix::digest::BlockSpec;
+use crate::request::{Flattening, MAX_DEPTH};
+
+const TODAY: BlockSpec = BlockSpec {
+    block_bytes: 256,
+    max_blocks: 2_048,
+    keep_partial: true,
+};
+
+const SEED: BlockSpec = BlockSpec {
+    block_bytes: 64,
+    max_blocks: 256,
+    keep_partial: false,
+};
+
+fn reader(api: Api, flattening: Flattening, blocks: &[BlockSpec]) -> BodyReader {
+    let mut reader = BodyReader::default();
+    let blocks = blocks.to_vec();
+    reader.reset(api, ReadPlan { flattening, blocks });
+    reader
+}
+
+fn chat(flattening: Flattening) -> BodyReader {
+    let spec = if flattening == Flattening::Seed {
+        SEED
+    } else {
+        TODAY
+    };
+    reader(Api::ChatCompletions, flattening, &[spec])
+}
+
+fn count(reader: &BodyReader) -> usize {
+    reader.prompts(0).flatten().count()
+}
+
+#[test]
+fn nothing_is_needed_once_window_and_model_are_read() {
+    let mut reader = chat(Flattening::Seed);
+    reader.push(br#"{"model":"m","messages":[{"role":"user","content":""#);
+    assert_eq!(reader.model(), Fact::Known("m"));
+    assert_eq!(reader.salt(), Fact::Absent, "the seed knows none");
+    assert!(!reader.pending().earlier_parts);
+    reader.push(&[b'x'; 256 * 64 - 100]);
+    assert!(reader.needs_more() && !reader.window_full());
+    reader.push(&[b'x'; 100]);
+    assert!(!reader.needs_more() && reader.window_full());
+    assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
+    reader.push(b"not JSON at all, and nobody looks");
+    reader.finish();
+    assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
+}
+
+#[test]
+fn a_late_model_is_waited_for_behind_a_full_window() {
+    let mut reader = chat(Flattening::Seed);
+    reader.push(br#"{"messages":[{"role":"user","content":""#);
+    (0..100).for_each(|_| reader.push(&[b'x'; 1_000]));
+    assert!(reader.window_full() && reader.needs_more());
+    reader.push(br#""}],"model":"m","#);
+    assert!(!reader.needs_more());
+    assert_eq!(reader.model(), Fact::Known("m"));
+}
+
+#[test]
+fn todays_tools_and_salt_are_waited_for_to_the_end() {
+    let mut reader = chat(Flattening::Today);
+    reader.push(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"#);
+    assert!(reader.window_full() && reader.needs_more());
+    assert!(reader.pending().earlier_parts);
+    assert_eq!(reader.salt(), Fact::Unknown);
+    reader.push(br#""cache_salt":"s","#);
+    assert!(reader.pending().earlier_parts);
+    reader.push(br#""x":1}"#);
+    assert!(!reader.pending().earlier_parts && !reader.needs_more());
+    assert_eq!(
+        (reader.reading(), reader.reread()),
+        (Reading::Complete, None)
+    );
+}
+
+#[test]
+fn blocks_come_before_the_message_ends() {
+    let mut reader = chat(Flattening::Today);
+    reader.push(br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#);
+    reader.push(&[b'x'; 300]);
+    assert_eq!(count(&reader), 1);
+    let mut reader = self::reader(Api::Messages, Flattening::Today, &[TODAY]);
+    reader.push(br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#);
+    reader.push(&[b'x'; 300]);
+    assert_eq!(count(&reader), 1);
+}
+
+#[test]
+fn a_part_that_comes_late_is_asked_for_in_pieces_and_only_as_far_as_needed() {
+    let mut body = br#"{"messages":[{"role":"user","content":""#.to_vec();
+    body.resize(body.len() + 1_000_000, b'x');
+    body.extend_from_slice(br#""}],"tools":[{"a":1}],"model":"m"}"#);
+    let mut reader = chat(Flattening::Today);
+    reader.push(&body);
+    assert!(reader.pending().earlier_parts && reader.needs_more() && !reader.window_full());
+    assert_eq!((count(&reader), reader.restarts()), (2_048, 0));
+    let mut fed = 0;
+    while let Some(range) = reader.reread() {
+        assert!(range.len() <= AGAIN);
+        fed += range.len();
+        reader.feed_again(range.start, &body[range]);
+    }
+    // The window is half a megabyte.
+    assert!((512 << 10..=(512 << 10) + AGAIN).contains(&fed), "{fed}");
+    assert_eq!((count(&reader), reader.restarts()), (2_048, 1));
+    assert!(!reader.pending().earlier_parts && !reader.needs_more() && reader.window_full());
+}
+
+#[test]
+fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
+    let body = br#"{"messages":[{"role":"user","content":"Hi"}],"tools":[{"a":1}]}"#;
+    for (offset, bytes) in [(0, &b""[..]), (1, b"xx")] {
+        let mut reader = chat(Flattening::Today);
+        reader.push(body);
+        let before: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        let range = reader.reread().unwrap();
+        reader.feed_again(range.start + offset, bytes);
+        assert_eq!(reader.reread(), None);
+        assert!(!reader.pending().earlier_parts && !reader.needs_more());
+        let after: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        assert_eq!(after, before);
+        reader.feed_again(0, b"nobody asked");
+    }
+}
+
+#[test]
+fn bodies_that_are_broken_tell_what_was_read() {
+    let deep = format!(r#"{{"model":"m","x":{}"#, "[".repeat(10_000));
+    for (body, reading) in [
+        (r#"{"model":"m","x":y}"#.to_owned(), Reading::NotJson(17)),
+        (
+            r#"{"model":"m","messages":[{"role":"u","content":"Hi"#.to_owned(),
+            Reading::EndedEarly,
+        ),
+        (deep, Reading::TooDeep),
+    ] {
+        let mut reader = chat(Flattening::Today);
+        reader.push(body.as_bytes());
+        reader.finish();
+        assert_eq!(reader.reading(), reading);
+        assert_eq!(reader.model(), Fact::Known("m"));
+        assert_eq!(reader.salt(), Fact::Absent);
+        assert!(!reader.needs_more() && reader.window_full() && !reader.pending().earlier_parts);
+    }
+    assert!(MAX_DEPTH < 10_000);
+}
+
+#[test]
+fn without_streams_only_the_facts_are_read() {
+    let mut reader = reader(Api::ChatCompletions, Flattening::Today, &[]);
+    assert!(reader.window_full());
+    reader.push(br#"{"cache_salt":"s","messages":[{"role":"u","content":"Hi"}],"model":"m","#);
+    assert_eq!(
+        (reader.model(), reader.salt()),
+        (Fact::Known("m"), Fact::Known("s"))
+    );
+    assert!(!reader.needs_more());
+}
+
+#[test]
+fn each_stream_cuts_for_itself() {
+    let small = BlockSpec {
+        block_bytes: 4,
+        max_blocks: 2,
+        keep_partial: true,
+    };
+    let mut reader = reader(Api::Completions, Flattening::Today, &[small, TODAY]);
+    reader.push(br#"{"prompt":"aaaaaaaaaaaa""#);
+    assert_eq!(reader.prompts(0).flatten().count(), 2);
+    assert_eq!(reader.prompts(1).flatten().count(), 1);
+    assert_eq!(reader.prompts(2).count(), 0);
+}
+
+#[test]
+fn what_is_not_read_is_settled_from_the_start() {
+    let reader = reader(Api::PassThrough, Flattening::Today, &[TODAY]);
+    assert_eq!(
+        (reader.model(), reader.salt()),
+        (Fact::Absent, Fact::Absent)
+    );
+    assert!(!reader.needs_more() && reader.window_full() && !reader.pending().earlier_parts);
+}
+
+#[test]
+fn another_prompt_may_follow_only_where_there_are_lists_of_them() {
+    let may = |body: &str| {
+        let mut reader = reader(Api::Completions, Flattening::Today, &[TODAY]);
+        reader.push(body.as_bytes());
+        reader.may_add_prompts()
+    };
+    for (body, expected) in [
+        (r#"{"model":"m","#, true),
+        (r#"{"prompt":"a"#, false),
+        (r#"{"prompt":["a""#, true),
+        (r#"{"prompt":[1,"#, false),
+        (r#"{"prompt":["a"]"#, false),
+        (r#"{"prompt":{"#, false),
+    ] {
+        assert_eq!(may(body), expected, "{body}");
+    }
+}

@@ -1,0 +1,215 @@
+use super::*;
+
+/// Notes what it is told, entering everything.
+#[derive(Default)]
+struct Notes {
+    told: Vec<String>,
+    raw_key: Vec<u8>,
+}
+
+impl Visit for Notes {
+    type Place = usize;
+
+    fn begin(&mut self, parent: usize, key: &[u8], kind: Kind, at: usize) -> Want<usize> {
+        let key_text = String::from_utf8_lossy(key);
+        self.told.push(format!("{parent} {key_text} {kind:?} {at}"));
+        if key == b"skip" {
+            return Want::Nothing;
+        }
+        if !key.is_empty() && key == self.raw_key {
+            return Want::Raw(99);
+        }
+        Want::Inside(parent + 1)
+    }
+
+    fn bytes(&mut self, place: usize, bytes: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(bytes);
+        match self.told.last_mut() {
+            Some(last) if last.starts_with('=') => last.push_str(&text),
+            _ => self.told.push(format!("={place} {text}")),
+        }
+        true
+    }
+
+    fn end(&mut self, place: usize, at: usize) {
+        self.told.push(format!("end {place} {at}"));
+    }
+
+    fn is_done(&self) -> bool {
+        self.told
+            .last()
+            .is_some_and(|last| last.starts_with("=") && last.ends_with("STOP"))
+    }
+}
+
+fn scan(text: &[u8], piece: usize, raw_key: &[u8]) -> (Reading, Vec<String>) {
+    let mut scanner = Scanner::default();
+    let mut notes = Notes {
+        raw_key: raw_key.to_vec(),
+        ..Notes::default()
+    };
+    scanner.reset(0, 0);
+    for piece in text.chunks(piece) {
+        scanner.push(piece, &mut notes);
+    }
+    scanner.finish();
+    (scanner.reading(), notes.told)
+}
+
+#[test]
+fn values_are_told_with_their_keys_and_places() {
+    let text = br#" {"a" : [1, "x\n", true],"skip":{"b":[{}]}, "c":{"d":-1.5e3} }"#;
+    let expected = [
+        "0 a Array 8",
+        "1  Number 9",
+        "=2 1",
+        "end 2 10",
+        "1  String 12",
+        "=2 x\n",
+        "end 2 17",
+        "1  Word 19",
+        "=2 true",
+        "end 2 23",
+        "end 1 24",
+        "0 skip Object 32",
+        "0 c Object 48",
+        "1 d Number 53",
+        "=2 -1.5e3",
+        "end 2 59",
+        "end 1 60",
+        "end 0 62",
+    ];
+    for piece in [1, 2, 7, 99] {
+        assert_eq!(
+            scan(text, piece, b""),
+            (Reading::Complete, expected.map(str::to_owned).to_vec()),
+            "by {piece}"
+        );
+    }
+}
+
+#[test]
+fn raw_values_come_as_they_stand() {
+    for value in [
+        r#"{ "x" : [1, "\u0041"] }"#,
+        r#""a\n""#,
+        "-0.5",
+        "null",
+        "[]",
+    ] {
+        let text = format!(r#"{{"k": {value} , "z":1}}"#);
+        for piece in [1, 3, 99] {
+            let (reading, told) = scan(text.as_bytes(), piece, b"k");
+            assert_eq!(reading, Reading::Complete);
+            assert_eq!(told[1], format!("=99 {value}"), "by {piece}");
+            assert_eq!(told[2], format!("end 99 {}", 6 + value.len()), "by {piece}");
+        }
+    }
+}
+
+#[test]
+fn the_grammar_is_serde_jsons() {
+    for text in [
+        "{}",
+        "[]",
+        "{\"a\":}",
+        "{\"a\"}",
+        "{\"a\":1,}",
+        "{,}",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "{\"a\" 1}",
+        "[01]",
+        "[-]",
+        "[1.]",
+        "[.5]",
+        "[1e]",
+        "[1e+]",
+        "[1E-2]",
+        "[-0.0e0]",
+        "[0]",
+        "[-01]",
+        "[+1]",
+        "[tru]",
+        "[true]",
+        "[nul1]",
+        "[falsey]",
+        "[\"a]",
+        "[\"\\q\"]",
+        "[\"\t\"]",
+        "{a:1}",
+        "{'a':1}",
+        "[1}",
+        "{\"a\":1]",
+        "]",
+        "",
+        " ",
+        "{\"a\":{\"b\":[]}}",
+        "[[[[]]]]",
+        "[\"\\u00zz\"]",
+        "[1",
+        "{\"a\":1",
+        "[NaN]",
+        "[1,\n\t\r 2]",
+        "[\u{a0}1]",
+        "{\"a\":1 \"b\":2}",
+        "{1:2}",
+    ] {
+        let valid = serde_json::from_str::<serde_json::Value>(text).is_ok();
+        for piece in [1, 99] {
+            let (reading, _) = scan(text.as_bytes(), piece, b"");
+            assert_eq!(
+                reading == Reading::Complete,
+                valid,
+                "{text:?} by {piece}: {reading:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_has_a_place_or_is_an_early_end() {
+    for (text, reading) in [
+        ("{\"a\": x}", Reading::NotJson(6)),
+        ("{\"a\": \"x\ny\"}", Reading::NotJson(8)),
+        ("{\"a\": 1", Reading::EndedEarly),
+        ("", Reading::EndedEarly),
+    ] {
+        for piece in [1, 3, 99] {
+            assert_eq!(
+                scan(text.as_bytes(), piece, b"").0,
+                reading,
+                "{text:?} by {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert_eq!(
+        scan(deep(MAX_DEPTH).as_bytes(), 100, b"").0,
+        Reading::Complete
+    );
+    assert_eq!(
+        scan(deep(MAX_DEPTH + 1).as_bytes(), 100, b"").0,
+        Reading::TooDeep
+    );
+    assert_eq!(scan(deep(10_000).as_bytes(), 100, b"").0, Reading::TooDeep);
+}
+
+#[test]
+fn keys_are_cut_and_do_not_grow() {
+    let mut scanner = Scanner::default();
+    scanner.reset(0, 0);
+    let mut notes = Notes::default();
+    scanner.push(b"{\"", &mut notes);
+    for _ in 0..100 {
+        scanner.push(&[b'k'; 1_000], &mut notes);
+    }
+    scanner.push(b"\":1}", &mut notes);
+    assert_eq!(scanner.reading(), Reading::Complete);
+    assert_eq!(scanner.key.len(), MAX_KEY);
+}

@@ -1,0 +1,149 @@
+use super::*;
+
+const NONE: &str = "\u{FFFD}";
+
+/// Decodes a string's inside, closing quote and all, given in pieces of so many bytes.
+fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, ()> {
+    let mut reader = StringReader::default();
+    let mut text = Vec::new();
+    reader.begin(true);
+    for bytes in inside.chunks(piece) {
+        let mut take = |piece: &[u8]| {
+            assert!(from_utf8(piece).is_ok(), "a character was cut");
+            text.extend_from_slice(piece);
+            true
+        };
+        match reader.read(bytes, &mut take) {
+            Reach::Open => {}
+            Reach::Closed(rest) => {
+                assert!(rest.is_empty());
+                return Ok(text);
+            }
+            Reach::Bad(_) => return Err(()),
+        }
+    }
+    panic!("the string did not end");
+}
+
+#[test]
+fn strings_decode_as_gos_decoder_decodes_them() {
+    for (inside, expected) in [
+        (&b"plain\""[..], "plain".to_owned()),
+        (br#"\"\\\/\b\f\n\r\t""#, "\"\\/\u{8}\u{c}\n\r\t".to_owned()),
+        (br#"\u0041\u00e9\u65E5\u0000""#, "Aé日\0".to_owned()),
+        ("é日😀\"".as_bytes(), "é日😀".to_owned()),
+        (br#"\ud83d\ude00""#, "😀".to_owned()),
+        // A surrogate without its other half, at the end, before text and before escapes.
+        (br#"\ud83d""#, NONE.to_owned()),
+        (br#"\ud83dx""#, format!("{NONE}x")),
+        (br#"\ud83d\n""#, format!("{NONE}\n")),
+        (br#"\ud83d\u0041""#, format!("{NONE}A")),
+        (br#"\ud83d\ud83d\ude00""#, format!("{NONE}😀")),
+        (br#"\ude00\ud83d""#, NONE.repeat(2)),
+        // Each byte that is not part of valid UTF-8: stray, cut short, too long a form, surrogate.
+        (b"\x80a\xff\"", format!("{NONE}a{NONE}")),
+        (b"\xe6\x97\"", NONE.repeat(2)),
+        (b"\xe6\x97a\"", format!("{}a", NONE.repeat(2))),
+        (b"\xe6\x97\\n\"", format!("{}\n", NONE.repeat(2))),
+        (b"\xc0\xaf\"", NONE.repeat(2)),
+        (b"\xed\xa0\x80\"", NONE.repeat(3)),
+        (
+            b"\xf0\x9f\x98\xe6\x97\xa5\"",
+            format!("{}日", NONE.repeat(3)),
+        ),
+        (b"\xf4\x90\x80\x80\"", NONE.repeat(4)),
+        (b"\xef\xbf\xbd\"", NONE.to_owned()),
+    ] {
+        for piece in 1..=inside.len() {
+            let text = decode(inside, piece).unwrap();
+            let text = String::from_utf8_lossy(&text);
+            assert_eq!(text, expected, "{} by {piece}", inside.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn what_no_string_holds_is_told() {
+    for inside in [
+        &b"a\nb\""[..],
+        b"\x00\"",
+        br#"\x""#,
+        br#"\u12g4""#,
+        br#"\U0041""#,
+        br#"\u+123""#,
+    ] {
+        assert_eq!(decode(inside, 1), Err(()), "{}", inside.escape_ascii());
+        assert_eq!(decode(inside, 99), Err(()), "{}", inside.escape_ascii());
+    }
+}
+
+/// Go's rule for bytes: those of a valid character stay, any other becomes U+FFFD alone.
+fn repaired(mut bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    while !bytes.is_empty() {
+        let valid =
+            (1..=4).find(|length| bytes.get(..*length).is_some_and(|c| from_utf8(c).is_ok()));
+        match valid {
+            Some(length) => text.extend_from_slice(&bytes[..length]),
+            None => text.extend_from_slice(NONE.as_bytes()),
+        }
+        bytes = &bytes[valid.unwrap_or(1)..];
+    }
+    text
+}
+
+#[test]
+fn any_bytes_decode_alike_however_they_are_cut() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let bits: [&[u8]; 7] = [
+        b"a",
+        "é".as_bytes(),
+        "日".as_bytes(),
+        "😀".as_bytes(),
+        b"\x80",
+        b"\xe6",
+        b"\xf0\x9f",
+    ];
+    for _ in 0..2_000 {
+        let length = random.usize(..40) * if random.bool() { 1 } else { 300 };
+        let mut inside: Vec<u8> = Vec::new();
+        for _ in 0..length {
+            inside.extend_from_slice(bits[random.usize(..bits.len())]);
+        }
+        let expected = repaired(&inside);
+        inside.push(b'"');
+        for piece in [1 + random.usize(..9), inside.len()] {
+            assert_eq!(decode(&inside, piece).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_where_something_needs_a_look() {
+    for byte in 0..=255 {
+        for at in [0, 5, 8, 31, 32, 70] {
+            let mut bytes = [b'x'; 80];
+            bytes[at] = byte;
+            let expected = if byte < 0x20 || byte == b'"' || byte == b'\\' {
+                at
+            } else {
+                80
+            };
+            assert_eq!(plain(&bytes), expected, "{byte} at {at}");
+        }
+    }
+}
+
+#[test]
+fn text_that_nobody_wants_any_more_is_passed_over() {
+    let mut reader = StringReader::default();
+    reader.begin(true);
+    let text = "y".repeat(3 * PIECE) + r#"\n\ud83d""#;
+    let mut pieces = 0;
+    let reach = reader.read(text.as_bytes(), &mut |_| {
+        pieces += 1;
+        false
+    });
+    assert_eq!((reach, pieces), (Reach::Closed(&[][..]), 1));
+    assert!(reader.buffer.is_empty());
+}

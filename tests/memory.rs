@@ -1,0 +1,144 @@
+//! What reading costs in memory, whatever the body: counted at the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use epp_wasm::prefix::digest::BlockSpec;
+use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
+
+/// Counts the bytes in use, and the most that ever were.
+struct Counting;
+
+static USED: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let used = USED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(used, Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        USED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The plan of a generation's defaults.
+fn plan(flattening: Flattening, most: usize) -> ReadPlan {
+    let block_bytes = if flattening == Flattening::Seed {
+        64
+    } else {
+        256
+    };
+    let spec = BlockSpec {
+        block_bytes,
+        max_blocks: most,
+        keep_partial: flattening == Flattening::Today,
+    };
+    ReadPlan {
+        flattening,
+        blocks: vec![spec],
+    }
+}
+
+/// The most bytes in use while a body of so many MB is read, and what the reader keeps for the next.
+fn cost(api: Api, plan: ReadPlan, head: &str, rest: &str, megabytes: usize) -> (usize, usize) {
+    let chunk = rest.repeat((64 << 10) / rest.len());
+    let before = USED.load(Ordering::Relaxed);
+    let mut reader = BodyReader::default();
+    reader.reset(api, plan);
+    MOST.store(before, Ordering::Relaxed);
+    reader.push(head.as_bytes());
+    (0..16 * megabytes).for_each(|_| reader.push(chunk.as_bytes()));
+    reader.finish();
+    let most = MOST.load(Ordering::Relaxed) - before;
+    reader.reset(Api::PassThrough, ReadPlan::default());
+    (most, USED.load(Ordering::Relaxed) - before)
+}
+
+#[test]
+fn no_body_makes_the_reader_grow() {
+    let bodies = [
+        (
+            Api::ChatCompletions,
+            r#"{"messages":[{"role":"u","content":""#,
+            "x",
+        ),
+        (Api::ChatCompletions, r#"{"messages":[{"content":""#, "x"),
+        (Api::ChatCompletions, r#"{"messages":[{"role":""#, "x"),
+        (
+            Api::ChatCompletions,
+            r#"{"messages":[{"content":[{"text":""#,
+            "x",
+        ),
+        (
+            Api::ChatCompletions,
+            r#"{"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,"#,
+            "x",
+        ),
+        (
+            Api::ChatCompletions,
+            r#"{"messages":[{"content":["#,
+            r#"{"type":"audio_url"},"#,
+        ),
+        (
+            Api::ChatCompletions,
+            r#"{"messages":["#,
+            r#"{"content":"a"},"#,
+        ),
+        (Api::ChatCompletions, r#"{"model":""#, "x"),
+        (Api::ChatCompletions, r#"{""#, "x"),
+        (Api::ChatCompletions, r#"{"tools":["#, "[],"),
+        (Api::ChatCompletions, r#"{"tools":[{"#, r#""a":1,"#),
+        (Api::ChatCompletions, r#"{"tools":[{""#, "x"),
+        (Api::ChatCompletions, r#"{"tools":["#, r#"{"a":"#),
+        (Api::Messages, r#"{"system":[{"text":""#, "x"),
+        (
+            Api::Messages,
+            r#"{"messages":[{"content":[{"input":["#,
+            "1,",
+        ),
+        (
+            Api::Messages,
+            r#"{"messages":[{"content":[{"content":["#,
+            r#"{"type":"text","text":"a"},"#,
+        ),
+        (Api::Completions, r#"{"prompt":["#, r#""a","#),
+        (Api::Completions, r#"{"prompt":["#, "1,"),
+        (Api::Completions, r#"{"prompt":"#, "1"),
+        (
+            Api::Responses,
+            r#"{"input":["#,
+            r#"{"role":"user","content":"a"},"#,
+        ),
+        (Api::Embeddings, r#"{"input":""#, "<"),
+    ];
+    for (api, head, rest) in bodies {
+        for (flattening, window, limit) in [
+            // The seed's window is 16 KB, today's half a megabyte; without one a megabyte is held.
+            (Flattening::Seed, 256, 200 << 10),
+            (Flattening::Today, 2_048, 4 << 20),
+            (Flattening::Today, 0, 6 << 20),
+        ] {
+            // Four megabytes are more than is ever held.
+            let megabytes = if head.ends_with("\"content\":\"") {
+                50
+            } else {
+                4
+            };
+            let plan = plan(flattening, window);
+            let (most, kept) = cost(api, plan, head, rest, megabytes);
+            let what = format!("{api:?} {flattening:?} {window} {head}{rest}…");
+            assert!(most < limit, "{what}: {most} bytes");
+            assert!(kept < 200 << 10, "{what}: {kept} bytes kept");
+        }
+    }
+}
