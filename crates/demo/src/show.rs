@@ -12,6 +12,10 @@ use crate::Trouble;
 const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
     the platform, warn of construction work, and never promise a seat without a reservation. ";
 
+/// Between requests. Nobody types faster, and Envoy's workers, to any of which a request may come,
+/// tell each other of a placement within two ticks of 50 ms.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// One request of the load.
 struct Turn {
     who: &'static str,
@@ -85,7 +89,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         let why = match before.as_str() {
             "" => "a new conversation: nobody holds its prompt",
             endpoint if endpoint == answer.endpoint => "holds the conversation so far",
-            _ => "not where the conversation was: see the log",
+            _ => "another worker's request, not told of the last one yet",
         };
         println!(
             "  {:<4} {:<42} {:<10} {:>6} of {:>4}  {why}",
@@ -93,6 +97,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         );
         prompt.push_str(&answer.text);
         *before = answer.endpoint;
+        sleep(PAUSE);
     }
     hints(listener, admin);
     Ok(())
