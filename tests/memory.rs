@@ -64,6 +64,8 @@ fn cost(api: Api, plan: ReadPlan, head: &str, rest: &str, megabytes: usize) -> (
     (most, USED.load(Ordering::Relaxed) - before)
 }
 
+// A table of hostile bodies, long as it is.
+#[allow(clippy::too_many_lines)]
 #[test]
 fn no_body_makes_the_reader_grow() {
     let bodies = [
