@@ -13,7 +13,7 @@ impl Meter for Unmetered {
         None
     }
 
-    fn add(&mut self, _: meter::MetricId, _: u64) {}
+    fn add(&mut self, _: meter::MetricId, _: i64) {}
 
     fn record(&mut self, _: meter::MetricId, _: u64) {}
 }

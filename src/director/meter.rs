@@ -26,8 +26,8 @@ pub enum Kind {
 pub trait Meter: std::fmt::Debug {
     /// Defines a metric; `None` where it cannot be had.
     fn define(&mut self, kind: Kind, name: &str) -> Option<MetricId>;
-    /// Adds to a counter.
-    fn add(&mut self, metric: MetricId, by: u64);
+    /// Adds to a counter, or moves a gauge.
+    fn add(&mut self, metric: MetricId, by: i64);
     /// Sets a gauge, or adds a value to a distribution.
     fn record(&mut self, metric: MetricId, value: u64);
 }
@@ -130,6 +130,11 @@ impl Metrics {
 
     /// Adds to a counter; `label` is empty or `name=value`, further ones after a semicolon.
     pub fn add(&mut self, metric: Metric, label: &str, by: u64) {
+        self.shift(metric, label, i64::try_from(by).unwrap_or(i64::MAX));
+    }
+
+    /// Moves a gauge that is the sum over all workers.
+    pub fn shift(&mut self, metric: Metric, label: &str, by: i64) {
         if let Some(id) = self.id(metric, label) {
             self.meter.add(id, by);
         }

@@ -66,6 +66,8 @@ pub struct Timing {
     idle_ticks: u32,
     gauges_at: u64,
     foreign: u64,
+    /// Requests held when it was told last.
+    held: i64,
     /// Callouts under way by token.
     calls: hashbrown::HashMap<u32, Request>,
 }
@@ -221,8 +223,10 @@ impl Director {
     }
 
     fn set_gauges(&mut self, now: u64) {
-        let held = self.records.values().filter(|record| record.held.is_some());
-        self.metrics.record(Metric::Held, "", held.count() as u64);
+        let held = self.records.values();
+        let held = held.filter(|record| record.held.is_some()).count() as i64;
+        let before = std::mem::replace(&mut self.timing.held, held);
+        self.metrics.shift(Metric::Held, "", held - before);
         let reads = self.delivery.reads() || self.always_reads();
         self.metrics.record(Metric::BodyMode, "", u64::from(reads));
         if self.watch.foreign > self.timing.foreign {

@@ -33,8 +33,7 @@ impl Meter for Statistics {
         abi::define_metric(kind, name).ok().map(MetricId)
     }
 
-    fn add(&mut self, metric: MetricId, by: u64) {
-        let by = i64::try_from(by).unwrap_or(i64::MAX);
+    fn add(&mut self, metric: MetricId, by: i64) {
         let _: Result<(), Status> = abi::increment_metric(metric.0, by);
     }
 

@@ -124,7 +124,7 @@ impl Request {
                 self.held = false;
                 super::root::carry_out(&release);
                 if release.refusal.is_some() {
-                    self.ours = false;
+                    self.close();
                     return Action::Pause;
                 }
             }

@@ -1,5 +1,7 @@
 //! Bodies of all kinds and sizes: routed, never refused, whole.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use modelsim::{body_hash, Pinned, Settings, Sim};
@@ -201,18 +203,17 @@ fn a_client_that_goes_away_leaves_nothing_held() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = start(&sim, &both());
     let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 300\r\n\r\n{\"prompt\":";
-    for _ in 0..5 {
-        raw(
-            proxy.port,
-            &[head.as_bytes()],
-            Duration::from_millis(20),
-            |_| true,
-        );
-    }
-    std::thread::sleep(Duration::from_millis(1200));
-    proxy.wait_until("nothing is held", || {
-        proxy.counted("epp_wasm_held_requests") == 0
-    });
+    let streams: Vec<TcpStream> = (0..5)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let held = || proxy.counted("epp_wasm_held_requests");
+    proxy.wait_until("five are held", || held() == 5);
+    drop(streams);
+    proxy.wait_until("nothing is held", || held() == 0);
     assert_eq!(complete(proxy.port, "m", "x").status, 200);
 }
 
