@@ -5,7 +5,7 @@
 //! with what could be read, and the model server says what is wrong with it.
 //!
 //! Nothing is copied that does not have to wait for something that precedes it in the prompt, and
-//! that only as far as the prompt window reaches: [`scan`] reads the grammar and [`text`] the
+//! that only as far as the prompt window reaches: `scan` reads the grammar and `text` the
 //! strings, `body` knows the fields, `message` and the files in `api` the parts of a prompt, and
 //! `prompt` hands these to the block hashers.
 //!
