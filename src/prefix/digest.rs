@@ -6,6 +6,8 @@
 //! together with the hash before it; here the content comes first in both generations, because a
 //! body often names its model last. Which blocks are equal, and so every decision, is the same.
 
+use std::fmt;
+
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 /// How a prompt is cut.
@@ -31,11 +33,12 @@ const MOST_KEPT: usize = 1 << 11;
 
 /// Cuts the prompts of one request into blocks as their bytes come, and digests these. The memory
 /// is kept from request to request.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct BlockHasher {
     spec: BlockSpec,
-    /// Bytes of a block that did not come in one piece.
-    carry: Vec<u8>,
+    /// Hash of a block that does not come in one piece, and how much of it has come.
+    part: Xxh64,
+    filled: usize,
     /// Digests of all prompts, one after the other.
     digests: Vec<u64>,
     /// Where in `digests` each prompt that has ended ends.
@@ -48,7 +51,6 @@ impl BlockHasher {
     /// Begins another request.
     pub fn reset(&mut self, spec: BlockSpec) {
         self.spec = spec;
-        self.carry.clear();
         self.digests.clear();
         self.ends.clear();
         self.digests.shrink_to(MOST_KEPT);
@@ -71,21 +73,22 @@ impl BlockHasher {
         let blocks = self.most.saturating_sub(self.digests.len());
         blocks
             .saturating_mul(self.spec.block_bytes)
-            .saturating_sub(self.carry.len())
+            .saturating_sub(self.filled)
     }
 
     /// More bytes of the current prompt.
     pub fn update(&mut self, mut bytes: &[u8]) {
+        if self.is_full() {
+            return;
+        }
         let size = self.spec.block_bytes;
-        if !self.carry.is_empty() {
-            let missing = size - self.carry.len();
-            let Some((head, rest)) = bytes.split_at_checked(missing) else {
-                self.carry.extend_from_slice(bytes);
+        if self.filled > 0 {
+            let Some((head, rest)) = bytes.split_at_checked(size - self.filled) else {
+                self.fill(bytes);
                 return;
             };
-            self.carry.extend_from_slice(head);
-            self.digests.push(xxh64(&self.carry, 0));
-            self.carry.clear();
+            self.fill(head);
+            self.end_part();
             bytes = rest;
         }
         while let Some((block, rest)) = bytes.split_at_checked(size) {
@@ -95,23 +98,34 @@ impl BlockHasher {
             self.digests.push(xxh64(block, 0));
             bytes = rest;
         }
-        if !self.is_full() {
-            self.carry.extend_from_slice(bytes);
+        if !self.is_full() && !bytes.is_empty() {
+            self.fill(bytes);
         }
     }
 
     /// The current prompt has ended; what follows belongs to another one.
     pub fn end_prompt(&mut self) {
-        if self.spec.keep_partial && !self.carry.is_empty() {
-            self.carry
-                .resize(self.carry.len().next_multiple_of(TOKEN), 0);
-            self.digests.push(xxh64(&self.carry, 0));
+        if self.spec.keep_partial && self.filled > 0 {
+            let whole = self.filled.next_multiple_of(TOKEN);
+            let zeros = [0; TOKEN];
+            self.fill(zeros.get(..whole - self.filled).unwrap_or_default());
+            self.end_part();
         }
-        self.carry.clear();
         if self.ends.last().copied().unwrap_or_default() < self.digests.len() {
             self.ends.push(self.digests.len());
         }
         self.open();
+    }
+
+    fn fill(&mut self, bytes: &[u8]) {
+        self.part.update(bytes);
+        self.filled += bytes.len();
+    }
+
+    fn end_part(&mut self) {
+        self.digests.push(self.part.digest());
+        self.part.reset(0);
+        self.filled = 0;
     }
 
     /// The digests so far, prompt by prompt; a prompt without any is left out.
@@ -126,7 +140,10 @@ impl BlockHasher {
         })
     }
 
+    /// Begins a prompt.
     fn open(&mut self) {
+        self.part.reset(0);
+        self.filled = 0;
         let size = self.spec.block_bytes;
         self.most = match self.spec.max_blocks {
             // A block of no bytes cannot be filled.
@@ -134,6 +151,13 @@ impl BlockHasher {
             0 => MOST_DIGESTS,
             most => most.saturating_add(self.digests.len()).min(MOST_DIGESTS),
         };
+    }
+}
+
+impl fmt::Debug for BlockHasher {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (spec, blocks) = (&self.spec, self.digests.len());
+        write!(formatter, "BlockHasher({spec:?}, {blocks} blocks)")
     }
 }
 

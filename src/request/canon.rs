@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::ops::Range;
 
-use super::facts::push_digits;
+use super::number::push_digits;
 use super::prompt::empty;
 use super::scan::{Kind, Want};
 

@@ -1,13 +1,11 @@
 //! What a body says besides its prompt: model, cache salt, token limit, whether to stream.
 
+use super::number::{push_digits, whole_number};
 use super::scan::{Kind, Want};
 use super::Fact;
 
 /// Bytes kept of a model's name or a salt; longer ones are cut here, and stay equal to themselves.
 const MOST_TEXT: usize = 4096;
-
-/// Bytes of a number that are kept; a longer one is taken for no number.
-const MOST_DIGITS: usize = 48;
 
 /// A fact's place in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,27 +164,4 @@ impl Facts {
     pub fn max_tokens(&self) -> Option<u64> {
         self.max_tokens.map(|(_, value)| value)
     }
-}
-
-/// Keeps more of a number, as far as it can be one.
-pub fn push_digits(digits: &mut Vec<u8>, bytes: &[u8]) {
-    // One byte too many tells that it was cut.
-    let room = (MOST_DIGITS + 1).saturating_sub(digits.len());
-    digits.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-}
-
-/// The whole number that a JSON number stands for, if it is one that is not negative and at most
-/// `most`; `1e2` and `1.0` are, as for the Endpoint Picker.
-pub fn whole_number(digits: &[u8], most: u64) -> Option<u64> {
-    if digits.len() > MOST_DIGITS {
-        return None;
-    }
-    let text = std::str::from_utf8(digits).ok()?;
-    let number = text.parse::<u64>().ok().or_else(|| {
-        let number = text.parse::<f64>().ok()?;
-        // Above 2^53 doubles skip whole numbers: no count is so large.
-        let whole = number.trunc() == number && (0.0..=9_007_199_254_740_992.0).contains(&number);
-        whole.then_some(number as u64)
-    });
-    number.filter(|number| *number <= most)
 }

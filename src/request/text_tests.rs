@@ -129,7 +129,8 @@ fn a_run_ends_where_something_needs_a_look() {
             } else {
                 80
             };
-            assert_eq!(plain(&bytes), expected, "{byte} at {at}");
+            assert_eq!(plain(&bytes).ascii, byte < 0x80, "{byte} at {at}");
+            assert_eq!(plain(&bytes).length, expected, "{byte} at {at}");
         }
     }
 }

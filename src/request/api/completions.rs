@@ -2,7 +2,7 @@
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::canon::escape;
-use crate::request::facts::{push_digits, whole_number};
+use crate::request::number::{push_digits, whole_number};
 use crate::request::prompt::Prompts;
 use crate::request::scan::{Kind, Want};
 
