@@ -22,6 +22,7 @@ mod image;
 mod json;
 mod media;
 mod message;
+mod number;
 mod prompt;
 mod reader;
 mod scan;

@@ -4,6 +4,7 @@
 //! What is not wanted is passed over without being decoded. Its state is a stack of at most
 //! [`MAX_DEPTH`] levels and one object key, whatever the body.
 
+use super::number::Digits;
 use super::text::{Reach, StringReader};
 
 /// Levels of nesting that are read. Model servers' own parsers give up between two hundred and a
@@ -106,21 +107,6 @@ enum State {
     Word(&'static [u8]),
     /// Behind a value.
     Behind,
-}
-
-/// Where in a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Digits {
-    /// Before the first byte.
-    None,
-    Minus,
-    Zero,
-    Whole,
-    Point,
-    Fraction,
-    E,
-    Sign,
-    Exponent,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -487,32 +473,6 @@ impl<P: Copy> Scanner<P> {
 
     fn fail(&mut self, cursor: &Cursor<'_>) {
         self.reading = Reading::NotJson(cursor.at());
-    }
-}
-
-impl Digits {
-    /// Where the byte leads, if it goes on with the number.
-    fn next(self, byte: u8) -> Option<Self> {
-        match (self, byte) {
-            (Self::None, b'-') => Some(Self::Minus),
-            (Self::None | Self::Minus, b'0') => Some(Self::Zero),
-            (Self::None | Self::Minus, b'1'..=b'9') | (Self::Whole, b'0'..=b'9') => {
-                Some(Self::Whole)
-            }
-            (Self::Zero | Self::Whole, b'.') => Some(Self::Point),
-            (Self::Point | Self::Fraction, b'0'..=b'9') => Some(Self::Fraction),
-            (Self::Zero | Self::Whole | Self::Fraction, b'e' | b'E') => Some(Self::E),
-            (Self::E, b'+' | b'-') => Some(Self::Sign),
-            (Self::E | Self::Sign | Self::Exponent, b'0'..=b'9') => Some(Self::Exponent),
-            _ => None,
-        }
-    }
-
-    fn may_end(self) -> bool {
-        matches!(
-            self,
-            Self::Zero | Self::Whole | Self::Fraction | Self::Exponent
-        )
     }
 }
 
