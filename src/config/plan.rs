@@ -216,6 +216,12 @@ impl PrefixProducer {
                 max_blocks: self.max_blocks as usize,
                 keep_partial: false,
             },
+            // A window smaller than a block holds none.
+            tokens if self.max_tokens > 0 && self.max_tokens < tokens => BlockSpec {
+                block_bytes: 0,
+                max_blocks: 0,
+                keep_partial: true,
+            },
             tokens => BlockSpec {
                 block_bytes: tokens as usize * TOKEN_BYTES as usize,
                 max_blocks: match self.max_tokens {
