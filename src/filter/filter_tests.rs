@@ -136,6 +136,15 @@ fn a_body_is_held_to_its_end_and_what_clients_name_is_replaced() {
 }
 
 #[test]
+fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
+    let root = root("unread", &listed("queue-scorer", ""));
+    post();
+    let mut stream = stream(&root, 10);
+    assert_eq!(stream.on_http_request_headers(4, false), Action::Continue);
+    assert!(destination().unwrap().contains("10.0.0.1:80"));
+}
+
+#[test]
 fn a_body_that_stops_coming_is_released_by_the_clock() {
     let mut root = root("clock", &listed("prefix-cache-scorer", ""));
     post();

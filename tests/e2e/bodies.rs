@@ -44,10 +44,7 @@ fn bodies_of_all_sizes_arrive_whole() {
         assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
         assert_eq!(answer.header("x-body-xxh64"), body_hash(&body).to_string());
     }
-    assert_eq!(
-        proxy.stat("http.e2e.downstream_rq_4xx"),
-        1 + u64::from(false)
-    );
+    assert_eq!(proxy.stat("http.e2e.downstream_rq_4xx"), 1);
 }
 
 #[test]
@@ -215,25 +212,6 @@ fn a_client_that_goes_away_leaves_nothing_held() {
     drop(streams);
     proxy.wait_until("nothing is held", || held() == 0);
     assert_eq!(complete(proxy.port, "m", "x").status, 200);
-}
-
-#[test]
-fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    let proxy = start(&sim, &scorer("queue-scorer"));
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000000\r\nconnection: close\r\n\r\n{";
-    let since = Instant::now();
-    // The pod gets the headers at once, though the body never ends.
-    let stream = std::thread::spawn(move || {
-        raw(
-            proxy.port,
-            &[head.as_bytes()],
-            Duration::from_millis(500),
-            |_| true,
-        )
-    });
-    stream.join().unwrap();
-    assert!(since.elapsed() < Duration::from_secs(2));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn failing_open_leaves_the_choice_to_envoy() {
 }
 
 #[test]
-fn the_admin_interface_gone_the_members_stay() {
+fn a_pool_that_empties_is_empty_and_comes_back() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let mut proxy = start(&sim, &scorer("queue-scorer"));
     // No member is left by EDS: that is an answer, unlike none.
