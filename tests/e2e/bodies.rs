@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::client::{complete, get, post, raw, send};
 use crate::preferences::settles_on;
 use crate::proxy::Setup;
-use crate::{document, scorer, start};
+use crate::{document, start};
 
 /// Prefix and queue together, which needs the body.
 fn both() -> String {
