@@ -11,7 +11,7 @@ use crate::Trouble;
 /// A page captured from vLLM 0.32.
 const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 88\r\n\r\n\
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n\
     {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2,\"x\":1234}}";
 
 static PAGES: AtomicU64 = AtomicU64::new(0);
