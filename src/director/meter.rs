@@ -1,35 +1,32 @@
-//! What the outside sees: counters, gauges and distributions, defined once and kept by number.
+//! What the outside sees: the names of our counters, gauges and distributions.
 //!
 //! A name carries its labels as `name;label=value;…`, which Envoy's `stats_tags` turn into labels
-//! (envoy/envoy.yaml has the expressions). Names are the Endpoint Picker's (llm-d-router) where the
-//! meaning is the same; durations are whole microseconds here, because Envoy's histograms hold
-//! whole numbers.
-
-use hashbrown::HashMap;
+//! (envoy/envoy.yaml has the expressions). Names, labels and bounds are the Endpoint Picker's
+//! (llm-d-router) where the meaning is the same.
 
 /// The number of a defined metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricId(pub u32);
 
+/// Where metrics go.
+pub trait Meter: std::fmt::Debug {
+    /// Defines a counter (it only goes up) or a gauge; `None` where it cannot be had.
+    fn define(&mut self, gauge: bool, name: &str) -> Option<MetricId>;
+    /// Adds to a counter, or moves a gauge.
+    fn add(&mut self, metric: MetricId, by: i64);
+    /// Sets a gauge.
+    fn set(&mut self, metric: MetricId, value: u64);
+}
+
 /// How a metric counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Only up.
     Counter,
     /// Any value.
     Gauge,
-    /// A distribution.
-    Histogram,
-}
-
-/// Where metrics go.
-pub trait Meter: std::fmt::Debug {
-    /// Defines a metric; `None` where it cannot be had.
-    fn define(&mut self, kind: Kind, name: &str) -> Option<MetricId>;
-    /// Adds to a counter, or moves a gauge.
-    fn add(&mut self, metric: MetricId, by: i64);
-    /// Sets a gauge, or adds a value to a distribution.
-    fn record(&mut self, metric: MetricId, value: u64);
+    /// A Prometheus histogram with these bounds, in the unit that its name says.
+    Distribution(&'static [f64]),
 }
 
 /// A metric of ours.
@@ -37,7 +34,7 @@ pub trait Meter: std::fmt::Debug {
 pub enum Metric {
     /// Picks of an endpoint.
     Picks,
-    /// Time from having what a decision needs to the decision.
+    /// Time from having what a decision needs to the decision, of one decision in sixteen.
     DecisionTime,
     /// Requests that got no endpoint, by error.
     RequestErrors,
@@ -45,7 +42,7 @@ pub enum Metric {
     Fallbacks,
     /// Requests that another endpoint than the picked one served.
     ServedElsewhere,
-    /// Share of a prompt's blocks that the picked endpoint held, in percent.
+    /// Share of a prompt's blocks that the picked endpoint held.
     PrefixHitRatio,
     /// Entries of the prefix index.
     PrefixIndexSize,
@@ -73,102 +70,114 @@ pub enum Metric {
     ForeignValues,
     /// Configurations that were refused.
     RejectedConfigurations,
+    /// Time from a request's headers to the first bytes of its answer's body.
+    TimeToFirstToken,
+    /// Time per token after the first, of streamed answers whose usage was read.
+    TimePerToken,
+    /// Time per token of whole answers whose usage was read.
+    NormalizedTimePerToken,
+    /// Tokens of prompts, as the model servers count them.
+    InputTokens,
+    /// Tokens of answers.
+    OutputTokens,
+    /// Tokens of prompts that the model server had in its cache.
+    CachedTokens,
+    /// Share of a prompt's tokens that the model server had in its cache.
+    CachedShare,
+    /// Tokens that the prefix index expected to be cached, where the model server said how many were.
+    PredictedCachedTokens,
+    /// Tokens that were.
+    ReportedCachedTokens,
+    /// Answers whose usage was not read, because the worker was reading as many as it may.
+    UnreadAnswers,
 }
+
+/// Bounds of decisions, in seconds.
+const DECISION: &[f64] = &[
+    0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
+    0.01, 0.1,
+];
+/// Bounds of shares.
+const SHARE: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+const FIRST_TOKEN: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0,
+];
+const PER_TOKEN: &[f64] = &[
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.6, 0.8, 1.0, 2.0,
+];
+const NORMALIZED: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+// The Endpoint Picker's bounds say 32778 where 32768 must be meant: dashboards compare by them.
+const INPUT: &[f64] = &[
+    1.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+    2048.0,
+    4096.0,
+    8192.0,
+    16384.0,
+    32778.0,
+    65536.0,
+    131_072.0,
+    262_144.0,
+    524_288.0,
+    1_048_576.0,
+];
+const OUTPUT: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
+];
 
 impl Metric {
-    const fn spec(self) -> (Kind, &'static str) {
+    /// How it counts, and its name.
+    pub(super) const fn spec(self) -> (Kind, &'static str) {
+        use Kind::{Counter, Distribution, Gauge};
         match self {
-            Self::Picks => (Kind::Counter, "llm_d_epp_scheduler_attempts_total"),
+            Self::Picks => (Counter, "llm_d_epp_scheduler_attempts_total"),
             Self::DecisionTime => (
-                Kind::Histogram,
-                "llm_d_epp_scheduler_e2e_duration_microseconds",
+                Distribution(DECISION),
+                "llm_d_epp_scheduler_e2e_duration_seconds",
             ),
-            Self::RequestErrors => (Kind::Counter, "llm_d_epp_request_error_total"),
-            Self::Fallbacks => (Kind::Counter, "epp_wasm_fallback_total"),
-            Self::ServedElsewhere => (Kind::Counter, "epp_wasm_served_elsewhere_total"),
-            Self::PrefixHitRatio => (
-                Kind::Histogram,
-                "llm_d_epp_prefix_indexer_hit_ratio_percent",
+            Self::RequestErrors => (Counter, "llm_d_epp_request_error_total"),
+            Self::Fallbacks => (Counter, "epp_wasm_fallback_total"),
+            Self::ServedElsewhere => (Counter, "epp_wasm_served_elsewhere_total"),
+            Self::PrefixHitRatio => (Distribution(SHARE), "llm_d_epp_prefix_indexer_hit_ratio"),
+            Self::PrefixIndexSize => (Gauge, "llm_d_epp_prefix_indexer_size"),
+            Self::PrefixIndexBytes => (Gauge, "epp_wasm_prefix_indexer_bytes"),
+            Self::EarlyReleases => (Counter, "epp_wasm_early_release_total"),
+            Self::ForcedReleases => (Counter, "epp_wasm_forced_release_total"),
+            Self::BodyMode => (Gauge, "epp_wasm_reads_bodies"),
+            Self::Held => (Gauge, "epp_wasm_held_requests"),
+            Self::ScrapeAge => (Gauge, "epp_wasm_scrape_age_milliseconds"),
+            Self::ScrapeErrors => (Counter, "llm_d_epp_datalayer_poll_errors_total"),
+            Self::Freshness => (Gauge, "epp_wasm_endpoint_freshness"),
+            Self::ReadyEndpoints => (Gauge, "llm_d_epp_ready_endpoints"),
+            Self::Polling => (Gauge, "epp_wasm_polling"),
+            Self::ForeignValues => (Counter, "epp_wasm_foreign_values_total"),
+            Self::RejectedConfigurations => (Counter, "epp_wasm_rejected_configurations_total"),
+            Self::TimeToFirstToken => (Distribution(FIRST_TOKEN), "llm_d_epp_request_ttft_seconds"),
+            Self::TimePerToken => (
+                Distribution(PER_TOKEN),
+                "llm_d_epp_request_streaming_tpot_seconds",
             ),
-            Self::PrefixIndexSize => (Kind::Gauge, "llm_d_epp_prefix_indexer_size"),
-            Self::PrefixIndexBytes => (Kind::Gauge, "epp_wasm_prefix_indexer_bytes"),
-            Self::EarlyReleases => (Kind::Counter, "epp_wasm_early_release_total"),
-            Self::ForcedReleases => (Kind::Counter, "epp_wasm_forced_release_total"),
-            Self::BodyMode => (Kind::Gauge, "epp_wasm_reads_bodies"),
-            Self::Held => (Kind::Gauge, "epp_wasm_held_requests"),
-            Self::ScrapeAge => (Kind::Gauge, "epp_wasm_scrape_age_milliseconds"),
-            Self::ScrapeErrors => (Kind::Counter, "llm_d_epp_datalayer_poll_errors_total"),
-            Self::Freshness => (Kind::Gauge, "epp_wasm_endpoint_freshness"),
-            Self::ReadyEndpoints => (Kind::Gauge, "llm_d_epp_ready_endpoints"),
-            Self::Polling => (Kind::Gauge, "epp_wasm_polling"),
-            Self::ForeignValues => (Kind::Counter, "epp_wasm_foreign_values_total"),
-            Self::RejectedConfigurations => {
-                (Kind::Counter, "epp_wasm_rejected_configurations_total")
+            Self::NormalizedTimePerToken => {
+                (Distribution(NORMALIZED), "llm_d_epp_request_ntpot_seconds")
             }
+            Self::InputTokens => (Distribution(INPUT), "llm_d_epp_request_input_tokens"),
+            Self::OutputTokens => (Distribution(OUTPUT), "llm_d_epp_request_output_tokens"),
+            Self::CachedTokens => (Distribution(INPUT), "llm_d_epp_request_cached_tokens"),
+            Self::CachedShare => (Distribution(SHARE), "epp_wasm_request_cached_ratio"),
+            Self::PredictedCachedTokens => (Counter, "epp_wasm_predicted_cached_tokens_total"),
+            Self::ReportedCachedTokens => (Counter, "epp_wasm_reported_cached_tokens_total"),
+            Self::UnreadAnswers => (Counter, "epp_wasm_unread_answers_total"),
         }
-    }
-}
-
-/// The metrics of one pool, defined as they are first used.
-#[derive(Debug)]
-pub struct Metrics {
-    meter: Box<dyn Meter>,
-    pool: String,
-    ids: HashMap<(Metric, String), Option<MetricId>>,
-}
-
-impl Metrics {
-    /// The metrics of this pool.
-    pub fn new(meter: Box<dyn Meter>, pool: &str) -> Self {
-        Self {
-            meter,
-            // A semicolon or an equals sign would end the label.
-            pool: pool.replace([';', '='], "_"),
-            ids: HashMap::new(),
-        }
-    }
-
-    /// Adds to a counter; `label` is empty or `name=value`, further ones after a semicolon.
-    pub fn add(&mut self, metric: Metric, label: &str, by: u64) {
-        self.shift(metric, label, i64::try_from(by).unwrap_or(i64::MAX));
-    }
-
-    /// Moves a gauge that is the sum over all workers.
-    pub fn shift(&mut self, metric: Metric, label: &str, by: i64) {
-        if let Some(id) = self.id(metric, label) {
-            self.meter.add(id, by);
-        }
-    }
-
-    /// Sets a gauge, or adds to a distribution.
-    pub fn record(&mut self, metric: Metric, label: &str, value: u64) {
-        if let Some(id) = self.id(metric, label) {
-            self.meter.record(id, value);
-        }
-    }
-
-    fn id(&mut self, metric: Metric, label: &str) -> Option<MetricId> {
-        if let Some(id) = self.ids.get(&Key(metric, label)) {
-            return *id;
-        }
-        let (kind, name) = metric.spec();
-        let pool = &self.pool;
-        let name = match label {
-            "" => format!("{name};pool={pool}"),
-            label => format!("{name};pool={pool};{label}"),
-        };
-        let id = self.meter.define(kind, &name);
-        self.ids.insert((metric, label.to_owned()), id);
-        id
-    }
-}
-
-/// Looks a metric up without copying its label.
-#[derive(Hash)]
-struct Key<'a>(Metric, &'a str);
-
-impl hashbrown::Equivalent<(Metric, String)> for Key<'_> {
-    fn equivalent(&self, key: &(Metric, String)) -> bool {
-        self.0 == key.0 && self.1 == key.1
     }
 }

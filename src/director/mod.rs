@@ -8,26 +8,28 @@ pub mod answer;
 mod decide;
 mod delivery;
 pub mod explain;
+pub mod ids;
 mod learn;
 pub mod meter;
+mod metrics;
 mod record;
 mod tick;
 
 use std::ops::Range;
 
-use hashbrown::HashMap;
-
-pub use self::record::Head;
+pub use self::record::{Head, Show};
 pub use self::tick::{Call, Tick};
 
 use self::answer::Refusal;
 use self::delivery::Delivery;
-use self::meter::{Meter, Metrics};
+use self::ids::ById;
+use self::meter::{Meter, Metric};
+use self::metrics::{Handle, Metrics, Series};
 use self::record::Record;
 use crate::config::Plan;
-use crate::plugins::proxy::envoy_proxy::ReadBody;
+use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use crate::prefix::index::Index;
-use crate::scheduling::Scratch;
+use crate::scheduling::{Scratch, Slot};
 use crate::worker::Watch;
 
 /// Asks for an explanation in a request, and carries it in the response.
@@ -36,8 +38,8 @@ pub const EXPLAIN_HEADER: &str = "x-epp-explain";
 /// What to do with a request now.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Hold it and feed its body.
-    Hold,
+    /// Hold it and feed its body, of which Envoy is to show this.
+    Hold(Show),
     /// Let it go.
     Release(Release),
 }
@@ -45,8 +47,8 @@ pub enum Verdict {
 /// How a request goes on.
 #[derive(Debug, Default)]
 pub struct Release {
-    /// The destination header's name and value; none leaves the choice to Envoy's fallback policy.
-    pub destination: Option<(String, String)>,
+    /// The destination header's value; none leaves the choice to Envoy's fallback policy.
+    pub destination: Option<String>,
     /// Answer it so, instead of routing it.
     pub refusal: Option<Refusal>,
 }
@@ -54,11 +56,31 @@ pub struct Release {
 /// What is known of a slot's endpoint beside its metrics.
 #[derive(Debug, Default)]
 struct Seat {
-    /// `status=success;endpoint_name=…`, the label of its picks.
+    /// `endpoint_name=…`.
     label: String,
+    /// Counts its picks; none where nobody sits here.
+    picks: Option<Handle>,
     /// Counts its scrapes, so that a request knows whether it was sent before the last one.
     scrape: u32,
+    /// When it was last asked who had served a request that was sent here.
+    checked: u64,
+    /// Whether it was another one.
+    suspect: bool,
 }
+
+/// Statistics of every request.
+#[derive(Debug)]
+struct Hot {
+    early: Handle,
+    decision: Series,
+    hit: Series,
+    /// Decisions so far, one in sixteen of which is timed.
+    decisions: u32,
+}
+
+/// A healthy endpoint is asked this often whether requests sent there are served there: asking
+/// costs a host call.
+const CHECK_EACH_NS: u64 = 100_000_000;
 
 /// The picker of one pool in one VM.
 pub struct Director {
@@ -67,12 +89,13 @@ pub struct Director {
     watch: Watch,
     indexes: Vec<Index>,
     seats: Vec<Seat>,
-    records: HashMap<u32, Box<Record>>,
+    records: ById<Box<Record>>,
     // Boxed in the table, so that a request costs no move of its record.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Record>>,
     scratch: Scratch,
     metrics: Metrics,
+    hot: Hot,
     delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
@@ -91,13 +114,21 @@ impl Director {
         let cluster = plan.cluster().to_owned();
         let mut rng = fastrand::Rng::with_seed(seed);
         let watch = Watch::new(name, &plan, rng.fork());
+        let mut metrics = Metrics::new(meter, &cluster);
+        let hot = Hot {
+            early: metrics.handle(Metric::EarlyReleases, ""),
+            decision: metrics.series(Metric::DecisionTime, ""),
+            hit: metrics.series(Metric::PrefixHitRatio, ""),
+            decisions: 0,
+        };
         let mut director = Self {
-            metrics: Metrics::new(meter, &cluster),
+            metrics,
+            hot,
             cluster,
             watch,
             indexes: Vec::new(),
             seats: Vec::new(),
-            records: HashMap::new(),
+            records: ById::default(),
             spare: Vec::new(),
             scratch: Scratch::new(rng),
             delivery: Delivery::default(),
@@ -126,9 +157,14 @@ impl Director {
         }
     }
 
+    /// Whether it matters where a request's route leads.
+    pub fn asks_for_cluster(&self) -> bool {
+        self.plan.proxy.requests == Requests::OfCluster
+    }
+
     /// Whether requests routed to this cluster are ours.
     pub fn owns(&self, cluster: &[u8]) -> bool {
-        self.cluster.as_bytes() == cluster
+        !self.asks_for_cluster() || self.cluster.as_bytes() == cluster
     }
 
     /// The header that names the endpoint.
@@ -145,12 +181,12 @@ impl Director {
         if record.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
             record.let_go();
         }
-        let holds = record.held.is_some();
+        let held = record.held;
         self.records.insert(id, record);
-        if holds {
-            return Verdict::Hold;
+        match held {
+            Some(hold) => Verdict::Hold(hold.show),
+            None => Verdict::Release(self.decide(id)),
         }
-        Verdict::Release(self.decide(id))
     }
 
     /// Whether more of a request's body is wanted.
@@ -166,7 +202,7 @@ impl Director {
 
     /// More of a request's body has come; `end` where it is the last. `None`: as before.
     pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
-        let now = (self.clock)();
+        let now = self.timing.now;
         let record = self.records.get_mut(&id)?;
         // After a release it comes in any case.
         if record.held.is_some() {
@@ -180,7 +216,7 @@ impl Director {
     /// prompt came late in the body.
     pub fn reread(&self, id: u32) -> Option<Range<usize>> {
         let record = self.records.get(&id)?;
-        record.held.as_ref()?;
+        record.held.filter(|hold| hold.show == Show::Whole)?;
         record.reader.reread()
     }
 
@@ -192,19 +228,42 @@ impl Director {
         self.advance(id)
     }
 
-    /// The response's headers have come, from the endpoint at `served`. Returns the explanation
-    /// that the client asked for.
+    /// Whether it is worth asking who answers this request.
+    pub fn asks_for_server(&mut self, id: u32) -> bool {
+        let pick = self.records.get(&id).and_then(|record| record.pick);
+        let seat = pick.and_then(|pick| self.seats.get_mut(pick.slot.index()));
+        let Some(seat) = seat else {
+            return false;
+        };
+        let asks = seat.suspect || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
+        if asks {
+            seat.checked = self.timing.now;
+        }
+        asks
+    }
+
+    /// The response's headers have come, from the endpoint at `served` if that was asked for.
+    /// Returns the explanation that the client asked for.
     pub fn answered(&mut self, id: u32, served: Option<&[u8]>) -> Option<String> {
         let record = self.records.get_mut(&id)?;
         let explanation = record.explanation.take();
         if let (Some(pick), Some(served)) = (record.pick, served) {
-            let endpoint = self.watch.store.pool.get(pick.slot);
-            if endpoint.is_some_and(|endpoint| endpoint.address.as_bytes() != served) {
-                self.metrics.add(meter::Metric::ServedElsewhere, "", 1);
-            }
+            self.check(pick.slot, served);
         }
         self.leave(id);
         explanation.map(|explanation| explanation.text(&self.watch.store.pool))
+    }
+
+    /// Takes note of who served a request that was sent to the endpoint in this slot.
+    fn check(&mut self, slot: Slot, served: &[u8]) {
+        let endpoint = self.watch.store.pool.get(slot);
+        let (Some(endpoint), Some(seat)) = (endpoint, self.seats.get_mut(slot.index())) else {
+            return;
+        };
+        seat.suspect = endpoint.address.as_bytes() != served;
+        if seat.suspect {
+            self.metrics.add(Metric::ServedElsewhere, "", 1);
+        }
     }
 
     /// A request has ended, however.

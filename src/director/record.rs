@@ -28,9 +28,21 @@ pub struct Head<'a> {
     pub end: bool,
 }
 
+/// How much of a held body Envoy is to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// All of it: parts that were read can be read again. Envoy answers 413 itself once more than
+    /// its limit (1 MiB, unless it was told otherwise) is held.
+    Whole,
+    /// Each part once. Envoy stops reading at its limit.
+    Passing,
+}
+
 /// A request that Envoy holds for us.
 #[derive(Debug, Clone, Copy)]
 pub struct Hold {
+    /// How.
+    pub show: Show,
     /// When its last bytes came, in nanoseconds since 1970.
     pub heard: u64,
     /// Bytes of its body so far.
@@ -39,18 +51,24 @@ pub struct Hold {
     pub most: usize,
 }
 
-/// How much of a body may be held.
+/// How a body is held, and up to how many bytes.
 ///
-/// Envoy answers 413 itself once more than its limit (1 MiB, unless it was told otherwise) is held,
-/// before the filter sees the bytes that overflow, and one read can bring a whole MiB. A body that
-/// says that it fits is held to its end where need be; one that does not fit is decided on what its
-/// first read brings; one that does not say is held for a sixteenth.
-fn hold_most(head: &Head<'_>, plan: &Plan) -> usize {
+/// One that says that it fits Envoy's limit is held as a whole, to its end where need be. One that
+/// is longer, or does not say, is shown in passing, and decided well below the limit: where Envoy
+/// stops reading nothing more would come.
+fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
     let limit = plan.proxy.decide_after_bytes;
-    match head.content_length {
-        Some(length) if length <= limit => usize::MAX,
-        Some(_) => 0,
-        None => limit / 16,
+    let fits = head.content_length.is_some_and(|length| length <= limit);
+    let (show, most) = if fits {
+        (Show::Whole, usize::MAX)
+    } else {
+        (Show::Passing, limit / 4 * 3)
+    };
+    Hold {
+        show,
+        heard: now,
+        bytes: 0,
+        most,
     }
 }
 
@@ -100,11 +118,7 @@ impl Record {
         self.reader.reset(api, plan.read_plan(pool));
         self.reading = reads(head, plan, api);
         if self.reading {
-            self.held = Some(Hold {
-                heard: now,
-                bytes: 0,
-                most: hold_most(head, plan),
-            });
+            self.held = Some(hold(head, plan, now));
         } else {
             self.reader.finish();
         }

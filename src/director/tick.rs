@@ -63,6 +63,8 @@ pub struct Timing {
     /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until
     /// they are drained.
     pub root: u32,
+    /// When it ticked last, in nanoseconds since 1970: time enough for what need not be exact.
+    pub now: u64,
     idle_ticks: u32,
     gauges_at: u64,
     foreign: u64,
@@ -84,6 +86,7 @@ impl Director {
         }
         self.timing.idle_ticks = 0;
         let now = (self.clock)();
+        self.timing.now = now;
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.forget(&events.changes.left);
         self.seat(&events.changes.joined);
@@ -94,6 +97,7 @@ impl Director {
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
             self.timing.gauges_at = now;
             self.set_gauges(now);
+            self.metrics.flush();
         }
         Tick {
             calls,
@@ -168,7 +172,9 @@ impl Director {
             let endpoint = self.watch.store.pool.get(*slot);
             let place = self.seats.get_mut(slot.index());
             if let (Some(endpoint), Some(seat)) = (endpoint, place) {
-                seat.label = format!("status=success;endpoint_name={}", endpoint.address);
+                seat.label = format!("endpoint_name={}", endpoint.address);
+                let label = format!("status=success;{}", seat.label);
+                seat.picks = Some(self.metrics.handle(Metric::Picks, &label));
             }
         }
     }
@@ -181,6 +187,8 @@ impl Director {
                 .for_each(|index| index.remove(slot.0));
             if let Some(seat) = self.seats.get_mut(slot.index()) {
                 seat.label.clear();
+                seat.picks = None;
+                seat.suspect = false;
                 seat.scrape = seat.scrape.wrapping_add(1);
             }
         }
@@ -226,12 +234,12 @@ impl Director {
         let held = self.records.values();
         let held = held.filter(|record| record.held.is_some()).count() as i64;
         let before = std::mem::replace(&mut self.timing.held, held);
-        self.metrics.shift(Metric::Held, "", held - before);
+        self.metrics.add(Metric::Held, "", held - before);
         let reads = self.delivery.reads() || self.always_reads();
-        self.metrics.record(Metric::BodyMode, "", u64::from(reads));
+        self.metrics.set(Metric::BodyMode, "", u64::from(reads));
         if self.watch.foreign > self.timing.foreign {
             let more = self.watch.foreign - self.timing.foreign;
-            self.metrics.add(Metric::ForeignValues, "", more);
+            self.metrics.add(Metric::ForeignValues, "", more as i64);
             self.timing.foreign = self.watch.foreign;
         }
         let (entries, bytes) = self.indexes.iter().fold((0, 0), |(entries, bytes), index| {
@@ -239,9 +247,8 @@ impl Director {
         });
         if self.watch.served() {
             self.metrics
-                .record(Metric::PrefixIndexSize, "", entries as u64);
-            self.metrics
-                .record(Metric::PrefixIndexBytes, "", bytes as u64);
+                .set(Metric::PrefixIndexSize, "", entries as u64);
+            self.metrics.set(Metric::PrefixIndexBytes, "", bytes as u64);
         }
         if !self.watch.polls() {
             return;
@@ -255,13 +262,13 @@ impl Director {
                 Freshness::Stale => 1,
                 Freshness::Fresh => 2,
             };
-            self.metrics.record(Metric::Freshness, &label, state);
+            self.metrics.set(Metric::Freshness, &label, state);
             let scraped = self.watch.store.condition(slot).scraped;
             if scraped > 0 {
                 let age = (now / MILLISECOND).saturating_sub(scraped);
-                self.metrics.record(Metric::ScrapeAge, &label, age);
+                self.metrics.set(Metric::ScrapeAge, &label, age);
             }
         }
-        self.metrics.record(Metric::ReadyEndpoints, "", ready);
+        self.metrics.set(Metric::ReadyEndpoints, "", ready);
     }
 }

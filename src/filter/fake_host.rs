@@ -37,6 +37,8 @@ pub struct Host {
     pub now: u64,
     /// Log lines.
     pub log: Vec<String>,
+    /// How often each call was made.
+    pub calls: BTreeMap<&'static str, u32>,
 }
 
 thread_local! {
@@ -77,13 +79,16 @@ fn give(content: Option<Vec<u8>>, data: *mut *mut u8, size: *mut usize) -> u32 {
     OK
 }
 
-fn call(act: impl FnOnce(&mut Host) -> u32) -> u32 {
-    host(|host| host.refuses.unwrap_or_else(|| act(host)))
+fn call(name: &'static str, act: impl FnOnce(&mut Host) -> u32) -> u32 {
+    host(|host| {
+        *host.calls.entry(name).or_default() += 1;
+        host.refuses.unwrap_or_else(|| act(host))
+    })
 }
 
 #[no_mangle]
 extern "C" fn proxy_log(_: u32, data: *const u8, size: usize) -> u32 {
-    call(|host| {
+    call("proxy_log", |host| {
         host.log.push(text(data, size));
         OK
     })
@@ -97,7 +102,7 @@ extern "C" fn proxy_get_buffer_bytes(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    call(|host| {
+    call("proxy_get_buffer_bytes", |host| {
         let content = match buffer {
             0 => host.body.clone(),
             4 => host.answered.1.clone(),
@@ -117,7 +122,7 @@ extern "C" fn proxy_set_buffer_bytes(
     data: *const u8,
     size: usize,
 ) -> u32 {
-    call(|host| {
+    call("proxy_set_buffer_bytes", |host| {
         host.body = bytes(data, size).to_vec();
         OK
     })
@@ -125,7 +130,7 @@ extern "C" fn proxy_set_buffer_bytes(
 
 #[no_mangle]
 extern "C" fn proxy_get_header_map_pairs(_: u32, data: *mut *mut u8, size: *mut usize) -> u32 {
-    call(|host| {
+    call("proxy_get_header_map_pairs", |host| {
         let pairs: Vec<(&str, &str)> = host
             .request
             .iter()
@@ -143,7 +148,7 @@ extern "C" fn proxy_get_header_map_value(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    call(|host| {
+    call("proxy_get_header_map_value", |host| {
         let key = text(key, key_size);
         let headers = if map == 6 {
             &host.answered.0
@@ -167,7 +172,7 @@ extern "C" fn proxy_replace_header_map_value(
     value: *const u8,
     value_size: usize,
 ) -> u32 {
-    call(|host| {
+    call("proxy_replace_header_map_value", |host| {
         let key = text(key, key_size);
         host.request.retain(|(name, _)| *name != key);
         host.request.push((key, text(value, value_size)));
@@ -177,7 +182,7 @@ extern "C" fn proxy_replace_header_map_value(
 
 #[no_mangle]
 extern "C" fn proxy_remove_header_map_value(_: u32, key: *const u8, key_size: usize) -> u32 {
-    call(|host| {
+    call("proxy_remove_header_map_value", |host| {
         let key = text(key, key_size);
         host.request.retain(|(name, _)| *name != key);
         OK
@@ -191,7 +196,7 @@ extern "C" fn proxy_get_property(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    call(|host| {
+    call("proxy_get_property", |host| {
         let path = text(path, path_size).replace('\0', ".");
         give(
             host.properties
@@ -211,7 +216,7 @@ extern "C" fn proxy_get_shared_data(
     size: *mut usize,
     cas: *mut u32,
 ) -> u32 {
-    call(|host| {
+    call("proxy_get_shared_data", |host| {
         let found = host.shared.get(&text(key, key_size)).cloned();
         if let Some((_, version)) = &found {
             // SAFETY: the filter gives a place for it.
@@ -229,7 +234,7 @@ extern "C" fn proxy_set_shared_data(
     value_size: usize,
     cas: u32,
 ) -> u32 {
-    call(|host| {
+    call("proxy_set_shared_data", |host| {
         let key = text(key, key_size);
         let version = host.shared.get(&key).map_or(0, |(_, version)| *version);
         if cas != 0 && version != 0 && cas != version {
@@ -243,7 +248,7 @@ extern "C" fn proxy_set_shared_data(
 
 #[no_mangle]
 extern "C" fn proxy_define_metric(_: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
-    call(|host| {
+    call("proxy_define_metric", |host| {
         // SAFETY: the filter gives a place for it.
         unsafe { *id = host.metrics.len() as u32 };
         host.metrics.push((text(name, name_size), 0));
@@ -253,29 +258,33 @@ extern "C" fn proxy_define_metric(_: u32, name: *const u8, name_size: usize, id:
 
 #[no_mangle]
 extern "C" fn proxy_increment_metric(id: u32, by: i64) -> u32 {
-    call(|host| match host.metrics.get_mut(id as usize) {
-        Some(metric) => {
-            metric.1 += by;
-            OK
+    call("proxy_increment_metric", |host| {
+        match host.metrics.get_mut(id as usize) {
+            Some(metric) => {
+                metric.1 += by;
+                OK
+            }
+            None => NOT_FOUND,
         }
-        None => NOT_FOUND,
     })
 }
 
 #[no_mangle]
 extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
-    call(|host| match host.metrics.get_mut(id as usize) {
-        Some(metric) => {
-            metric.1 = value as i64;
-            OK
+    call("proxy_record_metric", |host| {
+        match host.metrics.get_mut(id as usize) {
+            Some(metric) => {
+                metric.1 = value as i64;
+                OK
+            }
+            None => NOT_FOUND,
         }
-        None => NOT_FOUND,
     })
 }
 
 #[no_mangle]
 extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
-    call(|host| {
+    call("proxy_get_current_time_nanoseconds", |host| {
         // SAFETY: the filter gives a place for it.
         unsafe { *time = host.now };
         OK
@@ -284,12 +293,12 @@ extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
 
 #[no_mangle]
 extern "C" fn proxy_set_tick_period_milliseconds(_: u32) -> u32 {
-    call(|_| OK)
+    call("proxy_set_tick_period_milliseconds", |_| OK)
 }
 
 #[no_mangle]
 extern "C" fn proxy_set_effective_context(context: u32) -> u32 {
-    call(|host| {
+    call("proxy_set_effective_context", |host| {
         host.context = context;
         OK
     })
@@ -297,7 +306,7 @@ extern "C" fn proxy_set_effective_context(context: u32) -> u32 {
 
 #[no_mangle]
 extern "C" fn proxy_continue_stream(_: u32) -> u32 {
-    call(|host| {
+    call("proxy_continue_stream", |host| {
         host.resumed.push(host.context);
         OK
     })
@@ -314,7 +323,7 @@ extern "C" fn proxy_send_local_response(
     _: usize,
     _: i32,
 ) -> u32 {
-    call(|host| {
+    call("proxy_send_local_response", |host| {
         host.answers.push((code, text(body, body_size)));
         OK
     })
@@ -333,47 +342,15 @@ extern "C" fn proxy_http_call(
     _: u32,
     token: *mut u32,
 ) -> u32 {
-    call(|host| {
+    call("proxy_http_call", |host| {
         let pairs = headers::Pairs::new(bytes(packed, packed_size));
         let string = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
         let pairs = pairs
             .map(|(name, value)| (string(name), string(value)))
             .collect();
-        // SAFETY: the SDK gives a place for it.
+        // SAFETY: the filter gives a place for it.
         unsafe { *token = host.callouts.len() as u32 };
         host.callouts.push((text(cluster, cluster_size), pairs));
         OK
     })
-}
-
-/// Calls that the SDK could make and the filter never does.
-macro_rules! unimplemented_calls {
-    ($($name:ident)*) => {$(
-        #[no_mangle]
-        extern "C" fn $name() -> u32 {
-            const UNIMPLEMENTED: u32 = 12;
-            UNIMPLEMENTED
-        }
-    )*};
-}
-
-unimplemented_calls! {
-    proxy_add_header_map_value
-    proxy_call_foreign_function
-    proxy_close_stream
-    proxy_dequeue_shared_queue
-    proxy_done
-    proxy_enqueue_shared_queue
-    proxy_get_log_level
-    proxy_get_metric
-    proxy_get_status
-    proxy_grpc_call
-    proxy_grpc_cancel
-    proxy_grpc_close
-    proxy_grpc_send
-    proxy_grpc_stream
-    proxy_register_shared_queue
-    proxy_resolve_shared_queue
-    proxy_set_header_map_pairs
-    proxy_set_property
 }

@@ -1,10 +1,8 @@
 //! The filter over a host in the same process.
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::Action;
-
+use super::abi::{Action, BodyAction};
 use super::fake_host::{host, Host};
-use super::root::Root;
+use super::vm::Vm;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -24,9 +22,8 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     )
 }
 
-/// A configured root, and a host whose requests go to our cluster.
-fn root(name: &str, configuration: &str) -> Root {
-    super::host::log_to_envoy();
+/// A VM with a configured root, and a host whose requests go to our cluster.
+fn vm(configuration: &str) -> Vm {
     host(|host| {
         *host = Host {
             now: 1_000 * SECOND,
@@ -34,23 +31,25 @@ fn root(name: &str, configuration: &str) -> Root {
             ..Host::default()
         };
         let properties = [
-            ("plugin_name", name),
+            ("plugin_name", "picker"),
             ("xds.cluster_name", "inference-pool"),
         ];
         host.properties = properties
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
     });
-    let mut root = Root::new(1);
-    assert!(root.on_configure(0));
-    tick(&mut root);
-    tick(&mut root);
-    root
+    let mut vm = Vm::default();
+    assert!(vm.configure(ROOT));
+    tick(&mut vm);
+    tick(&mut vm);
+    vm
 }
 
-fn tick(root: &mut Root) {
+const ROOT: u32 = 1;
+
+fn tick(vm: &mut Vm) {
     host(|host| host.now += 50_000_000);
-    root.on_tick();
+    vm.tick(ROOT);
 }
 
 fn request(headers: &[(&str, &str)]) {
@@ -78,22 +77,15 @@ fn destination() -> Option<String> {
     })
 }
 
-fn stream(root: &Root, id: u32) -> Box<dyn HttpContext> {
-    root.create_http_context(id).unwrap()
-}
-
 #[test]
 fn without_a_body_the_endpoint_is_named_at_the_headers() {
-    let root = root("get", &listed("queue-scorer", ""));
+    let mut vm = vm(&listed("queue-scorer", ""));
     request(&[
         (":path", "/v1/models"),
         (":method", "GET"),
         ("x-prefiller-host-port", "spoofed"),
     ]);
-    assert_eq!(
-        stream(&root, 10).on_http_request_headers(2, true),
-        Action::Continue
-    );
+    assert_eq!(vm.request_headers(10, true), Action::Continue);
     let list = destination().unwrap();
     assert!(
         ["10.0.0.1:80,10.0.0.2:80", "10.0.0.2:80,10.0.0.1:80"].contains(&list.as_str()),
@@ -107,56 +99,82 @@ fn without_a_body_the_endpoint_is_named_at_the_headers() {
 
 #[test]
 fn a_request_for_another_cluster_keeps_even_headers_of_ours() {
-    let root = root("other", &listed("queue-scorer", ""));
+    let mut vm = vm(&listed("queue-scorer", ""));
     host(|host| {
         host.properties
             .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
     });
     post();
-    assert_eq!(
-        stream(&root, 10).on_http_request_headers(4, false),
-        Action::Continue
-    );
+    assert_eq!(vm.request_headers(10, false), Action::Continue);
     assert_eq!(destination().as_deref(), Some("6.6.6.6:6"));
 }
 
 #[test]
 fn a_body_is_held_to_its_end_and_what_clients_name_is_replaced() {
-    let root = root("hold", &listed("prefix-cache-scorer", ""));
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
-    let mut stream = stream(&root, 10);
-    assert_eq!(stream.on_http_request_headers(4, false), Action::Pause);
+    assert_eq!(vm.request_headers(10, false), Action::Pause);
     assert_eq!(destination(), None, "the client's own is gone at once");
     host(|host| host.body = b"{\"model\": \"m\", ".to_vec());
-    assert_eq!(stream.on_http_request_body(15, false), Action::Pause);
+    assert_eq!(vm.request_body(10, 15, false), BodyAction::Buffer);
     host(|host| host.body.extend_from_slice(b"\"prompt\": \"hello\"}"));
     let size = host(|host| host.body.len());
-    assert_eq!(stream.on_http_request_body(size, true), Action::Continue);
+    assert_eq!(vm.request_body(10, size, true), BodyAction::Continue);
     assert!(destination().unwrap().contains("10.0.0.1:80"));
 }
 
 #[test]
-fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
-    let root = root("unread", &listed("queue-scorer", ""));
+fn trailers_end_a_body() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
-    let mut stream = stream(&root, 10);
-    assert_eq!(stream.on_http_request_headers(4, false), Action::Continue);
+    vm.request_headers(10, false);
+    host(|host| host.body = br#"{"prompt": "hello", "model": "m"#.to_vec());
+    let size = host(|host| host.body.len());
+    assert_eq!(vm.request_body(10, size, false), BodyAction::Buffer);
+    assert_eq!(vm.request_trailers(10), Action::Continue);
+    assert!(destination().is_some());
+}
+
+#[test]
+fn a_body_of_unknown_length_is_shown_in_passing() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
+    request(&[
+        (":path", "/v1/completions"),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+    ]);
+    assert_eq!(vm.request_headers(10, false), Action::Pause);
+    for (part, end, action) in [
+        (r#"{"prompt": "hel"#, false, BodyAction::Watermark),
+        (r#"lo", "model": "#, false, BodyAction::Watermark),
+        (r#""m"}"#, true, BodyAction::Continue),
+    ] {
+        host(|host| host.body = part.as_bytes().to_vec());
+        assert_eq!(vm.request_body(10, part.len(), end), action, "{part}");
+    }
+    assert!(destination().is_some());
+}
+
+#[test]
+fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
+    let mut vm = vm(&listed("queue-scorer", ""));
+    post();
+    assert_eq!(vm.request_headers(10, false), Action::Continue);
     assert!(destination().unwrap().contains("10.0.0.1:80"));
 }
 
 #[test]
 fn a_body_that_stops_coming_is_released_by_the_clock() {
-    let mut root = root("clock", &listed("prefix-cache-scorer", ""));
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
-    let mut stream = stream(&root, 10);
-    assert_eq!(stream.on_http_request_headers(4, false), Action::Pause);
-    tick(&mut root);
+    assert_eq!(vm.request_headers(10, false), Action::Pause);
+    tick(&mut vm);
     assert!(host(|host| host.resumed.is_empty()));
     host(|host| host.now += 6 * SECOND);
-    tick(&mut root);
+    tick(&mut vm);
     assert_eq!(host(|host| host.resumed.clone()), [10]);
     assert!(destination().is_some());
-    assert_eq!(stream.on_http_request_body(0, true), Action::Continue);
+    assert_eq!(vm.request_body(10, 0, true), BodyAction::Continue);
 }
 
 #[test]
@@ -167,44 +185,99 @@ fn nobody_to_pick_is_answered_or_left_to_envoy() {
         let to = text.find("]}").unwrap();
         format!("{}endpoints: [{}", &text[..from], &text[to..])
     };
-    let closed = root("closed", &nobody(""));
+    let mut closed = vm(&nobody(""));
     post();
-    assert_eq!(
-        stream(&closed, 10).on_http_request_headers(4, true),
-        Action::Pause
-    );
+    assert_eq!(closed.request_headers(10, true), Action::Pause);
     assert_eq!(host(|host| host.answers.last().unwrap().0), 503);
-    let open = root(
-        "open",
-        &nobody("- {type: envoy-proxy, parameters: {failureMode: FailOpen}}"),
-    );
+    let mut open = vm(&nobody(
+        "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}",
+    ));
     post();
-    assert_eq!(
-        stream(&open, 11).on_http_request_headers(4, true),
-        Action::Continue
-    );
+    assert_eq!(open.request_headers(11, true), Action::Continue);
     assert_eq!((destination(), host(|host| host.answers.len())), (None, 0));
 }
 
 #[test]
 fn a_refused_configuration_is_told_and_leaves_the_old_one() {
-    let mut first = root("refused", &listed("queue-scorer", ""));
+    let mut vm = vm(&listed("queue-scorer", ""));
     host(|host| host.configuration = "kind: Pod".to_owned());
-    let mut second = Root::new(2);
-    assert!(!second.on_configure(0));
+    assert!(!vm.configure(2));
     assert!(host(|host| host
         .log
         .iter()
         .any(|line| line.contains("kind (line 1, column 1)"))));
-    tick(&mut first);
+    tick(&mut vm);
     request(&[(":path", "/"), (":method", "GET")]);
-    stream(&first, 10).on_http_request_headers(2, true);
+    vm.request_headers(10, true);
     assert!(destination().is_some());
 }
 
 #[test]
+fn a_reload_keeps_what_was_learnt_and_the_last_root_takes_it_along() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
+    assert!(vm.configure(2), "the listener is loaded anew");
+    vm.delete(ROOT);
+    vm.tick(2);
+    request(&[(":path", "/"), (":method", "GET")]);
+    vm.request_headers(10, true);
+    assert!(destination().is_some(), "the members are still known");
+    vm.delete(10);
+    vm.delete(2);
+    request(&[(":path", "/"), (":method", "GET")]);
+    vm.request_headers(11, true);
+    assert_eq!(destination(), None);
+}
+
+#[test]
+fn of_several_plugins_in_one_vm_the_one_that_is_asked_decides() {
+    let mut vm = vm(&listed("queue-scorer", ""));
+    host(|host| {
+        host.properties
+            .insert("plugin_name".to_owned(), "other".to_owned());
+        host.configuration = host.configuration.replace("10.0.0.", "10.9.9.");
+    });
+    assert!(vm.configure(2));
+    vm.tick(2);
+    vm.tick(2);
+    post();
+    vm.request_headers(10, true);
+    assert!(destination().unwrap().starts_with("10.9.9."));
+    host(|host| {
+        host.properties
+            .insert("plugin_name".to_owned(), "picker".to_owned())
+    });
+    post();
+    vm.request_headers(11, true);
+    assert!(destination().unwrap().starts_with("10.0.0."));
+}
+
+#[test]
+fn a_request_asks_the_host_for_little() {
+    let extra = "- {type: envoy-proxy, parameters: {requests: all}}";
+    let mut vm = vm(&listed("prefix-cache-scorer", extra));
+    host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
+    let size = host(|host| host.body.len());
+    // The first ones pay for what is asked of each endpoint now and then.
+    for id in 10..40 {
+        host(|host| host.calls.clear());
+        post();
+        vm.request_headers(id, false);
+        vm.request_body(id, size, true);
+        vm.response_headers(id, false);
+        vm.response_body(id, 20, true);
+        vm.delete(id);
+    }
+    let calls = host(|host| host.calls.clone());
+    let dear = ["proxy_get_header_map_pairs", "proxy_get_buffer_bytes"];
+    let asked = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!(dear.map(asked), [1, 1], "{calls:?}");
+    assert_eq!(asked("proxy_get_property"), 0, "{calls:?}");
+    assert!(calls.values().sum::<u32>() <= 7, "{calls:?}");
+}
+
+#[test]
 fn pages_are_asked_for_and_read() {
-    let mut root = root("pages", &listed("queue-scorer", ""));
+    let mut vm = vm(&listed("queue-scorer", ""));
     let callouts = host(|host| host.callouts.clone());
     let (cluster, headers) = callouts.last().unwrap();
     assert_eq!(cluster, "inference-pool");
@@ -212,10 +285,10 @@ fn pages_are_asked_for_and_read() {
     let page = "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 3\n";
     host(|host| host.answered = (vec![(":status".to_owned(), "200".to_owned())], page.into()));
     for token in 0..callouts.len() {
-        root.on_http_call_response(token as u32, 1, page.len(), 0);
+        vm.called_back(ROOT, token as u32, 1, page.len());
     }
     host(|host| host.now += SECOND);
-    tick(&mut root);
+    tick(&mut vm);
     let fresh = |metrics: &[(String, i64)]| {
         let fresh = metrics
             .iter()
@@ -228,22 +301,18 @@ fn pages_are_asked_for_and_read() {
 #[test]
 fn whatever_the_host_answers_nothing_panics_and_requests_go_on() {
     for status in 1..=12 {
-        let mut root = root("odd", &listed("prefix-cache-scorer", ""));
+        let mut vm = vm(&listed("prefix-cache-scorer", ""));
         post();
-        let mut held = stream(&root, 10);
-        assert_eq!(held.on_http_request_headers(4, false), Action::Pause);
+        assert_eq!(vm.request_headers(10, false), Action::Pause);
         host(|host| host.refuses = Some(status));
-        assert_eq!(held.on_http_request_body(10, true), Action::Continue);
-        held.on_http_response_headers(1, false);
-        held.on_log();
-        let mut fresh = stream(&root, 11);
-        assert_eq!(fresh.on_http_request_headers(4, false), Action::Continue);
-        // Through the SDK, whose callouts know two statuses.
-        if matches!(status, 2 | 10) {
-            tick(&mut root);
-        }
-        root.on_http_call_response(0, 1, 1, 0);
-        assert!(!Root::new(9).on_configure(0) || status == NOT_FOUND);
+        assert_eq!(vm.request_body(10, 10, true), BodyAction::Continue);
+        vm.response_headers(10, false);
+        vm.response_body(10, 10, true);
+        vm.delete(10);
+        assert_eq!(vm.request_headers(11, false), Action::Continue);
+        tick(&mut vm);
+        vm.called_back(ROOT, 0, 1, 1);
+        assert!(!vm.configure(9) || status == NOT_FOUND);
     }
 }
 

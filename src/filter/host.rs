@@ -1,7 +1,7 @@
 //! The host as the parts below the filter see it.
 
 use super::abi::{self, MetricKind, Status};
-use crate::director::meter::{Kind, Meter, MetricId};
+use crate::director::meter::{Meter, MetricId};
 use crate::worker::SharedData;
 
 /// Data that all VMs of this vm_id share.
@@ -24,11 +24,11 @@ impl SharedData for Shared {
 pub struct Statistics;
 
 impl Meter for Statistics {
-    fn define(&mut self, kind: Kind, name: &str) -> Option<MetricId> {
-        let kind = match kind {
-            Kind::Counter => MetricKind::Counter,
-            Kind::Gauge => MetricKind::Gauge,
-            Kind::Histogram => MetricKind::Histogram,
+    fn define(&mut self, gauge: bool, name: &str) -> Option<MetricId> {
+        let kind = if gauge {
+            MetricKind::Gauge
+        } else {
+            MetricKind::Counter
         };
         abi::define_metric(kind, name).ok().map(MetricId)
     }
@@ -37,12 +37,12 @@ impl Meter for Statistics {
         let _: Result<(), Status> = abi::increment_metric(metric.0, by);
     }
 
-    fn record(&mut self, metric: MetricId, value: u64) {
+    fn set(&mut self, metric: MetricId, value: u64) {
         let _: Result<(), Status> = abi::record_metric(metric.0, value);
     }
 }
 
-/// Envoy's log. The SDK's own logger would panic where Envoy does not take a line.
+/// Envoy's log.
 struct Log;
 
 impl log::Log for Log {

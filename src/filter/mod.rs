@@ -2,20 +2,13 @@
 //! [`crate::director`] decides, and this drives it.
 
 mod abi;
+#[cfg(target_arch = "wasm32")]
+mod exports;
 mod headers;
 mod host;
-mod request;
-mod root;
-
-#[cfg(target_arch = "wasm32")]
-proxy_wasm::main! {{ start(); }}
-
-/// Tells the SDK what to create.
-#[cfg(target_arch = "wasm32")]
-fn start() {
-    host::log_to_envoy();
-    proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
-}
+mod pool;
+mod stream;
+mod vm;
 
 #[cfg(test)]
 mod fake_host;

@@ -4,11 +4,12 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `cluster` | the discovery's | the cluster whose requests are ours |
+//! | `requests` | `ofCluster` | which requests are ours: those whose route leads to the cluster, or `all` that pass the filter (saves asking Envoy for the route of each; for a listener that leads nowhere else) |
 //! | `destinationHeader` | `x-gateway-destination-endpoint` | the header that names the endpoint to Envoy's `override_host` policy |
 //! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
-//! | `decideAfterBytes` | 1048576 | longer bodies are decided with what their first read brings; this is Envoy's own limit, past which it answers 413 |
+//! | `decideAfterBytes` | 1048576 | what Envoy may hold of a request (its `per_connection_buffer_limit_bytes`): bodies up to this are held to their end where need be, longer ones and those of unknown length are decided with three quarters of it |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
@@ -30,6 +31,15 @@ pub const TYPE: PluginType = PluginType {
 
 /// The header that the endpoint picker protocol names, and Envoy's policy reads.
 pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
+
+/// Which requests are ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// Those whose route leads to the pool's cluster.
+    OfCluster,
+    /// All that pass the filter.
+    All,
+}
 
 /// What happens to a request for which nothing was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +75,8 @@ pub enum EarlyRelease {
 pub struct EnvoyProxy {
     /// The cluster whose requests are ours; empty: the discovery's.
     pub cluster: String,
+    /// Which requests are ours.
+    pub requests: Requests,
     /// The header that names the endpoint, lower case.
     pub destination_header: String,
     /// What happens without a decision.
@@ -91,6 +103,7 @@ impl Default for EnvoyProxy {
     fn default() -> Self {
         Self {
             cluster: String::new(),
+            requests: Requests::OfCluster,
             destination_header: DESTINATION_HEADER.to_owned(),
             failure_mode: FailureMode::FailClose,
             fallback_endpoints: 2,
@@ -109,6 +122,7 @@ impl Default for EnvoyProxy {
 fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
     let default = EnvoyProxy::default();
+    let requests = [("ofCluster", Requests::OfCluster), ("all", Requests::All)];
     let failure = [
         ("FailClose", FailureMode::FailClose),
         ("FailOpen", FailureMode::FailOpen),
@@ -124,6 +138,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     ];
     Role::Proxy(Box::new(EnvoyProxy {
         cluster: fields.string("cluster", &default.cluster),
+        requests: fields.choice("requests", default.requests, &requests),
         destination_header: fields
             .string("destinationHeader", &default.destination_header)
             .to_ascii_lowercase(),

@@ -1,15 +1,10 @@
-//! One request: its callbacks, handed to the director, and the director's verdict, carried out.
+//! One request and its answer: callbacks, handed to the director, and the director's verdict,
+//! carried out.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
-use super::abi::{self, Buffer, Map, Status};
+use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Director, Head, Verdict, EXPLAIN_HEADER};
+use crate::director::{Director, Head, Show, Verdict, EXPLAIN_HEADER};
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
@@ -27,48 +22,100 @@ const OWNED_HEADERS: [&str; 7] = [
 /// and what lies beyond is then never copied.
 const PIECE: usize = 64 << 10;
 
-/// A request's context.
-pub struct Request {
+/// How Envoy holds a request for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It does not.
+    No,
+    /// It shows the whole body so far: parts of it can be read again.
+    Whole,
+    /// It shows each part once, and stops reading before its buffers run over.
+    Passing,
+}
+
+/// A request and its answer on their way through the filter.
+pub struct Stream {
     id: u32,
-    director: Rc<RefCell<Director>>,
-    /// Whether the director knows of it.
-    ours: bool,
-    /// Whether Envoy still holds it for us.
-    held: bool,
-    /// Bytes of the buffer that Envoy holds that were read already.
+    /// The place of its pool.
+    pub pool: usize,
+    held: Held,
+    /// Bytes that were read already of what Envoy will show next.
     read: usize,
 }
 
-impl Request {
-    /// A request's context; `director` is the pool's.
-    pub fn new(id: u32, director: Rc<RefCell<Director>>) -> Self {
+impl Stream {
+    /// A request for the pool at this place.
+    pub fn new(id: u32, pool: usize) -> Self {
         Self {
             id,
-            director,
-            ours: false,
-            held: false,
+            pool,
+            held: Held::No,
             read: 0,
         }
     }
 
-    fn headers(&mut self, end: bool) -> Option<Verdict> {
-        let mut director = self.director.try_borrow_mut().ok()?;
-        let cluster = abi::property("xds\0cluster_name").ok().flatten()?;
-        if !director.owns(&cluster) {
-            return None;
-        }
+    /// Its headers have come. `None` where they cannot be read: it is left alone.
+    pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
         let head = read_head(&packed, end);
         for name in spoofed(&packed, director.destination_header()) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
-        self.ours = true;
-        Some(director.open(self.id, &head))
+        let verdict = director.open(self.id, &head);
+        Some(match self.carry_out(verdict, director) {
+            BodyAction::Continue => Action::Continue,
+            BodyAction::Buffer | BodyAction::Watermark => Action::Pause,
+        })
     }
 
-    /// Feeds what Envoy holds and was not read yet.
-    fn feed(&mut self, size: usize, end: bool) -> Option<Verdict> {
-        let mut director = self.director.try_borrow_mut().ok()?;
+    /// A part of its body has come; `size` is what Envoy shows.
+    pub fn request_body(&mut self, director: &mut Director, size: usize, end: bool) -> BodyAction {
+        let size = if self.held != Held::No && !director.holds(self.id) {
+            self.forget_sent(size)
+        } else {
+            size
+        };
+        let verdict = self.feed(director, size, end);
+        let action = match verdict {
+            Some(verdict) => self.carry_out(verdict, director),
+            None => self.as_before(),
+        };
+        if action != BodyAction::Buffer {
+            // What was shown goes on now, or is not shown again.
+            self.read = 0;
+        }
+        action
+    }
+
+    /// Its trailers have come: its body has ended.
+    pub fn request_trailers(&mut self, director: &mut Director) -> Action {
+        if self.held != Held::No {
+            if let Some(verdict) = self.feed(director, 0, true) {
+                if self.carry_out(verdict, director) != BodyAction::Continue {
+                    return Action::Pause;
+                }
+            }
+        }
+        Action::Continue
+    }
+
+    /// The headers of its answer have come.
+    pub fn response_headers(&mut self, director: &mut Director) {
+        let served = director
+            .asks_for_server(self.id)
+            .then(|| abi::property("upstream\0address").ok().flatten())
+            .flatten();
+        if let Some(text) = director.answered(self.id, served.as_deref()) {
+            let _: Result<(), Status> =
+                abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
+        }
+    }
+
+    /// A part of its answer has come.
+    pub fn response_body(&mut self, _director: &mut Director, _size: usize) {}
+
+    /// Feeds what Envoy shows and was not read yet.
+    fn feed(&mut self, director: &mut Director, size: usize, end: bool) -> Option<Verdict> {
         let mut verdict = None;
         while self.read < size && director.reads(self.id) {
             let piece = (size - self.read).min(PIECE);
@@ -90,7 +137,7 @@ impl Request {
                 verdict = verdict.or(step);
             }
         }
-        if end && self.held && verdict.is_none() {
+        if end && self.held != Held::No && verdict.is_none() {
             verdict = director.body(self.id, &[], true);
         }
         verdict
@@ -101,6 +148,7 @@ impl Request {
     /// it is taken out. Returns the bytes that are left.
     fn forget_sent(&mut self, size: usize) -> usize {
         let sent = std::mem::take(&mut self.read);
+        self.held = Held::No;
         let left = size.saturating_sub(sent);
         if sent > 0 {
             let rest = abi::buffer(Buffer::RequestBody, sent, left);
@@ -114,111 +162,28 @@ impl Request {
         left
     }
 
-    fn carry_out(&mut self, verdict: Verdict) -> Action {
+    fn carry_out(&mut self, verdict: Verdict, director: &mut Director) -> BodyAction {
         match verdict {
-            Verdict::Hold => {
-                self.held = true;
-                return Action::Pause;
-            }
+            Verdict::Hold(Show::Whole) => self.held = Held::Whole,
+            Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
-                self.held = false;
-                super::root::carry_out(&release);
+                self.held = Held::No;
+                super::pool::carry_out(&release, director.destination_header());
                 if release.refusal.is_some() {
-                    self.close();
-                    return Action::Pause;
+                    // Envoy answers; the request itself goes nowhere.
+                    return BodyAction::Buffer;
                 }
             }
         }
-        Action::Continue
+        self.as_before()
     }
 
-    fn close(&mut self) {
-        if self.ours {
-            self.ours = false;
-            if let Ok(mut director) = self.director.try_borrow_mut() {
-                director.close(self.id);
-            }
+    fn as_before(&self) -> BodyAction {
+        match self.held {
+            Held::No => BodyAction::Continue,
+            Held::Whole => BodyAction::Buffer,
+            Held::Passing => BodyAction::Watermark,
         }
-    }
-}
-
-impl Context for Request {
-    fn on_done(&mut self) -> bool {
-        self.close();
-        true
-    }
-}
-
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        match self.headers(end) {
-            Some(verdict) => self.carry_out(verdict),
-            None => Action::Continue,
-        }
-    }
-
-    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        if !self.ours {
-            return Action::Continue;
-        }
-        let size = if self.held && !self.still_held() {
-            self.held = false;
-            self.forget_sent(size)
-        } else {
-            size
-        };
-        let verdict = self.feed(size, end);
-        let action = match verdict {
-            Some(verdict) => self.carry_out(verdict),
-            None if self.held => Action::Pause,
-            None => Action::Continue,
-        };
-        if !self.held {
-            // What was held goes on now: the next callback's buffer starts behind it.
-            self.read = 0;
-        }
-        action
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        if self.ours && self.held {
-            if let Some(verdict) = self.feed(0, true) {
-                return self.carry_out(verdict);
-            }
-        }
-        Action::Continue
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if !self.ours {
-            return Action::Continue;
-        }
-        let served = abi::property("upstream\0address").ok().flatten();
-        if let Ok(mut director) = self.director.try_borrow_mut() {
-            let explanation = director.answered(self.id, served.as_deref());
-            if let Some(text) = explanation {
-                let _: Result<(), Status> =
-                    abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
-            }
-        }
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        self.close();
-    }
-}
-
-impl Request {
-    fn still_held(&self) -> bool {
-        let director = self.director.try_borrow();
-        director.is_ok_and(|director| director.holds(self.id))
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 
