@@ -26,6 +26,7 @@ impl Director {
         let record = self.records.get(&id)?;
         let Some(hold) = record.held else {
             self.learn(id);
+            self.stop_when_full(id);
             return None;
         };
         if record.reader.reread().is_some() {
@@ -48,6 +49,13 @@ impl Director {
             return Some(Verdict::Release(self.decide(id)));
         }
         None
+    }
+
+    /// Once a request has left nothing but its prompt window is of use.
+    fn stop_when_full(&mut self, id: u32) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.reading &= !record.reader.window_full();
+        }
     }
 
     /// Walks the blocks read so far through the indexes.

@@ -17,7 +17,7 @@ mod tick;
 
 use std::ops::Range;
 
-pub use self::record::{Head, Show};
+pub use self::record::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
 
 use self::answer::Refusal;
@@ -189,9 +189,13 @@ impl Director {
         }
     }
 
-    /// Whether more of a request's body is wanted.
-    pub fn reads(&self, id: u32) -> bool {
-        self.records.get(&id).is_some_and(|record| record.reading)
+    /// What is wanted next of a request's body, of which `unread` bytes have come and were not fed
+    /// yet; `end` where nothing more comes.
+    pub fn appetite(&mut self, id: u32, unread: usize, end: bool) -> Appetite {
+        let Some(record) = self.records.get_mut(&id) else {
+            return Appetite::Nothing;
+        };
+        record.appetite(unread, end)
     }
 
     /// Whether a request is held.
@@ -209,6 +213,16 @@ impl Director {
             self.delivery.seen();
         }
         record.read(bytes, end, now);
+        self.advance(id)
+    }
+
+    /// The last bytes of a request's body, before what stands between.
+    pub fn tail(&mut self, id: u32, bytes: &[u8]) -> Option<Verdict> {
+        let record = self.records.get_mut(&id)?;
+        record.lazy = false;
+        if record.reader.push_tail(bytes) {
+            record.reading = record.reader.needs_more();
+        }
         self.advance(id)
     }
 

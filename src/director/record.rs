@@ -4,7 +4,7 @@ use super::explain::Explanation;
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::walk::Walk;
-use crate::request::{readable, Api, BodyReader};
+use crate::request::{readable, Api, BodyReader, TAIL};
 use crate::scheduling::{Pool, Slot};
 
 /// A request's headers, as far as they matter.
@@ -37,6 +37,24 @@ pub enum Show {
     /// Each part once. Envoy stops reading at its limit.
     Passing,
 }
+
+/// What is wanted next of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appetite {
+    /// Nothing, for now.
+    Nothing,
+    /// Up to so many bytes, in their order.
+    Next(usize),
+    /// So many of its last bytes.
+    Tail(usize),
+}
+
+/// The least that is taken over of a body in one go, and how much more than the window has room
+/// for: keys, roles and escapes stand around the text.
+const LEAST: usize = 4 << 10;
+
+/// The most: longer windows than this come in pieces, each of which stays in the nearest cache.
+const MOST: usize = 64 << 10;
 
 /// A request that Envoy holds for us.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +112,11 @@ pub struct Record {
     pub restarts: u32,
     /// Whether more of its body is wanted.
     pub reading: bool,
+    /// Whether what comes is left unread until the body ends or stops coming: only the model is
+    /// missing, and that can be read from the body's end.
+    pub lazy: bool,
+    /// For how many ticks something has been left unread so.
+    pub unread_ticks: u8,
     /// While it is held.
     pub held: Option<Hold>,
     /// Once it was decided.
@@ -117,6 +140,8 @@ impl Record {
         let api = Api::of_path(head.path);
         self.reader.reset(api, plan.read_plan(pool));
         self.reading = reads(head, plan, api);
+        self.lazy = true;
+        self.unread_ticks = 0;
         if self.reading {
             self.held = Some(hold(head, plan, now));
         } else {
@@ -137,6 +162,26 @@ impl Record {
             }
             self.reading = self.reader.needs_more();
         }
+    }
+
+    /// What is wanted next, see [`super::Director::appetite`].
+    pub fn appetite(&mut self, unread: usize, end: bool) -> Appetite {
+        if unread == 0 || !self.reading {
+            return Appetite::Nothing;
+        }
+        let whole = self.held.is_some_and(|hold| hold.show == Show::Whole);
+        if whole && self.lazy && self.reader.wants_only_model() {
+            self.unread_ticks = u8::from(!end);
+            return match end {
+                // To read little more than its end saves nothing.
+                true if unread > 2 * TAIL => Appetite::Tail(TAIL),
+                true => Appetite::Next(unread),
+                false => Appetite::Nothing,
+            };
+        }
+        let room = self.reader.room();
+        let room = room.saturating_add(room / 8).saturating_add(LEAST);
+        Appetite::Next(unread.min(room).min(MOST))
     }
 
     /// The body is not waited for.

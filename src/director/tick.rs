@@ -55,6 +55,8 @@ pub struct Tick {
     pub calls: Vec<Call>,
     /// Held requests that go on now.
     pub releases: Vec<(u32, Release)>,
+    /// Held requests whose body has stopped coming and was not read as far as it came.
+    pub stalled: Vec<u32>,
 }
 
 /// What the director keeps from tick to tick.
@@ -102,6 +104,7 @@ impl Director {
         Tick {
             calls,
             releases: self.release_overdue(now),
+            stalled: self.stalled(),
         }
     }
 
@@ -228,6 +231,23 @@ impl Director {
             releases.push((id, self.decide(id)));
         }
         releases
+    }
+
+    /// Held requests of which nothing came for a whole tick while a part was left unread: that part
+    /// may hold the model.
+    fn stalled(&mut self) -> Vec<u32> {
+        let mut stalled = Vec::new();
+        for (id, record) in &mut self.records {
+            if record.held.is_some() && record.unread_ticks > 0 {
+                record.unread_ticks += 1;
+                if record.unread_ticks > 2 {
+                    record.unread_ticks = 0;
+                    record.lazy = false;
+                    stalled.push(*id);
+                }
+            }
+        }
+        stalled
     }
 
     fn set_gauges(&mut self, now: u64) {

@@ -37,6 +37,8 @@ pub struct Host {
     pub now: u64,
     /// Log lines.
     pub log: Vec<String>,
+    /// Bytes of buffers that were handed out.
+    pub given: usize,
     /// How often each call was made.
     pub calls: BTreeMap<&'static str, u32>,
 }
@@ -109,7 +111,8 @@ extern "C" fn proxy_get_buffer_bytes(
             7 => host.configuration.clone().into_bytes(),
             _ => return NOT_FOUND,
         };
-        let part = content.into_iter().skip(start).take(max).collect();
+        let part: Vec<u8> = content.into_iter().skip(start).take(max).collect();
+        host.given += part.len();
         give(Some(part), data, size)
     })
 }

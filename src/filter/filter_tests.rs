@@ -155,6 +155,69 @@ fn a_body_of_unknown_length_is_shown_in_passing() {
     assert!(destination().is_some());
 }
 
+/// A body whose model stands behind more text than the window of [`windowed`] holds.
+fn long_body() -> String {
+    let text = "x".repeat(40_000);
+    format!(r#"{{"prompt": "{text}", "model": "m"}}"#)
+}
+
+/// A plan with a window of a few bytes, and a request that names its length.
+fn windowed(length: usize) -> Vm {
+    let vm = vm(&listed("prefix-cache-scorer", "").replace(
+        "- type: prefix-cache-scorer",
+        "- {type: prefix-cache-scorer, parameters: {hashBlockSize: 8, maxPrefixBlocksToMatch: 4}}",
+    ));
+    post();
+    host(|host| {
+        let mut headers = host.request.iter_mut();
+        let found = headers.find(|(name, _)| name == "content-length");
+        found.unwrap().1 = length.to_string();
+    });
+    vm
+}
+
+#[test]
+fn behind_the_window_a_body_is_read_from_its_end() {
+    let body = long_body();
+    let mut vm = windowed(body.len());
+    vm.request_headers(10, false);
+    for end in [16_000, 32_000, body.len()] {
+        host(|host| {
+            host.body = body.as_bytes()[..end].to_vec();
+            host.given = 0;
+        });
+        let action = vm.request_body(10, end, end == body.len());
+        let expected = match end == body.len() {
+            true => BodyAction::Continue,
+            false => BodyAction::Buffer,
+        };
+        assert_eq!(action, expected);
+        let given = host(|host| host.given);
+        assert!(given < 5_000, "{given} bytes were taken over at {end}");
+    }
+    assert!(destination().is_some());
+}
+
+#[test]
+fn what_was_left_unread_is_read_when_the_body_stops_coming() {
+    let body = long_body();
+    // More is said to come than does.
+    let mut vm = windowed(body.len() + 100);
+    vm.request_headers(10, false);
+    host(|host| host.body = body.into_bytes());
+    let size = host(|host| host.body.len());
+    assert_eq!(vm.request_body(10, size, false), BodyAction::Buffer);
+    tick(&mut vm);
+    assert_eq!(destination(), None);
+    tick(&mut vm);
+    assert_eq!(host(|host| host.resumed.clone()), [10]);
+    assert!(destination().is_some());
+    // Envoy shows what it has sent once more, before what comes now.
+    host(|host| host.body.extend_from_slice(b" "));
+    assert_eq!(vm.request_body(10, size + 1, true), BodyAction::Continue);
+    assert_eq!(host(|host| host.body.clone()), b" ");
+}
+
 #[test]
 fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
     let mut vm = vm(&listed("queue-scorer", ""));

@@ -53,8 +53,9 @@ impl Pool {
         self.plugin == *plugin
     }
 
-    /// A root context's clock ticks.
-    pub fn tick(&mut self, root: u32) {
+    /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
+    /// read as far as it came.
+    pub fn tick(&mut self, root: u32) -> Vec<u32> {
         let tick = self.director.tick(root, &mut Shared);
         for call in &tick.calls {
             let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
@@ -69,7 +70,7 @@ impl Pool {
                 let _: Result<(), Status> = abi::resume_request();
             }
         }
-        let _: Result<(), Status> = abi::set_effective_context(root);
+        tick.stalled
     }
 
     /// A callout was answered.

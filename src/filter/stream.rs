@@ -4,7 +4,7 @@
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Director, Head, Show, Verdict, EXPLAIN_HEADER};
+use crate::director::{Appetite, Director, Head, Show, Verdict, EXPLAIN_HEADER};
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
@@ -17,10 +17,6 @@ const OWNED_HEADERS: [&str; 7] = [
     "x-kv-cache-source-host-port",
     DROPPED_REASON_HEADER,
 ];
-
-/// Bytes of a body that are taken over at a time: most prefix windows end within the first piece,
-/// and what lies beyond is then never copied.
-const PIECE: usize = 64 << 10;
 
 /// How Envoy holds a request for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +37,8 @@ pub struct Stream {
     held: Held,
     /// Bytes that were read already of what Envoy will show next.
     read: usize,
+    /// Bytes that Envoy has shown already of what it will show next.
+    shown: usize,
 }
 
 impl Stream {
@@ -51,6 +49,7 @@ impl Stream {
             pool,
             held: Held::No,
             read: 0,
+            shown: 0,
         }
     }
 
@@ -80,9 +79,11 @@ impl Stream {
             Some(verdict) => self.carry_out(verdict, director),
             None => self.as_before(),
         };
+        self.shown = size;
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
             self.read = 0;
+            self.shown = 0;
         }
         action
     }
@@ -114,31 +115,56 @@ impl Stream {
     /// A part of its answer has come.
     pub fn response_body(&mut self, _director: &mut Director, _size: usize) {}
 
+    /// The body has stopped coming while a part of what Envoy holds was left unread. Whether the
+    /// request goes on now.
+    pub fn catch_up(&mut self, director: &mut Director) -> bool {
+        let released = match self.feed(director, self.shown, false) {
+            Some(Verdict::Release(release)) => release,
+            Some(Verdict::Hold(_)) | None => return false,
+        };
+        // What Envoy holds it has shown: `held` stays until the next part of the body.
+        super::pool::carry_out(&released, director.destination_header());
+        released.refusal.is_none()
+    }
+
     /// Feeds what Envoy shows and was not read yet.
     fn feed(&mut self, director: &mut Director, size: usize, end: bool) -> Option<Verdict> {
         let mut verdict = None;
-        while self.read < size && director.reads(self.id) {
-            let piece = (size - self.read).min(PIECE);
-            let Ok(Some(bytes)) = abi::buffer(Buffer::RequestBody, self.read, piece) else {
-                break;
+        loop {
+            let unread = size.saturating_sub(self.read);
+            let (start, most) = match director.appetite(self.id, unread, end) {
+                Appetite::Nothing => break,
+                Appetite::Next(most) => (self.read, most),
+                Appetite::Tail(most) => (size.saturating_sub(most), most),
             };
+            let bytes = abi::buffer(Buffer::RequestBody, start, most);
+            let bytes = bytes.ok().flatten().unwrap_or_default();
             if bytes.is_empty() {
                 break;
             }
-            self.read += bytes.len();
-            let last = end && self.read >= size;
-            let step = director.body(self.id, &bytes, last);
-            verdict = verdict.or(step);
-            while let Some(range) = director.reread(self.id) {
-                let span = range.end.saturating_sub(range.start);
-                let again = abi::buffer(Buffer::RequestBody, range.start, span);
-                let again = again.ok().flatten().unwrap_or_default();
-                let step = director.body_again(self.id, range.start, &again);
-                verdict = verdict.or(step);
-            }
+            let step = if start == self.read {
+                self.read += bytes.len();
+                director.body(self.id, &bytes, end && self.read >= size)
+            } else {
+                director.tail(self.id, &bytes)
+            };
+            verdict = verdict.or(step).or(self.feed_again(director));
         }
         if end && self.held != Held::No && verdict.is_none() {
             verdict = director.body(self.id, &[], true);
+        }
+        verdict
+    }
+
+    /// Feeds what must be read a second time.
+    fn feed_again(&self, director: &mut Director) -> Option<Verdict> {
+        let mut verdict = None;
+        while let Some(range) = director.reread(self.id) {
+            let span = range.end.saturating_sub(range.start);
+            let again = abi::buffer(Buffer::RequestBody, range.start, span);
+            let again = again.ok().flatten().unwrap_or_default();
+            let step = director.body_again(self.id, range.start, &again);
+            verdict = verdict.or(step);
         }
         verdict
     }
@@ -147,7 +173,8 @@ impl Stream {
     /// part on, but shows it once more, before what came since, and would send it a second time:
     /// it is taken out. Returns the bytes that are left.
     fn forget_sent(&mut self, size: usize) -> usize {
-        let sent = std::mem::take(&mut self.read);
+        let sent = std::mem::take(&mut self.shown);
+        self.read = 0;
         self.held = Held::No;
         let left = size.saturating_sub(sent);
         if sent > 0 {

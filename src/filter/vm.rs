@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::abi::{self, Action, BodyAction};
+use super::abi::{self, Action, BodyAction, Status};
 use super::pool::Pool;
 use super::stream::Stream;
 use crate::director::ids::ById;
@@ -47,9 +47,18 @@ impl Vm {
     /// A root context's clock ticks.
     pub fn tick(&mut self, root: u32) {
         let place = self.roots.get(&root);
-        if let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) {
-            pool.tick(root);
+        let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) else {
+            return;
+        };
+        for id in pool.tick(root) {
+            let stream = self.streams.get_mut(&id);
+            if abi::set_effective_context(id).is_ok() {
+                if stream.is_some_and(|stream| stream.catch_up(&mut pool.director)) {
+                    let _: Result<(), Status> = abi::resume_request();
+                }
+            }
         }
+        let _: Result<(), Status> = abi::set_effective_context(root);
     }
 
     /// A root context's callout was answered.

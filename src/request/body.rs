@@ -134,6 +134,16 @@ impl Body {
         &self.facts
     }
 
+    /// Which API it speaks.
+    pub fn api(&self) -> Api {
+        self.api
+    }
+
+    /// Takes over what its end told.
+    pub fn add_facts(&mut self, facts: Facts) {
+        self.facts.add(facts);
+    }
+
     /// Its prompts.
     pub fn prompts(&self) -> &Prompts {
         &self.prompts

@@ -136,6 +136,15 @@ impl Facts {
         }
     }
 
+    /// Takes over what others tell of what is not known yet.
+    pub fn add(&mut self, others: Self) {
+        if self.model.state == State::Unknown {
+            self.model = others.model;
+        }
+        self.stream = self.stream.or(others.stream);
+        self.max_tokens = self.max_tokens.or(others.max_tokens);
+    }
+
     /// Nothing more comes.
     pub fn finish(&mut self) {
         for text in [&mut self.model, &mut self.salt] {

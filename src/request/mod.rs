@@ -11,8 +11,9 @@
 //!
 //! Where a body is not what the Endpoint Picker's decoder makes of it: keys are told apart by case;
 //! of keys that repeat in one object the first counts, so that a decision before the end is the
-//! one at the end (in JSON that is written anew the last one does, as there); a value of the wrong
-//! type counts as absent.
+//! one at the end (in JSON that is written anew the last one does, as there; behind a full prompt
+//! window, of what is read from the body's end, the last does, too); a value of the wrong type
+//! counts as absent.
 
 mod api;
 mod body;
@@ -26,11 +27,13 @@ mod number;
 mod prompt;
 mod reader;
 mod scan;
+mod tail;
 mod text;
 
 pub use api::{readable, Api};
 pub use reader::{BodyReader, Pending};
 pub use scan::{Reading, MAX_DEPTH};
+pub use tail::TAIL;
 
 use crate::prefix::digest::BlockSpec;
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::body::{Body, Place};
 use super::scan::{Reading, Scanner};
-use super::{Api, Fact, ReadPlan};
+use super::{tail, Api, Fact, ReadPlan};
 
 /// Bytes asked for at a time when a part is read again: as many as a filter takes over of a body
 /// in one go.
@@ -135,6 +135,31 @@ impl BodyReader {
     /// Whether another prompt may follow.
     pub fn may_add_prompts(&self) -> bool {
         self.body.may_add_prompts()
+    }
+
+    /// Whether only the model is missing, which may stand at the body's end.
+    pub fn wants_only_model(&self) -> bool {
+        let going = !self.finished && self.scanner.reading() == Reading::Going;
+        going
+            && self.model() == Fact::Unknown
+            && self.window_full()
+            && !self.pending().earlier_parts
+    }
+
+    /// Reads the body's end, before what stands between. Whether it told the model, after which
+    /// nothing more needs to be read; else reading goes on where it was.
+    pub fn push_tail(&mut self, tail: &[u8]) -> bool {
+        let Some(facts) = tail::facts_at_end(tail, self.body.api()) else {
+            return false;
+        };
+        self.body.add_facts(facts);
+        self.finish();
+        true
+    }
+
+    /// Bytes of the body that the prompt window still takes at least.
+    pub fn room(&self) -> usize {
+        self.body.prompts().room()
     }
 
     /// The range of the body that must be fed once more.

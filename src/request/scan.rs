@@ -190,6 +190,15 @@ impl<P: Copy> Scanner<P> {
         self.base = at;
     }
 
+    /// Begins inside an object that is wanted as `place`, before the key of one of its members.
+    pub fn reset_in_object(&mut self, place: P) {
+        self.reset(place, 0);
+        self.top = None;
+        self.state = State::NextKey;
+        let (object, place) = (true, Some(place));
+        self.levels.push(Level { object, place });
+    }
+
     /// How reading goes.
     pub fn reading(&self) -> Reading {
         self.reading

@@ -1,0 +1,156 @@
+//! The end of a body, read before what stands in front of it.
+//!
+//! The most used client libraries send the messages first and the model last. Once the prompt
+//! window is full only the model is missing, and to read on to it would cost as much as the body is
+//! long. Its last members can be read alone: where a suffix, taken for members of an object, ends
+//! that object with the body's very last byte, it is the end of the outermost object. (Had it begun
+//! inside a string, its first quote would end that string, with no comma or brace behind it; had
+//! it begun deeper, the body would go on.) So much holds for every body that is JSON; of what is
+//! not, the model server will say so.
+
+use memchr::memmem;
+
+use super::api::{Api, Field};
+use super::facts::{self, Facts};
+use super::scan::{Kind, Reading, Scanner, Visit, Want};
+
+/// How much of a body's end is read so: the model and the parameters around it fit many times.
+pub const TAIL: usize = 4 << 10;
+
+const KEY: &[u8] = b"\"model\"";
+
+/// Occurrences of the key that are tried, from the last: others stand in tools and metadata.
+const TRIES: usize = 4;
+
+/// The facts in the last members of a body, from its model on, if its model is among them.
+pub fn facts_at_end(tail: &[u8], api: Api) -> Option<Facts> {
+    let tail = tail.trim_ascii_end();
+    let mut end = tail.len();
+    for _ in 0..TRIES {
+        end = memmem::rfind(tail.get(..end)?, KEY)?;
+        // A backslash before the quote makes it a part of a string.
+        let before = tail.get(end.checked_sub(1)?)?;
+        if *before != b'\\' {
+            if let Some(facts) = members(tail.get(end..)?, api) {
+                return Some(facts);
+            }
+        }
+    }
+    None
+}
+
+/// Reads members and the brace that ends their object with the last byte.
+fn members(suffix: &[u8], api: Api) -> Option<Facts> {
+    let (last, inside) = suffix.split_last()?;
+    let mut scanner = Scanner::default();
+    let mut members = Members {
+        fields: api.fields(),
+        facts: Facts::default(),
+    };
+    members.facts.reset(true, false);
+    scanner.reset_in_object(Place::Members);
+    scanner.push(inside, &mut members);
+    let open = scanner.reading() == Reading::Going;
+    scanner.push(&[*last], &mut members);
+    let whole = open && scanner.reading() == Reading::Complete;
+    whole.then_some(members.facts)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Members,
+    Fact(facts::Place),
+}
+
+struct Members {
+    fields: &'static [(&'static [u8], Field)],
+    facts: Facts,
+}
+
+impl Visit for Members {
+    type Place = Place;
+
+    fn begin(&mut self, _: Place, key: &[u8], kind: Kind, _: usize) -> Want<Place> {
+        let field = self.fields.iter().find(|(name, _)| *name == key);
+        match field {
+            Some((_, Field::Fact(place))) => match self.facts.begin(*place, kind) {
+                Want::Inside(place) => Want::Inside(Place::Fact(place)),
+                _ => Want::Nothing,
+            },
+            _ => Want::Nothing,
+        }
+    }
+
+    fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+        match place {
+            Place::Fact(place) => self.facts.bytes(place, bytes),
+            Place::Members => false,
+        }
+    }
+
+    fn end(&mut self, place: Place, _: usize) {
+        if let Place::Fact(place) = place {
+            self.facts.end(place);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        // The grammar counts to the end.
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Fact;
+
+    fn model(tail: &str) -> Option<String> {
+        let facts = facts_at_end(tail.as_bytes(), Api::ChatCompletions)?;
+        facts.model().known().map(str::to_owned)
+    }
+
+    #[test]
+    fn the_model_is_found_among_the_last_members() {
+        for tail in [
+            r#"lazy dog"}],"model":"m"}"#,
+            "lazy dog\"}], \"model\" : \"m\" , \"stream\":true}\n ",
+            r#"x"}],"model":"m","metadata":{"model":"other"}}"#,
+            r#"x"}],"model":"m","tools":[{"model":"a"},{"model":"b"},{"c":{"model":"d"}}]}"#,
+            r#"say \"model\": \"y\""}],"model":"m","max_tokens":8}"#,
+        ] {
+            assert_eq!(model(tail).as_deref(), Some("m"), "{tail}");
+        }
+        let facts = facts_at_end(br#","model":"m","max_tokens":8}"#, Api::ChatCompletions);
+        assert_eq!(facts.and_then(|facts| facts.max_tokens()), Some(8));
+    }
+
+    #[test]
+    fn what_is_not_the_outermost_object_is_not_taken_for_it() {
+        for tail in [
+            // In a message.
+            r#","messages":[{"role":"user","model":"x"}]}"#,
+            // In an object behind it.
+            r#","metadata":{"model":"x"}}"#,
+            // In a string, whose quotes are escaped.
+            r#"he said ,\"model\":\"x\"}"}]}"#,
+            // Behind an escaped backslash it is a string's end, and no key.
+            r#"a\\"model":"x"}"#,
+            // Not the end.
+            r#","model":"x"} {"#,
+            r#","model":"x""#,
+            r#","model":"x"]}"#,
+            // What stands before it is not seen.
+            r#""model":"x"}"#,
+            "",
+        ] {
+            assert_eq!(model(tail), None, "{tail}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_no_text_is_none() {
+        let facts = facts_at_end(br#","model":7}"#, Api::ChatCompletions);
+        assert_eq!(facts.map(|facts| facts.model() == Fact::Absent), Some(true));
+    }
+}
