@@ -17,7 +17,10 @@ mod members;
 mod ownership;
 mod preferences;
 mod proxy;
+mod stream;
+mod uploads;
 mod view;
+mod witness;
 
 use proxy::{Proxy, Setup};
 
