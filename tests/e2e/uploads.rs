@@ -4,12 +4,14 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use modelsim::body_hash;
+use modelsim::{body_hash, Pinned, Settings, Sim};
 
-use crate::document;
+use crate::client::send;
+use crate::preferences::settles_on;
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
 use crate::witness::{Answers, Witness};
+use crate::{document, scorer};
 
 /// How a body is sent.
 #[derive(Debug, Clone, Copy)]
@@ -72,10 +74,14 @@ const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Begins to send a body.
 pub fn begin(connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
+    begin_at("/v1/completions", connection, way, body)
+}
+
+fn begin_at(path: &str, connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
     let length = body.len().to_string();
     let headers = [("content-length", length.as_str())];
     let headers = if way.length { &headers[..] } else { &[] };
-    connection.post("/v1/completions", headers)
+    connection.post(path, headers)
 }
 
 /// An Envoy before one witness, which needs bodies for their prefixes; with settings of its own.
@@ -185,4 +191,114 @@ fn an_upload_that_pauses_leaves_after_the_timeout_and_arrives_whole() {
             proxy.wait_until("it is counted", || forced() == released as u64);
         }
     }
+}
+
+#[test]
+fn an_upload_that_is_too_long_to_hold_leaves_with_what_is_known() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "decideAfterBytes: 131072");
+    let body = completion(Model::Last, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        proxy.wait_until("the pod has what was sent", || {
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+        });
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+        let forced = || proxy.counted_with("epp_wasm_forced_release_total", "reason=\"bytes\"");
+        proxy.wait_until("it is counted", || forced() == number as u64 + 1);
+    }
+    assert_eq!(proxy.stat("http.e2e.downstream_rq_4xx"), 0);
+}
+
+#[test]
+fn an_early_decision_follows_the_prompts_beginning() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let proxy = crate::start(&sim, &scorer("prefix-cache-scorer"));
+    // Several, so that luck does not pass: once in 4^6.
+    for (number, way) in WAYS
+        .into_iter()
+        .chain(WAYS[..2].iter().copied())
+        .enumerate()
+    {
+        let body = completion(Model::First, SIZE + number);
+        let body = String::from_utf8(body).unwrap();
+        let body = body.replacen("0 1", &format!("{number} {number}"), 1);
+        let json = [("content-type", "application/json")];
+        let first = send(
+            proxy.port,
+            "POST",
+            "/v1/completions",
+            &json,
+            body.as_bytes(),
+        )
+        .unwrap();
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, body.as_bytes());
+        upload.send(&body.as_bytes()[..FIRST]);
+        sleep(BETWEEN);
+        upload.send(&body.as_bytes()[FIRST..]);
+        assert_eq!(upload.answer().pod(), first.pod(), "{way:?}");
+    }
+}
+
+/// By how much Envoy's memory may grow while 50 MB pass over HTTP/1.1; measured: 1 MB.
+const GROWTH: u64 = 8 << 20;
+
+/// The same over HTTP/2, on top of what Envoy takes without the filter: that is one window of 16 MiB
+/// and more, how full depends on the pod's speed, and what it wobbles by was measured as 15 MB.
+const GROWTH_OF_WINDOWS: u64 = 24 << 20;
+
+#[test]
+fn fifty_megabytes_pass_at_the_default_limits() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let config = document(
+        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+    );
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.others = vec![("plain".to_owned(), sim.addresses())];
+    let proxy = setup.start();
+    settles_on(proxy.port, "pod-2");
+    let bodies = [Model::First, Model::Last].map(|model| completion(model, 50 << 20));
+    let upload = |path: &str, way: Way, body: &[u8]| {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin_at(path, &mut connection, way, body);
+        for piece in body.chunks(64 << 10) {
+            upload.send(piece);
+        }
+        let answer = upload.answer();
+        // The pod answers 400 to what it does not keep whole; it still hashes all of it.
+        assert_eq!(answer.status, 400, "{way:?}");
+        assert_eq!(
+            answer.header("x-body-xxh64"),
+            body_hash(body).to_string(),
+            "{way:?}"
+        );
+        answer
+    };
+    let ours = |way: Way, most: u64| {
+        let before = proxy.peak_memory();
+        for body in &bodies {
+            assert_eq!(
+                upload("/v1/completions", way, body).pod(),
+                "pod-2",
+                "{way:?}"
+            );
+        }
+        let growth = proxy.peak_memory() - before;
+        assert!(growth < most, "{way:?}: {growth} bytes");
+    };
+    WAYS[..2].iter().for_each(|way| ours(*way, GROWTH));
+    for way in &WAYS[2..] {
+        upload("/plain/v1/completions", *way, &bodies[0]);
+        ours(*way, GROWTH_OF_WINDOWS);
+    }
+    assert_eq!(proxy.stat("http.e2e.downstream_rq_too_large"), 0);
 }
