@@ -16,6 +16,7 @@ mod failure;
 mod members;
 mod ownership;
 mod preferences;
+mod protocols;
 mod proxy;
 mod stream;
 mod uploads;

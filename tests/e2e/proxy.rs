@@ -275,6 +275,7 @@ impl Proxy {
         let manager = json!({
             "stat_prefix": "e2e",
             "codec_type": "AUTO",
+            "http_protocol_options": {"enable_trailers": true},
             "http2_protocol_options": {},
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": self.routes()}]},
@@ -303,6 +304,9 @@ impl Proxy {
         let watched = |name: &str| json!({"path_config_source": {"path": self.folder.join(name)}, "resource_api_version": "V3"});
         let mut pool = json!({"name": "inference-pool", "type": "EDS", "connect_timeout": "1s",
             "eds_cluster_config": {"eds_config": watched("eds.json")},
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}}},
             "load_balancing_policy": override_host()});
         if self.setup.health_check {
             pool["health_checks"] = json!([{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",

@@ -1,7 +1,7 @@
 //! A client whose requests go out piece by piece, over HTTP/1.1 and HTTP/2.
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ pub enum Http {
     Two,
 }
 
-type Body = Channel<Bytes, Infallible>;
+type Body = Channel<Bytes, io::Error>;
 
 /// A connection to Envoy. It is cut when this is dropped.
 pub struct Connection {
@@ -94,9 +94,10 @@ impl Drop for Connection {
     }
 }
 
-/// A request under way. Over HTTP/2 it is reset when this is dropped.
+/// A request under way. It breaks off when this is dropped: over HTTP/2 its stream is reset, over
+/// HTTP/1.1 its connection is closed.
 pub struct Upload {
-    body: Option<Sender<Bytes>>,
+    body: Option<Sender<Bytes, io::Error>>,
     answer: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
@@ -118,9 +119,14 @@ impl Upload {
         wait(body.send_trailers(trailers)).unwrap();
     }
 
+    /// Ends the body.
+    pub fn end(&mut self) {
+        self.body = None;
+    }
+
     /// Ends the body, if it has not ended yet, and waits for the whole answer.
     pub fn answer(mut self) -> Answer {
-        self.body = None;
+        self.end();
         let response = self.head();
         let (head, body) = response.into_parts();
         let body = wait(body.collect()).unwrap().to_bytes();
@@ -136,6 +142,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            body.abort(io::ErrorKind::BrokenPipe.into());
+        }
         self.answer.abort();
     }
 }

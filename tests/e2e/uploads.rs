@@ -44,13 +44,15 @@ pub const WAYS: [Way; 4] = [
 
 /// Where a body has its model.
 #[derive(Debug, Clone, Copy)]
-enum Model {
+pub enum Model {
+    /// Before the prompt.
     First,
+    /// After it.
     Last,
 }
 
 /// A completion of some size, no part of which is like another.
-fn completion(model: Model, size: usize) -> Vec<u8> {
+pub fn completion(model: Model, size: usize) -> Vec<u8> {
     let mut prompt = String::with_capacity(size + 16);
     for number in 0.. {
         prompt += &format!("{number} ");
@@ -65,9 +67,11 @@ fn completion(model: Model, size: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What one upload has, and how much of it comes at first: more than the prefix window of 16 KB.
-const SIZE: usize = 300 << 10;
-const FIRST: usize = 40 << 10;
+/// What one upload has.
+pub const SIZE: usize = 300 << 10;
+
+/// How much of it comes at first: more than the prefix window of 16 KB.
+pub const FIRST: usize = 40 << 10;
 
 /// Enough for Envoy to see pieces apart, most times.
 const BETWEEN: Duration = Duration::from_millis(20);
@@ -95,7 +99,8 @@ fn before(witness: &Witness, settings: &str) -> Proxy {
     .start()
 }
 
-fn arrives_whole(upload: Upload, body: &[u8], way: Way) {
+/// Ends an upload, which a witness must have got whole.
+pub fn arrives_whole(upload: Upload, body: &[u8], way: Way) {
     let answer = upload.answer();
     assert_eq!(answer.status, 200, "{way:?}");
     assert_eq!(

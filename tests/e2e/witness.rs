@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,12 +18,15 @@ use xxhash_rust::xxh64::Xxh64;
 
 use crate::stream::{wait, RUNTIME};
 
+/// A metrics page.
+const PAGE: &str = "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 0\n";
+
 /// When a witness answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answers {
     /// 200, when the whole request has come.
     AtTheEnd,
-    /// 400, at the request's headers, leaving the body unread.
+    /// 400, at the request's headers; it still reads what comes.
     AtOnce,
 }
 
@@ -43,19 +47,23 @@ pub struct Arrival {
 pub struct Witness {
     /// Where it listens.
     pub address: SocketAddr,
-    arrivals: Arrivals,
+    shared: Arc<Shared>,
     listening: JoinHandle<()>,
 }
 
-type Arrivals = Arc<Mutex<Vec<Arrival>>>;
+#[derive(Default)]
+struct Shared {
+    arrivals: Mutex<Vec<Arrival>>,
+    hides: AtomicBool,
+}
 
 impl Witness {
     /// One that answers so.
     pub fn start(answers: Answers) -> Self {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let arrivals = Arrivals::default();
-        let noted = arrivals.clone();
+        let shared = Arc::new(Shared::default());
+        let noted = shared.clone();
         let listening = RUNTIME.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 RUNTIME.spawn(serve(stream, answers, noted.clone()));
@@ -63,14 +71,19 @@ impl Witness {
         });
         Self {
             address,
-            arrivals,
+            shared,
             listening,
         }
     }
 
+    /// From now on its metrics page is not there.
+    pub fn hide_metrics(&self) {
+        self.shared.hides.store(true, Ordering::Relaxed);
+    }
+
     /// The POSTs so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        self.arrivals.lock().unwrap().clone()
+        self.shared.arrivals.lock().unwrap().clone()
     }
 
     /// The POST that came last.
@@ -85,8 +98,8 @@ impl Drop for Witness {
     }
 }
 
-async fn serve(stream: TcpStream, answers: Answers, arrivals: Arrivals) {
-    let service = service_fn(move |request| answer(request, answers, arrivals.clone()));
+async fn serve(stream: TcpStream, answers: Answers, shared: Arc<Shared>) {
+    let service = service_fn(move |request| answer(request, answers, shared.clone()));
     // A peer that goes away ends its connection.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
@@ -96,26 +109,30 @@ async fn serve(stream: TcpStream, answers: Answers, arrivals: Arrivals) {
 async fn answer(
     request: Request<Incoming>,
     answers: Answers,
-    arrivals: Arrivals,
+    shared: Arc<Shared>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/metrics" && shared.hides.load(Ordering::Relaxed) {
+        let nothing = Response::builder().status(404).body(Full::default());
+        return Ok(nothing.unwrap());
+    }
     if request.method() != Method::POST {
         // A metrics page, and as good an answer to anything else.
-        let page = Full::from("vllm:num_requests_waiting 0\n");
-        return Ok(Response::new(page));
+        return Ok(Response::new(Full::from(PAGE)));
     }
     let number = {
-        let mut arrivals = arrivals.lock().unwrap();
+        let mut arrivals = shared.arrivals.lock().unwrap();
         arrivals.push(Arrival::default());
         arrivals.len() - 1
     };
+    let arrival = read(request.into_body(), move |arrival| {
+        shared.arrivals.lock().unwrap()[number] = arrival.clone();
+    });
     if answers == Answers::AtOnce {
+        RUNTIME.spawn(arrival);
         let refusal = Response::builder().status(400).body(Full::default());
         return Ok(refusal.unwrap());
     }
-    let arrival = read(request.into_body(), |arrival| {
-        arrivals.lock().unwrap()[number] = arrival.clone();
-    })
-    .await;
+    let arrival = arrival.await;
     let response = Response::builder()
         .header("x-body-bytes", arrival.bytes)
         .header("x-body-xxh64", arrival.hash);
@@ -123,7 +140,6 @@ async fn answer(
 }
 
 async fn read(mut body: Incoming, note: impl Fn(&Arrival)) -> Arrival {
-    // A body that breaks off drops this future, and whoever drops it notes that.
     let mut arrival = Arrival::default();
     let mut hasher = Xxh64::new(0);
     let ended = loop {
