@@ -13,6 +13,7 @@ mod bodies;
 mod client;
 mod configuration;
 mod failure;
+mod headers_only;
 mod members;
 mod ownership;
 mod preferences;
