@@ -105,38 +105,45 @@ fn order(body: &str) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-#[test]
-fn the_table_says_what_each_body_waits_for() {
-    let recorded = Recorded::all();
-    let mut directors: Vec<Director> = PLANS.iter().map(|(_, plan)| picker(plan)).collect();
-    let mut rows: BTreeMap<(&str, String), (Vec<String>, BTreeSet<String>)> = BTreeMap::new();
-    for request in &recorded {
+/// What the requests of an API with the same keys wait for.
+struct Row {
+    /// By plan.
+    places: Vec<String>,
+    clients: BTreeSet<String>,
+}
+
+/// The rows by API and order of keys.
+fn rows() -> BTreeMap<(&'static str, String), Row> {
+    let mut pickers: Vec<Director> = PLANS.iter().map(|(_, plan)| picker(plan)).collect();
+    let mut rows = BTreeMap::new();
+    for request in Recorded::all() {
         let client = format!("{} {}", request.client, request.version);
         let (api, path) = request.api();
         let body = request.asking(PROMPT);
-        // A prompt of its own, so that no director has seen it before.
+        // A prompt of its own, so that no picker has seen it before.
         let body = body.replacen("Why is", &format!("{client} {}", request.what), 1);
-        let places = directors
+        let places = pickers
             .iter_mut()
-            .map(|director| place(&body, bytes_read(director, path, &body)));
+            .map(|picker| place(&body, bytes_read(picker, path, &body)));
         let places: Vec<String> = places.collect();
-        let row = rows.entry((api, order(&body)));
-        let (known, clients) = row.or_insert_with(|| (places.clone(), BTreeSet::new()));
-        assert_eq!(
-            *known, places,
-            "{client} {}: unlike {clients:?}",
-            request.what
-        );
-        clients.insert(client);
+        let row = rows.entry((api, order(&body))).or_insert_with(|| Row {
+            places: places.clone(),
+            clients: BTreeSet::new(),
+        });
+        let (what, others) = (&request.what, &row.clients);
+        assert_eq!(row.places, places, "{client} {what}: unlike {others:?}");
+        row.clients.insert(client);
     }
-    let mut table = String::from("| API | keys |");
-    PLANS
-        .iter()
-        .for_each(|(name, _)| write!(table, " {name} |").unwrap());
-    table += " clients |\n";
-    table += &"|---".repeat(PLANS.len() + 3);
+    rows
+}
+
+#[test]
+fn the_table_says_what_each_body_waits_for() {
+    let plans: Vec<&str> = PLANS.iter().map(|(name, _)| *name).collect();
+    let mut table = format!("| API | keys | {} | clients |\n", plans.join(" | "));
+    table += &"|---".repeat(plans.len() + 3);
     table += "|\n";
-    for ((api, keys), (places, clients)) in rows {
+    for ((api, keys), Row { places, clients }) in rows() {
         let clients: Vec<String> = clients.into_iter().collect();
         let (places, clients) = (places.join(" | "), clients.join(", "));
         writeln!(table, "| {api} | {keys} | {places} | {clients} |").unwrap();
