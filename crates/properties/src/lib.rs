@@ -9,22 +9,41 @@
 //! can be read and written by hand; whatever stands there means something.
 
 // A panic is what is looked for here.
-#![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing
+)]
 
+mod clusters;
+mod configuration;
 mod json;
 #[path = "../../../tests/reading/model.rs"]
 mod model;
+mod page;
 #[path = "../../../tests/reading/pieces.rs"]
 mod pieces;
 mod request;
+mod shared;
 
+pub use clusters::clusters;
+pub use configuration::configuration;
+pub use page::page;
 pub use request::request;
+pub use shared::shared;
 
 /// A property.
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names of their fuzz targets and corpora.
-pub const ALL: [(&str, Property); 1] = [("request", request)];
+pub const ALL: [(&str, Property); 5] = [
+    ("clusters", clusters),
+    ("configuration", configuration),
+    ("page", page),
+    ("request", request),
+    ("shared", shared),
+];
 
 /// The words of the input's first line, and what follows it.
 fn settings(input: &[u8]) -> (impl Iterator<Item = &str>, &[u8]) {
