@@ -11,7 +11,11 @@ override ENVOY := $(abspath $(ENVOY))
 EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
 export ENVOY EPP_WASM
 
-.PHONY: help run test check wasm envoy eppctl clean toolchain
+# Of each fuzz target: long enough that nothing new turns up any more.
+FUZZ_SECONDS ?= 600
+export FUZZ_SECONDS
+
+.PHONY: help run test fuzz check wasm envoy eppctl clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -25,6 +29,9 @@ run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes 
 test: wasm envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
 	@scripts/test
 	@scripts/func-e-smoke
+
+fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of each target
+	@scripts/fuzz
 
 check: toolchain ## Format, lints, documentation, sizes of files, licences and advisories
 	@scripts/toolchain --lint

@@ -74,6 +74,7 @@ impl StringReader {
                     return Reach::Open;
                 };
                 if !self.unescape(byte) {
+                    self.give(false, take);
                     return Reach::Bad(bytes);
                 }
                 bytes = rest;
@@ -103,7 +104,11 @@ impl StringReader {
                     self.escape = Escape::Begun;
                     bytes = rest;
                 }
-                Some((0..0x20, _)) => return Reach::Bad(bytes),
+                Some((0..0x20, _)) => {
+                    // What precedes it counts, whichever piece it came in.
+                    self.give(false, take);
+                    return Reach::Bad(bytes);
+                }
                 // The piece has ended.
                 Some(_) => {}
             }

@@ -2,8 +2,9 @@ use super::*;
 
 const NONE: &str = "\u{FFFD}";
 
-/// Decodes a string's inside, closing quote and all, given in pieces of so many bytes.
-fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, ()> {
+/// Decodes a string's inside, closing quote and all, given in pieces of so many bytes; of what is no
+/// string the text up to there.
+fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, Vec<u8>> {
     let mut reader = StringReader::default();
     let mut text = Vec::new();
     reader.begin(true);
@@ -19,7 +20,7 @@ fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, ()> {
                 assert!(rest.is_empty());
                 return Ok(text);
             }
-            Reach::Bad(_) => return Err(()),
+            Reach::Bad(_) => return Err(text),
         }
     }
     panic!("the string did not end");
@@ -63,17 +64,22 @@ fn strings_decode_as_gos_decoder_decodes_them() {
 }
 
 #[test]
-fn what_no_string_holds_is_told() {
-    for inside in [
-        &b"a\nb\""[..],
-        b"\x00\"",
-        br#"\x""#,
-        br#"\u12g4""#,
-        br#"\U0041""#,
-        br#"\u+123""#,
+fn what_no_string_holds_is_told_behind_the_text_up_to_there() {
+    for (inside, text) in [
+        (&b"a\nb\""[..], "a"),
+        (b"\x00\"", ""),
+        ("日\u{1}\"".as_bytes(), "日"),
+        (b"\xe6\x97\x1f\"", ""),
+        (br#"\x""#, ""),
+        (br#"a\tb\x""#, "a\tb"),
+        (br#"\u12g4""#, ""),
+        (br#"ab\U0041""#, "ab"),
+        (br#"\u+123""#, ""),
     ] {
-        assert_eq!(decode(inside, 1), Err(()), "{}", inside.escape_ascii());
-        assert_eq!(decode(inside, 99), Err(()), "{}", inside.escape_ascii());
+        for piece in [1, 2, 99] {
+            let told = decode(inside, piece);
+            assert_eq!(told, Err(text.into()), "{}", inside.escape_ascii());
+        }
     }
 }
 

@@ -1,15 +1,12 @@
 //! Bodies of all kinds and sizes: routed, never refused, whole.
 
-use std::io::Write;
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modelsim::{body_hash, Pinned, Settings, Sim};
 use serde_json::json;
 
-use crate::client::{complete, get, post, raw, send};
+use crate::client::{raw, send};
 use crate::preferences::settles_on;
-use crate::proxy::Setup;
 use crate::{document, start};
 
 /// Prefix and queue together, which needs the body.
@@ -156,119 +153,4 @@ fn a_websocket_is_routed_at_its_headers() {
         answer.contains("x-served-by: pod-2") && answer.ends_with("echo me"),
         "{answer}"
     );
-}
-
-#[test]
-fn a_client_that_waits_for_100_continue_is_told_to() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    let proxy = start(&sim, &both());
-    let body = "{\"prompt\": \"p\", \"model\": \"m\"}";
-    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    let answer = raw(
-        proxy.port,
-        &[head.as_bytes(), body.as_bytes()],
-        Duration::from_millis(200),
-        |text| text.contains("usage"),
-    );
-    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
-    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
-}
-
-#[test]
-fn a_body_that_stops_coming_is_held_for_the_timeout_and_no_longer() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    let plugins =
-        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 500ms}}";
-    let proxy = start(&sim, &document(plugins, "{pluginRef: prefix-cache-scorer}"));
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 30\r\nconnection: close\r\n\r\n{\"prompt\":";
-    let since = Instant::now();
-    let rest = " \"p\", \"model\": \"m\"}";
-    let tail = format!("{rest:<20}");
-    let answer = raw(
-        proxy.port,
-        &[head.as_bytes(), tail.as_bytes()],
-        Duration::from_millis(1500),
-        |text| text.contains("usage"),
-    );
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(since.elapsed() < Duration::from_secs(6));
-    assert!(proxy.counted("epp_wasm_forced_release_total") > 0);
-}
-
-#[test]
-fn a_client_that_goes_away_leaves_nothing_held() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    let proxy = start(&sim, &both());
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 300\r\n\r\n{\"prompt\":";
-    let streams: Vec<TcpStream> = (0..5)
-        .map(|_| {
-            let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
-            stream.write_all(head.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    let held = || proxy.counted("epp_wasm_held_requests");
-    proxy.wait_until("five are held", || held() == 5);
-    drop(streams);
-    proxy.wait_until("nothing is held", || held() == 0);
-    assert_eq!(complete(proxy.port, "m", "x").status, 200);
-}
-
-#[test]
-fn where_envoy_does_not_let_bodies_be_read_first_nothing_hangs() {
-    let sim = Sim::start(2, &Settings::default()).unwrap();
-    sim.pod(0).pin(Pinned {
-        waiting: Some(50),
-        ..Pinned::default()
-    });
-    let plugins = "{type: prefix-cache-scorer}, {type: queue-scorer}, {type: envoy-proxy, parameters: {readBody: never}}";
-    let mut setup = Setup::new(
-        &sim.addresses(),
-        &document(
-            plugins,
-            "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
-        ),
-    );
-    setup.bodies_first = false;
-    let proxy = setup.start();
-    settles_on(proxy.port, "pod-2");
-    let answer = post(
-        proxy.port,
-        "/v1/completions",
-        &json!({"model": "m", "prompt": "x"}),
-        &[],
-    );
-    assert_eq!((answer.status, answer.pod()), (200, "pod-2"));
-    assert_eq!(get(proxy.port, "/v1/models").unwrap().status, 200);
-}
-
-#[test]
-fn where_bodies_never_come_the_filter_notices_by_itself() {
-    let sim = Sim::start(2, &Settings::default()).unwrap();
-    sim.pod(0).pin(Pinned {
-        waiting: Some(50),
-        ..Pinned::default()
-    });
-    let mut setup = Setup::new(&sim.addresses(), &both());
-    setup.bodies_first = false;
-    let proxy = setup.start();
-    let timed = || {
-        let since = Instant::now();
-        let answer = complete(proxy.port, "m", "x");
-        (answer.status, since.elapsed())
-    };
-    for _ in 0..3 {
-        let (status, took) = timed();
-        assert_eq!(status, 200);
-        assert!(took < Duration::from_millis(1000), "{took:?}");
-    }
-    proxy.wait_until("bodies are no longer waited for", || {
-        timed().1 < Duration::from_millis(150)
-    });
-    settles_on(proxy.port, "pod-2");
-    assert!(proxy.logged().contains("allow_on_headers_stop_iteration"));
-    proxy.wait_until("a gauge shows it", || {
-        let text = proxy.prometheus();
-        text.contains("epp_wasm_reads_bodies{pool=\"inference-pool\"} 0")
-    });
 }

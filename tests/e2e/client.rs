@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{json, Value};
+use ureq::http::{HeaderMap, HeaderValue};
 
 /// An answer.
 #[derive(Debug)]
@@ -17,6 +18,19 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// From what came.
+    pub fn new(status: u16, headers: &HeaderMap, body: String) -> Self {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = headers.iter();
+        Self {
+            status,
+            headers: headers
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect(),
+            body,
+        }
+    }
+
     /// A header's value, empty where there is none.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
@@ -30,7 +44,7 @@ impl Answer {
 }
 
 /// Longer than any answer here takes that does not hang.
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder();
@@ -56,18 +70,9 @@ pub fn send(
         request = request.header(*name, *value);
     }
     let mut response = agent().run(request.body(body).unwrap())?;
-    let headers = response.headers().iter();
-    let headers = headers.map(|(name, value)| {
-        (
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        )
-    });
-    Ok(Answer {
-        status: response.status().as_u16(),
-        headers: headers.collect(),
-        body: response.body_mut().read_to_string()?,
-    })
+    let body = response.body_mut().read_to_string()?;
+    let status = response.status().as_u16();
+    Ok(Answer::new(status, response.headers(), body))
 }
 
 /// A GET.

@@ -13,11 +13,16 @@ mod bodies;
 mod client;
 mod configuration;
 mod failure;
+mod headers_only;
 mod members;
 mod ownership;
 mod preferences;
+mod protocols;
 mod proxy;
+mod stream;
+mod uploads;
 mod view;
+mod witness;
 
 use proxy::{Proxy, Setup};
 

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -171,7 +172,7 @@ impl Proxy {
         self.write_listener();
     }
 
-    /// A value of `/stats`; 0 where there is none.
+    /// A value of `/stats`.
     pub fn stat(&self, name: &str) -> u64 {
         let text = client::get(self.admin, &format!("/stats?filter=^{name}$"))
             .unwrap()
@@ -179,17 +180,36 @@ impl Proxy {
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(&format!("{name}: ")));
-        line.map_or(0, |value| value.trim().parse().unwrap())
+        let value = line.unwrap_or_else(|| panic!("Envoy has no statistic {name}"));
+        value.trim().parse().unwrap()
     }
 
-    /// The sum of a metric of the filter over all its labels.
+    /// The sum of a metric of the filter over all its labels; 0 where nothing was counted yet.
     pub fn counted(&self, name: &str) -> u64 {
+        self.counted_with(name, "")
+    }
+
+    /// The same of those lines that have this label.
+    pub fn counted_with(&self, name: &str, label: &str) -> u64 {
+        // A metric appears when it is first used: one that never could is the test's mistake.
+        static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(path_of("EPP_WASM")).unwrap());
+        let named = memchr::memmem::find(&MODULE, name.as_bytes());
+        assert!(named.is_some(), "the module has no metric {name}");
         let text = self.prometheus();
         let own = text
             .lines()
-            .filter(|line| line.starts_with(&format!("{name}{{")));
+            .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
         own.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
+    }
+
+    /// The most memory that Envoy has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let process = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<u64>().unwrap() << 10
     }
 
     /// `/stats/prometheus`.
@@ -255,6 +275,7 @@ impl Proxy {
         let manager = json!({
             "stat_prefix": "e2e",
             "codec_type": "AUTO",
+            "http_protocol_options": {"enable_trailers": true},
             "http2_protocol_options": {},
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": self.routes()}]},
@@ -283,6 +304,9 @@ impl Proxy {
         let watched = |name: &str| json!({"path_config_source": {"path": self.folder.join(name)}, "resource_api_version": "V3"});
         let mut pool = json!({"name": "inference-pool", "type": "EDS", "connect_timeout": "1s",
             "eds_cluster_config": {"eds_config": watched("eds.json")},
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}}},
             "load_balancing_policy": override_host()});
         if self.setup.health_check {
             pool["health_checks"] = json!([{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod pieces;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod vectors;

@@ -78,6 +78,12 @@ fn today(body: &Value, api: Api) -> Vec<Vec<u8>> {
         Api::Completions => prompts(&body["prompt"]),
         Api::Embeddings => embeddings(&body["input"]),
         Api::VllmGenerate => prompts(&body["token_ids"]),
+        Api::SglangGenerate => prompts(&body["input_ids"]),
+        Api::Conversations if body["items"].is_null() => Vec::new(),
+        Api::Conversations => {
+            let items = list(body, "items").iter().map(item);
+            vec![format!("[{}]", items.collect::<Vec<_>>().join(",")).into_bytes()]
+        }
         // The Endpoint Picker refuses it.
         Api::Responses if body["input"].is_null() => Vec::new(),
         Api::Responses => {
@@ -91,17 +97,19 @@ fn today(body: &Value, api: Api) -> Vec<Vec<u8>> {
     }
 }
 
+/// The first element says what a list is one of; what else is in it does not count.
 fn prompts(field: &Value) -> Vec<Vec<u8>> {
-    match field {
-        Value::String(text) => vec![text.clone().into_bytes()],
-        Value::Array(list) if list.iter().all(Value::is_u64) => {
-            let tokens = list.iter().map(|token| token.as_u64().unwrap() as u32);
+    match (field, field.get(0)) {
+        (Value::String(text), _) => vec![text.clone().into_bytes()],
+        (Value::Array(list), Some(Value::Number(_))) => {
+            let tokens = list.iter().filter_map(Value::as_u64);
+            let tokens = tokens.filter_map(|token| u32::try_from(token).ok());
             vec![tokens.flat_map(u32::to_le_bytes).collect()]
         }
-        Value::Array(list) => list
-            .iter()
-            .map(|text| text.as_str().unwrap().into())
-            .collect(),
+        (Value::Array(list), Some(Value::String(_))) => {
+            let texts = list.iter().filter_map(Value::as_str);
+            texts.map(|text| text.as_bytes().to_vec()).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -109,8 +117,10 @@ fn prompts(field: &Value) -> Vec<Vec<u8>> {
 fn embeddings(input: &Value) -> Vec<Vec<u8>> {
     let json = match input {
         Value::String(_) => format!(r#"{{"Raw":{},"Strings":null,"TokenIDs":null}}"#, go(input)),
-        Value::Array(list) if list.iter().any(Value::is_string) => {
-            format!(r#"{{"Raw":"","Strings":{},"TokenIDs":null}}"#, go(input))
+        Value::Array(list) if input[0].is_string() => {
+            let texts = list.iter().filter(|text| text.is_string());
+            let texts = go(&texts.cloned().collect());
+            format!(r#"{{"Raw":"","Strings":{texts},"TokenIDs":null}}"#)
         }
         _ => return prompts(input),
     };
@@ -127,6 +137,21 @@ fn conversation(body: &Value, api: Api) -> Vec<u8> {
         };
         prompt.extend_from_slice(format!("[{json}]").as_bytes());
     }
+    if api == Api::Messages {
+        add_system(&mut prompt, body);
+    }
+    for message in list(body, "messages") {
+        prompt.extend_from_slice(text(message, "role").as_bytes());
+        prompt.extend_from_slice(text(message, "content").as_bytes());
+        for part in list(message, "content") {
+            add_part(&mut prompt, part, api);
+        }
+    }
+    prompt
+}
+
+/// Anthropic's system text.
+fn add_system(prompt: &mut Vec<u8>, body: &Value) {
     prompt.extend_from_slice(text(body, "system").as_bytes());
     for block in list(body, "system") {
         let own = text(block, "text");
@@ -134,14 +159,6 @@ fn conversation(body: &Value, api: Api) -> Vec<u8> {
             prompt.extend_from_slice(own.as_bytes());
         }
     }
-    for message in list(body, "messages") {
-        prompt.extend_from_slice(text(message, "role").as_bytes());
-        prompt.extend_from_slice(text(message, "content").as_bytes());
-        for part in list(message, "content") {
-            add_part(&mut prompt, part);
-        }
-    }
-    prompt
 }
 
 /// One of Anthropic's tools, as Go writes its structure.
@@ -153,30 +170,54 @@ fn tool(tool: &Value) -> String {
     if tool.get("input_schema").is_some() {
         json += &format!(r#","input_schema":{}"#, go(&tool["input_schema"]));
     }
+    for flag in ["strict", "defer_loading"] {
+        if !tool[flag].is_null() {
+            json += &format!(r#","{flag}":{}"#, tool[flag]);
+        }
+    }
     json + "}"
 }
 
-fn add_part(prompt: &mut Vec<u8>, part: &Value) {
-    match text(part, "type") {
-        "text" => prompt.extend_from_slice(text(part, "text").as_bytes()),
-        "thinking" => prompt.extend_from_slice(text(part, "thinking").as_bytes()),
-        "image_url" => add_media(prompt, text(&part["image_url"], "url"), 225),
-        "video_url" => add_media(prompt, text(&part["video_url"], "url"), 4_500),
-        "input_audio" => {
+/// One item of a conversation, as Go writes its structure.
+fn item(item: &Value) -> String {
+    let kept = ["type", "role"].map(|name| (name, !text(item, name).is_empty()));
+    let kept = kept
+        .into_iter()
+        .chain([("content", !item["content"].is_null())]);
+    let kept = kept.filter(|(_, there)| *there);
+    let members = kept.map(|(name, _)| format!(r#""{name}":{}"#, go(&item[name])));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+fn add_part(prompt: &mut Vec<u8>, part: &Value, api: Api) {
+    match (text(part, "type"), api) {
+        ("text", _) => prompt.extend_from_slice(text(part, "text").as_bytes()),
+        (_, Api::Messages) => add_block(prompt, part),
+        ("image_url", _) => add_media(prompt, text(&part["image_url"], "url"), 225),
+        ("video_url", _) => add_media(prompt, text(&part["video_url"], "url"), 4_500),
+        ("input_audio" | "audio_url", _) => {
             let audio = &part["input_audio"];
             let sound = format!("{}{}", text(audio, "data"), text(audio, "format"));
             add_media(prompt, &sound, sound.len().div_ceil(4).max(1) as u64);
         }
-        "image" => add_media(prompt, text(&part["source"], "url"), 225),
+        _ => {}
+    }
+}
+
+/// One of Anthropic's own content blocks.
+fn add_block(prompt: &mut Vec<u8>, block: &Value) {
+    match text(block, "type") {
+        "thinking" => prompt.extend_from_slice(text(block, "thinking").as_bytes()),
+        "image" => add_media(prompt, text(&block["source"], "url"), 225),
         "tool_use" => {
-            let input = part["input"].to_string();
-            for piece in [text(part, "id"), text(part, "name"), &input] {
+            let input = block["input"].to_string();
+            for piece in [text(block, "id"), text(block, "name"), &input] {
                 prompt.extend_from_slice(piece.as_bytes());
             }
         }
         "tool_result" => {
-            prompt.extend_from_slice(text(part, "content").as_bytes());
-            let blocks = list(part, "content").iter();
+            prompt.extend_from_slice(text(block, "content").as_bytes());
+            let blocks = list(block, "content").iter();
             let texts = blocks.filter(|block| text(block, "type") == "text");
             let texts: Vec<&str> = texts.map(|block| text(block, "text")).collect();
             prompt.extend_from_slice(texts.join("\n").as_bytes());

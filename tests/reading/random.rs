@@ -1,12 +1,11 @@
-//! Random bodies, spelt in random ways and cut at random places, against the plain model; and what
-//! must hold at every moment on the way.
+//! Random bodies, spelt in random ways and cut at random places, against the plain model.
 
 use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
 use fastrand::Rng;
 use serde_json::{json, Value};
 
-use super::model;
+use super::{model, pieces};
 
 const APIS: [Api; 6] = [
     Api::ChatCompletions,
@@ -189,58 +188,6 @@ fn spell_text(random: &mut Rng, text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Reads the text in pieces and checks what must hold on the way.
-fn read(random: &mut Rng, reader: &mut BodyReader, text: &[u8]) {
-    let longest = pick(random, &[1, 7, 100, 10_000]);
-    let mut rest = text;
-    let mut before: Vec<u64> = Vec::new();
-    let mut full = false;
-    let (mut model, mut salt, mut restarts) = (None, None, 0);
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at(random.usize(1..=longest).min(rest.len()));
-        rest = behind;
-        let needed = reader.needs_more();
-        reader.push(piece);
-        let now: Vec<u64> = reader.prompts(0).flatten().copied().collect();
-        assert_eq!(reader.restarts(), restarts, "only feeding again restarts");
-        assert!(now.starts_with(&before), "digests only grow");
-        assert!(
-            needed || now == before,
-            "nothing changes once enough was read"
-        );
-        assert!(!full || now == before, "nothing is added to a full window");
-        for (name, fact, last) in [
-            ("model", reader.model(), &mut model),
-            ("salt", reader.salt(), &mut salt),
-        ] {
-            let fact = match fact {
-                Fact::Unknown => None,
-                told => Some(told.known().map(str::to_owned)),
-            };
-            assert!(last.is_none() || *last == fact, "{name} changed");
-            *last = fact;
-        }
-        full = reader.window_full();
-        before = now;
-    }
-    reader.finish();
-    while let Some(range) = reader.reread() {
-        assert!(reader.pending().earlier_parts && reader.needs_more());
-        let length = random.usize(1..=longest).min(range.len());
-        reader.feed_again(range.start, &text[range.start..][..length]);
-        restarts = 1;
-    }
-    assert_eq!(reader.restarts(), restarts, "one restart is enough");
-    let all_known = !reader.pending().earlier_parts && !reader.needs_more();
-    assert!(
-        all_known && reader.window_full(),
-        "{:?} {:?}\n{}",
-        reader.pending(),
-        reader.reading(),
-        String::from_utf8_lossy(text)
-    );
-}
-
 #[test]
 fn random_bodies_are_read_as_the_plain_model_reads_them() {
     let mut reader = BodyReader::default();
@@ -267,7 +214,8 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
         spell(random, &body, false, &mut text);
         let blocks = vec![spec];
         reader.reset(api, ReadPlan { flattening, blocks });
-        read(random, &mut reader, text.as_bytes());
+        let longest = pick(random, &[1, 7, 100, 10_000]);
+        pieces::read(&mut reader, text.as_bytes(), || random.usize(1..=longest));
         let prompts: Vec<Vec<u64>> = reader.prompts(0).map(<[u64]>::to_vec).collect();
         let expected = model::digests(&body, api, flattening, &spec);
         blocks_seen += expected.concat().len();

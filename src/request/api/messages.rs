@@ -216,7 +216,11 @@ impl System {
     pub fn bytes(&mut self, place: SystemPlace, bytes: &[u8], out: &mut Out<'_>) -> bool {
         match place {
             SystemPlace::Whole => out.text(bytes),
-            SystemPlace::Block(place) => self.block.bytes(place, bytes, out.prompts.room()),
+            SystemPlace::Block(place) => {
+                // Else a billing header at the window's end would not be known for one.
+                let room = out.prompts.room().max(BILLING.len());
+                self.block.bytes(place, bytes, room)
+            }
         }
     }
 

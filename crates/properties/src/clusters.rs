@@ -1,0 +1,60 @@
+//! The reader of the admin interface's list of clusters.
+//!
+//! Settings: the names of the clusters.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use epp_wasm::datalayer::clusters::members;
+use epp_wasm::datalayer::store::Member;
+
+use super::settings;
+
+/// Members are addresses, each named once, as the cluster's own lines say and no others.
+pub fn clusters(input: &[u8]) {
+    let (words, page) = settings(input);
+    let names: Vec<String> = words.map(str::to_owned).collect();
+    let found = members(page, &names);
+    if !page.ends_with(b"\n") {
+        return assert_eq!(found, None, "a cut page");
+    }
+    let lines = page.split_inclusive(|byte| *byte == b'\n');
+    let own = |line: &&[u8]| names.iter().any(|name| line.starts_with(name.as_bytes()));
+    let alone: Vec<u8> = lines.clone().filter(own).collect::<Vec<_>>().concat();
+    let alone = members(&alone, &names);
+    assert_eq!(alone, found, "other lines matter");
+
+    let found = found.unwrap_or_default();
+    let addresses: HashSet<&str> = found.iter().map(|member| member.address.as_str()).collect();
+    assert_eq!(addresses.len(), found.len(), "each once");
+    assert!(addresses
+        .iter()
+        .all(|address| address.parse::<SocketAddr>().is_ok()));
+    assert!(found
+        .iter()
+        .all(|member| member.name == member.address && member.labels.is_empty()));
+    for line in lines {
+        if let (Ok(line), [name]) = (std::str::from_utf8(line), names.as_slice()) {
+            assert_plain(line, name, &found);
+        }
+    }
+}
+
+/// Whether what a plain line says is known.
+fn assert_plain(line: &str, cluster: &str, found: &[Member]) {
+    let fact = line
+        .strip_prefix(cluster)
+        .and_then(|rest| rest.strip_prefix("::"));
+    let Some((address, flags)) =
+        fact.and_then(|fact| fact.trim_end().split_once("::health_flags::"))
+    else {
+        return;
+    };
+    if address.parse::<SocketAddr>().is_err() {
+        return;
+    }
+    let member = found.iter().find(|member| member.address == address);
+    let member = member.expect("a line says that it is one");
+    let fails = flags.split('/').any(|flag| flag.starts_with("failed_"));
+    assert!(!fails || !member.available, "{line}");
+}

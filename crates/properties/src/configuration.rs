@@ -1,0 +1,41 @@
+//! The loader of configurations.
+
+use epp_wasm::config::{load, load_bytes};
+use epp_wasm::document::Problem;
+use epp_wasm::scheduling::Pool;
+
+use super::json;
+
+/// A text gives a plan that can be put in force, or says what is wrong and where.
+pub fn configuration(input: &[u8]) {
+    let loaded = match load_bytes(input) {
+        Ok(loaded) => loaded,
+        Err(rejected) => {
+            assert!(!rejected.errors.is_empty(), "rejected for nothing");
+            return assert_located(input, rejected.errors.iter().chain(&rejected.warnings));
+        }
+    };
+    assert_located(input, loaded.warnings.iter());
+    let plan = loaded.plan;
+    assert!(!plan.summary().is_empty());
+    for spec in plan.read_plan(&Pool::default()).blocks {
+        assert!(spec.block_bytes > 0, "a block of no bytes");
+    }
+    if let Some(value) = json::parse(input) {
+        // The same document, spelt another way.
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let again = load(&pretty).map(|loaded| loaded.plan);
+        assert_eq!(again.ok(), Some(plan), "{pretty}");
+    }
+}
+
+/// Whether the problems' places are in the text.
+fn assert_located<'p>(input: &[u8], problems: impl Iterator<Item = &'p Problem>) {
+    let lines = input.split(|byte| matches!(byte, b'\n' | b'\r')).count();
+    for problem in problems {
+        assert!(!problem.to_string().is_empty());
+        if let Some((line, column)) = problem.location {
+            assert!(line <= lines + 1 && column <= input.len() + 1, "{problem}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The reader of request bodies.
+//!
+//! Settings: path, generation (`seed` or `today`), bytes of a block, blocks that count, and a number
+//! that says where to cut the body.
+
+use epp_wasm::prefix::digest::BlockSpec;
+use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use serde_json::Value;
+
+use super::{json, model, number, pieces, settings};
+
+/// Longest block tried. Without a bound on the number of blocks one of media is read until 65,536
+/// are full.
+const MOST_BLOCK: usize = 256;
+
+/// More digests than are kept of a request, so that the model knows more than the reader.
+const MOST_DIGESTS: usize = 1 << 16;
+
+/// Bytes that are kept of a model's name or a salt.
+const MOST_TEXT: usize = 4096;
+
+/// Bytes that are kept of a key.
+const MOST_KEY: usize = 1024;
+
+/// What was read of a body.
+#[derive(Debug, PartialEq)]
+struct Told {
+    model: Option<String>,
+    salt: Option<String>,
+    max_tokens: Option<u64>,
+    stream: bool,
+    prompts: Vec<Vec<u64>>,
+}
+
+/// A body tells the same however it is cut, and what the plain model knows of it.
+pub fn request(input: &[u8]) {
+    let (mut words, body) = settings(input);
+    let api = Api::of_path(words.next().unwrap_or_default().as_bytes());
+    let flattening = match words.next() {
+        Some("seed") => Flattening::Seed,
+        _ => Flattening::Today,
+    };
+    let today = flattening == Flattening::Today;
+    let block_bytes = number(&mut words) % MOST_BLOCK + 1;
+    let spec = BlockSpec {
+        // Today's blocks are of whole tokens.
+        block_bytes: if today {
+            block_bytes.next_multiple_of(4)
+        } else {
+            block_bytes
+        },
+        max_blocks: number(&mut words),
+        keep_partial: today,
+    };
+    let blocks = vec![spec];
+    let plan = ReadPlan { flattening, blocks };
+    let mut random = fastrand::Rng::with_seed(number(&mut words) as u64);
+    let longest = 1 << random.u32(..13);
+
+    let mut reader = BodyReader::default();
+    let mut read = |length: &mut dyn FnMut() -> usize| {
+        reader.reset(api, plan.clone());
+        pieces::read(&mut reader, body, length);
+        told(&reader)
+    };
+    let whole = read(&mut || usize::MAX >> 1);
+    assert_eq!(whole, read(&mut || random.usize(1..=longest)), "in pieces");
+    reader.reset(api, plan.clone());
+    body.chunks(1).for_each(|byte| reader.push(byte));
+    finish(&mut reader, body);
+    assert_eq!(whole, told(&reader), "byte by byte");
+
+    let value = json::parse(body).filter(Value::is_object);
+    if let Some(value) = value.filter(|_| api != Api::PassThrough) {
+        check_facts(&value, api, today, &whole);
+        check_prompts(&value, api, &plan, &mut reader, &whole);
+    }
+}
+
+/// Ends a body, reading again what has to be.
+fn finish(reader: &mut BodyReader, body: &[u8]) {
+    reader.finish();
+    while let Some(range) = reader.reread() {
+        reader.feed_again(range.start, &body[range]);
+    }
+}
+
+fn told(reader: &BodyReader) -> Told {
+    let known = |fact: Fact<&str>| {
+        assert_ne!(fact, Fact::Unknown);
+        fact.known().map(str::to_owned)
+    };
+    Told {
+        model: known(reader.model()),
+        salt: known(reader.salt()),
+        max_tokens: reader.max_tokens(),
+        stream: reader.stream(),
+        prompts: reader.prompts(0).map(<[u64]>::to_vec).collect(),
+    }
+}
+
+fn check_facts(body: &Value, api: Api, today: bool, told: &Told) {
+    let text = |name: &str| {
+        let text = body[name].as_str()?;
+        let ends = text
+            .char_indices()
+            .map(|(at, letter)| at + letter.len_utf8());
+        let end = ends.take_while(|end| *end <= MOST_TEXT).last();
+        Some(&text[..end.unwrap_or_default()])
+    };
+    let model = text("model").filter(|_| api != Api::SglangGenerate);
+    assert_eq!(told.model.as_deref(), model, "model");
+    let salt = match api {
+        Api::ImagesGenerations => None,
+        Api::SglangGenerate => text("extra_key"),
+        _ => text("cache_salt"),
+    };
+    assert_eq!(told.salt.as_deref(), salt.filter(|_| today), "salt");
+    // It may stand behind what has to be read.
+    assert!(!told.stream || body["stream"] == true, "stream");
+}
+
+fn check_prompts(body: &Value, api: Api, plan: &ReadPlan, reader: &mut BodyReader, told: &Told) {
+    let spec = &plan.blocks[0];
+    if !is_regular(body, api) {
+        return;
+    }
+    let expected = model::digests(body, api, plan.flattening, spec);
+    if expected.iter().map(Vec::len).sum::<usize>() > MOST_DIGESTS {
+        return;
+    }
+    // Parts of Anthropic's bodies count as they are spelt, and the model spells in one way only.
+    let spelt = body.to_string();
+    reader.reset(api, plan.clone());
+    reader.push(spelt.as_bytes());
+    finish(reader, spelt.as_bytes());
+    assert_eq!(
+        self::told(reader).prompts,
+        expected,
+        "spelt plainly: {spelt}"
+    );
+    if api != Api::Messages {
+        assert_eq!(told.prompts, expected, "{spelt}");
+    }
+}
+
+/// Whether the model knows what to make of a body.
+fn is_regular(body: &Value, api: Api) -> bool {
+    let plain = |value: &Value| match value {
+        // Go writes other numbers than serde_json does.
+        Value::Number(number) => number.as_i64().is_some_and(|number| number.abs() < 1 << 53),
+        // The model does not look into pictures.
+        Value::String(text) => !text.starts_with("data:image/"),
+        Value::Object(members) => members.keys().all(|key| key.len() <= MOST_KEY),
+        _ => true,
+    };
+    let of = |value: &Value, holds: fn(&Value) -> bool| {
+        value.as_array().into_iter().flatten().all(holds)
+    };
+    json::all(body, &plain)
+        && match api {
+            Api::ChatCompletions => of(&body["messages"], |message| {
+                message["content"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .all(is_regular_part)
+            }),
+            Api::Messages => {
+                of(&body["tools"], is_regular_tool)
+                    && of(&body["system"], is_regular_block)
+                    && of(&body["messages"], |message| {
+                        message["content"]
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .all(is_regular_block)
+                    })
+            }
+            Api::Conversations => {
+                body["items"].is_null()
+                    || body["items"].is_array() && of(&body["items"], is_regular_item)
+            }
+            _ => true,
+        }
+}
+
+/// A part of a chat's message: of one kind only.
+fn is_regular_part(part: &Value) -> bool {
+    let media = ["image_url", "video_url", "input_audio"];
+    media.iter().filter(|name| part[**name].is_object()).count() <= 1
+}
+
+fn is_regular_tool(tool: &Value) -> bool {
+    let text = |value: &Value| value.is_null() || value.is_string();
+    let flag = |value: &Value| value.is_null() || value.is_boolean();
+    tool["name"].is_string()
+        && text(&tool["description"])
+        && flag(&tool["strict"])
+        && flag(&tool["defer_loading"])
+}
+
+/// One of Anthropic's content blocks: of one kind only, and complete.
+fn is_regular_block(block: &Value) -> bool {
+    let texts = ["text", "thinking"];
+    texts
+        .iter()
+        .filter(|name| block[**name].is_string())
+        .count()
+        <= 1
+        && match block["type"].as_str() {
+            Some("image") => {
+                let source = &block["source"];
+                source["data"].is_null()
+                    && source["url"].as_str().is_some_and(|url| !url.is_empty())
+            }
+            Some("tool_use") => block.get("input").is_some(),
+            Some("tool_result") => {
+                let inner = block["content"].as_array().into_iter().flatten();
+                inner
+                    .into_iter()
+                    .all(|inner| inner["type"] != "image" && is_regular_block(inner))
+            }
+            _ => true,
+        }
+}
+
+fn is_regular_item(item: &Value) -> bool {
+    let text = |value: &Value| value.is_null() || value.is_string();
+    item.is_object() && text(&item["type"]) && text(&item["role"])
+}

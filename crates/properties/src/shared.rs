@@ -1,0 +1,110 @@
+//! The readers of what the workers share.
+//!
+//! The checksum that tells a torn value is put on here: the fuzzer cannot guess it, another version
+//! of the module could write anything.
+
+use epp_wasm::config;
+use epp_wasm::datalayer::store::{Member, Store};
+use epp_wasm::scheduling::Slot;
+use epp_wasm::worker::journal::Journal;
+use epp_wasm::worker::snapshot;
+use epp_wasm::worker::{SharedData, Watch};
+use xxhash_rust::xxh64::xxh64;
+
+/// What every value of ours begins with.
+const MAGIC: &[u8] = b"epp1";
+
+/// Bytes of a placement in a journal.
+const PLACEMENT: usize = 12;
+
+/// Whatever the others wrote is taken over as they meant it or left alone.
+pub fn shared(input: &[u8]) {
+    assert_eq!(snapshot::unpack_members(input), None, "not sealed");
+    let mut value = [MAGIC, input].concat();
+    let checksum = xxh64(&value, 0);
+    value.extend_from_slice(&checksum.to_le_bytes());
+    check_members(&value);
+    check_metrics(&value);
+    check_journal(&value);
+    check_watch(&value);
+}
+
+/// Shared data that has the same value everywhere, and the list of journals where it has one.
+struct Host<'v>(&'v [u8]);
+
+impl SharedData for Host<'_> {
+    fn get(&mut self, _: &str) -> Option<(Vec<u8>, u32)> {
+        Some((self.0.to_vec(), 1))
+    }
+
+    fn set(&mut self, _: &str, _: &[u8], _: Option<u32>) -> bool {
+        true
+    }
+}
+
+fn check_members(value: &[u8]) {
+    let Some(mut members) = snapshot::unpack_members(value) else {
+        return;
+    };
+    let mut store = Store::default();
+    for (slot, member) in &members {
+        store.set_member(*slot, member);
+    }
+    // Of those that claim one slot the last has it.
+    members.reverse();
+    members.sort_by_key(|(slot, _)| *slot);
+    members.dedup_by_key(|(slot, _)| *slot);
+    let again = snapshot::unpack_members(&snapshot::pack_members(&store, 1));
+    assert_eq!(again, Some(members));
+}
+
+/// Four endpoints.
+fn store() -> Store {
+    let mut store = Store::default();
+    for slot in 0..4 {
+        let member = Member {
+            name: slot.to_string(),
+            ..Member::default()
+        };
+        store.set_member(Slot(slot), &member);
+    }
+    store
+}
+
+fn check_metrics(value: &[u8]) {
+    let mut one = store();
+    if snapshot::apply_metrics(value, &mut one, |slot| assert!(slot.0 < 4)).is_none() {
+        return;
+    }
+    let packed = snapshot::pack_metrics(&one, 1);
+    let mut other = store();
+    assert_eq!(
+        snapshot::apply_metrics(&packed, &mut other, |_| {}),
+        Some(())
+    );
+    assert_eq!(snapshot::pack_metrics(&other, 1), packed);
+}
+
+fn check_journal(value: &[u8]) {
+    let mut journal = Journal::new("base".to_owned(), 1);
+    let (mut foreign, mut taken) = (0, 0);
+    journal.exchange(&mut Host(value), &mut foreign, |placement| {
+        assert!(placement.slot < 1 << 24);
+        taken += 1;
+    });
+    // The list of journals is the same value, so that each of them is read once for each of its names.
+    let names = value.len() / size_of::<u64>();
+    assert!(taken <= names * value.len() / PLACEMENT);
+}
+
+fn check_watch(value: &[u8]) {
+    let plan = config::load("").unwrap().plan;
+    let mut watch = Watch::new("epp", &plan, fastrand::Rng::with_seed(1));
+    let mut host = Host(value);
+    let (first, _) = watch.tick(1_000, &mut host);
+    let (second, _) = watch.tick(1_050, &mut host);
+    let members = snapshot::unpack_members(value).unwrap_or_default();
+    assert!(watch.store.pool.len() <= members.len());
+    assert!(first.changes.joined.len() <= members.len());
+    assert!(second.changes.joined.is_empty() || snapshot::version(value) == Some(0));
+}

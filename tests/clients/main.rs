@@ -1,0 +1,233 @@
+//! What the bodies of real clients wait for before they are decided: the table in
+//! docs/early-release.md is what this finds.
+//!
+//! Where the bodies come from: tests/clients/recorded/README.md.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod body;
+mod picker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use epp_wasm::director::Director;
+
+use body::{fields, Recorded};
+use picker::{bytes_read, picker, read_saying};
+
+/// A prompt of this many bytes more than fills the window of the plans below, so that the releases
+/// that wait for a full window are seen too.
+const PROMPT: usize = 24 << 10;
+
+/// The plans of the table's columns: two endpoints, of which nothing is known, and nobody has seen
+/// the prompt before. Both windows are 16 KiB, the seed's by default.
+const PLANS: [(&str, &str); 4] = [
+    (
+        "seed",
+        "apiVersion: inference.networking.x-k8s.io/v1alpha1
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer}",
+    ),
+    (
+        "today",
+        "apiVersion: llm-d.ai/v1alpha1
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer},
+  {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}}",
+    ),
+    (
+        "today, `assumeAbsent`",
+        "apiVersion: llm-d.ai/v1alpha1
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer},
+  {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}},
+  {type: envoy-proxy, parameters: {earlyRelease: assumeAbsent}}",
+    ),
+    (
+        "LoRA, no prefix",
+        "apiVersion: llm-d.ai/v1alpha1
+plugins: [{type: queue-scorer}, {type: lora-affinity-scorer}",
+    ),
+];
+
+/// Fields that a decision can depend on; the prompt's last.
+const TELLING: [&str; 8] = [
+    "model",
+    "cache_salt",
+    "tools",
+    "system",
+    "instructions",
+    "messages",
+    "prompt",
+    "input",
+];
+const PROMPTS: &[&str] = &["messages", "prompt", "input"];
+
+/// Where in a body so many bytes end.
+fn place(body: &str, read: usize) -> String {
+    if read == 0 {
+        return "at the headers".to_owned();
+    }
+    if read == body.len() {
+        return "at the end".to_owned();
+    }
+    let fields = fields(body);
+    let last = fields.iter().rfind(|(_, value)| value.start < read);
+    let (key, value) = last.unwrap();
+    if !PROMPTS.contains(key) {
+        return format!("at `{key}`");
+    }
+    if read < value.end {
+        return "in the prompt".to_owned();
+    }
+    format!("behind `{key}`")
+}
+
+/// The keys that tell something, in the body's order, and what the prompt is made of.
+fn order(body: &str) -> String {
+    let fields = fields(body);
+    let telling = fields.iter().filter(|(key, _)| TELLING.contains(key));
+    let named = telling.map(|(key, value)| {
+        let value = body[value.clone()].replace(' ', "");
+        let made_of = match *key {
+            "messages" if value.contains("\"content\":[") => " of parts",
+            "prompt" | "input" if value.starts_with("[{") => " of messages",
+            "prompt" | "input" if value.starts_with('[') => " of texts",
+            _ => "",
+        };
+        format!("{key}{made_of}")
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// What the requests of an API with the same keys wait for.
+struct Row {
+    /// By plan.
+    places: Vec<String>,
+    clients: BTreeSet<String>,
+}
+
+/// The rows by API and order of keys.
+fn rows() -> BTreeMap<(&'static str, String), Row> {
+    let mut pickers: Vec<Director> = PLANS.iter().map(|(_, plan)| picker(plan)).collect();
+    let mut rows = BTreeMap::new();
+    for request in Recorded::all() {
+        let client = format!("{} {}", request.client, request.version);
+        let (api, path) = request.api();
+        let body = request.asking(PROMPT);
+        // A prompt of its own, so that no picker has seen it before.
+        let body = body.replacen("Why is", &format!("{client} {}", request.what), 1);
+        let places = pickers
+            .iter_mut()
+            .map(|picker| place(&body, bytes_read(picker, path, &body)));
+        let places: Vec<String> = places.collect();
+        let row = rows.entry((api, order(&body))).or_insert_with(|| Row {
+            places: places.clone(),
+            clients: BTreeSet::new(),
+        });
+        let (what, others) = (&request.what, &row.clients);
+        assert_eq!(row.places, places, "{client} {what}: unlike {others:?}");
+        row.clients.insert(client);
+    }
+    rows
+}
+
+#[test]
+fn the_table_says_what_each_body_waits_for() {
+    let plans: Vec<&str> = PLANS.iter().map(|(name, _)| *name).collect();
+    let mut table = format!("| API | keys | {} | clients |\n", plans.join(" | "));
+    table += &"|---".repeat(plans.len() + 3);
+    table += "|\n";
+    for ((api, keys), Row { places, clients }) in rows() {
+        let clients: Vec<String> = clients.into_iter().collect();
+        let (places, clients) = (places.join(" | "), clients.join(", "));
+        writeln!(table, "| {api} | {keys} | {places} | {clients} |").unwrap();
+    }
+    assert_says("docs/early-release.md", &table);
+}
+
+#[test]
+fn the_list_of_recordings_names_their_keys() {
+    let mut table =
+        String::from("| client | version | request | outermost keys |\n|---|---|---|---|\n");
+    for request in Recorded::all() {
+        let keys: Vec<&str> = fields(&request.body)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        let Recorded {
+            client,
+            version,
+            what,
+            ..
+        } = &request;
+        writeln!(
+            table,
+            "| {client} | {version} | {what} | {} |",
+            keys.join(", ")
+        )
+        .unwrap();
+    }
+    assert_says("tests/clients/recorded/README.md", &table);
+}
+
+#[test]
+fn a_plan_that_asks_nothing_of_a_body_waits_for_none() {
+    let mut picker = picker(
+        "apiVersion: llm-d.ai/v1alpha1
+plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}",
+    );
+    for request in Recorded::all() {
+        let read = bytes_read(&mut picker, request.api().1, &request.body);
+        assert_eq!(read, 0, "{} {}", request.client, request.what);
+    }
+}
+
+#[test]
+fn a_known_prompt_is_followed_to_its_end_or_the_windows() {
+    let (_, seed) = PLANS[0];
+    let mut picker = picker(seed);
+    let recorded = Recorded::all();
+    let chat = |own: &&Recorded| own.what == "chat" && order(&own.body) == "model, messages";
+    let request = recorded.iter().find(chat).unwrap();
+    let (_, path) = request.api();
+    for (bytes, expected) in [(PROMPT, "in the prompt"), (4 << 10, "behind `messages`")] {
+        let body = request.asking(bytes);
+        // A beginning of its own for each length.
+        let body = body.replacen("Why", &bytes.to_string(), 1);
+        let first = bytes_read(&mut picker, path, &body);
+        assert_eq!(place(&body, first), "in the prompt");
+        let again = bytes_read(&mut picker, path, &body);
+        assert_eq!(place(&body, again), expected);
+        assert!(again > first + bytes / 2, "{first} bytes, then {again}");
+    }
+}
+
+#[test]
+fn what_may_be_held_depends_on_what_the_length_says() {
+    let limit = 32 << 10;
+    let (_, today) = PLANS[1];
+    let proxy = format!("{{type: envoy-proxy, parameters: {{decideAfterBytes: {limit}}}}}");
+    let mut picker = picker(&format!("{today}, {proxy}"));
+    let recorded = Recorded::all();
+    let request = recorded.iter().find(|own| own.what == "chat").unwrap();
+    let (_, path) = request.api();
+    let body = request.asking(PROMPT);
+    assert_eq!(bytes_read(&mut picker, path, &body), body.len());
+    let too_long = Some(limit + 1);
+    assert_eq!(read_saying(&mut picker, path, &body, too_long), 1);
+    let unsaid = read_saying(&mut picker, path, &body, None);
+    assert_eq!(unsaid, limit / 16 + 1);
+}
+
+/// That a page holds this text.
+fn assert_says(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let found = fs::read_to_string(path).unwrap();
+    assert!(found.contains(text), "{page} should say:\n{text}");
+}

@@ -1,0 +1,109 @@
+//! A picker without a host around it, fed one byte at a time.
+
+use std::collections::HashMap;
+
+use epp_wasm::config;
+use epp_wasm::director::meter::{Kind, Meter, MetricId};
+use epp_wasm::director::{Director, Head, Verdict};
+use epp_wasm::worker::SharedData;
+
+/// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
+/// all scorers among them.
+pub fn picker(plugins: &str) -> Director {
+    let scorers = [
+        "prefix-cache-scorer",
+        "queue-scorer",
+        "kv-cache-utilization-scorer",
+        "lora-affinity-scorer",
+    ];
+    let used = scorers.into_iter().filter(|kind| plugins.contains(kind));
+    let references: Vec<String> = used.map(|kind| format!("{{pluginRef: {kind}}}")).collect();
+    let document = format!(
+        "{plugins}, {{name: pods, type: static-discovery, parameters: {{endpoints: [
+  {{name: p0, address: 10.0.0.1, port: 80}}, {{name: p1, address: 10.0.0.2, port: 80}}]}}}}]
+kind: EndpointPickerConfig
+schedulingProfiles: [{{name: default, plugins: [{}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+",
+        references.join(", ")
+    );
+    let plan = config::load(&document)
+        .unwrap_or_else(|rejected| panic!("{document}\n{rejected:#?}"))
+        .plan;
+    let clock = || 1_000_000_000_000;
+    let mut director = Director::new("clients", plan.clone(), 1, Box::new(Unmetered), clock);
+    director.install(plan, 1);
+    // The first tick takes the lease, the second publishes the endpoints.
+    let mut memory = Memory::default();
+    for _ in 0..2 {
+        director.tick(1, &mut memory);
+    }
+    director
+}
+
+/// How many bytes of a body are read, one at a time, until it is released.
+pub fn bytes_read(director: &mut Director, path: &str, body: &str) -> usize {
+    read_saying(director, path, body, Some(body.len()))
+}
+
+/// The same with another `content-length`, or none.
+pub fn read_saying(
+    director: &mut Director,
+    path: &str,
+    body: &str,
+    content_length: Option<usize>,
+) -> usize {
+    const ID: u32 = 1;
+    let head = Head {
+        path: path.as_bytes(),
+        method: b"POST",
+        content_type: b"application/json",
+        content_length,
+        ..Head::default()
+    };
+    let mut verdict = Some(director.open(ID, &head));
+    let mut read = 0;
+    while !matches!(verdict, Some(Verdict::Release(_))) {
+        assert!(read < body.len(), "{path}: held for ever");
+        read += 1;
+        let bytes = &body.as_bytes()[read - 1..read];
+        verdict = director.body(ID, bytes, read == body.len());
+        while let Some(range) = director.reread(ID) {
+            let again = &body.as_bytes()[range.start..range.end.min(read)];
+            let step = director.body_again(ID, range.start, again);
+            verdict = verdict.or(step);
+        }
+    }
+    // The rest streams past, and is still learnt.
+    director.body(ID, &body.as_bytes()[read..], true);
+    director.close(ID);
+    read
+}
+
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn define(&mut self, _: Kind, _: &str) -> Option<MetricId> {
+        None
+    }
+
+    fn add(&mut self, _: MetricId, _: i64) {}
+
+    fn record(&mut self, _: MetricId, _: u64) {}
+}
+
+/// Shared data of one worker alone.
+#[derive(Default)]
+struct Memory(HashMap<String, Vec<u8>>);
+
+impl SharedData for Memory {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.get(key).map(|value| (value.clone(), 1))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
+        self.0.insert(key.to_owned(), value.to_vec());
+        true
+    }
+}

@@ -1,0 +1,184 @@
+//! Where Envoy does not deliver bodies before it routes (`allow_on_headers_stop_iteration` is not
+//! set), or the filter is told not to wait for them: it decides on headers, and nothing hangs.
+
+use std::time::{Duration, Instant};
+
+use modelsim::{Pinned, Settings, Sim};
+
+use crate::client::{complete, get};
+use crate::document;
+use crate::preferences::settles_on;
+use crate::proxy::{Proxy, Setup};
+use crate::stream::Connection;
+use crate::uploads::{arrives_whole, begin, completion, Model, FIRST, SIZE, WAYS};
+use crate::witness::{Answers, Witness};
+
+/// Prefix and queue, and a setting of the proxy's: bodies are of use.
+fn config(settings: &str) -> String {
+    document(
+        &format!(
+            "{{type: prefix-cache-scorer}}, {{type: queue-scorer}}, \
+             {{type: envoy-proxy, parameters: {{{settings}}}}}"
+        ),
+        "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+    )
+}
+
+/// Two pods, the second of which is the idle one.
+fn pods() -> Sim {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    sim
+}
+
+/// An Envoy that does not deliver bodies before it routes.
+fn without_bodies(sim: &Sim, settings: &str, workers: usize) -> Proxy {
+    let mut setup = Setup::new(&sim.addresses(), &config(settings));
+    setup.bodies_first = false;
+    setup.workers = workers;
+    setup.start()
+}
+
+/// How long a request takes that is answered well.
+fn timed(proxy: &Proxy) -> Duration {
+    let since = Instant::now();
+    assert_eq!(complete(proxy.port, "m", "x").status, 200);
+    since.elapsed()
+}
+
+fn shows(proxy: &Proxy, reads: u64) {
+    let reads = format!("epp_wasm_reads_bodies{{pool=\"inference-pool\"}} {reads}\n");
+    proxy.wait_until("a gauge shows the mode", || {
+        proxy.prometheus().contains(&reads)
+    });
+}
+
+/// How often Envoy's log says what to set.
+fn warnings(proxy: &Proxy) -> usize {
+    proxy
+        .logged()
+        .matches("allow_on_headers_stop_iteration")
+        .count()
+}
+
+/// What a request may wait for a body is 300 ms; the clock that ends it ticks, and the machine is
+/// loaded.
+const WAIT: Duration = Duration::from_millis(400);
+
+#[test]
+fn where_bodies_never_come_three_requests_wait_a_moment_and_no_more() {
+    let sim = pods();
+    let proxy = without_bodies(&sim, "", 1);
+    let waited = [(); 3].map(|()| timed(&proxy));
+    let not = [(); 10].map(|()| timed(&proxy));
+    // What a request takes here without waiting, when the machine is busiest.
+    let slowest = *not.iter().max().unwrap();
+    assert!(slowest < Duration::from_millis(250), "{not:?}");
+    for took in waited {
+        assert!(took >= Duration::from_millis(300), "{waited:?}");
+        assert!(took < WAIT + slowest, "{waited:?}, then {not:?}");
+    }
+    settles_on(proxy.port, "pod-2");
+    shows(&proxy, 0);
+    assert_eq!(warnings(&proxy), 1, "{}", proxy.logged());
+}
+
+#[test]
+fn all_workers_together_warn_once() {
+    let sim = pods();
+    let proxy = without_bodies(&sim, "", 2);
+    let mut quick = 0;
+    // Each request comes over a connection of its own, to either worker.
+    proxy.wait_until("no worker waits", || {
+        quick = if timed(&proxy) < Duration::from_millis(300) {
+            quick + 1
+        } else {
+            0
+        };
+        quick == 20
+    });
+    assert_eq!(warnings(&proxy), 1, "{}", proxy.logged());
+}
+
+#[test]
+fn what_waits_for_its_body_in_vain_arrives_whole() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let mut setup = Setup::new(&[witness.address], &config(""));
+    setup.bodies_first = false;
+    let proxy = setup.start();
+    let body = completion(Model::First, 5 << 20);
+    for way in WAYS {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body);
+        arrives_whole(upload, &body, way);
+    }
+    shows(&proxy, 0);
+}
+
+#[test]
+fn where_bodies_come_that_is_noticed_and_slow_ones_are_waited_for() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = Setup::new(&[witness.address], &config("")).start();
+    let body = completion(Model::Last, SIZE);
+    complete(proxy.port, "m", "x");
+    for way in WAYS {
+        let arrived = witness.arrivals().len();
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(
+            witness.arrivals().len(),
+            arrived,
+            "{way:?}: it waits for its body"
+        );
+        upload.send(&body);
+        arrives_whole(upload, &body, way);
+    }
+    shows(&proxy, 1);
+    assert_eq!(warnings(&proxy), 0);
+}
+
+#[test]
+fn told_to_read_always_it_waits_for_each() {
+    let sim = pods();
+    let proxy = without_bodies(&sim, "readBody: always, bodyTimeout: 450ms", 1);
+    for _ in 0..5 {
+        let took = timed(&proxy);
+        assert!(took >= Duration::from_millis(450), "{took:?}");
+    }
+    shows(&proxy, 1);
+    assert_eq!(warnings(&proxy), 0);
+}
+
+#[test]
+fn told_never_to_read_it_does_not_wait_even_where_bodies_come() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = Setup::new(&[witness.address], &config("readBody: never")).start();
+    let body = completion(Model::Last, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        proxy.wait_until("the pod has what was sent", || {
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+        });
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+    }
+    assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);
+    assert_eq!(warnings(&proxy), 0);
+}
+
+#[test]
+fn told_never_to_read_the_gauge_shows_it() {
+    let sim = pods();
+    let proxy = without_bodies(&sim, "readBody: never", 1);
+    settles_on(proxy.port, "pod-2");
+    assert_eq!(get(proxy.port, "/v1/models").unwrap().status, 200);
+    assert_eq!(warnings(&proxy), 0);
+    shows(&proxy, 0);
+}

@@ -1,0 +1,292 @@
+//! What HTTP knows besides requests and answers in turn: trailers, answers that come early, clients
+//! that go away, `Expect`, and a real client that does it all its own way.
+
+use std::io::{stderr, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use modelsim::{body_hash, Settings, Sim};
+
+use crate::client::{complete, explain, TIMEOUT};
+use crate::proxy::{Proxy, Setup};
+use crate::stream::{Connection, Http, Upload};
+use crate::uploads::{arrives_whole, begin, completion, Model, Way, FIRST, SIZE, WAYS};
+use crate::witness::{Answers, Witness};
+use crate::{document, scorer, start};
+
+/// An Envoy before these pods that waits for the model, and counts what it sent where since the
+/// pods told their state last. They do not tell it again: a count that is not taken back stays.
+fn counting(witnesses: &[Witness]) -> Proxy {
+    let plugins = "{type: queue-scorer}, {type: lora-affinity-scorer}, \
+        {type: metrics-data-source, parameters: {stalenessThreshold: 600s}}, \
+        {type: core-metrics-extractor}, {type: envoy-proxy, parameters: {explain: true}}";
+    let references = "{pluginRef: queue-scorer}, {pluginRef: lora-affinity-scorer}";
+    let config = document(plugins, references)
+        + "dataLayer: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}]}\n";
+    let pods: Vec<_> = witnesses.iter().map(|witness| witness.address).collect();
+    let proxy = Setup::new(&pods, &config).start();
+    proxy.wait_until("all metrics are known", || {
+        proxy.counted("epp_wasm_endpoint_freshness") == 2 * pods.len() as u64
+    });
+    witnesses.iter().for_each(Witness::hide_metrics);
+    // What was on its way comes.
+    sleep(Duration::from_millis(300));
+    proxy
+}
+
+/// Whether all pods are as good: none has a request that it has not answered.
+fn balanced(proxy: &Proxy) -> bool {
+    let answer = explain(proxy.port, "m", "x");
+    let explanation = answer.header("x-epp-explain");
+    let scores: Vec<&str> = explanation
+        .split("; ")
+        .map(|pod| pod.split_once('=').unwrap().1)
+        .collect();
+    assert!(scores.len() > 1, "{explanation}");
+    scores.iter().all(|score| *score == scores[0])
+}
+
+fn held(proxy: &Proxy) -> u64 {
+    proxy.counted("epp_wasm_held_requests")
+}
+
+/// That requests are answered over this connection.
+fn serves(connection: &mut Connection, http: Http) {
+    let body = completion(Model::First, 10);
+    let way = Way { http, length: true };
+    let mut upload = begin(connection, way, &body);
+    upload.send(&body);
+    arrives_whole(upload, &body, way);
+}
+
+/// Breaks a request off, and goes on: over HTTP/2 on the same connection.
+fn goes_away(proxy: &Proxy, http: Http, mut connection: Connection, upload: Upload) {
+    drop(upload);
+    if http == Http::One {
+        connection = Connection::open(proxy.port, http);
+    }
+    serves(&mut connection, http);
+    proxy.wait_until("nothing is held", || held(proxy) == 0);
+    proxy.wait_until("no pod is taken to be busy with it", || balanced(proxy));
+}
+
+#[test]
+fn a_client_that_goes_away_before_its_request_is_released() {
+    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtTheEnd));
+    let proxy = counting(&witnesses);
+    let body = completion(Model::Last, SIZE);
+    for way in WAYS {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        proxy.wait_until("it is held", || held(&proxy) == 1);
+        goes_away(&proxy, way.http, connection, upload);
+        let arrivals = witnesses.iter().flat_map(Witness::arrivals);
+        assert!(
+            arrivals
+                .into_iter()
+                .all(|arrival| arrival.ended == Some(true)),
+            "{way:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_in_the_middle_of_a_released_upload() {
+    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtTheEnd));
+    let proxy = counting(&witnesses);
+    let body = completion(Model::First, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        let ended = |ended: Option<bool>| {
+            let arrivals = witnesses.iter().flat_map(Witness::arrivals);
+            arrivals.filter(|arrival| arrival.ended == ended).count()
+        };
+        proxy.wait_until("a pod has its beginning", || ended(None) == 1);
+        assert!(!balanced(&proxy), "{way:?}: the pod that has it is busier");
+        goes_away(&proxy, way.http, connection, upload);
+        proxy.wait_until("the pod knows that it broke off", || {
+            ended(Some(false)) == number + 1
+        });
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_in_the_middle_of_its_answer() {
+    let slow = Settings {
+        token_time: Duration::from_millis(20),
+        ..Settings::default()
+    };
+    let sim = Sim::start(1, &slow).unwrap();
+    let proxy = start(&sim, &scorer("prefix-cache-scorer"));
+    let body = br#"{"model": "m", "prompt": "p", "stream": true, "max_tokens": 1000}"#;
+    for way in WAYS {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, body);
+        upload.send(body);
+        upload.end();
+        let head = upload.head();
+        assert_eq!(head.status(), 200, "{way:?}");
+        assert_eq!(sim.pod(0).shown().running, 1, "{way:?}");
+        drop((head, upload, connection));
+        proxy.wait_until("the pod stops", || sim.pod(0).shown().running == 0);
+        assert_eq!(complete(proxy.port, "m", "x").status, 200);
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_has_ended() {
+    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtOnce));
+    let proxy = counting(&witnesses);
+    let body = completion(Model::First, SIZE);
+    for way in WAYS {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        assert_eq!(upload.head().status(), 400, "{way:?}");
+        proxy.wait_until("no pod is taken to be busy with it", || balanced(&proxy));
+        proxy.wait_until("nothing is held", || held(&proxy) == 0);
+    }
+}
+
+#[test]
+fn trailers_end_a_body_and_arrive() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let plugins =
+        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 200ms}}";
+    let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
+    let proxy = Setup::new(&[witness.address], &config).start();
+    let long = completion(Model::First, SIZE);
+    // Its JSON never ends: it is held until something else ends it.
+    let unending = &completion(Model::Last, FIRST)[..FIRST];
+    let mut expected = 0;
+    for http in [Http::One, Http::Two] {
+        let way = Way {
+            http,
+            length: false,
+        };
+        for (body, pauses) in [(&long[..], false), (unending, false), (unending, true)] {
+            let mut connection = Connection::open(proxy.port, http);
+            let mut upload = connection.post("/v1/completions", &[("trailer", "x-end")]);
+            upload.send(body);
+            expected += 1;
+            if pauses {
+                proxy.wait_until("it is released", || witness.arrivals().len() == expected);
+            }
+            upload.trailer("x-end", "of the body");
+            arrives_whole(upload, body, way);
+            let trailers = [("x-end".to_owned(), "of the body".to_owned())];
+            assert_eq!(witness.last().trailers, trailers, "{way:?} {pauses}");
+        }
+    }
+}
+
+#[test]
+fn one_stream_that_is_held_does_not_hold_up_another() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let config = scorer("prefix-cache-scorer");
+    let proxy = Setup::new(&[witness.address], &config).start();
+    let body = completion(Model::Last, SIZE);
+    let way = Way {
+        http: Http::Two,
+        length: false,
+    };
+    let mut connection = Connection::open(proxy.port, way.http);
+    let mut upload = begin(&mut connection, way, &body);
+    upload.send(&body[..FIRST]);
+    proxy.wait_until("it is held", || held(&proxy) == 1);
+    serves(&mut connection, way.http);
+    assert_eq!(witness.arrivals().len(), 1, "the held one is still held");
+    upload.send(&body[FIRST..]);
+    arrives_whole(upload, &body, way);
+}
+
+#[test]
+fn a_client_that_sends_nothing_before_a_100_gets_one() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &scorer("prefix-cache-scorer"));
+    let body = completion(Model::Last, SIZE);
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    write!(
+        stream,
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    let mut first = [0; 25];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let hash = format!("x-body-xxh64: {}\r\n", body_hash(&body));
+    assert!(answer.contains(&hash), "{answer}");
+}
+
+/// What `curl` on this machine says of itself. A machine without it, or with one that cannot do
+/// HTTP/2, is told of; that is not captured like the output of other tests.
+fn curl_can(feature: &str) -> bool {
+    let version = Command::new("curl").arg("--version").output();
+    let able =
+        version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(feature));
+    if !able {
+        let _ = writeln!(stderr(), "SKIPPED: no curl with {feature} on this machine");
+    }
+    able
+}
+
+/// Uploads what comes on curl's standard input, and returns the answer's headers.
+fn curl(port: u16, options: &[&str], body: &[u8]) -> String {
+    let seconds = TIMEOUT.as_secs().to_string();
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", &seconds])
+        .args(["--request", "POST", "--upload-file", "-"])
+        .args(["--header", "content-type: application/json"])
+        .args(["--dump-header", "-", "--output", "/dev/null"])
+        .args(options)
+        .arg(format!("http://127.0.0.1:{port}/v1/completions"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    curl.stdin.take().unwrap().write_all(body).unwrap();
+    let output = curl.wait_with_output().unwrap();
+    assert!(output.status.success(), "{options:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn curl_uploads_in_chunks_and_over_http_2() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &scorer("prefix-cache-scorer"));
+    // Longer than curl would wait for a 100 that does not come.
+    let patient = [
+        "--header",
+        "expect: 100-continue",
+        "--expect100-timeout",
+        "60",
+    ];
+    for (feature, options) in [
+        ("libcurl", &["--http1.1"][..]),
+        ("libcurl", &patient),
+        ("HTTP2", &["--http2-prior-knowledge"]),
+    ] {
+        if !curl_can(feature) {
+            continue;
+        }
+        for model in [Model::First, Model::Last] {
+            let body = completion(model, 5 << 20);
+            let answer = curl(proxy.port, options, &body);
+            assert!(answer.contains(" 200"), "{answer}");
+            let hash = format!("x-body-xxh64: {}\r\n", body_hash(&body));
+            assert!(answer.contains(&hash), "{options:?}: {answer}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Uploads that take their time, and long ones: when they leave for a pod, and that they arrive
+//! whole.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use modelsim::{body_hash, Pinned, Settings, Sim};
+
+use crate::client::send;
+use crate::preferences::settles_on;
+use crate::proxy::{Proxy, Setup};
+use crate::stream::{Connection, Http, Upload};
+use crate::witness::{Answers, Witness};
+use crate::{document, scorer};
+
+/// How a body is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// Over which HTTP.
+    pub http: Http,
+    /// Whether its length is told before.
+    pub length: bool,
+}
+
+/// All of them.
+pub const WAYS: [Way; 4] = [
+    Way {
+        http: Http::One,
+        length: true,
+    },
+    Way {
+        http: Http::One,
+        length: false,
+    },
+    Way {
+        http: Http::Two,
+        length: true,
+    },
+    Way {
+        http: Http::Two,
+        length: false,
+    },
+];
+
+/// Where a body has its model.
+#[derive(Debug, Clone, Copy)]
+pub enum Model {
+    /// Before the prompt.
+    First,
+    /// After it.
+    Last,
+}
+
+/// A completion of some size, no part of which is like another.
+pub fn completion(model: Model, size: usize) -> Vec<u8> {
+    let mut prompt = String::with_capacity(size + 16);
+    for number in 0.. {
+        prompt += &format!("{number} ");
+        if prompt.len() >= size {
+            break;
+        }
+    }
+    match model {
+        Model::First => format!("{{\"model\": \"m\", \"prompt\": \"{prompt}\"}}"),
+        Model::Last => format!("{{\"prompt\": \"{prompt}\", \"model\": \"m\"}}"),
+    }
+    .into_bytes()
+}
+
+/// What one upload has.
+pub const SIZE: usize = 300 << 10;
+
+/// How much of it comes at first: more than the prefix window of 16 KB.
+pub const FIRST: usize = 40 << 10;
+
+/// Enough for Envoy to see pieces apart, most times.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+/// Begins to send a body.
+pub fn begin(connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
+    begin_at("/v1/completions", connection, way, body)
+}
+
+fn begin_at(path: &str, connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
+    let length = body.len().to_string();
+    let headers = [("content-length", length.as_str())];
+    let headers = if way.length { &headers[..] } else { &[] };
+    connection.post(path, headers)
+}
+
+/// An Envoy before one witness, which needs bodies for their prefixes; with settings of its own.
+fn before(witness: &Witness, settings: &str) -> Proxy {
+    let plugins =
+        format!("{{type: prefix-cache-scorer}}, {{type: envoy-proxy, parameters: {{{settings}}}}}");
+    Setup::new(
+        &[witness.address],
+        &document(&plugins, "{pluginRef: prefix-cache-scorer}"),
+    )
+    .start()
+}
+
+/// Ends an upload, which a witness must have got whole.
+pub fn arrives_whole(upload: Upload, body: &[u8], way: Way) {
+    let answer = upload.answer();
+    assert_eq!(answer.status, 200, "{way:?}");
+    assert_eq!(
+        answer.header("x-body-bytes"),
+        body.len().to_string(),
+        "{way:?}"
+    );
+    assert_eq!(
+        answer.header("x-body-xxh64"),
+        body_hash(body).to_string(),
+        "{way:?}"
+    );
+}
+
+#[test]
+fn a_slow_upload_leaves_when_its_window_was_read() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "");
+    let body = completion(Model::First, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        proxy.wait_until("the pod has what was sent", || {
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+        });
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+    }
+    assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);
+}
+
+#[test]
+fn early_releases_are_counted() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "");
+    let body = completion(Model::First, SIZE);
+    for way in WAYS {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        sleep(BETWEEN);
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+    }
+    let early = || proxy.counted("epp_wasm_early_release_total");
+    proxy.wait_until("all four are counted", || early() == 4);
+}
+
+#[test]
+fn a_slow_upload_whose_model_comes_last_waits_for_it() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "");
+    let body = completion(Model::Last, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        let held = || proxy.counted("epp_wasm_held_requests");
+        proxy.wait_until("it is held", || held() == 1);
+        assert_eq!(witness.arrivals().len(), number, "{way:?}");
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+        proxy.wait_until("it is held no longer", || held() == 0);
+    }
+}
+
+#[test]
+fn an_upload_that_pauses_leaves_after_the_timeout_and_arrives_whole() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "bodyTimeout: 200ms");
+    let long = completion(Model::Last, SIZE);
+    // Its JSON does not end, or it would leave with its last brace.
+    let short = long[..FIRST].to_vec();
+    let mut released = 0;
+    for way in WAYS {
+        // In the middle of it, before its first byte, and between its last byte and its end.
+        for (body, first) in [(&long, FIRST), (&long, 0), (&short, short.len())] {
+            if way.length && first == body.len() {
+                continue;
+            }
+            let mut connection = Connection::open(proxy.port, way.http);
+            let mut upload = begin(&mut connection, way, body);
+            upload.send(&body[..first]);
+            released += 1;
+            proxy.wait_until("the pod has it", || witness.arrivals().len() == released);
+            for piece in body[first..].chunks(100 << 10) {
+                upload.send(piece);
+                sleep(BETWEEN);
+            }
+            arrives_whole(upload, body, way);
+            let forced = || proxy.counted("epp_wasm_forced_release_total");
+            proxy.wait_until("it is counted", || forced() == released as u64);
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_is_too_long_to_hold_leaves_with_what_is_known() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = before(&witness, "decideAfterBytes: 131072");
+    let body = completion(Model::Last, SIZE);
+    for (number, way) in WAYS.into_iter().enumerate() {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, &body);
+        upload.send(&body[..FIRST]);
+        proxy.wait_until("the pod has what was sent", || {
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+        });
+        upload.send(&body[FIRST..]);
+        arrives_whole(upload, &body, way);
+        let forced = || proxy.counted_with("epp_wasm_forced_release_total", "reason=\"bytes\"");
+        proxy.wait_until("it is counted", || forced() == number as u64 + 1);
+    }
+    assert_eq!(proxy.stat("http.e2e.downstream_rq_4xx"), 0);
+}
+
+#[test]
+fn an_early_decision_follows_the_prompts_beginning() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let proxy = crate::start(&sim, &scorer("prefix-cache-scorer"));
+    // Several, so that luck does not pass: once in 4^6.
+    for (number, way) in WAYS
+        .into_iter()
+        .chain(WAYS[..2].iter().copied())
+        .enumerate()
+    {
+        let body = completion(Model::First, SIZE + number);
+        let body = String::from_utf8(body).unwrap();
+        let body = body.replacen("0 1", &format!("{number} {number}"), 1);
+        let json = [("content-type", "application/json")];
+        let first = send(
+            proxy.port,
+            "POST",
+            "/v1/completions",
+            &json,
+            body.as_bytes(),
+        )
+        .unwrap();
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin(&mut connection, way, body.as_bytes());
+        upload.send(&body.as_bytes()[..FIRST]);
+        sleep(BETWEEN);
+        upload.send(&body.as_bytes()[FIRST..]);
+        assert_eq!(upload.answer().pod(), first.pod(), "{way:?}");
+    }
+}
+
+/// By how much Envoy's memory may grow while 50 MB pass over HTTP/1.1; measured: 1 MB.
+const GROWTH: u64 = 8 << 20;
+
+/// The same over HTTP/2, on top of what Envoy takes without the filter: that is one window of 16 MiB
+/// and more, how full depends on the pod's speed, and what it wobbles by was measured as 15 MB.
+const GROWTH_OF_WINDOWS: u64 = 24 << 20;
+
+#[test]
+fn fifty_megabytes_pass_at_the_default_limits() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let config = document(
+        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        "{pluginRef: prefix-cache-scorer}, {pluginRef: queue-scorer}",
+    );
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.others = vec![("plain".to_owned(), sim.addresses())];
+    let proxy = setup.start();
+    settles_on(proxy.port, "pod-2");
+    let bodies = [Model::First, Model::Last].map(|model| completion(model, 50 << 20));
+    let upload = |path: &str, way: Way, body: &[u8]| {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut upload = begin_at(path, &mut connection, way, body);
+        for piece in body.chunks(64 << 10) {
+            upload.send(piece);
+        }
+        let answer = upload.answer();
+        // The pod answers 400 to what it does not keep whole; it still hashes all of it.
+        assert_eq!(answer.status, 400, "{way:?}");
+        assert_eq!(
+            answer.header("x-body-xxh64"),
+            body_hash(body).to_string(),
+            "{way:?}"
+        );
+        answer
+    };
+    let ours = |way: Way, most: u64| {
+        let before = proxy.peak_memory();
+        for body in &bodies {
+            assert_eq!(
+                upload("/v1/completions", way, body).pod(),
+                "pod-2",
+                "{way:?}"
+            );
+        }
+        let growth = proxy.peak_memory() - before;
+        assert!(growth < most, "{way:?}: {growth} bytes");
+    };
+    WAYS[..2].iter().for_each(|way| ours(*way, GROWTH));
+    for way in &WAYS[2..] {
+        upload("/plain/v1/completions", *way, &bodies[0]);
+        ours(*way, GROWTH_OF_WINDOWS);
+    }
+    assert_eq!(proxy.stat("http.e2e.downstream_rq_too_large"), 0);
+}
