@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use epp_wasm::config;
-use epp_wasm::director::meter::{Kind, Meter, MetricId};
+use epp_wasm::director::meter::{Meter, MetricId};
 use epp_wasm::director::{Director, Head, Verdict};
 use epp_wasm::worker::SharedData;
 
@@ -84,13 +84,13 @@ pub fn read_saying(
 struct Unmetered;
 
 impl Meter for Unmetered {
-    fn define(&mut self, _: Kind, _: &str) -> Option<MetricId> {
+    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
         None
     }
 
     fn add(&mut self, _: MetricId, _: i64) {}
 
-    fn record(&mut self, _: MetricId, _: u64) {}
+    fn set(&mut self, _: MetricId, _: u64) {}
 }
 
 /// Shared data of one worker alone.
