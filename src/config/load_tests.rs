@@ -346,3 +346,25 @@ fn mutilated_documents_are_refused_or_load_and_never_panic() {
         let _ = load_bytes(&bytes);
     }
 }
+
+#[test]
+fn only_the_first_of_many_problems_are_looked_for_in_the_text() {
+    let wrong = "- {type: queue-scorer, weigth: 1}\n".repeat(1_000);
+    let rejected = load(&today(&format!("plugins:\n{wrong}"))).unwrap_err();
+    let located = |problem: &Problem| problem.location.is_some();
+    let errors = rejected.errors.len();
+    assert!(errors >= 1_000);
+    let places = rejected
+        .errors
+        .iter()
+        .take_while(|problem| located(problem));
+    assert_eq!(places.count(), 20);
+    assert_eq!(
+        rejected
+            .errors
+            .iter()
+            .filter(|problem| located(problem))
+            .count(),
+        20
+    );
+}

@@ -14,6 +14,10 @@ const MAX_BYTES: usize = 1 << 20;
 /// Nodes of the largest sensible document, aliases expanded: a pool of 1,000 endpoints has 10,000.
 const MAX_NODES: usize = 200_000;
 
+/// Problems that are given their place. Each costs another reading of the text: thousands of wrong
+/// endpoints would keep Envoy's main thread for minutes, and nobody mends more than these at a time.
+const MOST_LOCATED: usize = 20;
+
 /// Parses a document; repeated keys are problems, but do not end the reading.
 pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     if text.len() > MAX_BYTES {
@@ -45,10 +49,11 @@ pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     }
 }
 
-/// Gives each problem its line and column.
+/// Gives the first problems their lines and columns.
 pub fn locate(text: &str, problems: &mut Problems) {
     let all = problems.errors.iter_mut().chain(&mut problems.warnings);
-    for problem in all.filter(|problem| problem.location.is_none()) {
+    let unlocated = all.filter(|problem| problem.location.is_none());
+    for problem in unlocated.take(MOST_LOCATED) {
         let mut steps = problem.path.steps();
         // What is missing is at the place that it is missing from.
         while let Some((_, parent)) = steps.split_last() {
