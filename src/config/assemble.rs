@@ -356,6 +356,11 @@ impl Assembly<'_> {
             Some(Role::Proxy(proxy)) => (**proxy).clone(),
             _ => Default::default(),
         };
+        let rewrite =
+            match one(|role| matches!(role, Role::Rewrite(_))).map(|instance| &instance.role) {
+                Some(Role::Rewrite(rewrite)) => rewrite.clone(),
+                _ => Default::default(),
+            };
         let built: Option<Vec<Profile>> = profiles.iter().map(compile).collect();
         let scheduler = Scheduler::new(built?, handler);
         let needs = scheduler.needs();
@@ -367,6 +372,7 @@ impl Assembly<'_> {
             discovery,
             source,
             extractor,
+            rewrite,
             proxy,
             profiles,
         })

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::document::Node;
 use crate::plugins::proxy::envoy_proxy::{EnvoyProxy, FailureMode};
+use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{Discovery, Generation, PrefixProducer, Role};
@@ -58,6 +59,8 @@ pub struct Plan {
     pub source: MetricsDataSource,
     /// How they are read.
     pub extractor: CoreMetricsExtractor,
+    /// Under which names models are asked for.
+    pub rewrite: ModelRewrite,
     /// Settings of the proxy.
     pub proxy: EnvoyProxy,
     /// The profiles, to tell and to compare.
@@ -73,6 +76,7 @@ impl PartialEq for Plan {
             && self.discovery == other.discovery
             && self.source == other.source
             && self.extractor == other.extractor
+            && self.rewrite == other.rewrite
             && self.proxy == other.proxy
     }
 }

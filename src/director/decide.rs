@@ -9,7 +9,7 @@ use super::answer::Refusal;
 use super::explain::Explanation;
 use super::meter::Metric;
 use super::record::{Pick, Show};
-use super::{Director, Release, Verdict};
+use super::{Director, Release, Rewrite, Verdict};
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::digest::seed;
 use crate::prefix::walk::Walk;
@@ -64,7 +64,7 @@ impl Director {
             return;
         };
         // The chain begins with the model: until it is known there is nothing to look up.
-        let model = match record.reader.model() {
+        let model = match record.naming.model(&record.reader, record.reading) {
             Fact::Known(model) => model,
             Fact::Absent => "",
             Fact::Unknown if record.held.is_some() && record.reading => return,
@@ -90,7 +90,12 @@ impl Director {
             return true;
         };
         let needs = self.plan.needs;
-        if needs.model && record.reader.model() == Fact::Unknown {
+        let rewrites = !record.naming.target.is_empty() || !self.plan.rewrite.is_empty();
+        if rewrites && record.reader.model() == Fact::Unknown {
+            // It must be known where the model stands.
+            return false;
+        }
+        if needs.model && record.naming.model(&record.reader, record.reading) == Fact::Unknown {
             return false;
         }
         if !needs.prompt {
@@ -116,7 +121,11 @@ impl Director {
             scratch,
             ..
         } = self;
-        let model = record.reader.model().known().unwrap_or_default();
+        let model = record
+            .naming
+            .model(&record.reader, record.reading)
+            .known()
+            .unwrap_or_default();
         let walks = record.walks.iter_mut();
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
@@ -163,7 +172,11 @@ impl Director {
             return Release::default();
         };
         record.held = None;
-        let model = record.reader.model().known().unwrap_or_default();
+        let model = record
+            .naming
+            .model(&record.reader, record.reading)
+            .known()
+            .unwrap_or_default();
         let walks = record.walks.iter_mut();
         let prefix: Vec<PrefixMatch<'_>> = walks
             .zip(&plan.producers)
@@ -204,7 +217,7 @@ impl Director {
         }
         match outcome {
             Ok(outcome) => self.send(id, outcome),
-            Err(error) => self.refuse(&error),
+            Err(error) => self.refuse(id, &error),
         }
     }
 
@@ -235,23 +248,40 @@ impl Director {
         Release {
             destination: Some(outcome.destination),
             refusal: None,
+            rewrite: self.rewrite(id),
         }
     }
 
-    fn refuse(&mut self, error: &ScheduleError) -> Release {
+    /// What is to be replaced in a request's body; counted where it should be and cannot.
+    fn rewrite(&mut self, id: u32) -> Option<Rewrite> {
+        let record = self.records.get(&id)?;
+        let rewrite = record.rewrite();
+        if rewrite.is_none() && !record.naming.target.is_empty() {
+            let asked = record.reader.model().known();
+            if asked != Some(record.naming.target.as_str()) {
+                self.metrics.add(Metric::MissedRewrites, "", 1);
+            }
+        }
+        rewrite
+    }
+
+    fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
         let refusal = Refusal::new(error, self.plan.generation);
         let label = format!("error_code={}", refusal.code);
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
                 self.metrics.add(Metric::RequestErrors, &label, 1);
                 Release {
-                    destination: None,
                     refusal: Some(refusal),
+                    ..Release::default()
                 }
             }
             FailureMode::FailOpen => {
                 self.metrics.add(Metric::Fallbacks, &label, 1);
-                Release::default()
+                Release {
+                    rewrite: self.rewrite(id),
+                    ..Release::default()
+                }
             }
         }
     }

@@ -155,6 +155,8 @@ const HEAD: Head<'_> = Head {
     upgrade: false,
     explain: true,
     content_length: Some(1), /* it fits: parts of it can be read again */
+    rewrite: b"",
+    model: b"",
     end: false,
 };
 

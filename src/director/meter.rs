@@ -68,6 +68,8 @@ pub enum Metric {
     Polling,
     /// Shared values that were not ours, or torn.
     ForeignValues,
+    /// Requests whose model was to be rewritten and was not found in the body.
+    MissedRewrites,
     /// Configurations that were refused.
     RejectedConfigurations,
     /// Time from a request's headers to the first bytes of its answer's body.
@@ -162,6 +164,7 @@ impl Metric {
             Self::ReadyEndpoints => (Gauge, "llm_d_epp_ready_endpoints"),
             Self::Polling => (Gauge, "epp_wasm_polling"),
             Self::ForeignValues => (Counter, "epp_wasm_foreign_values_total"),
+            Self::MissedRewrites => (Counter, "epp_wasm_missed_rewrites_total"),
             Self::RejectedConfigurations => (Counter, "epp_wasm_rejected_configurations_total"),
             Self::TimeToFirstToken => (Distribution(FIRST_TOKEN), "llm_d_epp_request_ttft_seconds"),
             Self::TimePerToken => (

@@ -12,6 +12,7 @@ pub mod ids;
 mod learn;
 pub mod meter;
 mod metrics;
+mod naming;
 mod record;
 mod tick;
 
@@ -44,6 +45,15 @@ pub enum Verdict {
     Release(Release),
 }
 
+/// Bytes of a body, counted from its first, and what takes their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Where they are.
+    pub range: Range<usize>,
+    /// What takes their place.
+    pub text: String,
+}
+
 /// How a request goes on.
 #[derive(Debug, Default)]
 pub struct Release {
@@ -51,6 +61,8 @@ pub struct Release {
     pub destination: Option<String>,
     /// Answer it so, instead of routing it.
     pub refusal: Option<Refusal>,
+    /// What is to be replaced in the body first.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// What is known of a slot's endpoint beside its metrics.
@@ -172,12 +184,23 @@ impl Director {
         &self.plan.proxy.destination_header
     }
 
+    /// The header that names the model where the body is not read.
+    pub fn model_header(&self) -> &str {
+        &self.plan.proxy.model_header
+    }
+
     /// A request's headers have come.
     pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
         self.watch.serve();
         let now = (self.clock)();
         let mut record = self.spare.pop().unwrap_or_default();
         record.open(head, &self.plan, &self.watch.store.pool, now);
+        record.naming.choose(
+            &record.reader,
+            record.reading,
+            &self.plan.rewrite,
+            self.scratch.rng(),
+        );
         if record.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
             record.let_go();
         }
@@ -213,16 +236,28 @@ impl Director {
             self.delivery.seen();
         }
         record.read(bytes, end, now);
+        record.naming.choose(
+            &record.reader,
+            record.reading,
+            &self.plan.rewrite,
+            self.scratch.rng(),
+        );
         self.advance(id)
     }
 
-    /// The last bytes of a request's body, before what stands between.
-    pub fn tail(&mut self, id: u32, bytes: &[u8]) -> Option<Verdict> {
+    /// The last bytes of a request's body, from its byte `start` on, before what stands between.
+    pub fn tail(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
         let record = self.records.get_mut(&id)?;
         record.lazy = false;
-        if record.reader.push_tail(bytes) {
+        if record.reader.push_tail(start, bytes) {
             record.reading = record.reader.needs_more();
         }
+        record.naming.choose(
+            &record.reader,
+            record.reading,
+            &self.plan.rewrite,
+            self.scratch.rng(),
+        );
         self.advance(id)
     }
 

@@ -1,6 +1,8 @@
 //! What the director knows of one request.
 
 use super::explain::Explanation;
+use super::naming::Naming;
+use super::Rewrite;
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::walk::Walk;
@@ -24,6 +26,10 @@ pub struct Head<'a> {
     pub explain: bool,
     /// `content-length`, where the client says it.
     pub content_length: Option<usize>,
+    /// The model to ask for in the stead of the client's.
+    pub rewrite: &'a [u8],
+    /// The model, where something in front of this filter has read it.
+    pub model: &'a [u8],
     /// Whether no body follows.
     pub end: bool,
 }
@@ -117,6 +123,8 @@ pub struct Record {
     pub lazy: bool,
     /// For how many ticks something has been left unread so.
     pub unread_ticks: u8,
+    /// Under which names its model goes.
+    pub naming: Naming,
     /// While it is held.
     pub held: Option<Hold>,
     /// Once it was decided.
@@ -141,12 +149,25 @@ impl Record {
         self.reader.reset(api, plan.read_plan(pool));
         self.reading = reads(head, plan, api);
         self.lazy = true;
+        self.naming.reset(head);
         self.unread_ticks = 0;
         if self.reading {
             self.held = Some(hold(head, plan, now));
         } else {
             self.reader.finish();
         }
+    }
+
+    /// What is to be replaced in the body for the target.
+    pub fn rewrite(&self) -> Option<Rewrite> {
+        let target = &self.naming.target;
+        let range = self.reader.model_span();
+        let asked = self.reader.model().known().unwrap_or_default();
+        let applies = !target.is_empty() && target != asked && !range.is_empty();
+        applies.then(|| Rewrite {
+            range,
+            text: serde_json::Value::from(target.as_str()).to_string(),
+        })
     }
 
     /// Takes in more of the body.
@@ -199,7 +220,8 @@ impl Record {
 }
 
 fn reads(head: &Head<'_>, plan: &Plan, api: Api) -> bool {
-    let needs = plan.needs.model || plan.needs.prompt;
+    let rewrites = !head.rewrite.is_empty() || !plan.rewrite.is_empty();
+    let needs = plan.needs.model || plan.needs.prompt || rewrites;
     let bodiless = head.end || head.upgrade || head.method == b"CONNECT";
     needs
         && !bodiless

@@ -201,6 +201,15 @@ pub fn replace_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Status> {
     })
 }
 
+/// Replaces a buffer's first `size` bytes.
+pub fn replace_start(buffer: Buffer, size: usize, content: &[u8]) -> Result<(), Status> {
+    // SAFETY: the content lives through the call.
+    done(unsafe {
+        let (data, data_size) = (content.as_ptr(), content.len());
+        proxy_set_buffer_bytes(buffer as u32, 0, size, data, data_size)
+    })
+}
+
 /// All headers in the ABI's packed form, see [`super::headers::Pairs`].
 pub fn header_pairs(map: Map) -> Result<Option<Vec<u8>>, Status> {
     let (mut data, mut size) = (null_mut(), 0);

@@ -54,6 +54,7 @@ pub fn host<T>(use_it: impl FnOnce(&mut Host) -> T) -> T {
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+const BAD_ARGUMENT: u32 = 2;
 const CAS_MISMATCH: u32 = 8;
 
 fn text(data: *const u8, size: usize) -> String {
@@ -120,13 +121,18 @@ extern "C" fn proxy_get_buffer_bytes(
 #[no_mangle]
 extern "C" fn proxy_set_buffer_bytes(
     _: u32,
-    _: usize,
-    _: usize,
+    start: usize,
+    length: usize,
     data: *const u8,
     size: usize,
 ) -> u32 {
     call("proxy_set_buffer_bytes", |host| {
-        host.body = bytes(data, size).to_vec();
+        // As Envoy does: only from the first byte on.
+        if start > 0 {
+            return BAD_ARGUMENT;
+        }
+        let rest = host.body.split_off(length.min(host.body.len()));
+        host.body = [bytes(data, size), &rest].concat();
         OK
     })
 }

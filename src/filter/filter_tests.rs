@@ -218,6 +218,92 @@ fn what_was_left_unread_is_read_when_the_body_stops_coming() {
     assert_eq!(host(|host| host.body.clone()), b" ");
 }
 
+fn header(name: &str) -> Option<String> {
+    host(|host| {
+        let mut headers = host.request.iter();
+        let found = headers.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    })
+}
+
+/// Sends a body in two parts, under a plan that asks nothing of bodies.
+fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<String>, String) {
+    let mut vm = vm(&listed("queue-scorer", plugin));
+    post();
+    let length = ("content-length", body.len().to_string());
+    let more = [header, (length.0, length.1.as_str())];
+    host(|host| {
+        host.request.retain(|(name, _)| name != "content-length");
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        host.request.extend(more);
+    });
+    vm.request_headers(10, false);
+    for end in [body.len() / 2, body.len()] {
+        host(|host| host.body = body.as_bytes()[..end].to_vec());
+        vm.request_body(10, end, end == body.len());
+        let gone_on = destination().is_some();
+        if gone_on && end < body.len() {
+            let rest = &body.as_bytes()[end..];
+            host(|host| host.body.extend_from_slice(rest));
+            break;
+        }
+    }
+    let body = host(|host| String::from_utf8(host.body.clone()).unwrap());
+    (self::header("content-length"), body)
+}
+
+#[test]
+fn the_model_is_rewritten_where_it_stands_and_nothing_else() {
+    let rule = "- {type: model-rewrite, parameters: {rules: [{models: [m], targets: [{model: long-name}]}]}}";
+    let header = ("x-llm-d-model-name-rewrite", "n\"1");
+    let none = ("x-other", "");
+    for (body, given, plugin, expected) in [
+        (
+            r#"{"model": "m", "prompt": "m"}"#,
+            header,
+            "",
+            r#"{"model": "n\"1", "prompt": "m"}"#,
+        ),
+        (
+            r#"{"prompt": "\"model\"", "model":"m" }"#,
+            header,
+            "",
+            r#"{"prompt": "\"model\"", "model":"n\"1" }"#,
+        ),
+        (
+            r#"{"prompt": "hello", "model": "m"}"#,
+            none,
+            rule,
+            r#"{"prompt": "hello", "model": "long-name"}"#,
+        ),
+        (
+            r#"{"prompt": "hello", "model": "m"}"#,
+            header,
+            rule,
+            r#"{"prompt": "hello", "model": "long-name"}"#,
+        ),
+        (
+            r#"{"prompt": "hello", "model": "other"}"#,
+            none,
+            rule,
+            r#"{"prompt": "hello", "model": "other"}"#,
+        ),
+    ] {
+        let (length, got) = rewritten(body, given, plugin);
+        assert_eq!(got, expected, "{body}");
+        assert_eq!(length, Some(expected.len().to_string()), "{body}");
+    }
+}
+
+#[test]
+fn a_model_at_a_long_bodys_end_is_rewritten_too() {
+    let body = long_body();
+    let plugin = "- {type: model-rewrite, parameters: {rules: [{targets: [{model: n}]}]}}";
+    let (length, got) = rewritten(&body, ("x-other", ""), plugin);
+    assert_eq!(got, body.replace("\"m\"", "\"n\""));
+    assert_eq!(length, Some(body.len().to_string()));
+}
+
 #[test]
 fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
     let mut vm = vm(&listed("queue-scorer", ""));

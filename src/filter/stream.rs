@@ -1,10 +1,12 @@
 //! One request and its answer: callbacks, handed to the director, and the director's verdict,
 //! carried out.
 
+use std::ops::Range;
+
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Appetite, Director, Head, Show, Verdict, EXPLAIN_HEADER};
+use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
@@ -39,6 +41,10 @@ pub struct Stream {
     read: usize,
     /// Bytes that Envoy has shown already of what it will show next.
     shown: usize,
+    /// Bytes before those that Envoy shows.
+    passed: usize,
+    /// `content-length`.
+    length: Option<usize>,
 }
 
 impl Stream {
@@ -50,13 +56,16 @@ impl Stream {
             held: Held::No,
             read: 0,
             shown: 0,
+            passed: 0,
+            length: None,
         }
     }
 
     /// Its headers have come. `None` where they cannot be read: it is left alone.
     pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
-        let head = read_head(&packed, end);
+        let head = read_head(&packed, end, director.model_header());
+        self.length = head.content_length;
         for name in spoofed(&packed, director.destination_header()) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
@@ -82,6 +91,7 @@ impl Stream {
         self.shown = size;
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
+            self.passed += size;
             self.read = 0;
             self.shown = 0;
         }
@@ -123,6 +133,7 @@ impl Stream {
             Some(Verdict::Hold(_)) | None => return false,
         };
         // What Envoy holds it has shown: `held` stays until the next part of the body.
+        self.rewrite(released.rewrite.as_ref());
         super::pool::carry_out(&released, director.destination_header());
         released.refusal.is_none()
     }
@@ -146,7 +157,7 @@ impl Stream {
                 self.read += bytes.len();
                 director.body(self.id, &bytes, end && self.read >= size)
             } else {
-                director.tail(self.id, &bytes)
+                director.tail(self.id, start, &bytes)
             };
             verdict = verdict.or(step).or(self.feed_again(director));
         }
@@ -194,6 +205,7 @@ impl Stream {
             Verdict::Hold(Show::Whole) => self.held = Held::Whole,
             Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
+                self.rewrite(release.rewrite.as_ref());
                 self.held = Held::No;
                 super::pool::carry_out(&release, director.destination_header());
                 if release.refusal.is_some() {
@@ -203,6 +215,39 @@ impl Stream {
             }
         }
         self.as_before()
+    }
+
+    /// Replaces a part of the body that Envoy still holds, and says the new length.
+    fn rewrite(&mut self, rewrite: Option<&Rewrite>) {
+        let Some(rewrite) = rewrite else {
+            return;
+        };
+        let done = self.replace(&rewrite.range, &rewrite.text);
+        if done.is_none() {
+            log::warn!("the model could not be rewritten in a body: it has passed already");
+        }
+    }
+
+    fn replace(&mut self, range: &Range<usize>, text: &str) -> Option<()> {
+        // Where it is in what Envoy shows now.
+        let start = range.start.checked_sub(self.passed)?;
+        let end = range.end.checked_sub(self.passed)?;
+        // Envoy replaces from the first byte on only.
+        let mut head = abi::buffer(Buffer::RequestBody, 0, end).ok()??;
+        if head.len() != end {
+            return None;
+        }
+        head.truncate(start);
+        head.extend_from_slice(text.as_bytes());
+        abi::replace_start(Buffer::RequestBody, end, &head).ok()?;
+        let grown = head.len() as isize - end as isize;
+        self.shown = self.shown.saturating_add_signed(grown);
+        self.read = self.read.saturating_add_signed(grown);
+        if let Some(length) = self.length {
+            let length = length.saturating_add_signed(grown).to_string();
+            abi::set_header(Map::Request, "content-length", length.as_bytes()).ok()?;
+        }
+        Some(())
     }
 
     fn as_before(&self) -> BodyAction {
@@ -231,7 +276,7 @@ where
     found
 }
 
-fn read_head(packed: &[u8], end: bool) -> Head<'_> {
+fn read_head<'a>(packed: &'a [u8], end: bool, model_header: &str) -> Head<'a> {
     let mut head = Head {
         end,
         ..Head::default()
@@ -245,6 +290,10 @@ fn read_head(packed: &[u8], end: bool) -> Head<'_> {
             b"content-length" => head.content_length = number(value),
             b"upgrade" => head.upgrade = true,
             b"x-epp-explain" => head.explain = value == b"1",
+            b"x-llm-d-model-name-rewrite" => head.rewrite = value,
+            // The former name, which counts where the new one is not there.
+            b"x-gateway-model-name-rewrite" if head.rewrite.is_empty() => head.rewrite = value,
+            name if name == model_header.as_bytes() => head.model = value,
             _ => {}
         }
     }

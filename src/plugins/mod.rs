@@ -58,6 +58,10 @@ registry! {
         passthrough,
         vllm_http,
     }
+    /// Under which name a model is asked for.
+    rewrite {
+        model_rewrite,
+    }
     /// Settings of the proxy itself.
     proxy {
         envoy_proxy,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
 use super::proxy::envoy_proxy::EnvoyProxy;
+use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
 use crate::document::Fields;
@@ -87,6 +88,8 @@ pub enum Role {
     MetricsSource(MetricsDataSource),
     /// Which families of a metrics page mean what.
     MetricsExtractor(CoreMetricsExtractor),
+    /// Under which name a model is asked for.
+    Rewrite(ModelRewrite),
     /// Settings of the proxy itself.
     Proxy(Box<EnvoyProxy>),
     /// Checked, and without effect in a proxy.

@@ -224,7 +224,7 @@ impl Body {
             return Want::Nothing;
         };
         match *field {
-            Field::Fact(place) => place_of(self.facts.begin(place, kind), Place::Fact),
+            Field::Fact(place) => place_of(self.facts.begin(place, kind, at), Place::Fact),
             Field::Facts(fields) if kind == Kind::Object => Want::Inside(Place::Facts(fields)),
             Field::Prompt if self.turns.begin(at) => {
                 let lists = self.flattening == Flattening::Today;
@@ -339,7 +339,7 @@ impl Visit for Body {
             Place::Body => self.begin_field(key, kind, at),
             Place::Facts(fields) => match fields.iter().find(|(name, _)| *name == key) {
                 Some((_, Field::Fact(place))) => {
-                    place_of(self.facts.begin(*place, kind), Place::Fact)
+                    place_of(self.facts.begin(*place, kind, at), Place::Fact)
                 }
                 _ => Want::Nothing,
             },
@@ -391,7 +391,7 @@ impl Visit for Body {
                 self.system_text.end(place, &mut Out { prompts, draft });
             }
             Place::Json(place) => self.end_json(place),
-            Place::Fact(place) => self.facts.end(place),
+            Place::Fact(place) => self.facts.end(place, at),
             Place::Body | Place::Facts(_) => {}
         }
         if self.again {

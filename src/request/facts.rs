@@ -1,5 +1,7 @@
 //! What a body says besides its prompt: model, cache salt, token limit, whether to stream.
 
+use std::ops::Range;
+
 use super::number::{push_digits, whole_number};
 use super::scan::{Kind, Want};
 use super::Fact;
@@ -76,6 +78,8 @@ impl Text {
 pub struct Facts {
     model: Text,
     salt: Text,
+    /// The model's value in the body, quotes included.
+    model_span: Range<usize>,
     stream: Option<bool>,
     max_tokens: Option<(u8, u64)>,
     /// The number or word that is being read.
@@ -93,14 +97,21 @@ impl Facts {
         if !salt {
             self.salt.state = State::Absent;
         }
+        self.model_span = 0..0;
         self.stream = None;
         self.max_tokens = None;
     }
 
     /// A fact's value begins.
-    pub fn begin(&mut self, place: Place, kind: Kind) -> Want<Place> {
+    pub fn begin(&mut self, place: Place, kind: Kind, at: usize) -> Want<Place> {
         match place {
-            Place::Model => return self.model.begin(kind, place),
+            Place::Model => {
+                let want = self.model.begin(kind, place);
+                if want == Want::Inside(place) {
+                    self.model_span.start = at;
+                }
+                return want;
+            }
             Place::Salt => return self.salt.begin(kind, place),
             Place::Stream if kind == Kind::Word && self.stream.is_none() => {}
             Place::MaxTokens(rank)
@@ -124,9 +135,12 @@ impl Facts {
     }
 
     /// A fact's value has ended.
-    pub fn end(&mut self, place: Place) {
+    pub fn end(&mut self, place: Place, at: usize) {
         match place {
-            Place::Model => self.model.state = State::Known,
+            Place::Model => {
+                self.model.state = State::Known;
+                self.model_span.end = at;
+            }
             Place::Salt => self.salt.state = State::Known,
             Place::Stream => self.stream = Some(self.scalar == b"true"),
             Place::MaxTokens(rank) => {
@@ -140,6 +154,7 @@ impl Facts {
     pub fn add(&mut self, others: Self) {
         if self.model.state == State::Unknown {
             self.model = others.model;
+            self.model_span = others.model_span;
         }
         self.stream = self.stream.or(others.stream);
         self.max_tokens = self.max_tokens.or(others.max_tokens);
@@ -157,6 +172,11 @@ impl Facts {
     /// The model's name.
     pub fn model(&self) -> Fact<&str> {
         self.model.fact()
+    }
+
+    /// Where the model's value stands in the body, quotes included; empty where it is not known.
+    pub fn model_span(&self) -> Range<usize> {
+        self.model_span.clone()
     }
 
     /// The cache salt.

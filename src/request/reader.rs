@@ -92,6 +92,11 @@ impl BodyReader {
         self.body.facts().model()
     }
 
+    /// Where the model's value stands in the body, quotes included; empty where it is not known.
+    pub fn model_span(&self) -> Range<usize> {
+        self.body.facts().model_span()
+    }
+
     /// The cache salt, which today's generation knows.
     pub fn salt(&self) -> Fact<&str> {
         self.body.facts().salt()
@@ -146,10 +151,10 @@ impl BodyReader {
             && !self.pending().earlier_parts
     }
 
-    /// Reads the body's end, before what stands between. Whether it told the model, after which
+    /// Reads the body's end, from its byte `start` on, before what stands between. Whether it told the model, after which
     /// nothing more needs to be read; else reading goes on where it was.
-    pub fn push_tail(&mut self, tail: &[u8]) -> bool {
-        let Some(facts) = tail::facts_at_end(tail, self.body.api()) else {
+    pub fn push_tail(&mut self, start: usize, tail: &[u8]) -> bool {
+        let Some(facts) = tail::facts_at_end(tail, start, self.body.api()) else {
             return false;
         };
         self.body.add_facts(facts);

@@ -190,9 +190,10 @@ impl<P: Copy> Scanner<P> {
         self.base = at;
     }
 
-    /// Begins inside an object that is wanted as `place`, before the key of one of its members.
-    pub fn reset_in_object(&mut self, place: P) {
-        self.reset(place, 0);
+    /// Begins inside an object that is wanted as `place`, at the body's byte `at`, before the key of
+    /// one of its members.
+    pub fn reset_in_object(&mut self, place: P, at: usize) {
+        self.reset(place, at);
         self.top = None;
         self.state = State::NextKey;
         let (object, place) = (true, Some(place));

@@ -22,8 +22,9 @@ const KEY: &[u8] = b"\"model\"";
 /// Occurrences of the key that are tried, from the last: others stand in tools and metadata.
 const TRIES: usize = 4;
 
-/// The facts in the last members of a body, from its model on, if its model is among them.
-pub fn facts_at_end(tail: &[u8], api: Api) -> Option<Facts> {
+/// The facts in the last members of a body, from its model on, if its model is among them; `at` is
+/// where in the body its last bytes begin.
+pub fn facts_at_end(tail: &[u8], at: usize, api: Api) -> Option<Facts> {
     let tail = tail.trim_ascii_end();
     let mut end = tail.len();
     for _ in 0..TRIES {
@@ -31,7 +32,7 @@ pub fn facts_at_end(tail: &[u8], api: Api) -> Option<Facts> {
         // A backslash before the quote makes it a part of a string.
         let before = tail.get(end.checked_sub(1)?)?;
         if *before != b'\\' {
-            if let Some(facts) = members(tail.get(end..)?, api) {
+            if let Some(facts) = members(tail.get(end..)?, at + end, api) {
                 return Some(facts);
             }
         }
@@ -40,7 +41,7 @@ pub fn facts_at_end(tail: &[u8], api: Api) -> Option<Facts> {
 }
 
 /// Reads members and the brace that ends their object with the last byte.
-fn members(suffix: &[u8], api: Api) -> Option<Facts> {
+fn members(suffix: &[u8], at: usize, api: Api) -> Option<Facts> {
     let (last, inside) = suffix.split_last()?;
     let mut scanner = Scanner::default();
     let mut members = Members {
@@ -48,7 +49,7 @@ fn members(suffix: &[u8], api: Api) -> Option<Facts> {
         facts: Facts::default(),
     };
     members.facts.reset(true, false);
-    scanner.reset_in_object(Place::Members);
+    scanner.reset_in_object(Place::Members, at);
     scanner.push(inside, &mut members);
     let open = scanner.reading() == Reading::Going;
     scanner.push(&[*last], &mut members);
@@ -70,10 +71,10 @@ struct Members {
 impl Visit for Members {
     type Place = Place;
 
-    fn begin(&mut self, _: Place, key: &[u8], kind: Kind, _: usize) -> Want<Place> {
+    fn begin(&mut self, _: Place, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
         let field = self.fields.iter().find(|(name, _)| *name == key);
         match field {
-            Some((_, Field::Fact(place))) => match self.facts.begin(*place, kind) {
+            Some((_, Field::Fact(place))) => match self.facts.begin(*place, kind, at) {
                 Want::Inside(place) => Want::Inside(Place::Fact(place)),
                 _ => Want::Nothing,
             },
@@ -88,9 +89,9 @@ impl Visit for Members {
         }
     }
 
-    fn end(&mut self, place: Place, _: usize) {
+    fn end(&mut self, place: Place, at: usize) {
         if let Place::Fact(place) = place {
-            self.facts.end(place);
+            self.facts.end(place, at);
         }
     }
 
@@ -106,7 +107,7 @@ mod tests {
     use crate::request::Fact;
 
     fn model(tail: &str) -> Option<String> {
-        let facts = facts_at_end(tail.as_bytes(), Api::ChatCompletions)?;
+        let facts = facts_at_end(tail.as_bytes(), 0, Api::ChatCompletions)?;
         facts.model().known().map(str::to_owned)
     }
 
@@ -121,8 +122,12 @@ mod tests {
         ] {
             assert_eq!(model(tail).as_deref(), Some("m"), "{tail}");
         }
-        let facts = facts_at_end(br#","model":"m","max_tokens":8}"#, Api::ChatCompletions);
-        assert_eq!(facts.and_then(|facts| facts.max_tokens()), Some(8));
+        let tail = br#","model":"m","max_tokens":8}"#;
+        let facts = facts_at_end(tail, 100, Api::ChatCompletions).unwrap();
+        assert_eq!(
+            (facts.max_tokens(), facts.model_span()),
+            (Some(8), 109..112)
+        );
     }
 
     #[test]
@@ -150,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_model_that_is_no_text_is_none() {
-        let facts = facts_at_end(br#","model":7}"#, Api::ChatCompletions);
+        let facts = facts_at_end(br#","model":7}"#, 0, Api::ChatCompletions);
         assert_eq!(facts.map(|facts| facts.model() == Fact::Absent), Some(true));
     }
 }

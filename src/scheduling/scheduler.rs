@@ -62,6 +62,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// The randomness that decisions draw from.
+    pub fn rng(&mut self) -> &mut fastrand::Rng {
+        &mut self.rng
+    }
+
     /// Empty buffers; ties and random pickers draw from `rng`.
     pub fn new(rng: fastrand::Rng) -> Self {
         Self {

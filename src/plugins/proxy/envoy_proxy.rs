@@ -9,6 +9,7 @@
 //! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
+//! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it) |
 //! | `decideAfterBytes` | 1048576 | what Envoy may hold of a request (its `per_connection_buffer_limit_bytes`): bodies up to this are held to their end where need be, longer ones and those of unknown length are decided with three quarters of it |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
@@ -85,6 +86,8 @@ pub struct EnvoyProxy {
     pub fallback_endpoints: usize,
     /// Whether bodies are read.
     pub read_body: ReadBody,
+    /// The header that names the model where the body is not read, lower case.
+    pub model_header: String,
     /// Bodies up to this are held to their end where need be; longer ones are not.
     pub decide_after_bytes: usize,
     /// Silence of a held request after which the decision is taken, in milliseconds.
@@ -108,6 +111,7 @@ impl Default for EnvoyProxy {
             failure_mode: FailureMode::FailClose,
             fallback_endpoints: 2,
             read_body: ReadBody::Auto,
+            model_header: "x-gateway-model-name".to_owned(),
             // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
             decide_after_bytes: 1 << 20,
             body_timeout_ms: 5_000,
@@ -145,6 +149,9 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         failure_mode: fields.choice("failureMode", default.failure_mode, &failure),
         fallback_endpoints: fields.natural("fallbackEndpoints", 2) as usize,
         read_body: fields.choice("readBody", default.read_body, &read),
+        model_header: fields
+            .string("modelHeader", &default.model_header)
+            .to_ascii_lowercase(),
         decide_after_bytes: fields.positive("decideAfterBytes", 1 << 20) as usize,
         body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
         early_release: fields.choice("earlyRelease", default.early_release, &early),

@@ -1,0 +1,72 @@
+//! The names of a request's model: what the client asks for, and what is asked for in its stead.
+
+use super::record::Head;
+use crate::plugins::rewrite::model_rewrite::ModelRewrite;
+use crate::request::{BodyReader, Fact};
+
+/// The names of one request's model beside the one in its body.
+#[derive(Debug, Default)]
+pub struct Naming {
+    /// The model that is asked for in the stead of the client's; empty: the client's.
+    pub target: String,
+    /// Whether a rule was looked for.
+    ruled: bool,
+    /// The model that a header names, for where the body is not read.
+    header: String,
+}
+
+impl Naming {
+    /// Begins another request.
+    pub fn reset(&mut self, head: &Head<'_>) {
+        self.ruled = false;
+        set(&mut self.target, head.rewrite);
+        set(&mut self.header, head.model);
+    }
+
+    /// The model that is asked for, as far as it is known; `reading`: whether more of the body is to
+    /// come.
+    pub fn model<'a>(&'a self, reader: &'a BodyReader, reading: bool) -> Fact<&'a str> {
+        if self.target.is_empty() {
+            self.asked(reader, reading)
+        } else {
+            Fact::Known(&self.target)
+        }
+    }
+
+    /// The client's model.
+    fn asked<'a>(&'a self, reader: &'a BodyReader, reading: bool) -> Fact<&'a str> {
+        match reader.model() {
+            Fact::Unknown | Fact::Absent if !reading && !self.header.is_empty() => {
+                Fact::Known(&self.header)
+            }
+            model => model,
+        }
+    }
+
+    /// Once the client's model is known, chooses the target that a rule has for it.
+    pub fn choose(
+        &mut self,
+        reader: &BodyReader,
+        reading: bool,
+        rules: &ModelRewrite,
+        rng: &mut fastrand::Rng,
+    ) {
+        if rules.is_empty() || self.ruled {
+            return;
+        }
+        let Some(model) = self.asked(reader, reading).known() else {
+            return;
+        };
+        let target = rules.target(model, rng);
+        self.ruled = true;
+        if let Some(target) = target {
+            set(&mut self.target, target.as_bytes());
+        }
+    }
+}
+
+/// A header's value as text; what is not text is none.
+fn set(text: &mut String, value: &[u8]) {
+    text.clear();
+    text.push_str(std::str::from_utf8(value).unwrap_or_default());
+}
