@@ -14,6 +14,8 @@ pub mod prefix;
 #[forbid(unsafe_code)]
 pub mod request;
 #[forbid(unsafe_code)]
+pub mod response;
+#[forbid(unsafe_code)]
 pub mod scheduling;
 #[forbid(unsafe_code)]
 pub mod worker;

@@ -9,11 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name besides itself.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("document", &[]),
     ("scheduling", &[]),
     ("prefix", &[]),
     ("request", &["prefix"]),
+    ("response", &["request"]),
     ("datalayer", &["scheduling"]),
     ("plugins", &["document", "scheduling", "datalayer"]),
     (
@@ -36,6 +37,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
             "config",
             "datalayer",
             "request",
+            "response",
             "prefix",
             "worker",
         ],

@@ -23,10 +23,10 @@ mod image;
 mod json;
 mod media;
 mod message;
-mod number;
+pub(crate) mod number;
 mod prompt;
 mod reader;
-mod scan;
+pub(crate) mod scan;
 mod tail;
 mod text;
 

@@ -1,0 +1,158 @@
+//! The counts of tokens in one JSON value: an answer, or one event of a stream.
+//!
+//! Where they are: `usage` of the value itself (OpenAI's chat, completions, embeddings and
+//! responses; Anthropic's messages and `message_delta`), of its `response` (the responses API's
+//! `response.completed`), of its `message` (Anthropic's `message_start`); and SGLang's own
+//! `meta_info`.
+//!
+//! Anthropic counts the tokens that were read from its cache or written to it beside
+//! `input_tokens`; here they are part of the prompt, as everybody else counts.
+
+use super::Usage;
+use crate::request::number::{push_digits, whole_number};
+use crate::request::scan::{Kind, Reading, Scanner, Visit, Want};
+
+/// A place in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Top,
+    /// An object that holds `usage`.
+    Holder,
+    Usage,
+    Details,
+    Count(Count),
+}
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    Prompt,
+    Completion,
+    Cached,
+    CacheRead,
+    CacheWritten,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    prompt: Option<u64>,
+    completion: Option<u64>,
+    cached: Option<u64>,
+    cache_read: Option<u64>,
+    cache_written: Option<u64>,
+    digits: Vec<u8>,
+}
+
+/// Reads one value.
+#[derive(Debug)]
+pub struct Tokens {
+    scanner: Scanner<Place>,
+    counts: Counts,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let mut scanner = Scanner::default();
+        scanner.reset(Place::Top, 0);
+        Self {
+            scanner,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Tokens {
+    /// Begins another value.
+    pub fn reset(&mut self) {
+        self.scanner.reset(Place::Top, 0);
+        let digits = std::mem::take(&mut self.counts.digits);
+        self.counts = Counts {
+            digits,
+            ..Counts::default()
+        };
+    }
+
+    /// More bytes of it.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.scanner.push(bytes, &mut self.counts);
+    }
+
+    /// How reading goes.
+    pub fn reading(&self) -> Reading {
+        self.scanner.reading()
+    }
+
+    /// What it says, if it is whole.
+    pub fn usage(&self) -> Usage {
+        if self.scanner.reading() != Reading::Complete {
+            return Usage::default();
+        }
+        let counts = &self.counts;
+        let beside = counts.cache_read.unwrap_or(0) + counts.cache_written.unwrap_or(0);
+        Usage {
+            prompt: counts.prompt.map(|prompt| prompt.saturating_add(beside)),
+            completion: counts.completion,
+            cached: counts.cached.or(counts.cache_read),
+        }
+    }
+}
+
+impl Visit for Counts {
+    type Place = Place;
+
+    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind, _: usize) -> Want<Place> {
+        let place = match (parent, key, kind) {
+            (Place::Top | Place::Holder, b"usage", Kind::Object) => Place::Usage,
+            (Place::Top, b"meta_info", Kind::Object) => Place::Usage,
+            (Place::Top, b"response" | b"message", Kind::Object) => Place::Holder,
+            (Place::Usage, b"prompt_tokens_details" | b"input_tokens_details", Kind::Object) => {
+                Place::Details
+            }
+            (Place::Usage | Place::Details, _, Kind::Number) => match count(key) {
+                Some(count) => Place::Count(count),
+                None => return Want::Nothing,
+            },
+            _ => return Want::Nothing,
+        };
+        self.digits.clear();
+        Want::Inside(place)
+    }
+
+    fn bytes(&mut self, _: Place, bytes: &[u8]) -> bool {
+        push_digits(&mut self.digits, bytes);
+        true
+    }
+
+    fn end(&mut self, place: Place, _: usize) {
+        let Place::Count(count) = place else {
+            return;
+        };
+        let number = whole_number(&self.digits, MOST);
+        let counted = match count {
+            Count::Prompt => &mut self.prompt,
+            Count::Completion => &mut self.completion,
+            Count::Cached => &mut self.cached,
+            Count::CacheRead => &mut self.cache_read,
+            Count::CacheWritten => &mut self.cache_written,
+        };
+        *counted = number.or(*counted);
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+/// No model has so many tokens: what says so would only spoil the sums.
+const MOST: u64 = 1 << 32;
+
+fn count(key: &[u8]) -> Option<Count> {
+    Some(match key {
+        b"prompt_tokens" | b"input_tokens" => Count::Prompt,
+        b"completion_tokens" | b"output_tokens" => Count::Completion,
+        b"cached_tokens" => Count::Cached,
+        b"cache_read_input_tokens" => Count::CacheRead,
+        b"cache_creation_input_tokens" => Count::CacheWritten,
+        _ => return None,
+    })
+}
