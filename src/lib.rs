@@ -1,6 +1,6 @@
 //! The Endpoint Picker as a WebAssembly filter inside stock Envoy.
 //!
-//! `filter` is the only module that names `proxy_wasm`; everything below it takes its clock,
+//! `filter` is the only module that knows the proxy-wasm ABI; everything below it takes its clock,
 //! randomness and host as arguments and runs natively, in tests and in `eppctl`.
 
 #[forbid(unsafe_code)]

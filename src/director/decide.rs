@@ -8,13 +8,14 @@
 use super::answer::Refusal;
 use super::explain::Explanation;
 use super::meter::Metric;
+use super::outcome::Model;
 use super::record::{Pick, Show};
 use super::{Director, Release, Rewrite, Verdict};
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::digest::seed;
 use crate::prefix::walk::Walk;
 use crate::request::Fact;
-use crate::scheduling::{Cycle, Decision, PrefixMatch, Request, Rest, ScheduleError};
+use crate::scheduling::{Cycle, Decision, PrefixMatch, Request, Rest, ScheduleError, Slot};
 
 /// One decision in so many is timed.
 const TIMED_EACH: u32 = 16;
@@ -112,15 +113,22 @@ impl Director {
         if !record.walks.iter().all(|walk| walk.ended()) || record.reader.may_add_prompts() {
             return false;
         }
-        if needs.rest == Rest::Nothing {
-            return true;
-        }
+        needs.rest == Rest::Nothing || self.same_whatever_follows(id)
+    }
+
+    /// Whether the choice is the same for the shortest and the longest prompt that is still
+    /// possible.
+    fn same_whatever_follows(&mut self, id: u32) -> bool {
         let Self {
             plan,
             watch,
             scratch,
+            records,
             ..
         } = self;
+        let Some(record) = records.get_mut(&id) else {
+            return true;
+        };
         let model = record
             .naming
             .model(&record.reader, record.reading)
@@ -158,9 +166,7 @@ impl Director {
     /// Decides with what is known, and notes what follows from it.
     pub(super) fn decide(&mut self, id: u32) -> Release {
         self.walk(id);
-        self.hot.decisions = self.hot.decisions.wrapping_add(1);
-        // Two looks at the clock are host calls.
-        let started = (self.hot.decisions % TIMED_EACH == 0).then(self.clock);
+        let started = self.starts_timing();
         let Self {
             plan,
             watch,
@@ -221,6 +227,12 @@ impl Director {
         }
     }
 
+    /// The time, for one decision in so many: a look at the clock is a host call.
+    fn starts_timing(&mut self) -> Option<u64> {
+        self.hot.decisions = self.hot.decisions.wrapping_add(1);
+        (self.hot.decisions % TIMED_EACH == 0).then(self.clock)
+    }
+
     fn send(&mut self, id: u32, outcome: Outcome) -> Release {
         if let Some(slot) = outcome.first {
             let seat = self.seats.get(slot.index());
@@ -235,7 +247,10 @@ impl Director {
             if let Some(endpoint) = self.watch.store.pool.get_mut(slot).filter(|_| counted) {
                 endpoint.unseen += 1;
             }
+            let model = self.model_of(id, slot);
             if let Some(record) = self.records.get_mut(&id) {
+                record.answer.model = model;
+                record.answer.predicted = outcome.hit;
                 record.pick = Some(Pick {
                     slot,
                     scrape,
@@ -250,6 +265,20 @@ impl Director {
             refusal: None,
             rewrite: self.rewrite(id),
         }
+    }
+
+    /// The statistics of a request's model at its endpoint.
+    fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
+        let record = self.records.get_mut(&id)?;
+        let model = record.naming.model(&record.reader, record.reading).known();
+        let model = model.unwrap_or_default();
+        let seat = self.seats.get(slot.index())?;
+        let known = seat.models.iter().find(|(name, _)| name == model);
+        if let Some((_, known)) = known {
+            return Some(*known);
+        }
+        let model = model.to_owned();
+        self.model_at(slot.index(), &model)
     }
 
     /// What is to be replaced in a request's body; counted where it should be and cannot.
@@ -290,7 +319,7 @@ impl Director {
 /// What a decision comes to.
 struct Outcome {
     destination: String,
-    first: Option<crate::scheduling::Slot>,
+    first: Option<Slot>,
     hit: Option<f64>,
     explanation: Option<Explanation>,
 }

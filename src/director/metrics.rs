@@ -280,8 +280,11 @@ mod tests {
 
     use super::*;
 
+    /// The names that were defined, and the value of each.
+    type Defined = (Vec<String>, BTreeMap<String, i64>);
+
     #[derive(Debug, Default, Clone)]
-    struct Kept(Rc<RefCell<(Vec<String>, BTreeMap<String, i64>)>>);
+    struct Kept(Rc<RefCell<Defined>>);
 
     impl Meter for Kept {
         fn define(&mut self, _: bool, name: &str) -> Option<MetricId> {

@@ -13,6 +13,7 @@ mod learn;
 pub mod meter;
 mod metrics;
 mod naming;
+mod outcome;
 mod record;
 mod tick;
 
@@ -78,6 +79,8 @@ struct Seat {
     checked: u64,
     /// Whether it was another one.
     suspect: bool,
+    /// The statistics of its models.
+    models: Vec<(String, outcome::Model)>,
 }
 
 /// Statistics of every request.
@@ -86,6 +89,7 @@ struct Hot {
     early: Handle,
     decision: Series,
     hit: Series,
+    unread: Handle,
     /// Decisions so far, one in sixteen of which is timed.
     decisions: u32,
 }
@@ -108,6 +112,7 @@ pub struct Director {
     scratch: Scratch,
     metrics: Metrics,
     hot: Hot,
+    budget: outcome::Budget,
     delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
@@ -131,11 +136,13 @@ impl Director {
             early: metrics.handle(Metric::EarlyReleases, ""),
             decision: metrics.series(Metric::DecisionTime, ""),
             hit: metrics.series(Metric::PrefixHitRatio, ""),
+            unread: metrics.handle(Metric::UnreadAnswers, ""),
             decisions: 0,
         };
         let mut director = Self {
             metrics,
             hot,
+            budget: outcome::Budget::default(),
             cluster,
             watch,
             indexes: Vec::new(),
@@ -318,6 +325,7 @@ impl Director {
     /// A request has ended, however.
     pub fn close(&mut self, id: u32) {
         self.leave(id);
+        self.conclude(id);
         if let Some(record) = self.records.remove(&id) {
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;

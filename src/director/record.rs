@@ -2,11 +2,13 @@
 
 use super::explain::Explanation;
 use super::naming::Naming;
+use super::outcome::Answer;
 use super::Rewrite;
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TAIL};
+use crate::response::ResponseReader;
 use crate::scheduling::{Pool, Slot};
 
 /// A request's headers, as far as they matter.
@@ -129,6 +131,10 @@ pub struct Record {
     pub held: Option<Hold>,
     /// Once it was decided.
     pub pick: Option<Pick>,
+    /// What is known of its answer.
+    pub answer: Answer,
+    /// Reads its answer.
+    pub usage: ResponseReader,
     /// Whether the client asks why.
     pub explain: bool,
     /// Why, once it was decided.
@@ -140,6 +146,7 @@ impl Record {
     pub fn open(&mut self, head: &Head<'_>, plan: &Plan, pool: &Pool, now: u64) {
         self.held = None;
         self.pick = None;
+        self.answer = Answer::of(now);
         self.explanation = None;
         self.restarts = 0;
         self.explain = head.explain && plan.proxy.explain;

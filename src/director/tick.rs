@@ -89,6 +89,7 @@ impl Director {
         self.timing.idle_ticks = 0;
         let now = (self.clock)();
         self.timing.now = now;
+        self.budget.tick();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.forget(&events.changes.left);
         self.seat(&events.changes.joined);
@@ -191,6 +192,7 @@ impl Director {
             if let Some(seat) = self.seats.get_mut(slot.index()) {
                 seat.label.clear();
                 seat.picks = None;
+                seat.models.clear();
                 seat.suspect = false;
                 seat.scrape = seat.scrape.wrapping_add(1);
             }

@@ -406,8 +406,9 @@ fn a_request_asks_the_host_for_little() {
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
     let size = host(|host| host.body.len());
-    // The first ones pay for what is asked of each endpoint now and then.
-    for id in 10..40 {
+    // The first ones pay for what is asked of each endpoint now and then, and are more answers than
+    // are read between two ticks.
+    for id in 10..80 {
         host(|host| host.calls.clear());
         post();
         vm.request_headers(id, false);

@@ -123,7 +123,12 @@ impl Stream {
     }
 
     /// A part of its answer has come.
-    pub fn response_body(&mut self, _director: &mut Director, _size: usize) {}
+    pub fn response_body(&mut self, director: &mut Director, size: usize) {
+        if size > 0 && director.answering(self.id) {
+            let bytes = abi::buffer(Buffer::ResponseBody, 0, size).ok().flatten();
+            director.answer_part(self.id, &bytes.unwrap_or_default());
+        }
+    }
 
     /// The body has stopped coming while a part of what Envoy holds was left unread. Whether the
     /// request goes on now.

@@ -51,11 +51,12 @@ impl Vm {
             return;
         };
         for id in pool.tick(root) {
-            let stream = self.streams.get_mut(&id);
-            if abi::set_effective_context(id).is_ok() {
-                if stream.is_some_and(|stream| stream.catch_up(&mut pool.director)) {
-                    let _: Result<(), Status> = abi::resume_request();
-                }
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            let reached = abi::set_effective_context(id).is_ok();
+            if reached && stream.catch_up(&mut pool.director) {
+                let _: Result<(), Status> = abi::resume_request();
             }
         }
         let _: Result<(), Status> = abi::set_effective_context(root);

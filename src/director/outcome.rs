@@ -1,0 +1,201 @@
+//! What a request's answer tells: how soon it began, how many tokens it cost, and whether the
+//! prefix index was right about the cache.
+
+use super::meter::Metric;
+use super::metrics::{label_value, Handle, Metrics, Series};
+use super::Director;
+use crate::response::Usage;
+
+/// Models that are told apart at one endpoint. The name is the client's: without a bound it could
+/// fill Envoy with statistics.
+const MODELS: usize = 16;
+
+/// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
+/// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
+/// hundredths of a core whatever the load; beyond, answers are sampled, and counted as unread.
+const READ_AT_ONCE: usize = 128;
+const BEGUN_PER_TICK: usize = 50;
+
+/// The statistics of one model at one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Model {
+    first_token: Series,
+    per_token: Series,
+    normalized: Series,
+    input: Series,
+    output: Series,
+    cached: Series,
+    cached_share: Series,
+    predicted: Handle,
+    reported: Handle,
+}
+
+impl Model {
+    fn new(metrics: &mut Metrics, label: &str) -> Self {
+        Self {
+            first_token: metrics.series(Metric::TimeToFirstToken, label),
+            per_token: metrics.series(Metric::TimePerToken, label),
+            normalized: metrics.series(Metric::NormalizedTimePerToken, label),
+            input: metrics.series(Metric::InputTokens, label),
+            output: metrics.series(Metric::OutputTokens, label),
+            cached: metrics.series(Metric::CachedTokens, label),
+            cached_share: metrics.series(Metric::CachedShare, label),
+            predicted: metrics.handle(Metric::PredictedCachedTokens, label),
+            reported: metrics.handle(Metric::ReportedCachedTokens, label),
+        }
+    }
+}
+
+/// How many answers are being read.
+#[derive(Debug, Default)]
+pub struct Budget {
+    reading: usize,
+    begun: usize,
+}
+
+impl Budget {
+    /// Another tick begins.
+    pub fn tick(&mut self) {
+        self.begun = 0;
+    }
+
+    fn take(&mut self) -> bool {
+        let free = self.reading < READ_AT_ONCE && self.begun < BEGUN_PER_TICK;
+        if free {
+            self.reading += 1;
+            self.begun += 1;
+        }
+        free
+    }
+
+    fn give_back(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
+    }
+}
+
+/// What is known of an answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer {
+    /// When the request came, in nanoseconds since 1970.
+    asked: u64,
+    /// When its first bytes came; 0: not yet.
+    first: u64,
+    /// Whether its usage is being read.
+    reading: bool,
+    /// Share of the prompt that the prefix index expected to be cached.
+    pub predicted: Option<f64>,
+    /// Its statistics, once an endpoint was picked.
+    pub model: Option<Model>,
+}
+
+impl Answer {
+    /// Of a request that came at this time.
+    pub fn of(asked: u64) -> Self {
+        Self {
+            asked,
+            ..Self::default()
+        }
+    }
+}
+
+impl Director {
+    /// Statistics for a model that is new at the endpoint in this seat.
+    pub(super) fn model_at(&mut self, seat: usize, model: &str) -> Option<Model> {
+        let seat = self.seats.get_mut(seat)?;
+        let name = if seat.models.len() < MODELS {
+            model
+        } else {
+            "other"
+        };
+        let label = format!("{};model_name={}", seat.label, label_value(name));
+        let made = Model::new(&mut self.metrics, &label);
+        if seat.models.len() < MODELS {
+            seat.models.push((model.to_owned(), made));
+        }
+        Some(made)
+    }
+
+    /// A part of an answer's body has come. Whether its bytes are wanted.
+    pub fn answering(&mut self, id: u32) -> bool {
+        let Some(record) = self.records.get_mut(&id) else {
+            return false;
+        };
+        let Some(model) = record.answer.model else {
+            return false;
+        };
+        if record.answer.first == 0 {
+            record.answer.first = (self.clock)();
+            let waited = record.answer.first.saturating_sub(record.answer.asked);
+            self.metrics.observe(model.first_token, waited as f64 / 1e9);
+            record.answer.reading = self.budget.take();
+            if record.answer.reading {
+                record.usage.reset();
+            } else {
+                self.metrics.count(self.hot.unread, 1);
+            }
+        }
+        record.answer.reading && record.usage.wants_bytes()
+    }
+
+    /// The bytes of that part.
+    pub fn answer_part(&mut self, id: u32, bytes: &[u8]) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.usage.push(bytes);
+        }
+    }
+
+    /// A request has ended: what its answer told is counted.
+    pub(super) fn conclude(&mut self, id: u32) {
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::take(&mut record.answer.reading) {
+            return;
+        }
+        self.budget.give_back();
+        record.usage.finish();
+        let (answer, usage) = (record.answer, record.usage.usage());
+        let streams = record.usage.streams();
+        if let Some(model) = answer.model {
+            self.count_tokens(&model, &usage, answer.predicted);
+            self.count_times(&model, &usage, &answer, streams);
+        }
+    }
+
+    fn count_tokens(&mut self, model: &Model, usage: &Usage, predicted: Option<f64>) {
+        let metrics = &mut self.metrics;
+        if let Some(output) = usage.completion {
+            metrics.observe(model.output, output as f64);
+        }
+        let Some(prompt) = usage.prompt else {
+            return;
+        };
+        metrics.observe(model.input, prompt as f64);
+        let Some(cached) = usage.cached else {
+            return;
+        };
+        metrics.observe(model.cached, cached as f64);
+        if prompt > 0 {
+            metrics.observe(model.cached_share, cached as f64 / prompt as f64);
+        }
+        if let Some(share) = predicted {
+            let expected = (share * prompt as f64).round() as i64;
+            metrics.count(model.predicted, expected);
+            metrics.count(model.reported, i64::try_from(cached).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn count_times(&mut self, model: &Model, usage: &Usage, answer: &Answer, streams: bool) {
+        let Some(tokens) = usage.completion.filter(|tokens| *tokens > 0) else {
+            return;
+        };
+        let now = (self.clock)();
+        let seconds = |from: u64| now.saturating_sub(from) as f64 / 1e9;
+        let whole = seconds(answer.asked) / tokens as f64;
+        self.metrics.observe(model.normalized, whole);
+        if streams && tokens > 1 {
+            let each = seconds(answer.first) / (tokens - 1) as f64;
+            self.metrics.observe(model.per_token, each);
+        }
+    }
+}
