@@ -1,35 +1,10 @@
 //! What reading costs in memory, whatever the body: counted at the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
 
-/// Counts the bytes in use, and the most that ever were.
-struct Counting;
-
-static USED: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let used = USED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(used, Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "memory/counting.rs"]
+mod counting;
 
 /// The plan of a generation's defaults.
 fn plan(flattening: Flattening, most: usize) -> ReadPlan {
@@ -52,16 +27,17 @@ fn plan(flattening: Flattening, most: usize) -> ReadPlan {
 /// The most bytes in use while a body of so many MB is read, and what the reader keeps for the next.
 fn cost(api: Api, plan: ReadPlan, head: &str, rest: &str, megabytes: usize) -> (usize, usize) {
     let chunk = rest.repeat((64 << 10) / rest.len());
-    let before = USED.load(Ordering::Relaxed);
-    let mut reader = BodyReader::default();
-    reader.reset(api, plan);
-    MOST.store(before, Ordering::Relaxed);
-    reader.push(head.as_bytes());
-    (0..16 * megabytes).for_each(|_| reader.push(chunk.as_bytes()));
-    reader.finish();
-    let most = MOST.load(Ordering::Relaxed) - before;
+    let before = counting::used();
+    let (most, mut reader) = counting::most(|| {
+        let mut reader = BodyReader::default();
+        reader.reset(api, plan);
+        reader.push(head.as_bytes());
+        (0..16 * megabytes).for_each(|_| reader.push(chunk.as_bytes()));
+        reader.finish();
+        reader
+    });
     reader.reset(Api::PassThrough, ReadPlan::default());
-    (most, USED.load(Ordering::Relaxed) - before)
+    (most, counting::used() - before)
 }
 
 // A table of hostile bodies, long as it is.

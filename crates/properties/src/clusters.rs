@@ -8,13 +8,19 @@ use std::net::SocketAddr;
 use epp_wasm::datalayer::clusters::members;
 use epp_wasm::datalayer::store::Member;
 
-use super::settings;
+use super::{settings, within};
+
+/// Memory for a page of no length, and for each of its bytes.
+const MEMORY: usize = 4 << 10;
+const MEMORY_PER_BYTE: usize = 16;
 
 /// Members are addresses, each named once, as the cluster's own lines say and no others.
 pub fn clusters(input: &[u8]) {
     let (words, page) = settings(input);
     let names: Vec<String> = words.map(str::to_owned).collect();
-    let found = members(page, &names);
+    let found = within(MEMORY + MEMORY_PER_BYTE * page.len(), || {
+        members(page, &names)
+    });
     if !page.ends_with(b"\n") {
         return assert_eq!(found, None, "a cut page");
     }

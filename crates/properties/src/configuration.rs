@@ -4,11 +4,14 @@ use epp_wasm::config::{load, load_bytes};
 use epp_wasm::document::Problem;
 use epp_wasm::scheduling::Pool;
 
-use super::json;
+use super::{json, within};
+
+/// Memory for the most values that a text may hold, aliases expanded, and for their reading.
+const MEMORY: usize = 64 << 20;
 
 /// A text gives a plan that can be put in force, or says what is wrong and where.
 pub fn configuration(input: &[u8]) {
-    let loaded = match load_bytes(input) {
+    let loaded = match within(MEMORY, || load_bytes(input)) {
         Ok(loaded) => loaded,
         Err(rejected) => {
             assert!(!rejected.errors.is_empty(), "rejected for nothing");

@@ -18,6 +18,8 @@
 
 mod clusters;
 mod configuration;
+#[path = "../../../tests/memory/counting.rs"]
+mod counting;
 mod json;
 #[path = "../../../tests/reading/model.rs"]
 mod model;
@@ -57,4 +59,11 @@ fn settings(input: &[u8]) -> (impl Iterator<Item = &str>, &[u8]) {
 fn number<'w>(words: &mut impl Iterator<Item = &'w str>) -> usize {
     let number = words.next().and_then(|word| word.parse().ok());
     number.unwrap_or_default()
+}
+
+/// Runs what may take so many bytes of memory and no more.
+fn within<T>(limit: usize, run: impl FnOnce() -> T) -> T {
+    let (most, result) = counting::most(run);
+    assert!(most <= limit, "{most} bytes where {limit} are enough");
+    result
 }

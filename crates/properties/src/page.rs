@@ -5,6 +5,13 @@ use epp_wasm::datalayer::scan::{Extraction, Page};
 use epp_wasm::datalayer::spec::MetricSpec;
 use epp_wasm::scheduling::{Lora, Needs};
 
+use super::within;
+
+/// Memory for a page of no length, and for each of its bytes: a list of adapters with names of one
+/// letter takes most.
+const MEMORY: usize = 4 << 10;
+const MEMORY_PER_BYTE: usize = 64;
+
 /// A page says what can be, the same whatever surrounds the wanted lines, and what a plain look at
 /// it finds.
 pub fn page(input: &[u8]) {
@@ -23,7 +30,8 @@ fn check(input: &[u8], engine: &EngineConfig) {
         ..Needs::default()
     };
     let extraction = Extraction::new(engine, &needs);
-    let found = extraction.scan(input);
+    let limit = MEMORY + MEMORY_PER_BYTE * input.len();
+    let found = within(limit, || extraction.scan(input));
     let Some((last, lines)) = input.split_last() else {
         return assert_eq!(found, None);
     };

@@ -7,7 +7,7 @@ use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
 use serde_json::Value;
 
-use super::{json, model, number, pieces, settings};
+use super::{json, model, number, pieces, settings, within};
 
 /// Longest block tried. Without a bound on the number of blocks one of media is read until 65,536
 /// are full.
@@ -15,6 +15,13 @@ const MOST_BLOCK: usize = 256;
 
 /// More digests than are kept of a request, so that the model knows more than the reader.
 const MOST_DIGESTS: usize = 1 << 16;
+
+/// Memory for the most digests, while their list grows, and for a body of no length.
+const MOST_MEMORY: usize = 1 << 20;
+
+/// Bytes of memory for each of the body, with room to spare: what waits for a part that precedes it
+/// in the prompt is held, in buffers that double.
+const MEMORY_PER_BYTE: usize = 16;
 
 /// Bytes that are kept of a model's name or a salt.
 const MOST_TEXT: usize = 4096;
@@ -65,10 +72,14 @@ pub fn request(input: &[u8]) {
     };
     let whole = read(&mut || usize::MAX >> 1);
     assert_eq!(whole, read(&mut || random.usize(1..=longest)), "in pieces");
-    reader.reset(api, plan.clone());
-    body.chunks(1).for_each(|byte| reader.push(byte));
-    finish(&mut reader, body);
-    assert_eq!(whole, told(&reader), "byte by byte");
+    let one = within(MOST_MEMORY + MEMORY_PER_BYTE * body.len(), || {
+        let mut reader = BodyReader::default();
+        reader.reset(api, plan.clone());
+        body.chunks(1).for_each(|byte| reader.push(byte));
+        finish(&mut reader, body);
+        reader
+    });
+    assert_eq!(whole, told(&one), "byte by byte");
 
     let value = json::parse(body).filter(Value::is_object);
     if let Some(value) = value.filter(|_| api != Api::PassThrough) {
