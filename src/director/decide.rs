@@ -38,9 +38,9 @@ impl Director {
             self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
             return Some(Verdict::Release(self.decide(id)));
         }
-        let reading = record.reading;
+        let (reading, ended) = (record.reading, record.ended);
         if !reading || self.settled(id) {
-            if reading {
+            if !ended {
                 self.metrics.count(self.hot.early, 1);
             }
             return Some(Verdict::Release(self.decide(id)));
@@ -230,7 +230,7 @@ impl Director {
     /// The time, for one decision in so many: a look at the clock is a host call.
     fn starts_timing(&mut self) -> Option<u64> {
         self.hot.decisions = self.hot.decisions.wrapping_add(1);
-        (self.hot.decisions % TIMED_EACH == 0).then(self.clock)
+        (self.hot.decisions % TIMED_EACH == 1).then(self.clock)
     }
 
     fn send(&mut self, id: u32, outcome: Outcome) -> Release {

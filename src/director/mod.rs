@@ -256,6 +256,7 @@ impl Director {
     pub fn tail(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
         let record = self.records.get_mut(&id)?;
         record.lazy = false;
+        record.ended = true;
         if record.reader.push_tail(start, bytes) {
             record.reading = record.reader.needs_more();
         }

@@ -120,6 +120,8 @@ pub struct Record {
     pub restarts: u32,
     /// Whether more of its body is wanted.
     pub reading: bool,
+    /// Whether its body has ended.
+    pub ended: bool,
     /// Whether what comes is left unread until the body ends or stops coming: only the model is
     /// missing, and that can be read from the body's end.
     pub lazy: bool,
@@ -156,6 +158,7 @@ impl Record {
         self.reader.reset(api, plan.read_plan(pool));
         self.reading = reads(head, plan, api);
         self.lazy = true;
+        self.ended = head.end;
         self.naming.reset(head);
         self.unread_ticks = 0;
         if self.reading {
@@ -183,6 +186,7 @@ impl Record {
             hold.heard = now;
             hold.bytes += bytes.len();
         }
+        self.ended |= end;
         if self.reading {
             self.reader.push(bytes);
             if end {

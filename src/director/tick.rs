@@ -3,6 +3,7 @@
 use super::meter::Metric;
 use super::record::Hold;
 use super::{Director, Release, Seat};
+use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{Freshness, Slot};
 use crate::worker::{Request, SharedData};
 
@@ -95,6 +96,9 @@ impl Director {
         self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
         self.exchange(host);
+        if self.plan.proxy.read_body == ReadBody::Auto {
+            self.delivery.exchange(&self.watch.delivery_key, now, host);
+        }
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
@@ -257,7 +261,11 @@ impl Director {
         let held = held.filter(|record| record.held.is_some()).count() as i64;
         let before = std::mem::replace(&mut self.timing.held, held);
         self.metrics.add(Metric::Held, "", held - before);
-        let reads = self.delivery.reads() || self.always_reads();
+        let reads = match self.plan.proxy.read_body {
+            ReadBody::Auto => self.delivery.reads(),
+            ReadBody::Always => true,
+            ReadBody::Never => false,
+        };
         self.metrics.set(Metric::BodyMode, "", u64::from(reads));
         if self.watch.foreign > self.timing.foreign {
             let more = self.watch.foreign - self.timing.foreign;

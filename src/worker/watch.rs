@@ -53,6 +53,8 @@ pub struct Watch {
     pub foreign: u64,
     /// What the workers tell each other of placements.
     pub journal: Journal,
+    /// Where the workers tell each other whether bodies come.
+    pub delivery_key: String,
     lease: Lease,
     poller: Poller,
     rng: fastrand::Rng,
@@ -91,6 +93,7 @@ impl Watch {
             lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
             poller: Poller::new(plan.source.interval_ms),
             rng,
+            delivery_key: format!("{base}/bodies"),
             members_key: format!("{base}/members"),
             metrics_key: format!("{base}/metrics"),
             members_version: 0,

@@ -27,9 +27,11 @@ fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
         "rejected-no-endpoints"
     );
     assert!(sim.pod(0).seen().is_empty());
-    assert!(proxy.prometheus().contains(
+    proxy.wait_until("it is counted", || {
+        proxy.prometheus().contains(
         "llm_d_epp_request_error_total{pool=\"inference-pool\",error_code=\"ServiceUnavailable\"}"
-    ));
+    )
+    });
 }
 
 #[test]

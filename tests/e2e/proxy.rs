@@ -330,7 +330,7 @@ impl Proxy {
             "admin": {"address": address("127.0.0.1", self.admin)},
             "dynamic_resources": {"lds_config": watched("lds.json")},
             "static_resources": {"clusters": clusters},
-            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason")]},
+            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("model_name"), tag("le")]},
         })
     }
 }

@@ -202,15 +202,17 @@ fn an_upload_that_pauses_leaves_after_the_timeout_and_arrives_whole() {
 fn an_upload_that_is_too_long_to_hold_leaves_with_what_is_known() {
     let witness = Witness::start(Answers::AtTheEnd);
     let proxy = before(&witness, "decideAfterBytes: 131072");
+    // Three quarters of that and a little.
+    let held = 100 << 10;
     let body = completion(Model::Last, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..held]);
         proxy.wait_until("the pod has what was sent", || {
-            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+            witness.arrivals().len() == number + 1 && witness.last().bytes == held
         });
-        upload.send(&body[FIRST..]);
+        upload.send(&body[held..]);
         arrives_whole(upload, &body, way);
         let forced = || proxy.counted_with("epp_wasm_forced_release_total", "reason=\"bytes\"");
         proxy.wait_until("it is counted", || forced() == number as u64 + 1);

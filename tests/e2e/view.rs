@@ -14,14 +14,17 @@ fn the_metrics_are_there_by_their_names() {
     );
     let proxy = start(&sim, &config);
     let prompt = "the same prompt again and again, long enough for blocks. ".repeat(10);
+    // Behind the one with which `start` sees that all is up.
     for _ in 0..5 {
         complete(proxy.port, "m", &prompt);
     }
     let pod = sim.addresses()[0].to_string();
     let expected = [
         "llm_d_epp_scheduler_attempts_total{".to_owned(),
-        "llm_d_epp_scheduler_e2e_duration_microseconds_bucket{".to_owned(),
-        "llm_d_epp_prefix_indexer_hit_ratio_percent_bucket{".to_owned(),
+        "llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"inference-pool\",le=\"0.1\"} 1"
+            .to_owned(),
+        "llm_d_epp_prefix_indexer_hit_ratio_bucket{pool=\"inference-pool\",le=\"1\"} 6".to_owned(),
+        "llm_d_epp_prefix_indexer_hit_ratio_count{pool=\"inference-pool\"} 6".to_owned(),
         "llm_d_epp_prefix_indexer_size{pool=\"inference-pool\"}".to_owned(),
         "llm_d_epp_ready_endpoints{pool=\"inference-pool\"} 2".to_owned(),
         format!("epp_wasm_endpoint_freshness{{pool=\"inference-pool\",endpoint_name=\"{pod}\"}} 2"),
@@ -32,6 +35,29 @@ fn the_metrics_are_there_by_their_names() {
     for name in expected {
         proxy.wait_until(&name, || proxy.prometheus().contains(&name));
     }
+    let answers = |family: &str| -> f64 {
+        let page = proxy.prometheus();
+        let lines = page.lines().filter(|line| {
+            line.starts_with(&format!("llm_d_epp_request_{family}_count{{"))
+                && line.contains("model_name=\"m\"")
+        });
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    };
+    for family in [
+        "ttft_seconds",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "ntpot_seconds",
+    ] {
+        proxy.wait_until(family, || answers(family) == 5.0);
+    }
+    let sum = |name: &str| proxy.counted(name);
+    // All but the first found the prompt in the cache, as the index expected.
+    assert!(sum("epp_wasm_reported_cached_tokens_total") > 0);
+    assert!(sum("epp_wasm_predicted_cached_tokens_total") > 0);
     let log = proxy.logged();
     assert!(log.contains("EndpointPickerConfig in force"), "{log}");
 }
