@@ -24,11 +24,13 @@ pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
     for end in memchr_iter(b'\n', page) {
         let line = page.get(start..end).unwrap_or_default();
         start = end + 1;
-        let Some(fact) = clusters.iter().find_map(|name| own(line, name)) else {
-            continue;
-        };
-        seen = true;
-        let Some((address, flags)) = health(fact) else {
+        // Of several: the line of a cluster `pool::a` looks like a fact of the cluster `pool`.
+        let mut facts = clusters
+            .iter()
+            .filter_map(|name| own(line, name))
+            .peekable();
+        seen |= facts.peek().is_some();
+        let Some((address, flags)) = facts.find_map(health) else {
             continue;
         };
         let available = is_available(flags);
@@ -134,6 +136,9 @@ mod tests {
         assert_eq!(found(PAGE, &["inference-pool-2"]), pairs(&other));
         let nested = [("127.0.0.1:28199", true)];
         assert_eq!(found(PAGE, &["inference-pool::nested"]), pairs(&nested));
+        let both = ["inference-pool", "inference-pool::nested"];
+        let both = found(PAGE, &both).unwrap();
+        assert!(both.contains(&("127.0.0.1:28199".to_owned(), true)) && both.len() == 4);
         assert_eq!(found(PAGE, &["empty-eds"]), pairs(&[]));
         assert_eq!(found(PAGE, &["elsewhere"]), None);
         assert_eq!(found(PAGE, &["inference"]), None);
