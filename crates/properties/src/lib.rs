@@ -1,5 +1,5 @@
-//! What must hold of whatever reads bytes from outside: bodies, metrics pages, the admin
-//! interface's text, shared data, configurations.
+//! What must hold of whatever reads bytes from outside: bodies, answers, metrics pages, the
+//! admin interface's text, shared data, configurations.
 //!
 //! Each property is a function of arbitrary bytes that panics where it does not hold. The fuzzer
 //! (`fuzz/`, `make fuzz`) looks for such bytes; `tests/corpus.rs` tries those that are kept in
@@ -27,23 +27,26 @@ mod page;
 #[path = "../../../tests/reading/pieces.rs"]
 mod pieces;
 mod request;
+mod response;
 mod shared;
 
 pub use clusters::clusters;
 pub use configuration::configuration;
 pub use page::page;
 pub use request::request;
+pub use response::response;
 pub use shared::shared;
 
 /// A property.
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names of their fuzz targets and corpora.
-pub const ALL: [(&str, Property); 5] = [
+pub const ALL: [(&str, Property); 6] = [
     ("clusters", clusters),
     ("configuration", configuration),
     ("page", page),
     ("request", request),
+    ("response", response),
     ("shared", shared),
 ];
 

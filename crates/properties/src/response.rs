@@ -1,0 +1,120 @@
+//! The reader of what answers tell of tokens.
+//!
+//! Settings: a number that says where to cut the answer.
+
+use epp_wasm::response::{ResponseReader, Usage};
+use serde_json::Value;
+
+use super::{json, number, settings, within};
+
+/// Memory for any answer: the levels that JSON may have, and a number's digits.
+const MEMORY: usize = 64 << 10;
+
+/// Above this a count is not believed.
+const MOST_TOKENS: u64 = 1 << 32;
+
+/// An answer tells the same however it is cut, and what a plain look at it finds.
+pub fn response(input: &[u8]) {
+    let (mut words, answer) = settings(input);
+    let mut random = fastrand::Rng::with_seed(number(&mut words) as u64);
+    let longest = 1 << random.u32(..13);
+    let whole = read(answer, || answer.len().max(1));
+    assert_eq!(
+        whole,
+        read(answer, || random.usize(1..=longest)),
+        "in pieces"
+    );
+    assert_eq!(whole, read(answer, || 1), "byte by byte");
+    let expected = std::str::from_utf8(answer).ok().and_then(plain);
+    if let Some(expected) = expected {
+        assert_eq!(whole.0, expected);
+    }
+}
+
+/// What an answer tells that comes in pieces of these lengths, and whether it is a stream.
+fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
+    let reader = within(MEMORY, || {
+        let mut reader = ResponseReader::default();
+        let mut rest = answer;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(length().min(rest.len()));
+            rest = behind;
+            let (wanted, before) = (reader.wants_bytes(), reader.usage());
+            reader.push(piece);
+            assert!(wanted || reader.usage() == before, "unwanted bytes count");
+        }
+        reader.finish();
+        reader
+    });
+    assert!(!reader.wants_bytes(), "nothing follows the end");
+    (reader.usage(), reader.streams())
+}
+
+/// What a plain look finds, where it can tell.
+fn plain(answer: &str) -> Option<Usage> {
+    if answer.starts_with('{') {
+        return usage(&json::parse(answer.as_bytes())?);
+    }
+    if !answer.starts_with("data: ") && !answer.starts_with("event: ") {
+        return None;
+    }
+    let lines = answer.replace("\r\n", "\n").replace('\r', "\n");
+    let mut sum = Usage::default();
+    for event in lines.split("\n\n") {
+        let mut data = event.lines().filter_map(|line| line.strip_prefix("data:"));
+        let Some(text) = data.next() else {
+            continue;
+        };
+        if data.next().is_some() {
+            return None;
+        }
+        if text.strip_prefix(' ').unwrap_or(text) == "[DONE]" {
+            break;
+        }
+        let later = usage(&json::parse(text.as_bytes())?)?;
+        sum = Usage {
+            prompt: later.prompt.or(sum.prompt),
+            completion: later.completion.or(sum.completion),
+            cached: later.cached.or(sum.cached),
+        };
+    }
+    Some(sum)
+}
+
+/// The counts in an answer or an event that says each in one place.
+fn usage(value: &Value) -> Option<Usage> {
+    let places = [
+        &value["usage"],
+        &value["meta_info"],
+        &value["response"]["usage"],
+        &value["message"]["usage"],
+    ];
+    let mut places = places.into_iter().filter(|place| place.is_object());
+    let Some(place) = places.next() else {
+        return Some(Usage::default());
+    };
+    if places.next().is_some() {
+        return None;
+    }
+    let details = ["prompt_tokens_details", "input_tokens_details"].map(|name| &place[name]);
+    let count = |names: &[&str]| {
+        let holders = [place, details[0], details[1]].into_iter();
+        let found = holders.flat_map(|holder| names.iter().map(move |name| &holder[*name]));
+        let mut numbers = found.filter(|found| found.is_number());
+        match (numbers.next(), numbers.next()) {
+            (None, _) => Some(None),
+            (Some(number), None) if number.is_u64() => {
+                Some(number.as_u64().filter(|number| *number <= MOST_TOKENS))
+            }
+            // In two places, or written as a fraction.
+            _ => None,
+        }
+    };
+    let read = count(&["cache_read_input_tokens"])?;
+    let beside = read.unwrap_or(0) + count(&["cache_creation_input_tokens"])?.unwrap_or(0);
+    Some(Usage {
+        prompt: count(&["prompt_tokens", "input_tokens"])?.map(|prompt| prompt + beside),
+        completion: count(&["completion_tokens", "output_tokens"])?,
+        cached: count(&["cached_tokens"])?.or(read),
+    })
+}
