@@ -37,6 +37,18 @@ impl Answer {
         found.map_or("", |(_, value)| value)
     }
 
+    /// The candidates' scores as they are explained, best first.
+    pub fn scores(&self) -> Vec<f64> {
+        let explanation = self.header("x-epp-explain");
+        let score = |candidate: &str| {
+            let after = candidate.split_once('=')?.1;
+            after.split_once('(')?.0.parse().ok()
+        };
+        let candidates = explanation.split("; ").map(score);
+        let scores: Option<Vec<f64>> = candidates.collect();
+        scores.unwrap_or_else(|| panic!("no explanation: {explanation:?}"))
+    }
+
     /// The pod that answered.
     pub fn pod(&self) -> &str {
         self.header("x-served-by")

@@ -26,6 +26,27 @@ fn a_bad_configuration_at_start_is_refused_with_every_reason() {
 }
 
 #[test]
+fn envoy_does_not_start_with_a_listener_whose_configuration_is_bad() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), BAD);
+    setup.listener_fixed = true;
+    let mut proxy = setup.launch();
+    assert_eq!(proxy.ended(), Some(1));
+    assert!(proxy.logged().contains("did you mean queue-scorer?"));
+}
+
+#[test]
+fn envoys_own_validation_tells_a_bad_configuration_from_a_good_one() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let (code, log) = Setup::new(&sim.addresses(), BAD).validate();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("did you mean queue-scorer?"), "{log}");
+    let good = scorer("queue-scorer");
+    let (code, log) = Setup::new(&sim.addresses(), &good).validate();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn a_bad_update_leaves_the_running_configuration_in_charge() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {

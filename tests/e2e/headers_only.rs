@@ -1,6 +1,7 @@
 //! Where Envoy does not deliver bodies before it routes (`allow_on_headers_stop_iteration` is not
 //! set), or the filter is told not to wait for them: it decides on headers, and nothing hangs.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use modelsim::{Pinned, Settings, Sim};
@@ -87,6 +88,19 @@ fn where_bodies_never_come_three_requests_wait_a_moment_and_no_more() {
 }
 
 #[test]
+fn the_gauge_of_the_mode_does_not_waver() {
+    let sim = pods();
+    let proxy = without_bodies(&sim, "", 1);
+    settles_on(proxy.port, "pod-2");
+    shows(&proxy, 0);
+    // Each thread of Envoy, the main thread too, sets its gauges once a second.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(proxy.counted("epp_wasm_reads_bodies"), 0);
+    }
+}
+
+#[test]
 fn all_workers_together_warn_once() {
     let sim = pods();
     let proxy = without_bodies(&sim, "", 2);
@@ -129,7 +143,7 @@ fn where_bodies_come_that_is_noticed_and_slow_ones_are_waited_for() {
         let arrived = witness.arrivals().len();
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        std::thread::sleep(Duration::from_millis(500));
+        sleep(Duration::from_millis(500));
         assert_eq!(
             witness.arrivals().len(),
             arrived,

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use modelsim::{Faults, Metrics, Pinned, Settings, Sim};
+use serde_json::json;
 
 use crate::client::complete;
 use crate::preferences::settles_on;
@@ -90,6 +91,8 @@ fn a_pod_that_refuses_costs_no_request() {
         assert_eq!(answer.status, 200);
         assert_ne!(answer.pod(), favourite);
     }
+    let elsewhere = || proxy.counted("epp_wasm_served_elsewhere_total");
+    proxy.wait_until("each was picked for it first", || elsewhere() == 20);
     sim.restart(number).unwrap();
     proxy.wait_until("it is used again", || {
         answering(proxy.port, 10).contains(&favourite)
@@ -200,8 +203,9 @@ fn an_unhealthy_member_is_no_candidate() {
         ..Pinned::default()
     });
     let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
-    setup.health_check = true;
-    setup.route = serde_json::json!({"retry_policy": {"num_retries": 0}});
+    setup.cluster = json!({"health_checks": [{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",
+        "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/health"}}]});
+    setup.route = json!({"retry_policy": {"num_retries": 0}});
     let proxy = setup.start();
     settles_on(proxy.port, "pod-1");
     sim.pod(0).set_faults(Faults {
@@ -214,10 +218,44 @@ fn an_unhealthy_member_is_no_candidate() {
 }
 
 #[test]
+fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(1).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
+    setup.cluster = json!({"outlier_detection": {"consecutive_5xx": 1, "base_ejection_time": "300s",
+        "max_ejection_percent": 100}});
+    setup.route = json!({"retry_policy": {"num_retries": 0}});
+    let proxy = setup.start();
+    settles_on(proxy.port, "pod-1");
+    sim.pod(0).set_faults(Faults {
+        status: Some(500),
+        ..Faults::default()
+    });
+    assert_eq!(complete(proxy.port, "m", "x").status, 500);
+    sim.pod(0).set_faults(Faults::default());
+    let ready = || proxy.counted("llm_d_epp_ready_endpoints");
+    proxy.wait_until("the filter knows", || ready() == 1);
+    let picks = || {
+        let pod = sim.addresses()[0].to_string();
+        proxy.counted_with("llm_d_epp_scheduler_attempts_total", &pod)
+    };
+    let before = picks();
+    assert!(answering(proxy.port, 10).iter().all(|pod| pod == "pod-2"));
+    assert_eq!(
+        picks(),
+        before,
+        "Envoy would pass it by, too; it is not even picked"
+    );
+}
+
+#[test]
 fn a_hung_pod_holds_only_what_was_sent_to_it() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
-    setup.route = serde_json::json!({"retry_policy": {
+    setup.route = json!({"retry_policy": {
         "retry_on": "connect-failure,reset,retriable-status-codes", "retriable_status_codes": [503, 504],
         "num_retries": 2, "per_try_timeout": "0.5s"}});
     let proxy = setup.start();
@@ -232,4 +270,6 @@ fn a_hung_pod_holds_only_what_was_sent_to_it() {
         "{:?}",
         since.elapsed()
     );
+    let tried = proxy.stat("cluster.inference-pool.upstream_rq_per_try_timeout");
+    assert!(tried > 0, "nothing was sent to the hung pod");
 }

@@ -29,19 +29,9 @@ fn a_prompt_goes_where_it_went_before_and_another_model_knows_nothing_of_it() {
         }
         let longer = explain(proxy.port, "m", &(prompt(topic) + "And then?"));
         assert_eq!(longer.pod(), first);
-        let same = longer.header("x-epp-explain");
-        assert!(
-            !same.starts_with("127.0.0.1") || !same.split('(').next().unwrap().ends_with("=0.0000"),
-            "{same}"
-        );
+        assert!(longer.scores()[0] > 0.5, "most of it was seen there");
         let other = explain(proxy.port, "other", &prompt(topic));
-        let best = other
-            .header("x-epp-explain")
-            .split('(')
-            .next()
-            .unwrap()
-            .to_owned();
-        assert!(best.ends_with("=0.0000"), "{best}");
+        assert_eq!(other.scores(), [0.0; 4]);
     }
 }
 

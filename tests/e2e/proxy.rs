@@ -29,8 +29,10 @@ pub struct Setup {
     pub workers: usize,
     /// `allow_on_headers_stop_iteration`.
     pub bodies_first: bool,
-    /// An active health check of `/health`.
-    pub health_check: bool,
+    /// The listener is in Envoy's own configuration, which stands or falls with it.
+    pub listener_fixed: bool,
+    /// Further settings of the pool's cluster.
+    pub cluster: Value,
     /// Further clusters by name, each with a route of its path prefix `/name/`.
     pub others: Vec<(String, Vec<SocketAddr>)>,
     /// Further route settings of the pool.
@@ -45,7 +47,8 @@ impl Setup {
             configs: vec![config.to_owned()],
             workers: 1,
             bodies_first: true,
-            health_check: false,
+            listener_fixed: false,
+            cluster: json!({}),
             others: Vec::new(),
             route: json!({}),
         }
@@ -65,6 +68,17 @@ impl Setup {
 
     /// Starts it and does not wait.
     pub fn launch(self) -> Proxy {
+        self.launch_with(&[])
+    }
+
+    /// What `envoy --mode validate` exits with, and what it says.
+    pub fn validate(mut self) -> (Option<i32>, String) {
+        self.listener_fixed = true;
+        let mut proxy = self.launch_with(&["--mode", "validate"]);
+        (proxy.ended(), proxy.logged())
+    }
+
+    fn launch_with(self, arguments: &[&str]) -> Proxy {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = top().join(format!("target/e2e/{}-{number}", std::process::id()));
@@ -93,6 +107,7 @@ impl Setup {
                 "--component-log-level",
                 "wasm:info",
             ])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -293,9 +308,7 @@ impl Proxy {
         let mut route = json!({"cluster": "inference-pool", "timeout": "0s", "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
             "retriable_status_codes": [503], "num_retries": 2}});
-        for (key, value) in self.setup.route.as_object().unwrap() {
-            route[key] = value.clone();
-        }
+        merge(&mut route, &self.setup.route);
         routes.push(json!({"match": {"prefix": "/"}, "route": route}));
         routes
     }
@@ -308,10 +321,7 @@ impl Proxy {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}}},
             "load_balancing_policy": override_host()});
-        if self.setup.health_check {
-            pool["health_checks"] = json!([{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",
-                "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/health"}}]);
-        }
+        merge(&mut pool, &self.setup.cluster);
         let mut clusters = vec![
             pool,
             fixed(
@@ -324,14 +334,26 @@ impl Proxy {
             cluster["load_balancing_policy"] = override_host();
             cluster
         }));
+        let dynamic = match self.setup.listener_fixed {
+            false => json!({"lds_config": watched("lds.json")}),
+            true => json!({}),
+        };
+        let listeners = self.setup.listener_fixed.then(|| self.listener());
         let tag = |name: &str| json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")});
         json!({
             "node": {"id": "e2e", "cluster": "e2e"},
             "admin": {"address": address("127.0.0.1", self.admin)},
-            "dynamic_resources": {"lds_config": watched("lds.json")},
-            "static_resources": {"clusters": clusters},
+            "dynamic_resources": dynamic,
+            "static_resources": {"clusters": clusters, "listeners": listeners.as_slice()},
             "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("model_name"), tag("le")]},
         })
+    }
+}
+
+/// Puts these settings over those.
+fn merge(settings: &mut Value, others: &Value) {
+    for (key, value) in others.as_object().unwrap() {
+        settings[key] = value.clone();
     }
 }
 

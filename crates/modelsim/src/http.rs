@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
-use crate::answer::Asked;
+use crate::answer::{Api, Asked};
 use crate::page::page;
 use crate::pod::{Metrics, Pod, Seen};
 
@@ -90,11 +90,10 @@ async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
 }
 
 async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
-    let completion = path.ends_with("/v1/chat/completions") || path.ends_with("/v1/completions");
-    match path {
-        "/health" => plain(StatusCode::OK, ""),
-        "/v1/models" => json(models(&pod)),
-        _ if completion && method == Method::POST.as_str() => match Asked::read(path, body) {
+    match (path, Api::of_path(path)) {
+        ("/health", _) => plain(StatusCode::OK, ""),
+        ("/v1/models", _) => json(models(&pod)),
+        (_, Some(api)) if method == Method::POST.as_str() => match Asked::read(api, body) {
             Some(asked) => complete(pod, asked).await,
             None => plain(StatusCode::BAD_REQUEST, "the body is no JSON object"),
         },
@@ -107,7 +106,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
     if !asked.stream {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
         if !token_time.is_zero() {
-            tokio::time::sleep(token_time * asked.max_tokens as u32).await;
+            tokio::time::sleep(token_time * asked.tokens() as u32).await;
         }
         drop(running);
         return json(asked.whole(served));
@@ -116,12 +115,11 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(16);
     tokio::spawn(async move {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
-        for _ in 0..asked.max_tokens {
-            if sender
-                .send(Frame::data(asked.event().into()))
-                .await
-                .is_err()
-            {
+        let mut events = asked.first_events(served);
+        for token in 0..asked.tokens() {
+            // What comes before a token comes with it.
+            let event = std::mem::take(&mut events) + &asked.event(token);
+            if sender.send(Frame::data(event.into())).await.is_err() {
                 return;
             }
             if !token_time.is_zero() {
@@ -129,13 +127,12 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
             }
         }
         drop(running);
+        events += &asked.last_events(served);
         // The client may have gone.
-        let _ = sender
-            .send(Frame::data(asked.last_events(served).into()))
-            .await;
+        let _ = sender.send(Frame::data(events.into())).await;
     });
     let mut response = Response::new(body.boxed());
-    let kind = HeaderValue::from_static("text/event-stream");
+    let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

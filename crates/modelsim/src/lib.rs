@@ -1,7 +1,7 @@
 //! A model-server simulator, good enough to develop a picker against.
 //!
-//! Many pods in one process, each on its own port: OpenAI chat completions and completions (JSON
-//! and SSE), `/v1/models`, `/health`, and a vLLM-shaped `/metrics` page that follows the pod's real
+//! Many pods in one process, each on its own port: OpenAI chat completions and completions and
+//! Anthropic messages (JSON and SSE, with tools), embeddings, `/v1/models`, `/health`, and a vLLM-shaped `/metrics` page that follows the pod's real
 //! state: a bounded running set, a FIFO queue, a block-based KV cache whose reuse shortens the time
 //! to first token, LoRA adapters with a bound. What a pod exports can be pinned, and faults can be
 //! switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).

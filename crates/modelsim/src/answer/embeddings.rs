@@ -1,0 +1,35 @@
+//! OpenAI's embeddings: the same few numbers for every text.
+
+use serde_json::{json, Value};
+
+use super::Asked;
+use crate::pod::Served;
+
+/// An embedding.
+const NUMBERS: [f32; 4] = [0.5, -0.5, 0.25, 1.0];
+
+/// The same as little-endian `f32` in base64, which OpenAI's packages ask for unless told otherwise.
+const BASE64: &str = "AAAAPwAAAL8AAIA+AACAPw==";
+
+/// The whole answer.
+pub fn whole(asked: &Asked, served: Served) -> Value {
+    let embedding = || match asked.base64 {
+        true => json!(BASE64),
+        false => json!(NUMBERS),
+    };
+    let data = (0..asked.inputs)
+        .map(|index| json!({"index": index, "object": "embedding", "embedding": embedding()}));
+    json!({
+        "id": "sim",
+        "object": "list",
+        "created": 0,
+        "model": asked.model,
+        "data": data.collect::<Vec<_>>(),
+        "usage": {
+            "prompt_tokens": served.prompt_tokens,
+            "total_tokens": served.prompt_tokens,
+            "completion_tokens": 0,
+            "prompt_tokens_details": null,
+        },
+    })
+}

@@ -1,0 +1,92 @@
+//! Anthropic's messages.
+
+use serde_json::{json, Value};
+
+use super::{Asked, TOKEN};
+use crate::pod::Served;
+
+/// The whole answer.
+pub fn whole(asked: &Asked, served: Served) -> Value {
+    let mut block = block(asked);
+    if asked.tool.is_none() {
+        block["text"] = TOKEN.repeat(asked.tokens()).into();
+    }
+    let mut message = message(asked);
+    message["content"] = json!([block]);
+    message["stop_reason"] = stop_reason(asked).into();
+    message["usage"] = usage(served, asked.tokens());
+    message
+}
+
+/// The message and its one block begin.
+pub fn first_events(asked: &Asked, served: Served) -> String {
+    let mut message = message(asked);
+    message["usage"] = usage(served, 0);
+    let start = named("message_start", json!({"message": message}));
+    let block = json!({"index": 0, "content_block": block(asked)});
+    start + &named("content_block_start", block)
+}
+
+/// The event with a token.
+pub fn event(asked: &Asked, token: usize) -> String {
+    let piece = asked.token(token);
+    let delta = match asked.tool {
+        Some(_) => json!({"type": "input_json_delta", "partial_json": piece}),
+        None => json!({"type": "text_delta", "text": piece}),
+    };
+    named("content_block_delta", json!({"index": 0, "delta": delta}))
+}
+
+/// Both end.
+pub fn last_events(asked: &Asked, served: Served) -> String {
+    let delta = json!({"stop_reason": stop_reason(asked), "stop_sequence": null});
+    let usage = usage(served, asked.tokens());
+    [
+        named("content_block_stop", json!({"index": 0})),
+        named("message_delta", json!({"delta": delta, "usage": usage})),
+        named("message_stop", json!({})),
+    ]
+    .concat()
+}
+
+/// An event that carries its name twice.
+fn named(name: &str, mut event: Value) -> String {
+    event["type"] = name.into();
+    format!("event: {name}\ndata: {event}\n\n")
+}
+
+fn message(asked: &Asked) -> Value {
+    json!({
+        "id": "sim",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": asked.model,
+        "stop_reason": null,
+        "stop_sequence": null,
+    })
+}
+
+/// The block before its first token.
+fn block(asked: &Asked) -> Value {
+    match &asked.tool {
+        Some(name) => json!({"type": "tool_use", "id": "call-sim", "name": name, "input": {}}),
+        None => json!({"type": "text", "text": ""}),
+    }
+}
+
+fn stop_reason(asked: &Asked) -> &'static str {
+    match asked.tool {
+        Some(_) => "tool_use",
+        None => "max_tokens",
+    }
+}
+
+/// Here cached tokens are no part of the input's.
+fn usage(served: Served, output: usize) -> Value {
+    json!({
+        "input_tokens": served.prompt_tokens.saturating_sub(served.cached_tokens),
+        "output_tokens": output,
+        "cache_read_input_tokens": served.cached_tokens,
+    })
+}

@@ -1,0 +1,191 @@
+//! What a pod answers, as JSON or as server-sent events: one file a form, each as vLLM has it.
+
+mod embeddings;
+mod messages;
+mod openai;
+
+use serde_json::Value;
+
+use crate::pod::Served;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's completions.
+    Completions,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Anthropic's messages.
+    Messages,
+}
+
+impl Api {
+    /// By a path without its query.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let known = [
+            ("/v1/chat/completions", Self::Chat),
+            ("/v1/completions", Self::Completions),
+            ("/v1/embeddings", Self::Embeddings),
+            ("/v1/messages", Self::Messages),
+        ];
+        let mut known = known.into_iter();
+        known
+            .find(|(suffix, _)| path.ends_with(suffix))
+            .map(|(_, api)| api)
+    }
+}
+
+/// A request, as far as the pod looks into it.
+#[derive(Debug)]
+pub struct Asked {
+    api: Api,
+    /// `model`.
+    pub model: String,
+    /// The whole prompt as text.
+    pub prompt: String,
+    /// `stream`.
+    pub stream: bool,
+    /// `stream_options.include_usage`.
+    include_usage: bool,
+    /// Tokens to answer with at most.
+    max_tokens: usize,
+    /// The tool that is called instead of an answer: the first, unless it was called already.
+    tool: Option<String>,
+    /// Texts to embed.
+    inputs: usize,
+    /// `encoding_format`.
+    base64: bool,
+}
+
+/// Tokens of an answer where the client sets no limit.
+const TOKENS: usize = 8;
+
+/// A token of a text.
+const TOKEN: &str = "token ";
+
+/// The arguments of a call, token by token.
+const ARGUMENTS: [&str; 2] = ["{", "}"];
+
+impl Asked {
+    /// From a body; `None` where it is no JSON object.
+    pub fn read(api: Api, body: &[u8]) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        body.as_object()?;
+        let limit = body
+            .get("max_completion_tokens")
+            .or_else(|| body.get("max_tokens"));
+        Some(Self {
+            api,
+            model: body.get("model").map(text).unwrap_or_default(),
+            prompt: prompt(&body),
+            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+            include_usage: body.pointer("/stream_options/include_usage")
+                == Some(&Value::Bool(true)),
+            max_tokens: limit
+                .and_then(Value::as_u64)
+                .map_or(TOKENS, |limit| limit as usize)
+                .min(4096),
+            tool: tool(&body),
+            inputs: match body.get("input") {
+                Some(Value::Array(inputs)) if !inputs.iter().all(Value::is_number) => inputs.len(),
+                _ => 1,
+            },
+            base64: body.get("encoding_format").and_then(Value::as_str) == Some("base64"),
+        })
+    }
+
+    /// Tokens that are answered.
+    pub fn tokens(&self) -> usize {
+        match (self.api, &self.tool) {
+            (Api::Embeddings, _) => 0,
+            (_, Some(_)) => ARGUMENTS.len(),
+            (_, None) => self.max_tokens,
+        }
+    }
+
+    /// The whole answer.
+    pub fn whole(&self, served: Served) -> String {
+        let answer = match self.api {
+            Api::Chat | Api::Completions => openai::whole(self, served),
+            Api::Embeddings => embeddings::whole(self, served),
+            Api::Messages => messages::whole(self, served),
+        };
+        answer.to_string()
+    }
+
+    /// The events before the first token.
+    pub fn first_events(&self, served: Served) -> String {
+        match self.api {
+            Api::Messages => messages::first_events(self, served),
+            _ => openai::first_events(self),
+        }
+    }
+
+    /// The event with a token; they count from 0.
+    pub fn event(&self, token: usize) -> String {
+        match self.api {
+            Api::Messages => messages::event(self, token),
+            _ => openai::event(self, token),
+        }
+    }
+
+    /// The events after the last token.
+    pub fn last_events(&self, served: Served) -> String {
+        match self.api {
+            Api::Messages => messages::last_events(self, served),
+            _ => openai::last_events(self, served),
+        }
+    }
+
+    /// A token of the answer: of the text, or of the call's arguments.
+    fn token(&self, number: usize) -> &'static str {
+        match self.tool {
+            Some(_) => ARGUMENTS.get(number).copied().unwrap_or_default(),
+            None => TOKEN,
+        }
+    }
+
+    fn is_last(&self, token: usize) -> bool {
+        token + 1 == self.tokens()
+    }
+}
+
+/// The parts of the prompt in the order in which a chat template puts them.
+fn prompt(body: &Value) -> String {
+    let parts = ["tools", "system", "prompt", "input"];
+    let mut prompt: String = parts
+        .iter()
+        .filter_map(|key| body.get(*key).map(text))
+        .collect();
+    let messages = body.get("messages").and_then(Value::as_array);
+    for message in messages.into_iter().flatten() {
+        prompt += &format!("{}\n{}\n", message["role"], message["content"]);
+    }
+    prompt
+}
+
+/// The name of the first tool, unless the conversation has got to a tool's result.
+fn tool(body: &Value) -> Option<String> {
+    let messages = body.get("messages").and_then(Value::as_array)?;
+    let last = messages.last()?;
+    let result = last["content"].pointer("/0/type");
+    if last["role"] == "tool" || result.is_some_and(|kind| kind == "tool_result") {
+        return None;
+    }
+    let first = body.pointer("/tools/0")?;
+    let name = first.pointer("/function/name").or(first.get("name"))?;
+    name.as_str().map(str::to_owned)
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// An unnamed event.
+fn data(event: &Value) -> String {
+    format!("data: {event}\n\n")
+}
