@@ -2,26 +2,23 @@
 
 use serde_json::{json, Value};
 
-use super::{Asked, TOKEN};
+use super::{with, Asked, TOKEN};
 use crate::pod::Served;
 
 /// The whole answer.
 pub fn whole(asked: &Asked, served: Served) -> Value {
     let mut block = block(asked);
     if asked.tool.is_none() {
-        block["text"] = TOKEN.repeat(asked.tokens()).into();
+        block = with(block, "text", TOKEN.repeat(asked.tokens()));
     }
-    let mut message = message(asked);
-    message["content"] = json!([block]);
-    message["stop_reason"] = stop_reason(asked).into();
-    message["usage"] = usage(served, asked.tokens());
-    message
+    let message = with(message(asked), "content", json!([block]));
+    let message = with(message, "stop_reason", stop_reason(asked));
+    with(message, "usage", usage(served, asked.tokens()))
 }
 
 /// The message and its one block begin.
 pub fn first_events(asked: &Asked, served: Served) -> String {
-    let mut message = message(asked);
-    message["usage"] = usage(served, 0);
+    let message = with(message(asked), "usage", usage(served, 0));
     let start = named("message_start", json!({"message": message}));
     let block = json!({"index": 0, "content_block": block(asked)});
     start + &named("content_block_start", block)
@@ -50,8 +47,8 @@ pub fn last_events(asked: &Asked, served: Served) -> String {
 }
 
 /// An event that carries its name twice.
-fn named(name: &str, mut event: Value) -> String {
-    event["type"] = name.into();
+fn named(name: &str, event: Value) -> String {
+    let event = with(event, "type", name);
     format!("event: {name}\ndata: {event}\n\n")
 }
 

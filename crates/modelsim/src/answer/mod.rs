@@ -185,6 +185,14 @@ fn text(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// An object with this under that key.
+fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(key.to_owned(), value.into());
+    }
+    object
+}
+
 /// An unnamed event.
 fn data(event: &Value) -> String {
     format!("data: {event}\n\n")

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use super::{data, Api, Asked, ARGUMENTS, TOKEN};
+use super::{data, with, Api, Asked, ARGUMENTS, TOKEN};
 use crate::pod::Served;
 
 /// The whole answer.
@@ -18,9 +18,8 @@ pub fn whole(asked: &Asked, served: Served) -> Value {
         _ => Value::from(text),
     };
     let choices = choices(asked, choice, Some(finish(asked)), "message");
-    let mut answer = envelope(asked, "chat.completion", choices);
-    answer["usage"] = usage(asked, served);
-    answer
+    let answer = envelope(asked, "chat.completion", choices);
+    with(answer, "usage", usage(asked, served))
 }
 
 /// The assistant's role, and which tool it calls.
@@ -56,8 +55,7 @@ pub fn event(asked: &Asked, token: usize) -> String {
 pub fn last_events(asked: &Asked, served: Served) -> String {
     let mut events = String::new();
     if asked.include_usage {
-        let mut last = chunk(asked, json!([]));
-        last["usage"] = usage(asked, served);
+        let last = with(chunk(asked, json!([])), "usage", usage(asked, served));
         events = data(&last);
     }
     events + "data: [DONE]\n\n"
