@@ -1,32 +1,53 @@
 //! The command line of epp-wasm, on the same core as the filter.
+//!
+//! One module a command: its arguments with their help, and `run`, which prints through [`Output`]
+//! and says with a [`Verdict`] or a [`output::Misuse`] how the program ends.
 
 mod check;
+mod completions;
+mod input;
+mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at EndpointPickerConfig documents as the filter does.
+use output::{Format, Output, Verdict};
+
+/// Looks at EndpointPickerConfig documents, and at what becomes of them, as the filter does.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXITS)]
 struct Args {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
     #[command(subcommand)]
     command: Command,
 }
 
+const EXITS: &str =
+    "Exit codes: 0 fine, 1 findings, 2 misuse (a file that cannot be read, a wrong argument).
+Colours are for terminals; NO_COLOR=1 turns them off.";
+
 #[derive(Subcommand)]
 enum Command {
-    /// Say whether documents load, with every problem and warning, and what they come to.
-    #[command(after_help = "Examples:
-  eppctl check examples/seed.yaml
-  kubectl get configmap epp -o jsonpath='{.data.config}' | eppctl check -
-
-Exit codes: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
     Check(check::Check),
+    Completions(completions::Completions),
 }
 
 fn main() -> ExitCode {
-    match Args::parse().command {
-        Command::Check(check) => check.run(),
+    let args = Args::parse();
+    let mut output = Output::new(args.output);
+    let ended = match args.command {
+        Command::Check(check) => check.run(&mut output),
+        Command::Completions(completions) => completions.run(),
+    };
+    match ended {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Findings) => ExitCode::from(1),
+        Err(misuse) => {
+            misuse.print();
+            ExitCode::from(2)
+        }
     }
 }

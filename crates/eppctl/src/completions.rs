@@ -1,0 +1,29 @@
+//! `eppctl completions`: what a shell needs to complete eppctl's commands and arguments.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::output::{Misuse, Verdict};
+
+/// Print a shell's completions.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl completions bash > /etc/bash_completion.d/eppctl
+  eppctl completions zsh > \"${fpath[1]}/_eppctl\"
+  eppctl completions fish > ~/.config/fish/completions/eppctl.fish")]
+pub struct Completions {
+    /// Whose completions.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completions {
+    /// Prints them.
+    pub fn run(&self) -> Result<Verdict, Misuse> {
+        let mut command = crate::Args::command();
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, "eppctl", &mut script);
+        std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+        Ok(Verdict::Fine)
+    }
+}
