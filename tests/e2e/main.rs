@@ -10,7 +10,6 @@
 )]
 
 mod bodies;
-mod client;
 mod configuration;
 mod failure;
 mod headers_only;
@@ -18,12 +17,12 @@ mod members;
 mod ownership;
 mod preferences;
 mod protocols;
-mod proxy;
 mod stream;
 mod uploads;
 mod view;
 mod witness;
 
+use envoytest::{client, proxy};
 use proxy::{Proxy, Setup};
 
 /// A document of the seed's generation: plugins, and their references in the one profile.

@@ -81,7 +81,7 @@ impl Setup {
     fn launch_with(self, arguments: &[&str]) -> Proxy {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = top().join(format!("target/e2e/{}-{number}", std::process::id()));
+        let folder = Path::new(FOLDER).join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (port, admin) = (free_port(), free_port());
         let mut proxy = Proxy {
@@ -366,9 +366,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+/// Where all of a test's files go, one folder an Envoy.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/e2e");
 
 /// A program or file that `make test` says the place of.
 pub fn path_of(name: &str) -> PathBuf {
