@@ -124,29 +124,10 @@ pub fn uses_todays_parts(node: &Node, plugins: &[PluginEntry]) -> bool {
 }
 
 fn read_identity(fields: &mut Fields<'_>) -> Generation {
-    let kind = fields.string("kind", "");
-    if kind != KIND {
-        let found = if kind.is_empty() {
-            Node::Null
-        } else {
-            Node::String(kind)
-        };
-        fields.refuse("kind", &found, KIND);
-    }
-    let version = fields.string("apiVersion", "");
-    match version.as_str() {
-        SEED => Generation::Seed,
-        TODAY => Generation::Today,
-        _ => {
-            let found = if version.is_empty() {
-                Node::Null
-            } else {
-                Node::String(version)
-            };
-            fields.refuse("apiVersion", &found, &format!("{SEED} or {TODAY}"));
-            Generation::Today
-        }
-    }
+    fields.required_choice("kind", &[(KIND, ())]);
+    let versions = [(SEED, Generation::Seed), (TODAY, Generation::Today)];
+    let version = fields.required_choice("apiVersion", &versions);
+    version.unwrap_or(Generation::Today)
 }
 
 fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
@@ -155,7 +136,7 @@ fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
         let mut entry_fields = Fields::new(Some(entry), path.clone(), fields.problems());
         let kind = entry_fields.required_string("type");
         let name = entry_fields.string("name", "");
-        entry_fields.node("parameters");
+        entry_fields.any("parameters");
         entry_fields.finish();
         let parameters = entry.get("parameters").cloned();
         let name = if name.is_empty() { kind.clone() } else { name };
@@ -206,20 +187,7 @@ fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<Pr
 fn read_reference(mut fields: Fields<'_>, declared: Generation) -> Option<Reference> {
     let path = fields.path().clone();
     let name = fields.required_string("pluginRef");
-    let weight = match fields.node("weight") {
-        None | Some(Node::Null) => None,
-        Some(Node::Number(weight)) if declared == Generation::Today || weight.fract() == 0.0 => {
-            Some(*weight)
-        }
-        Some(other) => {
-            let expected = match declared {
-                Generation::Seed => "a whole number",
-                Generation::Today => "a number",
-            };
-            fields.refuse("weight", other, expected);
-            None
-        }
-    };
+    let weight = fields.optional_number("weight", declared == Generation::Seed);
     fields.finish();
     (!name.is_empty()).then_some(Reference { name, weight, path })
 }

@@ -16,7 +16,8 @@ mod parse;
 mod plan;
 mod settings;
 
-pub use plan::Plan;
+pub use known::elsewhere;
+pub use plan::{Instance, Plan, Profiled};
 
 use crate::document::{Problem, Problems};
 
@@ -70,6 +71,26 @@ pub fn load(text: &str) -> Result<Loaded, Rejected> {
             plan,
             warnings: problems.warnings,
         }),
+        _ => Err(Rejected {
+            errors: problems.errors,
+            warnings: problems.warnings,
+        }),
+    }
+}
+
+/// What a document may hold beside its plugins' parameters, as the schema tells it.
+pub fn questions() -> Vec<crate::document::Question> {
+    let mut problems = Problems::recording();
+    let nothing = crate::document::Node::Null;
+    document::read(&nothing, &mut problems);
+    problems.into_questions()
+}
+
+/// The tree of a text, before anything in it is judged.
+pub fn parse(text: &str) -> Result<crate::document::Node, Rejected> {
+    let mut problems = Problems::default();
+    match parse::parse(text, &mut problems) {
+        Some(node) if problems.errors.is_empty() => Ok(node),
         _ => Err(Rejected {
             errors: problems.errors,
             warnings: problems.warnings,

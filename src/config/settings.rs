@@ -1,16 +1,16 @@
 //! The document's fields beside plugins and profiles: each works, is refused with what to use
 //! instead, or has no effect in a proxy and says so.
 
-use crate::document::{Fields, Node, Path};
+use crate::document::{Fields, Path};
 
 /// A reference to a plugin and where it stands.
 pub type Named = (String, Path);
 
 /// `dataLayer`: where endpoints and metrics come from.
 pub fn read_data_layer(fields: &mut Fields<'_>) -> (Option<Named>, Vec<Named>) {
-    let node = fields.node("dataLayer");
-    let path = fields.path().key("dataLayer");
-    let mut layer = Fields::new(node, path, fields.problems());
+    let Some(mut layer) = fields.section("dataLayer") else {
+        return (None, Vec::new());
+    };
     // The default source and extractor are those that a plan has anyway.
     layer.boolean("injectDefaults", true);
     let mut sources = Vec::new();
@@ -24,28 +24,18 @@ pub fn read_data_layer(fields: &mut Fields<'_>) -> (Option<Named>, Vec<Named>) {
         }
         source.finish();
     }
-    let discovery = layer.node("discovery").and_then(|node| {
-        let path = layer.path().key("discovery");
-        let mut discovery = Fields::new(Some(node), path, layer.problems());
+    let discovery = layer.section("discovery").and_then(|mut discovery| {
         let named = read_named(&mut discovery);
         discovery.finish();
         named
     });
-    no_effect(
-        &mut layer,
+    for name in [
         "peerDiscovery",
-        "Envoys need not know of each other",
-    );
-    no_effect(
-        &mut layer,
         "crossReplicaSyncerPluginRef",
-        "Envoys need not know of each other",
-    );
-    no_effect(
-        &mut layer,
         "crossReplicaSyncInterval",
-        "Envoys need not know of each other",
-    );
+    ] {
+        layer.no_effect(name, "Envoys need not know of each other");
+    }
     layer.finish();
     (discovery, sources)
 }
@@ -53,44 +43,31 @@ pub fn read_data_layer(fields: &mut Fields<'_>) -> (Option<Named>, Vec<Named>) {
 /// Everything that changes no decision here.
 pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
     read_gates(fields);
-    no_effect(fields, "flowControl", "requests are never queued in the proxy, as in the Endpoint Picker without the flowControl gate");
-    no_effect(
-        fields,
+    fields.no_effect("flowControl", "requests are never queued in the proxy, as in the Endpoint Picker without the flowControl gate");
+    fields.no_effect(
         "saturationDetector",
         "requests have no priority in the proxy, so that none is shed",
     );
-    let node = fields.node("requestHandler");
-    let path = fields.path().key("requestHandler");
-    let mut handler = Fields::new(node, path, fields.problems());
-    for (parser, path) in handler.list("parsers") {
-        let mut parser = Fields::new(Some(parser), path, handler.problems());
-        parsers.extend(read_named(&mut parser));
-        parser.finish();
+    if let Some(mut handler) = fields.section("requestHandler") {
+        for (parser, path) in handler.list("parsers") {
+            let mut parser = Fields::new(Some(parser), path, handler.problems());
+            parsers.extend(read_named(&mut parser));
+            parser.finish();
+        }
+        handler.finish();
     }
-    handler.finish();
-    if let Some(node) = fields.node("parser") {
-        let path = fields.path().key("parser");
-        fields
-            .problems()
-            .warn(&path, "deprecated; use requestHandler.parsers");
-        let mut parser = Fields::new(Some(node), path, fields.problems());
-        parsers.extend(read_named(&mut parser));
-        parser.finish();
+    if fields.deprecated("parser", "requestHandler.parsers") {
+        if let Some(mut parser) = fields.section("parser") {
+            parsers.extend(read_named(&mut parser));
+            parser.finish();
+        }
     }
 }
 
 /// `featureGates`: `name`, `name=true` or `name=false`.
 fn read_gates(fields: &mut Fields<'_>) {
-    for (gate, path) in fields.list("featureGates") {
-        let Node::String(text) = gate else {
-            let message = format!(
-                "found {}, expected a string such as flowControl=false",
-                gate.found()
-            );
-            fields.problems().error(&path, message);
-            continue;
-        };
-        let (name, value) = text.split_once('=').unwrap_or((text.as_str(), "true"));
+    for (text, path) in fields.texts("featureGates") {
+        let (name, value) = text.split_once('=').unwrap_or((text, "true"));
         let on = match value.trim().to_lowercase().as_str() {
             "1" | "t" | "true" => Some(true),
             "0" | "f" | "false" => Some(false),
@@ -112,13 +89,4 @@ fn read_named(fields: &mut Fields<'_>) -> Option<Named> {
     let name = fields.required_string("pluginRef");
     let path = fields.path().key("pluginRef");
     (!name.is_empty()).then_some((name, path))
-}
-
-fn no_effect(fields: &mut Fields<'_>, name: &'static str, why: &str) {
-    if !matches!(fields.node(name), None | Some(Node::Null)) {
-        let path = fields.path().key(name);
-        fields
-            .problems()
-            .warn(&path, format!("has no effect here: {why}"));
-    }
 }

@@ -1,9 +1,16 @@
 //! The typed reading of a mapping: each field is asked for with its default and bounds; what was
 //! given but never asked for is unknown.
 
+mod lists;
+
+use super::duration::parse_duration_ms;
 use super::nearest::nearest;
 use super::node::Node;
 use super::problem::{Path, Problems};
+use super::question::{Kind, Question};
+
+/// The entry that a list has in a reading of nothing.
+static ABSENT: Node = Node::Null;
 
 /// A mapping being read.
 ///
@@ -53,7 +60,8 @@ impl<'a> Fields<'a> {
         self.entries.iter().any(|(key, _)| key == name)
     }
 
-    /// The raw value of a field; marks it as known.
+    /// The raw value of a field; marks it as known. Who reads it so says with
+    /// [`Self::ask`] what it may hold.
     pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
         self.asked.push(name);
         let entries: &'a [(String, Node)] = self.entries;
@@ -61,18 +69,60 @@ impl<'a> Fields<'a> {
         Some(&given.1)
     }
 
-    /// A whole number of at least `least`.
-    pub fn integer(&mut self, name: &'static str, default: i64, least: i64) -> i64 {
-        let value = match self.node(name) {
+    /// Tells what a field may hold, where somebody wants to know it.
+    pub fn ask(&mut self, name: &str, kind: Kind, default: Option<Node>) {
+        if let Some(questions) = &mut self.problems.questions {
+            questions.push(Question {
+                path: self.path.key(name),
+                kind,
+                default,
+                required: false,
+            });
+        }
+    }
+
+    fn ask_required(&mut self, name: &str, kind: Kind) {
+        self.ask(name, kind, None);
+        let questions = self.problems.questions.as_mut();
+        if let Some(question) = questions.and_then(|questions| questions.last_mut()) {
+            question.required = true;
+        }
+    }
+
+    /// A field of any form.
+    pub fn any(&mut self, name: &'static str) -> Option<&'a Node> {
+        self.ask(name, Kind::Any, None);
+        self.node(name)
+    }
+
+    /// A whole number within bounds, both included.
+    fn whole(&mut self, name: &'static str, default: i64, bounds: (i64, i64)) -> i64 {
+        let (least, most) = bounds;
+        let given = |bound: i64, open: i64| (bound != open).then_some(bound);
+        let kind = Kind::Integer(given(least, i64::MIN), given(most, i64::MAX));
+        self.ask(name, kind, Some(Node::Number(default as f64)));
+        match self.node(name) {
             None | Some(Node::Null) => default,
-            Some(Node::Number(number)) if number.fract() == 0.0 && *number >= least as f64 => {
+            Some(Node::Number(number))
+                if number.fract() == 0.0 && *number >= least as f64 && *number <= most as f64 =>
+            {
                 *number as i64
             }
             Some(other) => {
-                self.refuse(name, other, &format!("a whole number of at least {least}"));
+                let expected = match (least, most) {
+                    (i64::MIN, _) => "a whole number".to_owned(),
+                    (least, i64::MAX) => format!("a whole number of at least {least}"),
+                    (least, most) => format!("a whole number from {least} to {most}"),
+                };
+                self.refuse(name, other, &expected);
                 default
             }
-        };
+        }
+    }
+
+    /// A whole number of at least `least`.
+    pub fn integer(&mut self, name: &'static str, default: i64, least: i64) -> i64 {
+        let value = self.whole(name, default, (least, i64::MAX));
         self.note(name, Node::Number(value as f64));
         value
     }
@@ -89,16 +139,21 @@ impl<'a> Fields<'a> {
 
     /// A whole number where zero and less mean the default, as the Endpoint Picker reads some.
     pub fn positive_or_default(&mut self, name: &'static str, default: u32) -> u32 {
-        let value = self.integer(name, i64::from(default), i64::MIN);
-        match u32::try_from(value) {
-            Ok(0) | Err(_) => default,
-            Ok(value) => value,
-        }
+        let value = self.whole(name, i64::from(default), (i64::MIN, i64::MAX));
+        let value = u32::try_from(value).ok().filter(|value| *value > 0);
+        let value = value.unwrap_or(default);
+        self.note(name, Node::Number(f64::from(value)));
+        value
     }
 
     /// A number within bounds, both included.
     pub fn number(&mut self, name: &'static str, default: f64, bounds: (f64, f64)) -> f64 {
         let (least, most) = bounds;
+        self.ask(
+            name,
+            Kind::Number(Some(bounds)),
+            Some(Node::Number(default)),
+        );
         let value = match self.node(name) {
             None | Some(Node::Null) => default,
             Some(Node::Number(number)) if (least..=most).contains(number) => *number,
@@ -111,8 +166,26 @@ impl<'a> Fields<'a> {
         value
     }
 
+    /// A number, whole where it must be, or nothing.
+    pub fn optional_number(&mut self, name: &'static str, whole: bool) -> Option<f64> {
+        let (kind, expected) = match whole {
+            true => (Kind::Integer(None, None), "a whole number"),
+            false => (Kind::Number(None), "a number"),
+        };
+        self.ask(name, kind, None);
+        match self.node(name) {
+            None | Some(Node::Null) => None,
+            Some(Node::Number(number)) if !whole || number.fract() == 0.0 => Some(*number),
+            Some(other) => {
+                self.refuse(name, other, expected);
+                None
+            }
+        }
+    }
+
     /// A truth value.
     pub fn boolean(&mut self, name: &'static str, default: bool) -> bool {
+        self.ask(name, Kind::Boolean, Some(Node::Bool(default)));
         let value = match self.node(name) {
             None | Some(Node::Null) => default,
             Some(Node::Bool(value)) => *value,
@@ -125,24 +198,60 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A string.
+    /// A string; an empty default stands for none.
     pub fn string(&mut self, name: &'static str, default: &str) -> String {
-        let value = match self.node(name) {
+        let stated = (!default.is_empty()).then(|| Node::String(default.to_owned()));
+        self.ask(name, Kind::String, stated);
+        let value = self.text(name, default);
+        if !value.is_empty() {
+            self.note(name, Node::String(value.clone()));
+        }
+        value
+    }
+
+    fn text(&mut self, name: &'static str, default: &str) -> String {
+        match self.node(name) {
             None | Some(Node::Null) => default.to_owned(),
             Some(Node::String(value)) => value.clone(),
             Some(other) => {
                 self.refuse(name, other, "a string");
                 default.to_owned()
             }
-        };
+        }
+    }
+
+    /// A string that must be given.
+    pub fn required_string(&mut self, name: &'static str) -> String {
+        self.ask_required(name, Kind::String);
+        let value = self.text(name, "");
+        let given = self.has(name);
+        if value.is_empty()
+            && !matches!(self.node(name), Some(node) if !matches!(node, Node::String(_) | Node::Null))
+        {
+            let found = if given { "an empty string" } else { "nothing" };
+            let message = format!("found {found}, expected a string");
+            self.problems.error(&self.path.key(name), message);
+        }
         self.note(name, Node::String(value.clone()));
         value
     }
 
     /// A duration such as `200ms`, `5s` or `1m30s`, of at least `least` milliseconds.
     pub fn duration_ms(&mut self, name: &'static str, default: u64, least: u64) -> u64 {
+        self.duration(name, default, least, false)
+    }
+
+    /// The same where an empty string means the default, as the Endpoint Picker reads some.
+    pub fn duration_or_default_ms(&mut self, name: &'static str, default: u64, least: u64) -> u64 {
+        self.duration(name, default, least, true)
+    }
+
+    fn duration(&mut self, name: &'static str, default: u64, least: u64, empty: bool) -> u64 {
+        let stated = Node::String(shown(default));
+        self.ask(name, Kind::Duration { least, empty }, Some(stated));
         let value = match self.node(name) {
             None | Some(Node::Null) => default,
+            Some(Node::String(text)) if empty && text.is_empty() => default,
             Some(given) => match given {
                 Node::String(text) => parse_duration_ms(text).filter(|value| *value >= least),
                 _ => None,
@@ -153,84 +262,107 @@ impl<'a> Fields<'a> {
                 default
             }),
         };
-        self.note(name, Node::String(format!("{value}ms")));
+        self.note(name, Node::String(shown(value)));
         value
     }
 
-    /// The entries of a list with their places; none where it is absent.
-    pub fn list(&mut self, name: &'static str) -> Vec<(&'a Node, Path)> {
-        let path = self.path.key(name);
+    /// A port from 1 to 65535 as a number, or nothing.
+    pub fn optional_port(&mut self, name: &'static str) -> Option<u16> {
+        self.ask(name, Kind::Integer(Some(1), Some(65_535)), None);
         match self.node(name) {
-            None | Some(Node::Null) => Vec::new(),
-            Some(Node::List(entries)) => {
-                let places = entries.iter().enumerate();
-                places
-                    .map(|(index, entry)| (entry, path.index(index)))
-                    .collect()
-            }
-            Some(other) => {
-                self.refuse(name, other, "a list");
-                Vec::new()
-            }
+            None | Some(Node::Null) => None,
+            Some(node) => self.port_of(name, node, false),
         }
     }
 
-    /// A string that must be given.
-    pub fn required_string(&mut self, name: &'static str) -> String {
-        let value = self.string(name, "");
-        let given = self.has(name);
-        if value.is_empty()
-            && !matches!(self.node(name), Some(node) if !matches!(node, Node::String(_) | Node::Null))
-        {
-            let found = if given { "an empty string" } else { "nothing" };
-            let message = format!("found {found}, expected a string");
-            self.problems.error(&self.path.key(name), message);
-        }
-        value
+    /// A port from 1 to 65535, as a string or a number, that must be given.
+    pub fn required_port(&mut self, name: &'static str) -> Option<u16> {
+        self.ask_required(name, Kind::Port);
+        let node = self.node(name).unwrap_or(&ABSENT);
+        self.port_of(name, node, true)
     }
 
-    /// A list of strings.
-    pub fn strings(&mut self, name: &'static str, default: &[String]) -> Vec<String> {
-        let mut values = default.to_vec();
-        match self.node(name) {
-            None | Some(Node::Null) => {}
-            Some(Node::List(entries)) => {
-                values.clear();
-                for (index, entry) in entries.iter().enumerate() {
-                    match entry {
-                        Node::String(value) => values.push(value.clone()),
-                        other => {
-                            let message = format!("found {}, expected a string", other.found());
-                            let path = self.path.key(name).index(index);
-                            self.problems.error(&path, message);
-                        }
-                    }
-                }
-            }
-            Some(other) => self.refuse(name, other, "a list of strings"),
-        }
-        let nodes = values.iter().cloned().map(Node::String).collect();
-        self.note(name, Node::List(nodes));
-        values
+    fn port_of(&mut self, name: &'static str, node: &Node, quoted: bool) -> Option<u16> {
+        let port = match node {
+            Node::String(text) if quoted => text.parse().ok(),
+            Node::Number(number) if number.fract() == 0.0 => Some(*number),
+            _ => None,
+        };
+        let port = port.filter(|port| (1.0..=65_535.0).contains(port));
+        let Some(port) = port else {
+            self.refuse(name, node, "a port from 1 to 65535");
+            return None;
+        };
+        self.note(name, Node::Number(port));
+        Some(port as u16)
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(
+    pub fn choice<T: Copy + PartialEq>(
         &mut self,
         name: &'static str,
         default: T,
         words: &[(&'static str, T)],
     ) -> T {
-        let given = self.string(name, "");
-        if given.is_empty() {
-            return default;
+        let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
+        let word_of = |value: T| words.iter().find(|(_, known)| *known == value);
+        let stated = word_of(default).map(|(word, _)| Node::String((*word).to_owned()));
+        self.ask(name, Kind::Choice(known.clone()), stated);
+        let given = self.text(name, "");
+        let mut value = default;
+        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == given) {
+            value = *meant;
+        } else if !given.is_empty() {
+            self.refuse(name, &Node::String(given), &known.join(" or "));
         }
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
-            return *value;
+        if let Some((word, _)) = word_of(value) {
+            self.note(name, Node::String((*word).to_owned()));
         }
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        self.refuse(name, &Node::String(given), &known.join(" or "));
-        default
+        value
+    }
+
+    /// One of a few words, that must be given.
+    pub fn required_choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
+        let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
+        self.ask_required(name, Kind::Choice(known.clone()));
+        let node = self.node(name).unwrap_or(&ABSENT);
+        let meant = match node {
+            Node::String(text) => words.iter().find(|(word, _)| word == text),
+            _ => None,
+        };
+        if meant.is_none() {
+            self.refuse(name, node, &known.join(" or "));
+        }
+        meant.map(|(_, value)| *value)
+    }
+
+    /// A field's former name: whether it is given (then there is a warning) or might be.
+    pub fn deprecated(&mut self, name: &'static str, instead: &str) -> bool {
+        if self.has(name) {
+            let message = format!("deprecated; use {instead}");
+            self.problems.warn(&self.path.key(name), message);
+        }
+        self.has(name) || self.problems.is_recording()
+    }
+
+    /// A field of the Endpoint Picker that changes nothing here: whatever it holds is let pass.
+    pub fn no_effect(&mut self, name: &'static str, why: &str) {
+        self.ask(name, Kind::Any, None);
+        if !matches!(self.node(name), None | Some(Node::Null)) {
+            let message = format!("has no effect here: {why}");
+            self.problems.warn(&self.path.key(name), message);
+        }
+    }
+
+    /// A field of the Endpoint Picker that cannot be had here.
+    pub fn unsupported(&mut self, name: &'static str, advice: &str) {
+        if self.node(name).is_some() {
+            self.problems.error(&self.path.key(name), advice);
+        }
     }
 
     /// Notes that a field's value is not allowed.
@@ -266,30 +398,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Go's duration syntax as far as configurations use it: numbers with units, one after the other.
-fn parse_duration_ms(text: &str) -> Option<u64> {
-    let mut rest = text.trim();
-    if rest == "0" {
-        return Some(0);
+/// A duration as one writes it.
+fn shown(milliseconds: u64) -> String {
+    match milliseconds {
+        whole if whole > 0 && whole % 1_000 == 0 => format!("{}s", whole / 1_000),
+        other => format!("{other}ms"),
     }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let factor = match unit {
-            "us" | "µs" => 0.001,
-            "ms" => 1.0,
-            "s" => 1_000.0,
-            "m" => 60_000.0,
-            "h" => 3_600_000.0,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * factor;
-        rest = tail;
-    }
-    (!text.trim().is_empty()).then_some(total.round() as u64)
 }

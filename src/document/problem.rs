@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::question::Question;
+
 /// A place in a document, such as `schedulingProfiles[0].plugins[1].pluginRef`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Path(Vec<Step>);
@@ -69,9 +71,30 @@ pub struct Problems {
     pub errors: Vec<Problem>,
     /// What has no effect here, or another one than in the Endpoint Picker.
     pub warnings: Vec<Problem>,
+    /// What was asked for, where somebody wants to know it: see [`Problems::recording`].
+    pub(super) questions: Option<Vec<Question>>,
 }
 
 impl Problems {
+    /// For a reading of nothing, that tells what it asks for: each list has one absent entry, and
+    /// what is optional is looked into.
+    pub fn recording() -> Self {
+        Self {
+            questions: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is a reading of nothing.
+    pub fn is_recording(&self) -> bool {
+        self.questions.is_some()
+    }
+
+    /// What was asked for, in order.
+    pub fn into_questions(self) -> Vec<Question> {
+        self.questions.unwrap_or_default()
+    }
+
     /// Notes an error.
     pub fn error(&mut self, path: &Path, message: impl Into<String>) {
         self.errors.push(Problem {

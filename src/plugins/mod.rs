@@ -5,15 +5,40 @@
 mod fresh;
 pub mod role;
 
-pub use role::{Build, Discovery, Generation, PluginType, PrefixProducer, Role};
+pub use role::{
+    questions, Build, Discovery, Generation, Parity, PluginType, PrefixProducer, Role, Standing,
+};
+
+/// Plugins that do the same kind of work.
+#[cfg(not(target_arch = "wasm32"))]
+pub struct Kind {
+    /// Its folder.
+    pub name: &'static str,
+    /// What its plugins do.
+    pub about: &'static str,
+    /// The types, each with the text of its file.
+    pub plugins: &'static [(&'static PluginType, &'static str)],
+}
 
 /// Declares the plugin modules and the table of their types.
 macro_rules! registry {
-    ($($(#[$doc:meta])* $kind:ident { $($plugin:ident,)* })*) => {
-        $($(#[$doc])* pub mod $kind { $(pub mod $plugin;)* })*
+    ($($(#[doc = $doc:literal])* $kind:ident { $($plugin:ident,)* })*) => {
+        $($(#[doc = $doc])* pub mod $kind { $(pub mod $plugin;)* })*
 
         /// The types that can be configured here, in the order of the reference's tables.
         pub const TYPES: &[&PluginType] = &[$($(&$kind::$plugin::TYPE,)*)*];
+
+        /// What the plugins of each kind are for, and the kind's plugins with the text of their
+        /// files, whose first comment documents them. The module has no use for it.
+        #[cfg(not(target_arch = "wasm32"))]
+        pub const KINDS: &[Kind] = &[$(Kind {
+            name: stringify!($kind),
+            about: concat!($($doc),*),
+            plugins: &[$((
+                &$kind::$plugin::TYPE,
+                include_str!(concat!(stringify!($kind), "/", stringify!($plugin), ".rs")),
+            ),)*],
+        },)*];
     };
 }
 

@@ -8,7 +8,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
-use crate::document::Fields;
+use crate::document::{Fields, Path, Problems, Question};
 use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
 
 /// Which Endpoint Picker's rules a document is read by.
@@ -27,6 +27,49 @@ pub struct PluginType {
     pub name: &'static str,
     /// Reads the parameters. Problems are noted in the fields; what is returned is then unused.
     pub build: fn(&mut Build<'_, '_>) -> Role,
+    /// How it and its parameters stand to the Endpoint Picker's.
+    pub parity: Parity,
+}
+
+/// How something of the document stands to the Endpoint Picker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Works as there.
+    Same,
+    /// Works nearly as there: how it differs.
+    Approximated(&'static str),
+    /// Is known there and changes nothing here: why.
+    NoEffect(&'static str),
+    /// The Endpoint Picker does not know it: what it is there for.
+    Ours(&'static str),
+}
+
+/// How a plugin type and its parameters stand to the Endpoint Picker's.
+#[derive(Debug, Clone, Copy)]
+pub struct Parity {
+    /// The plugin as a whole.
+    pub plugin: Standing,
+    /// The parameters that stand otherwise than the plugin, by name.
+    pub parameters: &'static [(&'static str, Standing)],
+}
+
+impl Parity {
+    /// Everything as in the Endpoint Picker.
+    pub const SAME: Self = Self::of(Standing::Same);
+
+    /// The plugin and all its parameters alike.
+    pub const fn of(plugin: Standing) -> Self {
+        Self {
+            plugin,
+            parameters: &[],
+        }
+    }
+
+    /// How a parameter stands.
+    pub fn of_parameter(&self, name: &str) -> Standing {
+        let found = self.parameters.iter().find(|(known, _)| *known == name);
+        found.map_or(self.plugin, |(_, standing)| *standing)
+    }
 }
 
 /// What a plugin is built from.
@@ -96,11 +139,23 @@ pub enum Role {
     Inert,
 }
 
+/// What a plugin type asks for.
+pub fn questions(plugin: &PluginType, generation: Generation) -> Vec<Question> {
+    let mut problems = Problems::recording();
+    (plugin.build)(&mut Build {
+        name: plugin.name,
+        fields: Fields::new(None, Path::default(), &mut problems),
+        generation,
+        producers: &mut Vec::new(),
+    });
+    problems.into_questions()
+}
+
 /// A plugin with all its defaults, as a test needs it.
 #[cfg(test)]
 pub fn build_default(name: &str) -> Role {
-    let mut problems = crate::document::Problems::default();
-    let path = crate::document::Path::default();
+    let mut problems = Problems::default();
+    let path = Path::default();
     let plugin = super::find(name).unwrap();
     (plugin.build)(&mut Build {
         name,

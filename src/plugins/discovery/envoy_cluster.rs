@@ -18,12 +18,15 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Discovery, PluginType, Role};
+use crate::plugins::role::{Build, Discovery, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-cluster-discovery",
     build,
+    parity: Parity::of(Standing::Ours(
+        "where the Endpoint Picker watches Kubernetes, this asks Envoy",
+    )),
 };
 
 /// The settings.

@@ -24,12 +24,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::datalayer::store::Member;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Discovery, PluginType, Role};
+use crate::plugins::role::{Build, Discovery, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "static-discovery",
     build,
+    parity: Parity::of(Standing::Ours(
+        "the endpoints that file-discovery reads from a file, in the document",
+    )),
 };
 
 /// The settings.
@@ -41,34 +44,26 @@ pub struct StaticDiscovery {
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
-    let path = fields.path().key("endpoints");
+    if let Some(node) = fields.node("endpoints") {
+        fields.note("endpoints", node.clone());
+    }
     let mut members: Vec<Member> = Vec::new();
-    match fields.node("endpoints") {
-        Some(Node::List(entries)) => {
-            fields.note("endpoints", Node::List(entries.clone()));
-            for (index, entry) in entries.iter().enumerate() {
-                let path = path.index(index);
-                let problems = fields.problems();
-                let Some(member) = read_entry(entry, path.clone(), problems) else {
-                    continue;
-                };
-                let twice =
-                    |known: &Member| known.name == member.name || known.address == member.address;
-                if let Some(known) = members.iter().find(|known| twice(known)) {
-                    let message = format!(
-                        "found {} at {}, expected names and addresses to be unique ({} at {} came first)",
-                        member.name, member.address, known.name, known.address
-                    );
-                    problems.error(&path, message);
-                    continue;
-                }
-                members.push(member);
-            }
+    for (entry, path) in fields.required_list("endpoints", "endpoints", 0) {
+        let problems = fields.problems();
+        let Some(member) = read_entry(entry, path.clone(), problems) else {
+            continue;
+        };
+        let twice =
+            |known: &Member| known.name == member.name || known.address == member.address;
+        if let Some(known) = members.iter().find(|known| twice(known)) {
+            let message = format!(
+                "found {} at {}, expected names and addresses to be unique ({} at {} came first)",
+                member.name, member.address, known.name, known.address
+            );
+            problems.error(&path, message);
+            continue;
         }
-        Some(other) => fields.refuse("endpoints", other, "a list of endpoints"),
-        None => fields
-            .problems()
-            .error(&path, "found nothing, expected a list of endpoints"),
+        members.push(member);
     }
     Role::Discovery(Discovery::Static(StaticDiscovery { members }))
 }
@@ -83,8 +78,8 @@ fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Membe
     if ip.is_none() && !address.is_empty() {
         fields.refuse("address", &Node::String(address), "a literal IP address");
     }
-    let port = read_port(&mut fields);
-    let labels = read_labels(&mut fields);
+    let port = fields.required_port("port");
+    let labels = fields.string_map("labels");
     fields.finish();
     if problems.errors.len() > before {
         return None;
@@ -95,43 +90,4 @@ fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Membe
         labels,
         available: true,
     })
-}
-
-fn read_port(fields: &mut Fields<'_>) -> Option<u16> {
-    let node = fields.node("port");
-    let port = match node {
-        Some(Node::String(text)) => text.parse().ok(),
-        Some(Node::Number(number)) if number.fract() == 0.0 => Some(*number),
-        _ => None,
-    };
-    let port = port.filter(|port| (1.0..=65_535.0).contains(port));
-    if port.is_none() {
-        fields.refuse(
-            "port",
-            node.unwrap_or(&Node::Null),
-            "a port from 1 to 65535",
-        );
-    }
-    port.map(|port: f64| port as u16)
-}
-
-fn read_labels(fields: &mut Fields<'_>) -> Vec<(String, String)> {
-    let mut labels = Vec::new();
-    match fields.node("labels") {
-        None | Some(Node::Null) => {}
-        Some(Node::Map(entries)) => {
-            for (key, value) in entries {
-                match value {
-                    Node::String(value) => labels.push((key.clone(), value.clone())),
-                    other => {
-                        let path = fields.path().key("labels").key(key);
-                        let message = format!("found {}, expected a string", other.found());
-                        fields.problems().error(&path, message);
-                    }
-                }
-            }
-        }
-        Some(other) => fields.refuse("labels", other, "a mapping of strings"),
-    }
-    labels
 }

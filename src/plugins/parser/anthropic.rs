@@ -6,10 +6,11 @@
 //! - type: anthropic-parser
 //! ```
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "anthropic-parser",
     build: |_: &mut Build<'_, '_>| Role::Inert,
+    parity: Parity::of(Standing::NoEffect("always on: the path alone tells how a body is read")),
 };

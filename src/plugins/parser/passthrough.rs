@@ -6,10 +6,11 @@
 //! - type: passthrough-parser
 //! ```
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "passthrough-parser",
     build: |_: &mut Build<'_, '_>| Role::Inert,
+    parity: Parity::of(Standing::NoEffect("always on: the path alone tells how a body is read")),
 };

@@ -13,13 +13,14 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "max-score-picker",
     build,
+    parity: Parity::SAME,
 };
 
 /// Up to this many places are filled by one pass over the candidates each; more by sorting. A

@@ -11,13 +11,14 @@
 
 use std::rc::Rc;
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "random-picker",
     build,
+    parity: Parity::SAME,
 };
 
 fn build(build: &mut Build<'_, '_>) -> Role {

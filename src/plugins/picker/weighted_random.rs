@@ -15,13 +15,14 @@
 use std::rc::Rc;
 
 use super::random::shuffle_first;
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "weighted-random-picker",
     build,
+    parity: Parity::SAME,
 };
 
 /// Stands in for a draw of exactly 0, whose key would be 0 whatever the score.

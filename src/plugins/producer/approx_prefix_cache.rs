@@ -19,13 +19,14 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Generation, PluginType, PrefixProducer, Role};
+use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
 use crate::plugins::scorer::prefix_cache::LRU_CAPACITY_PER_SERVER;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "approx-prefix-cache-producer",
     build,
+    parity: Parity::SAME,
 };
 
 /// The default of `blockSizeTokens`, and also the mark that it was not set: the former name
@@ -45,12 +46,8 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
     let auto_tune = fields.boolean("autoTune", DEFAULT.auto_tune);
     let mut block = fields.positive("blockSizeTokens", DEFAULT.block);
-    if fields.has("blockSize") {
+    if fields.deprecated("blockSize", "blockSizeTokens") {
         let former = fields.positive("blockSize", DEFAULT.block);
-        let path = fields.path().key("blockSize");
-        fields
-            .problems()
-            .warn(&path, "deprecated; use blockSizeTokens");
         if block == BLOCK_SIZE_TOKENS {
             block = former;
         }

@@ -13,13 +13,13 @@
 //!   parameters: {estimate: {}}
 //! ```
 
-use crate::document::Node;
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "token-producer",
     build,
+    parity: Parity::SAME,
 };
 
 /// The forms that ask a tokenizer, and what stands in their parameters.
@@ -28,23 +28,15 @@ const REMOTE: [&str; 3] = ["vllm", "udsTokenizerConfig", "modelName"];
 fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
     for name in REMOTE {
-        if fields.node(name).is_some() {
-            let path = fields.path().key(name);
-            let advice =
-                "asking a tokenizer for each request is not supported here; use `estimate: {}`";
-            fields.problems().error(&path, advice);
-        }
+        let advice =
+            "asking a tokenizer for each request is not supported here; use `estimate: {}`";
+        fields.unsupported(name, advice);
     }
-    match fields.node("estimate") {
-        None | Some(Node::Null) => {}
-        Some(Node::Map(settings)) => {
-            for (key, _) in settings {
-                let path = fields.path().key("estimate").key(key);
-                let advice = "tuning the estimate of images and videos is not supported here; leave it out for the Endpoint Picker's defaults";
-                fields.problems().error(&path, advice);
-            }
+    if let Some(mut estimate) = fields.section("estimate") {
+        for name in ["image", "video"] {
+            estimate.unsupported(name, "tuning the estimate of images and videos is not supported here; leave it out for the Endpoint Picker's defaults");
         }
-        Some(other) => fields.refuse("estimate", other, "a mapping"),
+        estimate.finish();
     }
     Role::Inert
 }

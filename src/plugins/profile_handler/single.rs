@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::scheduler::ProfileResults;
 use crate::scheduling::{ProfileHandler, ScheduleError};
 
@@ -16,6 +16,7 @@ use crate::scheduling::{ProfileHandler, ScheduleError};
 pub const TYPE: PluginType = PluginType {
     name: "single-profile-handler",
     build,
+    parity: Parity::SAME,
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {

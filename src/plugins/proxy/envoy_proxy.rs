@@ -22,12 +22,13 @@
 //!   parameters: {failureMode: FailOpen, fallbackEndpoints: 2}
 //! ```
 
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-proxy",
     build,
+    parity: Parity::of(Standing::Ours("settings of the proxy itself")),
 };
 
 /// The header that the endpoint picker protocol names, and Envoy's policy reads.

@@ -22,12 +22,15 @@
 //! ```
 
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "model-rewrite",
     build,
+    parity: Parity::of(Standing::Ours(
+        "the rules of the InferenceModelRewrite resource, in the document",
+    )),
 };
 
 /// A model to choose, and its share.
@@ -80,14 +83,8 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     if let Some(node) = fields.node("rules") {
         fields.note("rules", node.clone());
     }
-    let entries = fields.list("rules");
     let mut rules = Vec::new();
-    if entries.is_empty() {
-        let path = fields.path().key("rules");
-        let message = "found nothing, expected a list of rules";
-        fields.problems().error(&path, message);
-    }
-    for (entry, path) in entries {
+    for (entry, path) in fields.required_list("rules", "rules", 1) {
         rules.push(read_rule(entry, path, fields.problems()));
     }
     Role::Rewrite(ModelRewrite { rules })
@@ -96,14 +93,8 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 fn read_rule(entry: &Node, path: Path, problems: &mut Problems) -> Rule {
     let mut fields = Fields::new(Some(entry), path, problems);
     let models = fields.strings("models", &[]);
-    let entries = fields.list("targets");
     let mut targets = Vec::new();
-    if entries.is_empty() {
-        let path = fields.path().key("targets");
-        let message = "found nothing, expected a list of models to choose from";
-        fields.problems().error(&path, message);
-    }
-    for (entry, path) in entries {
+    for (entry, path) in fields.required_list("targets", "models to choose from", 1) {
         let mut target = Fields::new(Some(entry), path, fields.problems());
         targets.push(Target {
             model: target.required_string("model"),

@@ -11,13 +11,16 @@
 use std::rc::Rc;
 
 use crate::plugins::fresh::score_fresh;
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Cycle, Endpoint, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "kv-cache-utilization-scorer",
     build,
+    parity: Parity::of(Standing::Approximated(
+        "endpoints without fresh metrics get the mean score, where the Endpoint Picker takes them for idle",
+    )),
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {

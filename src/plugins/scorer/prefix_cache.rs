@@ -32,13 +32,14 @@
 use std::rc::Rc;
 
 use crate::plugins::producer::approx_prefix_cache;
-use crate::plugins::role::{Build, Generation, PluginType, PrefixProducer, Role};
+use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
 use crate::scheduling::{Cycle, Needs, Rest, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "prefix-cache-scorer",
     build,
+    parity: Parity::SAME,
 };
 
 /// The seed's capacity: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.

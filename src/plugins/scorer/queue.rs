@@ -13,13 +13,17 @@
 use std::rc::Rc;
 
 use crate::plugins::fresh::score_least;
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Cycle, Endpoint, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "queue-scorer",
     build,
+    parity: Parity::of(Standing::Approximated(
+        "requests sent since the last scrape count as waiting (envoy-proxy's correctQueue: false \
+         turns it off), and endpoints without fresh metrics get the mean score",
+    )),
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {

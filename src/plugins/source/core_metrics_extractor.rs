@@ -22,12 +22,13 @@
 use crate::datalayer::engine::{built_in, EngineConfig};
 use crate::datalayer::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "core-metrics-extractor",
     build,
+    parity: Parity::SAME,
 };
 
 /// The label's former name, which the Endpoint Picker still reads.
@@ -59,26 +60,20 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
     let engine_label = fields.string("engineLabelKey", &default.engine_label);
     let mut engines: Vec<EngineConfig> = Vec::new();
-    let path = fields.path().key("engineConfigs");
-    match fields.node("engineConfigs") {
-        None | Some(Node::Null) => {}
-        Some(Node::List(entries)) => {
-            fields.note("engineConfigs", Node::List(entries.clone()));
-            for (index, entry) in entries.iter().enumerate() {
-                let path = path.index(index);
-                let engine = read_engine(entry, path.clone(), fields.problems());
-                let twice = engines.iter().any(|known| known.name == engine.name);
-                if twice || matches!(engine.name.as_str(), "default") {
-                    let message = format!(
-                        "found {:?}, expected another name than \"default\", once",
-                        engine.name
-                    );
-                    fields.problems().error(&path.key("name"), message);
-                }
-                engines.push(engine);
-            }
+    if let Some(node) = fields.node("engineConfigs") {
+        fields.note("engineConfigs", node.clone());
+    }
+    for (entry, path) in fields.list("engineConfigs") {
+        let engine = read_engine(entry, path.clone(), fields.problems());
+        let twice = engines.iter().any(|known| known.name == engine.name);
+        if twice || matches!(engine.name.as_str(), "default") {
+            let message = format!(
+                "found {:?}, expected another name than \"default\", once",
+                engine.name
+            );
+            fields.problems().error(&path.key("name"), message);
         }
-        Some(other) => fields.refuse("engineConfigs", other, "a list of engines"),
+        engines.push(engine);
     }
     engines.extend(default.engines);
     let default_engine = fields.string("defaultEngine", &default.default_engine);
@@ -101,12 +96,10 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfig {
     let mut fields = Fields::new(Some(entry), path, problems);
     let name = fields.required_string("name");
-    if fields.node("customMetrics").is_some() {
-        let path = fields.path().key("customMetrics");
-        let message =
-            "custom metrics are not supported here: no scorer that runs in the proxy reads them";
-        fields.problems().error(&path, message);
-    }
+    fields.unsupported(
+        "customMetrics",
+        "custom metrics are not supported here: no scorer that runs in the proxy reads them",
+    );
     let cache_info = read_spec(&mut fields, "cacheInfoSpec");
     let block_size = fields.string("cacheBlockSizeLabelName", "");
     let num_blocks = fields.string("cacheNumBlocksLabelName", "");

@@ -16,13 +16,32 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "metrics-data-source",
     build,
+    parity: Parity {
+        plugin: Standing::Same,
+        parameters: &[
+            ("interval", Standing::Approximated("the default is 200ms, not the 50ms that slow vLLM down")),
+            ("port", Standing::Approximated("needs a cluster that reaches it")),
+            ("scheme", Standing::Approximated("https needs a cluster that does TLS")),
+            ("insecureSkipVerify", CLUSTERS),
+            ("caCertPath", CLUSTERS),
+            ("clientCertPath", CLUSTERS),
+            ("clientKeyPath", CLUSTERS),
+            ("cluster", Standing::Ours("through which cluster pages are fetched")),
+            ("stalenessThreshold", Standing::Ours("a flag of the Endpoint Picker")),
+        ],
+    },
 };
+
+/// What becomes of them.
+const CLUSTERS: Standing = Standing::NoEffect(TLS_WHERE);
+
+const TLS_WHERE: &str = "TLS to the endpoints is set on the Envoy cluster";
 
 /// TLS parameters of the Endpoint Picker, which are the cluster's matter here.
 const TLS: [&str; 4] = [
@@ -64,11 +83,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let default = MetricsDataSource::default();
     let fields = &mut build.fields;
     for name in TLS {
-        if fields.node(name).is_some() {
-            let path = fields.path().key(name);
-            let message = "has no effect here: TLS to the endpoints is set on the Envoy cluster";
-            fields.problems().warn(&path, message);
-        }
+        fields.no_effect(name, TLS_WHERE);
     }
     let cluster = fields.string("cluster", "");
     let https = fields.choice("scheme", false, &[("http", false), ("https", true)]);
@@ -77,19 +92,13 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         let expected = "http, or `cluster` naming an Envoy cluster with TLS to the metrics port";
         fields.refuse("scheme", &found, expected);
     }
-    let port = fields.natural("port", 0);
-    let port = u16::try_from(port).ok().filter(|port| *port > 0);
-    if fields.has("port") && (port.is_none() || cluster.is_empty()) {
+    let port = fields.optional_port("port");
+    if port.is_some() && cluster.is_empty() {
         let path = fields.path().key("port");
-        let message = "expected a port from 1 to 65535 together with `cluster` naming an ORIGINAL_DST \
-                       cluster that reaches it";
+        let message = "needs `cluster` naming an ORIGINAL_DST cluster that reaches the port";
         fields.problems().error(&path, message);
     }
-    let interval_ms = match fields.node("interval") {
-        // The Endpoint Picker's own default, which stands for each of its ticks.
-        Some(Node::String(text)) if text.is_empty() => default.interval_ms,
-        _ => fields.duration_ms("interval", default.interval_ms, 50),
-    };
+    let interval_ms = fields.duration_or_default_ms("interval", default.interval_ms, 50);
     Role::MetricsSource(MetricsDataSource {
         path: fields.string("path", &default.path),
         port,

@@ -1,0 +1,127 @@
+//! Fields that hold more than one value.
+
+use super::{Fields, ABSENT};
+use crate::document::{Kind, Node, Path};
+
+impl<'a> Fields<'a> {
+    /// A mapping, to be read as one; none where it is absent.
+    pub fn section(&mut self, name: &'static str) -> Option<Fields<'_>> {
+        self.ask(name, Kind::Section, None);
+        let node = self.node(name);
+        if node.is_none() && !self.problems.is_recording() {
+            return None;
+        }
+        Some(Fields::new(node, self.path.key(name), self.problems))
+    }
+
+    /// The entries of a list with their places; none where it is absent.
+    pub fn list(&mut self, name: &'static str) -> Vec<(&'a Node, Path)> {
+        self.ask(name, Kind::List(0), None);
+        self.entries_of(name, "a list")
+    }
+
+    /// The same of a list that must be given, with at least so many entries.
+    pub fn required_list(
+        &mut self,
+        name: &'static str,
+        of: &str,
+        least: usize,
+    ) -> Vec<(&'a Node, Path)> {
+        self.ask_required(name, Kind::List(least));
+        let expected = format!("a list of {of}");
+        let entries = self.entries_of(name, &expected);
+        let missing = match self.node(name) {
+            None | Some(Node::Null) => true,
+            Some(Node::List(entries)) => entries.len() < least,
+            // Said already.
+            Some(_) => false,
+        };
+        if missing {
+            let message = format!("found nothing, expected {expected}");
+            self.problems.error(&self.path.key(name), message);
+        }
+        entries
+    }
+
+    fn entries_of(&mut self, name: &'static str, expected: &str) -> Vec<(&'a Node, Path)> {
+        let path = self.path.key(name);
+        match self.node(name) {
+            None | Some(Node::Null) if self.problems.is_recording() => {
+                vec![(&ABSENT, path.index(0))]
+            }
+            None | Some(Node::Null) => Vec::new(),
+            Some(Node::List(entries)) => {
+                let places = entries.iter().enumerate();
+                places
+                    .map(|(index, entry)| (entry, path.index(index)))
+                    .collect()
+            }
+            Some(other) => {
+                self.refuse(name, other, expected);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The entries of a list of strings with their places; what is no string is a problem.
+    pub fn texts(&mut self, name: &'static str) -> Vec<(&'a str, Path)> {
+        self.ask(name, Kind::Strings, None);
+        self.texts_of(name)
+    }
+
+    fn texts_of(&mut self, name: &'static str) -> Vec<(&'a str, Path)> {
+        let mut texts = Vec::new();
+        if let None | Some(Node::Null) = self.node(name) {
+            return texts;
+        }
+        for (entry, path) in self.entries_of(name, "a list of strings") {
+            match entry {
+                Node::String(text) => texts.push((text.as_str(), path)),
+                other => {
+                    let message = format!("found {}, expected a string", other.found());
+                    self.problems.error(&path, message);
+                }
+            }
+        }
+        texts
+    }
+
+    /// A list of strings.
+    pub fn strings(&mut self, name: &'static str, default: &[String]) -> Vec<String> {
+        let list = |texts: &[String]| Node::List(texts.iter().cloned().map(Node::String).collect());
+        let stated = (!default.is_empty()).then(|| list(default));
+        self.ask(name, Kind::Strings, stated);
+        let values = match self.node(name) {
+            None | Some(Node::Null) => default.to_vec(),
+            Some(_) => {
+                let texts = self.texts_of(name);
+                texts.into_iter().map(|(text, _)| text.to_owned()).collect()
+            }
+        };
+        self.note(name, list(&values));
+        values
+    }
+
+    /// Strings by name.
+    pub fn string_map(&mut self, name: &'static str) -> Vec<(String, String)> {
+        self.ask(name, Kind::StringMap, None);
+        let mut pairs = Vec::new();
+        match self.node(name) {
+            None | Some(Node::Null) => {}
+            Some(Node::Map(entries)) => {
+                for (key, value) in entries {
+                    match value {
+                        Node::String(value) => pairs.push((key.clone(), value.clone())),
+                        other => {
+                            let path = self.path.key(name).key(key);
+                            let message = format!("found {}, expected a string", other.found());
+                            self.problems.error(&path, message);
+                        }
+                    }
+                }
+            }
+            Some(other) => self.refuse(name, other, "a mapping of strings"),
+        }
+        pairs
+    }
+}
