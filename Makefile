@@ -15,7 +15,7 @@ export ENVOY EPP_WASM
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test fuzz check wasm envoy eppctl clean toolchain
+.PHONY: help run test fuzz bench compare bench-report check wasm envoy eppctl clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -32,6 +32,16 @@ test: wasm envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke te
 
 fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of each target
 	@scripts/fuzz
+
+bench: wasm envoy ## The published benchmark, about half an hour of a silent machine: docs/benchmarks.md
+	@scripts/bench suite $(ARGS)
+	@scripts/bench report
+
+compare: wasm envoy ## A quick look beside plain Envoy and a no-op filter: ARGS='--sizes 4 --slices 6'
+	@scripts/bench compare $(ARGS)
+
+bench-report: toolchain ## docs/benchmarks.md and its plots, made anew from docs/benchmarks/run.json
+	@scripts/bench report
 
 check: toolchain ## Format, lints, documentation, sizes of files, licences and advisories
 	@scripts/toolchain --lint

@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::bootstrap::SESSION_HEADER;
+
 /// Prompts in rotation.
 const PROMPTS: usize = 64;
 
@@ -23,6 +25,26 @@ pub enum Prompts {
     Cold,
 }
 
+impl Order {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MessagesFirst => "messages-first",
+            Self::ModelFirst => "model-first",
+        }
+    }
+}
+
+impl Prompts {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        }
+    }
+}
+
 /// Gives one request after the other, each as the bytes that go over the wire.
 pub struct Source {
     bodies: Vec<Vec<u8>>,
@@ -33,7 +55,7 @@ pub struct Source {
 impl Source {
     /// Bodies of about this many bytes.
     pub fn new(bytes: usize, order: Order, prompts: Prompts) -> Self {
-        let bodies = (0..PROMPTS).map(|index| request(&body(bytes, order, index)));
+        let bodies = (0..PROMPTS).map(|index| request(&body(bytes, order, index), index));
         Self {
             bodies: bodies.collect(),
             prompts,
@@ -104,10 +126,11 @@ fn filler(bytes: usize, seed: usize) -> String {
     text
 }
 
-fn request(body: &str) -> Vec<u8> {
+/// One prompt is one session, which is what ring hash goes by.
+fn request(body: &str, session: usize) -> Vec<u8> {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
+         {SESSION_HEADER}: {session}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

@@ -1,4 +1,4 @@
-//! The Envoys under test: one worker each, pinned to core 0.
+//! The Envoys under test, each pinned to its cores.
 
 use std::fs;
 use std::net::TcpListener;
@@ -6,16 +6,99 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{json, Value};
+use rustix::process::{kill_process, Pid, Signal};
 
+use crate::bootstrap::{bootstrap, Ports};
+use crate::process;
 use crate::Trouble;
 
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Case {
+    /// Envoy without a filter, round robin.
+    Plain,
+    /// A filter that is called for everything and does nothing.
+    Noop,
+    /// The filter.
+    EppWasm,
+    /// Envoy's ring hash over a client header, without a filter.
+    RingHash,
+    /// An Endpoint Picker over ext_proc.
+    Epp,
+    /// Another build of the filter, by its file: to compare two of ours.
+    Module(String),
+}
+
+impl Case {
+    /// By its name.
+    pub fn parse(name: &str) -> Result<Self, Trouble> {
+        Ok(match name {
+            "plain" => Self::Plain,
+            "noop" => Self::Noop,
+            "epp-wasm" => Self::EppWasm,
+            "ring-hash" => Self::RingHash,
+            "epp" => Self::Epp,
+            file if file.ends_with(".wasm") => Self::Module(file.to_owned()),
+            other => {
+                let known = "plain, noop, epp-wasm, ring-hash, epp, or a file that ends in .wasm";
+                return Err(format!("case {other}: known are {known}").into());
+            }
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Plain => "plain",
+            Self::Noop => "noop",
+            Self::EppWasm => "epp-wasm",
+            Self::RingHash => "ring-hash",
+            Self::Epp => "epp",
+            Self::Module(file) => Path::new(file)
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or("module"),
+        }
+    }
+
+    /// The module to load and its configuration.
+    pub fn module(&self, config: &str) -> Result<Option<(String, String)>, Trouble> {
+        let from_env = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
+        Ok(match self {
+            Self::Plain | Self::RingHash | Self::Epp => None,
+            Self::Noop => Some((from_env("NOOP_WASM")?, String::new())),
+            Self::EppWasm => Some((from_env("EPP_WASM")?, config.to_owned())),
+            Self::Module(file) => Some((file.clone(), config.to_owned())),
+        })
+    }
+}
+
+/// How an Envoy is started.
+#[derive(Debug, Clone)]
+pub struct Setup<'a> {
+    /// The case.
+    pub case: Case,
+    /// The model servers.
+    pub servers: &'a [u16],
+    /// The EndpointPickerConfig.
+    pub config: &'a str,
+    /// Workers.
+    pub workers: usize,
+    /// Where an Endpoint Picker listens.
+    pub picker: Option<u16>,
+}
+
 /// A running Envoy.
+#[derive(Debug)]
 pub struct Proxy {
-    /// The case: `plain`, `noop` or `epp`.
+    /// The case.
     pub name: String,
     /// Where it listens.
     pub port: u16,
+    /// Where its admin interface listens.
+    pub admin: u16,
+    /// How long it took until it listened.
+    pub start: Duration,
     child: Child,
 }
 
@@ -28,161 +111,65 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts the Envoy of a case over the model servers at `ports`.
-    pub async fn start(name: &str, ports: &[u16], config: &Path) -> Result<Self, Trouble> {
+    /// Starts one and waits until it listens.
+    pub async fn start(setup: &Setup<'_>) -> Result<Self, Trouble> {
         let envoy = std::env::var("ENVOY").map_err(|_| "ENVOY is not set; use `make bench`")?;
         let (port, admin) = (free_port()?, free_port()?);
-        let module = match name {
-            "plain" => None,
-            "noop" => Some((std::env::var("NOOP_WASM")?, String::new())),
-            "epp" => Some((std::env::var("EPP_WASM")?, fs::read_to_string(config)?)),
-            other => return Err(format!("case {other}: known are plain, noop, epp").into()),
-        };
+        let name = setup.case.name();
         let folder = Path::new("target/bench");
         fs::create_dir_all(folder)?;
         let file = folder.join(format!("{name}.json"));
-        let text = serde_json::to_string_pretty(&bootstrap(port, admin, ports, module))?;
-        fs::write(&file, text)?;
+        let ports = Ports {
+            listener: port,
+            admin,
+        };
+        fs::write(
+            &file,
+            serde_json::to_string_pretty(&bootstrap(setup, &ports)?)?,
+        )?;
         let log = fs::File::create(folder.join(format!("{name}.log")))?;
+        // One worker has a core to itself; more share all.
+        let cores = if setup.workers == 1 { "0" } else { "0-63" };
+        let started = Instant::now();
         let child = Command::new("taskset")
-            .args([
-                "-c",
-                "0",
-                &envoy,
-                "--concurrency",
-                "1",
-                "--use-dynamic-base-id",
-            ])
-            .args(["--log-level", "warning", "-c"])
+            .args(["-c", cores, &envoy, "--concurrency"])
+            .arg(setup.workers.to_string())
+            .args(["--use-dynamic-base-id", "--log-level", "warning", "-c"])
             .arg(&file)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()?;
-        let proxy = Self {
+        let mut proxy = Self {
             name: name.to_owned(),
             port,
+            admin,
+            start: Duration::ZERO,
             child,
         };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            if Instant::now() > deadline {
-                return Err(
-                    format!("{name}: Envoy does not listen; see target/bench/{name}.log").into(),
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        process::listens(port, &format!("target/bench/{name}.log")).await?;
+        proxy.start = started.elapsed();
         Ok(proxy)
     }
 
     /// CPU time of all its threads so far.
     pub fn cpu(&self) -> Result<Duration, Trouble> {
-        let mut total = Duration::ZERO;
-        // schedstat counts in nanoseconds, where stat counts in hundredths of a second.
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let spent = text.split(' ').next().unwrap_or_default();
-            total += Duration::from_nanos(spent.trim().parse()?);
-        }
-        Ok(total)
+        process::cpu(self.child.id())
     }
 
-    /// Resident memory.
-    pub fn resident_kb(&self) -> Result<u64, Trouble> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.unwrap_or_default().split_whitespace().next();
-        Ok(number.unwrap_or("0").parse()?)
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> Result<u64, Trouble> {
+        process::resident_kib(self.child.id())
+    }
+
+    /// Stops it, so that it does not disturb the others' turns, or lets it go on.
+    pub fn pause(&self, pause: bool) -> Result<(), Trouble> {
+        let signal = if pause { Signal::STOP } else { Signal::CONT };
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).ok_or("no process")?;
+        Ok(kill_process(pid, signal)?)
     }
 }
 
-fn free_port() -> Result<u16, Trouble> {
+/// A port that nobody listens on.
+pub fn free_port() -> Result<u16, Trouble> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
-}
-
-fn cluster(name: &str, ports: &[u16]) -> Value {
-    let member = |port: &u16| json!({"endpoint": {"address": address(*port)}});
-    let members: Vec<Value> = ports.iter().map(member).collect();
-    json!({
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [{"max_connections": 100_000,
-            "max_pending_requests": 100_000, "max_requests": 100_000}]},
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
-    })
-}
-
-fn typed(name: &str, kind: &str, mut config: Value) -> Value {
-    if let Value::Object(fields) = &mut config {
-        let kind = format!("type.googleapis.com/envoy.extensions.{kind}");
-        fields.insert("@type".to_owned(), kind.into());
-    }
-    json!({"name": name, "typed_config": config})
-}
-
-fn bootstrap(port: u16, admin: u16, ports: &[u16], module: Option<(String, String)>) -> Value {
-    let mut filters = Vec::new();
-    if let Some((path, config)) = module {
-        let kind = "filters.http.wasm.v3.Wasm";
-        let config = json!({"config": {
-            "name": "bench",
-            "allow_on_headers_stop_iteration": true,
-            "vm_config": {"vm_id": "bench", "runtime": "envoy.wasm.runtime.v8",
-                "code": {"local": {"filename": path}}},
-            "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue",
-                "value": config},
-        }});
-        filters.push(typed("envoy.filters.http.wasm", kind, config));
-    }
-    let router = typed(
-        "envoy.filters.http.router",
-        "filters.http.router.v3.Router",
-        json!({}),
-    );
-    filters.push(router);
-    let manager = json!({
-        "stat_prefix": "bench",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
-            {"match": {"prefix": "/"}, "route": {"cluster": "inference-pool", "timeout": "0s"}}]}]},
-        "http_filters": filters,
-    });
-    let manager = typed(
-        "envoy.filters.network.http_connection_manager",
-        "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        manager,
-    );
-    let round_robin = typed(
-        "envoy.load_balancing_policies.round_robin",
-        "load_balancing_policies.round_robin.v3.RoundRobin",
-        json!({}),
-    );
-    let override_host = typed(
-        "envoy.load_balancing_policies.override_host",
-        "load_balancing_policies.override_host.v3.OverrideHost",
-        json!({
-            "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
-            "fallback_policy": {"policies": [{"typed_extension_config": round_robin}]},
-        }),
-    );
-    let mut pool = cluster("inference-pool", ports);
-    if let Value::Object(fields) = &mut pool {
-        let policy = json!({"policies": [{"typed_extension_config": override_host}]});
-        fields.insert("load_balancing_policy".to_owned(), policy);
-    }
-    json!({
-        "admin": {"address": address(admin)},
-        "static_resources": {
-            "listeners": [{"name": "bench", "address": address(port),
-                "filter_chains": [{"filters": [manager]}]}],
-            "clusters": [pool, cluster("prometheus_stats", &[admin])],
-        },
-    })
 }

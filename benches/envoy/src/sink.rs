@@ -14,6 +14,9 @@ const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n\
     {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2,\"x\":1234}}";
 
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = PAGE.len();
+
 static PAGES: AtomicU64 = AtomicU64::new(0);
 
 /// Pages served so far.

@@ -1,0 +1,186 @@
+//! The configuration of an Envoy under test.
+
+use serde_json::{json, Value};
+
+use crate::envoy::{Case, Setup};
+use crate::Trouble;
+
+/// The client's header that ring hash goes by.
+pub const SESSION_HEADER: &str = "x-session";
+
+/// Where an Envoy listens.
+pub struct Ports {
+    /// For requests.
+    pub listener: u16,
+    /// For the admin interface.
+    pub admin: u16,
+}
+
+/// The whole bootstrap.
+pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
+    let mut filters = Vec::new();
+    if let Some((file, config)) = setup.case.module(setup.config)? {
+        filters.push(wasm(&file, &config));
+    }
+    let mut clusters = vec![pool(setup), cluster("prometheus_stats", &[ports.admin])];
+    if let Some(picker) = setup.picker.filter(|_| setup.case == Case::Epp) {
+        filters.push(ext_proc());
+        clusters.push(picker_cluster(picker));
+    }
+    filters.push(typed(
+        "envoy.filters.http.router",
+        "filters.http.router.v3.Router",
+        json!({}),
+    ));
+    let hash = json!([{"header": {"header_name": SESSION_HEADER}}]);
+    let route = json!({"cluster": "inference-pool", "timeout": "0s", "hash_policy": hash});
+    let manager = json!({
+        "stat_prefix": "bench",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": route}]}]},
+        "http_filters": filters,
+    });
+    let manager = typed(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        manager,
+    );
+    let mut listener = json!({"name": "bench", "address": address(ports.listener),
+        "filter_chains": [{"filters": [manager]}]});
+    if setup.case == Case::Epp {
+        // Whole bodies go to the picker and back: at Envoy's default they would end in 413.
+        put(
+            &mut listener,
+            "per_connection_buffer_limit_bytes",
+            json!(32 << 20),
+        );
+    }
+    Ok(json!({
+        "admin": {"address": address(ports.admin)},
+        "static_resources": {"listeners": [listener], "clusters": clusters},
+        "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name")]},
+    }))
+}
+
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(key.to_owned(), value);
+    }
+}
+
+fn tag(name: &str) -> Value {
+    json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")})
+}
+
+fn address(port: u16) -> Value {
+    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
+}
+
+fn cluster(name: &str, ports: &[u16]) -> Value {
+    let member = |port: &u16| json!({"endpoint": {"address": address(*port)}});
+    let members: Vec<Value> = ports.iter().map(member).collect();
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": wide_open(),
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
+    })
+}
+
+fn wide_open() -> Value {
+    json!({"thresholds": [{"max_connections": 100_000, "max_pending_requests": 100_000,
+        "max_requests": 100_000}]})
+}
+
+fn typed(name: &str, kind: &str, mut config: Value) -> Value {
+    put(
+        &mut config,
+        "@type",
+        format!("type.googleapis.com/envoy.extensions.{kind}").into(),
+    );
+    json!({"name": name, "typed_config": config})
+}
+
+fn wasm(file: &str, config: &str) -> Value {
+    let config = json!({"config": {
+        "name": "bench",
+        "allow_on_headers_stop_iteration": true,
+        "vm_config": {"vm_id": "bench", "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": file}}},
+        "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": config},
+    }});
+    typed(
+        "envoy.filters.http.wasm",
+        "filters.http.wasm.v3.Wasm",
+        config,
+    )
+}
+
+/// The cluster of model servers, balanced as the case asks for.
+fn pool(setup: &Setup<'_>) -> Value {
+    if setup.case == Case::Epp {
+        // As the Endpoint Picker's own stand-alone page has it.
+        return json!({
+            "name": "inference-pool",
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "1s",
+            "circuit_breakers": wide_open(),
+            "original_dst_lb_config": {"use_http_header": true,
+                "http_header_name": "x-gateway-destination-endpoint"},
+        });
+    }
+    let policy = match setup.case {
+        Case::RingHash => policy("ring_hash", "RingHash", json!({})),
+        _ => policy(
+            "override_host",
+            "OverrideHost",
+            json!({
+                "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
+                "fallback_policy": policy("round_robin", "RoundRobin", json!({})),
+            }),
+        ),
+    };
+    let mut pool = cluster("inference-pool", setup.servers);
+    put(&mut pool, "load_balancing_policy", policy);
+    pool
+}
+
+fn policy(name: &str, kind: &str, config: Value) -> Value {
+    let config = typed(
+        &format!("envoy.load_balancing_policies.{name}"),
+        &format!("load_balancing_policies.{name}.v3.{kind}"),
+        config,
+    );
+    json!({"policies": [{"typed_extension_config": config}]})
+}
+
+fn ext_proc() -> Value {
+    let config = json!({
+        "grpc_service": {"envoy_grpc": {"cluster_name": "ext_proc"}, "timeout": "10s"},
+        "processing_mode": {
+            "request_header_mode": "SEND", "response_header_mode": "SEND",
+            "request_body_mode": "FULL_DUPLEX_STREAMED", "response_body_mode": "FULL_DUPLEX_STREAMED",
+            "request_trailer_mode": "SEND", "response_trailer_mode": "SEND",
+        },
+        "message_timeout": "1000s",
+    });
+    typed(
+        "envoy.filters.http.ext_proc",
+        "filters.http.ext_proc.v3.ExternalProcessor",
+        config,
+    )
+}
+
+fn picker_cluster(port: u16) -> Value {
+    let mut picker = cluster("ext_proc", &[port]);
+    let protocol = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    });
+    let options = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol});
+    put(&mut picker, "typed_extension_protocol_options", options);
+    picker
+}

@@ -1,0 +1,60 @@
+//! What keeping metrics fresh costs while nobody asks for anything, and how old they are.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::envoy::Proxy;
+use crate::picker::Picker;
+use crate::result::{Idle, Spread};
+use crate::sink;
+use crate::Trouble;
+
+/// Watches an idle Envoy with the filter, and a Picker beside it, for so long.
+pub async fn watch(
+    proxy: &Proxy,
+    endpoints: usize,
+    interval_ms: u64,
+    length: Duration,
+) -> Result<Idle, Trouble> {
+    let before = (proxy.cpu()?, sink::pages());
+    tokio::time::sleep(length).await;
+    let seconds = length.as_secs_f64();
+    let cores = (proxy.cpu()?.saturating_sub(before.0)).as_secs_f64() / seconds;
+    let pages = (sink::pages() - before.1) as f64 / seconds;
+    let ages = ages(proxy.admin).await?;
+    let oldest_ms = ages.iter().copied().fold(f64::NAN, f64::max);
+    Ok(Idle {
+        endpoints,
+        interval_ms,
+        cores,
+        pages,
+        bytes: pages * sink::PAGE_BYTES as f64,
+        age_ms: Spread::of(ages).median,
+        oldest_ms,
+        picker_cores: None,
+    })
+}
+
+/// Cores that a Picker is busy with.
+pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, Trouble> {
+    let before = picker.cpu()?;
+    tokio::time::sleep(length).await;
+    Ok(picker.cpu()?.saturating_sub(before).as_secs_f64() / length.as_secs_f64())
+}
+
+/// How old each endpoint's metrics are, in milliseconds.
+async fn ages(admin: u16) -> Result<Vec<f64>, Trouble> {
+    let mut stream = TcpStream::connect(("127.0.0.1", admin)).await?;
+    let path = "/stats/prometheus?filter=scrape_age";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let lines = answer
+        .lines()
+        .filter(|line| line.starts_with("epp_wasm_scrape_age_milliseconds{"));
+    let ages = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok());
+    Ok(ages.collect())
+}

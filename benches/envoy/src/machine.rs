@@ -1,0 +1,59 @@
+//! Facts about the machine and the programs under test.
+
+use std::fs;
+use std::process::Command;
+
+use crate::result::Machine;
+use crate::Trouble;
+
+/// What this machine is, with what it measures.
+pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
+    let module = std::env::var("EPP_WASM")?;
+    let envoy = std::env::var("ENVOY")?;
+    let version = printed(&envoy, &["--version"]);
+    // `…  version: COMMIT/VERSION/…`
+    let version = version.split_once("version:").map(|(_, version)| version);
+    let version = version.and_then(|version| version.split('/').nth(1));
+    // Of the machine, not of this process, which is pinned to one.
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let cores = processors
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let commit = printed("git", &["rev-parse", "--short", "HEAD"]);
+    let changed = if printed("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() {
+        ""
+    } else {
+        "+"
+    };
+    Ok(Machine {
+        date: printed("date", &["+%Y-%m-%d"]),
+        processor: field("/proc/cpuinfo", "model name"),
+        cores,
+        memory_mib: number(&field("/proc/meminfo", "MemTotal")) / 1024,
+        kernel: printed("uname", &["-r"]),
+        envoy: version.unwrap_or_default().to_owned(),
+        commit: format!("{commit}{changed}"),
+        module_bytes: fs::metadata(module)?.len(),
+        epp: picker.map(str::to_owned),
+    })
+}
+
+fn printed(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}
+
+/// The value of the first line `key : value`.
+fn field(file: &str, key: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(key));
+    let value = line.and_then(|line| line.split_once(':'));
+    value.map_or_else(String::new, |(_, value)| value.trim().to_owned())
+}
+
+fn number(text: &str) -> u64 {
+    let digits = text.split_whitespace().next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}

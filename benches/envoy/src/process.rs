@@ -1,0 +1,43 @@
+//! What /proc tells of a process.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::Trouble;
+
+/// CPU time of all its threads so far.
+pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
+    let mut total = Duration::ZERO;
+    // schedstat counts in nanoseconds, where stat counts in hundredths of a second.
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end while we look.
+        if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
+            let spent = text.split(' ').next().unwrap_or_default();
+            total += Duration::from_nanos(spent.trim().parse()?);
+        }
+    }
+    Ok(total)
+}
+
+/// Resident memory in KiB.
+pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.unwrap_or_default().split_whitespace().next();
+    Ok(number.unwrap_or("0").parse()?)
+}
+
+/// Waits until something listens at a port.
+pub async fn listens(port: u16, log: &str) -> Result<(), Trouble> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .is_err()
+    {
+        if Instant::now() > deadline {
+            return Err(format!("nothing listens at port {port}; see {log}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The plots, as SVG.
+
+use plotters::prelude::*;
+
+use crate::result::{Case, Cell, Run};
+use crate::Trouble;
+
+/// Width and height of a plot.
+const SIZE: (u32, u32) = (760, 380);
+
+/// A line: its name and its points.
+type Line = (String, Vec<(f64, f64)>);
+
+/// What a plot is about.
+struct Plot<'a> {
+    title: &'a str,
+    across: &'a str,
+    up: &'a str,
+    lines: Vec<Line>,
+}
+
+/// All plots with their names.
+pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, Trouble> {
+    let base: Vec<&Cell> = run
+        .cells
+        .iter()
+        .filter(|cell| cell.group == "base")
+        .collect();
+    let ratio = Plot {
+        title: "Requests per second, of plain Envoy's",
+        across: "body, KB",
+        up: "share",
+        lines: by_size(&base, |case| case.of_plain.map(|ratio| ratio.median)),
+    };
+    let cpu = Plot {
+        title: "CPU of Envoy per request",
+        across: "body, KB",
+        up: "µs",
+        lines: by_size(&base, |case| Some(case.envoy_us.median)),
+    };
+    let idle = Plot {
+        title: "Polling while idle, Envoy included",
+        across: "endpoints",
+        up: "% of a core",
+        lines: idle(run),
+    };
+    let plots = [("ratio", ratio), ("cpu", cpu), ("idle", idle)];
+    plots
+        .into_iter()
+        .map(|(name, plot)| Ok((name, draw(&plot)?)))
+        .collect()
+}
+
+fn by_size(cells: &[&Cell], value: fn(&Case) -> Option<f64>) -> Vec<Line> {
+    let names = cells
+        .first()
+        .map(|cell| cell.cases.iter().map(|case| &case.name));
+    let lines = names.into_iter().flatten().map(|name| {
+        let point = |cell: &&Cell| {
+            let case = cell.cases.iter().find(|case| case.name == *name)?;
+            Some((cell.kilobytes as f64, value(case)?))
+        };
+        (name.clone(), cells.iter().filter_map(point).collect())
+    });
+    lines.collect()
+}
+
+fn idle(run: &Run) -> Vec<Line> {
+    let mut intervals: Vec<u64> = run.idle.iter().map(|row| row.interval_ms).collect();
+    intervals.sort_unstable();
+    intervals.dedup();
+    let lines = intervals.into_iter().map(|interval| {
+        let rows = run.idle.iter().filter(|row| row.interval_ms == interval);
+        let points = rows.map(|row| (row.endpoints as f64, row.cores * 100.0));
+        (format!("each {interval} ms"), points.collect())
+    });
+    lines.collect()
+}
+
+/// Draws lines over a logarithmic axis.
+fn draw(plot: &Plot<'_>) -> Result<String, Trouble> {
+    let points = || plot.lines.iter().flat_map(|(_, points)| points);
+    let left = points().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
+    let right = points().map(|(x, _)| *x).fold(0.0, f64::max);
+    let top = points().map(|(_, y)| *y).fold(0.0, f64::max) * 1.1;
+    let mut svg = String::new();
+    if top <= 0.0 {
+        // A run of other groups only.
+        return Ok(svg);
+    }
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(plot.title, ("sans-serif", 18))
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d((left..right).log_scale(), 0.0..top)?;
+        chart
+            .configure_mesh()
+            .x_desc(plot.across)
+            .y_desc(plot.up)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .light_line_style(WHITE)
+            .draw()?;
+        for (number, (name, points)) in plot.lines.iter().enumerate() {
+            let color = Palette99::pick(number).to_rgba();
+            chart
+                .draw_series(LineSeries::new(
+                    points.iter().copied(),
+                    color.stroke_width(2),
+                ))?
+                .label(name)
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
+                });
+        }
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
+        area.present()?;
+    }
+    Ok(svg)
+}

@@ -1,0 +1,317 @@
+//! The published run: every dimension varied around one base, rather than all against all, which
+//! would take hours.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::bodies::{Order, Prompts, Source};
+use crate::envoy::{Case, Proxy, Setup};
+use crate::idle;
+use crate::machine;
+use crate::measure::{self, Pace, Turns};
+use crate::picker::Picker;
+use crate::result::{Cell, Footprint, Idle, Paced, Run};
+use crate::sink;
+use crate::Trouble;
+
+/// Body sizes in KB.
+const SIZES: [usize; 5] = [1, 4, 64, 220, 500];
+/// The two sizes that stand for short and long prompts where not all are measured.
+const TWO: [usize; 2] = [4, 220];
+/// Endpoints of the base.
+const ENDPOINTS: usize = 100;
+/// Requests under way in the base: enough to keep one worker busy, few enough not to queue.
+const CONCURRENCY: usize = 16;
+/// Members are heard of, metrics fetched, connections pooled.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// How long an idle Envoy is watched.
+const IDLE: Duration = Duration::from_secs(6);
+/// Open loop: body size in KB and requests per second, well below what one core takes.
+const RATES: [(usize, u64); 2] = [(4, 2_000), (220, 600)];
+
+/// A table of the report: what is varied, over which bodies.
+struct Group {
+    name: &'static str,
+    plan: Plan,
+    endpoints: usize,
+    workers: usize,
+    concurrency: usize,
+    sizes: &'static [usize],
+    order: Order,
+    prompts: Prompts,
+    cases: &'static [Case],
+}
+
+/// The EndpointPickerConfig under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// The seed's window of 256 × 64 bytes.
+    Seed,
+    /// llm-d-router's window of 131072 tokens.
+    Today,
+}
+
+impl Plan {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seed => "seed window (16 KB)",
+            Self::Today => "today's window (512 KB)",
+        }
+    }
+
+    fn text(self) -> Result<String, Trouble> {
+        let file = match self {
+            Self::Seed => "examples/full.yaml",
+            Self::Today => "examples/today.yaml",
+        };
+        fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
+    }
+}
+
+const THREE: [Case; 3] = [Case::Plain, Case::Noop, Case::EppWasm];
+const ALL: [Case; 5] = [
+    Case::Plain,
+    Case::Noop,
+    Case::EppWasm,
+    Case::RingHash,
+    Case::Epp,
+];
+const FOUR: [Case; 4] = [Case::Plain, Case::Noop, Case::EppWasm, Case::Epp];
+
+const BASE: Group = Group {
+    name: "base",
+    plan: Plan::Seed,
+    endpoints: ENDPOINTS,
+    workers: 1,
+    concurrency: CONCURRENCY,
+    sizes: &SIZES,
+    order: Order::MessagesFirst,
+    prompts: Prompts::Warm,
+    cases: &ALL,
+};
+
+/// Groups in the report's order.
+const GROUPS: [Group; 10] = [
+    BASE,
+    Group {
+        name: "cold prompts",
+        prompts: Prompts::Cold,
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "model first",
+        order: Order::ModelFirst,
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "model first, cold prompts",
+        order: Order::ModelFirst,
+        prompts: Prompts::Cold,
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "concurrency 1",
+        concurrency: 1,
+        sizes: &TWO,
+        cases: &FOUR,
+        ..BASE
+    },
+    Group {
+        name: "concurrency 100",
+        concurrency: 100,
+        sizes: &TWO,
+        cases: &FOUR,
+        ..BASE
+    },
+    Group {
+        name: "today's window",
+        plan: Plan::Today,
+        sizes: &[220, 500],
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "10 endpoints",
+        endpoints: 10,
+        sizes: &TWO,
+        cases: &FOUR,
+        ..BASE
+    },
+    Group {
+        name: "1,000 endpoints",
+        endpoints: 1_000,
+        sizes: &TWO,
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "2 workers",
+        workers: 2,
+        sizes: &TWO,
+        cases: &THREE,
+        ..BASE
+    },
+];
+
+/// What to run.
+pub struct Options {
+    /// How often and how long each case is measured.
+    pub turns: Turns,
+    /// An Endpoint Picker's binary.
+    pub picker: Option<String>,
+    /// Only the groups whose name contains this, and none of the rest.
+    pub only: Option<String>,
+}
+
+/// Runs it all.
+pub async fn run(options: &Options) -> Result<Run, Trouble> {
+    raise_limits()?;
+    let mut run = Run {
+        machine: machine::facts(options.picker.as_deref())?,
+        cells: Vec::new(),
+        paced: Vec::new(),
+        idle: Vec::new(),
+        footprint: Vec::new(),
+    };
+    let wanted = |name: &str| {
+        options
+            .only
+            .as_ref()
+            .is_none_or(|only| name.contains(only.as_str()))
+    };
+    for group in GROUPS.iter().filter(|group| wanted(group.name)) {
+        measure_group(group, options, &mut run).await?;
+    }
+    if wanted("idle") {
+        for endpoints in [10, 100, 1_000] {
+            for interval_ms in [50, 200, 1_000] {
+                run.idle.push(idle(endpoints, interval_ms, options).await?);
+            }
+        }
+    }
+    Ok(run)
+}
+
+/// A thousand servers with a few connections each are more files than a shell gives by default.
+fn raise_limits() -> Result<(), Trouble> {
+    use rustix::process::{getrlimit, setrlimit, Resource};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
+async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Result<(), Trouble> {
+    let servers = sink::listen(group.endpoints).await?;
+    let picker = match &options.picker {
+        Some(binary) if group.cases.contains(&Case::Epp) => {
+            // As often as ours by default; the Endpoint Picker's own default is 50 ms.
+            Some(Picker::start(binary, &servers, 200).await?)
+        }
+        _ => None,
+    };
+    let config = group.plan.text()?;
+    let mut proxies = Vec::new();
+    let cases = group.cases.iter();
+    for case in cases.filter(|case| **case != Case::Epp || picker.is_some()) {
+        let setup = Setup {
+            case: case.clone(),
+            servers: &servers,
+            config: &config,
+            workers: group.workers,
+            picker: picker.as_ref().map(|picker| picker.port),
+        };
+        proxies.push(Proxy::start(&setup).await?);
+    }
+    tokio::time::sleep(WARM_UP).await;
+    for kilobytes in group.sizes {
+        eprintln!("» {}: {kilobytes} KB", group.name);
+        let mut source = Source::new(kilobytes * 1024, group.order, group.prompts);
+        let pace = Pace::Closed(group.concurrency);
+        let turns = options.turns;
+        let all: Vec<&Proxy> = proxies.iter().collect();
+        let cases = measure::cases(&all, picker.as_ref(), pace, turns, &mut source).await?;
+        run.cells.push(cell(group, *kilobytes, turns, cases));
+    }
+    if group.name == BASE.name {
+        paced(&proxies, picker.as_ref(), options, run).await?;
+    }
+    for proxy in &proxies {
+        run.footprint.push(Footprint {
+            name: proxy.name.clone(),
+            endpoints: group.endpoints,
+            workers: group.workers,
+            start_ms: proxy.start.as_secs_f64() * 1e3,
+            resident_mib: proxy.resident_kib()? as f64 / 1024.0,
+        });
+    }
+    Ok(())
+}
+
+async fn paced(
+    proxies: &[Proxy],
+    picker: Option<&Picker>,
+    options: &Options,
+    run: &mut Run,
+) -> Result<(), Trouble> {
+    for (kilobytes, rate) in RATES {
+        eprintln!("» open loop: {kilobytes} KB, {rate} requests/s");
+        let mut source = Source::new(kilobytes * 1024, BASE.order, BASE.prompts);
+        // The Endpoint Picker cannot keep these rates up on a core that it shares.
+        let own: Vec<&Proxy> = proxies.iter().filter(|proxy| proxy.name != "epp").collect();
+        let cases = measure::cases(&own, picker, Pace::Rate(rate), options.turns, &mut source);
+        run.paced.push(Paced {
+            kilobytes,
+            endpoints: ENDPOINTS,
+            rate,
+            cases: cases.await?,
+        });
+    }
+    Ok(())
+}
+
+fn cell(group: &Group, kilobytes: usize, turns: Turns, cases: Vec<crate::result::Case>) -> Cell {
+    Cell {
+        group: group.name.to_owned(),
+        plan: group.plan.name().to_owned(),
+        endpoints: group.endpoints,
+        workers: group.workers,
+        concurrency: group.concurrency,
+        kilobytes,
+        order: group.order.name().to_owned(),
+        prompts: group.prompts.name().to_owned(),
+        slices: turns.slices,
+        slice_ms: turns.length.as_millis() as u64,
+        cases,
+    }
+}
+
+async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<Idle, Trouble> {
+    eprintln!("» idle: {endpoints} endpoints each {interval_ms} ms");
+    let servers = sink::listen(endpoints).await?;
+    let source = format!(
+        "\n- {{type: metrics-data-source, parameters: {{interval: {interval_ms}ms}}}}\nschedulingProfiles:"
+    );
+    let config = Plan::Seed
+        .text()?
+        .replacen("\nschedulingProfiles:", &source, 1);
+    let setup = Setup {
+        case: Case::EppWasm,
+        servers: &servers,
+        config: &config,
+        workers: 1,
+        picker: None,
+    };
+    let mut result = {
+        let proxy = Proxy::start(&setup).await?;
+        tokio::time::sleep(WARM_UP).await;
+        idle::watch(&proxy, endpoints, interval_ms, IDLE).await?
+    };
+    if let Some(binary) = &options.picker {
+        let picker = Picker::start(binary, &servers, interval_ms).await?;
+        result.picker_cores = Some(idle::picker_cores(&picker, IDLE).await?);
+    }
+    Ok(result)
+}
