@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use serde_json::{json, Value};
 use crate::client;
 
 /// Nothing in these tests takes this long unless it hangs; a loaded machine is slow to start Envoy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an Envoy is started with.
 #[derive(Clone)]
@@ -381,12 +381,22 @@ pub fn path_of(name: &str) -> PathBuf {
     path
 }
 
+/// A port for Envoy to listen on. The kernel never gives one of these out by itself, neither to a
+/// pod nor to a connection, and none is given out twice: Envoy shares a port that another Envoy
+/// listens on, and the tests of both would talk to either.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: LazyLock<AtomicU32> =
+        // Test programs that run side by side begin at different places.
+        LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(499)));
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = u16::try_from(FIRST + number).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn address(host: &str, port: u16) -> Value {
