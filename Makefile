@@ -9,24 +9,26 @@ ENVOY ?= target/tools/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy
 override ENVOY := $(abspath $(ENVOY))
 # The module that `make wasm` builds. Demo, tests and benches find both by these names.
 EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
-export ENVOY EPP_WASM
+# The same with faults on demand (src/filter/fault.rs), for the tests of what follows from them.
+EPP_WASM_FAULTS := $(CURDIR)/target/epp_wasm_faults.wasm
+export ENVOY EPP_WASM EPP_WASM_FAULTS
 
 # Of each fuzz target: long enough that nothing new turns up any more.
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test fuzz bench compare bench-report check wasm envoy eppctl clean toolchain
+.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy eppctl clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes to them
 	cargo build --locked --package demo --package modelsim
 	@cargo run --quiet --locked --package demo
 
-test: wasm envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
+test: wasm wasm-faults envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
 	@scripts/test
 	@scripts/func-e-smoke
 
@@ -54,6 +56,9 @@ check: toolchain ## Format, lints, documentation, sizes of files, licences and a
 
 wasm: toolchain ## The module: target/epp_wasm.wasm
 	@scripts/wasm build epp-wasm $(EPP_WASM)
+
+wasm-faults: toolchain ## The module with faults on demand, for tests: target/epp_wasm_faults.wasm
+	@scripts/wasm build epp-wasm $(EPP_WASM_FAULTS) fault-injection
 
 envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path names
 	@scripts/envoy

@@ -41,6 +41,20 @@ impl Refusal {
             code,
         }
     }
+
+    /// The answer to a request over which the picker itself failed.
+    pub fn defect(generation: Generation) -> Self {
+        let prefix = match generation {
+            Generation::Seed => "inference gateway",
+            Generation::Today => "inference error",
+        };
+        Self {
+            status: 500,
+            body: format!("{prefix}: Internal - the endpoint picker failed"),
+            reason: "internal-error",
+            code: "Internal",
+        }
+    }
 }
 
 fn seed(error: &ScheduleError, empty: bool) -> (&'static str, String) {

@@ -296,6 +296,15 @@ impl Director {
 
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
         let refusal = Refusal::new(error, self.plan.generation);
+        let mut release = self.fail(refusal);
+        if release.refusal.is_none() {
+            release.rewrite = self.rewrite(id);
+        }
+        release
+    }
+
+    /// A request goes on, or is answered so, as the failure mode says.
+    fn fail(&mut self, refusal: Refusal) -> Release {
         let label = format!("error_code={}", refusal.code);
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
@@ -307,12 +316,30 @@ impl Director {
             }
             FailureMode::FailOpen => {
                 self.metrics.add(Metric::Fallbacks, &label, 1);
-                Release {
-                    rewrite: self.rewrite(id),
-                    ..Release::default()
-                }
+                Release::default()
             }
         }
+    }
+
+    /// A callback has panicked.
+    pub fn count_panic(&mut self, callback: &str) {
+        let label = format!("callback={callback}");
+        self.metrics.add(Metric::CaughtPanics, &label, 1);
+    }
+
+    /// How a request goes on whose decision was cut short by a panic.
+    pub fn recover(&mut self) -> Release {
+        self.fail(Refusal::defect(self.plan.generation))
+    }
+
+    /// Forgets a request whose record cannot be closed.
+    pub fn drop_record(&mut self, id: u32) {
+        self.records.remove(&id);
+    }
+
+    /// Whether this VM polls.
+    pub fn polls(&self) -> bool {
+        self.watch.polls()
     }
 }
 

@@ -70,6 +70,8 @@ pub enum Metric {
     ForeignValues,
     /// Requests whose model was to be rewritten and was not found in the body.
     MissedRewrites,
+    /// Panics that were caught, by callback.
+    CaughtPanics,
     /// Configurations that were refused.
     RejectedConfigurations,
     /// Time from a request's headers to the first bytes of its answer's body.
@@ -165,6 +167,7 @@ impl Metric {
             Self::Polling => (Gauge, "epp_wasm_polling"),
             Self::ForeignValues => (Counter, "epp_wasm_foreign_values_total"),
             Self::MissedRewrites => (Counter, "epp_wasm_missed_rewrites_total"),
+            Self::CaughtPanics => (Counter, "epp_wasm_caught_panics_total"),
             Self::RejectedConfigurations => (Counter, "epp_wasm_rejected_configurations_total"),
             Self::TimeToFirstToken => (Distribution(FIRST_TOKEN), "llm_d_epp_request_ttft_seconds"),
             Self::TimePerToken => (

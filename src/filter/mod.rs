@@ -4,6 +4,9 @@
 mod abi;
 #[cfg(target_arch = "wasm32")]
 mod exports;
+#[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
+mod fault;
+mod guard;
 mod headers;
 mod host;
 mod pool;

@@ -61,6 +61,11 @@ impl Stream {
         }
     }
 
+    /// Whether Envoy holds it for us.
+    pub fn is_held(&self) -> bool {
+        self.held != Held::No
+    }
+
     /// Its headers have come. `None` where they cannot be read: it is left alone.
     pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;

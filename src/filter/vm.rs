@@ -2,10 +2,15 @@
 
 use hashbrown::HashMap;
 
-use super::abi::{self, Action, BodyAction, Status};
+use super::abi::{self, Action, BodyAction, Map, Status};
+use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
 use crate::director::ids::ById;
+
+/// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
+/// for (five seconds, with the default `bodyTimeout`).
+const FAILED_TICKS: u32 = 100;
 
 /// The state of one VM.
 #[derive(Default)]
@@ -16,12 +21,15 @@ pub struct Vm {
     roots: HashMap<u32, usize>,
     /// Requests of ours.
     streams: ById<Stream>,
+    /// Ticks in a row that panicked.
+    failed_ticks: u32,
 }
 
 impl Vm {
     /// A root context's configuration has come. Whether it was accepted.
     pub fn configure(&mut self, root: u32) -> bool {
         super::host::log_to_envoy();
+        guard::log_panics();
         let Some(plan) = super::pool::plan() else {
             return false;
         };
@@ -161,6 +169,102 @@ impl Vm {
                     *pool = None;
                 }
             }
+        }
+    }
+
+    /// A callback panicked. Only what it was about is forgotten; a request that was not decided yet
+    /// goes on under the failure mode. Whether it was answered instead.
+    pub fn recover(&mut self, callback: Callback, context: u32) -> bool {
+        match callback {
+            Callback::Tick => self.recover_tick(context),
+            Callback::Configure | Callback::CalloutAnswer => {
+                self.count_panic(callback, context);
+                false
+            }
+            Callback::RequestHeaders => {
+                let pool = guard::catch(|| self.place_of_request()).flatten();
+                self.give_up(callback, context, pool, true)
+            }
+            _ => {
+                let stream = self.streams.remove(&context);
+                let pool = stream.as_ref().map(|stream| stream.pool);
+                let undecided = stream.is_some_and(|stream| stream.is_held());
+                self.give_up(callback, context, pool, undecided)
+            }
+        }
+    }
+
+    /// A tick came to its end.
+    pub fn ticked(&mut self) {
+        self.failed_ticks = 0;
+    }
+
+    /// Whether this VM polls for any of its pools.
+    #[cfg(feature = "fault-injection")]
+    pub fn polls(&self) -> bool {
+        let mut pools = self.pools.iter().flatten();
+        pools.any(|pool| pool.director.polls())
+    }
+
+    fn recover_tick(&mut self, root: u32) -> bool {
+        self.count_panic(Callback::Tick, root);
+        self.failed_ticks += 1;
+        if self.failed_ticks < FAILED_TICKS {
+            return false;
+        }
+        self.failed_ticks = 0;
+        let held: Vec<(u32, usize)> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.is_held())
+            .map(|(id, stream)| (*id, stream.pool))
+            .collect();
+        // The streams stay: Envoy shows once more what it sends now.
+        for (id, place) in held {
+            let reached = abi::set_effective_context(id).is_ok();
+            let answered = self.give_up(Callback::Tick, id, Some(place), reached);
+            if reached && !answered {
+                let _: Result<(), Status> = abi::resume_request();
+            }
+        }
+        let _: Result<(), Status> = abi::set_effective_context(root);
+        false
+    }
+
+    /// Forgets a request; one that was not decided goes on under the failure mode. Whether it was
+    /// answered.
+    fn give_up(
+        &mut self,
+        callback: Callback,
+        id: u32,
+        pool: Option<usize>,
+        undecided: bool,
+    ) -> bool {
+        let pool = pool.and_then(|place| self.pools.get_mut(place)?.as_mut());
+        let Some(Pool { director, .. }) = pool else {
+            return false;
+        };
+        guard::catch(|| director.count_panic(callback.name()));
+        let undecided = undecided && (callback == Callback::RequestHeaders || director.holds(id));
+        // Its record may be what is broken.
+        if guard::catch(|| director.close(id)).is_none() {
+            guard::catch(|| director.drop_record(id));
+        }
+        if !undecided {
+            return false;
+        }
+        let header = director.destination_header();
+        // It may be the client's own still.
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+        let release = guard::catch(|| director.recover()).unwrap_or_default();
+        super::pool::carry_out(&release, "");
+        release.refusal.is_some()
+    }
+
+    fn count_panic(&mut self, callback: Callback, root: u32) {
+        let place = self.roots.get(&root);
+        if let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) {
+            guard::catch(|| pool.director.count_panic(callback.name()));
         }
     }
 }

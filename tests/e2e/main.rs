@@ -12,6 +12,7 @@
 mod bodies;
 mod configuration;
 mod failure;
+mod guard;
 mod headers_only;
 mod members;
 mod ownership;

@@ -25,6 +25,8 @@ pub struct Setup {
     pub pods: Vec<SocketAddr>,
     /// The filter's configuration; none: no filter.
     pub configs: Vec<String>,
+    /// The variable that names the module.
+    pub module: &'static str,
     /// Worker threads.
     pub workers: usize,
     /// `allow_on_headers_stop_iteration`.
@@ -45,6 +47,7 @@ impl Setup {
         Self {
             pods: pods.to_vec(),
             configs: vec![config.to_owned()],
+            module: "EPP_WASM",
             workers: 1,
             bodies_first: true,
             listener_fixed: false,
@@ -189,14 +192,23 @@ impl Proxy {
 
     /// A value of `/stats`.
     pub fn stat(&self, name: &str) -> u64 {
+        let value = self.find_stat(name);
+        value.unwrap_or_else(|| panic!("Envoy has no statistic {name}"))
+    }
+
+    /// The same of a statistic that Envoy makes when it first counts something.
+    pub fn stat_so_far(&self, name: &str) -> u64 {
+        self.find_stat(name).unwrap_or(0)
+    }
+
+    fn find_stat(&self, name: &str) -> Option<u64> {
         let text = client::get(self.admin, &format!("/stats?filter=^{name}$"))
             .unwrap()
             .body;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(&format!("{name}: ")));
-        let value = line.unwrap_or_else(|| panic!("Envoy has no statistic {name}"));
-        value.trim().parse().unwrap()
+        line.map(|value| value.trim().parse().unwrap())
     }
 
     /// The sum of a metric of the filter over all its labels; 0 where nothing was counted yet.
@@ -263,8 +275,10 @@ impl Proxy {
             let mut wasm = json!({"config": {
                 "name": name,
                 "failure_policy": "FAIL_RELOAD",
+                // As envoy/envoy.yaml has it.
+                "reload_config": {"backoff": {"base_interval": "0.1s"}},
                 "vm_config": {"vm_id": "epp", "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": path_of("EPP_WASM")}}},
+                    "code": {"local": {"filename": path_of(self.setup.module)}}},
                 "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
             }});
             if self.setup.bodies_first {
@@ -345,7 +359,7 @@ impl Proxy {
             "admin": {"address": address("127.0.0.1", self.admin)},
             "dynamic_resources": dynamic,
             "static_resources": {"clusters": clusters, "listeners": listeners.as_slice()},
-            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("model_name"), tag("le")]},
+            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("callback"), tag("model_name"), tag("le")]},
         })
     }
 }

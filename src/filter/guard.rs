@@ -1,0 +1,146 @@
+//! The last net: a panic in a callback ends here. Without it Envoy would throw away the worker's
+//! whole VM, hang what it held and cut every answer that it was passing on.
+//!
+//! No line of this crate is meant to panic (the lints deny it), so what is caught is a defect. It
+//! is logged once with its place and counted; the request that it struck goes on under the failure
+//! mode, and the others notice nothing. A trap (memory at its end, a stack too deep) cannot be
+//! caught: Envoy then makes a new VM where the plugin says `FAIL_RELOAD`.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{catch_unwind, set_hook, AssertUnwindSafe, PanicHookInfo};
+
+use super::abi::{self, Status};
+use super::vm::Vm;
+
+/// What Envoy called us for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callback {
+    /// A configuration has come.
+    Configure,
+    /// The clock ticks.
+    Tick,
+    /// A callout was answered.
+    CalloutAnswer,
+    /// A request's headers.
+    RequestHeaders,
+    /// A part of its body.
+    RequestBody,
+    /// Its trailers.
+    RequestTrailers,
+    /// The headers of its answer.
+    ResponseHeaders,
+    /// A part of its answer's body.
+    ResponseBody,
+    /// A context is gone.
+    Delete,
+}
+
+impl Callback {
+    /// Its name, as metrics and logs have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configure => "configure",
+            Self::Tick => "tick",
+            Self::CalloutAnswer => "callout_answer",
+            Self::RequestHeaders => "request_headers",
+            Self::RequestBody => "request_body",
+            Self::RequestTrailers => "request_trailers",
+            Self::ResponseHeaders => "response_headers",
+            Self::ResponseBody => "response_body",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One VM's state behind the net.
+#[derive(Default)]
+pub struct Guarded(RefCell<Vm>);
+
+impl Guarded {
+    /// Runs a callback about a context. Envoy does not call while a callback runs; if it did, the
+    /// inner one would come to `go_on`.
+    pub fn call<T>(
+        &self,
+        callback: Callback,
+        context: u32,
+        go_on: T,
+        act: impl FnOnce(&mut Vm) -> T,
+    ) -> T {
+        self.decide(callback, context, (go_on, None), act)
+    }
+
+    /// The same of a callback that lets a request go on or stops it: the second outcome, where
+    /// there is one, is that of a request which was answered in Envoy's stead.
+    pub fn decide<T>(
+        &self,
+        callback: Callback,
+        context: u32,
+        (go_on, answered): (T, Option<T>),
+        act: impl FnOnce(&mut Vm) -> T,
+    ) -> T {
+        let Ok(mut vm) = self.0.try_borrow_mut() else {
+            return go_on;
+        };
+        // Whatever the panic left half done is dropped in `recover`, or is a plain number.
+        let outcome = catch(|| {
+            #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
+            super::fault::strike(callback, context, vm.polls());
+            act(&mut vm)
+        });
+        match outcome {
+            Some(outcome) => {
+                if callback == Callback::Tick {
+                    vm.ticked();
+                }
+                outcome
+            }
+            None => match (vm.recover(callback, context), answered) {
+                (true, Some(answered)) => answered,
+                _ => go_on,
+            },
+        }
+    }
+}
+
+/// What comes of this, if it does not panic.
+pub fn catch<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
+}
+
+/// Has each place that panics logged, once.
+pub fn log_panics() {
+    thread_local! {
+        static SET: Cell<bool> = const { Cell::new(false) };
+    }
+    if !SET.replace(true) {
+        set_hook(Box::new(log_once));
+    }
+}
+
+fn log_once(panic: &PanicHookInfo<'_>) {
+    /// More defects than this in one VM need no further lines.
+    const MOST: usize = 16;
+    thread_local! {
+        static SEEN: RefCell<Vec<(String, u32)>> = const { RefCell::new(Vec::new()) };
+    }
+    let Some(place) = panic.location() else {
+        return;
+    };
+    let place = (place.file().to_owned(), place.line());
+    let new = SEEN.with(|seen| {
+        // It is borrowed where this very function panics.
+        let Ok(mut seen) = seen.try_borrow_mut() else {
+            return false;
+        };
+        let new = seen.len() < MOST && !seen.contains(&place);
+        if new {
+            seen.push(place);
+        }
+        new
+    });
+    if new {
+        const CRITICAL: u32 = 5;
+        let text = format!("a defect of epp-wasm, please report it: {panic}");
+        let _: Result<(), Status> = abi::log(CRITICAL, &text);
+    }
+}

@@ -1,0 +1,172 @@
+//! Defects of our own, injected: what a panic costs, and what a trap.
+//!
+//! The module is the one that `make wasm-faults` builds, where a request's `x-epp-fault` strikes a
+//! fault (src/filter/fault.rs).
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use modelsim::{Settings, Sim};
+use serde_json::json;
+
+use crate::client::{complete, post, Answer};
+use crate::document;
+use crate::proxy::{path_of, Proxy, Setup};
+
+/// An Envoy with the module that has faults, over a plan that reads bodies.
+fn faulty(sim: &Sim, workers: usize, failure_mode: &str) -> Proxy {
+    let plugins = format!(
+        "{{type: prefix-cache-scorer}}, {{type: queue-scorer}}, \
+         {{type: envoy-proxy, parameters: {{failureMode: {failure_mode}}}}}"
+    );
+    let references = "{pluginRef: prefix-cache-scorer, weight: 2}, {pluginRef: queue-scorer}";
+    let mut setup = Setup::new(&sim.addresses(), &document(&plugins, references));
+    setup.module = "EPP_WASM_FAULTS";
+    setup.workers = workers;
+    setup.start()
+}
+
+fn with_fault(proxy: &Proxy, fault: &str) -> Answer {
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    post(
+        proxy.port,
+        "/v1/completions",
+        &body,
+        &[("x-epp-fault", fault)],
+    )
+}
+
+fn caught(proxy: &Proxy, callback: &str) -> u64 {
+    let label = format!("callback=\"{callback}\"");
+    proxy.counted_with("epp_wasm_caught_panics_total", &label)
+}
+
+/// VMs that Envoy has made anew after a trap.
+fn reloads(proxy: &Proxy) -> u64 {
+    proxy.stat_so_far("wasm.epp0.vm_reload_success")
+}
+
+#[test]
+fn a_panic_costs_at_most_its_own_request() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let places = [
+        ("request_headers", 500),
+        ("request_body", 500),
+        // The answer is on its way already.
+        ("response_headers", 200),
+        ("response_body", 200),
+        ("delete", 200),
+        ("tick", 200),
+        ("poller_tick", 200),
+        ("callout_answer", 200),
+    ];
+    let proxy = faulty(&sim, 1, "FailClose");
+    for (place, status) in places {
+        let answer = with_fault(&proxy, &format!("panic@{place}"));
+        assert_eq!(answer.status, status, "{place}");
+        if status == 500 {
+            let expected = "inference gateway: Internal - the endpoint picker failed";
+            assert_eq!(answer.body, expected, "{place}");
+        }
+        assert_eq!(complete(proxy.port, "m", "hello").status, 200, "{place}");
+        let callback = if place == "poller_tick" {
+            "tick"
+        } else {
+            place
+        };
+        let expected = if place == "poller_tick" { 2 } else { 1 };
+        proxy.wait_until("the panic is counted", || {
+            caught(&proxy, callback) == expected
+        });
+    }
+    assert_eq!(reloads(&proxy), 0);
+    let log = proxy.logged();
+    // Once in each of the two VMs: all of them are of one place.
+    assert_eq!(log.matches("a defect of epp-wasm").count(), 2, "{log}");
+    assert!(log.contains("src/filter/fault.rs:"), "{log}");
+}
+
+#[test]
+fn failing_open_a_panic_costs_nothing() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let proxy = faulty(&sim, 1, "FailOpen");
+    for place in ["request_headers", "request_body"] {
+        let answer = with_fault(&proxy, &format!("panic@{place}"));
+        assert_eq!(answer.status, 200, "{place}");
+    }
+    assert_eq!(reloads(&proxy), 0);
+    // Its client may not choose even then.
+    let first = sim.addresses()[0].to_string();
+    let headers = [
+        ("x-epp-fault", "panic"),
+        ("x-gateway-destination-endpoint", first.as_str()),
+    ];
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    let mut pods = Vec::new();
+    for _ in 0..4 {
+        let answer = post(proxy.port, "/v1/completions", &body, &headers);
+        assert_eq!(answer.status, 200);
+        pods.push(answer.pod().to_owned());
+    }
+    pods.sort();
+    pods.dedup();
+    assert_eq!(pods.len(), 2, "Envoy's own balancing takes turns");
+}
+
+#[test]
+fn a_panic_in_a_configuration_leaves_the_old_one() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let mut proxy = faulty(&sim, 1, "FailClose");
+    with_fault(&proxy, "panic@configure");
+    let config = proxy.setup.configs[0].replace("weight: 2", "weight: 3");
+    proxy.set_config(&config);
+    proxy.wait_until("the update is refused", || {
+        proxy.stat_so_far("listener_manager.lds.update_rejected") > 0
+    });
+    assert_eq!(complete(proxy.port, "m", "hello").status, 200);
+}
+
+#[test]
+fn after_a_trap_service_is_back_within_two_seconds() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    for kind in ["trap", "stack"] {
+        let proxy = faulty(&sim, 1, "FailClose");
+        assert_eq!(complete(proxy.port, "m", "hello").status, 200);
+        let answer = with_fault(&proxy, kind);
+        assert_eq!(answer.status, 503, "{kind}");
+        let since = Instant::now();
+        while complete(proxy.port, "m", "hello").status != 200 {
+            assert!(since.elapsed() < Duration::from_secs(2), "{kind}");
+            sleep(Duration::from_millis(20));
+        }
+        assert_eq!(reloads(&proxy), 1, "{kind}");
+    }
+}
+
+#[test]
+fn after_a_trap_on_the_main_thread_a_worker_polls() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let proxy = faulty(&sim, 1, "FailClose");
+    let scrapes = || -> usize { sim.pods().map(|pod| pod.scrapes()).sum() };
+    assert_eq!(with_fault(&proxy, "trap@poller_tick").status, 200);
+    // The trap comes with the next tick, 50 ms away.
+    sleep(Duration::from_millis(200));
+    let (since, before) = (Instant::now(), scrapes());
+    while scrapes() < before + 4 {
+        assert_eq!(complete(proxy.port, "m", "hello").status, 200);
+        assert!(since.elapsed() < Duration::from_secs(2), "nobody polls");
+        sleep(Duration::from_millis(20));
+    }
+    // The worker's VM was not touched.
+    assert_eq!(reloads(&proxy), 0);
+}
+
+#[test]
+fn no_release_can_be_told_to_fail() {
+    let has = |module: &str| {
+        let module = std::fs::read(path_of(module)).unwrap();
+        memchr::memmem::find(&module, b"x-epp-fault").is_some()
+    };
+    assert!(has("EPP_WASM_FAULTS"), "the check sees nothing");
+    assert!(!has("EPP_WASM"));
+}
