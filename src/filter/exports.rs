@@ -5,7 +5,7 @@
 //! its configuration on.
 
 use super::abi::{Action, BodyAction};
-use super::guard::{Callback, Guarded};
+use super::guard::{Callback, Guarded, BODY, HEADERS};
 
 thread_local! {
     static VM: Guarded = Guarded::default();
@@ -19,12 +19,6 @@ extern "C" fn proxy_abi_version_0_2_1() {}
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
 }
-
-/// Outcomes for headers and trailers: to go on, and of a request that was answered.
-const HEADERS: (Action, Option<Action>) = (Action::Continue, Some(Action::Pause));
-
-/// The same for bodies.
-const BODY: (BodyAction, Option<BodyAction>) = (BodyAction::Continue, Some(BodyAction::Buffer));
 
 #[no_mangle]
 extern "C" fn proxy_on_configure(root: u32, _size: usize) -> u32 {

@@ -7,7 +7,7 @@ use super::vm::Vm;
 const SECOND: u64 = 1_000_000_000;
 
 /// A plan with two listed endpoints; `scorer` decides whether bodies are needed.
-fn listed(scorer: &str, extra: &str) -> String {
+pub fn listed(scorer: &str, extra: &str) -> String {
     format!(
         "apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -23,7 +23,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 }
 
 /// A VM with a configured root, and a host whose requests go to our cluster.
-fn vm(configuration: &str) -> Vm {
+pub fn vm(configuration: &str) -> Vm {
     host(|host| {
         *host = Host {
             now: 1_000 * SECOND,
@@ -45,7 +45,7 @@ fn vm(configuration: &str) -> Vm {
     vm
 }
 
-const ROOT: u32 = 1;
+pub const ROOT: u32 = 1;
 
 fn tick(vm: &mut Vm) {
     host(|host| host.now += 50_000_000);
@@ -59,7 +59,7 @@ fn request(headers: &[(&str, &str)]) {
     host(|host| host.request = headers.collect());
 }
 
-fn post() {
+pub fn post() {
     request(&[
         (":path", "/v1/completions"),
         (":method", "POST"),
@@ -69,7 +69,7 @@ fn post() {
     ]);
 }
 
-fn destination() -> Option<String> {
+pub fn destination() -> Option<String> {
     host(|host| {
         let mut headers = host.request.iter();
         let found = headers.find(|(name, _)| name == "x-gateway-destination-endpoint");

@@ -6,10 +6,11 @@
 //! mode, and the others notice nothing. A trap (memory at its end, a stack too deep) cannot be
 //! caught: Envoy then makes a new VM where the plugin says `FAIL_RELOAD`.
 
-use std::cell::{Cell, RefCell};
-use std::panic::{catch_unwind, set_hook, AssertUnwindSafe, PanicHookInfo};
+use std::cell::RefCell;
+use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Once;
 
-use super::abi::{self, Status};
+use super::abi::{self, Action, BodyAction, Status};
 use super::vm::Vm;
 
 /// What Envoy called us for.
@@ -55,6 +56,12 @@ impl Callback {
 /// One VM's state behind the net.
 #[derive(Default)]
 pub struct Guarded(RefCell<Vm>);
+
+/// Outcomes for headers and trailers: to go on, and of a request that was answered.
+pub const HEADERS: (Action, Option<Action>) = (Action::Continue, Some(Action::Pause));
+
+/// The same for bodies.
+pub const BODY: (BodyAction, Option<BodyAction>) = (BodyAction::Continue, Some(BodyAction::Buffer));
 
 impl Guarded {
     /// Runs a callback about a context. Envoy does not call while a callback runs; if it did, the
@@ -109,12 +116,14 @@ pub fn catch<T>(act: impl FnOnce() -> T) -> Option<T> {
 
 /// Has each place that panics logged, once.
 pub fn log_panics() {
-    thread_local! {
-        static SET: Cell<bool> = const { Cell::new(false) };
-    }
-    if !SET.replace(true) {
-        set_hook(Box::new(log_once));
-    }
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
+            log_once(panic);
+            before(panic);
+        }));
+    });
 }
 
 fn log_once(panic: &PanicHookInfo<'_>) {
@@ -144,3 +153,7 @@ fn log_once(panic: &PanicHookInfo<'_>) {
         let _: Result<(), Status> = abi::log(CRITICAL, &text);
     }
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

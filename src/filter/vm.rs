@@ -10,7 +10,7 @@ use crate::director::ids::ById;
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
-const FAILED_TICKS: u32 = 100;
+pub const FAILED_TICKS: u32 = 100;
 
 /// The state of one VM.
 #[derive(Default)]
