@@ -18,6 +18,7 @@ mod members;
 mod ownership;
 mod preferences;
 mod protocols;
+mod recorded;
 mod stream;
 mod uploads;
 mod view;

@@ -1,0 +1,138 @@
+//! Scenarios as they are recorded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A scenario.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it is about: prefix, metrics, or all.
+    pub family: String,
+    /// The EndpointPickerConfig, without discovery.
+    pub config: Value,
+    /// The endpoints, in the order of the list.
+    pub endpoints: Vec<Place>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+}
+
+/// An endpoint of a scenario.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Place {
+    /// By which the steps know it.
+    pub name: String,
+    /// Where it was when the scenario was recorded.
+    pub address: String,
+    /// The port there.
+    pub port: String,
+}
+
+/// What happens next.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Step {
+    /// From now on these endpoints export these values; the others keep theirs.
+    Metrics {
+        /// By endpoint.
+        metrics: BTreeMap<String, Exported>,
+    },
+    /// A request, sent after the one before was answered.
+    Request {
+        /// The request.
+        request: Sent,
+        /// What the Endpoint Picker did.
+        expect: Expected,
+    },
+}
+
+/// Values of a metrics page.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exported {
+    /// Requests waiting.
+    pub waiting: Option<f64>,
+    /// Requests running.
+    pub running: Option<f64>,
+    /// KV-cache utilization, 0 to 1.
+    pub kv: Option<f64>,
+    /// Adapters that can be active; none: the page has no LoRA family.
+    pub maxlora: Option<u32>,
+    /// Active adapters, separated by commas.
+    #[serde(default)]
+    pub lora: String,
+    /// Waiting adapters, separated by commas.
+    #[serde(default)]
+    pub lorawaiting: String,
+}
+
+/// A request.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sent {
+    /// `:path`.
+    pub path: String,
+    /// The exact body.
+    pub body: String,
+}
+
+/// What the Endpoint Picker did with a request.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Expected {
+    /// What the client was told.
+    pub status: u16,
+    /// The weighted sum of each endpoint.
+    pub scores: BTreeMap<String, f64>,
+    /// The endpoints, best first; equal ones are in random order.
+    pub ranking: Vec<String>,
+    /// The first of the ranking, which the prefix index learns.
+    pub served_by: String,
+}
+
+/// The names in a list separated by commas.
+pub fn names(list: &str) -> Vec<String> {
+    let names = list.split(',').map(str::trim);
+    let names = names.filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+impl Scenario {
+    /// Reads a scenario's file.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+        serde_json::from_str(&text).map_err(|error| told(&error))
+    }
+
+    /// Reads all scenarios of a folder, in the order of their numbers.
+    pub fn read_folder(folder: &Path) -> Result<Vec<Self>, String> {
+        let entries = std::fs::read_dir(folder);
+        let entries = entries.map_err(|error| format!("{}: {error}", folder.display()))?;
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let files = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let scenarios: Result<Vec<Self>, String> = files.map(|path| Self::read(&path)).collect();
+        let mut scenarios = scenarios?;
+        // s2 before s10.
+        scenarios.sort_by_key(|scenario| (scenario.name.len(), scenario.name.clone()));
+        Ok(scenarios)
+    }
+
+    /// The types of the plugins that have a part in its decisions.
+    pub fn plugins(&self) -> Vec<String> {
+        let listed = self.config.get("plugins").and_then(Value::as_array);
+        let types = listed.into_iter().flatten();
+        let types = types.filter_map(|plugin| Some(plugin.get("type")?.as_str()?.to_owned()));
+        types.collect()
+    }
+
+    /// How many decisions it holds.
+    pub fn decisions(&self) -> usize {
+        let steps = self.steps.iter();
+        steps
+            .filter(|step| matches!(step, Step::Request { .. }))
+            .count()
+    }
+}

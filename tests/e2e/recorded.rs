@@ -1,0 +1,278 @@
+//! The decisions recorded from a real Endpoint Picker (tests/parity/recorded), through a real Envoy:
+//! pages are scraped, bodies streamed, and the pods say which of them was picked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use parity::scenario::{Expected, Exported, Sent, Step};
+use parity::{replay::compare, Replay, Scenario};
+use serde_json::{json, Value};
+use tokio::net::TcpListener;
+
+use crate::client::{send, Answer};
+use crate::proxy::{wait_until, Proxy, Setup};
+use crate::stream::{wait, RUNTIME};
+
+/// Explanations have four places after the point.
+const TOLERANCE: f64 = 0.000_051;
+
+/// Scenarios that share an Envoy: each is a pool of its own, with a filter of its own.
+const BATCH: usize = 10;
+
+/// Ties are broken by chance, and what a scenario tells after one holds only where it was broken as
+/// in the recording; else it is played again. No scenario has more than three.
+const ROUNDS: usize = 40;
+
+/// A server that shows what its page says, and answers everything else with its name.
+struct Pod {
+    name: String,
+    address: SocketAddr,
+    shown: Arc<Mutex<Exported>>,
+}
+
+impl Pod {
+    fn start(name: &str) -> Self {
+        let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shown = Arc::new(Mutex::new(Exported::default()));
+        let (told, shows) = (name.to_owned(), shown.clone());
+        RUNTIME.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (told, shows) = (told.clone(), shows.clone());
+                let service =
+                    service_fn(move |request| answer(request, told.clone(), shows.clone()));
+                RUNTIME
+                    .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self {
+            name: name.to_owned(),
+            address,
+            shown,
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    name: String,
+    shown: Arc<Mutex<Exported>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let body = match request.uri().path() {
+        "/metrics" => page(&shown.lock().unwrap()),
+        _ => String::new(),
+    };
+    let response = Response::builder().header("x-served-by", name);
+    Ok(response.body(Full::from(body)).unwrap())
+}
+
+fn page(shown: &Exported) -> String {
+    let mut page = String::new();
+    let mut family = |name: &str, labels: &str, value: f64| {
+        page += &format!("# TYPE vllm:{name} gauge\nvllm:{name}{{{labels}}} {value}\n");
+    };
+    for (name, value) in [
+        ("num_requests_waiting", shown.waiting),
+        ("num_requests_running", shown.running),
+        ("kv_cache_usage_perc", shown.kv),
+    ] {
+        if let Some(value) = value {
+            family(name, "model_name=\"m\"", value);
+        }
+    }
+    if let Some(max) = shown.maxlora {
+        let labels = format!(
+            "max_lora=\"{max}\",running_lora_adapters=\"{}\",waiting_lora_adapters=\"{}\"",
+            shown.lora, shown.lorawaiting
+        );
+        family("lora_requests_info", &labels, 1.0);
+    }
+    page
+}
+
+/// A scenario as a pool behind Envoy.
+struct Staged<'s> {
+    scenario: &'s Scenario,
+    pods: Vec<Pod>,
+}
+
+/// How far a scenario got.
+#[derive(Debug, PartialEq)]
+enum Played {
+    /// To its end: every decision was the recorded one.
+    Whole,
+    /// To a tie that was broken otherwise.
+    ToATie,
+}
+
+impl<'s> Staged<'s> {
+    fn new(scenario: &'s Scenario) -> Self {
+        let names = scenario.endpoints.iter().map(|place| &place.name);
+        let pods = names.map(|name| Pod::start(name)).collect();
+        let staged = Self { scenario, pods };
+        // A page without values would be a failed scrape, and the next one later.
+        if let Some(Step::Metrics { metrics }) = scenario.steps.first() {
+            staged.show(metrics);
+        }
+        staged
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.pods.iter().map(|pod| pod.address).collect()
+    }
+
+    /// The scenario's configuration with what it leaves out: where the endpoints are, and the proxy.
+    fn config(&self) -> String {
+        let mut config = self.scenario.config.clone();
+        let endpoint = |pod: &Pod| json!({"name": pod.name, "address": "127.0.0.1", "port": pod.address.port()});
+        let endpoints: Vec<Value> = self.pods.iter().map(endpoint).collect();
+        let proxy = json!({"cluster": self.scenario.name, "explain": true});
+        config["plugins"].as_array_mut().unwrap().extend([
+            json!({"name": "pods", "type": "static-discovery", "parameters": {"endpoints": endpoints}}),
+            json!({"type": "envoy-proxy", "parameters": proxy}),
+        ]);
+        config["dataLayer"] = json!({"discovery": {"pluginRef": "pods"}});
+        config.to_string()
+    }
+
+    /// These pods' pages say this from now on.
+    fn show(&self, metrics: &BTreeMap<String, Exported>) {
+        for pod in &self.pods {
+            if let Some(exported) = metrics.get(&pod.name) {
+                pod.shown.lock().unwrap().clone_from(exported);
+            }
+        }
+    }
+
+    /// Sends every request in its turn.
+    fn play(&self, proxy: &Proxy) -> Played {
+        let mut native = Replay::new(self.scenario).unwrap();
+        let mut steps = self.scenario.steps.iter().enumerate().peekable();
+        while let Some((number, step)) = steps.next() {
+            match step {
+                Step::Metrics { metrics } => {
+                    native.set_metrics(metrics).unwrap();
+                    self.show(metrics);
+                    let next = steps.peek();
+                    if let Some((_, Step::Request { request, .. })) = next {
+                        self.settle(proxy, &mut native, request);
+                    }
+                }
+                Step::Request { request, expect } => {
+                    let answer = self.send(proxy, request);
+                    let place = format!("{} step {number}", self.scenario.name);
+                    let ranking = self.ranking(&answer);
+                    if let Err(difference) = compare(&ranking, expect, TOLERANCE) {
+                        panic!("{place}: {difference}\n{answer:?}");
+                    }
+                    assert_eq!(answer.pod(), ranking[0].0, "{place}: who was picked serves");
+                    if answer.pod() != expect.served_by {
+                        assert!(tied(expect, answer.pod()), "{place}");
+                        return Played::ToATie;
+                    }
+                }
+            }
+        }
+        Played::Whole
+    }
+
+    /// Waits until the filter goes by what the pods show now: a request without a body, decided on
+    /// metrics alone, must have the scores that the native core gives it.
+    fn settle(&self, proxy: &Proxy, native: &mut Replay, next: &Sent) {
+        let body: Value = serde_json::from_str(&next.body).unwrap();
+        let model = body["model"].as_str().unwrap_or_default();
+        let expected: BTreeMap<String, f64> = native
+            .decide_without_body(model)
+            .unwrap()
+            .into_iter()
+            .collect();
+        let path = format!("/{}/metrics-alone", self.scenario.name);
+        let headers = [("x-epp-explain", "1"), ("x-gateway-model-name", model)];
+        wait_until(&format!("{}: metrics settle", self.scenario.name), || {
+            let answer = send(proxy.port, "GET", &path, &headers, b"").unwrap();
+            let ranking = self.ranking(&answer);
+            ranking.len() == expected.len()
+                && ranking
+                    .iter()
+                    .all(|(name, score)| (score - expected[name]).abs() < TOLERANCE)
+        });
+    }
+
+    fn send(&self, proxy: &Proxy, request: &Sent) -> Answer {
+        let path = format!("/{}{}", self.scenario.name, request.path);
+        let headers = [("content-type", "application/json"), ("x-epp-explain", "1")];
+        send(proxy.port, "POST", &path, &headers, request.body.as_bytes()).unwrap()
+    }
+
+    /// The ranking that an answer explains.
+    fn ranking(&self, answer: &Answer) -> Vec<(String, f64)> {
+        let candidates = answer.header("x-epp-explain").split("; ");
+        let candidates = candidates.filter_map(|candidate| {
+            let (address, rest) = candidate.split_once('=')?;
+            let pod = self
+                .pods
+                .iter()
+                .find(|pod| pod.address.to_string() == address)?;
+            Some((pod.name.clone(), rest.split_once('(')?.0.parse().unwrap()))
+        });
+        candidates.collect()
+    }
+}
+
+/// Whether an endpoint's recorded score is the best one.
+fn tied(expect: &Expected, name: &str) -> bool {
+    (expect.scores[name] - expect.scores[&expect.served_by]).abs() < parity::TOLERANCE
+}
+
+/// Plays these scenarios side by side; who broke a tie otherwise is left.
+fn play<'s>(scenarios: &[&'s Scenario]) -> Vec<&'s Scenario> {
+    let staged: Vec<Staged<'s>> = scenarios
+        .iter()
+        .map(|scenario| Staged::new(scenario))
+        .collect();
+    let mut setup = Setup::new(&staged[0].addresses(), "");
+    setup.configs = staged.iter().map(Staged::config).collect();
+    let clusters = staged.iter();
+    let clusters = clusters.map(|staged| (staged.scenario.name.clone(), staged.addresses()));
+    setup.others = clusters.collect();
+    let proxy = &setup.start();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = staged
+            .iter()
+            .map(|staged| (staged.scenario, scope.spawn(move || staged.play(proxy))))
+            .collect();
+        let played = threads
+            .into_iter()
+            .map(|(scenario, thread)| (scenario, thread.join().unwrap()));
+        let left = played.filter(|(_, played)| *played == Played::ToATie);
+        left.map(|(scenario, _)| scenario).collect()
+    })
+}
+
+#[test]
+fn the_recorded_decisions_of_a_real_picker_are_those_of_the_module_in_envoy() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/recorded");
+    let scenarios = Scenario::read_folder(&folder).unwrap();
+    assert_eq!(
+        scenarios.iter().map(Scenario::decisions).sum::<usize>(),
+        578
+    );
+    let mut waiting: VecDeque<&Scenario> = scenarios.iter().collect();
+    let mut rounds = 0;
+    while !waiting.is_empty() {
+        assert!(rounds < ROUNDS, "ties are never broken as in the recording");
+        let batch: Vec<&Scenario> = waiting.drain(..waiting.len().min(BATCH)).collect();
+        waiting.extend(play(&batch));
+        rounds += 1;
+    }
+}
