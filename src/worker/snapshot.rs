@@ -115,7 +115,12 @@ pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Sl
                 waiting: adapters(&mut reader)?,
             },
         };
-        let newer = store.condition(slot).scraped != condition.scraped;
+        let known = store.condition(slot).scraped;
+        if condition.scraped == 0 && known != 0 {
+            // The poller has just begun, and we polled before it.
+            continue;
+        }
+        let newer = known != condition.scraped;
         if let Some(endpoint) = store.pool.get_mut(slot) {
             endpoint.metrics = metrics;
             store.set_condition(slot, condition);
@@ -139,4 +144,36 @@ fn adapters(reader: &mut Reader<'_>) -> Option<Vec<String>> {
     (0..count)
         .map(|_| reader.text().map(str::to_owned))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::waiting;
+
+    fn store(scraped: u64) -> Store {
+        let mut store = Store::default();
+        let member = Member {
+            name: "p".to_owned(),
+            available: true,
+            ..Member::default()
+        };
+        store.set_member(Slot(0), &member);
+        if scraped > 0 {
+            store.set_metrics(Slot(0), waiting(3.0), false, scraped);
+        }
+        store
+    }
+
+    #[test]
+    fn a_poller_that_has_just_begun_takes_nothing_back() {
+        let begun = pack_metrics(&store(0), 1);
+        let mut own = store(1_000);
+        let mut told = 0;
+        assert!(apply_metrics(&begun, &mut own, |_| told += 1).is_some());
+        assert_eq!((own.condition(Slot(0)).scraped, told), (1_000, 0));
+        let later = pack_metrics(&store(2_000), 2);
+        assert!(apply_metrics(&later, &mut own, |_| told += 1).is_some());
+        assert_eq!((own.condition(Slot(0)).scraped, told), (2_000, 1));
+    }
 }
