@@ -11,13 +11,15 @@ override ENVOY := $(abspath $(ENVOY))
 EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
 # The same with faults on demand (src/filter/fault.rs), for the tests of what follows from them.
 EPP_WASM_FAULTS := $(CURDIR)/target/epp_wasm_faults.wasm
-export ENVOY EPP_WASM EPP_WASM_FAULTS
+# The Python packages of clients that `make clients` installs.
+CLIENTS := $(CURDIR)/target/tools/clients
+export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 
 # Of each fuzz target: long enough that nothing new turns up any more.
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy eppctl clean toolchain
+.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -28,7 +30,7 @@ run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes 
 	cargo build --locked --package demo --package modelsim
 	@cargo run --quiet --locked --package demo
 
-test: wasm wasm-faults envoy ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
+test: wasm wasm-faults envoy clients ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
 	@scripts/test
 	@scripts/func-e-smoke
 
@@ -62,6 +64,9 @@ wasm-faults: toolchain ## The module with faults on demand, for tests: target/ep
 
 envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path names
 	@scripts/envoy
+
+clients: ## The clients of the end-to-end tests, in target/tools
+	@scripts/clients
 
 eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl

@@ -36,3 +36,26 @@ apt_install() {
         { "${root[@]}" apt-get update -qq && "${root[@]}" $command -qq >/dev/null; } ||
         die "$why, and apt-get could not install it" "sudo apt-get update && sudo $command"
 }
+
+# Prints the command that runs pip, for a python3 with or without it.
+find_pip() {
+    command -v python3 >/dev/null || apt_install "packages come from PyPI" python3 python3-venv
+    if python3 -m pip --version >/dev/null 2>&1; then
+        echo python3 -m pip
+        return
+    fi
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install "python3 has no pip" python3-venv
+    python3 -m venv "$tools/venv" >&2
+    echo "$tools/venv/bin/python3" -m pip
+}
+
+# pip_install FOLDER ARGUMENT...: what pip installs of PyPI's binary packages, into a new folder.
+pip_install() {
+    local folder=$1 pip
+    shift
+    pip=$(find_pip)
+    rm -rf "$folder"
+    # pip warns root about the system's packages; these go into a folder of their own.
+    # shellcheck disable=SC2086 # a command and its arguments
+    PIP_ROOT_USER_ACTION=ignore $pip install --quiet --only-binary :all: --target "$folder" "$@"
+}

@@ -10,6 +10,7 @@
 )]
 
 mod bodies;
+mod clients;
 mod configuration;
 mod failure;
 mod guard;

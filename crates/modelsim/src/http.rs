@@ -15,7 +15,7 @@ use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 use crate::answer::{Api, Asked};
 use crate::page::page;
-use crate::pod::{Metrics, Pod, Seen};
+use crate::pod::{Metrics, Pod, Seen, Served};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -103,6 +103,9 @@ async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Respons
 
 async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
     let token_time = pod.settings.token_time;
+    if asked.counts_only() {
+        return json(asked.whole(Served::nothing_of(&asked.prompt)));
+    }
     if !asked.stream {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
         if !token_time.is_zero() {

@@ -178,6 +178,16 @@ pub struct Served {
     pub cached_tokens: usize,
 }
 
+impl Served {
+    /// A prompt of which nothing is in the cache.
+    pub fn nothing_of(prompt: &str) -> Self {
+        Self {
+            prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN),
+            cached_tokens: 0,
+        }
+    }
+}
+
 impl Pod {
     /// An idle pod.
     pub fn new(name: String, settings: Settings) -> Self {
@@ -270,18 +280,16 @@ impl Pod {
     /// until what is returned is dropped.
     pub async fn prefill(&self, model: &str, prompt: &str) -> (Served, Running<'_>) {
         let running = self.admit(model).await;
-        let cached_tokens = self.state().cache.insert(model, prompt);
-        let prompt_tokens = prompt.len().div_ceil(BYTES_PER_TOKEN);
-        let fresh = prompt_tokens.saturating_sub(cached_tokens) as f64;
+        let served = Served {
+            cached_tokens: self.state().cache.insert(model, prompt),
+            ..Served::nothing_of(prompt)
+        };
+        let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
         let prefill = self.settings.prefill_rate.map_or(0.0, |rate| fresh / rate);
         let wait = self.settings.base_latency + Duration::from_secs_f64(prefill);
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let served = Served {
-            prompt_tokens,
-            cached_tokens,
-        };
         (served, running)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use super::{with, Asked, TOKEN};
+use super::{named, with, Asked, TOKEN};
 use crate::pod::Served;
 
 /// The whole answer.
@@ -14,6 +14,11 @@ pub fn whole(asked: &Asked, served: Served) -> Value {
     let message = with(message(asked), "content", json!([block]));
     let message = with(message, "stop_reason", stop_reason(asked));
     with(message, "usage", usage(served, asked.tokens()))
+}
+
+/// How many tokens a prompt has.
+pub fn count(tokens: usize) -> Value {
+    json!({"input_tokens": tokens})
 }
 
 /// The message and its one block begin.
@@ -46,12 +51,6 @@ pub fn last_events(asked: &Asked, served: Served) -> String {
     .concat()
 }
 
-/// An event that carries its name twice.
-fn named(name: &str, event: Value) -> String {
-    let event = with(event, "type", name);
-    format!("event: {name}\ndata: {event}\n\n")
-}
-
 fn message(asked: &Asked) -> Value {
     json!({
         "id": "sim",
@@ -75,7 +74,8 @@ fn block(asked: &Asked) -> Value {
 fn stop_reason(asked: &Asked) -> &'static str {
     match asked.tool {
         Some(_) => "tool_use",
-        None => "max_tokens",
+        None if asked.limited => "max_tokens",
+        None => "end_turn",
     }
 }
 

@@ -3,6 +3,7 @@
 mod embeddings;
 mod messages;
 mod openai;
+mod responses;
 
 use serde_json::Value;
 
@@ -19,6 +20,10 @@ pub enum Api {
     Embeddings,
     /// Anthropic's messages.
     Messages,
+    /// The tokens of a prompt of Anthropic's messages, counted only.
+    CountTokens,
+    /// OpenAI's responses.
+    Responses,
 }
 
 impl Api {
@@ -29,6 +34,8 @@ impl Api {
             ("/v1/completions", Self::Completions),
             ("/v1/embeddings", Self::Embeddings),
             ("/v1/messages", Self::Messages),
+            ("/v1/messages/count_tokens", Self::CountTokens),
+            ("/v1/responses", Self::Responses),
         ];
         let mut known = known.into_iter();
         known
@@ -51,6 +58,8 @@ pub struct Asked {
     include_usage: bool,
     /// Tokens to answer with at most.
     max_tokens: usize,
+    /// Whether that is the client's limit.
+    limited: bool,
     /// The tool that is called instead of an answer: the first, unless it was called already.
     tool: Option<String>,
     /// Texts to embed.
@@ -73,9 +82,8 @@ impl Asked {
     pub fn read(api: Api, body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         body.as_object()?;
-        let limit = body
-            .get("max_completion_tokens")
-            .or_else(|| body.get("max_tokens"));
+        let limits = ["max_completion_tokens", "max_tokens", "max_output_tokens"];
+        let limit = limits.into_iter().find_map(|name| body.get(name));
         Some(Self {
             api,
             model: body.get("model").map(text).unwrap_or_default(),
@@ -87,6 +95,7 @@ impl Asked {
                 .and_then(Value::as_u64)
                 .map_or(TOKENS, |limit| limit as usize)
                 .min(4096),
+            limited: limit.is_some_and(Value::is_u64),
             tool: tool(&body),
             inputs: match body.get("input") {
                 Some(Value::Array(inputs)) if !inputs.iter().all(Value::is_number) => inputs.len(),
@@ -99,10 +108,15 @@ impl Asked {
     /// Tokens that are answered.
     pub fn tokens(&self) -> usize {
         match (self.api, &self.tool) {
-            (Api::Embeddings, _) => 0,
+            (Api::Embeddings | Api::CountTokens, _) => 0,
             (_, Some(_)) => ARGUMENTS.len(),
             (_, None) => self.max_tokens,
         }
+    }
+
+    /// Whether the prompt's tokens are only counted.
+    pub fn counts_only(&self) -> bool {
+        self.api == Api::CountTokens
     }
 
     /// The whole answer.
@@ -111,6 +125,8 @@ impl Asked {
             Api::Chat | Api::Completions => openai::whole(self, served),
             Api::Embeddings => embeddings::whole(self, served),
             Api::Messages => messages::whole(self, served),
+            Api::CountTokens => messages::count(served.prompt_tokens),
+            Api::Responses => responses::whole(self, served),
         };
         answer.to_string()
     }
@@ -119,6 +135,7 @@ impl Asked {
     pub fn first_events(&self, served: Served) -> String {
         match self.api {
             Api::Messages => messages::first_events(self, served),
+            Api::Responses => responses::first_events(self),
             _ => openai::first_events(self),
         }
     }
@@ -127,6 +144,7 @@ impl Asked {
     pub fn event(&self, token: usize) -> String {
         match self.api {
             Api::Messages => messages::event(self, token),
+            Api::Responses => responses::event(self, token),
             _ => openai::event(self, token),
         }
     }
@@ -135,6 +153,7 @@ impl Asked {
     pub fn last_events(&self, served: Served) -> String {
         match self.api {
             Api::Messages => messages::last_events(self, served),
+            Api::Responses => responses::last_events(self, served),
             _ => openai::last_events(self, served),
         }
     }
@@ -154,7 +173,7 @@ impl Asked {
 
 /// The parts of the prompt in the order in which a chat template puts them.
 fn prompt(body: &Value) -> String {
-    let parts = ["tools", "system", "prompt", "input"];
+    let parts = ["tools", "system", "instructions", "prompt", "input"];
     let mut prompt: String = parts
         .iter()
         .filter_map(|key| body.get(*key).map(text))
@@ -168,13 +187,14 @@ fn prompt(body: &Value) -> String {
 
 /// The name of the first tool, unless the conversation has got to a tool's result.
 fn tool(body: &Value) -> Option<String> {
-    let messages = body.get("messages").and_then(Value::as_array)?;
-    let last = messages.last()?;
-    let result = last["content"].pointer("/0/type");
-    if last["role"] == "tool" || result.is_some_and(|kind| kind == "tool_result") {
-        return None;
-    }
-    let first = body.pointer("/tools/0")?;
+    let turns = body.get("messages").or(body.get("input"))?;
+    let last = turns.as_array().and_then(|turns| turns.last());
+    let last = last.unwrap_or(&Value::Null);
+    let part = last["content"].pointer("/0/type");
+    let result = last["role"] == "tool"
+        || last["type"] == "function_call_output"
+        || part.is_some_and(|kind| kind == "tool_result");
+    let first = body.pointer("/tools/0").filter(|_| !result)?;
     let name = first.pointer("/function/name").or(first.get("name"))?;
     name.as_str().map(str::to_owned)
 }
@@ -196,4 +216,10 @@ fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
 /// An unnamed event.
 fn data(event: &Value) -> String {
     format!("data: {event}\n\n")
+}
+
+/// An event that carries its name twice.
+fn named(name: &str, event: Value) -> String {
+    let event = with(event, "type", name);
+    format!("event: {name}\ndata: {event}\n\n")
 }

@@ -83,7 +83,8 @@ fn envelope(asked: &Asked, chat: &str, choices: Value) -> Value {
 fn finish(asked: &Asked) -> &'static str {
     match asked.tool {
         Some(_) => "tool_calls",
-        None => "length",
+        None if asked.limited => "length",
+        None => "stop",
     }
 }
 

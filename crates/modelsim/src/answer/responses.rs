@@ -1,0 +1,110 @@
+//! OpenAI's responses.
+
+use serde_json::{json, Value};
+
+use super::{named, with, Asked, ARGUMENTS, TOKEN};
+use crate::pod::Served;
+
+/// Events before that of the first token.
+const BEFORE: usize = 3;
+
+/// The whole answer.
+pub fn whole(asked: &Asked, served: Served) -> Value {
+    let response = response(asked, "completed", json!([item(asked)]));
+    with(response, "usage", usage(asked, served))
+}
+
+/// The response, its one item and the item's one part begin.
+pub fn first_events(asked: &Asked) -> String {
+    let item = match &asked.tool {
+        Some(_) => with(item(asked), "arguments", ""),
+        None => with(item(asked), "content", json!([])),
+    };
+    let response = response(asked, "in_progress", json!([]));
+    let mut events = event_of("response.created", 0, json!({"response": response}));
+    let added = json!({"output_index": 0, "item": item});
+    events += &event_of("response.output_item.added", 1, added);
+    if asked.tool.is_none() {
+        let added = with(place(), "part", part(""));
+        events += &event_of("response.content_part.added", 2, added);
+    }
+    events
+}
+
+/// The event with a token.
+pub fn event(asked: &Asked, token: usize) -> String {
+    let name = match asked.tool {
+        Some(_) => "response.function_call_arguments.delta",
+        None => "response.output_text.delta",
+    };
+    let delta = with(place(), "delta", asked.token(token));
+    event_of(name, BEFORE + token, with(delta, "logprobs", json!([])))
+}
+
+/// All ends.
+pub fn last_events(asked: &Asked, served: Served) -> String {
+    let number = BEFORE + asked.tokens();
+    let done = json!({"output_index": 0, "item": item(asked)});
+    let completed = json!({"response": whole(asked, served)});
+    event_of("response.output_item.done", number, done)
+        + &event_of("response.completed", number + 1, completed)
+}
+
+fn event_of(name: &str, number: usize, event: Value) -> String {
+    named(name, with(event, "sequence_number", number))
+}
+
+/// Where the text and the call are.
+fn place() -> Value {
+    json!({"item_id": "item-sim", "output_index": 0, "content_index": 0})
+}
+
+fn part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": []})
+}
+
+fn item(asked: &Asked) -> Value {
+    let item = json!({"id": "item-sim", "status": "completed"});
+    match &asked.tool {
+        Some(name) => {
+            let call = with(with(item, "type", "function_call"), "call_id", "call-sim");
+            with(
+                with(call, "name", name.as_str()),
+                "arguments",
+                ARGUMENTS.concat(),
+            )
+        }
+        None => {
+            let message = with(with(item, "type", "message"), "role", "assistant");
+            with(
+                message,
+                "content",
+                json!([part(&TOKEN.repeat(asked.tokens()))]),
+            )
+        }
+    }
+}
+
+fn response(asked: &Asked, status: &str, output: Value) -> Value {
+    json!({
+        "id": "sim",
+        "object": "response",
+        "created_at": 0,
+        "model": asked.model,
+        "status": status,
+        "output": output,
+        "parallel_tool_calls": true,
+        "tool_choice": "auto",
+        "tools": [],
+    })
+}
+
+fn usage(asked: &Asked, served: Served) -> Value {
+    json!({
+        "input_tokens": served.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": served.cached_tokens},
+        "output_tokens": asked.tokens(),
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": served.prompt_tokens + asked.tokens(),
+    })
+}

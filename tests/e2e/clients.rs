@@ -1,0 +1,65 @@
+//! The clients that people use, unchanged: the official OpenAI and Anthropic packages for Python.
+
+use std::process::Command;
+
+use modelsim::{Settings, Sim};
+
+use crate::proxy::{path_of, Setup};
+
+/// A document of today's generation with all that reads a body.
+fn today() -> String {
+    "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: prefix-cache-scorer}
+- {type: queue-scorer}
+- {type: lora-affinity-scorer}
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: prefix-cache-scorer, weight: 3}, {pluginRef: queue-scorer}, {pluginRef: lora-affinity-scorer}]
+"
+    .to_owned()
+}
+
+/// A document of the seed's generation with the same.
+fn seed() -> String {
+    today().replace("llm-d.ai/", "inference.networking.x-k8s.io/")
+}
+
+/// Runs all cases of `clients.py` but these through an Envoy with this configuration. What fails is
+/// named.
+fn all_cases_pass(config: &str, but: &[&str]) {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let proxy = Setup::new(&sim.addresses(), config).start();
+    // There were some until the members were known.
+    let errors = || proxy.stat("http.e2e.downstream_rq_5xx");
+    let before = errors();
+    let output = Command::new("python3")
+        .arg("tests/e2e/clients.py")
+        .arg(format!("http://127.0.0.1:{}", proxy.port))
+        .args(but)
+        .env("PYTHONPATH", path_of("CLIENTS"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{wrong}");
+    assert!(told.contains("failed: none"), "{told}{wrong}");
+    assert_eq!(errors(), before);
+    // Each was picked for.
+    let seen: usize = (0..4).map(|number| sim.pod(number).seen().len()).sum();
+    let picked = || proxy.counted("llm_d_epp_scheduler_attempts_total");
+    proxy.wait_until("all are counted", || picked() >= seen as u64);
+}
+
+#[test]
+fn the_official_python_packages_under_todays_rules() {
+    all_cases_pass(&today(), &[]);
+}
+
+#[test]
+fn the_official_python_packages_under_the_seeds_rules() {
+    // They know no prompt in Anthropic's bodies.
+    all_cases_pass(&seed(), &["anthropic_conversations_stay_where_they_are"]);
+}
