@@ -64,13 +64,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The length of the longest value.
-    pub fn largest(&self) -> usize {
-        self.values
-            .values()
-            .map(|(value, _)| value.len())
-            .max()
-            .unwrap_or(0)
+    /// The bytes of all values.
+    pub fn size(&self) -> usize {
+        self.values.values().map(|(value, _)| value.len()).sum()
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
     }
 
     /// Cuts a value in half.

@@ -7,10 +7,16 @@ use super::known::elsewhere;
 use super::plan::{Instance, Plan, Profiled};
 use crate::document::nearest::nearest;
 use crate::document::{Fields, Node, Path, Problems};
+use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
 use crate::scheduling::{NamedFilter, Picker, Profile, ProfileHandler, Scheduler, WeightedScorer};
 
 const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
+/// The producers that others refer to, in the order in which they are built.
+const PRODUCERS: [&PluginType; 2] = [
+    &plugins::producer::approx_prefix_cache::TYPE,
+    &plugins::producer::inflight_load::TYPE,
+];
 const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
 
 /// Builds the plan; `None` where the document is too broken to tell what was meant.
@@ -25,6 +31,7 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         generation: document.generation,
         instances: Vec::new(),
         producers: Vec::new(),
+        load_producers: Vec::new(),
         problems,
     };
     assembly.instantiate(&document);
@@ -38,20 +45,23 @@ struct Assembly<'p> {
     generation: Generation,
     instances: Vec<Instance>,
     producers: Vec<(String, PrefixProducer)>,
+    load_producers: Vec<String>,
     problems: &'p mut Problems,
 }
 
 impl Assembly<'_> {
-    /// All plugins of the document, in its order; the prefix producers first, because scorers refer
-    /// to them.
+    /// All plugins of the document, in its order; the producers first, because scorers refer to
+    /// them, and those of prefix matches before those of in-flight load, which refer to them too.
     fn instantiate(&mut self, document: &Document) {
-        let is_producer =
-            |entry: &&PluginEntry| entry.kind == plugins::producer::approx_prefix_cache::TYPE.name;
+        let rank = |entry: &PluginEntry| {
+            let mut producers = PRODUCERS.iter();
+            let rank = producers.position(|kind| kind.name == entry.kind);
+            rank.unwrap_or(PRODUCERS.len())
+        };
         let mut built: Vec<(usize, Instance)> = Vec::new();
-        let numbered = || document.plugins.iter().enumerate();
-        let first = numbered().filter(|(_, entry)| is_producer(entry));
-        let then = numbered().filter(|(_, entry)| !is_producer(entry));
-        for (position, entry) in first.chain(then) {
+        let mut entries: Vec<_> = document.plugins.iter().enumerate().collect();
+        entries.sort_by_key(|(_, entry)| rank(entry));
+        for (position, entry) in entries {
             let Some(kind) = self.find(entry) else {
                 continue;
             };
@@ -108,6 +118,7 @@ impl Assembly<'_> {
             fields: Fields::new(parameters, path, self.problems),
             generation: self.generation,
             producers: &mut self.producers,
+            load_producers: &mut self.load_producers,
         };
         let role = (kind.build)(&mut build);
         Instance {
@@ -274,6 +285,22 @@ impl Assembly<'_> {
         }
     }
 
+    /// The producer of in-flight load, if one is declared.
+    fn load(&mut self, document: &Document) -> Option<InflightLoad> {
+        let loads = self.instances.iter();
+        let loads = loads.filter_map(|instance| match &instance.role {
+            Role::InflightLoad(load) => Some((instance.name.clone(), load.clone())),
+            _ => None,
+        });
+        let loads: Vec<(String, InflightLoad)> = loads.collect();
+        for (extra, _) in loads.iter().skip(1) {
+            let path = self.path_of(document, extra);
+            let message = format!("found a second inflight-load-producer, {extra:?}, expected one");
+            self.problems.error(&path, message);
+        }
+        loads.into_iter().next().map(|(_, load)| load)
+    }
+
     fn path_of(&self, document: &Document, name: &str) -> Path {
         let entry = document.plugins.iter().find(|entry| entry.name == name);
         entry.map(|entry| entry.path.clone()).unwrap_or_default()
@@ -324,11 +351,12 @@ impl Assembly<'_> {
     }
 
     fn finish(
-        self,
+        mut self,
         document: &Document,
         profiles: Vec<Profiled>,
         handler: Rc<dyn ProfileHandler>,
     ) -> Option<Plan> {
+        let load = self.load(document);
         let instances = &self.instances;
         let one = |pick: fn(&Role) -> bool| instances.iter().find(|instance| pick(&instance.role));
         let discovery = match &document.discovery {
@@ -363,8 +391,16 @@ impl Assembly<'_> {
             };
         let built: Option<Vec<Profile>> = profiles.iter().map(compile).collect();
         let scheduler = Scheduler::new(built?, handler);
-        let needs = scheduler.needs();
+        let mut needs = scheduler.needs();
+        let load = load.or_else(|| needs.in_flight.then(InflightLoad::default));
+        // What is cached depends on the model, and what a prompt costs on what is cached.
+        let discounts = load
+            .as_ref()
+            .and_then(|load| discount(load, &self.producers));
+        needs.model |= needs.tokens && discounts.is_some();
         Some(Plan {
+            load,
+            discounts,
             generation: self.generation,
             needs,
             scheduler,
@@ -376,6 +412,17 @@ impl Assembly<'_> {
             proxy,
             profiles,
         })
+    }
+}
+
+/// The producer whose matches tell how much of a prompt costs nothing: the one that is named, else
+/// the one under its type's name or the only one.
+fn discount(load: &InflightLoad, producers: &[(String, PrefixProducer)]) -> Option<usize> {
+    let named = |name: &str| producers.iter().position(|(known, _)| known == name);
+    match load.prefix_producer.as_str() {
+        "" => named(plugins::producer::approx_prefix_cache::TYPE.name)
+            .or_else(|| (producers.len() == 1).then_some(0)),
+        name => named(name),
     }
 }
 

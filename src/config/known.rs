@@ -3,7 +3,6 @@
 /// Type names with what to use instead, or why not; from llm-d-router of August 2026 and the
 /// Gateway API Inference Extension v0.5 to v1.0.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("active-request-scorer", "not supported yet; queue-scorer counts what was sent since the last scrape"),
     ("agent-identity", "not supported yet"),
     ("always-disagg-multimodal-decider", "prefill/decode disaggregation is not supported yet"),
     ("always-disagg-pd-decider", "prefill/decode disaggregation is not supported yet"),
@@ -31,7 +30,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("header-based-testing-filter", "not supported yet"),
     ("header-label-affinity-scorer", "not supported yet"),
     ("header-profile-handler", "not supported yet"),
-    ("inflight-load-producer", "not supported yet"),
     ("k8s-notification-source", "needs Kubernetes watches; use envoy-cluster-discovery"),
     ("kv-cache-scorer", "renamed; use kv-cache-utilization-scorer"),
     ("label-selector-filter", "not supported yet; let discovery name the endpoints"),
@@ -78,7 +76,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("slo-headroom-tier-filter", "needs the latency predictor's sidecar"),
     ("soft-reflective-ceiling-policy", "flow control needs a queue in front of the proxy"),
     ("static-usage-limit-policy", "flow control needs a queue in front of the proxy"),
-    ("token-load-scorer", "not supported yet"),
     ("tokenizer", "renamed; use token-producer"),
     ("topology-affinity-filter", "not supported yet"),
     ("topology-affinity-scorer", "not supported yet"),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::document::Node;
+use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::{EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
@@ -53,6 +54,10 @@ pub struct Plan {
     pub scheduler: Scheduler,
     /// How prompts are cut and remembered, each under its plugin's name.
     pub producers: Vec<(String, PrefixProducer)>,
+    /// What is counted of what is in flight, where a scorer reads it or the document asks for it.
+    pub load: Option<InflightLoad>,
+    /// The producer whose matches tell how much of a prompt costs an endpoint nothing.
+    pub discounts: Option<usize>,
     /// Where endpoints come from.
     pub discovery: Discovery,
     /// How metrics pages are fetched.
@@ -73,6 +78,7 @@ impl PartialEq for Plan {
         self.generation == other.generation
             && self.profiles == other.profiles
             && self.producers == other.producers
+            && self.load == other.load
             && self.discovery == other.discovery
             && self.source == other.source
             && self.extractor == other.extractor
@@ -84,6 +90,14 @@ impl PartialEq for Plan {
 /// Smallest block in tokens: smaller ones made the Endpoint Picker run out of memory
 /// (llm-d-router#1158), so that it counts them as this.
 const LEAST_BLOCK_TOKENS: u32 = 64;
+
+/// How tokens are counted where no prompt is cut into blocks: as far as a prefix producer reads by
+/// default, 131,072 tokens.
+const COUNTED: BlockSpec = BlockSpec {
+    block_bytes: 1 << 10,
+    max_blocks: 512,
+    keep_partial: false,
+};
 
 /// Bytes of text that count as one token.
 const TOKEN_BYTES: u32 = 4;
@@ -143,10 +157,13 @@ impl Plan {
 
     /// What to read of a body, given what the servers report of their caches.
     pub fn read_plan(&self, pool: &Pool) -> ReadPlan {
-        let specs = self
-            .producers
-            .iter()
-            .map(|(_, producer)| producer.block_spec(pool));
+        let specs = self.producers.iter();
+        let specs = specs.map(|(_, producer)| producer.block_spec(pool));
+        // Where no producer reads as far as tokens are counted, a stream of its own does.
+        let reads =
+            |(_, producer): &(String, PrefixProducer)| producer.generation == Generation::Today;
+        let counts = self.needs.tokens && !self.producers.iter().any(reads);
+        let specs = specs.chain(counts.then_some(COUNTED));
         ReadPlan {
             flattening: match self.generation {
                 Generation::Seed => Flattening::Seed,

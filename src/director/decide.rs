@@ -7,15 +7,17 @@
 
 use super::answer::Refusal;
 use super::explain::Explanation;
+use super::load::costs;
 use super::meter::Metric;
 use super::outcome::Model;
-use super::record::{Pick, Show};
+use super::record::Show;
 use super::{Director, Release, Rewrite, Verdict};
+use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::digest::seed;
 use crate::prefix::walk::Walk;
 use crate::request::Fact;
-use crate::scheduling::{Cycle, Decision, PrefixMatch, Request, Rest, ScheduleError, Slot};
+use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
 
 /// One decision in so many is timed.
 const TIMED_EACH: u32 = 16;
@@ -27,6 +29,7 @@ impl Director {
         let record = self.records.get(&id)?;
         let Some(hold) = record.held else {
             self.learn(id);
+            self.reckon(id);
             self.stop_when_full(id);
             return None;
         };
@@ -108,7 +111,9 @@ impl Director {
             return false;
         }
         if record.reader.window_full() {
-            return true;
+            // How long the answer may get is all that is open.
+            let load = self.plan.load.as_ref().filter(|_| needs.tokens);
+            return load.is_none_or(|load| !load.counts_output) || self.same_whatever_follows(id);
         }
         if !record.walks.iter().all(|walk| walk.ended()) || record.reader.may_add_prompts() {
             return false;
@@ -134,6 +139,7 @@ impl Director {
             .model(&record.reader, record.reading)
             .known()
             .unwrap_or_default();
+        let full = record.reader.window_full();
         let walks = record.walks.iter_mut();
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
@@ -141,6 +147,7 @@ impl Director {
                 let spec = producer.block_spec(&watch.store.pool);
                 let block_tokens = producer.block_tokens(&watch.store.pool);
                 let most = match spec.max_blocks {
+                    _ if full => 0.0,
                     0 => f64::INFINITY,
                     most => most as f64,
                 };
@@ -155,12 +162,17 @@ impl Director {
             })
             .collect();
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
-        let cycle = |prefix| Cycle {
+        let cycle = |prefix, cost| Cycle {
             pool: &watch.store.pool,
-            request: Request { model, prefix },
+            request: Request {
+                model,
+                prefix,
+                cost,
+            },
         };
-        plan.scheduler
-            .same_choice(&cycle(&shortest), &cycle(&longest), scratch)
+        let (least, most) = costs(plan, &record.reader, record.reading);
+        let (shortest, longest) = (cycle(&shortest, least), cycle(&longest, most));
+        plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
 
     /// Decides with what is known, and notes what follows from it.
@@ -183,20 +195,13 @@ impl Director {
             .model(&record.reader, record.reading)
             .known()
             .unwrap_or_default();
-        let walks = record.walks.iter_mut();
-        let prefix: Vec<PrefixMatch<'_>> = walks
-            .zip(&plan.producers)
-            .map(|(walk, (_, producer))| PrefixMatch {
-                total: walk.total() as f64,
-                block_tokens: producer.block_tokens(&watch.store.pool),
-                matched: walk.matched(),
-            })
-            .collect();
+        let prefix = matches(&mut record.walks, plan, &watch.store.pool);
         let cycle = Cycle {
             pool: &watch.store.pool,
             request: Request {
                 model,
                 prefix: &prefix,
+                cost: costs(plan, &record.reader, false).0,
             },
         };
         let mut explanation = record.explain.then(Explanation::default);
@@ -236,26 +241,20 @@ impl Director {
     fn send(&mut self, id: u32, outcome: Outcome) -> Release {
         if let Some(slot) = outcome.first {
             let seat = self.seats.get(slot.index());
-            let scrape = seat.map_or(0, |seat| seat.scrape);
             if let Some(picks) = seat.and_then(|seat| seat.picks) {
                 self.metrics.count(picks, 1);
             }
             if let Some(hit) = outcome.hit {
                 self.metrics.observe(self.hot.hit, hit);
             }
-            let counted = self.plan.proxy.correct_queue;
-            if let Some(endpoint) = self.watch.store.pool.get_mut(slot).filter(|_| counted) {
-                endpoint.unseen += 1;
-            }
+            let (tokens, unseen) = (self.tokens_at(id, slot), self.plan.proxy.correct_queue);
+            let store = &mut self.watch.store;
+            let pick = self.loads.send(slot, tokens, unseen, store);
             let model = self.model_of(id, slot);
             if let Some(record) = self.records.get_mut(&id) {
                 record.answer.model = model;
                 record.answer.predicted = outcome.hit;
-                record.pick = Some(Pick {
-                    slot,
-                    scrape,
-                    counted,
-                });
+                record.pick = Some(pick);
                 record.explanation = outcome.explanation;
             }
             self.learn(id);
@@ -341,6 +340,18 @@ impl Director {
     pub fn polls(&self) -> bool {
         self.watch.polls()
     }
+}
+
+/// How much each endpoint holds of a request's prompts, as far as they were read.
+pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Vec<PrefixMatch<'a>> {
+    let walks = walks.iter_mut().zip(&plan.producers);
+    walks
+        .map(|(walk, (_, producer))| PrefixMatch {
+            total: walk.total() as f64,
+            block_tokens: producer.block_tokens(pool),
+            matched: walk.matched(),
+        })
+        .collect()
 }
 
 /// What a decision comes to.

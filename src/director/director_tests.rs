@@ -44,12 +44,26 @@ fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
         "queue-scorer",
         "kv-cache-utilization-scorer",
         "lora-affinity-scorer",
+        "active-request-scorer",
+        "token-load-scorer",
     ];
     let chosen: Vec<&str> = others.into_iter().filter(|_| rng.bool()).collect();
     let plugins: String = chosen
         .iter()
-        .map(|kind| format!(", {{type: {kind}}}"))
+        .map(|kind| match *kind {
+            "token-load-scorer" => {
+                // Low enough that some prompts reach it, or out of reach.
+                let threshold = [rng.u32(20..4_000), 4_194_304][rng.usize(0..2)];
+                format!(", {{type: {kind}, parameters: {{queueThresholdTokens: {threshold}}}}}")
+            }
+            kind => format!(", {{type: {kind}}}"),
+        })
         .collect();
+    let estimates = rng.bool();
+    let load = format!(
+        ", {{type: inflight-load-producer, parameters: {{addEstimatedOutputTokens: {estimates}}}}}"
+    );
+    let plugins = plugins + ["", &load][rng.usize(0..2)];
     let references: String = chosen
         .iter()
         .map(|kind| format!(", {{pluginRef: {kind}, weight: {}}}", rng.u32(0..4)))
@@ -108,6 +122,11 @@ fn director(rng: &mut fastrand::Rng) -> Director {
         endpoint.metrics = metrics(rng);
         endpoint.freshness =
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
+        for _ in 0..rng.u32(0..4) {
+            let tokens = u64::from(rng.u32(0..4)) * 64;
+            let store = &mut director.watch.store;
+            director.loads.send(slot, tokens, false, store);
+        }
     }
     director
 }
@@ -142,6 +161,9 @@ fn body(rng: &mut fastrand::Rng, head: &str) -> String {
     }
     if rng.u32(0..4) == 0 {
         parts.push("\"cache_salt\": \"s\"".to_owned());
+    }
+    if rng.bool() {
+        parts.push(format!("\"max_tokens\": {}", rng.u32(0..2_000)));
     }
     rng.shuffle(&mut parts);
     format!("{{{}}}", parts.join(", "))
@@ -251,6 +273,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         let indexes = std::mem::take(&mut director.indexes);
         director.indexes = indexes.clone();
         let expected = whole(&mut director, 100, &body);
+        director.close(100);
         director.indexes = indexes;
         let (found, read) = early(&mut director, 101, &body, &mut rng);
         assert_eq!(

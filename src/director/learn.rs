@@ -1,10 +1,19 @@
-//! What a decision teaches the prefix indexes.
+//! What a decision teaches the prefix indexes, here and in the other workers.
 
+use super::load::Loads;
+use super::meter::Metric;
 use super::Director;
+use crate::config::Plan;
+use crate::datalayer::store::Store;
 use crate::prefix::index::Index;
 use crate::scheduling::Slot;
-use crate::worker::journal::Placement;
+use crate::worker::handover::Known;
+use crate::worker::journal::Run;
+use crate::worker::seats::SlotLoad;
+use crate::worker::share::Knowledge;
 use crate::worker::SharedData;
+
+use xxhash_rust::xxh64::xxh64;
 
 impl Director {
     /// Tells the indexes which blocks went to the picked endpoint (the first of the primary
@@ -14,47 +23,77 @@ impl Director {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
-        let Some(pick) = record.pick else {
+        let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) else {
             return;
         };
+        let tag = self.loads.tag(pick.slot);
         let producers = self.plan.producers.iter();
         let walks = record.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
             let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
-            let known = index.entries();
-            let hashes = walk.unlearnt();
-            index.add(pick.slot.0, hashes.iter().copied(), capacity);
-            // What the index held already was told when it came.
-            if index.entries() != known || index.is_full(pick.slot.0) {
-                for hash in hashes {
-                    self.watch.journal.note(Placement {
-                        producer: number as u8,
-                        slot: pick.slot.0,
-                        hash: *hash,
-                    });
-                }
-            }
+            let run = Run {
+                producer: number as u8,
+                slot: pick.slot.0,
+                tag,
+            };
+            let share = &mut self.watch.share;
+            let hashes = walk.unlearnt().iter().copied();
+            index.add(pick.slot.0, hashes, capacity, &mut |hash| {
+                share.note(run, hash);
+            });
         }
     }
 
-    /// Exchanges placements with the other workers.
+    /// Tells the other workers what is new here, and takes in what is new there.
     pub(super) fn exchange(&mut self, host: &mut dyn SharedData) {
-        let Self {
-            watch,
-            indexes,
-            plan,
-            ..
-        } = self;
-        let (store, journal, foreign) = (&watch.store, &mut watch.journal, &mut watch.foreign);
-        journal.exchange(host, foreign, |placement| {
-            let producer = plan.producers.get(usize::from(placement.producer));
-            let index = indexes.get_mut(usize::from(placement.producer));
-            let endpoint = store.pool.get(Slot(placement.slot));
-            if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
-                let capacity = producer.capacity_of(endpoint);
-                index.add(placement.slot, std::iter::once(placement.hash), capacity);
+        let serves = self.watch.served();
+        let stirred = std::mem::take(&mut self.stirred);
+        let mut knowledge = Shared {
+            cut: self.cut,
+            plan: &self.plan,
+            indexes: &mut self.indexes,
+            loads: &mut self.loads,
+            store: &mut self.watch.store,
+        };
+        let foreign = &mut self.watch.foreign;
+        self.watch
+            .share
+            .exchange((serves, stirred), host, foreign, &mut knowledge);
+    }
+
+    /// How large the index is, what the workers tell each other, and what is in flight.
+    pub(super) fn set_sharing_gauges(&mut self) {
+        let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
+        let (entries, bytes) = (sum(Index::entries), sum(Index::bytes));
+        let evictions = self.indexes.iter().map(Index::evictions).sum::<u64>();
+        let more = evictions.saturating_sub(self.timing.evictions);
+        self.timing.evictions = evictions;
+        let metrics = &mut self.metrics;
+        // Of the VMs that serve each has the same index, so that any one's word will do.
+        if self.watch.served() {
+            let bound = self.plan.proxy.max_index_bytes as u64;
+            metrics.set(Metric::PrefixIndexSize, "", entries);
+            metrics.set(Metric::PrefixIndexBytes, "", bytes);
+            metrics.set(Metric::PrefixIndexBound, "", bound);
+            metrics.add(Metric::PrefixIndexEvictions, "", more as i64);
+        }
+        let traffic = self.watch.share.take_traffic();
+        metrics.add(Metric::SharedWritten, "", traffic.written as i64);
+        metrics.add(Metric::SharedRead, "", traffic.read as i64);
+        if !self.watch.polls() {
+            return;
+        }
+        metrics.set(Metric::Sharers, "", self.watch.share.sharers() as u64);
+        for (slot, endpoint) in self.watch.store.pool.iter() {
+            let Some(seat) = self.seats.get(slot.index()) else {
+                continue;
+            };
+            let requests = u64::from(endpoint.requests);
+            metrics.set(Metric::InflightRequests, &seat.label, requests);
+            if self.plan.needs.tokens {
+                metrics.set(Metric::InflightTokens, &seat.label, endpoint.tokens);
             }
-        });
+        }
     }
 
     /// Empty indexes, one per producer of the plan; they share the memory bound evenly.
@@ -62,5 +101,55 @@ impl Director {
         let count = self.plan.producers.len();
         let bound = self.plan.proxy.max_index_bytes / count.max(1);
         self.indexes = (0..count).map(|_| Index::new(bound)).collect();
+        let cut = format!("{:?} {:?}", self.plan.generation, self.plan.producers);
+        self.cut = xxh64(cut.as_bytes(), 0);
+    }
+}
+
+/// What of a director the workers share.
+struct Shared<'a> {
+    cut: u64,
+    plan: &'a Plan,
+    indexes: &'a mut [Index],
+    loads: &'a mut Loads,
+    store: &'a mut Store,
+}
+
+impl Known for Shared<'_> {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+        let width = self.store.pool.width().max(1);
+        let (producer, slot) = (number / width, (number % width) as u32);
+        let index = self.indexes.get(producer)?;
+        index.list(slot, hashes);
+        Some(Run {
+            producer: producer as u8,
+            slot,
+            tag: self.loads.tag(Slot(slot)),
+        })
+    }
+}
+
+impl Knowledge for Shared<'_> {
+    fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    fn place(&mut self, run: Run, hashes: &mut dyn Iterator<Item = u64>) {
+        let producer = self.plan.producers.get(usize::from(run.producer));
+        let index = self.indexes.get_mut(usize::from(run.producer));
+        let endpoint = self.store.pool.get(Slot(run.slot));
+        let endpoint = endpoint.filter(|_| self.loads.tag(Slot(run.slot)) == run.tag);
+        if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
+            let capacity = producer.capacity_of(endpoint);
+            index.add(run.slot, hashes, capacity, &mut |_| {});
+        }
+    }
+
+    fn in_flight(&self, loads: &mut Vec<SlotLoad>) {
+        self.loads.own(self.store, loads);
+    }
+
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
+        self.loads.set_others(others, self.store);
     }
 }

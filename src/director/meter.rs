@@ -48,6 +48,20 @@ pub enum Metric {
     PrefixIndexSize,
     /// Memory of the prefix index.
     PrefixIndexBytes,
+    /// Bound of the prefix index's memory.
+    PrefixIndexBound,
+    /// Entries of the prefix index dropped for newer ones.
+    PrefixIndexEvictions,
+    /// Requests in flight at an endpoint.
+    InflightRequests,
+    /// Tokens that these still cost it.
+    InflightTokens,
+    /// VMs that tell each other what they know.
+    Sharers,
+    /// Bytes that a VM wrote for the others.
+    SharedWritten,
+    /// Bytes that a VM read of the others'.
+    SharedRead,
     /// Requests decided before their body ended.
     EarlyReleases,
     /// Requests decided with what was known: their body was too long, or stopped coming.
@@ -156,6 +170,13 @@ impl Metric {
             Self::PrefixHitRatio => (Distribution(SHARE), "llm_d_epp_prefix_indexer_hit_ratio"),
             Self::PrefixIndexSize => (Gauge, "llm_d_epp_prefix_indexer_size"),
             Self::PrefixIndexBytes => (Gauge, "epp_wasm_prefix_indexer_bytes"),
+            Self::PrefixIndexBound => (Gauge, "epp_wasm_prefix_indexer_bound_bytes"),
+            Self::PrefixIndexEvictions => (Counter, "epp_wasm_prefix_indexer_evictions_total"),
+            Self::InflightRequests => (Gauge, "llm_d_epp_inflight_requests"),
+            Self::InflightTokens => (Gauge, "llm_d_epp_inflight_tokens"),
+            Self::Sharers => (Gauge, "epp_wasm_sharing_vms"),
+            Self::SharedWritten => (Counter, "epp_wasm_shared_written_bytes_total"),
+            Self::SharedRead => (Counter, "epp_wasm_shared_read_bytes_total"),
             Self::EarlyReleases => (Counter, "epp_wasm_early_release_total"),
             Self::ForcedReleases => (Counter, "epp_wasm_forced_release_total"),
             Self::BodyMode => (Gauge, "epp_wasm_reads_bodies"),

@@ -10,6 +10,7 @@ mod delivery;
 pub mod explain;
 pub mod ids;
 mod learn;
+mod load;
 pub mod meter;
 mod metrics;
 mod naming;
@@ -73,8 +74,6 @@ struct Seat {
     label: String,
     /// Counts its picks; none where nobody sits here.
     picks: Option<Handle>,
-    /// Counts its scrapes, so that a request knows whether it was sent before the last one.
-    scrape: u32,
     /// When it was last asked who had served a request that was sent here.
     checked: u64,
     /// Whether it was another one.
@@ -105,6 +104,11 @@ pub struct Director {
     watch: Watch,
     indexes: Vec<Index>,
     seats: Vec<Seat>,
+    loads: load::Loads,
+    /// Whether pages came or endpoints went since the workers last told each other.
+    stirred: bool,
+    /// Tells prefix blocks of equal cut.
+    cut: u64,
     records: ById<Box<Record>>,
     // Boxed in the table, so that a request costs no move of its record.
     #[allow(clippy::vec_box)]
@@ -147,6 +151,9 @@ impl Director {
             watch,
             indexes: Vec::new(),
             seats: Vec::new(),
+            loads: load::Loads::default(),
+            stirred: false,
+            cut: 0,
             records: ById::default(),
             spare: Vec::new(),
             scratch: Scratch::new(rng),
@@ -307,7 +314,7 @@ impl Director {
         if let (Some(pick), Some(served)) = (record.pick, served) {
             self.check(pick.slot, served);
         }
-        self.leave(id);
+        self.seen(id);
         explanation.map(|explanation| explanation.text(&self.watch.store.pool))
     }
 
@@ -325,7 +332,7 @@ impl Director {
 
     /// A request has ended, however.
     pub fn close(&mut self, id: u32) {
-        self.leave(id);
+        self.end(id);
         self.conclude(id);
         if let Some(record) = self.records.remove(&id) {
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
@@ -339,25 +346,6 @@ impl Director {
     /// Whether bodies are waited for even if none ever came.
     fn always_reads(&self) -> bool {
         self.plan.proxy.read_body == ReadBody::Always
-    }
-
-    /// Takes a request off its endpoint's count of those that its metrics cannot show yet.
-    fn leave(&mut self, id: u32) {
-        let Some(record) = self.records.get_mut(&id) else {
-            return;
-        };
-        let Some(pick) = record.pick.filter(|pick| pick.counted) else {
-            return;
-        };
-        if let Some(pick) = record.pick.as_mut() {
-            pick.counted = false;
-        }
-        let scrape = self.seats.get(pick.slot.index()).map(|seat| seat.scrape);
-        if scrape == Some(pick.scrape) {
-            if let Some(endpoint) = self.watch.store.pool.get_mut(pick.slot) {
-                endpoint.unseen = endpoint.unseen.saturating_sub(1);
-            }
-        }
     }
 }
 

@@ -117,6 +117,7 @@ impl Director {
 
     /// A part of an answer's body has come. Whether its bytes are wanted.
     pub fn answering(&mut self, id: u32) -> bool {
+        self.computed(id);
         let Some(record) = self.records.get_mut(&id) else {
             return false;
         };

@@ -103,10 +103,16 @@ fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
 pub struct Pick {
     /// Its slot.
     pub slot: Slot,
+    /// Which stay of an endpoint in that slot it is.
+    pub tenure: u32,
     /// The endpoint's scrape count when the request was sent to it.
-    pub scrape: u32,
-    /// Whether the request still counts as sent and not answered.
-    pub counted: bool,
+    pub scrapes: u32,
+    /// Whether the request has not ended.
+    pub open: bool,
+    /// Whether it still counts as sent and not answered.
+    pub unseen: bool,
+    /// Tokens that it still costs the endpoint.
+    pub tokens: u64,
 }
 
 /// One request. The buffers are kept from request to request.

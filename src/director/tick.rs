@@ -71,6 +71,8 @@ pub struct Timing {
     idle_ticks: u32,
     gauges_at: u64,
     foreign: u64,
+    /// Evictions told of so far.
+    pub evictions: u64,
     /// Requests held when it was told last.
     held: i64,
     /// Callouts under way by token.
@@ -184,6 +186,7 @@ impl Director {
                 let label = format!("status=success;{}", seat.label);
                 seat.picks = Some(self.metrics.handle(Metric::Picks, &label));
             }
+            self.loads.seat(*slot, &mut self.watch.store);
         }
     }
 
@@ -194,23 +197,22 @@ impl Director {
                 .iter_mut()
                 .for_each(|index| index.remove(slot.0));
             if let Some(seat) = self.seats.get_mut(slot.index()) {
+                if self.watch.polls() && !seat.label.is_empty() {
+                    self.metrics.set(Metric::InflightRequests, &seat.label, 0);
+                }
                 seat.label.clear();
                 seat.picks = None;
                 seat.models.clear();
                 seat.suspect = false;
-                seat.scrape = seat.scrape.wrapping_add(1);
             }
+            self.loads.forget(*slot);
         }
     }
 
     /// A newer page shows what was sent before it.
     fn scraped(&mut self, slot: Slot) {
-        if let Some(seat) = self.seats.get_mut(slot.index()) {
-            seat.scrape = seat.scrape.wrapping_add(1);
-        }
-        if let Some(endpoint) = self.watch.store.pool.get_mut(slot) {
-            endpoint.unseen = 0;
-        }
+        self.loads.scraped(slot, &mut self.watch.store);
+        self.stirred = true;
     }
 
     /// Requests whose body stopped coming go on with what is known.
@@ -272,14 +274,7 @@ impl Director {
             self.metrics.add(Metric::ForeignValues, "", more as i64);
             self.timing.foreign = self.watch.foreign;
         }
-        let (entries, bytes) = self.indexes.iter().fold((0, 0), |(entries, bytes), index| {
-            (entries + index.entries(), bytes + index.bytes())
-        });
-        if self.watch.served() {
-            self.metrics
-                .set(Metric::PrefixIndexSize, "", entries as u64);
-            self.metrics.set(Metric::PrefixIndexBytes, "", bytes as u64);
-        }
+        self.set_sharing_gauges();
         if !self.watch.polls() {
             return;
         }

@@ -49,11 +49,13 @@ registry! {
     }
     /// Rate candidates between 0 and 1.
     scorer {
+        active_request,
         kv_cache_utilization,
         lora_affinity,
         prefix_cache,
         queue,
         running_requests_size,
+        token_load,
     }
     /// Choose among the scored candidates.
     picker {
@@ -64,6 +66,7 @@ registry! {
     /// What scorers need to know of a request.
     producer {
         approx_prefix_cache,
+        inflight_load,
         token,
     }
     /// Where endpoints come from.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
+use super::producer::inflight_load::InflightLoad;
 use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
@@ -84,6 +85,8 @@ pub struct Build<'a, 'd> {
     /// prefixes refers to one by its index here, and may add one of its own; the producers that
     /// the document declares are built before the scorers.
     pub producers: &'a mut Vec<(String, PrefixProducer)>,
+    /// Names of the document's producers of in-flight load, which are built before the scorers.
+    pub load_producers: &'a mut Vec<String>,
 }
 
 /// How prompts are cut into prefix blocks, and how many of them an endpoint is taken to hold.
@@ -125,6 +128,8 @@ pub enum Role {
     ProfileHandler(Rc<dyn ProfileHandler>),
     /// Says how prompts are cut into prefix blocks and remembered.
     PrefixProducer(PrefixProducer),
+    /// Says what is counted of what is in flight.
+    InflightLoad(InflightLoad),
     /// Where endpoints come from.
     Discovery(Discovery),
     /// Where and how often metrics pages are fetched.
@@ -147,6 +152,7 @@ pub fn questions(plugin: &PluginType, generation: Generation) -> Vec<Question> {
         fields: Fields::new(None, Path::default(), &mut problems),
         generation,
         producers: &mut Vec::new(),
+        load_producers: &mut Vec::new(),
     });
     problems.into_questions()
 }
@@ -162,5 +168,6 @@ pub fn build_default(name: &str) -> Role {
         fields: Fields::new(None, path, &mut problems),
         generation: Generation::Seed,
         producers: &mut Vec::new(),
+        load_producers: &mut Vec::new(),
     })
 }

@@ -21,6 +21,16 @@ pub struct BlockSpec {
     pub keep_partial: bool,
 }
 
+impl BlockSpec {
+    /// Bytes of a prompt that count.
+    pub fn window(&self) -> usize {
+        match self.max_blocks {
+            0 => self.block_bytes.saturating_mul(MOST_DIGESTS),
+            most => self.block_bytes.saturating_mul(most.min(MOST_DIGESTS)),
+        }
+    }
+}
+
 /// Bytes per pseudo token.
 pub const TOKEN: usize = 4;
 

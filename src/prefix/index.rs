@@ -118,8 +118,15 @@ impl Index {
     }
 
     /// Notes that these blocks were sent to the endpoint in this slot, in this order. `capacity` is
-    /// how many blocks it holds; what was said first holds until it is removed.
-    pub fn add(&mut self, slot: u32, hashes: impl Iterator<Item = u64>, capacity: usize) {
+    /// how many blocks it holds; what was said first holds until it is removed. `news` is told of
+    /// the blocks that others should hear of.
+    pub fn add(
+        &mut self,
+        slot: u32,
+        hashes: impl Iterator<Item = u64>,
+        capacity: usize,
+        news: &mut dyn FnMut(u64),
+    ) {
         if self.held.len() <= slot as usize {
             self.held.resize(slot as usize + 1, Held::EMPTY);
         }
@@ -130,12 +137,30 @@ impl Index {
         }
         for hash in hashes {
             match self.find(slot, hash) {
-                Some(entry) => self.unlink_use(entry),
-                None => self.insert(slot, hash),
+                Some(entry) => {
+                    self.unlink_use(entry);
+                    if self.is_full(slot) {
+                        news(hash);
+                    }
+                }
+                None => {
+                    self.insert(slot, hash);
+                    news(hash);
+                }
             }
             if let Some(entry) = self.find(slot, hash) {
                 self.link_newest(entry);
             }
+        }
+    }
+
+    /// An endpoint's hashes in the order of their use, those used last at the end.
+    pub fn list(&self, slot: u32, hashes: &mut Vec<u64>) {
+        let held = self.held.get(slot as usize);
+        let mut place = held.map_or(NONE, |held| held.oldest);
+        while let Some(entry) = self.entries.get(place as usize) {
+            hashes.push(entry.hash);
+            place = entry.newer;
         }
     }
 

@@ -49,7 +49,7 @@ fn matched(index: &Index, hashes: &[u64], slots: u32) -> Vec<u32> {
 }
 
 fn add(index: &mut Index, slot: u32, hashes: &[u64], capacity: usize) {
-    index.add(slot, hashes.iter().copied(), capacity);
+    index.add(slot, hashes.iter().copied(), capacity, &mut |_| {});
 }
 
 #[test]

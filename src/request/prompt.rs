@@ -34,6 +34,10 @@ pub struct Prompts {
     streams: Vec<BlockHasher>,
     /// Bytes of the current prompt so far, as far as they were wanted.
     length: usize,
+    /// Bytes of a prompt that count.
+    window: usize,
+    /// Tokens of the prompts that have ended.
+    tokens: usize,
     closed: bool,
     restarts: u32,
 }
@@ -46,6 +50,8 @@ impl Prompts {
             stream.reset(*spec);
         }
         self.length = 0;
+        self.tokens = 0;
+        self.window = specs.iter().map(BlockSpec::window).max().unwrap_or(0);
         self.closed = specs.is_empty();
         self.restarts = 0;
     }
@@ -54,6 +60,7 @@ impl Prompts {
     pub fn restart(&mut self) {
         self.streams.iter_mut().for_each(BlockHasher::restart);
         self.length = 0;
+        self.tokens = 0;
         self.closed = self.streams.is_empty();
         self.restarts += 1;
     }
@@ -77,6 +84,21 @@ impl Prompts {
     /// Whether nothing counts any more.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Tokens of all prompts so far, as far as they count: four bytes each.
+    pub fn tokens(&self) -> usize {
+        let counted = self.length.min(self.window);
+        self.tokens + counted.div_ceil(TOKEN)
+    }
+
+    /// The most tokens that there can be if no other prompt follows.
+    pub fn most_tokens(&self) -> usize {
+        if self.closed {
+            self.tokens
+        } else {
+            self.tokens.saturating_add(self.window.div_ceil(TOKEN))
+        }
     }
 
     /// Bytes worth holding for later.
@@ -123,6 +145,7 @@ impl Prompts {
     /// The current prompt has ended.
     pub fn end_prompt(&mut self) {
         if !self.closed {
+            self.tokens = self.tokens();
             self.length = 0;
             self.streams.iter_mut().for_each(BlockHasher::end_prompt);
         }

@@ -137,6 +137,20 @@ impl BodyReader {
         self.body.is_full() && !self.body.is_out_of_order()
     }
 
+    /// Tokens of all prompts so far, as far as they count.
+    pub fn prompt_tokens(&self) -> usize {
+        self.body.prompts().tokens()
+    }
+
+    /// The most tokens that there can be if no other prompt follows.
+    pub fn most_prompt_tokens(&self) -> usize {
+        if self.finished || self.window_full() {
+            self.prompt_tokens()
+        } else {
+            self.body.prompts().most_tokens()
+        }
+    }
+
     /// Whether another prompt may follow.
     pub fn may_add_prompts(&self) -> bool {
         self.body.may_add_prompts()

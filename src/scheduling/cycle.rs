@@ -30,6 +30,18 @@ impl PrefixMatch<'_> {
     }
 }
 
+/// What a request costs the endpoint that serves it, in tokens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// Tokens of its prompts. Infinite where an early decision asks what would happen if the
+    /// prompt had no end.
+    pub prompt: f64,
+    /// Tokens of its answer, as far as they are counted in advance.
+    pub output: f64,
+    /// The prefix match that tells how much of the prompt an endpoint holds already.
+    pub prefix: Option<usize>,
+}
+
 /// What plugins see of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
@@ -37,6 +49,29 @@ pub struct Request<'a> {
     pub model: &'a str,
     /// One match per prefix producer of the plan, in the plan's order.
     pub prefix: &'a [PrefixMatch<'a>],
+    /// What it costs.
+    pub cost: Cost,
+}
+
+impl Request<'_> {
+    /// Tokens that it costs one endpoint: what the endpoint does not hold of the prompt, in whole
+    /// blocks, what of the prompt lies beyond the blocks, and the answer.
+    pub fn tokens_at(&self, slot: Slot) -> f64 {
+        let Cost {
+            prompt,
+            output,
+            prefix,
+        } = self.cost;
+        let found = prefix.and_then(|index| self.prefix.get(index));
+        let Some(prefix) = found.filter(|prefix| prefix.block_tokens > 0) else {
+            return prompt + output;
+        };
+        let block = f64::from(prefix.block_tokens);
+        let new = (prefix.total - f64::from(prefix.blocks(slot))).max(0.0) * block;
+        // No number where both are infinite, which counts as nothing.
+        let beyond = (prompt - prefix.total * block).max(0.0);
+        new + beyond + output
+    }
 }
 
 /// The state that one run of the scheduler sees; it does not change while it runs.

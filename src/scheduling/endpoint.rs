@@ -67,6 +67,10 @@ pub struct Endpoint {
     pub metrics: Metrics,
     /// Whether [`Self::metrics`] can be trusted now.
     pub freshness: Freshness,
+    /// Requests that this Envoy sent to it and that have not ended.
+    pub requests: u32,
+    /// Tokens that these still cost it.
+    pub tokens: u64,
     /// Requests that this Envoy sent to it since its last scrape and that are not yet answered:
     /// the server's own waiting count cannot show them yet.
     pub unseen: u32,

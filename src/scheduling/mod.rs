@@ -11,7 +11,7 @@ pub mod plugin;
 pub mod profile;
 pub mod scheduler;
 
-pub use cycle::{Cycle, PrefixMatch, Request, Scored};
+pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
 pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
 pub use plugin::{Filter, Needs, Picker, ProfileHandler, Rest, Scorer};

@@ -11,8 +11,9 @@ pub enum Rest {
     /// Nothing: the score is final as soon as the other needs are met.
     #[default]
     Nothing,
-    /// Only the number of blocks: each endpoint's score is linear in 1 / `total`, so that what
-    /// holds for the shortest and for the longest possible prompt holds for all between.
+    /// Only the prompt's length: each endpoint's score is linear in 1 / `total`, up to a term that
+    /// is the same for all, so that what holds for the shortest and for the longest possible
+    /// prompt holds for all between.
     Length,
 }
 
@@ -26,6 +27,10 @@ pub struct Needs {
     pub prompt: bool,
     /// How the unread rest of a prompt can still move the result.
     pub rest: Rest,
+    /// What is in flight.
+    pub in_flight: bool,
+    /// The tokens of prompts.
+    pub tokens: bool,
     /// The waiting count.
     pub waiting: bool,
     /// The running count.
@@ -45,6 +50,8 @@ impl Needs {
             model: self.model || other.model,
             prompt: self.prompt || other.prompt,
             rest: self.rest.max(other.rest),
+            in_flight: self.in_flight || other.in_flight,
+            tokens: self.tokens || other.tokens,
             waiting: self.waiting || other.waiting,
             running: self.running || other.running,
             kv_usage: self.kv_usage || other.kv_usage,
@@ -69,6 +76,12 @@ pub trait Filter: std::fmt::Debug {
 pub trait Scorer: std::fmt::Debug {
     /// Writes the score of each candidate; `scores` has their length and order, and holds zeros.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
+
+    /// Whether the candidates' scores move as [`Rest`] says up to the longest prompt still
+    /// possible.
+    fn moves_evenly(&self, _longest: &Cycle<'_>, _candidates: &[Scored]) -> bool {
+        true
+    }
 
     /// What it reads.
     fn needs(&self) -> Needs;

@@ -177,7 +177,11 @@ impl Scheduler {
             let low_outcome = profile.rank(shortest, &mut scratch.buffers, low, None);
             let high_outcome = profile.rank(longest, &mut scratch.buffers, high, None);
             match (low_outcome, high_outcome) {
-                (Ok(()), Ok(())) => profile.picker.same_choice(low, high),
+                (Ok(()), Ok(())) => {
+                    let mut scorers = profile.scorers.iter();
+                    scorers.all(|weighted| weighted.scorer.moves_evenly(longest, high))
+                        && profile.picker.same_choice(low, high)
+                }
                 (low_outcome, high_outcome) => low_outcome == high_outcome,
             }
         })

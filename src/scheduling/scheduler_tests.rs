@@ -213,7 +213,11 @@ fn a_length_that_can_still_change_the_winner_keeps_the_choice_open() {
         let (low, high) = (prefix(least), prefix(most));
         let cycle = |prefix| Cycle {
             pool: &pool,
-            request: Request { model: "m", prefix },
+            request: Request {
+                model: "m",
+                prefix,
+                ..Request::default()
+            },
         };
         scheduler.same_choice(&cycle(&low), &cycle(&high), &mut scratch())
     };

@@ -1,51 +1,44 @@
 //! Placements told to the other workers, so that all of one Envoy decide from the same knowledge.
 //!
-//! Each VM that serves requests keeps one value in shared data: its last 16,384 placements with a
-//! running number. On each tick it writes what is new, and reads from the others' values what it has
-//! not seen. The values are bounded, so that a reader that falls behind loses hints and nobody loses
-//! memory; a VM that is gone leaves a value that nobody adds to.
-
-use hashbrown::HashMap;
+//! What a VM places between two of its ticks goes into the next segments of its journal, each a
+//! value of its own in shared data, in a ring of sixteen. Its seat says how many segments there
+//! are, so that a tick without news costs nobody anything, and news cost their own size. The ring
+//! is bounded: a reader that falls behind loses hints, and nobody memory.
 
 use super::pack::{Reader, Writer};
 use super::SharedData;
 
-/// Placements kept for the others. At 1,000 cold requests a second with 256 blocks each, shared by
-/// four workers, some 3,000 come up per tick; five times that rides out a late reader. 12 bytes
-/// each: setting the value costs some 12 µs.
-const KEPT: usize = 16_384;
+/// Segments that are kept: a reader that pauses for less than 0.8 s loses nothing, as long as a
+/// segment holds what comes up in a tick.
+const RING: u64 = 16;
 
-/// Journals read at most: more than workers that any machine gives an Envoy. Of VMs that came and
-/// went the oldest drop out.
-const PEERS: usize = 128;
+/// Hashes of one segment, 8 bytes each. At 1,000 cold requests a second with 256 blocks each,
+/// shared by four workers, some 3,000 come up in a tick.
+const SEGMENT: usize = 4_096;
 
-/// Tries at putting oneself on the list while others do the same; the next tick tries again.
-const TRIES: usize = 4;
+/// Hashes noted between two ticks; what is more is not told.
+const MOST_FRESH: usize = RING as usize * SEGMENT;
 
-/// One placement: a block's hash and the endpoint that it was sent to.
+/// Blocks that were sent to one endpoint, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
+pub struct Run {
     /// Index of the prefix producer in the plan.
     pub producer: u8,
-    /// The endpoint's slot, below 2²⁴.
+    /// The endpoint's slot.
     pub slot: u32,
-    /// The block's hash.
-    pub hash: u64,
+    /// Tells the endpoint from others that were or will be in its slot.
+    pub tag: u32,
 }
 
-/// One VM's journal and what it has read of the others'.
+/// One VM's journal.
 #[derive(Debug)]
 pub struct Journal {
     base: String,
     own: u64,
-    listed: bool,
-    /// The last placements, oldest first.
-    kept: Vec<Placement>,
-    /// Placements ever written.
+    /// Runs since the last tick, each with how many of the hashes are its own.
+    runs: Vec<(Run, usize)>,
+    hashes: Vec<u64>,
     written: u64,
-    fresh: usize,
-    /// Running number up to which each peer's journal was read.
-    read: HashMap<u64, u64>,
 }
 
 impl Journal {
@@ -54,126 +47,120 @@ impl Journal {
         Self {
             base,
             own,
-            listed: false,
-            kept: Vec::new(),
+            runs: Vec::new(),
+            hashes: Vec::new(),
             written: 0,
-            fresh: 0,
-            read: HashMap::new(),
         }
     }
 
     /// Notes a placement, to be told with the next tick.
-    pub fn note(&mut self, placement: Placement) {
-        self.kept.push(placement);
-        self.written += 1;
-        self.fresh += 1;
-        // Cut back now and then, rather than shift with each new one.
-        if self.kept.len() >= 2 * KEPT {
-            self.kept.drain(..self.kept.len() - KEPT);
+    pub fn note(&mut self, run: Run, hash: u64) {
+        if self.hashes.len() >= MOST_FRESH {
+            return;
+        }
+        self.hashes.push(hash);
+        match self.runs.last_mut() {
+            Some((last, count)) if *last == run => *count += 1,
+            _ => self.runs.push((run, 1)),
         }
     }
 
-    /// Tells what is new, and takes in what the others told since the last tick. Values that are
-    /// foreign or torn are counted in `foreign`.
-    pub fn exchange(
-        &mut self,
-        host: &mut dyn SharedData,
-        foreign: &mut u64,
-        mut take: impl FnMut(Placement),
-    ) {
-        if self.fresh > 0 {
-            self.fresh = 0;
-            self.tell(host);
-        }
-        for peer in self.peers(host).unwrap_or_default() {
-            if peer == self.own {
-                continue;
-            }
-            let Some((value, _)) = host.get(&self.key(peer)) else {
-                continue;
-            };
-            let seen = self.read.get(&peer).copied().unwrap_or(0);
-            match read(&value, seen, &mut take) {
-                Some(written) => {
-                    self.read.insert(peer, written);
+    /// Segments written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes what is new at the VM's seat.
+    pub fn write(&mut self, seat: u32, host: &mut dyn SharedData) {
+        let mut runs = std::mem::take(&mut self.runs);
+        let mut left = self.hashes.as_slice();
+        let mut pieces = runs.drain(..).peekable();
+        let mut rest: Option<(Run, usize)> = None;
+        while rest.is_some() || pieces.peek().is_some() {
+            let mut segment = Writer::default();
+            segment.u64(self.own);
+            segment.u64(self.written);
+            let mut room = SEGMENT;
+            while let Some((run, count)) = rest.take().or_else(|| pieces.next()) {
+                let take = count.min(room);
+                let Some((hashes, more)) = left.split_at_checked(take) else {
+                    break;
+                };
+                left = more;
+                write_run(&mut segment, run, hashes);
+                room -= take;
+                if take < count {
+                    rest = Some((run, count - take));
                 }
-                None => *foreign += 1,
+                if room == 0 {
+                    break;
+                }
             }
+            let key = key(&self.base, seat, self.written);
+            host.set(&key, &segment.seal(), None);
+            self.written += 1;
         }
-    }
-
-    fn tell(&mut self, host: &mut dyn SharedData) {
-        let from = self.kept.len().saturating_sub(KEPT);
-        let kept = self.kept.get(from..).unwrap_or_default();
-        let mut writer = Writer::default();
-        writer.u64(self.written);
-        writer.u32(kept.len() as u32);
-        for placement in kept {
-            writer.u32(u32::from(placement.producer) << 24 | placement.slot & 0xff_ffff);
-            writer.u64(placement.hash);
-        }
-        host.set(&self.key(self.own), &writer.seal(), None);
-        if !self.listed {
-            self.listed = self.enlist(host);
-        }
-    }
-
-    /// Puts this VM on the list of journals.
-    fn enlist(&self, host: &mut dyn SharedData) -> bool {
-        (0..TRIES).any(|_| {
-            let mut peers = self.peers(host).unwrap_or_default();
-            if peers.contains(&self.own) {
-                return true;
-            }
-            peers.push(self.own);
-            let surplus = peers.len().saturating_sub(PEERS);
-            let mut writer = Writer::default();
-            writer.u32((peers.len() - surplus) as u32);
-            peers
-                .iter()
-                .skip(surplus)
-                .for_each(|peer| writer.u64(*peer));
-            let cas = host.get(&self.peers_key()).map(|(_, cas)| cas);
-            host.set(&self.peers_key(), &writer.seal(), cas)
-        })
-    }
-
-    fn peers(&self, host: &mut dyn SharedData) -> Option<Vec<u64>> {
-        let (value, _) = host.get(&self.peers_key())?;
-        let mut reader = Reader::open(&value)?;
-        let count = reader.u32()?.min(PEERS as u32);
-        (0..count).map(|_| reader.u64()).collect()
-    }
-
-    fn peers_key(&self) -> String {
-        format!("{}/journals", self.base)
-    }
-
-    fn key(&self, peer: u64) -> String {
-        format!("{}/journal/{peer:016x}", self.base)
+        drop(pieces);
+        self.runs = runs;
+        self.hashes.clear();
     }
 }
 
-/// Takes in the placements numbered above `seen`; the last number.
-fn read(value: &[u8], seen: u64, take: &mut impl FnMut(Placement)) -> Option<u64> {
-    let mut reader = Reader::open(value)?;
-    let written = reader.u64()?;
-    let count = u64::from(reader.u32()?);
-    let first = written.saturating_sub(count);
-    // A number that went back is another VM's journal under the same name: read it all.
-    let seen = if seen > written { 0 } else { seen };
-    for number in first..written {
-        let place = reader.u32()?;
-        let hash = reader.u64()?;
-        if number >= seen {
-            take(Placement {
-                producer: (place >> 24) as u8,
-                slot: place & 0xff_ffff,
-                hash,
-            });
+/// Takes in the segments of another VM's journal from number `read` on, as far as they are still
+/// there, up to one that is torn, which is counted. Returns the number reached.
+pub fn read(
+    (base, seat, owner): (&str, u32, u64),
+    (read, written): (u64, u64),
+    host: &mut dyn SharedData,
+    foreign: &mut u64,
+    take: &mut dyn FnMut(Run, &mut dyn Iterator<Item = u64>),
+) -> u64 {
+    // A count that went back is another journal's.
+    let read = if read > written { 0 } else { read };
+    for number in read.max(written.saturating_sub(RING))..written {
+        let Some((value, _)) = host.get(&key(base, seat, number)) else {
+            continue;
+        };
+        let Some(mut reader) = Reader::open(&value) else {
+            *foreign += 1;
+            return number;
+        };
+        // A former VM's at the same seat, or a newer one: that will be read in its turn.
+        if reader.u64() == Some(owner) && reader.u64() == Some(number) {
+            while read_run(&mut reader, take).is_some() {}
         }
     }
-    Some(written)
+    written
+}
+
+/// Writes a run with its hashes.
+pub fn write_run(writer: &mut Writer, run: Run, hashes: &[u64]) {
+    writer.u32(run.slot);
+    writer.u32(run.tag);
+    writer.u32(u32::from(run.producer) << 24 | hashes.len() as u32 & 0xff_ffff);
+    hashes.iter().for_each(|hash| writer.u64(*hash));
+}
+
+/// Reads a run, if another one follows.
+pub fn read_run(
+    reader: &mut Reader<'_>,
+    take: &mut dyn FnMut(Run, &mut dyn Iterator<Item = u64>),
+) -> Option<usize> {
+    let (slot, tag) = (reader.u32()?, reader.u32()?);
+    let head = reader.u32()?;
+    let run = Run {
+        producer: (head >> 24) as u8,
+        slot,
+        tag,
+    };
+    let count = (head & 0xff_ffff) as usize;
+    let mut hashes = reader.numbers(count)?;
+    take(run, &mut hashes);
+    Some(count)
+}
+
+fn key(base: &str, seat: u32, number: u64) -> String {
+    format!("{base}/seat/{seat}/{}", number % RING)
 }
 
 #[cfg(test)]
@@ -181,78 +168,82 @@ mod tests {
     use super::*;
     use crate::testing::Memory;
 
-    fn placement(hash: u64) -> Placement {
-        Placement {
-            producer: 0,
-            slot: 3,
-            hash,
-        }
-    }
+    const RUN: Run = Run {
+        producer: 1,
+        slot: 3,
+        tag: 7,
+    };
 
-    fn exchange(journal: &mut Journal, memory: &mut Memory) -> (Vec<u64>, u64) {
+    fn take_all(memory: &mut Memory, from: u64, written: u64) -> (Vec<u64>, u64) {
         let (mut taken, mut foreign) = (Vec::new(), 0);
-        journal.exchange(memory, &mut foreign, |placement| taken.push(placement.hash));
+        let mut take = |_, hashes: &mut dyn Iterator<Item = u64>| taken.extend(hashes);
+        read(
+            ("b", 0, 5),
+            (from, written),
+            memory,
+            &mut foreign,
+            &mut take,
+        );
         (taken, foreign)
     }
 
-    fn two() -> (Journal, Journal, Memory) {
-        let journal = |own| Journal::new("base".to_owned(), own);
-        (journal(1), journal(2), Memory::default())
+    #[test]
+    fn what_was_written_is_read_in_order_and_once() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        journal.write(0, &mut memory);
+        assert_eq!(journal.written(), 0, "nothing new, nothing written");
+        (0..10_000).for_each(|hash| journal.note(RUN, hash));
+        journal.write(0, &mut memory);
+        assert_eq!(journal.written(), 3);
+        let expected: Vec<u64> = (0..10_000).collect();
+        assert_eq!(take_all(&mut memory, 0, 3).0, expected);
+        assert!(take_all(&mut memory, 3, 3).0.is_empty());
     }
 
     #[test]
-    fn what_one_notes_the_other_takes_in_once() {
-        let (mut one, mut other, mut memory) = two();
-        (0..5).for_each(|hash| one.note(placement(hash)));
-        exchange(&mut one, &mut memory);
-        assert_eq!(exchange(&mut other, &mut memory).0, [0, 1, 2, 3, 4]);
-        assert!(exchange(&mut other, &mut memory).0.is_empty());
-        one.note(placement(5));
-        assert!(exchange(&mut one, &mut memory).0.is_empty());
-        assert_eq!(exchange(&mut other, &mut memory).0, [5]);
-    }
-
-    #[test]
-    fn a_late_reader_loses_the_oldest_and_the_value_stays_bounded() {
-        let (mut one, mut other, mut memory) = two();
-        let many = 3 * KEPT as u64;
-        for hash in 0..many {
-            one.note(placement(hash));
-            if hash % 1000 == 0 {
-                exchange(&mut one, &mut memory);
-            }
+    fn runs_keep_their_endpoints() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let other = Run { slot: 9, ..RUN };
+        for hash in 0..9 {
+            journal.note(if hash < 5 { RUN } else { other }, hash);
         }
-        exchange(&mut one, &mut memory);
-        let (taken, _) = exchange(&mut other, &mut memory);
-        assert_eq!(taken.len(), KEPT);
-        assert_eq!(taken.last(), Some(&(many - 1)));
-        assert!(memory.largest() < KEPT * 12 + 100);
+        journal.write(0, &mut memory);
+        let mut found = Vec::new();
+        let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
+            found.push((run, hashes.count()));
+        };
+        read(("b", 0, 5), (0, 1), &mut memory, &mut 0, &mut take);
+        assert_eq!(found, [(RUN, 5), (other, 4)]);
     }
 
     #[test]
-    fn a_torn_value_is_counted_and_left_alone() {
-        let (mut one, mut other, mut memory) = two();
-        one.note(placement(1));
-        exchange(&mut one, &mut memory);
-        memory.tear("base/journal/0000000000000001");
-        assert_eq!(exchange(&mut other, &mut memory), (vec![], 1));
-        one.note(placement(2));
-        exchange(&mut one, &mut memory);
-        assert_eq!(exchange(&mut other, &mut memory).0, [1, 2]);
-    }
-
-    #[test]
-    fn many_vms_find_each_other() {
-        let mut memory = Memory::default();
-        let mut journals: Vec<Journal> = (1..=16)
-            .map(|own| Journal::new("base".to_owned(), own))
-            .collect();
-        for (hash, journal) in journals.iter_mut().enumerate() {
-            journal.note(placement(hash as u64));
-            exchange(journal, &mut memory);
+    fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        for hash in 0..100 {
+            journal.note(RUN, hash);
+            journal.write(0, &mut memory);
         }
-        let mut seen = exchange(&mut journals[0], &mut memory).0;
-        seen.sort_unstable();
-        assert_eq!(seen, (1..16).collect::<Vec<u64>>());
+        let expected: Vec<u64> = (100 - RING..100).collect();
+        assert_eq!(take_all(&mut memory, 0, 100).0, expected);
+        for hash in 0..3 * MOST_FRESH as u64 {
+            journal.note(RUN, hash);
+        }
+        journal.write(0, &mut memory);
+        assert!(memory.size() < RING as usize * (SEGMENT * 8 + 100));
+    }
+
+    #[test]
+    fn a_torn_segment_is_counted_and_a_former_vms_left_alone() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        for hash in 0..2 {
+            journal.note(RUN, hash);
+            journal.write(0, &mut memory);
+        }
+        let mut former = Journal::new("b".to_owned(), 6);
+        former.note(RUN, 8);
+        former.write(0, &mut memory);
+        assert_eq!(take_all(&mut memory, 0, 2), (vec![1], 0));
+        memory.tear("b/seat/0/1");
+        assert_eq!(take_all(&mut memory, 0, 2), (vec![], 1));
     }
 }

@@ -4,9 +4,12 @@
 //! holds the [`lease::Lease`] and polls; it publishes what it found as a [`snapshot`] in shared
 //! data, and the others take it over on their next tick.
 
+pub mod handover;
 pub mod journal;
 pub mod lease;
 pub mod pack;
+pub mod seats;
+pub mod share;
 pub mod snapshot;
 pub mod watch;
 

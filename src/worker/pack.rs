@@ -82,6 +82,15 @@ impl<'a> Reader<'a> {
         Some((!value.is_nan()).then_some(value))
     }
 
+    /// So many more numbers, if there are as many.
+    pub fn numbers(&mut self, count: usize) -> Option<impl Iterator<Item = u64> + 'a> {
+        let (bytes, rest) = self.0.split_at_checked(count.checked_mul(8)?)?;
+        self.0 = rest;
+        let numbers = bytes.chunks_exact(8);
+        let numbers = numbers.filter_map(|bytes| bytes.first_chunk::<8>());
+        Some(numbers.map(|bytes| u64::from_le_bytes(*bytes)))
+    }
+
     /// The next text.
     pub fn text(&mut self) -> Option<&'a str> {
         let size = self.u32()? as usize;

@@ -1,8 +1,8 @@
 //! One VM's view of the pool: it polls if it holds the lease, else it takes over what the poller
 //! published.
 
-use super::journal::Journal;
 use super::lease::Lease;
+use super::share::Share;
 use super::{snapshot, SharedData};
 use crate::config::Plan;
 use crate::datalayer::clusters;
@@ -51,8 +51,8 @@ pub struct Watch {
     pub store: Store,
     /// Values under our keys that were foreign or torn.
     pub foreign: u64,
-    /// What the workers tell each other of placements.
-    pub journal: Journal,
+    /// What the workers tell each other.
+    pub share: Share,
     /// Where the workers tell each other whether bodies come.
     pub delivery_key: String,
     lease: Lease,
@@ -89,7 +89,7 @@ impl Watch {
         let mut watch = Self {
             store: Store::default(),
             foreign: 0,
-            journal: Journal::new(base.clone(), rng.u64(..)),
+            share: Share::new(&base, rng.u64(..)),
             lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
             poller: Poller::new(plan.source.interval_ms),
             rng,
@@ -114,6 +114,7 @@ impl Watch {
         self.poller.set_interval(plan.source.interval_ms);
         self.discovery = plan.discovery.clone();
         self.members_due = 0;
+        self.share.switch(plan.proxy.share_state);
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();

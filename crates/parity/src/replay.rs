@@ -193,7 +193,12 @@ impl Replay {
         let walks = decided.walks.iter_mut().zip(&mut self.indexes);
         for ((walk, index), (_, producer)) in walks.zip(producers) {
             let capacity = producer.capacity_of(self.pool.get(slot));
-            index.add(slot.0, walk.unlearnt().iter().copied(), capacity);
+            index.add(
+                slot.0,
+                walk.unlearnt().iter().copied(),
+                capacity,
+                &mut |_| {},
+            );
         }
         Ok(())
     }
@@ -213,6 +218,7 @@ impl Replay {
             request: Request {
                 model,
                 prefix: &prefix,
+                ..Request::default()
             },
         };
         let scheduler = &self.plan.scheduler;

@@ -6,7 +6,10 @@
 use epp_wasm::config;
 use epp_wasm::datalayer::store::{Member, Store};
 use epp_wasm::scheduling::Slot;
-use epp_wasm::worker::journal::Journal;
+use epp_wasm::worker::handover::Known;
+use epp_wasm::worker::journal::Run;
+use epp_wasm::worker::seats::SlotLoad;
+use epp_wasm::worker::share::{Knowledge, Share};
 use epp_wasm::worker::snapshot;
 use epp_wasm::worker::{SharedData, Watch};
 use xxhash_rust::xxh64::xxh64;
@@ -14,8 +17,10 @@ use xxhash_rust::xxh64::xxh64;
 /// What every value of ours begins with.
 const MAGIC: &[u8] = b"epp1";
 
-/// Bytes of a placement in a journal.
-const PLACEMENT: usize = 12;
+/// Seats that are looked at, segments of a journal that are read, and hashes handed over in a tick.
+const SEATS: usize = 256;
+const SEGMENTS: usize = 16;
+const PER_TICK: usize = 131_072;
 
 /// Whatever the others wrote is taken over as they meant it or left alone.
 pub fn shared(input: &[u8]) {
@@ -25,11 +30,11 @@ pub fn shared(input: &[u8]) {
     value.extend_from_slice(&checksum.to_le_bytes());
     check_members(&value);
     check_metrics(&value);
-    check_journal(&value);
+    check_share(&value);
     check_watch(&value);
 }
 
-/// Shared data that has the same value everywhere, and the list of journals where it has one.
+/// Shared data that has the same value everywhere.
 struct Host<'v>(&'v [u8]);
 
 impl SharedData for Host<'_> {
@@ -85,16 +90,52 @@ fn check_metrics(value: &[u8]) {
     assert_eq!(snapshot::pack_metrics(&other, 1), packed);
 }
 
-fn check_journal(value: &[u8]) {
-    let mut journal = Journal::new("base".to_owned(), 1);
-    let (mut foreign, mut taken) = (0, 0);
-    journal.exchange(&mut Host(value), &mut foreign, |placement| {
-        assert!(placement.slot < 1 << 24);
-        taken += 1;
-    });
-    // The list of journals is the same value, so that each of them is read once for each of its names.
-    let names = value.len() / size_of::<u64>();
-    assert!(taken <= names * value.len() / PLACEMENT);
+/// Counts what it is told.
+#[derive(Default)]
+struct Told {
+    hashes: usize,
+    loads: usize,
+}
+
+impl Known for Told {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+        hashes.push(1);
+        let (producer, slot, tag) = (0, 0, 0);
+        (number == 0).then_some(Run {
+            producer,
+            slot,
+            tag,
+        })
+    }
+}
+
+impl Knowledge for Told {
+    fn cut(&self) -> u64 {
+        1
+    }
+
+    fn place(&mut self, _: Run, hashes: &mut dyn Iterator<Item = u64>) {
+        self.hashes += hashes.count();
+    }
+
+    fn in_flight(&self, _: &mut Vec<SlotLoad>) {}
+
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
+        self.loads = others.map(<[SlotLoad]>::len).sum();
+    }
+}
+
+fn check_share(value: &[u8]) {
+    let mut share = Share::new("base", 1);
+    let (mut foreign, mut told) = (0, Told::default());
+    for _ in 0..3 {
+        let host = &mut Host(value);
+        share.exchange((true, true), host, &mut foreign, &mut told);
+    }
+    // Every seat, every segment and every piece is the same value.
+    let in_one = value.len() / size_of::<u64>();
+    assert!(told.hashes <= in_one * 3 * (SEATS * SEGMENTS + PER_TICK));
+    assert!(told.loads <= in_one * SEATS);
 }
 
 fn check_watch(value: &[u8]) {

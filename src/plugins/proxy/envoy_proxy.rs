@@ -14,6 +14,7 @@
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
+//! | `shareState` | true | tell the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
 //! | `maxIndexBytes` | 67108864 | memory of the prefix index of one worker |
 //! | `explain` | false | answer `x-epp-explain: 1` with the candidates' scores |
 //!
@@ -97,6 +98,8 @@ pub struct EnvoyProxy {
     pub early_release: EarlyRelease,
     /// Whether requests sent since the last scrape count as waiting.
     pub correct_queue: bool,
+    /// Whether the workers tell each other what they know.
+    pub share_state: bool,
     /// Memory bound of the prefix index.
     pub max_index_bytes: usize,
     /// Whether clients may ask for an explanation.
@@ -118,6 +121,7 @@ impl Default for EnvoyProxy {
             body_timeout_ms: 5_000,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
+            share_state: true,
             max_index_bytes: 64 << 20,
             explain: false,
         }
@@ -157,6 +161,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
+        share_state: fields.boolean("shareState", default.share_state),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
     }))

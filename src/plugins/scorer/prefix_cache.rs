@@ -139,6 +139,7 @@ mod tests {
         let request = Request {
             model: "m",
             prefix: &prefix,
+            ..Request::default()
         };
         scores(&scorer, &three(), request)
     }

@@ -1,0 +1,163 @@
+//! `inflight-load-producer`: counts what is in flight at each endpoint, over all workers of this
+//! Envoy: requests, and the tokens that they still cost it.
+//!
+//! A request counts from its decision, at the first endpoint that was picked, to its end, however
+//! it ends. Its tokens are those of its prompt that the endpoint does not hold in its KV cache yet,
+//! as far as the prefix match tells; they count until the first bytes of the answer's body, when
+//! the prompt has been computed. With `addEstimatedOutputTokens` an estimate of the answer's tokens
+//! comes on top, min(round(prompt × ratio), what the client allows, what is set here), and all of
+//! it counts to the end. A prompt counts up to the prefix window (131072 tokens by default): what
+//! lies beyond is not read.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `addEstimatedOutputTokens` | false | whether tokens of the answer are counted in advance |
+//! | `outputRatio` | 1.5 | tokens of an answer per token of its prompt, 0 or more |
+//! | `maxEstimatedOutputTokens` | – | the most that is counted for an answer |
+//! | `prefixMatchInfoProducerName` | the only producer | whose matches tell what is cached |
+//! | `syncCrossReplicaState` | true | no effect: Envoys do not tell each other |
+//!
+//! Tokens are counted where `token-load-scorer` reads them. Created with all defaults where it is
+//! not declared.
+//!
+//! ```yaml
+//! - type: inflight-load-producer
+//!   parameters: {addEstimatedOutputTokens: true, maxEstimatedOutputTokens: 1000}
+//! ```
+
+use crate::document::Node;
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "inflight-load-producer",
+    build,
+    parity: Parity {
+        plugin: Standing::Approximated(
+            "a prompt counts up to the prefix window, and tokens where token-load-scorer reads them",
+        ),
+        parameters: &[(
+            "syncCrossReplicaState",
+            Standing::NoEffect("Envoys do not tell each other"),
+        )],
+    },
+};
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InflightLoad {
+    /// Whether tokens of the answer are counted in advance.
+    pub counts_output: bool,
+    /// Tokens of an answer per token of its prompt.
+    pub output_ratio: f64,
+    /// The most that is counted for an answer.
+    pub most_output: Option<f64>,
+    /// The producer that tells what is cached; empty: the only one.
+    pub prefix_producer: String,
+}
+
+impl Default for InflightLoad {
+    fn default() -> Self {
+        Self {
+            counts_output: false,
+            output_ratio: 1.5,
+            most_output: None,
+            prefix_producer: String::new(),
+        }
+    }
+}
+
+impl InflightLoad {
+    /// Tokens counted in advance for the answer to a prompt of so many, of which the client allows
+    /// this many.
+    pub fn output(&self, prompt: f64, allowed: Option<f64>) -> f64 {
+        if !self.counts_output || prompt <= 0.0 {
+            return 0.0;
+        }
+        let estimate = (prompt * self.output_ratio).round();
+        let estimate = allowed.map_or(estimate, |most| estimate.min(most));
+        self.most_output.map_or(estimate, |most| estimate.min(most))
+    }
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let default = InflightLoad::default();
+    let fields = &mut build.fields;
+    let counts_output = fields.boolean("addEstimatedOutputTokens", default.counts_output);
+    let output_ratio = fields.number("outputRatio", default.output_ratio, (0.0, f64::MAX));
+    let limited = !matches!(fields.node("maxEstimatedOutputTokens"), None | Some(Node::Null));
+    let most_output =
+        limited.then(|| fields.integer("maxEstimatedOutputTokens", 0, 0) as f64);
+    fields.boolean("syncCrossReplicaState", true);
+    let prefix_producer = fields.string("prefixMatchInfoProducerName", "");
+    let known = |(name, _): &(String, _)| *name == prefix_producer;
+    if !prefix_producer.is_empty() && !build.producers.iter().any(known) {
+        let names = build.producers.iter().map(|(name, _)| name.as_str());
+        let names: Vec<&str> = names.collect();
+        let expected = format!("the name of a prefix producer ({})", names.join(", "));
+        let found = Node::String(prefix_producer.clone());
+        build
+            .fields
+            .refuse("prefixMatchInfoProducerName", &found, &expected);
+    }
+    build.load_producers.push(build.name.to_owned());
+    Role::InflightLoad(InflightLoad {
+        counts_output,
+        output_ratio,
+        most_output,
+        prefix_producer,
+    })
+}
+
+/// Reads a reference to the producer: by name, or (unnamed) the one that there is.
+pub fn refer(build: &mut Build<'_, '_>) {
+    let name = build.fields.string("inFlightLoadProducerName", "");
+    let mut known = build.load_producers.iter().map(String::as_str).chain([TYPE.name]);
+    if !name.is_empty() && !known.any(|known| known == name) {
+        let expected = format!(
+            "the name of an inflight-load-producer ({})",
+            build.load_producers.join(", ")
+        );
+        let found = Node::String(name);
+        build
+            .fields
+            .refuse("inFlightLoadProducerName", &found, &expected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_estimates_hold() {
+        let estimator = |output_ratio, most_output| InflightLoad {
+            counts_output: true,
+            output_ratio,
+            most_output,
+            ..InflightLoad::default()
+        };
+        for (ratio, input, total) in [
+            (1.5, 1.0, 3.0),
+            (1.5, 10.0, 25.0),
+            (2.0, 4.0, 12.0),
+            (2.0, 10.0, 30.0),
+            (1.5, 0.0, 0.0),
+            (0.0, 10.0, 10.0),
+        ] {
+            assert_eq!(input + estimator(ratio, None).output(input, None), total);
+        }
+        for (allowed, most, expected) in [
+            (Some(50.0), None, 50.0),
+            (Some(500.0), None, 150.0),
+            (Some(0.0), None, 0.0),
+            (None, Some(40.0), 40.0),
+            (Some(50.0), Some(40.0), 40.0),
+            (Some(30.0), Some(40.0), 30.0),
+        ] {
+            assert_eq!(estimator(1.5, most).output(100.0, allowed), expected);
+        }
+        assert_eq!(10.0 + estimator(1.5, None).output(10.0, Some(3.0)), 13.0);
+        assert_eq!(InflightLoad::default().output(100.0, None), 0.0);
+    }
+}

@@ -1,0 +1,155 @@
+//! `token-load-scorer`: the fewer tokens in flight, the better.
+//!
+//! Reads the tokens that the requests in flight still cost each candidate, over all workers of this
+//! Envoy, and those that this request would cost it: its prompt without what the candidate probably
+//! holds in its KV cache (`inflight-load-producer`, created where none is declared).
+//!
+//! Score: 1 − min(t, Q) / Q, with t both together and Q the threshold.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `queueThresholdTokens` | 4194304 | Q: 128 requests of 32,768 tokens; 0 and less mean the default |
+//! | `inFlightLoadProducerName` | the only producer | whose counts |
+//!
+//! ```yaml
+//! - type: token-load-scorer
+//!   parameters: {queueThresholdTokens: 4194304}
+//! ```
+
+use std::rc::Rc;
+
+use crate::plugins::producer::inflight_load;
+use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::scheduling::{Cycle, Needs, Rest, Scored, Scorer, Slot};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "token-load-scorer",
+    build,
+    parity: Parity::SAME,
+};
+
+const QUEUE_THRESHOLD_TOKENS: u32 = 4_194_304;
+
+#[derive(Debug)]
+struct TokenLoadScorer {
+    threshold: f64,
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    inflight_load::refer(build);
+    let threshold = build
+        .fields
+        .positive_or_default("queueThresholdTokens", QUEUE_THRESHOLD_TOKENS);
+    Role::Scorer(Rc::new(TokenLoadScorer {
+        threshold: f64::from(threshold),
+    }))
+}
+
+fn tokens(cycle: &Cycle<'_>, slot: Slot) -> f64 {
+    let endpoint = cycle.pool.get(slot);
+    endpoint.map_or(0.0, |endpoint| endpoint.tokens as f64) + cycle.request.tokens_at(slot)
+}
+
+impl Scorer for TokenLoadScorer {
+    fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
+        for (slot, score) in candidates.iter().zip(scores) {
+            *score = 1.0 - tokens(cycle, *slot).min(self.threshold) / self.threshold;
+        }
+    }
+
+    /// What a longer prompt costs it costs at every candidate, so that it moves no one past
+    /// another, until the threshold cuts some of them off.
+    fn moves_evenly(&self, longest: &Cycle<'_>, candidates: &[Scored]) -> bool {
+        let mut candidates = candidates.iter();
+        candidates.all(|candidate| tokens(longest, candidate.slot) <= self.threshold)
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            prompt: true,
+            rest: Rest::Length,
+            in_flight: true,
+            tokens: true,
+            ..Needs::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::{Cost, Pool, PrefixMatch, Request};
+    use crate::testing::{close, pool, scores};
+
+    fn loaded(tokens: &[u64]) -> Pool {
+        let mut pool = pool(tokens.iter().map(|_| Default::default()));
+        for (slot, tokens) in (0..).zip(tokens) {
+            pool.get_mut(Slot(slot)).unwrap().tokens = *tokens;
+        }
+        pool
+    }
+
+    fn score(tokens: &[u64], request: Request<'_>) -> Vec<f64> {
+        scores(&TokenLoadScorer { threshold: 1000.0 }, &loaded(tokens), request)
+    }
+
+    fn request(prompt: f64) -> Request<'static> {
+        Request {
+            cost: Cost {
+                prompt,
+                ..Cost::default()
+            },
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn the_reference_vectors_hold() {
+        let found = score(&[0, 500, 1000], Request::default());
+        assert!(close(&found, &[1.0, 0.5, 0.0]), "{found:?}");
+        let found = score(&[0, 250, 750], request(250.0));
+        assert!(close(&found, &[0.75, 0.5, 0.0]), "{found:?}");
+        assert!(close(&score(&[5000], request(0.0)), &[0.0]));
+    }
+
+    #[test]
+    fn what_is_cached_costs_nothing() {
+        let prefix = [PrefixMatch {
+            matched: &[2, 0],
+            total: 4.0,
+            block_tokens: 64,
+        }];
+        let request = Request {
+            prefix: &prefix,
+            cost: Cost {
+                // The last block is not full; the endpoint computes it all the same.
+                prompt: 250.0,
+                output: 44.0,
+                prefix: Some(0),
+            },
+            ..Request::default()
+        };
+        let found = score(&[0, 0], request);
+        assert!(close(&found, &[1.0 - 0.172, 1.0 - 0.3]), "{found:?}");
+    }
+
+    #[test]
+    fn a_prompt_that_may_reach_the_threshold_is_waited_for() {
+        let pool = loaded(&[0, 500]);
+        let candidates = [0, 1].map(|slot| Scored {
+            slot: Slot(slot),
+            score: 0.0,
+        });
+        let evenly = |prompt| {
+            let cycle = Cycle {
+                pool: &pool,
+                request: request(prompt),
+            };
+            TokenLoadScorer { threshold: 1000.0 }.moves_evenly(&cycle, &candidates)
+        };
+        assert!(evenly(500.0));
+        assert!(!evenly(501.0));
+        assert!(!evenly(f64::INFINITY));
+    }
+}

@@ -1,0 +1,202 @@
+//! What the workers of one Envoy tell each other with each tick: placements, what is in flight,
+//! and the whole index to one that starts.
+
+use super::handover::{Handover, Known};
+use super::journal::{self, Journal, Run};
+use super::seats::{Post, Seats, SlotLoad, TRIES};
+use super::SharedData;
+
+/// What a VM knows, tells and takes over.
+pub trait Knowledge: Known {
+    /// Tells prefix blocks of equal cut.
+    fn cut(&self) -> u64;
+    /// Blocks that another VM sent to an endpoint.
+    fn place(&mut self, run: Run, hashes: &mut dyn Iterator<Item = u64>);
+    /// What this VM has in flight.
+    fn in_flight(&self, loads: &mut Vec<SlotLoad>);
+    /// What the other VMs have in flight, one list each; in the stead of what was said before.
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>);
+}
+
+/// One VM's part in the sharing.
+#[derive(Debug)]
+pub struct Share {
+    base: String,
+    seats: Seats,
+    journal: Journal,
+    handover: Handover,
+    /// Whether anything is shared.
+    on: bool,
+    post: Post,
+    traffic: Traffic,
+}
+
+/// Bytes of shared values written and read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes written.
+    pub written: u64,
+    /// Bytes read.
+    pub read: u64,
+}
+
+/// Counts what goes by.
+struct Counted<'a> {
+    host: &'a mut dyn SharedData,
+    traffic: &'a mut Traffic,
+}
+
+impl SharedData for Counted<'_> {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let found = self.host.get(key)?;
+        self.traffic.read += found.0.len() as u64;
+        Some(found)
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        self.traffic.written += value.len() as u64;
+        self.host.set(key, value, cas)
+    }
+}
+
+impl Share {
+    /// Of a VM that has just started, under these keys; `own` tells it from the others.
+    pub fn new(base: &str, own: u64) -> Self {
+        // Zero stands for nobody.
+        let own = own.max(1);
+        Self {
+            base: base.to_owned(),
+            seats: Seats::new(base.to_owned(), own),
+            journal: Journal::new(base.to_owned(), own),
+            handover: Handover::new(base.to_owned(), own),
+            on: true,
+            post: Post::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Switches the sharing on or off.
+    pub fn switch(&mut self, on: bool) {
+        self.on = on;
+    }
+
+    /// Notes a placement, to be told with the next tick.
+    pub fn note(&mut self, run: Run, hash: u64) {
+        if self.on {
+            self.journal.note(run, hash);
+        }
+    }
+
+    /// VMs that share, this one included.
+    pub fn sharers(&mut self) -> usize {
+        let others = self.seats.others().filter(|(_, seat)| seat.is_live());
+        others.count() + usize::from(self.seats.seat().is_some())
+    }
+
+    /// Bytes of shared values written and read since this was asked last.
+    pub fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
+    /// One tick: tells what is new here, and takes in what is new elsewhere. What is foreign or
+    /// torn is counted. `stirred` says that the meaning of what others have in flight has changed.
+    pub fn exchange(
+        &mut self,
+        (serves, stirred): (bool, bool),
+        host: &mut dyn SharedData,
+        foreign: &mut u64,
+        knowledge: &mut dyn Knowledge,
+    ) {
+        if !self.on {
+            return;
+        }
+        let mut traffic = self.traffic;
+        let host = &mut Counted {
+            host,
+            traffic: &mut traffic,
+        };
+        let news = self.seats.look(host, foreign);
+        self.tell(serves, host, knowledge);
+        self.hear(host, foreign, knowledge);
+        if news || stirred {
+            let live = self.seats.others().filter(|(_, seat)| seat.is_live());
+            let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
+            knowledge.others_in_flight(&mut loads);
+        }
+        let (askers, gives) = self.parts();
+        if gives {
+            let cut = knowledge.cut();
+            self.handover.give(&askers, cut, knowledge, host);
+        } else {
+            self.handover.leave_it();
+        }
+        self.traffic = traffic;
+    }
+
+    fn tell(&mut self, serves: bool, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {
+        if !self.seats.sit(host) {
+            return;
+        }
+        if let Some(seat) = self.seats.seat() {
+            self.journal.write(seat, host);
+        }
+        self.post.cut = knowledge.cut();
+        self.post.asks = self.handover.asks();
+        self.post.serves = serves;
+        self.post.written = self.journal.written();
+        self.post.loads.clear();
+        knowledge.in_flight(&mut self.post.loads);
+        self.seats.post(&self.post, host);
+    }
+
+    fn hear(
+        &mut self,
+        host: &mut dyn SharedData,
+        foreign: &mut u64,
+        knowledge: &mut dyn Knowledge,
+    ) {
+        let cut = knowledge.cut();
+        let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| knowledge.place(run, hashes);
+        for (number, seat) in self.seats.others() {
+            if seat.owner == 0 || seat.post.cut != cut || seat.read == seat.post.written {
+                continue;
+            }
+            let journal = (self.base.as_str(), number, seat.owner);
+            let segments = (seat.read, seat.post.written);
+            let reached = journal::read(journal, segments, host, foreign, &mut take);
+            let whole = reached == seat.post.written;
+            seat.stuck = if whole { 0 } else { seat.stuck + 1 };
+            // One that stays torn is passed over.
+            let passed = u64::from(seat.stuck >= TRIES);
+            seat.read = reached + passed;
+        }
+        self.handover.ask(cut, host, foreign, &mut take);
+    }
+
+    /// Who asks for the index, and whether it is this VM that gives it: the first of those that do
+    /// not ask themselves, before all others one that serves no requests.
+    fn parts(&mut self) -> (Vec<u64>, bool) {
+        let Some(own) = self.seats.seat() else {
+            return (Vec::new(), false);
+        };
+        let cut = self.post.cut;
+        let mine = (self.post.serves, own);
+        let mut gives = !self.handover.asks();
+        let (mut askers, mut knows) = (Vec::new(), false);
+        for (number, seat) in self.seats.others() {
+            if !seat.is_live() || seat.post.cut != cut {
+                continue;
+            }
+            askers.extend(seat.post.asks.then_some(seat.owner));
+            knows |= !seat.post.asks;
+            // One that is late may be gone.
+            gives &= !seat.is_quick() || seat.post.asks || mine < (seat.post.serves, number);
+        }
+        self.handover.hope(knows);
+        (askers, gives)
+    }
+}
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;
