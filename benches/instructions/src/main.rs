@@ -1,0 +1,161 @@
+//! `instructions CASE N`: N whole requests of that case through the director.
+//!
+//! `scripts/instructions` runs it under callgrind with two numbers; the difference over the
+//! difference is what one request takes, start and setup left out. Instructions are repeatable
+//! where seconds are not: that is what guards against getting slower unnoticed.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use epp_wasm::config;
+use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::{Appetite, Director, Head, Tick, Verdict};
+use epp_wasm::worker::SharedData;
+
+type Trouble = Box<dyn std::error::Error>;
+
+/// The cases: name, endpoints, bytes of the body.
+const CASES: [(&str, usize, usize); 4] = [
+    ("short-10", 10, 4 << 10),
+    ("short-100", 100, 4 << 10),
+    ("short-1000", 1_000, 4 << 10),
+    ("long-100", 100, 220 << 10),
+];
+
+/// Prompts in rotation.
+const PROMPTS: usize = 16;
+
+const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (case, count) = (arguments.next(), arguments.next());
+    match run(case.as_deref(), count.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            let names: Vec<&str> = CASES.iter().map(|(name, ..)| *name).collect();
+            eprintln!("{trouble}\nusage: instructions {} N", names.join("|"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
+    let known = CASES.iter().find(|(name, ..)| Some(*name) == case);
+    let (_, endpoints, bytes) = known.ok_or("no such case")?;
+    let count: usize = count.unwrap_or_default().parse()?;
+    let mut director = director(*endpoints)?;
+    let bodies: Vec<String> = (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect();
+    // Each prompt once before it counts: the index holds them all, buffers are grown.
+    for body in bodies.iter().chain(bodies.iter().cycle().take(count)) {
+        request(&mut director, body)?;
+    }
+    Ok(())
+}
+
+/// A picker with fresh metrics of all endpoints.
+fn director(endpoints: usize) -> Result<Director, Trouble> {
+    let listed: Vec<String> = (0..endpoints)
+        .map(|n| format!("{{name: p{n}, address: 10.0.{}.{}, port: 80}}", n / 250, n % 250))
+        .collect();
+    let document = std::fs::read_to_string("examples/full.yaml")?.replacen(
+        "\nschedulingProfiles:",
+        &format!(
+            "\n- {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}\n\
+             dataLayer: {{discovery: {{pluginRef: pods}}}}\nschedulingProfiles:",
+            listed.join(", ")
+        ),
+        1,
+    );
+    let rejected = |rejected: config::Rejected| format!("{rejected:?}");
+    let plan = config::load(&document).map_err(rejected)?.plan;
+    let clock = || 1_000_000_000_000;
+    let mut director = Director::new("bench", plan.clone(), 1, Box::new(Unmetered), clock);
+    director.install(plan, 1);
+    let mut memory = Memory::default();
+    let mut token = 0;
+    // The lease, the endpoints, then their pages: asked for over a whole interval.
+    for _ in 0..2_000 {
+        let Tick { calls, .. } = director.tick(1, &mut memory);
+        for call in &calls {
+            token += 1;
+            director.called(call, Some(token));
+            director.called_back(token, b"200", PAGE.as_bytes());
+        }
+    }
+    Ok(director)
+}
+
+/// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the director is given what
+/// it asks for.
+fn request(director: &mut Director, body: &str) -> Result<(), Trouble> {
+    const ID: u32 = 1;
+    const READ: usize = 16 << 10;
+    let head = Head {
+        path: b"/v1/chat/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length: Some(body.len()),
+        ..Head::default()
+    };
+    let mut released = matches!(director.open(ID, &head), Verdict::Release(_));
+    let (mut shown, mut fed) = (0, 0);
+    while shown < body.len() {
+        shown = body.len().min(shown + READ);
+        let end = shown == body.len();
+        loop {
+            let verdict = match director.appetite(ID, shown - fed, end) {
+                Appetite::Nothing => break,
+                Appetite::Next(size) => {
+                    let bytes = body.as_bytes().get(fed..fed + size).unwrap_or_default();
+                    fed += size;
+                    director.body(ID, bytes, end && fed == body.len())
+                }
+                Appetite::Tail(size) => {
+                    let start = body.len() - size;
+                    fed = body.len();
+                    let bytes = body.as_bytes().get(start..).unwrap_or_default();
+                    director.tail(ID, start, bytes)
+                }
+            };
+            released |= matches!(verdict, Some(Verdict::Release(_)));
+        }
+    }
+    director.answered(ID, None);
+    director.close(ID);
+    released.then_some(()).ok_or_else(|| "a request was never released".into())
+}
+
+/// A chat completion with the messages before the model, as OpenAI's package sends it.
+fn body(bytes: usize, prompt: usize) -> String {
+    let text = format!("prompt {prompt} says it again\\n").repeat(bytes / 26);
+    format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"bench","max_tokens":8}}"#)
+}
+
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
+        None
+    }
+
+    fn add(&mut self, _: MetricId, _: i64) {}
+
+    fn set(&mut self, _: MetricId, _: u64) {}
+}
+
+/// Shared data of one worker alone.
+#[derive(Default)]
+struct Memory(HashMap<String, Vec<u8>>);
+
+impl SharedData for Memory {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.get(key).map(|value| (value.clone(), 1))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
+        self.0.insert(key.to_owned(), value.to_vec());
+        true
+    }
+}
