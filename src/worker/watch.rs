@@ -226,13 +226,12 @@ impl Watch {
     }
 
     fn poll(&mut self, now: u64, events: &mut Events, requests: &mut Vec<Request>) {
-        match self.discovery.clone() {
-            Discovery::Static(discovery) => {
-                if self.members_due == 0 {
-                    self.members_due = now.max(1);
-                    merge(&mut events.changes, self.set_members(&discovery.members));
-                }
+        // Once: what is listed does not change, and may be long.
+        let listed = match &self.discovery {
+            Discovery::Static(discovery) if self.members_due == 0 => {
+                Some(discovery.members.clone())
             }
+            Discovery::Static(_) => None,
             Discovery::EnvoyCluster(discovery) => {
                 let lost = |asked: u64| now.abs_diff(asked) > 2 * ADMIN_TIMEOUT_MS;
                 let free = self.members_asked.is_none_or(lost);
@@ -243,7 +242,12 @@ impl Watch {
                     self.members_due = now + discovery.interval_ms;
                     requests.push(Request::Members);
                 }
+                None
             }
+        };
+        if let Some(members) = listed {
+            self.members_due = now.max(1);
+            merge(&mut events.changes, self.set_members(&members));
         }
         if self.extractions.iter().all(Extraction::is_empty) {
             return;

@@ -56,7 +56,13 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
 /// A picker with fresh metrics of all endpoints.
 fn director(endpoints: usize) -> Result<Director, Trouble> {
     let listed: Vec<String> = (0..endpoints)
-        .map(|n| format!("{{name: p{n}, address: 10.0.{}.{}, port: 80}}", n / 250, n % 250))
+        .map(|n| {
+            format!(
+                "{{name: p{n}, address: 10.0.{}.{}, port: 80}}",
+                n / 250,
+                n % 250
+            )
+        })
         .collect();
     let document = std::fs::read_to_string("examples/full.yaml")?.replacen(
         "\nschedulingProfiles:",
@@ -123,13 +129,17 @@ fn request(director: &mut Director, body: &str) -> Result<(), Trouble> {
     }
     director.answered(ID, None);
     director.close(ID);
-    released.then_some(()).ok_or_else(|| "a request was never released".into())
+    released
+        .then_some(())
+        .ok_or_else(|| "a request was never released".into())
 }
 
 /// A chat completion with the messages before the model, as OpenAI's package sends it.
 fn body(bytes: usize, prompt: usize) -> String {
     let text = format!("prompt {prompt} says it again\\n").repeat(bytes / 26);
-    format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"bench","max_tokens":8}}"#)
+    format!(
+        r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"bench","max_tokens":8}}"#
+    )
 }
 
 #[derive(Debug)]
