@@ -1,5 +1,6 @@
 //! Endpoints and what is known of them: discovery, metrics pages, freshness.
 
+pub mod avoid;
 pub mod clusters;
 pub mod engine;
 pub mod poller;

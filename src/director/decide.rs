@@ -258,6 +258,7 @@ impl Director {
                 record.explanation = outcome.explanation;
             }
             self.learn(id);
+            self.tries(id, slot);
         }
         Release {
             destination: Some(outcome.destination),

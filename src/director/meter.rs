@@ -42,6 +42,10 @@ pub enum Metric {
     Fallbacks,
     /// Requests that another endpoint than the picked one served.
     ServedElsewhere,
+    /// Times that an endpoint began to be avoided, by reason.
+    Avoidances,
+    /// Whether an endpoint is avoided, by reason.
+    Avoided,
     /// Share of a prompt's blocks that the picked endpoint held.
     PrefixHitRatio,
     /// Entries of the prefix index.
@@ -167,6 +171,8 @@ impl Metric {
             Self::RequestErrors => (Counter, "llm_d_epp_request_error_total"),
             Self::Fallbacks => (Counter, "epp_wasm_fallback_total"),
             Self::ServedElsewhere => (Counter, "epp_wasm_served_elsewhere_total"),
+            Self::Avoidances => (Counter, "epp_wasm_avoidances_total"),
+            Self::Avoided => (Gauge, "epp_wasm_endpoint_avoided"),
             Self::PrefixHitRatio => (Distribution(SHARE), "llm_d_epp_prefix_indexer_hit_ratio"),
             Self::PrefixIndexSize => (Gauge, "llm_d_epp_prefix_indexer_size"),
             Self::PrefixIndexBytes => (Gauge, "epp_wasm_prefix_indexer_bytes"),

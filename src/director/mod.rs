@@ -5,6 +5,7 @@
 //! from the poller, and the prefix indexes.
 
 pub mod answer;
+mod avoid;
 mod decide;
 mod delivery;
 pub mod explain;
@@ -20,6 +21,7 @@ mod tick;
 
 use std::ops::Range;
 
+pub use self::avoid::Seen;
 pub use self::record::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
 
@@ -30,9 +32,10 @@ use self::meter::{Meter, Metric};
 use self::metrics::{Handle, Metrics, Series};
 use self::record::Record;
 use crate::config::Plan;
+use crate::datalayer::avoid::Reason;
 use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use crate::prefix::index::Index;
-use crate::scheduling::{Scratch, Slot};
+use crate::scheduling::Scratch;
 use crate::worker::Watch;
 
 /// Asks for an explanation in a request, and carries it in the response.
@@ -74,10 +77,11 @@ struct Seat {
     label: String,
     /// Counts its picks; none where nobody sits here.
     picks: Option<Handle>,
-    /// When it was last asked who had served a request that was sent here.
+    /// When an answer was last looked at, and when one last came.
     checked: u64,
-    /// Whether it was another one.
-    suspect: bool,
+    heard: u64,
+    /// What it was last told to be avoided for.
+    avoided: Option<Reason>,
     /// The statistics of its models.
     models: Vec<(String, outcome::Model)>,
 }
@@ -92,10 +96,6 @@ struct Hot {
     /// Decisions so far, one in sixteen of which is timed.
     decisions: u32,
 }
-
-/// A healthy endpoint is asked this often whether requests sent there are served there: asking
-/// costs a host call.
-const CHECK_EACH_NS: u64 = 100_000_000;
 
 /// The picker of one pool in one VM.
 pub struct Director {
@@ -292,46 +292,9 @@ impl Director {
         self.advance(id)
     }
 
-    /// Whether it is worth asking who answers this request.
-    pub fn asks_for_server(&mut self, id: u32) -> bool {
-        let pick = self.records.get(&id).and_then(|record| record.pick);
-        let seat = pick.and_then(|pick| self.seats.get_mut(pick.slot.index()));
-        let Some(seat) = seat else {
-            return false;
-        };
-        let asks = seat.suspect || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
-        if asks {
-            seat.checked = self.timing.now;
-        }
-        asks
-    }
-
-    /// The response's headers have come, from the endpoint at `served` if that was asked for.
-    /// Returns the explanation that the client asked for.
-    pub fn answered(&mut self, id: u32, served: Option<&[u8]>) -> Option<String> {
-        let record = self.records.get_mut(&id)?;
-        let explanation = record.explanation.take();
-        if let (Some(pick), Some(served)) = (record.pick, served) {
-            self.check(pick.slot, served);
-        }
-        self.seen(id);
-        explanation.map(|explanation| explanation.text(&self.watch.store.pool))
-    }
-
-    /// Takes note of who served a request that was sent to the endpoint in this slot.
-    fn check(&mut self, slot: Slot, served: &[u8]) {
-        let endpoint = self.watch.store.pool.get(slot);
-        let (Some(endpoint), Some(seat)) = (endpoint, self.seats.get_mut(slot.index())) else {
-            return;
-        };
-        seat.suspect = endpoint.address.as_bytes() != served;
-        if seat.suspect {
-            self.metrics.add(Metric::ServedElsewhere, "", 1);
-        }
-    }
-
     /// A request has ended, however.
     pub fn close(&mut self, id: u32) {
+        self.tried(id);
         self.end(id);
         self.conclude(id);
         if let Some(record) = self.records.remove(&id) {

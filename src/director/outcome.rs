@@ -77,7 +77,9 @@ impl Budget {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer {
     /// When the request came, in nanoseconds since 1970.
-    asked: u64,
+    pub asked: u64,
+    /// Whether its headers have come.
+    pub begun: bool,
     /// When its first bytes came; 0: not yet.
     first: u64,
     /// Whether its usage is being read.

@@ -98,6 +98,7 @@ impl Director {
         self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
         self.exchange(host);
+        self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
             self.delivery.exchange(&self.watch.delivery_key, now, host);
         }
@@ -105,6 +106,7 @@ impl Director {
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
             self.timing.gauges_at = now;
+            self.find_hung(now);
             self.set_gauges(now);
             self.metrics.flush();
         }
@@ -179,10 +181,13 @@ impl Director {
         self.seats
             .resize_with(self.watch.store.pool.width(), Seat::default);
         for slot in joined {
+            self.know(*slot);
             let endpoint = self.watch.store.pool.get(*slot);
             let place = self.seats.get_mut(slot.index());
             if let (Some(endpoint), Some(seat)) = (endpoint, place) {
                 seat.label = format!("endpoint_name={}", endpoint.address);
+                seat.heard = self.timing.now;
+                seat.checked = 0;
                 let label = format!("status=success;{}", seat.label);
                 seat.picks = Some(self.metrics.handle(Metric::Picks, &label));
             }
@@ -193,6 +198,7 @@ impl Director {
     /// Former members are forgotten everywhere.
     fn forget(&mut self, left: &[Slot]) {
         for slot in left {
+            self.watch.avoided.avoider.leave(*slot);
             self.indexes
                 .iter_mut()
                 .for_each(|index| index.remove(slot.0));
@@ -200,10 +206,13 @@ impl Director {
                 if self.watch.polls() && !seat.label.is_empty() {
                     self.metrics.set(Metric::InflightRequests, &seat.label, 0);
                 }
+                if let Some(reason) = seat.avoided.take() {
+                    let label = format!("{};reason={}", seat.label, reason.name());
+                    self.metrics.set(Metric::Avoided, &label, 0);
+                }
                 seat.label.clear();
                 seat.picks = None;
                 seat.models.clear();
-                seat.suspect = false;
             }
             self.loads.forget(*slot);
         }
@@ -278,6 +287,7 @@ impl Director {
         if !self.watch.polls() {
             return;
         }
+        self.set_avoided_gauges();
         let mut ready = 0;
         for (slot, endpoint) in self.watch.store.pool.iter() {
             ready += u64::from(endpoint.available);

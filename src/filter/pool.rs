@@ -4,7 +4,7 @@ use super::abi::{self, Buffer, Map, Status};
 use super::host::{Shared, Statistics};
 use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Director, Release};
+use crate::director::{Director, Release, Seen};
 
 /// What one tick is: a peer's placement and a new scrape are known to all within this time.
 pub const TICK_MS: u32 = 50;
@@ -104,6 +104,26 @@ pub fn plan() -> Option<Plan> {
     }
     log::info!("EndpointPickerConfig in force: {}", loaded.plan.summary());
     Some(loaded.plan)
+}
+
+/// What there is to see of the answer to the request in effect.
+pub fn seen() -> Seen {
+    let status = abi::header(Map::Response, ":status").ok().flatten();
+    let status = status
+        .as_deref()
+        .and_then(|status| std::str::from_utf8(status).ok());
+    let status = status.and_then(|status| status.parse().ok()).unwrap_or(0);
+    // A third question, where something is wrong: Envoy words its own answers otherwise.
+    let details = || abi::property("response\0code_details").ok().flatten();
+    let by_envoy = status >= 500 && details().is_some_and(|details| details != b"via_upstream");
+    Seen {
+        server: abi::property("upstream\0address")
+            .ok()
+            .flatten()
+            .unwrap_or_default(),
+        status,
+        by_envoy,
+    }
 }
 
 /// Does to the request in effect what was decided for it.

@@ -117,11 +117,9 @@ impl Stream {
 
     /// The headers of its answer have come.
     pub fn response_headers(&mut self, director: &mut Director) {
-        let served = director
-            .asks_for_server(self.id)
-            .then(|| abi::property("upstream\0address").ok().flatten())
-            .flatten();
-        if let Some(text) = director.answered(self.id, served.as_deref()) {
+        let seen = director.asks_for_server(self.id);
+        let seen = seen.then(super::pool::seen);
+        if let Some(text) = director.answered(self.id, seen.as_ref()) {
             let _: Result<(), Status> =
                 abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
         }

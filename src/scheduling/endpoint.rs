@@ -61,8 +61,10 @@ pub struct Endpoint {
     pub address: String,
     /// Labels given by discovery.
     pub labels: Vec<(String, String)>,
-    /// False while it may not be picked: reported unhealthy or ejected, draining, or avoided.
+    /// False while it may not be picked: reported unhealthy or ejected, or draining.
     pub available: bool,
+    /// Whether it is picked only where nobody else can be, because requests sent there failed.
+    pub avoided: bool,
     /// What its metrics page said last.
     pub metrics: Metrics,
     /// Whether [`Self::metrics`] can be trusted now.
@@ -154,7 +156,12 @@ impl Pool {
 
     /// The slot of the endpoint of this name.
     pub fn find(&self, name: &str) -> Option<Slot> {
+        self.find_by(|endpoint| endpoint.name == name)
+    }
+
+    /// The slot of the first endpoint that is meant.
+    pub fn find_by(&self, meant: impl Fn(&Endpoint) -> bool) -> Option<Slot> {
         let mut endpoints = self.iter();
-        endpoints.find_map(|(slot, endpoint)| (endpoint.name == name).then_some(slot))
+        endpoints.find_map(|(slot, endpoint)| meant(endpoint).then_some(slot))
     }
 }

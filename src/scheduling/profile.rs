@@ -72,9 +72,42 @@ impl Profile {
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
         let RunBuffers { candidates, scores } = buffers;
-        candidates.clear();
         scored.clear();
-        let available = cycle.pool.iter().filter(|(_, endpoint)| endpoint.available);
+        // Who is avoided is a candidate where nobody else is left.
+        let others = self.filter(cycle, candidates, false, &mut observer);
+        if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
+            self.filter(cycle, candidates, true, &mut observer)?;
+        } else {
+            others?;
+        }
+        scored.extend(candidates.iter().map(|&slot| Scored { slot, score: 0.0 }));
+        for weighted in &self.scorers {
+            scores.clear();
+            scores.resize(candidates.len(), 0.0);
+            weighted.scorer.score(cycle, candidates, scores);
+            if let Some(observer) = observer.as_deref_mut() {
+                observer.scored(weighted, candidates, scores);
+            }
+            for (candidate, score) in scored.iter_mut().zip(scores.iter()) {
+                candidate.score += clamp(*score) * weighted.weight;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the candidates that pass all filters.
+    fn filter(
+        &self,
+        cycle: &Cycle<'_>,
+        candidates: &mut Vec<Slot>,
+        avoided: bool,
+        observer: &mut Option<&mut (dyn Observer + '_)>,
+    ) -> Result<(), ScheduleError> {
+        candidates.clear();
+        let available = cycle
+            .pool
+            .iter()
+            .filter(|(_, endpoint)| endpoint.available && (avoided || !endpoint.avoided));
         candidates.extend(available.map(|(slot, _)| slot));
         if candidates.is_empty() {
             return Err(ScheduleError::NoCandidates);
@@ -87,18 +120,6 @@ impl Profile {
             }
             if candidates.is_empty() {
                 return Err(ScheduleError::AllFiltered);
-            }
-        }
-        scored.extend(candidates.iter().map(|&slot| Scored { slot, score: 0.0 }));
-        for weighted in &self.scorers {
-            scores.clear();
-            scores.resize(candidates.len(), 0.0);
-            weighted.scorer.score(cycle, candidates, scores);
-            if let Some(observer) = observer.as_deref_mut() {
-                observer.scored(weighted, candidates, scores);
-            }
-            for (candidate, score) in scored.iter_mut().zip(scores.iter()) {
-                candidate.score += clamp(*score) * weighted.weight;
             }
         }
         Ok(())

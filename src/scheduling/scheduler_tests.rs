@@ -153,6 +153,25 @@ fn filters_run_in_order_and_scorers_see_the_survivors_only() {
 }
 
 #[test]
+fn who_is_avoided_is_a_candidate_where_nobody_else_is_left() {
+    let mut pool = idle(3);
+    pool.get_mut(Slot(1)).unwrap().avoided = true;
+    let picked = |scheduler: Scheduler, pool: &Pool| {
+        let ranked = run(&scheduler, pool, Request::default());
+        let mut slots: Vec<u32> = ranked.into_iter().map(|(slot, _)| slot).collect();
+        slots.sort_unstable();
+        slots
+    };
+    assert_eq!(picked(scheduler(vec![], vec![]), &pool), [0, 2]);
+    // A filter leaves it alone: better it than none.
+    assert_eq!(picked(scheduler(vec![Keep(&[1])], vec![]), &pool), [1]);
+    for slot in [0, 2] {
+        pool.get_mut(Slot(slot)).unwrap().available = false;
+    }
+    assert_eq!(picked(scheduler(vec![], vec![]), &pool), [1]);
+}
+
+#[test]
 fn no_survivor_and_no_endpoint_are_told_apart() {
     let mut scratch = scratch();
     let mut fails = |scheduler: Scheduler, pool: &Pool| {

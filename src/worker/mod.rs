@@ -4,6 +4,7 @@
 //! holds the [`lease::Lease`] and polls; it publishes what it found as a [`snapshot`] in shared
 //! data, and the others take it over on their next tick.
 
+pub mod avoided;
 pub mod handover;
 pub mod journal;
 pub mod lease;

@@ -1,10 +1,12 @@
 //! One VM's view of the pool: it polls if it holds the lease, else it takes over what the poller
 //! published.
 
+use super::avoided::Avoided;
 use super::lease::Lease;
 use super::share::Share;
 use super::{snapshot, SharedData};
 use crate::config::Plan;
+use crate::datalayer::avoid::Avoider;
 use crate::datalayer::clusters;
 use crate::datalayer::poller::Poller;
 use crate::datalayer::scan::Extraction;
@@ -53,6 +55,8 @@ pub struct Watch {
     pub foreign: u64,
     /// What the workers tell each other.
     pub share: Share,
+    /// Who is avoided for a while.
+    pub avoided: Avoided,
     /// Where the workers tell each other whether bodies come.
     pub delivery_key: String,
     lease: Lease,
@@ -91,6 +95,10 @@ impl Watch {
             foreign: 0,
             share: Share::new(&base, rng.u64(..)),
             lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
+            avoided: Avoided::new(
+                format!("{base}/avoided"),
+                Avoider::new(plan.proxy.avoidance(), rng.fork()),
+            ),
             poller: Poller::new(plan.source.interval_ms),
             rng,
             delivery_key: format!("{base}/bodies"),
@@ -113,8 +121,10 @@ impl Watch {
     pub fn install(&mut self, plan: &Plan) {
         self.poller.set_interval(plan.source.interval_ms);
         self.discovery = plan.discovery.clone();
+        self.avoided.avoider.set(plan.proxy.avoidance());
         self.members_due = 0;
         self.share.switch(plan.proxy.share_state);
+        self.avoided.shares = plan.proxy.share_state;
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();

@@ -15,6 +15,9 @@
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
 //! | `shareState` | true | tell the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
+//! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or answer 5xx far above their peers are left out for a while, at most half of the pool |
+//! | `avoidFirst` | `1s` | how long the first time; each further time doubles it, give or take a fifth |
+//! | `avoidMost` | `60s` | how long at most |
 //! | `maxIndexBytes` | 67108864 | memory of the prefix index of one worker |
 //! | `explain` | false | answer `x-epp-explain: 1` with the candidates' scores |
 //!
@@ -23,6 +26,7 @@
 //!   parameters: {failureMode: FailOpen, fallbackEndpoints: 2}
 //! ```
 
+use crate::datalayer::avoid;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
@@ -100,6 +104,12 @@ pub struct EnvoyProxy {
     pub correct_queue: bool,
     /// Whether the workers tell each other what they know.
     pub share_state: bool,
+    /// Whether endpoints at which requests fail are left out for a while.
+    pub avoid_failing: bool,
+    /// For how long the first time, in milliseconds.
+    pub avoid_first_ms: u64,
+    /// For how long at most.
+    pub avoid_most_ms: u64,
     /// Memory bound of the prefix index.
     pub max_index_bytes: usize,
     /// Whether clients may ask for an explanation.
@@ -122,8 +132,25 @@ impl Default for EnvoyProxy {
             early_release: EarlyRelease::Exact,
             correct_queue: true,
             share_state: true,
+            avoid_failing: true,
+            avoid_first_ms: 1_000,
+            avoid_most_ms: 60_000,
             max_index_bytes: 64 << 20,
             explain: false,
+        }
+    }
+}
+
+impl EnvoyProxy {
+    /// How long failing endpoints are avoided.
+    pub fn avoidance(&self) -> avoid::Settings {
+        avoid::Settings {
+            first: if self.avoid_failing {
+                self.avoid_first_ms
+            } else {
+                0
+            },
+            most: self.avoid_most_ms,
         }
     }
 }
@@ -162,6 +189,9 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
         share_state: fields.boolean("shareState", default.share_state),
+        avoid_failing: fields.boolean("avoidFailing", default.avoid_failing),
+        avoid_first_ms: fields.duration_ms("avoidFirst", default.avoid_first_ms, 1),
+        avoid_most_ms: fields.duration_ms("avoidMost", default.avoid_most_ms, 1),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
     }))

@@ -1,0 +1,152 @@
+//! Endpoints at which requests fail are left out for a while.
+
+use std::time::{Duration, Instant};
+
+use modelsim::{Faults, Settings, Sim};
+use serde_json::json;
+
+use crate::client::complete;
+use crate::document;
+use crate::proxy::{Proxy, Setup};
+
+/// Random picks, so that every pod has its share; short times, so that the test has.
+fn config(parameters: &str) -> String {
+    let plugins =
+        format!("{{type: random-picker}}, {{type: envoy-proxy, parameters: {{{parameters}}}}}");
+    document(&plugins, "{pluginRef: random-picker}")
+}
+
+/// How many of so many requests this pod gets.
+fn share(sim: &Sim, pod: usize, mut request: impl FnMut()) -> usize {
+    sim.pods().for_each(|pod| pod.forget());
+    (0..40).for_each(|_| request());
+    sim.pod(pod).seen().len()
+}
+
+fn avoided(proxy: &Proxy, reason: &str) -> u64 {
+    let label = format!("reason=\"{reason}\"");
+    proxy.counted_with("epp_wasm_endpoint_avoided", &label)
+}
+
+#[test]
+fn a_pod_that_answers_500_is_left_out_until_it_does_not() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &config("avoidFirst: 300ms"));
+    setup.workers = 2;
+    let proxy = setup.start();
+    let faults = Faults {
+        status: Some(500),
+        ..Faults::default()
+    };
+    sim.pod(0).set_faults(faults);
+    let mut failed = 0;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(4) {
+        failed += usize::from(complete(proxy.port, "m", "x").status != 200);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A quarter of some 400 would have failed.
+    assert!(failed < 40, "{failed}");
+    assert_eq!(avoided(&proxy, "errors"), 1);
+    assert!(proxy.counted("epp_wasm_avoidances_total") >= 1);
+    sim.pod(0).set_faults(Faults::default());
+    proxy.wait_until("it is back", || {
+        share(&sim, 0, || {
+            assert_eq!(complete(proxy.port, "m", "x").status, 200)
+        }) > 3
+    });
+    proxy.wait_until("it is told", || avoided(&proxy, "errors") == 0);
+}
+
+#[test]
+fn a_pod_that_refuses_is_left_out_and_nobody_notices() {
+    let mut sim = Sim::start(3, &Settings::default()).unwrap();
+    let config = config("avoidFirst: 300ms, avoidMost: 2s");
+    let proxy = Setup::new(&sim.addresses(), &config).start();
+    sim.stop(1);
+    let request = || assert_eq!(complete(proxy.port, "m", "x").status, 200);
+    proxy.wait_until("it is avoided", || {
+        request();
+        avoided(&proxy, "unserved") == 1
+    });
+    let elsewhere = proxy.counted("epp_wasm_served_elsewhere_total");
+    (0..40).for_each(|_| request());
+    let more = proxy.counted("epp_wasm_served_elsewhere_total") - elsewhere;
+    assert!(more < 5, "{more} of 40 went there all the same");
+    sim.restart(1).unwrap();
+    proxy.wait_until("it is back", || share(&sim, 1, request) > 3);
+}
+
+#[test]
+fn a_pod_that_hangs_is_left_out_once_neither_page_nor_answer_comes() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let plugins = "{type: queue-scorer}, {type: random-picker}, {type: envoy-proxy, parameters: {avoidFirst: 300ms, correctQueue: false}}, {type: metrics-data-source, parameters: {stalenessThreshold: 500ms}}";
+    let references = "{pluginRef: random-picker}, {pluginRef: queue-scorer}";
+    let proxy = Setup::new(&sim.addresses(), &document(plugins, references)).start();
+    let faults = Faults {
+        hang: true,
+        metrics: modelsim::Metrics::Hang,
+        ..Faults::default()
+    };
+    sim.pod(0).set_faults(faults);
+    let port = proxy.port;
+    // Some of these get stuck.
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let body = json!({"model": "m", "prompt": "x"}).to_string();
+                let headers = [("content-type", "application/json")];
+                let _ =
+                    crate::client::send(port, "POST", "/v1/completions", &headers, body.as_bytes());
+            })
+        })
+        .collect();
+    proxy.wait_until("it is avoided", || avoided(&proxy, "hung") == 1);
+    for _ in 0..20 {
+        assert_eq!(complete(port, "m", "x").status, 200);
+    }
+    sim.pod(0).set_faults(Faults::default());
+    proxy.wait_until("it is back", || {
+        share(&sim, 0, || assert_eq!(complete(port, "m", "x").status, 200)) > 3
+    });
+    drop(clients);
+}
+
+#[test]
+fn where_all_fail_all_stay() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let proxy = Setup::new(&sim.addresses(), &config("avoidFirst: 300ms")).start();
+    for pod in sim.pods() {
+        pod.set_faults(Faults {
+            status: Some(500),
+            ..Faults::default()
+        });
+    }
+    for _ in 0..60 {
+        assert_eq!(complete(proxy.port, "m", "x").status, 500);
+    }
+    assert!(proxy.counted("epp_wasm_avoidances_total") <= 1);
+    for pod in 0..3 {
+        let request = || {
+            complete(proxy.port, "m", "x");
+        };
+        let share = share(&sim, pod, request);
+        assert!(share > 0, "pod {pod}");
+    }
+}
+
+#[test]
+fn switched_off_every_pod_keeps_its_share() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let proxy = Setup::new(&sim.addresses(), &config("avoidFailing: false")).start();
+    sim.pod(0).set_faults(Faults {
+        status: Some(500),
+        ..Faults::default()
+    });
+    let mut failed = 0;
+    for _ in 0..60 {
+        failed += u32::from(complete(proxy.port, "m", "x").status == 500);
+    }
+    assert!(failed > 15, "{failed}");
+    assert_eq!(proxy.counted("epp_wasm_avoidances_total"), 0);
+}
