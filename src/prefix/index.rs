@@ -1,29 +1,25 @@
 //! Which endpoint was sent which prefix blocks: an approximation of what its KV cache holds.
 //!
 //! Each endpoint has a list of its block hashes in order of last use, bounded by the capacity that
-//! it is taken to have. All entries lie in one arena, 24 bytes each, linked twice: by endpoint in
-//! order of use, and by hash over the endpoints that have it; a table of the first entry per hash
-//! finds them. Look-ups do not refresh: only what was sent again is used again.
+//! it is taken to have. All entries lie in one [`Arena`], 28 bytes each and 2 for the table that
+//! finds them. Who holds a block that several hold is a number of [`Sets`], so that a look-up does
+//! not walk over them: it compares the number with that of the block before, and counts the members
+//! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
+//! again.
 
-use hashbrown::HashTable;
+use super::arena::{Arena, Entry, FURTHER, NONE};
+use super::sets::Sets;
 
-/// Marks the end of a list.
-const NONE: u32 = u32::MAX;
+/// Bytes of an entry with its share of the table.
+const ENTRY_BYTES: usize = 30;
 
-/// Bytes of an entry with its share of the table: 24, and 5 per place of a table that is between
-/// 7/16 and 7/8 full.
-const ENTRY_BYTES: usize = 32;
+/// The part of the bound that sets of endpoints may take: 2 bytes of 32. Beyond, a block gets no
+/// further holder, which costs hints and no memory.
+const SETS_SHARE: usize = 16;
 
-/// One (endpoint, block).
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    hash: u64,
-    slot: u32,
-    /// The next endpoint that has this hash; for a free entry the next free one.
-    peer: u32,
-    newer: u32,
-    older: u32,
-}
+/// An endpoint's blocks are told to the others again after a quarter of its capacity was used: to
+/// them it is as old as they last heard of it, and what they drop first should be old here too.
+const TOLD_EACH: usize = 4;
 
 /// One endpoint's entries in order of use.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +28,8 @@ struct Held {
     oldest: u32,
     count: usize,
     capacity: usize,
+    /// Uses so far.
+    uses: usize,
 }
 
 impl Held {
@@ -40,19 +38,23 @@ impl Held {
         oldest: NONE,
         count: 0,
         capacity: 0,
+        uses: 0,
     };
+
+    /// Which quarter of the capacity is being used.
+    fn quarter(&self) -> u16 {
+        (self.uses / (self.capacity / TOLD_EACH).max(1)) as u16
+    }
 }
 
 /// The index.
 #[derive(Debug, Clone)]
 pub struct Index {
     most: usize,
-    entries: Vec<Entry>,
-    free: u32,
-    live: usize,
+    most_sets: usize,
+    arena: Arena,
+    sets: Sets,
     evictions: u64,
-    /// By hash: the first entry of its list.
-    firsts: HashTable<u32>,
     held: Vec<Held>,
 }
 
@@ -60,6 +62,9 @@ pub struct Index {
 #[derive(Debug, Default)]
 pub struct Matcher {
     counts: Vec<u32>,
+    /// Who holds the last blocks, as an entry says it, and how many blocks these are.
+    last: (u32, u16),
+    run: u32,
     ended: bool,
 }
 
@@ -67,6 +72,7 @@ impl Matcher {
     /// Forgets what was matched.
     pub fn reset(&mut self) {
         self.counts.clear();
+        self.run = 0;
         self.ended = false;
     }
 
@@ -75,41 +81,35 @@ impl Matcher {
         self.ended = false;
     }
 
-    /// Matched blocks by slot.
+    /// Matched blocks by slot, up to the last [`Index::settle`].
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 }
 
 impl Index {
-    /// An empty index that never takes more than `max_bytes`.
+    /// An empty index that never takes more than `max_bytes`, a few chunks aside.
     pub fn new(max_bytes: usize) -> Self {
+        let most_sets = max_bytes / SETS_SHARE;
         Self {
-            most: (max_bytes / ENTRY_BYTES).clamp(1, NONE as usize - 1),
-            entries: Vec::new(),
-            free: NONE,
-            live: 0,
+            most: ((max_bytes - most_sets) / ENTRY_BYTES).clamp(1, NONE as usize - 1),
+            most_sets,
+            arena: Arena::default(),
+            sets: Sets::default(),
             evictions: 0,
-            firsts: HashTable::new(),
             held: Vec::new(),
         }
     }
 
     /// Entries in use.
     pub fn entries(&self) -> usize {
-        self.live
-    }
-
-    /// Whether an endpoint's list is as long as it may be: what is added drops what is older.
-    pub fn is_full(&self, slot: u32) -> bool {
-        let held = self.held.get(slot as usize);
-        held.is_some_and(|held| held.count >= held.capacity) || self.live >= self.most
+        self.arena.len()
     }
 
     /// Memory taken.
     pub fn bytes(&self) -> usize {
-        let table = self.firsts.capacity() * 8 / 7 * (size_of::<u32>() + 1);
-        self.entries.capacity() * size_of::<Entry>() + table
+        let held = self.held.capacity() * size_of::<Held>();
+        self.arena.bytes() + self.sets.bytes() + held
     }
 
     /// Entries dropped for newer ones so far.
@@ -127,29 +127,41 @@ impl Index {
         capacity: usize,
         news: &mut dyn FnMut(u64),
     ) {
-        if self.held.len() <= slot as usize {
-            self.held.resize(slot as usize + 1, Held::EMPTY);
+        let Ok(slot) = u16::try_from(slot) else {
+            return;
+        };
+        if self.held.len() <= usize::from(slot) {
+            self.held.resize(usize::from(slot) + 1, Held::EMPTY);
         }
-        if let Some(held) = self.held.get_mut(slot as usize) {
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
             if held.capacity == 0 {
                 held.capacity = capacity.max(1);
             }
         }
         for hash in hashes {
-            match self.find(slot, hash) {
-                Some(entry) => {
-                    self.unlink_use(entry);
-                    if self.is_full(slot) {
-                        news(hash);
-                    }
-                }
-                None => {
-                    self.insert(slot, hash);
-                    news(hash);
-                }
-            }
-            if let Some(entry) = self.find(slot, hash) {
-                self.link_newest(entry);
+            self.add_one(slot, hash, news);
+        }
+    }
+
+    fn add_one(&mut self, slot: u16, hash: u64, news: &mut dyn FnMut(u64)) {
+        let Some(held) = self.held.get_mut(usize::from(slot)) else {
+            return;
+        };
+        held.uses += 1;
+        let quarter = held.quarter();
+        let full = held.count >= held.capacity || self.arena.len() >= self.most;
+        let known = self.find(slot, hash);
+        if let Some(place) = known {
+            self.unlink_use(place, slot);
+        }
+        let Some(place) = known.or_else(|| self.insert(slot, hash)) else {
+            return;
+        };
+        self.link_newest(place, slot);
+        if let Some(entry) = self.arena.get_mut(place) {
+            if known.is_none() || (full && entry.told != quarter) {
+                entry.told = quarter;
+                news(hash);
             }
         }
     }
@@ -158,16 +170,19 @@ impl Index {
     pub fn list(&self, slot: u32, hashes: &mut Vec<u64>) {
         let held = self.held.get(slot as usize);
         let mut place = held.map_or(NONE, |held| held.oldest);
-        while let Some(entry) = self.entries.get(place as usize) {
-            hashes.push(entry.hash);
+        while let Some(entry) = self.arena.get(place) {
+            hashes.push(entry.hash());
             place = entry.newer;
         }
     }
 
     /// Forgets an endpoint.
     pub fn remove(&mut self, slot: u32) {
+        let Ok(slot) = u16::try_from(slot) else {
+            return;
+        };
         while self.drop_oldest(slot) {}
-        if let Some(held) = self.held.get_mut(slot as usize) {
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
             *held = Held::EMPTY;
         }
     }
@@ -178,162 +193,156 @@ impl Index {
         if matcher.ended {
             return false;
         }
-        let mut entry = self.first(hash);
-        matcher.ended = entry == NONE;
-        while let Some(found) = self.entries.get(entry as usize) {
-            let slot = found.slot as usize;
-            if matcher.counts.len() <= slot {
-                matcher.counts.resize(slot + 1, 0);
-            }
-            if let Some(count) = matcher.counts.get_mut(slot) {
-                *count += 1;
-            }
-            entry = found.peer;
-        }
-        !matcher.ended
-    }
-
-    fn first(&self, hash: u64) -> u32 {
-        let entries = &self.entries;
-        let same = |first: &u32| {
-            entries
-                .get(*first as usize)
-                .is_some_and(|entry| entry.hash == hash)
+        let first = self.arena.first(hash);
+        let Some(entry) = first.and_then(|first| self.arena.get(first)) else {
+            matcher.ended = true;
+            return false;
         };
-        self.firsts.find(hash, same).copied().unwrap_or(NONE)
+        // Of a set every member is in it, whoever speaks for the block.
+        let slot = if entry.holders == 0 { entry.slot } else { 0 };
+        if matcher.run > 0 && matcher.last != (entry.holders, slot) {
+            self.settle(matcher);
+        }
+        matcher.last = (entry.holders, slot);
+        matcher.run += 1;
+        true
     }
 
-    fn find(&self, slot: u32, hash: u64) -> Option<u32> {
-        let mut place = self.first(hash);
-        loop {
-            let entry = self.entries.get(place as usize)?;
-            if entry.slot == slot {
-                return Some(place);
+    /// Counts what was matched so far, before the index changes.
+    pub fn settle(&self, matcher: &mut Matcher) {
+        let run = std::mem::take(&mut matcher.run);
+        if run == 0 {
+            return;
+        }
+        let (holders, slot) = matcher.last;
+        let counts = &mut matcher.counts;
+        let mut count = |slot: u16| {
+            let slot = usize::from(slot);
+            if counts.len() <= slot {
+                counts.resize(slot + 1, 0);
             }
-            place = entry.peer;
+            if let Some(count) = counts.get_mut(slot) {
+                *count += run;
+            }
+        };
+        if holders == 0 {
+            count(slot);
+        } else {
+            self.sets.members(holders).for_each(count);
         }
     }
 
-    /// A new entry, in the list of its hash but not yet in that of its endpoint.
-    fn insert(&mut self, slot: u32, hash: u64) {
-        let held = self.held.get(slot as usize).copied().unwrap_or(Held::EMPTY);
+    fn find(&self, slot: u16, hash: u64) -> Option<u32> {
+        let first = self.arena.first(hash)?;
+        let entry = self.arena.get(first)?;
+        if entry.slot == slot {
+            return Some(first);
+        }
+        let holds = entry.holders != 0 && self.sets.contains(entry.holders, slot);
+        holds.then(|| self.arena.further(hash, slot)).flatten()
+    }
+
+    /// A new entry, not yet in the list of its endpoint; none where there is no room for the set of
+    /// those that hold the block.
+    fn insert(&mut self, slot: u16, hash: u64) -> Option<u32> {
+        let held = self.held.get(usize::from(slot)).copied();
+        let held = held.unwrap_or(Held::EMPTY);
         if held.count >= held.capacity {
             self.evictions += u64::from(self.drop_oldest(slot));
-        } else if self.live >= self.most {
+        } else if self.arena.len() >= self.most {
             let own = held.count > 0 && self.drop_oldest(slot);
             self.evictions += u64::from(own || self.drop_oldest(self.largest()));
         }
-        let entry = Entry {
-            hash,
-            slot,
-            peer: self.first(hash),
-            newer: NONE,
-            older: NONE,
-        };
-        let place = self.place(entry);
-        let entries = &self.entries;
-        let same = |first: &u32| {
-            entries
-                .get(*first as usize)
-                .is_some_and(|entry| entry.hash == hash)
-        };
-        let hasher = |first: &u32| entries.get(*first as usize).map_or(0, |entry| entry.hash);
-        match self.firsts.find_mut(hash, same) {
-            Some(first) => *first = place,
-            None => {
-                self.firsts.insert_unique(hash, place, hasher);
+        let first = self.arena.first(hash);
+        let holders = match first {
+            None => 0,
+            Some(first) => {
+                if self.sets.bytes() >= self.most_sets {
+                    self.evictions += 1;
+                    return None;
+                }
+                let entry = *self.arena.get(first)?;
+                let holders = self.sets.with(entry.holders, entry.slot, slot);
+                self.arena.set_holders(first, holders);
+                FURTHER
             }
-        }
-        self.live += 1;
-        if let Some(held) = self.held.get_mut(slot as usize) {
+        };
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
             held.count += 1;
         }
+        Some(self.arena.insert(Entry::new(hash, slot, holders)))
     }
 
-    fn place(&mut self, entry: Entry) -> u32 {
-        if let Some(free) = self.entries.get_mut(self.free as usize) {
-            let place = self.free;
-            self.free = free.peer;
-            *free = entry;
-            return place;
-        }
-        if self.entries.len() == self.entries.capacity() {
-            // A quarter more each time: doubling could overshoot the bound by as much again.
-            let more = (self.entries.len() / 4).max(1024);
-            self.entries.reserve_exact(
-                more.min(self.most - self.entries.len().min(self.most))
-                    .max(1),
-            );
-        }
-        self.entries.push(entry);
-        (self.entries.len() - 1) as u32
-    }
-
-    fn largest(&self) -> u32 {
+    fn largest(&self) -> u16 {
         let slots = self.held.iter().enumerate();
         let largest = slots.max_by_key(|(_, held)| held.count);
-        largest.map_or(0, |(slot, _)| slot as u32)
+        largest.map_or(0, |(slot, _)| slot as u16)
     }
 
     /// Drops an endpoint's entry that was used longest ago; whether there was one.
-    fn drop_oldest(&mut self, slot: u32) -> bool {
-        let Some(oldest) = self.held.get(slot as usize).map(|held| held.oldest) else {
+    fn drop_oldest(&mut self, slot: u16) -> bool {
+        let held = self.held.get(usize::from(slot));
+        let Some(oldest) = held.map(|held| held.oldest) else {
             return false;
         };
-        let Some(entry) = self.entries.get(oldest as usize).copied() else {
+        let Some(entry) = self.arena.get(oldest).copied() else {
             return false;
         };
-        self.unlink_use(oldest);
-        self.unlink_hash(oldest, &entry);
-        if let Some(place) = self.entries.get_mut(oldest as usize) {
-            place.peer = self.free;
-            // No walk may take a free entry for one of its own.
-            place.slot = NONE;
-        }
-        self.free = oldest;
-        self.live -= 1;
-        if let Some(held) = self.held.get_mut(slot as usize) {
+        self.unlink_use(oldest, slot);
+        self.hold_no_more(oldest, &entry);
+        self.arena.remove(oldest);
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
             held.count -= 1;
         }
         true
     }
 
-    fn unlink_hash(&mut self, place: u32, entry: &Entry) {
-        let hash = entry.hash;
-        let first = self.first(hash);
-        if first == place {
-            let entries = &self.entries;
-            let same = |first: &u32| *first == place && entries.get(place as usize).is_some();
-            if entry.peer == NONE {
-                if let Ok(found) = self.firsts.find_entry(hash, same) {
-                    found.remove();
-                }
-            } else if let Some(found) = self.firsts.find_mut(hash, same) {
-                *found = entry.peer;
+    /// Takes an entry's endpoint out of the set of those that hold its block.
+    fn hold_no_more(&mut self, place: u32, entry: &Entry) {
+        let hash = entry.hash();
+        if entry.holders == 0 {
+            return;
+        }
+        let speaker = if entry.holders == FURTHER {
+            self.arena.first(hash)
+        } else {
+            Some(place)
+        };
+        let holders = speaker.and_then(|speaker| self.arena.get(speaker));
+        let Some(holders) = holders.map(|speaker| speaker.holders) else {
+            return;
+        };
+        let (left, next) = self.sets.without(holders, entry.slot);
+        if entry.holders == FURTHER {
+            if let Some(speaker) = speaker {
+                self.arena.set_holders(speaker, left);
             }
             return;
         }
-        let mut before = first;
-        while let Some(current) = self.entries.get_mut(before as usize) {
-            if current.peer == place {
-                current.peer = entry.peer;
-                return;
-            }
-            before = current.peer;
+        // Another one speaks for the block from now on.
+        let next = if left == 0 {
+            Some(next)
+        } else {
+            self.sets.members(left).next()
+        };
+        let heir = next.and_then(|next| self.arena.further(hash, next));
+        self.arena.set_holders(place, 0);
+        if let Some(heir) = heir {
+            self.arena.set_holders(heir, left);
         }
     }
 
-    fn unlink_use(&mut self, place: u32) {
-        let Some(entry) = self.entries.get(place as usize).copied() else {
+    fn unlink_use(&mut self, place: u32, slot: u16) {
+        let Some(entry) = self.arena.get(place).copied() else {
             return;
         };
-        if let Some(newer) = self.entries.get_mut(entry.newer as usize) {
+        if let Some(newer) = self.arena.get_mut(entry.newer) {
             newer.older = entry.older;
         }
-        if let Some(older) = self.entries.get_mut(entry.older as usize) {
+        if let Some(older) = self.arena.get_mut(entry.older) {
             older.newer = entry.newer;
         }
-        if let Some(held) = self.held.get_mut(entry.slot as usize) {
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
             if held.newest == place {
                 held.newest = entry.older;
             }
@@ -343,21 +352,18 @@ impl Index {
         }
     }
 
-    fn link_newest(&mut self, place: u32) {
-        let Some(slot) = self.entries.get(place as usize).map(|entry| entry.slot) else {
-            return;
-        };
-        let Some(held) = self.held.get_mut(slot as usize) else {
+    fn link_newest(&mut self, place: u32, slot: u16) {
+        let Some(held) = self.held.get_mut(usize::from(slot)) else {
             return;
         };
         let before = std::mem::replace(&mut held.newest, place);
         if held.oldest == NONE {
             held.oldest = place;
         }
-        if let Some(entry) = self.entries.get_mut(before as usize) {
+        if let Some(entry) = self.arena.get_mut(before) {
             entry.newer = place;
         }
-        if let Some(entry) = self.entries.get_mut(place as usize) {
+        if let Some(entry) = self.arena.get_mut(place) {
             entry.older = before;
             entry.newer = NONE;
         }

@@ -1,6 +1,8 @@
 //! Which endpoint probably holds which part of a prompt in its KV cache: block digests, their
 //! chain, and the index of what was sent where.
 
+mod arena;
 pub mod digest;
 pub mod index;
+mod sets;
 pub mod walk;

@@ -64,6 +64,7 @@ impl Walk {
                 self.ended = self.ended || !index.extend(&mut self.matcher, self.last);
             }
         }
+        index.settle(&mut self.matcher);
     }
 
     /// Whether more blocks of the prompt that was walked last cannot match any more.

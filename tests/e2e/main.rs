@@ -25,6 +25,7 @@ mod stream;
 mod uploads;
 mod view;
 mod witness;
+mod workers;
 
 use envoytest::{client, proxy};
 use proxy::{Proxy, Setup};

@@ -39,7 +39,14 @@ pub struct Compare {
     /// The EndpointPickerConfig under test.
     #[arg(long, default_value = "examples/full.yaml")]
     config: PathBuf,
-    /// Cases to run: plain, noop, epp-wasm, ring-hash, or the file of another build of the filter.
+    /// Envoy's workers.
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Requests a second, whatever becomes of them; without it a closed loop.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Cases to run: plain, noop, epp-wasm, ring-hash, the file of another build of the filter
+    /// (.wasm), or of another configuration (.yaml).
     #[arg(long, value_delimiter = ',', default_value = "plain,noop,epp-wasm")]
     cases: Vec<String>,
 }
@@ -54,7 +61,7 @@ pub async fn run(args: &Compare) -> Result<(), Trouble> {
             case: Case::parse(name)?,
             servers: &servers,
             config: &config,
-            workers: 1,
+            workers: args.workers,
             picker: None,
         };
         proxies.push(Proxy::start(&setup).await?);
@@ -69,7 +76,7 @@ pub async fn run(args: &Compare) -> Result<(), Trouble> {
             slices: args.slices,
             length: Duration::from_millis(args.slice_ms),
         };
-        let pace = Pace::Closed(args.concurrency);
+        let pace = args.rate.map_or(Pace::Closed(args.concurrency), Pace::Rate);
         for case in measure::cases(&proxies, None, pace, turns, &mut source).await? {
             println!("{}", report::tables::case_row(*kilobytes, &case));
         }

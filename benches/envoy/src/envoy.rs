@@ -27,6 +27,8 @@ pub enum Case {
     Epp,
     /// Another build of the filter, by its file: to compare two of ours.
     Module(String),
+    /// The filter with another configuration, by its file: to compare two of them.
+    Config(String),
 }
 
 impl Case {
@@ -39,8 +41,10 @@ impl Case {
             "ring-hash" => Self::RingHash,
             "epp" => Self::Epp,
             file if file.ends_with(".wasm") => Self::Module(file.to_owned()),
+            file if file.ends_with(".yaml") => Self::Config(file.to_owned()),
             other => {
-                let known = "plain, noop, epp-wasm, ring-hash, epp, or a file that ends in .wasm";
+                let known =
+                    "plain, noop, epp-wasm, ring-hash, epp, or a file that ends in .wasm or .yaml";
                 return Err(format!("case {other}: known are {known}").into());
             }
         })
@@ -54,7 +58,7 @@ impl Case {
             Self::EppWasm => "epp-wasm",
             Self::RingHash => "ring-hash",
             Self::Epp => "epp",
-            Self::Module(file) => Path::new(file)
+            Self::Module(file) | Self::Config(file) => Path::new(file)
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .unwrap_or("module"),
@@ -69,6 +73,7 @@ impl Case {
             Self::Noop => Some((from_env("NOOP_WASM")?, String::new())),
             Self::EppWasm => Some((from_env("EPP_WASM")?, config.to_owned())),
             Self::Module(file) => Some((file.clone(), config.to_owned())),
+            Self::Config(file) => Some((from_env("EPP_WASM")?, fs::read_to_string(file)?)),
         })
     }
 }

@@ -1,0 +1,211 @@
+//! The workers' clocks, simulated: bytes and CPU per second of telling each other.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use epp_wasm::config;
+use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::{Director, Head};
+use epp_wasm::worker::SharedData;
+
+use crate::Trouble;
+
+/// Requests a second, over all workers.
+const RATE: usize = 1_000;
+
+/// Ticks of 50 ms that are measured, after as many that warm up.
+const TICKS: usize = 100;
+const TICKS_PER_SECOND: usize = 20;
+
+/// Endpoints in the pool.
+const ENDPOINTS: usize = 100;
+
+/// The simulated clock, in nanoseconds.
+static NOW: AtomicU64 = AtomicU64::new(1_700_000_000_000_000_000);
+
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
+        None
+    }
+
+    fn add(&mut self, _: MetricId, _: i64) {}
+
+    fn set(&mut self, _: MetricId, _: u64) {}
+}
+
+/// Shared data in one process, which counts what goes by.
+#[derive(Default)]
+struct Memory {
+    values: HashMap<String, (Vec<u8>, u32)>,
+    versions: u32,
+    bytes: usize,
+    calls: usize,
+}
+
+impl SharedData for Memory {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let found = self.values.get(key).cloned();
+        self.calls += 1;
+        self.bytes += found.as_ref().map_or(0, |(value, _)| value.len());
+        found
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        self.calls += 1;
+        self.bytes += value.len();
+        let known = self.values.get(key).map(|(_, version)| *version);
+        if known.is_some() && cas.is_some_and(|cas| cas != 0) && cas != known {
+            return false;
+        }
+        self.versions += 1;
+        let value = (value.to_vec(), self.versions);
+        self.values.insert(key.to_owned(), value);
+        true
+    }
+}
+
+/// What requests look like.
+#[derive(Clone, Copy)]
+enum Prompts {
+    /// Turns of 500 conversations of 24 KB: five of up to a hundred blocks are new.
+    Turns,
+    /// 64 KB that nobody has seen: 256 blocks, all new.
+    Cold,
+}
+
+impl Prompts {
+    fn body(self, number: usize) -> String {
+        let text = |seed: usize, bytes: usize| {
+            let mut rng = fastrand::Rng::with_seed(seed as u64);
+            (0..bytes).map(|_| rng.lowercase()).collect::<String>()
+        };
+        let prompt = match self {
+            Self::Turns => {
+                let (conversation, turn) = (number % 500, number / 500 % 20);
+                text(conversation, 1_200 * (turn + 1))
+            }
+            Self::Cold => text(number, 64 << 10),
+        };
+        format!("{{\"model\": \"m\", \"prompt\": \"{prompt}\"}}")
+    }
+}
+
+fn document(share: bool) -> String {
+    let endpoints = (0..ENDPOINTS).map(|number| {
+        format!(
+            "{{name: p{number}, address: 10.0.0.{}, port: 80}}",
+            number + 1
+        )
+    });
+    let endpoints: Vec<String> = endpoints.collect();
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: prefix-cache-scorer}}, {{type: active-request-scorer}},
+  {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}},
+  {{type: envoy-proxy, parameters: {{shareState: {share}}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: prefix-cache-scorer, weight: 3}}, {{pluginRef: active-request-scorer}}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+",
+        endpoints.join(", ")
+    )
+}
+
+/// What some ticks cost.
+struct Cost {
+    ticks: Duration,
+    bytes: usize,
+    calls: usize,
+}
+
+/// Runs some workers and the main thread's VM.
+fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Trouble> {
+    let loaded = config::load(&document(share)).map_err(|rejected| format!("{rejected:?}"))?;
+    let mut vms: Vec<Director> = (0..=workers as u64)
+        .map(|seed| {
+            let clock = || NOW.load(Ordering::Relaxed);
+            let meter = Box::new(Unmetered);
+            let mut vm = Director::new("cost", loaded.plan.clone(), seed + 1, meter, clock);
+            vm.install(loaded.plan.clone(), 1);
+            vm
+        })
+        .collect();
+    let mut memory = Memory::default();
+    let mut cost = Cost {
+        ticks: Duration::ZERO,
+        bytes: 0,
+        calls: 0,
+    };
+    let mut number = 0;
+    for tick in 0..2 * TICKS {
+        NOW.fetch_add(50_000_000, Ordering::Relaxed);
+        for _ in 0..RATE / TICKS_PER_SECOND {
+            serve(&mut vms, number, prompts);
+            number += 1;
+        }
+        let before = (memory.bytes, memory.calls);
+        let started = Instant::now();
+        for vm in &mut vms {
+            let _ = vm.tick(1, &mut memory);
+        }
+        if tick >= TICKS {
+            cost.ticks += started.elapsed();
+            cost.bytes += memory.bytes - before.0;
+            cost.calls += memory.calls - before.1;
+        }
+    }
+    Ok(cost)
+}
+
+/// A request comes to one of the workers, and one from half a second ago ends, so that some 500 are
+/// under way.
+fn serve(vms: &mut [Director], number: usize, prompts: Prompts) {
+    let workers = vms.len() - 1;
+    let body = prompts.body(number);
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length: Some(body.len()),
+        ..Head::default()
+    };
+    if let Some(vm) = vms.get_mut(1 + number % workers) {
+        let id = number as u32;
+        let _ = vm.open(id, &head);
+        for piece in body.as_bytes().chunks(16 << 10) {
+            let _ = vm.body(id, piece, false);
+        }
+        let _ = vm.body(id, &[], true);
+    }
+    if let Some(done) = number.checked_sub(RATE / 2) {
+        if let Some(vm) = vms.get_mut(1 + done % workers) {
+            vm.close(done as u32);
+        }
+    }
+}
+
+/// Prints the table.
+pub fn run() -> Result<(), Trouble> {
+    println!("| workers | prompts | MB a second | calls a second | CPU ms a second, all VMs | per worker |");
+    println!("|---|---|---|---|---|---|");
+    let seconds = (TICKS / TICKS_PER_SECOND) as f64;
+    for workers in [1, 4, 16] {
+        for (name, prompts) in [("turns", Prompts::Turns), ("cold", Prompts::Cold)] {
+            let on = simulate(workers, true, prompts)?;
+            let off = simulate(workers, false, prompts)?;
+            let cpu = on.ticks.saturating_sub(off.ticks).as_secs_f64() * 1e3 / seconds;
+            let per_second = |on: usize, off: usize| on.saturating_sub(off) as f64 / seconds;
+            println!(
+                "| {workers} | {name} | {:.2} | {:.0} | {cpu:.1} | {:.2} |",
+                per_second(on.bytes, off.bytes) / 1e6,
+                per_second(on.calls, off.calls),
+                cpu / (workers + 1) as f64
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Entries of the prefix index, and the table that finds them: memory that grows piece by piece.
+//!
+//! Doubling, as vectors do it, would take twice the memory in the worst case, and stop a request
+//! for as long as it takes to copy it all. Both the entries and the buckets of the table come in
+//! chunks that stay where they are, and the table grows by one bucket at a time (linear hashing).
+
+/// Marks the end of a list.
+pub const NONE: u32 = u32::MAX;
+
+/// What a block's second and further entries have in the place of its holders.
+pub const FURTHER: u32 = u32::MAX;
+
+/// Items of one chunk.
+const CHUNK: usize = 1024;
+
+/// Entries per bucket, on average.
+const PER_BUCKET: usize = 2;
+
+/// One (endpoint, block): 28 bytes, the hash in two halves so that nothing is padded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Entry {
+    hash: [u32; 2],
+    /// The next entry in the bucket; for a free entry the next free one.
+    next: u32,
+    /// The neighbours in the endpoint's list.
+    pub newer: u32,
+    pub older: u32,
+    /// Who holds the block: 0 for this endpoint alone, else a number of [`super::sets::Sets`];
+    /// [`FURTHER`] where another entry of the block says it.
+    pub holders: u32,
+    /// The endpoint.
+    pub slot: u16,
+    /// When others were told of it.
+    pub told: u16,
+}
+
+impl Entry {
+    /// An entry in no list.
+    pub fn new(hash: u64, slot: u16, holders: u32) -> Self {
+        Self {
+            hash: [hash as u32, (hash >> 32) as u32],
+            next: NONE,
+            newer: NONE,
+            older: NONE,
+            holders,
+            slot,
+            told: 0,
+        }
+    }
+
+    /// The block's hash.
+    pub fn hash(&self) -> u64 {
+        let [low, high] = self.hash;
+        u64::from(low) | u64::from(high) << 32
+    }
+
+    /// By what the table finds it: the block alone, or block and endpoint.
+    fn key(&self) -> u64 {
+        if self.holders == FURTHER {
+            further(self.hash(), self.slot)
+        } else {
+            self.hash()
+        }
+    }
+}
+
+/// By what the table finds a further entry of a block.
+fn further(hash: u64, slot: u16) -> u64 {
+    let mixed = (hash ^ (u64::from(slot) + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
+}
+
+/// A vector in chunks.
+#[derive(Debug, Clone)]
+struct Chunks<T> {
+    chunks: Vec<Box<[T]>>,
+    len: usize,
+}
+
+impl<T: Copy> Chunks<T> {
+    const EMPTY: Self = Self {
+        chunks: Vec::new(),
+        len: 0,
+    };
+
+    fn get(&self, place: usize) -> Option<&T> {
+        self.chunks.get(place / CHUNK)?.get(place % CHUNK)
+    }
+
+    fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
+    }
+
+    fn push(&mut self, item: T) {
+        if self.len == self.chunks.len() * CHUNK {
+            self.chunks.push(vec![item; CHUNK].into_boxed_slice());
+        }
+        self.len += 1;
+        if let Some(place) = self.get_mut(self.len - 1) {
+            *place = item;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<Box<[T]>>()
+    }
+}
+
+/// The entries and their table.
+#[derive(Debug, Clone)]
+pub struct Arena {
+    entries: Chunks<Entry>,
+    /// The first entry of each bucket.
+    buckets: Chunks<u32>,
+    free: u32,
+    live: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        let mut buckets = Chunks::EMPTY;
+        buckets.push(NONE);
+        Self {
+            entries: Chunks::EMPTY,
+            buckets,
+            free: NONE,
+            live: 0,
+        }
+    }
+}
+
+impl Arena {
+    /// Entries in use.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Memory taken.
+    pub fn bytes(&self) -> usize {
+        self.entries.bytes() + self.buckets.bytes()
+    }
+
+    /// An entry.
+    pub fn get(&self, place: u32) -> Option<&Entry> {
+        self.entries.get(place as usize)
+    }
+
+    /// An entry, to change what is not its key.
+    pub fn get_mut(&mut self, place: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(place as usize)
+    }
+
+    /// The entry that says who holds a block.
+    pub fn first(&self, hash: u64) -> Option<u32> {
+        let is = |entry: &Entry| entry.holders != FURTHER && entry.hash() == hash;
+        self.find(hash, is)
+    }
+
+    /// An endpoint's entry of a block that another entry speaks for.
+    pub fn further(&self, hash: u64, slot: u16) -> Option<u32> {
+        let is =
+            |entry: &Entry| entry.holders == FURTHER && entry.slot == slot && entry.hash() == hash;
+        self.find(further(hash, slot), is)
+    }
+
+    fn find(&self, key: u64, is: impl Fn(&Entry) -> bool) -> Option<u32> {
+        let mut place = *self.buckets.get(self.bucket(key))?;
+        loop {
+            let entry = self.get(place)?;
+            if is(entry) {
+                return Some(place);
+            }
+            place = entry.next;
+        }
+    }
+
+    /// The bucket of a key, of which there are as many as entries ask for: those below a power of
+    /// two, and as many of the next half as were split off already.
+    fn bucket(&self, key: u64) -> usize {
+        let buckets = self.buckets.len;
+        let whole = buckets.next_power_of_two();
+        let place = key as usize & (whole - 1);
+        if place < buckets {
+            place
+        } else {
+            place & (whole / 2 - 1)
+        }
+    }
+
+    /// Adds an entry. Returns its place.
+    pub fn insert(&mut self, entry: Entry) -> u32 {
+        let place = match self.get(self.free).map(|free| free.next) {
+            Some(next) => std::mem::replace(&mut self.free, next),
+            None => {
+                self.entries.push(entry);
+                (self.entries.len - 1) as u32
+            }
+        };
+        if let Some(free) = self.get_mut(place) {
+            *free = entry;
+        }
+        self.link(place);
+        self.live += 1;
+        if self.live > PER_BUCKET * self.buckets.len {
+            self.split();
+        }
+        place
+    }
+
+    /// Takes an entry away.
+    pub fn remove(&mut self, place: u32) {
+        self.unlink(place);
+        let free = std::mem::replace(&mut self.free, place);
+        if let Some(entry) = self.get_mut(place) {
+            entry.next = free;
+        }
+        self.live -= 1;
+    }
+
+    /// Lets an entry speak for its block, or another one.
+    pub fn set_holders(&mut self, place: u32, holders: u32) {
+        let Some(entry) = self.get(place) else {
+            return;
+        };
+        let moves = (entry.holders == FURTHER) != (holders == FURTHER);
+        if moves {
+            self.unlink(place);
+        }
+        if let Some(entry) = self.get_mut(place) {
+            entry.holders = holders;
+        }
+        if moves {
+            self.link(place);
+        }
+    }
+
+    fn link(&mut self, place: u32) {
+        let Some(key) = self.get(place).map(Entry::key) else {
+            return;
+        };
+        let bucket = self.bucket(key);
+        let Some(head) = self.buckets.get_mut(bucket) else {
+            return;
+        };
+        let next = std::mem::replace(head, place);
+        if let Some(entry) = self.get_mut(place) {
+            entry.next = next;
+        }
+    }
+
+    fn unlink(&mut self, place: u32) {
+        let Some(entry) = self.get(place) else {
+            return;
+        };
+        let (key, next) = (entry.key(), entry.next);
+        let bucket = self.bucket(key);
+        let Some(head) = self.buckets.get_mut(bucket) else {
+            return;
+        };
+        if *head == place {
+            *head = next;
+            return;
+        }
+        let mut before = *head;
+        while let Some(entry) = self.get_mut(before) {
+            if entry.next == place {
+                entry.next = next;
+                return;
+            }
+            before = entry.next;
+        }
+    }
+
+    /// Adds a bucket, and moves there what belongs there of the one that it is split off from.
+    fn split(&mut self) {
+        let new = self.buckets.len;
+        self.buckets.push(NONE);
+        let old = new - (new + 1).next_power_of_two() / 2;
+        let Some(head) = self.buckets.get_mut(old) else {
+            return;
+        };
+        let mut place = std::mem::replace(head, NONE);
+        while let Some(next) = self.get(place).map(|entry| entry.next) {
+            self.link(place);
+            place = next;
+        }
+    }
+}

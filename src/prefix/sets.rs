@@ -1,0 +1,174 @@
+//! Sets of endpoints that hold the same blocks.
+//!
+//! The blocks of a prompt that many have sent are held by many endpoints, and mostly by the same
+//! ones: each such set is kept once, with a number, so that a look-up compares numbers and counts
+//! a set's members once for all blocks that it holds.
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh64::xxh64;
+
+/// What a set costs beside its words: its place, and its share of the table.
+const SET_BYTES: usize = 48;
+
+#[derive(Debug, Clone, Default)]
+struct Set {
+    /// A bit for each slot, without zero words at the end.
+    words: Box<[u64]>,
+    /// Blocks that it holds.
+    blocks: u32,
+}
+
+/// The sets, by number from 1.
+#[derive(Debug, Clone, Default)]
+pub struct Sets {
+    sets: Vec<Set>,
+    free: Vec<u32>,
+    numbers: HashTable<u32>,
+    bytes: usize,
+    words: Vec<u64>,
+}
+
+impl Sets {
+    /// Memory taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether an endpoint is in a set.
+    pub fn contains(&self, number: u32, slot: u16) -> bool {
+        let word = self.words_of(number).get(usize::from(slot) / 64);
+        word.is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    /// The members of a set, in order.
+    pub fn members(&self, number: u32) -> impl Iterator<Item = u16> + '_ {
+        let words = (0..).zip(self.words_of(number));
+        words.flat_map(|(index, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some((index * 64 + bit) as u16)
+            })
+        })
+    }
+
+    /// One more block is held by the endpoint `first` (where `number` is 0) or by the set, and by
+    /// `slot` too. Returns the number of that set.
+    pub fn with(&mut self, number: u32, first: u16, slot: u16) -> u32 {
+        self.load(number, first);
+        self.flip(slot);
+        let made = self.intern();
+        self.release(number);
+        made
+    }
+
+    /// A block is held no more by `slot`, which is in the set. Returns the number of the set that is
+    /// left, or 0 and the endpoint where one is left.
+    pub fn without(&mut self, number: u32, slot: u16) -> (u32, u16) {
+        self.load(number, 0);
+        self.flip(slot);
+        let left = self.words.iter().map(|word| word.count_ones()).sum::<u32>();
+        let mut words = (0..).zip(&self.words);
+        let last = words.find(|(_, word)| **word != 0);
+        let last = last.map_or(0, |(index, word)| index * 64 + word.trailing_zeros());
+        let made = if left > 1 { self.intern() } else { 0 };
+        self.release(number);
+        (made, last as u16)
+    }
+
+    fn words_of(&self, number: u32) -> &[u64] {
+        let set = (number as usize).checked_sub(1);
+        set.and_then(|index| self.sets.get(index))
+            .map_or(&[], |set| &set.words)
+    }
+
+    /// Makes the set, or the one endpoint, what is worked on.
+    fn load(&mut self, number: u32, first: u16) {
+        let mut words = std::mem::take(&mut self.words);
+        words.clear();
+        words.extend_from_slice(self.words_of(number));
+        self.words = words;
+        if number == 0 {
+            self.flip(first);
+        }
+    }
+
+    fn flip(&mut self, slot: u16) {
+        let index = usize::from(slot) / 64;
+        if self.words.len() <= index {
+            self.words.resize(index + 1, 0);
+        }
+        if let Some(word) = self.words.get_mut(index) {
+            *word ^= 1 << (slot % 64);
+        }
+        while self.words.last() == Some(&0) {
+            self.words.pop();
+        }
+    }
+
+    /// The number of the set that is worked on; it holds one more block.
+    fn intern(&mut self) -> u32 {
+        let hash = hash(&self.words);
+        let same = |number: &u32| *self.words_of(*number) == *self.words;
+        if let Some(number) = self.numbers.find(hash, same).copied() {
+            if let Some(set) = self.sets.get_mut(number as usize - 1) {
+                set.blocks += 1;
+            }
+            return number;
+        }
+        let set = Set {
+            words: self.words.as_slice().into(),
+            blocks: 1,
+        };
+        self.bytes += SET_BYTES + size_of_val(&*set.words);
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => {
+                self.sets.push(Set::default());
+                self.sets.len() as u32
+            }
+        };
+        if let Some(place) = self.sets.get_mut(number as usize - 1) {
+            *place = set;
+        }
+        let sets = &self.sets;
+        let hasher = |number: &u32| {
+            let set = sets.get((*number as usize).saturating_sub(1));
+            set.map_or(0, |set| self::hash(&set.words))
+        };
+        self.numbers.insert_unique(hash, number, hasher);
+        number
+    }
+
+    /// A set holds one block less.
+    fn release(&mut self, number: u32) {
+        let index = (number as usize).wrapping_sub(1);
+        let Some(set) = self.sets.get_mut(index) else {
+            return;
+        };
+        set.blocks -= 1;
+        if set.blocks > 0 {
+            return;
+        }
+        let words = std::mem::take(&mut set.words);
+        self.bytes -= SET_BYTES + size_of_val(&*words);
+        let found = self
+            .numbers
+            .find_entry(hash(&words), |known| *known == number);
+        if let Ok(found) = found {
+            found.remove();
+        }
+        self.free.push(number);
+    }
+}
+
+fn hash(words: &[u64]) -> u64 {
+    // Most sets are one word or two, for which this is as good as any.
+    let fold = |hash: u64, word: &u64| {
+        let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    };
+    let folded = words.iter().fold(words.len() as u64, fold);
+    xxh64(&folded.to_le_bytes(), 0)
+}
