@@ -110,7 +110,9 @@ impl ResponseReader {
 
 /// What an answer is that begins so.
 fn form(bytes: &[u8]) -> Form {
-    match bytes.trim_ascii_start().first() {
+    // The white space of JSON: other does not stand before a value.
+    let mut text = bytes.iter().filter(|byte| !b" \t\n\r".contains(byte));
+    match text.next() {
         None => Form::Unknown,
         Some(b'{') => Form::Json,
         // `data`, `event`, `id`, `retry` and comments.
