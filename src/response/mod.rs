@@ -77,8 +77,10 @@ impl ResponseReader {
     }
 
     /// More bytes of the answer.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, mut bytes: &[u8]) {
         if self.form == Form::Unknown {
+            // What stands before it counts for nothing, in whichever piece it comes.
+            bytes = behind_blank(bytes);
             self.form = form(bytes);
         }
         match self.form {
@@ -108,11 +110,15 @@ impl ResponseReader {
     }
 }
 
+/// What follows the white space of JSON: other does not stand before a value.
+fn behind_blank(bytes: &[u8]) -> &[u8] {
+    let text = bytes.iter().position(|byte| !b" \t\n\r".contains(byte));
+    text.and_then(|at| bytes.get(at..)).unwrap_or_default()
+}
+
 /// What an answer is that begins so.
 fn form(bytes: &[u8]) -> Form {
-    // The white space of JSON: other does not stand before a value.
-    let mut text = bytes.iter().filter(|byte| !b" \t\n\r".contains(byte));
-    match text.next() {
+    match bytes.first() {
         None => Form::Unknown,
         Some(b'{') => Form::Json,
         // `data`, `event`, `id`, `retry` and comments.
