@@ -285,13 +285,28 @@ impl Director {
     fn rewrite(&mut self, id: u32) -> Option<Rewrite> {
         let record = self.records.get(&id)?;
         let rewrite = record.rewrite();
-        if rewrite.is_none() && !record.naming.target.is_empty() {
+        if rewrite.is_none() && !record.rewritten && !record.naming.target.is_empty() {
             let asked = record.reader.model().known();
             if asked != Some(record.naming.target.as_str()) {
-                self.metrics.add(Metric::MissedRewrites, "", 1);
+                self.missed_rewrite();
             }
         }
         rewrite
+    }
+
+    /// What is to be replaced now in the body of a request that is held: what Envoy shows but once
+    /// cannot be changed when it is released.
+    pub fn rewrite_in_passing(&mut self, id: u32) -> Option<Rewrite> {
+        let record = self.records.get_mut(&id)?;
+        record.held.filter(|hold| hold.show == Show::Passing)?;
+        let rewrite = record.rewrite()?;
+        record.rewritten = true;
+        Some(rewrite)
+    }
+
+    /// A body goes on with a model that should have been replaced.
+    pub fn missed_rewrite(&mut self) {
+        self.metrics.add(Metric::MissedRewrites, "", 1);
     }
 
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {

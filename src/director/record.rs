@@ -135,6 +135,8 @@ pub struct Record {
     pub unread_ticks: u8,
     /// Under which names its model goes.
     pub naming: Naming,
+    /// Whether it was replaced in the body already.
+    pub rewritten: bool,
     /// While it is held.
     pub held: Option<Hold>,
     /// Once it was decided.
@@ -166,6 +168,7 @@ impl Record {
         self.lazy = true;
         self.ended = head.end;
         self.naming.reset(head);
+        self.rewritten = false;
         self.unread_ticks = 0;
         if self.reading {
             self.held = Some(hold(head, plan, now));
@@ -180,7 +183,7 @@ impl Record {
         let range = self.reader.model_span();
         let asked = self.reader.model().known().unwrap_or_default();
         let applies = !target.is_empty() && target != asked && !range.is_empty();
-        applies.then(|| Rewrite {
+        (applies && !self.rewritten).then(|| Rewrite {
             range,
             text: serde_json::Value::from(target.as_str()).to_string(),
         })

@@ -91,7 +91,13 @@ impl Stream {
         let verdict = self.feed(director, size, end);
         let action = match verdict {
             Some(verdict) => self.carry_out(verdict, director),
-            None => self.as_before(),
+            None => {
+                if self.held == Held::Passing {
+                    let rewrite = director.rewrite_in_passing(self.id);
+                    self.rewrite(rewrite.as_ref(), director);
+                }
+                self.as_before()
+            }
         };
         self.shown = size;
         if action != BodyAction::Buffer {
@@ -141,7 +147,7 @@ impl Stream {
             Some(Verdict::Hold(_)) | None => return false,
         };
         // What Envoy holds it has shown: `held` stays until the next part of the body.
-        self.rewrite(released.rewrite.as_ref());
+        self.rewrite(released.rewrite.as_ref(), director);
         super::pool::carry_out(&released, director.destination_header());
         released.refusal.is_none()
     }
@@ -213,7 +219,7 @@ impl Stream {
             Verdict::Hold(Show::Whole) => self.held = Held::Whole,
             Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
-                self.rewrite(release.rewrite.as_ref());
+                self.rewrite(release.rewrite.as_ref(), director);
                 self.held = Held::No;
                 super::pool::carry_out(&release, director.destination_header());
                 if release.refusal.is_some() {
@@ -226,13 +232,14 @@ impl Stream {
     }
 
     /// Replaces a part of the body that Envoy still holds, and says the new length.
-    fn rewrite(&mut self, rewrite: Option<&Rewrite>) {
+    fn rewrite(&mut self, rewrite: Option<&Rewrite>, director: &mut Director) {
         let Some(rewrite) = rewrite else {
             return;
         };
         let done = self.replace(&rewrite.range, &rewrite.text);
         if done.is_none() {
             log::warn!("the model could not be rewritten in a body: it has passed already");
+            director.missed_rewrite();
         }
     }
 

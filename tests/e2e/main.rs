@@ -21,6 +21,7 @@ mod ownership;
 mod preferences;
 mod protocols;
 mod recorded;
+mod rewriting;
 mod stream;
 mod uploads;
 mod view;

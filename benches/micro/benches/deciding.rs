@@ -41,7 +41,7 @@ fn index(endpoints: usize) -> Index {
         let empty = Index::new(1);
         let mut walk = Walk::default();
         walk.advance(seed("bench", ""), std::iter::once(digests), &empty);
-        index.add(slot, walk.unlearnt().iter().copied(), 31_250);
+        index.add(slot, walk.unlearnt().iter().copied(), 31_250, &mut |_| ());
     };
     for slot in 0..endpoints {
         (1..=10).for_each(|prompt| add(slot as u32, &digests(slot * 10 + prompt)));
@@ -81,7 +81,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
     walk.advance(seed("bench", ""), std::iter::once(known.as_slice()), &index);
     let hashes = walk.unlearnt().to_vec();
     measure(&mut group, "learning a known window", || {
-        index.add(0, hashes.iter().copied(), 31_250);
+        index.add(0, hashes.iter().copied(), 31_250, &mut |_| ());
     });
 }
 
@@ -99,6 +99,7 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
     let request = Request {
         model: "bench",
         prefix: &prefix,
+        ..Request::default()
     };
     let cycle = Cycle {
         pool: &pool,
