@@ -19,7 +19,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl clean toolchain
+.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -67,6 +67,10 @@ envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path nam
 
 clients: ## The clients of the end-to-end tests, in target/tools
 	@scripts/clients
+generate: toolchain ## docs/schema.json and docs/configuration.md, made of the code
+	cargo run --quiet --locked --package eppctl -- schema >target/schema.json
+	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md
+	mv target/schema.json target/configuration.md docs/
 
 eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl

@@ -7,6 +7,9 @@ mod check;
 mod completions;
 mod input;
 mod output;
+mod page;
+mod reference;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,8 @@ Colours are for terminals; NO_COLOR=1 turns them off.";
 enum Command {
     Check(check::Check),
     Completions(completions::Completions),
+    Reference(reference::Reference),
+    Schema(schema::Schema),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
     let ended = match args.command {
         Command::Check(check) => check.run(&mut output),
         Command::Completions(completions) => completions.run(),
+        Command::Reference(reference) => reference.run(&mut output),
+        Command::Schema(schema) => schema.run(&mut output),
     };
     match ended {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@
 //! | `rules[].models` | none | the names that the rule is for; without any it is for all that no other rule names |
 //! | `rules[].targets` | required | the models to choose from |
 //! | `rules[].targets[].model` | required | the name that takes the client's place in the body |
-//! | `rules[].targets[].weight` | none | its share of the requests; 0 or none beside others with a weight: no share |
+//! | `rules[].targets[].weight` | 0 | its share of the requests; 0 beside others with a weight: no share |
 //!
 //! The target is drawn by weight, or evenly where no target has one. Hashing, LoRA affinity and the
 //! pod's request all go by the target. A rule goes before the header `x-llm-d-model-name-rewrite`

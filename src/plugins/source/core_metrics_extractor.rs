@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | `engineLabelKey` | `llm-d.ai/engine-type` | the endpoint label that names its engine; `inference.networking.k8s.io/engine-type` is read, too |
 //! | `defaultEngine` | `vllm` | the engine of endpoints without the label |
-//! | `engineConfigs[]` | none | further engines, or others by the name of a built-in one |
-//! | `….name` | required | the label's value |
-//! | `….queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`, `loraSpec` | none | metric specs, `name{label=value}` |
-//! | `….cacheInfoSpec`, `cacheBlockSizeLabelName`, `cacheNumBlocksLabelName` | none | KV-cache geometry in labels |
-//! | `….cacheBlockSizeSpec`, `cacheNumBlocksSpec` | none | the same as values |
+//! | `engineConfigs` | none | further engines, or others by the name of a built-in one |
+//! | `engineConfigs[].name` | required | the label's value |
+//! | `engineConfigs[].queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`, `loraSpec` | none | metric specs, `name{label=value}` |
+//! | `engineConfigs[].cacheInfoSpec`, `cacheBlockSizeLabelName`, `cacheNumBlocksLabelName` | none | KV-cache geometry in labels |
+//! | `engineConfigs[].cacheBlockSizeSpec`, `cacheNumBlocksSpec` | none | the same as values |
 //!
 //! ```yaml
 //! - type: core-metrics-extractor

@@ -1,0 +1,121 @@
+//! What `make generate` writes: it must be what the code says, and true.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use common::{documents, eppctl, out, top};
+use epp_wasm::config;
+use serde_json::Value;
+
+fn committed(file: &str, arguments: &[&str]) {
+    let written = std::fs::read_to_string(top().join(file)).unwrap_or_default();
+    let made = out(&eppctl(arguments, ""));
+    if written != made {
+        let line = written
+            .lines()
+            .zip(made.lines())
+            .take_while(|(a, b)| a == b);
+        let line = line.count() + 1;
+        panic!("{file} is not what the code says (from line {line} on): run `make generate` and commit it");
+    }
+}
+
+#[test]
+fn the_schema_is_up_to_date() {
+    committed("docs/schema.json", &["schema"]);
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    committed("docs/configuration.md", &["reference"]);
+}
+
+fn validator() -> jsonschema::Validator {
+    let text = std::fs::read_to_string(top().join("docs/schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+fn as_json(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+#[test]
+fn an_independent_validator_takes_all_documents_by_the_schema() {
+    let validator = validator();
+    for (place, text) in documents() {
+        let errors: Vec<String> = validator
+            .iter_errors(&as_json(&text))
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{place}: {errors:#?}");
+    }
+}
+
+const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+
+/// Each with one fault; what the loader refuses, the schema does.
+const BROKEN: &[&str] = &[
+    "kind: EndpointPickerConfig",
+    "apiVersion: llm-d.ai/v1alpha1",
+    "apiVersion: llm-d.ai/v1\nkind: EndpointPickerConfig",
+    "HEAD plugin: []",
+    "HEAD plugins: {}",
+    "HEAD plugins: [{name: a}]",
+    "HEAD plugins: [{type: queue-socrer}]",
+    "HEAD plugins: [{type: precise-prefix-cache-scorer}]",
+    "HEAD plugins: [{type: queue-scorer, parameters: {a: 1}}]",
+    "HEAD plugins: [{type: queue-scorer, weight: 1}]",
+    "HEAD plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 64}}]",
+    "HEAD plugins: [{type: prefix-cache-scorer, parameters: {matchLengthWeight: 1.5}}]",
+    "HEAD plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: two}}]",
+    "HEAD plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 0}}]",
+    "HEAD plugins: [{type: token-producer, parameters: {vllm: {url: a}}}]",
+    "HEAD plugins: [{type: envoy-proxy, parameters: {failureMode: FailSoft}}]",
+    "HEAD plugins: [{type: envoy-proxy, parameters: {bodyTimeout: 5}}]",
+    "HEAD plugins: [{type: envoy-proxy, parameters: {bodyTimeout: 5 s}}]",
+    "HEAD plugins: [{type: static-discovery}]",
+    "HEAD plugins: [{type: static-discovery, parameters: {endpoints: [{name: a, address: 10.0.0.1}]}}]",
+    "HEAD plugins: [{type: static-discovery, parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 99999}]}}]",
+    "HEAD plugins: [{type: model-rewrite, parameters: {rules: []}}]",
+    "HEAD plugins: [{type: model-rewrite, parameters: {rules: [{targets: [{weight: 1}]}]}}]",
+    "HEAD schedulingProfiles: [{plugins: []}]",
+    "HEAD schedulingProfiles: [{name: a, plugins: [{weight: 1}]}]",
+    "HEAD dataLayer: {discovery: {plugin: a}}",
+    "HEAD featureGates: [1]",
+    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer, weight: 0.5}]}]",
+];
+
+#[test]
+fn what_the_loader_refuses_the_schema_refuses() {
+    let validator = validator();
+    for text in BROKEN {
+        let text = text.replace("HEAD ", HEAD);
+        assert!(config::load(&text).is_err(), "the loader takes {text}");
+        assert!(
+            !validator.is_valid(&as_json(&text)),
+            "the schema takes {text}"
+        );
+    }
+}
+
+#[test]
+fn the_references_examples_load() {
+    let reference = std::fs::read_to_string(top().join("docs/configuration.md")).unwrap();
+    let examples: Vec<&str> = reference.split("```yaml\n").skip(1).collect();
+    assert!(examples.len() >= 20, "only {}", examples.len());
+    let validator = validator();
+    for example in examples {
+        let plugins = example.split("```").next().unwrap();
+        let load = |version: &str| {
+            let text =
+                format!("apiVersion: {version}\nkind: EndpointPickerConfig\nplugins:\n{plugins}");
+            let valid = validator.is_valid(&as_json(&text));
+            config::load(&text).is_ok() && valid
+        };
+        let either = load("llm-d.ai/v1alpha1") || load("inference.networking.x-k8s.io/v1alpha1");
+        assert!(either, "{plugins}");
+    }
+}
