@@ -67,6 +67,7 @@ envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path nam
 
 clients: ## The clients of the end-to-end tests, in target/tools
 	@scripts/clients
+
 generate: toolchain ## docs/schema.json and docs/configuration.md, made of the code
 	cargo run --quiet --locked --package eppctl -- schema >target/schema.json
 	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md

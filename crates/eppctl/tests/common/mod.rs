@@ -52,7 +52,7 @@ pub fn documents() -> Vec<(String, String)> {
         {
             let text = std::fs::read_to_string(&path).unwrap();
             let scenario: serde_json::Value = serde_json::from_str(&text).unwrap();
-            let config = &scenario["config"];
+            let config = scenario.get("config").unwrap();
             documents.push((path.display().to_string(), config.to_string()));
         }
     }
