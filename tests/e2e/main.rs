@@ -9,6 +9,7 @@
     clippy::indexing_slicing
 )]
 
+mod answers;
 mod avoidance;
 mod bodies;
 mod clients;
