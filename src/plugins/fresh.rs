@@ -14,26 +14,14 @@ pub fn score_fresh(
     value: impl Fn(&Endpoint) -> Option<f64>,
     score: impl Fn(f64) -> f64,
 ) {
-    let mut known = 0_u32;
-    let mut sum = 0.0;
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        match cycle.pool.get(*slot).and_then(&value) {
-            Some(value) => {
-                *place = score(value);
-                sum += *place;
-                known += 1;
-            }
-            None => *place = f64::NAN,
-        }
+        *place = cycle
+            .pool
+            .get(*slot)
+            .and_then(&value)
+            .map_or(f64::NAN, &score);
     }
-    let neutral = if known == 0 {
-        0.0
-    } else {
-        sum / f64::from(known)
-    };
-    for place in scores.iter_mut().filter(|place| place.is_nan()) {
-        *place = neutral;
-    }
+    neutralise(scores);
 }
 
 /// Scores by where a value lies between the smallest and the largest of all candidates: the
@@ -46,18 +34,45 @@ pub fn score_least(
 ) {
     let mut least = f64::INFINITY;
     let mut most = f64::NEG_INFINITY;
-    for slot in candidates {
-        if let Some(value) = cycle.pool.get(*slot).and_then(&value) {
-            least = least.min(value);
-            most = most.max(value);
+    for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
+        let value = cycle.pool.get(*slot).and_then(&value).unwrap_or(f64::NAN);
+        *place = value;
+        // f64::min and max are calls in wasm; a value that is no number is neither.
+        if value < least {
+            least = value;
+        }
+        if value > most {
+            most = value;
         }
     }
-    let score = |value: f64| {
-        if most > least {
-            (most - value) / (most - least)
+    let range = most - least;
+    for place in scores.iter_mut().filter(|place| !place.is_nan()) {
+        *place = if range > 0.0 {
+            (most - *place) / range
         } else {
             1.0
-        }
+        };
+    }
+    neutralise(scores);
+}
+
+/// Gives those without a score, which are no numbers yet, the mean of the others.
+fn neutralise(scores: &mut [f64]) {
+    let mut known = 0_u32;
+    let mut sum = 0.0;
+    for score in scores.iter().filter(|score| !score.is_nan()) {
+        sum += score;
+        known += 1;
+    }
+    if known as usize == scores.len() {
+        return;
+    }
+    let neutral = if known == 0 {
+        0.0
+    } else {
+        sum / f64::from(known)
     };
-    score_fresh(cycle, candidates, scores, value, score);
+    for place in scores.iter_mut().filter(|place| place.is_nan()) {
+        *place = neutral;
+    }
 }

@@ -67,19 +67,15 @@ fn best_from(scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize 
     let mut best_score = f64::NEG_INFINITY;
     let mut equals = 0;
     for (position, candidate) in scored.iter().enumerate().skip(start) {
-        match descending(candidate.score, best_score) {
-            Ordering::Less => {
+        if candidate.score > best_score {
+            best = position;
+            best_score = candidate.score;
+            equals = 1;
+        } else if candidate.score == best_score {
+            equals += 1;
+            if rng.u32(0..equals) == 0 {
                 best = position;
-                best_score = candidate.score;
-                equals = 1;
             }
-            Ordering::Equal => {
-                equals += 1;
-                if rng.u32(0..equals) == 0 {
-                    best = position;
-                }
-            }
-            Ordering::Greater => {}
         }
     }
     best
