@@ -12,8 +12,8 @@ const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 /// not fall into crumbs, small enough to stay in the nearest cache.
 const PIECE: usize = 4096;
 
-/// From this length on a run without escapes is given on as it stands.
-const RUN: usize = 512;
+/// Room for a piece and what is written behind its end before that is looked at.
+const ROOM: usize = PIECE + 4 * LANES;
 
 /// How far the reading of a string came.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,8 +44,11 @@ pub struct StringReader {
     escape: Escape,
     /// A high surrogate that waits for its low one; 0: none.
     high: u16,
-    /// Text that was not given on yet; after a call at most the beginning of one character.
+    /// Begins with text that was not given on yet; after a call at most the beginning of one
+    /// character.
     buffer: Vec<u8>,
+    /// Bytes of that text.
+    filled: usize,
     /// Whether that is all ASCII, which is text whatever else.
     ascii: bool,
 }
@@ -56,8 +59,11 @@ impl StringReader {
         self.wanted = wanted;
         self.escape = Escape::None;
         self.high = 0;
-        self.buffer.clear();
+        self.filled = 0;
         self.ascii = true;
+        if self.buffer.is_empty() && wanted {
+            self.buffer.resize(ROOM, 0);
+        }
     }
 
     /// Reads on. `take` is given the text in pieces that never cut a character, and says whether it
@@ -68,6 +74,9 @@ impl StringReader {
         take: &mut impl FnMut(&[u8]) -> bool,
     ) -> Reach<'a> {
         loop {
+            if self.filled >= PIECE {
+                self.give(false, take);
+            }
             if !matches!(self.escape, Escape::None) {
                 let Some((&byte, rest)) = bytes.split_first() else {
                     self.give(false, take);
@@ -80,14 +89,18 @@ impl StringReader {
                 bytes = rest;
                 continue;
             }
-            let piece = match bytes.get(..PIECE) {
-                Some(piece) if self.wanted => piece,
-                _ => bytes,
+            if self.wanted {
+                bytes = self.sweep(bytes, take);
+            }
+            let run = match bytes.get(..LANES) {
+                // Nothing, or what was left because nobody wants it.
+                Some(lanes) if self.wanted => plain(lanes),
+                _ => plain(bytes),
             };
-            let run = plain(piece);
             let (text, rest) = bytes.split_at_checked(run.length).unwrap_or((bytes, &[]));
-            if self.wanted && !text.is_empty() {
-                self.run(text, run.ascii, take);
+            if !text.is_empty() {
+                self.give_up_high();
+                self.keep(text, run.ascii);
             }
             bytes = rest;
             match bytes.split_first() {
@@ -109,7 +122,7 @@ impl StringReader {
                     self.give(false, take);
                     return Reach::Bad(bytes);
                 }
-                // The piece has ended.
+                // Nobody wants the rest any more.
                 Some(_) => {}
             }
         }
@@ -136,13 +149,10 @@ impl StringReader {
                 self.escape = Escape::Unit { digits: 0, unit: 0 };
                 return true;
             }
-            (_, b'n') => b'\n',
-            (_, b't') => b'\t',
-            (_, b'r') => b'\r',
-            (_, b'b') => 0x08,
-            (_, b'f') => 0x0C,
-            (_, b'"' | b'\\' | b'/') => byte,
-            _ => return false,
+            _ => match simple(byte) {
+                Some(letter) => letter,
+                None => return false,
+            },
         };
         self.escape = Escape::None;
         self.give_up_high();
@@ -173,18 +183,47 @@ impl StringReader {
         );
     }
 
-    /// Bytes without quotes, backslashes and control characters.
-    fn run(&mut self, run: &[u8], ascii: bool, take: &mut impl FnMut(&[u8]) -> bool) {
-        self.give_up_high();
-        let alone = self.buffer.is_empty() && run.len() >= RUN;
-        if alone && (ascii || from_utf8(run).is_ok()) {
-            self.wanted = take(run);
-            return;
+    /// Takes over text and its simple escapes, up to something else or nearly to the end; returns
+    /// what is left. What is looked at is copied in the same go: text full of line breaks falls
+    /// into runs of some dozen bytes, for which a copy of its own costs more than the look.
+    fn sweep<'a>(&mut self, mut bytes: &'a [u8], take: &mut impl FnMut(&[u8]) -> bool) -> &'a [u8] {
+        if self.high != 0 {
+            if matches!(bytes.first(), None | Some(b'\\' | 0..0x20)) {
+                return bytes;
+            }
+            self.give_up_high();
         }
-        self.keep(run, ascii);
-        if self.buffer.len() >= PIECE {
-            self.give(false, take);
+        while let Some(lanes) = bytes.first_chunk::<LANES>() {
+            if self.filled >= PIECE {
+                self.give(false, take);
+                if !self.wanted {
+                    break;
+                }
+            }
+            let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            let Some(copy) = room.first_chunk_mut::<LANES>() else {
+                break;
+            };
+            *copy = *lanes;
+            let seen = look(lanes);
+            self.ascii &= seen.ascii;
+            self.filled += seen.length;
+            bytes = bytes.get(seen.length..).unwrap_or_default();
+            if seen.length == LANES {
+                continue;
+            }
+            let escape = match bytes {
+                [b'\\', letter, ..] => simple(*letter),
+                _ => None,
+            };
+            let (Some(letter), Some(place)) = (escape, copy.get_mut(seen.length)) else {
+                break;
+            };
+            *place = letter;
+            self.filled += 1;
+            bytes = bytes.get(2..).unwrap_or_default();
         }
+        bytes
     }
 
     /// The other half of a surrogate does not come.
@@ -194,16 +233,19 @@ impl StringReader {
         }
     }
 
+    /// A few bytes more.
     fn keep(&mut self, text: &[u8], ascii: bool) {
-        if self.wanted {
+        let room = self.buffer.get_mut(self.filled..self.filled + text.len());
+        if let Some(room) = room.filter(|_| self.wanted) {
+            room.copy_from_slice(text);
             self.ascii &= ascii;
-            self.buffer.extend_from_slice(text);
+            self.filled += text.len();
         }
     }
 
     /// Gives on what was kept, but for a last character that may still become whole.
     fn give(&mut self, ended: bool, take: &mut impl FnMut(&[u8]) -> bool) {
-        let mut rest = self.buffer.as_slice();
+        let mut rest = self.buffer.get(..self.filled).unwrap_or_default();
         while self.wanted && !rest.is_empty() {
             let broken = if self.ascii {
                 None
@@ -227,10 +269,24 @@ impl StringReader {
             self.wanted = self.wanted && take(REPLACEMENT);
             rest = rest.get(1..).unwrap_or_default();
         }
-        let given = self.buffer.len() - rest.len();
-        self.buffer.drain(..given);
-        self.ascii = self.buffer.is_empty();
+        let left = rest.len();
+        self.buffer.copy_within(self.filled - left..self.filled, 0);
+        self.filled = left;
+        self.ascii = left == 0;
     }
+}
+
+/// What a letter behind a backslash stands for, but for `u`.
+fn simple(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'n' => b'\n',
+        b't' => b'\t',
+        b'r' => b'\r',
+        b'b' => 0x08,
+        b'f' => 0x0C,
+        b'"' | b'\\' | b'/' => letter,
+        _ => return None,
+    })
 }
 
 /// A run of bytes that need no further look.
