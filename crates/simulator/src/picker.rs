@@ -1,0 +1,207 @@
+//! The picker itself as a policy: bodies and metrics pages go in as bytes, as in Envoy.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use epp_wasm::config;
+use epp_wasm::datalayer::store::Member;
+use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::{Appetite, Director, Head, Release, Verdict};
+use epp_wasm::plugins::discovery::inline::StaticDiscovery;
+use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
+use epp_wasm::plugins::Discovery;
+use epp_wasm::worker::SharedData;
+
+use crate::pod::Pod;
+use crate::policy::Policy;
+use crate::trace::Request;
+
+/// The filter's tick.
+const TICK: u64 = 50_000_000;
+
+/// The only root context.
+const ROOT: u32 = 1;
+
+/// The director takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
+const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
+
+thread_local! {
+    static NOW: Cell<u64> = const { Cell::new(BEGIN) };
+}
+
+fn now() -> u64 {
+    NOW.get()
+}
+
+/// A director over simulated servers.
+pub struct Picker {
+    director: Director,
+    shared: Memory,
+    slots: HashMap<String, usize>,
+    block_tokens: u32,
+    body: Vec<u8>,
+    page: String,
+    tokens: u32,
+}
+
+impl Picker {
+    /// A director with this configuration over so many servers.
+    pub fn new(config: &str, pods: usize, block_tokens: u32, seed: u64) -> Result<Self, String> {
+        let loaded = config::load(config).map_err(|rejected| {
+            let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
+            errors.join("; ")
+        })?;
+        let mut plan = loaded.plan;
+        let member = |pod: usize| Member {
+            name: format!("pod-{pod}"),
+            address: format!("10.{}.{}.{}:8000", pod >> 16, (pod >> 8) & 255, pod & 255),
+            labels: Vec::new(),
+            available: true,
+        };
+        let members: Vec<Member> = (0..pods).map(member).collect();
+        let slots = members.iter().enumerate();
+        let slots = slots
+            .map(|(pod, member)| (member.address.clone(), pod))
+            .collect();
+        plan.discovery = Discovery::Static(StaticDiscovery { members });
+        // There is no Envoy here that could keep bodies to itself, and pages are where pods are.
+        plan.proxy.read_body = ReadBody::Always;
+        plan.source.port = None;
+        NOW.set(BEGIN);
+        let mut director = Director::new("simulator", plan.clone(), seed, Box::new(Unmetered), now);
+        director.install(plan, ROOT);
+        Ok(Self {
+            director,
+            shared: Memory::default(),
+            slots,
+            block_tokens,
+            body: Vec::new(),
+            page: String::new(),
+            tokens: 0,
+        })
+    }
+
+    /// Feeds the body as far as it is wanted, as the filter does.
+    fn feed(&mut self, id: u32) -> Option<Verdict> {
+        let mut read = 0;
+        let mut verdict = None;
+        loop {
+            let unread = self.body.len() - read;
+            let (start, most) = match self.director.appetite(id, unread, true) {
+                Appetite::Nothing => break,
+                Appetite::Next(most) => (read, most),
+                Appetite::Tail(most) => (self.body.len().saturating_sub(most), most),
+            };
+            let end = start.saturating_add(most).min(self.body.len());
+            let bytes = self.body.get(start..end).unwrap_or_default();
+            if bytes.is_empty() {
+                break;
+            }
+            let step = if start == read {
+                read = end;
+                self.director.body(id, bytes, end == self.body.len())
+            } else {
+                self.director.tail(id, start, bytes)
+            };
+            verdict = verdict.or(step);
+            while let Some(range) = self.director.reread(id) {
+                let again = self.body.get(range.clone()).unwrap_or_default();
+                let step = self.director.body_again(id, range.start, again);
+                verdict = verdict.or(step);
+            }
+        }
+        verdict.or_else(|| self.director.body(id, &[], true))
+    }
+
+    fn place(&self, release: &Release) -> Option<usize> {
+        let first = release.destination.as_deref()?.split(',').next()?;
+        self.slots.get(first).copied()
+    }
+}
+
+impl Policy for Picker {
+    fn ticks_each(&self) -> Option<u64> {
+        Some(TICK)
+    }
+
+    fn tick(&mut self, now: u64, pods: &[Pod]) {
+        NOW.set(BEGIN + now);
+        let tick = self.director.tick(ROOT, &mut self.shared);
+        for call in &tick.calls {
+            self.tokens = self.tokens.wrapping_add(1);
+            self.director.called(call, Some(self.tokens));
+            let pod = self.slots.get(&call.address).and_then(|pod| pods.get(*pod));
+            if let Some(pod) = pod {
+                pod.page(&mut self.page);
+                self.director
+                    .called_back(self.tokens, b"200", self.page.as_bytes());
+            }
+        }
+    }
+
+    fn pick(&mut self, now: u64, number: usize, request: &Request, _: &[Pod]) -> Option<usize> {
+        NOW.set(BEGIN + now);
+        let id = number as u32;
+        let mut body = std::mem::take(&mut self.body);
+        let path = request.write(number, self.block_tokens, &mut body);
+        self.body = body;
+        let head = Head {
+            path: path.as_bytes(),
+            method: b"POST",
+            content_type: b"application/json",
+            content_length: Some(self.body.len()),
+            ..Head::default()
+        };
+        let opened = self.director.open(id, &head);
+        let read = self.feed(id);
+        match (opened, read) {
+            (Verdict::Release(release), _) | (_, Some(Verdict::Release(release))) => {
+                self.place(&release)
+            }
+            _ => None,
+        }
+    }
+
+    fn first_token(&mut self, now: u64, number: usize) {
+        NOW.set(BEGIN + now);
+        self.director.answered(number as u32, None);
+    }
+
+    fn ended(&mut self, now: u64, number: usize) {
+        NOW.set(BEGIN + now);
+        self.director.close(number as u32);
+    }
+}
+
+/// Nobody reads the statistics of a simulation.
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
+        None
+    }
+
+    fn add(&mut self, _: MetricId, _: i64) {}
+
+    fn set(&mut self, _: MetricId, _: u64) {}
+}
+
+/// Shared data with nobody to share it with.
+#[derive(Default)]
+struct Memory {
+    values: HashMap<String, (Vec<u8>, u32)>,
+}
+
+impl SharedData for Memory {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.values.get(key).cloned()
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
+        let place = self.values.entry(key.to_owned()).or_default();
+        place.0 = value.to_vec();
+        place.1 += 1;
+        true
+    }
+}

@@ -1,0 +1,370 @@
+//! Loads: read from traces, or made up.
+//!
+//! A trace is JSON lines, in one of two forms, which the first line tells apart:
+//!
+//! - Mooncake's (<https://github.com/kvcache-ai/Mooncake>): `{"timestamp": ms, "input_length": tokens,
+//!   "output_length": tokens, "hash_ids": [id, …]}`. An id stands for 512 tokens and all that precedes
+//!   them: equal ids are equal beginnings of prompts. The text is made up, the same for the same ids.
+//! - requests: `{"timestamp": ms, "path": "/v1/chat/completions", "body": {…}, "output_length":
+//!   tokens}`; the path shown is the default, and so is the body's `max_tokens`, or 128, for the
+//!   length of the answer.
+
+use serde::Deserialize;
+use serde_json::Value;
+use xxhash_rust::xxh64::xxh64;
+
+use crate::SECOND;
+
+/// Bytes of text that count as one token, as everywhere in the Endpoint Picker.
+pub const TOKEN_BYTES: usize = 4;
+
+/// Tokens of a block in Mooncake's traces.
+const MOONCAKE_BLOCK: u32 = 512;
+
+/// Tokens of a block elsewhere: the smallest that the Endpoint Picker cuts prompts into.
+const BLOCK: u32 = 64;
+
+/// Tokens of an answer whose length nobody said.
+const ANSWER: u32 = 128;
+
+/// A request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// When it comes.
+    pub at: u64,
+    /// Tokens of its prompt.
+    pub input: u32,
+    /// Tokens of its answer.
+    pub output: u32,
+    /// Its prompt's whole blocks: equal ones stand behind equal beginnings.
+    pub blocks: Vec<u64>,
+    /// `:path` and body, where the trace has them.
+    pub sent: Option<(String, String)>,
+}
+
+/// A load.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trace {
+    /// Tokens of a block.
+    pub block_tokens: u32,
+    /// In the order in which they come.
+    pub requests: Vec<Request>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    timestamp: f64,
+    input_length: Option<u32>,
+    output_length: Option<u32>,
+    hash_ids: Option<Vec<u64>>,
+    path: Option<String>,
+    body: Option<Value>,
+}
+
+impl Trace {
+    /// Reads JSON lines.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut trace = Self::default();
+        for (number, text) in text.lines().enumerate() {
+            if text.trim().is_empty() {
+                continue;
+            }
+            let told = |error: String| format!("line {}: {error}", number + 1);
+            let line: Line = serde_json::from_str(text).map_err(|error| told(error.to_string()))?;
+            let (block, request) = line.request().map_err(told)?;
+            if trace.block_tokens != block && !trace.requests.is_empty() {
+                return Err(told(
+                    "found the other form than on the first line".to_owned(),
+                ));
+            }
+            trace.block_tokens = block;
+            trace.requests.push(request);
+        }
+        if trace.requests.is_empty() {
+            return Err("found no request, expected one on each line".to_owned());
+        }
+        trace.sort();
+        Ok(trace)
+    }
+
+    /// Conversations, each over one of a few system prompts of 1024 tokens: 2 to 8 turns of 50 to 500
+    /// tokens with answers of 50 to 400, some seconds apart, each behind all that was said before.
+    pub fn multi_turn(requests: usize, rate: f64, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut trace = Self::new();
+        let mut begins = 0.0;
+        // Five turns in the mean.
+        let apart = 5.0 / rate.max(1e-6);
+        while trace.requests.len() < requests {
+            begins += exponential(&mut rng, apart);
+            let mut at = begins;
+            let mut prompt = blocks(rng.u64(0..8), 0, 1024 / BLOCK);
+            let conversation = rng.u64(..);
+            for _ in 0..rng.u32(2..9) {
+                let said = rng.u32(50..500).div_ceil(BLOCK);
+                prompt.extend(blocks(conversation, prompt.len(), said));
+                let output = rng.u32(50..400);
+                trace.push(at, &prompt, output);
+                prompt.extend(blocks(conversation, prompt.len(), output.div_ceil(BLOCK)));
+                at += 2.0 + exponential(&mut rng, 10.0);
+            }
+        }
+        trace.sort();
+        trace.requests.truncate(requests);
+        trace
+    }
+
+    /// Questions of 256 tokens over so many documents of 4096, all equally likely, answered in 128.
+    pub fn shared_prefix(requests: usize, rate: f64, documents: u64, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut trace = Self::new();
+        let mut at = 0.0;
+        for _ in 0..requests {
+            at += exponential(&mut rng, 1.0 / rate.max(1e-6));
+            let mut prompt = blocks(rng.u64(0..documents.max(1)), 0, 4096 / BLOCK);
+            let question = rng.u64(..);
+            prompt.extend(blocks(question, prompt.len(), 256 / BLOCK));
+            trace.push(at, &prompt, 128);
+        }
+        trace
+    }
+
+    /// Makes requests come so many times faster.
+    pub fn speed_up(&mut self, times: f64) {
+        for request in &mut self.requests {
+            request.at = (request.at as f64 / times) as u64;
+        }
+    }
+
+    fn new() -> Self {
+        Self {
+            block_tokens: BLOCK,
+            requests: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, at: f64, prompt: &[u64], output: u32) {
+        self.requests.push(Request {
+            at: (at * SECOND as f64) as u64,
+            input: prompt.len() as u32 * BLOCK,
+            output,
+            blocks: prompt.to_vec(),
+            sent: None,
+        });
+    }
+
+    fn sort(&mut self) {
+        self.requests.sort_by_key(|request| request.at);
+    }
+}
+
+impl Line {
+    fn request(self) -> Result<(u32, Request), String> {
+        if !(self.timestamp >= 0.0) {
+            let found = self.timestamp;
+            return Err(format!(
+                "timestamp: found {found}, expected milliseconds from 0"
+            ));
+        }
+        let at = (self.timestamp * 1e6) as u64;
+        match (self.hash_ids, self.body) {
+            (Some(mut blocks), None) => {
+                let input = self.input_length.ok_or("input_length: found nothing")?;
+                // The last id may stand for a block that is not full: nobody can reuse it whole.
+                blocks.truncate((input / MOONCAKE_BLOCK) as usize);
+                let output = self.output_length.unwrap_or(ANSWER);
+                let request = Request {
+                    at,
+                    input,
+                    output,
+                    blocks,
+                    sent: None,
+                };
+                Ok((MOONCAKE_BLOCK, request))
+            }
+            (None, Some(body)) => {
+                let path = self
+                    .path
+                    .unwrap_or_else(|| "/v1/chat/completions".to_owned());
+                let text = prompt(&body);
+                let most = body.get("max_tokens").and_then(Value::as_u64);
+                let most = most.and_then(|most| u32::try_from(most).ok());
+                let request = Request {
+                    at,
+                    input: text.len().div_ceil(TOKEN_BYTES) as u32,
+                    output: self.output_length.or(most).unwrap_or(ANSWER),
+                    blocks: chain(&text),
+                    sent: Some((path, body.to_string())),
+                };
+                Ok((BLOCK, request))
+            }
+            _ => Err(
+                "expected hash_ids (Mooncake's form) or body (requests), one of them".to_owned(),
+            ),
+        }
+    }
+}
+
+/// All text of a prompt.
+fn prompt(body: &Value) -> String {
+    fn gather(value: &Value, text: &mut String) {
+        match value {
+            Value::String(string) => text.push_str(string),
+            Value::Array(values) => values.iter().for_each(|value| gather(value, text)),
+            Value::Object(fields) => {
+                for key in ["role", "text", "content"] {
+                    fields
+                        .get(key)
+                        .into_iter()
+                        .for_each(|value| gather(value, text));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut text = String::new();
+    for key in [
+        "model",
+        "system",
+        "instructions",
+        "messages",
+        "prompt",
+        "input",
+    ] {
+        body.get(key)
+            .into_iter()
+            .for_each(|value| gather(value, &mut text));
+    }
+    text
+}
+
+/// The whole blocks of a text, each with all that precedes it.
+fn chain(text: &str) -> Vec<u64> {
+    let mut last = 0;
+    let blocks = text.as_bytes().chunks_exact(BLOCK as usize * TOKEN_BYTES);
+    let chained = blocks.map(|block| {
+        last = xxh64(block, last);
+        last
+    });
+    chained.collect()
+}
+
+/// So many blocks of a text from this place on.
+fn blocks(text: u64, from: usize, count: u32) -> Vec<u64> {
+    let places = from..from + count as usize;
+    places
+        .map(|place| xxh64(&text.to_le_bytes(), place as u64))
+        .collect()
+}
+
+fn exponential(rng: &mut fastrand::Rng, mean: f64) -> f64 {
+    -mean * (1.0 - rng.f64()).ln()
+}
+
+impl Request {
+    /// Its path, and its body into `body`; `number` makes up what no other prompt shares.
+    pub fn write(&self, number: usize, block_tokens: u32, body: &mut Vec<u8>) -> &str {
+        body.clear();
+        if let Some((path, text)) = &self.sent {
+            body.extend_from_slice(text.as_bytes());
+            return path;
+        }
+        body.extend_from_slice(b"{\"model\":\"m\",\"prompt\":\"");
+        let bytes = block_tokens as usize * TOKEN_BYTES;
+        for block in &self.blocks {
+            write_text(*block, bytes, body);
+        }
+        let rest = self.input as usize * TOKEN_BYTES;
+        let rest = rest.saturating_sub(self.blocks.len() * bytes);
+        write_text(!(number as u64), rest, body);
+        body.extend_from_slice(b"\",\"stream\":true}");
+        "/v1/completions"
+    }
+}
+
+/// Text that no other block has: its name in hexadecimal digits, over and over.
+fn write_text(name: u64, bytes: usize, into: &mut Vec<u8>) {
+    let mut digits = [0; 16];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let value = (name >> (place * 4)) & 15;
+        *digit = b'a' + value as u8;
+    }
+    let mut left = bytes;
+    while left > 0 {
+        let part = digits.get(..left.min(16)).unwrap_or_default();
+        into.extend_from_slice(part);
+        left -= part.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let text = "{\"timestamp\": 1000, \"input_length\": 1100, \"output_length\": 5, \"hash_ids\": [1, 2, 3]}\n\n{\"timestamp\": 27, \"input_length\": 600, \"output_length\": 7, \"hash_ids\": [1, 9]}";
+        let trace = Trace::parse(text).unwrap();
+        assert_eq!(trace.block_tokens, 512);
+        assert_eq!(trace.requests[0].at, 27_000_000);
+        assert_eq!(trace.requests[0].blocks, [1]);
+        assert_eq!(
+            (trace.requests[1].input, trace.requests[1].output),
+            (1100, 5)
+        );
+        let long = "x".repeat(600);
+        let text = format!("{{\"timestamp\": 0, \"body\": {{\"model\": \"m\", \"prompt\": \"{long}\", \"max_tokens\": 3}}}}");
+        let trace = Trace::parse(&text).unwrap();
+        assert_eq!(trace.requests[0].blocks.len(), 2);
+        assert_eq!(trace.requests[0].output, 3);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, told) in [
+            ("", "no request"),
+            ("{\"timestamp\": 0}", "line 1: expected hash_ids"),
+            ("\n{", "line 2:"),
+            ("{\"timestamp\": -1, \"body\": {}}", "timestamp: found -1"),
+        ] {
+            let error = Trace::parse(text).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn equal_blocks_are_equal_text_and_others_differ() {
+        let request = |blocks: &[u64]| Request {
+            at: 0,
+            input: 150,
+            output: 1,
+            blocks: blocks.to_vec(),
+            sent: None,
+        };
+        let text = |blocks: &[u64], number| {
+            let mut body = Vec::new();
+            request(blocks).write(number, 64, &mut body);
+            body
+        };
+        let [a, b, c] = [text(&[1, 2], 0), text(&[1, 2], 1), text(&[1, 3], 0)];
+        assert_eq!(a.len(), b.len());
+        let shared = |x: &[u8], y: &[u8]| x.iter().zip(y).take_while(|(x, y)| x == y).count();
+        assert!(
+            shared(&a, &b) >= 512 && shared(&a, &b) < 560,
+            "{}",
+            shared(&a, &b)
+        );
+        assert!(shared(&a, &c) < 300);
+    }
+
+    #[test]
+    fn made_up_loads_come_at_their_rate_and_are_the_same_each_time() {
+        let trace = Trace::shared_prefix(2_000, 50.0, 10, 3);
+        let last = trace.requests.last().unwrap().at as f64 / 1e9;
+        assert!((35.0..45.0).contains(&last), "{last}");
+        assert_eq!(
+            Trace::multi_turn(500, 20.0, 5),
+            Trace::multi_turn(500, 20.0, 5)
+        );
+    }
+}
