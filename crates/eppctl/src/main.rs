@@ -10,6 +10,8 @@ mod output;
 mod page;
 mod reference;
 mod schema;
+mod parity;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,8 @@ enum Command {
     Completions(completions::Completions),
     Reference(reference::Reference),
     Schema(schema::Schema),
+    Parity(parity::Parity),
+    Simulate(simulate::Simulate),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
+        Command::Parity(parity) => parity.run(&mut output),
+        Command::Simulate(simulate) => simulate.run(&mut output),
     };
     match ended {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,

@@ -83,7 +83,10 @@ impl Report for Table {
         for (plugin, agreement) in self.agreements.rows() {
             let (scenarios, decisions) = (agreement.scenarios, agreement.decisions);
             let agreeing = agreement.agreeing;
-            writeln!(out, "{plugin:32} {scenarios:>9} {decisions:>9} {agreeing:>8}")?;
+            writeln!(
+                out,
+                "{plugin:32} {scenarios:>9} {decisions:>9} {agreeing:>8}"
+            )?;
         }
         Ok(())
     }

@@ -1,0 +1,260 @@
+//! `eppctl simulate`: what configurations would do to a pool under a load.
+
+mod plot;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use simulator::{simulate, Kind, Model, Outcome, Progress, Trace};
+
+use crate::input::{load_plan, read_text};
+use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, STRONG};
+
+/// Simulate a pool of model servers under a load, routed by the filter's own code, beside round
+/// robin, least request and random.
+///
+/// The servers are a model: a queue, prefill, decoding in a batch, a KV cache with prefix reuse. Trust
+/// the differences between policies more than the times. A trace is a file of JSON lines: Mooncake's
+/// (timestamp, input_length, output_length, hash_ids of 512 tokens) or requests (timestamp in
+/// milliseconds, body, and if need be path and output_length). Or it is made up: multi-turn
+/// (conversations) or shared-prefix (questions over documents).
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl simulate examples/seed.yaml examples/today.yaml --trace mooncake_trace.jsonl --pods 16
+  eppctl simulate examples/today.yaml --trace multi-turn --requests 20000 --rate 40 --pods 100 --plot ttft.svg
+
+Exit codes: 0 done, 2 a file cannot be read or a configuration does not load.")]
+pub struct Simulate {
+    /// Configurations to compare; - is standard input.
+    #[arg(required = true, value_name = "CONFIG")]
+    configs: Vec<String>,
+    /// A file of JSON lines, multi-turn, or shared-prefix.
+    #[arg(long, value_name = "TRACE")]
+    trace: String,
+    /// Model servers.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pods: u32,
+    /// How many requests of a trace, or how many to make up (then 10,000 by default).
+    #[arg(long)]
+    requests: Option<usize>,
+    /// Requests per second of what is made up.
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    rate: f64,
+    /// Documents of shared-prefix.
+    #[arg(long, default_value_t = 100)]
+    documents: u64,
+    /// Make a trace's requests come so many times faster.
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    speed: f64,
+    /// Begins all randomness.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Draw how the times to first token are distributed, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// The model of a server.
+#[derive(Args)]
+#[command(next_help_heading = "Model of a server")]
+struct ModelArgs {
+    /// Prompt tokens computed per second; the default is llm-d-router's peakPrefillThroughput.
+    #[arg(long, default_value_t = Model::default().prefill_rate, value_parser = positive)]
+    prefill_rate: f64,
+    /// Milliseconds per token of a request that runs alone (assumed).
+    #[arg(long, default_value_t = Model::default().token_seconds * 1e3, value_parser = positive)]
+    token_ms: f64,
+    /// Milliseconds that each request that runs adds to that (assumed).
+    #[arg(long, default_value_t = Model::default().token_seconds_each * 1e3)]
+    token_ms_each: f64,
+    /// Requests that run at a time; the default is vLLM's max_num_seqs.
+    #[arg(long, default_value_t = Model::default().max_running)]
+    max_running: usize,
+    /// Tokens in the KV cache; the default is the Endpoint Picker's 31,250 blocks of 16.
+    #[arg(long, default_value_t = Model::default().cache_tokens)]
+    cache_tokens: usize,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+/// One policy's run.
+#[derive(Serialize)]
+struct Compared {
+    policy: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// How long it took to simulate; differs from run to run.
+    #[serde(skip)]
+    took: Duration,
+}
+
+/// All runs of one load.
+#[derive(Serialize)]
+struct Comparison {
+    trace: String,
+    pods: u32,
+    seed: u64,
+    policies: Vec<Compared>,
+}
+
+impl Simulate {
+    /// Runs every policy, as many side by side as there are cores.
+    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+        let kinds = self.kinds()?;
+        let trace = self.load()?;
+        let model = Model {
+            prefill_rate: self.model.prefill_rate,
+            token_seconds: self.model.token_ms / 1e3,
+            token_seconds_each: self.model.token_ms_each / 1e3,
+            max_running: self.model.max_running,
+            cache_tokens: self.model.cache_tokens,
+        };
+        let mut policies = Vec::new();
+        for (name, kind) in kinds {
+            let began = Instant::now();
+            let outcome = self.simulate(&trace, &name, &kind, &model);
+            let outcome = outcome.map_err(|error| Misuse::new(format!("{name}: {error}")))?;
+            policies.push(Compared {
+                policy: name,
+                outcome,
+                took: began.elapsed(),
+            });
+        }
+        if let Some(file) = &self.plot {
+            let lines = policies.iter();
+            let lines = lines.map(|run| (run.policy.as_str(), run.outcome.ttfts.as_slice()));
+            let lines: Vec<_> = lines.collect();
+            let failed = |error| Misuse::new(format!("{}: {error}", file.display()));
+            plot::draw(file, &lines).map_err(failed)?;
+        }
+        output.print(&Comparison {
+            trace: self.trace.clone(),
+            pods: self.pods,
+            seed: self.seed,
+            policies,
+        })?;
+        Ok(Verdict::Fine)
+    }
+
+    fn kinds(&self) -> Result<Vec<(String, Kind)>, Misuse> {
+        let mut kinds = Vec::new();
+        for file in &self.configs {
+            let text = match file.as_str() {
+                "-" => read_text(file)?,
+                // What does not load is told as by every command.
+                file => load_plan(file).and_then(|_| read_text(file))?,
+            };
+            kinds.push((file.clone(), Kind::Picker(text)));
+        }
+        kinds.extend([
+            ("round robin".to_owned(), Kind::RoundRobin),
+            ("least request".to_owned(), Kind::LeastRequest),
+            ("random".to_owned(), Kind::Random),
+        ]);
+        Ok(kinds)
+    }
+
+    fn load(&self) -> Result<Trace, Misuse> {
+        let made_up = self.requests.unwrap_or(10_000);
+        let mut trace = match self.trace.as_str() {
+            "multi-turn" => Trace::multi_turn(made_up, self.rate, self.seed),
+            "shared-prefix" => Trace::shared_prefix(made_up, self.rate, self.documents, self.seed),
+            file => {
+                let told = |error| Misuse::new(format!("{file}: {error}"));
+                let mut trace = Trace::parse(&read_text(file)?).map_err(told)?;
+                trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
+                trace
+            }
+        };
+        trace.speed_up(self.speed);
+        Ok(trace)
+    }
+
+    fn simulate(
+        &self,
+        trace: &Trace,
+        name: &str,
+        kind: &Kind,
+        model: &Model,
+    ) -> Result<Outcome, String> {
+        let progress = Arc::new(Progress::default());
+        let bar = bar(name, trace.requests.len());
+        let pods = self.pods as usize;
+        let outcome = std::thread::scope(|scope| {
+            let run = scope.spawn(|| simulate(trace, kind, model, pods, self.seed, &progress));
+            while !run.is_finished() {
+                bar.set_position(progress.load(std::sync::atomic::Ordering::Relaxed) as u64);
+                // Often enough to look alive, and nothing to a run of seconds.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            run.join()
+        });
+        bar.finish_and_clear();
+        outcome.unwrap_or_else(|_| Err("the simulation broke off".to_owned()))
+    }
+}
+
+/// A progress bar on standard error, if that is a terminal.
+fn bar(name: &str, length: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    let style = ProgressStyle::with_template("{msg:24!} {bar:40} {pos}/{len} {per_sec}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.set_message(name.to_owned());
+    bar
+}
+
+impl Report for Comparison {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let requests = self.policies.first().map_or(0, |run| run.outcome.requests);
+        writeln!(
+            out,
+            "{requests} requests of {}, {} pods, seed {}; time to first token in ms",
+            self.trace, self.pods, self.seed
+        )?;
+        let head = format!(
+            "{:32} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>8} {:>8}",
+            "policy", "mean", "p50", "p90", "p99", "cached", "spread", "prefill", "refused"
+        );
+        writeln!(out, "{}", styled(STRONG, head))?;
+        for Compared {
+            policy, outcome, ..
+        } in &self.policies
+        {
+            let ttft = &outcome.ttft_ms;
+            writeln!(
+                out,
+                "{policy:32} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>6.1}% {:>7.2} {:>7.1}% {:>8}",
+                ttft.mean,
+                ttft.p50,
+                ttft.p90,
+                ttft.p99,
+                outcome.cached_share * 100.0,
+                outcome.load_spread,
+                outcome.prefill_share * 100.0,
+                outcome.refused
+            )?;
+        }
+        let took: Duration = self.policies.iter().map(|run| run.took).sum();
+        let simulated = requests * self.policies.len();
+        let rate = simulated as f64 / took.as_secs_f64().max(1e-9);
+        let foot = format!(
+            "cached: share of prompt tokens; spread: prefill of the busiest pod over the mean; \
+             prefill: share of the time. {rate:.0} requests/s of run time"
+        );
+        writeln!(out, "{}", styled(FAINT, foot))
+    }
+}
