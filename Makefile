@@ -68,10 +68,11 @@ envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path nam
 clients: ## The clients of the end-to-end tests, in target/tools
 	@scripts/clients
 
-generate: toolchain ## docs/schema.json and docs/configuration.md, made of the code
+generate: toolchain ## docs/schema.json, configuration.md and the tables of parity.md, made of the code
 	cargo run --quiet --locked --package eppctl -- schema >target/schema.json
 	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md
 	mv target/schema.json target/configuration.md docs/
+	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
 
 eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl

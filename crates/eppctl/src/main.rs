@@ -8,9 +8,9 @@ mod completions;
 mod input;
 mod output;
 mod page;
+mod parity;
 mod reference;
 mod schema;
-mod parity;
 mod simulate;
 
 use std::process::ExitCode;
@@ -38,9 +38,9 @@ Colours are for terminals; NO_COLOR=1 turns them off.";
 enum Command {
     Check(check::Check),
     Completions(completions::Completions),
+    Parity(parity::Parity),
     Reference(reference::Reference),
     Schema(schema::Schema),
-    Parity(parity::Parity),
     Simulate(simulate::Simulate),
 }
 
@@ -50,9 +50,9 @@ fn main() -> ExitCode {
     let ended = match args.command {
         Command::Check(check) => check.run(&mut output),
         Command::Completions(completions) => completions.run(),
+        Command::Parity(parity) => parity.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
-        Command::Parity(parity) => parity.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),
     };
     match ended {

@@ -1,10 +1,10 @@
 //! `eppctl parity`: recorded decisions of a real Endpoint Picker, decided again.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use parity::{replay, Report as Agreements, Scenario};
+use parity::{replay, Held, Report as Agreements, Scenario, Section};
 use serde::Serialize;
 
 use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, STRONG};
@@ -14,97 +14,165 @@ use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, STRONG};
 /// A scenario is a configuration, what the endpoints' metrics pages say over time, requests, and what
 /// an Endpoint Picker decided (tests/parity/recorded/README.md has the format). A decision agrees if
 /// the weighted sum of every endpoint and their ranking are the recorded ones; it counts for every
-/// plugin that has a part in it.
+/// plugin that has a part in it. Files of tests/vectors/reference hold cases of the Endpoint Picker's
+/// own tests instead, which are run and counted by section.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl parity tests/parity/recorded
   eppctl parity -o json tests/parity/recorded/s1.json
+  eppctl parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
 
 Exit codes: 0 all agree, 1 at least one does not, 2 a scenario cannot be read.")]
 pub struct Parity {
-    /// Scenarios, or folders of them.
+    /// Scenarios or sections of tests, or folders of them.
     #[arg(required = true, value_name = "SCENARIO")]
-    scenarios: Vec<String>,
-    /// Print the table in Markdown.
-    #[arg(long)]
-    markdown: bool,
+    scenarios: Vec<PathBuf>,
+    /// Put the tables into a Markdown file, between its lines <!-- eppctl parity: … --> and <!-- end -->.
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Table {
+#[derive(Default, Serialize)]
+struct Tables {
     #[serde(flatten)]
     agreements: Agreements,
-    #[serde(skip)]
-    markdown: bool,
+    sections: Vec<Held>,
 }
 
 impl Parity {
-    /// Replays all scenarios.
+    /// Replays all scenarios and runs all cases.
     pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
-        let mut agreements = Agreements::default();
+        let mut tables = Tables::default();
         for path in &self.scenarios {
-            for scenario in read(Path::new(path)).map_err(Misuse::new)? {
-                agreements.add(&replay(&scenario).map_err(Misuse::new)?);
+            for file in files(path).map_err(Misuse::new)? {
+                tables.add(&file).map_err(Misuse::new)?;
             }
         }
-        let differs = !agreements.differences.is_empty();
-        output.print(&Table {
-            agreements,
-            markdown: self.markdown,
-        })?;
-        Ok(match differs {
-            true => Verdict::Findings,
-            false => Verdict::Fine,
+        if let Some(file) = &self.into {
+            tables.put_into(file).map_err(Misuse::new)?;
+        }
+        output.print(&tables)?;
+        let sections = &tables.sections;
+        let held = sections.iter().all(|section| section.failures.is_empty());
+        Ok(match held && tables.agreements.differences.is_empty() {
+            true => Verdict::Fine,
+            false => Verdict::Findings,
         })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Scenario>, String> {
-    if path.is_dir() {
-        Scenario::read_folder(path)
-    } else {
-        Ok(vec![Scenario::read(path)?])
+/// The file itself, or a folder's JSON files in order, s2 before s10.
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path);
+    let entries = entries.map_err(|error| format!("{}: {error}", path.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let json = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let mut files: Vec<PathBuf> = json.collect();
+    files.sort_by_key(|file| (file.as_os_str().len(), file.clone()));
+    Ok(files)
+}
+
+impl Tables {
+    fn add(&mut self, file: &Path) -> Result<(), String> {
+        let scenario = match Section::read(file) {
+            Ok(section) => {
+                self.sections.push(section.run());
+                self.sections.sort_by_key(|held| number(&held.section));
+                return Ok(());
+            }
+            Err(_) => Scenario::read(file)?,
+        };
+        self.agreements.add(&replay(&scenario)?);
+        Ok(())
+    }
+
+    /// Replaces the tables of a Markdown file.
+    fn put_into(&self, file: &Path) -> Result<(), String> {
+        let told = |error: io::Error| format!("{}: {error}", file.display());
+        let mut text = std::fs::read_to_string(file).map_err(told)?;
+        for (table, rows) in [("decisions", self.decisions()), ("tests", self.tests())] {
+            let begin = format!("<!-- eppctl parity: {table} -->\n");
+            let (before, rest) = text
+                .split_once(&begin)
+                .ok_or_else(|| format!("{}: found no line {}", file.display(), begin.trim_end()))?;
+            let (_, after) = rest
+                .split_once("<!-- end -->")
+                .ok_or_else(|| format!("{}: found no <!-- end -->", file.display()))?;
+            text = format!("{before}{begin}{rows}<!-- end -->{after}");
+        }
+        std::fs::write(file, text).map_err(told)
+    }
+
+    fn decisions(&self) -> String {
+        let mut table =
+            "| plugin | scenarios | decisions | agreeing |\n|---|---:|---:|---:|\n".to_owned();
+        for (plugin, agreement) in self.agreements.rows() {
+            let (scenarios, decisions) = (agreement.scenarios, agreement.decisions);
+            let name = match plugin {
+                "all" => "**all**".to_owned(),
+                plugin => format!("`{plugin}`"),
+            };
+            let agreeing = agreement.agreeing;
+            table += &format!("| {name} | {scenarios} | {decisions} | {agreeing} |\n");
+        }
+        table
+    }
+
+    fn tests(&self) -> String {
+        let mut table = "| section | in the reference, about | run as data | held | the rest |\n\
+                         |---|---:|---:|---:|---|\n"
+            .to_owned();
+        for held in &self.sections {
+            table += &format!(
+                "| {} | {} | {} | {} | {} |\n",
+                held.section, held.reference, held.run, held.held, held.rest
+            );
+        }
+        table
     }
 }
 
-impl Report for Table {
+/// The number at the end of a section's, so that §11.10 comes behind §11.8.
+fn number(section: &str) -> u32 {
+    let digits = section.split_whitespace().next().unwrap_or_default();
+    let digits = digits.rsplit('.').next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
+}
+
+impl Report for Tables {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.markdown {
-            return self.markdown(out);
-        }
         for difference in &self.agreements.differences {
             writeln!(out, "{}: {difference}", styled(ERROR, "differs"))?;
         }
-        let head = format!(
-            "{:32} {:>9} {:>9} {:>8}",
-            "plugin", "scenarios", "decisions", "agreeing"
-        );
-        writeln!(out, "{}", styled(STRONG, head))?;
-        for (plugin, agreement) in self.agreements.rows() {
-            let (scenarios, decisions) = (agreement.scenarios, agreement.decisions);
-            let agreeing = agreement.agreeing;
-            writeln!(
-                out,
-                "{plugin:32} {scenarios:>9} {decisions:>9} {agreeing:>8}"
-            )?;
+        if self.agreements.all.scenarios > 0 {
+            let head = format!(
+                "{:32} {:>9} {:>9} {:>8}",
+                "plugin", "scenarios", "decisions", "agreeing"
+            );
+            writeln!(out, "{}", styled(STRONG, head))?;
+            for (plugin, agreement) in self.agreements.rows() {
+                let (scenarios, decisions) = (agreement.scenarios, agreement.decisions);
+                let agreeing = agreement.agreeing;
+                writeln!(
+                    out,
+                    "{plugin:32} {scenarios:>9} {decisions:>9} {agreeing:>8}"
+                )?;
+            }
         }
-        Ok(())
-    }
-}
-
-impl Table {
-    fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "| plugin | scenarios | decisions | agreeing |")?;
-        writeln!(out, "|---|---:|---:|---:|")?;
-        for (plugin, agreement) in self.agreements.rows() {
-            let (scenarios, decisions) = (agreement.scenarios, agreement.decisions);
-            let name = if plugin == "all" {
-                "**all**".to_owned()
-            } else {
-                format!("`{plugin}`")
-            };
-            let agreeing = agreement.agreeing;
-            writeln!(out, "| {name} | {scenarios} | {decisions} | {agreeing} |")?;
+        if !self.sections.is_empty() {
+            let head = format!("{:32} {:>9} {:>9} {:>8}", "section", "about", "run", "held");
+            writeln!(out, "{}", styled(STRONG, head))?;
+        }
+        for held in &self.sections {
+            let (section, reference) = (&held.section, held.reference);
+            let (run, holds) = (held.run, held.held);
+            writeln!(out, "{section:32} {reference:>9} {run:>9} {holds:>8}")?;
+            for failure in &held.failures {
+                writeln!(out, "  {}: {failure}", styled(ERROR, "does not hold"))?;
+            }
         }
         Ok(())
     }

@@ -7,10 +7,12 @@
 pub mod replay;
 pub mod report;
 pub mod scenario;
+pub mod vectors;
 
 pub use replay::{replay, Outcome, Replay};
 pub use report::Report;
 pub use scenario::Scenario;
+pub use vectors::{Held, Section};
 
 /// Scores agree to this.
 pub const TOLERANCE: f64 = 1e-9;

@@ -160,7 +160,7 @@ impl Trace {
 
 impl Line {
     fn request(self) -> Result<(u32, Request), String> {
-        if !(self.timestamp >= 0.0) {
+        if self.timestamp < 0.0 {
             let found = self.timestamp;
             return Err(format!(
                 "timestamp: found {found}, expected milliseconds from 0"
