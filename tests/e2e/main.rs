@@ -10,6 +10,7 @@
 )]
 
 mod answers;
+mod apis;
 mod avoidance;
 mod bodies;
 mod clients;

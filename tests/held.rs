@@ -1,0 +1,92 @@
+//! What a request costs in memory from its headers to its end where it is decided early: counted at
+//! the allocator, over a hundred requests at a time.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use epp_wasm::director::{Director, Head, Verdict};
+
+#[allow(dead_code)]
+#[path = "memory/counting.rs"]
+mod counting;
+#[allow(dead_code)]
+#[path = "clients/picker.rs"]
+mod picker;
+
+/// Requests under way.
+const REQUESTS: u32 = 100;
+
+/// Envoy hands bodies on in parts of about this size.
+const PART: usize = 16 << 10;
+
+/// What one may hold, Envoy's share included; both windows are 16 KiB.
+const MOST: usize = 64 << 10;
+
+/// A chat of half a megabyte that nobody has seen, of whose order a model comes first.
+fn body(number: u32) -> String {
+    let text = format!("{number} of many, ").repeat(32 << 10);
+    format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#)
+}
+
+/// Opens a request and feeds it until it is released; how many bytes that took.
+fn release(director: &mut Director, id: u32, body: &[u8]) -> usize {
+    let head = Head {
+        path: b"/v1/chat/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length: Some(body.len()),
+        ..Head::default()
+    };
+    let mut verdict = Some(director.open(id, &head));
+    let mut fed = 0;
+    while !matches!(verdict, Some(Verdict::Release(_))) {
+        let part = &body[fed..body.len().min(fed + PART)];
+        fed += part.len();
+        verdict = director.body(id, part, fed == body.len());
+    }
+    fed
+}
+
+/// Memory in use per request once all are released, and once all have come to their end; and the
+/// most bytes that Envoy held of one.
+fn held(plugins: &str) -> (usize, usize, usize) {
+    let mut director = picker::picker(plugins);
+    let bodies: Vec<String> = (0..REQUESTS).map(body).collect();
+    let before = counting::used();
+    let ids = || (1..).zip(&bodies);
+    let fed: Vec<usize> = ids()
+        .map(|(id, body)| release(&mut director, id, body.as_bytes()))
+        .collect();
+    let each = |used: usize| (used - before) / REQUESTS as usize;
+    let released = each(counting::used());
+    for ((id, body), fed) in ids().zip(&fed) {
+        for part in body.as_bytes()[*fed..].chunks(PART) {
+            director.body(id, part, false);
+        }
+    }
+    let ended = each(counting::used());
+    (released, ended, fed.into_iter().max().unwrap_or_default())
+}
+
+#[test]
+fn an_early_decision_holds_little() {
+    for (plugins, generation) in [
+        (
+            "apiVersion: inference.networking.x-k8s.io/v1alpha1
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: lora-affinity-scorer}",
+            "seed",
+        ),
+        (
+            "apiVersion: llm-d.ai/v1alpha1
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: lora-affinity-scorer},
+  {type: envoy-proxy, parameters: {earlyRelease: assumeAbsent}},
+  {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}}",
+            "today",
+        ),
+    ] {
+        let (released, ended, fed) = held(plugins);
+        println!("{generation}: {released} B at the release, {ended} B at the end, {fed} B fed");
+        assert!(released + fed < MOST, "{generation}: {released} and {fed} fed");
+        // The rest streams past, and leaves the hashes of its blocks.
+        assert!(ended < 2 * MOST, "{generation}: {ended}");
+    }
+}
