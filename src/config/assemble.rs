@@ -405,6 +405,7 @@ impl Assembly<'_> {
             needs,
             scheduler,
             producers: self.producers,
+            instances: self.instances,
             discovery,
             source,
             extractor,

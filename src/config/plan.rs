@@ -68,6 +68,8 @@ pub struct Plan {
     pub rewrite: ModelRewrite,
     /// Settings of the proxy.
     pub proxy: EnvoyProxy,
+    /// All plugins, declared or added by default.
+    pub instances: Vec<Instance>,
     /// The profiles, to tell and to compare.
     pub profiles: Vec<Profiled>,
 }

@@ -183,6 +183,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number, 0 included, that fits 32 bits, or nothing.
+    pub fn optional_natural(&mut self, name: &'static str) -> Option<u32> {
+        if !matches!(self.node(name), None | Some(Node::Null)) {
+            return Some(self.natural(name, 0));
+        }
+        self.ask(name, Kind::Integer(Some(0), None), None);
+        None
+    }
+
     /// A truth value.
     pub fn boolean(&mut self, name: &'static str, default: bool) -> bool {
         self.ask(name, Kind::Boolean, Some(Node::Bool(default)));

@@ -3,16 +3,26 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config;
+use epp_wasm::config::{self, Plan};
+use epp_wasm::document::Problem;
+use epp_wasm::plugins;
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::defaults::written_out;
+use crate::era::{self, Era};
+use crate::excerpt::{render, Told};
 use crate::input::read;
-use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, GOOD, WARNING};
+use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
+use crate::page::written;
+use crate::reference::standing;
 
 /// Say whether documents load, with every problem and warning, and what they come to.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl check examples/seed.yaml
+  eppctl check --era today examples/seed.yaml       # would llm-d-router take it?
+  eppctl check --print-defaults examples/seed.yaml  # the document with nothing left out
   kubectl get configmap epp -o jsonpath='{.data.config}' | eppctl check -
 
 Exit codes: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
@@ -20,6 +30,12 @@ pub struct Check {
     /// Documents, YAML or JSON; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
+    /// Also say whether this Endpoint Picker would accept them (no: exit code 1).
+    #[arg(long, value_enum)]
+    era: Option<Era>,
+    /// Print each document that loads as it is in force, defaults written out, instead of the report.
+    #[arg(long)]
+    print_defaults: bool,
 }
 
 /// What the loader says of one file.
@@ -28,13 +44,54 @@ struct Checked {
     file: String,
     loads: bool,
     summary: Option<String>,
-    errors: Vec<String>,
-    warnings: Vec<String>,
+    errors: Vec<Told>,
+    warnings: Vec<Told>,
+    plugins: Vec<Plugin>,
+    era: Option<OfEra>,
+    #[serde(skip)]
+    text: String,
+}
+
+/// What an Endpoint Picker would say of it.
+#[derive(Serialize)]
+struct OfEra {
+    name: &'static str,
+    accepts: bool,
+    refused: Vec<String>,
+    ignored: Vec<String>,
+}
+
+/// A plugin in force.
+#[derive(Serialize)]
+struct Plugin {
+    name: String,
+    r#type: &'static str,
+    standing: String,
+    parameters: Vec<Parameter>,
+}
+
+#[derive(Serialize)]
+struct Parameter {
+    name: String,
+    value: String,
+    standing: String,
 }
 
 #[derive(Serialize)]
 #[serde(transparent)]
 struct AllChecked(Vec<Checked>);
+
+/// A document with its defaults.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Defaults(Value);
+
+impl Report for Defaults {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let text = serde_yaml::to_string(&self.0).map_err(io::Error::other)?;
+        write!(out, "{text}")
+    }
+}
 
 impl Check {
     /// Checks all files, in order.
@@ -42,53 +99,139 @@ impl Check {
         let mut all = AllChecked(Vec::new());
         let mut unread = Ok(());
         for file in &self.files {
-            match read(file) {
-                Ok(bytes) => all.0.push(check(file, &bytes)),
-                Err(misuse) => unread = Err(misuse),
+            let (checked, plan) = match read(file) {
+                Ok(bytes) => check(file, &bytes, self.era),
+                Err(misuse) => {
+                    unread = Err(misuse);
+                    continue;
+                }
+            };
+            match plan {
+                Some(plan) if self.print_defaults => output.print(&Defaults(written_out(&plan)))?,
+                _ => {}
             }
+            all.0.push(checked);
         }
-        output.print(&all)?;
-        unread?;
-        Ok(match all.0.iter().all(|checked| checked.loads) {
+        let fine =
+            |checked: &Checked| checked.loads && checked.era.as_ref().is_none_or(|era| era.accepts);
+        let verdict = match all.0.iter().all(fine) {
             true => Verdict::Fine,
             false => Verdict::Findings,
-        })
+        };
+        if self.print_defaults {
+            // What cannot be printed is told.
+            all.0.retain(|checked| !checked.loads);
+        }
+        if !self.print_defaults || !all.0.is_empty() {
+            output.print(&all)?;
+        }
+        unread?;
+        Ok(verdict)
     }
 }
 
-fn check(file: &str, bytes: &[u8]) -> Checked {
-    let (summary, errors, warnings) = match config::load_bytes(bytes) {
-        Ok(loaded) => (Some(loaded.plan.summary()), Vec::new(), loaded.warnings),
+fn check(file: &str, bytes: &[u8], era: Option<Era>) -> (Checked, Option<Plan>) {
+    let (plan, errors, warnings) = match config::load_bytes(bytes) {
+        Ok(loaded) => (Some(loaded.plan), Vec::new(), loaded.warnings),
         Err(rejected) => (None, rejected.errors, rejected.warnings),
     };
-    Checked {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let told = |problems: &[Problem]| problems.iter().map(Told::from).collect();
+    let era = era
+        .zip(era::tree(&text))
+        .map(|(era, tree)| of_era(era, &tree));
+    let checked = Checked {
         file: file.to_owned(),
-        loads: summary.is_some(),
-        summary,
-        errors: errors.iter().map(ToString::to_string).collect(),
-        warnings: warnings.iter().map(ToString::to_string).collect(),
+        loads: plan.is_some(),
+        summary: plan.as_ref().map(Plan::summary),
+        errors: told(&errors),
+        warnings: told(&warnings),
+        plugins: plan.as_ref().map(in_force).unwrap_or_default(),
+        era,
+        text,
+    };
+    (checked, plan)
+}
+
+fn of_era(era: Era, tree: &epp_wasm::document::Node) -> OfEra {
+    let word = era::word(era, tree);
+    OfEra {
+        name: match era {
+            Era::Seed => "Gateway API Inference Extension v1.0",
+            Era::Today => "llm-d-router (August 2026)",
+        },
+        accepts: word.refused.is_empty(),
+        refused: word.refused,
+        ignored: word.ignored,
     }
+}
+
+fn in_force(plan: &Plan) -> Vec<Plugin> {
+    let known = plan
+        .instances
+        .iter()
+        .filter_map(|instance| Some((instance, plugins::find(instance.kind)?)));
+    known
+        .map(|(instance, kind)| Plugin {
+            name: instance.name.clone(),
+            r#type: kind.name,
+            standing: standing(kind.parity.plugin),
+            parameters: instance
+                .parameters
+                .iter()
+                .map(|(name, value)| Parameter {
+                    name: name.clone(),
+                    value: written(value),
+                    standing: standing(kind.parity.of_parameter(name)),
+                })
+                .collect(),
+        })
+        .collect()
 }
 
 impl Report for AllChecked {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        for Checked {
-            file,
-            summary,
-            errors,
-            warnings,
-            ..
-        } in &self.0
-        {
-            for warning in warnings {
-                writeln!(out, "{file}: {}: {warning}", styled(WARNING, "warning"))?;
+        self.0.iter().try_for_each(|checked| checked.tell(out))
+    }
+}
+
+impl Checked {
+    fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
+        let file = &self.file;
+        for warning in &self.warnings {
+            writeln!(out, "{}\n", render(file, &self.text, warning, false))?;
+        }
+        for error in &self.errors {
+            writeln!(out, "{}\n", render(file, &self.text, error, true))?;
+        }
+        match &self.summary {
+            Some(summary) => writeln!(out, "{file}: {}: {summary}", styled(GOOD, "loads"))?,
+            None => writeln!(out, "{file}: {}", styled(ERROR, "does not load"))?,
+        }
+        for plugin in &self.plugins {
+            let name = styled(STRONG, &plugin.name);
+            writeln!(out, "  {name}  {}", plugin.standing)?;
+            for parameter in &plugin.parameters {
+                let value = format!("{}: {}", parameter.name, parameter.value);
+                let own = match parameter.standing == plugin.standing {
+                    true => String::new(),
+                    false => format!("  {}", parameter.standing),
+                };
+                writeln!(out, "    {}{own}", styled(FAINT, value))?;
             }
-            for error in errors {
-                writeln!(out, "{file}: {}: {error}", styled(ERROR, "error"))?;
-            }
-            if let Some(summary) = summary {
-                writeln!(out, "{file}: {}: {summary}", styled(GOOD, "loads"))?;
-            }
+        }
+        let Some(era) = &self.era else {
+            return Ok(());
+        };
+        match era.accepts {
+            true => writeln!(out, "  {} would {}", era.name, styled(GOOD, "accept it"))?,
+            false => writeln!(out, "  {} would {}", era.name, styled(ERROR, "refuse it"))?,
+        }
+        for reason in &era.refused {
+            writeln!(out, "    {reason}")?;
+        }
+        for ignored in &era.ignored {
+            writeln!(out, "    {}: {ignored}", styled(WARNING, "note"))?;
         }
         Ok(())
     }

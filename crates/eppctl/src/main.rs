@@ -5,6 +5,9 @@
 
 mod check;
 mod completions;
+mod defaults;
+mod era;
+mod excerpt;
 mod input;
 mod output;
 mod page;

@@ -147,6 +147,7 @@ pub fn holds(kind: &Kind) -> String {
         Kind::Integer(Some(least), None) => format!("whole number ≥ {least}"),
         Kind::Integer(Some(least), Some(most)) => format!("whole number {least} to {most}"),
         Kind::Number(None) => "number".to_owned(),
+        Kind::Number(Some((least, f64::MAX))) => format!("number ≥ {least}"),
         Kind::Number(Some((least, most))) => format!("number {least} to {most}"),
         Kind::Boolean => "`true` or `false`".to_owned(),
         Kind::String => "string".to_owned(),

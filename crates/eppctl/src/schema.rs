@@ -196,6 +196,7 @@ fn kind_schema(kind: &Kind, inside: &dyn Fn(&str) -> Value) -> Value {
             schema
         }
         Kind::Number(None) => json!({"type": "number"}),
+        Kind::Number(Some((least, f64::MAX))) => json!({"type": "number", "minimum": least}),
         Kind::Number(Some((least, most))) => {
             json!({"type": "number", "minimum": least, "maximum": most})
         }

@@ -1,6 +1,6 @@
 //! `eppctl check` as a user calls it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -40,15 +40,66 @@ fn the_demos_envoy_has_the_seeds_example_to_the_letter() {
 }
 
 #[test]
-fn problems_are_told_with_their_place_and_exit_code_1() {
+fn problems_are_told_with_their_line_and_exit_code_1() {
     let output = check(&["-"], "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\n");
     assert_eq!(output.status.code(), Some(1));
     let text = out(&output);
     assert!(
-        text.contains("-: error: plugins[0].type (line 4, column 3): found \"queue-socrer\""),
+        text.contains("error: -: plugins[0].type: found \"queue-socrer\""),
         "{text}"
     );
     assert!(text.contains("did you mean queue-scorer?"), "{text}");
+    assert!(text.contains("4 | - type: queue-socrer"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours on no terminal: {text}");
+}
+
+#[test]
+fn each_plugin_and_parameter_says_how_it_stands_to_the_endpoint_picker() {
+    let text = out(&check(&["examples/today.yaml", "-o", "json"], ""));
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let plugins = all.pointer("/0/plugins").unwrap().as_array().unwrap();
+    let standing = |kind: &str| {
+        let mut plugins = plugins.iter();
+        let plugin = plugins.find(|plugin| plugin.get("type").unwrap() == kind);
+        plugin.unwrap().get("standing").unwrap().as_str().unwrap()
+    };
+    assert_eq!(standing("max-score-picker"), "works as in the EPP");
+    assert!(standing("queue-scorer").starts_with("approximated: "));
+    assert!(standing("static-discovery").starts_with("ours: "));
+}
+
+#[test]
+fn the_seeds_example_is_taken_by_the_seed_and_refused_by_today() {
+    let seed = check(&["--era", "seed", "examples/seed.yaml"], "");
+    assert_eq!(seed.status.code(), Some(0), "{}", out(&seed));
+    let today = check(&["--era", "today", "examples/seed.yaml"], "");
+    assert_eq!(today.status.code(), Some(1));
+    let told = out(&today);
+    assert!(
+        told.contains("parameters.hashBlockSize: unknown parameter"),
+        "{told}"
+    );
+    let slip = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {type: queue-scorer, parameters: {depth: 3}}\n";
+    let told = out(&check(&["--era", "seed", "-"], slip));
+    assert!(
+        told.contains("parameters.depth: silently ignored"),
+        "{told}"
+    );
+    assert!(told.contains("would accept it"), "{told}");
+}
+
+#[test]
+fn defaults_written_out_load_to_the_same_plan() {
+    for (place, text) in common::documents() {
+        let output = check(&["--print-defaults", "-"], &text);
+        assert!(output.status.success(), "{place}: {}", out(&output));
+        let plan = |text: &str| match epp_wasm::config::load(text) {
+            Ok(loaded) => loaded.plan,
+            Err(rejected) => panic!("{place}: {rejected:#?}\n{text}"),
+        };
+        let written = out(&output);
+        assert_eq!(plan(&written), plan(&text), "{place}\n{written}");
+    }
 }
 
 #[test]

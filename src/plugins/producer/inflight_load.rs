@@ -85,9 +85,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
     let counts_output = fields.boolean("addEstimatedOutputTokens", default.counts_output);
     let output_ratio = fields.number("outputRatio", default.output_ratio, (0.0, f64::MAX));
-    let limited = !matches!(fields.node("maxEstimatedOutputTokens"), None | Some(Node::Null));
-    let most_output =
-        limited.then(|| fields.integer("maxEstimatedOutputTokens", 0, 0) as f64);
+    let most_output = fields.optional_natural("maxEstimatedOutputTokens").map(f64::from);
     fields.boolean("syncCrossReplicaState", true);
     let prefix_producer = fields.string("prefixMatchInfoProducerName", "");
     let known = |(name, _): &(String, _)| *name == prefix_producer;

@@ -20,7 +20,6 @@
 
 use std::rc::Rc;
 
-use crate::document::Node;
 use crate::plugins::producer::inflight_load;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot};
@@ -33,10 +32,13 @@ pub const TYPE: PluginType = PluginType {
         plugin: Standing::Same,
         parameters: &[(
             "requestTimeout",
-            Standing::NoEffect("deprecated there too: requests count until they end"),
+            Standing::NoEffect(UNTIL_THEY_END),
         )],
     },
 };
+
+/// Why `requestTimeout` changes nothing.
+const UNTIL_THEY_END: &str = "deprecated there too: requests count until they end";
 
 #[derive(Debug)]
 struct ActiveRequestScorer {
@@ -55,12 +57,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         let message = format!("found {given}, outside 0 to 1: counts as 1");
         fields.problems().warn(&path, message);
     }
-    if !matches!(fields.node("requestTimeout"), None | Some(Node::Null)) {
-        fields.string("requestTimeout", "");
-        let path = fields.path().key("requestTimeout");
-        let message = "deprecated, and has no effect: requests count until they end";
-        fields.problems().warn(&path, message);
-    }
+    fields.no_effect("requestTimeout", UNTIL_THEY_END);
     Role::Scorer(Rc::new(ActiveRequestScorer {
         idle: u32::try_from(idle).unwrap_or(u32::MAX),
         most_busy: if inside { given } else { 1.0 },

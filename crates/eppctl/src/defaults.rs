@@ -1,0 +1,109 @@
+//! A plan written out as a document in which nothing is left to defaults.
+
+use epp_wasm::config::{Instance, Plan};
+use epp_wasm::document::Node;
+use epp_wasm::plugins::{self, Discovery, Generation, Role};
+use serde_json::{json, Map, Value};
+
+use crate::page::name_of;
+use crate::schema::value;
+
+/// Plugins that are in force whether a document names them or not.
+const ALWAYS: [&str; 3] = [
+    "metrics-data-source",
+    "core-metrics-extractor",
+    "envoy-proxy",
+];
+
+/// The document. It loads to an equal plan.
+pub fn written_out(plan: &Plan) -> Value {
+    let version = match plan.generation {
+        Generation::Seed => "inference.networking.x-k8s.io/v1alpha1",
+        Generation::Today => "llm-d.ai/v1alpha1",
+    };
+    let mut entries: Vec<Value> = plan.instances.iter().map(entry).collect();
+    let has = |kind: &str| plan.instances.iter().any(|instance| instance.kind == kind);
+    let producer = plugins::producer::approx_prefix_cache::TYPE.name;
+    if plan.generation == Generation::Today && !plan.producers.is_empty() && !has(producer) {
+        entries.push(default_entry(producer, plan.generation));
+    }
+    for kind in ALWAYS.into_iter().filter(|kind| !has(kind)) {
+        entries.push(default_entry(kind, plan.generation));
+    }
+    let mut instances = plan.instances.iter();
+    let discovery = instances.find(|instance| match &instance.role {
+        Role::Discovery(discovery) => *discovery == plan.discovery,
+        _ => false,
+    });
+    let discovery = match (discovery, &plan.discovery) {
+        (Some(instance), _) => instance.name.as_str(),
+        (None, Discovery::Static(_)) => "static-discovery",
+        (None, Discovery::EnvoyCluster(_)) => {
+            entries.push(default_entry("envoy-cluster-discovery", plan.generation));
+            "envoy-cluster-discovery"
+        }
+    };
+    let profiles: Vec<Value> = plan
+        .profiles
+        .iter()
+        .map(|profile| {
+            let mut references: Vec<Value> = profile
+                .plugins
+                .iter()
+                .map(|(instance, weight)| match instance.role {
+                    Role::Scorer(_) => {
+                        json!({"pluginRef": instance.name, "weight": value(&Node::Number(*weight))})
+                    }
+                    _ => json!({"pluginRef": instance.name}),
+                })
+                .collect();
+            references.extend(
+                profile
+                    .picker
+                    .iter()
+                    .map(|picker| json!({"pluginRef": picker.name})),
+            );
+            json!({"name": profile.name, "plugins": references})
+        })
+        .collect();
+    json!({
+        "apiVersion": version,
+        "kind": "EndpointPickerConfig",
+        "plugins": entries,
+        "schedulingProfiles": profiles,
+        "dataLayer": {"discovery": {"pluginRef": discovery}},
+    })
+}
+
+fn entry(instance: &Instance) -> Value {
+    let mut entry = Map::new();
+    if instance.name != instance.kind {
+        entry.insert("name".to_owned(), json!(instance.name));
+    }
+    entry.insert("type".to_owned(), json!(instance.kind));
+    if !instance.parameters.is_empty() {
+        entry.insert(
+            "parameters".to_owned(),
+            value(&Node::Map(instance.parameters.clone())),
+        );
+    }
+    Value::Object(entry)
+}
+
+fn default_entry(kind: &str, generation: Generation) -> Value {
+    let mut parameters = Map::new();
+    for question in plugins::find(kind)
+        .map(|found| plugins::questions(found, generation))
+        .unwrap_or_default()
+    {
+        let name = name_of(&question);
+        // A former name's default would count as given.
+        if let Some(default) = question
+            .default
+            .filter(|_| !name.contains(['.', '[']) && name != "blockSize")
+        {
+            parameters.insert(name, value(&default));
+        }
+    }
+    json!({"type": kind, "parameters": parameters})
+}

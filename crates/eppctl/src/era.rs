@@ -1,0 +1,132 @@
+//! Which Endpoint Picker would accept a document: Gateway API Inference Extension v1.0 ("seed"), or
+//! llm-d-router of August 2026 ("today").
+
+use clap::ValueEnum;
+use epp_wasm::config;
+use epp_wasm::document::Node;
+use epp_wasm::plugins::{self, Generation, Standing};
+
+use crate::page::name_of;
+
+/// An Endpoint Picker.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Era {
+    /// Gateway API Inference Extension v1.0.
+    Seed,
+    /// llm-d-router of 2026.
+    Today,
+}
+
+/// What the seed registers.
+const SEED_TYPES: [&str; 8] = [
+    "header-based-testing-filter",
+    "kv-cache-utilization-scorer",
+    "lora-affinity-scorer",
+    "max-score-picker",
+    "prefix-cache-scorer",
+    "queue-scorer",
+    "random-picker",
+    "single-profile-handler",
+];
+const ALSO_SEED: &str = "weighted-random-picker";
+
+/// Whose parameters today's Endpoint Picker never looks at.
+const UNREAD: [&str; 5] = [
+    "single-profile-handler",
+    "queue-scorer",
+    "kv-cache-utilization-scorer",
+    "running-requests-size-scorer",
+    "lora-affinity-scorer",
+];
+
+/// Why it would not, and what it would silently ignore.
+#[derive(Default)]
+pub struct Word {
+    /// Each makes it refuse the document.
+    pub refused: Vec<String>,
+    /// Each has no effect there.
+    pub ignored: Vec<String>,
+}
+
+/// What an Endpoint Picker would say of a document that loads here.
+pub fn word(era: Era, document: &Node) -> Word {
+    let mut word = Word::default();
+    let version = document.get("apiVersion");
+    if era == Era::Seed && version != Some(&text("inference.networking.x-k8s.io/v1alpha1")) {
+        word.refused
+            .push("apiVersion: it knows inference.networking.x-k8s.io/v1alpha1 only".to_owned());
+    }
+    if let (Era::Seed, Node::Map(entries)) = (era, document) {
+        let known = ["apiVersion", "kind", "plugins", "schedulingProfiles"];
+        let unknown = entries
+            .iter()
+            .filter(|(key, _)| !known.contains(&key.as_str()));
+        word.refused
+            .extend(unknown.map(|(key, _)| format!("{key}: unknown field")));
+    }
+    for (index, plugin) in list(document, "plugins").iter().enumerate() {
+        judge(era, plugin, &format!("plugins[{index}]"), &mut word);
+    }
+    for (index, profile) in list(document, "schedulingProfiles").iter().enumerate() {
+        for (entry, reference) in list(profile, "plugins").iter().enumerate() {
+            let whole = !matches!(reference.get("weight"), Some(Node::Number(weight)) if weight.fract() != 0.0);
+            if era == Era::Seed && !whole {
+                let place = format!("schedulingProfiles[{index}].plugins[{entry}].weight");
+                word.refused
+                    .push(format!("{place}: it takes whole numbers only"));
+            }
+        }
+    }
+    word
+}
+
+fn judge(era: Era, plugin: &Node, place: &str, word: &mut Word) {
+    let Some(Node::String(kind)) = plugin.get("type") else {
+        return;
+    };
+    let found = plugins::find(kind);
+    let ours = found.is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)));
+    let seeds = SEED_TYPES.contains(&kind.as_str()) || kind == ALSO_SEED;
+    if ours || (era == Era::Seed && !seeds) {
+        word.refused
+            .push(format!("{place}.type: it knows no {kind}"));
+        return;
+    }
+    let (Some(found), Some(Node::Map(given))) = (found, plugin.get("parameters")) else {
+        return;
+    };
+    let generation = match era {
+        Era::Seed => Generation::Seed,
+        Era::Today => Generation::Today,
+    };
+    let known = plugins::questions(found, generation);
+    for (name, _) in given {
+        let theirs = known.iter().any(|question| name_of(question) == *name)
+            && !matches!(found.parity.of_parameter(name), Standing::Ours(_));
+        let place = format!("{place}.parameters.{name}");
+        match era {
+            _ if theirs => {}
+            Era::Today if !UNREAD.contains(&kind.as_str()) => {
+                word.refused
+                    .push(format!("{place}: unknown parameter of {kind}"));
+            }
+            _ => word.ignored.push(format!("{place}: silently ignored")),
+        }
+    }
+}
+
+fn text(text: &str) -> Node {
+    Node::String(text.to_owned())
+}
+
+fn list<'n>(node: &'n Node, key: &str) -> &'n [Node] {
+    match node.get(key) {
+        Some(Node::List(entries)) => entries,
+        _ => &[],
+    }
+}
+
+/// The tree of a text that loads.
+pub fn tree(text: &str) -> Option<Node> {
+    config::parse(text).ok()
+}

@@ -1,0 +1,81 @@
+//! Problems shown with the lines that they are about.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use epp_wasm::document::Problem;
+use serde::Serialize;
+
+/// A problem as JSON and YAML show it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Told {
+    /// Where in the document: `plugins[0].type`.
+    pub path: String,
+    /// Its line, from one, where it is known.
+    pub line: Option<usize>,
+    /// Its column, from one.
+    pub column: Option<usize>,
+    /// What was found, what is allowed, what to do.
+    pub message: String,
+}
+
+impl From<&Problem> for Told {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            path: problem.path.to_string(),
+            line: problem.location.map(|(line, _)| line),
+            column: problem.location.map(|(_, column)| column),
+            message: problem.message.clone(),
+        }
+    }
+}
+
+/// A problem in the manner of compilers, with an excerpt of the text.
+pub fn render(file: &str, text: &str, told: &Told, error: bool) -> String {
+    let level = if error { Level::ERROR } else { Level::WARNING };
+    let title = match told.path.as_str() {
+        "" => told.message.clone(),
+        path => format!("{path}: {}", told.message),
+    };
+    let span = told
+        .line
+        .zip(told.column)
+        .and_then(|(line, column)| span(text, line, column));
+    let title = match (&span, told.line) {
+        (Some(_), _) | (None, None) => format!("{file}: {title}"),
+        (None, Some(line)) => format!("{file}:{line}: {title}"),
+    };
+    let title = level.primary_title(&title);
+    let group: Group<'_> = match span {
+        Some(span) => title.element(
+            Snippet::source(text)
+                .path(file)
+                .annotation(AnnotationKind::Primary.span(span)),
+        ),
+        None => Group::with_title(title),
+    };
+    // Styles of terminals; what is none gets the text alone.
+    Renderer::styled().render(&[group])
+}
+
+/// The bytes of the word at a line and column.
+fn span(text: &str, line: usize, column: usize) -> Option<std::ops::Range<usize>> {
+    let start: usize = text
+        .split_inclusive('\n')
+        .take(line.checked_sub(1)?)
+        .map(str::len)
+        .sum();
+    let rest = text.get(start..)?.lines().next()?;
+    let skipped: usize = rest
+        .chars()
+        .take(column.checked_sub(1)?)
+        .map(char::len_utf8)
+        .sum();
+    let word = rest.get(skipped..)?;
+    let ends = |letter: char| letter.is_whitespace() || matches!(letter, ',' | ']' | '}');
+    let length = word.find(ends).unwrap_or(word.len());
+    let length = if length == 0 {
+        word.chars().next().map_or(0, char::len_utf8)
+    } else {
+        length
+    };
+    (length > 0).then_some(start + skipped..start + skipped + length)
+}
