@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use envoytest::client::{self, Answer};
+use envoytest::proxy::wait_until;
 use modelsim::{Faults, Metrics};
 use serde_yaml::Value;
 
-use crate::client::{self, Answer};
-use crate::envoy::{top, wait_until, Envoy};
+use crate::envoy::{top, Envoy};
 use crate::stage::Stage;
 
 /// The folders whose YAML files are bootstraps. A file that is none does not belong there.

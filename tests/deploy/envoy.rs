@@ -1,16 +1,11 @@
 //! An Envoy started with a configuration of this test's, in a folder of its own.
 
-use std::env;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-/// Nothing here takes this long unless it hangs; a loaded machine is slow to start Envoy.
-const PATIENCE: Duration = Duration::from_secs(30);
+use envoytest::proxy::path_of;
 
 /// A folder that is gone after a test that passed.
 pub struct Folder(pub PathBuf);
@@ -95,30 +90,7 @@ impl Envoy {
     }
 }
 
-/// Waits for a condition, and fails where it does not come about.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(25));
-    }
-}
-
 /// The project's top folder.
 pub fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A program or file that `make test` says the place of.
-pub fn path_of(name: &str) -> PathBuf {
-    let path = env::var_os(name).map(PathBuf::from);
-    let path = path.unwrap_or_else(|| panic!("{name} is not set; call `make test`"));
-    assert!(path.exists(), "{} is not there", path.display());
-    path
-}
-
-/// A port of the loopback interface that nobody has.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }

@@ -11,9 +11,6 @@
 )]
 
 mod bootstraps;
-#[path = "../e2e/client.rs"]
-#[allow(dead_code)]
-mod client;
 mod envoy;
 mod stage;
 mod tls;

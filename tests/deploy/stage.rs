@@ -15,10 +15,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use envoytest::proxy::{free_port, path_of};
 use modelsim::{Settings, Sim};
 use serde_yaml::Value;
 
-use crate::envoy::{free_port, path_of, Envoy, Folder};
+use crate::envoy::{Envoy, Folder};
 use crate::tls;
 
 /// A template in place: its model servers run, its Envoy does not yet.
