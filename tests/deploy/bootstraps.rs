@@ -117,6 +117,13 @@ impl Running {
             .collect()
     }
 
+    /// How many of a cluster's members may be picked.
+    fn ready(&self, cluster: &str) -> usize {
+        let draining = self.stage.beside("eds/endpoints.yaml");
+        let draining = draining.matches("health_status: DRAINING").count();
+        self.members(cluster).len() - draining
+    }
+
     /// The members of a cluster, by the port that they have in this test.
     fn members(&self, cluster: &str) -> BTreeSet<u16> {
         let clusters = sequence(&self.stage.config["static_resources"]["clusters"]);
@@ -179,6 +186,11 @@ fn serves(running: &Running) {
             let own = page.lines().filter(|line| line.contains(&pool));
             let mut fresh = own.filter(|line| line.starts_with("epp_wasm_endpoint_freshness{"));
             fresh.clone().count() > 0 && fresh.all(|line| line.ends_with("} 2"))
+        });
+        // Envoy's first health check may fail while its main thread compiles the module.
+        wait_until("all may be picked", || {
+            let ready = running.counted("llm_d_epp_ready_endpoints", &[&pool]);
+            ready == running.ready(&cluster) as u64
         });
         let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
         let first = running.ask(&host, &prompt);
@@ -276,10 +288,8 @@ fn endpoints_come_and_go_with_their_file() {
     let running = Running::start(&production("eds.yaml"));
     let ready = || running.counted("llm_d_epp_ready_endpoints", &[]);
     wait_until("the one that drains is none", || ready() == 2);
-    let mut file: Value = {
-        let text = fs::read_to_string(running.stage.folder.0.join("eds/endpoints.yaml"));
-        serde_yaml::from_str(&text.unwrap()).unwrap()
-    };
+    let mut file: Value =
+        { serde_yaml::from_str(&running.stage.beside("eds/endpoints.yaml")).unwrap() };
     let members = &mut file["resources"][0]["endpoints"][0]["lb_endpoints"];
     members.as_sequence_mut().unwrap().truncate(1);
     running.stage.write("eds/endpoints.yaml", &file);

@@ -80,6 +80,11 @@ impl Stage {
         front.copied().unwrap_or(port)
     }
 
+    /// A file that the configuration names; empty where it names none of this name.
+    pub fn beside(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.0.join(name)).unwrap_or_default()
+    }
+
     /// Writes a file that the configuration names.
     pub fn write(&self, name: &str, content: &Value) {
         let file = self.folder.0.join(name);
