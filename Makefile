@@ -76,6 +76,16 @@ generate: toolchain ## docs/schema.json and docs/configuration.md, made of the c
 eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl
 
+# What the tests of envoy/ need beside Envoy.
+test: crds
+.PHONY: crds image
+
+image: wasm ## The module as an OCI image in target/image, to push to a registry
+	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+crds: ## Istio's CRDs in target/tools, to validate manifests against
+	@scripts/crds
+
 clean: ## Remove all that was built and installed: target/
 	rm -rf target
 

@@ -12,5 +12,7 @@
 
 mod bootstraps;
 mod envoy;
+mod image;
+mod istio;
 mod stage;
 mod tls;

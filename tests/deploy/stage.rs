@@ -41,32 +41,43 @@ pub struct Stage {
 impl Stage {
     /// Reads a template, and what it names beside it.
     pub fn set(template: &Path) -> Self {
-        let folder = Folder::new();
-        let mut config = read(template);
-        let tls = fs::read_to_string(template)
-            .unwrap()
-            .contains("/etc/envoy/tls/");
-        let mut stage = Self {
-            ports: own_ports(&config),
-            config: Value::Null,
-            sim: Sim::new().unwrap(),
-            folder,
-            pods: BTreeMap::new(),
-            fronts: BTreeMap::new(),
-            _terminator: None,
-        };
+        let mut stage = Self::empty(&read(template));
         let eds = template.with_extension("").join("endpoints.yaml");
         if eds.exists() {
             let mut endpoints = read(&eds);
             stage.place(&mut endpoints);
             stage.write("eds/endpoints.yaml", &endpoints);
         }
-        stage.place(&mut config);
-        if tls {
-            stage.put_tls_in_front(&mut config);
-        }
-        stage.config = config;
+        let text = fs::read_to_string(template).unwrap();
+        stage.fill(read(template), text.contains("/etc/envoy/tls/"));
         stage
+    }
+
+    /// Puts a configuration in place.
+    pub fn of(config: Value) -> Self {
+        let mut stage = Self::empty(&config);
+        stage.fill(config, false);
+        stage
+    }
+
+    fn empty(config: &Value) -> Self {
+        Self {
+            ports: own_ports(config),
+            config: Value::Null,
+            sim: Sim::new().unwrap(),
+            folder: Folder::new(),
+            pods: BTreeMap::new(),
+            fronts: BTreeMap::new(),
+            _terminator: None,
+        }
+    }
+
+    fn fill(&mut self, mut config: Value, tls: bool) {
+        self.place(&mut config);
+        if tls {
+            self.put_tls_in_front(&mut config);
+        }
+        self.config = config;
     }
 
     /// The configuration's text.
@@ -92,6 +103,21 @@ impl Stage {
         let new = file.with_extension("new");
         fs::write(&new, serde_yaml::to_string(content).unwrap()).unwrap();
         fs::rename(new, file).unwrap();
+    }
+
+    /// The port that stands for this one of the template's own.
+    pub fn port(&self, port: u64) -> u16 {
+        self.ports[&port]
+    }
+
+    /// Puts a file in place that names paths only.
+    pub fn place_paths(&self, node: &mut Value) {
+        match node {
+            Value::Mapping(map) => map.values_mut().for_each(|value| self.place_paths(value)),
+            Value::Sequence(list) => list.iter_mut().for_each(|value| self.place_paths(value)),
+            Value::String(text) => self.place_path(text),
+            _ => {}
+        }
     }
 
     fn place(&mut self, node: &mut Value) {
@@ -162,7 +188,8 @@ fn short(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn read(file: &Path) -> Value {
+/// A YAML file.
+pub fn read(file: &Path) -> Value {
     let text = fs::read_to_string(file).unwrap();
     let value = serde_yaml::from_str(&text);
     value.unwrap_or_else(|error| panic!("{}: {error}", file.display()))
