@@ -193,18 +193,21 @@ fn serves(running: &Running) {
             ready == running.ready(&cluster) as u64
         });
         let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
-        let first = running.ask(&host, &prompt);
-        let mut answers = vec![first];
-        answers.extend((0..4).map(|turn| running.ask(&host, &format!("{prompt} {turn}"))));
-        let pods: Vec<&str> = answers.iter().map(Answer::pod).collect();
-        assert!(
-            answers.iter().all(|answer| answer.status == 200),
-            "{answers:?}"
-        );
-        assert!(
-            pods.iter().all(|pod| *pod == pods[0]),
-            "{cluster}: {pods:?}"
-        );
+        let mut pods = Vec::new();
+        // Until the worker has heard of the pool Envoy's own policy sends requests around.
+        wait_until("a conversation keeps to one pod", || {
+            let turns = 0..5;
+            let answers = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
+            let answers: Vec<Answer> = answers.collect();
+            let told = answers.iter().all(|answer| answer.status != 503);
+            let well = answers.iter().all(|answer| answer.status == 200);
+            assert!(well || !told, "{answers:?}");
+            pods = answers
+                .iter()
+                .map(|answer| answer.pod().to_owned())
+                .collect();
+            well && pods.iter().all(|pod| *pod == pods[0])
+        });
         let members = running.members(&cluster);
         let number: usize = pods[0].strip_prefix("pod-").unwrap().parse().unwrap();
         let pod = running.stage.sim.pod(number - 1);
@@ -223,7 +226,7 @@ fn serves(running: &Running) {
             );
         }
         wait_until("picks are counted", || {
-            running.counted("llm_d_epp_scheduler_attempts_total", &[&pool]) == 5
+            running.counted("llm_d_epp_scheduler_attempts_total", &[&pool]) >= 5
         });
     }
     labels_are_labels(&running.page());
