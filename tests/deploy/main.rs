@@ -14,5 +14,6 @@ mod bootstraps;
 mod envoy;
 mod image;
 mod istio;
+mod monitoring;
 mod stage;
 mod tls;
