@@ -184,5 +184,5 @@ fn alerts_are_well_formed() {
         "{said}{}",
         String::from_utf8_lossy(&check.stderr)
     );
-    assert!(said.contains("9 rules found"), "{said}");
+    assert!(said.contains("10 rules found"), "{said}");
 }
