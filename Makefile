@@ -54,6 +54,7 @@ check: toolchain ## Format, lints, documentation, sizes of files, licences and a
 	scripts/wasm clippy epp-wasm noop
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	scripts/check-files
+	scripts/links
 	scripts/deny
 
 wasm: toolchain ## The module: target/epp_wasm.wasm

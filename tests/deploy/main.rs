@@ -11,6 +11,7 @@
 )]
 
 mod bootstraps;
+mod commands;
 mod envoy;
 mod image;
 mod istio;
