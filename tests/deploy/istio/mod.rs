@@ -4,6 +4,7 @@
 //! The gateway before them is in gateway.yaml, as Istio's control plane makes it; `pilot` does to it
 //! what that control plane does with the manifests.
 
+mod chart;
 mod crds;
 mod pilot;
 
