@@ -78,14 +78,17 @@ eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl
 
 # What the tests of envoy/ need beside Envoy.
-test: crds prometheus
-.PHONY: crds image prometheus
+test: crds prometheus browser
+.PHONY: crds image prometheus browser
 
 image: wasm ## The module as an OCI image in target/image, to push to a registry
 	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
 prometheus: ## Prometheus in target/tools, to try dashboard and alerts with
 	@scripts/prometheus
+
+browser: ## Chromium, to open the status page with
+	@scripts/browser
 
 crds: ## Istio's CRDs in target/tools, to validate manifests against
 	@scripts/crds

@@ -17,4 +17,5 @@ mod image;
 mod istio;
 mod monitoring;
 mod stage;
+mod status;
 mod tls;
