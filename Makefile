@@ -54,6 +54,7 @@ check: toolchain ## Format, lints, documentation, sizes of files, licences and a
 	scripts/wasm clippy epp-wasm noop
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	scripts/check-files
+	scripts/links
 	scripts/deny
 
 wasm: toolchain ## The module: target/epp_wasm.wasm
@@ -76,6 +77,22 @@ generate: toolchain ## docs/schema.json, configuration.md and the tables of pari
 
 eppctl: toolchain ## The command line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl
+
+# What the tests of envoy/ need beside Envoy.
+test: crds prometheus browser
+.PHONY: crds image prometheus browser
+
+image: wasm ## The module as an OCI image in target/image, to push to a registry
+	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+
+prometheus: ## Prometheus in target/tools, to try dashboard and alerts with
+	@scripts/prometheus
+
+browser: ## Chromium, to open the status page with
+	@scripts/browser
+
+crds: ## Istio's CRDs in target/tools, to validate manifests against
+	@scripts/crds
 
 clean: ## Remove all that was built and installed: target/
 	rm -rf target

@@ -14,6 +14,7 @@ use process::Running;
 /// Where envoy/envoy.yaml puts things.
 const LISTENER: u16 = 10_000;
 const ADMIN: u16 = 9_901;
+const STATUS: u16 = 10_001;
 const PODS: [u16; 4] = [8_001, 8_002, 8_003, 8_004];
 
 /// What went wrong and what to do, for the person who called `make run`.
@@ -39,7 +40,7 @@ fn run() -> Result<(), Trouble> {
 
     let envoy = from_env("ENVOY")?;
     from_env("EPP_WASM")?;
-    process::need_ports(&[LISTENER, ADMIN])?;
+    process::need_ports(&[LISTENER, ADMIN, STATUS])?;
     process::need_ports(&PODS)?;
 
     println!(
@@ -50,6 +51,7 @@ fn run() -> Result<(), Trouble> {
     let envoy = process::start_envoy(&envoy, ADMIN)?;
     let mut running = [pods, envoy];
     show::traffic(LISTENER, ADMIN)?;
+    show::links(STATUS, ADMIN);
     println!("\nRunning until Ctrl-C.");
 
     while stopped.recv_timeout(Duration::from_millis(500)).is_err() {

@@ -158,3 +158,15 @@ What the filter counts, and what Envoy says of its start:
 The configuration that is in force is examples/seed.yaml, inside envoy/envoy.yaml."#
     );
 }
+
+/// Where to look on.
+pub fn links(status: u16, admin: u16) {
+    println!(
+        r#"
+To look at in a browser:
+
+  http://127.0.0.1:{status}                    endpoints, freshness, picks, cache: each second
+  http://127.0.0.1:{admin}/clusters             what Envoy knows of the model servers
+  http://127.0.0.1:{admin}/stats/prometheus     what Prometheus scrapes; envoy/dashboards has what shows it"#
+    );
+}

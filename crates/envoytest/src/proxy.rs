@@ -398,7 +398,7 @@ pub fn path_of(name: &str) -> PathBuf {
 /// A port for Envoy to listen on. The kernel never gives one of these out by itself, neither to a
 /// pod nor to a connection, and none is given out twice: Envoy shares a port that another Envoy
 /// listens on, and the tests of both would talk to either.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     static NEXT: LazyLock<AtomicU32> =

@@ -1,0 +1,341 @@
+//! The bootstraps in envoy/ and envoy/production/: each is valid, starts, routes, reads the metrics
+//! of its model servers, and shows its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use envoytest::client::{self, Answer};
+use envoytest::proxy::wait_until;
+use modelsim::{Faults, Metrics};
+use serde_yaml::Value;
+
+use crate::envoy::{top, Envoy};
+use crate::stage::{read, Stage};
+
+/// The folders whose YAML files are bootstraps. A file that is none does not belong there.
+const FOLDERS: [&str; 2] = ["envoy", "envoy/production"];
+
+/// All bootstraps.
+fn bootstraps() -> Vec<PathBuf> {
+    let files = |folder: &&str| fs::read_dir(top().join(folder)).unwrap();
+    let files = FOLDERS.iter().flat_map(files);
+    let files = files.map(|entry| entry.unwrap().path());
+    let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml");
+    let mut files: Vec<PathBuf> = files.filter(yaml).collect();
+    files.sort();
+    files
+}
+
+fn production(name: &str) -> PathBuf {
+    top().join("envoy/production").join(name)
+}
+
+/// An Envoy of a template.
+struct Running {
+    stage: Stage,
+    _envoy: Envoy,
+    llm: u16,
+    metrics: u16,
+}
+
+impl Running {
+    fn start(template: &Path) -> Self {
+        Self::of(Stage::set(template))
+    }
+
+    fn of(stage: Stage) -> Self {
+        let envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+        let (mut llm, mut metrics) = (0, admin_port(&stage.config));
+        for listener in sequence(&stage.config["static_resources"]["listeners"]) {
+            let port = port(&listener["address"]);
+            match listener["name"].as_str().unwrap() {
+                "llm" => llm = port,
+                "stats" => metrics = port,
+                other => assert_eq!(other, "status", "a listener that no test knows"),
+            }
+        }
+        let running = Self {
+            stage,
+            _envoy: envoy,
+            llm,
+            metrics,
+        };
+        wait_until("Envoy is ready", || {
+            client::get(running.metrics, "/ready").is_ok_and(|answer| answer.status == 200)
+        });
+        running
+    }
+
+    fn ask(&self, host: &str, prompt: &str) -> Answer {
+        let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
+        let mut headers = vec![
+            ("content-type", "application/json"),
+            // What a client must not be able to say.
+            ("x-gateway-destination-endpoint", "127.0.0.1:1"),
+        ];
+        if host != "*" {
+            headers.push(("host", host));
+        }
+        client::send(
+            self.llm,
+            "POST",
+            "/v1/completions",
+            &headers,
+            body.as_bytes(),
+        )
+        .unwrap()
+    }
+
+    fn page(&self) -> String {
+        client::get(self.metrics, "/stats/prometheus").unwrap().body
+    }
+
+    /// The sum of a metric's values over the lines that have these labels.
+    fn counted(&self, name: &str, labels: &[&str]) -> u64 {
+        let page = self.page();
+        let own = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("{name}{{")))
+            .filter(|line| labels.iter().all(|label| line.contains(label)));
+        own.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// Hosts and the clusters that their routes lead to.
+    fn pools(&self) -> Vec<(String, String)> {
+        let listeners = sequence(&self.stage.config["static_resources"]["listeners"]);
+        let llm = listeners.iter().find(|listener| listener["name"] == "llm");
+        let manager = &llm.unwrap()["filter_chains"][0]["filters"][0]["typed_config"];
+        let hosts = sequence(&manager["route_config"]["virtual_hosts"]).iter();
+        hosts
+            .map(|host| {
+                let cluster = &host["routes"][0]["route"]["cluster"];
+                let domain = host["domains"][0].as_str().unwrap().to_owned();
+                (domain, cluster.as_str().unwrap().to_owned())
+            })
+            .collect()
+    }
+
+    /// How many of a cluster's members may be picked.
+    fn ready(&self, cluster: &str) -> usize {
+        let draining = self.stage.beside("eds/endpoints.yaml");
+        let draining = draining.matches("health_status: DRAINING").count();
+        self.members(cluster).len() - draining
+    }
+
+    /// The members of a cluster, by the port that they have in this test.
+    fn members(&self, cluster: &str) -> BTreeSet<u16> {
+        let clusters = sequence(&self.stage.config["static_resources"]["clusters"]);
+        let found = clusters.iter().find(|one| one["name"] == cluster).unwrap();
+        match found.get("load_assignment") {
+            Some(assignment) => ports(assignment),
+            // EDS from a file: of all of them.
+            None => self
+                .stage
+                .sim
+                .addresses()
+                .iter()
+                .map(|at| at.port())
+                .collect(),
+        }
+    }
+}
+
+fn sequence(value: &Value) -> &[Value] {
+    value.as_sequence().map_or(&[], Vec::as_slice)
+}
+
+fn port(address: &Value) -> u16 {
+    let port = address["socket_address"]["port_value"].as_u64();
+    port.unwrap_or(0).try_into().unwrap()
+}
+
+fn admin_port(config: &Value) -> u16 {
+    port(&config["admin"]["address"])
+}
+
+fn ports(assignment: &Value) -> BTreeSet<u16> {
+    let groups = sequence(&assignment["endpoints"]).iter();
+    groups
+        .flat_map(|group| sequence(&group["lb_endpoints"]))
+        .map(|member| port(&member["endpoint"]["address"]))
+        .collect()
+}
+
+#[test]
+fn each_is_valid_and_serves() {
+    let files = bootstraps();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        println!("{}", file.display());
+        let stage = Stage::set(&file);
+        if let Err(said) = Envoy::validate(&stage.folder, &stage.text()) {
+            panic!("{}: {said}", file.display());
+        }
+        serves(&Running::of(stage));
+    }
+}
+
+/// Requests to each of its pools are picked for, answered by the pool's own members, and counted.
+fn serves(running: &Running) {
+    for (host, cluster) in running.pools() {
+        let pool = format!("pool=\"{cluster}\"");
+        wait_until("metrics are fresh", || {
+            let page = running.page();
+            let own = page.lines().filter(|line| line.contains(&pool));
+            let mut fresh = own.filter(|line| line.starts_with("epp_wasm_endpoint_freshness{"));
+            fresh.clone().count() > 0 && fresh.all(|line| line.ends_with("} 2"))
+        });
+        // Envoy's first health check may fail while its main thread compiles the module.
+        wait_until("all may be picked", || {
+            let ready = running.counted("llm_d_epp_ready_endpoints", &[&pool]);
+            ready == running.ready(&cluster) as u64
+        });
+        let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
+        let mut pods = Vec::new();
+        // Until the worker has heard of the pool Envoy's own policy sends requests around.
+        wait_until("a conversation keeps to one pod", || {
+            let turns = 0..5;
+            let answers = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
+            let answers: Vec<Answer> = answers.collect();
+            let told = answers.iter().all(|answer| answer.status != 503);
+            let well = answers.iter().all(|answer| answer.status == 200);
+            assert!(well || !told, "{answers:?}");
+            pods = answers
+                .iter()
+                .map(|answer| answer.pod().to_owned())
+                .collect();
+            well && pods.iter().all(|pod| *pod == pods[0])
+        });
+        let members = running.members(&cluster);
+        let number: usize = pods[0].strip_prefix("pod-").unwrap().parse().unwrap();
+        let pod = running.stage.sim.pod(number - 1);
+        assert!(
+            members.contains(&served_port(running, number - 1)),
+            "{cluster}: {} is not of {members:?}",
+            pod.name
+        );
+        let seen = pod.seen();
+        let seen = seen.iter().filter(|seen| seen.path == "/v1/completions");
+        for request in seen {
+            let header = request.header("x-gateway-destination-endpoint");
+            assert_eq!(
+                header, None,
+                "{cluster}: what it was named by goes no further"
+            );
+        }
+        wait_until("picks are counted", || {
+            running.counted("llm_d_epp_scheduler_attempts_total", &[&pool]) >= 5
+        });
+    }
+    labels_are_labels(&running.page());
+}
+
+/// The port by which Envoy reaches a pod: its own, or that of what takes TLS off before it.
+fn served_port(running: &Running, number: usize) -> u16 {
+    let own = running.stage.sim.addresses()[number].port();
+    running.stage.front(own)
+}
+
+/// No label was left in a metric's name.
+fn labels_are_labels(page: &str) {
+    let ours = |line: &&str| line.starts_with("epp_wasm_") || line.starts_with("llm_d_epp_");
+    let mut counted = BTreeMap::<&str, usize>::new();
+    for line in page.lines().filter(ours) {
+        let name = line.split('{').next().unwrap();
+        *counted.entry(name).or_default() += 1;
+        assert!(!line.contains(';') && !name.contains("_pool_"), "{line}");
+        assert!(line.contains("pool=\""), "{line}");
+    }
+    assert!(counted.len() >= 6, "{counted:?}");
+}
+
+#[test]
+fn a_poll_of_who_is_not_there_gets_nobody_elses_page() {
+    let stage = Stage::set(&production("static.yaml"));
+    let mut stage = stage;
+    // The cluster for metrics does not know the last member.
+    let clusters = stage.config["static_resources"]["clusters"].as_sequence_mut();
+    let metrics = clusters.unwrap().iter_mut();
+    let mut metrics = metrics.filter(|one| one["name"] == "inference-pool-metrics");
+    let members = &mut metrics.next().unwrap()["load_assignment"]["endpoints"][0]["lb_endpoints"];
+    members.as_sequence_mut().unwrap().pop();
+    drop(metrics);
+    let last = format!("endpoint_name=\"{}\"", stage.sim.addresses()[2]);
+    let running = Running::of(stage);
+    let errors = || running.counted("llm_d_epp_datalayer_poll_errors_total", &[&last]);
+    wait_until("its polls fail", || errors() > 3);
+    assert_eq!(running.counted("epp_wasm_endpoint_freshness", &[&last]), 0);
+}
+
+#[test]
+fn broken_metrics_eject_nobody() {
+    let running = Running::start(&production("static.yaml"));
+    for pod in running.stage.sim.pods() {
+        pod.set_faults(Faults {
+            metrics: Metrics::Error,
+            ..Faults::default()
+        });
+    }
+    let errors = || running.counted("llm_d_epp_datalayer_poll_errors_total", &[]);
+    // Five in a row eject in the cluster that serves.
+    wait_until("polls fail", || errors() > 30);
+    let ready = running.counted("llm_d_epp_ready_endpoints", &[]);
+    assert_eq!(ready, 3);
+    assert_eq!(running.ask("*", "still served").status, 200);
+}
+
+#[test]
+fn endpoints_come_and_go_with_their_file() {
+    let running = Running::start(&production("eds.yaml"));
+    let ready = || running.counted("llm_d_epp_ready_endpoints", &[]);
+    wait_until("the one that drains is none", || ready() == 2);
+    let mut file: Value =
+        { serde_yaml::from_str(&running.stage.beside("eds/endpoints.yaml")).unwrap() };
+    let members = &mut file["resources"][0]["endpoints"][0]["lb_endpoints"];
+    members.as_sequence_mut().unwrap().truncate(1);
+    running.stage.write("eds/endpoints.yaml", &file);
+    wait_until("one is left", || ready() == 1);
+}
+
+#[test]
+fn what_templates_share_they_share() {
+    let first = read(&production("static.yaml"));
+    for name in ["eds.yaml", "dns.yaml", "tls.yaml", "two-pools.yaml"] {
+        let other = read(&production(name));
+        for part in ["admin", "stats_config", "overload_manager"] {
+            assert_eq!(other[part], first[part], "{name}: {part}");
+        }
+        let listener = |config: &Value| {
+            let mut listener = config["static_resources"]["listeners"][0].clone();
+            let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+            // Which pools there are, and their documents.
+            manager["http_filters"] = Value::Null;
+            manager["route_config"] = Value::Null;
+            listener
+        };
+        assert_eq!(listener(&other), listener(&first), "{name}: the listener");
+    }
+}
+
+/// A metric that gets a new label gets it in the demo; here is where the others are still without.
+#[test]
+fn all_know_the_same_labels() {
+    let tags = |file: &Path| -> BTreeSet<(String, String)> {
+        let config = read(file);
+        // The one in Istio's form carries them in its patch.
+        let patch = &config["spec"]["configPatches"][0]["patch"]["value"];
+        let config = if patch.is_null() { &config } else { patch };
+        let text = |tag: &Value, key: &str| tag[key].as_str().unwrap().to_owned();
+        let tags = sequence(&config["stats_config"]["stats_tags"]).iter();
+        tags.map(|tag| (text(tag, "tag_name"), text(tag, "regex")))
+            .collect()
+    };
+    let demo = tags(&top().join("envoy/envoy.yaml"));
+    assert!(demo.len() >= 7, "{demo:?}");
+    let istio = top().join("envoy/istio/metric-labels.yaml");
+    for file in bootstraps().into_iter().chain([istio]) {
+        assert_eq!(tags(&file), demo, "{}", file.display());
+    }
+}

@@ -1,0 +1,110 @@
+//! Commands in docs/: each block says whether it is tested, and those that are, are run.
+//!
+//! On the line behind a block: `<!-- tested -->`, `<!-- tested: what it prints -->` or
+//! `<!-- not run: why -->`. A document that the text says to save as a file is saved for the commands.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use envoytest::proxy::path_of;
+
+use crate::envoy::{top, Folder};
+
+/// What the line behind a block says of it.
+#[derive(Debug, PartialEq)]
+enum Mark {
+    Tested(String),
+    NotRun,
+    None,
+}
+
+/// A document's blocks of shell commands, and the names of files that it has one save.
+#[derive(Default)]
+struct Document {
+    commands: Vec<(String, Mark)>,
+    saved: Vec<String>,
+}
+
+fn read(text: &str) -> Document {
+    let mut document = Document::default();
+    let mut lines = text.lines().map(str::trim).peekable();
+    let mut saved_as = None;
+    while let Some(line) = lines.next() {
+        if let Some((_, rest)) = line.split_once("Save this as `") {
+            saved_as = rest.split_once('`').map(|(name, _)| name.to_owned());
+        }
+        let Some(language) = line.strip_prefix("```") else {
+            continue;
+        };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let block = block.join("\n");
+        let mark = match lines.peek() {
+            Some(line) if line.starts_with("<!-- not run:") => Mark::NotRun,
+            Some(line) if line.starts_with("<!-- tested") => {
+                let said = line
+                    .trim_start_matches("<!-- tested")
+                    .trim_end_matches("-->");
+                Mark::Tested(said.trim_start_matches(':').trim().to_owned())
+            }
+            _ => Mark::None,
+        };
+        match (language, saved_as.take()) {
+            ("sh", _) => document.commands.push((block, mark)),
+            ("yaml", Some(name)) => document.saved.push(name),
+            _ => {}
+        }
+    }
+    document
+}
+
+fn documents() -> Vec<PathBuf> {
+    let files = fs::read_dir(top().join("docs")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "md"))
+        .collect()
+}
+
+#[test]
+fn commands_do_what_the_text_says() {
+    let folder = Folder::new();
+    let mut run = 0;
+    for file in documents() {
+        // Indentation is of use in YAML, so that only what is trimmed of commands is lost.
+        let text = fs::read_to_string(&file).unwrap();
+        let document = read(&text);
+        for name in &document.saved {
+            let start = text.find(&format!("Save this as `{name}`")).unwrap();
+            let content = text[start..].split("```yaml\n").nth(1).unwrap();
+            let content = content.split("\n```").next().unwrap();
+            fs::write(folder.0.join(name), content).unwrap();
+        }
+        for (command, mark) in document.commands {
+            assert_ne!(mark, Mark::None, "{}: is it run? {command}", file.display());
+            let Mark::Tested(expected) = mark else {
+                continue;
+            };
+            let mut command = command;
+            for name in &document.saved {
+                let place = folder.0.join(name);
+                command = command.replace(name, &place.to_string_lossy());
+            }
+            let output = Command::new("bash")
+                .args(["-euo", "pipefail", "-c", &command])
+                .current_dir(top())
+                .env("ENVOY", path_of("ENVOY"))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success(),
+                "{command}: {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(said.contains(&expected), "{command}: {said}");
+            run += 1;
+        }
+    }
+    assert!(run >= 3, "{run}");
+}

@@ -1,0 +1,101 @@
+//! The manifests against the CRDs of Istio and of the Gateway API Inference Extension, which
+//! `scripts/crds` puts into target/tools/crds.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{json, Value};
+use serde_yaml::Value as Yaml;
+
+use super::folder;
+use super::pilot::documents;
+use crate::envoy::top;
+
+/// The schema of a kind in a version, as strict as `kubectl --validate=strict`.
+fn schema(api_version: &str, kind: &str) -> Value {
+    let (group, version) = api_version.split_once('/').unwrap();
+    let files = fs::read_dir(top().join("target/tools/crds"));
+    let files = files.expect("the CRDs are not there; call `make test`");
+    let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    let crds = files.iter().flat_map(|file| documents(file));
+    let mut own =
+        crds.filter(|crd| crd["spec"]["group"] == group && crd["spec"]["names"]["kind"] == kind);
+    let crd: Yaml = own.next().unwrap_or_else(|| panic!("no CRD for {kind}"));
+    let versions = crd["spec"]["versions"].as_sequence().unwrap();
+    let found = versions.iter().find(|one| one["name"] == version).unwrap();
+    let mut schema = serde_json::to_value(&found["schema"]["openAPIV3Schema"]).unwrap();
+    // Kubernetes' own, which CRDs leave out.
+    schema["properties"]["apiVersion"] = json!({"type": "string"});
+    schema["properties"]["kind"] = json!({"type": "string"});
+    schema["properties"]["metadata"] = json!({"type": "object", "required": ["name"]});
+    close(&mut schema);
+    schema
+}
+
+/// Refuses fields that are not known, but where the CRD keeps them.
+fn close(schema: &mut Value) {
+    if schema["x-kubernetes-preserve-unknown-fields"] != true
+        && schema["properties"]
+            .as_object()
+            .is_some_and(|known| !known.is_empty())
+        && schema["properties"] != json!({})
+        && schema.get("additionalProperties").is_none()
+    {
+        schema["additionalProperties"] = false.into();
+    }
+    if schema["x-kubernetes-int-or-string"] == true {
+        schema["type"] = json!(["integer", "string"]);
+    }
+    for key in ["properties", "items", "additionalProperties"] {
+        match schema.get_mut(key) {
+            Some(Value::Object(children)) if key == "properties" => {
+                children.values_mut().for_each(close);
+            }
+            Some(child) if child.is_object() => close(child),
+            _ => {}
+        }
+    }
+}
+
+fn problems(document: &Yaml) -> Vec<String> {
+    let text = |key: &str| document[key].as_str().unwrap().to_owned();
+    let schema = schema(&text("apiVersion"), &text("kind"));
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let instance = serde_json::to_value(document).unwrap();
+    let errors = validator.iter_errors(&instance);
+    errors
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+#[test]
+fn manifests_are_what_the_crds_allow() {
+    let mut seen = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let file = entry.unwrap().path();
+        if file.ends_with("kustomization.yaml") || file.extension().is_none_or(|end| end != "yaml")
+        {
+            continue;
+        }
+        for document in documents(&file) {
+            assert_eq!(
+                problems(&document),
+                Vec::<String>::new(),
+                "{}",
+                file.display()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+}
+
+#[test]
+fn what_the_crds_do_not_allow_is_found() {
+    let mut plugin = documents(&folder().join("wasmplugin.yaml")).remove(0);
+    plugin["spec"]["allowOnHeadersStopIteration"] = true.into();
+    assert_eq!(problems(&plugin).len(), 1, "{:?}", problems(&plugin));
+    let mut filter = documents(&folder().join("filter.yaml")).remove(0);
+    filter["spec"]["configPatches"][0]["patch"]["operation"] = "APPEND".into();
+    assert_eq!(problems(&filter).len(), 1, "{:?}", problems(&filter));
+}

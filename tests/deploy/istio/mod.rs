@@ -1,0 +1,187 @@
+//! The manifests in envoy/istio/: they are what Istio's CRDs allow, and the gateway that comes of
+//! them loads and routes in a real Envoy.
+//!
+//! The gateway before them is in gateway.yaml, as Istio's control plane makes it; `pilot` does to it
+//! what that control plane does with the manifests.
+
+mod chart;
+mod crds;
+mod pilot;
+
+use std::path::PathBuf;
+
+use envoytest::client::{self, Answer};
+use envoytest::proxy::wait_until;
+use modelsim::Pinned;
+
+use crate::envoy::{top, Envoy};
+use crate::stage::{read, Stage};
+use pilot::Gateway;
+
+const SERVICE: &str = "service.example.com";
+const POOL: &str = "pool.example.com";
+const SERVICE_CLUSTER: &str = "pool=\"outbound|8000||vllm.llm.svc.cluster.local\"";
+
+fn folder() -> PathBuf {
+    top().join("envoy/istio")
+}
+
+/// A gateway to which these manifests were applied.
+struct Running {
+    stage: Stage,
+    _envoy: Envoy,
+    port: u16,
+    admin: u16,
+}
+
+impl Running {
+    fn with(manifests: &[&str]) -> Self {
+        let mut gateway = Gateway::new(read(&top().join("tests/deploy/istio/gateway.yaml")));
+        for name in manifests {
+            gateway.apply(&folder().join(name));
+        }
+        let (config, extensions) = gateway.built();
+        let stage = Stage::of(config);
+        for (name, mut extension) in extensions {
+            stage.place_paths(&mut extension);
+            stage.write(&format!("ecds/{name}.yaml"), &extension);
+        }
+        let envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+        let running = Self {
+            port: stage.port(80),
+            admin: stage.port(15000),
+            stage,
+            _envoy: envoy,
+        };
+        wait_until("the gateway serves", || {
+            let ready = client::get(running.admin, "/ready");
+            ready.is_ok_and(|answer| answer.status == 200)
+        });
+        running
+    }
+
+    /// Until the filter knows this many endpoints that may be picked, and their metrics.
+    fn knows(&self, endpoints: usize) -> &Self {
+        wait_until("metrics are fresh", || {
+            let page = self.page();
+            let lines = page.lines();
+            let fresh =
+                lines.filter(|line| line.contains("endpoint_freshness") && line.ends_with(" 2"));
+            fresh.count() == endpoints
+        });
+        self
+    }
+
+    fn ask(&self, host: &str, prompt: &str) -> Answer {
+        let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
+        let headers = [
+            ("content-type", "application/json"),
+            ("host", host),
+            // What a client must not be able to say.
+            ("x-gateway-destination-endpoint", "127.0.0.1:1"),
+        ];
+        let path = "/v1/completions";
+        client::send(self.port, "POST", path, &headers, body.as_bytes()).unwrap()
+    }
+
+    /// Requests with a prompt in common: the pods that answered.
+    fn conversation(&self, host: &str) -> Vec<String> {
+        let prompt = "A long prompt of many blocks that all turns begin with. ".repeat(60);
+        let turn = |number: usize| {
+            let answer = self.ask(host, &format!("{prompt}{number}"));
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.pod().to_owned()
+        };
+        (0..8).map(turn).collect()
+    }
+
+    /// The pod that a conversation keeps to once the worker has heard of the pool; before, Envoy's
+    /// own policy sends its turns around.
+    fn keeps_to(&self, host: &str) -> String {
+        let mut pods = Vec::new();
+        wait_until("a conversation keeps to one pod", || {
+            pods = self.conversation(host);
+            all_same(&pods)
+        });
+        pods.remove(0)
+    }
+
+    fn page(&self) -> String {
+        client::get(self.admin, "/stats/prometheus").unwrap().body
+    }
+
+    /// What pods were sent under the name that only the gateway may use.
+    fn leaked(&self) -> usize {
+        let pods = self.stage.sim.pods();
+        pods.flat_map(|pod| pod.seen())
+            .filter(|seen| seen.path == "/v1/completions")
+            .filter(|seen| seen.header("x-gateway-destination-endpoint").is_some())
+            .count()
+    }
+
+    /// Takes the pod of this name off the network.
+    fn stop(&mut self, pod: &str) {
+        let number: usize = pod.strip_prefix("pod-").unwrap().parse().unwrap();
+        self.stage.sim.stop(number - 1);
+    }
+}
+
+fn all_same(pods: &[String]) -> bool {
+    pods.iter().all(|pod| *pod == pods[0])
+}
+
+#[test]
+fn a_gateway_routes_by_whole_requests() {
+    let mut gateway = Running::with(&["cluster.yaml", "filter.yaml", "metric-labels.yaml"]);
+    let pod = gateway.knows(2).keeps_to(SERVICE);
+    assert_eq!(gateway.leaked(), 0);
+    // Past Istio's matcher of statistics, and with labels.
+    wait_until("picks are counted", || {
+        let page = gateway.page();
+        let mut picks = page
+            .lines()
+            .filter(|line| line.starts_with("llm_d_epp_scheduler_attempts_total{"));
+        picks.any(|line| line.contains(SERVICE_CLUSTER) && line.contains("endpoint_name="))
+    });
+    // A retry with Istio's policy, which passes by hosts that were tried.
+    gateway.stop(&pod);
+    let rest = gateway.conversation(SERVICE);
+    assert!(rest.iter().all(|other| *other != pod), "{rest:?}");
+}
+
+#[test]
+fn an_inference_pool_needs_no_picker() {
+    let mut gateway = Running::with(&["inference-pool.yaml", "metric-labels.yaml"]);
+    let pod = gateway.knows(3).keeps_to(POOL);
+    assert_eq!(gateway.leaked(), 0);
+    gateway.stop(&pod);
+    let rest = gateway.conversation(POOL);
+    assert!(rest.iter().all(|other| *other != pod), "{rest:?}");
+}
+
+#[test]
+fn a_wasm_plugin_routes_by_metrics() {
+    let gateway = Running::with(&["cluster.yaml", "wasmplugin.yaml", "metric-labels.yaml"]);
+    gateway.stage.sim.pod(0).pin(Pinned {
+        waiting: Some(50),
+        ..Pinned::default()
+    });
+    gateway.knows(2);
+    wait_until("the idle pod gets all", || {
+        let pods = gateway.conversation(SERVICE);
+        all_same(&pods) && pods[0] == "pod-2"
+    });
+    assert_eq!(gateway.leaked(), 0);
+    let mode = format!("epp_wasm_reads_bodies{{{SERVICE_CLUSTER}}} 0");
+    assert!(gateway.page().contains(&mode), "{}", gateway.page());
+}
+
+#[test]
+fn other_hosts_of_the_gateway_are_left_alone() {
+    let gateway = Running::with(&["cluster.yaml", "filter.yaml"]);
+    wait_until("the pool's own filter is asked", || {
+        gateway.ask(SERVICE, "x").status == 200
+    });
+    let pods = gateway.conversation(POOL);
+    assert!(!all_same(&pods), "nobody picks here: {pods:?}");
+}

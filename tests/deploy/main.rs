@@ -1,0 +1,21 @@
+//! Every file under envoy/ loads in a real Envoy with the real module, and serves.
+//!
+//! What a file names that only its user has (addresses, the module's place, certificates) is put in
+//! its place by `stage`, and nothing else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod bootstraps;
+mod commands;
+mod envoy;
+mod image;
+mod istio;
+mod monitoring;
+mod stage;
+mod status;
+mod tls;

@@ -1,0 +1,188 @@
+//! Dashboard and alerts: every expression finds something in a real Prometheus that scrapes the
+//! demo's Envoy. `scripts/prometheus` puts it into target/tools.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use envoytest::client;
+use envoytest::proxy::{free_port, wait_until};
+use serde_json::Value;
+
+use crate::envoy::{top, Envoy, Folder};
+use crate::stage::{read, Stage};
+
+/// Stands for what Grafana puts in: some scrapes long.
+const RANGE: &str = "15s";
+
+fn program(name: &str) -> PathBuf {
+    let path = top().join("target/tools/prometheus/usr/bin").join(name);
+    assert!(
+        path.exists(),
+        "{} is not there; call `make test`",
+        path.display()
+    );
+    path
+}
+
+fn alerts() -> PathBuf {
+    top().join("envoy/dashboards/alerts.yaml")
+}
+
+/// A Prometheus that scrapes one Envoy.
+struct Prometheus {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Prometheus {
+    fn start(folder: &Folder, target: u16) -> Self {
+        let config = format!(
+            "global: {{scrape_interval: 1s}}
+scrape_configs:
+- job_name: envoy
+  metrics_path: /stats/prometheus
+  static_configs: [{{targets: [\"127.0.0.1:{target}\"]}}]
+"
+        );
+        let file = folder.0.join("prometheus.yaml");
+        fs::write(&file, config).unwrap();
+        let port = free_port();
+        let child = Command::new(program("prometheus"))
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.0.join("tsdb").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let prometheus = Self { child, port };
+        wait_until("Prometheus is ready", || {
+            client::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200)
+        });
+        prometheus
+    }
+
+    /// How many series an expression finds that have a value.
+    fn finds(&self, expression: &str) -> usize {
+        let escaped: String = expression
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect();
+        let path = format!("/api/v1/query?query={escaped}");
+        let answer = client::get(self.port, &path).unwrap();
+        let answer: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let found = answer["data"]["result"].as_array().unwrap();
+        let number = |series: &&Value| series["value"][1] != "NaN";
+        found.iter().filter(number).count()
+    }
+}
+
+/// The dashboard's expressions, as Grafana would ask them.
+fn shown() -> Vec<String> {
+    let text = fs::read_to_string(top().join("envoy/dashboards/epp-wasm.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array());
+    targets
+        .flatten()
+        .map(|target| target["expr"].as_str().unwrap())
+        .map(|text| {
+            text.replace("$__rate_interval", RANGE)
+                .replace("$pool", ".+")
+        })
+        .collect()
+}
+
+/// The alerts' expressions without their thresholds.
+fn alerted() -> Vec<String> {
+    let rules = read(&alerts());
+    let rules = rules["groups"][0]["rules"].as_sequence().unwrap();
+    rules
+        .iter()
+        .map(|rule| {
+            let text = rule["expr"].as_str().unwrap();
+            let cut = text.rfind([' ']).unwrap();
+            let threshold = &text[cut + 1..];
+            assert!(
+                threshold.parse::<f64>().is_ok(),
+                "{text}: no threshold at its end"
+            );
+            let before = text[..cut].trim_end_matches(['<', '>']);
+            before.trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// Requests that leave a trace in every metric: refused ones, cached ones, ones served elsewhere.
+fn traffic(stage: &mut Stage, port: u16) {
+    let ask = |number: usize| {
+        let prompt = "A timetable that all ask about. ".repeat(40);
+        let answer = client::complete(port, "demo", &format!("{prompt}{number}"));
+        (answer.status, answer.pod().to_owned())
+    };
+    let since = Instant::now();
+    let (mut number, mut stopped) = (0, false);
+    while since.elapsed() < Duration::from_secs(12) {
+        let (status, pod) = ask(number);
+        assert!(status == 200 || number < 40, "{status}");
+        number += 1;
+        // Its requests go to the next in the list from now on.
+        if !stopped && since.elapsed() > Duration::from_secs(3) && pod.starts_with("pod-") {
+            stopped = true;
+            let place: usize = pod.trim_start_matches("pod-").parse().unwrap();
+            stage.sim.stop(place - 1);
+        }
+        sleep(Duration::from_millis(40));
+    }
+    assert!(stopped);
+}
+
+#[test]
+fn every_expression_finds_something() {
+    let mut stage = Stage::set(&top().join("envoy/envoy.yaml"));
+    let (port, admin) = (stage.port(10_000), stage.port(9_901));
+    let prometheus = Prometheus::start(&stage.folder, admin);
+    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    // The first come before the filter has heard of any endpoint, and are refused.
+    wait_until("Envoy listens", || client::get(port, "/v1/models").is_ok());
+    traffic(&mut stage, port);
+    let expressions: Vec<String> = shown().into_iter().chain(alerted()).collect();
+    assert!(expressions.len() > 25, "{}", expressions.len());
+    let empty = expressions
+        .iter()
+        .filter(|expression| prometheus.finds(expression) == 0);
+    let empty: Vec<&String> = empty.collect();
+    assert!(empty.is_empty(), "nothing comes of:\n{empty:#?}");
+    assert_eq!(prometheus.finds("epp_wasm_no_such_metric"), 0);
+}
+
+#[test]
+fn alerts_are_well_formed() {
+    let check = Command::new(program("promtool"))
+        .args(["check", "rules"])
+        .arg(alerts())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert!(
+        check.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&check.stderr)
+    );
+    assert!(said.contains("10 rules found"), "{said}");
+}
