@@ -196,8 +196,13 @@ impl Proxy {
         self.wait_until("Envoy listens", || {
             client::get(self.port, "/ready-or-not").is_ok()
         });
-        self.wait_until("the pool's members are known", || {
+        self.wait_until("the pool answers", || {
             client::get(self.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+        });
+        // Before that it is Envoy's fallback policy that answers.
+        self.wait_until("the filter knows the members", || {
+            let ready = || self.counted("llm_d_epp_ready_endpoints") > 0;
+            self.setup.configs.is_empty() || ready()
         });
     }
 

@@ -21,7 +21,7 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
@@ -34,6 +34,9 @@ struct Args {
     /// The long form: a minute of flapping, an hour of soak.
     #[arg(long)]
     long: bool,
+    /// The soak's length; in the short form there is none unless this is given.
+    #[arg(long)]
+    soak_seconds: Option<u64>,
     /// The file that the table goes to.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -44,17 +47,22 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let soak = args.soak_seconds.or(args.long.then_some(3_600));
+    let form = rows::Form {
+        long: args.long,
+        soak: soak.map(Duration::from_secs),
+    };
     let chosen = |row: &rows::Row| {
         let named = args.only.as_ref();
         named.is_none_or(|part| row.name.contains(part.as_str()))
     };
-    let rows: Vec<rows::Row> = rows::all().into_iter().filter(chosen).collect();
+    let rows: Vec<rows::Row> = rows::all(&form).into_iter().filter(chosen).collect();
     if args.list {
         rows.iter().for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
     }
     let since = Instant::now();
-    let played: Vec<report::Played> = rows.into_iter().map(|row| play(row, args.long)).collect();
+    let played: Vec<report::Played> = rows.into_iter().map(|row| play(row, &form)).collect();
     if let Some(file) = &args.write {
         std::fs::write(file, report::page(&played, since.elapsed())).unwrap();
         eprintln!("wrote {}", file.display());
@@ -78,9 +86,9 @@ fn main() -> ExitCode {
 }
 
 /// Plays a row. One that panics has missed its bar; the others are played all the same.
-fn play(row: rows::Row, long: bool) -> report::Played {
+fn play(row: rows::Row, form: &rows::Form) -> report::Played {
     eprintln!("── {}: {}", row.name, row.what);
-    let outcome = std::panic::catch_unwind(|| (row.play)(long));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (row.play)(form)));
     let played = report::Played {
         row,
         measured: outcome.map_err(|panic| {

@@ -13,8 +13,7 @@ use crate::verdict::{Bar, Measured, Times};
 /// What runs before a fault comes: enough to know what is usual.
 const BEFORE: Duration = Duration::from_millis(2_000);
 
-/// Until connections of a replaced listener are cut. Envoy counts from before it compiles a new
-/// module, for which a busy machine takes two seconds; its default is ten minutes.
+/// Until connections of a replaced listener are cut, in seconds. Envoy's default is ten minutes.
 pub const DRAIN: u32 = 5;
 
 /// What an operator would set up.
@@ -144,6 +143,11 @@ impl Stage {
     /// What this pod holds now may be lost.
     pub fn holds(&mut self, pod: usize) {
         self.held += self.sim.pod(pod).shown().running;
+    }
+
+    /// What may be lost so far.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Something goes wrong with a pod.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Row;
+use super::{Form, Row};
 use crate::stage::{Plan, DRAIN};
 use crate::verdict::{Bar, Measured};
 
@@ -14,7 +14,7 @@ pub const ROWS: &[Row] = &[Row {
     play: hot_restart,
 }];
 
-fn hot_restart(_: bool) -> Measured {
+fn hot_restart(_: &Form) -> Measured {
     let mut plan = Plan::new(4);
     // Envoys of one base id are one Envoy's; other Envoys on this machine have smaller ones.
     plan.setup.base_id = Some(std::process::id());

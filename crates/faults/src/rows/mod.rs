@@ -4,8 +4,20 @@ mod envoy;
 mod metrics;
 mod module;
 mod pods;
+mod scale;
+mod traps;
+
+use std::time::Duration;
 
 use crate::verdict::Measured;
+
+/// How rows are played.
+pub struct Form {
+    /// The long form: what lasts, lasts longer.
+    pub long: bool,
+    /// How long the soak is; none: it is left out.
+    pub soak: Option<Duration>,
+}
 
 /// A fault.
 #[derive(Clone, Copy)]
@@ -16,12 +28,21 @@ pub struct Row {
     pub what: &'static str,
     /// What the Endpoint Picker makes of the same, where that was measured.
     pub epp: &'static str,
-    /// Plays it; `true`: in its long form.
-    pub play: fn(bool) -> Measured,
+    /// Plays it.
+    pub play: fn(&Form) -> Measured,
 }
 
-/// All of them.
-pub fn all() -> Vec<Row> {
-    let parts = [pods::ROWS, metrics::ROWS, module::ROWS, envoy::ROWS];
-    parts.into_iter().flatten().copied().collect()
+/// All that are played in this form.
+pub fn all(form: &Form) -> Vec<Row> {
+    let parts = [
+        pods::ROWS,
+        metrics::ROWS,
+        traps::ROWS,
+        module::ROWS,
+        envoy::ROWS,
+        scale::ROWS,
+    ];
+    let rows = parts.into_iter().flatten().copied();
+    rows.filter(|row| form.soak.is_some() || row.name != scale::SOAK)
+        .collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modelsim::{Faults, Metrics};
 
-use super::Row;
+use super::{Form, Row};
 use crate::stage::Plan;
 use crate::verdict::{Bar, Measured};
 
@@ -69,7 +69,7 @@ fn hanging() -> Faults {
     }
 }
 
-fn killed(_: bool) -> Measured {
+fn killed(_: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
     stage.holds(0);
     stage.sim.stop(0);
@@ -79,7 +79,7 @@ fn killed(_: bool) -> Measured {
     stage.end(Bar::begun(seconds(1)))
 }
 
-fn hung(_: bool) -> Measured {
+fn hung(_: &Form) -> Measured {
     let stage = Plan::new(4).start();
     stage.fault(0, hanging());
     stage.run(seconds(4));
@@ -88,7 +88,7 @@ fn hung(_: bool) -> Measured {
     stage.end(Bar::nobody(seconds(3)))
 }
 
-fn slow(_: bool) -> Measured {
+fn slow(_: &Form) -> Measured {
     let stage = Plan::new(4).start();
     stage.fault(
         0,
@@ -103,7 +103,7 @@ fn slow(_: bool) -> Measured {
     stage.end(Bar::nobody(seconds(3)))
 }
 
-fn failing(_: bool) -> Measured {
+fn failing(_: &Form) -> Measured {
     let stage = Plan::new(4).start();
     stage.fault(
         0,
@@ -123,7 +123,7 @@ fn failing(_: bool) -> Measured {
     ))
 }
 
-fn all_hung(_: bool) -> Measured {
+fn all_hung(_: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
     (0..4).for_each(|pod| stage.fault(pod, hanging()));
     stage.run(seconds(10));
@@ -133,9 +133,9 @@ fn all_hung(_: bool) -> Measured {
     stage.end(Bar::nobody(seconds(2)))
 }
 
-fn flapping(long: bool) -> Measured {
+fn flapping(form: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
-    let times = if long { 60 } else { 10 };
+    let times = if form.long { 60 } else { 10 };
     for time in 0..times {
         let pod = time % 4;
         stage.holds(pod);
@@ -148,7 +148,7 @@ fn flapping(long: bool) -> Measured {
     stage.end(Bar::begun(seconds(1)))
 }
 
-fn replaced(_: bool) -> Measured {
+fn replaced(_: &Form) -> Measured {
     let mut plan = Plan::new(8);
     let addresses = plan.sim.addresses();
     let (old, new) = addresses.split_at(4);
