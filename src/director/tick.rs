@@ -94,7 +94,7 @@ impl Director {
         self.timing.now = now;
         self.budget.tick();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
-        self.note(&events);
+        self.take_in(&events);
         self.exchange(host);
         self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
@@ -120,10 +120,10 @@ impl Director {
     pub fn look(&mut self, host: &mut dyn SharedData) {
         let now = (self.clock)();
         let events = self.watch.look(now / MILLISECOND, host);
-        self.note(&events);
+        self.take_in(&events);
     }
 
-    fn note(&mut self, events: &Events) {
+    fn take_in(&mut self, events: &Events) {
         self.forget(&events.changes.left);
         self.seat(&events.changes.joined);
         events.scraped.iter().for_each(|slot| self.scraped(*slot));
