@@ -19,7 +19,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-faults fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -33,6 +33,9 @@ run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes 
 test: wasm wasm-faults envoy clients ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
 	@scripts/test
 	@scripts/func-e-smoke
+
+test-faults: wasm wasm-faults envoy ## What breaks, and what clients lose by it: docs/faults.md; LONG=1 for the soak, too
+	cargo run --quiet --locked --package faults -- --write docs/faults.md $(if $(LONG),--long)
 
 fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of each target
 	@scripts/fuzz

@@ -310,8 +310,16 @@ impl Director {
     }
 
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
-        let refusal = Refusal::new(error, self.plan.generation);
-        let mut release = self.fail(refusal);
+        let mut release = match self.watch.knows_members() {
+            true => self.fail(Refusal::new(error, self.plan.generation)),
+            // That nobody has been heard of yet does not mean that nobody is there: until the first
+            // answer of discovery the cluster's fallback policy chooses.
+            false => {
+                self.metrics
+                    .add(Metric::Fallbacks, "error_code=NotDiscovered", 1);
+                Release::default()
+            }
+        };
         if release.refusal.is_none() {
             release.rewrite = self.rewrite(id);
         }

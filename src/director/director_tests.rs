@@ -292,3 +292,41 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
     );
     println!("{earlier} of {decisions} decisions were taken before the body's end");
 }
+
+/// Discovery by the cluster, without and with an answer that nobody is there.
+#[test]
+fn nobody_heard_of_yet_is_not_nobody() {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+";
+    let plan = config::load(text).unwrap().plan;
+    let new = || {
+        let clock = || 1_000_000_000_000;
+        let mut director = Director::new("test", plan.clone(), 1, Box::new(Unmetered), clock);
+        director.install(plan.clone(), 1);
+        director
+    };
+    let asked = |director: &mut Director| {
+        let head = Head {
+            end: true,
+            ..Head::default()
+        };
+        match director.open(1, &head) {
+            Verdict::Release(release) => release,
+            Verdict::Hold(_) => panic!("nothing to wait for"),
+        }
+    };
+    let mut memory = Memory::default();
+    let release = asked(&mut new());
+    assert_eq!((release.destination, release.refusal), (None, None));
+    // Whoever comes later knows as much as the poller before its first tick.
+    let mut poller = new();
+    let empty = b"inference-pool::added_via_api::true\n";
+    poller.watch.on_members(empty);
+    (0..3).for_each(|_| drop(poller.tick(1, &mut memory)));
+    let mut late = new();
+    late.look(&mut memory);
+    assert!(asked(&mut late).refusal.is_some());
+}

@@ -5,7 +5,7 @@ use super::record::Hold;
 use super::{Director, Release, Seat};
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{Freshness, Slot};
-use crate::worker::{Request, SharedData};
+use crate::worker::{Events, Request, SharedData};
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGES_EACH_NS: u64 = 1_000_000_000;
@@ -94,9 +94,7 @@ impl Director {
         self.timing.now = now;
         self.budget.tick();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
-        self.forget(&events.changes.left);
-        self.seat(&events.changes.joined);
-        events.scraped.iter().for_each(|slot| self.scraped(*slot));
+        self.take_in(&events);
         self.exchange(host);
         self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
@@ -115,6 +113,20 @@ impl Director {
             releases: self.release_overdue(now),
             stalled: self.stalled(),
         }
+    }
+
+    /// Looks at what the other VMs know before the first tick: a VM may be asked to decide as soon
+    /// as it is there, after a trap even for the very request that called it into being.
+    pub fn look(&mut self, host: &mut dyn SharedData) {
+        let now = (self.clock)();
+        let events = self.watch.look(now / MILLISECOND, host);
+        self.take_in(&events);
+    }
+
+    fn take_in(&mut self, events: &Events) {
+        self.forget(&events.changes.left);
+        self.seat(&events.changes.joined);
+        events.scraped.iter().for_each(|slot| self.scraped(*slot));
     }
 
     /// A callout was made, under this token; or could not be made.
@@ -140,6 +152,10 @@ impl Director {
         match request {
             Request::Members => {
                 let changes = self.watch.on_members(body.unwrap_or_default());
+                if !(changes.left.is_empty() && changes.joined.is_empty()) {
+                    // Told at the next tick.
+                    self.timing.gauges_at = 0;
+                }
                 self.forget(&changes.left);
                 self.seat(&changes.joined);
             }

@@ -47,6 +47,7 @@ impl Vm {
         if let Some(pool) = self.pools.get_mut(place) {
             let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
             pool.director.install(plan, root);
+            pool.director.look(&mut super::host::Shared);
         }
         self.roots.insert(root, place);
         abi::set_tick_period(super::pool::TICK_MS).is_ok()

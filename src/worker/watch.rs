@@ -66,6 +66,8 @@ pub struct Watch {
     metrics_key: String,
     members_version: u32,
     metrics_version: u32,
+    /// Whether anybody has told who the members are, be it that there are none.
+    heard: bool,
     /// Whether this VM has something that the others have not read yet.
     unpublished: (bool, bool),
     members_due: u64,
@@ -106,6 +108,7 @@ impl Watch {
             metrics_key: format!("{base}/metrics"),
             members_version: 0,
             metrics_version: 0,
+            heard: false,
             unpublished: (false, false),
             members_due: 0,
             members_asked: None,
@@ -149,6 +152,20 @@ impl Watch {
     /// Whether this VM polls.
     pub fn polls(&self) -> bool {
         self.lease.holds()
+    }
+
+    /// Whether it is known who the members are. Listed ones are not waited for: nobody but those
+    /// may be chosen.
+    pub fn knows_members(&self) -> bool {
+        self.heard || matches!(self.discovery, Discovery::Static(_))
+    }
+
+    /// Takes over what a poller published: a new VM need not wait for its first tick.
+    pub fn look(&mut self, now: u64, host: &mut dyn SharedData) -> Events {
+        let mut events = Events::default();
+        self.take_over(host, &mut events);
+        self.store.refresh(now, self.settings.staleness);
+        events
     }
 
     /// One tick at `now` (milliseconds since 1970): what came in, and what to fetch.
@@ -270,6 +287,7 @@ impl Watch {
     }
 
     fn set_members(&mut self, members: &[Member]) -> Changes {
+        self.heard = true;
         let changes = self.store.set_members(members);
         for slot in &changes.joined {
             self.poller.join(*slot);
@@ -322,6 +340,7 @@ impl Watch {
 
     /// Takes over the poller's members in the poller's slots.
     fn adopt(&mut self, members: Vec<(Slot, Member)>, changes: &mut Changes) {
+        self.heard = true;
         for index in 0..self.store.pool.width() {
             let slot = Slot(index as u32);
             let stays = members.iter().any(|(place, _)| *place == slot);

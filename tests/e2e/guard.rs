@@ -21,7 +21,7 @@ fn faulty(sim: &Sim, workers: usize, failure_mode: &str) -> Proxy {
     );
     let references = "{pluginRef: prefix-cache-scorer, weight: 2}, {pluginRef: queue-scorer}";
     let mut setup = Setup::new(&sim.addresses(), &document(&plugins, references));
-    setup.module = "EPP_WASM_FAULTS";
+    setup.module = path_of("EPP_WASM_FAULTS");
     setup.workers = workers;
     setup.start()
 }

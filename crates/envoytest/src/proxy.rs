@@ -25,8 +25,6 @@ pub struct Setup {
     pub pods: Vec<SocketAddr>,
     /// The filter's configuration; none: no filter.
     pub configs: Vec<String>,
-    /// The variable that names the module.
-    pub module: &'static str,
     /// Worker threads.
     pub workers: usize,
     /// `allow_on_headers_stop_iteration`.
@@ -39,6 +37,17 @@ pub struct Setup {
     pub others: Vec<(String, Vec<SocketAddr>)>,
     /// Further route settings of the pool.
     pub route: Value,
+    /// Where the cluster of the admin interface leads instead of there.
+    pub admin_through: Option<SocketAddr>,
+    /// The module.
+    pub module: PathBuf,
+    /// Tells this Envoy and those that replace it (hot restart) from others on the machine; none: it
+    /// cannot be replaced.
+    pub base_id: Option<u32>,
+    /// Seconds after a change of the listener until connections of the old one are cut.
+    pub drain_seconds: u32,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -47,25 +56,24 @@ impl Setup {
         Self {
             pods: pods.to_vec(),
             configs: vec![config.to_owned()],
-            module: "EPP_WASM",
             workers: 1,
             bodies_first: true,
             listener_fixed: false,
             cluster: json!({}),
             others: Vec::new(),
             route: json!({}),
+            admin_through: None,
+            module: path_of("EPP_WASM"),
+            base_id: None,
+            drain_seconds: 2,
+            environment: Vec::new(),
         }
     }
 
     /// Starts it and waits until it serves and knows its members.
     pub fn start(self) -> Proxy {
         let proxy = self.launch();
-        proxy.wait_until("Envoy listens", || {
-            client::get(proxy.port, "/ready-or-not").is_ok()
-        });
-        proxy.wait_until("the pool's members are known", || {
-            client::get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
-        });
+        proxy.wait_until_it_serves();
         proxy
     }
 
@@ -92,31 +100,13 @@ impl Setup {
             folder,
             port,
             admin,
-            child: None,
+            children: Vec::new(),
         };
         proxy.write_members();
         proxy.write_listener();
         let file = proxy.folder.join("envoy.json");
         fs::write(&file, proxy.bootstrap().to_string()).unwrap();
-        let log = fs::File::create(proxy.log()).unwrap();
-        let child = Command::new(path_of("ENVOY"))
-            .arg("-c")
-            .arg(&file)
-            .args(["--concurrency", &proxy.setup.workers.to_string()])
-            .args(["--use-dynamic-base-id", "--drain-time-s", "2"])
-            .args([
-                "--log-level",
-                "warning",
-                "--component-log-level",
-                "wasm:info",
-            ])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        proxy.child = Some(child);
+        proxy.spawn(arguments);
         proxy
     }
 }
@@ -130,12 +120,13 @@ pub struct Proxy {
     /// Its admin interface.
     pub admin: u16,
     folder: PathBuf,
-    child: Option<Child>,
+    /// The first one, and those that replaced it.
+    children: Vec<Child>,
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -155,6 +146,66 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
+    /// Starts a process, which takes over from the one that runs.
+    fn spawn(&mut self, arguments: &[&str]) {
+        let mut log = fs::OpenOptions::new();
+        let log = log.create(true).append(true).open(self.log()).unwrap();
+        let mut command = Command::new(path_of("ENVOY"));
+        command.arg("-c").arg(self.folder.join("envoy.json"));
+        command.args(["--concurrency", &self.setup.workers.to_string()]);
+        match self.setup.base_id {
+            None => command.arg("--use-dynamic-base-id"),
+            Some(base) => command
+                .args(["--base-id", &base.to_string()])
+                .args(["--restart-epoch", &self.children.len().to_string()]),
+        };
+        let (drain, end) = (self.setup.drain_seconds, self.setup.drain_seconds + 1);
+        command
+            .args(["--drain-time-s", &drain.to_string()])
+            .args(["--parent-shutdown-time-s", &end.to_string()])
+            .args(["--log-level", "warning"])
+            .args(["--component-log-level", "wasm:info"])
+            .args(arguments)
+            .envs(self.setup.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.children.push(command.spawn().unwrap());
+    }
+
+    /// Starts another process that takes over without a connection lost: Envoy's hot restart.
+    pub fn replace_process(&mut self) {
+        assert!(self.setup.base_id.is_some(), "it was started without");
+        self.spawn(&[]);
+    }
+
+    /// Whether this process has ended.
+    pub fn ended_process(&mut self, process: u32) -> bool {
+        let mut children = self.children.iter_mut();
+        let child = children.find(|child| child.id() == process);
+        child.is_some_and(|child| child.try_wait().unwrap().is_some())
+    }
+
+    /// The process, the last one where there were several.
+    pub fn process(&self) -> u32 {
+        self.children.last().unwrap().id()
+    }
+
+    /// Waits until it serves and knows its members.
+    pub fn wait_until_it_serves(&self) {
+        self.wait_until("Envoy listens", || {
+            client::get(self.port, "/ready-or-not").is_ok()
+        });
+        self.wait_until("the pool answers", || {
+            client::get(self.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+        });
+        // Before that it is Envoy's fallback policy that answers.
+        self.wait_until("the filter knows the members", || {
+            let ready = || self.counted("llm_d_epp_ready_endpoints") > 0;
+            self.setup.configs.is_empty() || ready()
+        });
+    }
+
     /// Waits for a condition.
     pub fn wait_until(&self, what: &str, condition: impl FnMut() -> bool) {
         wait_until(what, condition);
@@ -167,7 +218,7 @@ impl Proxy {
 
     /// The process's exit code, if it ends soon.
     pub fn ended(&mut self) -> Option<i32> {
-        let child = self.child.as_mut()?;
+        let child = self.children.last_mut()?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait().unwrap() {
@@ -187,6 +238,12 @@ impl Proxy {
     /// Another configuration from now on.
     pub fn set_config(&mut self, config: &str) {
         self.setup.configs = vec![config.to_owned()];
+        self.write_listener();
+    }
+
+    /// Another module from now on.
+    pub fn set_module(&mut self, module: &Path) {
+        self.setup.module = module.to_owned();
         self.write_listener();
     }
 
@@ -232,9 +289,17 @@ impl Proxy {
 
     /// The most memory that Envoy has had so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let process = self.child.as_ref().unwrap().id();
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        self.memory_line("VmHWM:")
+    }
+
+    /// The memory that Envoy has now, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
         kilobytes.parse::<u64>().unwrap() << 10
     }
@@ -278,7 +343,7 @@ impl Proxy {
                 // As envoy/envoy.yaml has it.
                 "reload_config": {"backoff": {"base_interval": "0.1s"}},
                 "vm_config": {"vm_id": "epp", "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": path_of(self.setup.module)}}},
+                    "code": {"local": {"filename": self.setup.module}}},
                 "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
             }});
             if self.setup.bodies_first {
@@ -336,13 +401,9 @@ impl Proxy {
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}}},
             "load_balancing_policy": override_host()});
         merge(&mut pool, &self.setup.cluster);
-        let mut clusters = vec![
-            pool,
-            fixed(
-                "prometheus_stats",
-                &[SocketAddr::from(([127, 0, 0, 1], self.admin))],
-            ),
-        ];
+        let admin = SocketAddr::from(([127, 0, 0, 1], self.admin));
+        let admin = self.setup.admin_through.unwrap_or(admin);
+        let mut clusters = vec![pool, fixed("prometheus_stats", &[admin])];
         clusters.extend(self.setup.others.iter().map(|(name, members)| {
             let mut cluster = fixed(name, members);
             cluster["load_balancing_policy"] = override_host();

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{channel::Channel, combinators::BoxBody, BodyExt, Full};
@@ -31,12 +30,7 @@ pub async fn serve(
         return Ok(metrics(&pod).await);
     }
     let faults = pod.faults();
-    if faults.hang {
-        std::future::pending::<()>().await;
-    }
-    if faults.delay_ms > 0 {
-        tokio::time::sleep(Duration::from_millis(faults.delay_ms)).await;
-    }
+    pod.while_hung().await;
     if request.headers().contains_key(UPGRADE) {
         return Ok(upgrade(&pod, request));
     }
@@ -111,6 +105,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
         if !token_time.is_zero() {
             tokio::time::sleep(token_time * asked.tokens() as u32).await;
         }
+        pod.while_hung().await;
         drop(running);
         return json(asked.whole(served));
     }
@@ -122,6 +117,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
         for token in 0..asked.tokens() {
             // What comes before a token comes with it.
             let event = std::mem::take(&mut events) + &asked.event(token);
+            pod.while_hung().await;
             if sender.send(Frame::data(event.into())).await.is_err() {
                 return;
             }

@@ -52,11 +52,11 @@ impl Default for Settings {
 pub struct Faults {
     /// Connections are closed as they come.
     pub refuse: bool,
-    /// Requests are never answered.
+    /// Requests are not answered and answers not gone on with, until this is over.
     pub hang: bool,
     /// Requests are answered with this status.
     pub status: Option<u16>,
-    /// Answers come this much later.
+    /// The first token comes this much later.
     pub delay_ms: u64,
     /// What happens to the metrics page.
     pub metrics: Metrics,
@@ -221,6 +221,18 @@ impl Pod {
         self.state().faults.clone()
     }
 
+    /// Returns when the pod does not hang, or no longer.
+    pub async fn while_hung(&self) {
+        loop {
+            // Listens before it looks: what changes in between is heard.
+            let changed = self.changed.notified();
+            if !self.state().faults.hang {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// What the metrics page shows from now on.
     pub fn pin(&self, pinned: Pinned) {
         self.state().pinned = pinned;
@@ -286,7 +298,8 @@ impl Pod {
         };
         let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
         let prefill = self.settings.prefill_rate.map_or(0.0, |rate| fresh / rate);
-        let wait = self.settings.base_latency + Duration::from_secs_f64(prefill);
+        let delay = Duration::from_millis(self.state().faults.delay_ms);
+        let wait = self.settings.base_latency + Duration::from_secs_f64(prefill) + delay;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

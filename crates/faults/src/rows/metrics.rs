@@ -1,0 +1,101 @@
+//! Metrics pages that hang, fail, are garbage or far too long, and the admin interface away.
+
+use std::time::Duration;
+
+use modelsim::{Faults, Metrics};
+
+use super::Row;
+use crate::gate::Gate;
+use crate::stage::Plan;
+use crate::verdict::{Bar, Measured};
+
+/// In the table's order.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "metrics hang",
+        what: "the metrics page of 1 of 4 pods never comes, for 4 s",
+        epp: "nobody fails; frozen values keep being used",
+        play: |_| page(Metrics::Hang),
+    },
+    Row {
+        name: "metrics 500",
+        what: "the metrics page of 1 of 4 pods is a 500, for 4 s",
+        epp: "not measured",
+        play: |_| page(Metrics::Error),
+    },
+    Row {
+        name: "metrics garbage",
+        what: "the metrics page of 1 of 4 pods is no page, for 4 s",
+        epp: "not measured",
+        play: |_| page(Metrics::Garbage),
+    },
+    Row {
+        name: "metrics 2 MB",
+        what: "the metrics pages of all 4 pods are 2 MB long, for 4 s",
+        epp: "not measured",
+        play: |_| huge(),
+    },
+    Row {
+        name: "admin gone",
+        what: "Envoy's admin interface cannot be reached for 4 s, nor a pod, and the pool changes when it is back",
+        epp: "not applicable: it watches Kubernetes",
+        play: |_| admin_gone(),
+    },
+];
+
+/// Nothing that clients wait for hangs on a page.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+fn with(metrics: Metrics) -> Faults {
+    Faults {
+        metrics,
+        ..Faults::default()
+    }
+}
+
+fn page(metrics: Metrics) -> Measured {
+    let stage = Plan::new(4).start();
+    stage.fault(0, with(metrics));
+    stage.run(Duration::from_secs(4));
+    let failures = stage.proxy.counted("llm_d_epp_datalayer_poll_errors_total");
+    stage.fault(0, Faults::default());
+    stage.run(Duration::from_secs(2));
+    let mut measured = stage.end(Bar::nobody(AT_ONCE));
+    measured.require(failures > 0, || "no failed scrape was counted".to_owned());
+    measured
+}
+
+fn huge() -> Measured {
+    let stage = Plan::new(4).start();
+    (0..4).for_each(|pod| stage.fault(pod, with(Metrics::Huge)));
+    stage.run(Duration::from_secs(4));
+    (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
+    stage.run(Duration::from_secs(1));
+    stage.end(Bar::nobody(AT_ONCE))
+}
+
+fn admin_gone() -> Measured {
+    let mut plan = Plan::new(5);
+    let addresses = plan.sim.addresses();
+    plan.setup.pods.truncate(4);
+    let gate = Gate::open().unwrap();
+    plan.setup.admin_through = Some(gate.address());
+    let mut stage = plan.start_then(|proxy| gate.leads_to(proxy.admin));
+    gate.close();
+    stage.run(Duration::from_secs(1));
+    stage.holds(0);
+    stage.sim.stop(0);
+    stage.run(Duration::from_secs(3));
+    gate.reopen();
+    stage.proxy.set_pods(addresses.get(1..).unwrap());
+    stage.run(Duration::from_secs(3));
+    let new = stage.proxy.counted_with(
+        "llm_d_epp_scheduler_attempts_total",
+        &addresses[4].to_string(),
+    );
+    let mut measured = stage.end(Bar::begun(Duration::from_secs(1)));
+    measured.require(new > 0, || {
+        "the pod that joined is not used once the interface is back".to_owned()
+    });
+    measured
+}

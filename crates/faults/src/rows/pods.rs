@@ -1,0 +1,162 @@
+//! Pods that die, hang, slow down, fail, flap and are replaced.
+
+use std::time::Duration;
+
+use modelsim::{Faults, Metrics};
+
+use super::{Form, Row};
+use crate::stage::Plan;
+use crate::verdict::{Bar, Measured};
+
+/// In the table's order.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "pod killed",
+        what: "1 of 4 pods is gone for 3 s: its connections are cut, new ones refused",
+        epp: "a quarter of all requests 503 for as long as it is listed",
+        play: killed,
+    },
+    Row {
+        name: "pod hung",
+        what:
+            "1 of 4 pods neither answers nor shows metrics for 4 s, nor goes on with what it holds",
+        epp: "26 answers, then all clients wait on it",
+        play: hung,
+    },
+    Row {
+        name: "pod slow",
+        what: "answers of 1 of 4 pods come 0.8 s later for 5 s",
+        epp: "not measured",
+        play: slow,
+    },
+    Row {
+        name: "pod failing",
+        what: "1 of 4 pods answers 500 for 3 s, which the retry policy does not cover",
+        epp: "a quarter of all requests 500 for as long as it is listed",
+        play: failing,
+    },
+    Row {
+        name: "all pods hung",
+        what: "all 4 pods hang for 10 s; recovery counts from their return",
+        epp: "not measured",
+        play: all_hung,
+    },
+    Row {
+        name: "pods flapping",
+        what:
+            "each second one pod goes and the one before comes back, for 10 s (long form: a minute)",
+        epp: "not measured",
+        play: flapping,
+    },
+    Row {
+        name: "pool replaced",
+        what: "4 pods are exchanged for 4 others at once; the old ones end 3 s later",
+        epp: "not measured",
+        play: replaced,
+    },
+];
+
+fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+/// All of a pod hangs, as when its process is stopped.
+fn hanging() -> Faults {
+    Faults {
+        hang: true,
+        metrics: Metrics::Hang,
+        ..Faults::default()
+    }
+}
+
+fn killed(_: &Form) -> Measured {
+    let mut stage = Plan::new(4).start();
+    stage.holds(0);
+    stage.sim.stop(0);
+    stage.run(seconds(3));
+    stage.sim.restart(0).unwrap();
+    stage.run(seconds(2));
+    stage.end(Bar::begun(seconds(1)))
+}
+
+fn hung(_: &Form) -> Measured {
+    let stage = Plan::new(4).start();
+    stage.fault(0, hanging());
+    stage.run(seconds(4));
+    stage.fault(0, Faults::default());
+    stage.run(seconds(2));
+    stage.end(Bar::nobody(seconds(3)))
+}
+
+fn slow(_: &Form) -> Measured {
+    let stage = Plan::new(4).start();
+    stage.fault(
+        0,
+        Faults {
+            delay_ms: 800,
+            ..Faults::default()
+        },
+    );
+    stage.run(seconds(5));
+    stage.fault(0, Faults::default());
+    stage.run(seconds(2));
+    stage.end(Bar::nobody(seconds(3)))
+}
+
+fn failing(_: &Form) -> Measured {
+    let stage = Plan::new(4).start();
+    stage.fault(
+        0,
+        Faults {
+            status: Some(500),
+            ..Faults::default()
+        },
+    );
+    stage.run(seconds(3));
+    stage.fault(0, Faults::default());
+    stage.run(seconds(2));
+    stage.end(Bar::some(
+        20,
+        0,
+        "the first 20: a 500 is the pod's answer, and passed on",
+        seconds(1),
+    ))
+}
+
+fn all_hung(_: &Form) -> Measured {
+    let mut stage = Plan::new(4).start();
+    (0..4).for_each(|pod| stage.fault(pod, hanging()));
+    stage.run(seconds(10));
+    (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
+    stage.recovery_counts();
+    stage.run(seconds(4));
+    stage.end(Bar::nobody(seconds(2)))
+}
+
+fn flapping(form: &Form) -> Measured {
+    let mut stage = Plan::new(4).start();
+    let times = if form.long { 60 } else { 10 };
+    for time in 0..times {
+        let pod = time % 4;
+        stage.holds(pod);
+        stage.sim.stop(pod);
+        stage.run(seconds(1));
+        stage.sim.restart(pod).unwrap();
+    }
+    stage.recovery_counts();
+    stage.run(seconds(2));
+    stage.end(Bar::begun(seconds(1)))
+}
+
+fn replaced(_: &Form) -> Measured {
+    let mut plan = Plan::new(8);
+    let addresses = plan.sim.addresses();
+    let (old, new) = addresses.split_at(4);
+    plan.setup.pods = old.to_vec();
+    let mut stage = plan.start();
+    stage.proxy.set_pods(new);
+    stage.run(seconds(3));
+    (0..4).for_each(|pod| stage.sim.stop(pod));
+    stage.run(seconds(2));
+    stage.end(Bar::nobody(seconds(1)))
+}

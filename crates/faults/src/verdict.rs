@@ -1,0 +1,247 @@
+//! What a row came to: who failed, how long it took until all was as before, and whether the bar
+//! holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::load::{Outcome, Sent};
+
+/// Recovery is looked for in slices of this length.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// A slice is as good as before with this share of good answers: one late answer of 25 on a loaded
+/// machine is no outage.
+const GOOD: f64 = 0.9;
+
+/// An answer is fast within this, or within four times what is usual: a busy machine is no fault.
+const FAST: Duration = Duration::from_millis(600);
+
+/// Who may fail, and how long it may last.
+#[derive(Clone)]
+pub struct Bar {
+    /// Requests that may fail though no byte of their answer had come.
+    pub failed: usize,
+    /// Answers that may be cut; none: as many as the broken part held when it broke.
+    pub cut: Option<usize>,
+    /// Who may fail, in words.
+    pub who: String,
+    /// Time until answers are as good as before.
+    pub recovery: Duration,
+}
+
+impl Bar {
+    /// Nobody fails.
+    pub fn nobody(recovery: Duration) -> Self {
+        Self {
+            failed: 0,
+            cut: Some(0),
+            who: "nobody".to_owned(),
+            recovery,
+        }
+    }
+
+    /// Nobody but whose answer has begun to come from what broke.
+    pub fn begun(recovery: Duration) -> Self {
+        Self {
+            failed: 0,
+            cut: None,
+            who: "answers that had begun on the pod".to_owned(),
+            recovery,
+        }
+    }
+
+    /// So many, and why.
+    pub fn some(failed: usize, cut: usize, who: &str, recovery: Duration) -> Self {
+        Self {
+            failed,
+            cut: Some(cut),
+            who: who.to_owned(),
+            recovery,
+        }
+    }
+}
+
+/// When what happened, since the load began.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The fault came.
+    pub fault: Duration,
+    /// From here recovery counts.
+    pub over: Duration,
+}
+
+/// A row's figures.
+pub struct Measured {
+    /// Requests sent.
+    pub sent: usize,
+    /// Of them, failed before an answer began.
+    pub failed: usize,
+    /// Of them, cut.
+    pub cut: usize,
+    /// Who may fail.
+    pub who: String,
+    /// From the fault until answers are as good as before; none: not while the load ran.
+    pub recovery: Option<Duration>,
+    /// What misses the bar.
+    pub misses: Vec<String>,
+    /// What else is worth telling, in the table's last column.
+    pub notes: Vec<String>,
+}
+
+impl Measured {
+    /// Of these requests, with the fault at these times.
+    pub fn new(sent: &[Sent], times: &Times, held: usize, bar: Bar) -> Self {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        let (mut failed, mut cut) = (0, 0);
+        for request in sent {
+            let reason = match &request.outcome {
+                Outcome::Answered => continue,
+                Outcome::Failed(reason) => {
+                    failed += 1;
+                    reason
+                }
+                Outcome::Cut(reason) => {
+                    cut += 1;
+                    reason
+                }
+            };
+            *reasons.entry(reason).or_default() += 1;
+        }
+        let reasons: Vec<String> = reasons
+            .iter()
+            .map(|(reason, times)| format!("{times} × {reason}"))
+            .collect();
+        let recovery = recovery(sent, times);
+        let mut measured = Self {
+            sent: sent.len(),
+            failed,
+            cut,
+            who: bar.who,
+            recovery,
+            misses: Vec::new(),
+            notes: Vec::new(),
+        };
+        let may_be_cut = bar.cut.unwrap_or(held);
+        measured.require(failed <= bar.failed, || {
+            format!(
+                "{failed} failed, {} may: {}",
+                bar.failed,
+                reasons.join("; ")
+            )
+        });
+        measured.require(cut <= may_be_cut, || {
+            format!(
+                "{cut} were cut, {may_be_cut} may be: {}",
+                reasons.join("; ")
+            )
+        });
+        measured.require(recovery.is_some_and(|time| time <= bar.recovery), || {
+            format!(
+                "as good as before after {recovery:?}, {:?} is the bar{}",
+                bar.recovery,
+                slices(sent, times)
+            )
+        });
+        measured
+    }
+
+    /// A further condition of the row.
+    pub fn require(&mut self, holds: bool, miss: impl FnOnce() -> String) {
+        if !holds {
+            self.misses.push(miss());
+        }
+    }
+
+    /// Something worth telling.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+}
+
+/// The good and all requests of each slice.
+fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
+    let mut usual: Vec<Duration> = sent
+        .iter()
+        .filter(|request| request.at + request.took < times.fault)
+        .map(|request| request.took)
+        .collect();
+    usual.sort();
+    let usual = usual.get(usual.len() * 9 / 10).copied();
+    let fast = FAST.max(usual.unwrap_or_default() * 4);
+    let mut slices: BTreeMap<u128, (usize, usize)> = BTreeMap::new();
+    for request in sent.iter().filter(|request| request.at >= times.over) {
+        let number = (request.at - times.over).as_millis() / SLICE.as_millis();
+        let slice = slices.entry(number).or_default();
+        let good = request.outcome == Outcome::Answered && request.took <= fast;
+        slice.0 += usize::from(good);
+        slice.1 += 1;
+    }
+    slices
+}
+
+fn recovery(sent: &[Sent], times: &Times) -> Option<Duration> {
+    let slices = sliced(sent, times);
+    let bad = |(_, (good, all)): &(&u128, &(usize, usize))| (*good as f64) < GOOD * *all as f64;
+    let Some((last, _)) = slices.iter().rfind(bad) else {
+        return Some(Duration::ZERO);
+    };
+    let ended = slices.keys().next_back() == Some(last);
+    (!ended).then(|| SLICE * (*last as u32 + 1))
+}
+
+/// The slices as they went, for whoever looks into a miss.
+fn slices(sent: &[Sent], times: &Times) -> String {
+    let each = sliced(sent, times);
+    let each: Vec<String> = each
+        .values()
+        .map(|(good, all)| format!("{good}/{all}"))
+        .collect();
+    format!(" (good answers each {SLICE:?}: {})", each.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(number: u64, outcome: Outcome, took: u64) -> Vec<Sent> {
+        let one = |part: u64| Sent {
+            at: Duration::from_millis(number * 1_000 + part * 10),
+            took: Duration::from_millis(took),
+            outcome: outcome.clone(),
+        };
+        (0..100).map(one).collect()
+    }
+
+    #[test]
+    fn failing_and_slow_answers_are_an_outage() {
+        let fault = Duration::from_secs(1);
+        let times = Times { fault, over: fault };
+        for (outcome, took) in [
+            (Outcome::Failed("503".to_owned()), 10),
+            (Outcome::Answered, 5_000),
+        ] {
+            let mut sent = second(0, Outcome::Answered, 10);
+            sent.extend(second(1, outcome.clone(), took));
+            let still = Measured::new(&sent, &times, 0, Bar::nobody(fault));
+            assert_eq!(still.recovery, None);
+            assert!(!still.misses.is_empty());
+            sent.extend(second(2, Outcome::Answered, 10));
+            let over = Measured::new(&sent, &times, 0, Bar::nobody(fault));
+            assert_eq!(over.recovery, Some(Duration::from_secs(1)));
+            assert_eq!(over.misses.is_empty(), outcome == Outcome::Answered);
+        }
+    }
+
+    #[test]
+    fn what_the_broken_part_held_may_be_cut_and_no_more() {
+        let mut sent = second(0, Outcome::Answered, 10);
+        let cut = second(1, Outcome::Cut("reset".to_owned()), 10);
+        sent.extend(cut.into_iter().take(2));
+        sent.extend(second(2, Outcome::Answered, 10));
+        let fault = Duration::from_secs(1);
+        let times = Times { fault, over: fault };
+        let bar = || Bar::begun(Duration::from_secs(1));
+        assert!(Measured::new(&sent, &times, 2, bar()).misses.is_empty());
+        assert_eq!(Measured::new(&sent, &times, 1, bar()).misses.len(), 1);
+    }
+}
