@@ -19,7 +19,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-faults fuzz bench compare bench-report check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-faults fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -49,6 +49,12 @@ compare: wasm envoy ## A quick look beside plain Envoy and a no-op filter: ARGS=
 
 bench-report: toolchain ## docs/benchmarks.md and its plots, made anew from docs/benchmarks/run.json
 	@scripts/bench report
+
+value: wasm envoy ## What it is worth that workers decide as one, what it costs, and how fast look-ups are
+	cargo build --release --locked --package value
+	@for balance in shared alone round-robin ring-hash; do target/release/value case $$balance; done
+	@target/release/value cost
+	@target/release/value lookup
 
 check: toolchain ## Format, lints, documentation, sizes of files, licences and advisories
 	@scripts/toolchain --lint

@@ -13,6 +13,7 @@
 //! | `trap` | executes `unreachable`: the VM is lost |
 //! | `stack` | recurses until the stack is used up: the VM is lost |
 //! | `memory` | allocates until the host gives no more: the VM is lost |
+//! | `scribble` | writes a stranger's values over all that the first plugin's VMs share |
 //! | `loop` | never returns: the worker is lost, for ever |
 
 use std::cell::RefCell;
@@ -101,6 +102,15 @@ fn commit(kind: &str) {
         "memory" => loop {
             std::mem::forget(std::hint::black_box(vec![1_u8; 16 << 20]));
         },
+        "scribble" => {
+            let keys = [
+                "lease", "members", "metrics", "bodies", "index", "seat/0", "seat/1", "seat/0/0",
+            ];
+            for key in keys {
+                let key = format!("epp-wasm/1/epp0/inference-pool/{key}");
+                let _ = abi::set_shared(&key, b"a stranger's", None);
+            }
+        }
         "loop" => loop {
             std::hint::black_box(());
         },

@@ -150,11 +150,12 @@ impl Index {
         held.uses += 1;
         let quarter = held.quarter();
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let known = self.find(slot, hash);
+        let first = self.arena.first(hash);
+        let known = first.and_then(|first| self.find(first, slot, hash));
         if let Some(place) = known {
             self.unlink_use(place, slot);
         }
-        let Some(place) = known.or_else(|| self.insert(slot, hash)) else {
+        let Some(place) = known.or_else(|| self.insert(slot, hash, first)) else {
             return;
         };
         self.link_newest(place, slot);
@@ -232,8 +233,8 @@ impl Index {
         }
     }
 
-    fn find(&self, slot: u16, hash: u64) -> Option<u32> {
-        let first = self.arena.first(hash)?;
+    /// An endpoint's entry of the block for which `first` speaks.
+    fn find(&self, first: u32, slot: u16, hash: u64) -> Option<u32> {
         let entry = self.arena.get(first)?;
         if entry.slot == slot {
             return Some(first);
@@ -242,18 +243,24 @@ impl Index {
         holds.then(|| self.arena.further(hash, slot)).flatten()
     }
 
-    /// A new entry, not yet in the list of its endpoint; none where there is no room for the set of
-    /// those that hold the block.
-    fn insert(&mut self, slot: u16, hash: u64) -> Option<u32> {
+    /// A new entry of the block for which `first` speaks, not yet in the list of its endpoint; none
+    /// where there is no room for the set of those that hold the block.
+    fn insert(&mut self, slot: u16, hash: u64, first: Option<u32>) -> Option<u32> {
         let held = self.held.get(usize::from(slot)).copied();
         let held = held.unwrap_or(Held::EMPTY);
+        let mut dropped = false;
         if held.count >= held.capacity {
-            self.evictions += u64::from(self.drop_oldest(slot));
+            dropped = self.drop_oldest(slot);
         } else if self.arena.len() >= self.most {
             let own = held.count > 0 && self.drop_oldest(slot);
-            self.evictions += u64::from(own || self.drop_oldest(self.largest()));
+            dropped = own || self.drop_oldest(self.largest());
         }
-        let first = self.arena.first(hash);
+        self.evictions += u64::from(dropped);
+        // It may be the one that was dropped.
+        let first = match first {
+            Some(_) if dropped => self.arena.first(hash),
+            first => first,
+        };
         let holders = match first {
             None => 0,
             Some(first) => {

@@ -99,19 +99,51 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
     let mut proxy = setup.start();
     let placed = placed(&proxy, 60);
     sleep(Duration::from_millis(200));
-    // Other code makes other VMs, beside the former ones until their listener is drained.
+    let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
+    let before = installed(&proxy);
+    // Other code makes other VMs, beside the former ones until their listener is drained (2 s).
     path_of("EPP_WASM_FAULTS");
     proxy.setup.module = "EPP_WASM_FAULTS";
     proxy.set_config(&config);
-    proxy.wait_until("the new VMs share with the old ones", || {
-        proxy.counted("epp_wasm_sharing_vms") > 3
+    proxy.wait_until("the new module is installed", || {
+        installed(&proxy) >= before + 4
     });
-    sleep(Duration::from_millis(2_500));
+    sleep(Duration::from_secs(4));
     assert_eq!(astray(&proxy, &placed), 0);
 }
 
 #[test]
-fn two_pools_and_a_strangers_values_do_not_disturb() {
+fn a_strangers_values_are_counted_and_healed() {
+    let sim = Sim::start(8, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
+    setup.module = "EPP_WASM_FAULTS";
+    setup.workers = 2;
+    let proxy = setup.start();
+    let placed = placed(&proxy, 20);
+    sleep(Duration::from_millis(300));
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    let fault = [("x-epp-fault", "scribble")];
+    let answer = post(proxy.port, "/v1/completions", &body, &fault);
+    assert_eq!(answer.status, 200);
+    assert_eq!(astray(&proxy, &placed), 0, "what was known is known");
+    proxy.wait_until("they are counted", || {
+        proxy.counted("epp_wasm_foreign_values_total") > 0
+    });
+    proxy.wait_until("all share again", || {
+        proxy.counted("epp_wasm_sharing_vms") == 3
+    });
+    // What one worker places now the other hears of.
+    let later = "placed later, and long enough for some blocks of it. ".repeat(20);
+    let pod = complete(proxy.port, "m", &later).pod().to_owned();
+    sleep(Duration::from_millis(300));
+    assert!((0..12).all(|_| complete(proxy.port, "m", &later).pod() == pod));
+    let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
+    let before = polls();
+    proxy.wait_until("somebody polls", || polls() > before);
+}
+
+#[test]
+fn two_pools_do_not_disturb_each_other() {
     let (one, other) = (
         Sim::start(4, &Settings::default()).unwrap(),
         Sim::start(4, &Settings::default()).unwrap(),

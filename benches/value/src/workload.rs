@@ -52,7 +52,8 @@ fn pod() -> Settings {
     }
 }
 
-/// What the Endpoint Picker decides by where it is given no configuration.
+/// What the Endpoint Picker decides by where it is given no configuration, and what is in flight:
+/// a waiting queue shows only once a pod is full.
 fn config(share: bool) -> String {
     format!(
         "apiVersion: llm-d.ai/v1alpha1
@@ -61,6 +62,7 @@ plugins:
 - type: queue-scorer
 - type: kv-cache-utilization-scorer
 - type: prefix-cache-scorer
+- type: active-request-scorer
 - {{type: envoy-proxy, parameters: {{shareState: {share}}}}}
 schedulingProfiles:
 - name: default
@@ -68,6 +70,7 @@ schedulingProfiles:
   - {{pluginRef: queue-scorer, weight: 2}}
   - {{pluginRef: kv-cache-utilization-scorer, weight: 2}}
   - {{pluginRef: prefix-cache-scorer, weight: 3}}
+  - {{pluginRef: active-request-scorer, weight: 2}}
 "
     )
 }
