@@ -66,7 +66,7 @@ fn what_is_in_flight_is_counted_over_all_workers_and_not_for_ever() {
 fn after_a_trap_a_worker_is_handed_what_the_others_know() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
-    setup.module = "EPP_WASM_FAULTS";
+    setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();
     let placed = placed(&proxy, 60);
     sleep(Duration::from_millis(200));
@@ -102,8 +102,7 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
     // Other code makes other VMs, beside the former ones until their listener is drained (2 s).
-    path_of("EPP_WASM_FAULTS");
-    proxy.setup.module = "EPP_WASM_FAULTS";
+    proxy.setup.module = path_of("EPP_WASM_FAULTS");
     proxy.set_config(&config);
     proxy.wait_until("the new module is installed", || {
         installed(&proxy) >= before + 4
@@ -116,7 +115,7 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
 fn a_strangers_values_are_counted_and_healed() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
-    setup.module = "EPP_WASM_FAULTS";
+    setup.module = path_of("EPP_WASM_FAULTS");
     setup.workers = 2;
     let proxy = setup.start();
     let placed = placed(&proxy, 20);
