@@ -10,6 +10,9 @@ pub const NONE: u32 = u32::MAX;
 /// What a block's second and further entries have in the place of its holders.
 pub const FURTHER: u32 = u32::MAX;
 
+/// The slot of an entry that is free.
+const FREE: u16 = u16::MAX;
+
 /// Items of one chunk.
 const CHUNK: usize = 1024;
 
@@ -156,6 +159,30 @@ impl Arena {
         self.find(hash, is)
     }
 
+    /// As [`Self::first`], after a look at the entry right behind this one: what one prompt brought
+    /// lies there in its order, and asking the table costs three times as much.
+    pub fn first_behind(&self, place: u32, hash: u64) -> Option<u32> {
+        let (next, entry) = self.behind(place);
+        let is = |entry: &Entry| entry.hash() == hash && entry.holders != FURTHER;
+        let found = entry.is_some_and(is).then_some(next);
+        found.or_else(|| self.first(hash))
+    }
+
+    /// An endpoint's entry of a block, if it lies right behind this one.
+    pub fn own_behind(&self, place: u32, hash: u64, slot: u16) -> Option<u32> {
+        let (next, entry) = self.behind(place);
+        let entry = entry?;
+        (entry.hash() == hash && entry.slot == slot).then_some(next)
+    }
+
+    /// The place behind this one, and the entry there if one is in use.
+    fn behind(&self, place: u32) -> (u32, Option<&Entry>) {
+        let next = place.wrapping_add(1);
+        let used = (next as usize) < self.entries.len;
+        let entry = self.get(next).filter(|entry| used && entry.slot != FREE);
+        (next, entry)
+    }
+
     /// An endpoint's entry of a block that another entry speaks for.
     pub fn further(&self, hash: u64, slot: u16) -> Option<u32> {
         let is =
@@ -213,6 +240,8 @@ impl Arena {
         let free = std::mem::replace(&mut self.free, place);
         if let Some(entry) = self.get_mut(place) {
             entry.next = free;
+            // Its hash stays, and must not be taken for a block's.
+            entry.slot = FREE;
         }
         self.live -= 1;
     }

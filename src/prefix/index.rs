@@ -65,6 +65,8 @@ pub struct Matcher {
     /// Who holds the last blocks, as an entry says it, and how many blocks these are.
     last: (u32, u16),
     run: u32,
+    /// The entry that spoke for the last of them.
+    place: u32,
     ended: bool,
 }
 
@@ -130,6 +132,10 @@ impl Index {
         let Ok(slot) = u16::try_from(slot) else {
             return;
         };
+        if slot == u16::MAX {
+            // It stands for a free entry.
+            return;
+        }
         if self.held.len() <= usize::from(slot) {
             self.held.resize(usize::from(slot) + 1, Held::EMPTY);
         }
@@ -138,26 +144,34 @@ impl Index {
                 held.capacity = capacity.max(1);
             }
         }
+        let mut last = NONE;
         for hash in hashes {
-            self.add_one(slot, hash, news);
+            last = self.add_one(last, slot, hash, news).unwrap_or(NONE);
         }
     }
 
-    fn add_one(&mut self, slot: u16, hash: u64, news: &mut dyn FnMut(u64)) {
-        let Some(held) = self.held.get_mut(usize::from(slot)) else {
-            return;
-        };
+    /// Notes a block behind the one whose entry is at `last`. Returns the place of its entry.
+    fn add_one(
+        &mut self,
+        last: u32,
+        slot: u16,
+        hash: u64,
+        news: &mut dyn FnMut(u64),
+    ) -> Option<u32> {
+        let held = self.held.get_mut(usize::from(slot))?;
         held.uses += 1;
         let quarter = held.quarter();
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let first = self.arena.first(hash);
-        let known = first.and_then(|first| self.find(first, slot, hash));
+        let own = self.arena.own_behind(last, hash, slot);
+        let first = match own {
+            Some(_) => None,
+            None => self.arena.first(hash),
+        };
+        let known = own.or_else(|| self.find(first?, slot, hash));
         if let Some(place) = known {
             self.unlink_use(place, slot);
         }
-        let Some(place) = known.or_else(|| self.insert(slot, hash, first)) else {
-            return;
-        };
+        let place = known.or_else(|| self.insert(slot, hash, first))?;
         self.link_newest(place, slot);
         if let Some(entry) = self.arena.get_mut(place) {
             if known.is_none() || (full && entry.told != quarter) {
@@ -165,6 +179,7 @@ impl Index {
                 news(hash);
             }
         }
+        Some(place)
     }
 
     /// An endpoint's hashes in the order of their use, those used last at the end.
@@ -194,7 +209,8 @@ impl Index {
         if matcher.ended {
             return false;
         }
-        let first = self.arena.first(hash);
+        let first = self.arena.first_behind(matcher.place, hash);
+        matcher.place = first.unwrap_or(NONE);
         let Some(entry) = first.and_then(|first| self.arena.get(first)) else {
             matcher.ended = true;
             return false;
