@@ -12,4 +12,5 @@
 )]
 
 pub mod client;
+mod pieces;
 pub mod proxy;
