@@ -98,6 +98,14 @@ pub fn parse(text: &str) -> Result<crate::document::Node, Rejected> {
     }
 }
 
+/// The line and column, from one, of a place in a text that parses, or of what it is missing from.
+pub fn line_of(text: &str, path: &crate::document::Path) -> Option<(usize, usize)> {
+    let mut problems = Problems::default();
+    problems.error(path, "");
+    parse::locate(text, &mut problems);
+    problems.errors.first()?.location
+}
+
 /// Loads what Envoy hands over.
 pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
     match std::str::from_utf8(bytes) {

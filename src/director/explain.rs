@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::Director;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
@@ -30,6 +31,34 @@ pub struct Scores {
     pub weight: f64,
     /// Raw scores, not yet clamped or weighted.
     pub scores: Vec<Scored>,
+}
+
+/// For tools that ask a director of their own, without Envoy.
+impl Director {
+    /// Why a request went where it went, if it asked for that and its response has not come yet.
+    pub fn explanation(&self, id: u32) -> Option<&Explanation> {
+        self.records.get(&id)?.explanation.as_ref()
+    }
+
+    /// The endpoints.
+    pub fn pool(&self) -> &Pool {
+        &self.watch.store.pool
+    }
+
+    /// The endpoints, to change.
+    pub fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.watch.store.pool
+    }
+
+    /// Reads an endpoint's metrics page; whether it is one.
+    pub fn read_page(&mut self, slot: Slot, page: &[u8]) -> bool {
+        let Some(endpoint) = self.pool().get(slot) else {
+            return false;
+        };
+        let address = endpoint.address.clone();
+        let now = (self.clock)() / 1_000_000;
+        self.watch.on_page(slot, &address, Some(page), now)
+    }
 }
 
 impl Observer for Explanation {

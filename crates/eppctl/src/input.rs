@@ -1,7 +1,5 @@
 //! Reading what commands are given.
 
-#![allow(dead_code, reason = "explain, lint and simulate use the rest")]
-
 use std::io::Read;
 
 use epp_wasm::config::{self, Plan};

@@ -8,7 +8,10 @@ mod completions;
 mod defaults;
 mod era;
 mod excerpt;
+mod explain;
+mod explained;
 mod input;
+mod lint;
 mod output;
 mod page;
 mod parity;
@@ -42,6 +45,8 @@ enum Command {
     Check(check::Check),
     Completions(completions::Completions),
     Parity(parity::Parity),
+    Explain(explain::Explain),
+    Lint(lint::Lint),
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(&mut output),
         Command::Completions(completions) => completions.run(),
         Command::Parity(parity) => parity.run(&mut output),
+        Command::Explain(explain) => explain.run(&mut output),
+        Command::Lint(lint) => lint.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),

@@ -1,0 +1,36 @@
+//! The route takes the destination header away before the cluster reads it.
+
+use epp_wasm::document::Node;
+
+use super::site::{holds, DESTINATION};
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "header-removed-early",
+    why: "request_headers_to_remove acts before load balancing: the picked endpoint is never seen, and Envoy balances by itself",
+    fix: "take the header out of request_headers_to_remove; remove it in upstream_http_filters instead",
+    check: |site| {
+        let names = |node: &Node| holds(node, &|text| text.eq_ignore_ascii_case(DESTINATION));
+        let routes = site
+            .maps
+            .iter()
+            .filter(|(_, map)| map.get("request_headers_to_remove").is_some_and(names));
+        routes
+            .map(|(path, _)| {
+                let what = format!("{DESTINATION} is removed by the route");
+                Fault::at(&path.key("request_headers_to_remove"), what)
+            })
+            .collect()
+    },
+};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn finds_the_route_that_removes_it() {
+        let right = "domains: [\"*\"]";
+        let wrong = "domains: [\"*\"]\n              request_headers_to_remove: [X-Gateway-Destination-Endpoint]";
+        crate::lint::finds(&super::RULE, right, wrong);
+    }
+}
