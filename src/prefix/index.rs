@@ -1,8 +1,8 @@
 //! Which endpoint was sent which prefix blocks: an approximation of what its KV cache holds.
 //!
 //! Each endpoint has a list of its block hashes in order of last use, bounded by the capacity that
-//! it is taken to have. All entries lie in one [`Arena`], 28 bytes each and 2 for the table that
-//! finds them. Who holds a block that several hold is a number of [`Sets`], so that a look-up does
+//! it is taken to have. All entries lie in one arena (`arena.rs`), 28 bytes each and 2 for the table that
+//! finds them. Who holds a block that several hold is a number of set (`sets.rs`), so that a look-up does
 //! not walk over them: it compares the number with that of the block before, and counts the members
 //! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
 //! again.
