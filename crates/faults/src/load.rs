@@ -31,6 +31,10 @@ pub struct Mix {
     pub prompt: usize,
     /// Tokens of a streamed answer; others have a fifth.
     pub tokens: u32,
+    /// HTTP/2 over so many connections; 0: HTTP/1.1 over as many as it takes.
+    pub http2: usize,
+    /// What clients wait for an answer to end.
+    pub patience: Duration,
 }
 
 impl Default for Mix {
@@ -41,6 +45,8 @@ impl Default for Mix {
             streams: 3,
             prompt: 2_000,
             tokens: 50,
+            http2: 0,
+            patience: PATIENCE,
         }
     }
 }
@@ -136,7 +142,10 @@ async fn send_all(
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Sent>>>,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let client: Http = Client::builder(TokioExecutor::new()).build_http();
+    let mut builder = Client::builder(TokioExecutor::new());
+    let clients: Vec<Http> = (0..mix.http2.max(1))
+        .map(|_| builder.http2_only(mix.http2 > 0).build_http())
+        .collect();
     let mut under_way: Vec<tokio::task::JoinHandle<()>> = Vec::new();
     let pause = Duration::from_secs(1) / mix.rate;
     for number in 0.. {
@@ -149,7 +158,8 @@ async fn send_all(
         if number % 1_000 == 0 {
             under_way.retain(|request| !request.is_finished());
         }
-        let (client, sent) = (client.clone(), sent.clone());
+        let client = clients[number as usize % clients.len()].clone();
+        let sent = sent.clone();
         under_way.push(tokio::spawn(async move {
             let outcome = one(&client, port, mix, u64::from(number)).await;
             let took = (since.elapsed()).saturating_sub(at);
@@ -163,7 +173,7 @@ async fn send_all(
 async fn one(client: &Http, port: u16, mix: Mix, number: u64) -> Outcome {
     let streams = number % 10 < mix.streams;
     let request = request(port, mix, number, streams);
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + mix.patience;
     let answer = tokio::time::timeout_at(deadline, client.request(request)).await;
     let answer = match answer {
         Err(_) => return Outcome::Failed("no answer".to_owned()),

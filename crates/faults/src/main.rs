@@ -12,6 +12,7 @@
     clippy::indexing_slicing
 )]
 
+mod clock;
 mod gate;
 mod load;
 mod report;

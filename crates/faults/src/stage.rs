@@ -161,6 +161,7 @@ impl Stage {
         let times = Times {
             fault: self.fault,
             over: self.over.unwrap_or(self.fault),
+            fast: bar.fast,
         };
         Measured::new(&sent, &times, self.held, bar)
     }

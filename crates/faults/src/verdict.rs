@@ -13,7 +13,7 @@ const SLICE: Duration = Duration::from_millis(250);
 /// machine is no outage.
 const GOOD: f64 = 0.9;
 
-/// An answer is fast within this, or within four times what is usual: a busy machine is no fault.
+/// An answer is fast within this where the row says nothing else: a busy machine is no fault.
 const FAST: Duration = Duration::from_millis(600);
 
 /// Who may fail, and how long it may last.
@@ -27,6 +27,8 @@ pub struct Bar {
     pub who: String,
     /// Time until answers are as good as before.
     pub recovery: Duration,
+    /// An answer is fast within this, or within four times what is usual.
+    pub fast: Duration,
 }
 
 impl Bar {
@@ -37,6 +39,7 @@ impl Bar {
             cut: Some(0),
             who: "nobody".to_owned(),
             recovery,
+            fast: FAST,
         }
     }
 
@@ -47,6 +50,7 @@ impl Bar {
             cut: None,
             who: "answers that had begun on the pod".to_owned(),
             recovery,
+            fast: FAST,
         }
     }
 
@@ -57,6 +61,7 @@ impl Bar {
             cut: Some(cut),
             who: who.to_owned(),
             recovery,
+            fast: FAST,
         }
     }
 }
@@ -68,6 +73,8 @@ pub struct Times {
     pub fault: Duration,
     /// From here recovery counts.
     pub over: Duration,
+    /// An answer is fast within this.
+    pub fast: Duration,
 }
 
 /// A row's figures.
@@ -167,7 +174,7 @@ fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
         .collect();
     usual.sort();
     let usual = usual.get(usual.len() * 9 / 10).copied();
-    let fast = FAST.max(usual.unwrap_or_default() * 4);
+    let fast = times.fast.max(usual.unwrap_or_default() * 4);
     let mut slices: BTreeMap<u128, (usize, usize)> = BTreeMap::new();
     for request in sent.iter().filter(|request| request.at >= times.over) {
         let number = (request.at - times.over).as_millis() / SLICE.as_millis();
@@ -181,22 +188,28 @@ fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
 
 fn recovery(sent: &[Sent], times: &Times) -> Option<Duration> {
     let slices = sliced(sent, times);
-    let bad = |(_, (good, all)): &(&u128, &(usize, usize))| (*good as f64) < GOOD * *all as f64;
-    let Some((last, _)) = slices.iter().rfind(bad) else {
+    let Some((last, _)) = slices.iter().rfind(|(_, slice)| is_bad(slice)) else {
         return Some(Duration::ZERO);
     };
     let ended = slices.keys().next_back() == Some(last);
     (!ended).then(|| SLICE * (*last as u32 + 1))
 }
 
-/// The slices as they went, for whoever looks into a miss.
+/// The first slices that were worse than before, for whoever looks into a miss.
 fn slices(sent: &[Sent], times: &Times) -> String {
-    let each = sliced(sent, times);
-    let each: Vec<String> = each
-        .values()
-        .map(|(good, all)| format!("{good}/{all}"))
+    const SHOWN: usize = 20;
+    let slices = sliced(sent, times);
+    let worse = slices.iter().filter(|(_, slice)| is_bad(slice));
+    let each: Vec<String> = worse
+        .take(SHOWN)
+        .map(|(number, (good, all))| format!("{good} of {all} after {:?}", SLICE * *number as u32))
         .collect();
-    format!(" (good answers each {SLICE:?}: {})", each.join(" "))
+    format!(" (good answers: {})", each.join(", "))
+}
+
+/// Whether a slice's good answers are too few of all.
+fn is_bad((good, all): &(usize, usize)) -> bool {
+    (*good as f64) < GOOD * *all as f64
 }
 
 #[cfg(test)]
@@ -215,7 +228,11 @@ mod tests {
     #[test]
     fn failing_and_slow_answers_are_an_outage() {
         let fault = Duration::from_secs(1);
-        let times = Times { fault, over: fault };
+        let times = Times {
+            fault,
+            over: fault,
+            fast: FAST,
+        };
         for (outcome, took) in [
             (Outcome::Failed("503".to_owned()), 10),
             (Outcome::Answered, 5_000),
@@ -239,7 +256,11 @@ mod tests {
         sent.extend(cut.into_iter().take(2));
         sent.extend(second(2, Outcome::Answered, 10));
         let fault = Duration::from_secs(1);
-        let times = Times { fault, over: fault };
+        let times = Times {
+            fault,
+            over: fault,
+            fast: FAST,
+        };
         let bar = || Bar::begun(Duration::from_secs(1));
         assert!(Measured::new(&sent, &times, 2, bar()).misses.is_empty());
         assert_eq!(Measured::new(&sent, &times, 1, bar()).misses.len(), 1);

@@ -1,18 +1,29 @@
-//! Envoy itself: replaced by another process.
+//! Envoy itself: replaced by another process, and its clock stepped.
 
 use std::time::Duration;
 
+use envoytest::client;
+
 use super::{Form, Row};
+use crate::clock::Clock;
 use crate::stage::{Plan, DRAIN};
 use crate::verdict::{Bar, Measured};
 
 /// In the table's order.
-pub const ROWS: &[Row] = &[Row {
+pub const ROWS: &[Row] = &[
+    Row {
     name: "Envoy hot restart",
     what: "a second Envoy process takes over (--restart-epoch 1), the first drains for 5 s and ends after 6",
     epp: "not applicable: it is a process of its own",
     play: hot_restart,
-}];
+    },
+    Row {
+        name: "clock stepped",
+        what: "Envoy's wall clock goes an hour ahead, 3 s later two hours back, 3 s later right again",
+        epp: "not measured",
+        play: clock_stepped,
+    },
+];
 
 fn hot_restart(_: &Form) -> Measured {
     let mut plan = Plan::new(4);
@@ -25,5 +36,33 @@ fn hot_restart(_: &Form) -> Measured {
     let ended = stage.proxy.ended_process(first);
     let mut measured = stage.end(Bar::nobody(Duration::from_secs(1)));
     measured.require(ended, || "the first process still runs".to_owned());
+    measured
+}
+
+fn clock_stepped(_: &Form) -> Measured {
+    let clock = Clock::new().unwrap();
+    let mut plan = Plan::new(4);
+    plan.setup.environment = clock.environment();
+    let stage = plan.start();
+    let date = || {
+        let answer = client::get(stage.proxy.admin, "/ready").unwrap();
+        answer.header("date").to_owned()
+    };
+    let (before, mut asked) = (date(), Vec::new());
+    for ahead in [3_600, -3_600, 0] {
+        clock.step(ahead).unwrap();
+        stage.run(Duration::from_millis(1_500));
+        let scrapes = stage.sim.pod(0).scrapes();
+        stage.run(Duration::from_millis(1_500));
+        asked.push((stage.sim.pod(0).scrapes() - scrapes, date()));
+    }
+    let mut measured = stage.end(Bar::nobody(Duration::from_millis(500)));
+    let hour = |date: &str| date.get(17..19).map(str::to_owned);
+    measured.require(asked.iter().all(|(scrapes, _)| *scrapes > 0), || {
+        format!("a pod's metrics were not asked for after a step: {asked:?}")
+    });
+    measured.require(hour(&asked[0].1) != hour(&before), || {
+        format!("Envoy's clock was not stepped: {before}, {asked:?}")
+    });
     measured
 }

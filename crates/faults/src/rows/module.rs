@@ -91,7 +91,8 @@ fn upgraded(form: &Form) -> Measured {
     stage.proxy.set_module(&path_of("EPP_WASM"));
     stage.run(Duration::from_secs(if form.long { 34 } else { 4 }));
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
-    let mut measured = stage.end(Bar::nobody(AT_ONCE));
+    // Compiling takes a core twice: on two of them answers are slower as long as it lasts.
+    let mut measured = stage.end(Bar::nobody(Duration::from_secs(8)));
     measured.require(updates == 3, || format!("{updates} updates were accepted"));
     measured
 }

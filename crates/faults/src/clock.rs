@@ -1,0 +1,56 @@
+//! A wall clock that a test can step, for an Envoy and nobody else.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use envoytest::proxy::path_of;
+
+/// The clock.
+pub struct Clock {
+    file: fs::File,
+    path: PathBuf,
+    library: PathBuf,
+}
+
+impl Clock {
+    /// A clock that is right so far. The C compiler that it takes is the one that links Rust.
+    pub fn new() -> io::Result<Self> {
+        let folder = path_of("EPP_WASM").with_file_name("faults");
+        fs::create_dir_all(&folder)?;
+        let source = folder.join("clock.c");
+        fs::write(&source, include_str!("clock.c"))?;
+        let library = folder.join("clock.so");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]);
+        let done = compiler.arg(&library).arg(&source).status()?;
+        if !done.success() {
+            return Err(io::Error::other("cc did not compile clock.c"));
+        }
+        let path = folder.join("clock");
+        let file = fs::File::create(&path)?;
+        let clock = Self {
+            file,
+            path,
+            library,
+        };
+        clock.step(0)?;
+        Ok(clock)
+    }
+
+    /// What an Envoy has to have in its environment.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        vec![
+            ("LD_PRELOAD".to_owned(), text(&self.library)),
+            ("EPP_CLOCK".to_owned(), text(&self.path)),
+        ]
+    }
+
+    /// From now on it is ahead of the truth by so many seconds.
+    pub fn step(&self, ahead: i64) -> io::Result<()> {
+        self.file.write_all_at(&ahead.to_ne_bytes(), 0)
+    }
+}
