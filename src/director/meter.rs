@@ -80,6 +80,12 @@ pub enum Metric {
     ScrapeErrors,
     /// Whether an endpoint's metrics can be trusted: 2 fresh, 1 stale, 0 never scraped.
     Freshness,
+    /// Waiting requests of an endpoint, as its metrics say.
+    QueueSize,
+    /// Running requests of an endpoint.
+    RunningRequests,
+    /// KV-cache utilization of an endpoint, in millionths: Envoy's gauges are whole numbers.
+    KvUsage,
     /// Endpoints that may be picked.
     ReadyEndpoints,
     /// Whether this VM polls.
@@ -190,6 +196,9 @@ impl Metric {
             Self::ScrapeAge => (Gauge, "epp_wasm_scrape_age_milliseconds"),
             Self::ScrapeErrors => (Counter, "llm_d_epp_datalayer_poll_errors_total"),
             Self::Freshness => (Gauge, "epp_wasm_endpoint_freshness"),
+            Self::QueueSize => (Gauge, "llm_d_epp_per_endpoint_queue_size"),
+            Self::RunningRequests => (Gauge, "epp_wasm_per_endpoint_running_requests"),
+            Self::KvUsage => (Gauge, "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
             Self::ReadyEndpoints => (Gauge, "llm_d_epp_ready_endpoints"),
             Self::Polling => (Gauge, "epp_wasm_polling"),
             Self::ForeignValues => (Counter, "epp_wasm_foreign_values_total"),

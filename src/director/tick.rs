@@ -319,6 +319,17 @@ impl Director {
                 let age = (now / MILLISECOND).saturating_sub(scraped);
                 self.metrics.set(Metric::ScrapeAge, &label, age);
             }
+            let metrics = &endpoint.metrics;
+            for (metric, value, unit) in [
+                (Metric::QueueSize, metrics.waiting, 1.0),
+                (Metric::RunningRequests, metrics.running, 1.0),
+                (Metric::KvUsage, metrics.kv_usage, 1e6),
+            ] {
+                if let Some(value) = value {
+                    self.metrics
+                        .set(metric, &label, (value * unit).round() as u64);
+                }
+            }
         }
         self.metrics.set(Metric::ReadyEndpoints, "", ready);
     }

@@ -18,6 +18,7 @@ mod parity;
 mod reference;
 mod schema;
 mod simulate;
+mod top;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ enum Command {
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
+    Top(top::Top),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),
+        Command::Top(top) => top.run(&mut output),
     };
     match ended {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,

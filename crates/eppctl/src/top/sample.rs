@@ -1,0 +1,309 @@
+//! What Envoy's statistics say of the filter.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Column;
+
+/// The families that are read, by what they are called here.
+const GAUGES: [(&str, &str); 7] = [
+    ("fresh", "epp_wasm_endpoint_freshness"),
+    ("age", "epp_wasm_scrape_age_milliseconds"),
+    ("queue", "llm_d_epp_per_endpoint_queue_size"),
+    ("running", "epp_wasm_per_endpoint_running_requests"),
+    ("kv", "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
+    ("in_flight", "llm_d_epp_inflight_requests"),
+    ("picks", "llm_d_epp_scheduler_attempts_total"),
+];
+
+const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
+const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
+const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
+const READY: &str = "llm_d_epp_ready_endpoints";
+
+/// The statistics at one time.
+#[derive(Debug)]
+pub struct Sample {
+    at: Instant,
+    /// By pool and endpoint.
+    endpoints: BTreeMap<(String, String), BTreeMap<&'static str, f64>>,
+    pools: BTreeMap<String, Counts>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Counts {
+    ready: f64,
+    hits: f64,
+    hit_count: f64,
+    /// Decisions within each bound, ascending.
+    decisions: Vec<(f64, f64)>,
+}
+
+/// An endpoint as the filter sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// The pool's cluster.
+    pub pool: String,
+    /// Its address.
+    pub endpoint: String,
+    /// 2 fresh, 1 stale, 0 never scraped.
+    pub fresh: Option<f64>,
+    /// Age of its metrics in milliseconds.
+    pub age: Option<f64>,
+    /// Waiting requests.
+    pub queue: Option<f64>,
+    /// Running requests.
+    pub running: Option<f64>,
+    /// KV-cache utilization, 0 to 1.
+    pub kv: Option<f64>,
+    /// Requests sent and not answered.
+    pub in_flight: Option<f64>,
+    /// Picks per second.
+    pub picks: f64,
+}
+
+/// A pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pool {
+    /// Its cluster.
+    pub pool: String,
+    /// Endpoints that may be picked.
+    pub ready: f64,
+    /// Picks per second.
+    pub picks: f64,
+    /// Mean share of the prompts that the picked endpoint held, since the last look; where nothing
+    /// was picked since, of all time.
+    pub hit_ratio: Option<f64>,
+    /// Bound in microseconds below which half of all decisions stay.
+    pub decision_p50_us: Option<f64>,
+    /// The same of 99 of a hundred.
+    pub decision_p99_us: Option<f64>,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Seen {
+    /// The pools.
+    pub pools: Vec<Pool>,
+    /// Their endpoints.
+    pub endpoints: Vec<Row>,
+    /// Why nothing new came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl Sample {
+    /// Reads Prometheus' text format, as Envoy writes it.
+    pub fn parse(page: &str, at: Instant) -> Self {
+        let mut sample = Self {
+            at,
+            endpoints: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        };
+        for line in page.lines() {
+            if let Some((family, labels, value)) = split(line) {
+                sample.note(family, &labels, value);
+            }
+        }
+        for counts in sample.pools.values_mut() {
+            counts.decisions.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        sample
+    }
+
+    /// Whether the filter has counted nothing.
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+
+    fn note(&mut self, family: &str, labels: &[(&str, &str)], value: f64) {
+        let label = |name: &str| {
+            let found = labels.iter().find(|(label, _)| *label == name);
+            found.map(|(_, value)| *value)
+        };
+        let Some(pool) = label("pool") else {
+            return;
+        };
+        let gauge = GAUGES.iter().find(|(_, name)| *name == family);
+        if let (Some((short, _)), Some(endpoint)) = (gauge, label("endpoint_name")) {
+            let key = (pool.to_owned(), endpoint.to_owned());
+            let values = self.endpoints.entry(key).or_default();
+            *values.entry(short).or_default() += value;
+        }
+        let counts = self.pools.entry(pool.to_owned()).or_default();
+        match family {
+            READY => counts.ready = value,
+            HITS => counts.hits = value,
+            HIT_COUNT => counts.hit_count = value,
+            DECISION => {
+                let bound = label("le").and_then(|bound| bound.parse().ok());
+                counts
+                    .decisions
+                    .push((bound.unwrap_or(f64::INFINITY), value));
+            }
+            _ => {}
+        }
+    }
+}
+
+type Labels<'p> = Vec<(&'p str, &'p str)>;
+
+/// Family, labels and value of a line.
+fn split(line: &str) -> Option<(&str, Labels<'_>, f64)> {
+    let (name, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let (family, labels) = name.split_once('{')?;
+    let labels = labels.strip_suffix('}')?;
+    // Addresses and clusters' names hold no quotation marks.
+    let labels = labels.split("\",").filter_map(|label| {
+        let (name, value) = label.split_once("=\"")?;
+        Some((name, value.trim_end_matches('"')))
+    });
+    Some((family, labels.collect(), value))
+}
+
+impl Counts {
+    /// The least bound below which this share of the decisions stays, in microseconds.
+    fn decision(&self, share: f64) -> Option<f64> {
+        let all = self.decisions.last()?.1;
+        let mut bounds = self.decisions.iter();
+        let found = bounds.find(|(_, count)| *count >= all * share)?;
+        found.0.is_finite().then_some(found.0 * 1e6)
+    }
+}
+
+impl Seen {
+    /// What two looks show together.
+    pub fn between(before: &Sample, now: &Sample) -> Self {
+        let passed = now.at.saturating_duration_since(before.at).as_secs_f64();
+        let per_second = |more: f64| {
+            if passed > 0.0 {
+                more.max(0.0) / passed
+            } else {
+                0.0
+            }
+        };
+        let mut seen = Self::default();
+        for ((pool, endpoint), values) in &now.endpoints {
+            let get = |name| values.get(name).copied();
+            let former = before.endpoints.get(&(pool.clone(), endpoint.clone()));
+            let former = former.and_then(|values| values.get("picks").copied());
+            seen.endpoints.push(Row {
+                pool: pool.clone(),
+                endpoint: endpoint.clone(),
+                fresh: get("fresh"),
+                age: get("age"),
+                queue: get("queue"),
+                running: get("running"),
+                kv: get("kv").map(|millionths| millionths / 1e6),
+                in_flight: get("in_flight"),
+                picks: per_second(get("picks").unwrap_or(0.0) - former.unwrap_or(0.0)),
+            });
+        }
+        for (pool, counts) in &now.pools {
+            let former = before.pools.get(pool).cloned().unwrap_or_default();
+            let own = seen.endpoints.iter().filter(|row| row.pool == *pool);
+            let picks = own.map(|row| row.picks).sum();
+            let more = (
+                counts.hits - former.hits,
+                counts.hit_count - former.hit_count,
+            );
+            let (hits, of) = match more.1 > 0.0 {
+                true => more,
+                false => (counts.hits, counts.hit_count),
+            };
+            seen.pools.push(Pool {
+                pool: pool.clone(),
+                ready: counts.ready,
+                picks,
+                hit_ratio: (of > 0.0).then_some((hits / of).clamp(0.0, 1.0)),
+                decision_p50_us: counts.decision(0.5),
+                decision_p99_us: counts.decision(0.99),
+            });
+        }
+        seen
+    }
+
+    /// Sorts the endpoints: the most first, addresses from the lowest.
+    pub fn sort(&mut self, by: Column, reverse: bool) {
+        let value = |row: &Row| match by {
+            Column::Endpoint => None,
+            Column::Fresh => row.fresh.map(|fresh| -fresh),
+            Column::Age => row.age,
+            Column::Queue => row.queue,
+            Column::Running => row.running,
+            Column::Kv => row.kv,
+            Column::InFlight => row.in_flight,
+            Column::Picks => Some(row.picks),
+        };
+        self.endpoints.sort_by(|a, b| {
+            let [left, right] = [a, b].map(|row| value(row).unwrap_or(f64::NEG_INFINITY));
+            let addresses = || (&a.pool, &a.endpoint).cmp(&(&b.pool, &b.endpoint));
+            right.total_cmp(&left).then_with(addresses)
+        });
+        if reverse {
+            self.endpoints.reverse();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FIRST: &str = "# TYPE llm_d_epp_ready_endpoints gauge
+llm_d_epp_ready_endpoints{pool=\"p\"} 2
+envoy_cluster_x{envoy_cluster_name=\"p\"} 7
+llm_d_epp_scheduler_attempts_total{pool=\"p\",endpoint_name=\"10.0.0.1:80\",status=\"success\"} 10
+epp_wasm_endpoint_freshness{pool=\"p\",endpoint_name=\"10.0.0.1:80\"} 2
+epp_wasm_per_endpoint_kv_cache_utilization_ppm{pool=\"p\",endpoint_name=\"10.0.0.1:80\"} 250000
+llm_d_epp_per_endpoint_queue_size{pool=\"p\",endpoint_name=\"10.0.0.2:80\"} 9
+llm_d_epp_prefix_indexer_hit_ratio_sum{pool=\"p\"} 5
+llm_d_epp_prefix_indexer_hit_ratio_count{pool=\"p\"} 10
+llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"+Inf\"} 10
+llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00001\"} 9
+llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
+";
+
+    #[test]
+    fn two_looks_give_rates_and_shares() {
+        let now = Instant::now();
+        let first = Sample::parse(FIRST, now);
+        let later = FIRST
+            .replace("status=\"success\"} 10", "status=\"success\"} 30")
+            .replace(
+                "hit_ratio_sum{pool=\"p\"} 5",
+                "hit_ratio_sum{pool=\"p\"} 20",
+            )
+            .replace(
+                "hit_ratio_count{pool=\"p\"} 10",
+                "hit_ratio_count{pool=\"p\"} 30",
+            );
+        let second = Sample::parse(&later, now + Duration::from_secs(2));
+        let mut seen = Seen::between(&first, &second);
+        assert_eq!(seen.pools.len(), 1);
+        let pool = &seen.pools[0];
+        assert_eq!(
+            (pool.ready, pool.picks, pool.hit_ratio),
+            (2.0, 10.0, Some(0.75))
+        );
+        assert!((pool.decision_p50_us.unwrap() - 10.0).abs() < 1e-9);
+        assert!((pool.decision_p99_us.unwrap() - 20.0).abs() < 1e-9);
+        assert_eq!(seen.endpoints[0].kv, Some(0.25));
+        assert_eq!(seen.endpoints[0].picks, 10.0);
+        seen.sort(Column::Queue, false);
+        assert_eq!(seen.endpoints[0].endpoint, "10.0.0.2:80");
+        seen.sort(Column::Queue, true);
+        assert_eq!(seen.endpoints[0].endpoint, "10.0.0.1:80");
+    }
+
+    #[test]
+    fn an_envoy_without_the_filter_has_nothing() {
+        let page = "envoy_cluster_x{envoy_cluster_name=\"p\"} 7\nenvoy_y{} 1\n";
+        assert!(Sample::parse(page, Instant::now()).is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! The view: a line for each pool, and a table of endpoints.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table};
+use ratatui::Frame;
+
+use super::sample::{Pool, Row, Seen};
+use super::Column;
+use crate::output::{styled, Report, STRONG};
+
+const HEADS: [&str; 8] = [
+    "ENDPOINT",
+    "METRICS",
+    "AGE",
+    "QUEUE",
+    "RUNNING",
+    "KV",
+    "IN FLIGHT",
+    "PICKS/S",
+];
+
+/// Widths of the columns; the first takes what is left.
+const WIDTHS: [u16; 8] = [24, 8, 9, 7, 8, 7, 10, 9];
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{:.1}%", value * 100.0))
+}
+
+fn microseconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("≤{value:.0} µs"))
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let fresh = match row.fresh {
+        Some(fresh) if fresh >= 2.0 => "fresh",
+        Some(fresh) if fresh >= 1.0 => "stale",
+        Some(_) => "none",
+        None => "-",
+    };
+    let age = row
+        .age
+        .map_or_else(|| "-".to_owned(), |age| format!("{age:.0} ms"));
+    [
+        row.endpoint.clone(),
+        fresh.to_owned(),
+        age,
+        number(row.queue),
+        number(row.running),
+        share(row.kv),
+        number(row.in_flight),
+        format!("{:.1}", row.picks),
+    ]
+}
+
+fn summary(pool: &Pool) -> String {
+    format!(
+        "{}: {:.0} ready, {:.1} picks/s, prefix hit ratio {}, decision p50 {} p99 {}",
+        pool.pool,
+        pool.ready,
+        pool.picks,
+        share(pool.hit_ratio),
+        microseconds(pool.decision_p50_us),
+        microseconds(pool.decision_p99_us)
+    )
+}
+
+/// Draws what is seen.
+pub fn draw(frame: &mut Frame<'_>, admin: &str, seen: &Seen, sort: Column) {
+    let [head, body, foot] = Layout::vertical([
+        Constraint::Length(seen.pools.len() as u16 + 1),
+        Constraint::Min(3),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let pools = seen
+        .pools
+        .iter()
+        .map(|pool| Line::styled(summary(pool), bold));
+    frame.render_widget(Paragraph::new(pools.collect::<Vec<Line<'_>>>()), head);
+    let rows = seen.endpoints.iter().map(|row| {
+        let colour = match row.fresh {
+            Some(fresh) if fresh >= 2.0 => Style::new(),
+            Some(fresh) if fresh >= 1.0 => Style::new().fg(Color::Yellow),
+            _ => Style::new().fg(Color::Red),
+        };
+        Cells::new(cells(row).map(Cell::from)).style(colour)
+    });
+    let sorted = Column::value_variants()
+        .iter()
+        .position(|column| *column == sort);
+    let heads = HEADS.iter().enumerate().map(|(place, head)| {
+        let style = if Some(place) == sorted {
+            bold.add_modifier(Modifier::REVERSED)
+        } else {
+            bold
+        };
+        Cell::from(*head).style(style)
+    });
+    let widths = WIDTHS.iter().enumerate().map(|(place, width)| match place {
+        0 => Constraint::Min(*width),
+        _ => Constraint::Length(*width),
+    });
+    let table = Table::new(rows, widths).header(Cells::new(heads));
+    frame.render_widget(table, body);
+    let line = match &seen.trouble {
+        Some(trouble) => Line::styled(trouble.clone(), Style::new().fg(Color::Red)),
+        None => Line::from(format!(
+            "{admin}   q quit   s sort by the next column   r reverse"
+        )),
+    };
+    frame.render_widget(line, foot);
+}
+
+impl Report for Seen {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for pool in &self.pools {
+            writeln!(out, "{}", summary(pool))?;
+        }
+        let line = |cells: [String; 8]| {
+            let mut line = String::new();
+            for (cell, width) in cells.iter().zip(WIDTHS) {
+                line += &format!("{cell:width$} ", width = usize::from(width));
+            }
+            line.trim_end().to_owned()
+        };
+        writeln!(out, "{}", styled(STRONG, line(HEADS.map(str::to_owned))))?;
+        for row in &self.endpoints {
+            writeln!(out, "{}", line(cells(row)))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::backend::TestBackend;
+    use ratatui::Terminal;
+
+    use super::*;
+
+    fn seen() -> Seen {
+        Seen {
+            pools: vec![Pool {
+                pool: "llm".to_owned(),
+                ready: 2.0,
+                picks: 12.5,
+                hit_ratio: Some(0.5),
+                ..Pool::default()
+            }],
+            endpoints: vec![
+                Row {
+                    endpoint: "10.0.0.1:8000".to_owned(),
+                    fresh: Some(2.0),
+                    age: Some(120.0),
+                    queue: Some(3.0),
+                    kv: Some(0.25),
+                    picks: 12.5,
+                    ..Row::default()
+                },
+                Row {
+                    endpoint: "10.0.0.2:8000".to_owned(),
+                    fresh: Some(1.0),
+                    ..Row::default()
+                },
+            ],
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn the_terminal_shows_pools_endpoints_and_keys() {
+        let mut terminal = Terminal::new(TestBackend::new(100, 8)).unwrap();
+        let seen = seen();
+        terminal
+            .draw(|frame| draw(frame, "http://admin", &seen, Column::Queue))
+            .unwrap();
+        let shown = terminal.backend().to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(
+            lines[0].contains("llm: 2 ready, 12.5 picks/s, prefix hit ratio 50.0%"),
+            "{shown}"
+        );
+        assert!(
+            lines[2].contains("ENDPOINT") && lines[2].contains("IN FLIGHT"),
+            "{shown}"
+        );
+        let words: Vec<&str> = lines[3].trim_matches('"').split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "10.0.0.1:8000",
+                "fresh",
+                "120",
+                "ms",
+                "3",
+                "-",
+                "25.0%",
+                "-",
+                "12.5"
+            ]
+        );
+        assert!(
+            lines[4].contains("10.0.0.2:8000") && lines[4].contains("stale"),
+            "{shown}"
+        );
+        assert!(lines[7].contains("q quit"), "{shown}");
+        let buffer = terminal.backend().buffer();
+        assert_eq!(buffer[(0, 4)].fg, Color::Yellow);
+    }
+
+    #[test]
+    fn the_last_line_tells_why_nothing_new_comes() {
+        let mut terminal = Terminal::new(TestBackend::new(60, 6)).unwrap();
+        let seen = Seen {
+            trouble: Some("connection refused".to_owned()),
+            ..seen()
+        };
+        terminal
+            .draw(|frame| draw(frame, "a", &seen, Column::Endpoint))
+            .unwrap();
+        assert!(terminal
+            .backend()
+            .to_string()
+            .contains("connection refused"));
+    }
+}
