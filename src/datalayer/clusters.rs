@@ -18,6 +18,7 @@ pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
         return None;
     }
     let mut members: Vec<Member> = Vec::new();
+    let mut healths = Vec::new();
     let mut places = HashMap::new();
     let mut seen = false;
     let mut start = 0;
@@ -33,19 +34,25 @@ pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
         let Some((address, flags)) = facts.find_map(health) else {
             continue;
         };
-        let available = is_available(flags);
+        let health = health_of(flags);
         match places.entry(address) {
             Entry::Vacant(place) => {
                 place.insert(members.len());
-                members.push(member(address, available));
+                members.push(member(address));
+                healths.push(health);
             }
-            // In two clusters or priorities: it serves where no listing says otherwise.
+            // In two clusters or priorities: the worse listing counts.
             Entry::Occupied(place) => {
-                if let Some(member) = members.get_mut(*place.get()) {
-                    member.available &= available;
+                if let Some(known) = healths.get_mut(*place.get()) {
+                    *known = health.min(*known);
                 }
             }
         }
+    }
+    // As Envoy's own policies do: who is degraded serves where nobody is healthy.
+    let best = healths.iter().copied().max().unwrap_or(Health::Down);
+    for (member, health) in members.iter_mut().zip(healths) {
+        member.available = health != Health::Down && health == best;
     }
     seen.then_some(members)
 }
@@ -65,23 +72,38 @@ fn health(fact: &str) -> Option<(&str, &str)> {
     Some((address, flags))
 }
 
-fn member(address: &str, available: bool) -> Member {
+fn member(address: &str) -> Member {
     Member {
         name: address.to_owned(),
         address: address.to_owned(),
-        labels: Vec::new(),
-        available,
+        ..Member::default()
     }
 }
 
-/// Flags are `healthy` or a list such as `/failed_active_hc/active_hc_timeout`. A degraded host
-/// serves; one that fails a check, was ejected, or is draining gets nothing new.
-fn is_available(flags: &str) -> bool {
-    let bad = |flag: &str| {
+/// How Envoy stands to a member, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    /// It fails a check, was ejected, or is draining: it gets nothing new.
+    Down,
+    /// It serves where it must.
+    Degraded,
+    /// It serves.
+    Healthy,
+}
+
+/// Flags are `healthy` or a list such as `/failed_active_hc/active_hc_timeout`.
+fn health_of(flags: &str) -> Health {
+    let down = |flag: &str| {
         let prefixes = ["failed_", "pending_", "excluded_"];
         prefixes.iter().any(|prefix| flag.starts_with(prefix)) || flag == "eds_status_draining"
     };
-    !flags.split('/').any(bad)
+    if flags.split('/').any(down) {
+        Health::Down
+    } else if flags.split('/').any(|flag| flag.starts_with("degraded_")) {
+        Health::Degraded
+    } else {
+        Health::Healthy
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +149,7 @@ mod tests {
             ("127.0.0.1:28101", true),
             ("127.0.0.1:28111", false),
             ("127.0.0.1:28112", false),
-            ("127.0.0.1:28113", true),
+            ("127.0.0.1:28113", false),
             ("127.0.0.1:28114", false),
             ("[fd00::1]:8000", true),
         ];
@@ -159,7 +181,8 @@ mod tests {
                 let health = host["health_status"].as_object()?;
                 let failed = health.keys().any(|key| key.starts_with("failed_"));
                 let eds = health["eds_health_status"].as_str()?;
-                let serves = matches!(eds, "HEALTHY" | "DEGRADED") && !failed;
+                // In each of these clusters somebody is healthy: the degraded are spared.
+                let serves = eds == "HEALTHY" && !failed;
                 Some((SocketAddr::new(ip, port).to_string(), serves))
             });
             let name = cluster["name"].as_str().unwrap();
@@ -173,6 +196,7 @@ mod tests {
             a::10.0.0.2:80::health_flags::healthy\n\
             b::10.0.0.1:80::health_flags::/failed_active_hc\n\
             b::10.0.0.2:80::health_flags::/degraded_active_hc\n";
+        // Nobody is better than degraded.
         let expected = [("10.0.0.1:80", false), ("10.0.0.2:80", true)];
         assert_eq!(found(page, &["a", "b"]), pairs(&expected));
         assert_eq!(found(page, &["b"]), pairs(&expected));
@@ -228,19 +252,22 @@ mod tests {
 
     #[test]
     fn health_flags() {
-        for (flags, available) in [
-            ("healthy", true),
-            ("/degraded_active_hc", true),
-            ("/degraded_eds_health", true),
-            ("/failed_active_hc", false),
-            ("/failed_outlier_check", false),
-            ("/failed_active_hc/active_hc_timeout", false),
-            ("/failed_eds_health", false),
-            ("/eds_status_draining", false),
-            ("/pending_dynamic_removal", false),
-            ("/failed_active_hc/excluded_via_immediate_hc_fail", false),
+        for (flags, health) in [
+            ("healthy", Health::Healthy),
+            ("/degraded_active_hc", Health::Degraded),
+            ("/degraded_eds_health", Health::Degraded),
+            ("/failed_active_hc", Health::Down),
+            ("/failed_outlier_check", Health::Down),
+            ("/failed_active_hc/active_hc_timeout", Health::Down),
+            ("/failed_eds_health", Health::Down),
+            ("/eds_status_draining", Health::Down),
+            ("/pending_dynamic_removal", Health::Down),
+            (
+                "/failed_active_hc/excluded_via_immediate_hc_fail",
+                Health::Down,
+            ),
         ] {
-            assert_eq!(is_available(flags), available, "{flags}");
+            assert_eq!(health_of(flags), health, "{flags}");
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The pool as it is known now: who is a member, what each one's metrics page said last, and how
 //! long ago that was.
 
-use crate::scheduling::{Endpoint, Freshness, Metrics, Pool, Slot};
+use crate::scheduling::{Endpoint, Freshness, Metrics, Pool, Rung, Slot};
+
+/// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
+const GOOD_PAGES: u32 = 2;
 
 /// A member as discovery reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +28,16 @@ pub struct Condition {
     pub failures: u32,
 }
 
+/// How an endpoint comes back from stale metrics.
+#[derive(Debug, Clone, Copy, Default)]
+struct Return {
+    /// Whether its metrics are stale, to be trusted after some good pages.
+    stale: bool,
+    /// When the last page was read that counts, and how many do.
+    page: u64,
+    pages: u32,
+}
+
 /// Who came and who went.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -40,6 +53,7 @@ pub struct Store {
     /// The pool, as the scheduler sees it.
     pub pool: Pool,
     conditions: Vec<Condition>,
+    returns: Vec<Return>,
 }
 
 impl Store {
@@ -88,6 +102,7 @@ impl Store {
                 };
                 self.pool.set(slot, endpoint);
                 self.set_condition(slot, Condition::default());
+                self.forget_return(slot);
             }
         }
     }
@@ -96,6 +111,7 @@ impl Store {
     pub fn remove(&mut self, slot: Slot) {
         self.pool.remove(slot);
         self.set_condition(slot, Condition::default());
+        self.forget_return(slot);
     }
 
     /// How an endpoint's scraping goes.
@@ -145,23 +161,149 @@ impl Store {
         self.set_condition(slot, condition);
     }
 
-    /// Says of each endpoint whether its metrics can be trusted at `now`. A clock that was set back
-    /// makes nothing stale.
+    /// Says of each endpoint whether its metrics can be trusted at `now`: not once they are older
+    /// than the threshold, and then not before two good pages. A clock that was set back makes
+    /// nothing stale.
     pub fn refresh(&mut self, now: u64, threshold: u64) {
+        self.returns.resize(self.pool.width(), Return::default());
         for index in 0..self.pool.width() {
             let slot = Slot(index as u32);
             let scraped = self.condition(slot).scraped;
-            if let Some(endpoint) = self.pool.get_mut(slot) {
-                endpoint.freshness = match scraped {
-                    0 => Freshness::Unknown,
-                    scraped if now.saturating_sub(scraped) <= threshold => Freshness::Fresh,
-                    _ => Freshness::Stale,
-                };
-            }
+            let (Some(endpoint), Some(back)) =
+                (self.pool.get_mut(slot), self.returns.get_mut(index))
+            else {
+                continue;
+            };
+            endpoint.freshness = match scraped {
+                0 => Freshness::Unknown,
+                scraped if now.saturating_sub(scraped) > threshold => {
+                    *back = Return {
+                        stale: true,
+                        page: scraped,
+                        pages: 0,
+                    };
+                    Freshness::Stale
+                }
+                scraped if back.stale => {
+                    back.pages += u32::from(scraped != back.page);
+                    back.page = scraped;
+                    back.stale = back.pages < GOOD_PAGES;
+                    if back.stale {
+                        Freshness::Stale
+                    } else {
+                        Freshness::Fresh
+                    }
+                }
+                _ => Freshness::Fresh,
+            };
+        }
+    }
+
+    /// Says what decisions rest on: not on metrics once fewer than a quarter of the endpoints that
+    /// may be picked have fresh ones, and then not before half of them have.
+    pub fn choose_rung(&mut self) {
+        let available = self.pool.iter().filter(|(_, endpoint)| endpoint.available);
+        let (mut all, mut fresh) = (0, 0);
+        for (_, endpoint) in available {
+            all += 1;
+            fresh += u32::from(endpoint.freshness == Freshness::Fresh);
+        }
+        self.pool.rung = match self.pool.rung {
+            Rung::Full if fresh * 4 < all => Rung::Own,
+            Rung::Own if fresh * 2 >= all => Rung::Full,
+            rung => rung,
+        };
+    }
+
+    fn forget_return(&mut self, slot: Slot) {
+        if let Some(back) = self.returns.get_mut(slot.index()) {
+            *back = Return::default();
         }
     }
 }
 
 fn same(member: &Member, endpoint: &Endpoint) -> bool {
     member.name == endpoint.name && member.address == endpoint.address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store of so many endpoints, none of which was scraped yet.
+    fn store(endpoints: usize) -> Store {
+        let members = (0..endpoints).map(|number| Member {
+            name: number.to_string(),
+            address: format!("10.0.0.{number}:80"),
+            available: true,
+            ..Member::default()
+        });
+        let mut store = Store::default();
+        store.set_members(&members.collect::<Vec<_>>());
+        store
+    }
+
+    fn page(store: &mut Store, slot: u32, now: u64) {
+        store.set_metrics(Slot(slot), Metrics::default(), true, now);
+    }
+
+    fn freshness(store: &mut Store, now: u64) -> Freshness {
+        store.refresh(now, 2_000);
+        store.pool.get(Slot(0)).unwrap().freshness
+    }
+
+    #[test]
+    fn the_first_page_is_trusted_and_after_silence_the_second_one() {
+        let mut store = store(1);
+        assert_eq!(freshness(&mut store, 1_000), Freshness::Unknown);
+        page(&mut store, 0, 1_000);
+        assert_eq!(freshness(&mut store, 1_000), Freshness::Fresh);
+        assert_eq!(freshness(&mut store, 3_000), Freshness::Fresh);
+        assert_eq!(freshness(&mut store, 3_001), Freshness::Stale);
+        page(&mut store, 0, 3_050);
+        for now in [3_050, 3_100, 3_200] {
+            assert_eq!(freshness(&mut store, now), Freshness::Stale, "{now}");
+        }
+        page(&mut store, 0, 3_250);
+        assert_eq!(freshness(&mut store, 3_250), Freshness::Fresh);
+    }
+
+    #[test]
+    fn another_endpoint_in_the_slot_begins_anew() {
+        let mut store = store(1);
+        page(&mut store, 0, 1_000);
+        assert_eq!(freshness(&mut store, 9_000), Freshness::Stale);
+        store.remove(Slot(0));
+        let member = Member {
+            name: "new".to_owned(),
+            available: true,
+            ..Member::default()
+        };
+        store.set_member(Slot(0), &member);
+        page(&mut store, 0, 9_100);
+        assert_eq!(freshness(&mut store, 9_100), Freshness::Fresh);
+    }
+
+    #[test]
+    fn the_pools_rung_is_left_and_entered_at_different_shares() {
+        let mut store = store(8);
+        let mut with = |fresh: u32, now: u64| {
+            for slot in 0..fresh {
+                page(&mut store, slot, now - 1);
+                store.refresh(now - 1, 500);
+                page(&mut store, slot, now);
+            }
+            store.refresh(now, 500);
+            store.choose_rung();
+            store.pool.rung
+        };
+        // Nobody was scraped yet.
+        assert_eq!(with(0, 1_000), Rung::Own);
+        assert_eq!(with(3, 2_000), Rung::Own);
+        assert_eq!(with(4, 3_000), Rung::Full);
+        assert_eq!(with(2, 4_000), Rung::Full);
+        assert_eq!(with(1, 5_000), Rung::Own);
+        assert_eq!(with(3, 6_000), Rung::Own);
+        assert_eq!(with(8, 7_000), Rung::Full);
+    }
 }

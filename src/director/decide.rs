@@ -184,12 +184,13 @@ impl Director {
             watch,
             scratch,
             records,
+            holding,
             ..
         } = self;
         let Some(record) = records.get_mut(&id) else {
             return Release::default();
         };
-        record.held = None;
+        *holding -= usize::from(record.held.take().is_some()).min(*holding);
         let model = record
             .naming
             .model(&record.reader, record.reading)

@@ -46,6 +46,12 @@ pub enum Metric {
     Avoidances,
     /// Whether an endpoint is avoided, by reason.
     Avoided,
+    /// What decisions rest on: 2 metrics, 1 what this Envoy knows itself, 0 nothing yet.
+    Rung,
+    /// How long ago discovery answered last.
+    MembersAge,
+    /// Memory of one VM.
+    Memory,
     /// Share of a prompt's blocks that the picked endpoint held.
     PrefixHitRatio,
     /// Entries of the prefix index.
@@ -179,6 +185,9 @@ impl Metric {
             Self::ServedElsewhere => (Counter, "epp_wasm_served_elsewhere_total"),
             Self::Avoidances => (Counter, "epp_wasm_avoidances_total"),
             Self::Avoided => (Gauge, "epp_wasm_endpoint_avoided"),
+            Self::Rung => (Gauge, "epp_wasm_rung"),
+            Self::MembersAge => (Gauge, "epp_wasm_members_age_milliseconds"),
+            Self::Memory => (Gauge, "epp_wasm_vm_memory_bytes"),
             Self::PrefixHitRatio => (Distribution(SHARE), "llm_d_epp_prefix_indexer_hit_ratio"),
             Self::PrefixIndexSize => (Gauge, "llm_d_epp_prefix_indexer_size"),
             Self::PrefixIndexBytes => (Gauge, "epp_wasm_prefix_indexer_bytes"),

@@ -113,6 +113,8 @@ pub struct Director {
     // Boxed in the table, so that a request costs no move of its record.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Record>>,
+    /// Requests that are held, at least; counted anew with the gauges.
+    holding: usize,
     scratch: Scratch,
     metrics: Metrics,
     hot: Hot,
@@ -156,6 +158,7 @@ impl Director {
             cut: 0,
             records: ById::default(),
             spare: Vec::new(),
+            holding: 0,
             scratch: Scratch::new(rng),
             delivery: Delivery::default(),
             clock,
@@ -217,6 +220,14 @@ impl Director {
         );
         if record.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
             record.let_go();
+        }
+        if record.held.is_some() {
+            if self.holding >= self.plan.proxy.max_held {
+                self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
+                record.let_go();
+            } else {
+                self.holding += 1;
+            }
         }
         let held = record.held;
         self.records.insert(id, record);
@@ -298,6 +309,7 @@ impl Director {
         self.end(id);
         self.conclude(id);
         if let Some(record) = self.records.remove(&id) {
+            self.holding -= usize::from(record.held.is_some()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
             if self.spare.len() < SPARE {

@@ -69,7 +69,9 @@ const MOST: usize = 64 << 10;
 pub struct Hold {
     /// How.
     pub show: Show,
-    /// When its last bytes came, in nanoseconds since 1970.
+    /// When its headers came, in nanoseconds since 1970.
+    pub since: u64,
+    /// When its last bytes came.
     pub heard: u64,
     /// Bytes of its body so far.
     pub bytes: usize,
@@ -92,6 +94,7 @@ fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
     };
     Hold {
         show,
+        since: now,
         heard: now,
         bytes: 0,
         most,

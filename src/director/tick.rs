@@ -4,7 +4,7 @@ use super::meter::Metric;
 use super::record::Hold;
 use super::{Director, Release, Seat};
 use crate::plugins::proxy::envoy_proxy::ReadBody;
-use crate::scheduling::{Freshness, Slot};
+use crate::scheduling::{Freshness, Rung, Slot};
 use crate::worker::{Events, Request, SharedData};
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
@@ -12,6 +12,9 @@ const GAUGES_EACH_NS: u64 = 1_000_000_000;
 
 /// A root context that stands in for one that has not ticked for this many of its own ticks.
 const ROOT_PATIENCE: u32 = 20;
+
+/// A body that comes in drops is waited for this many times as long as one that has stopped.
+const LONGEST_HOLD: u64 = 6;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -73,6 +76,8 @@ pub struct Timing {
     foreign: u64,
     /// Evictions told of so far.
     pub evictions: u64,
+    /// Memory of the VM, in bytes.
+    pub memory: u64,
     /// Requests held when it was told last.
     held: i64,
     /// Callouts under way by token.
@@ -80,6 +85,11 @@ pub struct Timing {
 }
 
 impl Director {
+    /// Memory of the VM, in bytes.
+    pub fn note_memory(&mut self, bytes: u64) {
+        self.timing.memory = bytes;
+    }
+
     /// One tick of a root context.
     pub fn tick(&mut self, root: u32, host: &mut dyn SharedData) -> Tick {
         if root != self.timing.root {
@@ -151,7 +161,7 @@ impl Director {
         let now = (self.clock)() / MILLISECOND;
         match request {
             Request::Members => {
-                let changes = self.watch.on_members(body.unwrap_or_default());
+                let changes = self.watch.on_members(body.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // Told at the next tick.
                     self.timing.gauges_at = 0;
@@ -196,6 +206,10 @@ impl Director {
     fn seat(&mut self, joined: &[Slot]) {
         self.seats
             .resize_with(self.watch.store.pool.width(), Seat::default);
+        if !joined.is_empty() {
+            // The gauges tell of them with the next tick.
+            self.timing.gauges_at = 0;
+        }
         for slot in joined {
             self.know(*slot);
             let endpoint = self.watch.store.pool.get(*slot);
@@ -247,7 +261,8 @@ impl Director {
         let delivery = &self.delivery;
         let overdue = |hold: &Hold| {
             let bodiless = probes && hold.bytes == 0 && delivery.overdue(hold.heard, now);
-            bodiless || now.abs_diff(hold.heard) >= timeout
+            let trickles = now.abs_diff(hold.since) >= timeout.saturating_mul(LONGEST_HOLD);
+            bodiless || trickles || now.abs_diff(hold.heard) >= timeout
         };
         let held = self
             .records
@@ -286,6 +301,7 @@ impl Director {
     fn set_gauges(&mut self, now: u64) {
         let held = self.records.values();
         let held = held.filter(|record| record.held.is_some()).count() as i64;
+        self.holding = held as usize;
         let before = std::mem::replace(&mut self.timing.held, held);
         self.metrics.add(Metric::Held, "", held - before);
         let reads = match self.plan.proxy.read_body {
@@ -300,10 +316,26 @@ impl Director {
             self.timing.foreign = self.watch.foreign;
         }
         self.set_sharing_gauges();
+        let vm = if self.watch.served() {
+            "vm=worker"
+        } else {
+            "vm=main"
+        };
+        self.metrics.set(Metric::Memory, vm, self.timing.memory);
         if !self.watch.polls() {
             return;
         }
         self.set_avoided_gauges();
+        let rung = match self.watch.store.pool.rung {
+            _ if !self.watch.knows_members() => 0,
+            Rung::Own => 1,
+            Rung::Full => 2,
+        };
+        self.metrics.set(Metric::Rung, "", rung);
+        if self.watch.members_heard > 0 {
+            let age = (now / MILLISECOND).saturating_sub(self.watch.members_heard);
+            self.metrics.set(Metric::MembersAge, "", age);
+        }
         let mut ready = 0;
         for (slot, endpoint) in self.watch.store.pool.iter() {
             ready += u64::from(endpoint.available);

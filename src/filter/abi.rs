@@ -299,6 +299,18 @@ pub fn now_ns() -> u64 {
     }
 }
 
+/// Memory of the VM, in bytes; it never shrinks.
+pub fn memory_bytes() -> u64 {
+    #[cfg(target_arch = "wasm32")]
+    {
+        const PAGE: u64 = 64 << 10;
+        core::arch::wasm32::memory_size::<0>() as u64 * PAGE
+    }
+    // The tests' process has no memory of its own for the filter.
+    #[cfg(not(target_arch = "wasm32"))]
+    0
+}
+
 /// Asks for `on_tick` each `period` milliseconds.
 pub fn set_tick_period(period: u32) -> Result<(), Status> {
     // SAFETY: no pointers.

@@ -4,7 +4,7 @@ use super::abi::{Action, BodyAction};
 use super::fake_host::{host, Host};
 use super::vm::Vm;
 
-const SECOND: u64 = 1_000_000_000;
+pub const SECOND: u64 = 1_000_000_000;
 
 /// A plan with two listed endpoints; `scorer` decides whether bodies are needed.
 pub fn listed(scorer: &str, extra: &str) -> String {
@@ -47,7 +47,7 @@ pub fn vm(configuration: &str) -> Vm {
 
 pub const ROOT: u32 = 1;
 
-fn tick(vm: &mut Vm) {
+pub fn tick(vm: &mut Vm) {
     host(|host| host.now += 50_000_000);
     vm.tick(ROOT);
 }

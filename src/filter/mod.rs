@@ -14,6 +14,8 @@ mod stream;
 mod vm;
 
 #[cfg(test)]
+mod bound_tests;
+#[cfg(test)]
 mod fake_host;
 #[cfg(test)]
 mod filter_tests;

@@ -56,6 +56,7 @@ impl Pool {
     /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
     /// read as far as it came.
     pub fn tick(&mut self, root: u32) -> Vec<u32> {
+        self.director.note_memory(abi::memory_bytes());
         let tick = self.director.tick(root, &mut Shared);
         for call in &tick.calls {
             let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);

@@ -24,6 +24,17 @@ pub enum Freshness {
     Unknown,
 }
 
+/// What the decisions about a pool rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rung {
+    /// The endpoints' metrics, for those that are fresh.
+    #[default]
+    Full,
+    /// What this Envoy knows itself, its prefix index and its requests in flight: too few metrics
+    /// are fresh for the rest to be compared with.
+    Own,
+}
+
 /// LoRA adapters of a model server (`vllm:lora_requests_info`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lora {
@@ -98,6 +109,8 @@ impl Endpoint {
 /// The endpoints of one pool, each in its slot.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
+    /// What decisions rest on.
+    pub rung: Rung,
     slots: Vec<Option<Endpoint>>,
 }
 

@@ -12,7 +12,7 @@ pub mod profile;
 pub mod scheduler;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
-pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Slot};
+pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Rung, Slot};
 pub use error::ScheduleError;
 pub use plugin::{Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
 pub use profile::{NamedFilter, Observer, Profile, WeightedScorer};

@@ -72,6 +72,8 @@ pub struct Watch {
     unpublished: (bool, bool),
     members_due: u64,
     members_asked: Option<u64>,
+    /// When discovery last answered this VM, in milliseconds since 1970; 0: never.
+    pub members_heard: u64,
     discovery: Discovery,
     extractions: Vec<Extraction>,
     settings: Settings,
@@ -112,6 +114,7 @@ impl Watch {
             unpublished: (false, false),
             members_due: 0,
             members_asked: None,
+            members_heard: 0,
             discovery: plan.discovery.clone(),
             extractions: Vec::new(),
             settings: Settings::default(),
@@ -184,8 +187,21 @@ impl Watch {
         } else {
             self.take_over(host, &mut events);
         }
-        self.store.refresh(now, self.settings.staleness);
+        self.refresh(now);
         (events, requests)
+    }
+
+    fn refresh(&mut self, now: u64) {
+        self.store.refresh(now, self.settings.staleness);
+        if !self.extractions.iter().all(Extraction::is_empty) {
+            self.store.choose_rung();
+        }
+    }
+
+    /// Whether it was ever heard who is a member; a list in the document need not be heard of.
+    pub fn knows_members(&self) -> bool {
+        let listed = matches!(self.discovery, Discovery::Static(_));
+        listed || self.members_version > 0 || self.unpublished.0
     }
 
     /// How long to wait for an answer, in milliseconds.
@@ -198,14 +214,17 @@ impl Watch {
     }
 
     /// An answer to [`Request::Members`] came; an empty body where there was none.
-    pub fn on_members(&mut self, body: &[u8]) -> Changes {
+    pub fn on_members(&mut self, body: &[u8], now: u64) -> Changes {
         self.members_asked = None;
         let Discovery::EnvoyCluster(discovery) = &self.discovery else {
             return Changes::default();
         };
         // Where the answer is no good the old members stay.
         match clusters::members(body, &discovery.clusters) {
-            Some(members) => self.set_members(&members),
+            Some(members) => {
+                self.members_heard = now;
+                self.set_members(&members)
+            }
             None => Changes::default(),
         }
     }

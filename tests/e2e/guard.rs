@@ -132,6 +132,7 @@ fn after_a_trap_service_is_back_within_two_seconds() {
     for kind in ["trap", "stack"] {
         let proxy = faulty(&sim, 1, "FailClose");
         assert_eq!(complete(proxy.port, "m", "hello").status, 200);
+        let left = proxy.counted("epp_wasm_fallback_total");
         let answer = with_fault(&proxy, kind);
         assert_eq!(answer.status, 503, "{kind}");
         let since = Instant::now();
@@ -140,6 +141,10 @@ fn after_a_trap_service_is_back_within_two_seconds() {
             sleep(Duration::from_millis(20));
         }
         assert_eq!(reloads(&proxy), 1, "{kind}");
+        // It knew the members before its first tick: no request was left to chance or refused.
+        assert_eq!(proxy.counted("epp_wasm_fallback_total"), left, "{kind}");
+        let memory = proxy.counted_with("epp_wasm_vm_memory_bytes", "vm=\"main\"");
+        assert!((1 << 20..64 << 20).contains(&memory), "{memory}");
     }
 }
 

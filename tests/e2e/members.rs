@@ -1,6 +1,9 @@
 //! Endpoints that come, go, refuse, hang, and are not what they seem.
 
 use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,119 @@ use crate::client::complete;
 use crate::preferences::settles_on;
 use crate::proxy::Setup;
 use crate::{document, scorer, start};
+
+/// Passes connections on to a port, until it is told to stop.
+struct Relay {
+    address: SocketAddr,
+    port: Arc<AtomicU16>,
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Self {
+            address: listener.local_addr().unwrap(),
+            port: Arc::default(),
+            open: Arc::new(Mutex::new(Some(Vec::new()))),
+        };
+        let (port, open) = (relay.port.clone(), relay.open.clone());
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port.load(Ordering::SeqCst))) else {
+                    continue;
+                };
+                let Some(open) = &mut *open.lock().unwrap() else {
+                    return;
+                };
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    open.push(from.try_clone().unwrap());
+                    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                }
+            }
+        });
+        relay
+    }
+
+    fn stop(&self) {
+        for stream in self.open.lock().unwrap().take().unwrap() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn without_the_admin_interface_the_last_known_members_stay() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let relay = Relay::start();
+    let plugins = "{type: random-picker}, {name: members, type: envoy-cluster-discovery, parameters: {adminCluster: through-relay}}";
+    let config = document(plugins, "{pluginRef: random-picker}")
+        + "dataLayer: {discovery: {pluginRef: members}}\n";
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.others = vec![("through-relay".to_owned(), vec![relay.address])];
+    let proxy = setup.launch();
+    relay.port.store(proxy.admin, Ordering::SeqCst);
+    let age = || proxy.counted("epp_wasm_members_age_milliseconds");
+    let picks = || proxy.counted("llm_d_epp_scheduler_attempts_total");
+    proxy.wait_until("members are known", || {
+        crate::client::get(proxy.port, "/v1/models").is_ok() && picks() > 0
+    });
+    assert!(age() < 5_000);
+    relay.stop();
+    proxy.wait_until("their age tells of it", || age() > 4_000);
+    let pods: HashSet<String> = answering(proxy.port, 20).into_iter().collect();
+    assert_eq!(pods.len(), 2);
+    let before = picks();
+    proxy.wait_until("they are still picked", || picks() > before);
+}
+
+#[test]
+fn an_endpoint_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
+    let slow = Settings {
+        token_time: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let sim = Sim::start(2, &slow).unwrap();
+    let mut proxy = start(&sim, &scorer("active-request-scorer"));
+    let port = proxy.port;
+    let long = std::thread::spawn(move || {
+        let body = json!({"model": "m", "prompt": "x", "max_tokens": 60, "stream": true});
+        crate::client::post(port, "/v1/completions", &body, &[])
+    });
+    let busy = || {
+        sim.pods().position(|pod| {
+            pod.seen()
+                .iter()
+                .any(|seen| seen.path.contains("completions"))
+        })
+    };
+    proxy.wait_until("one pod is answering", || busy().is_some());
+    let leaving = busy().unwrap();
+    proxy.set_pods(&[sim.addresses()[1 - leaving]]);
+    proxy.wait_until("it has left", || {
+        proxy.counted("llm_d_epp_ready_endpoints") == 1
+    });
+    sim.pod(leaving).forget();
+    answering(port, 10);
+    let got = sim.pod(leaving).seen();
+    assert!(
+        got.iter().all(|seen| !seen.path.contains("completions")),
+        "{got:?}"
+    );
+    let answer = long.join().unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.ends_with("data: [DONE]\n\n"), "{}", answer.body);
+    proxy.wait_until("nothing stays counted", || {
+        proxy.counted("llm_d_epp_inflight_requests") == 0
+    });
+    // Its place is another's now, which is charged with nothing.
+    proxy.set_pods(&sim.addresses());
+    proxy.wait_until("it is back", || {
+        proxy.counted("llm_d_epp_ready_endpoints") == 2
+    });
+    assert_eq!(proxy.counted("llm_d_epp_inflight_requests"), 0);
+}
 
 /// The pods that answer some requests of no common prefix, all of them well.
 fn answering(port: u16, requests: usize) -> Vec<String> {

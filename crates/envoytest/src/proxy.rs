@@ -421,7 +421,7 @@ impl Proxy {
             "admin": {"address": address("127.0.0.1", self.admin)},
             "dynamic_resources": dynamic,
             "static_resources": {"clusters": clusters, "listeners": listeners.as_slice()},
-            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("callback"), tag("model_name"), tag("le")]},
+            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("callback"), tag("vm"), tag("model_name"), tag("le")]},
         })
     }
 }

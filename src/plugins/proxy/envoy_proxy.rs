@@ -12,6 +12,7 @@
 //! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it) |
 //! | `decideAfterBytes` | 1048576 | what Envoy may hold of a request (its `per_connection_buffer_limit_bytes`): bodies up to this are held to their end where need be, longer ones and those of unknown length are decided with three quarters of it |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
+//! | `maxHeld` | 1024 | requests that one worker holds at a time; further ones are decided at their headers |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
 //! | `shareState` | true | tell the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
@@ -98,6 +99,8 @@ pub struct EnvoyProxy {
     pub decide_after_bytes: usize,
     /// Silence of a held request after which the decision is taken, in milliseconds.
     pub body_timeout_ms: u64,
+    /// Requests that one worker holds at a time.
+    pub max_held: usize,
     /// Whether a decision waits for all that can change it.
     pub early_release: EarlyRelease,
     /// Whether requests sent since the last scrape count as waiting.
@@ -129,6 +132,7 @@ impl Default for EnvoyProxy {
             // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
             decide_after_bytes: 1 << 20,
             body_timeout_ms: 5_000,
+            max_held: 1024,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
             share_state: true,
@@ -186,6 +190,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
             .to_ascii_lowercase(),
         decide_after_bytes: fields.positive("decideAfterBytes", 1 << 20) as usize,
         body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
+        max_held: fields.natural("maxHeld", 1024) as usize,
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
         share_state: fields.boolean("shareState", default.share_state),
