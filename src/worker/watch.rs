@@ -198,12 +198,6 @@ impl Watch {
         }
     }
 
-    /// Whether it was ever heard who is a member; a list in the document need not be heard of.
-    pub fn knows_members(&self) -> bool {
-        let listed = matches!(self.discovery, Discovery::Static(_));
-        listed || self.members_version > 0 || self.unpublished.0
-    }
-
     /// How long to wait for an answer, in milliseconds.
     pub fn timeout(&self, request: &Request) -> u64 {
         match request {
