@@ -18,7 +18,7 @@ pub enum Era {
 }
 
 /// What the seed registers.
-const SEED_TYPES: [&str; 8] = [
+const SEED_TYPES: [&str; 9] = [
     "header-based-testing-filter",
     "kv-cache-utilization-scorer",
     "lora-affinity-scorer",
@@ -27,8 +27,8 @@ const SEED_TYPES: [&str; 8] = [
     "queue-scorer",
     "random-picker",
     "single-profile-handler",
+    "weighted-random-picker",
 ];
-const ALSO_SEED: &str = "weighted-random-picker";
 
 /// Whose parameters today's Endpoint Picker never looks at.
 const UNREAD: [&str; 5] = [
@@ -38,6 +38,13 @@ const UNREAD: [&str; 5] = [
     "running-requests-size-scorer",
     "lora-affinity-scorer",
 ];
+
+/// Whether an Endpoint Picker knows a type, or it is one of ours, which are there for us alone.
+pub fn knows(era: Era, kind: &str) -> bool {
+    let found = plugins::find(kind);
+    let ours = found.is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)));
+    ours || era == Era::Today || SEED_TYPES.contains(&kind)
+}
 
 /// Why it would not, and what it would silently ignore.
 #[derive(Default)]
@@ -86,8 +93,7 @@ fn judge(era: Era, plugin: &Node, place: &str, word: &mut Word) {
     };
     let found = plugins::find(kind);
     let ours = found.is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)));
-    let seeds = SEED_TYPES.contains(&kind.as_str()) || kind == ALSO_SEED;
-    if ours || (era == Era::Seed && !seeds) {
+    if ours || !knows(era, kind) {
         word.refused
             .push(format!("{place}.type: it knows no {kind}"));
         return;

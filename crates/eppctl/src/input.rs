@@ -31,7 +31,12 @@ pub fn read_text(file: &str) -> Result<String, Misuse> {
 
 /// The plan of a document, for commands that work with one and leave its problems to `check`.
 pub fn load_plan(file: &str) -> Result<Plan, Misuse> {
-    match config::load_bytes(&read(file)?) {
+    plan_of(file, &read_text(file)?)
+}
+
+/// The same of a text that was read already.
+pub fn plan_of(file: &str, text: &str) -> Result<Plan, Misuse> {
+    match config::load(text) {
         Ok(loaded) => Ok(loaded.plan),
         Err(rejected) => {
             let first = rejected.errors.first().map(ToString::to_string);

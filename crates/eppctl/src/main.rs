@@ -5,6 +5,7 @@
 
 mod check;
 mod completions;
+mod convert;
 mod defaults;
 mod era;
 mod excerpt;
@@ -46,6 +47,7 @@ enum Command {
     Check(check::Check),
     Completions(completions::Completions),
     Parity(parity::Parity),
+    Convert(convert::Convert),
     Explain(explain::Explain),
     Lint(lint::Lint),
     Reference(reference::Reference),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(&mut output),
         Command::Completions(completions) => completions.run(),
         Command::Parity(parity) => parity.run(&mut output),
+        Command::Convert(convert) => convert.run(&mut output),
         Command::Explain(explain) => explain.run(&mut output),
         Command::Lint(lint) => lint.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),

@@ -1,0 +1,329 @@
+//! `eppctl convert`: a document of one Endpoint Picker as the other one writes it.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use epp_wasm::config;
+use epp_wasm::plugins::Generation;
+use serde::Serialize;
+use serde_json::{json, Map, Value};
+
+use crate::era::{knows, Era};
+use crate::input::{plan_of, read_text};
+use crate::output::{Misuse, Output, Report, Verdict};
+use crate::schema::value;
+
+/// Rewrite a document for the other generation, with notes where its meaning does not carry.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl convert --to today examples/seed.yaml
+  eppctl convert --to seed examples/today.yaml > seed.yaml   # the notes are comments in it
+
+The result loads. Exit codes: 0 converted, 2 the document does not load.")]
+pub struct Convert {
+    /// The document.
+    file: String,
+    /// Whose dialect to write: Gateway API Inference Extension v1.0 (seed) or llm-d-router (today).
+    #[arg(long, value_enum)]
+    to: Era,
+}
+
+#[derive(Serialize)]
+struct Converted {
+    document: Value,
+    notes: Vec<String>,
+}
+
+const PREFIX: &str = "prefix-cache-scorer";
+const PRODUCER: &str = "approx-prefix-cache-producer";
+
+/// Bytes that count as a token.
+const TOKEN: u64 = 4;
+/// Today's smallest block, in tokens.
+const LEAST_BLOCK: u64 = 64;
+
+impl Convert {
+    /// Converts and prints.
+    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+        let text = read_text(&self.file)?;
+        let plan = plan_of(&self.file, &text)?;
+        let node = config::parse(&text)
+            .map_err(|_| Misuse::new(format!("{}: does not parse", self.file)))?;
+        let mut converted = Converted {
+            document: value(&node),
+            notes: Vec::new(),
+        };
+        match (self.to, plan.generation) {
+            (Era::Today, Generation::Seed) => converted.make_todays(),
+            (Era::Seed, Generation::Today) => converted.make_seeds(),
+            (Era::Today, Generation::Today) => {
+                converted.set("apiVersion", json!("llm-d.ai/v1alpha1"));
+            }
+            (Era::Seed, Generation::Seed) => {}
+        }
+        output.print(&converted)?;
+        Ok(Verdict::Fine)
+    }
+}
+
+impl Converted {
+    fn make_todays(&mut self) {
+        self.set("apiVersion", json!("llm-d.ai/v1alpha1"));
+        let mut producers: Vec<Value> = Vec::new();
+        let several = self
+            .plugins()
+            .filter(|plugin| kind(plugin) == PREFIX)
+            .count()
+            > 1;
+        let mut notes = Vec::new();
+        for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
+            let name = name(plugin).to_owned();
+            let own = several.then(|| format!("{name}-producer"));
+            producers.push(producer(plugin, own.as_deref(), &mut notes));
+            if let Some(plugin) = plugin.as_object_mut() {
+                plugin.remove("parameters");
+                if let Some(own) = own {
+                    plugin.insert(
+                        "parameters".to_owned(),
+                        json!({"prefixMatchInfoProducerName": own}),
+                    );
+                }
+            }
+        }
+        self.notes.extend(notes);
+        if let Some(plugins) = self
+            .document
+            .get_mut("plugins")
+            .and_then(Value::as_array_mut)
+        {
+            plugins.extend(producers);
+        }
+    }
+
+    fn make_seeds(&mut self) {
+        self.set(
+            "apiVersion",
+            json!("inference.networking.x-k8s.io/v1alpha1"),
+        );
+        for key in [
+            "featureGates",
+            "flowControl",
+            "requestHandler",
+            "parser",
+            "saturationDetector",
+        ] {
+            self.drop_field(key);
+        }
+        let discovery = self.document.pointer("/dataLayer/discovery").cloned();
+        self.drop_field("dataLayer");
+        if let Some(discovery) = discovery {
+            let note = "dataLayer.discovery is epp-wasm's: the seed itself refuses it";
+            self.notes.push(note.to_owned());
+            self.set("dataLayer", json!({"discovery": discovery}));
+        }
+        self.cut_in_scorers();
+        let gone = self.drop_unknown();
+        let profiles = self.document.get_mut("schedulingProfiles");
+        let profiles = profiles.and_then(Value::as_array_mut);
+        for profile in profiles.into_iter().flatten() {
+            let references = profile.get_mut("plugins").and_then(Value::as_array_mut);
+            let Some(references) = references else {
+                continue;
+            };
+            references.retain(|reference| {
+                let name = reference.get("pluginRef").and_then(Value::as_str);
+                !gone.iter().any(|gone| Some(gone.as_str()) == name)
+            });
+            whole_weights(references, &mut self.notes);
+        }
+    }
+
+    /// The seed's scorers cut prompts themselves.
+    fn cut_in_scorers(&mut self) {
+        let producers = self.plugins().filter(|plugin| kind(plugin) == PRODUCER);
+        let producers: Vec<Value> = producers.cloned().collect();
+        let mut notes = Vec::new();
+        for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
+            let wanted = plugin.pointer("/parameters/prefixMatchInfoProducerName");
+            let wanted = wanted.and_then(Value::as_str);
+            let fits = |producer: &&Value| wanted.is_none_or(|wanted| name(producer) == wanted);
+            let parameters = blocks(producers.iter().find(fits), &mut notes);
+            if plugin.pointer("/parameters/matchLengthWeight").is_some() {
+                let name = name(plugin);
+                notes.push(format!(
+                    "{name}: the seed knows no matchLengthWeight; the score is match / total"
+                ));
+            }
+            if let Some(plugin) = plugin.as_object_mut() {
+                plugin.insert("parameters".to_owned(), parameters);
+            }
+        }
+        self.notes.extend(notes);
+    }
+
+    /// Leaves out what the seed has nothing like; the names.
+    fn drop_unknown(&mut self) -> Vec<String> {
+        let mut gone = Vec::new();
+        let plugins = self.document.get_mut("plugins");
+        if let Some(plugins) = plugins.and_then(Value::as_array_mut) {
+            plugins.retain(|plugin| {
+                let keep = knows(Era::Seed, kind(plugin));
+                if !keep {
+                    gone.push(name(plugin).to_owned());
+                }
+                keep
+            });
+        }
+        let notes = gone.iter();
+        let notes = notes.map(|name| format!("{name}: the seed knows nothing like it; left out"));
+        self.notes.extend(notes);
+        gone
+    }
+
+    fn set(&mut self, key: &str, value: Value) {
+        if let Some(top) = self.document.as_object_mut() {
+            top.insert(key.to_owned(), value);
+        }
+    }
+
+    fn drop_field(&mut self, key: &str) {
+        let removed = self
+            .document
+            .as_object_mut()
+            .and_then(|top| top.shift_remove(key));
+        if removed.is_some() && key != "dataLayer" {
+            self.notes
+                .push(format!("{key}: the seed knows no such field; left out"));
+        }
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = &Value> {
+        self.document
+            .get("plugins")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    }
+
+    fn plugins_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.document
+            .get_mut("plugins")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// The producer that cuts as the seed's scorer does, as far as today's can.
+fn producer(scorer: &Value, own: Option<&str>, notes: &mut Vec<String>) -> Value {
+    let bytes = number(scorer, "hashBlockSize").unwrap_or(64);
+    let blocks = number(scorer, "maxPrefixBlocksToMatch").unwrap_or(256);
+    let capacity = number(scorer, "lruCapacityPerServer")
+        .filter(|capacity| *capacity > 0)
+        .unwrap_or(31_250);
+    let asked = bytes.div_ceil(TOKEN);
+    let tokens = asked.max(LEAST_BLOCK);
+    let scorer = name(scorer);
+    if tokens * TOKEN != bytes {
+        notes.push(format!("{scorer}: blocks of {bytes} bytes become blocks of {tokens} tokens ({} bytes): today counts {TOKEN} bytes as a token, and blocks below {LEAST_BLOCK} tokens as {LEAST_BLOCK}", tokens * TOKEN));
+    }
+    notes.push(format!("{scorer}: today's prompts have tools and system text first, and what is hashed differs; caches begin empty"));
+    let parameters = json!({
+        "autoTune": false,
+        "blockSizeTokens": tokens,
+        // The same length of prompt, and the same length remembered.
+        "maxPrefixTokensToMatch": (bytes * blocks).div_ceil(TOKEN).max(tokens),
+        "lruCapacityPerServer": (capacity * bytes).div_ceil(tokens * TOKEN).max(1),
+    });
+    let mut entry = Map::new();
+    if let Some(own) = own {
+        entry.insert("name".to_owned(), json!(own));
+    }
+    entry.insert("type".to_owned(), json!(PRODUCER));
+    entry.insert("parameters".to_owned(), parameters);
+    Value::Object(entry)
+}
+
+/// The seed's parameters for what a producer cuts; `None` is a producer of defaults.
+fn blocks(producer: Option<&Value>, notes: &mut Vec<String>) -> Value {
+    let setting = |name: &str| producer.and_then(|producer| number(producer, name));
+    let tokens = setting("blockSizeTokens")
+        .or(setting("blockSize"))
+        .unwrap_or(16)
+        .max(LEAST_BLOCK);
+    let window = match setting("maxPrefixTokensToMatch").unwrap_or(131_072) {
+        0 => setting("maxPrefixBlocksToMatch").unwrap_or(2048),
+        most => most / tokens,
+    };
+    let tuned = producer.and_then(|producer| producer.pointer("/parameters/autoTune"));
+    if tuned != Some(&json!(false)) {
+        notes.push(
+            "autoTune: the seed takes nothing from what servers report; the settings hold"
+                .to_owned(),
+        );
+    }
+    json!({
+        "hashBlockSize": tokens * TOKEN,
+        "maxPrefixBlocksToMatch": window.max(1),
+        "lruCapacityPerServer": setting("lruCapacityPerServer").unwrap_or(31_250),
+    })
+}
+
+/// Weights times the power of ten that makes them whole: what is picked stays the same.
+fn whole_weights(references: &mut [Value], notes: &mut Vec<String>) {
+    /// Beyond, the remainder is noise.
+    const MOST: f64 = 1e6;
+    let weights: Vec<f64> = references
+        .iter()
+        .filter_map(|reference| reference.get("weight")?.as_f64())
+        .collect();
+    let mut factor = 1.0;
+    while factor < MOST
+        && weights
+            .iter()
+            .any(|weight| (weight * factor).fract().abs() > 1e-9)
+    {
+        factor *= 10.0;
+    }
+    if factor == 1.0 {
+        return;
+    }
+    notes.push(format!("weights are multiplied by {factor}: the seed's are whole numbers, and only their proportion counts"));
+    for reference in references {
+        let weight = reference.get("weight").and_then(Value::as_f64);
+        // A scorer without one weighs 1.
+        let weight = (weight.unwrap_or(1.0) * factor).round();
+        if let Some(reference) = reference.as_object_mut() {
+            reference.insert("weight".to_owned(), json!(weight as i64));
+        }
+    }
+}
+
+fn kind(plugin: &Value) -> &str {
+    plugin
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn name(plugin: &Value) -> &str {
+    plugin
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| kind(plugin))
+}
+
+fn number(plugin: &Value, parameter: &str) -> Option<u64> {
+    let given = plugin.get("parameters")?.get(parameter)?.as_f64()?;
+    Some(given.max(0.0) as u64)
+}
+
+impl Report for Converted {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for note in &self.notes {
+            writeln!(out, "# {note}")?;
+        }
+        let text = serde_yaml::to_string(&self.document).map_err(io::Error::other)?;
+        write!(out, "{text}")
+    }
+}
