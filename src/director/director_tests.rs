@@ -324,7 +324,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     // Whoever comes later knows as much as the poller before its first tick.
     let mut poller = new();
     let empty = b"inference-pool::added_via_api::true\n";
-    poller.watch.on_members(empty);
+    poller.watch.on_members(empty, 1);
     (0..3).for_each(|_| drop(poller.tick(1, &mut memory)));
     let mut late = new();
     late.look(&mut memory);

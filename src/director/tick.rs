@@ -326,6 +326,11 @@ impl Director {
             return;
         }
         self.set_avoided_gauges();
+        self.set_pool_gauges(now);
+    }
+
+    /// What the poller knows, and so tells for all.
+    fn set_pool_gauges(&mut self, now: u64) {
         let rung = match self.watch.store.pool.rung {
             _ if !self.watch.knows_members() => 0,
             Rung::Own => 1,
