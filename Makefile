@@ -56,7 +56,7 @@ value: wasm envoy ## What it is worth that workers decide as one, what it costs,
 	@target/release/value cost
 	@target/release/value lookup
 
-check: toolchain ## Format, lints, documentation, sizes of files, licences and advisories
+check: toolchain ## Format, lints, documentation, sizes of files, instructions of a request, licences and advisories
 	@scripts/toolchain --lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -64,6 +64,7 @@ check: toolchain ## Format, lints, documentation, sizes of files, licences and a
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	scripts/check-files
 	scripts/links
+	scripts/instructions
 	scripts/deny
 
 wasm: toolchain ## The module: target/epp_wasm.wasm
