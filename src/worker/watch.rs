@@ -167,7 +167,7 @@ impl Watch {
     pub fn look(&mut self, now: u64, host: &mut dyn SharedData) -> Events {
         let mut events = Events::default();
         self.take_over(host, &mut events);
-        self.store.refresh(now, self.settings.staleness);
+        self.refresh(now);
         events
     }
 

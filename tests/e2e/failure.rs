@@ -38,7 +38,10 @@ fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
 fn failing_open_leaves_the_choice_to_envoy() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let open = nobody(", {type: envoy-proxy, parameters: {failureMode: FailOpen}}");
-    let proxy = start(&sim, &open);
+    let proxy = Setup::new(&sim.addresses(), &open).launch();
+    proxy.wait_until("Envoy answers", || {
+        get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+    });
     for _ in 0..4 {
         assert_eq!(complete(proxy.port, "m", "x").status, 200);
     }

@@ -362,8 +362,11 @@ fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
         let pod = sim.addresses()[0].to_string();
         proxy.counted_with("llm_d_epp_scheduler_attempts_total", &pod)
     };
+    // Counters are handed over once a second: those of the picks before have to be through.
+    sleep(Duration::from_millis(1_500));
     let before = picks();
     assert!(answering(proxy.port, 10).iter().all(|pod| pod == "pod-2"));
+    sleep(Duration::from_millis(1_500));
     assert_eq!(
         picks(),
         before,
