@@ -62,7 +62,7 @@ impl Plan {
     fn text(self) -> Result<String, Trouble> {
         let file = match self {
             Self::Seed => "examples/full.yaml",
-            Self::Today => "examples/today.yaml",
+            Self::Today => "benches/envoy/today.yaml",
         };
         fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
     }

@@ -9,6 +9,8 @@ mod crds;
 mod pilot;
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use envoytest::client::{self, Answer};
 use envoytest::proxy::wait_until;
@@ -119,10 +121,13 @@ impl Running {
             .count()
     }
 
-    /// Takes the pod of this name off the network.
+    /// Takes the pod of this name off the network. A request that is under way on a connection in
+    /// the moment that it ends is one that Istio's policy does not send again: Envoy has heard of
+    /// the end of all of them when this returns.
     fn stop(&mut self, pod: &str) {
         let number: usize = pod.strip_prefix("pod-").unwrap().parse().unwrap();
         self.stage.sim.stop(number - 1);
+        sleep(Duration::from_millis(500));
     }
 }
 
