@@ -3,6 +3,8 @@
 
 use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, Flattening};
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use xxhash_rust::xxh64::xxh64;
 
@@ -226,11 +228,26 @@ fn add_block(prompt: &mut Vec<u8>, block: &Value) {
     }
 }
 
-/// JSON as Go writes it. serde_json sorts keys and escapes control characters as Go does.
+/// JSON as Go writes it. serde_json escapes control characters as Go does.
 fn go(value: &Value) -> String {
-    let mut json = value.to_string();
+    let mut json = sorted(value).to_string();
     for letter in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
         json = json.replace(letter, &format!("\\u{:04x}", u32::from(letter)));
     }
     json
+}
+
+/// The same with keys in order, which serde_json keeps or not as another crate of the workspace asks.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(list) => list.iter().map(sorted).collect(),
+        Value::Object(members) => {
+            let members = members.iter().map(|(key, value)| (key, sorted(value)));
+            let members: BTreeMap<_, _> = members.collect();
+            Value::Object(Map::from_iter(
+                members.into_iter().map(|(key, value)| (key.clone(), value)),
+            ))
+        }
+        plain => plain.clone(),
+    }
 }

@@ -1,5 +1,7 @@
 //! Random bodies, spelt in random ways and cut at random places, against the plain model.
 
+use std::collections::BTreeMap;
+
 use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
 use fastrand::Rng;
@@ -47,6 +49,8 @@ fn tree(random: &mut Rng, depth: usize) -> Value {
 }
 
 fn object(members: Vec<(String, Value)>) -> Value {
+    // In order, as the model spells them, whether serde_json keeps an order or not.
+    let members: BTreeMap<String, Value> = members.into_iter().collect();
     Value::Object(members.into_iter().collect())
 }
 

@@ -1,5 +1,6 @@
 //! JSON that leaves no doubt: what serde_json takes and no object repeats a key in.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -71,12 +72,13 @@ impl<'de> Visitor<'de> for Build {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
+        // In order, which serde_json keeps or not as another crate of the workspace asks.
+        let mut members = BTreeMap::new();
         while let Some((key, Plain(value))) = access.next_entry::<String, Plain>()? {
             if members.insert(key, value).is_some() {
                 return Err(A::Error::custom("a repeated key"));
             }
         }
-        Ok(Value::Object(members))
+        Ok(Value::Object(Map::from_iter(members)))
     }
 }
