@@ -37,9 +37,8 @@ impl Director {
                 tag,
             };
             let share = &mut self.watch.share;
-            let hashes = walk.unlearnt().iter().copied();
-            index.add(pick.slot.0, hashes, capacity, &mut |hash| {
-                share.note(run, hash);
+            walk.learn(index, pick.slot.0, capacity, &mut |prompt, block| {
+                share.note(run, prompt, block);
             });
         }
     }
@@ -134,14 +133,14 @@ impl Knowledge for Shared<'_> {
         self.cut
     }
 
-    fn place(&mut self, run: Run, hashes: &mut dyn Iterator<Item = u64>) {
+    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
         let producer = self.plan.producers.get(usize::from(run.producer));
         let index = self.indexes.get_mut(usize::from(run.producer));
         let endpoint = self.store.pool.get(Slot(run.slot));
         let endpoint = endpoint.filter(|_| self.loads.tag(Slot(run.slot)) == run.tag);
         if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
             let capacity = producer.capacity_of(endpoint);
-            index.add(run.slot, hashes, capacity, &mut |_| {});
+            index.add(run.slot, prompt, from, capacity, &mut |_| {});
         }
     }
 

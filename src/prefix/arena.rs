@@ -3,6 +3,13 @@
 //! Doubling, as vectors do it, would take twice the memory in the worst case, and stop a request
 //! for as long as it takes to copy it all. Both the entries and the buckets of the table come in
 //! chunks that stay where they are, and the table grows by one bucket at a time (linear hashing).
+//!
+//! Most entries are not in the table. A block's hash says all that stands before it, so that whoever
+//! looks for it has found the block before it: an entry that lies right behind the one of that block
+//! is found there, and what one prompt brings lies in its order. That spares a new block the table's
+//! cache misses, which are most of what it costs. An entry is put into the table when that ceases to
+//! hold: when the one before it goes, or when a second endpoint holds its block. One block in sixteen
+//! is in the table in any case ([`context`]), so that a prompt can be taken up in its middle.
 
 /// Marks the end of a list.
 pub const NONE: u32 = u32::MAX;
@@ -10,20 +17,37 @@ pub const NONE: u32 = u32::MAX;
 /// What a block's second and further entries have in the place of its holders.
 pub const FURTHER: u32 = u32::MAX;
 
+/// What an entry that is not in the table has in the place of the next one in its bucket.
+const APART: u32 = u32::MAX - 1;
+
 /// The slot of an entry that is free.
 const FREE: u16 = u16::MAX;
 
 /// Items of one chunk.
 const CHUNK: usize = 1024;
 
-/// Entries per bucket, on average.
+/// Entries per bucket, in the table or not. Where few are in it most buckets are empty: that a block is
+/// new is seen without a look at any entry.
 const PER_BUCKET: usize = 2;
+
+/// The blocks before another one that it takes to find it, of all that stand before it in its prompt:
+/// from the last one on that is always in the table.
+pub fn context(before: &[u64]) -> &[u64] {
+    let from = before.iter().rposition(|hash| is_milestone(*hash));
+    before.get(from.unwrap_or(0)..).unwrap_or_default()
+}
+
+/// Whether a block is in the table in any case. The hash itself says so, so that all workers have the
+/// same ones there.
+fn is_milestone(hash: u64) -> bool {
+    hash % 16 == 0
+}
 
 /// One (endpoint, block): 28 bytes, the hash in two halves so that nothing is padded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Entry {
     hash: [u32; 2],
-    /// The next entry in the bucket; for a free entry the next free one.
+    /// The next entry in the bucket, or [`APART`]; for a free entry the next free one.
     next: u32,
     /// The neighbours in the endpoint's list.
     pub newer: u32,
@@ -117,6 +141,9 @@ pub struct Arena {
     buckets: Chunks<u32>,
     free: u32,
     live: usize,
+    /// An entry that lost the one before it: what comes next most often takes it away, too, and it
+    /// need not be put into the table for that long. See [`Arena::settle`].
+    pending: u32,
 }
 
 impl Default for Arena {
@@ -128,6 +155,7 @@ impl Default for Arena {
             buckets,
             free: NONE,
             live: 0,
+            pending: NONE,
         }
     }
 }
@@ -153,14 +181,21 @@ impl Arena {
         self.entries.get_mut(place as usize)
     }
 
-    /// The entry that says who holds a block.
+    /// The entry that says who holds a block, if it is in the table.
     pub fn first(&self, hash: u64) -> Option<u32> {
         let is = |entry: &Entry| entry.holders != FURTHER && entry.hash() == hash;
-        self.find(hash, is)
+        let pending = || Some(self.pending).filter(|pending| self.speaks(*pending, hash));
+        self.find(hash, is).or_else(pending)
     }
 
-    /// As [`Self::first`], after a look at the entry right behind this one: what one prompt brought
-    /// lies there in its order, and asking the table costs three times as much.
+    /// Whether the entry at this place is in use and says who holds this block.
+    pub fn speaks(&self, place: u32, hash: u64) -> bool {
+        self.get(place).is_some_and(|entry| {
+            entry.slot != FREE && entry.holders != FURTHER && entry.hash() == hash
+        })
+    }
+
+    /// The entry that says who holds a block; `place` is that of the block before it.
     pub fn first_behind(&self, place: u32, hash: u64) -> Option<u32> {
         let (next, entry) = self.behind(place);
         let is = |entry: &Entry| entry.hash() == hash && entry.holders != FURTHER;
@@ -214,8 +249,9 @@ impl Arena {
         }
     }
 
-    /// Adds an entry. Returns its place.
-    pub fn insert(&mut self, entry: Entry) -> u32 {
+    /// Adds an entry; `last` is the place of the same endpoint's entry of the block before it, if
+    /// that speaks for its block. Returns its place.
+    pub fn insert(&mut self, entry: Entry, last: u32) -> u32 {
         let place = match self.get(self.free).map(|free| free.next) {
             Some(next) => std::mem::replace(&mut self.free, next),
             None => {
@@ -225,18 +261,27 @@ impl Arena {
         };
         if let Some(free) = self.get_mut(place) {
             *free = entry;
+            free.next = APART;
         }
-        self.link(place);
         self.live += 1;
+        let behind = last != NONE && last + 1 == place;
+        let is_found_behind = behind && entry.holders == 0 && !is_milestone(entry.hash());
+        if !is_found_behind {
+            self.link(place);
+        }
         if self.live > PER_BUCKET * self.buckets.len {
             self.split();
         }
         place
     }
 
-    /// Takes an entry away.
+    /// Takes an entry away. [`Self::settle`] must follow before anything is looked for that may
+    /// not be the next to go.
     pub fn remove(&mut self, place: u32) {
         self.unlink(place);
+        if self.pending == place {
+            self.pending = NONE;
+        }
         let free = std::mem::replace(&mut self.free, place);
         if let Some(entry) = self.get_mut(place) {
             entry.next = free;
@@ -244,6 +289,19 @@ impl Arena {
             entry.slot = FREE;
         }
         self.live -= 1;
+        let (next, entry) = self.behind(place);
+        if entry.is_some_and(|entry| entry.next == APART) && next != self.pending {
+            self.settle();
+            self.pending = next;
+        }
+    }
+
+    /// Puts the entry that lost the one before it into the table.
+    pub fn settle(&mut self) {
+        let pending = std::mem::replace(&mut self.pending, NONE);
+        if pending != NONE {
+            self.link(pending);
+        }
     }
 
     /// Lets an entry speak for its block, or another one.
@@ -251,9 +309,13 @@ impl Arena {
         let Some(entry) = self.get(place) else {
             return;
         };
-        let moves = (entry.holders == FURTHER) != (holders == FURTHER);
+        let apart = entry.next == APART;
+        let moves = apart || (entry.holders == FURTHER) != (holders == FURTHER);
         if moves {
             self.unlink(place);
+        }
+        if self.pending == place {
+            self.pending = NONE;
         }
         if let Some(entry) = self.get_mut(place) {
             entry.holders = holders;
@@ -263,6 +325,7 @@ impl Arena {
         }
     }
 
+    /// Puts an entry into the table.
     fn link(&mut self, place: u32) {
         let Some(key) = self.get(place).map(Entry::key) else {
             return;
@@ -277,8 +340,9 @@ impl Arena {
         }
     }
 
+    /// Takes an entry out of the table, if it is there.
     fn unlink(&mut self, place: u32) {
-        let Some(entry) = self.get(place) else {
+        let Some(entry) = self.get(place).filter(|entry| entry.next != APART) else {
             return;
         };
         let (key, next) = (entry.key(), entry.next);

@@ -7,6 +7,7 @@
 //! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
 //! again.
 
+pub use super::arena::context;
 use super::arena::{Arena, Entry, FURTHER, NONE};
 use super::sets::Sets;
 
@@ -56,6 +57,16 @@ pub struct Index {
     sets: Sets,
     evictions: u64,
     held: Vec<Held>,
+}
+
+/// How far the blocks of a prompt have been added.
+struct Trail {
+    /// The last of them.
+    before: Option<u64>,
+    /// The place of the endpoint's own entry of it.
+    own: u32,
+    /// The place of the entry that speaks for it.
+    speaker: u32,
 }
 
 /// How far one prompt has been matched. Kept from request to request.
@@ -119,15 +130,17 @@ impl Index {
         self.evictions
     }
 
-    /// Notes that these blocks were sent to the endpoint in this slot, in this order. `capacity` is
-    /// how many blocks it holds; what was said first holds until it is removed. `news` is told of
-    /// the blocks that others should hear of.
+    /// Notes that the blocks of a prompt from number `from` on were sent to the endpoint in this slot.
+    /// Of those before, what [`context`] keeps will do. `capacity` is how many blocks the endpoint
+    /// holds; what was said first holds until it is removed. `news` is told of the blocks, by number,
+    /// that others should hear of.
     pub fn add(
         &mut self,
         slot: u32,
-        hashes: impl Iterator<Item = u64>,
+        prompt: &[u64],
+        from: usize,
         capacity: usize,
-        news: &mut dyn FnMut(u64),
+        news: &mut dyn FnMut(usize),
     ) {
         let Ok(slot) = u16::try_from(slot) else {
             return;
@@ -144,42 +157,63 @@ impl Index {
                 held.capacity = capacity.max(1);
             }
         }
-        let mut last = NONE;
-        for hash in hashes {
-            last = self.add_one(last, slot, hash, news).unwrap_or(NONE);
+        let Some((before, blocks)) = prompt.split_at_checked(from) else {
+            return;
+        };
+        let speaker = self.find_last(before);
+        let mut trail = Trail {
+            before: before.last().copied(),
+            own: speaker,
+            speaker,
+        };
+        for (number, hash) in (from..).zip(blocks) {
+            if self.add_one(&mut trail, slot, *hash) {
+                news(number);
+            }
         }
+        self.arena.settle();
     }
 
-    /// Notes a block behind the one whose entry is at `last`. Returns the place of its entry.
-    fn add_one(
-        &mut self,
-        last: u32,
-        slot: u16,
-        hash: u64,
-        news: &mut dyn FnMut(u64),
-    ) -> Option<u32> {
-        let held = self.held.get_mut(usize::from(slot))?;
+    /// The place of the entry that speaks for the last of these blocks.
+    fn find_last(&self, blocks: &[u64]) -> u32 {
+        let find = |place, hash: &u64| self.arena.first_behind(place, *hash).unwrap_or(NONE);
+        context(blocks).iter().fold(NONE, find)
+    }
+
+    /// Notes the block behind the one that the trail has come to. Whether it is news.
+    fn add_one(&mut self, trail: &mut Trail, slot: u16, hash: u64) -> bool {
+        let Some(held) = self.held.get_mut(usize::from(slot)) else {
+            return false;
+        };
         held.uses += 1;
         let quarter = held.quarter();
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let own = self.arena.own_behind(last, hash, slot);
+        let own = self.arena.own_behind(trail.own, hash, slot);
         let first = match own {
-            Some(_) => None,
-            None => self.arena.first(hash),
+            Some(own) if self.arena.speaks(own, hash) => Some(own),
+            _ => self.arena.first_behind(trail.speaker, hash),
         };
         let known = own.or_else(|| self.find(first?, slot, hash));
         if let Some(place) = known {
             self.unlink_use(place, slot);
         }
-        let place = known.or_else(|| self.insert(slot, hash, first))?;
+        let placed = known.or_else(|| self.insert(trail, slot, hash, first));
+        trail.before = Some(hash);
+        trail.own = placed.unwrap_or(NONE);
+        let speaker = first.filter(|first| self.arena.speaks(*first, hash));
+        trail.speaker = speaker.or(placed).unwrap_or(NONE);
+        let Some(place) = placed else {
+            return false;
+        };
         self.link_newest(place, slot);
-        if let Some(entry) = self.arena.get_mut(place) {
-            if known.is_none() || (full && entry.told != quarter) {
-                entry.told = quarter;
-                news(hash);
-            }
+        let Some(entry) = self.arena.get_mut(place) else {
+            return false;
+        };
+        let news = known.is_none() || (full && entry.told != quarter);
+        if news {
+            entry.told = quarter;
         }
-        Some(place)
+        news
     }
 
     /// An endpoint's hashes in the order of their use, those used last at the end.
@@ -197,10 +231,17 @@ impl Index {
         let Ok(slot) = u16::try_from(slot) else {
             return;
         };
-        while self.drop_oldest(slot) {}
+        // The newest first: their places are taken again in the order in which they lie.
+        while self.drop_entry(slot, |held| held.newest) {}
+        self.arena.settle();
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
             *held = Held::EMPTY;
         }
+    }
+
+    /// Goes on behind these blocks of a prompt, after the index may have changed.
+    pub fn resume(&self, matcher: &mut Matcher, blocks: &[u64]) {
+        matcher.place = self.find_last(blocks);
     }
 
     /// Takes in the next block of a prompt: everybody who has it has one more match. The walk ends
@@ -261,7 +302,7 @@ impl Index {
 
     /// A new entry of the block for which `first` speaks, not yet in the list of its endpoint; none
     /// where there is no room for the set of those that hold the block.
-    fn insert(&mut self, slot: u16, hash: u64, first: Option<u32>) -> Option<u32> {
+    fn insert(&mut self, trail: &Trail, slot: u16, hash: u64, first: Option<u32>) -> Option<u32> {
         let held = self.held.get(usize::from(slot)).copied();
         let held = held.unwrap_or(Held::EMPTY);
         let mut dropped = false;
@@ -274,7 +315,7 @@ impl Index {
         self.evictions += u64::from(dropped);
         // It may be the one that was dropped.
         let first = match first {
-            Some(_) if dropped => self.arena.first(hash),
+            Some(first) if dropped && !self.arena.speaks(first, hash) => self.arena.first(hash),
             first => first,
         };
         let holders = match first {
@@ -293,7 +334,12 @@ impl Index {
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
             held.count += 1;
         }
-        Some(self.arena.insert(Entry::new(hash, slot, holders)))
+        let last = trail.before.filter(|before| {
+            let own = self.arena.get(trail.own);
+            own.is_some_and(|own| own.slot == slot) && self.arena.speaks(trail.own, *before)
+        });
+        let last = last.map_or(NONE, |_| trail.own);
+        Some(self.arena.insert(Entry::new(hash, slot, holders), last))
     }
 
     fn largest(&self) -> u16 {
@@ -304,16 +350,20 @@ impl Index {
 
     /// Drops an endpoint's entry that was used longest ago; whether there was one.
     fn drop_oldest(&mut self, slot: u16) -> bool {
-        let held = self.held.get(usize::from(slot));
-        let Some(oldest) = held.map(|held| held.oldest) else {
+        self.drop_entry(slot, |held| held.oldest)
+    }
+
+    /// Drops one of an endpoint's entries; whether there was one.
+    fn drop_entry(&mut self, slot: u16, which: fn(&Held) -> u32) -> bool {
+        let Some(place) = self.held.get(usize::from(slot)).map(which) else {
             return false;
         };
-        let Some(entry) = self.arena.get(oldest).copied() else {
+        let Some(entry) = self.arena.get(place).copied() else {
             return false;
         };
-        self.unlink_use(oldest, slot);
-        self.hold_no_more(oldest, &entry);
-        self.arena.remove(oldest);
+        self.unlink_use(place, slot);
+        self.hold_no_more(place, &entry);
+        self.arena.remove(place);
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
             held.count -= 1;
         }
@@ -335,6 +385,9 @@ impl Index {
         let Some(holders) = holders.map(|speaker| speaker.holders) else {
             return;
         };
+        if !self.sets.contains(holders, entry.slot) {
+            return;
+        }
         let (left, next) = self.sets.without(holders, entry.slot);
         if entry.holders == FURTHER {
             if let Some(speaker) = speaker {

@@ -49,8 +49,40 @@ fn matched(index: &Index, hashes: &[u64], slots: u32) -> Vec<u32> {
     counts
 }
 
+/// Adds the blocks of a prompt from its beginning on.
 fn add(index: &mut Index, slot: u32, hashes: &[u64], capacity: usize) {
-    index.add(slot, hashes.iter().copied(), capacity, &mut |_| {});
+    index.add(slot, hashes, 0, capacity, &mut |_| {});
+}
+
+/// The block behind another one: its hash says all that stands before it, too.
+fn behind(before: u64, content: u64) -> u64 {
+    (before ^ content)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(23)
+}
+
+/// Blocks of a prompt; few contents and few beginnings, so that prompts meet and part.
+fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
+    let mut last = 7;
+    let length = rng.usize(0..12);
+    let parts = rng.usize(..=length);
+    let blocks = (0..length).map(|number| {
+        let content = if number < parts { 1 } else { rng.u64(1..3) };
+        last = behind(last, content);
+        last
+    });
+    blocks.collect()
+}
+
+/// Adds a prompt in pieces, each with the block before it.
+fn add_in_pieces(index: &mut Index, slot: u32, hashes: &[u64], capacity: usize, size: usize) {
+    // Even nothing says how much the endpoint holds.
+    add(index, slot, &[], capacity);
+    for from in (0..hashes.len()).step_by(size) {
+        let prompt = &hashes[..hashes.len().min(from + size)];
+        let less = context(&prompt[..from]).len();
+        index.add(slot, &prompt[from - less..], less, capacity, &mut |_| {});
+    }
 }
 
 #[test]
@@ -62,11 +94,7 @@ fn it_behaves_as_the_plain_model_over_random_histories() {
         let (mut index, mut model) = (Index::new(1 << 20), Model::default());
         for _ in 0..300 {
             let slot = rng.u32(0..slots);
-            // Few hashes, well spread, so that histories meet.
-            let from = rng.u64(0..20);
-            let hashes: Vec<u64> = (from..from + rng.u64(0..12))
-                .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-                .collect();
+            let hashes = prompt(&mut rng);
             match rng.u32(0..10) {
                 0 => {
                     index.remove(slot);
@@ -74,7 +102,8 @@ fn it_behaves_as_the_plain_model_over_random_histories() {
                 }
                 1..=5 => {
                     let capacity = rng.usize(1..15);
-                    add(&mut index, slot, &hashes, capacity);
+                    let size = rng.usize(1..13);
+                    add_in_pieces(&mut index, slot, &hashes, capacity, size);
                     model.add(slot, &hashes, capacity);
                 }
                 _ => assert_eq!(
@@ -110,7 +139,9 @@ fn the_references_vectors_hold() {
 #[test]
 fn another_endpoint_bridges_a_gap_and_the_walk_ends_where_nobody_goes_on() {
     let mut index = Index::new(1 << 20);
-    add(&mut index, 0, &[1, 3], 10);
+    add(&mut index, 0, &[1], 10);
+    // What it had behind that it holds no more.
+    add(&mut index, 0, &[3], 10);
     add(&mut index, 1, &[1, 2, 3], 10);
     add(&mut index, 2, &[5], 10);
     assert_eq!(matched(&index, &[1, 2, 3, 4, 5], 3), [2, 3, 0]);
@@ -145,7 +176,7 @@ fn what_is_used_again_is_told_again_once_in_a_quarter_of_the_capacity() {
     let mut news = Vec::new();
     let mut tell = |index: &mut Index, hash| {
         news.clear();
-        index.add(0, std::iter::once(hash), 100, &mut |hash| news.push(hash));
+        index.add(0, &[hash], 0, 100, &mut |block| news.push(block));
         news.len()
     };
     let first: usize = (0..100).map(|hash| tell(&mut index, hash)).sum();

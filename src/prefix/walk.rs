@@ -10,6 +10,8 @@ pub struct Walk {
     matcher: Matcher,
     /// Chained hashes of all prompts' blocks so far, prompt by prompt.
     hashes: Vec<u64>,
+    /// Where in `hashes` each prompt but the first begins.
+    begins: Vec<usize>,
     /// The prompt that is being walked.
     prompt: usize,
     /// Blocks of it walked so far.
@@ -28,6 +30,7 @@ impl Walk {
     pub fn reset(&mut self) {
         self.matcher.reset();
         self.hashes.clear();
+        self.begins.clear();
         self.prompt = 0;
         self.blocks = 0;
         self.ended = false;
@@ -49,9 +52,17 @@ impl Walk {
             self.seed = Some(seed);
             self.last = seed;
         }
+        if !self.ended {
+            let walked = self.begins.last().copied().unwrap_or(0);
+            index.resume(
+                &mut self.matcher,
+                self.hashes.get(walked..).unwrap_or_default(),
+            );
+        }
         for (position, digests) in prompts.enumerate().skip(self.prompt) {
             if position > self.prompt {
                 self.prompt = position;
+                self.begins.push(self.hashes.len());
                 self.blocks = 0;
                 self.ended = false;
                 self.last = seed;
@@ -82,9 +93,24 @@ impl Walk {
         self.hashes.len()
     }
 
-    /// Hashes that the index was not told of yet; from now on it was.
-    pub fn unlearnt(&mut self) -> &[u64] {
+    /// Notes in the index that what it was not told of yet was sent to the endpoint in this slot;
+    /// `news` gets the prompt so far and the number of a block that others should hear of.
+    pub fn learn(
+        &mut self,
+        index: &mut Index,
+        slot: u32,
+        capacity: usize,
+        news: &mut dyn FnMut(&[u64], usize),
+    ) {
         let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
-        self.hashes.get(learnt..).unwrap_or_default()
+        let begins = [0].into_iter().chain(self.begins.iter().copied());
+        let ends = self.begins.iter().copied().chain([self.hashes.len()]);
+        for (begin, end) in begins.zip(ends).filter(|(_, end)| *end > learnt) {
+            let prompt = self.hashes.get(begin..end).unwrap_or_default();
+            let from = learnt.saturating_sub(begin);
+            index.add(slot, prompt, from, capacity, &mut |block| {
+                news(prompt, block)
+            });
+        }
     }
 }

@@ -7,12 +7,14 @@
 
 use super::pack::{Reader, Writer};
 use super::SharedData;
+use crate::prefix::index::context;
 
 /// Segments that are kept: a reader that pauses for less than 0.8 s loses nothing, as long as a
 /// segment holds what comes up in a tick.
 const RING: u64 = 16;
 
-/// Hashes of one segment, 8 bytes each. At 1,000 cold requests a second with 256 blocks each,
+/// Hashes of one segment, 8 bytes each. Before those that follow each other in one prompt stand 16
+/// bytes and what it takes to find them there, some 16 hashes. At 1,000 cold requests a second with 256 blocks each,
 /// shared by four workers, some 3,000 come up in a tick.
 const SEGMENT: usize = 4_096;
 
@@ -30,13 +32,16 @@ pub struct Run {
     pub tag: u32,
 }
 
+/// A part of a prompt: how many of the hashes it takes to find the others, and how many those are.
+type Part = (usize, usize);
+
 /// One VM's journal.
 #[derive(Debug)]
 pub struct Journal {
     base: String,
     own: u64,
-    /// Runs since the last tick, each with how many of the hashes are its own.
-    runs: Vec<(Run, usize)>,
+    /// Runs since the last tick.
+    runs: Vec<(Run, Part)>,
     hashes: Vec<u64>,
     written: u64,
 }
@@ -53,16 +58,24 @@ impl Journal {
         }
     }
 
-    /// Notes a placement, to be told with the next tick.
-    pub fn note(&mut self, run: Run, hash: u64) {
+    /// Notes the placement of a block of a prompt, to be told with the next tick.
+    pub fn note(&mut self, run: Run, prompt: &[u64], block: usize) {
+        let Some((before, [hash, ..])) = prompt.split_at_checked(block) else {
+            return;
+        };
         if self.hashes.len() >= MOST_FRESH {
             return;
         }
-        self.hashes.push(hash);
+        let follows = !before.is_empty() && before.last() == self.hashes.last();
         match self.runs.last_mut() {
-            Some((last, count)) if *last == run => *count += 1,
-            _ => self.runs.push((run, 1)),
+            Some((last, (_, count))) if *last == run && follows => *count += 1,
+            _ => {
+                let context = context(before);
+                self.hashes.extend_from_slice(context);
+                self.runs.push((run, (context.len(), 1)));
+            }
         }
+        self.hashes.push(*hash);
     }
 
     /// Segments written so far.
@@ -72,38 +85,55 @@ impl Journal {
 
     /// Writes what is new at the VM's seat.
     pub fn write(&mut self, seat: u32, host: &mut dyn SharedData) {
-        let mut runs = std::mem::take(&mut self.runs);
         let mut left = self.hashes.as_slice();
-        let mut pieces = runs.drain(..).peekable();
-        let mut rest: Option<(Run, usize)> = None;
-        while rest.is_some() || pieces.peek().is_some() {
-            let mut segment = Writer::default();
-            segment.u64(self.own);
-            segment.u64(self.written);
-            let mut room = SEGMENT;
-            while let Some((run, count)) = rest.take().or_else(|| pieces.next()) {
-                let take = count.min(room);
-                let Some((hashes, more)) = left.split_at_checked(take) else {
-                    break;
-                };
-                left = more;
-                write_run(&mut segment, run, hashes);
-                room -= take;
-                if take < count {
-                    rest = Some((run, count - take));
+        let mut segment = None;
+        let mut room = SEGMENT;
+        for (run, (known, count)) in self.runs.drain(..) {
+            let Some((hashes, more)) = left.split_at_checked(known + count) else {
+                break;
+            };
+            left = more;
+            let mut from = known;
+            while from < hashes.len() {
+                let before = context(hashes.get(..from).unwrap_or_default()).len();
+                // Without any it is found only where it is in the table; that long there is none.
+                let before = if before < SEGMENT { before } else { 0 };
+                if room <= before {
+                    room = SEGMENT;
+                    self.written += seal(&self.base, seat, self.written, segment.take(), host);
                 }
-                if room == 0 {
-                    break;
-                }
+                let to = hashes.len().min(from + room - before);
+                let part = hashes.get(from - before..to).unwrap_or_default();
+                let writer = segment.get_or_insert_with(|| {
+                    let mut writer = Writer::default();
+                    writer.u64(self.own);
+                    writer.u64(self.written);
+                    writer
+                });
+                writer.u32(before as u32);
+                write_run(writer, run, part);
+                room -= part.len();
+                from = to;
             }
-            let key = key(&self.base, seat, self.written);
-            host.set(&key, &segment.seal(), None);
-            self.written += 1;
         }
-        drop(pieces);
-        self.runs = runs;
+        self.written += seal(&self.base, seat, self.written, segment, host);
         self.hashes.clear();
     }
+}
+
+/// Writes a segment, if there is one. How many were written.
+fn seal(
+    base: &str,
+    seat: u32,
+    number: u64,
+    segment: Option<Writer>,
+    host: &mut dyn SharedData,
+) -> u64 {
+    let Some(segment) = segment else {
+        return 0;
+    };
+    host.set(&key(base, seat, number), &segment.seal(), None);
+    1
 }
 
 /// Takes in the segments of another VM's journal from number `read` on, as far as they are still
@@ -113,8 +143,9 @@ pub fn read(
     (read, written): (u64, u64),
     host: &mut dyn SharedData,
     foreign: &mut u64,
-    take: &mut dyn FnMut(Run, &mut dyn Iterator<Item = u64>),
+    take: &mut dyn FnMut(Run, &[u64], usize),
 ) -> u64 {
+    let mut prompt = Vec::new();
     // A count that went back is another journal's.
     let read = if read > written { 0 } else { read };
     for number in read.max(written.saturating_sub(RING))..written {
@@ -127,7 +158,16 @@ pub fn read(
         };
         // A former VM's at the same seat, or a newer one: that will be read in its turn.
         if reader.u64() == Some(owner) && reader.u64() == Some(number) {
-            while read_run(&mut reader, take).is_some() {}
+            while let Some(before) = reader.u32() {
+                let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
+                    prompt.clear();
+                    prompt.extend(hashes);
+                    take(run, &prompt, before as usize);
+                };
+                if read_run(&mut reader, &mut take).is_none() {
+                    break;
+                }
+            }
         }
     }
     written
@@ -174,9 +214,15 @@ mod tests {
         tag: 7,
     };
 
+    /// Notes the blocks of a prompt that counts from 0.
+    fn note(journal: &mut Journal, blocks: std::ops::Range<usize>) {
+        let prompt: Vec<u64> = (0..blocks.end as u64).collect();
+        blocks.for_each(|block| journal.note(RUN, &prompt, block));
+    }
+
     fn take_all(memory: &mut Memory, from: u64, written: u64) -> (Vec<u64>, u64) {
         let (mut taken, mut foreign) = (Vec::new(), 0);
-        let mut take = |_, hashes: &mut dyn Iterator<Item = u64>| taken.extend(hashes);
+        let mut take = |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
         read(
             ("b", 0, 5),
             (from, written),
@@ -192,7 +238,7 @@ mod tests {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 0, "nothing new, nothing written");
-        (0..10_000).for_each(|hash| journal.note(RUN, hash));
+        note(&mut journal, 0..10_000);
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 3);
         let expected: Vec<u64> = (0..10_000).collect();
@@ -201,33 +247,50 @@ mod tests {
     }
 
     #[test]
-    fn runs_keep_their_endpoints() {
+    fn runs_keep_their_endpoints_and_what_stands_before_them() {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
         let other = Run { slot: 9, ..RUN };
-        for hash in 0..9 {
-            journal.note(if hash < 5 { RUN } else { other }, hash);
+        note(&mut journal, 0..5);
+        for (prompt, block) in [(&[8, 9][..], 0), (&[8, 9], 1), (&[4, 5], 1), (&[6], 0)] {
+            journal.note(other, prompt, block);
         }
         journal.write(0, &mut memory);
         let mut found = Vec::new();
-        let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
-            found.push((run, hashes.count()));
-        };
+        let mut take = |run, prompt: &[u64], from| found.push((run, prompt.to_vec(), from));
         read(("b", 0, 5), (0, 1), &mut memory, &mut 0, &mut take);
-        assert_eq!(found, [(RUN, 5), (other, 4)]);
+        assert_eq!(found[0], (RUN, vec![0, 1, 2, 3, 4], 0));
+        let parts = [(vec![8, 9], 0), (vec![4, 5], 1), (vec![6], 0)];
+        let parts = parts.map(|(prompt, from)| (other, prompt, from));
+        assert_eq!(found[1..], parts);
+    }
+
+    #[test]
+    fn what_a_segment_has_no_room_for_is_found_in_the_next() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        note(&mut journal, 0..SEGMENT + 3);
+        journal.write(0, &mut memory);
+        let mut found = Vec::new();
+        let mut take = |_, prompt: &[u64], from| found.push((prompt.to_vec(), from));
+        read(("b", 0, 5), (1, 2), &mut memory, &mut 0, &mut take);
+        let end = SEGMENT as u64;
+        let expected: Vec<u64> = (end - 16..end + 3).collect();
+        assert_eq!(
+            found,
+            [(expected, 16)],
+            "16 divides the numbers of milestones"
+        );
     }
 
     #[test]
     fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
         for hash in 0..100 {
-            journal.note(RUN, hash);
+            note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
         let expected: Vec<u64> = (100 - RING..100).collect();
         assert_eq!(take_all(&mut memory, 0, 100).0, expected);
-        for hash in 0..3 * MOST_FRESH as u64 {
-            journal.note(RUN, hash);
-        }
+        note(&mut journal, 0..3 * MOST_FRESH);
         journal.write(0, &mut memory);
         assert!(memory.size() < RING as usize * (SEGMENT * 8 + 100));
     }
@@ -236,11 +299,11 @@ mod tests {
     fn a_torn_segment_is_counted_and_a_former_vms_left_alone() {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
         for hash in 0..2 {
-            journal.note(RUN, hash);
+            note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
         let mut former = Journal::new("b".to_owned(), 6);
-        former.note(RUN, 8);
+        former.note(RUN, &[8], 0);
         former.write(0, &mut memory);
         assert_eq!(take_all(&mut memory, 0, 2), (vec![1], 0));
         memory.tear("b/seat/0/1");

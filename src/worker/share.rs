@@ -10,8 +10,9 @@ use super::SharedData;
 pub trait Knowledge: Known {
     /// Tells prefix blocks of equal cut.
     fn cut(&self) -> u64;
-    /// Blocks that another VM sent to an endpoint.
-    fn place(&mut self, run: Run, hashes: &mut dyn Iterator<Item = u64>);
+    /// Another VM sent an endpoint the blocks of a prompt from number `from` on; those before are
+    /// what it takes to find them.
+    fn place(&mut self, run: Run, prompt: &[u64], from: usize);
     /// What this VM has in flight.
     fn in_flight(&self, loads: &mut Vec<SlotLoad>);
     /// What the other VMs have in flight, one list each; in the stead of what was said before.
@@ -80,10 +81,10 @@ impl Share {
         self.on = on;
     }
 
-    /// Notes a placement, to be told with the next tick.
-    pub fn note(&mut self, run: Run, hash: u64) {
+    /// Notes the placement of a block of a prompt, to be told with the next tick.
+    pub fn note(&mut self, run: Run, prompt: &[u64], block: usize) {
         if self.on {
-            self.journal.note(run, hash);
+            self.journal.note(run, prompt, block);
         }
     }
 
@@ -156,7 +157,7 @@ impl Share {
         knowledge: &mut dyn Knowledge,
     ) {
         let cut = knowledge.cut();
-        let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| knowledge.place(run, hashes);
+        let mut take = |run, prompt: &[u64], from| knowledge.place(run, prompt, from);
         for (number, seat) in self.seats.others() {
             if seat.owner == 0 || seat.post.cut != cut || seat.read == seat.post.written {
                 continue;
@@ -170,6 +171,10 @@ impl Share {
             let passed = u64::from(seat.stuck >= TRIES);
             seat.read = reached + passed;
         }
+        // In order of use, so that nothing is known of what stood before each.
+        let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
+            hashes.for_each(|hash| knowledge.place(run, &[hash], 0));
+        };
         self.handover.ask(cut, host, foreign, &mut take);
     }
 

@@ -36,8 +36,8 @@ impl Knowledge for Toy {
         1
     }
 
-    fn place(&mut self, run: Run, hashes: &mut dyn Iterator<Item = u64>) {
-        hashes.for_each(|hash| self.add(run, hash));
+    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
+        prompt[from..].iter().for_each(|hash| self.add(run, *hash));
     }
 
     fn in_flight(&self, loads: &mut Vec<SlotLoad>) {
@@ -133,7 +133,7 @@ impl Sim {
         let vm = &mut self.vms[vm];
         let run = run(0, slot);
         vm.toy.add(run, hash);
-        vm.share.note(run, hash);
+        vm.share.note(run, &[hash], 0);
         let load = vm.toy.own.entry(slot).or_default();
         load.slot = slot;
         if self.rng.bool() {
@@ -231,7 +231,7 @@ fn a_placement_is_known_after_one_tick() {
     (0..3).for_each(|_| sim.tick(0));
     for hash in 0..100 {
         sim.vms[3].toy.add(run(0, 1), hash);
-        sim.vms[3].share.note(run(0, 1), hash);
+        sim.vms[3].share.note(run(0, 1), &[hash], 0);
     }
     sim.tick(0);
     // Those that ticked before the one that tells hear of it with their next tick.
@@ -318,7 +318,7 @@ fn neighbours_under_other_names_do_not_disturb() {
         for (number, (share, toy)) in vms.iter_mut().enumerate() {
             let run = run(0, number as u32);
             toy.add(run, tick);
-            share.note(run, tick);
+            share.note(run, &[tick], 0);
             share.exchange((true, false), &mut memory, &mut foreign[number], toy);
         }
     }

@@ -31,10 +31,12 @@ fn time(endpoints: u32, held: impl Fn(u32) -> u64) -> f64 {
     let mut index = Index::new(64 << 20);
     for slot in 0..endpoints {
         // Other prompts lie between, so that the index is of a common size.
-        let others = (0..200_000 / endpoints).map(|_| rng.u64(..));
-        index.add(slot, others, 31_250, &mut |_| {});
-        let blocks = prompt.iter().take(held(slot) as usize);
-        index.add(slot, blocks.copied(), 31_250, &mut |_| {});
+        for _ in 0..200_000 / endpoints / BLOCKS as u32 {
+            let others: Vec<u64> = (0..BLOCKS).map(|_| rng.u64(..)).collect();
+            index.add(slot, &others, 0, 31_250, &mut |_| {});
+        }
+        let blocks = prompt.get(..held(slot) as usize).unwrap_or_default();
+        index.add(slot, blocks, 0, 31_250, &mut |_| {});
     }
     let mut matcher = Matcher::default();
     let started = Instant::now();

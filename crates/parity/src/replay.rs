@@ -193,12 +193,7 @@ impl Replay {
         let walks = decided.walks.iter_mut().zip(&mut self.indexes);
         for ((walk, index), (_, producer)) in walks.zip(producers) {
             let capacity = producer.capacity_of(self.pool.get(slot));
-            index.add(
-                slot.0,
-                walk.unlearnt().iter().copied(),
-                capacity,
-                &mut |_| {},
-            );
+            walk.learn(index, slot.0, capacity, &mut |_, _| {});
         }
         Ok(())
     }

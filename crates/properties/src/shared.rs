@@ -114,8 +114,8 @@ impl Knowledge for Told {
         1
     }
 
-    fn place(&mut self, _: Run, hashes: &mut dyn Iterator<Item = u64>) {
-        self.hashes += hashes.count();
+    fn place(&mut self, _: Run, prompt: &[u64], from: usize) {
+        self.hashes += prompt.len().saturating_sub(from);
     }
 
     fn in_flight(&self, _: &mut Vec<SlotLoad>) {}
