@@ -27,7 +27,10 @@ const ROOMS: [(&str, &[&str]); 11] = [
             "prefix",
         ],
     ),
-    ("worker", &["scheduling", "datalayer", "plugins", "config"]),
+    (
+        "worker",
+        &["prefix", "scheduling", "datalayer", "plugins", "config"],
+    ),
     (
         "director",
         &[

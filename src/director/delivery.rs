@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_one_worker_finds_the_others_hear() {
-        let mut host = crate::testing::Memory::default();
+        let mut host = crate::worker::Local::default();
         let mut workers = [Delivery::default(), Delivery::default()];
         let mut tick = |workers: &mut [Delivery; 2], now| {
             for worker in workers {
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_was_found_before_a_reload_does_not_count() {
-        let mut host = crate::testing::Memory::default();
+        let mut host = crate::worker::Local::default();
         let mut old = Delivery::default();
         (1..=3).for_each(|now| old.missed(now));
         old.exchange("key", 4, &mut host);

@@ -3,20 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::config;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
-use crate::testing::Memory;
-
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<meter::MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: meter::MetricId, _: i64) {}
-
-    fn set(&mut self, _: meter::MetricId, _: u64) {}
-}
+use crate::worker::Local;
 
 /// A random plan: a generation, some scorers with weights, a window, a picker.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
@@ -109,11 +96,11 @@ fn director(rng: &mut fastrand::Rng) -> Director {
         "test",
         plan.clone(),
         rng.u64(..),
-        Box::new(Unmetered),
+        Box::new(meter::Unmetered),
         || 1_000_000_000_000,
     );
     director.install(plan, 1);
-    let mut memory = Memory::default();
+    let mut memory = Local::default();
     for _ in 0..2 {
         director.tick(1, &mut memory);
     }
@@ -304,7 +291,8 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     let plan = config::load(text).unwrap().plan;
     let new = || {
         let clock = || 1_000_000_000_000;
-        let mut director = Director::new("test", plan.clone(), 1, Box::new(Unmetered), clock);
+        let mut director =
+            Director::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
         director.install(plan.clone(), 1);
         director
     };
@@ -318,7 +306,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
             Verdict::Hold(_) => panic!("nothing to wait for"),
         }
     };
-    let mut memory = Memory::default();
+    let mut memory = Local::default();
     let release = asked(&mut new());
     assert_eq!((release.destination, release.refusal), (None, None));
     // Whoever comes later knows as much as the poller before its first tick.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::datalayer::avoid::Settings;
 use crate::scheduling::Metrics;
-use crate::testing::{self, Memory};
+use crate::testing;
+use crate::worker::Local;
 
 struct Worker {
     avoided: Avoided,
@@ -26,7 +27,7 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self, host: &mut Memory, now: u64) {
+    fn tick(&mut self, host: &mut Local, now: u64) {
         let (pool, foreign) = (&mut self.pool, &mut self.foreign);
         self.avoided.exchange(host, foreign, pool, now);
     }
@@ -44,13 +45,13 @@ impl Worker {
     }
 }
 
-fn tick(workers: &mut [Worker], host: &mut Memory, now: u64) {
+fn tick(workers: &mut [Worker], host: &mut Local, now: u64) {
     workers.iter_mut().for_each(|worker| worker.tick(host, now));
 }
 
 #[test]
 fn what_one_finds_all_avoid_and_one_tries() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
     workers[2].fail(1, 1_000);
     tick(&mut workers, &mut host, 1_000);
@@ -77,7 +78,7 @@ fn what_one_finds_all_avoid_and_one_tries() {
 
 #[test]
 fn a_worker_that_dies_leaves_the_trial_to_another() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(1, 1_000);
     let mut now = 1_000;
@@ -98,7 +99,7 @@ fn a_worker_that_dies_leaves_the_trial_to_another() {
 
 #[test]
 fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(1, 1_000);
     let mut open = [false; 3];
@@ -115,7 +116,7 @@ fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
 
 #[test]
 fn a_worker_that_starts_anew_hears_of_it() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut old = Worker::new(1);
     old.fail(2, 1_000);
     old.tick(&mut host, 1_000);
@@ -126,7 +127,7 @@ fn a_worker_that_starts_anew_hears_of_it() {
 
 #[test]
 fn two_that_find_something_at_once_both_are_heard() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     workers[1].fail(3, 1_000);
@@ -140,7 +141,7 @@ fn two_that_find_something_at_once_both_are_heard() {
 
 #[test]
 fn a_torn_value_is_counted_and_replaced() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     tick(&mut workers, &mut host, 1_000);
@@ -156,7 +157,7 @@ fn a_torn_value_is_counted_and_replaced() {
 
 #[test]
 fn another_endpoint_in_the_same_slot_is_not_meant() {
-    let mut host = Memory::default();
+    let mut host = Local::default();
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     workers[0].tick(&mut host, 1_000);

@@ -206,7 +206,7 @@ fn key(base: &str, seat: u32, number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Memory;
+    use crate::worker::Local;
 
     const RUN: Run = Run {
         producer: 1,
@@ -220,7 +220,7 @@ mod tests {
         blocks.for_each(|block| journal.note(RUN, &prompt, block));
     }
 
-    fn take_all(memory: &mut Memory, from: u64, written: u64) -> (Vec<u64>, u64) {
+    fn take_all(memory: &mut Local, from: u64, written: u64) -> (Vec<u64>, u64) {
         let (mut taken, mut foreign) = (Vec::new(), 0);
         let mut take = |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
         read(
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_in_order_and_once() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 0, "nothing new, nothing written");
         note(&mut journal, 0..10_000);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn runs_keep_their_endpoints_and_what_stands_before_them() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
         let other = Run { slot: 9, ..RUN };
         note(&mut journal, 0..5);
         for (prompt, block) in [(&[8, 9][..], 0), (&[8, 9], 1), (&[4, 5], 1), (&[6], 0)] {
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_a_segment_has_no_room_for_is_found_in_the_next() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
         note(&mut journal, 0..SEGMENT + 3);
         journal.write(0, &mut memory);
         let mut found = Vec::new();
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
         for hash in 0..100 {
             note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_torn_segment_is_counted_and_a_former_vms_left_alone() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Memory::default());
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
         for hash in 0..2 {
             note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);

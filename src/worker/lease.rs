@@ -136,7 +136,7 @@ fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Memory;
+    use crate::worker::Local;
 
     /// Ticks of 50 ms within which another must have taken over: two seconds.
     const TAKEOVER: usize = 40;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_vm_that_serves_nothing_polls_and_keeps_polling() {
-        let mut memory = Memory::default();
+        let mut memory = Local::default();
         let mut leases: Vec<Lease> = (1..=4).map(lease).collect();
         // Workers tick before the main thread does, and serve soon.
         for tick in 0..200 {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_holder_that_is_gone_is_replaced_even_if_all_others_serve() {
-        let mut memory = Memory::default();
+        let mut memory = Local::default();
         let mut leases: Vec<Lease> = (1..=3).map(lease).collect();
         for _ in 0..20 {
             leases.iter_mut().for_each(|lease| {
@@ -198,7 +198,7 @@ mod tests {
     fn random_crashes_and_delays_leave_one_poller_within_two_seconds() {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut memory = Memory::default();
+            let mut memory = Local::default();
             let mut next = 0;
             let mut leases: Vec<Lease> = Vec::new();
             let (mut without, mut several) = (0, 0);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_foreign_value_is_taken_over_after_a_while() {
-        let mut memory = Memory::default();
+        let mut memory = Local::default();
         memory.set("lease", b"something else", None);
         let mut lease = lease(1);
         assert!((0..TAKEOVER).any(|_| lease.tick(&mut memory)));

@@ -8,12 +8,14 @@ pub mod avoided;
 pub mod handover;
 pub mod journal;
 pub mod lease;
+mod local;
 pub mod pack;
 pub mod seats;
 pub mod share;
 pub mod snapshot;
 pub mod watch;
 
+pub use local::Local;
 pub use watch::{Events, Request, Watch};
 
 /// Data that all VMs of one Envoy share.

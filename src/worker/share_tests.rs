@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::*;
-use crate::testing::Memory;
+use crate::worker::Local;
 
 /// What one VM knows, without any bound.
 #[derive(Debug, Default, Clone)]
@@ -64,7 +64,7 @@ fn run(producer: u8, slot: u32) -> Run {
 
 /// Shared data of which one read in so many is torn.
 struct Faulty<'a> {
-    memory: &'a mut Memory,
+    memory: &'a mut Local,
     rng: &'a mut fastrand::Rng,
     torn: u32,
 }
@@ -95,7 +95,7 @@ struct Vm {
 }
 
 struct Sim {
-    memory: Memory,
+    memory: Local,
     rng: fastrand::Rng,
     vms: Vec<Vm>,
     torn: u32,
@@ -106,7 +106,7 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, vms: usize) -> Self {
         let mut sim = Self {
-            memory: Memory::default(),
+            memory: Local::default(),
             rng: fastrand::Rng::with_seed(seed),
             vms: Vec::new(),
             torn: 0,
@@ -221,7 +221,7 @@ fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
         }
         sim.check_loads(seed);
         // Seats and their rings, and a handover's pieces.
-        assert!(sim.memory.len() < 12 * 17 + 10, "{}", sim.memory.len());
+        assert!(sim.memory.count() < 12 * 17 + 10, "{}", sim.memory.count());
     }
 }
 
@@ -305,7 +305,7 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
 
 #[test]
 fn neighbours_under_other_names_do_not_disturb() {
-    let mut memory = Memory::default();
+    let mut memory = Local::default();
     memory.set("base/seat/0", b"a stranger's", None);
     memory.set("base/index", b"a stranger's", None);
     let mut vms: Vec<(Share, Toy)> = ["base", "base", "base2", "base/seat"]

@@ -1,11 +1,9 @@
 //! A picker without a host around it, fed one byte at a time.
 
-use std::collections::HashMap;
-
 use epp_wasm::config;
-use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::meter::Unmetered;
 use epp_wasm::director::{Director, Head, Verdict};
-use epp_wasm::worker::SharedData;
+use epp_wasm::worker::Local;
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
 /// all scorers among them.
@@ -34,7 +32,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     let mut director = Director::new("clients", plan.clone(), 1, Box::new(Unmetered), clock);
     director.install(plan, 1);
     // The first tick takes the lease, the second publishes the endpoints.
-    let mut memory = Memory::default();
+    let mut memory = Local::default();
     for _ in 0..2 {
         director.tick(1, &mut memory);
     }
@@ -78,32 +76,4 @@ pub fn read_saying(
     director.body(ID, &body.as_bytes()[read..], true);
     director.close(ID);
     read
-}
-
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: MetricId, _: i64) {}
-
-    fn set(&mut self, _: MetricId, _: u64) {}
-}
-
-/// Shared data of one worker alone.
-#[derive(Default)]
-struct Memory(HashMap<String, Vec<u8>>);
-
-impl SharedData for Memory {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.get(key).map(|value| (value.clone(), 1))
-    }
-
-    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
-        self.0.insert(key.to_owned(), value.to_vec());
-        true
-    }
 }

@@ -4,23 +4,26 @@
 //! difference is what one request takes, start and setup left out. Instructions are repeatable
 //! where seconds are not: that is what guards against getting slower unnoticed.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use epp_wasm::config;
-use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::meter::Unmetered;
 use epp_wasm::director::{Appetite, Director, Head, Tick, Verdict};
-use epp_wasm::worker::SharedData;
+use epp_wasm::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
 
-/// The cases: name, endpoints, bytes of the body.
-const CASES: [(&str, usize, usize); 4] = [
-    ("short-10", 10, 4 << 10),
-    ("short-100", 100, 4 << 10),
-    ("short-1000", 1_000, 4 << 10),
-    ("long-100", 100, 220 << 10),
+/// The cases: name, endpoints, bytes of the body, and whether prompts repeat.
+const CASES: [(&str, usize, usize, bool); 5] = [
+    ("short-10", 10, 4 << 10, true),
+    ("short-100", 100, 4 << 10, true),
+    ("short-1000", 1_000, 4 << 10, true),
+    ("long-100", 100, 220 << 10, true),
+    ("cold-100", 100, 64 << 10, false),
 ];
+
+/// Where a prompt begins with eight digits, which make a new one of it.
+const DIGITS: std::ops::Range<usize> = 39..47;
 
 /// Prompts in rotation.
 const PROMPTS: usize = 16;
@@ -42,12 +45,17 @@ fn main() -> ExitCode {
 
 fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
     let known = CASES.iter().find(|(name, ..)| Some(*name) == case);
-    let (_, endpoints, bytes) = known.ok_or("no such case")?;
+    let (_, endpoints, bytes, repeats) = known.ok_or("no such case")?;
     let count: usize = count.unwrap_or_default().parse()?;
     let mut director = director(*endpoints)?;
-    let bodies: Vec<String> = (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect();
+    let mut bodies: Vec<Vec<u8>> = (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect();
     // Each prompt once before it counts: the index holds them all, buffers are grown.
-    for body in bodies.iter().chain(bodies.iter().cycle().take(count)) {
+    for number in 0..PROMPTS + count {
+        let body = bodies.get_mut(number % PROMPTS).ok_or("no body")?;
+        if !repeats {
+            let digits = body.get_mut(DIGITS).ok_or("too short")?;
+            digits.copy_from_slice(format!("{number:08}").as_bytes());
+        }
         request(&mut director, body)?;
     }
     Ok(())
@@ -78,7 +86,7 @@ fn director(endpoints: usize) -> Result<Director, Trouble> {
     let clock = || 1_000_000_000_000;
     let mut director = Director::new("bench", plan.clone(), 1, Box::new(Unmetered), clock);
     director.install(plan, 1);
-    let mut memory = Memory::default();
+    let mut memory = Local::default();
     let mut token = 0;
     // The lease, the endpoints, then their pages: asked for over a whole interval.
     for _ in 0..2_000 {
@@ -94,7 +102,7 @@ fn director(endpoints: usize) -> Result<Director, Trouble> {
 
 /// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the director is given what
 /// it asks for.
-fn request(director: &mut Director, body: &str) -> Result<(), Trouble> {
+fn request(director: &mut Director, body: &[u8]) -> Result<(), Trouble> {
     const ID: u32 = 1;
     const READ: usize = 16 << 10;
     let head = Head {
@@ -113,14 +121,14 @@ fn request(director: &mut Director, body: &str) -> Result<(), Trouble> {
             let verdict = match director.appetite(ID, shown - fed, end) {
                 Appetite::Nothing => break,
                 Appetite::Next(size) => {
-                    let bytes = body.as_bytes().get(fed..fed + size).unwrap_or_default();
+                    let bytes = body.get(fed..fed + size).unwrap_or_default();
                     fed += size;
                     director.body(ID, bytes, end && fed == body.len())
                 }
                 Appetite::Tail(size) => {
                     let start = body.len() - size;
                     fed = body.len();
-                    let bytes = body.as_bytes().get(start..).unwrap_or_default();
+                    let bytes = body.get(start..).unwrap_or_default();
                     director.tail(ID, start, bytes)
                 }
             };
@@ -135,37 +143,8 @@ fn request(director: &mut Director, body: &str) -> Result<(), Trouble> {
 }
 
 /// A chat completion with the messages before the model, as OpenAI's package sends it.
-fn body(bytes: usize, prompt: usize) -> String {
+fn body(bytes: usize, prompt: usize) -> Vec<u8> {
     let text = format!("prompt {prompt} says it again\\n").repeat(bytes / 26);
-    format!(
-        r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"bench","max_tokens":8}}"#
-    )
-}
-
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: MetricId, _: i64) {}
-
-    fn set(&mut self, _: MetricId, _: u64) {}
-}
-
-/// Shared data of one worker alone.
-#[derive(Default)]
-struct Memory(HashMap<String, Vec<u8>>);
-
-impl SharedData for Memory {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.get(key).map(|value| (value.clone(), 1))
-    }
-
-    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
-        self.0.insert(key.to_owned(), value.to_vec());
-        true
-    }
+    let messages = format!(r#"[{{"role":"user","content":"{:08} {text}"}}]"#, 0);
+    format!(r#"{{"messages":{messages},"model":"bench","max_tokens":8}}"#).into_bytes()
 }

@@ -1,13 +1,12 @@
 //! The workers' clocks, simulated: bytes and CPU per second of telling each other.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use epp_wasm::config;
-use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::meter::Unmetered;
 use epp_wasm::director::{Director, Head};
-use epp_wasm::worker::SharedData;
+use epp_wasm::worker::{Local, SharedData};
 
 use crate::Trouble;
 
@@ -24,31 +23,17 @@ const ENDPOINTS: usize = 100;
 /// The simulated clock, in nanoseconds.
 static NOW: AtomicU64 = AtomicU64::new(1_700_000_000_000_000_000);
 
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: MetricId, _: i64) {}
-
-    fn set(&mut self, _: MetricId, _: u64) {}
-}
-
 /// Shared data in one process, which counts what goes by.
 #[derive(Default)]
 struct Memory {
-    values: HashMap<String, (Vec<u8>, u32)>,
-    versions: u32,
+    values: Local,
     bytes: usize,
     calls: usize,
 }
 
 impl SharedData for Memory {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
-        let found = self.values.get(key).cloned();
+        let found = self.values.get(key);
         self.calls += 1;
         self.bytes += found.as_ref().map_or(0, |(value, _)| value.len());
         found
@@ -57,14 +42,7 @@ impl SharedData for Memory {
     fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
         self.calls += 1;
         self.bytes += value.len();
-        let known = self.values.get(key).map(|(_, version)| *version);
-        if known.is_some() && cas.is_some_and(|cas| cas != 0) && cas != known {
-            return false;
-        }
-        self.versions += 1;
-        let value = (value.to_vec(), self.versions);
-        self.values.insert(key.to_owned(), value);
-        true
+        self.values.set(key, value, cas)
     }
 }
 

@@ -6,13 +6,13 @@ use clap::Args;
 use epp_wasm::config::Plan;
 use epp_wasm::datalayer::clusters::members;
 use epp_wasm::datalayer::store::Member;
-use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::meter::Unmetered;
 
 use epp_wasm::director::{Director, Head, Verdict as Outcome};
 use epp_wasm::plugins::discovery::inline::StaticDiscovery;
 use epp_wasm::plugins::Discovery;
 use epp_wasm::scheduling::{Freshness, Lora, Metrics, Slot};
-use epp_wasm::worker::SharedData;
+use epp_wasm::worker::Local;
 use serde::Deserialize;
 
 use crate::explained::explained;
@@ -126,33 +126,6 @@ struct Adapters {
     max: u32,
 }
 
-/// Nobody looks at its metrics.
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: MetricId, _: i64) {}
-
-    fn set(&mut self, _: MetricId, _: u64) {}
-}
-
-/// It has no neighbours.
-struct Alone;
-
-impl SharedData for Alone {
-    fn get(&mut self, _: &str) -> Option<(Vec<u8>, u32)> {
-        None
-    }
-
-    fn set(&mut self, _: &str, _: &[u8], _: Option<u32>) -> bool {
-        true
-    }
-}
-
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos() as u64)
@@ -190,8 +163,8 @@ impl Explain {
             Director::new("eppctl", plan.clone(), self.seed, Box::new(Unmetered), now);
         director.install(plan.clone(), 1);
         // The first elects who polls, the second joins the endpoints.
-        director.tick(1, &mut Alone);
-        director.tick(1, &mut Alone);
+        director.tick(1, &mut Local::default());
+        director.tick(1, &mut Local::default());
         for slot in (0..count as u32).map(Slot) {
             match snapshot.get(slot.index()) {
                 Some(seen) => apply(&mut director, slot, seen),

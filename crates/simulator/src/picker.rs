@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use epp_wasm::config;
 use epp_wasm::datalayer::store::Member;
-use epp_wasm::director::meter::{Meter, MetricId};
+use epp_wasm::director::meter::Unmetered;
 use epp_wasm::director::{Appetite, Director, Head, Release, Verdict};
 use epp_wasm::plugins::discovery::inline::StaticDiscovery;
 use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
 use epp_wasm::plugins::Discovery;
-use epp_wasm::worker::SharedData;
+use epp_wasm::worker::Local;
 
 use crate::pod::Pod;
 use crate::policy::Policy;
@@ -36,7 +36,7 @@ fn now() -> u64 {
 /// A director over simulated servers.
 pub struct Picker {
     director: Director,
-    shared: Memory,
+    shared: Local,
     slots: HashMap<String, usize>,
     block_tokens: u32,
     body: Vec<u8>,
@@ -72,7 +72,7 @@ impl Picker {
         director.install(plan, ROOT);
         Ok(Self {
             director,
-            shared: Memory::default(),
+            shared: Local::default(),
             slots,
             block_tokens,
             body: Vec::new(),
@@ -170,38 +170,5 @@ impl Policy for Picker {
     fn ended(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
         self.director.close(number as u32);
-    }
-}
-
-/// Nobody reads the statistics of a simulation.
-#[derive(Debug)]
-struct Unmetered;
-
-impl Meter for Unmetered {
-    fn define(&mut self, _: bool, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&mut self, _: MetricId, _: i64) {}
-
-    fn set(&mut self, _: MetricId, _: u64) {}
-}
-
-/// Shared data with nobody to share it with.
-#[derive(Default)]
-struct Memory {
-    values: HashMap<String, (Vec<u8>, u32)>,
-}
-
-impl SharedData for Memory {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.values.get(key).cloned()
-    }
-
-    fn set(&mut self, key: &str, value: &[u8], _: Option<u32>) -> bool {
-        let place = self.values.entry(key.to_owned()).or_default();
-        place.0 = value.to_vec();
-        place.1 += 1;
-        true
     }
 }
