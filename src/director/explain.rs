@@ -11,7 +11,7 @@ const NAMED: usize = 16;
 /// A decision with what led to it.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    /// What each filter left, in order: its name and the survivors.
+    /// What each filter removed, in order: its name and whom.
     pub filters: Vec<(String, Vec<Slot>)>,
     /// What each scorer gave, in order.
     pub scorers: Vec<Scores>,
@@ -50,6 +50,11 @@ impl Director {
         &mut self.watch.store.pool
     }
 
+    /// Says anew what decisions rest on, after the endpoints' freshness was changed.
+    pub fn choose_rung(&mut self) {
+        self.watch.store.choose_rung();
+    }
+
     /// Reads an endpoint's metrics page; whether it is one.
     pub fn read_page(&mut self, slot: Slot, page: &[u8]) -> bool {
         let Some(endpoint) = self.pool().get(slot) else {
@@ -62,8 +67,10 @@ impl Director {
 }
 
 impl Observer for Explanation {
-    fn filtered(&mut self, filter: &str, _: &[Slot], after: &[Slot]) {
-        self.filters.push((filter.to_owned(), after.to_vec()));
+    fn filtered(&mut self, filter: &str, before: &[Slot], after: &[Slot]) {
+        let removed = before.iter().filter(|slot| !after.contains(slot));
+        self.filters
+            .push((filter.to_owned(), removed.copied().collect()));
     }
 
     fn scored(&mut self, scorer: &WeightedScorer, candidates: &[Slot], scores: &[f64]) {

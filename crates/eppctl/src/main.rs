@@ -3,6 +3,7 @@
 //! One module a command: its arguments with their help, and `run`, which prints through [`Output`]
 //! and says with a [`Verdict`] or a [`output::Misuse`] how the program ends.
 
+mod admin;
 mod check;
 mod completions;
 mod convert;
@@ -10,7 +11,6 @@ mod defaults;
 mod era;
 mod excerpt;
 mod explain;
-mod explained;
 mod input;
 mod lint;
 mod output;

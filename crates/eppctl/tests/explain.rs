@@ -5,6 +5,9 @@
 mod common;
 
 use common::{eppctl, out};
+use envoytest::client::complete;
+use envoytest::proxy::Setup;
+use modelsim::{Pinned, Settings, Sim};
 use serde_json::Value;
 
 const POOL: &str = "endpoints:
@@ -53,6 +56,12 @@ fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
     let destination = told["destination"].as_str().unwrap();
     assert!(destination.starts_with("10.0.0.1:8000"), "{destination}");
     assert_eq!(told["candidates"].as_array().unwrap().len(), 2);
+    assert_eq!(told["tied"], 1, "{told}");
+    let busy = &told["candidates"][1];
+    assert_eq!(busy["scores"][1]["scorer"], "queue-scorer");
+    assert_eq!(busy["scores"][1]["raw"], 0.0, "9 wait there: {told}");
+    assert_eq!(told["candidates"][0]["scores"][1]["weighted"], 2.0);
+    assert_eq!(told["left_out"][0]["name"], "gone");
     assert_eq!(told["endpoints"], 3);
     assert!(
         told["bytes_needed"].as_u64() < told["body_bytes"].as_u64(),
@@ -97,4 +106,145 @@ fn a_snapshot_with_a_slip_is_misuse_that_says_where_to_look() {
         error.contains("wating") && error.contains("--help"),
         "{error}"
     );
+}
+
+/// Metrics alone decide, so that picks can be foretold.
+const BY_METRICS: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: running-requests-size-scorer}]
+";
+
+/// Two pods, the first with a queue.
+fn pods() -> Sim {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(7),
+        kv_usage: Some(0.25),
+        ..Pinned::default()
+    });
+    sim
+}
+
+fn explained(arguments: &[&str]) -> Value {
+    let output = eppctl(&[&["explain", "-o", "json"], arguments].concat(), &body());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    serde_json::from_str(&out(&output)).unwrap()
+}
+
+/// What goes wrong, as it is told.
+fn misuse(arguments: &[&str]) -> String {
+    let output = eppctl(&[&["explain"], arguments].concat(), &body());
+    assert_eq!(output.status.code(), Some(2), "{}", out(&output));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn live_pods_are_scored_by_their_own_pages() {
+    let sim = pods();
+    let [busy, idle] = [0, 1].map(|pod| sim.addresses()[pod].to_string());
+    let config = file("by-metrics.yaml", BY_METRICS);
+    let both = [&config, "--request", "-", "--pod", &busy, "--pod", &idle];
+    let told = explained(&both);
+    assert_eq!(told["candidates"][0]["name"], *idle, "{told}");
+    let scores = &told["candidates"][1]["scores"];
+    assert_eq!(
+        (&scores[0]["raw"], &scores[1]["raw"]),
+        (&0.0.into(), &0.75.into()),
+        "{told}"
+    );
+    assert_eq!(told["notes"], serde_json::json!([]));
+    // One that is down is named, and neutral as in the filter.
+    let told = explained(&[&both[..], &["--pod", "127.0.0.1:1"]].concat());
+    let note = told["notes"][0].as_str().unwrap();
+    assert!(
+        note.contains("127.0.0.1:1/metrics") && note.contains("never scraped"),
+        "{note}"
+    );
+    let down = told["candidates"].as_array().unwrap().iter();
+    let down: Vec<&Value> = down.filter(|one| one["name"] == "127.0.0.1:1").collect();
+    assert_eq!(down[0]["freshness"], "unknown");
+    assert_eq!(down[0]["scores"][0]["raw"], 0.5, "the mean of 0 and 1");
+    let text = eppctl(&[&["explain"], &both[..]].concat(), &body());
+    let text = out(&text);
+    assert!(
+        text.contains("queue-scorer × 1") && text.contains("0.0000 → 0.0000"),
+        "{text}"
+    );
+    let error = misuse(&[&config, "--request", "-", "--pod", "http://10.0.0.1"]);
+    assert!(error.contains("expected HOST:PORT"), "{error}");
+}
+
+#[test]
+fn an_engine_whose_metrics_are_elsewhere_is_told() {
+    let sim = pods();
+    let config = BY_METRICS.replace(
+        "plugins: [",
+        "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}, {type: metrics-data-source}, ",
+    );
+    let config = file("sglang.yaml", &config);
+    let pod = sim.addresses()[0].to_string();
+    let told = explained(&[&config, "--request", "-", "--pod", &pod]);
+    let note = told["notes"][0].as_str().unwrap();
+    assert!(note.contains("defaultEngine"), "{note}");
+    assert_eq!(told["metrics_count"], false);
+}
+
+#[test]
+fn a_running_envoy_tells_what_its_filter_knows() {
+    let sim = pods();
+    let [busy, idle] = [0, 1].map(|pod| sim.addresses()[pod].to_string());
+    let proxy = Setup::new(&sim.addresses(), BY_METRICS).start();
+    complete(proxy.port, "m", "a prompt");
+    let admin = format!("127.0.0.1:{}", proxy.admin);
+    let config = file("in-envoy.yaml", BY_METRICS);
+    let asked = [&config, "--request", "-", "--envoy", &admin];
+    let mut told = Value::Null;
+    proxy.wait_until("the filter exports the queue", || {
+        told = explained(&asked);
+        told["candidates"][1]["scores"][0]["raw"] == 0.0
+            && told["candidates"][1]["scores"][1]["raw"] == 0.75
+    });
+    assert_eq!(told["candidates"][0]["name"], *idle);
+    assert_eq!(told["candidates"][1]["name"], *busy);
+    assert_eq!(told["candidates"][1]["freshness"], "fresh");
+    // What the filter cannot tell is said.
+    let notes = explained(&["examples/full.yaml", "--request", "-", "--envoy", &admin])["notes"]
+        .to_string();
+    assert!(
+        notes.contains("LoRA") && notes.contains("--warm"),
+        "{notes}"
+    );
+    // A document for another pool than the filter's.
+    let other = BY_METRICS.replace(
+        "plugins: [",
+        "plugins: [{type: envoy-proxy, parameters: {cluster: other}}, ",
+    );
+    let other = file("other.yaml", &other);
+    let error = misuse(&[&other, "--request", "-", "--envoy", &admin]);
+    assert!(
+        error.contains("pick for inference-pool, the document for other"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_envoy_with_the_filter_is_told_with_what_to_do() {
+    let sim = pods();
+    let mut setup = Setup::new(&sim.addresses(), BY_METRICS);
+    setup.configs.clear();
+    let proxy = setup.start();
+    let bare = format!("http://127.0.0.1:{}", proxy.admin);
+    let listener = format!("http://127.0.0.1:{}", proxy.port);
+    let pod = format!("http://{}", sim.addresses()[0]);
+    for (address, expected) in [
+        (bare.as_str(), "no statistics of epp-wasm"),
+        (&listener, "admin interface"),
+        (&pod, "admin interface"),
+        ("127.0.0.1:1", "admin interface"),
+    ] {
+        let error = misuse(&["examples/full.yaml", "--request", "-", "--envoy", address]);
+        assert!(error.contains(expected), "{address}: {error}");
+    }
 }

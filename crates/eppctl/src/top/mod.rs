@@ -1,6 +1,6 @@
 //! `eppctl top`: what a running Envoy's filter sees and does, live.
 
-mod sample;
+mod seen;
 mod view;
 
 use std::time::{Duration, Instant};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
+use crate::admin::statistics::Sample;
+use crate::admin::Admin;
 use crate::output::{Misuse, Output, Verdict};
-use sample::{Sample, Seen};
+use seen::Seen;
 
 /// Show the endpoints of a running Envoy as its filter sees them, and what it decides, live.
 ///
@@ -20,7 +22,7 @@ use sample::{Sample, Seen};
   eppctl top
   eppctl top --once --sort queue http://127.0.0.1:9901
 
-Exit codes: 0 ended, 1 there is no filter in this Envoy, 2 it cannot be asked.")]
+Exit codes: 0 ended, 2 it cannot be asked, or has no filter.")]
 pub struct Top {
     /// Envoy's admin interface.
     #[arg(default_value = "http://127.0.0.1:9901", value_name = "ADMIN-URL")]
@@ -67,24 +69,17 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Top {
     /// Prints once, or until the user has seen enough.
     pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
-        let interval = Duration::from_secs_f64(self.interval);
-        let first = self.look()?;
-        if first.is_empty() {
-            return Err(Misuse::new(format!(
-                "{}: this Envoy has no statistics of epp-wasm; is the filter in it, has it ticked, and \
-                 are stats_tags set as in envoy/envoy.yaml?",
-                self.admin
-            )));
-        }
+        let admin = Admin::at(&self.admin);
+        let first = admin.statistics()?;
         if self.once {
-            std::thread::sleep(interval);
-            let mut seen = Seen::between(&first, &self.look()?);
+            std::thread::sleep(Duration::from_secs_f64(self.interval));
+            let mut seen = Seen::between(&first, &admin.statistics()?);
             seen.sort(self.sort, false);
             output.print(&seen)?;
             return Ok(Verdict::Fine);
         }
         let mut terminal = ratatui::try_init()?;
-        let ended = self.live(&mut terminal, first, interval);
+        let ended = self.live(&mut terminal, &admin, first);
         ratatui::try_restore()?;
         ended.map(|()| Verdict::Fine)
     }
@@ -92,9 +87,10 @@ impl Top {
     fn live(
         &self,
         terminal: &mut ratatui::DefaultTerminal,
+        admin: &Admin,
         mut last: Sample,
-        interval: Duration,
     ) -> Result<(), Misuse> {
+        let interval = Duration::from_secs_f64(self.interval);
         let (mut sort, mut reverse) = (self.sort, false);
         let mut seen = Seen::between(&last, &last);
         let mut due = Instant::now() + interval;
@@ -117,7 +113,7 @@ impl Top {
             }
             if Instant::now() >= due {
                 due = Instant::now() + interval;
-                match self.look() {
+                match admin.statistics() {
                     Ok(sample) => {
                         seen = Seen::between(&last, &sample);
                         last = sample;
@@ -126,29 +122,6 @@ impl Top {
                 }
             }
         }
-    }
-
-    fn look(&self) -> Result<Sample, Misuse> {
-        let told = |error: &dyn std::fmt::Display| {
-            Misuse::new(format!(
-                "{}: {error}; give the address of Envoy's admin interface, as http://127.0.0.1:9901",
-                self.admin
-            ))
-        };
-        let base = match self.admin.contains("://") {
-            true => self.admin.clone(),
-            false => format!("http://{}", self.admin),
-        };
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(5)))
-            .build()
-            .into();
-        let url = format!("{}/stats/prometheus", base.trim_end_matches('/'));
-        let response = agent.get(url).call();
-        let mut response = response.map_err(|error| told(&error))?;
-        let page = response.body_mut().with_config().limit(256 << 20);
-        let page = page.read_to_string().map_err(|error| told(&error))?;
-        Ok(Sample::parse(&page, Instant::now()))
     }
 }
 

@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table};
 use ratatui::Frame;
 
-use super::sample::{Pool, Row, Seen};
+use super::seen::{Pool, Row, Seen};
 use super::Column;
 use crate::output::{styled, Report, STRONG};
 

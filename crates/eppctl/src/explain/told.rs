@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use epp_wasm::director::explain::Explanation;
 use epp_wasm::director::{Director, Verdict as Outcome};
-use epp_wasm::scheduling::Slot;
+use epp_wasm::scheduling::{Rung, Slot};
 use serde::Serialize;
 
-use crate::output::{styled, Report, FAINT, GOOD, STRONG};
+use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 
 /// The decision.
 #[derive(Serialize)]
@@ -17,16 +17,28 @@ pub struct Explained {
     refusal: Option<String>,
     body_bytes: usize,
     bytes_needed: usize,
+    /// What was not known when it was made.
+    notes: Vec<String>,
+    /// Whether too few metrics were fresh to count.
+    metrics_count: bool,
+    left_out: Vec<LeftOut>,
     filters: Vec<Filtered>,
     candidates: Vec<Candidate>,
     tied: usize,
     endpoints: usize,
 }
 
+/// An endpoint that could not be picked from the beginning.
+#[derive(Serialize)]
+struct LeftOut {
+    name: String,
+    why: &'static str,
+}
+
 #[derive(Serialize)]
 struct Filtered {
     filter: String,
-    left: Vec<String>,
+    removed: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +56,7 @@ struct Score {
     scorer: String,
     raw: f64,
     weight: f64,
+    weighted: f64,
 }
 
 /// What a director decided of a request, with so many of so many bytes of its body.
@@ -52,6 +65,7 @@ pub fn explained(
     id: u32,
     (needed, all): (usize, usize),
     outcome: Outcome,
+    notes: Vec<String>,
 ) -> Explained {
     let pool = director.pool();
     let name = |slot: &Slot| {
@@ -71,20 +85,24 @@ pub fn explained(
         refusal,
         body_bytes: all,
         bytes_needed: needed,
+        notes,
+        metrics_count: pool.rung == Rung::Full,
+        left_out: Vec::new(),
         filters: Vec::new(),
         candidates: Vec::new(),
         tied: 0,
         endpoints: pool.len(),
     };
+    explained.left_out = left_out(director);
     let Some(explanation) = director.explanation(id) else {
         return explained;
     };
     explained.filters = explanation
         .filters
         .iter()
-        .map(|(filter, left)| Filtered {
+        .map(|(filter, removed)| Filtered {
             filter: filter.clone(),
-            left: left.iter().map(name).collect(),
+            removed: removed.iter().map(name).collect(),
         })
         .collect();
     let best = explanation.ranking.first().map(|first| first.score);
@@ -109,18 +127,42 @@ pub fn explained(
     explained
 }
 
+/// Who could not be picked before any filter was asked.
+fn left_out(director: &Director) -> Vec<LeftOut> {
+    let endpoints = director.pool().iter().filter_map(|(_, endpoint)| {
+        let why = match (endpoint.available, endpoint.avoided) {
+            (false, _) => "unhealthy, ejected or draining",
+            (true, true) => "avoided: requests fail there",
+            (true, false) => return None,
+        };
+        let name = endpoint.name.clone();
+        Some(LeftOut { name, why })
+    });
+    endpoints.collect()
+}
+
 /// What each scorer gave an endpoint.
 fn scores(explanation: &Explanation, slot: Slot) -> Vec<Score> {
     let scorers = explanation.scorers.iter();
     let scores = scorers.map(|scorer| {
         let own = scorer.scores.iter().find(|own| own.slot == slot);
+        let raw = own.map_or(0.0, |own| own.score);
         Score {
             scorer: scorer.name.clone(),
-            raw: own.map_or(0.0, |own| own.score),
+            raw,
             weight: scorer.weight,
+            weighted: counted(raw) * scorer.weight,
         }
     });
     scores.collect()
+}
+
+/// A score as a profile adds it up.
+fn counted(raw: f64) -> f64 {
+    match raw.is_nan() {
+        true => 0.0,
+        false => raw.clamp(0.0, 1.0),
+    }
 }
 
 impl Report for Explained {
@@ -153,46 +195,66 @@ impl Report for Explained {
             self.candidates.len(),
             self.endpoints
         )?;
-        for filter in &self.filters {
-            writeln!(
-                out,
-                "filter {}: left {}",
-                filter.filter,
-                filter.left.join(", ")
-            )?;
+        for left_out in &self.left_out {
+            writeln!(out, "  not {}: {}", left_out.name, left_out.why)?;
+        }
+        for Filtered { filter, removed } in &self.filters {
+            match removed.as_slice() {
+                [] => writeln!(out, "filter {filter}: removed nobody")?,
+                removed => writeln!(out, "filter {filter}: removed {}", removed.join(", "))?,
+            }
+        }
+        if !self.metrics_count {
+            let note = "too few endpoints have fresh metrics: nobody's count, only what Envoy knows itself";
+            writeln!(out, "{}", styled(WARNING, note))?;
         }
         if self.tied > 1 {
             writeln!(out, "{} tie for the first place; chance decides", self.tied)?;
         }
-        self.tell_candidates(out)
-    }
-}
-
-impl Explained {
-    fn tell_candidates(&self, out: &mut dyn Write) -> io::Result<()> {
-        let width = self
-            .candidates
-            .iter()
-            .map(|candidate| candidate.name.len())
-            .max()
-            .unwrap_or(0);
-        for candidate in &self.candidates {
-            let mark = if candidate.picked {
-                styled(GOOD, "→")
-            } else {
-                " ".to_owned()
-            };
-            let name = styled(STRONG, format!("{:width$}", candidate.name));
-            write!(out, "{mark} {name} {:>8.4}  ", candidate.sum)?;
-            for score in &candidate.scores {
-                write!(
-                    out,
-                    " {} {:.4} × {},",
-                    score.scorer, score.raw, score.weight
-                )?;
-            }
-            writeln!(out, " {}", styled(FAINT, &candidate.freshness))?;
+        self.table(out)?;
+        for note in &self.notes {
+            writeln!(out, "{}: {note}", styled(WARNING, "note"))?;
         }
         Ok(())
     }
 }
+
+impl Explained {
+    /// The candidates, best first: with each scorer its raw score and what that adds to the sum.
+    fn table(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(first) = self.candidates.first() else {
+            return Ok(());
+        };
+        let heads = first.scores.iter();
+        let heads = heads.map(|score| format!("{} × {}", score.scorer, score.weight));
+        let heads: Vec<String> = heads.collect();
+        let names = self.candidates.iter().map(|candidate| candidate.name.len());
+        let width = names.max().unwrap_or(0).max("ENDPOINT".len());
+        let mut head = format!("  {:width$}  {:>8}", "ENDPOINT", "SUM");
+        for scorer in &heads {
+            head += &format!("  {scorer:>CELL$}");
+        }
+        writeln!(out, "{}", styled(STRONG, head + "  METRICS"))?;
+        for candidate in &self.candidates {
+            let mark = match candidate.picked {
+                true => styled(GOOD, "→"),
+                false => " ".to_owned(),
+            };
+            let name = styled(STRONG, format!("{:width$}", candidate.name));
+            write!(out, "{mark} {name}  {:>8.4}", candidate.sum)?;
+            for (score, head) in candidate.scores.iter().zip(&heads) {
+                let cell = format!("{:.4} → {:.4}", score.raw, score.weighted);
+                write!(
+                    out,
+                    "  {cell:>width$}",
+                    width = head.chars().count().max(CELL)
+                )?;
+            }
+            writeln!(out, "  {}", styled(FAINT, &candidate.freshness))?;
+        }
+        Ok(())
+    }
+}
+
+/// Width of a raw and a weighted score: `0.0000 → 10.0000`.
+const CELL: usize = 16;

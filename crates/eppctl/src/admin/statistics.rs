@@ -1,0 +1,129 @@
+//! What Envoy's statistics say of the filter.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// The families that are read, by what they are called here.
+const GAUGES: [(&str, &str); 8] = [
+    ("fresh", "epp_wasm_endpoint_freshness"),
+    ("age", "epp_wasm_scrape_age_milliseconds"),
+    ("queue", "llm_d_epp_per_endpoint_queue_size"),
+    ("running", "epp_wasm_per_endpoint_running_requests"),
+    ("kv", "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
+    ("in_flight", "llm_d_epp_inflight_requests"),
+    ("avoided", "epp_wasm_endpoint_avoided"),
+    ("picks", "llm_d_epp_scheduler_attempts_total"),
+];
+
+const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
+const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
+const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
+const READY: &str = "llm_d_epp_ready_endpoints";
+const RUNG: &str = "epp_wasm_rung";
+
+/// The statistics at one time.
+#[derive(Debug)]
+pub struct Sample {
+    /// When.
+    pub at: Instant,
+    /// By pool and address, and by the names of [`GAUGES`].
+    pub endpoints: BTreeMap<(String, String), BTreeMap<&'static str, f64>>,
+    /// By cluster.
+    pub pools: BTreeMap<String, Counts>,
+}
+
+/// What is counted for a pool.
+#[derive(Debug, Default, Clone)]
+pub struct Counts {
+    /// Endpoints that may be picked.
+    pub ready: f64,
+    /// What decisions rest on: 2 metrics, 1 what Envoy knows itself, 0 no members are known.
+    pub rung: Option<f64>,
+    /// The sum of the picked endpoints' shares of the prompts.
+    pub hits: f64,
+    /// Over so many picks.
+    pub hit_count: f64,
+    /// Decisions within each bound, ascending.
+    decisions: Vec<(f64, f64)>,
+}
+
+impl Sample {
+    /// Reads Prometheus' text format, as Envoy writes it.
+    pub fn parse(page: &str, at: Instant) -> Self {
+        let mut sample = Self {
+            at,
+            endpoints: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        };
+        for line in page.lines() {
+            if let Some((family, labels, value)) = split(line) {
+                sample.note(family, &labels, value);
+            }
+        }
+        for counts in sample.pools.values_mut() {
+            counts.decisions.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        sample
+    }
+
+    /// Whether the filter has counted nothing.
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+
+    fn note(&mut self, family: &str, labels: &[(&str, &str)], value: f64) {
+        let label = |name: &str| {
+            let found = labels.iter().find(|(label, _)| *label == name);
+            found.map(|(_, value)| *value)
+        };
+        let Some(pool) = label("pool") else {
+            return;
+        };
+        let gauge = GAUGES.iter().find(|(_, name)| *name == family);
+        if let (Some((short, _)), Some(endpoint)) = (gauge, label("endpoint_name")) {
+            let key = (pool.to_owned(), endpoint.to_owned());
+            let values = self.endpoints.entry(key).or_default();
+            *values.entry(short).or_default() += value;
+        }
+        let counts = self.pools.entry(pool.to_owned()).or_default();
+        match family {
+            READY => counts.ready = value,
+            RUNG => counts.rung = Some(value),
+            HITS => counts.hits = value,
+            HIT_COUNT => counts.hit_count = value,
+            DECISION => {
+                let bound = label("le").and_then(|bound| bound.parse().ok());
+                counts
+                    .decisions
+                    .push((bound.unwrap_or(f64::INFINITY), value));
+            }
+            _ => {}
+        }
+    }
+}
+
+type Labels<'p> = Vec<(&'p str, &'p str)>;
+
+/// Family, labels and value of a line.
+fn split(line: &str) -> Option<(&str, Labels<'_>, f64)> {
+    let (name, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let (family, labels) = name.split_once('{')?;
+    let labels = labels.strip_suffix('}')?;
+    // Addresses and clusters' names hold no quotation marks.
+    let labels = labels.split("\",").filter_map(|label| {
+        let (name, value) = label.split_once("=\"")?;
+        Some((name, value.trim_end_matches('"')))
+    });
+    Some((family, labels.collect(), value))
+}
+
+impl Counts {
+    /// The least bound below which this share of the decisions stays, in microseconds.
+    pub fn decision(&self, share: f64) -> Option<f64> {
+        let all = self.decisions.last()?.1;
+        let mut bounds = self.decisions.iter();
+        let found = bounds.find(|(_, count)| *count >= all * share)?;
+        found.0.is_finite().then_some(found.0 * 1e6)
+    }
+}

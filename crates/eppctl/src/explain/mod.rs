@@ -1,0 +1,210 @@
+//! `eppctl explain`: one decision with all that led to it, by the filter's own director.
+
+mod source;
+mod told;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use epp_wasm::config::Plan;
+use epp_wasm::director::meter::Unmetered;
+use epp_wasm::director::{Director, Head, Verdict as Outcome};
+use epp_wasm::plugins::discovery::inline::StaticDiscovery;
+use epp_wasm::plugins::Discovery;
+use epp_wasm::scheduling::{Freshness, Rung, Slot};
+use epp_wasm::worker::Local;
+
+use crate::input::{load_plan, read};
+use crate::output::{Misuse, Output, Verdict};
+use source::{Seen, Source};
+use told::explained;
+
+/// Show a decision: candidates, what filters removed, scores, ties, picks, how much was read.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl explain examples/full.yaml --endpoints pool.yaml --request body.json
+  eppctl explain examples/full.yaml --pod 10.0.0.1:8000 --pod 10.0.0.2:8000 --request body.json
+  eppctl explain examples/full.yaml --envoy http://127.0.0.1:9901 --request body.json
+  # as if pod-a had served this conversation before:
+  eppctl explain examples/full.yaml --endpoints pool.yaml --warm pod-a=earlier.json --request body.json
+
+A snapshot (--endpoints), YAML or JSON; what is left out was never seen on the endpoint's page:
+  endpoints:
+  - name: pod-a
+    address: 10.0.0.1:8000
+    available: true          # false: unhealthy, ejected or draining
+    avoided: false           # true: picked only where nobody else can be
+    freshness: fresh         # fresh, stale or unknown
+    waiting: 3               # requests
+    running: 2
+    kvUsage: 0.4             # 0 to 1
+    lora: {active: [a], waiting: [], max: 4}
+    blockSize: 16            # tokens
+    numBlocks: 20000
+    inFlight: 0              # requests that this Envoy sent and that are not answered
+    labels: {llm-d.ai/engine-type: vllm}
+
+Exit codes: 0 an endpoint was picked, 1 none, 2 misuse.")]
+pub struct Explain {
+    /// The EndpointPickerConfig.
+    config: String,
+    /// The request's body; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    request: String,
+    /// The request's path, which tells how the body is read.
+    #[arg(long, default_value = "/v1/chat/completions")]
+    path: String,
+    #[command(flatten)]
+    source: Source,
+    /// Have an endpoint serve another body first: NAME=FILE.
+    #[arg(long, value_name = "NAME=FILE")]
+    warm: Vec<String>,
+    /// Ties are drawn from this.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+impl Explain {
+    /// Decides and tells.
+    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+        let plan = load_plan(&self.config)?;
+        let body = read(&self.request)?;
+        let mut seen = self.source.read(&plan)?;
+        let mut director = self.director(plan, &seen);
+        read_pages(&mut director, &mut seen);
+        know(&mut director, &seen);
+        for warm in &self.warm {
+            self.warm(&mut director, warm)?;
+            know(&mut director, &seen);
+        }
+        let (needed, outcome) = self.decide(&mut director, EXPLAINED, &body);
+        let body = (needed, body.len());
+        let explained = explained(&director, EXPLAINED, body, outcome, seen.notes);
+        output.print(&explained)?;
+        Ok(match explained.destination {
+            Some(_) => Verdict::Fine,
+            None => Verdict::Findings,
+        })
+    }
+
+    /// A director that knows who the endpoints are.
+    fn director(&self, mut plan: Plan, seen: &Seen) -> Director {
+        let endpoints = seen.endpoints.iter();
+        let members = endpoints.map(|known| known.member.clone()).collect();
+        plan.proxy.explain = true;
+        plan.discovery = Discovery::Static(StaticDiscovery { members });
+        let mut director =
+            Director::new("eppctl", plan.clone(), self.seed, Box::new(Unmetered), now);
+        director.install(plan, 1);
+        // The first elects who polls, the second joins the endpoints.
+        director.tick(1, &mut Local::default());
+        director.tick(1, &mut Local::default());
+        director
+    }
+
+    /// Has an endpoint serve a body.
+    fn warm(&self, director: &mut Director, warm: &str) -> Result<(), Misuse> {
+        let (name, file) = warm
+            .split_once('=')
+            .ok_or_else(|| Misuse::new(format!("--warm {warm}: write NAME=FILE")))?;
+        let body = read(file)?;
+        let pool = director.pool_mut();
+        let slots: Vec<(Slot, bool)> = pool
+            .iter()
+            .map(|(slot, endpoint)| (slot, endpoint.name == name || endpoint.address == name))
+            .collect();
+        if !slots.iter().any(|(_, wanted)| *wanted) {
+            return Err(Misuse::new(format!(
+                "--warm {warm}: no endpoint is named {name}"
+            )));
+        }
+        for (slot, wanted) in slots {
+            if let Some(endpoint) = pool.get_mut(slot) {
+                endpoint.available = wanted;
+                endpoint.avoided = false;
+            }
+        }
+        self.decide(director, WARMING, &body);
+        director.close(WARMING);
+        Ok(())
+    }
+
+    /// Feeds a body byte by byte until it is decided: the bytes that it took, and the outcome.
+    fn decide(&self, director: &mut Director, id: u32, body: &[u8]) -> (usize, Outcome) {
+        let head = Head {
+            path: self.path.as_bytes(),
+            method: b"POST",
+            content_type: b"application/json",
+            explain: true,
+            content_length: Some(body.len()),
+            end: body.is_empty(),
+            ..Head::default()
+        };
+        let mut outcome = director.open(id, &head);
+        let mut needed = 0;
+        for (index, byte) in body.iter().enumerate() {
+            let held = matches!(outcome, Outcome::Hold(_));
+            let last = index + 1 == body.len();
+            let mut next = director.body(id, std::slice::from_ref(byte), last);
+            while let (None, Some(range)) = (&next, director.reread(id)) {
+                let part = body.get(range.clone()).unwrap_or_default();
+                next = director.body_again(id, range.start, part);
+            }
+            if held {
+                needed = index + 1;
+                outcome = next.unwrap_or(outcome);
+            }
+        }
+        (needed, outcome)
+    }
+}
+
+/// The id of requests that came before.
+const WARMING: u32 = 1;
+/// The id of the request that is explained.
+const EXPLAINED: u32 = 2;
+
+/// Reads the metrics pages that there are.
+fn read_pages(director: &mut Director, seen: &mut Seen) {
+    for (slot, known) in (0..).map(Slot).zip(&mut seen.endpoints) {
+        let Some(page) = &known.page else {
+            continue;
+        };
+        if director.read_page(slot, page) {
+            let endpoint = director.pool().get(slot);
+            known.metrics = endpoint
+                .map(|read| read.metrics.clone())
+                .unwrap_or_default();
+            known.freshness = Freshness::Fresh;
+        } else {
+            let name = &known.member.name;
+            seen.notes.push(format!(
+                "{name}: its page has none of the engine's metrics; it counts as never scraped (see \
+                 core-metrics-extractor, defaultEngine and engineConfigs)"
+            ));
+        }
+    }
+}
+
+/// Tells the director what is known of the endpoints.
+fn know(director: &mut Director, seen: &Seen) {
+    for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
+        if let Some(endpoint) = director.pool_mut().get_mut(slot) {
+            endpoint.available = known.member.available;
+            endpoint.avoided = known.avoided;
+            endpoint.metrics = known.metrics.clone();
+            endpoint.freshness = known.freshness;
+            endpoint.requests = known.requests;
+            endpoint.unseen = 0;
+        }
+    }
+    director.pool_mut().rung = seen.rung.unwrap_or(Rung::Full);
+    if seen.rung.is_none() {
+        director.choose_rung();
+    }
+}

@@ -1,0 +1,295 @@
+//! Where `eppctl explain` has the endpoints from: a snapshot, live pods, or a running Envoy.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use epp_wasm::config::Plan;
+use epp_wasm::datalayer::clusters::members;
+use epp_wasm::datalayer::store::Member;
+use epp_wasm::plugins::Discovery;
+use epp_wasm::scheduling::{Freshness, Lora, Metrics, Rung};
+use serde::Deserialize;
+
+use crate::admin::{self, Admin};
+use crate::input::read;
+use crate::output::Misuse;
+
+/// Where the endpoints come from.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// A snapshot of endpoints with their metrics.
+    #[arg(long, value_name = "FILE")]
+    endpoints: Option<String>,
+    /// Live pods, whose metrics pages are read now.
+    #[arg(long, value_name = "HOST:PORT", value_parser = pod)]
+    pod: Vec<String>,
+    /// A running Envoy's admin interface: its members and their health, and what the filter in it
+    /// exports of their metrics. LoRA adapters and the prefix index are not exported.
+    #[arg(long, value_name = "URL")]
+    envoy: Option<String>,
+}
+
+fn pod(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').and_then(|(host, port)| {
+        let plain = !host.is_empty() && !host.contains('/');
+        port.parse::<u16>().ok().filter(|_| plain)
+    });
+    match port {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("expected HOST:PORT, as 10.0.0.1:8000".to_owned()),
+    }
+}
+
+/// What is known of the endpoints.
+#[derive(Default)]
+pub struct Seen {
+    /// Each endpoint.
+    pub endpoints: Vec<Known>,
+    /// What decisions rest on; where it is not told, that follows from the metrics.
+    pub rung: Option<Rung>,
+    /// What is not known, and what that does.
+    pub notes: Vec<String>,
+}
+
+/// What is known of an endpoint.
+pub struct Known {
+    /// Who it is.
+    pub member: Member,
+    /// Its metrics page, where that is read.
+    pub page: Option<Vec<u8>>,
+    /// Its metrics, where no page is.
+    pub metrics: Metrics,
+    /// Whether they can be trusted.
+    pub freshness: Freshness,
+    /// Requests that Envoy sent there and that are not answered.
+    pub requests: u32,
+    /// Whether it is left out because requests fail there.
+    pub avoided: bool,
+}
+
+impl Known {
+    fn of(member: Member) -> Self {
+        Self {
+            member,
+            page: None,
+            metrics: Metrics::default(),
+            freshness: Freshness::Unknown,
+            requests: 0,
+            avoided: false,
+        }
+    }
+}
+
+impl Source {
+    /// Reads what is to be had.
+    pub fn read(&self, plan: &Plan) -> Result<Seen, Misuse> {
+        match (&self.endpoints, &self.envoy) {
+            (Some(file), _) => snapshot(file),
+            (None, Some(url)) => from_envoy(&Admin::at(url), plan),
+            (None, None) => Ok(from_pods(&self.pod, plan)),
+        }
+    }
+}
+
+fn from_pods(pods: &[String], plan: &Plan) -> Seen {
+    let mut seen = Seen::default();
+    for pod in pods {
+        let mut known = Known::of(Member {
+            name: pod.clone(),
+            address: pod.clone(),
+            labels: Vec::new(),
+            available: true,
+        });
+        let address = plan.metrics_address(pod);
+        let url = format!("http://{address}{}", plan.source.path);
+        match admin::get(&url) {
+            Ok(page) => known.page = Some(page),
+            Err(error) => seen.notes.push(format!(
+                "{url}: {error}; {pod} counts as never scraped (is it up, and are path and port of \
+                 metrics-data-source right?)"
+            )),
+        }
+        seen.endpoints.push(known);
+    }
+    seen
+}
+
+fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
+    let statistics = admin.statistics()?;
+    // The filter writes its cluster's name into a metric's, where these two mean something else.
+    let pool = plan.cluster().replace([';', '='], "_");
+    let Some(counts) = statistics.pools.get(&pool) else {
+        let pools: Vec<&str> = statistics.pools.keys().map(String::as_str).collect();
+        return Err(Misuse::new(format!(
+            "the filters in this Envoy pick for {}, the document for {pool}; give the document that is \
+             in force there, or name the cluster in this one (envoy-cluster-discovery, clusters)",
+            pools.join(", ")
+        )));
+    };
+    let members = match &plan.discovery {
+        Discovery::Static(discovery) => discovery.members.clone(),
+        Discovery::EnvoyCluster(discovery) => {
+            let page = admin.get("/clusters")?;
+            members(&page, &discovery.clusters).ok_or_else(|| {
+                let clusters = discovery.clusters.join(", ");
+                Misuse::new(format!(
+                    "Envoy has no cluster {clusters}; name the one with the model servers in the document \
+                     (envoy-cluster-discovery, clusters)"
+                ))
+            })?
+        }
+    };
+    let mut seen = Seen {
+        rung: counts.rung.map(|rung| match rung >= 2.0 {
+            true => Rung::Full,
+            false => Rung::Own,
+        }),
+        notes: unexported(plan),
+        ..Seen::default()
+    };
+    for member in members {
+        let values = statistics
+            .endpoints
+            .get(&(pool.clone(), member.address.clone()));
+        let get = |name| values.and_then(|values| values.get(name).copied());
+        if get("fresh").is_none() {
+            let address = &member.address;
+            seen.notes
+                .push(format!("{address}: the filter does not know it yet"));
+        }
+        let mut known = Known::of(member);
+        known.freshness = match get("fresh") {
+            Some(fresh) if fresh >= 2.0 => Freshness::Fresh,
+            Some(fresh) if fresh >= 1.0 => Freshness::Stale,
+            _ => Freshness::Unknown,
+        };
+        known.metrics = Metrics {
+            waiting: get("queue"),
+            running: get("running"),
+            kv_usage: get("kv").map(|millionths| millionths / 1e6),
+            ..Metrics::default()
+        };
+        known.requests = get("in_flight").unwrap_or(0.0) as u32;
+        known.avoided = get("avoided").is_some_and(|avoided| avoided > 0.0);
+        seen.endpoints.push(known);
+    }
+    Ok(seen)
+}
+
+/// What the plan looks at and Envoy cannot tell.
+fn unexported(plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    if plan.needs.lora {
+        notes.push(
+            "the filter does not export LoRA adapters: every endpoint counts as having none (--pod reads them)"
+                .to_owned(),
+        );
+    }
+    if !plan.producers.is_empty() {
+        notes.push(
+            "the filter does not export its prefix index: nobody has the prompt unless --warm says so; \
+             explain: true on envoy-proxy tells the scores of a real request"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snapshot {
+    endpoints: Vec<Written>,
+}
+
+/// An endpoint as a snapshot has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Written {
+    name: String,
+    address: String,
+    #[serde(default = "yes")]
+    available: bool,
+    #[serde(default)]
+    avoided: bool,
+    #[serde(default)]
+    freshness: Trust,
+    waiting: Option<f64>,
+    running: Option<f64>,
+    kv_usage: Option<f64>,
+    lora: Option<Adapters>,
+    block_size: Option<u32>,
+    num_blocks: Option<u32>,
+    #[serde(default)]
+    in_flight: u32,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum Trust {
+    #[default]
+    Fresh,
+    Stale,
+    Unknown,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adapters {
+    #[serde(default)]
+    active: Vec<String>,
+    #[serde(default)]
+    waiting: Vec<String>,
+    #[serde(default)]
+    max: u32,
+}
+
+fn snapshot(file: &str) -> Result<Seen, Misuse> {
+    let snapshot: Snapshot = serde_yaml::from_slice(&read(file)?).map_err(|error| {
+        Misuse::new(format!(
+            "{file}: no snapshot of endpoints: {error}; `eppctl explain --help` shows one"
+        ))
+    })?;
+    Ok(Seen {
+        endpoints: snapshot.endpoints.into_iter().map(known).collect(),
+        ..Seen::default()
+    })
+}
+
+fn known(written: Written) -> Known {
+    let lora = written.lora.map(|lora| Lora {
+        active: lora.active,
+        waiting: lora.waiting,
+        max: lora.max,
+    });
+    Known {
+        member: Member {
+            name: written.name,
+            address: written.address,
+            labels: written.labels.into_iter().collect(),
+            available: written.available,
+        },
+        page: None,
+        metrics: Metrics {
+            waiting: written.waiting,
+            running: written.running,
+            kv_usage: written.kv_usage,
+            lora: lora.unwrap_or_default(),
+            block_size: written.block_size,
+            num_blocks: written.num_blocks,
+        },
+        freshness: match written.freshness {
+            Trust::Fresh => Freshness::Fresh,
+            Trust::Stale => Freshness::Stale,
+            Trust::Unknown => Freshness::Unknown,
+        },
+        requests: written.in_flight,
+        avoided: written.avoided,
+    }
+}
