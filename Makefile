@@ -19,7 +19,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-faults fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-faults faults-report fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -33,9 +33,14 @@ run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes 
 test: wasm wasm-faults envoy clients ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
 	@scripts/test
 	@scripts/func-e-smoke
+	cargo run --quiet --locked --package faults -- --short
 
+FAULTS := docs/faults/run.json --page docs/faults.md
 test-faults: wasm wasm-faults envoy ## What breaks, and what clients lose by it: docs/faults.md; LONG=1 for the soak, too
-	cargo run --quiet --locked --package faults -- --write docs/faults.md $(if $(LONG),--long)
+	cargo run --release --quiet --locked --package faults -- --keep $(FAULTS) $(if $(LONG),--long) $(ARGS)
+
+faults-report: ## docs/faults.md made anew from docs/faults/run.json
+	cargo run --release --quiet --locked --package faults -- --keep $(FAULTS) --merge
 
 fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of each target
 	@scripts/fuzz

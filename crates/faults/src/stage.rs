@@ -1,11 +1,12 @@
 //! Where a row plays: pods, a real Envoy over them, and load that runs throughout.
 
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::Duration;
 
 use envoytest::proxy::{Proxy, Setup};
 use modelsim::{Faults, Settings, Sim};
-use serde_json::json;
+use serde_json::{json, Value};
 
 use crate::load::{Load, Mix};
 use crate::verdict::{Bar, Measured, Times};
@@ -56,24 +57,25 @@ schedulingProfiles:
     )
 }
 
-/// The retry policy of envoy/envoy.yaml, with a second's patience for the first byte.
-pub fn retries() -> serde_json::Value {
-    json!({
-        "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
-            "retriable_status_codes": [503],
-            "num_retries": 2,
-            "per_try_timeout": "1s",
-        },
-        "hedge_policy": {"hedge_on_per_try_timeout": true},
-    })
+/// What envoy/envoy.yaml says of the pool, so that the rows prove what is published.
+fn published() -> &'static Value {
+    static FILE: LazyLock<Value> =
+        LazyLock::new(|| serde_yaml::from_str(include_str!("../../../envoy/envoy.yaml")).unwrap());
+    &FILE["static_resources"]
 }
 
-/// Envoy's defaults are 1,024 requests and 3 retries at a time: the fourth retry of a pod's death
-/// would be refused.
-fn breakers() -> serde_json::Value {
-    json!({"circuit_breakers": {"thresholds": [{"max_connections": 65_536,
-        "max_pending_requests": 65_536, "max_requests": 65_536, "max_retries": 1_024}]}})
+/// Its retries, with a second's patience for the first byte, so that a row does not take minutes.
+pub fn retries() -> Value {
+    let manager = &published()["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let route = &manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
+    let mut policy = route["retry_policy"].clone();
+    policy["per_try_timeout"] = "1s".into();
+    json!({"retry_policy": policy, "hedge_policy": route["hedge_policy"]})
+}
+
+/// Its circuit breakers.
+fn breakers() -> Value {
+    json!({"circuit_breakers": published()["clusters"][0]["circuit_breakers"]})
 }
 
 impl Plan {
@@ -164,5 +166,58 @@ impl Stage {
             fast: bar.fast,
         };
         Measured::new(&sent, &times, self.held, bar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// All values of this key, wherever they are.
+    fn find<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v Value>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get(key));
+                map.values().for_each(|value| find(value, key, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| find(value, key, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_published_bootstrap_retries_as_the_rows_do() {
+        let mut read = 0;
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../envoy");
+        for folder in [top.clone(), top.join("production")] {
+            let files = std::fs::read_dir(folder).unwrap();
+            let files = files.map(|file| file.unwrap().path());
+            for file in files.filter(|file| file.extension().is_some_and(|end| end == "yaml")) {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let config: Value = serde_yaml::from_str(&text).unwrap();
+                let same = |key: &str, expected: &Value| {
+                    let mut found = Vec::new();
+                    find(&config, key, &mut found);
+                    assert!(!found.is_empty(), "{}: no {key}", file.display());
+                    for value in found {
+                        let mut value = value.clone();
+                        if key == "retry_policy" {
+                            value["per_try_timeout"] = "1s".into();
+                        }
+                        assert_eq!(&value, expected, "{}: {key}", file.display());
+                    }
+                };
+                let (retries, breakers) = (retries(), breakers());
+                same("retry_policy", &retries["retry_policy"]);
+                same("hedge_policy", &retries["hedge_policy"]);
+                let most = &breakers["circuit_breakers"]["thresholds"][0]["max_retries"];
+                assert_eq!(most, 1_024);
+                same("max_retries", most);
+                read += 1;
+            }
+        }
+        assert!(read >= 7, "{read}");
     }
 }

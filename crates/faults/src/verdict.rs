@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::{Outcome, Sent};
 
 /// Recovery is looked for in slices of this length.
@@ -78,7 +80,11 @@ pub struct Times {
 }
 
 /// A row's figures.
+#[derive(Serialize, Deserialize)]
 pub struct Measured {
+    /// Where, when and of what they are.
+    #[serde(default)]
+    pub run: String,
     /// Requests sent.
     pub sent: usize,
     /// Of them, failed before an answer began.
@@ -88,9 +94,11 @@ pub struct Measured {
     /// Who may fail.
     pub who: String,
     /// From the fault until answers are as good as before; none: not while the load ran.
-    pub recovery: Option<Duration>,
-    /// What misses the bar.
+    pub recovery_ms: Option<u64>,
+    /// What misses the bar, but for the time.
     pub misses: Vec<String>,
+    /// How the time misses it.
+    pub late: Option<String>,
     /// What else is worth telling, in the table's last column.
     pub notes: Vec<String>,
 }
@@ -120,12 +128,14 @@ impl Measured {
             .collect();
         let recovery = recovery(sent, times);
         let mut measured = Self {
+            run: String::new(),
             sent: sent.len(),
             failed,
             cut,
             who: bar.who,
-            recovery,
+            recovery_ms: recovery.map(|time| time.as_millis() as u64),
             misses: Vec::new(),
+            late: None,
             notes: Vec::new(),
         };
         let may_be_cut = bar.cut.unwrap_or(held);
@@ -142,14 +152,34 @@ impl Measured {
                 reasons.join("; ")
             )
         });
-        measured.require(recovery.is_some_and(|time| time <= bar.recovery), || {
-            format!(
+        if recovery.is_none_or(|time| time > bar.recovery) {
+            measured.late = Some(format!(
                 "as good as before after {recovery:?}, {:?} is the bar{}",
                 bar.recovery,
                 slices(sent, times)
-            )
-        });
+            ));
+        }
         measured
+    }
+
+    /// Of a row that panicked: it has missed its bar.
+    pub fn panicked(reason: String) -> Self {
+        Self {
+            run: String::new(),
+            sent: 0,
+            failed: 0,
+            cut: 0,
+            who: "–".to_owned(),
+            recovery_ms: None,
+            misses: vec![reason],
+            late: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether the bar holds.
+    pub fn holds(&self) -> bool {
+        self.misses.is_empty() && self.late.is_none()
     }
 
     /// A further condition of the row.
@@ -240,12 +270,12 @@ mod tests {
             let mut sent = second(0, Outcome::Answered, 10);
             sent.extend(second(1, outcome.clone(), took));
             let still = Measured::new(&sent, &times, 0, Bar::nobody(fault));
-            assert_eq!(still.recovery, None);
-            assert!(!still.misses.is_empty());
+            assert_eq!(still.recovery_ms, None);
+            assert!(!still.holds());
             sent.extend(second(2, Outcome::Answered, 10));
             let over = Measured::new(&sent, &times, 0, Bar::nobody(fault));
-            assert_eq!(over.recovery, Some(Duration::from_secs(1)));
-            assert_eq!(over.misses.is_empty(), outcome == Outcome::Answered);
+            assert_eq!(over.recovery_ms, Some(1_000));
+            assert_eq!(over.holds(), outcome == Outcome::Answered);
         }
     }
 

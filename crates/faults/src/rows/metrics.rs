@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use envoytest::client::post;
 use modelsim::{Faults, Metrics};
+use serde_json::json;
 
 use super::Row;
 use crate::gate::Gate;
-use crate::stage::Plan;
+use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
 /// In the table's order.
@@ -89,10 +91,20 @@ fn admin_gone() -> Measured {
     gate.reopen();
     stage.proxy.set_pods(addresses.get(1..).unwrap());
     stage.run(Duration::from_secs(3));
-    let new = stage.proxy.counted_with(
-        "llm_d_epp_scheduler_attempts_total",
-        &addresses[4].to_string(),
-    );
+    // Prompts that nobody has seen: those of the load stay where they are known.
+    for number in 0..40 {
+        let prompt = format!("{number} is new. ").repeat(100);
+        let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1});
+        let answer = post(stage.proxy.port, "/v1/completions", &body, &[]);
+        assert_eq!(answer.status, 200);
+    }
+    let picks = |stage: &Stage| {
+        let name = "llm_d_epp_scheduler_attempts_total";
+        stage.proxy.counted_with(name, &addresses[4].to_string())
+    };
+    // Counts are handed over once a second.
+    stage.run(Duration::from_millis(1_500));
+    let new = picks(&stage);
     let mut measured = stage.end(Bar::begun(Duration::from_secs(1)));
     measured.require(new > 0, || {
         "the pod that joined is not used once the interface is back".to_owned()

@@ -11,8 +11,30 @@ use std::time::Duration;
 
 use crate::verdict::Measured;
 
+pub use scale::SOAK;
+
+/// The rows of the short form: what takes seconds, and asks no more of a busy machine than it has.
+const SHORT: [&str; 13] = [
+    "pod killed",
+    "pod hung",
+    "pod failing",
+    "pod failing, retried",
+    "pool replaced",
+    "metrics hang",
+    "metrics garbage",
+    "admin gone",
+    "trap on a worker",
+    "trap on the main thread",
+    "config updated",
+    "bad config",
+    "clock stepped",
+];
+
 /// How rows are played.
 pub struct Form {
+    /// The short form, for machines that have other things to do: some rows only, how soon all is
+    /// as before does not matter, and what misses its bar is played once more.
+    pub short: bool,
     /// The long form: what lasts, lasts longer.
     pub long: bool,
     /// How long the soak is; none: it is left out.
@@ -32,8 +54,8 @@ pub struct Row {
     pub play: fn(&Form) -> Measured,
 }
 
-/// All that are played in this form.
-pub fn all(form: &Form) -> Vec<Row> {
+/// All there are.
+pub fn all() -> impl Iterator<Item = Row> {
     let parts = [
         pods::ROWS,
         metrics::ROWS,
@@ -42,7 +64,14 @@ pub fn all(form: &Form) -> Vec<Row> {
         envoy::ROWS,
         scale::ROWS,
     ];
-    let rows = parts.into_iter().flatten().copied();
-    rows.filter(|row| form.soak.is_some() || row.name != scale::SOAK)
-        .collect()
+    parts.into_iter().flatten().copied()
+}
+
+/// All that are played in this form.
+pub fn of(form: &Form) -> impl Iterator<Item = Row> + '_ {
+    let soaks = |row: &Row| form.soak.is_some() || row.name != SOAK;
+    all().filter(move |row| match form.short {
+        true => SHORT.contains(&row.name),
+        false => soaks(row),
+    })
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use modelsim::{Faults, Metrics};
+use serde_json::json;
 
 use super::{Form, Row};
-use crate::stage::Plan;
+use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
 /// In the table's order.
@@ -34,6 +35,12 @@ pub const ROWS: &[Row] = &[
         what: "1 of 4 pods answers 500 for 3 s, which the retry policy does not cover",
         epp: "a quarter of all requests 500 for as long as it is listed",
         play: failing,
+    },
+    Row {
+        name: "pod failing, retried",
+        what: "the same with 500 among the `retriable_status_codes`",
+        epp: "not measured; a retry over `ORIGINAL_DST` goes to the same pod",
+        play: failing_retried,
     },
     Row {
         name: "all pods hung",
@@ -103,8 +110,9 @@ fn slow(_: &Form) -> Measured {
     stage.end(Bar::nobody(seconds(3)))
 }
 
-fn failing(_: &Form) -> Measured {
-    let stage = Plan::new(4).start();
+/// Pod 0 answers 500 for a while.
+fn fail(plan: Plan) -> Stage {
+    let stage = plan.start();
     stage.fault(
         0,
         Faults {
@@ -115,12 +123,22 @@ fn failing(_: &Form) -> Measured {
     stage.run(seconds(3));
     stage.fault(0, Faults::default());
     stage.run(seconds(2));
-    stage.end(Bar::some(
+    stage
+}
+
+fn failing(_: &Form) -> Measured {
+    fail(Plan::new(4)).end(Bar::some(
         20,
         0,
         "the first 20: a 500 is the pod's answer, and passed on",
         seconds(1),
     ))
+}
+
+fn failing_retried(_: &Form) -> Measured {
+    let mut plan = Plan::new(4);
+    plan.setup.route["retry_policy"]["retriable_status_codes"] = json!([500, 503]);
+    fail(plan).end(Bar::nobody(seconds(1)))
 }
 
 fn all_hung(_: &Form) -> Measured {
