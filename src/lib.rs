@@ -26,5 +26,7 @@ pub mod config;
 pub mod director;
 #[cfg(any(target_arch = "wasm32", test))]
 mod filter;
+#[forbid(unsafe_code)]
+pub mod status;
 #[cfg(test)]
 mod testing;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name besides itself.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("document", &[]),
     ("scheduling", &[]),
     ("prefix", &[]),
@@ -44,7 +44,8 @@ const ROOMS: [(&str, &[&str]); 11] = [
             "worker",
         ],
     ),
-    ("filter", &["director", "config", "worker"]),
+    ("status", &["scheduling", "datalayer", "worker"]),
+    ("filter", &["director", "config", "worker", "status"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

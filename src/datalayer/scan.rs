@@ -83,7 +83,8 @@ struct Found<'p> {
 }
 
 impl Extraction {
-    /// Looks for what is needed, under the engine's names.
+    /// Looks for what is needed, under the engine's names. Where a page is read at all, what people
+    /// ask for is read, too: queue, running requests and KV cache.
     pub fn new(engine: &EngineConfig, needs: &Needs) -> Self {
         let mut wanted = Vec::new();
         let mut want = |needed: bool, signal: Signal, spec: Option<&MetricSpec>| {
@@ -91,11 +92,12 @@ impl Extraction {
                 wanted.push(Wanted { signal, spec });
             }
         };
-        want(needs.waiting, Signal::Waiting, engine.queued.as_ref());
-        want(needs.running, Signal::Running, engine.running.as_ref());
+        let any = needs.any_metric();
+        want(any, Signal::Waiting, engine.queued.as_ref());
+        want(any, Signal::Running, engine.running.as_ref());
         let (kv_usage, former) = (&engine.kv_usage, &engine.kv_usage_former);
-        want(needs.kv_usage, Signal::KvUsage, kv_usage.as_ref());
-        want(needs.kv_usage, Signal::FormerKvUsage, former.as_ref());
+        want(any, Signal::KvUsage, kv_usage.as_ref());
+        want(any, Signal::FormerKvUsage, former.as_ref());
         want(needs.lora, Signal::Lora, engine.lora.as_ref());
         if let Some((spec, block_size, num_blocks)) = engine.cache_labels() {
             let signal = Signal::CacheInfo(block_size.to_owned(), num_blocks.to_owned());

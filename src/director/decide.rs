@@ -185,6 +185,7 @@ impl Director {
             scratch,
             records,
             holding,
+            view,
             ..
         } = self;
         let Some(record) = records.get_mut(&id) else {
@@ -205,27 +206,32 @@ impl Director {
                 cost: costs(plan, &record.reader, false).0,
             },
         };
-        let mut explanation = record.explain.then(Explanation::default);
+        let mut explanation = (record.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.proxy.fallback_endpoints;
         let outcome = plan
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
-        let outcome = outcome.map(|decision| Outcome {
-            destination: destination(&decision, &cycle),
-            first: decision.first(),
-            hit: decision
-                .first()
-                .and_then(|slot| Some(prefix.first()?.share(slot))),
-            explanation: explanation.map(|mut explanation| {
+        let outcome = outcome.map(|decision| {
+            if let Some(explanation) = explanation.as_mut() {
                 explanation.conclude(&decision);
-                explanation
-            }),
+            }
+            Outcome {
+                destination: destination(&decision, &cycle),
+                first: decision.first(),
+                hit: decision
+                    .first()
+                    .and_then(|slot| Some(prefix.first()?.share(slot))),
+            }
         });
         drop(prefix);
         if let Some(started) = started {
             let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
             self.metrics.observe(self.hot.decision, taken);
+        }
+        if let Some(explanation) = explanation {
+            let hit = outcome.as_ref().map(|outcome| outcome.hit);
+            self.keep(id, explanation, hit);
         }
         match outcome {
             Ok(outcome) => self.send(id, outcome),
@@ -256,7 +262,6 @@ impl Director {
                 record.answer.model = model;
                 record.answer.predicted = outcome.hit;
                 record.pick = Some(pick);
-                record.explanation = outcome.explanation;
             }
             self.learn(id);
             self.tries(id, slot);
@@ -384,7 +389,6 @@ struct Outcome {
     destination: String,
     first: Option<Slot>,
     hit: Option<f64>,
-    explanation: Option<Explanation>,
 }
 
 /// The addresses of the picks and retry targets, best first, separated by commas.

@@ -9,8 +9,9 @@ use crate::prefix::index::Index;
 use crate::scheduling::Slot;
 use crate::worker::handover::Known;
 use crate::worker::journal::Run;
+use crate::worker::report::Fill;
 use crate::worker::seats::SlotLoad;
-use crate::worker::share::Knowledge;
+use crate::worker::share::{Knowledge, Now};
 use crate::worker::SharedData;
 
 use xxhash_rust::xxh64::xxh64;
@@ -45,8 +46,11 @@ impl Director {
 
     /// Tells the other workers what is new here, and takes in what is new there.
     pub(super) fn exchange(&mut self, host: &mut dyn SharedData) {
-        let serves = self.watch.served();
-        let stirred = std::mem::take(&mut self.stirred);
+        let now = Now {
+            serves: self.watch.served(),
+            stirred: std::mem::take(&mut self.stirred),
+            watched: self.view.is_watched(),
+        };
         let mut knowledge = Shared {
             cut: self.cut,
             plan: &self.plan,
@@ -57,23 +61,31 @@ impl Director {
         let foreign = &mut self.watch.foreign;
         self.watch
             .share
-            .exchange((serves, stirred), host, foreign, &mut knowledge);
+            .exchange(now, host, foreign, &mut knowledge);
+    }
+
+    /// How far the indexes are filled.
+    pub(super) fn fill(&self) -> Fill {
+        let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
+        Fill {
+            entries: sum(Index::entries),
+            bytes: sum(Index::bytes),
+            bound: self.plan.proxy.max_index_bytes as u64,
+            evictions: self.indexes.iter().map(Index::evictions).sum(),
+        }
     }
 
     /// How large the index is, what the workers tell each other, and what is in flight.
     pub(super) fn set_sharing_gauges(&mut self) {
-        let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
-        let (entries, bytes) = (sum(Index::entries), sum(Index::bytes));
-        let evictions = self.indexes.iter().map(Index::evictions).sum::<u64>();
-        let more = evictions.saturating_sub(self.timing.evictions);
-        self.timing.evictions = evictions;
+        let fill = self.fill();
+        let more = fill.evictions.saturating_sub(self.timing.evictions);
+        self.timing.evictions = fill.evictions;
         let metrics = &mut self.metrics;
         // Of the VMs that serve each has the same index, so that any one's word will do.
         if self.watch.served() {
-            let bound = self.plan.proxy.max_index_bytes as u64;
-            metrics.set(Metric::PrefixIndexSize, "", entries);
-            metrics.set(Metric::PrefixIndexBytes, "", bytes);
-            metrics.set(Metric::PrefixIndexBound, "", bound);
+            metrics.set(Metric::PrefixIndexSize, "", fill.entries);
+            metrics.set(Metric::PrefixIndexBytes, "", fill.bytes);
+            metrics.set(Metric::PrefixIndexBound, "", fill.bound);
             metrics.add(Metric::PrefixIndexEvictions, "", more as i64);
         }
         let traffic = self.watch.share.take_traffic();

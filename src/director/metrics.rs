@@ -27,6 +27,8 @@ struct Cell {
     /// Once it is defined; `Some(None)` where Envoy did not take it.
     id: Option<Option<MetricId>>,
     waiting: i64,
+    /// What was handed over.
+    total: i64,
 }
 
 #[derive(Debug)]
@@ -130,6 +132,18 @@ impl Metrics {
         }
     }
 
+    /// What a counter has counted here.
+    pub fn counted(&self, handle: Handle) -> i64 {
+        let cell = self.cells.get(handle.0);
+        cell.map_or(0, |cell| cell.total + cell.waiting)
+    }
+
+    /// What a counter has counted here, under all labels.
+    pub fn sum(&self, metric: Metric) -> i64 {
+        let known = self.known.iter().filter(|((of, _), _)| *of == metric);
+        known.map(|(_, cell)| self.counted(Handle(*cell))).sum()
+    }
+
     /// Adds to a counter, or moves a gauge that is the sum over all workers.
     pub fn add(&mut self, metric: Metric, label: &str, by: i64) {
         let handle = self.handle(metric, label);
@@ -155,7 +169,10 @@ impl Metrics {
         for handle in handles.drain(..) {
             let id = self.id(handle);
             let cell = self.cells.get_mut(handle.0);
-            let waiting = cell.map_or(0, |cell| std::mem::take(&mut cell.waiting));
+            let waiting = cell.map_or(0, |cell| {
+                cell.total += cell.waiting;
+                std::mem::take(&mut cell.waiting)
+            });
             if let Some(id) = id.filter(|_| waiting != 0) {
                 self.meter.add(id, waiting);
             }
@@ -218,6 +235,7 @@ impl Metrics {
             name,
             id: None,
             waiting: 0,
+            total: 0,
         });
         Handle(self.cells.len() - 1)
     }

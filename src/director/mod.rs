@@ -18,6 +18,7 @@ mod naming;
 mod outcome;
 mod record;
 mod tick;
+mod view;
 
 use std::ops::Range;
 
@@ -122,6 +123,7 @@ pub struct Director {
     delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
+    view: view::View,
 }
 
 impl Director {
@@ -163,6 +165,7 @@ impl Director {
             delivery: Delivery::default(),
             clock,
             timing: tick::Timing::default(),
+            view: view::View::default(),
             plan,
         };
         director.lay_out_indexes();
@@ -177,6 +180,7 @@ impl Director {
         self.delivery = Delivery::default();
         self.watch.install(&plan);
         self.plan = plan;
+        self.view.forget_all();
         if !same_hashing {
             self.lay_out_indexes();
             // Requests under way were cut for the old ones.

@@ -105,11 +105,13 @@ impl Director {
         self.budget.tick();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.take_in(&events);
+        self.view.tick(host);
         self.exchange(host);
         self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
             self.delivery.exchange(&self.watch.delivery_key, now, host);
         }
+        self.report(now, host);
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
@@ -229,6 +231,7 @@ impl Director {
     fn forget(&mut self, left: &[Slot]) {
         for slot in left {
             self.watch.avoided.avoider.leave(*slot);
+            self.view.forget(*slot);
             self.indexes
                 .iter_mut()
                 .for_each(|index| index.remove(slot.0));
@@ -298,18 +301,32 @@ impl Director {
         stalled
     }
 
+    /// Whether bodies are read.
+    pub(super) fn reads_bodies(&self) -> bool {
+        match self.plan.proxy.read_body {
+            ReadBody::Auto => self.delivery.reads(),
+            ReadBody::Always => true,
+            ReadBody::Never => false,
+        }
+    }
+
+    /// What decisions rest on, as the gauge has it.
+    pub(super) fn rung(&self) -> u64 {
+        match self.watch.store.pool.rung {
+            _ if !self.watch.knows_members() => 0,
+            Rung::Own => 1,
+            Rung::Full => 2,
+        }
+    }
+
     fn set_gauges(&mut self, now: u64) {
         let held = self.records.values();
         let held = held.filter(|record| record.held.is_some()).count() as i64;
         self.holding = held as usize;
         let before = std::mem::replace(&mut self.timing.held, held);
         self.metrics.add(Metric::Held, "", held - before);
-        let reads = match self.plan.proxy.read_body {
-            ReadBody::Auto => self.delivery.reads(),
-            ReadBody::Always => true,
-            ReadBody::Never => false,
-        };
-        self.metrics.set(Metric::BodyMode, "", u64::from(reads));
+        let reads = u64::from(self.reads_bodies());
+        self.metrics.set(Metric::BodyMode, "", reads);
         if self.watch.foreign > self.timing.foreign {
             let more = self.watch.foreign - self.timing.foreign;
             self.metrics.add(Metric::ForeignValues, "", more as i64);
@@ -331,11 +348,7 @@ impl Director {
 
     /// What the poller knows, and so tells for all.
     fn set_pool_gauges(&mut self, now: u64) {
-        let rung = match self.watch.store.pool.rung {
-            _ if !self.watch.knows_members() => 0,
-            Rung::Own => 1,
-            Rung::Full => 2,
-        };
+        let rung = self.rung();
         self.metrics.set(Metric::Rung, "", rung);
         if self.watch.members_heard > 0 {
             let age = (now / MILLISECOND).saturating_sub(self.watch.members_heard);

@@ -1,5 +1,7 @@
 //! A parsed document: YAML and JSON read into one plain tree.
 
+use std::fmt;
+
 /// A value of the document. Maps keep their order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
@@ -37,5 +39,52 @@ impl Node {
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
         }
+    }
+}
+
+/// In YAML's flow style, on one line: to be read by people, strings are not quoted.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(value) => write!(f, "{value}"),
+            Self::String(value) => f.write_str(value),
+            Self::List(entries) => {
+                f.write_str("[")?;
+                for (position, entry) in entries.iter().enumerate() {
+                    let comma = if position == 0 { "" } else { ", " };
+                    write!(f, "{comma}{entry}")?;
+                }
+                f.write_str("]")
+            }
+            Self::Map(entries) => {
+                f.write_str("{")?;
+                for (position, (key, entry)) in entries.iter().enumerate() {
+                    let comma = if position == 0 { "" } else { ", " };
+                    write!(f, "{comma}{key}: {entry}")?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_shown_on_one_line() {
+        let list = Node::List(vec![Node::Number(1.0), Node::Number(0.5), Node::Null]);
+        let map = Node::Map(vec![
+            ("name".to_owned(), Node::String("pod".to_owned())),
+            ("ports".to_owned(), list),
+            ("on".to_owned(), Node::Bool(true)),
+        ]);
+        assert_eq!(
+            map.to_string(),
+            "{name: pod, ports: [1, 0.5, null], on: true}"
+        );
     }
 }

@@ -52,7 +52,7 @@ pub fn tick(vm: &mut Vm) {
     vm.tick(ROOT);
 }
 
-fn request(headers: &[(&str, &str)]) {
+pub fn request(headers: &[(&str, &str)]) {
     let headers = headers
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

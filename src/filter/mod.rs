@@ -9,6 +9,7 @@ mod fault;
 mod guard;
 mod headers;
 mod host;
+mod page;
 mod pool;
 mod stream;
 mod vm;
@@ -19,3 +20,5 @@ mod bound_tests;
 mod fake_host;
 #[cfg(test)]
 mod filter_tests;
+#[cfg(test)]
+mod page_tests;

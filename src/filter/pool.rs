@@ -24,6 +24,11 @@ impl Plugin {
             root: text_property("plugin_root_id"),
         }
     }
+
+    /// Whether it is the status page.
+    pub fn is_page(&self) -> bool {
+        self.root == super::page::ROOT
+    }
 }
 
 /// A pool. It outlives a root context: a hot reload makes a new root beside the old one in the same

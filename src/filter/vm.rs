@@ -21,6 +21,8 @@ pub struct Vm {
     roots: HashMap<u32, usize>,
     /// Requests of ours.
     streams: ById<Stream>,
+    /// Whether this VM serves the status page.
+    serves_page: bool,
     /// Ticks in a row that panicked.
     failed_ticks: u32,
 }
@@ -30,10 +32,14 @@ impl Vm {
     pub fn configure(&mut self, root: u32) -> bool {
         super::host::log_to_envoy();
         guard::log_panics();
+        let plugin = super::pool::Plugin::asking();
+        if plugin.is_page() {
+            self.serves_page = true;
+            return self.keeps_page_apart();
+        }
         let Some(plan) = super::pool::plan() else {
             return false;
         };
-        let plugin = super::pool::Plugin::asking();
         let same = |pool: &Pool| pool.is(&plugin, &plan);
         let known = self.pools.iter();
         let place = known
@@ -50,7 +56,21 @@ impl Vm {
             pool.director.look(&mut super::host::Shared);
         }
         self.roots.insert(root, place);
+        self.keeps_page_apart();
         abi::set_tick_period(super::pool::TICK_MS).is_ok()
+    }
+
+    /// Whether the status page has this VM for itself, as it must: whatever becomes of it, no
+    /// request may be touched, and no client of a pool may come to see it.
+    fn keeps_page_apart(&self) -> bool {
+        let apart = !self.serves_page || self.pools.iter().all(Option::is_none);
+        if !apart {
+            log::error!(
+                "the status page needs a VM of its own, and is not served: give its vm_config a \
+                 `configuration` that the pickers' does not have"
+            );
+        }
+        apart
     }
 
     /// A root context's clock ticks.
@@ -81,6 +101,9 @@ impl Vm {
 
     /// A request's headers have come.
     pub fn request_headers(&mut self, id: u32, end: bool) -> Action {
+        if self.serves_page && self.pools.is_empty() {
+            return super::page::answer();
+        }
         let Some((place, pool)) = self.pool_of_request() else {
             return Action::Continue;
         };

@@ -44,6 +44,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Whether anything of a metrics page is needed.
+    pub fn any_metric(&self) -> bool {
+        self.waiting || self.running || self.kv_usage || self.lora || self.cache_info
+    }
+
     /// What either needs.
     pub fn union(self, other: Self) -> Self {
         Self {

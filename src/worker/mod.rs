@@ -10,6 +10,7 @@ pub mod journal;
 pub mod lease;
 mod local;
 pub mod pack;
+pub mod report;
 pub mod seats;
 pub mod share;
 pub mod snapshot;
@@ -17,6 +18,10 @@ pub mod watch;
 
 pub use local::Local;
 pub use watch::{Events, Request, Watch};
+
+/// What all our keys begin with: a name, and the version of what is shared. Two versions of the
+/// module do not read each other's.
+pub const ROOT: &str = "epp-wasm/1";
 
 /// Data that all VMs of one Envoy share.
 pub trait SharedData {

@@ -41,6 +41,11 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    /// Appends bytes, as the last field.
+    pub fn rest(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
     /// The whole value, sealed with its checksum.
     pub fn seal(mut self) -> Vec<u8> {
         let checksum = xxh64(&self.0, 0);
@@ -89,6 +94,11 @@ impl<'a> Reader<'a> {
         let numbers = bytes.chunks_exact(8);
         let numbers = numbers.filter_map(|bytes| bytes.first_chunk::<8>());
         Some(numbers.map(|bytes| u64::from_le_bytes(*bytes)))
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.0
     }
 
     /// The next text.

@@ -100,8 +100,8 @@ impl Seat {
                     ..Self::default()
                 };
             }
-            Some((owner, _)) if owner == own => self.owner = owner,
-            Some((owner, post)) => {
+            Some((owner, _, _)) if owner == own => self.owner = owner,
+            Some((owner, _, post)) => {
                 if self.owner != owner {
                     self.owner = owner;
                     self.read = 0;
@@ -229,7 +229,7 @@ impl Seats {
             }
             if let (Some(seat), Some((_, version))) = (
                 self.seats.get_mut(number as usize),
-                host.get(&format!("{}/seat/{number}", self.base)),
+                host.get(&key(&self.base, number)),
             ) {
                 seat.owner = self.own;
                 seat.version = version;
@@ -253,10 +253,25 @@ impl Seats {
         }
     }
 
-    /// Key of the numbered seat's post.
     fn key(&self, number: u32) -> String {
-        format!("{}/seat/{number}", self.base)
+        key(&self.base, number)
     }
+}
+
+/// What is posted at the seats under these keys, to one who has none: number, owner, beat and post.
+pub fn posted(base: &str, host: &mut dyn SharedData) -> Vec<(u32, u64, u64, Post)> {
+    let values = (0..SEATS).map_while(|number| Some((number, host.get(&key(base, number))?.0)));
+    values
+        .filter_map(|(number, value)| {
+            let (owner, beat, post) = unpack(&value)?;
+            Some((number, owner, beat, post))
+        })
+        .collect()
+}
+
+/// Key of the numbered seat's post.
+pub fn key(base: &str, number: u32) -> String {
+    format!("{base}/seat/{number}")
 }
 
 /// What stands at a seat that was cleared.
@@ -283,10 +298,10 @@ fn pack(owner: u64, beat: u64, post: &Post) -> Vec<u8> {
     writer.seal()
 }
 
-fn unpack(value: &[u8]) -> Option<(u64, Post)> {
+/// Who posted, how often so far, and what.
+fn unpack(value: &[u8]) -> Option<(u64, u64, Post)> {
     let mut reader = Reader::open(value)?;
-    let owner = reader.u64()?;
-    reader.u64()?;
+    let (owner, beat) = (reader.u64()?, reader.u64()?);
     let mut post = Post {
         cut: reader.u64()?,
         ..Post::default()
@@ -305,5 +320,5 @@ fn unpack(value: &[u8]) -> Option<(u64, Post)> {
             tokens: reader.u64()?,
         });
     }
-    Some((owner, post))
+    Some((owner, beat, post))
 }

@@ -3,7 +3,7 @@
 
 use super::handover::{Handover, Known};
 use super::journal::{self, Journal, Run};
-use super::seats::{Post, Seats, SlotLoad, TRIES};
+use super::seats::{self, Post, Seats, SlotLoad, TRIES};
 use super::SharedData;
 
 /// What a VM knows, tells and takes over.
@@ -17,6 +17,17 @@ pub trait Knowledge: Known {
     fn in_flight(&self, loads: &mut Vec<SlotLoad>);
     /// What the other VMs have in flight, one list each; in the stead of what was said before.
     fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>);
+}
+
+/// How things are with a VM at a tick.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Now {
+    /// It serves requests.
+    pub serves: bool,
+    /// The meaning of what others have in flight has changed.
+    pub stirred: bool,
+    /// Somebody looks at the status page.
+    pub watched: bool,
 }
 
 /// One VM's part in the sharing.
@@ -88,8 +99,22 @@ impl Share {
         }
     }
 
+    /// The key of this VM's seat, once it has one, and what tells it from the others.
+    pub fn seat(&self) -> Option<(String, u64)> {
+        let number = self.seats.seat()?;
+        Some((seats::key(&self.base, number), self.seats.own()))
+    }
+
+    /// Under which keys is shared.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// VMs that share, this one included.
     pub fn sharers(&mut self) -> usize {
+        if !self.on {
+            return 0;
+        }
         let others = self.seats.others().filter(|(_, seat)| seat.is_live());
         others.count() + usize::from(self.seats.seat().is_some())
     }
@@ -100,15 +125,15 @@ impl Share {
     }
 
     /// One tick: tells what is new here, and takes in what is new elsewhere. What is foreign or
-    /// torn is counted. `stirred` says that the meaning of what others have in flight has changed.
+    /// torn is counted. Where nothing is shared it takes a seat only while it is watched.
     pub fn exchange(
         &mut self,
-        (serves, stirred): (bool, bool),
+        now: Now,
         host: &mut dyn SharedData,
         foreign: &mut u64,
         knowledge: &mut dyn Knowledge,
     ) {
-        if !self.on {
+        if !self.on && !now.watched {
             return;
         }
         let mut traffic = self.traffic;
@@ -117,9 +142,23 @@ impl Share {
             traffic: &mut traffic,
         };
         let news = self.seats.look(host, foreign);
-        self.tell(serves, host, knowledge);
+        self.tell(now.serves, host, knowledge);
+        if self.on {
+            self.take_in(news || now.stirred, host, foreign, knowledge);
+        }
+        self.traffic = traffic;
+    }
+
+    /// Takes in what is new elsewhere; `news` says that others may have something else in flight.
+    fn take_in(
+        &mut self,
+        news: bool,
+        host: &mut dyn SharedData,
+        foreign: &mut u64,
+        knowledge: &mut dyn Knowledge,
+    ) {
         self.hear(host, foreign, knowledge);
-        if news || stirred {
+        if news {
             let live = self.seats.others().filter(|(_, seat)| seat.is_live());
             let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
             knowledge.others_in_flight(&mut loads);
@@ -131,7 +170,6 @@ impl Share {
         } else {
             self.handover.leave_it();
         }
-        self.traffic = traffic;
     }
 
     fn tell(&mut self, serves: bool, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {
@@ -141,8 +179,9 @@ impl Share {
         if let Some(seat) = self.seats.seat() {
             self.journal.write(seat, host);
         }
-        self.post.cut = knowledge.cut();
-        self.post.asks = self.handover.asks();
+        // Who shares nothing is no match for anybody.
+        self.post.cut = if self.on { knowledge.cut() } else { 0 };
+        self.post.asks = self.on && self.handover.asks();
         self.post.serves = serves;
         self.post.written = self.journal.written();
         self.post.loads.clear();

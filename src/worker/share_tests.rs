@@ -5,6 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use super::*;
 use crate::worker::Local;
 
+const SERVES: Now = Now {
+    serves: true,
+    stirred: false,
+    watched: false,
+};
+
 /// What one VM knows, without any bound.
 #[derive(Debug, Default, Clone)]
 struct Toy {
@@ -164,8 +170,7 @@ impl Sim {
                 torn: self.torn,
             };
             let foreign = &mut self.foreign;
-            vm.share
-                .exchange((true, false), &mut host, foreign, &mut vm.toy);
+            vm.share.exchange(SERVES, &mut host, foreign, &mut vm.toy);
         }
     }
 
@@ -246,7 +251,7 @@ fn a_dead_vm_stops_counting_within_a_second() {
     (0..3).for_each(|_| sim.tick(0));
     sim.check_loads(0);
     sim.vms.pop();
-    (0..=super::super::seats::PATIENCE).for_each(|_| sim.tick(0));
+    (0..=seats::PATIENCE).for_each(|_| sim.tick(0));
     sim.check_loads(0);
 }
 
@@ -319,7 +324,7 @@ fn neighbours_under_other_names_do_not_disturb() {
             let run = run(0, number as u32);
             toy.add(run, tick);
             share.note(run, &[tick], 0);
-            share.exchange((true, false), &mut memory, &mut foreign[number], toy);
+            share.exchange(SERVES, &mut memory, &mut foreign[number], toy);
         }
     }
     assert_eq!(vms[0].1.known.len(), 2);

@@ -4,7 +4,7 @@
 use super::avoided::Avoided;
 use super::lease::Lease;
 use super::share::Share;
-use super::{snapshot, SharedData};
+use super::{report, snapshot, SharedData};
 use crate::config::Plan;
 use crate::datalayer::avoid::Avoider;
 use crate::datalayer::clusters;
@@ -14,9 +14,6 @@ use crate::datalayer::store::{Changes, Member, Store};
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, Slot};
-
-/// Version of what is shared, in every key: two versions of the module do not read each other's.
-const SCHEMA: u32 = 1;
 
 /// A slower page than this is given up. Shorter than the interval, an answer never overlaps the
 /// next question; longer than a second, a hung server would hold its place for too long.
@@ -91,9 +88,7 @@ struct Settings {
 impl Watch {
     /// The view of the plan's pool; `name` is the plugin's.
     pub fn new(name: &str, plan: &Plan, mut rng: fastrand::Rng) -> Self {
-        // A slash ends a part of the key, so that no name can imitate another's key.
-        let part = |text: &str| text.replace('%', "%25").replace('/', "%2F");
-        let base = format!("epp-wasm/{SCHEMA}/{}/{}", part(name), part(plan.cluster()));
+        let base = report::base(name, plan.cluster());
         let mut watch = Self {
             store: Store::default(),
             foreign: 0,

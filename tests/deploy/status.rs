@@ -1,16 +1,25 @@
 //! The status page, in a real browser: `scripts/browser` installs it.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use envoytest::client;
 use envoytest::proxy::wait_until;
+use serde_yaml::Value;
 
 use crate::envoy::{top, Envoy};
-use crate::stage::Stage;
+use crate::stage::{read, Stage};
 
-/// Opens a page, lets its scripts run for some seconds, and returns what is in it then.
-fn open(url: &str, folder: &Path, picture: Option<&Path>) -> String {
+/// How the browser is set: by the numbers that Chromium's settings have for it.
+#[derive(Clone, Copy)]
+enum Scheme {
+    Dark = 0,
+    Light = 1,
+}
+
+/// Opens a page and returns what is in it; `picture` takes one instead.
+fn open(url: &str, folder: &Path, scheme: Scheme, picture: Option<&Path>) -> String {
     let mut browser = Command::new("chromium");
     browser
         .args([
@@ -21,12 +30,15 @@ fn open(url: &str, folder: &Path, picture: Option<&Path>) -> String {
         ])
         .args(["--no-first-run", "--disable-background-networking"])
         .args(["--disable-component-update", "--disable-sync"])
-        .args(["--hide-scrollbars", "--window-size=1080,420"])
+        .args(["--hide-scrollbars", "--window-size=1320,900"])
+        .arg(format!(
+            "--blink-settings=preferredColorScheme={}",
+            scheme as u8
+        ))
         .arg(format!(
             "--user-data-dir={}",
             folder.join("browser").display()
-        ))
-        .arg("--virtual-time-budget=3000");
+        ));
     match picture {
         Some(file) => browser.arg(format!("--screenshot={}", file.display())),
         None => browser.arg("--dump-dom"),
@@ -38,20 +50,117 @@ fn open(url: &str, folder: &Path, picture: Option<&Path>) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The cells of a table's body, row by row.
-fn rows(page: &str, id: &str) -> Vec<Vec<String>> {
-    let table = page.split(&format!("<table id=\"{id}\">")).nth(1);
-    let table = table.unwrap_or_else(|| panic!("no table {id}: {page}"));
-    let body = table.split("<tbody>").nth(1).unwrap();
-    let body = body.split("</tbody>").next().unwrap();
+/// The texts of the cells of a table's rows, without those of its head.
+fn rows(page: &str, class: &str) -> Vec<Vec<String>> {
+    let table = page.split(&format!("<table class=\"{class}\">")).nth(1);
+    let table = table.unwrap_or_else(|| panic!("no table {class}: {page}"));
+    let table = table.split("</table>").next().unwrap();
+    let body = table.split_once("</thead>").unwrap().1;
     let text = |cell: &str| {
         let inside = cell.split_once('>').unwrap().1;
-        inside.split('<').next().unwrap().to_owned()
+        let inside = inside.split("</td>").next().unwrap();
+        let words = inside
+            .split('<')
+            .enumerate()
+            .map(|(part, text)| match part {
+                0 => text,
+                _ => text.split_once('>').unwrap().1,
+            });
+        words.collect::<Vec<_>>().join(" ").trim().to_owned()
     };
-    body.split("<tr>")
+    body.split("<tr")
         .skip(1)
         .map(|row| row.split("<td").skip(1).map(text).collect())
         .collect()
+}
+
+/// Asks for the page as a browser that stays does, until it has told this.
+fn told(port: u16, what: &str, mut told: impl FnMut(&str) -> bool) -> String {
+    let mut page = String::new();
+    wait_until(what, || {
+        page = client::get(port, "/").map_or(String::new(), |answer| answer.body);
+        told(&page)
+    });
+    page
+}
+
+const PROMPT: &str = "Of trains and their times. ";
+
+/// Asks until a worker that is watched has decided, so that the page can show it.
+fn decided(llm: u16, status: u16, model: &str) -> String {
+    wait_until("requests are answered", || {
+        client::get(llm, "/v1/models").is_ok_and(|answer| answer.status == 200)
+    });
+    let mut number = 0;
+    told(status, "decisions are shown", |page| {
+        number += 1;
+        let turn = format!(
+            "{}And then {number}?",
+            "Another conversation. ".repeat(20 + number)
+        );
+        for prompt in [turn, PROMPT.repeat(30)] {
+            assert_eq!(client::complete(llm, model, &prompt).status, 200);
+        }
+        page.matches("<tbody class=\"one\">").count() > 3
+    })
+}
+
+/// All fresh, idle and picked.
+fn check_endpoints(page: &str, addresses: &[String]) {
+    let endpoints = rows(page, "endpoints");
+    let mut names: Vec<&str> = endpoints.iter().map(|row| row[0].as_str()).collect();
+    let mut addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    addresses.sort_unstable();
+    assert_eq!(names, addresses);
+    for row in &endpoints {
+        assert_eq!((row[1].as_str(), row[2].as_str()), ("yes", "fresh"));
+        assert_eq!((row[4].as_str(), row[10].as_str()), ("0", "no"), "{row:?}");
+        assert!(row[3].ends_with(" ms") && row[6].ends_with(" %"), "{row:?}");
+    }
+    assert!(sum(&endpoints, 11) > 3, "{endpoints:?}");
+}
+
+/// One polls, and one has served.
+fn check_workers(page: &str) {
+    let workers = rows(page, "workers");
+    let polling = workers.iter().filter(|row| row[2] == "yes");
+    assert_eq!(polling.count(), 1, "{workers:?}");
+    let serving = workers.iter().filter(|row| row[1] == "requests");
+    let serving: Vec<_> = serving.cloned().collect();
+    assert_eq!((serving.len(), workers.len()), (1, 2), "{workers:?}");
+    assert!(
+        sum(&serving, 10) > 3 && sum(&serving, 15) > 0,
+        "{serving:?}"
+    );
+    assert!(workers.iter().all(|row| row[5] == "metrics"), "{workers:?}");
+}
+
+/// One prompt again and again: its pick holds it, and no other endpoint does.
+fn check_decisions(page: &str, addresses: &[String]) {
+    let decisions = rows(page, "decisions");
+    let last = &decisions[0];
+    assert_eq!((last[2].as_str(), last[4].as_str()), ("demo", "100.0 %"));
+    assert_eq!((last[7].as_str(), last[9].as_str()), ("4", "50.000"));
+    assert_eq!(last[10], "1.000", "{last:?}");
+    assert!(addresses.contains(&last[8]), "{last:?}");
+    for other in &decisions[1..4] {
+        assert_eq!(other[1..], ["0.000", "0.000"], "{decisions:?}");
+    }
+}
+
+fn check_plan(page: &str) {
+    let plan = rows(page, "plan");
+    let scorer = plan.iter().find(|row| row[1] == "prefix-cache-scorer");
+    let scorer = scorer.unwrap();
+    assert_eq!((scorer[0].as_str(), scorer[3].as_str()), ("default", "50"));
+    assert!(scorer[4].contains("hashBlockSize: 5"), "{scorer:?}");
+}
+
+fn sum(rows: &[Vec<String>], column: usize) -> u64 {
+    rows.iter()
+        .map(|row| row[column].parse::<u64>().unwrap())
+        .sum()
 }
 
 #[test]
@@ -59,59 +168,74 @@ fn a_browser_shows_the_pool() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
-    wait_until("requests are answered", || {
-        client::get(llm, "/v1/models").is_ok_and(|answer| answer.status == 200)
-    });
-    // Those that come before anybody was heard of are Envoy's own to place.
-    wait_until("picks are counted", || {
-        let prompt = "Of trains and their times. ".repeat(30);
-        assert_eq!(client::complete(llm, "demo", &prompt).status, 200);
-        let page = client::get(status, "/stats/prometheus").unwrap().body;
-        page.contains("llm_d_epp_scheduler_attempts_total{")
-    });
+    decided(llm, status, "demo");
     let url = format!("http://127.0.0.1:{status}/");
-    let page = open(&url, &stage.folder.0, None);
-    let endpoints = rows(&page, "endpoints");
-    assert_eq!(endpoints.len(), 4, "{page}");
-    let names: Vec<&str> = endpoints.iter().map(|row| row[0].as_str()).collect();
-    for address in stage.sim.addresses() {
-        assert!(names.contains(&address.to_string().as_str()), "{names:?}");
-    }
-    assert!(
-        endpoints
-            .iter()
-            .all(|row| row[1] == "fresh" && row[4] == "no"),
-        "{endpoints:?}"
-    );
-    let picks: u64 = endpoints
-        .iter()
-        .map(|row| row[5].parse::<u64>().unwrap())
-        .sum();
-    assert!(picks > 0, "{endpoints:?}");
-    let pool = &rows(&page, "pool")[0];
-    assert_eq!(pool[0], "4");
-    assert!(pool[2].starts_with("≤ 0.0"), "{pool:?}");
-    let picture = stage.folder.0.join("status.png");
-    open(&url, &stage.folder.0, Some(&picture));
-    assert!(std::fs::metadata(&picture).unwrap().len() > 5_000);
+    let page = open(&url, &stage.folder.0, Scheme::Light, None);
+    let addresses = stage.sim.addresses();
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    check_endpoints(&page, &addresses);
+    check_workers(&page);
+    check_decisions(&page, &addresses);
+    check_plan(&page);
+
+    // docs/status.png is the light one.
+    let pictures = [
+        (Scheme::Light, "status-light.png"),
+        (Scheme::Dark, "status-dark.png"),
+    ];
+    let pictures = pictures.map(|(scheme, name)| {
+        let picture = top().join("target").join(name);
+        open(&url, &stage.folder.0, scheme, Some(&picture));
+        fs::read(&picture).unwrap()
+    });
+    assert!(pictures.iter().all(|picture| picture.len() > 20_000));
+    assert!(pictures[0] != pictures[1], "dark and light look alike");
 }
 
 #[test]
-fn nothing_else_of_the_admin_interface_is_reached() {
+fn the_page_is_its_listeners_alone_and_shows_no_prompt() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
-    let status = stage.port(10_001);
-    wait_until("the page is served", || {
-        client::get(status, "/").is_ok_and(|answer| answer.status == 200)
-    });
-    for path in [
-        "/clusters",
-        "/config_dump",
-        "/stats",
-        "/stats/prometheus/../../clusters",
-    ] {
+    let (llm, status) = (stage.port(10_000), stage.port(10_001));
+    let page = decided(llm, status, "<script>alert(1)</script>");
+    assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
+    assert!(
+        !page.contains("<script") && !page.contains("trains"),
+        "{page}"
+    );
+    let answer = client::get(status, "/?x").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer
+        .header("content-security-policy")
+        .starts_with("default-src 'none'"));
+    for path in ["/clusters", "/stats", "/stats/prometheus", "//", "/x"] {
         assert_eq!(client::get(status, path).unwrap().status, 404, "{path}");
     }
-    let stop = client::send(status, "POST", "/quitquitquit", &[], b"").unwrap();
-    assert_eq!(stop.status, 404);
+    let posted = client::send(status, "POST", "/", &[], b"").unwrap();
+    assert_eq!(posted.status, 404);
+    let other = client::get(llm, "/").unwrap();
+    assert!(!other.body.contains("epp-wasm"), "{}", other.body);
+}
+
+#[test]
+fn workers_that_share_nothing_are_seen_all_the_same() {
+    let mut config = read(&top().join("envoy/envoy.yaml"));
+    let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
+    let filter = &mut filters[0]["typed_config"]["http_filters"][0]["typed_config"]["config"];
+    let document = &mut filter["configuration"]["value"];
+    let alone = "plugins:\n- {type: envoy-proxy, parameters: {shareState: false}}\n";
+    *document = Value::from(document.as_str().unwrap().replacen("plugins:\n", alone, 1));
+    let stage = Stage::of(config);
+    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let (llm, status) = (stage.port(10_000), stage.port(10_001));
+    let page = decided(llm, status, "demo");
+    let workers = rows(&page, "workers");
+    assert!(
+        workers.iter().any(|row| row[1] == "requests"),
+        "{workers:?}"
+    );
+    assert!(page.contains("shareState: false"), "{page}");
+    let admin = stage.port(9_901);
+    let counted = client::get(admin, "/stats?filter=epp_wasm_sharing_vms").unwrap();
+    assert!(counted.body.contains(": 0"), "{}", counted.body);
 }

@@ -165,7 +165,7 @@ pub fn links(status: u16, admin: u16) {
         r#"
 To look at in a browser:
 
-  http://127.0.0.1:{status}                    endpoints, freshness, picks, cache: each second
+  http://127.0.0.1:{status}                    the status page: endpoints, workers, last decisions and why
   http://127.0.0.1:{admin}/clusters             what Envoy knows of the model servers
   http://127.0.0.1:{admin}/stats/prometheus     what Prometheus scrapes; envoy/dashboards has what shows it"#
     );

@@ -8,10 +8,9 @@ use epp_wasm::datalayer::store::{Member, Store};
 use epp_wasm::scheduling::Slot;
 use epp_wasm::worker::handover::Known;
 use epp_wasm::worker::journal::Run;
-use epp_wasm::worker::seats::SlotLoad;
-use epp_wasm::worker::share::{Knowledge, Share};
-use epp_wasm::worker::snapshot;
-use epp_wasm::worker::{SharedData, Watch};
+use epp_wasm::worker::seats::{Seats, SlotLoad};
+use epp_wasm::worker::share::{Knowledge, Now, Share};
+use epp_wasm::worker::{report, snapshot, Local, SharedData, Watch};
 use xxhash_rust::xxh64::xxh64;
 
 /// What every value of ours begins with.
@@ -32,6 +31,7 @@ pub fn shared(input: &[u8]) {
     check_metrics(&value);
     check_share(&value);
     check_watch(&value);
+    check_page(&value);
 }
 
 /// Shared data that has the same value everywhere.
@@ -128,9 +128,14 @@ impl Knowledge for Told {
 fn check_share(value: &[u8]) {
     let mut share = Share::new("base", 1);
     let (mut foreign, mut told) = (0, Told::default());
+    let now = Now {
+        serves: true,
+        stirred: true,
+        watched: true,
+    };
     for _ in 0..3 {
         let host = &mut Host(value);
-        share.exchange((true, true), host, &mut foreign, &mut told);
+        share.exchange(now, host, &mut foreign, &mut told);
     }
     // Every seat, every segment and every piece is the same value.
     let in_one = value.len() / size_of::<u64>();
@@ -148,4 +153,33 @@ fn check_watch(value: &[u8]) {
     assert!(watch.store.pool.len() <= members.len());
     assert!(first.changes.joined.len() <= members.len());
     assert!(second.changes.joined.is_empty() || snapshot::version(value) == Some(0));
+}
+
+/// Shared data with one pool and one seat, where all else is the same value.
+struct Audience<'v> {
+    own: Local,
+    value: &'v [u8],
+}
+
+impl SharedData for Audience<'_> {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let own = self.own.get(key);
+        own.or_else(|| Some((self.value.to_vec(), 1)))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        self.own.set(key, value, cas)
+    }
+}
+
+/// The page is whole whatever it is told, and shows nothing as anything but text.
+fn check_page(value: &[u8]) {
+    let base = report::base("epp", "pool");
+    let mut own = Local::default();
+    report::enlist(&base, &mut own);
+    // One value is posted at all seats but the first, and told of all.
+    Seats::new(base, 1).sit(&mut own);
+    let page = epp_wasm::status::page(&mut Audience { own, value }, 1_000);
+    assert!(page.starts_with("<!DOCTYPE html><html") && page.ends_with("</html>"));
+    assert!(!page.contains("<script"));
 }
