@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use clap::Args;
 use epp_wasm::config::{self, Plan};
 use epp_wasm::document::Problem;
-use epp_wasm::plugins;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,8 +13,7 @@ use crate::era::{self, Era};
 use crate::excerpt::{render, Told};
 use crate::input::read;
 use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
-use crate::page::written;
-use crate::reference::standing;
+use crate::standings::{as_written, in_force, others, Field, Plugin};
 
 /// Say whether documents load, with every problem and warning, and what they come to.
 #[derive(Args)]
@@ -23,6 +21,7 @@ use crate::reference::standing;
   eppctl check examples/seed.yaml
   eppctl check --era today examples/seed.yaml       # would llm-d-router take it?
   eppctl check --print-defaults examples/seed.yaml  # the document with nothing left out
+  eppctl check -o json examples/*.yaml
   kubectl get configmap epp -o jsonpath='{.data.config}' | eppctl check -
 
 Exit codes: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
@@ -47,6 +46,8 @@ struct Checked {
     errors: Vec<Told>,
     warnings: Vec<Told>,
     plugins: Vec<Plugin>,
+    /// What else of the document is refused or has no effect.
+    fields: Vec<Field>,
     era: Option<OfEra>,
     #[serde(skip)]
     text: String,
@@ -59,22 +60,6 @@ struct OfEra {
     accepts: bool,
     refused: Vec<String>,
     ignored: Vec<String>,
-}
-
-/// A plugin in force.
-#[derive(Serialize)]
-struct Plugin {
-    name: String,
-    r#type: &'static str,
-    standing: String,
-    parameters: Vec<Parameter>,
-}
-
-#[derive(Serialize)]
-struct Parameter {
-    name: String,
-    value: String,
-    standing: String,
 }
 
 #[derive(Serialize)]
@@ -137,16 +122,22 @@ fn check(file: &str, bytes: &[u8], era: Option<Era>) -> (Checked, Option<Plan>) 
     };
     let text = String::from_utf8_lossy(bytes).into_owned();
     let told = |problems: &[Problem]| problems.iter().map(Told::from).collect();
-    let era = era
-        .zip(era::tree(&text))
-        .map(|(era, tree)| of_era(era, &tree));
+    let (errors, warnings): (Vec<Told>, Vec<Told>) = (told(&errors), told(&warnings));
+    let tree = era::tree(&text);
+    let plugins = match (&plan, &tree) {
+        (Some(plan), _) => in_force(plan),
+        (None, Some(tree)) => as_written(tree, &errors),
+        (None, None) => Vec::new(),
+    };
+    let era = era.zip(tree).map(|(era, tree)| of_era(era, &tree));
     let checked = Checked {
         file: file.to_owned(),
         loads: plan.is_some(),
         summary: plan.as_ref().map(Plan::summary),
-        errors: told(&errors),
-        warnings: told(&warnings),
-        plugins: plan.as_ref().map(in_force).unwrap_or_default(),
+        fields: others(&errors, &warnings),
+        errors,
+        warnings,
+        plugins,
         era,
         text,
     };
@@ -164,29 +155,6 @@ fn of_era(era: Era, tree: &epp_wasm::document::Node) -> OfEra {
         refused: word.refused,
         ignored: word.ignored,
     }
-}
-
-fn in_force(plan: &Plan) -> Vec<Plugin> {
-    let known = plan
-        .instances
-        .iter()
-        .filter_map(|instance| Some((instance, plugins::find(instance.kind)?)));
-    known
-        .map(|(instance, kind)| Plugin {
-            name: instance.name.clone(),
-            r#type: kind.name,
-            standing: standing(kind.parity.plugin),
-            parameters: instance
-                .parameters
-                .iter()
-                .map(|(name, value)| Parameter {
-                    name: name.clone(),
-                    value: written(value),
-                    standing: standing(kind.parity.of_parameter(name)),
-                })
-                .collect(),
-        })
-        .collect()
 }
 
 impl Report for AllChecked {
@@ -210,15 +178,19 @@ impl Checked {
         }
         for plugin in &self.plugins {
             let name = styled(STRONG, &plugin.name);
-            writeln!(out, "  {name}  {}", plugin.standing)?;
+            writeln!(out, "  {name}  {}", shown(&plugin.standing))?;
             for parameter in &plugin.parameters {
                 let value = format!("{}: {}", parameter.name, parameter.value);
                 let own = match parameter.standing == plugin.standing {
                     true => String::new(),
-                    false => format!("  {}", parameter.standing),
+                    false => format!("  {}", shown(&parameter.standing)),
                 };
                 writeln!(out, "    {}{own}", styled(FAINT, value))?;
             }
+        }
+        for field in &self.fields {
+            let name = styled(STRONG, &field.name);
+            writeln!(out, "  {name}  {}", shown(&field.standing))?;
         }
         let Some(era) = &self.era else {
             return Ok(());
@@ -234,5 +206,13 @@ impl Checked {
             writeln!(out, "    {}: {ignored}", styled(WARNING, "note"))?;
         }
         Ok(())
+    }
+}
+
+/// A standing, in red where it says no.
+fn shown(standing: &str) -> String {
+    match standing.starts_with("refused") {
+        true => styled(ERROR, standing),
+        false => standing.to_owned(),
     }
 }

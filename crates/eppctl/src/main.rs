@@ -19,6 +19,7 @@ mod parity;
 mod reference;
 mod schema;
 mod simulate;
+mod standings;
 mod top;
 
 use std::process::ExitCode;

@@ -69,6 +69,44 @@ fn each_plugin_and_parameter_says_how_it_stands_to_the_endpoint_picker() {
 }
 
 #[test]
+fn a_document_that_does_not_load_has_its_table_all_the_same() {
+    let slip = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- type: queue-scorer
+- {type: prefill-filter, name: p, parameters: {a: 1}}
+- {type: max-score-picker, parameters: {maxNumOfEndpoints: many}}
+- {type: queue-scorrer}
+";
+    let output = check(&["-", "-o", "json"], slip);
+    assert_eq!(output.status.code(), Some(1));
+    let all: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let standing = |path: &str| {
+        let found = all.pointer(&format!("/0/{path}/standing"));
+        found
+            .unwrap_or_else(|| panic!("{path}: {all:#}"))
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    for (path, expected) in [
+        ("plugins/0", "approximated: "),
+        ("plugins/1", "refused: prefill/decode disaggregation"),
+        ("plugins/1/parameters/0", "not looked at"),
+        ("plugins/2", "works as in the EPP"),
+        ("plugins/2/parameters/0", "refused: found \"many\""),
+        ("plugins/3", "refused: found \"queue-scorrer\""),
+        ("fields/0", "refused: found \"flowControl\""),
+    ] {
+        let found = standing(path);
+        assert!(found.starts_with(expected), "{path}: {found}");
+    }
+    let text = out(&check(&["-"], slip));
+    assert!(text.contains("  p  refused: prefill/decode"), "{text}");
+}
+
+#[test]
 fn the_seeds_example_is_taken_by_the_seed_and_refused_by_today() {
     let seed = check(&["--era", "seed", "examples/seed.yaml"], "");
     assert_eq!(seed.status.code(), Some(0), "{}", out(&seed));

@@ -1,0 +1,146 @@
+//! How each plugin and field of a document stands to the Endpoint Picker's: of one that loads, as it is
+//! in force; of one that does not, as it is written, as far as that can be told.
+
+use epp_wasm::config::{elsewhere, Plan};
+use epp_wasm::document::Node;
+use epp_wasm::plugins;
+use serde::Serialize;
+
+use crate::excerpt::Told;
+use crate::page::written;
+use crate::reference::standing;
+
+/// A plugin.
+#[derive(Serialize)]
+pub struct Plugin {
+    /// Its name in the document.
+    pub name: String,
+    /// Its type.
+    pub r#type: String,
+    /// How it stands.
+    pub standing: String,
+    /// Its parameters.
+    pub parameters: Vec<Field>,
+}
+
+/// A parameter, or a field of the document outside its plugins.
+#[derive(Serialize)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub value: String,
+    /// How it stands.
+    pub standing: String,
+}
+
+/// The plugins of a plan, with those that were added and with all parameters.
+pub fn in_force(plan: &Plan) -> Vec<Plugin> {
+    let known = plan
+        .instances
+        .iter()
+        .filter_map(|instance| Some((instance, plugins::find(instance.kind)?)));
+    known
+        .map(|(instance, kind)| Plugin {
+            name: instance.name.clone(),
+            r#type: kind.name.to_owned(),
+            standing: standing(kind.parity.plugin),
+            parameters: instance
+                .parameters
+                .iter()
+                .map(|(name, value)| Field {
+                    name: name.clone(),
+                    value: written(value),
+                    standing: standing(kind.parity.of_parameter(name)),
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// The plugins of a document that does not load, as they are written.
+pub fn as_written(document: &Node, errors: &[Told]) -> Vec<Plugin> {
+    let Some(Node::List(entries)) = document.get("plugins") else {
+        return Vec::new();
+    };
+    let plugins = entries.iter().enumerate().filter_map(|(index, entry)| {
+        let Some(Node::String(kind)) = entry.get("type") else {
+            return None;
+        };
+        let name = match entry.get("name") {
+            Some(Node::String(name)) if !name.is_empty() => name,
+            _ => kind,
+        };
+        let path = format!("plugins[{index}]");
+        Some(Plugin {
+            name: name.clone(),
+            r#type: kind.clone(),
+            standing: of_type(kind, &path, errors),
+            parameters: parameters(entry, kind, &path, errors),
+        })
+    });
+    plugins.collect()
+}
+
+fn of_type(kind: &str, path: &str, errors: &[Told]) -> String {
+    if let Some(instead) = elsewhere(kind) {
+        return format!("refused: {instead}");
+    }
+    let own = |place: &str| refused(errors, |error| error == place);
+    let refused = own(&format!("{path}.type"))
+        .or_else(|| own(&format!("{path}.name")))
+        .or_else(|| own(path));
+    match (refused, plugins::find(kind)) {
+        (Some(refused), _) => refused,
+        (None, Some(found)) => standing(found.parity.plugin),
+        (None, None) => "refused: no plugin type".to_owned(),
+    }
+}
+
+fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Told]) -> Vec<Field> {
+    let Some(Node::Map(given)) = entry.get("parameters") else {
+        return Vec::new();
+    };
+    let found = plugins::find(kind);
+    let fields = given.iter().map(|(name, value)| {
+        let path = format!("{path}.parameters.{name}");
+        let standing = match (refused(errors, |error| is_below(error, &path)), found) {
+            (Some(refused), _) => refused,
+            (None, Some(found)) => standing(found.parity.of_parameter(name)),
+            (None, None) => "not looked at".to_owned(),
+        };
+        Field {
+            name: name.clone(),
+            value: written(value),
+            standing,
+        }
+    });
+    fields.collect()
+}
+
+/// The document's other fields that are refused, or that have no effect here.
+pub fn others(errors: &[Told], warnings: &[Told]) -> Vec<Field> {
+    let outside = |told: &&Told| !told.path.is_empty() && !is_below(&told.path, "plugins");
+    let field = |told: &Told, standing: String| Field {
+        name: told.path.clone(),
+        value: String::new(),
+        standing,
+    };
+    let refused = errors.iter().filter(outside);
+    let refused = refused.map(|told| field(told, format!("refused: {}", told.message)));
+    let warned = warnings.iter().filter(outside);
+    let warned = warned.map(|told| field(told, told.message.clone()));
+    refused.chain(warned).collect()
+}
+
+/// What the loader says of a place, if it refuses it.
+fn refused(errors: &[Told], at: impl Fn(&str) -> bool) -> Option<String> {
+    let error = errors.iter().find(|error| at(&error.path))?;
+    Some(format!("refused: {}", error.message))
+}
+
+/// Whether a path is this place or below it.
+fn is_below(path: &str, place: &str) -> bool {
+    let rest = path.strip_prefix(place);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
