@@ -108,8 +108,6 @@ pub enum Metric {
     KvUsage,
     /// Endpoints that may be picked.
     ReadyEndpoints,
-    /// Whether this VM polls.
-    Polling,
     /// Shared values that were not ours, or torn.
     ForeignValues,
     /// Requests whose model was to be rewritten and was not found in the body.
@@ -223,7 +221,6 @@ impl Metric {
             Self::RunningRequests => (Gauge, "epp_wasm_per_endpoint_running_requests"),
             Self::KvUsage => (Gauge, "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
             Self::ReadyEndpoints => (Gauge, "llm_d_epp_ready_endpoints"),
-            Self::Polling => (Gauge, "epp_wasm_polling"),
             Self::ForeignValues => (Counter, "epp_wasm_foreign_values_total"),
             Self::MissedRewrites => (Counter, "epp_wasm_missed_rewrites_total"),
             Self::CaughtPanics => (Counter, "epp_wasm_caught_panics_total"),

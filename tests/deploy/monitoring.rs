@@ -211,5 +211,5 @@ fn alerts_are_well_formed() {
         "{said}{}",
         String::from_utf8_lossy(&check.stderr)
     );
-    assert!(said.contains("10 rules found"), "{said}");
+    assert!(said.contains("13 rules found"), "{said}");
 }
