@@ -84,10 +84,11 @@ envoy: ## A real Envoy in target/tools, or a look at the one that ENVOY=path nam
 clients: ## The clients of the end-to-end tests, in target/tools
 	@scripts/clients
 
-generate: toolchain ## docs/schema.json, configuration.md and the tables of parity.md, made of the code
+generate: toolchain ## docs/schema.json, configuration.md, eppctl.md and the tables of parity.md, made of the code
 	cargo run --quiet --locked --package eppctl -- schema >target/schema.json
 	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md
-	mv target/schema.json target/configuration.md docs/
+	cargo run --quiet --locked --package eppctl -- manual >target/eppctl.md
+	mv target/schema.json target/configuration.md target/eppctl.md docs/
 	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
 
 eppctl: toolchain ## The command line tool: target/release/eppctl
@@ -95,7 +96,7 @@ eppctl: toolchain ## The command line tool: target/release/eppctl
 
 # What the tests of envoy/ need beside Envoy.
 test: crds prometheus browser
-.PHONY: crds image prometheus browser
+.PHONY: crds image prometheus browser chart-check
 
 image: wasm ## The module as an OCI image in target/image, to push to a registry
 	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
@@ -105,6 +106,9 @@ prometheus: ## Prometheus in target/tools, to try dashboard and alerts with
 
 browser: ## Chromium, to open the status page with
 	@scripts/browser
+
+chart-check: ## Helm's and kustomize's own word on charts/ and envoy/istio; builds both first, minutes
+	@scripts/chart-check
 
 crds: ## Istio's CRDs in target/tools, to validate manifests against
 	@scripts/crds

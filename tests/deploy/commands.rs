@@ -1,4 +1,5 @@
-//! Commands in docs/: each block says whether it is tested, and those that are, are run.
+//! Commands in docs/ and in the documents at the top: each block says whether it is tested, and those
+//! that are, are run.
 //!
 //! On the line behind a block: `<!-- tested -->`, `<!-- tested: what it prints -->` or
 //! `<!-- not run: why -->`. A document that the text says to save as a file is saved for the commands.
@@ -59,9 +60,10 @@ fn read(text: &str) -> Document {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let files = fs::read_dir(top().join("docs")).unwrap();
-    let files = files.map(|entry| entry.unwrap().path());
-    files
+    let folders = [top(), top().join("docs")];
+    let entries = folders.into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    entries
+        .map(|entry| entry.unwrap().path())
         .filter(|file| file.extension().is_some_and(|end| end == "md"))
         .collect()
 }

@@ -19,8 +19,8 @@ use crate::standings::{as_written, in_force, others, Field, Plugin};
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl check examples/seed.yaml
-  eppctl check --era today examples/seed.yaml       # would llm-d-router take it?
-  eppctl check --print-defaults examples/seed.yaml  # the document with nothing left out
+  eppctl check --era today examples/seed.yaml  # would it load there?
+  eppctl check --print-defaults examples/seed.yaml  # nothing left out
   eppctl check -o json examples/*.yaml
   kubectl get configmap epp -o jsonpath='{.data.config}' | eppctl check -
 

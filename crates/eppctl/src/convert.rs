@@ -17,7 +17,7 @@ use crate::schema::value;
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl convert --to today examples/seed.yaml
-  eppctl convert --to seed examples/today.yaml > seed.yaml   # the notes are comments in it
+  eppctl convert --to seed examples/today.yaml > seed.yaml
 
 The result loads. Exit codes: 0 converted, 2 the document does not load.")]
 pub struct Convert {

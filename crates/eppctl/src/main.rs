@@ -13,6 +13,7 @@ mod excerpt;
 mod explain;
 mod input;
 mod lint;
+mod manual;
 mod output;
 mod page;
 mod parity;
@@ -51,6 +52,7 @@ enum Command {
     Convert(convert::Convert),
     Explain(explain::Explain),
     Lint(lint::Lint),
+    Manual(manual::Manual),
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Convert(convert) => convert.run(&mut output),
         Command::Explain(explain) => explain.run(&mut output),
         Command::Lint(lint) => lint.run(&mut output),
+        Command::Manual(manual) => manual.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),

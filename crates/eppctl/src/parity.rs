@@ -20,7 +20,8 @@ use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, STRONG};
 #[command(after_help = "Examples:
   eppctl parity tests/parity/recorded
   eppctl parity -o json tests/parity/recorded/s1.json
-  eppctl parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
+  eppctl parity --into docs/parity.md \\
+    tests/parity/recorded tests/vectors/reference
 
 Exit codes: 0 all agree, 1 at least one does not, 2 a scenario cannot be read.")]
 pub struct Parity {

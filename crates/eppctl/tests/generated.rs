@@ -31,6 +31,11 @@ fn the_reference_is_up_to_date() {
     committed("docs/configuration.md", &["reference"]);
 }
 
+#[test]
+fn the_page_of_the_commands_is_up_to_date() {
+    committed("docs/eppctl.md", &["manual"]);
+}
+
 fn validator() -> jsonschema::Validator {
     let text = std::fs::read_to_string(top().join("docs/schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();

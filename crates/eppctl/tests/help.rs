@@ -4,7 +4,12 @@
 
 mod common;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use common::{eppctl, out, top};
+use envoytest::proxy::Setup;
+use modelsim::{Settings, Sim};
 
 /// The commands, as the help lists them.
 fn commands() -> Vec<String> {
@@ -27,6 +32,103 @@ fn every_command_has_help_with_examples() {
         let help = out(&eppctl(&[&command, "--help"], ""));
         assert!(help.contains("Examples:\n  eppctl "), "{command}: {help}");
     }
+}
+
+/// The lines under a command's `Examples:`, as a shell takes them.
+fn examples(command: &str) -> Vec<String> {
+    let help = out(&eppctl(&[command, "--help"], ""));
+    let lines = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+    let lines = lines.take_while(|line| line.starts_with("  "));
+    let mut examples: Vec<String> = Vec::new();
+    for line in lines {
+        assert!(line.len() < 80, "terminals would break it: {line}");
+        match examples.last_mut() {
+            Some(last) if last.ends_with('\\') => *last += &format!("\n{line}"),
+            _ => examples.push(line.trim().to_owned()),
+        }
+    }
+    examples
+}
+
+/// It draws until a key is pressed, and there are no keys here; with --once it is run.
+const FOR_TERMINALS: &str = "eppctl top";
+
+/// A folder with what the examples speak of. What they write goes there, too.
+fn stage() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder.join("docs")).unwrap();
+    for shown in ["examples", "envoy", "tests"] {
+        std::os::unix::fs::symlink(
+            top().join(shown).canonicalize().unwrap(),
+            folder.join(shown),
+        )
+        .unwrap();
+    }
+    std::fs::copy(top().join("docs/parity.md"), folder.join("docs/parity.md")).unwrap();
+    // The snapshot is the one that the help shows.
+    let help = out(&eppctl(&["explain", "--help"], ""));
+    let (_, snapshot) = help.split_once("on the endpoint's page:\n").unwrap();
+    let (snapshot, _) = snapshot.split_once("\n\n").unwrap();
+    std::fs::write(folder.join("pool.yaml"), snapshot).unwrap();
+    let body = r#"{"model": "m", "messages": [{"role": "user", "content": "Once upon a time"}]}"#;
+    std::fs::write(folder.join("body.json"), body).unwrap();
+    std::fs::write(folder.join("earlier.json"), body).unwrap();
+    let trace =
+        r#"{"timestamp": 0, "input_length": 1500, "output_length": 9, "hash_ids": [4, 5, 6]}"#;
+    std::fs::write(folder.join("mooncake_trace.jsonl"), trace).unwrap();
+    folder
+}
+
+/// What an example's machine has and this one has not: other programs, pods, an Envoy, shells' folders.
+fn here(example: &str, pods: &[String], admin: &str, folder: &Path) -> String {
+    let example = example
+        .replace("10.0.0.1:8000", &pods[0])
+        .replace("10.0.0.2:8000", &pods[1])
+        .replace("http://127.0.0.1:9901", admin)
+        .replace("/etc/bash_completion.d", &folder.to_string_lossy())
+        .replace("${fpath[1]}", &folder.to_string_lossy())
+        .replace("~/.config/fish/completions", &folder.to_string_lossy());
+    let eppctl = env!("CARGO_BIN_EXE_eppctl");
+    format!("kubectl() {{ cat examples/seed.yaml; }}\neppctl() {{ {eppctl} \"$@\"; }}\n{example}")
+}
+
+/// Every line that the help shows as an example does its work: none is misuse.
+#[test]
+fn every_example_in_the_help_runs() {
+    let folder = stage();
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let config = std::fs::read_to_string(top().join("examples/full.yaml")).unwrap();
+    let proxy = Setup::new(&sim.addresses(), &config).start();
+    let admin = format!("http://127.0.0.1:{}", proxy.admin);
+    let pods: Vec<String> = sim.addresses().iter().map(ToString::to_string).collect();
+    let mut run = 0;
+    for command in commands() {
+        for example in examples(&command) {
+            if example == FOR_TERMINALS || example.starts_with('#') {
+                continue;
+            }
+            let output = Command::new("bash")
+                .args([
+                    "-uo",
+                    "pipefail",
+                    "-c",
+                    &here(&example, &pods, &admin, &folder),
+                ])
+                .current_dir(&folder)
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            // Findings are no failure: --era today refuses the seed's document.
+            assert!(
+                matches!(output.status.code(), Some(0 | 1)),
+                "{example}: {told}"
+            );
+            assert_eq!(told, "", "{example}");
+            run += 1;
+        }
+    }
+    assert!(run > 20, "only {run} examples");
 }
 
 #[test]

@@ -53,3 +53,11 @@ fn findings_have_their_line_and_exit_code_1() {
     assert!(told.contains("did you mean hashBlockSize?"), "{told}");
     assert!(told.contains("fix: "), "{told}");
 }
+
+#[test]
+fn names_that_would_not_be_looked_at_are_misuse() {
+    let output = eppctl(&["lint", "-"], "{filters: [{typedConfig: {a: 1}}]}");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("config_dump"), "{error}");
+}

@@ -23,10 +23,13 @@ use told::explained;
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl explain examples/full.yaml --endpoints pool.yaml --request body.json
-  eppctl explain examples/full.yaml --pod 10.0.0.1:8000 --pod 10.0.0.2:8000 --request body.json
-  eppctl explain examples/full.yaml --envoy http://127.0.0.1:9901 --request body.json
+  eppctl explain examples/full.yaml --request body.json \\
+    --pod 10.0.0.1:8000 --pod 10.0.0.2:8000
+  eppctl explain examples/full.yaml --request body.json \\
+    --envoy http://127.0.0.1:9901
   # as if pod-a had served this conversation before:
-  eppctl explain examples/full.yaml --endpoints pool.yaml --warm pod-a=earlier.json --request body.json
+  eppctl explain examples/full.yaml --endpoints pool.yaml --request body.json \\
+    --warm pod-a=earlier.json
 
 A snapshot (--endpoints), YAML or JSON; what is left out was never seen on the endpoint's page:
   endpoints:

@@ -32,7 +32,7 @@ use site::Site;
 #[command(after_help = "Examples:
   eppctl lint envoy/envoy.yaml
   eppctl lint envoy/istio/*.yaml -o json
-  istioctl proxy-config all gateway-pod -o yaml | eppctl lint -
+  curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
 
 Exit codes: 0 nothing found, 1 something found, 2 a file cannot be read.")]
 pub struct Lint {
@@ -132,6 +132,12 @@ fn lint(file: &str, text: &str) -> Result<Vec<Finding>, Misuse> {
             ))
         })?;
         let site = Site::of(&node);
+        if site.is_camel_case() {
+            return Err(Misuse::new(format!(
+                "{file}: its fields are in lowerCamelCase (typedConfig), which would not be looked at; give \
+                 Envoy's own names (typed_config), as /config_dump of its admin interface has them"
+            )));
+        }
         for rule in RULES {
             findings.extend((rule.check)(&site).into_iter().map(|fault| {
                 Finding {

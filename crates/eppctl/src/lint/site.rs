@@ -44,6 +44,12 @@ impl<'a> Site<'a> {
         Self { top, maps, pickers }
     }
 
+    /// Whether Envoy's fields have JSON's names in it, as some tools print them.
+    pub fn is_camel_case(&self) -> bool {
+        let typed = |(_, map): &(Path, &Node)| map.get("typedConfig").is_some();
+        self.maps.iter().any(typed)
+    }
+
     /// The clusters that it defines, in a bootstrap or in patches.
     pub fn clusters(&self) -> impl Iterator<Item = &(Path, &'a Node)> {
         self.maps.iter().filter(|(_, map)| {
