@@ -61,7 +61,9 @@ fn read(text: &str) -> Document {
 
 fn documents() -> Vec<PathBuf> {
     let folders = [top(), top().join("docs")];
-    let entries = folders.into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let entries = folders
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap());
     entries
         .map(|entry| entry.unwrap().path())
         .filter(|file| file.extension().is_some_and(|end| end == "md"))
