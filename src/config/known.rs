@@ -91,3 +91,8 @@ pub fn elsewhere(name: &str) -> Option<&'static str> {
     let found = ELSEWHERE.iter().find(|(known, _)| *known == name)?;
     Some(found.1)
 }
+
+/// All of these types, for tools that tell of them.
+pub fn all_elsewhere() -> impl Iterator<Item = &'static str> {
+    ELSEWHERE.iter().map(|(name, _)| *name)
+}

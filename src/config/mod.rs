@@ -16,7 +16,7 @@ mod parse;
 mod plan;
 mod settings;
 
-pub use known::elsewhere;
+pub use known::{all_elsewhere, elsewhere};
 pub use plan::{Instance, Plan, Profiled};
 
 use crate::document::{Problem, Problems};

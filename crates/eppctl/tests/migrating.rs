@@ -1,0 +1,136 @@
+//! docs/migrating.md: what it says of plugins and parameters is what the loader does.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::top;
+use epp_wasm::config;
+use epp_wasm::document::Node;
+use epp_wasm::plugins::{self, Generation, Standing};
+
+fn page() -> String {
+    std::fs::read_to_string(top().join("docs/migrating.md")).unwrap()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The tables' lines: what the Endpoint Picker has, and what is here.
+fn rows(page: &str) -> Vec<(&str, &str)> {
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    let cells = lines.filter_map(|line| line.trim_matches('|').split_once(" | "));
+    cells
+        .map(|(there, here)| (there.trim(), here.trim()))
+        .collect()
+}
+
+/// A document with a plugin of this type.
+fn with(kind: &str) -> String {
+    let parameters = match kind {
+        "model-rewrite" => ", parameters: {rules: [{targets: [{model: a}]}]}",
+        _ => "",
+    };
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{{type: queue-scorer, name: q}}, {{type: {kind}{parameters}}}]\n"
+    )
+}
+
+#[test]
+fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() {
+    let page = page();
+    let mut named = BTreeSet::new();
+    for (there, here) in rows(&page) {
+        let Some(words) = here.strip_prefix("refused: ") else {
+            continue;
+        };
+        for kind in quoted(there) {
+            assert!(named.insert(kind.to_owned()), "{kind} stands there twice");
+            let rejected = match config::load(&with(kind)) {
+                Ok(_) => panic!("{kind} loads"),
+                Err(rejected) => rejected,
+            };
+            let told: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
+            let found = told
+                .iter()
+                .any(|error| error.contains(kind) && error.contains(words));
+            assert!(found, "{kind}: {words}: {told:#?}");
+        }
+    }
+    let known: BTreeSet<String> = config::all_elsewhere().map(str::to_owned).collect();
+    assert_eq!(named, known);
+}
+
+#[test]
+fn each_type_that_is_said_to_run_here_loads_and_none_is_left_out() {
+    let page = page();
+    let (_, runs) = page.split_once("What runs here").unwrap();
+    let (runs, _) = runs.split_once("In the place of").unwrap();
+    let items = runs.lines().skip_while(|line| !line.starts_with("- "));
+    let items: Vec<&str> = items.collect();
+    let items = items.join("\n");
+    let named: BTreeSet<&str> = quoted(&items)
+        .into_iter()
+        .filter(|name| *name != "estimate")
+        .collect();
+    for kind in &named {
+        if let Err(rejected) = config::load(&with(kind)) {
+            panic!("{kind}: {:#?}", rejected.errors);
+        }
+    }
+    for plugin in plugins::TYPES {
+        let ours = matches!(plugin.parity.plugin, Standing::Ours(_));
+        assert!(
+            ours || named.contains(plugin.name),
+            "{} is not named",
+            plugin.name
+        );
+    }
+}
+
+/// `plugin`, `parameter` (`default`) in the second column.
+#[test]
+fn flags_lead_to_parameters_that_exist_with_the_defaults_that_they_have() {
+    let page = page();
+    let mut checked = 0;
+    for (flag, here) in rows(&page) {
+        if !flag.contains("`--") && !flag.contains("`Fail") {
+            continue;
+        }
+        let words = quoted(here);
+        let Some(plugin) = words.first().and_then(|name| plugins::find(name)) else {
+            continue;
+        };
+        let questions = plugins::questions(plugin, Generation::Today);
+        let name = words.get(1).unwrap();
+        let question = questions
+            .iter()
+            .find(|question| question.path.to_string() == *name);
+        let question = question.unwrap_or_else(|| panic!("{}: no parameter {name}", plugin.name));
+        checked += 1;
+        let (_, rest) = here.split_once(&format!("`{name}`")).unwrap();
+        if let Some(stated) = rest.strip_prefix(" (`") {
+            let (stated, _) = stated.split_once('`').unwrap();
+            let default = match question.default.as_ref() {
+                Some(Node::String(text)) => text.clone(),
+                Some(Node::List(entries)) => {
+                    let entries: Vec<String> = entries
+                        .iter()
+                        .map(|entry| match entry {
+                            Node::String(text) => text.clone(),
+                            other => other.found(),
+                        })
+                        .collect();
+                    format!("[{}]", entries.join(", "))
+                }
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(stated, default, "{flag}");
+        }
+    }
+    assert!(checked >= 6, "only {checked} flags lead to parameters");
+}
