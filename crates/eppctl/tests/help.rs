@@ -1,6 +1,6 @@
 //! What users see first: help with examples, completions, and errors that say what to do.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
 

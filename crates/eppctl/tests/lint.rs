@@ -61,3 +61,13 @@ fn names_that_would_not_be_looked_at_are_misuse() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("config_dump"), "{error}");
 }
+
+#[test]
+fn the_endpoint_pickers_document_by_itself_is_for_check() {
+    let output = eppctl(&["lint", "examples/seed.yaml"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("eppctl check"), "{error}");
+    let nothing = eppctl(&["lint", "-"], "admin: {}");
+    assert!(out(&nothing).contains("no filter"), "{}", out(&nothing));
+}

@@ -55,9 +55,7 @@ fn endpoints(node: &Node) -> usize {
 mod tests {
     #[test]
     fn finds_fewer_requests_than_the_endpoints_need() {
-        let right = "  - name: inference-pool\n";
-        let wrong =
-            "  - name: inference-pool\n    circuit_breakers: {thresholds: [{max_requests: 7}]}\n";
-        crate::lint::finds(&super::RULE, right, wrong);
+        let right = "max_requests: 16384";
+        crate::lint::finds(&super::RULE, right, "max_requests: 7");
     }
 }

@@ -2,7 +2,7 @@
 
 use epp_wasm::document::Node;
 
-use super::site::{holds, DESTINATION};
+use super::site::{below, holds, DESTINATION};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -16,11 +16,15 @@ pub const RULE: Rule = Rule {
             .maps
             .iter()
             .filter(|(_, map)| map.get("request_headers_to_remove").is_some_and(names));
+        let routes = routes.map(|(path, _)| path.key("request_headers_to_remove"));
+        // The same in Istio's VirtualService.
+        let services = site.maps.iter().filter(|(_, map)| {
+            below(map, &["headers", "request", "remove"]).is_some_and(names)
+        });
+        let services = services.map(|(path, _)| path.key("headers").key("request").key("remove"));
         routes
-            .map(|(path, _)| {
-                let what = format!("{DESTINATION} is removed by the route");
-                Fault::at(&path.key("request_headers_to_remove"), what)
-            })
+            .chain(services)
+            .map(|path| Fault::at(&path, format!("{DESTINATION} is removed by the route")))
             .collect()
     },
 };
@@ -32,5 +36,9 @@ mod tests {
         let right = "domains: [\"*\"]";
         let wrong = "domains: [\"*\"]\n              request_headers_to_remove: [X-Gateway-Destination-Endpoint]";
         crate::lint::finds(&super::RULE, right, wrong);
+        let service = "kind: VirtualService\nspec: {http: [{headers: {request: {remove: [x-gateway-destination-endpoint]}}}]}";
+        assert_eq!(crate::lint::found(&super::RULE, service).len(), 1);
+        let other = service.replace("destination", "other");
+        assert!(crate::lint::found(&super::RULE, &other).is_empty());
     }
 }

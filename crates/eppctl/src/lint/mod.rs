@@ -103,14 +103,16 @@ struct Finding {
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Findings(Vec<Finding>);
+struct Findings(Vec<Finding>, #[serde(skip)] usize);
 
 impl Lint {
     /// Lints all files, in order.
     pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
-        let mut findings = Findings(Vec::new());
+        let mut findings = Findings(Vec::new(), 0);
         for file in &self.files {
-            findings.0.extend(lint(file, &read_text(file)?)?);
+            let Findings(more, pickers) = lint(file, &read_text(file)?)?;
+            findings.0.extend(more);
+            findings.1 += pickers;
         }
         output.print(&findings)?;
         Ok(match findings.0.is_empty() {
@@ -120,8 +122,9 @@ impl Lint {
     }
 }
 
-fn lint(file: &str, text: &str) -> Result<Vec<Finding>, Misuse> {
-    let mut findings = Vec::new();
+/// Lints a file; also how many pickers are in it.
+fn lint(file: &str, text: &str) -> Result<Findings, Misuse> {
+    let (mut findings, mut pickers) = (Vec::new(), 0);
     for (above, document) in documents(text) {
         let node = config::parse(&document).map_err(|rejected| {
             let first = rejected.errors.first().map(ToString::to_string);
@@ -132,6 +135,13 @@ fn lint(file: &str, text: &str) -> Result<Vec<Finding>, Misuse> {
             ))
         })?;
         let site = Site::of(&node);
+        if site::text(&node, "kind") == "EndpointPickerConfig" {
+            return Err(Misuse::new(format!(
+                "{file}: an EndpointPickerConfig, which `eppctl check` reads; lint reads Envoy's and Istio's \
+                 configuration around it"
+            )));
+        }
+        pickers += site.pickers.len();
         if site.is_camel_case() {
             return Err(Misuse::new(format!(
                 "{file}: its fields are in lowerCamelCase (typedConfig), which would not be looked at; give \
@@ -153,7 +163,7 @@ fn lint(file: &str, text: &str) -> Result<Vec<Finding>, Misuse> {
             }));
         }
     }
-    Ok(findings)
+    Ok(Findings(findings, pickers))
 }
 
 /// The documents of a file, each with the number of lines above it.
@@ -190,6 +200,12 @@ impl Report for Findings {
             writeln!(out, "  why: {}", finding.why)?;
             writeln!(out, "  fix: {}\n", finding.fix)?;
         }
+        let pickers = match self.1 {
+            0 => "no filter with an EndpointPickerConfig in here".to_owned(),
+            1 => "one filter with its EndpointPickerConfig looked at".to_owned(),
+            several => format!("{several} filters with an EndpointPickerConfig looked at"),
+        };
+        writeln!(out, "{}", styled(FAINT, pickers))?;
         match self.0.len() {
             0 => writeln!(out, "{}", styled(GOOD, "nothing found")),
             1 => writeln!(out, "1 finding"),

@@ -2,7 +2,7 @@
 
 use epp_wasm::document::Node;
 
-use super::site::{below, text};
+use super::site::{below, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -13,12 +13,7 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let open = site.clusters().filter(|(_, cluster)| {
             let by_header = below(cluster, &["original_dst_lb_config", "use_http_header"]);
-            let name = text(cluster, "name");
-            let routed = site
-                .maps
-                .iter()
-                .any(|(_, map)| map.get("cluster") == Some(&Node::String(name.to_owned())));
-            by_header == Some(&Node::Bool(true)) && routed
+            by_header == Some(&Node::Bool(true)) && is_routed_to(site, text(cluster, "name"))
         });
         open.map(|(path, cluster)| {
             let what = format!("requests are routed to {}, wherever their header says", text(cluster, "name"));
@@ -27,6 +22,18 @@ pub const RULE: Rule = Rule {
         .collect()
     },
 };
+
+/// Whether a route leads to a cluster, alone or as one of several.
+fn is_routed_to(site: &Site<'_>, name: &str) -> bool {
+    site.maps.iter().any(|(_, map)| {
+        let several = match below(map, &["route", "weighted_clusters", "clusters"]) {
+            Some(Node::List(several)) => several.as_slice(),
+            _ => &[],
+        };
+        let one = below(map, &["route"]).is_some_and(|route| text(route, "cluster") == name);
+        one || several.iter().any(|one| text(one, "name") == name)
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -38,5 +45,10 @@ mod tests {
         assert!(crate::lint::found(&super::RULE, &bootstrap).is_empty());
         let routed = bootstrap.replace("cluster: inference-pool\n", "cluster: anywhere\n");
         assert_eq!(crate::lint::found(&super::RULE, &routed).len(), 1);
+        let weighted = bootstrap.replace(
+            "cluster: inference-pool\n",
+            "weighted_clusters: {clusters: [{name: anywhere, weight: 1}]}\n",
+        );
+        assert_eq!(crate::lint::found(&super::RULE, &weighted).len(), 1);
     }
 }
