@@ -60,7 +60,7 @@ fn read(text: &str) -> Document {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let folders = [top(), top().join("docs")];
+    let folders = [top().to_owned(), top().join("docs")];
     let entries = folders
         .into_iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap());
