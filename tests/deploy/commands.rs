@@ -20,27 +20,30 @@ enum Mark {
     None,
 }
 
-/// A document's blocks of shell commands, and the names of files that it has one save.
+/// A document's blocks of shell commands, and the files that it has one save.
 #[derive(Default)]
 struct Document {
     commands: Vec<(String, Mark)>,
-    saved: Vec<String>,
+    saved: Vec<(String, String)>,
 }
 
 fn read(text: &str) -> Document {
     let mut document = Document::default();
-    let mut lines = text.lines().map(str::trim).peekable();
+    let mut lines = text.lines().peekable();
     let mut saved_as = None;
     while let Some(line) = lines.next() {
         if let Some((_, rest)) = line.split_once("Save this as `") {
             saved_as = rest.split_once('`').map(|(name, _)| name.to_owned());
         }
-        let Some(language) = line.strip_prefix("```") else {
+        let Some(language) = line.trim().strip_prefix("```") else {
             continue;
         };
-        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let block: Vec<&str> = lines
+            .by_ref()
+            .take_while(|line| line.trim() != "```")
+            .collect();
         let block = block.join("\n");
-        let mark = match lines.peek() {
+        let mark = match lines.peek().map(|line| line.trim()) {
             Some(line) if line.starts_with("<!-- not run:") => Mark::NotRun,
             Some(line) if line.starts_with("<!-- tested") => {
                 let said = line
@@ -52,7 +55,7 @@ fn read(text: &str) -> Document {
         };
         match (language, saved_as.take()) {
             ("sh", _) => document.commands.push((block, mark)),
-            ("yaml", Some(name)) => document.saved.push(name),
+            ("yaml" | "json", Some(name)) => document.saved.push((name, block)),
             _ => {}
         }
     }
@@ -75,13 +78,9 @@ fn commands_do_what_the_text_says() {
     let folder = Folder::new();
     let mut run = 0;
     for file in documents() {
-        // Indentation is of use in YAML, so that only what is trimmed of commands is lost.
         let text = fs::read_to_string(&file).unwrap();
         let document = read(&text);
-        for name in &document.saved {
-            let start = text.find(&format!("Save this as `{name}`")).unwrap();
-            let content = text[start..].split("```yaml\n").nth(1).unwrap();
-            let content = content.split("\n```").next().unwrap();
+        for (name, content) in &document.saved {
             fs::write(folder.0.join(name), content).unwrap();
         }
         for (command, mark) in document.commands {
@@ -90,7 +89,7 @@ fn commands_do_what_the_text_says() {
                 continue;
             };
             let mut command = command;
-            for name in &document.saved {
+            for (name, _) in &document.saved {
                 let place = folder.0.join(name);
                 command = command.replace(name, &place.to_string_lossy());
             }

@@ -196,7 +196,7 @@ impl Report for Explained {
             self.endpoints
         )?;
         for left_out in &self.left_out {
-            writeln!(out, "  not {}: {}", left_out.name, left_out.why)?;
+            writeln!(out, "left out: {} ({})", left_out.name, left_out.why)?;
         }
         for Filtered { filter, removed } in &self.filters {
             match removed.as_slice() {

@@ -175,7 +175,12 @@ impl Simulate {
             "shared-prefix" => Trace::shared_prefix(made_up, self.rate, self.documents, self.seed),
             file => {
                 let told = |error| Misuse::new(format!("{file}: {error}"));
-                let mut trace = Trace::parse(&read_text(file)?).map_err(told)?;
+                let text = read_text(file).map_err(|misuse| {
+                    Misuse::new(format!(
+                        "{misuse}; or let one be made up: multi-turn, shared-prefix"
+                    ))
+                })?;
+                let mut trace = Trace::parse(&text).map_err(told)?;
                 trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
                 trace
             }

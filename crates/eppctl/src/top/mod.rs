@@ -15,8 +15,9 @@ use seen::Seen;
 
 /// Show the endpoints of a running Envoy as its filter sees them, and what it decides, live.
 ///
-/// Reads /stats/prometheus of Envoy's admin interface, where the filter counts. Keys: q ends, s sorts
-/// by the next column, r turns the order round.
+/// Reads /stats/prometheus of Envoy's admin interface, or of a listener that passes this on. A dash
+/// stands for what no plugin of the plan reads. Keys: q ends, s sorts by the next column, r turns the
+/// order round.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl top
