@@ -1,6 +1,6 @@
 //! Others than this machine reach the admin interface.
 
-use super::site::{below, text, Site};
+use super::site::{below, is_loopback, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -12,8 +12,7 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let address = below(site.top, &["admin", "address", "socket_address"]);
         let open = address.filter(|address| {
-            let host = text(address, "address");
-            !(host.starts_with("127.") || matches!(host, "::1" | "localhost"))
+            !is_loopback(text(address, "address"))
         });
         let path = epp_wasm::document::Path::default()
             .key("admin")

@@ -14,6 +14,7 @@ mod no_override_host;
 mod original_dst_open;
 mod plugin_config;
 mod site;
+mod status_page;
 mod vm_id;
 
 use std::io::{self, Write};
@@ -74,7 +75,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 12] = [
+const RULES: [&Rule; 13] = [
     &plugin_config::RULE,
     &body_unread::RULE,
     &fail_closed::RULE,
@@ -87,6 +88,7 @@ const RULES: [&Rule; 12] = [
     &edge_buffers::RULE,
     &circuit_breakers::RULE,
     &admin_open::RULE,
+    &status_page::RULE,
 ];
 
 /// A fault as it is told.

@@ -78,6 +78,11 @@ pub fn text<'n>(map: &'n Node, key: &str) -> &'n str {
     }
 }
 
+/// Whether nobody but this machine reaches an address.
+pub fn is_loopback(host: &str) -> bool {
+    host.starts_with("127.") || matches!(host, "::1" | "localhost")
+}
+
 /// The node some keys below.
 pub fn below<'n>(map: &'n Node, keys: &[&str]) -> Option<&'n Node> {
     keys.iter().try_fold(map, |node, key| node.get(key))
