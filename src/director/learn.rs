@@ -49,10 +49,10 @@ impl Director {
         let now = Now {
             serves: self.watch.served(),
             stirred: std::mem::take(&mut self.stirred),
-            watched: self.view.is_watched(),
         };
         let mut knowledge = Shared {
             cut: self.cut,
+            held: self.holding as u32,
             plan: &self.plan,
             indexes: &mut self.indexes,
             loads: &mut self.loads,
@@ -95,6 +95,8 @@ impl Director {
             return;
         }
         metrics.set(Metric::Sharers, "", self.watch.share.sharers() as u64);
+        let held = self.holding as u64 + self.watch.share.others_held();
+        metrics.set(Metric::Held, "", held);
         for (slot, endpoint) in self.watch.store.pool.iter() {
             let Some(seat) = self.seats.get(slot.index()) else {
                 continue;
@@ -111,7 +113,13 @@ impl Director {
     pub(super) fn lay_out_indexes(&mut self) {
         let count = self.plan.producers.len();
         let bound = self.plan.proxy.max_index_bytes / count.max(1);
-        self.indexes = (0..count).map(|_| Index::new(bound)).collect();
+        let loose = self.watch.share.asks();
+        let empty = || {
+            let mut index = Index::new(bound);
+            index.expect_loose_blocks(loose);
+            index
+        };
+        self.indexes = std::iter::repeat_with(empty).take(count).collect();
         let cut = format!("{:?} {:?}", self.plan.generation, self.plan.producers);
         self.cut = xxh64(cut.as_bytes(), 0);
     }
@@ -120,6 +128,7 @@ impl Director {
 /// What of a director the workers share.
 struct Shared<'a> {
     cut: u64,
+    held: u32,
     plan: &'a Plan,
     indexes: &'a mut [Index],
     loads: &'a mut Loads,
@@ -154,6 +163,15 @@ impl Knowledge for Shared<'_> {
             let capacity = producer.capacity_of(endpoint);
             index.add(run.slot, prompt, from, capacity, &mut |_| {});
         }
+    }
+
+    fn expect_loose_blocks(&mut self, loose: bool) {
+        let indexes = self.indexes.iter_mut();
+        indexes.for_each(|index| index.expect_loose_blocks(loose));
+    }
+
+    fn held(&self) -> u32 {
+        self.held
     }
 
     fn in_flight(&self, loads: &mut Vec<SlotLoad>) {

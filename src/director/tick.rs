@@ -78,8 +78,6 @@ pub struct Timing {
     pub evictions: u64,
     /// Memory of the VM, in bytes.
     pub memory: u64,
-    /// Requests held when it was told last.
-    held: i64,
     /// Callouts under way by token.
     calls: hashbrown::HashMap<u32, Request>,
 }
@@ -321,10 +319,7 @@ impl Director {
 
     fn set_gauges(&mut self, now: u64) {
         let held = self.records.values();
-        let held = held.filter(|record| record.held.is_some()).count() as i64;
-        self.holding = held as usize;
-        let before = std::mem::replace(&mut self.timing.held, held);
-        self.metrics.add(Metric::Held, "", held - before);
+        self.holding = held.filter(|record| record.held.is_some()).count();
         let reads = u64::from(self.reads_bodies());
         self.metrics.set(Metric::BodyMode, "", reads);
         if self.watch.foreign > self.timing.foreign {

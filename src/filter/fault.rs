@@ -107,7 +107,7 @@ fn commit(kind: &str) {
                 "lease", "members", "metrics", "bodies", "index", "seat/0", "seat/1", "seat/0/0",
             ];
             for key in keys {
-                let key = format!("epp-wasm/1/epp0/inference-pool/{key}");
+                let key = format!("{}/epp0/inference-pool/{key}", crate::worker::ROOT);
                 let _ = abi::set_shared(&key, b"a stranger's", None);
             }
         }

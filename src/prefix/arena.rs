@@ -144,6 +144,8 @@ pub struct Arena {
     /// An entry that lost the one before it: what comes next most often takes it away, too, and it
     /// need not be put into the table for that long. See [`Arena::settle`].
     pending: u32,
+    /// Whether every entry is put into the table.
+    all: bool,
 }
 
 impl Default for Arena {
@@ -156,6 +158,7 @@ impl Default for Arena {
             free: NONE,
             live: 0,
             pending: NONE,
+            all: false,
         }
     }
 }
@@ -249,6 +252,11 @@ impl Arena {
         }
     }
 
+    /// Whether every entry that is added from now on is put into the table.
+    pub fn put_all_into_the_table(&mut self, all: bool) {
+        self.all = all;
+    }
+
     /// Adds an entry; `last` is the place of the same endpoint's entry of the block before it, if
     /// that speaks for its block. Returns its place.
     pub fn insert(&mut self, entry: Entry, last: u32) -> u32 {
@@ -266,7 +274,7 @@ impl Arena {
         self.live += 1;
         let behind = last != NONE && last + 1 == place;
         let is_found_behind = behind && entry.holders == 0 && !is_milestone(entry.hash());
-        if !is_found_behind {
+        if self.all || !is_found_behind {
             self.link(place);
         }
         if self.live > PER_BUCKET * self.buckets.len {

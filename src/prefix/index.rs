@@ -114,6 +114,13 @@ impl Index {
         }
     }
 
+    /// Whether blocks may be added without those before them ([`context`]), as they are when an index
+    /// is handed over in order of use: then each has to be found by itself. To be said before the
+    /// first is added.
+    pub fn expect_loose_blocks(&mut self, loose: bool) {
+        self.arena.put_all_into_the_table(loose);
+    }
+
     /// Entries in use.
     pub fn entries(&self) -> usize {
         self.arena.len()

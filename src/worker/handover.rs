@@ -138,6 +138,11 @@ impl Handover {
         }
     }
 
+    /// It is not asked for any more.
+    pub fn do_without(&mut self) {
+        self.asking = None;
+    }
+
     /// Another VM gives.
     pub fn leave_it(&mut self) {
         self.giving = None;

@@ -281,6 +281,57 @@ mod tests {
         );
     }
 
+    /// A prompt's hashes: as scattered as real ones, so that one in sixteen is a milestone.
+    fn scattered(rng: &mut fastrand::Rng) -> Vec<u64> {
+        let most = [3, 40, 400, 9_000][rng.usize(0..4)];
+        (0..rng.usize(1..most)).map(|_| rng.u64(..)).collect()
+    }
+
+    #[test]
+    fn whatever_was_noted_comes_with_all_that_it_takes_to_find_it() {
+        for seed in 0..60 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+            for _ in 0..rng.usize(1..6) {
+                let before = journal.written();
+                let mut noted = Vec::new();
+                let prompts: Vec<_> = (0..rng.usize(1..20)).map(|_| scattered(&mut rng)).collect();
+                for prompt in &prompts {
+                    // What is news of a prompt are some stretches of it.
+                    let run = Run {
+                        slot: rng.u32(0..3),
+                        ..RUN
+                    };
+                    let mut block = rng.usize(0..prompt.len());
+                    while block < prompt.len() && noted.len() < 20_000 {
+                        journal.note(run, prompt, block);
+                        noted.push((run, prompt, block));
+                        block += if rng.u32(0..50) == 0 {
+                            rng.usize(1..40)
+                        } else {
+                            1
+                        };
+                    }
+                }
+                journal.write(0, &mut memory);
+                let mut told = Vec::new();
+                let mut take = |run, part: &[u64], from: usize| {
+                    told.extend((from..part.len()).map(|at| (run, part[..=at].to_vec(), from)));
+                };
+                let segments = (before, journal.written());
+                read(("b", 0, 5), segments, &mut memory, &mut 0, &mut take);
+                assert_eq!(told.len(), noted.len(), "seed {seed}");
+                for ((run, part, from), (noted_run, prompt, block)) in told.iter().zip(&noted) {
+                    assert_eq!((run, part.last()), (noted_run, prompt.get(*block)));
+                    // The record begins where its first block can be found from.
+                    let first = block + 1 - (part.len() - from);
+                    assert_eq!(&part[..*from], context(&prompt[..first]), "seed {seed}");
+                    assert!(prompt[..=*block].ends_with(part), "seed {seed}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());

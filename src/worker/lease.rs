@@ -136,6 +136,7 @@ fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::faulty::Faulty;
     use crate::worker::Local;
 
     /// Ticks of 50 ms within which another must have taken over: two seconds.
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn random_crashes_and_delays_leave_one_poller_within_two_seconds() {
+    fn random_crashes_delays_and_torn_reads_leave_one_poller_within_two_seconds() {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut memory = Local::default();
@@ -221,7 +222,12 @@ mod tests {
                     if rng.u32(0..20) == 0 {
                         lease.serve();
                     }
-                    lease.tick(&mut memory);
+                    let mut host = Faulty {
+                        memory: &mut memory,
+                        rng: &mut rng,
+                        torn: [0, 200][(seed % 2) as usize],
+                    };
+                    lease.tick(&mut host);
                 }
                 let holding = holders(&leases).len();
                 without = if holding == 0 { without + 1 } else { 0 };

@@ -5,8 +5,12 @@
 //! data, and the others take it over on their next tick.
 
 pub mod avoided;
+#[cfg(test)]
+mod faulty;
 pub mod handover;
 pub mod journal;
+#[cfg(test)]
+mod layout_tests;
 pub mod lease;
 mod local;
 pub mod pack;
@@ -21,7 +25,7 @@ pub use watch::{Events, Request, Watch};
 
 /// What all our keys begin with: a name, and the version of what is shared. Two versions of the
 /// module do not read each other's.
-pub const ROOT: &str = "epp-wasm/1";
+pub const ROOT: &str = "epp-wasm/2";
 
 /// Data that all VMs of one Envoy share.
 pub trait SharedData {

@@ -51,6 +51,8 @@ pub struct Post {
     pub serves: bool,
     /// Segments of its journal written so far.
     pub written: u64,
+    /// Requests that it holds and has not decided.
+    pub held: u32,
     /// What it has in flight.
     pub loads: Vec<SlotLoad>,
 }
@@ -286,6 +288,7 @@ fn pack(owner: u64, beat: u64, post: &Post) -> Vec<u8> {
     writer.u64(post.cut);
     writer.u32(u32::from(post.asks) | u32::from(post.serves) << 1);
     writer.u64(post.written);
+    writer.u32(post.held);
     writer.u32(post.loads.len() as u32);
     for load in &post.loads {
         writer.u32(load.slot);
@@ -310,6 +313,7 @@ fn unpack(value: &[u8]) -> Option<(u64, u64, Post)> {
     post.asks = flags & 1 != 0;
     post.serves = flags & 2 != 0;
     post.written = reader.u64()?;
+    post.held = reader.u32()?;
     for _ in 0..reader.u32()?.min(MOST_LOADS) {
         post.loads.push(SlotLoad {
             slot: reader.u32()?,

@@ -13,6 +13,10 @@ pub trait Knowledge: Known {
     /// Another VM sent an endpoint the blocks of a prompt from number `from` on; those before are
     /// what it takes to find them.
     fn place(&mut self, run: Run, prompt: &[u64], from: usize);
+    /// Whether blocks come without those before them, until this is said again.
+    fn expect_loose_blocks(&mut self, loose: bool);
+    /// Requests that this VM holds and has not decided.
+    fn held(&self) -> u32;
     /// What this VM has in flight.
     fn in_flight(&self, loads: &mut Vec<SlotLoad>);
     /// What the other VMs have in flight, one list each; in the stead of what was said before.
@@ -26,8 +30,6 @@ pub struct Now {
     pub serves: bool,
     /// The meaning of what others have in flight has changed.
     pub stirred: bool,
-    /// Somebody looks at the status page.
-    pub watched: bool,
 }
 
 /// One VM's part in the sharing.
@@ -37,7 +39,7 @@ pub struct Share {
     seats: Seats,
     journal: Journal,
     handover: Handover,
-    /// Whether anything is shared.
+    /// Whether decisions rest on what others tell.
     on: bool,
     post: Post,
     traffic: Traffic,
@@ -89,6 +91,10 @@ impl Share {
 
     /// Switches the sharing on or off.
     pub fn switch(&mut self, on: bool) {
+        if on && !self.on {
+            // What was learnt alone cannot be found block by block, as a handover needs it.
+            self.handover.do_without();
+        }
         self.on = on;
     }
 
@@ -110,6 +116,11 @@ impl Share {
         &self.base
     }
 
+    /// Whether another VM's index may be handed over to this one.
+    pub fn asks(&self) -> bool {
+        self.on && self.handover.asks()
+    }
+
     /// VMs that share, this one included.
     pub fn sharers(&mut self) -> usize {
         if !self.on {
@@ -119,13 +130,21 @@ impl Share {
         others.count() + usize::from(self.seats.seat().is_some())
     }
 
+    /// Requests that the other VMs hold and have not decided. Of a VM that is gone they count no
+    /// more as soon as its seat does not.
+    pub fn others_held(&mut self) -> u64 {
+        let others = self.seats.others().filter(|(_, seat)| seat.is_live());
+        others.map(|(_, seat)| u64::from(seat.post.held)).sum()
+    }
+
     /// Bytes of shared values written and read since this was asked last.
     pub fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
     }
 
     /// One tick: tells what is new here, and takes in what is new elsewhere. What is foreign or
-    /// torn is counted. Where nothing is shared it takes a seat only while it is watched.
+    /// torn is counted. Switched off, it tells only what gauges and the status page sum up, and takes in
+    /// nothing that a decision could rest on.
     pub fn exchange(
         &mut self,
         now: Now,
@@ -133,9 +152,6 @@ impl Share {
         foreign: &mut u64,
         knowledge: &mut dyn Knowledge,
     ) {
-        if !self.on && !now.watched {
-            return;
-        }
         let mut traffic = self.traffic;
         let host = &mut Counted {
             host,
@@ -144,25 +160,23 @@ impl Share {
         let news = self.seats.look(host, foreign);
         self.tell(now.serves, host, knowledge);
         if self.on {
-            self.take_in(news || now.stirred, host, foreign, knowledge);
+            self.hear(host, foreign, knowledge);
         }
-        self.traffic = traffic;
-    }
-
-    /// Takes in what is new elsewhere; `news` says that others may have something else in flight.
-    fn take_in(
-        &mut self,
-        news: bool,
-        host: &mut dyn SharedData,
-        foreign: &mut u64,
-        knowledge: &mut dyn Knowledge,
-    ) {
-        self.hear(host, foreign, knowledge);
-        if news {
-            let live = self.seats.others().filter(|(_, seat)| seat.is_live());
+        if news || now.stirred {
+            let counts = self.on || !now.serves;
+            let others = self.seats.others();
+            let live = others.filter(|(_, seat)| counts && seat.is_live());
             let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
             knowledge.others_in_flight(&mut loads);
         }
+        if self.on {
+            self.hand_over(host, knowledge);
+        }
+        knowledge.expect_loose_blocks(self.asks());
+        self.traffic = traffic;
+    }
+
+    fn hand_over(&mut self, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {
         let (askers, gives) = self.parts();
         if gives {
             let cut = knowledge.cut();
@@ -181,9 +195,10 @@ impl Share {
         }
         // Who shares nothing is no match for anybody.
         self.post.cut = if self.on { knowledge.cut() } else { 0 };
-        self.post.asks = self.on && self.handover.asks();
+        self.post.asks = self.asks();
         self.post.serves = serves;
         self.post.written = self.journal.written();
+        self.post.held = knowledge.held();
         self.post.loads.clear();
         knowledge.in_flight(&mut self.post.loads);
         self.seats.post(&self.post, host);

@@ -3,37 +3,67 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::*;
+use crate::prefix::index::{Index, Matcher};
+use crate::worker::faulty::Faulty;
 use crate::worker::Local;
 
 const SERVES: Now = Now {
     serves: true,
     stirred: false,
-    watched: false,
 };
 
-/// What one VM knows, without any bound.
-#[derive(Debug, Default, Clone)]
+/// Endpoints there are.
+const SLOTS: u32 = 5;
+
+/// Requests that each VM says it holds.
+const HELD: u32 = 3;
+
+/// What one VM knows: in the index that it decides from, and, without any bound, by the plainest means.
 struct Toy {
-    known: BTreeMap<(u8, u32), Vec<u64>>,
+    index: Index,
     all: HashSet<(u32, u64)>,
+    capacity: usize,
     own: BTreeMap<u32, SlotLoad>,
     others: BTreeMap<u32, (u32, u64)>,
 }
 
-impl Toy {
-    fn add(&mut self, run: Run, hash: u64) {
-        if self.all.insert((run.slot, hash)) {
-            let list = self.known.entry((run.producer, run.slot));
-            list.or_default().push(hash);
+/// As a VM has one that has just started, and may be handed another's.
+fn empty_index() -> Index {
+    let mut index = Index::new(64 << 20);
+    index.expect_loose_blocks(true);
+    index
+}
+
+impl Default for Toy {
+    fn default() -> Self {
+        Self {
+            index: empty_index(),
+            all: HashSet::new(),
+            capacity: usize::MAX,
+            own: BTreeMap::new(),
+            others: BTreeMap::new(),
         }
+    }
+}
+
+impl Toy {
+    /// The blocks of a prompt from number `from` on were sent somewhere. What of it is news.
+    fn add(&mut self, run: Run, prompt: &[u64], from: usize) -> Vec<usize> {
+        let mut news = Vec::new();
+        let mut tell = |block| news.push(block);
+        self.index
+            .add(run.slot, prompt, from, self.capacity, &mut tell);
+        let blocks = prompt[from..].iter().map(|hash| (run.slot, *hash));
+        self.all.extend(blocks);
+        news
     }
 }
 
 impl Known for Toy {
     fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
-        let ((producer, slot), list) = self.known.iter().nth(number)?;
-        hashes.extend(list);
-        Some(run(*producer, *slot))
+        let slot = number as u32;
+        self.index.list(slot, hashes);
+        (slot < SLOTS).then(|| run(0, slot))
     }
 }
 
@@ -43,7 +73,15 @@ impl Knowledge for Toy {
     }
 
     fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
-        prompt[from..].iter().for_each(|hash| self.add(run, *hash));
+        self.add(run, prompt, from);
+    }
+
+    fn expect_loose_blocks(&mut self, loose: bool) {
+        self.index.expect_loose_blocks(loose);
+    }
+
+    fn held(&self) -> u32 {
+        HELD
     }
 
     fn in_flight(&self, loads: &mut Vec<SlotLoad>) {
@@ -60,37 +98,27 @@ impl Knowledge for Toy {
     }
 }
 
+/// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
+/// of all lengths come up, and blocks that several hold. A block's hash says all that stands before it.
+fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
+    let mut last = rng.u64(0..3);
+    let length = rng.usize(1..60);
+    let parts = rng.usize(..=length);
+    let blocks = (0..length).map(|number| {
+        let content = if number < parts { 1 } else { rng.u64(1..3) };
+        last = (last ^ content)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23);
+        last
+    });
+    blocks.collect()
+}
+
 fn run(producer: u8, slot: u32) -> Run {
     Run {
         producer,
         slot,
         tag: slot + 100,
-    }
-}
-
-/// Shared data of which one read in so many is torn.
-struct Faulty<'a> {
-    memory: &'a mut Local,
-    rng: &'a mut fastrand::Rng,
-    torn: u32,
-}
-
-impl SharedData for Faulty<'_> {
-    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
-        let (mut value, version) = self.memory.get(key)?;
-        if self.torn > 0 && self.rng.u32(0..self.torn) == 0 && !value.is_empty() {
-            if self.rng.bool() {
-                value.truncate(self.rng.usize(0..value.len()));
-            } else {
-                let place = self.rng.usize(0..value.len());
-                value[place] ^= 1 << self.rng.u32(0..8);
-            }
-        }
-        Some((value, version))
-    }
-
-    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
-        self.memory.set(key, value, cas)
     }
 }
 
@@ -104,6 +132,8 @@ struct Sim {
     memory: Local,
     rng: fastrand::Rng,
     vms: Vec<Vm>,
+    prompts: Vec<Vec<u64>>,
+    capacity: usize,
     torn: u32,
     foreign: u64,
     started: u64,
@@ -115,6 +145,8 @@ impl Sim {
             memory: Local::default(),
             rng: fastrand::Rng::with_seed(seed),
             vms: Vec::new(),
+            prompts: Vec::new(),
+            capacity: usize::MAX,
             torn: 0,
             foreign: 0,
             started: 0,
@@ -127,7 +159,10 @@ impl Sim {
         self.started += 1;
         self.vms.push(Vm {
             share: Share::new("base", self.started * 1_000),
-            toy: Toy::default(),
+            toy: Toy {
+                capacity: self.capacity,
+                ..Toy::default()
+            },
             late: 0,
         });
     }
@@ -135,16 +170,23 @@ impl Sim {
     /// A request goes to an endpoint, or one ends.
     fn work(&mut self) {
         let vm = self.rng.usize(0..self.vms.len());
-        let (slot, hash) = (self.rng.u32(0..5), self.rng.u64(0..500));
+        let (slot, prompt) = (self.rng.u32(0..SLOTS), prompt(&mut self.rng));
+        let tokens = self.rng.u64(0..500);
+        // Some of it may leave before the rest has come.
+        let part = self.rng.usize(..=prompt.len());
         let vm = &mut self.vms[vm];
         let run = run(0, slot);
-        vm.toy.add(run, hash);
-        vm.share.note(run, &[hash], 0);
+        for (from, to) in [(0, part), (part, prompt.len())] {
+            for block in vm.toy.add(run, &prompt[..to], from) {
+                vm.share.note(run, &prompt, block);
+            }
+        }
+        self.prompts.push(prompt);
         let load = vm.toy.own.entry(slot).or_default();
         load.slot = slot;
         if self.rng.bool() {
             load.requests += 1;
-            load.tokens += hash;
+            load.tokens += tokens;
         } else {
             *load = SlotLoad {
                 slot,
@@ -180,10 +222,28 @@ impl Sim {
         each.copied().collect()
     }
 
+    /// Each VM matches each prompt as far as what all know together goes, block by block.
+    fn check_matches(&self, union: &HashSet<(u32, u64)>, seed: u64) {
+        for prompt in self.prompts.iter().step_by(7) {
+            let mut expected = vec![0; SLOTS as usize];
+            for hash in prompt {
+                let has = |slot: &u32| union.contains(&(*slot, *hash));
+                let having: Vec<u32> = (0..SLOTS).filter(has).collect();
+                if having.is_empty() {
+                    break;
+                }
+                having.iter().for_each(|slot| expected[*slot as usize] += 1);
+            }
+            for vm in &self.vms {
+                assert_eq!(matched(&vm.toy.index, prompt), expected, "seed {seed}");
+            }
+        }
+    }
+
     /// Nobody counts a request twice, or forgets one.
     fn check_loads(&self, seed: u64) {
         for (number, vm) in self.vms.iter().enumerate() {
-            for slot in 0..5 {
+            for slot in 0..SLOTS {
                 let others = self.vms.iter().enumerate();
                 let others = others.filter(|(other, _)| *other != number);
                 let loads = others.filter_map(|(_, other)| other.toy.own.get(&slot));
@@ -197,13 +257,24 @@ impl Sim {
     }
 }
 
+fn matched(index: &Index, prompt: &[u64]) -> Vec<u32> {
+    let mut matcher = Matcher::default();
+    for hash in prompt {
+        index.extend(&mut matcher, *hash);
+    }
+    index.settle(&mut matcher);
+    let mut counts = matcher.counts().to_vec();
+    counts.resize(SLOTS as usize, 0);
+    counts
+}
+
 #[test]
 fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
-    for seed in 0..300 {
+    for seed in 0..120 {
         let mut sim = Sim::new(seed, 4);
         sim.torn = [0, 200][(seed % 2) as usize];
         let mut since = 0;
-        for _ in 0..400 {
+        for _ in 0..200 {
             since += 1;
             (0..sim.rng.usize(0..6)).for_each(|_| sim.work());
             // One crashes, and another takes its place; which is given a second to hear all.
@@ -224,9 +295,61 @@ fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
             let missing: Vec<_> = union.difference(&vm.toy.all).collect();
             assert!(missing.is_empty(), "seed {seed}: {missing:?}");
         }
+        sim.check_matches(&union, seed);
         sim.check_loads(seed);
+        for vm in &mut sim.vms {
+            assert_eq!(vm.share.others_held(), 3 * u64::from(HELD));
+        }
         // Seats and their rings, and a handover's pieces.
         assert!(sim.memory.count() < 12 * 17 + 10, "{}", sim.memory.count());
+    }
+}
+
+#[test]
+fn full_indexes_stay_bounded_and_say_nothing_that_nobody_was_sent() {
+    const CAPACITY: usize = 100;
+    for seed in 0..30 {
+        let mut sim = Sim::new(seed, 0);
+        sim.capacity = CAPACITY;
+        sim.torn = [0, 50][(seed % 2) as usize];
+        (0..4).for_each(|_| sim.start());
+        for _ in 0..200 {
+            (0..sim.rng.usize(0..6)).for_each(|_| sim.work());
+            if sim.rng.u32(0..20) == 0 {
+                let gone = sim.rng.usize(0..4);
+                sim.vms.swap_remove(gone);
+                sim.start();
+            }
+            // Later than the ring lasts, too: segments get lost.
+            sim.tick(40);
+        }
+        for vm in &sim.vms {
+            let index = &vm.toy.index;
+            assert!(index.entries() <= CAPACITY * SLOTS as usize);
+            for slot in 0..SLOTS {
+                let mut held = Vec::new();
+                index.list(slot, &mut held);
+                assert!(held.len() <= CAPACITY, "seed {seed}");
+                let sent = |hash: &u64| vm.toy.all.contains(&(slot, *hash));
+                assert!(held.iter().all(sent), "seed {seed}");
+                let once: HashSet<&u64> = held.iter().collect();
+                assert_eq!(
+                    once.len(),
+                    held.len(),
+                    "seed {seed}: an entry is there twice"
+                );
+                // What an endpoint holds is found, whatever of its prompt was lost or dropped.
+                let found = |hash: &u64| matched(index, &[*hash])[slot as usize] == 1;
+                let all: HashSet<u64> = held.iter().copied().collect();
+                for prompt in sim.prompts.iter().step_by(7) {
+                    let whole = prompt.iter().take_while(|hash| all.contains(hash));
+                    let whole = whole.count() as u32;
+                    assert!(matched(index, prompt)[slot as usize] >= whole);
+                }
+                let milestones = held.iter().filter(|hash| **hash % 16 == 0);
+                assert!(milestones.clone().all(found), "seed {seed}");
+            }
+        }
     }
 }
 
@@ -235,7 +358,7 @@ fn a_placement_is_known_after_one_tick() {
     let mut sim = Sim::new(1, 16);
     (0..3).for_each(|_| sim.tick(0));
     for hash in 0..100 {
-        sim.vms[3].toy.add(run(0, 1), hash);
+        sim.vms[3].toy.add(run(0, 1), &[hash], 0);
         sim.vms[3].share.note(run(0, 1), &[hash], 0);
     }
     sim.tick(0);
@@ -281,8 +404,8 @@ fn a_tick_without_news_moves_next_to_nothing() {
 fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
     let mut sim = Sim::new(1, 2);
     for number in 0..400_000_u64 {
-        let list = sim.vms[0].toy.known.entry((0, (number % 40) as u32));
-        list.or_default().push(number);
+        let slot = (number % u64::from(SLOTS)) as u32;
+        sim.vms[0].toy.add(run(0, slot), &[number], 0);
     }
     // Both ask when they start, and neither gives.
     (0..50).for_each(|_| sim.tick(0));
@@ -301,8 +424,14 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
         .iter()
         .find(|vm| vm.share.seats.own() == 3_000)
         .unwrap();
-    let giver = sim.vms.iter().max_by_key(|vm| vm.toy.known.len()).unwrap();
-    assert_eq!(newcomer.toy.known, giver.toy.known, "in the same order");
+    let giver = sim.vms.iter().max_by_key(|vm| vm.toy.index.entries());
+    for number in 0..SLOTS as usize {
+        let (mut given, mut taken) = (Vec::new(), Vec::new());
+        giver.unwrap().toy.list(number, &mut given);
+        newcomer.toy.list(number, &mut taken);
+        assert_eq!(given.len(), 80_000);
+        assert!(given == taken, "in the same order");
+    }
     (0..50).for_each(|_| sim.tick(0));
     let after = sim.memory.size();
     assert!(after < before + 20_000, "{after}");
@@ -322,14 +451,18 @@ fn neighbours_under_other_names_do_not_disturb() {
     for tick in 0..60 {
         for (number, (share, toy)) in vms.iter_mut().enumerate() {
             let run = run(0, number as u32);
-            toy.add(run, tick);
+            toy.add(run, &[tick], 0);
             share.note(run, &[tick], 0);
             share.exchange(SERVES, &mut memory, &mut foreign[number], toy);
         }
     }
-    assert_eq!(vms[0].1.known.len(), 2);
-    assert_eq!(vms[1].1.known.len(), 2);
-    assert_eq!(vms[2].1.known.len(), 1);
-    assert_eq!(vms[3].1.known.len(), 1);
+    let known = |toy: &Toy| {
+        let slots: HashSet<u32> = toy.all.iter().map(|(slot, _)| *slot).collect();
+        slots.len()
+    };
+    assert_eq!(known(&vms[0].1), 2);
+    assert_eq!(known(&vms[1].1), 2);
+    assert_eq!(known(&vms[2].1), 1);
+    assert_eq!(known(&vms[3].1), 1);
     assert!(foreign[0] > 0 && foreign[2] == 0, "{foreign:?}");
 }

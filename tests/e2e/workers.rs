@@ -1,8 +1,13 @@
 //! Many workers, one picker: what they tell each other, and what one that starts is told.
 
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::PathBuf;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use epp_wasm::worker::ROOT;
 use modelsim::{Settings, Sim};
 use serde_json::json;
 
@@ -88,6 +93,83 @@ fn after_a_trap_a_worker_is_handed_what_the_others_know() {
     println!("knew again after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(astray(&proxy, left), 0);
+}
+
+#[test]
+fn what_a_worker_held_when_it_trapped_counts_no_more() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let plugins =
+        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 60s}}";
+    let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.module = path_of("EPP_WASM_FAULTS");
+    let proxy = setup.start();
+    let mut uploads = Vec::new();
+    for _ in 0..3 {
+        let mut upload = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        let head = "POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: 9999\r\n";
+        let start = "content-type: application/json\r\n\r\n{\"prompt\": \"it begins";
+        upload
+            .write_all(format!("{head}{start}").as_bytes())
+            .unwrap();
+        uploads.push(upload);
+    }
+    let held = || proxy.counted("epp_wasm_held_requests");
+    proxy.wait_until("they are held", || held() == 3);
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    let answer = post(
+        proxy.port,
+        "/v1/completions",
+        &body,
+        &[("x-epp-fault", "trap")],
+    );
+    assert_ne!(answer.status, 200);
+    proxy.wait_until("nobody holds any", || held() == 0);
+}
+
+/// The module with another version of what is shared.
+fn of_another_layout() -> PathBuf {
+    let root = ROOT.as_bytes();
+    let mut module = fs::read(path_of("EPP_WASM")).unwrap();
+    let found: Vec<usize> = memchr::memmem::find_iter(&module, root).collect();
+    assert!(!found.is_empty(), "the module does not name {}", ROOT);
+    found
+        .iter()
+        .for_each(|place| module[place + root.len() - 1] = b'x');
+    let path = path_of("EPP_WASM").with_file_name("epp_wasm_other.wasm");
+    fs::write(&path, module).unwrap();
+    path
+}
+
+#[test]
+fn two_layouts_side_by_side_do_not_disturb_each_other() {
+    let sim = Sim::start(8, &Settings::default()).unwrap();
+    let config = scorer("prefix-cache-scorer");
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.workers = 2;
+    // The former one stays until the test is over.
+    setup.drain_seconds = 60;
+    let mut proxy = setup.start();
+    placed(&proxy, 20);
+    let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
+    let before = installed(&proxy);
+    proxy.setup.module = of_another_layout();
+    proxy.set_config(&config);
+    proxy.wait_until("the new module is installed", || {
+        installed(&proxy) >= before + 3
+    });
+    proxy.wait_until("it has its own sharers", || {
+        // Both tell the same gauge; three VMs each, and six if they took each other for theirs.
+        proxy.counted("epp_wasm_sharing_vms") == 3
+    });
+    let placed = placed(&proxy, 20);
+    sleep(Duration::from_secs(1));
+    assert_eq!(astray(&proxy, &placed), 0);
+    assert_eq!(proxy.counted("epp_wasm_foreign_values_total"), 0);
+    assert_eq!(proxy.counted("epp_wasm_sharing_vms"), 3);
+    let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
+    let before = polls();
+    proxy.wait_until("somebody polls", || polls() > before);
 }
 
 #[test]

@@ -118,6 +118,12 @@ impl Knowledge for Told {
         self.hashes += prompt.len().saturating_sub(from);
     }
 
+    fn expect_loose_blocks(&mut self, _: bool) {}
+
+    fn held(&self) -> u32 {
+        0
+    }
+
     fn in_flight(&self, _: &mut Vec<SlotLoad>) {}
 
     fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
@@ -131,7 +137,6 @@ fn check_share(value: &[u8]) {
     let now = Now {
         serves: true,
         stirred: true,
-        watched: true,
     };
     for _ in 0..3 {
         let host = &mut Host(value);

@@ -1,0 +1,87 @@
+//! The layouts of what is shared, pinned to the version that stands in its keys: a module that runs
+//! beside this one, as during an upgrade, takes what it finds under the same keys for its own.
+
+use xxhash_rust::xxh64::xxh64;
+
+use super::handover::{Handover, Known};
+use super::journal::{Journal, Run};
+use super::lease::Lease;
+use super::seats::{Post, Seats, SlotLoad};
+use super::{snapshot, Local, SharedData};
+use crate::datalayer::store::{Member, Store};
+use crate::scheduling::Slot;
+use crate::testing::waiting;
+
+const RUN: Run = Run {
+    producer: 1,
+    slot: 2,
+    tag: 3,
+};
+
+/// One list of three hashes.
+struct One;
+
+impl Known for One {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+        hashes.extend([7, 8, 9]);
+        (number == 0).then_some(RUN)
+    }
+}
+
+/// One value of each kind.
+fn values() -> Vec<u8> {
+    let mut host = Local::default();
+    let mut seats = Seats::new("b".to_owned(), 5);
+    assert!(seats.sit(&mut host));
+    let post = Post {
+        cut: 6,
+        asks: true,
+        serves: true,
+        written: 1,
+        held: 7,
+        loads: vec![SlotLoad {
+            slot: 1,
+            tag: 2,
+            requests: 3,
+            unseen: 4,
+            scraped: 5,
+            tokens: 6,
+        }],
+    };
+    seats.post(&post, &mut host);
+    let mut journal = Journal::new("b".to_owned(), 5);
+    // Of the second prompt what stands before is told, too.
+    journal.note(RUN, &[1, 2], 0);
+    journal.note(RUN, &[1, 2], 1);
+    journal.note(RUN, &[16, 3, 4], 2);
+    journal.write(0, &mut host);
+    Handover::new("b".to_owned(), 5).give(&[9], 6, &One, &mut host);
+    assert!(Lease::new("b/lease".to_owned(), 5).tick(&mut host));
+    let mut store = Store::default();
+    let member = Member {
+        name: "p".to_owned(),
+        address: "a:1".to_owned(),
+        labels: vec![("n".to_owned(), "v".to_owned())],
+        available: true,
+    };
+    store.set_member(Slot(0), &member);
+    store.set_metrics(Slot(0), waiting(3.0), false, 1_000);
+    let keys = ["seat/0", "seat/0/0", "index", "index/0", "lease"];
+    let mut all = Vec::new();
+    for key in keys {
+        let (value, _) = host.get(&format!("b/{key}")).unwrap();
+        all.extend(value);
+    }
+    all.extend(snapshot::pack_members(&store, 1));
+    all.extend(snapshot::pack_metrics(&store, 1));
+    all
+}
+
+#[test]
+fn what_is_shared_is_laid_out_as_its_version_says() {
+    assert_eq!(
+        (super::ROOT, xxh64(&values(), 0)),
+        ("epp-wasm/2", 4_235_319_621_229_263_110),
+        "other bytes than before: raise the number in ROOT, and put both in here"
+    );
+}
