@@ -9,9 +9,9 @@ mod traps;
 
 use std::time::Duration;
 
-use crate::verdict::Measured;
+use scale::SOAK;
 
-pub use scale::SOAK;
+use crate::verdict::Measured;
 
 /// The rows of the short form: what takes seconds, and asks no more of a busy machine than it has.
 const SHORT: [&str; 13] = [
