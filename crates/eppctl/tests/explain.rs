@@ -70,6 +70,21 @@ fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
 }
 
 #[test]
+fn a_body_that_is_no_json_is_said_to_be_none() {
+    let body = file("no.json", "Once upon a time");
+    let pool = file("pool-of-no.yaml", POOL);
+    let told = explained(&[
+        "examples/full.yaml",
+        "--endpoints",
+        &pool,
+        "--request",
+        &body,
+    ]);
+    let note = told["notes"][0].as_str().unwrap();
+    assert!(note.contains("no JSON object"), "{note}");
+}
+
+#[test]
 fn who_served_the_conversation_before_has_its_prefix() {
     let body = file("earlier.json", &body());
     let told = explain(&["--warm", &format!("busy={body}")]);

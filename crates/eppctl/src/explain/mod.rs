@@ -78,6 +78,12 @@ impl Explain {
         let plan = load_plan(&self.config)?;
         let body = read(&self.request)?;
         let mut seen = self.source.read(&plan)?;
+        if let Err(error) = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body) {
+            let request = &self.request;
+            seen.notes.push(format!(
+                "{request}: no JSON object: {error}; neither model nor prompt may be known of it"
+            ));
+        }
         let mut director = self.director(plan, &seen);
         read_pages(&mut director, &mut seen);
         know(&mut director, &seen);

@@ -28,7 +28,7 @@ use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, STRONG};
   eppctl simulate examples/seed.yaml examples/today.yaml \\
     --trace mooncake_trace.jsonl --pods 16
   eppctl simulate examples/today.yaml --trace multi-turn \\
-    --requests 5000 --rate 40 --pods 100 --plot ttft.svg
+    --requests 2000 --rate 40 --pods 100 --plot ttft.svg
 
 Exit codes: 0 done, 2 a file cannot be read or a configuration does not load.")]
 pub struct Simulate {
