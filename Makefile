@@ -45,21 +45,20 @@ faults-report: ## docs/faults.md made anew from docs/faults/run.json
 fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of each target
 	@scripts/fuzz
 
-bench: wasm envoy ## The published benchmark, about half an hour of a silent machine: docs/benchmarks.md
+bench: wasm envoy ## The published benchmark, about 40 minutes of a silent machine: docs/benchmarks.md
 	@scripts/bench suite $(ARGS)
+	@scripts/bench value
 	@scripts/bench report
 
 compare: wasm envoy ## A quick look beside plain Envoy and a no-op filter: ARGS='--sizes 4 --slices 6'
 	@scripts/bench compare $(ARGS)
 
-bench-report: toolchain ## docs/benchmarks.md and its plots, made anew from docs/benchmarks/run.json
+bench-report: toolchain ## docs/benchmarks.md and its plots, made anew from docs/benchmarks/*.json
 	@scripts/bench report
 
-value: wasm envoy ## What it is worth that workers decide as one, what it costs, and how fast look-ups are
-	cargo build --release --locked --package value
-	@for balance in shared alone round-robin ring-hash; do target/release/value case $$balance; done
-	@target/release/value cost
-	@target/release/value lookup
+value: wasm envoy ## What balancers are worth to the model servers, eight minutes: docs/benchmarks.md
+	@scripts/bench value $(ARGS)
+	@scripts/bench report
 
 check: toolchain ## Format, lints, documentation, sizes of files, instructions of a request, licences and advisories
 	@scripts/toolchain --lint

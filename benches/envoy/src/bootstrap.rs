@@ -133,6 +133,7 @@ fn pool(setup: &Setup<'_>) -> Value {
         });
     }
     let policy = match setup.case {
+        Case::LeastRequest => policy("least_request", "LeastRequest", json!({})),
         Case::RingHash => policy("ring_hash", "RingHash", json!({})),
         _ => policy(
             "override_host",

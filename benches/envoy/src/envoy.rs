@@ -21,6 +21,8 @@ pub enum Case {
     Noop,
     /// The filter.
     EppWasm,
+    /// Envoy's least request, of two endpoints drawn, without a filter.
+    LeastRequest,
     /// Envoy's ring hash over a client header, without a filter.
     RingHash,
     /// An Endpoint Picker over ext_proc.
@@ -38,13 +40,14 @@ impl Case {
             "plain" => Self::Plain,
             "noop" => Self::Noop,
             "epp-wasm" => Self::EppWasm,
+            "least-request" => Self::LeastRequest,
             "ring-hash" => Self::RingHash,
             "epp" => Self::Epp,
             file if file.ends_with(".wasm") => Self::Module(file.to_owned()),
             file if file.ends_with(".yaml") => Self::Config(file.to_owned()),
             other => {
                 let known =
-                    "plain, noop, epp-wasm, ring-hash, epp, or a file that ends in .wasm or .yaml";
+                    "plain, noop, epp-wasm, least-request, ring-hash, epp, or a file that ends in .wasm or .yaml";
                 return Err(format!("case {other}: known are {known}").into());
             }
         })
@@ -56,6 +59,7 @@ impl Case {
             Self::Plain => "plain",
             Self::Noop => "noop",
             Self::EppWasm => "epp-wasm",
+            Self::LeastRequest => "least-request",
             Self::RingHash => "ring-hash",
             Self::Epp => "epp",
             Self::Module(file) | Self::Config(file) => Path::new(file)
@@ -69,7 +73,7 @@ impl Case {
     pub fn module(&self, config: &str) -> Result<Option<(String, String)>, Trouble> {
         let from_env = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
         Ok(match self {
-            Self::Plain | Self::RingHash | Self::Epp => None,
+            Self::Plain | Self::LeastRequest | Self::RingHash | Self::Epp => None,
             Self::Noop => Some((from_env("NOOP_WASM")?, String::new())),
             Self::EppWasm => Some((from_env("EPP_WASM")?, config.to_owned())),
             Self::Module(file) => Some((file.clone(), config.to_owned())),

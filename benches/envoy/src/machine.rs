@@ -39,6 +39,12 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
     })
 }
 
+/// The load of the last five minutes: processes that ran or wanted to, on average.
+pub fn load_average() -> Result<f64, Trouble> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').nth(1).unwrap_or_default().parse()?)
+}
+
 fn printed(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());

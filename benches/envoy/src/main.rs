@@ -1,6 +1,8 @@
 //! What the filter costs, beside plain Envoy, beside a filter that does nothing, and beside an
 //! Endpoint Picker over ext_proc.
 //!
+//! And what it is worth to the model servers, beside Envoy's own balancers (`value`).
+//!
 //! Envoy is pinned to core 0; this program (load and model servers that answer at once) to core 1,
 //! which `make bench` does. Compare medians, and ratios within one run: machines drift.
 
@@ -19,12 +21,14 @@ mod report;
 mod result;
 mod sink;
 mod suite;
+mod value;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 type Trouble = Box<dyn std::error::Error>;
 
@@ -56,20 +60,37 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Writes docs/benchmarks.md and its plots from a run's JSON.
+    /// What balancers are worth to the model servers, written as JSON (EPP as above).
+    #[command(after_help = "Example: EPP=/usr/local/bin/epp make value ARGS='--only multi-turn'")]
+    Value {
+        /// Where to write it.
+        #[arg(long, default_value = "docs/benchmarks/value.json")]
+        out: PathBuf,
+        /// Seconds that each load is measured.
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+        /// Seconds that each load is played before.
+        #[arg(long, default_value_t = 15.0)]
+        warm_up: f64,
+        /// Only the workloads whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Writes docs/benchmarks.md and its plots from the runs' JSON.
     Report {
-        /// The run.
-        #[arg(long, default_value = "docs/benchmarks/run.json")]
-        run: PathBuf,
-        /// The folder of docs.
+        /// The folder of docs, with the runs in its folder `benchmarks`.
         #[arg(long, default_value = "docs")]
         docs: PathBuf,
     },
 }
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            eprintln!("» took {} s", started.elapsed().as_secs());
+            ExitCode::SUCCESS
+        }
         Err(trouble) => {
             eprintln!("bench: {trouble}");
             ExitCode::FAILURE
@@ -91,27 +112,50 @@ fn run(cli: Cli) -> Result<(), Trouble> {
             slice_ms,
             only,
         } => {
-            let picker = std::env::var("EPP").ok().filter(|path| !path.is_empty());
-            if picker.is_none() {
-                eprintln!("» no Endpoint Picker beside ours: EPP=PATH names a binary");
-            }
             let turns = measure::Turns {
                 slices,
                 length: Duration::from_millis(slice_ms),
             };
             let options = suite::Options {
                 turns,
-                picker,
+                picker: picker(),
                 only,
             };
-            let run = runtime.block_on(suite::run(&options))?;
-            if let Some(folder) = out.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            std::fs::write(&out, serde_json::to_string_pretty(&run)? + "\n")?;
-            eprintln!("» {}", out.display());
-            Ok(())
+            keep(&out, &runtime.block_on(suite::run(&options))?)
         }
-        Command::Report { run, docs } => report::write(&run, &docs),
+        Command::Value {
+            out,
+            seconds,
+            warm_up,
+            only,
+        } => {
+            let options = value::Options {
+                warm_up: Duration::from_secs_f64(warm_up),
+                length: Duration::from_secs_f64(seconds),
+                picker: picker(),
+                only,
+            };
+            keep(&out, &value::run(&runtime, &options)?)
+        }
+        Command::Report { docs } => report::write(&docs),
     }
+}
+
+/// The Endpoint Picker's binary, where one is given.
+fn picker() -> Option<String> {
+    let picker = std::env::var("EPP").ok().filter(|path| !path.is_empty());
+    if picker.is_none() {
+        eprintln!("» no Endpoint Picker beside ours: EPP=PATH names a binary");
+    }
+    picker
+}
+
+/// Writes a run.
+fn keep(out: &Path, run: &impl Serialize) -> Result<(), Trouble> {
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(out, serde_json::to_string_pretty(run)? + "\n")?;
+    eprintln!("» {}", out.display());
+    Ok(())
 }

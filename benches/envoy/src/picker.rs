@@ -27,9 +27,14 @@ impl Drop for Picker {
 }
 
 impl Picker {
-    /// Starts the binary over the model servers, with the same plan as ours in its own dialect.
-    /// `interval_ms` is its scrape interval.
-    pub async fn start(binary: &str, servers: &[u16], interval_ms: u64) -> Result<Self, Trouble> {
+    /// Starts the binary over the model servers, with an EndpointPickerConfig by llm-d-router's
+    /// rules that begins its `plugins` in block style. `interval_ms` is its scrape interval.
+    pub async fn start(
+        binary: &str,
+        servers: &[u16],
+        plan: &str,
+        interval_ms: u64,
+    ) -> Result<Self, Trouble> {
         let folder = Path::new("target/bench");
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
@@ -42,12 +47,11 @@ impl Picker {
             )?;
         }
         fs::write(&endpoints, list)?;
-        fs::write(&config, document(&endpoints.to_string_lossy()))?;
+        fs::write(&config, document(plan, &endpoints.to_string_lossy()))?;
         let (port, health, metrics) = (free_port()?, free_port()?, free_port()?);
         let log = fs::File::create(folder.join("epp.log"))?;
-        // Beside the load, on the core that Envoy is not on.
-        let child = Command::new("taskset")
-            .args(["-c", "1", binary])
+        // On the cores of this program: beside the load, where that is pinned off Envoy's.
+        let child = Command::new(binary)
             .args(["--pool-name", "local", "--pool-namespace", "default"])
             .arg("--config-file")
             .arg(&config)
@@ -72,28 +76,11 @@ impl Picker {
     }
 }
 
-/// llm-d-router's configuration with the same four scorers.
-fn document(endpoints: &str) -> String {
-    format!(
-        "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {{name: discovery, type: file-discovery, parameters: {{path: {endpoints}}}}}
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
-- type: lora-affinity-scorer
-- type: max-score-picker
-schedulingProfiles:
-- name: default
-  plugins:
-  - {{pluginRef: queue-scorer, weight: 2}}
-  - {{pluginRef: kv-cache-utilization-scorer, weight: 2}}
-  - {{pluginRef: prefix-cache-scorer, weight: 3}}
-  - {{pluginRef: lora-affinity-scorer, weight: 1}}
-  - pluginRef: max-score-picker
-dataLayer:
-  discovery: {{pluginRef: discovery}}
-"
-    )
+/// The configuration with its endpoints from a file.
+fn document(plan: &str, endpoints: &str) -> String {
+    let discovery = format!(
+        "plugins:\n- {{name: discovery, type: file-discovery, parameters: {{path: {endpoints}}}}}\n"
+    );
+    let plan = plan.replacen("plugins:\n", &discovery, 1);
+    format!("{plan}dataLayer:\n  discovery: {{pluginRef: discovery}}\n")
 }

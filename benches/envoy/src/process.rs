@@ -19,6 +19,22 @@ pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
     Ok(total)
 }
 
+/// What all cores have been doing so far, in hundredths of a second: busy, and in all.
+pub fn cores() -> Result<(u64, u64), Trouble> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal, and guests' time that is in user's already.
+    let times: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let all: u64 = times.iter().sum();
+    let idle: u64 = times.iter().skip(3).take(2).sum();
+    Ok((all - idle, all))
+}
+
 /// Resident memory in KiB.
 pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -208,7 +208,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
     let picker = match &options.picker {
         Some(binary) if group.cases.contains(&Case::Epp) => {
             // As often as ours by default; the Endpoint Picker's own default is 50 ms.
-            Some(Picker::start(binary, &servers, 200).await?)
+            Some(Picker::start(binary, &servers, &Plan::Today.text()?, 200).await?)
         }
         _ => None,
     };
@@ -311,7 +311,7 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
     };
     // At one number of endpoints: with a thousand it would need more than the core that it gets.
     if let Some(binary) = options.picker.as_ref().filter(|_| endpoints == ENDPOINTS) {
-        let picker = Picker::start(binary, &servers, interval_ms).await?;
+        let picker = Picker::start(binary, &servers, &Plan::Today.text()?, interval_ms).await?;
         result.picker_cores = Some(idle::picker_cores(&picker, IDLE).await?);
     }
     Ok(result)

@@ -25,7 +25,7 @@ pub struct Settings {
     pub cache_blocks: usize,
     /// Time before the first token, besides prefill.
     pub base_latency: Duration,
-    /// Prompt tokens computed per second; none: at once.
+    /// Prompt tokens computed per second, one prompt after the other; none: at once.
     pub prefill_rate: Option<f64>,
     /// Time for each further token.
     pub token_time: Duration,
@@ -131,6 +131,8 @@ pub struct Pod {
     /// Its settings.
     pub settings: Settings,
     running: Semaphore,
+    /// One prompt is computed at a time: together they get no more tokens a second.
+    computing: tokio::sync::Mutex<()>,
     waiting: AtomicUsize,
     in_flight: AtomicUsize,
     scrapes: AtomicUsize,
@@ -194,6 +196,7 @@ impl Pod {
         Self {
             name,
             running: Semaphore::new(settings.max_running),
+            computing: tokio::sync::Mutex::new(()),
             waiting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             scrapes: AtomicUsize::new(0),
@@ -292,18 +295,30 @@ impl Pod {
     /// until what is returned is dropped.
     pub async fn prefill(&self, model: &str, prompt: &str) -> (Served, Running<'_>) {
         let running = self.admit(model).await;
-        let served = Served {
-            cached_tokens: self.state().cache.insert(model, prompt),
-            ..Served::nothing_of(prompt)
-        };
-        let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
-        let prefill = self.settings.prefill_rate.map_or(0.0, |rate| fresh / rate);
+        let served = self.compute(model, prompt).await;
         let delay = Duration::from_millis(self.state().faults.delay_ms);
-        let wait = self.settings.base_latency + Duration::from_secs_f64(prefill) + delay;
+        let wait = self.settings.base_latency + delay;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         (served, running)
+    }
+
+    /// Takes the prompt in, and computes what the cache does not have.
+    async fn compute(&self, model: &str, prompt: &str) -> Served {
+        let turn = match self.settings.prefill_rate {
+            Some(rate) => Some((rate, self.computing.lock().await)),
+            None => None,
+        };
+        let served = Served {
+            cached_tokens: self.state().cache.insert(model, prompt),
+            ..Served::nothing_of(prompt)
+        };
+        if let Some((rate, _computing)) = turn {
+            let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
+            tokio::time::sleep(Duration::from_secs_f64(fresh / rate)).await;
+        }
+        served
     }
 
     /// Waits for a place in the running set, and for the adapter.

@@ -9,14 +9,18 @@ use crate::Trouble;
 const SIZE: (u32, u32) = (760, 380);
 
 /// A line: its name and its points.
-type Line = (String, Vec<(f64, f64)>);
+pub type Line = (String, Vec<(f64, f64)>);
 
 /// What a plot is about.
-struct Plot<'a> {
-    title: &'a str,
-    across: &'a str,
-    up: &'a str,
-    lines: Vec<Line>,
+pub struct Plot<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// Along its axis, which is logarithmic.
+    pub across: &'a str,
+    /// Along the other, which begins at zero.
+    pub up: &'a str,
+    /// What it shows.
+    pub lines: Vec<Line>,
 }
 
 /// All plots with their names.
@@ -77,51 +81,75 @@ fn idle(run: &Run) -> Vec<Line> {
     lines.collect()
 }
 
-/// Draws lines over a logarithmic axis.
+/// Draws one plot.
 fn draw(plot: &Plot<'_>) -> Result<String, Trouble> {
-    let points = || plot.lines.iter().flat_map(|(_, points)| points);
-    let left = points().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
-    let right = points().map(|(x, _)| *x).fold(0.0, f64::max);
-    let top = points().map(|(_, y)| *y).fold(0.0, f64::max) * 1.1;
+    row(std::slice::from_ref(plot), SIZE)
+}
+
+/// Draws plots side by side into one file of this size; nothing where there is nothing to draw, as
+/// of a run of other groups only.
+pub fn row(plots: &[Plot<'_>], size: (u32, u32)) -> Result<String, Trouble> {
     let mut svg = String::new();
-    if top <= 0.0 {
-        // A run of other groups only.
+    let plots = plots.iter();
+    let plots: Vec<_> = plots.filter(|plot| plot.top() > 0.0).collect();
+    if plots.is_empty() {
         return Ok(svg);
     }
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .caption(plot.title, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(60)
-            .build_cartesian_2d((left..right).log_scale(), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .x_desc(plot.across)
-            .y_desc(plot.up)
-            .x_label_formatter(&|x| format!("{x:.0}"))
-            .light_line_style(WHITE)
-            .draw()?;
-        for (number, (name, points)) in plot.lines.iter().enumerate() {
-            let color = Palette99::pick(number).to_rgba();
-            chart
-                .draw_series(LineSeries::new(
-                    points.iter().copied(),
-                    color.stroke_width(2),
-                ))?
-                .label(name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
-                });
+        for (part, plot) in area.split_evenly((1, plots.len())).iter().zip(plots) {
+            panel(part, plot)?;
         }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
         area.present()?;
     }
     Ok(svg)
+}
+
+impl Plot<'_> {
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.lines.iter().flat_map(|(_, points)| points).copied()
+    }
+
+    /// Some room above the highest point.
+    fn top(&self) -> f64 {
+        self.points().map(|(_, y)| y).fold(0.0, f64::max) * 1.1
+    }
+}
+
+fn panel(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    plot: &Plot<'_>,
+) -> Result<(), Trouble> {
+    let left = plot.points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
+    let right = plot.points().map(|(x, _)| x).fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption(plot.title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d((left..right).log_scale(), 0.0..plot.top())?;
+    chart
+        .configure_mesh()
+        .x_desc(plot.across)
+        .y_desc(plot.up)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (number, (name, points)) in plot.lines.iter().enumerate() {
+        let color = Palette99::pick(number).to_rgba();
+        chart
+            .draw_series(LineSeries::new(
+                points.iter().copied(),
+                color.stroke_width(2),
+            ))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
 }

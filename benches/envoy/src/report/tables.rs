@@ -120,7 +120,8 @@ fn cells(cells: &[Cell]) -> String {
     text
 }
 
-fn title(name: &str) -> String {
+/// A name as a title.
+pub fn title(name: &str) -> String {
     let mut letters = name.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str()
