@@ -9,7 +9,7 @@ use std::thread::{sleep, spawn, JoinHandle};
 use std::time::Duration;
 
 use envoytest::client;
-use envoytest::proxy::wait_until;
+use envoytest::proxy::{path_of, wait_until};
 use serde_yaml::Value;
 
 use crate::envoy::{top, Envoy};
@@ -268,4 +268,34 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
     let admin = stage.port(9_901);
     let counted = client::get(admin, "/stats?filter=epp_wasm_sharing_vms").unwrap();
     assert!(counted.body.contains(": 0"), "{}", counted.body);
+}
+
+/// The module with faults on demand (src/filter/fault.rs) stands in for a defect in the page.
+#[test]
+fn whatever_becomes_of_the_page_no_request_is_touched() {
+    let stage = Stage::set(&top().join("envoy/envoy.yaml"));
+    let [module, faulty] = ["EPP_WASM", "EPP_WASM_FAULTS"].map(path_of);
+    let [module, faulty] = [module, faulty].map(|path| path.to_string_lossy().into_owned());
+    let config = stage.text().replace(&module, &faulty);
+    let _envoy = Envoy::start(&stage.folder, "envoy", &config);
+    let (llm, status) = (stage.port(10_000), stage.port(10_001));
+    decided(llm, status, "demo");
+    for fault in ["panic", "trap"] {
+        let headers = [("x-epp-fault", fault)];
+        let struck = client::send(status, "GET", "/", &headers, b"").unwrap();
+        assert_ne!(struck.status, 200, "{fault}");
+        assert_eq!(client::complete(llm, "demo", PROMPT).status, 200);
+        told(status, "the page is there again", |page| {
+            assert_eq!(client::complete(llm, "demo", PROMPT).status, 200);
+            page.contains("<table class=\"workers\">")
+        });
+    }
+    let stats = client::get(stage.port(9_901), "/stats?filter=vm_reload_success");
+    let stats = stats.unwrap().body;
+    assert!(
+        stats.contains("wasm.epp-status.vm_reload_success: 1"),
+        "{stats}"
+    );
+    let pickers = stats.lines().find(|line| line.starts_with("wasm.epp."));
+    assert!(pickers.is_none_or(|line| line.ends_with(": 0")), "{stats}");
 }
