@@ -123,12 +123,17 @@ fn panel(
 ) -> Result<(), Trouble> {
     let left = plot.points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
     let right = plot.points().map(|(x, _)| x).fold(0.0, f64::max);
+    // A label where something was measured.
+    let mut measured: Vec<f64> = plot.points().map(|(x, _)| x).collect();
+    measured.sort_by(f64::total_cmp);
+    measured.dedup();
+    let across = (left..right).log_scale().with_key_points(measured);
     let mut chart = ChartBuilder::on(area)
         .caption(plot.title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d((left..right).log_scale(), 0.0..plot.top())?;
+        .build_cartesian_2d(across, 0.0..plot.top())?;
     chart
         .configure_mesh()
         .x_desc(plot.across)
@@ -148,6 +153,7 @@ fn panel(
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;

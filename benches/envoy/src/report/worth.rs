@@ -53,7 +53,7 @@ Commit {}, {} × {}, Envoy {}; load average before it {:.1}, cores busy {}.
             .cells
             .iter()
             .filter(|cell| cell.workload == workload.name);
-        text += &table(workload, cells);
+        text += &table(workload, run.seconds, cells);
     }
     text
 }
@@ -65,10 +65,10 @@ fn busy(cells: &[Cell]) -> String {
     format!("{:.0} to {:.0} %", low * 100.0, high * 100.0)
 }
 
-fn table<'r>(workload: &Workload, cells: impl Iterator<Item = &'r Cell>) -> String {
+fn table<'r>(workload: &Workload, seconds: f64, cells: impl Iterator<Item = &'r Cell>) -> String {
     let mut text = format!(
-        "\n### {}\n\n{}\n\n| sent/s | balanced by | answered/s | failed | prompt tokens cached | \
-         TTFT p50 ms | p90 ms | p99 ms |\n|--:|--|--:|--:|--:|--:|--:|--:|\n",
+        "\n### {}\n\n{}\n\n| load, req/s | balanced by | sent/s | answered/s | failed | prompt tokens cached | \
+         TTFT p50 ms | p90 ms | p99 ms |\n|--:|--|--:|--:|--:|--:|--:|--:|--:|\n",
         super::tables::title(workload.name),
         workload.about
     );
@@ -77,9 +77,10 @@ fn table<'r>(workload: &Workload, cells: impl Iterator<Item = &'r Cell>) -> Stri
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| {:.0} | {} | {:.1} | {} | {:.1} % | {:.0} | {:.0} | {:.0} |",
+                "| {:.0} | {} | {:.1} | {:.1} | {} | {:.1} % | {:.0} | {:.0} | {:.0} |",
                 cell.rate,
                 label(&case.name),
+                case.sent as f64 / seconds,
                 case.per_second,
                 case.failed,
                 case.cached * 100.0,
@@ -108,7 +109,7 @@ fn label(name: &str) -> &str {
 pub fn plot(run: &Run) -> Result<String, Trouble> {
     let plots = WORKLOADS.iter().map(|workload| Plot {
         title: workload.name,
-        across: "requests sent per second",
+        across: "load, requests per second",
         up: "TTFT p90, ms",
         lines: lines(run, workload.name),
     });
