@@ -28,14 +28,17 @@ fn score_known(
     value: impl Fn(&Endpoint) -> Option<f64>,
     score: impl Fn(f64) -> f64,
 ) {
+    let mut known = 0;
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        *place = cycle
-            .pool
-            .get(*slot)
-            .and_then(&value)
-            .map_or(f64::NAN, &score);
+        *place = match cycle.pool.get(*slot).and_then(&value) {
+            Some(value) => {
+                known += 1;
+                score(value)
+            }
+            None => f64::NAN,
+        };
     }
-    neutralise(scores);
+    neutralise(scores, known);
 }
 
 /// Scores by where a value lies between the smallest and the largest of all candidates: the
@@ -64,10 +67,15 @@ fn score_span(
 ) {
     let mut least = f64::INFINITY;
     let mut most = f64::NEG_INFINITY;
+    let mut known = 0;
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        let value = cycle.pool.get(*slot).and_then(&value).unwrap_or(f64::NAN);
+        let Some(value) = cycle.pool.get(*slot).and_then(&value) else {
+            *place = f64::NAN;
+            continue;
+        };
+        known += 1;
         *place = value;
-        // f64::min and max are calls in wasm; a value that is no number is neither.
+        // f64::min and max are calls in wasm.
         if value < least {
             least = value;
         }
@@ -76,31 +84,29 @@ fn score_span(
         }
     }
     let range = most - least;
-    for place in scores.iter_mut().filter(|place| !place.is_nan()) {
-        *place = if range > 0.0 {
-            (most - *place) / range
-        } else {
-            1.0
-        };
+    if range > 0.0 {
+        // What is no number stays none.
+        for place in scores.iter_mut() {
+            *place = (most - *place) / range;
+        }
+    } else {
+        for place in scores.iter_mut().filter(|place| !place.is_nan()) {
+            *place = 1.0;
+        }
     }
-    neutralise(scores);
+    neutralise(scores, known);
 }
 
-/// Gives those without a score, which are no numbers yet, the mean of the others.
-fn neutralise(scores: &mut [f64]) {
-    let mut known = 0_u32;
-    let mut sum = 0.0;
-    for score in scores.iter().filter(|score| !score.is_nan()) {
-        sum += score;
-        known += 1;
-    }
-    if known as usize == scores.len() {
+/// Gives those without a score, which are no numbers, the mean of the `known` others.
+fn neutralise(scores: &mut [f64], known: usize) {
+    if known == scores.len() {
         return;
     }
+    let have = scores.iter().filter(|score| !score.is_nan());
     let neutral = if known == 0 {
         0.0
     } else {
-        sum / f64::from(known)
+        have.sum::<f64>() / known as f64
     };
     for place in scores.iter_mut().filter(|place| place.is_nan()) {
         *place = neutral;

@@ -9,6 +9,7 @@
 
 pub use super::arena::context;
 use super::arena::{Arena, Entry, FURTHER, NONE};
+pub use super::matcher::Matcher;
 use super::sets::Sets;
 
 /// Bytes of an entry with its share of the table.
@@ -67,37 +68,6 @@ struct Trail {
     own: u32,
     /// The place of the entry that speaks for it.
     speaker: u32,
-}
-
-/// How far one prompt has been matched. Kept from request to request.
-#[derive(Debug, Default)]
-pub struct Matcher {
-    counts: Vec<u32>,
-    /// Who holds the last blocks, as an entry says it, and how many blocks these are.
-    last: (u32, u16),
-    run: u32,
-    /// The entry that spoke for the last of them.
-    place: u32,
-    ended: bool,
-}
-
-impl Matcher {
-    /// Forgets what was matched.
-    pub fn reset(&mut self) {
-        self.counts.clear();
-        self.run = 0;
-        self.ended = false;
-    }
-
-    /// Begins another prompt; what was matched so far still counts.
-    pub fn restart(&mut self) {
-        self.ended = false;
-    }
-
-    /// Matched blocks by slot, up to the last [`Index::settle`].
-    pub fn counts(&self) -> &[u32] {
-        &self.counts
-    }
 }
 
 impl Index {
@@ -164,7 +134,7 @@ impl Index {
                 held.capacity = capacity.max(1);
             }
         }
-        let Some((before, blocks)) = prompt.split_at_checked(from) else {
+        let Some(before) = prompt.get(..from) else {
             return;
         };
         let speaker = self.find_last(before);
@@ -173,10 +143,15 @@ impl Index {
             own: speaker,
             speaker,
         };
-        for (number, hash) in (from..).zip(blocks) {
-            if self.add_one(&mut trail, slot, *hash) {
-                news(number);
+        let mut number = from;
+        while let Some(left) = prompt.get(number..).filter(|left| !left.is_empty()) {
+            let known = self.use_again(&mut trail, slot, left, &mut |block| news(number + block));
+            if let Some(hash) = left.get(known) {
+                if self.add_one(&mut trail, slot, *hash) {
+                    news(number + known);
+                }
             }
+            number += known + 1;
         }
         self.arena.settle();
     }
@@ -185,6 +160,60 @@ impl Index {
     fn find_last(&self, blocks: &[u64]) -> u32 {
         let find = |place, hash: &u64| self.arena.first_behind(place, *hash).unwrap_or(NONE);
         context(blocks).iter().fold(NONE, find)
+    }
+
+    /// Notes the first of these blocks that the endpoint holds already in the order in which it was
+    /// sent them last: a prompt that comes again, or goes on. They are moved to the end of its list
+    /// in one go. Returns how many these are.
+    fn use_again(
+        &mut self,
+        trail: &mut Trail,
+        slot: u16,
+        blocks: &[u64],
+        news: &mut dyn FnMut(usize),
+    ) -> usize {
+        let Some(mut held) = self.held.get(usize::from(slot)).copied() else {
+            return 0;
+        };
+        let full = held.count >= held.capacity || self.arena.len() >= self.most;
+        let first = trail.own.wrapping_add(1);
+        let mut own = trail.own;
+        let mut count = 0;
+        for hash in blocks {
+            let Some(next) = self.arena.own_behind(own, *hash, slot) else {
+                break;
+            };
+            let Some(entry) = self
+                .arena
+                .get_mut(next)
+                .filter(|entry| next == first || entry.older == own)
+            else {
+                break;
+            };
+            held.uses += 1;
+            if full && std::mem::replace(&mut entry.told, held.quarter()) != held.quarter() {
+                news(count);
+            }
+            own = next;
+            count += 1;
+        }
+        if count == 0 {
+            return 0;
+        }
+        if let Some(place) = self.held.get_mut(usize::from(slot)) {
+            place.uses = held.uses;
+        }
+        self.unlink_uses(first, own, slot);
+        self.link_newest(first, own, slot);
+        let last = blocks.get(count - 1).copied();
+        trail.before = last;
+        trail.own = own;
+        let hash = last.unwrap_or_default();
+        trail.speaker = match self.arena.speaks(own, hash) {
+            true => own,
+            false => self.arena.first(hash).unwrap_or(NONE),
+        };
+        count
     }
 
     /// Notes the block behind the one that the trail has come to. Whether it is news.
@@ -202,7 +231,7 @@ impl Index {
         };
         let known = own.or_else(|| self.find(first?, slot, hash));
         if let Some(place) = known {
-            self.unlink_use(place, slot);
+            self.unlink_uses(place, place, slot);
         }
         let placed = known.or_else(|| self.insert(trail, slot, hash, first));
         trail.before = Some(hash);
@@ -212,7 +241,7 @@ impl Index {
         let Some(place) = placed else {
             return false;
         };
-        self.link_newest(place, slot);
+        self.link_newest(place, place, slot);
         let Some(entry) = self.arena.get_mut(place) else {
             return false;
         };
@@ -368,7 +397,7 @@ impl Index {
         let Some(entry) = self.arena.get(place).copied() else {
             return false;
         };
-        self.unlink_use(place, slot);
+        self.unlink_uses(place, place, slot);
         self.hold_no_more(place, &entry);
         self.arena.remove(place);
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
@@ -415,39 +444,42 @@ impl Index {
         }
     }
 
-    fn unlink_use(&mut self, place: u32, slot: u16) {
-        let Some(entry) = self.arena.get(place).copied() else {
-            return;
-        };
-        if let Some(newer) = self.arena.get_mut(entry.newer) {
-            newer.older = entry.older;
+    /// Takes a part of an endpoint's list out of it, from the oldest to the newest of these.
+    fn unlink_uses(&mut self, oldest: u32, newest: u32, slot: u16) {
+        let older = self.arena.get(oldest).map_or(NONE, |entry| entry.older);
+        let newer = self.arena.get(newest).map_or(NONE, |entry| entry.newer);
+        if let Some(entry) = self.arena.get_mut(newer) {
+            entry.older = older;
         }
-        if let Some(older) = self.arena.get_mut(entry.older) {
-            older.newer = entry.newer;
+        if let Some(entry) = self.arena.get_mut(older) {
+            entry.newer = newer;
         }
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            if held.newest == place {
-                held.newest = entry.older;
+            if held.newest == newest {
+                held.newest = older;
             }
-            if held.oldest == place {
-                held.oldest = entry.newer;
+            if held.oldest == oldest {
+                held.oldest = newer;
             }
         }
     }
 
-    fn link_newest(&mut self, place: u32, slot: u16) {
+    /// Puts a part of a list, or one entry, at the end of its endpoint's.
+    fn link_newest(&mut self, oldest: u32, newest: u32, slot: u16) {
         let Some(held) = self.held.get_mut(usize::from(slot)) else {
             return;
         };
-        let before = std::mem::replace(&mut held.newest, place);
+        let before = std::mem::replace(&mut held.newest, newest);
         if held.oldest == NONE {
-            held.oldest = place;
+            held.oldest = oldest;
         }
         if let Some(entry) = self.arena.get_mut(before) {
-            entry.newer = place;
+            entry.newer = oldest;
         }
-        if let Some(entry) = self.arena.get_mut(place) {
+        if let Some(entry) = self.arena.get_mut(oldest) {
             entry.older = before;
+        }
+        if let Some(entry) = self.arena.get_mut(newest) {
             entry.newer = NONE;
         }
     }

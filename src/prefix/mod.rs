@@ -4,5 +4,6 @@
 mod arena;
 pub mod digest;
 pub mod index;
+mod matcher;
 mod sets;
 pub mod walk;

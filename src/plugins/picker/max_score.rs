@@ -65,7 +65,7 @@ impl Picker for MaxScorePicker {
 fn best_from(scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize {
     let mut best = start;
     let mut best_score = f64::NEG_INFINITY;
-    let mut equals = 0;
+    let mut equals: u32 = 0;
     for (position, candidate) in scored.iter().enumerate().skip(start) {
         if candidate.score > best_score {
             best = position;
@@ -73,12 +73,16 @@ fn best_from(scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize 
             equals = 1;
         } else if candidate.score == best_score {
             equals += 1;
-            if rng.u32(0..equals) == 0 {
-                best = position;
-            }
         }
     }
-    best
+    if equals < 2 {
+        return best;
+    }
+    // One draw for all: an idle pool is one tie.
+    let others = scored.iter().enumerate().skip(best);
+    let mut tied = others.filter(|(_, candidate)| candidate.score == best_score);
+    let drawn = tied.nth(rng.u32(0..equals) as usize);
+    drawn.map_or(best, |(position, _)| position)
 }
 
 fn descending(a: f64, b: f64) -> Ordering {
