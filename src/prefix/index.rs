@@ -23,6 +23,10 @@ const SETS_SHARE: usize = 16;
 /// them it is as old as they last heard of it, and what they drop first should be old here too.
 const TOLD_EACH: usize = 4;
 
+/// Blocks that are looked for in the table in one go, before they are added one by one: as many cache
+/// misses as a core has under way at a time.
+const AHEAD: usize = 16;
+
 /// One endpoint's entries in order of use.
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -144,8 +148,13 @@ impl Index {
             speaker,
         };
         let mut number = from;
+        let mut hinted = from;
         while let Some(left) = prompt.get(number..).filter(|left| !left.is_empty()) {
             let known = self.use_again(&mut trail, slot, left, &mut |block| news(number + block));
+            if number + known >= hinted {
+                hinted = number + known + AHEAD;
+                self.arena.hint(left.iter().skip(known).take(AHEAD));
+            }
             if let Some(hash) = left.get(known) {
                 if self.add_one(&mut trail, slot, *hash) {
                     news(number + known);
