@@ -100,7 +100,7 @@ fn further(hash: u64, slot: u16) -> u64 {
 /// A vector in chunks.
 #[derive(Debug, Clone)]
 struct Chunks<T> {
-    chunks: Vec<Box<[T]>>,
+    chunks: Vec<Box<[T; CHUNK]>>,
     len: usize,
 }
 
@@ -120,7 +120,7 @@ impl<T: Copy> Chunks<T> {
 
     fn push(&mut self, item: T) {
         if self.len == self.chunks.len() * CHUNK {
-            self.chunks.push(vec![item; CHUNK].into_boxed_slice());
+            self.chunks.push(Box::new([item; CHUNK]));
         }
         self.len += 1;
         if let Some(place) = self.get_mut(self.len - 1) {
@@ -129,7 +129,8 @@ impl<T: Copy> Chunks<T> {
     }
 
     fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<Box<[T]>>()
+        self.chunks.len() * CHUNK * size_of::<T>()
+            + self.chunks.capacity() * size_of::<Box<[T; CHUNK]>>()
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub use super::arena::context;
 use super::arena::{Arena, Entry, FURTHER, NONE};
+use super::held::Held;
 pub use super::matcher::Matcher;
 use super::sets::Sets;
 
@@ -19,39 +20,9 @@ const ENTRY_BYTES: usize = 30;
 /// further holder, which costs hints and no memory.
 const SETS_SHARE: usize = 16;
 
-/// An endpoint's blocks are told to the others again after a quarter of its capacity was used: to
-/// them it is as old as they last heard of it, and what they drop first should be old here too.
-const TOLD_EACH: usize = 4;
-
 /// Blocks that are looked for in the table in one go, before they are added one by one: as many cache
 /// misses as a core has under way at a time.
 const AHEAD: usize = 16;
-
-/// One endpoint's entries in order of use.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    newest: u32,
-    oldest: u32,
-    count: usize,
-    capacity: usize,
-    /// Uses so far.
-    uses: usize,
-}
-
-impl Held {
-    const EMPTY: Self = Self {
-        newest: NONE,
-        oldest: NONE,
-        count: 0,
-        capacity: 0,
-        uses: 0,
-    };
-
-    /// Which quarter of the capacity is being used.
-    fn quarter(&self) -> u16 {
-        (self.uses / (self.capacity / TOLD_EACH).max(1)) as u16
-    }
-}
 
 /// The index.
 #[derive(Debug, Clone)]
@@ -72,6 +43,8 @@ struct Trail {
     own: u32,
     /// The place of the entry that speaks for it.
     speaker: u32,
+    /// Whether it was new to everybody: what follows it lies behind no entry then.
+    new: bool,
 }
 
 impl Index {
@@ -146,6 +119,7 @@ impl Index {
             before: before.last().copied(),
             own: speaker,
             speaker,
+            new: false,
         };
         let mut number = from;
         let mut hinted = from;
@@ -181,7 +155,8 @@ impl Index {
         blocks: &[u64],
         news: &mut dyn FnMut(usize),
     ) -> usize {
-        let Some(mut held) = self.held.get(usize::from(slot)).copied() else {
+        let held = self.held.get(usize::from(slot)).copied();
+        let Some(mut held) = held.filter(|_| !trail.new) else {
             return 0;
         };
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
@@ -199,8 +174,8 @@ impl Index {
             else {
                 break;
             };
-            held.uses += 1;
-            if full && std::mem::replace(&mut entry.told, held.quarter()) != held.quarter() {
+            held.count_use();
+            if full && std::mem::replace(&mut entry.told, held.quarter) != held.quarter {
                 news(count);
             }
             own = next;
@@ -209,11 +184,11 @@ impl Index {
         if count == 0 {
             return 0;
         }
+        held.unlink(first, own, &mut self.arena);
+        held.append(first, own, &mut self.arena);
         if let Some(place) = self.held.get_mut(usize::from(slot)) {
-            place.uses = held.uses;
+            *place = held;
         }
-        self.unlink_uses(first, own, slot);
-        self.link_newest(first, own, slot);
         let last = blocks.get(count - 1).copied();
         trail.before = last;
         trail.own = own;
@@ -230,19 +205,16 @@ impl Index {
         let Some(held) = self.held.get_mut(usize::from(slot)) else {
             return false;
         };
-        held.uses += 1;
-        let quarter = held.quarter();
+        held.count_use();
+        let quarter = held.quarter;
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let own = self.arena.own_behind(trail.own, hash, slot);
-        let first = match own {
-            Some(own) if self.arena.speaks(own, hash) => Some(own),
-            _ => self.arena.first_behind(trail.speaker, hash),
-        };
+        let (own, first) = self.find_next(trail, slot, hash);
         let known = own.or_else(|| self.find(first?, slot, hash));
-        if let Some(place) = known {
-            self.unlink_uses(place, place, slot);
+        if let (Some(place), Some(held)) = (known, self.held.get_mut(usize::from(slot))) {
+            held.unlink(place, place, &mut self.arena);
         }
         let placed = known.or_else(|| self.insert(trail, slot, hash, first));
+        trail.new = first.is_none();
         trail.before = Some(hash);
         trail.own = placed.unwrap_or(NONE);
         let speaker = first.filter(|first| self.arena.speaks(*first, hash));
@@ -250,7 +222,9 @@ impl Index {
         let Some(place) = placed else {
             return false;
         };
-        self.link_newest(place, place, slot);
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
+            held.append(place, place, &mut self.arena);
+        }
         let Some(entry) = self.arena.get_mut(place) else {
             return false;
         };
@@ -259,6 +233,20 @@ impl Index {
             entry.told = quarter;
         }
         news
+    }
+
+    /// The endpoint's own entry of the block behind the trail, if it lies behind the one before, and
+    /// the entry that speaks for the block.
+    fn find_next(&self, trail: &Trail, slot: u16, hash: u64) -> (Option<u32>, Option<u32>) {
+        if trail.new {
+            return (None, self.arena.first(hash));
+        }
+        let own = self.arena.own_behind(trail.own, hash, slot);
+        let first = match own {
+            Some(own) if self.arena.speaks(own, hash) => Some(own),
+            _ => self.arena.first_behind(trail.speaker, hash),
+        };
+        (own, first)
     }
 
     /// An endpoint's hashes in the order of their use, those used last at the end.
@@ -406,12 +394,12 @@ impl Index {
         let Some(entry) = self.arena.get(place).copied() else {
             return false;
         };
-        self.unlink_uses(place, place, slot);
-        self.hold_no_more(place, &entry);
-        self.arena.remove(place);
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
+            held.unlink(place, place, &mut self.arena);
             held.count -= 1;
         }
+        self.hold_no_more(place, &entry);
+        self.arena.remove(place);
         true
     }
 
@@ -450,46 +438,6 @@ impl Index {
         self.arena.set_holders(place, 0);
         if let Some(heir) = heir {
             self.arena.set_holders(heir, left);
-        }
-    }
-
-    /// Takes a part of an endpoint's list out of it, from the oldest to the newest of these.
-    fn unlink_uses(&mut self, oldest: u32, newest: u32, slot: u16) {
-        let older = self.arena.get(oldest).map_or(NONE, |entry| entry.older);
-        let newer = self.arena.get(newest).map_or(NONE, |entry| entry.newer);
-        if let Some(entry) = self.arena.get_mut(newer) {
-            entry.older = older;
-        }
-        if let Some(entry) = self.arena.get_mut(older) {
-            entry.newer = newer;
-        }
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            if held.newest == newest {
-                held.newest = older;
-            }
-            if held.oldest == oldest {
-                held.oldest = newer;
-            }
-        }
-    }
-
-    /// Puts a part of a list, or one entry, at the end of its endpoint's.
-    fn link_newest(&mut self, oldest: u32, newest: u32, slot: u16) {
-        let Some(held) = self.held.get_mut(usize::from(slot)) else {
-            return;
-        };
-        let before = std::mem::replace(&mut held.newest, newest);
-        if held.oldest == NONE {
-            held.oldest = oldest;
-        }
-        if let Some(entry) = self.arena.get_mut(before) {
-            entry.newer = oldest;
-        }
-        if let Some(entry) = self.arena.get_mut(oldest) {
-            entry.older = before;
-        }
-        if let Some(entry) = self.arena.get_mut(newest) {
-            entry.newer = NONE;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod arena;
 pub mod digest;
+mod held;
 pub mod index;
 mod matcher;
 mod sets;
