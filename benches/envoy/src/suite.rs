@@ -47,24 +47,38 @@ struct Group {
 enum Plan {
     /// The seed's window of 256 × 64 bytes.
     Seed,
+    /// The same, for a listener that also leads elsewhere.
+    Elsewhere,
     /// llm-d-router's window of 131072 tokens.
     Today,
 }
+
+/// The listener leads to the pool alone, as in `envoy/production/`: Envoy is not asked where the
+/// route of each request leads.
+const LEADS_TO_THE_POOL: &str =
+    "\n- {type: envoy-proxy, parameters: {requests: all}}\nschedulingProfiles:";
 
 impl Plan {
     fn name(self) -> &'static str {
         match self {
             Self::Seed => "seed window (16 KB)",
+            Self::Elsewhere => "seed window (16 KB), `requests: ofCluster`",
             Self::Today => "today's window (512 KB)",
         }
     }
 
     fn text(self) -> Result<String, Trouble> {
         let file = match self {
-            Self::Seed => "examples/full.yaml",
+            Self::Seed | Self::Elsewhere => "examples/full.yaml",
             Self::Today => "benches/envoy/today.yaml",
         };
-        fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
+        let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        Ok(match self {
+            Self::Elsewhere => text,
+            Self::Seed | Self::Today => {
+                text.replacen("\nschedulingProfiles:", LEADS_TO_THE_POOL, 1)
+            }
+        })
     }
 }
 
@@ -91,7 +105,7 @@ const BASE: Group = Group {
 };
 
 /// Groups in the report's order.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     BASE,
     Group {
         name: "cold prompts",
@@ -130,6 +144,13 @@ const GROUPS: [Group; 10] = [
         name: "today's window",
         plan: Plan::Today,
         sizes: &[220, 500],
+        cases: &THREE,
+        ..BASE
+    },
+    Group {
+        name: "asking Envoy where each route leads",
+        plan: Plan::Elsewhere,
+        sizes: &TWO,
         cases: &THREE,
         ..BASE
     },
