@@ -193,30 +193,28 @@ impl StringReader {
             }
             self.give_up_high();
         }
-        while let Some(lanes) = bytes.first_chunk::<LANES>() {
+        while bytes.len() >= LANES {
             if self.filled >= PIECE {
                 self.give(false, take);
                 if !self.wanted {
                     break;
                 }
             }
-            let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
-            let Some(copy) = room.first_chunk_mut::<LANES>() else {
-                break;
-            };
-            *copy = *lanes;
-            let seen = look(lanes);
-            self.ascii &= seen.ascii;
-            self.filled += seen.length;
-            bytes = bytes.get(seen.length..).unwrap_or_default();
-            if seen.length == LANES {
+            // The rest of the room is for what may follow a run before the next look.
+            let room = self.buffer.get_mut(self.filled..PIECE + LANES);
+            let run = copy_plain(bytes, room.unwrap_or_default());
+            self.ascii &= run.ascii;
+            self.filled += run.length;
+            bytes = bytes.get(run.length..).unwrap_or_default();
+            if run.length > 0 && run.length % LANES == 0 {
+                // No end was seen: bytes or room are used up.
                 continue;
             }
             let escape = match bytes {
                 [b'\\', letter, ..] => simple(*letter),
                 _ => None,
             };
-            let (Some(letter), Some(place)) = (escape, copy.get_mut(seen.length)) else {
+            let (Some(letter), Some(place)) = (escape, self.buffer.get_mut(self.filled)) else {
                 break;
             };
             *place = letter;
@@ -294,6 +292,28 @@ fn simple(letter: u8) -> Option<u8> {
 struct Run {
     length: usize,
     ascii: bool,
+}
+
+/// Copies the run that `bytes` begins with, as far as there is room for it; behind its end there may
+/// be anything.
+fn copy_plain(bytes: &[u8], room: &mut [u8]) -> Run {
+    let mut run = Run {
+        length: 0,
+        ascii: true,
+    };
+    for (from, to) in bytes.chunks_exact(LANES).zip(room.chunks_exact_mut(LANES)) {
+        let (Some(lanes), Some(copy)) = (from.first_chunk(), to.first_chunk_mut::<LANES>()) else {
+            break;
+        };
+        *copy = *lanes;
+        let seen = look(lanes);
+        run.length += seen.length;
+        run.ascii &= seen.ascii;
+        if seen.length < LANES {
+            break;
+        }
+    }
+    run
 }
 
 /// The run that `bytes` begins with.
