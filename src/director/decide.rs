@@ -19,7 +19,7 @@ use crate::prefix::walk::Walk;
 use crate::request::Fact;
 use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
 
-/// One decision in so many is timed.
+/// One decision or look-up in so many is timed.
 const TIMED_EACH: u32 = 16;
 
 impl Director {
@@ -83,8 +83,13 @@ impl Director {
             record.restarts = record.reader.restarts();
             record.walks.iter_mut().for_each(Walk::reset);
         }
+        let started = timed(&mut self.hot.look_ups, self.clock);
         for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
             walk.advance(seed, record.reader.prompts(stream), index);
+        }
+        if let Some(started) = started {
+            let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
+            self.metrics.observe(self.hot.look_up, taken);
         }
     }
 
@@ -178,7 +183,7 @@ impl Director {
     /// Decides with what is known, and notes what follows from it.
     pub(super) fn decide(&mut self, id: u32) -> Release {
         self.walk(id);
-        let started = self.starts_timing();
+        let started = timed(&mut self.hot.decisions, self.clock);
         let Self {
             plan,
             watch,
@@ -237,12 +242,6 @@ impl Director {
             Ok(outcome) => self.send(id, outcome),
             Err(error) => self.refuse(id, &error),
         }
-    }
-
-    /// The time, for one decision in so many: a look at the clock is a host call.
-    fn starts_timing(&mut self) -> Option<u64> {
-        self.hot.decisions = self.hot.decisions.wrapping_add(1);
-        (self.hot.decisions % TIMED_EACH == 1).then(self.clock)
     }
 
     fn send(&mut self, id: u32, outcome: Outcome) -> Release {
@@ -382,6 +381,12 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
             matched: walk.matched(),
         })
         .collect()
+}
+
+/// The time, for one in so many: a look at the clock is a host call.
+fn timed(count: &mut u32, clock: fn() -> u64) -> Option<u64> {
+    *count = count.wrapping_add(1);
+    (*count % TIMED_EACH == 1).then(clock)
 }
 
 /// What a decision comes to.

@@ -50,6 +50,9 @@ pub enum Metric {
     Picks,
     /// Time from having what a decision needs to the decision, of one decision in sixteen.
     DecisionTime,
+    /// Time to look up what one part of a body brought of a prompt in the prefix index, of one in
+    /// sixteen.
+    LookUpTime,
     /// Requests that got no endpoint, by error.
     RequestErrors,
     /// Requests left to Envoy's fallback policy, by error.
@@ -138,7 +141,7 @@ pub enum Metric {
     UnreadAnswers,
 }
 
-/// Bounds of decisions, in seconds.
+/// Bounds of decisions and look-ups, in seconds.
 const DECISION: &[f64] = &[
     0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
     0.01, 0.1,
@@ -191,6 +194,10 @@ impl Metric {
             Self::DecisionTime => (
                 Distribution(DECISION),
                 "llm_d_epp_scheduler_e2e_duration_seconds",
+            ),
+            Self::LookUpTime => (
+                Distribution(DECISION),
+                "epp_wasm_prefix_lookup_duration_seconds",
             ),
             Self::RequestErrors => (Counter, "llm_d_epp_request_error_total"),
             Self::Fallbacks => (Counter, "epp_wasm_fallback_total"),

@@ -94,8 +94,10 @@ struct Hot {
     decision: Series,
     hit: Series,
     unread: Handle,
-    /// Decisions so far, one in sixteen of which is timed.
+    look_up: Series,
+    /// Decisions and look-ups so far, one in sixteen of which is timed.
     decisions: u32,
+    look_ups: u32,
 }
 
 /// The picker of one pool in one VM.
@@ -145,7 +147,9 @@ impl Director {
             decision: metrics.series(Metric::DecisionTime, ""),
             hit: metrics.series(Metric::PrefixHitRatio, ""),
             unread: metrics.handle(Metric::UnreadAnswers, ""),
+            look_up: metrics.series(Metric::LookUpTime, ""),
             decisions: 0,
+            look_ups: 0,
         };
         let mut director = Self {
             metrics,

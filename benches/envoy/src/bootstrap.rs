@@ -58,7 +58,7 @@ pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
     Ok(json!({
         "admin": {"address": address(ports.admin)},
         "static_resources": {"listeners": [listener], "clusters": clusters},
-        "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name")]},
+        "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("le")]},
     }))
 }
 

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use crate::envoy::Proxy;
 use crate::picker::Picker;
 use crate::result::{Idle, Spread};
 use crate::sink;
+use crate::statistics::statistics;
 use crate::Trouble;
 
 /// Watches an idle Envoy with the filter, and a Picker beside it, for so long.
@@ -46,15 +44,6 @@ pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, Trou
 
 /// How old each endpoint's metrics are, in milliseconds.
 async fn ages(admin: u16) -> Result<Vec<f64>, Trouble> {
-    let mut stream = TcpStream::connect(("127.0.0.1", admin)).await?;
-    let path = "/stats/prometheus?filter=scrape_age";
-    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let lines = answer
-        .lines()
-        .filter(|line| line.starts_with("epp_wasm_scrape_age_milliseconds{"));
-    let ages = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok());
-    Ok(ages.collect())
+    let ages = statistics(admin, "epp_wasm_scrape_age_milliseconds").await?;
+    Ok(ages.into_iter().map(|(_, age)| age).collect())
 }

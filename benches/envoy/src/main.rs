@@ -20,6 +20,7 @@ mod process;
 mod report;
 mod result;
 mod sink;
+mod statistics;
 mod suite;
 mod value;
 

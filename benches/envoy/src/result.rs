@@ -15,6 +15,8 @@ pub struct Run {
     pub idle: Vec<Idle>,
     /// Memory, size and start.
     pub footprint: Vec<Footprint>,
+    /// What happens inside the module, by its own clock.
+    pub inside: Vec<Inside>,
 }
 
 /// Facts about the machine and the programs.
@@ -168,6 +170,30 @@ pub struct Footprint {
     pub start_ms: f64,
     /// Resident memory in MiB after the load.
     pub resident_mib: f64,
+}
+
+/// Times that the filter took itself and exported, over all of a group's load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Inside {
+    /// The group.
+    pub group: String,
+    /// Endpoints in the pool.
+    pub endpoints: usize,
+    /// Of the schedule: filters, scorers, picker.
+    pub schedule: Quantiles,
+    /// Of the prefix look-up.
+    pub look_up: Quantiles,
+}
+
+/// Quantiles in microseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// The median.
+    pub p50_us: f64,
+    /// The nineteenth of twenty.
+    pub p95_us: f64,
+    /// Of how many.
+    pub count: u64,
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use crate::idle;
 use crate::machine;
 use crate::measure::{self, Pace, Turns};
 use crate::picker::Picker;
-use crate::result::{Cell, Footprint, Idle, Paced, Run};
+use crate::result::{Cell, Footprint, Idle, Inside, Paced, Run};
 use crate::sink;
+use crate::statistics::quantiles;
 use crate::Trouble;
 
 /// Body sizes in KB.
@@ -196,6 +197,7 @@ pub async fn run(options: &Options) -> Result<Run, Trouble> {
         paced: Vec::new(),
         idle: Vec::new(),
         footprint: Vec::new(),
+        inside: Vec::new(),
     };
     let wanted = |name: &str| {
         options
@@ -258,6 +260,16 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
     }
     if group.name == BASE.name {
         paced(&proxies, picker.as_ref(), options, run).await?;
+    }
+    for proxy in proxies.iter().filter(|proxy| proxy.name == "epp-wasm") {
+        // Statistics are handed over once a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        run.inside.push(Inside {
+            group: group.name.to_owned(),
+            endpoints: group.endpoints,
+            schedule: quantiles(proxy.admin, "llm_d_epp_scheduler_e2e_duration_seconds").await?,
+            look_up: quantiles(proxy.admin, "epp_wasm_prefix_lookup_duration_seconds").await?,
+        });
     }
     for proxy in &proxies {
         run.footprint.push(Footprint {

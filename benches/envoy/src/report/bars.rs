@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::result::{Case, Cell, Run};
+use crate::result::{Case, Cell, Inside, Run};
 
 /// One bar under one setting.
 struct Bar {
@@ -20,6 +20,7 @@ pub fn table(run: &Run) -> String {
             .to_owned();
     let bars = run.cells.iter().filter_map(throughput);
     let bars = bars.chain(run.cells.iter().filter_map(latency));
+    let bars = bars.chain(run.inside.iter().filter_map(decision));
     for bar in bars.chain(standing(run)) {
         let held = if bar.held { "yes" } else { "**no**" };
         // Writing to a String cannot fail.
@@ -66,6 +67,23 @@ fn latency(cell: &Cell) -> Option<Bar> {
         wanted: format!("< {bar:.0} µs"),
         measured: format!("{added:.0} µs"),
         held: added < bar,
+    })
+}
+
+/// What a decision may take inside the module: the look-up and the schedule.
+fn decision(row: &Inside) -> Option<Bar> {
+    let bar = match row.group.as_str() {
+        "base" => 5.0,
+        "1,000 endpoints" => 50.0,
+        _ => return None,
+    };
+    let median = row.schedule.p50_us + row.look_up.p50_us;
+    Some(Bar {
+        what: "median decision in wasm, look-up and schedule",
+        setting: format!("{} endpoints", row.endpoints),
+        wanted: format!("< {bar:.0} µs"),
+        measured: format!("{median:.1} µs"),
+        held: median < bar,
     })
 }
 
