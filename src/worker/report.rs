@@ -256,13 +256,13 @@ pub fn plan(base: &str, host: &mut dyn SharedData) -> Option<Told> {
 
 fn pack<T: Serialize>(value: &T) -> Vec<u8> {
     let mut writer = Writer::default();
-    // Plain data with text for keys: it cannot fail.
-    writer.rest(&serde_json::to_vec(value).unwrap_or_default());
+    // Plain data in memory: it cannot fail.
+    writer.rest(&postcard::to_allocvec(value).unwrap_or_default());
     writer.seal()
 }
 
 fn unpack<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
-    serde_json::from_slice(Reader::open(value)?.rest()).ok()
+    postcard::from_bytes(Reader::open(value)?.rest()).ok()
 }
 
 #[cfg(test)]
