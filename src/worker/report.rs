@@ -1,7 +1,7 @@
 //! What the VMs tell the status page, while somebody looks at it.
 //!
 //! The page is served by a VM of its own, which shares nothing but shared data with the pickers. Each
-//! time that it is asked for it beats under [`WATCHED`]. Each picker reads that with each tick, and
+//! time that it is asked for it beats under a key of its own. Each picker reads that with each tick, and
 //! while it beats posts a [`Report`] beside its seat twice a second, and the plan in force where it
 //! polls. Nothing is kept or posted while nobody looks.
 
