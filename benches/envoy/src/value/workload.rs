@@ -21,8 +21,8 @@ pub struct Workload {
     systems: u64,
     /// Tokens of a system prompt.
     system_tokens: usize,
-    /// Tokens of what a user says in a turn.
-    question_tokens: usize,
+    /// Tokens of what a user says in a turn, at least and at most.
+    question_tokens: (usize, usize),
     /// Requests a second: low, middle, and near what the pool can do.
     pub rates: [f64; 3],
 }
@@ -33,33 +33,33 @@ pub const WORKLOADS: [Workload; 3] = [
         name: "shared prefix",
         about:
             "Many users, one request each: one of 24 system prompts of 4,000 tokens, of which a \
-                pod's cache holds about half, and a question of 200 tokens that nobody else asks.",
+                pod's cache holds about half, and a question of 100 to 300 tokens that nobody else asks.",
         turns: 1,
         systems: 24,
         system_tokens: 4_000,
-        question_tokens: 200,
+        question_tokens: (100, 300),
         rates: [8.0, 16.0, 28.0],
     },
     Workload {
         name: "multi-turn",
         about:
             "Conversations of six turns, 0.3 to 1.5 s apart: one of four system prompts of 1,500 \
-                tokens, and 250 new tokens a turn.",
+                tokens, and 150 to 350 new tokens a turn.",
         turns: 6,
         systems: 4,
         system_tokens: 1_500,
-        question_tokens: 250,
+        question_tokens: (150, 350),
         rates: [15.0, 35.0, 60.0],
     },
     Workload {
         name: "no reuse",
         about:
-            "Prompts of 2,000 tokens that differ from their first words on and never come again: \
+            "Prompts of 500 to 3,500 tokens that differ from their first words on and never come again: \
                 nothing that a cache could help with.",
         turns: 1,
         systems: 0,
         system_tokens: 0,
-        question_tokens: 2_000,
+        question_tokens: (500, 3_500),
         rates: [8.0, 16.0, 26.0],
     },
 ];
@@ -79,7 +79,7 @@ fn words(seed: u64, tokens: usize) -> String {
 /// A conversation as it grows.
 pub struct Conversation {
     messages: Vec<Value>,
-    question_tokens: usize,
+    question_tokens: (usize, usize),
 }
 
 impl Conversation {
@@ -96,7 +96,9 @@ impl Conversation {
 
     /// The body that asks on.
     pub fn ask(&mut self, rng: &mut Rng) -> String {
-        let question = words(rng.u64(..), self.question_tokens);
+        let (least, most) = self.question_tokens;
+        let tokens = rng.usize(least..=most);
+        let question = words(rng.u64(..), tokens);
         self.messages
             .push(json!({"role": "user", "content": question}));
         json!({"model": "demo", "messages": self.messages, "stream": true,
