@@ -69,17 +69,22 @@ impl Plan {
     }
 
     fn text(self) -> Result<String, Trouble> {
-        let file = match self {
-            Self::Seed | Self::Elsewhere => "examples/full.yaml",
-            Self::Today => "benches/envoy/today.yaml",
-        };
-        let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = self.document()?;
         Ok(match self {
             Self::Elsewhere => text,
             Self::Seed | Self::Today => {
                 text.replacen("\nschedulingProfiles:", LEADS_TO_THE_POOL, 1)
             }
         })
+    }
+
+    /// Without what only this filter knows.
+    fn document(self) -> Result<String, Trouble> {
+        let file = match self {
+            Self::Seed | Self::Elsewhere => "examples/full.yaml",
+            Self::Today => "benches/envoy/today.yaml",
+        };
+        fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
     }
 }
 
@@ -231,7 +236,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
     let picker = match &options.picker {
         Some(binary) if group.cases.contains(&Case::Epp) => {
             // As often as ours by default; the Endpoint Picker's own default is 50 ms.
-            Some(Picker::start(binary, &servers, &Plan::Today.text()?, 200).await?)
+            Some(Picker::start(binary, &servers, &Plan::Today.document()?, 200).await?)
         }
         _ => None,
     };
@@ -344,7 +349,7 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
     };
     // At one number of endpoints: with a thousand it would need more than the core that it gets.
     if let Some(binary) = options.picker.as_ref().filter(|_| endpoints == ENDPOINTS) {
-        let picker = Picker::start(binary, &servers, &Plan::Today.text()?, interval_ms).await?;
+        let picker = Picker::start(binary, &servers, &Plan::Today.document()?, interval_ms).await?;
         result.picker_cores = Some(idle::picker_cores(&picker, IDLE).await?);
     }
     Ok(result)
