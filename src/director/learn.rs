@@ -11,7 +11,7 @@ use crate::worker::handover::Known;
 use crate::worker::journal::Run;
 use crate::worker::report::Fill;
 use crate::worker::seats::SlotLoad;
-use crate::worker::share::{Knowledge, Now};
+use crate::worker::share::{Knowledge, Now, Share};
 use crate::worker::SharedData;
 
 use xxhash_rust::xxh64::xxh64;
@@ -50,7 +50,20 @@ impl Director {
             serves: self.watch.served(),
             stirred: std::mem::take(&mut self.stirred),
         };
-        let mut knowledge = Shared {
+        let (share, foreign, mut knowledge) = self.sharing();
+        share.exchange(now, host, foreign, &mut knowledge);
+    }
+
+    /// Between two ticks: tells and hears what is in flight.
+    pub fn glance(&mut self, root: u32, host: &mut dyn SharedData) {
+        if root == self.timing.root && self.watch.served() {
+            let (share, foreign, mut knowledge) = self.sharing();
+            share.glance(host, foreign, &mut knowledge);
+        }
+    }
+
+    fn sharing(&mut self) -> (&mut Share, &mut u64, Shared<'_>) {
+        let knowledge = Shared {
             cut: self.cut,
             held: self.holding as u32,
             plan: &self.plan,
@@ -58,10 +71,7 @@ impl Director {
             loads: &mut self.loads,
             store: &mut self.watch.store,
         };
-        let foreign = &mut self.watch.foreign;
-        self.watch
-            .share
-            .exchange(now, host, foreign, &mut knowledge);
+        (&mut self.watch.share, &mut self.watch.foreign, knowledge)
     }
 
     /// How far the indexes are filled.

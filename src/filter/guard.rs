@@ -95,12 +95,7 @@ impl Guarded {
             act(&mut vm)
         });
         match outcome {
-            Some(outcome) => {
-                if callback == Callback::Tick {
-                    vm.ticked();
-                }
-                outcome
-            }
+            Some(outcome) => outcome,
             None => match (vm.recover(callback, context), answered) {
                 (true, Some(answered)) => answered,
                 _ => go_on,

@@ -12,13 +12,22 @@ use crate::director::ids::ById;
 /// for (five seconds, with the default `bodyTimeout`).
 pub const FAILED_TICKS: u32 = 100;
 
+/// A root context.
+#[derive(Debug, Clone, Copy)]
+struct Root {
+    /// The place of its pool.
+    pool: usize,
+    /// How often its clock has struck since its last tick.
+    strikes: u32,
+}
+
 /// The state of one VM.
 #[derive(Default)]
 pub struct Vm {
     /// The pools, each in a place of its own until it is given up.
     pools: Vec<Option<Pool>>,
-    /// The pool of each root context that was configured.
-    roots: HashMap<u32, usize>,
+    /// The root contexts that were configured.
+    roots: HashMap<u32, Root>,
     /// Requests of ours.
     streams: ById<Stream>,
     /// Whether this VM serves the status page.
@@ -55,9 +64,11 @@ impl Vm {
             pool.director.install(plan, root);
             pool.director.look(&mut super::host::Shared);
         }
-        self.roots.insert(root, place);
+        let strikes = 0;
+        let pool = place;
+        self.roots.insert(root, Root { pool, strikes });
         self.keeps_page_apart();
-        abi::set_tick_period(super::pool::TICK_MS).is_ok()
+        abi::set_tick_period(super::pool::GLANCE_MS).is_ok()
     }
 
     /// Whether the status page has this VM for itself, as it must: whatever becomes of it, no
@@ -73,10 +84,31 @@ impl Vm {
         apart
     }
 
-    /// A root context's clock ticks.
+    /// A root context's clock strikes. Now and then that is a tick; between two of them workers glance
+    /// at what the others have in flight.
+    pub fn strike(&mut self, root: u32) {
+        let Some(known) = self.roots.get_mut(&root) else {
+            return;
+        };
+        known.strikes += 1;
+        if known.strikes >= super::pool::GLANCES_PER_TICK {
+            known.strikes = 0;
+            self.tick(root);
+            self.failed_ticks = 0;
+        } else if let Some(pool) = self.pool_of(root) {
+            pool.director.glance(root, &mut super::host::Shared);
+        }
+    }
+
+    fn pool_of(&mut self, root: u32) -> Option<&mut Pool> {
+        let root = self.roots.get(&root)?;
+        self.pools.get_mut(root.pool)?.as_mut()
+    }
+
+    /// One tick of a root context.
     pub fn tick(&mut self, root: u32) {
         let place = self.roots.get(&root);
-        let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) else {
+        let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
             return;
         };
         for id in pool.tick(root) {
@@ -93,8 +125,7 @@ impl Vm {
 
     /// A root context's callout was answered.
     pub fn called_back(&mut self, root: u32, token: u32, headers: usize, body: usize) {
-        let place = self.roots.get(&root);
-        if let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) {
+        if let Some(pool) = self.pool_of(root) {
             pool.called_back(token, headers, body);
         }
     }
@@ -186,9 +217,9 @@ impl Vm {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
                 pool.director.close(context);
             }
-        } else if let Some(place) = self.roots.remove(&context) {
+        } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
-            if self.roots.values().all(|other| *other != place) {
+            if self.roots.values().all(|other| other.pool != place) {
                 if let Some(pool) = self.pools.get_mut(place) {
                     *pool = None;
                 }
@@ -216,11 +247,6 @@ impl Vm {
                 self.give_up(callback, context, pool, undecided)
             }
         }
-    }
-
-    /// A tick came to its end.
-    pub fn ticked(&mut self) {
-        self.failed_ticks = 0;
     }
 
     /// Whether this VM polls for any of its pools.
@@ -286,8 +312,7 @@ impl Vm {
     }
 
     fn count_panic(&mut self, callback: Callback, root: u32) {
-        let place = self.roots.get(&root);
-        if let Some(pool) = place.and_then(|place| self.pools.get_mut(*place)?.as_mut()) {
+        if let Some(pool) = self.pool_of(root) {
             guard::catch(|| pool.director.count_panic(callback.name()));
         }
     }

@@ -71,6 +71,8 @@ pub struct Seat {
     version: u32,
     /// Looks for which the post was the same.
     unchanged: u32,
+    /// Whether a change was seen between two looks.
+    glanced: bool,
     /// Whether it was ever seen to beat.
     beats: bool,
     /// Looks in a row that found something torn or foreign.
@@ -187,7 +189,11 @@ impl Seats {
                 break;
             };
             let lived = seat.is_live();
+            let glanced = std::mem::take(&mut seat.glanced);
             if !fresh && seat.version == version {
+                if glanced {
+                    continue;
+                }
                 seat.unchanged = seat.unchanged.saturating_add(1);
                 news |= lived != seat.is_live();
                 if seat.unchanged == PATIENCE && value != vacant() {
@@ -206,6 +212,24 @@ impl Seats {
             if sits.is_none_or(|seat| seat.owner != self.own) {
                 // This VM was silent for so long that another one took its seat.
                 self.seat = None;
+            }
+        }
+        news
+    }
+
+    /// Looks between two ticks at the seats that are known. Nobody's silence is counted, since those who
+    /// beat do so with their ticks. Returns whether anything changed that somebody else posted.
+    pub fn glance(&mut self, host: &mut dyn SharedData, foreign: &mut u64) -> bool {
+        let mut news = false;
+        for (number, seat) in (0..).zip(&mut self.seats) {
+            let Some((value, version)) = host.get(&key(&self.base, number)) else {
+                break;
+            };
+            if seat.version != version {
+                seat.version = version;
+                seat.unchanged = 0;
+                seat.glanced = true;
+                news |= seat.read(&value, self.own, foreign);
             }
         }
         news

@@ -3,7 +3,7 @@
 
 use super::handover::{Handover, Known};
 use super::journal::{self, Journal, Run};
-use super::seats::{self, Post, Seats, SlotLoad, TRIES};
+use super::seats::{self, Post, Seat, Seats, SlotLoad, TRIES};
 use super::SharedData;
 
 /// What a VM knows, tells and takes over.
@@ -164,16 +164,58 @@ impl Share {
         }
         if news || now.stirred {
             let counts = self.on || !now.serves;
-            let others = self.seats.others();
-            let live = others.filter(|(_, seat)| counts && seat.is_live());
-            let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
-            knowledge.others_in_flight(&mut loads);
+            self.hear_in_flight(counts, knowledge);
         }
         if self.on {
             self.hand_over(host, knowledge);
         }
         knowledge.expect_loose_blocks(self.asks());
         self.traffic = traffic;
+    }
+
+    /// Between two ticks: what is in flight is told and heard, which ages fastest. Where workers knew it
+    /// of each other with each tick only, all of them would send to the same endpoint meanwhile. Costs
+    /// nothing where nothing is in flight or nobody else serves.
+    pub fn glance(
+        &mut self,
+        host: &mut dyn SharedData,
+        foreign: &mut u64,
+        knowledge: &mut dyn Knowledge,
+    ) {
+        let serving = |seat: &Seat| seat.is_live() && seat.post.serves;
+        if !self.on || !self.seats.others().any(|(_, seat)| serving(seat)) {
+            return;
+        }
+        let mut loads = Vec::with_capacity(self.post.loads.len());
+        knowledge.in_flight(&mut loads);
+        let busy = self
+            .seats
+            .others()
+            .any(|(_, seat)| !seat.post.loads.is_empty());
+        if !busy && loads.is_empty() && self.post.loads.is_empty() {
+            return;
+        }
+        let mut traffic = self.traffic;
+        let host = &mut Counted {
+            host,
+            traffic: &mut traffic,
+        };
+        if self.seats.glance(host, foreign) {
+            self.hear_in_flight(true, knowledge);
+        }
+        if self.post.loads != loads {
+            self.post.loads = loads;
+            self.post.held = knowledge.held();
+            self.seats.post(&self.post, host);
+        }
+        self.traffic = traffic;
+    }
+
+    fn hear_in_flight(&mut self, counts: bool, knowledge: &mut dyn Knowledge) {
+        let others = self.seats.others();
+        let live = others.filter(|(_, seat)| counts && seat.is_live());
+        let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
+        knowledge.others_in_flight(&mut loads);
     }
 
     fn hand_over(&mut self, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {

@@ -216,6 +216,19 @@ impl Sim {
         }
     }
 
+    /// Each VM glances once, in any order.
+    fn glance(&mut self) {
+        self.rng.shuffle(&mut self.vms);
+        for vm in self.vms.iter_mut().filter(|vm| vm.late == 0) {
+            let mut host = Faulty {
+                memory: &mut self.memory,
+                rng: &mut self.rng,
+                torn: self.torn,
+            };
+            vm.share.glance(&mut host, &mut self.foreign, &mut vm.toy);
+        }
+    }
+
     /// What all VMs know together.
     fn union(&self) -> HashSet<(u32, u64)> {
         let each = self.vms.iter().flat_map(|vm| &vm.toy.all);
@@ -284,6 +297,7 @@ fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
                 sim.vms.swap_remove(gone);
                 sim.start();
             }
+            (0..sim.rng.usize(0..3)).for_each(|_| sim.glance());
             sim.tick(8);
         }
         let torn = std::mem::take(&mut sim.torn);
@@ -368,14 +382,45 @@ fn a_placement_is_known_after_one_tick() {
 }
 
 #[test]
-fn a_dead_vm_stops_counting_within_a_second() {
-    let mut sim = Sim::new(1, 3);
-    (0..100).for_each(|_| sim.work());
+fn a_dead_vm_stops_counting_within_a_second_however_often_others_glance() {
+    for glances in [0, 4] {
+        let mut sim = Sim::new(1, 3);
+        (0..100).for_each(|_| sim.work());
+        (0..3).for_each(|_| sim.tick(0));
+        sim.check_loads(0);
+        sim.vms.pop();
+        for _ in 0..=seats::PATIENCE {
+            (0..glances).for_each(|_| sim.glance());
+            sim.tick(0);
+        }
+        sim.check_loads(0);
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_known_between_ticks() {
+    let mut sim = Sim::new(1, 4);
+    // Who has nothing in flight and knows of nothing does not glance.
+    for vm in &mut sim.vms {
+        let (slot, requests) = (0, 1);
+        let load = SlotLoad {
+            slot,
+            requests,
+            ..SlotLoad::default()
+        };
+        vm.toy.own.insert(slot, load);
+    }
     (0..3).for_each(|_| sim.tick(0));
+    for _ in 0..50 {
+        sim.work();
+        // Those that glanced before the one that tells hear of it with their next glance.
+        (0..2).for_each(|_| sim.glance());
+        sim.check_loads(0);
+    }
+    // Nobody took another one's silence between two ticks for its end.
+    (0..200).for_each(|_| sim.glance());
     sim.check_loads(0);
-    sim.vms.pop();
-    (0..=seats::PATIENCE).for_each(|_| sim.tick(0));
-    sim.check_loads(0);
+    assert!(sim.vms.iter_mut().all(|vm| vm.share.sharers() == 4));
 }
 
 #[test]

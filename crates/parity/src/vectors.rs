@@ -8,7 +8,7 @@ use epp_wasm::config::{self, Plan};
 use epp_wasm::datalayer::scan::Extraction;
 use epp_wasm::request::Api;
 use epp_wasm::scheduling::{
-    Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, Request, Scored,
+    Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, Request, Scored,
     Scratch, Slot, WeightedScorer,
 };
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,12 @@ struct Score {
     model: String,
     /// Matched blocks of each endpoint, all blocks, and tokens of a block.
     prefix: Option<(Vec<u32>, f64, u32)>,
+    /// Requests and tokens in flight at each endpoint.
+    #[serde(default)]
+    in_flight: Vec<(u32, u64)>,
+    /// Tokens of the prompt.
+    #[serde(default)]
+    prompt: f64,
     scores: Vec<f64>,
 }
 
@@ -200,7 +206,11 @@ impl Score {
         let references = self.scorers.iter().filter_map(|scorer| scorer.get("type"));
         let references: Vec<Value> = references.map(|kind| json!({"pluginRef": kind})).collect();
         let plan = plan(&self.scorers, &references)?;
-        let pool = pool(&self.endpoints);
+        let mut pool = pool(&self.endpoints);
+        for (slot, (requests, tokens)) in (0..).map(Slot).zip(&self.in_flight) {
+            let endpoint = pool.get_mut(slot).ok_or("more in flight than endpoints")?;
+            (endpoint.requests, endpoint.tokens) = (*requests, *tokens);
+        }
         let matched = self
             .prefix
             .as_ref()
@@ -214,7 +224,10 @@ impl Score {
             request: Request {
                 model: &self.model,
                 prefix: matched.as_slice(),
-                ..Request::default()
+                cost: Cost {
+                    prompt: self.prompt,
+                    ..Cost::default()
+                },
             },
         };
         let mut sums = Sums(vec![0.0; self.endpoints.len()]);
