@@ -19,8 +19,9 @@ use crate::prefix::walk::Walk;
 use crate::request::Fact;
 use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
 
-/// One decision or look-up in so many is timed.
-const TIMED_EACH: u32 = 16;
+/// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, since
+/// most requests are looked up twice, of which only one finds anything new to look for.
+const TIMED_EACH: u64 = 17;
 
 impl Director {
     /// More was read of a request: matches on, learns, and decides if it can be decided.
@@ -62,6 +63,12 @@ impl Director {
         }
     }
 
+    /// One decision more begins: the time, if it is one that is timed.
+    fn begins_timed(&mut self) -> Option<u64> {
+        self.hot.decisions += 1;
+        (self.hot.decisions % TIMED_EACH == 1).then(self.clock)
+    }
+
     /// Walks the blocks read so far through the indexes.
     fn walk(&mut self, id: u32) {
         let Some(record) = self.records.get_mut(&id) else {
@@ -83,11 +90,14 @@ impl Director {
             record.restarts = record.reader.restarts();
             record.walks.iter_mut().for_each(Walk::reset);
         }
-        let started = timed(&mut self.hot.look_ups, self.clock);
+        let started = (self.hot.look_ups % TIMED_EACH == 0).then(self.clock);
+        let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
+        let before = blocks(&record.walks);
         for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
             walk.advance(seed, record.reader.prompts(stream), index);
         }
-        if let Some(started) = started {
+        self.hot.look_ups += 1;
+        if let Some(started) = started.filter(|_| blocks(&record.walks) > before) {
             let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
             self.metrics.observe(self.hot.look_up, taken);
         }
@@ -183,7 +193,7 @@ impl Director {
     /// Decides with what is known, and notes what follows from it.
     pub(super) fn decide(&mut self, id: u32) -> Release {
         self.walk(id);
-        let started = timed(&mut self.hot.decisions, self.clock);
+        let started = self.begins_timed();
         let Self {
             plan,
             watch,
@@ -381,12 +391,6 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
             matched: walk.matched(),
         })
         .collect()
-}
-
-/// The time, for one in so many: a look at the clock is a host call.
-fn timed(count: &mut u32, clock: fn() -> u64) -> Option<u64> {
-    *count = count.wrapping_add(1);
-    (*count % TIMED_EACH == 1).then(clock)
 }
 
 /// What a decision comes to.

@@ -119,17 +119,29 @@ impl Director {
         }
     }
 
-    /// Empty indexes, one per producer of the plan; they share the memory bound evenly.
+    /// An empty index; all share the memory bound evenly.
+    fn empty_index(&self) -> Index {
+        let count = self.plan.producers.len().max(1);
+        let mut index = Index::new(self.plan.proxy.max_index_bytes / count);
+        index.expect_loose_blocks(self.watch.share.asks());
+        index
+    }
+
+    /// The plan's bound holds for the indexes that there are; one that holds more begins anew, since
+    /// memory is given back as a whole only.
+    pub(super) fn bound_indexes(&mut self) {
+        let empty = self.empty_index();
+        for index in &mut self.indexes {
+            if !index.take_bound_of(&empty) {
+                *index = empty.clone();
+            }
+        }
+    }
+
+    /// Empty indexes, one per producer of the plan.
     pub(super) fn lay_out_indexes(&mut self) {
-        let count = self.plan.producers.len();
-        let bound = self.plan.proxy.max_index_bytes / count.max(1);
-        let loose = self.watch.share.asks();
-        let empty = || {
-            let mut index = Index::new(bound);
-            index.expect_loose_blocks(loose);
-            index
-        };
-        self.indexes = std::iter::repeat_with(empty).take(count).collect();
+        let empty = self.empty_index();
+        self.indexes = vec![empty; self.plan.producers.len()];
         let cut = format!("{:?} {:?}", self.plan.generation, self.plan.producers);
         self.cut = xxh64(cut.as_bytes(), 0);
     }

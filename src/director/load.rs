@@ -14,8 +14,6 @@ use crate::request::BodyReader;
 use crate::scheduling::{Cost, Request, Slot};
 use crate::worker::seats::SlotLoad;
 
-use xxhash_rust::xxh64::xxh64;
-
 /// What is in flight at one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
@@ -50,14 +48,13 @@ impl Loads {
         let Some(endpoint) = store.pool.get(slot) else {
             return;
         };
-        let name = [endpoint.name.as_bytes(), endpoint.address.as_bytes()].join(&0);
+        let tag = endpoint.tag();
         if self.slots.len() <= slot.index() {
             self.slots.resize(slot.index() + 1, Load::default());
         }
         if let Some(load) = self.slots.get_mut(slot.index()) {
             *load = Load {
-                // The lower half of a hash is one.
-                tag: xxh64(&name, 0) as u32,
+                tag,
                 tenure: load.tenure.wrapping_add(1),
                 scrapes: load.scrapes,
                 ..Load::default()

@@ -48,10 +48,10 @@ pub enum Kind {
 pub enum Metric {
     /// Picks of an endpoint.
     Picks,
-    /// Time from having what a decision needs to the decision, of one decision in sixteen.
+    /// Time from having what a decision needs to the decision, of one decision in seventeen.
     DecisionTime,
     /// Time to look up what one part of a body brought of a prompt in the prefix index, of one in
-    /// sixteen.
+    /// seventeen.
     LookUpTime,
     /// Requests that got no endpoint, by error.
     RequestErrors,

@@ -95,9 +95,9 @@ struct Hot {
     hit: Series,
     unread: Handle,
     look_up: Series,
-    /// Decisions and look-ups so far, one in sixteen of which is timed.
-    decisions: u32,
-    look_ups: u32,
+    /// Decisions and look-ups so far, one in seventeen of which is timed.
+    decisions: u64,
+    look_ups: u64,
 }
 
 /// The picker of one pool in one VM.
@@ -185,7 +185,9 @@ impl Director {
         self.watch.install(&plan);
         self.plan = plan;
         self.view.forget_all();
-        if !same_hashing {
+        if same_hashing {
+            self.bound_indexes();
+        } else {
             self.lay_out_indexes();
             // Requests under way were cut for the old ones.
             for record in self.records.values_mut() {

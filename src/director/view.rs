@@ -163,17 +163,17 @@ impl Director {
         if self.view.wants() {
             let model = record.naming.model(&record.reader, record.reading).known();
             let shown = Shown {
-                number: u64::from(self.hot.decisions),
+                number: self.hot.decisions,
                 at: self.timing.now / 1_000_000,
                 model: beginning(model.unwrap_or_default(), MODEL),
                 tokens: record.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
                 early: !record.ended,
                 legend: 0,
-                left: explanation
+                removed: explanation
                     .filters
                     .iter()
-                    .map(|(_, left)| left.len())
+                    .map(|(_, removed)| removed.len())
                     .collect(),
                 candidates: explanation.ranking.len(),
                 picks: explanation.picks,
@@ -229,7 +229,7 @@ impl Director {
 
     fn counts(&self) -> Counts {
         Counts {
-            decided: u64::from(self.hot.decisions),
+            decided: self.hot.decisions,
             early: self.metrics.counted(self.hot.early),
             refused: self.metrics.sum(Metric::RequestErrors),
             fallbacks: self.metrics.sum(Metric::Fallbacks),

@@ -1,5 +1,7 @@
 //! The status page's root context: `root_id: status`, in a VM of its own.
 
+use std::net::IpAddr;
+
 use super::abi::{self, Action, Map, Status};
 use super::headers::Pairs;
 use super::host::Shared;
@@ -28,11 +30,13 @@ pub fn answer() -> Action {
     };
     let path = header(b":path").split(|byte| *byte == b'?').next();
     let asked = path == Some(b"/") && matches!(header(b":method"), b"GET" | b"HEAD");
+    let asked = asked && is_local(header(b":authority"));
     let answered = if asked {
         let page = crate::status::page(&mut Shared, abi::now_ns() / 1_000_000);
         abi::respond(200, "epp_wasm_status", &HEADERS, &page)
     } else {
-        abi::respond(404, "epp_wasm_status", &[], "The status page is GET /\n")
+        let text = "The status page is GET / at localhost or an IP address\n";
+        abi::respond(404, "epp_wasm_status", &[], text)
     };
     match answered {
         Ok(()) => Action::Pause,
@@ -41,4 +45,19 @@ pub fn answer() -> Action {
             Action::Continue
         }
     }
+}
+
+/// Whether the page was asked for by an address or as localhost: under any other name it may be a web
+/// site's, which has its name lead here to have a browser read the page for it (DNS rebinding).
+fn is_local(authority: &[u8]) -> bool {
+    let Ok(authority) = std::str::from_utf8(authority) else {
+        return false;
+    };
+    let port = authority
+        .rsplit_once(':')
+        .filter(|_| !authority.ends_with(']'));
+    let (host, port) = port.unwrap_or((authority, ""));
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.bytes().all(|byte| byte.is_ascii_digit());
+    port && (host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok())
 }

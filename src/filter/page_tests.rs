@@ -21,13 +21,37 @@ fn the_status_page_is_served_in_a_vm_of_its_own() {
     page();
     let mut vm = Vm::default();
     assert!(vm.configure(9));
-    request(&[(":path", "/"), (":method", "GET")]);
-    assert_eq!(vm.request_headers(10, true), Action::Pause);
-    request(&[(":path", "/"), (":method", "POST")]);
-    assert_eq!(vm.request_headers(11, true), Action::Pause);
-    let answers = host(|host| host.answers.clone());
-    assert_eq!([answers[0].0, answers[1].0], [200, 404]);
-    assert!(answers[0].1.contains("Watching since now"));
+    let mut ask = |method, authority| {
+        request(&[
+            (":path", "/"),
+            (":method", method),
+            (":authority", authority),
+        ]);
+        assert_eq!(vm.request_headers(10, true), Action::Pause);
+        host(|host| host.answers.pop()).unwrap()
+    };
+    assert!(ask("GET", "localhost:10001")
+        .1
+        .contains("Watching since now"));
+    assert_eq!(ask("POST", "localhost:10001").0, 404);
+    for address in [
+        "127.0.0.1:10001",
+        "127.0.0.1",
+        "[::1]:10001",
+        "[::1]",
+        "LocalHost",
+    ] {
+        assert_eq!(ask("GET", address).0, 200, "{address}");
+    }
+    // A web site whose name leads here.
+    for name in [
+        "evil.example:10001",
+        "localhost.evil.example",
+        "",
+        "127.0.0.1.evil.example:80",
+    ] {
+        assert_eq!(ask("GET", name).0, 404, "{name}");
+    }
     vm.delete(10);
 }
 

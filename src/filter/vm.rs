@@ -71,10 +71,14 @@ impl Vm {
         abi::set_tick_period(super::pool::GLANCE_MS).is_ok()
     }
 
+    fn has_no_pool(&self) -> bool {
+        self.pools.iter().all(Option::is_none)
+    }
+
     /// Whether the status page has this VM for itself, as it must: whatever becomes of it, no
     /// request may be touched, and no client of a pool may come to see it.
     fn keeps_page_apart(&self) -> bool {
-        let apart = !self.serves_page || self.pools.iter().all(Option::is_none);
+        let apart = !self.serves_page || self.has_no_pool();
         if !apart {
             log::error!(
                 "the status page needs a VM of its own, and is not served: give its vm_config a \
@@ -132,7 +136,7 @@ impl Vm {
 
     /// A request's headers have come.
     pub fn request_headers(&mut self, id: u32, end: bool) -> Action {
-        if self.serves_page && self.pools.is_empty() {
+        if self.serves_page && self.has_no_pool() {
             return super::page::answer();
         }
         let Some((place, pool)) = self.pool_of_request() else {

@@ -68,6 +68,15 @@ impl Index {
         self.arena.put_all_into_the_table(loose);
     }
 
+    /// Bounds it as the other one is. False where it holds more than that: then it stays as it is.
+    pub fn take_bound_of(&mut self, other: &Self) -> bool {
+        let fits = self.arena.len() <= other.most;
+        if fits {
+            (self.most, self.most_sets) = (other.most, other.most_sets);
+        }
+        fits
+    }
+
     /// Entries in use.
     pub fn entries(&self) -> usize {
         self.arena.len()

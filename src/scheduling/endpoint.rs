@@ -1,5 +1,7 @@
 //! Endpoints as the scheduling plugins see them.
 
+use xxhash_rust::xxh64::xxh64;
+
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
 /// what is remembered of an endpoint (prefix blocks, requests in flight) can be kept in flat arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +96,13 @@ impl Endpoint {
     pub fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(key, _)| key == name)?;
         Some(found.1.as_str())
+    }
+
+    /// Tells it from others that were or will be in its slot.
+    pub fn tag(&self) -> u32 {
+        let name = [self.name.as_bytes(), self.address.as_bytes()].join(&0);
+        // The lower half of a hash is one.
+        xxh64(&name, 0) as u32
     }
 
     /// A metric, unless the page that it was read from is too old to be trusted.

@@ -155,7 +155,7 @@ fn in_flight(pool: &Pool, vm: &Vm) -> Markup {
         @if loads.is_empty() { "–" }
         @for (position, load) in loads.iter().take(PLACES).enumerate() {
             @if position > 0 { ", " }
-            (pool.address(load.slot).unwrap_or("(has left)")) " × " (load.requests)
+            (pool.address(load.slot).filter(|_| pool.is_there(load)).unwrap_or("(has left)")) " × " (load.requests)
         }
         @if loads.len() > PLACES { " and at " (loads.len() - PLACES) " more" }
     }
@@ -189,7 +189,7 @@ fn decisions(pool: &Pool, now: u64) -> Markup {
             }
             table.decisions {
                 thead { tr {
-                    th { "ago" } th { "seat" } th.l { "model" } th { "tokens" } th { "held by the pick" } th { "decided" } th.l { "filters left" }
+                    th { "ago" } th { "seat" } th.l { "model" } th { "tokens" } th { "held by the pick" } th { "decided" } th.l { "filters removed" }
                     th { "scored" } th.l { "candidate" } th { "sum" }
                     @for (name, weight) in &scorers { th { (name) " × " (weight) } }
                 } }
@@ -239,10 +239,10 @@ fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
 fn filtered(decided: &Decided<'_>, shown: &Shown) -> Markup {
     let names = decided.legend.map(|legend| legend.filters.as_slice());
     html! {
-        @if shown.left.is_empty() { "–" }
-        @for (position, (name, left)) in names.unwrap_or_default().iter().zip(&shown.left).enumerate() {
+        @if shown.removed.is_empty() { "–" }
+        @for (position, (name, removed)) in names.unwrap_or_default().iter().zip(&shown.removed).enumerate() {
             @if position > 0 { br; }
-            (name) ": " (left)
+            (name) ": " (removed)
         }
     }
 }

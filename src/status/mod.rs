@@ -9,7 +9,7 @@ mod html;
 use crate::datalayer::store::Store;
 use crate::scheduling::Slot;
 use crate::worker::report::{self, Candidate, Legend, Report, Shown, Told};
-use crate::worker::seats::{self, Post};
+use crate::worker::seats::{self, Post, SlotLoad};
 use crate::worker::{snapshot, SharedData};
 
 /// Seconds between two looks of a browser at the page.
@@ -114,10 +114,16 @@ impl Pool {
     /// Requests and tokens in flight at an endpoint, from all VMs.
     fn in_flight(&self, slot: Slot) -> (u32, u64) {
         let loads = self.vms.iter().flat_map(|vm| &vm.post.loads);
-        let loads = loads.filter(|load| load.slot == slot.0);
+        let loads = loads.filter(|load| load.slot == slot.0 && self.is_there(load));
         loads.fold((0, 0), |(requests, tokens), load| {
             (requests + load.requests, tokens + load.tokens)
         })
+    }
+
+    /// Whether the endpoint of a load still sits in its slot.
+    fn is_there(&self, load: &SlotLoad) -> bool {
+        let endpoint = self.store.pool.get(Slot(load.slot));
+        endpoint.is_some_and(|endpoint| endpoint.tag() == load.tag)
     }
 
     fn picks(&self, slot: Slot) -> i64 {

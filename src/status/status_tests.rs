@@ -35,6 +35,7 @@ fn pool(memory: &mut Local, report: Report) {
     assert!(seats.sit(memory));
     let post = Post {
         loads: vec![SlotLoad {
+            tag: store.pool.get(Slot(0)).unwrap().tag(),
             requests: 5,
             tokens: 640,
             ..SlotLoad::default()
@@ -82,7 +83,7 @@ fn report() -> Report {
         decisions: vec![Shown {
             model: "<b>m</b>".to_owned(),
             at: NOW - 300,
-            left: vec![2],
+            removed: vec![2],
             candidates: 2,
             picks: 1,
             best: vec![best(Some(0), 2.0), best(None, 1.0)],

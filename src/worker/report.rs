@@ -133,8 +133,8 @@ pub struct Shown {
     pub early: bool,
     /// Place of its legend in the report.
     pub legend: usize,
-    /// What each filter left.
-    pub left: Vec<usize>,
+    /// How many each filter removed.
+    pub removed: Vec<usize>,
     /// How many were scored.
     pub candidates: usize,
     /// How many of the best are picks.

@@ -205,7 +205,7 @@ fn footprint(rows: &[Footprint]) -> String {
 
 fn inside(rows: &[Inside]) -> String {
     let mut text = "\n## Inside the module\n\nWhat the filter itself takes in Envoy's V8, by the \
-         histograms that it exports (one decision and one look-up in sixteen is timed), in µs, \
+         histograms that it exports (a part of all decisions and look-ups is timed), in µs, \
          interpolated within their buckets as Prometheus does. A schedule is filters, scorers and picker; a look-up is of what one part \
          of a body brought of the prompt.\n\n| load | endpoints | schedule p50 | p95 | timed | \
          look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
