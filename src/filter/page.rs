@@ -1,7 +1,5 @@
 //! The status page's root context: `root_id: status`, in a VM of its own.
 
-use std::net::IpAddr;
-
 use super::abi::{self, Action, Map, Status};
 use super::headers::Pairs;
 use super::host::Shared;
@@ -50,14 +48,12 @@ pub fn answer() -> Action {
 /// Whether the page was asked for by an address or as localhost: under any other name it may be a web
 /// site's, which has its name lead here to have a browser read the page for it (DNS rebinding).
 fn is_local(authority: &[u8]) -> bool {
-    let Ok(authority) = std::str::from_utf8(authority) else {
-        return false;
-    };
-    let port = authority
-        .rsplit_once(':')
-        .filter(|_| !authority.ends_with(']'));
-    let (host, port) = port.unwrap_or((authority, ""));
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let port = port.bytes().all(|byte| byte.is_ascii_digit());
-    port && (host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok())
+    // Names have no brackets, and end in a letter.
+    if authority.first() == Some(&b'[') {
+        return true;
+    }
+    let host = authority.split(|byte| *byte == b':').next();
+    let host = host.unwrap_or_default();
+    let address = !host.is_empty() && host.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
+    address || host.eq_ignore_ascii_case(b"localhost")
 }
