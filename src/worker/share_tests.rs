@@ -206,11 +206,8 @@ impl Sim {
                 vm.late -= 1;
                 continue;
             }
-            let mut host = Faulty {
-                memory: &mut self.memory,
-                rng: &mut self.rng,
-                torn: self.torn,
-            };
+            let (memory, rng, torn) = (&mut self.memory, &mut self.rng, self.torn);
+            let mut host = Faulty { memory, rng, torn };
             let foreign = &mut self.foreign;
             vm.share.exchange(SERVES, &mut host, foreign, &mut vm.toy);
         }
@@ -220,11 +217,8 @@ impl Sim {
     fn glance(&mut self) {
         self.rng.shuffle(&mut self.vms);
         for vm in self.vms.iter_mut().filter(|vm| vm.late == 0) {
-            let mut host = Faulty {
-                memory: &mut self.memory,
-                rng: &mut self.rng,
-                torn: self.torn,
-            };
+            let (memory, rng, torn) = (&mut self.memory, &mut self.rng, self.torn);
+            let mut host = Faulty { memory, rng, torn };
             vm.share.glance(&mut host, &mut self.foreign, &mut vm.toy);
         }
     }
@@ -402,13 +396,7 @@ fn what_is_in_flight_is_known_between_ticks() {
     let mut sim = Sim::new(1, 4);
     // Who has nothing in flight and knows of nothing does not glance.
     for vm in &mut sim.vms {
-        let (slot, requests) = (0, 1);
-        let load = SlotLoad {
-            slot,
-            requests,
-            ..SlotLoad::default()
-        };
-        vm.toy.own.insert(slot, load);
+        vm.toy.own.entry(0).or_default().requests = 1;
     }
     (0..3).for_each(|_| sim.tick(0));
     for _ in 0..50 {

@@ -111,9 +111,9 @@ fn standing(run: &Run) -> Vec<Bar> {
     let size = Bar {
         what: "module",
         setting: "the wasm file".to_owned(),
-        wanted: "< 1024 KiB".to_owned(),
-        measured: format!("{} KiB", bytes / 1024),
-        held: bytes < 1 << 20,
+        wanted: "< 1,000,000 B".to_owned(),
+        measured: format!("{},{:03} B", bytes / 1_000, bytes % 1_000),
+        held: bytes < 1_000_000,
     };
     polling.chain([size]).chain(start).collect()
 }

@@ -31,14 +31,29 @@ impl Runs {
 
     /// All files of the report with their names under docs/.
     fn files(&self) -> Result<Vec<(String, String)>, Trouble> {
-        let page = tables::page(&self.cost) + &worth::section(&self.value);
-        let mut files = vec![("benchmarks.md".to_owned(), page)];
-        for (name, plot) in plots::all(&self.cost)? {
-            files.push((format!("benchmarks/{name}.svg"), plot));
+        let mut page = tables::page(&self.cost) + &worth::section(&self.value);
+        let mut plots = plots::all(&self.cost)?;
+        plots.push(("value", worth::plot(&self.value)?));
+        let mut files = Vec::new();
+        for (name, plot) in plots {
+            let file = format!("benchmarks/{name}.svg");
+            if plot.is_empty() {
+                page = without(&page, &file);
+            } else {
+                files.push((file, plot));
+            }
         }
-        files.push(("benchmarks/value.svg".to_owned(), worth::plot(&self.value)?));
+        files.push(("benchmarks.md".to_owned(), page));
         Ok(files)
     }
+}
+
+/// The page without its link to a plot that shows nothing.
+fn without(page: &str, file: &str) -> String {
+    let link = format!("]({file})");
+    let is_link = |part: &str| part.trim_start().starts_with("![") && part.ends_with(&link);
+    let parts = page.split("\n\n").filter(|part| !is_link(part));
+    parts.collect::<Vec<_>>().join("\n\n")
 }
 
 /// Writes the page and the plots.
@@ -54,6 +69,14 @@ pub fn write(docs: &Path) -> Result<(), Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plot_of_nothing_is_not_linked() {
+        let page =
+            "Above.\n\n![What](benchmarks/cpu.svg)\n\n![It](benchmarks/idle.svg)\n\nBelow.\n";
+        let left = "Above.\n\n![It](benchmarks/idle.svg)\n\nBelow.\n";
+        assert_eq!(without(page, "benchmarks/cpu.svg"), left);
+    }
 
     /// The committed page and plots are those of the committed runs.
     #[test]

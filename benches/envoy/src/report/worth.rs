@@ -23,8 +23,9 @@ own](benchmarks/value.json): `make value`. Each way of balancing has an Envoy wi
 simulated pods of its own. A pod computes {:.0} prompt tokens a second, one prompt after the other, \
 less what its cache of {} blocks of 16 tokens holds; it answers {} requests at a time, {ANSWER_TOKENS} \
 tokens each, {} ms a token after a first {} ms. Clients come as a Poisson process, however slow answers \
-are, and all ways of balancing get the same requests at the same times, side by side, for {:.0} s after \
-{:.0} s of warm-up, each request over a connection of its own. Ring hash goes by a header that names the \
+are, and all ways of balancing get the same first requests at the same times, side by side, for {:.0} s after \
+{:.0} s of warm-up, each request over a connection of its own; a later turn of a conversation waits for \
+the answer before it. Ring hash goes by a header that names the \
 conversation, least request is Envoy's, of two. epp-wasm and the Endpoint Picker have the [same \
 configuration](../benches/envoy/value.yaml), and fetch metrics each 200 ms.
 

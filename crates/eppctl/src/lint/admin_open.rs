@@ -1,5 +1,6 @@
 //! Others than this machine reach the admin interface.
 
+use super::original_dst_open::leads_to;
 use super::site::{below, is_loopback, text, Site};
 use super::{Fault, Rule};
 
@@ -22,7 +23,7 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Routes that pass everything on to the cluster of the admin interface.
+/// Routes that pass more than one exact path on to the cluster of the admin interface.
 fn passed_on(site: &Site<'_>) -> Vec<Fault> {
     let plans = site
         .pickers
@@ -33,14 +34,13 @@ fn passed_on(site: &Site<'_>) -> Vec<Fault> {
         .filter(|name| !name.is_empty())
         .collect();
     let routes = site.maps.iter().filter(|(_, map)| {
-        let to = below(map, &["route"]).map_or("", |route| text(route, "cluster"));
-        let all = below(map, &["match"]).is_some_and(|matched| text(matched, "prefix") == "/");
-        all && admin.contains(&to)
+        let one = below(map, &["match"]).is_some_and(|matched| !text(matched, "path").is_empty());
+        !one && admin.iter().any(|name| leads_to(map, name))
     });
     let fault = |(path, _): &(epp_wasm::document::Path, _)| {
         Fault::at(
             path,
-            "a listener passes every path on to the admin interface",
+            "a route passes more than one exact path on to the admin interface",
         )
     };
     routes.map(fault).collect()
@@ -61,5 +61,26 @@ mod tests {
             "cluster: inference-pool\n",
             "cluster: prometheus_stats\n",
         );
+    }
+
+    #[test]
+    fn only_an_exact_path_may_lead_there() {
+        let route = |matched: &str, to: &str| {
+            let right = "match: {prefix: /}\n                route:\n                  cluster: inference-pool\n";
+            let wrong =
+                format!("match: {matched}\n                route:\n                  {to}\n");
+            let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+            assert!(bootstrap.contains(right));
+            crate::lint::found(&super::RULE, &bootstrap.replace(right, &wrong)).len()
+        };
+        let one = "cluster: prometheus_stats";
+        let several = "weighted_clusters: {clusters: [{name: prometheus_stats, weight: 1}]}";
+        assert_eq!(route("{path: /stats/prometheus}", one), 0);
+        assert_eq!(route("{path: /ready}", several), 0);
+        assert_eq!(route("{prefix: /}", several), 1);
+        assert_eq!(route("{prefix: ''}", one), 1);
+        assert_eq!(route("{safe_regex: {regex: '/.*'}}", one), 1);
+        let rewritten = "cluster: prometheus_stats\n                  prefix_rewrite: /";
+        assert_eq!(route("{prefix: /admin}", rewritten), 1);
     }
 }

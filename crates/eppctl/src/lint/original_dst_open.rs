@@ -25,14 +25,17 @@ pub const RULE: Rule = Rule {
 
 /// Whether a route leads to a cluster, alone or as one of several.
 fn is_routed_to(site: &Site<'_>, name: &str) -> bool {
-    site.maps.iter().any(|(_, map)| {
-        let several = match below(map, &["route", "weighted_clusters", "clusters"]) {
-            Some(Node::List(several)) => several.as_slice(),
-            _ => &[],
-        };
-        let one = below(map, &["route"]).is_some_and(|route| text(route, "cluster") == name);
-        one || several.iter().any(|one| text(one, "name") == name)
-    })
+    site.maps.iter().any(|(_, map)| leads_to(map, name))
+}
+
+/// Whether this is a route to a cluster, alone or as one of several.
+pub fn leads_to(map: &Node, name: &str) -> bool {
+    let several = match below(map, &["route", "weighted_clusters", "clusters"]) {
+        Some(Node::List(several)) => several.as_slice(),
+        _ => &[],
+    };
+    let one = below(map, &["route"]).is_some_and(|route| text(route, "cluster") == name);
+    one || several.iter().any(|one| text(one, "name") == name)
 }
 
 #[cfg(test)]

@@ -34,17 +34,34 @@ fn open<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
 
 fn mixed<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
     let pages = site.maps.iter().filter(|(_, map)| is_page(map));
-    let mixed = pages.filter(|(_, page)| {
-        let own = below(page, &["vm_config", "configuration"]);
-        match own {
-            None => true,
-            Some(own) => matches!(own.get("value"), Some(Node::String(text)) if text.is_empty()),
-        }
-    });
-    mixed.map(|(path, _)| {
-        let what = "the status page has no VM of its own: vm_config has no configuration";
-        Fault::at(&path.key("vm_config"), what)
+    pages.filter_map(|(path, page)| {
+        let what = wrong(site, page.get("vm_config")?)?;
+        Some(Fault::at(&path.key("vm_config"), what))
     })
+}
+
+/// What is wrong with the VM of a page, beside the pickers of the same document.
+fn wrong(site: &Site<'_>, vm: &Node) -> Option<&'static str> {
+    let own = vm.get("configuration");
+    let blank = match own.map(|own| own.get("value")) {
+        None => true,
+        Some(value) => matches!(value, Some(Node::String(text)) if text.is_empty()),
+    };
+    if blank {
+        return Some("the status page has no VM of its own: vm_config has no configuration");
+    }
+    let pickers = site.pickers.iter();
+    let pickers: Vec<&Node> = pickers
+        .filter_map(|picker| picker.settings.get("vm_config"))
+        .collect();
+    let with_it = |picker: &&&Node| text(picker, "vm_id") == text(vm, "vm_id");
+    if !pickers.is_empty() && !pickers.iter().any(|picker| with_it(&picker)) {
+        return Some("the status page shows nothing: no picker has its vm_id");
+    }
+    let mut shared = pickers.iter().filter(with_it);
+    shared
+        .any(|picker| picker.get("configuration") == own)
+        .then_some("the status page has no VM of its own: vm_config has a picker's configuration")
 }
 
 #[cfg(test)]
@@ -55,5 +72,11 @@ mod tests {
         crate::lint::finds(&super::RULE, right, "{address: 0.0.0.0, port_value: 10001}");
         let right = "value: status\n";
         crate::lint::finds(&super::RULE, right, "value: ''\n");
+        let right = "vm_id: epp\n                  # Makes";
+        let wrong = "vm_id: another\n                  # Makes";
+        crate::lint::finds(&super::RULE, right, wrong);
+        let right = "vm_id: epp\n                  runtime";
+        let wrong = "vm_id: epp\n                  configuration: {'@type': type.googleapis.com/google.protobuf.StringValue, value: status}\n                  runtime";
+        crate::lint::finds(&super::RULE, right, wrong);
     }
 }
