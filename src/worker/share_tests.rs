@@ -14,7 +14,6 @@ const SERVES: Now = Now {
 
 /// Endpoints there are.
 const SLOTS: u32 = 5;
-
 /// Requests that each VM says it holds.
 const HELD: u32 = 3;
 
@@ -405,7 +404,7 @@ fn what_is_in_flight_is_known_between_ticks() {
         (0..2).for_each(|_| sim.glance());
         sim.check_loads(0);
     }
-    // Nobody took another one's silence between two ticks for its end.
+    // Silence between two ticks is nobody's end.
     (0..200).for_each(|_| sim.glance());
     sim.check_loads(0);
     assert!(sim.vms.iter_mut().all(|vm| vm.share.sharers() == 4));
