@@ -19,8 +19,8 @@ use crate::prefix::walk::Walk;
 use crate::request::Fact;
 use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
 
-/// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, since
-/// most requests are looked up twice, of which only one finds anything new to look for.
+/// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, so that
+/// of requests that are looked up in two parts not always the same one is.
 const TIMED_EACH: u64 = 17;
 
 impl Director {
@@ -70,7 +70,7 @@ impl Director {
     }
 
     /// Walks the blocks read so far through the indexes.
-    fn walk(&mut self, id: u32) {
+    pub(super) fn walk(&mut self, id: u32) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
@@ -90,14 +90,15 @@ impl Director {
             record.restarts = record.reader.restarts();
             record.walks.iter_mut().for_each(Walk::reset);
         }
-        let started = (self.hot.look_ups % TIMED_EACH == 0).then(self.clock);
         let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
-        let before = blocks(&record.walks);
+        let timed = self.hot.look_ups % TIMED_EACH == 0;
+        let begun = timed.then(|| (blocks(&record.walks), (self.clock)()));
         for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
             walk.advance(seed, record.reader.prompts(stream), index);
         }
         self.hot.look_ups += 1;
-        if let Some(started) = started.filter(|_| blocks(&record.walks) > before) {
+        let begun = begun.filter(|(before, _)| blocks(&record.walks) > *before);
+        if let Some((_, started)) = begun {
             let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
             self.metrics.observe(self.hot.look_up, taken);
         }
@@ -190,9 +191,8 @@ impl Director {
         plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
 
-    /// Decides with what is known, and notes what follows from it.
+    /// Decides with what has been walked through, and notes what follows from it.
     pub(super) fn decide(&mut self, id: u32) -> Release {
-        self.walk(id);
         let started = self.begins_timed();
         let Self {
             plan,

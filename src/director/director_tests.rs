@@ -201,6 +201,7 @@ fn whole(director: &mut Director, id: u32, body: &str) -> Vec<BTreeSet<Slot>> {
     reread(director, id, body);
     let record = director.records.get_mut(&id).unwrap();
     record.reading = false;
+    director.walk(id);
     director.decide(id);
     choice(director, id)
 }

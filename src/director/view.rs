@@ -91,11 +91,10 @@ impl View {
     }
 
     fn note(&mut self, mut shown: Shown, explanation: &Explanation) {
+        let (filters, scorers) = (explanation.filters.iter(), explanation.scorers.iter());
         let legend = Legend {
-            filters: names(explanation.filters.iter().map(|(name, _)| name)),
-            scorers: explanation
-                .scorers
-                .iter()
+            filters: filters.map(|(name, _)| name.clone()).collect(),
+            scorers: scorers
                 .map(|scores| (scores.name.clone(), scores.weight))
                 .collect(),
         };
@@ -114,10 +113,6 @@ impl View {
         }
         self.decisions.push_back(shown);
     }
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    names.cloned().collect()
 }
 
 /// The best candidates, with what each scorer gave them.

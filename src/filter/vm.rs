@@ -21,6 +21,13 @@ struct Root {
     strikes: u32,
 }
 
+impl Root {
+    /// Of the pool in this place.
+    fn of(pool: usize) -> Self {
+        Self { pool, strikes: 0 }
+    }
+}
+
 /// The state of one VM.
 #[derive(Default)]
 pub struct Vm {
@@ -64,9 +71,7 @@ impl Vm {
             pool.director.install(plan, root);
             pool.director.look(&mut super::host::Shared);
         }
-        let strikes = 0;
-        let pool = place;
-        self.roots.insert(root, Root { pool, strikes });
+        self.roots.insert(root, Root::of(place));
         self.keeps_page_apart();
         abi::set_tick_period(super::pool::GLANCE_MS).is_ok()
     }

@@ -158,14 +158,14 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     proxy.wait_until("the new module is installed", || {
         installed(&proxy) >= before + 3
     });
-    proxy.wait_until("it has its own sharers", || {
-        // Both tell the same gauge; three VMs each, and six if they took each other for theirs.
-        proxy.counted("epp_wasm_sharing_vms") == 3
+    // Only then new requests all go to the new one. Its VMs need some ticks to find each other: both
+    // modules tell the same gauge, so that nothing says when they have.
+    proxy.wait_until("the former one gets no more connections", || {
+        proxy.stat("listener_manager.total_filter_chains_draining") == 1
     });
-    // Newcomers of the new module give up asking for an index first.
-    sleep(Duration::from_secs(3));
+    sleep(Duration::from_secs(1));
     let placed = placed(&proxy, 20);
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(1));
     assert_eq!(astray(&proxy, &placed), 0);
     assert_eq!(proxy.counted("epp_wasm_foreign_values_total"), 0);
     assert_eq!(proxy.counted("epp_wasm_sharing_vms"), 3);
