@@ -54,6 +54,11 @@ impl Director {
         share.exchange(now, host, foreign, &mut knowledge);
     }
 
+    /// Whether there is something to glance for between this root's ticks.
+    pub fn glances(&self, root: u32) -> bool {
+        root == self.timing.root && self.watch.served() && self.watch.share.glances()
+    }
+
     /// Between two ticks: tells and hears what is in flight.
     pub fn glance(&mut self, root: u32, host: &mut dyn SharedData) {
         if root == self.timing.root && self.watch.served() {

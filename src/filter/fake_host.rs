@@ -31,6 +31,8 @@ pub struct Host {
     pub answered: (Vec<(String, String)>, Vec<u8>),
     /// Contexts that were resumed.
     pub resumed: Vec<u32>,
+    /// The period of the clock, in milliseconds.
+    pub period: u32,
     /// The context in effect.
     pub context: u32,
     /// The clock, in nanoseconds.
@@ -301,8 +303,11 @@ extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
 }
 
 #[no_mangle]
-extern "C" fn proxy_set_tick_period_milliseconds(_: u32) -> u32 {
-    call("proxy_set_tick_period_milliseconds", |_| OK)
+extern "C" fn proxy_set_tick_period_milliseconds(period: u32) -> u32 {
+    call("proxy_set_tick_period_milliseconds", |host| {
+        host.period = period;
+        OK
+    })
 }
 
 #[no_mangle]

@@ -2,6 +2,7 @@
 //! [`crate::director`] decides, and this drives it.
 
 mod abi;
+mod clock;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]

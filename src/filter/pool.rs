@@ -6,14 +6,6 @@ use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::{Director, Release, Seen};
 
-/// How often workers look at what the others have in flight, in milliseconds: as long as it takes a
-/// worker to decide some tens of requests. With 50 ms, four workers sent to the same endpoint meanwhile,
-/// and a pool without any reuse was balanced worse than by least request.
-pub const GLANCE_MS: u32 = 10;
-
-/// A tick is 50 ms: a peer's placement and a new scrape are known to all within this time.
-pub const GLANCES_PER_TICK: u32 = 5;
-
 /// What tells plugins in one VM apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plugin {

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use super::abi::{self, Action, BodyAction, Map, Status};
+use super::clock::Clock;
 use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
@@ -17,15 +18,7 @@ pub const FAILED_TICKS: u32 = 100;
 struct Root {
     /// The place of its pool.
     pool: usize,
-    /// How often its clock has struck since its last tick.
-    strikes: u32,
-}
-
-impl Root {
-    /// Of the pool in this place.
-    fn of(pool: usize) -> Self {
-        Self { pool, strikes: 0 }
-    }
+    clock: Clock,
 }
 
 /// The state of one VM.
@@ -71,9 +64,10 @@ impl Vm {
             pool.director.install(plan, root);
             pool.director.look(&mut super::host::Shared);
         }
-        self.roots.insert(root, Root::of(place));
+        let clock = Clock::default();
+        self.roots.insert(root, Root { pool: place, clock });
         self.keeps_page_apart();
-        abi::set_tick_period(super::pool::GLANCE_MS).is_ok()
+        abi::set_tick_period(clock.period()).is_ok()
     }
 
     fn has_no_pool(&self) -> bool {
@@ -93,19 +87,28 @@ impl Vm {
         apart
     }
 
-    /// A root context's clock strikes. Now and then that is a tick; between two of them workers glance
-    /// at what the others have in flight.
+    /// A root context's clock strikes. That is a tick, or a glance between two of them.
     pub fn strike(&mut self, root: u32) {
         let Some(known) = self.roots.get_mut(&root) else {
             return;
         };
-        known.strikes += 1;
-        if known.strikes >= super::pool::GLANCES_PER_TICK {
-            known.strikes = 0;
+        if known.clock.strike() {
             self.tick(root);
             self.failed_ticks = 0;
+            self.pace(root);
         } else if let Some(pool) = self.pool_of(root) {
             pool.director.glance(root, &mut super::host::Shared);
+        }
+    }
+
+    /// Sets a root context's clock to what there is to glance for.
+    fn pace(&mut self, root: u32) {
+        let glances = self
+            .pool_of(root)
+            .is_some_and(|pool| pool.director.glances(root));
+        let known = self.roots.get_mut(&root);
+        if let Some(period) = known.and_then(|known| known.clock.pace(glances)) {
+            let _: Result<(), Status> = abi::set_tick_period(period);
         }
     }
 

@@ -171,6 +171,15 @@ impl Seats {
         seats.filter(move |(number, _)| Some(*number) != own)
     }
 
+    /// The others that beat.
+    pub fn live(&self) -> impl Iterator<Item = &Seat> {
+        let own = self.seat;
+        let others = (0..)
+            .zip(&self.seats)
+            .filter(move |(number, _)| Some(*number) != own);
+        others.map(|(_, seat)| seat).filter(|seat| seat.is_live())
+    }
+
     /// Looks at all seats. Returns whether anything changed that somebody else posted; what is
     /// foreign or torn is counted.
     pub fn look(&mut self, host: &mut dyn SharedData, foreign: &mut u64) -> bool {

@@ -3,7 +3,7 @@
 
 use super::handover::{Handover, Known};
 use super::journal::{self, Journal, Run};
-use super::seats::{self, Post, Seat, Seats, SlotLoad, TRIES};
+use super::seats::{self, Post, Seats, SlotLoad, TRIES};
 use super::SharedData;
 
 /// What a VM knows, tells and takes over.
@@ -122,19 +122,18 @@ impl Share {
     }
 
     /// VMs that share, this one included.
-    pub fn sharers(&mut self) -> usize {
+    pub fn sharers(&self) -> usize {
         if !self.on {
             return 0;
         }
-        let others = self.seats.others().filter(|(_, seat)| seat.is_live());
-        others.count() + usize::from(self.seats.seat().is_some())
+        self.seats.live().count() + usize::from(self.seats.seat().is_some())
     }
 
     /// Requests that the other VMs hold and have not decided. Of a VM that is gone they count no
     /// more as soon as its seat does not.
-    pub fn others_held(&mut self) -> u64 {
-        let others = self.seats.others().filter(|(_, seat)| seat.is_live());
-        others.map(|(_, seat)| u64::from(seat.post.held)).sum()
+    pub fn others_held(&self) -> u64 {
+        let others = self.seats.live();
+        others.map(|seat| u64::from(seat.post.held)).sum()
     }
 
     /// Bytes of shared values written and read since this was asked last.
@@ -173,26 +172,24 @@ impl Share {
         self.traffic = traffic;
     }
 
+    /// Whether there was something to glance for as of the last tick: something in flight, and somebody
+    /// else who serves.
+    pub fn glances(&self) -> bool {
+        let busy = |post: &Post| !post.loads.is_empty();
+        self.on
+            && self.seats.live().any(|seat| seat.post.serves)
+            && (busy(&self.post) || self.seats.live().any(|seat| busy(&seat.post)))
+    }
+
     /// Between two ticks: what is in flight is told and heard, which ages fastest. Where workers knew it
-    /// of each other with each tick only, all of them would send to the same endpoint meanwhile. Costs
-    /// nothing where nothing is in flight or nobody else serves.
+    /// of each other with each tick only, all of them would send to the same endpoint meanwhile.
     pub fn glance(
         &mut self,
         host: &mut dyn SharedData,
         foreign: &mut u64,
         knowledge: &mut dyn Knowledge,
     ) {
-        let serving = |seat: &Seat| seat.is_live() && seat.post.serves;
-        if !self.on || !self.seats.others().any(|(_, seat)| serving(seat)) {
-            return;
-        }
-        let mut loads = Vec::with_capacity(self.post.loads.len());
-        knowledge.in_flight(&mut loads);
-        let busy = self
-            .seats
-            .others()
-            .any(|(_, seat)| !seat.post.loads.is_empty());
-        if !busy && loads.is_empty() && self.post.loads.is_empty() {
+        if !self.on {
             return;
         }
         let mut traffic = self.traffic;
@@ -203,6 +200,8 @@ impl Share {
         if self.seats.glance(host, foreign) {
             self.hear_in_flight(true, knowledge);
         }
+        let mut loads = Vec::with_capacity(self.post.loads.len());
+        knowledge.in_flight(&mut loads);
         if self.post.loads != loads {
             self.post.loads = loads;
             self.post.held = knowledge.held();
@@ -212,9 +211,8 @@ impl Share {
     }
 
     fn hear_in_flight(&mut self, counts: bool, knowledge: &mut dyn Knowledge) {
-        let others = self.seats.others();
-        let live = others.filter(|(_, seat)| counts && seat.is_live());
-        let mut loads = live.map(|(_, seat)| seat.post.loads.as_slice());
+        let live = self.seats.live().filter(|_| counts);
+        let mut loads = live.map(|seat| seat.post.loads.as_slice());
         knowledge.others_in_flight(&mut loads);
     }
 

@@ -139,10 +139,10 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
             let before = (memory.bytes, memory.calls);
             let started = Instant::now();
             for vm in &mut vms {
-                if glance < GLANCES_PER_TICK {
-                    vm.glance(1, &mut memory);
-                } else {
+                if glance == GLANCES_PER_TICK {
                     let _ = vm.tick(1, &mut memory);
+                } else if vm.glances(1) {
+                    vm.glance(1, &mut memory);
                 }
             }
             if tick >= TICKS {
