@@ -52,8 +52,13 @@ pub async fn cases(
 ) -> Result<Vec<Case>, Trouble> {
     let mut rows: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
     proxies.iter().try_for_each(|proxy| proxy.pause(true))?;
+    // Forwards and backwards: who comes behind whom makes some percent.
+    let mut order: Vec<usize> = (0..proxies.len()).collect();
     for slice in 0..=turns.slices {
-        for (proxy, row) in proxies.iter().zip(rows.iter_mut()) {
+        for at in &order {
+            let (Some(proxy), Some(row)) = (proxies.get(*at), rows.get_mut(*at)) else {
+                continue;
+            };
             proxy.pause(false)?;
             tokio::time::sleep(SETTLE).await;
             let measured = one(proxy, picker, pace, turns.length, source).await;
@@ -63,6 +68,7 @@ pub async fn cases(
                 row.push(measured?);
             }
         }
+        order.reverse();
     }
     proxies.iter().try_for_each(|proxy| proxy.pause(false))?;
     let of = |name: &str| {

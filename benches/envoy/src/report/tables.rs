@@ -67,8 +67,8 @@ Envoy with one worker on core 0; the load and the model servers, which answer at
 Endpoint Picker shares core 1 with them: its requests/s are pessimistic, its CPU per request is the
 fair column). Chat completions, 64 prompts in rotation that share a third of their text; *cold* ones
 differ from their first words on and are never repeated. The full plan: prefix, queue, KV-cache
-utilization, LoRA. The cases take turns in short slices, and those that are not measured are stopped
-by signal; figures are medians over the slices, ratios medians over the turns' ratios with their
+utilization, LoRA. The cases take turns in short slices, forwards and backwards, and those that are not
+measured are stopped by signal; figures are medians over the slices, ratios medians over the turns' ratios with their
 quartiles. CPU is that of all of the process's threads, polling included.
 ";
 
