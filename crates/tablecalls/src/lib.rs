@@ -1,0 +1,301 @@
+//! Makes a module's direct calls go through its table, so that V8 does not inline them.
+//!
+//! Envoy runs V8 with `--no-liftoff`: the optimizing compiler has all of a module before a listener
+//! listens. It has counted no calls then, and inlines every direct call whose callee is at most twice
+//! as long as the caller, first come, first served: panics, the allocator and formatting, over and
+//! over, in code that runs once. That made 2.2 MB of the module's 0.87 MB of code. LLVM has inlined
+//! before, and knew what for. Calls through a table are left alone.
+//!
+//! Such a call takes a nanosecond longer. So these stay direct:
+//! - what is no longer than the call itself,
+//! - what V8 would not inline anyway,
+//! - what a request calls once per block or token: the caller of [`rewrite`] names it.
+//!
+//! A call that does not return, a panic mostly, never stays direct.
+
+use std::convert::Infallible;
+
+use wasm_encoder::reencode::{Error as EncodeError, Reencode};
+use wasm_encoder::{CodeSection, ConstExpr, ElementSection, Elements, Instruction, Module};
+use wasmparser::{
+    BinaryReaderError, CustomSectionReader, ElementSectionReader, FunctionBody, KnownCustom, Name,
+    Operator, OperatorsReader, Parser, Payload, Table, TypeRef, Validator, WasmFeatures,
+};
+
+/// Bytes of a body that is hardly longer than a call with its arguments: the allocator's forwarders,
+/// getters.
+const SMALL: u64 = 32;
+
+/// V8 inlines nothing that is so many times as long as the caller (V8 14.6, `NoLiftoffBudget` in
+/// `src/wasm/inlining-tree.h`).
+const LONGER: u64 = 2;
+
+/// Why a module could not be rewritten.
+#[derive(Debug)]
+pub enum Error {
+    /// It is no valid module, or was none when rewritten.
+    Invalid(BinaryReaderError),
+    /// It cannot be encoded again.
+    Encoding(EncodeError<Infallible>),
+    /// It does not have the one table, with elements, that a Rust module has.
+    NoTable,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Invalid(error) => write!(f, "no valid module: {error}"),
+            Self::Encoding(error) => write!(f, "cannot be encoded again: {error}"),
+            Self::NoTable => {
+                f.write_str("a table of its own with elements is needed, and only one")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<BinaryReaderError> for Error {
+    fn from(error: BinaryReaderError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+/// What became of a module.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// The module, without its names and other custom sections.
+    pub module: Vec<u8>,
+    /// Calls that go through the table now.
+    pub calls: usize,
+    /// Of the functions to be called directly: those that the module does not have.
+    pub missing: Vec<String>,
+}
+
+/// Rewrites a module that has its names; `direct` are the functions, as in the sources, whose calls stay
+/// as they are.
+pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
+    let functions = Functions::read(wasm, direct)?;
+    let missing = direct
+        .iter()
+        .filter(|name| !functions.found.iter().any(|found| found == *name));
+    let missing = missing.map(|name| (*name).to_owned()).collect();
+    let mut rewriter = Rewriter {
+        caller: u32::try_from(functions.imported).unwrap_or(u32::MAX),
+        functions,
+        calls: 0,
+    };
+    let mut module = Module::new();
+    rewriter
+        .parse_core_module(&mut module, Parser::new(0), wasm)
+        .map_err(Error::Encoding)?;
+    let module = module.finish();
+    // What Rust's unwinding is compiled to.
+    let features = WasmFeatures::default() | WasmFeatures::LEGACY_EXCEPTIONS;
+    Validator::new_with_features(features).validate_all(&module)?;
+    Ok(Rewritten {
+        module,
+        calls: rewriter.calls,
+        missing,
+    })
+}
+
+/// What has to be known of all functions before the first call is met.
+#[derive(Default)]
+struct Functions {
+    /// The type of each, those that are imported first.
+    types: Vec<u32>,
+    imported: usize,
+    /// The bytes of each body.
+    lengths: Vec<u64>,
+    /// Those to be called directly, and what they are called.
+    direct: Vec<u32>,
+    found: Vec<String>,
+    /// Elements of the table so far.
+    elements: i32,
+    tables: usize,
+    has_elements: bool,
+}
+
+impl Functions {
+    fn read(wasm: &[u8], direct: &[&str]) -> Result<Self, Error> {
+        let mut all = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        if let TypeRef::Func(kind) = import?.ty {
+                            all.types.push(kind);
+                            all.imported += 1;
+                        }
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    for kind in section {
+                        all.types.push(kind?);
+                    }
+                }
+                Payload::TableSection(section) => {
+                    for table in section {
+                        all.elements = i32::try_from(table?.ty.initial).unwrap_or(i32::MAX);
+                        all.tables += 1;
+                    }
+                }
+                Payload::ElementSection(_) => all.has_elements = true,
+                Payload::CodeSectionEntry(body) => {
+                    let range = body.range();
+                    all.lengths.push(range.end - range.start);
+                }
+                Payload::CustomSection(section) => all.read_names(&section, direct)?,
+                _ => {}
+            }
+        }
+        if all.tables == 1 && all.has_elements {
+            Ok(all)
+        } else {
+            Err(Error::NoTable)
+        }
+    }
+
+    fn read_names(
+        &mut self,
+        section: &CustomSectionReader<'_>,
+        direct: &[&str],
+    ) -> Result<(), Error> {
+        let KnownCustom::Name(names) = section.as_known() else {
+            return Ok(());
+        };
+        for subsection in names {
+            let Name::Function(names) = subsection? else {
+                continue;
+            };
+            for naming in names {
+                let naming = naming?;
+                // Newer manglings write `<module::Type>::method`, older ones `module::Type::method`.
+                let name =
+                    format!("{:#}", rustc_demangle::demangle(naming.name)).replace(['<', '>'], "");
+                if direct.contains(&name.as_str()) {
+                    self.direct.push(naming.index);
+                    self.found.push(name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that the module has itself.
+    fn own(&self) -> impl Iterator<Item = u32> {
+        (0..u32::MAX).take(self.types.len()).skip(self.imported)
+    }
+
+    /// Where it is in the enlarged table: functions are appended in their order.
+    fn element(&self, function: u32) -> Option<i32> {
+        let own = (function as usize).checked_sub(self.imported)?;
+        self.elements.checked_add(i32::try_from(own).ok()?)
+    }
+
+    /// The bytes of its body, if the module has it.
+    fn length(&self, function: u32) -> Option<u64> {
+        let own = (function as usize).checked_sub(self.imported)?;
+        self.lengths.get(own).copied()
+    }
+
+    /// Whether V8 may copy it to where it is called.
+    fn is_copied(&self, function: u32) -> bool {
+        let small = self.length(function).is_some_and(|length| length <= SMALL);
+        small || self.direct.contains(&function)
+    }
+
+    /// The type and the element by which `caller` is to call `callee` through the table, if it is.
+    fn through_table(&self, caller: u32, callee: u32, returns: bool) -> Option<(u32, i32)> {
+        let (own, other) = (self.length(caller)?, self.length(callee)?);
+        // Where the caller itself is copied, that caller's caller decides.
+        let too_long = other > own.saturating_mul(LONGER) && !self.is_copied(caller);
+        if returns && (too_long || self.is_copied(callee)) {
+            return None;
+        }
+        Some((*self.types.get(callee as usize)?, self.element(callee)?))
+    }
+}
+
+struct Rewriter {
+    functions: Functions,
+    /// The one whose body is next.
+    caller: u32,
+    calls: usize,
+}
+
+type Encoded = Result<(), EncodeError<Infallible>>;
+
+impl Reencode for Rewriter {
+    type Error = Infallible;
+
+    fn parse_table(
+        &mut self,
+        tables: &mut wasm_encoder::TableSection,
+        table: Table<'_>,
+    ) -> Encoded {
+        let more = self.functions.own().count() as u64;
+        let mut kind = self.table_type(table.ty)?;
+        kind.minimum += more;
+        kind.maximum = kind.maximum.map(|maximum| maximum + more);
+        tables.table(kind);
+        Ok(())
+    }
+
+    fn parse_element_section(
+        &mut self,
+        elements: &mut ElementSection,
+        section: ElementSectionReader<'_>,
+    ) -> Encoded {
+        for element in section {
+            self.parse_element(elements, element?)?;
+        }
+        let own: Vec<u32> = self.functions.own().collect();
+        let offset = ConstExpr::i32_const(self.functions.elements);
+        elements.active(None, &offset, Elements::Functions(own.into()));
+        Ok(())
+    }
+
+    fn parse_function_body(&mut self, code: &mut CodeSection, body: FunctionBody<'_>) -> Encoded {
+        let mut function = self.new_function_with_parsed_locals(&body)?;
+        let mut operators = body.get_operators_reader()?;
+        while !operators.eof() {
+            let operator = operators.read()?;
+            let call = match operator {
+                Operator::Call { function_index } => self.functions.through_table(
+                    self.caller,
+                    function_index,
+                    !is_at_unreachable(&operators),
+                ),
+                _ => None,
+            };
+            if let Some((type_index, element)) = call {
+                self.calls += 1;
+                function.instruction(&Instruction::I32Const(element));
+                function.instruction(&Instruction::CallIndirect {
+                    type_index,
+                    table_index: 0,
+                });
+            } else {
+                function.instruction(&self.instruction(operator)?);
+            }
+        }
+        code.function(&function);
+        self.caller += 1;
+        Ok(())
+    }
+
+    fn parse_custom_section(&mut self, _: &mut Module, _: CustomSectionReader<'_>) -> Encoded {
+        // Names, producers, features: nobody reads them in Envoy.
+        Ok(())
+    }
+}
+
+/// LLVM puts an `unreachable` behind each call that does not return.
+fn is_at_unreachable(operators: &OperatorsReader<'_>) -> bool {
+    matches!(operators.clone().read(), Ok(Operator::Unreachable))
+}
+
+#[cfg(test)]
+mod tests;

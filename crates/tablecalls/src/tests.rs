@@ -1,0 +1,102 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// A module of functions, the first of which does what is given; the others are long, longer than any
+/// caller, and short.
+fn module(calls: &str) -> Vec<u8> {
+    let long = "(drop (i32.const 1))".repeat(20);
+    let padding = "(drop (i32.const 2))".repeat(20);
+    let far = "(drop (i32.const 3))".repeat(200);
+    let text = format!(
+        "(module
+            (import \"env\" \"host\" (func $host))
+            (table 2 2 funcref)
+            (elem (i32.const 1) func $long)
+            (func $caller {padding} {calls})
+            (func $long {long})
+            (func $far {far})
+            (func $short)
+            (func $panic unreachable)
+            (export \"caller\" (func $caller)))"
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// How the first function calls now: through the table, by element, or directly, by function.
+fn calls(wasm: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let bodies = Parser::new(0)
+        .parse_all(wasm)
+        .filter_map(|payload| match payload.unwrap() {
+            Payload::CodeSectionEntry(body) => Some(body),
+            _ => None,
+        });
+    let mut element = None;
+    for operator in bodies
+        .take(1)
+        .flat_map(|body| body.get_operators_reader().unwrap())
+    {
+        match operator.unwrap() {
+            Operator::I32Const { value } => element = Some(value),
+            Operator::Call { function_index } => found.push(format!("call {function_index}")),
+            Operator::CallIndirect { .. } => found.push(format!("element {}", element.unwrap())),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn rewritten(text: &str, direct: &[&str]) -> Rewritten {
+    rewrite(&module(text), direct).unwrap()
+}
+
+#[test]
+fn what_v8_would_inline_is_called_through_the_table() {
+    let rewritten = rewritten("call $long call $long", &[]);
+    // Functions 1 to 5 are elements 2 to 6.
+    assert_eq!(calls(&rewritten.module), ["element 3", "element 3"]);
+    assert_eq!(rewritten.calls, 2);
+}
+
+#[test]
+fn what_v8_leaves_alone_or_had_better_inline_stays() {
+    let rewritten = rewritten("call $host call $far call $short", &[]);
+    assert_eq!(calls(&rewritten.module), ["call 0", "call 3", "call 4"]);
+    assert_eq!(rewritten.calls, 0);
+}
+
+#[test]
+fn what_is_named_stays() {
+    let rewritten = rewritten("call $long", &["long", "gone"]);
+    assert_eq!(calls(&rewritten.module), ["call 2"]);
+    assert_eq!(rewritten.missing, ["gone"]);
+}
+
+#[test]
+fn what_does_not_return_never_stays() {
+    let rewritten = rewritten("call $panic unreachable", &["panic"]);
+    assert_eq!(calls(&rewritten.module), ["element 6"]);
+}
+
+#[test]
+fn names_are_dropped_and_the_rest_is_kept() {
+    let before = module("call $long");
+    let after = rewritten("call $long", &[]).module;
+    let sections = |wasm: &[u8], custom: bool| {
+        let payloads = Parser::new(0).parse_all(wasm).map(Result::unwrap);
+        payloads
+            .filter(|payload| matches!(payload, Payload::CustomSection(_)) == custom)
+            .filter(|payload| payload.as_section().is_some())
+            .count()
+    };
+    assert_eq!((sections(&before, true), sections(&after, true)), (1, 0));
+    assert_eq!(sections(&before, false), sections(&after, false));
+}
+
+#[test]
+fn a_module_without_a_table_is_refused() {
+    let wasm = wat::parse_str("(module (func))").unwrap();
+    assert!(matches!(rewrite(&wasm, &[]), Err(Error::NoTable)));
+    assert!(matches!(rewrite(b"no module", &[]), Err(Error::Invalid(_))));
+}
