@@ -97,6 +97,9 @@ pub struct Setup<'a> {
     pub picker: Option<u16>,
 }
 
+/// All cores, as taskset names them.
+pub const ALL_CORES: &str = "0-63";
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Proxy {
@@ -108,6 +111,8 @@ pub struct Proxy {
     pub admin: u16,
     /// How long it took until it listened.
     pub start: Duration,
+    /// How long that takes on all cores, where it runs on one and that was measured.
+    pub start_on_all: Option<Duration>,
     child: Child,
 }
 
@@ -120,8 +125,14 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts one and waits until it listens.
+    /// Starts one and waits until it listens. One worker has a core to itself; more share all.
     pub async fn start(setup: &Setup<'_>) -> Result<Self, Trouble> {
+        let cores = if setup.workers == 1 { "0" } else { ALL_CORES };
+        Self::start_on(cores, setup).await
+    }
+
+    /// Starts one on these cores.
+    pub async fn start_on(cores: &str, setup: &Setup<'_>) -> Result<Self, Trouble> {
         let envoy = std::env::var("ENVOY").map_err(|_| "ENVOY is not set; use `make bench`")?;
         let (port, admin) = (free_port()?, free_port()?);
         let name = setup.case.name();
@@ -137,8 +148,6 @@ impl Proxy {
             serde_json::to_string_pretty(&bootstrap(setup, &ports)?)?,
         )?;
         let log = fs::File::create(folder.join(format!("{name}.log")))?;
-        // One worker has a core to itself; more share all.
-        let cores = if setup.workers == 1 { "0" } else { "0-63" };
         let started = Instant::now();
         let child = Command::new("taskset")
             .args(["-c", cores, &envoy, "--concurrency"])
@@ -153,6 +162,7 @@ impl Proxy {
             port,
             admin,
             start: Duration::ZERO,
+            start_on_all: None,
             child,
         };
         process::listens(port, &format!("target/bench/{name}.log")).await?;

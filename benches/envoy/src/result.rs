@@ -166,8 +166,11 @@ pub struct Footprint {
     pub endpoints: usize,
     /// Workers.
     pub workers: usize,
-    /// Milliseconds until it listened.
+    /// Milliseconds until it listened, on one core where it has one worker.
     pub start_ms: f64,
+    /// The same on all of the machine's cores. Runs before 2026-11-26 have none.
+    #[serde(default)]
+    pub start_on_all_ms: Option<f64>,
     /// Resident memory in MiB after the load.
     pub resident_mib: f64,
 }

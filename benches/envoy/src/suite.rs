@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::bodies::{Order, Prompts, Source};
-use crate::envoy::{Case, Proxy, Setup};
+use crate::envoy::{Case, Proxy, Setup, ALL_CORES};
 use crate::idle;
 use crate::machine;
 use crate::measure::{self, Pace, Turns};
@@ -251,7 +251,10 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
             workers: group.workers,
             picker: picker.as_ref().map(|picker| picker.port),
         };
-        proxies.push(Proxy::start(&setup).await?);
+        let on_all = Proxy::start_on(ALL_CORES, &setup).await?.start;
+        let mut proxy = Proxy::start(&setup).await?;
+        proxy.start_on_all = Some(on_all);
+        proxies.push(proxy);
     }
     tokio::time::sleep(WARM_UP).await;
     for kilobytes in group.sizes {
@@ -282,6 +285,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
             endpoints: group.endpoints,
             workers: group.workers,
             start_ms: proxy.start.as_secs_f64() * 1e3,
+            start_on_all_ms: proxy.start_on_all.map(|start| start.as_secs_f64() * 1e3),
             resident_mib: proxy.resident_kib()? as f64 / 1024.0,
         });
     }

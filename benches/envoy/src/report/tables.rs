@@ -190,14 +190,22 @@ fn idle(rows: &[Idle]) -> String {
 fn footprint(rows: &[Footprint]) -> String {
     let mut text =
         "\n## Memory and start\n\nResident memory of the whole Envoy after the load; start until \
-         it listens.\n\n| endpoints | workers | case | MiB | start ms |\n|--:|--:|--|--:|--:|\n"
+         it listens: on the one core of one worker, and on all of the machine's, as an Envoy that \
+         nobody pins.\n\n| endpoints | workers | case | MiB | start ms | on all cores |\n\
+         |--:|--:|--|--:|--:|--:|\n"
             .to_owned();
     for row in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {:.0} | {:.0} |",
-            row.endpoints, row.workers, row.name, row.resident_mib, row.start_ms
+            "| {} | {} | {} | {:.0} | {:.0} | {} |",
+            row.endpoints,
+            row.workers,
+            row.name,
+            row.resident_mib,
+            row.start_ms,
+            row.start_on_all_ms
+                .map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}"))
         );
     }
     text
