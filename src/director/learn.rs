@@ -112,14 +112,15 @@ impl Director {
         metrics.set(Metric::Sharers, "", self.watch.share.sharers() as u64);
         let held = self.holding as u64 + self.watch.share.others_held();
         metrics.set(Metric::Held, "", held);
-        for (slot, endpoint) in self.watch.store.pool.iter() {
+        let pool = &self.watch.store.pool;
+        for (slot, _) in pool.iter() {
             let Some(seat) = self.seats.get(slot.index()) else {
                 continue;
             };
-            let requests = u64::from(endpoint.requests);
-            metrics.set(Metric::InflightRequests, &seat.label, requests);
+            let load = pool.load(slot);
+            metrics.set(Metric::InflightRequests, &seat.label, load.requests.into());
             if self.plan.needs.tokens {
-                metrics.set(Metric::InflightTokens, &seat.label, endpoint.tokens);
+                metrics.set(Metric::InflightTokens, &seat.label, load.tokens);
             }
         }
     }

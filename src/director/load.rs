@@ -11,7 +11,7 @@ use super::Director;
 use crate::config::Plan;
 use crate::datalayer::store::Store;
 use crate::request::BodyReader;
-use crate::scheduling::{Cost, Request, Slot};
+use crate::scheduling::{self, Cost, Request, Slot};
 use crate::worker::seats::SlotLoad;
 
 /// What is in flight at one slot's endpoint.
@@ -193,11 +193,13 @@ impl Loads {
 
     /// Shows an endpoint's load to the scorers.
     fn show(&self, slot: Slot, store: &mut Store) {
-        let load = self.slots.get(slot.index());
-        if let (Some(load), Some(endpoint)) = (load, store.pool.get_mut(slot)) {
-            endpoint.requests = load.own.requests.saturating_add(load.others.requests);
-            endpoint.unseen = load.own.unseen.saturating_add(load.others.unseen);
-            endpoint.tokens = load.own.tokens.saturating_add(load.others.tokens);
+        if let Some(Load { own, others, .. }) = self.slots.get(slot.index()) {
+            let load = scheduling::Load {
+                requests: own.requests.saturating_add(others.requests),
+                unseen: own.unseen.saturating_add(others.unseen),
+                tokens: own.tokens.saturating_add(others.tokens),
+            };
+            store.pool.set_load(slot, load);
         }
     }
 }

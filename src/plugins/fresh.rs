@@ -2,6 +2,14 @@
 
 use crate::scheduling::{Cycle, Endpoint, Rung, Slot};
 
+/// A value read off the metrics of the endpoint in a slot; no number where there is none that can be
+/// trusted.
+pub fn fresh(cycle: &Cycle<'_>, slot: Slot, value: impl Fn(&Endpoint) -> Option<f64>) -> f64 {
+    let endpoint = cycle.pool.get(slot);
+    let value = endpoint.and_then(|endpoint| endpoint.fresh(value(endpoint)));
+    value.unwrap_or(f64::NAN)
+}
+
 /// Scores each candidate by a value read off its metrics.
 ///
 /// The Endpoint Picker takes a pod that was never scraped for an idle one, so that a dead or new
@@ -30,71 +38,73 @@ fn score_known(
 ) {
     let mut known = 0;
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        *place = match cycle.pool.get(*slot).and_then(&value) {
-            Some(value) => {
-                known += 1;
-                score(value)
-            }
-            None => f64::NAN,
-        };
+        let value = fresh(cycle, *slot, &value);
+        known += usize::from(!value.is_nan());
+        *place = score(value);
     }
     neutralise(scores, known);
 }
 
 /// Scores by where a value lies between the smallest and the largest of all candidates: the
-/// smallest gets 1, the largest 0; all get 1 where they are equal. Where too few metrics are fresh
-/// ([`Rung::Own`]) the requests that this Envoy has in flight stand for the value.
+/// smallest gets 1, the largest 0; all get 1 where they are equal; no number stands for a value that
+/// is not known. Where too few metrics are fresh ([`Rung::Own`]) the requests that this Envoy has in
+/// flight stand for the value.
 pub fn score_least(
     cycle: &Cycle<'_>,
     candidates: &[Slot],
     scores: &mut [f64],
-    value: impl Fn(&Endpoint) -> Option<f64>,
+    value: impl Fn(Slot) -> f64,
 ) {
     match cycle.pool.rung {
-        Rung::Full => score_span(cycle, candidates, scores, value),
+        Rung::Full => score_span(candidates, scores, value),
         Rung::Own => {
-            let own = |endpoint: &Endpoint| Some(f64::from(endpoint.requests));
-            score_span(cycle, candidates, scores, own);
+            let own = |slot| f64::from(cycle.pool.load(slot).requests);
+            score_span(candidates, scores, own);
         }
     }
 }
 
-fn score_span(
-    cycle: &Cycle<'_>,
-    candidates: &[Slot],
-    scores: &mut [f64],
-    value: impl Fn(&Endpoint) -> Option<f64>,
-) {
-    let mut least = f64::INFINITY;
-    let mut most = f64::NEG_INFINITY;
-    let mut known = 0;
+fn score_span(candidates: &[Slot], scores: &mut [f64], value: impl Fn(Slot) -> f64) {
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        let Some(value) = cycle.pool.get(*slot).and_then(&value) else {
-            *place = f64::NAN;
-            continue;
-        };
-        known += 1;
-        *place = value;
-        // f64::min and max are calls in wasm.
-        if value < least {
-            least = value;
-        }
-        if value > most {
-            most = value;
-        }
+        *place = value(*slot);
     }
+    let (least, most) = extremes(scores);
     let range = most - least;
-    if range > 0.0 {
+    let mut known = 0;
+    for place in scores.iter_mut() {
+        known += usize::from(!place.is_nan());
         // What is no number stays none.
-        for place in scores.iter_mut() {
-            *place = (most - *place) / range;
-        }
-    } else {
-        for place in scores.iter_mut().filter(|place| !place.is_nan()) {
-            *place = 1.0;
-        }
+        *place = if range > 0.0 {
+            (most - *place) / range
+        } else if place.is_nan() {
+            *place
+        } else {
+            1.0
+        };
     }
     neutralise(scores, known);
+}
+
+/// The smallest and the largest of the values that are numbers, several at a time; f64::min and max
+/// are calls in wasm.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    const LANES: usize = 4;
+    let lower = |least: f64, value: f64| if value < least { value } else { least };
+    let higher = |most: f64, value: f64| if value > most { value } else { most };
+    let mut least = [f64::INFINITY; LANES];
+    let mut most = [f64::NEG_INFINITY; LANES];
+    let mut rest = values;
+    while let Some((lanes, after)) = rest.split_first_chunk::<LANES>() {
+        for ((least, most), value) in least.iter_mut().zip(&mut most).zip(lanes) {
+            (*least, *most) = (lower(*least, *value), higher(*most, *value));
+        }
+        rest = after;
+    }
+    let all = |lanes: [f64; LANES]| lanes.into_iter().chain(rest.iter().copied());
+    (
+        all(least).fold(f64::INFINITY, lower),
+        all(most).fold(f64::NEG_INFINITY, higher),
+    )
 }
 
 /// Gives those without a score, which are no numbers, the mean of the `known` others.
@@ -116,7 +126,7 @@ fn neutralise(scores: &mut [f64], known: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Metrics, Request};
+    use crate::scheduling::{Load, Metrics, Request};
     use crate::testing::{pool, waiting};
 
     #[test]
@@ -124,7 +134,11 @@ mod tests {
         let mut pool = pool([waiting(9.0), waiting(0.0), Metrics::default()]);
         pool.rung = Rung::Own;
         for (slot, requests) in [(0, 1), (1, 3), (2, 2)] {
-            pool.get_mut(Slot(slot)).unwrap().requests = requests;
+            let load = Load {
+                requests,
+                ..Load::default()
+            };
+            pool.set_load(Slot(slot), load);
         }
         let candidates: Vec<Slot> = (0..3).map(Slot).collect();
         let cycle = Cycle {
@@ -133,7 +147,9 @@ mod tests {
         };
         let mut scores = [9.0; 3];
         let value = |endpoint: &Endpoint| endpoint.metrics.waiting;
-        score_least(&cycle, &candidates, &mut scores, value);
+        score_least(&cycle, &candidates, &mut scores, |slot| {
+            fresh(&cycle, slot, value)
+        });
         assert_eq!(scores, [1.0, 0.0, 0.5]);
         score_fresh(&cycle, &candidates, &mut scores, value, |_| 1.0);
         assert_eq!(scores, [0.0; 3]);

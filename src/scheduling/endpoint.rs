@@ -1,5 +1,8 @@
 //! Endpoints as the scheduling plugins see them.
 
+use std::cell::OnceCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use xxhash_rust::xxh64::xxh64;
 
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
@@ -82,13 +85,18 @@ pub struct Endpoint {
     pub metrics: Metrics,
     /// Whether [`Self::metrics`] can be trusted now.
     pub freshness: Freshness,
-    /// Requests that this Envoy sent to it and that have not ended.
+}
+
+/// What this Envoy has in flight at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Requests that it sent there and that have not ended.
     pub requests: u32,
-    /// Tokens that these still cost it.
-    pub tokens: u64,
-    /// Requests that this Envoy sent to it since its last scrape and that are not yet answered:
+    /// Requests that it sent there since the endpoint's last scrape and that are not yet answered:
     /// the server's own waiting count cannot show them yet.
     pub unseen: u32,
+    /// Tokens that its requests still cost the endpoint.
+    pub tokens: u64,
 }
 
 impl Endpoint {
@@ -115,28 +123,84 @@ impl Endpoint {
     }
 }
 
+/// What every decision reads of a pool, side by side: an endpoint as a whole takes three lines of
+/// the processor's cache, and a decision looks at all of them.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// Tells these from those of any other pool and from this pool's before and after. What is in
+    /// flight is not part of it.
+    pub version: u64,
+    /// Who may be picked, but for those that are avoided, in slot order.
+    pub candidates: Vec<Slot>,
+    /// Waiting counts by slot; no number where there is none that can be trusted.
+    pub waiting: Vec<f64>,
+}
+
+impl Columns {
+    fn of(pool: &Pool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.avoided;
+        let candidates = pool.iter().filter(|(_, endpoint)| wanted(endpoint));
+        let waiting = pool.slots.iter().map(|place| {
+            let endpoint = place.as_ref();
+            endpoint.and_then(|endpoint| endpoint.fresh(endpoint.metrics.waiting))
+        });
+        Self {
+            version: NEXT.fetch_add(1, Ordering::Relaxed),
+            candidates: candidates.map(|(slot, _)| slot).collect(),
+            waiting: waiting.map(|value| value.unwrap_or(f64::NAN)).collect(),
+        }
+    }
+}
+
 /// The endpoints of one pool, each in its slot.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
     /// What decisions rest on.
     pub rung: Rung,
     slots: Vec<Option<Endpoint>>,
+    /// What is in flight, apart from the endpoints: it changes with each request.
+    loads: Vec<Load>,
+    /// Made when a decision asks for it, and anew once an endpoint may have changed.
+    columns: OnceCell<Columns>,
 }
 
 impl Pool {
     /// Places an endpoint in a slot, in the stead of what was there.
     pub fn set(&mut self, slot: Slot, endpoint: Endpoint) {
+        self.columns.take();
         if self.slots.len() <= slot.index() {
             self.slots.resize_with(slot.index() + 1, || None);
+            self.loads.resize(slot.index() + 1, Load::default());
         }
         if let Some(place) = self.slots.get_mut(slot.index()) {
             *place = Some(endpoint);
+            self.set_load(slot, Load::default());
         }
     }
 
     /// Empties a slot and returns who was in it.
     pub fn remove(&mut self, slot: Slot) -> Option<Endpoint> {
+        self.columns.take();
+        self.set_load(slot, Load::default());
         self.slots.get_mut(slot.index())?.take()
+    }
+
+    /// What is in flight at the endpoint in a slot.
+    pub fn load(&self, slot: Slot) -> Load {
+        self.loads.get(slot.index()).copied().unwrap_or_default()
+    }
+
+    /// Notes what is in flight at the endpoint in a slot.
+    pub fn set_load(&mut self, slot: Slot, load: Load) {
+        if let Some(place) = self.loads.get_mut(slot.index()) {
+            *place = load;
+        }
+    }
+
+    /// What every decision reads, side by side.
+    pub fn columns(&self) -> &Columns {
+        self.columns.get_or_init(|| Columns::of(self))
     }
 
     /// Who is in a slot.
@@ -146,6 +210,7 @@ impl Pool {
 
     /// Who is in a slot, to change.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Endpoint> {
+        self.columns.take();
         self.slots.get_mut(slot.index())?.as_mut()
     }
 

@@ -7,13 +7,14 @@
 pub mod cycle;
 pub mod endpoint;
 pub mod error;
+mod kept;
 pub mod plugin;
 pub mod profile;
 pub mod scheduler;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
-pub use endpoint::{Endpoint, Freshness, Lora, Metrics, Pool, Rung, Slot};
+pub use endpoint::{Endpoint, Freshness, Load, Lora, Metrics, Pool, Rung, Slot};
 pub use error::ScheduleError;
-pub use plugin::{Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
+pub use plugin::{Basis, Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
 pub use profile::{NamedFilter, Observer, Profile, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};

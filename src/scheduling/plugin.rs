@@ -17,6 +17,19 @@ pub enum Rest {
     Length,
 }
 
+/// What scores depend on beside the candidates. As long as that stays the same they are kept from
+/// request to request, where no filter chooses the candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// The request, or what is in flight.
+    #[default]
+    Request,
+    /// What the endpoints' metrics pages said, and the request's model.
+    Model,
+    /// What the endpoints' metrics pages said.
+    Metrics,
+}
+
 /// What a plugin reads. The plan is the union of its plugins' needs: what nobody needs is neither
 /// scanned from metrics pages nor read from bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,8 +92,13 @@ pub trait Filter: std::fmt::Debug {
 
 /// Scores candidates between 0 and 1.
 pub trait Scorer: std::fmt::Debug {
-    /// Writes the score of each candidate; `scores` has their length and order, and holds zeros.
+    /// Writes the score of each candidate; `scores` has their length and order, and holds anything.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
+
+    /// What the scores depend on while decisions rest on metrics ([`super::Rung::Full`]).
+    fn basis(&self) -> Basis {
+        Basis::Request
+    }
 
     /// Whether the candidates' scores move as [`Rest`] says up to the longest prompt still
     /// possible.

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use super::cycle::{Cycle, Scored};
-use super::endpoint::Slot;
+use super::endpoint::{Rung, Slot};
+use super::kept::{clamp, Kept};
 use super::plugin::{Filter, Needs, Picker, Scorer};
 use super::ScheduleError;
 
@@ -51,8 +52,10 @@ pub trait Observer {
 /// Buffers of a run, kept from request to request.
 #[derive(Debug, Default)]
 pub struct RunBuffers {
-    pub(super) candidates: Vec<Slot>,
-    pub(super) scores: Vec<f64>,
+    survivors: Vec<Slot>,
+    scores: Vec<f64>,
+    sums: Vec<f64>,
+    pub(super) kept: Kept,
 }
 
 impl Profile {
@@ -71,44 +74,75 @@ impl Profile {
         scored: &mut Vec<Scored>,
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
-        let RunBuffers { candidates, scores } = buffers;
         scored.clear();
-        // Who is avoided is a candidate where nobody else is left.
-        let others = self.filter(cycle, candidates, false, &mut observer);
-        if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
-            self.filter(cycle, candidates, true, &mut observer)?;
+        let all = &cycle.pool.columns().candidates;
+        let whole = self.filters.is_empty() && !all.is_empty();
+        let RunBuffers {
+            survivors,
+            scores,
+            sums,
+            kept,
+        } = buffers;
+        let candidates = if whole {
+            all
         } else {
-            others?;
-        }
-        scored.extend(candidates.iter().map(|&slot| Scored { slot, score: 0.0 }));
+            self.survivors(cycle, survivors, &mut observer)?;
+            survivors
+        };
+        sums.clear();
+        sums.resize(candidates.len(), 0.0);
+        // An observer is shown what the scorers gave, not what it counts as.
+        let keeps = whole && observer.is_none() && cycle.pool.rung == Rung::Full;
         for weighted in &self.scorers {
-            scores.clear();
+            let WeightedScorer { scorer, weight, .. } = weighted;
+            let known = if keeps {
+                kept.scores(scorer, cycle)
+            } else {
+                None
+            };
+            if let Some(known) = known {
+                add(sums, known, *weight);
+                continue;
+            }
             scores.resize(candidates.len(), 0.0);
-            weighted.scorer.score(cycle, candidates, scores);
+            scorer.score(cycle, candidates, scores);
             if let Some(observer) = observer.as_deref_mut() {
                 observer.scored(weighted, candidates, scores);
             }
-            for (candidate, score) in scored.iter_mut().zip(scores.iter()) {
-                candidate.score += clamp(*score) * weighted.weight;
-            }
+            clamp(scores);
+            add(sums, scores, *weight);
         }
+        let sums = candidates.iter().zip(sums);
+        scored.extend(sums.map(|(&slot, &mut score)| Scored { slot, score }));
         Ok(())
     }
 
     /// Leaves the candidates that pass all filters.
+    fn survivors(
+        &self,
+        cycle: &Cycle<'_>,
+        candidates: &mut Vec<Slot>,
+        observer: &mut Option<&mut (dyn Observer + '_)>,
+    ) -> Result<(), ScheduleError> {
+        candidates.clone_from(&cycle.pool.columns().candidates);
+        let others = self.filter(cycle, candidates, observer);
+        // Who is avoided is a candidate where nobody else is left.
+        if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
+            let endpoints = cycle.pool.iter();
+            let available = endpoints.filter(|(_, endpoint)| endpoint.available);
+            candidates.clear();
+            candidates.extend(available.map(|(slot, _)| slot));
+            return self.filter(cycle, candidates, observer);
+        }
+        others
+    }
+
     fn filter(
         &self,
         cycle: &Cycle<'_>,
         candidates: &mut Vec<Slot>,
-        avoided: bool,
         observer: &mut Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
-        candidates.clear();
-        let available = cycle
-            .pool
-            .iter()
-            .filter(|(_, endpoint)| endpoint.available && (avoided || !endpoint.avoided));
-        candidates.extend(available.map(|(slot, _)| slot));
         if candidates.is_empty() {
             return Err(ScheduleError::NoCandidates);
         }
@@ -126,11 +160,8 @@ impl Profile {
     }
 }
 
-/// A score outside 0 to 1 counts as the nearer end; one that is no number counts as 0.
-fn clamp(score: f64) -> f64 {
-    if score.is_nan() {
-        0.0
-    } else {
-        score.clamp(0.0, 1.0)
+fn add(sums: &mut [f64], scores: &[f64], weight: f64) {
+    for (sum, score) in sums.iter_mut().zip(scores) {
+        *sum += score * weight;
     }
 }

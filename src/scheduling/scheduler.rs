@@ -53,7 +53,7 @@ impl Decision<'_> {
 /// Buffers and randomness of the scheduler, kept from request to request.
 #[derive(Debug)]
 pub struct Scratch {
-    buffers: RunBuffers,
+    pub(super) buffers: RunBuffers,
     results: Vec<Option<Result<Ranking, ScheduleError>>>,
     spare: Vec<Ranking>,
     next: Vec<usize>,

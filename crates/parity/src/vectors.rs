@@ -208,8 +208,13 @@ impl Score {
         let plan = plan(&self.scorers, &references)?;
         let mut pool = pool(&self.endpoints);
         for (slot, (requests, tokens)) in (0..).map(Slot).zip(&self.in_flight) {
-            let endpoint = pool.get_mut(slot).ok_or("more in flight than endpoints")?;
-            (endpoint.requests, endpoint.tokens) = (*requests, *tokens);
+            pool.get(slot).ok_or("more in flight than endpoints")?;
+            let load = epp_wasm::scheduling::Load {
+                requests: *requests,
+                tokens: *tokens,
+                unseen: 0,
+            };
+            pool.set_load(slot, load);
         }
         let matched = self
             .prefix

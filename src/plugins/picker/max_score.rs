@@ -11,6 +11,7 @@
 //! ```
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::plugins::role::{Build, Parity, PluginType, Role};
@@ -23,9 +24,12 @@ pub const TYPE: PluginType = PluginType {
     parity: Parity::SAME,
 };
 
-/// Up to this many places are filled by one pass over the candidates each; more by sorting. A
-/// pass costs about as much as one level of a sort, and pools have at most some 2^10 endpoints.
-const PASSES: usize = 8;
+/// Up to this many places are filled one after the other; more by sorting.
+const PLACES: usize = 8;
+
+/// Parts of the candidates whose highest scores are known: about the root of a large pool's size, so
+/// that to look through these and through one part takes least.
+const PARTS: usize = 16;
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
@@ -45,14 +49,17 @@ impl Picker for MaxScorePicker {
     }
 
     fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
-        if want > PASSES {
+        if want > PLACES {
             rng.shuffle(scored);
             scored.sort_by(|a, b| descending(a.score, b.score));
             return;
         }
+        let mut tops = Tops::of(scored);
         for place in 0..want.min(scored.len()) {
-            let best = best_from(scored, place, rng);
+            let best = tops.best(scored, place, rng);
             scored.swap(place, best);
+            tops.look(scored, best, place + 1);
+            tops.look(scored, place, place + 1);
         }
     }
 
@@ -61,28 +68,92 @@ impl Picker for MaxScorePicker {
     }
 }
 
-/// The position of the highest score from `start` on; among equals each is as likely as another.
-fn best_from(scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize {
-    let mut best = start;
-    let mut best_score = f64::NEG_INFINITY;
-    let mut equals: u32 = 0;
-    for (position, candidate) in scored.iter().enumerate().skip(start) {
-        if candidate.score > best_score {
-            best = position;
-            best_score = candidate.score;
-            equals = 1;
-        } else if candidate.score == best_score {
-            equals += 1;
+/// A highest score, and how many candidates have it.
+#[derive(Clone, Copy)]
+struct Top {
+    score: f64,
+    equals: u32,
+}
+
+impl Top {
+    const NONE: Self = Self {
+        score: f64::NEG_INFINITY,
+        equals: 0,
+    };
+
+    /// The top of both.
+    fn join(self, other: Self) -> Self {
+        let (higher, equal) = (other.score > self.score, other.score == self.score);
+        Self {
+            // f64::max is a call in wasm.
+            score: if higher { other.score } else { self.score },
+            equals: if higher { 0 } else { self.equals }
+                + if higher | equal { other.equals } else { 0 },
         }
     }
-    if equals < 2 {
-        return best;
+
+    fn of(candidates: &[Scored]) -> Self {
+        let tops = candidates.iter().map(|candidate| Self {
+            score: candidate.score,
+            equals: 1,
+        });
+        tops.fold(Self::NONE, Self::join)
     }
-    // One draw for all: an idle pool is one tie.
-    let others = scored.iter().enumerate().skip(best);
-    let mut tied = others.filter(|(_, candidate)| candidate.score == best_score);
-    let drawn = tied.nth(rng.u32(0..equals) as usize);
-    drawn.map_or(best, |(position, _)| position)
+}
+
+/// The top of each part of the candidates.
+struct Tops {
+    /// Candidates of a part.
+    size: usize,
+    tops: [Top; PARTS],
+}
+
+impl Tops {
+    fn of(scored: &[Scored]) -> Self {
+        let size = scored.len().div_ceil(PARTS).max(1);
+        let mut tops = [Top::NONE; PARTS];
+        for (top, part) in tops.iter_mut().zip(scored.chunks(size)) {
+            *top = Top::of(part);
+        }
+        Self { size, tops }
+    }
+
+    /// The positions of a part, from `start` on.
+    fn range(&self, part: usize, start: usize) -> Range<usize> {
+        (part * self.size).max(start)..(part + 1) * self.size
+    }
+
+    /// Looks again at the part that a position is in; only what is from `start` on counts.
+    fn look(&mut self, scored: &[Scored], position: usize, start: usize) {
+        let part = position / self.size;
+        let Range { start, end } = self.range(part, start);
+        let candidates = scored.get(start..end.min(scored.len()));
+        if let Some(top) = self.tops.get_mut(part) {
+            *top = Top::of(candidates.unwrap_or_default());
+        }
+    }
+
+    /// The position of the highest score from `start` on; among equals each is as likely as another.
+    fn best(&self, scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize {
+        let most = self.tops.iter().copied().fold(Top::NONE, Top::join);
+        // One draw for all: an idle pool is one tie.
+        let mut before = match most.equals {
+            0 | 1 => 0,
+            equals => rng.u32(0..equals),
+        };
+        let tops = self.tops.iter().enumerate();
+        for (part, top) in tops.filter(|(_, top)| top.score == most.score) {
+            if before >= top.equals {
+                before -= top.equals;
+                continue;
+            }
+            let range = self.range(part, start);
+            let candidates = scored.iter().enumerate().take(range.end).skip(range.start);
+            let mut ties = candidates.filter(|(_, candidate)| candidate.score == most.score);
+            return ties.nth(before as usize).map_or(start, |(position, _)| position);
+        }
+        start
+    }
 }
 
 fn descending(a: f64, b: f64) -> Ordering {
@@ -137,6 +208,39 @@ mod tests {
             .collect()
     }
 
+    /// As the picker should pick: a look at all that are left for each place.
+    fn picked_plainly(scored: &mut [Scored], want: usize, rng: &mut fastrand::Rng) {
+        for place in 0..want.min(scored.len()) {
+            let left = scored.iter().enumerate().skip(place);
+            let most = left.clone().map(|(_, candidate)| candidate.score);
+            let most = most.reduce(f64::max).unwrap();
+            let ties = left.filter(|(_, candidate)| candidate.score == most);
+            let ties: Vec<usize> = ties.map(|(position, _)| position).collect();
+            let drawn = match ties.len() as u32 {
+                1 => 0,
+                equals => rng.u32(0..equals),
+            };
+            scored.swap(place, ties[drawn as usize]);
+        }
+    }
+
+    #[test]
+    fn parts_find_what_a_look_at_all_finds() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for seed in 0..3_000 {
+            let levels = random.u32(1..40);
+            let scores: Vec<f64> = (0..random.usize(0..200))
+                .map(|_| f64::from(random.u32(..levels)) / 4.0)
+                .collect();
+            let want = random.usize(0..=PLACES);
+            let (mut found, mut expected) = (scored(&scores), scored(&scores));
+            let picker = MaxScorePicker { max_endpoints: 1 };
+            picker.pick(&mut found, want, &mut fastrand::Rng::with_seed(seed));
+            picked_plainly(&mut expected, want, &mut fastrand::Rng::with_seed(seed));
+            assert_eq!(found, expected, "{want} of {scores:?}");
+        }
+    }
+
     fn pick(scores: &[f64], max_endpoints: usize, want: usize, seed: u64) -> Vec<u32> {
         let mut scored = scored(scores);
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -158,7 +262,7 @@ mod tests {
 
     #[test]
     fn equal_scores_are_drawn_evenly_by_passes_and_by_sorting() {
-        for want in [1, PASSES + 1] {
+        for want in [1, PLACES + 1] {
             let mut first = [0; 12];
             for seed in 0..12_000 {
                 let picks = pick(&[1.0; 12], 1, want, seed);
@@ -171,8 +275,8 @@ mod tests {
     #[test]
     fn the_passes_and_the_sort_agree() {
         let scores = [0.3, 2.5, 1.0, 0.9, 7.0, 0.1, 3.3, 4.4, 6.5, 5.5, 0.2];
-        let by_sort = pick(&scores, 1, PASSES + 1, 1);
-        assert_eq!(pick(&scores, 1, PASSES, 1), by_sort[..PASSES]);
+        let by_sort = pick(&scores, 1, PLACES + 1, 1);
+        assert_eq!(pick(&scores, 1, PLACES, 1), by_sort[..PLACES]);
     }
 
     #[test]

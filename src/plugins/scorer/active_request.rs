@@ -66,7 +66,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 
 impl Scorer for ActiveRequestScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let requests = |slot: Slot| cycle.pool.get(slot).map_or(0, |endpoint| endpoint.requests);
+        let requests = |slot: Slot| cycle.pool.load(slot).requests;
         let most = candidates.iter().map(|slot| requests(*slot)).max();
         let most = f64::from(most.unwrap_or(0));
         for (slot, score) in candidates.iter().zip(scores) {
@@ -90,13 +90,17 @@ impl Scorer for ActiveRequestScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::Request;
+    use crate::scheduling::{Load, Request};
     use crate::testing::{close, pool, scores};
 
     fn score(idle: u32, most_busy: f64, requests: &[u32]) -> Vec<f64> {
         let mut pool = pool(requests.iter().map(|_| Default::default()));
         for (slot, requests) in (0..).zip(requests) {
-            pool.get_mut(Slot(slot)).unwrap().requests = *requests;
+            let load = Load {
+                requests: *requests,
+                ..Load::default()
+            };
+            pool.set_load(Slot(slot), load);
         }
         let scorer = ActiveRequestScorer { idle, most_busy };
         scores(&scorer, &pool, Request::default())

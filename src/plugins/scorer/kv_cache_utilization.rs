@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use crate::plugins::fresh::score_fresh;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
-use crate::scheduling::{Cycle, Endpoint, Needs, Scorer, Slot};
+use crate::scheduling::{Basis, Cycle, Endpoint, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -32,8 +32,12 @@ struct KvCacheUtilizationScorer;
 
 impl Scorer for KvCacheUtilizationScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let usage = |endpoint: &Endpoint| endpoint.fresh(endpoint.metrics.kv_usage);
+        let usage = |endpoint: &Endpoint| endpoint.metrics.kv_usage;
         score_fresh(cycle, candidates, scores, usage, |usage| 1.0 - usage);
+    }
+
+    fn basis(&self) -> Basis {
+        Basis::Metrics
     }
 
     fn needs(&self) -> Needs {

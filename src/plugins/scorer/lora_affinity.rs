@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use crate::plugins::fresh::score_fresh;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
-use crate::scheduling::{Cycle, Endpoint, Lora, Needs, Scorer, Slot};
+use crate::scheduling::{Basis, Cycle, Endpoint, Lora, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -49,9 +49,12 @@ fn affinity(lora: &Lora, model: &str) -> f64 {
 impl Scorer for LoraAffinityScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
         let model = cycle.request.model;
-        let value =
-            |endpoint: &Endpoint| endpoint.fresh(Some(affinity(&endpoint.metrics.lora, model)));
+        let value = |endpoint: &Endpoint| Some(affinity(&endpoint.metrics.lora, model));
         score_fresh(cycle, candidates, scores, value, |affinity| affinity);
+    }
+
+    fn basis(&self) -> Basis {
+        Basis::Model
     }
 
     fn needs(&self) -> Needs {

@@ -93,12 +93,10 @@ fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
 
 impl Scorer for PrefixCacheScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let Some(prefix) = cycle.request.prefix.get(self.producer) else {
-            return;
+        let prefix = cycle.request.prefix.get(self.producer);
+        let Some(prefix) = prefix.filter(|prefix| prefix.total > 0.0) else {
+            return scores.fill(0.0);
         };
-        if prefix.total <= 0.0 {
-            return;
-        }
         for (slot, score) in candidates.iter().zip(scores) {
             *score = (1.0 - self.length_weight) * prefix.share(*slot);
             if self.length_weight > 0.0 {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use crate::plugins::fresh::score_least;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
-use crate::scheduling::{Cycle, Endpoint, Needs, Scorer, Slot};
+use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -33,14 +33,13 @@ fn build(_: &mut Build<'_, '_>) -> Role {
 #[derive(Debug)]
 struct QueueScorer;
 
-fn waiting(endpoint: &Endpoint) -> Option<f64> {
-    let waiting = endpoint.fresh(endpoint.metrics.waiting)?;
-    Some(waiting + f64::from(endpoint.unseen))
-}
-
 impl Scorer for QueueScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        score_least(cycle, candidates, scores, waiting);
+        let waiting = &cycle.pool.columns().waiting;
+        score_least(cycle, candidates, scores, |slot| {
+            let waiting = waiting.get(slot.index()).copied().unwrap_or(f64::NAN);
+            waiting + f64::from(cycle.pool.load(slot).unseen)
+        });
     }
 
     fn needs(&self) -> Needs {
@@ -54,7 +53,7 @@ impl Scorer for QueueScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Freshness, Pool, Request};
+    use crate::scheduling::{Freshness, Load, Pool, Request};
     use crate::testing::{close, pool, scores, waiting};
 
     fn score(pool: &Pool) -> Vec<f64> {
@@ -95,7 +94,11 @@ mod tests {
     #[test]
     fn requests_sent_since_the_scrape_count_as_waiting() {
         let mut pool = pool([0.0, 1.0].map(waiting));
-        pool.get_mut(Slot(0)).unwrap().unseen = 2;
+        let load = Load {
+            unseen: 2,
+            ..Load::default()
+        };
+        pool.set_load(Slot(0), load);
         assert!(close(&score(&pool), &[0.0, 1.0]));
     }
 }

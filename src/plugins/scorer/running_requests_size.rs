@@ -11,9 +11,9 @@
 
 use std::rc::Rc;
 
-use crate::plugins::fresh::score_least;
+use crate::plugins::fresh::{fresh, score_least};
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
-use crate::scheduling::{Cycle, Needs, Scorer, Slot};
+use crate::scheduling::{Basis, Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -33,9 +33,13 @@ struct RunningRequestsSizeScorer;
 
 impl Scorer for RunningRequestsSizeScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let running =
-            |endpoint: &crate::scheduling::Endpoint| endpoint.fresh(endpoint.metrics.running);
-        score_least(cycle, candidates, scores, running);
+        score_least(cycle, candidates, scores, |slot| {
+            fresh(cycle, slot, |endpoint| endpoint.metrics.running)
+        });
+    }
+
+    fn basis(&self) -> Basis {
+        Basis::Metrics
     }
 
     fn needs(&self) -> Needs {

@@ -47,8 +47,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 }
 
 fn tokens(cycle: &Cycle<'_>, slot: Slot) -> f64 {
-    let endpoint = cycle.pool.get(slot);
-    endpoint.map_or(0.0, |endpoint| endpoint.tokens as f64) + cycle.request.tokens_at(slot)
+    cycle.pool.load(slot).tokens as f64 + cycle.request.tokens_at(slot)
 }
 
 impl Scorer for TokenLoadScorer {
@@ -79,13 +78,17 @@ impl Scorer for TokenLoadScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Cost, Pool, PrefixMatch, Request};
+    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, Request};
     use crate::testing::{close, pool, scores};
 
     fn loaded(tokens: &[u64]) -> Pool {
         let mut pool = pool(tokens.iter().map(|_| Default::default()));
         for (slot, tokens) in (0..).zip(tokens) {
-            pool.get_mut(Slot(slot)).unwrap().tokens = *tokens;
+            let load = Load {
+                tokens: *tokens,
+                ..Load::default()
+            };
+            pool.set_load(Slot(slot), load);
         }
         pool
     }

@@ -11,7 +11,7 @@ use epp_wasm::director::meter::Unmetered;
 use epp_wasm::director::{Director, Head, Verdict as Outcome};
 use epp_wasm::plugins::discovery::inline::StaticDiscovery;
 use epp_wasm::plugins::Discovery;
-use epp_wasm::scheduling::{Freshness, Rung, Slot};
+use epp_wasm::scheduling::{Freshness, Load, Rung, Slot};
 use epp_wasm::worker::Local;
 
 use crate::input::{load_plan, read};
@@ -208,9 +208,12 @@ fn know(director: &mut Director, seen: &Seen) {
             endpoint.avoided = known.avoided;
             endpoint.metrics = known.metrics.clone();
             endpoint.freshness = known.freshness;
-            endpoint.requests = known.requests;
-            endpoint.unseen = 0;
         }
+        let load = Load {
+            requests: known.requests,
+            ..Load::default()
+        };
+        director.pool_mut().set_load(slot, load);
     }
     director.pool_mut().rung = seen.rung.unwrap_or(Rung::Full);
     if seen.rung.is_none() {
