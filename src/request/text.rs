@@ -3,6 +3,7 @@
 //! What comes out is what Go's encoding/json makes of it, which the Endpoint Picker hashes: each
 //! byte that is not part of valid UTF-8 and each surrogate without its other half becomes U+FFFD.
 
+use std::cell::Cell;
 use std::str::from_utf8;
 
 /// What Go's decoder puts in place of what is not text.
@@ -14,6 +15,12 @@ const PIECE: usize = 4096;
 
 /// Room for a piece and what is written behind its end before that is looked at.
 const ROOM: usize = PIECE + 4 * LANES;
+
+thread_local! {
+    /// All readers' buffer, which each has while it reads: one for each of a worker's requests would
+    /// not stay in the nearest cache.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How far the reading of a string came.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,11 +51,12 @@ pub struct StringReader {
     escape: Escape,
     /// A high surrogate that waits for its low one; 0: none.
     high: u16,
-    /// Begins with text that was not given on yet; after a call at most the beginning of one
-    /// character.
+    /// Begins with text that was not given on yet; empty between two calls.
     buffer: Vec<u8>,
-    /// Bytes of that text.
+    /// Bytes of that text; after a call at most the beginning of one character.
     filled: usize,
+    /// Holds these between two calls.
+    begun: [u8; 4],
     /// Whether that is all ASCII, which is text whatever else.
     ascii: bool,
 }
@@ -61,14 +69,28 @@ impl StringReader {
         self.high = 0;
         self.filled = 0;
         self.ascii = true;
-        if self.buffer.is_empty() && wanted {
-            self.buffer.resize(ROOM, 0);
-        }
     }
 
     /// Reads on. `take` is given the text in pieces that never cut a character, and says whether it
     /// wants more.
-    pub fn read<'a>(
+    pub fn read<'a>(&mut self, bytes: &'a [u8], take: &mut impl FnMut(&[u8]) -> bool) -> Reach<'a> {
+        if !self.wanted {
+            return self.read_on(bytes, take);
+        }
+        self.buffer = BUFFER.take();
+        self.buffer.resize(ROOM, 0);
+        if let Some((begun, _)) = self.buffer.split_first_chunk_mut() {
+            *begun = self.begun;
+        }
+        let reach = self.read_on(bytes, take);
+        if let Some((begun, _)) = self.buffer.split_first_chunk() {
+            self.begun = *begun;
+        }
+        BUFFER.set(std::mem::take(&mut self.buffer));
+        reach
+    }
+
+    fn read_on<'a>(
         &mut self,
         mut bytes: &'a [u8],
         take: &mut impl FnMut(&[u8]) -> bool,
@@ -267,7 +289,7 @@ impl StringReader {
             self.wanted = self.wanted && take(REPLACEMENT);
             rest = rest.get(1..).unwrap_or_default();
         }
-        let left = rest.len();
+        let left = if self.wanted { rest.len() } else { 0 };
         self.buffer.copy_within(self.filled - left..self.filled, 0);
         self.filled = left;
         self.ascii = left == 0;

@@ -154,3 +154,39 @@ fn text_that_nobody_wants_any_more_is_passed_over() {
     assert_eq!((reach, pieces), (Reach::Closed(&[][..]), 1));
     assert_eq!(reader.filled, 0);
 }
+
+#[test]
+fn what_is_left_of_a_character_when_nobody_wants_more_is_forgotten() {
+    let mut reader = StringReader::default();
+    reader.begin(true);
+    let mut told = Vec::new();
+    let mut take = |text: &[u8]| {
+        told.extend_from_slice(text);
+        false
+    };
+    assert_eq!(reader.read(b"a\xe6\x97", &mut take), Reach::Open);
+    assert_eq!(reader.read(b"\xa5b", &mut take), Reach::Open);
+    assert_eq!(reader.read(b"\" x", &mut take), Reach::Closed(b" x"));
+    assert_eq!(told, b"a");
+}
+
+#[test]
+fn readers_that_take_turns_keep_what_is_theirs() {
+    let text = "日本é😀".repeat(3);
+    let mut readers: [(StringReader, Vec<u8>); 3] = Default::default();
+    readers
+        .iter_mut()
+        .for_each(|(reader, _)| reader.begin(true));
+    for byte in text.as_bytes() {
+        for (reader, told) in &mut readers {
+            let mut take = |piece: &[u8]| {
+                told.extend_from_slice(piece);
+                true
+            };
+            assert_eq!(reader.read(&[*byte], &mut take), Reach::Open);
+        }
+    }
+    for (_, told) in readers {
+        assert_eq!(told, text.as_bytes());
+    }
+}
