@@ -3,6 +3,7 @@
 pub mod avoid;
 pub mod clusters;
 pub mod engine;
+pub mod glimpse;
 pub mod poller;
 mod sample;
 pub mod scan;

@@ -11,12 +11,16 @@
 //! - Families that were not announced as gauge or counter are none. The Endpoint Picker reads them
 //!   as 0, which is a pod without load.
 //!
+//! Where on the page what is wanted stands changes little from time to time: `glimpse.rs` reads those
+//! places alone.
+//!
 //! Among several series the Endpoint Picker's rule holds: the newest timestamp, of equal ones the
 //! first on the page.
 
 use memchr::{memchr3, memchr_iter};
 
 use super::engine::EngineConfig;
+use super::glimpse::Layout;
 use super::sample::{words, Labels, Sample};
 use super::spec::MetricSpec;
 use crate::scheduling::{Lora, Metrics, Needs};
@@ -64,8 +68,8 @@ pub struct Page {
 }
 
 /// Whether a wanted family can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-enum Family {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
     /// Not on the page so far.
     #[default]
     Absent,
@@ -75,11 +79,24 @@ enum Family {
     Refused,
 }
 
-/// A wanted family on a page: its best series so far.
+/// A wanted family on a page.
 #[derive(Debug, Clone, Copy, Default)]
-struct Found<'p> {
-    family: Family,
+pub struct Found<'p> {
+    /// Whether it can be read.
+    pub family: Family,
+    /// Where its lines begin on the page, and where they end.
+    pub span: (usize, usize),
+    /// Its best series so far.
     best: Option<Sample<'p>>,
+}
+
+impl Found<'_> {
+    fn note_line(&mut self, start: usize, end: usize) {
+        if self.family == Family::Absent {
+            self.span.0 = start;
+        }
+        self.span.1 = end;
+    }
 }
 
 impl Extraction {
@@ -120,26 +137,62 @@ impl Extraction {
     /// Reads a page; `None` where it was cut or has nothing of what is wanted, and so is no such
     /// page.
     pub fn scan(&self, page: &[u8]) -> Option<Page> {
+        self.survey(page).map(|(page, _)| page)
+    }
+
+    /// The same, and where on the page what is wanted stands, if that is worth knowing.
+    pub fn survey(&self, page: &[u8]) -> Option<(Page, Option<Layout>)> {
         if !page.ends_with(b"\n") {
             return None;
         }
         let mut found = vec![Found::default(); self.wanted.len()];
+        self.read_lines(page, 0, &mut found);
+        let said = self.conclude(&found);
+        (said != Page::default()).then(|| (said, Layout::of(&found, page.len())))
+    }
+
+    /// Reads parts of a page, given with where they begin; `None` unless what is wanted stands there
+    /// just as the layout has it.
+    pub fn glimpse(
+        &self,
+        layout: &Layout,
+        parts: &[(usize, Vec<u8>)],
+        size: usize,
+    ) -> Option<Page> {
+        let mut found = vec![Found::default(); self.wanted.len()];
+        for (start, part) in parts {
+            // The first line may have begun before.
+            let skip = match start {
+                0 => 0,
+                _ => memchr::memchr(b'\n', part)? + 1,
+            };
+            let read = self.read_lines(part.get(skip..)?, start + skip, &mut found);
+            // Where a family's last line is the last that was read, more of it may follow.
+            if read < size && found.iter().any(|found| found.span.1 == read) {
+                return None;
+            }
+        }
+        layout.is_of(&found).then(|| self.conclude(&found))
+    }
+
+    /// Reads whole lines of a page that begin at `base`. Returns where the last of them ends.
+    fn read_lines<'p>(&self, lines: &'p [u8], base: usize, found: &mut [Found<'p>]) -> usize {
         let mut start = 0;
-        for end in memchr_iter(b'\n', page) {
-            let line = page.get(start..end).unwrap_or_default().trim_ascii();
+        for end in memchr_iter(b'\n', lines) {
+            let line = lines.get(start..end).unwrap_or_default().trim_ascii();
+            let span = (base + start, base + end + 1);
             start = end + 1;
             match line.split_first() {
                 None => {}
-                Some((b'#', comment)) => self.note_type(comment, &mut found),
-                Some(_) => self.note_sample(line, &mut found),
+                Some((b'#', comment)) => self.note_type(comment, span, found),
+                Some(_) => self.note_sample(line, span, found),
             }
         }
-        let page = self.conclude(&found);
-        (page != Page::default()).then_some(page)
+        base + start
     }
 
     /// `# TYPE name gauge`: the samples that follow count, or do not.
-    fn note_type(&self, comment: &[u8], found: &mut [Found<'_>]) {
+    fn note_type(&self, comment: &[u8], span: (usize, usize), found: &mut [Found<'_>]) {
         let Some(rest) = comment.trim_ascii_start().strip_prefix(b"TYPE") else {
             return;
         };
@@ -149,6 +202,7 @@ impl Extraction {
             if name == Some(wanted.spec.name.as_bytes()) {
                 let mut readable = [b"gauge".as_slice(), b"counter"].into_iter();
                 let readable = readable.any(|known| kind.eq_ignore_ascii_case(known));
+                found.note_line(span.0, span.1);
                 found.family = match found.family {
                     Family::Absent if readable => Family::Open,
                     _ => Family::Refused,
@@ -157,11 +211,12 @@ impl Extraction {
         }
     }
 
-    fn note_sample<'p>(&self, line: &'p [u8], found: &mut [Found<'p>]) {
+    fn note_sample<'p>(&self, line: &'p [u8], span: (usize, usize), found: &mut [Found<'p>]) {
         let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
         let (name, rest) = line.split_at_checked(end).unwrap_or_default();
         for (wanted, found) in self.wanted.iter().zip(found) {
             if wanted.spec.name.as_bytes() == name {
+                found.note_line(span.0, span.1);
                 match (found.family, Sample::parse(rest)) {
                     (Family::Open, Some(sample)) => wanted.consider(sample, found),
                     _ => found.family = Family::Refused,

@@ -56,13 +56,13 @@ impl Director {
     }
 
     /// Reads an endpoint's metrics page; whether it is one.
-    pub fn read_page(&mut self, slot: Slot, page: &[u8]) -> bool {
+    pub fn read_page(&mut self, slot: Slot, mut page: &[u8]) -> bool {
         let Some(endpoint) = self.pool().get(slot) else {
             return false;
         };
         let address = endpoint.address.clone();
         let now = (self.clock)() / 1_000_000;
-        self.watch.on_page(slot, &address, Some(page), now)
+        self.watch.on_page(slot, &address, Some(&mut page), now)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::meter::Metric;
 use super::record::Hold;
 use super::{Director, Release, Seat};
+use crate::datalayer::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{Freshness, Rung, Slot};
 use crate::worker::{Events, Request, SharedData};
@@ -150,18 +151,19 @@ impl Director {
     }
 
     /// A callout was answered: its `:status` and body. Envoy's own answers are never 200.
-    pub fn called_back(&mut self, token: u32, status: &[u8], body: &[u8]) {
+    pub fn called_back(&mut self, token: u32, status: &[u8], body: &mut dyn Body) {
         if let Some(request) = self.timing.calls.remove(&token) {
             let good = status == b"200";
             self.answer(request, good.then_some(body));
         }
     }
 
-    fn answer(&mut self, request: Request, body: Option<&[u8]>) {
+    fn answer(&mut self, request: Request, body: Option<&mut dyn Body>) {
         let now = (self.clock)() / MILLISECOND;
         match request {
             Request::Members => {
-                let changes = self.watch.on_members(body.unwrap_or_default(), now);
+                let list = body.map(|body| body.part(0, body.size()));
+                let changes = self.watch.on_members(&list.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // Told at the next tick.
                     self.timing.gauges_at = 0;

@@ -3,6 +3,7 @@
 use super::abi::{self, Buffer, Map, Status};
 use super::host::{Shared, Statistics};
 use crate::config::{self, Plan};
+use crate::datalayer::glimpse::Body;
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::{Director, Release, Seen};
 
@@ -82,10 +83,25 @@ impl Pool {
         let status = (headers > 0)
             .then(|| abi::header(Map::Callout, ":status").ok().flatten())
             .flatten();
-        let body = abi::buffer(Buffer::CalloutBody, 0, size).ok().flatten();
         let status = status.as_deref().unwrap_or_default();
-        let body = body.unwrap_or_default();
-        self.director.called_back(token, status, &body);
+        self.director
+            .called_back(token, status, &mut Answer { size });
+    }
+}
+
+/// The body of the callout's answer in effect.
+struct Answer {
+    size: usize,
+}
+
+impl Body for Answer {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn part(&mut self, start: usize, length: usize) -> Vec<u8> {
+        let part = abi::buffer(Buffer::CalloutBody, start, length);
+        part.ok().flatten().unwrap_or_default()
     }
 }
 

@@ -8,8 +8,9 @@ use super::{report, snapshot, SharedData};
 use crate::config::Plan;
 use crate::datalayer::avoid::Avoider;
 use crate::datalayer::clusters;
+use crate::datalayer::glimpse::{Body, Known};
 use crate::datalayer::poller::Poller;
-use crate::datalayer::scan::Extraction;
+use crate::datalayer::scan::{Extraction, Page};
 use crate::datalayer::store::{Changes, Member, Store};
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
@@ -73,6 +74,8 @@ pub struct Watch {
     pub members_heard: u64,
     discovery: Discovery,
     extractions: Vec<Extraction>,
+    /// What is known of the endpoints' pages, by slot.
+    pages: Vec<Known>,
     settings: Settings,
 }
 
@@ -112,6 +115,7 @@ impl Watch {
             members_heard: 0,
             discovery: plan.discovery.clone(),
             extractions: Vec::new(),
+            pages: Vec::new(),
             settings: Settings::default(),
         };
         watch.install(plan);
@@ -129,6 +133,7 @@ impl Watch {
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();
+        self.pages.clear();
         self.settings = Settings {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
@@ -220,17 +225,21 @@ impl Watch {
 
     /// An answer to [`Request::Metrics`] came; `None` where it was no page. Whether the endpoint's
     /// metrics are newer now.
-    pub fn on_page(&mut self, slot: Slot, address: &str, page: Option<&[u8]>, now: u64) -> bool {
+    pub fn on_page(
+        &mut self,
+        slot: Slot,
+        address: &str,
+        page: Option<&mut dyn Body>,
+        now: u64,
+    ) -> bool {
         let asked = self.store.pool.get(slot);
         if asked.is_none_or(|endpoint| endpoint.address != address) {
             // It was for a former member in this place.
             return false;
         }
-        let found = page.filter(|page| page.len() <= MAX_PAGE);
-        let found = found.and_then(|page| {
-            let endpoint = self.store.pool.get(slot)?;
-            self.extraction(endpoint)?.scan(page)
-        });
+        let found = page
+            .filter(|page| page.size() <= MAX_PAGE)
+            .and_then(|page| self.read(slot, page));
         self.poller
             .answered(slot, found.is_some(), now, &mut self.rng);
         let good = found.is_some();
@@ -242,6 +251,18 @@ impl Watch {
         }
         self.unpublished.1 = true;
         good
+    }
+
+    fn read(&mut self, slot: Slot, page: &mut dyn Body) -> Option<Page> {
+        if self.pages.len() <= slot.index() {
+            self.pages.resize_with(slot.index() + 1, Known::default);
+        }
+        // Taken out, since the extraction is borrowed meanwhile.
+        let mut known = std::mem::take(self.pages.get_mut(slot.index())?);
+        let endpoint = self.store.pool.get(slot)?;
+        let found = known.read(self.extraction(endpoint)?, page);
+        *self.pages.get_mut(slot.index())? = known;
+        found
     }
 
     fn extraction(&self, endpoint: &Endpoint) -> Option<&Extraction> {

@@ -94,7 +94,7 @@ fn director(endpoints: usize) -> Result<Director, Trouble> {
         for call in &calls {
             token += 1;
             director.called(call, Some(token));
-            director.called_back(token, b"200", PAGE.as_bytes());
+            director.called_back(token, b"200", &mut PAGE.as_bytes());
         }
     }
     Ok(director)

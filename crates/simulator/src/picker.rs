@@ -134,7 +134,7 @@ impl Policy for Picker {
             if let Some(pod) = pod {
                 pod.page(&mut self.page);
                 self.director
-                    .called_back(self.tokens, b"200", self.page.as_bytes());
+                    .called_back(self.tokens, b"200", &mut self.page.as_bytes());
             }
         }
     }
