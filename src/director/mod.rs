@@ -25,6 +25,7 @@ use std::ops::Range;
 pub use self::avoid::Seen;
 pub use self::record::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
+pub use crate::datalayer::glimpse::Body;
 
 use self::answer::Refusal;
 use self::delivery::Delivery;

@@ -3,9 +3,8 @@
 use super::abi::{self, Buffer, Map, Status};
 use super::host::{Shared, Statistics};
 use crate::config::{self, Plan};
-use crate::datalayer::glimpse::Body;
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Director, Release, Seen};
+use crate::director::{Body, Director, Release, Seen};
 
 /// What tells plugins in one VM apart.
 #[derive(Debug, PartialEq, Eq)]
