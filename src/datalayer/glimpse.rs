@@ -1,7 +1,7 @@
 //! Reading a metrics page where what is wanted stood last, instead of all of it.
 //!
 //! Of vLLM's 50 KB some 3 are read; copying the others into the VM and passing over them is nine tenths of
-//! what a page costs there. Each page is read whole first, and again each five seconds, so that a family
+//! what a page costs there. Each page is read whole first, and each 25th time again, so that a family
 //! that appears elsewhere is found. Between those, a page that has not in these places what it had there
 //! is read whole, too.
 
@@ -15,7 +15,7 @@ const SLACK: usize = 512;
 /// so many bytes.
 const NEAR: usize = 1_024;
 
-/// Pages read in part before one is read whole again: five seconds at the default 200 ms.
+/// Pages read in part before one is read whole again: after five seconds at the default 200 ms.
 const GLIMPSES: u8 = 24;
 
 /// An answer's body, of which parts can be had.
@@ -281,6 +281,33 @@ mod tests {
             let whole = vllm().scan(changed.as_bytes());
             assert_eq!([&read[1].0, &read[2].0], [&whole, &whole], "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_page_that_still_has_its_families_and_no_value_is_none() {
+        let page = page("busy");
+        let values = [
+            "num_requests_running{",
+            "num_requests_waiting{",
+            "kv_cache_usage_perc{",
+            "cache_config_info{",
+        ];
+        let lines = page.split_inclusive('\n').map(|line| {
+            match values.iter().any(|name| line.contains(name)) {
+                true => format!(
+                    "{} NaN\n",
+                    line.rsplit_once(' ')
+                        .unwrap()
+                        .0
+                        .replace("block_size", "block_less")
+                        .replace("num_gpu", "num_gpx")
+                ),
+                false => line.to_owned(),
+            }
+        });
+        let changed: String = lines.collect();
+        assert_eq!(vllm().scan(changed.as_bytes()), None);
+        assert_eq!(read([page.as_str(), &changed])[1].0, None);
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl Extraction {
                 return None;
             }
         }
-        layout.is_of(&found).then(|| self.conclude(&found))
+        let said = self.conclude(&found);
+        (layout.is_of(&found) && said != Page::default()).then_some(said)
     }
 
     /// Reads whole lines of a page that begin at `base`. Returns where the last of them ends.

@@ -320,6 +320,9 @@ impl Watch {
         let changes = self.store.set_members(members);
         for slot in &changes.joined {
             self.poller.join(*slot);
+            if let Some(page) = self.pages.get_mut(slot.index()) {
+                *page = Known::default();
+            }
         }
         changes
             .left
