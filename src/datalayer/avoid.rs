@@ -434,16 +434,11 @@ impl Avoider {
         avoided.sort_by_key(|(index, seat)| (u32::MAX - seat.entry.level, *index));
         avoided.truncate(most);
         let avoided = avoided.iter().filter(|(_, seat)| !seat.open);
-        let avoided: Vec<Slot> = avoided.map(|(index, _)| Slot(*index)).collect();
+        let mut avoided: Vec<u32> = avoided.map(|(index, _)| *index).collect();
+        avoided.sort_unstable();
         for index in 0..pool.width() as u32 {
-            if let Some(endpoint) = pool.get_mut(Slot(index)) {
-                endpoint.avoided = false;
-            }
-        }
-        for slot in avoided {
-            if let Some(endpoint) = pool.get_mut(slot) {
-                endpoint.avoided = true;
-            }
+            let avoided = avoided.binary_search(&index).is_ok();
+            pool.note(Slot(index), |endpoint| &mut endpoint.avoided, avoided);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Of vLLM's 50 KB some 3 are read; copying the others into the VM and passing over them is nine tenths of
 //! what a page costs there. Each page is read whole first, and each 25th time again, so that a family
 //! that appears elsewhere is found. Between those, a page that has not in these places what it had there
-//! is read whole, too.
+//! is read whole, too; what lies elsewhere on it, a cut end included, is not looked at.
 
 use super::scan::{Extraction, Family, Found, Page};
 
@@ -87,6 +87,8 @@ impl Layout {
 #[derive(Debug, Default)]
 pub struct Known {
     layout: Option<Layout>,
+    /// By which engine's names it was read.
+    engine: String,
     /// Pages to be read in part.
     left: u8,
 }
@@ -102,6 +104,7 @@ impl Known {
         let whole = body.part(0, body.size());
         let (page, layout) = extraction.survey(&whole)?;
         self.layout = layout;
+        self.engine.clone_from(&extraction.engine);
         self.left = GLIMPSES;
         Some(page)
     }
@@ -109,7 +112,8 @@ impl Known {
     fn glimpse(&self, extraction: &Extraction, body: &mut dyn Body) -> Option<Page> {
         let size = body.size();
         let layout = self.layout.as_ref();
-        let layout = layout.filter(|layout| self.left > 0 && layout.suits(size))?;
+        let same = self.left > 0 && self.engine == extraction.engine;
+        let layout = layout.filter(|layout| same && layout.suits(size))?;
         let stretches = layout.stretches.iter();
         let parts = stretches.map(|(start, end)| (*start, body.part(*start, end - start)));
         let parts: Vec<(usize, Vec<u8>)> = parts.collect();
@@ -121,6 +125,7 @@ impl Known {
 mod tests {
     use super::*;
     use crate::datalayer::engine;
+    use crate::datalayer::spec::MetricSpec;
     use crate::scheduling::Needs;
 
     /// A body that counts what was read of it.
@@ -139,15 +144,7 @@ mod tests {
     }
 
     fn vllm() -> Extraction {
-        let needs = Needs {
-            waiting: true,
-            running: true,
-            kv_usage: true,
-            lora: true,
-            cache_info: true,
-            ..Needs::default()
-        };
-        Extraction::new(&engine::built_in()[0], &needs)
+        Extraction::new(&engine::built_in()[0], &Needs::METRICS)
     }
 
     fn page(name: &str) -> String {
@@ -286,28 +283,56 @@ mod tests {
     #[test]
     fn a_page_that_still_has_its_families_and_no_value_is_none() {
         let page = page("busy");
-        let values = [
+        let needs = Needs {
+            waiting: true,
+            ..Needs::default()
+        };
+        let extraction = Extraction::new(&engine::built_in()[0], &needs);
+        let families = [
             "num_requests_running{",
             "num_requests_waiting{",
             "kv_cache_usage_perc{",
-            "cache_config_info{",
         ];
         let lines = page.split_inclusive('\n').map(|line| {
-            match values.iter().any(|name| line.contains(name)) {
-                true => format!(
-                    "{} NaN\n",
-                    line.rsplit_once(' ')
-                        .unwrap()
-                        .0
-                        .replace("block_size", "block_less")
-                        .replace("num_gpu", "num_gpx")
-                ),
-                false => line.to_owned(),
+            let value = families.iter().any(|name| line.contains(name));
+            match line.rsplit_once(' ').filter(|_| value) {
+                Some((series, _)) => format!("{series} NaN\n"),
+                None => line.to_owned(),
             }
         });
         let changed: String = lines.collect();
-        assert_eq!(vllm().scan(changed.as_bytes()), None);
-        assert_eq!(read([page.as_str(), &changed])[1].0, None);
+        let mut known = Known::default();
+        assert!(known.read(&extraction, &mut page.as_bytes()).is_some());
+        assert_eq!(known.read(&extraction, &mut changed.as_bytes()), None);
+        assert_eq!(extraction.scan(changed.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_page_that_was_cut_behind_what_is_wanted_is_none() {
+        let page = page("busy");
+        let whole = rearranged(
+            &page,
+            "vllm:kv_cache_usage_perc",
+            &["one 1\ntwo 2\n".to_owned()],
+        );
+        let cut = whole.trim_end();
+        let read = read([whole.as_str(), &whole, cut]);
+        assert!(read[1].0.is_some() && read[1].1 < 6_000);
+        assert_eq!(read[2].0, None);
+    }
+
+    #[test]
+    fn another_engines_names_are_looked_for_on_the_whole_page() {
+        let (page, mut known) = (page("busy"), Known::default());
+        let mut engine = engine::built_in()[0].clone();
+        engine.name = "other".to_owned();
+        // Elsewhere on the page, and there is no such family of vLLM's.
+        engine.lora = Some(MetricSpec::family("python_info"));
+        let other = Extraction::new(&engine, &Needs::METRICS);
+        let mut body = page.as_bytes();
+        let lora = known.read(&vllm(), &mut body).map(|page| page.lora_seen);
+        let others = known.read(&other, &mut body).map(|page| page.lora_seen);
+        assert_eq!((lora, others), (Some(false), Some(true)));
     }
 
     #[test]

@@ -167,8 +167,11 @@ impl Extraction {
                 _ => memchr::memchr(b'\n', part)? + 1,
             };
             let read = self.read_lines(part.get(skip..)?, start + skip, &mut found);
-            // Where a family's last line is the last that was read, more of it may follow.
-            if read < size && found.iter().any(|found| found.span.1 == read) {
+            // Where a family's last line is the last that was read, more of it may follow; what follows
+            // the last line of a whole page was cut.
+            let cut = start + part.len() >= size && read < size;
+            let open = read < size && found.iter().any(|found| found.span.1 == read);
+            if cut || open {
                 return None;
             }
         }

@@ -11,21 +11,10 @@ pub(super) const LORA_AFTER: &[u8] =
 const LORA_ONE: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_lora_maxloras1.txt");
 pub(super) const PAGES: [&[u8]; 5] = [IDLE, BUSY, LORA, LORA_AFTER, LORA_ONE];
 
-fn everything() -> Needs {
-    Needs {
-        waiting: true,
-        running: true,
-        kv_usage: true,
-        lora: true,
-        cache_info: true,
-        ..Needs::default()
-    }
-}
-
 fn extraction(engine: &str) -> Extraction {
     let engines = built_in();
     let engine = engines.iter().find(|known| known.name == engine).unwrap();
-    Extraction::new(engine, &everything())
+    Extraction::new(engine, &Needs::METRICS)
 }
 
 pub(super) fn vllm(page: impl AsRef<[u8]>) -> Option<Page> {
@@ -214,7 +203,7 @@ fn geometry_labels_are_vllms_unless_named_and_give_way_to_values() {
         ([labels, sizes].concat(), (32, 9)),
         ([numbers, labels].concat(), (16, 33)),
     ] {
-        let found = Extraction::new(&engine, &everything()).scan(page.as_bytes());
+        let found = Extraction::new(&engine, &Needs::METRICS).scan(page.as_bytes());
         let found = found.unwrap().metrics;
         let expected = (Some(expected.0), Some(expected.1));
         assert_eq!((found.block_size, found.num_blocks), expected, "{page}");
@@ -249,7 +238,7 @@ fn a_spec_picks_the_series_that_have_its_labels() {
             queued: MetricSpec::parse(spec).unwrap(),
             ..EngineConfig::default()
         };
-        let found = Extraction::new(&engine, &everything()).scan(page.as_bytes());
+        let found = Extraction::new(&engine, &Needs::METRICS).scan(page.as_bytes());
         assert_eq!(
             found.and_then(|page| page.metrics.waiting),
             expected,

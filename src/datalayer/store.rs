@@ -87,10 +87,13 @@ impl Store {
 
     /// Puts a member into a slot; what is known of it stays if it was there.
     pub fn set_member(&mut self, slot: Slot, member: &Member) {
-        match self.pool.get_mut(slot) {
+        match self.pool.get(slot) {
             Some(endpoint) if same(member, endpoint) => {
-                endpoint.available = member.available;
-                endpoint.labels.clone_from(&member.labels);
+                let (available, labels) = (member.available, member.labels.clone());
+                self.pool
+                    .note(slot, |endpoint| &mut endpoint.available, available);
+                self.pool
+                    .note(slot, |endpoint| &mut endpoint.labels, labels);
             }
             _ => {
                 let endpoint = Endpoint {
@@ -169,12 +172,10 @@ impl Store {
         for index in 0..self.pool.width() {
             let slot = Slot(index as u32);
             let scraped = self.condition(slot).scraped;
-            let (Some(endpoint), Some(back)) =
-                (self.pool.get_mut(slot), self.returns.get_mut(index))
-            else {
+            let Some(back) = self.returns.get_mut(index) else {
                 continue;
             };
-            endpoint.freshness = match scraped {
+            let freshness = match scraped {
                 0 => Freshness::Unknown,
                 scraped if now.saturating_sub(scraped) > threshold => {
                     *back = Return {
@@ -196,6 +197,8 @@ impl Store {
                 }
                 _ => Freshness::Fresh,
             };
+            self.pool
+                .note(slot, |endpoint| &mut endpoint.freshness, freshness);
         }
     }
 
@@ -266,6 +269,29 @@ mod tests {
         }
         page(&mut store, 0, 3_250);
         assert_eq!(freshness(&mut store, 3_250), Freshness::Fresh);
+    }
+
+    #[test]
+    fn what_decisions_read_is_made_anew_only_where_something_changed() {
+        let mut store = store(2);
+        page(&mut store, 0, 1_000);
+        store.refresh(1_000, 2_000);
+        let version = store.pool.columns().version;
+        let member = |available| Member {
+            name: "1".to_owned(),
+            address: "10.0.0.1:80".to_owned(),
+            available,
+            ..Member::default()
+        };
+        store.refresh(1_050, 2_000);
+        store.set_member(Slot(1), &member(true));
+        assert_eq!(store.pool.columns().version, version);
+        store.set_member(Slot(1), &member(false));
+        let fewer = store.pool.columns();
+        assert_eq!(fewer.candidates, [Slot(0)]);
+        let version = fewer.version;
+        store.refresh(3_001, 2_000);
+        assert_ne!(store.pool.columns().version, version);
     }
 
     #[test]

@@ -40,7 +40,8 @@ fn score_known(
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
         let value = fresh(cycle, *slot, &value);
         known += usize::from(!value.is_nan());
-        *place = score(value);
+        // Whatever a scorer makes of no number.
+        *place = if value.is_nan() { value } else { score(value) };
     }
     neutralise(scores, known);
 }

@@ -208,6 +208,21 @@ impl Pool {
         self.slots.get(slot.index())?.as_ref()
     }
 
+    /// Says something of the endpoint in a slot; what every decision reads is made anew only where it
+    /// was not so before, since most of what a tick says was.
+    pub fn note<T: PartialEq>(
+        &mut self,
+        slot: Slot,
+        field: impl Fn(&mut Endpoint) -> &mut T,
+        value: T,
+    ) {
+        let endpoint = self.slots.get_mut(slot.index()).and_then(Option::as_mut);
+        if let Some(place) = endpoint.map(field).filter(|place| **place != value) {
+            *place = value;
+            self.columns.take();
+        }
+    }
+
     /// Who is in a slot, to change.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Endpoint> {
         self.columns.take();

@@ -22,14 +22,16 @@ struct Column {
     /// The columns' of the pool that they were made from.
     version: u64,
     scores: Vec<f64>,
+    /// When it was asked for last.
+    used: u64,
 }
 
 /// The scores that hold.
 #[derive(Debug, Default)]
 pub struct Kept {
     columns: Vec<Column>,
-    /// Whose place is taken next.
-    next: usize,
+    /// How often columns were asked for.
+    asked: u64,
 }
 
 impl Kept {
@@ -41,8 +43,10 @@ impl Kept {
             Basis::Model => cycle.request.model,
             Basis::Metrics => "",
         };
+        self.asked += 1;
         let place = self.place(scorer, model);
         let column = self.columns.get_mut(place)?;
+        column.used = self.asked;
         let known = cycle.pool.columns();
         if column.version != known.version {
             column.version = known.version;
@@ -54,28 +58,32 @@ impl Kept {
         Some(&column.scores)
     }
 
-    /// Where a scorer's column for a model is.
+    /// Where a scorer's column for a model is; a new one takes the place of the one that nobody has asked
+    /// for for the longest time, and its memory.
     fn place(&mut self, scorer: &Rc<dyn Scorer>, model: &str) -> usize {
         let mut columns = self.columns.iter();
         let same = |column: &Column| Rc::ptr_eq(&column.scorer, scorer) && column.model == model;
         if let Some(place) = columns.position(same) {
             return place;
         }
-        let column = Column {
-            scorer: scorer.clone(),
-            model: model.to_owned(),
-            version: 0,
-            scores: Vec::new(),
-        };
         if self.columns.len() < MOST {
-            self.columns.push(column);
+            self.columns.push(Column {
+                scorer: scorer.clone(),
+                model: model.to_owned(),
+                version: 0,
+                scores: Vec::new(),
+                used: 0,
+            });
             return self.columns.len() - 1;
         }
-        self.next = (self.next + 1) % MOST;
-        if let Some(place) = self.columns.get_mut(self.next) {
-            *place = column;
-        }
-        self.next
+        let columns = self.columns.iter_mut().enumerate();
+        let Some((place, column)) = columns.min_by_key(|(_, column)| column.used) else {
+            return 0;
+        };
+        column.scorer = scorer.clone();
+        model.clone_into(&mut column.model);
+        column.version = 0;
+        place
     }
 }
 

@@ -57,6 +57,20 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// All that metrics pages say.
+    pub const METRICS: Self = Self {
+        model: false,
+        prompt: false,
+        rest: Rest::Nothing,
+        in_flight: false,
+        tokens: false,
+        waiting: true,
+        running: true,
+        kv_usage: true,
+        lora: true,
+        cache_info: true,
+    };
+
     /// Whether anything of a metrics page is needed.
     pub fn any_metric(&self) -> bool {
         self.waiting || self.running || self.kv_usage || self.lora || self.cache_info

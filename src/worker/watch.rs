@@ -277,8 +277,16 @@ impl Watch {
     fn begin_polling(&mut self) {
         self.members_due = 0;
         self.members_asked = None;
-        let slots: Vec<Slot> = self.store.pool.iter().map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| self.poller.join(slot));
+        // Whoever polled meanwhile may have given slots to others.
+        self.pages.clear();
+        let slots = self.store.pool.iter().map(|(slot, _)| slot);
+        slots.for_each(|slot| self.poller.join(slot));
+    }
+
+    fn forget_page(&mut self, slot: Slot) {
+        if let Some(page) = self.pages.get_mut(slot.index()) {
+            *page = Known::default();
+        }
     }
 
     fn poll(&mut self, now: u64, events: &mut Events, requests: &mut Vec<Request>) {
@@ -320,9 +328,7 @@ impl Watch {
         let changes = self.store.set_members(members);
         for slot in &changes.joined {
             self.poller.join(*slot);
-            if let Some(page) = self.pages.get_mut(slot.index()) {
-                *page = Known::default();
-            }
+            self.forget_page(*slot);
         }
         changes
             .left

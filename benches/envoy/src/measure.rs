@@ -52,7 +52,7 @@ pub async fn cases(
 ) -> Result<Vec<Case>, Trouble> {
     let mut rows: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
     proxies.iter().try_for_each(|proxy| proxy.pause(true))?;
-    // Forwards and backwards: who comes behind whom makes some percent.
+    // Forwards and backwards: what drifts within a turn weighs on all alike.
     let mut order: Vec<usize> = (0..proxies.len()).collect();
     for slice in 0..=turns.slices {
         for at in &order {

@@ -231,6 +231,17 @@ fn raise_limits() -> Result<(), Trouble> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
+/// Starts an Envoy; one that is to have one core, once on all before, and only to take the time.
+async fn start(setup: &Setup<'_>) -> Result<Proxy, Trouble> {
+    let on_all = match setup.workers {
+        1 => Some(Proxy::start_on(ALL_CORES, setup).await?.start),
+        _ => None,
+    };
+    let mut proxy = Proxy::start(setup).await?;
+    proxy.start_on_all = on_all;
+    Ok(proxy)
+}
+
 async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Result<(), Trouble> {
     let servers = sink::listen(group.endpoints).await?;
     let picker = match &options.picker {
@@ -251,10 +262,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
             workers: group.workers,
             picker: picker.as_ref().map(|picker| picker.port),
         };
-        let on_all = Proxy::start_on(ALL_CORES, &setup).await?.start;
-        let mut proxy = Proxy::start(&setup).await?;
-        proxy.start_on_all = Some(on_all);
-        proxies.push(proxy);
+        proxies.push(start(&setup).await?);
     }
     tokio::time::sleep(WARM_UP).await;
     for kilobytes in group.sizes {

@@ -2,6 +2,7 @@
 //! scheduling cycle, a metrics page, and what the poller publishes of all endpoints.
 
 use criterion::{Criterion, Throughput};
+use epp_wasm::datalayer::glimpse::Known;
 use epp_wasm::datalayer::scan::Extraction;
 use epp_wasm::datalayer::store::{Member, Store};
 use epp_wasm::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
@@ -144,22 +145,18 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
 
 fn page(criterion: &mut Criterion) {
     let extractor = CoreMetricsExtractor::default();
-    let needs = Needs {
-        waiting: true,
-        running: true,
-        kv_usage: true,
-        lora: true,
-        cache_info: true,
-        ..Needs::default()
-    };
     let mut engines = extractor.engines.iter();
     let Some(vllm) = engines.find(|engine| engine.name == "vllm") else {
         return;
     };
-    let extraction = Extraction::new(vllm, &needs);
+    let extraction = Extraction::new(vllm, &Needs::METRICS);
     let mut group = criterion.benchmark_group("metrics page of vLLM 0.32");
     group.throughput(Throughput::Bytes(PAGE.len() as u64));
     measure(&mut group, "scan", || extraction.scan(PAGE).is_some());
+    let mut known = Known::default();
+    measure(&mut group, "read where what is wanted stood", || {
+        known.read(&extraction, &mut { PAGE }).is_some()
+    });
 }
 
 fn main() {

@@ -21,15 +21,7 @@ pub fn page(input: &[u8]) {
 }
 
 fn check(input: &[u8], engine: &EngineConfig) {
-    let needs = Needs {
-        waiting: true,
-        running: true,
-        kv_usage: true,
-        lora: true,
-        cache_info: true,
-        ..Needs::default()
-    };
-    let extraction = Extraction::new(engine, &needs);
+    let extraction = Extraction::new(engine, &Needs::METRICS);
     let limit = MEMORY + MEMORY_PER_BYTE * input.len();
     let found = within(limit, || extraction.scan(input));
     let Some((last, lines)) = input.split_last() else {

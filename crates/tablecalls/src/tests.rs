@@ -5,10 +5,14 @@ use super::*;
 /// A module of functions, the first of which does what is given; the others are long, longer than any
 /// caller, and short.
 fn module(calls: &str) -> Vec<u8> {
+    wat::parse_str(text(calls)).unwrap()
+}
+
+fn text(calls: &str) -> String {
     let long = "(drop (i32.const 1))".repeat(20);
     let padding = "(drop (i32.const 2))".repeat(20);
     let far = "(drop (i32.const 3))".repeat(200);
-    let text = format!(
+    format!(
         "(module
             (import \"env\" \"host\" (func $host))
             (table 2 2 funcref)
@@ -19,8 +23,7 @@ fn module(calls: &str) -> Vec<u8> {
             (func $short)
             (func $panic unreachable)
             (export \"caller\" (func $caller)))"
-    );
-    wat::parse_str(text).unwrap()
+    )
 }
 
 /// How the first function calls now: through the table, by element, or directly, by function.
@@ -74,6 +77,19 @@ fn what_is_named_stays() {
 }
 
 #[test]
+fn names_are_known_in_both_manglings() {
+    let name = "epp_wasm::prefix::index::Index::extend";
+    for mangled in [
+        "_ZN8epp_wasm6prefix5index5Index6extend17h0123456789abcdefE",
+        "_RNvMNtNtCs2WTnAFKnREh_8epp_wasm6prefix5indexNtB2_5Index6extend",
+    ] {
+        let text = text("call $long").replace("$long", &format!("${mangled}"));
+        let rewritten = rewrite(&wat::parse_str(text).unwrap(), &[name]).unwrap();
+        assert_eq!(calls(&rewritten.module), ["call 2"], "{mangled}");
+    }
+}
+
+#[test]
 fn what_does_not_return_never_stays() {
     let rewritten = rewritten("call $panic unreachable", &["panic"]);
     assert_eq!(calls(&rewritten.module), ["element 6"]);
@@ -95,8 +111,14 @@ fn names_are_dropped_and_the_rest_is_kept() {
 }
 
 #[test]
-fn a_module_without_a_table_is_refused() {
+fn a_module_without_a_table_or_with_two_is_refused() {
     let wasm = wat::parse_str("(module (func))").unwrap();
     assert!(matches!(rewrite(&wasm, &[]), Err(Error::NoTable)));
+    let second = text("").replace(
+        "(table",
+        "(import \"env\" \"table\" (table 1 funcref)) (table",
+    );
+    let second = wat::parse_str(second).unwrap();
+    assert!(matches!(rewrite(&second, &[]), Err(Error::NoTable)));
     assert!(matches!(rewrite(b"no module", &[]), Err(Error::Invalid(_))));
 }
