@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
 use super::known::elsewhere;
 use super::plan::{Instance, Plan, Profiled};
+use super::settings::Named;
 use crate::document::nearest::nearest;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::producer::inflight_load::InflightLoad;
@@ -18,6 +19,9 @@ const PRODUCERS: [&PluginType; 2] = [
     &plugins::producer::inflight_load::TYPE,
 ];
 const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
+
+/// Names that are listed, or compared with a misspelt one, where there is room for a hint only.
+const MOST_NAMES: usize = 100;
 
 /// Builds the plan; `None` where the document is too broken to tell what was meant.
 pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
@@ -38,12 +42,24 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
     let profiles = assembly.profiles(&document);
     let handler = assembly.handler(&document, profiles.len());
     assembly.check_references(&document);
-    assembly.finish(&document, profiles, handler?)
+    assembly.finish(&document, profiles, handler)
+}
+
+/// What the one plugin of a kind holds that a plan has only one of: see [`Assembly::only`].
+macro_rules! only {
+    ($assembly:ident, $document:ident, $name:literal, $references:expr, $kind:ident) => {{
+        let of_kind = |role: &Role| matches!(role, Role::$kind(_));
+        let found = $assembly.only($document, $name, $references, of_kind);
+        found.and_then(|instance| match &instance.role {
+            Role::$kind(part) => Some(part.clone()),
+            _ => None,
+        })
+    }};
 }
 
 struct Assembly<'p> {
     generation: Generation,
-    instances: Vec<Instance>,
+    instances: Vec<Rc<Instance>>,
     producers: Vec<(String, PrefixProducer)>,
     load_producers: Vec<String>,
     problems: &'p mut Problems,
@@ -58,7 +74,7 @@ impl Assembly<'_> {
             let rank = producers.position(|kind| kind.name == entry.kind);
             rank.unwrap_or(PRODUCERS.len())
         };
-        let mut built: Vec<(usize, Instance)> = Vec::new();
+        let mut built: Vec<(usize, Rc<Instance>)> = Vec::new();
         let mut entries: Vec<_> = document.plugins.iter().enumerate().collect();
         entries.sort_by_key(|(_, entry)| rank(entry));
         for (position, entry) in entries {
@@ -70,7 +86,7 @@ impl Assembly<'_> {
             if let Role::PrefixProducer(producer) = &instance.role {
                 self.producers.push((entry.name.clone(), producer.clone()));
             }
-            built.push((position, instance));
+            built.push((position, Rc::new(instance)));
         }
         built.sort_by_key(|(position, _)| *position);
         self.instances = built.into_iter().map(|(_, instance)| instance).collect();
@@ -83,26 +99,20 @@ impl Assembly<'_> {
         if entry.kind.is_empty() {
             return None;
         }
-        let types = || plugins::TYPES.iter().map(|kind| kind.name);
-        let found = &entry.kind;
-        let message = match (elsewhere(found), nearest(found, types())) {
-            (Some(instead), _) => {
-                let supported: Vec<&str> = types().collect();
-                let supported = supported.join(", ");
-                format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}; supported: {supported}")
+        self.problems.error_with(&entry.path.key("type"), || {
+            let types = || plugins::TYPES.iter().map(|kind| kind.name);
+            let all = || types().collect::<Vec<_>>().join(", ");
+            let found = &entry.kind;
+            match (elsewhere(found), nearest(found, types())) {
+                (Some(instead), _) => {
+                    format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}; supported: {}", all())
+                }
+                (None, Some(name)) => {
+                    format!("found {found:?}, expected a plugin type; did you mean {name}?")
+                }
+                (None, None) => format!("found {found:?}, expected a plugin type: {}", all()),
             }
-            (None, Some(name)) => {
-                format!("found {found:?}, expected a plugin type; did you mean {name}?")
-            }
-            (None, None) => {
-                let known: Vec<&str> = types().collect();
-                format!(
-                    "found {found:?}, expected a plugin type: {}",
-                    known.join(", ")
-                )
-            }
-        };
-        self.problems.error(&entry.path.key("type"), message);
+        });
         None
     }
 
@@ -129,29 +139,64 @@ impl Assembly<'_> {
         }
     }
 
-    fn add_default(&mut self, kind: &'static PluginType) -> Instance {
-        let instance = self.build(kind, kind.name, None, Path::default());
+    fn add_default(&mut self, kind: &'static PluginType) -> Rc<Instance> {
+        let instance = Rc::new(self.build(kind, kind.name, None, Path::default()));
         self.instances.push(instance.clone());
         instance
     }
 
-    fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Instance> {
+    fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Rc<Instance>> {
         let found = self.instances.iter().find(|instance| instance.name == name);
         if let Some(instance) = found {
             return Some(instance.clone());
         }
-        let names: Vec<&str> = self
-            .instances
-            .iter()
-            .map(|instance| instance.name.as_str())
-            .collect();
-        let hint = match nearest(name, names.iter().copied()) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("there are: {}", names.join(", ")),
-        };
-        let message = format!("found {name:?}, expected the name of {expected}; {hint}");
-        self.problems.error(path, message);
+        let instances = &self.instances;
+        self.problems.error_with(path, || {
+            let names = instances.iter().map(|instance| instance.name.as_str());
+            let names: Vec<&str> = names.take(MOST_NAMES).collect();
+            let hint = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            format!("found {name:?}, expected the name of {expected}; {hint}")
+        });
         None
+    }
+
+    /// The one plugin of a kind that a plan has only one of, where the document has it: of those that
+    /// are referred to, or else of all. Each further one is an error.
+    fn only(
+        &mut self,
+        document: &Document,
+        kind: &str,
+        references: &[Named],
+        of_kind: fn(&Role) -> bool,
+    ) -> Option<Rc<Instance>> {
+        let referred = |instance: &&Rc<Instance>| {
+            let mut references = references.iter();
+            references.any(|(name, _)| *name == instance.name)
+        };
+        let all = self.instances.iter();
+        let all = all.filter(|instance| of_kind(&instance.role));
+        let mut found: Vec<&Rc<Instance>> = all.clone().filter(referred).collect();
+        if found.is_empty() {
+            found = all.collect();
+        }
+        let (first, further) = found.split_first()?;
+        let place = |name: &str| {
+            let entry = document.plugins.iter().find(|entry| entry.name == name);
+            entry.map(|entry| entry.path.clone()).unwrap_or_default()
+        };
+        for second in further {
+            let (name, known) = (&second.name, &first.name);
+            self.problems.error_with(&place(name), || {
+                format!(
+                    "found a second {kind}, {name:?}, expected one ({known:?} at {} came first)",
+                    place(known)
+                )
+            });
+        }
+        Some((*first).clone())
     }
 
     /// The profiles with their pickers. Without any, one named `default` refers to every plugin
@@ -161,13 +206,13 @@ impl Assembly<'_> {
         let entries = match &document.profiles {
             Some(entries) => entries,
             None => {
-                let plays = |instance: &&Instance| {
+                let plays = |instance: &&Rc<Instance>| {
                     matches!(
                         instance.role,
                         Role::Filter(_) | Role::Scorer(_) | Role::Picker(_)
                     )
                 };
-                let reference = |instance: &Instance| Reference {
+                let reference = |instance: &Rc<Instance>| Reference {
                     name: instance.name.clone(),
                     weight: None,
                     path: Path::default().key("plugins"),
@@ -181,7 +226,7 @@ impl Assembly<'_> {
             }
         };
         // The picker of profiles that name none: the first that is declared anywhere.
-        let picks = |instance: &&Instance| matches!(instance.role, Role::Picker(_));
+        let picks = |instance: &&Rc<Instance>| matches!(instance.role, Role::Picker(_));
         let declared = self.instances.iter().find(picks).cloned();
         let mut profiles = Vec::new();
         for entry in entries {
@@ -251,59 +296,29 @@ impl Assembly<'_> {
     }
 
     fn handler(&mut self, document: &Document, profiles: usize) -> Option<Rc<dyn ProfileHandler>> {
-        let handles = |instance: &&Instance| matches!(instance.role, Role::ProfileHandler(_));
-        let handlers: Vec<Instance> = self.instances.iter().filter(handles).cloned().collect();
-        for extra in handlers.iter().skip(1) {
-            let path = self.path_of(document, &extra.name);
-            let message = format!(
-                "found a second profile handler, {:?}, expected one",
-                extra.name
-            );
-            self.problems.error(&path, message);
-        }
+        let declared = only!(self, document, "profile handler", &[], ProfileHandler);
         let profiles_path = Path::default().key("schedulingProfiles");
-        let handler = match handlers.into_iter().next() {
+        match declared {
             Some(handler) => {
-                if handler.kind == SINGLE_PROFILE_HANDLER.name && profiles > 1 {
+                let single = |instance: &Rc<Instance>| instance.kind == SINGLE_PROFILE_HANDLER.name;
+                if profiles > 1 && self.instances.iter().any(single) {
                     let message = format!("found {profiles} profiles, expected one: single-profile-handler runs no more");
                     self.problems.error(&profiles_path, message);
                 }
-                handler
+                Some(handler)
             }
             None if profiles > 1 => {
                 let message = format!(
                     "found {profiles} profiles and no profile handler that chooses among them"
                 );
                 self.problems.error(&profiles_path, message);
-                return None;
+                None
             }
-            None => self.add_default(SINGLE_PROFILE_HANDLER),
-        };
-        match handler.role {
-            Role::ProfileHandler(handler) => Some(handler),
-            _ => None,
+            None => match &self.add_default(SINGLE_PROFILE_HANDLER).role {
+                Role::ProfileHandler(handler) => Some(handler.clone()),
+                _ => None,
+            },
         }
-    }
-
-    /// The producer of in-flight load, if one is declared.
-    fn load(&mut self, document: &Document) -> Option<InflightLoad> {
-        let loads = self.instances.iter();
-        let loads = loads.filter_map(|instance| match &instance.role {
-            Role::InflightLoad(load) => Some((instance.name.clone(), load.clone())),
-            _ => None,
-        });
-        let loads: Vec<(String, InflightLoad)> = loads.collect();
-        for (extra, _) in loads.iter().skip(1) {
-            let path = self.path_of(document, extra);
-            let message = format!("found a second inflight-load-producer, {extra:?}, expected one");
-            self.problems.error(&path, message);
-        }
-        loads.into_iter().next().map(|(_, load)| load)
-    }
-
-    fn path_of(&self, document: &Document, name: &str) -> Path {
-        let entry = document.plugins.iter().find(|entry| entry.name == name);
-        entry.map(|entry| entry.path.clone()).unwrap_or_default()
     }
 
     /// What `dataLayer` and `requestHandler` refer to must be of the kind they expect.
@@ -354,41 +369,22 @@ impl Assembly<'_> {
         mut self,
         document: &Document,
         profiles: Vec<Profiled>,
-        handler: Rc<dyn ProfileHandler>,
+        handler: Option<Rc<dyn ProfileHandler>>,
     ) -> Option<Plan> {
-        let load = self.load(document);
-        let instances = &self.instances;
-        let one = |pick: fn(&Role) -> bool| instances.iter().find(|instance| pick(&instance.role));
-        let discovery = match &document.discovery {
-            Some((name, _)) => instances.iter().find(|instance| instance.name == *name),
-            None => one(|role| matches!(role, Role::Discovery(_))),
-        };
-        let discovery = match discovery.map(|instance| &instance.role) {
-            Some(Role::Discovery(discovery)) => discovery.clone(),
-            _ => Discovery::EnvoyCluster(Default::default()),
-        };
-        let source = match one(|role| matches!(role, Role::MetricsSource(_)))
-            .map(|instance| &instance.role)
-        {
-            Some(Role::MetricsSource(source)) => source.clone(),
-            _ => Default::default(),
-        };
-        let extractor = match one(|role| matches!(role, Role::MetricsExtractor(_)))
-            .map(|instance| &instance.role)
-        {
-            Some(Role::MetricsExtractor(extractor)) => extractor.clone(),
-            _ => Default::default(),
-        };
-        let proxy = match one(|role| matches!(role, Role::Proxy(_))).map(|instance| &instance.role)
-        {
-            Some(Role::Proxy(proxy)) => (**proxy).clone(),
-            _ => Default::default(),
-        };
-        let rewrite =
-            match one(|role| matches!(role, Role::Rewrite(_))).map(|instance| &instance.role) {
-                Some(Role::Rewrite(rewrite)) => rewrite.clone(),
-                _ => Default::default(),
-            };
+        let (found, sources) = (document.discovery.as_slice(), document.sources.as_slice());
+        let load = only!(self, document, "inflight-load-producer", &[], InflightLoad);
+        let discovery = only!(self, document, "discovery plugin", found, Discovery);
+        let source = only!(self, document, "metrics source", sources, MetricsSource);
+        let extractor = only!(
+            self,
+            document,
+            "metrics extractor",
+            sources,
+            MetricsExtractor
+        );
+        let proxy = only!(self, document, "envoy-proxy", &[], Proxy);
+        let rewrite = only!(self, document, "model-rewrite", &[], Rewrite);
+        let handler = handler?;
         let built: Option<Vec<Profile>> = profiles.iter().map(compile).collect();
         let scheduler = Scheduler::new(built?, handler);
         let mut needs = scheduler.needs();
@@ -406,11 +402,11 @@ impl Assembly<'_> {
             scheduler,
             producers: self.producers,
             instances: self.instances,
-            discovery,
-            source,
-            extractor,
-            rewrite,
-            proxy,
+            discovery: discovery.unwrap_or(Discovery::EnvoyCluster(Default::default())),
+            source: source.unwrap_or_default(),
+            extractor: extractor.unwrap_or_default(),
+            rewrite: rewrite.unwrap_or_default(),
+            proxy: proxy.map(|proxy| *proxy).unwrap_or_default(),
             profiles,
         })
     }

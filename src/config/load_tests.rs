@@ -11,7 +11,7 @@ fn seed(rest: &str) -> String {
 }
 
 /// The same of today's.
-fn today(rest: &str) -> String {
+pub fn today(rest: &str) -> String {
     format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{rest}")
 }
 
@@ -22,7 +22,7 @@ fn plan(text: &str) -> Plan {
 }
 
 /// What is wrong with a text, a line each.
-fn errors(text: &str) -> Vec<String> {
+pub fn errors(text: &str) -> Vec<String> {
     match load(text) {
         Ok(_) => Vec::new(),
         Err(rejected) => rejected.errors.iter().map(ToString::to_string).collect(),
@@ -30,7 +30,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 /// Fails unless the text is refused with an error that has all these parts.
-fn refused(text: &str, parts: &[&str]) {
+pub fn refused(text: &str, parts: &[&str]) {
     let errors = errors(text);
     let found = errors
         .iter()
@@ -366,5 +366,61 @@ fn only_the_first_of_many_problems_are_looked_for_in_the_text() {
             .filter(|problem| located(problem))
             .count(),
         20
+    );
+}
+
+#[test]
+fn of_what_a_plan_has_one_of_a_second_is_an_error() {
+    let named =
+        |kind: &str| format!("- {{name: first, type: {kind}}}\n- {{name: other, type: {kind}}}\n");
+    for kind in [
+        "envoy-proxy",
+        "metrics-data-source",
+        "core-metrics-extractor",
+        "inflight-load-producer",
+        "envoy-cluster-discovery",
+        "single-profile-handler",
+    ] {
+        let plugins = named(kind);
+        let parts = [
+            "plugins[1] (line 5, column",
+            "second",
+            "\"other\"",
+            "plugins[0] came first",
+        ];
+        refused(&today(&format!("plugins:\n{plugins}")), &parts);
+    }
+    let rewrite = "model-rewrite, parameters: {rules: [{targets: [{model: m}]}]}";
+    refused(
+        &today(&format!("plugins:\n{}", named(rewrite))),
+        &["plugins[1]", "second model-rewrite"],
+    );
+    // Two kinds of discovery are two, as well.
+    let listed = "plugins: [{type: envoy-cluster-discovery}, {type: static-discovery, parameters: {endpoints: []}}]\n";
+    refused(&today(listed), &["plugins[1]", "second discovery plugin"]);
+}
+
+#[test]
+fn a_reference_chooses_among_several() {
+    let plugins = "plugins:
+- {name: a, type: metrics-data-source, parameters: {path: /a}}
+- {name: b, type: metrics-data-source, parameters: {path: /b}}
+- {name: c, type: envoy-cluster-discovery}
+- {name: d, type: static-discovery, parameters: {endpoints: []}}
+";
+    let text = |layer: &str| today(&format!("{plugins}dataLayer: {layer}\n"));
+    let chosen = plan(&text(
+        "{sources: [{pluginRef: b}], discovery: {pluginRef: d}}",
+    ));
+    assert_eq!(chosen.source.path, "/b");
+    assert!(matches!(
+        chosen.discovery,
+        crate::plugins::Discovery::Static(_)
+    ));
+    let both = text("{sources: [{pluginRef: b}, {pluginRef: a}], discovery: {pluginRef: d}}");
+    refused(&both, &["plugins[1]", "second metrics source"]);
+    refused(
+        &text("{sources: [{pluginRef: a}]}"),
+        &["plugins[3]", "second discovery plugin"],
     );
 }

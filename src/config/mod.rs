@@ -12,6 +12,7 @@
 mod assemble;
 pub mod document;
 mod known;
+mod nesting;
 mod parse;
 mod plan;
 mod settings;
@@ -63,9 +64,12 @@ pub fn load(text: &str) -> Result<Loaded, Rejected> {
         text
     };
     let mut problems = Problems::default();
-    let plan =
-        parse::parse(text, &mut problems).and_then(|node| assemble::assemble(&node, &mut problems));
-    parse::locate(text, &mut problems);
+    let plan = parse::parse(text, &mut problems).and_then(|node| {
+        let plan = assemble::assemble(&node, &mut problems);
+        parse::locate(text, &mut problems);
+        plan
+    });
+    problems.say_what_was_left_out();
     match plan {
         Some(plan) if problems.errors.is_empty() => Ok(Loaded {
             plan,
@@ -122,6 +126,8 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
     }
 }
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 #[path = "load_tests.rs"]
 mod tests;

@@ -1,12 +1,14 @@
 //! Text to [`Node`], YAML or JSON, and back from a path to its line and column.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::nesting;
 use crate::document::problem::Step;
-use crate::document::{Node, Path, Problem, Problems};
+use crate::document::{Node, Path, Problems};
 
 /// No configuration is larger; the Endpoint Picker's own file discovery has the same bound.
 const MAX_BYTES: usize = 1 << 20;
@@ -14,15 +16,28 @@ const MAX_BYTES: usize = 1 << 20;
 /// Nodes of the largest sensible document, aliases expanded: a pool of 1,000 endpoints has 10,000.
 const MAX_NODES: usize = 200_000;
 
-/// Problems that are given their place. Each costs another reading of the text: thousands of wrong
-/// endpoints would keep Envoy's main thread for minutes, and nobody mends more than these at a time.
+/// Text of all keys and strings of the largest sensible document, aliases expanded. Without aliases it
+/// is not longer than the document, but for escapes that are shorter than what they stand for.
+const MAX_TEXT: usize = 2 * MAX_BYTES;
+
+/// Levels of the deepest sensible document: the deepest that is read has seven.
+const MAX_DEPTH: usize = 64;
+
+/// Digits of the longest sensible number: the greatest that a double holds has 309. An alias repeats a
+/// number without adding to the text, and each time all of its digits are read.
+const MAX_DIGITS: usize = 400;
+
+/// Problems that are given their place: nobody corrects more at a time.
 const MOST_LOCATED: usize = 20;
+
+/// Bytes of text that are read again to find the places of problems, once for each step of a path at
+/// the worst: it takes two or three times as long as the first reading, whatever the text.
+const MOST_READ_AGAIN: usize = 2 * MAX_BYTES;
 
 /// Parses a document; repeated keys are problems, but do not end the reading.
 pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
-    if text.len() > MAX_BYTES {
-        let message = format!("found {} bytes, expected at most {MAX_BYTES}", text.len());
-        problems.error(&Path::default(), message);
+    if let Err((message, location)) = check_size(text) {
+        problems.refuse(message, location);
         return None;
     }
     let builder = Builder::default();
@@ -39,24 +54,55 @@ pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     match parsed {
         Ok(node) => Some(node),
         Err(trouble) => {
-            problems.errors.push(Problem {
-                path: Path::default(),
-                message: format!("this is neither YAML nor JSON: {}", trouble.message),
-                location: trouble.location,
-            });
+            let limit = builder.limit.into_inner();
+            problems.refuse(limit.unwrap_or(trouble.message), trouble.location);
             None
         }
     }
 }
 
-/// Gives the first problems their lines and columns.
+/// Whether a text is small enough to be parsed: in length, and where it stands in the time that the
+/// parsers need.
+fn check_size(text: &str) -> Result<(), (String, Option<(usize, usize)>)> {
+    if text.len() > MAX_BYTES {
+        let message = format!("found {} bytes, expected at most {MAX_BYTES}", text.len());
+        return Err((message, None));
+    }
+    let mut digits = 0;
+    for (place, byte) in text.bytes().enumerate() {
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits > MAX_DIGITS {
+            let message = format!("found a longer number, expected at most {MAX_DIGITS} digits");
+            return Err((message, Some(place_of(text, place))));
+        }
+    }
+    Ok(())
+}
+
+/// Line and column, from one, of a byte.
+fn place_of(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or(before);
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+fn too_deep() -> String {
+    format!("found values nested deeper than {MAX_DEPTH} levels, expected at most {MAX_DEPTH}")
+}
+
+/// Gives the first problems of a text that parses their lines and columns.
 pub fn locate(text: &str, problems: &mut Problems) {
+    let mut left = MOST_READ_AGAIN;
     let all = problems.errors.iter_mut().chain(&mut problems.warnings);
     let unlocated = all.filter(|problem| problem.location.is_none());
     for problem in unlocated.take(MOST_LOCATED) {
         let mut steps = problem.path.steps();
         // What is missing is at the place that it is missing from.
         while let Some((_, parent)) = steps.split_last() {
+            let Some(rest) = left.checked_sub(text.len()) else {
+                return;
+            };
+            left = rest;
             let found = Cell::new(false);
             let outcome = read(
                 text,
@@ -74,7 +120,7 @@ pub fn locate(text: &str, problems: &mut Problems) {
     }
 }
 
-/// What a parser said.
+/// What a parser said, or what keeps a text from it.
 struct Trouble {
     message: String,
     location: Option<(usize, usize)>,
@@ -93,23 +139,71 @@ where
         let is_json = !matches!(&value, Err(error) if error.is_syntax());
         if is_json {
             return value.map_err(|error| Trouble {
-                message: error.to_string(),
+                message: neither(&error),
                 location: Some((error.line(), error.column())),
             });
         }
     }
+    if let Some(place) = nesting::too_deep(text) {
+        return Err(Trouble {
+            message: too_deep(),
+            location: Some(place_of(text, place)),
+        });
+    }
     let yaml = serde_yaml::Deserializer::from_str(text);
     seed.deserialize(yaml).map_err(|error| Trouble {
         location: error.location().map(|place| (place.line(), place.column())),
-        message: error.to_string(),
+        message: neither(&error),
     })
+}
+
+fn neither(error: &impl fmt::Display) -> String {
+    format!("this is neither YAML nor JSON: {error}")
 }
 
 /// State of one build.
 #[derive(Default)]
 struct Builder {
     nodes: Cell<usize>,
+    /// Bytes of keys and strings.
+    text: Cell<usize>,
     repeated: RefCell<Vec<Path>>,
+    /// What was too much, if anything was.
+    limit: RefCell<Option<String>>,
+}
+
+impl Builder {
+    fn refuse<E: Error>(&self, message: String) -> E {
+        let error = E::custom(&message);
+        *self.limit.borrow_mut() = Some(message);
+        error
+    }
+
+    fn count<E: Error>(&self, path: &Path) -> Result<(), E> {
+        let nodes = self.nodes.get() + 1;
+        self.nodes.set(nodes);
+        if nodes > MAX_NODES {
+            let message =
+                format!("found more than {MAX_NODES} values, expected at most {MAX_NODES}");
+            return Err(self.refuse(message));
+        }
+        if path.steps().len() > MAX_DEPTH {
+            return Err(self.refuse(too_deep()));
+        }
+        Ok(())
+    }
+
+    fn count_text<E: Error>(&self, text: &str) -> Result<(), E> {
+        let size = self.text.get() + text.len();
+        self.text.set(size);
+        if size > MAX_TEXT {
+            let message = format!(
+                "found more than {MAX_TEXT} bytes of keys and strings, aliases expanded, expected at most {MAX_TEXT}"
+            );
+            return Err(self.refuse(message));
+        }
+        Ok(())
+    }
 }
 
 /// Builds the node at a path.
@@ -123,11 +217,7 @@ impl<'de> DeserializeSeed<'de> for Build<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        let count = self.builder.nodes.get() + 1;
-        self.builder.nodes.set(count);
-        if count > MAX_NODES {
-            return Err(D::Error::custom(format!("more than {MAX_NODES} values")));
-        }
+        self.builder.count(&self.path)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -155,7 +245,8 @@ impl<'de> Visitor<'de> for Build<'_> {
         Ok(Node::Number(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
+        self.builder.count_text(value)?;
         Ok(Node::String(value.to_owned()))
     }
 
@@ -188,16 +279,18 @@ impl<'de> Visitor<'de> for Build<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
         let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut known = BTreeMap::new();
         while let Some(key) = access.next_key::<String>()? {
+            self.builder.count_text(&key)?;
             let path = self.path.key(&key);
             let node = access.next_value_seed(Build {
                 builder: self.builder,
                 path: path.clone(),
             })?;
-            if entries.iter().any(|(known, _)| *known == key) {
-                self.builder.repeated.borrow_mut().push(path);
-            } else {
+            if known.insert(key.clone(), entries.len()).is_none() {
                 entries.push((key, node));
+            } else {
+                self.builder.repeated.borrow_mut().push(path);
             }
         }
         Ok(Node::Map(entries))
@@ -304,7 +397,7 @@ impl<'de> Visitor<'de> for Find<'_> {
             let Some(key) = access.next_key::<String>()? else {
                 return Ok(());
             };
-            if key == *wanted {
+            if *key == **wanted {
                 access.next_value_seed(Find {
                     steps: rest,
                     found: self.found,

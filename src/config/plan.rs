@@ -1,6 +1,7 @@
 //! The compiled document: all that a director needs, nothing left to look up or to default.
 
 use std::fmt::Write;
+use std::rc::Rc;
 
 use crate::document::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
@@ -38,9 +39,9 @@ pub struct Profiled {
     /// Its name.
     pub name: String,
     /// Its filters and scorers in order, with weights.
-    pub plugins: Vec<(Instance, f64)>,
+    pub plugins: Vec<(Rc<Instance>, f64)>,
     /// Its picker.
-    pub picker: Option<Instance>,
+    pub picker: Option<Rc<Instance>>,
 }
 
 /// A document in force.
@@ -69,7 +70,7 @@ pub struct Plan {
     /// Settings of the proxy.
     pub proxy: EnvoyProxy,
     /// All plugins, declared or added by default.
-    pub instances: Vec<Instance>,
+    pub instances: Vec<Rc<Instance>>,
     /// The profiles, to tell and to compare.
     pub profiles: Vec<Profiled>,
 }

@@ -383,19 +383,18 @@ impl<'a> Fields<'a> {
     /// Ends the reading: whatever was given and never asked for is unknown. Returns the effective
     /// values.
     pub fn finish(self) -> Vec<(String, Node)> {
+        let (asked, path) = (&self.asked, &self.path);
         for (key, _) in self.entries {
-            if !self.asked.contains(&key.as_str()) {
-                let message = match nearest(key, self.asked.iter().copied()) {
-                    Some(name) => format!("unknown field; did you mean {name}?"),
-                    None => {
-                        let known: &[&str] = &self.asked;
-                        match known {
-                            [] => "unknown field; nothing can be set here".to_owned(),
-                            known => format!("unknown field; known here: {}", known.join(", ")),
+            if !asked.contains(&key.as_str()) {
+                self.problems.error_with(&path.key(key), || {
+                    match (nearest(key, asked.iter().copied()), asked.as_slice()) {
+                        (Some(name), _) => format!("unknown field; did you mean {name}?"),
+                        (None, []) => "unknown field; nothing can be set here".to_owned(),
+                        (None, known) => {
+                            format!("unknown field; known here: {}", known.join(", "))
                         }
                     }
-                };
-                self.problems.error(&self.path.key(key), message);
+                });
             }
         }
         self.effective

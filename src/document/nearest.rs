@@ -1,11 +1,19 @@
 //! The known name that somebody probably meant.
 
+/// Letters of the longest text that can be a known name misspelt. The comparison takes time in proportion
+/// to the product of both lengths.
+const LONGEST: usize = 64;
+
 /// The nearest of the known names, if it is near enough to be a slip of the fingers: every third
 /// letter may be wrong, and capitals do not count.
 pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if found.len() > LONGEST {
+        return None;
+    }
     let found = found.to_lowercase();
     let distances = known
         .into_iter()
+        .filter(|name| name.len() <= LONGEST)
         .map(|name| (distance(&found, &name.to_lowercase()), name));
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= found.chars().count().max(3) / 3).then_some(name)
@@ -46,5 +54,7 @@ mod tests {
         assert_eq!(nearest("Max-Score-Picker", known), Some("max-score-picker"));
         assert_eq!(nearest("plover", known), None);
         assert_eq!(nearest("x", []), None);
+        let long = "x".repeat(1_000);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
     }
 }

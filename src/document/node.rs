@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::problem::{shortened, SHOWN};
+
 /// A value of the document. Maps keep their order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
@@ -29,13 +31,13 @@ impl Node {
         Some(&found.1)
     }
 
-    /// What a problem says was found: the kind of value, and the value itself where it is short.
+    /// What a problem says was found: the value itself, as far as it is short, or its kind.
     pub fn found(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("{value}"),
             Self::Number(value) => format!("{value}"),
-            Self::String(value) => format!("\"{value}\""),
+            Self::String(value) => format!("\"{}\"", shortened(value, SHOWN)),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
         }

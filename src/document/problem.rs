@@ -1,8 +1,20 @@
 //! What is wrong with a document, and where.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
 use super::question::Question;
+
+/// Problems that are noted of each kind: nobody corrects more at a time, each is a line of Envoy's log,
+/// and a document of a megabyte can have a hundred thousand.
+const MOST: usize = 1_000;
+
+/// Characters of the longest message. The longest of a sensible document lists all plugin types.
+const LONGEST: usize = 4_096;
+
+/// Characters of a document's own text in a message: more is not needed to recognise it.
+pub const SHOWN: usize = 200;
 
 /// A place in a document, such as `schedulingProfiles[0].plugins[1].pluginRef`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -11,8 +23,8 @@ pub struct Path(Vec<Step>);
 /// One step of a [`Path`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Into a mapping.
-    Key(String),
+    /// Into a mapping. Shared, because all paths below have it, too.
+    Key(Rc<str>),
     /// Into a list.
     Index(usize),
 }
@@ -20,7 +32,7 @@ pub enum Step {
 impl Path {
     /// The place below this one under a key.
     pub fn key(&self, key: &str) -> Self {
-        self.with(Step::Key(key.to_owned()))
+        self.with(Step::Key(key.into()))
     }
 
     /// The place below this one at a list index.
@@ -44,8 +56,8 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => f.write_str(key)?,
-                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Key(key) if position == 0 => f.write_str(&shortened(key, SHOWN))?,
+                Step::Key(key) => write!(f, ".{}", shortened(key, SHOWN))?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -71,6 +83,8 @@ pub struct Problems {
     pub errors: Vec<Problem>,
     /// What has no effect here, or another one than in the Endpoint Picker.
     pub warnings: Vec<Problem>,
+    /// Errors beyond [`MOST`].
+    more: usize,
     /// What was asked for, where somebody wants to know it: see [`Problems::recording`].
     pub(super) questions: Option<Vec<Question>>,
 }
@@ -97,20 +111,62 @@ impl Problems {
 
     /// Notes an error.
     pub fn error(&mut self, path: &Path, message: impl Into<String>) {
-        self.errors.push(Problem {
-            path: path.clone(),
-            message: message.into(),
-            location: None,
-        });
+        self.error_with(path, || message.into());
+    }
+
+    /// Notes an error whose message takes time to make: it is made only if there is room for it.
+    pub fn error_with(&mut self, path: &Path, message: impl FnOnce() -> String) {
+        if self.errors.len() >= MOST {
+            self.more += 1;
+            return;
+        }
+        self.errors.push(Problem::at(path, message()));
     }
 
     /// Notes a warning.
     pub fn warn(&mut self, path: &Path, message: impl Into<String>) {
-        self.warnings.push(Problem {
-            path: path.clone(),
-            message: message.into(),
+        if self.warnings.len() < MOST {
+            self.warnings.push(Problem::at(path, message.into()));
+        }
+    }
+
+    /// Notes an error about the document as a whole.
+    pub fn refuse(&mut self, message: String, location: Option<(usize, usize)>) {
+        let mut problem = Problem::at(&Path::default(), message);
+        problem.location = location;
+        self.errors.push(problem);
+    }
+
+    /// How many errors there are, noted or left out.
+    pub fn count(&self) -> usize {
+        self.errors.len() + self.more
+    }
+
+    /// Notes how many errors were left out, at the end of the reading.
+    pub fn say_what_was_left_out(&mut self) {
+        if self.more > 0 {
+            self.refuse(format!("{} more errors are not shown", self.more), None);
+        }
+    }
+}
+
+impl Problem {
+    fn at(path: &Path, message: String) -> Self {
+        let path = path.clone();
+        let message = shortened(&message, LONGEST).into_owned();
+        Self {
+            path,
+            message,
             location: None,
-        });
+        }
+    }
+}
+
+/// A text of at most so many characters, and three dots where it had more.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => Cow::Owned(format!("{}...", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
     }
 }
 

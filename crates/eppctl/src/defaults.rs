@@ -21,7 +21,7 @@ pub fn written_out(plan: &Plan) -> Value {
         Generation::Seed => "inference.networking.x-k8s.io/v1alpha1",
         Generation::Today => "llm-d.ai/v1alpha1",
     };
-    let mut entries: Vec<Value> = plan.instances.iter().map(entry).collect();
+    let mut entries: Vec<Value> = plan.instances.iter().map(|one| entry(one)).collect();
     let has = |kind: &str| plan.instances.iter().any(|instance| instance.kind == kind);
     let producer = plugins::producer::approx_prefix_cache::TYPE.name;
     if plan.generation == Generation::Today && !plan.producers.is_empty() && !has(producer) {

@@ -3,6 +3,10 @@
 use super::{Fields, ABSENT};
 use crate::document::{Kind, Node, Path};
 
+/// Entries of a list of parts, such as plugins or references to them: the longest that is known has a
+/// dozen. What is done with parts takes time in proportion to the square of their number.
+const MOST_PARTS: usize = 1_000;
+
 impl<'a> Fields<'a> {
     /// A mapping, to be read as one; none where it is absent.
     pub fn section(&mut self, name: &'static str) -> Option<Fields<'_>> {
@@ -14,13 +18,21 @@ impl<'a> Fields<'a> {
         Some(Fields::new(node, self.path.key(name), self.problems))
     }
 
-    /// The entries of a list with their places; none where it is absent.
+    /// The entries of a list of parts with their places; none where it is absent. A list of more than a
+    /// thousand is an error.
     pub fn list(&mut self, name: &'static str) -> Vec<(&'a Node, Path)> {
         self.ask(name, Kind::List(0), None);
-        self.entries_of(name, "a list")
+        let mut entries = self.entries_of(name, "a list");
+        let found = entries.len();
+        if found > MOST_PARTS {
+            let message = format!("found {found} entries, expected at most {MOST_PARTS}");
+            self.problems.error(&self.path.key(name), message);
+            entries.truncate(MOST_PARTS);
+        }
+        entries
     }
 
-    /// The same of a list that must be given, with at least so many entries.
+    /// The entries of a list that must be given, of any length but at least so many.
     pub fn required_list(
         &mut self,
         name: &'static str,

@@ -20,6 +20,7 @@
 //!     - {name: vllm-0, address: 10.0.0.1, port: "8000", labels: {llm-d.ai/engine-type: vllm}}
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::datalayer::store::Member;
@@ -48,14 +49,19 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         fields.note("endpoints", node.clone());
     }
     let mut members: Vec<Member> = Vec::new();
+    // Their places: lists of thousands are sensible, and a search of the list for each takes seconds.
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
     for (entry, path) in fields.required_list("endpoints", "endpoints", 0) {
         let problems = fields.problems();
         let Some(member) = read_entry(entry, path.clone(), problems) else {
             continue;
         };
-        let twice =
-            |known: &Member| known.name == member.name || known.address == member.address;
-        if let Some(known) = members.iter().find(|known| twice(known)) {
+        let of_name = names.get(&member.name).copied();
+        let of_address = addresses.get(&member.address).copied();
+        // The one that came first, as the list would be searched.
+        let known = of_name.into_iter().chain(of_address).min();
+        if let Some(known) = known.and_then(|place: usize| members.get(place)) {
             let message = format!(
                 "found {} at {}, expected names and addresses to be unique ({} at {} came first)",
                 member.name, member.address, known.name, known.address
@@ -63,13 +69,15 @@ fn build(build: &mut Build<'_, '_>) -> Role {
             problems.error(&path, message);
             continue;
         }
+        names.insert(member.name.clone(), members.len());
+        addresses.insert(member.address.clone(), members.len());
         members.push(member);
     }
     Role::Discovery(Discovery::Static(StaticDiscovery { members }))
 }
 
 fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Member> {
-    let before = problems.errors.len();
+    let before = problems.count();
     let mut fields = Fields::new(Some(entry), path, problems);
     let name = fields.required_string("name");
     let namespace = fields.string("namespace", "default");
@@ -81,7 +89,7 @@ fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Membe
     let port = fields.required_port("port");
     let labels = fields.string_map("labels");
     fields.finish();
-    if problems.errors.len() > before {
+    if problems.count() > before {
         return None;
     }
     Some(Member {
