@@ -204,7 +204,7 @@ impl Director {
             ..
         } = self;
         let Some(record) = records.get_mut(&id) else {
-            return Release::default();
+            return self.recover();
         };
         *holding -= usize::from(record.held.take().is_some()).min(*holding);
         let model = record
@@ -275,9 +275,8 @@ impl Director {
             self.learn(id);
             self.tries(id, slot);
         }
-        Release {
-            destination: Some(outcome.destination),
-            refusal: None,
+        Release::Route {
+            destination: outcome.destination,
             rewrite: self.rewrite(id),
         }
     }
@@ -325,20 +324,22 @@ impl Director {
     }
 
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
-        let mut release = match self.watch.knows_members() {
+        let release = match self.watch.knows_members() {
             true => self.fail(Refusal::new(error, self.plan.generation)),
             // That nobody has been heard of yet does not mean that nobody is there: until the first
             // answer of discovery the cluster's fallback policy chooses.
             false => {
                 self.metrics
                     .add(Metric::Fallbacks, "error_code=NotDiscovered", 1);
-                Release::default()
+                Release::Fallback { rewrite: None }
             }
         };
-        if release.refusal.is_none() {
-            release.rewrite = self.rewrite(id);
+        match release {
+            Release::Fallback { .. } => Release::Fallback {
+                rewrite: self.rewrite(id),
+            },
+            other => other,
         }
-        release
     }
 
     /// A request goes on, or is answered so, as the failure mode says.
@@ -347,14 +348,11 @@ impl Director {
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
                 self.metrics.add(Metric::RequestErrors, &label, 1);
-                Release {
-                    refusal: Some(refusal),
-                    ..Release::default()
-                }
+                Release::Reply(refusal)
             }
             FailureMode::FailOpen => {
                 self.metrics.add(Metric::Fallbacks, &label, 1);
-                Release::default()
+                Release::Fallback { rewrite: None }
             }
         }
     }
@@ -365,9 +363,18 @@ impl Director {
         self.metrics.add(Metric::CaughtPanics, &label, 1);
     }
 
-    /// How a request goes on whose decision was cut short by a panic.
+    /// Returns how a request goes on whose decision was cut short by a panic, and counts it.
     pub fn recover(&mut self) -> Release {
         self.fail(Refusal::defect(self.plan.generation))
+    }
+
+    /// Returns the same without counting it. It depends on the plan only, so that it can be prepared
+    /// before anything panics.
+    pub fn on_defect(&self) -> Release {
+        match self.plan.proxy.failure_mode {
+            FailureMode::FailClose => Release::Reply(Refusal::defect(self.plan.generation)),
+            FailureMode::FailOpen => Release::Fallback { rewrite: None },
+        }
     }
 
     /// Forgets a request whose record cannot be closed.

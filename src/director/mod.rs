@@ -61,15 +61,46 @@ pub struct Rewrite {
     pub text: String,
 }
 
-/// How a request goes on.
-#[derive(Debug, Default)]
-pub struct Release {
-    /// The destination header's value; none leaves the choice to Envoy's fallback policy.
-    pub destination: Option<String>,
-    /// Answer it so, instead of routing it.
-    pub refusal: Option<Refusal>,
+/// How a request goes on. There is no default: what is left to Envoy has to be said.
+#[derive(Debug)]
+pub enum Release {
+    /// To an endpoint.
+    Route {
+        /// The destination header's value.
+        destination: String,
+        /// What is to be replaced in the body first.
+        rewrite: Option<Rewrite>,
+    },
+    /// To the endpoint that the cluster's fallback policy chooses.
+    Fallback {
+        /// What is to be replaced in the body first.
+        rewrite: Option<Rewrite>,
+    },
+    /// Nowhere: it gets a local reply.
+    Reply(Refusal),
+}
+
+impl Release {
+    /// The destination header's value, if there is one.
+    pub fn destination(&self) -> Option<&str> {
+        match self {
+            Self::Route { destination, .. } => Some(destination),
+            Self::Fallback { .. } | Self::Reply(_) => None,
+        }
+    }
+
     /// What is to be replaced in the body first.
-    pub rewrite: Option<Rewrite>,
+    pub fn rewrite(&self) -> Option<&Rewrite> {
+        match self {
+            Self::Route { rewrite, .. } | Self::Fallback { rewrite } => rewrite.as_ref(),
+            Self::Reply(_) => None,
+        }
+    }
+
+    /// Whether it gets a local reply.
+    pub fn is_reply(&self) -> bool {
+        matches!(self, Self::Reply(_))
+    }
 }
 
 /// What is known of a slot's endpoint beside its metrics.
@@ -195,6 +226,11 @@ impl Director {
                 record.stop_reading();
             }
         }
+    }
+
+    /// The cluster whose requests this director picks for, and whose VMs share its data.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     /// Whether it matters where a request's route leads.

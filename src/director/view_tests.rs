@@ -168,7 +168,7 @@ fn who_is_refused_is_shown_with_the_reason() {
     for slot in [0, 1].map(Slot) {
         director.watch.store.pool.get_mut(slot).unwrap().available = false;
     }
-    assert!(ask(&mut director, 1, false).refusal.is_some());
+    assert!(ask(&mut director, 1, false).is_reply());
     let shown = director.view.decisions.back().unwrap();
     assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
 }
@@ -178,4 +178,39 @@ fn long_names_are_cut_between_characters() {
     assert_eq!(beginning("ab", 2), "ab");
     assert_eq!(beginning("aé", 2), "a…");
     assert_eq!(beginning("日本", 4), "日…");
+}
+
+#[test]
+fn all_that_is_shared_has_a_mark_and_a_checksum() {
+    let mut memory = Local::default();
+    let plan = PLAN.replace("queue-scorer", "prefix-cache-scorer");
+    let mut first = director(&plan, &mut memory);
+    watch(&mut memory);
+    for id in 0..3 {
+        let text = format!(r#"{{"model": "m", "prompt": "{}"}}"#, "p".repeat(2_000));
+        let head = Head {
+            path: b"/v1/completions",
+            method: b"POST",
+            content_type: b"application/json",
+            content_length: Some(text.len()),
+            ..Head::default()
+        };
+        first.open(id, &head);
+        first.body(id, text.as_bytes(), true);
+        ticks(&mut first, &mut memory, REPORT_EACH);
+    }
+    let mut kinds = std::collections::BTreeSet::new();
+    for (key, value) in memory.values() {
+        // What is no longer needed is emptied.
+        let sealed = value.is_empty() || crate::worker::pack::Reader::open(value).is_some();
+        assert!(sealed, "{key}: {value:?}");
+        let kind = key.rsplit('/').find(|part| part.parse::<u32>().is_err());
+        kinds.extend(kind.map(str::to_owned));
+    }
+    let expected = [
+        "lease", "members", "plan", "pools", "report", "seat", "watched",
+    ];
+    for kind in expected {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
 }

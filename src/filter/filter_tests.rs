@@ -362,22 +362,6 @@ fn a_refused_configuration_is_told_and_leaves_the_old_one() {
 }
 
 #[test]
-fn a_reload_keeps_what_was_learnt_and_the_last_root_takes_it_along() {
-    let mut vm = vm(&listed("prefix-cache-scorer", ""));
-    assert!(vm.configure(2), "the listener is loaded anew");
-    vm.delete(ROOT);
-    vm.tick(2);
-    request(&[(":path", "/"), (":method", "GET")]);
-    vm.request_headers(10, true);
-    assert!(destination().is_some(), "the members are still known");
-    vm.delete(10);
-    vm.delete(2);
-    request(&[(":path", "/"), (":method", "GET")]);
-    vm.request_headers(11, true);
-    assert_eq!(destination(), None);
-}
-
-#[test]
 fn of_several_plugins_in_one_vm_the_one_that_is_asked_decides() {
     let mut vm = vm(&listed("queue-scorer", ""));
     host(|host| {

@@ -150,5 +150,8 @@ fn log_once(panic: &PanicHookInfo<'_>) {
 }
 
 #[cfg(test)]
+pub use tests::strike;
+
+#[cfg(test)]
 #[path = "guard_tests.rs"]
 mod tests;

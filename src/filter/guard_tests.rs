@@ -5,6 +5,33 @@ use crate::filter::fake_host::host;
 use crate::filter::filter_tests::{destination, listed, post, vm, ROOT};
 use crate::filter::vm::FAILED_TICKS;
 
+thread_local! {
+    /// Where panics are to come, how many are let pass before, and how many then come.
+    static STRIKES: RefCell<Vec<(&'static str, usize, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Panics here if a test asks for it.
+pub fn strike(place: &str) {
+    let strikes = STRIKES.with_borrow_mut(|strikes| {
+        let found = strikes.iter_mut().find(|strike| strike.0 == place);
+        found.is_some_and(|(_, before, left)| match *before {
+            0 => std::mem::replace(left, left.saturating_sub(1)) > 0,
+            _ => {
+                *before -= 1;
+                false
+            }
+        })
+    });
+    assert!(!strikes, "on purpose, at {place}");
+}
+
+fn strike_at(strikes: &[(&'static str, usize, usize)]) {
+    STRIKES.set(strikes.to_vec());
+}
+
+/// From now on.
+const ALWAYS: usize = usize::MAX;
+
 const OPEN: &str = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
 
 /// A VM behind the net whose requests are held for their bodies.
@@ -150,4 +177,115 @@ fn each_place_is_logged_once() {
         .count();
     assert_eq!(told, 1, "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("guard_tests.rs")));
+}
+
+const BODY_TEXT: &[u8] = br#"{"model": "m", "prompt": "hello"}"#;
+
+fn send_body(vm: &Guarded, id: u32) -> BodyAction {
+    host(|host| host.body = BODY_TEXT.to_vec());
+    vm.decide(Callback::RequestBody, id, BODY, |vm| {
+        vm.request_body(id, BODY_TEXT.len(), true)
+    })
+}
+
+fn codes() -> Vec<u32> {
+    host(|host| host.answers.iter().map(|(code, _)| *code).collect())
+}
+
+#[test]
+fn a_panic_within_recovery_obeys_the_failure_mode() {
+    for (extra, action, answers) in [
+        ("", BodyAction::Buffer, vec![500]),
+        (OPEN, BodyAction::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        begin(&vm, 10);
+        host(|host| {
+            host.request.push((
+                "x-gateway-destination-endpoint".to_owned(),
+                "6.6.6.6:6".to_owned(),
+            ))
+        });
+        strike_at(&[("count", 0, ALWAYS)]);
+        assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+    // Where not even the local reply can be given, the request does not go on.
+    let vm = guarded("");
+    begin(&vm, 10);
+    strike_at(&[("count", 0, ALWAYS), ("carry out", 0, ALWAYS)]);
+    assert_eq!(send_body(&vm, 10), BodyAction::Buffer);
+    strike_at(&[]);
+}
+
+#[test]
+fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
+    for (extra, action, answers) in [
+        ("", BodyAction::Buffer, vec![500]),
+        (OPEN, BodyAction::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        begin(&vm, 10);
+        // The director has decided, and holds it no longer.
+        strike_at(&[("carry out", 0, 1)]);
+        assert_eq!(send_body(&vm, 10), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+}
+
+#[test]
+fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
+    for (extra, action, answers) in [
+        ("", Action::Pause, vec![500]),
+        (OPEN, Action::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        strike_at(&[("place of request", 0, ALWAYS)]);
+        assert_eq!(begin(&vm, 10), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+    // Found at the second try: not a request of ours.
+    let vm = guarded("");
+    host(|host| {
+        host.properties
+            .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
+    });
+    strike_at(&[("place of request", 0, 1)]);
+    assert_eq!(begin(&vm, 10), Action::Continue);
+    assert!(codes().is_empty());
+}
+
+#[test]
+fn what_a_tick_has_decided_when_it_panics_is_not_held_without_end() {
+    for (extra, resumed, answers) in [("", 0, 2), (OPEN, 2, 0)] {
+        let vm = guarded(extra);
+        let part = |id: u32, size: usize| {
+            host(|host| host.body = BODY_TEXT[..size].to_vec());
+            vm.decide(Callback::RequestBody, id, BODY, |vm| {
+                vm.request_body(id, size, false)
+            });
+        };
+        for id in [10, 11, 12] {
+            begin(&vm, id);
+            part(id, 5);
+        }
+        host(|host| host.now += 3_000_000_000);
+        tick(&vm);
+        // Something has come of the third one since.
+        part(12, 10);
+        host(|host| host.now += 3_000_000_000);
+        strike_at(&[("carry out", 0, 1)]);
+        tick(&vm);
+        strike_at(&[]);
+        assert_eq!(host(|host| host.resumed.len()), resumed);
+        assert_eq!(codes(), vec![500; answers]);
+        // Nothing more comes of these, and the third is still held.
+        (0..10).for_each(|_| tick(&vm));
+        assert_eq!(host(|host| host.resumed.len()), resumed);
+        assert_eq!(send_body(&vm, 12), BodyAction::Continue);
+        assert!(destination().is_some());
+    }
 }

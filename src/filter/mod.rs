@@ -23,3 +23,5 @@ mod fake_host;
 mod filter_tests;
 #[cfg(test)]
 mod page_tests;
+#[cfg(test)]
+mod reload_tests;

@@ -1,9 +1,12 @@
 //! A plugin's pool in one VM: its configuration, its clock, and the callouts that fetch metrics.
 
 use super::abi::{self, Buffer, Map, Status};
+use super::guard;
 use super::host::{Shared, Statistics};
+use super::stream::Stream;
 use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
+use crate::director::ids::ById;
 use crate::director::{Body, Director, Release, Seen};
 
 /// What tells plugins in one VM apart.
@@ -34,6 +37,9 @@ pub struct Pool {
     plugin: Plugin,
     /// What decides.
     pub director: Director,
+    /// How a request goes on that a panic has struck. Prepared with the plan, because the director
+    /// may be what is broken then.
+    on_defect: Release,
 }
 
 impl Pool {
@@ -42,12 +48,39 @@ impl Pool {
         let seed = abi::now_ns() ^ (u64::from(root) << 48) ^ address_entropy();
         let meter = Box::new(Statistics);
         let director = Director::new(&plugin.name, plan, seed, meter, abi::now_ns);
-        Self { plugin, director }
+        let on_defect = director.on_defect();
+        Self {
+            plugin,
+            director,
+            on_defect,
+        }
     }
 
-    /// Whether this is the pool that the plugin's plan is about.
+    /// Puts another plan for the same cluster in force.
+    pub fn install(&mut self, plan: Plan, root: u32) {
+        self.director.install(plan, root);
+        self.on_defect = self.director.on_defect();
+    }
+
+    /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
+    /// is in the keys of shared data and in metrics: under `requests: all` a pool takes requests for
+    /// other clusters, too, but is not theirs.
     pub fn is(&self, plugin: &Plugin, plan: &Plan) -> bool {
-        self.plugin == *plugin && self.director.owns(plan.cluster().as_bytes())
+        self.plugin == *plugin && self.director.cluster() == plan.cluster()
+    }
+
+    /// Whether a request that a panic has struck gets a local reply instead of going on.
+    pub fn fails_closed(&self) -> bool {
+        self.on_defect.is_reply()
+    }
+
+    /// Lets the request in effect, which a panic has struck, go on under the failure mode.
+    pub fn fail(&mut self) {
+        // It may be the client's own still.
+        let header = self.director.destination_header();
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+        guard::catch(|| self.director.recover());
+        carry_out(&self.on_defect, "");
     }
 
     /// Whether it is a pool of the plugin's.
@@ -57,7 +90,7 @@ impl Pool {
 
     /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
     /// read as far as it came.
-    pub fn tick(&mut self, root: u32) -> Vec<u32> {
+    pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) -> Vec<u32> {
         self.director.note_memory(abi::memory_bytes());
         let tick = self.director.tick(root, &mut Shared);
         for call in &tick.calls {
@@ -65,15 +98,22 @@ impl Pool {
             self.director.called(call, token.ok());
         }
         for (request, release) in &tick.releases {
-            if abi::set_effective_context(*request).is_err() {
-                continue;
-            }
-            carry_out(release, self.director.destination_header());
-            if release.refusal.is_none() {
-                let _: Result<(), Status> = abi::resume_request();
+            if abi::set_effective_context(*request).is_ok() {
+                self.release(*request, release, streams);
             }
         }
         tick.stalled
+    }
+
+    /// Releases the request in effect, which Envoy holds.
+    fn release(&self, request: u32, release: &Release, streams: &mut ById<Stream>) {
+        carry_out(release, self.director.destination_header());
+        if let Some(stream) = streams.get_mut(&request) {
+            stream.let_go();
+        }
+        if !release.is_reply() {
+            let _: Result<(), Status> = abi::resume_request();
+        }
     }
 
     /// A callout was answered.
@@ -146,7 +186,9 @@ pub fn seen() -> Seen {
 
 /// Does to the request in effect what was decided for it.
 pub fn carry_out(release: &Release, header: &str) {
-    if let Some(refusal) = &release.refusal {
+    #[cfg(test)]
+    guard::strike("carry out");
+    if let Release::Reply(refusal) = release {
         let headers = [(DROPPED_REASON_HEADER, refusal.reason)];
         let outcome = abi::respond(refusal.status, "epp_wasm", &headers, &refusal.body);
         if outcome.is_err() {
@@ -154,7 +196,7 @@ pub fn carry_out(release: &Release, header: &str) {
         }
         return;
     }
-    if let Some(value) = &release.destination {
+    if let Some(value) = release.destination() {
         if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
             log::warn!(
                 "Envoy did not take the destination header (status {status}): the request goes \

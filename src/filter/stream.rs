@@ -37,6 +37,8 @@ pub struct Stream {
     /// The place of its pool.
     pub pool: usize,
     held: Held,
+    /// Whether the clock has let it go. `held` stays as it is until the next part of the body.
+    let_go: bool,
     /// Bytes that were read already of what Envoy will show next.
     read: usize,
     /// Bytes that Envoy has shown already of what it will show next.
@@ -54,6 +56,7 @@ impl Stream {
             id,
             pool,
             held: Held::No,
+            let_go: false,
             read: 0,
             shown: 0,
             passed: 0,
@@ -61,9 +64,14 @@ impl Stream {
         }
     }
 
-    /// Whether Envoy holds it for us.
+    /// Whether Envoy holds it for us. That is known here, whatever has become of the director's record.
     pub fn is_held(&self) -> bool {
-        self.held != Held::No
+        self.held != Held::No && !self.let_go
+    }
+
+    /// The clock has let it go.
+    pub fn let_go(&mut self) {
+        self.let_go = true;
     }
 
     /// Its headers have come. `None` where they cannot be read: it is left alone.
@@ -147,9 +155,10 @@ impl Stream {
             Some(Verdict::Hold(_)) | None => return false,
         };
         // What Envoy holds it has shown: `held` stays until the next part of the body.
-        self.rewrite(released.rewrite.as_ref(), director);
+        self.rewrite(released.rewrite(), director);
         super::pool::carry_out(&released, director.destination_header());
-        released.refusal.is_none()
+        self.let_go();
+        !released.is_reply()
     }
 
     /// Feeds what Envoy shows and was not read yet.
@@ -219,10 +228,11 @@ impl Stream {
             Verdict::Hold(Show::Whole) => self.held = Held::Whole,
             Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
-                self.rewrite(release.rewrite.as_ref(), director);
-                self.held = Held::No;
+                self.rewrite(release.rewrite(), director);
                 super::pool::carry_out(&release, director.destination_header());
-                if release.refusal.is_some() {
+                // Not before: what a panic strikes until here is still held.
+                self.held = Held::No;
+                if release.is_reply() {
                     // Envoy answers; the request itself goes nowhere.
                     return BodyAction::Buffer;
                 }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::abi::{self, Action, BodyAction, Map, Status};
+use super::abi::{self, Action, BodyAction, Status};
 use super::clock::Clock;
 use super::guard::{self, Callback};
 use super::pool::Pool;
@@ -61,7 +61,7 @@ impl Vm {
         });
         if let Some(pool) = self.pools.get_mut(place) {
             let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
-            pool.director.install(plan, root);
+            pool.install(plan, root);
             pool.director.look(&mut super::host::Shared);
         }
         let clock = Clock::default();
@@ -123,7 +123,7 @@ impl Vm {
         let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
             return;
         };
-        for id in pool.tick(root) {
+        for id in pool.tick(root, &mut self.streams) {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
@@ -167,6 +167,8 @@ impl Vm {
     }
 
     fn place_of_request(&self) -> Option<usize> {
+        #[cfg(test)]
+        guard::strike("place of request");
         let pools = self.pools.iter().enumerate();
         let mut pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
         let mut others = pools.clone().skip(1);
@@ -240,8 +242,18 @@ impl Vm {
     }
 
     /// A callback panicked. Only what it was about is forgotten; a request that was not decided yet
-    /// goes on under the failure mode. Whether it was answered instead.
+    /// goes on under the failure mode. Returns whether it must not go on: it got a local reply.
     pub fn recover(&mut self, callback: Callback, context: u32) -> bool {
+        let recovered = guard::catch(|| self.try_to_recover(callback, context));
+        recovered.unwrap_or_else(|| {
+            let pool = self
+                .strictest()
+                .and_then(|place| self.pools.get(place)?.as_ref());
+            pool.is_some_and(Pool::fails_closed)
+        })
+    }
+
+    fn try_to_recover(&mut self, callback: Callback, context: u32) -> bool {
         match callback {
             Callback::Tick => self.recover_tick(context),
             Callback::Configure | Callback::CalloutAnswer => {
@@ -249,8 +261,9 @@ impl Vm {
                 false
             }
             Callback::RequestHeaders => {
-                let pool = guard::catch(|| self.place_of_request()).flatten();
-                self.give_up(callback, context, pool, true)
+                let place = guard::catch(|| self.place_of_request());
+                let place = place.unwrap_or_else(|| self.strictest());
+                self.give_up(callback, context, place, true)
             }
             _ => {
                 let stream = self.streams.remove(&context);
@@ -268,23 +281,41 @@ impl Vm {
         pools.any(|pool| pool.director.polls())
     }
 
+    /// The place of a pool that fails closed, if any does, or else of any: for a request of which it
+    /// cannot be known whose it is.
+    fn strictest(&self) -> Option<usize> {
+        let pools = self.pools.iter().enumerate();
+        let pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
+        let strictest = pools.max_by_key(|(_, pool)| pool.fails_closed());
+        strictest.map(|(place, _)| place)
+    }
+
+    /// A tick panicked. What it decided is lost: those requests Envoy would hold without end. They
+    /// go on under the failure mode, and so do all where one tick after the other panics.
     fn recover_tick(&mut self, root: u32) -> bool {
         self.count_panic(Callback::Tick, root);
         self.failed_ticks += 1;
-        if self.failed_ticks < FAILED_TICKS {
-            return false;
+        let all = self.failed_ticks >= FAILED_TICKS;
+        if all {
+            self.failed_ticks = 0;
         }
-        self.failed_ticks = 0;
-        let held: Vec<(u32, usize)> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.is_held())
-            .map(|(id, stream)| (*id, stream.pool))
-            .collect();
+        let pools = &self.pools;
+        let waits = |id: u32, stream: &Stream| {
+            let pool = pools.get(stream.pool).and_then(Option::as_ref);
+            let waits = |pool: &Pool| guard::catch(|| pool.director.holds(id));
+            pool.and_then(waits).unwrap_or(false)
+        };
+        let lost =
+            |(id, stream): &(&u32, &Stream)| stream.is_held() && (all || !waits(**id, stream));
+        let lost = self.streams.iter().filter(lost);
+        let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
         // The streams stay: Envoy shows once more what it sends now.
-        for (id, place) in held {
+        for (id, place) in lost {
             let reached = abi::set_effective_context(id).is_ok();
             let answered = self.give_up(Callback::Tick, id, Some(place), reached);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.let_go();
+            }
             if reached && !answered {
                 let _: Result<(), Status> = abi::resume_request();
             }
@@ -303,11 +334,11 @@ impl Vm {
         undecided: bool,
     ) -> bool {
         let pool = pool.and_then(|place| self.pools.get_mut(place)?.as_mut());
-        let Some(Pool { director, .. }) = pool else {
+        let Some(pool) = pool else {
             return false;
         };
+        let director = &mut pool.director;
         guard::catch(|| director.count_panic(callback.name()));
-        let undecided = undecided && (callback == Callback::RequestHeaders || director.holds(id));
         // Its record may be what is broken.
         if guard::catch(|| director.close(id)).is_none() {
             guard::catch(|| director.drop_record(id));
@@ -315,12 +346,9 @@ impl Vm {
         if !undecided {
             return false;
         }
-        let header = director.destination_header();
-        // It may be the client's own still.
-        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-        let release = guard::catch(|| director.recover()).unwrap_or_default();
-        super::pool::carry_out(&release, "");
-        release.refusal.is_some()
+        // Even where the local reply panics, the request does not go on under `FailClose`.
+        guard::catch(|| pool.fail());
+        pool.fails_closed()
     }
 
     fn count_panic(&mut self, callback: Callback, root: u32) {

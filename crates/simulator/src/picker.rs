@@ -114,7 +114,7 @@ impl Picker {
     }
 
     fn place(&self, release: &Release) -> Option<usize> {
-        let first = release.destination.as_deref()?.split(',').next()?;
+        let first = release.destination()?.split(',').next()?;
         self.slots.get(first).copied()
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use epp_wasm::director::explain::Explanation;
-use epp_wasm::director::{Director, Verdict as Outcome};
+use epp_wasm::director::{Director, Release, Verdict as Outcome};
 use epp_wasm::scheduling::{Rung, Slot};
 use serde::Serialize;
 
@@ -74,11 +74,9 @@ pub fn explained(
             .unwrap_or_default()
     };
     let (destination, refusal) = match outcome {
-        Outcome::Release(release) => (
-            release.destination,
-            release.refusal.map(|refusal| format!("{refusal:?}")),
-        ),
-        Outcome::Hold(_) => (None, None),
+        Outcome::Release(Release::Route { destination, .. }) => (Some(destination), None),
+        Outcome::Release(Release::Reply(refusal)) => (None, Some(format!("{refusal:?}"))),
+        Outcome::Release(Release::Fallback { .. }) | Outcome::Hold(_) => (None, None),
     };
     let mut explained = Explained {
         destination,

@@ -1,0 +1,82 @@
+//! Hot reloads: what another configuration keeps, and what it begins with.
+
+use super::abi::Action;
+use super::fake_host::host;
+use super::filter_tests::{destination, listed, post, request, vm, ROOT};
+
+#[test]
+fn a_reload_keeps_what_was_learnt_and_the_last_root_takes_it_along() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
+    assert!(vm.configure(2), "the listener is loaded anew");
+    vm.delete(ROOT);
+    vm.tick(2);
+    request(&[(":path", "/"), (":method", "GET")]);
+    vm.request_headers(10, true);
+    assert!(destination().is_some(), "the members are still known");
+    vm.delete(10);
+    vm.delete(2);
+    request(&[(":path", "/"), (":method", "GET")]);
+    vm.request_headers(11, true);
+    assert_eq!(destination(), None);
+}
+
+#[test]
+fn a_plan_for_another_cluster_gets_a_pool_of_its_own() {
+    let of = |cluster: &str, more: &str| {
+        let proxy = format!("- {{type: envoy-proxy, parameters: {{{more}cluster: {cluster}}}}}");
+        listed("queue-scorer", &proxy)
+    };
+    let mut vm = vm(&of("first", "requests: all, "));
+    host(|host| host.configuration = of("second", ""));
+    // A hot reload: a new root beside the old one.
+    assert!(vm.configure(2));
+    for _ in 0..21 {
+        host(|host| host.now += 50_000_000);
+        vm.tick(2);
+    }
+    vm.delete(ROOT);
+    let of_cluster = |cluster: &str| {
+        host(|host| {
+            let key = "xds.cluster_name".to_owned();
+            host.properties.insert(key, cluster.to_owned())
+        });
+        post();
+    };
+    of_cluster("second");
+    assert_eq!(vm.request_headers(10, true), Action::Continue);
+    assert!(destination().is_some_and(|list| list.starts_with("10.0.0.")));
+    of_cluster("first");
+    vm.request_headers(11, true);
+    assert_ne!(destination().as_deref(), Some("10.0.0.1:80,10.0.0.2:80"));
+    // What is shared and exported has the new name.
+    let (keys, metrics) = host(|host| (host.shared.clone(), host.metrics.clone()));
+    let lease = |cluster: &str| format!("/picker/{cluster}/lease");
+    assert!(
+        keys.keys().any(|key| key.ends_with(&lease("second"))),
+        "{keys:?}"
+    );
+    assert!(
+        metrics
+            .iter()
+            .any(|(name, _)| name.contains(";pool=second")),
+        "{metrics:?}"
+    );
+}
+
+#[test]
+fn a_plan_for_the_same_cluster_keeps_its_pool_whatever_requests_it_takes() {
+    let of = |requests: &str| {
+        let proxy = format!("- {{type: envoy-proxy, parameters: {{requests: {requests}}}}}");
+        listed("queue-scorer", &proxy)
+    };
+    let mut vm = vm(&of("all"));
+    host(|host| host.configuration = of("ofCluster"));
+    assert!(vm.configure(2));
+    vm.delete(ROOT);
+    post();
+    vm.request_headers(10, true);
+    assert!(
+        destination().is_some_and(|list| list.starts_with("10.0.0.")),
+        "known without a tick"
+    );
+}
