@@ -9,6 +9,7 @@
 //! nobody: whoever has served a request waits longer before it takes the lease, and gives it up
 //! once when its first request comes.
 
+use super::pack::{Reader, Writer};
 use super::SharedData;
 
 /// Ticks without a beat after which the holder is taken for gone: half a second at 50 ms. A holder
@@ -17,10 +18,6 @@ const PATIENCE: u32 = 10;
 
 /// Further ticks that a VM which serves requests leaves to one that does not.
 const COURTESY: u32 = 5;
-
-/// The record: schema, holder, beat.
-const SIZE: usize = 20;
-const SCHEMA: u32 = 1;
 
 /// One VM's view of the lease.
 #[derive(Debug)]
@@ -116,21 +113,17 @@ impl Lease {
     }
 }
 
-fn pack(holder: u64, beat: u64) -> [u8; SIZE] {
-    let mut bytes = [0; SIZE];
-    let parts = SCHEMA.to_le_bytes().into_iter().chain(holder.to_le_bytes());
-    for (place, byte) in bytes.iter_mut().zip(parts.chain(beat.to_le_bytes())) {
-        *place = byte;
-    }
-    bytes
+fn pack(holder: u64, beat: u64) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.u64(holder);
+    writer.u64(beat);
+    writer.seal()
 }
 
 fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (schema, rest) = bytes.split_first_chunk::<4>()?;
-    let (holder, rest) = rest.split_first_chunk::<8>()?;
-    let (beat, rest) = rest.split_first_chunk::<8>()?;
-    let whole = rest.is_empty() && u32::from_le_bytes(*schema) == SCHEMA;
-    whole.then(|| (u64::from_le_bytes(*holder), u64::from_le_bytes(*beat)))
+    let mut reader = Reader::open(bytes)?;
+    let record = (reader.u64()?, reader.u64()?);
+    reader.rest().is_empty().then_some(record)
 }
 
 #[cfg(test)]

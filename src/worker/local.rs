@@ -22,6 +22,12 @@ impl Local {
         self.values.len()
     }
 
+    /// All values by their keys.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let values = self.values.iter();
+        values.map(|(key, (value, _))| (key.as_str(), value.as_slice()))
+    }
+
     /// Cuts a value in half.
     #[cfg(test)]
     pub fn tear(&mut self, key: &str) {

@@ -25,7 +25,7 @@ pub use watch::{Events, Request, Watch};
 
 /// What all our keys begin with: a name, and the version of what is shared. Two versions of the
 /// module do not read each other's.
-pub const ROOT: &str = "epp-wasm/2";
+pub const ROOT: &str = "epp-wasm/3";
 
 /// Data that all VMs of one Envoy share.
 pub trait SharedData {

@@ -447,6 +447,10 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
     let asks = |sim: &Sim| sim.vms.iter().any(|vm| vm.share.handover.asks());
     let ticks = (1..30).find(|_| {
         sim.tick(0);
+        for (key, value) in sim.memory.values() {
+            let sealed = value.is_empty() || crate::worker::pack::Reader::open(value).is_some();
+            assert!(sealed, "{key}");
+        }
         !asks(&sim)
     });
     // 4 ticks for so many, and a few to ask.
