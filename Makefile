@@ -95,7 +95,10 @@ eppctl: toolchain ## The command line tool: target/release/eppctl
 
 # What the tests of envoy/ need beside Envoy.
 test: crds prometheus browser
-.PHONY: crds image prometheus browser chart-check
+.PHONY: crds image prometheus browser chart-check reproducible
+
+reproducible: wasm ## Whether the module is the same, byte for byte, when it is built elsewhere
+	@scripts/reproducible
 
 image: wasm ## The module as an OCI image in target/image, to push to a registry
 	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)

@@ -16,6 +16,12 @@ die() {
     exit 1
 }
 
+# skipped WHAT WHY: says that something was not checked. With $EPP_SKIPPED, a file, .ci/run counts these
+# at its end.
+skipped() {
+    printf 'SKIPPED %s: %s\n' "$1" "$2" | tee -a "${EPP_SKIPPED:-/dev/null}" >&2
+}
+
 # apt_install WHY PACKAGE...: Debian packages, where we may install them without asking for a
 # password; elsewhere the command to type.
 apt_install() {
@@ -49,13 +55,26 @@ find_pip() {
     echo "$tools/venv/bin/python3" -m pip
 }
 
-# pip_install FOLDER ARGUMENT...: what pip installs of PyPI's binary packages, into a new folder.
+# pip_install FOLDER FILE: the binary packages of PyPI that a file lists with their hashes, into a new
+# folder. Nothing else is installed, and no other bytes than those that were hashed.
 pip_install() {
-    local folder=$1 pip
-    shift
+    local folder=$1 pinned=$2 pip
     pip=$(find_pip)
     rm -rf "$folder"
     # pip warns root about the system's packages; these go into a folder of their own.
     # shellcheck disable=SC2086 # a command and its arguments
-    PIP_ROOT_USER_ACTION=ignore $pip install --quiet --only-binary :all: --target "$folder" "$@"
+    PIP_ROOT_USER_ACTION=ignore $pip install --quiet --only-binary :all: --no-deps --require-hashes \
+        --target "$folder" --requirement "$pinned"
+}
+
+# go_module NAME@VERSION SUM: prints where Go has fetched a module whose files have this checksum, as a
+# go.sum has it. What the module itself needs Go compares with its checksum database.
+go_module() {
+    local found
+    found=$(GOFLAGS=-mod=mod go mod download -json "$1" |
+        python3 -c 'import json, sys; module = json.load(sys.stdin); print(module["Sum"], module["Dir"])') ||
+        return 1
+    [[ ${found%% *} == "$2" ]] ||
+        die "the Go module $1 has other files than it had" "expected $2" "found ${found%% *}"
+    echo "${found#* }"
 }
