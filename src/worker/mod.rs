@@ -16,6 +16,7 @@ mod local;
 pub mod pack;
 pub mod report;
 pub mod seats;
+pub mod secret;
 pub mod share;
 pub mod snapshot;
 pub mod watch;
@@ -25,7 +26,7 @@ pub use watch::{Events, Request, Watch};
 
 /// What all our keys begin with: a name, and the version of what is shared. Two versions of the
 /// module do not read each other's.
-pub const ROOT: &str = "epp-wasm/2";
+pub const ROOT: &str = "epp-wasm/3";
 
 /// Data that all VMs of one Envoy share.
 pub trait SharedData {
