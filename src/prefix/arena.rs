@@ -289,7 +289,7 @@ impl Arena {
     fn bucket(&self, key: u64) -> usize {
         let buckets = self.buckets.len;
         let whole = buckets.next_power_of_two();
-        let place = TableKey::bucket(key) & (whole - 1);
+        let place = key as usize & (whole - 1);
         if place < buckets {
             place
         } else {

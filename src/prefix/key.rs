@@ -163,24 +163,19 @@ impl TableKey {
         }
     }
 
-    /// Scatters a hash. Nothing that is known of hashes tells which of them come to lie together: both
-    /// factors are secret, and the turn between them has the upper half decide as much as the lower.
-    /// The lower half of the result is of little use, see [`Self::bucket`].
+    /// Scatters a hash. Nothing that is known of hashes tells which of them come to lie together: the
+    /// factors are secret, and the shifts between them let each bit decide over each.
     #[inline]
     pub fn mix(self, hash: u64) -> u64 {
-        let turned = (hash ^ self.add).wrapping_mul(self.first).rotate_left(32);
-        turned.wrapping_mul(self.second)
-    }
-
-    /// Returns the upper half of what a hash was mixed to, which says its bucket.
-    #[inline]
-    pub fn bucket(mixed: u64) -> usize {
-        (mixed >> 32) as usize
+        let hash = hash ^ self.add;
+        let hash = (hash ^ hash >> 32).wrapping_mul(self.first);
+        let hash = (hash ^ hash >> 29).wrapping_mul(self.second);
+        hash ^ hash >> 32
     }
 
     /// Whether a block is in the table in any case. Hash and secret say so, so that all workers have
-    /// the same ones there and no client can choose which. The uppermost bits, since buckets take
-    /// those below.
+    /// the same ones there and no client can choose which. The uppermost bits, since the lowest say the
+    /// bucket.
     pub fn is_milestone(self, hash: u64) -> bool {
         self.mix(hash) >> (u64::BITS - MILESTONES.ilog2()) == 0
     }

@@ -178,7 +178,6 @@ impl Sets {
 }
 
 fn hash(key: TableKey, words: &[u64]) -> u64 {
-    // The table takes both ends of it.
-    let fold = |hash: u64, word: &u64| key.mix(hash ^ word).rotate_left(32);
+    let fold = |hash: u64, word: &u64| key.mix(hash ^ word);
     words.iter().fold(words.len() as u64, fold)
 }
