@@ -78,9 +78,10 @@ impl Entry {
         self.told & UNPROVEN == 0
     }
 
-    /// An answer proves it.
-    pub fn prove(&mut self) {
-        self.told &= !UNPROVEN;
+    /// An answer proves it. Whether none had before.
+    pub fn prove(&mut self) -> bool {
+        let told = self.told & !UNPROVEN;
+        std::mem::replace(&mut self.told, told) != told
     }
 
     /// Others are told of it in this quarter. Whether they were not told before.

@@ -398,13 +398,13 @@ impl Index {
 /// What changes with an entry that is used again.
 #[inline]
 fn change(entry: &mut Entry, full: bool, quarter: u16, proven: bool) -> Change {
-    let doubted = !entry.is_proven();
-    if proven && doubted {
-        entry.prove();
-    }
     Change {
         new: false,
-        doubted,
+        doubted: if proven {
+            entry.prove()
+        } else {
+            !entry.is_proven()
+        },
         due: full && entry.tell(quarter),
     }
 }

@@ -20,6 +20,45 @@ impl Index {
         }
     }
 
+    /// Notes that an answer proves the blocks of a prompt from number `from` on, as far as the endpoint's
+    /// entries lie in their order, which are nearly always all. `doubted` is told of the blocks, by number,
+    /// of which that was not known. Returns how many these are; the others are for [`Index::note`].
+    pub fn prove(
+        &mut self,
+        slot: u32,
+        prompt: &[u64],
+        from: usize,
+        mut doubted: impl FnMut(usize),
+    ) -> usize {
+        let Ok(slot) = u16::try_from(slot) else {
+            return 0;
+        };
+        let before = prompt.get(..from).unwrap_or_default();
+        let blocks = prompt.get(from..).unwrap_or_default();
+        let Some((first, rest)) = blocks.split_first() else {
+            return 0;
+        };
+        let speaker = self.find_last(before);
+        let found = self.arena.first_behind(speaker, *first);
+        let Some(mut own) = found.and_then(|found| self.find(found, slot, *first)) else {
+            return 0;
+        };
+        let mut number = from;
+        let mut rest = rest.iter();
+        loop {
+            if self.arena.get_mut(own).is_some_and(Entry::prove) {
+                doubted(number);
+            }
+            number += 1;
+            let next = rest.next();
+            let next = next.and_then(|hash| self.arena.own_behind(own, *hash, slot));
+            match next {
+                Some(next) => own = next,
+                None => return number - from,
+            }
+        }
+    }
+
     /// Forgets of these blocks of a prompt, by number, what no answer has proven of the endpoint in this
     /// slot. Of those before, [`Index::context`] will do. `dropped` is told of the blocks, by number, that
     /// are forgotten.

@@ -126,10 +126,7 @@ impl Walk {
             };
             let mut changed = |block, change: Change| {
                 let place = prompt.start + block;
-                if change.new {
-                    note(created, place, block == 0);
-                }
-                if change.new || change.doubted {
+                if change.new && note(created, place, block == 0) || change.doubted {
                     doubted.get_or_insert(place);
                 }
                 if change.due {
@@ -160,20 +157,28 @@ impl Walk {
         };
         for prompt in prompts(&self.begins, self.learnt, doubted) {
             let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
+            let mut from = doubted.saturating_sub(prompt.start);
+            let created = &self.created;
+            let of_others = |block| !contains(created, prompt.start + block);
+            from += index.prove(slot, hashes, from, |block| {
+                if of_others(block) {
+                    news(hashes, block);
+                }
+            });
+            if from == hashes.len() {
+                continue;
+            }
             let sent = Sent {
                 slot,
                 prompt: hashes,
-                from: doubted.saturating_sub(prompt.start),
+                from,
                 proven: true,
             };
-            let created = &self.created;
-            let mut changed = |block, change: Change| {
-                let others = change.doubted && !contains(created, prompt.start + block);
-                if change.due || others {
+            index.note(sent, capacity, &mut |block, change: Change| {
+                if change.due || change.doubted && of_others(block) {
                     news(hashes, block);
                 }
-            };
-            index.note(sent, capacity, &mut changed);
+            });
         }
         self.settle();
     }
@@ -210,11 +215,17 @@ fn prompts(begins: &[usize], count: usize, from: usize) -> impl Iterator<Item = 
     prompts.filter(move |prompt| prompt.end > from && !prompt.is_empty())
 }
 
-/// One more hash is of this request; `first` where it is its prompt's first.
-fn note(created: &mut Vec<Range<usize>>, place: usize, first: bool) {
+/// One more hash is of this request; `first` where it is its prompt's first. Whether a range begins.
+fn note(created: &mut Vec<Range<usize>>, place: usize, first: bool) -> bool {
     match created.last_mut() {
-        Some(last) if last.end == place && !first => last.end += 1,
-        _ => created.push(place..place + 1),
+        Some(last) if last.end == place && !first => {
+            last.end = place + 1;
+            false
+        }
+        _ => {
+            created.push(place..place + 1);
+            true
+        }
     }
 }
 
