@@ -5,7 +5,7 @@ use super::meter::Metric;
 use super::Director;
 use crate::config::Plan;
 use crate::datalayer::store::Store;
-use crate::prefix::index::{Index, Sent};
+use crate::prefix::index::{Index, Origin, Sent};
 use crate::prefix::key::{Key, TableKey};
 use crate::prefix::walk::Walk;
 use crate::scheduling::Slot;
@@ -266,22 +266,27 @@ impl Knowledge for Shared<'_> {
         self.cut
     }
 
-    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, seat: u32, run: Run, prompt: &[u64], from: usize) {
         let producer = self.plan.producers.get(usize::from(run.producer));
         let index = self.indexes.get_mut(usize::from(run.producer));
         let endpoint = self.store.pool.get(Slot(run.slot));
         let endpoint = endpoint.filter(|_| self.loads.tag(Slot(run.slot)) == run.tag);
         if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
             let capacity = producer.capacity_of(endpoint);
-            if run.word == Word::Refuted {
-                index.retract(run.slot, prompt, from..prompt.len(), &mut |_| {});
-                return;
-            }
+            let teller = Origin::of_seat(seat);
+            let origin = match run.word {
+                Word::Sent => teller,
+                Word::Proven => Origin::PROVEN,
+                Word::Refuted => {
+                    index.retract(run.slot, prompt, from..prompt.len(), teller, &mut |_| {});
+                    return;
+                }
+            };
             let sent = Sent {
                 slot: run.slot,
                 prompt,
                 from,
-                proven: run.word == Word::Proven,
+                origin,
             };
             index.note(sent, capacity, &mut |_, _| {});
         }
@@ -304,3 +309,7 @@ impl Knowledge for Shared<'_> {
         self.loads.set_others(others, self.store);
     }
 }
+
+#[cfg(test)]
+#[path = "learn_tests.rs"]
+mod tests;

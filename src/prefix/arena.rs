@@ -38,11 +38,25 @@ const PER_BUCKET: usize = 2;
 /// so is a hint that is lost.
 const MOST_CHAIN: usize = 64;
 
-/// What `told` says beside when others were told: no answer has proven the entry yet.
-const UNPROVEN: u16 = 1 << 15;
+/// Whose word it is that an endpoint holds a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(u8);
+
+impl Origin {
+    /// An answer has proven it.
+    pub const PROVEN: Self = Self(0);
+    /// A request of this worker's that is under way.
+    pub const OWN: Self = Self(1);
+
+    /// Requests of another worker's that are under way, or whose proof it kept to itself. Of more than 254
+    /// workers two count as one, which costs hints.
+    pub fn of_seat(seat: u32) -> Self {
+        Self((seat % 254) as u8 + 2)
+    }
+}
 
 /// One (endpoint, block): 28 bytes, the hash in two halves so that nothing is padded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Entry {
     hash: [u32; 2],
     /// The next entry in the bucket, or [`APART`]; for a free entry the next free one.
@@ -55,13 +69,14 @@ pub struct Entry {
     pub holders: u32,
     /// The endpoint.
     pub slot: u16,
-    /// When others were told of it, and [`UNPROVEN`].
-    told: u16,
+    /// The quarter in which others were told of it, without its upper half.
+    told: u8,
+    origin: Origin,
 }
 
 impl Entry {
     /// An entry in no list.
-    pub fn new(hash: u64, slot: u16, holders: u32, proven: bool) -> Self {
+    pub fn new(hash: u64, slot: u16, holders: u32, origin: Origin) -> Self {
         Self {
             hash: [hash as u32, (hash >> 32) as u32],
             next: NONE,
@@ -69,31 +84,41 @@ impl Entry {
             older: NONE,
             holders,
             slot,
-            told: if proven { 0 } else { UNPROVEN },
+            told: 0,
+            origin,
         }
-    }
-
-    /// Whether an answer has proven it.
-    pub fn is_proven(&self) -> bool {
-        self.told & UNPROVEN == 0
-    }
-
-    /// An answer proves it. Whether none had before.
-    pub fn prove(&mut self) -> bool {
-        let told = self.told & !UNPROVEN;
-        std::mem::replace(&mut self.told, told) != told
-    }
-
-    /// Others are told of it in this quarter. Whether they were not told before.
-    pub fn tell(&mut self, quarter: u16) -> bool {
-        let told = self.told & UNPROVEN | quarter & !UNPROVEN;
-        std::mem::replace(&mut self.told, told) != told
     }
 
     /// The block's hash.
     pub fn hash(&self) -> u64 {
         let [low, high] = self.hash;
         u64::from(low) | u64::from(high) << 32
+    }
+
+    /// Whose word it is.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// An answer proves it. Whether none had before.
+    pub fn prove(&mut self) -> bool {
+        std::mem::replace(&mut self.origin, Origin::PROVEN) != Origin::PROVEN
+    }
+
+    /// It is said again. Whether no answer had proven it before. Of other workers the last one counts: then
+    /// it is not for those before to take it back.
+    pub fn say(&mut self, origin: Origin) -> bool {
+        let doubted = self.origin != Origin::PROVEN;
+        if doubted && origin != Origin::OWN {
+            self.origin = origin;
+        }
+        doubted
+    }
+
+    /// Others are told of it in this quarter. Whether they were not told before.
+    pub fn tell(&mut self, quarter: u16) -> bool {
+        let quarter = quarter as u8;
+        std::mem::replace(&mut self.told, quarter) != quarter
     }
 }
 

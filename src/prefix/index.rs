@@ -7,6 +7,7 @@
 //! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
 //! again.
 
+pub use super::arena::Origin;
 use super::arena::{Arena, Entry, NONE};
 use super::held::Held;
 use super::key::{Secret, TableKey};
@@ -44,8 +45,8 @@ pub struct Sent<'p> {
     pub prompt: &'p [u64],
     /// Number of the first of the blocks in it.
     pub from: usize,
-    /// Whether an answer has proven that the endpoint took them in.
-    pub proven: bool,
+    /// Whose word it is that the endpoint holds them.
+    pub origin: Origin,
 }
 
 /// What adding a block has changed.
@@ -74,8 +75,8 @@ pub(super) struct Trail {
     pub own: u32,
     /// The place of the entry that speaks for it.
     speaker: u32,
-    /// Whether an answer has proven what is added.
-    pub proven: bool,
+    /// Whose word it is that the endpoint holds what is added.
+    pub origin: Origin,
     /// Whether it was new to everybody: what follows it lies behind no entry then.
     new: bool,
 }
@@ -146,7 +147,7 @@ impl Index {
             slot,
             prompt,
             from,
-            proven: true,
+            origin: Origin::PROVEN,
         };
         self.note(sent, capacity, &mut |block, change| {
             if change.due {
@@ -188,7 +189,7 @@ impl Index {
             before: before.last().copied(),
             own: speaker,
             speaker,
-            proven: sent.proven,
+            origin: sent.origin,
             new: false,
         };
         let mut number = from;
@@ -247,10 +248,10 @@ impl Index {
                 break;
             };
             // What an answer proves was counted when it was sent.
-            if entry.is_proven() || !trail.proven {
+            if trail.origin != Origin::PROVEN || entry.origin() == Origin::PROVEN {
                 held.count_use();
             }
-            let change = change(entry, full, held.quarter, trail.proven);
+            let change = change(entry, full, held.quarter, trail.origin);
             if change.is_any() {
                 changed(count, change);
             }
@@ -299,7 +300,7 @@ impl Index {
         }
         let entry = self.arena.get_mut(place)?;
         if known.is_some() {
-            return Some(change(entry, full, quarter, trail.proven));
+            return Some(change(entry, full, quarter, trail.origin));
         }
         entry.tell(quarter);
         Some(Change {
@@ -397,14 +398,10 @@ impl Index {
 
 /// What changes with an entry that is used again.
 #[inline]
-fn change(entry: &mut Entry, full: bool, quarter: u16, proven: bool) -> Change {
+fn change(entry: &mut Entry, full: bool, quarter: u16, origin: Origin) -> Change {
     Change {
         new: false,
-        doubted: if proven {
-            entry.prove()
-        } else {
-            !entry.is_proven()
-        },
+        doubted: entry.say(origin),
         due: full && entry.tell(quarter),
     }
 }

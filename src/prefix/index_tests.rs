@@ -3,28 +3,33 @@ use std::collections::HashMap;
 use super::*;
 use crate::prefix::key::tests::aimed;
 
-/// The same by the plainest means: per endpoint the hashes in order of use, and whether they are proven.
+/// The same by the plainest means: per endpoint the hashes in order of use, and whose word they are.
 #[derive(Default)]
 struct Model {
-    held: HashMap<u32, (usize, Vec<(u64, bool)>)>,
+    held: HashMap<u32, (usize, Vec<(u64, Origin)>)>,
 }
 
 impl Model {
-    fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize, proven: bool) {
+    fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize, origin: Origin) {
         let (capacity, held) = self.held.entry(slot).or_insert((capacity, Vec::new()));
         for hash in hashes {
             let known = held.iter().position(|(known, _)| known == hash);
-            let before = known.is_some_and(|place| held.remove(place).1);
-            held.push((*hash, before || proven));
+            let before = known.map(|place| held.remove(place).1);
+            let origin = match before {
+                Some(Origin::PROVEN) => Origin::PROVEN,
+                Some(before) if origin == Origin::OWN => before,
+                _ => origin,
+            };
+            held.push((*hash, origin));
             if held.len() > *capacity {
                 held.remove(0);
             }
         }
     }
 
-    fn retract(&mut self, slot: u32, hashes: &[u64]) {
+    fn retract(&mut self, slot: u32, hashes: &[u64], origin: Origin) {
         if let Some((_, held)) = self.held.get_mut(&slot) {
-            held.retain(|(known, proven)| *proven || !hashes.contains(known));
+            held.retain(|(known, whose)| *whose != origin || !hashes.contains(known));
         }
     }
 
@@ -86,7 +91,7 @@ fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
 /// Adds a prompt in pieces, each with the block before it.
 fn add_in_pieces(
     index: &mut Index,
-    (slot, proven): (u32, bool),
+    (slot, origin): (u32, Origin),
     hashes: &[u64],
     capacity: usize,
     size: usize,
@@ -100,9 +105,22 @@ fn add_in_pieces(
             slot,
             prompt: &prompt[from - less..],
             from: less,
-            proven,
+            origin,
         };
         index.note(sent, capacity, &mut |_, _| {});
+    }
+}
+
+/// Whose word it may be that is not proven.
+fn other_origin(rng: &mut fastrand::Rng) -> Origin {
+    [Origin::OWN, Origin::of_seat(0), Origin::of_seat(5)][rng.usize(0..3)]
+}
+
+fn origin(rng: &mut fastrand::Rng) -> Origin {
+    if rng.bool() {
+        Origin::PROVEN
+    } else {
+        other_origin(rng)
     }
 }
 
@@ -122,18 +140,19 @@ fn it_behaves_as_the_plain_model_over_random_histories() {
                     model.held.remove(&slot);
                 }
                 1..=5 => {
-                    let (capacity, proven) = (rng.usize(1..15), rng.bool());
+                    let (capacity, origin) = (rng.usize(1..15), origin(&mut rng));
                     let size = rng.usize(1..13);
-                    add_in_pieces(&mut index, (slot, proven), &hashes, capacity, size);
-                    model.add(slot, &hashes, capacity, proven);
+                    add_in_pieces(&mut index, (slot, origin), &hashes, capacity, size);
+                    model.add(slot, &hashes, capacity, origin);
                 }
                 6..=7 => {
                     let from = rng.usize(..=hashes.len());
                     let less = index.context(&hashes[..from]).len();
                     let (part, mut dropped) = (&hashes[from - less..], 0);
                     let before = index.entries();
-                    index.retract(slot, part, less..part.len(), &mut |_| dropped += 1);
-                    model.retract(slot, &hashes[from..]);
+                    let origin = other_origin(&mut rng);
+                    index.retract(slot, part, less..part.len(), origin, &mut |_| dropped += 1);
+                    model.retract(slot, &hashes[from..], origin);
                     assert_eq!(index.entries() + dropped, before);
                 }
                 _ => assert_eq!(
@@ -287,7 +306,7 @@ fn even_one_who_knows_the_secret_gets_bounded_chains() {
             index.arena.steps.set(0);
             matched(&index, prompt, 3);
             (0..3).for_each(|slot| add(&mut index, slot, prompt, 5_000));
-            index.retract(1, prompt, 0..prompt.len(), &mut |_| {});
+            index.retract(1, prompt, 0..prompt.len(), Origin::PROVEN, &mut |_| {});
             let most = 64 * 40 * prompt.len();
             assert!(
                 index.arena.steps.get() <= most,
@@ -314,7 +333,7 @@ fn what_is_refuted_goes_and_what_is_proven_stays() {
         slot: 0,
         prompt,
         from,
-        proven,
+        origin: if proven { Origin::PROVEN } else { Origin::OWN },
     };
     let mut told = Vec::new();
     let mut note = |index: &mut Index, sent| {
@@ -342,11 +361,11 @@ fn what_is_refuted_goes_and_what_is_proven_stays() {
     );
     let doubted = [(2, false, true), (3, false, true)];
     assert_eq!(note(&mut index, sent(&prompt, 0, false)), doubted);
-    index.retract(0, &prompt, 0..4, &mut |_| {});
+    index.retract(0, &prompt, 0..4, Origin::OWN, &mut |_| {});
     assert_eq!(matched(&index, &prompt, 1), [2]);
     note(&mut index, sent(&prompt, 0, false));
     assert_eq!(note(&mut index, sent(&prompt, 2, true)), doubted);
-    index.retract(0, &prompt, 0..4, &mut |_| {});
+    index.retract(0, &prompt, 0..4, Origin::OWN, &mut |_| {});
     assert_eq!(matched(&index, &prompt, 1), [4]);
     assert!(note(&mut index, sent(&prompt, 0, true)).is_empty());
 }

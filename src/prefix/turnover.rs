@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::arena::{Entry, FURTHER, NONE};
 use super::held::Held;
-use super::index::{Index, Trail};
+use super::index::{Index, Origin, Trail};
 
 impl Index {
     /// Forgets an endpoint.
@@ -59,14 +59,15 @@ impl Index {
         }
     }
 
-    /// Forgets of these blocks of a prompt, by number, what no answer has proven of the endpoint in this
-    /// slot. Of those before, [`Index::context`] will do. `dropped` is told of the blocks, by number, that
-    /// are forgotten.
+    /// Forgets which of these blocks of a prompt, by number, the endpoint in this slot holds by nothing but
+    /// the word of `origin`. Of those before, [`Index::context`] will do. `dropped` is told of the blocks, by
+    /// number, that are forgotten.
     pub fn retract(
         &mut self,
         slot: u32,
         prompt: &[u64],
         blocks: Range<usize>,
+        origin: Origin,
         dropped: &mut dyn FnMut(usize),
     ) {
         let Ok(slot) = u16::try_from(slot) else {
@@ -82,7 +83,7 @@ impl Index {
             speaker = first.unwrap_or(NONE);
             own = found.unwrap_or(NONE);
             let entry = self.arena.get(own);
-            if entry.is_some_and(|entry| !entry.is_proven()) && self.drop_at(slot, own) {
+            if entry.is_some_and(|entry| entry.origin() == origin) && self.drop_at(slot, own) {
                 dropped(number);
             }
         }
@@ -134,7 +135,7 @@ impl Index {
             own.is_some_and(|own| own.slot == slot) && self.arena.speaks(trail.own, *before)
         });
         let last = last.map_or(NONE, |_| trail.own);
-        let entry = Entry::new(hash, slot, holders, trail.proven);
+        let entry = Entry::new(hash, slot, holders, trail.origin);
         Some(self.arena.insert(entry, last))
     }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::digest::chain;
-use super::index::{Change, Index, Matcher, Sent};
+use super::index::{Change, Index, Matcher, Origin, Sent};
 
 /// The walk of one request's prompts through one index. Buffers are kept from request to request.
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl Walk {
                 slot,
                 prompt: hashes,
                 from: learnt.saturating_sub(prompt.start),
-                proven: false,
+                origin: Origin::OWN,
             };
             let mut changed = |block, change: Change| {
                 let place = prompt.start + block;
@@ -172,7 +172,7 @@ impl Walk {
                 slot,
                 prompt: hashes,
                 from,
-                proven: true,
+                origin: Origin::PROVEN,
             };
             index.note(sent, capacity, &mut |block, change: Change| {
                 if change.due || change.doubted && of_others(block) {
@@ -184,7 +184,7 @@ impl Walk {
     }
 
     /// The endpoint in this slot did not take in what it was sent: the index forgets what this request
-    /// brought, as far as no other has proven it. `news` as for [`Self::learn`], of what is forgotten.
+    /// brought, as far as no other has proven it, or another worker has sent it too. `news` as for [`Self::learn`], of what is forgotten.
     pub fn refute(&mut self, index: &mut Index, slot: u32, news: &mut dyn FnMut(&[u64], usize)) {
         for range in &self.created {
             let begin = self.begins.partition_point(|begin| *begin <= range.start);
@@ -192,7 +192,9 @@ impl Walk {
             let begin = begin.copied().unwrap_or(0);
             let hashes = self.hashes.get(begin..range.end).unwrap_or_default();
             let blocks = range.start - begin..hashes.len();
-            index.retract(slot, hashes, blocks, &mut |block| news(hashes, block));
+            index.retract(slot, hashes, blocks, Origin::OWN, &mut |block| {
+                news(hashes, block);
+            });
         }
         self.settle();
     }

@@ -12,6 +12,11 @@ struct Twins {
     other: Index,
 }
 
+/// The first worker, to the other one.
+fn teller() -> Origin {
+    Origin::of_seat(3)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Word {
     Sent,
@@ -34,14 +39,17 @@ impl Twins {
             let before = other.context(&prompt[..block]).len();
             let part = &prompt[block - before..=block];
             if word == Word::Refuted {
-                other.retract(slot, part, before..part.len(), &mut |_| {});
+                other.retract(slot, part, before..part.len(), teller(), &mut |_| {});
                 return;
             }
             let sent = Sent {
                 slot,
                 prompt: part,
                 from: before,
-                proven: word == Word::Proven,
+                origin: match word {
+                    Word::Proven => Origin::PROVEN,
+                    _ => teller(),
+                },
             };
             other.note(sent, CAPACITY, &mut |_, _| {});
         };

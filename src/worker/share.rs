@@ -11,9 +11,9 @@ use crate::prefix::key::TableKey;
 pub trait Knowledge: Known {
     /// Tells prefix blocks of equal cut.
     fn cut(&self) -> u64;
-    /// Another VM says this of an endpoint and the blocks of a prompt from number `from` on; those
-    /// before are what it takes to find them.
-    fn place(&mut self, run: Run, prompt: &[u64], from: usize);
+    /// The VM at the numbered seat says this of an endpoint and the blocks of a prompt from number `from`
+    /// on; those before are what it takes to find them.
+    fn place(&mut self, seat: u32, run: Run, prompt: &[u64], from: usize);
     /// Whether blocks come without those before them, until this is said again.
     fn expect_loose_blocks(&mut self, loose: bool);
     /// Requests that this VM holds and has not decided.
@@ -270,7 +270,6 @@ impl Share {
         knowledge: &mut dyn Knowledge,
     ) {
         let cut = knowledge.cut();
-        let mut take = |run, prompt: &[u64], from| knowledge.place(run, prompt, from);
         let told =
             |seat: &Seat| seat.owner != 0 && seat.post.cut == cut && seat.read != seat.post.written;
         let mut seats: Vec<_> = self.seats.others().filter(|(_, seat)| told(seat)).collect();
@@ -282,6 +281,7 @@ impl Share {
         for (number, seat) in seats {
             let room = left / waiting.max(1);
             waiting -= 1;
+            let mut take = |run, prompt: &[u64], from| knowledge.place(number, run, prompt, from);
             let journal = (self.base.as_str(), number, seat.owner);
             let segments = (seat.read, seat.post.written);
             let torn = *foreign;
@@ -292,9 +292,10 @@ impl Share {
             let passed = u64::from(seat.stuck >= TRIES);
             seat.read = reached + passed;
         }
-        // In order of use, so that nothing is known of what stood before each.
+        // In order of use, so that nothing is known of what stood before each; whose seat the giver's is does
+        // not matter, since all counts as proven.
         let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
-            hashes.for_each(|hash| knowledge.place(run, &[hash], 0));
+            hashes.for_each(|hash| knowledge.place(0, run, &[hash], 0));
         };
         self.handover.ask(cut, host, foreign, &mut take);
     }

@@ -73,7 +73,7 @@ impl Knowledge for Toy {
         1
     }
 
-    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, _: u32, run: Run, prompt: &[u64], from: usize) {
         self.add(run, prompt, from);
     }
 

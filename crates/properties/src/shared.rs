@@ -115,7 +115,7 @@ impl Knowledge for Told {
         1
     }
 
-    fn place(&mut self, _: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, _: u32, _: Run, prompt: &[u64], from: usize) {
         self.hashes += prompt.len().saturating_sub(from);
     }
 
