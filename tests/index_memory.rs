@@ -2,6 +2,7 @@
 //! allocator counts for all that run beside each other.
 
 use epp_wasm::prefix::index::Index;
+use epp_wasm::prefix::key::Secret;
 
 #[path = "memory/counting.rs"]
 mod counting;
@@ -13,7 +14,7 @@ fn an_entry_of_the_index_costs_32_bytes_at_any_fill() {
     const SLACK: usize = 64 << 10;
     for shared in [1_u64, 2, 3, 30] {
         let before = counting::used();
-        let mut index = Index::new(16 << 20);
+        let mut index = Index::new(16 << 20, &Secret::from(1));
         for round in 0..12_000_u64 {
             let slot = (round % 30) as u32;
             // So many endpoints in a row are sent the same.

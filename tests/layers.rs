@@ -45,7 +45,10 @@ const ROOMS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("status", &["scheduling", "datalayer", "worker"]),
-    ("filter", &["director", "config", "worker", "status"]),
+    (
+        "filter",
+        &["director", "config", "worker", "status", "prefix"],
+    ),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

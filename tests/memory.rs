@@ -21,6 +21,7 @@ fn plan(flattening: Flattening, most: usize) -> ReadPlan {
     ReadPlan {
         flattening,
         blocks: vec![spec],
+        ..ReadPlan::default()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{Discovery, Generation, PrefixProducer, Role};
 use crate::prefix::digest::BlockSpec;
+use crate::prefix::key::Key;
 use crate::request::{Flattening, ReadPlan};
 use crate::scheduling::{Endpoint, Needs, Pool, Scheduler};
 
@@ -158,8 +159,9 @@ impl Plan {
         self.generation == other.generation && self.producers == other.producers
     }
 
-    /// What to read of a body, given what the servers report of their caches.
-    pub fn read_plan(&self, pool: &Pool) -> ReadPlan {
+    /// What to read of a body, given what the servers report of their caches; blocks are digested with
+    /// the key.
+    pub fn read_plan(&self, pool: &Pool, key: &Key) -> ReadPlan {
         let specs = self.producers.iter();
         let specs = specs.map(|(_, producer)| producer.block_spec(pool));
         // Where no producer reads as far as tokens are counted, a stream of its own does.
@@ -173,6 +175,7 @@ impl Plan {
                 Generation::Today => Flattening::Today,
             },
             blocks: specs.collect(),
+            key: key.clone(),
         }
     }
 

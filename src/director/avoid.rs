@@ -68,6 +68,7 @@ impl Director {
                 seat.heard = self.timing.now;
             }
         }
+        self.prove(id);
         self.seen(id);
         explanation.map(|explanation| explanation.text(&self.watch.store.pool))
     }
@@ -85,6 +86,7 @@ impl Director {
             return;
         }
         self.metrics.add(Metric::ServedElsewhere, "", 1);
+        self.refute(id);
         self.note(id, slot, Some(Reason::Unserved));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;
         if let Some(server) = self.watch.store.pool.find_by(by_address) {

@@ -14,10 +14,10 @@ use super::record::Show;
 use super::{Director, Release, Rewrite, Verdict};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
-use crate::prefix::digest::seed;
 use crate::prefix::walk::Walk;
 use crate::request::Fact;
 use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
+use crate::worker::journal::Word;
 
 /// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
@@ -71,7 +71,7 @@ impl Director {
 
     /// Walks the blocks read so far through the indexes.
     pub(super) fn walk(&mut self, id: u32) {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(record) = self.records.get(&id) else {
             return;
         };
         // The chain begins with the model: until it is known there is nothing to look up.
@@ -85,7 +85,14 @@ impl Director {
             Fact::Known(salt) => salt,
             Fact::Absent | Fact::Unknown => "",
         };
-        let seed = seed(model, salt);
+        let seed = self.key.seed(model, salt);
+        if record.walks.iter().any(|walk| walk.parts_from(seed)) {
+            // What was learnt of it stands under another model's name.
+            self.teach(id, Word::Refuted);
+        }
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
         if record.restarts != record.reader.restarts() {
             record.restarts = record.reader.restarts();
             record.walks.iter_mut().for_each(Walk::reset);

@@ -5,42 +5,113 @@ use super::meter::Metric;
 use super::Director;
 use crate::config::Plan;
 use crate::datalayer::store::Store;
-use crate::prefix::index::Index;
+use crate::prefix::index::{Index, Origin, Sent};
+use crate::prefix::key::{Key, TableKey};
+use crate::prefix::walk::Walk;
 use crate::scheduling::Slot;
 use crate::worker::handover::Known;
-use crate::worker::journal::Run;
+use crate::worker::journal::{Run, Word};
 use crate::worker::report::Fill;
 use crate::worker::seats::SlotLoad;
 use crate::worker::share::{Knowledge, Now, Share};
-use crate::worker::SharedData;
+use crate::worker::{secret, SharedData};
 
 use xxhash_rust::xxh64::xxh64;
+
+/// Ticks between looks at the secret that counts: two VMs that start at the same time may differ for so
+/// long, a second.
+const SECRET_EACH: u32 = 20;
 
 impl Director {
     /// Tells the indexes which blocks went to the picked endpoint (the first of the primary
     /// profile's picks, as the Endpoint Picker does before the request leaves). Called again as the
-    /// rest of a prompt streams past.
+    /// rest of a prompt streams past. It counts at once: a prompt that was sent 10 ms ago is likely there.
+    /// What is new stays in doubt until an answer comes.
     pub(super) fn learn(&mut self, id: u32) {
+        let Some(record) = self.records.get(&id).filter(|record| record.teaches) else {
+            return;
+        };
+        let begun = record.answer.begun;
+        self.teach(id, Word::Sent);
+        if begun {
+            self.teach(id, Word::Proven);
+        }
+    }
+
+    /// Whether it matters to the indexes if the request's answer is a success: its prompt brought
+    /// something that no answer has proven.
+    pub fn is_doubted(&self, id: u32) -> bool {
+        let record = self.records.get(&id);
+        record.is_some_and(|record| record.walks.iter().any(Walk::is_doubted))
+    }
+
+    /// The request's answer is not a success, or comes from another endpoint than the picked one, or
+    /// there will be none. That the endpoint holds the prompt is as unproven as before: the indexes forget
+    /// what this request brought.
+    pub fn refute(&mut self, id: u32) {
+        self.teach(id, Word::Refuted);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.stop_reading();
+        }
+    }
+
+    /// The request's answer has begun.
+    pub(super) fn prove(&mut self, id: u32) {
+        if self.is_doubted(id) {
+            self.teach(id, Word::Proven);
+        }
+    }
+
+    /// The request has ended. A client that leaves before its answer begins proves nothing, and could leave
+    /// at once: sending prompts must not be cheaper than having them computed.
+    pub(super) fn give_up(&mut self, id: u32) {
+        if self.is_doubted(id) {
+            self.teach(id, Word::Refuted);
+        }
+    }
+
+    /// Has the indexes, here and with the next tick in the other workers, take this in of a request and
+    /// the endpoint that was picked for it.
+    pub(super) fn teach(&mut self, id: u32, word: Word) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
         let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) else {
             return;
         };
-        let tag = self.loads.tag(pick.slot);
+        let (slot, tag) = (pick.slot.0, self.loads.tag(pick.slot));
         let producers = self.plan.producers.iter();
         let walks = record.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
             let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
             let run = Run {
+                word,
                 producer: number as u8,
-                slot: pick.slot.0,
+                slot,
                 tag,
             };
             let share = &mut self.watch.share;
-            walk.learn(index, pick.slot.0, capacity, &mut |prompt, block| {
-                share.note(run, prompt, block);
-            });
+            let mut news = |prompt: &[u64], block| share.note(run, prompt, block);
+            match word {
+                Word::Sent => walk.learn(index, slot, capacity, &mut news),
+                Word::Proven => walk.prove(index, slot, capacity, &mut news),
+                Word::Refuted => walk.refute(index, slot, &mut news),
+            }
+        }
+    }
+
+    /// Takes over the secret of this Envoy's VMs, if they share what they know.
+    pub(super) fn agree(&mut self, host: &mut dyn SharedData) {
+        self.timing.agreed += 1;
+        if !self.watch.share.is_on() || self.timing.agreed % SECRET_EACH != 1 {
+            return;
+        }
+        let (base, foreign) = (self.watch.share.base(), &mut self.watch.foreign);
+        let secret = secret::agree(base, &self.secret, host, foreign);
+        if secret != self.secret {
+            self.key = Key::Secret(secret.clone());
+            self.secret = secret;
+            self.begin_indexes();
         }
     }
 
@@ -128,7 +199,8 @@ impl Director {
     /// An empty index; all share the memory bound evenly.
     fn empty_index(&self) -> Index {
         let count = self.plan.producers.len().max(1);
-        let mut index = Index::new(self.plan.proxy.max_index_bytes / count);
+        let bytes = self.plan.proxy.max_index_bytes / count;
+        let mut index = Index::new(bytes, &self.secret);
         index.expect_loose_blocks(self.watch.share.asks());
         index
     }
@@ -144,12 +216,22 @@ impl Director {
         }
     }
 
+    /// Empty indexes; requests under way were cut or digested for the old ones.
+    pub(super) fn begin_indexes(&mut self) {
+        self.lay_out_indexes();
+        for record in self.records.values_mut() {
+            record.stop_reading();
+        }
+    }
+
     /// Empty indexes, one per producer of the plan.
     pub(super) fn lay_out_indexes(&mut self) {
         let empty = self.empty_index();
         self.indexes = vec![empty; self.plan.producers.len()];
+        self.watch.share.set_key(TableKey::new(&self.secret));
         let cut = format!("{:?} {:?}", self.plan.generation, self.plan.producers);
-        self.cut = xxh64(cut.as_bytes(), 0);
+        // VMs with different secrets do not believe each other, and the secret itself is not told.
+        self.cut = xxh64(cut.as_bytes(), self.secret.number("cut"));
     }
 }
 
@@ -170,6 +252,8 @@ impl Known for Shared<'_> {
         let index = self.indexes.get(producer)?;
         index.list(slot, hashes);
         Some(Run {
+            // What is in doubt while it is handed over is little, and not worth a second list.
+            word: Word::Proven,
             producer: producer as u8,
             slot,
             tag: self.loads.tag(Slot(slot)),
@@ -182,14 +266,29 @@ impl Knowledge for Shared<'_> {
         self.cut
     }
 
-    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, seat: u32, run: Run, prompt: &[u64], from: usize) {
         let producer = self.plan.producers.get(usize::from(run.producer));
         let index = self.indexes.get_mut(usize::from(run.producer));
         let endpoint = self.store.pool.get(Slot(run.slot));
         let endpoint = endpoint.filter(|_| self.loads.tag(Slot(run.slot)) == run.tag);
         if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
             let capacity = producer.capacity_of(endpoint);
-            index.add(run.slot, prompt, from, capacity, &mut |_| {});
+            let teller = Origin::of_seat(seat);
+            let origin = match run.word {
+                Word::Sent => teller,
+                Word::Proven => Origin::PROVEN,
+                Word::Refuted => {
+                    index.retract(run.slot, prompt, from..prompt.len(), teller, &mut |_| {});
+                    return;
+                }
+            };
+            let sent = Sent {
+                slot: run.slot,
+                prompt,
+                from,
+                origin,
+            };
+            index.note(sent, capacity, &mut |_, _| {});
         }
     }
 
@@ -210,3 +309,7 @@ impl Knowledge for Shared<'_> {
         self.loads.set_others(others, self.store);
     }
 }
+
+#[cfg(test)]
+#[path = "learn_tests.rs"]
+mod tests;

@@ -37,6 +37,7 @@ use crate::config::Plan;
 use crate::datalayer::avoid::Reason;
 use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use crate::prefix::index::Index;
+use crate::prefix::key::{Key, Secret};
 use crate::scheduling::Scratch;
 use crate::worker::Watch;
 
@@ -144,6 +145,9 @@ pub struct Director {
     stirred: bool,
     /// Tells prefix blocks of equal cut.
     cut: u64,
+    /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
+    secret: Secret,
+    key: Key,
     records: ById<Box<Record>>,
     // Boxed in the table, so that a request costs no move of its record.
     #[allow(clippy::vec_box)]
@@ -161,17 +165,19 @@ pub struct Director {
 }
 
 impl Director {
-    /// A director that has heard of no endpoint yet. `clock` gives nanoseconds since 1970, `seed`
-    /// starts its randomness; `name` is the plugin's, under which it shares data.
+    /// A director that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
+    /// starts its randomness and keys what clients could aim at, a number where nobody does; `name` is
+    /// the plugin's, under which it shares data.
     pub fn new(
         name: &str,
         plan: Plan,
-        seed: u64,
+        secret: impl Into<Secret>,
         meter: Box<dyn Meter>,
         clock: fn() -> u64,
     ) -> Self {
         let cluster = plan.cluster().to_owned();
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let secret = secret.into();
+        let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
         let watch = Watch::new(name, &plan, rng.fork());
         let mut metrics = Metrics::new(meter, &cluster);
         let hot = Hot {
@@ -194,6 +200,8 @@ impl Director {
             loads: load::Loads::default(),
             stirred: false,
             cut: 0,
+            key: Key::Secret(secret.clone()),
+            secret,
             records: ById::default(),
             spare: Vec::new(),
             holding: 0,
@@ -220,11 +228,7 @@ impl Director {
         if same_hashing {
             self.bound_indexes();
         } else {
-            self.lay_out_indexes();
-            // Requests under way were cut for the old ones.
-            for record in self.records.values_mut() {
-                record.stop_reading();
-            }
+            self.begin_indexes();
         }
     }
 
@@ -258,7 +262,7 @@ impl Director {
         self.watch.serve();
         let now = (self.clock)();
         let mut record = self.spare.pop().unwrap_or_default();
-        record.open(head, &self.plan, &self.watch.store.pool, now);
+        record.open(head, &self.plan, &self.key, &self.watch.store.pool, now);
         record.naming.choose(
             &record.reader,
             record.reading,
@@ -353,6 +357,7 @@ impl Director {
     /// A request has ended, however.
     pub fn close(&mut self, id: u32) {
         self.tried(id);
+        self.give_up(id);
         self.end(id);
         self.conclude(id);
         if let Some(record) = self.records.remove(&id) {

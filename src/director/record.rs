@@ -6,6 +6,7 @@ use super::outcome::Answer;
 use super::Rewrite;
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
+use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TAIL};
 use crate::response::ResponseReader;
@@ -129,6 +130,8 @@ pub struct Record {
     pub restarts: u32,
     /// Whether more of its body is wanted.
     pub reading: bool,
+    /// Whether the indexes learn of it.
+    pub teaches: bool,
     /// Whether its body has ended.
     pub ended: bool,
     /// Whether what comes is left unread until the body ends or stops coming: only the model is
@@ -156,7 +159,7 @@ pub struct Record {
 
 impl Record {
     /// Begins a request.
-    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, pool: &Pool, now: u64) {
+    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, key: &Key, pool: &Pool, now: u64) {
         self.held = None;
         self.pick = None;
         self.answer = Answer::of(now);
@@ -166,8 +169,9 @@ impl Record {
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
         let api = Api::of_path(head.path);
-        self.reader.reset(api, plan.read_plan(pool));
+        self.reader.reset(api, plan.read_plan(pool, key));
         self.reading = reads(head, plan, api);
+        self.teaches = true;
         self.lazy = true;
         self.ended = head.end;
         self.naming.reset(head);
@@ -238,6 +242,7 @@ impl Record {
     /// Nothing more is learnt of this request.
     pub fn stop_reading(&mut self) {
         self.reading = false;
+        self.teaches = false;
         self.walks.iter_mut().for_each(Walk::reset);
     }
 }

@@ -75,6 +75,8 @@ pub struct Timing {
     idle_ticks: u32,
     gauges_at: u64,
     foreign: u64,
+    /// How often it was time to look at the secret.
+    pub agreed: u32,
     /// Evictions told of so far.
     pub evictions: u64,
     /// Memory of the VM, in bytes.
@@ -105,6 +107,7 @@ impl Director {
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.take_in(&events);
         self.view.tick(host);
+        self.agree(host);
         self.exchange(host);
         self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
@@ -132,6 +135,7 @@ impl Director {
         let now = (self.clock)();
         let events = self.watch.look(now / MILLISECOND, host);
         self.take_in(&events);
+        self.agree(host);
     }
 
     fn take_in(&mut self, events: &Events) {

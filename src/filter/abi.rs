@@ -159,6 +159,11 @@ extern "C" {
     ) -> u32;
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+extern "C" {
+    fn random_get(data: *mut u8, size: usize) -> u32;
+}
+
 fn done(status: u32) -> Result<(), Status> {
     match status {
         OK => Ok(()),
@@ -297,6 +302,15 @@ pub fn now_ns() -> u64 {
         OK => time,
         _ => 0,
     }
+}
+
+/// Random bytes, of the operating system's. A system call for each: proxy-wasm has no call of its own,
+/// and hosts answer WASI's.
+pub fn random<const SIZE: usize>() -> Result<[u8; SIZE], Status> {
+    let mut bytes = [0; SIZE];
+    // SAFETY: the bytes live through the call.
+    done(unsafe { random_get(bytes.as_mut_ptr(), SIZE) })?;
+    Ok(bytes)
 }
 
 /// Memory of the VM, in bytes; it never shrinks.

@@ -37,6 +37,8 @@ pub struct Host {
     pub context: u32,
     /// The clock, in nanoseconds.
     pub now: u64,
+    /// How much randomness was given; no two bytes in a row are alike.
+    pub random: u8,
     /// Log lines.
     pub log: Vec<String>,
     /// Bytes of buffers that were handed out.
@@ -298,6 +300,18 @@ extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
     call("proxy_get_current_time_nanoseconds", |host| {
         // SAFETY: the filter gives a place for it.
         unsafe { *time = host.now };
+        OK
+    })
+}
+
+#[no_mangle]
+extern "C" fn random_get(data: *mut u8, size: usize) -> u32 {
+    call("random_get", |host| {
+        // SAFETY: the filter gives a place for so many bytes.
+        for place in unsafe { std::slice::from_raw_parts_mut(data, size) } {
+            host.random = host.random.wrapping_mul(5).wrapping_add(1);
+            *place = host.random;
+        }
         OK
     })
 }

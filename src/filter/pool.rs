@@ -8,6 +8,7 @@ use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::ids::ById;
 use crate::director::{Body, Director, Release, Seen};
+use crate::prefix::key::Secret;
 
 /// What tells plugins in one VM apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,9 +46,16 @@ pub struct Pool {
 impl Pool {
     /// A pool that has heard of no endpoint yet.
     pub fn new(root: u32, plugin: Plugin, plan: Plan) -> Self {
-        let seed = abi::now_ns() ^ (u64::from(root) << 48) ^ address_entropy();
+        let secret = abi::random().map(Secret::new).unwrap_or_else(|Status(status)| {
+            log::error!(
+                "the host gives no randomness (random_get: {status}): what keeps clients from aiming at \
+                 the prefix index is made of the time, which can be guessed"
+            );
+            let time = abi::now_ns() ^ (u64::from(root) << 48) ^ address_entropy();
+            Secret::from(time)
+        });
         let meter = Box::new(Statistics);
-        let director = Director::new(&plugin.name, plan, seed, meter, abi::now_ns);
+        let director = Director::new(&plugin.name, plan, secret, meter, abi::now_ns);
         let on_defect = director.on_defect();
         Self {
             plugin,
@@ -164,13 +172,18 @@ pub fn plan() -> Option<Plan> {
     Some(loaded.plan)
 }
 
-/// What there is to see of the answer to the request in effect.
-pub fn seen() -> Seen {
+/// Returns the status of the answer to the request in effect; 0 where there is none to see.
+pub fn status() -> u16 {
     let status = abi::header(Map::Response, ":status").ok().flatten();
     let status = status
         .as_deref()
         .and_then(|status| std::str::from_utf8(status).ok());
-    let status = status.and_then(|status| status.parse().ok()).unwrap_or(0);
+    status.and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// What there is to see of the answer to the request in effect.
+pub fn seen() -> Seen {
+    let status = status();
     // A third question, where something is wrong: Envoy words its own answers otherwise.
     let details = || abi::property("response\0code_details").ok().flatten();
     let by_envoy = status >= 500 && details().is_some_and(|details| details != b"via_upstream");

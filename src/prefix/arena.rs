@@ -9,7 +9,9 @@
 //! is found there, and what one prompt brings lies in its order. That spares a new block the table's
 //! cache misses, which are most of what it costs. An entry is put into the table when that ceases to
 //! hold: when the one before it goes, or when a second endpoint holds its block. One block in sixteen
-//! is in the table in any case ([`context`]), so that a prompt can be taken up in its middle.
+//! is in the table in any case ([`TableKey::context`]), so that a prompt can be taken up in its middle.
+
+use super::key::TableKey;
 
 /// Marks the end of a list.
 pub const NONE: u32 = u32::MAX;
@@ -30,21 +32,31 @@ const CHUNK: usize = 1024;
 /// new is seen without a look at any entry.
 const PER_BUCKET: usize = 2;
 
-/// The blocks before another one that it takes to find it, of all that stand before it in its prompt:
-/// from the last one on that is always in the table.
-pub fn context(before: &[u64]) -> &[u64] {
-    let from = before.iter().rposition(|hash| is_milestone(*hash));
-    before.get(from.unwrap_or(0)..).unwrap_or_default()
-}
+/// The most entries of a bucket. Of keyed hashes some two come to lie in one, four where every entry is
+/// in the table; 64 in one have a probability of 10^-55. That bounds what a look-up, an insertion and a
+/// split cost, whatever the hashes are: an entry that finds its bucket full stays out of the table, and
+/// so is a hint that is lost.
+const MOST_CHAIN: usize = 64;
 
-/// Whether a block is in the table in any case. The hash itself says so, so that all workers have the
-/// same ones there.
-fn is_milestone(hash: u64) -> bool {
-    hash % 16 == 0
+/// Whose word it is that an endpoint holds a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(u8);
+
+impl Origin {
+    /// An answer has proven it.
+    pub const PROVEN: Self = Self(0);
+    /// A request of this worker's that is under way.
+    pub const OWN: Self = Self(1);
+
+    /// Requests of another worker's that are under way, or whose proof it kept to itself. Of more than 254
+    /// workers two count as one, which costs hints.
+    pub fn of_seat(seat: u32) -> Self {
+        Self((seat % 254) as u8 + 2)
+    }
 }
 
 /// One (endpoint, block): 28 bytes, the hash in two halves so that nothing is padded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Entry {
     hash: [u32; 2],
     /// The next entry in the bucket, or [`APART`]; for a free entry the next free one.
@@ -57,13 +69,14 @@ pub struct Entry {
     pub holders: u32,
     /// The endpoint.
     pub slot: u16,
-    /// When others were told of it.
-    pub told: u16,
+    /// The quarter in which others were told of it, without its upper half.
+    told: u8,
+    origin: Origin,
 }
 
 impl Entry {
     /// An entry in no list.
-    pub fn new(hash: u64, slot: u16, holders: u32) -> Self {
+    pub fn new(hash: u64, slot: u16, holders: u32, origin: Origin) -> Self {
         Self {
             hash: [hash as u32, (hash >> 32) as u32],
             next: NONE,
@@ -72,6 +85,7 @@ impl Entry {
             holders,
             slot,
             told: 0,
+            origin,
         }
     }
 
@@ -81,20 +95,31 @@ impl Entry {
         u64::from(low) | u64::from(high) << 32
     }
 
-    /// By what the table finds it: the block alone, or block and endpoint.
-    fn key(&self) -> u64 {
-        if self.holders == FURTHER {
-            further(self.hash(), self.slot)
-        } else {
-            self.hash()
-        }
+    /// Whose word it is.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
-}
 
-/// By what the table finds a further entry of a block.
-fn further(hash: u64, slot: u16) -> u64 {
-    let mixed = (hash ^ (u64::from(slot) + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ mixed >> 32
+    /// An answer proves it. Whether none had before.
+    pub fn prove(&mut self) -> bool {
+        std::mem::replace(&mut self.origin, Origin::PROVEN) != Origin::PROVEN
+    }
+
+    /// It is said again. Whether no answer had proven it before. Of other workers the last one counts: then
+    /// it is not for those before to take it back.
+    pub fn say(&mut self, origin: Origin) -> bool {
+        let doubted = self.origin != Origin::PROVEN;
+        if doubted && origin != Origin::OWN {
+            self.origin = origin;
+        }
+        doubted
+    }
+
+    /// Others are told of it in this quarter. Whether they were not told before.
+    pub fn tell(&mut self, quarter: u16) -> bool {
+        let quarter = quarter as u8;
+        std::mem::replace(&mut self.told, quarter) != quarter
+    }
 }
 
 /// A vector in chunks.
@@ -147,10 +172,15 @@ pub struct Arena {
     pending: u32,
     /// Whether every entry is put into the table.
     all: bool,
+    key: TableKey,
+    /// Entries of buckets that were looked at.
+    #[cfg(test)]
+    pub steps: std::cell::Cell<usize>,
 }
 
-impl Default for Arena {
-    fn default() -> Self {
+impl Arena {
+    /// An empty arena, whose table has this key.
+    pub fn new(key: TableKey) -> Self {
         let mut buckets = Chunks::EMPTY;
         buckets.push(NONE);
         Self {
@@ -160,11 +190,17 @@ impl Default for Arena {
             live: 0,
             pending: NONE,
             all: false,
+            key,
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
         }
     }
-}
 
-impl Arena {
+    /// What its table scatters hashes with.
+    pub fn key(&self) -> TableKey {
+        self.key
+    }
+
     /// Entries in use.
     pub fn len(&self) -> usize {
         self.live
@@ -189,7 +225,7 @@ impl Arena {
     pub fn first(&self, hash: u64) -> Option<u32> {
         let is = |entry: &Entry| entry.holders != FURTHER && entry.hash() == hash;
         let pending = || Some(self.pending).filter(|pending| self.speaks(*pending, hash));
-        self.find(hash, is).or_else(pending)
+        self.find(self.key.mix(hash), is).or_else(pending)
     }
 
     /// Whether the entry at this place is in use and says who holds this block.
@@ -226,25 +262,52 @@ impl Arena {
     pub fn further(&self, hash: u64, slot: u16) -> Option<u32> {
         let is =
             |entry: &Entry| entry.holders == FURTHER && entry.slot == slot && entry.hash() == hash;
-        self.find(further(hash, slot), is)
+        self.find(self.further_key(hash, slot), is)
+    }
+
+    /// Whether an endpoint's entry of a block that another entry speaks for finds room in the table.
+    pub fn has_room(&self, hash: u64, slot: u16) -> bool {
+        let bucket = self.bucket(self.further_key(hash, slot));
+        let head = self.buckets.get(bucket).copied();
+        self.chain(head.unwrap_or(NONE)).count() < MOST_CHAIN
+    }
+
+    /// By what the table finds a further entry of a block.
+    fn further_key(&self, hash: u64, slot: u16) -> u64 {
+        self.key.mix(hash ^ self.key.mix(u64::from(slot)))
+    }
+
+    /// By what the table finds an entry: the block alone, or block and endpoint.
+    fn key_of(&self, entry: &Entry) -> u64 {
+        if entry.holders == FURTHER {
+            self.further_key(entry.hash(), entry.slot)
+        } else {
+            self.key.mix(entry.hash())
+        }
     }
 
     /// Has the processor fetch the buckets of these blocks, all at the same time: of a large table
     /// nearly each is a cache miss, which one after the other is most of what a new block costs.
     pub fn hint<'a>(&self, blocks: impl Iterator<Item = &'a u64>) {
-        let heads = blocks.filter_map(|hash| self.buckets.get(self.bucket(*hash)));
+        let heads = blocks.filter_map(|hash| self.buckets.get(self.bucket(self.key.mix(*hash))));
         std::hint::black_box(heads.fold(0, |all, head| all ^ head));
     }
 
     fn find(&self, key: u64, is: impl Fn(&Entry) -> bool) -> Option<u32> {
-        let mut place = *self.buckets.get(self.bucket(key))?;
-        loop {
-            let entry = self.get(place)?;
-            if is(entry) {
-                return Some(place);
-            }
+        let head = *self.buckets.get(self.bucket(key))?;
+        let found = self.chain(head).find(|(_, entry)| is(entry));
+        found.map(|(place, _)| place)
+    }
+
+    /// The entries of a bucket from this one on.
+    fn chain(&self, mut place: u32) -> impl Iterator<Item = (u32, &Entry)> {
+        std::iter::from_fn(move || {
+            let (found, entry) = (place, self.get(place)?);
+            #[cfg(test)]
+            self.steps.set(self.steps.get() + 1);
             place = entry.next;
-        }
+            Some((found, entry))
+        })
     }
 
     /// The bucket of a key, of which there are as many as entries ask for: those below a power of
@@ -281,7 +344,7 @@ impl Arena {
         }
         self.live += 1;
         let behind = last != NONE && last + 1 == place;
-        let is_found_behind = behind && entry.holders == 0 && !is_milestone(entry.hash());
+        let is_found_behind = behind && entry.holders == 0 && !self.key.is_milestone(entry.hash());
         if self.all || !is_found_behind {
             self.link(place);
         }
@@ -341,18 +404,21 @@ impl Arena {
         }
     }
 
-    /// Puts an entry into the table.
+    /// Puts an entry into the table, if its bucket has room.
     fn link(&mut self, place: u32) {
-        let Some(key) = self.get(place).map(Entry::key) else {
+        let Some(key) = self.get(place).map(|entry| self.key_of(entry)) else {
             return;
         };
         let bucket = self.bucket(key);
-        let Some(head) = self.buckets.get_mut(bucket) else {
+        let Some(head) = self.buckets.get(bucket).copied() else {
             return;
         };
-        let next = std::mem::replace(head, place);
+        let has_room = self.chain(head).nth(MOST_CHAIN - 1).is_none();
         if let Some(entry) = self.get_mut(place) {
-            entry.next = next;
+            entry.next = if has_room { head } else { APART };
+        }
+        if let Some(first) = self.buckets.get_mut(bucket).filter(|_| has_room) {
+            *first = place;
         }
     }
 
@@ -361,7 +427,7 @@ impl Arena {
         let Some(entry) = self.get(place).filter(|entry| entry.next != APART) else {
             return;
         };
-        let (key, next) = (entry.key(), entry.next);
+        let (key, next) = (self.key_of(entry), entry.next);
         let bucket = self.bucket(key);
         let Some(head) = self.buckets.get_mut(bucket) else {
             return;
@@ -370,13 +436,11 @@ impl Arena {
             *head = next;
             return;
         }
-        let mut before = *head;
-        while let Some(entry) = self.get_mut(before) {
-            if entry.next == place {
-                entry.next = next;
-                return;
-            }
-            before = entry.next;
+        let head = *head;
+        let before = self.chain(head).find(|(_, entry)| entry.next == place);
+        let before = before.map_or(NONE, |(before, _)| before);
+        if let Some(entry) = self.get_mut(before) {
+            entry.next = next;
         }
     }
 
@@ -389,8 +453,18 @@ impl Arena {
             return;
         };
         let mut place = std::mem::replace(head, NONE);
-        while let Some(next) = self.get(place).map(|entry| entry.next) {
-            self.link(place);
+        while let Some(entry) = self.get(place) {
+            let (key, next) = (self.key_of(entry), entry.next);
+            // No more than the old one held: both have room.
+            let bucket = self.bucket(key);
+            if let Some(head) = self.buckets.get_mut(bucket) {
+                let behind = std::mem::replace(head, place);
+                if let Some(entry) = self.get_mut(place) {
+                    entry.next = behind;
+                }
+            }
+            #[cfg(test)]
+            self.steps.set(self.steps.get() + 1);
             place = next;
         }
     }

@@ -1,32 +1,39 @@
 //! Prompts cut into blocks, the blocks' content digests, and their chain.
 //!
-//! A block's digest is XXH64 of its bytes and knows nothing of the model; the chain
-//! hᵢ = XXH64(digestᵢ ‖ hᵢ₋₁), with h₋₁ = XXH64(model ‖ salt), ties it to all before it. That is
+//! A block's digest knows nothing of the model; the chain hᵢ = XXH64(digestᵢ ‖ hᵢ₋₁), which begins
+//! with the hash of model and salt, ties it to all before it. With [`Key::Plain`] that is
 //! llm-d-router's hashing to the bit. The Gateway API Inference Extension v1.0 hashes each block
 //! together with the hash before it; here the content comes first in both generations, because a
 //! body often names its model last. Which blocks are equal, and so every decision, is the same.
+//!
+//! In service digests are keyed ([`Key::Secret`]). The chain needs no key of its own: behind the same
+//! hash, blocks of different digests have different hashes, and the digests are secret.
 
 use std::fmt;
 
-use xxhash_rust::xxh64::{xxh64, Xxh64};
+use xxhash_rust::xxh64::xxh64;
+
+use super::key::{Key, Part};
 
 /// How a prompt is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockSpec {
     /// Bytes of a block.
     pub block_bytes: usize,
-    /// Blocks of each prompt that count; 0: all.
+    /// Blocks that count of all prompts of a request together; 0: as many as a context window holds.
     pub max_blocks: usize,
     /// Whether a last block that is not full counts, filled up to whole tokens of four bytes.
     pub keep_partial: bool,
 }
 
 impl BlockSpec {
-    /// Bytes of a prompt that count.
-    pub fn window(&self) -> usize {
+    /// Returns how many blocks of a request count at most.
+    fn most(&self) -> usize {
         match self.max_blocks {
-            0 => self.block_bytes.saturating_mul(MOST_DIGESTS),
-            most => self.block_bytes.saturating_mul(most.min(MOST_DIGESTS)),
+            // A block of no bytes cannot be filled.
+            _ if self.block_bytes == 0 => 0,
+            0 => MOST_UNLIMITED,
+            most => most.min(MOST_DIGESTS),
         }
     }
 }
@@ -34,8 +41,12 @@ impl BlockSpec {
 /// Bytes per pseudo token.
 pub const TOKEN: usize = 4;
 
-/// Digests kept of one request: half a megabyte, sixteen of today's default windows. Without a
-/// bound a hostile list of tiny prompts would grow to several times its body.
+/// Digests kept of one request where the plan sets no limit: a million tokens in today's smallest
+/// blocks, as much as the longest context windows hold, and half of what an endpoint's memory holds by
+/// default, so that one request cannot empty it.
+const MOST_UNLIMITED: usize = 1 << 14;
+
+/// Digests kept of one request whatever the plan says: half a megabyte.
 const MOST_DIGESTS: usize = 1 << 16;
 
 /// Digests whose memory is kept from request to request: today's default window.
@@ -46,21 +57,32 @@ const MOST_KEPT: usize = 1 << 11;
 #[derive(Clone, Default)]
 pub struct BlockHasher {
     spec: BlockSpec,
-    /// Hash of a block that does not come in one piece, and how much of it has come.
-    part: Xxh64,
+    key: Key,
+    /// Digest of a block that does not come in one piece, and how much of it has come.
+    part: Part,
     filled: usize,
     /// Digests of all prompts, one after the other.
     digests: Vec<u64>,
     /// Where in `digests` each prompt that has ended ends.
     ends: Vec<usize>,
-    /// How long `digests` may become with the current prompt.
+    /// How long `digests` may become.
     most: usize,
 }
 
 impl BlockHasher {
     /// Begins another request.
-    pub fn reset(&mut self, spec: BlockSpec) {
+    pub fn reset(&mut self, spec: BlockSpec, key: &Key) {
         self.spec = spec;
+        self.most = spec.most();
+        if self.key != *key {
+            self.key = key.clone();
+            self.part = Part::new(key);
+        }
+        self.restart();
+    }
+
+    /// Begins this request anew.
+    pub fn restart(&mut self) {
         self.digests.clear();
         self.ends.clear();
         self.digests.shrink_to(MOST_KEPT);
@@ -68,17 +90,12 @@ impl BlockHasher {
         self.open();
     }
 
-    /// Begins this request anew.
-    pub fn restart(&mut self) {
-        self.reset(self.spec);
-    }
-
-    /// Whether no further block of the current prompt counts.
+    /// Whether no further block counts, of this prompt or another.
     pub fn is_full(&self) -> bool {
         self.digests.len() >= self.most
     }
 
-    /// Bytes of the current prompt that still count.
+    /// Bytes that still count, if no other prompt follows.
     pub fn room(&self) -> usize {
         let blocks = self.most.saturating_sub(self.digests.len());
         blocks
@@ -105,7 +122,7 @@ impl BlockHasher {
             if self.is_full() {
                 return;
             }
-            self.digests.push(xxh64(block, 0));
+            self.digests.push(self.key.digest(block));
             bytes = rest;
         }
         if !self.is_full() && !bytes.is_empty() {
@@ -134,7 +151,7 @@ impl BlockHasher {
 
     fn end_part(&mut self) {
         self.digests.push(self.part.digest());
-        self.part.reset(0);
+        self.part.reset();
         self.filled = 0;
     }
 
@@ -152,15 +169,8 @@ impl BlockHasher {
 
     /// Begins a prompt.
     fn open(&mut self) {
-        self.part.reset(0);
+        self.part.reset();
         self.filled = 0;
-        let size = self.spec.block_bytes;
-        self.most = match self.spec.max_blocks {
-            // A block of no bytes cannot be filled.
-            _ if size == 0 => 0,
-            0 => MOST_DIGESTS,
-            most => most.saturating_add(self.digests.len()).min(MOST_DIGESTS),
-        };
     }
 }
 
@@ -169,14 +179,6 @@ impl fmt::Debug for BlockHasher {
         let (spec, blocks) = (&self.spec, self.digests.len());
         write!(formatter, "BlockHasher({spec:?}, {blocks} blocks)")
     }
-}
-
-/// The hash that a chain begins with.
-pub fn seed(model: &str, salt: &str) -> u64 {
-    let mut hasher = Xxh64::new(0);
-    hasher.update(model.as_bytes());
-    hasher.update(salt.as_bytes());
-    hasher.digest()
 }
 
 /// The hash of a block behind the one that has the hash `last`.

@@ -1,9 +1,14 @@
 use super::*;
+use crate::prefix::key::Secret;
 
-/// The digests of one prompt given in one piece.
+/// The Endpoint Picker's digests of one prompt given in one piece.
 fn digests(prompt: &[u8], spec: &BlockSpec) -> Vec<u64> {
+    keyed(prompt, spec, &Key::Plain)
+}
+
+fn keyed(prompt: &[u8], spec: &BlockSpec, key: &Key) -> Vec<u64> {
     let mut hasher = BlockHasher::default();
-    hasher.reset(*spec);
+    hasher.reset(*spec, key);
     hasher.update(prompt);
     hasher.end_prompt();
     let prompts = hasher.prompts().map(<[u64]>::to_vec);
@@ -21,7 +26,7 @@ fn today(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64
         max_blocks: 0,
         keep_partial: true,
     };
-    let mut last = seed(model, salt);
+    let mut last = Key::Plain.seed(model, salt);
     let digests = digests(prompt, &spec);
     let chained = digests.into_iter().map(|digest| {
         last = chain(last, digest);
@@ -131,7 +136,7 @@ fn ours(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
         max_blocks: 0,
         keep_partial: false,
     };
-    let mut last = seed(model, "");
+    let mut last = Key::Plain.seed(model, "");
     let chained = digests(prompt, &spec).into_iter().map(|digest| {
         last = chain(last, digest);
         last
@@ -194,62 +199,94 @@ fn blocks_beyond_the_window_do_not_count() {
 
 #[test]
 fn pieces_do_not_matter() {
-    let prompt: Vec<u8> = (0..=255).cycle().take(1_000).collect();
-    for (block_bytes, keep_partial) in
-        [(1, false), (4, true), (7, false), (64, true), (2_000, true)]
-    {
-        let spec = BlockSpec {
-            block_bytes,
-            max_blocks: 0,
-            keep_partial,
-        };
-        let whole = digests(&prompt, &spec);
-        for piece in [1, 3, 63, 64, 65, 999] {
-            let mut hasher = BlockHasher::default();
-            hasher.reset(spec);
-            prompt.chunks(piece).for_each(|piece| hasher.update(piece));
-            hasher.end_prompt();
-            let pieced: Vec<u64> = hasher.prompts().flatten().copied().collect();
-            assert_eq!(pieced, whole, "{block_bytes} {piece}");
+    let prompt: Vec<u8> = (0..=255).cycle().take(3_000).collect();
+    let specs = [
+        (1, false),
+        (4, true),
+        (7, false),
+        (64, true),
+        (240, true),
+        (256, true),
+        (2_000, true),
+    ];
+    for key in [Key::Plain, Key::Secret(Secret::from(1))] {
+        for (block_bytes, keep_partial) in specs {
+            let spec = BlockSpec {
+                block_bytes,
+                max_blocks: 0,
+                keep_partial,
+            };
+            let whole = keyed(&prompt, &spec, &key);
+            for piece in [1, 3, 63, 64, 65, 999] {
+                let mut hasher = BlockHasher::default();
+                hasher.reset(spec, &key);
+                prompt.chunks(piece).for_each(|piece| hasher.update(piece));
+                hasher.end_prompt();
+                let pieced: Vec<u64> = hasher.prompts().flatten().copied().collect();
+                assert_eq!(pieced, whole, "{key:?} {block_bytes} {piece}");
+            }
         }
     }
 }
 
 #[test]
-fn each_prompt_has_the_whole_window_and_empty_ones_none() {
+fn the_window_is_one_for_all_prompts_of_a_request() {
     let mut hasher = BlockHasher::default();
-    hasher.reset(BlockSpec {
+    let spec = BlockSpec {
         block_bytes: 2,
-        max_blocks: 2,
+        max_blocks: 3,
         keep_partial: true,
-    });
-    assert_eq!(hasher.room(), 4);
+    };
+    hasher.reset(spec, &Key::Plain);
+    assert_eq!(hasher.room(), 6);
     hasher.update(b"aab");
-    assert_eq!(hasher.room(), 1);
-    hasher.update(b"bcc");
-    assert!(hasher.is_full());
+    assert_eq!(hasher.room(), 3);
     hasher.end_prompt();
     hasher.end_prompt();
     assert!(!hasher.is_full());
+    assert_eq!(
+        hasher.room(),
+        2,
+        "a block that is filled up is one all the same"
+    );
     hasher.update(b"aabb");
+    assert!(hasher.is_full());
+    hasher.end_prompt();
+    hasher.update(b"aabb");
+    hasher.end_prompt();
+    assert!(hasher.is_full());
+    assert_eq!(hasher.room(), 0);
     let prompts: Vec<&[u64]> = hasher.prompts().collect();
-    assert_eq!(prompts.len(), 2);
-    assert_eq!(prompts[0], prompts[1]);
+    assert_eq!(
+        prompts
+            .iter()
+            .map(|prompt| prompt.len())
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
+    assert_eq!(prompts[0][0], prompts[1][0]);
     hasher.restart();
-    assert_eq!(hasher.prompts().count(), 0);
+    assert_eq!((hasher.prompts().count(), hasher.room()), (0, 6));
 }
 
 #[test]
-fn a_flood_of_prompts_does_not_grow_for_ever() {
-    let mut hasher = BlockHasher::default();
-    hasher.reset(BlockSpec {
-        block_bytes: 4,
-        max_blocks: 0,
-        keep_partial: true,
-    });
-    for _ in 0..MOST_DIGESTS + 1_000 {
-        hasher.update(b"a");
-        hasher.end_prompt();
+fn a_flood_of_prompts_does_not_grow_without_bound() {
+    for (max_blocks, expected) in [
+        (0, MOST_UNLIMITED),
+        (usize::MAX, MOST_DIGESTS),
+        (2_048, 2_048),
+    ] {
+        let mut hasher = BlockHasher::default();
+        let spec = BlockSpec {
+            block_bytes: 4,
+            max_blocks,
+            keep_partial: true,
+        };
+        hasher.reset(spec, &Key::Plain);
+        for _ in 0..MOST_DIGESTS + 1_000 {
+            hasher.update(b"a");
+            hasher.end_prompt();
+        }
+        assert_eq!(hasher.prompts().count(), expected);
     }
-    assert_eq!(hasher.prompts().count(), MOST_DIGESTS);
 }

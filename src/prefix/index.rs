@@ -7,9 +7,10 @@
 //! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
 //! again.
 
-pub use super::arena::context;
-use super::arena::{Arena, Entry, FURTHER, NONE};
+pub use super::arena::Origin;
+use super::arena::{Arena, Entry, NONE};
 use super::held::Held;
+use super::key::{Secret, TableKey};
 pub use super::matcher::Matcher;
 use super::sets::Sets;
 
@@ -27,35 +28,70 @@ const AHEAD: usize = 16;
 /// The index.
 #[derive(Debug, Clone)]
 pub struct Index {
-    most: usize,
-    most_sets: usize,
-    arena: Arena,
-    sets: Sets,
-    evictions: u64,
-    held: Vec<Held>,
+    pub(super) most: usize,
+    pub(super) most_sets: usize,
+    pub(super) arena: Arena,
+    pub(super) sets: Sets,
+    pub(super) evictions: u64,
+    pub(super) held: Vec<Held>,
+}
+
+/// What was sent to an endpoint: blocks of a prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'p> {
+    /// The endpoint.
+    pub slot: u32,
+    /// The prompt, or its last part: of what stands before the blocks the [`Index::context`] will do.
+    pub prompt: &'p [u64],
+    /// Number of the first of the blocks in it.
+    pub from: usize,
+    /// Whose word it is that the endpoint holds them.
+    pub origin: Origin,
+}
+
+/// What adding a block has changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// The endpoint was not known to hold it.
+    pub new: bool,
+    /// It was known, and nothing had proven it.
+    pub doubted: bool,
+    /// Others should hear of it.
+    pub due: bool,
+}
+
+impl Change {
+    /// Whether there is anything to note.
+    fn is_any(self) -> bool {
+        self.new || self.doubted || self.due
+    }
 }
 
 /// How far the blocks of a prompt have been added.
-struct Trail {
+pub(super) struct Trail {
     /// The last of them.
-    before: Option<u64>,
+    pub before: Option<u64>,
     /// The place of the endpoint's own entry of it.
-    own: u32,
+    pub own: u32,
     /// The place of the entry that speaks for it.
     speaker: u32,
+    /// Whose word it is that the endpoint holds what is added.
+    pub origin: Origin,
     /// Whether it was new to everybody: what follows it lies behind no entry then.
     new: bool,
 }
 
 impl Index {
-    /// An empty index that never takes more than `max_bytes`, a few chunks aside.
-    pub fn new(max_bytes: usize) -> Self {
+    /// An empty index that never takes more than `max_bytes`, a few chunks aside. The secret says
+    /// where its tables keep what.
+    pub fn new(max_bytes: usize, secret: &Secret) -> Self {
+        let key = TableKey::new(secret);
         let most_sets = max_bytes / SETS_SHARE;
         Self {
             most: ((max_bytes - most_sets) / ENTRY_BYTES).clamp(1, NONE as usize - 1),
             most_sets,
-            arena: Arena::default(),
-            sets: Sets::default(),
+            arena: Arena::new(key),
+            sets: Sets::new(key),
             evictions: 0,
             held: Vec::new(),
         }
@@ -93,19 +129,44 @@ impl Index {
         self.evictions
     }
 
-    /// Notes that the blocks of a prompt from number `from` on were sent to the endpoint in this slot.
-    /// Of those before, what [`context`] keeps will do. `capacity` is how many blocks the endpoint
-    /// holds; what was said first holds until it is removed. `news` is told of the blocks, by number,
-    /// that others should hear of.
+    /// Returns the blocks before another one of a prompt that it takes to find it.
+    pub fn context<'p>(&self, before: &'p [u64]) -> &'p [u64] {
+        self.arena.key().context(before)
+    }
+
+    /// Notes that blocks hold. [`Self::note`] where that is proven, and nothing but what is `due` matters.
     pub fn add(
         &mut self,
         slot: u32,
         prompt: &[u64],
         from: usize,
         capacity: usize,
-        news: &mut dyn FnMut(usize),
+        due: &mut dyn FnMut(usize),
     ) {
-        let Ok(slot) = u16::try_from(slot) else {
+        let sent = Sent {
+            slot,
+            prompt,
+            from,
+            origin: Origin::PROVEN,
+        };
+        self.note(sent, capacity, &mut |block, change| {
+            if change.due {
+                due(block);
+            }
+        });
+    }
+
+    /// Notes what was sent to an endpoint. `capacity` is how many blocks the endpoint holds; what was
+    /// said first holds until it is removed. `changed` is told of the blocks, by number, with which
+    /// anything has changed.
+    pub fn note(
+        &mut self,
+        sent: Sent<'_>,
+        capacity: usize,
+        changed: &mut dyn FnMut(usize, Change),
+    ) {
+        let Sent { prompt, from, .. } = sent;
+        let Ok(slot) = u16::try_from(sent.slot) else {
             return;
         };
         if slot == u16::MAX {
@@ -128,19 +189,22 @@ impl Index {
             before: before.last().copied(),
             own: speaker,
             speaker,
+            origin: sent.origin,
             new: false,
         };
         let mut number = from;
         let mut hinted = from;
         while let Some(left) = prompt.get(number..).filter(|left| !left.is_empty()) {
-            let known = self.use_again(&mut trail, slot, left, &mut |block| news(number + block));
+            let mut again = |block, change| changed(number + block, change);
+            let known = self.use_again(&mut trail, slot, left, &mut again);
             if number + known >= hinted {
                 hinted = number + known + AHEAD;
                 self.arena.hint(left.iter().skip(known).take(AHEAD));
             }
             if let Some(hash) = left.get(known) {
-                if self.add_one(&mut trail, slot, *hash) {
-                    news(number + known);
+                let change = self.add_one(&mut trail, slot, *hash);
+                if let Some(change) = change.filter(|change| change.is_any()) {
+                    changed(number + known, change);
                 }
             }
             number += known + 1;
@@ -149,9 +213,9 @@ impl Index {
     }
 
     /// The place of the entry that speaks for the last of these blocks.
-    fn find_last(&self, blocks: &[u64]) -> u32 {
+    pub(super) fn find_last(&self, blocks: &[u64]) -> u32 {
         let find = |place, hash: &u64| self.arena.first_behind(place, *hash).unwrap_or(NONE);
-        context(blocks).iter().fold(NONE, find)
+        self.context(blocks).iter().fold(NONE, find)
     }
 
     /// Notes the first of these blocks that the endpoint holds already in the order in which it was
@@ -162,7 +226,7 @@ impl Index {
         trail: &mut Trail,
         slot: u16,
         blocks: &[u64],
-        news: &mut dyn FnMut(usize),
+        changed: &mut dyn FnMut(usize, Change),
     ) -> usize {
         let held = self.held.get(usize::from(slot)).copied();
         let Some(mut held) = held.filter(|_| !trail.new) else {
@@ -183,9 +247,13 @@ impl Index {
             else {
                 break;
             };
-            held.count_use();
-            if full && std::mem::replace(&mut entry.told, held.quarter) != held.quarter {
-                news(count);
+            // What an answer proves was counted when it was sent.
+            if trail.origin != Origin::PROVEN || entry.origin() == Origin::PROVEN {
+                held.count_use();
+            }
+            let change = change(entry, full, held.quarter, trail.origin);
+            if change.is_any() {
+                changed(count, change);
             }
             own = next;
             count += 1;
@@ -209,11 +277,9 @@ impl Index {
         count
     }
 
-    /// Notes the block behind the one that the trail has come to. Whether it is news.
-    fn add_one(&mut self, trail: &mut Trail, slot: u16, hash: u64) -> bool {
-        let Some(held) = self.held.get_mut(usize::from(slot)) else {
-            return false;
-        };
+    /// Notes the block behind the one that the trail has come to. Returns what that has changed.
+    fn add_one(&mut self, trail: &mut Trail, slot: u16, hash: u64) -> Option<Change> {
+        let held = self.held.get_mut(usize::from(slot))?;
         held.count_use();
         let quarter = held.quarter;
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
@@ -228,20 +294,20 @@ impl Index {
         trail.own = placed.unwrap_or(NONE);
         let speaker = first.filter(|first| self.arena.speaks(*first, hash));
         trail.speaker = speaker.or(placed).unwrap_or(NONE);
-        let Some(place) = placed else {
-            return false;
-        };
+        let place = placed?;
         if let Some(held) = self.held.get_mut(usize::from(slot)) {
             held.append(place, place, &mut self.arena);
         }
-        let Some(entry) = self.arena.get_mut(place) else {
-            return false;
-        };
-        let news = known.is_none() || (full && entry.told != quarter);
-        if news {
-            entry.told = quarter;
+        let entry = self.arena.get_mut(place)?;
+        if known.is_some() {
+            return Some(change(entry, full, quarter, trail.origin));
         }
-        news
+        entry.tell(quarter);
+        Some(Change {
+            new: true,
+            doubted: false,
+            due: true,
+        })
     }
 
     /// The endpoint's own entry of the block behind the trail, if it lies behind the one before, and
@@ -265,19 +331,6 @@ impl Index {
         while let Some(entry) = self.arena.get(place) {
             hashes.push(entry.hash());
             place = entry.newer;
-        }
-    }
-
-    /// Forgets an endpoint.
-    pub fn remove(&mut self, slot: u32) {
-        let Ok(slot) = u16::try_from(slot) else {
-            return;
-        };
-        // The newest first: their places are taken again in the order in which they lie.
-        while self.drop_entry(slot, |held| held.newest) {}
-        self.arena.settle();
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            *held = Held::EMPTY;
         }
     }
 
@@ -333,7 +386,7 @@ impl Index {
     }
 
     /// An endpoint's entry of the block for which `first` speaks.
-    fn find(&self, first: u32, slot: u16, hash: u64) -> Option<u32> {
+    pub(super) fn find(&self, first: u32, slot: u16, hash: u64) -> Option<u32> {
         let entry = self.arena.get(first)?;
         if entry.slot == slot {
             return Some(first);
@@ -341,113 +394,15 @@ impl Index {
         let holds = entry.holders != 0 && self.sets.contains(entry.holders, slot);
         holds.then(|| self.arena.further(hash, slot)).flatten()
     }
+}
 
-    /// A new entry of the block for which `first` speaks, not yet in the list of its endpoint; none
-    /// where there is no room for the set of those that hold the block.
-    fn insert(&mut self, trail: &Trail, slot: u16, hash: u64, first: Option<u32>) -> Option<u32> {
-        let held = self.held.get(usize::from(slot)).copied();
-        let held = held.unwrap_or(Held::EMPTY);
-        let mut dropped = false;
-        if held.count >= held.capacity {
-            dropped = self.drop_oldest(slot);
-        } else if self.arena.len() >= self.most {
-            let own = held.count > 0 && self.drop_oldest(slot);
-            dropped = own || self.drop_oldest(self.largest());
-        }
-        self.evictions += u64::from(dropped);
-        // It may be the one that was dropped.
-        let first = match first {
-            Some(first) if dropped && !self.arena.speaks(first, hash) => self.arena.first(hash),
-            first => first,
-        };
-        let holders = match first {
-            None => 0,
-            Some(first) => {
-                if self.sets.bytes() >= self.most_sets {
-                    self.evictions += 1;
-                    return None;
-                }
-                let entry = *self.arena.get(first)?;
-                let holders = self.sets.with(entry.holders, entry.slot, slot);
-                self.arena.set_holders(first, holders);
-                FURTHER
-            }
-        };
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            held.count += 1;
-        }
-        let last = trail.before.filter(|before| {
-            let own = self.arena.get(trail.own);
-            own.is_some_and(|own| own.slot == slot) && self.arena.speaks(trail.own, *before)
-        });
-        let last = last.map_or(NONE, |_| trail.own);
-        Some(self.arena.insert(Entry::new(hash, slot, holders), last))
-    }
-
-    fn largest(&self) -> u16 {
-        let slots = self.held.iter().enumerate();
-        let largest = slots.max_by_key(|(_, held)| held.count);
-        largest.map_or(0, |(slot, _)| slot as u16)
-    }
-
-    /// Drops an endpoint's entry that was used longest ago; whether there was one.
-    fn drop_oldest(&mut self, slot: u16) -> bool {
-        self.drop_entry(slot, |held| held.oldest)
-    }
-
-    /// Drops one of an endpoint's entries; whether there was one.
-    fn drop_entry(&mut self, slot: u16, which: fn(&Held) -> u32) -> bool {
-        let Some(place) = self.held.get(usize::from(slot)).map(which) else {
-            return false;
-        };
-        let Some(entry) = self.arena.get(place).copied() else {
-            return false;
-        };
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            held.unlink(place, place, &mut self.arena);
-            held.count -= 1;
-        }
-        self.hold_no_more(place, &entry);
-        self.arena.remove(place);
-        true
-    }
-
-    /// Takes an entry's endpoint out of the set of those that hold its block.
-    fn hold_no_more(&mut self, place: u32, entry: &Entry) {
-        let hash = entry.hash();
-        if entry.holders == 0 {
-            return;
-        }
-        let speaker = if entry.holders == FURTHER {
-            self.arena.first(hash)
-        } else {
-            Some(place)
-        };
-        let holders = speaker.and_then(|speaker| self.arena.get(speaker));
-        let Some(holders) = holders.map(|speaker| speaker.holders) else {
-            return;
-        };
-        if !self.sets.contains(holders, entry.slot) {
-            return;
-        }
-        let (left, next) = self.sets.without(holders, entry.slot);
-        if entry.holders == FURTHER {
-            if let Some(speaker) = speaker {
-                self.arena.set_holders(speaker, left);
-            }
-            return;
-        }
-        // Another one speaks for the block from now on.
-        let next = if left == 0 {
-            Some(next)
-        } else {
-            self.sets.members(left).next()
-        };
-        let heir = next.and_then(|next| self.arena.further(hash, next));
-        self.arena.set_holders(place, 0);
-        if let Some(heir) = heir {
-            self.arena.set_holders(heir, left);
-        }
+/// What changes with an entry that is used again.
+#[inline]
+fn change(entry: &mut Entry, full: bool, quarter: u16, origin: Origin) -> Change {
+    Change {
+        new: false,
+        doubted: entry.say(origin),
+        due: full && entry.tell(quarter),
     }
 }
 

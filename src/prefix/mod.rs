@@ -5,6 +5,8 @@ mod arena;
 pub mod digest;
 mod held;
 pub mod index;
+pub mod key;
 mod matcher;
 mod sets;
+mod turnover;
 pub mod walk;

@@ -5,7 +5,8 @@
 //! a set's members once for all blocks that it holds.
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh64::xxh64;
+
+use super::key::TableKey;
 
 /// What a set costs beside its words: its place, and its share of the table.
 const SET_BYTES: usize = 48;
@@ -19,8 +20,9 @@ struct Set {
 }
 
 /// The sets, by number from 1.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Sets {
+    key: TableKey,
     sets: Vec<Set>,
     free: Vec<u32>,
     numbers: HashTable<u32>,
@@ -29,6 +31,18 @@ pub struct Sets {
 }
 
 impl Sets {
+    /// No sets; the table that finds them has this key.
+    pub fn new(key: TableKey) -> Self {
+        Self {
+            key,
+            sets: Vec::new(),
+            free: Vec::new(),
+            numbers: HashTable::new(),
+            bytes: 0,
+            words: Vec::new(),
+        }
+    }
+
     /// Memory taken.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -109,7 +123,7 @@ impl Sets {
 
     /// The number of the set that is worked on; it holds one more block.
     fn intern(&mut self) -> u32 {
-        let hash = hash(&self.words);
+        let hash = hash(self.key, &self.words);
         let same = |number: &u32| *self.words_of(*number) == *self.words;
         if let Some(number) = self.numbers.find(hash, same).copied() {
             if let Some(set) = self.sets.get_mut(number as usize - 1) {
@@ -132,17 +146,17 @@ impl Sets {
         if let Some(place) = self.sets.get_mut(number as usize - 1) {
             *place = set;
         }
-        let sets = &self.sets;
+        let (sets, key) = (&self.sets, self.key);
         let hasher = |number: &u32| {
             let set = sets.get((*number as usize).saturating_sub(1));
-            set.map_or(0, |set| self::hash(&set.words))
+            set.map_or(0, |set| self::hash(key, &set.words))
         };
         self.numbers.insert_unique(hash, number, hasher);
         number
     }
 
     /// A set holds one block less.
-    fn release(&mut self, number: u32) {
+    pub fn release(&mut self, number: u32) {
         let index = (number as usize).wrapping_sub(1);
         let Some(set) = self.sets.get_mut(index) else {
             return;
@@ -155,7 +169,7 @@ impl Sets {
         self.bytes -= SET_BYTES + size_of_val(&*words);
         let found = self
             .numbers
-            .find_entry(hash(&words), |known| *known == number);
+            .find_entry(hash(self.key, &words), |known| *known == number);
         if let Ok(found) = found {
             found.remove();
         }
@@ -163,12 +177,7 @@ impl Sets {
     }
 }
 
-fn hash(words: &[u64]) -> u64 {
-    // Most sets are one word or two, for which this is as good as any.
-    let fold = |hash: u64, word: &u64| {
-        let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ mixed >> 29
-    };
-    let folded = words.iter().fold(words.len() as u64, fold);
-    xxh64(&folded.to_le_bytes(), 0)
+fn hash(key: TableKey, words: &[u64]) -> u64 {
+    let fold = |hash: u64, word: &u64| key.mix(hash ^ word);
+    words.iter().fold(words.len() as u64, fold)
 }

@@ -1,8 +1,10 @@
 //! One request's prompts on their way through one prefix index: the chain of block hashes, how far
 //! it has been matched, and how much of it the index has learnt.
 
+use std::ops::Range;
+
 use super::digest::chain;
-use super::index::{Index, Matcher};
+use super::index::{Change, Index, Matcher, Origin, Sent};
 
 /// The walk of one request's prompts through one index. Buffers are kept from request to request.
 #[derive(Debug, Default)]
@@ -22,6 +24,10 @@ pub struct Walk {
     ended: bool,
     /// How many of `hashes` the index has learnt.
     learnt: usize,
+    /// The first of `hashes` of which no answer has proven that the endpoint took it in.
+    doubted: Option<usize>,
+    /// Those of `hashes` that the index learnt of this request, each range in one prompt.
+    created: Vec<Range<usize>>,
     seed: Option<u64>,
 }
 
@@ -35,7 +41,13 @@ impl Walk {
         self.blocks = 0;
         self.ended = false;
         self.learnt = 0;
+        self.settle();
         self.seed = None;
+    }
+
+    /// Whether the walk begins anew with this seed.
+    pub fn parts_from(&self, seed: u64) -> bool {
+        self.seed.is_some_and(|own| own != seed)
     }
 
     /// Walks on through the blocks that were read since. `prompts` are all of the request's, each
@@ -103,14 +115,130 @@ impl Walk {
         news: &mut dyn FnMut(&[u64], usize),
     ) {
         let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
-        let begins = [0].into_iter().chain(self.begins.iter().copied());
-        let ends = self.begins.iter().copied().chain([self.hashes.len()]);
-        for (begin, end) in begins.zip(ends).filter(|(_, end)| *end > learnt) {
-            let prompt = self.hashes.get(begin..end).unwrap_or_default();
-            let from = learnt.saturating_sub(begin);
-            index.add(slot, prompt, from, capacity, &mut |block| {
-                news(prompt, block)
+        let (doubted, created) = (&mut self.doubted, &mut self.created);
+        for prompt in prompts(&self.begins, self.hashes.len(), learnt) {
+            let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
+            let sent = Sent {
+                slot,
+                prompt: hashes,
+                from: learnt.saturating_sub(prompt.start),
+                origin: Origin::OWN,
+            };
+            let mut changed = |block, change: Change| {
+                let place = prompt.start + block;
+                if change.new && note(created, place, block == 0) || change.doubted {
+                    doubted.get_or_insert(place);
+                }
+                if change.due {
+                    news(hashes, block);
+                }
+            };
+            index.note(sent, capacity, &mut changed);
+        }
+    }
+
+    /// Whether anything that was learnt of this request is still to be proven.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.is_some()
+    }
+
+    /// The endpoint in this slot has answered: it took in what it was sent. `news` as for
+    /// [`Self::learn`], of blocks that others should hear to be proven: not those that this request
+    /// brought, of which they have heard.
+    pub fn prove(
+        &mut self,
+        index: &mut Index,
+        slot: u32,
+        capacity: usize,
+        news: &mut dyn FnMut(&[u64], usize),
+    ) {
+        let Some(doubted) = self.doubted else {
+            return;
+        };
+        for prompt in prompts(&self.begins, self.learnt, doubted) {
+            let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
+            let mut from = doubted.saturating_sub(prompt.start);
+            let created = &self.created;
+            let of_others = |block| !contains(created, prompt.start + block);
+            from += index.prove(slot, hashes, from, |block| {
+                if of_others(block) {
+                    news(hashes, block);
+                }
             });
+            if from == hashes.len() {
+                continue;
+            }
+            let sent = Sent {
+                slot,
+                prompt: hashes,
+                from,
+                origin: Origin::PROVEN,
+            };
+            index.note(sent, capacity, &mut |block, change: Change| {
+                if change.due || change.doubted && of_others(block) {
+                    news(hashes, block);
+                }
+            });
+        }
+        self.settle();
+    }
+
+    /// The endpoint in this slot did not take in what it was sent: the index forgets what this request
+    /// brought, as far as no other has proven it, or another worker has sent it too. `news` as for [`Self::learn`], of what is forgotten.
+    pub fn refute(&mut self, index: &mut Index, slot: u32, news: &mut dyn FnMut(&[u64], usize)) {
+        for range in &self.created {
+            let begin = self.begins.partition_point(|begin| *begin <= range.start);
+            let begin = begin.checked_sub(1).and_then(|last| self.begins.get(last));
+            let begin = begin.copied().unwrap_or(0);
+            let hashes = self.hashes.get(begin..range.end).unwrap_or_default();
+            let blocks = range.start - begin..hashes.len();
+            index.retract(slot, hashes, blocks, Origin::OWN, &mut |block| {
+                news(hashes, block);
+            });
+        }
+        self.settle();
+    }
+
+    /// Nothing is to be proven any more.
+    fn settle(&mut self) {
+        self.doubted = None;
+        self.created.clear();
+    }
+}
+
+/// The prompts that reach beyond the first `from` of `count` hashes, of which all but the first begin
+/// there.
+fn prompts(begins: &[usize], count: usize, from: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    let starts = [0].into_iter().chain(begins.iter().copied());
+    let ends = begins.iter().copied().chain([count]);
+    let prompts = starts
+        .zip(ends)
+        .map(move |(start, end)| start..end.min(count));
+    prompts.filter(move |prompt| prompt.end > from && !prompt.is_empty())
+}
+
+/// One more hash is of this request; `first` where it is its prompt's first. Whether a range begins.
+fn note(created: &mut Vec<Range<usize>>, place: usize, first: bool) -> bool {
+    match created.last_mut() {
+        Some(last) if last.end == place && !first => {
+            last.end = place + 1;
+            false
+        }
+        _ => {
+            created.push(place..place + 1);
+            true
         }
     }
 }
+
+/// Whether one of these ranges, which are in order, has this number.
+fn contains(ranges: &[Range<usize>], number: usize) -> bool {
+    let next = ranges.partition_point(|range| range.end <= number);
+    ranges
+        .get(next)
+        .is_some_and(|range| range.contains(&number))
+}
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

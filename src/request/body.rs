@@ -110,7 +110,7 @@ impl Body {
         let salt = today && has(Field::Fact(facts::Place::Salt));
         self.facts
             .reset(has(Field::Fact(facts::Place::Model)), salt);
-        self.prompts.reset(&plan.blocks);
+        self.prompts.reset(&plan.blocks, &plan.key);
         let prompt = today || matches!(api, Api::ChatCompletions | Api::Completions);
         if !prompt {
             self.prompts.close();
@@ -172,7 +172,7 @@ impl Body {
 
     /// Whether no further block counts, if nothing precedes those read.
     pub fn is_full(&self) -> bool {
-        self.prompts.is_closed() || self.prompts.is_full() && !self.may_add_prompts()
+        self.prompts.is_closed() || self.prompts.is_full()
     }
 
     /// Whether another prompt may follow.

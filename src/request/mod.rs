@@ -36,6 +36,7 @@ pub use scan::{Reading, MAX_DEPTH};
 pub use tail::TAIL;
 
 use crate::prefix::digest::BlockSpec;
+use crate::prefix::key::Key;
 
 /// Whose layout of a prompt is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +56,8 @@ pub struct ReadPlan {
     /// How it is cut: one entry for each prefix producer of the plan. Without any the prompt is not
     /// read.
     pub blocks: Vec<BlockSpec>,
+    /// How its blocks are digested.
+    pub key: Key,
 }
 
 /// Something that the rest of a body may still tell.

@@ -1,6 +1,7 @@
 //! The prompts of one request on their way into block digests.
 
 use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
+use crate::prefix::key::Key;
 
 /// Text that has to wait for something that comes before it in the prompt is held up to the window
 /// and up to this, which is the size from which Envoy refuses to hold an HTTP/1.1 body by default.
@@ -32,10 +33,8 @@ pub struct Media {
 pub struct Prompts {
     /// One for each way to cut them.
     streams: Vec<BlockHasher>,
-    /// Bytes of the current prompt so far, as far as they were wanted.
+    /// Bytes of the current prompt so far, as far as they count.
     length: usize,
-    /// Bytes of a prompt that count.
-    window: usize,
     /// Tokens of the prompts that have ended.
     tokens: usize,
     closed: bool,
@@ -44,14 +43,13 @@ pub struct Prompts {
 
 impl Prompts {
     /// Begins another request.
-    pub fn reset(&mut self, specs: &[BlockSpec]) {
+    pub fn reset(&mut self, specs: &[BlockSpec], key: &Key) {
         self.streams.resize_with(specs.len(), BlockHasher::default);
         for (stream, spec) in self.streams.iter_mut().zip(specs) {
-            stream.reset(*spec);
+            stream.reset(*spec, key);
         }
         self.length = 0;
         self.tokens = 0;
-        self.window = specs.iter().map(BlockSpec::window).max().unwrap_or(0);
         self.closed = specs.is_empty();
         self.restarts = 0;
     }
@@ -76,7 +74,7 @@ impl Prompts {
         stream.into_iter().flat_map(BlockHasher::prompts)
     }
 
-    /// Whether nothing more of the current prompt counts.
+    /// Whether nothing more counts, of this prompt or another.
     pub fn is_full(&self) -> bool {
         self.closed || self.streams.iter().all(BlockHasher::is_full)
     }
@@ -88,8 +86,7 @@ impl Prompts {
 
     /// Tokens of all prompts so far, as far as they count: four bytes each.
     pub fn tokens(&self) -> usize {
-        let counted = self.length.min(self.window);
-        self.tokens + counted.div_ceil(TOKEN)
+        self.tokens + self.length.div_ceil(TOKEN)
     }
 
     /// The most tokens that there can be if no other prompt follows.
@@ -97,19 +94,24 @@ impl Prompts {
         if self.closed {
             self.tokens
         } else {
-            self.tokens.saturating_add(self.window.div_ceil(TOKEN))
+            let length = self.length.saturating_add(self.left());
+            self.tokens.saturating_add(length.div_ceil(TOKEN))
         }
     }
 
     /// Bytes worth holding for later.
     pub fn room(&self) -> usize {
-        let rooms = self.streams.iter().map(BlockHasher::room);
-        let most = rooms.max().unwrap_or_default();
         if self.closed {
             0
         } else {
-            most.min(MOST_HELD)
+            self.left().min(MOST_HELD)
         }
+    }
+
+    /// Bytes that still count, if no other prompt follows.
+    fn left(&self) -> usize {
+        let rooms = self.streams.iter().map(BlockHasher::room);
+        rooms.max().unwrap_or_default()
     }
 
     /// More text. Whether more is wanted.
@@ -117,7 +119,7 @@ impl Prompts {
         if self.closed {
             return false;
         }
-        self.length += text.len();
+        self.length += text.len().min(self.left());
         self.streams
             .iter_mut()
             .for_each(|stream| stream.update(text));

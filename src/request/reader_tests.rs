@@ -17,7 +17,12 @@ const SEED: BlockSpec = BlockSpec {
 fn reader(api: Api, flattening: Flattening, blocks: &[BlockSpec]) -> BodyReader {
     let mut reader = BodyReader::default();
     let blocks = blocks.to_vec();
-    reader.reset(api, ReadPlan { flattening, blocks });
+    let plan = ReadPlan {
+        flattening,
+        blocks,
+        ..ReadPlan::default()
+    };
+    reader.reset(api, plan);
     reader
 }
 

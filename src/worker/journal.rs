@@ -7,7 +7,7 @@
 
 use super::pack::{Reader, Writer};
 use super::SharedData;
-use crate::prefix::index::context;
+use crate::prefix::key::TableKey;
 
 /// Segments that are kept: a reader that pauses for less than 0.8 s loses nothing, as long as a
 /// segment holds what comes up in a tick.
@@ -21,9 +21,43 @@ const SEGMENT: usize = 4_096;
 /// Hashes noted between two ticks; what is more is not told.
 const MOST_FRESH: usize = RING as usize * SEGMENT;
 
-/// Blocks that were sent to one endpoint, one after the other.
+/// What is said of blocks and an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// They were sent there.
+    Sent,
+    /// It has answered: it took them in.
+    Proven,
+    /// They were sent there and not taken in: what no answer has proven is to be forgotten.
+    Refuted,
+}
+
+impl Word {
+    /// As it stands in a run's head.
+    fn bits(self) -> u32 {
+        match self {
+            Self::Sent => 0,
+            Self::Proven => 1,
+            Self::Refuted => 2,
+        }
+    }
+
+    fn of(bits: u32) -> Option<Self> {
+        let words = [Self::Sent, Self::Proven, Self::Refuted];
+        words.get(bits as usize).copied()
+    }
+}
+
+/// Where in a run's head the word stands, and the bits below it, which say how many hashes follow: more
+/// than a segment or a piece has.
+const WORD_BIT: u32 = 22;
+const COUNT: u32 = (1 << WORD_BIT) - 1;
+
+/// Blocks of one endpoint, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
+    /// What is said of them.
+    pub word: Word,
     /// Index of the prefix producer in the plan.
     pub producer: u8,
     /// The endpoint's slot.
@@ -40,6 +74,7 @@ type Part = (usize, usize);
 pub struct Journal {
     base: String,
     own: u64,
+    key: TableKey,
     /// Runs since the last tick.
     runs: Vec<(Run, Part)>,
     hashes: Vec<u64>,
@@ -52,13 +87,21 @@ impl Journal {
         Self {
             base,
             own,
+            key: TableKey::default(),
             runs: Vec::new(),
             hashes: Vec::new(),
             written: 0,
         }
     }
 
-    /// Notes the placement of a block of a prompt, to be told with the next tick.
+    /// Hashes are of another secret from now on: those that were noted mean nothing any more.
+    pub fn set_key(&mut self, key: TableKey) {
+        self.key = key;
+        self.runs.clear();
+        self.hashes.clear();
+    }
+
+    /// Notes what is to be told of a block of a prompt with the next tick.
     pub fn note(&mut self, run: Run, prompt: &[u64], block: usize) {
         let Some((before, [hash, ..])) = prompt.split_at_checked(block) else {
             return;
@@ -70,7 +113,7 @@ impl Journal {
         match self.runs.last_mut() {
             Some((last, (_, count))) if *last == run && follows => *count += 1,
             _ => {
-                let context = context(before);
+                let context = self.key.context(before);
                 self.hashes.extend_from_slice(context);
                 self.runs.push((run, (context.len(), 1)));
             }
@@ -95,7 +138,8 @@ impl Journal {
             left = more;
             let mut from = known;
             while from < hashes.len() {
-                let before = context(hashes.get(..from).unwrap_or_default()).len();
+                let before = hashes.get(..from).unwrap_or_default();
+                let before = self.key.context(before).len();
                 // Without any it is found only where it is in the table; that long there is none.
                 let before = if before < SEGMENT { before } else { 0 };
                 if room <= before {
@@ -137,24 +181,30 @@ fn seal(
 }
 
 /// Takes in the segments of another VM's journal from number `read` on, as far as they are still
-/// there, up to one that is torn, which is counted. Returns the number reached.
+/// there, up to one that is torn, which is counted, or until `room` hashes were read: the segment that
+/// exceeds them is the last. Returns the number reached, and how many hashes were read.
 pub fn read(
     (base, seat, owner): (&str, u32, u64),
     (read, written): (u64, u64),
+    room: usize,
     host: &mut dyn SharedData,
     foreign: &mut u64,
     take: &mut dyn FnMut(Run, &[u64], usize),
-) -> u64 {
-    let mut prompt = Vec::new();
+) -> (u64, usize) {
+    let (mut prompt, mut taken) = (Vec::new(), 0);
     // A count that went back is another journal's.
     let read = if read > written { 0 } else { read };
     for number in read.max(written.saturating_sub(RING))..written {
+        if taken >= room {
+            return (number, taken);
+        }
         let Some((value, _)) = host.get(&key(base, seat, number)) else {
             continue;
         };
+        taken += value.len() / size_of::<u64>();
         let Some(mut reader) = Reader::open(&value) else {
             *foreign += 1;
-            return number;
+            return (number, taken);
         };
         // A former VM's at the same seat, or a newer one: that will be read in its turn.
         if reader.u64() == Some(owner) && reader.u64() == Some(number) {
@@ -170,14 +220,15 @@ pub fn read(
             }
         }
     }
-    written
+    (written, taken)
 }
 
 /// Writes a run with its hashes.
 pub fn write_run(writer: &mut Writer, run: Run, hashes: &[u64]) {
     writer.u32(run.slot);
     writer.u32(run.tag);
-    writer.u32(u32::from(run.producer) << 24 | hashes.len() as u32 & 0xff_ffff);
+    let count = hashes.len() as u32 & COUNT;
+    writer.u32(u32::from(run.producer) << 24 | run.word.bits() << WORD_BIT | count);
     hashes.iter().for_each(|hash| writer.u64(*hash));
 }
 
@@ -189,11 +240,12 @@ pub fn read_run(
     let (slot, tag) = (reader.u32()?, reader.u32()?);
     let head = reader.u32()?;
     let run = Run {
+        word: Word::of(head >> WORD_BIT & 3)?,
         producer: (head >> 24) as u8,
         slot,
         tag,
     };
-    let count = (head & 0xff_ffff) as usize;
+    let count = (head & COUNT) as usize;
     let mut hashes = reader.numbers(count)?;
     take(run, &mut hashes);
     Some(count)
@@ -209,6 +261,7 @@ mod tests {
     use crate::worker::Local;
 
     const RUN: Run = Run {
+        word: Word::Sent,
         producer: 1,
         slot: 3,
         tag: 7,
@@ -226,6 +279,7 @@ mod tests {
         read(
             ("b", 0, 5),
             (from, written),
+            usize::MAX,
             memory,
             &mut foreign,
             &mut take,
@@ -257,7 +311,14 @@ mod tests {
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |run, prompt: &[u64], from| found.push((run, prompt.to_vec(), from));
-        read(("b", 0, 5), (0, 1), &mut memory, &mut 0, &mut take);
+        read(
+            ("b", 0, 5),
+            (0, 1),
+            usize::MAX,
+            &mut memory,
+            &mut 0,
+            &mut take,
+        );
         assert_eq!(found[0], (RUN, vec![0, 1, 2, 3, 4], 0));
         let parts = [(vec![8, 9], 0), (vec![4, 5], 1), (vec![6], 0)];
         let parts = parts.map(|(prompt, from)| (other, prompt, from));
@@ -271,14 +332,18 @@ mod tests {
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |_, prompt: &[u64], from| found.push((prompt.to_vec(), from));
-        read(("b", 0, 5), (1, 2), &mut memory, &mut 0, &mut take);
-        let end = SEGMENT as u64;
-        let expected: Vec<u64> = (end - 16..end + 3).collect();
-        assert_eq!(
-            found,
-            [(expected, 16)],
-            "16 divides the numbers of milestones"
+        read(
+            ("b", 0, 5),
+            (1, 2),
+            usize::MAX,
+            &mut memory,
+            &mut 0,
+            &mut take,
         );
+        let blocks: Vec<u64> = (0..SEGMENT as u64 + 3).collect();
+        let before = TableKey::default().context(&blocks[..SEGMENT]).len();
+        let expected = blocks[SEGMENT - before..].to_vec();
+        assert_eq!(found, [(expected, before)]);
     }
 
     /// A prompt's hashes: as scattered as real ones, so that one in sixteen is a milestone.
@@ -319,13 +384,21 @@ mod tests {
                     told.extend((from..part.len()).map(|at| (run, part[..=at].to_vec(), from)));
                 };
                 let segments = (before, journal.written());
-                read(("b", 0, 5), segments, &mut memory, &mut 0, &mut take);
+                read(
+                    ("b", 0, 5),
+                    segments,
+                    usize::MAX,
+                    &mut memory,
+                    &mut 0,
+                    &mut take,
+                );
                 assert_eq!(told.len(), noted.len(), "seed {seed}");
                 for ((run, part, from), (noted_run, prompt, block)) in told.iter().zip(&noted) {
                     assert_eq!((run, part.last()), (noted_run, prompt.get(*block)));
                     // The record begins where its first block can be found from.
                     let first = block + 1 - (part.len() - from);
-                    assert_eq!(&part[..*from], context(&prompt[..first]), "seed {seed}");
+                    let before = TableKey::default().context(&prompt[..first]);
+                    assert_eq!(&part[..*from], before, "seed {seed}");
                     assert!(prompt[..=*block].ends_with(part), "seed {seed}");
                 }
             }
@@ -344,6 +417,48 @@ mod tests {
         note(&mut journal, 0..3 * MOST_FRESH);
         journal.write(0, &mut memory);
         assert!(memory.size() < RING as usize * (SEGMENT * 8 + 100));
+    }
+
+    #[test]
+    fn no_more_is_read_than_there_is_room_for_and_the_rest_afterwards() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        note(&mut journal, 0..4 * SEGMENT);
+        journal.write(0, &mut memory);
+        let (mut taken, mut reached, mut rounds) = (Vec::new(), 0, 0);
+        while reached < journal.written() {
+            let before = taken.len();
+            let segments = (reached, journal.written());
+            let mut take =
+                |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
+            let (host, foreign) = (&mut memory, &mut 0);
+            (reached, _) = read(("b", 0, 5), segments, SEGMENT, host, foreign, &mut take);
+            assert!(taken.len() - before <= SEGMENT);
+            rounds += 1;
+        }
+        assert_eq!(taken, (0..4 * SEGMENT as u64).collect::<Vec<_>>());
+        assert!(rounds >= 4);
+    }
+
+    #[test]
+    fn what_is_said_of_blocks_is_heard() {
+        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let words = [Word::Sent, Word::Proven, Word::Refuted, Word::Sent];
+        for word in words {
+            journal.note(Run { word, ..RUN }, &[1, 2], 0);
+            journal.note(Run { word, ..RUN }, &[1, 2], 1);
+        }
+        journal.write(0, &mut memory);
+        let mut heard = Vec::new();
+        let mut take = |run: Run, prompt: &[u64], _| heard.push((run.word, prompt.len()));
+        read(
+            ("b", 0, 5),
+            (0, 1),
+            usize::MAX,
+            &mut memory,
+            &mut 0,
+            &mut take,
+        );
+        assert_eq!(heard, words.map(|word| (word, 2)));
     }
 
     #[test]

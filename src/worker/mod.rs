@@ -16,6 +16,7 @@ mod local;
 pub mod pack;
 pub mod report;
 pub mod seats;
+pub mod secret;
 pub mod share;
 pub mod snapshot;
 pub mod watch;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::*;
 use crate::prefix::index::{Index, Matcher};
+use crate::prefix::key::{Secret, TableKey};
 use crate::worker::faulty::Faulty;
+use crate::worker::journal::Word;
 use crate::worker::Local;
 
 const SERVES: Now = Now {
@@ -28,7 +30,7 @@ struct Toy {
 
 /// As a VM has one that has just started, and may be handed another's.
 fn empty_index() -> Index {
-    let mut index = Index::new(64 << 20);
+    let mut index = Index::new(64 << 20, &Secret::from(0));
     index.expect_loose_blocks(true);
     index
 }
@@ -71,7 +73,7 @@ impl Knowledge for Toy {
         1
     }
 
-    fn place(&mut self, run: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, _: u32, run: Run, prompt: &[u64], from: usize) {
         self.add(run, prompt, from);
     }
 
@@ -100,7 +102,8 @@ impl Knowledge for Toy {
 /// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
 /// of all lengths come up, and blocks that several hold. A block's hash says all that stands before it.
 fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
-    let mut last = rng.u64(0..3);
+    // Above what contents are, so that no block is the same behind another one.
+    let mut last = rng.u64(16..19);
     let length = rng.usize(1..60);
     let parts = rng.usize(..=length);
     let blocks = (0..length).map(|number| {
@@ -115,6 +118,7 @@ fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
 
 fn run(producer: u8, slot: u32) -> Run {
     Run {
+        word: Word::Sent,
         producer,
         slot,
         tag: slot + 100,
@@ -353,7 +357,8 @@ fn full_indexes_stay_bounded_and_say_nothing_that_nobody_was_sent() {
                     let whole = whole.count() as u32;
                     assert!(matched(index, prompt)[slot as usize] >= whole);
                 }
-                let milestones = held.iter().filter(|hash| **hash % 16 == 0);
+                let key = TableKey::default();
+                let milestones = held.iter().filter(|hash| key.is_milestone(**hash));
                 assert!(milestones.clone().all(found), "seed {seed}");
             }
         }

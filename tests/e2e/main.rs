@@ -25,6 +25,7 @@ mod protocols;
 mod recorded;
 mod rewriting;
 mod stream;
+mod teaching;
 mod uploads;
 mod view;
 mod witness;

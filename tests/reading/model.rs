@@ -14,11 +14,22 @@ pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec)
         Flattening::Seed => seed(body, api),
         Flattening::Today => today(body, api),
     };
-    let cut = prompts.into_iter().map(|prompt| blocks(prompt, spec));
+    let mut left = if spec.max_blocks == 0 {
+        usize::MAX
+    } else {
+        spec.max_blocks
+    };
+    let cut = prompts.into_iter().map(|prompt| {
+        let mut digests = blocks(prompt, spec);
+        // The bound is on all prompts together.
+        digests.truncate(left);
+        left -= digests.len();
+        digests
+    });
     cut.filter(|digests| !digests.is_empty()).collect()
 }
 
-/// A prompt's blocks, as far as they count.
+/// A prompt's blocks.
 pub fn blocks(mut prompt: Vec<u8>, spec: &BlockSpec) -> Vec<u64> {
     let size = spec.block_bytes;
     if spec.keep_partial {
@@ -26,12 +37,7 @@ pub fn blocks(mut prompt: Vec<u8>, spec: &BlockSpec) -> Vec<u64> {
     } else {
         prompt.truncate(prompt.len() / size * size);
     }
-    let most = if spec.max_blocks == 0 {
-        usize::MAX
-    } else {
-        spec.max_blocks
-    };
-    let blocks = prompt.chunks(size).take(most);
+    let blocks = prompt.chunks(size);
     blocks.map(|block| xxh64(block, 0)).collect()
 }
 

@@ -217,7 +217,12 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
         let mut text = String::new();
         spell(random, &body, false, &mut text);
         let blocks = vec![spec];
-        reader.reset(api, ReadPlan { flattening, blocks });
+        let plan = ReadPlan {
+            flattening,
+            blocks,
+            ..ReadPlan::default()
+        };
+        reader.reset(api, plan);
         let longest = pick(random, &[1, 7, 100, 10_000]);
         pieces::read(&mut reader, text.as_bytes(), || random.usize(1..=longest));
         let prompts: Vec<Vec<u64>> = reader.prompts(0).map(<[u64]>::to_vec).collect();

@@ -52,10 +52,12 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     let flattening = generation(vector);
     let mut reader = BodyReader::default();
     let blocks = vec![SPECS[flattening as usize]];
-    reader.reset(
-        Api::of_path(path.as_bytes()),
-        ReadPlan { flattening, blocks },
-    );
+    let plan = ReadPlan {
+        flattening,
+        blocks,
+        ..ReadPlan::default()
+    };
+    reader.reset(Api::of_path(path.as_bytes()), plan);
     let mut from = 0;
     for cut in cuts.iter().copied().chain([body.len()]) {
         reader.push(&body[from..cut]);

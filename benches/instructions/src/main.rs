@@ -4,6 +4,8 @@
 //! difference is what one request takes, start and setup left out. Instructions are repeatable
 //! where seconds are not: that is what guards against getting slower unnoticed.
 
+mod crafted;
+
 use std::process::ExitCode;
 
 use epp_wasm::config;
@@ -13,20 +15,51 @@ use epp_wasm::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
 
-/// The cases: name, endpoints, bytes of the body, and whether prompts repeat.
-const CASES: [(&str, usize, usize, bool); 5] = [
-    ("short-10", 10, 4 << 10, true),
-    ("short-100", 100, 4 << 10, true),
-    ("short-1000", 1_000, 4 << 10, true),
-    ("long-100", 100, 220 << 10, true),
-    ("cold-100", 100, 64 << 10, false),
+/// The cases: name, endpoints, and what is asked for.
+const CASES: [(&str, usize, Asked); 7] = [
+    ("short-10", 10, Asked::Same(4 << 10)),
+    ("short-100", 100, Asked::Same(4 << 10)),
+    ("short-1000", 1_000, Asked::Same(4 << 10)),
+    ("long-100", 100, Asked::Same(220 << 10)),
+    ("cold-100", 100, Asked::New(64 << 10)),
+    ("list-random", 1, Asked::List(crafted::random)),
+    ("list-crafted", 1, Asked::List(crafted::colliding)),
 ];
+
+/// What the requests of a case ask for.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// Prompts of so many bytes that repeat.
+    Same(usize),
+    /// Prompts of so many bytes that nobody has sent.
+    New(usize),
+    /// Lists of so many short prompts, of which an endpoint's memory does not hold as many as there are:
+    /// they are dropped in the order in which they come again.
+    List(fn(usize) -> Vec<[u8; 8]>),
+}
 
 /// Where a prompt begins with eight digits, which make a new one of it.
 const DIGITS: std::ops::Range<usize> = 39..47;
 
 /// Prompts in rotation.
 const PROMPTS: usize = 16;
+
+/// Prompts of one list: as many blocks as count of a request.
+const LISTED: usize = 2_048;
+
+/// Under these rules a list's prompts count, and a block need not be full.
+const LISTS: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: prefix-cache-scorer
+- type: approx-prefix-cache-producer
+  parameters: {autoTune: false}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: prefix-cache-scorer}
+";
 
 const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
@@ -45,24 +78,37 @@ fn main() -> ExitCode {
 
 fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
     let known = CASES.iter().find(|(name, ..)| Some(*name) == case);
-    let (_, endpoints, bytes, repeats) = known.ok_or("no such case")?;
+    let (_, endpoints, asked) = known.ok_or("no such case")?;
     let count: usize = count.unwrap_or_default().parse()?;
-    let mut director = director(*endpoints)?;
-    let mut bodies: Vec<Vec<u8>> = (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect();
+    let document = match asked {
+        Asked::List(_) => LISTS.to_owned(),
+        _ => std::fs::read_to_string("examples/full.yaml")?,
+    };
+    let mut director = director(&document, *endpoints)?;
+    let mut bodies: Vec<Vec<u8>> = match asked {
+        Asked::Same(bytes) | Asked::New(bytes) => {
+            (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
+        }
+        Asked::List(texts) => lists(&texts(PROMPTS * LISTED)),
+    };
+    let path: &[u8] = match asked {
+        Asked::List(_) => b"/v1/completions",
+        _ => b"/v1/chat/completions",
+    };
     // Each prompt once before it counts: the index holds them all, buffers are grown.
     for number in 0..PROMPTS + count {
         let body = bodies.get_mut(number % PROMPTS).ok_or("no body")?;
-        if !repeats {
+        if let Asked::New(_) = asked {
             let digits = body.get_mut(DIGITS).ok_or("too short")?;
             digits.copy_from_slice(format!("{number:08}").as_bytes());
         }
-        request(&mut director, body)?;
+        request(&mut director, path, body)?;
     }
     Ok(())
 }
 
 /// A picker with fresh metrics of all endpoints.
-fn director(endpoints: usize) -> Result<Director, Trouble> {
+fn director(document: &str, endpoints: usize) -> Result<Director, Trouble> {
     let listed: Vec<String> = (0..endpoints)
         .map(|n| {
             format!(
@@ -72,7 +118,7 @@ fn director(endpoints: usize) -> Result<Director, Trouble> {
             )
         })
         .collect();
-    let document = std::fs::read_to_string("examples/full.yaml")?.replacen(
+    let document = document.replacen(
         "\nschedulingProfiles:",
         &format!(
             "\n- {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}\n\
@@ -102,11 +148,11 @@ fn director(endpoints: usize) -> Result<Director, Trouble> {
 
 /// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the director is given what
 /// it asks for.
-fn request(director: &mut Director, body: &[u8]) -> Result<(), Trouble> {
+fn request(director: &mut Director, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
     const ID: u32 = 1;
     const READ: usize = 16 << 10;
     let head = Head {
-        path: b"/v1/chat/completions",
+        path,
         method: b"POST",
         content_type: b"application/json",
         content_length: Some(body.len()),
@@ -140,6 +186,22 @@ fn request(director: &mut Director, body: &[u8]) -> Result<(), Trouble> {
     released
         .then_some(())
         .ok_or_else(|| "a request was never released".into())
+}
+
+/// Completions with so many of these prompts each. Their bytes stand as they are: a client need not send
+/// UTF-8.
+fn lists(texts: &[[u8; 8]]) -> Vec<Vec<u8>> {
+    let lists = texts.chunks(LISTED).map(|texts| {
+        let mut body = br#"{"model":"bench","prompt":["#.to_vec();
+        for (number, text) in texts.iter().enumerate() {
+            body.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+            body.extend_from_slice(text);
+            body.push(b'"');
+        }
+        body.extend_from_slice(b"]}");
+        body
+    });
+    lists.collect()
 }
 
 /// A chat completion with the messages before the model, as OpenAI's package sends it.

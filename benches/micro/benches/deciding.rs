@@ -6,8 +6,9 @@ use epp_wasm::datalayer::glimpse::Known;
 use epp_wasm::datalayer::scan::Extraction;
 use epp_wasm::datalayer::store::{Member, Store};
 use epp_wasm::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
-use epp_wasm::prefix::digest::{seed, BlockHasher, BlockSpec};
+use epp_wasm::prefix::digest::{BlockHasher, BlockSpec};
 use epp_wasm::prefix::index::Index;
+use epp_wasm::prefix::key::{Key, Secret};
 use epp_wasm::prefix::walk::Walk;
 use epp_wasm::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
 use epp_wasm::worker::snapshot;
@@ -26,10 +27,15 @@ const HOLDERS: u32 = 4;
 /// A page of a busy vLLM 0.32.
 const PAGE: &[u8] = include_bytes!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
+/// A key, as in service.
+fn key() -> Key {
+    Key::Secret(Secret::from(1))
+}
+
 /// The digests of a prompt that fills the window, different ones for each number.
 fn digests(number: usize) -> Vec<u64> {
     let mut hasher = BlockHasher::default();
-    hasher.reset(WINDOW);
+    hasher.reset(WINDOW, &key());
     hasher.update(number.to_string().as_bytes());
     hasher.update(chat(20 << 10, Order::ModelFirst).as_bytes());
     hasher.prompts().flatten().copied().collect()
@@ -37,11 +43,11 @@ fn digests(number: usize) -> Vec<u64> {
 
 /// An index in which each endpoint has ten prompts of its own, and some the one with number 0.
 fn index(endpoints: usize) -> Index {
-    let mut index = Index::new(64 << 20);
+    let mut index = Index::new(64 << 20, &Secret::from(1));
     let mut add = |slot: u32, digests: &[u64]| {
-        let empty = Index::new(1);
+        let empty = Index::new(1, &Secret::from(1));
         let mut walk = Walk::default();
-        walk.advance(seed("bench", ""), std::iter::once(digests), &empty);
+        walk.advance(key().seed("bench", ""), std::iter::once(digests), &empty);
         walk.learn(&mut index, slot, 31_250, &mut |_, _| ());
     };
     for slot in 0..endpoints {
@@ -56,8 +62,9 @@ fn hash(criterion: &mut Criterion) {
     let mut hasher = BlockHasher::default();
     let mut group = criterion.benchmark_group("hash");
     group.throughput(Throughput::Bytes(16 << 10));
+    let key = key();
     measure(&mut group, "256 blocks of 64 bytes", || {
-        hasher.reset(WINDOW);
+        hasher.reset(WINDOW, &key);
         hasher.update(text.as_bytes());
     });
 }
@@ -66,6 +73,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
     let mut index = index(endpoints);
     let (known, unknown) = (digests(0), digests(usize::MAX));
     let mut walk = Walk::default();
+    let key = key();
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
     for (name, digests) in [
         ("look-up of a known window", &known),
@@ -74,20 +82,24 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
         measure(&mut group, name, || {
             walk.reset();
             let prompts = std::iter::once(digests.as_slice());
-            walk.advance(seed("bench", ""), prompts, &index);
+            walk.advance(key.seed("bench", ""), prompts, &index);
             walk.ended()
         });
     }
     measure(&mut group, "looking up and learning a known window", || {
         walk.reset();
-        walk.advance(seed("bench", ""), std::iter::once(known.as_slice()), &index);
+        walk.advance(
+            key.seed("bench", ""),
+            std::iter::once(known.as_slice()),
+            &index,
+        );
         walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
     });
     let mut salt = 0_u64;
     measure(&mut group, "looking up and learning an unknown one", || {
         salt += 1;
         walk.reset();
-        let seed = seed("bench", &salt.to_string());
+        let seed = key.seed("bench", &salt.to_string());
         walk.advance(seed, std::iter::once(known.as_slice()), &index);
         walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
     });

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use criterion::Throughput;
 use epp_wasm::prefix::digest::BlockSpec;
+use epp_wasm::prefix::key::{Key, Secret};
 use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
 use micro::{chat, criterion, measure, Order, SIZES};
 use serde::Deserialize;
@@ -48,6 +49,8 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPla
     ReadPlan {
         flattening,
         blocks: blocks.iter().map(spec).collect(),
+        // As in service.
+        key: Key::Secret(Secret::from(1)),
     }
 }
 

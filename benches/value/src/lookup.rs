@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use epp_wasm::prefix::index::{Index, Matcher};
+use epp_wasm::prefix::key::Secret;
 
 /// Blocks of the prompt: today's default window at 64 tokens a block is eight times as long.
 const BLOCKS: u64 = 256;
@@ -28,7 +29,7 @@ pub fn run() {
 fn time(endpoints: u32, held: impl Fn(u32) -> u64) -> f64 {
     let mut rng = fastrand::Rng::with_seed(1);
     let prompt: Vec<u64> = (0..BLOCKS).map(|_| rng.u64(..)).collect();
-    let mut index = Index::new(64 << 20);
+    let mut index = Index::new(64 << 20, &Secret::from(1));
     for slot in 0..endpoints {
         // Other prompts lie between, so that the index is of a common size.
         for _ in 0..200_000 / endpoints / BLOCKS as u32 {

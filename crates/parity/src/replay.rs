@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use epp_wasm::config::{self, Plan};
-use epp_wasm::prefix::digest::seed;
 use epp_wasm::prefix::index::Index;
+use epp_wasm::prefix::key::{Key, Secret};
 use epp_wasm::prefix::walk::Walk;
 use epp_wasm::request::{Api, BodyReader};
 use epp_wasm::scheduling::{
@@ -116,7 +116,11 @@ impl Replay {
             pool.set(Slot(slot as u32), endpoint);
         }
         let bound = plan.proxy.max_index_bytes;
-        let indexes = plan.producers.iter().map(|_| Index::new(bound)).collect();
+        let indexes = plan
+            .producers
+            .iter()
+            .map(|_| Index::new(bound, &Secret::from(1)))
+            .collect();
         Ok(Self {
             plan,
             pool,
@@ -159,7 +163,7 @@ impl Replay {
             return Err(format!("{}: no API that is read", request.path));
         }
         let mut reader = BodyReader::default();
-        reader.reset(api, self.plan.read_plan(&self.pool));
+        reader.reset(api, self.plan.read_plan(&self.pool, &Key::Plain));
         let body = request.body.as_bytes();
         reader.push(body);
         reader.finish();
@@ -168,7 +172,7 @@ impl Replay {
             reader.feed_again(range.start, again);
         }
         let model = reader.model().known().unwrap_or_default();
-        let seed = seed(model, reader.salt().known().unwrap_or_default());
+        let seed = Key::Plain.seed(model, reader.salt().known().unwrap_or_default());
         let mut walks: Vec<Walk> = Vec::new();
         for (stream, index) in self.indexes.iter().enumerate() {
             let mut walk = Walk::default();

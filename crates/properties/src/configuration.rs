@@ -2,6 +2,7 @@
 
 use epp_wasm::config::{load, load_bytes};
 use epp_wasm::document::Problem;
+use epp_wasm::prefix::key::Key;
 use epp_wasm::scheduling::Pool;
 
 use super::{json, within};
@@ -21,7 +22,7 @@ pub fn configuration(input: &[u8]) {
     assert_located(input, loaded.warnings.iter());
     let plan = loaded.plan;
     assert!(!plan.summary().is_empty());
-    for spec in plan.read_plan(&Pool::default()).blocks {
+    for spec in plan.read_plan(&Pool::default(), &Key::Plain).blocks {
         assert!(spec.block_bytes > 0, "a block of no bytes");
     }
     if let Some(value) = json::parse(input) {

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::{json, model, number, pieces, settings, within};
 
-/// Longest block tried. Without a bound on the number of blocks one of media is read until 65,536
+/// Longest block tried. Without a bound on the number of blocks one of media is read until 16,384
 /// are full.
 const MOST_BLOCK: usize = 256;
 
-/// More digests than are kept of a request, so that the model knows more than the reader.
-const MOST_DIGESTS: usize = 1 << 16;
+/// Digests that are kept of a request without a bound: of more the model knows more than the reader.
+const MOST_DIGESTS: usize = 1 << 14;
 
 /// Memory for the most digests, while their list grows, and for a body of no length.
 const MOST_MEMORY: usize = 1 << 20;
@@ -60,7 +60,11 @@ pub fn request(input: &[u8]) {
         keep_partial: today,
     };
     let blocks = vec![spec];
-    let plan = ReadPlan { flattening, blocks };
+    let plan = ReadPlan {
+        flattening,
+        blocks,
+        ..ReadPlan::default()
+    };
     let mut random = fastrand::Rng::with_seed(number(&mut words) as u64);
     let longest = 1 << random.u32(..13);
 

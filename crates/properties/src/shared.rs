@@ -7,7 +7,7 @@ use epp_wasm::config;
 use epp_wasm::datalayer::store::{Member, Store};
 use epp_wasm::scheduling::Slot;
 use epp_wasm::worker::handover::Known;
-use epp_wasm::worker::journal::Run;
+use epp_wasm::worker::journal::{Run, Word};
 use epp_wasm::worker::seats::{Seats, SlotLoad};
 use epp_wasm::worker::share::{Knowledge, Now, Share};
 use epp_wasm::worker::{report, snapshot, Local, SharedData, Watch};
@@ -100,8 +100,9 @@ struct Told {
 impl Known for Told {
     fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
         hashes.push(1);
-        let (producer, slot, tag) = (0, 0, 0);
+        let (word, producer, slot, tag) = (Word::Proven, 0, 0, 0);
         (number == 0).then_some(Run {
+            word,
             producer,
             slot,
             tag,
@@ -114,7 +115,7 @@ impl Knowledge for Told {
         1
     }
 
-    fn place(&mut self, _: Run, prompt: &[u64], from: usize) {
+    fn place(&mut self, _: u32, _: Run, prompt: &[u64], from: usize) {
         self.hashes += prompt.len().saturating_sub(from);
     }
 

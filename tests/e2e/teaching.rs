@@ -1,0 +1,86 @@
+//! Only what was answered counts as held: a client cannot teach the prefix index what no model server has
+//! computed.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use modelsim::{Settings, Sim};
+
+use crate::client::{explain, raw};
+use crate::explained;
+use crate::proxy::{Proxy, Setup};
+
+/// Of some blocks.
+fn prompt(number: usize) -> String {
+    format!("{number}: {}", "much to tell, and at length. ".repeat(20))
+}
+
+/// The head of a request, and its body as far as it makes sense, with room for some bytes more.
+fn request(number: usize, more: usize) -> String {
+    let body = format!(r#"{{"model":"m","prompt":"{}""#, prompt(number));
+    let length = body.len() + more;
+    format!("POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+/// The highest score of a prompt at any pod. Asking has it answered.
+fn known(proxy: &Proxy, number: usize) -> f64 {
+    let answer = explain(proxy.port, "m", &prompt(number));
+    assert_eq!(answer.status, 200);
+    answer.scores().into_iter().fold(0.0, f64::max)
+}
+
+fn start(latency: Duration) -> (Sim, Proxy) {
+    let settings = Settings {
+        base_latency: latency,
+        ..Settings::default()
+    };
+    let sim = Sim::start(3, &settings).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &explained("prefix-cache-scorer"));
+    setup.workers = 2;
+    let proxy = setup.start();
+    proxy.wait_until("all VMs share", || {
+        proxy.counted("epp_wasm_sharing_vms") == 3
+    });
+    (sim, proxy)
+}
+
+#[test]
+fn a_body_that_the_server_refuses_teaches_nothing() {
+    let (_sim, proxy) = start(Duration::ZERO);
+    let refused = |number| {
+        let answer = raw(
+            proxy.port,
+            &[request(number, 3).as_bytes(), b"!!!"],
+            Duration::ZERO,
+            |text| text.contains("\r\n\r\n"),
+        );
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        // Other workers hear of it a tick later.
+        sleep(Duration::from_millis(150));
+    };
+    for number in 0..8 {
+        refused(number);
+        assert_eq!(known(&proxy, number), 0.0, "{number}");
+        // What was answered stays.
+        sleep(Duration::from_millis(150));
+        refused(number);
+        assert!(known(&proxy, number) > 0.5, "{number}");
+    }
+    assert!(!proxy.logged().contains("randomness"));
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_teaches_nothing() {
+    let (_sim, proxy) = start(Duration::from_millis(600));
+    for number in 0..4 {
+        let mut upload = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        upload.write_all(request(number, 1).as_bytes()).unwrap();
+        upload.write_all(b"}").unwrap();
+        sleep(Duration::from_millis(200));
+        drop(upload);
+        sleep(Duration::from_millis(200));
+        assert_eq!(known(&proxy, number), 0.0, "{number}");
+    }
+}
