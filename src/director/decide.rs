@@ -270,6 +270,7 @@ impl Director {
             if let Some(record) = self.records.get_mut(&id) {
                 record.answer.model = model;
                 record.answer.predicted = outcome.hit;
+                record.answer.prompt = record.walks.first().and_then(Walk::first);
                 record.pick = Some(pick);
             }
             self.learn(id);

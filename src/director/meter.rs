@@ -63,6 +63,8 @@ pub enum Metric {
     Avoidances,
     /// Whether an endpoint is avoided, by reason.
     Avoided,
+    /// Times that failures were found to be the requests' fault and not the endpoints', by cause.
+    BlamedRequests,
     /// What decisions rest on: 2 metrics, 1 what this Envoy knows itself, 0 nothing yet.
     Rung,
     /// How long ago discovery answered last.
@@ -204,6 +206,7 @@ impl Metric {
             Self::ServedElsewhere => (Counter, "epp_wasm_served_elsewhere_total"),
             Self::Avoidances => (Counter, "epp_wasm_avoidances_total"),
             Self::Avoided => (Gauge, "epp_wasm_endpoint_avoided"),
+            Self::BlamedRequests => (Counter, "epp_wasm_blamed_requests_total"),
             Self::Rung => (Gauge, "epp_wasm_rung"),
             Self::MembersAge => (Gauge, "epp_wasm_members_age_milliseconds"),
             Self::Memory => (Gauge, "epp_wasm_vm_memory_bytes"),

@@ -22,7 +22,7 @@ mod view;
 
 use std::ops::Range;
 
-pub use self::avoid::Seen;
+pub use self::avoid::{Origin, Seen};
 pub use self::record::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
 pub use crate::datalayer::glimpse::Body;
@@ -312,6 +312,13 @@ impl Director {
         record.reader.feed_again(start, bytes);
         record.reading = record.reader.needs_more();
         self.advance(id)
+    }
+
+    /// A request's body has been sent to its end.
+    pub fn uploaded(&mut self, id: u32) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.answer.sent = Some(self.timing.now);
+        }
     }
 
     /// A request has ended, however.

@@ -78,6 +78,12 @@ impl Budget {
 pub struct Answer {
     /// When the request came, in nanoseconds since 1970.
     pub asked: u64,
+    /// When its body had been sent to its end; none: not yet.
+    pub sent: Option<u64>,
+    /// Whether it has a body.
+    pub bodied: bool,
+    /// How its prompt begins, as far as that was known when it was decided.
+    pub prompt: Option<u64>,
     /// Whether its headers have come.
     pub begun: bool,
     /// When its first bytes came; 0: not yet.
@@ -91,10 +97,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Of a request that came at this time.
-    pub fn of(asked: u64) -> Self {
+    /// Of a request that came at this time; `bodied`: whether a body follows.
+    pub fn of(asked: u64, bodied: bool) -> Self {
         Self {
             asked,
+            bodied,
+            sent: (!bodied).then_some(asked),
             ..Self::default()
         }
     }

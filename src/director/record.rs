@@ -159,7 +159,7 @@ impl Record {
     pub fn open(&mut self, head: &Head<'_>, plan: &Plan, pool: &Pool, now: u64) {
         self.held = None;
         self.pick = None;
-        self.answer = Answer::of(now);
+        self.answer = Answer::of(now, !head.end);
         self.explanation = None;
         self.restarts = 0;
         self.explain = head.explain && plan.proxy.explain;

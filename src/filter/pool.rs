@@ -4,7 +4,7 @@ use super::abi::{self, Buffer, Map, Status};
 use super::host::{Shared, Statistics};
 use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Body, Director, Release, Seen};
+use crate::director::{Body, Director, Origin, Release, Seen};
 
 /// What tells plugins in one VM apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,16 +131,19 @@ pub fn seen() -> Seen {
         .as_deref()
         .and_then(|status| std::str::from_utf8(status).ok());
     let status = status.and_then(|status| status.parse().ok()).unwrap_or(0);
-    // A third question, where something is wrong: Envoy words its own answers otherwise.
+    // A third question, where something is wrong.
     let details = || abi::property("response\0code_details").ok().flatten();
-    let by_envoy = status >= 500 && details().is_some_and(|details| details != b"via_upstream");
+    let origin = match status {
+        500.. => details().map_or(Origin::Endpoint, |details| Origin::of(&details)),
+        _ => Origin::Endpoint,
+    };
     Seen {
         server: abi::property("upstream\0address")
             .ok()
             .flatten()
             .unwrap_or_default(),
         status,
-        by_envoy,
+        origin,
     }
 }
 

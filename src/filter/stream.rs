@@ -99,6 +99,9 @@ impl Stream {
                 self.as_before()
             }
         };
+        if end {
+            director.uploaded(self.id);
+        }
         self.shown = size;
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
@@ -111,6 +114,7 @@ impl Stream {
 
     /// Its trailers have come: its body has ended.
     pub fn request_trailers(&mut self, director: &mut Director) -> Action {
+        director.uploaded(self.id);
         if self.held != Held::No {
             if let Some(verdict) = self.feed(director, 0, true) {
                 if self.carry_out(verdict, director) != BodyAction::Continue {
