@@ -78,13 +78,19 @@ impl Seen {
 impl Director {
     /// Whether it is worth asking who answers this request.
     pub fn asks_for_server(&mut self, id: u32) -> bool {
-        let pick = self.records.get(&id).and_then(|record| record.pick);
-        let seat = pick.and_then(|pick| self.seats.get_mut(pick.slot.index()));
-        let (Some(pick), Some(seat)) = (pick, seat) else {
+        let Some((record, pick)) = self
+            .records
+            .get(&id)
+            .and_then(|record| Some((record, record.pick?)))
+        else {
+            return false;
+        };
+        let Some(seat) = self.seats.get_mut(pick.slot.index()) else {
             return false;
         };
         let now = self.timing.now / MILLISECOND;
-        let asks = self.watch.avoided.avoider.suspects(pick.slot, now)
+        let asks = !record.candidate.is_empty()
+            || self.watch.avoided.avoider.suspects(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
             seat.checked = self.timing.now;
@@ -94,13 +100,21 @@ impl Director {
 
     /// The response's headers have come; `seen` is what was asked about it. Returns the explanation
     /// that the client asked for.
-    pub fn answered(&mut self, id: u32, seen: Option<&Seen>) -> Option<String> {
+    pub fn answered(
+        &mut self,
+        id: u32,
+        seen: Option<&Seen>,
+        host: &mut dyn SharedData,
+    ) -> Option<String> {
         let record = self.records.get_mut(&id)?;
         record.answer.begun = true;
         let explanation = record.explanation.take();
         if let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) {
             if let Some(seen) = seen {
                 self.judge(id, pick.slot, seen);
+                if (200..300).contains(&seen.status) {
+                    self.take_name(id, pick.slot, host);
+                }
             } else if let Some(seat) = self.seats.get_mut(pick.slot.index()) {
                 seat.heard = self.timing.now;
             }

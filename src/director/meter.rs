@@ -143,6 +143,16 @@ pub enum Metric {
     UnreadAnswers,
 }
 
+/// Counts a configuration that was refused. What is refused names no pool, so that this has no label;
+/// Envoy tries a configuration in a VM of its own before any other gets it, so that it has no pool
+/// either.
+pub fn count_rejected(meter: &mut dyn Meter) {
+    let (_, name) = Metric::RejectedConfigurations.spec();
+    if let Some(id) = meter.define(false, name) {
+        meter.add(id, 1);
+    }
+}
+
 /// Bounds of decisions and look-ups, in seconds.
 const DECISION: &[f64] = &[
     0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,

@@ -85,7 +85,7 @@ struct Seat {
     /// What it was last told to be avoided for.
     avoided: Option<Reason>,
     /// The statistics of its models.
-    models: Vec<(String, outcome::Model)>,
+    models: outcome::Models,
 }
 
 /// Statistics of every request.

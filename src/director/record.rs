@@ -144,6 +144,8 @@ pub struct Record {
     pub held: Option<Hold>,
     /// Once it was decided.
     pub pick: Option<Pick>,
+    /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
+    pub candidate: String,
     /// What is known of its answer.
     pub answer: Answer,
     /// Reads its answer.
@@ -161,6 +163,7 @@ impl Record {
         self.pick = None;
         self.answer = Answer::of(now, !head.end);
         self.explanation = None;
+        self.candidate.clear();
         self.restarts = 0;
         self.explain = head.explain && plan.proxy.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);

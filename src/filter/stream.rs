@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
+use super::host::Shared;
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
@@ -129,7 +130,7 @@ impl Stream {
     pub fn response_headers(&mut self, director: &mut Director) {
         let seen = director.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        if let Some(text) = director.answered(self.id, seen.as_ref()) {
+        if let Some(text) = director.answered(self.id, seen.as_ref(), &mut Shared) {
             let _: Result<(), Status> =
                 abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
         }
