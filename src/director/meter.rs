@@ -197,6 +197,8 @@ const OUTPUT: &[f64] = &[
     1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
 ];
 
+const STREAMING_TPOT: &str = "llm_d_epp_request_streaming_tpot_seconds";
+
 impl Metric {
     /// How it counts, and its name.
     pub(super) const fn spec(self) -> (Kind, &'static str) {
@@ -246,10 +248,7 @@ impl Metric {
             Self::CaughtPanics => (Counter, "epp_wasm_caught_panics_total"),
             Self::RejectedConfigurations => (Counter, "epp_wasm_rejected_configurations_total"),
             Self::TimeToFirstToken => (Distribution(FIRST_TOKEN), "llm_d_epp_request_ttft_seconds"),
-            Self::TimePerToken => (
-                Distribution(PER_TOKEN),
-                "llm_d_epp_request_streaming_tpot_seconds",
-            ),
+            Self::TimePerToken => (Distribution(PER_TOKEN), STREAMING_TPOT),
             Self::NormalizedTimePerToken => {
                 (Distribution(NORMALIZED), "llm_d_epp_request_ntpot_seconds")
             }

@@ -163,9 +163,9 @@ struct Attacked {
     looks: usize,
 }
 
-/// Ten seconds of good requests, each of a prompt of its own, beside two clients whose prompts all
-/// four pods answer with this status.
-fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) -> Attacked {
+/// Four pods that answer prompts with "boom" in them with this status, behind an Envoy that prefers
+/// the pod that has seen a prompt before.
+fn breakable(status: u16, workers: usize) -> (Sim, Proxy) {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     for pod in sim.pods() {
         pod.set_faults(Faults {
@@ -174,12 +174,25 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
             ..Faults::default()
         });
     }
-    let plugins =
-        "{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}";
-    let references = "{pluginRef: prefix-cache-scorer, weight: 3}, {pluginRef: queue-scorer, weight: 2}, {pluginRef: kv-cache-utilization-scorer, weight: 2}";
-    let mut setup = Setup::new(&sim.addresses(), &document(plugins, references));
+    let scorers = [
+        ("prefix-cache-scorer", 3),
+        ("queue-scorer", 2),
+        ("kv-cache-utilization-scorer", 2),
+    ];
+    let plugins = scorers.map(|(kind, _)| format!("{{type: {kind}}}"));
+    let references =
+        scorers.map(|(kind, weight)| format!("{{pluginRef: {kind}, weight: {weight}}}"));
+    let config = document(&plugins.join(", "), &references.join(", "));
+    let mut setup = Setup::new(&sim.addresses(), &config);
     setup.workers = workers;
     let proxy = setup.start();
+    (sim, proxy)
+}
+
+/// Ten seconds of good requests, each of a prompt of its own, beside two clients whose prompts all
+/// four pods answer with this status.
+fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) -> Attacked {
+    let (sim, proxy) = breakable(status, workers);
     let (port, done, number) = (proxy.port, AtomicBool::new(false), AtomicU64::new(0));
     let next = || number.fetch_add(1, Ordering::Relaxed);
     let mut seen = Attacked {

@@ -5,15 +5,24 @@ use std::time::Duration;
 use modelsim::{Faults, Settings, Sim};
 use serde_json::json;
 
-use crate::client::send;
+use crate::client::{agent, send_by};
 use crate::proxy::{Proxy, Setup};
 use crate::scorer;
 
 fn ask(port: u16, model: &str) -> u16 {
-    let body = json!({"model": model, "prompt": "hello", "max_tokens": 1}).to_string();
-    let headers = [("content-type", "application/json")];
-    let answer = send(port, "POST", "/v1/completions", &headers, body.as_bytes());
-    answer.unwrap().status
+    asker(port)(model)
+}
+
+/// Asks for models over one connection: ten thousand would use up the machine's ports.
+fn asker(port: u16) -> impl Fn(&str) -> u16 {
+    let agent = agent();
+    move |model| {
+        let body = json!({"model": model, "prompt": "hello", "max_tokens": 1}).to_string();
+        let headers = [("content-type", "application/json")];
+        let (path, body) = ("/v1/completions", body.as_bytes());
+        let answer = send_by(&agent, port, "POST", path, &headers, body);
+        answer.unwrap().status
+    }
 }
 
 fn start(sim: &Sim) -> Proxy {
@@ -40,8 +49,9 @@ fn growth(proxy: &Proxy, names: usize, name: impl Fn(usize) -> String + Sync) ->
         for part in 0..8 {
             let name = &name;
             scope.spawn(move || {
+                let ask = asker(port);
                 for number in (part..names).step_by(8) {
-                    ask(port, &name(number));
+                    ask(&name(number));
                 }
             });
         }

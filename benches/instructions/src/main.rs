@@ -135,7 +135,7 @@ fn request(director: &mut Director, body: &[u8]) -> Result<(), Trouble> {
             released |= matches!(verdict, Some(Verdict::Release(_)));
         }
     }
-    director.answered(ID, None);
+    director.answered(ID, None, &mut Local::default());
     director.close(ID);
     released
         .then_some(())
