@@ -1,4 +1,4 @@
-//! Who is avoided for a while, because requests sent there fail.
+//! Which endpoints are avoided for a while, because requests sent there fail.
 //!
 //! Of each endpoint a moving share of failures is kept, of which the newest answer is a fifth. An
 //! endpoint whose share is far above its peers' is avoided: after four failures in a row where
@@ -6,7 +6,17 @@
 //! that shows no sign of life. Each time lasts twice as long as the one before, give or take a
 //! fifth; then one request of one worker tries it, and ends or prolongs it. What was long ago is
 //! forgotten. At least half of the endpoints that may be picked always stay.
+//!
+//! Most failures can be a request's own doing, and whoever sends them chooses how many there are
+//! and, by how prompts begin, where they go. So these need more: they count once per prompt
+//! ([`super::prompts`]), and the endpoint must have stopped serving what its peers serve, since a
+//! client can add failures but cannot take other clients' successes away. Each worker looks at
+//! its own requests for that, and does not believe another one's word against them. Where more
+//! than half of the endpoints would be avoided for such failures, all stay: then it is the
+//! requests.
 
+pub use super::failure::{Failure, Outcome, Reason};
+use super::prompts::Prompts;
 use crate::scheduling::{Freshness, Pool, Slot};
 
 /// How much the newest answer weighs.
@@ -25,40 +35,18 @@ const MOST_ALIVE_MS: u64 = 5_000;
 /// After so long without a new failure the next one is the first again.
 const FORGET_MS: u64 = 60_000;
 
-/// A worker that was to try an endpoint and says nothing for this long leaves it to another.
-const TRIAL_MS: u64 = 3_000;
+/// After a failure every answer is looked at for this long, whoever gave it: what the peers serve
+/// tells whose fault it is.
+const ALERT_MS: u64 = 2_000;
 
-/// For so long a worker that had nothing to send to an endpoint leaves it to the others.
-const REST_MS: u64 = 200;
+/// An endpoint has stopped serving when the pool has served so many requests per endpoint since it
+/// last did. Where all get alike many, one of four that works is passed over for so long by chance
+/// after one of its answers in 300, and one of a hundred after one in 150; what follows lasts
+/// `avoidFirst`. Less would be quicker with a pod that breaks, which fails about six requests now.
+const SERVED_MEANWHILE: u64 = 5;
 
-/// Why an endpoint is avoided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reason {
-    /// It refused, reset or timed out, or Envoy sent the request elsewhere after its answer.
-    #[default]
-    Unserved,
-    /// It answers 5xx.
-    Errors,
-    /// It answers 503.
-    Overloaded,
-    /// Neither an answer nor a metrics page comes.
-    Hung,
-}
-
-impl Reason {
-    /// All, in the order of their numbers in shared data.
-    pub const ALL: [Self; 4] = [Self::Unserved, Self::Errors, Self::Overloaded, Self::Hung];
-
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unserved => "unserved",
-            Self::Errors => "errors",
-            Self::Overloaded => "overloaded",
-            Self::Hung => "hung",
-        }
-    }
-}
+/// It has stopped serving, too, when it has served none for this long, whatever its peers get.
+const SILENT_MS: u64 = 1_000;
 
 /// What is known of one endpoint to all workers. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +55,8 @@ pub struct Entry {
     pub endpoint: u64,
     /// Why it is or was avoided.
     pub reason: Reason,
+    /// Whether no request can have caused it.
+    pub certain: bool,
     /// How often in a row.
     pub level: u32,
     /// Until when; 0: it is not.
@@ -90,12 +80,20 @@ pub struct Settings {
 #[derive(Debug, Default)]
 struct Seat {
     entry: Entry,
-    /// Moving share of failures.
+    /// Moving share of failures, and of those among them that no request can cause.
     share: f64,
+    certain: f64,
+    /// When it last changed.
+    noted: u64,
+    /// When it last served a request with a body; 0: never.
+    served: u64,
+    /// How many requests this worker had seen served then, by whichever endpoint.
+    served_by_all: u64,
     /// Whether this worker may send one request to it now.
     open: bool,
-    /// The request that tries it.
+    /// The request that tries it, and since when.
     trying: Option<u32>,
+    tried: u64,
     /// When this worker last gave up trying it for want of requests.
     rests: u64,
 }
@@ -104,9 +102,28 @@ impl Seat {
     fn avoided(&self) -> bool {
         self.entry.until > 0
     }
+
+    /// Forgets what is long ago.
+    fn refresh(&mut self, now: u64) {
+        if now.abs_diff(self.noted) > FORGET_MS {
+            (self.share, self.certain) = (0.0, 0.0);
+        }
+        self.noted = now;
+    }
+
+    fn share(&self, certain: bool, now: u64) -> f64 {
+        match now.abs_diff(self.noted) {
+            FORGET_MS.. => 0.0,
+            _ if certain => self.certain,
+            _ => self.share,
+        }
+    }
 }
 
-/// One worker's view of who is avoided.
+#[path = "avoid_trials.rs"]
+mod trials;
+
+/// One worker's view of which endpoints are avoided.
 #[derive(Debug)]
 pub struct Avoider {
     settings: Settings,
@@ -114,6 +131,15 @@ pub struct Avoider {
     own: u64,
     rng: fastrand::Rng,
     seats: Vec<Seat>,
+    /// Endpoints in the seats.
+    members: u64,
+    /// Requests with a body that were seen to be served.
+    served: u64,
+    /// When a request last failed; 0: never.
+    failed: u64,
+    prompts: Prompts,
+    /// Whether more than half would be avoided for what requests can cause.
+    withheld: bool,
     /// Whether any seat may be or is tried by this worker.
     tries: bool,
     /// Whether any endpoint may be marked in the pool.
@@ -122,6 +148,17 @@ pub struct Avoider {
     pub dirty: bool,
     /// Avoidances that this worker decided, to be counted.
     pub begun: Vec<(Slot, Reason)>,
+    /// Times that more than half would have been, to be counted.
+    majorities: u64,
+}
+
+/// How often requests and not endpoints were found to be the cause of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Blamed {
+    /// Prompts that failed at two endpoints and were served by none.
+    pub prompts: u64,
+    /// Times that more than half of the endpoints would have been avoided.
+    pub majorities: u64,
 }
 
 impl Avoider {
@@ -130,12 +167,18 @@ impl Avoider {
         Self {
             settings,
             own: rng.u64(1..),
+            prompts: Prompts::new(rng.u64(..)),
             rng,
             seats: Vec::new(),
+            members: 0,
+            served: 0,
+            failed: 0,
+            withheld: false,
             tries: false,
             marked: false,
             dirty: false,
             begun: Vec::new(),
+            majorities: 0,
         }
     }
 
@@ -163,23 +206,30 @@ impl Avoider {
         if self.seats.len() <= slot.index() {
             self.seats.resize_with(slot.index() + 1, Seat::default);
         }
+        self.leave(slot);
         if let Some(seat) = self.seats.get_mut(slot.index()) {
-            *seat = Seat::default();
             seat.entry.endpoint = endpoint;
+            seat.served_by_all = self.served;
+            self.members += 1;
         }
     }
 
     /// The endpoint in this slot is gone.
     pub fn leave(&mut self, slot: Slot) {
         if let Some(seat) = self.seats.get_mut(slot.index()) {
+            self.members -= u64::from(seat.entry.endpoint != 0).min(self.members);
             *seat = Seat::default();
+            self.prompts.leave(slot);
         }
     }
 
     /// Whether each answer of this endpoint is worth a look, not just one now and then.
-    pub fn suspects(&self, slot: Slot) -> bool {
+    pub fn suspects(&self, slot: Slot, now: u64) -> bool {
+        if self.failed != 0 && now.abs_diff(self.failed) <= ALERT_MS {
+            return true;
+        }
         let seat = self.seats.get(slot.index());
-        seat.is_some_and(|seat| seat.share > NO_SHARE || seat.trying.is_some())
+        seat.is_some_and(|seat| seat.share(false, now) > NO_SHARE || seat.trying.is_some())
     }
 
     /// What an endpoint is avoided for.
@@ -188,69 +238,82 @@ impl Avoider {
         seat.avoided().then_some(seat.entry.reason)
     }
 
-    /// A request was sent to this endpoint. Whether it is the one that tries it.
-    pub fn sent(&mut self, slot: Slot, request: u32) -> bool {
-        if !self.tries {
-            return false;
-        }
-        let seat = self.seats.get_mut(slot.index()).filter(|seat| seat.open);
-        let Some(seat) = seat else {
-            return false;
-        };
-        seat.open = false;
-        seat.trying = Some(request);
-        self.marked = true;
-        true
-    }
-
-    /// A request to this endpoint has ended without an answer: if it tried it, nothing was learnt.
-    pub fn ended(&mut self, slot: Slot, request: u32, now: u64) {
-        if !self.tries {
+    /// An endpoint answered a request, or failed to. `freshness` is that of its metrics page.
+    pub fn note(&mut self, slot: Slot, outcome: &Outcome, freshness: Freshness, now: u64) {
+        let known = self.seats.get(slot.index());
+        if !self.is_on() || known.is_none() {
             return;
         }
-        let seat = self.seats.get_mut(slot.index());
-        if let Some(seat) = seat.filter(|seat| seat.trying == Some(request)) {
-            seat.trying = None;
-            seat.entry.trial = 0;
-            seat.entry.until = now + self.settings.first;
-            seat.entry.changed = now.max(seat.entry.changed + 1);
-            self.dirty = true;
-        }
-    }
-
-    /// An endpoint answered a request, or failed to. `alive`: whether its metrics page still comes.
-    pub fn note(
-        &mut self,
-        slot: Slot,
-        request: u32,
-        failure: Option<Reason>,
-        alive: bool,
-        now: u64,
-    ) {
-        let Some(seat) = self
-            .seats
-            .get_mut(slot.index())
-            .filter(|_| self.settings.first > 0)
-        else {
+        let counts = match (outcome.failure, outcome.prompt) {
+            (Some(failure), Some(prompt)) if !failure.certain => {
+                self.prompts.fail(prompt, slot, now)
+            }
+            (Some(_), _) => true,
+            (None, prompt) => {
+                prompt
+                    .into_iter()
+                    .for_each(|prompt| self.prompts.serve(prompt, slot));
+                true
+            }
+        };
+        let Some(seat) = self.seats.get_mut(slot.index()) else {
             return;
         };
-        let newest = f64::from(u8::from(failure.is_some()));
-        seat.share += (newest - seat.share) * NEWEST;
-        let tried = seat.trying == Some(request);
+        let tried = seat.trying == Some(outcome.request);
         if tried {
             seat.trying = None;
         }
-        let avoided = seat.avoided();
-        let hung = avoided && seat.entry.reason == Reason::Hung;
-        match failure {
-            Some(reason) if tried || (!avoided && self.is_far_above_peers(slot)) => {
-                self.avoid(slot, reason, alive, now);
+        if counts {
+            seat.refresh(now);
+            let share = |failed| f64::from(u8::from(failed));
+            let certain = outcome.failure.is_some_and(|failure| failure.certain);
+            seat.share += (share(outcome.failure.is_some()) - seat.share) * NEWEST;
+            seat.certain += (share(certain) - seat.certain) * NEWEST;
+        }
+        match outcome.failure {
+            None => self.serve(slot, outcome.bodied, tried, now),
+            Some(failure) => {
+                self.failed = now;
+                if counts {
+                    self.fail(slot, failure, freshness, tried, now);
+                } else if tried {
+                    // It is the prompt, which says nothing of the endpoint: the next one tries.
+                    seat.open = true;
+                    self.marked = true;
+                }
             }
-            // Who hung and answers, hangs no more.
-            None if tried || hung => {
-                self.recover(slot, now);
-            }
-            _ => {}
+        }
+    }
+
+    fn serve(&mut self, slot: Slot, bodied: bool, tried: bool, now: u64) {
+        let believed = self.believes(slot, now);
+        let Some(seat) = self.seats.get_mut(slot.index()) else {
+            return;
+        };
+        if bodied {
+            self.served += 1;
+            seat.served = now;
+            seat.served_by_all = self.served;
+        }
+        // One that hung and answers hangs no more; nor does one fail that goes on serving here.
+        let hung = seat.avoided() && seat.entry.reason == Reason::Hung;
+        let serves = seat.avoided() && bodied && !believed;
+        if tried || hung || serves {
+            self.recover(slot, now);
+        }
+    }
+
+    fn fail(&mut self, slot: Slot, failure: Failure, freshness: Freshness, tried: bool, now: u64) {
+        let Some(seat) = self.seats.get(slot.index()) else {
+            return;
+        };
+        let (avoided, own) = (seat.avoided(), seat.share(failure.certain, now));
+        let far = |own: f64| own > FAR + 3.0 * self.share_of_peers(slot, failure.certain, now);
+        if tried && !failure.certain && !far(1.0) {
+            // Its peers fail as well now: it is not the endpoint.
+            self.recover(slot, now);
+        } else if tried || (!avoided && far(own) && self.accepts(slot, failure.certain, now)) {
+            self.avoid(slot, failure, freshness, tried, now);
         }
     }
 
@@ -258,38 +321,63 @@ impl Avoider {
     pub fn hangs(&mut self, slot: Slot, now: u64) {
         let seat = self.seats.get(slot.index());
         if self.is_on() && seat.is_some_and(|seat| !seat.avoided()) {
-            self.avoid(slot, Reason::Hung, false, now);
+            let failure = Failure {
+                reason: Reason::Hung,
+                certain: true,
+            };
+            self.avoid(slot, failure, Freshness::Stale, false, now);
         }
     }
 
-    fn is_far_above_peers(&self, slot: Slot) -> bool {
-        let share = |seat: &Seat| seat.share;
-        let own = self.seats.get(slot.index()).map_or(0.0, share);
+    /// The median share of failures of an endpoint's peers. What is avoided already counts with its
+    /// last share: prompts that fail wherever they go make one after the other fail.
+    fn share_of_peers(&self, slot: Slot, certain: bool, now: u64) -> f64 {
         let others = self.seats.iter().enumerate();
-        let others = others.filter(|(index, seat)| {
-            // Who is avoided already is no measure.
-            *index != slot.index() && seat.entry.endpoint != 0 && !seat.avoided()
-        });
-        let mut peers: Vec<f64> = others.map(|(_, seat)| seat.share).collect();
+        let others = others
+            .filter(|(index, seat)| *index != slot.index() && seat.entry.endpoint != 0)
+            .map(|(_, seat)| seat.share(certain, now));
+        let mut peers: Vec<f64> = others.collect();
         let middle = peers.len().saturating_sub(1) / 2;
         peers.sort_by(f64::total_cmp);
-        let peers = peers.get(middle).copied().unwrap_or(0.0);
-        own > FAR + 3.0 * peers
+        peers.get(middle).copied().unwrap_or(0.0)
     }
 
-    fn avoid(&mut self, slot: Slot, reason: Reason, alive: bool, now: u64) {
+    /// Whether this worker's own requests are not evidence against a failure of this kind.
+    fn accepts(&self, slot: Slot, certain: bool, now: u64) -> bool {
+        let Some(seat) = self.seats.get(slot.index()).filter(|_| !certain) else {
+            return true;
+        };
+        let meanwhile = self.served.saturating_sub(seat.served_by_all);
+        meanwhile >= SERVED_MEANWHILE * self.members || now.abs_diff(seat.served) >= SILENT_MS
+    }
+
+    /// Whether this worker's own requests are not evidence against an avoidance, its own or another
+    /// worker's: one that only a few clients use must not decide for all.
+    fn believes(&self, slot: Slot, now: u64) -> bool {
+        let seat = self.seats.get(slot.index());
+        seat.is_none_or(|seat| self.accepts(slot, seat.entry.certain, now))
+    }
+
+    fn avoid(&mut self, slot: Slot, failure: Failure, freshness: Freshness, tried: bool, now: u64) {
         let Settings { first, most } = self.settings;
         let Some(seat) = self.seats.get_mut(slot.index()) else {
             return;
         };
         let entry = &mut seat.entry;
         let forgotten = entry.until == 0 && now.abs_diff(entry.changed) > FORGET_MS;
-        let before = if forgotten { 0 } else { entry.level };
+        // What requests can cause is a repetition only where it never served in between.
+        let first_of_its_kind = forgotten || !failure.certain && !tried;
+        let before = if first_of_its_kind { 0 } else { entry.level };
         entry.level = before.saturating_add(1);
-        entry.reason = reason;
+        entry.reason = failure.reason;
+        entry.certain = failure.certain;
         entry.trial = 0;
-        let full = reason == Reason::Overloaded || (reason == Reason::Unserved && alive);
-        let most = if full { most.min(MOST_ALIVE_MS) } else { most };
+        // What requests can cause needs a page that has stopped coming to last longer.
+        let alive = match failure.certain {
+            true => freshness == Freshness::Fresh,
+            false => freshness != Freshness::Stale || failure.reason == Reason::Overloaded,
+        };
+        let most = if alive { most.min(MOST_ALIVE_MS) } else { most };
         let doubled = first
             .saturating_mul(1 << before.min(20))
             .min(most.max(first));
@@ -299,7 +387,7 @@ impl Avoider {
         seat.open = false;
         self.dirty = true;
         self.marked = true;
-        self.begun.push((slot, reason));
+        self.begun.push((slot, failure.reason));
     }
 
     fn recover(&mut self, slot: Slot, now: u64) {
@@ -309,76 +397,10 @@ impl Avoider {
         seat.entry.until = 0;
         seat.entry.trial = 0;
         seat.entry.changed = now.max(seat.entry.changed + 1);
-        seat.share = 0.0;
+        (seat.share, seat.certain) = (0.0, 0.0);
         seat.open = false;
         self.dirty = true;
         self.marked = true;
-    }
-
-    /// Endpoints whose time is over, and which nobody tries yet. One that refused or hung is not
-    /// tried before its metrics page comes again, unless that takes longer than the longest time.
-    pub fn due(&self, pool: &Pool, now: u64) -> Vec<Slot> {
-        let seats = self.seats.iter().enumerate();
-        let due = seats.filter(|(index, seat)| {
-            let entry = &seat.entry;
-            // A clock that was set back makes nobody wait longer than the longest time.
-            let waits = entry.until > now && entry.until - now <= 2 * self.settings.most;
-            if !seat.avoided() || waits {
-                return false;
-            }
-            let taken = entry.trial != 0 && now.abs_diff(entry.changed) <= TRIAL_MS;
-            let endpoint = pool.get(Slot(*index as u32));
-            let silent = matches!(entry.reason, Reason::Unserved | Reason::Hung)
-                && endpoint.is_some_and(|endpoint| endpoint.freshness == Freshness::Stale)
-                && now.saturating_sub(entry.until) < self.settings.most;
-            let rests = seat.rests != 0 && now.abs_diff(seat.rests) < REST_MS;
-            endpoint.is_some() && !taken && !silent && !rests
-        });
-        due.map(|(index, _)| Slot(index as u32)).collect()
-    }
-
-    /// What the entry of an endpoint becomes where this worker is the one to try it.
-    pub fn claim(&self, slot: Slot, now: u64) -> Option<Entry> {
-        let entry = self.seats.get(slot.index())?.entry;
-        Some(Entry {
-            trial: self.own,
-            changed: now.max(entry.changed + 1),
-            ..entry
-        })
-    }
-
-    /// This worker is the one to try it.
-    pub fn claimed(&mut self, slot: Slot, entry: Entry) {
-        if let Some(seat) = self.seats.get_mut(slot.index()) {
-            seat.entry = entry;
-            seat.open = true;
-            seat.trying = None;
-            self.tries = true;
-            self.marked = true;
-        }
-    }
-
-    /// Says again, now and then, that this worker is still trying.
-    pub fn hold_claims(&mut self, now: u64) {
-        if !self.tries {
-            return;
-        }
-        self.tries = false;
-        for seat in &mut self.seats {
-            let mine = seat.entry.trial == self.own && (seat.open || seat.trying.is_some());
-            self.tries |= mine;
-            if mine && now.abs_diff(seat.entry.changed) > TRIAL_MS / 3 {
-                if seat.open {
-                    // Nobody came this way: another worker may have more to send.
-                    seat.open = false;
-                    seat.entry.trial = 0;
-                    seat.rests = now;
-                }
-                seat.entry.changed = now.max(seat.entry.changed + 1);
-                self.dirty = true;
-                self.marked = true;
-            }
-        }
     }
 
     /// What there is to tell the others.
@@ -390,7 +412,7 @@ impl Avoider {
 
     /// Another worker's entry. Whether it is newer than ours, or the same; if not, the other has
     /// not heard of ours.
-    pub fn merge(&mut self, slot: Slot, entry: Entry) -> bool {
+    pub fn merge(&mut self, slot: Slot, entry: Entry, now: u64) -> bool {
         let Some(seat) = self.seats.get_mut(slot.index()) else {
             return true;
         };
@@ -402,7 +424,10 @@ impl Avoider {
         }
         if seat.entry != entry {
             if entry.until == 0 && seat.avoided() {
-                seat.share = 0.0;
+                // Another worker has seen it serve a request.
+                (seat.share, seat.certain) = (0.0, 0.0);
+                seat.served = now;
+                seat.served_by_all = self.served;
             }
             seat.entry = entry;
             if entry.trial != self.own {
@@ -414,35 +439,54 @@ impl Avoider {
         true
     }
 
-    /// Marks in the pool who is avoided; never more than half of those who may be picked.
-    pub fn mark(&mut self, pool: &mut Pool) {
+    /// Whether the marks in the pool are out of date.
+    pub fn is_stale(&self) -> bool {
+        self.marked
+    }
+
+    /// Takes how often requests were found to be the cause since it was last asked.
+    pub fn take_blamed(&mut self) -> Blamed {
+        Blamed {
+            prompts: std::mem::take(&mut self.prompts.blamed),
+            majorities: std::mem::take(&mut self.majorities),
+        }
+    }
+
+    /// Marks in the pool which endpoints are avoided; never more than half of those that may be
+    /// picked, and none for what requests can cause where that would be more than half.
+    pub fn mark(&mut self, pool: &mut Pool, now: u64) {
         if !std::mem::take(&mut self.marked) && !self.seats.iter().any(Seat::avoided) {
             return;
         }
         let available = pool.iter().filter(|(_, endpoint)| endpoint.available);
         let most = available.count() / 2;
-        let seats = self.seats.iter().enumerate();
-        let avoided = seats.filter(|(_, seat)| seat.avoided());
-        let mut avoided: Vec<(u32, &Seat)> = avoided
-            .map(|(index, seat)| (index as u32, seat))
-            .filter(|(index, _)| {
-                pool.get(Slot(*index))
-                    .is_some_and(|endpoint| endpoint.available)
-            })
-            .collect();
-        // The same for every worker.
-        avoided.sort_by_key(|(index, seat)| (u32::MAX - seat.entry.level, *index));
+        let available = |slot| pool.get(slot).is_some_and(|endpoint| endpoint.available);
+        let seats = (0..).map(Slot).zip(&self.seats);
+        let avoided = seats.filter(|(slot, seat)| seat.avoided() && available(*slot));
+        let mut avoided: Vec<(Slot, &Seat)> = avoided.collect();
+        let caused = avoided.iter().filter(|(_, seat)| !seat.entry.certain);
+        let withheld = caused.count() > most;
+        avoided.retain(|(slot, seat)| seat.entry.certain || !withheld && self.believes(*slot, now));
+        // The same for every worker; what is certain comes first.
+        avoided
+            .sort_by_key(|(slot, seat)| (!seat.entry.certain, u32::MAX - seat.entry.level, slot.0));
         avoided.truncate(most);
         let avoided = avoided.iter().filter(|(_, seat)| !seat.open);
-        let mut avoided: Vec<u32> = avoided.map(|(index, _)| *index).collect();
+        let mut avoided: Vec<u32> = avoided.map(|(slot, _)| slot.0).collect();
         avoided.sort_unstable();
         for index in 0..pool.width() as u32 {
             let avoided = avoided.binary_search(&index).is_ok();
             pool.note(Slot(index), |endpoint| &mut endpoint.avoided, avoided);
         }
+        let began = withheld && !self.withheld;
+        self.majorities += u64::from(began);
+        self.withheld = withheld;
     }
 }
 
+#[cfg(test)]
+#[path = "avoid_attack_tests.rs"]
+mod attack_tests;
 #[cfg(test)]
 #[path = "avoid_tests.rs"]
 mod tests;

@@ -3,8 +3,10 @@
 pub mod avoid;
 pub mod clusters;
 pub mod engine;
+pub mod failure;
 pub mod glimpse;
 pub mod poller;
+mod prompts;
 mod sample;
 pub mod scan;
 pub mod spec;

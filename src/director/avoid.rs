@@ -3,8 +3,9 @@
 use xxhash_rust::xxh64::xxh64;
 
 use super::meter::Metric;
+use super::record::Record;
 use super::Director;
-use crate::datalayer::avoid::Reason;
+use crate::datalayer::avoid::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::worker::SharedData;
 
@@ -14,40 +15,82 @@ const CHECK_EACH_NS: u64 = 100_000_000;
 
 const MILLISECOND: u64 = 1_000_000;
 
+/// Who gave an answer, as Envoy's `response.code_details` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// The endpoint.
+    #[default]
+    Endpoint,
+    /// Envoy, which could not connect to the endpoint.
+    Unreachable,
+    /// Envoy, which did not ask the endpoint: a circuit breaker is open.
+    Overflow,
+    /// Envoy, for another reason: the connection was closed, or a timeout was over.
+    Envoy,
+}
+
+impl Origin {
+    /// The origin of an answer with these details.
+    pub fn of(details: &[u8]) -> Self {
+        // `upstream_reset_before_response_started{remote_connection_failure|…}`.
+        let reset = b"upstream_reset_before_response_started{";
+        let cause = details.strip_prefix(reset).unwrap_or_default();
+        let ends = |byte: &u8| matches!(byte, b'|' | b'}' | b',');
+        match cause.split(ends).next().unwrap_or_default() {
+            _ if details == b"via_upstream" => Self::Endpoint,
+            b"connection_failure"
+            | b"local_connection_failure"
+            | b"remote_connection_failure"
+            | b"connection_timeout" => Self::Unreachable,
+            b"overflow" => Self::Overflow,
+            _ => Self::Envoy,
+        }
+    }
+}
+
 /// What Envoy says of an answer.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Who gave it; empty where nobody was asked.
+    /// The endpoint that was asked last; empty where none was.
     pub server: Vec<u8>,
     /// Its status.
     pub status: u16,
-    /// Whether Envoy gave it itself, in the endpoint's stead.
-    pub by_envoy: bool,
+    /// Who gave it.
+    pub origin: Origin,
 }
 
 impl Seen {
-    /// What it says of who gave it.
-    fn failure(&self) -> Option<Reason> {
-        match self.status {
+    /// What it says of the endpoint that was asked last.
+    fn failure(&self) -> Option<Failure> {
+        let reason = match self.status {
             // Not implemented; not this version of HTTP: the request's fault.
-            501 | 505 => None,
-            500.. if self.by_envoy => Some(Reason::Unserved),
-            503 => Some(Reason::Overloaded),
-            500.. => Some(Reason::Errors),
-            _ => None,
-        }
+            501 | 505 => return None,
+            500.. if self.origin != Origin::Endpoint => Reason::Unserved,
+            503 => Reason::Overloaded,
+            500.. => Reason::Errors,
+            _ => return None,
+        };
+        let certain = self.origin == Origin::Unreachable;
+        Some(Failure { reason, certain })
     }
 }
 
 impl Director {
     /// Whether it is worth asking who answers this request.
     pub fn asks_for_server(&mut self, id: u32) -> bool {
-        let pick = self.records.get(&id).and_then(|record| record.pick);
-        let seat = pick.and_then(|pick| self.seats.get_mut(pick.slot.index()));
-        let (Some(pick), Some(seat)) = (pick, seat) else {
+        let Some((record, pick)) = self
+            .records
+            .get(&id)
+            .and_then(|record| Some((record, record.pick?)))
+        else {
             return false;
         };
-        let asks = self.watch.avoided.avoider.suspects(pick.slot)
+        let Some(seat) = self.seats.get_mut(pick.slot.index()) else {
+            return false;
+        };
+        let now = self.timing.now / MILLISECOND;
+        let asks = !record.candidate.is_empty()
+            || self.watch.avoided.avoider.suspects(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
             seat.checked = self.timing.now;
@@ -57,13 +100,21 @@ impl Director {
 
     /// The response's headers have come; `seen` is what was asked about it. Returns the explanation
     /// that the client asked for.
-    pub fn answered(&mut self, id: u32, seen: Option<&Seen>) -> Option<String> {
+    pub fn answered(
+        &mut self,
+        id: u32,
+        seen: Option<&Seen>,
+        host: &mut dyn SharedData,
+    ) -> Option<String> {
         let record = self.records.get_mut(&id)?;
         record.answer.begun = true;
         let explanation = record.explanation.take();
         if let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) {
             if let Some(seen) = seen {
                 self.judge(id, pick.slot, seen);
+                if (200..300).contains(&seen.status) {
+                    self.take_name(id, pick.slot, host);
+                }
             } else if let Some(seat) = self.seats.get_mut(pick.slot.index()) {
                 seat.heard = self.timing.now;
             }
@@ -77,8 +128,8 @@ impl Director {
     fn judge(&mut self, id: u32, slot: Slot, seen: &Seen) {
         let address = self.watch.store.pool.get(slot);
         let address = address.map(|endpoint| endpoint.address.as_bytes());
-        if seen.server.is_empty() {
-            // Envoy answered before it asked anybody.
+        if seen.server.is_empty() || seen.status >= 500 && seen.origin == Origin::Overflow {
+            // Envoy answered before it asked an endpoint.
             return;
         }
         if address == Some(&seen.server) {
@@ -87,33 +138,47 @@ impl Director {
         }
         self.metrics.add(Metric::ServedElsewhere, "", 1);
         self.refute(id);
-        self.note(id, slot, Some(Reason::Unserved));
+        // Where the same request was served by another endpoint it was not the request's fault.
+        let elsewhere = Failure {
+            reason: Reason::Unserved,
+            certain: seen.failure().is_none(),
+        };
+        self.note(id, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;
         if let Some(server) = self.watch.store.pool.find_by(by_address) {
             self.note(id, server, seen.failure());
         }
     }
 
-    fn note(&mut self, id: u32, slot: Slot, failure: Option<Reason>) {
+    fn note(&mut self, id: u32, slot: Slot, failure: Option<Failure>) {
         let seat = self.seats.get_mut(slot.index());
-        if let Some(seat) = seat.filter(|_| failure != Some(Reason::Unserved)) {
+        let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
+        if let Some(seat) = seat.filter(|_| !unserved) {
             seat.heard = self.timing.now;
         }
-        let endpoint = self.watch.store.pool.get(slot);
-        let alive = endpoint.is_some_and(|endpoint| endpoint.freshness == Freshness::Fresh);
+        let answer = self.records.get(&id).map(|record| record.answer);
+        let answer = answer.unwrap_or_default();
+        let outcome = Outcome {
+            request: id,
+            prompt: answer.prompt,
+            bodied: answer.bodied,
+            failure,
+        };
         let (now, watch) = (self.timing.now / MILLISECOND, &mut self.watch);
-        watch.avoided.avoider.note(slot, id, failure, alive, now);
-        if !watch.avoided.avoider.begun.is_empty() {
-            // Not with the next tick: the next request is not to go there.
-            watch.avoided.avoider.mark(&mut watch.store.pool);
+        let endpoint = watch.store.pool.get(slot);
+        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
+        watch.avoided.avoider.note(slot, &outcome, freshness, now);
+        if watch.avoided.avoider.is_stale() {
+            // Not with the next tick: the next request is to go elsewhere, or to come back.
+            watch.avoided.avoider.mark(&mut watch.store.pool, now);
         }
     }
 
     /// A request was sent to this endpoint: it may be the one that tries it.
     pub(super) fn tries(&mut self, id: u32, slot: Slot) {
-        let watch = &mut self.watch;
-        if watch.avoided.avoider.sent(slot, id) {
-            watch.avoided.avoider.mark(&mut watch.store.pool);
+        let (now, watch) = (self.timing.now / MILLISECOND, &mut self.watch);
+        if watch.avoided.avoider.sent(slot, id, now) {
+            watch.avoided.avoider.mark(&mut watch.store.pool, now);
         }
     }
 
@@ -139,6 +204,26 @@ impl Director {
             let label = format!("{label};reason={}", reason.name());
             self.metrics.add(Metric::Avoidances, &label, 1);
         }
+        self.count_blamed();
+    }
+
+    /// Counts how often requests and not endpoints were found to be the cause of failures.
+    fn count_blamed(&mut self) {
+        let blamed = self.watch.avoided.avoider.take_blamed();
+        if blamed.majorities > 0 {
+            log::warn!(
+                "requests to more than half of the endpoints of {} fail: none is avoided for that, \
+                 it is taken for the requests' fault",
+                self.cluster
+            );
+        }
+        for (cause, count) in [("prompt", blamed.prompts), ("majority", blamed.majorities)] {
+            if count > 0 {
+                let label = format!("cause={cause}");
+                self.metrics
+                    .add(Metric::BlamedRequests, &label, count as i64);
+            }
+        }
     }
 
     /// Finds endpoints of which neither a page nor an answer has come for longer than a page may be
@@ -152,17 +237,23 @@ impl Director {
             stale && now.saturating_sub(heard) > patience
         };
         let slots = (0..self.seats.len() as u32).map(Slot);
-        let silent: Vec<Slot> = slots.filter(|slot| silent(*slot)).collect();
-        let waiting = |slot: Slot| {
-            let mut records = self.records.values();
-            records.any(|record| {
-                let pick = record.pick.filter(|pick| pick.slot == slot);
-                let here = pick.is_some_and(|pick| self.loads.stays(&pick));
-                let asked = record.answer.asked;
-                here && !record.answer.begun && now.saturating_sub(asked) > patience
-            })
+        let mut hung: Vec<Slot> = slots.filter(|slot| silent(*slot)).collect();
+        if hung.is_empty() {
+            return;
+        }
+        let waits = |record: &Record| {
+            let pick = record.pick.filter(|pick| self.loads.stays(pick))?;
+            // Until its body has ended it is the client that is waited for.
+            let sent = record.answer.sent.filter(|_| !record.answer.begun)?;
+            (now.saturating_sub(sent) > patience).then_some(pick.slot)
         };
-        let hung: Vec<Slot> = silent.into_iter().filter(|slot| waiting(*slot)).collect();
+        let mut waiting = vec![false; self.seats.len()];
+        for slot in self.records.values().filter_map(|record| waits(record)) {
+            if let Some(waiting) = waiting.get_mut(slot.index()) {
+                *waiting = true;
+            }
+        }
+        hung.retain(|slot| waiting.get(slot.index()) == Some(&true));
         for slot in hung {
             self.watch.avoided.avoider.hangs(slot, now / MILLISECOND);
         }

@@ -9,7 +9,6 @@ use super::answer::Refusal;
 use super::explain::Explanation;
 use super::load::costs;
 use super::meter::Metric;
-use super::outcome::Model;
 use super::record::Show;
 use super::{Director, Release, Rewrite, Verdict};
 use crate::config::Plan;
@@ -277,6 +276,7 @@ impl Director {
             if let Some(record) = self.records.get_mut(&id) {
                 record.answer.model = model;
                 record.answer.predicted = outcome.hit;
+                record.answer.prompt = record.walks.first().and_then(Walk::first);
                 record.pick = Some(pick);
             }
             self.learn(id);
@@ -286,20 +286,6 @@ impl Director {
             destination: outcome.destination,
             rewrite: self.rewrite(id),
         }
-    }
-
-    /// The statistics of a request's model at its endpoint.
-    fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
-        let record = self.records.get_mut(&id)?;
-        let model = record.naming.model(&record.reader, record.reading).known();
-        let model = model.unwrap_or_default();
-        let seat = self.seats.get(slot.index())?;
-        let known = seat.models.iter().find(|(name, _)| name == model);
-        if let Some((_, known)) = known {
-            return Some(*known);
-        }
-        let model = model.to_owned();
-        self.model_at(slot.index(), &model)
     }
 
     /// What is to be replaced in a request's body; counted where it should be and cannot.

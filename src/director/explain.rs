@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Director;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
+use crate::worker::Scrape;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const NAMED: usize = 16;
@@ -62,7 +63,7 @@ impl Director {
         };
         let address = endpoint.address.clone();
         let now = (self.clock)() / 1_000_000;
-        self.watch.on_page(slot, &address, Some(&mut page), now)
+        self.watch.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
     }
 }
 

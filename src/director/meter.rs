@@ -63,6 +63,8 @@ pub enum Metric {
     Avoidances,
     /// Whether an endpoint is avoided, by reason.
     Avoided,
+    /// Times that failures were found to be the requests' fault and not the endpoints', by cause.
+    BlamedRequests,
     /// What decisions rest on: 2 metrics, 1 what this Envoy knows itself, 0 nothing yet.
     Rung,
     /// How long ago discovery answered last.
@@ -141,6 +143,16 @@ pub enum Metric {
     UnreadAnswers,
 }
 
+/// Counts a configuration that was refused. What is refused names no pool, so that this has no label;
+/// Envoy tries a configuration in a VM of its own before any other gets it, so that it has no pool
+/// either.
+pub fn count_rejected(meter: &mut dyn Meter) {
+    let (_, name) = Metric::RejectedConfigurations.spec();
+    if let Some(id) = meter.define(false, name) {
+        meter.add(id, 1);
+    }
+}
+
 /// Bounds of decisions and look-ups, in seconds.
 const DECISION: &[f64] = &[
     0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
@@ -185,6 +197,8 @@ const OUTPUT: &[f64] = &[
     1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
 ];
 
+const STREAMING_TPOT: &str = "llm_d_epp_request_streaming_tpot_seconds";
+
 impl Metric {
     /// How it counts, and its name.
     pub(super) const fn spec(self) -> (Kind, &'static str) {
@@ -204,6 +218,7 @@ impl Metric {
             Self::ServedElsewhere => (Counter, "epp_wasm_served_elsewhere_total"),
             Self::Avoidances => (Counter, "epp_wasm_avoidances_total"),
             Self::Avoided => (Gauge, "epp_wasm_endpoint_avoided"),
+            Self::BlamedRequests => (Counter, "epp_wasm_blamed_requests_total"),
             Self::Rung => (Gauge, "epp_wasm_rung"),
             Self::MembersAge => (Gauge, "epp_wasm_members_age_milliseconds"),
             Self::Memory => (Gauge, "epp_wasm_vm_memory_bytes"),
@@ -233,10 +248,7 @@ impl Metric {
             Self::CaughtPanics => (Counter, "epp_wasm_caught_panics_total"),
             Self::RejectedConfigurations => (Counter, "epp_wasm_rejected_configurations_total"),
             Self::TimeToFirstToken => (Distribution(FIRST_TOKEN), "llm_d_epp_request_ttft_seconds"),
-            Self::TimePerToken => (
-                Distribution(PER_TOKEN),
-                "llm_d_epp_request_streaming_tpot_seconds",
-            ),
+            Self::TimePerToken => (Distribution(PER_TOKEN), STREAMING_TPOT),
             Self::NormalizedTimePerToken => {
                 (Distribution(NORMALIZED), "llm_d_epp_request_ntpot_seconds")
             }

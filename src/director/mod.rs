@@ -22,7 +22,7 @@ mod view;
 
 use std::ops::Range;
 
-pub use self::avoid::Seen;
+pub use self::avoid::{Origin, Seen};
 pub use self::record::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
 pub use crate::datalayer::glimpse::Body;
@@ -117,7 +117,7 @@ struct Seat {
     /// What it was last told to be avoided for.
     avoided: Option<Reason>,
     /// The statistics of its models.
-    models: Vec<(String, outcome::Model)>,
+    models: outcome::Models,
 }
 
 /// Statistics of every request.
@@ -352,6 +352,13 @@ impl Director {
         record.reader.feed_again(start, bytes);
         record.reading = record.reader.needs_more();
         self.advance(id)
+    }
+
+    /// A request's body has been sent to its end.
+    pub fn uploaded(&mut self, id: u32) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.answer.sent = Some(self.timing.now);
+        }
     }
 
     /// A request has ended, however.

@@ -5,10 +5,8 @@ use super::meter::Metric;
 use super::metrics::{label_value, Handle, Metrics, Series};
 use super::Director;
 use crate::response::Usage;
-
-/// Models that are told apart at one endpoint. The name is the client's: without a bound it could
-/// fill Envoy with statistics.
-const MODELS: usize = 16;
+use crate::scheduling::Slot;
+use crate::worker::{SharedData, Watch};
 
 /// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
 /// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
@@ -46,6 +44,15 @@ impl Model {
     }
 }
 
+/// The statistics of the models at one endpoint.
+#[derive(Debug, Default)]
+pub struct Models {
+    /// Of those that have statistics of their own here.
+    named: Vec<(String, Model)>,
+    /// Of all others.
+    other: Option<Model>,
+}
+
 /// How many answers are being read.
 #[derive(Debug, Default)]
 pub struct Budget {
@@ -78,6 +85,12 @@ impl Budget {
 pub struct Answer {
     /// When the request came, in nanoseconds since 1970.
     pub asked: u64,
+    /// When its body had been sent to its end; none: not yet.
+    pub sent: Option<u64>,
+    /// Whether it has a body.
+    pub bodied: bool,
+    /// How its prompt begins, as far as that was known when it was decided.
+    pub prompt: Option<u64>,
     /// Whether its headers have come.
     pub begun: bool,
     /// When its first bytes came; 0: not yet.
@@ -91,30 +104,80 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Of a request that came at this time.
-    pub fn of(asked: u64) -> Self {
+    /// Of a request that came at this time; `bodied`: whether a body follows.
+    pub fn of(asked: u64, bodied: bool) -> Self {
         Self {
             asked,
+            bodied,
+            sent: (!bodied).then_some(asked),
             ..Self::default()
         }
     }
 }
 
 impl Director {
-    /// Statistics for a model that is new at the endpoint in this seat.
-    pub(super) fn model_at(&mut self, seat: usize, model: &str) -> Option<Model> {
-        let seat = self.seats.get_mut(seat)?;
-        let name = if seat.models.len() < MODELS {
-            model
-        } else {
-            "other"
-        };
-        let label = format!("{};model_name={}", seat.label, label_value(name));
-        let made = Model::new(&mut self.metrics, &label);
-        if seat.models.len() < MODELS {
-            seat.models.push((model.to_owned(), made));
+    /// The statistics of a request's model at its endpoint. The name is the client's: until an
+    /// endpoint has answered it well it is counted as "other".
+    pub(super) fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
+        let record = self.records.get_mut(&id)?;
+        record.candidate.clear();
+        let model = record.naming.model(&record.reader, record.reading).known();
+        let model = model.unwrap_or_default();
+        let seat = self.seats.get(slot.index())?;
+        let mut named = seat.models.named.iter();
+        if let Some((_, known)) = named.find(|(name, _)| name == model) {
+            return Some(*known);
         }
+        let names = &self.watch.names;
+        // Where the request names none there is nothing to bound.
+        if model.is_empty() || names.knows(model) {
+            let model = model.to_owned();
+            return self.model_at(slot, &model);
+        }
+        if names.may_take(model, self.watch.store.pool.width()) {
+            record.candidate.push_str(model);
+        }
+        self.other_at(slot)
+    }
+
+    /// Statistics for a model that has none at the endpoint in this slot.
+    fn model_at(&mut self, slot: Slot, model: &str) -> Option<Model> {
+        let seat = self.seats.get_mut(slot.index())?;
+        let label = format!("{};model_name={}", seat.label, label_value(model));
+        let made = Model::new(&mut self.metrics, &label);
+        seat.models.named.push((model.to_owned(), made));
         Some(made)
+    }
+
+    fn other_at(&mut self, slot: Slot) -> Option<Model> {
+        let seat = self.seats.get_mut(slot.index())?;
+        if seat.models.other.is_none() {
+            let label = format!("{};model_name=other", seat.label);
+            seat.models.other = Some(Model::new(&mut self.metrics, &label));
+        }
+        seat.models.other
+    }
+
+    /// An endpoint has answered a request well: its model gets statistics of its own, if there is
+    /// room.
+    pub(super) fn take_name(&mut self, id: u32, slot: Slot, host: &mut dyn SharedData) {
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        let name = std::mem::take(&mut record.candidate);
+        let Watch {
+            names,
+            store,
+            foreign,
+            ..
+        } = &mut self.watch;
+        if name.is_empty() || !names.take(&name, store.pool.width(), host, foreign) {
+            return;
+        }
+        let model = self.model_at(slot, &name);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.answer.model = model;
+        }
     }
 
     /// A part of an answer's body has come. Whether its bytes are wanted.
@@ -202,3 +265,7 @@ impl Director {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;

@@ -147,6 +147,8 @@ pub struct Record {
     pub held: Option<Hold>,
     /// Once it was decided.
     pub pick: Option<Pick>,
+    /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
+    pub candidate: String,
     /// What is known of its answer.
     pub answer: Answer,
     /// Reads its answer.
@@ -162,8 +164,9 @@ impl Record {
     pub fn open(&mut self, head: &Head<'_>, plan: &Plan, key: &Key, pool: &Pool, now: u64) {
         self.held = None;
         self.pick = None;
-        self.answer = Answer::of(now);
+        self.answer = Answer::of(now, !head.end);
         self.explanation = None;
+        self.candidate.clear();
         self.restarts = 0;
         self.explain = head.explain && plan.proxy.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);

@@ -1,12 +1,13 @@
 //! The director's clock: polling, what the poller published, and requests held for too long.
 
 use super::meter::Metric;
+use super::outcome::Models;
 use super::record::Hold;
 use super::{Director, Release, Seat};
 use crate::datalayer::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{Freshness, Rung, Slot};
-use crate::worker::{Events, Request, SharedData};
+use crate::worker::{Events, Request, Scrape, SharedData};
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGES_EACH_NS: u64 = 1_000_000_000;
@@ -176,11 +177,14 @@ impl Director {
                 self.seat(&changes.joined);
             }
             Request::Metrics(slot, address) => {
-                if self.watch.on_page(slot, &address, body, now) {
-                    self.scraped(slot);
-                } else {
-                    let label = format!("endpoint_name={address}");
-                    self.metrics.add(Metric::ScrapeErrors, &label, 1);
+                match self.watch.on_page(slot, &address, body, now) {
+                    Scrape::Fresh => self.scraped(slot),
+                    Scrape::Failed => {
+                        let label = format!("endpoint_name={address}");
+                        self.metrics.add(Metric::ScrapeErrors, &label, 1);
+                    }
+                    // Its end is not an error, and a label of its own would stay.
+                    Scrape::Departed => (),
                 }
             }
         }
@@ -249,7 +253,7 @@ impl Director {
                 }
                 seat.label.clear();
                 seat.picks = None;
-                seat.models.clear();
+                seat.models = Models::default();
             }
             self.loads.forget(*slot);
         }

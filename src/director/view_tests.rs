@@ -133,8 +133,8 @@ fn only_a_client_that_asks_is_told_why() {
     ticks(&mut director, &mut memory, 1);
     ask(&mut director, 1, false);
     ask(&mut director, 2, true);
-    assert_eq!(director.answered(1, None), None);
-    assert!(director.answered(2, None).is_some());
+    assert_eq!(director.answered(1, None, &mut memory), None);
+    assert!(director.answered(2, None, &mut memory).is_some());
     assert_eq!(director.view.decisions.len(), 2);
 }
 

@@ -7,7 +7,7 @@ use super::stream::Stream;
 use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::ids::ById;
-use crate::director::{Body, Director, Release, Seen};
+use crate::director::{Body, Director, Origin, Release, Seen};
 use crate::prefix::key::Secret;
 
 /// What tells plugins in one VM apart.
@@ -184,16 +184,19 @@ pub fn status() -> u16 {
 /// What there is to see of the answer to the request in effect.
 pub fn seen() -> Seen {
     let status = status();
-    // A third question, where something is wrong: Envoy words its own answers otherwise.
+    // A third question, where something is wrong.
     let details = || abi::property("response\0code_details").ok().flatten();
-    let by_envoy = status >= 500 && details().is_some_and(|details| details != b"via_upstream");
+    let origin = match status {
+        500.. => details().map_or(Origin::Endpoint, |details| Origin::of(&details)),
+        _ => Origin::Endpoint,
+    };
     Seen {
         server: abi::property("upstream\0address")
             .ok()
             .flatten()
             .unwrap_or_default(),
         status,
-        by_envoy,
+        origin,
     }
 }
 

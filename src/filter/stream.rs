@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
+use super::host::Shared;
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
@@ -107,6 +108,9 @@ impl Stream {
                 self.as_before()
             }
         };
+        if end {
+            director.uploaded(self.id);
+        }
         self.shown = size;
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
@@ -119,6 +123,7 @@ impl Stream {
 
     /// Its trailers have come: its body has ended.
     pub fn request_trailers(&mut self, director: &mut Director) -> Action {
+        director.uploaded(self.id);
         if self.held != Held::No {
             if let Some(verdict) = self.feed(director, 0, true) {
                 if self.carry_out(verdict, director) != BodyAction::Continue {
@@ -142,7 +147,7 @@ impl Stream {
                 director.refute(self.id);
             }
         }
-        if let Some(text) = director.answered(self.id, seen.as_ref()) {
+        if let Some(text) = director.answered(self.id, seen.as_ref(), &mut Shared) {
             let _: Result<(), Status> =
                 abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
         }

@@ -8,6 +8,7 @@ use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
 use crate::director::ids::ById;
+use crate::director::meter::count_rejected;
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
@@ -47,6 +48,7 @@ impl Vm {
             return self.keeps_page_apart();
         }
         let Some(plan) = super::pool::plan() else {
+            count_rejected(&mut super::host::Statistics);
             return false;
         };
         let same = |pool: &Pool| pool.is(&plugin, &plan);

@@ -100,6 +100,12 @@ impl Walk {
         self.matcher.counts()
     }
 
+    /// The hash of the first block, which tells prompts that begin otherwise or are for another
+    /// model apart.
+    pub fn first(&self) -> Option<u64> {
+        self.hashes.first().copied()
+    }
+
     /// Blocks read so far.
     pub fn total(&self) -> usize {
         self.hashes.len()

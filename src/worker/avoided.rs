@@ -10,7 +10,10 @@ use crate::datalayer::avoid::{Avoider, Entry, Reason};
 use crate::scheduling::{Pool, Slot};
 
 /// Version of the layout; another one is foreign.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
+
+/// Beside a reason's number: no request can have caused it.
+const CERTAIN: u32 = 1 << 8;
 
 /// More than any pool has; bounds what a wrong count could make us read.
 const MOST: u32 = 65_536;
@@ -49,7 +52,7 @@ impl Avoided {
     ) {
         if self.avoider.is_on() {
             if self.shares {
-                self.hear(host, foreign);
+                self.hear(host, foreign, now);
             }
             self.avoider.hold_claims(now);
             let due = self.avoider.due(pool, now);
@@ -57,10 +60,10 @@ impl Avoided {
                 self.tell(host, &due, now);
             }
         }
-        self.avoider.mark(pool);
+        self.avoider.mark(pool, now);
     }
 
-    fn hear(&mut self, host: &mut dyn SharedData, foreign: &mut u64) {
+    fn hear(&mut self, host: &mut dyn SharedData, foreign: &mut u64, now: u64) {
         let Some((value, version)) = host.get(&self.key) else {
             self.read = None;
             return;
@@ -77,7 +80,7 @@ impl Avoided {
         let mut heard = 0;
         for (slot, entry) in entries {
             heard += 1;
-            self.avoider.dirty |= !self.avoider.merge(slot, entry);
+            self.avoider.dirty |= !self.avoider.merge(slot, entry, now);
         }
         // Two began the value at once: ours is not in it.
         self.avoider.dirty |= heard < known;
@@ -110,7 +113,8 @@ fn pack(entries: Vec<(Slot, Entry)>) -> Vec<u8> {
         writer.u32(slot.0);
         writer.u64(entry.endpoint);
         let number = Reason::ALL.iter().position(|known| *known == entry.reason);
-        writer.u32(number.unwrap_or(0) as u32);
+        let certain = if entry.certain { CERTAIN } else { 0 };
+        writer.u32(number.unwrap_or(0) as u32 | certain);
         writer.u32(entry.level);
         writer.u64(entry.until);
         writer.u64(entry.trial);
@@ -128,10 +132,13 @@ fn unpack(value: &[u8]) -> Option<Vec<(Slot, Entry)>> {
     let entry = |reader: &mut Reader<'_>| {
         let slot = Slot(reader.u32()?);
         let endpoint = reader.u64()?;
-        let reason = Reason::ALL.get(reader.u32()? as usize).copied()?;
+        let reason = reader.u32()?;
+        let certain = reason & CERTAIN != 0;
+        let reason = Reason::ALL.get((reason & !CERTAIN) as usize).copied()?;
         let entry = Entry {
             endpoint,
             reason,
+            certain,
             level: reader.u32()?,
             until: reader.u64()?,
             trial: reader.u64()?,

@@ -1,8 +1,8 @@
 //! Several workers over one shared memory.
 
 use super::*;
-use crate::datalayer::avoid::Settings;
-use crate::scheduling::Metrics;
+use crate::datalayer::avoid::{Failure, Outcome, Settings};
+use crate::scheduling::{Freshness, Metrics};
 use crate::testing;
 use crate::worker::Local;
 
@@ -34,9 +34,24 @@ impl Worker {
 
     fn fail(&mut self, slot: u32, now: u64) {
         for _ in 0..4 {
-            let reason = Some(Reason::Errors);
-            self.avoided.avoider.note(Slot(slot), 0, reason, true, now);
+            self.note(slot, 0, true, now);
         }
+    }
+
+    /// A request to an endpoint fails, or does not.
+    fn note(&mut self, slot: u32, request: u32, fails: bool, now: u64) {
+        let failure = Failure {
+            reason: Reason::Errors,
+            certain: false,
+        };
+        let outcome = Outcome {
+            request,
+            bodied: true,
+            failure: fails.then_some(failure),
+            ..Outcome::default()
+        };
+        let avoider = &mut self.avoided.avoider;
+        avoider.note(Slot(slot), &outcome, Freshness::Fresh, now);
     }
 
     fn avoids(&self) -> Vec<u32> {
@@ -68,9 +83,9 @@ fn what_one_finds_all_avoid_and_one_tries() {
         .filter(|number| workers[*number].avoids().is_empty())
         .collect();
     assert_eq!(open.len(), 1, "one tries");
-    let avoider = &mut workers[open[0]].avoided.avoider;
-    assert!(avoider.sent(Slot(1), 7));
-    avoider.note(Slot(1), 7, None, true, now);
+    let worker = &mut workers[open[0]];
+    assert!(worker.avoided.avoider.sent(Slot(1), 7, now));
+    worker.note(1, 7, false, now);
     tick(&mut workers, &mut host, now + 100);
     tick(&mut workers, &mut host, now + 150);
     assert!(workers.iter().all(|worker| worker.avoids().is_empty()));
@@ -165,4 +180,43 @@ fn another_endpoint_in_the_same_slot_is_not_meant() {
     workers[1].avoided.avoider.join(Slot(0), 77);
     workers[1].tick(&mut host, 1_050);
     assert!(workers[1].avoids().is_empty());
+}
+
+/// A failure that all of one worker's requests see and none of the others': its clients cause it.
+#[test]
+fn what_one_worker_finds_is_not_believed_where_another_is_served() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    let mut avoided = 0;
+    for now in (1_000..61_000).step_by(50) {
+        // Ten prompts a tick to the first worker, other ones each time; one to each of the others.
+        (0..10).for_each(|_| workers[0].note(1, 0, true, now));
+        for (number, worker) in workers.iter_mut().enumerate().skip(1) {
+            let slot = (now / 50 + number as u64) as u32 % 4;
+            if !worker.avoids().contains(&slot) {
+                worker.note(slot, 0, false, now);
+            }
+        }
+        tick(&mut workers, &mut host, now);
+        let others = workers[1..].iter();
+        avoided += others.filter(|worker| !worker.avoids().is_empty()).count();
+    }
+    // Of 2,400: before they have served a request each.
+    assert!(avoided < 24, "{avoided}");
+    // Once it fails everywhere it is left out everywhere.
+    let mut everywhere = 0;
+    for now in (61_000..62_000).step_by(50) {
+        for worker in &mut workers {
+            (0..4)
+                .filter(|slot| *slot != 1)
+                .for_each(|slot| worker.note(slot, 0, false, now));
+            if worker.avoids().is_empty() {
+                worker.note(1, 0, true, now);
+            }
+        }
+        tick(&mut workers, &mut host, now);
+        let all = workers.iter().all(|worker| worker.avoids() == [1]);
+        everywhere += u32::from(all);
+    }
+    assert!(everywhere > 5, "of 20 ticks: {everywhere}");
 }

@@ -13,6 +13,7 @@ pub mod journal;
 mod layout_tests;
 pub mod lease;
 mod local;
+pub mod names;
 pub mod pack;
 pub mod report;
 pub mod seats;
@@ -22,7 +23,7 @@ pub mod snapshot;
 pub mod watch;
 
 pub use local::Local;
-pub use watch::{Events, Request, Watch};
+pub use watch::{Events, Request, Scrape, Watch};
 
 /// What all our keys begin with: a name, and the version of what is shared. Two versions of the
 /// module do not read each other's.

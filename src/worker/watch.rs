@@ -3,6 +3,7 @@
 
 use super::avoided::Avoided;
 use super::lease::Lease;
+use super::names::Names;
 use super::share::Share;
 use super::{report, snapshot, SharedData};
 use crate::config::Plan;
@@ -35,6 +36,17 @@ pub enum Request {
     Metrics(Slot, String),
 }
 
+/// What an answer to [`Request::Metrics`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrape {
+    /// The endpoint's metrics are newer now.
+    Fresh,
+    /// It was no page.
+    Failed,
+    /// The endpoint has left meanwhile.
+    Departed,
+}
+
 /// What a tick brought.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -55,6 +67,8 @@ pub struct Watch {
     pub share: Share,
     /// Who is avoided for a while.
     pub avoided: Avoided,
+    /// The models that have statistics of their own.
+    pub names: Names,
     /// Where the workers tell each other whether bodies come.
     pub delivery_key: String,
     lease: Lease,
@@ -101,6 +115,7 @@ impl Watch {
                 format!("{base}/avoided"),
                 Avoider::new(plan.proxy.avoidance(), rng.fork()),
             ),
+            names: Names::new(format!("{base}/models")),
             poller: Poller::new(plan.source.interval_ms),
             rng,
             delivery_key: format!("{base}/bodies"),
@@ -223,34 +238,35 @@ impl Watch {
         }
     }
 
-    /// An answer to [`Request::Metrics`] came; `None` where it was no page. Whether the endpoint's
-    /// metrics are newer now.
+    /// An answer to [`Request::Metrics`] came; `None` where it was no page.
     pub fn on_page(
         &mut self,
         slot: Slot,
         address: &str,
         page: Option<&mut dyn Body>,
         now: u64,
-    ) -> bool {
+    ) -> Scrape {
         let asked = self.store.pool.get(slot);
         if asked.is_none_or(|endpoint| endpoint.address != address) {
-            // It was for a former member in this place.
-            return false;
+            return Scrape::Departed;
         }
         let found = page
             .filter(|page| page.size() <= MAX_PAGE)
             .and_then(|page| self.read(slot, page));
         self.poller
             .answered(slot, found.is_some(), now, &mut self.rng);
-        let good = found.is_some();
-        match found {
-            Some(page) => self
-                .store
-                .set_metrics(slot, page.metrics, page.lora_seen, now),
-            None => self.store.note_failure(slot),
-        }
         self.unpublished.1 = true;
-        good
+        match found {
+            Some(page) => {
+                self.store
+                    .set_metrics(slot, page.metrics, page.lora_seen, now);
+                Scrape::Fresh
+            }
+            None => {
+                self.store.note_failure(slot);
+                Scrape::Failed
+            }
+        }
     }
 
     fn read(&mut self, slot: Slot, page: &mut dyn Body) -> Option<Page> {

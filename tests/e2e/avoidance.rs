@@ -1,11 +1,12 @@
 //! Endpoints at which requests fail are left out for a while.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use modelsim::{Faults, Settings, Sim};
 use serde_json::json;
 
-use crate::client::complete;
+use crate::client::{complete, post};
 use crate::document;
 use crate::proxy::{Proxy, Setup};
 
@@ -150,4 +151,124 @@ fn switched_off_every_pod_keeps_its_share() {
     }
     assert!(failed > 15, "{failed}");
     assert_eq!(proxy.counted("epp_wasm_avoidances_total"), 0);
+}
+
+/// What good requests saw of an attack.
+#[derive(Debug)]
+struct Attacked {
+    /// Good requests by pod.
+    good: Vec<usize>,
+    /// How often a pod was seen to be avoided, of how many looks.
+    avoided: usize,
+    looks: usize,
+}
+
+/// Four pods that answer prompts with "boom" in them with this status, behind an Envoy that prefers
+/// the pod that has seen a prompt before.
+fn breakable(status: u16, workers: usize) -> (Sim, Proxy) {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    for pod in sim.pods() {
+        pod.set_faults(Faults {
+            status: Some(status),
+            only: Some("boom".to_owned()),
+            ..Faults::default()
+        });
+    }
+    let scorers = [
+        ("prefix-cache-scorer", 3),
+        ("queue-scorer", 2),
+        ("kv-cache-utilization-scorer", 2),
+    ];
+    let plugins = scorers.map(|(kind, _)| format!("{{type: {kind}}}"));
+    let references =
+        scorers.map(|(kind, weight)| format!("{{pluginRef: {kind}, weight: {weight}}}"));
+    let config = document(&plugins.join(", "), &references.join(", "));
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.workers = workers;
+    let proxy = setup.start();
+    (sim, proxy)
+}
+
+/// Ten seconds of good requests, each of a prompt of its own, beside two clients whose prompts all
+/// four pods answer with this status.
+fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) -> Attacked {
+    let (sim, proxy) = breakable(status, workers);
+    let (port, done, number) = (proxy.port, AtomicBool::new(false), AtomicU64::new(0));
+    let next = || number.fetch_add(1, Ordering::Relaxed);
+    let mut seen = Attacked {
+        good: Vec::new(),
+        avoided: 0,
+        looks: 0,
+    };
+    let ask = |prompt: &str, kind: &str| {
+        let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
+        post(port, "/v1/completions", &body, &[("x-kind", kind)]).status
+    };
+    let good = || {
+        let unlike = format!("{} is how this begins. ", next()).repeat(50);
+        assert_eq!(ask(&unlike, "good"), 200);
+    };
+    // Some come before.
+    (0..40).for_each(|_| good());
+    sim.pods().for_each(|pod| pod.forget());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(ask(&prompt(next()), "bad"), status);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    good();
+                    std::thread::sleep(Duration::from_millis(30));
+                }
+            });
+        }
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(500));
+            seen.looks += 4;
+            let reasons = ["errors", "overloaded", "unserved"];
+            seen.avoided += reasons
+                .map(|reason| avoided(&proxy, reason))
+                .iter()
+                .sum::<u64>() as usize;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let good = |pod: &modelsim::Pod| {
+        let seen = pod.seen();
+        let good = seen
+            .iter()
+            .filter(|seen| seen.header("x-kind") == Some("good"));
+        good.count()
+    };
+    seen.good = sim.pods().map(|pod| good(pod)).collect();
+    seen
+}
+
+fn holds(seen: &Attacked) {
+    let fair = seen.good.iter().sum::<usize>() / 4;
+    assert!(seen.good.iter().all(|own| own * 2 >= fair), "{seen:?}");
+    assert!(seen.avoided * 10 <= seen.looks, "{seen:?}");
+}
+
+#[test]
+fn a_prompt_that_breaks_pods_gets_none_avoided() {
+    let shared = "the prompt that breaks them. ".repeat(70);
+    for status in [500, 503] {
+        holds(&attacked(status, 1, |_| format!("{shared} boom")));
+    }
+    holds(&attacked(500, 2, |number| {
+        format!("{shared} {number} boom")
+    }));
+}
+
+#[test]
+fn prompts_that_break_pods_and_begin_otherwise_each_time_get_none_avoided() {
+    let unlike = |number: u64| format!("{number} boom. ").repeat(150);
+    holds(&attacked(500, 1, unlike));
+    holds(&attacked(500, 2, unlike));
 }

@@ -60,6 +60,8 @@ fn a_bad_update_leaves_the_running_configuration_in_charge() {
         proxy.stat("listener_manager.lds.update_rejected") > 0
     });
     assert!(proxy.logged().contains("did you mean queue-scorer?"));
+    let rejected = || proxy.counted("epp_wasm_rejected_configurations_total");
+    proxy.wait_until("it is counted", || rejected() == 1);
     for _ in 0..10 {
         assert_eq!(complete(proxy.port, "m", "x").pod(), "pod-2");
     }

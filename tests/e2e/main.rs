@@ -18,6 +18,7 @@ mod configuration;
 mod failure;
 mod guard;
 mod headers_only;
+mod labels;
 mod members;
 mod ownership;
 mod preferences;

@@ -181,7 +181,7 @@ fn request(director: &mut Director, path: &[u8], body: &[u8]) -> Result<(), Trou
             released |= matches!(verdict, Some(Verdict::Release(_)));
         }
     }
-    director.answered(ID, None);
+    director.answered(ID, None, &mut Local::default());
     director.close(ID);
     released
         .then_some(())

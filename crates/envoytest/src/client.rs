@@ -58,7 +58,8 @@ impl Answer {
 /// Longer than any answer here takes that does not hang.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-fn agent() -> ureq::Agent {
+/// A client that keeps its connections, for many requests with [`send_by`].
+pub fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder();
     config
         .http_status_as_error(false)
@@ -75,13 +76,25 @@ pub fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<Answer, ureq::Error> {
+    send_by(&agent(), port, method, path, headers, body)
+}
+
+/// Any request, by this client.
+pub fn send_by(
+    agent: &ureq::Agent,
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, ureq::Error> {
     let mut request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("http://127.0.0.1:{port}{path}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut response = agent().run(request.body(body).unwrap())?;
+    let mut response = agent.run(request.body(body).unwrap())?;
     let body = response.body_mut().read_to_string()?;
     let status = response.status().as_u16();
     Ok(Answer::new(status, response.headers(), body))

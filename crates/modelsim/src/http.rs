@@ -38,7 +38,9 @@ pub async fn serve(
     let (bytes, hash) = (seen.body_bytes, seen.body_xxh64);
     let method = seen.method.clone();
     pod.note(seen);
-    let mut response = match faults.status {
+    let applies = |only: &String| String::from_utf8_lossy(&body).contains(only);
+    let broken = faults.only.as_ref().is_none_or(applies);
+    let mut response = match faults.status.filter(|_| broken) {
         Some(status) => plain(
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             "a fault",
@@ -88,6 +90,9 @@ async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Respons
         ("/health", _) => plain(StatusCode::OK, ""),
         ("/v1/models", _) => json(models(&pod)),
         (_, Some(api)) if method == Method::POST.as_str() => match Asked::read(api, body) {
+            Some(asked) if pod.faults().strict && !pod.serves(&asked.model) => {
+                plain(StatusCode::NOT_FOUND, "no such model")
+            }
             Some(asked) => complete(pod, asked).await,
             None => plain(StatusCode::BAD_REQUEST, "the body is no JSON object"),
         },

@@ -56,6 +56,10 @@ pub struct Faults {
     pub hang: bool,
     /// Requests are answered with this status.
     pub status: Option<u16>,
+    /// Only those whose bodies contain this text are.
+    pub only: Option<String>,
+    /// Requests for a model that is neither the base model nor an adapter are answered with 404.
+    pub strict: bool,
     /// The first token comes this much later.
     pub delay_ms: u64,
     /// What happens to the metrics page.
@@ -319,6 +323,12 @@ impl Pod {
             tokio::time::sleep(Duration::from_secs_f64(fresh / rate)).await;
         }
         served
+    }
+
+    /// Whether it serves a model of this name.
+    pub fn serves(&self, model: &str) -> bool {
+        let adapters = &self.settings.adapters;
+        model == self.settings.model || adapters.iter().any(|known| known == model)
     }
 
     /// Waits for a place in the running set, and for the adapter.

@@ -164,7 +164,8 @@ impl Policy for Picker {
 
     fn first_token(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.director.answered(number as u32, None);
+        self.director
+            .answered(number as u32, None, &mut self.shared);
     }
 
     fn ended(&mut self, now: u64, number: usize) {

@@ -1,0 +1,105 @@
+//! Names that clients invent do not fill Envoy with statistics.
+
+use std::time::Duration;
+
+use modelsim::{Faults, Settings, Sim};
+use serde_json::json;
+
+use crate::client::{agent, send_by};
+use crate::proxy::{Proxy, Setup};
+use crate::scorer;
+
+fn ask(port: u16, model: &str) -> u16 {
+    asker(port)(model)
+}
+
+/// Asks for models over one connection: ten thousand would use up the machine's ports.
+fn asker(port: u16) -> impl Fn(&str) -> u16 {
+    let agent = agent();
+    move |model| {
+        let body = json!({"model": model, "prompt": "hello", "max_tokens": 1}).to_string();
+        let headers = [("content-type", "application/json")];
+        let (path, body) = ("/v1/completions", body.as_bytes());
+        let answer = send_by(&agent, port, "POST", path, &headers, body);
+        answer.unwrap().status
+    }
+}
+
+fn start(sim: &Sim) -> Proxy {
+    let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
+    setup.workers = 2;
+    let proxy = setup.start();
+    for _ in 0..20 {
+        assert_eq!(ask(proxy.port, "demo"), 200);
+    }
+    proxy.wait_until("the real one is told", || told(&proxy, "demo"));
+    proxy
+}
+
+fn told(proxy: &Proxy, model: &str) -> bool {
+    let label = format!("model_name=\"{model}\"");
+    proxy.prometheus().contains(&label)
+}
+
+/// By how much the metrics page grows by so many invented names.
+fn growth(proxy: &Proxy, names: usize, name: impl Fn(usize) -> String + Sync) -> usize {
+    let before = proxy.prometheus().len();
+    let port = proxy.port;
+    std::thread::scope(|scope| {
+        for part in 0..8 {
+            let name = &name;
+            scope.spawn(move || {
+                let ask = asker(port);
+                for number in (part..names).step_by(8) {
+                    ask(&name(number));
+                }
+            });
+        }
+    });
+    // Statistics are handed over once a second.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let after = proxy.prometheus().len();
+    println!("{names} names: {before} to {after} bytes");
+    after.saturating_sub(before)
+}
+
+fn long(number: usize) -> String {
+    format!("{number:x>4096}")
+}
+
+#[test]
+fn names_that_no_server_knows_are_counted_together() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    for pod in sim.pods() {
+        pod.set_faults(Faults {
+            strict: true,
+            ..Faults::default()
+        });
+    }
+    let proxy = start(&sim);
+    assert_eq!(ask(proxy.port, "invented"), 404);
+    assert!(growth(&proxy, 10_000, long) < 100_000);
+    assert!(growth(&proxy, 2_000, |number| format!("invented-{number}")) < 100_000);
+    assert!(told(&proxy, "other") && !proxy.prometheus().contains("invented"));
+    // A real one that comes now has its place.
+    sim.pods().for_each(|pod| pod.set_faults(Faults::default()));
+    (0..20).for_each(|_| assert_eq!(ask(proxy.port, "real"), 200));
+    proxy.wait_until("it is told", || told(&proxy, "real"));
+}
+
+#[test]
+fn names_that_servers_take_are_bounded() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let proxy = start(&sim);
+    assert!(growth(&proxy, 10_000, long) < 100_000);
+    // Names of an ordinary length: 64 for all workers together, and what is above is "other".
+    growth(&proxy, 2_000, |number| format!("invented-{number}"));
+    let page = proxy.prometheus();
+    let models = page.lines().filter_map(|line| {
+        let (_, after) = line.split_once("model_name=\"")?;
+        after.split('"').next()
+    });
+    let models: std::collections::BTreeSet<&str> = models.collect();
+    assert!(models.contains("demo") && models.contains("other"));
+    assert!(models.len() <= 66, "{models:?}");
+}
