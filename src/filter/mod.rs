@@ -22,4 +22,6 @@ mod fake_host;
 #[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
+mod header_tests;
+#[cfg(test)]
 mod page_tests;

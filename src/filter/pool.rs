@@ -68,7 +68,7 @@ impl Pool {
             if abi::set_effective_context(*request).is_err() {
                 continue;
             }
-            carry_out(release, self.director.destination_header());
+            carry_out(release, &self.director);
             if release.refusal.is_none() {
                 let _: Result<(), Status> = abi::resume_request();
             }
@@ -144,8 +144,25 @@ pub fn seen() -> Seen {
     }
 }
 
+/// The property of a request whose destination header was set by this filter; its value is the
+/// header's name.
+const MARK: &str = "epp_wasm_destination";
+
+/// Removes a destination header from the request in effect, which is not for any of our pools: it
+/// came from the client, unless a filter of ours earlier in the chain set it, which may run in
+/// another VM. Without the header this is one host call that returns no bytes.
+pub fn strip(header: &str) {
+    if !abi::has_header(Map::Request, header) {
+        return;
+    }
+    let mark = abi::property(MARK).ok().flatten();
+    if mark.as_deref() != Some(header.as_bytes()) {
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+    }
+}
+
 /// Does to the request in effect what was decided for it.
-pub fn carry_out(release: &Release, header: &str) {
+pub fn carry_out(release: &Release, director: &Director) {
     if let Some(refusal) = &release.refusal {
         let headers = [(DROPPED_REASON_HEADER, refusal.reason)];
         let outcome = abi::respond(refusal.status, "epp_wasm", &headers, &refusal.body);
@@ -154,13 +171,18 @@ pub fn carry_out(release: &Release, header: &str) {
         }
         return;
     }
-    if let Some(value) = &release.destination {
-        if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
-            log::warn!(
-                "Envoy did not take the destination header (status {status}): the request goes \
-                 to the fallback policy; is allow_on_headers_stop_iteration set?"
-            );
-        }
+    let Some(value) = &release.destination else {
+        return;
+    };
+    let header = director.destination_header();
+    if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
+        log::warn!(
+            "Envoy did not take the destination header (status {status}): the request goes \
+             to the fallback policy; is allow_on_headers_stop_iteration set?"
+        );
+    } else if director.asks_for_cluster() {
+        // Where all requests are this pool's, no other filter of ours is behind this one.
+        let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }
 }
 

@@ -148,6 +148,7 @@ impl Vm {
             return super::page::answer();
         }
         let Some((place, pool)) = self.pool_of_request() else {
+            self.strip_destination();
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
@@ -158,6 +159,18 @@ impl Vm {
             }
             None => Action::Continue,
         }
+    }
+
+    /// Removes what a client says of the destination from a request that is not for any pool: its
+    /// cluster may obey the header all the same, and a route may still change to one that does.
+    fn strip_destination(&self) {
+        let pools = self.pools.iter().flatten();
+        let mut headers: Vec<&str> = pools
+            .map(|pool| pool.director.destination_header())
+            .collect();
+        // Nearly always there is one.
+        headers.dedup();
+        headers.into_iter().for_each(super::pool::strip);
     }
 
     /// The pool whose filter the request is passing, if its route leads to that pool's cluster.
@@ -319,7 +332,7 @@ impl Vm {
         // It may be the client's own still.
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
         let release = guard::catch(|| director.recover()).unwrap_or_default();
-        super::pool::carry_out(&release, "");
+        super::pool::carry_out(&release, director);
         release.refusal.is_some()
     }
 
