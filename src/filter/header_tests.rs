@@ -148,3 +148,28 @@ fn a_client_names_no_other_model_unless_it_may() {
         assert_eq!(got, body.replace("cheap", "premium"), "{name}");
     }
 }
+
+#[test]
+fn the_templates_remove_the_same_headers_early() {
+    let expected = [&[DESTINATION][..], &OWNED_HEADERS, &REWRITE_HEADERS].concat();
+    for (name, text) in [
+        ("envoy", include_str!("../../envoy/envoy.yaml")),
+        ("minimal", include_str!("../../envoy/minimal.yaml")),
+        ("static", include_str!("../../envoy/production/static.yaml")),
+        ("dns", include_str!("../../envoy/production/dns.yaml")),
+        ("eds", include_str!("../../envoy/production/eds.yaml")),
+        ("tls", include_str!("../../envoy/production/tls.yaml")),
+        ("two", include_str!("../../envoy/production/two-pools.yaml")),
+        ("cluster", include_str!("../../envoy/istio/cluster.yaml")),
+        (
+            "pool",
+            include_str!("../../envoy/istio/inference-pool.yaml"),
+        ),
+    ] {
+        let lines = text.lines().map(str::trim);
+        let removed: Vec<&str> = lines
+            .filter_map(|line| line.strip_prefix("- remove: "))
+            .collect();
+        assert_eq!(removed, expected, "{name}");
+    }
+}

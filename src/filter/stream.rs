@@ -12,7 +12,7 @@ use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_
 /// server); a client's own are removed. The destination header is configurable and comes on top.
 ///
 /// The early mutation lists of the templates name the same headers and those of
-/// [`REWRITE_HEADERS`]; `tests/deploy` compares them.
+/// [`REWRITE_HEADERS`].
 pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-subset",
     "x-gateway-destination-endpoint-served",
