@@ -168,6 +168,31 @@ fn weights_and_mirrors_lead_nowhere_else() {
     assert!(seen().iter().all(|one| *one < sum / 2), "{:?}", seen());
 }
 
+/// Envoy 1.40 does not hand the header on to the policy of a cluster behind an aggregate: the filter's
+/// choice has no effect there either, which `eppctl lint` says.
+#[test]
+fn an_aggregate_of_the_pool_obeys_no_client() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let start = |cluster: &str| {
+        let proxy = format!("{{type: envoy-proxy, parameters: {{cluster: {cluster}}}}}");
+        let plugins = format!("{{type: prefix-cache-scorer}}, {proxy}");
+        let config = document(&plugins, "{pluginRef: prefix-cache-scorer}");
+        let mut setup = Setup::new(&sim.addresses(), &config);
+        setup.more_clusters = vec![json!({
+            "name": "all", "connect_timeout": "1s", "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                "clusters": ["inference-pool"]}},
+        })];
+        setup.route = json!({"cluster": "all"});
+        setup.start()
+    };
+    let wanted = sim.addresses()[2].to_string();
+    for cluster in ["inference-pool", "all"] {
+        is_not_obeyed(&start(cluster), "/v1/completions", &wanted);
+    }
+}
+
 /// Two filters of one chain, each with a pool of its own.
 fn two_pools(one: &Sim, two: &Sim, vms_apart: bool) -> Setup {
     let mut setup = Setup::new(&one.addresses(), &scorer("prefix-cache-scorer"));
@@ -186,23 +211,27 @@ fn what_one_filter_names_the_next_one_leaves() {
         let sim = || Sim::start(4, &Settings::default()).unwrap();
         let (one, two) = (sim(), sim());
         let proxy = two_pools(&one, &two, vms_apart).start();
-        let prompt = "a prompt of many blocks that all have in common ".repeat(20);
-        let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
         for (path, sim) in [("/v1/completions", &one), ("/second/v1/completions", &two)] {
             let wanted = sim.addresses()[3].to_string();
-            // The prefix keeps them together: what the owner names arrives at Envoy's policy.
-            proxy.wait_until("requests with one prompt keep to one pod", || {
-                let mut pods = (0..8).map(|_| {
-                    let answer = post(proxy.port, path, &body, &[(HEADER, &wanted)]);
-                    assert_eq!(answer.status, 200);
-                    answer.pod().to_owned()
-                });
-                let first = pods.next().unwrap();
-                pods.all(|pod| pod == first)
-            });
+            keeps_to_one_pod(&proxy, path, &wanted);
             is_not_obeyed_by(&proxy, path, &wanted);
         }
     }
+}
+
+/// The prefix keeps requests together: what their filter names arrives at Envoy's policy.
+fn keeps_to_one_pod(proxy: &Proxy, path: &str, wanted: &str) {
+    let prompt = "a prompt of many blocks that all have in common ".repeat(20);
+    let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
+    proxy.wait_until("requests with one prompt keep to one pod", || {
+        let mut pods = (0..8).map(|_| {
+            let answer = post(proxy.port, path, &body, &[(HEADER, wanted)]);
+            assert_eq!(answer.status, 200);
+            answer.pod().to_owned()
+        });
+        let first = pods.next().unwrap();
+        pods.all(|pod| pod == first)
+    });
 }
 
 /// Requests with prompts of their own are spread, whatever they name.

@@ -40,6 +40,8 @@ pub struct Setup {
     pub cluster: Value,
     /// Further clusters by name, each with a route of its path prefix `/name/`.
     pub others: Vec<(String, Vec<SocketAddr>)>,
+    /// Further clusters as they stand.
+    pub more_clusters: Vec<Value>,
     /// Further route settings of the pool.
     pub route: Value,
     /// Where the cluster of the admin interface leads instead of there.
@@ -68,6 +70,7 @@ impl Setup {
             listener_fixed: false,
             cluster: json!({}),
             others: Vec::new(),
+            more_clusters: Vec::new(),
             route: json!({}),
             admin_through: None,
             module: path_of("EPP_WASM"),
@@ -431,6 +434,7 @@ impl Proxy {
             cluster["load_balancing_policy"] = override_host();
             cluster
         }));
+        clusters.extend(self.setup.more_clusters.iter().cloned());
         let dynamic = match self.setup.listener_fixed {
             false => json!({"lds_config": watched("lds.json")}),
             true => json!({}),

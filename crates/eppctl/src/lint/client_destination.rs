@@ -114,14 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_an_aggregate_over_the_policy_and_routes_of_rds() {
-        let aggregate = "  - name: all\n    cluster_type: {name: envoy.clusters.aggregate, typed_config: {clusters: [inference-pool]}}\n  - name: prometheus_stats\n";
-        let text = BOOTSTRAP
-            .replace(REMOVED, "")
-            .replace("EndpointPickerConfig", "AnotherConfig")
-            .replace("  - name: prometheus_stats\n", aggregate)
-            .replace("cluster: inference-pool\n", "cluster: all\n");
-        assert_eq!(found(&super::RULE, &text).len(), 1);
+    fn finds_routes_of_rds() {
         let rds = r#"
 listener: {"@type": x/a.v3.HttpConnectionManager, rds: {route_config_name: r}, http_filters: []}
 routes: {name: r, virtual_hosts: [{routes: [{route: {cluster: c}}]}]}

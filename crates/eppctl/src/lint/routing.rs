@@ -45,7 +45,7 @@ impl<'s> Manager<'s> {
         (!pickers.is_empty()).then_some(pickers)
     }
 
-    /// The clusters that its routes lead to, mirrors and members of aggregates among them.
+    /// The clusters that its routes lead to, mirrors among them.
     pub fn clusters(&self) -> Vec<&'s str> {
         let rds = below(self.map, &["rds"]).map_or("", |rds| text(rds, "route_config_name"));
         let tables = self.site.maps.iter().filter(|(path, map)| {
@@ -59,11 +59,19 @@ impl<'s> Manager<'s> {
             let inside = inside.filter(|(path, _)| path.steps().starts_with(table.steps()));
             inside.for_each(|(_, map)| named_by(map, &mut found));
         }
+        found
+    }
+
+    /// The clusters behind the aggregates that its routes lead to.
+    pub fn aggregated(&self) -> Vec<&'s str> {
+        let mut found = Vec::new();
+        for name in self.clusters() {
+            members(self.site, name, &mut found);
+        }
+        // An aggregate may be a member of another.
         let mut next = 0;
-        while let Some(name) = found.get(next) {
-            members(self.site, name)
-                .into_iter()
-                .for_each(|member| add(&mut found, member));
+        while let Some(name) = found.get(next).copied() {
+            members(self.site, name, &mut found);
             next += 1;
         }
         found
@@ -154,24 +162,22 @@ fn named_by<'n>(map: &'n Node, found: &mut Vec<&'n str>) {
     }
 }
 
-/// The members of an aggregate cluster.
-fn members<'s>(site: &'s Site<'_>, name: &str) -> Vec<&'s str> {
+/// Adds the members of an aggregate cluster.
+fn members<'s>(site: &'s Site<'_>, name: &str, found: &mut Vec<&'s str>) {
     let aggregates = site
         .maps
         .iter()
         .filter(|(_, map)| text(map, "name") == name);
     let lists =
         aggregates.filter_map(|(_, map)| below(map, &["cluster_type", "typed_config", "clusters"]));
-    let mut found = Vec::new();
     for list in lists {
-        if let Node::List(names) = list {
-            found.extend(names.iter().filter_map(|name| match name {
-                Node::String(name) => Some(name.as_str()),
-                _ => None,
-            }));
+        let Node::List(names) = list else { continue };
+        for name in names {
+            if let Node::String(name) = name {
+                add(found, name);
+            }
         }
     }
-    found
 }
 
 fn add<'n>(found: &mut Vec<&'n str>, name: &'n str) {

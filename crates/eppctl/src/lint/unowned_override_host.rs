@@ -1,5 +1,7 @@
 //! A cluster waits for a picker's choice, and no picker serves it.
 
+use epp_wasm::config::Plan;
+use epp_wasm::document::Node;
 use epp_wasm::plugins::proxy::envoy_proxy::Requests;
 
 use super::routing::{managers, overrides, Manager};
@@ -30,22 +32,24 @@ fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     else {
         return Vec::new();
     };
-    if plans
-        .iter()
-        .any(|plan| plan.proxy.requests == Requests::All)
-    {
-        return Vec::new();
-    }
     let mut faults = Vec::new();
-    for name in manager.clusters() {
-        let owned = plans.iter().any(|plan| plan.cluster() == name);
-        let Some((path, cluster)) = site.cluster(name).filter(|_| !owned) else {
-            continue;
-        };
-        let policy = cluster.get("load_balancing_policy");
-        if policy.is_some_and(overrides) {
-            let what = format!("requests are routed to {name}, for which no filter picks");
+    let mut fault = |name, what: String| {
+        let policy = |cluster: &Node| cluster.get("load_balancing_policy").is_some_and(overrides);
+        if let Some((path, _)) = site.cluster(name).filter(|(_, cluster)| policy(cluster)) {
             faults.push(Fault::at(path, what));
+        }
+    };
+    // Envoy's policy does not see the header behind an aggregate, whichever filter sets it.
+    for name in manager.aggregated() {
+        fault(name, format!("requests are routed to {name} through an aggregate cluster, behind which no header is seen"));
+    }
+    for name in manager.clusters() {
+        let owns = |plan: &&Plan| plan.cluster() == name || plan.proxy.requests == Requests::All;
+        if !plans.iter().any(owns) {
+            fault(
+                name,
+                format!("requests are routed to {name}, for which no filter picks"),
+            );
         }
     }
     faults
@@ -73,6 +77,18 @@ mod tests {
         let found = found(&super::RULE, &text);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("routed to qwen"), "{found:?}");
+    }
+
+    #[test]
+    fn finds_an_aggregate_over_a_pool_that_has_its_filter() {
+        let aggregate = "  - name: all\n    cluster_type: {typed_config: {clusters: [llama]}}\n  - name: qwen-metrics\n";
+        let text = TWO.replace("  - name: qwen-metrics\n", aggregate).replace(
+            "                  cluster: llama\n",
+            "                  cluster: all\n",
+        );
+        let found = found(&super::RULE, &text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("through an aggregate"), "{found:?}");
     }
 
     #[test]
