@@ -257,6 +257,11 @@ impl Director {
         &self.plan.proxy.model_header
     }
 
+    /// Whether a header may name another model to ask for than the body's.
+    pub fn obeys_rewrite_header(&self) -> bool {
+        self.plan.proxy.rewrite_header
+    }
+
     /// A request's headers have come.
     pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
         self.watch.serve();

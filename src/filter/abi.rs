@@ -114,6 +114,12 @@ extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
         key_size: usize,
@@ -233,6 +239,17 @@ pub fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, Status> {
     take(status, data, size)
 }
 
+/// Whether there is a header of this name, be it empty.
+pub fn has_header(map: Map, name: &str) -> bool {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the name and both out-pointers live through the call.
+    let status = unsafe {
+        proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size)
+    };
+    let _: Result<Option<Vec<u8>>, Status> = take(status, data, size);
+    status == OK
+}
+
 /// Sets a header, in the stead of all of its name.
 pub fn set_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
     // SAFETY: name and value live through the call.
@@ -254,6 +271,13 @@ pub fn property(path: &str) -> Result<Option<Vec<u8>>, Status> {
     // SAFETY: the path and both out-pointers live through the call.
     let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
     take(status, data, size)
+}
+
+/// Sets a property of the request that filters behind this one read with [`property`], in whatever
+/// VM they run. Envoy keeps it in the filter state of the stream: no client can set it.
+pub fn set_property(name: &str, value: &[u8]) -> Result<(), Status> {
+    // SAFETY: name and value live through the call.
+    done(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// A value that all VMs of this vm_id share, with its version for [`set_shared`].

@@ -11,6 +11,8 @@ use super::headers;
 pub struct Host {
     /// Answers every call with this status instead of doing it.
     pub refuses: Option<u32>,
+    /// Whether the whole map of headers cannot be had.
+    pub unreadable: bool,
     /// The request's headers.
     pub request: Vec<(String, String)>,
     /// The request's body, as far as it is held.
@@ -144,6 +146,9 @@ extern "C" fn proxy_set_buffer_bytes(
 #[no_mangle]
 extern "C" fn proxy_get_header_map_pairs(_: u32, data: *mut *mut u8, size: *mut usize) -> u32 {
     call("proxy_get_header_map_pairs", |host| {
+        if host.unreadable {
+            return BAD_ARGUMENT;
+        }
         let pairs: Vec<(&str, &str)> = host
             .request
             .iter()
@@ -218,6 +223,20 @@ extern "C" fn proxy_get_property(
             data,
             size,
         )
+    })
+}
+
+#[no_mangle]
+extern "C" fn proxy_set_property(
+    path: *const u8,
+    path_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    call("proxy_set_property", |host| {
+        host.properties
+            .insert(text(path, path_size), text(value, value_size));
+        OK
     })
 }
 

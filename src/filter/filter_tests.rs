@@ -98,18 +98,6 @@ fn without_a_body_the_endpoint_is_named_at_the_headers() {
 }
 
 #[test]
-fn a_request_for_another_cluster_keeps_even_headers_of_ours() {
-    let mut vm = vm(&listed("queue-scorer", ""));
-    host(|host| {
-        host.properties
-            .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
-    });
-    post();
-    assert_eq!(vm.request_headers(10, false), Action::Continue);
-    assert_eq!(destination().as_deref(), Some("6.6.6.6:6"));
-}
-
-#[test]
 fn a_body_is_held_to_its_end_and_what_clients_name_is_replaced() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
@@ -227,7 +215,7 @@ fn header(name: &str) -> Option<String> {
 }
 
 /// Sends a body in two parts, under a plan that asks nothing of bodies.
-fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<String>, String) {
+pub fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<String>, String) {
     let mut vm = vm(&listed("queue-scorer", plugin));
     post();
     let length = ("content-length", body.len().to_string());
@@ -256,18 +244,19 @@ fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<String>,
 fn the_model_is_rewritten_where_it_stands_and_nothing_else() {
     let rule = "- {type: model-rewrite, parameters: {rules: [{models: [m], targets: [{model: long-name}]}]}}";
     let header = ("x-llm-d-model-name-rewrite", "n\"1");
+    let obeyed = "- {type: envoy-proxy, parameters: {rewriteHeader: true}}";
     let none = ("x-other", "");
     for (body, given, plugin, expected) in [
         (
             r#"{"model": "m", "prompt": "m"}"#,
             header,
-            "",
+            obeyed,
             r#"{"model": "n\"1", "prompt": "m"}"#,
         ),
         (
             r#"{"prompt": "\"model\"", "model":"m" }"#,
             header,
-            "",
+            obeyed,
             r#"{"prompt": "\"model\"", "model":"n\"1" }"#,
         ),
         (
@@ -279,7 +268,7 @@ fn the_model_is_rewritten_where_it_stands_and_nothing_else() {
         (
             r#"{"prompt": "hello", "model": "m"}"#,
             header,
-            rule,
+            &format!("{rule}\n{obeyed}"),
             r#"{"prompt": "hello", "model": "long-name"}"#,
         ),
         (

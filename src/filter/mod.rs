@@ -22,6 +22,8 @@ mod fake_host;
 #[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
+mod header_tests;
+#[cfg(test)]
 mod page_tests;
 #[cfg(test)]
 mod reload_tests;

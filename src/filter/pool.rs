@@ -88,7 +88,7 @@ impl Pool {
         let header = self.director.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
         guard::catch(|| self.director.recover());
-        carry_out(&self.on_defect, "");
+        carry_out(&self.on_defect, &self.director);
     }
 
     /// Whether it is a pool of the plugin's.
@@ -115,7 +115,7 @@ impl Pool {
 
     /// Releases the request in effect, which Envoy holds.
     fn release(&self, request: u32, release: &Release, streams: &mut ById<Stream>) {
-        carry_out(release, self.director.destination_header());
+        carry_out(release, &self.director);
         if let Some(stream) = streams.get_mut(&request) {
             stream.let_go();
         }
@@ -200,8 +200,25 @@ pub fn seen() -> Seen {
     }
 }
 
+/// The property of a request whose destination header was set by this filter; its value is the
+/// header's name.
+const MARK: &str = "epp_wasm_destination";
+
+/// Removes a destination header from the request in effect, which is not for any of our pools: it
+/// came from the client, unless a filter of ours earlier in the chain set it, which may run in
+/// another VM. Without the header this is one host call that returns no bytes.
+pub fn strip(header: &str) {
+    if !abi::has_header(Map::Request, header) {
+        return;
+    }
+    let mark = abi::property(MARK).ok().flatten();
+    if mark.as_deref() != Some(header.as_bytes()) {
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+    }
+}
+
 /// Does to the request in effect what was decided for it.
-pub fn carry_out(release: &Release, header: &str) {
+pub fn carry_out(release: &Release, director: &Director) {
     #[cfg(test)]
     guard::strike("carry out");
     if let Release::Reply(refusal) = release {
@@ -212,13 +229,18 @@ pub fn carry_out(release: &Release, header: &str) {
         }
         return;
     }
-    if let Some(value) = release.destination() {
-        if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
-            log::warn!(
-                "Envoy did not take the destination header (status {status}): the request goes \
-                 to the fallback policy; is allow_on_headers_stop_iteration set?"
-            );
-        }
+    let Some(value) = release.destination() else {
+        return;
+    };
+    let header = director.destination_header();
+    if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
+        log::warn!(
+            "Envoy did not take the destination header (status {status}): the request goes \
+             to the fallback policy; is allow_on_headers_stop_iteration set?"
+        );
+    } else if director.asks_for_cluster() {
+        // Where all requests are this pool's, no other filter of ours is behind this one.
+        let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }
 }
 

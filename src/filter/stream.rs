@@ -11,7 +11,10 @@ use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
-const OWNED_HEADERS: [&str; 7] = [
+///
+/// The early mutation lists of the templates name the same headers and those of
+/// [`REWRITE_HEADERS`].
+pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-subset",
     "x-gateway-destination-endpoint-served",
     "x-prefiller-host-port",
@@ -20,6 +23,11 @@ const OWNED_HEADERS: [&str; 7] = [
     "x-kv-cache-source-host-port",
     DROPPED_REASON_HEADER,
 ];
+
+/// Headers that name another model to ask for. Obeyed with `rewriteHeader: true` only: a client
+/// that passes a check of the body's model must not get another one by a header.
+pub const REWRITE_HEADERS: [&str; 2] =
+    ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
 
 /// How Envoy holds a request for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +85,14 @@ impl Stream {
 
     /// Its headers have come. `None` where they cannot be read: it is left alone.
     pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
-        let packed = abi::header_pairs(Map::Request).ok().flatten()?;
-        let head = read_head(&packed, end, director.model_header());
+        let Some(packed) = abi::header_pairs(Map::Request).ok().flatten() else {
+            // The request goes on without a decision, and without the client's.
+            super::pool::strip(director.destination_header());
+            return None;
+        };
+        let head = read_head(&packed, end, director);
         self.length = head.content_length;
-        for name in spoofed(&packed, director.destination_header()) {
+        for name in spoofed(&packed, director) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
         let verdict = director.open(self.id, &head);
@@ -170,7 +182,7 @@ impl Stream {
         };
         // What Envoy holds it has shown: `held` stays until the next part of the body.
         self.rewrite(released.rewrite(), director);
-        super::pool::carry_out(&released, director.destination_header());
+        super::pool::carry_out(&released, director);
         self.let_go();
         !released.is_reply()
     }
@@ -243,7 +255,7 @@ impl Stream {
             Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
                 self.rewrite(release.rewrite(), director);
-                super::pool::carry_out(&release, director.destination_header());
+                super::pool::carry_out(&release, director);
                 // Not before: what a panic strikes until here is still held.
                 self.held = Held::No;
                 if release.is_reply() {
@@ -298,24 +310,28 @@ impl Stream {
     }
 }
 
-/// The client's headers that it may not set.
-fn spoofed<'a>(packed: &[u8], destination: &'a str) -> Vec<&'a str>
-where
-    'static: 'a,
-{
+/// The client's headers that it may not set, each once however often it was sent.
+fn spoofed<'a>(packed: &[u8], director: &'a Director) -> Vec<&'a str> {
+    let destination = director.destination_header();
+    let rewrites: &[&str] = match director.obeys_rewrite_header() {
+        true => &[],
+        false => &REWRITE_HEADERS,
+    };
     let mut found: Vec<&'a str> = Vec::new();
     for (name, _) in Pairs::new(packed) {
         // All of ours start so; nearly no header of a client does.
         if !name.starts_with(b"x-") && name != destination.as_bytes() {
             continue;
         }
-        let owned = OWNED_HEADERS.into_iter().chain([destination]);
-        found.extend(owned.filter(|owned| owned.as_bytes() == name));
+        let owned = OWNED_HEADERS.iter().chain(rewrites).chain([&destination]);
+        let owned = owned.copied().find(|owned| owned.as_bytes() == name);
+        found.extend(owned.filter(|owned| !found.contains(owned)));
     }
     found
 }
 
-fn read_head<'a>(packed: &'a [u8], end: bool, model_header: &str) -> Head<'a> {
+fn read_head<'a>(packed: &'a [u8], end: bool, director: &Director) -> Head<'a> {
+    let model_header = director.model_header().as_bytes();
     let mut head = Head {
         end,
         ..Head::default()
@@ -332,9 +348,12 @@ fn read_head<'a>(packed: &'a [u8], end: bool, model_header: &str) -> Head<'a> {
             b"x-llm-d-model-name-rewrite" => head.rewrite = value,
             // The former name, which counts where the new one is not there.
             b"x-gateway-model-name-rewrite" if head.rewrite.is_empty() => head.rewrite = value,
-            name if name == model_header.as_bytes() => head.model = value,
+            name if name == model_header => head.model = value,
             _ => {}
         }
+    }
+    if !director.obeys_rewrite_header() {
+        head.rewrite = &[];
     }
     head
 }

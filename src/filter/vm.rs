@@ -150,6 +150,7 @@ impl Vm {
             return super::page::answer();
         }
         let Some((place, pool)) = self.pool_of_request() else {
+            self.strip_destination();
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
@@ -160,6 +161,18 @@ impl Vm {
             }
             None => Action::Continue,
         }
+    }
+
+    /// Removes what a client says of the destination from a request that is not for any pool: its
+    /// cluster may obey the header all the same, and a route may still change to one that does.
+    fn strip_destination(&self) {
+        let pools = self.pools.iter().flatten();
+        let mut headers: Vec<&str> = pools
+            .map(|pool| pool.director.destination_header())
+            .collect();
+        // Nearly always there is one.
+        headers.dedup();
+        headers.into_iter().for_each(super::pool::strip);
     }
 
     /// The pool whose filter the request is passing, if its route leads to that pool's cluster.

@@ -68,11 +68,16 @@ impl Running {
     }
 
     fn ask(&self, host: &str, prompt: &str) -> Answer {
+        // What a client must not be able to say.
+        self.ask_for(host, prompt, "127.0.0.1:1")
+    }
+
+    /// The same with another endpoint named.
+    fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Answer {
         let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
         let mut headers = vec![
             ("content-type", "application/json"),
-            // What a client must not be able to say.
-            ("x-gateway-destination-endpoint", "127.0.0.1:1"),
+            ("x-gateway-destination-endpoint", endpoint),
         ];
         if host != "*" {
             headers.push(("host", host));
@@ -236,6 +241,37 @@ fn serves(running: &Running) {
 fn served_port(running: &Running, number: usize) -> u16 {
     let own = running.stage.sim.addresses()[number].port();
     running.stage.front(own)
+}
+
+#[test]
+fn where_the_filter_cannot_run_a_client_still_chooses_nothing() {
+    for file in bootstraps() {
+        let mut stage = Stage::set(&file);
+        let listeners = &mut stage.config["static_resources"]["listeners"];
+        let manager = &mut listeners[0]["filter_chains"][0]["filters"][0]["typed_config"];
+        let filters = manager["http_filters"].as_sequence_mut().unwrap();
+        filters.retain(|filter| filter["name"] != "envoy.filters.http.wasm");
+        assert_eq!(filters.len(), 1);
+        let running = Running::of(stage);
+        for (host, cluster) in running.pools() {
+            wait_until("it serves", || running.ask(&host, "x").status == 200);
+            let members = running.members(&cluster);
+            if members.len() == 1 {
+                // A name that is looked up has one address here.
+                continue;
+            }
+            let named = members.into_iter().next().unwrap();
+            let named = format!("127.0.0.1:{}", running.stage.front(named));
+            let mut served = BTreeMap::<String, usize>::new();
+            for _ in 0..40 {
+                let answer = running.ask_for(&host, "x", &named);
+                *served.entry(answer.pod().to_owned()).or_default() += 1;
+            }
+            // Of two pods that are chosen by chance; obeyed it would be all.
+            let spread = served.values().all(|count| *count < 36);
+            assert!(spread, "{}: {served:?}", file.display());
+        }
+    }
 }
 
 /// No label was left in a metric's name.

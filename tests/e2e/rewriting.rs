@@ -59,10 +59,13 @@ fn arrives_as(
 
 const HEADER: &str = "x-llm-d-model-name-rewrite";
 
+/// Lets the header name a model.
+const OBEYED: &str = ", {type: envoy-proxy, parameters: {rewriteHeader: true}}";
+
 #[test]
 fn a_header_names_the_model_that_the_pod_is_asked_for() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
-    let proxy = crate::start(&sim, &config(""));
+    let proxy = crate::start(&sim, &config(OBEYED));
     for way in WAYS {
         for model in [Model::First, Model::Last] {
             for (size, first) in [(10, 0), (10, 5), (SIZE, 0), (SIZE, 100), (SIZE, FIRST)] {
@@ -85,11 +88,26 @@ fn a_header_names_the_model_that_the_pod_is_asked_for() {
 }
 
 #[test]
+fn a_client_names_no_model_by_a_header() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = crate::start(&sim, &config(""));
+    for way in WAYS {
+        for header in [HEADER, "x-gateway-model-name-rewrite"] {
+            let body = completion(Model::First, SIZE);
+            let headers = [(header, "premium-model"), (header, "another")];
+            arrives_as((&sim, &proxy), way, &headers, (&body, FIRST), &body);
+            let seen = sim.pod(0).seen().pop().unwrap();
+            assert_eq!(seen.header(header), None, "{way:?}");
+        }
+    }
+}
+
+#[test]
 fn a_rule_names_it() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let rules =
         ", {type: model-rewrite, parameters: {rules: [{models: [m], targets: [{model: real}]}]}}";
-    let proxy = crate::start(&sim, &config(rules));
+    let proxy = crate::start(&sim, &config(&format!("{rules}{OBEYED}")));
     for way in WAYS {
         for model in [Model::First, Model::Last] {
             let body = completion(model, SIZE);
@@ -107,7 +125,8 @@ fn a_rule_names_it() {
 #[test]
 fn a_model_that_comes_too_late_stays_and_is_counted() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
-    let settings = ", {type: envoy-proxy, parameters: {decideAfterBytes: 65536}}";
+    let settings =
+        ", {type: envoy-proxy, parameters: {decideAfterBytes: 65536, rewriteHeader: true}}";
     let proxy = crate::start(&sim, &config(settings));
     let body = completion(Model::Last, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {

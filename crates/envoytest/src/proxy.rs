@@ -30,12 +30,18 @@ pub struct Setup {
     pub workers: usize,
     /// `allow_on_headers_stop_iteration`.
     pub bodies_first: bool,
+    /// Headers that are removed before a route is looked up, as the templates do.
+    pub removed_early: Vec<String>,
+    /// Each filter has a `vm_id` of its own; else all share one.
+    pub vms_apart: bool,
     /// The listener is in Envoy's own configuration, which stands or falls with it.
     pub listener_fixed: bool,
     /// Further settings of the pool's cluster.
     pub cluster: Value,
     /// Further clusters by name, each with a route of its path prefix `/name/`.
     pub others: Vec<(String, Vec<SocketAddr>)>,
+    /// Further clusters as they stand.
+    pub more_clusters: Vec<Value>,
     /// Further route settings of the pool.
     pub route: Value,
     /// Where the cluster of the admin interface leads instead of there.
@@ -59,9 +65,12 @@ impl Setup {
             configs: vec![config.to_owned()],
             workers: 1,
             bodies_first: true,
+            removed_early: Vec::new(),
+            vms_apart: false,
             listener_fixed: false,
             cluster: json!({}),
             others: Vec::new(),
+            more_clusters: Vec::new(),
             route: json!({}),
             admin_through: None,
             module: path_of("EPP_WASM"),
@@ -340,12 +349,13 @@ impl Proxy {
         let mut filters: Vec<Value> = Vec::new();
         for (number, config) in self.setup.configs.iter().enumerate() {
             let name = format!("epp{number}");
+            let vm = if self.setup.vms_apart { &name } else { "epp" };
             let mut wasm = json!({"config": {
                 "name": name,
                 "failure_policy": "FAIL_RELOAD",
                 // As envoy/envoy.yaml has it.
                 "reload_config": {"backoff": {"base_interval": "0.1s"}},
-                "vm_config": {"vm_id": "epp", "runtime": "envoy.wasm.runtime.v8",
+                "vm_config": {"vm_id": vm, "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": self.setup.module}}},
                 "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
             }});
@@ -369,7 +379,19 @@ impl Proxy {
                 ],
             }),
         ));
+        let remove = |name: &String| json!({"remove": name});
+        let early: Vec<Value> = self.setup.removed_early.iter().map(remove).collect();
+        let early = (!early.is_empty()).then(|| {
+            let kind = "http.early_header_mutation.header_mutation";
+            let mutations = json!({ "mutations": early });
+            typed(
+                &format!("envoy.{kind}"),
+                &format!("{kind}.v3.HeaderMutation"),
+                mutations,
+            )
+        });
         let manager = json!({
+            "early_header_mutation_extensions": early.as_slice(),
             "stat_prefix": "e2e",
             "codec_type": "AUTO",
             "http_protocol_options": {"enable_trailers": true},
@@ -412,6 +434,7 @@ impl Proxy {
             cluster["load_balancing_policy"] = override_host();
             cluster
         }));
+        clusters.extend(self.setup.more_clusters.iter().cloned());
         let dynamic = match self.setup.listener_fixed {
             false => json!({"lds_config": watched("lds.json")}),
             true => json!({}),

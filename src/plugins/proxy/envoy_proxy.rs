@@ -9,7 +9,8 @@
 //! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
-//! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it) |
+//! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it). A client can set it, too, and so choose by which model its own request is routed; it changes nothing of the request |
+//! | `rewriteHeader` | false | obey `x-llm-d-model-name-rewrite` (and its former name `x-gateway-model-name-rewrite`), which names another model to ask for than the body's. `false` removes both from every request: a client could otherwise get past what authorises or meters by the body's model. With `true`, whatever sets the header must remove the client's first |
 //! | `decideAfterBytes` | 1048576 | what Envoy may hold of a request (its `per_connection_buffer_limit_bytes`): bodies up to this are held to their end where need be, longer ones and those of unknown length are decided with three quarters of it |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long |
 //! | `maxHeld` | 1024 | requests that one worker holds at a time; further ones are decided at their headers |
@@ -95,6 +96,8 @@ pub struct EnvoyProxy {
     pub read_body: ReadBody,
     /// The header that names the model where the body is not read, lower case.
     pub model_header: String,
+    /// Whether a header may name another model to ask for.
+    pub rewrite_header: bool,
     /// Bodies up to this are held to their end where need be; longer ones are not.
     pub decide_after_bytes: usize,
     /// Silence of a held request after which the decision is taken, in milliseconds.
@@ -129,6 +132,7 @@ impl Default for EnvoyProxy {
             fallback_endpoints: 2,
             read_body: ReadBody::Auto,
             model_header: "x-gateway-model-name".to_owned(),
+            rewrite_header: false,
             // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
             decide_after_bytes: 1 << 20,
             body_timeout_ms: 5_000,
@@ -188,6 +192,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         model_header: fields
             .string("modelHeader", &default.model_header)
             .to_ascii_lowercase(),
+        rewrite_header: fields.boolean("rewriteHeader", default.rewrite_header),
         decide_after_bytes: fields.positive("decideAfterBytes", 1 << 20) as usize,
         body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
         max_held: fields.natural("maxHeld", 1024) as usize,

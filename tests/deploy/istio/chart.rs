@@ -43,6 +43,10 @@ fn the_chart_comes_to_the_manifests() {
     let mut seen = 0;
     for entry in fs::read_dir(chart().join("templates")).unwrap() {
         let file = entry.unwrap().path();
+        if file.ends_with("image.yaml") {
+            // Renders to nothing, or to an error: `make chart-check` has Helm say so.
+            continue;
+        }
         let template = fs::read_to_string(&file).unwrap();
         let manifest = documents(&folder().join(file.file_name().unwrap())).remove(0);
         // A block of text ends in one line end or in none.

@@ -8,6 +8,7 @@ mod chart;
 mod crds;
 mod pilot;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,9 +20,12 @@ use modelsim::Pinned;
 use crate::envoy::{top, Envoy};
 use crate::stage::{read, Stage};
 use pilot::Gateway;
+use serde_yaml::Value;
 
 const SERVICE: &str = "service.example.com";
 const POOL: &str = "pool.example.com";
+const SUBSET: &str = "subset.example.com";
+const OTHER_POOL: &str = "other-pool.example.com";
 const SERVICE_CLUSTER: &str = "pool=\"outbound|8000||vllm.llm.svc.cluster.local\"";
 
 fn folder() -> PathBuf {
@@ -38,10 +42,18 @@ struct Running {
 
 impl Running {
     fn with(manifests: &[&str]) -> Self {
+        Self::of(Self::gateway(manifests))
+    }
+
+    fn gateway(manifests: &[&str]) -> Gateway {
         let mut gateway = Gateway::new(read(&top().join("tests/deploy/istio/gateway.yaml")));
         for name in manifests {
             gateway.apply(&folder().join(name));
         }
+        gateway
+    }
+
+    fn of(gateway: Gateway) -> Self {
         let (config, extensions) = gateway.built();
         let stage = Stage::of(config);
         for (name, mut extension) in extensions {
@@ -75,12 +87,17 @@ impl Running {
     }
 
     fn ask(&self, host: &str, prompt: &str) -> Answer {
+        // What a client must not be able to say.
+        self.ask_for(host, prompt, "127.0.0.1:1")
+    }
+
+    /// The same with another endpoint named.
+    fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Answer {
         let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
         let headers = [
             ("content-type", "application/json"),
             ("host", host),
-            // What a client must not be able to say.
-            ("x-gateway-destination-endpoint", "127.0.0.1:1"),
+            ("x-gateway-destination-endpoint", endpoint),
         ];
         let path = "/v1/completions";
         client::send(self.port, "POST", path, &headers, body.as_bytes()).unwrap()
@@ -110,6 +127,22 @@ impl Running {
 
     fn page(&self) -> String {
         client::get(self.admin, "/stats/prometheus").unwrap().body
+    }
+
+    /// Asserts that the endpoint which clients name gets no more of a host's requests than others.
+    fn obeys_nobody(&self, host: &str) {
+        for address in self.stage.sim.addresses() {
+            let pods = (0..40).map(|_| {
+                let answer = self.ask_for(host, "x", &address.to_string());
+                assert_eq!(answer.status, 200, "{answer:?}");
+                answer.pod().to_owned()
+            });
+            let mut served = BTreeMap::<String, usize>::new();
+            pods.for_each(|pod| *served.entry(pod).or_default() += 1);
+            // Of two pods that are chosen by chance; obeyed it would be all.
+            let spread = served.values().all(|count| *count < 36);
+            assert!(spread, "{host}, {address}: {served:?}");
+        }
     }
 
     /// What pods were sent under the name that only the gateway may use.
@@ -189,4 +222,36 @@ fn other_hosts_of_the_gateway_are_left_alone() {
     });
     let pods = gateway.conversation(POOL);
     assert!(!all_same(&pods), "nobody picks here: {pods:?}");
+}
+
+#[test]
+fn no_other_cluster_of_the_gateway_obeys_a_client() {
+    // A subset is another cluster, and a pool of Istio's own has the policy.
+    let service: (&[&str], &str) = (&["cluster.yaml", "filter.yaml"], SUBSET);
+    for (manifests, host) in [service, (&["inference-pool.yaml"], OTHER_POOL)] {
+        for runs in [true, false] {
+            let mut gateway = Running::gateway(manifests);
+            if !runs {
+                // As with FAIL_OPEN after a trap.
+                gateway.remove_filters("epp");
+            }
+            Running::of(gateway).obeys_nobody(host);
+        }
+    }
+}
+
+#[test]
+fn only_the_cluster_that_the_filter_serves_obeys_it() {
+    let mut gateway = Gateway::new(read(&top().join("tests/deploy/istio/gateway.yaml")));
+    gateway.apply(&folder().join("cluster.yaml"));
+    let (config, _) = gateway.built();
+    let clusters = config["static_resources"]["clusters"]
+        .as_sequence()
+        .unwrap();
+    let text = |value: &Value| serde_yaml::to_string(value).unwrap();
+    let obey = clusters
+        .iter()
+        .filter(|one| text(one).contains("header: x-gateway"));
+    let obey: Vec<&Value> = obey.map(|one| &one["name"]).collect();
+    assert_eq!(obey, ["outbound|8000||vllm.llm.svc.cluster.local"]);
 }

@@ -65,11 +65,16 @@ impl Gateway {
             ("CLUSTER", "ADD") => self.clusters().push(value.clone()),
             ("CLUSTER", "MERGE") => {
                 let wanted = &patch["match"]["cluster"];
-                let (service, port) = (&wanted["service"], &wanted["portNumber"]);
-                let (service, port) = (service.as_str().unwrap(), port.as_u64().unwrap());
-                let name = format!("outbound|{port}||{service}");
-                let found = self.clusters().iter_mut().find(|one| one["name"] == name);
-                merge(found.unwrap(), value);
+                let clusters = self.clusters().iter_mut();
+                let found = clusters.filter(|one| matches(wanted, one["name"].as_str().unwrap()));
+                let merged = found.map(|one| merge(one, value)).count();
+                assert!(merged > 0, "no cluster is {wanted:?}");
+            }
+            ("NETWORK_FILTER", "MERGE") => {
+                let filter = &patch["match"]["listener"]["filterChain"]["filter"];
+                let own = self.network_filter();
+                assert_eq!(own["name"], filter["name"]);
+                merge(own, value);
             }
             ("HTTP_FILTER", operation) => {
                 let filter = &patch["match"]["listener"]["filterChain"]["filter"];
@@ -136,11 +141,41 @@ impl Gateway {
         clusters.unwrap()
     }
 
-    fn filters(&mut self) -> &mut Vec<Value> {
+    /// Removes the filters whose name begins so.
+    pub fn remove_filters(&mut self, name: &str) {
+        let filters = self.filters();
+        let before = filters.len();
+        filters.retain(|filter| !filter["name"].as_str().unwrap().starts_with(name));
+        assert!(filters.len() < before, "no filter {name}");
+    }
+
+    /// The connection manager of the one listener.
+    fn network_filter(&mut self) -> &mut Value {
         let listener = &mut self.config["static_resources"]["listeners"][0];
-        let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+        &mut listener["filter_chains"][0]["filters"][0]
+    }
+
+    fn filters(&mut self) -> &mut Vec<Value> {
+        let manager = &mut self.network_filter()["typed_config"];
         manager["http_filters"].as_sequence_mut().unwrap()
     }
+}
+
+/// Whether a cluster of this name is one that a patch is for: by its name, or by the parts that the
+/// patch gives, of which the subset is one.
+fn matches(wanted: &Value, name: &str) -> bool {
+    if let Some(whole) = wanted["name"].as_str() {
+        return whole == name;
+    }
+    let parts: Vec<&str> = name.split('|').collect();
+    let [_, port, subset, host] = parts[..] else {
+        return false;
+    };
+    let is = |key: &str, part: &str| wanted[key].as_str().is_none_or(|wanted| wanted == part);
+    let port = wanted["portNumber"]
+        .as_u64()
+        .is_none_or(|wanted| wanted.to_string() == port);
+    port && is("subset", subset) && is("service", host)
 }
 
 /// A filter whose configuration comes from a file where Istio's comes by ADS.

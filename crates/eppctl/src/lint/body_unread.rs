@@ -12,7 +12,7 @@ pub const RULE: Rule = Rule {
     fix: "set allow_on_headers_stop_iteration: true beside vm_config (Istio: in an EnvoyFilter, a WasmPlugin cannot), or readBody: never on the envoy-proxy plugin",
     check: |site| {
         let blind = site.pickers.iter().filter(|picker| {
-            let never = matches!(&picker.loaded, Ok(plan) if plan.proxy.read_body == ReadBody::Never
+            let never = matches!(&picker.loaded, Ok(plan) if plan.proxy.read_body != ReadBody::Auto
                 || !(plan.needs.prompt || plan.needs.model));
             let flag = picker.settings.get("allow_on_headers_stop_iteration");
             !never && flag != Some(&Node::Bool(true))
@@ -28,6 +28,10 @@ mod tests {
     #[test]
     fn finds_the_missing_flag() {
         let right = "allow_on_headers_stop_iteration: true";
-        crate::lint::finds(&super::RULE, right, "fail_open: false");
+        let auto = include_str!("../../../../envoy/envoy.yaml")
+            .replace("readBody: always", "readBody: auto");
+        assert!(crate::lint::found(&super::RULE, &auto).is_empty());
+        let wrong = auto.replace(right, "fail_open: false");
+        assert_eq!(crate::lint::found(&super::RULE, &wrong).len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The destination header goes up to the model server.
 
-use epp_wasm::document::Node;
+use epp_wasm::document::{Node, Path};
 
 use super::site::{text, DESTINATION};
 use super::{Fault, Rule};
@@ -11,8 +11,10 @@ pub const RULE: Rule = Rule {
     why: "the model server, and a proxy behind it, see who was picked and next in line; another picker there may act on it",
     fix: "remove the header in upstream_http_filters of the router (header_mutation), behind the cluster's choice",
     check: |site| {
-        let removes = site.maps.iter().any(|(_, map)| {
-            matches!(map.get("remove"), Some(Node::String(name)) if name.eq_ignore_ascii_case(DESTINATION))
+        // The removal before routing is of what clients send, not of what the picker sets.
+        let early = |path: &Path| path.to_string().contains("early_header_mutation_extensions");
+        let removes = site.maps.iter().any(|(path, map)| {
+            !early(path) && matches!(map.get("remove"), Some(Node::String(name)) if name.eq_ignore_ascii_case(DESTINATION))
         });
         let routers = site
             .maps

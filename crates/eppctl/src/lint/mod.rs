@@ -6,6 +6,7 @@ mod admin_open;
 mod body_unread;
 mod callout_clusters;
 mod circuit_breakers;
+mod client_destination;
 mod edge_buffers;
 mod fail_closed;
 mod header_passed_up;
@@ -13,8 +14,12 @@ mod header_removed_early;
 mod no_override_host;
 mod original_dst_open;
 mod plugin_config;
+mod read_body;
+mod routing;
 mod site;
 mod status_page;
+mod subset_clusters;
+mod unowned_override_host;
 mod vm_id;
 
 use std::io::{self, Write};
@@ -75,14 +80,18 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 13] = [
+const RULES: [&Rule; 17] = [
     &plugin_config::RULE,
     &body_unread::RULE,
+    &read_body::RULE,
     &fail_closed::RULE,
     &vm_id::RULE,
     &header_passed_up::RULE,
     &header_removed_early::RULE,
     &no_override_host::RULE,
+    &client_destination::RULE,
+    &unowned_override_host::RULE,
+    &subset_clusters::RULE,
     &original_dst_open::RULE,
     &callout_clusters::RULE,
     &edge_buffers::RULE,

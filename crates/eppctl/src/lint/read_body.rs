@@ -1,0 +1,53 @@
+//! The picker is not told whether bodies reach it, or is told wrongly.
+
+use epp_wasm::config::Plan;
+use epp_wasm::document::Node;
+use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
+
+use super::site::Picker;
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "read-body",
+    why: "with `auto` the filter finds out from requests whether Envoy delivers bodies, and clients that send none make it look as if it did not; with `always` and without the flag each request with a body waits for bodyTimeout",
+    fix: "readBody: always on envoy-proxy where allow_on_headers_stop_iteration: true is set, readBody: never where it cannot be (Istio's WasmPlugin)",
+    check: |site| {
+        let told = site.pickers.iter().filter_map(|picker| {
+            let plan = picker.loaded.as_ref().ok()?;
+            Some(Fault::at(&picker.path, wrong(picker, plan)?))
+        });
+        told.collect()
+    },
+};
+
+fn wrong(picker: &Picker<'_>, plan: &Plan) -> Option<&'static str> {
+    if !(plan.needs.prompt || plan.needs.model) {
+        return None;
+    }
+    let flag = picker.settings.get("allow_on_headers_stop_iteration");
+    match (plan.proxy.read_body, flag == Some(&Node::Bool(true))) {
+        (ReadBody::Auto, true) => Some("bodies come, and readBody is not always"),
+        (ReadBody::Always, false) => Some("readBody is always, and no body comes"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lint::{finds, found};
+
+    #[test]
+    fn finds_a_picker_that_must_find_out() {
+        finds(&super::RULE, "{readBody: always}", "{readBody: auto}");
+    }
+
+    #[test]
+    fn finds_one_that_waits_for_what_does_not_come() {
+        let flag = "allow_on_headers_stop_iteration: true";
+        finds(&super::RULE, flag, "fail_open: false");
+        let text = include_str!("../../../../envoy/envoy.yaml");
+        let never = text.replace("{readBody: always}", "{readBody: never}");
+        assert_eq!(found(&super::RULE, &never), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,102 @@
+//! A cluster waits for a picker's choice, and no picker serves it.
+
+use epp_wasm::config::Plan;
+use epp_wasm::document::Node;
+use epp_wasm::plugins::proxy::envoy_proxy::Requests;
+
+use super::routing::{managers, overrides, Manager};
+use super::site::Site;
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "unowned-override-host",
+    why: "a filter picks for the cluster that it names and for no other: here Envoy's fallback policy chooses, or a client, where its header is not removed; a subset, a canary, a mirror and an aggregate over the pool are other clusters",
+    fix: "give the cluster a picker of its own (envoy-cluster-discovery's clusters, envoy-proxy's cluster), or an ordinary policy in place of override_host",
+    check: |site| managers(site).flat_map(|manager| unowned(site, &manager)).collect(),
+};
+
+fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
+    // An Endpoint Picker may serve it.
+    if manager.has_filter("ext_proc.v3.ExternalProcessor") {
+        return Vec::new();
+    }
+    let Some(pickers) = manager.pickers() else {
+        return Vec::new();
+    };
+    // What does not load has a finding of its own.
+    let Ok(plans) = pickers
+        .iter()
+        .map(|picker| picker.loaded.as_ref())
+        .collect::<Result<Vec<_>, _>>()
+    else {
+        return Vec::new();
+    };
+    let mut faults = Vec::new();
+    let mut fault = |name, what: String| {
+        let policy = |cluster: &Node| cluster.get("load_balancing_policy").is_some_and(overrides);
+        if let Some((path, _)) = site.cluster(name).filter(|(_, cluster)| policy(cluster)) {
+            faults.push(Fault::at(path, what));
+        }
+    };
+    // Envoy's policy does not see the header behind an aggregate, whichever filter sets it.
+    for name in manager.aggregated() {
+        fault(name, format!("requests are routed to {name} through an aggregate cluster, behind which no header is seen"));
+    }
+    for name in manager.clusters() {
+        let owns = |plan: &&Plan| plan.cluster() == name || plan.proxy.requests == Requests::All;
+        if !plans.iter().any(owns) {
+            fault(
+                name,
+                format!("requests are routed to {name}, for which no filter picks"),
+            );
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lint::{finds, found};
+
+    const TWO: &str = include_str!("../../../../envoy/production/two-pools.yaml");
+
+    #[test]
+    fn finds_a_pool_that_the_picker_does_not_name() {
+        finds(
+            &super::RULE,
+            "parameters: {readBody: always}",
+            "parameters: {readBody: always, cluster: another}",
+        );
+    }
+
+    #[test]
+    fn finds_the_second_pool_without_its_filter() {
+        assert_eq!(found(&super::RULE, TWO), Vec::<String>::new());
+        let text = TWO.replace("clusters: [qwen]", "clusters: [canary]");
+        let found = found(&super::RULE, &text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("routed to qwen"), "{found:?}");
+    }
+
+    #[test]
+    fn finds_an_aggregate_over_a_pool_that_has_its_filter() {
+        let aggregate = "  - name: all\n    cluster_type: {typed_config: {clusters: [llama]}}\n  - name: qwen-metrics\n";
+        let text = TWO.replace("  - name: qwen-metrics\n", aggregate).replace(
+            "                  cluster: llama\n",
+            "                  cluster: all\n",
+        );
+        let found = found(&super::RULE, &text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("through an aggregate"), "{found:?}");
+    }
+
+    #[test]
+    fn an_endpoint_picker_may_serve_it() {
+        let text = TWO.replace("clusters: [qwen]", "clusters: [canary]").replace(
+            "          # The second pool: another document, the same module and VM.\n",
+            "          - name: epp\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor}\n",
+        );
+        assert_eq!(found(&super::RULE, &text), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,247 @@
+//! A client's destination header, however it is sent, chooses no endpoint: neither of the pool nor of
+//! a cluster with the `override_host` policy that no filter serves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use modelsim::{Settings, Sim};
+use serde_json::json;
+
+use crate::client::{get, post, raw};
+use crate::proxy::{Proxy, Setup};
+use crate::stream::{Connection, Http};
+use crate::{document, scorer};
+
+const HEADER: &str = "x-gateway-destination-endpoint";
+
+/// Requests of each kind. Where Envoy's round robin chooses among four, each pod gets three.
+const REQUESTS: usize = 12;
+
+/// The pool of one filter, and a canary like it that no filter serves.
+struct Site {
+    pool: Sim,
+    canary: Sim,
+}
+
+impl Site {
+    fn new() -> Self {
+        let sim = || Sim::start(4, &Settings::default()).unwrap();
+        let (pool, canary) = (sim(), sim());
+        Self { pool, canary }
+    }
+
+    fn setup(&self, config: &str) -> Setup {
+        let mut setup = Setup::new(&self.pool.addresses(), config);
+        setup.others = vec![("canary".to_owned(), self.canary.addresses())];
+        setup
+    }
+
+    /// The member of the canary that a client asks for.
+    fn wanted(&self) -> String {
+        self.canary.addresses()[2].to_string()
+    }
+}
+
+/// By its line of the answer.
+fn served_by(answer: &str) -> String {
+    let mut lines = answer.lines();
+    let line = lines.find_map(|line| line.strip_prefix("x-served-by: "));
+    line.unwrap_or_else(|| panic!("nothing served it: {answer}"))
+        .trim()
+        .to_owned()
+}
+
+/// Bytes of a request of HTTP/1.1 with these lines among its headers.
+fn bytes(method: &str, path: &str, lines: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: e2e\r\n{lines}content-type: application/json\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
+
+/// Sends requests in all ways that a header can be sent, and asserts that the pod which they name
+/// gets no more of them than another one.
+fn is_not_obeyed(proxy: &Proxy, path: &str, wanted: &str) {
+    let lines = [
+        format!("{HEADER}: {wanted}\r\n"),
+        format!("X-Gateway-DESTINATION-Endpoint: {wanted}\r\n"),
+        format!("{HEADER}: {wanted}\r\n{HEADER}: {wanted}\r\n"),
+        format!("{HEADER}:\r\n{HEADER}: {wanted}\r\n"),
+        format!("{HEADER}: {wanted}\r\n{HEADER}:\r\n"),
+        format!("connection: {HEADER}\r\n{HEADER}: {wanted}\r\n"),
+    ];
+    let mut served: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = |pod: String| *served.entry(pod).or_default() += 1;
+    let body = r#"{"model": "m", "prompt": "x", "max_tokens": 1}"#;
+    for _ in 0..REQUESTS {
+        for lines in &lines {
+            for (method, body) in [("GET", ""), ("POST", body)] {
+                let request = bytes(method, path, lines, body);
+                let request = [request.as_bytes()];
+                count(served_by(&raw(
+                    proxy.port,
+                    &request,
+                    Duration::ZERO,
+                    |_| false,
+                )));
+            }
+        }
+        for http in [Http::One, Http::Two] {
+            let mut connection = Connection::open(proxy.port, http);
+            let twice = [(HEADER, wanted), (HEADER, wanted)];
+            let mut upload = connection.post(path, &twice);
+            upload.send(body.as_bytes());
+            count(upload.answer().pod().to_owned());
+        }
+    }
+    let all: usize = served.values().sum();
+    assert_eq!(all, REQUESTS * 14);
+    let most = served.values().max().unwrap();
+    assert!(*most < all / 2, "{served:?}");
+}
+
+fn listens(proxy: &Proxy) {
+    proxy.wait_until("Envoy listens", || get(proxy.port, "/canary/x").is_ok());
+}
+
+#[test]
+fn the_filter_takes_it_from_requests_that_are_not_its_own() {
+    let site = Site::new();
+    let proxy = site.setup(&scorer("prefix-cache-scorer")).launch();
+    // The first requests after the start, too.
+    listens(&proxy);
+    is_not_obeyed(&proxy, "/canary/v1/completions", &site.wanted());
+    proxy.wait_until_it_serves();
+    is_not_obeyed(&proxy, "/canary/v1/completions", &site.wanted());
+}
+
+#[test]
+fn early_mutation_takes_it_where_no_filter_is() {
+    let site = Site::new();
+    let mut setup = site.setup("");
+    setup.configs.clear();
+    // Else it is obeyed: what the other tests hold is not Envoy's doing.
+    let open = setup.clone().launch();
+    listens(&open);
+    let wanted = site.wanted();
+    for _ in 0..REQUESTS {
+        let body = json!({"model": "m", "prompt": "x"});
+        let answer = post(
+            open.port,
+            "/canary/v1/completions",
+            &body,
+            &[(HEADER, &wanted)],
+        );
+        assert_eq!(answer.pod(), "pod-3");
+    }
+    setup.removed_early = vec![HEADER.to_owned()];
+    let proxy = setup.launch();
+    listens(&proxy);
+    is_not_obeyed(&proxy, "/canary/v1/completions", &wanted);
+}
+
+#[test]
+fn weights_and_mirrors_lead_nowhere_else() {
+    let site = Site::new();
+    let mut setup = site.setup(&scorer("queue-scorer"));
+    let half = |name: &str| json!({"name": name, "weight": 50});
+    setup.route = json!({
+        "cluster": null,
+        "weighted_clusters": {"clusters": [half("inference-pool"), half("canary")]},
+        "request_mirror_policies": [{"cluster": "canary"}],
+    });
+    let proxy = setup.start();
+    let wanted = site.wanted();
+    site.canary.pods().for_each(|pod| pod.forget());
+    let (all, body) = (60, json!({"model": "m", "prompt": "x"}));
+    for _ in 0..all {
+        let answer = post(proxy.port, "/v1/completions", &body, &[(HEADER, &wanted)]);
+        assert_eq!(answer.status, 200);
+    }
+    let seen = || -> Vec<usize> { site.canary.pods().map(|pod| pod.seen().len()).collect() };
+    // The mirrored ones, and about half once more.
+    proxy.wait_until("mirrors have arrived", || {
+        seen().iter().sum::<usize>() > all
+    });
+    let sum: usize = seen().iter().sum();
+    assert!(seen().iter().all(|one| *one < sum / 2), "{:?}", seen());
+}
+
+/// Envoy 1.40 does not hand the header on to the policy of a cluster behind an aggregate: the filter's
+/// choice has no effect there either, which `eppctl lint` says.
+#[test]
+fn an_aggregate_of_the_pool_obeys_no_client() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let start = |cluster: &str| {
+        let proxy = format!("{{type: envoy-proxy, parameters: {{cluster: {cluster}}}}}");
+        let plugins = format!("{{type: prefix-cache-scorer}}, {proxy}");
+        let config = document(&plugins, "{pluginRef: prefix-cache-scorer}");
+        let mut setup = Setup::new(&sim.addresses(), &config);
+        setup.more_clusters = vec![json!({
+            "name": "all", "connect_timeout": "1s", "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                "clusters": ["inference-pool"]}},
+        })];
+        setup.route = json!({"cluster": "all"});
+        setup.start()
+    };
+    let wanted = sim.addresses()[2].to_string();
+    for cluster in ["inference-pool", "all"] {
+        is_not_obeyed(&start(cluster), "/v1/completions", &wanted);
+    }
+}
+
+/// Two filters of one chain, each with a pool of its own.
+fn two_pools(one: &Sim, two: &Sim, vms_apart: bool) -> Setup {
+    let mut setup = Setup::new(&one.addresses(), &scorer("prefix-cache-scorer"));
+    setup.others = vec![("second".to_owned(), two.addresses())];
+    let plugins = "{type: prefix-cache-scorer}, {name: members, type: envoy-cluster-discovery, parameters: {clusters: [second]}}";
+    let second = document(plugins, "{pluginRef: prefix-cache-scorer}")
+        + "dataLayer: {discovery: {pluginRef: members}}\n";
+    setup.configs.push(second);
+    setup.vms_apart = vms_apart;
+    setup
+}
+
+#[test]
+fn what_one_filter_names_the_next_one_leaves() {
+    for vms_apart in [false, true] {
+        let sim = || Sim::start(4, &Settings::default()).unwrap();
+        let (one, two) = (sim(), sim());
+        let proxy = two_pools(&one, &two, vms_apart).start();
+        for (path, sim) in [("/v1/completions", &one), ("/second/v1/completions", &two)] {
+            let wanted = sim.addresses()[3].to_string();
+            keeps_to_one_pod(&proxy, path, &wanted);
+            is_not_obeyed_by(&proxy, path, &wanted);
+        }
+    }
+}
+
+/// The prefix keeps requests together: what their filter names arrives at Envoy's policy.
+fn keeps_to_one_pod(proxy: &Proxy, path: &str, wanted: &str) {
+    let prompt = "a prompt of many blocks that all have in common ".repeat(20);
+    let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
+    proxy.wait_until("requests with one prompt keep to one pod", || {
+        let mut pods = (0..8).map(|_| {
+            let answer = post(proxy.port, path, &body, &[(HEADER, wanted)]);
+            assert_eq!(answer.status, 200);
+            answer.pod().to_owned()
+        });
+        let first = pods.next().unwrap();
+        pods.all(|pod| pod == first)
+    });
+}
+
+/// Requests with prompts of their own are spread, whatever they name.
+fn is_not_obeyed_by(proxy: &Proxy, path: &str, wanted: &str) {
+    let mut served: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..40 {
+        let prompt = format!("{number} ").repeat(100);
+        let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
+        let answer = post(proxy.port, path, &body, &[(HEADER, wanted)]);
+        *served.entry(answer.pod().to_owned()).or_default() += 1;
+    }
+    assert!(served.values().all(|count| *count < 30), "{served:?}");
+}
