@@ -1,6 +1,7 @@
 //! A plugin's pool in one VM: its configuration, its clock, and the callouts that fetch metrics.
 
 use super::abi::{self, Buffer, Map, Status};
+use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
@@ -65,15 +66,28 @@ impl Pool {
             self.director.called(call, token.ok());
         }
         for (request, release) in &tick.releases {
+            if abi::set_effective_context(*request).is_ok() {
+                self.release(release);
+            }
+        }
+        for request in &tick.silent {
             if abi::set_effective_context(*request).is_err() {
                 continue;
             }
-            carry_out(release, self.director.destination_header());
-            if release.refusal.is_none() {
-                let _: Result<(), Status> = abi::resume_request();
+            let release = received().and_then(|bytes| self.director.received(*request, bytes));
+            if let Some(release) = release {
+                self.release(&release);
             }
         }
         tick.stalled
+    }
+
+    /// Releases the request in effect.
+    fn release(&self, release: &Release) {
+        carry_out(release, self.director.destination_header());
+        if release.refusal.is_none() {
+            let _: Result<(), Status> = abi::resume_request();
+        }
     }
 
     /// A callout was answered.
@@ -142,6 +156,16 @@ pub fn seen() -> Seen {
         status,
         by_envoy,
     }
+}
+
+/// Bytes that Envoy has received of the body of the request in effect, whether it has shown them or
+/// not. It counts them together with the headers; `request.size` would be what the client says.
+fn received() -> Option<u64> {
+    let total = abi::property("request\0total_size").ok().flatten()?;
+    let total = u64::from_le_bytes(*total.first_chunk()?);
+    let packed = abi::header_pairs(Map::Request).ok().flatten()?;
+    let headers = Pairs::new(&packed).map(|(name, value)| name.len() + value.len());
+    total.checked_sub(headers.sum::<usize>() as u64)
 }
 
 /// Does to the request in effect what was decided for it.
