@@ -24,6 +24,7 @@ mod preferences;
 mod protocols;
 mod recorded;
 mod rewriting;
+mod slow_clients;
 mod stream;
 mod uploads;
 mod view;
