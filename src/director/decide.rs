@@ -372,7 +372,9 @@ impl Director {
 
     /// Forgets a request whose record cannot be closed.
     pub fn drop_record(&mut self, id: u32) {
-        self.records.remove(&id);
+        if let Some(record) = self.records.remove(&id) {
+            self.holding -= usize::from(record.held.is_some()).min(self.holding);
+        }
     }
 
     /// Whether this VM polls.

@@ -1,33 +1,51 @@
 //! Whether Envoy delivers bodies before it routes.
 //!
 //! It does only where the plugin has `allow_on_headers_stop_iteration`, which nothing tells the
-//! filter (and which Istio's WasmPlugin cannot set). A request that is held and whose body never
-//! shows up would hang: the first three are released after a moment, then bodies are no longer
-//! waited for but once a minute. The workers of one Envoy tell each other what they found.
+//! filter (and which Istio's WasmPlugin cannot set). Where it does not, a request that is held for
+//! its body would hang.
+//!
+//! That a body does not show up proves nothing: its client may not have sent any. What proves it is
+//! what Envoy itself has counted: bytes of a body that it has received and not shown, and that it
+//! shows at once when the request is released. No client can bring that about where bodies are
+//! delivered. Three such requests end the waiting, but for a probe once a minute. A body that was
+//! shown to any worker while the request was held outvotes all that, until the next configuration.
 
+use crate::worker::pack::{Reader, Writer};
 use crate::worker::SharedData;
 
-/// How long a request waits for the first sign of a body, while none was ever seen.
-const PROBE_NS: u64 = 300_000_000;
+/// How long a held request goes without a byte before Envoy is asked whether it has received any,
+/// and how often it is asked again. Long enough that nearly every body has begun; short, since where
+/// bodies are not delivered the first requests wait for it.
+pub const PROBE_NS: u64 = 300_000_000;
 
-/// Requests in a row without a body, after which the answer is taken to be no.
+/// For how many requests Envoy is asked in one tick: two host calls each, a few microseconds. Only
+/// requests without a byte are asked for.
+pub const PROBES: usize = 64;
+
+/// Requests whose bodies were withheld, after which none is waited for. Envoy shows the first one's
+/// already; three, in case another filter holds back a body but not its headers.
 const MISSES: u32 = 3;
 
 /// How often it is tried again then.
 const AGAIN_NS: u64 = 60_000_000_000;
 
+/// How soon another request tries it where one has told nothing yet: its client may never send a
+/// body. Longer than it takes to see that one was withheld.
+const RETRY_NS: u64 = 1_000_000_000;
+
 /// What is known of it.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// A body has come: from then on slow clients are given their time.
+    /// A body was shown to a request that was held.
     seen: bool,
+    /// Bodies that were withheld.
     misses: u32,
     again_at: u64,
-    /// What this VM has told or heard last.
+    /// The shared value's version when this VM last looked.
+    version: Option<u32>,
+    /// What the VMs have found, as far as they have said so since this VM first looked: what stood
+    /// there before may be about another configuration of the listener.
     told: Option<bool>,
-    /// Version of the shared value when this VM first looked: what was found before may be about
-    /// another configuration of the listener.
-    before: Option<u32>,
 }
 
 impl Delivery {
@@ -39,7 +57,7 @@ impl Delivery {
         }
         let due = now >= self.again_at || self.again_at - now > AGAIN_NS;
         if due {
-            self.again_at = now + AGAIN_NS;
+            self.again_at = now + RETRY_NS;
         }
         due
     }
@@ -49,58 +67,17 @@ impl Delivery {
         self.seen || self.misses < MISSES
     }
 
-    /// A body has come.
+    /// A body was shown to a request that was held.
     pub fn seen(&mut self) {
         self.seen = true;
         self.misses = 0;
     }
 
-    /// Whether a request without any sign of a body has waited long enough since `then`.
-    pub fn overdue(&self, then: u64, now: u64) -> bool {
-        !self.seen && now.abs_diff(then) >= PROBE_NS
-    }
-
-    /// Tells the other workers what was found, or hears it from them.
-    pub fn exchange(&mut self, key: &str, now: u64, host: &mut dyn SharedData) {
-        if self.seen && self.told.is_none_or(|told| told) {
-            // Bodies come, and nobody was told otherwise by us.
+    /// A body that Envoy had received came only, and at once, when its request was released.
+    pub fn withheld(&mut self, now: u64) {
+        if self.seen {
             return;
         }
-        let shared = host.get(key);
-        let version = shared.as_ref().map_or(0, |(_, version)| *version);
-        let before = *self.before.get_or_insert(version);
-        let found = match (self.seen, self.misses >= MISSES) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        };
-        if found.is_some() && found != self.told {
-            self.told = found;
-            host.set(key, &[u8::from(self.seen)], None);
-            // Ours is not news to us.
-            self.before = host.get(key).map(|(_, version)| version);
-            return;
-        }
-        let Some((value, _)) = shared.filter(|_| version != before) else {
-            return;
-        };
-        self.before = Some(version);
-        match value.as_slice() {
-            [0] if !self.seen => {
-                self.misses = MISSES;
-                self.again_at = now + AGAIN_NS;
-                self.told = Some(false);
-            }
-            [1] => {
-                self.seen();
-                self.told = Some(true);
-            }
-            _ => {}
-        }
-    }
-
-    /// A request waited in vain.
-    pub fn missed(&mut self, now: u64) {
         self.misses = self.misses.saturating_add(1);
         self.again_at = now + AGAIN_NS;
         if self.misses == MISSES {
@@ -111,63 +88,198 @@ impl Delivery {
             );
         }
     }
+
+    /// Agrees with the other workers on what was found. Counts in `foreign` a value that is not ours.
+    pub fn exchange(&mut self, key: &str, now: u64, foreign: &mut u64, host: &mut dyn SharedData) {
+        let shared = host.get(key);
+        let version = shared.as_ref().map_or(0, |(_, version)| *version);
+        let before = self.version.replace(version);
+        if before.is_some_and(|before| before != version) {
+            self.told = shared.and_then(|(value, _)| unpack(&value));
+            *foreign += u64::from(self.told.is_none());
+        }
+        let found = match (self.seen, self.reads()) {
+            (true, _) => Some(true),
+            (_, false) => Some(false),
+            _ => None,
+        };
+        match (found, self.told) {
+            (_, Some(true)) => self.seen(),
+            (Some(true), _) | (Some(false), None) => {
+                // By its version: of two that write at once, the one that has seen a body writes
+                // again at its next tick.
+                host.set(key, &pack(self.seen), Some(version));
+            }
+            (None, Some(false)) => {
+                self.misses = MISSES;
+                self.again_at = now + AGAIN_NS;
+            }
+            (Some(false), Some(false)) | (None, None) => {}
+        }
+    }
+}
+
+fn pack(seen: bool) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.u32(u32::from(seen));
+    writer.seal()
+}
+
+fn unpack(value: &[u8]) -> Option<bool> {
+    match Reader::open(value)?.u32()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Local;
+
+    /// The workers exchange what they found, in this order.
+    fn exchange(host: &mut Local, order: &mut [&mut Delivery]) {
+        let mut foreign = 0;
+        for worker in order {
+            worker.exchange("key", 10, &mut foreign, host);
+        }
+        assert_eq!(foreign, 0);
+    }
+
+    /// One that has had three bodies withheld.
+    fn withheld(delivery: &mut Delivery) {
+        (1..=MISSES).for_each(|now| delivery.withheld(u64::from(now)));
+    }
 
     #[test]
-    fn three_misses_end_the_waiting_but_for_a_probe_a_minute() {
+    fn three_withheld_bodies_end_the_waiting_but_for_a_probe_a_minute() {
         let mut delivery = Delivery::default();
         for now in 0..3 {
             assert!(delivery.expects(now));
-            assert!(delivery.overdue(now, now + PROBE_NS));
-            delivery.missed(now);
+            delivery.withheld(now);
         }
         assert!(!delivery.expects(10));
         assert!(!delivery.reads());
-        assert!(delivery.expects(3 + AGAIN_NS));
-        assert!(!delivery.expects(4 + AGAIN_NS), "one probe at a time");
+        assert!(delivery.expects(2 + AGAIN_NS));
+        assert!(!delivery.expects(3 + AGAIN_NS), "one probe at a time");
+        delivery.withheld(4 + AGAIN_NS);
+        assert!(!delivery.expects(4 + AGAIN_NS + RETRY_NS));
         delivery.seen();
         assert!(delivery.expects(5 + AGAIN_NS));
     }
 
     #[test]
+    fn a_probe_that_sends_nothing_does_not_use_up_the_minute() {
+        let mut delivery = Delivery::default();
+        withheld(&mut delivery);
+        let now = 3 + AGAIN_NS;
+        assert!(delivery.expects(now), "a client that never sends a body");
+        assert!(delivery.expects(now + RETRY_NS));
+    }
+
+    #[test]
     fn what_one_worker_finds_the_others_hear() {
-        let mut host = crate::worker::Local::default();
-        let mut workers = [Delivery::default(), Delivery::default()];
-        let mut tick = |workers: &mut [Delivery; 2], now| {
-            for worker in workers {
-                worker.exchange("key", now, &mut host);
+        let mut host = Local::default();
+        let (mut one, mut two) = (Delivery::default(), Delivery::default());
+        exchange(&mut host, &mut [&mut one, &mut two]);
+        withheld(&mut one);
+        exchange(&mut host, &mut [&mut one, &mut two]);
+        assert!(!two.reads() && !two.expects(11));
+        two.seen();
+        exchange(&mut host, &mut [&mut two, &mut one]);
+        assert!(one.reads());
+    }
+
+    /// Every order of two ticks in which one worker sees a body and two have theirs withheld.
+    #[test]
+    fn a_worker_that_has_seen_a_body_outvotes_the_others_in_any_order() {
+        for order in 0..(6 * 6 * 8) {
+            let mut host = Local::default();
+            let mut workers = [(); 3].map(|()| Delivery::default());
+            let mut tick = |workers: &mut [Delivery; 3], order: usize| {
+                let orders = [
+                    [0, 1, 2],
+                    [0, 2, 1],
+                    [1, 0, 2],
+                    [1, 2, 0],
+                    [2, 0, 1],
+                    [2, 1, 0],
+                ];
+                for worker in orders[order] {
+                    workers[worker].exchange("key", 10, &mut 0, &mut host);
+                }
+            };
+            tick(&mut workers, 0);
+            let when = order / 36;
+            for round in 0..2 {
+                for (worker, delivery) in workers.iter_mut().enumerate() {
+                    if when >> worker & 1 == round {
+                        match worker {
+                            0 => delivery.seen(),
+                            _ => withheld(delivery),
+                        }
+                    }
+                }
+                tick(&mut workers, [order % 6, order / 6 % 6][round]);
             }
-        };
-        tick(&mut workers, 0);
-        (1..=3).for_each(|now| workers[0].missed(now));
-        tick(&mut workers, 10);
-        assert!(!workers[1].reads() && !workers[1].expects(11));
-        workers[1].seen();
-        tick(&mut workers, 20);
-        tick(&mut workers, 30);
-        assert!(workers[0].reads());
+            (0..3).for_each(|_| tick(&mut workers, 0));
+            assert!(workers.iter().all(Delivery::reads), "{order}: {workers:?}");
+            withheld(&mut workers[2]);
+            (0..3).for_each(|_| tick(&mut workers, 0));
+            assert!(workers.iter().all(Delivery::reads), "{order}: {workers:?}");
+        }
+    }
+
+    /// The worker that restarted takes what the others said before for another configuration's.
+    #[test]
+    fn a_worker_that_starts_late_does_not_talk_the_others_out_of_it() {
+        let mut host = Local::default();
+        let (mut old, mut new) = (Delivery::default(), Delivery::default());
+        exchange(&mut host, &mut [&mut old]);
+        old.seen();
+        exchange(&mut host, &mut [&mut old, &mut new]);
+        withheld(&mut new);
+        for _ in 0..3 {
+            exchange(&mut host, &mut [&mut new, &mut old]);
+        }
+        assert!(old.reads() && new.reads());
     }
 
     #[test]
     fn what_was_found_before_a_reload_does_not_count() {
-        let mut host = crate::worker::Local::default();
+        let mut host = Local::default();
         let mut old = Delivery::default();
-        (1..=3).for_each(|now| old.missed(now));
-        old.exchange("key", 4, &mut host);
+        withheld(&mut old);
+        exchange(&mut host, &mut [&mut old]);
         let mut new = Delivery::default();
-        new.exchange("key", 5, &mut host);
-        new.exchange("key", 6, &mut host);
+        exchange(&mut host, &mut [&mut new]);
+        exchange(&mut host, &mut [&mut new]);
         assert!(new.reads());
     }
 
     #[test]
-    fn once_a_body_came_slow_clients_are_given_their_time() {
+    fn a_foreign_value_is_counted_once_and_replaced() {
+        let mut host = Local::default();
+        let mut delivery = Delivery::default();
+        exchange(&mut host, &mut [&mut delivery]);
+        host.set("key", &[0], None);
+        let mut foreign = 0;
+        for _ in 0..3 {
+            delivery.exchange("key", 10, &mut foreign, &mut host);
+        }
+        assert_eq!(foreign, 1);
+        assert!(delivery.reads(), "a byte is not a finding");
+        delivery.seen();
+        delivery.exchange("key", 10, &mut foreign, &mut host);
+        assert_eq!(unpack(&host.get("key").unwrap().0), Some(true));
+    }
+
+    #[test]
+    fn once_a_body_came_nothing_ends_the_waiting() {
         let mut delivery = Delivery::default();
         delivery.seen();
-        assert!(!delivery.overdue(0, 10 * PROBE_NS));
+        withheld(&mut delivery);
+        assert!(delivery.reads());
     }
 }

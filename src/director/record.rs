@@ -70,14 +70,55 @@ const MOST: usize = 64 << 10;
 pub struct Hold {
     /// How.
     pub show: Show,
-    /// When its headers came, in nanoseconds since 1970.
+    /// When its headers came, by the director's own clock ([`super::Director::elapsed`]).
     pub since: u64,
-    /// When its last bytes came.
+    /// When its last bytes came, read or not.
     pub heard: u64,
-    /// Bytes of its body so far.
+    /// Bytes of its body that have come, read or not.
+    pub arrived: usize,
+    /// Bytes of its body that were read.
     pub bytes: usize,
     /// Bytes at which it is decided with what is known.
     pub most: usize,
+}
+
+/// Bytes a second that a body brings at least, from its headers on. Slower than any network that
+/// carries HTTP (GPRS: 2 to 5 KB), far faster than a client that sends a byte now and then to be
+/// waited for.
+const LEAST_A_SECOND: u64 = 1 << 10;
+
+/// A body is waited for this many times as long as one that has stopped.
+const LONGEST_HOLD: u64 = 6;
+
+impl Hold {
+    /// The time up to which it has paid for being held, where one that brings nothing is held for
+    /// `timeout`: as far as its bytes reach at [`LEAST_A_SECOND`], not beyond the last of them, and
+    /// not for ever. With `timeout` after that it is due; of all, the one that has paid least goes
+    /// first. It only grows, and no request has paid beyond the present: the newcomer is never the
+    /// first to go.
+    pub fn paid(&self, timeout: u64) -> u64 {
+        let bought = (self.arrived as u64).saturating_mul(1_000_000_000 / LEAST_A_SECOND);
+        let most = timeout.saturating_mul(LONGEST_HOLD - 1);
+        let reached = self.since.saturating_add(bought.min(most));
+        reached.min(self.heard)
+    }
+
+    /// So many bytes of its body have come by `now`.
+    fn hear(&mut self, arrived: usize, now: u64) {
+        if arrived > self.arrived {
+            self.arrived = arrived;
+            self.heard = self.heard.max(now);
+        }
+    }
+}
+
+/// A request that was released because Envoy had received a part of its body and not shown it.
+#[derive(Debug, Clone, Copy)]
+pub struct Withheld {
+    /// Bytes that Envoy had received.
+    pub bytes: u64,
+    /// The tick in which it was released.
+    pub tick: u64,
 }
 
 /// How a body is held, and up to how many bytes.
@@ -97,6 +138,7 @@ fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
         show,
         since: now,
         heard: now,
+        arrived: 0,
         bytes: 0,
         most,
     }
@@ -145,6 +187,8 @@ pub struct Record {
     pub rewritten: bool,
     /// While it is held.
     pub held: Option<Hold>,
+    /// Where Envoy had withheld its body, until it shows it.
+    pub withheld: Option<Withheld>,
     /// Once it was decided.
     pub pick: Option<Pick>,
     /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
@@ -160,9 +204,17 @@ pub struct Record {
 }
 
 impl Record {
-    /// Begins a request.
-    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, key: &Key, pool: &Pool, now: u64) {
+    /// Begins a request, `now` in nanoseconds since 1970, `elapsed` by the director's own clock.
+    pub fn open(
+        &mut self,
+        head: &Head<'_>,
+        plan: &Plan,
+        key: &Key,
+        pool: &Pool,
+        (now, elapsed): (u64, u64),
+    ) {
         self.held = None;
+        self.withheld = None;
         self.pick = None;
         self.answer = Answer::of(now, !head.end);
         self.explanation = None;
@@ -181,7 +233,7 @@ impl Record {
         self.rewritten = false;
         self.unread_ticks = 0;
         if self.reading {
-            self.held = Some(hold(head, plan, now));
+            self.held = Some(hold(head, plan, elapsed));
         } else {
             self.reader.finish();
         }
@@ -199,11 +251,11 @@ impl Record {
         })
     }
 
-    /// Takes in more of the body.
+    /// Takes in more of the body, at `now` by the director's own clock.
     pub fn read(&mut self, bytes: &[u8], end: bool, now: u64) {
         if let Some(hold) = self.held.as_mut() {
-            hold.heard = now;
             hold.bytes += bytes.len();
+            hold.hear(hold.bytes, now);
         }
         self.ended |= end;
         if self.reading {
@@ -216,7 +268,11 @@ impl Record {
     }
 
     /// What is wanted next, see [`super::Director::appetite`].
-    pub fn appetite(&mut self, unread: usize, end: bool) -> Appetite {
+    pub fn appetite(&mut self, unread: usize, end: bool, now: u64) -> Appetite {
+        if let Some(hold) = self.held.as_mut() {
+            // What is left unread has come, too.
+            hold.hear(hold.bytes.saturating_add(unread), now);
+        }
         if unread == 0 || !self.reading {
             return Appetite::Nothing;
         }

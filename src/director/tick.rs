@@ -1,8 +1,9 @@
 //! The director's clock: polling, what the poller published, and requests held for too long.
 
+use super::delivery::{PROBES, PROBE_NS};
 use super::meter::Metric;
 use super::outcome::Models;
-use super::record::Hold;
+use super::record::Withheld;
 use super::{Director, Release, Seat};
 use crate::datalayer::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
@@ -15,8 +16,14 @@ const GAUGES_EACH_NS: u64 = 1_000_000_000;
 /// A root context that stands in for one that has not ticked for this many of its own ticks.
 const ROOT_PATIENCE: u32 = 20;
 
-/// A body that comes in drops is waited for this many times as long as one that has stopped.
-const LONGEST_HOLD: u64 = 6;
+/// Overdue requests that are released in one tick. Clients choose when theirs become due; all at once
+/// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
+/// for it, a tenth of a tick; the default `maxHeld` is through in eight ticks.
+const RELEASES: usize = 128;
+
+/// Bytes left unread that are read in one tick, and what the last request has beyond: at about a
+/// millisecond per MiB, a tenth of a tick.
+const UNREAD: usize = 4 << 20;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -63,6 +70,9 @@ pub struct Tick {
     pub releases: Vec<(u32, Release)>,
     /// Held requests whose body has stopped coming and was not read as far as it came.
     pub stalled: Vec<u32>,
+    /// Held requests of which Envoy has shown no byte: how many it has received is to be said to
+    /// [`Director::received`].
+    pub silent: Vec<u32>,
 }
 
 /// What the director keeps from tick to tick.
@@ -73,6 +83,11 @@ pub struct Timing {
     pub root: u32,
     /// When it ticked last, in nanoseconds since 1970: time enough for what need not be exact.
     pub now: u64,
+    /// Ticks so far.
+    pub ticks: u64,
+    /// Nanoseconds that passed between ticks, without the steps back of a clock that was set: what
+    /// is held is ordered by it.
+    pub elapsed: u64,
     idle_ticks: u32,
     gauges_at: u64,
     foreign: u64,
@@ -103,16 +118,21 @@ impl Director {
         }
         self.timing.idle_ticks = 0;
         let now = (self.clock)();
+        self.timing.elapsed = self.elapsed(now);
         self.timing.now = now;
+        self.timing.ticks += 1;
         self.budget.tick();
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.take_in(&events);
+        // First, so that the others are not told of those that are too many.
+        let releases = self.release_due();
         self.view.tick(host);
         self.agree(host);
         self.exchange(host);
         self.exchange_avoided(host);
         if self.plan.proxy.read_body == ReadBody::Auto {
-            self.delivery.exchange(&self.watch.delivery_key, now, host);
+            let (key, foreign) = (&self.watch.delivery_key, &mut self.watch.foreign);
+            self.delivery.exchange(key, now, foreign, host);
         }
         self.report(now, host);
         let calls = requests.into_iter().map(|request| self.call(request));
@@ -125,9 +145,16 @@ impl Director {
         }
         Tick {
             calls,
-            releases: self.release_overdue(now),
+            releases,
             stalled: self.stalled(),
+            silent: self.silent(),
         }
+    }
+
+    /// The director's own clock at `now`, in nanoseconds since 1970.
+    pub(super) fn elapsed(&self, now: u64) -> u64 {
+        let since = now.saturating_sub(self.timing.now);
+        self.timing.elapsed.saturating_add(since)
     }
 
     /// Looks at what the other VMs know before the first tick: a VM may be asked to decide as soon
@@ -265,48 +292,88 @@ impl Director {
         self.stirred = true;
     }
 
-    /// Requests whose body stopped coming go on with what is known.
-    fn release_overdue(&mut self, now: u64) -> Vec<(u32, Release)> {
+    /// Those that are held beyond `maxHeld`, and those whose body does not come as it should, go on
+    /// with what is known.
+    fn release_due(&mut self) -> Vec<(u32, Release)> {
         let timeout = self.plan.proxy.body_timeout_ms * MILLISECOND;
-        let probes = !self.always_reads();
-        let delivery = &self.delivery;
-        let overdue = |hold: &Hold| {
-            let bodiless = probes && hold.bytes == 0 && delivery.overdue(hold.heard, now);
-            let trickles = now.abs_diff(hold.since) >= timeout.saturating_mul(LONGEST_HOLD);
-            bodiless || trickles || now.abs_diff(hold.heard) >= timeout
-        };
-        let held = self
-            .records
-            .iter()
-            .filter_map(|(id, record)| Some((*id, record.held?)));
-        let held: Vec<(u32, Hold)> = held.filter(|(_, hold)| overdue(hold)).collect();
+        let overdue = self.timing.elapsed.saturating_sub(timeout);
         let mut releases = Vec::new();
-        for (id, hold) in held {
-            if hold.bytes == 0 && probes && self.delivery.overdue(hold.heard, now) {
-                self.delivery.missed(now);
+        loop {
+            let crowded = self.holding > self.plan.proxy.max_held;
+            let (bound, reason) = match crowded {
+                true => (u64::MAX, "reason=held"),
+                false if releases.len() < RELEASES => (overdue, "reason=timeout"),
+                false => break,
+            };
+            let records = &self.records;
+            let paid = |id| Some(records.get(&id)?.held?.paid(timeout));
+            match self.holds.take(bound, paid) {
+                Some(id) => {
+                    self.metrics.add(Metric::ForcedReleases, reason, 1);
+                    releases.push((id, self.decide(id)));
+                }
+                // None is held: the count was wrong, as after a panic.
+                None if crowded => self.holding = 0,
+                None => break,
             }
-            self.metrics
-                .add(Metric::ForcedReleases, "reason=timeout", 1);
-            releases.push((id, self.decide(id)));
         }
+        let records = &self.records;
+        let held = |id| records.get(&id).is_some_and(|record| record.held.is_some());
+        self.holds.sweep(self.holding, held);
         releases
     }
 
     /// Held requests of which nothing came for a whole tick while a part was left unread: that part
     /// may hold the model.
     fn stalled(&mut self) -> Vec<u32> {
-        let mut stalled = Vec::new();
-        for (id, record) in &mut self.records {
-            if record.held.is_some() && record.unread_ticks > 0 {
-                record.unread_ticks += 1;
-                if record.unread_ticks > 2 {
-                    record.unread_ticks = 0;
-                    record.lazy = false;
-                    stalled.push(*id);
-                }
+        let (mut stalled, mut read) = (Vec::new(), 0);
+        let records = &mut self.records;
+        self.holds.retain_unread(|id| {
+            let Some(record) = records.get_mut(&id) else {
+                return false;
+            };
+            let Some(hold) = record.held.filter(|_| record.unread_ticks > 0) else {
+                return false;
+            };
+            record.unread_ticks = record.unread_ticks.saturating_add(1);
+            if record.unread_ticks <= 2 || read >= UNREAD {
+                return true;
             }
-        }
+            read += hold.arrived.saturating_sub(hold.bytes);
+            record.unread_ticks = 0;
+            record.lazy = false;
+            stalled.push(id);
+            false
+        });
         stalled
+    }
+
+    /// Held requests that have waited for their first byte.
+    fn silent(&mut self) -> Vec<u32> {
+        let now = self.timing.elapsed;
+        let records = &self.records;
+        let silent = |id| {
+            let hold = records.get(&id).and_then(|record| record.held);
+            hold.is_some_and(|hold| hold.arrived == 0)
+        };
+        let most = match self.plan.proxy.read_body {
+            ReadBody::Auto => PROBES,
+            ReadBody::Always | ReadBody::Never => 0,
+        };
+        let when = (now.saturating_sub(PROBE_NS), now);
+        self.holds.take_silent(when, most, silent)
+    }
+
+    /// Envoy has received so many bytes of the body of a request of [`Tick::silent`]. One of which it
+    /// has shown none of them goes on: it will not show any before.
+    pub fn received(&mut self, id: u32, bytes: u64) -> Option<Release> {
+        let tick = self.timing.ticks;
+        let record = self.records.get_mut(&id)?;
+        record.held.filter(|hold| hold.arrived == 0 && bytes > 0)?;
+        record.withheld = Some(Withheld { bytes, tick });
+        let reason = "reason=timeout";
+        self.metrics.add(Metric::ForcedReleases, reason, 1);
+        Some(self.decide(id))
     }
 
     /// Whether bodies are read.

@@ -19,6 +19,8 @@ pub struct Host {
     pub body: Vec<u8>,
     /// The plugin's configuration.
     pub configuration: String,
+    /// Bytes of the body that were received, shown or not.
+    pub received: usize,
     /// Properties by path, parts joined by dots.
     pub properties: BTreeMap<String, String>,
     /// Shared data.
@@ -216,13 +218,20 @@ extern "C" fn proxy_get_property(
 ) -> u32 {
     call("proxy_get_property", |host| {
         let path = text(path, path_size).replace('\0', ".");
-        give(
-            host.properties
-                .get(&path)
+        let value = match path.as_str() {
+            // As Envoy counts it.
+            "request.total_size" => {
+                let headers = host.request.iter();
+                let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+                let total = (headers + host.received) as u64;
+                Some(total.to_le_bytes().to_vec())
+            }
+            path => host
+                .properties
+                .get(path)
                 .map(|value| value.clone().into_bytes()),
-            data,
-            size,
-        )
+        };
+        give(value, data, size)
     })
 }
 

@@ -104,7 +104,7 @@ fn commit(kind: &str) {
         },
         "scribble" => {
             let keys = [
-                "lease", "members", "metrics", "bodies", "index", "seat/0", "seat/1", "seat/0/0",
+                "lease", "members", "metrics", "delivery", "index", "seat/0", "seat/1", "seat/0/0",
             ];
             for key in keys {
                 let key = format!("{}/epp0/inference-pool/{key}", crate::worker::ROOT);

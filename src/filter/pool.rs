@@ -2,6 +2,7 @@
 
 use super::abi::{self, Buffer, Map, Status};
 use super::guard;
+use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use crate::config::{self, Plan};
@@ -110,6 +111,15 @@ impl Pool {
                 self.release(*request, release, streams);
             }
         }
+        for request in &tick.silent {
+            if abi::set_effective_context(*request).is_err() {
+                continue;
+            }
+            let release = received().and_then(|bytes| self.director.received(*request, bytes));
+            if let Some(release) = release {
+                self.release(*request, &release, streams);
+            }
+        }
         tick.stalled
     }
 
@@ -215,6 +225,16 @@ pub fn strip(header: &str) {
     if mark.as_deref() != Some(header.as_bytes()) {
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
     }
+}
+
+/// Bytes that Envoy has received of the body of the request in effect, whether it has shown them or
+/// not. It counts them together with the headers; `request.size` would be what the client says.
+fn received() -> Option<u64> {
+    let total = abi::property("request\0total_size").ok().flatten()?;
+    let total = u64::from_le_bytes(*total.first_chunk()?);
+    let packed = abi::header_pairs(Map::Request).ok().flatten()?;
+    let headers = Pairs::new(&packed).map(|(name, value)| name.len() + value.len());
+    total.checked_sub(headers.sum::<usize>() as u64)
 }
 
 /// Does to the request in effect what was decided for it.

@@ -118,7 +118,7 @@ impl Watch {
             names: Names::new(format!("{base}/models")),
             poller: Poller::new(plan.source.interval_ms),
             rng,
-            delivery_key: format!("{base}/bodies"),
+            delivery_key: format!("{base}/delivery"),
             members_key: format!("{base}/members"),
             metrics_key: format!("{base}/metrics"),
             members_version: 0,

@@ -25,6 +25,7 @@ mod preferences;
 mod protocols;
 mod recorded;
 mod rewriting;
+mod slow_clients;
 mod steering;
 mod stream;
 mod teaching;
