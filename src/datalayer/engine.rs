@@ -6,6 +6,24 @@ use super::spec::MetricSpec;
 const VLLM_BLOCK_SIZE: &str = "block_size";
 const VLLM_NUM_BLOCKS: &str = "num_gpu_blocks";
 
+/// The family that they are labels of.
+const VLLM_CACHE_INFO: &str = "vllm:cache_config_info";
+
+/// The built-in engine that has no running count.
+pub const TRITON: &str = "triton";
+
+/// Whether a family's name is one of a counter: by Prometheus' convention, or Triton's, which does not
+/// follow it.
+pub fn counts_for_life(family: &str) -> bool {
+    family.ends_with("_total") || family == "nv_inference_exec_count"
+}
+
+/// Whether each engine's series of an info has the number of blocks of all engines: vLLM's front end
+/// adds them up before it writes a series for each engine. SGLang's ranks each write their own.
+pub fn is_of_all_parts(info: &str) -> bool {
+    info == VLLM_CACHE_INFO
+}
+
 /// One engine's names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineConfig {
@@ -76,7 +94,7 @@ pub fn built_in() -> Vec<EngineConfig> {
             kv_usage: spec("vllm:kv_cache_usage_perc", &[]),
             kv_usage_former: spec("vllm:gpu_cache_usage_perc", &[]),
             lora: spec("vllm:lora_requests_info", &[]),
-            cache_info: info("vllm:cache_config_info", VLLM_BLOCK_SIZE, VLLM_NUM_BLOCKS),
+            cache_info: info(VLLM_CACHE_INFO, VLLM_BLOCK_SIZE, VLLM_NUM_BLOCKS),
             ..EngineConfig::default()
         },
         EngineConfig {
@@ -105,10 +123,11 @@ pub fn built_in() -> Vec<EngineConfig> {
             num_blocks: blocks("max"),
             ..EngineConfig::default()
         },
+        // Triton on its own has no gauge of running requests: `nv_inference_exec_count`, which the Endpoint
+        // Picker reads, counts all that a server ever ran, and makes the youngest the idlest.
         EngineConfig {
-            name: "triton".to_owned(),
+            name: TRITON.to_owned(),
             queued: spec("nv_inference_pending_request_count", &[]),
-            running: spec("nv_inference_exec_count", &[]),
             ..EngineConfig::default()
         },
     ]

@@ -36,6 +36,12 @@ impl<'p> Sample<'p> {
         };
         words.next().is_none().then_some(sample)
     }
+
+    /// Whether this is what the same line of the same page says.
+    pub fn same_line(&self, other: &Sample<'_>) -> bool {
+        let value = self.value.to_bits() == other.value.to_bits();
+        std::ptr::eq(self.labels.0, other.labels.0) && value
+    }
 }
 
 /// The labels of a series, still as they stand on the page, with the closing brace.
@@ -60,14 +66,18 @@ impl<'p> Labels<'p> {
 
     /// The value of a label, unescaped; `None` where there is none, or none that is text.
     pub fn get(&self, name: &str) -> Option<Cow<'p, str>> {
+        let found = self.pairs().find(|(key, _)| *key == name.as_bytes());
+        unescape(found?.1)
+    }
+
+    /// The names and the values, which are still escaped.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'p [u8], &'p [u8])> {
         let mut rest = self.0.trim_ascii_start();
-        loop {
-            let (key, value, more) = pair(rest)?;
-            if key == name.as_bytes() {
-                return unescape(value);
-            }
+        std::iter::from_fn(move || {
+            let (name, value, more) = pair(rest)?;
             rest = more;
-        }
+            Some((name, value))
+        })
     }
 }
 
@@ -132,8 +142,14 @@ fn parsed<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
+/// The bytes of labels' names, a bit for each of the lower and of the upper half of ASCII: a page has a
+/// thousand of them to look at.
+const WORD: [u64; 2] = [0x03ff_0000_0000_0000, 0x07ff_fffe_87ff_fffe];
+
 fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    let [lower, upper] = WORD;
+    let half = if byte < 64 { lower } else { upper };
+    byte.is_ascii() && half >> (byte & 63) & 1 == 1
 }
 
 #[cfg(test)]
@@ -169,6 +185,12 @@ mod tests {
             assert_eq!(value(text), Some(expected), "{text:?}");
         }
         assert!(value(" NaN").unwrap().is_nan());
+    }
+
+    #[test]
+    fn names_have_letters_digits_and_underscores() {
+        let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        assert!((0..=u8::MAX).all(|byte| is_word(byte) == named(&byte)));
     }
 
     #[test]

@@ -6,48 +6,47 @@
 //!
 //! - A page ends in a line break; one that does not was cut, and is none (`12345` would read as
 //!   `12`). That a page was cut between two lines only HTTP can tell, and Envoy does.
-//! - One damaged line of a wanted family, or two announcements of it, and the family is not read.
-//! - Values that cannot be (a negative count, a utilization above 1, NaN) are none.
-//! - Families that were not announced as gauge or counter are none. The Endpoint Picker reads them
-//!   as 0, which is a pod without load.
+//! - One damaged line of a wanted family, and the family is not read.
+//! - A series whose value cannot be (a negative count, NaN) is left out. A utilization above 1 is a full
+//!   cache: some servers count a batch that is being admitted.
+//! - A family without a type is untyped, and read. A histogram, a summary, or a load that is announced
+//!   as a counter is not: a counter counts all of a server's life. The Endpoint Picker reads what is not
+//!   announced as 0, which is a pod without load, and a counter as a load.
 //!
 //! Where on the page what is wanted stands changes little from time to time: `glimpse.rs` reads those
-//! places alone.
-//!
-//! Among several series the Endpoint Picker's rule holds: the newest timestamp, of equal ones the
-//! first on the page.
+//! places alone. What several series of a family come to is in `series.rs`.
 
 use memchr::{memchr3, memchr_iter};
 
-use super::engine::EngineConfig;
+use super::engine::{is_of_all_parts, EngineConfig};
 use super::glimpse::Layout;
-use super::sample::{words, Labels, Sample};
+use super::lora;
+use super::sample::{words, Sample};
+use super::series::{self, Collected, IsValue};
 use super::spec::MetricSpec;
-use crate::scheduling::{Lora, Metrics, Needs};
+use crate::scheduling::{Metrics, Needs};
 
-/// More adapters in one list, or a longer name, than any server has: such a series is not believed.
-/// What is read here is kept, and shared with the other workers.
-const MAX_ADAPTERS: usize = 4_096;
-const MAX_ADAPTER_NAME: usize = 1_024;
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a wanted family tells.
 #[derive(Debug, Clone, PartialEq)]
-enum Signal {
+pub(super) enum Signal {
     Waiting,
     Running,
     KvUsage,
     FormerKvUsage,
     Lora,
-    /// Labels that hold tokens per block and number of blocks.
-    CacheInfo(String, String),
+    /// Labels that hold tokens per block and number of blocks, and whether each part of a server says
+    /// the blocks of all parts.
+    CacheInfo(String, String, bool),
     BlockSize,
     NumBlocks,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Wanted {
-    signal: Signal,
-    spec: MetricSpec,
+pub(super) struct Wanted {
+    pub(super) signal: Signal,
+    pub(super) spec: MetricSpec,
 }
 
 /// What to look for on the pages of one engine.
@@ -55,7 +54,7 @@ struct Wanted {
 pub struct Extraction {
     /// The engine's name.
     pub engine: String,
-    wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<Wanted>,
 }
 
 /// What a page said.
@@ -73,21 +72,25 @@ pub enum Family {
     /// Not on the page so far.
     #[default]
     Absent,
-    /// Announced as gauge or counter.
+    /// Not announced, and readable.
+    Untyped,
+    /// Announced as something that can be read.
     Open,
     /// Of another kind, or damaged.
     Refused,
 }
 
 /// A wanted family on a page.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct Found<'p> {
     /// Whether it can be read.
     pub family: Family,
     /// Where its lines begin on the page, and where they end.
     pub span: (usize, usize),
-    /// Its best series so far.
-    best: Option<Sample<'p>>,
+    /// How many they are.
+    pub lines: usize,
+    /// Its series so far.
+    pub(super) series: Collected<'p>,
 }
 
 impl Found<'_> {
@@ -96,6 +99,7 @@ impl Found<'_> {
             self.span.0 = start;
         }
         self.span.1 = end;
+        self.lines += 1;
     }
 }
 
@@ -117,7 +121,8 @@ impl Extraction {
         want(any, Signal::FormerKvUsage, former.as_ref());
         want(needs.lora, Signal::Lora, engine.lora.as_ref());
         if let Some((spec, block_size, num_blocks)) = engine.cache_labels() {
-            let signal = Signal::CacheInfo(block_size.to_owned(), num_blocks.to_owned());
+            let (block_size, num_blocks) = (block_size.to_owned(), num_blocks.to_owned());
+            let signal = Signal::CacheInfo(block_size, num_blocks, is_of_all_parts(&spec.name));
             want(needs.cache_info, signal, Some(spec));
         }
         let (block_size, num_blocks) = (&engine.block_size, &engine.num_blocks);
@@ -145,10 +150,16 @@ impl Extraction {
         if !page.ends_with(b"\n") {
             return None;
         }
-        let mut found = vec![Found::default(); self.wanted.len()];
-        self.read_lines(page, 0, &mut found);
+        let found = self.look(page);
         let said = self.conclude(&found);
         (said != Page::default()).then(|| (said, Layout::of(&found, page.len())))
+    }
+
+    /// What is found on a whole page.
+    pub(super) fn look<'p>(&self, page: &'p [u8]) -> Vec<Found<'p>> {
+        let mut found = self.nothing();
+        self.read_lines(page, 0, &mut found);
+        found
     }
 
     /// Reads parts of a page, given with where they begin; `None` unless what is wanted stands there
@@ -159,14 +170,19 @@ impl Extraction {
         parts: &[(usize, Vec<u8>)],
         size: usize,
     ) -> Option<Page> {
-        let mut found = vec![Found::default(); self.wanted.len()];
+        let mut found = self.nothing();
         for (start, part) in parts {
             // The first line may have begun before.
             let skip = match start {
                 0 => 0,
                 _ => memchr::memchr(b'\n', part)? + 1,
             };
-            let read = self.read_lines(part.get(skip..)?, start + skip, &mut found);
+            let begin = start + skip;
+            let read = self.read_lines(part.get(skip..)?, begin, &mut found);
+            // Where a family's first line is the first that was read, more of it may stand before.
+            if begin > 0 && found.iter().any(|found| found.span.0 == begin) {
+                return None;
+            }
             // Where a family's last line is the last that was read, more of it may follow; what follows
             // the last line of a whole page was cut.
             let cut = start + part.len() >= size && read < size;
@@ -179,9 +195,16 @@ impl Extraction {
         (layout.is_of(&found) && said != Page::default()).then_some(said)
     }
 
+    fn nothing<'p>(&self) -> Vec<Found<'p>> {
+        self.wanted.iter().map(|_| Found::default()).collect()
+    }
+
     /// Reads whole lines of a page that begin at `base`. Returns where the last of them ends.
     fn read_lines<'p>(&self, lines: &'p [u8], base: usize, found: &mut [Found<'p>]) -> usize {
-        let mut start = 0;
+        let mut start = match base {
+            0 => lines.len() - without_mark(lines).len(),
+            _ => 0,
+        };
         for end in memchr_iter(b'\n', lines) {
             let line = lines.get(start..end).unwrap_or_default().trim_ascii();
             let span = (base + start, base + end + 1);
@@ -204,11 +227,10 @@ impl Extraction {
         let (name, kind) = (words.next(), words.next().unwrap_or_default());
         for (wanted, found) in self.wanted.iter().zip(found) {
             if name == Some(wanted.spec.name.as_bytes()) {
-                let mut readable = [b"gauge".as_slice(), b"counter"].into_iter();
-                let readable = readable.any(|known| kind.eq_ignore_ascii_case(known));
                 found.note_line(span.0, span.1);
                 found.family = match found.family {
-                    Family::Absent if readable => Family::Open,
+                    Family::Refused => Family::Refused,
+                    _ if wanted.signal.readable(kind) => Family::Open,
                     _ => Family::Refused,
                 };
             }
@@ -216,14 +238,22 @@ impl Extraction {
     }
 
     fn note_sample<'p>(&self, line: &'p [u8], span: (usize, usize), found: &mut [Found<'p>]) {
-        let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
-        let (name, rest) = line.split_at_checked(end).unwrap_or_default();
+        let (name, rest) = split_name(line);
         for (wanted, found) in self.wanted.iter().zip(found) {
             if wanted.spec.name.as_bytes() == name {
                 found.note_line(span.0, span.1);
                 match (found.family, Sample::parse(rest)) {
-                    (Family::Open, Some(sample)) => wanted.consider(sample, found),
-                    _ => found.family = Family::Refused,
+                    (Family::Refused, _) | (_, None) => found.family = Family::Refused,
+                    (family, Some(sample)) => {
+                        if family == Family::Absent {
+                            found.family = Family::Untyped;
+                        }
+                        if wanted.judge(&sample) == Judged::Read {
+                            let written = wanted.signal.written(&sample);
+                            let is_value = wanted.signal.values();
+                            found.series.add(sample, written, is_value);
+                        }
+                    }
                 }
             }
         }
@@ -234,30 +264,44 @@ impl Extraction {
         let metrics = &mut page.metrics;
         let mut renamed = false;
         for (wanted, found) in self.wanted.iter().zip(found) {
-            let sample = found.best.filter(|_| found.family == Family::Open);
-            let value = sample.map(|sample| sample.value);
+            let none = Collected::default();
+            let series = match found.family {
+                Family::Open | Family::Untyped => &found.series,
+                Family::Absent | Family::Refused => &none,
+            };
+            let requests = || series.together(|it| count(it.value), f64::max, |a, b| a + b);
+            let usage = || series.together(|it| share(it.value), f64::max, f64::max);
             match &wanted.signal {
-                Signal::Waiting => metrics.waiting = value.and_then(count),
-                Signal::Running => metrics.running = value.and_then(count),
+                Signal::Waiting => metrics.waiting = requests().filter(|sum| sum.is_finite()),
+                Signal::Running => metrics.running = requests().filter(|sum| sum.is_finite()),
                 Signal::KvUsage => {
-                    metrics.kv_usage = value.and_then(share);
+                    metrics.kv_usage = usage();
                     renamed = found.family != Family::Absent;
                 }
                 Signal::FormerKvUsage if renamed => {}
-                Signal::FormerKvUsage => metrics.kv_usage = value.and_then(share),
+                Signal::FormerKvUsage => metrics.kv_usage = usage(),
                 Signal::BlockSize => {
-                    metrics.block_size = value.and_then(whole).or(metrics.block_size);
+                    let size = series.together(|it| whole(it.value), u32::max, u32::max);
+                    metrics.block_size = size.or(metrics.block_size);
                 }
                 Signal::NumBlocks => {
-                    metrics.num_blocks = value.and_then(whole).or(metrics.num_blocks);
+                    let blocks = |it: &Sample<'_>| whole(it.value);
+                    let blocks = series.together(blocks, u32::max, u32::saturating_add);
+                    metrics.num_blocks = blocks.or(metrics.num_blocks);
                 }
-                Signal::CacheInfo(block_size, num_blocks) => {
-                    let number = |name| sample?.labels.get(name)?.parse().ok();
-                    metrics.block_size = number(block_size).filter(|size| *size > 0);
-                    metrics.num_blocks = number(num_blocks).filter(|blocks| *blocks > 0);
+                Signal::CacheInfo(block_size, num_blocks, of_all) => {
+                    let number = |it: &Sample<'_>, name| it.labels.get(name)?.parse().ok();
+                    let size = |it: &Sample<'_>| number(it, block_size).filter(|size| *size > 0);
+                    let blocks = |it: &Sample<'_>| number(it, num_blocks).filter(|it| *it > 0);
+                    let parts = match of_all {
+                        true => u32::max,
+                        false => u32::saturating_add,
+                    };
+                    metrics.block_size = series.together(size, u32::max, u32::max);
+                    metrics.num_blocks = series.together(blocks, u32::max, parts);
                 }
                 Signal::Lora => {
-                    let lora = sample.and_then(|sample| lora(&sample.labels));
+                    let lora = lora::together(series);
                     page.lora_seen = lora.is_some();
                     metrics.lora = lora.unwrap_or_default();
                 }
@@ -267,48 +311,80 @@ impl Extraction {
     }
 }
 
+/// What a series of a wanted family is worth on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It is read.
+    Read,
+    /// It has not the labels that the spec names.
+    NotNamed,
+    /// Its value cannot be.
+    NoValue,
+}
+
 impl Wanted {
-    /// Takes a series over if it is meant and better than the best so far.
-    fn consider<'p>(&self, sample: Sample<'p>, found: &mut Found<'p>) {
+    /// Whether a series is meant, and has a value.
+    pub(super) fn judge(&self, sample: &Sample<'_>) -> Judged {
         let mut required = self.spec.labels.iter();
         if !required.all(|(name, value)| sample.labels.get(name).as_deref() == Some(value)) {
-            return;
+            return Judged::NotNamed;
         }
-        let better = found.best.is_none_or(|best| match self.signal {
+        let sound = match self.signal {
+            Signal::Waiting | Signal::Running => count(sample.value).is_some(),
+            Signal::KvUsage | Signal::FormerKvUsage => share(sample.value).is_some(),
+            Signal::BlockSize | Signal::NumBlocks => whole(sample.value).is_some(),
+            // NaN is no time, and nothing would ever be newer.
+            Signal::Lora => !sample.value.is_nan(),
+            Signal::CacheInfo(..) => true,
+        };
+        match sound {
+            true => Judged::Read,
+            false => Judged::NoValue,
+        }
+    }
+}
+
+impl Signal {
+    /// Whether a family of this type can be read.
+    pub(super) fn readable(&self, kind: &[u8]) -> bool {
+        let is_load = matches!(
+            self,
+            Self::Waiting | Self::Running | Self::KvUsage | Self::FormerKvUsage
+        );
+        let is = |known: &[u8]| kind.eq_ignore_ascii_case(known);
+        is(b"gauge") || is(b"untyped") || is(b"unknown") || (is(b"counter") && !is_load)
+    }
+
+    /// When a series was written, among others of its family.
+    fn written(&self, sample: &Sample<'_>) -> f64 {
+        match self {
             // The value is the time when the series was written; old series stay on the page.
-            Signal::Lora => sample.value > best.value,
-            _ => sample.timestamp > best.timestamp,
-        });
-        // NaN is no time, and nothing would ever be better.
-        if better && !(self.signal == Signal::Lora && sample.value.is_nan()) {
-            found.best = Some(sample);
+            Self::Lora => sample.value,
+            _ => sample.timestamp as f64,
+        }
+    }
+
+    /// The labels that hold the values of a series.
+    pub(super) fn values(&self) -> IsValue {
+        match self {
+            Self::Lora => lora::is_value,
+            // An info's labels are its values; which part it is of is no value.
+            Self::CacheInfo(..) => series::tells_no_part,
+            _ => |_| false,
         }
     }
 }
 
-fn lora(labels: &Labels<'_>) -> Option<Lora> {
-    let max = labels.get("max_lora");
-    Some(Lora {
-        active: adapters(labels, "running_lora_adapters")?,
-        waiting: adapters(labels, "waiting_lora_adapters")?,
-        max: max.and_then(|max| max.trim().parse().ok()).unwrap_or(0),
-    })
+/// A page without the byte order mark that some servers begin it with, and that is not a part of its first
+/// line.
+pub(super) fn without_mark(page: &[u8]) -> &[u8] {
+    page.strip_prefix(BYTE_ORDER_MARK).unwrap_or(page)
 }
 
-/// The set of adapters in a label, sorted; `None` where there are more than can be.
-fn adapters(labels: &Labels<'_>, name: &str) -> Option<Vec<String>> {
-    let text = labels.get(name).unwrap_or_default();
-    let names = text.split(',').map(str::trim);
-    let mut adapters = Vec::new();
-    for name in names.filter(|name| !name.is_empty()) {
-        if name.len() > MAX_ADAPTER_NAME || adapters.len() == MAX_ADAPTERS {
-            return None;
-        }
-        adapters.push(name.to_owned());
-    }
-    adapters.sort_unstable();
-    adapters.dedup();
-    Some(adapters)
+/// The name at the head of a line, and what follows it.
+pub(super) fn split_name(line: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
+    line.split_at_checked(end).unwrap_or_default()
 }
 
 /// A count; a fraction of a request is none, as for the Endpoint Picker.
@@ -316,8 +392,9 @@ fn count(value: f64) -> Option<f64> {
     (value >= 0.0 && value.is_finite()).then_some(value.trunc())
 }
 
+/// A part of a cache; more than all of it is all of it.
 fn share(value: f64) -> Option<f64> {
-    (0.0..=1.0).contains(&value).then_some(value)
+    (value >= 0.0 && value.is_finite()).then_some(value.min(1.0))
 }
 
 fn whole(value: f64) -> Option<u32> {
@@ -328,6 +405,10 @@ fn whole(value: f64) -> Option<u32> {
 #[cfg(test)]
 #[path = "scan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "scan_series_tests.rs"]
+mod series_tests;
 
 #[cfg(test)]
 #[path = "scan_damage_tests.rs"]

@@ -2,6 +2,8 @@
 
 use super::tests::{gauges, lora_of, metrics, vllm, waiting, LORA_AFTER, PAGES};
 use super::*;
+use crate::datalayer::lora::{MAX_ADAPTERS, MAX_ADAPTER_NAME};
+use crate::scheduling::Lora;
 
 #[test]
 fn more_adapters_than_can_be_are_not_believed() {

@@ -12,6 +12,23 @@ pub struct MetricSpec {
     pub labels: Vec<(String, String)>,
 }
 
+impl fmt::Display for MetricSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for (place, (name, value)) in self.labels.iter().enumerate() {
+            let before = match place {
+                0 => '{',
+                _ => ',',
+            };
+            write!(f, "{before}{name}={value:?}")?;
+        }
+        match self.labels.as_slice() {
+            [] => Ok(()),
+            _ => f.write_str("}"),
+        }
+    }
+}
+
 /// Why a text is no spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError(String);

@@ -14,6 +14,7 @@ mod explain;
 mod input;
 mod lint;
 mod manual;
+mod metrics;
 mod output;
 mod page;
 mod parity;
@@ -53,6 +54,7 @@ enum Command {
     Explain(explain::Explain),
     Lint(lint::Lint),
     Manual(manual::Manual),
+    Metrics(metrics::Metrics),
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(&mut output),
         Command::Lint(lint) => lint.run(&mut output),
         Command::Manual(manual) => manual.run(&mut output),
+        Command::Metrics(metrics) => metrics.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),

@@ -1,6 +1,6 @@
 //! `eppctl check` as a user calls it.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
@@ -152,4 +152,44 @@ fn a_file_that_is_not_there_is_exit_code_2_and_the_others_are_still_checked() {
     assert_eq!(output.status.code(), Some(2));
     assert!(out(&output).contains("examples/seed.yaml: loads"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere.yaml"));
+}
+
+/// Triton has a counter of what it ever ran, and no gauge of what it runs.
+#[test]
+fn a_counter_in_place_of_a_load_is_warned_of() {
+    let document = |parameters: &str| {
+        format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n\
+             - {{type: running-requests-size-scorer}}\n- {{type: metrics-data-source}}\n\
+             - {{type: core-metrics-extractor, parameters: {parameters}}}\n"
+        )
+    };
+    for (parameters, place) in [
+        ("{defaultEngine: triton}", "defaultEngine"),
+        (
+            "{engineConfigs: [{name: mine, runningRequestsSpec: nv_inference_exec_count}]}",
+            "runningRequestsSpec",
+        ),
+        (
+            "{engineConfigs: [{name: mine, queuedRequestsSpec: 'requests_total{a=b}'}]}",
+            "queuedRequestsSpec",
+        ),
+    ] {
+        let output = check(&["-o", "json", "-"], &document(parameters));
+        assert!(output.status.success(), "{}", out(&output));
+        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        let warnings = told[0]["warnings"].to_string();
+        assert!(
+            warnings.contains(place) && warnings.contains("counts all"),
+            "{warnings}"
+        );
+    }
+    for parameters in [
+        "{defaultEngine: vllm}",
+        "{defaultEngine: triton, engineConfigs: [{name: triton, runningRequestsSpec: mine}]}",
+    ] {
+        let output = check(&["-o", "json", "-"], &document(parameters));
+        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(told[0]["warnings"], serde_json::json!([]), "{parameters}");
+    }
 }

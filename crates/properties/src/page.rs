@@ -1,6 +1,9 @@
 //! The scanner of metrics pages.
 
+use std::collections::BTreeMap;
+
 use epp_wasm::datalayer::engine::{built_in, EngineConfig};
+use epp_wasm::datalayer::glimpse::Known;
 use epp_wasm::datalayer::scan::{Extraction, Page};
 use epp_wasm::datalayer::spec::MetricSpec;
 use epp_wasm::scheduling::{Lora, Needs};
@@ -11,6 +14,8 @@ use super::within;
 /// letter takes most.
 const MEMORY: usize = 4 << 10;
 const MEMORY_PER_BYTE: usize = 64;
+
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A page says what can be, the same whatever surrounds the wanted lines, and what a plain look at
 /// it finds.
@@ -31,13 +36,16 @@ fn check(input: &[u8], engine: &EngineConfig) {
         return assert_eq!(found, None, "a cut page");
     }
 
+    // A mark of the byte order is one only where a page begins.
+    let lines = lines.strip_prefix(MARK).unwrap_or(lines);
     let lines: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').collect();
     let names = wanted(engine);
     let is_wanted = |line: &&&[u8]| names.iter().any(|name| contains(line, name));
     let alone: Vec<u8> = lines
         .iter()
         .filter(is_wanted)
-        .flat_map(|line| [line, &b"\n"[..]].concat())
+        .flat_map(|line| [&b"\n"[..], line].concat())
+        .chain(*b"\n")
         .collect();
     assert_eq!(extraction.scan(&alone), found, "other lines matter");
     let spaced: Vec<u8> = lines
@@ -45,6 +53,16 @@ fn check(input: &[u8], engine: &EngineConfig) {
         .flat_map(|line| [b"\t ", *line, b" \r\n\n"].concat())
         .collect();
     assert_eq!(extraction.scan(&spaced), found, "white space matters");
+    let mut known = Known::default();
+    for time in 0..2 {
+        let read = known.read(&extraction, &mut &input[..]);
+        assert_eq!(read, found, "read in part, time {time}");
+    }
+    assert_eq!(
+        extraction.review(input).page,
+        found,
+        "shown is what is read"
+    );
 
     if let Some(found) = &found {
         assert_possible(found);
@@ -100,45 +118,116 @@ fn assert_possible(page: &Page) {
 fn assert_plain(page: &str, engine: &EngineConfig, found: &Page) {
     let plain = |spec: &Option<MetricSpec>| {
         let spec = spec.as_ref().filter(|spec| spec.labels.is_empty())?;
-        plain_value(page, &spec.name)
+        plain_series(page, &spec.name)
     };
     let count = |value: f64| (value >= 0.0 && value.is_finite()).then(|| value.trunc());
-    if let Some(value) = plain(&engine.queued) {
-        assert_eq!(found.metrics.waiting, count(value), "waiting");
+    let sum = |one: f64, other: f64| one + other;
+    let requests = |series: Vec<Series>| together(series, count, sum).filter(|it| it.is_finite());
+    if let Some(series) = plain(&engine.queued) {
+        let (found, sum) = (found.metrics.waiting, requests(series));
+        assert!(same(found, sum), "waiting: {found:?}, not {sum:?}");
     }
-    if let Some(value) = plain(&engine.running) {
-        assert_eq!(found.metrics.running, count(value), "running");
+    if let Some(series) = plain(&engine.running) {
+        let (found, sum) = (found.metrics.running, requests(series));
+        assert!(same(found, sum), "running: {found:?}, not {sum:?}");
     }
-    if let Some(value) = plain(&engine.kv_usage) {
-        let share = Some(value).filter(|value| (0.0..=1.0).contains(value));
-        assert_eq!(found.metrics.kv_usage, share, "KV usage");
+    if let Some(series) = plain(&engine.kv_usage) {
+        let share = |value: f64| (value >= 0.0 && value.is_finite()).then(|| value.min(1.0));
+        let usage = together(series, share, f64::max);
+        assert_eq!(found.metrics.kv_usage, usage, "KV usage");
     }
 }
 
-/// The value of a family that stands on the page once, announced as a gauge just before, with plain
-/// labels and without a timestamp.
-fn plain_value(page: &str, name: &str) -> Option<f64> {
-    let mut lines = page
+/// Whether two sums are the same but for the order in which they were added up.
+fn same(one: Option<f64>, other: Option<f64>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => (one - other).abs() <= one.abs() * 1e-9,
+        (one, other) => one == other,
+    }
+}
+
+/// A series that a plain look understands.
+#[derive(Default)]
+struct Series {
+    part: BTreeMap<String, String>,
+    rank: BTreeMap<String, String>,
+    meaning: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// What series without timestamps come to: of those that count the same, the first has the fewest
+/// labels; of the same series the first; of ranks that share requests the greatest.
+fn together(
+    mut series: Vec<Series>,
+    value: impl Fn(f64) -> Option<f64>,
+    parts: impl Fn(f64, f64) -> f64,
+) -> Option<f64> {
+    series.retain(|one| value(one.value).is_some());
+    let meaning = series.iter().map(|one| &one.meaning);
+    let meaning = meaning.min_by_key(|meaning| meaning.len())?.clone();
+    let mut ranks = BTreeMap::new();
+    for one in series.iter().filter(|one| one.meaning == meaning) {
+        ranks.entry((&one.part, &one.rank)).or_insert(one.value);
+    }
+    let mut by_part: BTreeMap<_, f64> = BTreeMap::new();
+    for ((part, _), said) in ranks {
+        let said = value(said)?;
+        by_part
+            .entry(part)
+            .and_modify(|most| *most = most.max(said))
+            .or_insert(said);
+    }
+    by_part.into_values().reduce(parts)
+}
+
+/// The series of a family that stands on the page announced as a gauge first, or not at all, with plain
+/// labels and without timestamps.
+fn plain_series(page: &str, name: &str) -> Option<Vec<Series>> {
+    let lines = page
         .lines()
         .filter(|line| line.contains(name) && !line.starts_with("# HELP "));
-    let (kind, sample) = (lines.next()?, lines.next()?);
-    if kind != format!("# TYPE {name} gauge") || lines.next().is_some() {
-        return None;
+    let mut lines = lines.peekable();
+    let kind = format!("# TYPE {name} gauge");
+    lines.next_if(|line| *line == kind);
+    lines.peek()?;
+    // As many as are told apart.
+    let series: Option<Vec<Series>> = lines.map(|line| plain_sample(line, name)).collect();
+    series.filter(|series| series.len() <= 1_024)
+}
+
+fn plain_sample(line: &str, name: &str) -> Option<Series> {
+    let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+    let mut series = Series {
+        value: value.parse().ok()?,
+        ..Series::default()
+    };
+    if labels.is_empty() {
+        return Some(series);
     }
-    let (labels, value) = sample.strip_prefix(name)?.rsplit_once(' ')?;
-    let list = labels
-        .strip_prefix('{')
-        .and_then(|list| list.strip_suffix('}'));
+    let list = labels.strip_prefix('{')?.strip_suffix('}')?;
     let is_plain = |text: &str| {
         let mut letters = text.chars();
         letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
     };
-    let is_label = |label: &str| {
-        let pair = label
-            .strip_suffix('"')
-            .and_then(|pair| pair.split_once("=\""));
-        pair.is_some_and(|(name, value)| is_plain(name) && is_plain(value))
-    };
-    let plain = labels.is_empty() || list.is_some_and(|list| list.split(',').all(is_label));
-    value.parse().ok().filter(|_| plain)
+    for label in list.split(',') {
+        let (name, value) = label.strip_suffix('"')?.split_once("=\"")?;
+        if !is_plain(name) || !is_plain(value) {
+            return None;
+        }
+        let labels = match name {
+            "engine" | "dp_rank" | "pid" => &mut series.part,
+            "tp_rank" | "moe_ep_rank" => &mut series.rank,
+            "model_name" | "priority" | "a" | "b" => &mut series.meaning,
+            // Too close to a name that tells parts apart.
+            _ => return None,
+        };
+        let twice = labels.insert(name.to_owned(), value.to_owned()).is_some();
+        if twice {
+            return None;
+        }
+    }
+    for labels in [&mut series.part, &mut series.rank, &mut series.meaning] {
+        labels.retain(|_, value| !value.is_empty());
+    }
+    Some(series)
 }

@@ -1,6 +1,12 @@
 //! `core-metrics-extractor`: which families of a metrics page mean what, by inference engine.
 //!
-//! The engines `vllm`, `sglang`, `trtllm-serve`, `triton-tensorrt-llm` and `triton` are built in.
+//! The engines `vllm`, `sglang`, `trtllm-serve`, `triton-tensorrt-llm` and `triton` are built in. `triton`
+//! has no number of running requests: Triton exports a counter of all that it ever ran, and no gauge.
+//!
+//! Series of a family that differ in labels of engines, ranks or processes (`engine`, `dp_rank`, `pid`) are
+//! one endpoint: requests and blocks add up, the greatest KV-cache utilization counts, LoRA adapters are
+//! united. Of series that differ in other labels one is read. A spec that names labels reads the series
+//! that have them. `eppctl metrics` shows what is read of a page, and what is not.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -19,16 +25,18 @@
 //!     - {name: mine, queuedRequestsSpec: "my_queue{kind=all}"}
 //! ```
 
-use crate::datalayer::engine::{built_in, EngineConfig};
+use crate::datalayer::engine::{built_in, counts_for_life, EngineConfig, TRITON};
 use crate::datalayer::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "core-metrics-extractor",
     build,
-    parity: Parity::SAME,
+    parity: Parity::of(Standing::Approximated(
+        "series of engines, ranks or processes of one endpoint count together",
+    )),
 };
 
 /// The label's former name, which the Endpoint Picker still reads.
@@ -86,6 +94,14 @@ fn build(build: &mut Build<'_, '_>) -> Role {
             &expected,
         );
     }
+    let in_force = engines.iter().find(|engine| engine.name == default_engine);
+    if in_force.is_some_and(|engine| engine.name == TRITON && engine.running.is_none()) {
+        let path = fields.path().key("defaultEngine");
+        let message = "triton has no number of running requests: nv_inference_exec_count, which the Endpoint \
+                       Picker reads, counts all that the server ever ran; running-requests-size-scorer \
+                       gives all such endpoints the same";
+        fields.problems().warn(&path, message);
+    }
     Role::MetricsExtractor(CoreMetricsExtractor {
         engine_label,
         default_engine,
@@ -105,9 +121,9 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
     let num_blocks = fields.string("cacheNumBlocksLabelName", "");
     let engine = EngineConfig {
         name,
-        queued: read_spec(&mut fields, "queuedRequestsSpec"),
-        running: read_spec(&mut fields, "runningRequestsSpec"),
-        kv_usage: read_spec(&mut fields, "kvUsageSpec"),
+        queued: read_load(&mut fields, "queuedRequestsSpec"),
+        running: read_load(&mut fields, "runningRequestsSpec"),
+        kv_usage: read_load(&mut fields, "kvUsageSpec"),
         kv_usage_former: None,
         lora: read_spec(&mut fields, "loraSpec"),
         cache_info: cache_info.map(|spec| (spec, block_size, num_blocks)),
@@ -116,6 +132,20 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
     };
     fields.finish();
     engine
+}
+
+/// The spec of a load, which a family that counts all of a server's life cannot be.
+fn read_load(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> {
+    let spec = read_spec(fields, name)?;
+    if counts_for_life(&spec.name) {
+        let path = fields.path().key(name);
+        let message = format!(
+            "{} counts all of a server's life; a page that announces it as a counter has no value here",
+            spec.name
+        );
+        fields.problems().warn(&path, message);
+    }
+    Some(spec)
 }
 
 fn read_spec(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> {

@@ -7,6 +7,7 @@ use epp_wasm::director::{Director, Release, Verdict as Outcome};
 use epp_wasm::scheduling::{Rung, Slot};
 use serde::Serialize;
 
+use crate::metrics::Shown;
 use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 
 /// The decision.
@@ -48,6 +49,10 @@ struct Candidate {
     picked: bool,
     sum: f64,
     freshness: String,
+    /// What of its page the decision rests on.
+    metrics: Shown,
+    /// Requests that this Envoy has in flight there.
+    in_flight: u32,
     scores: Vec<Score>,
 }
 
@@ -118,6 +123,8 @@ pub fn explained(
             picked: place < explanation.picks,
             sum: scored.score,
             freshness: format!("{:?}", endpoint.freshness).to_lowercase(),
+            metrics: Shown::of(&endpoint.metrics),
+            in_flight: pool.load(scored.slot).requests,
             scores: scores(explanation, scored.slot),
         })
     });
@@ -249,6 +256,11 @@ impl Explained {
                 )?;
             }
             writeln!(out, "  {}", styled(FAINT, &candidate.freshness))?;
+            let mut values = candidate.metrics.line();
+            if candidate.in_flight > 0 {
+                values += &format!(", {} in flight from this Envoy", candidate.in_flight);
+            }
+            writeln!(out, "    {}", styled(FAINT, values))?;
         }
         Ok(())
     }

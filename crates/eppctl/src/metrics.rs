@@ -1,0 +1,266 @@
+//! `eppctl metrics`: what is read from a metrics page, series by series, and what is left out and why.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Args;
+use epp_wasm::datalayer::engine::{built_in, EngineConfig};
+use epp_wasm::datalayer::review::{Family, Review};
+use epp_wasm::datalayer::scan::Extraction;
+use epp_wasm::scheduling::{Metrics as Values, Needs};
+use serde::Serialize;
+
+use crate::admin;
+use crate::input::{load_plan, read};
+use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
+
+/// Show what is read from a metrics page, series by series, and what is left out and why.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl metrics tests/fixtures/vllm-0.32/metrics_busy.txt
+  eppctl metrics 10.0.0.1:8000
+  eppctl metrics --engine vllm http://10.0.0.1:8000/metrics
+  # by the names of a document's core-metrics-extractor:
+  eppctl metrics --config examples/full.yaml 10.0.0.1:8000
+  eppctl metrics -o json - < tests/fixtures/vllm-0.32/metrics_lora.txt
+
+Exit codes: 0 the page counts, 1 it does not, 2 misuse.")]
+pub struct Metrics {
+    /// The page: a file, a URL, HOST:PORT of a pod (its /metrics), or - for standard input.
+    #[arg(value_name = "FILE|URL|HOST:PORT")]
+    page: String,
+    /// By which engine's names the page is read. [default: the document's defaultEngine, or vllm]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
+    /// An EndpointPickerConfig with engineConfigs.
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+/// What is read from a page.
+#[derive(Serialize)]
+struct Read {
+    page: String,
+    engine: String,
+    /// Whether it counts as a page of this engine.
+    counts: bool,
+    /// Why not.
+    why: Option<&'static str>,
+    /// What decisions rest on.
+    values: Shown,
+    families: Vec<Looked>,
+}
+
+/// A family that was looked for.
+#[derive(Serialize)]
+struct Looked {
+    tells: &'static str,
+    family: String,
+    /// Why none of it is read.
+    unread: Option<String>,
+    series: Vec<OfSeries>,
+}
+
+#[derive(Serialize)]
+struct OfSeries {
+    line: usize,
+    series: String,
+    read: bool,
+    left_out: Option<&'static str>,
+}
+
+/// The values of an endpoint's metrics; what is not known is not there.
+#[derive(Serialize, Default, Clone)]
+pub struct Shown {
+    waiting: Option<f64>,
+    running: Option<f64>,
+    kv_usage: Option<f64>,
+    lora: Option<ShownLora>,
+    block_size: Option<u32>,
+    num_blocks: Option<u32>,
+}
+
+#[derive(Serialize, Default, Clone)]
+struct ShownLora {
+    active: Vec<String>,
+    waiting: Vec<String>,
+    max: u32,
+}
+
+impl Shown {
+    /// The values, with the adapters if there are any or there is room for some.
+    pub fn of(values: &Values) -> Self {
+        let lora = &values.lora;
+        let none = lora.active.is_empty() && lora.waiting.is_empty() && lora.max == 0;
+        Self {
+            waiting: values.waiting,
+            running: values.running,
+            kv_usage: values.kv_usage,
+            lora: (!none).then(|| ShownLora {
+                active: lora.active.clone(),
+                waiting: lora.waiting.clone(),
+                max: lora.max,
+            }),
+            block_size: values.block_size,
+            num_blocks: values.num_blocks,
+        }
+    }
+
+    /// In one line.
+    pub fn line(&self) -> String {
+        let number = |value: Option<f64>| value.map_or("unknown".to_owned(), |it| it.to_string());
+        let mut line = format!(
+            "waiting {}, running {}, KV {}",
+            number(self.waiting),
+            number(self.running),
+            number(self.kv_usage)
+        );
+        if let Some(lora) = &self.lora {
+            let names = |names: &[String]| match names {
+                [] => "none".to_owned(),
+                names => names.join(" "),
+            };
+            line += &format!(
+                ", LoRA running {}, waiting {}, of {}",
+                names(&lora.active),
+                names(&lora.waiting),
+                lora.max
+            );
+        }
+        if let Some(blocks) = self.num_blocks {
+            line += &format!(", {blocks} blocks");
+        }
+        if let Some(size) = self.block_size {
+            line += &format!(" of {size} tokens");
+        }
+        line
+    }
+}
+
+impl Metrics {
+    /// Reads the page and shows it.
+    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+        let engine = self.engine()?;
+        let page = fetch(&self.page)?;
+        let review = Extraction::new(&engine, &Needs::METRICS).review(&page);
+        let read = Read::of(&self.page, &engine, review);
+        output.print(&read)?;
+        Ok(match read.counts {
+            true => Verdict::Fine,
+            false => Verdict::Findings,
+        })
+    }
+
+    fn engine(&self) -> Result<EngineConfig, Misuse> {
+        let (engines, default) = match &self.config {
+            Some(file) => {
+                let extractor = load_plan(file)?.extractor;
+                (extractor.engines, extractor.default_engine)
+            }
+            None => (built_in(), "vllm".to_owned()),
+        };
+        let name = self.engine.clone().unwrap_or(default);
+        let known: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
+        let unknown = || {
+            Misuse::new(format!(
+                "--engine {name}: no such engine; known are {} (--config adds those of a document)",
+                known.join(", ")
+            ))
+        };
+        let engine = engines.iter().find(|engine| engine.name == name);
+        engine.cloned().ok_or_else(unknown)
+    }
+}
+
+/// A page from wherever it is. A file goes before an address that is written alike.
+fn fetch(place: &str) -> Result<Vec<u8>, Misuse> {
+    let port = place.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    let url = match port {
+        _ if place.contains("://") => place.to_owned(),
+        Some(Ok(_)) if !Path::new(place).exists() => format!("http://{place}/metrics"),
+        _ => return read(place),
+    };
+    admin::get(&url).map_err(|error| {
+        Misuse::new(format!(
+            "{url}: {error}; give a page's URL, or HOST:PORT of a model server that serves /metrics"
+        ))
+    })
+}
+
+impl Read {
+    fn of(page: &str, engine: &EngineConfig, review: Review) -> Self {
+        let counts = review.page.is_some();
+        Self {
+            page: page.to_owned(),
+            engine: engine.name.clone(),
+            counts,
+            why: match (counts, review.whole) {
+                (true, _) => None,
+                (false, false) => Some("it does not end with a line break, so it was cut"),
+                (false, true) => Some("it has no value of what is looked for"),
+            },
+            values: Shown::of(&review.page.unwrap_or_default().metrics),
+            families: review.families.into_iter().map(Looked::of).collect(),
+        }
+    }
+}
+
+impl Looked {
+    fn of(family: Family) -> Self {
+        let unread = family.unread.is_some();
+        let series = family.series.into_iter().map(|series| OfSeries {
+            line: series.line,
+            series: series.text,
+            read: !unread && series.left_out.is_none(),
+            left_out: series.left_out,
+        });
+        Self {
+            tells: family.tells,
+            family: family.name,
+            series: series.collect(),
+            unread: family.unread,
+        }
+    }
+}
+
+impl Report for Read {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for family in &self.families {
+            let name = styled(STRONG, &family.family);
+            match &family.unread {
+                Some(why) => writeln!(
+                    out,
+                    "{} {name}: {}: {why}",
+                    family.tells,
+                    styled(WARNING, "not read")
+                )?,
+                None => writeln!(out, "{} {name}", family.tells)?,
+            }
+            for series in &family.series {
+                let line = styled(FAINT, format!("{:>6}", series.line));
+                let text = &series.series;
+                match series.left_out {
+                    Some(why) => writeln!(
+                        out,
+                        "{line}  {text}  {}: {why}",
+                        styled(WARNING, "left out")
+                    )?,
+                    None if series.read => writeln!(out, "{line}  {text}")?,
+                    None => writeln!(out, "{line}  {text}  {}", styled(WARNING, "not read"))?,
+                }
+            }
+        }
+        let (page, engine) = (&self.page, &self.engine);
+        match self.why {
+            None => {
+                let good = styled(GOOD, "counts");
+                writeln!(out, "{page} {good} as a page of {engine}:")?;
+                writeln!(out, "  {}", self.values.line())
+            }
+            Some(why) => {
+                let bad = styled(ERROR, "does not count");
+                writeln!(out, "{page} {bad} as a page of {engine}: {why}")
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `eppctl metrics` and the values that `eppctl explain` shows.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use common::{eppctl, out};
+use modelsim::{Pinned, Settings, Sim};
+use serde_json::{json, Value};
+
+fn metrics(page: &str, arguments: &[&str]) -> (Value, Option<i32>) {
+    let output = eppctl(&[&["metrics", "-o", "json", "-"], arguments].concat(), page);
+    (
+        serde_json::from_str(&out(&output)).unwrap(),
+        output.status.code(),
+    )
+}
+
+/// Lines as a server writes them, a family's type before it.
+fn page(families: &[(&str, &str, &[&str])]) -> String {
+    let mut page = String::new();
+    for (name, kind, series) in families {
+        page += &format!("# TYPE {name} {kind}\n");
+        for series in *series {
+            page += &format!("{name}{series}\n");
+        }
+    }
+    page
+}
+
+/// A page with something to say of each family.
+fn varied() -> String {
+    page(&[
+        (
+            "vllm:num_requests_waiting",
+            "gauge",
+            &[
+                "{engine=\"0\",model_name=\"m\"} 2.0",
+                "{engine=\"1\",model_name=\"m\"} 12.0",
+                "{engine=\"1\",model_name=\"m\"} 13.0",
+                "{engine=\"0\",model_name=\"other\"} 50.0",
+                "{engine=\"2\",model_name=\"m\"} NaN",
+            ],
+        ),
+        (
+            "vllm:num_requests_running",
+            "counter",
+            &["{engine=\"0\"} 9.0"],
+        ),
+        (
+            "vllm:kv_cache_usage_perc",
+            "gauge",
+            &["{engine=\"0\"} 0.25", "{engine=\"1\"} 1.01"],
+        ),
+        ("vllm:gpu_cache_usage_perc", "gauge", &[" 0.5"]),
+        (
+            "vllm:lora_requests_info",
+            "gauge",
+            &[
+                "{max_lora=\"2\",running_lora_adapters=\"old\"} 1",
+                "{max_lora=\"2\",running_lora_adapters=\"new\"} 2",
+            ],
+        ),
+    ]) + "vllm:cache_config_info{num_gpu_blocks=\"7\" 1\n"
+}
+
+#[test]
+fn each_series_is_shown_with_what_becomes_of_it() {
+    let page = varied();
+    let (shown, code) = metrics(&page, &[]);
+    assert_eq!((&shown["counts"], code), (&json!(true), Some(0)));
+    let values = &shown["values"];
+    assert_eq!(values["waiting"], 14.0);
+    assert_eq!(values["running"], Value::Null);
+    assert_eq!(values["kv_usage"], 1.0);
+    assert_eq!(
+        values["lora"],
+        json!({"active": ["new"], "waiting": [], "max": 2})
+    );
+    let families = shown["families"].as_array().unwrap();
+    let of = |name: &str| families.iter().find(|one| one["family"] == name).unwrap();
+    let series = &of("vllm:num_requests_waiting")["series"];
+    let whys = series.as_array().unwrap().iter();
+    let whys: Vec<&str> = whys
+        .map(|one| one["left_out"].as_str().unwrap_or(""))
+        .collect();
+    assert_eq!([whys[0], whys[1]], ["", ""]);
+    assert!(whys[2].contains("another line"), "{whys:?}");
+    assert!(whys[3].contains("engines, ranks"), "{whys:?}");
+    assert!(whys[4].contains("cannot be"), "{whys:?}");
+    assert_eq!(
+        (&series[0]["line"], &series[0]["read"]),
+        (&json!(2), &json!(true))
+    );
+    assert_eq!(series[1]["series"], "{engine=\"1\",model_name=\"m\"} 12.0");
+    let unread = |name: &str| of(name)["unread"].as_str().unwrap().to_owned();
+    assert!(unread("vllm:num_requests_running").contains("line 7 announces it as \"counter\""));
+    assert!(unread("vllm:gpu_cache_usage_perc").contains("vllm:kv_cache_usage_perc"));
+    assert!(unread("vllm:cache_config_info").contains("is damaged"));
+    let old = &of("vllm:lora_requests_info")["series"][0];
+    assert!(old["left_out"].as_str().unwrap().contains("written later"));
+    let text = out(&eppctl(&["metrics", "-"], &page));
+    for line in [
+        "     2  {engine=\"0\",model_name=\"m\"} 2.0\n",
+        "     6  {engine=\"2\",model_name=\"m\"} NaN  left out: its value cannot be",
+        "waiting 14, running unknown, KV 1, LoRA running new, waiting none, of 2",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_page_that_does_not_count_is_said_to_be_none_and_why() {
+    let waiting: &[&str] = &[" 2"];
+    let sound = page(&[("sglang:num_queue_reqs", "gauge", waiting)]);
+    let (shown, code) = metrics(&sound, &[]);
+    assert_eq!((&shown["counts"], code), (&json!(false), Some(1)));
+    assert!(shown["why"].as_str().unwrap().contains("no value"));
+    let unread = &shown["families"][0]["unread"];
+    assert_eq!(unread, "not on the page");
+    let (shown, code) = metrics(&sound, &["--engine", "sglang"]);
+    assert_eq!((&shown["values"]["waiting"], code), (&json!(2.0), Some(0)));
+    // As Ray's agent passes it on.
+    let renamed = sound.replace("sglang:", "ray_sglang_");
+    let (shown, _) = metrics(&renamed, &["--engine", "sglang"]);
+    let unread = shown["families"][0]["unread"].as_str().unwrap();
+    assert!(
+        unread.contains("has ray_sglang_num_queue_reqs: engineConfigs"),
+        "{unread}"
+    );
+    let (shown, _) = metrics(sound.trim_end(), &["--engine", "sglang"]);
+    assert!(shown["why"].as_str().unwrap().contains("cut"));
+    let output = eppctl(&["metrics", "--engine", "sglangs", "-"], &sound);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error.contains("known are vllm, sglang"), "{error}");
+}
+
+#[test]
+fn a_documents_engines_are_known_and_what_a_spec_names_is_read() {
+    let config = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: core-metrics-extractor
+  parameters:
+    defaultEngine: mine
+    engineConfigs:
+    - {name: mine, queuedRequestsSpec: 'q{engine=1}'}
+dataLayer:
+  sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}]
+";
+    let config = config.replace(
+        "- type: queue-scorer",
+        "- type: queue-scorer\n- type: metrics-data-source",
+    );
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-engines.yaml");
+    std::fs::write(&path, config).unwrap();
+    let series: &[&str] = &["{engine=\"0\"} 2", "{engine=\"1\"} 3"];
+    let (shown, _) = metrics(
+        &page(&[("q", "gauge", series)]),
+        &["--config", path.to_str().unwrap()],
+    );
+    assert_eq!(shown["engine"], "mine");
+    assert_eq!(shown["values"]["waiting"], 3.0);
+    assert_eq!(shown["families"][0]["family"], "q{engine=\"1\"}");
+    let why = shown["families"][0]["series"][0]["left_out"].as_str();
+    assert!(why.unwrap().contains("labels"), "{shown}");
+}
+
+#[test]
+fn a_pods_page_is_asked_for_and_explain_shows_the_values_that_it_used() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(7),
+        kv_usage: Some(0.25),
+        ..Pinned::default()
+    });
+    let pod = sim.addresses()[0].to_string();
+    for place in [&pod, &format!("http://{pod}/metrics")] {
+        let output = eppctl(&["metrics", "-o", "json", place], "");
+        let shown: Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(shown["values"]["waiting"], 7.0, "{shown}");
+    }
+    let output = eppctl(&["metrics", "127.0.0.1:1"], "");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error.contains("127.0.0.1:1/metrics"), "{error}");
+    let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
+    let asked = ["examples/full.yaml", "--request", "-", "--pod", &pod];
+    let output = eppctl(&[&["explain", "-o", "json"], &asked[..]].concat(), body);
+    let told: Value = serde_json::from_str(&out(&output)).unwrap();
+    let used = &told["candidates"][0]["metrics"];
+    assert_eq!(
+        (&used["waiting"], &used["kv_usage"]),
+        (&json!(7.0), &json!(0.25))
+    );
+    let text = out(&eppctl(&[&["explain"], &asked[..]].concat(), body));
+    assert!(text.contains("waiting 7, running 0, KV 0.25"), "{text}");
+}
+
+/// Serves one page to each who asks, and returns its address.
+fn serve(page: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The request is one packet, and what it says does not matter.
+            let _ = stream.read(&mut [0; 4_096]);
+            let length = page.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n");
+            let _ = stream.write_all(format!("{head}\r\n{page}").as_bytes());
+        }
+    });
+    address
+}
+
+/// Two engines each, one of them overloaded: its endpoint is not the idle one.
+#[test]
+fn the_endpoint_with_an_overloaded_engine_is_not_picked() {
+    let pod = |engines: [(f64, f64, f64); 2]| {
+        let mut page = String::new();
+        for (engine, (waiting, running, usage)) in engines.into_iter().enumerate() {
+            page += &format!(
+                "vllm:num_requests_waiting{{engine=\"{engine}\"}} {waiting}\n\
+                 vllm:num_requests_running{{engine=\"{engine}\"}} {running}\n\
+                 vllm:kv_cache_usage_perc{{engine=\"{engine}\"}} {usage}\n"
+            );
+        }
+        serve(page)
+    };
+    let overloaded = pod([(0.0, 1.0, 0.05), (12.0, 40.0, 0.95)]);
+    let balanced = pod([(1.0, 2.0, 0.1), (0.0, 2.0, 0.1)]);
+    let pods = ["--pod", &overloaded, "--pod", &balanced];
+    let asked = [
+        "explain",
+        "-o",
+        "json",
+        "examples/full.yaml",
+        "--request",
+        "-",
+    ];
+    let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
+    let output = eppctl(&[&asked[..], &pods[..]].concat(), body);
+    let told: Value = serde_json::from_str(&out(&output)).unwrap();
+    let [first, second] = [0, 1].map(|place| &told["candidates"][place]);
+    assert_eq!(first["name"], balanced, "{told}");
+    assert_eq!(second["metrics"]["waiting"], 12.0);
+    assert_eq!(second["metrics"]["running"], 41.0);
+    assert_eq!(second["metrics"]["kv_usage"], 0.95);
+}
