@@ -38,7 +38,11 @@ pub async fn serve(
     let (bytes, hash) = (seen.body_bytes, seen.body_xxh64);
     let method = seen.method.clone();
     pod.note(seen);
-    let mut response = match faults.status {
+    let broken = faults
+        .breaks_on
+        .as_ref()
+        .is_some_and(|text| has(&body, text));
+    let mut response = match faults.status.or(broken.then_some(500)) {
         Some(status) => plain(
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             "a fault",
@@ -52,6 +56,11 @@ pub async fn serve(
     headers.insert("x-body-bytes", HeaderValue::from(bytes));
     headers.insert("x-body-xxh64", HeaderValue::from(hash));
     Ok(response)
+}
+
+fn has(body: &[u8], text: &str) -> bool {
+    let mut windows = body.windows(text.len().max(1));
+    windows.any(|window| window == text.as_bytes())
 }
 
 async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {

@@ -56,6 +56,8 @@ pub struct Faults {
     pub hang: bool,
     /// Requests are answered with this status.
     pub status: Option<u16>,
+    /// Requests whose body has this text in it are answered with 500.
+    pub breaks_on: Option<String>,
     /// The first token comes this much later.
     pub delay_ms: u64,
     /// What happens to the metrics page.

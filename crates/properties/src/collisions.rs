@@ -57,7 +57,9 @@ pub fn prompt(model: &str, size: usize, blocks: usize, bits: u32, number: u64) -
     for _ in 0..blocks {
         let mut block = vec![b'a'; size];
         last = loop {
-            block.iter_mut().for_each(|byte| *byte = random.u8(b'a'..=b'z'));
+            block
+                .iter_mut()
+                .for_each(|byte| *byte = random.u8(b'a'..=b'z'));
             let hash = chained(last, &block);
             if hash.trailing_zeros() >= bits {
                 break hash;
