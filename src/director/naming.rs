@@ -70,3 +70,28 @@ fn set(text: &mut String, value: &[u8]) {
     text.clear();
     text.push_str(std::str::from_utf8(value).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Api, ReadPlan};
+
+    #[test]
+    fn a_header_names_the_model_only_where_the_body_names_none() {
+        let mut reader = BodyReader::default();
+        let mut naming = Naming::default();
+        naming.reset(&Head {
+            model: b"from-header",
+            ..Head::default()
+        });
+        for (body, model) in [
+            (r#"{"model":"from-body","prompt":"hello"}"#, "from-body"),
+            (r#"{"prompt":"hello"}"#, "from-header"),
+        ] {
+            reader.reset(Api::Completions, ReadPlan::default());
+            reader.push(body.as_bytes());
+            reader.finish();
+            assert_eq!(naming.model(&reader, false), Fact::Known(model));
+        }
+    }
+}

@@ -20,13 +20,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Conversations whose turns share a prefix, so that prefix affinity takes part.
 const CONVERSATIONS: u64 = 24;
 
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Asks {
+    /// A chat completion.
+    Chat,
+    /// The list of models: a request without a body.
+    Models,
+}
+
 /// What is sent.
 #[derive(Clone, Copy)]
 pub struct Mix {
+    /// What is asked for.
+    pub asks: Asks,
     /// Requests a second.
     pub rate: u32,
     /// Of ten requests, how many stream.
     pub streams: u64,
+    /// Conversations that the prompts belong to.
+    pub conversations: u64,
     /// Bytes of a prompt.
     pub prompt: usize,
     /// Tokens of a streamed answer; others have a fifth.
@@ -41,8 +54,10 @@ impl Default for Mix {
     fn default() -> Self {
         // 50 tokens of 4 ms: some streams are in the middle of their answer whenever a fault comes.
         Self {
+            asks: Asks::Chat,
             rate: 100,
             streams: 3,
+            conversations: CONVERSATIONS,
             prompt: 2_000,
             tokens: 50,
             http2: 0,
@@ -171,8 +186,11 @@ async fn send_all(
 
 /// Sends one request and sees it through.
 async fn one(client: &Http, port: u16, mix: Mix, number: u64) -> Outcome {
-    let streams = number % 10 < mix.streams;
-    let request = request(port, mix, number, streams);
+    let streams = mix.asks == Asks::Chat && number % 10 < mix.streams;
+    let request = match mix.asks {
+        Asks::Chat => request(port, mix, number, streams),
+        Asks::Models => models(port),
+    };
     let deadline = tokio::time::Instant::now() + mix.patience;
     let answer = tokio::time::timeout_at(deadline, client.request(request)).await;
     let answer = match answer {
@@ -188,7 +206,11 @@ async fn one(client: &Http, port: u16, mix: Mix, number: u64) -> Outcome {
         Ok(Ok(body)) => body.to_bytes(),
     };
     let text = String::from_utf8_lossy(&body);
-    let end = if streams { "data: [DONE]" } else { "\"usage\"" };
+    let end = match mix.asks {
+        Asks::Models => "\"data\"",
+        Asks::Chat if streams => "data: [DONE]",
+        Asks::Chat => "\"usage\"",
+    };
     if status != 200 {
         Outcome::Failed(format!("{} {}", status.as_u16(), text.trim()))
     } else if text.contains(end) {
@@ -199,7 +221,7 @@ async fn one(client: &Http, port: u16, mix: Mix, number: u64) -> Outcome {
 }
 
 fn request(port: u16, mix: Mix, number: u64, streams: bool) -> Request<Full<Bytes>> {
-    let conversation = number % CONVERSATIONS;
+    let conversation = number % mix.conversations;
     let mut prompt = format!("conversation {conversation} goes on. ");
     prompt = prompt.repeat(mix.prompt / prompt.len() + 1);
     prompt += &format!("And now to something else, number {number}.");
@@ -208,14 +230,23 @@ fn request(port: u16, mix: Mix, number: u64, streams: bool) -> Request<Full<Byte
         "messages": [{"role": "user", "content": prompt}]});
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = hyper::Method::POST;
-    if let Ok(uri) = format!("http://127.0.0.1:{port}/v1/chat/completions").parse() {
-        *request.uri_mut() = uri;
-    }
+    *request.uri_mut() = uri(port, "/v1/chat/completions");
     let json = hyper::header::HeaderValue::from_static("application/json");
     request
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, json);
     request
+}
+
+fn models(port: u16) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = uri(port, "/v1/models");
+    request
+}
+
+/// A path of this port of this machine.
+pub fn uri(port: u16, path: &str) -> hyper::Uri {
+    format!("http://127.0.0.1:{port}{path}").parse().unwrap()
 }
 
 /// An error with what caused it: the outermost alone says little.

@@ -12,9 +12,11 @@
     clippy::indexing_slicing
 )]
 
+mod attack;
 mod clock;
 mod gate;
 mod load;
+mod others;
 mod report;
 mod rows;
 mod stage;

@@ -17,6 +17,7 @@
 )]
 
 mod clusters;
+pub mod collisions;
 mod configuration;
 #[path = "../../../tests/memory/counting.rs"]
 mod counting;

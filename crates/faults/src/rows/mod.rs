@@ -1,5 +1,6 @@
 //! The rows of the table, in its order.
 
+mod clients;
 mod envoy;
 mod metrics;
 mod module;
@@ -62,6 +63,7 @@ pub fn all() -> impl Iterator<Item = Row> {
         traps::ROWS,
         module::ROWS,
         envoy::ROWS,
+        clients::ROWS,
         scale::ROWS,
     ];
     parts.into_iter().flatten().copied()

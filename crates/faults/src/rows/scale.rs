@@ -79,6 +79,7 @@ fn streams(_: &Form) -> Measured {
         tokens: 5,
         http2: 20,
         patience: Duration::from_secs(90),
+        ..Mix::default()
     };
     let stage = plan.start();
     let before = stage.proxy.memory();

@@ -1,0 +1,107 @@
+//! What an attack does to others: how long they wait, and whether prompts are still known.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{sleep, spawn, JoinHandle};
+use std::time::{Duration, Instant};
+
+use envoytest::client::{self, get};
+use envoytest::proxy::Proxy;
+use serde_json::json;
+
+use crate::load::{Asks, Load, Mix};
+
+/// Clients that ask for little and measure how long it takes, and one that asks the admin interface.
+pub struct Others {
+    loads: Vec<Load>,
+    stop: Arc<AtomicBool>,
+    admin: JoinHandle<Duration>,
+}
+
+/// How long others waited.
+pub struct Waits {
+    /// The 99th percentile, failed requests included.
+    pub p99: Duration,
+    /// The longest that the admin interface took.
+    pub admin: Duration,
+}
+
+impl Others {
+    /// Begins.
+    pub fn watch(proxy: &Proxy) -> Self {
+        let mix = Mix {
+            rate: 50,
+            streams: 0,
+            // One token: what is measured is the way there.
+            tokens: 5,
+            ..Mix::default()
+        };
+        let models = Mix {
+            asks: Asks::Models,
+            ..mix
+        };
+        let loads = [mix, models].map(|mix| Load::start(proxy.port, mix).unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, admin) = (stop.clone(), proxy.admin);
+        let admin = spawn(move || {
+            let mut longest = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let since = Instant::now();
+                // No answer within the client's patience is a long wait, too.
+                let _ = get(admin, "/ready");
+                longest = longest.max(since.elapsed());
+                sleep(Duration::from_millis(50));
+            }
+            longest
+        });
+        Self {
+            loads: loads.into(),
+            stop,
+            admin,
+        }
+    }
+
+    /// Ends, and says how long they waited.
+    pub fn end(self) -> Waits {
+        let loads = self.loads.into_iter();
+        let mut waits: Vec<Duration> = loads
+            .flat_map(|load| load.stop().into_iter().map(|sent| sent.took))
+            .collect();
+        self.stop.store(true, Ordering::Relaxed);
+        waits.sort();
+        Waits {
+            p99: waits[waits.len() * 99 / 100],
+            admin: self.admin.join().unwrap(),
+        }
+    }
+}
+
+/// Sends prompts that have nothing in common, and then each once more with an end of its own.
+/// Returns how many of them the second time reached the pod that has them, and how many there were.
+pub fn affinity(proxy: &Proxy) -> (usize, usize) {
+    const PROMPTS: usize = 30;
+    let stamp = Instant::now();
+    let send = |number: usize, end: &str| {
+        let prompt = format!("{number} of {stamp:?} begins. ").repeat(60) + end;
+        let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1}).to_string();
+        let json = [("content-type", "application/json")];
+        let answer = client::send(
+            proxy.port,
+            "POST",
+            "/v1/completions",
+            &json,
+            body.as_bytes(),
+        );
+        let answered = answer.ok().filter(|answer| answer.status == 200);
+        answered.map(|answer| answer.pod().to_owned())
+    };
+    let first: Vec<_> = (0..PROMPTS).map(|number| send(number, "")).collect();
+    // Workers tell each other what they have learnt every 50 ms.
+    sleep(Duration::from_millis(300));
+    let again = (0..PROMPTS).map(|number| send(number, "And on."));
+    let kept = first
+        .iter()
+        .zip(again)
+        .filter(|(first, again)| first.is_some() && *first == again);
+    (kept.count(), PROMPTS)
+}

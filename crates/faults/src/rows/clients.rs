@@ -1,0 +1,360 @@
+//! Hostile clients: each row is the crafted worst case of one kind of attack, while others go on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use modelsim::Faults;
+use properties::collisions;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Form, Row};
+use crate::attack::{Attack, Over, Unfinished};
+
+use crate::others::{affinity, Others};
+use crate::stage::{Plan, Stage};
+use crate::verdict::{Bar, Measured};
+
+/// In the table's order.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "colliding texts",
+        what: "a client sends bodies of 2,000 and 60,000 texts whose hashes all fall into one bucket of an unkeyed prefix index, one after the other; the same with random texts before",
+        epp: "not measured",
+        play: texts,
+    },
+    Row {
+        name: "colliding blocks",
+        what: "the same with the Endpoint Picker's first configuration: 60 prompts of 256 blocks of 5 bytes",
+        epp: "not measured",
+        play: blocks,
+    },
+    Row {
+        name: "unfinished bodies",
+        what: "1,500 requests stop after 170 KB of `<` or 264 KB of short strings in `tools`",
+        epp: "not measured",
+        play: |form| unfinished(form, Over::Http1),
+    },
+    Row {
+        name: "unfinished bodies, HTTP/2",
+        what: "the same over 15 connections",
+        epp: "not measured",
+        play: |form| unfinished(form, Over::Http2),
+    },
+    Row {
+        name: "a prompt that breaks pods",
+        what: "2 clients send one prompt over and over to which all 4 pods answer 500; all else they answer",
+        epp: "not applicable: it does not watch answers",
+        play: |_| broken(),
+    },
+    Row {
+        name: "half-open requests",
+        what: "12 requests whose bodies never begin are the first that Envoy gets",
+        epp: "not measured",
+        play: |_| half_open(),
+    },
+    Row {
+        name: "slow bodies",
+        what: "2,300 requests send a byte of their body every 3.5 s",
+        epp: "not measured",
+        play: |_| slow(Over::Http1),
+    },
+    Row {
+        name: "slow bodies, HTTP/2",
+        what: "the same over 23 connections",
+        epp: "not measured",
+        play: |_| slow(Over::Http2),
+    },
+];
+
+/// While a client takes what it may take of two cores, answers of others come later; by how much, the
+/// rows with a control say. None of them fails.
+fn served() -> Bar {
+    let mut bar = Bar::nobody(Duration::from_secs(5));
+    bar.fast = Duration::from_secs(10);
+    bar
+}
+
+/// Others may wait this many times as long as while the same client sends random texts.
+const TIMES: f64 = 2.0;
+
+/// Envoy's main thread answers within this: it makes health checks and takes configurations, and a
+/// liveness probe that waits longer restarts the pod.
+const MAIN_THREAD: Duration = Duration::from_secs(1);
+
+/// How long each side of a comparison lasts.
+const SIDE: Duration = Duration::from_secs(10);
+
+/// A body of completions: one prompt, or a list of them.
+fn completion(prompt: impl Serialize) -> Bytes {
+    json!({"model": "demo", "max_tokens": 1, "prompt": prompt})
+        .to_string()
+        .into()
+}
+
+fn random(random: &mut fastrand::Rng, length: usize) -> String {
+    (0..length).map(|_| random.lowercase()).collect()
+}
+
+fn texts(form: &Form) -> Measured {
+    const TEXTS: usize = 60_000;
+    /// A part of them: where the length of a list is bounded, many lists make up for it.
+    const PART: usize = 2_000;
+    let bodies = |texts: &[String]| {
+        let parts = texts.chunks(PART).map(completion);
+        parts.chain([completion(texts)]).collect()
+    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let control: Vec<String> = (0..TEXTS).map(|_| random(&mut rng, 8)).collect();
+    let crafted = collisions::strings("demo", collisions::BITS, TEXTS);
+    compare(Plan::new(4), form, bodies(&control), bodies(&crafted))
+}
+
+fn blocks(form: &Form) -> Measured {
+    const PROMPTS: u64 = 60;
+    const BLOCKS: usize = 256;
+    const BYTES: usize = 5;
+    /// 15,360 blocks are too few for a table of more buckets.
+    const BITS: u32 = 14;
+    // This configuration reads a text, not a list of them.
+    let one = |text: String| completion(&text);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let control = (0..PROMPTS).map(|_| one(random(&mut rng, BYTES * BLOCKS)));
+    let crafted =
+        (0..PROMPTS).map(|number| one(collisions::prompt("demo", BYTES, BLOCKS, BITS, number)));
+    let mut plan = Plan::new(4);
+    plan.setup.configs = vec![include_str!("../../../../examples/seed.yaml").to_owned()];
+    let (control, crafted) = (control.collect(), crafted.collect());
+    compare(plan, form, control, crafted)
+}
+
+/// What two clients that send `crafted` bodies do to others, beside what they do with the control's.
+fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) -> Measured {
+    let stage = plan.start();
+    let side = |bodies: Vec<Bytes>| {
+        let others = Others::watch(&stage.proxy);
+        let attack = Attack::new(stage.proxy.port);
+        attack.repeat("/v1/completions", bodies.clone(), Duration::ZERO);
+        attack.repeat("/v1/completions", bodies, Duration::ZERO);
+        stage.run(if form.short { SIDE / 3 } else { SIDE });
+        let sent = attack.ended();
+        drop(attack);
+        (others.end(), sent)
+    };
+    let (usual, usually_sent) = side(control);
+    let (seen, sent) = side(crafted);
+    let mut measured = stage.end(served());
+    let ratio = seen.p99.as_secs_f64() / usual.p99.as_secs_f64();
+    measured.require(ratio <= TIMES, || {
+        format!(
+            "p99 of others {:?}, {ratio:.1} times the control's {:?}",
+            seen.p99, usual.p99
+        )
+    });
+    measured.require(seen.admin <= MAIN_THREAD, || {
+        format!("the admin interface took {:?}", seen.admin)
+    });
+    measured.note(format!(
+        "p99 of others {:.0} ms, the control's {:.0} ms; the admin interface took at most {:.0} ms; \
+         {sent} attacks answered in {} s, {usually_sent} of the control",
+        seen.p99.as_secs_f64() * 1e3,
+        usual.p99.as_secs_f64() * 1e3,
+        seen.admin.as_secs_f64() * 1e3,
+        SIDE.as_secs(),
+    ));
+    measured
+}
+
+/// The memory that a VM may have: half of what it traps at.
+const MOST_MEMORY: u64 = 512 << 20;
+
+/// The largest of the VMs' memories.
+fn memory(stage: &Stage) -> u64 {
+    let metric = "epp_wasm_vm_memory_bytes{";
+    let text = stage.proxy.prometheus();
+    let values = text.lines().filter(|line| line.starts_with(metric));
+    values
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .max()
+        .unwrap()
+}
+
+/// A chat whose `tools` hold this and do not end.
+fn tools(begin: &str, filling: &str, times: usize) -> Unfinished {
+    let text = format!(
+        r#"{{"model":"demo","tools":[{begin}{}"#,
+        filling.repeat(times)
+    );
+    Unfinished {
+        begin: text.into(),
+        ..Unfinished::default()
+    }
+}
+
+fn unfinished(form: &Form, over: Over) -> Measured {
+    let count = if form.short { 900 } else { 1_500 };
+    // `<` is written with six bytes where it is hashed; a short string takes more than its bytes.
+    let bodies = [tools("\"", "<", 170_000), tools("", "\"a\",", 66_000)];
+    let stage = Plan::new(4).start();
+    let before = memory(&stage);
+    let attack = Attack::new(stage.proxy.port);
+    let uploaded = uploaded(&stage, || attack.hold(count, over, &bodies));
+    // Memory is reported once a second.
+    stage.run(Duration::from_secs(3));
+    let most = memory(&stage);
+    drop(attack);
+    stage.run(Duration::from_secs(2));
+    let reloads = stage.proxy.stat_so_far("wasm.epp0.vm_reload_success");
+    let trapped = stage.proxy.logged().contains("Uncaught RuntimeError");
+    let (kept, asked) = affinity(&stage.proxy);
+    let mut measured = stage.end(served());
+    measured.require(reloads == 0 && !trapped, || {
+        format!("the module trapped, {reloads} VMs were reloaded")
+    });
+    measured.require(most <= MOST_MEMORY, || {
+        format!("a VM had {} MiB", most >> 20)
+    });
+    require_affinity(&mut measured, "afterwards", kept, asked);
+    measured.note(format!(
+        "{} MiB uploaded; the largest VM grew from {} to {} MiB",
+        uploaded >> 20,
+        before >> 20,
+        most >> 20
+    ));
+    measured
+}
+
+/// Returns how much Envoy has received of what clients begin to send: until nothing more comes, be it
+/// all or as much as flow control lets through.
+fn uploaded(stage: &Stage, begin: impl FnOnce()) -> u64 {
+    /// More than the usual load sends within [`PAUSE`].
+    const QUIET: u64 = 2 << 20;
+    const PAUSE: Duration = Duration::from_secs(1);
+    let received = || stage.proxy.stat("http.e2e.downstream_cx_rx_bytes_total");
+    let before = received();
+    begin();
+    let mut last = before;
+    for _ in 0..30 {
+        stage.run(PAUSE);
+        let now = received();
+        if now - last < QUIET {
+            break;
+        }
+        last = now;
+    }
+    received() - before
+}
+
+/// Prompts that were sent twice went to the same pod.
+fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usize) {
+    // One of four goes there by chance; metrics that change in between may outweigh a prefix.
+    let enough = asked * 9 / 10;
+    let text = format!("{when}, {kept} of {asked} repeated prompts went where they are known");
+    measured.require(kept >= enough, || text.clone());
+    if kept >= enough {
+        measured.note(text);
+    }
+}
+
+fn broken() -> Measured {
+    const TIME: Duration = Duration::from_secs(20);
+    const AVOIDED: &str = "epp_wasm_avoidances_total";
+    let mut plan = Plan::new(4);
+    // Prompts that have nothing in common spread by load alone.
+    plan.mix.conversations = u64::MAX;
+    plan.mix.rate = 40;
+    let stage = plan.start();
+    (0..4).for_each(|pod| {
+        stage.fault(
+            pod,
+            Faults {
+                breaks_on: Some("boom".to_owned()),
+                ..Faults::default()
+            },
+        );
+    });
+    stage.sim.pods().for_each(|pod| pod.forget());
+    let attack = Attack::new(stage.proxy.port);
+    let prompt = "the same beginning. ".repeat(100) + "boom";
+    for _ in 0..2 {
+        let bodies = vec![completion(&prompt)];
+        attack.repeat("/v1/completions", bodies, Duration::from_millis(10));
+    }
+    stage.run(TIME);
+    let sent = attack.ended();
+    let avoided = stage.proxy.counted_with(AVOIDED, "errors");
+    let honest: Vec<usize> = stage
+        .sim
+        .pods()
+        .map(|pod| {
+            let seen = pod.seen();
+            let chats = seen
+                .iter()
+                .filter(|seen| seen.path.ends_with("/chat/completions"));
+            chats.count()
+        })
+        .collect();
+    drop(attack);
+    let mut measured = stage.end(served());
+    let least = honest.iter().min().copied().unwrap_or_default();
+    let fair = honest.iter().sum::<usize>() / honest.len();
+    measured.require(least * 2 >= fair, || {
+        format!("honest requests went {honest:?} to the pods")
+    });
+    measured.note(format!(
+        "{sent} times 500; honest requests by pod: {honest:?}; endpoints were avoided {avoided} times"
+    ));
+    measured
+}
+
+fn half_open() -> Measured {
+    let mut attack = None;
+    let stage = Plan::new(4).start_then(|proxy| {
+        proxy.wait_until_it_serves();
+        let attackers = Attack::new(proxy.port);
+        let body = Unfinished {
+            declared: Some(1_000),
+            ..Unfinished::default()
+        };
+        attackers.hold(12, Over::Http1, &[body]);
+        // Three times what an Envoy that delivers no bodies is recognised by.
+        std::thread::sleep(Duration::from_secs(1));
+        attack = Some(attackers);
+    });
+    let reads = reads_bodies(&stage);
+    let (kept, asked) = affinity(&stage.proxy);
+    drop(attack);
+    let mut measured = stage.end(served());
+    measured.require(reads, || "epp_wasm_reads_bodies is 0".to_owned());
+    require_affinity(&mut measured, "meanwhile", kept, asked);
+    measured
+}
+
+fn reads_bodies(stage: &Stage) -> bool {
+    // Told once a second.
+    stage.run(Duration::from_millis(1_500));
+    stage.proxy.counted("epp_wasm_reads_bodies") == 1
+}
+
+fn slow(over: Over) -> Measured {
+    let stage = Plan::new(4).start();
+    let (usual, _) = affinity(&stage.proxy);
+    let attack = Attack::new(stage.proxy.port);
+    let body = Unfinished {
+        begin: r#"{"model":"demo","messages":[{"role":"user","content":""#.into(),
+        drip: Some(Duration::from_millis(3_500)),
+        declared: None,
+    };
+    attack.hold(2_300, over, &[body]);
+    stage.run(Duration::from_secs(2));
+    let held = stage.proxy.counted("epp_wasm_held_requests");
+    let (kept, asked) = affinity(&stage.proxy);
+    drop(attack);
+    let mut measured = stage.end(served());
+    require_affinity(&mut measured, "meanwhile", kept, asked);
+    measured.note(format!(
+        "{usual} before; {held} requests were held at a time"
+    ));
+    measured
+}

@@ -1,0 +1,106 @@
+//! docs/operations.md says what a client can and cannot do, and names the test that holds each row:
+//! these are there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// The section's heading.
+const SECTION: &str = "## What an untrusted client can and cannot do";
+
+/// Where tests are.
+const FOLDERS: [&str; 4] = ["src", "tests", "crates", "benches"];
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The section, to the next of its level.
+fn section() -> String {
+    let text = fs::read_to_string(top().join("docs/operations.md")).unwrap();
+    let (_, rest) = text.split_once(SECTION).unwrap();
+    rest.split("\n## ").next().unwrap().to_owned()
+}
+
+/// The cells of the last column of its first table, whose rows say what holds.
+fn held_by(section: &str) -> Vec<String> {
+    let rows = section.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| {
+        row.trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .unwrap()
+            .to_owned()
+    })
+    .collect()
+}
+
+/// What stands between two of these marks, each time.
+fn between(text: &str, mark: char) -> impl Iterator<Item = &str> {
+    text.split(mark).skip(1).step_by(2)
+}
+
+/// All Rust of a folder.
+fn sources(folder: &Path, found: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            *found += &fs::read_to_string(path).unwrap();
+        }
+    }
+}
+
+/// The names of functions that are tests: those behind an attribute, comments and others aside.
+fn tests() -> BTreeSet<String> {
+    let mut source = String::new();
+    for folder in FOLDERS {
+        sources(&top().join(folder), &mut source);
+    }
+    let parts = source.split("#[test]").skip(1);
+    let names = parts.filter_map(|part| part.split_once("fn ")?.1.split_once('('));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The names of the fault suite's rows.
+fn faults() -> BTreeSet<String> {
+    let mut source = String::new();
+    sources(&top().join("crates/faults/src/rows"), &mut source);
+    let parts = source.split("name: \"").skip(1);
+    parts
+        .map(|part| part.split('"').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_is_said_of_clients_is_held_by_tests_that_exist() {
+    let (tests, faults, section) = (tests(), faults(), section());
+    let rows = held_by(&section);
+    assert!(rows.len() >= 10, "{rows:?}");
+    for row in rows {
+        let mut named = 0;
+        for test in between(&row, '`') {
+            assert!(tests.contains(test), "there is no test {test}");
+            named += 1;
+        }
+        for fault in between(&row, '*') {
+            assert!(faults.contains(fault), "the fault suite has no row {fault}");
+            named += 1;
+        }
+        assert!(named > 0, "no test is named: {row}");
+    }
+}
+
+#[test]
+fn known_gaps_name_rows_that_exist() {
+    let (faults, section) = (faults(), section());
+    let Some((_, gaps)) = section.split_once("### Known gaps") else {
+        return;
+    };
+    let gaps = gaps.split("\n### ").next().unwrap().replace("**", "");
+    for fault in between(&gaps, '*') {
+        assert!(faults.contains(fault), "the fault suite has no row {fault}");
+    }
+}
