@@ -269,7 +269,8 @@ fn broken() -> Measured {
         stage.fault(
             pod,
             Faults {
-                breaks_on: Some("boom".to_owned()),
+                status: Some(500),
+                only: Some("boom".to_owned()),
                 ..Faults::default()
             },
         );
