@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::director::{meter, Head, Seen, Verdict};
+use crate::director::{meter, Head, Origin, Seen, Verdict};
 use crate::prefix::key::Secret;
 use crate::worker::Local;
 
@@ -79,7 +79,7 @@ impl Vms {
     /// Sends a request that is answered.
     fn serve(&mut self, vm: usize, body: &str) {
         let (id, _) = self.send(vm, body);
-        self.vms[vm].answered(id, None);
+        self.vms[vm].answered(id, None, &mut Local::default());
         self.vms[vm].close(id);
     }
 }
@@ -103,7 +103,7 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
         |director, id| {
             assert!(director.is_doubted(id));
             director.refute(id);
-            director.answered(id, None);
+            director.answered(id, None, &mut Local::default());
         },
         // The client leaves, or nothing answers.
         |_, _| {},
@@ -112,11 +112,11 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
             let seen = Seen {
                 server: b"10.0.0.9:80".to_vec(),
                 status: 200,
-                by_envoy: false,
+                origin: Origin::Endpoint,
             };
-            director.answered(id, Some(&seen));
+            director.answered(id, Some(&seen), &mut Local::default());
         },
-        |director, id| director.answered(id, None).map_or((), drop),
+        |director, id| director.answered(id, None, &mut Local::default()).map_or((), drop),
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (id, expected) = vms.send(0, &prompt);
