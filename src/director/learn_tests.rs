@@ -157,7 +157,7 @@ fn workers_agree_on_a_secret_and_hear_what_was_taken_back() {
         assert!(vms.expected(vm, &good) > 0.99, "{vm}");
         assert!(vms.expected(vm, &bad) < 0.01, "{vm}");
     }
-    // What one has proven stays, whoever sent it first and fails.
+    // What one VM has proven stays, even if the request that sent it first fails.
     let (id, _) = vms.send(1, &bad);
     (0..2).for_each(|_| vms.tick());
     vms.serve(2, &bad);

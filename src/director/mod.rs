@@ -175,7 +175,7 @@ pub struct Director {
 
 impl Director {
     /// A director that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
-    /// starts its randomness and keys what clients could aim at, a number where nobody does; `name` is
+    /// starts its randomness and keys what clients could aim at; tests and tools pass a number. `name` is
     /// the plugin's, under which it shares data.
     pub fn new(
         name: &str,

@@ -157,8 +157,8 @@ impl Index {
     }
 
     /// Notes what was sent to an endpoint. `capacity` is how many blocks the endpoint holds; what was
-    /// said first holds until it is removed. `changed` is told of the blocks, by number, with which
-    /// anything has changed.
+    /// said first holds until it is removed. `changed` is called with the number of
+    /// each block with which anything has changed.
     pub fn note(
         &mut self,
         sent: Sent<'_>,

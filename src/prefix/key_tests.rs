@@ -152,18 +152,14 @@ fn a_context_goes_back_to_the_last_milestone_and_is_bounded() {
 }
 
 #[test]
-fn a_secret_is_not_written_anywhere() {
+fn a_secret_does_not_show_in_debug_output() {
     let secret = Secret::from(1);
+    let key = Key::Secret(secret.clone());
+    let table = TableKey::new(&secret);
+    let shown = format!("{secret:?} {key:?} {table:?}");
+    assert_eq!(shown, "Secret(..) Secret(Secret(..)) TableKey(..)");
     let mut hasher = BlockHasher::default();
-    hasher.reset(BlockSpec::default(), &Key::Secret(secret.clone()));
-    let texts = format!(
-        "{secret:?} {:?} {:?} {hasher:?}",
-        TableKey::new(&secret),
-        Key::Secret(secret.clone())
-    );
-    assert_eq!(
-        texts.matches(char::is_numeric).count(),
-        texts.matches(|c| c == '0').count(),
-        "{texts}"
-    );
+    let plain = format!("{hasher:?}");
+    hasher.reset(BlockSpec::default(), &key);
+    assert_eq!(format!("{hasher:?}"), plain);
 }

@@ -21,8 +21,8 @@ impl Index {
     }
 
     /// Notes that an answer proves the blocks of a prompt from number `from` on, as far as the endpoint's
-    /// entries lie in their order, which are nearly always all. `doubted` is told of the blocks, by number,
-    /// of which that was not known. Returns how many these are; the others are for [`Index::note`].
+    /// entries lie in their order, which are nearly always all. `doubted` is called with the number of each
+    /// block that was not proven before. Returns how many blocks were covered; the others are for [`Index::note`].
     pub fn prove(
         &mut self,
         slot: u32,
@@ -60,8 +60,8 @@ impl Index {
     }
 
     /// Forgets which of these blocks of a prompt, by number, the endpoint in this slot holds by nothing but
-    /// the word of `origin`. Of those before, [`Index::context`] will do. `dropped` is told of the blocks, by
-    /// number, that are forgotten.
+    /// the word of `origin`. Of those before, [`Index::context`] will do. `dropped` is called with the
+    /// number of each block that is forgotten.
     pub fn retract(
         &mut self,
         slot: u32,

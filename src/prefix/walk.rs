@@ -45,7 +45,7 @@ impl Walk {
         self.seed = None;
     }
 
-    /// Whether the walk begins anew with this seed.
+    /// Whether the walk starts again with this seed.
     pub fn parts_from(&self, seed: u64) -> bool {
         self.seed.is_some_and(|own| own != seed)
     }

@@ -6,7 +6,7 @@ use crate::prefix::key::Secret;
 
 const CAPACITY: usize = 10_000;
 
-/// An index, and another worker's, which hears at once what is told.
+/// An index, and another worker's, which receives at once what is published.
 struct Twins {
     own: Index,
     other: Index,

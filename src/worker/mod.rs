@@ -8,6 +8,8 @@ pub mod avoided;
 #[cfg(test)]
 mod faulty;
 pub mod handover;
+#[cfg(test)]
+mod intake_tests;
 pub mod journal;
 #[cfg(test)]
 mod layout_tests;

@@ -27,7 +27,7 @@ pub trait Knowledge: Known {
 /// Hashes of others' journals that are taken in per tick: 5 ms of work at 0.17 µs each, and more than
 /// twice what 16 workers place in a tick where all that they are sent is new (docs/workers.md). What is
 /// more waits for the next tick, or is lost as soon as the ring has gone round.
-const INTAKE: usize = 32_768;
+pub(super) const INTAKE: usize = 32_768;
 
 /// How things are with a VM at a tick.
 #[derive(Debug, Clone, Copy, Default)]

@@ -73,14 +73,20 @@ fn a_body_that_the_server_refuses_teaches_nothing() {
 
 #[test]
 fn a_client_that_leaves_before_the_answer_teaches_nothing() {
-    let (_sim, proxy) = start(Duration::from_millis(600));
+    let (_sim, proxy) = start(Duration::from_secs(4));
+    let uploads: Vec<TcpStream> = (0..4)
+        .map(|number| {
+            let mut upload = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+            upload.write_all(request(number, 1).as_bytes()).unwrap();
+            upload.write_all(b"}").unwrap();
+            upload
+        })
+        .collect();
+    let size = || proxy.counted("llm_d_epp_prefix_indexer_size");
+    proxy.wait_until("what is under way counts", || size() > 0);
+    drop(uploads);
+    proxy.wait_until("it counts no more", || size() == 0);
     for number in 0..4 {
-        let mut upload = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
-        upload.write_all(request(number, 1).as_bytes()).unwrap();
-        upload.write_all(b"}").unwrap();
-        sleep(Duration::from_millis(200));
-        drop(upload);
-        sleep(Duration::from_millis(200));
         assert_eq!(known(&proxy, number), 0.0, "{number}");
     }
 }

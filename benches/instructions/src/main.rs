@@ -31,7 +31,7 @@ const CASES: [(&str, usize, Asked); 7] = [
 enum Asked {
     /// Prompts of so many bytes that repeat.
     Same(usize),
-    /// Prompts of so many bytes that nobody has sent.
+    /// Prompts of so many bytes that were not sent before.
     New(usize),
     /// Lists of so many short prompts, of which an endpoint's memory does not hold as many as there are:
     /// they are dropped in the order in which they come again.

@@ -9,8 +9,8 @@
 //! | `autoTune` | true | take block size and capacity from what the servers report |
 //! | `blockSizeTokens` | 16 | tokens of a block; below 64 counts as 64 |
 //! | `blockSize` | – | its former name |
-//! | `maxPrefixTokensToMatch` | 131072 | tokens matched and remembered of one prompt; 0: see next |
-//! | `maxPrefixBlocksToMatch` | 2048 | the same in blocks, used where the one above is 0; 0: all |
+//! | `maxPrefixTokensToMatch` | 131072 | tokens matched and remembered of one request, all its prompts together; 0: see next |
+//! | `maxPrefixBlocksToMatch` | 2048 | the same in blocks, used where the one above is 0; 0: 16384. At most 65536 |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
 //! ```yaml

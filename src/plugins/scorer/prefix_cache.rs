@@ -9,7 +9,7 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `hashBlockSize` | 64 | bytes of a block |
-//! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one prompt |
+//! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one request, at most 65536 |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
 //! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
