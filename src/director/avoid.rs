@@ -217,9 +217,9 @@ impl Director {
                 self.cluster
             );
         }
-        for (cause, count) in [("prompt", blamed.prompts), ("majority", blamed.majorities)] {
+        for (reason, count) in [("prompt", blamed.prompts), ("majority", blamed.majorities)] {
             if count > 0 {
-                let label = format!("cause={cause}");
+                let label = format!("reason={reason}");
                 self.metrics
                     .add(Metric::BlamedRequests, &label, count as i64);
             }
@@ -287,3 +287,7 @@ impl Director {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "avoid_tests.rs"]
+mod tests;

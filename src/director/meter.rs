@@ -63,7 +63,7 @@ pub enum Metric {
     Avoidances,
     /// Whether an endpoint is avoided, by reason.
     Avoided,
-    /// Times that failures were found to be the requests' fault and not the endpoints', by cause.
+    /// Times that failures were found to be the requests' fault and not the endpoints', by reason.
     BlamedRequests,
     /// What decisions rest on: 2 metrics, 1 what this Envoy knows itself, 0 nothing yet.
     Rung,

@@ -1,0 +1,134 @@
+//! What answers say of endpoints, and what they do not.
+
+use super::super::meter::Unmetered;
+use super::super::{Head, Verdict};
+use super::*;
+use crate::config;
+use crate::worker::Local;
+
+#[test]
+fn envoys_words_tell_a_refused_connection_from_what_requests_can_cause() {
+    let reset = "upstream_reset_before_response_started";
+    for (details, origin) in [
+        ("via_upstream", Origin::Endpoint),
+        ("response_timeout", Origin::Envoy),
+        ("upstream_per_try_timeout", Origin::Envoy),
+    ] {
+        assert_eq!(Origin::of(details.as_bytes()), origin, "{details}");
+    }
+    for (cause, origin) in [
+        (
+            "remote_connection_failure|delayed_connect_error:_111",
+            Origin::Unreachable,
+        ),
+        ("local_connection_failure", Origin::Unreachable),
+        ("connection_timeout", Origin::Unreachable),
+        ("connection_failure,TLS_error", Origin::Unreachable),
+        ("connection_termination", Origin::Envoy),
+        ("remote_reset|connection_failure", Origin::Envoy),
+        ("overflow", Origin::Overflow),
+    ] {
+        let details = format!("{reset}{{{cause}}}");
+        assert_eq!(Origin::of(details.as_bytes()), origin, "{details}");
+    }
+}
+
+/// Twenty milliseconds later each time.
+fn clock() -> u64 {
+    thread_local! {
+        static NOW: std::cell::Cell<u64> = const { std::cell::Cell::new(1_000_000_000_000) };
+    }
+    NOW.set(NOW.get() + 20 * MILLISECOND);
+    NOW.get()
+}
+
+fn director(memory: &mut Local) -> Director {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: random-picker}, {type: queue-scorer},
+  {name: pods, type: static-discovery, parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}]}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {pluginRef: random-picker}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let plan = config::load(text).unwrap().plan;
+    let mut director = Director::new("test", plan.clone(), 1, Box::new(Unmetered), clock);
+    director.install(plan, 1);
+    (0..2).for_each(|_| drop(director.tick(1, memory)));
+    director
+}
+
+/// Sends a request with a body to the one endpoint.
+fn send(director: &mut Director, id: u32) {
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        ..Head::default()
+    };
+    assert!(matches!(director.open(id, &head), Verdict::Release(_)));
+}
+
+fn seen(status: u16, origin: Origin) -> Seen {
+    Seen {
+        server: b"10.0.0.1:80".to_vec(),
+        status,
+        origin,
+    }
+}
+
+#[test]
+fn only_answers_that_the_endpoint_was_asked_for_count() {
+    let avoided = |status, origin| {
+        let mut memory = Local::default();
+        let mut director = director(&mut memory);
+        for id in 0..10 {
+            send(&mut director, id);
+            director.answered(id, Some(&seen(status, origin)), &mut memory);
+            director.close(id);
+        }
+        director.watch.avoided.avoider.reason(Slot(0))
+    };
+    assert_eq!(avoided(503, Origin::Overflow), None);
+    assert_eq!(avoided(501, Origin::Endpoint), None);
+    assert_eq!(avoided(503, Origin::Unreachable), Some(Reason::Unserved));
+    assert_eq!(avoided(504, Origin::Envoy), Some(Reason::Unserved));
+    assert_eq!(avoided(503, Origin::Endpoint), Some(Reason::Overloaded));
+    assert_eq!(avoided(500, Origin::Endpoint), Some(Reason::Errors));
+}
+
+#[test]
+fn an_upload_that_never_ends_is_not_waited_for() {
+    let mut memory = Local::default();
+    let mut director = director(&mut memory);
+    director
+        .watch
+        .store
+        .pool
+        .get_mut(Slot(0))
+        .unwrap()
+        .freshness = Freshness::Stale;
+    send(&mut director, 1);
+    let later = director.timing.now + 60_000 * MILLISECOND;
+    director.find_hung(later);
+    assert_eq!(director.watch.avoided.avoider.reason(Slot(0)), None);
+    director.uploaded(1);
+    director.find_hung(later);
+    let reason = director.watch.avoided.avoider.reason(Slot(0));
+    assert_eq!(reason, Some(Reason::Hung));
+}
+
+#[test]
+fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
+    let mut memory = Local::default();
+    let mut director = director(&mut memory);
+    // Its first answer was dropped, and is waited for for a while.
+    let call = (0..5_000)
+        .find_map(|_| director.tick(1, &mut memory).calls.pop())
+        .unwrap();
+    let errors = |director: &Director| director.metrics.sum(Metric::ScrapeErrors);
+    director.called(&call, None);
+    assert_eq!(errors(&director), 1, "it is there");
+    director.called(&call, Some(1));
+    director.watch.store.remove(Slot(0));
+    director.called_back(1, b"503", &mut &b""[..]);
+    assert_eq!(errors(&director), 1);
+}
