@@ -73,6 +73,11 @@ impl BlockHasher {
         self.reset(self.spec);
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.digests.capacity() * size_of::<u64>() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// Whether no further block of the current prompt counts.
     pub fn is_full(&self) -> bool {
         self.digests.len() >= self.most

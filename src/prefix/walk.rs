@@ -38,6 +38,12 @@ impl Walk {
         self.seed = None;
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        hashes + self.begins.capacity() * size_of::<usize>() + self.matcher.allocated()
+    }
+
     /// Walks on through the blocks that were read since. `prompts` are all of the request's, each
     /// with its content digests so far; `seed` starts each chain. With another seed than before
     /// the walk begins anew.
