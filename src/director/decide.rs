@@ -24,8 +24,15 @@ use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, Sched
 const TIMED_EACH: u64 = 17;
 
 impl Director {
-    /// More was read of a request: matches on, learns, and decides if it can be decided.
+    /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
+    /// from then on is counted.
     pub(super) fn advance(&mut self, id: u32) -> Option<Verdict> {
+        let verdict = self.go_on(id);
+        let forced = self.bound_memory(id);
+        verdict.or(forced)
+    }
+
+    fn go_on(&mut self, id: u32) -> Option<Verdict> {
         self.walk(id);
         let record = self.records.get(&id)?;
         let Some(hold) = record.held else {
@@ -372,7 +379,9 @@ impl Director {
 
     /// Forgets a request whose record cannot be closed.
     pub fn drop_record(&mut self, id: u32) {
-        self.records.remove(&id);
+        if let Some(record) = self.records.remove(&id) {
+            self.account.change(record.counted, 0);
+        }
     }
 
     /// Whether this VM polls.

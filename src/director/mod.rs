@@ -12,6 +12,7 @@ pub mod explain;
 pub mod ids;
 mod learn;
 mod load;
+pub mod memory;
 pub mod meter;
 mod metrics;
 mod naming;
@@ -123,6 +124,7 @@ pub struct Director {
     metrics: Metrics,
     hot: Hot,
     budget: outcome::Budget,
+    account: memory::Account,
     delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
@@ -156,6 +158,7 @@ impl Director {
             metrics,
             hot,
             budget: outcome::Budget::default(),
+            account: memory::Account::default(),
             cluster,
             watch,
             indexes: Vec::new(),
@@ -193,6 +196,10 @@ impl Director {
             // Requests under way were cut for the old ones.
             for record in self.records.values_mut() {
                 record.stop_reading();
+            }
+            let ids: Vec<u32> = self.records.keys().copied().collect();
+            for id in ids {
+                self.count_memory(id);
             }
         }
     }
@@ -243,8 +250,15 @@ impl Director {
         let held = record.held;
         self.records.insert(id, record);
         match held {
-            Some(hold) => Verdict::Hold(hold.show),
-            None => Verdict::Release(self.decide(id)),
+            Some(hold) => {
+                let forced = self.bound_memory(id);
+                forced.unwrap_or(Verdict::Hold(hold.show))
+            }
+            None => {
+                let release = self.decide(id);
+                self.count_memory(id);
+                Verdict::Release(release)
+            }
         }
     }
 
@@ -267,6 +281,10 @@ impl Director {
     pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
         let now = self.timing.now;
         let record = self.records.get_mut(&id)?;
+        if record.held.is_none() && !record.reading {
+            // It was decided, and what was read of it is given back.
+            return None;
+        }
         // After a release it comes in any case.
         if record.held.is_some() {
             self.delivery.seen();
@@ -309,6 +327,9 @@ impl Director {
     /// The bytes that [`Self::reread`] asked for.
     pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
         let record = self.records.get_mut(&id)?;
+        if record.held.is_none() && !record.reading {
+            return None;
+        }
         record.reader.feed_again(start, bytes);
         record.reading = record.reader.needs_more();
         self.advance(id)
@@ -319,11 +340,16 @@ impl Director {
         self.tried(id);
         self.end(id);
         self.conclude(id);
-        if let Some(record) = self.records.remove(&id) {
+        if let Some(mut record) = self.records.remove(&id) {
             self.holding -= usize::from(record.held.is_some()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
+            let counted = std::mem::take(&mut record.counted);
+            self.account.change(counted, 0);
             if self.spare.len() < SPARE {
+                if counted > memory::SMALL {
+                    record.give_back();
+                }
                 self.spare.push(record);
             }
         }
