@@ -1,6 +1,6 @@
 //! What is held is bounded, and a VM that begins knows what it can know.
 
-use super::abi::Action;
+use super::abi::{Action, BodyAction};
 use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, tick, vm, SECOND};
 use super::vm::Vm;
@@ -58,4 +58,39 @@ fn a_body_that_comes_in_drops_is_not_held_for_ever() {
         assert!(held < 60);
     }
     assert!((25..=31).contains(&held), "{held} s");
+}
+
+#[test]
+fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
+    let open = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    for (extra, action, answers) in [
+        ("", Action::Pause, vec![500]),
+        (open, Action::Continue, vec![]),
+    ] {
+        let mut vm = vm(&listed("prefix-cache-scorer", extra));
+        post();
+        assert!(destination().is_some(), "the client's own");
+        host(|host| host.no_memory = true);
+        assert_eq!(vm.request_headers(10, false), action);
+        assert_eq!(destination(), None);
+        let codes: Vec<u32> = host(|host| host.answers.drain(..).map(|(code, _)| code).collect());
+        assert_eq!(codes, answers);
+        host(|host| host.no_memory = false);
+        post();
+        assert_eq!(vm.request_headers(11, false), Action::Pause);
+        assert_eq!(host(|host| host.answers.len()), 0, "it is held");
+    }
+}
+
+#[test]
+fn a_body_that_there_is_no_memory_for_is_decided_with_what_is_known() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
+    post();
+    assert_eq!(vm.request_headers(10, false), Action::Pause);
+    host(|host| {
+        host.body = b"{\"model\": \"m\", ".to_vec();
+        host.no_memory = true;
+    });
+    assert_eq!(vm.request_body(10, 15, false), BodyAction::Continue);
+    assert!(destination().is_some_and(|picked| picked.starts_with("10.0.0.")));
 }

@@ -144,15 +144,15 @@ pub fn seen() -> Seen {
     }
 }
 
-/// Does to the request in effect what was decided for it.
-pub fn carry_out(release: &Release, header: &str) {
+/// Does to the request in effect what was decided for it. Returns whether it was answered.
+pub fn carry_out(release: &Release, header: &str) -> bool {
     if let Some(refusal) = &release.refusal {
         let headers = [(DROPPED_REASON_HEADER, refusal.reason)];
         let outcome = abi::respond(refusal.status, "epp_wasm", &headers, &refusal.body);
         if outcome.is_err() {
             log::warn!("Envoy did not take the answer to a request without an endpoint");
         }
-        return;
+        return outcome.is_ok();
     }
     if let Some(value) = &release.destination {
         if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
@@ -162,6 +162,7 @@ pub fn carry_out(release: &Release, header: &str) {
             );
         }
     }
+    false
 }
 
 fn text_property(name: &str) -> String {

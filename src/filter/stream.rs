@@ -66,7 +66,7 @@ impl Stream {
         self.held != Held::No
     }
 
-    /// Its headers have come. `None` where they cannot be read: it is left alone.
+    /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
     pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
         let head = read_head(&packed, end, director.model_header());
@@ -162,8 +162,12 @@ impl Stream {
                 Appetite::Next(most) => (self.read, most),
                 Appetite::Tail(most) => (size.saturating_sub(most), most),
             };
-            let bytes = abi::buffer(Buffer::RequestBody, start, most);
-            let bytes = bytes.ok().flatten().unwrap_or_default();
+            let Ok(bytes) = abi::buffer(Buffer::RequestBody, start, most) else {
+                // There is no memory left for it: what follows would not be read either.
+                verdict = verdict.or(director.cannot_read(self.id));
+                break;
+            };
+            let bytes = bytes.unwrap_or_default();
             if bytes.is_empty() {
                 break;
             }
@@ -202,14 +206,8 @@ impl Stream {
         self.read = 0;
         self.held = Held::No;
         let left = size.saturating_sub(sent);
-        if sent > 0 {
-            let rest = abi::buffer(Buffer::RequestBody, sent, left);
-            let rest = rest.ok().flatten().unwrap_or_default();
-            if abi::replace_buffer(Buffer::RequestBody, &rest).is_err() {
-                log::warn!(
-                    "Envoy did not let a part of a body be taken out that it had sent already"
-                );
-            }
+        if sent > 0 && abi::replace_start(Buffer::RequestBody, sent, &[]).is_err() {
+            log::warn!("Envoy did not let a part of a body be taken out that it had sent already");
         }
         left
     }
@@ -272,6 +270,21 @@ impl Stream {
             Held::Passing => BodyAction::Watermark,
         }
     }
+}
+
+/// Lets a request go on under the failure mode whose headers cannot be read. Returns what becomes of
+/// it.
+pub fn unreadable(director: &mut Director) -> Action {
+    for name in OWNED_HEADERS
+        .into_iter()
+        .chain([director.destination_header()])
+    {
+        let _: Result<(), Status> = abi::remove_header(Map::Request, name);
+    }
+    if super::pool::carry_out(&director.recover(), "") {
+        return Action::Pause;
+    }
+    Action::Continue
 }
 
 /// The client's headers that it may not set.

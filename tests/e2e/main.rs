@@ -19,6 +19,7 @@ mod failure;
 mod guard;
 mod headers_only;
 mod members;
+mod memory;
 mod ownership;
 mod preferences;
 mod protocols;
