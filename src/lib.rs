@@ -3,6 +3,10 @@
 //! `filter` is the only module that knows the proxy-wasm ABI; everything below it takes its clock,
 //! randomness and host as arguments and runs natively, in tests and in `eppctl`.
 
+// So that a failed allocation panics, which is caught, where it would trap otherwise (filter::guard).
+// The module's standard library is built from source in any case (scripts/wasm).
+#![cfg_attr(target_arch = "wasm32", feature(alloc_error_hook))]
+
 #[forbid(unsafe_code)]
 pub mod datalayer;
 #[forbid(unsafe_code)]

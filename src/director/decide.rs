@@ -23,8 +23,15 @@ use crate::worker::journal::Word;
 const TIMED_EACH: u64 = 17;
 
 impl Director {
-    /// More was read of a request: matches on, learns, and decides if it can be decided.
+    /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
+    /// from then on is counted.
     pub(super) fn advance(&mut self, id: u32) -> Option<Verdict> {
+        let verdict = self.go_on(id);
+        let forced = self.bound_memory(id);
+        verdict.or(forced)
+    }
+
+    fn go_on(&mut self, id: u32) -> Option<Verdict> {
         self.walk(id);
         let record = self.records.get(&id)?;
         let Some(hold) = record.held else {
@@ -374,6 +381,7 @@ impl Director {
     pub fn drop_record(&mut self, id: u32) {
         if let Some(record) = self.records.remove(&id) {
             self.holding -= usize::from(record.held.is_some()).min(self.holding);
+            self.account.change(record.counted, 0);
         }
     }
 

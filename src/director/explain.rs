@@ -86,6 +86,16 @@ impl Observer for Explanation {
 }
 
 impl Explanation {
+    /// Returns the bytes of memory that it has allocated, names left out.
+    pub fn allocated(&self) -> usize {
+        let filters = self.filters.iter();
+        let removed = filters.map(|(_, removed)| removed.capacity() * size_of::<Slot>());
+        let scorers = self.scorers.iter();
+        let scores = scorers.map(|scorer| scorer.scores.capacity() * size_of::<Scored>());
+        let ranking = self.ranking.capacity() * size_of::<Scored>();
+        removed.sum::<usize>() + scores.sum::<usize>() + ranking
+    }
+
     /// Takes in the outcome.
     pub fn conclude(&mut self, decision: &Decision<'_>) {
         self.ranking.clone_from(&decision.ranking.scored);

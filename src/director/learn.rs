@@ -219,8 +219,12 @@ impl Director {
     /// Empty indexes; requests under way were cut or digested for the old ones.
     pub(super) fn begin_indexes(&mut self) {
         self.lay_out_indexes();
-        for record in self.records.values_mut() {
-            record.stop_reading();
+        let ids: Vec<u32> = self.records.keys().copied().collect();
+        for id in ids {
+            if let Some(record) = self.records.get_mut(&id) {
+                record.stop_reading();
+            }
+            self.count_memory(id);
         }
     }
 

@@ -71,6 +71,10 @@ pub enum Metric {
     MembersAge,
     /// Memory of one VM.
     Memory,
+    /// Memory that a VM keeps of what it read of requests.
+    PromptBytes,
+    /// Bound of that memory.
+    PromptBound,
     /// Share of a prompt's blocks that the picked endpoint held.
     PrefixHitRatio,
     /// Entries of the prefix index.
@@ -201,6 +205,8 @@ const STREAMING_TPOT: &str = "llm_d_epp_request_streaming_tpot_seconds";
 
 impl Metric {
     /// How it counts, and its name.
+    // A table, long as it is.
+    #[allow(clippy::too_many_lines)]
     pub(super) const fn spec(self) -> (Kind, &'static str) {
         use Kind::{Counter, Distribution, Gauge};
         match self {
@@ -222,6 +228,8 @@ impl Metric {
             Self::Rung => (Gauge, "epp_wasm_rung"),
             Self::MembersAge => (Gauge, "epp_wasm_members_age_milliseconds"),
             Self::Memory => (Gauge, "epp_wasm_vm_memory_bytes"),
+            Self::PromptBytes => (Gauge, "epp_wasm_prompt_bytes"),
+            Self::PromptBound => (Gauge, "epp_wasm_prompt_bound_bytes"),
             Self::PrefixHitRatio => (Distribution(SHARE), "llm_d_epp_prefix_indexer_hit_ratio"),
             Self::PrefixIndexSize => (Gauge, "llm_d_epp_prefix_indexer_size"),
             Self::PrefixIndexBytes => (Gauge, "epp_wasm_prefix_indexer_bytes"),

@@ -13,6 +13,7 @@ mod holds;
 pub mod ids;
 mod learn;
 mod load;
+pub mod memory;
 pub mod meter;
 mod metrics;
 mod naming;
@@ -167,6 +168,7 @@ pub struct Director {
     metrics: Metrics,
     hot: Hot,
     budget: outcome::Budget,
+    account: memory::Account,
     delivery: Delivery,
     clock: fn() -> u64,
     timing: tick::Timing,
@@ -202,6 +204,7 @@ impl Director {
             metrics,
             hot,
             budget: outcome::Budget::default(),
+            account: memory::Account::default(),
             cluster,
             watch,
             indexes: Vec::new(),
@@ -303,8 +306,15 @@ impl Director {
         let held = record.held;
         self.records.insert(id, record);
         match held {
-            Some(hold) => Verdict::Hold(hold.show),
-            None => Verdict::Release(self.decide(id)),
+            Some(hold) => {
+                let forced = self.bound_memory(id);
+                forced.unwrap_or(Verdict::Hold(hold.show))
+            }
+            None => {
+                let release = self.decide(id);
+                self.count_memory(id);
+                Verdict::Release(release)
+            }
         }
     }
 
@@ -342,6 +352,10 @@ impl Director {
     pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
         let now = self.timing.elapsed;
         let record = self.records.get_mut(&id)?;
+        if record.held.is_none() && !record.reading {
+            // It was decided, and what was read of it is given back.
+            return None;
+        }
         // After a release it comes in any case.
         if record.held.is_some() {
             self.delivery.seen();
@@ -384,6 +398,9 @@ impl Director {
     /// The bytes that [`Self::reread`] asked for.
     pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
         let record = self.records.get_mut(&id)?;
+        if record.held.is_none() && !record.reading {
+            return None;
+        }
         record.reader.feed_again(start, bytes);
         record.reading = record.reader.needs_more();
         self.advance(id)
@@ -402,11 +419,16 @@ impl Director {
         self.give_up(id);
         self.end(id);
         self.conclude(id);
-        if let Some(record) = self.records.remove(&id) {
+        if let Some(mut record) = self.records.remove(&id) {
             self.holding -= usize::from(record.held.is_some()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
+            let counted = std::mem::take(&mut record.counted);
+            self.account.change(counted, 0);
             if self.spare.len() < SPARE {
+                if counted > memory::SMALL {
+                    record.give_back();
+                }
                 self.spare.push(record);
             }
         }

@@ -16,6 +16,11 @@ pub struct Naming {
 }
 
 impl Naming {
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.target.capacity() + self.header.capacity()
+    }
+
     /// Begins another request.
     pub fn reset(&mut self, head: &Head<'_>) {
         self.ruled = false;

@@ -170,10 +170,13 @@ pub struct Record {
     pub walks: Vec<Walk>,
     /// How often the reader had begun the prompt anew when it was walked last.
     pub restarts: u32,
-    /// Whether more of its body is wanted.
+    /// Whether more of its body is wanted. Once it was decided and no more is, what was read of it is
+    /// given back.
     pub reading: bool,
     /// Whether the indexes learn of it.
     pub teaches: bool,
+    /// The bytes of its memory that the VM's budget has counted.
+    pub counted: usize,
     /// Whether its body has ended.
     pub ended: bool,
     /// Whether what comes is left unread until the body ends or stops coming: only the model is
@@ -296,6 +299,21 @@ impl Record {
         self.held = None;
         self.reading = false;
         self.reader.finish();
+    }
+
+    /// Returns the bytes of memory that it has allocated, as far as clients size it.
+    pub fn allocated(&self) -> usize {
+        let walks = self.walks.iter().map(Walk::allocated).sum::<usize>();
+        let explanation = self.explanation.as_ref().map(Explanation::allocated);
+        let read = self.reader.allocated() + walks + self.naming.allocated();
+        read + explanation.unwrap_or_default()
+    }
+
+    /// Gives back what was read of it, but for what an answer is still to prove.
+    pub fn give_back(&mut self) {
+        self.reader = BodyReader::default();
+        self.walks.iter_mut().for_each(Walk::give_back);
+        self.naming = Naming::default();
     }
 
     /// Nothing more is learnt of this request.

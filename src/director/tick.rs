@@ -143,6 +143,8 @@ impl Director {
             self.set_gauges(now);
             self.metrics.flush();
         }
+        let mut releases = self.release_overdue(now);
+        self.relieve_memory(&mut releases);
         Tick {
             calls,
             releases,
@@ -410,7 +412,7 @@ impl Director {
         } else {
             "vm=main"
         };
-        self.metrics.set(Metric::Memory, vm, self.timing.memory);
+        self.set_memory_gauges(vm);
         if !self.watch.polls() {
             return;
         }

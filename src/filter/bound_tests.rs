@@ -285,3 +285,38 @@ fn a_body_that_comes_later_than_its_release_proves_nothing() {
     }
     assert_eq!(open(&mut vm, 30), Action::Pause);
 }
+
+#[test]
+fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
+    let open = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    for (extra, action, answers) in [
+        ("", Action::Pause, vec![500]),
+        (open, Action::Continue, vec![]),
+    ] {
+        let mut vm = vm(&listed("prefix-cache-scorer", extra));
+        post();
+        assert!(destination().is_some(), "the client's own");
+        host(|host| host.no_memory = true);
+        assert_eq!(vm.request_headers(10, false), action);
+        assert_eq!(destination(), None);
+        let codes: Vec<u32> = host(|host| host.answers.drain(..).map(|(code, _)| code).collect());
+        assert_eq!(codes, answers);
+        host(|host| host.no_memory = false);
+        post();
+        assert_eq!(vm.request_headers(11, false), Action::Pause);
+        assert_eq!(host(|host| host.answers.len()), 0, "it is held");
+    }
+}
+
+#[test]
+fn a_body_that_there_is_no_memory_for_is_decided_with_what_is_known() {
+    let mut vm = vm(&listed("prefix-cache-scorer", ""));
+    post();
+    assert_eq!(vm.request_headers(10, false), Action::Pause);
+    host(|host| {
+        host.body = b"{\"model\": \"m\", ".to_vec();
+        host.no_memory = true;
+    });
+    assert_eq!(vm.request_body(10, 15, false), BodyAction::Continue);
+    assert!(destination().is_some_and(|picked| picked.starts_with("10.0.0.")));
+}

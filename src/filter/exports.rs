@@ -4,7 +4,7 @@
 //! Contexts are not told of their creation: a stream is known from its headers on, and a root from
 //! its configuration on.
 
-use super::abi::{Action, BodyAction};
+use super::abi::{self, Action, BodyAction};
 use super::guard::{Callback, Guarded, BODY, HEADERS};
 
 thread_local! {
@@ -14,10 +14,10 @@ thread_local! {
 #[no_mangle]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
-/// Memory for what the host returns. It is taken over by `abi`'s `take`.
+/// Memory for what the host returns. No guard is around it: it does not panic.
 #[no_mangle]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
+    abi::allocate(size)
 }
 
 #[no_mangle]

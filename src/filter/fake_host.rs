@@ -13,6 +13,8 @@ pub struct Host {
     pub refuses: Option<u32>,
     /// Whether the whole map of headers cannot be had.
     pub unreadable: bool,
+    /// The VM has no memory left for what calls return.
+    pub no_memory: bool,
     /// The request's headers.
     pub request: Vec<(String, String)>,
     /// The request's body, as far as it is held.
@@ -63,6 +65,7 @@ pub fn host<T>(use_it: impl FnOnce(&mut Host) -> T) -> T {
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
+const INVALID_MEMORY_ACCESS: u32 = 6;
 const CAS_MISMATCH: u32 = 8;
 
 fn text(data: *const u8, size: usize) -> String {
@@ -93,6 +96,9 @@ fn give(content: Option<Vec<u8>>, data: *mut *mut u8, size: *mut usize) -> u32 {
 fn call(name: &'static str, act: impl FnOnce(&mut Host) -> u32) -> u32 {
     host(|host| {
         *host.calls.entry(name).or_default() += 1;
+        if host.no_memory && name.starts_with("proxy_get_") && !name.ends_with("nanoseconds") {
+            return INVALID_MEMORY_ACCESS;
+        }
         host.refuses.unwrap_or_else(|| act(host))
     })
 }

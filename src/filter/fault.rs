@@ -12,7 +12,8 @@
 //! | `panic` | panics: can be caught |
 //! | `trap` | executes `unreachable`: the VM is lost |
 //! | `stack` | recurses until the stack is used up: the VM is lost |
-//! | `memory` | allocates until the host gives no more: the VM is lost |
+//! | `memory` | allocates until the host gives no more, and keeps nothing: can be caught |
+//! | `hoard` | takes all that the host gives, and gives it back after 20 ticks |
 //! | `scribble` | writes a stranger's values over all that the first plugin's VMs share |
 //! | `loop` | never returns: the worker is lost, for ever |
 
@@ -30,14 +31,29 @@ const NO_REQUEST: u32 = u32::MAX;
 /// A fault that waits for its place: of which context, where, what.
 type Armed = (u32, String, String);
 
+/// All memory that could be had, and the ticks for which it is kept.
+type Hoard = (Vec<Vec<u8>>, u32);
+
 thread_local! {
     static ARMED: RefCell<Vec<Armed>> = const { RefCell::new(Vec::new()) };
+    static HOARD: RefCell<Hoard> = const { RefCell::new((Vec::new(), 0)) };
 }
 
 /// Strikes what was asked for here.
 pub fn strike(callback: Callback, context: u32, polls: bool) {
     if callback == Callback::RequestHeaders {
         arm(context);
+    }
+    let of_request = !matches!(
+        callback,
+        Callback::Tick | Callback::CalloutAnswer | Callback::Configure
+    );
+    if callback == Callback::Tick {
+        give_back_hoard();
+    }
+    if of_request && ARMED.with_borrow(Vec::is_empty) {
+        // Nothing is to be allocated here while there is no memory.
+        return;
     }
     let mut places = vec![(context, callback.name().to_owned())];
     if callback == Callback::Tick {
@@ -99,9 +115,13 @@ fn commit(kind: &str) {
         "stack" => {
             std::hint::black_box(recurse(1));
         }
-        "memory" => loop {
-            std::mem::forget(std::hint::black_box(vec![1_u8; 16 << 20]));
-        },
+        "memory" => {
+            let mut taken = Vec::new();
+            loop {
+                taken.push(std::hint::black_box(vec![1_u8; 16 << 20]));
+            }
+        }
+        "hoard" => hoard(),
         "scribble" => {
             let keys = [
                 "lease", "members", "metrics", "delivery", "index", "seat/0", "seat/1", "seat/0/0",
@@ -116,6 +136,32 @@ fn commit(kind: &str) {
         },
         _ => log::warn!("no such fault: {kind}"),
     }
+}
+
+/// Takes memory in ever smaller pieces, until there is none for another.
+fn hoard() {
+    HOARD.with_borrow_mut(|(pieces, ticks)| {
+        *ticks = 20;
+        pieces.reserve(4096);
+        let mut size = 16 << 20;
+        while size >= 64 {
+            let mut piece = Vec::new();
+            if pieces.len() == pieces.capacity() || piece.try_reserve_exact(size).is_err() {
+                size /= 2;
+                continue;
+            }
+            pieces.push(piece);
+        }
+    });
+}
+
+fn give_back_hoard() {
+    HOARD.with_borrow_mut(|(pieces, ticks)| {
+        *ticks = ticks.saturating_sub(1);
+        if *ticks == 0 {
+            pieces.clear();
+        }
+    });
 }
 
 #[allow(unconditional_recursion)]

@@ -3,8 +3,9 @@
 //!
 //! No line of this crate is meant to panic (the lints deny it), so what is caught is a defect. It
 //! is logged once with its place and counted; the request that it struck goes on under the failure
-//! mode, and the others notice nothing. A trap (memory at its end, a stack too deep) cannot be
-//! caught: Envoy then makes a new VM where the plugin says `FAIL_RELOAD`.
+//! mode, and the others notice nothing. An allocation that fails panics, too, with a reserve of memory
+//! freed so that the panic has what it needs. A trap (a stack too deep) cannot be caught: Envoy then
+//! makes a new VM where the plugin says `FAIL_RELOAD`.
 
 use std::cell::RefCell;
 use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe, PanicHookInfo};
@@ -89,6 +90,9 @@ impl Guarded {
             return go_on;
         };
         // Whatever the panic left half done is dropped in `recover`, or is a plain number.
+        if callback == Callback::Tick {
+            fill_reserve();
+        }
         let outcome = catch(|| {
             #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
             super::fault::strike(callback, context, vm.polls());
@@ -96,10 +100,15 @@ impl Guarded {
         });
         match outcome {
             Some(outcome) => outcome,
-            None => match (vm.recover(callback, context), answered) {
-                (true, Some(answered)) => answered,
-                _ => go_on,
-            },
+            None => {
+                let recovered = vm.recover(callback, context);
+                // The next panic may follow before the next tick.
+                fill_reserve();
+                match (recovered, answered) {
+                    (true, Some(answered)) => answered,
+                    _ => go_on,
+                }
+            }
         }
     }
 }
@@ -118,7 +127,40 @@ pub fn log_panics() {
             log_once(panic);
             before(panic);
         }));
+        fill_reserve();
+        #[cfg(target_arch = "wasm32")]
+        std::alloc::set_alloc_error_hook(allocation_failed);
     });
+}
+
+/// A panic allocates: its message, the lines that it logs, and what unwinding takes; then the
+/// metric that counts it.
+const RESERVE: usize = 128 << 10;
+
+thread_local! {
+    static RESERVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sets memory aside for a panic where there is none left, as far as it can be had.
+fn fill_reserve() {
+    RESERVED.with(|reserved| {
+        if let Ok(mut reserved) = reserved.try_borrow_mut() {
+            // Without it a second failure in a row traps.
+            let _: Result<(), _> = reserved.try_reserve_exact(RESERVE);
+        }
+    });
+}
+
+/// The host gives no more memory. Without a panic here Rust would abort, which is a trap.
+#[cfg(target_arch = "wasm32")]
+#[allow(clippy::panic)] // What it is for.
+fn allocation_failed(layout: std::alloc::Layout) {
+    RESERVED.with(|reserved| {
+        if let Ok(mut reserved) = reserved.try_borrow_mut() {
+            *reserved = Vec::new();
+        }
+    });
+    panic!("no memory left for {} bytes", layout.size());
 }
 
 fn log_once(panic: &PanicHookInfo<'_>) {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::headers::Pairs;
 use super::host::Shared;
+use super::pool::Pool;
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
@@ -83,13 +84,9 @@ impl Stream {
         self.let_go = true;
     }
 
-    /// Its headers have come. `None` where they cannot be read: it is left alone.
+    /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
     pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
-        let Some(packed) = abi::header_pairs(Map::Request).ok().flatten() else {
-            // The request goes on without a decision, and without the client's.
-            super::pool::strip(director.destination_header());
-            return None;
-        };
+        let packed = abi::header_pairs(Map::Request).ok().flatten()?;
         let head = read_head(&packed, end, director);
         self.length = head.content_length;
         for name in spoofed(&packed, director) {
@@ -197,8 +194,12 @@ impl Stream {
                 Appetite::Next(most) => (self.read, most),
                 Appetite::Tail(most) => (size.saturating_sub(most), most),
             };
-            let bytes = abi::buffer(Buffer::RequestBody, start, most);
-            let bytes = bytes.ok().flatten().unwrap_or_default();
+            let Ok(bytes) = abi::buffer(Buffer::RequestBody, start, most) else {
+                // There is no memory left for it: what follows would not be read either.
+                verdict = verdict.or(director.cannot_read(self.id));
+                break;
+            };
+            let bytes = bytes.unwrap_or_default();
             if bytes.is_empty() {
                 break;
             }
@@ -237,14 +238,8 @@ impl Stream {
         self.read = 0;
         self.held = Held::No;
         let left = size.saturating_sub(sent);
-        if sent > 0 {
-            let rest = abi::buffer(Buffer::RequestBody, sent, left);
-            let rest = rest.ok().flatten().unwrap_or_default();
-            if abi::replace_buffer(Buffer::RequestBody, &rest).is_err() {
-                log::warn!(
-                    "Envoy did not let a part of a body be taken out that it had sent already"
-                );
-            }
+        if sent > 0 && abi::replace_start(Buffer::RequestBody, sent, &[]).is_err() {
+            log::warn!("Envoy did not let a part of a body be taken out that it had sent already");
         }
         left
     }
@@ -307,6 +302,20 @@ impl Stream {
             Held::Whole => BodyAction::Buffer,
             Held::Passing => BodyAction::Watermark,
         }
+    }
+}
+
+/// Lets a request go on under the failure mode whose headers cannot be read. Returns what becomes of
+/// it.
+pub fn unreadable(pool: &mut Pool) -> Action {
+    for name in OWNED_HEADERS.into_iter().chain(REWRITE_HEADERS) {
+        let _: Result<(), Status> = abi::remove_header(Map::Request, name);
+    }
+    pool.fail();
+    if pool.fails_closed() {
+        Action::Pause
+    } else {
+        Action::Continue
     }
 }
 

@@ -1,5 +1,7 @@
 //! Everything that one VM knows: its plugins' pools and the requests under way.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use super::abi::{self, Action, BodyAction, Status};
@@ -8,6 +10,7 @@ use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
 use crate::director::ids::ById;
+use crate::director::memory::Memory;
 use crate::director::meter::count_rejected;
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
@@ -35,6 +38,8 @@ pub struct Vm {
     serves_page: bool,
     /// Ticks in a row that panicked.
     failed_ticks: u32,
+    /// The memory that the requests of all pools share.
+    memory: Arc<Memory>,
 }
 
 impl Vm {
@@ -63,6 +68,7 @@ impl Vm {
         });
         if let Some(pool) = self.pools.get_mut(place) {
             let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
+            pool.director.share_memory(&self.memory);
             pool.install(plan, root);
             pool.director.look(&mut super::host::Shared);
         }
@@ -159,7 +165,7 @@ impl Vm {
                 self.streams.insert(id, stream);
                 action
             }
-            None => Action::Continue,
+            None => super::stream::unreadable(pool),
         }
     }
 
@@ -196,7 +202,11 @@ impl Vm {
         {
             return Some(pools.next()?.0);
         }
-        let cluster = abi::property("xds\0cluster_name").ok().flatten()?;
+        let Ok(cluster) = abi::property("xds\0cluster_name") else {
+            // Without memory for the name it is taken for ours: its client may not choose.
+            return Some(pools.next()?.0);
+        };
+        let cluster = cluster?;
         let found = pools.find(|(_, pool)| {
             let ours = plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
             ours && pool.director.owns(&cluster)

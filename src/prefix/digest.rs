@@ -90,6 +90,11 @@ impl BlockHasher {
         self.open();
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.digests.capacity() * size_of::<u64>() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// Whether no further block counts, of this prompt or another.
     pub fn is_full(&self) -> bool {
         self.digests.len() >= self.most

@@ -20,6 +20,11 @@ impl Matcher {
         self.ended = false;
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.counts.capacity() * size_of::<u32>()
+    }
+
     /// Begins another prompt; what was matched so far still counts.
     pub fn restart(&mut self) {
         self.ended = false;

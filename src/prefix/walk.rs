@@ -45,6 +45,24 @@ impl Walk {
         self.seed = None;
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        let created = self.created.capacity() * size_of::<Range<usize>>();
+        let begins = self.begins.capacity() * size_of::<usize>();
+        hashes + begins + created + self.matcher.allocated()
+    }
+
+    /// Gives back what nothing more is looked up with: all but what an answer is still to prove.
+    pub fn give_back(&mut self) {
+        if self.is_doubted() {
+            self.matcher = Matcher::default();
+            self.hashes.shrink_to_fit();
+        } else {
+            *self = Self::default();
+        }
+    }
+
     /// Whether the walk starts again with this seed.
     pub fn parts_from(&self, seed: u64) -> bool {
         self.seed.is_some_and(|own| own != seed)

@@ -98,6 +98,8 @@ pub struct Body {
     finished: bool,
     /// Whether the prompt is being read again.
     again: bool,
+    /// Whether there was too much JSON in the prompt.
+    given_up: bool,
 }
 
 impl Body {
@@ -127,6 +129,7 @@ impl Body {
         self.turns.reset(prompt);
         self.finished = false;
         self.again = false;
+        self.given_up = false;
     }
 
     /// What it says besides its prompt.
@@ -142,6 +145,20 @@ impl Body {
     /// Takes over what its end told.
     pub fn add_facts(&mut self, facts: Facts) {
         self.facts.add(facts);
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        let parts = [
+            self.facts.allocated(),
+            self.prompts.allocated(),
+            self.prompt.allocated(),
+            self.chat.allocated(),
+            self.messages.allocated(),
+            self.system_text.allocated(),
+            self.json.canon.allocated(),
+        ];
+        parts.into_iter().sum()
     }
 
     /// Its prompts.
@@ -263,7 +280,9 @@ impl Body {
     }
 
     fn end_json(&mut self, place: canon::Place) {
-        if !self.json.end(place) {
+        let whole = self.json.end(place);
+        self.give_up_overflown();
+        if !whole {
             return;
         }
         if self
@@ -281,15 +300,22 @@ impl Body {
     fn end_tools(&mut self) {
         // Only that they have ended matters: what they say is held.
         self.tools.end(self.tools.start);
-        if self.json.overflown() {
-            // Nothing is known of what the prompt begins with.
-            self.tools.late = false;
-            self.prompts.restart();
-            self.prompts.close();
-        } else if self.json.tools().is_empty() {
+        if self.json.tools().is_empty() {
             self.tools.late = false;
         } else if !self.tools.late {
             self.prompts.text(self.json.tools());
+        }
+    }
+
+    /// Gives the prompt up where there was too much JSON in it: nothing is known of what it begins
+    /// with. What was read of it is freed at once, and not waited for.
+    fn give_up_overflown(&mut self) {
+        if self.json.overflown() && !self.given_up {
+            self.given_up = true;
+            self.tools.late = false;
+            self.system.late = false;
+            self.prompts.restart();
+            self.prompts.close();
         }
     }
 
@@ -356,7 +382,11 @@ impl Visit for Body {
             Place::System(parent) => {
                 place_of(self.system_text.begin(parent, key, kind), Place::System)
             }
-            Place::Json(_) => place_of(self.json.canon.begin(key, kind), Place::Json),
+            Place::Json(_) => {
+                let want = place_of(self.json.canon.begin(key, kind), Place::Json);
+                self.give_up_overflown();
+                want
+            }
             Place::Fact(_) => Want::Nothing,
         }
     }
@@ -374,7 +404,11 @@ impl Visit for Body {
                 self.system_text
                     .bytes(place, bytes, &mut Out { prompts, draft })
             }
-            Place::Json(place) => self.json.canon.bytes(place, bytes),
+            Place::Json(place) => {
+                let more = self.json.canon.bytes(place, bytes);
+                self.give_up_overflown();
+                more
+            }
             Place::Fact(place) => self.facts.bytes(place, bytes),
             Place::Body | Place::Facts(_) => false,
         }

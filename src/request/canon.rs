@@ -5,13 +5,21 @@
 use std::io::Write as _;
 use std::ops::Range;
 
+use super::escape::{escape, escaped_length, Compact, LONGEST_ESCAPE};
 use super::number::push_digits;
 use super::prompt::empty;
 use super::scan::{Kind, Want};
 
-/// Bytes of JSON that are held. Beyond, the prompt is given up: re-serialising needs whole objects,
-/// and no window is larger.
+/// Bytes of JSON that are held, as they are written. Beyond, the prompt is given up. The prompt
+/// window is no measure for it: what ends up in the window can come from anywhere in an object, whose
+/// members are put in order only at its end. What all requests hold together is bounded by the VM's
+/// budget (`director::memory`).
 const MOST: usize = 1 << 20;
+
+/// Bytes that are copied to put members in order. An object in an object is copied once for each
+/// level around it: of JSON that nests as deep as a tool's schema does that is a few times its size,
+/// and without a bound a thousand times.
+const MOST_COPIED: usize = 16 * MOST;
 
 /// Members of objects that have not ended. No tool has a hundredth of them.
 const MOST_MEMBERS: usize = 1 << 14;
@@ -116,8 +124,12 @@ pub struct Canon {
     digits: Vec<u8>,
     spare: Vec<u8>,
     raw: Compact,
+    /// Bytes copied so far to put members in order.
+    copied: usize,
     /// Whether there was too much of it.
     overflown: bool,
+    /// Containers that had not ended then and still have not.
+    depth: usize,
 }
 
 impl Canon {
@@ -128,7 +140,43 @@ impl Canon {
         }
         empty(&mut self.open);
         empty(&mut self.entries);
+        self.copied = 0;
         self.overflown = false;
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        let texts = [&self.out, &self.keys, &self.digits, &self.spare];
+        let texts: usize = texts.into_iter().map(Vec::capacity).sum();
+        let open = self.open.capacity() * size_of::<Open>();
+        texts + open + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Whether so many bytes more may be held. If not, nothing is held from now on.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let held = self.out.len() + self.keys.len();
+        if held + bytes > MOST {
+            self.overflow();
+        }
+        !self.overflown
+    }
+
+    /// Whether so much text more may be held, escaped.
+    fn has_room_for(&mut self, text: &[u8]) -> bool {
+        let most = self.out.len() + self.keys.len() + LONGEST_ESCAPE * text.len();
+        // Only close to the bound it matters how many escapes there are.
+        most <= MOST && !self.overflown || self.has_room(escaped_length(text))
+    }
+
+    /// There is too much of it: what was held is freed.
+    fn overflow(&mut self) {
+        if !self.overflown {
+            *self = Self {
+                overflown: true,
+                depth: self.open.len(),
+                ..Self::default()
+            };
+        }
     }
 
     /// The text so far.
@@ -143,6 +191,9 @@ impl Canon {
 
     /// The outermost value begins. `shape` is that of the objects in it, if it is a list of such.
     pub fn begin_whole(&mut self, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+        if self.overflown {
+            return Want::Nothing;
+        }
         self.open.clear();
         self.entries.clear();
         self.keys.clear();
@@ -151,10 +202,12 @@ impl Canon {
 
     /// A value begins.
     pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
-        let members = self.entries.len();
-        if self.out.len() + self.keys.len() > MOST || members >= MOST_MEMBERS {
-            self.overflown = true;
+        // What a value and a member add beside texts: a number, and the signs around them.
+        const FRAME: usize = 32;
+        if self.entries.len() >= MOST_MEMBERS {
+            self.overflow();
         }
+        self.has_room(FRAME);
         let inner = match self.open.last() {
             Some(open) if !self.overflown => (open.object, open.shape),
             _ => return Want::Nothing,
@@ -178,6 +231,10 @@ impl Canon {
                 None => return Want::Nothing,
             },
         };
+        // Once to sort by, and once as it is written.
+        if !self.has_room(key.len() + escaped_length(key)) {
+            return Want::Nothing;
+        }
         let start = self.out.len();
         let key_start = self.keys.len();
         self.keys.extend_from_slice(key);
@@ -233,19 +290,32 @@ impl Canon {
 
     /// More of a value. Whether more is wanted.
     pub fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
-        if self.out.len() + bytes.len() > MOST {
-            self.overflown = true;
+        if place == Place::Raw {
+            return self.raw_bytes(bytes);
         }
-        if self.overflown {
+        if !self.has_room_for(bytes) {
             return false;
         }
         match place {
             Place::String => escape(bytes, &mut self.out),
             Place::Number => push_digits(&mut self.digits, bytes),
-            Place::Raw => self.raw.write(bytes, &mut self.out),
-            Place::Word | Place::Object | Place::Array => self.out.extend_from_slice(bytes),
+            Place::Word | Place::Object | Place::Array | Place::Raw => {
+                self.out.extend_from_slice(bytes)
+            }
         }
         true
+    }
+
+    /// More of a value that is written as it came. What of it is white space is known only behind
+    /// it: it is written in pieces, each of which may exceed the bound.
+    fn raw_bytes(&mut self, bytes: &[u8]) -> bool {
+        const PIECE: usize = 4096;
+        bytes.chunks(PIECE).all(|piece| {
+            self.has_room(0) && {
+                self.raw.write(piece, &mut self.out);
+                self.has_room(0)
+            }
+        })
     }
 
     /// A value has ended. Whether it was the outermost one.
@@ -263,6 +333,9 @@ impl Canon {
             Place::Object => self.end_object(),
             Place::Word | Place::Raw => {}
         }
+        if self.overflown {
+            return self.depth == 0;
+        }
         let end = self.out.len();
         let in_object = self.open.last().is_some_and(|open| open.object);
         if let Some(entry) = self.entries.last_mut().filter(|_| in_object) {
@@ -274,9 +347,9 @@ impl Canon {
     /// A value has ended of which not all was kept.
     fn end_unread(&mut self, place: Place) -> bool {
         if matches!(place, Place::Array | Place::Object) {
-            self.open.pop();
+            self.depth = self.depth.saturating_sub(1);
         }
-        self.open.is_empty()
+        self.depth == 0
     }
 
     /// Puts the members in order.
@@ -284,6 +357,12 @@ impl Canon {
         let Some(open) = self.open.pop() else {
             return;
         };
+        let length = self.out.len() - open.start.min(self.out.len());
+        self.copied += length;
+        if self.copied > MOST_COPIED {
+            self.overflow();
+            return;
+        }
         let from = open.members.min(self.entries.len());
         let (keys, out, shaped) = (&self.keys, &self.out, open.shape.is_some());
         let members = self.entries.get_mut(from..).unwrap_or_default();
@@ -295,6 +374,8 @@ impl Canon {
             members.sort_by(|one, other| key(one).cmp(key(other)));
         }
         self.spare.clear();
+        // As much as it can need, and not twice as much.
+        self.spare.reserve_exact(length + 1);
         self.spare.push(b'{');
         for (position, entry) in members.iter().enumerate() {
             let next = members.get(position + 1);
@@ -318,64 +399,8 @@ impl Canon {
         self.entries.truncate(from);
         self.out.truncate(open.start);
         self.out.extend_from_slice(&self.spare);
+        empty(&mut self.spare);
     }
-}
-
-/// Writes whole characters as Go writes them inside a string.
-pub fn escape(text: &[u8], out: &mut Vec<u8>) {
-    let mut rest = text;
-    loop {
-        let run = rest.iter().position(|byte| needs_look(*byte));
-        let (plain, special) = rest
-            .split_at_checked(run.unwrap_or(rest.len()))
-            .unwrap_or_default();
-        out.extend_from_slice(plain);
-        let Some((&byte, after)) = special.split_first() else {
-            return;
-        };
-        rest = after;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0C => out.extend_from_slice(b"\\f"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            LINE_LEAD => rest = separator(after, out),
-            _ => hex(byte, out),
-        }
-    }
-}
-
-/// The first byte of U+2028 and U+2029, which end lines in JavaScript.
-const LINE_LEAD: u8 = 0xE2;
-
-fn needs_look(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | LINE_LEAD)
-}
-
-/// Behind a [`LINE_LEAD`]; what follows it.
-fn separator<'a>(after: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-    match after {
-        [0x80, last @ (0xA8 | 0xA9), rest @ ..] => {
-            out.extend_from_slice(if *last == 0xA8 {
-                b"\\u2028"
-            } else {
-                b"\\u2029"
-            });
-            rest
-        }
-        _ => {
-            out.push(LINE_LEAD);
-            after
-        }
-    }
-}
-
-fn hex(byte: u8, out: &mut Vec<u8>) {
-    // Writing to memory cannot fail.
-    let _ = write!(out, "\\u{byte:04x}");
 }
 
 /// Writes a number as Go writes the double that it decodes to.
@@ -394,56 +419,6 @@ fn number(digits: &[u8], out: &mut Vec<u8>) {
     } else {
         write!(out, "{value}")
     };
-}
-
-/// Leaves out white space between tokens and escapes as [`escape`] does what stands in strings.
-#[derive(Debug, Default, Clone)]
-struct Compact {
-    in_string: bool,
-    /// Behind a backslash.
-    escaped: bool,
-    /// So much of U+2028 or U+2029 was read and not yet written.
-    lead: usize,
-}
-
-impl Compact {
-    fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        for byte in bytes {
-            self.byte(*byte, out);
-        }
-    }
-
-    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match (self.lead, byte) {
-            (1, 0x80) => {
-                self.lead = 2;
-                return;
-            }
-            (2, 0xA8 | 0xA9) => {
-                self.lead = 0;
-                separator(&[0x80, byte], out);
-                return;
-            }
-            (lead, _) => {
-                let held = [LINE_LEAD, 0x80];
-                out.extend_from_slice(held.get(..lead).unwrap_or_default());
-                self.lead = 0;
-            }
-        }
-        let escaped = std::mem::take(&mut self.escaped);
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\r' if !self.in_string => {}
-            b'<' | b'>' | b'&' => hex(byte, out),
-            LINE_LEAD => self.lead = 1,
-            _ => {
-                if byte == b'"' && !escaped {
-                    self.in_string = !self.in_string;
-                }
-                self.escaped = byte == b'\\' && !escaped;
-                out.push(byte);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -163,8 +163,20 @@ fn too_much_is_told_and_not_kept() {
     ] {
         let canon = written(&json, None, 1_000);
         assert!(canon.overflown());
-        assert!(canon.out.len() < MOST + 4_096);
-        assert!(canon.entries.len() <= MOST_MEMBERS);
-        assert!(canon.open.is_empty());
+        assert_eq!(canon.allocated(), 0);
+        assert_eq!(canon.depth, 0);
+    }
+}
+
+#[test]
+fn what_counts_is_what_is_written() {
+    // Six bytes for one, two for one, one for one; around them a list and quotes.
+    for (text, times) in [("<", 6), ("\\n", 2), ("x", 1), ("\u{2028}", 6)] {
+        let fits = (MOST - 200) / times;
+        for (count, over) in [(fits, false), (fits + 200, true)] {
+            let json = format!("[\"{}\"]", text.repeat(count));
+            let canon = written(&json, None, 1_000);
+            assert_eq!(canon.overflown(), over, "{text:?} {count} times");
+        }
     }
 }

@@ -160,6 +160,11 @@ impl Facts {
         self.max_tokens = self.max_tokens.or(others.max_tokens);
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.model.text.capacity() + self.salt.text.capacity() + self.scalar.capacity()
+    }
+
     /// Nothing more comes.
     pub fn finish(&mut self) {
         for text in [&mut self.model, &mut self.salt] {

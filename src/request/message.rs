@@ -37,6 +37,9 @@ pub trait Part: Default {
 
     /// A value in it has ended, or the part.
     fn end(&mut self, place: Self::Place, out: &mut Out<'_>);
+
+    /// Returns the bytes of memory that it has allocated.
+    fn allocated(&self) -> usize;
 }
 
 /// Reads messages. A content that comes before its role is held until the role is known, as far as
@@ -70,6 +73,11 @@ impl<P: Part> Messages<P> {
         self.role.clear();
         self.draft.clear();
         self.part.start();
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.role.allocated() + self.draft.allocated() + self.part.allocated()
     }
 
     /// A value begins.

@@ -18,6 +18,7 @@
 mod api;
 mod body;
 mod canon;
+mod escape;
 mod facts;
 mod image;
 mod json;

@@ -68,6 +68,16 @@ impl Prompts {
         self.restarts
     }
 
+    /// Returns the bytes of memory that they have allocated.
+    pub fn allocated(&self) -> usize {
+        let own = self.streams.capacity() * size_of::<BlockHasher>();
+        own + self
+            .streams
+            .iter()
+            .map(BlockHasher::allocated)
+            .sum::<usize>()
+    }
+
     /// The prompts' digests as one of the streams cuts them.
     pub fn digests(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
         let stream = self.streams.get(stream);
@@ -175,6 +185,11 @@ impl Draft {
         empty(&mut self.bytes);
         empty(&mut self.media);
         self.cut = false;
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.bytes.capacity() + self.media.capacity() * size_of::<(usize, Media)>()
     }
 
     /// The text so far.

@@ -76,6 +76,11 @@ impl BodyReader {
         self.look_back();
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.scanner.allocated() + self.again.scanner.allocated() + self.body.allocated()
+    }
+
     /// How reading goes. Whatever it says, what was read stands.
     pub fn reading(&self) -> Reading {
         self.scanner.reading()

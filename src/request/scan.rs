@@ -205,6 +205,11 @@ impl<P: Copy> Scanner<P> {
         self.reading
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.levels.capacity() * size_of::<Level<P>>() + self.key.capacity()
+    }
+
     /// Reads on.
     pub fn push<V: Visit<Place = P>>(&mut self, bytes: &[u8], visit: &mut V) {
         let mut cursor = Cursor {

@@ -20,6 +20,7 @@ mod guard;
 mod headers_only;
 mod labels;
 mod members;
+mod memory;
 mod ownership;
 mod preferences;
 mod protocols;

@@ -77,6 +77,12 @@ impl Block {
         Place::Whole
     }
 
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        let drafts = [&self.name, &self.text, &self.media_type];
+        drafts.into_iter().map(Draft::allocated).sum()
+    }
+
     /// Its type, once that was read.
     pub fn kind(&self) -> Option<Type> {
         self.kind

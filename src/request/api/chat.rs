@@ -161,4 +161,9 @@ impl Part for ChatPart {
             _ => {}
         }
     }
+
+    fn allocated(&self) -> usize {
+        let drafts = [&self.name, &self.text, &self.format];
+        drafts.into_iter().map(Draft::allocated).sum()
+    }
 }

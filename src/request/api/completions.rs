@@ -1,7 +1,7 @@
 //! OpenAI completions: a text, several, or one prompt's tokens.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
-use crate::request::canon::escape;
+use crate::request::escape::escape;
 use crate::request::number::{push_digits, whole_number};
 use crate::request::prompt::Prompts;
 use crate::request::scan::{Kind, Want};
@@ -54,6 +54,11 @@ impl PromptReader {
         self.frame = frame;
         self.field = None;
         self.list = None;
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.digits.capacity() + self.escaped.capacity()
     }
 
     /// The field begins. `lists`: whether it may be a list.

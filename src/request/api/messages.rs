@@ -175,6 +175,15 @@ impl Part for MessagesPart {
             Place::Id | Place::Name | Place::Input | Place::Result => {}
         }
     }
+
+    fn allocated(&self) -> usize {
+        let Self {
+            id, name, input, ..
+        } = self;
+        let drafts = [id, name, input, &self.result, &self.images];
+        let drafts: usize = drafts.into_iter().map(Draft::allocated).sum();
+        drafts + self.block.allocated() + self.inner.allocated()
+    }
 }
 
 /// A place in the system field.
@@ -196,6 +205,11 @@ impl System {
     /// Begins another body.
     pub fn reset(&mut self) {
         self.block.start(false);
+    }
+
+    /// Returns the bytes of memory that it has allocated.
+    pub fn allocated(&self) -> usize {
+        self.block.allocated()
     }
 
     /// A value in the field begins.

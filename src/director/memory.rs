@@ -1,0 +1,217 @@
+//! The memory that clients size: what the readers of all requests keep, bounded for the VM as a whole.
+//!
+//! A bound on each request is none on the VM: a few hundred requests, each within its own, were enough
+//! to use up what the host gives a VM. So all of them share a budget. Of what is left of it, one
+//! request may take an eighth: where little is used that is more than any request can come to keep,
+//! and where many keep much it is the largest that are decided with what is known of them. A request
+//! that was decided and only reads on for the prefix index stops where half of the budget is used.
+//!
+//! Kept is what buffers have allocated, used or not. What a callback needs for its own duration and
+//! the record itself (2.5 KB for each of Envoy's streams) are not part of it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use super::meter::Metric;
+use super::{Director, Release, Verdict};
+
+/// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
+/// and of what is freed not every piece fits again: with twice the budget a VM still has half of
+/// its memory for indexes of several pools, a callback's own needs, and Envoy's streams.
+pub const BUDGET: usize = 128 << 20;
+
+/// One request may take this share of what is left of the budget. With the default of 1,024 held
+/// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
+const SHARE: usize = 8;
+
+/// Buffers of up to so many bytes stay with a record whose body is not read any more, so that the
+/// next request finds them: what a prompt of 4 KB takes among 1,000 endpoints. Where the budget is
+/// short they are given back as well.
+pub(super) const SMALL: usize = 8 << 10;
+
+/// The bytes that the readers of one VM keep.
+#[derive(Debug)]
+pub struct Memory {
+    budget: usize,
+    used: AtomicUsize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::of(BUDGET)
+    }
+}
+
+impl Memory {
+    /// Returns a budget of so many bytes, of which nothing is used.
+    fn of(budget: usize) -> Self {
+        let used = AtomicUsize::new(0);
+        Self { budget, used }
+    }
+
+    /// Returns the bytes that are kept now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes one request may keep now.
+    fn allowance(&self) -> usize {
+        self.budget.saturating_sub(self.used()) / SHARE
+    }
+
+    /// Whether so much is used that no request reads on for the index alone.
+    fn is_short(&self) -> bool {
+        self.used() > self.budget / 2
+    }
+}
+
+/// What one pool's readers keep of the VM's budget. What is left of it is given back with the pool.
+#[derive(Debug, Default)]
+pub struct Account {
+    memory: Arc<Memory>,
+    own: usize,
+}
+
+impl Account {
+    /// Counts with the other pools of the VM.
+    fn join(&mut self, memory: &Arc<Memory>) {
+        let own = self.own;
+        self.change(own, 0);
+        self.memory = Arc::clone(memory);
+        self.change(0, own);
+    }
+
+    /// A request keeps `now` bytes and kept `before`.
+    pub fn change(&mut self, before: usize, now: usize) {
+        let moved = |sum: usize| sum.saturating_sub(before) + now;
+        self.own = moved(self.own);
+        let used = moved(self.memory.used());
+        self.memory.used.store(used, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.change(self.own, 0);
+    }
+}
+
+impl Director {
+    /// Shares the budget of a VM that serves several pools.
+    pub fn share_memory(&mut self, memory: &Arc<Memory>) {
+        self.account.join(memory);
+    }
+
+    /// Counts what a request keeps after a part of its body was read. One that keeps more than its
+    /// share is decided with what is known of it.
+    pub(super) fn bound_memory(&mut self, id: u32) -> Option<Verdict> {
+        let kept = self.count_memory(id);
+        let record = self.records.get_mut(&id)?;
+        let memory = &self.account.memory;
+        let over = kept > memory.allowance();
+        if record.held.is_none() {
+            if over || record.reading && memory.is_short() {
+                self.give_up_reading(id);
+            }
+            return None;
+        }
+        over.then(|| Verdict::Release(self.release_for_memory(id)))
+    }
+
+    /// No more of a request's body can be read: the host has no memory for it. One that is held is
+    /// decided with what is known of it.
+    pub fn cannot_read(&mut self, id: u32) -> Option<Verdict> {
+        let held = self.records.get(&id)?.held.is_some();
+        if !held {
+            self.give_up_reading(id);
+        }
+        held.then(|| Verdict::Release(self.release_for_memory(id)))
+    }
+
+    /// Counts what a request keeps, after it was given back what is of no use any more.
+    pub(super) fn count_memory(&mut self, id: u32) -> usize {
+        let Some(record) = self.records.get_mut(&id) else {
+            return 0;
+        };
+        let small = if self.account.memory.is_short() {
+            0
+        } else {
+            SMALL
+        };
+        let mut kept = record.allocated();
+        if kept > small && record.held.is_none() && !record.reading {
+            record.give_back();
+            kept = record.allocated();
+        }
+        let before = std::mem::replace(&mut record.counted, kept);
+        self.account.change(before, kept);
+        kept
+    }
+
+    /// Decides a held request with what is known of it, and reads no further.
+    fn release_for_memory(&mut self, id: u32) -> Release {
+        self.metrics.add(Metric::ForcedReleases, "reason=memory", 1);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.reading = false;
+        }
+        let release = self.decide(id);
+        self.give_up_reading(id);
+        release
+    }
+
+    /// Reads no further of a request that was decided. What explains the decision waits for the answer,
+    /// unless that alone is more than the request's share.
+    fn give_up_reading(&mut self, id: u32) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.reading = false;
+        }
+        if self.account.memory.is_short() {
+            // An answer would prove it, but until then it is kept.
+            self.refute(id);
+        }
+        let over = self.count_memory(id) > self.account.memory.allowance();
+        if let Some(record) = self.records.get_mut(&id).filter(|_| over) {
+            record.explanation = None;
+            self.count_memory(id);
+        }
+    }
+
+    /// Where much of the budget is used: requests that were decided read no further, and of those
+    /// that are held the largest go on until each keeps no more than its share. What came while
+    /// there was more left would otherwise be kept for as long as its client likes.
+    pub(super) fn relieve_memory(&mut self, releases: &mut Vec<(u32, Release)>) {
+        if !self.account.memory.is_short() {
+            return;
+        }
+        let mut held = Vec::new();
+        let mut decided = Vec::new();
+        for (id, record) in &self.records {
+            if record.held.is_some() {
+                held.push((record.counted, *id));
+            } else if record.counted > 0 {
+                decided.push(*id);
+            }
+        }
+        decided.into_iter().for_each(|id| self.give_up_reading(id));
+        held.sort_unstable_by(|one, other| other.cmp(one));
+        for (kept, id) in held {
+            if kept <= self.account.memory.allowance() {
+                break;
+            }
+            releases.push((id, self.release_for_memory(id)));
+        }
+    }
+
+    /// Tells how much of the budget is used.
+    pub(super) fn set_memory_gauges(&mut self, vm: &str) {
+        self.metrics.set(Metric::Memory, vm, self.timing.memory);
+        let memory = &self.account.memory;
+        let (used, bound) = (memory.used() as u64, memory.budget as u64);
+        self.metrics.set(Metric::PromptBytes, vm, used);
+        self.metrics.set(Metric::PromptBound, vm, bound);
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! What clients make the module keep: many requests of the bodies that make it keep most, all at
+//! once, cost other clients nothing, and the memory is used again afterwards.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use modelsim::{Settings, Sim};
+use serde_json::json;
+
+use crate::client::{complete, explain, post};
+use crate::proxy::{path_of, Proxy, Setup};
+use crate::stream::{Connection, Http, Upload};
+
+#[path = "../memory/bodies.rs"]
+mod bodies;
+use bodies::{hostile, Hostile};
+
+/// Requests in flight at a time.
+const REQUESTS: usize = 1_500;
+
+/// Streams of one connection over HTTP/2.
+const STREAMS: usize = 100;
+
+/// What is stated of a VM's memory: the index's 64 MiB and 192 MiB (docs/architecture.md).
+const BOUND: u64 = 256 << 20;
+
+/// A plan of today's generation that reads all that it can.
+const TODAY: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: prefix-cache-scorer}, {type: queue-scorer},
+  {type: approx-prefix-cache-producer, parameters: {autoTune: false}},
+  {type: envoy-proxy, parameters: {explain: true}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer, weight: 3}, {pluginRef: queue-scorer}]}]
+";
+
+fn reloads(proxy: &Proxy) -> u64 {
+    proxy.stat_so_far("wasm.epp0.vm_reload_success")
+}
+
+fn worker(proxy: &Proxy, metric: &str) -> u64 {
+    proxy.counted_with(metric, "vm=\"worker\"")
+}
+
+/// So many requests with this body, none of which ends.
+struct Storm {
+    uploads: Vec<Upload>,
+    connections: Vec<Connection>,
+}
+
+impl Storm {
+    fn begin(proxy: &Proxy, body: &Hostile, http: Http) -> Self {
+        let bytes = body.bytes();
+        let each = if http == Http::One { 1 } else { STREAMS };
+        let mut storm = Self {
+            uploads: Vec::new(),
+            connections: Vec::new(),
+        };
+        // It is held as a whole: its length says that it fits, and is not reached.
+        let length = (1 << 20).to_string();
+        for _ in 0..REQUESTS / each {
+            let mut connection = Connection::open(proxy.port, http);
+            for _ in 0..each {
+                let mut upload = connection.post(body.path, &[("content-length", &length)]);
+                upload.send(&bytes);
+                storm.uploads.push(upload);
+            }
+            storm.connections.push(connection);
+        }
+        storm
+    }
+
+    fn end(self) {
+        drop(self.uploads);
+        drop(self.connections);
+    }
+}
+
+/// A streamed answer that takes as long as the storms do; its text.
+fn streaming(port: u16) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let body = json!({"model": "m", "stream": true, "max_tokens": 60,
+            "messages": [{"role": "user", "content": "a long answer, please"}]});
+        post(port, "/v1/chat/completions", &body, &[]).body
+    })
+}
+
+/// Whether a prompt goes where it went before, because it went there.
+fn knows_prefixes(proxy: &Proxy, name: &str) {
+    let prompt = format!("{name}, {}", "which nobody has seen before ".repeat(40));
+    let first = complete(proxy.port, "m", &prompt);
+    assert_eq!(first.status, 200, "{name}");
+    let again = explain(proxy.port, "m", &prompt);
+    assert_eq!(again.pod(), first.pod(), "{name}");
+    let text = again.header("x-epp-explain");
+    assert!(text.contains("prefix-cache-scorer:1.0"), "{name}: {text}");
+}
+
+/// Plays a storm beside another client's streamed answer. Returns the VM's memory while it lasts.
+fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
+    let answer = streaming(proxy.port);
+    let since = Instant::now();
+    let storm = Storm::begin(proxy, body, http);
+    // Gauges are set once a second.
+    sleep(Duration::from_millis(1_200));
+    let memory = worker(proxy, "epp_wasm_vm_memory_bytes");
+    let kept = worker(proxy, "epp_wasm_prompt_bytes");
+    storm.end();
+    let text = answer.join().unwrap();
+    assert!(text.trim_end().ends_with("[DONE]"), "{}", body.name);
+    println!(
+        "{} over {http:?}: {} MiB of memory, {} kept, {} forced so far, {:?}",
+        body.name,
+        memory >> 20,
+        kept >> 20,
+        proxy.counted_with("epp_wasm_forced_release_total", "memory"),
+        since.elapsed(),
+    );
+    assert_eq!(reloads(proxy), 0, "{}", body.name);
+    assert!(
+        kept <= worker(proxy, "epp_wasm_prompt_bound_bytes"),
+        "{}",
+        body.name
+    );
+    assert!(memory <= BOUND, "{} over {http:?}: {memory}", body.name);
+    memory
+}
+
+#[test]
+fn many_requests_that_make_it_keep_much_cost_others_nothing() {
+    let settings = Settings {
+        token_time: Duration::from_millis(20),
+        ..Settings::default()
+    };
+    let sim = Sim::start(2, &settings).unwrap();
+    let proxy = Setup::new(&sim.addresses(), TODAY).start();
+    // The review's, and those that keep most for a byte sent.
+    let worst = [
+        "tools: an object that ends",
+        "tools: escapes",
+        "a list of prompts",
+        "tools: many members",
+        "an image",
+    ];
+    let mut bodies = hostile();
+    bodies.retain(|body| worst.contains(&body.name));
+    assert_eq!(bodies.len(), worst.len());
+    for body in &mut bodies {
+        // Before there was a budget, 1,500 of this size were more than a VM has as well.
+        body.size = body.size.min(300_000);
+    }
+    let round = || {
+        let mut most = 0;
+        for body in &bodies {
+            let http = match body.name {
+                "tools: an object that ends" | "an image" => Http::One,
+                _ => Http::Two,
+            };
+            most = most.max(play(&proxy, body, http));
+            // Until then they take up the pool's connections, of which Envoy allows 1,024.
+            proxy.wait_until("its requests have ended", || {
+                proxy.stat("http.e2e.downstream_rq_active") == 0
+            });
+            proxy.wait_until("what was kept is given back", || {
+                worker(&proxy, "epp_wasm_prompt_bytes") < 8 << 20
+            });
+            knows_prefixes(&proxy, body.name);
+        }
+        most
+    };
+    let (first, second) = (round(), round());
+    // What was freed is used again. How much is kept at its height depends on the machine's speed.
+    assert!(second <= first + first / 8, "{first}, then {second}");
+    assert!(proxy.counted_with("epp_wasm_forced_release_total", "memory") > 0);
+}
+
+#[test]
+fn an_allocation_that_fails_costs_its_own_request() {
+    let settings = Settings {
+        token_time: Duration::from_millis(20),
+        ..Settings::default()
+    };
+    let sim = Sim::start(2, &settings).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), TODAY);
+    setup.module = path_of("EPP_WASM_FAULTS");
+    let proxy = setup.start();
+    let answer = streaming(proxy.port);
+    sleep(Duration::from_millis(100));
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    for (place, status) in [
+        ("request_headers", 500),
+        ("request_body", 500),
+        ("response_body", 200),
+    ] {
+        let fault = format!("memory@{place}");
+        let own = post(
+            proxy.port,
+            "/v1/completions",
+            &body,
+            &[("x-epp-fault", &fault)],
+        );
+        assert_eq!(own.status, status, "{place}");
+        assert_eq!(complete(proxy.port, "m", "hello").status, 200, "{place}");
+    }
+    assert!(answer.join().unwrap().trim_end().ends_with("[DONE]"));
+    assert_eq!(reloads(&proxy), 0);
+    proxy.wait_until("the panics are counted", || {
+        proxy.counted("epp_wasm_caught_panics_total") == 3
+    });
+    assert!(
+        proxy.logged().contains("no memory left"),
+        "{}",
+        proxy.logged()
+    );
+}
+
+#[test]
+fn without_any_memory_requests_go_on_under_the_failure_mode() {
+    let settings = Settings {
+        token_time: Duration::from_millis(40),
+        ..Settings::default()
+    };
+    let sim = Sim::start(2, &settings).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), TODAY);
+    setup.module = path_of("EPP_WASM_FAULTS");
+    let proxy = setup.start();
+    let answer = streaming(proxy.port);
+    sleep(Duration::from_millis(100));
+    let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
+    let hoard = [("x-epp-fault", "hoard@response_body")];
+    assert_eq!(
+        post(proxy.port, "/v1/completions", &body, &hoard).status,
+        200
+    );
+    let mut failed = 0;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(800) {
+        let status = complete(proxy.port, "m", "hello").status;
+        assert!(matches!(status, 200 | 500), "{status}");
+        failed += u32::from(status == 500);
+    }
+    println!("{failed} failed");
+    proxy.wait_until("there is memory again", || {
+        complete(proxy.port, "m", "hello").status == 200
+    });
+    knows_prefixes(&proxy, "afterwards");
+    assert!(answer.join().unwrap().trim_end().ends_with("[DONE]"));
+    assert_eq!(reloads(&proxy), 0, "{}", proxy.logged());
+}
