@@ -125,7 +125,8 @@ impl Director {
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.take_in(&events);
         // First, so that the others are not told of those that are too many.
-        let releases = self.release_due();
+        let mut releases = self.release_due();
+        self.relieve_memory(&mut releases);
         self.view.tick(host);
         self.agree(host);
         self.exchange(host);
@@ -143,8 +144,6 @@ impl Director {
             self.set_gauges(now);
             self.metrics.flush();
         }
-        let mut releases = self.release_overdue(now);
-        self.relieve_memory(&mut releases);
         Tick {
             calls,
             releases,
