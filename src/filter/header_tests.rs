@@ -111,11 +111,14 @@ fn a_filter_for_all_requests_makes_no_further_calls() {
 
 #[test]
 fn headers_that_cannot_be_read_leave_no_destination_of_the_clients() {
-    let mut vm = vm(&listed("queue-scorer", ""));
-    post();
-    host(|host| host.unreadable = true);
-    assert_eq!(vm.request_headers(10, true), Action::Continue);
-    assert_eq!(destination(), None);
+    let open = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    for (extra, action) in [("", Action::Pause), (open, Action::Continue)] {
+        let mut vm = vm(&listed("queue-scorer", extra));
+        post();
+        host(|host| host.unreadable = true);
+        assert_eq!(vm.request_headers(10, true), action);
+        assert_eq!(destination(), None);
+    }
 }
 
 #[test]

@@ -83,13 +83,14 @@ impl Pool {
         self.on_defect.is_reply()
     }
 
-    /// Lets the request in effect, which a panic has struck, go on under the failure mode.
-    pub fn fail(&mut self) {
+    /// Lets the request in effect, for which nothing can be decided, go on under the failure mode.
+    /// Returns whether it got a local reply.
+    pub fn fail(&mut self) -> bool {
         // It may be the client's own still.
         let header = self.director.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
         guard::catch(|| self.director.recover());
-        carry_out(&self.on_defect, &self.director);
+        carry_out(&self.on_defect, &self.director)
     }
 
     /// Whether it is a pool of the plugin's.
@@ -237,8 +238,8 @@ fn received() -> Option<u64> {
     total.checked_sub(headers.sum::<usize>() as u64)
 }
 
-/// Does to the request in effect what was decided for it.
-pub fn carry_out(release: &Release, director: &Director) {
+/// Does to the request in effect what was decided for it. Returns whether it got a local reply.
+pub fn carry_out(release: &Release, director: &Director) -> bool {
     #[cfg(test)]
     guard::strike("carry out");
     if let Release::Reply(refusal) = release {
@@ -247,10 +248,10 @@ pub fn carry_out(release: &Release, director: &Director) {
         if outcome.is_err() {
             log::warn!("Envoy did not take the answer to a request without an endpoint");
         }
-        return;
+        return outcome.is_ok();
     }
     let Some(value) = release.destination() else {
-        return;
+        return false;
     };
     let header = director.destination_header();
     if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
@@ -262,6 +263,7 @@ pub fn carry_out(release: &Release, director: &Director) {
         // Where all requests are this pool's, no other filter of ours is behind this one.
         let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }
+    false
 }
 
 fn text_property(name: &str) -> String {

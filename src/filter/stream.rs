@@ -311,8 +311,7 @@ pub fn unreadable(pool: &mut Pool) -> Action {
     for name in OWNED_HEADERS.into_iter().chain(REWRITE_HEADERS) {
         let _: Result<(), Status> = abi::remove_header(Map::Request, name);
     }
-    pool.fail();
-    if pool.fails_closed() {
+    if pool.fail() {
         Action::Pause
     } else {
         Action::Continue

@@ -372,8 +372,7 @@ impl Vm {
             return false;
         }
         // Even where the local reply panics, the request does not go on under `FailClose`.
-        guard::catch(|| pool.fail());
-        pool.fails_closed()
+        guard::catch(|| pool.fail()).unwrap_or_else(|| pool.fails_closed())
     }
 
     fn count_panic(&mut self, callback: Callback, root: u32) {
