@@ -156,6 +156,27 @@ fn body(rng: &mut fastrand::Rng, head: &str) -> String {
     format!("{{{}}}", parts.join(", "))
 }
 
+/// A completion of some prompts, the first of which begins as `head` does.
+fn list(rng: &mut fastrand::Rng, head: &str) -> String {
+    let prompts = (0..rng.usize(1..5)).map(|number| {
+        let head = if number == 0 { head } else { "" };
+        format!("\"{head}{}\"", words(rng, 60))
+    });
+    let prompts = prompts.collect::<Vec<_>>().join(", ");
+    let mut parts = [
+        format!("\"prompt\": [{prompts}]"),
+        format!("\"model\": \"m{}\"", rng.u32(0..3)),
+        format!("\"max_tokens\": {}", rng.u32(0..2_000)),
+    ];
+    rng.shuffle(&mut parts);
+    format!("{{{}}}", parts.join(", "))
+}
+
+const LIST: Head<'_> = Head {
+    path: b"/v1/completions",
+    ..HEAD
+};
+
 const HEAD: Head<'_> = Head {
     path: b"/v1/chat/completions",
     method: b"POST",
@@ -193,8 +214,8 @@ fn choice(director: &Director, id: u32) -> Vec<BTreeSet<Slot>> {
 }
 
 /// Decides once everything was read.
-fn whole(director: &mut Director, id: u32, body: &str) -> Vec<BTreeSet<Slot>> {
-    assert!(matches!(director.open(id, &HEAD), Verdict::Hold(_)));
+fn whole(director: &mut Director, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
+    assert!(matches!(director.open(id, head), Verdict::Hold(_)));
     let record = director.records.get_mut(&id).unwrap();
     record.reader.push(body.as_bytes());
     record.reader.finish();
@@ -222,10 +243,11 @@ fn reread(director: &mut Director, id: u32, body: &str) {
 fn early(
     director: &mut Director,
     id: u32,
+    head: &Head<'_>,
     body: &str,
     rng: &mut fastrand::Rng,
 ) -> (Vec<BTreeSet<Slot>>, usize) {
-    assert!(matches!(director.open(id, &HEAD), Verdict::Hold(_)));
+    assert!(matches!(director.open(id, head), Verdict::Hold(_)));
     let mut read = 0;
     while read < body.len() {
         let size = rng.usize(1..200).min(body.len() - read);
@@ -249,21 +271,27 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
     for seed in 0..3_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut director = director(&mut rng);
-        let head = words(&mut rng, 100);
+        let beginning = words(&mut rng, 100);
+        let lists = seed % 4 == 3;
+        let head = if lists { LIST } else { HEAD };
+        let body = |rng: &mut fastrand::Rng| match lists {
+            true => list(rng, &beginning),
+            false => body(rng, &beginning),
+        };
         // Some endpoints have seen prompts that begin alike.
         for id in 0..rng.u32(0..6) {
-            let body = body(&mut rng, &head);
-            whole(&mut director, id, &body);
+            let body = body(&mut rng);
+            whole(&mut director, id, &head, &body);
         }
-        let body = body(&mut rng, &head);
+        let body = body(&mut rng);
         // Neither run may teach the index for the other, nor add to a queue.
         director.plan.proxy.correct_queue = false;
         let indexes = std::mem::take(&mut director.indexes);
         director.indexes = indexes.clone();
-        let expected = whole(&mut director, 100, &body);
+        let expected = whole(&mut director, 100, &head, &body);
         director.close(100);
         director.indexes = indexes;
-        let (found, read) = early(&mut director, 101, &body, &mut rng);
+        let (found, read) = early(&mut director, 101, &head, &body, &mut rng);
         assert_eq!(
             found,
             expected,
