@@ -25,7 +25,7 @@ use crate::load::uri;
 type Http = Client<HttpConnector, BoxBody<Bytes, Infallible>>;
 
 /// Streams that an attacker opens on one HTTP/2 connection: what servers usually allow at least.
-const STREAMS: usize = 100;
+pub const STREAMS: usize = 100;
 
 /// How connections are used.
 #[derive(Clone, Copy, PartialEq)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Form, Row};
-use crate::attack::{Attack, Over, Unfinished};
+use crate::attack::{Attack, Over, Unfinished, STREAMS};
 
 use crate::others::{affinity, Others};
 use crate::stage::{Plan, Stage};
@@ -46,7 +46,7 @@ pub const ROWS: &[Row] = &[
         name: "a prompt that breaks pods",
         what: "2 clients send one prompt over and over to which all 4 pods answer 500; all else they answer",
         epp: "not applicable: it does not watch answers",
-        play: |_| broken(),
+        play: broken,
     },
     Row {
         name: "half-open requests",
@@ -68,6 +68,16 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// Four pods, with nothing wrong with them: a machine that an attack keeps busy is not a pod that hangs.
+fn plan() -> Plan {
+    let mut plan = Plan::new(4);
+    plan.setup.route["retry_policy"]["per_try_timeout"] = "20s".into();
+    plan.setup.cluster["connect_timeout"] = "5s".into();
+    // Enough that some streams are under way whenever a VM is lost.
+    plan.mix.rate = 40;
+    plan
+}
+
 /// While a client takes what it may take of two cores, answers of others come later; by how much, the
 /// rows with a control say. None of them fails.
 fn served() -> Bar {
@@ -76,7 +86,8 @@ fn served() -> Bar {
     bar
 }
 
-/// Others may wait this many times as long as while the same client sends random texts.
+/// Others may wait this many times as long as while the same clients send random texts, and a crafted
+/// request may take this many times as long as a random one.
 const TIMES: f64 = 2.0;
 
 /// Envoy's main thread answers within this: it makes health checks and takes configurations, and a
@@ -108,7 +119,7 @@ fn texts(form: &Form) -> Measured {
     let mut rng = fastrand::Rng::with_seed(1);
     let control: Vec<String> = (0..TEXTS).map(|_| random(&mut rng, 8)).collect();
     let crafted = collisions::strings("demo", collisions::BITS, TEXTS);
-    compare(Plan::new(4), form, bodies(&control), bodies(&crafted))
+    compare(plan(), form, bodies(&control), bodies(&crafted))
 }
 
 fn blocks(form: &Form) -> Measured {
@@ -123,7 +134,7 @@ fn blocks(form: &Form) -> Measured {
     let control = (0..PROMPTS).map(|_| one(random(&mut rng, BYTES * BLOCKS)));
     let crafted =
         (0..PROMPTS).map(|number| one(collisions::prompt("demo", BYTES, BLOCKS, BITS, number)));
-    let mut plan = Plan::new(4);
+    let mut plan = plan();
     plan.setup.configs = vec![include_str!("../../../../examples/seed.yaml").to_owned()];
     let (control, crafted) = (control.collect(), crafted.collect());
     compare(plan, form, control, crafted)
@@ -146,22 +157,25 @@ fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) ->
     let (seen, sent) = side(crafted);
     let mut measured = stage.end(served());
     let ratio = seen.p99.as_secs_f64() / usual.p99.as_secs_f64();
-    measured.require(ratio <= TIMES, || {
+    // Of seconds on a busy machine the hundredth that waited longest says little.
+    measured.require(form.short || ratio <= TIMES, || {
         format!(
             "p99 of others {:?}, {ratio:.1} times the control's {:?}",
             seen.p99, usual.p99
         )
+    });
+    measured.require(sent as f64 * TIMES >= usually_sent as f64, || {
+        format!("{sent} attacks were answered, {usually_sent} of the control")
     });
     measured.require(seen.admin <= MAIN_THREAD, || {
         format!("the admin interface took {:?}", seen.admin)
     });
     measured.note(format!(
         "p99 of others {:.0} ms, the control's {:.0} ms; the admin interface took at most {:.0} ms; \
-         {sent} attacks answered in {} s, {usually_sent} of the control",
+         {sent} attacks answered, {usually_sent} of the control",
         seen.p99.as_secs_f64() * 1e3,
         usual.p99.as_secs_f64() * 1e3,
         seen.admin.as_secs_f64() * 1e3,
-        SIDE.as_secs(),
     ));
     measured
 }
@@ -196,13 +210,10 @@ fn unfinished(form: &Form, over: Over) -> Measured {
     let count = if form.short { 900 } else { 1_500 };
     // `<` is written with six bytes where it is hashed; a short string takes more than its bytes.
     let bodies = [tools("\"", "<", 170_000), tools("", "\"a\",", 66_000)];
-    let stage = Plan::new(4).start();
+    let stage = plan().start();
     let before = memory(&stage);
     let attack = Attack::new(stage.proxy.port);
-    let uploaded = uploaded(&stage, || attack.hold(count, over, &bodies));
-    // Memory is reported once a second.
-    stage.run(Duration::from_secs(3));
-    let most = memory(&stage);
+    let most = fill(&stage, count, || attack.hold(STREAMS, over, &bodies));
     drop(attack);
     stage.run(Duration::from_secs(2));
     let reloads = stage.proxy.stat_so_far("wasm.epp0.vm_reload_success");
@@ -217,33 +228,40 @@ fn unfinished(form: &Form, over: Over) -> Measured {
     });
     require_affinity(&mut measured, "afterwards", kept, asked);
     measured.note(format!(
-        "{} MiB uploaded; the largest VM grew from {} to {} MiB",
-        uploaded >> 20,
+        "the largest VM grew from {} to {} MiB",
         before >> 20,
         most >> 20
     ));
     measured
 }
 
-/// Returns how much Envoy has received of what clients begin to send: until nothing more comes, be it
-/// all or as much as flow control lets through.
-fn uploaded(stage: &Stage, begin: impl FnOnce()) -> u64 {
-    /// More than the usual load sends within [`PAUSE`].
-    const QUIET: u64 = 2 << 20;
-    const PAUSE: Duration = Duration::from_secs(1);
+/// Has so many requests begin, [`STREAMS`] at a time, and returns the most memory that a VM reported.
+///
+/// The next ones begin when what has come of those before was taken in: uploads that outrun a busy
+/// machine would keep others waiting, which is not what is looked for here.
+fn fill(stage: &Stage, count: usize, begin: impl Fn()) -> u64 {
+    const SAMPLE: Duration = Duration::from_millis(100);
+    /// Of 100 bodies less than a tenth: what is left is on its way.
+    const LITTLE: u64 = 1 << 20;
+    /// The metric is reported once a second, each time by the worker that comes last: within some seconds
+    /// both have.
+    const AFTER: u32 = 40;
     let received = || stage.proxy.stat("http.e2e.downstream_cx_rx_bytes_total");
-    let before = received();
-    begin();
-    let mut last = before;
-    for _ in 0..30 {
-        stage.run(PAUSE);
-        let now = received();
-        if now - last < QUIET {
-            break;
+    let mut most = 0;
+    let mut sample = || {
+        stage.run(SAMPLE);
+        most = most.max(memory(stage));
+    };
+    for _ in 0..count / STREAMS {
+        begin();
+        let mut last = 0;
+        while received() - last > LITTLE {
+            last = received();
+            sample();
         }
-        last = now;
     }
-    received() - before
+    (0..AFTER).for_each(|_| sample());
+    most
 }
 
 /// Prompts that were sent twice went to the same pod.
@@ -257,13 +275,12 @@ fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usi
     }
 }
 
-fn broken() -> Measured {
-    const TIME: Duration = Duration::from_secs(20);
+fn broken(form: &Form) -> Measured {
+    let time = Duration::from_secs(if form.short { 10 } else { 20 });
     const AVOIDED: &str = "epp_wasm_avoidances_total";
-    let mut plan = Plan::new(4);
+    let mut plan = plan();
     // Prompts that have nothing in common spread by load alone.
     plan.mix.conversations = u64::MAX;
-    plan.mix.rate = 40;
     let stage = plan.start();
     (0..4).for_each(|pod| {
         stage.fault(
@@ -282,7 +299,7 @@ fn broken() -> Measured {
         let bodies = vec![completion(&prompt)];
         attack.repeat("/v1/completions", bodies, Duration::from_millis(10));
     }
-    stage.run(TIME);
+    stage.run(time);
     let sent = attack.ended();
     let avoided = stage.proxy.counted_with(AVOIDED, "errors");
     let honest: Vec<usize> = stage
@@ -311,7 +328,7 @@ fn broken() -> Measured {
 
 fn half_open() -> Measured {
     let mut attack = None;
-    let stage = Plan::new(4).start_then(|proxy| {
+    let stage = plan().start_then(|proxy| {
         proxy.wait_until_it_serves();
         let attackers = Attack::new(proxy.port);
         let body = Unfinished {
@@ -339,7 +356,7 @@ fn reads_bodies(stage: &Stage) -> bool {
 }
 
 fn slow(over: Over) -> Measured {
-    let stage = Plan::new(4).start();
+    let stage = plan().start();
     let (usual, _) = affinity(&stage.proxy);
     let attack = Attack::new(stage.proxy.port);
     let body = Unfinished {

@@ -15,7 +15,7 @@ use scale::SOAK;
 use crate::verdict::Measured;
 
 /// The rows of the short form: what takes seconds, and asks no more of a busy machine than it has.
-const SHORT: [&str; 13] = [
+const SHORT: [&str; 17] = [
     "pod killed",
     "pod hung",
     "pod failing",
@@ -29,6 +29,10 @@ const SHORT: [&str; 13] = [
     "config updated",
     "bad config",
     "clock stepped",
+    "colliding texts",
+    "a prompt that breaks pods",
+    "half-open requests",
+    "slow bodies",
 ];
 
 /// How rows are played.
