@@ -92,15 +92,3 @@ fn what_is_said_of_clients_is_held_by_tests_that_exist() {
         assert!(named > 0, "no test is named: {row}");
     }
 }
-
-#[test]
-fn known_gaps_name_rows_that_exist() {
-    let (faults, section) = (faults(), section());
-    let Some((_, gaps)) = section.split_once("### Known gaps") else {
-        return;
-    };
-    let gaps = gaps.split("\n### ").next().unwrap().replace("**", "");
-    for fault in between(&gaps, '*') {
-        assert!(faults.contains(fault), "the fault suite has no row {fault}");
-    }
-}
