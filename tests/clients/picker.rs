@@ -74,6 +74,8 @@ pub fn read_saying(
     }
     // The rest streams past, and is still learnt.
     director.body(ID, &body.as_bytes()[read..], true);
+    // Without an answer nothing of it would be remembered.
+    director.answered(ID, None, &mut Local::default());
     director.close(ID);
     read
 }

@@ -139,6 +139,8 @@ impl Explain {
             }
         }
         self.decide(director, WARMING, &body);
+        // Without an answer nothing of it would be remembered.
+        director.answered(WARMING, None, &mut Local::default());
         director.close(WARMING);
         Ok(())
     }
