@@ -14,6 +14,10 @@ const MOST: f64 = 15.0;
 
 /// A document of nearly that size with this repeated in it; `#` stands for a number that counts up.
 fn filled(before: &str, each: &str, after: &str) -> String {
+    filled_to(SIZE, before, each, after)
+}
+
+fn filled_to(size: usize, before: &str, each: &str, after: &str) -> String {
     let mut text = format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{before}");
     for number in 1.. {
         let start = text.len();
@@ -27,7 +31,7 @@ fn filled(before: &str, each: &str, after: &str) -> String {
             text.push_str(&number);
             text.push_str(part);
         }
-        if text.len() + after.len() > SIZE {
+        if text.len() + after.len() > size {
             text.truncate(start);
             break;
         }
@@ -126,6 +130,23 @@ fn no_document_takes_much_longer_than_a_plain_one_of_its_size() {
         }
     }
     assert!(slow.is_empty(), "{slow:#?}");
+}
+
+/// Eight times as many keys take eight times as long, and would take 64 times as long if each were
+/// compared with all others.
+#[test]
+fn keys_take_time_in_proportion_to_their_number() {
+    let keys = |size| filled_to(size, "a:\n", "  key#: 1\n", "");
+    let (short, long) = (keys(1 << 17), keys((1 << 20) - 100));
+    let growth = || seconds(&long) / seconds(&short).max(seconds(&short));
+    let grown = growth();
+    // Once more: the machine is shared.
+    let grown = if grown > 20.0 {
+        grown.min(growth())
+    } else {
+        grown
+    };
+    assert!(grown <= 20.0, "{grown:.1} times");
 }
 
 #[test]
