@@ -92,8 +92,9 @@ impl Director {
             Fact::Absent | Fact::Unknown => "",
         };
         let seed = self.key.seed(model, salt);
-        if record.walks.iter().any(|walk| walk.parts_from(seed)) {
-            // What was learnt of it stands under another model's name.
+        let restarted = record.restarts != record.reader.restarts();
+        if restarted || record.walks.iter().any(|walk| walk.parts_from(seed)) {
+            // What was learnt of it is another prompt, or stands under another model's name.
             self.teach(id, Word::Refuted);
         }
         let Some(record) = self.records.get_mut(&id) else {

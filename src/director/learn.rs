@@ -39,8 +39,15 @@ impl Director {
     }
 
     /// Whether it matters to the indexes if the request's answer is a success: its prompt brought
-    /// something that no answer has proven.
-    pub fn is_doubted(&self, id: u32) -> bool {
+    /// something that no answer has proven, or may still bring it.
+    pub fn awaits_proof(&self, id: u32) -> bool {
+        let record = self.records.get(&id);
+        let reads_on = record.is_some_and(|record| record.teaches && record.reading);
+        reads_on || self.is_doubted(id)
+    }
+
+    /// Whether a request's prompt brought something that no answer has proven.
+    fn is_doubted(&self, id: u32) -> bool {
         let record = self.records.get(&id);
         record.is_some_and(|record| record.walks.iter().any(Walk::is_doubted))
     }

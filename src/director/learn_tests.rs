@@ -116,7 +116,11 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
             };
             director.answered(id, Some(&seen), &mut Local::default());
         },
-        |director, id| director.answered(id, None, &mut Local::default()).map_or((), drop),
+        |director, id| {
+            director
+                .answered(id, None, &mut Local::default())
+                .map_or((), drop)
+        },
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (id, expected) = vms.send(0, &prompt);
@@ -132,6 +136,32 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
     assert!(!vms.vms[0].is_doubted(id));
     vms.vms[0].refute(id);
     assert!(vms.expected(0, &prompt) > 0.99);
+}
+
+#[test]
+fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
+    let mut vms = Vms::start(1);
+    let known = text(1, 5_000);
+    vms.serve(0, &body("m", &known));
+    let whole = body("m", &(known + &text(2, 5_000)));
+    let (first, rest) = whole.as_bytes().split_at(3_000);
+    let director = &mut vms.vms[0];
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length: Some(whole.len()),
+        ..Head::default()
+    };
+    director.open(70, &head);
+    director.body(70, first, false);
+    director.decide(70);
+    assert!(director.awaits_proof(70) && !director.is_doubted(70));
+    director.refute(70);
+    director.answered(70, None, &mut Local::default());
+    director.body(70, rest, true);
+    director.close(70);
+    assert!(vms.expected(0, &whole) < 0.6);
 }
 
 #[test]
@@ -210,4 +240,9 @@ fn a_model_is_not_another_one_with_a_salt() {
     assert!(vms.expected(0, &salted.to_string()) < 0.01);
     vms.serve(0, &salted.to_string());
     assert!(vms.expected(0, &salted.to_string()) > 0.99);
+    // Nor is a salt the first block of a prompt without one.
+    let salt = "s".repeat(256);
+    let salted = serde_json::json!({"model": "m", "cache_salt": salt, "prompt": text});
+    vms.serve(0, &body("m", &format!("{salt}{text}")));
+    assert!(vms.expected(0, &salted.to_string()) < 0.01);
 }

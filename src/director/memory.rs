@@ -59,6 +59,12 @@ impl Memory {
         self.budget.saturating_sub(self.used()) / SHARE
     }
 
+    /// Returns how many bytes each of 1,024 held requests, the default of `maxHeld`, may keep before half
+    /// of the budget is used: 64 KiB. To release such a request for memory would not help.
+    fn small(&self) -> usize {
+        self.budget / 2 / 1024
+    }
+
     /// Whether so much is used that no request reads on for the index alone.
     fn is_short(&self) -> bool {
         self.used() > self.budget / 2
@@ -165,20 +171,22 @@ impl Director {
         if let Some(record) = self.records.get_mut(&id) {
             record.reading = false;
         }
-        if self.account.memory.is_short() {
-            // An answer would prove it, but until then it is kept.
-            self.refute(id);
+        if self.count_memory(id) <= self.account.memory.allowance() {
+            return;
         }
-        let over = self.count_memory(id) > self.account.memory.allowance();
-        if let Some(record) = self.records.get_mut(&id).filter(|_| over) {
+        if let Some(record) = self.records.get_mut(&id) {
             record.explanation = None;
+        }
+        if self.count_memory(id) > self.account.memory.allowance() {
+            // The hashes that an answer is to prove are too much by themselves.
+            self.refute(id);
             self.count_memory(id);
         }
     }
 
-    /// Where much of the budget is used: requests that were decided read no further, and of those
-    /// that are held the largest go on until each keeps no more than its share. What came while
-    /// there was more left would otherwise be kept for as long as its client likes.
+    /// Where more than half of the budget is used: requests that were decided read no further, and of
+    /// those that are held the largest go on, until less is used or what is left is small. What came
+    /// while there was more left would otherwise be kept for as long as its client likes.
     pub(super) fn relieve_memory(&mut self, releases: &mut Vec<(u32, Release)>) {
         if !self.account.memory.is_short() {
             return;
@@ -195,7 +203,8 @@ impl Director {
         decided.into_iter().for_each(|id| self.give_up_reading(id));
         held.sort_unstable_by(|one, other| other.cmp(one));
         for (kept, id) in held {
-            if kept <= self.account.memory.allowance() {
+            let memory = &self.account.memory;
+            if !memory.is_short() || kept <= memory.small() {
                 break;
             }
             releases.push((id, self.release_for_memory(id)));

@@ -423,10 +423,11 @@ impl Director {
             self.holding -= usize::from(record.held.is_some()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
-            let counted = std::mem::take(&mut record.counted);
-            self.account.change(counted, 0);
+            self.account.change(std::mem::take(&mut record.counted), 0);
             if self.spare.len() < SPARE {
-                if counted > memory::SMALL {
+                record.stop_reading();
+                record.explanation = None;
+                if record.allocated() > memory::SMALL {
                     record.give_back();
                 }
                 self.spare.push(record);

@@ -174,7 +174,12 @@ impl Director {
         if name.is_empty() || !names.take(&name, store.pool.width(), host, foreign) {
             return;
         }
-        let model = self.model_at(slot, &name);
+        let named = self.seats.get(slot.index()).map(|seat| &seat.models.named);
+        let known = named.and_then(|named| named.iter().find(|(known, _)| *known == name));
+        let model = match known {
+            Some((_, model)) => Some(*model),
+            None => self.model_at(slot, &name),
+        };
         if let Some(record) = self.records.get_mut(&id) {
             record.answer.model = model;
         }

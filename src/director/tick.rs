@@ -312,6 +312,7 @@ impl Director {
                 Some(id) => {
                     self.metrics.add(Metric::ForcedReleases, reason, 1);
                     releases.push((id, self.decide(id)));
+                    self.count_memory(id);
                 }
                 // None is held: the count was wrong, as after a panic.
                 None if crowded => self.holding = 0,
@@ -374,7 +375,9 @@ impl Director {
         record.withheld = Some(Withheld { bytes, tick });
         let reason = "reason=timeout";
         self.metrics.add(Metric::ForcedReleases, reason, 1);
-        Some(self.decide(id))
+        let release = self.decide(id);
+        self.count_memory(id);
+        Some(release)
     }
 
     /// Whether bodies are read.

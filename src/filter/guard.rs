@@ -133,6 +133,9 @@ pub fn log_panics() {
     });
 }
 
+/// What the panic of an allocation that failed begins with.
+const NO_MEMORY: &str = "no memory left";
+
 /// A panic allocates: its message, the lines that it logs, and what unwinding takes; then the
 /// metric that counts it.
 const RESERVE: usize = 128 << 10;
@@ -160,7 +163,7 @@ fn allocation_failed(layout: std::alloc::Layout) {
             *reserved = Vec::new();
         }
     });
-    panic!("no memory left for {} bytes", layout.size());
+    panic!("{NO_MEMORY} for {} bytes", layout.size());
 }
 
 fn log_once(panic: &PanicHookInfo<'_>) {
@@ -186,7 +189,17 @@ fn log_once(panic: &PanicHookInfo<'_>) {
     });
     if new {
         const CRITICAL: u32 = 5;
-        let text = format!("a defect of epp-wasm, please report it: {panic}");
+        let text = if panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_some_and(|text| text.starts_with(NO_MEMORY))
+        {
+            format!(
+                "the host gives this VM no more memory, which costs the request at hand: {panic}"
+            )
+        } else {
+            format!("a defect of epp-wasm, please report it: {panic}")
+        };
         let _: Result<(), Status> = abi::log(CRITICAL, &text);
     }
 }

@@ -147,7 +147,7 @@ impl Stream {
     pub fn response_headers(&mut self, director: &mut Director) {
         let seen = director.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        if director.is_doubted(self.id) {
+        if director.awaits_proof(self.id) {
             let status = seen
                 .as_ref()
                 .map_or_else(super::pool::status, |seen| seen.status);

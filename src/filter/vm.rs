@@ -204,7 +204,9 @@ impl Vm {
         }
         let Ok(cluster) = abi::property("xds\0cluster_name") else {
             // Without memory for the name it is taken for ours: its client may not choose.
-            return Some(pools.next()?.0);
+            let serves = |pool: &Pool| plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
+            let found = pools.find(|(_, pool)| serves(pool));
+            return found.map(|(place, _)| place).or_else(|| self.strictest());
         };
         let cluster = cluster?;
         let found = pools.find(|(_, pool)| {

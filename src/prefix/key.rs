@@ -91,7 +91,11 @@ impl Key {
                 hasher.digest()
             }
             Self::Secret(_) if salt.is_empty() => self.digest(model.as_bytes()),
-            Self::Secret(_) => chain(self.digest(model.as_bytes()), self.digest(salt.as_bytes())),
+            Self::Secret(_) => {
+                let salted = chain(self.digest(model.as_bytes()), self.digest(salt.as_bytes()));
+                // One step more than a prompt has whose first block is the salt.
+                chain(salted, self.digest(b"cache_salt"))
+            }
         }
     }
 }
