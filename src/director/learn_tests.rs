@@ -116,7 +116,11 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
             };
             director.answered(id, Some(&seen), &mut Local::default());
         },
-        |director, id| director.answered(id, None, &mut Local::default()).map_or((), drop),
+        |director, id| {
+            director
+                .answered(id, None, &mut Local::default())
+                .map_or((), drop)
+        },
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (id, expected) = vms.send(0, &prompt);
