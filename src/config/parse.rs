@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 64;
 /// number without adding to the text, and each time all of its digits are read.
 const MAX_DIGITS: usize = 400;
 
-/// Problems that are given their place: nobody corrects more at a time.
+/// Problems that are given their place: no one corrects more at a time.
 const MOST_LOCATED: usize = 20;
 
 /// Bytes of text that are read again to find the places of problems, once for each step of a path at

@@ -7,7 +7,7 @@
 //! fifth; then one request of one worker tries it, and ends or prolongs it. What was long ago is
 //! forgotten. At least half of the endpoints that may be picked always stay.
 //!
-//! Most failures can be a request's own doing, and whoever sends them chooses how many there are
+//! Most failures can be a request's own doing, and the client that sends them chooses how many there are
 //! and, by how prompts begin, where they go. So these need more: they count once per prompt
 //! ([`super::prompts`]), and the endpoint must have stopped serving what its peers serve, since a
 //! client can add failures but cannot take other clients' successes away. Each worker looks at

@@ -177,7 +177,7 @@ fn attack(attackers: impl Fn() -> Vec<Client>) -> Vec<Seen> {
     (0..4).map(play).collect()
 }
 
-/// Nobody notices an attack: honest requests stay spread, and no pod is avoided for long.
+/// An attack changes little: honest requests stay spread, and no pod is avoided for long.
 fn holds(attackers: impl Fn() -> Vec<Client>) {
     for seen in attack(attackers) {
         assert!(seen.is_spread(), "{seen:?}");

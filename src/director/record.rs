@@ -93,7 +93,7 @@ const LONGEST_HOLD: u64 = 6;
 impl Hold {
     /// The time up to which it has paid for being held, where one that brings nothing is held for
     /// `timeout`: as far as its bytes reach at [`LEAST_A_SECOND`], not beyond the last of them, and
-    /// not for ever. With `timeout` after that it is due; of all, the one that has paid least goes
+    /// not without end. With `timeout` after that it is due; of all, the one that has paid least goes
     /// first. It only grows, and no request has paid beyond the present: the newcomer is never the
     /// first to go.
     pub fn paid(&self, timeout: u64) -> u64 {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::question::Question;
 
-/// Problems that are noted of each kind: nobody corrects more at a time, each is a line of Envoy's log,
+/// Problems that are noted of each kind: no one corrects more at a time, each is a line of Envoy's log,
 /// and a document of a megabyte can have a hundred thousand.
 const MOST: usize = 1_000;
 

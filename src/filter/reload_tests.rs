@@ -7,7 +7,7 @@ use super::filter_tests::{destination, listed, post, request, vm, ROOT};
 #[test]
 fn a_reload_keeps_what_was_learnt_and_the_last_root_takes_it_along() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
-    assert!(vm.configure(2), "the listener is loaded anew");
+    assert!(vm.configure(2), "the listener is loaded again");
     vm.delete(ROOT);
     vm.tick(2);
     request(&[(":path", "/"), (":method", "GET")]);

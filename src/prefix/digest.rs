@@ -81,7 +81,7 @@ impl BlockHasher {
         self.restart();
     }
 
-    /// Begins this request anew.
+    /// Starts this request again.
     pub fn restart(&mut self) {
         self.digests.clear();
         self.ends.clear();

@@ -94,7 +94,7 @@ fn streaming(port: u16) -> std::thread::JoinHandle<String> {
 
 /// A prompt that is sent a second time is known: read, looked up, and learnt.
 fn knows_prefixes(proxy: &Proxy, name: &str) {
-    let prompt = format!("{name}, {}", "which nobody has seen before ".repeat(40));
+    let prompt = format!("{name}, {}", "that was not sent before ".repeat(40));
     let first = complete(proxy.port, "m", &prompt);
     assert_eq!(first.status, 200, "{name}");
     let again = explain(proxy.port, "m", &prompt);

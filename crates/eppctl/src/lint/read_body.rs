@@ -1,4 +1,4 @@
-//! The picker is not told whether bodies reach it, or is told wrongly.
+//! The picker is not told whether bodies reach it, or is configured wrongly.
 
 use epp_wasm::config::Plan;
 use epp_wasm::document::Node;
