@@ -383,11 +383,10 @@ impl Proxy {
         let early: Vec<Value> = self.setup.removed_early.iter().map(remove).collect();
         let early = (!early.is_empty()).then(|| {
             let kind = "http.early_header_mutation.header_mutation";
-            let mutations = json!({ "mutations": early });
             typed(
                 &format!("envoy.{kind}"),
                 &format!("{kind}.v3.HeaderMutation"),
-                mutations,
+                json!({ "mutations": early }),
             )
         });
         let manager = json!({
