@@ -9,7 +9,7 @@
 //!
 //! Most failures can be a request's own doing, and the client that sends them chooses how many there are
 //! and, by how prompts begin, where they go. So these need more: they count once per prompt
-//! ([`super::prompts`]), and the endpoint must have stopped serving what its peers serve, since a
+//! (`prompts.rs`), and the endpoint must have stopped serving what its peers serve, since a
 //! client can add failures but cannot take other clients' successes away. Each worker looks at
 //! its own requests for that, and does not believe another one's word against them. Where more
 //! than half of the endpoints would be avoided for such failures, all stay: then it is the

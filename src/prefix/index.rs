@@ -97,7 +97,7 @@ impl Index {
         }
     }
 
-    /// Whether blocks may be added without those before them ([`context`]), as they are when an index
+    /// Whether blocks may be added without those before them (their context), as they are when an index
     /// is handed over in order of use: then each has to be found by itself. To be said before the
     /// first is added.
     pub fn expect_loose_blocks(&mut self, loose: bool) {

@@ -253,8 +253,8 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
     let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
     let filter = &mut filters[0]["typed_config"]["http_filters"][0]["typed_config"]["config"];
     let document = &mut filter["configuration"]["value"];
-    let alone = "plugins:\n- {type: envoy-proxy, parameters: {shareState: false}}\n";
-    *document = Value::from(document.as_str().unwrap().replacen("plugins:\n", alone, 1));
+    let (former, alone) = ("{readBody: always}", "{readBody: always, shareState: false}");
+    *document = Value::from(document.as_str().unwrap().replacen(former, alone, 1));
     let stage = Stage::of(config);
     let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
