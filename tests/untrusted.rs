@@ -95,3 +95,39 @@ fn what_is_said_of_clients_is_held_by_tests_that_exist() {
         assert!(named > 0, "no test is named: {row}");
     }
 }
+
+#[test]
+fn the_templates_set_what_envoy_has_to_bound() {
+    let section = section();
+    let (_, settings) = section.split_once("### What Envoy has to bound").unwrap();
+    let rows = settings
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .skip(2);
+    let mut names = Vec::new();
+    for row in rows {
+        let mut cells = row.trim_matches('|').split('|');
+        let (setting, value) = (cells.next().unwrap(), cells.next().unwrap());
+        if value.trim() == "–" {
+            // It depends on the site.
+            continue;
+        }
+        let keys = between(setting, '`').map(|name| name.split(':').next().unwrap());
+        names.extend(keys.map(|key| key.rsplit('.').next().unwrap()));
+    }
+    assert!(names.len() >= 8, "{names:?}");
+    let mut read = 0;
+    for entry in fs::read_dir(top().join("envoy/production")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "yaml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for name in &names {
+            let set = text.contains(&format!("{name}:")) || text.contains(&format!(".{name}\n"));
+            assert!(set, "{}: {name}", path.display());
+        }
+        read += 1;
+    }
+    assert!(read >= 4, "{read}");
+}
