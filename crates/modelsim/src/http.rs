@@ -61,8 +61,12 @@ async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
     let mut kept = BytesMut::new();
     let mut hasher = Xxh64::new(0);
     let mut size = 0;
-    // A body that breaks off is what came of it: the client is gone anyway.
-    while let Some(Ok(frame)) = incoming.frame().await {
+    while let Some(frame) = incoming.frame().await {
+        let Ok(frame) = frame else {
+            // It breaks off: the client is gone, and what came of it is not worth parsing.
+            kept.clear();
+            break;
+        };
         if let Some(data) = frame.data_ref() {
             hasher.update(data);
             size += data.len();
