@@ -253,7 +253,10 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
     let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
     let filter = &mut filters[0]["typed_config"]["http_filters"][0]["typed_config"]["config"];
     let document = &mut filter["configuration"]["value"];
-    let (former, alone) = ("{readBody: always}", "{readBody: always, shareState: false}");
+    let (former, alone) = (
+        "{readBody: always}",
+        "{readBody: always, shareState: false}",
+    );
     *document = Value::from(document.as_str().unwrap().replacen(former, alone, 1));
     let stage = Stage::of(config);
     let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
