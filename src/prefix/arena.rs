@@ -11,7 +11,7 @@
 //! hold: when the one before it goes, or when a second endpoint holds its block. One block in sixteen
 //! is in the table in any case ([`TableKey::context`]), so that a prompt can be taken up in its middle.
 
-use super::key::TableKey;
+use super::key::{Scattered, TableKey};
 
 /// Marks the end of a list.
 pub const NONE: u32 = u32::MAX;
@@ -223,9 +223,15 @@ impl Arena {
 
     /// The entry that says who holds a block, if it is in the table.
     pub fn first(&self, hash: u64) -> Option<u32> {
+        self.first_of(self.key.scatter(hash))
+    }
+
+    /// [`Self::first`] of a block whose hash is scattered already.
+    pub fn first_of(&self, block: Scattered) -> Option<u32> {
+        let Scattered { hash, mixed } = block;
         let is = |entry: &Entry| entry.holders != FURTHER && entry.hash() == hash;
         let pending = || Some(self.pending).filter(|pending| self.speaks(*pending, hash));
-        self.find(self.key.mix(hash), is).or_else(pending)
+        self.find(mixed, is).or_else(pending)
     }
 
     /// Whether the entry at this place is in use and says who holds this block.
@@ -286,11 +292,16 @@ impl Arena {
         }
     }
 
-    /// Has the processor fetch the buckets of these blocks, all at the same time: of a large table
-    /// nearly each is a cache miss, which one after the other is most of what a new block costs.
-    pub fn hint<'a>(&self, blocks: impl Iterator<Item = &'a u64>) {
-        let heads = blocks.filter_map(|hash| self.buckets.get(self.bucket(self.key.mix(*hash))));
-        std::hint::black_box(heads.fold(0, |all, head| all ^ head));
+    /// Scatters the hashes of the first of these blocks, and has the processor fetch their buckets, all at
+    /// the same time: of a large table nearly each is a cache miss, which one after the other is most of
+    /// what a new block costs.
+    pub fn hint(&self, blocks: &[u64], scattered: &mut [Scattered]) {
+        let mut heads = 0;
+        for (hash, block) in blocks.iter().zip(scattered) {
+            *block = self.key.scatter(*hash);
+            heads ^= self.buckets.get(self.bucket(block.mixed)).unwrap_or(&0);
+        }
+        std::hint::black_box(heads);
     }
 
     fn find(&self, key: u64, is: impl Fn(&Entry) -> bool) -> Option<u32> {
@@ -328,9 +339,9 @@ impl Arena {
         self.all = all;
     }
 
-    /// Adds an entry; `last` is the place of the same endpoint's entry of the block before it, if
-    /// that speaks for its block. Returns its place.
-    pub fn insert(&mut self, entry: Entry, last: u32) -> u32 {
+    /// Adds an entry of this block; `last` is the place of the same endpoint's entry of the block before
+    /// it, if that speaks for its block. Returns its place.
+    pub fn insert(&mut self, entry: Entry, block: Scattered, last: u32) -> u32 {
         let place = match self.get(self.free).map(|free| free.next) {
             Some(next) => std::mem::replace(&mut self.free, next),
             None => {
@@ -344,7 +355,7 @@ impl Arena {
         }
         self.live += 1;
         let behind = last != NONE && last + 1 == place;
-        let is_found_behind = behind && entry.holders == 0 && !self.key.is_milestone(entry.hash());
+        let is_found_behind = behind && entry.holders == 0 && !block.is_milestone();
         if self.all || !is_found_behind {
             self.link(place);
         }

@@ -10,7 +10,7 @@
 pub use super::arena::Origin;
 use super::arena::{Arena, Entry, NONE};
 use super::held::Held;
-use super::key::{Secret, TableKey};
+use super::key::{Scattered, Secret, TableKey};
 pub use super::matcher::Matcher;
 use super::sets::Sets;
 
@@ -193,21 +193,25 @@ impl Index {
             new: false,
         };
         let mut number = from;
+        let mut ahead = [Scattered::default(); AHEAD];
         let mut hinted = from;
         while let Some(left) = prompt.get(number..).filter(|left| !left.is_empty()) {
             let mut again = |block, change| changed(number + block, change);
             let known = self.use_again(&mut trail, slot, left, &mut again);
-            if number + known >= hinted {
-                hinted = number + known + AHEAD;
-                self.arena.hint(left.iter().skip(known).take(AHEAD));
+            let left = left.get(known..).unwrap_or_default();
+            number += known;
+            if number >= hinted {
+                hinted = number + AHEAD;
+                self.arena.hint(left, &mut ahead);
             }
-            if let Some(hash) = left.get(known) {
-                let change = self.add_one(&mut trail, slot, *hash);
+            let next = ahead.get(AHEAD + number - hinted);
+            if let Some(block) = next.filter(|_| !left.is_empty()) {
+                let change = self.add_one(&mut trail, slot, *block);
                 if let Some(change) = change.filter(|change| change.is_any()) {
-                    changed(number + known, change);
+                    changed(number, change);
                 }
             }
-            number += known + 1;
+            number += 1;
         }
         self.arena.settle();
     }
@@ -278,17 +282,18 @@ impl Index {
     }
 
     /// Notes the block behind the one that the trail has come to. Returns what that has changed.
-    fn add_one(&mut self, trail: &mut Trail, slot: u16, hash: u64) -> Option<Change> {
+    fn add_one(&mut self, trail: &mut Trail, slot: u16, block: Scattered) -> Option<Change> {
+        let hash = block.hash;
         let held = self.held.get_mut(usize::from(slot))?;
         held.count_use();
         let quarter = held.quarter;
         let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let (own, first) = self.find_next(trail, slot, hash);
+        let (own, first) = self.find_next(trail, slot, block);
         let known = own.or_else(|| self.find(first?, slot, hash));
         if let (Some(place), Some(held)) = (known, self.held.get_mut(usize::from(slot))) {
             held.unlink(place, place, &mut self.arena);
         }
-        let placed = known.or_else(|| self.insert(trail, slot, hash, first));
+        let placed = known.or_else(|| self.insert(trail, slot, block, first));
         trail.new = first.is_none();
         trail.before = Some(hash);
         trail.own = placed.unwrap_or(NONE);
@@ -312,9 +317,10 @@ impl Index {
 
     /// The endpoint's own entry of the block behind the trail, if it lies behind the one before, and
     /// the entry that speaks for the block.
-    fn find_next(&self, trail: &Trail, slot: u16, hash: u64) -> (Option<u32>, Option<u32>) {
+    fn find_next(&self, trail: &Trail, slot: u16, block: Scattered) -> (Option<u32>, Option<u32>) {
+        let hash = block.hash;
         if trail.new {
-            return (None, self.arena.first(hash));
+            return (None, self.arena.first_of(block));
         }
         let own = self.arena.own_behind(trail.own, hash, slot);
         let first = match own {

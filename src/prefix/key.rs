@@ -149,6 +149,23 @@ impl Default for Part {
     }
 }
 
+/// The hash of a block, and where a table's key scatters it to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scattered {
+    /// The hash.
+    pub hash: u64,
+    /// Its [`TableKey::mix`].
+    pub mixed: u64,
+}
+
+impl Scattered {
+    /// [`TableKey::is_milestone`].
+    #[inline]
+    pub fn is_milestone(self) -> bool {
+        self.mixed >> (u64::BITS - MILESTONES.ilog2()) == 0
+    }
+}
+
 /// What hashes are scattered with over the buckets of a table.
 #[derive(Clone, Copy)]
 pub struct TableKey {
@@ -178,11 +195,18 @@ impl TableKey {
         hash ^ hash >> 32
     }
 
+    /// A hash with its [`Self::mix`], which a new block needs several times.
+    #[inline]
+    pub fn scatter(self, hash: u64) -> Scattered {
+        let mixed = self.mix(hash);
+        Scattered { hash, mixed }
+    }
+
     /// Whether a block is in the table in any case. Hash and secret say so, so that all workers have
     /// the same ones there and no client can choose which. The uppermost bits, since the lowest say the
     /// bucket.
     pub fn is_milestone(self, hash: u64) -> bool {
-        self.mix(hash) >> (u64::BITS - MILESTONES.ilog2()) == 0
+        self.scatter(hash).is_milestone()
     }
 
     /// Returns the blocks before another one that it takes to find it, of all that stand before it in

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::arena::{Entry, FURTHER, NONE};
 use super::held::Held;
 use super::index::{Index, Origin, Trail};
+use super::key::Scattered;
 
 impl Index {
     /// Forgets an endpoint.
@@ -96,9 +97,10 @@ impl Index {
         &mut self,
         trail: &Trail,
         slot: u16,
-        hash: u64,
+        block: Scattered,
         first: Option<u32>,
     ) -> Option<u32> {
+        let hash = block.hash;
         if first.is_some_and(|first| !self.can_share(first, slot, hash)) {
             self.evictions += 1;
             return None;
@@ -115,7 +117,7 @@ impl Index {
         self.evictions += u64::from(dropped);
         // It may be the one that was dropped.
         let first = match first {
-            Some(first) if dropped && !self.arena.speaks(first, hash) => self.arena.first(hash),
+            Some(first) if dropped && !self.arena.speaks(first, hash) => self.arena.first_of(block),
             first => first,
         };
         let holders = match first {
@@ -136,7 +138,7 @@ impl Index {
         });
         let last = last.map_or(NONE, |_| trail.own);
         let entry = Entry::new(hash, slot, holders, trail.origin);
-        Some(self.arena.insert(entry, last))
+        Some(self.arena.insert(entry, block, last))
     }
 
     /// Whether there is room for one more endpoint to hold the block for which `first` speaks. Asked
