@@ -10,7 +10,7 @@ use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::worker::SharedData;
 
 /// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
-/// endpoint at which a request has failed, each one is.
+/// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
 const CHECK_EACH_NS: u64 = 100_000_000;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -85,11 +85,14 @@ impl Director {
         else {
             return false;
         };
+        // After a retry it may be another endpoint, which then is the one that holds the prompt.
+        let proves = self.awaits_proof(id);
         let Some(seat) = self.seats.get_mut(pick.slot.index()) else {
             return false;
         };
         let now = self.timing.now / MILLISECOND;
-        let asks = !record.candidate.is_empty()
+        let asks = proves
+            || !record.candidate.is_empty()
             || self.watch.avoided.avoider.suspects(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
@@ -106,6 +109,11 @@ impl Director {
         seen: Option<&Seen>,
         host: &mut dyn SharedData,
     ) -> Option<String> {
+        // A status of 0: Envoy does not say.
+        let is_success = |status| status == 0 || (200..300).contains(&status);
+        if seen.is_some_and(|seen| !is_success(seen.status)) {
+            self.refute(id);
+        }
         let record = self.records.get_mut(&id)?;
         record.answer.begun = true;
         let explanation = record.explanation.take();

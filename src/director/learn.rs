@@ -40,7 +40,7 @@ impl Director {
 
     /// Whether it matters to the indexes if the request's answer is a success: its prompt brought
     /// something that no answer has proven, or may still bring it.
-    pub fn awaits_proof(&self, id: u32) -> bool {
+    pub(super) fn awaits_proof(&self, id: u32) -> bool {
         let record = self.records.get(&id);
         let reads_on = record.is_some_and(|record| record.teaches && record.reading);
         reads_on || self.is_doubted(id)
@@ -55,7 +55,7 @@ impl Director {
     /// The request's answer is not a success, or comes from another endpoint than the picked one, or
     /// there will be none. That the endpoint holds the prompt is as unproven as before: the indexes forget
     /// what this request brought.
-    pub fn refute(&mut self, id: u32) {
+    pub(super) fn refute(&mut self, id: u32) {
         self.teach(id, Word::Refuted);
         if let Some(record) = self.records.get_mut(&id) {
             record.stop_reading();

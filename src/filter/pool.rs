@@ -184,7 +184,7 @@ pub fn plan() -> Option<Plan> {
 }
 
 /// Returns the status of the answer to the request in effect; 0 where there is none to see.
-pub fn status() -> u16 {
+fn status() -> u16 {
     let status = abi::header(Map::Response, ":status").ok().flatten();
     let status = status
         .as_deref()

@@ -147,15 +147,6 @@ impl Stream {
     pub fn response_headers(&mut self, director: &mut Director) {
         let seen = director.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        if director.awaits_proof(self.id) {
-            let status = seen
-                .as_ref()
-                .map_or_else(super::pool::status, |seen| seen.status);
-            // 0: Envoy does not say.
-            if status != 0 && !(200..300).contains(&status) {
-                director.refute(self.id);
-            }
-        }
         if let Some(text) = director.answered(self.id, seen.as_ref(), &mut Shared) {
             let _: Result<(), Status> =
                 abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
