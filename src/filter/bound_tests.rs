@@ -125,17 +125,22 @@ fn vm_holds(vm: &mut Vm, id: u32) -> bool {
     vm.request_body(id, 0, false) != BodyAction::Continue
 }
 
+/// The headers of request 10 come, whose body has still to come.
+fn begin(vm: &mut Vm) {
+    request(&[
+        (":path", "/v1/completions"),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+    ]);
+    vm.request_headers(10, false);
+}
+
 /// A kilobyte a second is what a request is waited for, beyond the five that one without any is.
 #[test]
 fn a_body_that_comes_in_drops_is_held_as_long_as_one_that_has_stopped() {
     for (a_second, expected) in [(1, 5..=6), (512, 9..=11), (2_048, 29..=31)] {
         let mut vm = vm(&listed("prefix-cache-scorer", ""));
-        request(&[
-            (":path", "/v1/completions"),
-            (":method", "POST"),
-            ("content-type", "application/json"),
-        ]);
-        vm.request_headers(10, false);
+        begin(&mut vm);
         let mut held = 0;
         while host(|host| host.resumed.is_empty()) {
             // Shown in passing.
@@ -156,12 +161,7 @@ fn a_body_that_comes_in_drops_is_held_as_long_as_one_that_has_stopped() {
 #[test]
 fn a_slow_client_is_waited_for() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
-    request(&[
-        (":path", "/v1/completions"),
-        (":method", "POST"),
-        ("content-type", "application/json"),
-    ]);
-    vm.request_headers(10, false);
+    begin(&mut vm);
     for second in 0..25 {
         let pauses = (10..13).contains(&second);
         (0..20).for_each(|_| tick(&mut vm));

@@ -287,6 +287,15 @@ mod tests {
         (taken, foreign)
     }
 
+    /// Reads these segments of the journal that the tests write.
+    fn read_back(
+        segments: (u64, u64),
+        memory: &mut Local,
+        take: &mut dyn FnMut(Run, &[u64], usize),
+    ) {
+        read(("b", 0, 5), segments, usize::MAX, memory, &mut 0, take);
+    }
+
     #[test]
     fn what_was_written_is_read_in_order_and_once() {
         let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
@@ -311,14 +320,7 @@ mod tests {
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |run, prompt: &[u64], from| found.push((run, prompt.to_vec(), from));
-        read(
-            ("b", 0, 5),
-            (0, 1),
-            usize::MAX,
-            &mut memory,
-            &mut 0,
-            &mut take,
-        );
+        read_back((0, 1), &mut memory, &mut take);
         assert_eq!(found[0], (RUN, vec![0, 1, 2, 3, 4], 0));
         let parts = [(vec![8, 9], 0), (vec![4, 5], 1), (vec![6], 0)];
         let parts = parts.map(|(prompt, from)| (other, prompt, from));
@@ -332,14 +334,7 @@ mod tests {
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |_, prompt: &[u64], from| found.push((prompt.to_vec(), from));
-        read(
-            ("b", 0, 5),
-            (1, 2),
-            usize::MAX,
-            &mut memory,
-            &mut 0,
-            &mut take,
-        );
+        read_back((1, 2), &mut memory, &mut take);
         let blocks: Vec<u64> = (0..SEGMENT as u64 + 3).collect();
         let before = TableKey::default().context(&blocks[..SEGMENT]).len();
         let expected = blocks[SEGMENT - before..].to_vec();
@@ -384,14 +379,7 @@ mod tests {
                     told.extend((from..part.len()).map(|at| (run, part[..=at].to_vec(), from)));
                 };
                 let segments = (before, journal.written());
-                read(
-                    ("b", 0, 5),
-                    segments,
-                    usize::MAX,
-                    &mut memory,
-                    &mut 0,
-                    &mut take,
-                );
+                read_back(segments, &mut memory, &mut take);
                 assert_eq!(told.len(), noted.len(), "seed {seed}");
                 for ((run, part, from), (noted_run, prompt, block)) in told.iter().zip(&noted) {
                     assert_eq!((run, part.last()), (noted_run, prompt.get(*block)));
@@ -450,14 +438,7 @@ mod tests {
         journal.write(0, &mut memory);
         let mut heard = Vec::new();
         let mut take = |run: Run, prompt: &[u64], _| heard.push((run.word, prompt.len()));
-        read(
-            ("b", 0, 5),
-            (0, 1),
-            usize::MAX,
-            &mut memory,
-            &mut 0,
-            &mut take,
-        );
+        read_back((0, 1), &mut memory, &mut take);
         assert_eq!(heard, words.map(|word| (word, 2)));
     }
 

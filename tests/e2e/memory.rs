@@ -180,16 +180,22 @@ fn many_requests_that_make_it_keep_much_cost_others_nothing() {
     assert!(proxy.counted_with("epp_wasm_forced_release_total", "memory") > 0);
 }
 
-#[test]
-fn an_allocation_that_fails_costs_its_own_request() {
+/// Two pods that take so many milliseconds for a token, behind the module with faults.
+fn faulty(token_ms: u64) -> (Sim, Proxy) {
     let settings = Settings {
-        token_time: Duration::from_millis(20),
+        token_time: Duration::from_millis(token_ms),
         ..Settings::default()
     };
     let sim = Sim::start(2, &settings).unwrap();
     let mut setup = Setup::new(&sim.addresses(), TODAY);
     setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();
+    (sim, proxy)
+}
+
+#[test]
+fn an_allocation_that_fails_costs_its_own_request() {
+    let (_sim, proxy) = faulty(20);
     let answer = streaming(proxy.port);
     sleep(Duration::from_millis(100));
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
@@ -222,14 +228,7 @@ fn an_allocation_that_fails_costs_its_own_request() {
 
 #[test]
 fn without_any_memory_requests_go_on_under_the_failure_mode() {
-    let settings = Settings {
-        token_time: Duration::from_millis(40),
-        ..Settings::default()
-    };
-    let sim = Sim::start(2, &settings).unwrap();
-    let mut setup = Setup::new(&sim.addresses(), TODAY);
-    setup.module = path_of("EPP_WASM_FAULTS");
-    let proxy = setup.start();
+    let (_sim, proxy) = faulty(40);
     let answer = streaming(proxy.port);
     sleep(Duration::from_millis(100));
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
