@@ -52,10 +52,11 @@ impl Drop for Envoy {
 impl Envoy {
     /// Starts it with this configuration.
     pub fn start(folder: &Folder, name: &str, config: &str) -> Self {
-        Self::run(folder, name, config, &[])
+        Self::start_with(folder, name, config, &[])
     }
 
-    fn run(folder: &Folder, name: &str, config: &str, arguments: &[&str]) -> Self {
+    /// The same with more arguments.
+    pub fn start_with(folder: &Folder, name: &str, config: &str, arguments: &[&str]) -> Self {
         let file = folder.0.join(format!("{name}.yaml"));
         fs::write(&file, config).unwrap();
         let log = folder.0.join(format!("{name}.log"));
@@ -77,7 +78,7 @@ impl Envoy {
 
     /// What `envoy --mode validate` says where it refuses a configuration.
     pub fn validate(folder: &Folder, config: &str) -> Result<(), String> {
-        let mut envoy = Self::run(folder, "validate", config, &["--mode", "validate"]);
+        let mut envoy = Self::start_with(folder, "validate", config, &["--mode", "validate"]);
         match envoy.child.wait().unwrap().success() {
             true => Ok(()),
             false => Err(envoy.logged()),

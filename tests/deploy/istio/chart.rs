@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_yaml::Value;
 
-use super::folder;
-use super::pilot::documents;
+use super::pilot::parse;
+use super::{manifest, several};
 use crate::envoy::top;
 use crate::stage::read;
 
@@ -17,10 +17,13 @@ fn chart() -> PathBuf {
     top().join("charts/epp-wasm")
 }
 
-/// What Helm makes of a template, as far as this chart goes.
-fn rendered(template: &str, values: &Value) -> Value {
+/// What Helm makes of a template of the chart, as far as it goes, in a release of this name.
+fn rendered(name: &str, release: &str, values: &Value) -> Vec<Value> {
+    let template = fs::read_to_string(chart().join("templates").join(name)).unwrap();
     let plain = |text: &str| {
-        let text = text.replace("{{ .Release.Namespace }}", "llm");
+        let text = text
+            .replace("{{ .Release.Namespace }}", "llm")
+            .replace("{{ .Release.Name }}", release);
         let fill = |text: String, (name, value): (&Value, &Value)| {
             let value = serde_yaml::to_string(value).unwrap();
             let name = format!("{{{{ .Values.{} }}}}", name.as_str().unwrap());
@@ -34,7 +37,7 @@ fn rendered(template: &str, values: &Value) -> Value {
     let text = template.replace("{{ tpl .Values.config . | indent 16 }}", &config);
     let text = plain(&text);
     assert!(!text.contains("{{"), "{text}");
-    serde_yaml::from_str(&text).unwrap()
+    parse(&text)
 }
 
 #[test]
@@ -42,20 +45,28 @@ fn the_chart_comes_to_the_manifests() {
     let values = read(&chart().join("values.yaml"));
     let mut seen = 0;
     for entry in fs::read_dir(chart().join("templates")).unwrap() {
-        let file = entry.unwrap().path();
-        if file.ends_with("image.yaml") {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "image.yaml" {
             // Renders to nothing, or to an error: `make chart-check` has Helm say so.
             continue;
         }
-        let template = fs::read_to_string(&file).unwrap();
-        let manifest = documents(&folder().join(file.file_name().unwrap())).remove(0);
-        // A block of text ends in one line end or in none.
-        let trimmed = |value: &Value| serde_yaml::to_string(value).unwrap();
-        let (mine, theirs) = (rendered(&template, &values), manifest);
-        assert_eq!(trimmed(&mine), trimmed(&theirs), "{}", file.display());
+        let mine = rendered(&name, "epp", &values);
+        assert_eq!(mine, parse(&manifest(&name)), "{name}");
         seen += 1;
     }
     assert_eq!(seen, 3);
+}
+
+#[test]
+fn a_second_release_is_a_second_service() {
+    let mut values = read(&chart().join("values.yaml"));
+    values["service"] = "chat.llm.svc.cluster.local".into();
+    for (name, copy) in ["cluster.yaml", "filter.yaml"]
+        .iter()
+        .zip(several::copies())
+    {
+        assert_eq!(rendered(name, "epp-chat", &values), parse(&copy), "{name}");
+    }
 }
 
 #[test]

@@ -78,6 +78,10 @@ fn manifests_are_what_the_crds_allow() {
             continue;
         }
         for document in documents(&file) {
+            if document["kind"] == "ConfigMap" {
+                // Kubernetes' own; `deployment` reads what is in them.
+                continue;
+            }
             assert_eq!(
                 problems(&document),
                 Vec::<String>::new(),
@@ -87,7 +91,7 @@ fn manifests_are_what_the_crds_allow() {
             seen += 1;
         }
     }
-    assert!(seen >= 6, "{seen}");
+    assert!(seen >= 5, "{seen}");
 }
 
 #[test]

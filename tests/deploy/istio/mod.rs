@@ -6,166 +6,53 @@
 
 mod chart;
 mod crds;
+mod deployment;
+mod locality;
 mod pilot;
+mod running;
+mod several;
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::Duration;
 
-use envoytest::client::{self, Answer};
 use envoytest::proxy::wait_until;
 use modelsim::Pinned;
-
-use crate::envoy::{top, Envoy};
-use crate::stage::{read, Stage};
-use pilot::Gateway;
 use serde_yaml::Value;
+
+use crate::envoy::top;
+pub use pilot::documents;
+use pilot::{Built, Gateway};
+use running::{all_same, Running};
 
 const SERVICE: &str = "service.example.com";
 const POOL: &str = "pool.example.com";
 const SUBSET: &str = "subset.example.com";
 const OTHER_POOL: &str = "other-pool.example.com";
 const SERVICE_CLUSTER: &str = "pool=\"outbound|8000||vllm.llm.svc.cluster.local\"";
+/// The ConfigMap that the Gateway names in `infrastructure.parametersRef`.
+const PARAMETERS: &str = "epp-gateway";
 
 fn folder() -> PathBuf {
     top().join("envoy/istio")
 }
 
-/// A gateway to which these manifests were applied.
-struct Running {
-    stage: Stage,
-    _envoy: Envoy,
-    port: u16,
-    admin: u16,
+fn manifest(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap()
 }
 
-impl Running {
-    fn with(manifests: &[&str]) -> Self {
-        Self::of(Self::gateway(manifests))
-    }
-
-    fn gateway(manifests: &[&str]) -> Gateway {
-        let mut gateway = Gateway::new(read(&top().join("tests/deploy/istio/gateway.yaml")));
-        for name in manifests {
-            gateway.apply(&folder().join(name));
-        }
-        gateway
-    }
-
-    fn of(gateway: Gateway) -> Self {
-        let (config, extensions) = gateway.built();
-        let stage = Stage::of(config);
-        for (name, mut extension) in extensions {
-            stage.place_paths(&mut extension);
-            stage.write(&format!("ecds/{name}.yaml"), &extension);
-        }
-        let envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
-        let running = Self {
-            port: stage.port(80),
-            admin: stage.port(15000),
-            stage,
-            _envoy: envoy,
-        };
-        wait_until("the gateway serves", || {
-            let ready = client::get(running.admin, "/ready");
-            ready.is_ok_and(|answer| answer.status == 200)
-        });
-        running
-    }
-
-    /// Until the filter knows this many endpoints that may be picked, and their metrics.
-    fn knows(&self, endpoints: usize) -> &Self {
-        wait_until("metrics are fresh", || {
-            let page = self.page();
-            let lines = page.lines();
-            let fresh =
-                lines.filter(|line| line.contains("endpoint_freshness") && line.ends_with(" 2"));
-            fresh.count() == endpoints
-        });
-        self
-    }
-
-    fn ask(&self, host: &str, prompt: &str) -> Answer {
-        // What a client must not be able to say.
-        self.ask_for(host, prompt, "127.0.0.1:1")
-    }
-
-    /// The same with another endpoint named.
-    fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Answer {
-        let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
-        let headers = [
-            ("content-type", "application/json"),
-            ("host", host),
-            ("x-gateway-destination-endpoint", endpoint),
-        ];
-        let path = "/v1/completions";
-        client::send(self.port, "POST", path, &headers, body.as_bytes()).unwrap()
-    }
-
-    /// Requests with a prompt in common: the pods that answered.
-    fn conversation(&self, host: &str) -> Vec<String> {
-        let prompt = "A long prompt of many blocks that all turns begin with. ".repeat(60);
-        let turn = |number: usize| {
-            let answer = self.ask(host, &format!("{prompt}{number}"));
-            assert_eq!(answer.status, 200, "{answer:?}");
-            answer.pod().to_owned()
-        };
-        (0..8).map(turn).collect()
-    }
-
-    /// The pod that a conversation keeps to once the worker has heard of the pool; before, Envoy's
-    /// own policy sends its turns around.
-    fn keeps_to(&self, host: &str) -> String {
-        let mut pods = Vec::new();
-        wait_until("a conversation keeps to one pod", || {
-            pods = self.conversation(host);
-            all_same(&pods)
-        });
-        pods.remove(0)
-    }
-
-    fn page(&self) -> String {
-        client::get(self.admin, "/stats/prometheus").unwrap().body
-    }
-
-    /// Asserts that the endpoint which clients name gets no more of a host's requests than others.
-    fn obeys_nobody(&self, host: &str) {
-        for address in self.stage.sim.addresses() {
-            let pods = (0..40).map(|_| {
-                let answer = self.ask_for(host, "x", &address.to_string());
-                assert_eq!(answer.status, 200, "{answer:?}");
-                answer.pod().to_owned()
-            });
-            let mut served = BTreeMap::<String, usize>::new();
-            pods.for_each(|pod| *served.entry(pod).or_default() += 1);
-            // Of two pods that are chosen by chance; obeyed it would be all.
-            let spread = served.values().all(|count| *count < 36);
-            assert!(spread, "{host}, {address}: {served:?}");
-        }
-    }
-
-    /// What pods were sent under the name that only the gateway may use.
-    fn leaked(&self) -> usize {
-        let pods = self.stage.sim.pods();
-        pods.flat_map(|pod| pod.seen())
-            .filter(|seen| seen.path == "/v1/completions")
-            .filter(|seen| seen.header("x-gateway-destination-endpoint").is_some())
-            .count()
-    }
-
-    /// Takes the pod of this name off the network. A request that is under way on a connection in
-    /// the moment that it ends is one that Istio's policy does not send again: Envoy has heard of
-    /// the end of all of them when this returns.
-    fn stop(&mut self, pod: &str) {
-        let number: usize = pod.strip_prefix("pod-").unwrap().parse().unwrap();
-        self.stage.sim.stop(number - 1);
-        sleep(Duration::from_millis(500));
-    }
+fn manifests(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| manifest(name)).collect()
 }
 
-fn all_same(pods: &[String]) -> bool {
-    pods.iter().all(|pod| *pod == pods[0])
+fn gateway_yaml() -> String {
+    fs::read_to_string(top().join("tests/deploy/istio/gateway.yaml")).unwrap()
+}
+
+/// A gateway to which these manifests were applied, in this order.
+fn built(gateway: String, manifests: &[String]) -> Built {
+    let mut gateway = Gateway::new(serde_yaml::from_str(&gateway).unwrap());
+    manifests.iter().for_each(|text| gateway.apply(text));
+    gateway.built()
 }
 
 #[test]
@@ -181,6 +68,12 @@ fn a_gateway_routes_by_whole_requests() {
             .filter(|line| line.starts_with("llm_d_epp_scheduler_attempts_total{"));
         picks.any(|line| line.contains(SERVICE_CLUSTER) && line.contains("endpoint_name="))
     });
+    // Beside Istio's own.
+    let bootstrap = gateway.shown("/config_dump");
+    for tag in ["wasm_filter", "endpoint_name"] {
+        let tag = format!("\"tag_name\": \"{tag}\"");
+        assert_eq!(bootstrap.matches(&tag).count(), 1, "{tag}");
+    }
     // A retry with Istio's policy, which passes by hosts that were tried.
     gateway.stop(&pod);
     let rest = gateway.conversation(SERVICE);
@@ -227,31 +120,61 @@ fn other_hosts_of_the_gateway_are_left_alone() {
 #[test]
 fn no_other_cluster_of_the_gateway_obeys_a_client() {
     // A subset is another cluster, and a pool of Istio's own has the policy.
-    let service: (&[&str], &str) = (&["cluster.yaml", "filter.yaml"], SUBSET);
-    for (manifests, host) in [service, (&["inference-pool.yaml"], OTHER_POOL)] {
+    let service: (&[&str], &[&str]) = (&["cluster.yaml", "filter.yaml"], &[SUBSET, OTHER_POOL]);
+    let pool: (&[&str], &[&str]) = (&["inference-pool.yaml"], &[OTHER_POOL]);
+    for (names, hosts) in [service, pool] {
         for runs in [true, false] {
-            let mut gateway = Running::gateway(manifests);
+            let mut built = built(gateway_yaml(), &manifests(names));
             if !runs {
                 // As with FAIL_OPEN after a trap.
-                gateway.remove_filters("epp");
+                built.remove_filters("epp");
             }
-            Running::of(gateway).obeys_nobody(host);
+            let gateway = Running::of(built);
+            hosts.iter().for_each(|host| gateway.obeys_nobody(host));
         }
     }
 }
 
-#[test]
-fn only_the_cluster_that_the_filter_serves_obeys_it() {
-    let mut gateway = Gateway::new(read(&top().join("tests/deploy/istio/gateway.yaml")));
-    gateway.apply(&folder().join("cluster.yaml"));
-    let (config, _) = gateway.built();
-    let clusters = config["static_resources"]["clusters"]
+/// The clusters of a gateway that read the destination header, or what is made of it.
+fn obeying(manifest: &str) -> Vec<String> {
+    let built = built(gateway_yaml(), &[manifest.to_owned()]);
+    let clusters = built.config["static_resources"]["clusters"]
         .as_sequence()
         .unwrap();
     let text = |value: &Value| serde_yaml::to_string(value).unwrap();
-    let obey = clusters
+    let names = clusters
         .iter()
-        .filter(|one| text(one).contains("header: x-gateway"));
-    let obey: Vec<&Value> = obey.map(|one| &one["name"]).collect();
-    assert_eq!(obey, ["outbound|8000||vllm.llm.svc.cluster.local"]);
+        .filter(|one| text(one).contains("- header: x-gateway"));
+    names
+        .map(|one| one["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn only_the_cluster_that_the_filter_serves_obeys_it() {
+    let own = "outbound|8000||vllm.llm.svc.cluster.local";
+    let manifest = manifest("cluster.yaml");
+    assert_eq!(obeying(&manifest), [own]);
+    // What the manifest must not say.
+    let by_name = format!("cluster: {{name: \"{own}\"}}");
+    let by_service = "cluster: {service: vllm.llm.svc.cluster.local, portNumber: 8000}";
+    assert!(manifest.contains(&by_name));
+    let subset = "outbound|8000|v1|vllm.llm.svc.cluster.local";
+    let wrong = manifest.replace(&by_name, by_service);
+    assert_eq!(obeying(&wrong), [own, subset]);
+}
+
+#[test]
+fn only_its_own_pool_is_taken_from_its_endpoint_picker() {
+    // Both pools say FailClose, and no picker answers: where one is asked, a request fails.
+    let closed = gateway_yaml().replace("failure_mode_allow: true", "failure_mode_allow: false");
+    let manifest = manifest("inference-pool.yaml");
+    let gateway = Running::of(built(closed.clone(), std::slice::from_ref(&manifest)));
+    gateway.knows(3).keeps_to(POOL);
+    assert_eq!(gateway.ask(OTHER_POOL, "x").status, 500);
+    // Without the patch of the route, the pool's own picker is asked as well.
+    let (begin, patch) = manifest.split_once("  - applyTo: HTTP_ROUTE").unwrap();
+    assert!(!patch.contains("applyTo"));
+    let gateway = Running::of(built(closed, &[begin.to_owned()]));
+    assert_eq!(gateway.ask(POOL, "x").status, 500);
 }

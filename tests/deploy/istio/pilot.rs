@@ -1,6 +1,7 @@
 //! What Istio's control plane and agent do with the manifests, as far as they use it:
-//! pilot/pkg/networking/core/envoyfilter (patches), pilot/pkg/model/extensions.go (WasmPlugin) and
-//! pkg/wasm/convert.go (the agent's fetch of a module) at the version that gateway.yaml names.
+//! pilot/pkg/networking/core/envoyfilter (patches), pilot/pkg/model/push_context.go (their order),
+//! pilot/pkg/model/extensions.go (WasmPlugin) and pkg/wasm/convert.go (the agent's fetch of a module)
+//! at the version that gateway.yaml names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +10,33 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
-/// A gateway's configuration.
+use super::deployment;
+
+/// A gateway's configuration, and what was applied to it.
 pub struct Gateway {
     config: Value,
     extensions: BTreeMap<String, Value>,
+    filters: Vec<Value>,
+    config_maps: Vec<Value>,
 }
 
-/// The documents of a manifest.
+/// What comes of a gateway.
+pub struct Built {
+    /// Envoy's configuration.
+    pub config: Value,
+    /// The resources that come to it by ECDS.
+    pub extensions: BTreeMap<String, Value>,
+    config_maps: Vec<Value>,
+}
+
+/// The documents of a file.
 pub fn documents(file: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap();
-    let documents = serde_yaml::Deserializer::from_str(&text);
+    parse(&fs::read_to_string(file).unwrap())
+}
+
+/// The documents of a manifest's text.
+pub fn parse(text: &str) -> Vec<Value> {
+    let documents = serde_yaml::Deserializer::from_str(text);
     documents
         .map(|document| Value::deserialize(document).unwrap())
         .collect()
@@ -30,66 +48,142 @@ impl Gateway {
         Self {
             config,
             extensions: BTreeMap::new(),
+            filters: Vec::new(),
+            config_maps: Vec::new(),
         }
-    }
-
-    /// The configuration, and the resources that come to it by ECDS.
-    pub fn built(self) -> (Value, BTreeMap<String, Value>) {
-        (self.config, self.extensions)
     }
 
     /// Applies a manifest.
-    pub fn apply(&mut self, file: &Path) {
-        for document in documents(file) {
+    pub fn apply(&mut self, manifest: &str) {
+        for document in parse(manifest) {
             match document["kind"].as_str().unwrap() {
-                "EnvoyFilter" => {
-                    let patches = document["spec"]["configPatches"].as_sequence().unwrap();
-                    patches.iter().for_each(|patch| self.patch(patch));
-                }
+                "EnvoyFilter" => self.filters.push(document),
+                "ConfigMap" => self.config_maps.push(document),
                 "WasmPlugin" => self.plug(&document),
                 // What comes of it is in gateway.yaml.
                 "InferencePool" => {}
-                other => panic!("{}: {other} is new here", file.display()),
+                other => panic!("{other} is new here"),
             }
         }
     }
 
-    fn patch(&mut self, patch: &Value) {
-        let to = patch["applyTo"].as_str().unwrap();
-        let operation = patch["patch"]["operation"].as_str().unwrap();
-        let value = &patch["patch"]["value"];
-        assert_eq!(patch["match"]["context"], "GATEWAY");
-        match (to, operation) {
-            ("BOOTSTRAP", "MERGE") => merge(&mut self.config, value),
-            ("EXTENSION_CONFIG", "ADD") => self.extend(value.clone()),
-            ("CLUSTER", "ADD") => self.clusters().push(value.clone()),
-            ("CLUSTER", "MERGE") => {
+    /// The configuration with everything that was applied. EnvoyFilters come by their priority, then
+    /// by their age; the patches of each kind in that order, and the kinds in the order below.
+    pub fn built(mut self) -> Built {
+        let mut filters = std::mem::take(&mut self.filters);
+        filters.sort_by_key(|filter| filter["spec"]["priority"].as_i64().unwrap_or(0));
+        let patches = filters
+            .iter()
+            .flat_map(|filter| filter["spec"]["configPatches"].as_sequence().unwrap());
+        let patches: Vec<&Value> = patches
+            .filter(|patch| ["GATEWAY", "ANY"].contains(&context(patch)))
+            .collect();
+        let of = |kind: &str| {
+            let own = patches.iter().copied();
+            let own: Vec<&Value> = own.filter(|patch| patch["applyTo"] == kind).collect();
+            own
+        };
+        // Nothing reads BOOTSTRAP.
+        let known = [
+            "BOOTSTRAP",
+            "CLUSTER",
+            "NETWORK_FILTER",
+            "HTTP_FILTER",
+            "HTTP_ROUTE",
+            "EXTENSION_CONFIG",
+        ];
+        for patch in &patches {
+            assert!(known.contains(&patch["applyTo"].as_str().unwrap()));
+        }
+        self.patch_clusters(&of("CLUSTER"));
+        self.patch_network_filter(&of("NETWORK_FILTER"));
+        self.patch_http_filters(&of("HTTP_FILTER"));
+        self.patch_routes(&of("HTTP_ROUTE"));
+        for patch in of("EXTENSION_CONFIG") {
+            assert_eq!(operation(patch), "ADD");
+            self.extend(value(patch).clone());
+        }
+        Built {
+            config: self.config,
+            extensions: self.extensions,
+            config_maps: self.config_maps,
+        }
+    }
+
+    /// Those that are there are merged; what is added comes after that, and only where no cluster has
+    /// its name.
+    fn patch_clusters(&mut self, patches: &[&Value]) {
+        let clusters = self.config["static_resources"]["clusters"].as_sequence_mut();
+        let clusters = clusters.unwrap();
+        for patch in patches {
+            if operation(patch) == "MERGE" {
                 let wanted = &patch["match"]["cluster"];
-                let clusters = self.clusters().iter_mut();
-                let found = clusters.filter(|one| matches(wanted, one["name"].as_str().unwrap()));
-                let merged = found.map(|one| merge(one, value)).count();
+                let found = clusters.iter_mut();
+                let found = found.filter(|one| matches(wanted, one["name"].as_str().unwrap()));
+                let merged = found.map(|one| merge(one, value(patch))).count();
                 assert!(merged > 0, "no cluster is {wanted:?}");
             }
-            ("NETWORK_FILTER", "MERGE") => {
-                let filter = &patch["match"]["listener"]["filterChain"]["filter"];
-                let own = self.network_filter();
-                assert_eq!(own["name"], filter["name"]);
-                merge(own, value);
-            }
-            ("HTTP_FILTER", operation) => {
-                let filter = &patch["match"]["listener"]["filterChain"]["filter"];
-                let wanted = &filter["subFilter"]["name"];
-                let filters = self.filters();
-                let found = filters.iter().position(|one| one["name"] == *wanted);
-                let found = found.unwrap_or_else(|| panic!("no filter {wanted:?}"));
-                match operation {
-                    "MERGE" => merge(&mut filters[found], value),
-                    "REMOVE" => drop(filters.remove(found)),
-                    "INSERT_BEFORE" => filters.insert(found, by_file(value.clone())),
-                    other => panic!("{other} is new here"),
+        }
+        for patch in patches {
+            match operation(patch) {
+                "MERGE" => {}
+                "ADD" => {
+                    let added = value(patch);
+                    if clusters.iter().all(|one| one["name"] != added["name"]) {
+                        clusters.push(added.clone());
+                    }
                 }
+                other => panic!("{other} is new here"),
             }
-            other => panic!("{other:?} is new here"),
+        }
+    }
+
+    fn patch_network_filter(&mut self, patches: &[&Value]) {
+        for patch in patches {
+            assert_eq!(operation(patch), "MERGE");
+            let own = self.network_filter();
+            assert_eq!(own["name"], filter_of(patch)["name"]);
+            merge_filter(own, value(patch));
+        }
+    }
+
+    /// First all that changes which filters there are, then all that changes one of them.
+    fn patch_http_filters(&mut self, patches: &[&Value]) {
+        let filters = http_filters(&mut self.config);
+        for patch in patches {
+            let wanted = &filter_of(patch)["subFilter"]["name"];
+            let found = filters.iter().position(|one| one["name"] == *wanted);
+            match operation(patch) {
+                "MERGE" => {}
+                "REMOVE" => filters.retain(|one| one["name"] != *wanted),
+                "INSERT_BEFORE" => {
+                    let found = found.unwrap_or_else(|| panic!("no filter {wanted:?}"));
+                    filters.insert(found, by_file(value(patch).clone()));
+                }
+                other => panic!("{other} is new here"),
+            }
+        }
+        for patch in patches.iter().filter(|patch| operation(patch) == "MERGE") {
+            let wanted = &filter_of(patch)["subFilter"]["name"];
+            let found = filters.iter_mut().filter(|one| one["name"] == *wanted);
+            let merged = found.map(|one| merge_filter(one, value(patch))).count();
+            assert!(merged > 0, "no filter {wanted:?}");
+        }
+    }
+
+    fn patch_routes(&mut self, patches: &[&Value]) {
+        let manager = &mut self.network_filter()["typed_config"];
+        let hosts = manager["route_config"]["virtual_hosts"].as_sequence_mut();
+        let hosts = hosts.unwrap();
+        for patch in patches {
+            assert_eq!(operation(patch), "MERGE");
+            let wanted = &patch["match"]["routeConfiguration"]["vhost"]["route"]["name"];
+            let routes = hosts
+                .iter_mut()
+                .flat_map(|host| host["routes"].as_sequence_mut().unwrap());
+            let found = routes.filter(|route| route["name"] == *wanted);
+            let merged = found.map(|route| merge(route, value(patch))).count();
+            assert!(merged > 0, "no route {wanted:?}");
         }
     }
 
@@ -113,12 +207,10 @@ impl Gateway {
         let filter = serde_json::json!({"name": name, "config_discovery": {
             "config_source": {"ads": {}},
             "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"]}});
-        // Behind what authenticates: at the place of Istio's own, before grpc_stats.
-        let filters = self.filters();
-        let own = filters
-            .iter()
-            .position(|one| one["name"] == "envoy.filters.http.grpc_stats");
-        filters.insert(own.unwrap(), by_file(serde_yaml::to_value(filter).unwrap()));
+        // Right behind authentication and authorization, of which gateway.yaml has none; where there
+        // are pools, ext_proc is next.
+        let filter = by_file(serde_yaml::to_value(filter).unwrap());
+        http_filters(&mut self.config).insert(0, filter);
     }
 
     /// An extension's resource, its module fetched.
@@ -136,29 +228,60 @@ impl Gateway {
         assert!(before.is_none(), "two extensions of one name");
     }
 
-    fn clusters(&mut self) -> &mut Vec<Value> {
-        let clusters = self.config["static_resources"]["clusters"].as_sequence_mut();
-        clusters.unwrap()
+    /// The connection manager of the one listener.
+    fn network_filter(&mut self) -> &mut Value {
+        connection_manager(&mut self.config)
     }
+}
 
+impl Built {
     /// Removes the filters whose name begins so.
     pub fn remove_filters(&mut self, name: &str) {
-        let filters = self.filters();
+        let filters = http_filters(&mut self.config);
         let before = filters.len();
         filters.retain(|filter| !filter["name"].as_str().unwrap().starts_with(name));
         assert!(filters.len() < before, "no filter {name}");
     }
 
-    /// The connection manager of the one listener.
-    fn network_filter(&mut self) -> &mut Value {
-        let listener = &mut self.config["static_resources"]["listeners"][0];
-        &mut listener["filter_chains"][0]["filters"][0]
+    /// The names of the HTTP filters, in their order.
+    pub fn chain(&mut self) -> Vec<String> {
+        let filters = http_filters(&mut self.config).iter();
+        filters
+            .map(|filter| filter["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
-    fn filters(&mut self) -> &mut Vec<Value> {
-        let manager = &mut self.network_filter()["typed_config"];
-        manager["http_filters"].as_sequence_mut().unwrap()
+    /// What Envoy gets as `--config-yaml` where the Gateway names this ConfigMap.
+    pub fn config_yaml(&self, parameters: &str) -> Option<String> {
+        deployment::config_yaml(&self.config_maps, parameters)
     }
+}
+
+fn context(patch: &Value) -> &str {
+    patch["match"]["context"].as_str().unwrap_or("ANY")
+}
+
+fn operation(patch: &Value) -> &str {
+    patch["patch"]["operation"].as_str().unwrap()
+}
+
+fn value(patch: &Value) -> &Value {
+    &patch["patch"]["value"]
+}
+
+/// The network filter that a patch is for.
+fn filter_of(patch: &Value) -> &Value {
+    &patch["match"]["listener"]["filterChain"]["filter"]
+}
+
+fn connection_manager(config: &mut Value) -> &mut Value {
+    let listener = &mut config["static_resources"]["listeners"][0];
+    &mut listener["filter_chains"][0]["filters"][0]
+}
+
+fn http_filters(config: &mut Value) -> &mut Vec<Value> {
+    let manager = &mut connection_manager(config)["typed_config"];
+    manager["http_filters"].as_sequence_mut().unwrap()
 }
 
 /// Whether a cluster of this name is one that a patch is for: by its name, or by the parts that the
@@ -197,10 +320,20 @@ fn object(key: &str, value: Value) -> Value {
     Value::Mapping(map)
 }
 
-/// As protocol buffers are merged: lists grow.
+/// Merges a patch of a filter: of its `typed_config`, message by message, where it is of the same type.
+fn merge_filter(filter: &mut Value, patch: &Value) {
+    let (own, new) = (&mut filter["typed_config"], &patch["typed_config"]);
+    assert_eq!(own["@type"], new["@type"]);
+    let mut new = new.clone();
+    new.as_mapping_mut().unwrap().remove("@type");
+    merge(own, &new);
+}
+
+/// As protocol buffers are merged (pkg/proto/merge): lists grow; an `Any` is bytes to a merge, and an
+/// entry of a map is one value, so that both are replaced.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
-        (Value::Mapping(into), Value::Mapping(from)) => {
+        (Value::Mapping(into), Value::Mapping(from)) if from.get("@type").is_none() => {
             for (key, value) in from {
                 match into.get_mut(key) {
                     Some(place) => merge(place, value),
