@@ -54,12 +54,144 @@ fn findings_have_their_line_and_exit_code_1() {
     assert!(told.contains("fix: "), "{told}");
 }
 
+/// A filter at an Istio gateway as Istio documents it, with three faults and a misspelt plugin.
+const PLAIN: &str = r#"apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: picker, namespace: models}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: GATEWAY}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: picker
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+          config:
+            vm_config: {runtime: envoy.wasm.runtime.v8}
+            configuration:
+              "@type": type.googleapis.com/google.protobuf.StringValue
+              value: |
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - {name: members, type: envoy-cluster-discovery, parameters: {clusters: ["outbound|80||a.models.svc"]}}
+                - type: kv-cache-utilization-scorrer
+                - type: prefix-cache-scorer
+                schedulingProfiles:
+                - name: default
+                  plugins: [{pluginRef: prefix-cache-scorer}]
+                dataLayer: {discovery: {pluginRef: members}}
+"#;
+
+/// The rules that find something, sorted, and the exit code.
+fn rules(text: &str) -> (Vec<String>, Option<i32>) {
+    let output = eppctl(&["lint", "-", "-o", "json"], text);
+    let findings: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let findings = findings.as_array().unwrap().iter();
+    let mut rules: Vec<String> = findings
+        .map(|finding| finding["rule"].as_str().unwrap().to_owned())
+        .collect();
+    rules.sort();
+    (rules, output.status.code())
+}
+
+/// The same as JSON in a list, as kubectl prints it.
+fn listed(text: &str) -> String {
+    let item: serde_json::Value = serde_yaml::from_str(text).unwrap();
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [item]});
+    serde_json::to_string_pretty(&list).unwrap()
+}
+
+/// The same in a `TypedStruct`.
+fn typed(text: &str, package: &str) -> String {
+    let mut document: serde_json::Value = serde_yaml::from_str(text).unwrap();
+    let place = "/spec/configPatches/0/patch/value/typed_config";
+    let place = document.pointer_mut(place).unwrap();
+    let mut fields = place.take();
+    let url = fields.as_object_mut().unwrap().remove("@type").unwrap();
+    let kind = format!("type.googleapis.com/{package}.TypedStruct");
+    *place = serde_json::json!({"@type": kind, "type_url": url, "value": fields});
+    document.to_string()
+}
+
 #[test]
-fn names_that_would_not_be_looked_at_are_misuse() {
-    let output = eppctl(&["lint", "-"], "{filters: [{typedConfig: {a: 1}}]}");
-    assert_eq!(output.status.code(), Some(2));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("config_dump"), "{error}");
+fn one_configuration_is_found_the_same_in_every_form() {
+    let expected = rules(PLAIN);
+    let names = ["body-unread", "fail-closed", "plugin-config", "vm-id"].map(str::to_owned);
+    assert_eq!(expected, (names.to_vec(), Some(1)));
+    let camel = PLAIN
+        .replace("typed_config", "typedConfig")
+        .replace("vm_config", "vmConfig");
+    assert_ne!(camel, PLAIN);
+    let udpa = typed(PLAIN, "udpa.type.v1");
+    let forms = [
+        camel.clone(),
+        PLAIN.replace('\n', "\r\n"),
+        format!("--- # {PLAIN}"),
+        format!("\u{feff}# a comment\n{PLAIN}...\n"),
+        listed(PLAIN),
+        listed(&camel),
+        format!("[{}]", listed(PLAIN)),
+        listed(&udpa),
+        listed(&udpa)
+            .replace("vm_config", "vmConfig")
+            .replace("type_url", "typeUrl"),
+        typed(PLAIN, "xds.type.v3"),
+        udpa,
+    ];
+    for form in forms {
+        assert_eq!(rules(&form), expected, "{form}");
+    }
+}
+
+#[test]
+fn a_patch_in_another_file_counts() {
+    let folder = std::env::temp_dir().join(format!("eppctl-lint-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let filter = write("filter.yaml", &PLAIN.replace("scorrer", "scorer"));
+    let patch = "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: edge, namespace: models}\nspec: {configPatches: [{applyTo: LISTENER, patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}}]}\n";
+    let patch = write("patch.yaml", patch);
+    let apart = [&filter, &patch].map(|file| out(&eppctl(&["lint", file], "")));
+    let together = out(&eppctl(&["lint", &filter, &patch], ""));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(apart.iter().all(|text| !text.contains("edge-buffers")));
+    let finding = format!("{patch}:4:");
+    assert!(
+        together.contains(&finding) && together.contains("edge-buffers"),
+        "{together}"
+    );
+}
+
+#[test]
+fn what_is_not_recognised_does_not_pass() {
+    let carriers = [
+        "kind: ConfigMap\ndata:\n  picker.yaml: |\n    kind: EndpointPickerConfig\n",
+        "kind: Unknown\nspec: {config: {kind: EndpointPickerConfig}}\n",
+        "- kind: EndpointPickerConfig\n",
+    ];
+    for text in carriers {
+        let expected = (vec!["not-recognised".to_owned()], Some(1));
+        assert_eq!(rules(text), expected, "{text}");
+    }
+    assert_eq!(rules("kind: Service\nspec: {}\n"), (Vec::new(), Some(0)));
+}
+
+#[test]
+fn what_another_file_may_have_is_no_finding() {
+    let text = std::fs::read_to_string(top().join("envoy/istio/filter.yaml")).unwrap();
+    let output = eppctl(&["lint", "-"], &text);
+    assert_eq!(output.status.code(), Some(0));
+    let told = out(&output);
+    assert!(told.contains("not seen: a CLUSTER patch"), "{told}");
+    assert!(told.contains("nothing found"), "{told}");
+    assert_eq!(rules(&text), (Vec::new(), Some(0)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The picker asks through clusters that are not there.
 
+use epp_wasm::document::{Node, Path};
+
 use super::site::below;
 use super::{Fault, Rule};
 
@@ -9,15 +11,17 @@ pub const RULE: Rule = Rule {
     why: "without the pool's cluster nothing is routed, without the admin's no member is found, without the metrics' cluster no load is known",
     fix: "define the cluster, or name the right one: envoy-proxy's cluster, envoy-cluster-discovery's clusters and adminCluster, metrics-data-source's cluster",
     check: |site| {
-        // Istio's bootstrap, and what xDS brings, are not in the file.
-        let static_only = below(site.top, &["static_resources", "clusters"]).is_some()
-            && below(site.top, &["dynamic_resources", "cds_config"]).is_none();
-        if !static_only {
-            return Vec::new();
-        }
-        let plans = site.pickers.iter().filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)));
         let mut faults = Vec::new();
-        for (picker, plan) in plans {
+        for (picker, plan) in site.loaded() {
+            // Istio's bootstrap, and what xDS brings, are not in the files.
+            let inside = |(path, _): &(Path, &Node)| picker.path.steps().starts_with(path.steps());
+            let static_only = site.tops().find(inside).is_some_and(|(_, top)| {
+                below(top, &["static_resources", "clusters"]).is_some()
+                    && below(top, &["dynamic_resources", "cds_config"]).is_none()
+            });
+            if !static_only {
+                continue;
+            }
             let mut names = vec![plan.cluster(), plan.admin_cluster(), plan.metrics_cluster()];
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
