@@ -1,5 +1,6 @@
 //! Istio gives the pool's cluster locality weights, which its policy does not go together with.
 
+use epp_wasm::document::problem::Step;
 use epp_wasm::document::{Node, Path};
 
 use super::patches::patches;
@@ -12,12 +13,13 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "locality-weights",
     why: "Envoy refuses a cluster with both override_host and locality weights, and every request to it is answered 500",
-    fix: "set trafficPolicy.loadBalancer.localityLbSetting.enabled: false in the Service's DestinationRule",
+    fix: "set trafficPolicy.loadBalancer.localityLbSetting.enabled: false in the Service's DestinationRule, and take out zoneAwareLbSetting",
     check: |site| {
         let mut faults = Vec::new();
         for host in hosts(site) {
             faults.extend(by_rules(site, host));
             faults.extend(by_service(site, host));
+            faults.extend(by_mesh(site, host));
         }
         faults
     },
@@ -25,7 +27,9 @@ pub const RULE: Rule = Rule {
 
 /// The Services whose clusters get the policy, each once.
 fn hosts<'s>(site: &'s Site<'_>) -> Vec<IstioCluster<'s>> {
+    // Istio gives an InferencePool's cluster the policy itself, and no weights.
     let pools = site.loaded().filter_map(|(_, plan)| istio(plan.cluster()));
+    let pools = pools.filter(|cluster| !cluster.is_of_inference_pool());
     let mut hosts: Vec<IstioCluster<'_>> = Vec::new();
     let mut add = |cluster: IstioCluster<'s>| {
         if !cluster.host.is_empty() && !hosts.iter().any(|known| known.host == cluster.host) {
@@ -83,6 +87,12 @@ fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
             if let Some(what) = below(policy, &keys).and_then(|setting| weighs(setting, detects)) {
                 faults.push(Fault::at(&path_below(&place, &keys), what));
             }
+            let zones = ["load_balancer", "zone_aware_lb_setting"];
+            if below(policy, &zones).is_some() {
+                let what =
+                    "zoneAwareLbSetting sets the configuration of zones, even with enabled: false";
+                faults.push(Fault::at(&path_below(&place, &zones), what));
+            }
         }
     }
     faults
@@ -137,6 +147,40 @@ fn by_service(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     faults
 }
 
+/// The mesh's own settings, where a Service has none.
+fn by_mesh(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
+    let policies =
+        rules(site, cluster).filter_map(|(_, rule)| below(rule, &["spec", "traffic_policy"]));
+    let policies: Vec<&Node> = policies.collect();
+    let own = |key| {
+        policies
+            .iter()
+            .any(|policy| below(policy, &["load_balancer", key]).is_some())
+    };
+    let detects = policies
+        .iter()
+        .any(|policy| policy.get("outlier_detection").is_some());
+    let mut faults = Vec::new();
+    for (path, map) in &site.maps {
+        let in_rule =
+            matches!(path.steps().last(), Some(Step::Key(key)) if **key == *"load_balancer");
+        if in_rule {
+            continue;
+        }
+        let setting = map
+            .get("locality_lb_setting")
+            .and_then(|setting| weighs(setting, detects));
+        if let (Some(what), false) = (setting, own("locality_lb_setting")) {
+            faults.push(Fault::at(&path.key("locality_lb_setting"), what));
+        }
+        if map.get("zone_aware_lb_setting").is_some() && !own("locality_lb_setting") {
+            let what = "zoneAwareLbSetting sets the configuration of zones";
+            faults.push(Fault::at(&path.key("zone_aware_lb_setting"), what));
+        }
+    }
+    faults
+}
+
 #[cfg(test)]
 mod tests {
     use crate::lint::found;
@@ -173,6 +217,9 @@ mod tests {
             0
         );
         assert_eq!(rule("qwen", "{distribute: [{from: a}]}", ""), 0);
+        let zones = "      zoneAwareLbSetting: {enabled: false}\n";
+        let zones = format!("kind: DestinationRule\nspec:\n  host: {host}\n  trafficPolicy:\n    loadBalancer:\n{zones}");
+        assert_eq!(with(&zones), 1);
         let port = "    portLevelSettings: [{port: {number: 8000}, loadBalancer: {localityLbSetting: {distribute: [{from: a}]}}}]\n";
         assert_eq!(rule(host, "{}", port), 1);
     }
@@ -186,6 +233,25 @@ mod tests {
         assert_eq!(with(annotated), 1);
         let off = format!("{service}---\nkind: DestinationRule\nspec: {{host: vllm.llm, trafficPolicy: {{loadBalancer: {{localityLbSetting: {{enabled: false}}}}}}}}\n");
         assert_eq!(with(&off), 0);
+    }
+
+    #[test]
+    fn finds_the_settings_of_a_mesh() {
+        let mesh = "kind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |\n    localityLbSetting: {distribute: [{from: a}]}\n";
+        assert_eq!(with(mesh), 1);
+        let operator = "kind: IstioOperator\nspec: {meshConfig: {localityLbSetting: {failover: [{from: a}]}}}\n";
+        assert_eq!(with(operator), 0);
+        let detection = "---\nkind: DestinationRule\nspec: {host: vllm.llm, trafficPolicy: {outlierDetection: {}}}\n";
+        assert_eq!(with(&format!("{operator}{detection}")), 1);
+        let off = "---\nkind: DestinationRule\nspec: {host: vllm.llm, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}}}\n";
+        assert_eq!(with(&format!("{mesh}{off}")), 0);
+    }
+
+    #[test]
+    fn an_inference_pool_gets_no_weights() {
+        let pool = FILTER.replace("vllm.llm.svc", "vllm-ip-5a1b2c3d.llm.svc");
+        let mesh = "---\nlocalityLbSetting: {distribute: [{from: a}]}\n";
+        assert!(found(&super::RULE, &format!("{pool}\n{mesh}")).is_empty());
     }
 
     #[test]

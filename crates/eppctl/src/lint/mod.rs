@@ -330,3 +330,19 @@ fn finds(rule: &Rule, right: &str, wrong: &str) {
     let faulty = bootstrap.replace(right, wrong);
     assert!(!found(rule, &faulty).is_empty(), "{faulty}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RULES;
+
+    #[test]
+    fn every_rule_has_its_row_in_the_operations_guide() {
+        let guide = include_str!("../../../../docs/operations.md");
+        let section = guide.split("## What lint looks for").nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        let names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(rows, names);
+    }
+}

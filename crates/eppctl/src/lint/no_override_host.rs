@@ -62,7 +62,8 @@ fn is_patched(site: &Site<'_>, name: &str) -> bool {
 fn istios(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault> {
     let name = plan.cluster();
     // Istio gives the cluster of an InferencePool the policy itself, by metadata.
-    let by_metadata = site.tops().any(|(_, top)| !to_metadata(top).is_empty());
+    let is_pool = istio(name).is_some_and(|cluster| cluster.is_of_inference_pool());
+    let by_metadata = is_pool && site.tops().any(|(_, top)| !to_metadata(top).is_empty());
     if is_patched(site, name) || by_metadata {
         return None;
     }

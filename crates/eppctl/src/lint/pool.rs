@@ -36,7 +36,14 @@ impl IstioCluster<'_> {
         }
     }
 
-    /// Whether this is the Service that Istio makes of an InferencePool.
+    /// Whether this is the Service that Istio makes of some InferencePool.
+    pub fn is_of_inference_pool(&self) -> bool {
+        let name = self.host.split('.').next().unwrap_or_default();
+        let hash = name.rsplit_once("-ip-").map_or("", |(_, hash)| hash);
+        hash.len() == 8 && hash.chars().all(|digit| digit.is_ascii_hexdigit())
+    }
+
+    /// Whether this is the Service that Istio makes of this InferencePool.
     pub fn is_inference_pool(&self, pool: &str, namespace: &str) -> bool {
         let rest = self.host.strip_prefix(pool);
         let Some((_, rest)) = rest.and_then(|rest| rest.strip_prefix("-ip-")?.split_once('.'))
