@@ -170,6 +170,27 @@ fn a_patch_in_another_file_counts() {
 }
 
 #[test]
+fn several_bootstraps_stand_by_themselves() {
+    let text = std::fs::read_to_string(top().join("envoy/envoy.yaml")).unwrap();
+    let faulty = text.replace(
+        "override_host.v3.OverrideHost",
+        "least_request.v3.LeastRequest",
+    );
+    let expected = (vec!["no-override-host".to_owned()], Some(1));
+    // The first one's cluster has the same name.
+    assert_eq!(rules(&format!("{text}\n---\n{faulty}")), expected);
+    // One, and what is patched into it.
+    let listener = "  - name: llm\n    address";
+    let low = text.replace(
+        listener,
+        "  - name: llm\n    per_connection_buffer_limit_bytes: 32768\n    address",
+    );
+    assert_eq!(rules(&low).1, Some(1));
+    let patch = "\n---\nkind: EnvoyFilter\nspec: {configPatches: [{applyTo: LISTENER, patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 2097152}}}]}\n";
+    assert_eq!(rules(&format!("{low}{patch}")).1, Some(0));
+}
+
+#[test]
 fn what_is_not_recognised_does_not_pass() {
     let carriers = [
         "kind: ConfigMap\ndata:\n  picker.yaml: |\n    kind: EndpointPickerConfig\n",

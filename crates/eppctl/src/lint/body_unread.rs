@@ -65,7 +65,7 @@ pub fn patched_field<'s>(site: &'s Site<'_>, picker: &Picker<'_>, field: &str) -
     let operations = operations(site);
     let mut set = operations
         .iter()
-        .filter(|operation| operation.may_be_for(picker.name()));
+        .filter(|operation| operation.may_be_for(&picker.names));
     let by_gateway = set.find_map(|operation| Some(operation.sets("Listener", field)?.1));
     by_gateway.or_else(|| {
         // The last one that is merged counts.
@@ -92,7 +92,7 @@ fn is_merged_into(patch: &Patch<'_>, picker: &Picker<'_>) -> bool {
             "name",
         ],
     ];
-    let named = |keys: &&[&str]| text_below(patch.entry, keys) == picker.name();
+    let named = |keys: &&[&str]| picker.names.contains(&text_below(patch.entry, keys));
     let changes = matches!(patch.target(), "HTTP_FILTER" | "EXTENSION_CONFIG");
     changes && patch.operation() == "MERGE" && NAMED.iter().any(named)
 }
@@ -145,6 +145,8 @@ spec:
         };
         assert_eq!(with("epp"), 0);
         assert_eq!(with("other"), 1);
+        // A filter without a name is not every filter.
+        assert_eq!(with("''"), 1);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
 use super::duration::bytes;
-use super::patches::{operations, patches, Patch};
+use super::patches::{apart, operations, patches, Patch};
 use super::picker::{Home, Picker};
-use super::site::{below, number, path_below, text, text_below, Site};
+use super::site::{below, entries, number, path_below, text, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -148,6 +148,12 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     });
     let keys = ["spec", "connection", "buffer_limit"];
     for (path, policy) in site.objects("ClientTrafficPolicy") {
+        if holding
+            .iter()
+            .all(|holding| is_elsewhere(site, policy, holding.picker))
+        {
+            continue;
+        }
         let limit = below(policy, &keys).and_then(bytes);
         limits.extend(limit.map(|limit| (path_below(path, &keys), limit)));
     }
@@ -180,6 +186,21 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
             .filter_map(|(path, limit)| low(path, *limit, needed)),
     );
     faults
+}
+
+/// Whether a policy is for other gateways than a picker is in, as far as the files show it.
+fn is_elsewhere(site: &Site<'_>, policy: &Node, picker: &Picker<'_>) -> bool {
+    let mut objects = ["EnvoyExtensionPolicy", "EnvoyPatchPolicy"]
+        .into_iter()
+        .flat_map(|kind| site.objects(kind));
+    let own = objects.find(|(path, _)| picker.path.steps().starts_with(path.steps()));
+    let is_gateways = |object: &Node| {
+        let one = below(object, &["spec", "target_ref"]);
+        let mut targets = entries(object, &["spec", "target_refs"]).iter().chain(one);
+        targets.all(|target| text(target, "kind") == "Gateway")
+    };
+    // What is attached to a route is at gateways that only the route names.
+    own.is_some_and(|(_, own)| is_gateways(own) && is_gateways(policy) && apart(own, policy))
 }
 
 /// Whether Envoy Gateway brings this picker to Envoy.
@@ -272,6 +293,17 @@ mod tests {
             "{low:?}"
         );
         assert!(limit("2Mi").is_empty());
+        let at = |gateway: &str| {
+            let own = policy.replace("kind: HTTPRoute, name: vllm", "kind: Gateway, name: llm");
+            let client = format!("kind: ClientTrafficPolicy\nspec: {{targetRefs: [{{kind: Gateway, name: {gateway}}}], connection: {{bufferLimit: 32Ki}}}}\n");
+            let found = found(&super::RULE, &format!("{own}---\n{client}"));
+            found
+                .iter()
+                .filter(|found| !found.starts_with("not seen"))
+                .count()
+        };
+        assert_eq!(at("llm"), 1);
+        assert_eq!(at("other"), 0);
         let patch = |value: &str| {
             with(&format!("kind: EnvoyPatchPolicy\nspec: {{jsonPatches: [{{type: x/envoy.config.listener.v3.Listener, operation: {{op: add, path: /per_connection_buffer_limit_bytes, value: {value}}}}}]}}\n"))
         };

@@ -27,15 +27,16 @@ fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
     if site.pickers.iter().any(|picker| picker.document == *path) {
         return;
     }
-    let mut fault = || {
-        let what = "an EndpointPickerConfig in a place that lint does not read";
-        faults.push(Fault::at(path, what));
-    };
+    let what = "an EndpointPickerConfig in a place that lint does not read";
+    let fault = Fault::at(path, what);
     match node {
-        Node::String(text) if is_mentioned(site, text) => fault(),
-        Node::Map(_) if is_picker_config(node) => fault(),
+        Node::String(text) if is_mentioned(site, text) => faults.push(fault),
+        Node::Map(_) if is_picker_config(node) => faults.push(fault),
         Node::Map(entries) => {
             for (key, entry) in entries {
+                if is_mentioned(site, key) {
+                    faults.push(Fault::at(&path.key(key), what));
+                }
                 if key != COPY || site.pickers.is_empty() {
                     look(site, &path.key(key), entry, faults);
                 }
@@ -80,6 +81,7 @@ mod tests {
             "a: '{\"kind\": \"EndpointPickerConfig\"}'",
             "kind: EnvoyExtensionPolicy\nspec: {dynamicModule: [{config: {kind: EndpointPickerConfig}}]}",
             "a: see the EndpointPickerConfig of the gateway",
+            "{EndpointPickerConfig: {plugins: []}}",
         ] {
             assert_eq!(found(&super::RULE, text).len(), 1, "{text}");
         }
@@ -95,7 +97,12 @@ mod tests {
         );
         assert_ne!(noted, FILTER);
         assert!(found(&super::RULE, &noted).is_empty());
-        let beside = format!("{FILTER}\n---\na: 'kind: EndpointPickerConfig'\n");
-        assert_eq!(found(&super::RULE, &beside).len(), 1);
+        for beside in [
+            "'kind: EndpointPickerConfig'",
+            "{kind: EndpointPickerConfig}",
+        ] {
+            let text = format!("{FILTER}\n---\na: {beside}\n");
+            assert_eq!(found(&super::RULE, &text).len(), 1, "{beside}");
+        }
     }
 }

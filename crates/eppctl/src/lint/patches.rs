@@ -116,6 +116,9 @@ impl<'s> Patch<'s> {
         };
         let (first, second) = (namespace(one), namespace(two));
         let same = first.is_empty() || second.is_empty() || first == second;
+        if apart(one, two) {
+            return false;
+        }
         let labels = |filter| below(filter, &["spec", "workload_selector", "labels"]);
         let (Some(Node::Map(one)), Some(two)) = (labels(one), labels(two)) else {
             return same;
@@ -139,6 +142,22 @@ impl<'s> Patch<'s> {
         };
         path != other && same("name") && same("namespace")
     }
+}
+
+/// Whether both name the objects that they are attached to, and none of them is the same.
+pub fn apart(one: &Node, two: &Node) -> bool {
+    let (one, two) = (targets(one), targets(two));
+    !one.is_empty() && !two.is_empty() && !one.iter().any(|target| two.contains(target))
+}
+
+/// The kind and the name of each object that an object is attached to.
+fn targets(object: &Node) -> Vec<(&str, &str)> {
+    let one = below(object, &["spec", "target_ref"]);
+    let several = entries(object, &["spec", "target_refs"]).iter();
+    let targets = several.chain(one);
+    targets
+        .map(|target| (text(target, "kind"), text(target, "name")))
+        .collect()
 }
 
 /// The namespace whose proxies an EnvoyFilter is for, empty for all.
@@ -212,13 +231,16 @@ impl<'s> Operation<'s> {
         Some((self.path.key(field), self.value.get(field)?))
     }
 
-    /// Whether what it changes may be the filter of this name.
+    /// Whether what it changes may be the filter of these names.
     ///
     /// False only where it selects by another name.
-    pub fn may_be_for(&self, name: &str) -> bool {
+    pub fn may_be_for(&self, own: &[&str]) -> bool {
         let quoted = |quote: char| self.selector.split(quote).skip(1).step_by(2);
         let names: Vec<&str> = quoted('"').chain(quoted('\'')).collect();
-        names.is_empty() || names.iter().any(|one| *one == name || one.contains("wasm"))
+        names.is_empty()
+            || names
+                .iter()
+                .any(|name| own.contains(name) || name.contains("wasm"))
     }
 }
 
@@ -275,6 +297,19 @@ mod tests {
         assert!(!meet(filter("other", "a", "{}")));
         assert!(!meet(filter("llm", "a", "{context: SIDECAR_INBOUND}")));
         assert!(!meet(filter("llm", "a", "{listener: {portNumber: 81}}")));
+        let attached = |name: &str| {
+            let target = format!("targetRefs: [{{kind: Gateway, name: {name}}}], configPatches");
+            filter("llm", "a", "{}").replace("configPatches", &target)
+        };
+        let meet_attached = |one: &str, two: &str| {
+            let documents =
+                [attached(one), attached(two)].map(|text| normal(&config::parse(&text).unwrap()));
+            let site = Site::of(&documents);
+            let patches = patches(&site);
+            patches[0].meets(&patches[1])
+        };
+        assert!(meet_attached("a", "a"));
+        assert!(!meet_attached("a", "b"));
     }
 
     #[test]

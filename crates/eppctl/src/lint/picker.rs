@@ -11,6 +11,8 @@ pub struct Picker<'a> {
     pub path: Path,
     /// Its settings.
     pub settings: &'a Node,
+    /// What patches may call it: the plugin's name, and the filter's.
+    pub names: Vec<&'a str>,
     /// What they are part of.
     pub home: Home,
     /// Where its EndpointPickerConfig is.
@@ -41,15 +43,26 @@ pub fn pickers<'a>(maps: &[(Path, &'a Node)]) -> Vec<Picker<'a>> {
         match text(map, "kind") {
             "WasmPlugin" => plugin(path, map, &mut found),
             "EnvoyExtensionPolicy" => policy(path, map, &mut found),
-            _ if text(map, "@type").ends_with("wasm.v3.Wasm") => found.extend(filter(path, map)),
+            _ if text(map, "@type").ends_with("wasm.v3.Wasm") => {
+                let above = path
+                    .steps()
+                    .split_last()
+                    .map_or(&[][..], |(_, above)| above);
+                let filter_name = maps.iter().find(|(place, _)| place.steps() == above);
+                let filter_name = filter_name.map_or("", |(_, map)| text(map, "name"));
+                found.extend(filter(path, map, filter_name));
+            }
             _ => {}
         }
+    }
+    for picker in &mut found {
+        picker.names.retain(|name| !name.is_empty());
     }
     found
 }
 
 /// A picker in a filter's own message.
-fn filter<'a>(path: &Path, map: &'a Node) -> Option<Picker<'a>> {
+fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker<'a>> {
     let settings = map.get("config")?;
     let path = path.key("config");
     let configuration = settings.get("configuration")?;
@@ -70,6 +83,7 @@ fn filter<'a>(path: &Path, map: &'a Node) -> Option<Picker<'a>> {
     is_ours.then(|| Picker {
         path,
         settings,
+        names: vec![text(settings, "name"), filter_name],
         home: Home::Filter,
         document,
         is_text,
@@ -93,6 +107,7 @@ fn plugin<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
         found.extend(node.map(|node| Picker {
             path: path.clone(),
             settings,
+            names: vec![text(settings, "plugin_name")],
             home,
             document,
             is_text: false,
@@ -140,6 +155,7 @@ fn policy<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
             document: path.key("config"),
             path,
             settings,
+            names: vec![text(settings, "name")],
             home: Home::ExtensionPolicy,
             is_text: false,
             loaded: load(node),
@@ -152,14 +168,6 @@ fn is_ours(node: &Node) -> bool {
 }
 
 impl Picker<'_> {
-    /// The name of the plugin.
-    pub fn name(&self) -> &str {
-        match self.home {
-            Home::Filter | Home::ExtensionPolicy => text(self.settings, "name"),
-            Home::WasmPlugin | Home::HigressPlugin => text(self.settings, "plugin_name"),
-        }
-    }
-
     /// Whether a control plane puts it into listeners that are elsewhere.
     pub fn is_inserted(&self, site: &Site<'_>) -> bool {
         let mut objects = site

@@ -104,7 +104,8 @@ const LARGE: usize = 1 << 20;
 
 fn parse(text: &str) -> Result<Node, String> {
     if text.len() > LARGE {
-        if let Ok(value) = serde_json::from_str(text) {
+        let json = serde_json::from_str(text).ok();
+        if let Some(value) = json.or_else(|| serde_yaml::from_str(text).ok()) {
             return Ok(node(value));
         }
     }
@@ -283,7 +284,9 @@ mod tests {
         let found = documents("f", &large).unwrap();
         let entry = found[0].node.get("configs").unwrap().to_string();
         assert!(entry.ends_with("{vm_id: null, a: [true, 1.5]}]"));
-        assert!(documents("f", &format!("configs: {filler}")).is_err());
+        let yaml = documents("f", &format!("vmId: {filler}")).unwrap();
+        assert!(yaml[0].node.get("vm_id").is_some());
+        assert!(documents("f", &format!("{{: {filler}")).is_err());
     }
 
     #[test]
