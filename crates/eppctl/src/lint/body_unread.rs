@@ -139,14 +139,16 @@ spec:
             .replace("            allow_on_headers_stop_iteration: true\n", "")
             .replace("readBody: always", "readBody: auto");
         assert_eq!(found(&super::RULE, &filter).len(), 1);
-        let with = |name: &str| {
+        let with = |filter: &str, name: &str| {
             let patch = format!("---\nkind: EnvoyFilter\nspec: {{configPatches: [{{applyTo: HTTP_FILTER, match: {{listener: {{filterChain: {{filter: {{subFilter: {{name: {name}}}}}}}}}}}, patch: {{operation: MERGE, value: {{typedConfig: {{config: {{allowOnHeadersStopIteration: true}}}}}}}}}}]}}\n");
             found(&super::RULE, &format!("{filter}{patch}")).len()
         };
-        assert_eq!(with("epp"), 0);
-        assert_eq!(with("other"), 1);
+        assert_eq!(with(&filter, "epp"), 0);
+        assert_eq!(with(&filter, "other"), 1);
         // A filter without a name is not every filter.
-        assert_eq!(with("''"), 1);
+        let lines = filter.lines().filter(|line| line.trim() != "name: epp");
+        let nameless: Vec<&str> = lines.collect();
+        assert_eq!(with(&format!("{}\n", nameless.join("\n")), "other"), 1);
     }
 
     #[test]

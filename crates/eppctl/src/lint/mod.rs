@@ -55,7 +55,6 @@ use source::{documents, Document};
   eppctl lint envoy/envoy.yaml
   eppctl lint envoy/istio/*.yaml -o json
   curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
-  kubectl get -A -o yaml envoyfilters,destinationrules | eppctl lint -
 
 All files of a run are looked at together: a patch in one file counts for the filter in another.
 Bootstraps are looked at by themselves where several are given. What would have to be in a file that
