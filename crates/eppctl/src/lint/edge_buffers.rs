@@ -167,7 +167,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
         return Vec::new();
     }
     let mut faults: Vec<Fault> = Vec::new();
-    let own = |holding: &&Holding<'_>| is_envoy_gateways(site, holding.picker);
+    let own = |holding: &&Holding<'_>| holding.picker.is_envoy_gateways(site);
     if limits.is_empty() {
         let small = holding.iter().filter(own).filter(|holding| {
             holding.needed > GATEWAYS_OWN && delivers(site, holding.picker) != Delivers::No
@@ -201,13 +201,6 @@ fn is_elsewhere(site: &Site<'_>, policy: &Node, picker: &Picker<'_>) -> bool {
     };
     // What is attached to a route is at gateways that only the route names.
     own.is_some_and(|(_, own)| is_gateways(own) && is_gateways(policy) && apart(own, policy))
-}
-
-/// Whether Envoy Gateway brings this picker to Envoy.
-fn is_envoy_gateways(site: &Site<'_>, picker: &Picker<'_>) -> bool {
-    let mut policies = site.objects("EnvoyPatchPolicy");
-    picker.home == Home::ExtensionPolicy
-        || policies.any(|(path, _)| picker.path.steps().starts_with(path.steps()))
 }
 
 #[cfg(test)]

@@ -177,6 +177,13 @@ impl Picker<'_> {
             || objects.any(|(path, _)| self.path.steps().starts_with(path.steps()))
     }
 
+    /// Whether Envoy Gateway brings it to Envoy.
+    pub fn is_envoy_gateways(&self, site: &Site<'_>) -> bool {
+        let mut policies = site.objects("EnvoyPatchPolicy");
+        self.home == Home::ExtensionPolicy
+            || policies.any(|(path, _)| self.path.steps().starts_with(path.steps()))
+    }
+
     /// The identifier of its VM.
     pub fn vm_id(&self) -> &str {
         below(self.settings, &["vm_config"]).map_or("", |vm| text(vm, "vm_id"))
