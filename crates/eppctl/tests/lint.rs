@@ -37,6 +37,100 @@ fn our_own_files_lint_clean() {
     );
 }
 
+/// A value with the fields' names as JSON has them.
+fn camel(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(entries) if entries.get("kind") != Some(&PICKER.into()) => {
+            let entries = entries.into_iter().map(|(key, value)| {
+                let mut parts = key.split('_');
+                let mut name = parts.next().unwrap().to_owned();
+                for part in parts.filter(|part| !part.is_empty()) {
+                    name.push_str(&part[..1].to_uppercase());
+                    name.push_str(&part[1..]);
+                }
+                (name, camel(value))
+            });
+            entries.collect()
+        }
+        serde_json::Value::Array(values) => values.into_iter().map(camel).collect(),
+        leaf => leaf,
+    }
+}
+
+const PICKER: &str = "EndpointPickerConfig";
+
+/// A value with each message in a `TypedStruct`.
+fn typed_structs(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(mut entries) => {
+            let url = entries.remove("@type");
+            let fields: serde_json::Map<_, _> = entries
+                .into_iter()
+                .map(|(key, value)| (key, typed_structs(value)))
+                .collect();
+            match url {
+                Some(url) => serde_json::json!({
+                    "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+                    "type_url": url,
+                    "value": fields,
+                }),
+                None => fields.into(),
+            }
+        }
+        serde_json::Value::Array(values) => values.into_iter().map(typed_structs).collect(),
+        leaf => leaf,
+    }
+}
+
+#[test]
+fn forms_of_our_own_files_lint_as_they_are() {
+    let mut files = Vec::new();
+    yaml_below(&top().join("envoy"), &mut files);
+    let slips = [
+        ("", ""),
+        ("timeout: 0s", "timeout: 20s"),
+        ("vm_id: epp", "vm_id: ''"),
+        ("FAIL_RELOAD", "FAIL_CLOSED"),
+        ("readBody: always", "readBody: auto"),
+        ("allow_on_headers_stop_iteration: true", "fail_open: false"),
+        (
+            "override_host.v3.OverrideHost",
+            "least_request.v3.LeastRequest",
+        ),
+        ("remove: x-gateway-destination-endpoint", "remove: x-other"),
+        ("metadata_namespace: envoy.lb", "metadata_namespace: other"),
+        ("type: queue-scorer", "type: queue-scorrer"),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (right, wrong) in slips {
+            // Once as it is, then with each slip that the file can have.
+            if !right.is_empty() && !text.contains(right) {
+                continue;
+            }
+            let text = match right {
+                "" => text.clone(),
+                _ => text.replace(right, wrong),
+            };
+            let documents = serde_yaml::Deserializer::from_str(&text);
+            let documents: Vec<serde_json::Value> = documents
+                .map(|document| serde::Deserialize::deserialize(document).unwrap())
+                .collect();
+            let expected = rules(&text);
+            seen.extend(expected.0.iter().cloned());
+            let forms: [fn(serde_json::Value) -> serde_json::Value; 3] =
+                [camel, typed_structs, |value| camel(typed_structs(value))];
+            for form in forms {
+                let documents = documents.iter().cloned();
+                let text: Vec<String> = documents.map(|value| form(value).to_string()).collect();
+                assert_eq!(rules(&text.join("\n")), expected, "{file}: {wrong}");
+            }
+        }
+    }
+    assert!(seen.len() >= 8, "{seen:?}");
+}
+
 #[test]
 fn findings_have_their_line_and_exit_code_1() {
     let text = std::fs::read_to_string(top().join("envoy/envoy.yaml")).unwrap();
@@ -54,12 +148,165 @@ fn findings_have_their_line_and_exit_code_1() {
     assert!(told.contains("fix: "), "{told}");
 }
 
+/// A filter at an Istio gateway as Istio documents it, with three faults and a misspelt plugin.
+const PLAIN: &str = r#"apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: picker, namespace: models}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: GATEWAY}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: picker
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+          config:
+            vm_config: {runtime: envoy.wasm.runtime.v8}
+            configuration:
+              "@type": type.googleapis.com/google.protobuf.StringValue
+              value: |
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - {name: members, type: envoy-cluster-discovery, parameters: {clusters: ["outbound|80||a.models.svc"]}}
+                - type: kv-cache-utilization-scorrer
+                - type: prefix-cache-scorer
+                schedulingProfiles:
+                - name: default
+                  plugins: [{pluginRef: prefix-cache-scorer}]
+                dataLayer: {discovery: {pluginRef: members}}
+"#;
+
+/// The rules that find something, sorted, and the exit code.
+fn rules(text: &str) -> (Vec<String>, Option<i32>) {
+    let output = eppctl(&["lint", "-", "-o", "json"], text);
+    let findings: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let findings = findings.as_array().unwrap().iter();
+    let mut rules: Vec<String> = findings
+        .map(|finding| finding["rule"].as_str().unwrap().to_owned())
+        .collect();
+    rules.sort();
+    (rules, output.status.code())
+}
+
+/// The same as JSON in a list, as kubectl prints it.
+fn listed(text: &str) -> String {
+    let item: serde_json::Value = serde_yaml::from_str(text).unwrap();
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [item]});
+    serde_json::to_string_pretty(&list).unwrap()
+}
+
+/// The same in a `TypedStruct`.
+fn typed(text: &str, package: &str) -> String {
+    let mut document: serde_json::Value = serde_yaml::from_str(text).unwrap();
+    let place = "/spec/configPatches/0/patch/value/typed_config";
+    let place = document.pointer_mut(place).unwrap();
+    let mut fields = place.take();
+    let url = fields.as_object_mut().unwrap().remove("@type").unwrap();
+    let kind = format!("type.googleapis.com/{package}.TypedStruct");
+    *place = serde_json::json!({"@type": kind, "type_url": url, "value": fields});
+    document.to_string()
+}
+
 #[test]
-fn names_that_would_not_be_looked_at_are_misuse() {
-    let output = eppctl(&["lint", "-"], "{filters: [{typedConfig: {a: 1}}]}");
-    assert_eq!(output.status.code(), Some(2));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("config_dump"), "{error}");
+fn one_configuration_is_found_the_same_in_every_form() {
+    let expected = rules(PLAIN);
+    let names = ["body-unread", "fail-closed", "plugin-config", "vm-id"].map(str::to_owned);
+    assert_eq!(expected, (names.to_vec(), Some(1)));
+    let camel = PLAIN
+        .replace("typed_config", "typedConfig")
+        .replace("vm_config", "vmConfig");
+    assert_ne!(camel, PLAIN);
+    let udpa = typed(PLAIN, "udpa.type.v1");
+    let forms = [
+        camel.clone(),
+        PLAIN.replace('\n', "\r\n"),
+        format!("--- # {PLAIN}"),
+        format!("\u{feff}# a comment\n{PLAIN}...\n"),
+        listed(PLAIN),
+        listed(&camel),
+        format!("[{}]", listed(PLAIN)),
+        listed(&udpa),
+        listed(&udpa)
+            .replace("vm_config", "vmConfig")
+            .replace("type_url", "typeUrl"),
+        typed(PLAIN, "xds.type.v3"),
+        udpa,
+    ];
+    for form in forms {
+        assert_eq!(rules(&form), expected, "{form}");
+    }
+}
+
+#[test]
+fn a_patch_in_another_file_counts() {
+    let folder = std::env::temp_dir().join(format!("eppctl-lint-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let filter = write("filter.yaml", &PLAIN.replace("scorrer", "scorer"));
+    let patch = "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: edge, namespace: models}\nspec: {configPatches: [{applyTo: LISTENER, patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}}]}\n";
+    let patch = write("patch.yaml", patch);
+    let apart = [&filter, &patch].map(|file| out(&eppctl(&["lint", file], "")));
+    let together = out(&eppctl(&["lint", &filter, &patch], ""));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(apart.iter().all(|text| !text.contains("edge-buffers")));
+    let finding = format!("{patch}:4:");
+    assert!(
+        together.contains(&finding) && together.contains("edge-buffers"),
+        "{together}"
+    );
+}
+
+#[test]
+fn several_bootstraps_stand_by_themselves() {
+    let text = std::fs::read_to_string(top().join("envoy/envoy.yaml")).unwrap();
+    let faulty = text.replace(
+        "override_host.v3.OverrideHost",
+        "least_request.v3.LeastRequest",
+    );
+    let expected = (vec!["no-override-host".to_owned()], Some(1));
+    // The first one's cluster has the same name.
+    assert_eq!(rules(&format!("{text}\n---\n{faulty}")), expected);
+    // One, and what is patched into it.
+    let listener = "  - name: llm\n    address";
+    let low = text.replace(
+        listener,
+        "  - name: llm\n    per_connection_buffer_limit_bytes: 32768\n    address",
+    );
+    assert_eq!(rules(&low).1, Some(1));
+    let patch = "\n---\nkind: EnvoyFilter\nspec: {configPatches: [{applyTo: LISTENER, patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 2097152}}}]}\n";
+    assert_eq!(rules(&format!("{low}{patch}")).1, Some(0));
+}
+
+#[test]
+fn what_is_not_recognised_does_not_pass() {
+    let carriers = [
+        "kind: ConfigMap\ndata:\n  picker.yaml: |\n    kind: EndpointPickerConfig\n",
+        "kind: Unknown\nspec: {config: {kind: EndpointPickerConfig}}\n",
+        "- kind: EndpointPickerConfig\n",
+    ];
+    for text in carriers {
+        let expected = (vec!["not-recognised".to_owned()], Some(1));
+        assert_eq!(rules(text), expected, "{text}");
+    }
+    assert_eq!(rules("kind: Service\nspec: {}\n"), (Vec::new(), Some(0)));
+}
+
+#[test]
+fn what_another_file_may_have_is_not_a_finding() {
+    let text = std::fs::read_to_string(top().join("envoy/istio/filter.yaml")).unwrap();
+    let output = eppctl(&["lint", "-"], &text);
+    assert_eq!(output.status.code(), Some(0));
+    let told = out(&output);
+    assert!(told.contains("not seen: a CLUSTER patch"), "{told}");
+    assert!(told.contains("nothing found"), "{told}");
+    assert_eq!(rules(&text), (Vec::new(), Some(0)));
 }
 
 #[test]

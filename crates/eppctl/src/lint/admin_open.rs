@@ -11,15 +11,13 @@ pub const RULE: Rule = Rule {
         "whoever reaches the admin interface can stop Envoy and read its configuration and secrets",
     fix: "bind it to 127.0.0.1, or to a pipe; of a route to it, pass on /stats/prometheus and /ready by GET and nothing else",
     check: |site| {
-        let address = below(site.top, &["admin", "address", "socket_address"]);
-        let open = address.filter(|address| {
-            !is_loopback(text(address, "address"))
+        let open = site.tops().filter_map(|(path, top)| {
+            let address = below(top, &["admin", "address", "socket_address"])?;
+            let host = text(address, "address");
+            let path = path.key("admin").key("address");
+            (!is_loopback(host)).then(|| Fault::at(&path, format!("bound to {host}")))
         });
-        let path = epp_wasm::document::Path::default()
-            .key("admin")
-            .key("address");
-        let open = open.map(|address| Fault::at(&path, format!("bound to {}", text(address, "address"))));
-        open.into_iter().chain(passed_on(site)).collect()
+        open.chain(passed_on(site)).collect()
     },
 };
 

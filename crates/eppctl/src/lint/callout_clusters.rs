@@ -1,6 +1,8 @@
 //! The picker asks through clusters that are not there.
 
-use super::site::below;
+use epp_wasm::document::{Node, Path};
+
+use super::site::{below, path_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -9,15 +11,17 @@ pub const RULE: Rule = Rule {
     why: "without the pool's cluster nothing is routed, without the admin's no member is found, without the metrics' cluster no load is known",
     fix: "define the cluster, or name the right one: envoy-proxy's cluster, envoy-cluster-discovery's clusters and adminCluster, metrics-data-source's cluster",
     check: |site| {
-        // Istio's bootstrap, and what xDS brings, are not in the file.
-        let static_only = below(site.top, &["static_resources", "clusters"]).is_some()
-            && below(site.top, &["dynamic_resources", "cds_config"]).is_none();
-        if !static_only {
-            return Vec::new();
-        }
-        let plans = site.pickers.iter().filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)));
-        let mut faults = Vec::new();
-        for (picker, plan) in plans {
+        let mut faults = switched_off(site);
+        for (picker, plan) in site.loaded() {
+            // Istio's bootstrap, and what xDS brings, are not in the files.
+            let inside = |(path, _): &(Path, &Node)| picker.path.steps().starts_with(path.steps());
+            let static_only = site.tops().find(inside).is_some_and(|(_, top)| {
+                below(top, &["static_resources", "clusters"]).is_some()
+                    && below(top, &["dynamic_resources", "cds_config"]).is_none()
+            });
+            if !static_only {
+                continue;
+            }
             let mut names = vec![plan.cluster(), plan.admin_cluster(), plan.metrics_cluster()];
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
@@ -28,10 +32,43 @@ pub const RULE: Rule = Rule {
     },
 };
 
+/// The cluster to the admin interface, which Envoy Gateway makes for the metrics of Prometheus.
+fn switched_off(site: &Site<'_>) -> Vec<Fault> {
+    const CLUSTER: &str = "prometheus_stats";
+    let mut needing = site
+        .loaded()
+        .filter(|(picker, plan)| plan.admin_cluster() == CLUSTER && picker.is_envoy_gateways(site));
+    if needing.next().is_none() || site.cluster(CLUSTER).is_some() {
+        return Vec::new();
+    }
+    let keys = ["spec", "telemetry", "metrics", "prometheus", "disable"];
+    let proxies = site.objects("EnvoyProxy");
+    let off = proxies.filter(|(_, proxy)| below(proxy, &keys) == Some(&Node::Bool(true)));
+    off.map(|(path, _)| {
+        let what = format!("there is no cluster {CLUSTER}, by which members are found");
+        Fault::at(&path_below(path, &keys), what)
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn finds_the_one_that_is_missing() {
         crate::lint::finds(&super::RULE, "- name: prometheus_stats", "- name: admin");
+    }
+
+    #[test]
+    fn finds_that_envoy_gateway_makes_no_admin_cluster() {
+        let policy = crate::lint::body_unread::tests::POLICY;
+        let proxy = |disable: bool| {
+            format!("---\nkind: EnvoyProxy\nspec: {{telemetry: {{metrics: {{prometheus: {{disable: {disable}}}}}}}}}\n")
+        };
+        let count = |text: &str| crate::lint::found(&super::RULE, text).len();
+        assert_eq!(count(&format!("{policy}{}", proxy(true))), 1);
+        assert_eq!(count(&format!("{policy}{}", proxy(false))), 0);
+        assert_eq!(count(&proxy(true)), 0);
+        let added = "---\nkind: EnvoyPatchPolicy\nspec: {jsonPatches: [{type: x/envoy.config.cluster.v3.Cluster, operation: {op: add, path: '', value: {name: prometheus_stats, load_assignment: {}}}}]}\n";
+        assert_eq!(count(&format!("{policy}{}{added}", proxy(true))), 0);
     }
 }

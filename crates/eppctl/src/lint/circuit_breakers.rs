@@ -1,8 +1,9 @@
 //! The pool's circuit breakers open before its endpoints are busy.
 
-use epp_wasm::document::Node;
+use epp_wasm::document::{Node, Path};
 
-use super::site::text;
+use super::patches::patches;
+use super::site::{number, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -11,31 +12,45 @@ pub const RULE: Rule = Rule {
     why: "polling takes one request per endpoint of the same cluster: below two per endpoint it starves requests, or they it",
     fix: "raise the thresholds to twice the endpoints at least, or leave them out (1024)",
     check: |site| {
+        let named: Vec<&str> = site.loaded().flat_map(|(_, plan)| [plan.cluster(), plan.metrics_cluster()]).collect();
         let mut faults = Vec::new();
-        let plans = site.pickers.iter().filter_map(|picker| picker.loaded.as_ref().ok());
-        let named: Vec<&str> = plans.flat_map(|plan| [plan.cluster(), plan.metrics_cluster()]).collect();
-        for (path, cluster) in site.clusters() {
-            let least = 2 * endpoints(cluster);
-            if !named.contains(&text(cluster, "name")) {
+        let known = |name: &str| named.contains(&name);
+        for (path, cluster) in site.clusters().filter(|(_, cluster)| known(text(cluster, "name"))) {
+            faults.extend(low(site, path, endpoints(cluster)));
+        }
+        for patch in patches(site).iter().filter(|patch| patch.target() == "CLUSTER") {
+            let Some(name) = named.iter().find(|name| patch.is_for_cluster(name)) else {
                 continue;
-            }
-            let path = path.key("circuit_breakers");
-            let inside = site.maps.iter().filter(|(place, _)| place.steps().starts_with(path.steps()));
-            for (place, map) in inside {
-                for name in ["max_requests", "max_connections", "max_pending_requests"] {
-                    match map.get(name) {
-                        Some(Node::Number(most)) if *most < least as f64 => {
-                            let what = format!("{name} is {most}, below twice the {} endpoints", least / 2);
-                            faults.push(Fault::at(&place.key(name), what));
-                        }
-                        _ => {}
-                    }
-                }
+            };
+            // What a patch adds is looked at as a cluster of its own.
+            if patch.operation() == "MERGE" {
+                let cluster = site.cluster(name).map_or(0, |(_, cluster)| endpoints(cluster));
+                faults.extend(low(site, &patch.place(&[]), cluster));
             }
         }
         faults
     },
 };
+
+/// Thresholds of a cluster, or of a patch of one, that are too low for so many endpoints.
+fn low(site: &Site<'_>, path: &Path, endpoints: usize) -> Vec<Fault> {
+    // Endpoints that are not in the files: there is one at least.
+    let endpoints = endpoints.max(1);
+    let path = path.key("circuit_breakers");
+    let mut faults = Vec::new();
+    for (place, map) in site.inside(&path) {
+        for name in ["max_requests", "max_connections", "max_pending_requests"] {
+            match map.get(name).and_then(number) {
+                Some(most) if most < 2.0 * endpoints as f64 => {
+                    let what = format!("{name} is {most}, below twice the {endpoints} endpoints");
+                    faults.push(Fault::at(&place.key(name), what));
+                }
+                _ => {}
+            }
+        }
+    }
+    faults
+}
 
 fn endpoints(node: &Node) -> usize {
     match node {
@@ -57,5 +72,17 @@ mod tests {
     fn finds_fewer_requests_than_the_endpoints_need() {
         let right = "max_requests: 16384";
         crate::lint::finds(&super::RULE, right, "max_requests: 7");
+    }
+
+    #[test]
+    fn finds_the_thresholds_of_a_patch() {
+        let filter = include_str!("../../../../envoy/istio/filter.yaml");
+        let with = |service: &str, most: u32| {
+            let patch = format!("---\nkind: EnvoyFilter\nspec: {{configPatches: [{{applyTo: CLUSTER, match: {{cluster: {{service: {service}}}}}, patch: {{operation: MERGE, value: {{circuitBreakers: {{thresholds: [{{maxRequests: {most}}}]}}}}}}}}]}}\n");
+            crate::lint::found(&super::RULE, &format!("{filter}{patch}")).len()
+        };
+        assert_eq!(with("vllm.llm.svc.cluster.local", 1), 1);
+        assert_eq!(with("vllm.llm.svc.cluster.local", 4096), 0);
+        assert_eq!(with("qwen.llm.svc.cluster.local", 1), 0);
     }
 }

@@ -1,17 +1,20 @@
 //! Clients name the endpoint of a cluster with the `override_host` policy.
 
+use epp_wasm::document::Node;
+
+use super::patches::{operations, patches};
 use super::routing::{managers, removes_early, sources, to_metadata, Manager};
-use super::site::{below, text, Site};
+use super::site::{below, entries, holds, path_below, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "client-destination",
     why: "a client that sends the header itself chooses its endpoint: of every cluster with the policy that no filter serves, and of the pool where the filter cannot run (FAIL_OPEN after a trap)",
-    fix: "remove the header in early_header_mutation_extensions of the connection manager, as envoy/envoy.yaml does (Istio: a NETWORK_FILTER patch, as in envoy/istio/cluster.yaml)",
+    fix: "remove the header in early_header_mutation_extensions of the connection manager, as envoy/envoy.yaml does (Istio: a NETWORK_FILTER patch, as in envoy/istio/cluster.yaml; Envoy Gateway: headers.earlyRequestHeaders.remove of a ClientTrafficPolicy)",
     check: |site| {
         let whole = managers(site).flat_map(|manager| open(site, &manager));
-        whole.chain(patched(site)).collect()
+        whole.chain(patched(site)).chain(of_gateways(site)).collect()
     },
 };
 
@@ -20,7 +23,7 @@ fn open(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     let mut faults: Vec<(&str, Fault)> = Vec::new();
     let mut fault = |header, what: String| {
         let known = faults.iter().any(|(known, _)| *known == header);
-        if !known && !removes_early(manager.map, header) {
+        if !known && !removes_early(manager.map, header) && !is_removed(site, header) {
             let what = format!("{header} is not removed before a route is looked up: {what}");
             faults.push((header, Fault::at(manager.path, what)));
         }
@@ -42,31 +45,72 @@ fn open(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     faults.into_iter().map(|(_, fault)| fault).collect()
 }
 
+/// Whether a patch in these files removes a header of a client's before a route is looked up.
+fn is_removed(site: &Site<'_>, header: &str) -> bool {
+    let by_istio = patches(site).iter().any(|patch| {
+        let manager = patch.value().and_then(|value| value.get("typed_config"));
+        patch.target() == "NETWORK_FILTER"
+            && manager.is_some_and(|manager| removes_early(manager, header))
+    });
+    let keys = ["spec", "headers", "early_request_headers", "remove"];
+    let is = |name: &str| name.eq_ignore_ascii_case(header);
+    let mut policies = site.objects("ClientTrafficPolicy");
+    let by_gateway =
+        policies.any(|(_, policy)| below(policy, &keys).is_some_and(|names| holds(names, &is)));
+    const EXTENSIONS: &str = "early_header_mutation_extensions";
+    let by_patch = operations(site).iter().any(|operation| {
+        let list = operation.sets("Listener", EXTENSIONS);
+        list.is_some_and(|(_, list)| {
+            let manager = Node::Map(vec![(EXTENSIONS.to_owned(), list.clone())]);
+            removes_early(&manager, header)
+        })
+    });
+    by_istio || by_gateway || by_patch
+}
+
 /// The same of Istio's patches: what gives a cluster the policy, or metadata a client's header, and
 /// does not remove that header.
 fn patched(site: &Site<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let patches = || {
-        site.maps
-            .iter()
-            .filter(|(_, map)| !text(map, "applyTo").is_empty())
-    };
-    let removed = |header: &str| {
-        patches().any(|(_, patch)| {
-            text(patch, "applyTo") == "NETWORK_FILTER"
-                && below(patch, &["patch", "value", "typed_config"])
-                    .is_some_and(|manager| removes_early(manager, header))
-        })
-    };
-    for (path, patch) in patches() {
-        let headers = match text(patch, "applyTo") {
-            "CLUSTER" => sources(patch),
-            "HTTP_FILTER" => to_metadata(patch),
+    for patch in patches(site) {
+        let headers = match patch.target() {
+            "CLUSTER" => sources(patch.entry),
+            "HTTP_FILTER" => to_metadata(patch.entry),
             _ => continue,
         };
-        for header in headers.into_iter().filter(|header| !removed(header)) {
+        for header in headers
+            .into_iter()
+            .filter(|header| !is_removed(site, header))
+        {
             let what = format!("{header} chooses an endpoint, and no patch here removes what clients send under its name");
-            faults.push(Fault::at(path, what));
+            faults.push(Fault::at(patch.path, what));
+        }
+    }
+    faults
+}
+
+/// The same of Envoy Gateway's policies: one for a whole gateway also reaches routes that no filter
+/// serves.
+fn of_gateways(site: &Site<'_>) -> Vec<Fault> {
+    let keys = ["spec", "load_balancer", "endpoint_override", "extract_from"];
+    let mut faults = Vec::new();
+    for (path, policy) in site.objects("BackendTrafficPolicy") {
+        let one = below(policy, &["spec", "target_ref"]);
+        let mut targets = entries(policy, &["spec", "target_refs"]).iter().chain(one);
+        if !targets.any(|target| text(target, "kind") == "Gateway") {
+            continue;
+        }
+        for source in entries(policy, &keys) {
+            let header = text(source, "header");
+            if header.is_empty() || is_removed(site, header) {
+                continue;
+            }
+            let place = path_below(path, &keys);
+            let fault = match site.objects("ClientTrafficPolicy").next() {
+                Some(_) => Fault::at(&place, format!("{header} chooses an endpoint on every route of the gateway, and no ClientTrafficPolicy removes what clients send under its name")),
+                None => Fault::not_seen(&place, format!("a ClientTrafficPolicy with headers.earlyRequestHeaders.remove: [{header}] for the gateway")),
+            };
+            faults.push(fault);
         }
     }
     faults
@@ -126,6 +170,30 @@ cluster:
         assert_eq!(found(&super::RULE, rds).len(), 1);
         let other = rds.replace("route_config_name: r", "route_config_name: s");
         assert_eq!(found(&super::RULE, &other).len(), 0);
+    }
+
+    #[test]
+    fn finds_envoy_gateways_policy_for_a_whole_gateway() {
+        let policy = |kind: &str| {
+            format!("kind: BackendTrafficPolicy\nspec: {{targetRefs: [{{kind: {kind}, name: a}}], loadBalancer: {{endpointOverride: {{extractFrom: [{{header: h}}]}}}}}}\n")
+        };
+        let gateway = policy("Gateway");
+        assert!(found(&super::RULE, &policy("HTTPRoute")).is_empty());
+        let alone = found(&super::RULE, &gateway);
+        assert!(
+            alone.len() == 1 && alone[0].starts_with("not seen: "),
+            "{alone:?}"
+        );
+        let with = |names: &str| {
+            let client = format!("kind: ClientTrafficPolicy\nspec: {{headers: {{earlyRequestHeaders: {{remove: {names}}}}}}}\n");
+            found(&super::RULE, &format!("{gateway}---\n{client}")).len()
+        };
+        assert_eq!(with("[H]"), 0);
+        let patch = "---\nkind: EnvoyPatchPolicy\nspec: {jsonPatches: [{type: x/envoy.config.listener.v3.Listener, operation: {op: add, path: /a/early_header_mutation_extensions, value: [{typedConfig: {mutations: [{remove: h}]}}]}}]}\n";
+        assert!(found(&super::RULE, &format!("{gateway}{patch}")).is_empty());
+        let other = patch.replace("remove: h", "remove: i");
+        assert_eq!(found(&super::RULE, &format!("{gateway}{other}")).len(), 1);
+        assert_eq!(with("[other]"), 1);
     }
 
     #[test]

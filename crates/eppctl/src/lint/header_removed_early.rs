@@ -22,8 +22,14 @@ pub const RULE: Rule = Rule {
             below(map, &["headers", "request", "remove"]).is_some_and(names)
         });
         let services = services.map(|(path, _)| path.key("headers").key("request").key("remove"));
+        // And in Gateway API's HTTPRoute, in a rule or behind one of its backends.
+        let filters = site.maps.iter().filter(|(_, map)| {
+            below(map, &["request_header_modifier", "remove"]).is_some_and(names)
+        });
+        let filters = filters.map(|(path, _)| path.key("request_header_modifier").key("remove"));
         routes
             .chain(services)
+            .chain(filters)
             .map(|path| Fault::at(&path, format!("{DESTINATION} is removed by the route")))
             .collect()
     },
@@ -39,6 +45,10 @@ mod tests {
         let service = "kind: VirtualService\nspec: {http: [{headers: {request: {remove: [x-gateway-destination-endpoint]}}}]}";
         assert_eq!(crate::lint::found(&super::RULE, service).len(), 1);
         let other = service.replace("destination", "other");
+        assert!(crate::lint::found(&super::RULE, &other).is_empty());
+        let route = "kind: HTTPRoute\nspec: {rules: [{backendRefs: [{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-gateway-destination-endpoint]}}]}]}]}";
+        assert_eq!(crate::lint::found(&super::RULE, route).len(), 1);
+        let other = route.replace("destination", "other");
         assert!(crate::lint::found(&super::RULE, &other).is_empty());
     }
 }

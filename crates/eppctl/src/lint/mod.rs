@@ -4,19 +4,34 @@
 
 mod admin_open;
 mod body_unread;
+mod bootstrap_patch;
 mod callout_clusters;
 mod circuit_breakers;
 mod client_destination;
+mod duration;
 mod edge_buffers;
+mod envoy_version;
+mod ext_proc_removed;
 mod fail_closed;
+mod gateway;
 mod header_passed_up;
 mod header_removed_early;
+mod locality_weights;
 mod no_override_host;
+mod normal;
+mod not_recognised;
 mod original_dst_open;
+mod patches;
+mod picker;
 mod plugin_config;
+mod pool;
 mod read_body;
+mod route_timeout;
+mod router_patched_twice;
 mod routing;
+mod several_services;
 mod site;
+mod source;
 mod status_page;
 mod subset_clusters;
 mod unowned_override_host;
@@ -25,24 +40,29 @@ mod vm_id;
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config;
-use epp_wasm::document::Path;
+use epp_wasm::document::problem::Step;
+use epp_wasm::document::{Node, Path};
 use serde::Serialize;
 
 use crate::input::read_text;
 use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, GOOD, STRONG, WARNING};
 use site::Site;
+use source::{documents, Document};
 
-/// Find what breaks in practice in Envoy bootstraps, listeners and Istio manifests.
+/// Find what breaks in practice in the configuration of Envoy, Istio, Envoy Gateway and Higress.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl lint envoy/envoy.yaml
   eppctl lint envoy/istio/*.yaml -o json
   curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
 
+All files of a run are looked at together: a patch in one file counts for the filter in another.
+Bootstraps are looked at by themselves where several are given. What would have to be in a file that
+was not given is reported as not seen, in the text alone, and is not a finding.
+
 Exit codes: 0 nothing found, 1 something found, 2 a file cannot be read.")]
 pub struct Lint {
-    /// Envoy's or Istio's YAML, several documents in one file or not; - is standard input.
+    /// YAML or JSON, several documents in one file or not; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 }
@@ -61,12 +81,14 @@ pub struct Rule {
 
 /// Where it was found, and what.
 pub struct Fault {
-    /// Where in the document.
+    /// Where in the documents.
     pub path: Path,
     /// Lines below that place, for texts inside the document.
     pub below: usize,
     /// What was found.
     pub what: String,
+    /// Whether something was looked for that another file may have.
+    pub not_seen: bool,
 }
 
 impl Fault {
@@ -76,11 +98,21 @@ impl Fault {
             path: path.clone(),
             below: 0,
             what: what.into(),
+            not_seen: false,
+        }
+    }
+
+    /// What a place needs and the files of the run do not have.
+    pub fn not_seen(path: &Path, what: impl Into<String>) -> Self {
+        Self {
+            not_seen: true,
+            ..Self::at(path, what)
         }
     }
 }
 
-const RULES: [&Rule; 17] = [
+const RULES: [&Rule; 25] = [
+    &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
     &read_body::RULE,
@@ -92,15 +124,22 @@ const RULES: [&Rule; 17] = [
     &client_destination::RULE,
     &unowned_override_host::RULE,
     &subset_clusters::RULE,
+    &several_services::RULE,
+    &router_patched_twice::RULE,
+    &locality_weights::RULE,
+    &ext_proc_removed::RULE,
+    &bootstrap_patch::RULE,
     &original_dst_open::RULE,
     &callout_clusters::RULE,
     &edge_buffers::RULE,
+    &route_timeout::RULE,
     &circuit_breakers::RULE,
     &admin_open::RULE,
     &status_page::RULE,
+    &envoy_version::RULE,
 ];
 
-/// A fault as it is told.
+/// A fault as it is reported.
 #[derive(Serialize)]
 struct Finding {
     file: String,
@@ -112,112 +151,150 @@ struct Finding {
     fix: &'static str,
 }
 
-#[derive(Serialize)]
+/// What a run found.
+#[derive(Default, Serialize)]
 #[serde(transparent)]
-struct Findings(Vec<Finding>, #[serde(skip)] usize);
+struct Findings {
+    findings: Vec<Finding>,
+    /// What other files may have.
+    #[serde(skip)]
+    not_seen: Vec<Finding>,
+    /// How many pickers were looked at.
+    #[serde(skip)]
+    pickers: usize,
+}
 
 impl Lint {
     /// Lints all files, in order.
     pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
-        let mut findings = Findings(Vec::new(), 0);
+        let mut all = Vec::new();
         for file in &self.files {
-            let Findings(more, pickers) = lint(file, &read_text(file)?)?;
-            findings.0.extend(more);
-            findings.1 += pickers;
+            all.extend(read(file, &read_text(file)?)?);
         }
+        let mut findings = Findings::default();
+        for documents in groups(all) {
+            findings.add(&documents);
+        }
+        // In the order of the files, whichever documents were looked at together.
+        let place = |finding: &Finding| {
+            let file = self.files.iter().position(|file| *file == finding.file);
+            (file, finding.line)
+        };
+        findings.findings.sort_by_key(place);
+        findings.not_seen.sort_by_key(place);
         output.print(&findings)?;
-        Ok(match findings.0.is_empty() {
+        Ok(match findings.findings.is_empty() {
             true => Verdict::Fine,
             false => Verdict::Findings,
         })
     }
 }
 
-/// Lints a file; also how many pickers are in it.
-fn lint(file: &str, text: &str) -> Result<Findings, Misuse> {
-    let (mut findings, mut pickers) = (Vec::new(), 0);
-    for (above, document) in documents(text) {
-        let node = config::parse(&document).map_err(|rejected| {
-            let first = rejected.errors.first().map(ToString::to_string);
-            let first = first.unwrap_or_default();
-            Misuse::new(format!(
-                "{file}: the document from line {} on: {first}; give YAML or JSON",
-                above + 1
-            ))
-        })?;
-        let site = Site::of(&node);
-        if site::text(&node, "kind") == "EndpointPickerConfig" {
-            return Err(Misuse::new(format!(
-                "{file}: an EndpointPickerConfig, which `eppctl check` reads; lint reads Envoy's and Istio's \
-                 configuration around it"
-            )));
-        }
-        pickers += site.pickers.len();
-        if site.is_camel_case() {
-            return Err(Misuse::new(format!(
-                "{file}: its fields are in lowerCamelCase (typedConfig), which would not be looked at; give \
-                 Envoy's own names (typed_config), as /config_dump of its admin interface has them"
-            )));
-        }
-        for rule in RULES {
-            findings.extend((rule.check)(&site).into_iter().map(|fault| {
-                Finding {
-                    file: file.to_owned(),
-                    line: config::line_of(&document, &fault.path)
-                        .map(|(line, _)| above + line + fault.below),
-                    path: fault.path.to_string(),
-                    rule: rule.name,
-                    found: fault.what,
-                    why: rule.why,
-                    fix: rule.fix,
-                }
-            }));
-        }
+/// Returns the documents of a file.
+fn read(file: &str, text: &str) -> Result<Vec<Document>, Misuse> {
+    let documents = documents(file, text)?;
+    let is_picker_config = |document: &Document| normal::is_picker_config(&document.node);
+    if documents.iter().any(is_picker_config) {
+        return Err(Misuse::new(format!(
+            "{file}: an EndpointPickerConfig, which `eppctl check` reads; lint reads the configuration of Envoy \
+             and of its control planes around it"
+        )));
     }
-    Ok(Findings(findings, pickers))
+    Ok(documents)
 }
 
-/// The documents of a file, each with the number of lines above it.
-fn documents(text: &str) -> Vec<(usize, String)> {
-    let mut documents = vec![(0, String::new())];
-    for (number, line) in text.lines().enumerate() {
-        if line.trim_end() == "---" {
-            documents.push((number + 1, String::new()));
-        } else if let Some((_, document)) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
+/// Returns the documents that configure one Envoy together.
+///
+/// Of several bootstraps each is an Envoy of its own. What configures an Envoy through a control
+/// plane belongs together.
+fn groups(documents: Vec<Document>) -> Vec<Vec<Document>> {
+    if documents
+        .iter()
+        .filter(|document| document.is_whole())
+        .count()
+        <= 1
+    {
+        return vec![documents];
+    }
+    let (whole, parts): (Vec<_>, Vec<_>) = documents.into_iter().partition(Document::is_whole);
+    let whole = whole.into_iter().map(|document| vec![document]);
+    whole.chain(std::iter::once(parts)).collect()
+}
+
+impl Findings {
+    /// Adds what all rules find in documents that belong together.
+    fn add(&mut self, documents: &[Document]) {
+        let nodes: Vec<Node> = documents
+            .iter()
+            .map(|document| document.node.clone())
+            .collect();
+        let site = Site::of(&nodes);
+        self.pickers += site.pickers.len();
+        for rule in RULES {
+            for fault in (rule.check)(&site) {
+                let not_seen = fault.not_seen;
+                let Some(finding) = finding(documents, rule, fault) else {
+                    continue;
+                };
+                match not_seen {
+                    true => self.not_seen.push(finding),
+                    false => self.findings.push(finding),
+                }
+            }
         }
     }
-    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    documents.retain(|(_, document)| !document.lines().all(blank));
-    documents
+}
+
+/// Returns a fault with its place in its file.
+fn finding(documents: &[Document], rule: &Rule, fault: Fault) -> Option<Finding> {
+    let (first, steps) = fault.path.steps().split_first()?;
+    let Step::Index(index) = first else {
+        return None;
+    };
+    let document = documents.get(*index)?;
+    let (path, line) = document.place(steps, fault.below);
+    Some(Finding {
+        file: document.file.clone(),
+        line,
+        path,
+        rule: rule.name,
+        found: fault.what,
+        why: rule.why,
+        fix: rule.fix,
+    })
+}
+
+impl Finding {
+    fn text(&self, out: &mut dyn Write, prefix: &str) -> io::Result<()> {
+        let line = self.line.map(|line| format!("{line}:")).unwrap_or_default();
+        let place = format!("{}:{line}{}", self.file, self.path);
+        let rule = styled(FAINT, format!("[{}]", self.rule));
+        writeln!(
+            out,
+            "{}: {prefix}{} {rule}",
+            styled(STRONG, place),
+            styled(WARNING, &self.found)
+        )?;
+        writeln!(out, "  why: {}", self.why)?;
+        writeln!(out, "  fix: {}\n", self.fix)
+    }
 }
 
 impl Report for Findings {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        for finding in &self.0 {
-            let line = finding
-                .line
-                .map(|line| format!("{line}:"))
-                .unwrap_or_default();
-            let place = format!("{}:{line}{}", finding.file, finding.path);
-            let rule = styled(FAINT, format!("[{}]", finding.rule));
-            writeln!(
-                out,
-                "{}: {} {rule}",
-                styled(STRONG, place),
-                styled(WARNING, &finding.found)
-            )?;
-            writeln!(out, "  why: {}", finding.why)?;
-            writeln!(out, "  fix: {}\n", finding.fix)?;
+        for finding in &self.findings {
+            finding.text(out, "")?;
         }
-        let pickers = match self.1 {
+        for finding in &self.not_seen {
+            finding.text(out, "not seen: ")?;
+        }
+        let pickers = match self.pickers {
             0 => "no filter with an EndpointPickerConfig in here".to_owned(),
             1 => "one filter with its EndpointPickerConfig looked at".to_owned(),
             several => format!("{several} filters with an EndpointPickerConfig looked at"),
         };
         writeln!(out, "{}", styled(FAINT, pickers))?;
-        match self.0.len() {
+        match self.findings.len() {
             0 => writeln!(out, "{}", styled(GOOD, "nothing found")),
             1 => writeln!(out, "1 finding"),
             several => writeln!(out, "{several} findings"),
@@ -225,15 +302,21 @@ impl Report for Findings {
     }
 }
 
-/// What a rule finds in a document.
+/// What a rule finds in documents that belong together; what it does not see begins with "not seen".
 #[cfg(test)]
 fn found(rule: &Rule, text: &str) -> Vec<String> {
-    let node = config::parse(text).unwrap();
-    let faults = (rule.check)(&Site::of(&node));
-    faults
+    let documents = documents("-", text).unwrap();
+    let nodes: Vec<Node> = documents
         .iter()
-        .map(|fault| format!("{}: {}", fault.path, fault.what))
-        .collect()
+        .map(|document| document.node.clone())
+        .collect();
+    let site = Site::of(&nodes);
+    let faults = (rule.check)(&site).into_iter().map(|fault| {
+        let prefix = if fault.not_seen { "not seen: " } else { "" };
+        let finding = finding(&documents, rule, fault).unwrap();
+        format!("{prefix}{}: {}", finding.path, finding.found)
+    });
+    faults.collect()
 }
 
 /// Asserts that a rule finds something in the demo's bootstrap with `right` replaced by `wrong`,
@@ -245,4 +328,20 @@ fn finds(rule: &Rule, right: &str, wrong: &str) {
     assert_eq!(found(rule, bootstrap), Vec::<String>::new());
     let faulty = bootstrap.replace(right, wrong);
     assert!(!found(rule, &faulty).is_empty(), "{faulty}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULES;
+
+    #[test]
+    fn every_rule_has_its_row_in_the_operations_guide() {
+        let guide = include_str!("../../../../docs/operations.md");
+        let section = guide.split("## What lint looks for").nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        let names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(rows, names);
+    }
 }

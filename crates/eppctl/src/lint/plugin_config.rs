@@ -1,36 +1,83 @@
 //! The picker's document does not load.
 
+use epp_wasm::document::problem::Step;
+use epp_wasm::document::Problem;
+
+use super::picker::{Home, Picker};
 use super::{Fault, Rule};
 
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "plugin-config",
     why: "Envoy rejects the update, and a first start leaves the listener without its picker",
-    fix: "mend the document; `eppctl check` shows each problem in its line",
+    fix: "correct the document; `eppctl check` shows each problem in its line",
     check: |site| {
         let refused = site
             .pickers
             .iter()
             .filter_map(|picker| Some((picker, picker.loaded.as_ref().err()?)));
         refused
-            .flat_map(|(picker, rejected)| {
-                rejected.errors.iter().map(|error| Fault {
-                    path: picker.document.clone(),
-                    below: match (picker.is_text, error.location) {
-                        (true, Some((line, _))) => line,
-                        _ => 0,
-                    },
-                    what: error.to_string(),
-                })
-            })
+            .flat_map(|(picker, rejected)| rejected.errors.iter().map(|error| fault(picker, error)))
             .collect()
     },
 };
 
+fn fault(picker: &Picker<'_>, error: &Problem) -> Fault {
+    let first = error.path.steps().first();
+    let is_rules = matches!(first, Some(Step::Key(key)) if **key == *"_rules_");
+    if picker.home == Home::HigressPlugin && is_rules {
+        let what = "Higress adds _rules_ to the document where there are matchRules, and the filter refuses it: leave them out, the filter acts on the routes to its cluster alone";
+        return Fault::at(&picker.path.key("match_rules"), what);
+    }
+    if picker.is_text {
+        return Fault {
+            below: error.location.map_or(0, |(line, _)| line),
+            ..Fault::at(&picker.document, error.to_string())
+        };
+    }
+    // A document that is part of the tree: the place is one of the tree's.
+    let place = error
+        .path
+        .steps()
+        .iter()
+        .fold(picker.document.clone(), |path, step| match step {
+            Step::Key(key) => path.key(key),
+            Step::Index(index) => path.index(*index),
+        });
+    Fault::at(&place, &*error.message)
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::lint::body_unread::tests::POLICY;
+    use crate::lint::found;
+
     #[test]
     fn finds_a_document_that_does_not_load() {
         crate::lint::finds(&super::RULE, "hashBlockSize: 5", "hashBlokSize: 5");
+    }
+
+    #[test]
+    fn the_place_is_inside_a_document_without_a_text() {
+        assert!(found(&super::RULE, POLICY).is_empty());
+        let text = POLICY.replace("- type: queue-scorer", "- type: queue-scorrer");
+        let found = found(&super::RULE, &text);
+        let place = "spec.wasm[0].config.plugins[1].type: ";
+        assert!(
+            found.iter().any(|found| found.starts_with(place)),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn finds_the_rules_of_higress() {
+        let plugin = "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nspec:\n  defaultConfig:\n    apiVersion: llm-d.ai/v1alpha1\n    kind: EndpointPickerConfig\n    plugins: [{type: queue-scorer}]\n    schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]\n";
+        assert!(found(&super::RULE, plugin).is_empty());
+        let rules = format!("{plugin}  matchRules:\n  - ingress: [llm]\n    config: {{}}\n");
+        let found = found(&super::RULE, &rules);
+        assert!(
+            found.len() == 1 && found[0].starts_with("spec.matchRules: "),
+            "{found:?}"
+        );
     }
 }

@@ -1,10 +1,9 @@
 //! The picker is not told whether bodies reach it, or is configured wrongly.
 
 use epp_wasm::config::Plan;
-use epp_wasm::document::Node;
 use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
 
-use super::site::Picker;
+use super::body_unread::{delivers, Delivers};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -13,22 +12,20 @@ pub const RULE: Rule = Rule {
     why: "with `auto` the filter finds out from requests whether Envoy delivers bodies, and clients that send none make it look as if it did not; with `always` and without the flag each request with a body waits for bodyTimeout",
     fix: "readBody: always on envoy-proxy where allow_on_headers_stop_iteration: true is set, readBody: never where it cannot be (Istio's WasmPlugin)",
     check: |site| {
-        let told = site.pickers.iter().filter_map(|picker| {
-            let plan = picker.loaded.as_ref().ok()?;
-            Some(Fault::at(&picker.path, wrong(picker, plan)?))
+        let told = site.loaded().filter_map(|(picker, plan)| {
+            Some(Fault::at(&picker.path, wrong(delivers(site, picker), plan)?))
         });
         told.collect()
     },
 };
 
-fn wrong(picker: &Picker<'_>, plan: &Plan) -> Option<&'static str> {
+fn wrong(delivers: Delivers, plan: &Plan) -> Option<&'static str> {
     if !(plan.needs.prompt || plan.needs.model) {
         return None;
     }
-    let flag = picker.settings.get("allow_on_headers_stop_iteration");
-    match (plan.proxy.read_body, flag == Some(&Node::Bool(true))) {
-        (ReadBody::Auto, true) => Some("bodies come, and readBody is not always"),
-        (ReadBody::Always, false) => Some("readBody is always, and no body comes"),
+    match (plan.proxy.read_body, delivers) {
+        (ReadBody::Auto, Delivers::Yes) => Some("bodies come, and readBody is not always"),
+        (ReadBody::Always, Delivers::No) => Some("readBody is always, and no body comes"),
         _ => None,
     }
 }

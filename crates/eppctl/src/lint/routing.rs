@@ -2,7 +2,8 @@
 
 use epp_wasm::document::{Node, Path};
 
-use super::site::{below, holds, text, Picker, Site};
+use super::picker::Picker;
+use super::site::{below, holds, text, Site};
 
 /// An HTTP connection manager.
 pub struct Manager<'s> {
@@ -37,7 +38,9 @@ impl<'s> Manager<'s> {
             .maps
             .iter()
             .any(|(path, map)| self.is_above(path) && map.get("config_discovery").is_some());
-        if !discovered {
+        // A control plane puts filters here that its own objects have.
+        let inserted = pickers.clone().any(|picker| picker.is_inserted(self.site));
+        if !discovered && !inserted {
             return Some(own.collect());
         }
         // As /config_dump has them: beside the listeners.

@@ -1,56 +1,59 @@
-//! A document of Envoy's or Istio's, and the pickers in it.
+//! The documents that configure one Envoy together, and the pickers in them.
 
-use epp_wasm::config::{self, Plan, Rejected};
 use epp_wasm::document::{Node, Path};
+
+use super::picker::{pickers, Picker};
 
 /// The header that names the endpoint.
 pub const DESTINATION: &str = "x-gateway-destination-endpoint";
 
-/// A document.
+/// Documents that are looked at together. The first step of each path is the document's index.
 pub struct Site<'a> {
-    /// The document.
-    pub top: &'a Node,
-    /// All mappings in it.
+    /// The documents, in the order of the run.
+    pub documents: &'a [Node],
+    /// All mappings in them.
     pub maps: Vec<(Path, &'a Node)>,
-    /// The pickers in it.
+    /// The pickers in them.
     pub pickers: Vec<Picker<'a>>,
 }
 
-/// A filter that reads an EndpointPickerConfig.
-pub struct Picker<'a> {
-    /// Where its settings are: Envoy's `PluginConfig`, or the `spec` of Istio's `WasmPlugin`.
-    pub path: Path,
-    /// Its settings.
-    pub settings: &'a Node,
-    /// Whether it is Istio's `WasmPlugin`.
-    pub is_wasm_plugin: bool,
-    /// Where its EndpointPickerConfig is.
-    pub document: Path,
-    /// Whether that is a text of its own, with lines.
-    pub is_text: bool,
-    /// What the loader says of it.
-    pub loaded: Result<Plan, Rejected>,
-}
-
 impl<'a> Site<'a> {
-    /// Looks through a document.
-    pub fn of(top: &'a Node) -> Self {
+    /// Looks through documents of the one form.
+    pub fn of(documents: &'a [Node]) -> Self {
         let mut maps = Vec::new();
-        gather(top, Path::default(), &mut maps);
-        let pickers = maps
+        for (index, document) in documents.iter().enumerate() {
+            gather(document, Path::default().index(index), &mut maps);
+        }
+        let pickers = pickers(&maps);
+        Self {
+            documents,
+            maps,
+            pickers,
+        }
+    }
+
+    /// The documents, each with its place.
+    pub fn tops(&self) -> impl Iterator<Item = (Path, &'a Node)> {
+        let documents = self.documents.iter().enumerate();
+        documents.map(|(index, document)| (Path::default().index(index), document))
+    }
+
+    /// The objects of Kubernetes of a kind, in lists or not.
+    pub fn objects(&self, kind: &'static str) -> impl Iterator<Item = &(Path, &'a Node)> {
+        let of_kind = move |(_, map): &&(Path, &Node)| text(map, "kind") == kind;
+        self.maps
             .iter()
-            .filter_map(|&(ref path, map)| picker(path, map))
-            .collect();
-        Self { top, maps, pickers }
+            .filter(of_kind)
+            .filter(|(_, map)| map.get("spec").is_some())
     }
 
-    /// Whether Envoy's fields have JSON's names in it, as some tools print them.
-    pub fn is_camel_case(&self) -> bool {
-        let typed = |(_, map): &(Path, &Node)| map.get("typedConfig").is_some();
-        self.maps.iter().any(typed)
+    /// The mappings at a place and below.
+    pub fn inside<'s>(&'s self, path: &'s Path) -> impl Iterator<Item = &'s (Path, &'a Node)> {
+        let inside = |(place, _): &&(Path, &Node)| place.steps().starts_with(path.steps());
+        self.maps.iter().filter(inside)
     }
 
-    /// The clusters that it defines, in a bootstrap or in patches.
+    /// The clusters that the documents define, in a bootstrap or in patches.
     pub fn clusters(&self) -> impl Iterator<Item = &(Path, &'a Node)> {
         self.maps.iter().filter(|(_, map)| {
             map.get("name").is_some()
@@ -68,6 +71,12 @@ impl<'a> Site<'a> {
     pub fn cluster(&self, name: &str) -> Option<&(Path, &'a Node)> {
         self.clusters().find(|(_, map)| text(map, "name") == name)
     }
+
+    /// The pickers whose documents load.
+    pub fn loaded(&self) -> impl Iterator<Item = (&Picker<'a>, &epp_wasm::config::Plan)> {
+        let pickers = self.pickers.iter();
+        pickers.filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)))
+    }
 }
 
 /// A string of a mapping, empty where there is none.
@@ -78,7 +87,24 @@ pub fn text<'n>(map: &'n Node, key: &str) -> &'n str {
     }
 }
 
-/// Whether nobody but this machine reaches an address.
+/// The string some keys below, empty where there is none.
+pub fn text_below<'n>(map: &'n Node, keys: &[&str]) -> &'n str {
+    match below(map, keys) {
+        Some(Node::String(text)) => text,
+        _ => "",
+    }
+}
+
+/// A number, which JSON may have as a string.
+pub fn number(node: &Node) -> Option<f64> {
+    match node {
+        Node::Number(number) => Some(*number),
+        Node::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Whether only this machine reaches an address.
 pub fn is_loopback(host: &str) -> bool {
     host.starts_with("127.") || matches!(host, "::1" | "localhost")
 }
@@ -86,6 +112,19 @@ pub fn is_loopback(host: &str) -> bool {
 /// The node some keys below.
 pub fn below<'n>(map: &'n Node, keys: &[&str]) -> Option<&'n Node> {
     keys.iter().try_fold(map, |node, key| node.get(key))
+}
+
+/// The entries of a list, none where there is none.
+pub fn entries<'n>(map: &'n Node, keys: &[&str]) -> &'n [Node] {
+    match below(map, keys) {
+        Some(Node::List(entries)) => entries,
+        _ => &[],
+    }
+}
+
+/// The place some keys below.
+pub fn path_below(path: &Path, keys: &[&str]) -> Path {
+    keys.iter().fold(path.clone(), |path, key| path.key(key))
 }
 
 /// Whether a string that satisfies this stands anywhere below.
@@ -113,49 +152,4 @@ fn gather<'a>(node: &'a Node, path: Path, maps: &mut Vec<(Path, &'a Node)>) {
         }
         _ => {}
     }
-}
-
-fn picker<'a>(path: &Path, map: &'a Node) -> Option<Picker<'a>> {
-    if text(map, "kind") == "WasmPlugin" {
-        let settings = map.get("spec")?;
-        let path = path.key("spec");
-        let node = settings.get("pluginConfig")?;
-        let is_ours = holds(node, &|text| text == "EndpointPickerConfig");
-        return is_ours.then(|| Picker {
-            document: path.key("pluginConfig"),
-            path,
-            settings,
-            is_wasm_plugin: true,
-            is_text: false,
-            loaded: load(node),
-        });
-    }
-    if !text(map, "@type").ends_with("wasm.v3.Wasm") {
-        return None;
-    }
-    let settings = map.get("config")?;
-    let path = path.key("config");
-    let configuration = settings.get("configuration")?;
-    let value = configuration.get("value").unwrap_or(configuration);
-    let document = match configuration.get("value") {
-        Some(_) => path.key("configuration").key("value"),
-        None => path.key("configuration"),
-    };
-    let is_ours = holds(value, &|text| text.contains("EndpointPickerConfig"));
-    is_ours.then(|| Picker {
-        path,
-        settings,
-        is_wasm_plugin: false,
-        document,
-        is_text: matches!(value, Node::String(_)),
-        loaded: load(value),
-    })
-}
-
-fn load(node: &Node) -> Result<Plan, Rejected> {
-    let loaded = match node {
-        Node::String(text) => config::load(text),
-        other => config::load(&crate::schema::value(other).to_string()),
-    };
-    loaded.map(|loaded| loaded.plan)
 }

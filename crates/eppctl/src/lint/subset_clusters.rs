@@ -1,7 +1,9 @@
 //! Istio's patch of the pool's cluster is one of its subsets, too.
 
+use super::patches::{patches, Patch};
+use super::pool::IstioCluster;
 use super::routing::overrides;
-use super::site::{below, text};
+use super::site::{below, entries, text, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -10,22 +12,44 @@ pub const RULE: Rule = Rule {
     why: "service and port match the clusters of a DestinationRule's subsets as well: they get override_host, and no filter picks for them",
     fix: "match the cluster by its name: cluster: {name: \"outbound|PORT||HOST\"}",
     check: |site| {
-        let patches = site.maps.iter().filter(|(_, patch)| {
-            let wanted = below(patch, &["match", "cluster"]);
+        let patches = patches(site).into_iter().filter(|patch| {
+            let wanted = below(patch.entry, &["match", "cluster"]);
             let one = wanted.is_some_and(|wanted| {
                 ["name", "subset"].iter().any(|key| !text(wanted, key).is_empty())
             });
-            let value = below(patch, &["patch", "value", "load_balancing_policy"]);
-            text(patch, "applyTo") == "CLUSTER"
-                && below(patch, &["patch"]).is_some_and(|patch| text(patch, "operation") == "MERGE")
+            let value = patch.value().and_then(|value| value.get("load_balancing_policy"));
+            patch.target() == "CLUSTER"
+                && patch.operation() == "MERGE"
                 && value.is_some_and(overrides)
                 && !one
         });
-        patches
-            .map(|(path, _)| Fault::at(&path.key("match"), "matches the clusters of subsets, too"))
-            .collect()
+        patches.map(|patch| Fault::at(&patch.path.key("match"), what(site, &patch))).collect()
     },
 };
+
+fn what(site: &Site<'_>, patch: &Patch<'_>) -> String {
+    let wanted = text_below(patch.entry, &["match", "cluster", "service"]);
+    let cluster = IstioCluster {
+        port: "",
+        subset: "",
+        host: wanted,
+    };
+    let mut names = Vec::new();
+    for (_, rule) in site.objects("DestinationRule") {
+        let namespace = text_below(rule, &["metadata", "namespace"]);
+        if wanted.is_empty() || cluster.is_host(text_below(rule, &["spec", "host"]), namespace) {
+            let subsets = entries(rule, &["spec", "subsets"]).iter();
+            names.extend(subsets.map(|subset| text(subset, "name")));
+        }
+    }
+    match names.is_empty() {
+        true => "matches the clusters of subsets, too".to_owned(),
+        false => format!(
+            "matches the clusters of the subsets {}, too",
+            names.join(", ")
+        ),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -45,5 +69,16 @@ mod tests {
             let text = text.replace(right, wrong);
             assert_eq!(found(&super::RULE, &text).len(), expected, "{wrong}");
         }
+        let rule = "---\nkind: DestinationRule\nmetadata: {namespace: llm}\nspec: {host: vllm, subsets: [{name: v1}, {name: v2}]}\n";
+        let service = "{service: vllm.llm.svc.cluster.local}";
+        let named = found(
+            &super::RULE,
+            &format!("{}{rule}", text.replace(right, service)),
+        );
+        assert!(
+            named.len() == 1 && named[0].contains("subsets v1, v2"),
+            "{named:?}"
+        );
+        assert!(found(&super::RULE, &format!("{text}{rule}")).is_empty());
     }
 }

@@ -92,6 +92,25 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_may_bring_the_filter() {
+        let picker = "          - name: envoy.filters.http.wasm\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n";
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        assert!(bootstrap.contains(picker));
+        let bare = bootstrap.replacen(picker, &picker.replace("wasm.v3.Wasm", "other.v3.Other"), 1);
+        assert_eq!(found(&super::RULE, &bare).len(), 1);
+        let filter = include_str!("../../../../envoy/istio/filter.yaml");
+        let served = filter.replace(
+            "outbound|8000||vllm.llm.svc.cluster.local",
+            "inference-pool",
+        );
+        assert!(found(&super::RULE, &format!("{bare}\n---\n{served}")).is_empty());
+        assert_eq!(
+            found(&super::RULE, &format!("{bare}\n---\n{filter}")).len(),
+            1
+        );
+    }
+
+    #[test]
     fn an_endpoint_picker_may_serve_it() {
         let text = TWO.replace("clusters: [qwen]", "clusters: [canary]").replace(
             "          # The second pool: another document, the same module and VM.\n",

@@ -1,6 +1,6 @@
 //! The VM has no name of its own.
 
-use super::site::{below, text};
+use super::picker::Home;
 use super::{Fault, Rule};
 
 /// The rule.
@@ -9,10 +9,9 @@ pub const RULE: Rule = Rule {
     why: "plugins with a blank vm_id share one namespace of shared data with every other such plugin in the proxy",
     fix: "give vm_config a vm_id of its own, such as epp",
     check: |site| {
-        let nameless = site.pickers.iter().filter(|picker| {
-            let config = below(picker.settings, &["vm_config"]);
-            !picker.is_wasm_plugin && config.is_none_or(|config| text(config, "vm_id").is_empty())
-        });
+        // Control planes have no field for it.
+        let filters = site.pickers.iter().filter(|picker| picker.home == Home::Filter);
+        let nameless = filters.filter(|picker| picker.vm_id().is_empty());
         nameless
             .map(|picker| Fault::at(&picker.path.key("vm_config"), "vm_id is blank"))
             .collect()

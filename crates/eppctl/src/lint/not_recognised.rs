@@ -1,0 +1,108 @@
+//! An EndpointPickerConfig that no rule has looked at.
+
+use epp_wasm::document::{Node, Path};
+
+use super::normal::is_picker_config;
+use super::site::Site;
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "not-recognised",
+    why: "lint does not know what reads this EndpointPickerConfig, so that nothing about it was looked at",
+    fix: "give lint the configuration that carries it: Envoy's, an EnvoyFilter, a WasmPlugin, an EnvoyExtensionPolicy or an EnvoyPatchPolicy; the document by itself is for `eppctl check`",
+    check: |site| {
+        let mut faults = Vec::new();
+        for (path, top) in site.tops() {
+            look(site, &path, top, &mut faults);
+        }
+        faults
+    },
+};
+
+/// Kubernetes' copy of an object inside the object.
+const COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
+    if site.pickers.iter().any(|picker| picker.document == *path) {
+        return;
+    }
+    let what = "an EndpointPickerConfig in a place that lint does not read";
+    let fault = Fault::at(path, what);
+    match node {
+        Node::String(text) if is_mentioned(site, text) => faults.push(fault),
+        Node::Map(_) if is_picker_config(node) => faults.push(fault),
+        Node::Map(entries) => {
+            for (key, entry) in entries {
+                if is_mentioned(site, key) {
+                    faults.push(Fault::at(&path.key(key), what));
+                }
+                if key != COPY || site.pickers.is_empty() {
+                    look(site, &path.key(key), entry, faults);
+                }
+            }
+        }
+        Node::List(entries) => {
+            for (index, entry) in entries.iter().enumerate() {
+                look(site, &path.index(index), entry, faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a text is such a document, or speaks of one where no filter has any.
+fn is_mentioned(site: &Site<'_>, text: &str) -> bool {
+    let mut parts = text.split("EndpointPickerConfig");
+    let before = parts.next().unwrap_or_default();
+    if parts.next().is_none() {
+        return false;
+    }
+    let before = before.trim_end_matches(['"', '\'', '\\', ' ', '\t']);
+    let is_kind = before.strip_suffix(':').is_some_and(|before| {
+        before
+            .trim_end_matches(['"', '\'', '\\', ' ', '\t'])
+            .ends_with("kind")
+    });
+    is_kind || site.pickers.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lint::found;
+
+    const FILTER: &str = include_str!("../../../../envoy/istio/filter.yaml");
+
+    #[test]
+    fn finds_a_document_where_none_is_read() {
+        for text in [
+            "kind: ConfigMap\ndata:\n  config.yaml: |\n    kind: EndpointPickerConfig\n",
+            "{a: [{kind: EndpointPickerConfig}]}",
+            "a: '{\"kind\": \"EndpointPickerConfig\"}'",
+            "kind: EnvoyExtensionPolicy\nspec: {dynamicModule: [{config: {kind: EndpointPickerConfig}}]}",
+            "a: see the EndpointPickerConfig of the gateway",
+            "{EndpointPickerConfig: {plugins: []}}",
+        ] {
+            assert_eq!(found(&super::RULE, text).len(), 1, "{text}");
+        }
+        assert!(found(&super::RULE, "{kind: Pod, spec: {}}").is_empty());
+    }
+
+    #[test]
+    fn what_filters_have_was_looked_at() {
+        assert!(found(&super::RULE, FILTER).is_empty());
+        let noted = FILTER.replace(
+            "  name: epp-filter\n",
+            "  name: epp-filter\n  annotations:\n    note: with an EndpointPickerConfig\n    kubectl.kubernetes.io/last-applied-configuration: '{\"kind\": \"EndpointPickerConfig\"}'\n",
+        );
+        assert_ne!(noted, FILTER);
+        assert!(found(&super::RULE, &noted).is_empty());
+        for beside in [
+            "'kind: EndpointPickerConfig'",
+            "{kind: EndpointPickerConfig}",
+        ] {
+            let text = format!("{FILTER}\n---\na: {beside}\n");
+            assert_eq!(found(&super::RULE, &text).len(), 1, "{beside}");
+        }
+    }
+}

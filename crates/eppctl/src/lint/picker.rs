@@ -1,0 +1,300 @@
+//! Filters that read an EndpointPickerConfig, wherever a control plane keeps it.
+
+use epp_wasm::config::{self, Plan, Rejected};
+use epp_wasm::document::{Node, Path};
+
+use super::site::{below, entries, holds, text, Site};
+
+/// A filter that reads an EndpointPickerConfig.
+pub struct Picker<'a> {
+    /// Where its settings are: Envoy's `PluginConfig`, a `spec`, or an entry of `spec.wasm`.
+    pub path: Path,
+    /// Its settings.
+    pub settings: &'a Node,
+    /// What patches may call it: the plugin's name, and the filter's.
+    pub names: Vec<&'a str>,
+    /// What they are part of.
+    pub home: Home,
+    /// Where its EndpointPickerConfig is.
+    pub document: Path,
+    /// Whether that is a text of its own, with lines.
+    pub is_text: bool,
+    /// What the loader says of it.
+    pub loaded: Result<Plan, Rejected>,
+}
+
+/// What the settings of a filter are part of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Envoy's own message, in a bootstrap or in a patch.
+    Filter,
+    /// Istio's `WasmPlugin`, which has no field for `allow_on_headers_stop_iteration`.
+    WasmPlugin,
+    /// Higress' `WasmPlugin`, which also has rules for routes.
+    HigressPlugin,
+    /// An entry of Envoy Gateway's `EnvoyExtensionPolicy`; what it has no field for is patched.
+    ExtensionPolicy,
+}
+
+/// Returns the pickers among these mappings.
+pub fn pickers<'a>(maps: &[(Path, &'a Node)]) -> Vec<Picker<'a>> {
+    let mut found = Vec::new();
+    for &(ref path, map) in maps {
+        match text(map, "kind") {
+            "WasmPlugin" => plugin(path, map, &mut found),
+            "EnvoyExtensionPolicy" => policy(path, map, &mut found),
+            _ if text(map, "@type").ends_with("wasm.v3.Wasm") => {
+                let above = path
+                    .steps()
+                    .split_last()
+                    .map_or(&[][..], |(_, above)| above);
+                let filter_name = maps.iter().find(|(place, _)| place.steps() == above);
+                let filter_name = filter_name.map_or("", |(_, map)| text(map, "name"));
+                found.extend(filter(path, map, filter_name));
+            }
+            _ => {}
+        }
+    }
+    for picker in &mut found {
+        picker.names.retain(|name| !name.is_empty());
+    }
+    found
+}
+
+/// A picker in a filter's own message.
+fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker<'a>> {
+    let settings = map.get("config")?;
+    let path = path.key("config");
+    let configuration = settings.get("configuration")?;
+    let value = configuration.get("value").unwrap_or(configuration);
+    let document = match configuration.get("value") {
+        Some(_) => path.key("configuration").key("value"),
+        None => path.key("configuration"),
+    };
+    let decoded = match value {
+        Node::String(coded) if text(configuration, "@type").ends_with("protobuf.BytesValue") => {
+            Some(Node::String(base64(coded)?))
+        }
+        _ => None,
+    };
+    let is_text = decoded.is_none() && matches!(value, Node::String(_));
+    let value = decoded.as_ref().unwrap_or(value);
+    let is_ours = holds(value, &|text| text.contains("EndpointPickerConfig"));
+    is_ours.then(|| Picker {
+        path,
+        settings,
+        names: vec![text(settings, "name"), filter_name],
+        home: Home::Filter,
+        document,
+        is_text,
+        loaded: load(value),
+    })
+}
+
+/// The pickers in a `WasmPlugin`, Istio's or Higress'.
+fn plugin<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
+    let Some(settings) = map.get("spec") else {
+        return;
+    };
+    let path = path.key("spec");
+    let is_higress = text(map, "api_version").starts_with("extensions.higress.io/");
+    let home = match is_higress {
+        true => Home::HigressPlugin,
+        false => Home::WasmPlugin,
+    };
+    let mut add = |document: Path, node: Option<&Node>, rules: &[Node]| {
+        let node = node.filter(|node| is_ours(node));
+        found.extend(node.map(|node| Picker {
+            path: path.clone(),
+            settings,
+            names: vec![text(settings, "plugin_name")],
+            home,
+            document,
+            is_text: false,
+            loaded: load(&with_rules(node, rules)),
+        }));
+    };
+    add(
+        path.key("plugin_config"),
+        settings.get("plugin_config"),
+        &[],
+    );
+    if is_higress {
+        let rules = entries(settings, &["match_rules"]);
+        add(
+            path.key("default_config"),
+            settings.get("default_config"),
+            rules,
+        );
+        for (index, rule) in rules.iter().enumerate() {
+            let document = path.key("match_rules").index(index).key("config");
+            add(document, rule.get("config"), &[]);
+        }
+    }
+}
+
+/// What Higress hands the filter: the rules stand beside the document, under a key of their own.
+fn with_rules(node: &Node, rules: &[Node]) -> Node {
+    match node {
+        Node::Map(entries) if !rules.is_empty() => {
+            let mut entries = entries.clone();
+            entries.push(("_rules_".to_owned(), Node::List(Vec::new())));
+            Node::Map(entries)
+        }
+        other => other.clone(),
+    }
+}
+
+/// The pickers in an `EnvoyExtensionPolicy`.
+fn policy<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
+    let path = path.key("spec").key("wasm");
+    for (index, settings) in entries(map, &["spec", "wasm"]).iter().enumerate() {
+        let path = path.index(index);
+        let node = settings.get("config").filter(|node| is_ours(node));
+        found.extend(node.map(|node| Picker {
+            document: path.key("config"),
+            path,
+            settings,
+            names: vec![text(settings, "name")],
+            home: Home::ExtensionPolicy,
+            is_text: false,
+            loaded: load(node),
+        }));
+    }
+}
+
+fn is_ours(node: &Node) -> bool {
+    holds(node, &|text| text == "EndpointPickerConfig")
+}
+
+impl Picker<'_> {
+    /// Whether a control plane puts it into listeners that are elsewhere.
+    pub fn is_inserted(&self, site: &Site<'_>) -> bool {
+        let mut objects = site
+            .objects("EnvoyFilter")
+            .chain(site.objects("EnvoyPatchPolicy"));
+        self.home != Home::Filter
+            || objects.any(|(path, _)| self.path.steps().starts_with(path.steps()))
+    }
+
+    /// Whether Envoy Gateway brings it to Envoy.
+    pub fn is_envoy_gateways(&self, site: &Site<'_>) -> bool {
+        let mut policies = site.objects("EnvoyPatchPolicy");
+        self.home == Home::ExtensionPolicy
+            || policies.any(|(path, _)| self.path.steps().starts_with(path.steps()))
+    }
+
+    /// The identifier of its VM.
+    pub fn vm_id(&self) -> &str {
+        below(self.settings, &["vm_config"]).map_or("", |vm| text(vm, "vm_id"))
+    }
+}
+
+fn load(node: &Node) -> Result<Plan, Rejected> {
+    let loaded = match node {
+        Node::String(text) => config::load(text),
+        other => config::load(&crate::schema::value(other).to_string()),
+    };
+    loaded.map(|loaded| loaded.plan)
+}
+
+/// Returns the text that a JSON message has for bytes, in either alphabet, padded or not.
+fn base64(coded: &str) -> Option<String> {
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for sign in coded.bytes().filter(|sign| !sign.is_ascii_whitespace()) {
+        let value = match sign {
+            b'A'..=b'Z' => sign - b'A',
+            b'a'..=b'z' => sign - b'a' + 26,
+            b'0'..=b'9' => sign - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            b'=' => break,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lint::normal::normal;
+
+    const PICKER: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: []\n";
+
+    /// The pickers of a document: whether each loads, and where its document is.
+    fn found(text: &str) -> Vec<(bool, String)> {
+        let documents = [normal(&config::parse(text).unwrap())];
+        let site = Site::of(&documents);
+        let pickers = site.pickers.iter();
+        pickers
+            .map(|picker| (picker.loaded.is_ok(), picker.document.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_configuration_is_text_bytes_or_a_struct() {
+        let filter = |configuration: &str| {
+            found(&format!(
+                "{{'@type': x/wasm.v3.Wasm, config: {{configuration: {configuration}}}}}"
+            ))
+        };
+        let text = format!(
+            "{{'@type': x/google.protobuf.StringValue, value: {:?}}}",
+            PICKER.replace("[]", "{}")
+        );
+        assert_eq!(filter(&text).len(), 1);
+        let bytes = "{'@type': x/google.protobuf.BytesValue, value: eyJraW5kIjogIkVuZHBvaW50UGlja2VyQ29uZmlnIn0=}";
+        let place = "[0].config.configuration.value";
+        assert_eq!(filter(bytes), [(false, place.to_owned())]);
+        let others = bytes.replace("eyJr", "eyJ.");
+        assert_eq!(filter(&others), []);
+        let node = "{'@type': x/google.protobuf.Struct, value: {kind: EndpointPickerConfig}}";
+        assert_eq!(filter(node), [(false, place.to_owned())]);
+    }
+
+    #[test]
+    fn base64_is_read_in_both_alphabets() {
+        assert_eq!(base64("YT8+"), Some("a?>".to_owned()));
+        assert_eq!(base64("YT8-"), Some("a?>".to_owned()));
+        assert_eq!(base64("YQ=="), Some("a".to_owned()));
+        assert_eq!(base64("YQ"), Some("a".to_owned()));
+        assert_eq!(base64("Y!"), None);
+    }
+
+    #[test]
+    fn higress_has_documents_of_its_own() {
+        let document = "apiVersion: llm-d.ai/v1alpha1, kind: EndpointPickerConfig, plugins: [{type: queue-scorer}], schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
+        let plugin = |spec: &str| {
+            found(&format!("{{apiVersion: extensions.higress.io/v1alpha1, kind: WasmPlugin, spec: {{{spec}}}}}"))
+        };
+        let default = format!("defaultConfig: {{{document}}}");
+        assert_eq!(
+            plugin(&default),
+            [(true, "[0].spec.default_config".to_owned())]
+        );
+        // Higress hands over another document where there are rules.
+        let rules = format!("{default}, matchRules: [{{ingress: [a], config: {{{document}}}}}]");
+        let expected = [
+            (false, "[0].spec.default_config".to_owned()),
+            (true, "[0].spec.match_rules[0].config".to_owned()),
+        ];
+        assert_eq!(plugin(&rules), expected);
+        let istio = found(&format!(
+            "{{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, spec: {{{default}}}}}"
+        ));
+        assert_eq!(istio, []);
+    }
+
+    #[test]
+    fn envoy_gateway_has_a_list_of_them() {
+        let text = "{kind: EnvoyExtensionPolicy, spec: {wasm: [{name: other, config: {}}, {name: epp, config: {kind: EndpointPickerConfig}}]}}";
+        assert_eq!(found(text), [(false, "[0].spec.wasm[1].config".to_owned())]);
+    }
+}

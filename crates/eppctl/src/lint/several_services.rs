@@ -1,0 +1,70 @@
+//! One picker is given the clusters of several services of Istio's.
+
+use epp_wasm::config::Plan;
+use epp_wasm::plugins::role::Discovery;
+
+use super::pool::istio;
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "several-services",
+    why: "`clusters` is one pool, and requests go to its first cluster: endpoints of another service are picked for requests that cannot reach them, and clients choose on its routes",
+    fix: "give each service a filter of its own, under another name, with its one cluster (docs/istio.md)",
+    check: |site| {
+        let mut faults = Vec::new();
+        for (picker, plan) in site.loaded() {
+            if let Some(what) = wrong(plan) {
+                faults.push(Fault::at(&picker.document, what));
+            }
+        }
+        faults
+    },
+};
+
+fn wrong(plan: &Plan) -> Option<String> {
+    let Discovery::EnvoyCluster(discovery) = &plan.discovery else {
+        return None;
+    };
+    let (first, rest) = discovery.clusters.split_first()?;
+    let first = istio(first)?;
+    rest.iter().find_map(|name| {
+        let other = istio(name)?;
+        Some(match (other.host, other.port) == (first.host, first.port) {
+            true => format!("clusters has {name}, a subset of the pool: it changes nothing there"),
+            false => format!("clusters has {name}, another service than the first"),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lint::found;
+
+    const FILTER: &str = include_str!("../../../../envoy/istio/filter.yaml");
+
+    #[test]
+    fn finds_a_second_service_and_a_subset() {
+        assert!(found(&super::RULE, FILTER).is_empty());
+        let right = "[\"outbound|8000||vllm.llm.svc.cluster.local\"]";
+        assert!(FILTER.contains(right));
+        let with = |clusters: &str| found(&super::RULE, &FILTER.replace(right, clusters));
+        let first = "outbound|8000||vllm.llm.svc.cluster.local";
+        let two = with(&format!(
+            "[\"{first}\", \"outbound|8000||qwen.llm.svc.cluster.local\"]"
+        ));
+        assert!(
+            two.len() == 1 && two[0].contains("another service"),
+            "{two:?}"
+        );
+        let subset = with(&format!(
+            "[\"{first}\", \"outbound|8000|v1|vllm.llm.svc.cluster.local\"]"
+        ));
+        assert!(
+            subset.len() == 1 && subset[0].contains("a subset"),
+            "{subset:?}"
+        );
+        // Envoy's own clusters may hold one pool together.
+        assert!(with("[a, b]").is_empty());
+    }
+}

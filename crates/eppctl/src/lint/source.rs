@@ -1,0 +1,321 @@
+//! The documents of the files of a run, each as one plain tree.
+
+use epp_wasm::config;
+use epp_wasm::document::problem::Step;
+use epp_wasm::document::{Node, Path};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use super::normal::{is_picker_config, normal, origin};
+use super::site::text;
+use crate::output::Misuse;
+
+/// A document of a file.
+pub struct Document {
+    /// The file it was read from.
+    pub file: String,
+    /// Its text, as a parser takes it.
+    text: String,
+    /// Its tree as it was written.
+    raw: Node,
+    /// The same in the one form that rules read.
+    pub node: Node,
+    lines: Lines,
+    /// The key that was put around a list, so that it is a mapping.
+    wrapped: bool,
+}
+
+/// How lines of a document's text relate to lines of its file.
+#[derive(Clone, Copy)]
+enum Lines {
+    /// The document begins below so many lines.
+    Below(usize),
+    /// The text is written with escapes on this line of the file.
+    On(usize),
+}
+
+impl Document {
+    /// Returns the place in the document as it was written, and its line in the file.
+    ///
+    /// `below` counts further lines inside a text at that place.
+    pub fn place(&self, steps: &[Step], below: usize) -> (String, Option<usize>) {
+        let path = origin(&self.raw, steps);
+        let line = config::line_of(&self.text, &path).map(|(line, _)| line);
+        let below = match line {
+            Some(line) if self.is_literal(line) => below,
+            _ => 0,
+        };
+        let line = match self.lines {
+            Lines::Below(above) => line.map(|line| above + line + below),
+            Lines::On(line) => Some(line),
+        };
+        let shown = path.to_string();
+        let shown = match self.wrapped {
+            true => shown.trim_start_matches("items").to_owned(),
+            false => shown,
+        };
+        (shown, line)
+    }
+
+    /// Whether a line ends in the sign of a literal block, whose lines are those of its text.
+    fn is_literal(&self, line: usize) -> bool {
+        let line = self.text.lines().nth(line - 1).unwrap_or_default();
+        let line = line.split(" #").next().unwrap_or_default().trim_end();
+        line.trim_end_matches(|sign: char| matches!(sign, '+' | '-') || sign.is_ascii_digit())
+            .ends_with('|')
+    }
+
+    /// Whether this configures a whole Envoy: its bootstrap, or what its admin interface dumps.
+    pub fn is_whole(&self) -> bool {
+        ["static_resources", "dynamic_resources", "configs"]
+            .iter()
+            .any(|key| self.node.get(key).is_some())
+    }
+}
+
+/// Returns the documents of a file, those inside a ConfigMap's texts behind it.
+pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Misuse> {
+    let mut documents = Vec::new();
+    for (above, text) in split(text) {
+        let raw = parse(&text).map_err(|message| {
+            Misuse::new(format!(
+                "{file}: the document from line {} on: {message}; give YAML or JSON",
+                above + 1
+            ))
+        })?;
+        let wrapped = text.starts_with(WRAP);
+        let mut document = Document {
+            file: file.to_owned(),
+            node: normal(&raw),
+            text,
+            raw,
+            lines: Lines::Below(above),
+            wrapped,
+        };
+        let inside = embedded(&mut document);
+        documents.push(document);
+        documents.extend(inside);
+    }
+    Ok(documents)
+}
+
+/// Bytes of the largest text that the parser of the filter takes; admin interfaces dump more.
+const LARGE: usize = 1 << 20;
+
+fn parse(text: &str) -> Result<Node, String> {
+    if text.len() > LARGE {
+        let json = serde_json::from_str(text).ok();
+        if let Some(value) = json.or_else(|| serde_yaml::from_str(text).ok()) {
+            return Ok(node(value));
+        }
+    }
+    config::parse(text).map_err(|rejected| {
+        let first = rejected.errors.first().map(ToString::to_string);
+        first.unwrap_or_default()
+    })
+}
+
+fn node(value: Value) -> Node {
+    match value {
+        Value::Null => Node::Null,
+        Value::Bool(value) => Node::Bool(value),
+        Value::Number(value) => Node::Number(value.as_f64().unwrap_or_default()),
+        Value::String(value) => Node::String(value),
+        Value::Array(values) => Node::List(values.into_iter().map(node).collect()),
+        Value::Object(values) => {
+            let entries = values.into_iter().map(|(key, value)| (key, node(value)));
+            Node::Map(entries.collect())
+        }
+    }
+}
+
+/// What is put before a list, on its first line.
+const WRAP: &str = "{\"items\":";
+
+/// Splits a file into its documents, each with the number of lines above it.
+fn split(text: &str) -> Vec<(usize, String)> {
+    let text = text.trim_start_matches('\u{feff}');
+    match text.trim_start().chars().next() {
+        // A list, as `istioctl proxy-config -o json` prints one. The parser takes JSON, with tabs
+        // and surrogate pairs, where the text is a mapping.
+        Some('[') => {
+            let wrapped = format!("{WRAP}{text}}}");
+            if parse(&wrapped).is_ok() {
+                return vec![(0, wrapped)];
+            }
+        }
+        Some('{') => {
+            if let Some(values) = json_values(text) {
+                return values;
+            }
+        }
+        _ => {}
+    }
+    let mut documents = vec![(0, String::new())];
+    for (number, line) in text.lines().enumerate() {
+        let begins = marker(line, "---");
+        if let Some(rest) = begins {
+            // What stands behind the marker belongs to the document: `--- {a: 1}`.
+            documents.push((number, format!("   {rest}\n")));
+        } else if marker(line, "...").is_some() {
+            documents.push((number + 1, String::new()));
+        } else if let Some((_, document)) = documents.last_mut() {
+            // A directive stands before a document.
+            let line = if line.starts_with('%') { "" } else { line };
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    documents.retain(|(_, document)| !document.lines().all(blank));
+    documents
+}
+
+/// Returns what follows a marker of YAML's documents on its line.
+fn marker<'l>(line: &'l str, marker: &str) -> Option<&'l str> {
+    let rest = line.strip_prefix(marker)?;
+    (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some(rest)
+}
+
+/// Returns the JSON values of a text that holds several, one behind the other.
+fn json_values(text: &str) -> Option<Vec<(usize, String)>> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let (mut begin, mut found) = (0, Vec::new());
+    while let Some(value) = values.next() {
+        value.ok()?;
+        let end = values.byte_offset();
+        let above = text.get(..begin)?.matches('\n').count();
+        found.push((above, text.get(begin..end)?.to_owned()));
+        begin = end;
+    }
+    (found.len() > 1).then_some(found)
+}
+
+/// Takes the configurations of Envoy out of the texts of a ConfigMap.
+fn embedded(document: &mut Document) -> Vec<Document> {
+    if text(&document.node, "kind") != "ConfigMap" {
+        return Vec::new();
+    }
+    let Some(Node::Map(entries)) = document.node.get("data") else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (key, entry) in entries {
+        let Node::String(inner) = entry else { continue };
+        let Ok(raw) = parse(inner) else { continue };
+        let node = normal(&raw);
+        // The Endpoint Picker's own document is for `eppctl check`.
+        if !matches!(node, Node::Map(_)) || is_picker_config(&node) {
+            continue;
+        }
+        let path = Path::default().key("data").key(key);
+        let Some((line, _)) = config::line_of(&document.text, &origin(&document.raw, path.steps()))
+        else {
+            continue;
+        };
+        let Lines::Below(above) = document.lines else {
+            continue;
+        };
+        let lines = match document.is_literal(line) {
+            true => Lines::Below(above + line),
+            false => Lines::On(above + line),
+        };
+        let inside = Document {
+            file: document.file.clone(),
+            text: inner.clone(),
+            raw,
+            node,
+            lines,
+            wrapped: false,
+        };
+        found.push((key.clone(), inside));
+    }
+    if let Node::Map(entries) = &mut document.node {
+        let data = entries.iter_mut().find(|(key, _)| key == "data");
+        if let Some((_, Node::Map(entries))) = data {
+            entries.retain(|(key, _)| !found.iter().any(|(taken, _)| taken == key));
+        }
+    }
+    found.into_iter().map(|(_, document)| document).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(usize, String)> {
+        let documents = split(text).into_iter();
+        documents
+            .map(|(above, text)| (above, text.trim().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn every_separator_ends_a_document() {
+        let expected = |above| vec![(0, "a: 1".to_owned()), (above, "b: 2".to_owned())];
+        for separator in ["---", "--- ", "---\t", "---\r", "..."] {
+            let text = format!("a: 1\n{separator}\nb: 2\n");
+            let above = if separator == "..." { 2 } else { 1 };
+            assert_eq!(lines(&text), expected(above), "{separator:?}");
+        }
+        assert_eq!(lines("a: 1\n--- # second\nb: 2\n")[1].0, 1);
+        assert_eq!(lines("a: 1\n--- {b: 2}\n")[1], (1, "{b: 2}".to_owned()));
+        assert_eq!(lines("%YAML 1.2\n---\na: 1\n...\n# end\n").len(), 1);
+        // No separators: longer than one, or inside a text.
+        assert_eq!(lines("a: |\n  ---\n  b\n----: 1\n").len(), 1);
+    }
+
+    #[test]
+    fn lists_and_several_json_values_are_documents() {
+        let list = documents("f", "\t[\n\t{\"typedConfig\": 1}]").unwrap();
+        let path = Path::default().key("items").index(0).key("typed_config");
+        let place = list[0].place(path.steps(), 0);
+        assert_eq!(place, ("[0].typedConfig".to_owned(), Some(2)));
+        let several = documents("f", "{\"a\": 1}\n{\"b\":\n 2}").unwrap();
+        let place = several[1].place(Path::default().key("b").steps(), 0);
+        assert_eq!(place, ("b".to_owned(), Some(2)));
+    }
+
+    #[test]
+    fn a_dump_may_be_larger_than_a_configuration() {
+        let filler = "x".repeat(LARGE);
+        let large =
+            format!("{{\"configs\": [\"{filler}\", {{\"vmId\": null, \"a\": [true, 1.5]}}]}}");
+        let found = documents("f", &large).unwrap();
+        let entry = found[0].node.get("configs").unwrap().to_string();
+        assert!(entry.ends_with("{vm_id: null, a: [true, 1.5]}]"));
+        let yaml = documents("f", &format!("vmId: {filler}")).unwrap();
+        assert!(yaml[0].node.get("vm_id").is_some());
+        assert!(documents("f", &format!("{{: {filler}")).is_err());
+    }
+
+    #[test]
+    fn a_config_map_holds_configurations_of_envoy() {
+        let text = "kind: ConfigMap\ndata:\n  envoy.yaml: |\n    admin: {}\n    node:\n      id: a\n  other: \"{\\\"node\\\": {}}\"\n  note: text\n";
+        let found = documents("f", text).unwrap();
+        assert_eq!(found.len(), 3);
+        let id = Path::default().key("node").key("id");
+        assert_eq!(
+            found[1].place(id.steps(), 0),
+            ("node.id".to_owned(), Some(6))
+        );
+        let node = Path::default().key("node");
+        assert_eq!(
+            found[2].place(node.steps(), 0),
+            ("node".to_owned(), Some(7))
+        );
+    }
+
+    #[test]
+    fn lines_inside_a_text_count_where_it_is_written_in_lines() {
+        let found = documents("f", "a: |\n  b\n  c\nd: \"b\\nc\"\n").unwrap();
+        assert_eq!(
+            found[0].place(Path::default().key("a").steps(), 2).1,
+            Some(3)
+        );
+        assert_eq!(
+            found[0].place(Path::default().key("d").steps(), 2).1,
+            Some(4)
+        );
+    }
+}
