@@ -13,6 +13,7 @@ mod answers;
 mod apis;
 mod avoidance;
 mod bodies;
+mod bursts;
 mod clients;
 mod configuration;
 mod failure;

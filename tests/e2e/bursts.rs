@@ -1,0 +1,63 @@
+//! Conversations whose turns follow each other at once: what keeps each at one pod, and what does not.
+//! docs/workers.md has the numbers.
+
+use std::collections::BTreeSet;
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use modelsim::{Settings, Sim};
+
+use crate::client::complete;
+use crate::document;
+use crate::proxy::{Proxy, Setup};
+
+/// What the Endpoint Picker uses where no plan is given.
+fn proxy(sim: &Sim, workers: usize, share: bool) -> Proxy {
+    let envoy = format!("{{type: envoy-proxy, parameters: {{shareState: {share}}}}}");
+    let plugins =
+        "{type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: prefix-cache-scorer}";
+    let references = "{pluginRef: queue-scorer, weight: 2}, {pluginRef: kv-cache-utilization-scorer, weight: 2}, {pluginRef: prefix-cache-scorer, weight: 3}";
+    let config = document(&format!("{plugins}, {envoy}"), references);
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.workers = workers;
+    setup.start()
+}
+
+/// The pods that answer the turns of a conversation, each of which begins with all before it.
+fn turns(proxy: &Proxy, chat: usize, apart: Duration) -> BTreeSet<String> {
+    let mut prompt = format!("{chat}: {}", "what this is about, at length. ".repeat(40));
+    let mut turn = |number: usize| {
+        prompt.push_str(&format!("{number}: {}", "and what was said. ".repeat(15)));
+        let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
+        sleep(apart);
+        pod
+    };
+    (0..12).map(&mut turn).collect()
+}
+
+/// How many of eight conversations at a time stay at one pod.
+fn stay(proxy: &Proxy, apart: Duration) -> usize {
+    scope(|scope| {
+        let chats = (0..8).map(|chat| scope.spawn(move || turns(proxy, chat, apart)));
+        let chats: Vec<_> = chats.collect();
+        let pods = chats.into_iter().map(|chat| chat.join().unwrap());
+        pods.filter(|pods| pods.len() == 1).count()
+    })
+}
+
+#[test]
+fn one_worker_keeps_the_turns_of_a_burst_together() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    assert_eq!(stay(&proxy(&sim, 1, true), Duration::ZERO), 8);
+}
+
+#[test]
+fn workers_keep_turns_together_once_they_have_told_each_other() {
+    // Two ticks are 100 ms; on a busy machine they are late.
+    let apart = Duration::from_millis(250);
+    for share in [true, false] {
+        let sim = Sim::start(4, &Settings::default()).unwrap();
+        let stayed = stay(&proxy(&sim, 2, share), apart);
+        assert_eq!(stayed == 8, share, "{stayed} stayed, shareState: {share}");
+    }
+}
