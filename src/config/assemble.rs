@@ -1,12 +1,16 @@
 //! Document to plan: instantiate the plugins, apply the defaults, check the references.
 
+mod references;
+mod types;
+
 use std::rc::Rc;
 
+use self::types::{kind_of, Known};
 use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
-use super::known::elsewhere;
+use super::known::idle;
 use super::plan::{Instance, Plan, Profiled};
 use super::settings::Named;
-use crate::document::nearest::nearest;
+use crate::document::nearest::hint;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
@@ -30,9 +34,14 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         problems.error(&Path::default(), message);
         return None;
     }
-    let document = document::read(node, problems);
+    let document = document::read(node, problems)?;
+    let known = |entry: &&PluginEntry| kind_of(&entry.kind).is_none();
+    let refused = document.plugins.iter().filter(known);
     let mut assembly = Assembly {
         generation: document.generation,
+        declared: document.declared,
+        refused: refused.map(|entry| entry.name.clone()).collect(),
+        types_listed: false,
         instances: Vec::new(),
         producers: Vec::new(),
         load_producers: Vec::new(),
@@ -59,6 +68,11 @@ macro_rules! only {
 
 struct Assembly<'p> {
     generation: Generation,
+    declared: Generation,
+    /// Names of the plugins whose types are refused: what refers to them is not another problem.
+    refused: Vec<String>,
+    /// Whether a problem has listed the types that are supported.
+    types_listed: bool,
     instances: Vec<Rc<Instance>>,
     producers: Vec<(String, PrefixProducer)>,
     load_producers: Vec<String>,
@@ -78,11 +92,22 @@ impl Assembly<'_> {
         let mut entries: Vec<_> = document.plugins.iter().enumerate().collect();
         entries.sort_by_key(|(_, entry)| rank(entry));
         for (position, entry) in entries {
-            let Some(kind) = self.find(entry) else {
-                continue;
+            let instance = match kind_of(&entry.kind) {
+                Some(Known::Type(kind)) => {
+                    if kind.name != entry.kind {
+                        let path = entry.path.key("type");
+                        self.problems
+                            .warn(&path, format!("renamed; use {}", kind.name));
+                    }
+                    let path = entry.path.key("parameters");
+                    self.build(kind, &entry.name, entry.parameters.as_ref(), path)
+                }
+                Some(Known::Idle(idle)) => self.idle(entry, idle),
+                None => {
+                    self.refuse_type(entry);
+                    continue;
+                }
             };
-            let path = entry.path.key("parameters");
-            let instance = self.build(kind, &entry.name, entry.parameters.as_ref(), path);
             if let Role::PrefixProducer(producer) = &instance.role {
                 self.producers.push((entry.name.clone(), producer.clone()));
             }
@@ -90,30 +115,6 @@ impl Assembly<'_> {
         }
         built.sort_by_key(|(position, _)| *position);
         self.instances = built.into_iter().map(|(_, instance)| instance).collect();
-    }
-
-    fn find(&mut self, entry: &PluginEntry) -> Option<&'static PluginType> {
-        if let Some(kind) = plugins::find(&entry.kind) {
-            return Some(kind);
-        }
-        if entry.kind.is_empty() {
-            return None;
-        }
-        self.problems.error_with(&entry.path.key("type"), || {
-            let types = || plugins::TYPES.iter().map(|kind| kind.name);
-            let all = || types().collect::<Vec<_>>().join(", ");
-            let found = &entry.kind;
-            match (elsewhere(found), nearest(found, types())) {
-                (Some(instead), _) => {
-                    format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}; supported: {}", all())
-                }
-                (None, Some(name)) => {
-                    format!("found {found:?}, expected a plugin type; did you mean {name}?")
-                }
-                (None, None) => format!("found {found:?}, expected a plugin type: {}", all()),
-            }
-        });
-        None
     }
 
     fn build(
@@ -127,6 +128,8 @@ impl Assembly<'_> {
             name,
             fields: Fields::new(parameters, path, self.problems),
             generation: self.generation,
+            declared: self.declared,
+            refused: &self.refused,
             producers: &mut self.producers,
             load_producers: &mut self.load_producers,
         };
@@ -150,14 +153,14 @@ impl Assembly<'_> {
         if let Some(instance) = found {
             return Some(instance.clone());
         }
+        if self.refused.iter().any(|refused| refused == name) {
+            return None;
+        }
         let instances = &self.instances;
         self.problems.error_with(path, || {
             let names = instances.iter().map(|instance| instance.name.as_str());
             let names: Vec<&str> = names.take(MOST_NAMES).collect();
-            let hint = match nearest(name, names.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("there are: {}", names.join(", ")),
-            };
+            let hint = hint(name, &names);
             format!("found {name:?}, expected the name of {expected}; {hint}")
         });
         None
@@ -206,6 +209,7 @@ impl Assembly<'_> {
         let entries = match &document.profiles {
             Some(entries) => entries,
             None => {
+                self.refuse_implied_filters(document);
                 let plays = |instance: &&Rc<Instance>| {
                     matches!(
                         instance.role,
@@ -276,6 +280,14 @@ impl Assembly<'_> {
                     profiled.plugins.push((instance, weight));
                     continue;
                 }
+                _ if idle(instance.kind).is_some_and(|idle| idle.filters) => {
+                    let message = format!(
+                        "found {:?}, a {}, which is not supported as a filter",
+                        reference.name, instance.kind
+                    );
+                    self.problems.error(&path, message);
+                    continue;
+                }
                 // The Endpoint Picker lets a profile refer to anything, and so does the seed's own
                 // documentation.
                 _ => {
@@ -307,6 +319,7 @@ impl Assembly<'_> {
                 }
                 Some(handler)
             }
+            None if profiles > 1 && self.may_lack_handler(document) => None,
             None if profiles > 1 => {
                 let message = format!(
                     "found {profiles} profiles and no profile handler that chooses among them"
@@ -319,50 +332,6 @@ impl Assembly<'_> {
                 _ => None,
             },
         }
-    }
-
-    /// What `dataLayer` and `requestHandler` refer to must be of the kind they expect.
-    fn check_references(&mut self, document: &Document) {
-        let names =
-            |this: &Self, name: &str| this.instances.iter().any(|instance| instance.name == name);
-        let defaults = |name: &str| plugins::find(name).is_some();
-        for (name, path) in &document.sources {
-            // The default source and extractor need not be declared.
-            if !names(self, name) && defaults(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a metrics source or extractor") {
-                if !matches!(
-                    instance.role,
-                    Role::MetricsSource(_) | Role::MetricsExtractor(_)
-                ) {
-                    self.wrong_kind(name, path, &instance, "a metrics source or extractor");
-                }
-            }
-        }
-        for (name, path) in &document.parsers {
-            // A parser's type may stand for itself.
-            if !names(self, name) && is_parser(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a parser") {
-                if !is_parser(instance.kind) {
-                    self.wrong_kind(name, path, &instance, "a parser");
-                }
-            }
-        }
-        if let Some((name, path)) = &document.discovery {
-            if let Some(instance) = self.get(name, path, "a discovery plugin") {
-                if !matches!(instance.role, Role::Discovery(_)) {
-                    self.wrong_kind(name, path, &instance, "a discovery plugin");
-                }
-            }
-        }
-    }
-
-    fn wrong_kind(&mut self, name: &str, path: &Path, found: &Instance, expected: &str) {
-        let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
-        self.problems.error(path, message);
     }
 
     fn finish(
@@ -421,17 +390,6 @@ fn discount(load: &InflightLoad, producers: &[(String, PrefixProducer)]) -> Opti
             .or_else(|| (producers.len() == 1).then_some(0)),
         name => named(name),
     }
-}
-
-fn is_parser(kind: &str) -> bool {
-    use plugins::parser::{anthropic, openai, passthrough, vllm_http};
-    let parsers = [
-        openai::TYPE,
-        anthropic::TYPE,
-        vllm_http::TYPE,
-        passthrough::TYPE,
-    ];
-    parsers.iter().any(|parser| parser.name == kind)
 }
 
 fn compile(profiled: &Profiled) -> Option<Profile> {

@@ -1,6 +1,7 @@
 //! The document as written: its fields, checked one by one.
 
 use crate::document::{Fields, Node, Path, Problems};
+use crate::plugins::scorer::prefix_cache;
 use crate::plugins::Generation;
 
 /// An entry of `plugins`.
@@ -43,6 +44,8 @@ pub struct ProfileEntry {
 pub struct Document {
     /// By whose rules it is read.
     pub generation: Generation,
+    /// Whose `apiVersion` it has.
+    pub declared: Generation,
     /// `plugins`.
     pub plugins: Vec<PluginEntry>,
     /// `schedulingProfiles`; `None` where there are none.
@@ -59,38 +62,42 @@ const SEED: &str = "inference.networking.x-k8s.io/v1alpha1";
 const TODAY: &str = "llm-d.ai/v1alpha1";
 const KIND: &str = "EndpointPickerConfig";
 
-/// Reads the document's fields.
-pub fn read(node: &Node, problems: &mut Problems) -> Document {
+/// Reads the document's fields; `None` where it says that it is something else.
+pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::new(Some(node), Path::default(), problems);
-    let declared = read_identity(&mut fields);
+    let declared = read_identity(&mut fields)?;
     let plugins = read_plugins(&mut fields);
     let todays = uses_todays_parts(node, &plugins);
     let generation = match declared {
         Generation::Seed if todays => {
             let path = fields.path().key("apiVersion");
-            let message =
-                format!("deprecated by llm-d-router, whose parts this document uses; use {TODAY}");
+            let message = format!("read by llm-d-router's rules, whose parts this document uses; its apiVersion is {TODAY}");
             fields.problems().warn(&path, message);
             Generation::Today
         }
         declared => declared,
     };
-    let profiles = read_profiles(&mut fields, declared);
+    let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
-    super::settings::read_inert(&mut fields, &mut parsers);
-    let (discovery, sources) = super::settings::read_data_layer(&mut fields);
+    super::settings::read_inert(&mut fields, &mut parsers, declared);
+    let (discovery, sources) = super::settings::read_data_layer(&mut fields, declared);
     fields.finish();
-    Document {
+    Some(Document {
         generation,
+        declared,
         plugins,
         profiles,
         discovery,
         sources,
         parsers,
-    }
+    })
 }
 
-/// Whether the document has what only today's Endpoint Picker knows.
+/// Whether a document under the seed's `apiVersion` has to be read by today's rules.
+///
+/// It has to where a plugin is there that is built by them. What the releases v1.1 to v1.5 of the Gateway
+/// API Inference Extension know and today's Endpoint Picker does not tells that it is one of theirs; the
+/// other fields came with them and are known to both.
 pub fn uses_todays_parts(node: &Node, plugins: &[PluginEntry]) -> bool {
     const FIELDS: [&str; 5] = [
         "featureGates",
@@ -119,15 +126,42 @@ pub fn uses_todays_parts(node: &Node, plugins: &[PluginEntry]) -> bool {
         matches!((name, node.get(name)), ("dataLayer", Some(Node::Map(entries)))
             if entries.iter().all(|(key, _)| key == "discovery"))
     };
+    if plugins.iter().any(todays) {
+        return true;
+    }
+    let cuts = |plugin: &PluginEntry| {
+        let given = |parameters: &Node| {
+            let mut names = prefix_cache::CUTTING.iter();
+            names.any(|name| parameters.get(name).is_some())
+        };
+        plugin.kind == prefix_cache::TYPE.name && plugin.parameters.as_ref().is_some_and(given)
+    };
+    if node.get("data").is_some()
+        || plugins.iter().any(cuts)
+        || super::settings::has_former_gate(node)
+    {
+        return false;
+    }
     let fields = FIELDS.iter().filter(|name| node.get(name).is_some());
-    fields.filter(|name| !only_discovery(name)).count() > 0 || plugins.iter().any(todays)
+    fields.filter(|name| !only_discovery(name)).count() > 0
 }
 
-fn read_identity(fields: &mut Fields<'_>) -> Generation {
-    fields.required_choice("kind", &[(KIND, ())]);
+/// The generation of a document by its `apiVersion`; `None` where it says to be of another kind, about
+/// which there is nothing more to say.
+fn read_identity(fields: &mut Fields<'_>) -> Option<Generation> {
+    let kind = fields.required_choice("kind", &[(KIND, ())]);
+    if kind.is_none() && fields.has("kind") {
+        return None;
+    }
     let versions = [(SEED, Generation::Seed), (TODAY, Generation::Today)];
     let version = fields.required_choice("apiVersion", &versions);
-    version.unwrap_or(Generation::Today)
+    // Of a version that is misspelt the group still tells by whose rules the rest was written.
+    let of_seeds_group =
+        |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
+    Some(version.unwrap_or_else(|| match fields.node("apiVersion") {
+        Some(version) if of_seeds_group(version) => Generation::Seed,
+        _ => Generation::Today,
+    }))
 }
 
 fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
@@ -155,7 +189,7 @@ fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
     plugins
 }
 
-fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<ProfileEntry>> {
+fn read_profiles(fields: &mut Fields<'_>) -> Option<Vec<ProfileEntry>> {
     let entries = fields.list("schedulingProfiles");
     if entries.is_empty() {
         return None;
@@ -167,7 +201,7 @@ fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<Pr
         let mut plugins = Vec::new();
         for (reference, path) in entry_fields.list("plugins") {
             let fields = Fields::new(Some(reference), path, entry_fields.problems());
-            plugins.extend(read_reference(fields, declared));
+            plugins.extend(read_reference(fields));
         }
         entry_fields.finish();
         if !name.is_empty() && profiles.iter().any(|profile| profile.name == name) {
@@ -184,10 +218,11 @@ fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<Pr
     Some(profiles)
 }
 
-fn read_reference(mut fields: Fields<'_>, declared: Generation) -> Option<Reference> {
+fn read_reference(mut fields: Fields<'_>) -> Option<Reference> {
     let path = fields.path().clone();
     let name = fields.required_string("pluginRef");
-    let weight = fields.optional_number("weight", declared == Generation::Seed);
+    // The seed's releases before v1.4 take whole numbers only, which `eppctl check --era seed` says.
+    let weight = fields.optional_number("weight");
     fields.finish();
     (!name.is_empty()).then_some(Reference { name, weight, path })
 }

@@ -17,7 +17,7 @@ mod parse;
 mod plan;
 mod settings;
 
-pub use known::{all_elsewhere, elsewhere};
+pub use known::{all_elsewhere, all_idle, elsewhere, idle, Idle};
 pub use plan::{Instance, Plan, Profiled};
 
 use crate::document::{Problem, Problems};
@@ -128,6 +128,8 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
 
 #[cfg(test)]
 mod cost_tests;
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 #[path = "load_tests.rs"]
 mod tests;

@@ -19,6 +19,15 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     (distance <= found.chars().count().max(3) / 3).then_some(name)
 }
 
+/// What helps where a name is not among those that are known.
+pub fn hint(found: &str, known: &[&str]) -> String {
+    match (nearest(found, known.iter().copied()), known) {
+        (Some(near), _) => format!("did you mean {near}?"),
+        (None, []) => "there is none".to_owned(),
+        (None, known) => format!("there are: {}", known.join(", ")),
+    }
+}
+
 /// Letters to insert, delete or change (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

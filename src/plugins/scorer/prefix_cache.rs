@@ -9,7 +9,11 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `hashBlockSize` | 64 | bytes of a block |
+//! | `blockSize` | – | its name from v1.1 on |
+//! | `blockSizeTokens` | – | the same in tokens of four bytes, from v1.4 on |
+//! | `autoTune` | true where one of the newer names is given | take block size and capacity from what the servers report |
 //! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one request, at most 65536 |
+//! | `maxPrefixTokensToMatch` | – | the same in tokens of four bytes, going before it |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
 //! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
@@ -32,7 +36,8 @@
 use std::rc::Rc;
 
 use crate::plugins::producer::approx_prefix_cache;
-use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
+use crate::document::Fields;
+use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role, TOKEN_BYTES};
 use crate::scheduling::{Cycle, Needs, Rest, Scorer, Slot};
 
 /// The plugin type.
@@ -41,6 +46,18 @@ pub const TYPE: PluginType = PluginType {
     build,
     parity: Parity::SAME,
 };
+
+/// Parameters by which the scorer cuts prompts itself, in the releases v1.0 to v1.5 of the Gateway API
+/// Inference Extension.
+pub(crate) const CUTTING: [&str; 7] = [
+    "hashBlockSize",
+    "blockSize",
+    "blockSizeTokens",
+    "autoTune",
+    "maxPrefixBlocksToMatch",
+    "maxPrefixTokensToMatch",
+    "lruCapacityPerServer",
+];
 
 /// The seed's capacity: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.
 pub(crate) const LRU_CAPACITY_PER_SERVER: u32 = 31_250;
@@ -63,12 +80,14 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 
 fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     let fields = &mut build.fields;
+    let newer = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"];
+    let newer = newer.iter().any(|name| fields.has(name));
     let producer = PrefixProducer {
         generation: Generation::Seed,
-        block: fields.positive("hashBlockSize", 64),
-        auto_tune: false,
-        max_blocks: fields.positive("maxPrefixBlocksToMatch", 256),
-        max_tokens: 0,
+        block: block_bytes(fields),
+        auto_tune: fields.boolean("autoTune", newer),
+        max_blocks: fields.positive_or_default("maxPrefixBlocksToMatch", 256),
+        max_tokens: fields.optional_natural("maxPrefixTokensToMatch").unwrap_or(0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
     build.producers.push((build.name.to_owned(), producer));
@@ -79,7 +98,53 @@ fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     }
 }
 
+/// Bytes of a block, by the newest of its names that is given.
+fn block_bytes(fields: &mut Fields<'_>) -> u32 {
+    let tokens = fields.optional_natural("blockSizeTokens");
+    let tokens = tokens.filter(|tokens| *tokens > 0);
+    let bytes = match tokens {
+        Some(tokens) => {
+            fields.no_effect("blockSize", "blockSizeTokens goes before it");
+            Some(tokens.saturating_mul(TOKEN_BYTES))
+        }
+        None => fields.optional_natural("blockSize").filter(|bytes| *bytes > 0),
+    };
+    match bytes {
+        Some(bytes) => {
+            fields.no_effect("hashBlockSize", "its newer name goes before it");
+            bytes
+        }
+        None => fields.positive("hashBlockSize", 64),
+    }
+}
+
+/// The parameters by which the scorer cuts prompts where today's rules hold: a declared producer cuts
+/// them, and the Gateway API Inference Extension v1.5 ignores the scorer's own.
+fn refuse_cutting(build: &mut Build<'_, '_>) {
+    let given = CUTTING.into_iter().filter(|name| build.fields.has(name));
+    let given: Vec<&'static str> = given.collect();
+    let Some(first) = given.first() else {
+        return;
+    };
+    let ignored = build.declared == Generation::Seed && !build.producers.is_empty();
+    for name in &given {
+        build.fields.node(name);
+    }
+    let path = build.fields.path().key(first);
+    let names = given.join(", ");
+    let producer = approx_prefix_cache::TYPE.name;
+    let problems = build.fields.problems();
+    if ignored {
+        let message = format!("{names}: no effect beside an {producer}, which cuts prompts");
+        problems.warn(&path, message);
+    } else {
+        let message = format!("{names}: moved to {producer}; declare one with what is set here");
+        problems.error(&path, message);
+    }
+}
+
 fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+    refuse_cutting(build);
     let producer = approx_prefix_cache::refer(build, "prefixMatchInfoProducerName");
     let fields = &mut build.fields;
     let length_weight = fields.number("matchLengthWeight", 0.0, (0.0, 1.0));
