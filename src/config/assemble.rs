@@ -5,12 +5,11 @@ mod types;
 
 use std::rc::Rc;
 
-use self::types::{kind_of, Known};
+use self::types::Known;
 use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
-use super::known::idle;
 use super::plan::{Instance, Plan, Profiled};
 use super::settings::Named;
-use crate::document::nearest::hint;
+use crate::document::nearest::no_such;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
@@ -35,12 +34,11 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         return None;
     }
     let document = document::read(node, problems)?;
-    let known = |entry: &&PluginEntry| kind_of(&entry.kind).is_none();
-    let refused = document.plugins.iter().filter(known);
     let mut assembly = Assembly {
         generation: document.generation,
         declared: document.declared,
-        refused: refused.map(|entry| entry.name.clone()).collect(),
+        refused: Vec::new(),
+        handler_refused: false,
         types_listed: false,
         instances: Vec::new(),
         producers: Vec::new(),
@@ -71,6 +69,8 @@ struct Assembly<'p> {
     declared: Generation,
     /// Names of the plugins whose types are refused: what refers to them is not another problem.
     refused: Vec<String>,
+    /// Whether one of them may be the profile handler.
+    handler_refused: bool,
     /// Whether a problem has listed the types that are supported.
     types_listed: bool,
     instances: Vec<Rc<Instance>>,
@@ -89,24 +89,19 @@ impl Assembly<'_> {
             rank.unwrap_or(PRODUCERS.len())
         };
         let mut built: Vec<(usize, Rc<Instance>)> = Vec::new();
-        let mut entries: Vec<_> = document.plugins.iter().enumerate().collect();
-        entries.sort_by_key(|(_, entry)| rank(entry));
-        for (position, entry) in entries {
-            let instance = match kind_of(&entry.kind) {
-                Some(Known::Type(kind)) => {
-                    if kind.name != entry.kind {
-                        let path = entry.path.key("type");
-                        self.problems
-                            .warn(&path, format!("renamed; use {}", kind.name));
-                    }
+        let mut entries = Vec::new();
+        for (position, entry) in document.plugins.iter().enumerate() {
+            let known = self.look_up(entry);
+            entries.extend(known.map(|known| (position, entry, known)));
+        }
+        entries.sort_by_key(|(_, entry, _)| rank(entry));
+        for (position, entry, known) in entries {
+            let instance = match known {
+                Known::Type(kind) => {
                     let path = entry.path.key("parameters");
                     self.build(kind, &entry.name, entry.parameters.as_ref(), path)
                 }
-                Some(Known::Idle(idle)) => self.idle(entry, idle),
-                None => {
-                    self.refuse_type(entry);
-                    continue;
-                }
+                Known::Idle(idle) => self.idle(entry, idle),
             };
             if let Role::PrefixProducer(producer) = &instance.role {
                 self.producers.push((entry.name.clone(), producer.clone()));
@@ -156,13 +151,9 @@ impl Assembly<'_> {
         if self.refused.iter().any(|refused| refused == name) {
             return None;
         }
-        let instances = &self.instances;
-        self.problems.error_with(path, || {
-            let names = instances.iter().map(|instance| instance.name.as_str());
-            let names: Vec<&str> = names.take(MOST_NAMES).collect();
-            let hint = hint(name, &names);
-            format!("found {name:?}, expected the name of {expected}; {hint}")
-        });
+        let names = self.instances.iter().map(|instance| instance.name.as_str());
+        let names: Vec<&str> = names.take(MOST_NAMES).collect();
+        self.problems.error(path, no_such(name, expected, &names));
         None
     }
 
@@ -186,10 +177,7 @@ impl Assembly<'_> {
             found = all.collect();
         }
         let (first, further) = found.split_first()?;
-        let place = |name: &str| {
-            let entry = document.plugins.iter().find(|entry| entry.name == name);
-            entry.map(|entry| entry.path.clone()).unwrap_or_default()
-        };
+        let place = |name: &str| document.place_of(name);
         for second in further {
             let (name, known) = (&second.name, &first.name);
             self.problems.error_with(&place(name), || {
@@ -209,17 +197,17 @@ impl Assembly<'_> {
         let entries = match &document.profiles {
             Some(entries) => entries,
             None => {
-                self.refuse_implied_filters(document);
                 let plays = |instance: &&Rc<Instance>| {
                     matches!(
                         instance.role,
-                        Role::Filter(_) | Role::Scorer(_) | Role::Picker(_)
+                        Role::Filter(_) | Role::Scorer(_) | Role::Picker(_) | Role::Detector
                     )
                 };
                 let reference = |instance: &Rc<Instance>| Reference {
                     name: instance.name.clone(),
                     weight: None,
-                    path: Path::default().key("plugins"),
+                    path: document.place_of(&instance.name),
+                    weight_path: Path::default(),
                 };
                 written = vec![ProfileEntry {
                     name: "default".to_owned(),
@@ -259,8 +247,8 @@ impl Assembly<'_> {
             picker: None,
         };
         for reference in &entry.plugins {
-            let path = reference.path.key("pluginRef");
-            let Some(instance) = self.get(&reference.name, &path, "a plugin") else {
+            let path = &reference.path;
+            let Some(instance) = self.get(&reference.name, path, "a plugin") else {
                 continue;
             };
             match instance.role {
@@ -270,7 +258,7 @@ impl Assembly<'_> {
                             "found a second picker, {:?}, expected one per profile ({:?} came first)",
                             reference.name, first.name
                         );
-                        self.problems.error(&path, message);
+                        self.problems.error(path, message);
                     }
                     profiled.picker = Some(instance);
                 }
@@ -280,13 +268,12 @@ impl Assembly<'_> {
                     profiled.plugins.push((instance, weight));
                     continue;
                 }
-                _ if idle(instance.kind).is_some_and(|idle| idle.filters) => {
+                Role::Detector => {
                     let message = format!(
-                        "found {:?}, a {}, which is not supported as a filter",
+                        "{:?} filters here, as every {} of a profile does (without schedulingProfiles, of the document), which is not supported",
                         reference.name, instance.kind
                     );
-                    self.problems.error(&path, message);
-                    continue;
+                    self.problems.error(path, message);
                 }
                 // The Endpoint Picker lets a profile refer to anything, and so does the seed's own
                 // documentation.
@@ -295,13 +282,12 @@ impl Assembly<'_> {
                         "{:?} is no filter, scorer or picker: it has no effect in a profile",
                         reference.name
                     );
-                    self.problems.warn(&path, message);
+                    self.problems.warn(path, message);
                 }
             }
             if reference.weight.is_some() {
-                let path = reference.path.key("weight");
-                self.problems
-                    .warn(&path, "has no effect: only scorers have weights");
+                let message = "has no effect: only scorers have weights";
+                self.problems.warn(&reference.weight_path, message);
             }
         }
         profiled
@@ -319,7 +305,7 @@ impl Assembly<'_> {
                 }
                 Some(handler)
             }
-            None if profiles > 1 && self.may_lack_handler(document) => None,
+            None if profiles > 1 && self.handler_refused => None,
             None if profiles > 1 => {
                 let message = format!(
                     "found {profiles} profiles and no profile handler that chooses among them"

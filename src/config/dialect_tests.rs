@@ -126,7 +126,7 @@ fn gates_without_effect_are_warnings_under_both_versions() {
     warned(&seed("featureGates: [dataLayer=false]\n"), &[]);
     warned(
         &seed("featureGates: [flowControl]\n"),
-        &[&["featureGates[0]", "never queued"], &["apiVersion"]],
+        &[&["featureGates[0]", "never queued"]],
     );
     refused(
         &seed("featureGates: [dataLayr]\n"),
@@ -207,16 +207,16 @@ fn a_detector_that_would_filter_is_an_error() {
         );
         refused(
             &today(&plugins),
-            &["plugins[0].type", "as there are no schedulingProfiles"],
+            &["plugins[0] (line 3", kind, "without schedulingProfiles"],
         );
     }
 }
 
 #[test]
 fn policies_of_flow_control_are_warnings() {
-    let policies: Vec<&str> = all_idle()
-        .filter(|idle| !idle.filters)
-        .map(|idle| idle.name)
+    let policies: Vec<&str> = all_elsewhere()
+        .filter(|known| known.here == Here::Idle)
+        .map(|known| known.name)
         .collect();
     assert!(policies.contains(&"global-strict-fairness-policy"));
     for policy in policies {
@@ -235,7 +235,9 @@ fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today
     let plan = loaded(&text).plan;
     assert_eq!((plan.producers.len(), plan.producers[0].1.block), (1, 128));
     let warnings = warnings(&text);
-    let named = |it: &&String| it.contains("blockSizeTokens, autoTune: no effect beside");
+    let named = |it: &&String| {
+        it.contains("plugins[1].parameters.blockSizeTokens") && it.contains("no effect")
+    };
     assert_eq!(warnings.iter().filter(named).count(), 1, "{warnings:#?}");
     // One error, for all of them.
     let errors = errors(&today(&format!("{beside}{PROFILE}")));
@@ -275,6 +277,22 @@ requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         let errors = errors(&today(text));
         assert_eq!(errors.len(), count, "{text}\n{errors:#?}");
     }
+}
+
+#[test]
+fn a_tokenizer_is_refused_once() {
+    let errors = errors(&today(
+        "plugins: [{type: token-producer, parameters: {modelName: m, vllm: {url: \"http://x\"}}}]\n",
+    ));
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+}
+
+#[test]
+fn a_second_picker_without_profiles_is_told_where_it_is_declared() {
+    refused(
+        &today("plugins: [{type: max-score-picker}, {type: random-picker}]\n"),
+        &["plugins[1] (line 3", "second picker"],
+    );
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub struct Reference {
     pub name: String,
     /// `weight`.
     pub weight: Option<f64>,
-    /// Where the entry is.
+    /// Where the name is.
     pub path: Path,
+    /// Where the weight is.
+    pub weight_path: Path,
 }
 
 /// An entry of `schedulingProfiles`.
@@ -58,6 +60,14 @@ pub struct Document {
     pub parsers: Vec<(String, Path)>,
 }
 
+impl Document {
+    /// Where a plugin is declared; the top where it is not.
+    pub fn place_of(&self, name: &str) -> Path {
+        let entry = self.plugins.iter().find(|entry| entry.name == name);
+        entry.map(|entry| entry.path.clone()).unwrap_or_default()
+    }
+}
+
 const SEED: &str = "inference.networking.x-k8s.io/v1alpha1";
 const TODAY: &str = "llm-d.ai/v1alpha1";
 const KIND: &str = "EndpointPickerConfig";
@@ -67,11 +77,12 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::new(Some(node), Path::default(), problems);
     let declared = read_identity(&mut fields)?;
     let plugins = read_plugins(&mut fields);
-    let todays = uses_todays_parts(node, &plugins);
+    let former = super::settings::read_gates(&mut fields, declared);
+    let todays = uses_todays_parts(node, &plugins, former);
     let generation = match declared {
         Generation::Seed if todays => {
             let path = fields.path().key("apiVersion");
-            let message = format!("read by llm-d-router's rules, whose parts this document uses; its apiVersion is {TODAY}");
+            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {TODAY}");
             fields.problems().warn(&path, message);
             Generation::Today
         }
@@ -79,7 +90,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     };
     let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
-    super::settings::read_inert(&mut fields, &mut parsers, declared);
+    super::settings::read_inert(&mut fields, &mut parsers);
     let (discovery, sources) = super::settings::read_data_layer(&mut fields, declared);
     fields.finish();
     Some(Document {
@@ -96,54 +107,35 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
 /// Whether a document under the seed's `apiVersion` has to be read by today's rules.
 ///
 /// It has to where a plugin is there that is built by them. What the releases v1.1 to v1.5 of the Gateway
-/// API Inference Extension know and today's Endpoint Picker does not tells that it is one of theirs; the
-/// other fields came with them and are known to both.
-pub fn uses_todays_parts(node: &Node, plugins: &[PluginEntry]) -> bool {
-    const FIELDS: [&str; 5] = [
-        "featureGates",
-        "dataLayer",
-        "flowControl",
-        "requestHandler",
-        "parser",
-    ];
+/// API Inference Extension know and today's Endpoint Picker does not, `former` gates among it, tells that
+/// it is one of theirs; the other fields came with them and are known to both.
+fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool {
+    const FIELDS: [&str; 4] = ["featureGates", "flowControl", "requestHandler", "parser"];
     const TYPES: [&str; 2] = ["approx-prefix-cache-producer", "token-producer"];
     const PARAMETERS: [&str; 3] = [
         "prefixMatchInfoProducerName",
         "matchLengthWeight",
         "matchLengthScaleTokens",
     ];
-    let todays = |plugin: &PluginEntry| {
-        let given = |name: &&str| {
-            plugin
-                .parameters
-                .as_ref()
-                .is_some_and(|node| node.get(name).is_some())
-        };
-        TYPES.contains(&plugin.kind.as_str()) || PARAMETERS.iter().any(given)
-    };
+    let mut former = former || has_any(node, &["data"]);
+    for plugin in plugins {
+        let kind = plugin.kind.as_str();
+        let given = plugin.parameters.as_ref().unwrap_or(&Node::Null);
+        if TYPES.contains(&kind) || has_any(given, &PARAMETERS) {
+            return true;
+        }
+        former |= kind == prefix_cache::TYPE.name && has_any(given, &prefix_cache::CUTTING);
+    }
     // Discovery is a plugin of ours that both generations refer to from `dataLayer`.
-    let only_discovery = |name: &str| {
-        matches!((name, node.get(name)), ("dataLayer", Some(Node::Map(entries)))
-            if entries.iter().all(|(key, _)| key == "discovery"))
+    let only_discovery = match node.get("dataLayer") {
+        Some(Node::Map(entries)) => entries.iter().all(|(key, _)| key == "discovery"),
+        layer => layer.is_none(),
     };
-    if plugins.iter().any(todays) {
-        return true;
-    }
-    let cuts = |plugin: &PluginEntry| {
-        let given = |parameters: &Node| {
-            let mut names = prefix_cache::CUTTING.iter();
-            names.any(|name| parameters.get(name).is_some())
-        };
-        plugin.kind == prefix_cache::TYPE.name && plugin.parameters.as_ref().is_some_and(given)
-    };
-    if node.get("data").is_some()
-        || plugins.iter().any(cuts)
-        || super::settings::has_former_gate(node)
-    {
-        return false;
-    }
-    let fields = FIELDS.iter().filter(|name| node.get(name).is_some());
-    fields.filter(|name| !only_discovery(name)).count() > 0
+    !former && (!only_discovery || has_any(node, &FIELDS))
+}
+
+fn has_any(node: &Node, names: &[&str]) -> bool {
+    names.iter().any(|name| node.get(name).is_some())
 }
 
 /// The generation of a document by its `apiVersion`; `None` where it says to be of another kind, about
@@ -224,5 +216,10 @@ fn read_reference(mut fields: Fields<'_>) -> Option<Reference> {
     // The seed's releases before v1.4 take whole numbers only, which `eppctl check --era seed` says.
     let weight = fields.optional_number("weight");
     fields.finish();
-    (!name.is_empty()).then_some(Reference { name, weight, path })
+    (!name.is_empty()).then(|| Reference {
+        name,
+        weight,
+        path: path.key("pluginRef"),
+        weight_path: path.key("weight"),
+    })
 }

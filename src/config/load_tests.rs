@@ -210,7 +210,7 @@ fn the_references_error_rows_are_errors() {
         ("metadata: {name: x}\n".to_owned(), vec!["metadata", "unknown field"]),
         ("plugins: []\nplugins: []\n".to_owned(), vec!["plugins", "twice"]),
         (profile("{name: p, name: q}"), vec!["schedulingProfiles[0].name", "twice"]),
-        ("featureGates: [unknown-gate]\n".to_owned(), vec!["featureGates[0]", "unknown feature gate"]),
+        ("featureGates: [unknown-gate]\n".to_owned(), vec!["featureGates[0]", "a feature gate"]),
         ("featureGates: [flowControl=qwerty]\n".to_owned(), vec!["featureGates[0]", "true or false"]),
         ("dataLayer: {discovery: {pluginRef: nowhere}}\n".to_owned(), vec!["dataLayer.discovery.pluginRef", "nowhere"]),
         (format!("{plugins}dataLayer: {{discovery: {{pluginRef: queue-scorer}}}}\n"), vec!["expected a discovery plugin"]),
@@ -247,7 +247,7 @@ fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
     refused(
         &today("plugins: [{type: precise-prefix-cache-scorer}]\n"),
         &[
-            "known to the Endpoint Picker, not supported here",
+            "known to the Endpoint Picker: ",
             "ZMQ",
             "prefix-cache-scorer",
         ],

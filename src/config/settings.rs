@@ -3,8 +3,8 @@
 
 use super::known::{NO_QUEUE, NO_SHEDDING};
 use crate::document::fields::no_effect;
-use crate::document::nearest::nearest;
-use crate::document::{Fields, Node, Path};
+use crate::document::nearest::no_such;
+use crate::document::{Fields, Path};
 use crate::plugins::Generation;
 
 /// A reference to a plugin and where it stands.
@@ -17,17 +17,13 @@ pub fn read_data_layer(
     declared: Generation,
 ) -> (Option<Named>, Vec<Named>) {
     let mut sources = Vec::new();
-    match declared {
-        Generation::Seed => {
-            if let Some(mut layer) = fields.section("data") {
-                read_sources(&mut layer, &mut sources);
-                layer.finish();
-            }
+    if declared == Generation::Seed || fields.problems().is_recording() {
+        if let Some(mut layer) = fields.section("data") {
+            read_sources(&mut layer, &mut sources);
+            layer.finish();
         }
-        Generation::Today if fields.has("data") => {
-            fields.unsupported("data", "renamed; use dataLayer");
-        }
-        Generation::Today => {}
+    } else if fields.has("data") {
+        fields.unsupported("data", "renamed; use dataLayer");
     }
     let Some(mut layer) = fields.section("dataLayer") else {
         return (None, sources);
@@ -65,8 +61,7 @@ fn read_sources(layer: &mut Fields<'_>, sources: &mut Vec<Named>) {
 }
 
 /// Everything that changes no decision here.
-pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>, declared: Generation) {
-    read_gates(fields, declared);
+pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
     fields.no_effect("flowControl", NO_QUEUE);
     fields.no_effect("saturationDetector", NO_SHEDDING);
     if let Some(mut handler) = fields.section("requestHandler") {
@@ -85,82 +80,56 @@ pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>, declared: G
     }
 }
 
-/// Gates of the Gateway API Inference Extension v1.2 to v1.5 that today's Endpoint Picker does not know,
-/// and why they change nothing here.
-const FORMER_GATES: [(&str, &str); 3] = [
+/// The gates that are known, with the reason why each that is on changes nothing here, if that is worth a
+/// warning. The first three are those of the Gateway API Inference Extension v1.2 to v1.5 that today's
+/// Endpoint Picker does not know.
+const GATES: [(&str, &str); 5] = [
     ("dataLayer", METRICS_READ),
     ("enableLegacyMetrics", METRICS_READ),
     ("prepareDataPlugins", "what scorers need is always prepared"),
+    (FLOW_CONTROL, NO_QUEUE),
+    ("haPopulateNonLeaderDatastore", ""),
 ];
-
+const FORMER: usize = 3;
 const METRICS_READ: &str = "metrics are always read, in one way";
-
 const FLOW_CONTROL: &str = "flowControl";
 
-/// The gates that today's Endpoint Picker knows.
-const GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderDatastore"];
-
-/// Whether a document has a gate that only the Gateway API Inference Extension knows.
-pub fn has_former_gate(node: &Node) -> bool {
-    let Some(Node::List(entries)) = node.get("featureGates") else {
-        return false;
-    };
-    let former = |entry: &Node| match entry {
-        Node::String(text) => former_gate(split(text).0).is_some(),
-        _ => false,
-    };
-    entries.iter().any(former)
-}
-
-fn former_gate(name: &str) -> Option<&'static str> {
-    let found = FORMER_GATES.iter().find(|(known, _)| *known == name)?;
-    Some(found.1)
-}
-
-/// A gate's name and value.
-fn split(text: &str) -> (&str, &str) {
-    text.split_once('=').unwrap_or((text, "true"))
-}
-
-/// `featureGates`: `name`, `name=true` or `name=false`.
-fn read_gates(fields: &mut Fields<'_>, declared: Generation) {
+/// `featureGates`: `name`, `name=true` or `name=false`. Returns whether there is one that tells that the
+/// document was written for the Gateway API Inference Extension v1.2 to v1.5.
+pub fn read_gates(fields: &mut Fields<'_>, declared: Generation) -> bool {
+    let mut former = false;
     for (text, path) in fields.texts("featureGates") {
-        let (name, value) = split(text);
+        let (name, value) = text.split_once('=').unwrap_or((text, "true"));
         let on = match value.trim().to_lowercase().as_str() {
             "1" | "t" | "true" => Some(true),
             "0" | "f" | "false" => Some(false),
             _ => None,
         };
+        let known = GATES.iter().position(|(known, _)| *known == name);
+        // Where today's has it, the document does not load.
+        let flow = name == FLOW_CONTROL && on == Some(true);
+        former |= flow || known.is_some_and(|gate| gate < FORMER);
+        let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
         let problems = fields.problems();
-        let message = match (on, former_gate(name)) {
-            (None, _) => "the value behind = must be true or false".to_owned(),
-            (Some(false), Some(_)) => continue,
-            (Some(true), Some(why)) => {
-                problems.warn(&path, no_effect(why));
-                continue;
+        match (on, why) {
+            // Flow control is an experiment of the seed's releases, and a part of today's.
+            (_, Some(_)) if flow && declared == Generation::Today => {
+                let message = format!("found {text:?}: flow control queues requests, which is not supported here; put a queue in front of the proxy");
+                problems.error(&path, message);
             }
-            (Some(true), None) if name == FLOW_CONTROL => {
-                // An experiment of the seed's releases, and a part of today's.
-                if declared == Generation::Seed {
-                    problems.warn(&path, no_effect(NO_QUEUE));
-                    continue;
-                }
-                "flow control queues requests, which is not supported here; put a queue in front of the proxy".to_owned()
+            (Some(true), Some(why)) if !why.is_empty() => problems.warn(&path, no_effect(why)),
+            (Some(_), Some(_)) => {}
+            (None, _) => {
+                let message = format!("found {value:?}, expected true or false behind =");
+                problems.error(&path, message);
             }
-            (Some(_), None) if GATES.contains(&name) => continue,
-            (Some(_), None) => {
-                let all = || FORMER_GATES.iter().map(|(name, _)| *name).chain(GATES);
-                match nearest(name, all()) {
-                    Some(near) => format!("unknown feature gate; did you mean {near}?"),
-                    None => format!(
-                        "unknown feature gate; known: {}",
-                        all().collect::<Vec<_>>().join(", ")
-                    ),
-                }
+            (_, None) => {
+                let known = GATES.map(|(known, _)| known);
+                problems.error(&path, no_such(name, "a feature gate", &known));
             }
-        };
-        problems.error(&path, format!("found {text:?}: {message}"));
+        }
     }
+    former
 }
 
 fn read_named(fields: &mut Fields<'_>) -> Option<Named> {

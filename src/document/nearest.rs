@@ -19,13 +19,23 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     (distance <= found.chars().count().max(3) / 3).then_some(name)
 }
 
-/// What helps where a name is not among those that are known.
-pub fn hint(found: &str, known: &[&str]) -> String {
-    match (nearest(found, known.iter().copied()), known) {
-        (Some(near), _) => format!("did you mean {near}?"),
-        (None, []) => "there is none".to_owned(),
-        (None, known) => format!("there are: {}", known.join(", ")),
+/// What is said of a name that nothing has.
+pub fn no_such(found: &str, expected: &str, known: &[&str]) -> String {
+    let near = nearest(found, known.iter().copied());
+    let mut message = format!("found {found:?}, expected the name of {expected}; ");
+    match (near, known) {
+        (Some(near), _) => {
+            message.push_str("did you mean ");
+            message.push_str(near);
+            message.push('?');
+        }
+        (None, []) => message.push_str("there is none"),
+        (None, known) => {
+            message.push_str("there are: ");
+            message.push_str(&known.join(", "));
+        }
     }
+    message
 }
 
 /// Letters to insert, delete or change (Levenshtein).

@@ -9,7 +9,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
-use crate::document::nearest::hint;
+use crate::document::nearest::no_such;
 use crate::document::{Fields, Path, Problems, Question};
 use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
 
@@ -96,24 +96,40 @@ pub struct Build<'a, 'd> {
 }
 
 impl Build<'_, '_> {
-    /// Notes that a field refers to a plugin that is not there, unless the plugin's own type is what is
-    /// refused.
-    pub fn refuse_reference(
-        &mut self,
-        field: &'static str,
-        name: &str,
-        of: &str,
-        known: &[String],
-    ) {
-        if self.refused.iter().any(|refused| refused == name) {
-            return;
-        }
-        let path = self.fields.path().key(field);
-        self.fields.problems().error_with(&path, || {
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let hint = hint(name, &known);
-            format!("found {name:?}, expected the name of {of}; {hint}")
-        });
+    /// Notes that a field refers to a producer of prefix matches that is not there.
+    pub fn refuse_prefix_producer(&mut self, field: &'static str, name: &str) {
+        let known = self.producers.iter().map(|(name, _)| name.as_str());
+        let known: Vec<&str> = known.collect();
+        refuse_reference(
+            &mut self.fields,
+            self.refused,
+            field,
+            name,
+            "a prefix producer",
+            &known,
+        );
+    }
+
+    /// Notes that a field refers to a producer of in-flight load that is not there.
+    pub fn refuse_load_producer(&mut self, field: &'static str, name: &str) {
+        let known: Vec<&str> = self.load_producers.iter().map(String::as_str).collect();
+        let of = "an inflight-load-producer";
+        refuse_reference(&mut self.fields, self.refused, field, name, of, &known);
+    }
+}
+
+/// Notes that a field refers to a plugin that is not there, unless the plugin's own type is refused.
+fn refuse_reference(
+    fields: &mut Fields<'_>,
+    refused: &[String],
+    field: &'static str,
+    name: &str,
+    of: &str,
+    known: &[&str],
+) {
+    if !refused.iter().any(|refused| refused == name) {
+        let path = fields.path().key(field);
+        fields.problems().error(&path, no_such(name, of, known));
     }
 }
 
@@ -173,6 +189,8 @@ pub enum Role {
     Proxy(Box<EnvoyProxy>),
     /// Checked, and without effect in a proxy.
     Inert,
+    /// Without effect in a proxy, and refused where a profile would filter by it.
+    Detector,
 }
 
 /// What a plugin type asks for.

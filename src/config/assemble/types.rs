@@ -1,33 +1,77 @@
 //! What a document's plugin types turn out to be: built here, without effect here, or refused.
 
 use super::Assembly;
-use crate::config::document::{Document, PluginEntry};
-use crate::config::known::{elsewhere, idle, Idle};
+use crate::config::document::PluginEntry;
+use crate::config::known::{elsewhere, Elsewhere, Here};
 use crate::config::plan::Instance;
 use crate::document::fields::no_effect;
 use crate::document::nearest::nearest;
 use crate::document::Node;
 use crate::plugins::{self, PluginType, Role};
 
-/// What a type that a document may hold turns out to be.
+/// A type that a document may hold.
+#[derive(Clone, Copy)]
 pub enum Known {
     /// It can be configured here.
     Type(&'static PluginType),
     /// It changes nothing here.
-    Idle(Idle),
-}
-
-/// What a type's name stands for; `None` where it is refused.
-pub fn kind_of(name: &str) -> Option<Known> {
-    let found = plugins::find(name).map(Known::Type);
-    found.or_else(|| idle(name).map(Known::Idle))
+    Idle(&'static Elsewhere),
 }
 
 impl Assembly<'_> {
+    /// Looks up an entry's type and notes where it has to be refused.
+    pub fn look_up(&mut self, entry: &PluginEntry) -> Option<Known> {
+        let path = entry.path.key("type");
+        if let Some(kind) = plugins::find(&entry.kind) {
+            if kind.name != entry.kind {
+                let message = format!("renamed; use {}", kind.name);
+                self.problems.warn(&path, message);
+            }
+            return Some(Known::Type(kind));
+        }
+        let known = elsewhere(&entry.kind);
+        match known {
+            Some(idle) if idle.here != Here::Refused => {
+                self.problems.warn(&path, no_effect(idle.why));
+                return Some(Known::Idle(idle));
+            }
+            // That there is none was said already.
+            None if entry.kind.is_empty() => {}
+            _ => {
+                let message = self.refusal(&entry.kind, known);
+                self.problems.error(&path, message);
+            }
+        }
+        // A type that is not known can be anything.
+        self.handler_refused |= known.is_none() || entry.kind.ends_with("profile-handler");
+        self.refused.push(entry.name.clone());
+        None
+    }
+
+    /// What is said of a type that cannot be had here. The first time, the types that can are listed.
+    fn refusal(&mut self, kind: &str, known: Option<&Elsewhere>) -> String {
+        let types = || plugins::TYPES.iter().map(|kind| kind.name);
+        let mut message = match known {
+            Some(known) => {
+                let why = known.why;
+                format!("found {kind:?}, known to the Endpoint Picker: {why}")
+            }
+            None => format!("found {kind:?}, expected a plugin type"),
+        };
+        if let (None, Some(near)) = (known, nearest(kind, types())) {
+            message.push_str("; did you mean ");
+            message.push_str(near);
+            message.push('?');
+        } else if !std::mem::replace(&mut self.types_listed, true) {
+            message.push_str("; supported: ");
+            let types: Vec<&str> = types().collect();
+            message.push_str(&types.join(", "));
+        }
+        message
+    }
+
     /// A plugin that is declared and changes nothing here.
-    pub fn idle(&mut self, entry: &PluginEntry, idle: Idle) -> Instance {
-        self.problems
-            .warn(&entry.path.key("type"), no_effect(idle.why));
+    pub fn idle(&self, entry: &PluginEntry, idle: &'static Elsewhere) -> Instance {
         let parameters = match &entry.parameters {
             Some(Node::Map(given)) => given.clone(),
             _ => Vec::new(),
@@ -36,52 +80,10 @@ impl Assembly<'_> {
             name: entry.name.clone(),
             kind: idle.name,
             parameters,
-            role: Role::Inert,
+            role: match idle.here {
+                Here::Detects => Role::Detector,
+                _ => Role::Inert,
+            },
         }
-    }
-
-    /// Notes that a type cannot be had here. The first of them lists those that can.
-    pub fn refuse_type(&mut self, entry: &PluginEntry) {
-        if entry.kind.is_empty() {
-            return;
-        }
-        let listed = &mut self.types_listed;
-        self.problems.error_with(&entry.path.key("type"), || {
-            let types = || plugins::TYPES.iter().map(|kind| kind.name);
-            let found = &entry.kind;
-            let message = match (elsewhere(found), nearest(found, types())) {
-                (Some(instead), _) => {
-                    format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}")
-                }
-                (None, Some(name)) => {
-                    return format!("found {found:?}, expected a plugin type; did you mean {name}?");
-                }
-                (None, None) => format!("found {found:?}, expected a plugin type"),
-            };
-            if std::mem::replace(listed, true) {
-                return message;
-            }
-            format!("{message}; supported: {}", types().collect::<Vec<_>>().join(", "))
-        });
-    }
-
-    /// Without profiles the Endpoint Picker's default one runs every plugin that filters.
-    pub fn refuse_implied_filters(&mut self, document: &Document) {
-        for entry in &document.plugins {
-            if idle(&entry.kind).is_some_and(|idle| idle.filters) {
-                let message = "filters here, as there are no schedulingProfiles, and is not supported as a filter; list profiles without it";
-                self.problems.error(&entry.path.key("type"), message);
-            }
-        }
-    }
-
-    /// Whether a plugin whose type is refused can be the profile handler: a type that is not known can be
-    /// anything.
-    pub fn may_lack_handler(&self, document: &Document) -> bool {
-        let mut plugins = document.plugins.iter();
-        plugins.any(|entry| {
-            self.refused.contains(&entry.name)
-                && (entry.kind.ends_with("profile-handler") || elsewhere(&entry.kind).is_none())
-        })
     }
 }

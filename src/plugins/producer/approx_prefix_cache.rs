@@ -61,13 +61,6 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     })
 }
 
-/// Notes that a field refers to a producer of prefix matches that is not there.
-pub fn refuse_producer(build: &mut Build<'_, '_>, field: &'static str, name: &str) {
-    let known = build.producers.iter().map(|(name, _)| name.clone());
-    let known: Vec<String> = known.collect();
-    build.refuse_reference(field, name, "a prefix producer", &known);
-}
-
 /// Reads a reference to a producer: by name, or (unnamed) the only one, or one with all defaults
 /// that is created for it. Returns its index in the plan.
 pub fn refer(build: &mut Build<'_, '_>, field: &'static str) -> usize {
@@ -87,7 +80,7 @@ pub fn refer(build: &mut Build<'_, '_>, field: &'static str) -> usize {
         return index;
     }
     if !name.is_empty() {
-        refuse_producer(build, field, &name);
+        build.refuse_prefix_producer(field, &name);
     }
     build.producers.push((TYPE.name.to_owned(), DEFAULT));
     build.producers.len() - 1

@@ -25,7 +25,6 @@
 //!   parameters: {addEstimatedOutputTokens: true, maxEstimatedOutputTokens: 1000}
 //! ```
 
-use super::approx_prefix_cache::refuse_producer;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
@@ -90,7 +89,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let prefix_producer = fields.string("prefixMatchInfoProducerName", "");
     let known = |(name, _): &(String, _)| *name == prefix_producer;
     if !prefix_producer.is_empty() && !build.producers.iter().any(known) {
-        refuse_producer(build, "prefixMatchInfoProducerName", &prefix_producer);
+        build.refuse_prefix_producer("prefixMatchInfoProducerName", &prefix_producer);
     }
     build.load_producers.push(build.name.to_owned());
     Role::InflightLoad(InflightLoad {
@@ -106,8 +105,7 @@ pub fn refer(build: &mut Build<'_, '_>) {
     let name = build.fields.string("inFlightLoadProducerName", "");
     let implied = name.is_empty() || name == TYPE.name;
     if !implied && !build.load_producers.contains(&name) {
-        let known = build.load_producers.clone();
-        build.refuse_reference("inFlightLoadProducerName", &name, TYPE.name, &known);
+        build.refuse_load_producer("inFlightLoadProducerName", &name);
     }
 }
 

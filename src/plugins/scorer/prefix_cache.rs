@@ -9,11 +9,11 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `hashBlockSize` | 64 | bytes of a block |
-//! | `blockSize` | – | its name from v1.1 on |
-//! | `blockSizeTokens` | – | the same in tokens of four bytes, from v1.4 on |
-//! | `autoTune` | true where one of the newer names is given | take block size and capacity from what the servers report |
+//! | `blockSize` | – | the same in the Gateway API Inference Extension v1.1 to v1.3, going before it |
+//! | `blockSizeTokens` | – | the same in tokens of four bytes (v1.4, v1.5), going before both |
+//! | `autoTune` | false | take block size and capacity from what the servers report; true by default where a parameter of v1.1 or later is given |
 //! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one request, at most 65536 |
-//! | `maxPrefixTokensToMatch` | – | the same in tokens of four bytes, going before it |
+//! | `maxPrefixTokensToMatch` | – | the same in tokens of four bytes (v1.5), going before it |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
 //! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
@@ -49,7 +49,7 @@ pub const TYPE: PluginType = PluginType {
 
 /// Parameters by which the scorer cuts prompts itself, in the releases v1.0 to v1.5 of the Gateway API
 /// Inference Extension.
-pub(crate) const CUTTING: [&str; 7] = [
+pub const CUTTING: [&str; 7] = [
     "hashBlockSize",
     "blockSize",
     "blockSizeTokens",
@@ -100,48 +100,51 @@ fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
 
 /// Bytes of a block, by the newest of its names that is given.
 fn block_bytes(fields: &mut Fields<'_>) -> u32 {
-    let tokens = fields.optional_natural("blockSizeTokens");
-    let tokens = tokens.filter(|tokens| *tokens > 0);
-    let bytes = match tokens {
-        Some(tokens) => {
-            fields.no_effect("blockSize", "blockSizeTokens goes before it");
-            Some(tokens.saturating_mul(TOKEN_BYTES))
+    const NEWER: &str = "a newer name of it is given";
+    let mut bytes = None;
+    for (name, unit) in [("blockSizeTokens", TOKEN_BYTES), ("blockSize", 1)] {
+        if bytes.is_some() {
+            fields.no_effect(name, NEWER);
+        } else {
+            let size = fields.optional_natural(name).filter(|size| *size > 0);
+            bytes = size.map(|size| size.saturating_mul(unit));
         }
-        None => fields.optional_natural("blockSize").filter(|bytes| *bytes > 0),
-    };
+    }
     match bytes {
         Some(bytes) => {
-            fields.no_effect("hashBlockSize", "its newer name goes before it");
+            fields.no_effect("hashBlockSize", NEWER);
             bytes
         }
         None => fields.positive("hashBlockSize", 64),
     }
 }
 
-/// The parameters by which the scorer cuts prompts where today's rules hold: a declared producer cuts
-/// them, and the Gateway API Inference Extension v1.5 ignores the scorer's own.
+/// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
+/// Extension v1.5 ignores them beside one that is declared, today's Endpoint Picker refuses them.
 fn refuse_cutting(build: &mut Build<'_, '_>) {
-    let given = CUTTING.into_iter().filter(|name| build.fields.has(name));
-    let given: Vec<&'static str> = given.collect();
-    let Some(first) = given.first() else {
-        return;
-    };
     let ignored = build.declared == Generation::Seed && !build.producers.is_empty();
-    for name in &given {
-        build.fields.node(name);
-    }
-    let path = build.fields.path().key(first);
-    let names = given.join(", ");
-    let producer = approx_prefix_cache::TYPE.name;
-    let problems = build.fields.problems();
-    if ignored {
-        let message = format!("{names}: no effect beside an {producer}, which cuts prompts");
-        problems.warn(&path, message);
-    } else {
-        let message = format!("{names}: moved to {producer}; declare one with what is set here");
-        problems.error(&path, message);
+    let fields = &mut build.fields;
+    let mut said = false;
+    for name in CUTTING {
+        // Asked for only where it is given: no hint is to name it.
+        if !fields.has(name) {
+            continue;
+        }
+        fields.node(name);
+        if !std::mem::replace(&mut said, true) {
+            let path = fields.path().key(name);
+            match ignored {
+                true => fields.problems().warn(&path, IGNORED),
+                false => fields.problems().error(&path, MOVED),
+            }
+        }
     }
 }
+
+const IGNORED: &str =
+    "how prompts are cut is set on approx-prefix-cache-producer; here it has no effect";
+const MOVED: &str =
+    "how prompts are cut moved to approx-prefix-cache-producer; declare one with these parameters";
 
 fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     refuse_cutting(build);
