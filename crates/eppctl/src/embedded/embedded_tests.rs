@@ -157,15 +157,21 @@ fn every_document_of_a_file_is_named() {
         )
     };
     let file = format!(
-        "# Everything.\n---  # first\n{}---\n{}---\n\n--- # last\n{BROKEN}",
+        "# Everything.\n---  # first\n{}---\n{}---\n\n---\n{}--- # last\n{BROKEN}",
         map("a"),
-        map("b")
+        map("b"),
+        map("c")
     );
     let found = found(&file);
     let places: Vec<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
     assert_eq!(
         places,
-        ["document 1: data.a", "document 2: data.b", "document 3"]
+        [
+            "document 1: data.a",
+            "document 2: data.b",
+            "document 3: data.c",
+            "document 4"
+        ]
     );
     let lines = file
         .lines()

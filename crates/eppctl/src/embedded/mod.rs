@@ -135,6 +135,8 @@ fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
         match config::parse(&part.text) {
             // What does not parse may be one: the loader says why it does not.
             Err(_) if names_kind(&part.text) => found.push(whole(part, &place)),
+            // A text that is not of YAML is a YAML string of itself.
+            Err(_) | Ok(Node::String(_)) if depth > 0 => {}
             Err(_) => {}
             Ok(node) if string(&node, "kind") == KIND => found.push(whole(part, &place)),
             Ok(node) if depth > 0 && is_written_like_one(&node) => found.push(whole(part, &place)),
