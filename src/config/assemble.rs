@@ -1,12 +1,15 @@
 //! Document to plan: instantiate the plugins, apply the defaults, check the references.
 
+mod references;
+mod types;
+
 use std::rc::Rc;
 
+use self::types::Known;
 use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
-use super::known::elsewhere;
 use super::plan::{Instance, Plan, Profiled};
 use super::settings::Named;
-use crate::document::nearest::nearest;
+use crate::document::nearest::no_such;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
@@ -30,9 +33,13 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         problems.error(&Path::default(), message);
         return None;
     }
-    let document = document::read(node, problems);
+    let document = document::read(node, problems)?;
     let mut assembly = Assembly {
         generation: document.generation,
+        declared: document.declared,
+        refused: Vec::new(),
+        handler_refused: false,
+        types_listed: false,
         instances: Vec::new(),
         producers: Vec::new(),
         load_producers: Vec::new(),
@@ -59,6 +66,13 @@ macro_rules! only {
 
 struct Assembly<'p> {
     generation: Generation,
+    declared: Generation,
+    /// Names of the plugins whose types are refused: what refers to them is not another problem.
+    refused: Vec<String>,
+    /// Whether one of them may be the profile handler.
+    handler_refused: bool,
+    /// Whether a problem has listed the types that are supported.
+    types_listed: bool,
     instances: Vec<Rc<Instance>>,
     producers: Vec<(String, PrefixProducer)>,
     load_producers: Vec<String>,
@@ -75,14 +89,20 @@ impl Assembly<'_> {
             rank.unwrap_or(PRODUCERS.len())
         };
         let mut built: Vec<(usize, Rc<Instance>)> = Vec::new();
-        let mut entries: Vec<_> = document.plugins.iter().enumerate().collect();
-        entries.sort_by_key(|(_, entry)| rank(entry));
-        for (position, entry) in entries {
-            let Some(kind) = self.find(entry) else {
-                continue;
+        let mut entries = Vec::new();
+        for (position, entry) in document.plugins.iter().enumerate() {
+            let known = self.look_up(entry);
+            entries.extend(known.map(|known| (position, entry, known)));
+        }
+        entries.sort_by_key(|(_, entry, _)| rank(entry));
+        for (position, entry, known) in entries {
+            let instance = match known {
+                Known::Type(kind) => {
+                    let path = entry.path.key("parameters");
+                    self.build(kind, &entry.name, entry.parameters.as_ref(), path)
+                }
+                Known::Idle(idle) => self.idle(entry, idle),
             };
-            let path = entry.path.key("parameters");
-            let instance = self.build(kind, &entry.name, entry.parameters.as_ref(), path);
             if let Role::PrefixProducer(producer) = &instance.role {
                 self.producers.push((entry.name.clone(), producer.clone()));
             }
@@ -90,30 +110,6 @@ impl Assembly<'_> {
         }
         built.sort_by_key(|(position, _)| *position);
         self.instances = built.into_iter().map(|(_, instance)| instance).collect();
-    }
-
-    fn find(&mut self, entry: &PluginEntry) -> Option<&'static PluginType> {
-        if let Some(kind) = plugins::find(&entry.kind) {
-            return Some(kind);
-        }
-        if entry.kind.is_empty() {
-            return None;
-        }
-        self.problems.error_with(&entry.path.key("type"), || {
-            let types = || plugins::TYPES.iter().map(|kind| kind.name);
-            let all = || types().collect::<Vec<_>>().join(", ");
-            let found = &entry.kind;
-            match (elsewhere(found), nearest(found, types())) {
-                (Some(instead), _) => {
-                    format!("found {found:?}, known to the Endpoint Picker, not supported here: {instead}; supported: {}", all())
-                }
-                (None, Some(name)) => {
-                    format!("found {found:?}, expected a plugin type; did you mean {name}?")
-                }
-                (None, None) => format!("found {found:?}, expected a plugin type: {}", all()),
-            }
-        });
-        None
     }
 
     fn build(
@@ -127,6 +123,8 @@ impl Assembly<'_> {
             name,
             fields: Fields::new(parameters, path, self.problems),
             generation: self.generation,
+            declared: self.declared,
+            refused: &self.refused,
             producers: &mut self.producers,
             load_producers: &mut self.load_producers,
         };
@@ -150,16 +148,12 @@ impl Assembly<'_> {
         if let Some(instance) = found {
             return Some(instance.clone());
         }
-        let instances = &self.instances;
-        self.problems.error_with(path, || {
-            let names = instances.iter().map(|instance| instance.name.as_str());
-            let names: Vec<&str> = names.take(MOST_NAMES).collect();
-            let hint = match nearest(name, names.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("there are: {}", names.join(", ")),
-            };
-            format!("found {name:?}, expected the name of {expected}; {hint}")
-        });
+        if self.refused.iter().any(|refused| refused == name) {
+            return None;
+        }
+        let names = self.instances.iter().map(|instance| instance.name.as_str());
+        let names: Vec<&str> = names.take(MOST_NAMES).collect();
+        self.problems.error(path, no_such(name, expected, &names));
         None
     }
 
@@ -183,10 +177,7 @@ impl Assembly<'_> {
             found = all.collect();
         }
         let (first, further) = found.split_first()?;
-        let place = |name: &str| {
-            let entry = document.plugins.iter().find(|entry| entry.name == name);
-            entry.map(|entry| entry.path.clone()).unwrap_or_default()
-        };
+        let place = |name: &str| document.place_of(name);
         for second in further {
             let (name, known) = (&second.name, &first.name);
             self.problems.error_with(&place(name), || {
@@ -209,13 +200,14 @@ impl Assembly<'_> {
                 let plays = |instance: &&Rc<Instance>| {
                     matches!(
                         instance.role,
-                        Role::Filter(_) | Role::Scorer(_) | Role::Picker(_)
+                        Role::Filter(_) | Role::Scorer(_) | Role::Picker(_) | Role::Detector
                     )
                 };
                 let reference = |instance: &Rc<Instance>| Reference {
                     name: instance.name.clone(),
                     weight: None,
-                    path: Path::default().key("plugins"),
+                    path: document.place_of(&instance.name),
+                    weight_path: Path::default(),
                 };
                 written = vec![ProfileEntry {
                     name: "default".to_owned(),
@@ -255,8 +247,8 @@ impl Assembly<'_> {
             picker: None,
         };
         for reference in &entry.plugins {
-            let path = reference.path.key("pluginRef");
-            let Some(instance) = self.get(&reference.name, &path, "a plugin") else {
+            let path = &reference.path;
+            let Some(instance) = self.get(&reference.name, path, "a plugin") else {
                 continue;
             };
             match instance.role {
@@ -266,7 +258,7 @@ impl Assembly<'_> {
                             "found a second picker, {:?}, expected one per profile ({:?} came first)",
                             reference.name, first.name
                         );
-                        self.problems.error(&path, message);
+                        self.problems.error(path, message);
                     }
                     profiled.picker = Some(instance);
                 }
@@ -276,6 +268,13 @@ impl Assembly<'_> {
                     profiled.plugins.push((instance, weight));
                     continue;
                 }
+                Role::Detector => {
+                    let message = format!(
+                        "{:?} filters here, as every {} of a profile does (without schedulingProfiles, of the document), which is not supported",
+                        reference.name, instance.kind
+                    );
+                    self.problems.error(path, message);
+                }
                 // The Endpoint Picker lets a profile refer to anything, and so does the seed's own
                 // documentation.
                 _ => {
@@ -283,13 +282,12 @@ impl Assembly<'_> {
                         "{:?} is no filter, scorer or picker: it has no effect in a profile",
                         reference.name
                     );
-                    self.problems.warn(&path, message);
+                    self.problems.warn(path, message);
                 }
             }
             if reference.weight.is_some() {
-                let path = reference.path.key("weight");
-                self.problems
-                    .warn(&path, "has no effect: only scorers have weights");
+                let message = "has no effect: only scorers have weights";
+                self.problems.warn(&reference.weight_path, message);
             }
         }
         profiled
@@ -307,6 +305,7 @@ impl Assembly<'_> {
                 }
                 Some(handler)
             }
+            None if profiles > 1 && self.handler_refused => None,
             None if profiles > 1 => {
                 let message = format!(
                     "found {profiles} profiles and no profile handler that chooses among them"
@@ -319,50 +318,6 @@ impl Assembly<'_> {
                 _ => None,
             },
         }
-    }
-
-    /// What `dataLayer` and `requestHandler` refer to must be of the kind they expect.
-    fn check_references(&mut self, document: &Document) {
-        let names =
-            |this: &Self, name: &str| this.instances.iter().any(|instance| instance.name == name);
-        let defaults = |name: &str| plugins::find(name).is_some();
-        for (name, path) in &document.sources {
-            // The default source and extractor need not be declared.
-            if !names(self, name) && defaults(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a metrics source or extractor") {
-                if !matches!(
-                    instance.role,
-                    Role::MetricsSource(_) | Role::MetricsExtractor(_)
-                ) {
-                    self.wrong_kind(name, path, &instance, "a metrics source or extractor");
-                }
-            }
-        }
-        for (name, path) in &document.parsers {
-            // A parser's type may stand for itself.
-            if !names(self, name) && is_parser(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a parser") {
-                if !is_parser(instance.kind) {
-                    self.wrong_kind(name, path, &instance, "a parser");
-                }
-            }
-        }
-        if let Some((name, path)) = &document.discovery {
-            if let Some(instance) = self.get(name, path, "a discovery plugin") {
-                if !matches!(instance.role, Role::Discovery(_)) {
-                    self.wrong_kind(name, path, &instance, "a discovery plugin");
-                }
-            }
-        }
-    }
-
-    fn wrong_kind(&mut self, name: &str, path: &Path, found: &Instance, expected: &str) {
-        let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
-        self.problems.error(path, message);
     }
 
     fn finish(
@@ -421,17 +376,6 @@ fn discount(load: &InflightLoad, producers: &[(String, PrefixProducer)]) -> Opti
             .or_else(|| (producers.len() == 1).then_some(0)),
         name => named(name),
     }
-}
-
-fn is_parser(kind: &str) -> bool {
-    use plugins::parser::{anthropic, openai, passthrough, vllm_http};
-    let parsers = [
-        openai::TYPE,
-        anthropic::TYPE,
-        vllm_http::TYPE,
-        passthrough::TYPE,
-    ];
-    parsers.iter().any(|parser| parser.name == kind)
 }
 
 fn compile(profiled: &Profiled) -> Option<Profile> {

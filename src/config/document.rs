@@ -1,6 +1,7 @@
 //! The document as written: its fields, checked one by one.
 
 use crate::document::{Fields, Node, Path, Problems};
+use crate::plugins::scorer::prefix_cache;
 use crate::plugins::Generation;
 
 /// An entry of `plugins`.
@@ -23,8 +24,10 @@ pub struct Reference {
     pub name: String,
     /// `weight`.
     pub weight: Option<f64>,
-    /// Where the entry is.
+    /// Where the name is.
     pub path: Path,
+    /// Where the weight is.
+    pub weight_path: Path,
 }
 
 /// An entry of `schedulingProfiles`.
@@ -43,6 +46,8 @@ pub struct ProfileEntry {
 pub struct Document {
     /// By whose rules it is read.
     pub generation: Generation,
+    /// Whose `apiVersion` it has.
+    pub declared: Generation,
     /// `plugins`.
     pub plugins: Vec<PluginEntry>,
     /// `schedulingProfiles`; `None` where there are none.
@@ -55,79 +60,100 @@ pub struct Document {
     pub parsers: Vec<(String, Path)>,
 }
 
+impl Document {
+    /// Where a plugin is declared; the top where it is not.
+    pub fn place_of(&self, name: &str) -> Path {
+        let entry = self.plugins.iter().find(|entry| entry.name == name);
+        entry.map(|entry| entry.path.clone()).unwrap_or_default()
+    }
+}
+
 const SEED: &str = "inference.networking.x-k8s.io/v1alpha1";
 const TODAY: &str = "llm-d.ai/v1alpha1";
 const KIND: &str = "EndpointPickerConfig";
 
-/// Reads the document's fields.
-pub fn read(node: &Node, problems: &mut Problems) -> Document {
+/// Reads the document's fields; `None` where it says that it is something else.
+pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::new(Some(node), Path::default(), problems);
-    let declared = read_identity(&mut fields);
+    let declared = read_identity(&mut fields)?;
     let plugins = read_plugins(&mut fields);
-    let todays = uses_todays_parts(node, &plugins);
+    let former = super::settings::read_gates(&mut fields, declared);
+    let todays = uses_todays_parts(node, &plugins, former);
     let generation = match declared {
         Generation::Seed if todays => {
             let path = fields.path().key("apiVersion");
-            let message =
-                format!("deprecated by llm-d-router, whose parts this document uses; use {TODAY}");
+            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {TODAY}");
             fields.problems().warn(&path, message);
             Generation::Today
         }
         declared => declared,
     };
-    let profiles = read_profiles(&mut fields, declared);
+    let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
     super::settings::read_inert(&mut fields, &mut parsers);
-    let (discovery, sources) = super::settings::read_data_layer(&mut fields);
+    let (discovery, sources) = super::settings::read_data_layer(&mut fields, declared);
     fields.finish();
-    Document {
+    Some(Document {
         generation,
+        declared,
         plugins,
         profiles,
         discovery,
         sources,
         parsers,
-    }
+    })
 }
 
-/// Whether the document has what only today's Endpoint Picker knows.
-pub fn uses_todays_parts(node: &Node, plugins: &[PluginEntry]) -> bool {
-    const FIELDS: [&str; 5] = [
-        "featureGates",
-        "dataLayer",
-        "flowControl",
-        "requestHandler",
-        "parser",
-    ];
+/// Whether a document under the seed's `apiVersion` has to be read by today's rules.
+///
+/// It has to where a plugin is there that is built by them. What the releases v1.1 to v1.5 of the Gateway
+/// API Inference Extension know and today's Endpoint Picker does not, `former` gates among it, tells that
+/// it is one of theirs; the other fields came with them and are known to both.
+fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool {
+    const FIELDS: [&str; 4] = ["featureGates", "flowControl", "requestHandler", "parser"];
     const TYPES: [&str; 2] = ["approx-prefix-cache-producer", "token-producer"];
     const PARAMETERS: [&str; 3] = [
         "prefixMatchInfoProducerName",
         "matchLengthWeight",
         "matchLengthScaleTokens",
     ];
-    let todays = |plugin: &PluginEntry| {
-        let given = |name: &&str| {
-            plugin
-                .parameters
-                .as_ref()
-                .is_some_and(|node| node.get(name).is_some())
-        };
-        TYPES.contains(&plugin.kind.as_str()) || PARAMETERS.iter().any(given)
-    };
+    let mut former = former || has_any(node, &["data"]);
+    for plugin in plugins {
+        let kind = plugin.kind.as_str();
+        let given = plugin.parameters.as_ref().unwrap_or(&Node::Null);
+        if TYPES.contains(&kind) || has_any(given, &PARAMETERS) {
+            return true;
+        }
+        former |= kind == prefix_cache::TYPE.name && has_any(given, &prefix_cache::CUTTING);
+    }
     // Discovery is a plugin of ours that both generations refer to from `dataLayer`.
-    let only_discovery = |name: &str| {
-        matches!((name, node.get(name)), ("dataLayer", Some(Node::Map(entries)))
-            if entries.iter().all(|(key, _)| key == "discovery"))
+    let only_discovery = match node.get("dataLayer") {
+        Some(Node::Map(entries)) => entries.iter().all(|(key, _)| key == "discovery"),
+        layer => layer.is_none(),
     };
-    let fields = FIELDS.iter().filter(|name| node.get(name).is_some());
-    fields.filter(|name| !only_discovery(name)).count() > 0 || plugins.iter().any(todays)
+    !former && (!only_discovery || has_any(node, &FIELDS))
 }
 
-fn read_identity(fields: &mut Fields<'_>) -> Generation {
-    fields.required_choice("kind", &[(KIND, ())]);
+fn has_any(node: &Node, names: &[&str]) -> bool {
+    names.iter().any(|name| node.get(name).is_some())
+}
+
+/// The generation of a document by its `apiVersion`; `None` where it says to be of another kind, about
+/// which there is nothing more to say.
+fn read_identity(fields: &mut Fields<'_>) -> Option<Generation> {
+    let kind = fields.required_choice("kind", &[(KIND, ())]);
+    if kind.is_none() && fields.has("kind") {
+        return None;
+    }
     let versions = [(SEED, Generation::Seed), (TODAY, Generation::Today)];
     let version = fields.required_choice("apiVersion", &versions);
-    version.unwrap_or(Generation::Today)
+    // Of a version that is misspelt the group still tells by whose rules the rest was written.
+    let of_seeds_group =
+        |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
+    Some(version.unwrap_or_else(|| match fields.node("apiVersion") {
+        Some(version) if of_seeds_group(version) => Generation::Seed,
+        _ => Generation::Today,
+    }))
 }
 
 fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
@@ -155,7 +181,7 @@ fn read_plugins(fields: &mut Fields<'_>) -> Vec<PluginEntry> {
     plugins
 }
 
-fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<ProfileEntry>> {
+fn read_profiles(fields: &mut Fields<'_>) -> Option<Vec<ProfileEntry>> {
     let entries = fields.list("schedulingProfiles");
     if entries.is_empty() {
         return None;
@@ -167,7 +193,7 @@ fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<Pr
         let mut plugins = Vec::new();
         for (reference, path) in entry_fields.list("plugins") {
             let fields = Fields::new(Some(reference), path, entry_fields.problems());
-            plugins.extend(read_reference(fields, declared));
+            plugins.extend(read_reference(fields));
         }
         entry_fields.finish();
         if !name.is_empty() && profiles.iter().any(|profile| profile.name == name) {
@@ -184,10 +210,16 @@ fn read_profiles(fields: &mut Fields<'_>, declared: Generation) -> Option<Vec<Pr
     Some(profiles)
 }
 
-fn read_reference(mut fields: Fields<'_>, declared: Generation) -> Option<Reference> {
+fn read_reference(mut fields: Fields<'_>) -> Option<Reference> {
     let path = fields.path().clone();
     let name = fields.required_string("pluginRef");
-    let weight = fields.optional_number("weight", declared == Generation::Seed);
+    // The seed's releases before v1.4 take whole numbers only, which `eppctl check --era seed` says.
+    let weight = fields.optional_number("weight");
     fields.finish();
-    (!name.is_empty()).then_some(Reference { name, weight, path })
+    (!name.is_empty()).then(|| Reference {
+        name,
+        weight,
+        path: path.key("pluginRef"),
+        weight_path: path.key("weight"),
+    })
 }

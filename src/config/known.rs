@@ -1,98 +1,136 @@
-//! Plugin types that the Endpoint Picker knows and that do not run here.
+//! Plugin types that the Endpoint Picker knows and that do not run here: those that a document may
+//! hold because they change nothing here, and those that are refused.
 
-/// Type names with what to use instead, or why not; from llm-d-router of August 2026 and the
-/// Gateway API Inference Extension v0.5 to v1.0.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("agent-identity", "not supported yet"),
-    ("always-disagg-multimodal-decider", "prefill/decode disaggregation is not supported yet"),
-    ("always-disagg-pd-decider", "prefill/decode disaggregation is not supported yet"),
-    ("burst-prefix-cache-producer", "batching requests needs a queue; use approx-prefix-cache-producer"),
-    ("by-label", "not supported yet; let discovery name the endpoints"),
-    ("by-label-selector", "not supported yet; let discovery name the endpoints"),
-    ("concurrency-detector", "not supported yet"),
-    ("context-length-aware", "not supported yet"),
-    ("data-parallel-profile-handler", "list each rank as an endpoint of its own"),
-    ("dcgm-data-source", "not supported yet"),
-    ("dcgm-extractor", "not supported yet"),
-    ("decision-tree-filter", "gone since v1.0; use scorers"),
-    ("decode-filter", "prefill/decode disaggregation is not supported yet"),
-    ("disagg-headers-handler", "prefill/decode disaggregation is not supported yet"),
-    ("disagg-profile-handler", "prefill/decode disaggregation is not supported yet"),
-    ("disaggregatedset-rollout-screener", "needs Kubernetes watches; use envoy-cluster-discovery"),
-    ("edf-ordering-policy", "flow control needs a queue in front of the proxy"),
-    ("encode-filter", "prefill/decode disaggregation is not supported yet"),
-    ("endpoint-attribute-filter", "not supported yet"),
-    ("endpoint-attribute-scorer", "not supported yet"),
-    ("endpoint-notification-source", "needs Kubernetes watches; use envoy-cluster-discovery"),
-    ("fcfs-ordering-policy", "flow control needs a queue in front of the proxy"),
-    ("file-discovery", "a filter reads no files; use static-discovery, whose endpoints have the same schema, or envoy-cluster-discovery"),
-    ("global-strict-fairness-policy", "flow control needs a queue in front of the proxy"),
-    ("header-based-testing-filter", "not supported yet"),
-    ("header-label-affinity-scorer", "not supported yet"),
-    ("header-profile-handler", "not supported yet"),
-    ("k8s-notification-source", "needs Kubernetes watches; use envoy-cluster-discovery"),
-    ("kv-cache-scorer", "renamed; use kv-cache-utilization-scorer"),
-    ("label-selector-filter", "not supported yet; let discovery name the endpoints"),
-    ("latency-scorer", "needs the latency predictor's sidecar"),
-    ("latency-slo-admitter", "needs the latency predictor's sidecar"),
-    ("least-kv-cache-filter", "gone since v1.0; use kv-cache-utilization-scorer"),
-    ("least-queue-filter", "gone since v1.0; use queue-scorer"),
-    ("load-aware-scorer", "not supported yet; use queue-scorer"),
-    ("lora-affinity-filter", "gone since v1.0; use lora-affinity-scorer"),
-    ("low-queue-filter", "gone since v1.0; use queue-scorer"),
-    ("mm-embeddings-cache-producer", "not supported yet"),
-    ("mm-embeddings-cache-scorer", "not supported yet"),
-    ("models-data-extractor", "not supported yet"),
-    ("models-data-source", "not supported yet"),
-    ("multicluster-file-discovery", "a filter reads no files; use envoy-cluster-discovery"),
-    ("multicluster-kv-cache-utilization-scorer", "use one Envoy per cluster"),
-    ("multicluster-metrics-data-source", "use one Envoy per cluster"),
-    ("multicluster-metrics-extractor", "use one Envoy per cluster"),
-    ("multicluster-prefix-cache-scorer", "use one Envoy per cluster"),
-    ("multicluster-queue-scorer", "use one Envoy per cluster"),
-    ("multicluster-session-affinity-filter", "use one Envoy per cluster"),
-    ("no-hit-lru-scorer", "not supported yet"),
-    ("p2p-source-producer", "not supported yet"),
-    ("pd-profile-handler", "prefill/decode disaggregation is not supported yet"),
-    ("precise-prefix-cache-producer", "needs KV events over ZMQ; use approx-prefix-cache-producer"),
-    ("precise-prefix-cache-scorer", "needs KV events over ZMQ; use prefix-cache-scorer"),
-    ("predicted-latency-producer", "needs the latency predictor's sidecar"),
-    ("prefill-filter", "prefill/decode disaggregation is not supported yet"),
-    ("prefill-header-handler", "prefill/decode disaggregation is not supported yet"),
-    ("prefix-based-pd-decider", "prefill/decode disaggregation is not supported yet"),
-    ("prefix-cache-affinity-filter", "not supported yet; use prefix-cache-scorer"),
-    ("priority-holdback-policy", "flow control needs a queue in front of the proxy"),
-    ("priority-then-time-eviction-order-policy", "flow control needs a queue in front of the proxy"),
-    ("probabilistic-admitter", "not supported yet"),
-    ("program-aware-fairness", "flow control needs a queue in front of the proxy"),
-    ("request-attribute-reporter", "not supported yet"),
-    ("round-robin-fairness-policy", "flow control needs a queue in front of the proxy"),
-    ("session-affinity-filter", "not supported yet"),
-    ("session-affinity-scorer", "not supported yet; prefix-cache-scorer keeps conversations together"),
-    ("session-id-producer", "not supported yet"),
-    ("sglanghttp-parser", "always on here: leave it out"),
-    ("sheddable-eviction-filter", "flow control needs a queue in front of the proxy"),
-    ("slo-deadline-ordering-policy", "flow control needs a queue in front of the proxy"),
-    ("slo-headroom-tier-filter", "needs the latency predictor's sidecar"),
-    ("soft-reflective-ceiling-policy", "flow control needs a queue in front of the proxy"),
-    ("static-usage-limit-policy", "flow control needs a queue in front of the proxy"),
-    ("tokenizer", "renamed; use token-producer"),
-    ("topology-affinity-filter", "not supported yet"),
-    ("topology-affinity-scorer", "not supported yet"),
-    ("topology-extractor", "not supported yet"),
-    ("utilization-detector", "not supported yet"),
-    ("utilization-filter", "not supported yet"),
-    ("vertexai-parser", "gRPC bodies are not read here; such requests are routed by metrics"),
-    ("vllmgrpc-parser", "gRPC bodies are not read here; such requests are routed by metrics"),
+use Here::{Detects, Idle, Refused};
+
+/// Why flow control has no effect.
+pub const NO_QUEUE: &str = "requests are never queued in the proxy";
+
+/// Why saturation detection has no effect.
+pub const NO_SHEDDING: &str = "requests have no priority in the proxy, so that none is shed";
+
+/// What becomes of such a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Here {
+    /// A document with it does not load.
+    Refused,
+    /// It may be declared and changes nothing here. Without flow control it changes nothing in the
+    /// Endpoint Picker, either.
+    Idle,
+    /// It may be declared and changes nothing here, but a profile must not have it: the Endpoint Picker
+    /// runs it there as a filter.
+    Detects,
+}
+
+/// A type that only the Endpoint Picker runs.
+#[derive(Debug)]
+pub struct Elsewhere {
+    /// The type's name.
+    pub name: &'static str,
+    /// Why it does not run here, or what to use instead.
+    pub why: &'static str,
+    /// What becomes of it.
+    pub here: Here,
+}
+
+/// The types, from llm-d-router of August 2026 and the Gateway API Inference Extension v0.5 to v1.5.
+#[rustfmt::skip]
+const ELSEWHERE: &[Elsewhere] = &[
+    Elsewhere { name: "agent-identity", why: "not supported yet", here: Refused },
+    Elsewhere { name: "always-disagg-multimodal-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "always-disagg-pd-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "burst-prefix-cache-producer", why: "batching requests needs a queue; use approx-prefix-cache-producer", here: Refused },
+    Elsewhere { name: "by-label", why: "not supported yet; let discovery name the endpoints", here: Refused },
+    Elsewhere { name: "by-label-selector", why: "not supported yet; let discovery name the endpoints", here: Refused },
+    Elsewhere { name: "concurrency-detector", why: NO_SHEDDING, here: Detects },
+    Elsewhere { name: "context-length-aware", why: "not supported yet", here: Refused },
+    Elsewhere { name: "data-parallel-profile-handler", why: "list each rank as an endpoint of its own", here: Refused },
+    Elsewhere { name: "dcgm-data-source", why: "not supported yet", here: Refused },
+    Elsewhere { name: "dcgm-extractor", why: "not supported yet", here: Refused },
+    Elsewhere { name: "decision-tree-filter", why: "gone since v1.0; use scorers", here: Refused },
+    Elsewhere { name: "decode-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "destination-endpoint-served-verifier", why: "for conformance tests only; leave it out", here: Refused },
+    Elsewhere { name: "disagg-headers-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "disagg-profile-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "disaggregatedset-rollout-screener", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
+    Elsewhere { name: "edf-ordering-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "encode-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "endpoint-attribute-filter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "endpoint-attribute-scorer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "endpoint-notification-source", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
+    Elsewhere { name: "eviction-priority-then-time-ordering", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "eviction-sheddable-filter", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "fcfs-ordering-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "file-discovery", why: "a filter reads no files; use static-discovery, whose endpoints have the same schema, or envoy-cluster-discovery", here: Refused },
+    Elsewhere { name: "global-strict-fairness-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "header-based-testing-filter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "header-label-affinity-scorer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "header-profile-handler", why: "not supported yet", here: Refused },
+    Elsewhere { name: "k8s-notification-source", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
+    Elsewhere { name: "kv-cache-scorer", why: "renamed; use kv-cache-utilization-scorer", here: Refused },
+    Elsewhere { name: "label-selector-filter", why: "not supported yet; let discovery name the endpoints", here: Refused },
+    Elsewhere { name: "latency-scorer", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "latency-slo-admitter", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "least-kv-cache-filter", why: "gone since v1.0; use kv-cache-utilization-scorer", here: Refused },
+    Elsewhere { name: "least-queue-filter", why: "gone since v1.0; use queue-scorer", here: Refused },
+    Elsewhere { name: "load-aware-scorer", why: "not supported yet; use queue-scorer", here: Refused },
+    Elsewhere { name: "lora-affinity-filter", why: "gone since v1.0; use lora-affinity-scorer", here: Refused },
+    Elsewhere { name: "low-queue-filter", why: "gone since v1.0; use queue-scorer", here: Refused },
+    Elsewhere { name: "mm-embeddings-cache-producer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "mm-embeddings-cache-scorer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "models-data-extractor", why: "not supported yet", here: Refused },
+    Elsewhere { name: "models-data-source", why: "not supported yet", here: Refused },
+    Elsewhere { name: "multicluster-file-discovery", why: "a filter reads no files; use envoy-cluster-discovery", here: Refused },
+    Elsewhere { name: "multicluster-kv-cache-utilization-scorer", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "multicluster-metrics-data-source", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "multicluster-metrics-extractor", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "multicluster-prefix-cache-scorer", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "multicluster-queue-scorer", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "multicluster-session-affinity-filter", why: "use one Envoy per cluster", here: Refused },
+    Elsewhere { name: "no-hit-lru-scorer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "p2p-source-producer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "pd-profile-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "precise-prefix-cache-producer", why: "needs KV events over ZMQ; use approx-prefix-cache-producer", here: Refused },
+    Elsewhere { name: "precise-prefix-cache-scorer", why: "needs KV events over ZMQ; use prefix-cache-scorer", here: Refused },
+    Elsewhere { name: "predicted-latency-producer", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "predicted-latency-scorer", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "prefill-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "prefill-header-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "prefix-based-pd-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "prefix-cache-affinity-filter", why: "not supported yet; use prefix-cache-scorer", here: Refused },
+    Elsewhere { name: "priority-holdback-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "priority-then-time-eviction-order-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "probabilistic-admitter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "program-aware-fairness", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "request-attribute-reporter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "round-robin-fairness-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "session-affinity-filter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "session-affinity-scorer", why: "not supported yet; prefix-cache-scorer keeps conversations together", here: Refused },
+    Elsewhere { name: "session-id-producer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "sglanghttp-parser", why: "always on here: leave it out", here: Refused },
+    Elsewhere { name: "sheddable-eviction-filter", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "slo-aware-profile-handler", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "slo-aware-routing", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "slo-deadline-ordering-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "slo-headroom-tier-filter", why: "needs the latency predictor's sidecar", here: Refused },
+    Elsewhere { name: "soft-reflective-ceiling-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "static-usage-limit-policy", why: NO_QUEUE, here: Idle },
+    Elsewhere { name: "tokenizer", why: "renamed; use token-producer", here: Refused },
+    Elsewhere { name: "topology-affinity-filter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "topology-affinity-scorer", why: "not supported yet", here: Refused },
+    Elsewhere { name: "topology-extractor", why: "not supported yet", here: Refused },
+    Elsewhere { name: "utilization-detector", why: NO_SHEDDING, here: Detects },
+    Elsewhere { name: "utilization-filter", why: "not supported yet", here: Refused },
+    Elsewhere { name: "vertexai-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
+    Elsewhere { name: "vllmgrpc-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
 ];
 
-/// What to do instead of a type that runs only in the Endpoint Picker.
-pub fn elsewhere(name: &str) -> Option<&'static str> {
-    let found = ELSEWHERE.iter().find(|(known, _)| *known == name)?;
-    Some(found.1)
+/// A type that runs only in the Endpoint Picker.
+pub fn elsewhere(name: &str) -> Option<&'static Elsewhere> {
+    ELSEWHERE.iter().find(|known| known.name == name)
 }
 
 /// All of these types, for tools that tell of them.
-pub fn all_elsewhere() -> impl Iterator<Item = &'static str> {
-    ELSEWHERE.iter().map(|(name, _)| *name)
+pub fn all_elsewhere() -> impl Iterator<Item = &'static Elsewhere> {
+    ELSEWHERE.iter()
 }

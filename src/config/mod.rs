@@ -7,7 +7,7 @@
 //!
 //! The generation is told by `apiVersion`. Today's Endpoint Picker still accepts the seed's
 //! `inference.networking.x-k8s.io/v1alpha1`: a document under it that uses parts which only today's
-//! knows (see [`document::uses_todays_parts`]) is read by today's rules.
+//! knows (see `document::uses_todays_parts`) is read by today's rules.
 
 mod assemble;
 pub mod document;
@@ -17,7 +17,7 @@ mod parse;
 mod plan;
 mod settings;
 
-pub use known::{all_elsewhere, elsewhere};
+pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};
 
 use crate::document::{Problem, Problems};
@@ -128,6 +128,8 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
 
 #[cfg(test)]
 mod cost_tests;
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 #[path = "load_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use crate::plugins::proxy::envoy_proxy::{EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
-use crate::plugins::{Discovery, Generation, PrefixProducer, Role};
+use crate::plugins::{Discovery, Generation, PrefixProducer, Role, TOKEN_BYTES};
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::request::{Flattening, ReadPlan};
@@ -102,9 +102,6 @@ const COUNTED: BlockSpec = BlockSpec {
     max_blocks: 512,
     keep_partial: false,
 };
-
-/// Bytes of text that count as one token.
-const TOKEN_BYTES: u32 = 4;
 
 impl Plan {
     /// The cluster whose requests are ours.
@@ -227,36 +224,33 @@ impl PrefixProducer {
         if self.generation == Generation::Seed {
             return 0;
         }
-        let reported = pool
-            .iter()
-            .next()
-            .and_then(|(_, endpoint)| endpoint.metrics.block_size);
-        let tokens = reported.filter(|_| self.auto_tune).unwrap_or(self.block);
+        let tokens = self.reported_tokens(pool).unwrap_or(self.block);
         tokens.max(LEAST_BLOCK_TOKENS)
+    }
+
+    /// Tokens of a block as the first server reports them, where that counts.
+    fn reported_tokens(&self, pool: &Pool) -> Option<u32> {
+        let (_, endpoint) = pool.iter().next().filter(|_| self.auto_tune)?;
+        endpoint.metrics.block_size.filter(|tokens| *tokens > 0)
     }
 
     /// How a prompt is cut.
     pub fn block_spec(&self, pool: &Pool) -> BlockSpec {
-        match self.block_tokens(pool) {
-            0 => BlockSpec {
-                block_bytes: self.block as usize,
-                max_blocks: self.max_blocks as usize,
-                keep_partial: false,
-            },
+        let bytes = |tokens: u32| tokens.saturating_mul(TOKEN_BYTES);
+        let (block, keep_partial) = match self.block_tokens(pool) {
+            0 => (self.reported_tokens(pool).map_or(self.block, bytes), false),
+            tokens => (bytes(tokens), true),
+        };
+        let (block, blocks) = match bytes(self.max_tokens) {
+            0 => (block, self.max_blocks),
             // A window smaller than a block holds none.
-            tokens if self.max_tokens > 0 && self.max_tokens < tokens => BlockSpec {
-                block_bytes: 0,
-                max_blocks: 0,
-                keep_partial: true,
-            },
-            tokens => BlockSpec {
-                block_bytes: tokens as usize * TOKEN_BYTES as usize,
-                max_blocks: match self.max_tokens {
-                    0 => self.max_blocks as usize,
-                    most => (most / tokens) as usize,
-                },
-                keep_partial: true,
-            },
+            most if most < block => (0, 0),
+            most => (block, most.checked_div(block).unwrap_or(0)),
+        };
+        BlockSpec {
+            block_bytes: block as usize,
+            max_blocks: blocks as usize,
+            keep_partial,
         }
     }
 

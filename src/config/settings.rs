@@ -1,29 +1,36 @@
 //! The document's fields beside plugins and profiles: each works, is refused with what to use
 //! instead, or has no effect in a proxy and says so.
 
+use super::known::{NO_QUEUE, NO_SHEDDING};
+use crate::document::fields::no_effect;
+use crate::document::nearest::no_such;
 use crate::document::{Fields, Path};
+use crate::plugins::Generation;
 
 /// A reference to a plugin and where it stands.
 pub type Named = (String, Path);
 
-/// `dataLayer`: where endpoints and metrics come from.
-pub fn read_data_layer(fields: &mut Fields<'_>) -> (Option<Named>, Vec<Named>) {
+/// `dataLayer`: where endpoints and metrics come from; `data` is its name in the Gateway API Inference
+/// Extension v1.3 and v1.4, where it has sources only.
+pub fn read_data_layer(
+    fields: &mut Fields<'_>,
+    declared: Generation,
+) -> (Option<Named>, Vec<Named>) {
+    let mut sources = Vec::new();
+    if declared == Generation::Seed || fields.problems().is_recording() {
+        if let Some(mut layer) = fields.section("data") {
+            read_sources(&mut layer, &mut sources);
+            layer.finish();
+        }
+    } else if fields.has("data") {
+        fields.unsupported("data", "renamed; use dataLayer");
+    }
     let Some(mut layer) = fields.section("dataLayer") else {
-        return (None, Vec::new());
+        return (None, sources);
     };
     // The default source and extractor are those that a plan has anyway.
     layer.boolean("injectDefaults", true);
-    let mut sources = Vec::new();
-    for (source, path) in layer.list("sources") {
-        let mut source = Fields::new(Some(source), path, layer.problems());
-        sources.extend(read_named(&mut source));
-        for (extractor, path) in source.list("extractors") {
-            let mut extractor = Fields::new(Some(extractor), path, source.problems());
-            sources.extend(read_named(&mut extractor));
-            extractor.finish();
-        }
-        source.finish();
-    }
+    read_sources(&mut layer, &mut sources);
     let discovery = layer.section("discovery").and_then(|mut discovery| {
         let named = read_named(&mut discovery);
         discovery.finish();
@@ -40,14 +47,23 @@ pub fn read_data_layer(fields: &mut Fields<'_>) -> (Option<Named>, Vec<Named>) {
     (discovery, sources)
 }
 
+fn read_sources(layer: &mut Fields<'_>, sources: &mut Vec<Named>) {
+    for (source, path) in layer.list("sources") {
+        let mut source = Fields::new(Some(source), path, layer.problems());
+        sources.extend(read_named(&mut source));
+        for (extractor, path) in source.list("extractors") {
+            let mut extractor = Fields::new(Some(extractor), path, source.problems());
+            sources.extend(read_named(&mut extractor));
+            extractor.finish();
+        }
+        source.finish();
+    }
+}
+
 /// Everything that changes no decision here.
 pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
-    read_gates(fields);
-    fields.no_effect("flowControl", "requests are never queued in the proxy, as in the Endpoint Picker without the flowControl gate");
-    fields.no_effect(
-        "saturationDetector",
-        "requests have no priority in the proxy, so that none is shed",
-    );
+    fields.no_effect("flowControl", NO_QUEUE);
+    fields.no_effect("saturationDetector", NO_SHEDDING);
     if let Some(mut handler) = fields.section("requestHandler") {
         for (parser, path) in handler.list("parsers") {
             let mut parser = Fields::new(Some(parser), path, handler.problems());
@@ -64,8 +80,24 @@ pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
     }
 }
 
-/// `featureGates`: `name`, `name=true` or `name=false`.
-fn read_gates(fields: &mut Fields<'_>) {
+/// The gates that are known, with the reason why each that is on changes nothing here, if that is worth a
+/// warning. The first three are those of the Gateway API Inference Extension v1.2 to v1.5 that today's
+/// Endpoint Picker does not know.
+const GATES: [(&str, &str); 5] = [
+    ("dataLayer", METRICS_READ),
+    ("enableLegacyMetrics", METRICS_READ),
+    ("prepareDataPlugins", "what scorers need is always prepared"),
+    (FLOW_CONTROL, NO_QUEUE),
+    ("haPopulateNonLeaderDatastore", ""),
+];
+const FORMER: usize = 3;
+const METRICS_READ: &str = "metrics are always read, in one way";
+const FLOW_CONTROL: &str = "flowControl";
+
+/// `featureGates`: `name`, `name=true` or `name=false`. Returns whether there is one that tells that the
+/// document was written for the Gateway API Inference Extension v1.2 to v1.5.
+pub fn read_gates(fields: &mut Fields<'_>, declared: Generation) -> bool {
+    let mut former = false;
     for (text, path) in fields.texts("featureGates") {
         let (name, value) = text.split_once('=').unwrap_or((text, "true"));
         let on = match value.trim().to_lowercase().as_str() {
@@ -73,16 +105,31 @@ fn read_gates(fields: &mut Fields<'_>) {
             "0" | "f" | "false" => Some(false),
             _ => None,
         };
-        let message = match (name, on) {
-            ("flowControl", Some(true)) => "flow control queues requests, which is not supported here; put a queue in front of the proxy",
-            ("flowControl" | "haPopulateNonLeaderDatastore", Some(_)) => continue,
-            (_, None) => "the value behind = must be true or false",
-            _ => "unknown feature gate; known: flowControl, haPopulateNonLeaderDatastore",
-        };
-        fields
-            .problems()
-            .error(&path, format!("found {text:?}: {message}"));
+        let known = GATES.iter().position(|(known, _)| *known == name);
+        // Where today's has it, the document does not load.
+        let flow = name == FLOW_CONTROL && on == Some(true);
+        former |= flow || known.is_some_and(|gate| gate < FORMER);
+        let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
+        let problems = fields.problems();
+        match (on, why) {
+            // Flow control is an experiment of the seed's releases, and a part of today's.
+            (_, Some(_)) if flow && declared == Generation::Today => {
+                let message = format!("found {text:?}: flow control queues requests, which is not supported here; put a queue in front of the proxy");
+                problems.error(&path, message);
+            }
+            (Some(true), Some(why)) if !why.is_empty() => problems.warn(&path, no_effect(why)),
+            (Some(_), Some(_)) => {}
+            (None, _) => {
+                let message = format!("found {value:?}, expected true or false behind =");
+                problems.error(&path, message);
+            }
+            (_, None) => {
+                let known = GATES.map(|(known, _)| known);
+                problems.error(&path, no_such(name, "a feature gate", &known));
+            }
+        }
     }
+    former
 }
 
 fn read_named(fields: &mut Fields<'_>) -> Option<Named> {

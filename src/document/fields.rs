@@ -166,18 +166,14 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A number, whole where it must be, or nothing.
-    pub fn optional_number(&mut self, name: &'static str, whole: bool) -> Option<f64> {
-        let (kind, expected) = match whole {
-            true => (Kind::Integer(None, None), "a whole number"),
-            false => (Kind::Number(None), "a number"),
-        };
-        self.ask(name, kind, None);
+    /// A number, or nothing.
+    pub fn optional_number(&mut self, name: &'static str) -> Option<f64> {
+        self.ask(name, Kind::Number(None), None);
         match self.node(name) {
             None | Some(Node::Null) => None,
-            Some(Node::Number(number)) if !whole || number.fract() == 0.0 => Some(*number),
+            Some(Node::Number(number)) if number.is_finite() => Some(*number),
             Some(other) => {
-                self.refuse(name, other, expected);
+                self.refuse(name, other, "a number");
                 None
             }
         }
@@ -362,8 +358,7 @@ impl<'a> Fields<'a> {
     pub fn no_effect(&mut self, name: &'static str, why: &str) {
         self.ask(name, Kind::Any, None);
         if !matches!(self.node(name), None | Some(Node::Null)) {
-            let message = format!("has no effect here: {why}");
-            self.problems.warn(&self.path.key(name), message);
+            self.problems.warn(&self.path.key(name), no_effect(why));
         }
     }
 
@@ -404,6 +399,11 @@ impl<'a> Fields<'a> {
     pub fn note(&mut self, name: &str, value: Node) {
         self.effective.push((name.to_owned(), value));
     }
+}
+
+/// What is said of something of the Endpoint Picker that changes nothing here.
+pub fn no_effect(why: &str) -> String {
+    format!("has no effect here: {why}")
 }
 
 /// A duration as one writes it.

@@ -19,6 +19,25 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     (distance <= found.chars().count().max(3) / 3).then_some(name)
 }
 
+/// What is said of a name that nothing has.
+pub fn no_such(found: &str, expected: &str, known: &[&str]) -> String {
+    let near = nearest(found, known.iter().copied());
+    let mut message = format!("found {found:?}, expected the name of {expected}; ");
+    match (near, known) {
+        (Some(near), _) => {
+            message.push_str("did you mean ");
+            message.push_str(near);
+            message.push('?');
+        }
+        (None, []) => message.push_str("there is none"),
+        (None, known) => {
+            message.push_str("there are: ");
+            message.push_str(&known.join(", "));
+        }
+    }
+    message
+}
+
 /// Letters to insert, delete or change (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -7,6 +7,7 @@ pub mod role;
 
 pub use role::{
     questions, Build, Discovery, Generation, Parity, PluginType, PrefixProducer, Role, Standing,
+    TOKEN_BYTES,
 };
 
 /// Plugins that do the same kind of work.
@@ -96,7 +97,11 @@ registry! {
     }
 }
 
-/// The type of this name.
+/// The type of this name, or of a former one.
 pub fn find(name: &str) -> Option<&'static PluginType> {
+    let name = match name {
+        source::core_metrics_extractor::FORMER_NAME => source::core_metrics_extractor::TYPE.name,
+        name => name,
+    };
     TYPES.iter().copied().find(|plugin| plugin.name == name)
 }

@@ -9,6 +9,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
+use crate::document::nearest::no_such;
 use crate::document::{Fields, Path, Problems, Question};
 use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
 
@@ -81,6 +82,11 @@ pub struct Build<'a, 'd> {
     pub fields: Fields<'d>,
     /// The rules that the document is read by.
     pub generation: Generation,
+    /// Whose `apiVersion` the document has.
+    pub declared: Generation,
+    /// Names of plugins of the document whose types are refused: references to them are not problems of
+    /// their own.
+    pub refused: &'a [String],
     /// The plan's prefix producers so far, each under its plugin's name. A scorer that matches
     /// prefixes refers to one by its index here, and may add one of its own; the producers that
     /// the document declares are built before the scorers.
@@ -88,6 +94,47 @@ pub struct Build<'a, 'd> {
     /// Names of the document's producers of in-flight load, which are built before the scorers.
     pub load_producers: &'a mut Vec<String>,
 }
+
+impl Build<'_, '_> {
+    /// Notes that a field refers to a producer of prefix matches that is not there.
+    pub fn refuse_prefix_producer(&mut self, field: &'static str, name: &str) {
+        let known = self.producers.iter().map(|(name, _)| name.as_str());
+        let known: Vec<&str> = known.collect();
+        refuse_reference(
+            &mut self.fields,
+            self.refused,
+            field,
+            name,
+            "a prefix producer",
+            &known,
+        );
+    }
+
+    /// Notes that a field refers to a producer of in-flight load that is not there.
+    pub fn refuse_load_producer(&mut self, field: &'static str, name: &str) {
+        let known: Vec<&str> = self.load_producers.iter().map(String::as_str).collect();
+        let of = "an inflight-load-producer";
+        refuse_reference(&mut self.fields, self.refused, field, name, of, &known);
+    }
+}
+
+/// Notes that a field refers to a plugin that is not there, unless the plugin's own type is refused.
+fn refuse_reference(
+    fields: &mut Fields<'_>,
+    refused: &[String],
+    field: &'static str,
+    name: &str,
+    of: &str,
+    known: &[&str],
+) {
+    if !refused.iter().any(|refused| refused == name) {
+        let path = fields.path().key(field);
+        fields.problems().error(&path, no_such(name, of, known));
+    }
+}
+
+/// Bytes of text that count as one token.
+pub const TOKEN_BYTES: u32 = 4;
 
 /// How prompts are cut into prefix blocks, and how many of them an endpoint is taken to hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,6 +189,8 @@ pub enum Role {
     Proxy(Box<EnvoyProxy>),
     /// Checked, and without effect in a proxy.
     Inert,
+    /// Without effect in a proxy, and refused where a profile would filter by it.
+    Detector,
 }
 
 /// What a plugin type asks for.
@@ -151,6 +200,8 @@ pub fn questions(plugin: &PluginType, generation: Generation) -> Vec<Question> {
         name: plugin.name,
         fields: Fields::new(None, Path::default(), &mut problems),
         generation,
+        declared: generation,
+        refused: &[],
         producers: &mut Vec::new(),
         load_producers: &mut Vec::new(),
     });
@@ -167,6 +218,8 @@ pub fn build_default(name: &str) -> Role {
         name,
         fields: Fields::new(None, path, &mut problems),
         generation: Generation::Seed,
+        declared: Generation::Seed,
+        refused: &[],
         producers: &mut Vec::new(),
         load_producers: &mut Vec::new(),
     })

@@ -4,13 +4,14 @@ use std::io::{self, Write};
 
 use clap::Args;
 use epp_wasm::config::{self, Plan};
-use epp_wasm::document::Problem;
+use epp_wasm::document::{Path, Problem, Problems};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::defaults::written_out;
+use crate::embedded::{documents, Document};
 use crate::era::{self, Era};
-use crate::excerpt::{render, Told};
+use crate::excerpt::{render, Source, Told};
 use crate::input::read;
 use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
 use crate::standings::{as_written, in_force, others, Field, Plugin};
@@ -22,11 +23,16 @@ use crate::standings::{as_written, in_force, others, Field, Plugin};
   eppctl check --era today examples/seed.yaml  # would it load there?
   eppctl check --print-defaults examples/seed.yaml  # nothing left out
   eppctl check -o json examples/*.yaml
-  kubectl get configmap epp -o jsonpath='{.data.config}' | eppctl check -
+  kubectl get configmap epp -o yaml | eppctl check -
+  eppctl check values.yaml  # Helm values with a document inside
+
+A file may be a document, or have any number of them inside, as mappings or texts: a ConfigMap, Helm
+values, an LLMInferenceService, a container's arguments, several YAML documents. Each is checked and
+named, and lines are the file's.
 
 Exit codes: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
 pub struct Check {
-    /// Documents, YAML or JSON; - is standard input.
+    /// Documents, or files with documents inside, YAML or JSON; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Also say whether this Endpoint Picker would accept them (no: exit code 1).
@@ -41,6 +47,8 @@ pub struct Check {
 #[derive(Serialize)]
 struct Checked {
     file: String,
+    /// Where in the file the document is; empty where it is the file.
+    place: String,
     loads: bool,
     summary: Option<String>,
     errors: Vec<Told>,
@@ -84,18 +92,19 @@ impl Check {
         let mut all = AllChecked(Vec::new());
         let mut unread = Ok(());
         for file in &self.files {
-            let (checked, plan) = match read(file) {
-                Ok(bytes) => check(file, &bytes, self.era),
+            let bytes = match read(file) {
+                Ok(bytes) => bytes,
                 Err(misuse) => {
                     unread = Err(misuse);
                     continue;
                 }
             };
-            match plan {
-                Some(plan) if self.print_defaults => output.print(&Defaults(written_out(&plan)))?,
-                _ => {}
+            for (checked, plan) in check(file, &bytes, self.era) {
+                if let Some(plan) = plan.filter(|_| self.print_defaults) {
+                    output.print(&Defaults(written_out(&plan)))?;
+                }
+                all.0.push(checked);
             }
-            all.0.push(checked);
         }
         let fine =
             |checked: &Checked| checked.loads && checked.era.as_ref().is_none_or(|era| era.accepts);
@@ -115,15 +124,48 @@ impl Check {
     }
 }
 
-fn check(file: &str, bytes: &[u8], era: Option<Era>) -> (Checked, Option<Plan>) {
-    let (plan, errors, warnings) = match config::load_bytes(bytes) {
+/// Checks all documents of a file.
+fn check(file: &str, bytes: &[u8], era: Option<Era>) -> Vec<(Checked, Option<Plan>)> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => {
+            let rejected = config::load_bytes(bytes).map(|_| Vec::new());
+            let errors = rejected.unwrap_or_else(|rejected| rejected.errors);
+            return vec![(Checked::refused(file, &errors), None)];
+        }
+    };
+    let documents = match documents(text) {
+        Ok(documents) => documents,
+        Err(none) => {
+            let mut problems = Problems::default();
+            problems.error(&Path::default(), none);
+            return vec![(Checked::refused(file, &problems.errors), None)];
+        }
+    };
+    let documents = documents.iter();
+    documents
+        .map(|document| check_document(file, text, document, era))
+        .collect()
+}
+
+fn check_document(
+    file: &str,
+    text: &str,
+    document: &Document,
+    era: Option<Era>,
+) -> (Checked, Option<Plan>) {
+    let (plan, mut errors, mut warnings) = match config::load(&document.text) {
         Ok(loaded) => (Some(loaded.plan), Vec::new(), loaded.warnings),
         Err(rejected) => (None, rejected.errors, rejected.warnings),
     };
-    let text = String::from_utf8_lossy(bytes).into_owned();
+    for problems in [&mut errors, &mut warnings] {
+        document.locate(problems);
+        // In the file's order; what has no place comes last.
+        problems.sort_by_key(|problem| problem.location.unwrap_or((usize::MAX, 0)));
+    }
     let told = |problems: &[Problem]| problems.iter().map(Told::from).collect();
     let (errors, warnings): (Vec<Told>, Vec<Told>) = (told(&errors), told(&warnings));
-    let tree = era::tree(&text);
+    let tree = era::tree(&document.text);
     let plugins = match (&plan, &tree) {
         (Some(plan), _) => in_force(plan),
         (None, Some(tree)) => as_written(tree, &errors),
@@ -132,6 +174,7 @@ fn check(file: &str, bytes: &[u8], era: Option<Era>) -> (Checked, Option<Plan>) 
     let era = era.zip(tree).map(|(era, tree)| of_era(era, &tree));
     let checked = Checked {
         file: file.to_owned(),
+        place: document.place.clone(),
         loads: plan.is_some(),
         summary: plan.as_ref().map(Plan::summary),
         fields: others(&errors, &warnings),
@@ -139,7 +182,7 @@ fn check(file: &str, bytes: &[u8], era: Option<Era>) -> (Checked, Option<Plan>) 
         warnings,
         plugins,
         era,
-        text,
+        text: text.to_owned(),
     };
     (checked, plan)
 }
@@ -164,14 +207,35 @@ impl Report for AllChecked {
 }
 
 impl Checked {
+    /// What is not looked at any further.
+    fn refused(file: &str, errors: &[Problem]) -> Self {
+        Self {
+            file: file.to_owned(),
+            place: String::new(),
+            loads: false,
+            summary: None,
+            errors: errors.iter().map(Told::from).collect(),
+            warnings: Vec::new(),
+            plugins: Vec::new(),
+            fields: Vec::new(),
+            era: None,
+            text: String::new(),
+        }
+    }
+
     fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
-        let file = &self.file;
+        let source = Source {
+            file: &self.file,
+            place: &self.place,
+            text: &self.text,
+        };
         for warning in &self.warnings {
-            writeln!(out, "{}\n", render(file, &self.text, warning, false))?;
+            writeln!(out, "{}\n", render(&source, warning, false))?;
         }
         for error in &self.errors {
-            writeln!(out, "{}\n", render(file, &self.text, error, true))?;
+            writeln!(out, "{}\n", render(&source, error, true))?;
         }
+        let file = source.name();
         match &self.summary {
             Some(summary) => writeln!(out, "{file}: {}: {summary}", styled(GOOD, "loads"))?,
             None => writeln!(out, "{file}: {}", styled(ERROR, "does not load"))?,

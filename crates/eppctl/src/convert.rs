@@ -4,12 +4,14 @@ use std::io::{self, Write};
 
 use clap::Args;
 use epp_wasm::config;
+use epp_wasm::plugins::scorer::prefix_cache::CUTTING;
+use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
 use epp_wasm::plugins::Generation;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::era::{knows, Era};
-use crate::input::{plan_of, read_text};
+use crate::era::{gate_name, knows, Era, FORMER_GATES};
+use crate::input::{plan_of, read_document};
 use crate::output::{Misuse, Output, Report, Verdict};
 use crate::schema::value;
 
@@ -45,7 +47,7 @@ const LEAST_BLOCK: u64 = 64;
 impl Convert {
     /// Converts and prints.
     pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
-        let text = read_text(&self.file)?;
+        let text = read_document(&self.file)?;
         let plan = plan_of(&self.file, &text)?;
         let node = config::parse(&text)
             .map_err(|_| Misuse::new(format!("{}: does not parse", self.file)))?;
@@ -54,12 +56,16 @@ impl Convert {
             notes: Vec::new(),
         };
         match (self.to, plan.generation) {
-            (Era::Today, Generation::Seed) => converted.make_todays(),
-            (Era::Seed, Generation::Today) => converted.make_seeds(),
+            (Era::Today, Generation::Seed) => {
+                converted.leave_releases();
+                converted.make_todays();
+            }
+            (Era::Seed, generation) => converted.make_seeds(generation),
             (Era::Today, Generation::Today) => {
+                converted.leave_releases();
+                converted.drop_ignored();
                 converted.set("apiVersion", json!("llm-d.ai/v1alpha1"));
             }
-            (Era::Seed, Generation::Seed) => {}
         }
         output.print(&converted)?;
         Ok(Verdict::Fine)
@@ -100,7 +106,40 @@ impl Converted {
         }
     }
 
-    fn make_seeds(&mut self) {
+    /// What the seed's releases up to v1.5 call otherwise than today's, or have and today's has not.
+    fn leave_releases(&mut self) {
+        let top = self.document.as_object_mut();
+        if let Some(data) = top.and_then(|top| top.shift_remove("data")) {
+            if self.document.get("dataLayer").is_none() {
+                self.set("dataLayer", data);
+            }
+        }
+        let gates = self.document.get_mut("featureGates");
+        if let Some(gates) = gates.and_then(Value::as_array_mut) {
+            gates.retain(|gate| {
+                let gate = gate.as_str().unwrap_or_default();
+                let gone = FORMER_GATES.contains(&gate_name(gate)) || gate == "flowControl";
+                if gone {
+                    self.notes
+                        .push(format!("{gate}: the gate has no effect here; left out"));
+                }
+                !gone
+            });
+        }
+        rename(&mut self.document);
+    }
+
+    /// A scorer's own blocks, which are ignored beside a producer.
+    fn drop_ignored(&mut self) {
+        for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
+            let parameters = plugin.get_mut("parameters").and_then(Value::as_object_mut);
+            if let Some(parameters) = parameters {
+                parameters.retain(|name, _| !CUTTING.contains(&name.as_str()));
+            }
+        }
+    }
+
+    fn make_seeds(&mut self, generation: Generation) {
         self.set(
             "apiVersion",
             json!("inference.networking.x-k8s.io/v1alpha1"),
@@ -111,6 +150,7 @@ impl Converted {
             "requestHandler",
             "parser",
             "saturationDetector",
+            "data",
         ] {
             self.drop_field(key);
         }
@@ -121,7 +161,10 @@ impl Converted {
             self.notes.push(note.to_owned());
             self.set("dataLayer", json!({"discovery": discovery}));
         }
-        self.cut_in_scorers();
+        match generation {
+            Generation::Today => self.cut_in_scorers(),
+            Generation::Seed => self.name_as_seed(),
+        }
         let gone = self.drop_unknown();
         let profiles = self.document.get_mut("schedulingProfiles");
         let profiles = profiles.and_then(Value::as_array_mut);
@@ -136,6 +179,37 @@ impl Converted {
             });
             whole_weights(references, &mut self.notes);
         }
+    }
+
+    /// The parameters of later releases by their names of v1.0.
+    fn name_as_seed(&mut self) {
+        let mut notes = Vec::new();
+        for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
+            let cut = Cut::of(plugin);
+            let name = name(plugin).to_owned();
+            let Some(parameters) = plugin.get_mut("parameters").and_then(Value::as_object_mut)
+            else {
+                continue;
+            };
+            let later = [
+                "autoTune",
+                "blockSize",
+                "blockSizeTokens",
+                "maxPrefixTokensToMatch",
+            ];
+            let gone = later.map(|name| parameters.shift_remove(name).is_some());
+            if gone.contains(&true) {
+                parameters.insert("hashBlockSize".to_owned(), json!(cut.bytes));
+                parameters.insert(
+                    "maxPrefixBlocksToMatch".to_owned(),
+                    json!(cut.blocks.max(1)),
+                );
+            }
+            if cut.tunes {
+                notes.push(format!("{name}: autoTune: the seed takes nothing from what servers report; the settings hold"));
+            }
+        }
+        self.notes.extend(notes);
     }
 
     /// The seed's scorers cut prompts themselves.
@@ -214,10 +288,62 @@ impl Converted {
     }
 }
 
+/// How a scorer under the seed's `apiVersion` cuts prompts.
+struct Cut {
+    bytes: u64,
+    blocks: u64,
+    tunes: bool,
+}
+
+impl Cut {
+    fn of(scorer: &Value) -> Self {
+        let given = |parameter| number(scorer, parameter).filter(|number| *number > 0);
+        let tokens = given("blockSizeTokens").map(|tokens| tokens.saturating_mul(TOKEN));
+        let newer = tokens.or(given("blockSize"));
+        let bytes = newer.or(given("hashBlockSize")).unwrap_or(64);
+        let window = given("maxPrefixTokensToMatch");
+        let blocks = match window {
+            Some(window) => window.saturating_mul(TOKEN) / bytes,
+            None => given("maxPrefixBlocksToMatch").unwrap_or(256),
+        };
+        let has = |name: &str| scorer.pointer(&format!("/parameters/{name}")).is_some();
+        let later = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"].map(has);
+        let tunes = scorer.pointer("/parameters/autoTune");
+        Self {
+            bytes,
+            blocks,
+            tunes: tunes
+                .and_then(Value::as_bool)
+                .unwrap_or(later.contains(&true)),
+        }
+    }
+}
+
+/// Types and references by the names that today's has for them.
+fn rename(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            for (key, entry) in entries {
+                match entry.as_str() {
+                    Some(FORMER_NAME) if key == "type" || key == "pluginRef" => {
+                        *entry = json!("core-metrics-extractor");
+                    }
+                    _ => rename(entry),
+                }
+            }
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(rename),
+        _ => {}
+    }
+}
+
 /// The producer that cuts as the seed's scorer does, as far as today's can.
 fn producer(scorer: &Value, own: Option<&str>, notes: &mut Vec<String>) -> Value {
-    let bytes = number(scorer, "hashBlockSize").unwrap_or(64);
-    let blocks = number(scorer, "maxPrefixBlocksToMatch").unwrap_or(256);
+    let Cut {
+        bytes,
+        blocks,
+        tunes,
+    } = Cut::of(scorer);
     let capacity = number(scorer, "lruCapacityPerServer")
         .filter(|capacity| *capacity > 0)
         .unwrap_or(31_250);
@@ -229,7 +355,7 @@ fn producer(scorer: &Value, own: Option<&str>, notes: &mut Vec<String>) -> Value
     }
     notes.push(format!("{scorer}: today's prompts have tools and system text first, and what is hashed differs; caches begin empty"));
     let parameters = json!({
-        "autoTune": false,
+        "autoTune": tunes,
         "blockSizeTokens": tokens,
         // The same length of prompt, and the same length remembered.
         "maxPrefixTokensToMatch": (bytes * blocks).div_ceil(TOKEN).max(tokens),

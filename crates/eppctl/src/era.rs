@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 use epp_wasm::config;
 use epp_wasm::document::Node;
+use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
 use epp_wasm::plugins::{self, Generation, Standing};
 
 use crate::page::name_of;
@@ -30,6 +31,17 @@ const SEED_TYPES: [&str; 9] = [
     "weighted-random-picker",
 ];
 
+/// Parameters that the seed's later releases, up to v1.5, gave to its types.
+const LATER: [&str; 4] = [
+    "autoTune",
+    "blockSize",
+    "blockSizeTokens",
+    "maxPrefixTokensToMatch",
+];
+
+/// Gates of those releases that today's Endpoint Picker does not know.
+pub const FORMER_GATES: [&str; 3] = ["dataLayer", "enableLegacyMetrics", "prepareDataPlugins"];
+
 /// Whose parameters today's Endpoint Picker never looks at.
 const UNREAD: [&str; 5] = [
     "single-profile-handler",
@@ -43,7 +55,10 @@ const UNREAD: [&str; 5] = [
 pub fn knows(era: Era, kind: &str) -> bool {
     let found = plugins::find(kind);
     let ours = found.is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)));
-    ours || era == Era::Today || SEED_TYPES.contains(&kind)
+    ours || match era {
+        Era::Seed => SEED_TYPES.contains(&kind),
+        Era::Today => kind != FORMER_NAME,
+    }
 }
 
 /// Why it would not, and what it would silently ignore.
@@ -70,6 +85,17 @@ pub fn word(era: Era, document: &Node) -> Word {
             .filter(|(key, _)| !known.contains(&key.as_str()));
         word.refused
             .extend(unknown.map(|(key, _)| format!("{key}: unknown field")));
+    }
+    if era == Era::Today {
+        if document.get("data").is_some() {
+            word.refused.push("data: unknown field".to_owned());
+        }
+        for (index, gate) in list(document, "featureGates").iter().enumerate() {
+            if matches!(gate, Node::String(gate) if FORMER_GATES.contains(&gate_name(gate))) {
+                let place = format!("featureGates[{index}]");
+                word.refused.push(format!("{place}: unknown feature gate"));
+            }
+        }
     }
     for (index, plugin) in list(document, "plugins").iter().enumerate() {
         judge(era, plugin, &format!("plugins[{index}]"), &mut word);
@@ -108,7 +134,8 @@ fn judge(era: Era, plugin: &Node, place: &str, word: &mut Word) {
     let known = plugins::questions(found, generation);
     for (name, _) in given {
         let theirs = known.iter().any(|question| name_of(question) == *name)
-            && !matches!(found.parity.of_parameter(name), Standing::Ours(_));
+            && !matches!(found.parity.of_parameter(name), Standing::Ours(_))
+            && !(era == Era::Seed && LATER.contains(&name.as_str()));
         let place = format!("{place}.parameters.{name}");
         match era {
             _ if theirs => {}
@@ -119,6 +146,11 @@ fn judge(era: Era, plugin: &Node, place: &str, word: &mut Word) {
             _ => word.ignored.push(format!("{place}: silently ignored")),
         }
     }
+}
+
+/// A gate without its value.
+pub fn gate_name(gate: &str) -> &str {
+    gate.split('=').next().unwrap_or_default()
 }
 
 fn text(text: &str) -> Node {

@@ -28,12 +28,37 @@ impl From<&Problem> for Told {
     }
 }
 
+/// Where a document is from.
+pub struct Source<'s> {
+    /// The file.
+    pub file: &'s str,
+    /// Where in the file; empty where the document is the file.
+    pub place: &'s str,
+    /// The file's text.
+    pub text: &'s str,
+}
+
+impl Source<'_> {
+    /// The document's name.
+    pub fn name(&self) -> String {
+        match self.place {
+            "" => self.file.to_owned(),
+            place => format!("{}: {place}", self.file),
+        }
+    }
+}
+
 /// A problem in the manner of compilers, with an excerpt of the text.
-pub fn render(file: &str, text: &str, told: &Told, error: bool) -> String {
+pub fn render(source: &Source<'_>, told: &Told, error: bool) -> String {
+    let Source { file, place, text } = *source;
     let level = if error { Level::ERROR } else { Level::WARNING };
     let title = match told.path.as_str() {
         "" => told.message.clone(),
         path => format!("{path}: {}", told.message),
+    };
+    let title = match place {
+        "" => title,
+        place => format!("{place}: {title}"),
     };
     let span = told
         .line

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod convert;
 mod defaults;
+mod embedded;
 mod era;
 mod excerpt;
 mod explain;

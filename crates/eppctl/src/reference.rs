@@ -69,7 +69,7 @@ fn unknown(name: &str) -> Misuse {
         epp_wasm::config::elsewhere(name),
         nearest(name, names.iter().copied()),
     ) {
-        (Some(instead), _) => format!("the Endpoint Picker knows it; here: {instead}"),
+        (Some(known), _) => format!("the Endpoint Picker knows it; here: {}", known.why),
         (None, Some(near)) => format!("did you mean {near}?"),
         (None, None) => format!("there are: {}", names.join(", ")),
     };

@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config;
+use epp_wasm::config::{self, Here};
 use epp_wasm::document::{Kind, Node, Question};
 use epp_wasm::plugins::{self, Generation, PluginType};
 use serde::Serialize;
@@ -74,12 +74,12 @@ pub fn schema() -> Value {
         choices.push(json!({"if": of_type(plugin), "then": then}));
     }
     let entry = &mut top["properties"]["plugins"]["items"];
-    let names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
+    let mut names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
+    names.push(plugins::source::core_metrics_extractor::FORMER_NAME);
+    let idle = config::all_elsewhere().filter(|known| known.here != Here::Refused);
+    names.extend(idle.map(|known| known.name));
     entry["properties"]["type"]["enum"] = json!(names);
     entry["allOf"] = Value::Array(choices);
-    if let Some(rules) = top["allOf"].as_array_mut() {
-        rules.push(whole_weights());
-    }
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "https://github.com/epp-wasm/epp-wasm/docs/schema.json",
@@ -113,16 +113,6 @@ fn only_todays(plugin: &PluginType, definition: &str) -> Value {
             "if": of_type(plugin),
             "then": {"properties": {"parameters": reference(definition)}},
         }}}},
-    })
-}
-
-/// The seed's weights are whole numbers.
-fn whole_weights() -> Value {
-    json!({
-        "if": {"properties": {"apiVersion": {"const": "inference.networking.x-k8s.io/v1alpha1"}}, "required": ["apiVersion"]},
-        "then": {"properties": {"schedulingProfiles": {"items": {"properties": {"plugins": {"items": {
-            "properties": {"weight": {"type": ["integer", "null"]}},
-        }}}}}}},
     })
 }
 

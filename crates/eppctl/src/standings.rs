@@ -1,9 +1,9 @@
 //! How each plugin and field of a document stands to the Endpoint Picker's: of one that loads, as it is
 //! in force; of one that does not, as it is written, as far as that can be told.
 
-use epp_wasm::config::{elsewhere, Plan};
+use epp_wasm::config::{elsewhere, Elsewhere, Here, Plan};
 use epp_wasm::document::Node;
-use epp_wasm::plugins;
+use epp_wasm::plugins::{self, Standing};
 use serde::Serialize;
 
 use crate::excerpt::Told;
@@ -36,26 +36,44 @@ pub struct Field {
 
 /// The plugins of a plan, with those that were added and with all parameters.
 pub fn in_force(plan: &Plan) -> Vec<Plugin> {
-    let known = plan
-        .instances
-        .iter()
-        .filter_map(|instance| Some((instance, plugins::find(instance.kind)?)));
-    known
-        .map(|(instance, kind)| Plugin {
-            name: instance.name.clone(),
-            r#type: kind.name.to_owned(),
-            standing: standing(kind.parity.plugin),
-            parameters: instance
-                .parameters
-                .iter()
-                .map(|(name, value)| Field {
-                    name: name.clone(),
-                    value: written(value),
-                    standing: standing(kind.parity.of_parameter(name)),
-                })
-                .collect(),
+    let instances = plan.instances.iter();
+    instances
+        .map(|instance| {
+            let kind = plugins::find(instance.kind);
+            let of_parameter = |name: &str| match kind {
+                Some(kind) => standing(kind.parity.of_parameter(name)),
+                None => without_effect(instance.kind),
+            };
+            Plugin {
+                name: instance.name.clone(),
+                r#type: instance.kind.to_owned(),
+                standing: match kind {
+                    Some(kind) => standing(kind.parity.plugin),
+                    None => without_effect(instance.kind),
+                },
+                parameters: instance
+                    .parameters
+                    .iter()
+                    .map(|(name, value)| Field {
+                        name: name.clone(),
+                        value: written(value),
+                        standing: of_parameter(name),
+                    })
+                    .collect(),
+            }
         })
         .collect()
+}
+
+/// How a type stands that may be declared and changes nothing here.
+fn without_effect(kind: &str) -> String {
+    let why = elsewhere(kind).map_or("", |known| known.why);
+    standing(Standing::NoEffect(why))
+}
+
+/// A type that may be declared and changes nothing here.
+fn idle(kind: &str) -> Option<&'static Elsewhere> {
+    elsewhere(kind).filter(|known| known.here != Here::Refused)
 }
 
 /// The plugins of a document that does not load, as they are written.
@@ -83,8 +101,8 @@ pub fn as_written(document: &Node, errors: &[Told]) -> Vec<Plugin> {
 }
 
 fn of_type(kind: &str, path: &str, errors: &[Told]) -> String {
-    if let Some(instead) = elsewhere(kind) {
-        return format!("refused: {instead}");
+    if let Some(known) = elsewhere(kind).filter(|known| known.here == Here::Refused) {
+        return format!("refused: {}", known.why);
     }
     let own = |place: &str| refused(errors, |error| error == place);
     let refused = own(&format!("{path}.type"))
@@ -93,7 +111,8 @@ fn of_type(kind: &str, path: &str, errors: &[Told]) -> String {
     match (refused, plugins::find(kind)) {
         (Some(refused), _) => refused,
         (None, Some(found)) => standing(found.parity.plugin),
-        (None, None) => "refused: no plugin type".to_owned(),
+        (None, None) if idle(kind).is_some() => without_effect(kind),
+        (None, None) => "refused: not a plugin type".to_owned(),
     }
 }
 
@@ -107,6 +126,7 @@ fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Told]) -> Vec<Fiel
         let standing = match (refused(errors, |error| is_below(error, &path)), found) {
             (Some(refused), _) => refused,
             (None, Some(found)) => standing(found.parity.of_parameter(name)),
+            (None, None) if idle(kind).is_some() => without_effect(kind),
             (None, None) => "not looked at".to_owned(),
         };
         Field {
@@ -136,7 +156,9 @@ pub fn others(errors: &[Told], warnings: &[Told]) -> Vec<Field> {
 /// What the loader says of a place, if it refuses it.
 fn refused(errors: &[Told], at: impl Fn(&str) -> bool) -> Option<String> {
     let error = errors.iter().find(|error| at(&error.path))?;
-    Some(format!("refused: {}", error.message))
+    // That there are other types is said once, above.
+    let message = error.message.split("; supported: ").next();
+    Some(format!("refused: {}", message.unwrap_or_default()))
 }
 
 /// Whether a path is this place or below it.

@@ -193,3 +193,127 @@ fn a_counter_in_place_of_a_load_is_warned_of() {
         assert_eq!(told[0]["warnings"], serde_json::json!([]), "{parameters}");
     }
 }
+
+/// A problem of a document inside of a file is shown with the file's line and the place inside.
+#[test]
+fn a_document_inside_of_a_file_is_checked_there() {
+    let file = "kind: ConfigMap
+data:
+  note: nothing
+  epp.yaml: |
+    apiVersion: llm-d.ai/v1alpha1
+    kind: EndpointPickerConfig
+    plugins:
+    - type: queue-socrer
+---
+args:
+- '--config-text={apiVersion: llm-d.ai/v1alpha1, kind: EndpointPickerConfig}'
+";
+    let output = check(&["-"], file);
+    assert_eq!(output.status.code(), Some(1));
+    let text = out(&output);
+    for part in [
+        "error: -: document 1: data.epp.yaml: plugins[0].type: found \"queue-socrer\"",
+        "--> -:8:7",
+        "8 |     - type: queue-socrer",
+        "-: document 1: data.epp.yaml: does not load",
+        "-: document 2: args[0]: loads: ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let all: serde_json::Value =
+        serde_json::from_str(&out(&check(&["-o", "json", "-"], file))).unwrap();
+    assert_eq!(all[0]["place"], "document 1: data.epp.yaml");
+    assert_eq!(all[0]["errors"][0]["path"], "plugins[0].type");
+    assert_eq!(all[0]["errors"][0]["line"], 8);
+    assert_eq!(all[1]["loads"], true);
+}
+
+#[test]
+fn a_file_without_a_document_has_one_error() {
+    let output = check(&["-o", "json", "-"], "kind: Service\nspec: {ports: []}\n");
+    assert_eq!(output.status.code(), Some(1));
+    let all: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let errors = all[0]["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let message = errors[0]["message"].as_str().unwrap();
+    assert!(message.contains("no EndpointPickerConfig") && message.contains("Helm values"));
+}
+
+#[test]
+fn plugins_without_effect_stand_in_the_table_and_their_section_below() {
+    let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: utilization-detector, parameters: {queueDepthThreshold: 5}}
+- type: queue-scorer
+schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
+saturationDetector: {pluginRef: utilization-detector}
+";
+    let told = out(&check(&["-"], text));
+    for part in [
+        "  utilization-detector  no effect here: ",
+        "    queueDepthThreshold: 5",
+        "  saturationDetector  has no effect here: ",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // What is written out has them, too, and loads the same.
+    let written = out(&check(&["--print-defaults", "-"], text));
+    assert!(written.contains("queueDepthThreshold: 5"), "{written}");
+    assert!(check(&["-"], &written).status.success());
+    // Of one that does not load as well.
+    let told = out(&check(
+        &["-"],
+        &text.replace("queue-scorer", "queue-socrer"),
+    ));
+    assert!(
+        told.contains("  utilization-detector  no effect here: "),
+        "{told}"
+    );
+}
+
+#[test]
+fn errors_stand_in_the_files_order() {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer, parameters: {a: 1}}
+- type: decode-filter
+- {type: max-score-picker, parameters: {b: 1}}
+";
+    let all: serde_json::Value =
+        serde_json::from_str(&out(&check(&["-o", "json", "-"], text))).unwrap();
+    let errors = all[0]["errors"].as_array().unwrap();
+    let lines: Vec<u64> = errors
+        .iter()
+        .map(|it| it["line"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [4, 5, 6]);
+}
+
+#[test]
+fn each_era_says_which_names_of_the_other_releases_it_does_not_have() {
+    let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: prefix-cache-scorer, parameters: {blockSize: 64}}
+- {type: model-server-protocol-metrics}
+featureGates: [dataLayer]
+data: {sources: []}
+";
+    let told = out(&check(&["--era", "seed", "-"], text));
+    assert!(
+        told.contains("parameters.blockSize: silently ignored"),
+        "{told}"
+    );
+    let told = out(&check(&["--era", "today", "-"], text));
+    for part in [
+        "parameters.blockSize: unknown parameter",
+        "plugins[1].type: it knows no model-server-protocol-metrics",
+        "featureGates[0]: unknown feature gate",
+        "data: unknown field",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}

@@ -56,3 +56,73 @@ fn fractions_become_whole_weights() {
         "{seed}"
     );
 }
+
+/// Documents of the seed's later releases, by their parts.
+const RELEASES: [&str; 6] = [
+    "plugins: [{type: prefix-cache-scorer, parameters: {blockSize: 128}}]",
+    "plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: 32, autoTune: false, maxPrefixTokensToMatch: 3200}}]",
+    "plugins: [{type: queue-scorer}]\nfeatureGates: [dataLayer, prepareDataPlugins, enableLegacyMetrics, flowControl]\nflowControl: {maxBytes: 5}",
+    "plugins: [{type: model-server-protocol-metrics, parameters: {defaultEngine: sglang}}, {type: queue-scorer}]\ndata: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: model-server-protocol-metrics}]}]}",
+    "plugins: [{type: utilization-detector}, {type: queue-scorer}, {type: fcfs-ordering-policy}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer, weight: 1.5}]}]\nsaturationDetector: {pluginRef: utilization-detector}",
+    "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128}}, {type: prefix-cache-scorer, parameters: {blockSizeTokens: 16}}]\nfeatureGates: [dataLayer]",
+];
+
+fn of_release(parts: &str) -> String {
+    format!(
+        "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{parts}\n"
+    )
+}
+
+#[test]
+fn what_the_later_releases_take_is_converted_to_what_each_of_both_takes() {
+    for parts in RELEASES {
+        let text = of_release(parts);
+        for to in ["today", "seed"] {
+            let converted = convert(to, &text);
+            let output = eppctl(&["check", "--era", to, "-"], &converted);
+            assert!(
+                output.status.success(),
+                "{parts} to {to}\n{converted}\n{}",
+                out(&output)
+            );
+            assert!(
+                !out(&output).contains("silently ignored"),
+                "{}",
+                out(&output)
+            );
+        }
+    }
+    let today = convert("today", &of_release(RELEASES[1]));
+    for part in [
+        "blockSizeTokens: 64",
+        "maxPrefixTokensToMatch: 3200",
+        "autoTune: false",
+    ] {
+        assert!(today.contains(part), "{today}");
+    }
+    let seed = convert("seed", &of_release(RELEASES[1]));
+    for part in ["hashBlockSize: 128", "maxPrefixBlocksToMatch: 100"] {
+        assert!(seed.contains(part), "{seed}");
+    }
+}
+
+#[test]
+fn a_document_inside_of_a_file_is_converted_and_of_several_none() {
+    let inside = |name: &str| {
+        let document = of_release(RELEASES[0]);
+        let lines = document.lines().map(|line| format!("    {line}\n"));
+        format!("  {name}: |\n{}", lines.collect::<String>())
+    };
+    let one = format!("kind: ConfigMap\ndata:\n{}", inside("a.yaml"));
+    assert!(convert("seed", &one).contains("hashBlockSize: 128"));
+    let two = format!("{one}{}", inside("b.yaml"));
+    let output = eppctl(&["convert", "--to", "seed", "-"], &two);
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["2 EndpointPickerConfigs", "data.a.yaml", "data.b.yaml"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let none = eppctl(&["convert", "--to", "seed", "-"], "kind: Service\n");
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("found no EndpointPickerConfig"));
+}

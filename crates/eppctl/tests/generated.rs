@@ -90,7 +90,8 @@ const BROKEN: &[&str] = &[
     "HEAD schedulingProfiles: [{name: a, plugins: [{weight: 1}]}]",
     "HEAD dataLayer: {discovery: {plugin: a}}",
     "HEAD featureGates: [1]",
-    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer, weight: 0.5}]}]",
+    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer, weight: heavy}]}]",
+    "HEAD featureGates: true",
 ];
 
 #[test]

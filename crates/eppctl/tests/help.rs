@@ -77,6 +77,13 @@ fn stage() -> PathBuf {
     let trace =
         r#"{"timestamp": 0, "input_length": 1500, "output_length": 9, "hash_ids": [4, 5, 6]}"#;
     std::fs::write(folder.join("mooncake_trace.jsonl"), trace).unwrap();
+    let seed = std::fs::read_to_string(top().join("examples/seed.yaml")).unwrap();
+    let inside = seed.lines().map(|line| format!("    {line}\n"));
+    let values = format!(
+        "pluginsCustomConfig:\n  epp.yaml: |\n{}",
+        inside.collect::<String>()
+    );
+    std::fs::write(folder.join("values.yaml"), values).unwrap();
     folder
 }
 
@@ -90,7 +97,7 @@ fn here(example: &str, pods: &[String], admin: &str, folder: &Path) -> String {
         .replace("${fpath[1]}", &folder.to_string_lossy())
         .replace("~/.config/fish/completions", &folder.to_string_lossy());
     let eppctl = env!("CARGO_BIN_EXE_eppctl");
-    format!("kubectl() {{ cat examples/seed.yaml; }}\neppctl() {{ {eppctl} \"$@\"; }}\n{example}")
+    format!("kubectl() {{ cat values.yaml; }}\neppctl() {{ {eppctl} \"$@\"; }}\n{example}")
 }
 
 /// Every line that the help shows as an example does its work: none is misuse.

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::top;
-use epp_wasm::config;
+use epp_wasm::config::{self, Here};
 use epp_wasm::document::Node;
 use epp_wasm::plugins::{self, Generation, Standing};
 
@@ -61,7 +61,32 @@ fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() 
             assert!(found, "{kind}: {words}: {told:#?}");
         }
     }
-    let known: BTreeSet<String> = config::all_elsewhere().map(str::to_owned).collect();
+    let known = config::all_elsewhere().filter(|known| known.here == Here::Refused);
+    let known: BTreeSet<String> = known.map(|known| known.name.to_owned()).collect();
+    assert_eq!(named, known);
+}
+
+#[test]
+fn each_type_that_is_said_to_have_no_effect_loads_with_a_warning_in_these_words() {
+    let page = page();
+    let mut named = BTreeSet::new();
+    for (there, here) in rows(&page) {
+        let Some(words) = here.strip_prefix("no effect: ") else {
+            continue;
+        };
+        for kind in quoted(there) {
+            named.insert(kind.to_owned());
+            let text = with(kind) + "schedulingProfiles: [{name: p, plugins: [{pluginRef: q}]}]\n";
+            let loaded = config::load(&text).unwrap();
+            let told: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            assert!(
+                told.iter().any(|it| it.contains(words)),
+                "{kind}: {told:#?}"
+            );
+        }
+    }
+    let known = config::all_elsewhere().filter(|known| known.here != Here::Refused);
+    let known: BTreeSet<String> = known.map(|known| known.name.to_owned()).collect();
     assert_eq!(named, known);
 }
 

@@ -18,7 +18,6 @@
 //!   parameters: {autoTune: false, blockSizeTokens: 64}
 //! ```
 
-use crate::document::Node;
 use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
 use crate::plugins::scorer::prefix_cache::LRU_CAPACITY_PER_SERVER;
 
@@ -81,13 +80,7 @@ pub fn refer(build: &mut Build<'_, '_>, field: &'static str) -> usize {
         return index;
     }
     if !name.is_empty() {
-        let known: Vec<&str> = build
-            .producers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let expected = format!("the name of a prefix producer ({})", known.join(", "));
-        build.fields.refuse(field, &Node::String(name), &expected);
+        build.refuse_prefix_producer(field, &name);
     }
     build.producers.push((TYPE.name.to_owned(), DEFAULT));
     build.producers.len() - 1

@@ -25,7 +25,6 @@
 //!   parameters: {addEstimatedOutputTokens: true, maxEstimatedOutputTokens: 1000}
 //! ```
 
-use crate::document::Node;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
@@ -90,13 +89,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let prefix_producer = fields.string("prefixMatchInfoProducerName", "");
     let known = |(name, _): &(String, _)| *name == prefix_producer;
     if !prefix_producer.is_empty() && !build.producers.iter().any(known) {
-        let names = build.producers.iter().map(|(name, _)| name.as_str());
-        let names: Vec<&str> = names.collect();
-        let expected = format!("the name of a prefix producer ({})", names.join(", "));
-        let found = Node::String(prefix_producer.clone());
-        build
-            .fields
-            .refuse("prefixMatchInfoProducerName", &found, &expected);
+        build.refuse_prefix_producer("prefixMatchInfoProducerName", &prefix_producer);
     }
     build.load_producers.push(build.name.to_owned());
     Role::InflightLoad(InflightLoad {
@@ -110,16 +103,9 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 /// Reads a reference to the producer: by name, or (unnamed) the one that there is.
 pub fn refer(build: &mut Build<'_, '_>) {
     let name = build.fields.string("inFlightLoadProducerName", "");
-    let mut known = build.load_producers.iter().map(String::as_str).chain([TYPE.name]);
-    if !name.is_empty() && !known.any(|known| known == name) {
-        let expected = format!(
-            "the name of an inflight-load-producer ({})",
-            build.load_producers.join(", ")
-        );
-        let found = Node::String(name);
-        build
-            .fields
-            .refuse("inFlightLoadProducerName", &found, &expected);
+    let implied = name.is_empty() || name == TYPE.name;
+    if !implied && !build.load_producers.contains(&name) {
+        build.refuse_load_producer("inFlightLoadProducerName", &name);
     }
 }
 

@@ -27,10 +27,17 @@ const REMOTE: [&str; 3] = ["vllm", "udsTokenizerConfig", "modelName"];
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
+    let mut refused = false;
     for name in REMOTE {
+        // Once is enough: they belong together.
+        if refused {
+            fields.node(name);
+            continue;
+        }
         let advice =
             "asking a tokenizer for each request is not supported here; use `estimate: {}`";
         fields.unsupported(name, advice);
+        refused = fields.has(name);
     }
     if let Some(mut estimate) = fields.section("estimate") {
         for name in ["image", "video"] {

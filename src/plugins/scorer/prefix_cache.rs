@@ -9,7 +9,11 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `hashBlockSize` | 64 | bytes of a block |
+//! | `blockSize` | – | the same in the Gateway API Inference Extension v1.1 to v1.3, going before it |
+//! | `blockSizeTokens` | – | the same in tokens of four bytes (v1.4, v1.5), going before both |
+//! | `autoTune` | false | take block size and capacity from what the servers report; true by default where a parameter of v1.1 or later is given |
 //! | `maxPrefixBlocksToMatch` | 256 | blocks matched and remembered of one request, at most 65536 |
+//! | `maxPrefixTokensToMatch` | – | the same in tokens of four bytes (v1.5), going before it |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
 //! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
@@ -32,7 +36,8 @@
 use std::rc::Rc;
 
 use crate::plugins::producer::approx_prefix_cache;
-use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
+use crate::document::Fields;
+use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role, TOKEN_BYTES};
 use crate::scheduling::{Cycle, Needs, Rest, Scorer, Slot};
 
 /// The plugin type.
@@ -41,6 +46,18 @@ pub const TYPE: PluginType = PluginType {
     build,
     parity: Parity::SAME,
 };
+
+/// Parameters by which the scorer cuts prompts itself, in the releases v1.0 to v1.5 of the Gateway API
+/// Inference Extension.
+pub const CUTTING: [&str; 7] = [
+    "hashBlockSize",
+    "blockSize",
+    "blockSizeTokens",
+    "autoTune",
+    "maxPrefixBlocksToMatch",
+    "maxPrefixTokensToMatch",
+    "lruCapacityPerServer",
+];
 
 /// The seed's capacity: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.
 pub(crate) const LRU_CAPACITY_PER_SERVER: u32 = 31_250;
@@ -63,12 +80,14 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 
 fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     let fields = &mut build.fields;
+    let newer = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"];
+    let newer = newer.iter().any(|name| fields.has(name));
     let producer = PrefixProducer {
         generation: Generation::Seed,
-        block: fields.positive("hashBlockSize", 64),
-        auto_tune: false,
-        max_blocks: fields.positive("maxPrefixBlocksToMatch", 256),
-        max_tokens: 0,
+        block: block_bytes(fields),
+        auto_tune: fields.boolean("autoTune", newer),
+        max_blocks: fields.positive_or_default("maxPrefixBlocksToMatch", 256),
+        max_tokens: fields.optional_natural("maxPrefixTokensToMatch").unwrap_or(0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
     build.producers.push((build.name.to_owned(), producer));
@@ -79,7 +98,56 @@ fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     }
 }
 
+/// Bytes of a block, by the newest of its names that is given.
+fn block_bytes(fields: &mut Fields<'_>) -> u32 {
+    const NEWER: &str = "a newer name of it is given";
+    let mut bytes = None;
+    for (name, unit) in [("blockSizeTokens", TOKEN_BYTES), ("blockSize", 1)] {
+        if bytes.is_some() {
+            fields.no_effect(name, NEWER);
+        } else {
+            let size = fields.optional_natural(name).filter(|size| *size > 0);
+            bytes = size.map(|size| size.saturating_mul(unit));
+        }
+    }
+    match bytes {
+        Some(bytes) => {
+            fields.no_effect("hashBlockSize", NEWER);
+            bytes
+        }
+        None => fields.positive("hashBlockSize", 64),
+    }
+}
+
+/// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
+/// Extension v1.5 ignores them beside one that is declared, today's Endpoint Picker refuses them.
+fn refuse_cutting(build: &mut Build<'_, '_>) {
+    let ignored = build.declared == Generation::Seed && !build.producers.is_empty();
+    let fields = &mut build.fields;
+    let mut said = false;
+    for name in CUTTING {
+        // Asked for only where it is given: no hint is to name it.
+        if !fields.has(name) {
+            continue;
+        }
+        fields.node(name);
+        if !std::mem::replace(&mut said, true) {
+            let path = fields.path().key(name);
+            match ignored {
+                true => fields.problems().warn(&path, IGNORED),
+                false => fields.problems().error(&path, MOVED),
+            }
+        }
+    }
+}
+
+const IGNORED: &str =
+    "how prompts are cut is set on approx-prefix-cache-producer; here it has no effect";
+const MOVED: &str =
+    "how prompts are cut moved to approx-prefix-cache-producer; declare one with these parameters";
+
 fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+    refuse_cutting(build);
     let producer = approx_prefix_cache::refer(build, "prefixMatchInfoProducerName");
     let fields = &mut build.fields;
     let length_weight = fields.number("matchLengthWeight", 0.0, (0.0, 1.0));

@@ -39,6 +39,9 @@ pub const TYPE: PluginType = PluginType {
     )),
 };
 
+/// The type's name in the Gateway API Inference Extension v1.3 and v1.4.
+pub const FORMER_NAME: &str = "model-server-protocol-metrics";
+
 /// The label's former name, which the Endpoint Picker still reads.
 pub const FORMER_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
 

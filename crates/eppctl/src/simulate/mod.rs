@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use simulator::{simulate, Kind, Model, Outcome, Progress, Trace};
 
-use crate::input::{load_plan, read_text};
+use crate::input::{plan_of, read_document, read_text};
 use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, STRONG};
 
 /// Simulate a pool of model servers under a load, routed by the filter's own code, beside round
@@ -153,11 +153,9 @@ impl Simulate {
     fn kinds(&self) -> Result<Vec<(String, Kind)>, Misuse> {
         let mut kinds = Vec::new();
         for file in &self.configs {
-            let text = match file.as_str() {
-                "-" => read_text(file)?,
-                // What does not load is told as by every command.
-                file => load_plan(file).and_then(|_| read_text(file))?,
-            };
+            let text = read_document(file)?;
+            // What does not load is told as by every command.
+            plan_of(file, &text)?;
             kinds.push((file.clone(), Kind::Picker(text)));
         }
         kinds.extend([

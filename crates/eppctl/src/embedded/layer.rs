@@ -1,0 +1,337 @@
+//! A text and the places of its characters in the file that it is from, through however many quotes and
+//! indentations.
+
+use std::cell::Cell;
+use std::fmt;
+
+use epp_wasm::document::problem::Step;
+use epp_wasm::document::Path;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Line and column, from one.
+type Place = (usize, usize);
+
+/// A text of a file.
+pub struct Layer {
+    /// The text.
+    pub text: String,
+    places: Places,
+}
+
+enum Places {
+    /// The file's own lines, this many below its first.
+    Lines(usize),
+    /// Of each character of each line; without one where it is a space.
+    Characters(Vec<Vec<Option<Place>>>),
+    /// All at one place: how the text is written there is not understood.
+    One(Place),
+}
+
+impl Layer {
+    /// A whole file.
+    pub fn of_file(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            places: Places::Lines(0),
+        }
+    }
+
+    /// Where a line and column of the text are in the file.
+    pub fn in_file(&self, (line, column): Place) -> Place {
+        match &self.places {
+            Places::Lines(above) => (above + line, column),
+            Places::One(place) => *place,
+            Places::Characters(lines) => {
+                let of = |line: &[Option<Place>]| {
+                    let at = column.saturating_sub(1).min(line.len());
+                    let (before, after) = line.split_at(at);
+                    let next = after.iter().flatten().next();
+                    next.or_else(|| before.iter().flatten().next_back())
+                        .copied()
+                };
+                let at = line.saturating_sub(1).min(lines.len());
+                let (before, after) = lines.split_at(at);
+                let after = after.iter().find_map(|line| of(line));
+                let last = || {
+                    before
+                        .iter()
+                        .rev()
+                        .find_map(|line| line.iter().flatten().next_back())
+                };
+                after.or_else(|| last().copied()).unwrap_or((1, 1))
+            }
+        }
+    }
+
+    /// The YAML documents of the text that are not empty; one where it is not of several.
+    pub fn documents(&self) -> Vec<Self> {
+        let mut parts = vec![(0, String::new())];
+        for (number, line) in self.text.split_inclusive('\n').enumerate() {
+            let rest = line
+                .strip_prefix("---")
+                .or_else(|| line.strip_prefix("..."));
+            let separates = |rest: &&str| rest.is_empty() || rest.starts_with(char::is_whitespace);
+            match (rest.filter(separates), parts.last_mut()) {
+                // A document may begin behind the dashes.
+                (Some(rest), _) => parts.push((number, format!("   {rest}"))),
+                (None, Some((_, part))) => part.push_str(line),
+                (None, None) => {}
+            }
+        }
+        let blank =
+            |line: &str| line.trim().is_empty() || line.trim_start().starts_with(['#', '%']);
+        parts.retain(|(_, part)| !part.lines().all(blank));
+        let parts = parts.into_iter();
+        parts.map(|(above, text)| self.part(above, text)).collect()
+    }
+
+    /// Lines of the text.
+    fn part(&self, above: usize, text: String) -> Self {
+        let places = match &self.places {
+            Places::Lines(more) => Places::Lines(above + more),
+            Places::One(place) => Places::One(*place),
+            Places::Characters(lines) => {
+                Places::Characters(lines.iter().skip(above).cloned().collect())
+            }
+        };
+        Self { text, places }
+    }
+
+    /// The text that is the value at a path, from a byte on.
+    pub fn text_at(&self, path: &Path, value: &str, from: usize) -> Option<Self> {
+        let text = value.get(from..)?.to_owned();
+        let Some(start) = begin(&self.text, path.steps()) else {
+            // The nearest that is known: where the key is, or the top.
+            let start = epp_wasm::config::line_of(&self.text, path).unwrap_or((1, 1));
+            let places = Places::One(self.in_file(start));
+            return Some(Self { text, places });
+        };
+        let places = match aligned(&self.text, start, value) {
+            None => Places::One(self.in_file(start)),
+            Some(places) => {
+                let mut lines = vec![Vec::new()];
+                let characters = value.char_indices().zip(places);
+                for ((_, letter), place) in characters.filter(|((byte, _), _)| *byte >= from) {
+                    if letter == '\n' {
+                        lines.push(Vec::new());
+                    } else if let Some(line) = lines.last_mut() {
+                        line.push(place.map(|place| self.in_file(place)));
+                    }
+                }
+                Places::Characters(lines)
+            }
+        };
+        Some(Self { text, places })
+    }
+}
+
+/// The places of a value's characters in a text in which it is written from a place on, in any of YAML's
+/// or JSON's ways; none of spaces. `None` where that cannot be told.
+///
+/// Every way of writing changes spaces only, but for the escapes in quotes: so all other characters are
+/// those of the value, in order.
+fn aligned(text: &str, start: Place, value: &str) -> Option<Vec<Option<Place>>> {
+    let mut raw = Raw::at(text, start);
+    raw.open()?;
+    let mut places = Vec::with_capacity(value.len());
+    for wanted in value.chars() {
+        if wanted.is_whitespace() {
+            places.push(None);
+            continue;
+        }
+        loop {
+            let (letter, place) = raw.next()?;
+            if letter == wanted {
+                places.push(Some(place));
+                break;
+            }
+            if !letter.is_whitespace() {
+                return None;
+            }
+        }
+    }
+    Some(places)
+}
+
+/// A scalar as it is written.
+struct Raw<'t> {
+    letters: std::iter::Peekable<std::str::Chars<'t>>,
+    place: Place,
+    /// The quotes around it, if there are any.
+    quote: Option<char>,
+}
+
+impl<'t> Raw<'t> {
+    fn at(text: &'t str, (line, column): Place) -> Self {
+        let lines = text.split_inclusive('\n').take(line.saturating_sub(1));
+        let above: usize = lines.map(str::len).sum();
+        let rest = text.get(above..).unwrap_or_default();
+        let mut letters = rest.chars();
+        for _ in 1..column {
+            letters.next();
+        }
+        Self {
+            letters: letters.peekable(),
+            place: (line, column),
+            quote: None,
+        }
+    }
+
+    fn letter(&mut self) -> Option<(char, Place)> {
+        let letter = self.letters.next()?;
+        let place = self.place;
+        self.place = match letter {
+            '\n' => (place.0 + 1, 1),
+            _ => (place.0, place.1 + 1),
+        };
+        Some((letter, place))
+    }
+
+    /// Skips what comes before the scalar's own characters.
+    fn open(&mut self) -> Option<()> {
+        // Anchors and tags.
+        while matches!(self.letters.peek(), Some('&' | '!')) {
+            while self
+                .letters
+                .peek()
+                .is_some_and(|letter| !letter.is_whitespace())
+            {
+                self.letter()?;
+            }
+            while self
+                .letters
+                .peek()
+                .is_some_and(|letter| letter.is_whitespace())
+            {
+                self.letter()?;
+            }
+        }
+        match self.letters.peek()? {
+            '|' | '>' => while self.letter()?.0 != '\n' {},
+            '"' | '\'' => self.quote = self.letter().map(|(quote, _)| quote),
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// The next character that is meant.
+    fn next(&mut self) -> Option<(char, Place)> {
+        let (letter, place) = self.letter()?;
+        match (self.quote, letter) {
+            (Some('\''), '\'') => self.letter().map(|_| ('\'', place)),
+            (Some('"'), '\\') => self.escaped().map(|letter| (letter, place)),
+            (Some('"'), '"') => None,
+            _ => Some((letter, place)),
+        }
+    }
+
+    fn escaped(&mut self) -> Option<char> {
+        let (letter, _) = self.letter()?;
+        let digits = match letter {
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            'n' | 'N' | 'L' | 'P' | '_' | '\n' | 't' | 'r' | 'v' | 'f' => return Some(' '),
+            '0' => return Some('\0'),
+            'a' => return Some('\u{7}'),
+            'b' => return Some('\u{8}'),
+            'e' => return Some('\u{1b}'),
+            other => return Some(other),
+        };
+        let code = self.hexadecimal(digits)?;
+        // JSON writes what is beyond 16 bits as two.
+        if !(0xD800..0xDC00).contains(&code) {
+            return char::from_u32(code);
+        }
+        let (slash, _) = self.letter()?;
+        let (kind, _) = self.letter()?;
+        let low = self
+            .hexadecimal(4)
+            .filter(|_| (slash, kind) == ('\\', 'u'))?;
+        char::from_u32(0x10000 + ((code - 0xD800) << 10) + low.checked_sub(0xDC00)?)
+    }
+
+    fn hexadecimal(&mut self, digits: usize) -> Option<u32> {
+        (0..digits).try_fold(0_u32, |code, _| {
+            let digit = self.letter()?.0.to_digit(16)?;
+            code.checked_mul(16)?.checked_add(digit)
+        })
+    }
+}
+
+/// Where a value begins.
+fn begin(text: &str, steps: &[Step]) -> Option<Place> {
+    let found = Cell::new(false);
+    let find = |text: &str| {
+        let find = Find {
+            steps,
+            found: &found,
+        };
+        let error = find
+            .deserialize(serde_yaml::Deserializer::from_str(text))
+            .err()?;
+        let place = error.location().filter(|_| found.get())?;
+        Some((place.line(), place.column()))
+    };
+    find(text).or_else(|| {
+        // YAML does not take two escapes for one character; others are as long.
+        let json = text.trim_start().starts_with('{');
+        let plain = text.replace("\\ud", "\\u0").replace("\\uD", "\\u0");
+        json.then(|| find(&plain)).flatten()
+    })
+}
+
+/// Walks down some steps and raises an error at the value there, to which the parser adds the place.
+struct Find<'s> {
+    steps: &'s [Step],
+    found: &'s Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Find<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Find<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        if self.steps.is_empty() {
+            self.found.set(true);
+        }
+        Err(E::custom("here"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), steps)) = self.steps.split_first() else {
+            return Err(A::Error::custom("not a list"));
+        };
+        for _ in 0..*wanted {
+            access.next_element::<IgnoredAny>()?;
+        }
+        let found = self.found;
+        access.next_element_seed(Find { steps, found })?;
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let Some((Step::Key(wanted), steps)) = self.steps.split_first() else {
+            return Err(A::Error::custom("not a mapping"));
+        };
+        let found = self.found;
+        while let Some(key) = access.next_key::<String>()? {
+            if *key == **wanted {
+                return access.next_value_seed(Find { steps, found });
+            }
+            access.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}

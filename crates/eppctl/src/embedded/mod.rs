@@ -1,0 +1,233 @@
+//! The EndpointPickerConfig documents of a file, which people have inside of something else: a ConfigMap,
+//! Helm values, an LLMInferenceService, a container's arguments.
+//!
+//! Nothing is known of those by name. Every document of the file is looked through for mappings of the
+//! kind, and for texts that hold one, which are looked through in turn.
+
+mod layer;
+
+use std::rc::Rc;
+
+use epp_wasm::config;
+use epp_wasm::document::nearest::nearest;
+use epp_wasm::document::problem::Step;
+use epp_wasm::document::{Node, Path, Problem};
+
+use crate::schema::value;
+use layer::Layer;
+
+const KIND: &str = "EndpointPickerConfig";
+
+/// Texts within texts that are looked into: a chart's values in an Argo CD Application have two.
+const DEEPEST: usize = 4;
+
+/// Problems that are given their place in the file, as in the loader: no one corrects more at a time.
+const MOST_LOCATED: usize = 20;
+
+/// What `kubectl apply` keeps is the object itself, once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A document of a file.
+pub struct Document {
+    /// Where in the file it is; empty where it is the file.
+    pub place: String,
+    /// Its text, as the loader takes it.
+    pub text: String,
+    layer: Rc<Layer>,
+    /// Where in its layer it is, if it is a mapping there and not the layer's whole text.
+    mapping: Option<Path>,
+}
+
+impl Document {
+    /// Gives the loader's problems their places in the file.
+    pub fn locate(&self, problems: &mut [Problem]) {
+        for (position, problem) in problems.iter_mut().enumerate() {
+            let found = match &self.mapping {
+                None => problem.location,
+                Some(_) if position >= MOST_LOCATED => None,
+                Some(above) => {
+                    config::line_of(&self.layer.text, &below(above, problem.path.steps()))
+                }
+            };
+            problem.location = found.map(|place| self.layer.in_file(place));
+        }
+    }
+}
+
+fn below(above: &Path, steps: &[Step]) -> Path {
+    steps.iter().fold(above.clone(), |path, step| match step {
+        Step::Key(key) => path.key(key),
+        Step::Index(index) => path.index(*index),
+    })
+}
+
+/// The documents of a file's text, in order; what to say where there is none.
+pub fn documents(text: &str) -> Result<Vec<Document>, String> {
+    let mut found = Vec::new();
+    search(&Rc::new(Layer::of_file(text)), "", 0, &mut found);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    if is_meant(text) {
+        let layer = Rc::new(Layer::of_file(text));
+        return Ok(vec![whole(layer, "")]);
+    }
+    Err(format!(
+        "found no {KIND}: no document in here is one, and none has one inside, as a mapping or a text (looked \
+         for in everything: a ConfigMap's data, Helm values, an LLMInferenceService, a container's arguments)"
+    ))
+}
+
+/// Whether a text in which nothing was found can be meant as a document itself: the loader then says what
+/// is wrong with it.
+fn is_meant(text: &str) -> bool {
+    let Ok(node) = config::parse(text) else {
+        return Layer::of_file(text).documents().len() < 2;
+    };
+    let entries = match &node {
+        Node::Map(entries) => entries.len(),
+        _ => return true,
+    };
+    let of_group = |group: &&str| string(&node, "apiVersion").starts_with(*group);
+    let version = ["llm-d.ai/", "inference.networking"].iter().any(of_group);
+    match node.get("kind") {
+        Some(Node::String(kind)) => nearest(kind, [KIND]).is_some(),
+        _ => entries == 0 || version || is_written_like_one(&node),
+    }
+}
+
+/// Whether a mapping without `kind` has what only a document has.
+fn is_written_like_one(node: &Node) -> bool {
+    let typed = |plugins: &Node| match plugins {
+        Node::List(entries) => entries.iter().any(|entry| entry.get("type").is_some()),
+        _ => false,
+    };
+    let plugins = node.get("plugins").is_some_and(typed);
+    node.get("kind").is_none() && (plugins || node.get("schedulingProfiles").is_some())
+}
+
+fn string<'n>(node: &'n Node, key: &str) -> &'n str {
+    match node.get(key) {
+        Some(Node::String(text)) => text,
+        _ => "",
+    }
+}
+
+fn whole(layer: Rc<Layer>, place: &str) -> Document {
+    Document {
+        place: place.to_owned(),
+        text: layer.text.clone(),
+        layer,
+        mapping: None,
+    }
+}
+
+/// Looks through a text's documents.
+fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
+    let parts = text.documents();
+    let several = parts.len() > 1;
+    for (position, part) in parts.into_iter().enumerate() {
+        let place = match several {
+            true => joined(place, &format!("document {}", position + 1)),
+            false => place.to_owned(),
+        };
+        let part = Rc::new(part);
+        match config::parse(&part.text) {
+            // What does not parse may be one: the loader says why it does not.
+            Err(_) if names_kind(&part.text) => found.push(whole(part, &place)),
+            // A text that is not of YAML is a YAML string of itself.
+            Err(_) | Ok(Node::String(_)) if depth > 0 => {}
+            Err(_) => {}
+            Ok(node) if string(&node, "kind") == KIND => found.push(whole(part, &place)),
+            Ok(node) if depth > 0 && is_written_like_one(&node) => found.push(whole(part, &place)),
+            Ok(node) => {
+                let mut walk = Walk {
+                    layer: &part,
+                    place: &place,
+                    depth,
+                    found,
+                };
+                walk.node(&node, &Path::default());
+            }
+        }
+    }
+}
+
+/// Whether a text says that it is a document, be the rest as it may.
+fn names_kind(text: &str) -> bool {
+    let quotes = [' ', '"', '\'', '\\'];
+    text.match_indices(KIND).any(|(place, _)| {
+        let before = text.get(..place).unwrap_or_default();
+        let key = before.trim_end_matches(quotes).strip_suffix(':');
+        key.is_some_and(|key| key.trim_end_matches(quotes).ends_with("kind"))
+    })
+}
+
+fn joined(above: &str, below: &str) -> String {
+    match (above, below) {
+        ("", below) => below.to_owned(),
+        (above, "") => above.to_owned(),
+        (above, below) => format!("{above}: {below}"),
+    }
+}
+
+/// A walk through a parsed document.
+struct Walk<'w> {
+    layer: &'w Rc<Layer>,
+    place: &'w str,
+    depth: usize,
+    found: &'w mut Vec<Document>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Node, path: &Path) {
+        match node {
+            Node::Map(_) if string(node, "kind") == KIND => self.found.push(Document {
+                place: joined(self.place, &path.to_string()),
+                text: value(node).to_string(),
+                layer: self.layer.clone(),
+                mapping: Some(path.clone()),
+            }),
+            Node::Map(entries) => {
+                let entries = entries.iter().filter(|(key, _)| key != LAST_APPLIED);
+                for (key, entry) in entries {
+                    self.node(entry, &path.key(key));
+                }
+            }
+            Node::List(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    self.node(entry, &path.index(index));
+                }
+            }
+            Node::String(text) => self.text(text, path),
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &str, path: &Path) {
+        let words = [KIND, "schedulingProfiles", "plugins"];
+        let may = self.depth < DEEPEST && words.iter().any(|word| text.contains(word));
+        if !may {
+            return;
+        }
+        let flag = flag(text).len();
+        let place = joined(self.place, &path.to_string());
+        if let Some(inside) = self.layer.text_at(path, text, flag) {
+            search(&inside, &place, self.depth + 1, self.found);
+        }
+    }
+}
+
+/// The flag that an argument begins with, `--config-text=`.
+fn flag(text: &str) -> &str {
+    match text.split_once('=') {
+        Some((flag, _)) if flag.starts_with("--") && !flag.contains(char::is_whitespace) => {
+            text.get(..flag.len() + 1).unwrap_or_default()
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -1,0 +1,89 @@
+//! What a document's plugin types turn out to be: built here, without effect here, or refused.
+
+use super::Assembly;
+use crate::config::document::PluginEntry;
+use crate::config::known::{elsewhere, Elsewhere, Here};
+use crate::config::plan::Instance;
+use crate::document::fields::no_effect;
+use crate::document::nearest::nearest;
+use crate::document::Node;
+use crate::plugins::{self, PluginType, Role};
+
+/// A type that a document may hold.
+#[derive(Clone, Copy)]
+pub enum Known {
+    /// It can be configured here.
+    Type(&'static PluginType),
+    /// It changes nothing here.
+    Idle(&'static Elsewhere),
+}
+
+impl Assembly<'_> {
+    /// Looks up an entry's type and notes where it has to be refused.
+    pub fn look_up(&mut self, entry: &PluginEntry) -> Option<Known> {
+        let path = entry.path.key("type");
+        if let Some(kind) = plugins::find(&entry.kind) {
+            if kind.name != entry.kind {
+                let message = format!("renamed; use {}", kind.name);
+                self.problems.warn(&path, message);
+            }
+            return Some(Known::Type(kind));
+        }
+        let known = elsewhere(&entry.kind);
+        match known {
+            Some(idle) if idle.here != Here::Refused => {
+                self.problems.warn(&path, no_effect(idle.why));
+                return Some(Known::Idle(idle));
+            }
+            // That there is none was said already.
+            None if entry.kind.is_empty() => {}
+            _ => {
+                let message = self.refusal(&entry.kind, known);
+                self.problems.error(&path, message);
+            }
+        }
+        // A type that is not known can be anything.
+        self.handler_refused |= known.is_none() || entry.kind.ends_with("profile-handler");
+        self.refused.push(entry.name.clone());
+        None
+    }
+
+    /// What is said of a type that cannot be had here. The first time, the types that can are listed.
+    fn refusal(&mut self, kind: &str, known: Option<&Elsewhere>) -> String {
+        let types = || plugins::TYPES.iter().map(|kind| kind.name);
+        let mut message = match known {
+            Some(known) => {
+                let why = known.why;
+                format!("found {kind:?}, known to the Endpoint Picker: {why}")
+            }
+            None => format!("found {kind:?}, expected a plugin type"),
+        };
+        if let (None, Some(near)) = (known, nearest(kind, types())) {
+            message.push_str("; did you mean ");
+            message.push_str(near);
+            message.push('?');
+        } else if !std::mem::replace(&mut self.types_listed, true) {
+            message.push_str("; supported: ");
+            let types: Vec<&str> = types().collect();
+            message.push_str(&types.join(", "));
+        }
+        message
+    }
+
+    /// A plugin that is declared and changes nothing here.
+    pub fn idle(&self, entry: &PluginEntry, idle: &'static Elsewhere) -> Instance {
+        let parameters = match &entry.parameters {
+            Some(Node::Map(given)) => given.clone(),
+            _ => Vec::new(),
+        };
+        Instance {
+            name: entry.name.clone(),
+            kind: idle.name,
+            parameters,
+            role: match idle.here {
+                Here::Detects => Role::Detector,
+                _ => Role::Inert,
+            },
+        }
+    }
+}
