@@ -134,6 +134,8 @@ fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool
     !former && (!only_discovery || has_any(node, &FIELDS))
 }
 
+// As Fields::has.
+#[inline(never)]
 fn has_any(node: &Node, names: &[&str]) -> bool {
     names.iter().any(|name| node.get(name).is_some())
 }

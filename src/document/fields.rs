@@ -56,12 +56,15 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether a field is given.
+    // In line, this and what else is called for each field would be 4 KB of the module.
+    #[inline(never)]
     pub fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key == name)
     }
 
     /// The raw value of a field; marks it as known. Who reads it so says with
     /// [`Self::ask`] what it may hold.
+    #[inline(never)]
     pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
         self.asked.push(name);
         let entries: &'a [(String, Node)] = self.entries;

@@ -23,6 +23,8 @@ pub enum Node {
 
 impl Node {
     /// The value under a key of a mapping.
+    // As Fields::has.
+    #[inline(never)]
     pub fn get(&self, key: &str) -> Option<&Node> {
         let Self::Map(entries) = self else {
             return None;

@@ -45,6 +45,8 @@ impl Path {
         &self.0
     }
 
+    // As Fields::has.
+    #[inline(never)]
     fn with(&self, step: Step) -> Self {
         let mut steps = self.0.clone();
         steps.push(step);
