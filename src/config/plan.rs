@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::document::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
-use crate::plugins::proxy::envoy_proxy::{EnvoyProxy, FailureMode};
+use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
@@ -173,6 +173,7 @@ impl Plan {
             },
             blocks: specs.collect(),
             key: key.clone(),
+            assume_absent: self.proxy.early_release == EarlyRelease::AssumeAbsent,
         }
     }
 

@@ -90,6 +90,11 @@ impl BlockHasher {
         self.open();
     }
 
+    /// From now on a last block counts that is not full, until another request begins.
+    pub fn keep_partial(&mut self) {
+        self.spec.keep_partial = true;
+    }
+
     /// Returns the bytes of memory that it has allocated.
     pub fn allocated(&self) -> usize {
         self.digests.capacity() * size_of::<u64>() + self.ends.capacity() * size_of::<usize>()

@@ -12,11 +12,13 @@ use super::api::completions::{self, PromptReader};
 use super::api::messages::{self, MessagesPart, System, SystemPlace};
 use super::api::{chat, conversations, embeddings, responses, Api, Field};
 use super::canon;
+use super::extra::{self, Extras};
 use super::facts::{self, Facts};
 use super::json::JsonParts;
 use super::message::{self, Messages};
-use super::prompt::{Out, Prompts};
+use super::prompt::Prompts;
 use super::scan::{Kind, Visit, Want};
+use super::section::Section;
 use super::{Fact, Flattening, ReadPlan};
 
 /// A place in a body.
@@ -38,45 +40,8 @@ pub enum Place {
     System(SystemPlace),
     /// In a part that is written anew as JSON.
     Json(canon::Place),
-}
-
-/// A part of a prompt that is a field of its own.
-#[derive(Debug, Default, Clone)]
-struct Section {
-    /// Whether it has come, or cannot come.
-    begun: bool,
-    /// Whether it counts.
-    counts: bool,
-    /// Whether it began after a part that it precedes in the prompt.
-    late: bool,
-    /// Where it is in the body, once it has ended.
-    span: Option<Range<usize>>,
-    start: usize,
-}
-
-impl Section {
-    /// Begins another body, in which it may be found.
-    fn reset(&mut self, expected: bool) {
-        *self = Self {
-            begun: !expected,
-            ..Self::default()
-        };
-    }
-
-    /// It begins. False if it came before: of keys that repeat the first counts.
-    fn begin(&mut self, at: usize) -> bool {
-        self.start = at;
-        !std::mem::replace(&mut self.begun, true)
-    }
-
-    fn end(&mut self, at: usize) {
-        self.span = Some(self.start..at);
-    }
-
-    /// Whether it came late and has not ended yet.
-    fn is_open(&self) -> bool {
-        self.late && self.span.is_none()
-    }
+    /// In a field that no layout knows.
+    Extra(extra::Place),
 }
 
 /// Reads one body.
@@ -84,6 +49,9 @@ impl Section {
 pub struct Body {
     api: Api,
     flattening: Flattening,
+    /// Whether the turns end the prompt.
+    assumes: bool,
+    extras: Extras,
     facts: Facts,
     prompts: Prompts,
     prompt: PromptReader,
@@ -106,22 +74,28 @@ impl Body {
     /// Begins another body.
     pub fn reset(&mut self, api: Api, plan: &ReadPlan) {
         self.api = api;
-        self.flattening = plan.flattening;
+        self.assumes = plan.assume_absent;
+        self.extras = Extras::default();
         let has = |field: Field| api.fields().iter().any(|(_, own)| *own == field);
-        let today = plan.flattening == Flattening::Today;
+        // The seed's own layout is of chats and completions; of other APIs there is one only.
+        let own = matches!(api, Api::ChatCompletions | Api::Completions);
+        self.flattening = match own {
+            true => plan.flattening,
+            false => Flattening::Today,
+        };
+        let today = self.flattening == Flattening::Today;
         let salt = today && has(Field::Fact(facts::Place::Salt));
         self.facts
             .reset(has(Field::Fact(facts::Place::Model)), salt);
         self.prompts.reset(&plan.blocks, &plan.key);
-        let prompt = today || matches!(api, Api::ChatCompletions | Api::Completions);
-        if !prompt {
+        if api == Api::ImagesGenerations {
             self.prompts.close();
         }
         let prompt = !self.prompts.is_closed();
         self.prompt
             .reset((api == Api::Embeddings).then_some(embeddings::FRAME));
-        self.chat.reset(plan.flattening);
-        self.messages.reset(plan.flattening);
+        self.chat.reset(self.flattening);
+        self.messages.reset(self.flattening);
         self.system_text.reset();
         self.json.reset();
         self.tools.reset(prompt && today && has(Field::Tools));
@@ -173,7 +147,20 @@ impl Body {
         self.system.begun = true;
         self.finished = true;
         self.give_json();
+        self.end_prompt();
+    }
+
+    /// Nothing more comes of the prompt.
+    fn end_prompt(&mut self) {
+        self.extras.give_behind(&mut self.prompts);
         self.prompts.close();
+    }
+
+    /// The turns have ended.
+    fn end_turns(&mut self) {
+        if self.assumes {
+            self.prompts.close();
+        }
     }
 
     /// Whether something may still come that precedes what was read in the prompt.
@@ -196,13 +183,15 @@ impl Body {
     pub fn may_add_prompts(&self) -> bool {
         let prompts = self.api.fields().iter();
         let mut prompts = prompts.filter(|(_, field)| *field == Field::Prompt);
-        prompts.next().is_some() && !self.prompts.is_closed() && !self.prompt.is_single()
+        let open = !self.prompts.is_closed() && self.turns.span.is_none();
+        prompts.next().is_some() && open && !self.prompt.is_single()
     }
 
     /// The parts that must be read again, in the prompt's order, because one of them came late.
     /// Empty as long as another may turn up or the last is not over.
     pub fn to_read_again(&self) -> [Option<(Place, Range<usize>)>; 2] {
-        let over = self.finished || !self.may_precede() && self.turns.span.is_some();
+        let early = self.assumes && !self.may_precede() && self.turns.span.is_some();
+        let over = self.finished || early;
         if !self.is_out_of_order() || !over {
             return [None, None];
         }
@@ -218,6 +207,7 @@ impl Body {
     pub fn begin_again(&mut self) {
         self.again = true;
         self.prompts.restart();
+        self.extras.give_front(&mut self.prompts);
         self.prompts.text(self.json.tools());
     }
 
@@ -226,7 +216,7 @@ impl Body {
         self.again = false;
         self.tools.late = false;
         self.system.late = false;
-        self.prompts.close();
+        self.end_prompt();
     }
 
     /// Whether the parts are not worth hashing now, because they will be read again.
@@ -236,37 +226,43 @@ impl Body {
 
     /// A field of the outermost object begins.
     fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
-        let mut fields = self.api.fields().iter();
-        let Some((_, field)) = fields.find(|(name, _)| *name == key) else {
+        let Some(field) = self.api.field(key) else {
             return Want::Nothing;
         };
-        match *field {
+        let today = self.flattening == Flattening::Today;
+        match field {
+            Field::Fact(facts::Place::Salt) if !today => self.begin_extra(key, kind),
             Field::Fact(place) => place_of(self.facts.begin(place, kind, at), Place::Fact),
             Field::Facts(fields) if kind == Kind::Object => Want::Inside(Place::Facts(fields)),
+            Field::Facts(_) => Want::Nothing,
+            _ => match self.begin_part(field, kind, at) {
+                Want::Nothing => self.begin_extra(key, kind),
+                want => want,
+            },
+        }
+    }
+
+    /// A field begins that may be a part of the prompt.
+    fn begin_part(&mut self, field: Field, kind: Kind, at: usize) -> Want<Place> {
+        let list = kind == Kind::Array;
+        match field {
             Field::Prompt if self.turns.begin(at) => {
-                let lists = self.flattening == Flattening::Today;
-                let want = self.prompt.begin_field(kind, lists, &mut self.prompts);
+                let want = self.prompt.begin_field(kind, &mut self.prompts);
+                if want == Want::Nothing {
+                    self.turns.end(at);
+                }
                 place_of(want, Place::Prompt)
             }
-            Field::Turns if self.turns.begin(at) => match (kind, self.api) {
-                (Kind::Array, api) => {
-                    self.turns.counts = true;
-                    Want::Inside(turns_of(api))
-                }
-                _ => Want::Nothing,
-            },
-            Field::System if self.system.begin(at) => {
-                if !matches!(kind, Kind::String | Kind::Array) {
-                    return Want::Nothing;
-                }
+            Field::Turns if self.turns.begin(at) && list => {
+                self.turns.counts = true;
+                Want::Inside(turns_of(self.api))
+            }
+            Field::System if self.system.begin(at) && (list || kind == Kind::String) => {
                 self.system.counts = true;
                 self.system.late = self.turns.counts;
                 Want::Inside(Place::System(SystemPlace::Whole))
             }
-            Field::Tools if self.tools.begin(at) => {
-                if kind != Kind::Array {
-                    return Want::Nothing;
-                }
+            Field::Tools if self.tools.begin(at) && list => {
                 self.tools.late = self.turns.counts || self.system.counts;
                 let shape = (self.api == Api::Messages).then_some(messages::TOOL);
                 place_of(self.json.begin(0, kind, shape), Place::Json)
@@ -277,6 +273,20 @@ impl Body {
             }
             _ => Want::Nothing,
         }
+    }
+
+    /// A field begins that no layout knows, or not like this.
+    fn begin_extra(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+        let over = self.prompts.is_full();
+        if over || kind == Kind::Null {
+            return Want::Nothing;
+        }
+        self.prompts.keep_partial();
+        self.extras.is_behind = self.turns.begun || !self.json_frames().is_empty();
+        let (extras, prompts) = (&mut self.extras, &mut self.prompts);
+        let mut put = |bytes: &[u8]| extras.put(bytes, prompts);
+        extra::mark([0; 3], &mut put);
+        Want::Inside(Place::Extra(extra::begin(key, kind, &mut put)))
     }
 
     fn end_json(&mut self, place: canon::Place) {
@@ -331,9 +341,9 @@ impl Body {
     /// Hands over a prompt that is JSON.
     fn give_json(&mut self) {
         let frames = self.json_frames();
-        if !frames.is_empty() && !self.prompts.is_closed() {
+        if !frames.is_empty() && self.turns.begin(0) {
             self.json.give(frames, &mut self.prompts);
-            self.prompts.close();
+            self.end_turns();
         }
     }
 }
@@ -369,7 +379,10 @@ impl Visit for Body {
                 }
                 _ => Want::Nothing,
             },
-            Place::Prompt(_) => place_of(self.prompt.begin(kind, prompts), Place::Prompt),
+            Place::Prompt(parent) => {
+                let want = self.prompt.begin(parent, key, kind, prompts);
+                place_of(want, Place::Prompt)
+            }
             Place::Chat(_) | Place::Messages(_) | Place::System(_) if waits => Want::Nothing,
             Place::Chat(parent) => {
                 place_of(self.chat.begin(parent, key, kind, prompts), Place::Chat)
@@ -380,7 +393,14 @@ impl Visit for Body {
             }
             Place::System(_) if prompts.is_full() => Want::Nothing,
             Place::System(parent) => {
-                place_of(self.system_text.begin(parent, key, kind), Place::System)
+                let want = self.system_text.begin(parent, key, kind, prompts);
+                place_of(want, Place::System)
+            }
+            Place::Extra(_) if self.extras.is_over(prompts) => Want::Nothing,
+            Place::Extra(_) => {
+                let extras = &mut self.extras;
+                let place = extra::begin(key, kind, &mut |bytes| extras.put(bytes, prompts));
+                Want::Inside(Place::Extra(place))
             }
             Place::Json(_) => {
                 let want = place_of(self.json.canon.begin(key, kind), Place::Json);
@@ -399,11 +419,8 @@ impl Visit for Body {
             Place::Chat(place) => self.chat.bytes(place, bytes, prompts),
             Place::Messages(place) => self.messages.bytes(place, bytes, prompts),
             Place::System(_) if waits => false,
-            Place::System(place) => {
-                let draft = None;
-                self.system_text
-                    .bytes(place, bytes, &mut Out { prompts, draft })
-            }
+            Place::System(place) => self.system_text.bytes(place, bytes, prompts),
+            Place::Extra(_) => self.extras.put(bytes, prompts),
             Place::Json(place) => {
                 let more = self.json.canon.bytes(place, bytes);
                 self.give_up_overflown();
@@ -420,10 +437,8 @@ impl Visit for Body {
             Place::Prompt(place) => self.prompt.end(place, prompts),
             Place::Chat(place) => self.chat.end(place, prompts),
             Place::Messages(place) => self.messages.end(place, prompts),
-            Place::System(place) => {
-                let draft = None;
-                self.system_text.end(place, &mut Out { prompts, draft });
-            }
+            Place::System(place) => self.system_text.end(place, prompts),
+            Place::Extra(_) => extra::end(&mut |bytes| self.extras.put(bytes, prompts)),
             Place::Json(place) => self.end_json(place),
             Place::Fact(place) => self.facts.end(place, at),
             Place::Body | Place::Facts(_) => {}
@@ -432,8 +447,11 @@ impl Visit for Body {
             return;
         }
         match place {
-            Place::Chat(message::Place::List) | Place::Messages(message::Place::List) => {
+            Place::Chat(message::Place::List)
+            | Place::Messages(message::Place::List)
+            | Place::Prompt(completions::Place::Whole) => {
                 self.turns.end(at);
+                self.end_turns();
             }
             Place::System(SystemPlace::Whole) => self.system.end(at),
             _ => {}
@@ -443,7 +461,7 @@ impl Visit for Body {
     fn is_done(&self) -> bool {
         let known = |fact: Fact<&str>| fact != Fact::Unknown;
         let prompt = if self.waits_for_again() {
-            self.turns.span.is_some()
+            self.assumes && self.turns.span.is_some()
         } else {
             self.is_full()
         };

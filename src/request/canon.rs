@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::ops::Range;
 
 use super::escape::{escape, escaped_length, Compact, LONGEST_ESCAPE};
-use super::number::push_digits;
+use super::extra::CACHE_CONTROL;
+use super::number::{push_digits, MOST_DIGITS};
 use super::prompt::empty;
 use super::scan::{Kind, Want};
 
@@ -24,7 +25,8 @@ const MOST_COPIED: usize = 16 * MOST;
 /// Members of objects that have not ended. No tool has a hundredth of them.
 const MOST_MEMBERS: usize = 1 << 14;
 
-/// The members that Go knows of an object, in the order in which it writes them.
+/// The members that Go knows of an object, in the order in which it writes them. Others follow, which
+/// it would leave out.
 pub type Shape = &'static [Member];
 
 /// A member that Go knows.
@@ -228,7 +230,9 @@ impl Canon {
             None => 0,
             Some(shape) => match shape.iter().position(|member| member.name == key) {
                 Some(rank) => rank,
-                None => return Want::Nothing,
+                None if key == CACHE_CONTROL => return Want::Nothing,
+                // Behind those that Go knows.
+                None => shape.len(),
             },
         };
         // Once to sort by, and once as it is written.
@@ -284,7 +288,7 @@ impl Canon {
                 self.digits.clear();
                 Place::Number
             }
-            Kind::Word => Place::Word,
+            Kind::Word | Kind::Null => Place::Word,
         })
     }
 
@@ -364,15 +368,11 @@ impl Canon {
             return;
         }
         let from = open.members.min(self.entries.len());
-        let (keys, out, shaped) = (&self.keys, &self.out, open.shape.is_some());
+        let (keys, out) = (&self.keys, &self.out);
         let members = self.entries.get_mut(from..).unwrap_or_default();
         let key = |entry: &Entry| keys.get(entry.key.clone()).unwrap_or_default();
         // Stable: of equal keys the last one counts, as in a Go map.
-        if shaped {
-            members.sort_by_key(|entry| entry.rank);
-        } else {
-            members.sort_by(|one, other| key(one).cmp(key(other)));
-        }
+        members.sort_by(|one, other| (one.rank, key(one)).cmp(&(other.rank, key(other))));
         self.spare.clear();
         // As much as it can need, and not twice as much.
         self.spare.reserve_exact(length + 1);
@@ -403,8 +403,12 @@ impl Canon {
     }
 }
 
-/// Writes a number as Go writes the double that it decodes to.
+/// Writes a number as Go writes the double that it decodes to; one that is too long as it is kept.
 fn number(digits: &[u8], out: &mut Vec<u8>) {
+    if digits.len() > MOST_DIGITS {
+        out.extend_from_slice(digits);
+        return;
+    }
     let text = std::str::from_utf8(digits).unwrap_or_default();
     let value = text.parse::<f64>().unwrap_or_default();
     let size = value.abs();

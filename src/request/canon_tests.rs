@@ -127,7 +127,7 @@ fn a_shape_orders_and_chooses_members() {
     for (json, expected) in [
         (
             r#"[{"a":{"y":1,"x":2},"no":{"z":1},"z":""}]"#,
-            r#"[{"z":"","a":{"x":2,"y":1}}]"#,
+            r#"[{"z":"","a":{"x":2,"y":1},"no":{"z":1}}]"#,
         ),
         (
             r#"[{"t":"","a":null,"z":1},{"t":"t","a":""}]"#,
@@ -142,6 +142,10 @@ fn a_shape_orders_and_chooses_members() {
             "[{\"r\":\"\\u2028\u{2030}\u{20ac}\"}]",
         ),
         (r#"[{"r":null}]"#, r#"[{"r":null}]"#),
+        (
+            r#"[{"y":null,"x":1,"cache_control":{},"y":2,"z":0}]"#,
+            r#"[{"z":0,"x":1,"y":2}]"#,
+        ),
     ] {
         for piece in [1, 4, 999] {
             let canon = written(json, Some(SHAPE), piece);

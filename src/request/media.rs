@@ -70,6 +70,16 @@ impl MediaSum {
         self.length == 0
     }
 
+    /// Bytes of the text so far.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The hash of the text so far.
+    pub fn digest(&self) -> u64 {
+        self.hash.digest()
+    }
+
     /// More of the text.
     pub fn update(&mut self, text: &[u8]) {
         self.hash.update(text);

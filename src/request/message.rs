@@ -1,5 +1,7 @@
-//! A conversation's messages: of each its role, then its content, in whichever order they come.
+//! A conversation's messages: of each its role, then its content, in whichever order they come, and
+//! whatever else is in it where it stands.
 
+use super::extra::{self, CACHE_CONTROL};
 use super::prompt::{Draft, Out, Prompts};
 use super::scan::{Kind, Want};
 use super::Flattening;
@@ -19,7 +21,17 @@ pub enum Place<P> {
     Parts,
     /// In a part.
     Part(P),
+    /// In something that the flattening does not know.
+    Extra(extra::Place),
 }
+
+/// The levels of what is not known: in the list, in a message, in its content.
+const LIST: u8 = 1;
+const MESSAGE: u8 = 2;
+const PARTS: u8 = 3;
+
+/// The first level of a part's own, see [`Part::level`].
+pub const PART: u8 = 4;
 
 /// Reads the parts of a message's content, one after the other.
 pub trait Part: Default {
@@ -29,8 +41,11 @@ pub trait Part: Default {
     /// A part begins; this is its place.
     fn start(&mut self) -> Self::Place;
 
-    /// A value in it begins.
+    /// A value in it begins. What is not wanted counts by its bytes.
     fn begin(&mut self, parent: Self::Place, key: &[u8], kind: Kind) -> Want<Self::Place>;
+
+    /// Returns a number, at least [`PART`], that tells this container in it from others.
+    fn level(&self, parent: Self::Place) -> u8;
 
     /// More of a value in it. Whether more is wanted.
     fn bytes(&mut self, place: Self::Place, bytes: &[u8], out: &mut Out<'_>) -> bool;
@@ -42,8 +57,8 @@ pub trait Part: Default {
     fn allocated(&self) -> usize;
 }
 
-/// Reads messages. A content that comes before its role is held until the role is known, as far as
-/// the window reaches.
+/// Reads messages. What comes before a message's role is held until that is known, as far as the
+/// window reaches.
 #[derive(Debug, Default)]
 pub struct Messages<P> {
     flattening: Flattening,
@@ -52,8 +67,11 @@ pub struct Messages<P> {
     part: P,
     role_state: State,
     content_state: State,
-    /// Whether the content goes into the draft.
-    drafting: bool,
+    /// Whether what comes before the content is in the prompt.
+    headed: bool,
+    /// Elements of the list, and parts of the current message's content, so far: these tell apart where
+    /// something unknown stands.
+    at: [u8; 2],
 }
 
 /// How far a member of a message is.
@@ -61,7 +79,7 @@ pub struct Messages<P> {
 enum State {
     #[default]
     Missing,
-    /// It was there, but not as a text (or, of a content, as parts).
+    /// It was there, but not as a text (or, of a content, as parts), or empty (of a role).
     Odd,
     Read,
 }
@@ -73,6 +91,8 @@ impl<P: Part> Messages<P> {
         self.role.clear();
         self.draft.clear();
         self.part.start();
+        self.headed = true;
+        self.at = [0; 2];
     }
 
     /// Returns the bytes of memory that it has allocated.
@@ -91,59 +111,101 @@ impl<P: Part> Messages<P> {
         if prompts.is_full() {
             return Want::Nothing;
         }
-        match (parent, kind) {
-            (Place::List, Kind::Object) => {
-                self.role.clear();
-                self.draft.clear();
-                self.role_state = State::Missing;
-                self.content_state = State::Missing;
-                self.drafting = false;
-                Want::Inside(Place::Message)
+        let [message, part] = &mut self.at;
+        let level = match (parent, kind) {
+            (Place::List, _) => {
+                *message = message.wrapping_add(1);
+                *part = 0;
+                if kind == Kind::Object {
+                    self.begin_message();
+                    return Want::Inside(Place::Message);
+                }
+                LIST
             }
-            (Place::Message, _) if key == b"role" => self.begin_role(kind),
-            (Place::Message, _) if key == b"content" => self.begin_content(kind, prompts),
-            (Place::Parts, Kind::Object) => Want::Inside(Place::Part(self.part.start())),
-            (Place::Part(parent), _) => match self.part.begin(parent, key, kind) {
-                Want::Nothing => Want::Nothing,
-                Want::Inside(place) => Want::Inside(Place::Part(place)),
-                Want::Raw(place) => Want::Raw(Place::Part(place)),
-            },
-            _ => Want::Nothing,
-        }
-    }
-
-    fn begin_role(&mut self, kind: Kind) -> Want<Place<P::Place>> {
-        if self.role_state != State::Missing {
-            return Want::Nothing;
-        }
-        self.role_state = State::Odd;
-        if kind != Kind::String {
-            return Want::Nothing;
-        }
-        self.role_state = State::Read;
-        Want::Inside(Place::Role)
-    }
-
-    fn begin_content(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<Place<P::Place>> {
-        if self.content_state != State::Missing {
-            return Want::Nothing;
-        }
-        let place = match (kind, self.flattening) {
-            (Kind::String, _) => Place::Content,
-            (Kind::Array, Flattening::Today) => Place::Parts,
-            _ => {
-                self.content_state = State::Odd;
+            (Place::Message, Kind::Null) if matches!(key, b"role" | b"content") => {
                 return Want::Nothing;
             }
+            (Place::Message, Kind::String)
+                if key == b"role" && self.role_state == State::Missing =>
+            {
+                self.role_state = State::Read;
+                return Want::Inside(Place::Role);
+            }
+            (Place::Message, _) => {
+                if key == b"role" && self.role_state == State::Missing {
+                    self.role_state = State::Odd;
+                }
+                self.begin_member(prompts);
+                match self.content(key, kind) {
+                    Some(place) => return Want::Inside(place),
+                    None => MESSAGE,
+                }
+            }
+            (Place::Parts, _) => {
+                *part = part.wrapping_add(1);
+                if kind == Kind::Object {
+                    return Want::Inside(Place::Part(self.part.start()));
+                }
+                PARTS
+            }
+            (Place::Part(parent), _) => match self.part.begin(parent, key, kind) {
+                Want::Nothing => self.part.level(parent),
+                Want::Inside(place) => return Want::Inside(Place::Part(place)),
+                Want::Raw(place) => return Want::Raw(Place::Part(place)),
+            },
+            (Place::Extra(_), _) => {
+                let mut out = self.out(prompts);
+                let place = extra::begin(key, kind, &mut |bytes| out.text(bytes));
+                return Want::Inside(Place::Extra(place));
+            }
+            (Place::Role | Place::Content, _) => return Want::Nothing,
         };
-        self.content_state = State::Read;
-        match self.role_state {
-            State::Read => self.head(prompts),
-            State::Missing => self.drafting = true,
-            State::Odd if self.flattening == Flattening::Seed => return Want::Nothing,
-            State::Odd => {}
+        if key == CACHE_CONTROL {
+            return Want::Nothing;
         }
-        Want::Inside(place)
+        let place = self.out(prompts).begin_extra(level, key, kind);
+        Want::Inside(Place::Extra(place))
+    }
+
+    fn begin_message(&mut self) {
+        self.role.clear();
+        self.draft.clear();
+        self.role_state = State::Missing;
+        self.content_state = State::Missing;
+        self.headed = false;
+    }
+
+    /// Something that stands behind the role begins: where that is known, it goes ahead.
+    fn begin_member(&mut self, prompts: &mut Prompts) {
+        if self.role_state != State::Missing {
+            self.head(prompts);
+        }
+    }
+
+    /// The place of a member of a message, if it is the content.
+    fn content(&mut self, key: &[u8], kind: Kind) -> Option<Place<P::Place>> {
+        if key != b"content" || self.content_state != State::Missing {
+            return None;
+        }
+        let place = match kind {
+            Kind::String => Some(Place::Content),
+            Kind::Array => Some(Place::Parts),
+            _ => None,
+        };
+        self.content_state = match place {
+            Some(_) => State::Read,
+            None => State::Odd,
+        };
+        place
+    }
+
+    /// Where what stands behind a message's role goes.
+    fn out<'a>(&'a mut self, prompts: &'a mut Prompts) -> Out<'a> {
+        Out {
+            prompts,
+            draft: (!self.headed).then_some(&mut self.draft),
+            at: self.at,
+        }
     }
 
     /// More of a value. Whether more is wanted.
@@ -153,10 +215,11 @@ impl<P: Part> Messages<P> {
         }
         let mut out = Out {
             prompts,
-            draft: self.drafting.then_some(&mut self.draft),
+            draft: (!self.headed).then_some(&mut self.draft),
+            at: self.at,
         };
         match place {
-            Place::Content => out.text(bytes),
+            Place::Content | Place::Extra(_) => out.text(bytes),
             Place::Part(place) => self.part.bytes(place, bytes, &mut out),
             Place::List | Place::Message | Place::Role | Place::Parts => false,
         }
@@ -166,41 +229,46 @@ impl<P: Part> Messages<P> {
     pub fn end(&mut self, place: Place<P::Place>, prompts: &mut Prompts) {
         match place {
             Place::Part(place) => {
-                let draft = self.drafting.then_some(&mut self.draft);
-                self.part.end(place, &mut Out { prompts, draft });
+                let mut out = Out {
+                    prompts,
+                    draft: (!self.headed).then_some(&mut self.draft),
+                    at: self.at,
+                };
+                self.part.end(place, &mut out);
             }
+            Place::Extra(_) => self.out(prompts).end_extra(),
+            Place::Role if self.role.is_empty() => self.role_state = State::Odd,
             Place::Message => self.end_message(prompts),
-            Place::List => prompts.close(),
-            Place::Role | Place::Content | Place::Parts => {}
+            Place::List | Place::Role | Place::Content | Place::Parts => {}
         }
     }
 
     fn end_message(&mut self, prompts: &mut Prompts) {
-        let seed = self.flattening == Flattening::Seed;
-        let both = (self.role_state, self.content_state) == (State::Read, State::Read);
-        if seed && !both {
-            return;
+        self.head(prompts);
+        let states = [self.role_state, self.content_state];
+        if states != [State::Read; 2] {
+            // Nothing else tells where it ends, or that it is there.
+            let states = states.map(|state| state as u8);
+            self.out(prompts).extra(MESSAGE, b"", &states);
         }
-        if self.drafting || self.content_state != State::Read {
-            self.head(prompts);
-        }
-        let draft = None;
-        self.draft.give(&mut Out { prompts, draft });
-        if seed {
+        if self.flattening == Flattening::Seed {
             prompts.text(b"<|im_end|>\n");
         }
     }
 
-    /// What comes before the content.
+    /// What comes before the content, and what waited for it.
     fn head(&mut self, prompts: &mut Prompts) {
+        if std::mem::replace(&mut self.headed, true) {
+            return;
+        }
         let seed = self.flattening == Flattening::Seed;
         if seed {
             prompts.text(b"<|im_start|>");
         }
-        let draft = None;
-        self.role.give(&mut Out { prompts, draft });
+        self.role.give(&mut Out::prompt(prompts));
         if seed {
             prompts.text(b"\n");
         }
+        self.draft.give(&mut Out::prompt(prompts));
     }
 }

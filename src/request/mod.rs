@@ -13,12 +13,16 @@
 //! of keys that repeat in one object the first counts, so that a decision before the end is the
 //! one at the end (in JSON that is written anew the last one does, as there; behind a full prompt
 //! window, of what is read from the body's end, the last does, too); a value of the wrong type
-//! counts as absent.
+//! is an unknown one.
+//!
+//! What a flattening does not know counts by its bytes (`extra`): two bodies that differ in their
+//! prompts differ in their blocks, whatever part of it a layout leaves out.
 
 mod api;
 mod body;
 mod canon;
 mod escape;
+mod extra;
 mod facts;
 mod image;
 mod json;
@@ -28,8 +32,10 @@ pub(crate) mod number;
 mod prompt;
 mod reader;
 pub(crate) mod scan;
+mod section;
 mod tail;
 mod text;
+mod visit;
 
 pub use api::{readable, Api};
 pub use reader::{BodyReader, Pending};
@@ -59,6 +65,8 @@ pub struct ReadPlan {
     pub blocks: Vec<BlockSpec>,
     /// How its blocks are digested.
     pub key: Key,
+    /// Whether what follows the turns is taken to be absent, so that they end the prompt.
+    pub assume_absent: bool,
 }
 
 /// Something that the rest of a body may still tell.

@@ -1,7 +1,9 @@
 //! JSON numbers: their grammar, and what they stand for.
 
+use super::extra::fold;
+
 /// Bytes of a number that are kept; a longer one is taken for no number.
-const MOST_DIGITS: usize = 48;
+pub const MOST_DIGITS: usize = 48;
 
 /// Where in a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +55,9 @@ impl Digits {
     }
 }
 
-/// Keeps more of a number, as far as it can be one.
+/// Keeps more of a number, as far as it can be one; a longer one is folded.
 pub fn push_digits(digits: &mut Vec<u8>, bytes: &[u8]) {
-    // One byte too many tells that it was cut.
-    let room = (MOST_DIGITS + 1).saturating_sub(digits.len());
-    digits.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    fold(digits, bytes, MOST_DIGITS);
 }
 
 /// The whole number that a JSON number stands for, if it is one that is not negative and at most
@@ -111,7 +111,7 @@ mod tests {
     fn a_number_too_long_to_keep_is_none() {
         let mut digits = Vec::new();
         (0..1_000).for_each(|_| push_digits(&mut digits, b"0"));
-        assert!(digits.len() <= MOST_DIGITS + 1);
+        assert!(digits.len() <= MOST_DIGITS + 8);
         assert_eq!(whole_number(&digits, u64::MAX), None);
     }
 }

@@ -1,5 +1,7 @@
 //! The prompts of one request on their way into block digests.
 
+use super::extra;
+use super::scan::Kind;
 use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
 use crate::prefix::key::Key;
 
@@ -82,6 +84,11 @@ impl Prompts {
     pub fn digests(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
         let stream = self.streams.get(stream);
         stream.into_iter().flat_map(BlockHasher::prompts)
+    }
+
+    /// The last block counts even if it is not full: it may hold all that two requests differ in.
+    pub fn keep_partial(&mut self) {
+        self.streams.iter_mut().for_each(BlockHasher::keep_partial);
     }
 
     /// Whether nothing more counts, of this prompt or another.
@@ -192,6 +199,17 @@ impl Draft {
         self.bytes.capacity() + self.media.capacity() * size_of::<(usize, Media)>()
     }
 
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.media.is_empty()
+    }
+
+    /// More of a name, of which so many bytes are looked at; a longer one is folded.
+    pub fn name(&mut self, text: &[u8], most: usize) -> bool {
+        extra::fold(&mut self.bytes, text, most);
+        true
+    }
+
     /// The text so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -236,9 +254,41 @@ pub struct Out<'a> {
     pub prompts: &'a mut Prompts,
     /// The draft, if the part has to wait.
     pub draft: Option<&'a mut Draft>,
+    /// Which message of the list this is, and which part of its content.
+    pub at: [u8; 2],
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    /// Straight into the prompt.
+    pub fn prompt(prompts: &'a mut Prompts) -> Self {
+        let (draft, at) = (None, [0; 2]);
+        Self { prompts, draft, at }
+    }
+
+    /// A value begins that the flattening does not know, in a container at this level.
+    // Called from a dozen places, few of which a request comes past.
+    #[inline(never)]
+    pub fn begin_extra(&mut self, level: u8, key: &[u8], kind: Kind) -> extra::Place {
+        let [outer, inner] = self.at;
+        self.prompts.keep_partial();
+        extra::mark([level, outer, inner], &mut |bytes| self.text(bytes));
+        extra::begin(key, kind, &mut |bytes| self.text(bytes))
+    }
+
+    /// A value has ended that the flattening does not know, or one in it.
+    #[inline(never)]
+    pub fn end_extra(&mut self) {
+        extra::end(&mut |bytes| self.text(bytes));
+    }
+
+    /// A text of a member that the flattening leaves out.
+    #[inline(never)]
+    pub fn extra(&mut self, level: u8, key: &[u8], text: &[u8]) {
+        self.begin_extra(level, key, Kind::String);
+        self.text(text);
+        self.end_extra();
+    }
+
     /// More text. Whether more is wanted.
     pub fn text(&mut self, text: &[u8]) -> bool {
         match self.draft.as_mut() {

@@ -71,7 +71,7 @@ fn a_late_model_is_waited_for_behind_a_full_window() {
 fn todays_tools_and_salt_are_waited_for_to_the_end() {
     let mut reader = chat(Flattening::Today);
     reader.push(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"#);
-    assert!(reader.window_full() && reader.needs_more());
+    assert!(!reader.window_full() && reader.needs_more());
     assert!(reader.pending().earlier_parts);
     assert_eq!(reader.salt(), Fact::Unknown);
     reader.push(br#""cache_salt":"s","#);
@@ -176,7 +176,7 @@ fn each_stream_cuts_for_itself() {
         keep_partial: true,
     };
     let mut reader = reader(Api::Completions, Flattening::Today, &[small, TODAY]);
-    reader.push(br#"{"prompt":"aaaaaaaaaaaa""#);
+    reader.push(br#"{"prompt":"aaaaaaaaaaaa"}"#);
     assert_eq!(reader.prompts(0).flatten().count(), 2);
     assert_eq!(reader.prompts(1).flatten().count(), 1);
     assert_eq!(reader.prompts(2).count(), 0);

@@ -4,67 +4,25 @@
 //! What is not wanted is passed over without being decoded. Its state is a stack of at most
 //! [`MAX_DEPTH`] levels and one object key, whatever the body.
 
+use super::extra::fold;
 use super::number::Digits;
 use super::text::{Reach, StringReader};
+
+pub use super::visit::{Kind, Visit, Want};
 
 /// Levels of nesting that are read. Model servers' own parsers give up between two hundred and a
 /// thousand.
 pub const MAX_DEPTH: usize = 1024;
 
-/// Bytes of an object key that are kept. The longest key that means anything to us has 21; in tool
-/// schemas keys are names of parameters.
+/// Bytes of an object key that are kept; a longer one is folded. The longest key that means anything to
+/// us has 22; in tool schemas keys are names of parameters.
 const MAX_KEY: usize = 1024;
 
-/// The kind of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `{…}`.
-    Object,
-    /// `[…]`.
-    Array,
-    /// `"…"`.
-    String,
-    /// A number.
-    Number,
-    /// `true`, `false` or `null`.
-    Word,
-}
+/// What Python's JSON calls a number without end.
+const INFINITY: &[u8] = b"Infinity";
 
-/// What is wanted of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want<P> {
-    /// Nothing.
-    Nothing,
-    /// A container's members; a string's text; a number or word as it stands. `P` names the place.
-    Inside(P),
-    /// Its bytes as they stand.
-    Raw(P),
-}
-
-/// Who is told of the values.
-pub trait Visit {
-    /// Names a place in a body.
-    type Place: Copy;
-
-    /// A value begins in the container at `parent`, under `key` if that is an object, at the
-    /// body's byte `at`.
-    fn begin(
-        &mut self,
-        parent: Self::Place,
-        key: &[u8],
-        kind: Kind,
-        at: usize,
-    ) -> Want<Self::Place>;
-
-    /// More of the value at `place`. False: the rest of it is not wanted.
-    fn bytes(&mut self, place: Self::Place, bytes: &[u8]) -> bool;
-
-    /// The wanted value at `place` has ended before the body's byte `at`.
-    fn end(&mut self, place: Self::Place, at: usize);
-
-    /// Whether nothing that follows is wanted.
-    fn is_done(&self) -> bool;
-}
+/// What some clients' files begin with. Python's `json.loads` passes over it in bytes.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// How reading goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -243,6 +201,13 @@ impl<P: Copy> Scanner<P> {
             (State::Word(missing), _) => self.in_word(missing, cursor, visit),
             (_, b' ' | b'\t' | b'\n' | b'\r') => cursor.next += 1,
             (State::FirstItem, b']') | (State::FirstKey, b'}') => self.close(cursor, visit),
+            (State::Value, _)
+                if cursor.at() < BYTE_ORDER_MARK.len()
+                    && self.levels.is_empty()
+                    && BYTE_ORDER_MARK.get(cursor.at()) == Some(&byte) =>
+            {
+                cursor.next += 1;
+            }
             (State::Value | State::FirstItem, _) => self.value(byte, cursor, visit),
             (State::FirstKey | State::NextKey, b'"') => {
                 cursor.next += 1;
@@ -284,7 +249,9 @@ impl<P: Copy> Scanner<P> {
             b'-' | b'0'..=b'9' => (Kind::Number, State::Number(Digits::None)),
             b't' => (Kind::Word, State::Word(b"true")),
             b'f' => (Kind::Word, State::Word(b"false")),
-            b'n' => (Kind::Word, State::Word(b"null")),
+            b'n' => (Kind::Null, State::Word(b"null")),
+            b'N' => (Kind::Word, State::Word(b"NaN")),
+            b'I' => (Kind::Word, State::Word(INFINITY)),
             _ => return self.fail(cursor),
         };
         let want = match (self.levels.last(), self.top.take()) {
@@ -332,15 +299,14 @@ impl<P: Copy> Scanner<P> {
                 self.string.begin(place.is_some());
                 cursor.next += 1;
             }
-            Kind::Number | Kind::Word => self.place = place,
+            Kind::Number | Kind::Word | Kind::Null => self.place = place,
         }
     }
 
     fn in_key(&mut self, cursor: &mut Cursor<'_>) {
         let key = &mut self.key;
         let mut take = |text: &[u8]| {
-            let room = MAX_KEY.saturating_sub(key.len());
-            key.extend_from_slice(text.get(..room).unwrap_or(text));
+            fold(key, text, MAX_KEY);
             true
         };
         match self.string.read(cursor.rest(), &mut take) {
@@ -409,6 +375,9 @@ impl<P: Copy> Scanner<P> {
         }
         match (ended, digits.may_end()) {
             (true, true) => self.ended(self.place, cursor, visit),
+            (true, false) if digits == Digits::Minus && rest.get(length) == Some(&b'I') => {
+                self.state = State::Word(INFINITY);
+            }
             (true, false) => self.fail(cursor),
             (false, _) => {}
         }

@@ -150,7 +150,6 @@ fn the_grammar_is_serde_jsons() {
         "[\"\\u00zz\"]",
         "[1",
         "{\"a\":1",
-        "[NaN]",
         "[1,\n\t\r 2]",
         "[\u{a0}1]",
         "{\"a\":1 \"b\":2}",
@@ -165,6 +164,62 @@ fn the_grammar_is_serde_jsons() {
                 "{text:?} by {piece}: {reading:?}"
             );
         }
+    }
+}
+
+#[test]
+fn what_pythons_json_takes_is_read() {
+    for (text, notes) in [
+        ("[NaN]", "NaN"),
+        ("[Infinity]", "Infinity"),
+        ("[-Infinity,1]", "-Infinity"),
+        ("{\"a\":-Infinity}", "-Infinity"),
+        ("\u{feff}[1]", "1"),
+        ("\u{feff} {}", ""),
+    ] {
+        for piece in [1, 2, 99] {
+            let (reading, told) = scan(text.as_bytes(), piece, b"");
+            assert_eq!(reading, Reading::Complete, "{text:?} by {piece}");
+            assert!(
+                told.concat().contains(notes),
+                "{text:?} by {piece}: {told:?}"
+            );
+        }
+    }
+    // A mark only in front of the body and once, and those words only.
+    for text in [
+        "[\u{feff}1]",
+        "\u{feff}\u{feff}1",
+        " \u{feff}1",
+        "[Nan]",
+        "[-NaN]",
+        "[+Infinity]",
+        "[--Infinity]",
+        "[-Inf]",
+        "[1Infinity]",
+    ] {
+        let (reading, _) = scan(text.as_bytes(), 99, b"");
+        assert!(
+            matches!(reading, Reading::NotJson(_)),
+            "{text:?}: {reading:?}"
+        );
+    }
+}
+
+#[test]
+fn keys_that_differ_behind_what_is_kept_differ() {
+    let key = |end: &str| {
+        let mut scanner = Scanner::default();
+        scanner.reset(0, 0);
+        let text = format!("{{\"{}{end}\"", "k".repeat(MAX_KEY));
+        text.as_bytes()
+            .chunks(7)
+            .for_each(|piece| scanner.push(piece, &mut Notes::default()));
+        scanner.key
+    };
+    let keys = ["", "a", "b", "ab", "ba", "\\u0000", "\\u0000\\u0000"].map(key);
+    for (at, one) in keys.iter().enumerate() {
+        assert!(!keys[..at].contains(one), "{at}");
     }
 }
 
@@ -201,7 +256,7 @@ fn depth_is_bounded() {
 }
 
 #[test]
-fn keys_are_cut_and_do_not_grow() {
+fn keys_are_folded_and_do_not_grow() {
     let mut scanner = Scanner::default();
     scanner.reset(0, 0);
     let mut notes = Notes::default();
@@ -211,5 +266,5 @@ fn keys_are_cut_and_do_not_grow() {
     }
     scanner.push(b"\":1}", &mut notes);
     assert_eq!(scanner.reading(), Reading::Complete);
-    assert_eq!(scanner.key.len(), MAX_KEY);
+    assert_eq!(scanner.key.len(), MAX_KEY + 8);
 }

@@ -1,5 +1,6 @@
 //! The prompts of a whole body, flattened the plain way: parse, walk the tree, join the texts.
-//! Written from the reference (§4.5), as a check on the reader that streams.
+//! Written from the reference (§4.5), as a check on the reader that streams. What the reference's layouts
+//! leave out, this leaves out: it is asked for bodies without (`known`).
 
 use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, Flattening};
@@ -32,13 +33,14 @@ pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec)
 /// A prompt's blocks.
 pub fn blocks(mut prompt: Vec<u8>, spec: &BlockSpec) -> Vec<u64> {
     let size = spec.block_bytes;
-    if spec.keep_partial {
-        align(&mut prompt);
-    } else {
-        prompt.truncate(prompt.len() / size * size);
+    let last = prompt.split_off(prompt.len() / size * size);
+    let mut digests: Vec<u64> = prompt.chunks(size).map(|block| xxh64(block, 0)).collect();
+    if spec.keep_partial && !last.is_empty() {
+        let mut last = last;
+        align(&mut last);
+        digests.push(xxh64(&last, 0));
     }
-    let blocks = prompt.chunks(size);
-    blocks.map(|block| xxh64(block, 0)).collect()
+    digests
 }
 
 /// Fills up to a whole token.
@@ -64,19 +66,23 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
 }
 
 fn seed(body: &Value, api: Api) -> Vec<Vec<u8>> {
-    match api {
-        Api::Completions => vec![text(body, "prompt").into()],
-        Api::ChatCompletions => {
-            let messages = list(body, "messages").iter();
-            let whole =
-                messages.filter(|one| one["role"].is_string() && one["content"].is_string());
-            let framed = whole.map(|one| {
-                let (role, content) = (text(one, "role"), text(one, "content"));
-                format!("<|im_start|>{role}\n{content}<|im_end|>\n")
-            });
-            vec![framed.collect::<String>().into_bytes()]
-        }
-        _ => Vec::new(),
+    if api != Api::ChatCompletions {
+        return today(body, api);
+    }
+    let mut prompt = Vec::new();
+    for message in list(body, "messages") {
+        let role = text(message, "role");
+        prompt.extend_from_slice(format!("<|im_start|>{role}\n").as_bytes());
+        add_content(&mut prompt, message, api);
+        prompt.extend_from_slice(b"<|im_end|>\n");
+    }
+    vec![prompt]
+}
+
+fn add_content(prompt: &mut Vec<u8>, message: &Value, api: Api) {
+    prompt.extend_from_slice(text(message, "content").as_bytes());
+    for part in list(message, "content") {
+        add_part(prompt, part, api);
     }
 }
 
@@ -114,6 +120,7 @@ fn prompts(field: &Value) -> Vec<Vec<u8>> {
             let tokens = tokens.filter_map(|token| u32::try_from(token).ok());
             vec![tokens.flat_map(u32::to_le_bytes).collect()]
         }
+        (Value::Array(lists), Some(Value::Array(_))) => lists.iter().flat_map(prompts).collect(),
         (Value::Array(list), Some(Value::String(_))) => {
             let texts = list.iter().filter_map(Value::as_str);
             texts.map(|text| text.as_bytes().to_vec()).collect()
@@ -150,10 +157,7 @@ fn conversation(body: &Value, api: Api) -> Vec<u8> {
     }
     for message in list(body, "messages") {
         prompt.extend_from_slice(text(message, "role").as_bytes());
-        prompt.extend_from_slice(text(message, "content").as_bytes());
-        for part in list(message, "content") {
-            add_part(&mut prompt, part, api);
-        }
+        add_content(&mut prompt, message, api);
     }
     prompt
 }

@@ -7,7 +7,7 @@ use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
 use fastrand::Rng;
 use serde_json::{json, Value};
 
-use super::{model, pieces};
+use super::{known, model, pieces};
 
 const APIS: [Api; 6] = [
     Api::ChatCompletions,
@@ -60,16 +60,14 @@ fn role(random: &mut Rng) -> &'static str {
 
 fn chat_part(random: &mut Rng) -> Value {
     match random.usize(..6) {
-        0 => json!({"type": "image_url", "image_url": {"url": text(random), "detail": "low"}}),
+        0 => json!({"type": "image_url", "image_url": {"url": text(random)}}),
         1 => json!({"type": "input_audio", "input_audio": {"format": "wav", "data": text(random)}}),
-        2 => json!({"type": "refusal", "text": text(random)}),
-        _ => json!({"type": "text", "text": text(random), "x": tree(random, 2)}),
+        _ => json!({"type": "text", "text": text(random), "cache_control": tree(random, 2)}),
     }
 }
 
 fn anthropic_part(random: &mut Rng) -> Value {
-    let block =
-        |random: &mut Rng| json!({"type": pick(random, &["text", "other"]), "text": text(random)});
+    let block = |random: &mut Rng| json!({"type": "text", "text": text(random)});
     match random.usize(..6) {
         0 => json!({"type": "thinking", "thinking": text(random)}),
         1 => {
@@ -84,18 +82,22 @@ fn anthropic_part(random: &mut Rng) -> Value {
     }
 }
 
+fn system_block(random: &mut Rng) -> Value {
+    json!({"type": "text", "text": text(random)})
+}
+
 fn message(random: &mut Rng, part: fn(&mut Rng) -> Value) -> Value {
-    let content = match random.usize(..4) {
-        0 => Value::Null,
-        1 => json!(some(random, 3, part)),
+    let content = match random.usize(..3) {
+        0 => json!(some(random, 3, part)),
         _ => json!(text(random)),
     };
-    json!({"role": role(random), "content": content, "name": tree(random, 1)})
+    json!({"role": role(random), "content": content, "cache_control": tree(random, 1)})
 }
 
 fn list_or_text(random: &mut Rng) -> Value {
-    match random.usize(..3) {
+    match random.usize(..4) {
         0 => json!(some(random, 4, |random| random.u32(..))),
+        3 => json!(some(random, 3, |random| some(random, 4, |random| random.u32(..)))),
         1 => json!(some(random, 4, |random| format!("t{}", text(random)))),
         _ => json!(text(random)),
     }
@@ -110,9 +112,9 @@ fn body(random: &mut Rng, api: Api) -> Value {
         }),
         Api::Messages => json!({
             "messages": some(random, 4, |random| message(random, anthropic_part)),
-            "system": if random.bool() { json!(text(random)) } else { json!(some(random, 2, anthropic_part)) },
+            "system": if random.bool() { json!(text(random)) } else { json!(some(random, 2, system_block)) },
             "tools": some(random, 2, |random| json!({
-                "name": text(random), "description": text(random), "input_schema": tree(random, 2), "x": 1,
+                "name": text(random), "description": text(random), "input_schema": tree(random, 2), "cache_control": 1,
             })),
         }),
         Api::Completions => json!({"prompt": list_or_text(random)}),
@@ -213,7 +215,16 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
             max_blocks: random.usize(..12),
             keep_partial: today,
         };
-        let body = body(random, api);
+        let mut body = body(random, api);
+        // The seed's layout of chats and completions knows neither tools nor salt.
+        if !known::is_known(&body, api, flattening) {
+            let fields = body.as_object_mut().unwrap();
+            fields.retain(|field, _| field != "tools" && field != "cache_salt");
+        }
+        assert!(
+            known::is_known(&body, api, flattening),
+            "seed {seed}: {body}"
+        );
         let mut text = String::new();
         spell(random, &body, false, &mut text);
         let blocks = vec![spec];
@@ -238,7 +249,7 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
             body["model"].as_str(),
             "seed {seed}\n{text}"
         );
-        let salt = body["cache_salt"].as_str().filter(|_| today);
+        let salt = body["cache_salt"].as_str();
         assert_eq!(reader.salt().known(), salt, "seed {seed}\n{text}");
     }
     println!("{blocks_seen} blocks, {restarts} prompts read again");

@@ -4,6 +4,8 @@
 //! A vector's `prompts` are what the Endpoint Picker hashes (reference §4.5), each a text,
 //! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` stands, on a
 //! token boundary, for n times the low half of the text's hash. A fact that is not named is absent.
+//! `{"unknown": [level, outer, inner], "key": …, "value": …}` is what the Endpoint Picker leaves out, by
+//! its bytes (`digest` instead of `value`: by its hash), and `{"sum": […]}` the sum of such; from there on a last block counts in any case.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +13,7 @@ use std::path::Path;
 use epp_wasm::prefix::digest::BlockSpec;
 use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
 use serde_json::Value;
+use xxhash_rust::xxh64::xxh64;
 
 use super::model::{add_media, blocks};
 
@@ -84,6 +87,50 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     }
 }
 
+/// A value that a layout does not know, as it is spelt in a prompt: where it stands, its key, itself.
+fn add_unknown(prompt: &mut Vec<u8>, at: [u8; 3], key: &str, value: &Value) {
+    prompt.push(0xFF);
+    prompt.extend_from_slice(&at);
+    spell_unknown(prompt, key, value);
+}
+
+fn spell_unknown(prompt: &mut Vec<u8>, key: &str, value: &Value) {
+    prompt.extend_from_slice(key.as_bytes());
+    match value {
+        Value::Object(members) => {
+            prompt.push(0xF8);
+            for (key, member) in members {
+                spell_unknown(prompt, key, member);
+            }
+        }
+        Value::Array(list) => {
+            prompt.push(0xF9);
+            for element in list {
+                spell_unknown(prompt, "", element);
+            }
+        }
+        Value::String(text) => {
+            prompt.push(0xFA);
+            prompt.extend_from_slice(text.as_bytes());
+        }
+        plain => {
+            prompt.push(0xFB);
+            prompt.extend_from_slice(plain.to_string().as_bytes());
+        }
+    }
+    prompt.push(0xFC);
+}
+
+/// The hash of such a value, where it stands for it.
+fn add_digest(prompt: &mut Vec<u8>, at: [u8; 3], key: &str, value: &[u8]) {
+    prompt.push(0xFF);
+    prompt.extend_from_slice(&at);
+    prompt.extend_from_slice(key.as_bytes());
+    prompt.push(0xFA);
+    prompt.extend_from_slice(&xxh64(value, 0).to_le_bytes());
+    prompt.push(0xFC);
+}
+
 /// A prompt's bytes as the vector spells them.
 fn spelt(prompt: &Value) -> Vec<u8> {
     if let Some(tokens) = prompt["tokens"].as_array() {
@@ -93,21 +140,40 @@ fn spelt(prompt: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     let alone = std::slice::from_ref(prompt);
     for piece in prompt.as_array().map_or(alone, Vec::as_slice) {
-        match piece {
-            Value::String(text) => bytes.extend_from_slice(text.as_bytes()),
-            media => {
-                let tokens = media["tokens"].as_u64().unwrap();
-                add_media(&mut bytes, media["media"].as_str().unwrap(), tokens);
+        if let Some(text) = piece.as_str() {
+            bytes.extend_from_slice(text.as_bytes());
+        } else if let Some(text) = piece["media"].as_str() {
+            add_media(&mut bytes, text, piece["tokens"].as_u64().unwrap());
+        } else if piece["tokens"].is_array() {
+            bytes.extend(spelt(piece));
+        } else if piece["sum"].is_array() {
+            add_digest(&mut bytes, [0; 3], "", &spelt(&piece["sum"]));
+        } else {
+            let at = [0, 1, 2].map(|number| piece["unknown"][number].as_u64().unwrap() as u8);
+            let key = piece["key"].as_str().unwrap();
+            match piece["digest"].as_str() {
+                Some(text) => add_digest(&mut bytes, at, key, text.as_bytes()),
+                None => add_unknown(&mut bytes, at, key, &piece["value"]),
             }
         }
     }
     bytes
 }
 
+/// Whether something in a prompt is not known to its layout.
+fn holds_unknown(prompt: &Value) -> bool {
+    let mut pieces = prompt.as_array().into_iter().flatten();
+    pieces.any(|piece| piece["unknown"].is_array() || piece["sum"].is_array())
+}
+
 fn expected(vector: &Value) -> Told {
     let text = |name: &str| vector[name].as_str().map(str::to_owned);
     let prompts = vector["prompts"].as_array().unwrap().iter();
-    let prompts = prompts.map(|prompt| blocks(spelt(prompt), &SPECS[generation(vector) as usize]));
+    let mut spec = SPECS[generation(vector) as usize];
+    let prompts = prompts.map(|prompt| {
+        spec.keep_partial |= holds_unknown(prompt);
+        blocks(spelt(prompt), &spec)
+    });
     Told {
         model: text("model"),
         salt: text("salt"),

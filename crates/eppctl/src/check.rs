@@ -15,6 +15,7 @@ use crate::excerpt::{render, Source, Told};
 use crate::input::read;
 use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
 use crate::standings::{as_written, in_force, others, Field, Plugin};
+use crate::unread::unread;
 
 /// Say whether documents load, with every problem and warning, and what they come to.
 #[derive(Args)]
@@ -177,7 +178,10 @@ fn check_document(
         place: document.place.clone(),
         loads: plan.is_some(),
         summary: plan.as_ref().map(Plan::summary),
-        fields: others(&errors, &warnings),
+        fields: others(&errors, &warnings)
+            .into_iter()
+            .chain(plan.iter().flat_map(unread))
+            .collect(),
         errors,
         warnings,
         plugins,

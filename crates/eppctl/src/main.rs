@@ -24,6 +24,7 @@ mod schema;
 mod simulate;
 mod standings;
 mod top;
+mod unread;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,8 @@ mod configuration;
 #[path = "../../../tests/memory/counting.rs"]
 mod counting;
 mod json;
+#[path = "../../../tests/reading/known.rs"]
+mod known;
 #[path = "../../../tests/reading/model.rs"]
 mod model;
 mod page;

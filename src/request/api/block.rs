@@ -1,7 +1,9 @@
 //! What Anthropic's content blocks have in common: a type, a text or thought, an image.
+//!
+//! What a block holds that its type does not ask for counts by its bytes.
 
 use crate::request::media::MediaSum;
-use crate::request::prompt::{Draft, Media};
+use crate::request::prompt::{Draft, Media, Out};
 use crate::request::scan::{Kind, Want};
 
 /// What a block is.
@@ -17,7 +19,7 @@ pub enum Type {
     ToolUse,
     /// What a tool answered.
     ToolResult,
-    /// Nothing that counts.
+    /// Something else.
     Other,
 }
 
@@ -32,6 +34,8 @@ pub enum Place {
     Text,
     /// Where its image comes from.
     Source,
+    /// How the image is given.
+    SourceType,
     /// The image's media type.
     MediaType,
     /// The image.
@@ -41,7 +45,7 @@ pub enum Place {
 }
 
 /// Bytes of a name that are looked at: the longest type that means anything has 11, a media type
-/// of an image hardly more.
+/// of an image hardly more. Longer ones are folded.
 const NAME_BYTES: usize = 64;
 
 /// What an image without a media type is taken for.
@@ -56,8 +60,11 @@ pub struct Block {
     /// Which of the two texts was there, if its type was not known yet.
     text_kind: Option<Type>,
     media_type: Draft,
+    source_type: Draft,
     sum: MediaSum,
     has_url: bool,
+    /// The hash of an image's data that an address takes the place of.
+    replaced: Option<u64>,
     /// Whether an image's data counts as the data URI made of it. That is so inside tool results,
     /// and not elsewhere.
     as_uri: bool,
@@ -71,15 +78,17 @@ impl Block {
         self.text.clear();
         self.text_kind = None;
         self.media_type.clear();
+        self.source_type.clear();
         self.sum = MediaSum::default();
         self.has_url = false;
+        self.replaced = None;
         self.as_uri = as_uri;
         Place::Whole
     }
 
     /// Returns the bytes of memory that it has allocated.
     pub fn allocated(&self) -> usize {
-        let drafts = [&self.name, &self.text, &self.media_type];
+        let drafts = [&self.name, &self.text, &self.media_type, &self.source_type];
         drafts.into_iter().map(Draft::allocated).sum()
     }
 
@@ -88,12 +97,38 @@ impl Block {
         self.kind
     }
 
-    /// Its text, held.
-    pub fn text(&mut self) -> &mut Draft {
-        if self.kind != self.text_kind {
-            self.text.clear();
+    /// Its text, held, if it is of the block's type.
+    pub fn text(&mut self) -> Option<&mut Draft> {
+        (self.kind == self.text_kind).then_some(&mut self.text)
+    }
+
+    /// The block has ended: hands over what its type does not ask for. `known`: whether its type means
+    /// anything where it stands.
+    pub fn give_rest(&mut self, known: bool, level: u8, out: &mut Out<'_>) {
+        if !known {
+            let key: &[u8] = if self.kind.is_some() { b"type" } else { b"" };
+            out.extra(level, key, self.name.bytes());
         }
-        &mut self.text
+        let kind = self.kind.filter(|_| known);
+        if let Some(text) = self.text_kind.filter(|text| kind != Some(*text)) {
+            out.begin_extra(level, &[text as u8], Kind::String);
+            self.text.give(out);
+            out.end_extra();
+        }
+        if !self.sum.is_empty() && kind != Some(Type::Image) {
+            let digest = self.sum.digest();
+            out.extra(level, b"source", &digest.to_le_bytes());
+        }
+        if let Some(digest) = self.replaced {
+            out.extra(level, b"data", &digest.to_le_bytes());
+        }
+        if !matches!(self.source_type.bytes(), b"" | b"base64" | b"url") {
+            out.extra(level, b"source_type", self.source_type.bytes());
+        }
+        let media_type = self.media_type.bytes();
+        if !media_type.is_empty() && !media_type.starts_with(b"image/") {
+            out.extra(level, b"media_type", media_type);
+        }
     }
 
     /// Whether the text that is being read surely counts.
@@ -122,6 +157,9 @@ impl Block {
             (Place::Whole, b"source", Kind::Object) if fits(Type::Image) && self.sum.is_empty() => {
                 Want::Inside(Place::Source)
             }
+            (Place::Source, b"type", Kind::String) if self.source_type.bytes().is_empty() => {
+                Want::Inside(Place::SourceType)
+            }
             (Place::Source, b"media_type", Kind::String) if self.media_type.bytes().is_empty() => {
                 Want::Inside(Place::MediaType)
             }
@@ -144,13 +182,15 @@ impl Block {
     /// More of a value, of which there is room for so much. Whether more is wanted.
     pub fn bytes(&mut self, place: Place, bytes: &[u8], room: usize) -> bool {
         match place {
-            Place::Type => self.name.text(bytes, NAME_BYTES),
+            Place::Type => self.name.name(bytes, NAME_BYTES),
+            Place::SourceType => self.source_type.name(bytes, NAME_BYTES),
             Place::Text => self.text.text(bytes, room),
-            Place::MediaType => self.media_type.text(bytes, NAME_BYTES),
+            Place::MediaType => self.media_type.name(bytes, NAME_BYTES),
             Place::Url => {
                 // An address goes before data.
                 if !self.has_url {
                     self.has_url = true;
+                    self.replaced = (!self.sum.is_empty()).then(|| self.sum.digest());
                     self.sum = MediaSum::url();
                 }
                 self.sum.update(bytes);

@@ -2,7 +2,7 @@
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::media::MediaSum;
-use crate::request::message::Part;
+use crate::request::message::{Part, PART};
 use crate::request::prompt::{Draft, Out};
 use crate::request::scan::{Kind, Want};
 
@@ -60,7 +60,8 @@ pub struct ChatPart {
     format: Draft,
 }
 
-/// Bytes of a type's name that are looked at; the longest that means anything has 11.
+/// Bytes of a type's name that are looked at; the longest that means anything has 11. Longer ones are
+/// folded.
 const TYPE_BYTES: usize = 16;
 
 impl ChatPart {
@@ -82,6 +83,29 @@ impl ChatPart {
         }
         self.media = Some(media);
         Want::Inside(Place::Media)
+    }
+
+    /// The part as its type asks for it, then what is in it besides.
+    fn end_part(&mut self, out: &mut Out<'_>) {
+        self.sum.update(self.format.bytes());
+        if self.media.is_some() && self.media != self.kind {
+            let mut sum = std::mem::take(&mut self.sum);
+            sum.update(&[self.media.map_or(0, |kind| kind as u8)]);
+            out.extra(PART, b"media", &sum.digest().to_le_bytes());
+        }
+        match self.kind {
+            Some(Type::Text) => return self.text.give(out),
+            Some(Type::Image) => out.media(self.sum.as_image()),
+            Some(Type::Video) => out.media(self.sum.as_video()),
+            Some(Type::Audio) => out.media(self.sum.as_audio()),
+            Some(Type::Other) => {}
+            None => out.extra(PART, b"", b""),
+        }
+        if self.text_seen {
+            out.begin_extra(PART, b"text", Kind::String);
+            self.text.give(out);
+            out.end_extra();
+        }
     }
 }
 
@@ -122,7 +146,7 @@ impl Part for ChatPart {
 
     fn bytes(&mut self, place: Place, bytes: &[u8], out: &mut Out<'_>) -> bool {
         match place {
-            Place::Type => self.name.text(bytes, TYPE_BYTES),
+            Place::Type => self.name.name(bytes, TYPE_BYTES),
             Place::Text if self.kind == Some(Type::Text) => out.text(bytes),
             Place::Text => self.text.text(bytes, out.prompts.room()),
             Place::Url | Place::Data => {
@@ -144,22 +168,17 @@ impl Part for ChatPart {
                     b"input_audio" | b"audio_url" => Type::Audio,
                     _ => Type::Other,
                 });
-            }
-            (Place::Whole, Some(Type::Text)) => self.text.give(out),
-            (Place::Whole, Some(kind @ (Type::Image | Type::Video | Type::Audio))) => {
-                if self.media != Some(kind) {
-                    self.sum = MediaSum::default();
-                    self.format.clear();
+                if self.kind == Some(Type::Other) {
+                    out.extra(PART, b"type", self.name.bytes());
                 }
-                self.sum.update(self.format.bytes());
-                out.media(match kind {
-                    Type::Video => self.sum.as_video(),
-                    Type::Audio => self.sum.as_audio(),
-                    _ => self.sum.as_image(),
-                });
             }
+            (Place::Whole, _) => self.end_part(out),
             _ => {}
         }
+    }
+
+    fn level(&self, parent: Place) -> u8 {
+        PART + u8::from(parent != Place::Whole)
     }
 
     fn allocated(&self) -> usize {

@@ -1,9 +1,10 @@
-//! OpenAI completions: a text, several, or one prompt's tokens.
+//! OpenAI completions: a text, several, one prompt's tokens, or several prompts'.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::escape::escape;
+use crate::request::extra;
 use crate::request::number::{push_digits, whole_number};
-use crate::request::prompt::Prompts;
+use crate::request::prompt::{Out, Prompts};
 use crate::request::scan::{Kind, Want};
 
 /// The fields that tell something.
@@ -24,6 +25,10 @@ pub enum Place {
     Text,
     /// A token in its list.
     Token,
+    /// A list of tokens in its list.
+    Tokens,
+    /// In an element of another kind.
+    Extra(extra::Place),
 }
 
 /// Writes texts as JSON of its own shape; what comes before, between and behind them.
@@ -35,8 +40,8 @@ pub struct Frame {
     pub list: (&'static str, &'static str, &'static str),
 }
 
-/// Reads a prompt field. Of a list the first element tells whether it holds texts or tokens;
-/// elements of another kind are passed over.
+/// Reads a prompt field. Of a list the first element tells whether it holds texts, tokens or lists of
+/// tokens; elements of another kind count by their bytes.
 #[derive(Debug, Default)]
 pub struct PromptReader {
     /// Without a frame each text is a prompt of its own.
@@ -44,6 +49,8 @@ pub struct PromptReader {
     field: Option<Kind>,
     /// What the list holds.
     list: Option<Kind>,
+    /// Whether the next element begins another prompt.
+    between: bool,
     digits: Vec<u8>,
     escaped: Vec<u8>,
 }
@@ -54,6 +61,7 @@ impl PromptReader {
         self.frame = frame;
         self.field = None;
         self.list = None;
+        self.between = false;
     }
 
     /// Returns the bytes of memory that it has allocated.
@@ -61,42 +69,64 @@ impl PromptReader {
         self.digits.capacity() + self.escaped.capacity()
     }
 
-    /// The field begins. `lists`: whether it may be a list.
-    pub fn begin_field(&mut self, kind: Kind, lists: bool, prompts: &mut Prompts) -> Want<Place> {
+    /// The field begins.
+    pub fn begin_field(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<Place> {
         match kind {
             Kind::String => {
                 if let Some(frame) = self.frame {
                     prompts.text(frame.alone.0.as_bytes());
                 }
             }
-            Kind::Array if lists => {}
-            _ => {
-                prompts.close();
-                return Want::Nothing;
-            }
+            Kind::Array => {}
+            _ => return Want::Nothing,
         }
         self.field = Some(kind);
         Want::Inside(Place::Whole)
     }
 
-    /// An element of the list begins.
-    pub fn begin(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<Place> {
-        let first = self.list.is_none();
-        let list = *self.list.get_or_insert(kind);
+    /// An element of the list begins, or something in one.
+    pub fn begin(
+        &mut self,
+        parent: Place,
+        key: &[u8],
+        kind: Kind,
+        prompts: &mut Prompts,
+    ) -> Want<Place> {
+        if let Place::Extra(_) = parent {
+            if prompts.is_full() {
+                return Want::Nothing;
+            }
+            let place = extra::begin(key, kind, &mut |bytes| prompts.text(bytes));
+            return Want::Inside(Place::Extra(place));
+        }
+        let whole = parent == Place::Whole;
+        if whole && std::mem::take(&mut self.between) {
+            prompts.end_prompt();
+        }
+        let first = whole && self.list.is_none();
+        let list = match whole {
+            true => *self.list.get_or_insert(kind),
+            false => Kind::Number,
+        };
         match kind {
-            _ if list != kind || prompts.is_closed() => Want::Nothing,
-            Kind::String => {
+            _ if prompts.is_closed() => Want::Nothing,
+            Kind::String if list == kind => {
                 if let Some(frame) = self.frame {
                     let text = if first { frame.list.0 } else { frame.list.1 };
                     prompts.text(text.as_bytes());
                 }
                 Want::Inside(Place::Text)
             }
-            Kind::Number if !prompts.is_full() => {
+            _ if prompts.is_full() => Want::Nothing,
+            Kind::Array if list == kind => Want::Inside(Place::Tokens),
+            Kind::Number if list == kind => {
                 self.digits.clear();
                 Want::Inside(Place::Token)
             }
-            _ => Want::Nothing,
+            _ => {
+                let place = Out::prompt(prompts).begin_extra(u8::from(!whole), &[], kind);
+                Want::Inside(Place::Extra(place))
+            }
         }
     }
 
@@ -106,7 +136,7 @@ impl PromptReader {
             push_digits(&mut self.digits, bytes);
             return true;
         }
-        if self.frame.is_none() {
+        if self.frame.is_none() || matches!(place, Place::Extra(_)) {
             return prompts.text(bytes);
         }
         self.escaped.clear();
@@ -124,14 +154,17 @@ impl PromptReader {
                     _ => "",
                 };
                 prompts.text(behind.as_bytes());
-                prompts.close();
             }
-            (Place::Text, None) => prompts.end_prompt(),
+            (Place::Text, None) | (Place::Tokens, _) => self.between = true,
             (Place::Text, Some(_)) => {}
+            (Place::Extra(_), _) => Out::prompt(prompts).end_extra(),
             (Place::Token, _) => {
                 let token = whole_number(&self.digits, u64::from(u32::MAX));
-                if let Some(token) = token.and_then(|token| u32::try_from(token).ok()) {
-                    prompts.text(&token.to_le_bytes());
+                match token.and_then(|token| u32::try_from(token).ok()) {
+                    Some(token) => {
+                        prompts.text(&token.to_le_bytes());
+                    }
+                    None => Out::prompt(prompts).extra(0, &[], &self.digits),
                 }
             }
         }

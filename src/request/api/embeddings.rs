@@ -1,4 +1,4 @@
-//! OpenAI embeddings: a text or several, or one prompt's tokens.
+//! OpenAI embeddings: a text or several, one prompt's tokens, or several prompts'.
 //!
 //! Texts count as Go writes the structure that the Endpoint Picker keeps them in.
 

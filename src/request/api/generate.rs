@@ -24,4 +24,9 @@ pub const SGLANG_FIELDS: &[(&[u8], Field)] = &[
         Field::Facts(&[max_tokens(b"max_new_tokens", 0)]),
     ),
     (b"input_ids", Field::Prompt),
+    (b"text", Field::Extra),
+    (b"input_embeds", Field::Extra),
+    (b"image_data", Field::Extra),
+    (b"video_data", Field::Extra),
+    (b"audio_data", Field::Extra),
 ];

@@ -3,8 +3,9 @@
 use super::block::{Block, Type};
 use super::{block, max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::canon::{Member, Shape};
-use crate::request::message::Part;
-use crate::request::prompt::{Draft, Out};
+use crate::request::extra::{self, CACHE_CONTROL};
+use crate::request::message::{Part, PART};
+use crate::request::prompt::{Draft, Out, Prompts};
 use crate::request::scan::{Kind, Want};
 
 /// The fields that tell something.
@@ -26,6 +27,12 @@ pub const TOOL: Shape = &[
     Member::any(b"strict"),
     Member::any(b"defer_loading"),
 ];
+
+/// The levels of what is not known: in a block's image, from which on in the blocks of a tool's result,
+/// two for each, and from which on in the system field.
+const IMAGE: u8 = PART + 1;
+const INNER: u8 = PART + 2;
+const SYSTEM: u8 = 64;
 
 /// Claude Code begins its system text with a block that differs from request to request and that
 /// no model sees.
@@ -57,6 +64,8 @@ pub struct MessagesPart {
     input: Draft,
     input_seen: bool,
     inner: Block,
+    /// Elements of a tool's result so far.
+    inners: u8,
     /// A tool's result: its texts, joined by line ends, then its images.
     result: Draft,
     result_seen: bool,
@@ -66,14 +75,16 @@ pub struct MessagesPart {
 
 impl MessagesPart {
     fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+        let fits = |kind: Type| self.block.kind().is_none_or(|own| own == kind);
+        let (call, result) = (fits(Type::ToolUse), fits(Type::ToolResult));
         match (key, kind) {
-            (b"id", Kind::String) if self.id.bytes().is_empty() => Want::Inside(Place::Id),
-            (b"name", Kind::String) if self.name.bytes().is_empty() => Want::Inside(Place::Name),
-            (b"input", _) if !self.input_seen => {
+            (b"id", Kind::String) if call && self.id.is_empty() => Want::Inside(Place::Id),
+            (b"name", Kind::String) if call && self.name.is_empty() => Want::Inside(Place::Name),
+            (b"input", _) if call && !self.input_seen => {
                 self.input_seen = true;
                 Want::Raw(Place::Input)
             }
-            (b"content", Kind::String | Kind::Array) if !self.result_seen => {
+            (b"content", Kind::String | Kind::Array) if result && !self.result_seen => {
                 self.result_seen = true;
                 Want::Inside(Place::Result)
             }
@@ -82,14 +93,17 @@ impl MessagesPart {
     }
 
     /// A block of a tool's result has ended.
-    fn end_inner(&mut self, room: usize) {
-        match self.inner.kind() {
+    fn end_inner(&mut self, out: &mut Out<'_>) {
+        let room = out.prompts.room();
+        let kind = self.inner.kind();
+        match kind {
             Some(Type::Text) => {
                 if self.texts > 0 {
                     self.result.text(b"\n", room);
                 }
                 self.texts += 1;
-                self.result.text(self.inner.text().bytes(), room);
+                let text = self.inner.text().map_or(&[][..], |text| text.bytes());
+                self.result.text(text, room);
             }
             Some(Type::Image) => {
                 if let Some(image) = self.inner.image() {
@@ -98,11 +112,23 @@ impl MessagesPart {
             }
             _ => {}
         }
+        let known = matches!(kind, Some(Type::Text | Type::Image));
+        let level = self.level(Place::Inner(block::Place::Whole));
+        if kind == Some(Type::Text) && !self.images.is_empty() {
+            // Images follow all texts, and nothing else tells that this one did not come first.
+            out.extra(level, b"", b"");
+        }
+        self.inner.give_rest(known, level, out);
     }
 
     fn flatten(&mut self, out: &mut Out<'_>) {
-        match self.block.kind() {
-            Some(Type::Text | Type::Thinking) => self.block.text().give(out),
+        let kind = self.block.kind();
+        match kind {
+            Some(Type::Text | Type::Thinking) => {
+                if let Some(text) = self.block.text() {
+                    text.give(out);
+                }
+            }
             Some(Type::Image) => {
                 if let Some(media) = self.block.image() {
                     out.media(media);
@@ -119,6 +145,23 @@ impl MessagesPart {
             }
             _ => {}
         }
+        let known = kind.is_some_and(|kind| kind != Type::Other);
+        self.block.give_rest(known, PART, out);
+        // What is left was read before the type was known, which does not ask for it.
+        let drafts = [
+            &mut self.id,
+            &mut self.name,
+            &mut self.input,
+            &mut self.result,
+            &mut self.images,
+        ];
+        for (number, draft) in (0..).zip(drafts) {
+            if !draft.is_empty() {
+                out.begin_extra(PART, &[number], Kind::String);
+                draft.give(out);
+                out.end_extra();
+            }
+        }
     }
 }
 
@@ -133,6 +176,7 @@ impl Part for MessagesPart {
         self.result.clear();
         self.result_seen = false;
         self.texts = 0;
+        self.inners = 0;
         self.images.clear();
         Place::Block(self.block.start(false))
     }
@@ -144,12 +188,28 @@ impl Part for MessagesPart {
                 _ if parent == block::Place::Whole => self.begin_member(key, kind),
                 _ => Want::Nothing,
             },
-            (Place::Result, Kind::Object) => Want::Inside(Place::Inner(self.inner.start(true))),
+            (Place::Result, _) => {
+                self.inners = self.inners.wrapping_add(2);
+                match kind {
+                    Kind::Object => Want::Inside(Place::Inner(self.inner.start(true))),
+                    _ => Want::Nothing,
+                }
+            }
             (Place::Inner(parent), _) => match self.inner.begin(parent, key, kind) {
                 Want::Inside(place) => Want::Inside(Place::Inner(place)),
                 _ => Want::Nothing,
             },
             _ => Want::Nothing,
+        }
+    }
+
+    fn level(&self, parent: Place) -> u8 {
+        let inner = INNER.wrapping_add(self.inners);
+        match parent {
+            Place::Block(block::Place::Source) => IMAGE,
+            Place::Inner(block::Place::Source) => inner.wrapping_add(1),
+            Place::Inner(_) | Place::Result => inner,
+            _ => PART,
         }
     }
 
@@ -170,7 +230,7 @@ impl Part for MessagesPart {
         match place {
             Place::Block(block::Place::Whole) => self.flatten(out),
             Place::Block(place) => self.block.end(place),
-            Place::Inner(block::Place::Whole) => self.end_inner(out.prompts.room()),
+            Place::Inner(block::Place::Whole) => self.end_inner(out),
             Place::Inner(place) => self.inner.end(place),
             Place::Id | Place::Name | Place::Input | Place::Result => {}
         }
@@ -193,18 +253,23 @@ pub enum SystemPlace {
     Whole,
     /// In one of its blocks.
     Block(block::Place),
+    /// In something that the flattening does not know.
+    Extra(extra::Place),
 }
 
-/// Reads the system field: a text, or blocks of which the texts count.
+/// Reads the system field: a text, or blocks.
 #[derive(Debug, Default)]
 pub struct System {
     block: Block,
+    /// Elements of the list so far.
+    blocks: u8,
 }
 
 impl System {
     /// Begins another body.
     pub fn reset(&mut self) {
         self.block.start(false);
+        self.blocks = 0;
     }
 
     /// Returns the bytes of memory that it has allocated.
@@ -213,41 +278,65 @@ impl System {
     }
 
     /// A value in the field begins.
-    pub fn begin(&mut self, parent: SystemPlace, key: &[u8], kind: Kind) -> Want<SystemPlace> {
-        match (parent, kind) {
-            (SystemPlace::Whole, Kind::Object) => {
-                Want::Inside(SystemPlace::Block(self.block.start(false)))
+    pub fn begin(
+        &mut self,
+        parent: SystemPlace,
+        key: &[u8],
+        kind: Kind,
+        prompts: &mut Prompts,
+    ) -> Want<SystemPlace> {
+        let level = match (parent, kind) {
+            (SystemPlace::Whole, _) => {
+                self.blocks = self.blocks.wrapping_add(1);
+                if kind == Kind::Object {
+                    return Want::Inside(SystemPlace::Block(self.block.start(false)));
+                }
+                SYSTEM
             }
             (SystemPlace::Block(parent), _) => match self.block.begin(parent, key, kind) {
-                Want::Inside(place) => Want::Inside(SystemPlace::Block(place)),
-                _ => Want::Nothing,
+                Want::Inside(place) => return Want::Inside(SystemPlace::Block(place)),
+                _ if key == CACHE_CONTROL => return Want::Nothing,
+                _ => SYSTEM + 1 + u8::from(parent == block::Place::Source),
             },
-            _ => Want::Nothing,
-        }
+            (SystemPlace::Extra(_), _) => {
+                let place = extra::begin(key, kind, &mut |bytes| prompts.text(bytes));
+                return Want::Inside(SystemPlace::Extra(place));
+            }
+        };
+        let place = self.out(prompts).begin_extra(level, key, kind);
+        Want::Inside(SystemPlace::Extra(place))
+    }
+
+    fn out<'a>(&self, prompts: &'a mut Prompts) -> Out<'a> {
+        let (draft, at) = (None, [self.blocks, 0]);
+        Out { prompts, draft, at }
     }
 
     /// More of a value. Whether more is wanted.
-    pub fn bytes(&mut self, place: SystemPlace, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    pub fn bytes(&mut self, place: SystemPlace, bytes: &[u8], prompts: &mut Prompts) -> bool {
         match place {
-            SystemPlace::Whole => out.text(bytes),
+            SystemPlace::Whole | SystemPlace::Extra(_) => prompts.text(bytes),
             SystemPlace::Block(place) => {
                 // Else a billing header at the window's end would not be known for one.
-                let room = out.prompts.room().max(BILLING.len());
+                let room = prompts.room().max(BILLING.len());
                 self.block.bytes(place, bytes, room)
             }
         }
     }
 
     /// A value has ended.
-    pub fn end(&mut self, place: SystemPlace, out: &mut Out<'_>) {
+    pub fn end(&mut self, place: SystemPlace, prompts: &mut Prompts) {
+        let mut out = self.out(prompts);
         match place {
             SystemPlace::Whole => {}
+            SystemPlace::Extra(_) => out.end_extra(),
             SystemPlace::Block(block::Place::Whole) => {
                 let is_text = self.block.kind() == Some(Type::Text);
-                let text = self.block.text();
-                if is_text && !text.bytes().starts_with(BILLING) {
-                    text.give(out);
+                let text = self.block.text().filter(|_| is_text);
+                if let Some(text) = text.filter(|text| !text.bytes().starts_with(BILLING)) {
+                    text.give(&mut out);
                 }
+                self.block.give_rest(is_text, SYSTEM + 1, &mut out);
             }
             SystemPlace::Block(place) => self.block.end(place),
         }

@@ -55,11 +55,45 @@ pub enum Field {
     Prompt,
     /// A part of a prompt that is JSON, and its place in it.
     Json(u8),
+    /// What no layout knows and yet changes what a model reads.
+    Extra,
 }
 
 const MODEL: (&[u8], Field) = (b"model", Field::Fact(facts::Place::Model));
 const SALT: (&[u8], Field) = (b"cache_salt", Field::Fact(facts::Place::Salt));
 const STREAM: (&[u8], Field) = (b"stream", Field::Fact(facts::Place::Stream));
+
+/// Fields that are [`Field::Extra`] where an API does not know them otherwise: they change what a model
+/// reads, through its chat template or beside its prompt. How an answer is sampled, limited, formed or
+/// sent does not.
+const EXTRAS: &[&[u8]] = &[
+    b"messages",
+    b"prompt",
+    b"input",
+    b"system",
+    b"tools",
+    b"instructions",
+    b"items",
+    b"cache_salt",
+    b"functions",
+    b"documents",
+    b"chat_template",
+    b"chat_template_kwargs",
+    b"add_generation_prompt",
+    b"continue_final_message",
+    b"add_special_tokens",
+    b"truncate_prompt_tokens",
+    b"mm_processor_kwargs",
+    b"reasoning",
+    b"reasoning_effort",
+    b"thinking",
+    b"prompt_token_ids",
+    b"prompt_embeds",
+    b"suffix",
+    b"previous_response_id",
+    b"conversation",
+    b"features",
+];
 
 /// The field of the most output tokens: if several are there, that of the highest rank counts.
 const fn max_tokens(name: &'static [u8], rank: u8) -> (&'static [u8], Field) {
@@ -95,7 +129,14 @@ impl Api {
         longest.map_or(Self::PassThrough, |(_, api)| *api)
     }
 
-    /// The fields of a body's outermost object that tell something.
+    /// What a field of a body's outermost object is, if it tells anything.
+    pub(super) fn field(self, key: &[u8]) -> Option<Field> {
+        let known = self.fields().iter().find(|(name, _)| *name == key);
+        let extra = || EXTRAS.contains(&key).then_some(Field::Extra);
+        known.map(|(_, field)| *field).or_else(extra)
+    }
+
+    /// The fields of a body's outermost object that its layout knows.
     pub(super) fn fields(self) -> &'static [(&'static [u8], Field)] {
         match self {
             Self::ChatCompletions => chat::FIELDS,

@@ -1,0 +1,185 @@
+use super::*;
+use crate::prefix::digest::BlockSpec;
+use crate::request::{Api, BodyReader, Flattening, ReadPlan};
+
+const SEED: BlockSpec = BlockSpec {
+    block_bytes: 64,
+    max_blocks: 256,
+    keep_partial: false,
+};
+
+fn plan(flattening: Flattening) -> ReadPlan {
+    ReadPlan {
+        flattening,
+        blocks: vec![SEED],
+        ..ReadPlan::default()
+    }
+}
+
+fn read(body: &str, plan: ReadPlan) -> Vec<u64> {
+    let mut reader = BodyReader::default();
+    reader.reset(Api::ChatCompletions, plan);
+    reader.push(body.as_bytes());
+    reader.finish();
+    while let Some(range) = reader.reread() {
+        reader.feed_again(range.start, &body.as_bytes()[range]);
+    }
+    reader.prompts(0).flatten().copied().collect()
+}
+
+fn matched(one: &[u64], two: &[u64]) -> usize {
+    one.iter()
+        .zip(two)
+        .take_while(|(one, two)| one == two)
+        .count()
+}
+
+#[test]
+fn a_short_difference_counts_in_a_block_that_is_not_full() {
+    let text = "x".repeat(64);
+    let body = |part: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":["{text}",{part}]}}],"model":"m"}}"#)
+    };
+    let read = |part: &str| read(&body(part), plan(Flattening::Seed));
+    for (one, two) in [
+        (r#"{"type":"file","file":1}"#, r#"{"type":"file","file":2}"#),
+        (r#"{"text":"a"}"#, r#"{"text":"b"}"#),
+        ("1", "2"),
+    ] {
+        let (one, two) = (read(one), read(two));
+        assert!(matched(&one, &two) < one.len(), "{one:?}");
+    }
+    // What the seed knows is cut as it cuts it.
+    let read = |text: &str| {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
+        self::read(&body, plan(Flattening::Seed))
+    };
+    assert!(read("short").is_empty());
+}
+
+#[test]
+fn fields_behind_the_turns_cost_one_block_and_those_before_them_come_first() {
+    let text = "x".repeat(1_000);
+    let tools = |name: &str| format!(r#""tools":[{{"name":"{name}","x":"{text}"}}]"#);
+    let messages = format!(r#""messages":[{{"role":"user","content":"{text}"}}]"#);
+    let read = |body: String| read(&body, plan(Flattening::Seed));
+    let plain = read(format!("{{{messages}}}"));
+    let [one, two] = ["a", "b"].map(|name| read(format!("{{{messages},{}}}", tools(name))));
+    assert_eq!(one.len(), plain.len() + 1);
+    assert_eq!(matched(&one, &two), plain.len());
+    let [one, two] = ["a", "b"].map(|name| read(format!("{{{},{messages}}}", tools(name))));
+    assert!(one.len() > 2 * plain.len() - 2);
+    assert_eq!(matched(&one, &two), 0);
+}
+
+#[test]
+fn fields_before_the_turns_stay_there_when_the_prompt_begins_anew() {
+    let body = |document: &str| {
+        format!(
+            r#"{{"documents":["{document}"],"messages":[{{"role":"user","content":"{}"}}],"tools":[{{"a":1}}],"thinking":true}}"#,
+            "x".repeat(1_000)
+        )
+    };
+    let [one, two] = ["a", "b"].map(|document| read(&body(document), plan(Flattening::Today)));
+    assert_eq!((one.len() > 15, matched(&one, &two)), (true, 0));
+}
+
+#[test]
+fn turns_end_the_prompt_where_the_rest_is_taken_to_be_absent() {
+    for flattening in [Flattening::Seed, Flattening::Today] {
+        let mut reader = BodyReader::default();
+        let messages = r#"{"model":"m","messages":[{"role":"user","content":"Hi","x":1}]"#;
+        for (assume_absent, full) in [(false, false), (true, true)] {
+            let plan = ReadPlan {
+                assume_absent,
+                ..plan(flattening)
+            };
+            reader.reset(Api::ChatCompletions, plan.clone());
+            reader.push(messages.as_bytes());
+            assert_eq!(reader.window_full(), full, "{flattening:?}");
+            let [one, two] = ["1", "2"]
+                .map(|value| read(&format!("{messages},\"prompt\":{value}}}"), plan.clone()));
+            assert_eq!(one == two, assume_absent, "{flattening:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_unknown_is_not_held() {
+    let mut reader = BodyReader::default();
+    for flattening in [Flattening::Seed, Flattening::Today] {
+        for (before, piece) in [
+            (r#"{"messages":[{"role":"user","x":""#, "0123456789"),
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":""#,
+                "0123456789",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":"x","y":["#,
+                "{\"a\":[1]},",
+            ),
+            (r#"{"prompt":["#, "{\"a\":[1]},"),
+            (r#"{"documents":""#, "0123456789"),
+            (r#"{"messages":[],"documents":["#, "[[1],2],"),
+            (r#"{"messages":[],""#, "0123456789"),
+        ] {
+            reader.reset(Api::ChatCompletions, plan(flattening));
+            reader.push(before.as_bytes());
+            (0..1_000).for_each(|_| reader.push(piece.repeat(100).as_bytes()));
+            assert!(
+                reader.allocated() < 32 << 10,
+                "{before}: {}",
+                reader.allocated()
+            );
+            assert!(reader.prompts(0).flatten().count() <= 256);
+        }
+    }
+}
+
+#[test]
+fn fields_behind_the_turns_are_summed_up_as_far_as_tools_before_them_are_held() {
+    let body = |start: &str, end: &str| {
+        let list = "[1],".repeat(1 << 18);
+        format!(r#"{{"messages":[],"tools":["{start}",{list}"{end}"]}}"#)
+    };
+    let read = |start: &str, end: &str| read(&body(start, end), plan(Flattening::Seed));
+    assert_ne!(read("a", "x"), read("b", "x"));
+    assert_eq!(read("a", "x"), read("a", "y"));
+}
+
+#[test]
+fn long_names_and_numbers_differ_behind_what_is_kept() {
+    for kept in [8, 48] {
+        let fold = |text: &str| {
+            let mut kept_text = Vec::new();
+            text.as_bytes()
+                .chunks(5)
+                .for_each(|piece| fold(&mut kept_text, piece, kept));
+            kept_text
+        };
+        let start = "k".repeat(kept);
+        assert_eq!(fold(&start), start.as_bytes());
+        let ends = ["", "\0", "\0\0", "a", "b", "ab", "ba", "aaaaaaaaaaaaaaaaaa"];
+        let all = ends.map(|end| fold(&format!("{start}{end}")));
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one) && one.len() <= kept + 8, "{at}");
+        }
+    }
+    let number = |end: &str| {
+        let tools = format!(
+            r#"{{"tools":[{{"a":1.{}{end}}}],"messages":[]}}"#,
+            "0".repeat(60)
+        );
+        read(
+            &tools,
+            ReadPlan {
+                blocks: vec![BlockSpec {
+                    keep_partial: true,
+                    ..SEED
+                }],
+                ..plan(Flattening::Today)
+            },
+        )
+    };
+    assert_ne!(number("e5"), number("e6"));
+}

@@ -1,0 +1,54 @@
+//! How the scanner tells of the values in a body.
+
+/// The kind of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `{…}`.
+    Object,
+    /// `[…]`.
+    Array,
+    /// `"…"`.
+    String,
+    /// A number.
+    Number,
+    /// `true`, `false`, or a number that Python knows and JSON does not: `NaN`, `Infinity`.
+    Word,
+    /// `null`.
+    Null,
+}
+
+/// What is wanted of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want<P> {
+    /// Nothing.
+    Nothing,
+    /// A container's members; a string's text; a number or word as it stands. `P` names the place.
+    Inside(P),
+    /// Its bytes as they stand.
+    Raw(P),
+}
+
+/// Who is told of the values.
+pub trait Visit {
+    /// Names a place in a body.
+    type Place: Copy;
+
+    /// A value begins in the container at `parent`, under `key` if that is an object, at the
+    /// body's byte `at`.
+    fn begin(
+        &mut self,
+        parent: Self::Place,
+        key: &[u8],
+        kind: Kind,
+        at: usize,
+    ) -> Want<Self::Place>;
+
+    /// More of the value at `place`. False: the rest of it is not wanted.
+    fn bytes(&mut self, place: Self::Place, bytes: &[u8]) -> bool;
+
+    /// The wanted value at `place` has ended before the body's byte `at`.
+    fn end(&mut self, place: Self::Place, at: usize);
+
+    /// Whether nothing that follows is wanted.
+    fn is_done(&self) -> bool;
+}
