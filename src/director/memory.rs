@@ -108,6 +108,23 @@ impl Director {
         self.account.join(memory);
     }
 
+    /// Reserves memory for a body that is set aside while its request goes on. Returns whether there is
+    /// enough: at most a quarter of the budget in use, so that what clients leave unfinished never makes
+    /// it short for what is read.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let memory = &self.account.memory;
+        let fits = memory.used().saturating_add(bytes) <= memory.budget / 4;
+        if fits {
+            self.account.change(0, bytes);
+        }
+        fits
+    }
+
+    /// Gives back what [`Self::reserve`] reserved.
+    pub fn unreserve(&mut self, bytes: usize) {
+        self.account.change(bytes, 0);
+    }
+
     /// Counts what a request keeps after a part of its body was read. One that keeps more than its
     /// share is decided with what is known of it.
     pub(super) fn bound_memory(&mut self, id: u32) -> Option<Verdict> {

@@ -2,6 +2,7 @@
 //! [`crate::director`] decides, and this drives it.
 
 mod abi;
+mod aside;
 mod clock;
 #[cfg(target_arch = "wasm32")]
 mod exports;
@@ -15,6 +16,8 @@ mod pool;
 mod stream;
 mod vm;
 
+#[cfg(test)]
+mod aside_tests;
 #[cfg(test)]
 mod bound_tests;
 #[cfg(test)]

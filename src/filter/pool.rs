@@ -125,12 +125,12 @@ impl Pool {
     }
 
     /// Releases the request in effect, which Envoy holds.
-    fn release(&self, request: u32, release: &Release, streams: &mut ById<Stream>) {
-        carry_out(release, &self.director);
-        if let Some(stream) = streams.get_mut(&request) {
-            stream.let_go();
-        }
-        if !release.is_reply() {
+    #[cold]
+    fn release(&mut self, request: u32, release: &Release, streams: &mut ById<Stream>) {
+        let Some(stream) = streams.get_mut(&request) else {
+            return;
+        };
+        if stream.release(release, &mut self.director) {
             let _: Result<(), Status> = abi::resume_request();
         }
     }

@@ -4,11 +4,12 @@
 use std::ops::Range;
 
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
+use super::aside::Aside;
 use super::headers::Pairs;
 use super::host::Shared;
 use super::pool::Pool;
 use crate::director::answer::DROPPED_REASON_HEADER;
-use crate::director::{Appetite, Director, Head, Rewrite, Show, Verdict, EXPLAIN_HEADER};
+use crate::director::{Appetite, Director, Head, Release, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
@@ -49,6 +50,10 @@ pub struct Stream {
     held: Held,
     /// Whether the clock has let it go. `held` stays as it is until the next part of the body.
     let_go: bool,
+    /// What Envoy had buffered when the clock let it go, until Envoy has it back.
+    aside: Option<Aside>,
+    /// Whether its body has ended.
+    ended: bool,
     /// Bytes that were read already of what Envoy will show next.
     read: usize,
     /// Bytes that Envoy has shown already of what it will show next.
@@ -67,6 +72,8 @@ impl Stream {
             pool,
             held: Held::No,
             let_go: false,
+            aside: None,
+            ended: false,
             read: 0,
             shown: 0,
             passed: 0,
@@ -99,15 +106,71 @@ impl Stream {
         })
     }
 
+    /// The clock releases it. Returns whether Envoy is to let it go on now: where a part of its body is
+    /// buffered and cannot be set aside, it goes on with the next part.
+    #[cold]
+    pub fn release(&mut self, release: &Release, director: &mut Director) -> bool {
+        if self.held == Held::Whole {
+            // What Envoy shows in passing cannot be changed later.
+            self.rewrite(release.rewrite(), director);
+        }
+        super::pool::carry_out(release, director);
+        self.let_go();
+        !release.is_reply() && self.set_aside(director)
+    }
+
+    /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
+    /// can go on at once.
+    #[cold]
+    pub fn set_aside(&mut self, director: &mut Director) -> bool {
+        if self.held != Held::Whole || self.shown == 0 || self.ended {
+            return true;
+        }
+        self.aside = Aside::take(self.shown, self.length.unwrap_or(0), director);
+        if self.aside.is_some() {
+            self.show_no_more();
+        }
+        self.aside.is_some()
+    }
+
+    /// What Envoy has shown it does not show again.
+    fn show_no_more(&mut self) {
+        self.passed += self.shown;
+        self.read = 0;
+        self.shown = 0;
+    }
+
+    /// Whether the next tick is to call [`Self::hand_back`].
+    pub fn is_due(&self) -> bool {
+        self.aside.as_ref().is_some_and(Aside::is_due)
+    }
+
+    /// Gives Envoy back what was set aside of a body that has ended.
+    #[cold]
+    pub fn hand_back(&mut self, director: &mut Director) {
+        if let Some(mut aside) = self.aside.take() {
+            aside.give();
+            aside.unreserve(director);
+        }
+    }
+
+    /// Forgets what was set aside: its stream is gone.
+    #[cold]
+    pub fn close(&self, director: &mut Director) {
+        if let Some(aside) = &self.aside {
+            aside.unreserve(director);
+        }
+    }
+
     /// A part of its body has come; `size` is what Envoy shows.
     pub fn request_body(&mut self, director: &mut Director, size: usize, end: bool) -> BodyAction {
-        let size = if self.held != Held::No && !director.holds(self.id) {
-            self.forget_sent(size)
-        } else {
-            size
-        };
+        self.ended = end;
+        if self.held != Held::No && !director.holds(self.id) {
+            // The clock has let it go.
+            self.held = Held::No;
+        }
         let verdict = self.feed(director, size, end);
-        let action = match verdict {
+        let mut action = match verdict {
             Some(verdict) => self.carry_out(verdict, director),
             None => {
                 if self.held == Held::Passing {
@@ -121,18 +184,30 @@ impl Stream {
             director.uploaded(self.id);
         }
         self.shown = size;
-        if action != BodyAction::Buffer {
+        if let Some(mut aside) = self.aside.take() {
+            self.show_no_more();
+            action = aside.rejoin(size, end);
+            if aside.is_empty() && !aside.is_due() {
+                aside.unreserve(director);
+            } else {
+                self.aside = Some(aside);
+            }
+        } else if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
-            self.passed += size;
-            self.read = 0;
-            self.shown = 0;
+            self.show_no_more();
         }
         action
     }
 
     /// Its trailers have come: its body has ended.
     pub fn request_trailers(&mut self, director: &mut Director) -> Action {
+        self.ended = true;
         director.uploaded(self.id);
+        if let Some(aside) = &mut self.aside {
+            // Envoy passes trailers on before what the filter gives back now.
+            aside.end();
+            return Action::Pause;
+        }
         if self.held != Held::No {
             if let Some(verdict) = self.feed(director, 0, true) {
                 if self.carry_out(verdict, director) != BodyAction::Continue {
@@ -168,11 +243,7 @@ impl Stream {
             Some(Verdict::Release(release)) => release,
             Some(Verdict::Hold(_)) | None => return false,
         };
-        // What Envoy holds it has shown: `held` stays until the next part of the body.
-        self.rewrite(released.rewrite(), director);
-        super::pool::carry_out(&released, director);
-        self.let_go();
-        !released.is_reply()
+        self.release(&released, director)
     }
 
     /// Feeds what Envoy shows and was not read yet.
@@ -221,20 +292,6 @@ impl Stream {
         verdict
     }
 
-    /// The clock released the request while Envoy held a part of its body. Envoy 1.40 has sent that
-    /// part on, but shows it once more, before what came since, and would send it a second time:
-    /// it is taken out. Returns the bytes that are left.
-    fn forget_sent(&mut self, size: usize) -> usize {
-        let sent = std::mem::take(&mut self.shown);
-        self.read = 0;
-        self.held = Held::No;
-        let left = size.saturating_sub(sent);
-        if sent > 0 && abi::replace_start(Buffer::RequestBody, sent, &[]).is_err() {
-            log::warn!("Envoy did not let a part of a body be taken out that it had sent already");
-        }
-        left
-    }
-
     fn carry_out(&mut self, verdict: Verdict, director: &mut Director) -> BodyAction {
         match verdict {
             Verdict::Hold(Show::Whole) => self.held = Held::Whole,
@@ -281,7 +338,9 @@ impl Stream {
         self.shown = self.shown.saturating_add_signed(grown);
         self.read = self.read.saturating_add_signed(grown);
         if let Some(length) = self.length {
-            let length = length.saturating_add_signed(grown).to_string();
+            let length = length.saturating_add_signed(grown);
+            self.length = Some(length);
+            let length = length.to_string();
             abi::set_header(Map::Request, "content-length", length.as_bytes()).ok()?;
         }
         Some(())

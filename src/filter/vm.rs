@@ -36,6 +36,8 @@ pub struct Vm {
     streams: ById<Stream>,
     /// Whether this VM serves the status page.
     serves_page: bool,
+    /// Requests whose body has ended and is to be handed back to Envoy by the next tick.
+    due: Vec<u32>,
     /// Ticks in a row that panicked.
     failed_ticks: u32,
     /// The memory that the requests of all pools share.
@@ -127,6 +129,7 @@ impl Vm {
 
     /// One tick of a root context.
     pub fn tick(&mut self, root: u32) {
+        self.hand_back(root);
         let place = self.roots.get(&root);
         let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
             return;
@@ -141,6 +144,20 @@ impl Vm {
             }
         }
         let _: Result<(), Status> = abi::set_effective_context(root);
+    }
+
+    /// Hands back to Envoy what was set aside of bodies that have ended since.
+    fn hand_back(&mut self, root: u32) {
+        while let Some(id) = self.due.pop() {
+            let Some((stream, pool)) = self.of_stream(id) else {
+                continue;
+            };
+            if abi::set_effective_context(id).is_ok() {
+                stream.hand_back(&mut pool.director);
+                let _: Result<(), Status> = abi::resume_request();
+                let _: Result<(), Status> = abi::set_effective_context(root);
+            }
+        }
     }
 
     /// A root context's callout was answered.
@@ -224,18 +241,26 @@ impl Vm {
 
     /// A part of a request's body has come.
     pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
-        match self.of_stream(id) {
-            Some((stream, pool)) => stream.request_body(&mut pool.director, size, end),
-            None => BodyAction::Continue,
+        let Some((stream, pool)) = self.of_stream(id) else {
+            return BodyAction::Continue;
+        };
+        let action = stream.request_body(&mut pool.director, size, end);
+        if stream.is_due() {
+            self.due.push(id);
         }
+        action
     }
 
     /// A request's trailers have come: its body has ended.
     pub fn request_trailers(&mut self, id: u32) -> Action {
-        match self.of_stream(id) {
-            Some((stream, pool)) => stream.request_trailers(&mut pool.director),
-            None => Action::Continue,
+        let Some((stream, pool)) = self.of_stream(id) else {
+            return Action::Continue;
+        };
+        let action = stream.request_trailers(&mut pool.director);
+        if stream.is_due() {
+            self.due.push(id);
         }
+        action
     }
 
     /// The headers of an answer have come.
@@ -256,6 +281,7 @@ impl Vm {
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+                stream.close(&mut pool.director);
                 pool.director.close(context);
             }
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
@@ -336,14 +362,15 @@ impl Vm {
             |(id, stream): &(&u32, &Stream)| stream.is_held() && (all || !waits(**id, stream));
         let lost = self.streams.iter().filter(lost);
         let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
-        // The streams stay: Envoy shows once more what it sends now.
+        // The streams stay: they know what Envoy has of their bodies.
         for (id, place) in lost {
             let reached = abi::set_effective_context(id).is_ok();
             let answered = self.give_up(Callback::Tick, id, Some(place), reached);
-            if let Some(stream) = self.streams.get_mut(&id) {
+            let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 stream.let_go();
-            }
-            if reached && !answered {
+                !answered && stream.set_aside(&mut pool.director)
+            });
+            if reached && free {
                 let _: Result<(), Status> = abi::resume_request();
             }
         }

@@ -23,6 +23,7 @@ mod labels;
 mod members;
 mod memory;
 mod ownership;
+mod pauses;
 mod preferences;
 mod protocols;
 mod recorded;

@@ -28,6 +28,8 @@ pub enum Answers {
     AtTheEnd,
     /// 400, at the request's headers; it still reads what comes.
     AtOnce,
+    /// As [`Self::AtTheEnd`], but 503 to every second one, the first among them.
+    AfterFailure,
 }
 
 /// A POST that came, as far as it has come.
@@ -133,7 +135,9 @@ async fn answer(
         return Ok(refusal.unwrap());
     }
     let arrival = arrival.await;
+    let fails = answers == Answers::AfterFailure && number % 2 == 0;
     let response = Response::builder()
+        .status(if fails { 503 } else { 200 })
         .header("x-body-bytes", arrival.bytes)
         .header("x-body-xxh64", arrival.hash);
     Ok(response.body(Full::default()).unwrap())

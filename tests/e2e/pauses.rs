@@ -1,0 +1,129 @@
+//! Uploads that pause and are released by the clock: wherever they pause, whatever the route makes the
+//! router keep, and however they end, the pod gets each byte once.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+
+use crate::document;
+use crate::proxy::{Proxy, Setup};
+use crate::stream::{Connection, Http};
+use crate::uploads::{arrives_whole, completion, Model, Way, FIRST, SIZE, WAYS};
+use crate::witness::{Answers, Witness};
+
+/// How long an upload pauses: well beyond `bodyTimeout` in these tests and a tick.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// An Envoy in front of this pod that releases what is silent for 100 ms.
+fn impatient(witness: &Witness, route: Value) -> Proxy {
+    let plugins =
+        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 100ms}}";
+    let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
+    Setup {
+        route,
+        ..Setup::new(&[witness.address], &config)
+    }
+    .start()
+}
+
+/// Uploads a body that pauses at these places, and the last of it, trailer or not, behind a pause as well
+/// where `late_end` says so.
+fn uploads(
+    proxy: &Proxy,
+    witness: &Witness,
+    way: Way,
+    body: &[u8],
+    cuts: &[usize],
+    late_end: bool,
+) {
+    let before = witness.arrivals().len();
+    let mut connection = Connection::open(proxy.port, way.http);
+    let length = body.len().to_string();
+    let headers = [("trailer", "x-end"), ("content-length", length.as_str())];
+    let headers = if way.length {
+        &headers[..]
+    } else {
+        &headers[..1]
+    };
+    let mut upload = connection.post("/v1/completions", headers);
+    let mut sent = 0;
+    for (number, cut) in cuts.iter().enumerate() {
+        upload.send(&body[sent..*cut]);
+        sent = *cut;
+        match number {
+            0 => proxy.wait_until("the pod has it", || witness.arrivals().len() == before + 1),
+            _ => sleep(PAUSE),
+        }
+    }
+    upload.send(&body[sent..]);
+    if late_end {
+        sleep(PAUSE);
+    }
+    // A pod that has as many bytes as it was told of answers, whatever may still come behind them.
+    if !way.length || way.http == Http::Two && !late_end {
+        upload.trailer("x-end", "of the body");
+    }
+    arrives_whole(upload, body, way);
+}
+
+/// Each way with pauses in each kind of place.
+fn pauses_everywhere(route: Value) {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let proxy = impatient(&witness, route);
+    let body = completion(Model::Last, SIZE);
+    // Behind the model's value it would be released at once.
+    let in_model = body.len() - 8;
+    // More than half of what Envoy buffers, from where on its router keeps nothing for a retry.
+    let long = completion(Model::Last, 1000 << 10);
+    for way in WAYS {
+        uploads(&proxy, &witness, way, &body, &[1], false);
+        uploads(&proxy, &witness, way, &body, &[FIRST, FIRST + 1], false);
+        uploads(
+            &proxy,
+            &witness,
+            way,
+            &body,
+            &[FIRST, 2 * FIRST, 200 << 10],
+            true,
+        );
+        uploads(&proxy, &witness, way, &body, &[in_model], false);
+        uploads(&proxy, &witness, way, &long, &[600 << 10, 700 << 10], false);
+        // All of it has come, but not its end.
+        if way.http == Http::Two || !way.length {
+            uploads(&proxy, &witness, way, &body[..FIRST], &[FIRST], true);
+        }
+    }
+    let forced = || proxy.counted_with("epp_wasm_forced_release_total", "reason=\"timeout\"");
+    proxy.wait_until("all are counted", || {
+        forced() == witness.arrivals().len() as u64
+    });
+}
+
+#[test]
+fn no_byte_is_lost_or_doubled_where_the_router_keeps_what_it_sent() {
+    pauses_everywhere(json!({}));
+}
+
+#[test]
+fn no_byte_is_lost_or_doubled_where_the_router_keeps_nothing() {
+    pauses_everywhere(json!({"retry_policy": null}));
+}
+
+#[test]
+fn an_upload_that_has_paused_is_retried_whole() {
+    let witness = Witness::start(Answers::AfterFailure);
+    let proxy = impatient(&witness, json!({}));
+    let body = completion(Model::Last, SIZE);
+    // Behind the model's value it would be released at once.
+    let in_model = body.len() - 8;
+    for way in WAYS {
+        uploads(&proxy, &witness, way, &body, &[FIRST, 200 << 10], false);
+        uploads(&proxy, &witness, way, &body, &[in_model], false);
+    }
+    let arrivals = witness.arrivals();
+    assert_eq!(arrivals.len(), 4 * WAYS.len());
+    for arrival in arrivals {
+        assert_eq!(arrival.bytes, body.len());
+    }
+}
