@@ -28,6 +28,8 @@ pub mod worker;
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod director;
+#[forbid(unsafe_code)]
+pub mod envoy;
 #[cfg(any(target_arch = "wasm32", test))]
 mod filter;
 #[forbid(unsafe_code)]

@@ -3,6 +3,7 @@
 use super::abi::{Action, BodyAction};
 use super::fake_host::{host, Host};
 use super::vm::Vm;
+use crate::envoy::TESTED_TEXT;
 
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -353,6 +354,25 @@ fn a_refused_configuration_is_told_and_leaves_the_old_one() {
     request(&[(":path", "/"), (":method", "GET")]);
     vm.request_headers(10, true);
     assert!(destination().is_some());
+}
+
+#[test]
+fn the_first_log_line_says_where_the_host_is_another_version_than_the_tested_ones() {
+    // The message of Envoy's node in Protocol Buffers' encoding.
+    let said = |message: &[u8]| {
+        vm(&listed("queue-scorer", ""));
+        let message = String::from_utf8(message.to_vec()).unwrap();
+        let name = "xds.node.user_agent_build_version.version".to_owned();
+        host(|host| host.properties.insert(name, message));
+        assert!(Vm::default().configure(ROOT));
+        let line = host(|host| host.log.pop().unwrap());
+        line.rsplit_once("fails closed; ").unwrap().1.to_owned()
+    };
+    assert_eq!(said(&[8, 1, 16, 38, 24, 2]), "Envoy 1.38.2");
+    assert_eq!(said(&[8, 1, 16, 40]), "Envoy 1.40.0");
+    let other = said(&[8, 1, 16, 40, 24, 1]);
+    assert_eq!(other, format!("Envoy 1.40.1; tested with {TESTED_TEXT}"));
+    assert_eq!(said(&[9]), "a host of unknown version");
 }
 
 #[test]

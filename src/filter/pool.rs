@@ -9,6 +9,7 @@ use crate::config::{self, Plan};
 use crate::director::answer::DROPPED_REASON_HEADER;
 use crate::director::ids::ById;
 use crate::director::{Body, Director, Origin, Release, Seen};
+use crate::envoy::{TESTED, TESTED_TEXT};
 use crate::prefix::key::Secret;
 
 /// What tells plugins in one VM apart.
@@ -179,8 +180,30 @@ pub fn plan() -> Option<Plan> {
     for problem in &loaded.warnings {
         log::warn!("EndpointPickerConfig: {problem}");
     }
-    log::info!("EndpointPickerConfig in force: {}", loaded.plan.summary());
+    log::info!(
+        "EndpointPickerConfig in force: {}; {}",
+        loaded.plan.summary(),
+        host_version()
+    );
     Some(loaded.plan)
+}
+
+/// Returns the version of the Envoy that runs the module, and which ones were tested if it is not among
+/// them. Nothing else depends on the version.
+fn host_version() -> String {
+    let version = abi::property("xds\0node\0user_agent_build_version\0version");
+    // A message of three numbers, in Protocol Buffers' encoding.
+    let version = match *version.ok().flatten().unwrap_or_default() {
+        [8, major, 16, minor] => (major, minor, 0),
+        [8, major, 16, minor, 24, patch] => (major, minor, patch),
+        _ => return "a host of unknown version".to_owned(),
+    };
+    let (major, minor, patch) = version;
+    let (but, tested) = match TESTED.contains(&version) {
+        true => ("", ""),
+        false => ("; tested with ", TESTED_TEXT),
+    };
+    format!("Envoy {major}.{minor}.{patch}{but}{tested}")
 }
 
 /// Returns the status of the answer to the request in effect; 0 where there is none to see.

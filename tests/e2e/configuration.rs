@@ -1,5 +1,6 @@
 //! Configurations refused and accepted, at start and while running.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use modelsim::{Pinned, Settings, Sim};
 
 use crate::client::complete;
 use crate::preferences::settles_on;
-use crate::proxy::Setup;
+use crate::proxy::{path_of, Setup};
 use crate::{document, scorer, start};
 
 const BAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\nmetadata: {}\n";
@@ -118,4 +119,18 @@ fn an_update_under_traffic_loses_no_request_and_keeps_the_prefix_index() {
     assert!(answers.len() > 50, "{}", answers.len());
     assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
     assert_eq!(pods(proxy.port), first);
+}
+
+#[test]
+fn the_first_log_line_names_the_version_of_the_host() {
+    let said = Command::new(path_of("ENVOY")).arg("--version").output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    // …version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL
+    let version = said.split('/').rev().nth(3).unwrap();
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let proxy = start(&sim, &scorer("queue-scorer"));
+    let log = proxy.logged();
+    let line = log.lines().find(|line| line.contains("in force: "));
+    let (_, host) = line.unwrap().rsplit_once("; Envoy ").unwrap();
+    assert_eq!(host.split(';').next(), Some(version), "{host}");
 }
