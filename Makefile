@@ -3,7 +3,9 @@
 # rustup's own place comes first: a shell that has not read its profile yet finds Rust all the same.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-export ENVOY_VERSION := 1.40.0
+# `make test ENVOY_VERSION=1.36.4` tests on another version of scripts/envoy.txt.
+ENVOY_VERSION ?= 1.40.0
+export ENVOY_VERSION
 # ENVOY=path takes another Envoy.
 ENVOY ?= target/tools/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy
 override ENVOY := $(abspath $(ENVOY))
@@ -19,7 +21,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-faults faults-report fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -34,6 +36,9 @@ test: wasm wasm-faults envoy clients ## Unit tests, end-to-end tests on a real E
 	@scripts/test
 	@scripts/func-e-smoke
 	cargo run --quiet --locked --package faults -- --short
+
+test-host: wasm wasm-faults envoy clients ## What touches the host, on the Envoy of ENVOY_VERSION: two minutes of make test
+	@scripts/test --host
 
 FAULTS := docs/faults/run.json --page docs/faults.md
 test-faults: wasm wasm-faults envoy ## What breaks, and what clients lose by it: docs/faults.md; LONG=1 for the soak, too
