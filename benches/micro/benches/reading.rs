@@ -51,6 +51,7 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPla
         blocks: blocks.iter().map(spec).collect(),
         // As in service.
         key: Key::Secret(Secret::from(1)),
+        assume_absent: false,
     }
 }
 
