@@ -85,6 +85,17 @@ fn fields_before_the_turns_stay_there_when_the_prompt_begins_anew() {
 }
 
 #[test]
+fn fields_behind_late_tools_count_where_all_else_is_known() {
+    let read = |thinking: u8| {
+        let body = format!(
+            r#"{{"model":"m","cache_salt":"s","messages":[{{"role":"user","content":"Hi"}}],"tools":[{{"a":1}}],"thinking":{thinking}}}"#
+        );
+        read(&body, plan(Flattening::Today))
+    };
+    assert_ne!(read(1), read(2));
+}
+
+#[test]
 fn turns_end_the_prompt_where_the_rest_is_taken_to_be_absent() {
     for flattening in [Flattening::Seed, Flattening::Today] {
         let mut reader = BodyReader::default();
