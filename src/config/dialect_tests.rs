@@ -269,7 +269,7 @@ requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         // The handler of several profiles, and one that is misspelt.
         ("plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 1),
         ("plugins: [{type: queue-socrer}, {type: single-profile-handlr}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-socrer}]}, {name: d}]\n", 2),
-        // A filter is no handler: that none is there is another error.
+        // A filter is not a handler: that there is none is another error.
         ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 2),
         // A name that nothing has, beside one that is refused.
         ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: decode-filter}, {pluginRef: nowhere}]}]\n", 2),

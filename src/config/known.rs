@@ -130,7 +130,7 @@ pub fn elsewhere(name: &str) -> Option<&'static Elsewhere> {
     ELSEWHERE.iter().find(|known| known.name == name)
 }
 
-/// All of these types, for tools that tell of them.
+/// All of these types, for tools that list them.
 pub fn all_elsewhere() -> impl Iterator<Item = &'static Elsewhere> {
     ELSEWHERE.iter()
 }

@@ -1,9 +1,9 @@
-//! A body's outermost object: which of its fields are read, and by whom; and the order of the parts
+//! A body's outermost object: which of its fields are read, by which reader; and the order of the parts
 //! of a prompt that are fields of their own.
 //!
 //! Tools and system text come first in a prompt and often last in a body. The turns are hashed as
 //! they come, as if there were none; a part that turns up after one that it precedes makes the
-//! prompt begin anew, once nothing else can turn up.
+//! prompt begin again, once nothing else can turn up.
 
 use std::ops::Range;
 
@@ -169,7 +169,7 @@ impl Body {
         sections.any(|section| !section.begun || section.is_open())
     }
 
-    /// Whether a part came after one that it precedes, so that the prompt must begin anew.
+    /// Whether a part came after one that it precedes, so that the prompt must begin again.
     pub fn is_out_of_order(&self) -> bool {
         self.tools.late || self.system.late
     }

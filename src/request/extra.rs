@@ -87,7 +87,7 @@ pub fn fold(kept: &mut Vec<u8>, bytes: &[u8], most: usize) {
 /// would make what the next turn shares with it a small part of both.
 #[derive(Debug, Default)]
 pub struct Extras {
-    /// The sum of those before the turns, which stands for them should the prompt begin anew.
+    /// The sum of those before the turns, which stands for them should the prompt begin again.
     front: MediaSum,
     /// The sum of those behind them.
     behind: MediaSum,
@@ -96,7 +96,7 @@ pub struct Extras {
 }
 
 /// Bytes that are summed up of fields behind the turns: as much as is held of tools that precede them.
-/// The window is no measure for it, as of a sum only its own few bytes stand there.
+/// The window does not bound it: of a sum only its own few bytes stand there.
 const MOST_SUMMED: usize = 1 << 20;
 
 impl Extras {

@@ -73,7 +73,7 @@ fn fields_behind_the_turns_cost_one_block_and_those_before_them_come_first() {
 }
 
 #[test]
-fn fields_before_the_turns_stay_there_when_the_prompt_begins_anew() {
+fn fields_before_the_turns_stay_there_when_the_prompt_begins_again() {
     let body = |document: &str| {
         format!(
             r#"{{"documents":["{document}"],"messages":[{{"role":"user","content":"{}"}}],"tools":[{{"a":1}}],"thinking":true}}"#,

@@ -2,7 +2,7 @@
 
 use super::extra::fold;
 
-/// Bytes of a number that are kept; a longer one is taken for no number.
+/// Bytes of a number that are kept; what is longer is folded and not taken for a number.
 pub const MOST_DIGITS: usize = 48;
 
 /// Where in a number.

@@ -28,7 +28,7 @@ pub enum Want<P> {
     Raw(P),
 }
 
-/// Who is told of the values.
+/// Receives the values.
 pub trait Visit {
     /// Names a place in a body.
     type Place: Copy;

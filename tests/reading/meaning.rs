@@ -31,7 +31,7 @@ pub fn meaning(body: &Value, api: Api) -> Value {
     body
 }
 
-/// Members that are null are none, and nobody reads `cache_control`.
+/// Members that are null are absent, and no model reads `cache_control`.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Object(members) => {

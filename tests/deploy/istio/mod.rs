@@ -130,7 +130,7 @@ fn no_other_cluster_of_the_gateway_obeys_a_client() {
                 built.remove_filters("epp");
             }
             let gateway = Running::of(built);
-            hosts.iter().for_each(|host| gateway.obeys_nobody(host));
+            hosts.iter().for_each(|host| gateway.obeys_no_client(host));
         }
     }
 }

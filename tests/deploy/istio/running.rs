@@ -90,7 +90,7 @@ impl Running {
         (0..8).map(turn).collect()
     }
 
-    /// The pod that a conversation keeps to once the worker has heard of the pool; before, Envoy's
+    /// The pod that a conversation keeps to once the worker knows the pool; before, Envoy's
     /// own policy sends its turns around.
     pub fn keeps_to(&self, host: &str) -> String {
         let mut pods = Vec::new();
@@ -137,7 +137,7 @@ impl Running {
     }
 
     /// Asserts that the endpoint which clients name gets no more of a host's requests than others.
-    pub fn obeys_nobody(&self, host: &str) {
+    pub fn obeys_no_client(&self, host: &str) {
         for address in self.stage.sim.addresses() {
             let served = self.served(host, &address.to_string());
             // Of two pods that are chosen by chance; obeyed it would be all.
@@ -169,7 +169,7 @@ impl Running {
     }
 
     /// Takes the pod of this name off the network. A request that is under way on a connection in
-    /// the moment that it ends is one that Istio's policy does not send again: Envoy has heard of
+    /// the moment that it ends is one that Istio's policy does not send again: Envoy has learnt of
     /// the end of all of them when this returns.
     pub fn stop(&mut self, pod: &str) {
         let number: usize = pod.strip_prefix("pod-").unwrap().parse().unwrap();

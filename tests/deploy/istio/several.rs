@@ -52,7 +52,7 @@ fn services_and_pools_of_one_gateway_are_kept_apart() {
         assert!(members.contains(&pod), "{host}: {pod}");
         gateway.keeps_its_choice(host, &members);
     }
-    gateway.obeys_nobody(SUBSET);
+    gateway.obeys_no_client(SUBSET);
     assert_eq!(gateway.leaked(), 0);
     assert!(
         !all_same(&gateway.conversation(SUBSET)),

@@ -227,7 +227,7 @@ fn a_text_that_does_not_parse_is_told_where_it_is() {
         let found = documents(file).unwrap_or_else(|none| panic!("{file}\n{none}"));
         assert!(config::load(&found[0].text).is_err(), "{file}");
     }
-    // A template around it cannot be looked into, and is told by its first line that is none of YAML.
+    // A template around it cannot be looked into, and is recognised by its first line that is not YAML.
     let template = "{{- if .Values.epp }}\nkind: ConfigMap\ndata:\n  c: |\n    kind: EndpointPickerConfig\n{{- end }}\n";
     assert!(matches!(documents(template), Ok(found) if found.len() == 1));
 }

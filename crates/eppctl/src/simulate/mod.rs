@@ -154,7 +154,7 @@ impl Simulate {
         let mut kinds = Vec::new();
         for file in &self.configs {
             let text = read_document(file)?;
-            // What does not load is told as by every command.
+            // What does not load is reported as by every command.
             plan_of(file, &text)?;
             kinds.push((file.clone(), Kind::Picker(text)));
         }
