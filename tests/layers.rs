@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name besides itself.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("document", &[]),
+    ("envoy", &[]),
     ("scheduling", &[]),
     ("prefix", &[]),
     ("request", &["prefix"]),
@@ -47,7 +48,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("status", &["scheduling", "datalayer", "worker"]),
     (
         "filter",
-        &["director", "config", "worker", "status", "prefix"],
+        &["director", "config", "worker", "status", "prefix", "envoy"],
     ),
 ];
 

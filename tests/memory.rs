@@ -137,8 +137,17 @@ fn no_body_makes_the_reader_grow() {
     ];
     for (api, head, rest) in bodies {
         for (flattening, window, limit) in [
-            // The seed's window is 16 KB, today's half a megabyte; without one a megabyte is held.
-            (Flattening::Seed, 256, 200 << 10),
+            // The seed's window is 16 KB, today's half a megabyte; without one a megabyte is held, and so it is
+            // of what is written as JSON, whose members are put in order before any is cut off.
+            (
+                Flattening::Seed,
+                256,
+                if api == Api::Responses {
+                    2 << 20
+                } else {
+                    200 << 10
+                },
+            ),
             (Flattening::Today, 2_048, 4 << 20),
             (Flattening::Today, 0, 6 << 20),
         ] {
