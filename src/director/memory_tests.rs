@@ -105,7 +105,6 @@ fn json_that_is_too_much_is_given_back_at_once() {
         "tools: escapes",
         "tools: many members",
         "tools: escaped keys",
-        "tools: numbers",
     ];
     bodies.retain(|body| names.contains(&body.name));
     assert_eq!(bodies.len(), names.len());

@@ -116,6 +116,18 @@ fn numbers_are_doubles() {
     }
 }
 
+/// Such numbers cost most to decode and write: with all of them a megabyte took half a second.
+#[test]
+fn after_many_numbers_they_stand_as_they_came() {
+    let list = |number: &str| format!("[{}{number}]", format!("{number},").repeat(MOST_DECODED));
+    let canon = written(&list("1.50"), None, 999);
+    let text = String::from_utf8_lossy(canon.text()).into_owned();
+    assert!(text.starts_with("[1.5,1.5,") && text.ends_with(",1.5,1.50]"));
+    let plain = written(&list("-15"), None, 999);
+    assert!(plain.text().ends_with(b",-15,-15]"));
+    assert_eq!(plain.decoded, 0);
+}
+
 #[test]
 fn a_shape_orders_and_chooses_members() {
     const SHAPE: Shape = &[
