@@ -146,10 +146,13 @@ impl Director {
         }
         self.metrics.add(Metric::ServedElsewhere, "", 1);
         self.refute(id);
-        // Where the same request was served by another endpoint it was not the request's fault.
+        // Where the same request was served by another endpoint it was hardly the request's fault, unless the
+        // first is well but for it: then it may have taken long enough there for a retry to overtake it.
+        let endpoint = self.watch.store.pool.get(slot);
+        let is_well = endpoint.is_some_and(|endpoint| endpoint.freshness == Freshness::Fresh);
         let elsewhere = Failure {
             reason: Reason::Unserved,
-            certain: seen.failure().is_none(),
+            certain: seen.failure().is_none() && !is_well,
         };
         self.note(id, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;

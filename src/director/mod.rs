@@ -126,7 +126,7 @@ struct Seat {
     /// What it was last told to be avoided for.
     avoided: Option<Reason>,
     /// The statistics of its models.
-    models: outcome::Models,
+    models: Vec<(String, outcome::Model)>,
 }
 
 /// Statistics of every request.
@@ -136,6 +136,8 @@ struct Hot {
     decision: Series,
     hit: Series,
     unread: Handle,
+    /// Of models that have no statistics of their own.
+    other: outcome::Model,
     look_up: Series,
     /// Decisions and look-ups so far, one in seventeen of which is timed.
     decisions: u64,
@@ -196,6 +198,7 @@ impl Director {
             decision: metrics.series(Metric::DecisionTime, ""),
             hit: metrics.series(Metric::PrefixHitRatio, ""),
             unread: metrics.handle(Metric::UnreadAnswers, ""),
+            other: outcome::Model::new(&mut metrics, "model_name=other"),
             look_up: metrics.series(Metric::LookUpTime, ""),
             decisions: 0,
             look_ups: 0,

@@ -29,7 +29,8 @@ pub struct Model {
 }
 
 impl Model {
-    fn new(metrics: &mut Metrics, label: &str) -> Self {
+    /// The statistics under this label.
+    pub fn new(metrics: &mut Metrics, label: &str) -> Self {
         Self {
             first_token: metrics.series(Metric::TimeToFirstToken, label),
             per_token: metrics.series(Metric::TimePerToken, label),
@@ -42,15 +43,6 @@ impl Model {
             reported: metrics.handle(Metric::ReportedCachedTokens, label),
         }
     }
-}
-
-/// The statistics of the models at one endpoint.
-#[derive(Debug, Default)]
-pub struct Models {
-    /// Of those that have statistics of their own here.
-    named: Vec<(String, Model)>,
-    /// Of all others.
-    other: Option<Model>,
 }
 
 /// How many answers are being read.
@@ -117,14 +109,15 @@ impl Answer {
 
 impl Director {
     /// The statistics of a request's model at its endpoint. The name is the client's: until an
-    /// endpoint has answered it well it is counted as "other".
+    /// endpoint has answered it well it is counted as "other", at all endpoints together: by endpoint
+    /// these series would grow the page with the pool, and say nothing that a name does not say better.
     pub(super) fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
         let record = self.records.get_mut(&id)?;
         record.candidate.clear();
         let model = record.naming.model(&record.reader, record.reading).known();
         let model = model.unwrap_or_default();
         let seat = self.seats.get(slot.index())?;
-        let mut named = seat.models.named.iter();
+        let mut named = seat.models.iter();
         if let Some((_, known)) = named.find(|(name, _)| name == model) {
             return Some(*known);
         }
@@ -134,10 +127,11 @@ impl Director {
             let model = model.to_owned();
             return self.model_at(slot, &model);
         }
-        if names.may_take(model, self.watch.store.pool.width()) {
+        // To a request without a body any server answers well, whatever model a header names.
+        if record.answer.bodied && names.may_take(model, self.watch.store.pool.width()) {
             record.candidate.push_str(model);
         }
-        self.other_at(slot)
+        Some(self.hot.other)
     }
 
     /// Statistics for a model that has none at the endpoint in this slot.
@@ -145,17 +139,8 @@ impl Director {
         let seat = self.seats.get_mut(slot.index())?;
         let label = format!("{};model_name={}", seat.label, label_value(model));
         let made = Model::new(&mut self.metrics, &label);
-        seat.models.named.push((model.to_owned(), made));
+        seat.models.push((model.to_owned(), made));
         Some(made)
-    }
-
-    fn other_at(&mut self, slot: Slot) -> Option<Model> {
-        let seat = self.seats.get_mut(slot.index())?;
-        if seat.models.other.is_none() {
-            let label = format!("{};model_name=other", seat.label);
-            seat.models.other = Some(Model::new(&mut self.metrics, &label));
-        }
-        seat.models.other
     }
 
     /// An endpoint has answered a request well: its model gets statistics of its own, if there is
@@ -174,7 +159,7 @@ impl Director {
         if name.is_empty() || !names.take(&name, store.pool.width(), host, foreign) {
             return;
         }
-        let named = self.seats.get(slot.index()).map(|seat| &seat.models.named);
+        let named = self.seats.get(slot.index()).map(|seat| &seat.models);
         let known = named.and_then(|named| named.iter().find(|(known, _)| *known == name));
         let model = match known {
             Some((_, model)) => Some(*model),

@@ -109,7 +109,8 @@ fn invented_names_of_which_no_endpoint_knows_take_no_place() {
     vms.ask("second", 200);
     let (models, after) = vms.told();
     assert_eq!(models, ["other", "real", "second"]);
-    assert!(after - before < 100_000, "{before} to {after}");
+    // One set of series for all of them, and the second model's.
+    assert!(after - before < 30_000, "{before} to {after}");
 }
 
 #[test]

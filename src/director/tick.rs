@@ -2,7 +2,6 @@
 
 use super::delivery::{PROBES, PROBE_NS};
 use super::meter::Metric;
-use super::outcome::Models;
 use super::record::Withheld;
 use super::{Director, Release, Seat};
 use crate::datalayer::glimpse::Body;
@@ -281,7 +280,7 @@ impl Director {
                 }
                 seat.label.clear();
                 seat.picks = None;
-                seat.models = Models::default();
+                seat.models = Vec::new();
             }
             self.loads.forget(*slot);
         }
