@@ -71,7 +71,8 @@ impl Memory {
     }
 }
 
-/// What one pool's readers keep of the VM's budget. What is left of it is given back with the pool.
+/// What one pool's readers, or one body that is set aside, keep of the VM's budget. What is left of it is
+/// given back when this is dropped.
 #[derive(Debug, Default)]
 pub struct Account {
     memory: Arc<Memory>,
@@ -94,6 +95,18 @@ impl Account {
         let used = moved(self.memory.used());
         self.memory.used.store(used, Ordering::Relaxed);
     }
+
+    /// Adds these bytes, for a body that is set aside while its request goes on. Returns whether there is
+    /// enough: at most a quarter of the budget in use, so that what clients leave unfinished never makes
+    /// it short for what is read.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let memory = &self.memory;
+        let fits = memory.used().saturating_add(bytes) <= memory.budget / 4;
+        if fits {
+            self.change(0, bytes);
+        }
+        fits
+    }
 }
 
 impl Drop for Account {
@@ -108,21 +121,10 @@ impl Director {
         self.account.join(memory);
     }
 
-    /// Reserves memory for a body that is set aside while its request goes on. Returns whether there is
-    /// enough: at most a quarter of the budget in use, so that what clients leave unfinished never makes
-    /// it short for what is read.
-    pub fn reserve(&mut self, bytes: usize) -> bool {
-        let memory = &self.account.memory;
-        let fits = memory.used().saturating_add(bytes) <= memory.budget / 4;
-        if fits {
-            self.account.change(0, bytes);
-        }
-        fits
-    }
-
-    /// Gives back what [`Self::reserve`] reserved.
-    pub fn unreserve(&mut self, bytes: usize) {
-        self.account.change(bytes, 0);
+    /// Returns an account of its own with the VM's budget, which may outlive the pool.
+    pub fn open_account(&self) -> Account {
+        let memory = Arc::clone(&self.account.memory);
+        Account { memory, own: 0 }
     }
 
     /// Counts what a request keeps after a part of its body was read. One that keeps more than its

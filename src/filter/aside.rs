@@ -10,14 +10,17 @@
 //! in the buffer twice, nor one that was sent, nor is one missing from what the router keeps for a retry.
 
 use super::abi::{self, BodyAction, Buffer};
-use crate::director::Director;
+use crate::director::memory::Account;
 
 /// Bytes of a body that its pod does not have yet.
 #[derive(Debug)]
 pub struct Aside {
     bytes: Vec<u8>,
-    /// Bytes of memory that are reserved: for the whole body.
-    reserved: usize,
+    /// The memory for these bytes. For those that have not come none is reserved: a client could say that
+    /// any number follows.
+    memory: Account,
+    /// The length of the whole body, as its client says.
+    length: usize,
     /// Whether Envoy adds the next part to its buffer.
     buffers: bool,
     /// Whether the body has ended: a tick hands it back.
@@ -28,57 +31,60 @@ impl Aside {
     /// Empties Envoy's buffer, which holds `size` bytes of a body of `length`. `None` where that cannot be:
     /// then the request can only go on with the next part of its body.
     #[cold]
-    pub fn take(size: usize, length: usize, director: &mut Director) -> Option<Self> {
-        let reserved = length.max(size);
-        if !director.reserve(reserved) {
-            return None;
-        }
-        let bytes = take_all(size);
-        if bytes.is_none() {
-            director.unreserve(reserved);
-        }
-        Some(Self {
-            bytes: bytes?,
-            reserved,
+    pub fn take(size: usize, length: usize, memory: Account) -> Option<Self> {
+        let mut aside = Self {
+            bytes: Vec::new(),
+            memory,
+            length,
             buffers: true,
             ended: false,
-        })
-    }
-
-    /// Gives up what was reserved.
-    pub fn unreserve(&self, director: &mut Director) {
-        director.unreserve(self.reserved);
+        };
+        aside.add(size).then_some(aside)
     }
 
     /// A part of the body has come, of which Envoy shows `size` bytes. Returns what is to become of it;
     /// after [`BodyAction::Continue`] without bytes left here all is as if nothing had been set aside.
     #[cold]
     pub fn rejoin(&mut self, size: usize, end: bool) -> BodyAction {
-        if self.buffers {
-            return self.follow(size, end);
-        }
-        self.give();
-        BodyAction::Continue
-    }
-
-    /// Sets aside a part that Envoy has added to its buffer.
-    fn follow(&mut self, size: usize, end: bool) -> BodyAction {
-        match take_all(size) {
-            Some(part) => self.bytes.extend_from_slice(&part),
-            // Without memory for it the part stays where it is, behind what is given back.
-            None => self.give(),
+        // Without memory for it the part stays where it is, behind what is given back.
+        if !self.buffers || !self.add(size) {
+            return self.give_before(end);
         }
         self.ended = end;
-        if end || self.bytes.len() >= self.reserved {
+        if end || self.bytes.len() >= self.length {
             // Nothing follows but the end: Envoy still shows its buffer then, and from a tick.
             return BodyAction::Buffer;
         }
         self.buffers = false;
-        if self.bytes.is_empty() {
-            BodyAction::Watermark
-        } else {
-            BodyAction::Continue
+        BodyAction::Continue
+    }
+
+    /// Gives the bytes back before a part of the body that Envoy shows, in its buffer or outside. Returns
+    /// what is to become of them.
+    #[cold]
+    pub fn give_before(&mut self, end: bool) -> BodyAction {
+        self.give();
+        if !self.buffers {
+            return BodyAction::Continue;
         }
+        // What is in the buffer leaves from a tick, or with the next part.
+        self.ended = end;
+        match end {
+            true => BodyAction::Buffer,
+            false => BodyAction::Watermark,
+        }
+    }
+
+    /// Sets aside all that Envoy has in its buffer. Returns whether that was done: otherwise all is as it was.
+    fn add(&mut self, size: usize) -> bool {
+        // Nothing may fail once Envoy does not have the bytes any more.
+        if !self.memory.reserve(size) || self.bytes.try_reserve_exact(size).is_err() {
+            return false;
+        }
+        let part = take_all(size);
+        self.bytes
+            .extend_from_slice(part.as_deref().unwrap_or_default());
+        part.is_some()
     }
 
     /// The body's trailers have come.

@@ -4,6 +4,7 @@
 use super::abi::{Action, BodyAction};
 use super::fake_host::host;
 use super::filter_tests::{listed, request, tick, vm, ROOT, SECOND};
+use super::guard::Callback;
 use super::vm::Vm;
 
 const FIRST: &str = r#"{"prompt": "hello"#;
@@ -85,25 +86,180 @@ fn trailers_wait_for_what_was_set_aside() {
     assert_eq!(shown(), format!("{FIRST}!"));
 }
 
+/// A request's body has come up to `size` bytes and pauses. Which requests are resumed then.
+fn pause(vm: &mut Vm, id: u32, size: usize) -> Vec<u32> {
+    begin(vm, id, 1 << 20);
+    let mut part = FIRST.to_owned() + &"x".repeat(size);
+    part.truncate(size);
+    show(vm, id, &part, false);
+    resumed(vm, 6)
+}
+
+/// How much a body has that pauses near its end: of 1 MiB, as long as can be held.
+const LONG: usize = (1 << 20) - 100;
+
+/// Bodies pause until one is not set aside. Returns its number.
+fn fill(vm: &mut Vm) -> u32 {
+    // A quarter of 128 MiB, less what readers keep.
+    let refused = (11..60).find(|id| pause(vm, *id, LONG).is_empty());
+    let refused = refused.unwrap();
+    assert!((41..44).contains(&refused), "{refused}");
+    refused
+}
+
 #[test]
 fn a_body_that_cannot_be_set_aside_leaves_with_its_next_part() {
-    let mut vm = paused(1 << 20);
-    let pause = |vm: &mut Vm, id| {
-        begin(vm, id, 1 << 20);
-        show(vm, id, FIRST, false);
-        resumed(vm, 6)
-    };
-    // A quarter of 128 MiB, less what readers keep, for bodies of 1 MiB.
-    let refused = (11..60).find(|id| pause(&mut vm, *id).is_empty());
-    let refused = refused.unwrap();
-    assert!((41..43).contains(&refused), "{refused}");
-    assert_eq!(shown(), FIRST);
-    let whole = format!("{FIRST} world");
+    let mut vm = paused(100);
+    let refused = fill(&mut vm);
+    let whole = format!("{} world", shown());
+    assert_eq!(whole.len(), LONG + 6);
     let goes = (BodyAction::Continue, whole.clone());
     assert_eq!(show(&mut vm, refused, &whole, false), goes);
     // What is reserved is given back with the stream.
-    vm.delete(10);
-    assert_eq!(pause(&mut vm, 60), [60]);
+    vm.delete(11);
+    assert_eq!(pause(&mut vm, 60, LONG), [60]);
+    assert!(pause(&mut vm, 61, LONG).is_empty());
+}
+
+#[test]
+fn a_part_that_cannot_be_set_aside_stays_behind_what_was() {
+    for end in [false, true] {
+        let mut vm = paused(1 << 20);
+        fill(&mut vm);
+        let part = " wor".repeat(LONG / 4);
+        let action = match end {
+            false => BodyAction::Watermark,
+            true => BodyAction::Buffer,
+        };
+        let all = (action, format!("{FIRST}{part}"));
+        assert_eq!(show(&mut vm, 10, &part, end), all);
+        let tick: &[u32] = if end { &[10] } else { &[] };
+        assert_eq!(resumed(&mut vm, 0), tick);
+        assert_eq!(shown(), all.1, "once");
+        if !end {
+            assert_eq!(show(&mut vm, 10, &all.1, true).0, BodyAction::Continue);
+        }
+    }
+}
+
+/// A client may say that any number of bytes follows.
+#[test]
+fn bytes_that_have_not_come_use_up_no_memory() {
+    let mut vm = paused(1 << 20);
+    (11..500).for_each(|id| assert_eq!(pause(&mut vm, id, 1), [id]));
+    assert_eq!(pause(&mut vm, 500, LONG), [500]);
+}
+
+/// The bytes that are counted for all requests.
+fn used(vm: &mut Vm) -> i64 {
+    // Until the statistics are told.
+    (0..21).for_each(|_| tick(vm));
+    host(|host| {
+        // A pool that is gone leaves its own.
+        let mut metrics = host.metrics.iter().rev();
+        let last = metrics.find(|(name, _)| name.starts_with("epp_wasm_prompt_bytes"));
+        last.unwrap().1
+    })
+}
+
+#[test]
+fn what_is_reserved_is_given_back_once() {
+    type End = fn(&mut Vm);
+    let ends: [End; 7] = [
+        |vm| vm.delete(10),
+        |vm| {
+            vm.recover(Callback::Delete, 10);
+            vm.delete(10);
+        },
+        |vm| {
+            vm.recover(Callback::ResponseHeaders, 10);
+            vm.delete(10);
+        },
+        |vm| {
+            vm.recover(Callback::RequestBody, 10);
+            vm.delete(10);
+        },
+        |vm| {
+            show(vm, 10, "", true);
+            resumed(vm, 0);
+            vm.delete(10);
+        },
+        |vm| {
+            assert!(vm.configure(2), "the listener is loaded again");
+            vm.delete(ROOT);
+            vm.delete(10);
+            assert!(vm.configure(ROOT));
+        },
+        |vm| {
+            // Another pool has the place of the one that it was of.
+            vm.delete(ROOT);
+            assert!(vm.configure(ROOT));
+            vm.delete(10);
+        },
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let mut vm = vm(&listed("prefix-cache-scorer", ""));
+        assert_eq!(pause(&mut vm, 11, LONG), [11]);
+        let before = used(&mut vm);
+        assert!(before > LONG as i64, "{before}");
+        assert_eq!(pause(&mut vm, 10, LONG), [10]);
+        assert!(used(&mut vm) > 2 * LONG as i64);
+        end(&mut vm);
+        // What readers keep may have gone with their pool.
+        let missing = before - used(&mut vm);
+        assert!((0..64 << 10).contains(&missing), "{number}: {missing}");
+    }
+}
+
+#[test]
+fn a_panic_while_a_body_is_set_aside_loses_no_byte_of_it() {
+    // In the part that Envoy has added to its buffer: it leaves with the next one.
+    let mut vm = paused(100);
+    host(|host| host.body = b" wor".to_vec());
+    assert!(vm.recover(Callback::RequestBody, 10), "it waits");
+    assert_eq!(shown(), format!("{FIRST} wor"));
+    assert_eq!(vm.request_body(10, 1, true), BodyAction::Continue);
+    assert_eq!(shown(), format!("{FIRST} wor"));
+    // In one that comes outside of its buffer.
+    let mut vm = paused(100);
+    show(&mut vm, 10, " wor", false);
+    host(|host| host.body = b"ld".to_vec());
+    assert!(!vm.recover(Callback::RequestBody, 10), "it goes on");
+    assert_eq!(shown(), format!("{FIRST} world"));
+    // In the callback of something else.
+    let mut vm = paused(100);
+    assert!(!vm.recover(Callback::ResponseHeaders, 10));
+    assert_eq!(shown(), "");
+    show(&mut vm, 10, " wor", false);
+    let all = (BodyAction::Continue, format!("{FIRST} world"));
+    assert_eq!(show(&mut vm, 10, "ld", false), all);
+}
+
+#[test]
+fn a_panic_at_the_end_of_a_body_that_is_set_aside_loses_no_byte_of_it() {
+    let ends: [fn(&mut Vm) -> bool; 2] = [
+        |vm| vm.recover(Callback::RequestTrailers, 10),
+        |vm| {
+            vm.request_trailers(10);
+            !vm.recover(Callback::ResponseHeaders, 10)
+        },
+    ];
+    for end in ends {
+        let mut vm = paused(100);
+        assert!(end(&mut vm), "it waits");
+        assert_eq!(resumed(&mut vm, 0), [10]);
+        assert_eq!(shown(), FIRST);
+        assert!(resumed(&mut vm, 0).is_empty(), "once");
+    }
+}
+
+#[test]
+fn what_was_set_aside_follows_even_where_its_pool_is_gone() {
+    let mut vm = paused(100);
+    vm.delete(ROOT);
+    show(&mut vm, 10, " wor", false);
+    let all = (BodyAction::Continue, format!("{FIRST} world"));
+    assert_eq!(show(&mut vm, 10, "ld", false), all);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Host {
     pub resumed: Vec<u32>,
     /// The period of the clock, in milliseconds.
     pub period: u32,
+    /// A context that is gone: it cannot be the one in effect.
+    pub gone: Option<u32>,
     /// The context in effect.
     pub context: u32,
     /// The clock, in nanoseconds.
@@ -361,6 +363,9 @@ extern "C" fn proxy_set_tick_period_milliseconds(period: u32) -> u32 {
 #[no_mangle]
 extern "C" fn proxy_set_effective_context(context: u32) -> u32 {
     call("proxy_set_effective_context", |host| {
+        if host.gone == Some(context) {
+            return BAD_ARGUMENT;
+        }
         host.context = context;
         OK
     })

@@ -146,6 +146,54 @@ fn a_clock_that_never_gets_through_holds_nobody_for_ever() {
 }
 
 #[test]
+fn the_body_of_another_request_is_not_set_aside_for_one_that_cannot_be_reached() {
+    let vm = guarded(OPEN);
+    begin(&vm, 10);
+    host(|host| host.body = BODY_TEXT[..5].to_vec());
+    vm.decide(Callback::RequestBody, 10, BODY, |vm| {
+        vm.request_body(10, 5, false)
+    });
+    host(|host| {
+        host.gone = Some(10);
+        host.body = b"another's".to_vec();
+    });
+    (0..FAILED_TICKS).for_each(|_| vm.call(Callback::Tick, ROOT, (), fail));
+    assert_eq!(host(|host| host.body.clone()), b"another's");
+    assert!(host(|host| host.resumed.is_empty()));
+}
+
+#[test]
+fn a_part_that_panics_follows_what_was_set_aside() {
+    for (end, resumed) in [(false, vec![]), (true, vec![10])] {
+        let vm = guarded("");
+        begin(&vm, 10);
+        let part = |shown: &[u8], end: bool| {
+            host(|host| host.body = shown.to_vec());
+            vm.decide(Callback::RequestBody, 10, BODY, |vm| {
+                vm.request_body(10, shown.len(), end)
+            })
+        };
+        part(&BODY_TEXT[..5], false);
+        host(|host| host.now += 6_000_000_000);
+        tick(&vm);
+        assert_eq!(host(|host| std::mem::take(&mut host.resumed)), [10]);
+        assert!(host(|host| host.body.is_empty()));
+        strike_at(&[("feed", 0, 1)]);
+        let action = part(&BODY_TEXT[5..], end);
+        strike_at(&[]);
+        assert_eq!(action, BodyAction::Buffer);
+        tick(&vm);
+        assert_eq!(host(|host| host.resumed.clone()), resumed);
+        assert_eq!(host(|host| host.body.clone()), BODY_TEXT);
+        assert!(codes().is_empty());
+        if !end {
+            assert_eq!(part(BODY_TEXT, true), BodyAction::Continue);
+            assert_eq!(host(|host| host.body.clone()), BODY_TEXT);
+        }
+    }
+}
+
+#[test]
 fn one_tick_that_fails_lets_nobody_go() {
     let vm = guarded("");
     begin(&vm, 10);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::aside::Aside;
+use super::guard::Callback;
 use super::headers::Pairs;
 use super::host::Shared;
 use super::pool::Pool;
@@ -122,11 +123,12 @@ impl Stream {
     /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
     /// can go on at once.
     #[cold]
-    pub fn set_aside(&mut self, director: &mut Director) -> bool {
+    pub fn set_aside(&mut self, director: &Director) -> bool {
         if self.held != Held::Whole || self.shown == 0 || self.ended {
             return true;
         }
-        self.aside = Aside::take(self.shown, self.length.unwrap_or(0), director);
+        let length = self.length.unwrap_or(0);
+        self.aside = Aside::take(self.shown, length, director.open_account());
         if self.aside.is_some() {
             self.show_no_more();
         }
@@ -147,19 +149,50 @@ impl Stream {
 
     /// Gives Envoy back what was set aside of a body that has ended.
     #[cold]
-    pub fn hand_back(&mut self, director: &mut Director) {
+    pub fn hand_back(&mut self) {
         if let Some(mut aside) = self.aside.take() {
             aside.give();
-            aside.unreserve(director);
         }
     }
 
-    /// Forgets what was set aside: its stream is gone.
+    /// Has what was set aside follow, where something was: a part of the body has come, of which Envoy shows
+    /// `size` bytes. Returns what is to become of it.
+    pub fn rejoin(&mut self, size: usize, end: bool) -> Option<BodyAction> {
+        let aside = self.aside.as_mut()?;
+        let action = aside.rejoin(size, end);
+        self.drop_empty();
+        Some(action)
+    }
+
+    /// The body's trailers have come. Returns whether they wait for what was set aside.
+    pub fn end_aside(&mut self) -> bool {
+        self.aside.as_mut().map(Aside::end).is_some()
+    }
+
+    /// A callback about it panicked. Gives Envoy back what was set aside as far as it shows the body now.
+    /// Returns whether the request has to wait.
     #[cold]
-    pub fn close(&self, director: &mut Director) {
-        if let Some(aside) = &self.aside {
-            aside.unreserve(director);
-        }
+    pub fn recover(&mut self, callback: Callback) -> bool {
+        let waits = match (callback, &mut self.aside) {
+            (Callback::RequestBody, Some(aside)) => {
+                aside.give_before(self.ended) != BodyAction::Continue
+            }
+            (Callback::RequestTrailers, _) => self.end_aside(),
+            _ => false,
+        };
+        self.drop_empty();
+        waits
+    }
+
+    /// Whether something is set aside.
+    pub fn has_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// Forgets what was set aside once Envoy has it back, and lets go of it without a tick.
+    fn drop_empty(&mut self) {
+        self.aside
+            .take_if(|aside| aside.is_empty() && !aside.is_due());
     }
 
     /// A part of its body has come; `size` is what Envoy shows.
@@ -170,7 +203,7 @@ impl Stream {
             self.held = Held::No;
         }
         let verdict = self.feed(director, size, end);
-        let mut action = match verdict {
+        let action = match verdict {
             Some(verdict) => self.carry_out(verdict, director),
             None => {
                 if self.held == Held::Passing {
@@ -184,15 +217,7 @@ impl Stream {
             director.uploaded(self.id);
         }
         self.shown = size;
-        if let Some(mut aside) = self.aside.take() {
-            self.show_no_more();
-            action = aside.rejoin(size, end);
-            if aside.is_empty() && !aside.is_due() {
-                aside.unreserve(director);
-            } else {
-                self.aside = Some(aside);
-            }
-        } else if action != BodyAction::Buffer {
+        if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
             self.show_no_more();
         }
@@ -203,11 +228,6 @@ impl Stream {
     pub fn request_trailers(&mut self, director: &mut Director) -> Action {
         self.ended = true;
         director.uploaded(self.id);
-        if let Some(aside) = &mut self.aside {
-            // Envoy passes trailers on before what the filter gives back now.
-            aside.end();
-            return Action::Pause;
-        }
         if self.held != Held::No {
             if let Some(verdict) = self.feed(director, 0, true) {
                 if self.carry_out(verdict, director) != BodyAction::Continue {
@@ -248,6 +268,8 @@ impl Stream {
 
     /// Feeds what Envoy shows and was not read yet.
     fn feed(&mut self, director: &mut Director, size: usize, end: bool) -> Option<Verdict> {
+        #[cfg(test)]
+        super::guard::strike("feed");
         let mut verdict = None;
         loop {
             let unread = size.saturating_sub(self.read);

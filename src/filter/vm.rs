@@ -149,11 +149,11 @@ impl Vm {
     /// Hands back to Envoy what was set aside of bodies that have ended since.
     fn hand_back(&mut self, root: u32) {
         while let Some(id) = self.due.pop() {
-            let Some((stream, pool)) = self.of_stream(id) else {
+            let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
             if abi::set_effective_context(id).is_ok() {
-                stream.hand_back(&mut pool.director);
+                stream.hand_back();
                 let _: Result<(), Status> = abi::resume_request();
                 let _: Result<(), Status> = abi::set_effective_context(root);
             }
@@ -241,10 +241,17 @@ impl Vm {
 
     /// A part of a request's body has come.
     pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
-        let Some((stream, pool)) = self.of_stream(id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return BodyAction::Continue;
         };
-        let action = stream.request_body(&mut pool.director, size, end);
+        let mut action = BodyAction::Continue;
+        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+            action = stream.request_body(&mut pool.director, size, end);
+        }
+        // Even where its pool is gone.
+        let Some(action) = stream.rejoin(size, end) else {
+            return action;
+        };
         if stream.is_due() {
             self.due.push(id);
         }
@@ -253,12 +260,17 @@ impl Vm {
 
     /// A request's trailers have come: its body has ended.
     pub fn request_trailers(&mut self, id: u32) -> Action {
-        let Some((stream, pool)) = self.of_stream(id) else {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return Action::Continue;
         };
-        let action = stream.request_trailers(&mut pool.director);
-        if stream.is_due() {
+        let mut action = Action::Continue;
+        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+            action = stream.request_trailers(&mut pool.director);
+        }
+        if stream.end_aside() {
+            // Envoy passes trailers on before what the filter gives back now.
             self.due.push(id);
+            return Action::Pause;
         }
         action
     }
@@ -281,7 +293,6 @@ impl Vm {
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-                stream.close(&mut pool.director);
                 pool.director.close(context);
             }
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
@@ -319,12 +330,29 @@ impl Vm {
                 self.give_up(callback, context, place, true)
             }
             _ => {
-                let stream = self.streams.remove(&context);
-                let pool = stream.as_ref().map(|stream| stream.pool);
-                let undecided = stream.is_some_and(|stream| stream.is_held());
-                self.give_up(callback, context, pool, undecided)
+                let stream = self.streams.get(&context);
+                let pool = stream.map(|stream| stream.pool);
+                let undecided = stream.is_some_and(Stream::is_held);
+                let waits = guard::catch(|| self.recover_aside(callback, context));
+                self.give_up(callback, context, pool, undecided) || waits.unwrap_or(false)
             }
         }
+    }
+
+    /// Forgets a stream whose callback panicked, unless part of its body is still set aside, which has to
+    /// follow. Returns whether it waits for a tick or the next part to take that along.
+    fn recover_aside(&mut self, callback: Callback, id: u32) -> bool {
+        let Some(mut stream) = self.streams.remove(&id) else {
+            return false;
+        };
+        let waits = stream.recover(callback);
+        if stream.has_aside() && callback != Callback::Delete {
+            if waits {
+                self.due.push(id);
+            }
+            self.streams.insert(id, stream);
+        }
+        waits
     }
 
     /// Whether this VM polls for any of its pools.
@@ -368,9 +396,10 @@ impl Vm {
             let answered = self.give_up(Callback::Tick, id, Some(place), reached);
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 stream.let_go();
-                !answered && stream.set_aside(&mut pool.director)
+                // Otherwise another request's body is in effect.
+                reached && !answered && stream.set_aside(&pool.director)
             });
-            if reached && free {
+            if free {
                 let _: Result<(), Status> = abi::resume_request();
             }
         }

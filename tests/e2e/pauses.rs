@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 
 use crate::document;
-use crate::proxy::{Proxy, Setup};
+use crate::proxy::{path_of, Proxy, Setup};
 use crate::stream::{Connection, Http};
 use crate::uploads::{arrives_whole, completion, Model, Way, FIRST, SIZE, WAYS};
 use crate::witness::{Answers, Witness};
@@ -17,6 +17,10 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 /// An Envoy in front of this pod that releases what is silent for 100 ms.
 fn impatient(witness: &Witness, route: Value) -> Proxy {
+    setup(witness, route).start()
+}
+
+fn setup(witness: &Witness, route: Value) -> Setup {
     let plugins =
         "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 100ms}}";
     let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
@@ -24,7 +28,6 @@ fn impatient(witness: &Witness, route: Value) -> Proxy {
         route,
         ..Setup::new(&[witness.address], &config)
     }
-    .start()
 }
 
 /// Uploads a body that pauses at these places, and the last of it, trailer or not, behind a pause as well
@@ -126,4 +129,32 @@ fn an_upload_that_has_paused_is_retried_whole() {
     for arrival in arrivals {
         assert_eq!(arrival.bytes, body.len());
     }
+}
+
+#[test]
+fn a_panic_at_the_end_of_an_upload_that_has_paused_loses_no_byte() {
+    let witness = Witness::start(Answers::AtTheEnd);
+    let mut setup = setup(&witness, json!({}));
+    setup.module = path_of("EPP_WASM_FAULTS");
+    let proxy = setup.start();
+    // Its JSON does not end, or it would leave with its last brace.
+    let body = &completion(Model::Last, SIZE)[..FIRST];
+    let length = body.len().to_string();
+    let way = Way {
+        http: Http::Two,
+        length: true,
+    };
+    let mut connection = Connection::open(proxy.port, way.http);
+    let headers = [
+        ("trailer", "x-end"),
+        ("content-length", length.as_str()),
+        ("x-epp-fault", "panic@request_trailers"),
+    ];
+    let mut upload = connection.post("/v1/completions", &headers);
+    upload.send(body);
+    proxy.wait_until("the pod has it", || witness.arrivals().len() == 1);
+    upload.trailer("x-end", "of the body");
+    arrives_whole(upload, body, way);
+    let caught = || proxy.counted("epp_wasm_caught_panics_total");
+    proxy.wait_until("the panic is counted", || caught() == 1);
 }
