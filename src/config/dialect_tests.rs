@@ -326,3 +326,24 @@ fn where_nothing_could_be_meant_that_is_said() {
         &["expected the name of a prefix producer; there is none"],
     );
 }
+
+#[test]
+fn known_fields_are_listed_once() {
+    for parts in [
+        "zzzzzz: 1\n",
+        "plugins: [{type: core-metrics-extractor, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: prefix-cache-scorer, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: approx-prefix-cache-producer, parameters: {zzzzzz: 1}}]\n",
+    ] {
+        for text in [seed(parts), today(parts)] {
+            let errors = errors(&text);
+            let error = errors.iter().find(|error| error.contains("known here: "));
+            let (_, known) = error.and_then(|it| it.split_once("known here: ")).unwrap();
+            let names: Vec<&str> = known.split(", ").collect();
+            for name in &names {
+                let times = names.iter().filter(|other| *other == name).count();
+                assert_eq!(times, 1, "{name}: {errors:#?}");
+            }
+        }
+    }
+}

@@ -66,7 +66,9 @@ impl<'a> Fields<'a> {
     /// [`Self::ask`] what it may hold.
     #[inline(never)]
     pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
-        self.asked.push(name);
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
         let entries: &'a [(String, Node)] = self.entries;
         let given = entries.iter().find(|(key, _)| key == name)?;
         Some(&given.1)
