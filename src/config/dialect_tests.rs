@@ -3,6 +3,8 @@
 
 use super::tests::{errors, refused, today};
 use super::*;
+use crate::datalayer::engine::{built_in, EngineConfig};
+use crate::datalayer::spec::MetricSpec;
 use crate::plugins::{Generation, PrefixProducer};
 use crate::scheduling::{Metrics, Pool};
 use crate::testing::pool;
@@ -165,6 +167,63 @@ fn the_extractors_former_name_is_the_extractor() {
     let loaded = loaded(&text);
     assert_eq!(loaded.plan.extractor.default_engine, "sglang");
     warned(&text, &[&["plugins[0].type", "use core-metrics-extractor"]]);
+}
+
+/// The engines of an extractor by its former name with these parameters, under the seed's version.
+fn engines(parameters: &str) -> Vec<EngineConfig> {
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters:";
+    loaded(&seed(&format!("{entry} {{{parameters}}}}}]\n")))
+        .plan
+        .extractor
+        .engines
+}
+
+#[test]
+fn the_extractor_of_v1_3_reads_specs_in_any_case_as_one_engine() {
+    let vllm = built_in().swap_remove(0);
+    let spec = |name| Some(MetricSpec::family(name));
+    let found = engines("queueRequestsSpec: q, RunningRequestsSpec: r, kvusagespec: k, LoRASpec: l, cacheInfoSpec: c");
+    let expected = EngineConfig {
+        queued: spec("q"),
+        running: spec("r"),
+        kv_usage: spec("k"),
+        kv_usage_former: None,
+        lora: spec("l"),
+        cache_info: spec("c").map(|spec| (spec, String::new(), String::new())),
+        ..vllm.clone()
+    };
+    assert_eq!(found, [expected]);
+    // What is not given is vLLM's; an empty text is nothing that is read.
+    let expected = EngineConfig {
+        queued: spec("q"),
+        lora: None,
+        ..vllm
+    };
+    let found = engines("QueueRequestsSpec: q, loraSpec: '', kvUsageSpec: null");
+    assert_eq!(found, [expected]);
+    assert_eq!(engines(""), built_in());
+    // From v1.4 on engines have the specs.
+    assert_eq!(engines("kvUsageSpec: k, defaultEngine: vllm"), built_in());
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters: {kvUsageSpec: k}}]\n";
+    refused(
+        &today(entry),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let newer = entry.replace("model-server-protocol-metrics", "core-metrics-extractor");
+    refused(
+        &seed(&newer),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let misspelt = entry.replace("kvUsageSpec", "queuedRequestsSpec");
+    refused(&seed(&misspelt), &["did you mean queueRequestsSpec?"]);
+}
+
+#[test]
+fn the_data_source_of_v1_3_is_read_in_any_case() {
+    let entry = "plugins: [{type: metrics-data-source, parameters: {Scheme: http, PATH: /m, InsecureSkipVerify: true}}]\n";
+    assert_eq!(loaded(&seed(entry)).plan.source.path, "/m");
+    warned(&seed(entry), &[&["insecureSkipVerify", "no effect"]]);
+    refused(&today(entry), &["unknown field; did you mean path?"]);
 }
 
 #[test]
