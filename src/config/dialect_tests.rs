@@ -268,6 +268,17 @@ fn a_detector_that_would_filter_is_an_error() {
             &today(&plugins),
             &["plugins[0] (line 3", kind, "without schedulingProfiles"],
         );
+        let former = [format!("{plugins}{profile}"), plugins];
+        for text in former.map(|text| seed(&text)) {
+            if kind == "concurrency-detector" {
+                refused(&text, &[kind, "filter"]);
+                continue;
+            }
+            let missed =
+                |it: &String| it.contains("endpoints over its thresholds are not left out");
+            let missed = warnings(&text).into_iter().filter(missed).count();
+            assert_eq!(missed, 1, "{text}");
+        }
     }
 }
 
