@@ -1,7 +1,7 @@
 //! Parameters of the Gateway API Inference Extension v1.3 whose names match in any case.
 
 use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 
 use super::kind;
 
@@ -41,12 +41,14 @@ pub fn rename(plugin: &mut Value) {
         return;
     }
     let is_later = LATER.iter().any(|name| parameters.contains_key(*name));
-    let mut engine = json!({"name": "vllm"});
+    let mut engine = Map::new();
+    engine.insert("name".to_owned(), json!("vllm"));
     let mut any = false;
     for (former, name, default) in specs {
         let given = parameters.shift_remove(former).filter(Value::is_string);
         any |= given.is_some();
-        engine[name] = given.unwrap_or_else(|| json!(default));
+        let spec = given.unwrap_or_else(|| json!(default));
+        engine.insert(name.to_owned(), spec);
     }
     if any && !is_later {
         parameters.insert("engineConfigs".to_owned(), json!([engine]));
