@@ -57,6 +57,8 @@ fn told_at(file: &str, place: &str) {
 fn a_document_is_found_in_whatever_it_is_inside_of() {
     told_at(BROKEN, "");
     told_at(&format!("---\n{BROKEN}"), "");
+    told_at(&format!("%YAML 1.2\n---\n{BROKEN}...\n"), "");
+    told_at(&format!("a: 1\n... # end\n{BROKEN}"), "document 2");
     told_at(
         &format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: epp}}\ndata:\n  note: read by hand, see plugins\n  epp.yaml: |\n{}", indented(BROKEN, 4)),
         "data.epp.yaml",

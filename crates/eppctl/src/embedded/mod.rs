@@ -4,7 +4,7 @@
 //! Nothing is known of those by name. Every document of the file is looked through for mappings of the
 //! kind, and for texts that hold one, which are looked through in turn.
 
-mod layer;
+pub mod layer;
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ const DEEPEST: usize = 4;
 const MOST_LOCATED: usize = 20;
 
 /// What `kubectl apply` keeps is the object itself, once more.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A document of a file.
 pub struct Document {
@@ -155,8 +155,8 @@ fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
 }
 
 /// Whether a text says that it is a document, be the rest as it may.
-fn names_kind(text: &str) -> bool {
-    let quotes = [' ', '"', '\'', '\\'];
+pub fn names_kind(text: &str) -> bool {
+    let quotes = [' ', '\t', '"', '\'', '\\'];
     text.match_indices(KIND).any(|(place, _)| {
         let before = text.get(..place).unwrap_or_default();
         let key = before.trim_end_matches(quotes).strip_suffix(':');

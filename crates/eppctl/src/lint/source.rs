@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::normal::{is_picker_config, normal, origin};
 use super::site::text;
+use crate::embedded::layer::split_yaml;
 use crate::output::Misuse;
 
 /// A document of a file.
@@ -151,30 +152,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
         }
         _ => {}
     }
-    let mut documents = vec![(0, String::new())];
-    for (number, line) in text.lines().enumerate() {
-        let begins = marker(line, "---");
-        if let Some(rest) = begins {
-            // What stands behind the marker belongs to the document: `--- {a: 1}`.
-            documents.push((number, format!("   {rest}\n")));
-        } else if marker(line, "...").is_some() {
-            documents.push((number + 1, String::new()));
-        } else if let Some((_, document)) = documents.last_mut() {
-            // A directive stands before a document.
-            let line = if line.starts_with('%') { "" } else { line };
-            document.push_str(line);
-            document.push('\n');
-        }
-    }
-    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    documents.retain(|(_, document)| !document.lines().all(blank));
-    documents
-}
-
-/// Returns what follows a marker of YAML's documents on its line.
-fn marker<'l>(line: &'l str, marker: &str) -> Option<&'l str> {
-    let rest = line.strip_prefix(marker)?;
-    (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some(rest)
+    split_yaml(text)
 }
 
 /// Returns the JSON values of a text that holds several, one behind the other.
