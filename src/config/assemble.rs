@@ -268,6 +268,16 @@ impl Assembly<'_> {
                     profiled.plugins.push((instance, weight));
                     continue;
                 }
+                // Where it would leave no endpoint it leaves all (v1.5), so that it refuses no request; a
+                // concurrency-detector does.
+                Role::Detector
+                    if self.declared == Generation::Seed
+                        && instance.kind == "utilization-detector" =>
+                {
+                    let message =
+                        "has no effect: endpoints over its thresholds are not left out here";
+                    self.problems.warn(path, message);
+                }
                 Role::Detector => {
                     let message = format!(
                         "{:?} filters here, as every {} of a profile does (without schedulingProfiles, of the document), which is not supported",

@@ -3,6 +3,8 @@
 
 use super::tests::{errors, refused, today};
 use super::*;
+use crate::datalayer::engine::{built_in, EngineConfig};
+use crate::datalayer::spec::MetricSpec;
 use crate::plugins::{Generation, PrefixProducer};
 use crate::scheduling::{Metrics, Pool};
 use crate::testing::pool;
@@ -167,6 +169,63 @@ fn the_extractors_former_name_is_the_extractor() {
     warned(&text, &[&["plugins[0].type", "use core-metrics-extractor"]]);
 }
 
+/// The engines of an extractor by its former name with these parameters, under the seed's version.
+fn engines(parameters: &str) -> Vec<EngineConfig> {
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters:";
+    loaded(&seed(&format!("{entry} {{{parameters}}}}}]\n")))
+        .plan
+        .extractor
+        .engines
+}
+
+#[test]
+fn the_extractor_of_v1_3_reads_specs_in_any_case_as_one_engine() {
+    let vllm = built_in().swap_remove(0);
+    let spec = |name| Some(MetricSpec::family(name));
+    let found = engines("queueRequestsSpec: q, RunningRequestsSpec: r, kvusagespec: k, LoRASpec: l, cacheInfoSpec: c");
+    let expected = EngineConfig {
+        queued: spec("q"),
+        running: spec("r"),
+        kv_usage: spec("k"),
+        kv_usage_former: None,
+        lora: spec("l"),
+        cache_info: spec("c").map(|spec| (spec, String::new(), String::new())),
+        ..vllm.clone()
+    };
+    assert_eq!(found, [expected]);
+    // What is not given is vLLM's; an empty text is nothing that is read.
+    let expected = EngineConfig {
+        queued: spec("q"),
+        lora: None,
+        ..vllm
+    };
+    let found = engines("QueueRequestsSpec: q, loraSpec: '', kvUsageSpec: null");
+    assert_eq!(found, [expected]);
+    assert_eq!(engines(""), built_in());
+    // From v1.4 on engines have the specs.
+    assert_eq!(engines("kvUsageSpec: k, defaultEngine: vllm"), built_in());
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters: {kvUsageSpec: k}}]\n";
+    refused(
+        &today(entry),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let newer = entry.replace("model-server-protocol-metrics", "core-metrics-extractor");
+    refused(
+        &seed(&newer),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let misspelt = entry.replace("kvUsageSpec", "queuedRequestsSpec");
+    refused(&seed(&misspelt), &["did you mean queueRequestsSpec?"]);
+}
+
+#[test]
+fn the_data_source_of_v1_3_is_read_in_any_case() {
+    let entry = "plugins: [{type: metrics-data-source, parameters: {Scheme: http, PATH: /m, InsecureSkipVerify: true}}]\n";
+    assert_eq!(loaded(&seed(entry)).plan.source.path, "/m");
+    warned(&seed(entry), &[&["insecureSkipVerify", "no effect"]]);
+    refused(&today(entry), &["unknown field; did you mean path?"]);
+}
+
 #[test]
 fn the_saturation_detector_is_a_warning_wherever_it_stands() {
     let section = "saturationDetector: {pluginRef: utilization-detector}\n";
@@ -209,6 +268,17 @@ fn a_detector_that_would_filter_is_an_error() {
             &today(&plugins),
             &["plugins[0] (line 3", kind, "without schedulingProfiles"],
         );
+        let former = [format!("{plugins}{profile}"), plugins];
+        for text in former.map(|text| seed(&text)) {
+            if kind == "concurrency-detector" {
+                refused(&text, &[kind, "filter"]);
+                continue;
+            }
+            let missed =
+                |it: &String| it.contains("endpoints over its thresholds are not left out");
+            let missed = warnings(&text).into_iter().filter(missed).count();
+            assert_eq!(missed, 1, "{text}");
+        }
     }
 }
 
@@ -325,4 +395,25 @@ fn where_nothing_could_be_meant_that_is_said() {
         &today("plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: p}}]\n"),
         &["expected the name of a prefix producer; there is none"],
     );
+}
+
+#[test]
+fn known_fields_are_listed_once() {
+    for parts in [
+        "zzzzzz: 1\n",
+        "plugins: [{type: core-metrics-extractor, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: prefix-cache-scorer, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: approx-prefix-cache-producer, parameters: {zzzzzz: 1}}]\n",
+    ] {
+        for text in [seed(parts), today(parts)] {
+            let errors = errors(&text);
+            let error = errors.iter().find(|error| error.contains("known here: "));
+            let (_, known) = error.and_then(|it| it.split_once("known here: ")).unwrap();
+            let names: Vec<&str> = known.split(", ").collect();
+            for name in &names {
+                let times = names.iter().filter(|other| *other == name).count();
+                assert_eq!(times, 1, "{name}: {errors:#?}");
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@ pub struct Fields<'a> {
     path: Path,
     problems: &'a mut Problems,
     asked: Vec<&'static str>,
+    any_case: bool,
     effective: Vec<(String, Node)>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Fields<'a> {
             path,
             problems,
             asked: Vec::new(),
+            any_case: false,
             effective: Vec::new(),
         }
     }
@@ -55,21 +57,37 @@ impl<'a> Fields<'a> {
         self.problems
     }
 
-    /// Whether a field is given.
+    /// From here on names match in any case, as Go reads a field that has no name of its own for JSON.
+    pub fn in_any_case(&mut self) {
+        self.any_case = true;
+    }
+
+    fn is(&self, key: &str, name: &str) -> bool {
+        key == name || (self.any_case && key.eq_ignore_ascii_case(name))
+    }
+
+    /// The value of a field. Of several that differ in case the last counts, as in Go.
     // In line, this and what else is called for each field would be 4 KB of the module.
     #[inline(never)]
+    fn find(&self, name: &str) -> Option<&'a Node> {
+        let mut entries = self.entries.iter().rev();
+        let given = entries.find(|(key, _)| self.is(key, name))?;
+        Some(&given.1)
+    }
+
+    /// Whether a field is given.
     pub fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|(key, _)| key == name)
+        self.find(name).is_some()
     }
 
     /// The raw value of a field; marks it as known. Who reads it so says with
     /// [`Self::ask`] what it may hold.
     #[inline(never)]
     pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
-        self.asked.push(name);
-        let entries: &'a [(String, Node)] = self.entries;
-        let given = entries.iter().find(|(key, _)| key == name)?;
-        Some(&given.1)
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
+        self.find(name)
     }
 
     /// Tells what a field may hold, where somebody wants to know it.
@@ -383,7 +401,7 @@ impl<'a> Fields<'a> {
     pub fn finish(self) -> Vec<(String, Node)> {
         let (asked, path) = (&self.asked, &self.path);
         for (key, _) in self.entries {
-            if !asked.contains(&key.as_str()) {
+            if !asked.iter().any(|name| self.is(key, name)) {
                 self.problems.error_with(&path.key(key), || {
                     match (nearest(key, asked.iter().copied()), asked.as_slice()) {
                         (Some(name), _) => format!("unknown field; did you mean {name}?"),

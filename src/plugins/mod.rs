@@ -99,9 +99,8 @@ registry! {
 
 /// The type of this name, or of a former one.
 pub fn find(name: &str) -> Option<&'static PluginType> {
-    let name = match name {
-        source::core_metrics_extractor::FORMER_NAME => source::core_metrics_extractor::TYPE.name,
-        name => name,
-    };
+    if name == source::core_metrics_extractor::FORMER_NAME {
+        return Some(&source::core_metrics_extractor::FORMER);
+    }
     TYPES.iter().copied().find(|plugin| plugin.name == name)
 }

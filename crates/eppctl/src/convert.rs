@@ -1,5 +1,7 @@
 //! `eppctl convert`: a document of one Endpoint Picker as the other one writes it.
 
+mod v1_3;
+
 use std::io::{self, Write};
 
 use clap::Args;
@@ -126,6 +128,7 @@ impl Converted {
                 !gone
             });
         }
+        self.plugins_mut().for_each(v1_3::rename);
         rename(&mut self.document);
     }
 

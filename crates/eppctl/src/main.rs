@@ -4,6 +4,7 @@
 //! and says with a [`Verdict`] or a [`output::Misuse`] how the program ends.
 
 mod admin;
+mod base64;
 mod check;
 mod completions;
 mod convert;

@@ -58,11 +58,12 @@ fn fractions_become_whole_weights() {
 }
 
 /// Documents of the seed's later releases, by their parts.
-const RELEASES: [&str; 6] = [
+const RELEASES: [&str; 7] = [
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSize: 128}}]",
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: 32, autoTune: false, maxPrefixTokensToMatch: 3200}}]",
     "plugins: [{type: queue-scorer}]\nfeatureGates: [dataLayer, prepareDataPlugins, enableLegacyMetrics, flowControl]\nflowControl: {maxBytes: 5}",
     "plugins: [{type: model-server-protocol-metrics, parameters: {defaultEngine: sglang}}, {type: queue-scorer}]\ndata: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: model-server-protocol-metrics}]}]}",
+    "plugins: [{type: model-server-protocol-metrics, parameters: {QueueRequestsSpec: q, loraSpec: ''}}, {type: metrics-data-source, parameters: {Path: /m}}, {type: queue-scorer}]\ndata: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: model-server-protocol-metrics}]}]}",
     "plugins: [{type: utilization-detector}, {type: queue-scorer}, {type: fcfs-ordering-policy}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer, weight: 1.5}]}]\nsaturationDetector: {pluginRef: utilization-detector}",
     "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128}}, {type: prefix-cache-scorer, parameters: {blockSizeTokens: 16}}]\nfeatureGates: [dataLayer]",
 ];
@@ -91,6 +92,15 @@ fn what_the_later_releases_take_is_converted_to_what_each_of_both_takes() {
                 out(&output)
             );
         }
+    }
+    let today = convert("today", &of_release(RELEASES[4]));
+    for part in [
+        "queuedRequestsSpec: q\n",
+        "loraSpec: ''\n",
+        "kvUsageSpec: vllm:kv_cache_usage_perc\n",
+        "path: /m\n",
+    ] {
+        assert!(today.contains(part), "{part}\n{today}");
     }
     let today = convert("today", &of_release(RELEASES[1]));
     for part in [

@@ -28,7 +28,7 @@
 use crate::datalayer::engine::{built_in, counts_for_life, EngineConfig, TRITON};
 use crate::datalayer::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::role::{Build, Generation, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -41,6 +41,12 @@ pub const TYPE: PluginType = PluginType {
 
 /// The type's name in the Gateway API Inference Extension v1.3 and v1.4.
 pub const FORMER_NAME: &str = "model-server-protocol-metrics";
+
+/// The type under its former name.
+pub const FORMER: PluginType = PluginType {
+    build: build_former,
+    ..TYPE
+};
 
 /// The label's former name, which the Endpoint Picker still reads.
 pub const FORMER_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
@@ -67,8 +73,69 @@ impl Default for CoreMetricsExtractor {
 }
 
 fn build(build: &mut Build<'_, '_>) -> Role {
-    let default = CoreMetricsExtractor::default();
+    Role::MetricsExtractor(read(&mut build.fields))
+}
+
+/// Reads what v1.4 knows, which is what is known today, and what v1.3 knows instead.
+fn build_former(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
+    let is_seed = build.declared == Generation::Seed;
+    if is_seed {
+        fields.in_any_case();
+    }
+    let mut extractor = read(fields);
+    if is_seed {
+        read_one_engine(fields, &mut extractor);
+    }
+    Role::MetricsExtractor(extractor)
+}
+
+/// Reads v1.3's specs: of the one engine that all endpoints have, whatever their labels. What is not
+/// given is vLLM's there.
+fn read_one_engine(fields: &mut Fields<'_>, extractor: &mut CoreMetricsExtractor) {
+    let Some(mut engine) = built_in().into_iter().next() else {
+        return;
+    };
+    let mut cache_info = None;
+    let mut specs = [
+        ("queueRequestsSpec", &mut engine.queued),
+        ("runningRequestsSpec", &mut engine.running),
+        ("kvUsageSpec", &mut engine.kv_usage),
+        ("loraSpec", &mut engine.lora),
+        ("cacheInfoSpec", &mut cache_info),
+    ];
+    // From v1.4 on they are engines' own, and ignored here.
+    let is_later = ["engineConfigs", "defaultEngine", "engineLabelKey"].map(|name| fields.has(name));
+    if is_later.contains(&true) {
+        for (name, _) in specs {
+            fields.no_effect(name, "engineConfigs has the specs of engines");
+        }
+        return;
+    }
+    let given = |fields: &mut Fields<'_>, name| {
+        !matches!(fields.node(name), None | Some(Node::Null))
+    };
+    let mut any = false;
+    for (name, spec) in &mut specs {
+        let read = read_load(fields, name);
+        if given(fields, name) {
+            any = true;
+            **spec = read;
+        }
+    }
+    if given(fields, "kvUsageSpec") {
+        engine.kv_usage_former = None;
+    }
+    if given(fields, "cacheInfoSpec") {
+        engine.cache_info = cache_info.map(|spec| (spec, String::new(), String::new()));
+    }
+    if any {
+        extractor.engines = vec![engine];
+    }
+}
+
+fn read(fields: &mut Fields<'_>) -> CoreMetricsExtractor {
+    let default = CoreMetricsExtractor::default();
     let engine_label = fields.string("engineLabelKey", &default.engine_label);
     let mut engines: Vec<EngineConfig> = Vec::new();
     if let Some(node) = fields.node("engineConfigs") {
@@ -105,11 +172,11 @@ fn build(build: &mut Build<'_, '_>) -> Role {
                        gives all such endpoints the same";
         fields.problems().warn(&path, message);
     }
-    Role::MetricsExtractor(CoreMetricsExtractor {
+    CoreMetricsExtractor {
         engine_label,
         default_engine,
         engines,
-    })
+    }
 }
 
 fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfig {

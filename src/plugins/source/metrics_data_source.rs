@@ -16,7 +16,7 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::role::{Build, Generation, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -82,6 +82,9 @@ impl Default for MetricsDataSource {
 fn build(build: &mut Build<'_, '_>) -> Role {
     let default = MetricsDataSource::default();
     let fields = &mut build.fields;
+    if build.declared == Generation::Seed {
+        fields.in_any_case();
+    }
     for name in TLS {
         fields.no_effect(name, TLS_WHERE);
     }

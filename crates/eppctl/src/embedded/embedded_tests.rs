@@ -57,6 +57,8 @@ fn told_at(file: &str, place: &str) {
 fn a_document_is_found_in_whatever_it_is_inside_of() {
     told_at(BROKEN, "");
     told_at(&format!("---\n{BROKEN}"), "");
+    told_at(&format!("%YAML 1.2\n---\n{BROKEN}...\n"), "");
+    told_at(&format!("a: 1\n... # end\n{BROKEN}"), "document 2");
     told_at(
         &format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: epp}}\ndata:\n  note: read by hand, see plugins\n  epp.yaml: |\n{}", indented(BROKEN, 4)),
         "data.epp.yaml",
@@ -88,6 +90,38 @@ fn a_document_is_found_in_whatever_it_is_inside_of() {
         ),
         "items[0].data.c",
     );
+}
+
+#[test]
+fn a_literal_of_kustomize_is_found_behind_its_files_name() {
+    for name in ["config.yaml", "epp_config", "a-b.C"] {
+        let inside = indented(BROKEN, 4);
+        let literal = format!("    {name}={}", inside.trim_start());
+        told_at(
+            &format!("configMapGenerator:\n- name: epp\n  literals:\n  - |\n{literal}"),
+            "configMapGenerator[0].literals[0]",
+        );
+    }
+}
+
+#[test]
+fn a_secrets_data_is_found() {
+    // apiVersion: llm-d.ai/v1alpha1, kind: EndpointPickerConfig, plugin: []
+    let coded = "YXBpVmVyc2lvbjogbGxtLWQuYWkvdjFhbHBoYTEKa2luZDogRW5kcG9pbnRQaWNrZXJDb25maWcKcGx1Z2luOiBbXQo=";
+    let secret = format!(
+        "kind: Secret\nmetadata: {{name: epp}}\ndata:\n  config.yaml: {coded}\n  other: AAECAw==\n"
+    );
+    let expected = |place: &str, at: &str| {
+        let errors = vec![format!("plugin {at}")];
+        vec![(place.to_owned(), errors)]
+    };
+    assert_eq!(found(&secret), expected("data.config.yaml", "4:16"));
+    let list = format!(
+        "{{\"kind\": \"List\", \"items\": [{{\"kind\": \"Secret\", \"data\": {{\"c\":\n\"{coded}\"}}}}]}}"
+    );
+    assert_eq!(found(&list), expected("items[0].data.c", "2:1"));
+    // Elsewhere such a text is one of its own.
+    assert!(documents(&secret.replace("Secret", "ConfigMap")).is_err());
 }
 
 #[test]

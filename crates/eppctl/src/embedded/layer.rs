@@ -65,23 +65,7 @@ impl Layer {
 
     /// The YAML documents of the text that are not empty; one where it is not of several.
     pub fn documents(&self) -> Vec<Self> {
-        let mut parts = vec![(0, String::new())];
-        for (number, line) in self.text.split_inclusive('\n').enumerate() {
-            let rest = line
-                .strip_prefix("---")
-                .or_else(|| line.strip_prefix("..."));
-            let separates = |rest: &&str| rest.is_empty() || rest.starts_with(char::is_whitespace);
-            match (rest.filter(separates), parts.last_mut()) {
-                // A document may begin behind the dashes.
-                (Some(rest), _) => parts.push((number, format!("   {rest}"))),
-                (None, Some((_, part))) => part.push_str(line),
-                (None, None) => {}
-            }
-        }
-        let blank =
-            |line: &str| line.trim().is_empty() || line.trim_start().starts_with(['#', '%']);
-        parts.retain(|(_, part)| !part.lines().all(blank));
-        let parts = parts.into_iter();
+        let parts = split_yaml(&self.text).into_iter();
         parts.map(|(above, text)| self.part(above, text)).collect()
     }
 
@@ -123,6 +107,31 @@ impl Layer {
         };
         Some(Self { text, places })
     }
+}
+
+/// The YAML documents of a text that are not empty, each with the number of lines above it.
+pub fn split_yaml(text: &str) -> Vec<(usize, String)> {
+    let mut documents = vec![(0, String::new())];
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if let Some(rest) = behind(line, "---") {
+            // What stands behind the marker belongs to the document: `--- {a: 1}`.
+            documents.push((number, format!("   {rest}")));
+        } else if behind(line, "...").is_some() {
+            documents.push((number + 1, String::new()));
+        } else if let Some((_, document)) = documents.last_mut() {
+            // A directive stands before a document.
+            document.push_str(if line.starts_with('%') { "\n" } else { line });
+        }
+    }
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    documents.retain(|(_, document)| !document.lines().all(blank));
+    documents
+}
+
+/// What follows a marker of YAML's documents on its line.
+fn behind<'l>(line: &'l str, marker: &str) -> Option<&'l str> {
+    let rest = line.strip_prefix(marker)?;
+    (rest.is_empty() || rest.starts_with(char::is_whitespace)).then_some(rest)
 }
 
 /// The places of a value's characters in a text in which it is written from a place on, in any of YAML's

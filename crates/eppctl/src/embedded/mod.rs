@@ -4,7 +4,7 @@
 //! Nothing is known of those by name. Every document of the file is looked through for mappings of the
 //! kind, and for texts that hold one, which are looked through in turn.
 
-mod layer;
+pub mod layer;
 
 use std::rc::Rc;
 
@@ -13,6 +13,7 @@ use epp_wasm::document::nearest::nearest;
 use epp_wasm::document::problem::Step;
 use epp_wasm::document::{Node, Path, Problem};
 
+use crate::base64::base64;
 use crate::schema::value;
 use layer::Layer;
 
@@ -25,7 +26,7 @@ const DEEPEST: usize = 4;
 const MOST_LOCATED: usize = 20;
 
 /// What `kubectl apply` keeps is the object itself, once more.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A document of a file.
 pub struct Document {
@@ -74,7 +75,7 @@ pub fn documents(text: &str) -> Result<Vec<Document>, String> {
     }
     Err(format!(
         "found no {KIND}: no document in here is one, and none has one inside, as a mapping or a text (looked \
-         for in everything: a ConfigMap's data, Helm values, an LLMInferenceService, a container's arguments)"
+         for in everything: data of ConfigMaps and Secrets, Helm values, an LLMInferenceService, a container's arguments)"
     ))
 }
 
@@ -154,8 +155,8 @@ fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
 }
 
 /// Whether a text says that it is a document, be the rest as it may.
-fn names_kind(text: &str) -> bool {
-    let quotes = [' ', '"', '\'', '\\'];
+pub fn names_kind(text: &str) -> bool {
+    let quotes = [' ', '\t', '"', '\'', '\\'];
     text.match_indices(KIND).any(|(place, _)| {
         let before = text.get(..place).unwrap_or_default();
         let key = before.trim_end_matches(quotes).strip_suffix(':');
@@ -190,8 +191,14 @@ impl Walk<'_> {
             }),
             Node::Map(entries) => {
                 let entries = entries.iter().filter(|(key, _)| key != LAST_APPLIED);
+                let is_secret = string(node, "kind") == "Secret";
                 for (key, entry) in entries {
-                    self.node(entry, &path.key(key));
+                    match entry {
+                        Node::Map(data) if is_secret && key == "data" => {
+                            self.secret(data, &path.key(key));
+                        }
+                        entry => self.node(entry, &path.key(key)),
+                    }
                 }
             }
             Node::List(entries) => {
@@ -201,6 +208,16 @@ impl Walk<'_> {
             }
             Node::String(text) => self.text(text, path),
             _ => {}
+        }
+    }
+
+    /// A Secret's `data`, which is in base64.
+    fn secret(&mut self, data: &[(String, Node)], path: &Path) {
+        for (key, entry) in data {
+            if let Node::String(coded) = entry {
+                let text = base64(coded);
+                self.text(text.as_deref().unwrap_or_default(), &path.key(key));
+            }
         }
     }
 
@@ -218,11 +235,13 @@ impl Walk<'_> {
     }
 }
 
-/// The flag that an argument begins with, `--config-text=`.
+/// What an argument or a literal begins with before its value: `--config-text=`, or the file's name in a
+/// literal of kustomize, `config.yaml=`.
 fn flag(text: &str) -> &str {
+    let is_of_name = |sign: char| sign.is_alphanumeric() || matches!(sign, '_' | '.' | '-');
     match text.split_once('=') {
-        Some((flag, _)) if flag.starts_with("--") && !flag.contains(char::is_whitespace) => {
-            text.get(..flag.len() + 1).unwrap_or_default()
+        Some((name, _)) if !name.is_empty() && name.chars().all(is_of_name) => {
+            text.get(..name.len() + 1).unwrap_or_default()
         }
         _ => "",
     }

@@ -1,15 +1,14 @@
 //! The Envoy is of a release that the filter was not tested with.
 
+use epp_wasm::envoy::{TESTED, TESTED_TEXT};
+
 use super::site::{below, number};
 use super::{Fault, Rule};
-
-/// Minor versions of Envoy 1 that the end-to-end tests run on.
-const TESTED: std::ops::RangeInclusive<u32> = 36..=40;
 
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "envoy-version",
-    why: "releases of Envoy differ in what they deliver to a filter: the tests run on 1.36 to 1.40",
+    why: "releases of Envoy differ in what they deliver to a filter, patch releases, too; 1.38.3 runs no Wasm at all",
     fix: "run one of the tested releases, or the end-to-end tests on this one (make test ENVOY_VERSION=…)",
     check: |site| {
         if site.pickers.is_empty() {
@@ -21,11 +20,15 @@ pub const RULE: Rule = Rule {
             let Some(version) = below(map, &["user_agent_build_version", "version"]) else {
                 continue;
             };
+            // A dump leaves out numbers that are 0.
             let part = |key: &str| version.get(key).and_then(number).unwrap_or_default() as u32;
-            let (major, minor) = (part("major_number"), part("minor_number"));
-            if major != 1 || !TESTED.contains(&minor) {
-                let what = format!("a test of the filter on Envoy {major}.{minor}");
-                faults.push(Fault::not_seen(&path.key("user_agent_build_version"), what));
+            let (major, minor, patch) = (part("major_number"), part("minor_number"), part("patch"));
+            let is_this = |(a, b, c): &(u8, u8, u8)| {
+                (u32::from(*a), u32::from(*b), u32::from(*c)) == (major, minor, patch)
+            };
+            if !TESTED.iter().any(is_this) {
+                let what = format!("Envoy {major}.{minor}.{patch}; tested with {TESTED_TEXT}");
+                faults.push(Fault::at(&path.key("user_agent_build_version"), what));
             }
         }
         faults
@@ -34,21 +37,32 @@ pub const RULE: Rule = Rule {
 
 #[cfg(test)]
 mod tests {
+    use epp_wasm::envoy::TESTED;
+
     use crate::lint::found;
 
     #[test]
-    fn says_that_a_release_was_not_tested() {
+    fn a_release_that_was_not_tested_is_a_finding() {
         let bootstrap = include_str!("../../../../envoy/envoy.yaml");
-        let with = |minor: u32| {
-            let node = format!("\nnode: {{user_agent_build_version: {{version: {{major_number: 1, minor_number: {minor}}}}}}}\n");
+        let with = |version: &str| {
+            let node = format!("\nnode: {{user_agent_build_version: {{version: {version}}}}}\n");
             found(&super::RULE, &format!("{bootstrap}{node}"))
         };
+        let numbered = |minor: u8, patch: u8| {
+            with(&format!(
+                "{{major_number: 1, minor_number: {minor}, patch: {patch}}}"
+            ))
+        };
         assert!(found(&super::RULE, bootstrap).is_empty());
-        assert!(with(36).is_empty() && with(40).is_empty());
-        for minor in [35, 41] {
-            let notes = with(minor);
+        for (_, minor, patch) in TESTED {
+            assert!(numbered(minor, patch).is_empty(), "{minor}.{patch}");
+        }
+        assert!(with("{major_number: 1, minor_number: 40}").is_empty());
+        for (minor, patch) in [(35, 4), (36, 0), (38, 3), (40, 9), (41, 0)] {
+            let version = format!("Envoy 1.{minor}.{patch}; tested with 1.36.4, ");
+            let notes = numbered(minor, patch);
             assert!(
-                notes.len() == 1 && notes[0].starts_with("not seen: "),
+                notes.len() == 1 && notes[0].contains(&version) && !notes[0].contains("not seen"),
                 "{notes:?}"
             );
         }

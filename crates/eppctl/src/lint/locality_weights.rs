@@ -239,6 +239,11 @@ mod tests {
     fn finds_the_settings_of_a_mesh() {
         let mesh = "kind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |\n    localityLbSetting: {distribute: [{from: a}]}\n";
         assert_eq!(with(mesh), 1);
+        // As `kubectl get configmap -o yaml` and `-o json` print several.
+        let list = "kind: List\nitems:\n- kind: ConfigMap\n  data:\n    mesh: |\n      localityLbSetting: {distribute: [{from: a}]}\n";
+        assert_eq!(with(list), 1);
+        let list = "{\"kind\": \"List\", \"items\": [{\"kind\": \"ConfigMap\", \"data\": {\"mesh\": \"localityLbSetting:\\n  distribute: [{from: a}]\\n\"}}]}";
+        assert_eq!(with(list), 1);
         let operator = "kind: IstioOperator\nspec: {meshConfig: {localityLbSetting: {failover: [{from: a}]}}}\n";
         assert_eq!(with(operator), 0);
         let detection = "---\nkind: DestinationRule\nspec: {host: vllm.llm, trafficPolicy: {outlierDetection: {}}}\n";

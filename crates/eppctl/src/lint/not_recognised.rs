@@ -5,6 +5,7 @@ use epp_wasm::document::{Node, Path};
 use super::normal::is_picker_config;
 use super::site::Site;
 use super::{Fault, Rule};
+use crate::embedded::{names_kind, LAST_APPLIED};
 
 /// The rule.
 pub const RULE: Rule = Rule {
@@ -20,9 +21,6 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Kubernetes' copy of an object inside the object.
-const COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
     if site.pickers.iter().any(|picker| picker.document == *path) {
         return;
@@ -37,7 +35,7 @@ fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
                 if is_mentioned(site, key) {
                     faults.push(Fault::at(&path.key(key), what));
                 }
-                if key != COPY || site.pickers.is_empty() {
+                if key != LAST_APPLIED || site.pickers.is_empty() {
                     look(site, &path.key(key), entry, faults);
                 }
             }
@@ -53,18 +51,7 @@ fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
 
 /// Whether a text is such a document, or speaks of one where no filter has any.
 fn is_mentioned(site: &Site<'_>, text: &str) -> bool {
-    let mut parts = text.split("EndpointPickerConfig");
-    let before = parts.next().unwrap_or_default();
-    if parts.next().is_none() {
-        return false;
-    }
-    let before = before.trim_end_matches(['"', '\'', '\\', ' ', '\t']);
-    let is_kind = before.strip_suffix(':').is_some_and(|before| {
-        before
-            .trim_end_matches(['"', '\'', '\\', ' ', '\t'])
-            .ends_with("kind")
-    });
-    is_kind || site.pickers.is_empty()
+    names_kind(text) || (site.pickers.is_empty() && text.contains("EndpointPickerConfig"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use epp_wasm::config::{self, Plan, Rejected};
 use epp_wasm::document::{Node, Path};
 
+use crate::base64::base64;
+
 use super::site::{below, entries, holds, text, Site};
 
 /// A filter that reads an EndpointPickerConfig.
@@ -198,29 +200,6 @@ fn load(node: &Node) -> Result<Plan, Rejected> {
     loaded.map(|loaded| loaded.plan)
 }
 
-/// Returns the text that a JSON message has for bytes, in either alphabet, padded or not.
-fn base64(coded: &str) -> Option<String> {
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
-    for sign in coded.bytes().filter(|sign| !sign.is_ascii_whitespace()) {
-        let value = match sign {
-            b'A'..=b'Z' => sign - b'A',
-            b'a'..=b'z' => sign - b'a' + 26,
-            b'0'..=b'9' => sign - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => break,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,15 +236,6 @@ mod tests {
         assert_eq!(filter(&others), []);
         let node = "{'@type': x/google.protobuf.Struct, value: {kind: EndpointPickerConfig}}";
         assert_eq!(filter(node), [(false, place.to_owned())]);
-    }
-
-    #[test]
-    fn base64_is_read_in_both_alphabets() {
-        assert_eq!(base64("YT8+"), Some("a?>".to_owned()));
-        assert_eq!(base64("YT8-"), Some("a?>".to_owned()));
-        assert_eq!(base64("YQ=="), Some("a".to_owned()));
-        assert_eq!(base64("YQ"), Some("a".to_owned()));
-        assert_eq!(base64("Y!"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::normal::{is_picker_config, normal, origin};
 use super::site::text;
+use crate::embedded::layer::split_yaml;
 use crate::output::Misuse;
 
 /// A document of a file.
@@ -151,30 +152,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
         }
         _ => {}
     }
-    let mut documents = vec![(0, String::new())];
-    for (number, line) in text.lines().enumerate() {
-        let begins = marker(line, "---");
-        if let Some(rest) = begins {
-            // What stands behind the marker belongs to the document: `--- {a: 1}`.
-            documents.push((number, format!("   {rest}\n")));
-        } else if marker(line, "...").is_some() {
-            documents.push((number + 1, String::new()));
-        } else if let Some((_, document)) = documents.last_mut() {
-            // A directive stands before a document.
-            let line = if line.starts_with('%') { "" } else { line };
-            document.push_str(line);
-            document.push('\n');
-        }
-    }
-    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    documents.retain(|(_, document)| !document.lines().all(blank));
-    documents
-}
-
-/// Returns what follows a marker of YAML's documents on its line.
-fn marker<'l>(line: &'l str, marker: &str) -> Option<&'l str> {
-    let rest = line.strip_prefix(marker)?;
-    (rest.is_empty() || rest.starts_with([' ', '\t'])).then_some(rest)
+    split_yaml(text)
 }
 
 /// Returns the JSON values of a text that holds several, one behind the other.
@@ -191,52 +169,88 @@ fn json_values(text: &str) -> Option<Vec<(usize, String)>> {
     (found.len() > 1).then_some(found)
 }
 
-/// Takes the configurations of Envoy out of the texts of a ConfigMap.
+/// Takes the configurations of Envoy out of the texts of ConfigMaps.
 fn embedded(document: &mut Document) -> Vec<Document> {
-    if text(&document.node, "kind") != "ConfigMap" {
-        return Vec::new();
+    let mut places = Vec::new();
+    config_maps(&document.node, Path::default(), &mut places);
+    let mut found = Vec::new();
+    for place in places {
+        found.extend(embedded_at(document, &place.key("data")));
     }
-    let Some(Node::Map(entries)) = document.node.get("data") else {
+    found
+}
+
+/// Collects where ConfigMaps are: the document, or items of the list that `kubectl get` prints.
+fn config_maps(node: &Node, path: Path, places: &mut Vec<Path>) {
+    if text(node, "kind") == "ConfigMap" {
+        places.push(path);
+    } else if let Some(Node::List(items)) = node.get("items") {
+        let path = path.key("items");
+        for (index, item) in items.iter().enumerate() {
+            config_maps(item, path.index(index), places);
+        }
+    }
+}
+
+/// Returns what is at a place, to be changed.
+fn entry_mut<'n>(node: &'n mut Node, steps: &[Step]) -> Option<&'n mut Node> {
+    steps
+        .iter()
+        .try_fold(node, |node, step| match (step, node) {
+            (Step::Key(key), Node::Map(entries)) => entries
+                .iter_mut()
+                .find(|(known, _)| **known == **key)
+                .map(|(_, entry)| entry),
+            (Step::Index(index), Node::List(entries)) => entries.get_mut(*index),
+            _ => None,
+        })
+}
+
+/// Takes the configurations of Envoy out of the texts of one ConfigMap's `data`.
+fn embedded_at(document: &mut Document, data: &Path) -> Vec<Document> {
+    let Some(Node::Map(entries)) = entry_mut(&mut document.node, data.steps()) else {
         return Vec::new();
     };
-    let mut found = Vec::new();
-    for (key, entry) in entries {
-        let Node::String(inner) = entry else { continue };
-        let Ok(raw) = parse(inner) else { continue };
-        let node = normal(&raw);
-        // The Endpoint Picker's own document is for `eppctl check`.
-        if !matches!(node, Node::Map(_)) || is_picker_config(&node) {
-            continue;
-        }
-        let path = Path::default().key("data").key(key);
-        let Some((line, _)) = config::line_of(&document.text, &origin(&document.raw, path.steps()))
-        else {
-            continue;
-        };
-        let Lines::Below(above) = document.lines else {
-            continue;
-        };
-        let lines = match document.is_literal(line) {
-            true => Lines::Below(above + line),
-            false => Lines::On(above + line),
-        };
-        let inside = Document {
-            file: document.file.clone(),
-            text: inner.clone(),
-            raw,
-            node,
-            lines,
-            wrapped: false,
-        };
-        found.push((key.clone(), inside));
-    }
-    if let Node::Map(entries) = &mut document.node {
-        let data = entries.iter_mut().find(|(key, _)| key == "data");
-        if let Some((_, Node::Map(entries))) = data {
-            entries.retain(|(key, _)| !found.iter().any(|(taken, _)| taken == key));
+    let (mut found, mut kept) = (Vec::new(), Vec::new());
+    for (key, entry) in std::mem::take(entries) {
+        match inside(document, &data.key(&key), &entry) {
+            Some(inside) => found.push(inside),
+            None => kept.push((key, entry)),
         }
     }
-    found.into_iter().map(|(_, document)| document).collect()
+    if let Some(node) = entry_mut(&mut document.node, data.steps()) {
+        *node = Node::Map(kept);
+    }
+    found
+}
+
+/// Returns the configuration of Envoy that a text at a place of a document is.
+fn inside(document: &Document, path: &Path, entry: &Node) -> Option<Document> {
+    let Node::String(inner) = entry else {
+        return None;
+    };
+    let raw = parse(inner).ok()?;
+    let node = normal(&raw);
+    // The Endpoint Picker's own document is for `eppctl check`.
+    if !matches!(node, Node::Map(_)) || is_picker_config(&node) {
+        return None;
+    }
+    let (line, _) = config::line_of(&document.text, &origin(&document.raw, path.steps()))?;
+    let Lines::Below(above) = document.lines else {
+        return None;
+    };
+    let lines = match document.is_literal(line) {
+        true => Lines::Below(above + line),
+        false => Lines::On(above + line),
+    };
+    Some(Document {
+        file: document.file.clone(),
+        text: inner.clone(),
+        raw,
+        node,
+        lines,
+        wrapped: false,
+    })
 }
 
 #[cfg(test)]
@@ -304,6 +318,21 @@ mod tests {
             found[2].place(node.steps(), 0),
             ("node".to_owned(), Some(7))
         );
+    }
+
+    #[test]
+    fn config_maps_of_a_list_hold_configurations_of_envoy() {
+        let yaml = "kind: List\nitems:\n- kind: Secret\n- kind: ConfigMap\n  data:\n    mesh: |\n      node:\n        id: a\n    note: text\n";
+        let json = "{\"kind\": \"List\", \"items\": [{\"kind\": \"ConfigMap\", \"data\":\n {\"mesh\": \"node:\\n  id: a\\n\"}}]}";
+        let wrapped = "[{\"kind\": \"ConfigMap\", \"data\": {\n\"mesh\": \"{\\\"node\\\": {\\\"id\\\": 1}}\"}}]";
+        for (text, line) in [(yaml, 8), (json, 2), (wrapped, 2)] {
+            let found = documents("f", text).unwrap();
+            assert_eq!(found.len(), 2, "{text}");
+            let id = Path::default().key("node").key("id");
+            let place = found[1].place(id.steps(), 0);
+            assert_eq!(place, ("node.id".to_owned(), Some(line)), "{text}");
+            assert!(!found[0].node.to_string().contains("mesh"), "{text}");
+        }
     }
 
     #[test]
