@@ -6,7 +6,7 @@ use epp_wasm::document::{Node, Path};
 use super::patches::patches;
 use super::pool::{istio, IstioCluster};
 use super::routing::overrides;
-use super::site::{below, entries, path_below, text_below, Site};
+use super::site::{below, entries, flag, path_below, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -100,7 +100,7 @@ fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
 
 /// What in a setting Istio makes weights of; failover acts with outlier detection alone.
 fn weighs(setting: &Node, detects: bool) -> Option<&'static str> {
-    if setting.get("enabled") == Some(&Node::Bool(false)) {
+    if setting.get("enabled").and_then(flag) == Some(false) {
         return None;
     }
     let given = |key| matches!(setting.get(key), Some(Node::List(list)) if !list.is_empty());
@@ -120,7 +120,7 @@ fn by_service(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
         "locality_lb_setting",
         "enabled",
     ];
-    let off = |(_, rule): &(Path, &Node)| below(rule, &keys) == Some(&Node::Bool(false));
+    let off = |(_, rule): &(Path, &Node)| below(rule, &keys).and_then(flag) == Some(false);
     if rules(site, cluster).any(off) {
         return Vec::new();
     }

@@ -104,6 +104,15 @@ pub fn number(node: &Node) -> Option<f64> {
     }
 }
 
+/// A boolean, which JSON and YAML of Envoy's may have as a string.
+pub fn flag(node: &Node) -> Option<bool> {
+    match node {
+        Node::Bool(flag) => Some(*flag),
+        Node::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Whether only this machine reaches an address.
 pub fn is_loopback(host: &str) -> bool {
     host.starts_with("127.") || matches!(host, "::1" | "localhost")
