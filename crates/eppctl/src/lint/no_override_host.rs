@@ -7,7 +7,7 @@ use super::gateway::{for_pool, policy_for};
 use super::patches::{operations, patches};
 use super::pool::{envoy_gateway, istio};
 use super::routing::{overrides, to_metadata};
-use super::site::{below, entries, holds, path_below, text, Site};
+use super::site::{below, entries, holds, path_below, text, Site, DESTINATION};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -19,14 +19,17 @@ pub const RULE: Rule = Rule {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
             let name = plan.cluster();
+            let mut own = Vec::new();
             if let Some((path, cluster)) = site.cluster(name) {
-                faults.extend(deaf(site, path, cluster));
-                faults.extend(elsewhere(site, path, plan));
+                own.extend(deaf(site, path, cluster));
+                own.extend(elsewhere(site, path, plan));
             } else if istio(name).is_some() {
-                faults.extend(istios(site, &picker.document, plan));
+                own.extend(istios(site, &picker.document, plan));
             } else if envoy_gateway(name).is_some() {
-                faults.extend(envoy_gateways(site, &picker.document, plan));
+                own.extend(envoy_gateways(site, &picker.document, plan));
             }
+            let fix = RULE.fix.replace(DESTINATION, &plan.proxy.destination_header);
+            faults.extend(own.into_iter().map(|fault| fault.fixed_by(&*fix)));
         }
         faults
     },
@@ -160,6 +163,22 @@ mod tests {
             right,
             "override_host_sources: [{header: x-other}]",
         );
+    }
+
+    #[test]
+    fn the_fix_has_the_header_of_the_document() {
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        let fixes = |own: &str| {
+            let text = bootstrap.replace("{readBody: always}", own);
+            let text = text.replace("override_host.v3.OverrideHost", "ring_hash.v3.RingHash");
+            crate::lint::faults(&super::RULE, &text)
+        };
+        let fix = fixes("{readBody: always, destinationHeader: x-own}")
+            .remove(0)
+            .1;
+        assert!(fix.contains("[{header: x-own}]"), "{fix}");
+        let fix = fixes("{readBody: always}").remove(0).1;
+        assert_eq!(fix, super::RULE.fix);
     }
 
     #[test]
