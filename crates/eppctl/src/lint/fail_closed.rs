@@ -26,13 +26,16 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
         },
     };
     let (field, known) = policies(picker.home);
-    if !policy.is_empty() && !known.contains(&policy) {
+    if !matches!(policy, "" | "UNSPECIFIED") && !known.contains(&policy) {
         let known = known.join(", ");
-        let what = format!("there is no {field} {policy}");
+        let what = format!("there is no {field} {policy}: there are {known}");
+        let fault = Fault::at(&picker.path.key(field), what);
+        let why =
+            "a value that the enumeration does not have makes the whole configuration invalid";
         return Some(
-            Fault::at(&picker.path.key(field), what)
-                .because("a value that the enumeration does not have makes the whole configuration invalid")
-                .fixed_by(format!("set one of {known}")),
+            fault
+                .because(why)
+                .fixed_by(format!("set {field} to one of {known}")),
         );
     }
     let stays = matches!(policy, "FAIL_RELOAD" | "FAIL_OPEN");
@@ -59,7 +62,7 @@ fn policies(home: Home) -> (&'static str, &'static [&'static str]) {
     match home {
         Home::Filter | Home::ExtensionPolicy => (
             "failure_policy",
-            &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSED", "UNSPECIFIED"],
+            &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSED"],
         ),
         Home::WasmPlugin => ("fail_strategy", &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSE"]),
         Home::HigressPlugin => ("fail_strategy", &["FAIL_OPEN", "FAIL_CLOSE"]),
@@ -93,10 +96,13 @@ mod tests {
         let misspelt = with("FAIL_RELAOD");
         let (found, fix) = &misspelt[0];
         assert!(
-            found.ends_with("failure_policy: there is no failure_policy FAIL_RELAOD"),
+            found.ends_with("failure_policy: there is no failure_policy FAIL_RELAOD: there are FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
             "{found}"
         );
-        assert!(fix.contains("FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"), "{fix}");
+        assert!(
+            fix.ends_with("FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
+            "{fix}"
+        );
         assert!(with("FAIL_CLOSED")[0].0.ends_with("fails closed for good"));
         let plugin = include_str!("../../../../envoy/istio/wasmplugin.yaml");
         let wrong = plugin.replace("FAIL_RELOAD", "FAIL_CLOSED");

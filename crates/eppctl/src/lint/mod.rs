@@ -29,6 +29,7 @@ mod read_body;
 mod route_timeout;
 mod router_patched_twice;
 mod routing;
+mod same_name;
 mod several_services;
 mod site;
 mod source;
@@ -134,7 +135,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 25] = [
+const RULES: [&Rule; 26] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -148,6 +149,7 @@ const RULES: [&Rule; 25] = [
     &unowned_override_host::RULE,
     &subset_clusters::RULE,
     &several_services::RULE,
+    &same_name::RULE,
     &router_patched_twice::RULE,
     &locality_weights::RULE,
     &ext_proc_removed::RULE,

@@ -104,6 +104,13 @@ mod tests {
         assert!(bare.len() == 1 && bare[0].contains("no @type"), "{bare:?}");
         let text = format!("{{{kind}.StringValue, value: '{{{document}}}'}}");
         assert!(picker(&text).is_empty());
+        // What the log says of the bytes of a Struct.
+        let rejected = epp_wasm::config::load_bytes(&[10, 0xff]).unwrap_err();
+        let said = rejected.errors[0].to_string();
+        assert!(
+            said.contains("at byte 1: is `configuration` a StringValue?"),
+            "{said}"
+        );
     }
 
     #[test]
