@@ -2,8 +2,9 @@
 
 use epp_wasm::document::{Node, Path};
 
+use super::picker::Picker;
 use super::routing::managers;
-use super::site::{text, Site};
+use super::site::{text, Site, DESTINATION};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -12,18 +13,16 @@ pub const RULE: Rule = Rule {
     why: "the model server, and a proxy behind it, see who was picked and next in line; another picker there may act on it",
     fix: "remove the header in upstream_http_filters of the router (header_mutation), behind the cluster's choice",
     check: |site| {
-        if site.pickers.is_empty() {
-            return Vec::new();
+        let mut faults = Vec::new();
+        for (path, map) in &site.maps {
+            if !text(map, "@type").ends_with("router.v3.Router") {
+                continue;
+            }
+            let mut headers = headers(site, path);
+            headers.retain(|header| !is_removed(site, header));
+            faults.extend(headers.into_iter().map(|header| Fault::at(path, format!("nothing removes {header}"))));
         }
-        let headers = site.destinations().into_iter();
-        let passed: Vec<&str> = headers.filter(|header| !is_removed(site, header)).collect();
-        let routers = site
-            .maps
-            .iter()
-            .filter(|(path, map)| text(map, "@type").ends_with("router.v3.Router") && is_behind_picker(site, path));
-        routers
-            .flat_map(|(path, _)| passed.iter().map(move |header| Fault::at(path, format!("nothing removes {header}"))))
-            .collect()
+        faults
     },
 };
 
@@ -40,23 +39,32 @@ fn is_removed(site: &Site<'_>, header: &str) -> bool {
     })
 }
 
-/// Whether requests that a picker has decided may come to a router.
+/// The headers that pickers may set on requests that come to a router.
 ///
-/// False only where its connection manager has neither a picker nor a route to a picker's cluster.
-fn is_behind_picker(site: &Site<'_>, router: &Path) -> bool {
-    let above = |path: &Path| router.steps().starts_with(path.steps());
-    let Some(manager) = managers(site).find(|manager| above(manager.path)) else {
-        return true;
+/// Of its connection manager these are the pickers in it, and those to whose cluster it has a route.
+fn headers<'s>(site: &'s Site<'_>, router: &Path) -> Vec<&'s str> {
+    let above = |path: &Path, place: &Path| place.steps().starts_with(path.steps());
+    let manager = managers(site).find(|manager| above(manager.path, router));
+    let routes = manager.as_ref().map(|manager| manager.clusters());
+    let passes = |picker: &Picker<'_>| {
+        let (Some(manager), Some(routes)) = (&manager, &routes) else {
+            return true;
+        };
+        // Routes that are elsewhere may lead anywhere.
+        let elsewhere = routes.is_empty() && manager.map.get("route_config").is_none();
+        let leads = |name: &str| elsewhere || routes.contains(&name);
+        let loaded = picker.loaded.as_ref();
+        above(manager.path, &picker.path) || loaded.is_ok_and(|plan| leads(plan.cluster()))
     };
-    let mut pickers = site.pickers.iter();
-    if pickers.any(|picker| picker.path.steps().starts_with(manager.path.steps())) {
-        return true;
-    }
-    // Routes that are elsewhere may lead anywhere.
-    let routes = manager.clusters();
-    let elsewhere = routes.is_empty() && manager.map.get("route_config").is_none();
-    let mut loaded = site.loaded();
-    elsewhere || loaded.any(|(_, plan)| routes.contains(&plan.cluster()))
+    let pickers = site.pickers.iter().filter(|picker| passes(picker));
+    let headers = pickers.map(|picker| match &picker.loaded {
+        Ok(plan) => &*plan.proxy.destination_header,
+        Err(_) => DESTINATION,
+    });
+    let mut headers: Vec<&str> = headers.collect();
+    headers.sort_unstable();
+    headers.dedup();
+    headers
 }
 
 #[cfg(test)]
@@ -83,6 +91,35 @@ mod tests {
         assert!(
             own.len() == 1 && own[0].ends_with("nothing removes x-own"),
             "{own:?}"
+        );
+    }
+
+    #[test]
+    fn a_router_passes_what_its_own_picker_sets() {
+        let two = include_str!("../../../../envoy/production/two-pools.yaml");
+        assert!(crate::lint::found(&super::RULE, two).is_empty());
+        let own = two.replacen(
+            ", readBody: always}",
+            ", readBody: always, destinationHeader: x-own}",
+            1,
+        );
+        assert!(two != own);
+        assert_eq!(crate::lint::found(&super::RULE, &own).len(), 1);
+        // Another listener with another picker.
+        let first = include_str!("../../../../envoy/envoy.yaml");
+        let (before, status) = first.split_once("  - name: status\n").unwrap();
+        let (_, llm) = before.split_once("  - name: llm\n").unwrap();
+        let second = llm
+            .replace(
+                "{readBody: always}",
+                "{readBody: always, destinationHeader: x-own, cluster: other}",
+            )
+            .replace("cluster: inference-pool", "cluster: other");
+        let both = format!("{before}  - name: second\n{second}  - name: status\n{status}");
+        let found = crate::lint::found(&super::RULE, &both);
+        assert!(
+            found.len() == 1 && found[0].starts_with("static_resources.listeners[1]"),
+            "{found:?}"
         );
     }
 }
