@@ -116,7 +116,10 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
         Ok(text) => load(text),
         Err(error) => {
             let mut problems = Problems::default();
-            let message = format!("the text is no UTF-8 at byte {}", error.valid_up_to());
+            let message = format!(
+                "the text is no UTF-8 at byte {}: is `configuration` a StringValue?",
+                error.valid_up_to()
+            );
             problems.error(&crate::document::Path::default(), message);
             Err(Rejected {
                 errors: problems.errors,

@@ -5,7 +5,7 @@ use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::patches::{operations, patches, Patch};
 use super::picker::{Home, Picker};
-use super::site::{below, text_below, Site};
+use super::site::{below, flag, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -48,10 +48,10 @@ pub enum Delivers {
 /// Returns whether bodies reach a picker.
 pub fn delivers(site: &Site<'_>, picker: &Picker<'_>) -> Delivers {
     const FLAG: &str = "allow_on_headers_stop_iteration";
-    let patched = |node: &Node| *node == Node::Bool(true);
+    let patched = |node: &Node| flag(node) == Some(true);
     match picker.home {
         Home::WasmPlugin | Home::HigressPlugin => Delivers::No,
-        _ if picker.settings.get(FLAG) == Some(&Node::Bool(true)) => Delivers::Yes,
+        _ if picker.settings.get(FLAG).and_then(flag) == Some(true) => Delivers::Yes,
         _ if patched_field(site, picker, FLAG).is_some_and(patched) => Delivers::Yes,
         Home::ExtensionPolicy if site.objects("EnvoyPatchPolicy").next().is_none() => {
             Delivers::NotSeen
@@ -131,6 +131,18 @@ spec:
         assert!(found(&super::RULE, &auto).is_empty());
         let wrong = auto.replace(right, "fail_open: false");
         assert_eq!(found(&super::RULE, &wrong).len(), 1);
+    }
+
+    #[test]
+    fn a_quoted_flag_is_set() {
+        let right = "allow_on_headers_stop_iteration: true";
+        let auto = include_str!("../../../../envoy/envoy.yaml")
+            .replace("readBody: always", "readBody: auto");
+        let with = |value: &str| {
+            let quoted = format!("allow_on_headers_stop_iteration: \"{value}\"");
+            found(&super::RULE, &auto.replace(right, &quoted)).len()
+        };
+        assert_eq!((with("true"), with("false")), (0, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use epp_wasm::document::{Node, Path};
 
-use super::site::{below, path_below, Site};
+use super::site::{below, flag, path_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -23,6 +23,7 @@ pub const RULE: Rule = Rule {
                 continue;
             }
             let mut names = vec![plan.cluster(), plan.admin_cluster(), plan.metrics_cluster()];
+            names.sort_unstable();
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
             let faulty = names.into_iter().map(|name| Fault::at(&picker.document, format!("there is no cluster {name}")));
@@ -43,7 +44,7 @@ fn switched_off(site: &Site<'_>) -> Vec<Fault> {
     }
     let keys = ["spec", "telemetry", "metrics", "prometheus", "disable"];
     let proxies = site.objects("EnvoyProxy");
-    let off = proxies.filter(|(_, proxy)| below(proxy, &keys) == Some(&Node::Bool(true)));
+    let off = proxies.filter(|(_, proxy)| below(proxy, &keys).and_then(flag) == Some(true));
     off.map(|(path, _)| {
         let what = format!("there is no cluster {CLUSTER}, by which members are found");
         Fault::at(&path_below(path, &keys), what)
@@ -56,6 +57,26 @@ mod tests {
     #[test]
     fn finds_the_one_that_is_missing() {
         crate::lint::finds(&super::RULE, "- name: prometheus_stats", "- name: admin");
+    }
+
+    #[test]
+    fn a_cluster_is_missing_once() {
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        for (right, wrong, missing) in [
+            (
+                "  - name: inference-pool\n",
+                "  - name: other\n",
+                "inference-pool",
+            ),
+            (
+                "{readBody: always}",
+                "{readBody: always, cluster: other}",
+                "other",
+            ),
+        ] {
+            let found = crate::lint::found(&super::RULE, &bootstrap.replace(right, wrong));
+            assert!(found.len() == 1 && found[0].ends_with(missing), "{found:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use epp_wasm::document::Node;
 
 use super::body_unread::patched_field;
 use super::picker::{Home, Picker};
-use super::site::{text, Site};
+use super::site::{flag, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -25,11 +25,24 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
             _ => text(settings, "failure_policy"),
         },
     };
+    let (field, known) = policies(picker.home);
+    if !matches!(policy, "" | "UNSPECIFIED") && !known.contains(&policy) {
+        let known = known.join(", ");
+        let what = format!("there is no {field} {policy}: there are {known}");
+        let fault = Fault::at(&picker.path.key(field), what);
+        let why =
+            "a value that the enumeration does not have makes the whole configuration invalid";
+        return Some(
+            fault
+                .because(why)
+                .fixed_by(format!("set {field} to one of {known}")),
+        );
+    }
     let stays = matches!(policy, "FAIL_RELOAD" | "FAIL_OPEN");
     if picker.home != Home::ExtensionPolicy {
         return (!stays).then(|| Fault::at(&picker.path, "fails closed for good"));
     }
-    let open = settings.get("fail_open") == Some(&Node::Bool(true));
+    let open = settings.get("fail_open").and_then(flag) == Some(true);
     match (open, policy) {
         (true, "") => None,
         (true, _) => Some(Fault::at(
@@ -44,6 +57,18 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
     }
 }
 
+/// The field that names the policy, and the policies that there are.
+fn policies(home: Home) -> (&'static str, &'static [&'static str]) {
+    match home {
+        Home::Filter | Home::ExtensionPolicy => (
+            "failure_policy",
+            &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSED"],
+        ),
+        Home::WasmPlugin => ("fail_strategy", &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSE"]),
+        Home::HigressPlugin => ("fail_strategy", &["FAIL_OPEN", "FAIL_CLOSE"]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::lint::body_unread::tests::POLICY;
@@ -55,6 +80,37 @@ mod tests {
             &super::RULE,
             "failure_policy: FAIL_RELOAD",
             "fail_open: false",
+        );
+    }
+
+    #[test]
+    fn names_an_unknown_policy() {
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        let with = |policy: &str| {
+            let policy = format!("failure_policy: {policy}");
+            crate::lint::faults(
+                &super::RULE,
+                &bootstrap.replace("failure_policy: FAIL_RELOAD", &policy),
+            )
+        };
+        let misspelt = with("FAIL_RELAOD");
+        let (found, fix) = &misspelt[0];
+        assert!(
+            found.ends_with("failure_policy: there is no failure_policy FAIL_RELAOD: there are FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
+            "{found}"
+        );
+        assert!(
+            fix.ends_with("FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
+            "{fix}"
+        );
+        assert!(with("FAIL_CLOSED")[0].0.ends_with("fails closed for good"));
+        let plugin = include_str!("../../../../envoy/istio/wasmplugin.yaml");
+        let wrong = plugin.replace("FAIL_RELOAD", "FAIL_CLOSED");
+        assert_ne!(plugin, wrong);
+        let found = self::found(&super::RULE, &wrong);
+        assert!(
+            found[0].contains("there is no fail_strategy FAIL_CLOSED"),
+            "{found:?}"
         );
     }
 

@@ -1,8 +1,9 @@
 //! The route takes the destination header away before the cluster reads it.
 
-use epp_wasm::document::Node;
+use epp_wasm::document::{Node, Path};
 
-use super::site::{below, holds, DESTINATION};
+use super::routing::to_metadata;
+use super::site::{below, holds, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -11,7 +12,11 @@ pub const RULE: Rule = Rule {
     why: "request_headers_to_remove acts before load balancing: the picked endpoint is never seen, and Envoy balances by itself",
     fix: "take the header out of request_headers_to_remove; remove it in upstream_http_filters instead",
     check: |site| {
-        let names = |node: &Node| holds(node, &|text| text.eq_ignore_ascii_case(DESTINATION));
+        let headers = site.destinations().into_iter();
+        let headers: Vec<&str> = headers.filter(|header| !is_moved(site, header)).collect();
+        let names = |node: &Node| {
+            holds(node, &|text| headers.iter().any(|header| text.eq_ignore_ascii_case(header)))
+        };
         let routes = site
             .maps
             .iter()
@@ -27,13 +32,41 @@ pub const RULE: Rule = Rule {
             below(map, &["request_header_modifier", "remove"]).is_some_and(names)
         });
         let filters = filters.map(|(path, _)| path.key("request_header_modifier").key("remove"));
+        let fault = |path: Path| Fault::at(&path, "the destination header is removed by the route");
+        let by_istio = |fault: Fault| {
+            fault.fixed_by("take the header out of headers.request.remove; header_to_metadata, as in envoy/istio/cluster.yaml, removes it in front of the router instead")
+        };
+        let of_gateway = |fault: Fault| {
+            fault.fixed_by("take the header out of requestHeaderModifier.remove (Istio: header_to_metadata, as in envoy/istio/cluster.yaml, removes it in front of the router instead)")
+        };
         routes
-            .chain(services)
-            .chain(filters)
-            .map(|path| Fault::at(&path, format!("{DESTINATION} is removed by the route")))
+            .map(fault)
+            .chain(services.map(fault).map(by_istio))
+            .chain(filters.map(fault).map(of_gateway))
             .collect()
     },
 };
+
+/// Whether `header_to_metadata` has made metadata of the header before a route removes it.
+///
+/// False where some policy reads the header and no metadata.
+fn is_moved(site: &Site<'_>, header: &str) -> bool {
+    let is = |name: &&str| name.eq_ignore_ascii_case(header);
+    let moved = site.tops().any(|(_, top)| to_metadata(top).iter().any(is));
+    let mut sources = site
+        .maps
+        .iter()
+        .filter_map(|(_, map)| map.get("override_host_sources"));
+    moved
+        && sources.all(|sources| {
+            let Node::List(sources) = sources else {
+                return false;
+            };
+            sources
+                .iter()
+                .any(|source| source.get("metadata").is_some())
+        })
+}
 
 #[cfg(test)]
 mod tests {
@@ -50,5 +83,29 @@ mod tests {
         assert_eq!(crate::lint::found(&super::RULE, route).len(), 1);
         let other = route.replace("destination", "other");
         assert!(crate::lint::found(&super::RULE, &other).is_empty());
+    }
+
+    #[test]
+    fn metadata_stays_where_the_header_goes() {
+        let cluster = include_str!("../../../../envoy/istio/cluster.yaml");
+        let service = "kind: VirtualService\nspec: {http: [{headers: {request: {remove: [x-gateway-destination-endpoint]}}}]}";
+        let beside = |cluster: &str| {
+            let faults = crate::lint::faults(&super::RULE, &format!("{cluster}\n---\n{service}"));
+            // Istio's MERGE appends to that list.
+            assert!(faults
+                .iter()
+                .all(|(_, fix)| !fix.contains("upstream_http_filters")));
+            faults.len()
+        };
+        assert_eq!(beside(cluster), 0);
+        assert_eq!(
+            beside(&cluster.replace("metadata_namespace: envoy.lb", "metadata_namespace: other")),
+            1
+        );
+        assert_eq!(
+            beside(&cluster.replace("- metadata: {key", "- other: {key")),
+            1
+        );
+        assert_eq!(beside("kind: Service"), 1);
     }
 }

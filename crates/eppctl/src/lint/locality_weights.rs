@@ -3,10 +3,11 @@
 use epp_wasm::document::problem::Step;
 use epp_wasm::document::{Node, Path};
 
+use super::no_override_host::is_patched;
 use super::patches::patches;
 use super::pool::{istio, IstioCluster};
 use super::routing::overrides;
-use super::site::{below, entries, path_below, text_below, Site};
+use super::site::{below, entries, flag, path_below, text, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -21,9 +22,40 @@ pub const RULE: Rule = Rule {
             faults.extend(by_service(site, host));
             faults.extend(by_mesh(site, host));
         }
+        faults.extend(by_cluster(site));
         faults
     },
 };
+
+/// Envoy's own settings in a cluster that has the policy, or in a patch that gives it.
+fn by_cluster(site: &Site<'_>) -> Vec<Fault> {
+    const REFUSED: [&str; 3] = [
+        "locality_weighted_lb_config",
+        "zone_aware_lb_config",
+        "consistent_hashing_lb_config",
+    ];
+    let mut faults = Vec::new();
+    for (path, map) in &site.maps {
+        let Some(common) = map.get("common_lb_config") else {
+            continue;
+        };
+        let name = text(map, "name");
+        let own = map.get("load_balancing_policy").is_some_and(overrides);
+        if !own && (name.is_empty() || !is_patched(site, name)) {
+            continue;
+        }
+        for key in REFUSED.iter().filter(|key| common.get(key).is_some()) {
+            let place = path.key("common_lb_config").key(key);
+            let fault = Fault::at(&place, format!("{key} beside override_host"));
+            faults.push(
+                fault
+                    .because("Envoy refuses a cluster with both, and a bootstrap with such a cluster")
+                    .fixed_by(format!("take out {key}; the fallback_policy of override_host may have a setting of its own")),
+            );
+        }
+    }
+    faults
+}
 
 /// The Services whose clusters get the policy, each once.
 fn hosts<'s>(site: &'s Site<'_>) -> Vec<IstioCluster<'s>> {
@@ -100,7 +132,7 @@ fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
 
 /// What in a setting Istio makes weights of; failover acts with outlier detection alone.
 fn weighs(setting: &Node, detects: bool) -> Option<&'static str> {
-    if setting.get("enabled") == Some(&Node::Bool(false)) {
+    if setting.get("enabled").and_then(flag) == Some(false) {
         return None;
     }
     let given = |key| matches!(setting.get(key), Some(Node::List(list)) if !list.is_empty());
@@ -120,7 +152,7 @@ fn by_service(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
         "locality_lb_setting",
         "enabled",
     ];
-    let off = |(_, rule): &(Path, &Node)| below(rule, &keys) == Some(&Node::Bool(false));
+    let off = |(_, rule): &(Path, &Node)| below(rule, &keys).and_then(flag) == Some(false);
     if rules(site, cluster).any(off) {
         return Vec::new();
     }
@@ -216,6 +248,14 @@ mod tests {
             rule(host, "{enabled: false, distribute: [{from: a}]}", detection),
             0
         );
+        assert_eq!(
+            rule(
+                host,
+                "{enabled: 'false', distribute: [{from: a}]}",
+                detection
+            ),
+            0
+        );
         assert_eq!(rule("qwen", "{distribute: [{from: a}]}", ""), 0);
         let zones = "      zoneAwareLbSetting: {enabled: false}\n";
         let zones = format!("kind: DestinationRule\nspec:\n  host: {host}\n  trafficPolicy:\n    loadBalancer:\n{zones}");
@@ -250,6 +290,31 @@ mod tests {
         assert_eq!(with(&format!("{operator}{detection}")), 1);
         let off = "---\nkind: DestinationRule\nspec: {host: vllm.llm, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}}}\n";
         assert_eq!(with(&format!("{mesh}{off}")), 0);
+    }
+
+    #[test]
+    fn finds_what_envoy_refuses_in_a_cluster() {
+        let right = "  - name: inference-pool\n";
+        for key in ["locality_weighted_lb_config", "zone_aware_lb_config"] {
+            let wrong = format!("{right}    common_lb_config: {{{key}: {{}}}}\n");
+            crate::lint::finds(&super::RULE, right, &wrong);
+            let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+            let other = bootstrap
+                .replace(right, &wrong)
+                .replace("override_host.v3.OverrideHost", "ring_hash.v3.RingHash");
+            assert!(found(&super::RULE, &other).is_empty());
+        }
+        let right = "        load_balancing_policy:\n";
+        let wrong = format!("        common_lb_config: {{zone_aware_lb_config: {{}}}}\n{right}");
+        assert_eq!(
+            found(&super::RULE, &CLUSTER.replace(right, &wrong)).len(),
+            1
+        );
+        let harmless = wrong.replace(
+            "zone_aware_lb_config: {}",
+            "healthy_panic_threshold: {value: 0}",
+        );
+        assert!(found(&super::RULE, &CLUSTER.replace(right, &harmless)).is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod read_body;
 mod route_timeout;
 mod router_patched_twice;
 mod routing;
+mod same_name;
 mod several_services;
 mod site;
 mod source;
@@ -37,6 +38,7 @@ mod subset_clusters;
 mod unowned_override_host;
 mod vm_id;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use clap::Args;
@@ -89,6 +91,10 @@ pub struct Fault {
     pub what: String,
     /// Whether something was looked for that another file may have.
     pub not_seen: bool,
+    /// Why it matters, where that is not the rule's reason.
+    pub why: Option<&'static str>,
+    /// What to do, where that is not what the rule says.
+    pub fix: Option<String>,
 }
 
 impl Fault {
@@ -99,6 +105,24 @@ impl Fault {
             below: 0,
             what: what.into(),
             not_seen: false,
+            why: None,
+            fix: None,
+        }
+    }
+
+    /// The same with its own reason.
+    pub fn because(self, why: &'static str) -> Self {
+        Self {
+            why: Some(why),
+            ..self
+        }
+    }
+
+    /// The same with its own fix.
+    pub fn fixed_by(self, fix: impl Into<String>) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            ..self
         }
     }
 
@@ -111,7 +135,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 25] = [
+const RULES: [&Rule; 26] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -125,6 +149,7 @@ const RULES: [&Rule; 25] = [
     &unowned_override_host::RULE,
     &subset_clusters::RULE,
     &several_services::RULE,
+    &same_name::RULE,
     &router_patched_twice::RULE,
     &locality_weights::RULE,
     &ext_proc_removed::RULE,
@@ -148,7 +173,7 @@ struct Finding {
     rule: &'static str,
     found: String,
     why: &'static str,
-    fix: &'static str,
+    fix: Cow<'static, str>,
 }
 
 /// What a run found.
@@ -259,8 +284,8 @@ fn finding(documents: &[Document], rule: &Rule, fault: Fault) -> Option<Finding>
         path,
         rule: rule.name,
         found: fault.what,
-        why: rule.why,
-        fix: rule.fix,
+        why: fault.why.unwrap_or(rule.why),
+        fix: fault.fix.map_or(Cow::Borrowed(rule.fix), Cow::Owned),
     })
 }
 
@@ -305,6 +330,13 @@ impl Report for Findings {
 /// What a rule finds in documents that belong together; what it does not see begins with "not seen".
 #[cfg(test)]
 fn found(rule: &Rule, text: &str) -> Vec<String> {
+    let faults = faults(rule, text).into_iter();
+    faults.map(|(found, _)| found).collect()
+}
+
+/// The same, each with its fix.
+#[cfg(test)]
+fn faults(rule: &Rule, text: &str) -> Vec<(String, String)> {
     let documents = documents("-", text).unwrap();
     let nodes: Vec<Node> = documents
         .iter()
@@ -314,7 +346,8 @@ fn found(rule: &Rule, text: &str) -> Vec<String> {
     let faults = (rule.check)(&site).into_iter().map(|fault| {
         let prefix = if fault.not_seen { "not seen: " } else { "" };
         let finding = finding(&documents, rule, fault).unwrap();
-        format!("{prefix}{}: {}", finding.path, finding.found)
+        let found = format!("{prefix}{}: {}", finding.path, finding.found);
+        (found, finding.fix.into_owned())
     });
     faults.collect()
 }

@@ -7,7 +7,7 @@ use super::gateway::{for_pool, policy_for};
 use super::patches::{operations, patches};
 use super::pool::{envoy_gateway, istio};
 use super::routing::{overrides, to_metadata};
-use super::site::{below, entries, holds, path_below, text, Site};
+use super::site::{below, entries, holds, path_below, text, text_below, Site, DESTINATION};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -19,14 +19,20 @@ pub const RULE: Rule = Rule {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
             let name = plan.cluster();
+            let mut own = Vec::new();
             if let Some((path, cluster)) = site.cluster(name) {
-                faults.extend(deaf(site, path, cluster));
-                faults.extend(elsewhere(site, path, plan));
+                own.extend(deaf(site, path, cluster));
+                own.extend(elsewhere(site, path, plan));
             } else if istio(name).is_some() {
-                faults.extend(istios(site, &picker.document, plan));
+                own.extend(istios(site, &picker.document, plan));
             } else if envoy_gateway(name).is_some() {
-                faults.extend(envoy_gateways(site, &picker.document, plan));
+                own.extend(envoy_gateways(site, &picker.document, plan));
             }
+            let fix = RULE.fix.replace(DESTINATION, &plan.proxy.destination_header);
+            faults.extend(own.into_iter().map(|fault| match fault.fix {
+                Some(_) => fault,
+                None => fault.fixed_by(&*fix),
+            }));
         }
         faults
     },
@@ -45,7 +51,7 @@ fn deaf(site: &Site<'_>, path: &Path, cluster: &Node) -> Option<Fault> {
 }
 
 /// Whether a patch in these files gives a cluster the policy.
-fn is_patched(site: &Site<'_>, name: &str) -> bool {
+pub fn is_patched(site: &Site<'_>, name: &str) -> bool {
     let by_istio = patches(site).iter().any(|patch| {
         patch.target() == "CLUSTER"
             && patch.is_for_cluster(name)
@@ -79,11 +85,42 @@ fn istios(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault> {
             &patch.place(&["load_balancing_policy"]),
             format!("cluster {name} gets a policy that is not override_host"),
         ),
-        None => Fault::not_seen(
-            document,
-            format!("a CLUSTER patch that gives {name} the override_host policy"),
-        ),
+        None => misdirected(site, name).unwrap_or_else(|| {
+            Fault::not_seen(
+                document,
+                format!("a CLUSTER patch that gives {name} the override_host policy"),
+            )
+        }),
     })
+}
+
+/// A patch that gives the policy to another port or subset of the Service, for which no filter picks.
+fn misdirected(site: &Site<'_>, name: &str) -> Option<Fault> {
+    let host = istio(name)?.host;
+    let patches = patches(site);
+    let patch = patches.iter().find(|patch| {
+        let wanted = |key| text_below(patch.entry, &["match", "cluster", key]);
+        let same = match istio(wanted("name")) {
+            Some(cluster) => cluster.host == host,
+            None => wanted("service") == host,
+        };
+        let mut plans = site.loaded().map(|(_, plan)| plan);
+        patch.target() == "CLUSTER"
+            && same
+            && patch.value().is_some_and(overrides)
+            && !plans.any(|plan| patch.is_for_cluster(plan.cluster()))
+    })?;
+    let what = format!(
+        "gives override_host to another port or subset of {host}: the filter picks for {name}"
+    );
+    let fault = Fault::at(&path_below(patch.path, &["match", "cluster"]), what);
+    Some(
+        fault
+            .because("the policy has no filter that picks, and the filter's choice has no effect")
+            .fixed_by(format!(
+                "name one cluster in both: {name}, or the one that the patch matches"
+            )),
+    )
 }
 
 /// The cluster of a rule of an HTTPRoute, which Envoy Gateway makes.
@@ -163,6 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn the_fix_has_the_header_of_the_document() {
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        let fixes = |own: &str| {
+            let text = bootstrap.replace("{readBody: always}", own);
+            let text = text.replace("override_host.v3.OverrideHost", "ring_hash.v3.RingHash");
+            crate::lint::faults(&super::RULE, &text)
+        };
+        let fix = fixes("{readBody: always, destinationHeader: x-own}")
+            .remove(0)
+            .1;
+        assert!(fix.contains("[{header: x-own}]"), "{fix}");
+        let fix = fixes("{readBody: always}").remove(0).1;
+        assert_eq!(fix, super::RULE.fix);
+    }
+
+    #[test]
     fn a_patch_in_another_document_gives_the_policy() {
         let both = |cluster: &str| found(&super::RULE, &format!("{FILTER}\n---\n{cluster}"));
         assert!(both(CLUSTER).is_empty());
@@ -175,6 +228,28 @@ mod tests {
         assert!(
             other.len() == 1 && other[0].starts_with("not seen: "),
             "{other:?}"
+        );
+        for wrong in ["outbound|8080||vllm", "outbound|8000|v1|vllm"] {
+            let port = both(&CLUSTER.replace("outbound|8000||vllm", wrong));
+            assert!(
+                port.len() == 1 && port[0].starts_with("spec.configPatches[1].match.cluster: "),
+                "{port:?}"
+            );
+        }
+        let by_service = "cluster: {service: vllm.llm.svc.cluster.local, portNumber: 8080}";
+        let named = "cluster: {name: \"outbound|8000||vllm.llm.svc.cluster.local\"}";
+        let port = both(&CLUSTER.replace(named, by_service));
+        assert!(
+            port.len() == 1 && port[0].contains("another port"),
+            "{port:?}"
+        );
+        // A second filter picks for the other port.
+        let second = FILTER.replace("outbound|8000||vllm", "outbound|8080||vllm");
+        let cluster = CLUSTER.replace("outbound|8000||vllm", "outbound|8080||vllm");
+        let two = both(&format!("{cluster}\n---\n{second}"));
+        assert!(
+            two.len() == 1 && two[0].starts_with("not seen: "),
+            "{two:?}"
         );
         let ring = both(&CLUSTER.replace("override_host", "ring_hash"));
         assert!(ring.len() == 1 && ring[0].starts_with("spec."), "{ring:?}");

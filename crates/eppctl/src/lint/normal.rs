@@ -12,7 +12,7 @@ use epp_wasm::document::{Node, Path};
 pub fn normal(raw: &Node) -> Node {
     match raw {
         Node::List(entries) => Node::List(entries.iter().map(normal).collect()),
-        Node::Map(_) if is_picker_config(raw) => raw.clone(),
+        Node::Map(_) if is_picker_config(raw) || is_like_one(raw) => raw.clone(),
         Node::Map(entries) => match typed_struct(raw) {
             Some(inside) => {
                 let kind = ("@type".to_owned(), inside.kind.clone());
@@ -35,6 +35,14 @@ pub fn normal(raw: &Node) -> Node {
 /// Whether this is the Endpoint Picker's own document.
 pub fn is_picker_config(node: &Node) -> bool {
     matches!(node.get("kind"), Some(Node::String(kind)) if kind == "EndpointPickerConfig")
+}
+
+/// Whether this is such a document with another kind, as a slip of the pen makes one.
+pub fn is_like_one(node: &Node) -> bool {
+    let has = |key: &str| node.get(key).is_some();
+    matches!(node.get("kind"), Some(Node::String(_)))
+        && has("apiVersion")
+        && (has("plugins") || has("schedulingProfiles"))
 }
 
 /// Returns where something of the one form stands in the document as it was written.

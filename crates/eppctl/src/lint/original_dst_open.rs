@@ -2,7 +2,7 @@
 
 use epp_wasm::document::Node;
 
-use super::site::{below, text, Site};
+use super::site::{below, flag, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -13,7 +13,7 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let open = site.clusters().filter(|(_, cluster)| {
             let by_header = below(cluster, &["original_dst_lb_config", "use_http_header"]);
-            by_header == Some(&Node::Bool(true)) && is_routed_to(site, text(cluster, "name"))
+            by_header.and_then(flag) == Some(true) && is_routed_to(site, text(cluster, "name"))
         });
         open.map(|(path, cluster)| {
             let what = format!("requests are routed to {}, wherever their header says", text(cluster, "name"));

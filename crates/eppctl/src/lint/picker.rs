@@ -3,9 +3,9 @@
 use epp_wasm::config::{self, Plan, Rejected};
 use epp_wasm::document::{Node, Path};
 
-use crate::base64::base64;
-
+use super::normal::is_like_one;
 use super::site::{below, entries, holds, text, Site};
+use crate::base64::base64;
 
 /// A filter that reads an EndpointPickerConfig.
 pub struct Picker<'a> {
@@ -82,7 +82,7 @@ fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker
     let is_text = decoded.is_none() && matches!(value, Node::String(_));
     let value = decoded.as_ref().unwrap_or(value);
     let is_ours = holds(value, &|text| text.contains("EndpointPickerConfig"));
-    is_ours.then(|| Picker {
+    (is_ours || is_misspelt(value)).then(|| Picker {
         path,
         settings,
         names: vec![text(settings, "name"), filter_name],
@@ -166,7 +166,15 @@ fn policy<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
 }
 
 fn is_ours(node: &Node) -> bool {
-    holds(node, &|text| text == "EndpointPickerConfig")
+    holds(node, &|text| text == "EndpointPickerConfig") || is_misspelt(node)
+}
+
+/// Whether this is an EndpointPickerConfig but for its kind, as a text or not.
+fn is_misspelt(node: &Node) -> bool {
+    match node {
+        Node::String(text) => config::parse(text).is_ok_and(|node| is_like_one(&node)),
+        node => is_like_one(node),
+    }
 }
 
 impl Picker<'_> {

@@ -4,6 +4,7 @@ use epp_wasm::document::problem::Step;
 use epp_wasm::document::Problem;
 
 use super::picker::{Home, Picker};
+use super::site::text;
 use super::{Fault, Rule};
 
 /// The rule.
@@ -16,11 +17,41 @@ pub const RULE: Rule = Rule {
             .pickers
             .iter()
             .filter_map(|picker| Some((picker, picker.loaded.as_ref().err()?)));
-        refused
-            .flat_map(|(picker, rejected)| rejected.errors.iter().map(|error| fault(picker, error)))
+        let refused = refused.flat_map(|(picker, rejected)| {
+            rejected.errors.iter().map(|error| fault(picker, error))
+        });
+        site.pickers
+            .iter()
+            .filter_map(unreadable)
+            .chain(refused)
             .collect()
     },
 };
+
+/// A configuration that reaches the filter as something else than its text.
+///
+/// Envoy unwraps texts and bytes; of every other message the filter gets the bytes of the wire.
+fn unreadable(picker: &Picker<'_>) -> Option<Fault> {
+    if picker.home != Home::Filter {
+        return None;
+    }
+    let configuration = picker.settings.get("configuration")?;
+    let path = picker.path.key("configuration");
+    let kind = text(configuration, "@type");
+    let kind = kind.rsplit('/').next().unwrap_or_default();
+    let fault = match kind {
+        "google.protobuf.StringValue" | "google.protobuf.BytesValue" => return None,
+        "" => Fault::at(
+            &path,
+            "configuration has no @type: expected google.protobuf.StringValue",
+        ),
+        kind => Fault::at(
+            &path.key("@type"),
+            format!("configuration is a {kind}: expected google.protobuf.StringValue"),
+        ),
+    };
+    Some(fault.fixed_by("write the document as a text: configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: |…}, as in envoy/envoy.yaml"))
+}
 
 fn fault(picker: &Picker<'_>, error: &Problem) -> Fault {
     let first = error.path.steps().first();
@@ -55,6 +86,49 @@ mod tests {
     #[test]
     fn finds_a_document_that_does_not_load() {
         crate::lint::finds(&super::RULE, "hashBlockSize: 5", "hashBlokSize: 5");
+    }
+
+    #[test]
+    fn finds_a_configuration_that_is_not_a_text() {
+        let picker = |configuration: &str| {
+            let text =
+                format!("{{'@type': x/wasm.v3.Wasm, config: {{configuration: {configuration}}}}}");
+            found(&super::RULE, &text)
+        };
+        let document = "kind: EndpointPickerConfig, apiVersion: llm-d.ai/v1alpha1, plugins: [{type: queue-scorer}], schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
+        let kind = "'@type': type.googleapis.com/google.protobuf";
+        let expected = "config.configuration.@type: configuration is a google.protobuf.Struct: expected google.protobuf.StringValue";
+        let as_struct = format!("{{{kind}.Struct, value: {{{document}}}}}");
+        assert_eq!(picker(&as_struct), [expected]);
+        let bare = picker(&format!("'{{{document}}}'"));
+        assert!(bare.len() == 1 && bare[0].contains("no @type"), "{bare:?}");
+        let text = format!("{{{kind}.StringValue, value: '{{{document}}}'}}");
+        assert!(picker(&text).is_empty());
+        // What the log says of the bytes of a Struct.
+        let rejected = epp_wasm::config::load_bytes(&[10, 0xff]).unwrap_err();
+        let said = rejected.errors[0].to_string();
+        assert!(
+            said.contains("at byte 1: is `configuration` a StringValue?"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn names_a_misspelt_kind() {
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        let misspelt = |text: &str| {
+            let text = text.replace("kind: EndpointPickerConfig", "kind: EndpointPickerConf");
+            let owned = crate::lint::unowned_override_host::RULE;
+            assert!(found(&owned, &text).is_empty());
+            let found = found(&super::RULE, &text);
+            assert!(
+                found.len() == 1 && found[0].contains("EndpointPickerConf"),
+                "{found:?}"
+            );
+        };
+        misspelt(bootstrap);
+        misspelt(POLICY);
+        misspelt(include_str!("../../../../envoy/istio/wasmplugin.yaml"));
     }
 
     #[test]

@@ -72,6 +72,20 @@ impl<'a> Site<'a> {
         self.clusters().find(|(_, map)| text(map, "name") == name)
     }
 
+    /// The headers that name the endpoint: those of the pickers, else the one that they have by default.
+    pub fn destinations(&self) -> Vec<&str> {
+        let headers = self
+            .loaded()
+            .map(|(_, plan)| &*plan.proxy.destination_header);
+        let mut headers: Vec<&str> = headers.collect();
+        if headers.is_empty() {
+            headers.push(DESTINATION);
+        }
+        headers.sort_unstable();
+        headers.dedup();
+        headers
+    }
+
     /// The pickers whose documents load.
     pub fn loaded(&self) -> impl Iterator<Item = (&Picker<'a>, &epp_wasm::config::Plan)> {
         let pickers = self.pickers.iter();
@@ -99,6 +113,15 @@ pub fn text_below<'n>(map: &'n Node, keys: &[&str]) -> &'n str {
 pub fn number(node: &Node) -> Option<f64> {
     match node {
         Node::Number(number) => Some(*number),
+        Node::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A boolean, which JSON and YAML of Envoy's may have as a string.
+pub fn flag(node: &Node) -> Option<bool> {
+    match node {
+        Node::Bool(flag) => Some(*flag),
         Node::String(text) => text.parse().ok(),
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use epp_wasm::document::{Node, Path};
 
-use super::site::{below, is_loopback, text, Site};
+use super::site::{below, holds, is_loopback, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -10,7 +10,7 @@ pub const RULE: Rule = Rule {
     name: "status-page",
     why: "the status page asks for no password and shows addresses, models and load; in a picker's VM it is refused",
     fix: "bind its listener to 127.0.0.1, and give its vm_config the pickers' vm_id and a configuration of its own",
-    check: |site| open(site).chain(mixed(site)).collect(),
+    check: |site| open(site).chain(mixed(site)).chain(misspelt(site)).collect(),
 };
 
 /// Whether a plugin's settings are those of the page.
@@ -38,6 +38,44 @@ fn mixed<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
         let what = wrong(site, page.get("vm_config")?)?;
         Some(Fault::at(&path.key("vm_config"), what))
     })
+}
+
+/// A `root_id` that the module does not have, without a document that would make it a picker.
+fn misspelt<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
+    let roots = site.maps.iter().filter(|(_, map)| {
+        !matches!(text(map, "root_id"), "" | "status")
+            && is_blank(map.get("configuration"))
+            && map.get("vm_config").is_some_and(|vm| is_ours(site, vm))
+    });
+    roots.map(|(path, map)| {
+        let what = format!(
+            "there is no root_id {} in the module, and no EndpointPickerConfig for it",
+            text(map, "root_id")
+        );
+        Fault::at(&path.key("root_id"), what)
+            .because("every other root_id is a picker, which does not start without an EndpointPickerConfig")
+            .fixed_by("root_id: status for the status page; none for a picker, and its EndpointPickerConfig as configuration")
+    })
+}
+
+/// Whether a VM runs the module: by the name of its code, or because a picker runs in it.
+fn is_ours(site: &Site<'_>, vm: &Node) -> bool {
+    let by_name = |text: &str| text.contains("epp_wasm") || text.contains("epp-wasm");
+    let mut pickers = site.pickers.iter();
+    let code = vm.get("code");
+    code.is_some_and(|code| {
+        holds(code, &by_name)
+            || pickers.any(|picker| below(picker.settings, &["vm_config", "code"]) == Some(code))
+    })
+}
+
+/// Whether a message with a text has none.
+fn is_blank(message: Option<&Node>) -> bool {
+    match message.and_then(|message| message.get("value")) {
+        None | Some(Node::Null) => true,
+        Some(Node::String(text)) => text.trim().is_empty(),
+        Some(_) => false,
+    }
 }
 
 /// What is wrong with the VM of a page, beside the pickers of the same document.
@@ -78,5 +116,26 @@ mod tests {
         let right = "vm_id: epp\n                  runtime";
         let wrong = "vm_id: epp\n                  configuration: {'@type': type.googleapis.com/google.protobuf.StringValue, value: status}\n                  runtime";
         crate::lint::finds(&super::RULE, right, wrong);
+    }
+
+    #[test]
+    fn finds_a_root_that_the_module_does_not_have() {
+        crate::lint::finds(&super::RULE, "root_id: status", "root_id: stats");
+        let bootstrap = include_str!("../../../../envoy/envoy.yaml");
+        let with = |right: &str, wrong: &str| {
+            assert!(bootstrap.contains(right), "{right}");
+            crate::lint::found(&super::RULE, &bootstrap.replace(right, wrong)).len()
+        };
+        // A picker may have any root, another module has its own.
+        let name = "                name: epp\n";
+        assert_eq!(
+            with(name, &format!("{name}                root_id: own\n")),
+            0
+        );
+        let other = bootstrap
+            .replacen("epp_wasm", "first", 1)
+            .replace("root_id: status", "root_id: stats")
+            .replace("epp_wasm", "other");
+        assert!(crate::lint::found(&super::RULE, &other).is_empty());
     }
 }
