@@ -12,7 +12,7 @@ use epp_wasm::plugins::Generation;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::era::{gate_name, knows, Era, FORMER_GATES};
+use crate::era::{gate_name, knows, Era, DETECTOR, FORMER_GATES};
 use crate::input::{plan_of, read_document};
 use crate::output::{Misuse, Output, Report, Verdict};
 use crate::schema::value;
@@ -127,6 +127,15 @@ impl Converted {
                 }
                 !gone
             });
+        }
+        let detector = self.document.get(DETECTOR).and_then(Value::as_object);
+        if detector.is_some_and(|fields| fields.keys().any(|field| field != "pluginRef")) {
+            self.notes.push(format!(
+                "{DETECTOR}: today's names a plugin that has the thresholds, and neither has an effect here; left out"
+            ));
+            if let Some(document) = self.document.as_object_mut() {
+                document.shift_remove(DETECTOR);
+            }
         }
         self.plugins_mut().for_each(v1_3::rename);
         rename(&mut self.document);

@@ -42,6 +42,9 @@ const LATER: [&str; 4] = [
 /// Gates of those releases that today's Endpoint Picker does not know.
 pub const FORMER_GATES: [&str; 3] = ["dataLayer", "enableLegacyMetrics", "prepareDataPlugins"];
 
+/// The section whose thresholds are a plugin's parameters today.
+pub const DETECTOR: &str = "saturationDetector";
+
 /// Whose parameters today's Endpoint Picker never looks at.
 const UNREAD: [&str; 5] = [
     "single-profile-handler",
@@ -89,6 +92,11 @@ pub fn word(era: Era, document: &Node) -> Word {
     if era == Era::Today {
         if document.get("data").is_some() {
             word.refused.push("data: unknown field".to_owned());
+        }
+        if let Some(Node::Map(fields)) = document.get(DETECTOR) {
+            let unknown = fields.iter().filter(|(field, _)| field != "pluginRef");
+            let unknown = unknown.map(|(field, _)| format!("{DETECTOR}.{field}: unknown field"));
+            word.refused.extend(unknown);
         }
         for (index, gate) in list(document, "featureGates").iter().enumerate() {
             if matches!(gate, Node::String(gate) if FORMER_GATES.contains(&gate_name(gate))) {

@@ -58,7 +58,7 @@ fn fractions_become_whole_weights() {
 }
 
 /// Documents of the seed's later releases, by their parts.
-const RELEASES: [&str; 7] = [
+const RELEASES: [&str; 8] = [
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSize: 128}}]",
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: 32, autoTune: false, maxPrefixTokensToMatch: 3200}}]",
     "plugins: [{type: queue-scorer}]\nfeatureGates: [dataLayer, prepareDataPlugins, enableLegacyMetrics, flowControl]\nflowControl: {maxBytes: 5}",
@@ -66,6 +66,7 @@ const RELEASES: [&str; 7] = [
     "plugins: [{type: model-server-protocol-metrics, parameters: {QueueRequestsSpec: q, loraSpec: ''}}, {type: metrics-data-source, parameters: {Path: /m}}, {type: queue-scorer}]\ndata: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: model-server-protocol-metrics}]}]}",
     "plugins: [{type: utilization-detector}, {type: queue-scorer}, {type: fcfs-ordering-policy}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer, weight: 1.5}]}]\nsaturationDetector: {pluginRef: utilization-detector}",
     "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128}}, {type: prefix-cache-scorer, parameters: {blockSizeTokens: 16}}]\nfeatureGates: [dataLayer]",
+    "plugins: [{type: queue-scorer}]\nsaturationDetector: {queueDepthThreshold: 5, kvCacheUtilThreshold: 0.8}",
 ];
 
 fn of_release(parts: &str) -> String {
