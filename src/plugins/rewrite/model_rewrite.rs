@@ -13,6 +13,9 @@
 //! pod's request all go by the target. A rule goes before the header `x-llm-d-model-name-rewrite`
 //! (or `x-gateway-model-name-rewrite`), which names a target for one request.
 //!
+//! The rules route; they are not access control. A body whose model is not known in time (it pauses, is
+//! encoded, is not JSON, names it twice) goes to its pod as the client wrote it.
+//!
 //! ```yaml
 //! - type: model-rewrite
 //!   parameters:
