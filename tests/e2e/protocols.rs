@@ -174,7 +174,7 @@ fn trailers_end_a_body_and_arrive() {
             if pauses {
                 proxy.wait_until("it is released", || witness.arrivals().len() == expected);
             }
-            upload.trailer("x-end", "of the body");
+            assert!(upload.trailer("x-end", "of the body"));
             arrives_whole(upload, body, way);
             let trailers = [("x-end".to_owned(), "of the body".to_owned())];
             assert_eq!(witness.last().trailers, trailers, "{way:?} {pauses}");

@@ -111,12 +111,12 @@ impl Upload {
         wait(body.send_data(Bytes::copy_from_slice(bytes))).is_ok()
     }
 
-    /// Ends the body with a trailer.
-    pub fn trailer(&mut self, name: &'static str, value: &'static str) {
+    /// Ends the body with a trailer; whether the other side still takes it.
+    pub fn trailer(&mut self, name: &'static str, value: &'static str) -> bool {
         let mut body = self.body.take().expect("a body that has not ended");
         let mut trailers = HeaderMap::new();
         trailers.insert(name, value.parse().unwrap());
-        wait(body.send_trailers(trailers)).unwrap();
+        wait(body.send_trailers(trailers)).is_ok()
     }
 
     /// Ends the body.
