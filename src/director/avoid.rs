@@ -73,6 +73,16 @@ impl Seen {
         let certain = self.origin == Origin::Unreachable;
         Some(Failure { reason, certain })
     }
+
+    /// What it says of the endpoint that the request was sent to, where this is another one's answer.
+    fn elsewhere(&self, freshness: Freshness) -> Failure {
+        Failure {
+            reason: Reason::Unserved,
+            // What another endpoint served was hardly the request's fault, unless the first is well but for
+            // it: then the request may have taken long enough there for a retry to overtake it.
+            certain: self.failure().is_none() && freshness != Freshness::Fresh,
+        }
+    }
 }
 
 impl Director {
@@ -146,14 +156,9 @@ impl Director {
         }
         self.metrics.add(Metric::ServedElsewhere, "", 1);
         self.refute(id);
-        // Where the same request was served by another endpoint it was hardly the request's fault, unless the
-        // first is well but for it: then it may have taken long enough there for a retry to overtake it.
         let endpoint = self.watch.store.pool.get(slot);
-        let is_well = endpoint.is_some_and(|endpoint| endpoint.freshness == Freshness::Fresh);
-        let elsewhere = Failure {
-            reason: Reason::Unserved,
-            certain: seen.failure().is_none() && !is_well,
-        };
+        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
+        let elsewhere = seen.elsewhere(freshness);
         self.note(id, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;
         if let Some(server) = self.watch.store.pool.find_by(by_address) {

@@ -95,6 +95,15 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
     assert_eq!(avoided(500, Origin::Endpoint), Some(Reason::Errors));
 }
 
+/// A retry overtakes an answer that takes long, and how long it takes is the client's to choose.
+#[test]
+fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_come() {
+    let certain = |status, freshness| seen(status, Origin::Endpoint).elsewhere(freshness).certain;
+    assert!(certain(200, Freshness::Stale) && certain(200, Freshness::Unknown));
+    assert!(!certain(200, Freshness::Fresh));
+    assert!(!certain(500, Freshness::Stale));
+}
+
 #[test]
 fn an_upload_that_never_ends_is_not_waited_for() {
     let mut memory = Local::default();
