@@ -1,4 +1,4 @@
-//! A wall clock that a test can step, for an Envoy and nobody else.
+//! A wall clock that a test can step, for one Envoy alone.
 
 use std::fs;
 use std::io;

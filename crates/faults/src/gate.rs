@@ -1,5 +1,5 @@
-//! A way to a port that can be closed: whoever comes through it then finds nobody, and who is in it
-//! is cut off.
+//! A way to a port that can be closed: new connections through it are refused then, and those that are
+//! open are cut off.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

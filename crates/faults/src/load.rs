@@ -73,7 +73,7 @@ pub enum Outcome {
     Answered,
     /// Anything else before a first byte of a good answer: a retry could have helped.
     Failed(String),
-    /// A good answer that began and did not end well: nobody can retry that.
+    /// A good answer that began and did not end well: it cannot be retried.
     Cut(String),
 }
 

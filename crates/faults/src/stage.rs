@@ -137,7 +137,7 @@ impl Stage {
         sleep(time);
     }
 
-    /// Recovery counts from now on and not from when the fault came: nobody could recover before.
+    /// Recovery counts from now on and not from when the fault came: none could recover before.
     pub fn recovery_counts(&mut self) {
         self.over = Some(self.load.elapsed());
     }

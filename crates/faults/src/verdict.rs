@@ -34,18 +34,18 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Nobody fails.
-    pub fn nobody(recovery: Duration) -> Self {
+    /// No request fails.
+    pub fn none(recovery: Duration) -> Self {
         Self {
             failed: 0,
             cut: Some(0),
-            who: "nobody".to_owned(),
+            who: "none".to_owned(),
             recovery,
             fast: FAST,
         }
     }
 
-    /// Nobody but whose answer has begun to come from what broke.
+    /// None fails but those whose answers have begun to come from what broke.
     pub fn begun(recovery: Duration) -> Self {
         Self {
             failed: 0,
@@ -269,11 +269,11 @@ mod tests {
         ] {
             let mut sent = second(0, Outcome::Answered, 10);
             sent.extend(second(1, outcome.clone(), took));
-            let still = Measured::new(&sent, &times, 0, Bar::nobody(fault));
+            let still = Measured::new(&sent, &times, 0, Bar::none(fault));
             assert_eq!(still.recovery_ms, None);
             assert!(!still.holds());
             sent.extend(second(2, Outcome::Answered, 10));
-            let over = Measured::new(&sent, &times, 0, Bar::nobody(fault));
+            let over = Measured::new(&sent, &times, 0, Bar::none(fault));
             assert_eq!(over.recovery_ms, Some(1_000));
             assert_eq!(over.holds(), outcome == Outcome::Answered);
         }

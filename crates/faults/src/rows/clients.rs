@@ -81,7 +81,7 @@ fn plan() -> Plan {
 /// While a client takes what it may take of two cores, answers of others come later; by how much, the
 /// rows with a control say. None of them fails.
 fn served() -> Bar {
-    let mut bar = Bar::nobody(Duration::from_secs(5));
+    let mut bar = Bar::none(Duration::from_secs(5));
     bar.fast = Duration::from_secs(10);
     bar
 }

@@ -38,7 +38,7 @@ fn hot_restart(_: &Form) -> Measured {
         stage.run(Duration::from_millis(200));
         stage.proxy.ended_process(first)
     });
-    let mut measured = stage.end(Bar::nobody(Duration::from_secs(1)));
+    let mut measured = stage.end(Bar::none(Duration::from_secs(1)));
     measured.require(ended, || "the first process still runs".to_owned());
     measured
 }
@@ -60,7 +60,7 @@ fn clock_stepped(_: &Form) -> Measured {
         stage.run(Duration::from_millis(1_500));
         asked.push((stage.sim.pod(0).scrapes() - scrapes, date()));
     }
-    let mut measured = stage.end(Bar::nobody(Duration::from_millis(500)));
+    let mut measured = stage.end(Bar::none(Duration::from_millis(500)));
     let hour = |date: &str| date.get(17..19).map(str::to_owned);
     measured.require(asked.iter().all(|(scrapes, _)| *scrapes > 0), || {
         format!("a pod's metrics were not asked for after a step: {asked:?}")

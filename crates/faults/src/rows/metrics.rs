@@ -16,7 +16,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "metrics hang",
         what: "the metrics page of 1 of 4 pods never comes, for 4 s",
-        epp: "nobody fails; frozen values keep being used",
+        epp: "none fails; frozen values keep being used",
         play: |_| page(Metrics::Hang),
     },
     Row {
@@ -62,7 +62,7 @@ fn page(metrics: Metrics) -> Measured {
     let failures = stage.proxy.counted("llm_d_epp_datalayer_poll_errors_total");
     stage.fault(0, Faults::default());
     stage.run(Duration::from_secs(2));
-    let mut measured = stage.end(Bar::nobody(AT_ONCE));
+    let mut measured = stage.end(Bar::none(AT_ONCE));
     measured.require(failures > 0, || "no failed scrape was counted".to_owned());
     measured
 }
@@ -73,7 +73,7 @@ fn huge() -> Measured {
     stage.run(Duration::from_secs(4));
     (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
     stage.run(Duration::from_secs(1));
-    stage.end(Bar::nobody(AT_ONCE))
+    stage.end(Bar::none(AT_ONCE))
 }
 
 fn admin_gone() -> Measured {
@@ -91,7 +91,7 @@ fn admin_gone() -> Measured {
     gate.reopen();
     stage.proxy.set_pods(addresses.get(1..).unwrap());
     stage.run(Duration::from_secs(3));
-    // Prompts that nobody has seen: those of the load stay where they are known.
+    // New prompts: those of the load stay where they are known.
     for number in 0..40 {
         let prompt = format!("{number} is new. ").repeat(100);
         let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1});

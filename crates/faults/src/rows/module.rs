@@ -48,7 +48,7 @@ fn updated(_: &Form) -> Measured {
     }
     stage.run(DRAINED);
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
-    let mut measured = stage.end(Bar::nobody(AT_ONCE));
+    let mut measured = stage.end(Bar::none(AT_ONCE));
     // Envoy may see two renames as one.
     measured.require(updates >= 15, || format!("{updates} updates were accepted"));
     measured.note(format!("{updates} updates of the listener"));
@@ -62,14 +62,14 @@ fn bad(_: &Form) -> Measured {
     stage.run(Duration::from_secs(3));
     let rejected = stage.proxy.stat("listener_manager.lds.update_rejected");
     let told = stage.proxy.logged().contains("did you mean queue-scorer?");
-    let mut measured = stage.end(Bar::nobody(AT_ONCE));
+    let mut measured = stage.end(Bar::none(AT_ONCE));
     measured.require(rejected == 1 && told, || {
         format!("{rejected} updates were rejected; the reason was logged: {told}")
     });
     measured
 }
 
-/// The same module under another hash: a section that nobody reads at its end.
+/// The same module under another hash: a section at its end that is not read.
 fn another_version() -> PathBuf {
     let name = b"version";
     let mut module = fs::read(path_of("EPP_WASM")).unwrap();
@@ -92,7 +92,7 @@ fn upgraded(form: &Form) -> Measured {
     stage.run(Duration::from_secs(if form.long { 34 } else { 4 }));
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
     // Compiling takes a core twice: on two of them answers are slower as long as it lasts.
-    let mut measured = stage.end(Bar::nobody(Duration::from_secs(8)));
+    let mut measured = stage.end(Bar::none(Duration::from_secs(8)));
     measured.require(updates == 3, || format!("{updates} updates were accepted"));
     measured
 }

@@ -92,7 +92,7 @@ fn hung(_: &Form) -> Measured {
     stage.run(seconds(4));
     stage.fault(0, Faults::default());
     stage.run(seconds(2));
-    stage.end(Bar::nobody(seconds(3)))
+    stage.end(Bar::none(seconds(3)))
 }
 
 fn slow(_: &Form) -> Measured {
@@ -107,7 +107,7 @@ fn slow(_: &Form) -> Measured {
     stage.run(seconds(5));
     stage.fault(0, Faults::default());
     stage.run(seconds(2));
-    stage.end(Bar::nobody(seconds(3)))
+    stage.end(Bar::none(seconds(3)))
 }
 
 /// Pod 0 answers 500 for a while.
@@ -140,7 +140,7 @@ fn failing(_: &Form) -> Measured {
 fn failing_retried(_: &Form) -> Measured {
     let mut plan = Plan::new(4);
     plan.setup.route["retry_policy"]["retriable_status_codes"] = json!([500, 503]);
-    fail(plan).end(Bar::nobody(seconds(1)))
+    fail(plan).end(Bar::none(seconds(1)))
 }
 
 fn all_hung(_: &Form) -> Measured {
@@ -150,7 +150,7 @@ fn all_hung(_: &Form) -> Measured {
     (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
     stage.recovery_counts();
     stage.run(seconds(4));
-    stage.end(Bar::nobody(seconds(2)))
+    stage.end(Bar::none(seconds(2)))
 }
 
 fn flapping(form: &Form) -> Measured {
@@ -178,5 +178,5 @@ fn replaced(_: &Form) -> Measured {
     stage.run(seconds(3));
     (0..4).for_each(|pod| stage.sim.stop(pod));
     stage.run(seconds(2));
-    stage.end(Bar::nobody(seconds(1)))
+    stage.end(Bar::none(seconds(1)))
 }

@@ -86,7 +86,7 @@ fn streams(_: &Form) -> Measured {
     stage.run(Duration::from_secs(18));
     let open: usize = stage.sim.pods().map(|pod| pod.shown().running).sum();
     let memory = stage.proxy.memory();
-    let mut bar = Bar::nobody(Duration::ZERO);
+    let mut bar = Bar::none(Duration::ZERO);
     bar.fast = Duration::from_secs(60);
     let mut measured = stage.end(bar);
     measured.require(open >= 9_500, || {
@@ -128,7 +128,7 @@ fn soak(form: &Form) -> Measured {
         );
     }
     // Nothing breaks that there were to recover from; what else the machine does is no fault.
-    let mut bar = Bar::nobody(Duration::ZERO);
+    let mut bar = Bar::none(Duration::ZERO);
     bar.fast = Duration::from_secs(20);
     let mut measured = stage.end(bar);
     measured.require(peak <= warm + SLACK, || {

@@ -80,7 +80,7 @@ fn on_the_main_thread() -> Measured {
     }
     longest = longest.max(silent.elapsed());
     let trapped = stage.proxy.logged().contains("unreachable");
-    let mut measured = stage.end(Bar::nobody(BACK));
+    let mut measured = stage.end(Bar::none(BACK));
     measured.require(trapped, || "nothing was trapped".to_owned());
     measured.require(longest <= BACK, || {
         format!("a pod's metrics were not asked for during {longest:?}")
