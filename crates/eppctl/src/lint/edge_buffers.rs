@@ -4,9 +4,9 @@ use epp_wasm::document::{Node, Path};
 use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
-use super::duration::bytes;
 use super::patches::{apart, operations, patches, Patch};
 use super::picker::{Home, Picker};
+use super::quantity::bytes;
 use super::site::{below, entries, number, path_below, text, text_below, Site};
 use super::{Fault, Rule};
 

@@ -1,8 +1,8 @@
 //! A route ends generations before they are done.
 
+use epp_wasm::document::duration::parse_duration_ms;
 use epp_wasm::document::{Node, Path};
 
-use super::duration::seconds;
 use super::gateway::{policy_for, rules};
 use super::original_dst_open::leads_to;
 use super::patches::{operations, patches};
@@ -29,13 +29,15 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Seconds that a route must give an answer: one of 8,192 tokens takes 273 at 30 tokens a second.
-const ENOUGH: f64 = 300.0;
+/// Milliseconds that a route must give an answer: one of 8,192 tokens takes 273 s at 30 tokens a second.
+const ENOUGH_MS: u64 = 300_000;
 
 /// What is wrong with a timeout, where there is one.
 fn wrong(timeout: &str) -> Option<String> {
-    let given = seconds(timeout)?;
-    (given > 0.0 && given < ENOUGH).then(|| format!("a generation is cut off after {timeout}"))
+    let given = parse_duration_ms(timeout)?;
+    (1..ENOUGH_MS)
+        .contains(&given)
+        .then(|| format!("a generation is cut off after {timeout}"))
 }
 
 /// Routes as Envoy is given them.
@@ -74,7 +76,8 @@ fn envoys(site: &Site<'_>) -> Vec<Fault> {
 
 /// Whether a patch in these files gives routes a timeout that is enough.
 fn is_patched(site: &Site<'_>) -> bool {
-    let is_enough = |timeout: &str| seconds(timeout).is_some() && wrong(timeout).is_none();
+    let is_enough =
+        |timeout: &str| parse_duration_ms(timeout).is_some() && wrong(timeout).is_none();
     let by_istio = patches(site).iter().any(|patch| {
         let timeout = patch
             .value()
