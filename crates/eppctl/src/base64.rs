@@ -1,26 +1,29 @@
 //! Text that is written in base64: bytes of a JSON message, a Secret's `data`.
 
+use ::base64::alphabet::STANDARD;
+use ::base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use ::base64::engine::DecodePaddingMode;
+use ::base64::Engine;
+
+/// Protobuf's JSON takes either alphabet, padded or not.
+const DECODER: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// Returns the text that base64 stands for, in either alphabet, padded or not.
 pub fn base64(coded: &str) -> Option<String> {
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
-    for sign in coded.bytes().filter(|sign| !sign.is_ascii_whitespace()) {
-        let value = match sign {
-            b'A'..=b'Z' => sign - b'A',
-            b'a'..=b'z' => sign - b'a' + 26,
-            b'0'..=b'9' => sign - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => break,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let signs = coded.chars().filter(|sign| !sign.is_whitespace());
+    let standard: String = signs
+        .map(|sign| match sign {
+            '-' => '+',
+            '_' => '/',
+            sign => sign,
+        })
+        .collect();
+    String::from_utf8(DECODER.decode(standard).ok()?).ok()
 }
 
 #[cfg(test)]
