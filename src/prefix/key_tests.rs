@@ -23,7 +23,7 @@ fn set_lane(block: &mut [u8], lane: usize, value: u64) {
 /// Two blocks that differ, with the same XXH64 under every other seed: where the top bit of a lane is
 /// flipped, the sum of its lanes changes by 2^30 * PRIME_1 up or down, and the same lane of the next 32
 /// bytes takes that back.
-fn pair(rng: &mut fastrand::Rng) -> [Vec<u8>; 2] {
+pub fn pair(rng: &mut fastrand::Rng) -> [Vec<u8>; 2] {
     let mut block = vec![0; 256];
     rng.fill(&mut block);
     let difference = (PRIME_1 << 30).wrapping_mul(inverse(PRIME_2));

@@ -75,7 +75,7 @@ impl Body {
     pub fn reset(&mut self, api: Api, plan: &ReadPlan) {
         self.api = api;
         self.assumes = plan.assume_absent;
-        self.extras = Extras::default();
+        self.extras.reset(&plan.key);
         let has = |field: Field| api.fields().iter().any(|(_, own)| *own == field);
         // The seed's own layout is of chats and completions; of other APIs there is one only.
         let own = matches!(api, Api::ChatCompletions | Api::Completions);

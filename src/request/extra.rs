@@ -4,9 +4,9 @@
 //! bytes that UTF-8 never has. White space and the spelling of strings do not count; the order of
 //! members does, because they are not held until the object ends.
 
-use super::media::MediaSum;
 use super::prompt::{Out, Prompts};
 use super::scan::Kind;
+use crate::prefix::key::{Key, Part};
 
 /// Begins a value that stands in something known.
 pub const MARK: u8 = 0xFF;
@@ -87,12 +87,47 @@ pub fn fold(kept: &mut Vec<u8>, bytes: &[u8], most: usize) {
 /// would make what the next turn shares with it a small part of both.
 #[derive(Debug, Default)]
 pub struct Extras {
+    key: Key,
     /// The sum of those before the turns, which stands for them should the prompt begin again.
-    front: MediaSum,
+    front: Sum,
     /// The sum of those behind them.
-    behind: MediaSum,
+    behind: Sum,
     /// Whether the one that is being read is behind them.
     pub is_behind: bool,
+}
+
+/// A digest of bytes as they come, keyed as blocks are: else a client could compute two that are alike.
+#[derive(Default)]
+struct Sum {
+    /// Most bodies have nothing to sum up.
+    part: Option<Part>,
+    length: usize,
+}
+
+impl Sum {
+    fn reset(&mut self) {
+        if std::mem::take(&mut self.length) > 0 {
+            self.part.iter_mut().for_each(Part::reset);
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8], key: &Key) {
+        self.length += bytes.len();
+        let part = self.part.get_or_insert_with(|| Part::new(key));
+        part.update(bytes);
+    }
+
+    /// The digest, if there is anything.
+    fn digest(&self) -> Option<u64> {
+        let part = self.part.as_ref().filter(|_| self.length > 0);
+        part.map(Part::digest)
+    }
+}
+
+impl std::fmt::Debug for Sum {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Sum({} bytes)", self.length)
+    }
 }
 
 /// Bytes that are summed up of fields behind the turns: as much as is held of tools that precede them.
@@ -100,18 +135,32 @@ pub struct Extras {
 const MOST_SUMMED: usize = 1 << 20;
 
 impl Extras {
+    /// Begins another body.
+    pub fn reset(&mut self, key: &Key) {
+        if self.key != *key {
+            *self = Self {
+                key: key.clone(),
+                ..Self::default()
+            };
+        }
+        self.front.reset();
+        self.behind.reset();
+        self.is_behind = false;
+    }
+
     /// Whether nothing more counts of the one that is being read.
     pub fn is_over(&self, prompts: &Prompts) -> bool {
-        prompts.is_full() || self.is_behind && self.behind.length() >= MOST_SUMMED
+        prompts.is_full() || self.is_behind && self.behind.length >= MOST_SUMMED
     }
 
     /// More of one. Whether more is wanted.
     pub fn put(&mut self, bytes: &[u8], prompts: &mut Prompts) -> bool {
         if self.is_behind {
-            let left = MOST_SUMMED.saturating_sub(self.behind.length());
-            self.behind.update(bytes.get(..left).unwrap_or(bytes));
+            let left = MOST_SUMMED.saturating_sub(self.behind.length);
+            let bytes = bytes.get(..left).unwrap_or(bytes);
+            self.behind.update(bytes, &self.key);
         } else {
-            self.front.update(bytes);
+            self.front.update(bytes, &self.key);
             prompts.text(bytes);
         }
         !self.is_over(prompts)
@@ -128,10 +177,9 @@ impl Extras {
     }
 }
 
-fn give(sum: &MediaSum, prompts: &mut Prompts) {
-    if !sum.is_empty() {
-        let digest = sum.digest().to_le_bytes();
-        Out::prompt(prompts).extra(0, &[], &digest);
+fn give(sum: &Sum, prompts: &mut Prompts) {
+    if let Some(digest) = sum.digest() {
+        Out::prompt(prompts).extra(0, &[], &digest.to_le_bytes());
     }
 }
 

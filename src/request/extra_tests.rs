@@ -1,5 +1,6 @@
 use super::*;
 use crate::prefix::digest::BlockSpec;
+use crate::prefix::key::Secret;
 use crate::request::{Api, BodyReader, Flattening, ReadPlan};
 
 const SEED: BlockSpec = BlockSpec {
@@ -193,4 +194,48 @@ fn long_names_and_numbers_differ_behind_what_is_kept() {
         )
     };
     assert_ne!(number("e5"), number("e6"));
+}
+
+#[test]
+fn fields_that_collide_in_xxh64_do_not_when_keyed() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    for round in 0..50 {
+        let pair = crate::prefix::key::tests::pair(&mut rng);
+        let sums = |key: &Key| {
+            pair.clone().map(|bytes| {
+                let mut sum = Sum::default();
+                bytes.chunks(60).for_each(|part| sum.update(part, key));
+                sum.digest()
+            })
+        };
+        let [one, other] = sums(&Key::Plain);
+        assert_eq!(one, other);
+        let [one, other] = sums(&Key::Secret(Secret::from(round)));
+        assert_ne!(one, other);
+    }
+}
+
+#[test]
+fn a_body_leaves_nothing_in_the_sums_of_the_next() {
+    let body = |extra: &str| format!(r#"{{"messages":[{{"role":"user","content":"a"}}]{extra}}}"#);
+    let (with, without) = (body(r#","documents":["d"]"#), body(""));
+    for key in [Key::Plain, Key::Secret(Secret::from(1))] {
+        let plan = || ReadPlan {
+            key: key.clone(),
+            ..plan(Flattening::Today)
+        };
+        let mut reader = BodyReader::default();
+        let mut read = |body: &str| {
+            reader.reset(Api::ChatCompletions, plan());
+            reader.push(body.as_bytes());
+            reader.finish();
+            reader.prompts(0).flatten().copied().collect::<Vec<u64>>()
+        };
+        let (first, plain) = (read(&with), read(&without));
+        assert_eq!(
+            (read(&with), read(&without)),
+            (first.clone(), plain.clone())
+        );
+        assert_ne!(first, plain);
+    }
 }

@@ -74,11 +74,6 @@ impl MediaSum {
         self.length == 0
     }
 
-    /// Bytes of the text so far.
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
     /// The hash of the text so far.
     pub fn digest(&self) -> u64 {
         self.hash.digest()
