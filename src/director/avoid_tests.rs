@@ -43,6 +43,11 @@ fn clock() -> u64 {
 }
 
 fn director(memory: &mut Local) -> Director {
+    vm(memory, 1)
+}
+
+/// One of several VMs that share this memory.
+fn vm(memory: &mut Local, secret: u64) -> Director {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: random-picker}, {type: queue-scorer},
@@ -51,7 +56,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {plugi
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut director = Director::new("test", plan.clone(), 1, Box::new(Unmetered), clock);
+    let mut director = Director::new("test", plan.clone(), secret, Box::new(Unmetered), clock);
     director.install(plan, 1);
     (0..2).for_each(|_| drop(director.tick(1, memory)));
     director
@@ -140,4 +145,26 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     director.watch.store.remove(Slot(0));
     director.called_back(1, b"503", &mut &b""[..]);
     assert_eq!(errors(&director), 1);
+}
+
+/// Where ticks come late two VMs poll for a moment: what the first still waits for is older than what the
+/// second has found.
+#[test]
+fn a_page_that_comes_once_another_vm_polls_is_left() {
+    let mut memory = Local::default();
+    let [mut first, mut second] = [1, 2].map(|secret| vm(&mut memory, secret));
+    let page = b"vllm:num_requests_waiting 7\n";
+    assert!(first.read_page(Slot(0), page));
+    let waiting = |director: &Director| director.pool().get(Slot(0)).unwrap().metrics.waiting;
+    assert_eq!(waiting(&first), Some(7.0));
+    // The first has stopped; the second takes its place in time.
+    while !second.watch.polls() {
+        second.tick(1, &mut memory);
+    }
+    assert!(second.read_page(Slot(0), b"vllm:num_requests_waiting 9\n"));
+    (0..2).for_each(|_| drop(second.tick(1, &mut memory)));
+    first.tick(1, &mut memory);
+    assert_eq!(waiting(&first), Some(9.0));
+    assert!(!first.read_page(Slot(0), page));
+    assert_eq!(waiting(&first), Some(9.0));
 }

@@ -93,6 +93,11 @@ pub fn pack_metrics(store: &Store, version: u32) -> Vec<u8> {
     writer.seal()
 }
 
+/// Two VMs poll for a moment where ticks come late, and what the one published may be older than what the
+/// other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
+/// clock was set back.
+const OVERLAP_MS: u64 = 2_000;
+
 /// Takes over packed metrics; `scraped` is told of each slot whose page is newer than before.
 /// `None` where the value is foreign or torn.
 pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Slot)) -> Option<()> {
@@ -116,8 +121,9 @@ pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Sl
             },
         };
         let known = store.condition(slot).scraped;
-        if condition.scraped == 0 && known != 0 {
-            // The poller has just begun, and we polled before it.
+        let earlier = known.saturating_sub(condition.scraped);
+        if condition.scraped == 0 && known != 0 || (1..=OVERLAP_MS).contains(&earlier) {
+            // The poller has just begun, and this VM polled before it, or meanwhile.
             continue;
         }
         let newer = known != condition.scraped;
@@ -175,5 +181,17 @@ mod tests {
         let later = pack_metrics(&store(2_000), 2);
         assert!(apply_metrics(&later, &mut own, |_| told += 1).is_some());
         assert_eq!((own.condition(Slot(0)).scraped, told), (2_000, 1));
+    }
+
+    #[test]
+    fn an_older_page_takes_nothing_back_unless_the_clock_was_set_back() {
+        let older = pack_metrics(&store(100_000), 1);
+        for (known, stays) in [(100_001, true), (102_000, true), (102_001, false)] {
+            let mut own = store(known);
+            let mut told = 0;
+            assert!(apply_metrics(&older, &mut own, |_| told += 1).is_some());
+            let expected = if stays { (known, 0) } else { (100_000, 1) };
+            assert_eq!((own.condition(Slot(0)).scraped, told), expected);
+        }
     }
 }

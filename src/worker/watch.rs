@@ -43,7 +43,7 @@ pub enum Scrape {
     Fresh,
     /// It was no page.
     Failed,
-    /// The endpoint has left meanwhile.
+    /// The endpoint has left meanwhile, or another VM polls now, whose pages are newer.
     Departed,
 }
 
@@ -247,7 +247,7 @@ impl Watch {
         now: u64,
     ) -> Scrape {
         let asked = self.store.pool.get(slot);
-        if asked.is_none_or(|endpoint| endpoint.address != address) {
+        if asked.is_none_or(|endpoint| endpoint.address != address) || !self.lease.holds() {
             return Scrape::Departed;
         }
         let found = page
