@@ -11,7 +11,7 @@ ENVOY ?= target/tools/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy
 override ENVOY := $(abspath $(ENVOY))
 # The module that `make wasm` builds. Demo, tests and benches find both by these names.
 EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
-# The same with faults on demand (src/filter/fault.rs), for the tests of what follows from them.
+# The same with faults on demand (src/fault.rs), for the tests of what follows from them.
 EPP_WASM_FAULTS := $(CURDIR)/target/epp_wasm_faults.wasm
 # The Python packages of clients that `make clients` installs.
 CLIENTS := $(CURDIR)/target/tools/clients

@@ -1,38 +1,40 @@
-//! The Endpoint Picker as a WebAssembly filter inside stock Envoy.
+//! The proxy-wasm host of the picker: the module that Envoy loads.
 //!
-//! `filter` is the only module that knows the proxy-wasm ABI; everything below it takes its clock,
-//! randomness and host as arguments and runs natively, in tests and in `eppctl`.
+//! Callbacks in, host calls out. What a request's endpoint is, [`epp_core`] decides; this crate feeds it what
+//! Envoy shows and carries out what it says. Everything that is Envoy's own lives here: buffer modes, the
+//! part of a body that is shown twice, callouts, properties.
 
-// So that a failed allocation panics, which is caught, where it would trap otherwise (filter::guard).
+#![cfg(any(target_arch = "wasm32", test))]
+// So that a failed allocation panics, which is caught, where it would trap otherwise (guard.rs).
 // The module's standard library is built from source in any case (scripts/wasm).
 #![cfg_attr(target_arch = "wasm32", feature(alloc_error_hook))]
 
-#[forbid(unsafe_code)]
-pub mod datalayer;
-#[forbid(unsafe_code)]
-pub mod document;
-#[forbid(unsafe_code)]
-pub mod plugins;
-#[forbid(unsafe_code)]
-pub mod prefix;
-#[forbid(unsafe_code)]
-pub mod request;
-#[forbid(unsafe_code)]
-pub mod response;
-#[forbid(unsafe_code)]
-pub mod scheduling;
-#[forbid(unsafe_code)]
-pub mod worker;
+mod abi;
+mod aside;
+mod clock;
+#[cfg(target_arch = "wasm32")]
+mod exports;
+#[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
+mod fault;
+mod guard;
+mod headers;
+mod host;
+mod page;
+mod pool;
+mod stream;
+mod vm;
 
-#[forbid(unsafe_code)]
-pub mod config;
-#[forbid(unsafe_code)]
-pub mod director;
-#[forbid(unsafe_code)]
-pub mod envoy;
-#[cfg(any(target_arch = "wasm32", test))]
-mod filter;
-#[forbid(unsafe_code)]
-pub mod status;
 #[cfg(test)]
-mod testing;
+mod aside_tests;
+#[cfg(test)]
+mod bound_tests;
+#[cfg(test)]
+mod fake_host;
+#[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
+mod header_tests;
+#[cfg(test)]
+mod page_tests;
+#[cfg(test)]
+mod reload_tests;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use epp_wasm::director::{Director, Head, Verdict};
+use epp_core::picker::{Director, Head, Verdict};
 
 #[allow(dead_code)]
 #[path = "memory/counting.rs"]

@@ -1,8 +1,8 @@
 //! What the prefix index takes, counted at the allocator: in a program of its own, because the
 //! allocator counts for all that run beside each other.
 
-use epp_wasm::prefix::index::Index;
-use epp_wasm::prefix::key::Secret;
+use epp_core::prefix::index::Index;
+use epp_core::prefix::key::Secret;
 
 #[path = "memory/counting.rs"]
 mod counting;

@@ -1,7 +1,7 @@
 //! What reading costs in memory, whatever the body: counted at the allocator.
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
 
 #[allow(dead_code)]
 #[path = "memory/bodies.rs"]

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use epp_wasm::response::{ResponseReader, Usage};
+use epp_core::response::{ResponseReader, Usage};
 use serde_json::Value;
 
 /// Reads in pieces of at most so many bytes, drawn anew each time.

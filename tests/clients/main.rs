@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use epp_wasm::director::Director;
+use epp_core::picker::Director;
 
 use body::{fields, Recorded};
 use picker::{bytes_read, picker, read_saying};

@@ -1,9 +1,9 @@
 //! A picker without a host around it, fed one byte at a time.
 
-use epp_wasm::config;
-use epp_wasm::director::meter::Unmetered;
-use epp_wasm::director::{Director, Head, Verdict};
-use epp_wasm::worker::Local;
+use epp_core::config;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Director, Head, Verdict};
+use epp_core::worker::Local;
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
 /// all scorers among them.

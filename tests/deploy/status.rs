@@ -273,7 +273,7 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
     assert!(counted.body.contains(": 0"), "{}", counted.body);
 }
 
-/// The module with faults on demand (src/filter/fault.rs) stands in for a defect in the page.
+/// The module with faults on demand (src/fault.rs) stands in for a defect in the page.
 #[test]
 fn whatever_becomes_of_the_page_no_request_is_touched() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));

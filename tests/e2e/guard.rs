@@ -1,7 +1,7 @@
 //! Defects of our own, injected: what a panic costs, and what a trap.
 //!
 //! The module is the one that `make wasm-faults` builds, where a request's `x-epp-fault` strikes a
-//! fault (src/filter/fault.rs).
+//! fault (src/fault.rs).
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ fn a_panic_costs_at_most_its_own_request() {
     let log = proxy.logged();
     // Once in each of the two VMs: all of them are of one place.
     assert_eq!(log.matches("a defect of epp-wasm").count(), 2, "{log}");
-    assert!(log.contains("src/filter/fault.rs:"), "{log}");
+    assert!(log.contains("src/fault.rs:"), "{log}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use epp_wasm::worker::ROOT;
+use epp_core::worker::ROOT;
 use modelsim::{Settings, Sim};
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
 use serde_json::{json, Map, Value};
 
 use super::meaning::meaning;

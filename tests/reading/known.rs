@@ -1,6 +1,6 @@
 //! Whether a body holds only what the reference's layouts know, so that the plain model knows its prompts.
 
-use epp_wasm::request::{Api, Flattening};
+use epp_core::request::{Api, Flattening};
 use serde_json::Value;
 
 /// Whether there is nothing in the prompt's fields that a layout leaves out.

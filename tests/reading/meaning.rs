@@ -1,6 +1,6 @@
 //! What a body means to a model: bodies of one meaning may have the same blocks, others may not.
 
-use epp_wasm::request::Api;
+use epp_core::request::Api;
 use serde_json::{json, Value};
 
 /// The body without what no model sees, and with what is the same written in one way.

@@ -2,8 +2,8 @@
 //! Written from the reference (§4.5), as a check on the reader that streams. What the reference's layouts
 //! leave out, this leaves out: it is asked for bodies without (`known`).
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, Flattening};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, Flattening};
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! A body read in pieces, and what must hold at every moment on the way.
 
-use epp_wasm::request::{BodyReader, Fact};
+use epp_core::request::{BodyReader, Fact};
 
 /// Reads the text in pieces of these lengths and checks what must hold on the way.
 pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> usize) {

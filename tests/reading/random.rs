@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
 use fastrand::Rng;
 use serde_json::{json, Value};
 

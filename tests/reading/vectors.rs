@@ -10,8 +10,8 @@
 use std::fs;
 use std::path::Path;
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 

@@ -104,8 +104,8 @@ fn text_of(hash: u64) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_wasm::prefix::digest::chain;
-    use epp_wasm::prefix::key::Key;
+    use epp_core::prefix::digest::chain;
+    use epp_core::prefix::key::Key;
 
     #[test]
     fn crafted_texts_collide_where_hashes_are_not_keyed() {

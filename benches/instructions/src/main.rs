@@ -8,10 +8,10 @@ mod crafted;
 
 use std::process::ExitCode;
 
-use epp_wasm::config;
-use epp_wasm::director::meter::Unmetered;
-use epp_wasm::director::{Appetite, Director, Head, Tick, Verdict};
-use epp_wasm::worker::Local;
+use epp_core::config;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Appetite, Director, Head, Tick, Verdict};
+use epp_core::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
 

@@ -2,16 +2,16 @@
 //! scheduling cycle, a metrics page, and what the poller publishes of all endpoints.
 
 use criterion::{Criterion, Throughput};
-use epp_wasm::datalayer::glimpse::Known;
-use epp_wasm::datalayer::scan::Extraction;
-use epp_wasm::datalayer::store::{Member, Store};
-use epp_wasm::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
-use epp_wasm::prefix::digest::{BlockHasher, BlockSpec};
-use epp_wasm::prefix::index::Index;
-use epp_wasm::prefix::key::{Key, Secret};
-use epp_wasm::prefix::walk::Walk;
-use epp_wasm::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
-use epp_wasm::worker::snapshot;
+use epp_core::endpoints::glimpse::Known;
+use epp_core::endpoints::scan::Extraction;
+use epp_core::endpoints::store::{Member, Store};
+use epp_core::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
+use epp_core::prefix::digest::{BlockHasher, BlockSpec};
+use epp_core::prefix::index::Index;
+use epp_core::prefix::key::{Key, Secret};
+use epp_core::prefix::walk::Walk;
+use epp_core::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
+use epp_core::worker::snapshot;
 use micro::{chat, criterion, measure, metrics, plan, pool, Order, POOLS};
 
 /// The seed's default window.

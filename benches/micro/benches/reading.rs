@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use criterion::Throughput;
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::prefix::key::{Key, Secret};
-use epp_wasm::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::prefix::key::{Key, Secret};
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
 use micro::{chat, criterion, measure, Order, SIZES};
 use serde::Deserialize;
 use serde_json::Value;

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion};
-use epp_wasm::config::{self, Plan};
-use epp_wasm::scheduling::{Endpoint, Freshness, Metrics, Pool, Slot};
+use epp_core::config::{self, Plan};
+use epp_core::scheduling::{Endpoint, Freshness, Metrics, Pool, Slot};
 
 /// Sizes of bodies, in KB.
 pub const SIZES: [usize; 4] = [4, 64, 220, 500];

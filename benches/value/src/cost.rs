@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use epp_wasm::config;
-use epp_wasm::director::meter::Unmetered;
-use epp_wasm::director::{Director, Head};
-use epp_wasm::worker::{Local, SharedData};
+use epp_core::config;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Director, Head};
+use epp_core::worker::{Local, SharedData};
 
 use crate::Trouble;
 

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use epp_wasm::prefix::index::{Index, Matcher};
-use epp_wasm::prefix::key::Secret;
+use epp_core::prefix::index::{Index, Matcher};
+use epp_core::prefix::key::Secret;
 
 /// Blocks of the prompt: today's default window at 64 tokens a block is eight times as long.
 const BLOCKS: u64 = 256;

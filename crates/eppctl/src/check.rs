@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config::{self, Plan};
-use epp_wasm::document::{Path, Problem, Problems};
+use epp_core::config::{self, Plan};
+use epp_core::document::{Path, Problem, Problems};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -191,7 +191,7 @@ fn check_document(
     (checked, plan)
 }
 
-fn of_era(era: Era, tree: &epp_wasm::document::Node) -> OfEra {
+fn of_era(era: Era, tree: &epp_core::document::Node) -> OfEra {
     let word = era::word(era, tree);
     OfEra {
         name: match era {

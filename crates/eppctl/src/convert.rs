@@ -5,10 +5,10 @@ mod v1_3;
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config;
-use epp_wasm::plugins::scorer::prefix_cache::CUTTING;
-use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_wasm::plugins::Generation;
+use epp_core::config;
+use epp_core::plugins::scorer::prefix_cache::CUTTING;
+use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
+use epp_core::plugins::Generation;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 

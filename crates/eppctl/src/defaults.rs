@@ -1,8 +1,8 @@
 //! A plan written out as a document in which nothing is left to defaults.
 
-use epp_wasm::config::{Instance, Plan};
-use epp_wasm::document::Node;
-use epp_wasm::plugins::{self, Discovery, Generation, Role};
+use epp_core::config::{Instance, Plan};
+use epp_core::document::Node;
+use epp_core::plugins::{self, Discovery, Generation, Role};
 use serde_json::{json, Map, Value};
 
 use crate::page::name_of;

@@ -2,10 +2,10 @@
 //! llm-d-router of August 2026 ("today").
 
 use clap::ValueEnum;
-use epp_wasm::config;
-use epp_wasm::document::Node;
-use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_wasm::plugins::{self, Generation, Standing};
+use epp_core::config;
+use epp_core::document::Node;
+use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
+use epp_core::plugins::{self, Generation, Standing};
 
 use crate::page::name_of;
 

@@ -1,7 +1,7 @@
 //! Problems shown with the lines that they are about.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use epp_wasm::document::Problem;
+use epp_core::document::Problem;
 use serde::Serialize;
 
 /// A problem as JSON and YAML show it.

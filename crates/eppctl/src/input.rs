@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use epp_wasm::config::{self, Plan};
+use epp_core::config::{self, Plan};
 
 use crate::embedded::documents;
 use crate::output::Misuse;

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use epp_wasm::datalayer::engine::{built_in, EngineConfig};
-use epp_wasm::datalayer::review::{Family, Review};
-use epp_wasm::datalayer::scan::Extraction;
-use epp_wasm::scheduling::{Metrics as Values, Needs};
+use epp_core::endpoints::engine::{built_in, EngineConfig};
+use epp_core::endpoints::review::{Family, Review};
+use epp_core::endpoints::scan::Extraction;
+use epp_core::scheduling::{Metrics as Values, Needs};
 use serde::Serialize;
 
 use crate::admin;

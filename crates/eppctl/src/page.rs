@@ -1,7 +1,7 @@
 //! What a plugin's file says of it: the comment that it begins with, and its tables of parameters.
 
-use epp_wasm::document::{Kind, Node, Question};
-use epp_wasm::plugins::{self, Generation, PluginType};
+use epp_core::document::{Kind, Node, Question};
+use epp_core::plugins::{self, Generation, PluginType};
 
 /// The comment at the beginning of a plugin's file.
 pub struct Page {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::document::nearest::nearest;
-use epp_wasm::plugins::{self, PluginType, Standing};
+use epp_core::document::nearest::nearest;
+use epp_core::plugins::{self, PluginType, Standing};
 use serde::Serialize;
 
 use crate::output::{Misuse, Output, Report, Verdict};
@@ -31,7 +31,7 @@ const HEAD: &str = "# Configuration reference
 What can stand in the `plugins` of an `EndpointPickerConfig`, under which `type`, with which
 `parameters`. Durations are written as `200ms`, `5s` or `1m30s`. Unknown parameters are errors.
 
-Written by `make generate` from the plugins' own files under `src/plugins/` and from what they read:
+Written by `make generate` from the plugins' own files under `crates/epp-core/src/plugins/` and from what they read:
 change those. The same as a JSON Schema, for editors: [`schema.json`](schema.json). One plugin in the
 terminal: `eppctl reference TYPE`.
 ";
@@ -66,7 +66,7 @@ impl Reference {
 fn unknown(name: &str) -> Misuse {
     let names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
     let hint = match (
-        epp_wasm::config::elsewhere(name),
+        epp_core::config::elsewhere(name),
         nearest(name, names.iter().copied()),
     ) {
         (Some(known), _) => format!("the Endpoint Picker knows it; here: {}", known.why),

@@ -8,9 +8,9 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_wasm::config::{self, Here};
-use epp_wasm::document::{Kind, Node, Question};
-use epp_wasm::plugins::{self, Generation, PluginType};
+use epp_core::config::{self, Here};
+use epp_core::document::{Kind, Node, Question};
+use epp_core::plugins::{self, Generation, PluginType};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 

@@ -1,9 +1,9 @@
 //! How each plugin and field of a document stands to the Endpoint Picker's: of one that loads, as it is
 //! in force; of one that does not, as it is written, as far as that can be told.
 
-use epp_wasm::config::{elsewhere, Elsewhere, Here, Plan};
-use epp_wasm::document::Node;
-use epp_wasm::plugins::{self, Standing};
+use epp_core::config::{elsewhere, Elsewhere, Here, Plan};
+use epp_core::document::Node;
+use epp_core::plugins::{self, Standing};
 use serde::Serialize;
 
 use crate::excerpt::Told;

@@ -1,7 +1,7 @@
 //! What of requests' bodies a plan leaves unread: bodies that differ only there are one to it.
 
-use epp_wasm::config::Plan;
-use epp_wasm::plugins::proxy::envoy_proxy::{EarlyRelease, ReadBody};
+use epp_core::config::Plan;
+use epp_core::plugins::proxy::envoy_proxy::{EarlyRelease, ReadBody};
 
 use crate::standings::Field;
 

@@ -137,7 +137,7 @@ fn defaults_written_out_load_to_the_same_plan() {
     for (place, text) in common::documents() {
         let output = check(&["--print-defaults", "-"], &text);
         assert!(output.status.success(), "{place}: {}", out(&output));
-        let plan = |text: &str| match epp_wasm::config::load(text) {
+        let plan = |text: &str| match epp_core::config::load(text) {
             Ok(loaded) => loaded.plan,
             Err(rejected) => panic!("{place}: {rejected:#?}\n{text}"),
         };

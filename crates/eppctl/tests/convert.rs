@@ -5,8 +5,8 @@
 mod common;
 
 use common::{documents, eppctl, out};
-use epp_wasm::config;
-use epp_wasm::plugins::Generation;
+use epp_core::config;
+use epp_core::plugins::Generation;
 
 fn convert(to: &str, text: &str) -> String {
     let output = eppctl(&["convert", "--to", to, "-"], text);

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{documents, eppctl, out, top};
-use epp_wasm::config;
+use epp_core::config;
 use serde_json::Value;
 
 fn committed(file: &str, arguments: &[&str]) {

@@ -169,7 +169,7 @@ fn misuse_is_exit_code_2() {
 #[test]
 fn the_worked_example_of_contributing_is_the_file() {
     let text = std::fs::read_to_string(top().join("CONTRIBUTING.md")).unwrap();
-    let file = "src/plugins/scorer/running_requests_size.rs";
+    let file = "crates/epp-core/src/plugins/scorer/running_requests_size.rs";
     assert!(text.contains(file));
     let shown = text.split("```rust\n").nth(1).unwrap();
     let shown = shown

@@ -7,9 +7,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::top;
-use epp_wasm::config::{self, Here};
-use epp_wasm::document::Node;
-use epp_wasm::plugins::{self, Generation, Standing};
+use epp_core::config::{self, Here};
+use epp_core::document::Node;
+use epp_core::plugins::{self, Generation, Standing};
 
 fn page() -> String {
     std::fs::read_to_string(top().join("docs/migrating.md")).unwrap()

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use epp_wasm::config::{self, Plan};
-use epp_wasm::prefix::index::Index;
-use epp_wasm::prefix::key::{Key, Secret};
-use epp_wasm::prefix::walk::Walk;
-use epp_wasm::request::{Api, BodyReader};
-use epp_wasm::scheduling::{
+use epp_core::config::{self, Plan};
+use epp_core::prefix::index::Index;
+use epp_core::prefix::key::{Key, Secret};
+use epp_core::prefix::walk::Walk;
+use epp_core::request::{Api, BodyReader};
+use epp_core::scheduling::{
     Cycle, Endpoint, Freshness, Lora, Metrics, Pool, PrefixMatch, Request, Scratch, Slot,
 };
 

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use epp_wasm::config::{self, Plan};
-use epp_wasm::datalayer::scan::Extraction;
-use epp_wasm::request::Api;
-use epp_wasm::scheduling::{
+use epp_core::config::{self, Plan};
+use epp_core::endpoints::scan::Extraction;
+use epp_core::request::Api;
+use epp_core::scheduling::{
     Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, Request, Scored,
     Scratch, Slot, WeightedScorer,
 };
@@ -209,7 +209,7 @@ impl Score {
         let mut pool = pool(&self.endpoints);
         for (slot, (requests, tokens)) in (0..).map(Slot).zip(&self.in_flight) {
             pool.get(slot).ok_or("more in flight than endpoints")?;
-            let load = epp_wasm::scheduling::Load {
+            let load = epp_core::scheduling::Load {
                 requests: *requests,
                 tokens: *tokens,
                 unseen: 0,

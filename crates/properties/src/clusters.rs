@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use epp_wasm::datalayer::clusters::members;
-use epp_wasm::datalayer::store::Member;
+use epp_core::endpoints::clusters::members;
+use epp_core::endpoints::store::Member;
 
 use super::{settings, within};
 

@@ -1,9 +1,9 @@
 //! The loader of configurations.
 
-use epp_wasm::config::{load, load_bytes};
-use epp_wasm::document::Problem;
-use epp_wasm::prefix::key::Key;
-use epp_wasm::scheduling::Pool;
+use epp_core::config::{load, load_bytes};
+use epp_core::document::Problem;
+use epp_core::prefix::key::Key;
+use epp_core::scheduling::Pool;
 
 use super::{json, within};
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use epp_wasm::datalayer::engine::{built_in, EngineConfig};
-use epp_wasm::datalayer::glimpse::Known;
-use epp_wasm::datalayer::scan::{Extraction, Page};
-use epp_wasm::datalayer::spec::MetricSpec;
-use epp_wasm::scheduling::{Lora, Needs};
+use epp_core::endpoints::engine::{built_in, EngineConfig};
+use epp_core::endpoints::glimpse::Known;
+use epp_core::endpoints::scan::{Extraction, Page};
+use epp_core::endpoints::spec::MetricSpec;
+use epp_core::scheduling::{Lora, Needs};
 
 use super::within;
 

@@ -3,8 +3,8 @@
 //! Settings: path, generation (`seed` or `today`), bytes of a block, blocks that count, and a number
 //! that says where to cut the body.
 
-use epp_wasm::prefix::digest::BlockSpec;
-use epp_wasm::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use epp_core::prefix::digest::BlockSpec;
+use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
 use serde_json::Value;
 
 use super::{json, known, model, number, pieces, settings, within};

@@ -2,7 +2,7 @@
 //!
 //! Settings: a number that says where to cut the answer.
 
-use epp_wasm::response::{ResponseReader, Usage};
+use epp_core::response::{ResponseReader, Usage};
 use serde_json::Value;
 
 use super::{json, number, settings, within};

@@ -3,14 +3,14 @@
 //! The checksum that tells a torn value is put on here: the fuzzer cannot guess it, another version
 //! of the module could write anything.
 
-use epp_wasm::config;
-use epp_wasm::datalayer::store::{Member, Store};
-use epp_wasm::scheduling::Slot;
-use epp_wasm::worker::handover::Known;
-use epp_wasm::worker::journal::{Run, Word};
-use epp_wasm::worker::seats::{Seats, SlotLoad};
-use epp_wasm::worker::share::{Knowledge, Now, Share};
-use epp_wasm::worker::{report, snapshot, Local, SharedData, Watch};
+use epp_core::config;
+use epp_core::endpoints::store::{Member, Store};
+use epp_core::scheduling::Slot;
+use epp_core::worker::handover::Known;
+use epp_core::worker::journal::{Run, Word};
+use epp_core::worker::seats::{Seats, SlotLoad};
+use epp_core::worker::share::{Knowledge, Now, Share};
+use epp_core::worker::{report, snapshot, Local, SharedData, Watch};
 use xxhash_rust::xxh64::xxh64;
 
 /// What every value of ours begins with.
@@ -185,7 +185,7 @@ fn check_page(value: &[u8]) {
     report::enlist(&base, &mut own);
     // One value is posted at all seats but the first, and told of all.
     Seats::new(base, 1).sit(&mut own);
-    let page = epp_wasm::status::page(&mut Audience { own, value }, 1_000);
+    let page = status_page::page(&mut Audience { own, value }, 1_000);
     assert!(page.starts_with("<!DOCTYPE html><html") && page.ends_with("</html>"));
     assert!(!page.contains("<script"));
 }

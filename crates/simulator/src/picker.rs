@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use epp_wasm::config;
-use epp_wasm::datalayer::store::Member;
-use epp_wasm::director::meter::Unmetered;
-use epp_wasm::director::{Appetite, Director, Head, Release, Verdict};
-use epp_wasm::plugins::discovery::inline::StaticDiscovery;
-use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
-use epp_wasm::plugins::Discovery;
-use epp_wasm::worker::Local;
+use epp_core::config;
+use epp_core::endpoints::store::Member;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Appetite, Director, Head, Release, Verdict};
+use epp_core::plugins::discovery::inline::StaticDiscovery;
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::plugins::Discovery;
+use epp_core::worker::Local;
 
 use crate::pod::Pod;
 use crate::policy::Policy;

@@ -78,10 +78,10 @@ fn what_is_named_stays() {
 
 #[test]
 fn names_are_known_in_both_manglings() {
-    let name = "epp_wasm::prefix::index::Index::extend";
+    let name = "epp_core::prefix::index::Index::extend";
     for mangled in [
-        "_ZN8epp_wasm6prefix5index5Index6extend17h0123456789abcdefE",
-        "_RNvMNtNtCs2WTnAFKnREh_8epp_wasm6prefix5indexNtB2_5Index6extend",
+        "_ZN8epp_core6prefix5index5Index6extend17h0123456789abcdefE",
+        "_RNvMNtNtCs2WTnAFKnREh_8epp_core6prefix5indexNtB2_5Index6extend",
     ] {
         let text = text("call $long").replace("$long", &format!("${mangled}"));
         let rewritten = rewrite(&wat::parse_str(text).unwrap(), &[name]).unwrap();

@@ -1,6 +1,6 @@
 //! Parameters of the Gateway API Inference Extension v1.3 whose names match in any case.
 
-use epp_wasm::plugins::source::core_metrics_extractor::FORMER_NAME;
+use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
 use serde_json::{json, Map, Value};
 
 use super::kind;

@@ -1,6 +1,6 @@
 //! Documents inside of files, and the places of their problems there.
 
-use epp_wasm::config;
+use epp_core::config;
 
 use super::*;
 

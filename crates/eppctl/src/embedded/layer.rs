@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::fmt;
 
-use epp_wasm::document::problem::Step;
-use epp_wasm::document::Path;
+use epp_core::document::problem::Step;
+use epp_core::document::Path;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Line and column, from one.
@@ -86,7 +86,7 @@ impl Layer {
         let text = value.get(from..)?.to_owned();
         let Some(start) = begin(&self.text, path.steps()) else {
             // The nearest that is known: where the key is, or the top.
-            let start = epp_wasm::config::line_of(&self.text, path).unwrap_or((1, 1));
+            let start = epp_core::config::line_of(&self.text, path).unwrap_or((1, 1));
             let places = Places::One(self.in_file(start));
             return Some(Self { text, places });
         };

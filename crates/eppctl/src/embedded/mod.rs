@@ -8,10 +8,10 @@ pub mod layer;
 
 use std::rc::Rc;
 
-use epp_wasm::config;
-use epp_wasm::document::nearest::nearest;
-use epp_wasm::document::problem::Step;
-use epp_wasm::document::{Node, Path, Problem};
+use epp_core::config;
+use epp_core::document::nearest::nearest;
+use epp_core::document::problem::Step;
+use epp_core::document::{Node, Path, Problem};
 
 use crate::base64::base64;
 use crate::schema::value;

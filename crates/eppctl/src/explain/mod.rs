@@ -6,13 +6,13 @@ mod told;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use epp_wasm::config::Plan;
-use epp_wasm::director::meter::Unmetered;
-use epp_wasm::director::{Director, Head, Verdict as Outcome};
-use epp_wasm::plugins::discovery::inline::StaticDiscovery;
-use epp_wasm::plugins::Discovery;
-use epp_wasm::scheduling::{Freshness, Load, Rung, Slot};
-use epp_wasm::worker::Local;
+use epp_core::config::Plan;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Director, Head, Verdict as Outcome};
+use epp_core::plugins::discovery::inline::StaticDiscovery;
+use epp_core::plugins::Discovery;
+use epp_core::scheduling::{Freshness, Load, Rung, Slot};
+use epp_core::worker::Local;
 
 use crate::input::{load_plan, read};
 use crate::output::{Misuse, Output, Verdict};

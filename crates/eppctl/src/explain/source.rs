@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use epp_wasm::config::Plan;
-use epp_wasm::datalayer::clusters::members;
-use epp_wasm::datalayer::store::Member;
-use epp_wasm::plugins::Discovery;
-use epp_wasm::scheduling::{Freshness, Lora, Metrics, Rung};
+use epp_core::config::Plan;
+use epp_core::endpoints::clusters::members;
+use epp_core::endpoints::store::Member;
+use epp_core::plugins::Discovery;
+use epp_core::scheduling::{Freshness, Lora, Metrics, Rung};
 use serde::Deserialize;
 
 use crate::admin::{self, Admin};

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use epp_wasm::director::explain::Explanation;
-use epp_wasm::director::{Director, Release, Verdict as Outcome};
-use epp_wasm::scheduling::{Rung, Slot};
+use epp_core::picker::explain::Explanation;
+use epp_core::picker::{Director, Release, Verdict as Outcome};
+use epp_core::scheduling::{Rung, Slot};
 use serde::Serialize;
 
 use crate::metrics::Shown;

@@ -1,7 +1,7 @@
 //! Bodies do not reach the filter before the request is routed.
 
-use epp_wasm::document::Node;
-use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::document::Node;
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::patches::{operations, patches, Patch};
 use super::picker::{Home, Picker};

@@ -1,6 +1,6 @@
 //! The picker asks through clusters that are not there.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::site::{below, flag, path_below, Site};
 use super::{Fault, Rule};

@@ -1,7 +1,7 @@
 //! Envoy answers 413 before the picker has read enough.
 
-use epp_wasm::document::{Node, Path};
-use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::document::{Node, Path};
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
 use super::patches::{apart, operations, patches, Patch};

@@ -1,6 +1,6 @@
 //! The Envoy is of a release that the filter was not tested with.
 
-use epp_wasm::envoy::{TESTED, TESTED_TEXT};
+use tested_envoys::{TESTED, TESTED_TEXT};
 
 use super::site::{below, number};
 use super::{Fault, Rule};
@@ -37,7 +37,7 @@ pub const RULE: Rule = Rule {
 
 #[cfg(test)]
 mod tests {
-    use epp_wasm::envoy::TESTED;
+    use tested_envoys::TESTED;
 
     use crate::lint::found;
 

@@ -1,6 +1,6 @@
 //! A trap in the module ends its service.
 
-use epp_wasm::document::Node;
+use epp_core::document::Node;
 
 use super::body_unread::patched_field;
 use super::picker::{Home, Picker};

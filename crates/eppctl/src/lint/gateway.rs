@@ -1,6 +1,6 @@
 //! Gateway API's routes to a pool, and the policies that are attached to them.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::pool::{envoy_gateway, istio};
 use super::site::{below, entries, path_below, text, text_below, Site};

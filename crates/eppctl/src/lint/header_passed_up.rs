@@ -1,6 +1,6 @@
 //! The destination header goes up to the model server.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::picker::Picker;
 use super::routing::managers;

@@ -1,6 +1,6 @@
 //! The route takes the destination header away before the cluster reads it.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::routing::to_metadata;
 use super::site::{below, holds, Site};

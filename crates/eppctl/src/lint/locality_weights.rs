@@ -1,7 +1,7 @@
 //! Istio gives the pool's cluster locality weights, which its policy does not go together with.
 
-use epp_wasm::document::problem::Step;
-use epp_wasm::document::{Node, Path};
+use epp_core::document::problem::Step;
+use epp_core::document::{Node, Path};
 
 use super::no_override_host::is_patched;
 use super::patches::patches;

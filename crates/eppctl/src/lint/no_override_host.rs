@@ -1,7 +1,7 @@
 //! The pool's cluster does not follow the picker.
 
-use epp_wasm::config::Plan;
-use epp_wasm::document::{Node, Path};
+use epp_core::config::Plan;
+use epp_core::document::{Node, Path};
 
 use super::gateway::{for_pool, policy_for};
 use super::patches::{operations, patches};

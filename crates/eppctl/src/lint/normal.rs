@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use epp_wasm::document::problem::Step;
-use epp_wasm::document::{Node, Path};
+use epp_core::document::problem::Step;
+use epp_core::document::{Node, Path};
 
 /// Returns a document in the one form.
 ///
@@ -129,7 +129,7 @@ pub fn snake(key: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_wasm::config;
+    use epp_core::config;
 
     #[test]
     fn keys_are_the_same_at_every_depth() {

@@ -1,6 +1,6 @@
 //! An EndpointPickerConfig that no rule has looked at.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::normal::is_picker_config;
 use super::site::Site;

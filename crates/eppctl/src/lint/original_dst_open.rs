@@ -1,6 +1,6 @@
 //! Clients choose which host the proxy calls.
 
-use epp_wasm::document::Node;
+use epp_core::document::Node;
 
 use super::site::{below, flag, text, Site};
 use super::{Fault, Rule};

@@ -1,7 +1,7 @@
 //! What is patched into an Envoy's configuration: by Istio's EnvoyFilter, by Envoy Gateway's
 //! EnvoyPatchPolicy.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::normal::snake;
 use super::site::{below, entries, number, path_below, text, text_below, Site};
@@ -248,7 +248,7 @@ impl<'s> Operation<'s> {
 mod tests {
     use super::*;
     use crate::lint::normal::normal;
-    use epp_wasm::config;
+    use epp_core::config;
 
     fn with(text: &str, check: impl Fn(&Site<'_>)) {
         let documents = [normal(&config::parse(text).unwrap())];

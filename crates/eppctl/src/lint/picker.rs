@@ -1,7 +1,7 @@
 //! Filters that read an EndpointPickerConfig, wherever a control plane keeps it.
 
-use epp_wasm::config::{self, Plan, Rejected};
-use epp_wasm::document::{Node, Path};
+use epp_core::config::{self, Plan, Rejected};
+use epp_core::document::{Node, Path};
 
 use super::normal::is_like_one;
 use super::site::{below, entries, holds, text, Site};

@@ -1,7 +1,7 @@
 //! The picker's document does not load.
 
-use epp_wasm::document::problem::Step;
-use epp_wasm::document::Problem;
+use epp_core::document::problem::Step;
+use epp_core::document::Problem;
 
 use super::picker::{Home, Picker};
 use super::site::text;
@@ -105,7 +105,7 @@ mod tests {
         let text = format!("{{{kind}.StringValue, value: '{{{document}}}'}}");
         assert!(picker(&text).is_empty());
         // What the log says of the bytes of a Struct.
-        let rejected = epp_wasm::config::load_bytes(&[10, 0xff]).unwrap_err();
+        let rejected = epp_core::config::load_bytes(&[10, 0xff]).unwrap_err();
         let said = rejected.errors[0].to_string();
         assert!(
             said.contains("at byte 1: is `configuration` a StringValue?"),

@@ -1,6 +1,6 @@
 //! Sizes as Kubernetes writes them.
 
-use epp_wasm::document::Node;
+use epp_core::document::Node;
 
 use super::site::number;
 

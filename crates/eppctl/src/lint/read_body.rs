@@ -1,7 +1,7 @@
 //! The picker is not told whether bodies reach it, or is configured wrongly.
 
-use epp_wasm::config::Plan;
-use epp_wasm::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::config::Plan;
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
 use super::{Fault, Rule};

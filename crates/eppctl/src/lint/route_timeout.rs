@@ -1,7 +1,7 @@
 //! A route ends generations before they are done.
 
-use epp_wasm::document::duration::parse_duration_ms;
-use epp_wasm::document::{Node, Path};
+use epp_core::document::duration::parse_duration_ms;
+use epp_core::document::{Node, Path};
 
 use super::gateway::{policy_for, rules};
 use super::original_dst_open::leads_to;

@@ -1,6 +1,6 @@
 //! Where the routes of a connection manager lead, and which headers name an endpoint there.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::picker::Picker;
 use super::site::{below, holds, text, Site};

@@ -1,6 +1,6 @@
 //! Two things of one name, of which one is left.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::patches::{patches, Patch};
 use super::site::{text, text_below, Site};

@@ -1,6 +1,6 @@
 //! The documents that configure one Envoy together, and the pickers in them.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::picker::{pickers, Picker};
 
@@ -87,7 +87,7 @@ impl<'a> Site<'a> {
     }
 
     /// The pickers whose documents load.
-    pub fn loaded(&self) -> impl Iterator<Item = (&Picker<'a>, &epp_wasm::config::Plan)> {
+    pub fn loaded(&self) -> impl Iterator<Item = (&Picker<'a>, &epp_core::config::Plan)> {
         let pickers = self.pickers.iter();
         pickers.filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)))
     }

@@ -1,6 +1,6 @@
 //! Others than this machine reach the status page, or it stands in a picker's VM.
 
-use epp_wasm::document::{Node, Path};
+use epp_core::document::{Node, Path};
 
 use super::site::{below, holds, is_loopback, text, Site};
 use super::{Fault, Rule};

@@ -1,8 +1,8 @@
 //! A cluster waits for a picker's choice, and no picker serves it.
 
-use epp_wasm::config::Plan;
-use epp_wasm::document::Node;
-use epp_wasm::plugins::proxy::envoy_proxy::Requests;
+use epp_core::config::Plan;
+use epp_core::document::Node;
+use epp_core::plugins::proxy::envoy_proxy::Requests;
 
 use super::routing::{managers, overrides, Manager};
 use super::site::Site;

@@ -1,6 +1,6 @@
 //! Traps of the module: a whole VM lost, on a worker and on the main thread.
 //!
-//! Both rows run the module with faults on demand (src/filter/fault.rs).
+//! Both rows run the module with faults on demand (src/fault.rs).
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,419 @@
+//! What the releases v1.0 to v1.5 of the Gateway API Inference Extension take under
+//! `inference.networking.x-k8s.io/v1alpha1`, and that a document has one problem per cause.
+
+use super::tests::{errors, refused, today};
+use super::*;
+use crate::endpoints::engine::{built_in, EngineConfig};
+use crate::endpoints::spec::MetricSpec;
+use crate::plugins::{Generation, PrefixProducer};
+use crate::scheduling::{Metrics, Pool};
+use crate::testing::pool;
+
+const PROFILE: &str =
+    "schedulingProfiles: [{name: p, plugins: [{pluginRef: prefix-cache-scorer}]}]\n";
+
+fn seed(rest: &str) -> String {
+    format!(
+        "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{rest}"
+    )
+}
+
+fn loaded(text: &str) -> Loaded {
+    load(text).unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    loaded(text)
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Fails unless the text loads with exactly these warnings, each with its parts.
+fn warned(text: &str, expected: &[&[&str]]) {
+    let found = warnings(text);
+    let all = expected.iter().all(|parts| {
+        let has = |warning: &String| parts.iter().all(|part| warning.contains(part));
+        found.iter().any(has)
+    });
+    assert!(all && found.len() == expected.len(), "{text}\n{found:#?}");
+}
+
+/// The producer of a scorer with these parameters, and other fields of the document.
+fn cut_by(parameters: &str, rest: &str) -> PrefixProducer {
+    let plugins =
+        format!("plugins: [{{type: prefix-cache-scorer, parameters: {{{parameters}}}}}]\n");
+    let plan = loaded(&seed(&format!("{plugins}{PROFILE}{rest}"))).plan;
+    assert_eq!(plan.generation, Generation::Seed);
+    plan.producers[0].1.clone()
+}
+
+#[test]
+fn each_releases_block_size_is_read_in_its_unit() {
+    for (parameters, bytes, tuned) in [
+        ("hashBlockSize: 128", 128, false),
+        ("blockSize: 128", 128, true),
+        ("blockSize: 128, autoTune: false", 128, false),
+        ("blockSizeTokens: 32", 128, true),
+        ("blockSizeTokens: 32, autoTune: false", 128, false),
+        ("autoTune: true", 64, true),
+        ("blockSize: 0, autoTune: false", 64, false),
+    ] {
+        let producer = cut_by(parameters, "");
+        let found = (producer.block, producer.auto_tune);
+        assert_eq!(found, (bytes, tuned), "{parameters}");
+    }
+    assert_eq!(cut_by("maxPrefixBlocksToMatch: 0", "").max_blocks, 256);
+    // Of two names the newer one counts, as in v1.4.
+    let both = seed(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{blockSizeTokens: 32, blockSize: 7, hashBlockSize: 9}}}}]\n{PROFILE}"));
+    assert_eq!(loaded(&both).plan.producers[0].1.block, 128);
+    warned(
+        &both,
+        &[&["parameters.blockSize"], &["parameters.hashBlockSize"]],
+    );
+}
+
+#[test]
+fn tuned_blocks_are_what_the_first_server_reports_and_the_window_is_kept() {
+    let reporting = |size| -> Pool {
+        pool([Metrics {
+            block_size: size,
+            ..Metrics::default()
+        }])
+    };
+    let spec = |parameters: &str, size| {
+        let spec = cut_by(parameters, "").block_spec(&reporting(size));
+        (spec.block_bytes, spec.max_blocks)
+    };
+    assert_eq!(spec("autoTune: true", Some(32)), (128, 256));
+    assert_eq!(spec("autoTune: true", None), (64, 256));
+    assert_eq!(spec("autoTune: true", Some(0)), (64, 256));
+    assert_eq!(spec("autoTune: false, blockSize: 80", Some(32)), (80, 256));
+    // Without the newer parameters, as v1.0 does.
+    assert_eq!(spec("hashBlockSize: 80", Some(32)), (80, 256));
+    let window = "blockSizeTokens: 16, maxPrefixTokensToMatch: 1024";
+    assert_eq!(spec(window, None), (64, 64));
+    assert_eq!(spec(window, Some(64)), (256, 16));
+    // A server that reports what no prompt fills has none cut.
+    assert_eq!(spec(window, Some(u32::MAX)), (0, 0));
+    assert_eq!(spec("autoTune: true", Some(u32::MAX)).0, u32::MAX as usize);
+}
+
+#[test]
+fn parameters_load_beside_every_section_of_their_releases() {
+    for rest in [
+        "featureGates: [dataLayer]\n",
+        "featureGates: [flowControl]\n",
+        "data: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: model-server-protocol-metrics}]}]}\n",
+        "saturationDetector: {queueDepthThreshold: 5, kvCacheUtilThreshold: 0.8, metricsStalenessThreshold: 200ms}\n",
+        "flowControl: {maxBytes: 1000}\n",
+        "dataLayer: {sources: [{pluginRef: metrics-data-source}]}\n",
+        "parser: {pluginRef: openai-parser}\n",
+    ] {
+        assert_eq!(cut_by("blockSize: 128", rest).block, 128);
+    }
+}
+
+#[test]
+fn gates_without_effect_are_warnings_under_both_versions() {
+    let gates = "featureGates: [dataLayer, prepareDataPlugins, enableLegacyMetrics=true]\n";
+    let expected: [&[&str]; 3] = [
+        &["featureGates[0]", "no effect here", "metrics"],
+        &["featureGates[1]", "no effect here"],
+        &["featureGates[2]", "no effect here"],
+    ];
+    warned(&seed(gates), &expected);
+    warned(&today(gates), &expected);
+    warned(&seed("featureGates: [dataLayer=false]\n"), &[]);
+    warned(
+        &seed("featureGates: [flowControl]\n"),
+        &[&["featureGates[0]", "never queued"]],
+    );
+    refused(
+        &seed("featureGates: [dataLayr]\n"),
+        &["featureGates[0]", "did you mean dataLayer?"],
+    );
+    refused(
+        &seed("featureGates: [dataLayer=maybe]\n"),
+        &["true or false"],
+    );
+}
+
+#[test]
+fn data_is_the_data_layers_former_name_under_the_former_version_only() {
+    let plugins = "plugins: [{name: a, type: metrics-data-source, parameters: {path: /a}}, {name: b, type: metrics-data-source, parameters: {path: /b}}]\n";
+    let text = seed(&format!("{plugins}data: {{sources: [{{pluginRef: b}}]}}\n"));
+    let loaded = loaded(&text);
+    assert_eq!(loaded.plan.source.path, "/b");
+    assert_eq!(loaded.plan.generation, Generation::Seed);
+    refused(&today("data: {sources: []}\n"), &["data", "use dataLayer"]);
+    refused(
+        &seed("data: {discovery: {pluginRef: x}}\n"),
+        &["data.discovery", "unknown field"],
+    );
+    // Not every known type is a source.
+    refused(
+        &seed("data: {sources: [{pluginRef: queue-scorer}]}\n"),
+        &["data.sources[0].pluginRef"],
+    );
+}
+
+#[test]
+fn the_extractors_former_name_is_the_extractor() {
+    let text = seed(
+        "plugins: [{type: model-server-protocol-metrics, parameters: {defaultEngine: sglang}}]\n",
+    );
+    let loaded = loaded(&text);
+    assert_eq!(loaded.plan.extractor.default_engine, "sglang");
+    warned(&text, &[&["plugins[0].type", "use core-metrics-extractor"]]);
+}
+
+/// The engines of an extractor by its former name with these parameters, under the seed's version.
+fn engines(parameters: &str) -> Vec<EngineConfig> {
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters:";
+    loaded(&seed(&format!("{entry} {{{parameters}}}}}]\n")))
+        .plan
+        .extractor
+        .engines
+}
+
+#[test]
+fn the_extractor_of_v1_3_reads_specs_in_any_case_as_one_engine() {
+    let vllm = built_in().swap_remove(0);
+    let spec = |name| Some(MetricSpec::family(name));
+    let found = engines("queueRequestsSpec: q, RunningRequestsSpec: r, kvusagespec: k, LoRASpec: l, cacheInfoSpec: c");
+    let expected = EngineConfig {
+        queued: spec("q"),
+        running: spec("r"),
+        kv_usage: spec("k"),
+        kv_usage_former: None,
+        lora: spec("l"),
+        cache_info: spec("c").map(|spec| (spec, String::new(), String::new())),
+        ..vllm.clone()
+    };
+    assert_eq!(found, [expected]);
+    // What is not given is vLLM's; an empty text is nothing that is read.
+    let expected = EngineConfig {
+        queued: spec("q"),
+        lora: None,
+        ..vllm
+    };
+    let found = engines("QueueRequestsSpec: q, loraSpec: '', kvUsageSpec: null");
+    assert_eq!(found, [expected]);
+    assert_eq!(engines(""), built_in());
+    // From v1.4 on engines have the specs.
+    assert_eq!(engines("kvUsageSpec: k, defaultEngine: vllm"), built_in());
+    let entry = "plugins: [{type: model-server-protocol-metrics, parameters: {kvUsageSpec: k}}]\n";
+    refused(
+        &today(entry),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let newer = entry.replace("model-server-protocol-metrics", "core-metrics-extractor");
+    refused(
+        &seed(&newer),
+        &["plugins[0].parameters.kvUsageSpec", "unknown"],
+    );
+    let misspelt = entry.replace("kvUsageSpec", "queuedRequestsSpec");
+    refused(&seed(&misspelt), &["did you mean queueRequestsSpec?"]);
+}
+
+#[test]
+fn the_data_source_of_v1_3_is_read_in_any_case() {
+    let entry = "plugins: [{type: metrics-data-source, parameters: {Scheme: http, PATH: /m, InsecureSkipVerify: true}}]\n";
+    assert_eq!(loaded(&seed(entry)).plan.source.path, "/m");
+    warned(&seed(entry), &[&["insecureSkipVerify", "no effect"]]);
+    refused(&today(entry), &["unknown field; did you mean path?"]);
+}
+
+#[test]
+fn the_saturation_detector_is_a_warning_wherever_it_stands() {
+    let section = "saturationDetector: {pluginRef: utilization-detector}\n";
+    let nested = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n";
+    let plugin = "plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 5, headroom: 0.2}}, {type: concurrency-detector, name: c}, {type: prefix-cache-scorer}]\n";
+    for text in [seed, today].map(|of| of(&format!("{plugin}{PROFILE}{section}"))) {
+        let warnings = warnings(&text);
+        for (path, why) in [
+            ("plugins[0].type", "no effect here"),
+            ("plugins[1].type", "no effect here"),
+            ("saturationDetector", "none is shed"),
+        ] {
+            let found = warnings
+                .iter()
+                .any(|it| it.starts_with(path) && it.contains(why));
+            assert!(found, "{path}: {warnings:#?}");
+        }
+        assert_eq!(warnings.len(), 3);
+    }
+    warned(
+        &today(&format!("{plugin}{PROFILE}{nested}")),
+        &[&["plugins[0].type"], &["plugins[1].type"], &["flowControl"]],
+    );
+    let kept = loaded(&today(&format!("{plugin}{PROFILE}"))).plan;
+    let detector = &kept.instances[0];
+    assert_eq!(detector.kind, "utilization-detector");
+    assert_eq!(detector.parameters.len(), 2);
+}
+
+#[test]
+fn a_detector_that_would_filter_is_an_error() {
+    for kind in ["utilization-detector", "concurrency-detector"] {
+        let plugins = format!("plugins: [{{name: d, type: {kind}}}, {{type: queue-scorer}}]\n");
+        let profile = "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}, {pluginRef: d, weight: 1}]}]\n";
+        refused(
+            &today(&format!("{plugins}{profile}")),
+            &["schedulingProfiles[0].plugins[1].pluginRef", kind, "filter"],
+        );
+        refused(
+            &today(&plugins),
+            &["plugins[0] (line 3", kind, "without schedulingProfiles"],
+        );
+        let former = [format!("{plugins}{profile}"), plugins];
+        for text in former.map(|text| seed(&text)) {
+            if kind == "concurrency-detector" {
+                refused(&text, &[kind, "filter"]);
+                continue;
+            }
+            let missed =
+                |it: &String| it.contains("endpoints over its thresholds are not left out");
+            let missed = warnings(&text).into_iter().filter(missed).count();
+            assert_eq!(missed, 1, "{text}");
+        }
+    }
+}
+
+#[test]
+fn policies_of_flow_control_are_warnings() {
+    let policies: Vec<&str> = all_elsewhere()
+        .filter(|known| known.here == Here::Idle)
+        .map(|known| known.name)
+        .collect();
+    assert!(policies.contains(&"global-strict-fairness-policy"));
+    for policy in policies {
+        let text = today(&format!("plugins: [{{type: {policy}}}]\n"));
+        warned(&text, &[&["plugins[0].type", "never queued"]]);
+        // A profile that refers to one ignores it, as there.
+        let text = today(&format!("plugins: [{{type: {policy}}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: {policy}}}]}}]\n"));
+        assert_eq!(warnings(&text).len(), 2, "{policy}");
+    }
+}
+
+#[test]
+fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today() {
+    let beside = "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128}}, {type: prefix-cache-scorer, parameters: {autoTune: false, blockSizeTokens: 16}}]\n";
+    let text = seed(&format!("{beside}{PROFILE}"));
+    let plan = loaded(&text).plan;
+    assert_eq!((plan.producers.len(), plan.producers[0].1.block), (1, 128));
+    let warnings = warnings(&text);
+    let named = |it: &&String| {
+        it.contains("plugins[1].parameters.blockSizeTokens") && it.contains("no effect")
+    };
+    assert_eq!(warnings.iter().filter(named).count(), 1, "{warnings:#?}");
+    // One error, for all of them.
+    let errors = errors(&today(&format!("{beside}{PROFILE}")));
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert!(errors[0].contains("moved to approx-prefix-cache-producer"));
+}
+
+#[test]
+fn weights_may_be_fractions_as_from_v1_4_on() {
+    let weighed = |weight: &str| {
+        seed(&format!("plugins: [{{type: queue-scorer}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: queue-scorer, weight: {weight}}}]}}]\n"))
+    };
+    let plan = loaded(&weighed("1.5")).plan;
+    assert_eq!(plan.scheduler.profiles()[0].scorers[0].weight, 1.5);
+    refused(&weighed(".nan"), &["weight", "a number"]);
+    refused(&weighed("heavy"), &["weight", "a number"]);
+}
+
+#[test]
+fn what_refers_to_a_refused_plugin_is_not_another_error() {
+    for (text, count) in [
+        // A profile, a scorer, a load producer.
+        ("plugins: [{type: precise-prefix-cache-producer}, {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}, {type: inflight-load-producer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}]
+schedulingProfiles: [{name: p, plugins: [{pluginRef: precise-prefix-cache-producer}, {pluginRef: prefix-cache-scorer}]}]\n", 1),
+        // Sections.
+        ("plugins: [{name: s, type: dcgm-data-source}, {name: v, type: vllmgrpc-parser}, {name: f, type: file-discovery}]
+dataLayer: {sources: [{pluginRef: s}], discovery: {pluginRef: f}}
+requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
+        // The handler of several profiles, and one that is misspelt.
+        ("plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 1),
+        ("plugins: [{type: queue-socrer}, {type: single-profile-handlr}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-socrer}]}, {name: d}]\n", 2),
+        // A filter is not a handler: that there is none is another error.
+        ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 2),
+        // A name that nothing has, beside one that is refused.
+        ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: decode-filter}, {pluginRef: nowhere}]}]\n", 2),
+    ] {
+        let errors = errors(&today(text));
+        assert_eq!(errors.len(), count, "{text}\n{errors:#?}");
+    }
+}
+
+#[test]
+fn a_tokenizer_is_refused_once() {
+    let errors = errors(&today(
+        "plugins: [{type: token-producer, parameters: {modelName: m, vllm: {url: \"http://x\"}}}]\n",
+    ));
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+}
+
+#[test]
+fn a_second_picker_without_profiles_is_told_where_it_is_declared() {
+    refused(
+        &today("plugins: [{type: max-score-picker}, {type: random-picker}]\n"),
+        &["plugins[1] (line 3", "second picker"],
+    );
+}
+
+#[test]
+fn the_supported_types_are_listed_once() {
+    let text = today("plugins: [{type: decode-filter}, {type: prefill-filter}, {type: plover}, {type: queue-socrer}]\n");
+    let errors = errors(&text);
+    let listing = |it: &&String| it.contains("single-profile-handler, ");
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+    assert_eq!(errors.iter().filter(listing).count(), 1, "{errors:#?}");
+}
+
+#[test]
+fn a_document_of_another_kind_has_one_error() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: epp}\ndata: {a: b}\n";
+    assert_eq!(errors(map).len(), 1);
+    refused(map, &["kind", "\"ConfigMap\"", "EndpointPickerConfig"]);
+}
+
+#[test]
+fn a_misspelt_version_still_tells_whose_rules_hold() {
+    let text = seed("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n");
+    let errors = errors(&text.replace("v1alpha1", "v1alfa1"));
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert!(errors[0].starts_with("apiVersion"), "{errors:#?}");
+}
+
+#[test]
+fn where_nothing_could_be_meant_that_is_said() {
+    refused(
+        &today("plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: p}}]\n"),
+        &["expected the name of a prefix producer; there is none"],
+    );
+}
+
+#[test]
+fn known_fields_are_listed_once() {
+    for parts in [
+        "zzzzzz: 1\n",
+        "plugins: [{type: core-metrics-extractor, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: prefix-cache-scorer, parameters: {zzzzzz: 1}}]\n",
+        "plugins: [{type: approx-prefix-cache-producer, parameters: {zzzzzz: 1}}]\n",
+    ] {
+        for text in [seed(parts), today(parts)] {
+            let errors = errors(&text);
+            let error = errors.iter().find(|error| error.contains("known here: "));
+            let (_, known) = error.and_then(|it| it.split_once("known here: ")).unwrap();
+            let names: Vec<&str> = known.split(", ").collect();
+            for name in &names {
+                let times = names.iter().filter(|other| *other == name).count();
+                assert_eq!(times, 1, "{name}: {errors:#?}");
+            }
+        }
+    }
+}

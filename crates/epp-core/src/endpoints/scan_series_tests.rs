@@ -1,0 +1,312 @@
+//! What several series of one family come to.
+
+use super::tests::{extraction, gauges, kv_usage, lora_of, metrics, names, waiting};
+use super::*;
+use crate::endpoints::series::MAX_SERIES;
+use crate::endpoints::spec::MetricSpec;
+
+/// What vLLM's front end writes for two engines, the second of them overloaded.
+fn two_engines() -> String {
+    gauges(&[
+        (
+            "vllm:num_requests_running",
+            &[
+                "{engine=\"0\",model_name=\"m\"} 1.0",
+                "{engine=\"1\",model_name=\"m\"} 40.0",
+            ],
+        ),
+        (
+            "vllm:num_requests_waiting",
+            &[
+                "{engine=\"0\",model_name=\"m\"} 0.0",
+                "{engine=\"1\",model_name=\"m\"} 12.0",
+            ],
+        ),
+        (
+            "vllm:kv_cache_usage_perc",
+            &[
+                "{engine=\"0\",model_name=\"m\"} 0.05",
+                "{engine=\"1\",model_name=\"m\"} 0.95",
+            ],
+        ),
+    ])
+}
+
+#[test]
+fn engines_are_one_endpoint() {
+    let found = metrics(two_engines());
+    let expected = Metrics {
+        waiting: Some(12.0),
+        running: Some(41.0),
+        kv_usage: Some(0.95),
+        ..Metrics::default()
+    };
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_spec_that_names_an_engine_reads_that_engine() {
+    let spec = |text| MetricSpec::parse(text).unwrap();
+    let engine = EngineConfig {
+        queued: spec("vllm:num_requests_waiting{engine=1}"),
+        running: spec("vllm:num_requests_running{engine=0}"),
+        kv_usage: spec("vllm:kv_cache_usage_perc"),
+        ..EngineConfig::default()
+    };
+    let found = Extraction::new(&engine, &Needs::METRICS).scan(two_engines().as_bytes());
+    let found = found.unwrap().metrics;
+    let expected = (Some(12.0), Some(1.0), Some(0.95));
+    assert_eq!((found.waiting, found.running, found.kv_usage), expected);
+}
+
+#[test]
+fn labels_of_engines_ranks_and_processes_add_up_in_any_spelling() {
+    for label in [
+        "engine",
+        "engine_id",
+        "engine_idx",
+        "engineIndex",
+        "dp_rank",
+        "dpRank",
+        "attn_dp_rank",
+        "data_parallel_rank",
+        "rank",
+        "local_rank",
+        "pid",
+        "worker_id",
+        "WorkerId",
+        "ReplicaId",
+        "replica",
+    ] {
+        let series = |value, count| format!("{{{label}=\"{value}\",model_name=\"m\"}} {count}");
+        let (first, second, third) = (series(0, 5), series(1, 6), series(2, 7));
+        assert_eq!(waiting(&[&first, &second, &third]), Some(18.0), "{label}");
+        let usage = |value, share| format!("{{model_name=\"m\",{label}=\"{value}\"}} {share}");
+        let (first, second) = (usage(0, 0.75), usage(1, 0.5));
+        assert_eq!(kv_usage(&[&first, &second]), Some(0.75), "{label}");
+    }
+}
+
+/// SGLang's ranks of a data-parallel attention, each with the tensor ranks that it has.
+#[test]
+fn ranks_that_share_their_requests_count_once() {
+    for label in [
+        "tp_rank",
+        "attn_tp_rank",
+        "pp_rank",
+        "moe_ep_rank",
+        "attn_cp_rank",
+        "tensor_parallel_rank",
+    ] {
+        let series = |dp, rank, count| format!("{{dp_rank=\"{dp}\",{label}=\"{rank}\"}} {count}");
+        let all = [
+            series(0, 0, 5),
+            series(0, 1, 5),
+            // Mid-way between two of its writes.
+            series(1, 2, 7),
+            series(1, 3, 6),
+        ];
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(waiting(&all), Some(12.0), "{label}");
+        let one_server = [all[0], all[1]].map(|text| text.replace("dp_rank=\"0\",", ""));
+        let one_server = one_server.each_ref().map(String::as_str);
+        assert_eq!(waiting(&one_server), Some(5.0), "{label}");
+    }
+}
+
+#[test]
+fn labels_that_say_what_is_counted_do_not_add_up() {
+    for label in [
+        "model_name",
+        "model",
+        "version",
+        "lora_name",
+        "priority",
+        "finished_reason",
+        "engine_type",
+        "quantile",
+        "frank_lloyd",
+        "engine_of_a_label_that_is_longer_than_any_known_one",
+    ] {
+        let series = |value: &str, count| format!("{{{label}=\"{value}\"}} {count}");
+        let (first, second) = (series("a", 5), series("b", 6));
+        assert_eq!(waiting(&[&first, &second]), Some(5.0), "{label}");
+        assert_eq!(waiting(&[&second, &first]), Some(6.0), "{label}");
+        // Of each what its engines have.
+        let more = first.replace('{', "{engine=\"1\",");
+        assert_eq!(waiting(&[&first, &second, &more]), Some(10.0), "{label}");
+    }
+}
+
+/// SGLang writes the total with an empty priority, and then each priority's share of it.
+#[test]
+fn a_total_counts_and_not_its_shares() {
+    let total = "{dp_rank=\"0\",priority=\"\"} 9";
+    let shares = [
+        "{dp_rank=\"0\",priority=\"1\"} 4",
+        "{dp_rank=\"0\",priority=\"2\"} 5",
+    ];
+    assert_eq!(waiting(&[total, shares[0], shares[1]]), Some(9.0));
+    assert_eq!(waiting(&[shares[0], total, shares[1]]), Some(9.0));
+    assert_eq!(waiting(&[shares[0], " 9", shares[1]]), Some(9.0));
+    let other = "{dp_rank=\"1\"} 2";
+    assert_eq!(waiting(&[shares[0], total, other]), Some(11.0));
+}
+
+#[test]
+fn the_newest_of_the_same_series_counts_and_of_equal_ones_the_first() {
+    assert_eq!(waiting(&[" 5", " 6"]), Some(5.0));
+    assert_eq!(waiting(&[" 5 3000", " 6 1000"]), Some(5.0));
+    assert_eq!(waiting(&[" 5 1000", " 6 3000"]), Some(6.0));
+    assert_eq!(waiting(&[" 5 1000", " 6 1000"]), Some(5.0));
+    assert_eq!(waiting(&[" 5", " 6 1000"]), Some(6.0));
+    assert_eq!(waiting(&[" 5 1000", " 6"]), Some(5.0));
+    // The order of labels tells nothing apart, and neither does one that is empty.
+    let same = [
+        "{a=\"1\",engine=\"0\",b=\"2\"} 5",
+        "{b=\"2\",a=\"1\",engine=\"0\",c=\"\"} 6",
+    ];
+    assert_eq!(waiting(&same), Some(5.0));
+    // Of another model the newer.
+    let models = ["{model=\"a\"} 5 1000", "{model=\"b\"} 6 2000"];
+    assert_eq!(waiting(&models), Some(6.0));
+    // An engine's older series is still its load.
+    let engines = ["{engine=\"0\"} 5 1000", "{engine=\"1\"} 6 2000"];
+    assert_eq!(waiting(&engines), Some(11.0));
+}
+
+#[test]
+fn a_series_without_a_value_is_left_out() {
+    for impossible in ["NaN", "nan", "-1", "+Inf", "-Inf", "1e999"] {
+        let none = format!("{{engine=\"0\"}} {impossible}");
+        let (two, full) = ("{engine=\"1\"} 2", "{engine=\"2\"} 1.01");
+        assert_eq!(waiting(&[&none, two]), Some(2.0), "{impossible}");
+        assert_eq!(waiting(&[two, &none]), Some(2.0), "{impossible}");
+        assert_eq!(waiting(&[&none]), None, "{impossible}");
+        assert_eq!(kv_usage(&[&none, full]), Some(1.0), "{impossible}");
+    }
+    let most = format!("{{engine=\"0\"}} {}", f64::MAX);
+    let more = format!("{{engine=\"1\"}} {}", f64::MAX);
+    assert_eq!(waiting(&[&most, &more]), None, "more than a number holds");
+}
+
+fn blocks(engine: &str, page: &str) -> (Option<u32>, Option<u32>) {
+    let found = extraction(engine).scan(page.as_bytes()).unwrap_or_default();
+    (found.metrics.block_size, found.metrics.num_blocks)
+}
+
+/// vLLM's front end sums the blocks of its engines up and writes the sum for each of them.
+#[test]
+fn blocks_add_up_unless_each_engine_says_those_of_all() {
+    let vllm: &[&str] = &[
+        "{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"900\"} 1.0",
+        "{block_size=\"16\",engine=\"1\",num_gpu_blocks=\"900\"} 1.0",
+    ];
+    let page = gauges(&[("vllm:cache_config_info", vllm)]);
+    assert_eq!(blocks("vllm", &page), (Some(16), Some(900)));
+    let sglang: &[&str] = &[
+        "{dp_rank=\"0\",num_pages=\"900\",page_size=\"16\",tp_rank=\"0\"} 1.0",
+        "{dp_rank=\"0\",num_pages=\"900\",page_size=\"16\",tp_rank=\"1\"} 1.0",
+        "{dp_rank=\"1\",num_pages=\"800\",page_size=\"16\",tp_rank=\"2\"} 1.0",
+        "{dp_rank=\"2\",num_pages=\"none\",page_size=\"16\",tp_rank=\"4\"} 1.0",
+    ];
+    let page = gauges(&[("sglang:cache_config_info", sglang)]);
+    assert_eq!(blocks("sglang", &page), (Some(16), Some(1700)));
+    let page = gauges(&[
+        (
+            "trtllm_kv_cache_tokens_per_block",
+            &["{rank=\"0\"} 32", "{rank=\"1\"} 32"],
+        ),
+        (
+            "trtllm_kv_cache_max_blocks",
+            &["{rank=\"0\"} 500", "{rank=\"1\"} 4294967295"],
+        ),
+    ]);
+    assert_eq!(blocks("trtllm-serve", &page), (Some(32), Some(u32::MAX)));
+}
+
+#[test]
+fn adapters_of_engines_are_united_each_engines_newest() {
+    let series = |engine, running, waiting, time| {
+        format!(
+            "{{engine=\"{engine}\",max_lora=\"2\",running_lora_adapters=\"{running}\",\
+             waiting_lora_adapters=\"{waiting}\"}} {time}"
+        )
+    };
+    let of = |all: &[String]| {
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let lora = lora_of(&all).unwrap();
+        (lora.active.join(" "), lora.waiting.join(" "), lora.max)
+    };
+    let told = |active: &str, waiting: &str, max| (active.to_owned(), waiting.to_owned(), max);
+    let united = [
+        series(0, "a", "", 1.5e9),
+        series(1, "old", "", 1.6e9),
+        series(1, "b", "c", 1.7e9),
+        series(0, "", "", 1.4e9),
+    ];
+    // The first engine has a place left, though its series is older than the second's.
+    assert_eq!(of(&united), told("a b", "c", 4));
+    // Both are full of the same adapters: there is room on neither.
+    let full = [series(0, "a,b", "", 1.0), series(1, "b,a", "", 2.0)];
+    assert_eq!(of(&full), told("a b", "", 2));
+    let empty = [series(0, "", "", 1.0), series(1, "", "", 2.0)];
+    assert_eq!(of(&empty), told("", "", 4));
+    // Of one engine all stays as its newest series says it.
+    let one = [
+        series(0, "a,b", "c", 2.0).replace("engine=\"0\",", ""),
+        series(0, "b", "", 1.0).replace("engine=\"0\",", ""),
+    ];
+    assert_eq!(of(&one), told("a b", "c", 2));
+    // Ranks that share their requests have the same places.
+    let ranks = [series(0, "a", "", 1.0), series(1, "a", "", 1.0)];
+    let ranks = ranks.map(|text| text.replace("engine", "tp_rank"));
+    assert_eq!(of(&ranks), told("a", "", 2));
+}
+
+#[test]
+fn more_adapters_than_can_be_are_not_believed_of_several_engines_either() {
+    let series = |engine: usize| {
+        let names: Vec<String> = (0..2_000).map(|name| format!("{engine}-{name}")).collect();
+        let names = names.join(",");
+        format!("{{engine=\"{engine}\",running_lora_adapters=\"{names}\"}} 1")
+    };
+    let all: Vec<String> = (0..3).map(series).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    assert_eq!(lora_of(&all[..2]).unwrap().active.len(), 4_000);
+    assert_eq!(lora_of(&all), None);
+    assert_eq!(names("a b").len(), 2);
+}
+
+/// More series than any server has, told apart in each way that there is.
+#[test]
+fn series_beyond_those_of_any_server_are_left_out() {
+    for (labels, expected) in [
+        ("engine=\"{}\"", MAX_SERIES),
+        ("model=\"{}\"", 1),
+        ("tp_rank=\"{}\"", 1),
+        ("engine=\"{}\",model=\"{}\",tp_rank=\"{}\"", 1),
+        ("l{}=\"x\"", 1),
+    ] {
+        let series = |number: usize| {
+            let labels = labels.replace("{}", &number.to_string());
+            format!("{{{labels}}} 1")
+        };
+        let all: Vec<String> = (0..20 * MAX_SERIES).map(series).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(waiting(&all), Some(expected as f64), "{labels}");
+        assert_eq!(
+            waiting(&all[..MAX_SERIES]),
+            Some(expected as f64),
+            "{labels}"
+        );
+        // What is known already is read on, however late it comes.
+        let again = format!("{} 3000", all[0].replace("} 1", "} 8"));
+        let late = [&all[..], &[&again]].concat();
+        let newest = match expected {
+            1 => 8,
+            engines => engines + 7,
+        };
+        assert_eq!(waiting(&late), Some(newest as f64), "{labels}");
+    }
+}

@@ -1,0 +1,216 @@
+use super::*;
+use crate::config;
+use crate::picker::{meter, Head, Release, Verdict};
+use crate::testing::waiting;
+use crate::worker::report::watch;
+use crate::worker::Local;
+
+const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- {type: envoy-proxy, parameters: {explain: true}}
+- name: pods
+  type: static-discovery
+  parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}, {name: b, address: 10.0.0.2, port: 80}]}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer, weight: 3}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+
+/// A director that is alone and has a seat: the first endpoint has a queue, the second none.
+pub fn director(plan: &str, memory: &mut Local) -> Director {
+    let plan = config::load(plan).unwrap().plan;
+    let meter = Box::new(meter::Unmetered);
+    let mut director = Director::new("epp", plan.clone(), 1, meter, || 1_000_000_000_000);
+    director.install(plan, 1);
+    ticks(&mut director, memory, 2);
+    for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
+        director
+            .watch
+            .store
+            .set_metrics(slot, waiting(queue), false, 1_000_000);
+    }
+    ticks(&mut director, memory, 1);
+    director
+}
+
+pub fn ticks(director: &mut Director, memory: &mut Local, count: u32) {
+    (0..count).for_each(|_| drop(director.tick(1, memory)));
+}
+
+pub fn ask(director: &mut Director, id: u32, explain: bool) -> Release {
+    let head = Head {
+        model: b"llama",
+        explain,
+        end: true,
+        ..Head::default()
+    };
+    match director.open(id, &head) {
+        Verdict::Release(release) => release,
+        Verdict::Hold(_) => panic!("nothing to wait for"),
+    }
+}
+
+fn told(director: &Director, memory: &mut Local) -> Option<Report> {
+    report::read(&director.watch.share.seat()?.0, memory)
+}
+
+#[test]
+fn nothing_is_kept_or_told_while_nobody_looks() {
+    let mut memory = Local::default();
+    let mut director = director(PLAN, &mut memory);
+    ask(&mut director, 1, false);
+    let count = memory.count();
+    ticks(&mut director, &mut memory, 100);
+    assert!(director.view.decisions.is_empty());
+    assert_eq!(
+        (told(&director, &mut memory), memory.count()),
+        (None, count)
+    );
+}
+
+#[test]
+fn decisions_are_told_with_their_scores_until_the_audience_leaves() {
+    let mut memory = Local::default();
+    let mut director = director(PLAN, &mut memory);
+    watch(&mut memory);
+    ticks(&mut director, &mut memory, 1);
+    ask(&mut director, 1, false);
+    ticks(&mut director, &mut memory, REPORT_EACH);
+    let report = told(&director, &mut memory).unwrap();
+    assert_eq!(
+        report.legends[0].scorers,
+        [("queue-scorer".to_owned(), 3.0)]
+    );
+    let shown = &report.decisions[0];
+    assert_eq!((shown.candidates, shown.picks, shown.number), (2, 1, 1));
+    let best: Vec<_> = shown.best.iter().map(|one| (one.slot, one.sum)).collect();
+    assert_eq!(best, [(Some(1), 3.0), (Some(0), 0.0)]);
+    assert_eq!(shown.best[0].scores, [1.0]);
+    assert_eq!((report.counts.decided, report.picks), (1, vec![(1, 1)]));
+    assert_eq!(
+        (report.rung, report.polls, report.under_way.0),
+        (2, true, 1)
+    );
+    let plan = report::plan(director.watch.share.base(), &mut memory).unwrap();
+    assert_eq!((plan.plan, plan.parts[0].weight), (report.plan, Some(3.0)));
+    assert_eq!(plan.parts[0].profile, "default");
+
+    ticks(&mut director, &mut memory, 300);
+    assert!(!director.view.is_watched() && director.view.decisions.is_empty());
+    ask(&mut director, 2, false);
+    assert!(director.view.decisions.is_empty());
+}
+
+#[test]
+fn under_load_no_more_is_noted_than_is_shown() {
+    let mut memory = Local::default();
+    let mut director = director(PLAN, &mut memory);
+    watch(&mut memory);
+    ticks(&mut director, &mut memory, 1);
+    for id in 0..500 {
+        ask(&mut director, id, false);
+        director.close(id);
+    }
+    assert_eq!(director.view.decisions.len(), KEPT);
+    assert!(!director.view.wants());
+    ticks(&mut director, &mut memory, REPORT_EACH);
+    let report = told(&director, &mut memory).unwrap();
+    assert_eq!(report.decisions.last().unwrap().number, KEPT as u64);
+    assert_eq!(report.counts.decided, 500);
+    ask(&mut director, 1, false);
+    let last = director.view.decisions.back().unwrap();
+    assert_eq!((director.view.decisions.len(), last.number), (KEPT, 501));
+    let size = serde_json::to_vec(&report).unwrap().len();
+    assert!(size < 16 << 10, "{size}");
+}
+
+#[test]
+fn only_a_client_that_asks_is_told_why() {
+    let mut memory = Local::default();
+    let mut director = director(PLAN, &mut memory);
+    watch(&mut memory);
+    ticks(&mut director, &mut memory, 1);
+    ask(&mut director, 1, false);
+    ask(&mut director, 2, true);
+    assert_eq!(director.answered(1, None, &mut memory), None);
+    assert!(director.answered(2, None, &mut memory).is_some());
+    assert_eq!(director.view.decisions.len(), 2);
+}
+
+#[test]
+fn an_endpoint_that_left_lends_its_name_to_nobody() {
+    let mut view = View {
+        wanted: 1,
+        ..View::default()
+    };
+    let mut explanation = Explanation::default();
+    for slot in [0, 1].map(Slot) {
+        let scored = crate::scheduling::Scored { slot, score: 1.0 };
+        explanation.ranking.push(scored);
+    }
+    let shown = Shown {
+        best: best(&explanation),
+        ..Shown::default()
+    };
+    view.note(shown, &explanation);
+    view.forget(Slot(1));
+    let slots: Vec<_> = view.decisions[0].best.iter().map(|one| one.slot).collect();
+    assert_eq!(slots, [Some(0), None]);
+}
+
+#[test]
+fn who_is_refused_is_shown_with_the_reason() {
+    let mut memory = Local::default();
+    let mut director = director(PLAN, &mut memory);
+    watch(&mut memory);
+    ticks(&mut director, &mut memory, 1);
+    for slot in [0, 1].map(Slot) {
+        director.watch.store.pool.get_mut(slot).unwrap().available = false;
+    }
+    assert!(ask(&mut director, 1, false).is_reply());
+    let shown = director.view.decisions.back().unwrap();
+    assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
+}
+
+#[test]
+fn long_names_are_cut_between_characters() {
+    assert_eq!(beginning("ab", 2), "ab");
+    assert_eq!(beginning("aé", 2), "a…");
+    assert_eq!(beginning("日本", 4), "日…");
+}
+
+#[test]
+fn all_that_is_shared_has_a_mark_and_a_checksum() {
+    let mut memory = Local::default();
+    let plan = PLAN.replace("queue-scorer", "prefix-cache-scorer");
+    let mut first = director(&plan, &mut memory);
+    watch(&mut memory);
+    for id in 0..3 {
+        let text = format!(r#"{{"model": "m", "prompt": "{}"}}"#, "p".repeat(2_000));
+        let head = Head {
+            path: b"/v1/completions",
+            method: b"POST",
+            content_type: b"application/json",
+            content_length: Some(text.len()),
+            ..Head::default()
+        };
+        first.open(id, &head);
+        first.body(id, text.as_bytes(), true);
+        ticks(&mut first, &mut memory, REPORT_EACH);
+    }
+    let mut kinds = std::collections::BTreeSet::new();
+    for (key, value) in memory.values() {
+        // What is no longer needed is emptied.
+        let sealed = value.is_empty() || crate::worker::pack::Reader::open(value).is_some();
+        assert!(sealed, "{key}: {value:?}");
+        let kind = key.rsplit('/').find(|part| part.parse::<u32>().is_err());
+        kinds.extend(kind.map(str::to_owned));
+    }
+    let expected = [
+        "lease", "members", "plan", "pools", "report", "seat", "watched",
+    ];
+    for kind in expected {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+}

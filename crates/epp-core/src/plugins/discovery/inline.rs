@@ -1,0 +1,101 @@
+//! `static-discovery`: endpoints listed in the document, in the schema of the Endpoint Picker's
+//! `file-discovery`. A plugin of ours.
+//!
+//! | name | default | meaning |
+//! |---|---|---|
+//! | `endpoints` | required | the endpoints |
+//! | `endpoints[].name` | required | identity, together with the namespace |
+//! | `endpoints[].namespace` | `default` | |
+//! | `endpoints[].address` | required | a literal IP address, v4 or v6 |
+//! | `endpoints[].port` | required | 1 to 65535, as a string or a number |
+//! | `endpoints[].labels` | none | strings by name |
+//!
+//! The addresses must be members of the cluster that requests are routed to.
+//!
+//! ```yaml
+//! - name: pods
+//!   type: static-discovery
+//!   parameters:
+//!     endpoints:
+//!     - {name: vllm-0, address: 10.0.0.1, port: "8000", labels: {llm-d.ai/engine-type: vllm}}
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::endpoints::store::Member;
+use crate::document::{Fields, Node, Path, Problems};
+use crate::plugins::role::{Build, Discovery, Parity, PluginType, Role, Standing};
+
+/// The plugin type.
+pub const TYPE: PluginType = PluginType {
+    name: "static-discovery",
+    build,
+    parity: Parity::of(Standing::Ours(
+        "the endpoints that file-discovery reads from a file, in the document",
+    )),
+};
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StaticDiscovery {
+    /// The endpoints.
+    pub members: Vec<Member>,
+}
+
+fn build(build: &mut Build<'_, '_>) -> Role {
+    let fields = &mut build.fields;
+    if let Some(node) = fields.node("endpoints") {
+        fields.note("endpoints", node.clone());
+    }
+    let mut members: Vec<Member> = Vec::new();
+    // Their places: lists of thousands are sensible, and a search of the list for each takes seconds.
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    for (entry, path) in fields.required_list("endpoints", "endpoints", 0) {
+        let problems = fields.problems();
+        let Some(member) = read_entry(entry, path.clone(), problems) else {
+            continue;
+        };
+        let of_name = names.get(&member.name).copied();
+        let of_address = addresses.get(&member.address).copied();
+        // The one that came first, as the list would be searched.
+        let known = of_name.into_iter().chain(of_address).min();
+        if let Some(known) = known.and_then(|place: usize| members.get(place)) {
+            let message = format!(
+                "found {} at {}, expected names and addresses to be unique ({} at {} came first)",
+                member.name, member.address, known.name, known.address
+            );
+            problems.error(&path, message);
+            continue;
+        }
+        names.insert(member.name.clone(), members.len());
+        addresses.insert(member.address.clone(), members.len());
+        members.push(member);
+    }
+    Role::Discovery(Discovery::Static(StaticDiscovery { members }))
+}
+
+fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Member> {
+    let before = problems.count();
+    let mut fields = Fields::new(Some(entry), path, problems);
+    let name = fields.required_string("name");
+    let namespace = fields.string("namespace", "default");
+    let address = fields.required_string("address");
+    let ip: Option<IpAddr> = address.parse().ok();
+    if ip.is_none() && !address.is_empty() {
+        fields.refuse("address", &Node::String(address), "a literal IP address");
+    }
+    let port = fields.required_port("port");
+    let labels = fields.string_map("labels");
+    fields.finish();
+    if problems.count() > before {
+        return None;
+    }
+    Some(Member {
+        name: format!("{namespace}/{name}"),
+        address: SocketAddr::new(ip?, port?).to_string(),
+        labels,
+        available: true,
+    })
+}

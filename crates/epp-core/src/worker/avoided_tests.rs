@@ -1,0 +1,222 @@
+//! Several workers over one shared memory.
+
+use super::*;
+use crate::endpoints::avoid::{Failure, Outcome, Settings};
+use crate::scheduling::{Freshness, Metrics};
+use crate::testing;
+use crate::worker::Local;
+
+struct Worker {
+    avoided: Avoided,
+    pool: Pool,
+    foreign: u64,
+}
+
+impl Worker {
+    fn new(seed: u64) -> Self {
+        let settings = Settings {
+            first: 1_000,
+            most: 60_000,
+        };
+        let mut avoider = Avoider::new(settings, fastrand::Rng::with_seed(seed));
+        (0..4).for_each(|slot| avoider.join(Slot(slot), u64::from(slot) + 1));
+        Self {
+            avoided: Avoided::new("avoided".to_owned(), avoider),
+            pool: testing::pool((0..4).map(|_| Metrics::default())),
+            foreign: 0,
+        }
+    }
+
+    fn tick(&mut self, host: &mut Local, now: u64) {
+        let (pool, foreign) = (&mut self.pool, &mut self.foreign);
+        self.avoided.exchange(host, foreign, pool, now);
+    }
+
+    fn fail(&mut self, slot: u32, now: u64) {
+        for _ in 0..4 {
+            self.note(slot, 0, true, now);
+        }
+    }
+
+    /// A request to an endpoint fails, or does not.
+    fn note(&mut self, slot: u32, request: u32, fails: bool, now: u64) {
+        let failure = Failure {
+            reason: Reason::Errors,
+            certain: false,
+        };
+        let outcome = Outcome {
+            request,
+            bodied: true,
+            failure: fails.then_some(failure),
+            ..Outcome::default()
+        };
+        let avoider = &mut self.avoided.avoider;
+        avoider.note(Slot(slot), &outcome, Freshness::Fresh, now);
+    }
+
+    fn avoids(&self) -> Vec<u32> {
+        let avoided = self.pool.iter().filter(|(_, endpoint)| endpoint.avoided);
+        avoided.map(|(slot, _)| slot.0).collect()
+    }
+}
+
+fn tick(workers: &mut [Worker], host: &mut Local, now: u64) {
+    workers.iter_mut().for_each(|worker| worker.tick(host, now));
+}
+
+#[test]
+fn what_one_finds_all_avoid_and_one_tries() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
+    workers[2].fail(1, 1_000);
+    tick(&mut workers, &mut host, 1_000);
+    tick(&mut workers, &mut host, 1_050);
+    assert!(workers.iter().all(|worker| worker.avoids() == [1]));
+    let mut now = 1_050;
+    while workers.iter().all(|worker| worker.avoids() == [1]) {
+        now += 50;
+        tick(&mut workers, &mut host, now);
+        assert!(now < 2_500);
+    }
+    tick(&mut workers, &mut host, now + 50);
+    let open: Vec<usize> = (0..4)
+        .filter(|number| workers[*number].avoids().is_empty())
+        .collect();
+    assert_eq!(open.len(), 1, "one tries");
+    let worker = &mut workers[open[0]];
+    assert!(worker.avoided.avoider.sent(Slot(1), 7, now));
+    worker.note(1, 7, false, now);
+    tick(&mut workers, &mut host, now + 100);
+    tick(&mut workers, &mut host, now + 150);
+    assert!(workers.iter().all(|worker| worker.avoids().is_empty()));
+}
+
+#[test]
+fn a_worker_that_dies_leaves_the_trial_to_another() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    workers[0].fail(1, 1_000);
+    let mut now = 1_000;
+    while !workers.iter().any(|worker| worker.avoids().is_empty()) || now < 1_100 {
+        tick(&mut workers, &mut host, now);
+        now += 50;
+    }
+    let open = workers.iter().position(|worker| worker.avoids().is_empty());
+    workers.remove(open.unwrap());
+    tick(&mut workers, &mut host, now);
+    assert!(workers.iter().all(|worker| worker.avoids() == [1]));
+    while workers.iter().all(|worker| worker.avoids() == [1]) {
+        now += 50;
+        tick(&mut workers, &mut host, now);
+        assert!(now < 10_000);
+    }
+}
+
+#[test]
+fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    workers[0].fail(1, 1_000);
+    let mut open = [false; 3];
+    for now in (1_000..120_000).step_by(50) {
+        tick(&mut workers, &mut host, now);
+        for (worker, open) in workers.iter().zip(&mut open) {
+            *open |= now > 2_000 && worker.avoids().is_empty();
+        }
+        let at_once = workers.iter().filter(|worker| worker.avoids().is_empty());
+        assert!(now <= 1_050 || at_once.count() <= 1);
+    }
+    assert!(open.iter().filter(|open| **open).count() > 1, "{open:?}");
+}
+
+#[test]
+fn a_worker_that_starts_anew_hears_of_it() {
+    let mut host = Local::default();
+    let mut old = Worker::new(1);
+    old.fail(2, 1_000);
+    old.tick(&mut host, 1_000);
+    let mut new = Worker::new(2);
+    new.tick(&mut host, 1_050);
+    assert_eq!(new.avoids(), [2]);
+}
+
+#[test]
+fn two_that_find_something_at_once_both_are_heard() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    workers[0].fail(0, 1_000);
+    workers[1].fail(3, 1_000);
+    for now in [1_000, 1_050, 1_100, 1_150] {
+        tick(&mut workers, &mut host, now);
+    }
+    for worker in &workers {
+        assert_eq!(worker.avoids(), [0, 3]);
+    }
+}
+
+#[test]
+fn a_torn_value_is_counted_and_replaced() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
+    workers[0].fail(0, 1_000);
+    tick(&mut workers, &mut host, 1_000);
+    host.tear("avoided");
+    let mut fresh = Worker::new(9);
+    fresh.tick(&mut host, 1_050);
+    assert_eq!((fresh.foreign, fresh.avoids()), (1, vec![]));
+    workers[0].fail(3, 1_100);
+    tick(&mut workers, &mut host, 1_100);
+    fresh.tick(&mut host, 1_150);
+    assert_eq!(fresh.avoids(), [0, 3]);
+}
+
+#[test]
+fn another_endpoint_in_the_same_slot_is_not_meant() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
+    workers[0].fail(0, 1_000);
+    workers[0].tick(&mut host, 1_000);
+    workers[1].avoided.avoider.leave(Slot(0));
+    workers[1].avoided.avoider.join(Slot(0), 77);
+    workers[1].tick(&mut host, 1_050);
+    assert!(workers[1].avoids().is_empty());
+}
+
+/// A failure that all of one worker's requests see and none of the others': its clients cause it.
+#[test]
+fn what_one_worker_finds_is_not_believed_where_another_is_served() {
+    let mut host = Local::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    let mut avoided = 0;
+    for now in (1_000..61_000).step_by(50) {
+        // Ten prompts a tick to the first worker, other ones each time; one to each of the others.
+        (0..10).for_each(|_| workers[0].note(1, 0, true, now));
+        for (number, worker) in workers.iter_mut().enumerate().skip(1) {
+            let slot = (now / 50 + number as u64) as u32 % 4;
+            if !worker.avoids().contains(&slot) {
+                worker.note(slot, 0, false, now);
+            }
+        }
+        tick(&mut workers, &mut host, now);
+        let others = workers[1..].iter();
+        avoided += others.filter(|worker| !worker.avoids().is_empty()).count();
+    }
+    // Of 2,400: before they have served a request each.
+    assert!(avoided < 24, "{avoided}");
+    // Once it fails everywhere it is left out everywhere.
+    let mut everywhere = 0;
+    for now in (61_000..62_000).step_by(50) {
+        for worker in &mut workers {
+            (0..4)
+                .filter(|slot| *slot != 1)
+                .for_each(|slot| worker.note(slot, 0, false, now));
+            if worker.avoids().is_empty() {
+                worker.note(1, 0, true, now);
+            }
+        }
+        tick(&mut workers, &mut host, now);
+        let all = workers.iter().all(|worker| worker.avoids() == [1]);
+        everywhere += u32::from(all);
+    }
+    assert!(everywhere > 5, "of 20 ticks: {everywhere}");
+}

@@ -1,0 +1,297 @@
+//! The page's HTML: no script, nothing from elsewhere, light or dark as the browser is.
+
+use maud::{html, Markup, PreEscaped, DOCTYPE};
+
+use super::{Decided, Pool, Vm, REFRESH};
+use epp_core::endpoints::store::Condition;
+use epp_core::scheduling::{Endpoint, Freshness, Slot};
+use epp_core::worker::report::{Candidate, Report, Shown, Told};
+
+const STYLE: &str = include_str!("style.css");
+
+/// Endpoints at which a VM's requests are told one by one.
+const PLACES: usize = 4;
+
+/// The page.
+pub fn page(pools: &[Pool], now: u64) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            meta charset="utf-8";
+            meta http-equiv="refresh" content=(REFRESH);
+            title { "epp-wasm" }
+            style { (PreEscaped(STYLE)) }
+            h1 { "epp-wasm" }
+            p #asof { "As of " (clock(now)) " UTC, and anew each " (REFRESH) " seconds." }
+            @if pools.is_empty() {
+                p #waiting { "Watching since now: the workers tell what they know within half a second." }
+            }
+            @for pool in pools { (pool_of(pool, now)) }
+        }
+    };
+    page.into_string()
+}
+
+fn pool_of(pool: &Pool, now: u64) -> Markup {
+    html! {
+        section {
+            h2 { "Pool " (pool.cluster) }
+            p { "plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary) } }
+            @if pool.others_plans() > 0 {
+                p.bad { (pool.others_plans()) " of the workers decide by another plan: one is being put in force, or was refused by some." }
+            }
+            h3 { "Endpoints" }
+            (endpoints(pool, now))
+            h3 { "Workers" }
+            (workers(pool, now))
+            h3 { "Last decisions" }
+            (decisions(pool, now))
+            h3 { "Plan in force" }
+            @match &pool.plan {
+                Some(plan) => (plan_of(plan)),
+                None => p { "The worker that polls has not told it yet." },
+            }
+        }
+    }
+}
+
+fn endpoints(pool: &Pool, now: u64) -> Markup {
+    html! {
+        table.endpoints {
+            thead { tr {
+                th.l { "endpoint" } th { "may be picked" } th { "metrics" } th { "age" } th { "waiting" } th { "running" }
+                th { "KV cache" } th { "LoRA" } th { "in flight" } th { "tokens" } th { "avoided" } th { "picks" }
+            } }
+            tbody {
+                @for (slot, endpoint) in pool.store.pool.iter() {
+                    (endpoint_of(pool, slot, endpoint, now))
+                }
+            }
+        }
+    }
+}
+
+fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup {
+    let Condition { scraped, failures } = pool.store.condition(slot);
+    let fresh = match endpoint.freshness {
+        Freshness::Fresh => "fresh",
+        Freshness::Stale => "stale",
+        Freshness::Unknown => "never read",
+    };
+    let metrics = &endpoint.metrics;
+    let lora = &metrics.lora;
+    let (requests, tokens) = pool.in_flight(slot);
+    let avoided = pool.avoided(slot);
+    html! {
+        tr {
+            td.l { (endpoint.address) @if endpoint.name != endpoint.address { br; code { (endpoint.name) } } }
+            td.bad[!endpoint.available] { @if endpoint.available { "yes" } @else { "no" } }
+            td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" } }
+            td { @if scraped > 0 { (now.saturating_sub(scraped)) " ms" } @else { "–" } }
+            td { (whole(metrics.waiting)) }
+            td { (whole(metrics.running)) }
+            td { (percent(metrics.kv_usage)) }
+            td { @if lora.max > 0 { (lora.active.len()) " + " (lora.waiting.len()) " of " (lora.max) } @else { "–" } }
+            td { (requests) }
+            td { (tokens) }
+            td.bad[avoided.is_some()] { (avoided.unwrap_or("no")) }
+            td { (pool.picks(slot)) }
+        }
+    }
+}
+
+fn workers(pool: &Pool, now: u64) -> Markup {
+    html! {
+        table.workers {
+            thead { tr {
+                th { "seat" } th.l { "serves" } th.l { "polls" } th { "beats" } th { "told" } th.l { "decides" br; "by" } th { "bodies" }
+                th { "under" br; "way" } th { "held" } th.w { "in flight at" } th { "decisions" } th { "early" } th { "refused" }
+                th { "left to" br; "Envoy" } th { "served" br; "elsewhere" } th { "index" br; "entries" } th { "index" br; "full" }
+                th { "evicted" } th { "memory" }
+            } }
+            tbody { @for vm in &pool.vms { (worker(pool, vm, now)) } }
+        }
+    }
+}
+
+fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
+    let Some(report) = &vm.report else {
+        return html! {
+            tr { td { (vm.seat) } td.l { "–" } td.l { "–" } td { (vm.beat) } td.l colspan="15" { "has not told anything yet" } }
+        };
+    };
+    let Report { counts, index, .. } = report;
+    let (under_way, held) = report.under_way;
+    html! {
+        tr {
+            td { (vm.seat) }
+            td.l { @if report.serves { "requests" } @else { "none yet" } }
+            td.l { @if report.polls { "yes" } @else { "no" } }
+            td { (vm.beat) }
+            td { (ago(now, report.at)) }
+            td.l.bad[report.rung < 2] {
+                @match report.rung { 2 => "metrics", 1 => "own counts", _ => "nothing yet" }
+            }
+            td { @if report.reads_bodies { "read" } @else { "not read" } }
+            td { (under_way) }
+            td { (held) }
+            td.w { (in_flight(pool, vm)) }
+            td { (counts.decided) }
+            td { (counts.early) }
+            td.bad[counts.refused > 0] { (counts.refused) }
+            td { (counts.fallbacks) }
+            td { (counts.elsewhere) }
+            td { (index.entries) }
+            td { (percent(Some(index.bytes as f64 / index.bound.max(1) as f64))) }
+            td { (index.evictions) }
+            td { (megabytes(report.memory)) }
+        }
+    }
+}
+
+fn in_flight(pool: &Pool, vm: &Vm) -> Markup {
+    let loads = &vm.post.loads;
+    html! {
+        @if loads.is_empty() { "–" }
+        @for (position, load) in loads.iter().take(PLACES).enumerate() {
+            @if position > 0 { ", " }
+            (pool.address(load.slot).filter(|_| pool.is_there(load)).unwrap_or("(has left)")) " × " (load.requests)
+        }
+        @if loads.len() > PLACES { " and at " (loads.len() - PLACES) " more" }
+    }
+}
+
+/// A column for each scorer of the decisions shown: of one plan they are the same.
+fn scorers(decisions: &[Decided<'_>]) -> Vec<(String, f64)> {
+    let mut columns: Vec<(String, f64)> = Vec::new();
+    for scorer in decisions
+        .iter()
+        .filter_map(|decided| decided.legend)
+        .flat_map(|legend| &legend.scorers)
+    {
+        if !columns.contains(scorer) {
+            columns.push(scorer.clone());
+        }
+    }
+    columns
+}
+
+fn decisions(pool: &Pool, now: u64) -> Markup {
+    let decisions = pool.decisions();
+    let scorers = scorers(&decisions);
+    html! {
+        @if decisions.is_empty() {
+            p { "None since somebody looks." }
+        } @else {
+            p {
+                "What is shown of each is its best candidates, with what each scorer gave and what that counts for. Where a worker "
+                "makes more than 50 in half a second, it tells of the first 50."
+            }
+            table.decisions {
+                thead { tr {
+                    th { "ago" } th { "seat" } th.l { "model" } th { "tokens" } th { "held by the pick" } th { "decided" } th.l { "filters removed" }
+                    th { "scored" } th.l { "candidate" } th { "sum" }
+                    @for (name, weight) in &scorers { th { (name) " × " (weight) } }
+                } }
+                @for decided in &decisions { (decision(pool, decided, &scorers, now)) }
+            }
+        }
+    }
+}
+
+fn decision(pool: &Pool, decided: &Decided<'_>, scorers: &[(String, f64)], now: u64) -> Markup {
+    let shown = decided.shown;
+    let rows = shown.best.len().max(1);
+    html! {
+        tbody.one {
+            @if shown.best.is_empty() {
+                tr {
+                    (facts(decided, rows, now))
+                    td.l.bad colspan=(2 + scorers.len()) { (shown.error.as_deref().unwrap_or("nobody was left")) }
+                }
+            }
+            @for (position, candidate) in shown.best.iter().enumerate() {
+                tr.pick[position < shown.picks] {
+                    @if position == 0 { (facts(decided, rows, now)) }
+                    td.l { (pool.named(candidate)) }
+                    td { (format!("{:.3}", candidate.sum)) }
+                    @for scorer in scorers { td { (given(decided, candidate, scorer)) } }
+                }
+            }
+        }
+    }
+}
+
+fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
+    let shown = decided.shown;
+    html! {
+        td rowspan=(rows) { (ago(now, shown.at)) }
+        td rowspan=(rows) { (decided.seat) }
+        td.l rowspan=(rows) { @if shown.model.is_empty() { "–" } @else { (shown.model) } }
+        td rowspan=(rows) { (shown.tokens) }
+        td rowspan=(rows) { (percent(shown.held.map(f64::from))) }
+        td rowspan=(rows) { @if shown.early { "early" } @else { "at its end" } }
+        td.l rowspan=(rows) { (filtered(decided, shown)) }
+        td rowspan=(rows) { (shown.candidates) }
+    }
+}
+
+fn filtered(decided: &Decided<'_>, shown: &Shown) -> Markup {
+    let names = decided.legend.map(|legend| legend.filters.as_slice());
+    html! {
+        @if shown.removed.is_empty() { "–" }
+        @for (position, (name, removed)) in names.unwrap_or_default().iter().zip(&shown.removed).enumerate() {
+            @if position > 0 { br; }
+            (name) ": " (removed)
+        }
+    }
+}
+
+/// What a scorer gave a candidate.
+fn given(decided: &Decided<'_>, candidate: &Candidate, scorer: &(String, f64)) -> String {
+    let legend = decided.legend.map(|legend| legend.scorers.iter());
+    let place = legend.and_then(|mut scorers| scorers.position(|known| known == scorer));
+    let score = place.and_then(|place| candidate.scores.get(place));
+    score.map_or("–".to_owned(), |score| format!("{score:.3}"))
+}
+
+fn plan_of(plan: &Told) -> Markup {
+    html! {
+        table.plan {
+            thead { tr { th.l { "profile" } th.l { "plugin" } th.l { "type" } th { "weight" } th.w { "parameters" } } }
+            tbody {
+                @for part in &plan.parts {
+                    tr {
+                        td.l { @if part.profile.is_empty() { "–" } @else { (part.profile) } }
+                        td.l { (part.name) }
+                        td.l { (part.kind) }
+                        td { @match part.weight { Some(weight) => (weight), None => "–" } }
+                        td.w { code { (part.parameters) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn whole(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.0}"))
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn ago(now: u64, then: u64) -> String {
+    format!("{:.1} s", now.saturating_sub(then) as f64 / 1_000.0)
+}
+
+fn clock(now: u64) -> String {
+    let seconds = now / 1_000;
+    let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}", seconds % 60)
+}

@@ -1,0 +1,178 @@
+//! The status page: what the pickers of one Envoy know and do, as they tell it in shared data.
+//!
+//! It is made by a VM that serves nothing else and knows nothing itself, so that whatever becomes of
+//! it no request is touched: asking for the page beats for an audience, and what it shows is what
+//! [`epp_core::worker::report`] and the workers' own sharing have left there.
+
+mod html;
+
+use epp_core::endpoints::store::Store;
+use epp_core::scheduling::Slot;
+use epp_core::worker::report::{self, Candidate, Legend, Report, Shown, Told};
+use epp_core::worker::seats::{self, Post, SlotLoad};
+use epp_core::worker::{snapshot, SharedData};
+
+/// Seconds between two looks of a browser at the page.
+pub const REFRESH: u32 = 2;
+
+/// Decisions that are shown, of all workers together.
+const DECISIONS: usize = 50;
+
+/// A report older than this, in milliseconds, is what is left of a former look: pickers tell twice
+/// a second.
+const OLD: u64 = 5_000;
+
+/// A pool as its pickers tell of it.
+#[derive(Debug, Default)]
+struct Pool {
+    plugin: String,
+    cluster: String,
+    plan: Option<Told>,
+    store: Store,
+    vms: Vec<Vm>,
+}
+
+/// One VM that sits at a seat.
+#[derive(Debug, Default)]
+struct Vm {
+    seat: u32,
+    beat: u64,
+    post: Post,
+    /// What it told just now; none where nobody had looked before.
+    report: Option<Report>,
+}
+
+/// A decision, its VM's seat, and what it refers to.
+#[derive(Debug, Clone, Copy)]
+struct Decided<'a> {
+    seat: u32,
+    shown: &'a Shown,
+    legend: Option<&'a Legend>,
+}
+
+/// The page, at this time in milliseconds since 1970.
+pub fn page(host: &mut dyn SharedData, now: u64) -> String {
+    let bases = report::watch(host);
+    let pools = bases.iter().filter_map(|base| Pool::read(base, host, now));
+    let pools: Vec<Pool> = pools.filter(Pool::is_told).collect();
+    html::page(&pools, now)
+}
+
+impl Pool {
+    fn read(base: &str, host: &mut dyn SharedData, now: u64) -> Option<Self> {
+        let (plugin, cluster) = report::named(base)?;
+        let vms = seats::posted(base, host).into_iter();
+        let vms = vms.map(|(seat, owner, beat, post)| {
+            let report = report::read(&seats::key(base, seat), host);
+            let own = |report: &Report| report.owner == owner;
+            let news = |report: &Report| now.saturating_sub(report.at) < OLD;
+            Vm {
+                seat,
+                beat,
+                post,
+                report: report.filter(own).filter(news),
+            }
+        });
+        let vms = vms.collect();
+        let plan = report::plan(base, host);
+        let mut store = Store::default();
+        let mut read = |part| Some(host.get(&format!("{base}/{part}"))?.0);
+        let members = read("members").and_then(|value| snapshot::unpack_members(&value));
+        for (slot, member) in members.into_iter().flatten() {
+            store.set_member(slot, &member);
+        }
+        if let Some(value) = read("metrics") {
+            // What is torn now is whole when the page is asked for again.
+            let _: Option<()> = snapshot::apply_metrics(&value, &mut store, |_| {});
+        }
+        store.refresh(now, plan.as_ref().map_or(0, |plan| plan.staleness));
+        Some(Self {
+            plugin,
+            cluster,
+            plan,
+            store,
+            vms,
+        })
+    }
+
+    /// Whether anybody told of it just now.
+    fn is_told(&self) -> bool {
+        self.reports().next().is_some()
+    }
+
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.vms.iter().filter_map(|vm| vm.report.as_ref())
+    }
+
+    /// VMs that decide by another plan than the one that is shown.
+    fn others_plans(&self) -> usize {
+        let plan = self.plan.as_ref().map(|plan| plan.plan);
+        let other = |report: &&Report| Some(report.plan) != plan;
+        self.reports().filter(other).count()
+    }
+
+    /// Requests and tokens in flight at an endpoint, from all VMs.
+    fn in_flight(&self, slot: Slot) -> (u32, u64) {
+        let loads = self.vms.iter().flat_map(|vm| &vm.post.loads);
+        let loads = loads.filter(|load| load.slot == slot.0 && self.is_there(load));
+        loads.fold((0, 0), |(requests, tokens), load| {
+            (requests + load.requests, tokens + load.tokens)
+        })
+    }
+
+    /// Whether the endpoint of a load still sits in its slot.
+    fn is_there(&self, load: &SlotLoad) -> bool {
+        let endpoint = self.store.pool.get(Slot(load.slot));
+        endpoint.is_some_and(|endpoint| endpoint.tag() == load.tag)
+    }
+
+    fn picks(&self, slot: Slot) -> i64 {
+        let picks = self.reports().flat_map(|report| &report.picks);
+        let picks = picks.filter(|(of, _)| *of == slot.0);
+        picks.map(|(_, picks)| picks).sum()
+    }
+
+    /// Why an endpoint is avoided, if it is.
+    fn avoided(&self, slot: Slot) -> Option<&str> {
+        let mut avoided = self.reports().flat_map(|report| &report.avoided);
+        let found = avoided.find(|(of, _)| *of == slot.0)?;
+        Some(&found.1)
+    }
+
+    /// The last decisions of all VMs, the last one first.
+    fn decisions(&self) -> Vec<Decided<'_>> {
+        let mut decisions: Vec<Decided<'_>> = self
+            .vms
+            .iter()
+            .filter_map(|vm| Some((vm.seat, vm.report.as_ref()?)))
+            .flat_map(|(seat, report)| {
+                report.decisions.iter().map(move |shown| Decided {
+                    seat,
+                    shown,
+                    legend: report.legends.get(shown.legend),
+                })
+            })
+            .collect();
+        decisions.sort_by_key(|decided| {
+            let shown = decided.shown;
+            std::cmp::Reverse((shown.at, shown.number, decided.seat))
+        });
+        decisions.truncate(DECISIONS);
+        decisions
+    }
+
+    /// The address of the endpoint in a slot.
+    fn address(&self, slot: u32) -> Option<&str> {
+        let endpoint = self.store.pool.get(Slot(slot))?;
+        Some(&endpoint.address)
+    }
+
+    fn named(&self, candidate: &Candidate) -> &str {
+        let address = candidate.slot.and_then(|slot| self.address(slot));
+        address.unwrap_or("(has left)")
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

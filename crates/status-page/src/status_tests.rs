@@ -1,0 +1,175 @@
+use super::*;
+use epp_core::scheduling::Metrics;
+use epp_core::worker::report::{Fill, Part};
+use epp_core::worker::seats::{Seats, SlotLoad};
+use epp_core::worker::Local;
+
+const NOW: u64 = 1_000_000;
+
+/// A pool of two endpoints, one of which has been read, and one VM that told this.
+fn pool(memory: &mut Local, report: Report) {
+    let base = report::base("epp", "a<b>");
+    let mut store = Store::default();
+    for (slot, address) in [(Slot(0), "10.0.0.1:80"), (Slot(1), "10.0.0.2:80")] {
+        let member = epp_core::endpoints::store::Member {
+            name: address.to_owned(),
+            address: address.to_owned(),
+            available: slot == Slot(0),
+            ..Default::default()
+        };
+        store.set_member(slot, &member);
+    }
+    let metrics = Metrics {
+        waiting: Some(3.0),
+        running: Some(7.0),
+        kv_usage: Some(0.25),
+        ..Metrics::default()
+    };
+    store.set_metrics(Slot(0), metrics, false, NOW - 40);
+    let members = snapshot::pack_members(&store, 1);
+    memory.set(&format!("{base}/members"), &members, None);
+    let metrics = snapshot::pack_metrics(&store, 1);
+    memory.set(&format!("{base}/metrics"), &metrics, None);
+
+    let mut seats = Seats::new(base.clone(), 77);
+    assert!(seats.sit(memory));
+    let post = Post {
+        loads: vec![SlotLoad {
+            tag: store.pool.get(Slot(0)).unwrap().tag(),
+            requests: 5,
+            tokens: 640,
+            ..SlotLoad::default()
+        }],
+        ..Post::default()
+    };
+    seats.post(&post, memory);
+    report::post(&seats::key(&base, 0), &report, memory);
+    let plan = Told {
+        plan: 9,
+        summary: "rules".to_owned(),
+        staleness: 2_000,
+        parts: vec![Part {
+            name: "queue-scorer".to_owned(),
+            ..Part::default()
+        }],
+    };
+    report::tell_plan(&base, &plan, memory);
+    report::enlist(&base, memory);
+}
+
+fn report() -> Report {
+    let best = |slot, sum| Candidate {
+        slot,
+        sum,
+        scores: vec![sum / 2.0],
+    };
+    Report {
+        owner: 77,
+        at: NOW - 100,
+        serves: true,
+        rung: 2,
+        plan: 9,
+        index: Fill {
+            bytes: 1,
+            bound: 2,
+            ..Fill::default()
+        },
+        picks: vec![(0, 12)],
+        avoided: vec![(1, "hung".to_owned())],
+        legends: vec![Legend {
+            filters: vec!["f".to_owned()],
+            scorers: vec![("queue-scorer".to_owned(), 2.0)],
+        }],
+        decisions: vec![Shown {
+            model: "<b>m</b>".to_owned(),
+            at: NOW - 300,
+            removed: vec![2],
+            candidates: 2,
+            picks: 1,
+            best: vec![best(Some(0), 2.0), best(None, 1.0)],
+            ..Shown::default()
+        }],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn nobody_has_told_yet() {
+    let mut memory = Local::default();
+    let text = page(&mut memory, NOW);
+    assert!(text.contains("Watching since now"), "{text}");
+}
+
+#[test]
+fn the_page_shows_what_was_told() {
+    let mut memory = Local::default();
+    pool(&mut memory, report());
+    let text = page(&mut memory, NOW);
+    for shown in [
+        "As of 00:16:40 UTC",
+        "Pool a&lt;b&gt;",
+        "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td>5</td><td>640</td><td class=\"\">no</td><td>12</td>",
+        "<td class=\"bad\">no</td><td class=\"bad\">never read</td>",
+        "<td class=\"bad\">hung</td>",
+        "10.0.0.1:80 × 5",
+        "&lt;b&gt;m&lt;/b&gt;",
+        "f: 2",
+        "<th>queue-scorer × 2</th>",
+        "<tr class=\"pick\"><td rowspan=\"2\">0.3 s</td>",
+        "<td class=\"l\">(has left)</td><td>1.000</td><td>0.500</td>",
+        "<td>50.0 %</td>",
+    ] {
+        assert!(text.contains(shown), "no {shown}: {text}");
+    }
+    assert!(!text.contains("another plan"));
+}
+
+#[test]
+fn a_worker_with_another_plan_is_told_of() {
+    let mut memory = Local::default();
+    let other = Report {
+        plan: 8,
+        ..report()
+    };
+    pool(&mut memory, other);
+    assert!(page(&mut memory, NOW).contains("1 of the workers decide by another plan"));
+}
+
+#[test]
+fn what_is_left_of_a_former_look_or_owner_is_not_shown() {
+    for stale in [
+        Report {
+            at: NOW - OLD,
+            ..report()
+        },
+        Report {
+            owner: 78,
+            ..report()
+        },
+    ] {
+        let mut memory = Local::default();
+        pool(&mut memory, stale);
+        assert!(page(&mut memory, NOW).contains("Watching since now"));
+    }
+}
+
+#[test]
+fn the_last_decisions_come_first_and_no_more_than_fit() {
+    let mut memory = Local::default();
+    let many = (0..60).map(|number| Shown {
+        number,
+        at: NOW - 1_000,
+        model: format!("m{number}"),
+        ..Shown::default()
+    });
+    let report = Report {
+        decisions: many.collect(),
+        ..report()
+    };
+    pool(&mut memory, report);
+    let text = page(&mut memory, NOW);
+    assert_eq!(text.matches("<tbody class=\"one\">").count(), DECISIONS);
+    let (last, first) = (text.find("m59<"), text.find("m10<"));
+    assert!(last.unwrap() < first.unwrap());
+    assert!(!text.contains("m9<"));
+}

@@ -1,0 +1,340 @@
+//! Panics in callbacks, over a host in the same process.
+
+use super::*;
+use crate::fake_host::host;
+use crate::filter_tests::{destination, listed, post, vm, ROOT};
+use crate::vm::FAILED_TICKS;
+
+thread_local! {
+    /// Where panics are to come, how many are let pass before, and how many then come.
+    static STRIKES: RefCell<Vec<(&'static str, usize, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Panics here if a test asks for it.
+pub fn strike(place: &str) {
+    let strikes = STRIKES.with_borrow_mut(|strikes| {
+        let found = strikes.iter_mut().find(|strike| strike.0 == place);
+        found.is_some_and(|(_, before, left)| match *before {
+            0 => std::mem::replace(left, left.saturating_sub(1)) > 0,
+            _ => {
+                *before -= 1;
+                false
+            }
+        })
+    });
+    assert!(!strikes, "on purpose, at {place}");
+}
+
+fn strike_at(strikes: &[(&'static str, usize, usize)]) {
+    STRIKES.set(strikes.to_vec());
+}
+
+/// From now on.
+const ALWAYS: usize = usize::MAX;
+
+const OPEN: &str = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+
+/// A VM behind the net whose requests are held for their bodies.
+fn guarded(extra: &str) -> Guarded {
+    Guarded(RefCell::new(vm(&listed("prefix-cache-scorer", extra))))
+}
+
+fn begin(vm: &Guarded, id: u32) -> Action {
+    post();
+    vm.decide(Callback::RequestHeaders, id, HEADERS, |vm| {
+        vm.request_headers(id, false)
+    })
+}
+
+fn fail<T>(_: &mut Vm) -> T {
+    panic!("on purpose")
+}
+
+fn counted(name: &str) -> i64 {
+    host(|host| {
+        let metrics = host.metrics.iter();
+        let own = metrics.filter(|(known, _)| known.starts_with(name));
+        own.map(|(_, value)| value).sum()
+    })
+}
+
+fn tick(vm: &Guarded) {
+    host(|host| host.now += 50_000_000);
+    vm.call(Callback::Tick, ROOT, (), |vm| vm.strike(ROOT));
+}
+
+#[test]
+fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
+    for (extra, action, answers) in [
+        ("", BodyAction::Buffer, vec![500]),
+        (OPEN, BodyAction::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        for id in [10, 11] {
+            assert_eq!(begin(&vm, id), Action::Pause);
+        }
+        let body = br#"{"model": "m", "prompt": "hello"}"#;
+        host(|host| host.body = body.to_vec());
+        assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
+        assert_eq!(destination(), None, "not even one that it would have named");
+        let codes = host(|host| {
+            host.answers
+                .iter()
+                .map(|(code, _)| *code)
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(codes, answers);
+        let of_other = vm.decide(Callback::RequestBody, 11, BODY, |vm| {
+            vm.request_body(11, body.len(), true)
+        });
+        assert_eq!(of_other, BodyAction::Continue);
+        assert!(destination().is_some());
+        vm.call(Callback::Delete, 10, (), |vm| vm.delete(10));
+        for _ in 0..21 {
+            tick(&vm);
+        }
+        let name = "epp_wasm_caught_panics_total;pool=inference-pool;callback=request_body";
+        assert_eq!(counted(name), 1);
+        assert_eq!(counted("epp_wasm_held_requests"), 0);
+    }
+}
+
+#[test]
+fn at_the_headers_a_client_may_not_choose_either() {
+    let vm = guarded(OPEN);
+    post();
+    assert!(destination().is_some(), "the client's own");
+    let action = vm.decide(Callback::RequestHeaders, 10, HEADERS, fail);
+    assert_eq!((action, destination()), (Action::Continue, None));
+}
+
+#[test]
+fn an_answer_on_its_way_is_not_touched() {
+    for callback in [
+        Callback::ResponseHeaders,
+        Callback::ResponseBody,
+        Callback::RequestTrailers,
+        Callback::Delete,
+    ] {
+        let vm = guarded("");
+        begin(&vm, 10);
+        host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
+        let size = host(|host| host.body.len());
+        vm.call(Callback::RequestBody, 10, BodyAction::Continue, |vm| {
+            vm.request_body(10, size, true)
+        });
+        vm.call(callback, 10, (), fail);
+        assert!(host(|host| host.answers.is_empty()), "{callback:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_never_gets_through_holds_nobody_for_ever() {
+    let vm = guarded(OPEN);
+    begin(&vm, 10);
+    for number in 1..=FAILED_TICKS {
+        assert!(host(|host| host.resumed.is_empty()), "{number}");
+        vm.call(Callback::Tick, ROOT, (), fail);
+    }
+    assert_eq!(host(|host| host.resumed.clone()), [10]);
+    // What Envoy has sent it shows once more: the stream is still known.
+    host(|host| host.body = b"sent".to_vec());
+    let more = vm.decide(Callback::RequestBody, 10, BODY, |vm| {
+        vm.request_body(10, 4, true)
+    });
+    assert_eq!(more, BodyAction::Continue);
+}
+
+#[test]
+fn the_body_of_another_request_is_not_set_aside_for_one_that_cannot_be_reached() {
+    let vm = guarded(OPEN);
+    begin(&vm, 10);
+    host(|host| host.body = BODY_TEXT[..5].to_vec());
+    vm.decide(Callback::RequestBody, 10, BODY, |vm| {
+        vm.request_body(10, 5, false)
+    });
+    host(|host| {
+        host.gone = Some(10);
+        host.body = b"another's".to_vec();
+    });
+    (0..FAILED_TICKS).for_each(|_| vm.call(Callback::Tick, ROOT, (), fail));
+    assert_eq!(host(|host| host.body.clone()), b"another's");
+    assert!(host(|host| host.resumed.is_empty()));
+}
+
+#[test]
+fn a_part_that_panics_follows_what_was_set_aside() {
+    for (end, resumed) in [(false, vec![]), (true, vec![10])] {
+        let vm = guarded("");
+        begin(&vm, 10);
+        let part = |shown: &[u8], end: bool| {
+            host(|host| host.body = shown.to_vec());
+            vm.decide(Callback::RequestBody, 10, BODY, |vm| {
+                vm.request_body(10, shown.len(), end)
+            })
+        };
+        part(&BODY_TEXT[..5], false);
+        host(|host| host.now += 6_000_000_000);
+        tick(&vm);
+        assert_eq!(host(|host| std::mem::take(&mut host.resumed)), [10]);
+        assert!(host(|host| host.body.is_empty()));
+        strike_at(&[("feed", 0, 1)]);
+        let action = part(&BODY_TEXT[5..], end);
+        strike_at(&[]);
+        assert_eq!(action, BodyAction::Buffer);
+        tick(&vm);
+        assert_eq!(host(|host| host.resumed.clone()), resumed);
+        assert_eq!(host(|host| host.body.clone()), BODY_TEXT);
+        assert!(codes().is_empty());
+        if !end {
+            assert_eq!(part(BODY_TEXT, true), BodyAction::Continue);
+            assert_eq!(host(|host| host.body.clone()), BODY_TEXT);
+        }
+    }
+}
+
+#[test]
+fn one_tick_that_fails_lets_nobody_go() {
+    let vm = guarded("");
+    begin(&vm, 10);
+    for _ in 0..FAILED_TICKS {
+        vm.call(Callback::Tick, ROOT, (), fail);
+        tick(&vm);
+    }
+    assert!(host(|host| host.answers.is_empty()));
+}
+
+#[test]
+fn a_configuration_that_panics_is_refused() {
+    let vm = guarded("");
+    assert!(!vm.call(Callback::Configure, 2, false, fail));
+    vm.call(Callback::CalloutAnswer, ROOT, (), fail);
+    assert_eq!(begin(&vm, 10), Action::Pause);
+}
+
+#[test]
+fn each_place_is_logged_once() {
+    let vm = guarded("");
+    for _ in 0..3 {
+        vm.call(Callback::CalloutAnswer, ROOT, (), fail);
+    }
+    let lines = host(|host| host.log.clone());
+    let told = lines
+        .iter()
+        .filter(|line| line.contains("a defect"))
+        .count();
+    assert_eq!(told, 1, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("guard_tests.rs")));
+}
+
+const BODY_TEXT: &[u8] = br#"{"model": "m", "prompt": "hello"}"#;
+
+fn send_body(vm: &Guarded, id: u32) -> BodyAction {
+    host(|host| host.body = BODY_TEXT.to_vec());
+    vm.decide(Callback::RequestBody, id, BODY, |vm| {
+        vm.request_body(id, BODY_TEXT.len(), true)
+    })
+}
+
+fn codes() -> Vec<u32> {
+    host(|host| host.answers.iter().map(|(code, _)| *code).collect())
+}
+
+#[test]
+fn a_panic_within_recovery_obeys_the_failure_mode() {
+    for (extra, action, answers) in [
+        ("", BodyAction::Buffer, vec![500]),
+        (OPEN, BodyAction::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        begin(&vm, 10);
+        host(|host| {
+            host.request.push((
+                "x-gateway-destination-endpoint".to_owned(),
+                "6.6.6.6:6".to_owned(),
+            ))
+        });
+        strike_at(&[("count", 0, ALWAYS)]);
+        assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+    // Where not even the local reply can be given, the request does not go on.
+    let vm = guarded("");
+    begin(&vm, 10);
+    strike_at(&[("count", 0, ALWAYS), ("carry out", 0, ALWAYS)]);
+    assert_eq!(send_body(&vm, 10), BodyAction::Buffer);
+    strike_at(&[]);
+}
+
+#[test]
+fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
+    for (extra, action, answers) in [
+        ("", BodyAction::Buffer, vec![500]),
+        (OPEN, BodyAction::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        begin(&vm, 10);
+        // The director has decided, and holds it no longer.
+        strike_at(&[("carry out", 0, 1)]);
+        assert_eq!(send_body(&vm, 10), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+}
+
+#[test]
+fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
+    for (extra, action, answers) in [
+        ("", Action::Pause, vec![500]),
+        (OPEN, Action::Continue, vec![]),
+    ] {
+        let vm = guarded(extra);
+        strike_at(&[("place of request", 0, ALWAYS)]);
+        assert_eq!(begin(&vm, 10), action);
+        assert_eq!((codes(), destination()), (answers, None));
+        strike_at(&[]);
+    }
+    // Found at the second try: not a request of ours.
+    let vm = guarded("");
+    host(|host| {
+        host.properties
+            .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
+    });
+    strike_at(&[("place of request", 0, 1)]);
+    assert_eq!(begin(&vm, 10), Action::Continue);
+    assert!(codes().is_empty());
+}
+
+#[test]
+fn what_a_tick_has_decided_when_it_panics_is_not_held_without_end() {
+    for (extra, resumed, answers) in [("", 0, 2), (OPEN, 2, 0)] {
+        let vm = guarded(extra);
+        let part = |id: u32, size: usize| {
+            host(|host| host.body = BODY_TEXT[..size].to_vec());
+            vm.decide(Callback::RequestBody, id, BODY, |vm| {
+                vm.request_body(id, size, false)
+            });
+        };
+        // This host has one buffer: of the two one has sent nothing.
+        begin(&vm, 10);
+        begin(&vm, 11);
+        part(11, 5);
+        host(|host| host.now += 3_000_000_000);
+        tick(&vm);
+        // The third comes later than the others.
+        begin(&vm, 12);
+        part(12, 5);
+        host(|host| host.now += 3_000_000_000);
+        strike_at(&[("carry out", 0, 1)]);
+        tick(&vm);
+        strike_at(&[]);
+        assert_eq!(host(|host| host.resumed.len()), resumed);
+        assert_eq!(codes(), vec![500; answers]);
+        // Nothing more comes of these, and the third is still held.
+        (0..10).for_each(|_| tick(&vm));
+        assert_eq!(host(|host| host.resumed.len()), resumed);
+        assert_eq!(send_body(&vm, 12), BodyAction::Continue);
+        assert!(destination().is_some());
+    }
+}

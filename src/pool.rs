@@ -1,0 +1,301 @@
+//! A plugin's pool in one VM: its configuration, its clock, and the callouts that fetch metrics.
+
+use super::abi::{self, Buffer, Map, Status};
+use super::guard;
+use super::headers::Pairs;
+use super::host::{Shared, Statistics};
+use super::stream::Stream;
+use epp_core::config::{self, Plan};
+use epp_core::picker::answer::DROPPED_REASON_HEADER;
+use epp_core::picker::ids::ById;
+use epp_core::picker::{Body, Director, Origin, Release, Seen};
+use epp_core::prefix::key::Secret;
+use tested_envoys::{TESTED, TESTED_TEXT};
+
+/// What tells plugins in one VM apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plugin {
+    name: String,
+    root: String,
+}
+
+impl Plugin {
+    /// The plugin of the context in effect.
+    pub fn asking() -> Self {
+        Self {
+            name: text_property("plugin_name"),
+            root: text_property("plugin_root_id"),
+        }
+    }
+
+    /// Whether it is the status page.
+    pub fn is_page(&self) -> bool {
+        self.root == super::page::ROOT
+    }
+}
+
+/// A pool. It outlives a root context: a hot reload makes a new root beside the old one in the same
+/// VM, and what was learnt must not be lost.
+pub struct Pool {
+    plugin: Plugin,
+    /// What decides.
+    pub director: Director,
+    /// How a request goes on that a panic has struck. Prepared with the plan, because the director
+    /// may be what is broken then.
+    on_defect: Release,
+}
+
+impl Pool {
+    /// A pool that has heard of no endpoint yet.
+    pub fn new(root: u32, plugin: Plugin, plan: Plan) -> Self {
+        let secret = abi::random().map(Secret::new).unwrap_or_else(|Status(status)| {
+            log::error!(
+                "the host gives no randomness (random_get: {status}): what keeps clients from aiming at \
+                 the prefix index is made of the time, which can be guessed"
+            );
+            let time = abi::now_ns() ^ (u64::from(root) << 48) ^ address_entropy();
+            Secret::from(time)
+        });
+        let meter = Box::new(Statistics);
+        let director = Director::new(&plugin.name, plan, secret, meter, abi::now_ns);
+        let on_defect = director.on_defect();
+        Self {
+            plugin,
+            director,
+            on_defect,
+        }
+    }
+
+    /// Puts another plan for the same cluster in force.
+    pub fn install(&mut self, plan: Plan, root: u32) {
+        self.director.install(plan, root);
+        self.on_defect = self.director.on_defect();
+    }
+
+    /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
+    /// is in the keys of shared data and in metrics: under `requests: all` a pool takes requests for
+    /// other clusters, too, but is not theirs.
+    pub fn is(&self, plugin: &Plugin, plan: &Plan) -> bool {
+        self.plugin == *plugin && self.director.cluster() == plan.cluster()
+    }
+
+    /// Whether a request that a panic has struck gets a local reply instead of going on.
+    pub fn fails_closed(&self) -> bool {
+        self.on_defect.is_reply()
+    }
+
+    /// Lets the request in effect, for which nothing can be decided, go on under the failure mode.
+    /// Returns whether it got a local reply.
+    pub fn fail(&mut self) -> bool {
+        // It may be the client's own still.
+        let header = self.director.destination_header();
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+        guard::catch(|| self.director.recover());
+        carry_out(&self.on_defect, &self.director)
+    }
+
+    /// Whether it is a pool of the plugin's.
+    pub fn serves(&self, plugin: &Plugin) -> bool {
+        self.plugin == *plugin
+    }
+
+    /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
+    /// read as far as it came.
+    pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) -> Vec<u32> {
+        self.director.note_memory(abi::memory_bytes());
+        let tick = self.director.tick(root, &mut Shared);
+        for call in &tick.calls {
+            let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
+            self.director.called(call, token.ok());
+        }
+        for (request, release) in &tick.releases {
+            if abi::set_effective_context(*request).is_ok() {
+                self.release(*request, release, streams);
+            }
+        }
+        for request in &tick.silent {
+            if abi::set_effective_context(*request).is_err() {
+                continue;
+            }
+            let release = received().and_then(|bytes| self.director.received(*request, bytes));
+            if let Some(release) = release {
+                self.release(*request, &release, streams);
+            }
+        }
+        tick.stalled
+    }
+
+    /// Releases the request in effect, which Envoy holds.
+    #[cold]
+    fn release(&mut self, request: u32, release: &Release, streams: &mut ById<Stream>) {
+        let Some(stream) = streams.get_mut(&request) else {
+            return;
+        };
+        if stream.release(release, &mut self.director) {
+            let _: Result<(), Status> = abi::resume_request();
+        }
+    }
+
+    /// A callout was answered.
+    pub fn called_back(&mut self, token: u32, headers: usize, size: usize) {
+        // Envoy gives no headers where the stream was reset.
+        let status = (headers > 0)
+            .then(|| abi::header(Map::Callout, ":status").ok().flatten())
+            .flatten();
+        let status = status.as_deref().unwrap_or_default();
+        self.director
+            .called_back(token, status, &mut Answer { size });
+    }
+}
+
+/// The body of the callout's answer in effect.
+struct Answer {
+    size: usize,
+}
+
+impl Body for Answer {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn part(&mut self, start: usize, length: usize) -> Vec<u8> {
+        let part = abi::buffer(Buffer::CalloutBody, start, length);
+        part.ok().flatten().unwrap_or_default()
+    }
+}
+
+/// The plan in the configuration of the root in effect, if it is one; else its problems are logged.
+pub fn plan() -> Option<Plan> {
+    let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);
+    let text = text.ok().flatten().unwrap_or_default();
+    let loaded = match config::load_bytes(&text) {
+        Ok(loaded) => loaded,
+        Err(rejected) => {
+            for problem in &rejected.errors {
+                log::error!("EndpointPickerConfig refused: {problem}");
+            }
+            return None;
+        }
+    };
+    for problem in &loaded.warnings {
+        log::warn!("EndpointPickerConfig: {problem}");
+    }
+    log::info!(
+        "EndpointPickerConfig in force: {}; {}",
+        loaded.plan.summary(),
+        host_version()
+    );
+    Some(loaded.plan)
+}
+
+/// Returns the version of the Envoy that runs the module, and which ones were tested if it is not among
+/// them. Nothing else depends on the version.
+fn host_version() -> String {
+    let version = abi::property("xds\0node\0user_agent_build_version\0version");
+    // A message of three numbers, in Protocol Buffers' encoding.
+    let version = match *version.ok().flatten().unwrap_or_default() {
+        [8, major, 16, minor] => (major, minor, 0),
+        [8, major, 16, minor, 24, patch] => (major, minor, patch),
+        _ => return "a host of unknown version".to_owned(),
+    };
+    let (major, minor, patch) = version;
+    let (but, tested) = match TESTED.contains(&version) {
+        true => ("", ""),
+        false => ("; tested with ", TESTED_TEXT),
+    };
+    format!("Envoy {major}.{minor}.{patch}{but}{tested}")
+}
+
+/// Returns the status of the answer to the request in effect; 0 where there is none to see.
+fn status() -> u16 {
+    let status = abi::header(Map::Response, ":status").ok().flatten();
+    let status = status
+        .as_deref()
+        .and_then(|status| std::str::from_utf8(status).ok());
+    status.and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// What there is to see of the answer to the request in effect.
+pub fn seen() -> Seen {
+    let status = status();
+    // A third question, where something is wrong.
+    let details = || abi::property("response\0code_details").ok().flatten();
+    let origin = match status {
+        500.. => details().map_or(Origin::Endpoint, |details| Origin::of(&details)),
+        _ => Origin::Endpoint,
+    };
+    Seen {
+        server: abi::property("upstream\0address")
+            .ok()
+            .flatten()
+            .unwrap_or_default(),
+        status,
+        origin,
+    }
+}
+
+/// The property of a request whose destination header was set by this filter; its value is the
+/// header's name.
+const MARK: &str = "epp_wasm_destination";
+
+/// Removes a destination header from the request in effect, which is not for any of our pools: it
+/// came from the client, unless a filter of ours earlier in the chain set it, which may run in
+/// another VM. Without the header this is one host call that returns no bytes.
+pub fn strip(header: &str) {
+    if !abi::has_header(Map::Request, header) {
+        return;
+    }
+    let mark = abi::property(MARK).ok().flatten();
+    if mark.as_deref() != Some(header.as_bytes()) {
+        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+    }
+}
+
+/// Bytes that Envoy has received of the body of the request in effect, whether it has shown them or
+/// not. It counts them together with the headers; `request.size` would be what the client says.
+fn received() -> Option<u64> {
+    let total = abi::property("request\0total_size").ok().flatten()?;
+    let total = u64::from_le_bytes(*total.first_chunk()?);
+    let packed = abi::header_pairs(Map::Request).ok().flatten()?;
+    let headers = Pairs::new(&packed).map(|(name, value)| name.len() + value.len());
+    total.checked_sub(headers.sum::<usize>() as u64)
+}
+
+/// Does to the request in effect what was decided for it. Returns whether it got a local reply.
+pub fn carry_out(release: &Release, director: &Director) -> bool {
+    #[cfg(test)]
+    guard::strike("carry out");
+    if let Release::Reply(refusal) = release {
+        let headers = [(DROPPED_REASON_HEADER, refusal.reason)];
+        let outcome = abi::respond(refusal.status, "epp_wasm", &headers, &refusal.body);
+        if outcome.is_err() {
+            log::warn!("Envoy did not take the answer to a request without an endpoint");
+        }
+        return outcome.is_ok();
+    }
+    let Some(value) = release.destination() else {
+        return false;
+    };
+    let header = director.destination_header();
+    if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
+        log::warn!(
+            "Envoy did not take the destination header (status {status}): the request goes \
+             to the fallback policy; is allow_on_headers_stop_iteration set?"
+        );
+    } else if director.asks_for_cluster() {
+        // Where all requests are this pool's, no other filter of ours is behind this one.
+        let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
+    }
+    false
+}
+
+fn text_property(name: &str) -> String {
+    let value = abi::property(name).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&value).into_owned()
+}
+
+/// Differs from VM to VM that starts within the same nanosecond, as far as their heaps do.
+fn address_entropy() -> u64 {
+    let place = Box::new(0_u8);
+    std::ptr::from_ref(&*place) as u64
+}

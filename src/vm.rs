@@ -1,0 +1,441 @@
+//! Everything that one VM knows: its plugins' pools and the requests under way.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::abi::{self, Action, BodyAction, Status};
+use super::clock::Clock;
+use super::guard::{self, Callback};
+use super::pool::Pool;
+use super::stream::Stream;
+use epp_core::picker::ids::ById;
+use epp_core::picker::memory::Memory;
+use epp_core::picker::meter::count_rejected;
+
+/// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
+/// for (five seconds, with the default `bodyTimeout`).
+pub const FAILED_TICKS: u32 = 100;
+
+/// A root context.
+#[derive(Debug, Clone, Copy)]
+struct Root {
+    /// The place of its pool.
+    pool: usize,
+    clock: Clock,
+}
+
+/// The state of one VM.
+#[derive(Default)]
+pub struct Vm {
+    /// The pools, each in a place of its own until it is given up.
+    pools: Vec<Option<Pool>>,
+    /// The root contexts that were configured.
+    roots: HashMap<u32, Root>,
+    /// Requests of ours.
+    streams: ById<Stream>,
+    /// Whether this VM serves the status page.
+    serves_page: bool,
+    /// Requests whose body has ended and is to be handed back to Envoy by the next tick.
+    due: Vec<u32>,
+    /// Ticks in a row that panicked.
+    failed_ticks: u32,
+    /// The memory that the requests of all pools share.
+    memory: Arc<Memory>,
+}
+
+impl Vm {
+    /// A root context's configuration has come. Whether it was accepted.
+    pub fn configure(&mut self, root: u32) -> bool {
+        super::host::log_to_envoy();
+        guard::log_panics();
+        let plugin = super::pool::Plugin::asking();
+        if plugin.is_page() {
+            self.serves_page = true;
+            return self.keeps_page_apart();
+        }
+        let Some(plan) = super::pool::plan() else {
+            count_rejected(&mut super::host::Statistics);
+            return false;
+        };
+        let same = |pool: &Pool| pool.is(&plugin, &plan);
+        let known = self.pools.iter();
+        let place = known
+            .clone()
+            .position(|pool| pool.as_ref().is_some_and(same))
+            .or_else(|| known.clone().position(Option::is_none));
+        let place = place.unwrap_or_else(|| {
+            self.pools.push(None);
+            self.pools.len() - 1
+        });
+        if let Some(pool) = self.pools.get_mut(place) {
+            let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
+            pool.director.share_memory(&self.memory);
+            pool.install(plan, root);
+            pool.director.look(&mut super::host::Shared);
+        }
+        let clock = Clock::default();
+        self.roots.insert(root, Root { pool: place, clock });
+        self.keeps_page_apart();
+        abi::set_tick_period(clock.period()).is_ok()
+    }
+
+    fn has_no_pool(&self) -> bool {
+        self.pools.iter().all(Option::is_none)
+    }
+
+    /// Whether the status page has this VM for itself, as it must: whatever becomes of it, no
+    /// request may be touched, and no client of a pool may come to see it.
+    fn keeps_page_apart(&self) -> bool {
+        let apart = !self.serves_page || self.has_no_pool();
+        if !apart {
+            log::error!(
+                "the status page needs a VM of its own, and is not served: give its vm_config a \
+                 `configuration` that the pickers' does not have"
+            );
+        }
+        apart
+    }
+
+    /// A root context's clock strikes. That is a tick, or a glance between two of them.
+    pub fn strike(&mut self, root: u32) {
+        let Some(known) = self.roots.get_mut(&root) else {
+            return;
+        };
+        if known.clock.strike() {
+            self.tick(root);
+            self.failed_ticks = 0;
+            self.pace(root);
+        } else if let Some(pool) = self.pool_of(root) {
+            pool.director.glance(root, &mut super::host::Shared);
+        }
+    }
+
+    /// Sets a root context's clock to what there is to glance for.
+    fn pace(&mut self, root: u32) {
+        let glances = self
+            .pool_of(root)
+            .is_some_and(|pool| pool.director.glances(root));
+        let known = self.roots.get_mut(&root);
+        if let Some(period) = known.and_then(|known| known.clock.pace(glances)) {
+            let _: Result<(), Status> = abi::set_tick_period(period);
+        }
+    }
+
+    fn pool_of(&mut self, root: u32) -> Option<&mut Pool> {
+        let root = self.roots.get(&root)?;
+        self.pools.get_mut(root.pool)?.as_mut()
+    }
+
+    /// One tick of a root context.
+    pub fn tick(&mut self, root: u32) {
+        self.hand_back(root);
+        let place = self.roots.get(&root);
+        let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
+            return;
+        };
+        for id in pool.tick(root, &mut self.streams) {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            let reached = abi::set_effective_context(id).is_ok();
+            if reached && stream.catch_up(&mut pool.director) {
+                let _: Result<(), Status> = abi::resume_request();
+            }
+        }
+        let _: Result<(), Status> = abi::set_effective_context(root);
+    }
+
+    /// Hands back to Envoy what was set aside of bodies that have ended since.
+    fn hand_back(&mut self, root: u32) {
+        while let Some(id) = self.due.pop() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            if abi::set_effective_context(id).is_ok() {
+                stream.hand_back();
+                let _: Result<(), Status> = abi::resume_request();
+                let _: Result<(), Status> = abi::set_effective_context(root);
+            }
+        }
+    }
+
+    /// A root context's callout was answered.
+    pub fn called_back(&mut self, root: u32, token: u32, headers: usize, body: usize) {
+        if let Some(pool) = self.pool_of(root) {
+            pool.called_back(token, headers, body);
+        }
+    }
+
+    /// A request's headers have come.
+    pub fn request_headers(&mut self, id: u32, end: bool) -> Action {
+        if self.serves_page && self.has_no_pool() {
+            return super::page::answer();
+        }
+        let Some((place, pool)) = self.pool_of_request() else {
+            self.strip_destination();
+            return Action::Continue;
+        };
+        let mut stream = Stream::new(id, place);
+        match stream.request_headers(&mut pool.director, end) {
+            Some(action) => {
+                self.streams.insert(id, stream);
+                action
+            }
+            None => super::stream::unreadable(pool),
+        }
+    }
+
+    /// Removes what a client says of the destination from a request that is not for any pool: its
+    /// cluster may obey the header all the same, and a route may still change to one that does.
+    fn strip_destination(&self) {
+        let pools = self.pools.iter().flatten();
+        let mut headers: Vec<&str> = pools
+            .map(|pool| pool.director.destination_header())
+            .collect();
+        // Nearly always there is one.
+        headers.dedup();
+        headers.into_iter().for_each(super::pool::strip);
+    }
+
+    /// The pool whose filter the request is passing, if its route leads to that pool's cluster.
+    fn pool_of_request(&mut self) -> Option<(usize, &mut Pool)> {
+        let place = self.place_of_request()?;
+        Some((place, self.pools.get_mut(place)?.as_mut()?))
+    }
+
+    fn place_of_request(&self) -> Option<usize> {
+        #[cfg(test)]
+        guard::strike("place of request");
+        let pools = self.pools.iter().enumerate();
+        let mut pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
+        let mut others = pools.clone().skip(1);
+        // Nearly always there is one.
+        let plugin = others.next().map(|_| super::pool::Plugin::asking());
+        if plugin.is_none()
+            && pools
+                .clone()
+                .all(|(_, pool)| !pool.director.asks_for_cluster())
+        {
+            return Some(pools.next()?.0);
+        }
+        let Ok(cluster) = abi::property("xds\0cluster_name") else {
+            // Without memory for the name it is taken for ours: its client may not choose.
+            let serves = |pool: &Pool| plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
+            let found = pools.find(|(_, pool)| serves(pool));
+            return found.map(|(place, _)| place).or_else(|| self.strictest());
+        };
+        let cluster = cluster?;
+        let found = pools.find(|(_, pool)| {
+            let ours = plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
+            ours && pool.director.owns(&cluster)
+        });
+        Some(found?.0)
+    }
+
+    fn of_stream(&mut self, id: u32) -> Option<(&mut Stream, &mut Pool)> {
+        let stream = self.streams.get_mut(&id)?;
+        let pool = self.pools.get_mut(stream.pool)?.as_mut()?;
+        Some((stream, pool))
+    }
+
+    /// A part of a request's body has come.
+    pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return BodyAction::Continue;
+        };
+        let mut action = BodyAction::Continue;
+        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+            action = stream.request_body(&mut pool.director, size, end);
+        }
+        // Even where its pool is gone.
+        let Some(action) = stream.rejoin(size, end) else {
+            return action;
+        };
+        if stream.is_due() {
+            self.due.push(id);
+        }
+        action
+    }
+
+    /// A request's trailers have come: its body has ended.
+    pub fn request_trailers(&mut self, id: u32) -> Action {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Action::Continue;
+        };
+        let mut action = Action::Continue;
+        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+            action = stream.request_trailers(&mut pool.director);
+        }
+        if stream.end_aside() {
+            // Envoy passes trailers on before what the filter gives back now.
+            self.due.push(id);
+            return Action::Pause;
+        }
+        action
+    }
+
+    /// The headers of an answer have come.
+    pub fn response_headers(&mut self, id: u32, _end: bool) {
+        if let Some((stream, pool)) = self.of_stream(id) {
+            stream.response_headers(&mut pool.director);
+        }
+    }
+
+    /// A part of an answer's body has come.
+    pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
+        if let Some((stream, pool)) = self.of_stream(id) {
+            stream.response_body(&mut pool.director, size);
+        }
+    }
+
+    /// A context is gone: a request that has ended, however, or a root.
+    pub fn delete(&mut self, context: u32) {
+        if let Some(stream) = self.streams.remove(&context) {
+            if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
+                pool.director.close(context);
+            }
+        } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
+            // A hot reload makes the new root before the old one goes: what was learnt stays.
+            if self.roots.values().all(|other| other.pool != place) {
+                if let Some(pool) = self.pools.get_mut(place) {
+                    *pool = None;
+                }
+            }
+        }
+    }
+
+    /// A callback panicked. Only what it was about is forgotten; a request that was not decided yet
+    /// goes on under the failure mode. Returns whether it must not go on: it got a local reply.
+    pub fn recover(&mut self, callback: Callback, context: u32) -> bool {
+        let recovered = guard::catch(|| self.try_to_recover(callback, context));
+        recovered.unwrap_or_else(|| {
+            let pool = self
+                .strictest()
+                .and_then(|place| self.pools.get(place)?.as_ref());
+            pool.is_some_and(Pool::fails_closed)
+        })
+    }
+
+    fn try_to_recover(&mut self, callback: Callback, context: u32) -> bool {
+        match callback {
+            Callback::Tick => self.recover_tick(context),
+            Callback::Configure | Callback::CalloutAnswer => {
+                self.count_panic(callback, context);
+                false
+            }
+            Callback::RequestHeaders => {
+                let place = guard::catch(|| self.place_of_request());
+                let place = place.unwrap_or_else(|| self.strictest());
+                self.give_up(callback, context, place, true)
+            }
+            _ => {
+                let stream = self.streams.get(&context);
+                let pool = stream.map(|stream| stream.pool);
+                let undecided = stream.is_some_and(Stream::is_held);
+                let waits = guard::catch(|| self.recover_aside(callback, context));
+                self.give_up(callback, context, pool, undecided) || waits.unwrap_or(false)
+            }
+        }
+    }
+
+    /// Forgets a stream whose callback panicked, unless part of its body is still set aside, which has to
+    /// follow. Returns whether it waits for a tick or the next part to take that along.
+    fn recover_aside(&mut self, callback: Callback, id: u32) -> bool {
+        let Some(mut stream) = self.streams.remove(&id) else {
+            return false;
+        };
+        let waits = stream.recover(callback);
+        if stream.has_aside() && callback != Callback::Delete {
+            if waits {
+                self.due.push(id);
+            }
+            self.streams.insert(id, stream);
+        }
+        waits
+    }
+
+    /// Whether this VM polls for any of its pools.
+    #[cfg(feature = "fault-injection")]
+    pub fn polls(&self) -> bool {
+        let mut pools = self.pools.iter().flatten();
+        pools.any(|pool| pool.director.polls())
+    }
+
+    /// The place of a pool that fails closed, if any does, or else of any: for a request of which it
+    /// cannot be known whose it is.
+    fn strictest(&self) -> Option<usize> {
+        let pools = self.pools.iter().enumerate();
+        let pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
+        let strictest = pools.max_by_key(|(_, pool)| pool.fails_closed());
+        strictest.map(|(place, _)| place)
+    }
+
+    /// A tick panicked. What it decided is lost: those requests Envoy would hold without end. They
+    /// go on under the failure mode, and so do all where one tick after the other panics.
+    fn recover_tick(&mut self, root: u32) -> bool {
+        self.count_panic(Callback::Tick, root);
+        self.failed_ticks += 1;
+        let all = self.failed_ticks >= FAILED_TICKS;
+        if all {
+            self.failed_ticks = 0;
+        }
+        let pools = &self.pools;
+        let waits = |id: u32, stream: &Stream| {
+            let pool = pools.get(stream.pool).and_then(Option::as_ref);
+            let waits = |pool: &Pool| guard::catch(|| pool.director.holds(id));
+            pool.and_then(waits).unwrap_or(false)
+        };
+        let lost =
+            |(id, stream): &(&u32, &Stream)| stream.is_held() && (all || !waits(**id, stream));
+        let lost = self.streams.iter().filter(lost);
+        let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
+        // The streams stay: they know what Envoy has of their bodies.
+        for (id, place) in lost {
+            let reached = abi::set_effective_context(id).is_ok();
+            let answered = self.give_up(Callback::Tick, id, Some(place), reached);
+            let free = self.of_stream(id).is_some_and(|(stream, pool)| {
+                stream.let_go();
+                // Otherwise another request's body is in effect.
+                reached && !answered && stream.set_aside(&pool.director)
+            });
+            if free {
+                let _: Result<(), Status> = abi::resume_request();
+            }
+        }
+        let _: Result<(), Status> = abi::set_effective_context(root);
+        false
+    }
+
+    /// Forgets a request; one that was not decided goes on under the failure mode. Whether it was
+    /// answered.
+    fn give_up(
+        &mut self,
+        callback: Callback,
+        id: u32,
+        pool: Option<usize>,
+        undecided: bool,
+    ) -> bool {
+        let pool = pool.and_then(|place| self.pools.get_mut(place)?.as_mut());
+        let Some(pool) = pool else {
+            return false;
+        };
+        let director = &mut pool.director;
+        guard::catch(|| director.count_panic(callback.name()));
+        // Its record may be what is broken.
+        if guard::catch(|| director.close(id)).is_none() {
+            guard::catch(|| director.drop_record(id));
+        }
+        if !undecided {
+            return false;
+        }
+        // Even where the local reply panics, the request does not go on under `FailClose`.
+        guard::catch(|| pool.fail()).unwrap_or_else(|| pool.fails_closed())
+    }
+
+    fn count_panic(&mut self, callback: Callback, root: u32) {
+        if let Some(pool) = self.pool_of(root) {
+            guard::catch(|| pool.director.count_panic(callback.name()));
+        }
+    }
+}
