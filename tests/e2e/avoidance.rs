@@ -26,7 +26,7 @@ fn share(sim: &Sim, pod: usize, mut request: impl FnMut()) -> usize {
 
 fn avoided(proxy: &Proxy, reason: &str) -> u64 {
     let label = format!("reason=\"{reason}\"");
-    proxy.counted_with("epp_wasm_endpoint_avoided", &label)
+    proxy.counted_with("epp_wasm_endpoint_ejected", &label)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_pod_that_answers_500_is_left_out_until_it_does_not() {
     // A quarter of some 400 would have failed.
     assert!(failed < 40, "{failed}");
     assert_eq!(avoided(&proxy, "errors"), 1);
-    assert!(proxy.counted("epp_wasm_avoidances_total") >= 1);
+    assert!(proxy.counted("epp_wasm_ejections_total") >= 1);
     sim.pod(0).set_faults(Faults::default());
     proxy.wait_until("it is back", || {
         share(&sim, 0, || {
@@ -127,7 +127,7 @@ fn where_all_fail_all_stay() {
     for _ in 0..60 {
         assert_eq!(complete(proxy.port, "m", "x").status, 500);
     }
-    assert!(proxy.counted("epp_wasm_avoidances_total") <= 1);
+    assert!(proxy.counted("epp_wasm_ejections_total") <= 1);
     for pod in 0..3 {
         let request = || {
             complete(proxy.port, "m", "x");
@@ -150,7 +150,7 @@ fn switched_off_every_pod_keeps_its_share() {
         failed += u32::from(complete(proxy.port, "m", "x").status == 500);
     }
     assert!(failed > 15, "{failed}");
-    assert_eq!(proxy.counted("epp_wasm_avoidances_total"), 0);
+    assert_eq!(proxy.counted("epp_wasm_ejections_total"), 0);
 }
 
 /// What good requests saw of an attack.

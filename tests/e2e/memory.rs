@@ -124,7 +124,7 @@ fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
     );
     assert_eq!(reloads(proxy), 0, "{}", body.name);
     assert!(
-        kept <= worker(proxy, "epp_wasm_prompt_bound_bytes"),
+        kept <= worker(proxy, "epp_wasm_prompt_limit_bytes"),
         "{}",
         body.name
     );

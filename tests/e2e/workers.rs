@@ -167,7 +167,7 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     let placed = placed(&proxy, 20);
     sleep(Duration::from_secs(1));
     assert_eq!(astray(&proxy, &placed), 0);
-    assert_eq!(proxy.counted("epp_wasm_foreign_values_total"), 0);
+    assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
     assert_eq!(proxy.counted("epp_wasm_sharing_vms"), 3);
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
     let before = polls();
@@ -210,7 +210,7 @@ fn a_strangers_values_are_counted_and_healed() {
     assert_eq!(answer.status, 200);
     assert_eq!(astray(&proxy, &placed), 0, "what was known is known");
     proxy.wait_until("they are counted", || {
-        proxy.counted("epp_wasm_foreign_values_total") > 0
+        proxy.counted("epp_wasm_unrecognized_values_total") > 0
     });
     proxy.wait_until("all share again", || {
         proxy.counted("epp_wasm_sharing_vms") == 3
@@ -262,5 +262,5 @@ fn two_pools_do_not_disturb_each_other() {
         assert_eq!(complete(proxy.port, "m", &prompt).pod(), pod);
         assert_eq!(of_other(), others);
     }
-    assert_eq!(proxy.counted("epp_wasm_foreign_values_total"), 0);
+    assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
 }

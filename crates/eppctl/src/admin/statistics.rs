@@ -11,7 +11,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("running", "epp_wasm_per_endpoint_running_requests"),
     ("kv", "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
     ("in_flight", "llm_d_epp_inflight_requests"),
-    ("avoided", "epp_wasm_endpoint_avoided"),
+    ("avoided", "epp_wasm_endpoint_ejected"),
     ("picks", "llm_d_epp_scheduler_attempts_total"),
 ];
 
@@ -19,7 +19,7 @@ const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
 const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
 const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
 const READY: &str = "llm_d_epp_ready_endpoints";
-const RUNG: &str = "epp_wasm_rung";
+const RUNG: &str = "epp_wasm_decision_mode";
 
 /// The statistics at one time.
 #[derive(Debug)]

@@ -277,7 +277,7 @@ fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usi
 
 fn broken(form: &Form) -> Measured {
     let time = Duration::from_secs(if form.short { 10 } else { 20 });
-    const AVOIDED: &str = "epp_wasm_avoidances_total";
+    const AVOIDED: &str = "epp_wasm_ejections_total";
     let mut plan = plan();
     // Prompts that have nothing in common spread by load alone.
     plan.mix.conversations = u64::MAX;
