@@ -1,18 +1,18 @@
-//! The page's HTML: no script, nothing from elsewhere, light or dark as the browser is.
+//! The page's HTML: no script, nothing loaded from elsewhere, light or dark as the browser is set.
 
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
-use super::{Decided, Pool, Vm, REFRESH};
+use super::{attention, Decided, Pool, Vm, REFRESH};
 use epp_core::endpoints::store::Condition;
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
 use epp_core::worker::report::{Candidate, Report, Shown, Told};
 
 const STYLE: &str = include_str!("style.css");
 
-/// Endpoints at which a VM's requests are told one by one.
-const PLACES: usize = 4;
+/// Endpoints of a worker's requests in flight that are listed one by one; a pool may have a thousand.
+const LISTED_ENDPOINTS: usize = 4;
 
-/// The page.
+/// Returns the page as of `now`, in milliseconds since 1970.
 pub fn page(pools: &[Pool], now: u64) -> String {
     let page = html! {
         (DOCTYPE)
@@ -22,9 +22,12 @@ pub fn page(pools: &[Pool], now: u64) -> String {
             title { "epp-wasm" }
             style { (PreEscaped(STYLE)) }
             h1 { "epp-wasm" }
-            p #asof { "As of " (clock(now)) " UTC, and anew each " (REFRESH) " seconds." }
+            p #asof { "Updated " (clock(now)) " UTC. Refreshes every " (REFRESH) " s." }
             @if pools.is_empty() {
-                p #waiting { "Watching since now: the workers tell what they know within half a second." }
+                p #waiting {
+                    "Collecting data: workers report every 500 ms while this page is open. If it stays empty, no picker runs in "
+                    "this Envoy, or the pickers have another " code { "vm_id" } " than this listener."
+                }
             }
             @for pool in pools { (pool_of(pool, now)) }
         }
@@ -36,31 +39,45 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     html! {
         section {
             h2 { "Pool " (pool.cluster) }
-            p { "plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary) } }
-            @if pool.others_plans() > 0 {
-                p.bad { (pool.others_plans()) " of the workers decide by another plan: one is being put in force, or was refused by some." }
-            }
+            p { "Plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary) } }
+            (attention(pool))
             h3 { "Endpoints" }
             (endpoints(pool, now))
             h3 { "Workers" }
             (workers(pool, now))
-            h3 { "Last decisions" }
+            h3 { "Latest decisions" }
             (decisions(pool, now))
-            h3 { "Plan in force" }
+            h3 { "Configuration in use" }
             @match &pool.plan {
                 Some(plan) => (plan_of(plan)),
-                None => p { "The worker that polls has not told it yet." },
+                None => p { "Not reported yet: the worker that polls reports it." },
             }
         }
     }
 }
 
+/// What is wrong with the pool, and what to do about it.
+fn attention(pool: &Pool) -> Markup {
+    let findings = attention::findings(pool);
+    html! {
+        @if findings.is_empty() {
+            p.ok { "Nothing needs attention." }
+        } @else {
+            ul.attention { @for finding in &findings { li { span.bad { (finding.what) } " " (finding.remedy) } } }
+        }
+    }
+}
+
 fn endpoints(pool: &Pool, now: u64) -> Markup {
+    if pool.store.pool.iter().next().is_none() {
+        return html! { p { "No endpoints are known." } };
+    }
     html! {
         table.endpoints {
             thead { tr {
-                th.l { "endpoint" } th { "may be picked" } th { "metrics" } th { "age" } th { "waiting" } th { "running" }
-                th { "KV cache" } th { "LoRA" } th { "in flight" } th { "tokens" } th { "avoided" } th { "picks" }
+                th.l { "endpoint" } th { "healthy" } th { "metrics" } th { "age" } th { "waiting" br; "requests" } th { "running" br; "requests" }
+                th { "KV cache" br; "used" } th { "LoRA adapters" } th { "requests" br; "in flight" } th { "tokens" br; "in flight" }
+                th { "ejected" } th { "times" br; "picked" }
             } }
             tbody {
                 @for (slot, endpoint) in pool.store.pool.iter() {
@@ -76,12 +93,12 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
     let fresh = match endpoint.freshness {
         Freshness::Fresh => "fresh",
         Freshness::Stale => "stale",
-        Freshness::Unknown => "never read",
+        Freshness::Unknown => "never scraped",
     };
     let metrics = &endpoint.metrics;
     let lora = &metrics.lora;
     let (requests, tokens) = pool.in_flight(slot);
-    let avoided = pool.avoided(slot);
+    let ejected = pool.ejected(slot);
     html! {
         tr {
             td.l { (endpoint.address) @if endpoint.name != endpoint.address { br; code { (endpoint.name) } } }
@@ -91,10 +108,10 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
             td { (whole(metrics.waiting)) }
             td { (whole(metrics.running)) }
             td { (percent(metrics.kv_usage)) }
-            td { @if lora.max > 0 { (lora.active.len()) " + " (lora.waiting.len()) " of " (lora.max) } @else { "–" } }
+            td { @if lora.max > 0 { (lora.active.len()) " active, " (lora.waiting.len()) " waiting, at most " (lora.max) } @else { "–" } }
             td { (requests) }
             td { (tokens) }
-            td.bad[avoided.is_some()] { (avoided.unwrap_or("no")) }
+            td.bad[ejected.is_some()] { (ejected.unwrap_or("no")) }
             td { (pool.picks(slot)) }
         }
     }
@@ -104,10 +121,10 @@ fn workers(pool: &Pool, now: u64) -> Markup {
     html! {
         table.workers {
             thead { tr {
-                th { "seat" } th.l { "serves" } th.l { "polls" } th { "beats" } th { "told" } th.l { "decides" br; "by" } th { "bodies" }
-                th { "under" br; "way" } th { "held" } th.w { "in flight at" } th { "decisions" } th { "early" } th { "refused" }
-                th { "left to" br; "Envoy" } th { "served" br; "elsewhere" } th { "index" br; "entries" } th { "index" br; "full" }
-                th { "evicted" } th { "memory" }
+                th { "worker" } th.l { "traffic" } th.l { "polls" } th { "heartbeats" } th { "reported" } th.l { "decides by" } th { "request" br; "bodies" }
+                th { "requests" br; "open" } th { "held" } th.w { "in flight" } th { "decisions" } th { "before the" br; "body's end" }
+                th { "local" br; "replies" } th { "left to" br; "Envoy" } th { "served" br; "elsewhere" } th { "index" br; "entries" }
+                th { "index" br; "used" } th { "index" br; "evictions" } th { "memory" }
             } }
             tbody { @for vm in &pool.vms { (worker(pool, vm, now)) } }
         }
@@ -117,7 +134,7 @@ fn workers(pool: &Pool, now: u64) -> Markup {
 fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
     let Some(report) = &vm.report else {
         return html! {
-            tr { td { (vm.seat) } td.l { "–" } td.l { "–" } td { (vm.beat) } td.l colspan="15" { "has not told anything yet" } }
+            tr { td { (vm.seat) } td.l { "–" } td.l { "–" } td { (vm.beat) } td.l colspan="15" { "no report yet" } }
         };
     };
     let Report { counts, index, .. } = report;
@@ -128,9 +145,9 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             td.l { @if report.serves { "requests" } @else { "none yet" } }
             td.l { @if report.polls { "yes" } @else { "no" } }
             td { (vm.beat) }
-            td { (ago(now, report.at)) }
+            td { (ago(now, report.at)) " ago" }
             td.l.bad[report.rung < 2] {
-                @match report.rung { 2 => "metrics", 1 => "own counts", _ => "nothing yet" }
+                @match report.rung { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
             }
             td { @if report.reads_bodies { "read" } @else { "not read" } }
             td { (under_way) }
@@ -153,15 +170,15 @@ fn in_flight(pool: &Pool, vm: &Vm) -> Markup {
     let loads = &vm.post.loads;
     html! {
         @if loads.is_empty() { "–" }
-        @for (position, load) in loads.iter().take(PLACES).enumerate() {
+        @for (position, load) in loads.iter().take(LISTED_ENDPOINTS).enumerate() {
             @if position > 0 { ", " }
-            (pool.address(load.slot).filter(|_| pool.is_there(load)).unwrap_or("(has left)")) " × " (load.requests)
+            (pool.address(load.slot).filter(|_| pool.is_there(load)).unwrap_or("(gone)")) ": " (load.requests)
         }
-        @if loads.len() > PLACES { " and at " (loads.len() - PLACES) " more" }
+        @if loads.len() > LISTED_ENDPOINTS { " and " (loads.len() - LISTED_ENDPOINTS) " more endpoints" }
     }
 }
 
-/// A column for each scorer of the decisions shown: of one plan they are the same.
+/// Returns a column for each scorer of the decisions shown. Decisions of one configuration have the same.
 fn scorers(decisions: &[Decided<'_>]) -> Vec<(String, f64)> {
     let mut columns: Vec<(String, f64)> = Vec::new();
     for scorer in decisions
@@ -181,16 +198,16 @@ fn decisions(pool: &Pool, now: u64) -> Markup {
     let scorers = scorers(&decisions);
     html! {
         @if decisions.is_empty() {
-            p { "None since somebody looks." }
+            p { "No decisions recorded since this page was opened." }
         } @else {
             p {
-                "What is shown of each is its best candidates, with what each scorer gave and what that counts for. Where a worker "
-                "makes more than 50 in half a second, it tells of the first 50."
+                "The best candidates of each decision; the picked endpoint is highlighted. A scorer's column shows its score before "
+                "the weight in its title. Workers record at most 50 decisions every 500 ms."
             }
             table.decisions {
                 thead { tr {
-                    th { "ago" } th { "seat" } th.l { "model" } th { "tokens" } th { "held by the pick" } th { "decided" } th.l { "filters removed" }
-                    th { "scored" } th.l { "candidate" } th { "sum" }
+                    th { "when" } th { "worker" } th.l { "model" } th { "prompt" br; "tokens" } th { "cached at" br; "the pick" } th { "decided" } th.l { "removed by" br; "filters" }
+                    th { "candidates" } th.l { "endpoint" } th { "weighted" br; "sum" }
                     @for (name, weight) in &scorers { th { (name) " × " (weight) } }
                 } }
                 @for decided in &decisions { (decision(pool, decided, &scorers, now)) }
@@ -207,7 +224,7 @@ fn decision(pool: &Pool, decided: &Decided<'_>, scorers: &[(String, f64)], now: 
             @if shown.best.is_empty() {
                 tr {
                     (facts(decided, rows, now))
-                    td.l.bad colspan=(2 + scorers.len()) { (shown.error.as_deref().unwrap_or("nobody was left")) }
+                    td.l.bad colspan=(2 + scorers.len()) { (shown.error.as_deref().unwrap_or("no endpoint left")) }
                 }
             }
             @for (position, candidate) in shown.best.iter().enumerate() {
@@ -225,12 +242,12 @@ fn decision(pool: &Pool, decided: &Decided<'_>, scorers: &[(String, f64)], now: 
 fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
     let shown = decided.shown;
     html! {
-        td rowspan=(rows) { (ago(now, shown.at)) }
+        td rowspan=(rows) { (ago(now, shown.at)) " ago" }
         td rowspan=(rows) { (decided.seat) }
         td.l rowspan=(rows) { @if shown.model.is_empty() { "–" } @else { (shown.model) } }
         td rowspan=(rows) { (shown.tokens) }
         td rowspan=(rows) { (percent(shown.held.map(f64::from))) }
-        td rowspan=(rows) { @if shown.early { "early" } @else { "at its end" } }
+        td rowspan=(rows) { @if shown.early { "early" } @else { "at the body's end" } }
         td.l rowspan=(rows) { (filtered(decided, shown)) }
         td rowspan=(rows) { (shown.candidates) }
     }
@@ -247,7 +264,7 @@ fn filtered(decided: &Decided<'_>, shown: &Shown) -> Markup {
     }
 }
 
-/// What a scorer gave a candidate.
+/// Returns the score that a scorer gave a candidate.
 fn given(decided: &Decided<'_>, candidate: &Candidate, scorer: &(String, f64)) -> String {
     let legend = decided.legend.map(|legend| legend.scorers.iter());
     let place = legend.and_then(|mut scorers| scorers.position(|known| known == scorer));

@@ -1,9 +1,10 @@
-//! The status page: what the pickers of one Envoy know and do, as they tell it in shared data.
+//! The status page: the state and the latest decisions of the pickers of one Envoy.
 //!
-//! It is made by a VM that serves nothing else and knows nothing itself, so that whatever becomes of
-//! it no request is touched: asking for the page beats for an audience, and what it shows is what
-//! [`epp_core::worker::report`] and the workers' own sharing have left there.
+//! A VM that serves nothing else renders it, so that no failure of the page touches a request. Rendering
+//! sends a heartbeat, which makes the pickers report ([`epp_core::worker::report`]); the page shows those
+//! reports and what the workers share anyway. This crate may use epp-core and no host.
 
+mod attention;
 mod html;
 
 use epp_core::endpoints::store::Store;
@@ -12,17 +13,17 @@ use epp_core::worker::report::{self, Candidate, Legend, Report, Shown, Told};
 use epp_core::worker::seats::{self, Post, SlotLoad};
 use epp_core::worker::{snapshot, SharedData};
 
-/// Seconds between two looks of a browser at the page.
+/// Seconds after which a browser loads the page again.
 pub const REFRESH: u32 = 2;
 
-/// Decisions that are shown, of all workers together.
+/// Decisions that the page shows, of all workers together: a screen or two.
 const DECISIONS: usize = 50;
 
-/// A report older than this, in milliseconds, is what is left of a former look: pickers tell twice
-/// a second.
-const OLD: u64 = 5_000;
+/// A report older than this, in milliseconds, was made for an earlier visit of the page: pickers report
+/// every 500 ms while it is open.
+const REPORT_EXPIRES: u64 = 5_000;
 
-/// A pool as its pickers tell of it.
+/// A pool as its pickers report it.
 #[derive(Debug, Default)]
 struct Pool {
     plugin: String,
@@ -32,13 +33,13 @@ struct Pool {
     vms: Vec<Vm>,
 }
 
-/// One VM that sits at a seat.
+/// One VM: a worker's, or the main thread's.
 #[derive(Debug, Default)]
 struct Vm {
     seat: u32,
     beat: u64,
     post: Post,
-    /// What it told just now; none where nobody had looked before.
+    /// Its latest report; none where it has not reported since the page was opened.
     report: Option<Report>,
 }
 
@@ -50,11 +51,11 @@ struct Decided<'a> {
     legend: Option<&'a Legend>,
 }
 
-/// The page, at this time in milliseconds since 1970.
+/// Returns the page as of `now`, in milliseconds since 1970, and asks the pickers to report.
 pub fn page(host: &mut dyn SharedData, now: u64) -> String {
     let bases = report::watch(host);
     let pools = bases.iter().filter_map(|base| Pool::read(base, host, now));
-    let pools: Vec<Pool> = pools.filter(Pool::is_told).collect();
+    let pools: Vec<Pool> = pools.filter(Pool::is_reported).collect();
     html::page(&pools, now)
 }
 
@@ -65,7 +66,7 @@ impl Pool {
         let vms = vms.map(|(seat, owner, beat, post)| {
             let report = report::read(&seats::key(base, seat), host);
             let own = |report: &Report| report.owner == owner;
-            let news = |report: &Report| now.saturating_sub(report.at) < OLD;
+            let news = |report: &Report| now.saturating_sub(report.at) < REPORT_EXPIRES;
             Vm {
                 seat,
                 beat,
@@ -82,7 +83,7 @@ impl Pool {
             store.set_member(slot, &member);
         }
         if let Some(value) = read("metrics") {
-            // What is torn now is whole when the page is asked for again.
+            // A value that is corrupt now has been replaced by the next refresh.
             let _: Option<()> = snapshot::apply_metrics(&value, &mut store, |_| {});
         }
         store.refresh(now, plan.as_ref().map_or(0, |plan| plan.staleness));
@@ -95,8 +96,8 @@ impl Pool {
         })
     }
 
-    /// Whether anybody told of it just now.
-    fn is_told(&self) -> bool {
+    /// Whether a picker has reported on it lately.
+    fn is_reported(&self) -> bool {
         self.reports().next().is_some()
     }
 
@@ -104,8 +105,8 @@ impl Pool {
         self.vms.iter().filter_map(|vm| vm.report.as_ref())
     }
 
-    /// VMs that decide by another plan than the one that is shown.
-    fn others_plans(&self) -> usize {
+    /// Returns how many VMs use another configuration than the one that is shown.
+    fn different_configurations(&self) -> usize {
         let plan = self.plan.as_ref().map(|plan| plan.plan);
         let other = |report: &&Report| Some(report.plan) != plan;
         self.reports().filter(other).count()
@@ -132,8 +133,8 @@ impl Pool {
         picks.map(|(_, picks)| picks).sum()
     }
 
-    /// Why an endpoint is avoided, if it is.
-    fn avoided(&self, slot: Slot) -> Option<&str> {
+    /// Returns why an endpoint is ejected, if it is.
+    fn ejected(&self, slot: Slot) -> Option<&str> {
         let mut avoided = self.reports().flat_map(|report| &report.avoided);
         let found = avoided.find(|(of, _)| *of == slot.0)?;
         Some(&found.1)
@@ -169,7 +170,7 @@ impl Pool {
 
     fn named(&self, candidate: &Candidate) -> &str {
         let address = candidate.slot.and_then(|slot| self.address(slot));
-        address.unwrap_or("(has left)")
+        address.unwrap_or("(gone)")
     }
 }
 

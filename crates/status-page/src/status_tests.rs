@@ -94,52 +94,52 @@ fn report() -> Report {
 }
 
 #[test]
-fn nobody_has_told_yet() {
+fn a_page_without_reports_says_that_it_collects_data() {
     let mut memory = Local::default();
     let text = page(&mut memory, NOW);
-    assert!(text.contains("Watching since now"), "{text}");
+    assert!(text.contains("Collecting data"), "{text}");
 }
 
 #[test]
-fn the_page_shows_what_was_told() {
+fn the_page_shows_what_was_reported() {
     let mut memory = Local::default();
     pool(&mut memory, report());
     let text = page(&mut memory, NOW);
     for shown in [
-        "As of 00:16:40 UTC",
+        "Updated 00:16:40 UTC. Refreshes every 2 s.",
         "Pool a&lt;b&gt;",
         "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td>5</td><td>640</td><td class=\"\">no</td><td>12</td>",
-        "<td class=\"bad\">no</td><td class=\"bad\">never read</td>",
+        "<td class=\"bad\">no</td><td class=\"bad\">never scraped</td>",
         "<td class=\"bad\">hung</td>",
-        "10.0.0.1:80 × 5",
+        "10.0.0.1:80: 5",
         "&lt;b&gt;m&lt;/b&gt;",
         "f: 2",
         "<th>queue-scorer × 2</th>",
-        "<tr class=\"pick\"><td rowspan=\"2\">0.3 s</td>",
-        "<td class=\"l\">(has left)</td><td>1.000</td><td>0.500</td>",
+        "<tr class=\"pick\"><td rowspan=\"2\">0.3 s ago</td>",
+        "<td class=\"l\">(gone)</td><td>1.000</td><td>0.500</td>",
         "<td>50.0 %</td>",
     ] {
         assert!(text.contains(shown), "no {shown}: {text}");
     }
-    assert!(!text.contains("another plan"));
+    assert!(!text.contains("different configuration"));
 }
 
 #[test]
-fn a_worker_with_another_plan_is_told_of() {
+fn a_worker_with_another_configuration_needs_attention() {
     let mut memory = Local::default();
     let other = Report {
         plan: 8,
         ..report()
     };
     pool(&mut memory, other);
-    assert!(page(&mut memory, NOW).contains("1 of the workers decide by another plan"));
+    assert!(page(&mut memory, NOW).contains("1 of 1 workers runs a different configuration"));
 }
 
 #[test]
-fn what_is_left_of_a_former_look_or_owner_is_not_shown() {
+fn reports_of_an_earlier_visit_or_owner_are_not_shown() {
     for stale in [
         Report {
-            at: NOW - OLD,
+            at: NOW - REPORT_EXPIRES,
             ..report()
         },
         Report {
@@ -149,7 +149,7 @@ fn what_is_left_of_a_former_look_or_owner_is_not_shown() {
     ] {
         let mut memory = Local::default();
         pool(&mut memory, stale);
-        assert!(page(&mut memory, NOW).contains("Watching since now"));
+        assert!(page(&mut memory, NOW).contains("Collecting data"));
     }
 }
 

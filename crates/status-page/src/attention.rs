@@ -1,0 +1,174 @@
+//! What is wrong with a pool, and what to do about it: the list at its top, empty where all is well.
+
+use epp_core::scheduling::Freshness;
+
+use super::Pool;
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong, in a sentence.
+    pub what: String,
+    /// What to look at or to do, in a sentence.
+    pub remedy: &'static str,
+}
+
+/// Returns what needs attention in a pool, the worst first.
+pub fn findings(pool: &Pool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |applies: bool, what: String, remedy| {
+        if applies {
+            findings.push(Finding { what, remedy });
+        }
+    };
+    let endpoints: Vec<_> = pool.store.pool.iter().collect();
+    let all = endpoints.len();
+    find(
+        all == 0,
+        "The pool has no endpoints.".to_owned(),
+        "Compare `clusters` of the discovery plugin with the clusters on Envoy's admin page /clusters.",
+    );
+    let healthy = endpoints
+        .iter()
+        .filter(|(_, endpoint)| endpoint.available)
+        .count();
+    find(
+        healthy < all,
+        format!(
+            "{} of {all} endpoints are not healthy in Envoy's cluster and get no requests.",
+            all - healthy
+        ),
+        "See their health flags on Envoy's admin page /clusters.",
+    );
+    let ejected = endpoints
+        .iter()
+        .filter(|(slot, _)| pool.ejected(*slot).is_some())
+        .count();
+    find(
+        ejected > 0,
+        format!("{ejected} of {all} endpoints are ejected because their requests fail."),
+        "The column “ejected” has the reason; each gets a probe request before it comes back.",
+    );
+    let unscraped = endpoints
+        .iter()
+        .filter(|(_, endpoint)| endpoint.freshness != Freshness::Fresh)
+        .count();
+    // A configuration that needs no metrics decides by all that it needs and scrapes nothing.
+    let needed = unscraped < all || pool.reports().any(|report| report.rung < 2);
+    find(
+        unscraped > 0 && needed,
+        format!("{unscraped} of {all} endpoints have no fresh metrics; metric scorers treat them as average."),
+        "Check that Envoy reaches the metrics page (path, port, TLS), then llm_d_epp_datalayer_poll_errors_total.",
+    );
+    workers(pool, &mut find);
+    findings
+}
+
+fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
+    let all = pool.reports().count();
+    let polls = pool.reports().filter(|report| report.polls).count();
+    find(
+        polls == 0,
+        "No worker polls the endpoints' metrics.".to_owned(),
+        "The lease moves within a second; if this stays, look for errors in Envoy's log.",
+    );
+    let different = pool.different_configurations();
+    let runs = if different == 1 { "runs" } else { "run" };
+    find(
+        different > 0,
+        format!("{different} of {all} workers {runs} a different configuration."),
+        "An update is being rolled out, or was rejected: Envoy's log has the reason.",
+    );
+    let unread = pool.reports().filter(|report| !report.reads_bodies).count();
+    find(
+        unread > 0,
+        format!("{unread} of {all} workers do not read request bodies and route without prompts."),
+        "Set allow_on_headers_stop_iteration on the filter, unless `readBody: never` is intended.",
+    );
+    let replies: i64 = pool.reports().map(|report| report.counts.refused).sum();
+    find(
+        replies > 0,
+        format!("{replies} requests got a local reply because no endpoint could be picked."),
+        "llm_d_epp_request_error_total has the error codes.",
+    );
+    let fallbacks: i64 = pool.reports().map(|report| report.counts.fallbacks).sum();
+    find(
+        fallbacks > 0,
+        format!("{fallbacks} requests were left to the cluster's fallback policy."),
+        "epp_wasm_fallback_total has the reasons; NotDiscovered is normal for the first requests after a start.",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use epp_core::worker::report::{Counts, Report};
+
+    use crate::Vm;
+
+    fn pool(report: Report) -> Pool {
+        Pool {
+            vms: vec![Vm {
+                report: Some(report),
+                ..Vm::default()
+            }],
+            ..Pool::default()
+        }
+    }
+
+    fn first_words(pool: &Pool) -> Vec<String> {
+        let findings = findings(pool).into_iter();
+        let words = |what: String| what.split(' ').take(4).collect::<Vec<_>>().join(" ");
+        findings.map(|finding| words(finding.what)).collect()
+    }
+
+    #[test]
+    fn every_finding_has_its_cause() {
+        let well = Report {
+            polls: true,
+            reads_bodies: true,
+            rung: 2,
+            ..Report::default()
+        };
+        let mut healthy = pool(well.clone());
+        let member = epp_core::endpoints::store::Member {
+            name: "p".to_owned(),
+            address: "p:80".to_owned(),
+            available: true,
+            ..Default::default()
+        };
+        let slot = epp_core::scheduling::Slot(0);
+        healthy.store.set_member(slot, &member);
+        healthy
+            .store
+            .set_metrics(slot, Default::default(), false, 1_000);
+        healthy.store.refresh(1_000, 2_000);
+        let plan = epp_core::worker::report::Told::default();
+        healthy.plan = Some(plan);
+        assert_eq!(first_words(&healthy), Vec::<String>::new());
+
+        let broken = Report {
+            plan: 1,
+            counts: Counts {
+                refused: 2,
+                fallbacks: 3,
+                ..Counts::default()
+            },
+            ..Report::default()
+        };
+        healthy.vms = pool(broken).vms;
+        healthy.store.refresh(9_000, 2_000);
+        assert_eq!(
+            first_words(&healthy),
+            [
+                "1 of 1 endpoints",
+                "No worker polls the",
+                "1 of 1 workers",
+                "1 of 1 workers",
+                "2 requests got a",
+                "3 requests were left",
+            ]
+        );
+        assert_eq!(first_words(&pool(well))[0], "The pool has no");
+    }
+}
