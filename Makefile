@@ -21,7 +21,7 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report value check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check wasm wasm-faults envoy clients eppctl generate clean toolchain
 # The goals share target/ and two cores.
 .NOTPARALLEL:
 
@@ -29,7 +29,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: wasm envoy ## Four simulated model servers behind Envoy, and how it routes to them
-	cargo build --locked --package demo --package modelsim
+	cargo build --locked --package demo --package fake-model-server
 	@cargo run --quiet --locked --package demo
 
 test: wasm wasm-faults envoy clients ## Unit tests, end-to-end tests on a real Envoy, and a smoke test through func-e
@@ -52,7 +52,7 @@ fuzz: toolchain ## Arbitrary bytes against all that reads bytes: FUZZ_SECONDS of
 
 bench: wasm envoy ## The published benchmark, about 40 minutes of a silent machine: docs/benchmarks.md
 	@scripts/bench suite $(ARGS)
-	@scripts/bench value
+	@scripts/bench balancing
 	@scripts/bench report
 
 compare: wasm envoy ## A quick look beside plain Envoy and a no-op filter: ARGS='--sizes 4 --slices 6'
@@ -61,8 +61,8 @@ compare: wasm envoy ## A quick look beside plain Envoy and a no-op filter: ARGS=
 bench-report: toolchain ## docs/benchmarks.md and its plots, made anew from docs/benchmarks/*.json
 	@scripts/bench report
 
-value: wasm envoy ## What balancers are worth to the model servers, eight minutes: docs/benchmarks.md
-	@scripts/bench value $(ARGS)
+balancing: wasm envoy ## What balancers are worth to the model servers, eight minutes: docs/benchmarks.md
+	@scripts/bench balancing $(ARGS)
 	@scripts/bench report
 
 check: toolchain ## Format, lints, documentation, sizes of files, instructions of a request, licences and advisories

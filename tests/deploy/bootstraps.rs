@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use envoytest::client::{self, Answer};
-use envoytest::proxy::wait_until;
-use modelsim::{Faults, Metrics};
+use envoy_harness::client::{self, Answer};
+use envoy_harness::proxy::wait_until;
+use fake_model_server::{Faults, Metrics};
 use serde_yaml::Value;
 
 use crate::envoy::{top, Envoy};

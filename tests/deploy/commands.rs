@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use envoytest::proxy::path_of;
+use envoy_harness::proxy::path_of;
 
 use crate::envoy::{top, Folder};
 

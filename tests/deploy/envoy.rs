@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use envoytest::proxy::path_of;
+use envoy_harness::proxy::path_of;
 
 /// A folder that is gone after a test that passed.
 pub struct Folder(pub PathBuf);

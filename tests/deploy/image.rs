@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use envoytest::proxy::path_of;
+use envoy_harness::proxy::path_of;
 use serde_json::Value;
 
 use crate::envoy::{top, Folder};

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use envoytest::client;
-use envoytest::proxy::{free_port, wait_until};
+use envoy_harness::client;
+use envoy_harness::proxy::{free_port, wait_until};
 use serde_json::Value;
 
 use crate::envoy::{top, Envoy, Folder};

@@ -15,8 +15,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use envoytest::proxy::{free_port, path_of};
-use modelsim::{Settings, Sim};
+use envoy_harness::proxy::{free_port, path_of};
+use fake_model_server::{Settings, Sim};
 use serde_yaml::Value;
 
 use crate::envoy::{Envoy, Folder};

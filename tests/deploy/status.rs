@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::thread::{sleep, spawn, JoinHandle};
 use std::time::Duration;
 
-use envoytest::client;
-use envoytest::proxy::{path_of, wait_until};
+use envoy_harness::client;
+use envoy_harness::proxy::{path_of, wait_until};
 use serde_yaml::Value;
 
 use crate::envoy::{top, Envoy};

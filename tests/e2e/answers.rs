@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::{json, Value};
 
 use crate::client::{complete, post};

@@ -1,6 +1,6 @@
 //! Every API whose bodies are read: a prompt goes where it went before.
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::{json, Value};
 
 use crate::client::post;

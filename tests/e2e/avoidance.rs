@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use modelsim::{Faults, Settings, Sim};
+use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, post};
@@ -87,7 +87,7 @@ fn a_pod_that_hangs_is_left_out_once_neither_page_nor_answer_comes() {
     let proxy = Setup::new(&sim.addresses(), &document(plugins, references)).start();
     let faults = Faults {
         hang: true,
-        metrics: modelsim::Metrics::Hang,
+        metrics: fake_model_server::Metrics::Hang,
         ..Faults::default()
     };
     sim.pod(0).set_faults(faults);
@@ -238,7 +238,7 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
         }
         done.store(true, Ordering::Relaxed);
     });
-    let good = |pod: &modelsim::Pod| {
+    let good = |pod: &fake_model_server::Pod| {
         let seen = pod.seen();
         let good = seen
             .iter()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modelsim::{body_hash, Pinned, Settings, Sim};
+use fake_model_server::{body_hash, Pinned, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{raw, send};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 
 use crate::client::complete;
 use crate::document;

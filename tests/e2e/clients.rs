@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 
 use crate::client::complete;
 use crate::proxy::{path_of, Setup};

@@ -1,6 +1,6 @@
 //! When nobody can be chosen.
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 
 use crate::client::{complete, get};
 use crate::proxy::Setup;

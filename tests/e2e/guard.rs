@@ -6,7 +6,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, post, Answer};

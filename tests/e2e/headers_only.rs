@@ -4,7 +4,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use modelsim::{Pinned, Settings, Sim};
+use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::{complete, get};
 use crate::document;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modelsim::{Faults, Settings, Sim};
+use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{agent, send_by};

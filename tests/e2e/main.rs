@@ -37,7 +37,7 @@ mod view;
 mod witness;
 mod workers;
 
-use envoytest::{client, proxy};
+use envoy_harness::{client, proxy};
 use proxy::{Proxy, Setup};
 
 /// A document of the seed's generation: plugins, and their references in the one profile.
@@ -66,6 +66,6 @@ pub fn explained(kind: &str) -> String {
 }
 
 /// Starts an Envoy over these model servers with this configuration.
-pub fn start(sim: &modelsim::Sim, config: &str) -> Proxy {
+pub fn start(sim: &fake_model_server::Sim, config: &str) -> Proxy {
     Setup::new(&sim.addresses(), config).start()
 }

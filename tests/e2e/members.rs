@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use modelsim::{Faults, Metrics, Pinned, Settings, Sim};
+use fake_model_server::{Faults, Metrics, Pinned, Settings, Sim};
 use serde_json::json;
 
 use crate::client::complete;

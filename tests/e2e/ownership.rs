@@ -1,6 +1,6 @@
 //! Whose requests are whose, and whose headers.
 
-use modelsim::{Pinned, Settings, Sim};
+use fake_model_server::{Pinned, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{post, send};

@@ -1,6 +1,6 @@
 //! What endpoints are preferred for.
 
-use modelsim::{Pinned, Settings, Sim};
+use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::{complete, explain};
 use crate::proxy::{wait_until, Setup};
@@ -134,7 +134,7 @@ fn a_list_of_picks_is_the_order_of_retries_and_no_pod_sees_it() {
         ),
     );
     settles_on(proxy.port, "pod-2");
-    sim.pod(1).set_faults(modelsim::Faults {
+    sim.pod(1).set_faults(fake_model_server::Faults {
         status: Some(503),
         ..Default::default()
     });

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use modelsim::{body_hash, Settings, Sim};
+use fake_model_server::{body_hash, Settings, Sim};
 
 use crate::client::{complete, explain, TIMEOUT};
 use crate::proxy::{Proxy, Setup};

@@ -4,7 +4,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use modelsim::{body_hash, Settings, Sim};
+use fake_model_server::{body_hash, Settings, Sim};
 
 use crate::client::complete;
 use crate::document;

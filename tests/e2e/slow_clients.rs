@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::complete;

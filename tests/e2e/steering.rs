@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::{get, post, raw};

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 
 use crate::client::{explain, raw};
 use crate::explained;

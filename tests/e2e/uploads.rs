@@ -4,7 +4,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use modelsim::{body_hash, Pinned, Settings, Sim};
+use fake_model_server::{body_hash, Pinned, Settings, Sim};
 
 use crate::client::send;
 use crate::preferences::settles_on;

@@ -1,6 +1,6 @@
 //! What is seen from outside.
 
-use modelsim::{Pinned, Settings, Sim};
+use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::{complete, explain};
 use crate::{document, explained, scorer, start};

@@ -8,7 +8,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use epp_core::worker::ROOT;
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, post};

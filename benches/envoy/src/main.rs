@@ -1,11 +1,12 @@
 //! What the filter costs, beside plain Envoy, beside a filter that does nothing, and beside an
 //! Endpoint Picker over ext_proc.
 //!
-//! And what it is worth to the model servers, beside Envoy's own balancers (`value`).
+//! It also measures what balancing is worth to the model servers, beside Envoy's own balancers (`balancing`).
 //!
 //! Envoy is pinned to core 0; this program (load and model servers that answer at once) to core 1,
 //! which `make bench` does. Compare medians, and ratios within one run: machines drift.
 
+mod balancing;
 mod bodies;
 mod bootstrap;
 mod compare;
@@ -22,7 +23,6 @@ mod result;
 mod sink;
 mod statistics;
 mod suite;
-mod value;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,10 +62,12 @@ enum Command {
         only: Option<String>,
     },
     /// What balancers are worth to the model servers, written as JSON (EPP as above).
-    #[command(after_help = "Example: EPP=/usr/local/bin/epp make value ARGS='--only multi-turn'")]
-    Value {
+    #[command(
+        after_help = "Example: EPP=/usr/local/bin/epp make balancing ARGS='--only multi-turn'"
+    )]
+    Balancing {
         /// Where to write it.
-        #[arg(long, default_value = "docs/benchmarks/value.json")]
+        #[arg(long, default_value = "docs/benchmarks/balancing.json")]
         out: PathBuf,
         /// Seconds that each load is measured.
         #[arg(long, default_value_t = 30.0)]
@@ -124,19 +126,19 @@ fn run(cli: Cli) -> Result<(), Trouble> {
             };
             keep(&out, &runtime.block_on(suite::run(&options))?)
         }
-        Command::Value {
+        Command::Balancing {
             out,
             seconds,
             warm_up,
             only,
         } => {
-            let options = value::Options {
+            let options = balancing::Options {
                 warm_up: Duration::from_secs_f64(warm_up),
                 length: Duration::from_secs_f64(seconds),
                 picker: picker(),
                 only,
             };
-            keep(&out, &value::run(&runtime, &options)?)
+            keep(&out, &balancing::run(&runtime, &options)?)
         }
         Command::Report { docs } => report::write(&docs),
     }

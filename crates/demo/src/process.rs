@@ -72,13 +72,13 @@ pub fn need_ports(ports: &[u16]) -> Result<(), Trouble> {
 /// Starts the model servers on consecutive ports.
 pub fn start_pods(count: usize, first_port: u16) -> Result<Running, Trouble> {
     let program = std::env::current_exe().unwrap_or_default();
-    let program = program.with_file_name("modelsim");
+    let program = program.with_file_name("fake-model-server");
     let mut command = Command::new(&program);
     command
         .args(["--pods", &count.to_string()])
         .args(["--port-base", &first_port.to_string()])
         .arg("--exit-with-parent");
-    start("modelsim", command)
+    start("fake-model-server", command)
 }
 
 /// Starts Envoy with the demo's configuration and waits until it serves.

@@ -5,9 +5,9 @@
 mod common;
 
 use common::{eppctl, out};
-use envoytest::client::complete;
-use envoytest::proxy::Setup;
-use modelsim::{Pinned, Settings, Sim};
+use envoy_harness::client::complete;
+use envoy_harness::proxy::Setup;
+use fake_model_server::{Pinned, Settings, Sim};
 use serde_json::Value;
 
 const POOL: &str = "endpoints:

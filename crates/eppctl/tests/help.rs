@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{eppctl, out, top};
-use envoytest::proxy::Setup;
-use modelsim::{Settings, Sim};
+use envoy_harness::proxy::Setup;
+use fake_model_server::{Settings, Sim};
 
 /// The commands, as the help lists them.
 fn commands() -> Vec<String> {

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use common::{eppctl, out};
-use modelsim::{Pinned, Settings, Sim};
+use fake_model_server::{Pinned, Settings, Sim};
 use serde_json::{json, Value};
 
 fn metrics(page: &str, arguments: &[&str]) -> (Value, Option<i32>) {

@@ -4,9 +4,9 @@
 
 use std::process::{Command, Output};
 
-use envoytest::client::complete;
-use envoytest::proxy::Setup;
-use modelsim::{Pinned, Settings, Sim};
+use envoy_harness::client::complete;
+use envoy_harness::proxy::Setup;
+use fake_model_server::{Pinned, Settings, Sim};
 use serde_json::Value;
 
 const CONFIG: &str = "

@@ -97,7 +97,9 @@ impl Attack {
                 std::thread::sleep(PAUSE);
             }
         }
-        envoytest::proxy::wait_until("all bodies have begun", || self.begun() >= before + count);
+        envoy_harness::proxy::wait_until("all bodies have begun", || {
+            self.begun() >= before + count
+        });
     }
 
     /// Sends these bodies one after the other, again and again, each on a connection of its own.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::{sleep, spawn, JoinHandle};
 use std::time::{Duration, Instant};
 
-use envoytest::client::{self, get};
-use envoytest::proxy::Proxy;
+use envoy_harness::client::{self, get};
+use envoy_harness::proxy::Proxy;
 use serde_json::json;
 
 use crate::load::{Asks, Load, Mix};

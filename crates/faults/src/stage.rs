@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::Duration;
 
-use envoytest::proxy::{Proxy, Setup};
-use modelsim::{Faults, Settings, Sim};
+use envoy_harness::proxy::{Proxy, Setup};
+use fake_model_server::{Faults, Settings, Sim};
 use serde_json::{json, Value};
 
 use crate::load::{Load, Mix};

@@ -15,8 +15,8 @@ mod several;
 use std::fs;
 use std::path::PathBuf;
 
-use envoytest::proxy::wait_until;
-use modelsim::Pinned;
+use envoy_harness::proxy::wait_until;
+use fake_model_server::Pinned;
 use serde_yaml::Value;
 
 use crate::envoy::top;

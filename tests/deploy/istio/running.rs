@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use envoytest::client::{self, Answer};
-use envoytest::proxy::wait_until;
+use envoy_harness::client::{self, Answer};
+use envoy_harness::proxy::wait_until;
 use serde_yaml::Value;
 
 use super::pilot::Built;

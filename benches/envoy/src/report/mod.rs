@@ -1,23 +1,23 @@
 //! docs/benchmarks.md and its plots, made from two runs' JSON: nothing in them is typed by hand.
 
+mod balancing;
 mod bars;
 mod plots;
 pub mod tables;
-mod worth;
 
 use std::fs;
 use std::path::Path;
 
+use crate::balancing::result as worth;
 use crate::result as cost;
-use crate::value::result as value;
 use crate::Trouble;
 
 /// The runs that the page is made of.
 struct Runs {
     /// What the filter costs.
     cost: cost::Run,
-    /// What it is worth to the model servers.
-    value: value::Run,
+    /// What balancing is worth to the model servers.
+    balancing: worth::Run,
 }
 
 impl Runs {
@@ -25,15 +25,15 @@ impl Runs {
         let read = |name| fs::read_to_string(docs.join("benchmarks").join(name));
         Ok(Self {
             cost: serde_json::from_str(&read("run.json")?)?,
-            value: serde_json::from_str(&read("value.json")?)?,
+            balancing: serde_json::from_str(&read("balancing.json")?)?,
         })
     }
 
     /// All files of the report with their names under docs/.
     fn files(&self) -> Result<Vec<(String, String)>, Trouble> {
-        let mut page = tables::page(&self.cost) + &worth::section(&self.value);
+        let mut page = tables::page(&self.cost) + &balancing::section(&self.balancing);
         let mut plots = plots::all(&self.cost)?;
-        plots.push(("value", worth::plot(&self.value)?));
+        plots.push(("balancing", balancing::plot(&self.balancing)?));
         let mut files = Vec::new();
         for (name, plot) in plots {
             let file = format!("benchmarks/{name}.svg");

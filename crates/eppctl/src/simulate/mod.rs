@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use pool_sim::{simulate, Kind, Model, Outcome, Progress, Trace};
 use serde::Serialize;
-use simulator::{simulate, Kind, Model, Outcome, Progress, Trace};
 
 use crate::input::{plan_of, read_document, read_text};
 use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, STRONG};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use modelsim::Faults;
+use fake_model_server::Faults;
 use properties::collisions;
 use serde::Serialize;
 use serde_json::json;

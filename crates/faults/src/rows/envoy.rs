@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use envoytest::client;
+use envoy_harness::client;
 
 use super::{Form, Row};
 use crate::clock::Clock;

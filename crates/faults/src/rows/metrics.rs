@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use envoytest::client::post;
-use modelsim::{Faults, Metrics};
+use envoy_harness::client::post;
+use fake_model_server::{Faults, Metrics};
 use serde_json::json;
 
 use super::Row;

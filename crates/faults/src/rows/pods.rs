@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modelsim::{Faults, Metrics};
+use fake_model_server::{Faults, Metrics};
 use serde_json::json;
 
 use super::{Form, Row};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use modelsim::{Settings, Sim};
+use fake_model_server::{Settings, Sim};
 
 use super::{Form, Row};
 use crate::load::Mix;

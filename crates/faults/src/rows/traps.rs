@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use envoytest::client::post;
-use envoytest::proxy::path_of;
+use envoy_harness::client::post;
+use envoy_harness::proxy::path_of;
 use serde_json::json;
 
 use super::Row;

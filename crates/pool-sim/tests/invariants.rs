@@ -1,0 +1,172 @@
+//! What holds in every run.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use pool_sim::pod::{Next, Pod};
+use pool_sim::trace::Request;
+use pool_sim::{simulate, Kind, Model, Outcome, Progress, Trace};
+
+const PREFIX: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: prefix-cache-scorer}]
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: queue-scorer, weight: 1}, {pluginRef: prefix-cache-scorer, weight: 3}]
+";
+
+fn kinds() -> [Kind; 4] {
+    [
+        Kind::RoundRobin,
+        Kind::LeastRequest,
+        Kind::Random,
+        Kind::Picker(PREFIX.to_owned()),
+    ]
+}
+
+fn run(trace: &Trace, kind: &Kind, model: &Model, pods: usize) -> Outcome {
+    simulate(trace, kind, model, pods, 11, &Progress::default()).unwrap()
+}
+
+/// Small enough that requests queue and blocks are evicted.
+fn small() -> Model {
+    Model {
+        cache_tokens: 20_000,
+        max_running: 8,
+        ..Model::default()
+    }
+}
+
+#[test]
+fn every_request_is_answered_once_or_refused() {
+    let mut trace = Trace::multi_turn(600, 30.0, 1);
+    // Two that fit nowhere.
+    trace.requests[5].output = 1_000_000;
+    trace.requests[50].input = 30_000;
+    for kind in kinds() {
+        let outcome = run(&trace, &kind, &small(), 3);
+        assert_eq!((outcome.answered, outcome.refused), (598, 2), "{kind:?}");
+        assert_eq!(outcome.by_pod.iter().sum::<u64>(), 598);
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let trace = Trace::shared_prefix(400, 40.0, 20, 2);
+    for kind in kinds() {
+        let first = run(&trace, &kind, &small(), 5);
+        assert_eq!(first, run(&trace, &kind, &small(), 5), "{kind:?}");
+    }
+    let other = simulate(&trace, &Kind::Random, &small(), 5, 12, &Progress::default());
+    assert_ne!(run(&trace, &Kind::Random, &small(), 5), other.unwrap());
+}
+
+#[test]
+fn a_server_begins_requests_in_the_order_in_which_they_came() {
+    let trace = Trace::multi_turn(300, 50.0, 3);
+    let mut pod = Pod::new(&small(), trace.block_tokens);
+    let (mut begun, mut now) = (Vec::new(), 0);
+    let mut waiting = (0..trace.requests.len()).peekable();
+    loop {
+        let next = pod.next();
+        let arrives = waiting.peek().map(|number| trace.requests[*number].at);
+        match (next, arrives) {
+            (None, None) => break,
+            (Some((at, next)), arrives) if arrives.is_none_or(|arrives| at <= arrives) => {
+                assert!(at >= now, "time runs forward");
+                now = at;
+                if let Next::FirstToken(number) = next {
+                    begun.push(number);
+                }
+                pod.advance(now, next, &trace.requests);
+            }
+            _ => {
+                let number = waiting.next().unwrap();
+                now = trace.requests[number].at;
+                assert!(pod.arrive(now, number, &trace.requests));
+            }
+        }
+        assert!(pod.running() <= small().max_running);
+        assert!(pod.cache.usage() <= 1.0);
+    }
+    assert_eq!(begun, (0..300).collect::<Vec<_>>());
+    assert_eq!(pod.cache.used(), 0);
+}
+
+#[test]
+fn alone_a_request_takes_its_prefill_and_the_second_time_only_what_is_new() {
+    let request = |at: u64| Request {
+        at: at * pool_sim::SECOND,
+        input: 1_000,
+        output: 11,
+        blocks: (1..=15).collect(),
+        sent: None,
+    };
+    let trace = Trace {
+        block_tokens: 64,
+        requests: vec![request(0), request(10)],
+    };
+    let model = Model {
+        prefill_rate: 1_000.0,
+        token_seconds: 0.1,
+        token_seconds_each: 0.0,
+        ..Model::default()
+    };
+    let outcome = run(&trace, &Kind::RoundRobin, &model, 1);
+    // 960 of the second prompt's tokens are in whole blocks.
+    assert_eq!(outcome.ttfts, [40.0, 1_000.0]);
+    // The prefill, and ten tokens after the first.
+    assert!(
+        (outcome.seconds - 11.04).abs() < 1e-6,
+        "{}",
+        outcome.seconds
+    );
+    assert!((outcome.cached_share - 0.48).abs() < 1e-9);
+}
+
+#[test]
+fn decoding_slows_down_with_those_that_run_together() {
+    let request = Request {
+        at: 0,
+        input: 1,
+        output: 101,
+        blocks: Vec::new(),
+        sent: None,
+    };
+    let trace = Trace {
+        block_tokens: 64,
+        requests: vec![request; 4],
+    };
+    let model = Model {
+        prefill_rate: 1e9,
+        token_seconds: 0.01,
+        token_seconds_each: 0.01,
+        ..Model::default()
+    };
+    let outcome = run(&trace, &Kind::RoundRobin, &model, 1);
+    // Four together: a token each 50 ms, a hundred times.
+    assert!((outcome.seconds - 5.0).abs() < 0.01, "{}", outcome.seconds);
+}
+
+#[test]
+fn the_picker_finds_the_prefixes_that_the_others_scatter() {
+    let trace = Trace::shared_prefix(1_500, 20.0, 30, 4);
+    let model = Model {
+        cache_tokens: 60_000,
+        ..Model::default()
+    };
+    let [robin, least, random, picker] = kinds().map(|kind| run(&trace, &kind, &model, 10));
+    for other in [robin, least, random] {
+        assert!(picker.cached_share > other.cached_share + 0.2);
+        assert!(picker.ttft_ms.p50 < other.ttft_ms.p50);
+    }
+    assert!(picker.load_spread < 3.0, "{}", picker.load_spread);
+}
+
+#[test]
+fn a_configuration_that_does_not_load_is_an_error() {
+    let kind = Kind::Picker("kind: Nothing".to_owned());
+    let trace = Trace::shared_prefix(1, 1.0, 1, 1);
+    let outcome = simulate(&trace, &kind, &Model::default(), 1, 1, &Progress::default());
+    assert!(outcome.unwrap_err().contains("kind"));
+}
