@@ -8,7 +8,7 @@ use clap::Args;
 use epp_core::config;
 use epp_core::plugins::scorer::prefix_cache::CUTTING;
 use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_core::plugins::Generation;
+use epp_core::plugins::Dialect;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
@@ -57,13 +57,13 @@ impl Convert {
             document: value(&node),
             notes: Vec::new(),
         };
-        match (self.to, plan.generation) {
-            (Era::Today, Generation::Seed) => {
+        match (self.to, plan.dialect) {
+            (Era::Today, Dialect::GieV1) => {
                 converted.leave_releases();
                 converted.make_todays();
             }
-            (Era::Seed, generation) => converted.make_seeds(generation),
-            (Era::Today, Generation::Today) => {
+            (Era::Seed, dialect) => converted.make_seeds(dialect),
+            (Era::Today, Dialect::LlmD) => {
                 converted.leave_releases();
                 converted.drop_ignored();
                 converted.set("apiVersion", json!("llm-d.ai/v1alpha1"));
@@ -151,7 +151,7 @@ impl Converted {
         }
     }
 
-    fn make_seeds(&mut self, generation: Generation) {
+    fn make_seeds(&mut self, dialect: Dialect) {
         self.set(
             "apiVersion",
             json!("inference.networking.x-k8s.io/v1alpha1"),
@@ -173,9 +173,9 @@ impl Converted {
             self.notes.push(note.to_owned());
             self.set("dataLayer", json!({"discovery": discovery}));
         }
-        match generation {
-            Generation::Today => self.cut_in_scorers(),
-            Generation::Seed => self.name_as_seed(),
+        match dialect {
+            Dialect::LlmD => self.cut_in_scorers(),
+            Dialect::GieV1 => self.name_as_seed(),
         }
         let gone = self.drop_unknown();
         let profiles = self.document.get_mut("schedulingProfiles");

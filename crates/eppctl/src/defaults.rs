@@ -2,7 +2,7 @@
 
 use epp_core::config::{Instance, Plan};
 use epp_core::document::Node;
-use epp_core::plugins::{self, Discovery, Generation, Role};
+use epp_core::plugins::{self, Dialect, Discovery, Role};
 use serde_json::{json, Map, Value};
 
 use crate::page::name_of;
@@ -17,18 +17,18 @@ const ALWAYS: [&str; 3] = [
 
 /// The document. It loads to an equal plan.
 pub fn written_out(plan: &Plan) -> Value {
-    let version = match plan.generation {
-        Generation::Seed => "inference.networking.x-k8s.io/v1alpha1",
-        Generation::Today => "llm-d.ai/v1alpha1",
+    let version = match plan.dialect {
+        Dialect::GieV1 => "inference.networking.x-k8s.io/v1alpha1",
+        Dialect::LlmD => "llm-d.ai/v1alpha1",
     };
     let mut entries: Vec<Value> = plan.instances.iter().map(|one| entry(one)).collect();
     let has = |kind: &str| plan.instances.iter().any(|instance| instance.kind == kind);
     let producer = plugins::producer::approx_prefix_cache::TYPE.name;
-    if plan.generation == Generation::Today && !plan.producers.is_empty() && !has(producer) {
-        entries.push(default_entry(producer, plan.generation));
+    if plan.dialect == Dialect::LlmD && !plan.producers.is_empty() && !has(producer) {
+        entries.push(default_entry(producer, plan.dialect));
     }
     for kind in ALWAYS.into_iter().filter(|kind| !has(kind)) {
-        entries.push(default_entry(kind, plan.generation));
+        entries.push(default_entry(kind, plan.dialect));
     }
     let mut instances = plan.instances.iter();
     let discovery = instances.find(|instance| match &instance.role {
@@ -39,7 +39,7 @@ pub fn written_out(plan: &Plan) -> Value {
         (Some(instance), _) => instance.name.as_str(),
         (None, Discovery::Static(_)) => "static-discovery",
         (None, Discovery::EnvoyCluster(_)) => {
-            entries.push(default_entry("envoy-cluster-discovery", plan.generation));
+            entries.push(default_entry("envoy-cluster-discovery", plan.dialect));
             "envoy-cluster-discovery"
         }
     };
@@ -90,10 +90,10 @@ fn entry(instance: &Instance) -> Value {
     Value::Object(entry)
 }
 
-fn default_entry(kind: &str, generation: Generation) -> Value {
+fn default_entry(kind: &str, dialect: Dialect) -> Value {
     let mut parameters = Map::new();
     for question in plugins::find(kind)
-        .map(|found| plugins::questions(found, generation))
+        .map(|found| plugins::questions(found, dialect))
         .unwrap_or_default()
     {
         let name = name_of(&question);

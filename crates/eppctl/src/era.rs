@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use epp_core::config;
 use epp_core::document::Node;
 use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_core::plugins::{self, Generation, Standing};
+use epp_core::plugins::{self, Dialect, Standing};
 
 use crate::page::name_of;
 
@@ -135,11 +135,11 @@ fn judge(era: Era, plugin: &Node, place: &str, word: &mut Word) {
     let (Some(found), Some(Node::Map(given))) = (found, plugin.get("parameters")) else {
         return;
     };
-    let generation = match era {
-        Era::Seed => Generation::Seed,
-        Era::Today => Generation::Today,
+    let dialect = match era {
+        Era::Seed => Dialect::GieV1,
+        Era::Today => Dialect::LlmD,
     };
-    let known = plugins::questions(found, generation);
+    let known = plugins::questions(found, dialect);
     for (name, _) in given {
         let theirs = known.iter().any(|question| name_of(question) == *name)
             && !matches!(found.parity.of_parameter(name), Standing::Ours(_))

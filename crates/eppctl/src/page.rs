@@ -1,7 +1,7 @@
 //! What a plugin's file says of it: the comment that it begins with, and its tables of parameters.
 
 use epp_core::document::{Kind, Node, Question};
-use epp_core::plugins::{self, Generation, PluginType};
+use epp_core::plugins::{self, Dialect, PluginType};
 
 /// The comment at the beginning of a plugin's file.
 pub struct Page {
@@ -114,8 +114,8 @@ fn row(line: &str) -> Option<Row> {
 
 /// What a plugin type asks for in either generation, each question once.
 pub fn questions(plugin: &PluginType) -> Vec<Question> {
-    let mut questions = plugins::questions(plugin, Generation::Today);
-    for question in plugins::questions(plugin, Generation::Seed) {
+    let mut questions = plugins::questions(plugin, Dialect::LlmD);
+    for question in plugins::questions(plugin, Dialect::GieV1) {
         if !questions.iter().any(|known| known.path == question.path) {
             questions.push(question);
         }

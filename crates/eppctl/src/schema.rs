@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use clap::Args;
 use epp_core::config::{self, Here};
 use epp_core::document::{Kind, Node, Question};
-use epp_core::plugins::{self, Generation, PluginType};
+use epp_core::plugins::{self, Dialect, PluginType};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
@@ -53,8 +53,8 @@ pub fn schema() -> Value {
     let mut choices = Vec::new();
     for (plugin, source) in plugins::KINDS.iter().flat_map(|kind| kind.plugins) {
         let page = Page::of(source);
-        let both = [Generation::Today, Generation::Seed]
-            .map(|generation| parameters(plugin, &plugins::questions(plugin, generation), &page));
+        let both = [Dialect::LlmD, Dialect::GieV1]
+            .map(|dialect| parameters(plugin, &plugins::questions(plugin, dialect), &page));
         let [today, seed] = both;
         let needed = today.get("required").is_some();
         let definition = if today == seed {
@@ -84,7 +84,7 @@ pub fn schema() -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "https://github.com/epp-wasm/epp-wasm/docs/schema.json",
         "title": "EndpointPickerConfig",
-        "description": "What epp-wasm reads of an EndpointPickerConfig, of either generation",
+        "description": "What epp-wasm reads of an EndpointPickerConfig, of either dialect",
     });
     if let (Value::Object(schema), Value::Object(top)) = (&mut schema, top) {
         schema.extend(top);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{documents, eppctl, out};
 use epp_core::config;
-use epp_core::plugins::Generation;
+use epp_core::plugins::Dialect;
 
 fn convert(to: &str, text: &str) -> String {
     let output = eppctl(&["convert", "--to", to, "-"], text);
@@ -21,10 +21,10 @@ fn convert(to: &str, text: &str) -> String {
 #[test]
 fn whatever_is_converted_loads_as_the_other_generation() {
     for (place, text) in documents() {
-        for (to, generation) in [("today", Generation::Today), ("seed", Generation::Seed)] {
+        for (to, dialect) in [("today", Dialect::LlmD), ("seed", Dialect::GieV1)] {
             let converted = convert(to, &text);
             match config::load(&converted) {
-                Ok(loaded) => assert_eq!(loaded.plan.generation, generation, "{place}"),
+                Ok(loaded) => assert_eq!(loaded.plan.dialect, dialect, "{place}"),
                 Err(rejected) => panic!("{place} to {to}: {:#?}\n{converted}", rejected.errors),
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use common::top;
 use epp_core::config::{self, Here};
 use epp_core::document::Node;
-use epp_core::plugins::{self, Generation, Standing};
+use epp_core::plugins::{self, Dialect, Standing};
 
 fn page() -> String {
     std::fs::read_to_string(top().join("docs/migrating.md")).unwrap()
@@ -130,7 +130,7 @@ fn flags_lead_to_parameters_that_exist_with_the_defaults_that_they_have() {
         let Some(plugin) = words.first().and_then(|name| plugins::find(name)) else {
             continue;
         };
-        let questions = plugins::questions(plugin, Generation::Today);
+        let questions = plugins::questions(plugin, Dialect::LlmD);
         let name = words.get(1).unwrap();
         let question = questions
             .iter()

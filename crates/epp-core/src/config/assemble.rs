@@ -3,7 +3,7 @@
 mod references;
 mod types;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use self::types::Known;
 use super::document::{self, Document, PluginEntry, ProfileEntry, Reference};
@@ -12,7 +12,7 @@ use super::settings::Named;
 use crate::document::nearest::no_such;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::producer::inflight_load::InflightLoad;
-use crate::plugins::{self, Build, Discovery, Generation, PluginType, PrefixProducer, Role};
+use crate::plugins::{self, Build, Dialect, Discovery, PluginType, PrefixProducer, Role};
 use crate::scheduling::{NamedFilter, Picker, Profile, ProfileHandler, Scheduler, WeightedScorer};
 
 const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
@@ -35,7 +35,7 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
     }
     let document = document::read(node, problems)?;
     let mut assembly = Assembly {
-        generation: document.generation,
+        dialect: document.dialect,
         declared: document.declared,
         refused: Vec::new(),
         handler_refused: false,
@@ -65,15 +65,15 @@ macro_rules! only {
 }
 
 struct Assembly<'p> {
-    generation: Generation,
-    declared: Generation,
+    dialect: Dialect,
+    declared: Dialect,
     /// Names of the plugins whose types are refused: what refers to them is not another problem.
     refused: Vec<String>,
     /// Whether one of them may be the profile handler.
     handler_refused: bool,
     /// Whether a problem has listed the types that are supported.
     types_listed: bool,
-    instances: Vec<Rc<Instance>>,
+    instances: Vec<Arc<Instance>>,
     producers: Vec<(String, PrefixProducer)>,
     load_producers: Vec<String>,
     problems: &'p mut Problems,
@@ -88,7 +88,7 @@ impl Assembly<'_> {
             let rank = producers.position(|kind| kind.name == entry.kind);
             rank.unwrap_or(PRODUCERS.len())
         };
-        let mut built: Vec<(usize, Rc<Instance>)> = Vec::new();
+        let mut built: Vec<(usize, Arc<Instance>)> = Vec::new();
         let mut entries = Vec::new();
         for (position, entry) in document.plugins.iter().enumerate() {
             let known = self.look_up(entry);
@@ -106,7 +106,7 @@ impl Assembly<'_> {
             if let Role::PrefixProducer(producer) = &instance.role {
                 self.producers.push((entry.name.clone(), producer.clone()));
             }
-            built.push((position, Rc::new(instance)));
+            built.push((position, Arc::new(instance)));
         }
         built.sort_by_key(|(position, _)| *position);
         self.instances = built.into_iter().map(|(_, instance)| instance).collect();
@@ -122,7 +122,7 @@ impl Assembly<'_> {
         let mut build = Build {
             name,
             fields: Fields::new(parameters, path, self.problems),
-            generation: self.generation,
+            dialect: self.dialect,
             declared: self.declared,
             refused: &self.refused,
             producers: &mut self.producers,
@@ -137,13 +137,13 @@ impl Assembly<'_> {
         }
     }
 
-    fn add_default(&mut self, kind: &'static PluginType) -> Rc<Instance> {
-        let instance = Rc::new(self.build(kind, kind.name, None, Path::default()));
+    fn add_default(&mut self, kind: &'static PluginType) -> Arc<Instance> {
+        let instance = Arc::new(self.build(kind, kind.name, None, Path::default()));
         self.instances.push(instance.clone());
         instance
     }
 
-    fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Rc<Instance>> {
+    fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Arc<Instance>> {
         let found = self.instances.iter().find(|instance| instance.name == name);
         if let Some(instance) = found {
             return Some(instance.clone());
@@ -165,14 +165,14 @@ impl Assembly<'_> {
         kind: &str,
         references: &[Named],
         of_kind: fn(&Role) -> bool,
-    ) -> Option<Rc<Instance>> {
-        let referred = |instance: &&Rc<Instance>| {
+    ) -> Option<Arc<Instance>> {
+        let referred = |instance: &&Arc<Instance>| {
             let mut references = references.iter();
             references.any(|(name, _)| *name == instance.name)
         };
         let all = self.instances.iter();
         let all = all.filter(|instance| of_kind(&instance.role));
-        let mut found: Vec<&Rc<Instance>> = all.clone().filter(referred).collect();
+        let mut found: Vec<&Arc<Instance>> = all.clone().filter(referred).collect();
         if found.is_empty() {
             found = all.collect();
         }
@@ -197,13 +197,13 @@ impl Assembly<'_> {
         let entries = match &document.profiles {
             Some(entries) => entries,
             None => {
-                let plays = |instance: &&Rc<Instance>| {
+                let plays = |instance: &&Arc<Instance>| {
                     matches!(
                         instance.role,
                         Role::Filter(_) | Role::Scorer(_) | Role::Picker(_) | Role::Detector
                     )
                 };
-                let reference = |instance: &Rc<Instance>| Reference {
+                let reference = |instance: &Arc<Instance>| Reference {
                     name: instance.name.clone(),
                     weight: None,
                     path: document.place_of(&instance.name),
@@ -218,7 +218,7 @@ impl Assembly<'_> {
             }
         };
         // The picker of profiles that name none: the first that is declared anywhere.
-        let picks = |instance: &&Rc<Instance>| matches!(instance.role, Role::Picker(_));
+        let picks = |instance: &&Arc<Instance>| matches!(instance.role, Role::Picker(_));
         let declared = self.instances.iter().find(picks).cloned();
         let mut profiles = Vec::new();
         for entry in entries {
@@ -271,7 +271,7 @@ impl Assembly<'_> {
                 // Where it would leave no endpoint it leaves all (v1.5), so that it refuses no request; a
                 // concurrency-detector does.
                 Role::Detector
-                    if self.declared == Generation::Seed
+                    if self.declared == Dialect::GieV1
                         && instance.kind == "utilization-detector" =>
                 {
                     let message =
@@ -303,12 +303,13 @@ impl Assembly<'_> {
         profiled
     }
 
-    fn handler(&mut self, document: &Document, profiles: usize) -> Option<Rc<dyn ProfileHandler>> {
+    fn handler(&mut self, document: &Document, profiles: usize) -> Option<Arc<dyn ProfileHandler>> {
         let declared = only!(self, document, "profile handler", &[], ProfileHandler);
         let profiles_path = Path::default().key("schedulingProfiles");
         match declared {
             Some(handler) => {
-                let single = |instance: &Rc<Instance>| instance.kind == SINGLE_PROFILE_HANDLER.name;
+                let single =
+                    |instance: &Arc<Instance>| instance.kind == SINGLE_PROFILE_HANDLER.name;
                 if profiles > 1 && self.instances.iter().any(single) {
                     let message = format!("found {profiles} profiles, expected one: single-profile-handler runs no more");
                     self.problems.error(&profiles_path, message);
@@ -334,7 +335,7 @@ impl Assembly<'_> {
         mut self,
         document: &Document,
         profiles: Vec<Profiled>,
-        handler: Option<Rc<dyn ProfileHandler>>,
+        handler: Option<Arc<dyn ProfileHandler>>,
     ) -> Option<Plan> {
         let (found, sources) = (document.discovery.as_slice(), document.sources.as_slice());
         let load = only!(self, document, "inflight-load-producer", &[], InflightLoad);
@@ -362,7 +363,7 @@ impl Assembly<'_> {
         Some(Plan {
             load,
             discounts,
-            generation: self.generation,
+            dialect: self.dialect,
             needs,
             scheduler,
             producers: self.producers,
@@ -406,7 +407,7 @@ fn compile(profiled: &Profiled) -> Option<Profile> {
             _ => {}
         }
     }
-    let picker: Rc<dyn Picker> = match &profiled.picker.as_ref()?.role {
+    let picker: Arc<dyn Picker> = match &profiled.picker.as_ref()?.role {
         Role::Picker(picker) => picker.clone(),
         _ => return None,
     };

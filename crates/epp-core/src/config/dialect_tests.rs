@@ -5,7 +5,7 @@ use super::tests::{errors, refused, today};
 use super::*;
 use crate::endpoints::engine::{built_in, EngineConfig};
 use crate::endpoints::spec::MetricSpec;
-use crate::plugins::{Generation, PrefixProducer};
+use crate::plugins::{Dialect, PrefixProducer};
 use crate::scheduling::{Metrics, Pool};
 use crate::testing::pool;
 
@@ -45,7 +45,7 @@ fn cut_by(parameters: &str, rest: &str) -> PrefixProducer {
     let plugins =
         format!("plugins: [{{type: prefix-cache-scorer, parameters: {{{parameters}}}}}]\n");
     let plan = loaded(&seed(&format!("{plugins}{PROFILE}{rest}"))).plan;
-    assert_eq!(plan.generation, Generation::Seed);
+    assert_eq!(plan.dialect, Dialect::GieV1);
     plan.producers[0].1.clone()
 }
 
@@ -146,7 +146,7 @@ fn data_is_the_data_layers_former_name_under_the_former_version_only() {
     let text = seed(&format!("{plugins}data: {{sources: [{{pluginRef: b}}]}}\n"));
     let loaded = loaded(&text);
     assert_eq!(loaded.plan.source.path, "/b");
-    assert_eq!(loaded.plan.generation, Generation::Seed);
+    assert_eq!(loaded.plan.dialect, Dialect::GieV1);
     refused(&today("data: {sources: []}\n"), &["data", "use dataLayer"]);
     refused(
         &seed("data: {discovery: {pluginRef: x}}\n"),

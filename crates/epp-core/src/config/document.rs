@@ -2,7 +2,7 @@
 
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::scorer::prefix_cache;
-use crate::plugins::Generation;
+use crate::plugins::Dialect;
 
 /// An entry of `plugins`.
 #[derive(Debug)]
@@ -45,9 +45,9 @@ pub struct ProfileEntry {
 #[derive(Debug)]
 pub struct Document {
     /// By whose rules it is read.
-    pub generation: Generation,
+    pub dialect: Dialect,
     /// Whose `apiVersion` it has.
-    pub declared: Generation,
+    pub declared: Dialect,
     /// `plugins`.
     pub plugins: Vec<PluginEntry>,
     /// `schedulingProfiles`; `None` where there are none.
@@ -79,12 +79,12 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let plugins = read_plugins(&mut fields);
     let former = super::settings::read_gates(&mut fields, declared);
     let todays = uses_todays_parts(node, &plugins, former);
-    let generation = match declared {
-        Generation::Seed if todays => {
+    let dialect = match declared {
+        Dialect::GieV1 if todays => {
             let path = fields.path().key("apiVersion");
             let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {TODAY}");
             fields.problems().warn(&path, message);
-            Generation::Today
+            Dialect::LlmD
         }
         declared => declared,
     };
@@ -94,7 +94,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let (discovery, sources) = super::settings::read_data_layer(&mut fields, declared);
     fields.finish();
     Some(Document {
-        generation,
+        dialect,
         declared,
         plugins,
         profiles,
@@ -142,19 +142,19 @@ fn has_any(node: &Node, names: &[&str]) -> bool {
 
 /// The generation of a document by its `apiVersion`; `None` where it says to be of another kind, about
 /// which there is nothing more to say.
-fn read_identity(fields: &mut Fields<'_>) -> Option<Generation> {
+fn read_identity(fields: &mut Fields<'_>) -> Option<Dialect> {
     let kind = fields.required_choice("kind", &[(KIND, ())]);
     if kind.is_none() && fields.has("kind") {
         return None;
     }
-    let versions = [(SEED, Generation::Seed), (TODAY, Generation::Today)];
+    let versions = [(SEED, Dialect::GieV1), (TODAY, Dialect::LlmD)];
     let version = fields.required_choice("apiVersion", &versions);
     // Of a version that is misspelt the group still tells by whose rules the rest was written.
     let of_seeds_group =
         |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
     Some(version.unwrap_or_else(|| match fields.node("apiVersion") {
-        Some(version) if of_seeds_group(version) => Generation::Seed,
-        _ => Generation::Today,
+        Some(version) if of_seeds_group(version) => Dialect::GieV1,
+        _ => Dialect::LlmD,
     }))
 }
 

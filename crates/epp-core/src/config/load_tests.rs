@@ -1,5 +1,5 @@
 use super::*;
-use crate::plugins::Generation;
+use crate::plugins::Dialect;
 
 const SEED: &str = include_str!("../../../../examples/seed.yaml");
 
@@ -156,7 +156,7 @@ fn nothing_declared_still_picks() {
 #[test]
 fn an_empty_text_is_the_built_in_configuration() {
     let plan = plan("");
-    assert_eq!(plan.generation, Generation::Today);
+    assert_eq!(plan.dialect, Dialect::LlmD);
     let weights: Vec<f64> = scorers(&plan).iter().map(|(_, weight)| *weight).collect();
     assert_eq!(weights, [2.0, 2.0, 3.0]);
 }
@@ -164,20 +164,20 @@ fn an_empty_text_is_the_built_in_configuration() {
 #[test]
 fn the_generations_cut_prompts_each_in_its_way() {
     let seeds = plan(SEED);
-    assert_eq!(seeds.producers[0].1.generation, Generation::Seed);
+    assert_eq!(seeds.producers[0].1.dialect, Dialect::GieV1);
     let todays = plan(&today("plugins: [{type: prefix-cache-scorer}]\n"));
     let (name, producer) = &todays.producers[0];
     assert_eq!(
-        (name.as_str(), producer.generation),
-        ("approx-prefix-cache-producer", Generation::Today)
+        (name.as_str(), producer.dialect),
+        ("approx-prefix-cache-producer", Dialect::LlmD)
     );
     // Today's Endpoint Picker still takes the seed's apiVersion.
     let former = plan(&seed(
         "plugins: [{type: prefix-cache-scorer}, {type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128, autoTune: false}}]\n",
     ));
     assert_eq!(
-        (former.generation, former.producers[0].1.block),
-        (Generation::Today, 128)
+        (former.dialect, former.producers[0].1.block),
+        (Dialect::LlmD, 128)
     );
     assert_eq!(former.producers.len(), 1);
 }

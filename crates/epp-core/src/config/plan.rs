@@ -1,7 +1,7 @@
 //! The compiled document: all that a director needs, nothing left to look up or to default.
 
 use std::fmt::Write;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::document::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
@@ -9,7 +9,7 @@ use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
-use crate::plugins::{Discovery, Generation, PrefixProducer, Role, TOKEN_BYTES};
+use crate::plugins::{Dialect, Discovery, PrefixProducer, Role, TOKEN_BYTES};
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::request::{Flattening, ReadPlan};
@@ -40,16 +40,16 @@ pub struct Profiled {
     /// Its name.
     pub name: String,
     /// Its filters and scorers in order, with weights.
-    pub plugins: Vec<(Rc<Instance>, f64)>,
+    pub plugins: Vec<(Arc<Instance>, f64)>,
     /// Its picker.
-    pub picker: Option<Rc<Instance>>,
+    pub picker: Option<Arc<Instance>>,
 }
 
 /// A document in force.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// By whose rules it was read.
-    pub generation: Generation,
+    pub dialect: Dialect,
     /// What its plugins read.
     pub needs: Needs,
     /// The profiles, ready to run.
@@ -71,7 +71,7 @@ pub struct Plan {
     /// Settings of the proxy.
     pub proxy: EnvoyProxy,
     /// All plugins, declared or added by default.
-    pub instances: Vec<Rc<Instance>>,
+    pub instances: Vec<Arc<Instance>>,
     /// The profiles, to tell and to compare.
     pub profiles: Vec<Profiled>,
 }
@@ -79,7 +79,7 @@ pub struct Plan {
 /// Two plans are equal if they decide alike: however their documents were written.
 impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
-        self.generation == other.generation
+        self.dialect == other.dialect
             && self.profiles == other.profiles
             && self.producers == other.producers
             && self.load == other.load
@@ -153,7 +153,7 @@ impl Plan {
 
     /// Whether prompts are cut and remembered as under the other plan.
     pub fn hashing_equal(&self, other: &Self) -> bool {
-        self.generation == other.generation && self.producers == other.producers
+        self.dialect == other.dialect && self.producers == other.producers
     }
 
     /// What to read of a body, given what the servers report of their caches; blocks are digested with
@@ -162,14 +162,13 @@ impl Plan {
         let specs = self.producers.iter();
         let specs = specs.map(|(_, producer)| producer.block_spec(pool));
         // Where no producer reads as far as tokens are counted, a stream of its own does.
-        let reads =
-            |(_, producer): &(String, PrefixProducer)| producer.generation == Generation::Today;
+        let reads = |(_, producer): &(String, PrefixProducer)| producer.dialect == Dialect::LlmD;
         let counts = self.needs.tokens && !self.producers.iter().any(reads);
         let specs = specs.chain(counts.then_some(COUNTED));
         ReadPlan {
-            flattening: match self.generation {
-                Generation::Seed => Flattening::Seed,
-                Generation::Today => Flattening::Today,
+            flattening: match self.dialect {
+                Dialect::GieV1 => Flattening::Seed,
+                Dialect::LlmD => Flattening::Today,
             },
             blocks: specs.collect(),
             key: key.clone(),
@@ -179,9 +178,9 @@ impl Plan {
 
     /// The plan in one line.
     pub fn summary(&self) -> String {
-        let mut text = match self.generation {
-            Generation::Seed => "Gateway API Inference Extension rules".to_owned(),
-            Generation::Today => "llm-d-router rules".to_owned(),
+        let mut text = match self.dialect {
+            Dialect::GieV1 => "Gateway API Inference Extension rules".to_owned(),
+            Dialect::LlmD => "llm-d-router rules".to_owned(),
         };
         // Writing to a String cannot fail.
         for profile in &self.profiles {
@@ -222,7 +221,7 @@ impl PrefixProducer {
     /// Tokens of a block, 0 where blocks are counted in bytes. With `autoTune` the first server's
     /// word goes before the setting.
     pub fn block_tokens(&self, pool: &Pool) -> u32 {
-        if self.generation == Generation::Seed {
+        if self.dialect == Dialect::GieV1 {
             return 0;
         }
         let tokens = self.reported_tokens(pool).unwrap_or(self.block);

@@ -5,19 +5,16 @@ use super::known::{NO_QUEUE, NO_SHEDDING};
 use crate::document::fields::no_effect;
 use crate::document::nearest::no_such;
 use crate::document::{Fields, Path};
-use crate::plugins::Generation;
+use crate::plugins::Dialect;
 
 /// A reference to a plugin and where it stands.
 pub type Named = (String, Path);
 
 /// `dataLayer`: where endpoints and metrics come from; `data` is its name in the Gateway API Inference
 /// Extension v1.3 and v1.4, where it has sources only.
-pub fn read_data_layer(
-    fields: &mut Fields<'_>,
-    declared: Generation,
-) -> (Option<Named>, Vec<Named>) {
+pub fn read_data_layer(fields: &mut Fields<'_>, declared: Dialect) -> (Option<Named>, Vec<Named>) {
     let mut sources = Vec::new();
-    if declared == Generation::Seed || fields.problems().is_recording() {
+    if declared == Dialect::GieV1 || fields.problems().is_recording() {
         if let Some(mut layer) = fields.section("data") {
             read_sources(&mut layer, &mut sources);
             layer.finish();
@@ -96,7 +93,7 @@ const FLOW_CONTROL: &str = "flowControl";
 
 /// `featureGates`: `name`, `name=true` or `name=false`. Returns whether there is one that tells that the
 /// document was written for the Gateway API Inference Extension v1.2 to v1.5.
-pub fn read_gates(fields: &mut Fields<'_>, declared: Generation) -> bool {
+pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
     let mut former = false;
     for (text, path) in fields.texts("featureGates") {
         let (name, value) = text.split_once('=').unwrap_or((text, "true"));
@@ -113,7 +110,7 @@ pub fn read_gates(fields: &mut Fields<'_>, declared: Generation) -> bool {
         let problems = fields.problems();
         match (on, why) {
             // Flow control is an experiment of the seed's releases, and a part of today's.
-            (_, Some(_)) if flow && declared == Generation::Today => {
+            (_, Some(_)) if flow && declared == Dialect::LlmD => {
                 let message = format!("found {text:?}: flow control queues requests, which is not supported here; put a queue in front of the proxy");
                 problems.error(&path, message);
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::question::Question;
 
@@ -24,7 +24,7 @@ pub struct Path(Vec<Step>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Into a mapping. Shared, because all paths below have it, too.
-    Key(Rc<str>),
+    Key(Arc<str>),
     /// Into a list.
     Index(usize),
 }

@@ -1,7 +1,7 @@
 //! The pool as it is known now: who is a member, what each one's metrics page said last, and how
 //! long ago that was.
 
-use crate::scheduling::{Endpoint, Freshness, Metrics, Pool, Rung, Slot};
+use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
 
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
 const GOOD_PAGES: u32 = 2;
@@ -204,16 +204,16 @@ impl Store {
 
     /// Says what decisions rest on: not on metrics once fewer than a quarter of the endpoints that
     /// may be picked have fresh ones, and then not before half of them have.
-    pub fn choose_rung(&mut self) {
+    pub fn choose_mode(&mut self) {
         let available = self.pool.iter().filter(|(_, endpoint)| endpoint.available);
         let (mut all, mut fresh) = (0, 0);
         for (_, endpoint) in available {
             all += 1;
             fresh += u32::from(endpoint.freshness == Freshness::Fresh);
         }
-        self.pool.rung = match self.pool.rung {
-            Rung::Full if fresh * 4 < all => Rung::Own,
-            Rung::Own if fresh * 2 >= all => Rung::Full,
+        self.pool.mode = match self.pool.mode {
+            DecisionMode::Metrics if fresh * 4 < all => DecisionMode::LocalOnly,
+            DecisionMode::LocalOnly if fresh * 2 >= all => DecisionMode::Metrics,
             rung => rung,
         };
     }
@@ -276,7 +276,7 @@ mod tests {
         let mut store = store(2);
         page(&mut store, 0, 1_000);
         store.refresh(1_000, 2_000);
-        let version = store.pool.columns().version;
+        let version = store.pool.snapshot().version;
         let member = |available| Member {
             name: "1".to_owned(),
             address: "10.0.0.1:80".to_owned(),
@@ -285,13 +285,13 @@ mod tests {
         };
         store.refresh(1_050, 2_000);
         store.set_member(Slot(1), &member(true));
-        assert_eq!(store.pool.columns().version, version);
+        assert_eq!(store.pool.snapshot().version, version);
         store.set_member(Slot(1), &member(false));
-        let fewer = store.pool.columns();
+        let fewer = store.pool.snapshot();
         assert_eq!(fewer.candidates, [Slot(0)]);
         let version = fewer.version;
         store.refresh(3_001, 2_000);
-        assert_ne!(store.pool.columns().version, version);
+        assert_ne!(store.pool.snapshot().version, version);
     }
 
     #[test]
@@ -320,16 +320,16 @@ mod tests {
                 page(&mut store, slot, now);
             }
             store.refresh(now, 500);
-            store.choose_rung();
-            store.pool.rung
+            store.choose_mode();
+            store.pool.mode
         };
         // Nobody was scraped yet.
-        assert_eq!(with(0, 1_000), Rung::Own);
-        assert_eq!(with(3, 2_000), Rung::Own);
-        assert_eq!(with(4, 3_000), Rung::Full);
-        assert_eq!(with(2, 4_000), Rung::Full);
-        assert_eq!(with(1, 5_000), Rung::Own);
-        assert_eq!(with(3, 6_000), Rung::Own);
-        assert_eq!(with(8, 7_000), Rung::Full);
+        assert_eq!(with(0, 1_000), DecisionMode::LocalOnly);
+        assert_eq!(with(3, 2_000), DecisionMode::LocalOnly);
+        assert_eq!(with(4, 3_000), DecisionMode::Metrics);
+        assert_eq!(with(2, 4_000), DecisionMode::Metrics);
+        assert_eq!(with(1, 5_000), DecisionMode::LocalOnly);
+        assert_eq!(with(3, 6_000), DecisionMode::LocalOnly);
+        assert_eq!(with(8, 7_000), DecisionMode::Metrics);
     }
 }

@@ -1,6 +1,6 @@
 //! What a client is told when no endpoint was chosen: the Endpoint Picker's codes and texts.
 
-use crate::plugins::Generation;
+use crate::plugins::Dialect;
 use crate::scheduling::ScheduleError;
 
 /// The response header that says why a request was dropped (llm-d-router).
@@ -22,7 +22,7 @@ pub struct Refusal {
 impl Refusal {
     /// The answer to a request whose scheduling failed, as the Endpoint Picker of that generation
     /// words it.
-    pub fn new(error: &ScheduleError, generation: Generation) -> Self {
+    pub fn new(error: &ScheduleError, dialect: Dialect) -> Self {
         let empty = matches!(error, ScheduleError::NoCandidates);
         let status = if empty { 503 } else { 429 };
         let reason = if empty {
@@ -30,9 +30,9 @@ impl Refusal {
         } else {
             "rejected-saturated"
         };
-        let (code, body) = match generation {
-            Generation::Seed => seed(error, empty),
-            Generation::Today => today(error, empty),
+        let (code, body) = match dialect {
+            Dialect::GieV1 => seed(error, empty),
+            Dialect::LlmD => today(error, empty),
         };
         Self {
             status,
@@ -43,10 +43,10 @@ impl Refusal {
     }
 
     /// The answer to a request over which the picker itself failed.
-    pub fn defect(generation: Generation) -> Self {
-        let prefix = match generation {
-            Generation::Seed => "inference gateway",
-            Generation::Today => "inference error",
+    pub fn defect(dialect: Dialect) -> Self {
+        let prefix = match dialect {
+            Dialect::GieV1 => "inference gateway",
+            Dialect::LlmD => "inference error",
         };
         Self {
             status: 500,
@@ -93,35 +93,35 @@ mod tests {
         let cases = [
             (
                 ScheduleError::NoCandidates,
-                Generation::Today,
+                Dialect::LlmD,
                 503,
                 "inference error: ServiceUnavailable - failed to find endpoint candidates for serving the request",
                 "rejected-no-endpoints",
             ),
             (
                 ScheduleError::AllFiltered,
-                Generation::Today,
+                Dialect::LlmD,
                 429,
                 "inference error: ResourceExhausted - no endpoints available for the given request",
                 "rejected-saturated",
             ),
             (
                 ScheduleError::NoCandidates,
-                Generation::Seed,
+                Dialect::GieV1,
                 503,
                 "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request",
                 "rejected-no-endpoints",
             ),
             (
                 ScheduleError::NoProfileRan,
-                Generation::Seed,
+                Dialect::GieV1,
                 429,
                 "inference gateway: InferencePoolResourceExhausted - failed to find target pod: failed to run any scheduler profile",
                 "rejected-saturated",
             ),
         ];
-        for (error, generation, status, body, reason) in cases {
-            let refusal = Refusal::new(&error, generation);
+        for (error, dialect, status, body, reason) in cases {
+            let refusal = Refusal::new(&error, dialect);
             assert_eq!(
                 (refusal.status, refusal.body.as_str(), refusal.reason),
                 (status, body, reason)

@@ -15,7 +15,9 @@ use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
 use crate::request::Fact;
-use crate::scheduling::{Cycle, Decision, Pool, PrefixMatch, Request, Rest, ScheduleError, Slot};
+use crate::scheduling::{
+    Cycle, Decision, Pool, PrefixMatch, Request, ScheduleError, Slot, UnreadPrompt,
+};
 use crate::worker::journal::Word;
 
 /// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, so that
@@ -148,7 +150,7 @@ impl Director {
         if !record.walks.iter().all(|walk| walk.ended()) || record.reader.may_add_prompts() {
             return false;
         }
-        needs.rest == Rest::Nothing || self.same_whatever_follows(id)
+        needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(id)
     }
 
     /// Whether the choice is the same for the shortest and the longest prompt that is still
@@ -326,7 +328,7 @@ impl Director {
 
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
         let release = match self.watch.knows_members() {
-            true => self.fail(Refusal::new(error, self.plan.generation)),
+            true => self.fail(Refusal::new(error, self.plan.dialect)),
             // That nobody has been heard of yet does not mean that nobody is there: until the first
             // answer of discovery the cluster's fallback policy chooses.
             false => {
@@ -366,14 +368,14 @@ impl Director {
 
     /// Returns how a request goes on whose decision was cut short by a panic, and counts it.
     pub fn recover(&mut self) -> Release {
-        self.fail(Refusal::defect(self.plan.generation))
+        self.fail(Refusal::defect(self.plan.dialect))
     }
 
     /// Returns the same without counting it. It depends on the plan only, so that it can be prepared
     /// before anything panics.
     pub fn on_defect(&self) -> Release {
         match self.plan.proxy.failure_mode {
-            FailureMode::FailClose => Release::Reply(Refusal::defect(self.plan.generation)),
+            FailureMode::FailClose => Release::Reply(Refusal::defect(self.plan.dialect)),
             FailureMode::FailOpen => Release::Fallback { rewrite: None },
         }
     }

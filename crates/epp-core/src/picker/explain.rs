@@ -52,8 +52,8 @@ impl Director {
     }
 
     /// Says anew what decisions rest on, after the endpoints' freshness was changed.
-    pub fn choose_rung(&mut self) {
-        self.watch.store.choose_rung();
+    pub fn choose_mode(&mut self) {
+        self.watch.store.choose_mode();
     }
 
     /// Reads an endpoint's metrics page; whether it is one.

@@ -240,7 +240,7 @@ impl Director {
         let empty = self.empty_index();
         self.indexes = vec![empty; self.plan.producers.len()];
         self.watch.share.set_key(TableKey::new(&self.secret));
-        let cut = format!("{:?} {:?}", self.plan.generation, self.plan.producers);
+        let cut = format!("{:?} {:?}", self.plan.dialect, self.plan.producers);
         // VMs with different secrets do not believe each other, and the secret itself is not told.
         self.cut = xxh64(cut.as_bytes(), self.secret.number("cut"));
     }

@@ -6,7 +6,7 @@ use super::record::Withheld;
 use super::{Director, Release, Seat};
 use crate::endpoints::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
-use crate::scheduling::{Freshness, Rung, Slot};
+use crate::scheduling::{DecisionMode, Freshness, Slot};
 use crate::worker::{Events, Request, Scrape, SharedData};
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
@@ -390,10 +390,10 @@ impl Director {
 
     /// What decisions rest on, as the gauge has it.
     pub(super) fn rung(&self) -> u64 {
-        match self.watch.store.pool.rung {
+        match self.watch.store.pool.mode {
             _ if !self.watch.knows_members() => 0,
-            Rung::Own => 1,
-            Rung::Full => 2,
+            DecisionMode::LocalOnly => 1,
+            DecisionMode::Metrics => 2,
         }
     }
 

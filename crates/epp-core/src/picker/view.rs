@@ -6,7 +6,7 @@
 //! is kept.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -255,7 +255,7 @@ fn told(plan: &Plan) -> Told {
         let all = weighted.chain(picker);
         parts.extend(all.map(|(plugin, weight)| part(&profile.name, plugin, weight)));
     }
-    let named = |plugin: &&Rc<Instance>| parts.iter().all(|part: &Part| part.name != plugin.name);
+    let named = |plugin: &&Arc<Instance>| parts.iter().all(|part: &Part| part.name != plugin.name);
     let others = plan.instances.iter().filter(named);
     let others: Vec<Part> = others.map(|plugin| part("", plugin, None)).collect();
     parts.extend(others);

@@ -2,11 +2,11 @@
 //!
 //! Adding one means its file and its line below.
 
-mod fresh;
+mod normalize;
 pub mod role;
 
 pub use role::{
-    questions, Build, Discovery, Generation, Parity, PluginType, PrefixProducer, Role, Standing,
+    questions, Build, Dialect, Discovery, Parity, PluginType, PrefixProducer, Role, Standing,
     TOKEN_BYTES,
 };
 

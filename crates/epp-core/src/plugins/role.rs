@@ -1,6 +1,6 @@
 //! What a plugin can be, and how it is built from its parameters.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
@@ -15,11 +15,11 @@ use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
 
 /// Which Endpoint Picker's rules a document is read by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
+pub enum Dialect {
     /// Gateway API Inference Extension v1.0: `inference.networking.x-k8s.io/v1alpha1`.
-    Seed,
+    GieV1,
     /// llm-d-router of 2026: `llm-d.ai/v1alpha1`.
-    Today,
+    LlmD,
 }
 
 /// A plugin type of the document.
@@ -81,9 +81,9 @@ pub struct Build<'a, 'd> {
     /// Its parameters.
     pub fields: Fields<'d>,
     /// The rules that the document is read by.
-    pub generation: Generation,
+    pub dialect: Dialect,
     /// Whose `apiVersion` the document has.
-    pub declared: Generation,
+    pub declared: Dialect,
     /// Names of plugins of the document whose types are refused: references to them are not problems of
     /// their own.
     pub refused: &'a [String],
@@ -139,9 +139,9 @@ pub const TOKEN_BYTES: u32 = 4;
 /// How prompts are cut into prefix blocks, and how many of them an endpoint is taken to hold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrefixProducer {
-    /// Generation of the hashing and of the prompt's flattening.
-    pub generation: Generation,
-    /// Size of a block: bytes in [`Generation::Seed`], tokens in [`Generation::Today`].
+    /// Dialect of the hashing and of the prompt's flattening.
+    pub dialect: Dialect,
+    /// Size of a block: bytes in [`Dialect::GieV1`], tokens in [`Dialect::LlmD`].
     pub block: u32,
     /// Whether the block size and the capacity that a server reports go before these settings.
     pub auto_tune: bool,
@@ -166,13 +166,13 @@ pub enum Discovery {
 #[derive(Debug, Clone)]
 pub enum Role {
     /// Removes candidates.
-    Filter(Rc<dyn Filter>),
+    Filter(Arc<dyn Filter>),
     /// Scores candidates.
-    Scorer(Rc<dyn Scorer>),
+    Scorer(Arc<dyn Scorer>),
     /// Picks among the scored.
-    Picker(Rc<dyn Picker>),
+    Picker(Arc<dyn Picker>),
     /// Decides which profiles run.
-    ProfileHandler(Rc<dyn ProfileHandler>),
+    ProfileHandler(Arc<dyn ProfileHandler>),
     /// Says how prompts are cut into prefix blocks and remembered.
     PrefixProducer(PrefixProducer),
     /// Says what is counted of what is in flight.
@@ -194,13 +194,13 @@ pub enum Role {
 }
 
 /// What a plugin type asks for.
-pub fn questions(plugin: &PluginType, generation: Generation) -> Vec<Question> {
+pub fn questions(plugin: &PluginType, dialect: Dialect) -> Vec<Question> {
     let mut problems = Problems::recording();
     (plugin.build)(&mut Build {
         name: plugin.name,
         fields: Fields::new(None, Path::default(), &mut problems),
-        generation,
-        declared: generation,
+        dialect,
+        declared: dialect,
         refused: &[],
         producers: &mut Vec::new(),
         load_producers: &mut Vec::new(),
@@ -217,8 +217,8 @@ pub fn build_default(name: &str) -> Role {
     (plugin.build)(&mut Build {
         name,
         fields: Fields::new(None, path, &mut problems),
-        generation: Generation::Seed,
-        declared: Generation::Seed,
+        dialect: Dialect::GieV1,
+        declared: Dialect::GieV1,
         refused: &[],
         producers: &mut Vec::new(),
         load_producers: &mut Vec::new(),

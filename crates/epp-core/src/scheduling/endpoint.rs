@@ -31,13 +31,13 @@ pub enum Freshness {
 
 /// What the decisions about a pool rest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rung {
+pub enum DecisionMode {
     /// The endpoints' metrics, for those that are fresh.
     #[default]
-    Full,
+    Metrics,
     /// What this Envoy knows itself, its prefix index and its requests in flight: too few metrics
     /// are fresh for the rest to be compared with.
-    Own,
+    LocalOnly,
 }
 
 /// LoRA adapters of a model server (`vllm:lora_requests_info`).
@@ -126,7 +126,7 @@ impl Endpoint {
 /// What every decision reads of a pool, side by side: an endpoint as a whole takes three lines of
 /// the processor's cache, and a decision looks at all of them.
 #[derive(Debug, Clone)]
-pub struct Columns {
+pub struct PoolSnapshot {
     /// Tells these from those of any other pool and from this pool's before and after. What is in
     /// flight is not part of it.
     pub version: u64,
@@ -136,7 +136,7 @@ pub struct Columns {
     pub waiting: Vec<f64>,
 }
 
-impl Columns {
+impl PoolSnapshot {
     fn of(pool: &Pool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.avoided;
@@ -157,18 +157,18 @@ impl Columns {
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
     /// What decisions rest on.
-    pub rung: Rung,
+    pub mode: DecisionMode,
     slots: Vec<Option<Endpoint>>,
     /// What is in flight, apart from the endpoints: it changes with each request.
     loads: Vec<Load>,
     /// Made when a decision asks for it, and anew once an endpoint may have changed.
-    columns: OnceCell<Columns>,
+    snapshot: OnceCell<PoolSnapshot>,
 }
 
 impl Pool {
     /// Places an endpoint in a slot, in the stead of what was there.
     pub fn set(&mut self, slot: Slot, endpoint: Endpoint) {
-        self.columns.take();
+        self.snapshot.take();
         if self.slots.len() <= slot.index() {
             self.slots.resize_with(slot.index() + 1, || None);
             self.loads.resize(slot.index() + 1, Load::default());
@@ -181,7 +181,7 @@ impl Pool {
 
     /// Empties a slot and returns who was in it.
     pub fn remove(&mut self, slot: Slot) -> Option<Endpoint> {
-        self.columns.take();
+        self.snapshot.take();
         self.set_load(slot, Load::default());
         self.slots.get_mut(slot.index())?.take()
     }
@@ -199,8 +199,8 @@ impl Pool {
     }
 
     /// What every decision reads, side by side.
-    pub fn columns(&self) -> &Columns {
-        self.columns.get_or_init(|| Columns::of(self))
+    pub fn snapshot(&self) -> &PoolSnapshot {
+        self.snapshot.get_or_init(|| PoolSnapshot::of(self))
     }
 
     /// Who is in a slot.
@@ -219,13 +219,13 @@ impl Pool {
         let endpoint = self.slots.get_mut(slot.index()).and_then(Option::as_mut);
         if let Some(place) = endpoint.map(field).filter(|place| **place != value) {
             *place = value;
-            self.columns.take();
+            self.snapshot.take();
         }
     }
 
     /// Who is in a slot, to change.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Endpoint> {
-        self.columns.take();
+        self.snapshot.take();
         self.slots.get_mut(slot.index())?.as_mut()
     }
 

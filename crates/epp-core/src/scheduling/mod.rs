@@ -7,14 +7,14 @@
 pub mod cycle;
 pub mod endpoint;
 pub mod error;
-mod kept;
 pub mod plugin;
 pub mod profile;
 pub mod scheduler;
+mod score_cache;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
-pub use endpoint::{Endpoint, Freshness, Load, Lora, Metrics, Pool, Rung, Slot};
+pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
-pub use plugin::{Basis, Filter, Needs, Picker, ProfileHandler, Rest, Scorer};
+pub use plugin::{Basis, Filter, Needs, Picker, ProfileHandler, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};

@@ -7,10 +7,10 @@ use super::ScheduleError;
 
 /// What a score may still depend on in the part of a prompt that has not been read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Rest {
+pub enum UnreadPrompt {
     /// Nothing: the score is final as soon as the other needs are met.
     #[default]
-    Nothing,
+    Irrelevant,
     /// Only the prompt's length: each endpoint's score is linear in 1 / `total`, up to a term that
     /// is the same for all, so that what holds for the shortest and for the longest possible
     /// prompt holds for all between.
@@ -27,7 +27,7 @@ pub enum Basis {
     /// What the endpoints' metrics pages said, and the request's model.
     Model,
     /// What the endpoints' metrics pages said.
-    Metrics,
+    Pool,
 }
 
 /// What a plugin reads. The plan is the union of its plugins' needs: what nobody needs is neither
@@ -39,7 +39,7 @@ pub struct Needs {
     /// The prompt's prefix blocks (which producers: see the plan).
     pub prompt: bool,
     /// How the unread rest of a prompt can still move the result.
-    pub rest: Rest,
+    pub unread: UnreadPrompt,
     /// What is in flight.
     pub in_flight: bool,
     /// The tokens of prompts.
@@ -61,7 +61,7 @@ impl Needs {
     pub const METRICS: Self = Self {
         model: false,
         prompt: false,
-        rest: Rest::Nothing,
+        unread: UnreadPrompt::Irrelevant,
         in_flight: false,
         tokens: false,
         waiting: true,
@@ -81,7 +81,7 @@ impl Needs {
         Self {
             model: self.model || other.model,
             prompt: self.prompt || other.prompt,
-            rest: self.rest.max(other.rest),
+            unread: self.unread.max(other.unread),
             in_flight: self.in_flight || other.in_flight,
             tokens: self.tokens || other.tokens,
             waiting: self.waiting || other.waiting,
@@ -94,7 +94,7 @@ impl Needs {
 }
 
 /// Removes candidates.
-pub trait Filter: std::fmt::Debug {
+pub trait Filter: std::fmt::Debug + Send + Sync {
     /// Keeps in `candidates` who may serve the request.
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>);
 
@@ -105,16 +105,16 @@ pub trait Filter: std::fmt::Debug {
 }
 
 /// Scores candidates between 0 and 1.
-pub trait Scorer: std::fmt::Debug {
+pub trait Scorer: std::fmt::Debug + Send + Sync {
     /// Writes the score of each candidate; `scores` has their length and order, and holds anything.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
 
-    /// What the scores depend on while decisions rest on metrics ([`super::Rung::Full`]).
+    /// What the scores depend on while decisions rest on metrics ([`super::DecisionMode::Metrics`]).
     fn basis(&self) -> Basis {
         Basis::Request
     }
 
-    /// Whether the candidates' scores move as [`Rest`] says up to the longest prompt still
+    /// Whether the candidates' scores move as [`UnreadPrompt`] says up to the longest prompt still
     /// possible.
     fn moves_evenly(&self, _longest: &Cycle<'_>, _candidates: &[Scored]) -> bool {
         true
@@ -125,7 +125,7 @@ pub trait Scorer: std::fmt::Debug {
 }
 
 /// Chooses among the scored candidates.
-pub trait Picker: std::fmt::Debug {
+pub trait Picker: std::fmt::Debug + Send + Sync {
     /// How many endpoints it names (`maxNumOfEndpoints`).
     fn max_endpoints(&self) -> usize;
 
@@ -140,7 +140,7 @@ pub trait Picker: std::fmt::Debug {
 }
 
 /// Decides which profiles run, and what their results mean.
-pub trait ProfileHandler: std::fmt::Debug {
+pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
     /// The profiles to run next, by index; none when all has been run.
     fn pick(&self, profiles: usize, results: &ProfileResults, next: &mut Vec<usize>);
 

@@ -1,11 +1,11 @@
 //! One scheduling profile: filters in order, scorers on the survivors, one picker.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::cycle::{Cycle, Scored};
-use super::endpoint::{Rung, Slot};
-use super::kept::{clamp, Kept};
+use super::endpoint::{DecisionMode, Slot};
 use super::plugin::{Filter, Needs, Picker, Scorer};
+use super::score_cache::{clamp, ScoreCache};
 use super::ScheduleError;
 
 /// A scorer and what its score counts for in this profile.
@@ -14,7 +14,7 @@ pub struct WeightedScorer {
     /// The plugin's name in the document.
     pub name: String,
     /// The plugin.
-    pub scorer: Rc<dyn Scorer>,
+    pub scorer: Arc<dyn Scorer>,
     /// Its weight; the document's default is 1.
     pub weight: f64,
 }
@@ -25,7 +25,7 @@ pub struct NamedFilter {
     /// The plugin's name in the document.
     pub name: String,
     /// The plugin.
-    pub filter: Rc<dyn Filter>,
+    pub filter: Arc<dyn Filter>,
 }
 
 /// A named set of plugins that ranks the candidates.
@@ -38,7 +38,7 @@ pub struct Profile {
     /// Run in this order on the survivors.
     pub scorers: Vec<WeightedScorer>,
     /// Chooses among the scored.
-    pub picker: Rc<dyn Picker>,
+    pub picker: Arc<dyn Picker>,
 }
 
 /// Is told what happens inside a run; the `explain` views are made of it.
@@ -49,13 +49,13 @@ pub trait Observer {
     fn scored(&mut self, scorer: &WeightedScorer, candidates: &[Slot], scores: &[f64]);
 }
 
-/// Buffers of a run, kept from request to request.
+/// Buffers of a run, cache from request to request.
 #[derive(Debug, Default)]
 pub struct RunBuffers {
     survivors: Vec<Slot>,
     scores: Vec<f64>,
     sums: Vec<f64>,
-    pub(super) kept: Kept,
+    pub(super) cache: ScoreCache,
 }
 
 impl Profile {
@@ -75,13 +75,13 @@ impl Profile {
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
         scored.clear();
-        let all = &cycle.pool.columns().candidates;
+        let all = &cycle.pool.snapshot().candidates;
         let whole = self.filters.is_empty() && !all.is_empty();
         let RunBuffers {
             survivors,
             scores,
             sums,
-            kept,
+            cache,
         } = buffers;
         let candidates = if whole {
             all
@@ -92,11 +92,11 @@ impl Profile {
         sums.clear();
         sums.resize(candidates.len(), 0.0);
         // An observer is shown what the scorers gave, not what it counts as.
-        let keeps = whole && observer.is_none() && cycle.pool.rung == Rung::Full;
+        let keeps = whole && observer.is_none() && cycle.pool.mode == DecisionMode::Metrics;
         for weighted in &self.scorers {
             let WeightedScorer { scorer, weight, .. } = weighted;
             let known = if keeps {
-                kept.scores(scorer, cycle)
+                cache.scores(scorer, cycle)
             } else {
                 None
             };
@@ -124,7 +124,7 @@ impl Profile {
         candidates: &mut Vec<Slot>,
         observer: &mut Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
-        candidates.clone_from(&cycle.pool.columns().candidates);
+        candidates.clone_from(&cycle.pool.snapshot().candidates);
         let others = self.filter(cycle, candidates, observer);
         // Who is avoided is a candidate where nobody else is left.
         if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {

@@ -1,6 +1,6 @@
 //! The cycle: the profile handler picks profiles, they run, it names the primary one.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
@@ -84,12 +84,12 @@ impl Scratch {
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     profiles: Vec<Profile>,
-    handler: Rc<dyn ProfileHandler>,
+    handler: Arc<dyn ProfileHandler>,
 }
 
 impl Scheduler {
     /// A scheduler over these profiles.
-    pub fn new(profiles: Vec<Profile>, handler: Rc<dyn ProfileHandler>) -> Self {
+    pub fn new(profiles: Vec<Profile>, handler: Arc<dyn ProfileHandler>) -> Self {
         Self { profiles, handler }
     }
 
@@ -165,7 +165,7 @@ impl Scheduler {
     }
 
     /// Whether the choice is the same for the shortest and the longest prompt still possible, and
-    /// so (scores are linear in 1 / total, see [`super::Rest::Length`]) for every one between.
+    /// so (scores are linear in 1 / total, see [`super::UnreadPrompt::Length`]) for every one between.
     pub fn same_choice(
         &self,
         shortest: &Cycle<'_>,

@@ -1,4 +1,4 @@
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::*;
 use crate::plugins;
@@ -31,14 +31,14 @@ impl Filter for Keep {
     }
 }
 
-fn scorer(name: &str) -> Rc<dyn Scorer> {
+fn scorer(name: &str) -> Arc<dyn Scorer> {
     match plugins::role::build_default(name) {
         plugins::Role::Scorer(scorer) => scorer,
         other => panic!("{name} is {other:?}"),
     }
 }
 
-fn weighted(scorers: Vec<(Rc<dyn Scorer>, f64)>) -> Vec<WeightedScorer> {
+fn weighted(scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Vec<WeightedScorer> {
     let named = scorers.into_iter().map(|(scorer, weight)| WeightedScorer {
         name: format!("{scorer:?}"),
         scorer,
@@ -47,7 +47,7 @@ fn weighted(scorers: Vec<(Rc<dyn Scorer>, f64)>) -> Vec<WeightedScorer> {
     named.collect()
 }
 
-fn scheduler(filters: Vec<Keep>, scorers: Vec<(Rc<dyn Scorer>, f64)>) -> Scheduler {
+fn scheduler(filters: Vec<Keep>, scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Scheduler {
     let plugins::Role::Picker(picker) = plugins::role::build_default("max-score-picker") else {
         panic!("max-score-picker is no picker");
     };
@@ -58,7 +58,7 @@ fn scheduler(filters: Vec<Keep>, scorers: Vec<(Rc<dyn Scorer>, f64)>) -> Schedul
     };
     let named = filters.into_iter().map(|filter| NamedFilter {
         name: "keep".to_owned(),
-        filter: Rc::new(filter),
+        filter: Arc::new(filter),
     });
     let profile = Profile {
         name: "default".to_owned(),
@@ -118,9 +118,9 @@ fn the_reference_cycle_prefers_the_loaded_adapter() {
 #[test]
 fn weights_multiply_and_sums_are_not_divided() {
     for (weights, expected) in [([1.0, 1.0], 1.1), ([60.0, 40.0], 50.0)] {
-        let scorers: Vec<(Rc<dyn Scorer>, f64)> = vec![
-            (Rc::new(Constant(0.3)), weights[0]),
-            (Rc::new(Constant(0.8)), weights[1]),
+        let scorers: Vec<(Arc<dyn Scorer>, f64)> = vec![
+            (Arc::new(Constant(0.3)), weights[0]),
+            (Arc::new(Constant(0.8)), weights[1]),
         ];
         let ranking = run(&scheduler(vec![], scorers), &idle(2), Request::default());
         assert!(ranking.iter().all(|(_, sum)| (sum - expected).abs() < 1e-9));
@@ -130,7 +130,7 @@ fn weights_multiply_and_sums_are_not_divided() {
 #[test]
 fn scores_outside_0_to_1_count_as_the_nearer_end_and_no_number_as_0() {
     for (score, expected) in [(-0.5, 0.0), (1.5, 1.0), (f64::NAN, 0.0)] {
-        let scheduler = scheduler(vec![], vec![(Rc::new(Constant(score)), 1.0)]);
+        let scheduler = scheduler(vec![], vec![(Arc::new(Constant(score)), 1.0)]);
         assert_eq!(
             run(&scheduler, &idle(1), Request::default()),
             [(0, expected)]

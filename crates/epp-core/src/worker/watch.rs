@@ -209,7 +209,7 @@ impl Watch {
     fn refresh(&mut self, now: u64) {
         self.store.refresh(now, self.settings.staleness);
         if !self.extractions.iter().all(Extraction::is_empty) {
-            self.store.choose_rung();
+            self.store.choose_mode();
         }
     }
 

@@ -11,7 +11,7 @@ use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Director, Head, Verdict as Outcome};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{Freshness, Load, Rung, Slot};
+use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
 use epp_core::worker::Local;
 
 use crate::input::{load_plan, read};
@@ -217,8 +217,8 @@ fn know(director: &mut Director, seen: &Seen) {
         };
         director.pool_mut().set_load(slot, load);
     }
-    director.pool_mut().rung = seen.rung.unwrap_or(Rung::Full);
+    director.pool_mut().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
     if seen.rung.is_none() {
-        director.choose_rung();
+        director.choose_mode();
     }
 }

@@ -7,7 +7,7 @@ use epp_core::config::Plan;
 use epp_core::endpoints::clusters::members;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{Freshness, Lora, Metrics, Rung};
+use epp_core::scheduling::{DecisionMode, Freshness, Lora, Metrics};
 use serde::Deserialize;
 
 use crate::admin::{self, Admin};
@@ -47,7 +47,7 @@ pub struct Seen {
     /// Each endpoint.
     pub endpoints: Vec<Known>,
     /// What decisions rest on; where it is not told, that follows from the metrics.
-    pub rung: Option<Rung>,
+    pub rung: Option<DecisionMode>,
     /// What is not known, and what that does.
     pub notes: Vec<String>,
 }
@@ -142,8 +142,8 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
     };
     let mut seen = Seen {
         rung: counts.rung.map(|rung| match rung >= 2.0 {
-            true => Rung::Full,
-            false => Rung::Own,
+            true => DecisionMode::Metrics,
+            false => DecisionMode::LocalOnly,
         }),
         notes: unexported(plan),
         ..Seen::default()

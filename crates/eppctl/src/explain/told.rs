@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use epp_core::picker::explain::Explanation;
 use epp_core::picker::{Director, Release, Verdict as Outcome};
-use epp_core::scheduling::{Rung, Slot};
+use epp_core::scheduling::{DecisionMode, Slot};
 use serde::Serialize;
 
 use crate::metrics::Shown;
@@ -89,7 +89,7 @@ pub fn explained(
         body_bytes: all,
         bytes_needed: needed,
         notes,
-        metrics_count: pool.rung == Rung::Full,
+        metrics_count: pool.mode == DecisionMode::Metrics,
         left_out: Vec::new(),
         filters: Vec::new(),
         candidates: Vec::new(),

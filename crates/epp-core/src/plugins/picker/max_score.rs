@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::{Picker, Scored};
@@ -33,7 +33,7 @@ const PARTS: usize = 16;
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Rc::new(MaxScorePicker {
+    Role::Picker(Arc::new(MaxScorePicker {
         max_endpoints: max_endpoints as usize,
     }))
 }

@@ -9,7 +9,7 @@
 //!   parameters: {maxNumOfEndpoints: 2}
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::{Picker, Scored};
@@ -23,7 +23,7 @@ pub const TYPE: PluginType = PluginType {
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Rc::new(RandomPicker {
+    Role::Picker(Arc::new(RandomPicker {
         max_endpoints: max_endpoints as usize,
     }))
 }

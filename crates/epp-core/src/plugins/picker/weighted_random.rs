@@ -12,7 +12,7 @@
 //! - type: weighted-random-picker
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::random::shuffle_first;
 use crate::plugins::role::{Build, Parity, PluginType, Role};
@@ -30,7 +30,7 @@ const LEAST_DRAW: f64 = 1e-10;
 
 fn build(build: &mut Build<'_, '_>) -> Role {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Rc::new(WeightedRandomPicker {
+    Role::Picker(Arc::new(WeightedRandomPicker {
         max_endpoints: max_endpoints as usize,
     }))
 }

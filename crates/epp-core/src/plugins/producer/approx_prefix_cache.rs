@@ -18,7 +18,7 @@
 //!   parameters: {autoTune: false, blockSizeTokens: 64}
 //! ```
 
-use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role};
+use crate::plugins::role::{Build, Dialect, Parity, PluginType, PrefixProducer, Role};
 use crate::plugins::scorer::prefix_cache::LRU_CAPACITY_PER_SERVER;
 
 /// The plugin type.
@@ -33,7 +33,7 @@ pub const TYPE: PluginType = PluginType {
 const BLOCK_SIZE_TOKENS: u32 = 16;
 
 const DEFAULT: PrefixProducer = PrefixProducer {
-    generation: Generation::Today,
+    dialect: Dialect::LlmD,
     block: BLOCK_SIZE_TOKENS,
     auto_tune: true,
     max_blocks: 2048,
@@ -52,7 +52,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         }
     }
     Role::PrefixProducer(PrefixProducer {
-        generation: Generation::Today,
+        dialect: Dialect::LlmD,
         block,
         auto_tune,
         max_blocks: fields.natural("maxPrefixBlocksToMatch", DEFAULT.max_blocks),

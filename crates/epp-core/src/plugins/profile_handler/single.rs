@@ -6,7 +6,7 @@
 //! - type: single-profile-handler
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::role::{Build, Parity, PluginType, Role};
 use crate::scheduling::scheduler::ProfileResults;
@@ -20,7 +20,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::ProfileHandler(Rc::new(SingleProfileHandler))
+    Role::ProfileHandler(Arc::new(SingleProfileHandler))
 }
 
 #[derive(Debug)]

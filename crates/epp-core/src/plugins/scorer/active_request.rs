@@ -18,7 +18,7 @@
 //!   parameters: {idleThreshold: 1, maxBusyScore: 0.5}
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::producer::inflight_load;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
@@ -58,7 +58,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         fields.problems().warn(&path, message);
     }
     fields.no_effect("requestTimeout", UNTIL_THEY_END);
-    Role::Scorer(Rc::new(ActiveRequestScorer {
+    Role::Scorer(Arc::new(ActiveRequestScorer {
         idle: u32::try_from(idle).unwrap_or(u32::MAX),
         most_busy: if inside { given } else { 1.0 },
     }))

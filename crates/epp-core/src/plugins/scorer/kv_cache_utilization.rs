@@ -8,9 +8,9 @@
 //! - type: kv-cache-utilization-scorer
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::plugins::fresh::score_fresh;
+use crate::plugins::normalize::score_fresh;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Basis, Cycle, Endpoint, Needs, Scorer, Slot};
 
@@ -24,7 +24,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Rc::new(KvCacheUtilizationScorer))
+    Role::Scorer(Arc::new(KvCacheUtilizationScorer))
 }
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Scorer for KvCacheUtilizationScorer {
     }
 
     fn basis(&self) -> Basis {
-        Basis::Metrics
+        Basis::Pool
     }
 
     fn needs(&self) -> Needs {

@@ -11,9 +11,9 @@
 //! - type: lora-affinity-scorer
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::plugins::fresh::score_fresh;
+use crate::plugins::normalize::score_fresh;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Basis, Cycle, Endpoint, Lora, Needs, Scorer, Slot};
 
@@ -27,7 +27,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Rc::new(LoraAffinityScorer))
+    Role::Scorer(Arc::new(LoraAffinityScorer))
 }
 
 #[derive(Debug)]

@@ -33,12 +33,12 @@
 //!     lruCapacityPerServer: 31250
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::producer::approx_prefix_cache;
 use crate::document::Fields;
-use crate::plugins::role::{Build, Generation, Parity, PluginType, PrefixProducer, Role, TOKEN_BYTES};
-use crate::scheduling::{Cycle, Needs, Rest, Scorer, Slot};
+use crate::plugins::role::{Build, Dialect, Parity, PluginType, PrefixProducer, Role, TOKEN_BYTES};
+use crate::scheduling::{Cycle, Needs, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -71,11 +71,11 @@ struct PrefixCacheScorer {
 }
 
 fn build(build: &mut Build<'_, '_>) -> Role {
-    let scorer = match build.generation {
-        Generation::Seed => seed(build),
-        Generation::Today => today(build),
+    let scorer = match build.dialect {
+        Dialect::GieV1 => seed(build),
+        Dialect::LlmD => today(build),
     };
-    Role::Scorer(Rc::new(scorer))
+    Role::Scorer(Arc::new(scorer))
 }
 
 fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
@@ -83,7 +83,7 @@ fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     let newer = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"];
     let newer = newer.iter().any(|name| fields.has(name));
     let producer = PrefixProducer {
-        generation: Generation::Seed,
+        dialect: Dialect::GieV1,
         block: block_bytes(fields),
         auto_tune: fields.boolean("autoTune", newer),
         max_blocks: fields.positive_or_default("maxPrefixBlocksToMatch", 256),
@@ -122,7 +122,7 @@ fn block_bytes(fields: &mut Fields<'_>) -> u32 {
 /// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
 /// Extension v1.5 ignores them beside one that is declared, today's Endpoint Picker refuses them.
 fn refuse_cutting(build: &mut Build<'_, '_>) {
-    let ignored = build.declared == Generation::Seed && !build.producers.is_empty();
+    let ignored = build.declared == Dialect::GieV1 && !build.producers.is_empty();
     let fields = &mut build.fields;
     let mut said = false;
     for name in CUTTING {
@@ -178,7 +178,7 @@ impl Scorer for PrefixCacheScorer {
         Needs {
             model: true,
             prompt: true,
-            rest: Rest::Length,
+            unread: UnreadPrompt::Length,
             cache_info: true,
             ..Needs::default()
         }

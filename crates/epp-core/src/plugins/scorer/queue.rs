@@ -10,9 +10,9 @@
 //! - type: queue-scorer
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::plugins::fresh::score_least;
+use crate::plugins::normalize::score_lower_is_better;
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 
@@ -27,7 +27,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Rc::new(QueueScorer))
+    Role::Scorer(Arc::new(QueueScorer))
 }
 
 #[derive(Debug)]
@@ -35,8 +35,8 @@ struct QueueScorer;
 
 impl Scorer for QueueScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let waiting = &cycle.pool.columns().waiting;
-        score_least(cycle, candidates, scores, |slot| {
+        let waiting = &cycle.pool.snapshot().waiting;
+        score_lower_is_better(cycle, candidates, scores, |slot| {
             let waiting = waiting.get(slot.index()).copied().unwrap_or(f64::NAN);
             waiting + f64::from(cycle.pool.load(slot).unseen)
         });

@@ -9,9 +9,9 @@
 //! - type: running-requests-size-scorer
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::plugins::fresh::{fresh, score_least};
+use crate::plugins::normalize::{fresh, score_lower_is_better};
 use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
 use crate::scheduling::{Basis, Cycle, Needs, Scorer, Slot};
 
@@ -25,7 +25,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Rc::new(RunningRequestsSizeScorer))
+    Role::Scorer(Arc::new(RunningRequestsSizeScorer))
 }
 
 #[derive(Debug)]
@@ -33,13 +33,13 @@ struct RunningRequestsSizeScorer;
 
 impl Scorer for RunningRequestsSizeScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        score_least(cycle, candidates, scores, |slot| {
+        score_lower_is_better(cycle, candidates, scores, |slot| {
             fresh(cycle, slot, |endpoint| endpoint.metrics.running)
         });
     }
 
     fn basis(&self) -> Basis {
-        Basis::Metrics
+        Basis::Pool
     }
 
     fn needs(&self) -> Needs {

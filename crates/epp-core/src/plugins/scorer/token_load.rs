@@ -16,11 +16,11 @@
 //!   parameters: {queueThresholdTokens: 4194304}
 //! ```
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::plugins::producer::inflight_load;
 use crate::plugins::role::{Build, Parity, PluginType, Role};
-use crate::scheduling::{Cycle, Needs, Rest, Scored, Scorer, Slot};
+use crate::scheduling::{Cycle, Needs, Scored, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -41,7 +41,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     let threshold = build
         .fields
         .positive_or_default("queueThresholdTokens", QUEUE_THRESHOLD_TOKENS);
-    Role::Scorer(Rc::new(TokenLoadScorer {
+    Role::Scorer(Arc::new(TokenLoadScorer {
         threshold: f64::from(threshold),
     }))
 }
@@ -67,7 +67,7 @@ impl Scorer for TokenLoadScorer {
     fn needs(&self) -> Needs {
         Needs {
             prompt: true,
-            rest: Rest::Length,
+            unread: UnreadPrompt::Length,
             in_flight: true,
             tokens: true,
             ..Needs::default()

@@ -28,7 +28,7 @@
 use crate::endpoints::engine::{built_in, counts_for_life, EngineConfig, TRITON};
 use crate::endpoints::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Generation, Parity, PluginType, Role, Standing};
+use crate::plugins::role::{Build, Dialect, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -79,7 +79,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
 /// Reads what v1.4 knows, which is what is known today, and what v1.3 knows instead.
 fn build_former(build: &mut Build<'_, '_>) -> Role {
     let fields = &mut build.fields;
-    let is_seed = build.declared == Generation::Seed;
+    let is_seed = build.declared == Dialect::GieV1;
     if is_seed {
         fields.in_any_case();
     }

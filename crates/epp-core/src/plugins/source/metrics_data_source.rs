@@ -16,7 +16,7 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Generation, Parity, PluginType, Role, Standing};
+use crate::plugins::role::{Build, Dialect, Parity, PluginType, Role, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -82,7 +82,7 @@ impl Default for MetricsDataSource {
 fn build(build: &mut Build<'_, '_>) -> Role {
     let default = MetricsDataSource::default();
     let fields = &mut build.fields;
-    if build.declared == Generation::Seed {
+    if build.declared == Dialect::GieV1 {
         fields.in_any_case();
     }
     for name in TLS {

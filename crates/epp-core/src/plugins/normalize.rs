@@ -1,6 +1,6 @@
 //! How metric scorers treat endpoints whose metrics cannot be trusted.
 
-use crate::scheduling::{Cycle, Endpoint, Rung, Slot};
+use crate::scheduling::{Cycle, DecisionMode, Endpoint, Slot};
 
 /// A value read off the metrics of the endpoint in a slot; no number where there is none that can be
 /// trusted.
@@ -15,7 +15,7 @@ pub fn fresh(cycle: &Cycle<'_>, slot: Slot, value: impl Fn(&Endpoint) -> Option<
 /// The Endpoint Picker takes a pod that was never scraped for an idle one, so that a dead or new
 /// pod attracts everything. Here an endpoint without a fresh value is neutral: it gets the mean
 /// score of those that have one; when nobody has, all get 0 and the other scorers decide. Where too
-/// few have one to be the measure of the others ([`Rung::Own`]), nobody's counts.
+/// few have one to be the measure of the others ([`DecisionMode::LocalOnly`]), nobody's counts.
 pub fn score_fresh(
     cycle: &Cycle<'_>,
     candidates: &[Slot],
@@ -23,9 +23,9 @@ pub fn score_fresh(
     value: impl Fn(&Endpoint) -> Option<f64>,
     score: impl Fn(f64) -> f64,
 ) {
-    match cycle.pool.rung {
-        Rung::Full => score_known(cycle, candidates, scores, value, score),
-        Rung::Own => scores.fill(0.0),
+    match cycle.pool.mode {
+        DecisionMode::Metrics => score_known(cycle, candidates, scores, value, score),
+        DecisionMode::LocalOnly => scores.fill(0.0),
     }
 }
 
@@ -48,17 +48,17 @@ fn score_known(
 
 /// Scores by where a value lies between the smallest and the largest of all candidates: the
 /// smallest gets 1, the largest 0; all get 1 where they are equal; no number stands for a value that
-/// is not known. Where too few metrics are fresh ([`Rung::Own`]) the requests that this Envoy has in
+/// is not known. Where too few metrics are fresh ([`DecisionMode::LocalOnly`]) the requests that this Envoy has in
 /// flight stand for the value.
-pub fn score_least(
+pub fn score_lower_is_better(
     cycle: &Cycle<'_>,
     candidates: &[Slot],
     scores: &mut [f64],
     value: impl Fn(Slot) -> f64,
 ) {
-    match cycle.pool.rung {
-        Rung::Full => score_span(candidates, scores, value),
-        Rung::Own => {
+    match cycle.pool.mode {
+        DecisionMode::Metrics => score_span(candidates, scores, value),
+        DecisionMode::LocalOnly => {
             let own = |slot| f64::from(cycle.pool.load(slot).requests);
             score_span(candidates, scores, own);
         }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn where_too_few_are_fresh_requests_in_flight_decide() {
         let mut pool = pool([waiting(9.0), waiting(0.0), Metrics::default()]);
-        pool.rung = Rung::Own;
+        pool.mode = DecisionMode::LocalOnly;
         for (slot, requests) in [(0, 1), (1, 3), (2, 2)] {
             let load = Load {
                 requests,
@@ -148,7 +148,7 @@ mod tests {
         };
         let mut scores = [9.0; 3];
         let value = |endpoint: &Endpoint| endpoint.metrics.waiting;
-        score_least(&cycle, &candidates, &mut scores, |slot| {
+        score_lower_is_better(&cycle, &candidates, &mut scores, |slot| {
             fresh(&cycle, slot, value)
         });
         assert_eq!(scores, [1.0, 0.0, 0.5]);

@@ -2,8 +2,8 @@ use super::*;
 use crate::plugins::role::{build_default, Role};
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
-    Freshness, Load, Metrics, Pool, PrefixMatch, Profile, Request, Rung, Scheduler, Scratch, Slot,
-    WeightedScorer,
+    DecisionMode, Freshness, Load, Metrics, Pool, PrefixMatch, Profile, Request, Scheduler,
+    Scratch, Slot, WeightedScorer,
 };
 use crate::testing::{endpoint, lora};
 
@@ -78,7 +78,7 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
     match (random.u8(..8), pool.get(slot).is_some()) {
         (0, _) => pool.set(slot, endpoint(&slot.0.to_string(), metrics(random))),
         (1, _) => drop(pool.remove(slot)),
-        (2, _) => pool.rung = [Rung::Full, Rung::Own][random.usize(..2)],
+        (2, _) => pool.mode = [DecisionMode::Metrics, DecisionMode::LocalOnly][random.usize(..2)],
         (3.., true) if random.bool() => pool.set_load(slot, load),
         (kind, true) => {
             let metrics = metrics(random);
@@ -141,5 +141,5 @@ fn what_is_kept_is_what_would_be_made() {
             assert_eq!(sums(&mut keeping, None), expected);
         }
     }
-    assert_eq!(keeping.buffers.kept.columns.len(), MOST);
+    assert_eq!(keeping.buffers.cache.columns.len(), MOST);
 }

@@ -4,19 +4,19 @@
 //! a hundred times as often. The scores of all candidates are kept with the version of the pool's
 //! columns that they were made from; a scorer says by its [`Basis`] whether they may be.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::cycle::Cycle;
 use super::plugin::{Basis, Scorer};
 
-/// Columns kept at a time. A scorer takes one, or one for each model that is asked for often.
+/// PoolSnapshot kept at a time. A scorer takes one, or one for each model that is asked for often.
 const MOST: usize = 16;
 
 /// One scorer's scores of all candidates.
 #[derive(Debug)]
 struct Column {
     /// Held, so that nobody else comes to its address.
-    scorer: Rc<dyn Scorer>,
+    scorer: Arc<dyn Scorer>,
     /// Empty where it does not matter.
     model: String,
     /// The columns' of the pool that they were made from.
@@ -28,26 +28,26 @@ struct Column {
 
 /// The scores that hold.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct ScoreCache {
     columns: Vec<Column>,
     /// How often columns were asked for.
     asked: u64,
 }
 
-impl Kept {
+impl ScoreCache {
     /// The scores of all candidates, between 0 and 1; `None` where they have to be made for this
     /// request.
-    pub fn scores(&mut self, scorer: &Rc<dyn Scorer>, cycle: &Cycle<'_>) -> Option<&[f64]> {
+    pub fn scores(&mut self, scorer: &Arc<dyn Scorer>, cycle: &Cycle<'_>) -> Option<&[f64]> {
         let model = match scorer.basis() {
             Basis::Request => return None,
             Basis::Model => cycle.request.model,
-            Basis::Metrics => "",
+            Basis::Pool => "",
         };
         self.asked += 1;
         let place = self.place(scorer, model);
         let column = self.columns.get_mut(place)?;
         column.used = self.asked;
-        let known = cycle.pool.columns();
+        let known = cycle.pool.snapshot();
         if column.version != known.version {
             column.version = known.version;
             column.scores.clear();
@@ -60,9 +60,9 @@ impl Kept {
 
     /// Where a scorer's column for a model is; a new one takes the place of the one that nobody has asked
     /// for for the longest time, and its memory.
-    fn place(&mut self, scorer: &Rc<dyn Scorer>, model: &str) -> usize {
+    fn place(&mut self, scorer: &Arc<dyn Scorer>, model: &str) -> usize {
         let mut columns = self.columns.iter();
-        let same = |column: &Column| Rc::ptr_eq(&column.scorer, scorer) && column.model == model;
+        let same = |column: &Column| Arc::ptr_eq(&column.scorer, scorer) && column.model == model;
         if let Some(place) = columns.position(same) {
             return place;
         }
@@ -97,5 +97,5 @@ pub fn clamp(scores: &mut [f64]) {
 }
 
 #[cfg(test)]
-#[path = "kept_tests.rs"]
+#[path = "score_cache_tests.rs"]
 mod tests;
