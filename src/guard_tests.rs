@@ -275,7 +275,7 @@ fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
     ] {
         let vm = guarded(extra);
         begin(&vm, 10);
-        // The director has decided, and holds it no longer.
+        // The picker has decided, and holds it no longer.
         strike_at(&[("carry out", 0, 1)]);
         assert_eq!(send_body(&vm, 10), action);
         assert_eq!((codes(), destination()), (answers, None));

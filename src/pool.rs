@@ -8,7 +8,7 @@ use super::stream::Stream;
 use epp_core::config::{self, Plan};
 use epp_core::picker::answer::DROPPED_REASON_HEADER;
 use epp_core::picker::ids::ById;
-use epp_core::picker::{Body, Director, Origin, Release, Seen};
+use epp_core::picker::{Body, Origin, Picker, Release, Seen};
 use epp_core::prefix::key::Secret;
 use tested_envoys::{TESTED, TESTED_TEXT};
 
@@ -39,8 +39,8 @@ impl Plugin {
 pub struct Pool {
     plugin: Plugin,
     /// What decides.
-    pub director: Director,
-    /// How a request goes on that a panic has struck. Prepared with the plan, because the director
+    pub picker: Picker,
+    /// How a request goes on that a panic has struck. Prepared with the plan, because the picker
     /// may be what is broken then.
     on_defect: Release,
 }
@@ -57,26 +57,26 @@ impl Pool {
             Secret::from(time)
         });
         let meter = Box::new(Statistics);
-        let director = Director::new(&plugin.name, plan, secret, meter, abi::now_ns);
-        let on_defect = director.on_defect();
+        let picker = Picker::new(&plugin.name, plan, secret, meter, abi::now_ns);
+        let on_defect = picker.on_defect();
         Self {
             plugin,
-            director,
+            picker,
             on_defect,
         }
     }
 
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
-        self.director.install(plan, root);
-        self.on_defect = self.director.on_defect();
+        self.picker.install(plan, root);
+        self.on_defect = self.picker.on_defect();
     }
 
     /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
     /// is in the keys of shared data and in metrics: under `requests: all` a pool takes requests for
     /// other clusters, too, but is not theirs.
     pub fn is(&self, plugin: &Plugin, plan: &Plan) -> bool {
-        self.plugin == *plugin && self.director.cluster() == plan.cluster()
+        self.plugin == *plugin && self.picker.cluster() == plan.cluster()
     }
 
     /// Whether a request that a panic has struck gets a local reply instead of going on.
@@ -88,10 +88,10 @@ impl Pool {
     /// Returns whether it got a local reply.
     pub fn fail(&mut self) -> bool {
         // It may be the client's own still.
-        let header = self.director.destination_header();
+        let header = self.picker.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-        guard::catch(|| self.director.recover());
-        carry_out(&self.on_defect, &self.director)
+        guard::catch(|| self.picker.recover());
+        carry_out(&self.on_defect, &self.picker)
     }
 
     /// Whether it is a pool of the plugin's.
@@ -102,11 +102,11 @@ impl Pool {
     /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
     /// read as far as it came.
     pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) -> Vec<u32> {
-        self.director.note_memory(abi::memory_bytes());
-        let tick = self.director.tick(root, &mut Shared);
+        self.picker.note_memory(abi::memory_bytes());
+        let tick = self.picker.tick(root, &mut Shared);
         for call in &tick.calls {
             let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
-            self.director.called(call, token.ok());
+            self.picker.called(call, token.ok());
         }
         for (request, release) in &tick.releases {
             if abi::set_effective_context(*request).is_ok() {
@@ -117,7 +117,7 @@ impl Pool {
             if abi::set_effective_context(*request).is_err() {
                 continue;
             }
-            let release = received().and_then(|bytes| self.director.received(*request, bytes));
+            let release = received().and_then(|bytes| self.picker.received(*request, bytes));
             if let Some(release) = release {
                 self.release(*request, &release, streams);
             }
@@ -131,7 +131,7 @@ impl Pool {
         let Some(stream) = streams.get_mut(&request) else {
             return;
         };
-        if stream.release(release, &mut self.director) {
+        if stream.release(release, &mut self.picker) {
             let _: Result<(), Status> = abi::resume_request();
         }
     }
@@ -143,8 +143,7 @@ impl Pool {
             .then(|| abi::header(Map::Callout, ":status").ok().flatten())
             .flatten();
         let status = status.as_deref().unwrap_or_default();
-        self.director
-            .called_back(token, status, &mut Answer { size });
+        self.picker.called_back(token, status, &mut Answer { size });
     }
 }
 
@@ -262,7 +261,7 @@ fn received() -> Option<u64> {
 }
 
 /// Does to the request in effect what was decided for it. Returns whether it got a local reply.
-pub fn carry_out(release: &Release, director: &Director) -> bool {
+pub fn carry_out(release: &Release, picker: &Picker) -> bool {
     #[cfg(test)]
     guard::strike("carry out");
     if let Release::Reply(refusal) = release {
@@ -276,13 +275,13 @@ pub fn carry_out(release: &Release, director: &Director) -> bool {
     let Some(value) = release.destination() else {
         return false;
     };
-    let header = director.destination_header();
+    let header = picker.destination_header();
     if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
         log::warn!(
             "Envoy did not take the destination header (status {status}): the request goes \
              to the fallback policy; is allow_on_headers_stop_iteration set?"
         );
-    } else if director.asks_for_cluster() {
+    } else if picker.asks_for_cluster() {
         // Where all requests are this pool's, no other filter of ours is behind this one.
         let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! One request and its answer: callbacks, handed to the director, and the director's verdict,
+//! One request and its answer: callbacks, handed to the picker, and the picker's verdict,
 //! carried out.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::headers::Pairs;
 use super::host::Shared;
 use super::pool::Pool;
 use epp_core::picker::answer::DROPPED_REASON_HEADER;
-use epp_core::picker::{Appetite, Director, Head, Release, Rewrite, Show, Verdict, EXPLAIN_HEADER};
+use epp_core::picker::{Appetite, Head, Picker, Release, Rewrite, Show, Verdict, EXPLAIN_HEADER};
 
 /// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
 /// server); a client's own are removed. The destination header is configurable and comes on top.
@@ -82,7 +82,7 @@ impl Stream {
         }
     }
 
-    /// Whether Envoy holds it for us. That is known here, whatever has become of the director's record.
+    /// Whether Envoy holds it for us. That is known here, whatever has become of the picker's record.
     pub fn is_held(&self) -> bool {
         self.held != Held::No && !self.let_go
     }
@@ -93,15 +93,15 @@ impl Stream {
     }
 
     /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
-    pub fn request_headers(&mut self, director: &mut Director, end: bool) -> Option<Action> {
+    pub fn request_headers(&mut self, picker: &mut Picker, end: bool) -> Option<Action> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
-        let head = read_head(&packed, end, director);
+        let head = read_head(&packed, end, picker);
         self.length = head.content_length;
-        for name in spoofed(&packed, director) {
+        for name in spoofed(&packed, picker) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
-        let verdict = director.open(self.id, &head);
-        Some(match self.carry_out(verdict, director) {
+        let verdict = picker.open(self.id, &head);
+        Some(match self.carry_out(verdict, picker) {
             BodyAction::Continue => Action::Continue,
             BodyAction::Buffer | BodyAction::Watermark => Action::Pause,
         })
@@ -110,25 +110,25 @@ impl Stream {
     /// The clock releases it. Returns whether Envoy is to let it go on now: where a part of its body is
     /// buffered and cannot be set aside, it goes on with the next part.
     #[cold]
-    pub fn release(&mut self, release: &Release, director: &mut Director) -> bool {
+    pub fn release(&mut self, release: &Release, picker: &mut Picker) -> bool {
         if self.held == Held::Whole {
             // What Envoy shows in passing cannot be changed later.
-            self.rewrite(release.rewrite(), director);
+            self.rewrite(release.rewrite(), picker);
         }
-        super::pool::carry_out(release, director);
+        super::pool::carry_out(release, picker);
         self.let_go();
-        !release.is_reply() && self.set_aside(director)
+        !release.is_reply() && self.set_aside(picker)
     }
 
     /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
     /// can go on at once.
     #[cold]
-    pub fn set_aside(&mut self, director: &Director) -> bool {
+    pub fn set_aside(&mut self, picker: &Picker) -> bool {
         if self.held != Held::Whole || self.shown == 0 || self.ended {
             return true;
         }
         let length = self.length.unwrap_or(0);
-        self.aside = Aside::take(self.shown, length, director.open_account());
+        self.aside = Aside::take(self.shown, length, picker.open_account());
         if self.aside.is_some() {
             self.show_no_more();
         }
@@ -196,25 +196,25 @@ impl Stream {
     }
 
     /// A part of its body has come; `size` is what Envoy shows.
-    pub fn request_body(&mut self, director: &mut Director, size: usize, end: bool) -> BodyAction {
+    pub fn request_body(&mut self, picker: &mut Picker, size: usize, end: bool) -> BodyAction {
         self.ended = end;
-        if self.held != Held::No && !director.holds(self.id) {
+        if self.held != Held::No && !picker.holds(self.id) {
             // The clock has let it go.
             self.held = Held::No;
         }
-        let verdict = self.feed(director, size, end);
+        let verdict = self.feed(picker, size, end);
         let action = match verdict {
-            Some(verdict) => self.carry_out(verdict, director),
+            Some(verdict) => self.carry_out(verdict, picker),
             None => {
                 if self.held == Held::Passing {
-                    let rewrite = director.rewrite_in_passing(self.id);
-                    self.rewrite(rewrite.as_ref(), director);
+                    let rewrite = picker.rewrite_in_passing(self.id);
+                    self.rewrite(rewrite.as_ref(), picker);
                 }
                 self.as_before()
             }
         };
         if end {
-            director.uploaded(self.id);
+            picker.uploaded(self.id);
         }
         self.shown = size;
         if action != BodyAction::Buffer {
@@ -225,12 +225,12 @@ impl Stream {
     }
 
     /// Its trailers have come: its body has ended.
-    pub fn request_trailers(&mut self, director: &mut Director) -> Action {
+    pub fn request_trailers(&mut self, picker: &mut Picker) -> Action {
         self.ended = true;
-        director.uploaded(self.id);
+        picker.uploaded(self.id);
         if self.held != Held::No {
-            if let Some(verdict) = self.feed(director, 0, true) {
-                if self.carry_out(verdict, director) != BodyAction::Continue {
+            if let Some(verdict) = self.feed(picker, 0, true) {
+                if self.carry_out(verdict, picker) != BodyAction::Continue {
                     return Action::Pause;
                 }
             }
@@ -239,48 +239,48 @@ impl Stream {
     }
 
     /// The headers of its answer have come.
-    pub fn response_headers(&mut self, director: &mut Director) {
-        let seen = director.asks_for_server(self.id);
+    pub fn response_headers(&mut self, picker: &mut Picker) {
+        let seen = picker.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        if let Some(text) = director.answered(self.id, seen.as_ref(), &mut Shared) {
+        if let Some(text) = picker.answered(self.id, seen.as_ref(), &mut Shared) {
             let _: Result<(), Status> =
                 abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
         }
     }
 
     /// A part of its answer has come.
-    pub fn response_body(&mut self, director: &mut Director, size: usize) {
-        if size > 0 && director.answering(self.id) {
+    pub fn response_body(&mut self, picker: &mut Picker, size: usize) {
+        if size > 0 && picker.answering(self.id) {
             let bytes = abi::buffer(Buffer::ResponseBody, 0, size).ok().flatten();
-            director.answer_part(self.id, &bytes.unwrap_or_default());
+            picker.answer_part(self.id, &bytes.unwrap_or_default());
         }
     }
 
     /// The body has stopped coming while a part of what Envoy holds was left unread. Whether the
     /// request goes on now.
-    pub fn catch_up(&mut self, director: &mut Director) -> bool {
-        let released = match self.feed(director, self.shown, false) {
+    pub fn catch_up(&mut self, picker: &mut Picker) -> bool {
+        let released = match self.feed(picker, self.shown, false) {
             Some(Verdict::Release(release)) => release,
             Some(Verdict::Hold(_)) | None => return false,
         };
-        self.release(&released, director)
+        self.release(&released, picker)
     }
 
     /// Feeds what Envoy shows and was not read yet.
-    fn feed(&mut self, director: &mut Director, size: usize, end: bool) -> Option<Verdict> {
+    fn feed(&mut self, picker: &mut Picker, size: usize, end: bool) -> Option<Verdict> {
         #[cfg(test)]
         super::guard::strike("feed");
         let mut verdict = None;
         loop {
             let unread = size.saturating_sub(self.read);
-            let (start, most) = match director.appetite(self.id, unread, end) {
+            let (start, most) = match picker.appetite(self.id, unread, end) {
                 Appetite::Nothing => break,
                 Appetite::Next(most) => (self.read, most),
                 Appetite::Tail(most) => (size.saturating_sub(most), most),
             };
             let Ok(bytes) = abi::buffer(Buffer::RequestBody, start, most) else {
                 // There is no memory left for it: what follows would not be read either.
-                verdict = verdict.or(director.cannot_read(self.id));
+                verdict = verdict.or(picker.cannot_read(self.id));
                 break;
             };
             let bytes = bytes.unwrap_or_default();
@@ -289,38 +289,38 @@ impl Stream {
             }
             let step = if start == self.read {
                 self.read += bytes.len();
-                director.body(self.id, &bytes, end && self.read >= size)
+                picker.body(self.id, &bytes, end && self.read >= size)
             } else {
-                director.tail(self.id, start, &bytes)
+                picker.tail(self.id, start, &bytes)
             };
-            verdict = verdict.or(step).or(self.feed_again(director));
+            verdict = verdict.or(step).or(self.feed_again(picker));
         }
         if end && self.held != Held::No && verdict.is_none() {
-            verdict = director.body(self.id, &[], true);
+            verdict = picker.body(self.id, &[], true);
         }
         verdict
     }
 
     /// Feeds what must be read a second time.
-    fn feed_again(&self, director: &mut Director) -> Option<Verdict> {
+    fn feed_again(&self, picker: &mut Picker) -> Option<Verdict> {
         let mut verdict = None;
-        while let Some(range) = director.reread(self.id) {
+        while let Some(range) = picker.reread(self.id) {
             let span = range.end.saturating_sub(range.start);
             let again = abi::buffer(Buffer::RequestBody, range.start, span);
             let again = again.ok().flatten().unwrap_or_default();
-            let step = director.body_again(self.id, range.start, &again);
+            let step = picker.body_again(self.id, range.start, &again);
             verdict = verdict.or(step);
         }
         verdict
     }
 
-    fn carry_out(&mut self, verdict: Verdict, director: &mut Director) -> BodyAction {
+    fn carry_out(&mut self, verdict: Verdict, picker: &mut Picker) -> BodyAction {
         match verdict {
             Verdict::Hold(Show::Whole) => self.held = Held::Whole,
             Verdict::Hold(Show::Passing) => self.held = Held::Passing,
             Verdict::Release(release) => {
-                self.rewrite(release.rewrite(), director);
-                super::pool::carry_out(&release, director);
+                self.rewrite(release.rewrite(), picker);
+                super::pool::carry_out(&release, picker);
                 // Not before: what a panic strikes until here is still held.
                 self.held = Held::No;
                 if release.is_reply() {
@@ -333,14 +333,14 @@ impl Stream {
     }
 
     /// Replaces a part of the body that Envoy still holds, and says the new length.
-    fn rewrite(&mut self, rewrite: Option<&Rewrite>, director: &mut Director) {
+    fn rewrite(&mut self, rewrite: Option<&Rewrite>, picker: &mut Picker) {
         let Some(rewrite) = rewrite else {
             return;
         };
         let done = self.replace(&rewrite.range, &rewrite.text);
         if done.is_none() {
             log::warn!("the model could not be rewritten in a body: it has passed already");
-            director.missed_rewrite();
+            picker.missed_rewrite();
         }
     }
 
@@ -391,9 +391,9 @@ pub fn unreadable(pool: &mut Pool) -> Action {
 }
 
 /// The client's headers that it may not set, each once however often it was sent.
-fn spoofed<'a>(packed: &[u8], director: &'a Director) -> Vec<&'a str> {
-    let destination = director.destination_header();
-    let rewrites: &[&str] = match director.obeys_rewrite_header() {
+fn spoofed<'a>(packed: &[u8], picker: &'a Picker) -> Vec<&'a str> {
+    let destination = picker.destination_header();
+    let rewrites: &[&str] = match picker.obeys_rewrite_header() {
         true => &[],
         false => &REWRITE_HEADERS,
     };
@@ -410,8 +410,8 @@ fn spoofed<'a>(packed: &[u8], director: &'a Director) -> Vec<&'a str> {
     found
 }
 
-fn read_head<'a>(packed: &'a [u8], end: bool, director: &Director) -> Head<'a> {
-    let model_header = director.model_header().as_bytes();
+fn read_head<'a>(packed: &'a [u8], end: bool, picker: &Picker) -> Head<'a> {
+    let model_header = picker.model_header().as_bytes();
     let mut head = Head {
         end,
         ..Head::default()
@@ -432,7 +432,7 @@ fn read_head<'a>(packed: &'a [u8], end: bool, director: &Director) -> Head<'a> {
             _ => {}
         }
     }
-    if !director.obeys_rewrite_header() {
+    if !picker.obeys_rewrite_header() {
         head.rewrite = &[];
     }
     head

@@ -70,9 +70,9 @@ impl Vm {
         });
         if let Some(pool) = self.pools.get_mut(place) {
             let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
-            pool.director.share_memory(&self.memory);
+            pool.picker.share_memory(&self.memory);
             pool.install(plan, root);
-            pool.director.look(&mut super::host::Shared);
+            pool.picker.look(&mut super::host::Shared);
         }
         let clock = Clock::default();
         self.roots.insert(root, Root { pool: place, clock });
@@ -107,7 +107,7 @@ impl Vm {
             self.failed_ticks = 0;
             self.pace(root);
         } else if let Some(pool) = self.pool_of(root) {
-            pool.director.glance(root, &mut super::host::Shared);
+            pool.picker.glance(root, &mut super::host::Shared);
         }
     }
 
@@ -115,7 +115,7 @@ impl Vm {
     fn pace(&mut self, root: u32) {
         let glances = self
             .pool_of(root)
-            .is_some_and(|pool| pool.director.glances(root));
+            .is_some_and(|pool| pool.picker.glances(root));
         let known = self.roots.get_mut(&root);
         if let Some(period) = known.and_then(|known| known.clock.pace(glances)) {
             let _: Result<(), Status> = abi::set_tick_period(period);
@@ -139,7 +139,7 @@ impl Vm {
                 continue;
             };
             let reached = abi::set_effective_context(id).is_ok();
-            if reached && stream.catch_up(&mut pool.director) {
+            if reached && stream.catch_up(&mut pool.picker) {
                 let _: Result<(), Status> = abi::resume_request();
             }
         }
@@ -177,7 +177,7 @@ impl Vm {
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
-        match stream.request_headers(&mut pool.director, end) {
+        match stream.request_headers(&mut pool.picker, end) {
             Some(action) => {
                 self.streams.insert(id, stream);
                 action
@@ -190,9 +190,7 @@ impl Vm {
     /// cluster may obey the header all the same, and a route may still change to one that does.
     fn strip_destination(&self) {
         let pools = self.pools.iter().flatten();
-        let mut headers: Vec<&str> = pools
-            .map(|pool| pool.director.destination_header())
-            .collect();
+        let mut headers: Vec<&str> = pools.map(|pool| pool.picker.destination_header()).collect();
         // Nearly always there is one.
         headers.dedup();
         headers.into_iter().for_each(super::pool::strip);
@@ -215,7 +213,7 @@ impl Vm {
         if plugin.is_none()
             && pools
                 .clone()
-                .all(|(_, pool)| !pool.director.asks_for_cluster())
+                .all(|(_, pool)| !pool.picker.asks_for_cluster())
         {
             return Some(pools.next()?.0);
         }
@@ -228,7 +226,7 @@ impl Vm {
         let cluster = cluster?;
         let found = pools.find(|(_, pool)| {
             let ours = plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
-            ours && pool.director.owns(&cluster)
+            ours && pool.picker.owns(&cluster)
         });
         Some(found?.0)
     }
@@ -246,7 +244,7 @@ impl Vm {
         };
         let mut action = BodyAction::Continue;
         if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-            action = stream.request_body(&mut pool.director, size, end);
+            action = stream.request_body(&mut pool.picker, size, end);
         }
         // Even where its pool is gone.
         let Some(action) = stream.rejoin(size, end) else {
@@ -265,7 +263,7 @@ impl Vm {
         };
         let mut action = Action::Continue;
         if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-            action = stream.request_trailers(&mut pool.director);
+            action = stream.request_trailers(&mut pool.picker);
         }
         if stream.end_aside() {
             // Envoy passes trailers on before what the filter gives back now.
@@ -278,14 +276,14 @@ impl Vm {
     /// The headers of an answer have come.
     pub fn response_headers(&mut self, id: u32, _end: bool) {
         if let Some((stream, pool)) = self.of_stream(id) {
-            stream.response_headers(&mut pool.director);
+            stream.response_headers(&mut pool.picker);
         }
     }
 
     /// A part of an answer's body has come.
     pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
         if let Some((stream, pool)) = self.of_stream(id) {
-            stream.response_body(&mut pool.director, size);
+            stream.response_body(&mut pool.picker, size);
         }
     }
 
@@ -293,7 +291,7 @@ impl Vm {
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-                pool.director.close(context);
+                pool.picker.close(context);
             }
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
@@ -359,7 +357,7 @@ impl Vm {
     #[cfg(feature = "fault-injection")]
     pub fn polls(&self) -> bool {
         let mut pools = self.pools.iter().flatten();
-        pools.any(|pool| pool.director.polls())
+        pools.any(|pool| pool.picker.polls())
     }
 
     /// The place of a pool that fails closed, if any does, or else of any: for a request of which it
@@ -383,7 +381,7 @@ impl Vm {
         let pools = &self.pools;
         let waits = |id: u32, stream: &Stream| {
             let pool = pools.get(stream.pool).and_then(Option::as_ref);
-            let waits = |pool: &Pool| guard::catch(|| pool.director.holds(id));
+            let waits = |pool: &Pool| guard::catch(|| pool.picker.holds(id));
             pool.and_then(waits).unwrap_or(false)
         };
         let lost =
@@ -397,7 +395,7 @@ impl Vm {
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 stream.let_go();
                 // Otherwise another request's body is in effect.
-                reached && !answered && stream.set_aside(&pool.director)
+                reached && !answered && stream.set_aside(&pool.picker)
             });
             if free {
                 let _: Result<(), Status> = abi::resume_request();
@@ -420,11 +418,11 @@ impl Vm {
         let Some(pool) = pool else {
             return false;
         };
-        let director = &mut pool.director;
-        guard::catch(|| director.count_panic(callback.name()));
+        let picker = &mut pool.picker;
+        guard::catch(|| picker.count_panic(callback.name()));
         // Its record may be what is broken.
-        if guard::catch(|| director.close(id)).is_none() {
-            guard::catch(|| director.drop_record(id));
+        if guard::catch(|| picker.close(id)).is_none() {
+            guard::catch(|| picker.drop_exchange(id));
         }
         if !undecided {
             return false;
@@ -435,7 +433,7 @@ impl Vm {
 
     fn count_panic(&mut self, callback: Callback, root: u32) {
         if let Some(pool) = self.pool_of(root) {
-            guard::catch(|| pool.director.count_panic(callback.name()));
+            guard::catch(|| pool.picker.count_panic(callback.name()));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use epp_core::picker::{Director, Head, Verdict};
+use epp_core::picker::{Head, Picker, Verdict};
 
 #[allow(dead_code)]
 #[path = "memory/counting.rs"]
@@ -28,7 +28,7 @@ fn body(number: u32) -> String {
 }
 
 /// Opens a request and feeds it until it is released; how many bytes that took.
-fn release(director: &mut Director, id: u32, body: &[u8]) -> usize {
+fn release(picker: &mut Picker, id: u32, body: &[u8]) -> usize {
     let head = Head {
         path: b"/v1/chat/completions",
         method: b"POST",
@@ -36,12 +36,12 @@ fn release(director: &mut Director, id: u32, body: &[u8]) -> usize {
         content_length: Some(body.len()),
         ..Head::default()
     };
-    let mut verdict = Some(director.open(id, &head));
+    let mut verdict = Some(picker.open(id, &head));
     let mut fed = 0;
     while !matches!(verdict, Some(Verdict::Release(_))) {
         let part = &body[fed..body.len().min(fed + PART)];
         fed += part.len();
-        verdict = director.body(id, part, fed == body.len());
+        verdict = picker.body(id, part, fed == body.len());
     }
     fed
 }
@@ -49,18 +49,18 @@ fn release(director: &mut Director, id: u32, body: &[u8]) -> usize {
 /// Memory in use per request once all are released, and once all have come to their end; and the
 /// most bytes that Envoy held of one.
 fn held(plugins: &str) -> (usize, usize, usize) {
-    let mut director = picker::picker(plugins);
+    let mut picker = picker::picker(plugins);
     let bodies: Vec<String> = (0..REQUESTS).map(body).collect();
     let before = counting::used();
     let ids = || (1..).zip(&bodies);
     let fed: Vec<usize> = ids()
-        .map(|(id, body)| release(&mut director, id, body.as_bytes()))
+        .map(|(id, body)| release(&mut picker, id, body.as_bytes()))
         .collect();
     let each = |used: usize| (used - before) / REQUESTS as usize;
     let released = each(counting::used());
     for ((id, body), fed) in ids().zip(&fed) {
         for part in body.as_bytes()[*fed..].chunks(PART) {
-            director.body(id, part, false);
+            picker.body(id, part, false);
         }
     }
     let ended = each(counting::used());

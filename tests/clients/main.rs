@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use epp_core::picker::Director;
+use epp_core::picker::Picker;
 
 use body::{fields, Recorded};
 use picker::{bytes_read, picker, read_saying};
@@ -114,7 +114,7 @@ struct Row {
 
 /// The rows by API and order of keys.
 fn rows() -> BTreeMap<(&'static str, String), Row> {
-    let mut pickers: Vec<Director> = PLANS.iter().map(|(_, plan)| picker(plan)).collect();
+    let mut pickers: Vec<Picker> = PLANS.iter().map(|(_, plan)| picker(plan)).collect();
     let mut rows = BTreeMap::new();
     for request in Recorded::all() {
         let client = format!("{} {}", request.client, request.version);

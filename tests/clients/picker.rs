@@ -2,12 +2,12 @@
 
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Director, Head, Verdict};
+use epp_core::picker::{Head, Picker, Verdict};
 use epp_core::worker::Local;
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
 /// all scorers among them.
-pub fn picker(plugins: &str) -> Director {
+pub fn picker(plugins: &str) -> Picker {
     let scorers = [
         "prefix-cache-scorer",
         "queue-scorer",
@@ -29,24 +29,24 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         .unwrap_or_else(|rejected| panic!("{document}\n{rejected:#?}"))
         .plan;
     let clock = || 1_000_000_000_000;
-    let mut director = Director::new("clients", plan.clone(), 1, Box::new(Unmetered), clock);
-    director.install(plan, 1);
+    let mut picker = Picker::new("clients", plan.clone(), 1, Box::new(Unmetered), clock);
+    picker.install(plan, 1);
     // The first tick takes the lease, the second publishes the endpoints.
     let mut memory = Local::default();
     for _ in 0..2 {
-        director.tick(1, &mut memory);
+        picker.tick(1, &mut memory);
     }
-    director
+    picker
 }
 
 /// How many bytes of a body are read, one at a time, until it is released.
-pub fn bytes_read(director: &mut Director, path: &str, body: &str) -> usize {
-    read_saying(director, path, body, Some(body.len()))
+pub fn bytes_read(picker: &mut Picker, path: &str, body: &str) -> usize {
+    read_saying(picker, path, body, Some(body.len()))
 }
 
 /// The same with another `content-length`, or none.
 pub fn read_saying(
-    director: &mut Director,
+    picker: &mut Picker,
     path: &str,
     body: &str,
     content_length: Option<usize>,
@@ -59,23 +59,23 @@ pub fn read_saying(
         content_length,
         ..Head::default()
     };
-    let mut verdict = Some(director.open(ID, &head));
+    let mut verdict = Some(picker.open(ID, &head));
     let mut read = 0;
     while !matches!(verdict, Some(Verdict::Release(_))) {
         assert!(read < body.len(), "{path}: held for ever");
         read += 1;
         let bytes = &body.as_bytes()[read - 1..read];
-        verdict = director.body(ID, bytes, read == body.len());
-        while let Some(range) = director.reread(ID) {
+        verdict = picker.body(ID, bytes, read == body.len());
+        while let Some(range) = picker.reread(ID) {
             let again = &body.as_bytes()[range.start..range.end.min(read)];
-            let step = director.body_again(ID, range.start, again);
+            let step = picker.body_again(ID, range.start, again);
             verdict = verdict.or(step);
         }
     }
     // The rest streams past, and is still learnt.
-    director.body(ID, &body.as_bytes()[read..], true);
+    picker.body(ID, &body.as_bytes()[read..], true);
     // Without an answer nothing of it would be remembered.
-    director.answered(ID, None, &mut Local::default());
-    director.close(ID);
+    picker.answered(ID, None, &mut Local::default());
+    picker.close(ID);
     read
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use epp_core::config;
 use epp_core::endpoints::store::Member;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Appetite, Director, Head, Release, Verdict};
+use epp_core::picker::{Appetite, Head, Picker, Release, Verdict};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
@@ -22,7 +22,7 @@ const TICK: u64 = 50_000_000;
 /// The only root context.
 const ROOT: u32 = 1;
 
-/// The director takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
+/// The picker takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
 const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
 
 thread_local! {
@@ -33,9 +33,9 @@ fn now() -> u64 {
     NOW.get()
 }
 
-/// A director over simulated servers.
-pub struct Picker {
-    director: Director,
+/// A picker over simulated servers.
+pub struct PickerPolicy {
+    picker: Picker,
     shared: Local,
     slots: HashMap<String, usize>,
     block_tokens: u32,
@@ -44,8 +44,8 @@ pub struct Picker {
     tokens: u32,
 }
 
-impl Picker {
-    /// A director with this configuration over so many servers.
+impl PickerPolicy {
+    /// A picker with this configuration over so many servers.
     pub fn new(config: &str, pods: usize, block_tokens: u32, seed: u64) -> Result<Self, String> {
         let loaded = config::load(config).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
@@ -68,10 +68,10 @@ impl Picker {
         plan.proxy.read_body = ReadBody::Always;
         plan.source.port = None;
         NOW.set(BEGIN);
-        let mut director = Director::new("simulator", plan.clone(), seed, Box::new(Unmetered), now);
-        director.install(plan, ROOT);
+        let mut picker = Picker::new("simulator", plan.clone(), seed, Box::new(Unmetered), now);
+        picker.install(plan, ROOT);
         Ok(Self {
-            director,
+            picker,
             shared: Local::default(),
             slots,
             block_tokens,
@@ -87,7 +87,7 @@ impl Picker {
         let mut verdict = None;
         loop {
             let unread = self.body.len() - read;
-            let (start, most) = match self.director.appetite(id, unread, true) {
+            let (start, most) = match self.picker.appetite(id, unread, true) {
                 Appetite::Nothing => break,
                 Appetite::Next(most) => (read, most),
                 Appetite::Tail(most) => (self.body.len().saturating_sub(most), most),
@@ -99,18 +99,18 @@ impl Picker {
             }
             let step = if start == read {
                 read = end;
-                self.director.body(id, bytes, end == self.body.len())
+                self.picker.body(id, bytes, end == self.body.len())
             } else {
-                self.director.tail(id, start, bytes)
+                self.picker.tail(id, start, bytes)
             };
             verdict = verdict.or(step);
-            while let Some(range) = self.director.reread(id) {
+            while let Some(range) = self.picker.reread(id) {
                 let again = self.body.get(range.clone()).unwrap_or_default();
-                let step = self.director.body_again(id, range.start, again);
+                let step = self.picker.body_again(id, range.start, again);
                 verdict = verdict.or(step);
             }
         }
-        verdict.or_else(|| self.director.body(id, &[], true))
+        verdict.or_else(|| self.picker.body(id, &[], true))
     }
 
     fn place(&self, release: &Release) -> Option<usize> {
@@ -119,21 +119,21 @@ impl Picker {
     }
 }
 
-impl Policy for Picker {
+impl Policy for PickerPolicy {
     fn ticks_each(&self) -> Option<u64> {
         Some(TICK)
     }
 
     fn tick(&mut self, now: u64, pods: &[Pod]) {
         NOW.set(BEGIN + now);
-        let tick = self.director.tick(ROOT, &mut self.shared);
+        let tick = self.picker.tick(ROOT, &mut self.shared);
         for call in &tick.calls {
             self.tokens = self.tokens.wrapping_add(1);
-            self.director.called(call, Some(self.tokens));
+            self.picker.called(call, Some(self.tokens));
             let pod = self.slots.get(&call.address).and_then(|pod| pods.get(*pod));
             if let Some(pod) = pod {
                 pod.page(&mut self.page);
-                self.director
+                self.picker
                     .called_back(self.tokens, b"200", &mut self.page.as_bytes());
             }
         }
@@ -152,7 +152,7 @@ impl Policy for Picker {
             content_length: Some(self.body.len()),
             ..Head::default()
         };
-        let opened = self.director.open(id, &head);
+        let opened = self.picker.open(id, &head);
         let read = self.feed(id);
         match (opened, read) {
             (Verdict::Release(release), _) | (_, Some(Verdict::Release(release))) => {
@@ -164,12 +164,11 @@ impl Policy for Picker {
 
     fn first_token(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.director
-            .answered(number as u32, None, &mut self.shared);
+        self.picker.answered(number as u32, None, &mut self.shared);
     }
 
     fn ended(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.director.close(number as u32);
+        self.picker.close(number as u32);
     }
 }

@@ -50,7 +50,7 @@ impl Kind {
             Self::RoundRobin => Box::new(RoundRobin { next: 0 }),
             Self::LeastRequest => Box::new(LeastRequest { rng }),
             Self::Random => Box::new(Random { rng }),
-            Self::Picker(config) => Box::new(crate::picker::Picker::new(
+            Self::Picker(config) => Box::new(crate::picker::PickerPolicy::new(
                 config,
                 pods,
                 block_tokens,

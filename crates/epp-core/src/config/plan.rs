@@ -1,4 +1,4 @@
-//! The compiled document: all that a director needs, nothing left to look up or to default.
+//! The compiled document: all that a picker needs, nothing left to look up or to default.
 
 use std::fmt::Write;
 use std::sync::Arc;

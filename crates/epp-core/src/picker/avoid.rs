@@ -2,9 +2,9 @@
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::exchange::Exchange;
 use super::meter::Metric;
-use super::record::Record;
-use super::Director;
+use super::Picker;
 use crate::endpoints::avoid::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::worker::SharedData;
@@ -85,13 +85,13 @@ impl Seen {
     }
 }
 
-impl Director {
+impl Picker {
     /// Whether it is worth asking who answers this request.
     pub fn asks_for_server(&mut self, id: u32) -> bool {
-        let Some((record, pick)) = self
-            .records
+        let Some((exchange, pick)) = self
+            .exchanges
             .get(&id)
-            .and_then(|record| Some((record, record.pick?)))
+            .and_then(|exchange| Some((exchange, exchange.pick?)))
         else {
             return false;
         };
@@ -102,7 +102,7 @@ impl Director {
         };
         let now = self.timing.now / MILLISECOND;
         let asks = proves
-            || !record.candidate.is_empty()
+            || !exchange.candidate.is_empty()
             || self.watch.avoided.avoider.suspects(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
@@ -124,10 +124,10 @@ impl Director {
         if seen.is_some_and(|seen| !is_success(seen.status)) {
             self.refute(id);
         }
-        let record = self.records.get_mut(&id)?;
-        record.answer.begun = true;
-        let explanation = record.explanation.take();
-        if let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) {
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange.answer.begun = true;
+        let explanation = exchange.explanation.take();
+        if let Some(pick) = exchange.pick.filter(|pick| self.loads.stays(pick)) {
             if let Some(seen) = seen {
                 self.judge(id, pick.slot, seen);
                 if (200..300).contains(&seen.status) {
@@ -172,7 +172,7 @@ impl Director {
         if let Some(seat) = seat.filter(|_| !unserved) {
             seat.heard = self.timing.now;
         }
-        let answer = self.records.get(&id).map(|record| record.answer);
+        let answer = self.exchanges.get(&id).map(|exchange| exchange.answer);
         let answer = answer.unwrap_or_default();
         let outcome = Outcome {
             request: id,
@@ -200,7 +200,7 @@ impl Director {
 
     /// A request has ended: if it tried an endpoint and no answer came, nothing was learnt.
     pub(super) fn tried(&mut self, id: u32) {
-        let pick = self.records.get(&id).and_then(|record| record.pick);
+        let pick = self.exchanges.get(&id).and_then(|exchange| exchange.pick);
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
             let now = self.timing.now / MILLISECOND;
             self.watch.avoided.avoider.ended(pick.slot, id, now);
@@ -257,14 +257,18 @@ impl Director {
         if hung.is_empty() {
             return;
         }
-        let waits = |record: &Record| {
-            let pick = record.pick.filter(|pick| self.loads.stays(pick))?;
+        let waits = |exchange: &Exchange| {
+            let pick = exchange.pick.filter(|pick| self.loads.stays(pick))?;
             // Until its body has ended it is the client that is waited for.
-            let sent = record.answer.sent.filter(|_| !record.answer.begun)?;
+            let sent = exchange.answer.sent.filter(|_| !exchange.answer.begun)?;
             (now.saturating_sub(sent) > patience).then_some(pick.slot)
         };
         let mut waiting = vec![false; self.seats.len()];
-        for slot in self.records.values().filter_map(|record| waits(record)) {
+        for slot in self
+            .exchanges
+            .values()
+            .filter_map(|exchange| waits(exchange))
+        {
             if let Some(waiting) = waiting.get_mut(slot.index()) {
                 *waiting = true;
             }

@@ -42,12 +42,12 @@ fn clock() -> u64 {
     NOW.get()
 }
 
-fn director(memory: &mut Local) -> Director {
+fn picker(memory: &mut Local) -> Picker {
     vm(memory, 1)
 }
 
 /// One of several VMs that share this memory.
-fn vm(memory: &mut Local, secret: u64) -> Director {
+fn vm(memory: &mut Local, secret: u64) -> Picker {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: random-picker}, {type: queue-scorer},
@@ -56,20 +56,20 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {plugi
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut director = Director::new("test", plan.clone(), secret, Box::new(Unmetered), clock);
-    director.install(plan, 1);
-    (0..2).for_each(|_| drop(director.tick(1, memory)));
-    director
+    let mut picker = Picker::new("test", plan.clone(), secret, Box::new(Unmetered), clock);
+    picker.install(plan, 1);
+    (0..2).for_each(|_| drop(picker.tick(1, memory)));
+    picker
 }
 
 /// Sends a request with a body to the one endpoint.
-fn send(director: &mut Director, id: u32) {
+fn send(picker: &mut Picker, id: u32) {
     let head = Head {
         path: b"/v1/completions",
         method: b"POST",
         ..Head::default()
     };
-    assert!(matches!(director.open(id, &head), Verdict::Release(_)));
+    assert!(matches!(picker.open(id, &head), Verdict::Release(_)));
 }
 
 fn seen(status: u16, origin: Origin) -> Seen {
@@ -84,13 +84,13 @@ fn seen(status: u16, origin: Origin) -> Seen {
 fn only_answers_that_the_endpoint_was_asked_for_count() {
     let avoided = |status, origin| {
         let mut memory = Local::default();
-        let mut director = director(&mut memory);
+        let mut picker = picker(&mut memory);
         for id in 0..10 {
-            send(&mut director, id);
-            director.answered(id, Some(&seen(status, origin)), &mut memory);
-            director.close(id);
+            send(&mut picker, id);
+            picker.answered(id, Some(&seen(status, origin)), &mut memory);
+            picker.close(id);
         }
-        director.watch.avoided.avoider.reason(Slot(0))
+        picker.watch.avoided.avoider.reason(Slot(0))
     };
     assert_eq!(avoided(503, Origin::Overflow), None);
     assert_eq!(avoided(501, Origin::Endpoint), None);
@@ -112,39 +112,33 @@ fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_
 #[test]
 fn an_upload_that_never_ends_is_not_waited_for() {
     let mut memory = Local::default();
-    let mut director = director(&mut memory);
-    director
-        .watch
-        .store
-        .pool
-        .get_mut(Slot(0))
-        .unwrap()
-        .freshness = Freshness::Stale;
-    send(&mut director, 1);
-    let later = director.timing.now + 60_000 * MILLISECOND;
-    director.find_hung(later);
-    assert_eq!(director.watch.avoided.avoider.reason(Slot(0)), None);
-    director.uploaded(1);
-    director.find_hung(later);
-    let reason = director.watch.avoided.avoider.reason(Slot(0));
+    let mut picker = picker(&mut memory);
+    picker.watch.store.pool.get_mut(Slot(0)).unwrap().freshness = Freshness::Stale;
+    send(&mut picker, 1);
+    let later = picker.timing.now + 60_000 * MILLISECOND;
+    picker.find_hung(later);
+    assert_eq!(picker.watch.avoided.avoider.reason(Slot(0)), None);
+    picker.uploaded(1);
+    picker.find_hung(later);
+    let reason = picker.watch.avoided.avoider.reason(Slot(0));
     assert_eq!(reason, Some(Reason::Hung));
 }
 
 #[test]
 fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     let mut memory = Local::default();
-    let mut director = director(&mut memory);
+    let mut picker = picker(&mut memory);
     // Its first answer was dropped, and is waited for for a while.
     let call = (0..5_000)
-        .find_map(|_| director.tick(1, &mut memory).calls.pop())
+        .find_map(|_| picker.tick(1, &mut memory).calls.pop())
         .unwrap();
-    let errors = |director: &Director| director.metrics.sum(Metric::ScrapeErrors);
-    director.called(&call, None);
-    assert_eq!(errors(&director), 1, "it is there");
-    director.called(&call, Some(1));
-    director.watch.store.remove(Slot(0));
-    director.called_back(1, b"503", &mut &b""[..]);
-    assert_eq!(errors(&director), 1);
+    let errors = |picker: &Picker| picker.metrics.sum(Metric::ScrapeErrors);
+    picker.called(&call, None);
+    assert_eq!(errors(&picker), 1, "it is there");
+    picker.called(&call, Some(1));
+    picker.watch.store.remove(Slot(0));
+    picker.called_back(1, b"503", &mut &b""[..]);
+    assert_eq!(errors(&picker), 1);
 }
 
 /// Where ticks come late two VMs poll for a moment: what the first still waits for is older than what the
@@ -155,7 +149,7 @@ fn a_page_that_comes_once_another_vm_polls_is_left() {
     let [mut first, mut second] = [1, 2].map(|secret| vm(&mut memory, secret));
     let page = b"vllm:num_requests_waiting 7\n";
     assert!(first.read_page(Slot(0), page));
-    let waiting = |director: &Director| director.pool().get(Slot(0)).unwrap().metrics.waiting;
+    let waiting = |picker: &Picker| picker.pool().get(Slot(0)).unwrap().metrics.waiting;
     assert_eq!(waiting(&first), Some(7.0));
     // The first has stopped; the second takes its place in time.
     while !second.watch.polls() {

@@ -6,11 +6,11 @@
 //! read as it streams past, for the index, holding nobody up.
 
 use super::answer::Refusal;
+use super::exchange::Show;
 use super::explain::Explanation;
 use super::load::costs;
 use super::meter::Metric;
-use super::record::Show;
-use super::{Director, Release, Rewrite, Verdict};
+use super::{Picker, Release, Rewrite, Verdict};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
@@ -24,7 +24,7 @@ use crate::worker::journal::Word;
 /// of requests that are looked up in two parts not always the same one is.
 const TIMED_EACH: u64 = 17;
 
-impl Director {
+impl Picker {
     /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
     /// from then on is counted.
     pub(super) fn advance(&mut self, id: u32) -> Option<Verdict> {
@@ -35,14 +35,14 @@ impl Director {
 
     fn go_on(&mut self, id: u32) -> Option<Verdict> {
         self.walk(id);
-        let record = self.records.get(&id)?;
-        let Some(hold) = record.held else {
+        let exchange = self.exchanges.get(&id)?;
+        let Some(hold) = exchange.held else {
             self.learn(id);
             self.reckon(id);
             self.stop_when_full(id);
             return None;
         };
-        if record.reader.reread().is_some() {
+        if exchange.reader.reread().is_some() {
             if hold.show == Show::Whole {
                 return None;
             }
@@ -50,7 +50,7 @@ impl Director {
             self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
             return Some(Verdict::Release(self.decide(id)));
         }
-        let (reading, ended) = (record.reading, record.ended);
+        let (reading, ended) = (exchange.reading, exchange.ended);
         if !reading || self.settled(id) {
             if !ended {
                 self.metrics.count(self.hot.early, 1);
@@ -66,8 +66,8 @@ impl Director {
 
     /// Once a request has left nothing but its prompt window is of use.
     fn stop_when_full(&mut self, id: u32) {
-        if let Some(record) = self.records.get_mut(&id) {
-            record.reading &= !record.reader.window_full();
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.reading &= !exchange.reader.window_full();
         }
     }
 
@@ -79,41 +79,41 @@ impl Director {
 
     /// Walks the blocks read so far through the indexes.
     pub(super) fn walk(&mut self, id: u32) {
-        let Some(record) = self.records.get(&id) else {
+        let Some(exchange) = self.exchanges.get(&id) else {
             return;
         };
         // The chain begins with the model: until it is known there is nothing to look up.
-        let model = match record.naming.model(&record.reader, record.reading) {
+        let model = match exchange.naming.model(&exchange.reader, exchange.reading) {
             Fact::Known(model) => model,
             Fact::Absent => "",
-            Fact::Unknown if record.held.is_some() && record.reading => return,
+            Fact::Unknown if exchange.held.is_some() && exchange.reading => return,
             Fact::Unknown => "",
         };
-        let salt = match record.reader.salt() {
+        let salt = match exchange.reader.salt() {
             Fact::Known(salt) => salt,
             Fact::Absent | Fact::Unknown => "",
         };
         let seed = self.key.seed(model, salt);
-        let restarted = record.restarts != record.reader.restarts();
-        if restarted || record.walks.iter().any(|walk| walk.parts_from(seed)) {
+        let restarted = exchange.restarts != exchange.reader.restarts();
+        if restarted || exchange.walks.iter().any(|walk| walk.parts_from(seed)) {
             // What was learnt of it is another prompt, or stands under another model's name.
             self.teach(id, Word::Refuted);
         }
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if record.restarts != record.reader.restarts() {
-            record.restarts = record.reader.restarts();
-            record.walks.iter_mut().for_each(Walk::reset);
+        if exchange.restarts != exchange.reader.restarts() {
+            exchange.restarts = exchange.reader.restarts();
+            exchange.walks.iter_mut().for_each(Walk::reset);
         }
         let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
         let timed = self.hot.look_ups % TIMED_EACH == 0;
-        let begun = timed.then(|| (blocks(&record.walks), (self.clock)()));
-        for (stream, (walk, index)) in record.walks.iter_mut().zip(&self.indexes).enumerate() {
-            walk.advance(seed, record.reader.prompts(stream), index);
+        let begun = timed.then(|| (blocks(&exchange.walks), (self.clock)()));
+        for (stream, (walk, index)) in exchange.walks.iter_mut().zip(&self.indexes).enumerate() {
+            walk.advance(seed, exchange.reader.prompts(stream), index);
         }
         self.hot.look_ups += 1;
-        let begun = begun.filter(|(before, _)| blocks(&record.walks) > *before);
+        let begun = begun.filter(|(before, _)| blocks(&exchange.walks) > *before);
         if let Some((_, started)) = begun {
             let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
             self.metrics.observe(self.hot.look_up, taken);
@@ -122,32 +122,33 @@ impl Director {
 
     /// Whether nothing that may still follow can change the decision.
     fn settled(&mut self, id: u32) -> bool {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return true;
         };
         let needs = self.plan.needs;
-        let rewrites = !record.naming.target.is_empty() || !self.plan.rewrite.is_empty();
-        if rewrites && record.reader.model() == Fact::Unknown {
+        let rewrites = !exchange.naming.target.is_empty() || !self.plan.rewrite.is_empty();
+        if rewrites && exchange.reader.model() == Fact::Unknown {
             // It must be known where the model stands.
             return false;
         }
-        if needs.model && record.naming.model(&record.reader, record.reading) == Fact::Unknown {
+        if needs.model && exchange.naming.model(&exchange.reader, exchange.reading) == Fact::Unknown
+        {
             return false;
         }
         if !needs.prompt {
             return true;
         }
-        let pending = record.reader.pending();
+        let pending = exchange.reader.pending();
         let assume = self.plan.proxy.early_release == EarlyRelease::AssumeAbsent;
-        if pending.earlier_parts && !(assume && record.reader.window_full()) {
+        if pending.earlier_parts && !(assume && exchange.reader.window_full()) {
             return false;
         }
-        if record.reader.window_full() {
+        if exchange.reader.window_full() {
             // How long the answer may get is all that is open.
             let load = self.plan.load.as_ref().filter(|_| needs.tokens);
             return load.is_none_or(|load| !load.counts_output) || self.same_whatever_follows(id);
         }
-        if !record.walks.iter().all(|walk| walk.ended()) || record.reader.may_add_prompts() {
+        if !exchange.walks.iter().all(|walk| walk.ended()) || exchange.reader.may_add_prompts() {
             return false;
         }
         needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(id)
@@ -160,19 +161,19 @@ impl Director {
             plan,
             watch,
             scratch,
-            records,
+            exchanges,
             ..
         } = self;
-        let Some(record) = records.get_mut(&id) else {
+        let Some(exchange) = exchanges.get_mut(&id) else {
             return true;
         };
-        let model = record
+        let model = exchange
             .naming
-            .model(&record.reader, record.reading)
+            .model(&exchange.reader, exchange.reading)
             .known()
             .unwrap_or_default();
-        let full = record.reader.window_full();
-        let walks = record.walks.iter_mut();
+        let full = exchange.reader.window_full();
+        let walks = exchange.walks.iter_mut();
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
             .map(|(walk, (_, producer))| {
@@ -202,7 +203,7 @@ impl Director {
                 cost,
             },
         };
-        let (least, most) = costs(plan, &record.reader, record.reading);
+        let (least, most) = costs(plan, &exchange.reader, exchange.reading);
         let (shortest, longest) = (cycle(&shortest, least), cycle(&longest, most));
         plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
@@ -214,30 +215,30 @@ impl Director {
             plan,
             watch,
             scratch,
-            records,
+            exchanges,
             holding,
             view,
             ..
         } = self;
-        let Some(record) = records.get_mut(&id) else {
+        let Some(exchange) = exchanges.get_mut(&id) else {
             return self.recover();
         };
-        *holding -= usize::from(record.held.take().is_some()).min(*holding);
-        let model = record
+        *holding -= usize::from(exchange.held.take().is_some()).min(*holding);
+        let model = exchange
             .naming
-            .model(&record.reader, record.reading)
+            .model(&exchange.reader, exchange.reading)
             .known()
             .unwrap_or_default();
-        let prefix = matches(&mut record.walks, plan, &watch.store.pool);
+        let prefix = matches(&mut exchange.walks, plan, &watch.store.pool);
         let cycle = Cycle {
             pool: &watch.store.pool,
             request: Request {
                 model,
                 prefix: &prefix,
-                cost: costs(plan, &record.reader, false).0,
+                cost: costs(plan, &exchange.reader, false).0,
             },
         };
-        let mut explanation = (record.explain || view.wants()).then(Explanation::default);
+        let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.proxy.fallback_endpoints;
         let outcome = plan
@@ -283,11 +284,11 @@ impl Director {
             let store = &mut self.watch.store;
             let pick = self.loads.send(slot, tokens, unseen, store);
             let model = self.model_of(id, slot);
-            if let Some(record) = self.records.get_mut(&id) {
-                record.answer.model = model;
-                record.answer.predicted = outcome.hit;
-                record.answer.prompt = record.walks.first().and_then(Walk::first);
-                record.pick = Some(pick);
+            if let Some(exchange) = self.exchanges.get_mut(&id) {
+                exchange.answer.model = model;
+                exchange.answer.predicted = outcome.hit;
+                exchange.answer.prompt = exchange.walks.first().and_then(Walk::first);
+                exchange.pick = Some(pick);
             }
             self.learn(id);
             self.tries(id, slot);
@@ -300,11 +301,11 @@ impl Director {
 
     /// What is to be replaced in a request's body; counted where it should be and cannot.
     fn rewrite(&mut self, id: u32) -> Option<Rewrite> {
-        let record = self.records.get(&id)?;
-        let rewrite = record.rewrite();
-        if rewrite.is_none() && !record.rewritten && !record.naming.target.is_empty() {
-            let asked = record.reader.model().known();
-            if asked != Some(record.naming.target.as_str()) {
+        let exchange = self.exchanges.get(&id)?;
+        let rewrite = exchange.rewrite();
+        if rewrite.is_none() && !exchange.rewritten && !exchange.naming.target.is_empty() {
+            let asked = exchange.reader.model().known();
+            if asked != Some(exchange.naming.target.as_str()) {
                 self.missed_rewrite();
             }
         }
@@ -314,10 +315,10 @@ impl Director {
     /// What is to be replaced now in the body of a request that is held: what Envoy shows but once
     /// cannot be changed when it is released.
     pub fn rewrite_in_passing(&mut self, id: u32) -> Option<Rewrite> {
-        let record = self.records.get_mut(&id)?;
-        record.held.filter(|hold| hold.show == Show::Passing)?;
-        let rewrite = record.rewrite()?;
-        record.rewritten = true;
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange.held.filter(|hold| hold.show == Show::Passing)?;
+        let rewrite = exchange.rewrite()?;
+        exchange.rewritten = true;
         Some(rewrite)
     }
 
@@ -380,11 +381,11 @@ impl Director {
         }
     }
 
-    /// Forgets a request whose record cannot be closed.
-    pub fn drop_record(&mut self, id: u32) {
-        if let Some(record) = self.records.remove(&id) {
-            self.holding -= usize::from(record.held.is_some()).min(self.holding);
-            self.account.change(record.counted, 0);
+    /// Forgets a request whose exchange cannot be closed.
+    pub fn drop_exchange(&mut self, id: u32) {
+        if let Some(exchange) = self.exchanges.remove(&id) {
+            self.holding -= usize::from(exchange.held.is_some()).min(self.holding);
+            self.account.change(exchange.counted, 0);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Director;
+use super::Picker;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 use crate::worker::Scrape;
 
@@ -34,11 +34,11 @@ pub struct Scores {
     pub scores: Vec<Scored>,
 }
 
-/// For tools that ask a director of their own, without Envoy.
-impl Director {
+/// For tools that ask a picker of their own, without Envoy.
+impl Picker {
     /// Why a request went where it went, if it asked for that and its response has not come yet.
     pub fn explanation(&self, id: u32) -> Option<&Explanation> {
-        self.records.get(&id)?.explanation.as_ref()
+        self.exchanges.get(&id)?.explanation.as_ref()
     }
 
     /// The endpoints.

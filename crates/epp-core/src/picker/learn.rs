@@ -2,7 +2,7 @@
 
 use super::load::Loads;
 use super::meter::Metric;
-use super::Director;
+use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
 use crate::prefix::index::{Index, Origin, Sent};
@@ -22,16 +22,16 @@ use xxhash_rust::xxh64::xxh64;
 /// long, a second.
 const SECRET_EACH: u32 = 20;
 
-impl Director {
+impl Picker {
     /// Tells the indexes which blocks went to the picked endpoint (the first of the primary
     /// profile's picks, as the Endpoint Picker does before the request leaves). Called again as the
     /// rest of a prompt streams past. It counts at once: a prompt that was sent 10 ms ago is likely there.
     /// What is new stays in doubt until an answer comes.
     pub(super) fn learn(&mut self, id: u32) {
-        let Some(record) = self.records.get(&id).filter(|record| record.teaches) else {
+        let Some(exchange) = self.exchanges.get(&id).filter(|exchange| exchange.teaches) else {
             return;
         };
-        let begun = record.answer.begun;
+        let begun = exchange.answer.begun;
         self.teach(id, Word::Sent);
         if begun {
             self.teach(id, Word::Proven);
@@ -41,15 +41,15 @@ impl Director {
     /// Whether it matters to the indexes if the request's answer is a success: its prompt brought
     /// something that no answer has proven, or may still bring it.
     pub(super) fn awaits_proof(&self, id: u32) -> bool {
-        let record = self.records.get(&id);
-        let reads_on = record.is_some_and(|record| record.teaches && record.reading);
+        let exchange = self.exchanges.get(&id);
+        let reads_on = exchange.is_some_and(|exchange| exchange.teaches && exchange.reading);
         reads_on || self.is_doubted(id)
     }
 
     /// Whether a request's prompt brought something that no answer has proven.
     fn is_doubted(&self, id: u32) -> bool {
-        let record = self.records.get(&id);
-        record.is_some_and(|record| record.walks.iter().any(Walk::is_doubted))
+        let exchange = self.exchanges.get(&id);
+        exchange.is_some_and(|exchange| exchange.walks.iter().any(Walk::is_doubted))
     }
 
     /// The request's answer is not a success, or comes from another endpoint than the picked one, or
@@ -57,8 +57,8 @@ impl Director {
     /// what this request brought.
     pub(super) fn refute(&mut self, id: u32) {
         self.teach(id, Word::Refuted);
-        if let Some(record) = self.records.get_mut(&id) {
-            record.stop_reading();
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.stop_reading();
         }
     }
 
@@ -80,15 +80,15 @@ impl Director {
     /// Has the indexes, here and with the next tick in the other workers, take this in of a request and
     /// the endpoint that was picked for it.
     pub(super) fn teach(&mut self, id: u32, word: Word) {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        let Some(pick) = record.pick.filter(|pick| self.loads.stays(pick)) else {
+        let Some(pick) = exchange.pick.filter(|pick| self.loads.stays(pick)) else {
             return;
         };
         let (slot, tag) = (pick.slot.0, self.loads.tag(pick.slot));
         let producers = self.plan.producers.iter();
-        let walks = record.walks.iter_mut().zip(&mut self.indexes);
+        let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
             let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
             let run = Run {
@@ -226,10 +226,10 @@ impl Director {
     /// Empty indexes; requests under way were cut or digested for the old ones.
     pub(super) fn begin_indexes(&mut self) {
         self.lay_out_indexes();
-        let ids: Vec<u32> = self.records.keys().copied().collect();
+        let ids: Vec<u32> = self.exchanges.keys().copied().collect();
         for id in ids {
-            if let Some(record) = self.records.get_mut(&id) {
-                record.stop_reading();
+            if let Some(exchange) = self.exchanges.get_mut(&id) {
+                exchange.stop_reading();
             }
             self.count_memory(id);
         }
@@ -246,7 +246,7 @@ impl Director {
     }
 }
 
-/// What of a director the workers share.
+/// What of a picker the workers share.
 struct Shared<'a> {
     cut: u64,
     held: u32,

@@ -18,7 +18,7 @@ dataLayer: {discovery: {pluginRef: pods}}
 /// VMs of one Envoy, with one endpoint.
 struct Vms {
     memory: Local,
-    vms: Vec<Director>,
+    vms: Vec<Picker>,
     requests: u32,
 }
 
@@ -28,9 +28,9 @@ impl Vms {
         let vms = (1..=count).map(|seed| {
             let meter = Box::new(meter::Unmetered);
             let clock = || 1_000_000_000_000;
-            let mut director = Director::new("test", plan.clone(), seed, meter, clock);
-            director.install(plan.clone(), 1);
-            director
+            let mut picker = Picker::new("test", plan.clone(), seed, meter, clock);
+            picker.install(plan.clone(), 1);
+            picker
         });
         let mut vms = Self {
             memory: Local::default(),
@@ -60,13 +60,13 @@ impl Vms {
             content_length: Some(body.len()),
             ..Head::default()
         };
-        let director = &mut self.vms[vm];
-        let opened = director.open(id, &head);
+        let picker = &mut self.vms[vm];
+        let opened = picker.open(id, &head);
         assert!(matches!(opened, Verdict::Hold(_)));
-        director.body(id, body.as_bytes(), true);
-        let record = &director.records[&id];
-        assert!(record.pick.is_some());
-        (id, record.answer.predicted.unwrap())
+        picker.body(id, body.as_bytes(), true);
+        let exchange = &picker.exchanges[&id];
+        assert!(exchange.pick.is_some());
+        (id, exchange.answer.predicted.unwrap())
     }
 
     /// Sends a request of which nothing is learnt.
@@ -89,13 +89,13 @@ fn body(model: &str, prompt: &str) -> String {
 }
 
 /// This endpoint answers, as far as that is looked at.
-fn answer(director: &mut Director, id: u32, server: &[u8], status: u16) {
-    let seen = director.asks_for_server(id).then(|| Seen {
+fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
+    let seen = picker.asks_for_server(id).then(|| Seen {
         server: server.to_vec(),
         status,
         origin: Origin::Endpoint,
     });
-    director.answered(id, seen.as_ref(), &mut Local::default());
+    picker.answered(id, seen.as_ref(), &mut Local::default());
 }
 
 /// So many characters, others for each number.
@@ -110,14 +110,14 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
     // Its answer was looked at: for the next 100 ms no other need be, but for what it proves.
     vms.serve(0, &body("m", "hello"));
     let prompt = body("m", &text(1, 5_000));
-    let ends: [fn(&mut Director, u32); 4] = [
+    let ends: [fn(&mut Picker, u32); 4] = [
         // Another status than 2xx.
-        |director, id| answer(director, id, b"10.0.0.1:80", 404),
+        |picker, id| answer(picker, id, b"10.0.0.1:80", 404),
         // The client leaves, or nothing answers.
         |_, _| {},
         // Another endpoint answers, after a retry.
-        |director, id| answer(director, id, b"10.0.0.9:80", 200),
-        |director, id| answer(director, id, b"10.0.0.1:80", 200),
+        |picker, id| answer(picker, id, b"10.0.0.9:80", 200),
+        |picker, id| answer(picker, id, b"10.0.0.1:80", 200),
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (id, expected) = vms.send(0, &prompt);
@@ -142,7 +142,7 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
     vms.serve(0, &body("m", &known));
     let whole = body("m", &(known + &text(2, 5_000)));
     let (first, rest) = whole.as_bytes().split_at(3_000);
-    let director = &mut vms.vms[0];
+    let picker = &mut vms.vms[0];
     let head = Head {
         path: b"/v1/completions",
         method: b"POST",
@@ -150,13 +150,13 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
         content_length: Some(whole.len()),
         ..Head::default()
     };
-    director.open(70, &head);
-    director.body(70, first, false);
-    director.decide(70);
-    assert!(!director.is_doubted(70));
-    answer(director, 70, b"10.0.0.1:80", 413);
-    director.body(70, rest, true);
-    director.close(70);
+    picker.open(70, &head);
+    picker.body(70, first, false);
+    picker.decide(70);
+    assert!(!picker.is_doubted(70));
+    answer(picker, 70, b"10.0.0.1:80", 413);
+    picker.body(70, rest, true);
+    picker.close(70);
     assert!(vms.expected(0, &whole) < 0.6);
 }
 

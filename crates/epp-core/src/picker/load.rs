@@ -6,8 +6,8 @@
 //! from whoever sits there then, so that no count goes below zero and none stays for ever.
 
 use super::decide::matches;
-use super::record::Pick;
-use super::Director;
+use super::exchange::Pick;
+use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
 use crate::request::BodyReader;
@@ -230,24 +230,24 @@ pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
     )
 }
 
-impl Director {
+impl Picker {
     /// Tokens that a request costs the endpoint in this slot, as far as it was read.
     pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
         let Self {
             plan,
             watch,
-            records,
+            exchanges,
             ..
         } = self;
-        let Some(record) = records.get_mut(&id).filter(|_| plan.needs.tokens) else {
+        let Some(exchange) = exchanges.get_mut(&id).filter(|_| plan.needs.tokens) else {
             return 0;
         };
         let Some(load) = plan.load.as_ref() else {
             return 0;
         };
-        let prompt = record.reader.prompt_tokens() as f64;
-        let allowed = record.reader.max_tokens().map(|most| most as f64);
-        let prefix = matches(&mut record.walks, plan, &watch.store.pool);
+        let prompt = exchange.reader.prompt_tokens() as f64;
+        let allowed = exchange.reader.max_tokens().map(|most| most as f64);
+        let prefix = matches(&mut exchange.walks, plan, &watch.store.pool);
         let request = Request {
             prefix: &prefix,
             cost: Cost {
@@ -262,7 +262,7 @@ impl Director {
 
     /// More was read of a request that has left: it costs more than was known.
     pub(super) fn reckon(&mut self, id: u32) {
-        let Some(pick) = self.records.get(&id).and_then(|record| record.pick) else {
+        let Some(pick) = self.exchanges.get(&id).and_then(|exchange| exchange.pick) else {
             return;
         };
         if !pick.open || pick.tokens == 0 {
@@ -270,9 +270,9 @@ impl Director {
         }
         let tokens = self.tokens_at(id, pick.slot);
         if let Some(pick) = self
-            .records
+            .exchanges
             .get_mut(&id)
-            .and_then(|record| record.pick.as_mut())
+            .and_then(|exchange| exchange.pick.as_mut())
         {
             self.loads.reckon(pick, tokens, &mut self.watch.store);
         }
@@ -286,9 +286,9 @@ impl Director {
             .as_ref()
             .is_some_and(|load| load.counts_output);
         let pick = self
-            .records
+            .exchanges
             .get_mut(&id)
-            .and_then(|record| record.pick.as_mut());
+            .and_then(|exchange| exchange.pick.as_mut());
         if let Some(pick) = pick.filter(|pick| pick.tokens > 0 && !counts_output) {
             self.loads.reckon(pick, 0, &mut self.watch.store);
         }
@@ -297,9 +297,9 @@ impl Director {
     /// Takes a request off its endpoint's count of those that its metrics cannot show yet.
     pub(super) fn seen(&mut self, id: u32) {
         let pick = self
-            .records
+            .exchanges
             .get_mut(&id)
-            .and_then(|record| record.pick.as_mut());
+            .and_then(|exchange| exchange.pick.as_mut());
         if let Some(pick) = pick {
             self.loads.answered(pick, &mut self.watch.store);
         }
@@ -308,9 +308,9 @@ impl Director {
     /// Takes a request that has ended off all counts.
     pub(super) fn end(&mut self, id: u32) {
         let pick = self
-            .records
+            .exchanges
             .get_mut(&id)
-            .and_then(|record| record.pick.as_mut());
+            .and_then(|exchange| exchange.pick.as_mut());
         if let Some(pick) = pick {
             self.loads.end(pick, &mut self.watch.store);
         }

@@ -7,13 +7,13 @@
 //! that was decided and only reads on for the prefix index stops where half of the budget is used.
 //!
 //! Kept is what buffers have allocated, used or not. What a callback needs for its own duration and
-//! the record itself (2.5 KB for each of Envoy's streams) are not part of it.
+//! the exchange itself (2.5 KB for each of Envoy's streams) are not part of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::meter::Metric;
-use super::{Director, Release, Verdict};
+use super::{Picker, Release, Verdict};
 
 /// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
 /// and of what is freed not every piece fits again: with twice the budget a VM still has half of
@@ -24,7 +24,7 @@ pub const BUDGET: usize = 128 << 20;
 /// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
 const SHARE: usize = 8;
 
-/// Buffers of up to so many bytes stay with a record whose body is not read any more, so that the
+/// Buffers of up to so many bytes stay with a exchange whose body is not read any more, so that the
 /// next request finds them: what a prompt of 4 KB takes among 1,000 endpoints. Where the budget is
 /// short they are given back as well.
 pub(super) const SMALL: usize = 8 << 10;
@@ -115,7 +115,7 @@ impl Drop for Account {
     }
 }
 
-impl Director {
+impl Picker {
     /// Shares the budget of a VM that serves several pools.
     pub fn share_memory(&mut self, memory: &Arc<Memory>) {
         self.account.join(memory);
@@ -131,11 +131,11 @@ impl Director {
     /// share is decided with what is known of it.
     pub(super) fn bound_memory(&mut self, id: u32) -> Option<Verdict> {
         let kept = self.count_memory(id);
-        let record = self.records.get_mut(&id)?;
+        let exchange = self.exchanges.get_mut(&id)?;
         let memory = &self.account.memory;
         let over = kept > memory.allowance();
-        if record.held.is_none() {
-            if over || record.reading && memory.is_short() {
+        if exchange.held.is_none() {
+            if over || exchange.reading && memory.is_short() {
                 self.give_up_reading(id);
             }
             return None;
@@ -146,7 +146,7 @@ impl Director {
     /// No more of a request's body can be read: the host has no memory for it. One that is held is
     /// decided with what is known of it.
     pub fn cannot_read(&mut self, id: u32) -> Option<Verdict> {
-        let held = self.records.get(&id)?.held.is_some();
+        let held = self.exchanges.get(&id)?.held.is_some();
         if !held {
             self.give_up_reading(id);
         }
@@ -155,7 +155,7 @@ impl Director {
 
     /// Counts what a request keeps, after it was given back what is of no use any more.
     pub(super) fn count_memory(&mut self, id: u32) -> usize {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return 0;
         };
         let small = if self.account.memory.is_short() {
@@ -163,12 +163,12 @@ impl Director {
         } else {
             SMALL
         };
-        let mut kept = record.allocated();
-        if kept > small && record.held.is_none() && !record.reading {
-            record.give_back();
-            kept = record.allocated();
+        let mut kept = exchange.allocated();
+        if kept > small && exchange.held.is_none() && !exchange.reading {
+            exchange.give_back();
+            kept = exchange.allocated();
         }
-        let before = std::mem::replace(&mut record.counted, kept);
+        let before = std::mem::replace(&mut exchange.counted, kept);
         self.account.change(before, kept);
         kept
     }
@@ -176,8 +176,8 @@ impl Director {
     /// Decides a held request with what is known of it, and reads no further.
     fn release_for_memory(&mut self, id: u32) -> Release {
         self.metrics.add(Metric::ForcedReleases, "reason=memory", 1);
-        if let Some(record) = self.records.get_mut(&id) {
-            record.reading = false;
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.reading = false;
         }
         let release = self.decide(id);
         self.give_up_reading(id);
@@ -187,14 +187,14 @@ impl Director {
     /// Reads no further of a request that was decided. What explains the decision waits for the answer,
     /// unless that alone is more than the request's share.
     fn give_up_reading(&mut self, id: u32) {
-        if let Some(record) = self.records.get_mut(&id) {
-            record.reading = false;
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.reading = false;
         }
         if self.count_memory(id) <= self.account.memory.allowance() {
             return;
         }
-        if let Some(record) = self.records.get_mut(&id) {
-            record.explanation = None;
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.explanation = None;
         }
         if self.count_memory(id) > self.account.memory.allowance() {
             // The hashes that an answer is to prove are too much by themselves.
@@ -212,10 +212,10 @@ impl Director {
         }
         let mut held = Vec::new();
         let mut decided = Vec::new();
-        for (id, record) in &self.records {
-            if record.held.is_some() {
-                held.push((record.counted, *id));
-            } else if record.counted > 0 {
+        for (id, exchange) in &self.exchanges {
+            if exchange.held.is_some() {
+                held.push((exchange.counted, *id));
+            } else if exchange.counted > 0 {
                 decided.push(*id);
             }
         }

@@ -24,31 +24,31 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer},
 dataLayer: {discovery: {pluginRef: pods}}
 ";
 
-fn director() -> Director {
+fn picker() -> Picker {
     let plan = config::load(PLAN).unwrap().plan;
     let clock = || NOW;
-    let mut director = Director::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
-    director.install(plan, 1);
+    let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
+    picker.install(plan, 1);
     let mut memory = Local::default();
     for _ in 0..2 {
-        director.tick(1, &mut memory);
+        picker.tick(1, &mut memory);
     }
-    director
+    picker
 }
 
-fn used(director: &Director) -> usize {
-    director.account.memory.used()
+fn used(picker: &Picker) -> usize {
+    picker.account.memory.used()
 }
 
-fn forced(director: &mut Director) -> i64 {
-    let handle = director
+fn forced(picker: &mut Picker) -> i64 {
+    let handle = picker
         .metrics
         .handle(Metric::ForcedReleases, "reason=memory");
-    director.metrics.counted(handle)
+    picker.metrics.counted(handle)
 }
 
 /// Opens a request; its length is told, and not reached.
-fn open(director: &mut Director, id: u32, path: &str) -> Verdict {
+fn open(picker: &mut Picker, id: u32, path: &str) -> Verdict {
     let head = Head {
         path: path.as_bytes(),
         method: b"POST",
@@ -56,31 +56,31 @@ fn open(director: &mut Director, id: u32, path: &str) -> Verdict {
         content_length: Some(1 << 20),
         ..Head::default()
     };
-    director.open(id, &head)
+    picker.open(id, &head)
 }
 
 /// Sends a body as Envoy shows it, in parts. Whether the request was released.
-fn send(director: &mut Director, id: u32, path: &str, body: &[u8]) -> bool {
-    let mut released = matches!(open(director, id, path), Verdict::Release(_));
+fn send(picker: &mut Picker, id: u32, path: &str, body: &[u8]) -> bool {
+    let mut released = matches!(open(picker, id, path), Verdict::Release(_));
     for part in body.chunks(16 << 10) {
-        let verdict = director.body(id, part, false);
+        let verdict = picker.body(id, part, false);
         released |= matches!(verdict, Some(Verdict::Release(_)));
     }
     released
 }
 
-fn tick(director: &mut Director) -> usize {
-    director.tick(1, &mut Local::default()).releases.len()
+fn tick(picker: &mut Picker) -> usize {
+    picker.tick(1, &mut Local::default()).releases.len()
 }
 
 /// What one request keeps after this body, and whether it is held.
 fn kept_after(body: &Hostile) -> (usize, bool) {
-    let mut director = director();
-    let released = send(&mut director, 1, body.path, &body.bytes());
-    let kept = used(&director);
-    assert_eq!(kept, director.records[&1].allocated(), "{}", body.name);
-    director.close(1);
-    assert_eq!(used(&director), 0, "{}", body.name);
+    let mut picker = picker();
+    let released = send(&mut picker, 1, body.path, &body.bytes());
+    let kept = used(&picker);
+    assert_eq!(kept, picker.exchanges[&1].allocated(), "{}", body.name);
+    picker.close(1);
+    assert_eq!(used(&picker), 0, "{}", body.name);
     (kept, !released)
 }
 
@@ -119,127 +119,118 @@ fn json_that_is_too_much_is_given_back_at_once() {
 fn the_budget_holds_whatever_is_sent_by_however_many() {
     const SMALL_BUDGET: usize = 4 << 20;
     for body in hostile() {
-        let mut director = director();
-        director.share_memory(&Arc::new(Memory::of(SMALL_BUDGET)));
+        let mut picker = picker();
+        picker.share_memory(&Arc::new(Memory::of(SMALL_BUDGET)));
         let bytes = body.bytes();
         let mut released = 0;
         // As many as a test has time for: `tests/e2e/memory.rs` sends 1,500 of each.
         let count = ((3 << 20) / bytes.len()).clamp(4, 300) as u32;
         for id in 0..count {
-            released += u32::from(send(&mut director, id, body.path, &bytes));
-            assert!(used(&director) <= SMALL_BUDGET, "{}", body.name);
+            released += u32::from(send(&mut picker, id, body.path, &bytes));
+            assert!(used(&picker) <= SMALL_BUDGET, "{}", body.name);
         }
         let large = kept_after(&body).0 * count as usize > 2 * SMALL_BUDGET;
-        assert!(!large || forced(&mut director) > 0, "{}", body.name);
-        tick(&mut director);
+        assert!(!large || forced(&mut picker) > 0, "{}", body.name);
+        tick(&mut picker);
         // Others' prompts are read, and looked up.
         let text = format!(
             r#"{{"model":"m","messages":[{{"role":"user","content":"{}"#,
             "a chat that goes on ".repeat(1_000)
         );
-        let held = !send(
-            &mut director,
-            9_000,
-            "/v1/chat/completions",
-            text.as_bytes(),
-        );
+        let held = !send(&mut picker, 9_000, "/v1/chat/completions", text.as_bytes());
         assert!(held, "{}: {released} released", body.name);
         assert!(
-            director.records[&9_000].walks[0].total() > 10,
+            picker.exchanges[&9_000].walks[0].total() > 10,
             "{}",
             body.name
         );
-        (0..count).for_each(|id| director.close(id));
-        director.close(9_000);
-        assert_eq!(used(&director), 0, "{}", body.name);
+        (0..count).for_each(|id| picker.close(id));
+        picker.close(9_000);
+        assert_eq!(used(&picker), 0, "{}", body.name);
     }
 }
 
 #[test]
 fn silence_does_not_keep_what_came_while_there_was_room() {
-    let mut director = director();
-    director.share_memory(&Arc::new(Memory::of(16 << 20)));
+    let mut picker = picker();
+    picker.share_memory(&Arc::new(Memory::of(16 << 20)));
     let bytes = hostile().remove(0).bytes();
     let path = "/v1/chat/completions";
-    let held = (0..).take_while(|id| !send(&mut director, *id, path, &bytes));
+    let held = (0..).take_while(|id| !send(&mut picker, *id, path, &bytes));
     let held = held.count();
     assert!((6..16).contains(&held), "{held} of a megabyte each");
-    assert_eq!(
-        forced(&mut director),
-        1,
-        "there was no room for the newcomer"
-    );
+    assert_eq!(forced(&mut picker), 1, "there was no room for the newcomer");
     // More come, each smaller than its share.
-    let before = director.account.memory.allowance();
+    let before = picker.account.memory.allowance();
     for id in 1_000..1_200 {
         let part = &bytes[..before / 3];
-        send(&mut director, id, path, part);
+        send(&mut picker, id, path, part);
     }
-    assert!(director.account.memory.allowance() < before);
-    assert!(tick(&mut director) > 0, "the largest go on");
-    assert!(!director.account.memory.is_short());
-    let largest = (0..held as u32).filter(|id| director.records[id].held.is_some());
+    assert!(picker.account.memory.allowance() < before);
+    assert!(tick(&mut picker) > 0, "the largest go on");
+    assert!(!picker.account.memory.is_short());
+    let largest = (0..held as u32).filter(|id| picker.exchanges[id].held.is_some());
     assert!(largest.count() < held, "the largest go on");
-    let budget = director.account.memory.budget;
-    assert!(used(&director) > budget / 4, "no more go than must");
+    let budget = picker.account.memory.budget;
+    assert!(used(&picker) > budget / 4, "no more go than must");
 }
 
 #[test]
 fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
-    let mut director = director();
+    let mut picker = picker();
     let (path, prompt) = ("/v1/completions", "a prompt of its own ".repeat(400));
     let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
-    open(&mut director, 1, path);
-    director.body(1, body.as_bytes(), true);
-    assert!(director.records[&1].pick.is_some());
+    open(&mut picker, 1, path);
+    picker.body(1, body.as_bytes(), true);
+    assert!(picker.exchanges[&1].pick.is_some());
     let large = hostile().remove(0).bytes();
     for id in 100.. {
-        send(&mut director, id, "/v1/chat/completions", &large);
-        if director.account.memory.is_short() {
+        send(&mut picker, id, "/v1/chat/completions", &large);
+        if picker.account.memory.is_short() {
             break;
         }
     }
-    assert!(tick(&mut director) > 0, "the largest go on");
-    assert!(!director.account.memory.is_short());
-    director.answered(1, None, &mut Local::default());
-    director.close(1);
-    open(&mut director, 2, path);
-    director.body(2, body.as_bytes(), true);
-    let known = director.records[&2].answer.predicted.unwrap();
+    assert!(tick(&mut picker) > 0, "the largest go on");
+    assert!(!picker.account.memory.is_short());
+    picker.answered(1, None, &mut Local::default());
+    picker.close(1);
+    open(&mut picker, 2, path);
+    picker.body(2, body.as_bytes(), true);
+    let known = picker.exchanges[&2].answer.predicted.unwrap();
     assert!(known > 0.9, "{known}");
 }
 
 #[test]
 fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
-    let mut director = director();
+    let mut picker = picker();
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"one two three four "#;
     let prompt = format!("{}{}", chat, "five six seven ".repeat(2_000));
-    open(&mut director, 1, "/v1/chat/completions");
-    director.body(1, prompt.as_bytes(), false);
-    director.decide(1);
-    assert!(director.records[&1].reading, "there is room for it");
+    open(&mut picker, 1, "/v1/chat/completions");
+    picker.body(1, prompt.as_bytes(), false);
+    picker.decide(1);
+    assert!(picker.exchanges[&1].reading, "there is room for it");
     let others = Account::default();
     let mut others = Account {
-        memory: Arc::clone(&director.account.memory),
+        memory: Arc::clone(&picker.account.memory),
         ..others
     };
     others.change(0, BUDGET / 2 + 1);
-    tick(&mut director);
-    assert!(!director.records[&1].reading);
-    assert!(director.account.own < 8 << 10, "what an answer is to prove");
-    open(&mut director, 2, "/v1/chat/completions");
-    director.body(2, prompt.as_bytes(), false);
-    director.decide(2);
-    assert!(director.records[&2].reading);
-    director.body(2, b"eight nine ten ", false);
-    assert!(!director.records[&2].reading);
+    tick(&mut picker);
+    assert!(!picker.exchanges[&1].reading);
+    assert!(picker.account.own < 8 << 10, "what an answer is to prove");
+    open(&mut picker, 2, "/v1/chat/completions");
+    picker.body(2, prompt.as_bytes(), false);
+    picker.decide(2);
+    assert!(picker.exchanges[&2].reading);
+    picker.body(2, b"eight nine ten ", false);
+    assert!(!picker.exchanges[&2].reading);
     drop(others);
-    assert!(used(&director) < 1 << 20);
+    assert!(used(&picker) < 1 << 20);
 }
 
 #[test]
 fn the_pools_of_a_vm_share_a_budget() {
-    let (mut one, mut other) = (director(), director());
+    let (mut one, mut other) = (picker(), picker());
     let memory = Arc::new(Memory::default());
     one.share_memory(&memory);
     let bytes = hostile().remove(0).bytes();
@@ -251,7 +242,7 @@ fn the_pools_of_a_vm_share_a_budget() {
     assert_eq!(memory.used(), 2 * of_other);
     drop(other);
     assert_eq!(memory.used(), of_other);
-    one.drop_record(1);
+    one.drop_exchange(1);
     assert_eq!(memory.used(), 0);
 }
 
@@ -262,13 +253,13 @@ fn members_in_any_order_at_any_depth_cost_a_bounded_number_of_copies() {
     let mut body = br#"{"model":"m","tools":["#.to_vec();
     body.extend(r#"{"b":"#.repeat(depth).into_bytes());
     body.extend(format!("\"{}\"", "x".repeat(900 << 10)).into_bytes());
-    let mut director = director();
-    send(&mut director, 1, "/v1/chat/completions", &body);
-    assert!(used(&director) > 900 << 10);
-    director.body(1, r#","a":1}"#.repeat(depth).as_bytes(), false);
+    let mut picker = picker();
+    send(&mut picker, 1, "/v1/chat/completions", &body);
+    assert!(used(&picker) > 900 << 10);
+    picker.body(1, r#","a":1}"#.repeat(depth).as_bytes(), false);
     assert!(
-        used(&director) < 64 << 10,
+        used(&picker) < 64 << 10,
         "it is given up: {}",
-        used(&director)
+        used(&picker)
     );
 }

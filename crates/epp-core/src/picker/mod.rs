@@ -1,13 +1,14 @@
 //! What happens to a request: whether it is held, when it is released, where to, and what is
 //! learnt from it. Host-neutral; the host feeds it callbacks and carries out its verdicts.
 //!
-//! One director serves one pool in one VM. It owns the plan in force, the pool as last heard of
+//! One picker serves one pool in one VM. It owns the plan in force, the pool as last heard of
 //! from the poller, and the prefix indexes.
 
 pub mod answer;
 mod avoid;
 mod decide;
 mod delivery;
+mod exchange;
 pub mod explain;
 mod holds;
 pub mod ids;
@@ -18,24 +19,23 @@ pub mod meter;
 mod metrics;
 mod naming;
 mod outcome;
-mod record;
 mod tick;
 mod view;
 
 use std::ops::Range;
 
 pub use self::avoid::{Origin, Seen};
-pub use self::record::{Appetite, Head, Show};
+pub use self::exchange::{Appetite, Head, Show};
 pub use self::tick::{Call, Tick};
 pub use crate::endpoints::glimpse::Body;
 
 use self::answer::Refusal;
 use self::delivery::Delivery;
+use self::exchange::Exchange;
 use self::holds::Holds;
 use self::ids::ById;
 use self::meter::{Meter, Metric};
 use self::metrics::{Handle, Metrics, Series};
-use self::record::Record;
 use crate::config::Plan;
 use crate::endpoints::avoid::Reason;
 use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
@@ -145,7 +145,7 @@ struct Hot {
 }
 
 /// The picker of one pool in one VM.
-pub struct Director {
+pub struct Picker {
     plan: Plan,
     cluster: String,
     watch: Watch,
@@ -159,10 +159,10 @@ pub struct Director {
     /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
     secret: Secret,
     key: Key,
-    records: ById<Box<Record>>,
-    // Boxed in the table, so that a request costs no move of its record.
+    exchanges: ById<Box<Exchange>>,
+    // Boxed in the table, so that a request costs no move of its exchange.
     #[allow(clippy::vec_box)]
-    spare: Vec<Box<Record>>,
+    spare: Vec<Box<Exchange>>,
     /// Requests that are held; counted again with the gauges, in case a panic came between.
     holding: usize,
     holds: Holds,
@@ -177,8 +177,8 @@ pub struct Director {
     view: view::View,
 }
 
-impl Director {
-    /// A director that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
+impl Picker {
+    /// A picker that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
     /// starts its randomness and keys what clients could aim at; tests and tools pass a number. `name` is
     /// the plugin's, under which it shares data.
     pub fn new(
@@ -203,7 +203,7 @@ impl Director {
             decisions: 0,
             look_ups: 0,
         };
-        let mut director = Self {
+        let mut picker = Self {
             metrics,
             hot,
             budget: outcome::Budget::default(),
@@ -217,7 +217,7 @@ impl Director {
             cut: 0,
             key: Key::Secret(secret.clone()),
             secret,
-            records: ById::default(),
+            exchanges: ById::default(),
             spare: Vec::new(),
             holding: 0,
             holds: Holds::default(),
@@ -228,8 +228,8 @@ impl Director {
             view: view::View::default(),
             plan,
         };
-        director.lay_out_indexes();
-        director
+        picker.lay_out_indexes();
+        picker
     }
 
     /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
@@ -248,7 +248,7 @@ impl Director {
         }
     }
 
-    /// The cluster whose requests this director picks for, and whose VMs share its data.
+    /// The cluster whose requests this picker picks for, and whose VMs share its data.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
@@ -282,32 +282,32 @@ impl Director {
     pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
         self.watch.serve();
         let now = (self.clock)();
-        let mut record = self.spare.pop().unwrap_or_default();
+        let mut exchange = self.spare.pop().unwrap_or_default();
         let elapsed = self.elapsed(now);
         let pool = &self.watch.store.pool;
-        record.open(head, &self.plan, &self.key, pool, (now, elapsed));
-        record.naming.choose(
-            &record.reader,
-            record.reading,
+        exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
+        exchange.naming.choose(
+            &exchange.reader,
+            exchange.reading,
             &self.plan.rewrite,
             self.scratch.rng(),
         );
-        if record.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
-            record.let_go();
+        if exchange.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
+            exchange.let_go();
         }
-        if record.held.is_some() {
+        if exchange.held.is_some() {
             // The next tick lets those go that are too many, the newcomers last.
             if self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
                 self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
-                record.let_go();
+                exchange.let_go();
             } else {
                 self.holding += 1;
                 let probed = self.plan.proxy.read_body == ReadBody::Auto;
                 self.holds.add(id, elapsed, probed);
             }
         }
-        let held = record.held;
-        self.records.insert(id, record);
+        let held = exchange.held;
+        self.exchanges.insert(id, exchange);
         match held {
             Some(hold) => {
                 let forced = self.bound_memory(id);
@@ -325,21 +325,21 @@ impl Director {
     /// yet; `end` where nothing more comes.
     pub fn appetite(&mut self, id: u32, unread: usize, end: bool) -> Appetite {
         let now = self.timing.elapsed;
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Appetite::Nothing;
         };
-        if let Some(withheld) = record.withheld.take() {
+        if let Some(withheld) = exchange.withheld.take() {
             // Before any other event: it was there, and only the release has brought it.
             if withheld.tick == self.timing.ticks && unread as u64 >= withheld.bytes {
                 self.delivery.withheld(self.timing.now);
             }
         }
-        if record.held.is_some() && unread > 0 {
+        if exchange.held.is_some() && unread > 0 {
             self.delivery.seen();
         }
-        let left = record.unread_ticks > 0;
-        let appetite = record.appetite(unread, end, now);
-        if record.unread_ticks > 0 && !left {
+        let left = exchange.unread_ticks > 0;
+        let appetite = exchange.appetite(unread, end, now);
+        if exchange.unread_ticks > 0 && !left {
             self.holds.leave_unread(id);
         }
         appetite
@@ -347,26 +347,26 @@ impl Director {
 
     /// Whether a request is held.
     pub fn holds(&self, id: u32) -> bool {
-        let record = self.records.get(&id);
-        record.is_some_and(|record| record.held.is_some())
+        let exchange = self.exchanges.get(&id);
+        exchange.is_some_and(|exchange| exchange.held.is_some())
     }
 
     /// More of a request's body has come; `end` where it is the last. `None`: as before.
     pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
         let now = self.timing.elapsed;
-        let record = self.records.get_mut(&id)?;
-        if record.held.is_none() && !record.reading {
+        let exchange = self.exchanges.get_mut(&id)?;
+        if exchange.held.is_none() && !exchange.reading {
             // It was decided, and what was read of it is given back.
             return None;
         }
         // After a release it comes in any case.
-        if record.held.is_some() {
+        if exchange.held.is_some() {
             self.delivery.seen();
         }
-        record.read(bytes, end, now);
-        record.naming.choose(
-            &record.reader,
-            record.reading,
+        exchange.read(bytes, end, now);
+        exchange.naming.choose(
+            &exchange.reader,
+            exchange.reading,
             &self.plan.rewrite,
             self.scratch.rng(),
         );
@@ -375,15 +375,15 @@ impl Director {
 
     /// The last bytes of a request's body, from its byte `start` on, before what stands between.
     pub fn tail(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
-        let record = self.records.get_mut(&id)?;
-        record.lazy = false;
-        record.ended = true;
-        if record.reader.push_tail(start, bytes) {
-            record.reading = record.reader.needs_more();
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange.lazy = false;
+        exchange.ended = true;
+        if exchange.reader.push_tail(start, bytes) {
+            exchange.reading = exchange.reader.needs_more();
         }
-        record.naming.choose(
-            &record.reader,
-            record.reading,
+        exchange.naming.choose(
+            &exchange.reader,
+            exchange.reading,
             &self.plan.rewrite,
             self.scratch.rng(),
         );
@@ -393,26 +393,26 @@ impl Director {
     /// The range of a held body that must be fed once more, because a part that comes first in the
     /// prompt came late in the body.
     pub fn reread(&self, id: u32) -> Option<Range<usize>> {
-        let record = self.records.get(&id)?;
-        record.held.filter(|hold| hold.show == Show::Whole)?;
-        record.reader.reread()
+        let exchange = self.exchanges.get(&id)?;
+        exchange.held.filter(|hold| hold.show == Show::Whole)?;
+        exchange.reader.reread()
     }
 
     /// The bytes that [`Self::reread`] asked for.
     pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
-        let record = self.records.get_mut(&id)?;
-        if record.held.is_none() && !record.reading {
+        let exchange = self.exchanges.get_mut(&id)?;
+        if exchange.held.is_none() && !exchange.reading {
             return None;
         }
-        record.reader.feed_again(start, bytes);
-        record.reading = record.reader.needs_more();
+        exchange.reader.feed_again(start, bytes);
+        exchange.reading = exchange.reader.needs_more();
         self.advance(id)
     }
 
     /// A request's body has been sent to its end.
     pub fn uploaded(&mut self, id: u32) {
-        if let Some(record) = self.records.get_mut(&id) {
-            record.answer.sent = Some(self.timing.now);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.answer.sent = Some(self.timing.now);
         }
     }
 
@@ -422,18 +422,19 @@ impl Director {
         self.give_up(id);
         self.end(id);
         self.conclude(id);
-        if let Some(mut record) = self.records.remove(&id) {
-            self.holding -= usize::from(record.held.is_some()).min(self.holding);
+        if let Some(mut exchange) = self.exchanges.remove(&id) {
+            self.holding -= usize::from(exchange.held.is_some()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
-            self.account.change(std::mem::take(&mut record.counted), 0);
+            self.account
+                .change(std::mem::take(&mut exchange.counted), 0);
             if self.spare.len() < SPARE {
-                record.stop_reading();
-                record.explanation = None;
-                if record.allocated() > memory::SMALL {
-                    record.give_back();
+                exchange.stop_reading();
+                exchange.explanation = None;
+                if exchange.allocated() > memory::SMALL {
+                    exchange.give_back();
                 }
-                self.spare.push(record);
+                self.spare.push(exchange);
             }
         }
     }
@@ -445,5 +446,5 @@ impl Director {
 }
 
 #[cfg(test)]
-#[path = "director_tests.rs"]
+#[path = "picker_tests.rs"]
 mod tests;

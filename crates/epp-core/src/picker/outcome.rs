@@ -3,7 +3,7 @@
 
 use super::meter::Metric;
 use super::metrics::{label_value, Handle, Metrics, Series};
-use super::Director;
+use super::Picker;
 use crate::response::Usage;
 use crate::scheduling::Slot;
 use crate::worker::{SharedData, Watch};
@@ -107,14 +107,17 @@ impl Answer {
     }
 }
 
-impl Director {
+impl Picker {
     /// The statistics of a request's model at its endpoint. The name is the client's: until an
     /// endpoint has answered it well it is counted as "other", at all endpoints together: by endpoint
     /// these series would grow the page with the pool, and say nothing that a name does not say better.
     pub(super) fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
-        let record = self.records.get_mut(&id)?;
-        record.candidate.clear();
-        let model = record.naming.model(&record.reader, record.reading).known();
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange.candidate.clear();
+        let model = exchange
+            .naming
+            .model(&exchange.reader, exchange.reading)
+            .known();
         let model = model.unwrap_or_default();
         let seat = self.seats.get(slot.index())?;
         let mut named = seat.models.iter();
@@ -128,8 +131,8 @@ impl Director {
             return self.model_at(slot, &model);
         }
         // To a request without a body any server answers well, whatever model a header names.
-        if record.answer.bodied && names.may_take(model, self.watch.store.pool.width()) {
-            record.candidate.push_str(model);
+        if exchange.answer.bodied && names.may_take(model, self.watch.store.pool.width()) {
+            exchange.candidate.push_str(model);
         }
         Some(self.hot.other)
     }
@@ -146,10 +149,10 @@ impl Director {
     /// An endpoint has answered a request well: its model gets statistics of its own, if there is
     /// room.
     pub(super) fn take_name(&mut self, id: u32, slot: Slot, host: &mut dyn SharedData) {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        let name = std::mem::take(&mut record.candidate);
+        let name = std::mem::take(&mut exchange.candidate);
         let Watch {
             names,
             store,
@@ -165,53 +168,53 @@ impl Director {
             Some((_, model)) => Some(*model),
             None => self.model_at(slot, &name),
         };
-        if let Some(record) = self.records.get_mut(&id) {
-            record.answer.model = model;
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.answer.model = model;
         }
     }
 
     /// A part of an answer's body has come. Whether its bytes are wanted.
     pub fn answering(&mut self, id: u32) -> bool {
         self.computed(id);
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
         };
-        let Some(model) = record.answer.model else {
+        let Some(model) = exchange.answer.model else {
             return false;
         };
-        if record.answer.first == 0 {
-            record.answer.first = (self.clock)();
-            let waited = record.answer.first.saturating_sub(record.answer.asked);
+        if exchange.answer.first == 0 {
+            exchange.answer.first = (self.clock)();
+            let waited = exchange.answer.first.saturating_sub(exchange.answer.asked);
             self.metrics.observe(model.first_token, waited as f64 / 1e9);
-            record.answer.reading = self.budget.take();
-            if record.answer.reading {
-                record.usage.reset();
+            exchange.answer.reading = self.budget.take();
+            if exchange.answer.reading {
+                exchange.usage.reset();
             } else {
                 self.metrics.count(self.hot.unread, 1);
             }
         }
-        record.answer.reading && record.usage.wants_bytes()
+        exchange.answer.reading && exchange.usage.wants_bytes()
     }
 
     /// The bytes of that part.
     pub fn answer_part(&mut self, id: u32, bytes: &[u8]) {
-        if let Some(record) = self.records.get_mut(&id) {
-            record.usage.push(bytes);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.usage.push(bytes);
         }
     }
 
     /// A request has ended: what its answer told is counted.
     pub(super) fn conclude(&mut self, id: u32) {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if !std::mem::take(&mut record.answer.reading) {
+        if !std::mem::take(&mut exchange.answer.reading) {
             return;
         }
         self.budget.give_back();
-        record.usage.finish();
-        let (answer, usage) = (record.answer, record.usage.usage());
-        let streams = record.usage.streams();
+        exchange.usage.finish();
+        let (answer, usage) = (exchange.answer, exchange.usage.usage());
+        let streams = exchange.usage.streams();
         if let Some(model) = answer.model {
             self.count_tokens(&model, &usage, answer.predicted);
             self.count_times(&model, &usage, &answer, streams);

@@ -10,7 +10,7 @@ const ENDPOINTS: usize = 4;
 
 /// VMs of one Envoy, and what they counted.
 struct Vms {
-    directors: Vec<Director>,
+    directors: Vec<Picker>,
     memory: Local,
     kept: Kept,
     request: u32,
@@ -38,10 +38,10 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let new = |seed| {
             let meter = Box::new(kept.clone());
             let clock = || 1_000_000_000_000;
-            let mut director = Director::new("test", plan.clone(), seed, meter, clock);
-            director.install(plan.clone(), 1);
-            (0..2).for_each(|_| drop(director.tick(1, &mut memory)));
-            director
+            let mut picker = Picker::new("test", plan.clone(), seed, meter, clock);
+            picker.install(plan.clone(), 1);
+            (0..2).for_each(|_| drop(picker.tick(1, &mut memory)));
+            picker
         };
         let directors = (0..count as u64).map(new).collect();
         Self {
@@ -57,24 +57,24 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         self.request += 1;
         let id = self.request;
         let vm = id as usize % self.directors.len();
-        let director = &mut self.directors[vm];
+        let picker = &mut self.directors[vm];
         let head = Head {
             model: model.as_bytes(),
             ..Head::default()
         };
-        assert!(matches!(director.open(id, &head), Verdict::Release(_)));
-        let slot = director.records[&id].pick.unwrap().slot;
-        let server = director.watch.store.pool.get(slot).unwrap();
+        assert!(matches!(picker.open(id, &head), Verdict::Release(_)));
+        let slot = picker.exchanges[&id].pick.unwrap().slot;
+        let server = picker.watch.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
         let seen = Seen {
             server,
             status,
             ..Seen::default()
         };
-        let seen = director.asks_for_server(id).then_some(seen);
-        director.answered(id, seen.as_ref(), &mut self.memory);
-        director.answering(id);
-        director.close(id);
+        let seen = picker.asks_for_server(id).then_some(seen);
+        picker.answered(id, seen.as_ref(), &mut self.memory);
+        picker.answering(id);
+        picker.close(id);
     }
 
     /// The models that were counted, and the bytes of all that was defined.

@@ -1,9 +1,9 @@
-//! The director's clock: polling, what the poller published, and requests held for too long.
+//! The picker's clock: polling, what the poller published, and requests held for too long.
 
 use super::delivery::{PROBES, PROBE_NS};
+use super::exchange::Withheld;
 use super::meter::Metric;
-use super::record::Withheld;
-use super::{Director, Release, Seat};
+use super::{Picker, Release, Seat};
 use crate::endpoints::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
@@ -70,11 +70,11 @@ pub struct Tick {
     /// Held requests whose body has stopped coming and was not read as far as it came.
     pub stalled: Vec<u32>,
     /// Held requests of which Envoy has shown no byte: how many it has received is to be said to
-    /// [`Director::received`].
+    /// [`Picker::received`].
     pub silent: Vec<u32>,
 }
 
-/// What the director keeps from tick to tick.
+/// What the picker keeps from tick to tick.
 #[derive(Debug, Default)]
 pub struct Timing {
     /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until
@@ -100,7 +100,7 @@ pub struct Timing {
     calls: hashbrown::HashMap<u32, Request>,
 }
 
-impl Director {
+impl Picker {
     /// Memory of the VM, in bytes.
     pub fn note_memory(&mut self, bytes: u64) {
         self.timing.memory = bytes;
@@ -151,7 +151,7 @@ impl Director {
         }
     }
 
-    /// The director's own clock at `now`, in nanoseconds since 1970.
+    /// The picker's own clock at `now`, in nanoseconds since 1970.
     pub(super) fn elapsed(&self, now: u64) -> u64 {
         let since = now.saturating_sub(self.timing.now);
         self.timing.elapsed.saturating_add(since)
@@ -305,8 +305,8 @@ impl Director {
                 false if releases.len() < RELEASES => (overdue, "reason=timeout"),
                 false => break,
             };
-            let records = &self.records;
-            let paid = |id| Some(records.get(&id)?.held?.paid(timeout));
+            let exchanges = &self.exchanges;
+            let paid = |id| Some(exchanges.get(&id)?.held?.paid(timeout));
             match self.holds.take(bound, paid) {
                 Some(id) => {
                     self.metrics.add(Metric::ForcedReleases, reason, 1);
@@ -318,8 +318,12 @@ impl Director {
                 None => break,
             }
         }
-        let records = &self.records;
-        let held = |id| records.get(&id).is_some_and(|record| record.held.is_some());
+        let exchanges = &self.exchanges;
+        let held = |id| {
+            exchanges
+                .get(&id)
+                .is_some_and(|exchange| exchange.held.is_some())
+        };
         self.holds.sweep(self.holding, held);
         releases
     }
@@ -328,21 +332,21 @@ impl Director {
     /// may hold the model.
     fn stalled(&mut self) -> Vec<u32> {
         let (mut stalled, mut read) = (Vec::new(), 0);
-        let records = &mut self.records;
+        let exchanges = &mut self.exchanges;
         self.holds.retain_unread(|id| {
-            let Some(record) = records.get_mut(&id) else {
+            let Some(exchange) = exchanges.get_mut(&id) else {
                 return false;
             };
-            let Some(hold) = record.held.filter(|_| record.unread_ticks > 0) else {
+            let Some(hold) = exchange.held.filter(|_| exchange.unread_ticks > 0) else {
                 return false;
             };
-            record.unread_ticks = record.unread_ticks.saturating_add(1);
-            if record.unread_ticks <= 2 || read >= UNREAD {
+            exchange.unread_ticks = exchange.unread_ticks.saturating_add(1);
+            if exchange.unread_ticks <= 2 || read >= UNREAD {
                 return true;
             }
             read += hold.arrived.saturating_sub(hold.bytes);
-            record.unread_ticks = 0;
-            record.lazy = false;
+            exchange.unread_ticks = 0;
+            exchange.lazy = false;
             stalled.push(id);
             false
         });
@@ -352,9 +356,9 @@ impl Director {
     /// Held requests that have waited for their first byte.
     fn silent(&mut self) -> Vec<u32> {
         let now = self.timing.elapsed;
-        let records = &self.records;
+        let exchanges = &self.exchanges;
         let silent = |id| {
-            let hold = records.get(&id).and_then(|record| record.held);
+            let hold = exchanges.get(&id).and_then(|exchange| exchange.held);
             hold.is_some_and(|hold| hold.arrived == 0)
         };
         let most = match self.plan.proxy.read_body {
@@ -369,9 +373,11 @@ impl Director {
     /// has shown none of them goes on: it will not show any before.
     pub fn received(&mut self, id: u32, bytes: u64) -> Option<Release> {
         let tick = self.timing.ticks;
-        let record = self.records.get_mut(&id)?;
-        record.held.filter(|hold| hold.arrived == 0 && bytes > 0)?;
-        record.withheld = Some(Withheld { bytes, tick });
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange
+            .held
+            .filter(|hold| hold.arrived == 0 && bytes > 0)?;
+        exchange.withheld = Some(Withheld { bytes, tick });
         let reason = "reason=timeout";
         self.metrics.add(Metric::ForcedReleases, reason, 1);
         let release = self.decide(id);
@@ -398,8 +404,8 @@ impl Director {
     }
 
     fn set_gauges(&mut self, now: u64) {
-        let held = self.records.values();
-        self.holding = held.filter(|record| record.held.is_some()).count();
+        let held = self.exchanges.values();
+        self.holding = held.filter(|exchange| exchange.held.is_some()).count();
         let reads = u64::from(self.reads_bodies());
         self.metrics.set(Metric::BodyMode, "", reads);
         if self.watch.foreign > self.timing.foreign {

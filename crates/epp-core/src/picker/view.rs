@@ -12,7 +12,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::explain::Explanation;
 use super::meter::Metric;
-use super::Director;
+use super::Picker;
 use crate::config::{Instance, Plan};
 use crate::plugins::Role;
 use crate::scheduling::{ScheduleError, Slot};
@@ -144,7 +144,7 @@ fn beginning(text: &str, most: usize) -> String {
     format!("{start}…")
 }
 
-impl Director {
+impl Picker {
     /// Keeps why a request went where it went, for the client that asked and for the page. `held` is
     /// the share of the prompt that the pick holds, where there is a pick.
     pub(super) fn keep(
@@ -153,18 +153,21 @@ impl Director {
         explanation: Explanation,
         held: Result<Option<f64>, &ScheduleError>,
     ) {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
         if self.view.wants() {
-            let model = record.naming.model(&record.reader, record.reading).known();
+            let model = exchange
+                .naming
+                .model(&exchange.reader, exchange.reading)
+                .known();
             let shown = Shown {
                 number: self.hot.decisions,
                 at: self.timing.now / 1_000_000,
                 model: beginning(model.unwrap_or_default(), MODEL),
-                tokens: record.reader.prompt_tokens(),
+                tokens: exchange.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
-                early: !record.ended,
+                early: !exchange.ended,
                 legend: 0,
                 removed: explanation
                     .filters
@@ -178,8 +181,8 @@ impl Director {
             };
             self.view.note(shown, &explanation);
         }
-        if record.explain && held.is_ok() {
-            record.explanation = Some(explanation);
+        if exchange.explain && held.is_ok() {
+            exchange.explanation = Some(explanation);
         }
     }
 
@@ -213,7 +216,7 @@ impl Director {
             plan,
             memory: self.timing.memory,
             index: self.fill(),
-            under_way: (self.records.len(), self.holding),
+            under_way: (self.exchanges.len(), self.holding),
             counts: self.counts(),
             picks: self.picks(),
             avoided: slots.filter_map(avoided).collect(),

@@ -17,67 +17,64 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer, weight:
 dataLayer: {discovery: {pluginRef: pods}}
 ";
 
-/// A director that is alone and has a seat: the first endpoint has a queue, the second none.
-pub fn director(plan: &str, memory: &mut Local) -> Director {
+/// A picker that is alone and has a seat: the first endpoint has a queue, the second none.
+pub fn picker(plan: &str, memory: &mut Local) -> Picker {
     let plan = config::load(plan).unwrap().plan;
     let meter = Box::new(meter::Unmetered);
-    let mut director = Director::new("epp", plan.clone(), 1, meter, || 1_000_000_000_000);
-    director.install(plan, 1);
-    ticks(&mut director, memory, 2);
+    let mut picker = Picker::new("epp", plan.clone(), 1, meter, || 1_000_000_000_000);
+    picker.install(plan, 1);
+    ticks(&mut picker, memory, 2);
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
-        director
+        picker
             .watch
             .store
             .set_metrics(slot, waiting(queue), false, 1_000_000);
     }
-    ticks(&mut director, memory, 1);
-    director
+    ticks(&mut picker, memory, 1);
+    picker
 }
 
-pub fn ticks(director: &mut Director, memory: &mut Local, count: u32) {
-    (0..count).for_each(|_| drop(director.tick(1, memory)));
+pub fn ticks(picker: &mut Picker, memory: &mut Local, count: u32) {
+    (0..count).for_each(|_| drop(picker.tick(1, memory)));
 }
 
-pub fn ask(director: &mut Director, id: u32, explain: bool) -> Release {
+pub fn ask(picker: &mut Picker, id: u32, explain: bool) -> Release {
     let head = Head {
         model: b"llama",
         explain,
         end: true,
         ..Head::default()
     };
-    match director.open(id, &head) {
+    match picker.open(id, &head) {
         Verdict::Release(release) => release,
         Verdict::Hold(_) => panic!("nothing to wait for"),
     }
 }
 
-fn told(director: &Director, memory: &mut Local) -> Option<Report> {
-    report::read(&director.watch.share.seat()?.0, memory)
+fn told(picker: &Picker, memory: &mut Local) -> Option<Report> {
+    report::read(&picker.watch.share.seat()?.0, memory)
 }
 
 #[test]
 fn nothing_is_kept_or_told_while_nobody_looks() {
     let mut memory = Local::default();
-    let mut director = director(PLAN, &mut memory);
-    ask(&mut director, 1, false);
+    let mut picker = picker(PLAN, &mut memory);
+    ask(&mut picker, 1, false);
     let count = memory.count();
-    ticks(&mut director, &mut memory, 100);
-    assert!(director.view.decisions.is_empty());
-    assert_eq!(
-        (told(&director, &mut memory), memory.count()),
-        (None, count)
-    );
+    ticks(&mut picker, &mut memory, 100);
+    assert!(picker.view.decisions.is_empty());
+    assert_eq!((told(&picker, &mut memory), memory.count()), (None, count));
 }
 
 #[test]
 fn decisions_are_told_with_their_scores_until_the_audience_leaves() {
     let mut memory = Local::default();
-    let mut director = director(PLAN, &mut memory);
+    let mut picker = picker(PLAN, &mut memory);
     watch(&mut memory);
-    ticks(&mut director, &mut memory, 1);
-    ask(&mut director, 1, false);
-    ticks(&mut director, &mut memory, REPORT_EACH);
-    let report = told(&director, &mut memory).unwrap();
+    ticks(&mut picker, &mut memory, 1);
+    ask(&mut picker, 1, false);
+    ticks(&mut picker, &mut memory, REPORT_EACH);
+    let report = told(&picker, &mut memory).unwrap();
     assert_eq!(
         report.legends[0].scorers,
         [("queue-scorer".to_owned(), 3.0)]
@@ -92,35 +89,35 @@ fn decisions_are_told_with_their_scores_until_the_audience_leaves() {
         (report.rung, report.polls, report.under_way.0),
         (2, true, 1)
     );
-    let plan = report::plan(director.watch.share.base(), &mut memory).unwrap();
+    let plan = report::plan(picker.watch.share.base(), &mut memory).unwrap();
     assert_eq!((plan.plan, plan.parts[0].weight), (report.plan, Some(3.0)));
     assert_eq!(plan.parts[0].profile, "default");
 
-    ticks(&mut director, &mut memory, 300);
-    assert!(!director.view.is_watched() && director.view.decisions.is_empty());
-    ask(&mut director, 2, false);
-    assert!(director.view.decisions.is_empty());
+    ticks(&mut picker, &mut memory, 300);
+    assert!(!picker.view.is_watched() && picker.view.decisions.is_empty());
+    ask(&mut picker, 2, false);
+    assert!(picker.view.decisions.is_empty());
 }
 
 #[test]
 fn under_load_no_more_is_noted_than_is_shown() {
     let mut memory = Local::default();
-    let mut director = director(PLAN, &mut memory);
+    let mut picker = picker(PLAN, &mut memory);
     watch(&mut memory);
-    ticks(&mut director, &mut memory, 1);
+    ticks(&mut picker, &mut memory, 1);
     for id in 0..500 {
-        ask(&mut director, id, false);
-        director.close(id);
+        ask(&mut picker, id, false);
+        picker.close(id);
     }
-    assert_eq!(director.view.decisions.len(), KEPT);
-    assert!(!director.view.wants());
-    ticks(&mut director, &mut memory, REPORT_EACH);
-    let report = told(&director, &mut memory).unwrap();
+    assert_eq!(picker.view.decisions.len(), KEPT);
+    assert!(!picker.view.wants());
+    ticks(&mut picker, &mut memory, REPORT_EACH);
+    let report = told(&picker, &mut memory).unwrap();
     assert_eq!(report.decisions.last().unwrap().number, KEPT as u64);
     assert_eq!(report.counts.decided, 500);
-    ask(&mut director, 1, false);
-    let last = director.view.decisions.back().unwrap();
-    assert_eq!((director.view.decisions.len(), last.number), (KEPT, 501));
+    ask(&mut picker, 1, false);
+    let last = picker.view.decisions.back().unwrap();
+    assert_eq!((picker.view.decisions.len(), last.number), (KEPT, 501));
     let size = serde_json::to_vec(&report).unwrap().len();
     assert!(size < 16 << 10, "{size}");
 }
@@ -128,14 +125,14 @@ fn under_load_no_more_is_noted_than_is_shown() {
 #[test]
 fn only_a_client_that_asks_is_told_why() {
     let mut memory = Local::default();
-    let mut director = director(PLAN, &mut memory);
+    let mut picker = picker(PLAN, &mut memory);
     watch(&mut memory);
-    ticks(&mut director, &mut memory, 1);
-    ask(&mut director, 1, false);
-    ask(&mut director, 2, true);
-    assert_eq!(director.answered(1, None, &mut memory), None);
-    assert!(director.answered(2, None, &mut memory).is_some());
-    assert_eq!(director.view.decisions.len(), 2);
+    ticks(&mut picker, &mut memory, 1);
+    ask(&mut picker, 1, false);
+    ask(&mut picker, 2, true);
+    assert_eq!(picker.answered(1, None, &mut memory), None);
+    assert!(picker.answered(2, None, &mut memory).is_some());
+    assert_eq!(picker.view.decisions.len(), 2);
 }
 
 #[test]
@@ -162,14 +159,14 @@ fn an_endpoint_that_left_lends_its_name_to_nobody() {
 #[test]
 fn who_is_refused_is_shown_with_the_reason() {
     let mut memory = Local::default();
-    let mut director = director(PLAN, &mut memory);
+    let mut picker = picker(PLAN, &mut memory);
     watch(&mut memory);
-    ticks(&mut director, &mut memory, 1);
+    ticks(&mut picker, &mut memory, 1);
     for slot in [0, 1].map(Slot) {
-        director.watch.store.pool.get_mut(slot).unwrap().available = false;
+        picker.watch.store.pool.get_mut(slot).unwrap().available = false;
     }
-    assert!(ask(&mut director, 1, false).is_reply());
-    let shown = director.view.decisions.back().unwrap();
+    assert!(ask(&mut picker, 1, false).is_reply());
+    let shown = picker.view.decisions.back().unwrap();
     assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
 }
 
@@ -184,7 +181,7 @@ fn long_names_are_cut_between_characters() {
 fn all_that_is_shared_has_a_mark_and_a_checksum() {
     let mut memory = Local::default();
     let plan = PLAN.replace("queue-scorer", "prefix-cache-scorer");
-    let mut first = director(&plan, &mut memory);
+    let mut first = picker(&plan, &mut memory);
     watch(&mut memory);
     for id in 0..3 {
         let text = format!(r#"{{"model": "m", "prompt": "{}"}}"#, "p".repeat(2_000));

@@ -14,7 +14,7 @@ use super::scan::{Kind, Want};
 /// Bytes of JSON that are held, as they are written. Beyond, the prompt is given up. The prompt
 /// window is no measure for it: what ends up in the window can come from anywhere in an object, whose
 /// members are put in order only at its end. What all requests hold together is bounded by the VM's
-/// budget (`director::memory`).
+/// budget (`picker::memory`).
 const MOST: usize = 1 << 20;
 
 /// Bytes that are copied to put members in order. An object in an object is copied once for each

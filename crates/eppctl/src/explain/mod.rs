@@ -1,4 +1,4 @@
-//! `eppctl explain`: one decision with all that led to it, by the filter's own director.
+//! `eppctl explain`: one decision with all that led to it, by the filter's own picker.
 
 mod source;
 mod told;
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use epp_core::config::Plan;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Director, Head, Verdict as Outcome};
+use epp_core::picker::{Head, Picker, Verdict as Outcome};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
@@ -84,16 +84,16 @@ impl Explain {
                 "{request}: no JSON object: {error}; neither model nor prompt may be known of it"
             ));
         }
-        let mut director = self.director(plan, &seen);
-        read_pages(&mut director, &mut seen);
-        know(&mut director, &seen);
+        let mut picker = self.picker(plan, &seen);
+        read_pages(&mut picker, &mut seen);
+        know(&mut picker, &seen);
         for warm in &self.warm {
-            self.warm(&mut director, warm)?;
-            know(&mut director, &seen);
+            self.warm(&mut picker, warm)?;
+            know(&mut picker, &seen);
         }
-        let (needed, outcome) = self.decide(&mut director, EXPLAINED, &body);
+        let (needed, outcome) = self.decide(&mut picker, EXPLAINED, &body);
         let body = (needed, body.len());
-        let explained = explained(&director, EXPLAINED, body, outcome, seen.notes);
+        let explained = explained(&picker, EXPLAINED, body, outcome, seen.notes);
         output.print(&explained)?;
         Ok(match explained.destination {
             Some(_) => Verdict::Fine,
@@ -101,28 +101,27 @@ impl Explain {
         })
     }
 
-    /// A director that knows who the endpoints are.
-    fn director(&self, mut plan: Plan, seen: &Seen) -> Director {
+    /// A picker that knows who the endpoints are.
+    fn picker(&self, mut plan: Plan, seen: &Seen) -> Picker {
         let endpoints = seen.endpoints.iter();
         let members = endpoints.map(|known| known.member.clone()).collect();
         plan.proxy.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        let mut director =
-            Director::new("eppctl", plan.clone(), self.seed, Box::new(Unmetered), now);
-        director.install(plan, 1);
+        let mut picker = Picker::new("eppctl", plan.clone(), self.seed, Box::new(Unmetered), now);
+        picker.install(plan, 1);
         // The first elects who polls, the second joins the endpoints.
-        director.tick(1, &mut Local::default());
-        director.tick(1, &mut Local::default());
-        director
+        picker.tick(1, &mut Local::default());
+        picker.tick(1, &mut Local::default());
+        picker
     }
 
     /// Has an endpoint serve a body.
-    fn warm(&self, director: &mut Director, warm: &str) -> Result<(), Misuse> {
+    fn warm(&self, picker: &mut Picker, warm: &str) -> Result<(), Misuse> {
         let (name, file) = warm
             .split_once('=')
             .ok_or_else(|| Misuse::new(format!("--warm {warm}: write NAME=FILE")))?;
         let body = read(file)?;
-        let pool = director.pool_mut();
+        let pool = picker.pool_mut();
         let slots: Vec<(Slot, bool)> = pool
             .iter()
             .map(|(slot, endpoint)| (slot, endpoint.name == name || endpoint.address == name))
@@ -138,15 +137,15 @@ impl Explain {
                 endpoint.avoided = false;
             }
         }
-        self.decide(director, WARMING, &body);
+        self.decide(picker, WARMING, &body);
         // Without an answer nothing of it would be remembered.
-        director.answered(WARMING, None, &mut Local::default());
-        director.close(WARMING);
+        picker.answered(WARMING, None, &mut Local::default());
+        picker.close(WARMING);
         Ok(())
     }
 
     /// Feeds a body byte by byte until it is decided: the bytes that it took, and the outcome.
-    fn decide(&self, director: &mut Director, id: u32, body: &[u8]) -> (usize, Outcome) {
+    fn decide(&self, picker: &mut Picker, id: u32, body: &[u8]) -> (usize, Outcome) {
         let head = Head {
             path: self.path.as_bytes(),
             method: b"POST",
@@ -156,15 +155,15 @@ impl Explain {
             end: body.is_empty(),
             ..Head::default()
         };
-        let mut outcome = director.open(id, &head);
+        let mut outcome = picker.open(id, &head);
         let mut needed = 0;
         for (index, byte) in body.iter().enumerate() {
             let held = matches!(outcome, Outcome::Hold(_));
             let last = index + 1 == body.len();
-            let mut next = director.body(id, std::slice::from_ref(byte), last);
-            while let (None, Some(range)) = (&next, director.reread(id)) {
+            let mut next = picker.body(id, std::slice::from_ref(byte), last);
+            while let (None, Some(range)) = (&next, picker.reread(id)) {
                 let part = body.get(range.clone()).unwrap_or_default();
-                next = director.body_again(id, range.start, part);
+                next = picker.body_again(id, range.start, part);
             }
             if held {
                 needed = index + 1;
@@ -181,13 +180,13 @@ const WARMING: u32 = 1;
 const EXPLAINED: u32 = 2;
 
 /// Reads the metrics pages that there are.
-fn read_pages(director: &mut Director, seen: &mut Seen) {
+fn read_pages(picker: &mut Picker, seen: &mut Seen) {
     for (slot, known) in (0..).map(Slot).zip(&mut seen.endpoints) {
         let Some(page) = &known.page else {
             continue;
         };
-        if director.read_page(slot, page) {
-            let endpoint = director.pool().get(slot);
+        if picker.read_page(slot, page) {
+            let endpoint = picker.pool().get(slot);
             known.metrics = endpoint
                 .map(|read| read.metrics.clone())
                 .unwrap_or_default();
@@ -202,10 +201,10 @@ fn read_pages(director: &mut Director, seen: &mut Seen) {
     }
 }
 
-/// Tells the director what is known of the endpoints.
-fn know(director: &mut Director, seen: &Seen) {
+/// Tells the picker what is known of the endpoints.
+fn know(picker: &mut Picker, seen: &Seen) {
     for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
-        if let Some(endpoint) = director.pool_mut().get_mut(slot) {
+        if let Some(endpoint) = picker.pool_mut().get_mut(slot) {
             endpoint.available = known.member.available;
             endpoint.avoided = known.avoided;
             endpoint.metrics = known.metrics.clone();
@@ -215,10 +214,10 @@ fn know(director: &mut Director, seen: &Seen) {
             requests: known.requests,
             ..Load::default()
         };
-        director.pool_mut().set_load(slot, load);
+        picker.pool_mut().set_load(slot, load);
     }
-    director.pool_mut().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
+    picker.pool_mut().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
     if seen.rung.is_none() {
-        director.choose_mode();
+        picker.choose_mode();
     }
 }

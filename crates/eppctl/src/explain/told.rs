@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use epp_core::picker::explain::Explanation;
-use epp_core::picker::{Director, Release, Verdict as Outcome};
+use epp_core::picker::{Picker, Release, Verdict as Outcome};
 use epp_core::scheduling::{DecisionMode, Slot};
 use serde::Serialize;
 
@@ -64,15 +64,15 @@ struct Score {
     weighted: f64,
 }
 
-/// What a director decided of a request, with so many of so many bytes of its body.
+/// What a picker decided of a request, with so many of so many bytes of its body.
 pub fn explained(
-    director: &Director,
+    picker: &Picker,
     id: u32,
     (needed, all): (usize, usize),
     outcome: Outcome,
     notes: Vec<String>,
 ) -> Explained {
-    let pool = director.pool();
+    let pool = picker.pool();
     let name = |slot: &Slot| {
         pool.get(*slot)
             .map(|endpoint| endpoint.name.clone())
@@ -96,8 +96,8 @@ pub fn explained(
         tied: 0,
         endpoints: pool.len(),
     };
-    explained.left_out = left_out(director);
-    let Some(explanation) = director.explanation(id) else {
+    explained.left_out = left_out(picker);
+    let Some(explanation) = picker.explanation(id) else {
         return explained;
     };
     explained.filters = explanation
@@ -133,8 +133,8 @@ pub fn explained(
 }
 
 /// Who could not be picked before any filter was asked.
-fn left_out(director: &Director) -> Vec<LeftOut> {
-    let endpoints = director.pool().iter().filter_map(|(_, endpoint)| {
+fn left_out(picker: &Picker) -> Vec<LeftOut> {
+    let endpoints = picker.pool().iter().filter_map(|(_, endpoint)| {
         let why = match (endpoint.available, endpoint.avoided) {
             (false, _) => "unhealthy, ejected or draining",
             (true, true) => "avoided: requests fail there",

@@ -1,4 +1,4 @@
-//! `instructions CASE N`: N whole requests of that case through the director.
+//! `instructions CASE N`: N whole requests of that case through the picker.
 //!
 //! `scripts/instructions` runs it under callgrind with two numbers; the difference over the
 //! difference is what one request takes, start and setup left out. Instructions are repeatable
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Appetite, Director, Head, Tick, Verdict};
+use epp_core::picker::{Appetite, Head, Picker, Tick, Verdict};
 use epp_core::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
@@ -84,7 +84,7 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
         Asked::List(_) => LISTS.to_owned(),
         _ => std::fs::read_to_string("examples/full.yaml")?,
     };
-    let mut director = director(&document, *endpoints)?;
+    let mut picker = picker(&document, *endpoints)?;
     let mut bodies: Vec<Vec<u8>> = match asked {
         Asked::Same(bytes) | Asked::New(bytes) => {
             (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
@@ -102,13 +102,13 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
             let digits = body.get_mut(DIGITS).ok_or("too short")?;
             digits.copy_from_slice(format!("{number:08}").as_bytes());
         }
-        request(&mut director, path, body)?;
+        request(&mut picker, path, body)?;
     }
     Ok(())
 }
 
 /// A picker with fresh metrics of all endpoints.
-fn director(document: &str, endpoints: usize) -> Result<Director, Trouble> {
+fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     let listed: Vec<String> = (0..endpoints)
         .map(|n| {
             format!(
@@ -130,25 +130,25 @@ fn director(document: &str, endpoints: usize) -> Result<Director, Trouble> {
     let rejected = |rejected: config::Rejected| format!("{rejected:?}");
     let plan = config::load(&document).map_err(rejected)?.plan;
     let clock = || 1_000_000_000_000;
-    let mut director = Director::new("bench", plan.clone(), 1, Box::new(Unmetered), clock);
-    director.install(plan, 1);
+    let mut picker = Picker::new("bench", plan.clone(), 1, Box::new(Unmetered), clock);
+    picker.install(plan, 1);
     let mut memory = Local::default();
     let mut token = 0;
     // The lease, the endpoints, then their pages: asked for over a whole interval.
     for _ in 0..2_000 {
-        let Tick { calls, .. } = director.tick(1, &mut memory);
+        let Tick { calls, .. } = picker.tick(1, &mut memory);
         for call in &calls {
             token += 1;
-            director.called(call, Some(token));
-            director.called_back(token, b"200", &mut PAGE.as_bytes());
+            picker.called(call, Some(token));
+            picker.called_back(token, b"200", &mut PAGE.as_bytes());
         }
     }
-    Ok(director)
+    Ok(picker)
 }
 
-/// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the director is given what
+/// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the picker is given what
 /// it asks for.
-fn request(director: &mut Director, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
+fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
     const ID: u32 = 1;
     const READ: usize = 16 << 10;
     let head = Head {
@@ -158,31 +158,31 @@ fn request(director: &mut Director, path: &[u8], body: &[u8]) -> Result<(), Trou
         content_length: Some(body.len()),
         ..Head::default()
     };
-    let mut released = matches!(director.open(ID, &head), Verdict::Release(_));
+    let mut released = matches!(picker.open(ID, &head), Verdict::Release(_));
     let (mut shown, mut fed) = (0, 0);
     while shown < body.len() {
         shown = body.len().min(shown + READ);
         let end = shown == body.len();
         loop {
-            let verdict = match director.appetite(ID, shown - fed, end) {
+            let verdict = match picker.appetite(ID, shown - fed, end) {
                 Appetite::Nothing => break,
                 Appetite::Next(size) => {
                     let bytes = body.get(fed..fed + size).unwrap_or_default();
                     fed += size;
-                    director.body(ID, bytes, end && fed == body.len())
+                    picker.body(ID, bytes, end && fed == body.len())
                 }
                 Appetite::Tail(size) => {
                     let start = body.len() - size;
                     fed = body.len();
                     let bytes = body.get(start..).unwrap_or_default();
-                    director.tail(ID, start, bytes)
+                    picker.tail(ID, start, bytes)
                 }
             };
             released |= matches!(verdict, Some(Verdict::Release(_)));
         }
     }
-    director.answered(ID, None, &mut Local::default());
-    director.close(ID);
+    picker.answered(ID, None, &mut Local::default());
+    picker.close(ID);
     released
         .then_some(())
         .ok_or_else(|| "a request was never released".into())

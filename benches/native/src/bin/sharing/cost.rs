@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Director, Head};
+use epp_core::picker::{Head, Picker};
 use epp_core::worker::{Local, SharedData};
 
 use crate::Trouble;
@@ -113,11 +113,11 @@ struct Cost {
 /// Runs some workers and the main thread's VM.
 fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Trouble> {
     let loaded = config::load(&document(share)).map_err(|rejected| format!("{rejected:?}"))?;
-    let mut vms: Vec<Director> = (0..=workers as u64)
+    let mut vms: Vec<Picker> = (0..=workers as u64)
         .map(|seed| {
             let clock = || NOW.load(Ordering::Relaxed);
             let meter = Box::new(Unmetered);
-            let mut vm = Director::new("cost", loaded.plan.clone(), seed + 1, meter, clock);
+            let mut vm = Picker::new("cost", loaded.plan.clone(), seed + 1, meter, clock);
             vm.install(loaded.plan.clone(), 1);
             vm
         })
@@ -157,7 +157,7 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
 
 /// A request comes to one of the workers, and one from half a second ago ends, so that some 500 are
 /// under way.
-fn serve(vms: &mut [Director], number: usize, prompts: Prompts) {
+fn serve(vms: &mut [Picker], number: usize, prompts: Prompts) {
     let workers = vms.len() - 1;
     let body = prompts.body(number);
     let head = Head {

@@ -1,4 +1,4 @@
-//! What the director knows of one request.
+//! What the picker knows of one request.
 
 use super::explain::Explanation;
 use super::naming::Naming;
@@ -70,7 +70,7 @@ const MOST: usize = 64 << 10;
 pub struct Hold {
     /// How.
     pub show: Show,
-    /// When its headers came, by the director's own clock ([`super::Director::elapsed`]).
+    /// When its headers came, by the picker's own clock ([`super::Picker::elapsed`]).
     pub since: u64,
     /// When its last bytes came, read or not.
     pub heard: u64,
@@ -163,7 +163,7 @@ pub struct Pick {
 
 /// One request. The buffers are kept from request to request.
 #[derive(Debug, Default)]
-pub struct Record {
+pub struct Exchange {
     /// Reads its body.
     pub reader: BodyReader,
     /// One walk per prefix producer of the plan.
@@ -206,8 +206,8 @@ pub struct Record {
     pub explanation: Option<Explanation>,
 }
 
-impl Record {
-    /// Begins a request, `now` in nanoseconds since 1970, `elapsed` by the director's own clock.
+impl Exchange {
+    /// Begins a request, `now` in nanoseconds since 1970, `elapsed` by the picker's own clock.
     pub fn open(
         &mut self,
         head: &Head<'_>,
@@ -254,7 +254,7 @@ impl Record {
         })
     }
 
-    /// Takes in more of the body, at `now` by the director's own clock.
+    /// Takes in more of the body, at `now` by the picker's own clock.
     pub fn read(&mut self, bytes: &[u8], end: bool, now: u64) {
         if let Some(hold) = self.held.as_mut() {
             hold.bytes += bytes.len();
@@ -270,7 +270,7 @@ impl Record {
         }
     }
 
-    /// What is wanted next, see [`super::Director::appetite`].
+    /// What is wanted next, see [`super::Picker::appetite`].
     pub fn appetite(&mut self, unread: usize, end: bool, now: u64) -> Appetite {
         if let Some(hold) = self.held.as_mut() {
             // What is left unread has come, too.

@@ -85,37 +85,37 @@ fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {
     }
 }
 
-/// A director whose endpoints have random metrics.
-fn director(rng: &mut fastrand::Rng) -> Director {
+/// A picker whose endpoints have random metrics.
+fn picker(rng: &mut fastrand::Rng) -> Picker {
     let endpoints = rng.u32(1..6);
     let text = configuration(rng, endpoints);
     let plan = config::load(&text)
         .unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
         .plan;
-    let mut director = Director::new(
+    let mut picker = Picker::new(
         "test",
         plan.clone(),
         rng.u64(..),
         Box::new(meter::Unmetered),
         || 1_000_000_000_000,
     );
-    director.install(plan, 1);
+    picker.install(plan, 1);
     let mut memory = Local::default();
     for _ in 0..2 {
-        director.tick(1, &mut memory);
+        picker.tick(1, &mut memory);
     }
     for slot in (0..endpoints).map(Slot) {
-        let endpoint = director.watch.store.pool.get_mut(slot).unwrap();
+        let endpoint = picker.watch.store.pool.get_mut(slot).unwrap();
         endpoint.metrics = metrics(rng);
         endpoint.freshness =
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
         for _ in 0..rng.u32(0..4) {
             let tokens = u64::from(rng.u32(0..4)) * 64;
-            let store = &mut director.watch.store;
-            director.loads.send(slot, tokens, false, store);
+            let store = &mut picker.watch.store;
+            picker.loads.send(slot, tokens, false, store);
         }
     }
-    director
+    picker
 }
 
 const WORDS: [&str; 6] = [
@@ -191,8 +191,8 @@ const HEAD: Head<'_> = Head {
 };
 
 /// The groups of equal sums that the picks are drawn from, best first.
-fn choice(director: &Director, id: u32) -> Vec<BTreeSet<Slot>> {
-    let explanation = director.records[&id].explanation.as_ref().unwrap();
+fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
+    let explanation = picker.exchanges[&id].explanation.as_ref().unwrap();
     let mut groups: Vec<(f64, BTreeSet<Slot>)> = Vec::new();
     let mut ranked = explanation.ranking.clone();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -214,24 +214,24 @@ fn choice(director: &Director, id: u32) -> Vec<BTreeSet<Slot>> {
 }
 
 /// Decides once everything was read.
-fn whole(director: &mut Director, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
-    assert!(matches!(director.open(id, head), Verdict::Hold(_)));
-    let record = director.records.get_mut(&id).unwrap();
-    record.reader.push(body.as_bytes());
-    record.reader.finish();
-    reread(director, id, body);
-    let record = director.records.get_mut(&id).unwrap();
-    record.reading = false;
-    director.walk(id);
-    director.decide(id);
-    choice(director, id)
+fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
+    assert!(matches!(picker.open(id, head), Verdict::Hold(_)));
+    let exchange = picker.exchanges.get_mut(&id).unwrap();
+    exchange.reader.push(body.as_bytes());
+    exchange.reader.finish();
+    reread(picker, id, body);
+    let exchange = picker.exchanges.get_mut(&id).unwrap();
+    exchange.reading = false;
+    picker.walk(id);
+    picker.decide(id);
+    choice(picker, id)
 }
 
-fn reread(director: &mut Director, id: u32, body: &str) {
-    while let Some(range) = director.records[&id].reader.reread() {
+fn reread(picker: &mut Picker, id: u32, body: &str) {
+    while let Some(range) = picker.exchanges[&id].reader.reread() {
         let bytes = &body.as_bytes()[range.start..range.end.min(body.len())];
-        director
-            .records
+        picker
+            .exchanges
             .get_mut(&id)
             .unwrap()
             .reader
@@ -241,25 +241,25 @@ fn reread(director: &mut Director, id: u32, body: &str) {
 
 /// Feeds the body in random pieces, as the filter does, until it is released; how much was read.
 fn early(
-    director: &mut Director,
+    picker: &mut Picker,
     id: u32,
     head: &Head<'_>,
     body: &str,
     rng: &mut fastrand::Rng,
 ) -> (Vec<BTreeSet<Slot>>, usize) {
-    assert!(matches!(director.open(id, head), Verdict::Hold(_)));
+    assert!(matches!(picker.open(id, head), Verdict::Hold(_)));
     let mut read = 0;
     while read < body.len() {
         let size = rng.usize(1..200).min(body.len() - read);
         let piece = &body.as_bytes()[read..read + size];
         read += size;
-        let mut verdict = director.body(id, piece, read == body.len());
-        while let Some(range) = director.reread(id) {
+        let mut verdict = picker.body(id, piece, read == body.len());
+        while let Some(range) = picker.reread(id) {
             let bytes = &body.as_bytes()[range.start..range.end.min(read)];
-            verdict = verdict.or(director.body_again(id, range.start, bytes));
+            verdict = verdict.or(picker.body_again(id, range.start, bytes));
         }
         if matches!(verdict, Some(Verdict::Release(_))) {
-            return (choice(director, id), read);
+            return (choice(picker, id), read);
         }
     }
     panic!("never released: {body}");
@@ -270,7 +270,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
     let (mut earlier, mut decisions) = (0, 0);
     for seed in 0..3_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut director = director(&mut rng);
+        let mut picker = picker(&mut rng);
         let beginning = words(&mut rng, 100);
         let lists = seed % 4 == 3;
         let head = if lists { LIST } else { HEAD };
@@ -281,17 +281,17 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         // Some endpoints have seen prompts that begin alike.
         for id in 0..rng.u32(0..6) {
             let body = body(&mut rng);
-            whole(&mut director, id, &head, &body);
+            whole(&mut picker, id, &head, &body);
         }
         let body = body(&mut rng);
         // Neither run may teach the index for the other, nor add to a queue.
-        director.plan.proxy.correct_queue = false;
-        let indexes = std::mem::take(&mut director.indexes);
-        director.indexes = indexes.clone();
-        let expected = whole(&mut director, 100, &head, &body);
-        director.close(100);
-        director.indexes = indexes;
-        let (found, read) = early(&mut director, 101, &head, &body, &mut rng);
+        picker.plan.proxy.correct_queue = false;
+        let indexes = std::mem::take(&mut picker.indexes);
+        picker.indexes = indexes.clone();
+        let expected = whole(&mut picker, 100, &head, &body);
+        picker.close(100);
+        picker.indexes = indexes;
+        let (found, read) = early(&mut picker, 101, &head, &body, &mut rng);
         assert_eq!(
             found,
             expected,
@@ -320,17 +320,16 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     let plan = config::load(text).unwrap().plan;
     let new = || {
         let clock = || 1_000_000_000_000;
-        let mut director =
-            Director::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
-        director.install(plan.clone(), 1);
-        director
+        let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
+        picker.install(plan.clone(), 1);
+        picker
     };
-    let asked = |director: &mut Director| {
+    let asked = |picker: &mut Picker| {
         let head = Head {
             end: true,
             ..Head::default()
         };
-        match director.open(1, &head) {
+        match picker.open(1, &head) {
             Verdict::Release(release) => release,
             Verdict::Hold(_) => panic!("nothing to wait for"),
         }
