@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::api::chat::ChatPart;
 use super::api::completions::{self, PromptReader};
-use super::api::messages::{self, MessagesPart, System, SystemPlace};
+use super::api::messages::{self, MessagesPart, System, SystemNode};
 use super::api::{chat, conversations, embeddings, responses, Api, Field};
 use super::canon;
 use super::extra::{self, Extras};
@@ -23,25 +23,25 @@ use super::{Fact, Flattening, ReadPlan};
 
 /// A place in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum BodyNode {
     /// The outermost object.
     Body,
     /// A fact.
-    Fact(facts::Place),
+    Fact(facts::FactNode),
     /// An object that holds facts.
     Facts(&'static [(&'static [u8], Field)]),
     /// In a prompt or a list of them.
-    Prompt(completions::Place),
+    Prompt(completions::PromptNode),
     /// In the messages of a chat.
-    Chat(message::Place<chat::Place>),
+    Chat(message::MessageNode<chat::ChatNode>),
     /// In Anthropic's messages.
-    Messages(message::Place<messages::Place>),
+    Messages(message::MessageNode<messages::ContentNode>),
     /// In the system text.
-    System(SystemPlace),
-    /// In a part that is written anew as JSON.
-    Json(canon::Place),
-    /// In a field that no layout knows.
-    Extra(extra::Place),
+    System(SystemNode),
+    /// In a part that is re-serialized as JSON.
+    Json(canon::CanonNode),
+    /// In a field that is in no layout.
+    Extra(extra::ExtraNode),
 }
 
 /// Reads one body.
@@ -84,9 +84,9 @@ impl Body {
             false => Flattening::Today,
         };
         let today = self.flattening == Flattening::Today;
-        let salt = today && has(Field::Fact(facts::Place::Salt));
+        let salt = today && has(Field::Fact(facts::FactNode::Salt));
         self.facts
-            .reset(has(Field::Fact(facts::Place::Model)), salt);
+            .reset(has(Field::Fact(facts::FactNode::Model)), salt);
         self.prompts.reset(&plan.blocks, &plan.key);
         if api == Api::ImagesGenerations {
             self.prompts.close();
@@ -189,21 +189,21 @@ impl Body {
 
     /// The parts that must be read again, in the prompt's order, because one of them came late.
     /// Empty as long as another may turn up or the last is not over.
-    pub fn to_read_again(&self) -> [Option<(Place, Range<usize>)>; 2] {
+    pub fn to_read_again(&self) -> [Option<(BodyNode, Range<usize>)>; 2] {
         let early = self.assumes && !self.may_precede() && self.turns.span.is_some();
         let over = self.finished || early;
         if !self.is_out_of_order() || !over {
             return [None, None];
         }
         let turns = turns_of(self.api);
-        let system = Place::System(SystemPlace::Whole);
+        let system = BodyNode::System(SystemNode::Whole);
         [
             self.system.span.clone().map(|span| (system, span)),
             self.turns.span.clone().map(|span| (turns, span)),
         ]
     }
 
-    /// The prompt begins anew: its parts are read again.
+    /// The prompt restarts: its parts are read again.
     pub fn begin_again(&mut self) {
         self.again = true;
         self.prompts.restart();
@@ -225,15 +225,15 @@ impl Body {
     }
 
     /// A field of the outermost object begins.
-    fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+    fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<BodyNode> {
         let Some(field) = self.api.field(key) else {
             return Want::Nothing;
         };
         let today = self.flattening == Flattening::Today;
         match field {
-            Field::Fact(facts::Place::Salt) if !today => self.begin_extra(key, kind),
-            Field::Fact(place) => place_of(self.facts.begin(place, kind, at), Place::Fact),
-            Field::Facts(fields) if kind == Kind::Object => Want::Inside(Place::Facts(fields)),
+            Field::Fact(facts::FactNode::Salt) if !today => self.begin_extra(key, kind),
+            Field::Fact(place) => place_of(self.facts.begin(place, kind, at), BodyNode::Fact),
+            Field::Facts(fields) if kind == Kind::Object => Want::Inside(BodyNode::Facts(fields)),
             Field::Facts(_) => Want::Nothing,
             _ => match self.begin_part(field, kind, at) {
                 Want::Nothing => self.begin_extra(key, kind),
@@ -243,7 +243,7 @@ impl Body {
     }
 
     /// A field begins that may be a part of the prompt.
-    fn begin_part(&mut self, field: Field, kind: Kind, at: usize) -> Want<Place> {
+    fn begin_part(&mut self, field: Field, kind: Kind, at: usize) -> Want<BodyNode> {
         let list = kind == Kind::Array;
         match field {
             Field::Prompt if self.turns.begin(at) => {
@@ -251,7 +251,7 @@ impl Body {
                 if want == Want::Nothing {
                     self.turns.end(at);
                 }
-                place_of(want, Place::Prompt)
+                place_of(want, BodyNode::Prompt)
             }
             Field::Turns if self.turns.begin(at) && list => {
                 self.turns.counts = true;
@@ -260,23 +260,23 @@ impl Body {
             Field::System if self.system.begin(at) && (list || kind == Kind::String) => {
                 self.system.counts = true;
                 self.system.late = self.turns.counts;
-                Want::Inside(Place::System(SystemPlace::Whole))
+                Want::Inside(BodyNode::System(SystemNode::Whole))
             }
             Field::Tools if self.tools.begin(at) && list => {
                 self.tools.late = self.turns.counts || self.system.counts;
                 let shape = (self.api == Api::Messages).then_some(messages::TOOL);
-                place_of(self.json.begin(0, kind, shape), Place::Json)
+                place_of(self.json.begin(0, kind, shape), BodyNode::Json)
             }
             Field::Json(part) if !self.prompts.is_closed() => {
                 let shape = (self.api == Api::Conversations).then_some(conversations::ITEM);
-                place_of(self.json.begin(part.into(), kind, shape), Place::Json)
+                place_of(self.json.begin(part.into(), kind, shape), BodyNode::Json)
             }
             _ => Want::Nothing,
         }
     }
 
-    /// A field begins that no layout knows, or not like this.
-    fn begin_extra(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+    /// A field begins that is in no layout, or has an unexpected kind.
+    fn begin_extra(&mut self, key: &[u8], kind: Kind) -> Want<BodyNode> {
         let over = self.prompts.is_full();
         if over || kind == Kind::Null {
             return Want::Nothing;
@@ -286,10 +286,10 @@ impl Body {
         let (extras, prompts) = (&mut self.extras, &mut self.prompts);
         let mut put = |bytes: &[u8]| extras.put(bytes, prompts);
         extra::mark([0; 3], &mut put);
-        Want::Inside(Place::Extra(extra::begin(key, kind, &mut put)))
+        Want::Inside(BodyNode::Extra(extra::begin(key, kind, &mut put)))
     }
 
-    fn end_json(&mut self, place: canon::Place) {
+    fn end_json(&mut self, place: canon::CanonNode) {
         let whole = self.json.end(place);
         self.give_up_overflown();
         if !whole {
@@ -349,15 +349,15 @@ impl Body {
 }
 
 /// The place of the turns of a conversation.
-fn turns_of(api: Api) -> Place {
+fn turns_of(api: Api) -> BodyNode {
     match api {
-        Api::Messages => Place::Messages(message::Place::List),
-        _ => Place::Chat(message::Place::List),
+        Api::Messages => BodyNode::Messages(message::MessageNode::List),
+        _ => BodyNode::Chat(message::MessageNode::List),
     }
 }
 
 /// Names a place in a part of the body as one in the body.
-fn place_of<P>(want: Want<P>, name: impl Fn(P) -> Place) -> Want<Place> {
+fn place_of<P>(want: Want<P>, name: impl Fn(P) -> BodyNode) -> Want<BodyNode> {
     match want {
         Want::Nothing => Want::Nothing,
         Want::Inside(place) => Want::Inside(name(place)),
@@ -366,94 +366,96 @@ fn place_of<P>(want: Want<P>, name: impl Fn(P) -> Place) -> Want<Place> {
 }
 
 impl Visit for Body {
-    type Place = Place;
+    type Node = BodyNode;
 
-    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+    fn begin(&mut self, parent: BodyNode, key: &[u8], kind: Kind, at: usize) -> Want<BodyNode> {
         let waits = self.waits_for_again();
         let prompts = &mut self.prompts;
         match parent {
-            Place::Body => self.begin_field(key, kind, at),
-            Place::Facts(fields) => match fields.iter().find(|(name, _)| *name == key) {
+            BodyNode::Body => self.begin_field(key, kind, at),
+            BodyNode::Facts(fields) => match fields.iter().find(|(name, _)| *name == key) {
                 Some((_, Field::Fact(place))) => {
-                    place_of(self.facts.begin(*place, kind, at), Place::Fact)
+                    place_of(self.facts.begin(*place, kind, at), BodyNode::Fact)
                 }
                 _ => Want::Nothing,
             },
-            Place::Prompt(parent) => {
+            BodyNode::Prompt(parent) => {
                 let want = self.prompt.begin(parent, key, kind, prompts);
-                place_of(want, Place::Prompt)
+                place_of(want, BodyNode::Prompt)
             }
-            Place::Chat(_) | Place::Messages(_) | Place::System(_) if waits => Want::Nothing,
-            Place::Chat(parent) => {
-                place_of(self.chat.begin(parent, key, kind, prompts), Place::Chat)
+            BodyNode::Chat(_) | BodyNode::Messages(_) | BodyNode::System(_) if waits => {
+                Want::Nothing
             }
-            Place::Messages(parent) => {
+            BodyNode::Chat(parent) => {
+                place_of(self.chat.begin(parent, key, kind, prompts), BodyNode::Chat)
+            }
+            BodyNode::Messages(parent) => {
                 let want = self.messages.begin(parent, key, kind, prompts);
-                place_of(want, Place::Messages)
+                place_of(want, BodyNode::Messages)
             }
-            Place::System(_) if prompts.is_full() => Want::Nothing,
-            Place::System(parent) => {
+            BodyNode::System(_) if prompts.is_full() => Want::Nothing,
+            BodyNode::System(parent) => {
                 let want = self.system_text.begin(parent, key, kind, prompts);
-                place_of(want, Place::System)
+                place_of(want, BodyNode::System)
             }
-            Place::Extra(_) if self.extras.is_over(prompts) => Want::Nothing,
-            Place::Extra(_) => {
+            BodyNode::Extra(_) if self.extras.is_over(prompts) => Want::Nothing,
+            BodyNode::Extra(_) => {
                 let extras = &mut self.extras;
                 let place = extra::begin(key, kind, &mut |bytes| extras.put(bytes, prompts));
-                Want::Inside(Place::Extra(place))
+                Want::Inside(BodyNode::Extra(place))
             }
-            Place::Json(_) => {
-                let want = place_of(self.json.canon.begin(key, kind), Place::Json);
+            BodyNode::Json(_) => {
+                let want = place_of(self.json.canon.begin(key, kind), BodyNode::Json);
                 self.give_up_overflown();
                 want
             }
-            Place::Fact(_) => Want::Nothing,
+            BodyNode::Fact(_) => Want::Nothing,
         }
     }
 
-    fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+    fn bytes(&mut self, place: BodyNode, bytes: &[u8]) -> bool {
         let waits = self.waits_for_again();
         let prompts = &mut self.prompts;
         match place {
-            Place::Prompt(place) => self.prompt.bytes(place, bytes, prompts),
-            Place::Chat(place) => self.chat.bytes(place, bytes, prompts),
-            Place::Messages(place) => self.messages.bytes(place, bytes, prompts),
-            Place::System(_) if waits => false,
-            Place::System(place) => self.system_text.bytes(place, bytes, prompts),
-            Place::Extra(_) => self.extras.put(bytes, prompts),
-            Place::Json(place) => {
+            BodyNode::Prompt(place) => self.prompt.bytes(place, bytes, prompts),
+            BodyNode::Chat(place) => self.chat.bytes(place, bytes, prompts),
+            BodyNode::Messages(place) => self.messages.bytes(place, bytes, prompts),
+            BodyNode::System(_) if waits => false,
+            BodyNode::System(place) => self.system_text.bytes(place, bytes, prompts),
+            BodyNode::Extra(_) => self.extras.put(bytes, prompts),
+            BodyNode::Json(place) => {
                 let more = self.json.canon.bytes(place, bytes);
                 self.give_up_overflown();
                 more
             }
-            Place::Fact(place) => self.facts.bytes(place, bytes),
-            Place::Body | Place::Facts(_) => false,
+            BodyNode::Fact(place) => self.facts.bytes(place, bytes),
+            BodyNode::Body | BodyNode::Facts(_) => false,
         }
     }
 
-    fn end(&mut self, place: Place, at: usize) {
+    fn end(&mut self, place: BodyNode, at: usize) {
         let prompts = &mut self.prompts;
         match place {
-            Place::Prompt(place) => self.prompt.end(place, prompts),
-            Place::Chat(place) => self.chat.end(place, prompts),
-            Place::Messages(place) => self.messages.end(place, prompts),
-            Place::System(place) => self.system_text.end(place, prompts),
-            Place::Extra(_) => extra::end(&mut |bytes| self.extras.put(bytes, prompts)),
-            Place::Json(place) => self.end_json(place),
-            Place::Fact(place) => self.facts.end(place, at),
-            Place::Body | Place::Facts(_) => {}
+            BodyNode::Prompt(place) => self.prompt.end(place, prompts),
+            BodyNode::Chat(place) => self.chat.end(place, prompts),
+            BodyNode::Messages(place) => self.messages.end(place, prompts),
+            BodyNode::System(place) => self.system_text.end(place, prompts),
+            BodyNode::Extra(_) => extra::end(&mut |bytes| self.extras.put(bytes, prompts)),
+            BodyNode::Json(place) => self.end_json(place),
+            BodyNode::Fact(place) => self.facts.end(place, at),
+            BodyNode::Body | BodyNode::Facts(_) => {}
         }
         if self.again {
             return;
         }
         match place {
-            Place::Chat(message::Place::List)
-            | Place::Messages(message::Place::List)
-            | Place::Prompt(completions::Place::Whole) => {
+            BodyNode::Chat(message::MessageNode::List)
+            | BodyNode::Messages(message::MessageNode::List)
+            | BodyNode::Prompt(completions::PromptNode::Whole) => {
                 self.turns.end(at);
                 self.end_turns();
             }
-            Place::System(SystemPlace::Whole) => self.system.end(at),
+            BodyNode::System(SystemNode::Whole) => self.system.end(at),
             _ => {}
         }
     }

@@ -29,11 +29,11 @@ const MOST_MEMBERS: usize = 1 << 14;
 /// tools have a handful. At some microseconds each they would otherwise cost half a second a megabyte.
 const MOST_DECODED: usize = 1024;
 
-/// The members that Go knows of an object, in the order in which it writes them. Others follow, which
+/// The members of an object that Go's type has, in the order in which Go writes them. Others follow, which
 /// it would leave out.
 pub type Shape = &'static [Member];
 
-/// A member that Go knows.
+/// A member that Go's type has.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
     name: &'static [u8],
@@ -79,9 +79,9 @@ impl Member {
     }
 }
 
-/// A place in JSON that is written anew.
+/// A place in JSON that is re-serialized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum CanonNode {
     /// An object.
     Object,
     /// A list.
@@ -120,7 +120,7 @@ struct Entry {
     end: usize,
 }
 
-/// Writes JSON anew. The memory is kept.
+/// Re-serializes JSON. Its buffers are reused.
 #[derive(Debug, Default)]
 pub struct Canon {
     out: Vec<u8>,
@@ -173,7 +173,7 @@ impl Canon {
         texts + open + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Whether so many bytes more may be held. If not, nothing is held from now on.
+    /// Whether this many more bytes fit. If not, nothing more is kept.
     fn has_room(&mut self, bytes: usize) -> bool {
         let held = self.out.len() + self.keys.len();
         if held + bytes > MOST {
@@ -211,7 +211,7 @@ impl Canon {
     }
 
     /// The outermost value begins. `shape` is that of the objects in it, if it is a list of such.
-    pub fn begin_whole(&mut self, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+    pub fn begin_whole(&mut self, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
         if self.overflown {
             return Want::Nothing;
         }
@@ -222,7 +222,7 @@ impl Canon {
     }
 
     /// A value begins.
-    pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+    pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<CanonNode> {
         // What a value and a member add beside texts: a number, and the signs around them.
         const FRAME: usize = 32;
         if self.entries.len() >= MOST_MEMBERS {
@@ -244,13 +244,13 @@ impl Canon {
         }
     }
 
-    fn member(&mut self, key: &[u8], kind: Kind, shape: Option<Shape>) -> Want<Place> {
+    fn member(&mut self, key: &[u8], kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
         let rank = match shape {
             None => 0,
             Some(shape) => match shape.iter().position(|member| member.name == key) {
                 Some(rank) => rank,
                 None if key == CACHE_CONTROL => return Want::Nothing,
-                // Behind those that Go knows.
+                // Behind the members of Go's type.
                 None => shape.len(),
             },
         };
@@ -276,12 +276,12 @@ impl Canon {
             .is_some_and(|member| member.raw)
         {
             self.raw = Compact::default();
-            return Want::Raw(Place::Raw);
+            return Want::Raw(CanonNode::Raw);
         }
         self.value(kind, None)
     }
 
-    fn value(&mut self, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+    fn value(&mut self, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
         let start = self.out.len();
         Want::Inside(match kind {
             Kind::Object | Kind::Array => {
@@ -294,35 +294,35 @@ impl Canon {
                 });
                 self.out.push(if object { b'{' } else { b'[' });
                 if object {
-                    Place::Object
+                    CanonNode::Object
                 } else {
-                    Place::Array
+                    CanonNode::Array
                 }
             }
             Kind::String => {
                 self.out.push(b'"');
-                Place::String
+                CanonNode::String
             }
             Kind::Number => {
                 self.digits.clear();
-                Place::Number
+                CanonNode::Number
             }
-            Kind::Word | Kind::Null => Place::Word,
+            Kind::Word | Kind::Null => CanonNode::Word,
         })
     }
 
     /// More of a value. Whether more is wanted.
-    pub fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
-        if place == Place::Raw {
+    pub fn bytes(&mut self, place: CanonNode, bytes: &[u8]) -> bool {
+        if place == CanonNode::Raw {
             return self.raw_bytes(bytes);
         }
         if !self.has_room_for(bytes) {
             return false;
         }
         match place {
-            Place::String => escape(bytes, &mut self.out),
-            Place::Number => push_digits(&mut self.digits, bytes),
-            Place::Word | Place::Object | Place::Array | Place::Raw => {
+            CanonNode::String => escape(bytes, &mut self.out),
+            CanonNode::Number => push_digits(&mut self.digits, bytes),
+            CanonNode::Word | CanonNode::Object | CanonNode::Array | CanonNode::Raw => {
                 self.out.extend_from_slice(bytes)
             }
         }
@@ -342,19 +342,19 @@ impl Canon {
     }
 
     /// A value has ended. Whether it was the outermost one.
-    pub fn end(&mut self, place: Place) -> bool {
+    pub fn end(&mut self, place: CanonNode) -> bool {
         if self.overflown {
             return self.end_unread(place);
         }
         match place {
-            Place::String => self.out.push(b'"'),
-            Place::Number => self.end_number(),
-            Place::Array => {
+            CanonNode::String => self.out.push(b'"'),
+            CanonNode::Number => self.end_number(),
+            CanonNode::Array => {
                 self.open.pop();
                 self.out.push(b']');
             }
-            Place::Object => self.end_object(),
-            Place::Word | Place::Raw => {}
+            CanonNode::Object => self.end_object(),
+            CanonNode::Word | CanonNode::Raw => {}
         }
         if self.overflown {
             return self.depth == 0;
@@ -368,8 +368,8 @@ impl Canon {
     }
 
     /// A value has ended of which not all was kept.
-    fn end_unread(&mut self, place: Place) -> bool {
-        if matches!(place, Place::Array | Place::Object) {
+    fn end_unread(&mut self, place: CanonNode) -> bool {
+        if matches!(place, CanonNode::Array | CanonNode::Object) {
             self.depth = self.depth.saturating_sub(1);
         }
         self.depth == 0

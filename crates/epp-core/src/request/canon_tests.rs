@@ -1,7 +1,7 @@
 use super::*;
 use crate::request::scan::{Reading, Scanner, Visit};
 
-/// Writes a whole text anew.
+/// Re-serializes a whole text.
 #[derive(Default)]
 struct Whole {
     canon: Canon,
@@ -10,15 +10,9 @@ struct Whole {
 
 /// `None`: the list around the value.
 impl Visit for Whole {
-    type Place = Option<Place>;
+    type Node = Option<CanonNode>;
 
-    fn begin(
-        &mut self,
-        parent: Self::Place,
-        key: &[u8],
-        kind: Kind,
-        _: usize,
-    ) -> Want<Self::Place> {
+    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind, _: usize) -> Want<Self::Node> {
         let want = match parent {
             None => self.canon.begin_whole(kind, self.shape),
             Some(_) => self.canon.begin(key, kind),
@@ -30,11 +24,11 @@ impl Visit for Whole {
         }
     }
 
-    fn bytes(&mut self, place: Self::Place, bytes: &[u8]) -> bool {
+    fn bytes(&mut self, place: Self::Node, bytes: &[u8]) -> bool {
         self.canon.bytes(place.unwrap(), bytes)
     }
 
-    fn end(&mut self, place: Self::Place, _: usize) {
+    fn end(&mut self, place: Self::Node, _: usize) {
         if let Some(place) = place {
             self.canon.end(place);
         }

@@ -1,4 +1,4 @@
-//! What a flattening does not know, by its bytes: unknown members and parts, values of odd kinds.
+//! What a flattening does not read, by its bytes: unknown members and parts, values of odd kinds.
 //!
 //! Each value is written as it comes, in a form that no text can imitate: the signs around it are
 //! bytes that UTF-8 never has. White space and the spelling of strings do not count; the order of
@@ -20,7 +20,7 @@ pub const CACHE_CONTROL: &[u8] = b"cache_control";
 
 /// A place in such a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ExtraNode {
     /// An object.
     Object,
     /// A list.
@@ -40,12 +40,12 @@ pub fn mark(at: [u8; 3], put: Put<'_>) {
 }
 
 /// A value begins, under this key if it is a member. Returns its place.
-pub fn begin(key: &[u8], kind: Kind, put: Put<'_>) -> Place {
+pub fn begin(key: &[u8], kind: Kind, put: Put<'_>) -> ExtraNode {
     let (sign, place) = match kind {
-        Kind::Object => (0xF8, Place::Object),
-        Kind::Array => (0xF9, Place::Array),
-        Kind::String => (0xFA, Place::Plain),
-        Kind::Number | Kind::Word | Kind::Null => (0xFB, Place::Plain),
+        Kind::Object => (0xF8, ExtraNode::Object),
+        Kind::Array => (0xF9, ExtraNode::Array),
+        Kind::String => (0xFA, ExtraNode::Plain),
+        Kind::Number | Kind::Word | Kind::Null => (0xFB, ExtraNode::Plain),
     };
     put(key);
     put(&[sign]);
@@ -82,7 +82,7 @@ pub fn fold(kept: &mut Vec<u8>, bytes: &[u8], most: usize) {
     }
 }
 
-/// Fields of a body that no layout knows. Before the turns they stand in the prompt as they come. Behind
+/// Fields of a body that are in no layout. Before the turns they stand in the prompt as they come. Behind
 /// them they are summed up, and the sum is the prompt's end: a field may be as long as the prompt, and
 /// would make what the next turn shares with it a small part of both.
 #[derive(Debug, Default)]

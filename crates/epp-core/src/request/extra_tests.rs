@@ -50,7 +50,7 @@ fn a_short_difference_counts_in_a_block_that_is_not_full() {
         let (one, two) = (read(one), read(two));
         assert!(matched(&one, &two) < one.len(), "{one:?}");
     }
-    // What the seed knows is cut as it cuts it.
+    // What the GIE dialect reads is cut as its Endpoint Picker cuts it.
     let read = |text: &str| {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
         self::read(&body, plan(Flattening::Seed))

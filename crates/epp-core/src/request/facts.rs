@@ -11,7 +11,7 @@ const MOST_TEXT: usize = 4096;
 
 /// A fact's place in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum FactNode {
     /// The model.
     Model,
     /// The cache salt.
@@ -44,7 +44,7 @@ impl Text {
     }
 
     /// Begins, if it did not come before: of keys that repeat the first counts.
-    fn begin(&mut self, kind: Kind, place: Place) -> Want<Place> {
+    fn begin(&mut self, kind: Kind, place: FactNode) -> Want<FactNode> {
         match (self.state, kind) {
             (State::Unknown, Kind::String) => return Want::Inside(place),
             (State::Unknown, _) => self.state = State::Absent,
@@ -103,31 +103,31 @@ impl Facts {
     }
 
     /// A fact's value begins.
-    pub fn begin(&mut self, place: Place, kind: Kind, at: usize) -> Want<Place> {
+    pub fn begin(&mut self, place: FactNode, kind: Kind, at: usize) -> Want<FactNode> {
         match place {
-            Place::Model => {
+            FactNode::Model => {
                 let want = self.model.begin(kind, place);
                 if want == Want::Inside(place) {
                     self.model_span.start = at;
                 }
                 return want;
             }
-            Place::Salt => return self.salt.begin(kind, place),
-            Place::Stream if kind == Kind::Word && self.stream.is_none() => {}
-            Place::MaxTokens(rank)
+            FactNode::Salt => return self.salt.begin(kind, place),
+            FactNode::Stream if kind == Kind::Word && self.stream.is_none() => {}
+            FactNode::MaxTokens(rank)
                 if kind == Kind::Number && self.max_tokens.is_none_or(|(had, _)| had < rank) => {}
-            Place::Stream | Place::MaxTokens(_) => return Want::Nothing,
+            FactNode::Stream | FactNode::MaxTokens(_) => return Want::Nothing,
         }
         self.scalar.clear();
         Want::Inside(place)
     }
 
     /// More of a fact's value. Whether more is wanted.
-    pub fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+    pub fn bytes(&mut self, place: FactNode, bytes: &[u8]) -> bool {
         match place {
-            Place::Model => self.model.push(bytes),
-            Place::Salt => self.salt.push(bytes),
-            Place::Stream | Place::MaxTokens(_) => {
+            FactNode::Model => self.model.push(bytes),
+            FactNode::Salt => self.salt.push(bytes),
+            FactNode::Stream | FactNode::MaxTokens(_) => {
                 push_digits(&mut self.scalar, bytes);
                 true
             }
@@ -135,22 +135,22 @@ impl Facts {
     }
 
     /// A fact's value has ended.
-    pub fn end(&mut self, place: Place, at: usize) {
+    pub fn end(&mut self, place: FactNode, at: usize) {
         match place {
-            Place::Model => {
+            FactNode::Model => {
                 self.model.state = State::Known;
                 self.model_span.end = at;
             }
-            Place::Salt => self.salt.state = State::Known,
-            Place::Stream => self.stream = Some(self.scalar == b"true"),
-            Place::MaxTokens(rank) => {
+            FactNode::Salt => self.salt.state = State::Known,
+            FactNode::Stream => self.stream = Some(self.scalar == b"true"),
+            FactNode::MaxTokens(rank) => {
                 let whole = whole_number(&self.scalar, u64::MAX);
                 self.max_tokens = whole.map(|value| (rank, value)).or(self.max_tokens);
             }
         }
     }
 
-    /// Takes over what others tell of what is not known yet.
+    /// Takes from `others` what is not known yet.
     pub fn add(&mut self, others: Self) {
         if self.model.state == State::Unknown {
             self.model = others.model;

@@ -7,16 +7,16 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
 /// What a GIF begins with.
 const GIF: [&[u8]; 2] = [b"GIF87a", b"GIF89a"];
 
-/// Bytes of a PNG's or GIF's beginning that tell its size.
+/// Bytes at the beginning of a PNG or GIF that hold its size.
 const HEAD: usize = 24;
 
-/// Bytes of a JPEG's frame header that tell its size: precision, height, width.
+/// Bytes of a JPEG's frame header that hold its size: precision, height, width.
 const FRAME: usize = 5;
 
 /// Where in an image.
 #[derive(Debug, Clone, Copy)]
-enum Place {
-    /// So many bytes of [`HEAD`] were read.
+enum ImageNode {
+    /// This many bytes of [`HEAD`] were read.
     Head(usize),
     /// In a JPEG, where a segment's 0xFF must follow.
     Fill,
@@ -24,7 +24,7 @@ enum Place {
     Marker,
     /// In a JPEG, before a segment's length: marker, and its first byte if that was read.
     Length(u8, Option<u8>),
-    /// In a JPEG's segment that tells nothing, so many bytes before its end.
+    /// In a JPEG's segment without a size, this many bytes before its end.
     Segment(usize),
     /// In a JPEG's frame header.
     Frame(usize),
@@ -35,7 +35,7 @@ enum Place {
 /// Reads an image's size.
 #[derive(Debug, Clone)]
 pub struct ImageHeader {
-    place: Place,
+    place: ImageNode,
     head: [u8; HEAD],
     /// Bits that did not fill a byte, and how many.
     bits: u32,
@@ -46,7 +46,7 @@ pub struct ImageHeader {
 impl Default for ImageHeader {
     fn default() -> Self {
         Self {
-            place: Place::Head(0),
+            place: ImageNode::Head(0),
             head: [0; HEAD],
             bits: 0,
             bit_count: 0,
@@ -65,7 +65,7 @@ impl ImageHeader {
     /// More base64.
     pub fn update(&mut self, text: &[u8]) {
         for letter in text {
-            if matches!(self.place, Place::Over) {
+            if matches!(self.place, ImageNode::Over) {
                 return;
             }
             let value = match letter {
@@ -76,7 +76,7 @@ impl ImageHeader {
                 b'/' => 63,
                 b'\r' | b'\n' => continue,
                 _ => {
-                    self.place = Place::Over;
+                    self.place = ImageNode::Over;
                     return;
                 }
             };
@@ -93,56 +93,56 @@ impl ImageHeader {
 
     fn byte(&mut self, byte: u8) {
         self.place = match self.place {
-            Place::Head(read) => {
+            ImageNode::Head(read) => {
                 if let Some(place) = self.head.get_mut(read) {
                     *place = byte;
                 }
                 self.judge(read + 1)
             }
-            Place::Fill if byte == 0xFF => Place::Marker,
-            Place::Fill => Place::Fill,
-            Place::Marker => marker(byte),
-            Place::Length(marker, None) => Place::Length(marker, Some(byte)),
-            Place::Length(marker, Some(high)) => {
+            ImageNode::Fill if byte == 0xFF => ImageNode::Marker,
+            ImageNode::Fill => ImageNode::Fill,
+            ImageNode::Marker => marker(byte),
+            ImageNode::Length(marker, None) => ImageNode::Length(marker, Some(byte)),
+            ImageNode::Length(marker, Some(high)) => {
                 // The length counts its own two bytes.
                 let left = (usize::from(high) << 8 | usize::from(byte)).saturating_sub(2);
                 match (marker, left) {
-                    (0xC0..=0xC2, FRAME..) => Place::Frame(0),
-                    (0xC0..=0xC2, _) => Place::Over,
-                    (_, 0) => Place::Fill,
-                    _ => Place::Segment(left),
+                    (0xC0..=0xC2, FRAME..) => ImageNode::Frame(0),
+                    (0xC0..=0xC2, _) => ImageNode::Over,
+                    (_, 0) => ImageNode::Fill,
+                    _ => ImageNode::Segment(left),
                 }
             }
-            Place::Segment(1) => Place::Fill,
-            Place::Segment(left) => Place::Segment(left - 1),
-            Place::Frame(read) => {
+            ImageNode::Segment(1) => ImageNode::Fill,
+            ImageNode::Segment(left) => ImageNode::Segment(left - 1),
+            ImageNode::Frame(read) => {
                 if let Some(place) = self.head.get_mut(read) {
                     *place = byte;
                 }
                 if read + 1 < FRAME {
-                    Place::Frame(read + 1)
+                    ImageNode::Frame(read + 1)
                 } else {
                     let [_, h1, h0, w1, w0, ..] = self.head;
                     self.found(&[w1, w0], &[h1, h0])
                 }
             }
-            Place::Over => Place::Over,
+            ImageNode::Over => ImageNode::Over,
         };
     }
 
     /// What the first bytes are the beginning of.
-    fn judge(&mut self, read: usize) -> Place {
+    fn judge(&mut self, read: usize) -> ImageNode {
         let head = self.head;
         let head = head.get(..read).unwrap_or_default();
         if head == [0xFF, 0xD8] {
-            return Place::Fill;
+            return ImageNode::Fill;
         }
         if let [b'G', b'I', b'F', _, _, _, w0, w1, h0, h1] = head {
             let known = GIF.iter().any(|name| head.starts_with(name));
             return if known {
                 self.found(&[*w1, *w0], &[*h1, *h0])
             } else {
-                Place::Over
+                ImageNode::Over
             };
         }
         if let (HEAD, Some((PNG, [w3, w2, w1, w0, h3, h2, h1, h0]))) =
@@ -151,34 +151,34 @@ impl ImageHeader {
             return self.found(&[*w3, *w2, *w1, *w0], &[*h3, *h2, *h1, *h0]);
         }
         if read < HEAD {
-            Place::Head(read)
+            ImageNode::Head(read)
         } else {
-            Place::Over
+            ImageNode::Over
         }
     }
 
-    fn found(&mut self, width: &[u8], height: &[u8]) -> Place {
+    fn found(&mut self, width: &[u8], height: &[u8]) -> ImageNode {
         let number = |bytes: &[u8]| {
             bytes
                 .iter()
                 .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
         };
         self.size = Some((number(width), number(height)));
-        Place::Over
+        ImageNode::Over
     }
 }
 
 /// What follows a JPEG's marker.
-fn marker(byte: u8) -> Place {
+fn marker(byte: u8) -> ImageNode {
     match byte {
-        0xFF => Place::Marker,
+        0xFF => ImageNode::Marker,
         // No marker but a stuffed byte; markers without a segment.
-        0x00 | 0x01 | 0xD0..=0xD8 => Place::Fill,
+        0x00 | 0x01 | 0xD0..=0xD8 => ImageNode::Fill,
         // The end, or the picture itself: the frame header did not come.
-        0xD9 | 0xDA => Place::Over,
+        0xD9 | 0xDA => ImageNode::Over,
         // Frames of kinds that the Endpoint Picker cannot read.
-        0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => Place::Over,
-        _ => Place::Length(byte, None),
+        0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => ImageNode::Over,
+        _ => ImageNode::Length(byte, None),
     }
 }
 

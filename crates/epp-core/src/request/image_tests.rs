@@ -81,5 +81,5 @@ fn what_is_no_image_has_no_size() {
     let mut header = ImageHeader::default();
     header.update(b"iVBORw0K!!!!");
     header.update(&base64(&png(1, 1)));
-    assert_eq!(header.size(), None, "what is no base64 ends the search");
+    assert_eq!(header.size(), None, "invalid base64 ends the search");
 }

@@ -1,8 +1,8 @@
-//! The parts of a prompt that are written anew as JSON.
+//! The parts of a prompt that are re-serialized as JSON.
 
 use std::ops::Range;
 
-use super::canon::{Canon, Place, Shape};
+use super::canon::{Canon, CanonNode, Shape};
 use super::prompt::Prompts;
 use super::scan::{Kind, Want};
 
@@ -34,7 +34,7 @@ impl JsonParts {
     }
 
     /// A part begins.
-    pub fn begin(&mut self, part: usize, kind: Kind, shape: Option<Shape>) -> Want<Place> {
+    pub fn begin(&mut self, part: usize, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
         let Some(own) = self.parts.get_mut(part).filter(|own| !own.begun) else {
             return Want::Nothing;
         };
@@ -45,7 +45,7 @@ impl JsonParts {
     }
 
     /// A value has ended. Whether it was a whole part.
-    pub fn end(&mut self, place: Place) -> bool {
+    pub fn end(&mut self, place: CanonNode) -> bool {
         let whole = self.canon.end(place);
         let range = self.start..self.canon.text().len();
         let nothing = self.canon.text().get(range.clone()) == Some(b"null");
@@ -64,7 +64,7 @@ impl JsonParts {
         self.canon.overflown()
     }
 
-    /// Whether so many parts have come.
+    /// Whether this many parts have come.
     pub fn is_whole(&self, parts: usize) -> bool {
         self.parts.iter().take(parts).all(|part| part.begun)
     }

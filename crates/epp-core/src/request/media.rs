@@ -38,7 +38,7 @@ enum Text {
     Head(usize),
     /// In the image.
     Image,
-    /// Nothing here tells a size.
+    /// The size is not known.
     #[default]
     Other,
 }

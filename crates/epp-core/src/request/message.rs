@@ -8,7 +8,7 @@ use super::Flattening;
 
 /// A place in a list of messages; `P` one in a part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place<P> {
+pub enum MessageNode<P> {
     /// The list.
     List,
     /// A message.
@@ -21,8 +21,8 @@ pub enum Place<P> {
     Parts,
     /// In a part.
     Part(P),
-    /// In something that the flattening does not know.
-    Extra(extra::Place),
+    /// In a value that the flattening does not read.
+    Extra(extra::ExtraNode),
 }
 
 /// The levels of what is not known: in the list, in a message, in its content.
@@ -36,22 +36,22 @@ pub const PART: u8 = 4;
 /// Reads the parts of a message's content, one after the other.
 pub trait Part: Default {
     /// A place in a part.
-    type Place: Copy;
+    type Node: Copy;
 
     /// A part begins; this is its place.
-    fn start(&mut self) -> Self::Place;
+    fn start(&mut self) -> Self::Node;
 
     /// A value in it begins. What is not wanted counts by its bytes.
-    fn begin(&mut self, parent: Self::Place, key: &[u8], kind: Kind) -> Want<Self::Place>;
+    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind) -> Want<Self::Node>;
 
-    /// Returns a number, at least [`PART`], that tells this container in it from others.
-    fn level(&self, parent: Self::Place) -> u8;
+    /// Returns a number, at least [`PART`], that is different for each container in it.
+    fn level(&self, parent: Self::Node) -> u8;
 
     /// More of a value in it. Whether more is wanted.
-    fn bytes(&mut self, place: Self::Place, bytes: &[u8], out: &mut Out<'_>) -> bool;
+    fn bytes(&mut self, place: Self::Node, bytes: &[u8], out: &mut Out<'_>) -> bool;
 
     /// A value in it has ended, or the part.
-    fn end(&mut self, place: Self::Place, out: &mut Out<'_>);
+    fn end(&mut self, place: Self::Node, out: &mut Out<'_>);
 
     /// Returns the bytes of memory that it has allocated.
     fn allocated(&self) -> usize;
@@ -69,7 +69,7 @@ pub struct Messages<P> {
     content_state: State,
     /// Whether what comes before the content is in the prompt.
     headed: bool,
-    /// Elements of the list, and parts of the current message's content, so far: these tell apart where
+    /// Elements of the list, and parts of the current message's content, so far: they say where
     /// something unknown stands.
     at: [u8; 2],
 }
@@ -103,35 +103,35 @@ impl<P: Part> Messages<P> {
     /// A value begins.
     pub fn begin(
         &mut self,
-        parent: Place<P::Place>,
+        parent: MessageNode<P::Node>,
         key: &[u8],
         kind: Kind,
         prompts: &mut Prompts,
-    ) -> Want<Place<P::Place>> {
+    ) -> Want<MessageNode<P::Node>> {
         if prompts.is_full() {
             return Want::Nothing;
         }
         let [message, part] = &mut self.at;
         let level = match (parent, kind) {
-            (Place::List, _) => {
+            (MessageNode::List, _) => {
                 *message = message.wrapping_add(1);
                 *part = 0;
                 if kind == Kind::Object {
                     self.begin_message();
-                    return Want::Inside(Place::Message);
+                    return Want::Inside(MessageNode::Message);
                 }
                 LIST
             }
-            (Place::Message, Kind::Null) if matches!(key, b"role" | b"content") => {
+            (MessageNode::Message, Kind::Null) if matches!(key, b"role" | b"content") => {
                 return Want::Nothing;
             }
-            (Place::Message, Kind::String)
+            (MessageNode::Message, Kind::String)
                 if key == b"role" && self.role_state == State::Missing =>
             {
                 self.role_state = State::Read;
-                return Want::Inside(Place::Role);
+                return Want::Inside(MessageNode::Role);
             }
-            (Place::Message, _) => {
+            (MessageNode::Message, _) => {
                 if key == b"role" && self.role_state == State::Missing {
                     self.role_state = State::Odd;
                 }
@@ -141,30 +141,30 @@ impl<P: Part> Messages<P> {
                     None => MESSAGE,
                 }
             }
-            (Place::Parts, _) => {
+            (MessageNode::Parts, _) => {
                 *part = part.wrapping_add(1);
                 if kind == Kind::Object {
-                    return Want::Inside(Place::Part(self.part.start()));
+                    return Want::Inside(MessageNode::Part(self.part.start()));
                 }
                 PARTS
             }
-            (Place::Part(parent), _) => match self.part.begin(parent, key, kind) {
+            (MessageNode::Part(parent), _) => match self.part.begin(parent, key, kind) {
                 Want::Nothing => self.part.level(parent),
-                Want::Inside(place) => return Want::Inside(Place::Part(place)),
-                Want::Raw(place) => return Want::Raw(Place::Part(place)),
+                Want::Inside(place) => return Want::Inside(MessageNode::Part(place)),
+                Want::Raw(place) => return Want::Raw(MessageNode::Part(place)),
             },
-            (Place::Extra(_), _) => {
+            (MessageNode::Extra(_), _) => {
                 let mut out = self.out(prompts);
                 let place = extra::begin(key, kind, &mut |bytes| out.text(bytes));
-                return Want::Inside(Place::Extra(place));
+                return Want::Inside(MessageNode::Extra(place));
             }
-            (Place::Role | Place::Content, _) => return Want::Nothing,
+            (MessageNode::Role | MessageNode::Content, _) => return Want::Nothing,
         };
         if key == CACHE_CONTROL {
             return Want::Nothing;
         }
         let place = self.out(prompts).begin_extra(level, key, kind);
-        Want::Inside(Place::Extra(place))
+        Want::Inside(MessageNode::Extra(place))
     }
 
     fn begin_message(&mut self) {
@@ -183,13 +183,13 @@ impl<P: Part> Messages<P> {
     }
 
     /// The place of a member of a message, if it is the content.
-    fn content(&mut self, key: &[u8], kind: Kind) -> Option<Place<P::Place>> {
+    fn content(&mut self, key: &[u8], kind: Kind) -> Option<MessageNode<P::Node>> {
         if key != b"content" || self.content_state != State::Missing {
             return None;
         }
         let place = match kind {
-            Kind::String => Some(Place::Content),
-            Kind::Array => Some(Place::Parts),
+            Kind::String => Some(MessageNode::Content),
+            Kind::Array => Some(MessageNode::Parts),
             _ => None,
         };
         self.content_state = match place {
@@ -209,8 +209,13 @@ impl<P: Part> Messages<P> {
     }
 
     /// More of a value. Whether more is wanted.
-    pub fn bytes(&mut self, place: Place<P::Place>, bytes: &[u8], prompts: &mut Prompts) -> bool {
-        if let Place::Role = place {
+    pub fn bytes(
+        &mut self,
+        place: MessageNode<P::Node>,
+        bytes: &[u8],
+        prompts: &mut Prompts,
+    ) -> bool {
+        if let MessageNode::Role = place {
             return self.role.text(bytes, prompts.room());
         }
         let mut out = Out {
@@ -219,16 +224,18 @@ impl<P: Part> Messages<P> {
             at: self.at,
         };
         match place {
-            Place::Content | Place::Extra(_) => out.text(bytes),
-            Place::Part(place) => self.part.bytes(place, bytes, &mut out),
-            Place::List | Place::Message | Place::Role | Place::Parts => false,
+            MessageNode::Content | MessageNode::Extra(_) => out.text(bytes),
+            MessageNode::Part(place) => self.part.bytes(place, bytes, &mut out),
+            MessageNode::List | MessageNode::Message | MessageNode::Role | MessageNode::Parts => {
+                false
+            }
         }
     }
 
     /// A value has ended.
-    pub fn end(&mut self, place: Place<P::Place>, prompts: &mut Prompts) {
+    pub fn end(&mut self, place: MessageNode<P::Node>, prompts: &mut Prompts) {
         match place {
-            Place::Part(place) => {
+            MessageNode::Part(place) => {
                 let mut out = Out {
                     prompts,
                     draft: (!self.headed).then_some(&mut self.draft),
@@ -236,10 +243,10 @@ impl<P: Part> Messages<P> {
                 };
                 self.part.end(place, &mut out);
             }
-            Place::Extra(_) => self.out(prompts).end_extra(),
-            Place::Role if self.role.is_empty() => self.role_state = State::Odd,
-            Place::Message => self.end_message(prompts),
-            Place::List | Place::Role | Place::Content | Place::Parts => {}
+            MessageNode::Extra(_) => self.out(prompts).end_extra(),
+            MessageNode::Role if self.role.is_empty() => self.role_state = State::Odd,
+            MessageNode::Message => self.end_message(prompts),
+            MessageNode::List | MessageNode::Role | MessageNode::Content | MessageNode::Parts => {}
         }
     }
 
@@ -247,7 +254,7 @@ impl<P: Part> Messages<P> {
         self.head(prompts);
         let states = [self.role_state, self.content_state];
         if states != [State::Read; 2] {
-            // Nothing else tells where it ends, or that it is there.
+            // Without it the prompt would not show that it is there, or where it ends.
             let states = states.map(|state| state as u8);
             self.out(prompts).extra(MESSAGE, b"", &states);
         }

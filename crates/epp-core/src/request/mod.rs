@@ -1,21 +1,21 @@
 //! What a decision needs of a request's body: bytes in, facts out.
 //!
-//! The reader takes in the body as it streams and tells the model, the cache salt, and the content
+//! The reader takes in the body as it streams and finds the model, the cache salt, and the content
 //! digests of the prompt's blocks. It never refuses anything: a body that it cannot read is routed
 //! with what could be read, and the model server says what is wrong with it.
 //!
 //! Nothing is copied that does not have to wait for something that precedes it in the prompt, and
 //! that only as far as the prompt window reaches: `scan` reads the grammar and `text` the
-//! strings, `body` knows the fields, `message` and the files in `api` the parts of a prompt, and
+//! strings, `body` the fields, `message` and the files in `api` the parts of a prompt, and
 //! `prompt` hands these to the block hashers.
 //!
 //! Where a body is not what the Endpoint Picker's decoder makes of it: keys are told apart by case;
 //! of keys that repeat in one object the first counts, so that a decision before the end is the
-//! one at the end (in JSON that is written anew the last one does, as there; behind a full prompt
+//! one at the end (in JSON that is re-serialized the last one does, as there; behind a full prompt
 //! window, of what is read from the body's end, the last does, too); a value of the wrong type
 //! is an unknown one.
 //!
-//! What a flattening does not know counts by its bytes (`extra`): two bodies that differ in their
+//! What a flattening does not read counts by its bytes (`extra`): two bodies that differ in their
 //! prompts differ in their blocks, whatever part of it a layout leaves out.
 
 mod api;
@@ -69,7 +69,7 @@ pub struct ReadPlan {
     pub assume_absent: bool,
 }
 
-/// Something that the rest of a body may still tell.
+/// Something that the rest of a body may still bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact<T> {
     /// Not read yet.

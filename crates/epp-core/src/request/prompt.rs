@@ -21,7 +21,7 @@ pub fn empty<T>(buffer: &mut Vec<T>) {
     buffer.shrink_to(MOST_KEPT / size_of::<T>().max(1));
 }
 
-/// An image, a video or a sound: so many tokens, all alike.
+/// An image, a video or a sound: this many tokens, all equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Media {
     /// The token.
@@ -56,7 +56,7 @@ impl Prompts {
         self.restarts = 0;
     }
 
-    /// Begins the request's first prompt anew.
+    /// Restarts the request's first prompt.
     pub fn restart(&mut self) {
         self.streams.iter_mut().for_each(BlockHasher::restart);
         self.length = 0;
@@ -65,7 +65,7 @@ impl Prompts {
         self.restarts += 1;
     }
 
-    /// How often the first prompt was begun anew.
+    /// How often the first prompt was restarted.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
@@ -204,7 +204,7 @@ impl Draft {
         self.bytes.is_empty() && self.media.is_empty()
     }
 
-    /// More of a name, of which so many bytes are looked at; a longer one is folded.
+    /// More of a name. Only its first bytes are compared; a longer one is folded.
     pub fn name(&mut self, text: &[u8], most: usize) -> bool {
         extra::fold(&mut self.bytes, text, most);
         true
@@ -265,17 +265,17 @@ impl<'a> Out<'a> {
         Self { prompts, draft, at }
     }
 
-    /// A value begins that the flattening does not know, in a container at this level.
+    /// A value begins that the flattening does not read, in a container at this level.
     // Called from a dozen places, few of which a request comes past.
     #[inline(never)]
-    pub fn begin_extra(&mut self, level: u8, key: &[u8], kind: Kind) -> extra::Place {
+    pub fn begin_extra(&mut self, level: u8, key: &[u8], kind: Kind) -> extra::ExtraNode {
         let [outer, inner] = self.at;
         self.prompts.keep_partial();
         extra::mark([level, outer, inner], &mut |bytes| self.text(bytes));
         extra::begin(key, kind, &mut |bytes| self.text(bytes))
     }
 
-    /// A value has ended that the flattening does not know, or one in it.
+    /// A value has ended that the flattening does not read, or one in it.
     #[inline(never)]
     pub fn end_extra(&mut self) {
         extra::end(&mut |bytes| self.text(bytes));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::body::{Body, Place};
+use super::body::{Body, BodyNode};
 use super::scan::{Reading, Scanner};
 use super::{tail, Api, Fact, ReadPlan};
 
@@ -20,7 +20,7 @@ pub struct Pending {
 /// Reads a body. Its buffers are kept from request to request.
 #[derive(Debug, Default)]
 pub struct BodyReader {
-    scanner: Scanner<Place>,
+    scanner: Scanner<BodyNode>,
     body: Body,
     again: Again,
     finished: bool,
@@ -29,9 +29,9 @@ pub struct BodyReader {
 /// What is read a second time.
 #[derive(Debug, Default)]
 struct Again {
-    scanner: Scanner<Place>,
+    scanner: Scanner<BodyNode>,
     /// What is left to read, in the prompt's order.
-    parts: [Option<(Place, Range<usize>)>; 2],
+    parts: [Option<(BodyNode, Range<usize>)>; 2],
     /// Whether any of it was read.
     begun: bool,
     /// Whether the first of what is left was.
@@ -42,7 +42,7 @@ impl BodyReader {
     /// Begins another body.
     pub fn reset(&mut self, api: Api, plan: ReadPlan) {
         self.body.reset(api, &plan);
-        self.scanner.reset(Place::Body, 0);
+        self.scanner.reset(BodyNode::Body, 0);
         self.again.parts = [None, None];
         self.again.begun = false;
         self.again.open = false;
@@ -86,7 +86,7 @@ impl BodyReader {
         self.scanner.reading()
     }
 
-    /// Whether anything that follows can still tell something, or something must be read again.
+    /// Whether anything that follows can still matter, or something must be read again.
     pub fn needs_more(&self) -> bool {
         let going = !self.finished && self.scanner.reading() == Reading::Going;
         going || self.reread().is_some()
@@ -102,7 +102,7 @@ impl BodyReader {
         self.body.facts().model_span()
     }
 
-    /// The cache salt, which today's generation knows.
+    /// The cache salt, which the llm-d dialect reads.
     pub fn salt(&self) -> Fact<&str> {
         self.body.facts().salt()
     }
@@ -123,7 +123,7 @@ impl BodyReader {
         self.body.prompts().digests(stream)
     }
 
-    /// How often the digests were begun anew, because a part that comes first in the prompt came
+    /// How often the digests were restarted, because a part that comes first in the prompt came
     /// late in the body.
     pub fn restarts(&self) -> u32 {
         self.body.prompts().restarts()

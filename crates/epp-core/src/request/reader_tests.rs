@@ -44,14 +44,14 @@ fn nothing_is_needed_once_window_and_model_are_read() {
     let mut reader = chat(Flattening::Seed);
     reader.push(br#"{"model":"m","messages":[{"role":"user","content":""#);
     assert_eq!(reader.model(), Fact::Known("m"));
-    assert_eq!(reader.salt(), Fact::Absent, "the seed knows none");
+    assert_eq!(reader.salt(), Fact::Absent, "the GIE dialect has none");
     assert!(!reader.pending().earlier_parts);
     reader.push(&[b'x'; 256 * 64 - 100]);
     assert!(reader.needs_more() && !reader.window_full());
     reader.push(&[b'x'; 100]);
     assert!(!reader.needs_more() && reader.window_full());
     assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
-    reader.push(b"not JSON at all, and nobody looks");
+    reader.push(b"not JSON at all, and not looked at");
     reader.finish();
     assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
 }
@@ -130,7 +130,7 @@ fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
         assert!(!reader.pending().earlier_parts && !reader.needs_more());
         let after: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         assert_eq!(after, before);
-        reader.feed_again(0, b"nobody asked");
+        reader.feed_again(0, b"not asked for");
     }
 }
 

@@ -169,7 +169,7 @@ impl<P: Copy> Scanner<P> {
     }
 
     /// Reads on.
-    pub fn push<V: Visit<Place = P>>(&mut self, bytes: &[u8], visit: &mut V) {
+    pub fn push<V: Visit<Node = P>>(&mut self, bytes: &[u8], visit: &mut V) {
         let mut cursor = Cursor {
             bytes,
             next: 0,
@@ -193,7 +193,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn step<V: Visit<Place = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
+    fn step<V: Visit<Node = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
         match (self.state, byte) {
             (State::Key, _) => self.in_key(cursor),
             (State::Text, _) => self.in_text(cursor, visit),
@@ -228,7 +228,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn behind<V: Visit<Place = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
+    fn behind<V: Visit<Node = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
         let object = self.levels.last().is_some_and(|level| level.object);
         match (byte, object) {
             (b',', _) => {
@@ -241,7 +241,7 @@ impl<P: Copy> Scanner<P> {
     }
 
     /// A value begins.
-    fn value<V: Visit<Place = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
+    fn value<V: Visit<Node = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
         let (kind, state) = match byte {
             b'{' => (Kind::Object, State::FirstKey),
             b'[' => (Kind::Array, State::FirstItem),
@@ -322,7 +322,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn in_text<V: Visit<Place = P>>(&mut self, cursor: &mut Cursor<'_>, visit: &mut V) {
+    fn in_text<V: Visit<Node = P>>(&mut self, cursor: &mut Cursor<'_>, visit: &mut V) {
         let place = self.place;
         let mut enough = false;
         let mut take = |text: &[u8]| {
@@ -347,7 +347,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn in_number<V: Visit<Place = P>>(
+    fn in_number<V: Visit<Node = P>>(
         &mut self,
         mut digits: Digits,
         cursor: &mut Cursor<'_>,
@@ -383,7 +383,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn in_word<V: Visit<Place = P>>(
+    fn in_word<V: Visit<Node = P>>(
         &mut self,
         missing: &'static [u8],
         cursor: &mut Cursor<'_>,
@@ -407,14 +407,14 @@ impl<P: Copy> Scanner<P> {
     }
 
     /// The innermost container ends with the next byte.
-    fn close<V: Visit<Place = P>>(&mut self, cursor: &mut Cursor<'_>, visit: &mut V) {
+    fn close<V: Visit<Node = P>>(&mut self, cursor: &mut Cursor<'_>, visit: &mut V) {
         cursor.next += 1;
         let place = self.levels.pop().and_then(|level| level.place);
         self.ended(place, cursor, visit);
     }
 
     /// A value has ended.
-    fn ended<V: Visit<Place = P>>(
+    fn ended<V: Visit<Node = P>>(
         &mut self,
         place: Option<P>,
         cursor: &mut Cursor<'_>,
@@ -439,7 +439,7 @@ impl<P: Copy> Scanner<P> {
         }
     }
 
-    fn give_verbatim<V: Visit<Place = P>>(&mut self, cursor: &Cursor<'_>, visit: &mut V) {
+    fn give_verbatim<V: Visit<Node = P>>(&mut self, cursor: &Cursor<'_>, visit: &mut V) {
         let Some(verbatim) = self.verbatim.as_mut().filter(|verbatim| verbatim.wanted) else {
             return;
         };

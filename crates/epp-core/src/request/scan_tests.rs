@@ -1,6 +1,6 @@
 use super::*;
 
-/// Notes what it is told, entering everything.
+/// Records every call and enters every container.
 #[derive(Default)]
 struct Notes {
     told: Vec<String>,
@@ -8,7 +8,7 @@ struct Notes {
 }
 
 impl Visit for Notes {
-    type Place = usize;
+    type Node = usize;
 
     fn begin(&mut self, parent: usize, key: &[u8], kind: Kind, at: usize) -> Want<usize> {
         let key_text = String::from_utf8_lossy(key);

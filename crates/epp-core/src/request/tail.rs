@@ -49,7 +49,7 @@ fn members(suffix: &[u8], at: usize, api: Api) -> Option<Facts> {
         facts: Facts::default(),
     };
     members.facts.reset(true, false);
-    scanner.reset_in_object(Place::Members, at);
+    scanner.reset_in_object(TailNode::Members, at);
     scanner.push(inside, &mut members);
     let open = scanner.reading() == Reading::Going;
     scanner.push(&[*last], &mut members);
@@ -58,9 +58,9 @@ fn members(suffix: &[u8], at: usize, api: Api) -> Option<Facts> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum TailNode {
     Members,
-    Fact(facts::Place),
+    Fact(facts::FactNode),
 }
 
 struct Members {
@@ -69,28 +69,28 @@ struct Members {
 }
 
 impl Visit for Members {
-    type Place = Place;
+    type Node = TailNode;
 
-    fn begin(&mut self, _: Place, key: &[u8], kind: Kind, at: usize) -> Want<Place> {
+    fn begin(&mut self, _: TailNode, key: &[u8], kind: Kind, at: usize) -> Want<TailNode> {
         let field = self.fields.iter().find(|(name, _)| *name == key);
         match field {
             Some((_, Field::Fact(place))) => match self.facts.begin(*place, kind, at) {
-                Want::Inside(place) => Want::Inside(Place::Fact(place)),
+                Want::Inside(place) => Want::Inside(TailNode::Fact(place)),
                 _ => Want::Nothing,
             },
             _ => Want::Nothing,
         }
     }
 
-    fn bytes(&mut self, place: Place, bytes: &[u8]) -> bool {
+    fn bytes(&mut self, place: TailNode, bytes: &[u8]) -> bool {
         match place {
-            Place::Fact(place) => self.facts.bytes(place, bytes),
-            Place::Members => false,
+            TailNode::Fact(place) => self.facts.bytes(place, bytes),
+            TailNode::Members => false,
         }
     }
 
-    fn end(&mut self, place: Place, at: usize) {
-        if let Place::Fact(place) = place {
+    fn end(&mut self, place: TailNode, at: usize) {
+        if let TailNode::Fact(place) = place {
             self.facts.end(place, at);
         }
     }

@@ -115,7 +115,7 @@ impl StringReader {
                 bytes = self.sweep(bytes, take);
             }
             let run = match bytes.get(..LANES) {
-                // Nothing, or what was left because nobody wants it.
+                // Nothing, or a rest that is not wanted.
                 Some(lanes) if self.wanted => plain(lanes),
                 _ => plain(bytes),
             };
@@ -144,7 +144,7 @@ impl StringReader {
                     self.give(false, take);
                     return Reach::Bad(bytes);
                 }
-                // Nobody wants the rest any more.
+                // The rest is not wanted.
                 Some(_) => {}
             }
         }

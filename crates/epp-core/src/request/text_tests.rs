@@ -142,7 +142,7 @@ fn a_run_ends_where_something_needs_a_look() {
 }
 
 #[test]
-fn text_that_nobody_wants_any_more_is_passed_over() {
+fn text_that_is_not_wanted_is_skipped() {
     let mut reader = StringReader::default();
     reader.begin(true);
     let text = "y".repeat(3 * PIECE) + r#"\n\ud83d""#;
@@ -156,7 +156,7 @@ fn text_that_nobody_wants_any_more_is_passed_over() {
 }
 
 #[test]
-fn what_is_left_of_a_character_when_nobody_wants_more_is_forgotten() {
+fn the_rest_of_a_character_is_forgotten_when_no_more_is_wanted() {
     let mut reader = StringReader::default();
     reader.begin(true);
     let mut told = Vec::new();

@@ -1,4 +1,4 @@
-//! How the scanner tells of the values in a body.
+//! How the scanner reports the values in a body.
 
 /// The kind of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Kind {
     String,
     /// A number.
     Number,
-    /// `true`, `false`, or a number that Python knows and JSON does not: `NaN`, `Infinity`.
+    /// `true`, `false`, or a number that Python reads and JSON does not have: `NaN`, `Infinity`.
     Word,
     /// `null`.
     Null,
@@ -31,23 +31,17 @@ pub enum Want<P> {
 /// Receives the values.
 pub trait Visit {
     /// Names a place in a body.
-    type Place: Copy;
+    type Node: Copy;
 
     /// A value begins in the container at `parent`, under `key` if that is an object, at the
     /// body's byte `at`.
-    fn begin(
-        &mut self,
-        parent: Self::Place,
-        key: &[u8],
-        kind: Kind,
-        at: usize,
-    ) -> Want<Self::Place>;
+    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind, at: usize) -> Want<Self::Node>;
 
     /// More of the value at `place`. False: the rest of it is not wanted.
-    fn bytes(&mut self, place: Self::Place, bytes: &[u8]) -> bool;
+    fn bytes(&mut self, place: Self::Node, bytes: &[u8]) -> bool;
 
     /// The wanted value at `place` has ended before the body's byte `at`.
-    fn end(&mut self, place: Self::Place, at: usize);
+    fn end(&mut self, place: Self::Node, at: usize);
 
     /// Whether nothing that follows is wanted.
     fn is_done(&self) -> bool;

@@ -12,7 +12,7 @@ const DONE: &[u8] = b"[DONE]";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
-    /// At a line's beginning, behind so many bytes of the field's name.
+    /// At a line's beginning, behind this many bytes of the field's name.
     #[default]
     Line,
     Name(usize),

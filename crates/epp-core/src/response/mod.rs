@@ -1,7 +1,7 @@
-//! What a model server's answer tells of tokens, read as it streams past: nothing is held, nothing
+//! The tokens that a model server's response reports, read as it streams past: nothing is held, nothing
 //! is changed.
 //!
-//! Whether an answer is JSON, a stream of events or neither is told by its first bytes rather than
+//! Whether a response is JSON, a stream of events or neither is read from its first bytes rather than
 //! by its headers: asking Envoy for them would cost more than the reading. A compressed answer
 //! begins like neither and is passed by.
 
@@ -61,7 +61,7 @@ impl ResponseReader {
         self.usage = Usage::default();
     }
 
-    /// Whether what follows may still tell something.
+    /// Whether what follows may still matter.
     pub fn wants_bytes(&self) -> bool {
         self.form != Form::Done
     }

@@ -14,7 +14,7 @@ use crate::request::scan::{Kind, Reading, Scanner, Visit, Want};
 
 /// A place in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum UsageNode {
     Top,
     /// An object that holds `usage`.
     Holder,
@@ -46,14 +46,14 @@ struct Counts {
 /// Reads one value.
 #[derive(Debug)]
 pub struct Tokens {
-    scanner: Scanner<Place>,
+    scanner: Scanner<UsageNode>,
     counts: Counts,
 }
 
 impl Default for Tokens {
     fn default() -> Self {
         let mut scanner = Scanner::default();
-        scanner.reset(Place::Top, 0);
+        scanner.reset(UsageNode::Top, 0);
         Self {
             scanner,
             counts: Counts::default(),
@@ -64,7 +64,7 @@ impl Default for Tokens {
 impl Tokens {
     /// Begins another value.
     pub fn reset(&mut self) {
-        self.scanner.reset(Place::Top, 0);
+        self.scanner.reset(UsageNode::Top, 0);
         let digits = std::mem::take(&mut self.counts.digits);
         self.counts = Counts {
             digits,
@@ -98,18 +98,20 @@ impl Tokens {
 }
 
 impl Visit for Counts {
-    type Place = Place;
+    type Node = UsageNode;
 
-    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind, _: usize) -> Want<Place> {
+    fn begin(&mut self, parent: UsageNode, key: &[u8], kind: Kind, _: usize) -> Want<UsageNode> {
         let place = match (parent, key, kind) {
-            (Place::Top | Place::Holder, b"usage", Kind::Object) => Place::Usage,
-            (Place::Top, b"meta_info", Kind::Object) => Place::Usage,
-            (Place::Top, b"response" | b"message", Kind::Object) => Place::Holder,
-            (Place::Usage, b"prompt_tokens_details" | b"input_tokens_details", Kind::Object) => {
-                Place::Details
-            }
-            (Place::Usage | Place::Details, _, Kind::Number) => match count(key) {
-                Some(count) => Place::Count(count),
+            (UsageNode::Top | UsageNode::Holder, b"usage", Kind::Object) => UsageNode::Usage,
+            (UsageNode::Top, b"meta_info", Kind::Object) => UsageNode::Usage,
+            (UsageNode::Top, b"response" | b"message", Kind::Object) => UsageNode::Holder,
+            (
+                UsageNode::Usage,
+                b"prompt_tokens_details" | b"input_tokens_details",
+                Kind::Object,
+            ) => UsageNode::Details,
+            (UsageNode::Usage | UsageNode::Details, _, Kind::Number) => match count(key) {
+                Some(count) => UsageNode::Count(count),
                 None => return Want::Nothing,
             },
             _ => return Want::Nothing,
@@ -118,13 +120,13 @@ impl Visit for Counts {
         Want::Inside(place)
     }
 
-    fn bytes(&mut self, _: Place, bytes: &[u8]) -> bool {
+    fn bytes(&mut self, _: UsageNode, bytes: &[u8]) -> bool {
         push_digits(&mut self.digits, bytes);
         true
     }
 
-    fn end(&mut self, place: Place, _: usize) {
-        let Place::Count(count) = place else {
+    fn end(&mut self, place: UsageNode, _: usize) {
+        let UsageNode::Count(count) = place else {
             return;
         };
         let number = whole_number(&self.digits, MOST);
@@ -143,7 +145,7 @@ impl Visit for Counts {
     }
 }
 
-/// No model has so many tokens: what says so would only spoil the sums.
+/// A count above this is not credible and would only spoil the sums: no model has as many tokens.
 const MOST: u64 = 1 << 32;
 
 fn count(key: &[u8]) -> Option<Count> {

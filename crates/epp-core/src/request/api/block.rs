@@ -25,7 +25,7 @@ pub enum Type {
 
 /// A place in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum BlockNode {
     /// The block.
     Whole,
     /// Its type.
@@ -72,7 +72,7 @@ pub struct Block {
 
 impl Block {
     /// A block begins; this is its place.
-    pub fn start(&mut self, as_uri: bool) -> Place {
+    pub fn start(&mut self, as_uri: bool) -> BlockNode {
         self.name.clear();
         self.kind = None;
         self.text.clear();
@@ -83,7 +83,7 @@ impl Block {
         self.has_url = false;
         self.replaced = None;
         self.as_uri = as_uri;
-        Place::Whole
+        BlockNode::Whole
     }
 
     /// Returns the bytes of memory that it has allocated.
@@ -142,51 +142,57 @@ impl Block {
     }
 
     /// A value begins.
-    pub fn begin(&mut self, parent: Place, key: &[u8], kind: Kind) -> Want<Place> {
+    pub fn begin(&mut self, parent: BlockNode, key: &[u8], kind: Kind) -> Want<BlockNode> {
         let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
         match (parent, key, kind) {
-            (Place::Whole, b"type", Kind::String) if self.kind.is_none() => {
-                Want::Inside(Place::Type)
+            (BlockNode::Whole, b"type", Kind::String) if self.kind.is_none() => {
+                Want::Inside(BlockNode::Type)
             }
-            (Place::Whole, b"text", Kind::String) if fits(Type::Text) => {
+            (BlockNode::Whole, b"text", Kind::String) if fits(Type::Text) => {
                 self.begin_text(Type::Text)
             }
-            (Place::Whole, b"thinking", Kind::String) if fits(Type::Thinking) => {
+            (BlockNode::Whole, b"thinking", Kind::String) if fits(Type::Thinking) => {
                 self.begin_text(Type::Thinking)
             }
-            (Place::Whole, b"source", Kind::Object) if fits(Type::Image) && self.sum.is_empty() => {
-                Want::Inside(Place::Source)
+            (BlockNode::Whole, b"source", Kind::Object)
+                if fits(Type::Image) && self.sum.is_empty() =>
+            {
+                Want::Inside(BlockNode::Source)
             }
-            (Place::Source, b"type", Kind::String) if self.source_type.bytes().is_empty() => {
-                Want::Inside(Place::SourceType)
+            (BlockNode::Source, b"type", Kind::String) if self.source_type.bytes().is_empty() => {
+                Want::Inside(BlockNode::SourceType)
             }
-            (Place::Source, b"media_type", Kind::String) if self.media_type.bytes().is_empty() => {
-                Want::Inside(Place::MediaType)
+            (BlockNode::Source, b"media_type", Kind::String)
+                if self.media_type.bytes().is_empty() =>
+            {
+                Want::Inside(BlockNode::MediaType)
             }
-            (Place::Source, b"data", Kind::String) if self.sum.is_empty() => {
-                Want::Inside(Place::Data)
+            (BlockNode::Source, b"data", Kind::String) if self.sum.is_empty() => {
+                Want::Inside(BlockNode::Data)
             }
-            (Place::Source, b"url", Kind::String) if !self.has_url => Want::Inside(Place::Url),
+            (BlockNode::Source, b"url", Kind::String) if !self.has_url => {
+                Want::Inside(BlockNode::Url)
+            }
             _ => Want::Nothing,
         }
     }
 
-    fn begin_text(&mut self, kind: Type) -> Want<Place> {
+    fn begin_text(&mut self, kind: Type) -> Want<BlockNode> {
         if self.text_kind.is_some() {
             return Want::Nothing;
         }
         self.text_kind = Some(kind);
-        Want::Inside(Place::Text)
+        Want::Inside(BlockNode::Text)
     }
 
     /// More of a value, of which there is room for so much. Whether more is wanted.
-    pub fn bytes(&mut self, place: Place, bytes: &[u8], room: usize) -> bool {
+    pub fn bytes(&mut self, place: BlockNode, bytes: &[u8], room: usize) -> bool {
         match place {
-            Place::Type => self.name.name(bytes, NAME_BYTES),
-            Place::SourceType => self.source_type.name(bytes, NAME_BYTES),
-            Place::Text => self.text.text(bytes, room),
-            Place::MediaType => self.media_type.name(bytes, NAME_BYTES),
-            Place::Url => {
+            BlockNode::Type => self.name.name(bytes, NAME_BYTES),
+            BlockNode::SourceType => self.source_type.name(bytes, NAME_BYTES),
+            BlockNode::Text => self.text.text(bytes, room),
+            BlockNode::MediaType => self.media_type.name(bytes, NAME_BYTES),
+            BlockNode::Url => {
                 // An address goes before data.
                 if !self.has_url {
                     self.has_url = true;
@@ -196,14 +202,14 @@ impl Block {
                 self.sum.update(bytes);
                 true
             }
-            Place::Data => {
+            BlockNode::Data => {
                 if self.sum.is_empty() {
                     self.begin_data();
                 }
                 self.sum.update(bytes);
                 true
             }
-            Place::Whole | Place::Source => false,
+            BlockNode::Whole | BlockNode::Source => false,
         }
     }
 
@@ -223,8 +229,8 @@ impl Block {
     }
 
     /// A value has ended.
-    pub fn end(&mut self, place: Place) {
-        if place == Place::Type {
+    pub fn end(&mut self, place: BlockNode) {
+        if place == BlockNode::Type {
             self.kind = Some(match self.name.bytes() {
                 b"text" => Type::Text,
                 b"image" => Type::Image,

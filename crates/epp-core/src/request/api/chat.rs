@@ -6,7 +6,7 @@ use crate::request::message::{Part, PART};
 use crate::request::prompt::{Draft, Out};
 use crate::request::scan::{Kind, Want};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -29,7 +29,7 @@ enum Type {
 
 /// A place in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ChatNode {
     /// The part.
     Whole,
     /// Its type.
@@ -65,13 +65,13 @@ pub struct ChatPart {
 const TYPE_BYTES: usize = 16;
 
 impl ChatPart {
-    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<ChatNode> {
         let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
         let media = match (key, kind) {
-            (b"type", Kind::String) if self.kind.is_none() => return Want::Inside(Place::Type),
+            (b"type", Kind::String) if self.kind.is_none() => return Want::Inside(ChatNode::Type),
             (b"text", Kind::String) if fits(Type::Text) && !self.text_seen => {
                 self.text_seen = true;
-                return Want::Inside(Place::Text);
+                return Want::Inside(ChatNode::Text);
             }
             (b"image_url", Kind::Object) => Type::Image,
             (b"video_url", Kind::Object) => Type::Video,
@@ -82,7 +82,7 @@ impl ChatPart {
             return Want::Nothing;
         }
         self.media = Some(media);
-        Want::Inside(Place::Media)
+        Want::Inside(ChatNode::Media)
     }
 
     /// The part as its type asks for it, then what is in it besides.
@@ -110,9 +110,9 @@ impl ChatPart {
 }
 
 impl Part for ChatPart {
-    type Place = Place;
+    type Node = ChatNode;
 
-    fn start(&mut self) -> Place {
+    fn start(&mut self) -> ChatNode {
         self.name.clear();
         self.kind = None;
         self.text.clear();
@@ -120,47 +120,47 @@ impl Part for ChatPart {
         self.media = None;
         self.sum = MediaSum::default();
         self.format.clear();
-        Place::Whole
+        ChatNode::Whole
     }
 
-    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind) -> Want<Place> {
+    fn begin(&mut self, parent: ChatNode, key: &[u8], kind: Kind) -> Want<ChatNode> {
         match (parent, self.media, key, kind) {
-            (Place::Whole, ..) => self.begin_member(key, kind),
-            (Place::Media, Some(Type::Image | Type::Video), b"url", Kind::String)
+            (ChatNode::Whole, ..) => self.begin_member(key, kind),
+            (ChatNode::Media, Some(Type::Image | Type::Video), b"url", Kind::String)
                 if self.sum.is_empty() =>
             {
                 self.sum = MediaSum::url();
-                Want::Inside(Place::Url)
+                Want::Inside(ChatNode::Url)
             }
-            (Place::Media, Some(Type::Audio), b"data", Kind::String) if self.sum.is_empty() => {
-                Want::Inside(Place::Data)
+            (ChatNode::Media, Some(Type::Audio), b"data", Kind::String) if self.sum.is_empty() => {
+                Want::Inside(ChatNode::Data)
             }
-            (Place::Media, Some(Type::Audio), b"format", Kind::String)
+            (ChatNode::Media, Some(Type::Audio), b"format", Kind::String)
                 if self.format.bytes().is_empty() =>
             {
-                Want::Inside(Place::Format)
+                Want::Inside(ChatNode::Format)
             }
             _ => Want::Nothing,
         }
     }
 
-    fn bytes(&mut self, place: Place, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    fn bytes(&mut self, place: ChatNode, bytes: &[u8], out: &mut Out<'_>) -> bool {
         match place {
-            Place::Type => self.name.name(bytes, TYPE_BYTES),
-            Place::Text if self.kind == Some(Type::Text) => out.text(bytes),
-            Place::Text => self.text.text(bytes, out.prompts.room()),
-            Place::Url | Place::Data => {
+            ChatNode::Type => self.name.name(bytes, TYPE_BYTES),
+            ChatNode::Text if self.kind == Some(Type::Text) => out.text(bytes),
+            ChatNode::Text => self.text.text(bytes, out.prompts.room()),
+            ChatNode::Url | ChatNode::Data => {
                 self.sum.update(bytes);
                 true
             }
-            Place::Format => self.format.text(bytes, out.prompts.room()),
-            Place::Whole | Place::Media => false,
+            ChatNode::Format => self.format.text(bytes, out.prompts.room()),
+            ChatNode::Whole | ChatNode::Media => false,
         }
     }
 
-    fn end(&mut self, place: Place, out: &mut Out<'_>) {
+    fn end(&mut self, place: ChatNode, out: &mut Out<'_>) {
         match (place, self.kind) {
-            (Place::Type, _) => {
+            (ChatNode::Type, _) => {
                 self.kind = Some(match self.name.bytes() {
                     b"text" => Type::Text,
                     b"image_url" => Type::Image,
@@ -172,13 +172,13 @@ impl Part for ChatPart {
                     out.extra(PART, b"type", self.name.bytes());
                 }
             }
-            (Place::Whole, _) => self.end_part(out),
+            (ChatNode::Whole, _) => self.end_part(out),
             _ => {}
         }
     }
 
-    fn level(&self, parent: Place) -> u8 {
-        PART + u8::from(parent != Place::Whole)
+    fn level(&self, parent: ChatNode) -> u8 {
+        PART + u8::from(parent != ChatNode::Whole)
     }
 
     fn allocated(&self) -> usize {

@@ -7,7 +7,7 @@ use crate::request::number::{push_digits, whole_number};
 use crate::request::prompt::{Out, Prompts};
 use crate::request::scan::{Kind, Want};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -18,7 +18,7 @@ pub const FIELDS: &[(&[u8], Field)] = &[
 
 /// A place in a prompt field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum PromptNode {
     /// The field.
     Whole,
     /// A text in its list.
@@ -28,7 +28,7 @@ pub enum Place {
     /// A list of tokens in its list.
     Tokens,
     /// In an element of another kind.
-    Extra(extra::Place),
+    Extra(extra::ExtraNode),
 }
 
 /// Writes texts as JSON of its own shape; what comes before, between and behind them.
@@ -40,7 +40,7 @@ pub struct Frame {
     pub list: (&'static str, &'static str, &'static str),
 }
 
-/// Reads a prompt field. Of a list the first element tells whether it holds texts, tokens or lists of
+/// Reads a prompt field. The first element of a list says whether it holds texts, tokens or lists of
 /// tokens; elements of another kind count by their bytes.
 #[derive(Debug, Default)]
 pub struct PromptReader {
@@ -70,7 +70,7 @@ impl PromptReader {
     }
 
     /// The field begins.
-    pub fn begin_field(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<Place> {
+    pub fn begin_field(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<PromptNode> {
         match kind {
             Kind::String => {
                 if let Some(frame) = self.frame {
@@ -81,25 +81,25 @@ impl PromptReader {
             _ => return Want::Nothing,
         }
         self.field = Some(kind);
-        Want::Inside(Place::Whole)
+        Want::Inside(PromptNode::Whole)
     }
 
     /// An element of the list begins, or something in one.
     pub fn begin(
         &mut self,
-        parent: Place,
+        parent: PromptNode,
         key: &[u8],
         kind: Kind,
         prompts: &mut Prompts,
-    ) -> Want<Place> {
-        if let Place::Extra(_) = parent {
+    ) -> Want<PromptNode> {
+        if let PromptNode::Extra(_) = parent {
             if prompts.is_full() {
                 return Want::Nothing;
             }
             let place = extra::begin(key, kind, &mut |bytes| prompts.text(bytes));
-            return Want::Inside(Place::Extra(place));
+            return Want::Inside(PromptNode::Extra(place));
         }
-        let whole = parent == Place::Whole;
+        let whole = parent == PromptNode::Whole;
         if whole && std::mem::take(&mut self.between) {
             prompts.end_prompt();
         }
@@ -115,28 +115,28 @@ impl PromptReader {
                     let text = if first { frame.list.0 } else { frame.list.1 };
                     prompts.text(text.as_bytes());
                 }
-                Want::Inside(Place::Text)
+                Want::Inside(PromptNode::Text)
             }
             _ if prompts.is_full() => Want::Nothing,
-            Kind::Array if list == kind => Want::Inside(Place::Tokens),
+            Kind::Array if list == kind => Want::Inside(PromptNode::Tokens),
             Kind::Number if list == kind => {
                 self.digits.clear();
-                Want::Inside(Place::Token)
+                Want::Inside(PromptNode::Token)
             }
             _ => {
                 let place = Out::prompt(prompts).begin_extra(u8::from(!whole), &[], kind);
-                Want::Inside(Place::Extra(place))
+                Want::Inside(PromptNode::Extra(place))
             }
         }
     }
 
     /// More of a text or token. Whether more is wanted.
-    pub fn bytes(&mut self, place: Place, bytes: &[u8], prompts: &mut Prompts) -> bool {
-        if place == Place::Token {
+    pub fn bytes(&mut self, place: PromptNode, bytes: &[u8], prompts: &mut Prompts) -> bool {
+        if place == PromptNode::Token {
             push_digits(&mut self.digits, bytes);
             return true;
         }
-        if self.frame.is_none() || matches!(place, Place::Extra(_)) {
+        if self.frame.is_none() || matches!(place, PromptNode::Extra(_)) {
             return prompts.text(bytes);
         }
         self.escaped.clear();
@@ -145,9 +145,9 @@ impl PromptReader {
     }
 
     /// A text or token has ended, or the field.
-    pub fn end(&mut self, place: Place, prompts: &mut Prompts) {
+    pub fn end(&mut self, place: PromptNode, prompts: &mut Prompts) {
         match (place, self.frame) {
-            (Place::Whole, frame) => {
+            (PromptNode::Whole, frame) => {
                 let behind = match (frame, self.field, self.list) {
                     (Some(frame), Some(Kind::String), _) => frame.alone.1,
                     (Some(frame), _, Some(Kind::String)) => frame.list.2,
@@ -155,10 +155,10 @@ impl PromptReader {
                 };
                 prompts.text(behind.as_bytes());
             }
-            (Place::Text, None) | (Place::Tokens, _) => self.between = true,
-            (Place::Text, Some(_)) => {}
-            (Place::Extra(_), _) => Out::prompt(prompts).end_extra(),
-            (Place::Token, _) => {
+            (PromptNode::Text, None) | (PromptNode::Tokens, _) => self.between = true,
+            (PromptNode::Text, Some(_)) => {}
+            (PromptNode::Extra(_), _) => Out::prompt(prompts).end_extra(),
+            (PromptNode::Token, _) => {
                 let token = whole_number(&self.digits, u64::from(u32::MAX));
                 match token.and_then(|token| u32::try_from(token).ok()) {
                     Some(token) => {

@@ -4,7 +4,7 @@
 use super::{Field, MODEL, SALT};
 use crate::request::canon::{Member, Shape};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[MODEL, SALT, (b"items", Field::Json(0))];
 
 /// The members of an item, in this order.

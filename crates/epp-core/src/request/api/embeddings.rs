@@ -5,7 +5,7 @@
 use super::completions::Frame;
 use super::{Field, MODEL, SALT};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[MODEL, SALT, (b"input", Field::Prompt)];
 
 /// What stands around the texts.

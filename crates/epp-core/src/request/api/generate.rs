@@ -1,9 +1,9 @@
 //! vLLM's and SGLang's own generation APIs: the prompt comes as tokens.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
-use crate::request::facts::Place;
+use crate::request::facts::FactNode;
 
-/// The fields of vLLM's body that tell something.
+/// The fields of vLLM's body that are read.
 pub const VLLM_FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -15,9 +15,9 @@ pub const VLLM_FIELDS: &[(&[u8], Field)] = &[
     (b"token_ids", Field::Prompt),
 ];
 
-/// The fields of SGLang's body that tell something. It names no model: a server has one.
+/// The fields of SGLang's body that are read. It does not name a model: a server has one.
 pub const SGLANG_FIELDS: &[(&[u8], Field)] = &[
-    (b"extra_key", Field::Fact(Place::Salt)),
+    (b"extra_key", Field::Fact(FactNode::Salt)),
     STREAM,
     (
         b"sampling_params",

@@ -1,6 +1,6 @@
-//! OpenAI image generations: a model to be routed by, and nothing that a prefix cache would know.
+//! OpenAI image generations: a model to be routed by, and nothing that a prefix cache holds.
 
 use super::{Field, MODEL, STREAM};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[MODEL, STREAM];

@@ -8,7 +8,7 @@ use crate::request::message::{Part, PART};
 use crate::request::prompt::{Draft, Out, Prompts};
 use crate::request::scan::{Kind, Want};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -40,9 +40,9 @@ const BILLING: &[u8] = b"x-anthropic-billing-header";
 
 /// A place in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ContentNode {
     /// In what all blocks have.
-    Block(block::Place),
+    Block(block::BlockNode),
     /// A tool call's identity.
     Id,
     /// A tool call's name.
@@ -52,7 +52,7 @@ pub enum Place {
     /// A tool's result.
     Result,
     /// In a block of a tool's result.
-    Inner(block::Place),
+    Inner(block::BlockNode),
 }
 
 /// Reads the parts of a message.
@@ -74,19 +74,21 @@ pub struct MessagesPart {
 }
 
 impl MessagesPart {
-    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<Place> {
+    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<ContentNode> {
         let fits = |kind: Type| self.block.kind().is_none_or(|own| own == kind);
         let (call, result) = (fits(Type::ToolUse), fits(Type::ToolResult));
         match (key, kind) {
-            (b"id", Kind::String) if call && self.id.is_empty() => Want::Inside(Place::Id),
-            (b"name", Kind::String) if call && self.name.is_empty() => Want::Inside(Place::Name),
+            (b"id", Kind::String) if call && self.id.is_empty() => Want::Inside(ContentNode::Id),
+            (b"name", Kind::String) if call && self.name.is_empty() => {
+                Want::Inside(ContentNode::Name)
+            }
             (b"input", _) if call && !self.input_seen => {
                 self.input_seen = true;
-                Want::Raw(Place::Input)
+                Want::Raw(ContentNode::Input)
             }
             (b"content", Kind::String | Kind::Array) if result && !self.result_seen => {
                 self.result_seen = true;
-                Want::Inside(Place::Result)
+                Want::Inside(ContentNode::Result)
             }
             _ => Want::Nothing,
         }
@@ -113,9 +115,9 @@ impl MessagesPart {
             _ => {}
         }
         let known = matches!(kind, Some(Type::Text | Type::Image));
-        let level = self.level(Place::Inner(block::Place::Whole));
+        let level = self.level(ContentNode::Inner(block::BlockNode::Whole));
         if kind == Some(Type::Text) && !self.images.is_empty() {
-            // Images follow all texts, and nothing else tells that this one did not come first.
+            // Images follow all texts, and only this shows that this one did not come first.
             out.extra(level, b"", b"");
         }
         self.inner.give_rest(known, level, out);
@@ -166,9 +168,9 @@ impl MessagesPart {
 }
 
 impl Part for MessagesPart {
-    type Place = Place;
+    type Node = ContentNode;
 
-    fn start(&mut self) -> Place {
+    fn start(&mut self) -> ContentNode {
         self.id.clear();
         self.name.clear();
         self.input.clear();
@@ -178,61 +180,63 @@ impl Part for MessagesPart {
         self.texts = 0;
         self.inners = 0;
         self.images.clear();
-        Place::Block(self.block.start(false))
+        ContentNode::Block(self.block.start(false))
     }
 
-    fn begin(&mut self, parent: Place, key: &[u8], kind: Kind) -> Want<Place> {
+    fn begin(&mut self, parent: ContentNode, key: &[u8], kind: Kind) -> Want<ContentNode> {
         match (parent, kind) {
-            (Place::Block(parent), _) => match self.block.begin(parent, key, kind) {
-                Want::Inside(place) => Want::Inside(Place::Block(place)),
-                _ if parent == block::Place::Whole => self.begin_member(key, kind),
+            (ContentNode::Block(parent), _) => match self.block.begin(parent, key, kind) {
+                Want::Inside(place) => Want::Inside(ContentNode::Block(place)),
+                _ if parent == block::BlockNode::Whole => self.begin_member(key, kind),
                 _ => Want::Nothing,
             },
-            (Place::Result, _) => {
+            (ContentNode::Result, _) => {
                 self.inners = self.inners.wrapping_add(2);
                 match kind {
-                    Kind::Object => Want::Inside(Place::Inner(self.inner.start(true))),
+                    Kind::Object => Want::Inside(ContentNode::Inner(self.inner.start(true))),
                     _ => Want::Nothing,
                 }
             }
-            (Place::Inner(parent), _) => match self.inner.begin(parent, key, kind) {
-                Want::Inside(place) => Want::Inside(Place::Inner(place)),
+            (ContentNode::Inner(parent), _) => match self.inner.begin(parent, key, kind) {
+                Want::Inside(place) => Want::Inside(ContentNode::Inner(place)),
                 _ => Want::Nothing,
             },
             _ => Want::Nothing,
         }
     }
 
-    fn level(&self, parent: Place) -> u8 {
+    fn level(&self, parent: ContentNode) -> u8 {
         let inner = INNER.wrapping_add(self.inners);
         match parent {
-            Place::Block(block::Place::Source) => IMAGE,
-            Place::Inner(block::Place::Source) => inner.wrapping_add(1),
-            Place::Inner(_) | Place::Result => inner,
+            ContentNode::Block(block::BlockNode::Source) => IMAGE,
+            ContentNode::Inner(block::BlockNode::Source) => inner.wrapping_add(1),
+            ContentNode::Inner(_) | ContentNode::Result => inner,
             _ => PART,
         }
     }
 
-    fn bytes(&mut self, place: Place, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    fn bytes(&mut self, place: ContentNode, bytes: &[u8], out: &mut Out<'_>) -> bool {
         let room = out.prompts.room();
         match place {
-            Place::Block(block::Place::Text) if self.block.goes_on_at_once() => out.text(bytes),
-            Place::Block(place) => self.block.bytes(place, bytes, room),
-            Place::Inner(place) => self.inner.bytes(place, bytes, room),
-            Place::Id => self.id.text(bytes, room),
-            Place::Name => self.name.text(bytes, room),
-            Place::Input => self.input.text(bytes, room),
-            Place::Result => self.result.text(bytes, room),
+            ContentNode::Block(block::BlockNode::Text) if self.block.goes_on_at_once() => {
+                out.text(bytes)
+            }
+            ContentNode::Block(place) => self.block.bytes(place, bytes, room),
+            ContentNode::Inner(place) => self.inner.bytes(place, bytes, room),
+            ContentNode::Id => self.id.text(bytes, room),
+            ContentNode::Name => self.name.text(bytes, room),
+            ContentNode::Input => self.input.text(bytes, room),
+            ContentNode::Result => self.result.text(bytes, room),
         }
     }
 
-    fn end(&mut self, place: Place, out: &mut Out<'_>) {
+    fn end(&mut self, place: ContentNode, out: &mut Out<'_>) {
         match place {
-            Place::Block(block::Place::Whole) => self.flatten(out),
-            Place::Block(place) => self.block.end(place),
-            Place::Inner(block::Place::Whole) => self.end_inner(out),
-            Place::Inner(place) => self.inner.end(place),
-            Place::Id | Place::Name | Place::Input | Place::Result => {}
+            ContentNode::Block(block::BlockNode::Whole) => self.flatten(out),
+            ContentNode::Block(place) => self.block.end(place),
+            ContentNode::Inner(block::BlockNode::Whole) => self.end_inner(out),
+            ContentNode::Inner(place) => self.inner.end(place),
+            ContentNode::Id | ContentNode::Name | ContentNode::Input | ContentNode::Result => {}
         }
     }
 
@@ -248,13 +252,13 @@ impl Part for MessagesPart {
 
 /// A place in the system field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SystemPlace {
+pub enum SystemNode {
     /// The field.
     Whole,
     /// In one of its blocks.
-    Block(block::Place),
-    /// In something that the flattening does not know.
-    Extra(extra::Place),
+    Block(block::BlockNode),
+    /// In a value that the flattening does not read.
+    Extra(extra::ExtraNode),
 }
 
 /// Reads the system field: a text, or blocks.
@@ -280,31 +284,31 @@ impl System {
     /// A value in the field begins.
     pub fn begin(
         &mut self,
-        parent: SystemPlace,
+        parent: SystemNode,
         key: &[u8],
         kind: Kind,
         prompts: &mut Prompts,
-    ) -> Want<SystemPlace> {
+    ) -> Want<SystemNode> {
         let level = match (parent, kind) {
-            (SystemPlace::Whole, _) => {
+            (SystemNode::Whole, _) => {
                 self.blocks = self.blocks.wrapping_add(1);
                 if kind == Kind::Object {
-                    return Want::Inside(SystemPlace::Block(self.block.start(false)));
+                    return Want::Inside(SystemNode::Block(self.block.start(false)));
                 }
                 SYSTEM
             }
-            (SystemPlace::Block(parent), _) => match self.block.begin(parent, key, kind) {
-                Want::Inside(place) => return Want::Inside(SystemPlace::Block(place)),
+            (SystemNode::Block(parent), _) => match self.block.begin(parent, key, kind) {
+                Want::Inside(place) => return Want::Inside(SystemNode::Block(place)),
                 _ if key == CACHE_CONTROL => return Want::Nothing,
-                _ => SYSTEM + 1 + u8::from(parent == block::Place::Source),
+                _ => SYSTEM + 1 + u8::from(parent == block::BlockNode::Source),
             },
-            (SystemPlace::Extra(_), _) => {
+            (SystemNode::Extra(_), _) => {
                 let place = extra::begin(key, kind, &mut |bytes| prompts.text(bytes));
-                return Want::Inside(SystemPlace::Extra(place));
+                return Want::Inside(SystemNode::Extra(place));
             }
         };
         let place = self.out(prompts).begin_extra(level, key, kind);
-        Want::Inside(SystemPlace::Extra(place))
+        Want::Inside(SystemNode::Extra(place))
     }
 
     fn out<'a>(&self, prompts: &'a mut Prompts) -> Out<'a> {
@@ -313,10 +317,10 @@ impl System {
     }
 
     /// More of a value. Whether more is wanted.
-    pub fn bytes(&mut self, place: SystemPlace, bytes: &[u8], prompts: &mut Prompts) -> bool {
+    pub fn bytes(&mut self, place: SystemNode, bytes: &[u8], prompts: &mut Prompts) -> bool {
         match place {
-            SystemPlace::Whole | SystemPlace::Extra(_) => prompts.text(bytes),
-            SystemPlace::Block(place) => {
+            SystemNode::Whole | SystemNode::Extra(_) => prompts.text(bytes),
+            SystemNode::Block(place) => {
                 // Else a billing header at the window's end would not be known for one.
                 let room = prompts.room().max(BILLING.len());
                 self.block.bytes(place, bytes, room)
@@ -325,12 +329,12 @@ impl System {
     }
 
     /// A value has ended.
-    pub fn end(&mut self, place: SystemPlace, prompts: &mut Prompts) {
+    pub fn end(&mut self, place: SystemNode, prompts: &mut Prompts) {
         let mut out = self.out(prompts);
         match place {
-            SystemPlace::Whole => {}
-            SystemPlace::Extra(_) => out.end_extra(),
-            SystemPlace::Block(block::Place::Whole) => {
+            SystemNode::Whole => {}
+            SystemNode::Extra(_) => out.end_extra(),
+            SystemNode::Block(block::BlockNode::Whole) => {
                 let is_text = self.block.kind() == Some(Type::Text);
                 let text = self.block.text().filter(|_| is_text);
                 if let Some(text) = text.filter(|text| !text.bytes().starts_with(BILLING)) {
@@ -338,7 +342,7 @@ impl System {
                 }
                 self.block.give_rest(is_text, SYSTEM + 1, &mut out);
             }
-            SystemPlace::Block(place) => self.block.end(place),
+            SystemNode::Block(place) => self.block.end(place),
         }
     }
 }

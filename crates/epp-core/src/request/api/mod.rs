@@ -42,7 +42,7 @@ pub enum Api {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// A fact.
-    Fact(facts::Place),
+    Fact(facts::FactNode),
     /// An object with such facts.
     Facts(&'static [(&'static [u8], Field)]),
     /// The turns of a conversation: the last part of its prompt.
@@ -55,15 +55,15 @@ pub enum Field {
     Prompt,
     /// A part of a prompt that is JSON, and its place in it.
     Json(u8),
-    /// What no layout knows and yet changes what a model reads.
+    /// What is in no layout and yet changes what a model reads.
     Extra,
 }
 
-const MODEL: (&[u8], Field) = (b"model", Field::Fact(facts::Place::Model));
-const SALT: (&[u8], Field) = (b"cache_salt", Field::Fact(facts::Place::Salt));
-const STREAM: (&[u8], Field) = (b"stream", Field::Fact(facts::Place::Stream));
+const MODEL: (&[u8], Field) = (b"model", Field::Fact(facts::FactNode::Model));
+const SALT: (&[u8], Field) = (b"cache_salt", Field::Fact(facts::FactNode::Salt));
+const STREAM: (&[u8], Field) = (b"stream", Field::Fact(facts::FactNode::Stream));
 
-/// Fields that are [`Field::Extra`] where an API does not know them otherwise: they change what a model
+/// Fields that are [`Field::Extra`] where an API does not read them otherwise: they change what a model
 /// reads, through its chat template or beside its prompt. How an answer is sampled, limited, formed or
 /// sent does not.
 const EXTRAS: &[&[u8]] = &[
@@ -97,7 +97,7 @@ const EXTRAS: &[&[u8]] = &[
 
 /// The field of the most output tokens: if several are there, that of the highest rank counts.
 const fn max_tokens(name: &'static [u8], rank: u8) -> (&'static [u8], Field) {
-    (name, Field::Fact(facts::Place::MaxTokens(rank)))
+    (name, Field::Fact(facts::FactNode::MaxTokens(rank)))
 }
 
 /// Path suffixes; the longest that fits decides.
@@ -129,14 +129,14 @@ impl Api {
         longest.map_or(Self::PassThrough, |(_, api)| *api)
     }
 
-    /// What a field of a body's outermost object is, if it tells anything.
+    /// Returns what a field of a body's outermost object is, if it is read.
     pub(super) fn field(self, key: &[u8]) -> Option<Field> {
         let known = self.fields().iter().find(|(name, _)| *name == key);
         let extra = || EXTRAS.contains(&key).then_some(Field::Extra);
         known.map(|(_, field)| *field).or_else(extra)
     }
 
-    /// The fields of a body's outermost object that its layout knows.
+    /// The fields of a body's outermost object that are in its layout.
     pub(super) fn fields(self) -> &'static [(&'static [u8], Field)] {
         match self {
             Self::ChatCompletions => chat::FIELDS,

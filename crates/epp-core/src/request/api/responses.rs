@@ -3,7 +3,7 @@
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 
-/// The fields that tell something.
+/// The fields that are read.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
