@@ -1,6 +1,85 @@
 //! Pools for unit tests.
 
-use crate::scheduling::{Cycle, Endpoint, Freshness, Lora, Metrics, Pool, Request, Scorer, Slot};
+use std::sync::Arc;
+
+use crate::plugins::role::{build_default, Role};
+use crate::scheduling::{
+    Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, Picker, Pool, ProfileHandler,
+    Request, Scorer, Slot, UnreadPrompt,
+};
+
+/// A scorer with its defaults.
+pub fn scorer(name: &str) -> Arc<dyn Scorer> {
+    match build_default(name) {
+        Role::Scorer(scorer) => scorer,
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// A picker with its defaults.
+pub fn picker(name: &str) -> Arc<dyn Picker> {
+    match build_default(name) {
+        Role::Picker(picker) => picker,
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// A profile handler with its defaults.
+pub fn handler(name: &str) -> Arc<dyn ProfileHandler> {
+    match build_default(name) {
+        Role::ProfileHandler(handler) => handler,
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// Filters of each basis, as a random plan may have them.
+#[derive(Debug, Clone, Copy)]
+pub enum TestFilter {
+    /// Keeps slots by their remainder.
+    Remainder(u32, u32),
+    /// Keeps endpoints that have no adapter of the model's name waiting.
+    Adapter,
+    /// Keeps slots below the length of the prompt in blocks.
+    Length,
+    /// Keeps endpoints with fewer requests in flight.
+    Busy(u32),
+}
+
+impl Filter for TestFilter {
+    fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>) {
+        let request = cycle.request;
+        candidates.retain(|slot| match *self {
+            Self::Remainder(divisor, rest) => slot.0 % divisor == rest,
+            Self::Adapter => {
+                let lora = cycle.pool.get(*slot).map(|endpoint| &endpoint.metrics.lora);
+                lora.is_some_and(|lora| lora.waiting.iter().all(|name| name != request.model))
+            }
+            Self::Length => {
+                let total = request.prefix.first().map_or(0.0, |prefix| prefix.total);
+                f64::from(slot.0) <= total
+            }
+            Self::Busy(most) => cycle.pool.load(*slot).requests <= most,
+        });
+    }
+
+    fn basis(&self) -> Basis {
+        match self {
+            Self::Remainder(..) => Basis::Pool,
+            Self::Adapter => Basis::Model,
+            Self::Length | Self::Busy(_) => Basis::Request,
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            unread: match self {
+                Self::Length => UnreadPrompt::Length,
+                _ => UnreadPrompt::Irrelevant,
+            },
+            ..Needs::default()
+        }
+    }
+}
 
 /// A fresh, available endpoint with these metrics.
 pub fn endpoint(name: &str, metrics: Metrics) -> Endpoint {

@@ -8,8 +8,8 @@ use epp_core::config::{self, Plan};
 use epp_core::endpoints::scan::Extraction;
 use epp_core::request::Api;
 use epp_core::scheduling::{
-    Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, Request, Scored,
-    Scratch, Slot, WeightedScorer,
+    Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, ProfileId,
+    Request, Scored, Scratch, Slot, WeightedScorer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
@@ -233,6 +233,7 @@ impl Score {
                     prompt: self.prompt,
                     ..Cost::default()
                 },
+                ..Request::default()
             },
         };
         let mut sums = Sums(vec![0.0; self.endpoints.len()]);
@@ -267,7 +268,11 @@ impl Pick {
             std::slice::from_ref(&self.picker),
             &[json!({"pluginRef": kind})],
         )?;
-        let profile = plan.scheduler.profiles().first().ok_or("no profile")?;
+        let profile = plan
+            .scheduler
+            .profiles()
+            .get(ProfileId(0))
+            .ok_or("no profile")?;
         let picker = &profile.picker;
         let mut rng = fastrand::Rng::with_seed(7);
         let scored = self.scores.iter().enumerate();

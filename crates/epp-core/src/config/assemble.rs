@@ -413,7 +413,7 @@ fn compile(profiled: &Profiled) -> Option<Profile> {
     };
     Some(Profile {
         name: profiled.name.clone(),
-        filters,
+        filters: filters.into(),
         scorers,
         picker,
     })

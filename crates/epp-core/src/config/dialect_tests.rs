@@ -6,6 +6,7 @@ use super::*;
 use crate::endpoints::engine::{built_in, EngineConfig};
 use crate::endpoints::spec::MetricSpec;
 use crate::plugins::{Dialect, PrefixProducer};
+use crate::scheduling::ProfileId;
 use crate::scheduling::{Metrics, Pool};
 use crate::testing::pool;
 
@@ -321,7 +322,10 @@ fn weights_may_be_fractions_as_from_v1_4_on() {
         seed(&format!("plugins: [{{type: queue-scorer}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: queue-scorer, weight: {weight}}}]}}]\n"))
     };
     let plan = loaded(&weighed("1.5")).plan;
-    assert_eq!(plan.scheduler.profiles()[0].scorers[0].weight, 1.5);
+    assert_eq!(
+        plan.scheduler.profiles().get(ProfileId(0)).unwrap().scorers[0].weight,
+        1.5
+    );
     refused(&weighed(".nan"), &["weight", "a number"]);
     refused(&weighed("heavy"), &["weight", "a number"]);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::plugins::Dialect;
+use crate::scheduling::ProfileId;
 
 const SEED: &str = include_str!("../../../../examples/seed.yaml");
 
@@ -39,7 +40,7 @@ pub fn refused(text: &str, parts: &[&str]) {
 }
 
 fn scorers(plan: &Plan) -> Vec<(String, f64)> {
-    let profile = &plan.scheduler.profiles()[0];
+    let profile = plan.scheduler.profiles().get(ProfileId(0)).unwrap();
     let scorers = profile.scorers.iter();
     scorers
         .map(|weighted| (weighted.name.clone(), weighted.weight))
@@ -90,7 +91,10 @@ fn without_profiles_one_refers_to_all_plugins() {
     let plan = plan(&seed(
         "plugins:\n- type: queue-scorer\n- type: kv-cache-utilization-scorer\n",
     ));
-    assert_eq!(plan.scheduler.profiles()[0].name, "default");
+    assert_eq!(
+        plan.scheduler.profiles().get(ProfileId(0)).unwrap().name,
+        "default"
+    );
     let expected = [
         ("queue-scorer".to_owned(), 1.0),
         ("kv-cache-utilization-scorer".to_owned(), 1.0),

@@ -198,6 +198,7 @@ impl Picker {
         let cycle = |prefix, cost| Cycle {
             pool: &watch.store.pool,
             request: Request {
+                headers: &[],
                 model,
                 prefix,
                 cost,
@@ -233,6 +234,7 @@ impl Picker {
         let cycle = Cycle {
             pool: &watch.store.pool,
             request: Request {
+                headers: &[],
                 model,
                 prefix: &prefix,
                 cost: costs(plan, &exchange.reader, false).0,

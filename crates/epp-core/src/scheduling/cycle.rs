@@ -42,9 +42,15 @@ pub struct Cost {
     pub prefix: Option<usize>,
 }
 
+/// A request header that some plugin of the plan reads, by its place among all that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderId(pub usize);
+
 /// What plugins see of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
+    /// The values of the headers that the plan's plugins read, in the plan's order.
+    pub headers: &'a [Option<Vec<u8>>],
     /// The target model, which is also how a LoRA adapter is named; empty when unknown.
     pub model: &'a str,
     /// One match per prefix producer of the plan, in the plan's order.
@@ -54,6 +60,11 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Returns the value of a header that a plugin asked for when it was built.
+    pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
+        self.headers.get(header.0)?.as_deref()
+    }
+
     /// Tokens that it costs one endpoint: what the endpoint does not hold of the prompt, in whole
     /// blocks, what of the prompt lies beyond the blocks, and the answer.
     pub fn tokens_at(&self, slot: Slot) -> f64 {

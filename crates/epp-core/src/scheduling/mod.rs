@@ -4,17 +4,22 @@
 //! normalisation, clamping and the weighted sum are the Endpoint Picker's (llm-d-router, and the
 //! Gateway API Inference Extension v1.0 before it): what picks differently from it is a defect.
 
+mod candidates;
 pub mod cycle;
 pub mod endpoint;
 pub mod error;
+pub mod handler;
 pub mod plugin;
 pub mod profile;
 pub mod scheduler;
 mod score_cache;
 
-pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
+pub use cycle::{Cost, Cycle, HeaderId, PrefixMatch, Request, Scored};
 pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
-pub use plugin::{Basis, Filter, Needs, Picker, ProfileHandler, Scorer, UnreadPrompt};
-pub use profile::{NamedFilter, Observer, Profile, WeightedScorer};
+pub use handler::{
+    Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results, TargetRole,
+};
+pub use plugin::{Basis, Filter, Needs, Picker, Scorer, UnreadPrompt};
+pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};

@@ -1,37 +1,36 @@
-//! The roles a plugin can take in a scheduling profile.
+//! What a plugin can do in a scheduling profile: filter, score, pick.
 
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
-use super::scheduler::ProfileResults;
-use super::ScheduleError;
 
-/// What a score may still depend on in the part of a prompt that has not been read yet.
+/// What a plugin's result may still depend on in the part of a prompt that has not been read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum UnreadPrompt {
-    /// Nothing: the score is final as soon as the other needs are met.
+    /// Nothing: the result is final as soon as the other needs are met.
     #[default]
     Irrelevant,
-    /// Only the prompt's length: each endpoint's score is linear in 1 / `total`, up to a term that
-    /// is the same for all, so that what holds for the shortest and for the longest possible
-    /// prompt holds for all between.
+    /// Only the prompt's length, in a way that lets what holds for the shortest and for the longest
+    /// possible prompt hold for all between. An endpoint's score is linear in 1 / `total`, up to a
+    /// term that is the same for all endpoints. Whether a filter keeps an endpoint changes at most
+    /// once as the prompt grows, given the same candidates.
     Length,
 }
 
-/// What scores depend on beside the candidates. As long as that stays the same they are kept from
-/// request to request, where no filter chooses the candidates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a filter's or a scorer's result depends on beside the candidates. The result is kept from
+/// request to request as long as that stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Basis {
-    /// The request, or what is in flight.
+    /// The request, or what is in flight: the result holds for this request alone.
     #[default]
     Request,
-    /// What the endpoints' metrics pages said, and the request's model.
+    /// The endpoints, with their labels and metrics, and the request's model.
     Model,
-    /// What the endpoints' metrics pages said.
+    /// The endpoints, with their labels and metrics.
     Pool,
 }
 
-/// What a plugin reads. The plan is the union of its plugins' needs: what nobody needs is neither
-/// scanned from metrics pages nor read from bodies.
+/// What a plugin reads. The plan is the union of its plugins' needs: what no plugin
+/// needs is neither scanned from metrics pages nor read from bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// The model's name.
@@ -95,8 +94,13 @@ impl Needs {
 
 /// Removes candidates.
 pub trait Filter: std::fmt::Debug + Send + Sync {
-    /// Keeps in `candidates` who may serve the request.
+    /// Keeps in `candidates` the endpoints that may serve the request, in their order.
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>);
+
+    /// What the survivors depend on, beside the candidates.
+    fn basis(&self) -> Basis {
+        Basis::Request
+    }
 
     /// What it reads.
     fn needs(&self) -> Needs {
@@ -109,7 +113,8 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
     /// Writes the score of each candidate; `scores` has their length and order, and holds anything.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
 
-    /// What the scores depend on while decisions rest on metrics ([`super::DecisionMode::Metrics`]).
+    /// What the scores depend on, beside the candidates, while decisions rest on metrics
+    /// ([`super::DecisionMode::Metrics`]).
     fn basis(&self) -> Basis {
         Basis::Request
     }
@@ -129,21 +134,12 @@ pub trait Picker: std::fmt::Debug + Send + Sync {
     /// How many endpoints it names (`maxNumOfEndpoints`).
     fn max_endpoints(&self) -> usize;
 
-    /// Brings the first `want` places of `scored` into order, the picks first and then who should
-    /// be tried next; `want` is at least [`Self::max_endpoints`], or the number of candidates.
+    /// Brings the first `want` places of `scored` into order, the picks first and then the retry
+    /// targets; `want` is at least [`Self::max_endpoints`], or the number of candidates.
     fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng);
 
     /// Whether the choice (the odds, where it is drawn) is the same from both lists, which hold
     /// the same endpoints in the same order with the scores of the shortest and of the longest
     /// prompt still possible; each endpoint's score moves linearly between the two.
     fn same_choice(&self, shortest: &[Scored], longest: &[Scored]) -> bool;
-}
-
-/// Decides which profiles run, and what their results mean.
-pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
-    /// The profiles to run next, by index; none when all has been run.
-    fn pick(&self, profiles: usize, results: &ProfileResults, next: &mut Vec<usize>);
-
-    /// The index of the primary profile, whose endpoints serve the request.
-    fn primary(&self, results: &ProfileResults) -> Result<usize, ScheduleError>;
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::candidates::{same_survivors, Candidates};
 use super::cycle::{Cycle, Scored};
-use super::endpoint::{DecisionMode, Slot};
+use super::endpoint::Slot;
 use super::plugin::{Filter, Needs, Picker, Scorer};
 use super::score_cache::{clamp, ScoreCache};
 use super::ScheduleError;
@@ -33,15 +34,41 @@ pub struct NamedFilter {
 pub struct Profile {
     /// Its name in the document.
     pub name: String,
-    /// Run in this order, each on the survivors of the one before.
-    pub filters: Vec<NamedFilter>,
+    /// Run in this order, each on the survivors of the one before. Shared with the caches, which
+    /// tell the profiles' candidates apart by it.
+    pub filters: Arc<[NamedFilter]>,
     /// Run in this order on the survivors.
     pub scorers: Vec<WeightedScorer>,
     /// Chooses among the scored.
     pub picker: Arc<dyn Picker>,
 }
 
-/// Is told what happens inside a run; the `explain` views are made of it.
+/// The candidates of one profile after its run.
+#[derive(Debug, Clone, Default)]
+pub struct Ranking {
+    /// The picks first, best first; then the retry targets in order; the rest in any order.
+    pub scored: Vec<Scored>,
+    /// How many of the first are the picks.
+    pub picks: usize,
+    /// How many of the first are in order, picks included.
+    pub ordered: usize,
+}
+
+impl Ranking {
+    /// The picks, best first.
+    pub fn picks(&self) -> impl Iterator<Item = Slot> + '_ {
+        let picks = self.scored.iter().take(self.picks);
+        picks.map(|scored| scored.slot)
+    }
+
+    /// The picks and then the next best endpoints, as retry targets.
+    pub fn targets(&self) -> impl Iterator<Item = Slot> + '_ {
+        let ordered = self.scored.iter().take(self.ordered);
+        ordered.map(|scored| scored.slot)
+    }
+}
+
+/// Sees what happens inside a run; the `explain` views are made of it.
 pub trait Observer {
     /// A filter ran; `before` are its candidates, `after` the survivors.
     fn filtered(&mut self, filter: &str, before: &[Slot], after: &[Slot]);
@@ -49,17 +76,17 @@ pub trait Observer {
     fn scored(&mut self, scorer: &WeightedScorer, candidates: &[Slot], scores: &[f64]);
 }
 
-/// Buffers of a run, cache from request to request.
+/// Buffers and caches of a run, kept from request to request.
 #[derive(Debug, Default)]
 pub struct RunBuffers {
-    survivors: Vec<Slot>,
+    pub(super) candidates: Candidates,
     scores: Vec<f64>,
     sums: Vec<f64>,
     pub(super) cache: ScoreCache,
 }
 
 impl Profile {
-    /// What its plugins read, together.
+    /// Returns what its plugins read, together.
     pub fn needs(&self) -> Needs {
         let filters = self.filters.iter().map(|named| named.filter.needs());
         let scorers = self.scorers.iter().map(|weighted| weighted.scorer.needs());
@@ -75,88 +102,61 @@ impl Profile {
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<(), ScheduleError> {
         scored.clear();
-        let all = &cycle.pool.snapshot().candidates;
-        let whole = self.filters.is_empty() && !all.is_empty();
         let RunBuffers {
-            survivors,
+            candidates,
             scores,
             sums,
             cache,
         } = buffers;
-        let candidates = if whole {
-            all
-        } else {
-            self.survivors(cycle, survivors, &mut observer)?;
-            survivors
-        };
+        let observed = observer.as_deref_mut().map(|observer| observer as _);
+        let survivors = candidates.of(&self.filters, cycle, observed)?;
+        let slots = survivors.slots;
         sums.clear();
-        sums.resize(candidates.len(), 0.0);
-        // An observer is shown what the scorers gave, not what it counts as.
-        let keeps = whole && observer.is_none() && cycle.pool.mode == DecisionMode::Metrics;
+        sums.resize(slots.len(), 0.0);
         for weighted in &self.scorers {
             let WeightedScorer { scorer, weight, .. } = weighted;
-            let known = if keeps {
-                cache.scores(scorer, cycle)
-            } else {
-                None
-            };
-            if let Some(known) = known {
-                add(sums, known, *weight);
+            if let Some(known) = cache.scores(scorer, cycle, &survivors) {
+                if let Some(observer) = observer.as_deref_mut() {
+                    observer.scored(weighted, slots, known.raw());
+                }
+                add(sums, known.clamped(), *weight);
                 continue;
             }
-            scores.resize(candidates.len(), 0.0);
-            scorer.score(cycle, candidates, scores);
+            scores.resize(slots.len(), 0.0);
+            scorer.score(cycle, slots, scores);
             if let Some(observer) = observer.as_deref_mut() {
-                observer.scored(weighted, candidates, scores);
+                observer.scored(weighted, slots, scores);
             }
             clamp(scores);
             add(sums, scores, *weight);
         }
-        let sums = candidates.iter().zip(sums);
+        let sums = slots.iter().zip(sums);
         scored.extend(sums.map(|(&slot, &mut score)| Scored { slot, score }));
         Ok(())
     }
 
-    /// Leaves the candidates that pass all filters.
-    fn survivors(
+    /// Returns whether the profile picks the same for the shortest and the longest prompt still
+    /// possible, and so for all between. `low` and `high` are buffers.
+    pub fn same_choice(
         &self,
-        cycle: &Cycle<'_>,
-        candidates: &mut Vec<Slot>,
-        observer: &mut Option<&mut (dyn Observer + '_)>,
-    ) -> Result<(), ScheduleError> {
-        candidates.clone_from(&cycle.pool.snapshot().candidates);
-        let others = self.filter(cycle, candidates, observer);
-        // Who is avoided is a candidate where nobody else is left.
-        if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
-            let endpoints = cycle.pool.iter();
-            let available = endpoints.filter(|(_, endpoint)| endpoint.available);
-            candidates.clear();
-            candidates.extend(available.map(|(slot, _)| slot));
-            return self.filter(cycle, candidates, observer);
+        shortest: &Cycle<'_>,
+        longest: &Cycle<'_>,
+        buffers: &mut RunBuffers,
+        [low, high]: &mut [Vec<Scored>; 2],
+    ) -> bool {
+        if !same_survivors(&self.filters, shortest, longest) {
+            return false;
         }
-        others
-    }
-
-    fn filter(
-        &self,
-        cycle: &Cycle<'_>,
-        candidates: &mut Vec<Slot>,
-        observer: &mut Option<&mut (dyn Observer + '_)>,
-    ) -> Result<(), ScheduleError> {
-        if candidates.is_empty() {
-            return Err(ScheduleError::NoCandidates);
-        }
-        for named in &self.filters {
-            let before = observer.as_ref().map(|_| candidates.clone());
-            named.filter.filter(cycle, candidates);
-            if let (Some(observer), Some(before)) = (observer.as_deref_mut(), before) {
-                observer.filtered(&named.name, &before, candidates);
+        let low_outcome = self.rank(shortest, buffers, low, None);
+        let high_outcome = self.rank(longest, buffers, high, None);
+        match (low_outcome, high_outcome) {
+            (Ok(()), Ok(())) => {
+                let mut scorers = self.scorers.iter();
+                scorers.all(|weighted| weighted.scorer.moves_evenly(longest, high))
+                    && self.picker.same_choice(low, high)
             }
-            if candidates.is_empty() {
-                return Err(ScheduleError::AllFiltered);
-            }
+            (low_outcome, high_outcome) => low_outcome == high_outcome,
         }
-        Ok(())
     }
 }
 

@@ -1,62 +1,83 @@
-//! The cycle: the profile handler picks profiles, they run, it names the primary one.
+//! The cycle: the profile handler names profiles, they run, it concludes whose picks serve the
+//! request.
 
 use std::sync::Arc;
 
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
-use super::plugin::{Needs, ProfileHandler};
-use super::profile::{Observer, Profile, RunBuffers};
+use super::handler::{
+    Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results, TargetRole,
+};
+use super::plugin::Needs;
+use super::profile::{Observer, Profile, Ranking, RunBuffers};
 use super::ScheduleError;
-
-/// What each profile found, by its index; `None` for one that did not run.
-pub type ProfileResults = [Option<Result<Ranking, ScheduleError>>];
-
-/// The candidates of one profile after its run.
-#[derive(Debug, Clone, Default)]
-pub struct Ranking {
-    /// The picks first, best first; then who should be tried next; the rest in any order.
-    pub scored: Vec<Scored>,
-    /// How many of the first are the picks.
-    pub picks: usize,
-    /// How many of the first are in order, picks included.
-    pub ordered: usize,
-}
 
 /// Endpoints chosen for a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision<'a> {
-    /// Index of the primary profile.
-    pub profile: usize,
+    /// The profile whose picks the request is sent to.
+    pub profile: ProfileId,
     /// Its ranking.
     pub ranking: &'a Ranking,
+    /// The ranking whose first pick computes the prompt, if another endpoint does.
+    pub prefill: Option<&'a Ranking>,
+    /// The ranking whose picks encode media, if other endpoints do.
+    pub encode: Option<&'a Ranking>,
 }
 
-impl Decision<'_> {
+impl<'a> Decision<'a> {
+    fn new(conclusion: Conclusion, results: &'a Results) -> Result<Self, ScheduleError> {
+        let ranking = |profile: ProfileId| match results.get(profile) {
+            Some(Ok(ranking)) => Ok(ranking),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(ScheduleError::NoProfileRan),
+        };
+        Ok(Self {
+            profile: conclusion.primary,
+            ranking: ranking(conclusion.primary)?,
+            prefill: conclusion.prefill.map(ranking).transpose()?,
+            encode: conclusion.encode.map(ranking).transpose()?,
+        })
+    }
+
     /// The picks, best first: what the Endpoint Picker's destination header would name.
-    pub fn picks(&self) -> impl Iterator<Item = Slot> + '_ {
-        let picks = self.ranking.scored.iter().take(self.ranking.picks);
-        picks.map(|scored| scored.slot)
+    pub fn picks(&self) -> impl Iterator<Item = Slot> + 'a {
+        self.ranking.picks()
     }
 
     /// The picks and then the next best ones, as retry targets.
-    pub fn targets(&self) -> impl Iterator<Item = Slot> + '_ {
-        let ordered = self.ranking.scored.iter().take(self.ranking.ordered);
-        ordered.map(|scored| scored.slot)
+    pub fn targets(&self) -> impl Iterator<Item = Slot> + 'a {
+        self.ranking.targets()
     }
 
-    /// The first pick, which the prefix index learns.
+    /// Returns the first pick, which the prefix index learns.
     pub fn first(&self) -> Option<Slot> {
         self.picks().next()
     }
+
+    /// The endpoints that serve the request, each with its part: the first pick, then the endpoint
+    /// that computes the prompt, then those that encode media.
+    pub fn by_role(&self) -> impl Iterator<Item = (TargetRole, Slot)> + 'a {
+        let primary = self.ranking.picks().take(1);
+        let primary = primary.map(|slot| (TargetRole::Primary, slot));
+        let prefill = self
+            .prefill
+            .into_iter()
+            .flat_map(|ranking| ranking.picks().take(1));
+        let encode = self.encode.into_iter().flat_map(Ranking::picks);
+        primary
+            .chain(prefill.map(|slot| (TargetRole::Prefill, slot)))
+            .chain(encode.map(|slot| (TargetRole::Encode, slot)))
+    }
 }
 
-/// Buffers and randomness of the scheduler, kept from request to request.
+/// Buffers, caches and randomness of the scheduler, kept from request to request.
 #[derive(Debug)]
 pub struct Scratch {
     pub(super) buffers: RunBuffers,
-    results: Vec<Option<Result<Ranking, ScheduleError>>>,
+    results: Results,
     spare: Vec<Ranking>,
-    next: Vec<usize>,
+    next: ProfileSet,
     bounds: [Vec<Scored>; 2],
     rng: fastrand::Rng,
 }
@@ -71,9 +92,9 @@ impl Scratch {
     pub fn new(rng: fastrand::Rng) -> Self {
         Self {
             buffers: RunBuffers::default(),
-            results: Vec::new(),
+            results: Results::default(),
             spare: Vec::new(),
-            next: Vec::new(),
+            next: ProfileSet::default(),
             bounds: [Vec::new(), Vec::new()],
             rng,
         }
@@ -94,11 +115,11 @@ impl Scheduler {
     }
 
     /// The profiles, in the document's order.
-    pub fn profiles(&self) -> &[Profile] {
-        &self.profiles
+    pub fn profiles(&self) -> Profiles<'_> {
+        Profiles(&self.profiles)
     }
 
-    /// What all profiles read, together.
+    /// Returns what all profiles read, together.
     pub fn needs(&self) -> Needs {
         let needs = self.profiles.iter().map(Profile::needs);
         needs.fold(Needs::default(), Needs::union)
@@ -112,90 +133,81 @@ impl Scheduler {
         scratch: &'s mut Scratch,
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<Decision<'s>, ScheduleError> {
-        recycle(
-            &mut scratch.results,
-            &mut scratch.spare,
-            self.profiles.len(),
-        );
-        let mut ran = false;
+        let profiles = self.profiles();
+        scratch.results.reset(profiles.len(), &mut scratch.spare);
         loop {
             scratch.next.clear();
-            let next = &mut scratch.next;
             self.handler
-                .pick(self.profiles.len(), &scratch.results, next);
-            if scratch.next.is_empty() {
-                break;
-            }
-            for index in 0..scratch.next.len() {
-                let Some(&index) = scratch.next.get(index) else {
+                .next(cycle, profiles, &scratch.results, &mut scratch.next);
+            let mut ran = false;
+            for position in 0.. {
+                let Some(id) = scratch.next.get(position) else {
                     break;
                 };
-                let Some(profile) = self.profiles.get(index) else {
-                    break;
+                // A handler that names a profile again would never come to an end.
+                let Some(profile) = self
+                    .profiles
+                    .get(id.0)
+                    .filter(|_| scratch.results.get(id).is_none())
+                else {
+                    continue;
                 };
                 ran = true;
-                let mut ranking = scratch.spare.pop().unwrap_or_default();
-                let scored = &mut ranking.scored;
-                let observer = observer.as_deref_mut().map(|o| o as &mut dyn Observer);
-                let outcome = profile.rank(cycle, &mut scratch.buffers, scored, observer);
-                let outcome = outcome.map(|()| {
-                    let all = ranking.scored.len();
-                    ranking.picks = profile.picker.max_endpoints().min(all);
-                    ranking.ordered = ranking.picks.saturating_add(fallbacks).min(all);
-                    let want = ranking.ordered;
-                    profile
-                        .picker
-                        .pick(&mut ranking.scored, want, &mut scratch.rng);
-                    ranking
-                });
-                if let Some(place) = scratch.results.get_mut(index) {
-                    *place = Some(outcome);
-                }
+                let observer = observer.as_deref_mut().map(|observer| observer as _);
+                run(id, profile, cycle, fallbacks, scratch, observer);
+            }
+            if !ran {
+                break;
             }
         }
-        if !ran {
+        if !scratch.results.any() {
             return Err(ScheduleError::NoProfileRan);
         }
-        let profile = self.handler.primary(&scratch.results)?;
-        match scratch.results.get(profile) {
-            Some(Some(Ok(ranking))) => Ok(Decision { profile, ranking }),
-            Some(Some(Err(error))) => Err(error.clone()),
-            _ => Err(ScheduleError::NoProfileRan),
-        }
+        let conclusion = self.handler.conclude(cycle, profiles, &scratch.results)?;
+        Decision::new(conclusion, &scratch.results)
     }
 
-    /// Whether the choice is the same for the shortest and the longest prompt still possible, and
-    /// so (scores are linear in 1 / total, see [`super::UnreadPrompt::Length`]) for every one between.
+    /// Returns whether the choice is the same for the shortest and the longest prompt still possible,
+    /// and so (scores are linear in 1 / total, see [`super::UnreadPrompt::Length`]) for every one
+    /// between.
     pub fn same_choice(
         &self,
         shortest: &Cycle<'_>,
         longest: &Cycle<'_>,
         scratch: &mut Scratch,
     ) -> bool {
-        let [low, high] = &mut scratch.bounds;
-        self.profiles.iter().all(|profile| {
-            let low_outcome = profile.rank(shortest, &mut scratch.buffers, low, None);
-            let high_outcome = profile.rank(longest, &mut scratch.buffers, high, None);
-            match (low_outcome, high_outcome) {
-                (Ok(()), Ok(())) => {
-                    let mut scorers = profile.scorers.iter();
-                    scorers.all(|weighted| weighted.scorer.moves_evenly(longest, high))
-                        && profile.picker.same_choice(low, high)
-                }
-                (low_outcome, high_outcome) => low_outcome == high_outcome,
-            }
-        })
+        let Scratch {
+            buffers, bounds, ..
+        } = scratch;
+        let mut profiles = self.profiles.iter();
+        self.handler.settled(shortest, longest, self.profiles())
+            && profiles.all(|profile| profile.same_choice(shortest, longest, buffers, bounds))
     }
 }
 
-/// Takes back the rankings of the cycle before, so that their buffers serve again.
-fn recycle(
-    results: &mut Vec<Option<Result<Ranking, ScheduleError>>>,
-    spare: &mut Vec<Ranking>,
-    profiles: usize,
+/// Runs one profile and notes what it found.
+fn run(
+    id: ProfileId,
+    profile: &Profile,
+    cycle: &Cycle<'_>,
+    fallbacks: usize,
+    scratch: &mut Scratch,
+    observer: Option<&mut (dyn Observer + '_)>,
 ) {
-    spare.extend(results.drain(..).flatten().flatten());
-    results.resize_with(profiles, || None);
+    let mut ranking = scratch.spare.pop().unwrap_or_default();
+    let scored = &mut ranking.scored;
+    let outcome = profile.rank(cycle, &mut scratch.buffers, scored, observer);
+    let outcome = outcome.map(|()| {
+        let all = ranking.scored.len();
+        ranking.picks = profile.picker.max_endpoints().min(all);
+        ranking.ordered = ranking.picks.saturating_add(fallbacks).min(all);
+        let want = ranking.ordered;
+        profile
+            .picker
+            .pick(&mut ranking.scored, want, &mut scratch.rng);
+        ranking
+    });
+    scratch.results.set(id, outcome);
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::plugins;
 use crate::scheduling::{
     Filter, Freshness, Metrics, NamedFilter, Pool, PrefixMatch, Request, Scorer, WeightedScorer,
 };
-use crate::testing::{lora, pool, scores};
+use crate::testing::{handler, lora, picker, pool, scorer, scores};
 
 /// Gives every candidate the same score.
 #[derive(Debug)]
@@ -31,13 +30,6 @@ impl Filter for Keep {
     }
 }
 
-fn scorer(name: &str) -> Arc<dyn Scorer> {
-    match plugins::role::build_default(name) {
-        plugins::Role::Scorer(scorer) => scorer,
-        other => panic!("{name} is {other:?}"),
-    }
-}
-
 fn weighted(scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Vec<WeightedScorer> {
     let named = scorers.into_iter().map(|(scorer, weight)| WeightedScorer {
         name: format!("{scorer:?}"),
@@ -48,14 +40,6 @@ fn weighted(scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Vec<WeightedScorer> {
 }
 
 fn scheduler(filters: Vec<Keep>, scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Scheduler {
-    let plugins::Role::Picker(picker) = plugins::role::build_default("max-score-picker") else {
-        panic!("max-score-picker is no picker");
-    };
-    let plugins::Role::ProfileHandler(handler) =
-        plugins::role::build_default("single-profile-handler")
-    else {
-        panic!("single-profile-handler is no profile handler");
-    };
     let named = filters.into_iter().map(|filter| NamedFilter {
         name: "keep".to_owned(),
         filter: Arc::new(filter),
@@ -64,9 +48,9 @@ fn scheduler(filters: Vec<Keep>, scorers: Vec<(Arc<dyn Scorer>, f64)>) -> Schedu
         name: "default".to_owned(),
         filters: named.collect(),
         scorers: weighted(scorers),
-        picker,
+        picker: picker("max-score-picker"),
     };
-    Scheduler::new(vec![profile], handler)
+    Scheduler::new(vec![profile], handler("single-profile-handler"))
 }
 
 fn scratch() -> Scratch {

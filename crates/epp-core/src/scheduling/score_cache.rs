@@ -1,29 +1,60 @@
 //! Scores that hold from one request to the next.
 //!
 //! What an endpoint's metrics are worth changes with its page, some times a second, and requests come
-//! a hundred times as often. The scores of all candidates are kept with the version of the pool's
-//! columns that they were made from; a scorer says by its [`Basis`] whether they may be.
+//! a hundred times as often. The scores of a set of candidates are kept with the set's identity; a
+//! scorer says by its [`Basis`] whether they may be.
 
 use std::sync::Arc;
 
+use super::candidates::{SetId, Survivors};
 use super::cycle::Cycle;
 use super::plugin::{Basis, Scorer};
 
-/// PoolSnapshot kept at a time. A scorer takes one, or one for each model that is asked for often.
-const MOST: usize = 16;
+/// Columns that are kept. A scorer takes one for each profile, or one for each model that is asked
+/// for often.
+const MAX_COLUMNS: usize = 16;
 
-/// One scorer's scores of all candidates.
+/// One scorer's scores of a set of candidates.
 #[derive(Debug)]
-struct Column {
-    /// Held, so that nobody else comes to its address.
+pub struct Column {
+    /// Held, so that no other scorer comes to its address.
     scorer: Arc<dyn Scorer>,
     /// Empty where it does not matter.
     model: String,
-    /// The columns' of the pool that they were made from.
-    version: u64,
+    /// The candidates that they are the scores of.
+    set: SetId,
     scores: Vec<f64>,
+    /// The scores as the scorer gave them, where they count as others.
+    raw: Vec<f64>,
     /// When it was asked for last.
     used: u64,
+}
+
+impl Column {
+    /// The scores as they count, between 0 and 1.
+    pub fn clamped(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// The scores as the scorer gave them.
+    pub fn raw(&self) -> &[f64] {
+        if self.raw.is_empty() {
+            &self.scores
+        } else {
+            &self.raw
+        }
+    }
+
+    fn fill(&mut self, cycle: &Cycle<'_>, candidates: &Survivors<'_>) {
+        self.scores.clear();
+        self.scores.resize(candidates.slots.len(), 0.0);
+        self.scorer.score(cycle, candidates.slots, &mut self.scores);
+        self.raw.clear();
+        if !self.scores.iter().all(|score| (0.0..=1.0).contains(score)) {
+            self.raw.extend_from_slice(&self.scores);
+        }
+        clamp(&mut self.scores);
+    }
 }
 
 /// The scores that hold.
@@ -35,43 +66,49 @@ pub struct ScoreCache {
 }
 
 impl ScoreCache {
-    /// The scores of all candidates, between 0 and 1; `None` where they have to be made for this
-    /// request.
-    pub fn scores(&mut self, scorer: &Arc<dyn Scorer>, cycle: &Cycle<'_>) -> Option<&[f64]> {
+    /// Returns a scorer's scores of the candidates; `None` where they have to be made for this request.
+    pub fn scores(
+        &mut self,
+        scorer: &Arc<dyn Scorer>,
+        cycle: &Cycle<'_>,
+        candidates: &Survivors<'_>,
+    ) -> Option<&Column> {
+        let set = candidates.set?;
         let model = match scorer.basis() {
             Basis::Request => return None,
             Basis::Model => cycle.request.model,
             Basis::Pool => "",
         };
         self.asked += 1;
-        let place = self.place(scorer, model);
+        let mut columns = self.columns.iter();
+        let place = columns.position(|column| {
+            Arc::ptr_eq(&column.scorer, scorer)
+                && column.set.same_place(set)
+                && column.model == model
+        });
+        let (place, holds) = match place {
+            Some(place) => (place, true),
+            None => (self.make_room(scorer, model, set), false),
+        };
         let column = self.columns.get_mut(place)?;
         column.used = self.asked;
-        let known = cycle.pool.snapshot();
-        if column.version != known.version {
-            column.version = known.version;
-            column.scores.clear();
-            column.scores.resize(known.candidates.len(), 0.0);
-            scorer.score(cycle, &known.candidates, &mut column.scores);
-            clamp(&mut column.scores);
+        if !holds || column.set != set {
+            column.set = set;
+            column.fill(cycle, candidates);
         }
-        Some(&column.scores)
+        Some(column)
     }
 
-    /// Where a scorer's column for a model is; a new one takes the place of the one that nobody has asked
-    /// for for the longest time, and its memory.
-    fn place(&mut self, scorer: &Arc<dyn Scorer>, model: &str) -> usize {
-        let mut columns = self.columns.iter();
-        let same = |column: &Column| Arc::ptr_eq(&column.scorer, scorer) && column.model == model;
-        if let Some(place) = columns.position(same) {
-            return place;
-        }
-        if self.columns.len() < MOST {
+    /// Makes an empty column and returns its place. It takes the place of the one that was asked for
+    /// longest ago, and its memory.
+    fn make_room(&mut self, scorer: &Arc<dyn Scorer>, model: &str, set: SetId) -> usize {
+        if self.columns.len() < MAX_COLUMNS {
             self.columns.push(Column {
                 scorer: scorer.clone(),
                 model: model.to_owned(),
-                version: 0,
+                set,
                 scores: Vec::new(),
+                raw: Vec::new(),
                 used: 0,
             });
             return self.columns.len() - 1;
@@ -82,12 +119,11 @@ impl ScoreCache {
         };
         column.scorer = scorer.clone();
         model.clone_into(&mut column.model);
-        column.version = 0;
         place
     }
 }
 
-/// A score outside 0 to 1 counts as the nearer end; one that is no number counts as 0.
+/// Takes a score outside 0 to 1 as the nearer end, and one that is not a number as 0.
 pub fn clamp(scores: &mut [f64]) {
     for score in scores {
         // f64::clamp asks twice whether it is a number.

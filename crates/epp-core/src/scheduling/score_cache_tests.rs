@@ -1,22 +1,88 @@
 use super::*;
-use crate::plugins::role::{build_default, Role};
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
-    DecisionMode, Freshness, Load, Metrics, Pool, PrefixMatch, Profile, Request, Scheduler,
-    Scratch, Slot, WeightedScorer,
+    Conclusion, DecisionMode, Freshness, Load, Metrics, NamedFilter, Pool, PrefixMatch, Profile,
+    ProfileHandler, ProfileSet, Profiles, Request, Results, ScheduleError, Scheduler, Scratch,
+    Slot, WeightedScorer,
 };
-use crate::testing::{endpoint, lora};
+use crate::testing::{endpoint, lora, picker, scorer, TestFilter};
 
-/// Who is there has the scores made for the request.
-struct Onlooker;
+/// Notes all that it is shown.
+#[derive(Default, PartialEq, Debug)]
+struct Noted {
+    filtered: Vec<(String, Vec<Slot>, Vec<Slot>)>,
+    scored: Vec<(String, Vec<Slot>, Vec<u64>)>,
+}
 
-impl Observer for Onlooker {
-    fn filtered(&mut self, _: &str, _: &[Slot], _: &[Slot]) {}
-    fn scored(&mut self, _: &WeightedScorer, _: &[Slot], _: &[f64]) {}
+impl Observer for Noted {
+    fn filtered(&mut self, name: &str, before: &[Slot], after: &[Slot]) {
+        self.filtered
+            .push((name.to_owned(), before.to_vec(), after.to_vec()));
+    }
+
+    fn scored(&mut self, scorer: &WeightedScorer, candidates: &[Slot], scores: &[f64]) {
+        let scores = scores.iter().map(|score| score.to_bits()).collect();
+        self.scored
+            .push((scorer.name.clone(), candidates.to_vec(), scores));
+    }
+}
+
+/// Runs all profiles; the last one that left any endpoint serves the request, the first one's pick
+/// computes the prompt.
+#[derive(Debug)]
+struct AllProfiles;
+
+impl ProfileHandler for AllProfiles {
+    fn check(&self, _: Profiles<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn next(&self, _: &Cycle<'_>, profiles: Profiles<'_>, _: &Results, run: &mut ProfileSet) {
+        profiles.ids().for_each(|profile| run.insert(profile));
+    }
+
+    fn conclude(
+        &self,
+        _: &Cycle<'_>,
+        profiles: Profiles<'_>,
+        done: &Results,
+    ) -> Result<Conclusion, ScheduleError> {
+        let mut found = profiles
+            .ids()
+            .filter(|profile| matches!(done.get(*profile), Some(Ok(_))));
+        let first = found.next().ok_or(ScheduleError::AllFiltered)?;
+        Ok(Conclusion {
+            prefill: Some(first),
+            ..Conclusion::of(found.last().unwrap_or(first))
+        })
+    }
+
+    fn settled(&self, _: &Cycle<'_>, _: &Cycle<'_>, _: Profiles<'_>) -> bool {
+        true
+    }
+}
+
+fn filters(random: &mut fastrand::Rng) -> Arc<[NamedFilter]> {
+    let any = [
+        TestFilter::Remainder(2, random.u32(..2)),
+        TestFilter::Remainder(3, random.u32(..3)),
+        TestFilter::Adapter,
+        TestFilter::Length,
+        TestFilter::Busy(2),
+    ];
+    (0..random.usize(..3))
+        .map(|_| {
+            let filter = any[random.usize(..any.len())];
+            NamedFilter {
+                name: format!("{filter:?}"),
+                filter: Arc::new(filter),
+            }
+        })
+        .collect()
 }
 
 fn scheduler(random: &mut fastrand::Rng) -> Scheduler {
-    let mut names = [
+    let names = [
         "prefix-cache-scorer",
         "queue-scorer",
         "kv-cache-utilization-scorer",
@@ -24,32 +90,24 @@ fn scheduler(random: &mut fastrand::Rng) -> Scheduler {
         "running-requests-size-scorer",
         "active-request-scorer",
     ];
-    random.shuffle(&mut names);
-    let scorers = names.iter().take(random.usize(1..=6)).map(|name| {
-        let Role::Scorer(scorer) = build_default(name) else {
-            panic!("{name} is no scorer");
-        };
-        let weight = f64::from(random.u32(0..30)) / 7.0;
-        WeightedScorer {
-            name: (*name).to_owned(),
-            scorer,
-            weight,
+    let shared: Vec<Arc<dyn Scorer>> = names.iter().map(|name| scorer(name)).collect();
+    let profiles = (0..random.usize(1..=3)).map(|number| {
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        random.shuffle(&mut order);
+        order.truncate(random.usize(1..=names.len()));
+        let scorers = order.iter().map(|place| WeightedScorer {
+            name: names[*place].to_owned(),
+            scorer: shared[*place].clone(),
+            weight: f64::from(random.u32(0..30)) / 7.0,
+        });
+        Profile {
+            name: number.to_string(),
+            scorers: scorers.collect(),
+            filters: filters(random),
+            picker: picker("max-score-picker"),
         }
     });
-    let scorers = scorers.collect();
-    let (Role::Picker(picker), Role::ProfileHandler(handler)) = (
-        build_default("max-score-picker"),
-        build_default("single-profile-handler"),
-    ) else {
-        panic!("no picker or no profile handler");
-    };
-    let profile = Profile {
-        name: "default".to_owned(),
-        filters: vec![],
-        scorers,
-        picker,
-    };
-    Scheduler::new(vec![profile], handler)
+    Scheduler::new(profiles.collect(), Arc::new(AllProfiles))
 }
 
 fn metrics(random: &mut fastrand::Rng) -> Metrics {
@@ -78,7 +136,9 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
     match (random.u8(..8), pool.get(slot).is_some()) {
         (0, _) => pool.set(slot, endpoint(&slot.0.to_string(), metrics(random))),
         (1, _) => drop(pool.remove(slot)),
-        (2, _) => pool.mode = [DecisionMode::Metrics, DecisionMode::LocalOnly][random.usize(..2)],
+        (2, _) => {
+            pool.mode = [DecisionMode::Metrics, DecisionMode::LocalOnly][random.usize(..2)];
+        }
         (3.., true) if random.bool() => pool.set_load(slot, load),
         (kind, true) => {
             let metrics = metrics(random);
@@ -97,14 +157,50 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
     }
 }
 
+/// All that a decision came to: the scores to the bit, and the order of those that were picked.
+#[derive(PartialEq, Debug)]
+struct Found {
+    profile: usize,
+    picks: Vec<Slot>,
+    prefill: Option<Vec<Slot>>,
+    sums: Vec<(Slot, u64)>,
+}
+
+fn decide(
+    scheduler: &Scheduler,
+    cycle: &Cycle<'_>,
+    fallbacks: usize,
+    scratch: &mut Scratch,
+    observer: Option<&mut dyn Observer>,
+) -> Result<Found, ScheduleError> {
+    *scratch.rng() = fastrand::Rng::with_seed(7);
+    let decision = scheduler.schedule(cycle, fallbacks, scratch, observer)?;
+    let scored = decision.ranking.scored.iter();
+    let mut sums: Vec<(Slot, u64)> = scored
+        .map(|scored| (scored.slot, scored.score.to_bits()))
+        .collect();
+    sums.sort_unstable();
+    Ok(Found {
+        profile: decision.profile.0,
+        picks: decision.picks().collect(),
+        prefill: decision.prefill.map(|ranking| ranking.picks().collect()),
+        sums,
+    })
+}
+
+fn models() -> Vec<String> {
+    let models = (0..40).map(|number: u32| number.to_string());
+    models.chain(["a", "b", "c"].map(str::to_owned)).collect()
+}
+
+/// A run of random requests to random plans: what is found with caches that have seen all requests
+/// before is what is found with empty ones, whether an observer looks on or not.
 #[test]
-fn what_is_kept_is_what_would_be_made() {
+fn cached_results_are_those_that_would_be_computed() {
     let mut random = fastrand::Rng::with_seed(11);
-    // One for all plans: what was kept for another plan must not count.
-    let mut keeping = Scratch::new(fastrand::Rng::with_seed(1));
-    let models: Vec<String> = (0..40).map(|number| number.to_string()).collect();
-    let models = models.iter().map(String::as_str).chain(["a", "b", "c"]);
-    let models: Vec<&str> = models.collect();
+    // One for all plans: what was cached for another plan must not count.
+    let mut caching = Scratch::new(fastrand::Rng::with_seed(1));
+    let models = models();
     for _ in 0..150 {
         let scheduler = scheduler(&mut random);
         let mut pool = Pool::default();
@@ -119,7 +215,7 @@ fn what_is_kept_is_what_would_be_made() {
                 block_tokens: 0,
             }];
             let request = Request {
-                model: models[random.usize(..models.len())],
+                model: &models[random.usize(..models.len())],
                 prefix: &prefix,
                 ..Request::default()
             };
@@ -127,19 +223,90 @@ fn what_is_kept_is_what_would_be_made() {
                 pool: &pool,
                 request,
             };
-            let sums = |scratch: &mut Scratch, observer: Option<&mut dyn Observer>| {
-                let decision = scheduler.schedule(&cycle, 2, scratch, observer)?;
-                let scored = decision.ranking.scored.iter();
-                let mut sums: Vec<(Slot, u64)> = scored
-                    .map(|scored| (scored.slot, scored.score.to_bits()))
-                    .collect();
-                sums.sort_unstable();
-                Ok::<_, crate::scheduling::ScheduleError>(sums)
-            };
-            let mut made = Scratch::new(fastrand::Rng::with_seed(1));
-            let expected = sums(&mut made, Some(&mut Onlooker));
-            assert_eq!(sums(&mut keeping, None), expected);
+            let (mut seen, mut expected_seen) = (Noted::default(), Noted::default());
+            let mut computing = Scratch::new(fastrand::Rng::with_seed(1));
+            let observer = Some(&mut expected_seen as &mut dyn Observer);
+            let expected = decide(&scheduler, &cycle, 2, &mut computing, observer);
+            if random.bool() {
+                assert_eq!(decide(&scheduler, &cycle, 2, &mut caching, None), expected);
+            } else {
+                let observer = Some(&mut seen as &mut dyn Observer);
+                assert_eq!(
+                    decide(&scheduler, &cycle, 2, &mut caching, observer),
+                    expected
+                );
+                assert_eq!(seen, expected_seen);
+            }
         }
     }
-    assert_eq!(keeping.buffers.cache.columns.len(), MOST);
+    assert_eq!(caching.buffers.cache.columns.len(), MAX_COLUMNS);
+}
+
+/// Wherever the scheduler says that a prompt's length does not matter any more, every length between
+/// the two ends gives the same picks.
+#[test]
+fn early_decisions_are_the_late_ones_with_filters_and_profiles() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));
+    let (mut settled, mut open) = (0, 0);
+    for _ in 0..1_500 {
+        let scheduler = scheduler(&mut random);
+        let mut pool = Pool::default();
+        for _ in 0..60 {
+            change(&mut pool, &mut random);
+        }
+        let matched: Vec<u32> = (0..12).map(|_| random.u32(..4)).collect();
+        let least = f64::from(random.u32(3..12));
+        let most = least + f64::from(random.u32(..9));
+        let found = |total: f64, scratch: &mut Scratch| {
+            let prefix = [PrefixMatch {
+                matched: &matched,
+                total,
+                block_tokens: 64,
+            }];
+            let request = Request {
+                model: "a",
+                prefix: &prefix,
+                ..Request::default()
+            };
+            let cycle = Cycle {
+                pool: &pool,
+                request,
+            };
+            // Retry targets draw from the same randomness, and may be others.
+            let found = decide(&scheduler, &cycle, 0, scratch, None);
+            found.map(|found| (found.profile, found.picks, found.prefill))
+        };
+        let prefix = |total| {
+            [PrefixMatch {
+                matched: &matched,
+                total,
+                block_tokens: 64,
+            }]
+        };
+        let (low, high) = (prefix(least), prefix(most));
+        let cycle = |prefix| Cycle {
+            pool: &pool,
+            request: Request {
+                model: "a",
+                prefix,
+                ..Request::default()
+            },
+        };
+        if !scheduler.same_choice(&cycle(&low), &cycle(&high), &mut scratch) {
+            open += 1;
+            continue;
+        }
+        settled += 1;
+        let expected = found(least, &mut scratch);
+        let mut total = least;
+        while total <= most {
+            assert_eq!(found(total, &mut scratch), expected, "{least} to {most}");
+            total += 0.5;
+        }
+    }
+    assert!(
+        settled > 200 && open > 200,
+        "{settled} settled, {open} open"
+    );
 }

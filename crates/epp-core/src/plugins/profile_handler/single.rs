@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use crate::plugins::role::{Build, Parity, PluginType, Role};
-use crate::scheduling::scheduler::ProfileResults;
-use crate::scheduling::{ProfileHandler, ScheduleError};
+use crate::scheduling::{
+    Conclusion, Cycle, ProfileHandler, ProfileSet, Profiles, Results, ScheduleError,
+};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -27,15 +28,33 @@ fn build(_: &mut Build<'_, '_>) -> Role {
 struct SingleProfileHandler;
 
 impl ProfileHandler for SingleProfileHandler {
-    fn pick(&self, profiles: usize, results: &ProfileResults, next: &mut Vec<usize>) {
-        let not_run = |index: &usize| !matches!(results.get(*index), Some(Some(_)));
-        next.extend((0..profiles).filter(not_run));
+    fn check(&self, profiles: Profiles<'_>) -> Result<(), String> {
+        match profiles.len() {
+            1 => Ok(()),
+            found => Err(format!(
+                "found {found} profiles, expected one: single-profile-handler runs no more"
+            )),
+        }
     }
 
-    fn primary(&self, results: &ProfileResults) -> Result<usize, ScheduleError> {
-        match results {
-            [_] => Ok(0),
-            _ => Err(ScheduleError::ManyResults(results.len())),
+    fn next(&self, _: &Cycle<'_>, profiles: Profiles<'_>, _: &Results, run: &mut ProfileSet) {
+        profiles.ids().for_each(|profile| run.insert(profile));
+    }
+
+    fn conclude(
+        &self,
+        _: &Cycle<'_>,
+        profiles: Profiles<'_>,
+        _: &Results,
+    ) -> Result<Conclusion, ScheduleError> {
+        let mut ids = profiles.ids();
+        match (ids.next(), ids.next()) {
+            (Some(only), None) => Ok(Conclusion::of(only)),
+            _ => Err(ScheduleError::ManyResults(profiles.len())),
         }
+    }
+
+    fn settled(&self, _: &Cycle<'_>, _: &Cycle<'_>, _: Profiles<'_>) -> bool {
+        true
     }
 }

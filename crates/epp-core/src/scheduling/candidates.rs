@@ -1,0 +1,282 @@
+//! The endpoints that a profile's filters leave.
+//!
+//! Filters whose result depends on the pool alone, or on the pool and the model, give the same
+//! candidates for each request until the pool changes, which it does some times a second while
+//! requests come a hundred times as often. Those sets are kept, with a number that tells each from
+//! any other, so that scores of their endpoints can be kept as well.
+
+use std::sync::Arc;
+
+use super::cycle::Cycle;
+use super::endpoint::{DecisionMode, Slot};
+use super::plugin::{Basis, UnreadPrompt};
+use super::profile::{NamedFilter, Observer};
+use super::ScheduleError;
+
+/// Sets that are kept. A profile takes one, or one for each model where a filter looks at the model; a
+/// plan of three profiles with two models each still fits.
+const MAX_SETS: usize = 8;
+
+/// The endpoints that filters leave.
+#[derive(Debug)]
+pub struct Survivors<'a> {
+    /// In slot order.
+    pub slots: &'a [Slot],
+    /// Tells this set from all others; `None` for one that holds for this request alone.
+    pub set: Option<SetId>,
+}
+
+/// The identity of a set of candidates that holds from request to request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetId {
+    /// All endpoints that may be picked, by the version of the pool's snapshot.
+    Whole(u64),
+    /// Those that filters leave.
+    Filtered {
+        /// Where the set is kept.
+        place: usize,
+        /// The number of this filling, which no other set has or had.
+        filling: u64,
+    },
+}
+
+impl SetId {
+    /// Returns whether a newer set of the same profile takes this one's place.
+    pub fn same_place(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Whole(_), Self::Whole(_)) => true,
+            (Self::Filtered { place, .. }, Self::Filtered { place: other, .. }) => place == other,
+            _ => false,
+        }
+    }
+}
+
+/// What a filter saw and left, to be shown again with a set that is kept.
+#[derive(Debug)]
+struct Step {
+    filter: usize,
+    before: Vec<Slot>,
+    after: Vec<Slot>,
+}
+
+/// One profile's candidates, for one model where a filter looks at it.
+#[derive(Debug)]
+struct Set {
+    filters: Arc<[NamedFilter]>,
+    /// Empty where it does not matter.
+    model: String,
+    /// The version of the snapshot that it was made from; 0 before the first.
+    version: u64,
+    filling: u64,
+    outcome: Result<(), ScheduleError>,
+    slots: Vec<Slot>,
+    steps: Vec<Step>,
+    /// When it was asked for last.
+    used: u64,
+}
+
+/// Buffers for candidates, and the sets that hold from request to request.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    sets: Vec<Set>,
+    /// How often a set was asked for.
+    asked: u64,
+    /// How often one was filled.
+    fillings: u64,
+    /// The candidates of the request at hand, where they hold for it alone.
+    own: Vec<Slot>,
+}
+
+impl Candidates {
+    /// Returns what a profile's filters leave.
+    pub fn of<'s, 'p: 's>(
+        &'s mut self,
+        filters: &Arc<[NamedFilter]>,
+        cycle: &Cycle<'p>,
+        observer: Option<&mut (dyn Observer + '_)>,
+    ) -> Result<Survivors<'s>, ScheduleError> {
+        let snapshot = cycle.pool.snapshot();
+        // Metrics do not count in the other mode, so that what was made from them does not hold.
+        let holds = cycle.pool.mode == DecisionMode::Metrics;
+        if filters.is_empty() && !snapshot.candidates.is_empty() {
+            return Ok(Survivors {
+                slots: &snapshot.candidates,
+                set: holds.then_some(SetId::Whole(snapshot.version)),
+            });
+        }
+        let basis = filters.iter().map(|named| named.filter.basis());
+        let model = match basis.min().unwrap_or(Basis::Pool) {
+            Basis::Request => None,
+            Basis::Model => Some(cycle.request.model),
+            Basis::Pool => Some(""),
+        };
+        if let Some(model) = model.filter(|_| holds) {
+            return self.kept(filters, model, cycle, observer);
+        }
+        let mut steps = observer.is_some().then(Vec::new);
+        let outcome = survivors(filters, cycle, &mut self.own, &mut steps);
+        show(filters, &steps.unwrap_or_default(), observer);
+        outcome.map(|()| Survivors {
+            slots: &self.own,
+            set: None,
+        })
+    }
+
+    fn kept(
+        &mut self,
+        filters: &Arc<[NamedFilter]>,
+        model: &str,
+        cycle: &Cycle<'_>,
+        observer: Option<&mut (dyn Observer + '_)>,
+    ) -> Result<Survivors<'_>, ScheduleError> {
+        self.asked += 1;
+        let place = self.place(filters, model);
+        let Some(set) = self.sets.get_mut(place) else {
+            return Err(ScheduleError::NoCandidates);
+        };
+        set.used = self.asked;
+        let version = cycle.pool.snapshot().version;
+        if set.version != version {
+            self.fillings += 1;
+            (set.version, set.filling) = (version, self.fillings);
+            let mut steps = Some(std::mem::take(&mut set.steps));
+            set.outcome = survivors(filters, cycle, &mut set.slots, &mut steps);
+            set.steps = steps.unwrap_or_default();
+        }
+        show(filters, &set.steps, observer);
+        set.outcome.clone()?;
+        Ok(Survivors {
+            slots: &set.slots,
+            set: Some(SetId::Filtered {
+                place,
+                filling: set.filling,
+            }),
+        })
+    }
+
+    /// Returns where the set of these filters and this model is. A new one takes the place of the one
+    /// that was asked for longest ago.
+    fn place(&mut self, filters: &Arc<[NamedFilter]>, model: &str) -> usize {
+        let same = |set: &Set| Arc::ptr_eq(&set.filters, filters) && set.model == model;
+        if let Some(place) = self.sets.iter().position(same) {
+            return place;
+        }
+        let new = Set {
+            filters: filters.clone(),
+            model: model.to_owned(),
+            version: 0,
+            filling: 0,
+            outcome: Ok(()),
+            slots: Vec::new(),
+            steps: Vec::new(),
+            used: 0,
+        };
+        if self.sets.len() < MAX_SETS {
+            self.sets.push(new);
+            return self.sets.len() - 1;
+        }
+        let sets = self.sets.iter_mut().enumerate();
+        let Some((place, set)) = sets.min_by_key(|(_, set)| set.used) else {
+            return 0;
+        };
+        *set = new;
+        place
+    }
+}
+
+/// Shows what each filter did.
+fn show(filters: &[NamedFilter], steps: &[Step], observer: Option<&mut (dyn Observer + '_)>) {
+    let Some(observer) = observer else {
+        return;
+    };
+    for step in steps {
+        if let Some(named) = filters.get(step.filter) {
+            observer.filtered(&named.name, &step.before, &step.after);
+        }
+    }
+}
+
+/// Leaves in `slots` the endpoints that pass all filters. Ejected endpoints are candidates only where
+/// no other is left.
+fn survivors(
+    filters: &[NamedFilter],
+    cycle: &Cycle<'_>,
+    slots: &mut Vec<Slot>,
+    steps: &mut Option<Vec<Step>>,
+) -> Result<(), ScheduleError> {
+    if let Some(steps) = steps {
+        steps.clear();
+    }
+    slots.clone_from(&cycle.pool.snapshot().candidates);
+    let others = pass(filters, cycle, slots, steps);
+    if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
+        with_ejected(cycle, slots);
+        return pass(filters, cycle, slots, steps);
+    }
+    others
+}
+
+/// All endpoints that may be picked, ejected ones included.
+fn with_ejected(cycle: &Cycle<'_>, slots: &mut Vec<Slot>) {
+    let endpoints = cycle.pool.iter();
+    let available = endpoints.filter(|(_, endpoint)| endpoint.available);
+    slots.clear();
+    slots.extend(available.map(|(slot, _)| slot));
+}
+
+fn pass(
+    filters: &[NamedFilter],
+    cycle: &Cycle<'_>,
+    slots: &mut Vec<Slot>,
+    steps: &mut Option<Vec<Step>>,
+) -> Result<(), ScheduleError> {
+    if slots.is_empty() {
+        return Err(ScheduleError::NoCandidates);
+    }
+    for (filter, named) in filters.iter().enumerate() {
+        let before = steps.as_ref().map(|_| slots.clone());
+        named.filter.filter(cycle, slots);
+        if let (Some(steps), Some(before)) = (steps.as_mut(), before) {
+            steps.push(Step {
+                filter,
+                before,
+                after: slots.clone(),
+            });
+        }
+        if slots.is_empty() {
+            return Err(ScheduleError::AllFiltered);
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether each filter leaves the same endpoints for the shortest and the longest prompt, and
+/// so (see [`UnreadPrompt::Length`]) for all between.
+pub fn same_survivors(filters: &[NamedFilter], shortest: &Cycle<'_>, longest: &Cycle<'_>) -> bool {
+    let moves = |named: &NamedFilter| named.filter.needs().unread != UnreadPrompt::Irrelevant;
+    if !filters.iter().any(moves) {
+        return true;
+    }
+    let mut slots = shortest.pool.snapshot().candidates.clone();
+    // The filters see the same candidates at both ends as long as all before left the same.
+    let agree = |slots: &mut Vec<Slot>| {
+        filters.iter().all(|named| {
+            let mut other = slots.clone();
+            named.filter.filter(shortest, slots);
+            named.filter.filter(longest, &mut other);
+            *slots == other
+        })
+    };
+    if !agree(&mut slots) {
+        return false;
+    }
+    if slots.is_empty() {
+        with_ejected(shortest, &mut slots);
+        return agree(&mut slots);
+    }
+    true
+}
+
+#[cfg(test)]
+#[path = "candidates_tests.rs"]
+mod tests;

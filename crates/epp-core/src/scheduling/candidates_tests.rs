@@ -1,0 +1,97 @@
+use super::*;
+use crate::scheduling::{Filter, Metrics, Pool, PrefixMatch, Request};
+use crate::testing::{pool, TestFilter};
+
+/// Counts how often it runs.
+#[derive(Debug, Default)]
+struct Counting(std::sync::atomic::AtomicUsize, Basis);
+
+impl Filter for Counting {
+    fn filter(&self, _: &Cycle<'_>, candidates: &mut Vec<Slot>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        candidates.retain(|slot| slot.0 != 0);
+    }
+
+    fn basis(&self) -> Basis {
+        self.1
+    }
+}
+
+fn idle(endpoints: usize) -> Pool {
+    pool((0..endpoints).map(|_| Metrics::default()))
+}
+
+fn named(filter: Arc<dyn Filter>) -> Arc<[NamedFilter]> {
+    let name = "filter".to_owned();
+    [NamedFilter { name, filter }].into()
+}
+
+fn slots(
+    candidates: &mut Candidates,
+    filters: &Arc<[NamedFilter]>,
+    pool: &Pool,
+    model: &str,
+) -> Vec<u32> {
+    let request = Request {
+        model,
+        ..Request::default()
+    };
+    let found = candidates.of(filters, &Cycle { pool, request }, None);
+    found.unwrap().slots.iter().map(|slot| slot.0).collect()
+}
+
+#[test]
+fn a_filter_of_the_pool_runs_again_only_after_the_pool_has_changed() {
+    for (basis, runs) in [(Basis::Pool, 2), (Basis::Model, 4), (Basis::Request, 6)] {
+        let filter = Arc::new(Counting(0.into(), basis));
+        let filters = named(filter.clone());
+        let (mut candidates, mut pool) = (Candidates::default(), idle(3));
+        for _ in 0..2 {
+            for model in ["a", "b", "a"] {
+                assert_eq!(slots(&mut candidates, &filters, &pool, model), [1, 2]);
+            }
+            pool.get_mut(Slot(1)).unwrap().metrics.waiting = Some(1.0);
+        }
+        let ran = filter.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ran, runs, "{basis:?}");
+    }
+}
+
+#[test]
+fn sets_of_more_models_than_are_kept_are_still_right() {
+    let filters = named(Arc::new(TestFilter::Adapter));
+    let mut pool = idle(3);
+    pool.get_mut(Slot(1)).unwrap().metrics.lora.waiting = vec!["5".to_owned()];
+    let mut candidates = Candidates::default();
+    for round in 0..60 {
+        let model = (round * 7 % 20).to_string();
+        let expected: &[u32] = if model == "5" { &[0, 2] } else { &[0, 1, 2] };
+        assert_eq!(slots(&mut candidates, &filters, &pool, &model), expected);
+    }
+    assert_eq!(candidates.sets.len(), MAX_SETS);
+}
+
+#[test]
+fn a_filter_that_looks_at_the_length_keeps_the_choice_open_while_it_can_change() {
+    let filters = named(Arc::new(TestFilter::Length));
+    let pool = idle(4);
+    let same = |least: f64, most: f64| {
+        let prefix = [least, most].map(|total| {
+            [PrefixMatch {
+                total,
+                ..PrefixMatch::default()
+            }]
+        });
+        let cycle = |prefix| Cycle {
+            pool: &pool,
+            request: Request {
+                prefix,
+                ..Request::default()
+            },
+        };
+        same_survivors(&filters, &cycle(&prefix[0]), &cycle(&prefix[1]))
+    };
+    assert!(same(1.0, 1.5));
+    assert!(!same(1.0, 2.0));
+    assert!(same(9.0, f64::INFINITY));
+}

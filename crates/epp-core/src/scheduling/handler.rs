@@ -1,0 +1,152 @@
+//! Which profiles run for a request, and what their results mean for it.
+
+use super::cycle::Cycle;
+use super::profile::{Profile, Ranking};
+use super::ScheduleError;
+
+/// A profile of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProfileId(pub usize);
+
+/// The plan's profiles, in the document's order.
+#[derive(Debug, Clone, Copy)]
+pub struct Profiles<'a>(pub(super) &'a [Profile]);
+
+impl<'a> Profiles<'a> {
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All profiles.
+    pub fn ids(&self) -> impl Iterator<Item = ProfileId> {
+        (0..self.0.len()).map(ProfileId)
+    }
+
+    /// Returns the profile of this name.
+    pub fn find(&self, name: &str) -> Option<ProfileId> {
+        let position = self.0.iter().position(|profile| profile.name == name);
+        position.map(ProfileId)
+    }
+
+    /// Returns a profile.
+    pub fn get(&self, profile: ProfileId) -> Option<&'a Profile> {
+        self.0.get(profile.0)
+    }
+}
+
+/// What the profiles that ran have found.
+#[derive(Debug, Default)]
+pub struct Results(Vec<Option<Result<Ranking, ScheduleError>>>);
+
+impl Results {
+    /// Returns what a profile found; `None` for one that has not run.
+    pub fn get(&self, profile: ProfileId) -> Option<&Result<Ranking, ScheduleError>> {
+        self.0.get(profile.0)?.as_ref()
+    }
+
+    /// Returns whether any profile has run.
+    pub fn any(&self) -> bool {
+        self.0.iter().any(Option::is_some)
+    }
+
+    /// Empties it for this many profiles. The rankings' buffers go to `spare`, to be used again.
+    pub(super) fn reset(&mut self, profiles: usize, spare: &mut Vec<Ranking>) {
+        spare.extend(self.0.drain(..).flatten().flatten());
+        self.0.resize_with(profiles, || None);
+    }
+
+    pub(super) fn set(&mut self, profile: ProfileId, result: Result<Ranking, ScheduleError>) {
+        if let Some(entry) = self.0.get_mut(profile.0) {
+            *entry = Some(result);
+        }
+    }
+}
+
+/// Profiles to run next, each once and in the order in which they were added.
+#[derive(Debug, Default)]
+pub struct ProfileSet(Vec<ProfileId>);
+
+impl ProfileSet {
+    /// Adds a profile.
+    pub fn insert(&mut self, profile: ProfileId) {
+        if !self.0.contains(&profile) {
+            self.0.push(profile);
+        }
+    }
+
+    /// Returns whether no profile is to run.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn get(&self, position: usize) -> Option<ProfileId> {
+        self.0.get(position).copied()
+    }
+}
+
+/// The part of a request that a target serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetRole {
+    /// The request is sent to it.
+    Primary,
+    /// It computes the prompt's KV cache for the primary target.
+    Prefill,
+    /// It encodes images and other media of the prompt.
+    Encode,
+}
+
+/// Which profiles' picks serve a request, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The profile whose picks the request is sent to.
+    pub primary: ProfileId,
+    /// The profile whose first pick computes the prompt.
+    pub prefill: Option<ProfileId>,
+    /// The profile whose picks encode media.
+    pub encode: Option<ProfileId>,
+}
+
+impl Conclusion {
+    /// One profile's picks serve the whole request.
+    pub fn of(primary: ProfileId) -> Self {
+        Self {
+            primary,
+            prefill: None,
+            encode: None,
+        }
+    }
+}
+
+/// Decides which profiles run, and what their results mean.
+pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
+    /// Checks the plan's profiles when a configuration is loaded. An error says what was found and
+    /// what was expected.
+    fn check(&self, profiles: Profiles<'_>) -> Result<(), String>;
+
+    /// Adds to `run` the profiles to run next; the cycle ends when it adds none that has not run.
+    fn next(&self, cycle: &Cycle<'_>, profiles: Profiles<'_>, done: &Results, run: &mut ProfileSet);
+
+    /// Says whose picks serve the request, once all profiles have run.
+    fn conclude(
+        &self,
+        cycle: &Cycle<'_>,
+        profiles: Profiles<'_>,
+        done: &Results,
+    ) -> Result<Conclusion, ScheduleError>;
+
+    /// Returns whether [`Self::next`] and [`Self::conclude`] do the same for the shortest and the
+    /// longest prompt that is still possible and all between, given that each profile picks the
+    /// same for all of them. A request is not sent to an endpoint before its prompt has ended unless
+    /// this is so.
+    fn settled(&self, shortest: &Cycle<'_>, longest: &Cycle<'_>, profiles: Profiles<'_>) -> bool;
+}
