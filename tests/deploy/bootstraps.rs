@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use envoy_harness::client::{self, Answer};
-use envoy_harness::proxy::wait_until;
+use envoy_harness::{wait_until, Process};
 use fake_model_server::{Faults, Metrics};
 use serde_yaml::Value;
 
-use crate::envoy::{top, Envoy};
+use crate::envoy::{self, top};
 use crate::istio::documents;
 use crate::stage::{read, Stage};
 
@@ -34,8 +34,9 @@ fn production(name: &str) -> PathBuf {
 
 /// An Envoy of a template.
 struct Running {
+    /// Stopped before its files are removed.
+    _envoy: Process,
     stage: Stage,
-    _envoy: Envoy,
     llm: u16,
     metrics: u16,
 }
@@ -46,7 +47,7 @@ impl Running {
     }
 
     fn of(stage: Stage) -> Self {
-        let envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+        let envoy = envoy::start(&stage.folder, "envoy", &stage.text());
         let (mut llm, mut metrics) = (0, admin_port(&stage.config));
         for listener in sequence(&stage.config["static_resources"]["listeners"]) {
             let port = port(&listener["address"]);
@@ -176,7 +177,7 @@ fn each_is_valid_and_serves() {
     for file in files {
         println!("{}", file.display());
         let stage = Stage::set(&file);
-        if let Err(said) = Envoy::validate(&stage.folder, &stage.text()) {
+        if let Err(said) = envoy::validate(&stage.folder, &stage.text()) {
             panic!("{}: {said}", file.display());
         }
         serves(&Running::of(stage));

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 
-use crate::envoy::{top, Folder};
+use crate::envoy::{self, top};
 
 /// What the line behind a block says of it.
 #[derive(Debug, PartialEq)]
@@ -75,13 +75,13 @@ fn documents() -> Vec<PathBuf> {
 
 #[test]
 fn commands_do_what_the_text_says() {
-    let folder = Folder::new();
+    let folder = envoy::folder();
     let mut run = 0;
     for file in documents() {
         let text = fs::read_to_string(&file).unwrap();
         let document = read(&text);
         for (name, content) in &document.saved {
-            fs::write(folder.0.join(name), content).unwrap();
+            fs::write(folder.path().join(name), content).unwrap();
         }
         for (command, mark) in document.commands {
             assert_ne!(mark, Mark::None, "{}: is it run? {command}", file.display());
@@ -90,7 +90,7 @@ fn commands_do_what_the_text_says() {
             };
             let mut command = command;
             for (name, _) in &document.saved {
-                let place = folder.0.join(name);
+                let place = folder.path().join(name);
                 command = command.replace(name, &place.to_string_lossy());
             }
             let output = Command::new("bash")

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 use serde_json::Value;
 
-use crate::envoy::{top, Folder};
+use crate::envoy::{self, top};
 
 fn json(file: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
@@ -42,19 +42,19 @@ fn blob(folder: &Path, descriptor: &Value) -> std::path::PathBuf {
 
 #[test]
 fn an_image_holds_the_module() {
-    let (first, second) = (Folder::new(), Folder::new());
-    let said = write(&first.0);
+    let (first, second) = (envoy::folder(), envoy::folder());
+    let said = write(first.path());
     assert_eq!(
-        json(&first.0.join("oci-layout"))["imageLayoutVersion"],
+        json(&first.path().join("oci-layout"))["imageLayoutVersion"],
         "1.0.0"
     );
-    let index = json(&first.0.join("index.json"));
+    let index = json(&first.path().join("index.json"));
     let manifest = &index["manifests"][0];
     assert!(said
         .trim_end()
         .ends_with(manifest["digest"].as_str().unwrap()));
-    let content = json(&blob(&first.0, manifest));
-    blob(&first.0, &content["config"]);
+    let content = json(&blob(first.path(), manifest));
+    blob(first.path(), &content["config"]);
     let layers = content["layers"].as_array().unwrap();
     let layer = layers.last().unwrap();
     assert_eq!(
@@ -63,12 +63,12 @@ fn an_image_holds_the_module() {
     );
     let module = Command::new("tar")
         .args(["--extract", "--gzip", "--to-stdout", "--file"])
-        .arg(blob(&first.0, layer))
+        .arg(blob(first.path(), layer))
         .arg("plugin.wasm")
         .output()
         .unwrap();
     assert!(module.stdout == fs::read(path_of("EPP_WASM")).unwrap());
-    write(&second.0);
-    let again = json(&second.0.join("index.json"));
+    write(second.path());
+    let again = json(&second.path().join("index.json"));
     assert_eq!(again, index, "the same module, the same digest");
 }

@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use envoy_harness::client;
-use envoy_harness::proxy::{free_port, wait_until};
+use envoy_harness::{free_port, wait_until, Folder, Process};
 use serde_json::Value;
 
-use crate::envoy::{top, Envoy, Folder};
+use crate::envoy::{self, top};
 use crate::stage::{read, Stage};
 
 /// Stands for what Grafana puts in: some scrapes long.
@@ -33,15 +33,8 @@ fn alerts() -> PathBuf {
 
 /// A Prometheus that scrapes Envoys.
 struct Prometheus {
-    child: Child,
+    _process: Process,
     port: u16,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Prometheus {
@@ -56,26 +49,25 @@ scrape_configs:
   static_configs: [{{targets: [{targets}]}}]
 "
         );
-        let file = folder.0.join("prometheus.yaml");
+        let file = folder.path().join("prometheus.yaml");
         fs::write(&file, config).unwrap();
         let port = free_port();
-        let child = Command::new(program("prometheus"))
+        let mut command = Command::new(program("prometheus"));
+        command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                folder.0.join("tsdb").display()
+                folder.path().join("tsdb").display()
             ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let prometheus = Self { child, port };
-        wait_until("Prometheus is ready", || {
-            client::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200)
-        });
-        prometheus
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let log = folder.path().join("prometheus.log");
+        let mut process = Process::start("Prometheus", command, &log).unwrap();
+        let ready = || client::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200);
+        process.wait_until("it is ready", ready).unwrap();
+        Self {
+            _process: process,
+            port,
+        }
     }
 
     /// How many series an expression finds that have a value.
@@ -131,7 +123,7 @@ fn alerted() -> Vec<String> {
 }
 
 /// An Envoy whose pool has members of which none may be picked: it refuses.
-fn refusing() -> (Stage, Envoy) {
+fn refusing() -> (Stage, Process) {
     let mut config = read(&top().join("envoy/minimal.yaml"));
     let pool = &mut config["static_resources"]["clusters"][0]["load_assignment"];
     let members = pool["endpoints"][0]["lb_endpoints"].as_sequence_mut();
@@ -139,7 +131,7 @@ fn refusing() -> (Stage, Envoy) {
         member["health_status"] = "DRAINING".into();
     }
     let stage = Stage::of(config);
-    let envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let port = stage.port(10_000);
     let mut refused = 0;
     wait_until("requests are refused", || {
@@ -180,7 +172,7 @@ fn traffic(stage: &mut Stage, port: u16) {
 fn every_expression_finds_something() {
     let mut stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let (port, admin) = (stage.port(10_000), stage.port(9_901));
-    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (other, _refusing) = refusing();
     let targets = [admin, other.port(9_901)];
     let prometheus = Prometheus::start(&stage.folder, targets);

@@ -15,11 +15,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use envoy_harness::proxy::{free_port, path_of};
+use envoy_harness::{free_port, path_of, Folder, Process};
 use fake_model_server::{Settings, Sim};
 use serde_yaml::Value;
 
-use crate::envoy::{Envoy, Folder};
+use crate::envoy;
 use crate::tls;
 
 /// A template in place: its model servers run, its Envoy does not yet.
@@ -28,13 +28,14 @@ pub struct Stage {
     pub config: Value,
     /// The model servers.
     pub sim: Sim,
+    /// Stopped before its files are removed.
+    _terminator: Option<Process>,
     /// Where everything is.
     pub folder: Folder,
     /// Numbers of model servers by the address that the template gives them.
     pods: BTreeMap<(String, u64), usize>,
     /// What listens in front of the model servers, by their own ports.
     fronts: BTreeMap<u64, u16>,
-    _terminator: Option<Envoy>,
     ports: BTreeMap<u64, u16>,
 }
 
@@ -65,7 +66,7 @@ impl Stage {
             ports: own_ports(config),
             config: Value::Null,
             sim: Sim::new().unwrap(),
-            folder: Folder::new(),
+            folder: envoy::folder(),
             pods: BTreeMap::new(),
             fronts: BTreeMap::new(),
             _terminator: None,
@@ -93,12 +94,12 @@ impl Stage {
 
     /// A file that the configuration names; empty where it names none of this name.
     pub fn beside(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.0.join(name)).unwrap_or_default()
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
     /// Writes a file that the configuration names.
     pub fn write(&self, name: &str, content: &Value) {
-        let file = self.folder.0.join(name);
+        let file = self.folder.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         let new = file.with_extension("new");
         fs::write(&new, serde_yaml::to_string(content).unwrap()).unwrap();
@@ -160,10 +161,10 @@ impl Stage {
         if text == "/etc/envoy/epp_wasm.wasm" || text == "target/epp_wasm.wasm" {
             *text = module;
         } else if let Some(rest) = text.strip_prefix("/etc/envoy/") {
-            *text = self.folder.0.join(rest).to_string_lossy().into_owned();
+            *text = self.folder.path().join(rest).to_string_lossy().into_owned();
         } else if let Some(rest) = text.strip_prefix("/run/envoy/") {
             // The name of a socket may have 107 bytes.
-            *text = short(&self.folder.0.join(rest));
+            *text = short(&self.folder.path().join(rest));
         }
     }
 
@@ -174,9 +175,12 @@ impl Stage {
             .iter()
             .map(|port| (u64::from(*port), free_port()))
             .collect();
-        tls::write_certificates(&self.folder.0.join("tls"), "vllm.llm.svc.cluster.local");
-        let terminator = tls::terminator(&self.folder.0.join("tls"), &fronts);
-        self._terminator = Some(Envoy::start(&self.folder, "fronts", &terminator));
+        tls::write_certificates(
+            &self.folder.path().join("tls"),
+            "vllm.llm.svc.cluster.local",
+        );
+        let terminator = tls::terminator(&self.folder.path().join("tls"), &fronts);
+        self._terminator = Some(envoy::start(&self.folder, "fronts", &terminator));
         move_ports(config, &fronts);
         self.fronts = fronts;
     }
@@ -184,7 +188,8 @@ impl Stage {
 
 /// A path that is short enough for a socket: relative to where the tests run, the top folder.
 fn short(path: &Path) -> String {
-    let path = path.strip_prefix(crate::envoy::top()).unwrap_or(path);
+    let top = envoy::top().canonicalize().unwrap();
+    let path = path.strip_prefix(top).unwrap_or(path);
     path.to_string_lossy().into_owned()
 }
 

@@ -9,10 +9,10 @@ use std::thread::{sleep, spawn, JoinHandle};
 use std::time::Duration;
 
 use envoy_harness::client;
-use envoy_harness::proxy::{path_of, wait_until};
+use envoy_harness::{path_of, wait_until};
 use serde_yaml::Value;
 
-use crate::envoy::{top, Envoy};
+use crate::envoy::{self, top};
 use crate::stage::{read, Stage};
 
 /// How the browser is set: by the numbers that Chromium's settings have for it.
@@ -195,12 +195,12 @@ fn sum(rows: &[Vec<String>], column: usize) -> u64 {
 #[test]
 fn a_browser_shows_the_pool() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
-    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
     decided(llm, status, "demo");
     let _watcher = Watcher::of(status);
     let url = format!("http://127.0.0.1:{status}/");
-    let page = open(&url, &stage.folder.0, Scheme::Light, None);
+    let page = open(&url, stage.folder.path(), Scheme::Light, None);
     let addresses = stage.sim.addresses();
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     check_endpoints(&page, &addresses);
@@ -215,7 +215,7 @@ fn a_browser_shows_the_pool() {
     ];
     let pictures = pictures.map(|(scheme, name)| {
         let picture = top().join("target").join(name);
-        open(&url, &stage.folder.0, scheme, Some(&picture));
+        open(&url, stage.folder.path(), scheme, Some(&picture));
         fs::read(&picture).unwrap()
     });
     assert!(pictures.iter().all(|picture| picture.len() > 20_000));
@@ -225,7 +225,7 @@ fn a_browser_shows_the_pool() {
 #[test]
 fn the_page_is_its_listeners_alone_and_shows_no_prompt() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
-    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
     let page = decided(llm, status, "<script>alert(1)</script>");
     assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
@@ -259,7 +259,7 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
     );
     *document = Value::from(document.as_str().unwrap().replacen(former, alone, 1));
     let stage = Stage::of(config);
-    let _envoy = Envoy::start(&stage.folder, "envoy", &stage.text());
+    let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
     let page = decided(llm, status, "demo");
     let workers = rows(&page, "workers");
@@ -280,7 +280,7 @@ fn whatever_becomes_of_the_page_no_request_is_touched() {
     let [module, faulty] = ["EPP_WASM", "EPP_WASM_FAULTS"].map(path_of);
     let [module, faulty] = [module, faulty].map(|path| path.to_string_lossy().into_owned());
     let config = stage.text().replace(&module, &faulty);
-    let _envoy = Envoy::start(&stage.folder, "envoy", &config);
+    let _envoy = envoy::start(&stage.folder, "envoy", &config);
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
     decided(llm, status, "demo");
     for fault in ["panic", "trap"] {

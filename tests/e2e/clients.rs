@@ -5,7 +5,8 @@ use std::process::Command;
 use fake_model_server::{Settings, Sim};
 
 use crate::client::complete;
-use crate::proxy::{path_of, Setup};
+use crate::proxy::Setup;
+use envoy_harness::path_of;
 
 /// A document of today's generation with all that reads a body.
 fn today() -> String {

@@ -8,8 +8,9 @@ use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::complete;
 use crate::preferences::settles_on;
-use crate::proxy::{path_of, Setup};
+use crate::proxy::Setup;
 use crate::{document, scorer, start};
+use envoy_harness::path_of;
 
 const BAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\nmetadata: {}\n";
 

@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::client::{complete, post, Answer};
 use crate::document;
-use crate::proxy::{path_of, Proxy, Setup};
+use crate::proxy::{Proxy, Setup};
+use envoy_harness::path_of;
 
 /// An Envoy with the module that has faults, over a plan that reads bodies.
 fn faulty(sim: &Sim, workers: usize, failure_mode: &str) -> Proxy {

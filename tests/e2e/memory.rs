@@ -8,8 +8,9 @@ use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, explain, post, raw};
-use crate::proxy::{path_of, Proxy, Setup};
+use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
+use envoy_harness::path_of;
 
 #[path = "../memory/bodies.rs"]
 mod bodies;

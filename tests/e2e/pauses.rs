@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::{json, Value};
 
 use crate::document;
-use crate::proxy::{path_of, Proxy, Setup};
+use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http};
 use crate::uploads::{arrives_whole, completion, Model, Way, FIRST, SIZE, WAYS};
 use crate::witness::{Answers, Witness};
+use envoy_harness::path_of;
 
 /// How long an upload pauses: well beyond `bodyTimeout` in these tests and a tick.
 const PAUSE: Duration = Duration::from_millis(300);

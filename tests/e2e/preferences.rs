@@ -3,8 +3,9 @@
 use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::{complete, explain};
-use crate::proxy::{wait_until, Setup};
+use crate::proxy::Setup;
 use crate::{document, explained, scorer, start};
+use envoy_harness::wait_until;
 
 /// Long enough for some prefix blocks of 64 bytes.
 fn prompt(topic: &str) -> String {

@@ -20,8 +20,9 @@ use serde_json::{json, Value};
 use tokio::net::TcpListener;
 
 use crate::client::{send, Answer};
-use crate::proxy::{wait_until, Proxy, Setup};
+use crate::proxy::{Proxy, Setup};
 use crate::stream::{wait, RUNTIME};
+use envoy_harness::wait_until;
 
 /// Explanations have four places after the point.
 const TOLERANCE: f64 = 0.000_051;

@@ -12,8 +12,9 @@ use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, post};
-use crate::proxy::{path_of, Proxy, Setup};
+use crate::proxy::{Proxy, Setup};
 use crate::{document, scorer};
+use envoy_harness::path_of;
 
 /// Prompts that were placed, each with its pod. Long enough for some blocks each.
 fn placed(proxy: &Proxy, prompts: usize) -> Vec<(String, String)> {

@@ -1,5 +1,8 @@
 //! The configuration of an Envoy under test.
 
+use std::net::SocketAddr;
+
+use envoy_harness::config::{address, fixed, override_host, policy, stats_tag, typed};
 use serde_json::{json, Value};
 
 use crate::envoy::{Case, Setup};
@@ -7,6 +10,8 @@ use crate::Trouble;
 
 /// The client's header that ring hash goes by.
 pub const SESSION_HEADER: &str = "x-session";
+
+const LOCALHOST: &str = "127.0.0.1";
 
 /// Where an Envoy listens.
 pub struct Ports {
@@ -45,7 +50,7 @@ pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         manager,
     );
-    let mut listener = json!({"name": "bench", "address": address(ports.listener),
+    let mut listener = json!({"name": "bench", "address": address(LOCALHOST, ports.listener),
         "filter_chains": [{"filters": [manager]}]});
     if setup.case == Case::Epp {
         // Whole bodies go to the picker and back: at Envoy's default they would end in 413.
@@ -56,9 +61,9 @@ pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
         );
     }
     Ok(json!({
-        "admin": {"address": address(ports.admin)},
+        "admin": {"address": address(LOCALHOST, ports.admin)},
         "static_resources": {"listeners": [listener], "clusters": clusters},
-        "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("le")]},
+        "stats_config": {"stats_tags": [stats_tag("pool"), stats_tag("endpoint_name"), stats_tag("le")]},
     }))
 }
 
@@ -68,38 +73,16 @@ fn put(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-fn tag(name: &str) -> Value {
-    json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")})
-}
-
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
-}
-
 fn cluster(name: &str, ports: &[u16]) -> Value {
-    let member = |port: &u16| json!({"endpoint": {"address": address(*port)}});
-    let members: Vec<Value> = ports.iter().map(member).collect();
-    json!({
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "circuit_breakers": wide_open(),
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
-    })
+    let members = ports.iter().map(|port| ([127, 0, 0, 1], *port).into());
+    let mut cluster = fixed(name, &members.collect::<Vec<SocketAddr>>());
+    put(&mut cluster, "circuit_breakers", wide_open());
+    cluster
 }
 
 fn wide_open() -> Value {
     json!({"thresholds": [{"max_connections": 100_000, "max_pending_requests": 100_000,
         "max_requests": 100_000}]})
-}
-
-fn typed(name: &str, kind: &str, mut config: Value) -> Value {
-    put(
-        &mut config,
-        "@type",
-        format!("type.googleapis.com/envoy.extensions.{kind}").into(),
-    );
-    json!({"name": name, "typed_config": config})
 }
 
 fn wasm(file: &str, config: &str) -> Value {
@@ -135,27 +118,11 @@ fn pool(setup: &Setup<'_>) -> Value {
     let policy = match setup.case {
         Case::LeastRequest => policy("least_request", "LeastRequest", json!({})),
         Case::RingHash => policy("ring_hash", "RingHash", json!({})),
-        _ => policy(
-            "override_host",
-            "OverrideHost",
-            json!({
-                "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
-                "fallback_policy": policy("round_robin", "RoundRobin", json!({})),
-            }),
-        ),
+        _ => override_host(),
     };
     let mut pool = cluster("inference-pool", setup.servers);
     put(&mut pool, "load_balancing_policy", policy);
     pool
-}
-
-fn policy(name: &str, kind: &str, config: Value) -> Value {
-    let config = typed(
-        &format!("envoy.load_balancing_policies.{name}"),
-        &format!("load_balancing_policies.{name}.v3.{kind}"),
-        config,
-    );
-    json!({"policies": [{"typed_extension_config": config}]})
 }
 
 fn ext_proc() -> Value {

@@ -1,11 +1,12 @@
 //! The Envoys under test, each pinned to its cores.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use envoy_harness::envoy::{command, from_environment, BaseId};
+use envoy_harness::{free_port, Process};
 use rustix::process::{kill_process, Pid, Signal};
 
 use crate::bootstrap::{bootstrap, Ports};
@@ -113,15 +114,7 @@ pub struct Proxy {
     pub start: Duration,
     /// How long that takes on all cores, where it runs on one and that was measured.
     pub start_on_all: Option<Duration>,
-    child: Child,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    process: Process,
 }
 
 impl Proxy {
@@ -133,8 +126,8 @@ impl Proxy {
 
     /// Starts one on these cores.
     pub async fn start_on(cores: &str, setup: &Setup<'_>) -> Result<Self, Trouble> {
-        let envoy = std::env::var("ENVOY").map_err(|_| "ENVOY is not set; use `make bench`")?;
-        let (port, admin) = (free_port()?, free_port()?);
+        let envoy = from_environment("ENVOY")?;
+        let (port, admin) = (free_port(), free_port());
         let name = setup.case.name();
         let folder = Path::new("target/bench");
         fs::create_dir_all(folder)?;
@@ -147,48 +140,46 @@ impl Proxy {
             &file,
             serde_json::to_string_pretty(&bootstrap(setup, &ports)?)?,
         )?;
-        let log = fs::File::create(folder.join(format!("{name}.log")))?;
+        let mut command = command(&envoy, &file, BaseId::Unique);
+        command.args(["--concurrency", &setup.workers.to_string()]);
+        let log = folder.join(format!("{name}.log"));
         let started = Instant::now();
-        let child = Command::new("taskset")
-            .args(["-c", cores, &envoy, "--concurrency"])
-            .arg(setup.workers.to_string())
-            .args(["--use-dynamic-base-id", "--log-level", "warning", "-c"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let mut proxy = Self {
+        let process = Process::start(name, pinned(&command, cores), &log)?;
+        let process = process::listening(process, port).await?;
+        Ok(Self {
             name: name.to_owned(),
             port,
             admin,
-            start: Duration::ZERO,
+            start: started.elapsed(),
             start_on_all: None,
-            child,
-        };
-        process::listens(port, &format!("target/bench/{name}.log")).await?;
-        proxy.start = started.elapsed();
-        Ok(proxy)
+            process,
+        })
     }
 
     /// CPU time of all its threads so far.
     pub fn cpu(&self) -> Result<Duration, Trouble> {
-        process::cpu(self.child.id())
+        process::cpu(self.process.id())
     }
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> Result<u64, Trouble> {
-        process::resident_kib(self.child.id())
+        process::resident_kib(self.process.id())
     }
 
     /// Stops it, so that it does not disturb the others' turns, or lets it go on.
     pub fn pause(&self, pause: bool) -> Result<(), Trouble> {
         let signal = if pause { Signal::STOP } else { Signal::CONT };
-        let pid = Pid::from_raw(i32::try_from(self.child.id())?).ok_or("no process")?;
+        let pid = Pid::from_raw(i32::try_from(self.process.id())?).ok_or("no process")?;
         Ok(kill_process(pid, signal)?)
     }
 }
 
-/// A port that nobody listens on.
-pub fn free_port() -> Result<u16, Trouble> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Returns the same command on these cores only.
+fn pinned(command: &Command, cores: &str) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned
+        .args(["-c", cores])
+        .arg(command.get_program())
+        .args(command.get_args());
+    pinned
 }

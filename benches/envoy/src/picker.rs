@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::envoy::free_port;
+use envoy_harness::{free_port, Process};
+
 use crate::process;
 use crate::Trouble;
 
@@ -15,15 +16,7 @@ use crate::Trouble;
 pub struct Picker {
     /// Where it listens for ext_proc.
     pub port: u16,
-    child: Child,
-}
-
-impl Drop for Picker {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    process: Process,
 }
 
 impl Picker {
@@ -48,10 +41,10 @@ impl Picker {
         }
         fs::write(&endpoints, list)?;
         fs::write(&config, document(plan, &endpoints.to_string_lossy()))?;
-        let (port, health, metrics) = (free_port()?, free_port()?, free_port()?);
-        let log = fs::File::create(folder.join("epp.log"))?;
+        let (port, health, metrics) = (free_port(), free_port(), free_port());
         // On the cores of this program: beside the load, where that is pinned off Envoy's.
-        let child = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["--pool-name", "local", "--pool-namespace", "default"])
             .arg("--config-file")
             .arg(&config)
@@ -60,19 +53,16 @@ impl Picker {
             .arg(format!("--grpc-port={port}"))
             .arg(format!("--grpc-health-port={health}"))
             .arg(format!("--metrics-port={metrics}"))
-            .arg(format!("--refresh-metrics-interval={interval_ms}ms"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let picker = Self { port, child };
-        process::listens(port, "target/bench/epp.log").await?;
+            .arg(format!("--refresh-metrics-interval={interval_ms}ms"));
+        let process = Process::start("the Endpoint Picker", command, &folder.join("epp.log"))?;
+        let process = process::listening(process, port).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        Ok(picker)
+        Ok(Self { port, process })
     }
 
     /// CPU time so far.
     pub fn cpu(&self) -> Result<Duration, Trouble> {
-        process::cpu(self.child.id())
+        process::cpu(self.process.id())
     }
 }
 

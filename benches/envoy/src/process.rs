@@ -1,7 +1,10 @@
-//! What /proc tells of a process.
+//! What /proc says of processes, and waiting for them.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use envoy_harness::Process;
 
 use crate::Trouble;
 
@@ -43,17 +46,14 @@ pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
     Ok(number.unwrap_or("0").parse()?)
 }
 
-/// Waits until something listens at a port.
-pub async fn listens(port: u16, log: &str) -> Result<(), Trouble> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while tokio::net::TcpStream::connect(("127.0.0.1", port))
-        .await
-        .is_err()
-    {
-        if Instant::now() > deadline {
-            return Err(format!("nothing listens at port {port}; see {log}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
+/// Waits until a process listens at a port, and returns it.
+///
+/// What it needs to start, such as its model servers, may run on this thread's runtime: another thread
+/// waits.
+pub async fn listening(mut process: Process, port: u16) -> Result<Process, Trouble> {
+    let waiting = tokio::task::spawn_blocking(move || {
+        let connects = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        process.wait_until("it listens", connects).map(|()| process)
+    });
+    Ok(waiting.await??)
 }

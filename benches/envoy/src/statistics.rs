@@ -1,12 +1,13 @@
-//! What an Envoy's admin interface says of the filter.
+//! The filter's statistics, from an Envoy's admin interface.
 
+use envoy_harness::statistics::samples;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::result::Quantiles;
 use crate::Trouble;
 
-/// The labels and values of a statistic.
+/// Returns the labels and values of a statistic.
 pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Trouble> {
     let mut stream = TcpStream::connect(("127.0.0.1", admin)).await?;
     let path = format!("/stats/prometheus?filter={name}");
@@ -14,11 +15,10 @@ pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Tr
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let values = answer.lines().filter_map(|line| {
-        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
-        Some((labels.to_owned(), value.parse().ok()?))
-    });
-    Ok(values.collect())
+    let values = samples(&answer, name);
+    Ok(values
+        .map(|(labels, value)| (labels.to_owned(), value))
+        .collect())
 }
 
 /// The quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` has them.

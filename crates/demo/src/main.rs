@@ -4,12 +4,11 @@
 mod process;
 mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use process::Running;
+use envoy_harness::envoy::from_environment;
 
 /// Where envoy/envoy.yaml puts things.
 const LISTENER: u16 = 10_000;
@@ -38,8 +37,8 @@ fn run() -> Result<(), Trouble> {
     };
     ctrlc::set_handler(handler).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
 
-    let envoy = from_env("ENVOY")?;
-    from_env("EPP_WASM")?;
+    let envoy = from_environment("ENVOY")?;
+    from_environment("EPP_WASM")?;
     process::need_ports(&[LISTENER, ADMIN, STATUS])?;
     process::need_ports(&PODS)?;
 
@@ -56,24 +55,10 @@ fn run() -> Result<(), Trouble> {
 
     while stopped.recv_timeout(Duration::from_millis(500)).is_err() {
         for process in &mut running {
-            process.check()?;
+            process.check_running()?;
         }
     }
     println!("\nStopping.");
-    running.into_iter().for_each(Running::stop);
+    drop(running);
     Ok(())
-}
-
-fn from_env(name: &str) -> Result<PathBuf, Trouble> {
-    let value = std::env::var_os(name)
-        .ok_or_else(|| format!("{name} is not set; start this with `make run`"))?;
-    let path = PathBuf::from(value);
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(format!(
-            "{name} names {}, which is not there",
-            path.display()
-        ))
-    }
 }

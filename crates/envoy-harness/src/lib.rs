@@ -1,9 +1,14 @@
-//! A real Envoy with the real module, for the tests that need one: started, changed while it runs,
-//! looked at, and stopped again whatever happens.
+//! Starts, configures, awaits and stops Envoys: for tests, the demo, the benchmarks and the fault suite.
 //!
-//! `make test` builds what this needs and says where it is (ENVOY, EPP_WASM).
+//! - [`process`] runs any program and keeps its log; [`envoy`] is the command line of an Envoy;
+//!   [`config`] has the parts of a configuration that several need.
+//! - [`proxy`] is a whole Envoy with the module over a cluster of model servers, whose members and
+//!   listener tests change while it runs; [`client`] asks it.
+//!
+//! The crate knows nothing of the filter's code: it sees the module from outside, as Envoy does. `make`
+//! builds what it needs and says where it is (`ENVOY`, `EPP_WASM`).
 
-// Tests fail loudly, and this is a part of tests.
+// Tests fail loudly, and most of this is a part of tests. What other programs use returns errors.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,5 +17,17 @@
 )]
 
 pub mod client;
-mod pieces;
+pub mod config;
+pub mod envoy;
+mod folder;
+mod ports;
+pub mod process;
 pub mod proxy;
+pub mod statistics;
+mod wait;
+
+pub use envoy::path_of;
+pub use folder::Folder;
+pub use ports::free_port;
+pub use process::Process;
+pub use wait::{wait_until, PATIENCE};

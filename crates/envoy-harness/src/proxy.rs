@@ -1,23 +1,23 @@
 //! A real Envoy over a cluster of model servers: members by EDS and listeners by LDS from files, so
 //! that tests can change both while it runs.
 
-use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::LazyLock;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{json, Value};
 
 use crate::client;
-use crate::pieces::{address, fixed, load_assignment, override_host, typed};
-
-/// Nothing in these tests takes this long unless it hangs; a loaded machine is slow to start Envoy.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::config::{address, fixed, load_assignment, override_host, stats_tag, typed};
+use crate::envoy::{self, path_of, BaseId};
+use crate::folder::Folder;
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::statistics::samples;
+use crate::wait::wait_until;
 
 /// What an Envoy is started with.
 #[derive(Clone)]
@@ -100,22 +100,17 @@ impl Setup {
     }
 
     fn launch_with(self, arguments: &[&str]) -> Proxy {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(FOLDER).join(format!("{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
         let (port, admin) = (free_port(), free_port());
         let mut proxy = Proxy {
             setup: self,
-            folder,
+            processes: Vec::new(),
+            folder: Folder::new("e2e"),
             port,
             admin,
-            children: Vec::new(),
         };
         proxy.write_members();
         proxy.write_listener();
-        let file = proxy.folder.join("envoy.json");
-        fs::write(&file, proxy.bootstrap().to_string()).unwrap();
+        fs::write(proxy.file("envoy.json"), proxy.bootstrap().to_string()).unwrap();
         proxy.spawn(arguments);
         proxy
     }
@@ -129,58 +124,28 @@ pub struct Proxy {
     pub port: u16,
     /// Its admin interface.
     pub admin: u16,
-    folder: PathBuf,
-    /// The first one, and those that replaced it.
-    children: Vec<Child>,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let from = lines.len().saturating_sub(30);
-            eprintln!(
-                "the end of {}:\n{}",
-                self.log().display(),
-                lines[from..].join("\n")
-            );
-        } else {
-            let _ = fs::remove_dir_all(&self.folder);
-        }
-    }
+    /// The first one, and those that replaced it. They are stopped before their files are removed.
+    processes: Vec<Process>,
+    folder: Folder,
 }
 
 impl Proxy {
     /// Starts a process, which takes over from the one that runs.
     fn spawn(&mut self, arguments: &[&str]) {
-        let mut log = fs::OpenOptions::new();
-        let log = log.create(true).append(true).open(self.log()).unwrap();
-        let mut command = Command::new(path_of("ENVOY"));
-        command.arg("-c").arg(self.folder.join("envoy.json"));
-        command.args(["--concurrency", &self.setup.workers.to_string()]);
-        match self.setup.base_id {
-            None => command.arg("--use-dynamic-base-id"),
-            Some(base) => command
-                .args(["--base-id", &base.to_string()])
-                .args(["--restart-epoch", &self.children.len().to_string()]),
-        };
+        let epoch = self.processes.len();
+        let shared = |id| BaseId::Shared { id, epoch };
+        let base = self.setup.base_id.map_or(BaseId::Unique, shared);
+        let mut command = envoy::command(&path_of("ENVOY"), &self.file("envoy.json"), base);
         let (drain, end) = (self.setup.drain_seconds, self.setup.drain_seconds + 1);
         command
+            .args(["--concurrency", &self.setup.workers.to_string()])
             .args(["--drain-time-s", &drain.to_string()])
             .args(["--parent-shutdown-time-s", &end.to_string()])
-            .args(["--log-level", "warning"])
-            .args(["--component-log-level", "wasm:info"])
             .args(arguments)
-            .envs(self.setup.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.children.push(command.spawn().unwrap());
+            .envs(self.setup.environment.iter().cloned());
+        let log = self.file(&format!("envoy-{epoch}.log"));
+        let process = Process::start("Envoy", command, &log).unwrap();
+        self.processes.push(process);
     }
 
     /// Starts another process that takes over without a connection lost: Envoy's hot restart.
@@ -189,16 +154,16 @@ impl Proxy {
         self.spawn(&[]);
     }
 
-    /// Whether this process has ended.
-    pub fn ended_process(&mut self, process: u32) -> bool {
-        let mut children = self.children.iter_mut();
-        let child = children.find(|child| child.id() == process);
-        child.is_some_and(|child| child.try_wait().unwrap().is_some())
+    /// Returns whether this process has ended.
+    pub fn ended_process(&mut self, id: u32) -> bool {
+        let mut processes = self.processes.iter_mut();
+        let process = processes.find(|process| process.id() == id);
+        process.is_some_and(|process| process.exit_status().is_some())
     }
 
-    /// The process, the last one where there were several.
+    /// Returns the process, the last one where there were several.
     pub fn process(&self) -> u32 {
-        self.children.last().unwrap().id()
+        self.processes.last().unwrap().id()
     }
 
     /// Waits until it serves and knows its members.
@@ -223,22 +188,14 @@ impl Proxy {
         wait_until(what, condition);
     }
 
-    /// What Envoy and the filter have logged so far.
+    /// Returns what Envoy and the filter have logged so far.
     pub fn logged(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
+        self.processes.iter().map(Process::logged).collect()
     }
 
-    /// The process's exit code, if it ends soon.
+    /// Returns the process's exit code, if it ends soon.
     pub fn ended(&mut self) -> Option<i32> {
-        let child = self.children.last_mut()?;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code();
-            }
-            sleep(Duration::from_millis(20));
-        }
-        None
+        self.processes.last_mut()?.wait_for_exit()?.code()
     }
 
     /// Other members from now on.
@@ -291,12 +248,9 @@ impl Proxy {
         static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(path_of("EPP_WASM")).unwrap());
         let named = memchr::memmem::find(&MODULE, name.as_bytes());
         assert!(named.is_some(), "the module has no metric {name}");
-        let text = self.prometheus();
-        let own = text
-            .lines()
-            .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-        own.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-            .sum()
+        let page = self.prometheus();
+        let chosen = samples(&page, name).filter(|(labels, _)| labels.contains(label));
+        chosen.map(|(_, value)| value as u64).sum()
     }
 
     /// The most memory that Envoy has had so far, in bytes.
@@ -321,15 +275,15 @@ impl Proxy {
         client::get(self.admin, "/stats/prometheus").unwrap().body
     }
 
-    fn log(&self) -> PathBuf {
-        self.folder.join("envoy.log")
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Files are replaced, never written in place: Envoy watches for renames.
     fn replace(&self, name: &str, content: &Value) {
-        let new = self.folder.join(format!("{name}.new"));
+        let new = self.file(&format!("{name}.new"));
         fs::write(&new, content.to_string()).unwrap();
-        fs::rename(new, self.folder.join(name)).unwrap();
+        fs::rename(new, self.file(name)).unwrap();
     }
 
     fn write_members(&self) {
@@ -417,7 +371,7 @@ impl Proxy {
     }
 
     fn bootstrap(&self) -> Value {
-        let watched = |name: &str| json!({"path_config_source": {"path": self.folder.join(name)}, "resource_api_version": "V3"});
+        let watched = |name: &str| json!({"path_config_source": {"path": self.file(name)}, "resource_api_version": "V3"});
         let mut pool = json!({"name": "inference-pool", "type": "EDS", "connect_timeout": "1s",
             "eds_cluster_config": {"eds_config": watched("eds.json")},
             "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -439,13 +393,24 @@ impl Proxy {
             true => json!({}),
         };
         let listeners = self.setup.listener_fixed.then(|| self.listener());
-        let tag = |name: &str| json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")});
+        let tags = [
+            "pool",
+            "endpoint_name",
+            "status",
+            "error_code",
+            "reason",
+            "callback",
+            "vm",
+            "model_name",
+            "le",
+        ]
+        .map(stats_tag);
         json!({
             "node": {"id": "e2e", "cluster": "e2e"},
             "admin": {"address": address("127.0.0.1", self.admin)},
             "dynamic_resources": dynamic,
             "static_resources": {"clusters": clusters, "listeners": listeners.as_slice()},
-            "stats_config": {"stats_tags": [tag("pool"), tag("endpoint_name"), tag("status"), tag("error_code"), tag("reason"), tag("callback"), tag("vm"), tag("model_name"), tag("le")]},
+            "stats_config": {"stats_tags": tags},
         })
     }
 }
@@ -454,47 +419,5 @@ impl Proxy {
 fn merge(settings: &mut Value, others: &Value) {
     for (key, value) in others.as_object().unwrap() {
         settings[key] = value.clone();
-    }
-}
-
-/// Waits for a condition, and fails where it does not come about.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(25));
-    }
-}
-
-/// Where all of a test's files go, one folder an Envoy.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/e2e");
-
-/// A program or file that `make test` says the place of.
-pub fn path_of(name: &str) -> PathBuf {
-    let path = env::var_os(name).map(PathBuf::from);
-    let path = path.unwrap_or_else(|| panic!("{name} is not set; call `make test`"));
-    assert!(
-        path.exists(),
-        "{name} is {}, which is not there; call `make test`",
-        path.display()
-    );
-    path
-}
-
-/// A port for Envoy to listen on. The kernel never gives one of these out by itself, neither to a
-/// pod nor to a connection, and none is given out twice: Envoy shares a port that another Envoy
-/// listens on, and the tests of both would talk to either.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static NEXT: LazyLock<AtomicU32> =
-        // Test programs that run side by side begin at different places.
-        LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(499)));
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let port = u16::try_from(FIRST + number).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

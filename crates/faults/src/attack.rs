@@ -97,9 +97,7 @@ impl Attack {
                 std::thread::sleep(PAUSE);
             }
         }
-        envoy_harness::proxy::wait_until("all bodies have begun", || {
-            self.begun() >= before + count
-        });
+        envoy_harness::wait_until("all bodies have begun", || self.begun() >= before + count);
     }
 
     /// Sends these bodies one after the other, again and again, each on a connection of its own.

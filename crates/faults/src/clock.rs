@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 
 /// The clock.
 pub struct Clock {

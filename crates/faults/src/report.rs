@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 
 use crate::rows::{self, Row};
 use crate::verdict::Measured;

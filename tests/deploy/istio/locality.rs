@@ -6,7 +6,7 @@
 use serde_yaml::Value;
 
 use super::{built, gateway_yaml, manifest};
-use crate::envoy::Envoy;
+use crate::envoy;
 use crate::stage::Stage;
 
 /// The cluster's `common_lb_config` under a DestinationRule's `trafficPolicy` and the Service's
@@ -42,7 +42,7 @@ fn loads(policy: &str, distribution: bool) -> Result<(), String> {
         1,
     );
     let stage = Stage::of(built(gateway, &[manifest("cluster.yaml")]).config);
-    Envoy::validate(&stage.folder, &stage.text())
+    envoy::validate(&stage.folder, &stage.text())
 }
 
 #[test]

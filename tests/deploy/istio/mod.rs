@@ -15,7 +15,7 @@ mod several;
 use std::fs;
 use std::path::PathBuf;
 
-use envoy_harness::proxy::wait_until;
+use envoy_harness::wait_until;
 use fake_model_server::Pinned;
 use serde_yaml::Value;
 

@@ -5,18 +5,19 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use envoy_harness::client::{self, Answer};
-use envoy_harness::proxy::wait_until;
+use envoy_harness::{wait_until, Process};
 use serde_yaml::Value;
 
 use super::pilot::Built;
 use super::{built, gateway_yaml, manifests, PARAMETERS};
-use crate::envoy::Envoy;
+use crate::envoy;
 use crate::stage::Stage;
 
 /// A gateway to which these manifests were applied.
 pub struct Running {
+    /// Stopped before its files are removed.
+    _envoy: Process,
     pub stage: Stage,
-    _envoy: Envoy,
     port: u16,
     admin: u16,
 }
@@ -36,7 +37,7 @@ impl Running {
             stage.place_paths(&mut extension);
             stage.write(&format!("ecds/{name}.yaml"), &extension);
         }
-        let envoy = Envoy::start_with(&stage.folder, "envoy", &stage.text(), &arguments);
+        let envoy = envoy::start_with(&stage.folder, "envoy", &stage.text(), &arguments);
         let running = Self {
             port: stage.port(80),
             admin: stage.port(15000),

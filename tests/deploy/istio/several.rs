@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::running::{all_same, Running};
 use super::{built, gateway_yaml, manifest, manifests, OTHER_POOL, POOL, SERVICE, SUBSET};
-use crate::envoy::{top, Envoy, Folder};
+use crate::envoy::{self, top};
 use crate::stage::Stage;
 
 const CHAT: &str = "chat.example.com";
@@ -16,8 +16,8 @@ pub fn copies() -> Vec<String> {
     let blocks = text.split("```sh\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap());
     let commands: String = blocks.filter(|block| block.contains("sed -e")).collect();
-    let folder = Folder::new();
-    let place = folder.0.to_string_lossy();
+    let folder = envoy::folder();
+    let place = folder.path().to_string_lossy();
     let commands = commands.replace("target/", &format!("{place}/"));
     let run = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &commands])
@@ -25,7 +25,7 @@ pub fn copies() -> Vec<String> {
         .status();
     assert!(run.unwrap().success(), "{commands}");
     let files = ["chat/cluster.yaml", "chat/filter.yaml", "qwen.yaml"];
-    let read = |name: &&str| fs::read_to_string(folder.0.join(name)).unwrap();
+    let read = |name: &&str| fs::read_to_string(folder.path().join(name)).unwrap();
     files.iter().map(read).collect()
 }
 
@@ -110,7 +110,7 @@ spec:
     for (text, right) in [(cluster.as_str(), true), (patch, false)] {
         let twice = [text.to_owned(), text.to_owned()];
         let stage = Stage::of(built(gateway_yaml(), &twice).config);
-        let loaded = Envoy::validate(&stage.folder, &stage.text());
+        let loaded = envoy::validate(&stage.folder, &stage.text());
         assert_eq!(loaded.is_ok(), right, "{loaded:?}");
     }
 }

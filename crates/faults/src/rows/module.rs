@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 
 use super::{Form, Row};
 use crate::stage::{document, Plan, DRAIN};

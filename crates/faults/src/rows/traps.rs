@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use envoy_harness::client::post;
-use envoy_harness::proxy::path_of;
+use envoy_harness::path_of;
 use serde_json::json;
 
 use super::Row;

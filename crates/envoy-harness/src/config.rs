@@ -1,46 +1,52 @@
-//! Pieces of Envoy's configuration.
+//! Parts of an Envoy's configuration.
 
 use std::net::SocketAddr;
 
 use serde_json::{json, Value};
 
-/// A socket address.
+/// Returns a socket address.
 pub fn address(host: &str, port: u16) -> Value {
     json!({"socket_address": {"address": host, "port_value": port}})
 }
 
-/// A cluster's members.
+/// Returns the members of a cluster.
 pub fn load_assignment(name: &str, members: &[SocketAddr]) -> Value {
     let member = |at: &SocketAddr| json!({"endpoint": {"address": address(&at.ip().to_string(), at.port())}});
     let members: Vec<Value> = members.iter().map(member).collect();
     json!({"cluster_name": name, "endpoints": [{"lb_endpoints": members}]})
 }
 
-/// A cluster whose members stay.
+/// Returns a cluster whose members do not change.
 pub fn fixed(name: &str, members: &[SocketAddr]) -> Value {
     json!({"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": load_assignment(name, members)})
 }
 
-/// An extension under its name, with its configuration.
+/// Returns an extension with its name, type and configuration.
 pub fn typed(name: &str, kind: &str, mut config: Value) -> Value {
     config["@type"] = format!("type.googleapis.com/envoy.extensions.{kind}").into();
     json!({"name": name, "typed_config": config})
 }
 
-/// The load balancing policy that follows the destination header.
+/// Returns a load balancing policy by its name and that of its message.
+pub fn policy(name: &str, message: &str, config: Value) -> Value {
+    let kind = format!("load_balancing_policies.{name}.v3.{message}");
+    let name = format!("envoy.load_balancing_policies.{name}");
+    json!({"policies": [{"typed_extension_config": typed(&name, &kind, config)}]})
+}
+
+/// Returns the load balancing policy that follows the destination header.
 pub fn override_host() -> Value {
-    let policy = |name: &str, kind: &str, config: Value| {
-        let name = format!("envoy.load_balancing_policies.{name}");
-        let kind = format!("load_balancing_policies.{kind}");
-        json!({"policies": [{"typed_extension_config": typed(&name, &kind, config)}]})
-    };
-    let fallback = policy("round_robin", "round_robin.v3.RoundRobin", json!({}));
     policy(
         "override_host",
-        "override_host.v3.OverrideHost",
+        "OverrideHost",
         json!({
             "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
-            "fallback_policy": fallback,
+            "fallback_policy": policy("round_robin", "RoundRobin", json!({})),
         }),
     )
+}
+
+/// Returns the rule that makes a label of a part of a statistic's name.
+pub fn stats_tag(name: &str) -> Value {
+    json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")})
 }
