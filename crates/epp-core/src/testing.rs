@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::plugins::role::{build_default, Role};
+use crate::plugins::build_default;
 use crate::scheduling::{
     Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, Picker, Pool, ProfileHandler,
     Request, Scorer, Slot, UnreadPrompt,
@@ -10,26 +10,17 @@ use crate::scheduling::{
 
 /// A scorer with its defaults.
 pub fn scorer(name: &str) -> Arc<dyn Scorer> {
-    match build_default(name) {
-        Role::Scorer(scorer) => scorer,
-        other => panic!("{name} is {other:?}"),
-    }
+    build_default(name).scorer.unwrap()
 }
 
 /// A picker with its defaults.
 pub fn picker(name: &str) -> Arc<dyn Picker> {
-    match build_default(name) {
-        Role::Picker(picker) => picker,
-        other => panic!("{name} is {other:?}"),
-    }
+    build_default(name).picker.unwrap()
 }
 
 /// A profile handler with its defaults.
 pub fn handler(name: &str) -> Arc<dyn ProfileHandler> {
-    match build_default(name) {
-        Role::ProfileHandler(handler) => handler,
-        other => panic!("{name} is {other:?}"),
-    }
+    build_default(name).profile_handler.unwrap()
 }
 
 /// Filters of each basis, as a random plan may have them.

@@ -2,7 +2,7 @@
 
 use epp_core::config::{Instance, Plan};
 use epp_core::document::Node;
-use epp_core::plugins::{self, Dialect, Discovery, Role};
+use epp_core::plugins::{self, Dialect, Discovery};
 use serde_json::{json, Map, Value};
 
 use crate::page::name_of;
@@ -31,10 +31,8 @@ pub fn written_out(plan: &Plan) -> Value {
         entries.push(default_entry(kind, plan.dialect));
     }
     let mut instances = plan.instances.iter();
-    let discovery = instances.find(|instance| match &instance.role {
-        Role::Discovery(discovery) => *discovery == plan.discovery,
-        _ => false,
-    });
+    let discovery = instances
+        .find(|instance| instance.capabilities.discovery.as_ref() == Some(&plan.discovery));
     let discovery = match (discovery, &plan.discovery) {
         (Some(instance), _) => instance.name.as_str(),
         (None, Discovery::Static(_)) => "static-discovery",
@@ -50,11 +48,11 @@ pub fn written_out(plan: &Plan) -> Value {
             let mut references: Vec<Value> = profile
                 .plugins
                 .iter()
-                .map(|(instance, weight)| match instance.role {
-                    Role::Scorer(_) => {
+                .map(|(instance, weight)| match instance.capabilities.scorer {
+                    Some(_) => {
                         json!({"pluginRef": instance.name, "weight": value(&Node::Number(*weight))})
                     }
-                    _ => json!({"pluginRef": instance.name}),
+                    None => json!({"pluginRef": instance.name}),
                 })
                 .collect();
             references.extend(

@@ -134,5 +134,7 @@ mod cost_tests;
 #[cfg(test)]
 mod dialect_tests;
 #[cfg(test)]
+mod graph_tests;
+#[cfg(test)]
 #[path = "load_tests.rs"]
 mod tests;

@@ -9,11 +9,11 @@ use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
-use crate::plugins::{Dialect, Discovery, PrefixProducer, Role, TOKEN_BYTES};
+use crate::plugins::{Capabilities, Dialect, Discovery, PrefixProducer};
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::request::{Flattening, ReadPlan};
-use crate::scheduling::{Endpoint, Needs, Pool, Scheduler};
+use crate::scheduling::{Needs, Pool, Scheduler};
 
 /// A plugin with its effective parameters.
 #[derive(Debug, Clone)]
@@ -24,8 +24,8 @@ pub struct Instance {
     pub kind: &'static str,
     /// Its parameters, given or defaulted.
     pub parameters: Vec<(String, Node)>,
-    /// What it turned out to be.
-    pub role: Role,
+    /// What it does.
+    pub capabilities: Capabilities,
 }
 
 impl PartialEq for Instance {
@@ -56,6 +56,8 @@ pub struct Plan {
     pub scheduler: Scheduler,
     /// How prompts are cut and remembered, each under its plugin's name.
     pub producers: Vec<(String, PrefixProducer)>,
+    /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
+    pub headers: Vec<String>,
     /// What is counted of what is in flight, where a scorer reads it or the document asks for it.
     pub load: Option<InflightLoad>,
     /// The producer whose matches tell how much of a prompt costs an endpoint nothing.
@@ -90,10 +92,6 @@ impl PartialEq for Plan {
             && self.proxy == other.proxy
     }
 }
-
-/// Smallest block in tokens: smaller ones made the Endpoint Picker run out of memory
-/// (llm-d-router#1158), so that it counts them as this.
-const LEAST_BLOCK_TOKENS: u32 = 64;
 
 /// How tokens are counted where no prompt is cut into blocks: as far as a prefix producer reads by
 /// default, 131,072 tokens.
@@ -214,50 +212,6 @@ impl Plan {
             self.source.interval_ms
         );
         text
-    }
-}
-
-impl PrefixProducer {
-    /// Tokens of a block, 0 where blocks are counted in bytes. With `autoTune` the first server's
-    /// word goes before the setting.
-    pub fn block_tokens(&self, pool: &Pool) -> u32 {
-        if self.dialect == Dialect::GieV1 {
-            return 0;
-        }
-        let tokens = self.reported_tokens(pool).unwrap_or(self.block);
-        tokens.max(LEAST_BLOCK_TOKENS)
-    }
-
-    /// Tokens of a block as the first server reports them, where that counts.
-    fn reported_tokens(&self, pool: &Pool) -> Option<u32> {
-        let (_, endpoint) = pool.iter().next().filter(|_| self.auto_tune)?;
-        endpoint.metrics.block_size.filter(|tokens| *tokens > 0)
-    }
-
-    /// How a prompt is cut.
-    pub fn block_spec(&self, pool: &Pool) -> BlockSpec {
-        let bytes = |tokens: u32| tokens.saturating_mul(TOKEN_BYTES);
-        let (block, keep_partial) = match self.block_tokens(pool) {
-            0 => (self.reported_tokens(pool).map_or(self.block, bytes), false),
-            tokens => (bytes(tokens), true),
-        };
-        let (block, blocks) = match bytes(self.max_tokens) {
-            0 => (block, self.max_blocks),
-            // A window smaller than a block holds none.
-            most if most < block => (0, 0),
-            most => (block, most.checked_div(block).unwrap_or(0)),
-        };
-        BlockSpec {
-            block_bytes: block as usize,
-            max_blocks: blocks as usize,
-            keep_partial,
-        }
-    }
-
-    /// Blocks that an endpoint is taken to hold.
-    pub fn capacity_of(&self, endpoint: Option<&Endpoint>) -> usize {
-        let reported = endpoint.and_then(|endpoint| endpoint.metrics.num_blocks);
-        reported.filter(|_| self.auto_tune).unwrap_or(self.capacity) as usize
     }
 }
 

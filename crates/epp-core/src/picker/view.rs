@@ -14,7 +14,6 @@ use super::explain::Explanation;
 use super::meter::Metric;
 use super::Picker;
 use crate::config::{Instance, Plan};
-use crate::plugins::Role;
 use crate::scheduling::{ScheduleError, Slot};
 use crate::worker::report::{self, Audience, Candidate, Counts, Legend, Part, Report, Shown, Told};
 use crate::worker::SharedData;
@@ -251,7 +250,7 @@ fn told(plan: &Plan) -> Told {
     for profile in &plan.profiles {
         let weighted = profile.plugins.iter();
         let weighted = weighted.map(|(plugin, weight)| {
-            let scores = matches!(plugin.role, Role::Scorer(_));
+            let scores = plugin.capabilities.scorer.is_some();
             (plugin, scores.then_some(*weight))
         });
         let picker = profile.picker.iter().map(|picker| (picker, None));

@@ -2,13 +2,20 @@
 //!
 //! Adding one means its file and its line below.
 
+mod build;
+mod capability;
 mod normalize;
-pub mod role;
+mod parity;
+mod prefix_producer;
+#[cfg(test)]
+mod test_plugins;
 
-pub use role::{
-    questions, Build, Dialect, Discovery, Parity, PluginType, PrefixProducer, Role, Standing,
-    TOKEN_BYTES,
-};
+#[cfg(test)]
+pub use build::build_default;
+pub use build::{questions, Build, Built, Dialect, PluginType, Reference};
+pub use capability::{Capabilities, Capability, Discovery};
+pub use parity::{Parity, Standing};
+pub use prefix_producer::{PrefixProducer, TOKEN_BYTES};
 
 /// Plugins that do the same kind of work.
 #[cfg(not(target_arch = "wasm32"))]
@@ -102,5 +109,8 @@ pub fn find(name: &str) -> Option<&'static PluginType> {
     if name == source::core_metrics_extractor::FORMER_NAME {
         return Some(&source::core_metrics_extractor::FORMER);
     }
-    TYPES.iter().copied().find(|plugin| plugin.name == name)
+    let found = TYPES.iter().find(|plugin| plugin.name == name);
+    #[cfg(test)]
+    let found = found.or_else(|| test_plugins::find(name));
+    found.copied()
 }

@@ -1,7 +1,7 @@
 //! One picker is given the clusters of several services of Istio's.
 
 use epp_core::config::Plan;
-use epp_core::plugins::role::Discovery;
+use epp_core::plugins::Discovery;
 
 use super::pool::istio;
 use super::{Fault, Rule};

@@ -2,70 +2,49 @@
 
 use super::Assembly;
 use crate::config::document::Document;
-use crate::config::plan::Instance;
-use crate::document::Path;
-use crate::plugins::{self, Role};
+use crate::config::settings::Named;
+use crate::plugins::{self, Capability};
+
+/// What `dataLayer.sources` refers to.
+const SOURCES: &[Capability] = &[Capability::MetricsSource, Capability::MetricsExtractor];
 
 impl Assembly<'_> {
-    /// What `dataLayer` and `requestHandler` refer to must be of the kind they expect.
+    /// Checks that what `dataLayer` and `requestHandler` refer to can do what they expect.
     pub fn check_references(&mut self, document: &Document) {
-        let names =
-            |this: &Self, name: &str| this.instances.iter().any(|instance| instance.name == name);
-        let defaults = |name: &str| {
-            use plugins::source::{core_metrics_extractor, metrics_data_source};
-            let kinds = [
-                metrics_data_source::TYPE.name,
-                core_metrics_extractor::TYPE.name,
-            ];
-            plugins::find(name).is_some_and(|kind| kinds.contains(&kind.name))
+        for named in &document.sources {
+            self.check_reference(named, SOURCES, "a metrics source or extractor", true);
+        }
+        for named in &document.parsers {
+            self.check_reference(named, &[Capability::Parser], "a parser", true);
+        }
+        if let Some(named) = &document.discovery {
+            self.check_reference(named, &[Capability::Discovery], "a discovery plugin", false);
+        }
+    }
+
+    /// Checks one reference. Where `undeclared`, a type that can do it may stand for itself: it is there
+    /// whether it is declared or not.
+    fn check_reference(
+        &mut self,
+        (name, path): &Named,
+        wanted: &[Capability],
+        expected: &str,
+        undeclared: bool,
+    ) {
+        let declared = self.instances.iter().any(|instance| instance.name == *name);
+        let provides = |kind: &plugins::PluginType| {
+            let mut provides = kind.provides.iter();
+            provides.any(|capability| wanted.contains(capability))
         };
-        for (name, path) in &document.sources {
-            // The default source and extractor need not be declared.
-            if !names(self, name) && defaults(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a metrics source or extractor") {
-                if !matches!(
-                    instance.role,
-                    Role::MetricsSource(_) | Role::MetricsExtractor(_)
-                ) {
-                    self.wrong_kind(name, path, &instance, "a metrics source or extractor");
-                }
-            }
+        if undeclared && !declared && plugins::find(name).is_some_and(provides) {
+            return;
         }
-        for (name, path) in &document.parsers {
-            // A parser's type may stand for itself.
-            if !names(self, name) && is_parser(name) {
-                continue;
-            }
-            if let Some(instance) = self.get(name, path, "a parser") {
-                if !is_parser(instance.kind) {
-                    self.wrong_kind(name, path, &instance, "a parser");
-                }
-            }
-        }
-        if let Some((name, path)) = &document.discovery {
-            if let Some(instance) = self.get(name, path, "a discovery plugin") {
-                if !matches!(instance.role, Role::Discovery(_)) {
-                    self.wrong_kind(name, path, &instance, "a discovery plugin");
-                }
-            }
+        let Some(found) = self.get(name, path, expected) else {
+            return;
+        };
+        if !wanted.iter().any(|wanted| found.capabilities.has(*wanted)) {
+            let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
+            self.problems.error(path, message);
         }
     }
-
-    fn wrong_kind(&mut self, name: &str, path: &Path, found: &Instance, expected: &str) {
-        let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
-        self.problems.error(path, message);
-    }
-}
-
-fn is_parser(kind: &str) -> bool {
-    use plugins::parser::{anthropic, openai, passthrough, vllm_http};
-    let parsers = [
-        openai::TYPE,
-        anthropic::TYPE,
-        vllm_http::TYPE,
-        passthrough::TYPE,
-    ];
-    parsers.iter().any(|parser| parser.name == kind)
 }

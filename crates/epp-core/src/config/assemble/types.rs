@@ -7,7 +7,7 @@ use crate::config::plan::Instance;
 use crate::document::fields::no_effect;
 use crate::document::nearest::nearest;
 use crate::document::Node;
-use crate::plugins::{self, PluginType, Role};
+use crate::plugins::{self, Capabilities, PluginType};
 
 /// A type that a document may hold.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl Assembly<'_> {
         }
         // A type that is not known can be anything.
         self.handler_refused |= known.is_none() || entry.kind.ends_with("profile-handler");
-        self.refused.push(entry.name.clone());
+        self.built.refused.push(entry.name.clone());
         None
     }
 
@@ -69,21 +69,18 @@ impl Assembly<'_> {
         }
         message
     }
+}
 
-    /// A plugin that is declared and changes nothing here.
-    pub fn idle(&self, entry: &PluginEntry, idle: &'static Elsewhere) -> Instance {
-        let parameters = match &entry.parameters {
-            Some(Node::Map(given)) => given.clone(),
-            _ => Vec::new(),
-        };
-        Instance {
-            name: entry.name.clone(),
-            kind: idle.name,
-            parameters,
-            role: match idle.here {
-                Here::Detects => Role::Detector,
-                _ => Role::Inert,
-            },
-        }
+/// A plugin that is declared and changes nothing here.
+pub fn idle(entry: &PluginEntry, idle: &'static Elsewhere) -> Instance {
+    let parameters = match &entry.parameters {
+        Some(Node::Map(given)) => given.clone(),
+        _ => Vec::new(),
+    };
+    Instance {
+        name: entry.name.clone(),
+        kind: idle.name,
+        parameters,
+        capabilities: Capabilities::default(),
     }
 }

@@ -18,11 +18,13 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Discovery, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-cluster-discovery",
+    provides: &[Capability::Discovery],
+    references: &[],
     build,
     parity: Parity::of(Standing::Ours(
         "where the Endpoint Picker watches Kubernetes, this asks Envoy",
@@ -51,16 +53,19 @@ impl Default for EnvoyClusterDiscovery {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let default = EnvoyClusterDiscovery::default();
     let fields = &mut build.fields;
     let clusters = fields.strings("clusters", &default.clusters);
     if clusters.is_empty() {
         fields.refuse("clusters", &Node::List(Vec::new()), "at least one cluster");
     }
-    Role::Discovery(Discovery::EnvoyCluster(EnvoyClusterDiscovery {
+    Capabilities {
+        discovery: Some(Discovery::EnvoyCluster(EnvoyClusterDiscovery {
         clusters,
         admin_cluster: fields.string("adminCluster", &default.admin_cluster),
         interval_ms: fields.duration_ms("interval", default.interval_ms, 100),
-    }))
+    })),
+        ..Capabilities::default()
+    }
 }

@@ -25,11 +25,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::endpoints::store::Member;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Discovery, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "static-discovery",
+    provides: &[Capability::Discovery],
+    references: &[],
     build,
     parity: Parity::of(Standing::Ours(
         "the endpoints that file-discovery reads from a file, in the document",
@@ -43,7 +45,7 @@ pub struct StaticDiscovery {
     pub members: Vec<Member>,
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     if let Some(node) = fields.node("endpoints") {
         fields.note("endpoints", node.clone());
@@ -73,7 +75,10 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         addresses.insert(member.address.clone(), members.len());
         members.push(member);
     }
-    Role::Discovery(Discovery::Static(StaticDiscovery { members }))
+    Capabilities {
+        discovery: Some(Discovery::Static(StaticDiscovery { members })),
+        ..Capabilities::default()
+    }
 }
 
 fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Member> {

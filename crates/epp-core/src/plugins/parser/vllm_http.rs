@@ -6,11 +6,13 @@
 //! - type: vllmhttp-parser
 //! ```
 
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "vllmhttp-parser",
-    build: |_: &mut Build<'_, '_>| Role::Inert,
+    provides: &[Capability::Parser],
+    references: &[],
+    build: |_: &mut Build<'_, '_>| Capabilities::parser(),
     parity: Parity::of(Standing::NoEffect("always on: the path alone tells how a body is read")),
 };

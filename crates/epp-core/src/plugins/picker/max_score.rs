@@ -12,14 +12,14 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::sync::Arc;
-
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "max-score-picker",
+    provides: &[Capability::Picker],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
@@ -31,11 +31,11 @@ const PLACES: usize = 8;
 /// that to look through these and through one part takes least.
 const PARTS: usize = 16;
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Arc::new(MaxScorePicker {
+    Capabilities::picker(MaxScorePicker {
         max_endpoints: max_endpoints as usize,
-    }))
+    })
 }
 
 #[derive(Debug)]

@@ -9,23 +9,23 @@
 //!   parameters: {maxNumOfEndpoints: 2}
 //! ```
 
-use std::sync::Arc;
-
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "random-picker",
+    provides: &[Capability::Picker],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Arc::new(RandomPicker {
+    Capabilities::picker(RandomPicker {
         max_endpoints: max_endpoints as usize,
-    }))
+    })
 }
 
 #[derive(Debug)]

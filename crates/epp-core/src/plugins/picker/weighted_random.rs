@@ -12,15 +12,15 @@
 //! - type: weighted-random-picker
 //! ```
 
-use std::sync::Arc;
-
 use super::random::shuffle_first;
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Picker, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "weighted-random-picker",
+    provides: &[Capability::Picker],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
@@ -28,11 +28,11 @@ pub const TYPE: PluginType = PluginType {
 /// Stands in for a draw of exactly 0, whose key would be 0 whatever the score.
 const LEAST_DRAW: f64 = 1e-10;
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
-    Role::Picker(Arc::new(WeightedRandomPicker {
+    Capabilities::picker(WeightedRandomPicker {
         max_endpoints: max_endpoints as usize,
-    }))
+    })
 }
 
 #[derive(Debug)]

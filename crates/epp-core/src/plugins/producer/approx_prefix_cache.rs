@@ -18,12 +18,14 @@
 //!   parameters: {autoTune: false, blockSizeTokens: 64}
 //! ```
 
-use crate::plugins::role::{Build, Dialect, Parity, PluginType, PrefixProducer, Role};
+use crate::plugins::{Reference, Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer};
 use crate::plugins::scorer::prefix_cache::LRU_CAPACITY_PER_SERVER;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "approx-prefix-cache-producer",
+    provides: &[Capability::PrefixProducer],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
@@ -41,7 +43,7 @@ const DEFAULT: PrefixProducer = PrefixProducer {
     capacity: LRU_CAPACITY_PER_SERVER,
 };
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let auto_tune = fields.boolean("autoTune", DEFAULT.auto_tune);
     let mut block = fields.positive("blockSizeTokens", DEFAULT.block);
@@ -51,37 +53,40 @@ fn build(build: &mut Build<'_, '_>) -> Role {
             block = former;
         }
     }
-    Role::PrefixProducer(PrefixProducer {
+    Capabilities {
+        prefix_producer: Some(PrefixProducer {
         dialect: Dialect::LlmD,
         block,
         auto_tune,
         max_blocks: fields.natural("maxPrefixBlocksToMatch", DEFAULT.max_blocks),
         max_tokens: fields.natural("maxPrefixTokensToMatch", DEFAULT.max_tokens),
         capacity: fields.positive_or_default("lruCapacityPerServer", DEFAULT.capacity),
-    })
+    }),
+        ..Capabilities::default()
+    }
 }
+
+/// A scorer's or a load producer's parameter that names the prefix producer whose matches it reads.
+pub const REFERENCE: Reference = Reference {
+    parameter: "prefixMatchInfoProducerName",
+    to: Capability::PrefixProducer,
+    default: None,
+};
 
 /// Reads a reference to a producer: by name, or (unnamed) the only one, or one with all defaults
 /// that is created for it. Returns its index in the plan.
-pub fn refer(build: &mut Build<'_, '_>, field: &'static str) -> usize {
-    let name = build.fields.string(field, "");
-    let found = if name.is_empty() {
-        // The Endpoint Picker's default producer is the one named like its type; one declared
-        // under another name must be asked for, unless there is only one.
-        let by_type = build
-            .producers
-            .iter()
-            .position(|(name, _)| name == TYPE.name);
-        by_type.or((build.producers.len() == 1).then_some(0))
-    } else {
-        build.producers.iter().position(|(known, _)| *known == name)
-    };
-    if let Some(index) = found {
-        return index;
+pub fn refer(build: &mut Build<'_, '_>) -> usize {
+    let name = build.refer(&REFERENCE);
+    let found = find(&build.built.producers, &name);
+    found.unwrap_or_else(|| build.add_producer(TYPE.name, DEFAULT))
+}
+
+/// Returns the index of the producer that is meant: by name, or (unnamed) the one named like its type,
+/// or the only one. One that is declared under another name must be asked for beside others.
+pub fn find(producers: &[(String, PrefixProducer)], name: &str) -> Option<usize> {
+    let named = |name: &str| producers.iter().position(|(known, _)| known == name);
+    match name {
+        "" => named(TYPE.name).or((producers.len() == 1).then_some(0)),
+        name => named(name),
     }
-    if !name.is_empty() {
-        build.refuse_prefix_producer(field, &name);
-    }
-    build.producers.push((TYPE.name.to_owned(), DEFAULT));
-    build.producers.len() - 1
 }

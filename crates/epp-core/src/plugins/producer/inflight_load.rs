@@ -25,11 +25,14 @@
 //!   parameters: {addEstimatedOutputTokens: true, maxEstimatedOutputTokens: 1000}
 //! ```
 
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use super::approx_prefix_cache;
+use crate::plugins::{Reference, Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "inflight-load-producer",
+    provides: &[Capability::InflightLoad],
+    references: &[approx_prefix_cache::REFERENCE],
     build,
     parity: Parity {
         plugin: Standing::Approximated(
@@ -79,35 +82,31 @@ impl InflightLoad {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let default = InflightLoad::default();
     let fields = &mut build.fields;
     let counts_output = fields.boolean("addEstimatedOutputTokens", default.counts_output);
     let output_ratio = fields.number("outputRatio", default.output_ratio, (0.0, f64::MAX));
     let most_output = fields.optional_natural("maxEstimatedOutputTokens").map(f64::from);
     fields.boolean("syncCrossReplicaState", true);
-    let prefix_producer = fields.string("prefixMatchInfoProducerName", "");
-    let known = |(name, _): &(String, _)| *name == prefix_producer;
-    if !prefix_producer.is_empty() && !build.producers.iter().any(known) {
-        build.refuse_prefix_producer("prefixMatchInfoProducerName", &prefix_producer);
-    }
-    build.load_producers.push(build.name.to_owned());
-    Role::InflightLoad(InflightLoad {
+    let prefix_producer = build.refer(&approx_prefix_cache::REFERENCE);
+    Capabilities {
+        inflight_load: Some(InflightLoad {
         counts_output,
         output_ratio,
         most_output,
         prefix_producer,
-    })
-}
-
-/// Reads a reference to the producer: by name, or (unnamed) the one that there is.
-pub fn refer(build: &mut Build<'_, '_>) {
-    let name = build.fields.string("inFlightLoadProducerName", "");
-    let implied = name.is_empty() || name == TYPE.name;
-    if !implied && !build.load_producers.contains(&name) {
-        build.refuse_load_producer("inFlightLoadProducerName", &name);
+    }),
+        ..Capabilities::default()
     }
 }
+
+/// A scorer's parameter that names the producer whose counts it reads.
+pub const REFERENCE: Reference = Reference {
+    parameter: "inFlightLoadProducerName",
+    to: Capability::InflightLoad,
+    default: Some(TYPE.name),
+};
 
 #[cfg(test)]
 mod tests {

@@ -13,11 +13,13 @@
 //!   parameters: {estimate: {}}
 //! ```
 
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Parity, PluginType};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "token-producer",
+    provides: &[],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
@@ -25,7 +27,7 @@ pub const TYPE: PluginType = PluginType {
 /// The forms that ask a tokenizer, and what stands in their parameters.
 const REMOTE: [&str; 3] = ["vllm", "udsTokenizerConfig", "modelName"];
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let mut refused = false;
     for name in REMOTE {
@@ -45,5 +47,5 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         }
         estimate.finish();
     }
-    Role::Inert
+    Capabilities::default()
 }

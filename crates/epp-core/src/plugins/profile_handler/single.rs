@@ -6,9 +6,7 @@
 //! - type: single-profile-handler
 //! ```
 
-use std::sync::Arc;
-
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{
     Conclusion, Cycle, ProfileHandler, ProfileSet, Profiles, Results, ScheduleError,
 };
@@ -16,12 +14,14 @@ use crate::scheduling::{
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "single-profile-handler",
+    provides: &[Capability::ProfileHandler],
+    references: &[],
     build,
     parity: Parity::SAME,
 };
 
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::ProfileHandler(Arc::new(SingleProfileHandler))
+fn build(_: &mut Build<'_, '_>) -> Capabilities {
+    Capabilities::profile_handler(SingleProfileHandler)
 }
 
 #[derive(Debug)]

@@ -29,11 +29,13 @@
 //! ```
 
 use crate::endpoints::avoid;
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-proxy",
+    provides: &[Capability::Proxy],
+    references: &[],
     build,
     parity: Parity::of(Standing::Ours("settings of the proxy itself")),
 };
@@ -163,7 +165,7 @@ impl EnvoyProxy {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let default = EnvoyProxy::default();
     let requests = [("ofCluster", Requests::OfCluster), ("all", Requests::All)];
@@ -180,7 +182,8 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         ("exact", EarlyRelease::Exact),
         ("assumeAbsent", EarlyRelease::AssumeAbsent),
     ];
-    Role::Proxy(Box::new(EnvoyProxy {
+    Capabilities {
+        proxy: Some(Box::new(EnvoyProxy {
         cluster: fields.string("cluster", &default.cluster),
         requests: fields.choice("requests", default.requests, &requests),
         destination_header: fields
@@ -204,5 +207,7 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         avoid_most_ms: fields.duration_ms("avoidMost", default.avoid_most_ms, 1),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
-    }))
+    })),
+        ..Capabilities::default()
+    }
 }

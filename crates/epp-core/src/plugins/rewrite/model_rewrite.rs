@@ -25,11 +25,13 @@
 //! ```
 
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "model-rewrite",
+    provides: &[Capability::Rewrite],
+    references: &[],
     build,
     parity: Parity::of(Standing::Ours(
         "the rules of the InferenceModelRewrite resource, in the document",
@@ -81,7 +83,7 @@ impl ModelRewrite {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     if let Some(node) = fields.node("rules") {
         fields.note("rules", node.clone());
@@ -90,7 +92,10 @@ fn build(build: &mut Build<'_, '_>) -> Role {
     for (entry, path) in fields.required_list("rules", "rules", 1) {
         rules.push(read_rule(entry, path, fields.problems()));
     }
-    Role::Rewrite(ModelRewrite { rules })
+    Capabilities {
+        rewrite: Some(ModelRewrite { rules }),
+        ..Capabilities::default()
+    }
 }
 
 fn read_rule(entry: &Node, path: Path, problems: &mut Problems) -> Rule {

@@ -18,15 +18,15 @@
 //!   parameters: {idleThreshold: 1, maxBusyScore: 0.5}
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::producer::inflight_load;
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "active-request-scorer",
+    provides: &[Capability::Scorer],
+    references: &[inflight_load::REFERENCE],
     build,
     parity: Parity {
         plugin: Standing::Same,
@@ -46,8 +46,8 @@ struct ActiveRequestScorer {
     most_busy: f64,
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
-    inflight_load::refer(build);
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
+    build.refer(&inflight_load::REFERENCE);
     let fields = &mut build.fields;
     let idle = fields.integer("idleThreshold", 0, i64::MIN).max(0);
     let given = fields.number("maxBusyScore", 1.0, (f64::MIN, f64::MAX));
@@ -58,10 +58,10 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         fields.problems().warn(&path, message);
     }
     fields.no_effect("requestTimeout", UNTIL_THEY_END);
-    Role::Scorer(Arc::new(ActiveRequestScorer {
+    Capabilities::scorer(ActiveRequestScorer {
         idle: u32::try_from(idle).unwrap_or(u32::MAX),
         most_busy: if inside { given } else { 1.0 },
-    }))
+    })
 }
 
 impl Scorer for ActiveRequestScorer {

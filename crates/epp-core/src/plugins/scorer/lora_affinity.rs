@@ -11,23 +11,23 @@
 //! - type: lora-affinity-scorer
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::normalize::score_fresh;
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{Basis, Cycle, Endpoint, Lora, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "lora-affinity-scorer",
+    provides: &[Capability::Scorer],
+    references: &[],
     build,
     parity: Parity::of(Standing::Approximated(
         "endpoints without fresh metrics get the mean score, where the Endpoint Picker takes them for idle",
     )),
 };
 
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Arc::new(LoraAffinityScorer))
+fn build(_: &mut Build<'_, '_>) -> Capabilities {
+    Capabilities::scorer(LoraAffinityScorer)
 }
 
 #[derive(Debug)]

@@ -33,16 +33,16 @@
 //!     lruCapacityPerServer: 31250
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::producer::approx_prefix_cache;
 use crate::document::Fields;
-use crate::plugins::role::{Build, Dialect, Parity, PluginType, PrefixProducer, Role, TOKEN_BYTES};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer, TOKEN_BYTES};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "prefix-cache-scorer",
+    provides: &[Capability::Scorer],
+    references: &[approx_prefix_cache::REFERENCE],
     build,
     parity: Parity::SAME,
 };
@@ -70,12 +70,12 @@ struct PrefixCacheScorer {
     length_scale: f64,
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let scorer = match build.dialect {
         Dialect::GieV1 => seed(build),
         Dialect::LlmD => today(build),
     };
-    Role::Scorer(Arc::new(scorer))
+    Capabilities::scorer(scorer)
 }
 
 fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
@@ -90,9 +90,8 @@ fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
         max_tokens: fields.optional_natural("maxPrefixTokensToMatch").unwrap_or(0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
-    build.producers.push((build.name.to_owned(), producer));
     PrefixCacheScorer {
-        producer: build.producers.len() - 1,
+        producer: build.add_producer(build.name, producer),
         length_weight: 0.0,
         length_scale: 1.0,
     }
@@ -122,7 +121,7 @@ fn block_bytes(fields: &mut Fields<'_>) -> u32 {
 /// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
 /// Extension v1.5 ignores them beside one that is declared, today's Endpoint Picker refuses them.
 fn refuse_cutting(build: &mut Build<'_, '_>) {
-    let ignored = build.declared == Dialect::GieV1 && !build.producers.is_empty();
+    let ignored = build.declared == Dialect::GieV1 && !build.built.producers.is_empty();
     let fields = &mut build.fields;
     let mut said = false;
     for name in CUTTING {
@@ -148,7 +147,7 @@ const MOVED: &str =
 
 fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     refuse_cutting(build);
-    let producer = approx_prefix_cache::refer(build, "prefixMatchInfoProducerName");
+    let producer = approx_prefix_cache::refer(build);
     let fields = &mut build.fields;
     let length_weight = fields.number("matchLengthWeight", 0.0, (0.0, 1.0));
     let length_scale = fields.integer("matchLengthScaleTokens", 8192, 1) as f64;

@@ -10,15 +10,15 @@
 //! - type: queue-scorer
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::normalize::score_lower_is_better;
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "queue-scorer",
+    provides: &[Capability::Scorer],
+    references: &[],
     build,
     parity: Parity::of(Standing::Approximated(
         "requests sent since the last scrape count as waiting (envoy-proxy's correctQueue: false \
@@ -26,8 +26,8 @@ pub const TYPE: PluginType = PluginType {
     )),
 };
 
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Arc::new(QueueScorer))
+fn build(_: &mut Build<'_, '_>) -> Capabilities {
+    Capabilities::scorer(QueueScorer)
 }
 
 #[derive(Debug)]

@@ -9,23 +9,23 @@
 //! - type: running-requests-size-scorer
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::normalize::{fresh, score_lower_is_better};
-use crate::plugins::role::{Build, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{Basis, Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "running-requests-size-scorer",
+    provides: &[Capability::Scorer],
+    references: &[],
     build,
     parity: Parity::of(Standing::Approximated(
         "endpoints without fresh metrics get the mean score, where the Endpoint Picker takes them for idle",
     )),
 };
 
-fn build(_: &mut Build<'_, '_>) -> Role {
-    Role::Scorer(Arc::new(RunningRequestsSizeScorer))
+fn build(_: &mut Build<'_, '_>) -> Capabilities {
+    Capabilities::scorer(RunningRequestsSizeScorer)
 }
 
 #[derive(Debug)]

@@ -16,15 +16,15 @@
 //!   parameters: {queueThresholdTokens: 4194304}
 //! ```
 
-use std::sync::Arc;
-
 use crate::plugins::producer::inflight_load;
-use crate::plugins::role::{Build, Parity, PluginType, Role};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Cycle, Needs, Scored, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "token-load-scorer",
+    provides: &[Capability::Scorer],
+    references: &[inflight_load::REFERENCE],
     build,
     parity: Parity::SAME,
 };
@@ -36,14 +36,14 @@ struct TokenLoadScorer {
     threshold: f64,
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
-    inflight_load::refer(build);
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
+    build.refer(&inflight_load::REFERENCE);
     let threshold = build
         .fields
         .positive_or_default("queueThresholdTokens", QUEUE_THRESHOLD_TOKENS);
-    Role::Scorer(Arc::new(TokenLoadScorer {
+    Capabilities::scorer(TokenLoadScorer {
         threshold: f64::from(threshold),
-    }))
+    })
 }
 
 fn tokens(cycle: &Cycle<'_>, slot: Slot) -> f64 {

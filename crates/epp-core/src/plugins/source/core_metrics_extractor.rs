@@ -28,11 +28,13 @@
 use crate::endpoints::engine::{built_in, counts_for_life, EngineConfig, TRITON};
 use crate::endpoints::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
-use crate::plugins::role::{Build, Dialect, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "core-metrics-extractor",
+    provides: &[Capability::MetricsExtractor],
+    references: &[],
     build,
     parity: Parity::of(Standing::Approximated(
         "series of engines, ranks or processes of one endpoint count together",
@@ -72,12 +74,15 @@ impl Default for CoreMetricsExtractor {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
-    Role::MetricsExtractor(read(&mut build.fields))
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
+    Capabilities {
+        metrics_extractor: Some(read(&mut build.fields)),
+        ..Capabilities::default()
+    }
 }
 
 /// Reads what v1.4 knows, which is what is known today, and what v1.3 knows instead.
-fn build_former(build: &mut Build<'_, '_>) -> Role {
+fn build_former(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let is_seed = build.declared == Dialect::GieV1;
     if is_seed {
@@ -87,7 +92,10 @@ fn build_former(build: &mut Build<'_, '_>) -> Role {
     if is_seed {
         read_one_engine(fields, &mut extractor);
     }
-    Role::MetricsExtractor(extractor)
+    Capabilities {
+        metrics_extractor: Some(extractor),
+        ..Capabilities::default()
+    }
 }
 
 /// Reads v1.3's specs: of the one engine that all endpoints have, whatever their labels. What is not

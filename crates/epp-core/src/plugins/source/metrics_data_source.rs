@@ -16,11 +16,13 @@
 //! ```
 
 use crate::document::Node;
-use crate::plugins::role::{Build, Dialect, Parity, PluginType, Role, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "metrics-data-source",
+    provides: &[Capability::MetricsSource],
+    references: &[],
     build,
     parity: Parity {
         plugin: Standing::Same,
@@ -79,7 +81,7 @@ impl Default for MetricsDataSource {
     }
 }
 
-fn build(build: &mut Build<'_, '_>) -> Role {
+fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let default = MetricsDataSource::default();
     let fields = &mut build.fields;
     if build.declared == Dialect::GieV1 {
@@ -102,11 +104,14 @@ fn build(build: &mut Build<'_, '_>) -> Role {
         fields.problems().error(&path, message);
     }
     let interval_ms = fields.duration_or_default_ms("interval", default.interval_ms, 50);
-    Role::MetricsSource(MetricsDataSource {
+    Capabilities {
+        metrics_source: Some(MetricsDataSource {
         path: fields.string("path", &default.path),
         port,
         interval_ms,
         cluster,
         staleness_ms: fields.duration_ms("stalenessThreshold", default.staleness_ms, 50),
-    })
+    }),
+        ..Capabilities::default()
+    }
 }

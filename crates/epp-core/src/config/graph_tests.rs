@@ -1,0 +1,160 @@
+//! Plugins that do several things, and plugins that refer to each other.
+
+use super::tests::{errors, today};
+use super::*;
+use crate::plugins::{self, build_default, Capability};
+use crate::scheduling::{Cycle, Metrics, ProfileId, Request, Scratch};
+use crate::testing::pool;
+
+fn document(plugins: &str) -> String {
+    today(&format!("plugins:\n{plugins}"))
+}
+
+#[test]
+fn a_type_can_do_what_it_says() {
+    const ALL: [Capability; 12] = [
+        Capability::Filter,
+        Capability::Scorer,
+        Capability::Picker,
+        Capability::ProfileHandler,
+        Capability::PrefixProducer,
+        Capability::InflightLoad,
+        Capability::Discovery,
+        Capability::MetricsSource,
+        Capability::MetricsExtractor,
+        Capability::Parser,
+        Capability::Rewrite,
+        Capability::Proxy,
+    ];
+    for kind in plugins::TYPES {
+        let built = build_default(kind.name);
+        for capability in ALL {
+            let says = kind.provides.contains(&capability);
+            assert_eq!(built.has(capability), says, "{}: {capability:?}", kind.name);
+        }
+        for reference in kind.references {
+            let read = [plugins::Dialect::GieV1, plugins::Dialect::LlmD]
+                .iter()
+                .flat_map(|dialect| plugins::questions(kind, *dialect))
+                .any(|question| question.path.to_string() == reference.parameter);
+            assert!(read, "{} never reads {}", kind.name, reference.parameter);
+        }
+    }
+}
+
+#[test]
+fn a_plugin_can_filter_and_score_at_once_and_read_headers() {
+    let text = document(
+        "- {type: test-header-affinity, parameters: {header: X-Wanted}}\n\
+         - {name: other, type: test-header-affinity, parameters: {header: x-wanted}}\n",
+    );
+    let plan = load(&text).unwrap().plan;
+    assert_eq!(
+        plan.headers,
+        ["x-wanted"],
+        "each header once, in lower case"
+    );
+    let profile = plan.scheduler.profiles().get(ProfileId(0)).unwrap();
+    assert_eq!((profile.filters.len(), profile.scorers.len()), (2, 2));
+    let pool = pool([(); 3].map(|()| Metrics::default()));
+    let picks = |value: Option<&str>| {
+        let headers = [value.map(|value| value.as_bytes().to_vec())];
+        let cycle = Cycle {
+            pool: &pool,
+            request: Request {
+                headers: &headers,
+                ..Request::default()
+            },
+        };
+        let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));
+        let decision = plan.scheduler.schedule(&cycle, 9, &mut scratch, None);
+        let decision = decision.map_err(|error| error.to_string())?;
+        let scores = decision.ranking.scored.iter();
+        let scores = scores.map(|scored| (scored.slot.0, scored.score));
+        Ok::<_, String>(scores.collect::<Vec<_>>())
+    };
+    assert_eq!(picks(Some("p1")).unwrap(), [(1, 0.04)]);
+    assert_eq!(picks(None).unwrap().len(), 3);
+    assert!(picks(Some("nothing")).is_err());
+}
+
+#[test]
+fn a_plan_reads_a_bounded_number_of_headers() {
+    let entry = |number: usize| {
+        format!("- {{name: h{number}, type: test-header-affinity, parameters: {{header: h{number}}}}}\n")
+    };
+    let all = |count: usize| document(&(0..count).map(entry).collect::<String>());
+    assert!(load(&all(32)).is_ok());
+    let errors = errors(&all(33));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("plugins[32].parameters.header"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn plugins_are_built_after_those_that_they_refer_to_whatever_their_order() {
+    let text = document(
+        "- {name: a, type: test-follower, parameters: {follows: b}}\n\
+         - {name: b, type: test-follower, parameters: {follows: c}}\n\
+         - {name: c, type: queue-scorer}\n",
+    );
+    let plan = load(&text).unwrap().plan;
+    let names = plan.instances.iter().take(3);
+    let names: Vec<&str> = names.map(|instance| instance.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"], "told in the document's order");
+}
+
+#[test]
+fn a_reference_to_nothing_and_a_circle_are_told_with_their_places() {
+    let missing = errors(&document(
+        "- {name: a, type: test-follower, parameters: {follows: bb}}\n\
+         - {name: b, type: queue-scorer}\n",
+    ));
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(missing[0].starts_with("plugins[0].parameters.follows (line "));
+    assert!(
+        missing[0].contains("expected the name of a scorer"),
+        "{missing:?}"
+    );
+    let circle = errors(&document(
+        "- {name: a, type: test-follower, parameters: {follows: b}}\n\
+         - {name: b, type: test-follower, parameters: {follows: a}}\n",
+    ));
+    assert!(
+        circle.iter().any(
+            |error| error.starts_with("plugins[1].parameters") && error.contains("in a circle")
+        ),
+        "{circle:?}"
+    );
+    let unnamed = errors(&document(
+        "- {name: a, type: test-follower}\n- {name: b, type: test-follower}\n",
+    ));
+    assert!(
+        unnamed.iter().any(|error| error.contains("name another")),
+        "{unnamed:?}"
+    );
+}
+
+#[test]
+fn a_second_plugin_of_what_a_plan_has_one_of_names_both_places() {
+    for kind in [
+        "metrics-data-source",
+        "core-metrics-extractor",
+        "envoy-proxy",
+        "envoy-cluster-discovery",
+        "inflight-load-producer",
+        "single-profile-handler",
+    ] {
+        let found = errors(&document(&format!(
+            "- {{type: queue-scorer}}\n- {{name: a, type: {kind}}}\n- {{name: b, type: {kind}}}\n"
+        )));
+        assert_eq!(found.len(), 1, "{kind}: {found:?}");
+        assert!(found[0].starts_with("plugins[2] (line "), "{found:?}");
+        assert!(
+            found[0].contains("\"a\" at plugins[1] came first"),
+            "{found:?}"
+        );
+    }
+}

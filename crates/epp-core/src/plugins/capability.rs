@@ -1,0 +1,178 @@
+//! What a plugin can do for a plan. A plugin may do several of these at once.
+
+use std::sync::Arc;
+
+use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
+use super::discovery::inline::StaticDiscovery;
+use super::prefix_producer::PrefixProducer;
+use super::producer::inflight_load::InflightLoad;
+use super::proxy::envoy_proxy::EnvoyProxy;
+use super::rewrite::model_rewrite::ModelRewrite;
+use super::source::core_metrics_extractor::CoreMetricsExtractor;
+use super::source::metrics_data_source::MetricsDataSource;
+use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// Listed in the document.
+    Static(StaticDiscovery),
+    /// The members of an Envoy cluster.
+    EnvoyCluster(EnvoyClusterDiscovery),
+}
+
+/// The name of something that a plugin can do: its type declares them, and other plugins and sections
+/// of the document refer to plugins by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Removes candidates.
+    Filter,
+    /// Scores candidates.
+    Scorer,
+    /// Picks among the scored.
+    Picker,
+    /// Decides which profiles run.
+    ProfileHandler,
+    /// Says how prompts are cut into prefix blocks and remembered.
+    PrefixProducer,
+    /// Says what is counted of what is in flight.
+    InflightLoad,
+    /// Says where endpoints come from.
+    Discovery,
+    /// Says where and how often metrics pages are fetched.
+    MetricsSource,
+    /// Says which families of a metrics page mean what.
+    MetricsExtractor,
+    /// Reads bodies of some API.
+    Parser,
+    /// Says under which name a model is asked for.
+    Rewrite,
+    /// Has settings of the proxy itself.
+    Proxy,
+}
+
+impl Capability {
+    /// Returns what messages call a plugin that can do it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Scorer => "scorer",
+            Self::Picker => "picker",
+            Self::ProfileHandler => "profile handler",
+            Self::PrefixProducer => "prefix producer",
+            Self::InflightLoad => "inflight-load-producer",
+            Self::Discovery => "discovery plugin",
+            Self::MetricsSource => "metrics source",
+            Self::MetricsExtractor => "metrics extractor",
+            Self::Parser => "parser",
+            Self::Rewrite => "model-rewrite",
+            Self::Proxy => "envoy-proxy",
+        }
+    }
+
+    /// Returns the name with its article.
+    pub fn a_name(self) -> String {
+        let name = self.name();
+        let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+            "an"
+        } else {
+            "a"
+        };
+        format!("{article} {name}")
+    }
+}
+
+/// What a plugin does. Each part is optional; a plugin fills all that it implements.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    /// Removes candidates.
+    pub filter: Option<Arc<dyn Filter>>,
+    /// Scores candidates.
+    pub scorer: Option<Arc<dyn Scorer>>,
+    /// Picks among the scored.
+    pub picker: Option<Arc<dyn Picker>>,
+    /// Decides which profiles run.
+    pub profile_handler: Option<Arc<dyn ProfileHandler>>,
+    /// How prompts are cut into prefix blocks and remembered.
+    pub prefix_producer: Option<PrefixProducer>,
+    /// What is counted of what is in flight.
+    pub inflight_load: Option<InflightLoad>,
+    /// Where endpoints come from.
+    pub discovery: Option<Discovery>,
+    /// Where and how often metrics pages are fetched.
+    pub metrics_source: Option<MetricsDataSource>,
+    /// Which families of a metrics page mean what.
+    pub metrics_extractor: Option<CoreMetricsExtractor>,
+    /// Whether it reads bodies of some API. All parsers are always on, so that there is nothing to
+    /// hold.
+    pub parser: bool,
+    /// Under which name a model is asked for.
+    pub rewrite: Option<ModelRewrite>,
+    /// Settings of the proxy itself.
+    pub proxy: Option<Box<EnvoyProxy>>,
+}
+
+impl Capabilities {
+    /// A filter and nothing else.
+    pub fn filter(filter: impl Filter + 'static) -> Self {
+        Self {
+            filter: Some(Arc::new(filter)),
+            ..Self::default()
+        }
+    }
+
+    /// A scorer and nothing else.
+    pub fn scorer(scorer: impl Scorer + 'static) -> Self {
+        Self {
+            scorer: Some(Arc::new(scorer)),
+            ..Self::default()
+        }
+    }
+
+    /// A picker and nothing else.
+    pub fn picker(picker: impl Picker + 'static) -> Self {
+        Self {
+            picker: Some(Arc::new(picker)),
+            ..Self::default()
+        }
+    }
+
+    /// A profile handler and nothing else.
+    pub fn profile_handler(handler: impl ProfileHandler + 'static) -> Self {
+        Self {
+            profile_handler: Some(Arc::new(handler)),
+            ..Self::default()
+        }
+    }
+
+    /// A parser and nothing else.
+    pub fn parser() -> Self {
+        Self {
+            parser: true,
+            ..Self::default()
+        }
+    }
+
+    /// Returns whether the plugin can do it.
+    pub fn has(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::Filter => self.filter.is_some(),
+            Capability::Scorer => self.scorer.is_some(),
+            Capability::Picker => self.picker.is_some(),
+            Capability::ProfileHandler => self.profile_handler.is_some(),
+            Capability::PrefixProducer => self.prefix_producer.is_some(),
+            Capability::InflightLoad => self.inflight_load.is_some(),
+            Capability::Discovery => self.discovery.is_some(),
+            Capability::MetricsSource => self.metrics_source.is_some(),
+            Capability::MetricsExtractor => self.metrics_extractor.is_some(),
+            Capability::Parser => self.parser,
+            Capability::Rewrite => self.rewrite.is_some(),
+            Capability::Proxy => self.proxy.is_some(),
+        }
+    }
+
+    /// Returns whether the plugin does anything in a scheduling profile.
+    pub fn in_profile(&self) -> bool {
+        self.filter.is_some() || self.scorer.is_some() || self.picker.is_some()
+    }
+}

@@ -1,0 +1,42 @@
+//! How plugins and their parameters compare with the Endpoint Picker's.
+
+/// How something of the document stands to the Endpoint Picker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Works as there.
+    Same,
+    /// Works nearly as there: how it differs.
+    Approximated(&'static str),
+    /// Is known there and changes nothing here: why.
+    NoEffect(&'static str),
+    /// The Endpoint Picker does not know it: what it is there for.
+    Ours(&'static str),
+}
+
+/// How a plugin type and its parameters stand to the Endpoint Picker's.
+#[derive(Debug, Clone, Copy)]
+pub struct Parity {
+    /// The plugin as a whole.
+    pub plugin: Standing,
+    /// The parameters that stand otherwise than the plugin, by name.
+    pub parameters: &'static [(&'static str, Standing)],
+}
+
+impl Parity {
+    /// Everything as in the Endpoint Picker.
+    pub const SAME: Self = Self::of(Standing::Same);
+
+    /// The plugin and all its parameters alike.
+    pub const fn of(plugin: Standing) -> Self {
+        Self {
+            plugin,
+            parameters: &[],
+        }
+    }
+
+    /// How a parameter stands.
+    pub fn of_parameter(&self, name: &str) -> Standing {
+        let found = self.parameters.iter().find(|(known, _)| *known == name);
+        found.map_or(self.plugin, |(_, standing)| *standing)
+    }
+}
