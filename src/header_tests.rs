@@ -3,8 +3,8 @@
 use super::abi::Action;
 use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, request, rewritten, tick, vm, ROOT};
-use super::stream::{OWNED_HEADERS, REWRITE_HEADERS};
 use super::vm::Vm;
+use epp_core::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 
 const DESTINATION: &str = "x-gateway-destination-endpoint";
 

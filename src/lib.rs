@@ -21,6 +21,7 @@ mod headers;
 mod host;
 mod page;
 mod pool;
+mod shown;
 mod stream;
 mod vm;
 

@@ -6,10 +6,10 @@ use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use epp_core::config::{self, Plan};
-use epp_core::picker::answer::DROPPED_REASON_HEADER;
 use epp_core::picker::ids::ById;
-use epp_core::picker::{Body, Origin, Picker, Release, Seen};
+use epp_core::picker::{Body, Effect, ExchangeId, LocalReply, Origin, Picker, Seen};
 use epp_core::prefix::key::Secret;
+use epp_core::protocol::DROPPED_REASON_HEADER;
 use tested_envoys::{TESTED, TESTED_TEXT};
 
 /// What tells plugins in one VM apart.
@@ -40,9 +40,9 @@ pub struct Pool {
     plugin: Plugin,
     /// What decides.
     pub picker: Picker,
-    /// How a request goes on that a panic has struck. Prepared with the plan, because the picker
-    /// may be what is broken then.
-    on_defect: Release,
+    /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
+    /// the picker may be what is broken then.
+    reply_on_defect: Option<LocalReply>,
 }
 
 impl Pool {
@@ -58,18 +58,18 @@ impl Pool {
         });
         let meter = Box::new(Statistics);
         let picker = Picker::new(&plugin.name, plan, secret, meter, abi::now_ns);
-        let on_defect = picker.on_defect();
+        let reply_on_defect = picker.reply_on_defect();
         Self {
             plugin,
             picker,
-            on_defect,
+            reply_on_defect,
         }
     }
 
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
         self.picker.install(plan, root);
-        self.on_defect = self.picker.on_defect();
+        self.reply_on_defect = self.picker.reply_on_defect();
     }
 
     /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
@@ -81,7 +81,7 @@ impl Pool {
 
     /// Whether a request that a panic has struck gets a local reply instead of going on.
     pub fn fails_closed(&self) -> bool {
-        self.on_defect.is_reply()
+        self.reply_on_defect.is_some()
     }
 
     /// Lets the request in effect, for which nothing can be decided, go on under the failure mode.
@@ -90,8 +90,10 @@ impl Pool {
         // It may be the client's own still.
         let header = self.picker.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-        guard::catch(|| self.picker.recover());
-        carry_out(&self.on_defect, &self.picker)
+        guard::catch(|| self.picker.count_defect());
+        #[cfg(test)]
+        guard::strike("carry out");
+        self.reply_on_defect.as_ref().is_some_and(reply)
     }
 
     /// Whether it is a pool of the plugin's.
@@ -99,41 +101,49 @@ impl Pool {
         self.plugin == *plugin
     }
 
-    /// A root context's clock ticks. Returns the requests whose body has stopped coming and was not
-    /// read as far as it came.
-    pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) -> Vec<u32> {
+    /// A root context's clock ticks.
+    pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) {
         self.picker.note_memory(abi::memory_bytes());
         let tick = self.picker.tick(root, &mut Shared);
         for call in &tick.calls {
             let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
             self.picker.called(call, token.ok());
         }
-        for (request, release) in &tick.releases {
-            if abi::set_effective_context(*request).is_ok() {
-                self.release(*request, release, streams);
-            }
-        }
-        for request in &tick.silent {
-            if abi::set_effective_context(*request).is_err() {
+        self.carry_out(streams, root);
+        for id in tick.silent {
+            if abi::set_effective_context(id.0).is_err() {
                 continue;
             }
-            let release = received().and_then(|bytes| self.picker.received(*request, bytes));
-            if let Some(release) = release {
-                self.release(*request, &release, streams);
+            if let Some(bytes) = received() {
+                self.picker.received(id, bytes);
             }
         }
-        tick.stalled
+        self.carry_out(streams, root);
     }
 
-    /// Releases the request in effect, which Envoy holds.
-    #[cold]
-    fn release(&mut self, request: u32, release: &Release, streams: &mut ById<Stream>) {
-        let Some(stream) = streams.get_mut(&request) else {
-            return;
-        };
-        if stream.release(release, &mut self.picker) {
-            let _: Result<(), Status> = abi::resume_request();
+    /// Carries out what the picker wants done. `current` is the context whose callback runs. Returns whether
+    /// that was answered.
+    pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
+        let (mut answered, mut strayed) = (false, false);
+        while let Some(effect) = self.picker.poll_effect() {
+            let ExchangeId(id) = effect.id();
+            let Some(stream) = streams.get_mut(&id) else {
+                continue;
+            };
+            if id == current {
+                answered |= stream.carry_out(&effect, &mut self.picker);
+                continue;
+            }
+            strayed = true;
+            let reached = abi::set_effective_context(id).is_ok();
+            if reached && stream.carry_out_late(&effect, &mut self.picker) {
+                let _: Result<(), Status> = abi::resume_request();
+            }
         }
+        if strayed {
+            let _: Result<(), Status> = abi::set_effective_context(current);
+        }
+        answered
     }
 
     /// A callout was answered.
@@ -260,32 +270,44 @@ fn received() -> Option<u64> {
     total.checked_sub(headers.sum::<usize>() as u64)
 }
 
-/// Does to the request in effect what was decided for it. Returns whether it got a local reply.
-pub fn carry_out(release: &Release, picker: &Picker) -> bool {
+/// Does to the headers of the request in effect what was decided for it, or answers it.
+pub fn carry_out(effect: &Effect, picker: &Picker) {
     #[cfg(test)]
     guard::strike("carry out");
-    if let Release::Reply(refusal) = release {
-        let headers = [(DROPPED_REASON_HEADER, refusal.reason)];
-        let outcome = abi::respond(refusal.status, "epp_wasm", &headers, &refusal.body);
-        if outcome.is_err() {
-            log::warn!("Envoy did not take the answer to a request without an endpoint");
+    match effect {
+        Effect::Forward { route, .. } => set_destination(&route.destination, picker),
+        Effect::Reply { reply: answer, .. } => {
+            reply(answer);
         }
-        return outcome.is_ok();
+        _ => {}
     }
-    let Some(value) = release.destination() else {
-        return false;
-    };
-    let header = picker.destination_header();
-    if let Err(Status(status)) = abi::set_header(Map::Request, header, value.as_bytes()) {
+}
+
+/// Answers the request in effect. Returns whether Envoy has taken the answer.
+fn reply(reply: &LocalReply) -> bool {
+    let headers = [(DROPPED_REASON_HEADER, reply.reason)];
+    let outcome = abi::respond(reply.status, "epp_wasm", &headers, &reply.body);
+    if outcome.is_err() {
         log::warn!(
-            "Envoy did not take the destination header (status {status}): the request goes \
-             to the fallback policy; is allow_on_headers_stop_iteration set?"
+            "failed to send a local reply with status {}: Envoy refused it",
+            reply.status
+        );
+    }
+    outcome.is_ok()
+}
+
+/// Names the endpoints of the request in effect.
+fn set_destination(destination: &str, picker: &Picker) {
+    let header = picker.destination_header();
+    if let Err(Status(status)) = abi::set_header(Map::Request, header, destination.as_bytes()) {
+        log::warn!(
+            "failed to set the destination header (status {status}): the request goes to the fallback \
+             policy; is allow_on_headers_stop_iteration set?"
         );
     } else if picker.asks_for_cluster() {
         // Where all requests are this pool's, no other filter of ours is behind this one.
         let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }
-    false
 }
 
 fn text_property(name: &str) -> String {

@@ -1,7 +1,4 @@
-//! One request and its answer: callbacks, handed to the picker, and the picker's verdict,
-//! carried out.
-
-use std::ops::Range;
+//! One request and its answer: callbacks, handed to the picker, and what the picker wants done, carried out.
 
 use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::aside::Aside;
@@ -9,58 +6,32 @@ use super::guard::Callback;
 use super::headers::Pairs;
 use super::host::Shared;
 use super::pool::Pool;
-use epp_core::picker::answer::DROPPED_REASON_HEADER;
-use epp_core::picker::{Appetite, Head, Picker, Release, Rewrite, Show, Verdict, EXPLAIN_HEADER};
+use super::shown::Shown;
+use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
+use epp_core::protocol::{EXPLAIN_HEADER, OWNED_HEADERS, REWRITE_HEADERS};
 
-/// Headers that only a picker may set (reference: what the Endpoint Picker tells proxy and model
-/// server); a client's own are removed. The destination header is configurable and comes on top.
-///
-/// The early mutation lists of the templates name the same headers and those of
-/// [`REWRITE_HEADERS`].
-pub const OWNED_HEADERS: [&str; 7] = [
-    "x-gateway-destination-endpoint-subset",
-    "x-gateway-destination-endpoint-served",
-    "x-prefiller-host-port",
-    "x-encoder-hosts-ports",
-    "x-data-parallel-host-port",
-    "x-kv-cache-source-host-port",
-    DROPPED_REASON_HEADER,
-];
-
-/// Headers that name another model to ask for. Obeyed with `rewriteHeader: true` only: a client
-/// that passes a check of the body's model must not get another one by a header.
-pub const REWRITE_HEADERS: [&str; 2] =
-    ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
-
-/// How Envoy holds a request for us.
+/// What Envoy does with a request for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// It does not.
-    No,
-    /// It shows the whole body so far: parts of it can be read again.
-    Whole,
-    /// It shows each part once, and stops reading before its buffers run over.
-    Passing,
+enum Phase {
+    /// Its headers have come, and are not decided about.
+    New,
+    /// It is held, and its body shown like this.
+    Held(BodyDemand),
+    /// It has gone on, or was answered.
+    Decided,
 }
 
 /// A request and its answer on their way through the filter.
 pub struct Stream {
-    id: u32,
+    id: ExchangeId,
     /// The place of its pool.
     pub pool: usize,
-    held: Held,
-    /// Whether the clock has let it go. `held` stays as it is until the next part of the body.
-    let_go: bool,
-    /// What Envoy had buffered when the clock let it go, until Envoy has it back.
+    phase: Phase,
+    /// What Envoy had buffered when it was released outside of its own callbacks, until Envoy has it back.
     aside: Option<Aside>,
     /// Whether its body has ended.
     ended: bool,
-    /// Bytes that were read already of what Envoy will show next.
-    read: usize,
-    /// Bytes that Envoy has shown already of what it will show next.
-    shown: usize,
-    /// Bytes before those that Envoy shows.
-    passed: usize,
+    shown: Shown,
     /// `content-length`.
     length: Option<usize>,
 }
@@ -69,77 +40,97 @@ impl Stream {
     /// A request for the pool at this place.
     pub fn new(id: u32, pool: usize) -> Self {
         Self {
-            id,
+            id: ExchangeId(id),
             pool,
-            held: Held::No,
-            let_go: false,
+            phase: Phase::New,
             aside: None,
             ended: false,
-            read: 0,
-            shown: 0,
-            passed: 0,
+            shown: Shown::default(),
             length: None,
         }
     }
 
-    /// Whether Envoy holds it for us. That is known here, whatever has become of the picker's record.
+    /// Whether Envoy holds it for us. That is known here, whatever has become of the picker's exchange.
     pub fn is_held(&self) -> bool {
-        self.held != Held::No && !self.let_go
-    }
-
-    /// The clock has let it go.
-    pub fn let_go(&mut self) {
-        self.let_go = true;
+        matches!(self.phase, Phase::Held(_))
     }
 
     /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
-    pub fn request_headers(&mut self, picker: &mut Picker, end: bool) -> Option<Action> {
+    pub fn request_headers(&mut self, picker: &mut Picker, end: bool) -> Option<()> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
         let head = read_head(&packed, end, picker);
         self.length = head.content_length;
         for name in spoofed(&packed, picker) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
-        let verdict = picker.open(self.id, &head);
-        Some(match self.carry_out(verdict, picker) {
-            BodyAction::Continue => Action::Continue,
-            BodyAction::Buffer | BodyAction::Watermark => Action::Pause,
-        })
+        picker.request_headers(self.id, &head);
+        Some(())
     }
 
-    /// The clock releases it. Returns whether Envoy is to let it go on now: where a part of its body is
-    /// buffered and cannot be set aside, it goes on with the next part.
-    #[cold]
-    pub fn release(&mut self, release: &Release, picker: &mut Picker) -> bool {
-        if self.held == Held::Whole {
-            // What Envoy shows in passing cannot be changed later.
-            self.rewrite(release.rewrite(), picker);
+    /// Carries out what is wanted in one of its own callbacks. Returns whether it was answered.
+    pub fn carry_out(&mut self, effect: &Effect, picker: &mut Picker) -> bool {
+        match effect {
+            Effect::Hold { body, .. } => self.phase = Phase::Held(*body),
+            Effect::ShowBody { .. } => self.show_again(picker),
+            Effect::RewriteBody { rewrite, .. } => self.rewrite(Some(rewrite), picker),
+            Effect::Explain { text, .. } => {
+                let _: Result<(), Status> =
+                    abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
+            }
+            // It went on under the failure mode meanwhile.
+            _ if self.phase == Phase::Decided => {}
+            Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
+                self.rewrite(rewrite_of(effect), picker);
+                super::pool::carry_out(effect, picker);
+                // Not before: what a panic strikes until here is still held.
+                self.phase = Phase::Decided;
+                return matches!(effect, Effect::Reply { .. });
+            }
         }
-        super::pool::carry_out(release, picker);
-        self.let_go();
-        !release.is_reply() && self.set_aside(picker)
+        false
+    }
+
+    /// Carries out what is wanted outside of its own callbacks. Returns whether Envoy is to let it go on now:
+    /// where a part of its body is buffered and cannot be set aside, it goes on with the next part.
+    #[cold]
+    pub fn carry_out_late(&mut self, effect: &Effect, picker: &mut Picker) -> bool {
+        if !effect.is_decision() {
+            self.carry_out(effect, picker);
+            return false;
+        }
+        match self.phase {
+            // It went on under the failure mode meanwhile.
+            Phase::New | Phase::Decided => return false,
+            Phase::Held(BodyDemand::Replayable) => self.rewrite(rewrite_of(effect), picker),
+            // What Envoy has shown in passing cannot be changed any more.
+            Phase::Held(BodyDemand::Streaming) => {}
+        }
+        super::pool::carry_out(effect, picker);
+        let answered = matches!(effect, Effect::Reply { .. });
+        let buffered = self.let_go();
+        !answered && (!buffered || self.set_aside(picker))
+    }
+
+    /// It is not held any more. Returns whether Envoy buffers its body.
+    pub fn let_go(&mut self) -> bool {
+        let buffered = self.phase == Phase::Held(BodyDemand::Replayable);
+        self.phase = Phase::Decided;
+        buffered
     }
 
     /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
     /// can go on at once.
     #[cold]
     pub fn set_aside(&mut self, picker: &Picker) -> bool {
-        if self.held != Held::Whole || self.shown == 0 || self.ended {
+        if self.shown.size() == 0 || self.ended {
             return true;
         }
         let length = self.length.unwrap_or(0);
-        self.aside = Aside::take(self.shown, length, picker.open_account());
+        self.aside = Aside::take(self.shown.size(), length, picker.open_account());
         if self.aside.is_some() {
-            self.show_no_more();
+            self.shown.pass();
         }
         self.aside.is_some()
-    }
-
-    /// What Envoy has shown it does not show again.
-    fn show_no_more(&mut self) {
-        self.passed += self.shown;
-        self.read = 0;
-        self.shown = 0;
     }
 
     /// Whether the next tick is to call [`Self::hand_back`].
@@ -196,56 +187,46 @@ impl Stream {
     }
 
     /// A part of its body has come; `size` is what Envoy shows.
-    pub fn request_body(&mut self, picker: &mut Picker, size: usize, end: bool) -> BodyAction {
+    pub fn request_body(&mut self, picker: &mut Picker, size: usize, end: bool) {
         self.ended = end;
-        if self.held != Held::No && !picker.holds(self.id) {
-            // The clock has let it go.
-            self.held = Held::No;
-        }
-        let verdict = self.feed(picker, size, end);
-        let action = match verdict {
-            Some(verdict) => self.carry_out(verdict, picker),
-            None => {
-                if self.held == Held::Passing {
-                    let rewrite = picker.rewrite_in_passing(self.id);
-                    self.rewrite(rewrite.as_ref(), picker);
-                }
-                self.as_before()
-            }
+        self.shown.show(size);
+        #[cfg(test)]
+        super::guard::strike("feed");
+        picker.request_body(self.id, &mut self.shown.view(end));
+    }
+
+    /// Returns what is to become of the part of its body that Envoy shows.
+    pub fn pass_body(&mut self, answered: bool) -> BodyAction {
+        let action = match self.phase {
+            // The request itself goes nowhere.
+            _ if answered => BodyAction::Buffer,
+            Phase::Held(BodyDemand::Replayable) => BodyAction::Buffer,
+            Phase::Held(BodyDemand::Streaming) => BodyAction::Watermark,
+            Phase::New | Phase::Decided => BodyAction::Continue,
         };
-        if end {
-            picker.uploaded(self.id);
-        }
-        self.shown = size;
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
-            self.show_no_more();
+            self.shown.pass();
         }
         action
     }
 
     /// Its trailers have come: its body has ended.
-    pub fn request_trailers(&mut self, picker: &mut Picker) -> Action {
+    pub fn request_trailers(&mut self, picker: &mut Picker) {
         self.ended = true;
-        picker.uploaded(self.id);
-        if self.held != Held::No {
-            if let Some(verdict) = self.feed(picker, 0, true) {
-                if self.carry_out(verdict, picker) != BodyAction::Continue {
-                    return Action::Pause;
-                }
-            }
-        }
-        Action::Continue
+        picker.request_body(self.id, &mut self.shown.view(true));
+    }
+
+    /// Has the picker look at what Envoy holds of its body.
+    fn show_again(&mut self, picker: &mut Picker) {
+        picker.request_body(self.id, &mut self.shown.view(false));
     }
 
     /// The headers of its answer have come.
     pub fn response_headers(&mut self, picker: &mut Picker) {
         let seen = picker.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        if let Some(text) = picker.answered(self.id, seen.as_ref(), &mut Shared) {
-            let _: Result<(), Status> =
-                abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
-        }
+        picker.answered(self.id, seen.as_ref(), &mut Shared);
     }
 
     /// A part of its answer has come.
@@ -256,109 +237,16 @@ impl Stream {
         }
     }
 
-    /// The body has stopped coming while a part of what Envoy holds was left unread. Whether the
-    /// request goes on now.
-    pub fn catch_up(&mut self, picker: &mut Picker) -> bool {
-        let released = match self.feed(picker, self.shown, false) {
-            Some(Verdict::Release(release)) => release,
-            Some(Verdict::Hold(_)) | None => return false,
-        };
-        self.release(&released, picker)
-    }
-
-    /// Feeds what Envoy shows and was not read yet.
-    fn feed(&mut self, picker: &mut Picker, size: usize, end: bool) -> Option<Verdict> {
-        #[cfg(test)]
-        super::guard::strike("feed");
-        let mut verdict = None;
-        loop {
-            let unread = size.saturating_sub(self.read);
-            let (start, most) = match picker.appetite(self.id, unread, end) {
-                Appetite::Nothing => break,
-                Appetite::Next(most) => (self.read, most),
-                Appetite::Tail(most) => (size.saturating_sub(most), most),
-            };
-            let Ok(bytes) = abi::buffer(Buffer::RequestBody, start, most) else {
-                // There is no memory left for it: what follows would not be read either.
-                verdict = verdict.or(picker.cannot_read(self.id));
-                break;
-            };
-            let bytes = bytes.unwrap_or_default();
-            if bytes.is_empty() {
-                break;
-            }
-            let step = if start == self.read {
-                self.read += bytes.len();
-                picker.body(self.id, &bytes, end && self.read >= size)
-            } else {
-                picker.tail(self.id, start, &bytes)
-            };
-            verdict = verdict.or(step).or(self.feed_again(picker));
-        }
-        if end && self.held != Held::No && verdict.is_none() {
-            verdict = picker.body(self.id, &[], true);
-        }
-        verdict
-    }
-
-    /// Feeds what must be read a second time.
-    fn feed_again(&self, picker: &mut Picker) -> Option<Verdict> {
-        let mut verdict = None;
-        while let Some(range) = picker.reread(self.id) {
-            let span = range.end.saturating_sub(range.start);
-            let again = abi::buffer(Buffer::RequestBody, range.start, span);
-            let again = again.ok().flatten().unwrap_or_default();
-            let step = picker.body_again(self.id, range.start, &again);
-            verdict = verdict.or(step);
-        }
-        verdict
-    }
-
-    fn carry_out(&mut self, verdict: Verdict, picker: &mut Picker) -> BodyAction {
-        match verdict {
-            Verdict::Hold(Show::Whole) => self.held = Held::Whole,
-            Verdict::Hold(Show::Passing) => self.held = Held::Passing,
-            Verdict::Release(release) => {
-                self.rewrite(release.rewrite(), picker);
-                super::pool::carry_out(&release, picker);
-                // Not before: what a panic strikes until here is still held.
-                self.held = Held::No;
-                if release.is_reply() {
-                    // Envoy answers; the request itself goes nowhere.
-                    return BodyAction::Buffer;
-                }
-            }
-        }
-        self.as_before()
-    }
-
     /// Replaces a part of the body that Envoy still holds, and says the new length.
     fn rewrite(&mut self, rewrite: Option<&Rewrite>, picker: &mut Picker) {
-        let Some(rewrite) = rewrite else {
-            return;
-        };
-        let done = self.replace(&rewrite.range, &rewrite.text);
-        if done.is_none() {
-            log::warn!("the model could not be rewritten in a body: it has passed already");
+        if rewrite.is_some_and(|rewrite| self.replace(rewrite).is_none()) {
+            log::warn!("model not rewritten: that part of the body was already forwarded");
             picker.missed_rewrite();
         }
     }
 
-    fn replace(&mut self, range: &Range<usize>, text: &str) -> Option<()> {
-        // Where it is in what Envoy shows now.
-        let start = range.start.checked_sub(self.passed)?;
-        let end = range.end.checked_sub(self.passed)?;
-        // Envoy replaces from the first byte on only.
-        let mut head = abi::buffer(Buffer::RequestBody, 0, end).ok()??;
-        if head.len() != end {
-            return None;
-        }
-        head.truncate(start);
-        head.extend_from_slice(text.as_bytes());
-        abi::replace_start(Buffer::RequestBody, end, &head).ok()?;
-        let grown = head.len() as isize - end as isize;
-        self.shown = self.shown.saturating_add_signed(grown);
-        self.read = self.read.saturating_add_signed(grown);
+    fn replace(&mut self, rewrite: &Rewrite) -> Option<()> {
+        let grown = self.shown.replace(&rewrite.range, &rewrite.text)?;
         if let Some(length) = self.length {
             let length = length.saturating_add_signed(grown);
             self.length = Some(length);
@@ -367,13 +255,13 @@ impl Stream {
         }
         Some(())
     }
+}
 
-    fn as_before(&self) -> BodyAction {
-        match self.held {
-            Held::No => BodyAction::Continue,
-            Held::Whole => BodyAction::Buffer,
-            Held::Passing => BodyAction::Watermark,
-        }
+fn rewrite_of(effect: &Effect) -> Option<&Rewrite> {
+    match effect {
+        Effect::Forward { route, .. } => route.rewrite.as_ref(),
+        Effect::Bypass { rewrite, .. } => rewrite.as_ref(),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ use super::stream::Stream;
 use epp_core::picker::ids::ById;
 use epp_core::picker::memory::Memory;
 use epp_core::picker::meter::count_rejected;
+use epp_core::picker::{ExchangeId, Picker};
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
@@ -134,16 +135,7 @@ impl Vm {
         let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
             return;
         };
-        for id in pool.tick(root, &mut self.streams) {
-            let Some(stream) = self.streams.get_mut(&id) else {
-                continue;
-            };
-            let reached = abi::set_effective_context(id).is_ok();
-            if reached && stream.catch_up(&mut pool.picker) {
-                let _: Result<(), Status> = abi::resume_request();
-            }
-        }
-        let _: Result<(), Status> = abi::set_effective_context(root);
+        pool.tick(root, &mut self.streams);
     }
 
     /// Hands back to Envoy what was set aside of bodies that have ended since.
@@ -177,12 +169,17 @@ impl Vm {
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
-        match stream.request_headers(&mut pool.picker, end) {
-            Some(action) => {
-                self.streams.insert(id, stream);
-                action
-            }
-            None => super::stream::unreadable(pool),
+        if stream.request_headers(&mut pool.picker, end).is_none() {
+            return super::stream::unreadable(pool);
+        }
+        let Vm { pools, streams, .. } = self;
+        streams.insert(id, stream);
+        let pool = pools.get_mut(place).and_then(Option::as_mut);
+        let answered = pool.is_some_and(|pool| pool.carry_out(streams, id));
+        let held = streams.get(&id).is_some_and(Stream::is_held);
+        match answered || held {
+            true => Action::Pause,
+            false => Action::Continue,
         }
     }
 
@@ -239,13 +236,11 @@ impl Vm {
 
     /// A part of a request's body has come.
     pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
+        let answered = self.act(id, |stream, picker| stream.request_body(picker, size, end));
         let Some(stream) = self.streams.get_mut(&id) else {
             return BodyAction::Continue;
         };
-        let mut action = BodyAction::Continue;
-        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-            action = stream.request_body(&mut pool.picker, size, end);
-        }
+        let action = stream.pass_body(answered);
         // Even where its pool is gone.
         let Some(action) = stream.rejoin(size, end) else {
             return action;
@@ -258,40 +253,50 @@ impl Vm {
 
     /// A request's trailers have come: its body has ended.
     pub fn request_trailers(&mut self, id: u32) -> Action {
+        let answered = self.act(id, Stream::request_trailers);
         let Some(stream) = self.streams.get_mut(&id) else {
             return Action::Continue;
         };
-        let mut action = Action::Continue;
-        if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-            action = stream.request_trailers(&mut pool.picker);
-        }
         if stream.end_aside() {
             // Envoy passes trailers on before what the filter gives back now.
             self.due.push(id);
             return Action::Pause;
         }
-        action
+        match answered {
+            true => Action::Pause,
+            false => Action::Continue,
+        }
+    }
+
+    /// Hands an event about a request to its pool's picker, and carries out what follows. Returns whether the
+    /// request was answered.
+    fn act(&mut self, id: u32, event: impl FnOnce(&mut Stream, &mut Picker)) -> bool {
+        let Vm { pools, streams, .. } = self;
+        let Some(stream) = streams.get_mut(&id) else {
+            return false;
+        };
+        let Some(Some(pool)) = pools.get_mut(stream.pool) else {
+            return false;
+        };
+        event(stream, &mut pool.picker);
+        pool.carry_out(streams, id)
     }
 
     /// The headers of an answer have come.
     pub fn response_headers(&mut self, id: u32, _end: bool) {
-        if let Some((stream, pool)) = self.of_stream(id) {
-            stream.response_headers(&mut pool.picker);
-        }
+        self.act(id, Stream::response_headers);
     }
 
     /// A part of an answer's body has come.
     pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
-        if let Some((stream, pool)) = self.of_stream(id) {
-            stream.response_body(&mut pool.picker, size);
-        }
+        self.act(id, |stream, picker| stream.response_body(picker, size));
     }
 
     /// A context is gone: a request that has ended, however, or a root.
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-                pool.picker.close(context);
+                pool.picker.close(ExchangeId(context));
             }
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
@@ -323,6 +328,7 @@ impl Vm {
                 false
             }
             Callback::RequestHeaders => {
+                self.streams.remove(&context);
                 let place = guard::catch(|| self.place_of_request());
                 let place = place.unwrap_or_else(|| self.strictest());
                 self.give_up(callback, context, place, true)
@@ -381,7 +387,7 @@ impl Vm {
         let pools = &self.pools;
         let waits = |id: u32, stream: &Stream| {
             let pool = pools.get(stream.pool).and_then(Option::as_ref);
-            let waits = |pool: &Pool| guard::catch(|| pool.picker.holds(id));
+            let waits = |pool: &Pool| guard::catch(|| pool.picker.holds(ExchangeId(id)));
             pool.and_then(waits).unwrap_or(false)
         };
         let lost =
@@ -393,9 +399,9 @@ impl Vm {
             let reached = abi::set_effective_context(id).is_ok();
             let answered = self.give_up(Callback::Tick, id, Some(place), reached);
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
-                stream.let_go();
-                // Otherwise another request's body is in effect.
-                reached && !answered && stream.set_aside(&pool.picker)
+                let buffered = stream.let_go();
+                // Where it is not reached another request's body is in effect.
+                reached && !answered && (!buffered || stream.set_aside(&pool.picker))
             });
             if free {
                 let _: Result<(), Status> = abi::resume_request();
@@ -421,8 +427,8 @@ impl Vm {
         let picker = &mut pool.picker;
         guard::catch(|| picker.count_panic(callback.name()));
         // Its record may be what is broken.
-        if guard::catch(|| picker.close(id)).is_none() {
-            guard::catch(|| picker.drop_exchange(id));
+        if guard::catch(|| picker.close(ExchangeId(id))).is_none() {
+            guard::catch(|| picker.drop_exchange(ExchangeId(id)));
         }
         if !undecided {
             return false;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use epp_core::picker::{Head, Picker, Verdict};
+use epp_core::picker::{ExchangeId, Head, Picker};
 
 #[allow(dead_code)]
 #[path = "memory/counting.rs"]
@@ -27,8 +27,8 @@ fn body(number: u32) -> String {
     format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#)
 }
 
-/// Opens a request and feeds it until it is released; how many bytes that took.
-fn release(picker: &mut Picker, id: u32, body: &[u8]) -> usize {
+/// Opens a request and shows its body until it is decided. Returns how many bytes that took.
+fn release(picker: &mut Picker, id: ExchangeId, body: &str) -> usize {
     let head = Head {
         path: b"/v1/chat/completions",
         method: b"POST",
@@ -36,14 +36,13 @@ fn release(picker: &mut Picker, id: u32, body: &[u8]) -> usize {
         content_length: Some(body.len()),
         ..Head::default()
     };
-    let mut verdict = Some(picker.open(id, &head));
-    let mut fed = 0;
-    while !matches!(verdict, Some(Verdict::Release(_))) {
-        let part = &body[fed..body.len().min(fed + PART)];
-        fed += part.len();
-        verdict = picker.body(id, part, fed == body.len());
+    picker.request_headers(id, &head);
+    let mut shown = 0;
+    while !picker::is_decided(picker) {
+        shown = body.len().min(shown + PART);
+        picker::show(picker, id, body, shown);
     }
-    fed
+    shown
 }
 
 /// Memory in use per request once all are released, and once all have come to their end; and the
@@ -52,15 +51,16 @@ fn held(plugins: &str) -> (usize, usize, usize) {
     let mut picker = picker::picker(plugins);
     let bodies: Vec<String> = (0..REQUESTS).map(body).collect();
     let before = counting::used();
-    let ids = || (1..).zip(&bodies);
+    let ids = || (1..).map(ExchangeId).zip(&bodies);
     let fed: Vec<usize> = ids()
-        .map(|(id, body)| release(&mut picker, id, body.as_bytes()))
+        .map(|(id, body)| release(&mut picker, id, body))
         .collect();
     let each = |used: usize| (used - before) / REQUESTS as usize;
     let released = each(counting::used());
     for ((id, body), fed) in ids().zip(&fed) {
-        for part in body.as_bytes()[*fed..].chunks(PART) {
-            picker.body(id, part, false);
+        let last = body.len() - 1;
+        for shown in (*fed..last).step_by(PART).chain([last]) {
+            picker::show(&mut picker, id, body, shown);
         }
     }
     let ended = each(counting::used());

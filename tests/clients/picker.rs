@@ -1,8 +1,9 @@
 //! A picker without a host around it, fed one byte at a time.
 
+use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Head, Picker, Verdict};
+use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::worker::Local;
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
@@ -51,7 +52,7 @@ pub fn read_saying(
     body: &str,
     content_length: Option<usize>,
 ) -> usize {
-    const ID: u32 = 1;
+    const ID: ExchangeId = ExchangeId(1);
     let head = Head {
         path: path.as_bytes(),
         method: b"POST",
@@ -59,23 +60,33 @@ pub fn read_saying(
         content_length,
         ..Head::default()
     };
-    let mut verdict = Some(picker.open(ID, &head));
-    let mut read = 0;
-    while !matches!(verdict, Some(Verdict::Release(_))) {
-        assert!(read < body.len(), "{path}: held for ever");
-        read += 1;
-        let bytes = &body.as_bytes()[read - 1..read];
-        verdict = picker.body(ID, bytes, read == body.len());
-        while let Some(range) = picker.reread(ID) {
-            let again = &body.as_bytes()[range.start..range.end.min(read)];
-            let step = picker.body_again(ID, range.start, again);
-            verdict = verdict.or(step);
-        }
+    picker.request_headers(ID, &head);
+    let mut shown = 0;
+    while !is_decided(picker) {
+        assert!(shown < body.len(), "{path}: held for ever");
+        shown += 1;
+        show(picker, ID, body, shown);
     }
     // The rest streams past, and is still learnt.
-    picker.body(ID, &body.as_bytes()[read..], true);
+    show(picker, ID, body, body.len());
     // Without an answer nothing of it would be remembered.
     picker.answered(ID, None, &mut Local::default());
     picker.close(ID);
-    read
+    shown
+}
+
+/// Shows the beginning of a body.
+pub fn show(picker: &mut Picker, id: ExchangeId, body: &str, shown: usize) {
+    let part = &body.as_bytes()[..shown];
+    let mut view = match shown == body.len() {
+        true => SliceBody::whole(part),
+        false => SliceBody::beginning(part),
+    };
+    picker.request_body(id, &mut view);
+}
+
+/// Whether a request has been decided since this was last asked.
+pub fn is_decided(picker: &mut Picker) -> bool {
+    let effects = std::iter::from_fn(|| picker.poll_effect());
+    effects.filter(Effect::is_decision).count() > 0
 }

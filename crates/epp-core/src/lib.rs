@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod body;
 pub mod config;
 pub mod document;
 pub mod endpoints;
 pub mod picker;
 pub mod plugins;
 pub mod prefix;
+pub mod protocol;
 pub mod request;
 pub mod response;
 pub mod scheduling;

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
+use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::endpoints::store::Member;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Appetite, Head, Picker, Release, Verdict};
+use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
@@ -81,41 +82,16 @@ impl PickerPolicy {
         })
     }
 
-    /// Feeds the body as far as it is wanted, as the filter does.
-    fn feed(&mut self, id: u32) -> Option<Verdict> {
-        let mut read = 0;
-        let mut verdict = None;
-        loop {
-            let unread = self.body.len() - read;
-            let (start, most) = match self.picker.appetite(id, unread, true) {
-                Appetite::Nothing => break,
-                Appetite::Next(most) => (read, most),
-                Appetite::Tail(most) => (self.body.len().saturating_sub(most), most),
-            };
-            let end = start.saturating_add(most).min(self.body.len());
-            let bytes = self.body.get(start..end).unwrap_or_default();
-            if bytes.is_empty() {
-                break;
-            }
-            let step = if start == read {
-                read = end;
-                self.picker.body(id, bytes, end == self.body.len())
-            } else {
-                self.picker.tail(id, start, bytes)
-            };
-            verdict = verdict.or(step);
-            while let Some(range) = self.picker.reread(id) {
-                let again = self.body.get(range.clone()).unwrap_or_default();
-                let step = self.picker.body_again(id, range.start, again);
-                verdict = verdict.or(step);
+    /// Returns the pod to which the request goes, once it is decided.
+    fn pod(&mut self) -> Option<usize> {
+        let mut pod = None;
+        while let Some(effect) = self.picker.poll_effect() {
+            if let Effect::Forward { route, .. } = effect {
+                let first = route.endpoints().next();
+                pod = first.and_then(|first| self.slots.get(first).copied());
             }
         }
-        verdict.or_else(|| self.picker.body(id, &[], true))
-    }
-
-    fn place(&self, release: &Release) -> Option<usize> {
-        let first = release.destination()?.split(',').next()?;
-        self.slots.get(first).copied()
+        pod
     }
 }
 
@@ -141,7 +117,7 @@ impl Policy for PickerPolicy {
 
     fn pick(&mut self, now: u64, number: usize, request: &Request, _: &[Pod]) -> Option<usize> {
         NOW.set(BEGIN + now);
-        let id = number as u32;
+        let id = ExchangeId(number as u32);
         let mut body = std::mem::take(&mut self.body);
         let path = request.write(number, self.block_tokens, &mut body);
         self.body = body;
@@ -152,23 +128,20 @@ impl Policy for PickerPolicy {
             content_length: Some(self.body.len()),
             ..Head::default()
         };
-        let opened = self.picker.open(id, &head);
-        let read = self.feed(id);
-        match (opened, read) {
-            (Verdict::Release(release), _) | (_, Some(Verdict::Release(release))) => {
-                self.place(&release)
-            }
-            _ => None,
-        }
+        self.picker.request_headers(id, &head);
+        self.picker
+            .request_body(id, &mut SliceBody::whole(&self.body));
+        self.pod()
     }
 
     fn first_token(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.picker.answered(number as u32, None, &mut self.shared);
+        self.picker
+            .answered(ExchangeId(number as u32), None, &mut self.shared);
     }
 
     fn ended(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.picker.close(number as u32);
+        self.picker.close(ExchangeId(number as u32));
     }
 }

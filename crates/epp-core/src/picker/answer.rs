@@ -3,23 +3,20 @@
 use crate::plugins::Dialect;
 use crate::scheduling::ScheduleError;
 
-/// The response header that says why a request was dropped (llm-d-router).
-pub const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
-
-/// An answer given in the stead of a model server's.
+/// An answer sent instead of forwarding the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct LocalReply {
     /// HTTP status.
     pub status: u32,
     /// The body.
     pub body: String,
-    /// Value of [`DROPPED_REASON_HEADER`].
+    /// Value of [`DROPPED_REASON_HEADER`](crate::protocol::DROPPED_REASON_HEADER).
     pub reason: &'static str,
     /// The error's canonical name, which counts it.
     pub code: &'static str,
 }
 
-impl Refusal {
+impl LocalReply {
     /// The answer to a request whose scheduling failed, as the Endpoint Picker of that generation
     /// words it.
     pub fn new(error: &ScheduleError, dialect: Dialect) -> Self {
@@ -121,9 +118,9 @@ mod tests {
             ),
         ];
         for (error, dialect, status, body, reason) in cases {
-            let refusal = Refusal::new(&error, dialect);
+            let reply = LocalReply::new(&error, dialect);
             assert_eq!(
-                (refusal.status, refusal.body.as_str(), refusal.reason),
+                (reply.status, reply.body.as_str(), reply.reason),
                 (status, body, reason)
             );
         }

@@ -4,7 +4,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::exchange::Exchange;
 use super::meter::Metric;
-use super::Picker;
+use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::avoid::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::worker::SharedData;
@@ -87,7 +87,7 @@ impl Seen {
 
 impl Picker {
     /// Whether it is worth asking who answers this request.
-    pub fn asks_for_server(&mut self, id: u32) -> bool {
+    pub fn asks_for_server(&mut self, ExchangeId(id): ExchangeId) -> bool {
         let Some((exchange, pick)) = self
             .exchanges
             .get(&id)
@@ -111,20 +111,21 @@ impl Picker {
         asks
     }
 
-    /// The response's headers have come; `seen` is what was asked about it. Returns the explanation
-    /// that the client asked for.
+    /// The response's headers have come; `seen` is what was asked about it.
     pub fn answered(
         &mut self,
-        id: u32,
+        ExchangeId(id): ExchangeId,
         seen: Option<&Seen>,
         host: &mut dyn SharedData,
-    ) -> Option<String> {
+    ) {
         // A status of 0: Envoy does not say.
         let is_success = |status| status == 0 || (200..300).contains(&status);
         if seen.is_some_and(|seen| !is_success(seen.status)) {
             self.refute(id);
         }
-        let exchange = self.exchanges.get_mut(&id)?;
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
         exchange.answer.begun = true;
         let explanation = exchange.explanation.take();
         if let Some(pick) = exchange.pick.filter(|pick| self.loads.stays(pick)) {
@@ -139,7 +140,11 @@ impl Picker {
         }
         self.prove(id);
         self.seen(id);
-        explanation.map(|explanation| explanation.text(&self.watch.store.pool))
+        if let Some(explanation) = explanation {
+            let text = explanation.text(&self.watch.store.pool);
+            let id = ExchangeId(id);
+            self.effects.push_back(Effect::Explain { id, text });
+        }
     }
 
     /// Takes note of who answered a request that was sent to the endpoint in this slot.

@@ -1,7 +1,8 @@
 //! What answers say of endpoints, and what they do not.
 
 use super::super::meter::Unmetered;
-use super::super::{Head, Verdict};
+use super::super::testing::{begin, close, show};
+use super::super::Head;
 use super::*;
 use crate::config;
 use crate::worker::Local;
@@ -69,7 +70,7 @@ fn send(picker: &mut Picker, id: u32) {
         method: b"POST",
         ..Head::default()
     };
-    assert!(matches!(picker.open(id, &head), Verdict::Release(_)));
+    assert!(begin(picker, id, &head).is_some());
 }
 
 fn seen(status: u16, origin: Origin) -> Seen {
@@ -87,8 +88,8 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
         let mut picker = picker(&mut memory);
         for id in 0..10 {
             send(&mut picker, id);
-            picker.answered(id, Some(&seen(status, origin)), &mut memory);
-            picker.close(id);
+            picker.answered(ExchangeId(id), Some(&seen(status, origin)), &mut memory);
+            close(&mut picker, id);
         }
         picker.watch.avoided.avoider.reason(Slot(0))
     };
@@ -118,7 +119,7 @@ fn an_upload_that_never_ends_is_not_waited_for() {
     let later = picker.timing.now + 60_000 * MILLISECOND;
     picker.find_hung(later);
     assert_eq!(picker.watch.avoided.avoider.reason(Slot(0)), None);
-    picker.uploaded(1);
+    show(&mut picker, 1, b"{}", true);
     picker.find_hung(later);
     let reason = picker.watch.avoided.avoider.reason(Slot(0));
     assert_eq!(reason, Some(Reason::Hung));

@@ -5,12 +5,11 @@
 //! shortest and the longest prompt that is still possible. The rest of the prompt window is still
 //! read as it streams past, for the index, holding nobody up.
 
-use super::answer::Refusal;
-use super::exchange::Show;
+use super::answer::LocalReply;
 use super::explain::Explanation;
 use super::load::costs;
 use super::meter::Metric;
-use super::{Picker, Release, Rewrite, Verdict};
+use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
@@ -27,41 +26,40 @@ const TIMED_EACH: u64 = 17;
 impl Picker {
     /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
     /// from then on is counted.
-    pub(super) fn advance(&mut self, id: u32) -> Option<Verdict> {
-        let verdict = self.go_on(id);
-        let forced = self.bound_memory(id);
-        verdict.or(forced)
+    pub(super) fn advance(&mut self, id: u32) {
+        self.go_on(id);
+        self.bound_memory(id);
     }
 
-    fn go_on(&mut self, id: u32) -> Option<Verdict> {
+    fn go_on(&mut self, id: u32) {
         self.walk(id);
-        let exchange = self.exchanges.get(&id)?;
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return;
+        };
         let Some(hold) = exchange.held else {
             self.learn(id);
             self.reckon(id);
             self.stop_when_full(id);
-            return None;
+            return;
         };
         if exchange.reader.reread().is_some() {
-            if hold.show == Show::Whole {
-                return None;
+            if hold.demand == BodyDemand::Streaming {
+                // It is not shown again: the prompt counts as far as it was read in its order.
+                self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
+                self.decide(id);
             }
-            // Envoy does not show it again: the prompt counts as far as it was read in its order.
-            self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
-            return Some(Verdict::Release(self.decide(id)));
+            return;
         }
         let (reading, ended) = (exchange.reading, exchange.ended);
         if !reading || self.settled(id) {
             if !ended {
                 self.metrics.count(self.hot.early, 1);
             }
-            return Some(Verdict::Release(self.decide(id)));
-        }
-        if hold.bytes > hold.most {
+            self.decide(id);
+        } else if hold.bytes > hold.most {
             self.metrics.add(Metric::ForcedReleases, "reason=bytes", 1);
-            return Some(Verdict::Release(self.decide(id)));
+            self.decide(id);
         }
-        None
     }
 
     /// Once a request has left nothing but its prompt window is of use.
@@ -209,8 +207,13 @@ impl Picker {
         plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
 
-    /// Decides with what has been walked through, and notes what follows from it.
-    pub(super) fn decide(&mut self, id: u32) -> Release {
+    /// Decides with what has been walked through, and emits what follows from it.
+    pub(super) fn decide(&mut self, id: u32) {
+        let effect = self.decided(id);
+        self.effects.push_back(effect);
+    }
+
+    fn decided(&mut self, id: u32) -> Effect {
         let started = self.begins_timed();
         let Self {
             plan,
@@ -222,7 +225,7 @@ impl Picker {
             ..
         } = self;
         let Some(exchange) = exchanges.get_mut(&id) else {
-            return self.recover();
+            return self.fail(id, LocalReply::defect(self.plan.dialect));
         };
         *holding -= usize::from(exchange.held.take().is_some()).min(*holding);
         let model = exchange
@@ -273,7 +276,7 @@ impl Picker {
         }
     }
 
-    fn send(&mut self, id: u32, outcome: Outcome) -> Release {
+    fn send(&mut self, id: u32, outcome: Outcome) -> Effect {
         if let Some(slot) = outcome.first {
             let seat = self.seats.get(slot.index());
             if let Some(picks) = seat.and_then(|seat| seat.picks) {
@@ -295,10 +298,13 @@ impl Picker {
             self.learn(id);
             self.tries(id, slot);
         }
-        Release::Route {
+        let rewrite = self.rewrite(id);
+        let route = Route {
             destination: outcome.destination,
-            rewrite: self.rewrite(id),
-        }
+            rewrite,
+        };
+        let id = ExchangeId(id);
+        Effect::Forward { id, route }
     }
 
     /// What is to be replaced in a request's body; counted where it should be and cannot.
@@ -314,53 +320,47 @@ impl Picker {
         rewrite
     }
 
-    /// What is to be replaced now in the body of a request that is held: what Envoy shows but once
-    /// cannot be changed when it is released.
-    pub fn rewrite_in_passing(&mut self, id: u32) -> Option<Rewrite> {
-        let exchange = self.exchanges.get_mut(&id)?;
-        exchange.held.filter(|hold| hold.show == Show::Passing)?;
-        let rewrite = exchange.rewrite()?;
-        exchange.rewritten = true;
-        Some(rewrite)
-    }
-
     /// A body goes on with a model that should have been replaced.
     pub fn missed_rewrite(&mut self) {
         self.metrics.add(Metric::MissedRewrites, "", 1);
     }
 
-    fn refuse(&mut self, id: u32, error: &ScheduleError) -> Release {
-        let release = match self.watch.knows_members() {
-            true => self.fail(Refusal::new(error, self.plan.dialect)),
-            // That nobody has been heard of yet does not mean that nobody is there: until the first
-            // answer of discovery the cluster's fallback policy chooses.
-            false => {
-                self.metrics
-                    .add(Metric::Fallbacks, "error_code=NotDiscovered", 1);
-                Release::Fallback { rewrite: None }
+    /// A request for which no endpoint was found.
+    fn refuse(&mut self, id: u32, error: &ScheduleError) -> Effect {
+        if self.watch.knows_members() {
+            return self.fail(id, LocalReply::new(error, self.plan.dialect));
+        }
+        // Before the first answer of discovery an empty pool means nothing: the host's own load balancing
+        // chooses.
+        self.metrics
+            .add(Metric::Fallbacks, "error_code=NotDiscovered", 1);
+        self.bypass(id)
+    }
+
+    /// A request is answered, or left to the host's own load balancing, as the failure mode says.
+    fn fail(&mut self, id: u32, reply: LocalReply) -> Effect {
+        self.count_failure(reply.code);
+        match self.plan.proxy.failure_mode {
+            FailureMode::FailClose => {
+                let id = ExchangeId(id);
+                Effect::Reply { id, reply }
             }
-        };
-        match release {
-            Release::Fallback { .. } => Release::Fallback {
-                rewrite: self.rewrite(id),
-            },
-            other => other,
+            FailureMode::FailOpen => self.bypass(id),
         }
     }
 
-    /// A request goes on, or is answered so, as the failure mode says.
-    fn fail(&mut self, refusal: Refusal) -> Release {
-        let label = format!("error_code={}", refusal.code);
-        match self.plan.proxy.failure_mode {
-            FailureMode::FailClose => {
-                self.metrics.add(Metric::RequestErrors, &label, 1);
-                Release::Reply(refusal)
-            }
-            FailureMode::FailOpen => {
-                self.metrics.add(Metric::Fallbacks, &label, 1);
-                Release::Fallback { rewrite: None }
-            }
-        }
+    fn bypass(&mut self, id: u32) -> Effect {
+        let rewrite = self.rewrite(id);
+        let id = ExchangeId(id);
+        Effect::Bypass { id, rewrite }
+    }
+
+    fn count_failure(&mut self, code: &str) {
+        let metric = match self.plan.proxy.failure_mode {
+            FailureMode::FailClose => Metric::RequestErrors,
+            FailureMode::FailOpen => Metric::Fallbacks,
+        };
+        self.metrics.add(metric, &format!("error_code={code}"), 1);
     }
 
     /// A callback has panicked.
@@ -369,22 +369,21 @@ impl Picker {
         self.metrics.add(Metric::CaughtPanics, &label, 1);
     }
 
-    /// Returns how a request goes on whose decision was cut short by a panic, and counts it.
-    pub fn recover(&mut self) -> Release {
-        self.fail(Refusal::defect(self.plan.dialect))
+    /// Counts a request whose decision was cut short by a panic.
+    pub fn count_defect(&mut self) {
+        self.count_failure(LocalReply::defect(self.plan.dialect).code);
     }
 
-    /// Returns the same without counting it. It depends on the plan only, so that it can be prepared
+    /// Returns the answer to a request whose decision was cut short by a panic; `None` where such requests
+    /// are left to the host's own load balancing. It depends on the plan only, so that it can be prepared
     /// before anything panics.
-    pub fn on_defect(&self) -> Release {
-        match self.plan.proxy.failure_mode {
-            FailureMode::FailClose => Release::Reply(Refusal::defect(self.plan.dialect)),
-            FailureMode::FailOpen => Release::Fallback { rewrite: None },
-        }
+    pub fn reply_on_defect(&self) -> Option<LocalReply> {
+        let closes = self.plan.proxy.failure_mode == FailureMode::FailClose;
+        closes.then(|| LocalReply::defect(self.plan.dialect))
     }
 
     /// Forgets a request whose exchange cannot be closed.
-    pub fn drop_exchange(&mut self, id: u32) {
+    pub fn drop_exchange(&mut self, ExchangeId(id): ExchangeId) {
         if let Some(exchange) = self.exchanges.remove(&id) {
             self.holding -= usize::from(exchange.held.is_some()).min(self.holding);
             self.account.change(exchange.counted, 0);

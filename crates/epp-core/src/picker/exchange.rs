@@ -1,9 +1,11 @@
 //! What the picker knows of one request.
 
+use std::ops::Range;
+
 use super::explain::Explanation;
 use super::naming::Naming;
 use super::outcome::Answer;
-use super::Rewrite;
+use super::{BodyDemand, Rewrite};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::key::Key;
@@ -37,25 +39,17 @@ pub struct Head<'a> {
     pub end: bool,
 }
 
-/// How much of a held body Envoy is to show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// All of it: parts that were read can be read again. Envoy answers 413 itself once more than
-    /// its limit (1 MiB, unless it was told otherwise) is held.
-    Whole,
-    /// Each part once. Envoy stops reading at its limit.
-    Passing,
-}
-
 /// What is wanted next of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appetite {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
     /// Nothing, for now.
     Nothing,
-    /// Up to so many bytes, in their order.
-    Next(usize),
-    /// So many of its last bytes.
-    Tail(usize),
+    /// These bytes, which follow those that were read.
+    Next(Range<usize>),
+    /// These of its last bytes.
+    Tail(Range<usize>),
+    /// What follows those that were read, and the host does not have it any more.
+    Lost,
 }
 
 /// The least that is taken over of a body in one go, and how much more than the window has room
@@ -65,11 +59,11 @@ const LEAST: usize = 4 << 10;
 /// The most: longer windows than this come in pieces, each of which stays in the nearest cache.
 const MOST: usize = 64 << 10;
 
-/// A request that Envoy holds for us.
+/// A request that the host holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Hold {
-    /// How.
-    pub show: Show,
+    /// How its body is to be shown.
+    pub demand: BodyDemand,
     /// When its headers came, by the picker's own clock ([`super::Picker::elapsed`]).
     pub since: u64,
     /// When its last bytes came, read or not.
@@ -129,13 +123,13 @@ pub struct Withheld {
 fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
     let limit = plan.proxy.decide_after_bytes;
     let fits = head.content_length.is_some_and(|length| length <= limit);
-    let (show, most) = if fits {
-        (Show::Whole, usize::MAX)
+    let (demand, most) = if fits {
+        (BodyDemand::Replayable, usize::MAX)
     } else {
-        (Show::Passing, limit / 4 * 3)
+        (BodyDemand::Streaming, limit / 4 * 3)
     };
     Hold {
-        show,
+        demand,
         since: now,
         heard: now,
         arrived: 0,
@@ -166,6 +160,8 @@ pub struct Pick {
 pub struct Exchange {
     /// Reads its body.
     pub reader: BodyReader,
+    /// Bytes of the body that were read, from its first on.
+    pub position: usize,
     /// One walk per prefix producer of the plan.
     pub walks: Vec<Walk>,
     /// How often the reader had begun the prompt anew when it was walked last.
@@ -228,6 +224,7 @@ impl Exchange {
         self.walks.iter_mut().for_each(Walk::reset);
         let api = Api::of_path(head.path);
         self.reader.reset(api, plan.read_plan(pool, key));
+        self.position = 0;
         self.reading = reads(head, plan, api);
         self.teaches = true;
         self.lazy = true;
@@ -254,44 +251,73 @@ impl Exchange {
         })
     }
 
-    /// Takes in more of the body, at `now` by the picker's own clock.
-    pub fn read(&mut self, bytes: &[u8], end: bool, now: u64) {
+    /// Reads the next bytes of the body, at `now` by the picker's own clock; `last` where they are its last.
+    pub fn read(&mut self, bytes: &[u8], last: bool, now: u64) {
+        self.position = self.position.saturating_add(bytes.len());
         if let Some(hold) = self.held.as_mut() {
-            hold.bytes += bytes.len();
+            hold.bytes = self.position;
             hold.hear(hold.bytes, now);
         }
-        self.ended |= end;
+        self.ended |= last;
         if self.reading {
             self.reader.push(bytes);
-            if end {
+            if last {
                 self.reader.finish();
             }
             self.reading = self.reader.needs_more();
         }
     }
 
-    /// What is wanted next, see [`super::Picker::appetite`].
-    pub fn appetite(&mut self, unread: usize, end: bool, now: u64) -> Appetite {
+    /// Reads the last bytes of the body, from its byte `start` on, before what stands between.
+    pub fn read_tail(&mut self, start: usize, bytes: &[u8]) {
+        self.lazy = false;
+        self.ended = true;
+        if self.reader.push_tail(start, bytes) {
+            self.reading = self.reader.needs_more();
+        }
+    }
+
+    /// Returns what is wanted next of the body, of which this range is available at `now` by the picker's
+    /// own clock; `ended` where that is its end.
+    pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: u64) -> Wanted {
         if let Some(hold) = self.held.as_mut() {
             // What is left unread has come, too.
-            hold.hear(hold.bytes.saturating_add(unread), now);
+            hold.hear(available.end, now);
         }
+        let unread = available.end.saturating_sub(self.position);
         if unread == 0 || !self.reading {
-            return Appetite::Nothing;
+            return Wanted::Nothing;
         }
-        let whole = self.held.is_some_and(|hold| hold.show == Show::Whole);
-        if whole && self.lazy && self.reader.wants_only_model() {
-            self.unread_ticks = u8::from(!end);
-            return match end {
+        if self.position < available.start {
+            return Wanted::Lost;
+        }
+        let replayable = |hold: Hold| hold.demand == BodyDemand::Replayable;
+        if self.held.is_some_and(replayable) && self.lazy && self.reader.wants_only_model() {
+            self.unread_ticks = u8::from(!ended);
+            return match ended {
                 // To read little more than its end saves nothing.
-                true if unread > 2 * TAIL => Appetite::Tail(TAIL),
-                true => Appetite::Next(unread),
-                false => Appetite::Nothing,
+                true if unread > 2 * TAIL => Wanted::Tail(available.end - TAIL..available.end),
+                true => Wanted::Next(self.position..available.end),
+                false => Wanted::Nothing,
             };
         }
         let room = self.reader.room();
         let room = room.saturating_add(room / 8).saturating_add(LEAST);
-        Appetite::Next(unread.min(room).min(MOST))
+        let most = unread.min(room).min(MOST);
+        Wanted::Next(self.position..self.position + most)
+    }
+
+    /// Returns which part of a held body is to be read once more.
+    pub fn wanted_again(&self) -> Option<Range<usize>> {
+        self.held
+            .filter(|hold| hold.demand == BodyDemand::Replayable)?;
+        self.reader.reread()
+    }
+
+    /// Reads once more what [`Self::wanted_again`] asked for.
+    pub fn read_again(&mut self, start: usize, bytes: &[u8]) {
+        self.reader.feed_again(start, bytes);
+        self.reading = self.reader.needs_more();
     }
 
     /// The body is not waited for.

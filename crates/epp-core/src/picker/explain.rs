@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Picker;
+use super::{ExchangeId, Picker};
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 use crate::worker::Scrape;
 
@@ -37,7 +37,7 @@ pub struct Scores {
 /// For tools that ask a picker of their own, without Envoy.
 impl Picker {
     /// Why a request went where it went, if it asked for that and its response has not come yet.
-    pub fn explanation(&self, id: u32) -> Option<&Explanation> {
+    pub fn explanation(&self, ExchangeId(id): ExchangeId) -> Option<&Explanation> {
         self.exchanges.get(&id)?.explanation.as_ref()
     }
 

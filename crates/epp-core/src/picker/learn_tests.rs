@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
-use crate::picker::{meter, Head, Origin, Seen, Verdict};
+use crate::picker::testing::{begin, close, pass, show};
+use crate::picker::{meter, ExchangeId, Head, Origin, Seen};
 use crate::prefix::key::Secret;
 use crate::worker::Local;
 
@@ -61,9 +62,8 @@ impl Vms {
             ..Head::default()
         };
         let picker = &mut self.vms[vm];
-        let opened = picker.open(id, &head);
-        assert!(matches!(opened, Verdict::Hold(_)));
-        picker.body(id, body.as_bytes(), true);
+        assert!(begin(picker, id, &head).is_none());
+        show(picker, id, body.as_bytes(), true);
         let exchange = &picker.exchanges[&id];
         assert!(exchange.pick.is_some());
         (id, exchange.answer.predicted.unwrap())
@@ -72,7 +72,7 @@ impl Vms {
     /// Sends a request of which nothing is learnt.
     fn expected(&mut self, vm: usize, body: &str) -> f64 {
         let (id, expected) = self.send(vm, body);
-        self.vms[vm].close(id);
+        close(&mut self.vms[vm], id);
         expected
     }
 
@@ -80,7 +80,7 @@ impl Vms {
     fn serve(&mut self, vm: usize, body: &str) {
         let (id, _) = self.send(vm, body);
         answer(&mut self.vms[vm], id, b"10.0.0.1:80", 200);
-        self.vms[vm].close(id);
+        close(&mut self.vms[vm], id);
     }
 }
 
@@ -90,6 +90,7 @@ fn body(model: &str, prompt: &str) -> String {
 
 /// This endpoint answers, as far as that is looked at.
 fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
+    let id = ExchangeId(id);
     let seen = picker.asks_for_server(id).then(|| Seen {
         server: server.to_vec(),
         status,
@@ -124,7 +125,7 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
         assert!(expected < 0.01, "{number}");
         assert!(vms.expected(0, &prompt) > 0.99, "{number}");
         end(&mut vms.vms[0], id);
-        vms.vms[0].close(id);
+        close(&mut vms.vms[0], id);
         let served = number == 3;
         assert_eq!(vms.expected(0, &prompt) > 0.99, served, "{number}");
     }
@@ -150,13 +151,13 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
         content_length: Some(whole.len()),
         ..Head::default()
     };
-    picker.open(70, &head);
-    picker.body(70, first, false);
+    begin(picker, 70, &head);
+    pass(picker, 70, 0, first, false);
     picker.decide(70);
     assert!(!picker.is_doubted(70));
     answer(picker, 70, b"10.0.0.1:80", 413);
-    picker.body(70, rest, true);
-    picker.close(70);
+    pass(picker, 70, first.len(), rest, true);
+    close(picker, 70);
     assert!(vms.expected(0, &whole) < 0.6);
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::meter::Metric;
-use super::{Picker, Release, Verdict};
+use super::Picker;
 
 /// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
 /// and of what is freed not every piece fits again: with twice the budget a VM still has half of
@@ -129,28 +129,31 @@ impl Picker {
 
     /// Counts what a request keeps after a part of its body was read. One that keeps more than its
     /// share is decided with what is known of it.
-    pub(super) fn bound_memory(&mut self, id: u32) -> Option<Verdict> {
+    pub(super) fn bound_memory(&mut self, id: u32) {
         let kept = self.count_memory(id);
-        let exchange = self.exchanges.get_mut(&id)?;
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return;
+        };
         let memory = &self.account.memory;
         let over = kept > memory.allowance();
         if exchange.held.is_none() {
             if over || exchange.reading && memory.is_short() {
                 self.give_up_reading(id);
             }
-            return None;
+        } else if over {
+            self.release_for_memory(id);
         }
-        over.then(|| Verdict::Release(self.release_for_memory(id)))
     }
 
     /// No more of a request's body can be read: the host has no memory for it. One that is held is
     /// decided with what is known of it.
-    pub fn cannot_read(&mut self, id: u32) -> Option<Verdict> {
-        let held = self.exchanges.get(&id)?.held.is_some();
-        if !held {
+    pub(super) fn cannot_read(&mut self, id: u32) {
+        let exchange = self.exchanges.get(&id);
+        if exchange.is_some_and(|exchange| exchange.held.is_some()) {
+            self.release_for_memory(id);
+        } else {
             self.give_up_reading(id);
         }
-        held.then(|| Verdict::Release(self.release_for_memory(id)))
     }
 
     /// Counts what a request keeps, after it was given back what is of no use any more.
@@ -174,14 +177,13 @@ impl Picker {
     }
 
     /// Decides a held request with what is known of it, and reads no further.
-    fn release_for_memory(&mut self, id: u32) -> Release {
+    fn release_for_memory(&mut self, id: u32) {
         self.metrics.add(Metric::ForcedReleases, "reason=memory", 1);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.reading = false;
         }
-        let release = self.decide(id);
+        self.decide(id);
         self.give_up_reading(id);
-        release
     }
 
     /// Reads no further of a request that was decided. What explains the decision waits for the answer,
@@ -206,7 +208,7 @@ impl Picker {
     /// Where more than half of the budget is used: requests that were decided read no further, and of
     /// those that are held the largest go on, until less is used or what is left is small. What came
     /// while there was more left would otherwise be kept for as long as its client likes.
-    pub(super) fn relieve_memory(&mut self, releases: &mut Vec<(u32, Release)>) {
+    pub(super) fn relieve_memory(&mut self) {
         if !self.account.memory.is_short() {
             return;
         }
@@ -226,7 +228,7 @@ impl Picker {
             if !memory.is_short() || kept <= memory.small() {
                 break;
             }
-            releases.push((id, self.release_for_memory(id)));
+            self.release_for_memory(id);
         }
     }
 

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::picker::{meter, Head, Verdict};
+use crate::picker::testing::{begin, close, decisions, pass, show};
+use crate::picker::{meter, Effect, ExchangeId, Head};
 use crate::worker::Local;
 
 #[path = "../../../../tests/memory/bodies.rs"]
@@ -48,7 +49,7 @@ fn forced(picker: &mut Picker) -> i64 {
 }
 
 /// Opens a request; its length is told, and not reached.
-fn open(picker: &mut Picker, id: u32, path: &str) -> Verdict {
+fn open(picker: &mut Picker, id: u32, path: &str) -> Option<Effect> {
     let head = Head {
         path: path.as_bytes(),
         method: b"POST",
@@ -56,21 +57,23 @@ fn open(picker: &mut Picker, id: u32, path: &str) -> Verdict {
         content_length: Some(1 << 20),
         ..Head::default()
     };
-    picker.open(id, &head)
+    begin(picker, id, &head)
 }
 
 /// Sends a body as Envoy shows it, in parts. Whether the request was released.
 fn send(picker: &mut Picker, id: u32, path: &str, body: &[u8]) -> bool {
-    let mut released = matches!(open(picker, id, path), Verdict::Release(_));
-    for part in body.chunks(16 << 10) {
-        let verdict = picker.body(id, part, false);
-        released |= matches!(verdict, Some(Verdict::Release(_)));
+    let mut released = open(picker, id, path).is_some();
+    let mut shown = 0;
+    while shown < body.len() {
+        shown = body.len().min(shown + (16 << 10));
+        released |= show(picker, id, &body[..shown], false).is_some();
     }
     released
 }
 
 fn tick(picker: &mut Picker) -> usize {
-    picker.tick(1, &mut Local::default()).releases.len()
+    picker.tick(1, &mut Local::default());
+    decisions(picker).len()
 }
 
 /// What one request keeps after this body, and whether it is held.
@@ -79,7 +82,7 @@ fn kept_after(body: &Hostile) -> (usize, bool) {
     let released = send(&mut picker, 1, body.path, &body.bytes());
     let kept = used(&picker);
     assert_eq!(kept, picker.exchanges[&1].allocated(), "{}", body.name);
-    picker.close(1);
+    close(&mut picker, 1);
     assert_eq!(used(&picker), 0, "{}", body.name);
     (kept, !released)
 }
@@ -144,8 +147,8 @@ fn the_budget_holds_whatever_is_sent_by_however_many() {
             "{}",
             body.name
         );
-        (0..count).for_each(|id| picker.close(id));
-        picker.close(9_000);
+        (0..count).for_each(|id| close(&mut picker, id));
+        close(&mut picker, 9_000);
         assert_eq!(used(&picker), 0, "{}", body.name);
     }
 }
@@ -181,7 +184,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     let (path, prompt) = ("/v1/completions", "a prompt of its own ".repeat(400));
     let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
     open(&mut picker, 1, path);
-    picker.body(1, body.as_bytes(), true);
+    show(&mut picker, 1, body.as_bytes(), true);
     assert!(picker.exchanges[&1].pick.is_some());
     let large = hostile().remove(0).bytes();
     for id in 100.. {
@@ -192,10 +195,10 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     }
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    picker.answered(1, None, &mut Local::default());
-    picker.close(1);
+    picker.answered(ExchangeId(1), None, &mut Local::default());
+    close(&mut picker, 1);
     open(&mut picker, 2, path);
-    picker.body(2, body.as_bytes(), true);
+    show(&mut picker, 2, body.as_bytes(), true);
     let known = picker.exchanges[&2].answer.predicted.unwrap();
     assert!(known > 0.9, "{known}");
 }
@@ -206,7 +209,7 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"one two three four "#;
     let prompt = format!("{}{}", chat, "five six seven ".repeat(2_000));
     open(&mut picker, 1, "/v1/chat/completions");
-    picker.body(1, prompt.as_bytes(), false);
+    show(&mut picker, 1, prompt.as_bytes(), false);
     picker.decide(1);
     assert!(picker.exchanges[&1].reading, "there is room for it");
     let others = Account::default();
@@ -219,10 +222,10 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     assert!(!picker.exchanges[&1].reading);
     assert!(picker.account.own < 8 << 10, "what an answer is to prove");
     open(&mut picker, 2, "/v1/chat/completions");
-    picker.body(2, prompt.as_bytes(), false);
+    show(&mut picker, 2, prompt.as_bytes(), false);
     picker.decide(2);
     assert!(picker.exchanges[&2].reading);
-    picker.body(2, b"eight nine ten ", false);
+    pass(&mut picker, 2, prompt.len(), b"eight nine ten ", false);
     assert!(!picker.exchanges[&2].reading);
     drop(others);
     assert!(used(&picker) < 1 << 20);
@@ -242,7 +245,7 @@ fn the_pools_of_a_vm_share_a_budget() {
     assert_eq!(memory.used(), 2 * of_other);
     drop(other);
     assert_eq!(memory.used(), of_other);
-    one.drop_exchange(1);
+    one.drop_exchange(ExchangeId(1));
     assert_eq!(memory.used(), 0);
 }
 
@@ -256,7 +259,8 @@ fn members_in_any_order_at_any_depth_cost_a_bounded_number_of_copies() {
     let mut picker = picker();
     send(&mut picker, 1, "/v1/chat/completions", &body);
     assert!(used(&picker) > 900 << 10);
-    picker.body(1, r#","a":1}"#.repeat(depth).as_bytes(), false);
+    let more = r#","a":1}"#.repeat(depth);
+    pass(&mut picker, 1, body.len(), more.as_bytes(), false);
     assert!(
         used(&picker) < 64 << 10,
         "it is given up: {}",

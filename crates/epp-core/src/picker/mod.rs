@@ -8,8 +8,10 @@ pub mod answer;
 mod avoid;
 mod decide;
 mod delivery;
+mod effect;
 mod exchange;
 pub mod explain;
+mod feed;
 mod holds;
 pub mod ids;
 mod learn;
@@ -19,17 +21,20 @@ pub mod meter;
 mod metrics;
 mod naming;
 mod outcome;
+#[cfg(test)]
+mod testing;
 mod tick;
 mod view;
 
-use std::ops::Range;
+use std::collections::VecDeque;
 
+pub use self::answer::LocalReply;
 pub use self::avoid::{Origin, Seen};
-pub use self::exchange::{Appetite, Head, Show};
+pub use self::effect::{BodyDemand, Effect, ExchangeId, Rewrite, Route};
+pub use self::exchange::Head;
 pub use self::tick::{Call, Tick};
 pub use crate::endpoints::glimpse::Body;
 
-use self::answer::Refusal;
 use self::delivery::Delivery;
 use self::exchange::Exchange;
 use self::holds::Holds;
@@ -44,74 +49,11 @@ use crate::prefix::key::{Key, Secret};
 use crate::scheduling::Scratch;
 use crate::worker::Watch;
 
-/// Asks for an explanation in a request, and carries it in the response.
-pub const EXPLAIN_HEADER: &str = "x-epp-explain";
-
 /// How many times `maxHeld` may be held from one tick to the next. Which of them go, a tick decides:
 /// another request than the one whose callback runs can be released nowhere else without care. With
 /// the default 1,024, twice as many are reached where a worker gets 20,000 requests a second that it
 /// has to hold; beyond, the newcomers are decided at their headers.
 const OVERSHOOT: usize = 2;
-
-/// What to do with a request now.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Hold it and feed its body, of which Envoy is to show this.
-    Hold(Show),
-    /// Let it go.
-    Release(Release),
-}
-
-/// Bytes of a body, counted from its first, and what takes their place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Where they are.
-    pub range: Range<usize>,
-    /// What takes their place.
-    pub text: String,
-}
-
-/// How a request goes on. There is no default: what is left to Envoy has to be said.
-#[derive(Debug)]
-pub enum Release {
-    /// To an endpoint.
-    Route {
-        /// The destination header's value.
-        destination: String,
-        /// What is to be replaced in the body first.
-        rewrite: Option<Rewrite>,
-    },
-    /// To the endpoint that the cluster's fallback policy chooses.
-    Fallback {
-        /// What is to be replaced in the body first.
-        rewrite: Option<Rewrite>,
-    },
-    /// Nowhere: it gets a local reply.
-    Reply(Refusal),
-}
-
-impl Release {
-    /// The destination header's value, if there is one.
-    pub fn destination(&self) -> Option<&str> {
-        match self {
-            Self::Route { destination, .. } => Some(destination),
-            Self::Fallback { .. } | Self::Reply(_) => None,
-        }
-    }
-
-    /// What is to be replaced in the body first.
-    pub fn rewrite(&self) -> Option<&Rewrite> {
-        match self {
-            Self::Route { rewrite, .. } | Self::Fallback { rewrite } => rewrite.as_ref(),
-            Self::Reply(_) => None,
-        }
-    }
-
-    /// Whether it gets a local reply.
-    pub fn is_reply(&self) -> bool {
-        matches!(self, Self::Reply(_))
-    }
-}
 
 /// What is known of a slot's endpoint beside its metrics.
 #[derive(Debug, Default)]
@@ -160,6 +102,8 @@ pub struct Picker {
     secret: Secret,
     key: Key,
     exchanges: ById<Box<Exchange>>,
+    /// What the host has not been asked to do yet.
+    effects: VecDeque<Effect>,
     // Boxed in the table, so that a request costs no move of its exchange.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
@@ -218,6 +162,7 @@ impl Picker {
             key: Key::Secret(secret.clone()),
             secret,
             exchanges: ById::default(),
+            effects: VecDeque::new(),
             spare: Vec::new(),
             holding: 0,
             holds: Holds::default(),
@@ -278,146 +223,61 @@ impl Picker {
         self.plan.proxy.rewrite_header
     }
 
+    /// Returns what the host is to do next. To be asked after each event until there is nothing more.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
     /// A request's headers have come.
-    pub fn open(&mut self, id: u32, head: &Head<'_>) -> Verdict {
+    pub fn request_headers(&mut self, ExchangeId(id): ExchangeId, head: &Head<'_>) {
         self.watch.serve();
         let now = (self.clock)();
         let mut exchange = self.spare.pop().unwrap_or_default();
         let elapsed = self.elapsed(now);
         let pool = &self.watch.store.pool;
         exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
-        exchange.naming.choose(
-            &exchange.reader,
-            exchange.reading,
-            &self.plan.rewrite,
-            self.scratch.rng(),
-        );
-        if exchange.held.is_some() && !self.always_reads() && !self.delivery.expects(now) {
-            exchange.let_go();
-        }
-        if exchange.held.is_some() {
-            // The next tick lets those go that are too many, the newcomers last.
-            if self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
-                self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
-                exchange.let_go();
-            } else {
-                self.holding += 1;
-                let probed = self.plan.proxy.read_body == ReadBody::Auto;
-                self.holds.add(id, elapsed, probed);
-            }
-        }
-        let held = exchange.held;
+        let reads = exchange.held.is_some();
         self.exchanges.insert(id, exchange);
-        match held {
+        self.choose_model(id);
+        if reads && !self.always_reads() && !self.delivery.expects(now) {
+            self.let_go(id);
+        } else if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
+            // The next tick lets those go that are too many, the newcomers last.
+            self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
+            self.let_go(id);
+        } else if reads {
+            self.holding += 1;
+            let probed = self.plan.proxy.read_body == ReadBody::Auto;
+            self.holds.add(id, elapsed, probed);
+        }
+        match self.exchanges.get(&id).and_then(|exchange| exchange.held) {
             Some(hold) => {
-                let forced = self.bound_memory(id);
-                forced.unwrap_or(Verdict::Hold(hold.show))
+                let (id, body) = (ExchangeId(id), hold.demand);
+                self.effects.push_back(Effect::Hold { id, body });
+                self.bound_memory(id.0);
             }
             None => {
-                let release = self.decide(id);
+                self.decide(id);
                 self.count_memory(id);
-                Verdict::Release(release)
             }
         }
     }
 
-    /// What is wanted next of a request's body, of which `unread` bytes have come and were not fed
-    /// yet; `end` where nothing more comes.
-    pub fn appetite(&mut self, id: u32, unread: usize, end: bool) -> Appetite {
-        let now = self.timing.elapsed;
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return Appetite::Nothing;
-        };
-        if let Some(withheld) = exchange.withheld.take() {
-            // Before any other event: it was there, and only the release has brought it.
-            if withheld.tick == self.timing.ticks && unread as u64 >= withheld.bytes {
-                self.delivery.withheld(self.timing.now);
-            }
+    /// A request's body is not waited for.
+    fn let_go(&mut self, id: u32) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.let_go();
         }
-        if exchange.held.is_some() && unread > 0 {
-            self.delivery.seen();
-        }
-        let left = exchange.unread_ticks > 0;
-        let appetite = exchange.appetite(unread, end, now);
-        if exchange.unread_ticks > 0 && !left {
-            self.holds.leave_unread(id);
-        }
-        appetite
     }
 
-    /// Whether a request is held.
-    pub fn holds(&self, id: u32) -> bool {
+    /// Returns whether a request is held.
+    pub fn holds(&self, ExchangeId(id): ExchangeId) -> bool {
         let exchange = self.exchanges.get(&id);
         exchange.is_some_and(|exchange| exchange.held.is_some())
     }
 
-    /// More of a request's body has come; `end` where it is the last. `None`: as before.
-    pub fn body(&mut self, id: u32, bytes: &[u8], end: bool) -> Option<Verdict> {
-        let now = self.timing.elapsed;
-        let exchange = self.exchanges.get_mut(&id)?;
-        if exchange.held.is_none() && !exchange.reading {
-            // It was decided, and what was read of it is given back.
-            return None;
-        }
-        // After a release it comes in any case.
-        if exchange.held.is_some() {
-            self.delivery.seen();
-        }
-        exchange.read(bytes, end, now);
-        exchange.naming.choose(
-            &exchange.reader,
-            exchange.reading,
-            &self.plan.rewrite,
-            self.scratch.rng(),
-        );
-        self.advance(id)
-    }
-
-    /// The last bytes of a request's body, from its byte `start` on, before what stands between.
-    pub fn tail(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
-        let exchange = self.exchanges.get_mut(&id)?;
-        exchange.lazy = false;
-        exchange.ended = true;
-        if exchange.reader.push_tail(start, bytes) {
-            exchange.reading = exchange.reader.needs_more();
-        }
-        exchange.naming.choose(
-            &exchange.reader,
-            exchange.reading,
-            &self.plan.rewrite,
-            self.scratch.rng(),
-        );
-        self.advance(id)
-    }
-
-    /// The range of a held body that must be fed once more, because a part that comes first in the
-    /// prompt came late in the body.
-    pub fn reread(&self, id: u32) -> Option<Range<usize>> {
-        let exchange = self.exchanges.get(&id)?;
-        exchange.held.filter(|hold| hold.show == Show::Whole)?;
-        exchange.reader.reread()
-    }
-
-    /// The bytes that [`Self::reread`] asked for.
-    pub fn body_again(&mut self, id: u32, start: usize, bytes: &[u8]) -> Option<Verdict> {
-        let exchange = self.exchanges.get_mut(&id)?;
-        if exchange.held.is_none() && !exchange.reading {
-            return None;
-        }
-        exchange.reader.feed_again(start, bytes);
-        exchange.reading = exchange.reader.needs_more();
-        self.advance(id)
-    }
-
-    /// A request's body has been sent to its end.
-    pub fn uploaded(&mut self, id: u32) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.answer.sent = Some(self.timing.now);
-        }
-    }
-
     /// A request has ended, however.
-    pub fn close(&mut self, id: u32) {
+    pub fn close(&mut self, ExchangeId(id): ExchangeId) {
         self.tried(id);
         self.give_up(id);
         self.end(id);

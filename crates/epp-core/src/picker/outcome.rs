@@ -3,7 +3,7 @@
 
 use super::meter::Metric;
 use super::metrics::{label_value, Handle, Metrics, Series};
-use super::Picker;
+use super::{ExchangeId, Picker};
 use crate::response::Usage;
 use crate::scheduling::Slot;
 use crate::worker::{SharedData, Watch};
@@ -174,7 +174,7 @@ impl Picker {
     }
 
     /// A part of an answer's body has come. Whether its bytes are wanted.
-    pub fn answering(&mut self, id: u32) -> bool {
+    pub fn answering(&mut self, ExchangeId(id): ExchangeId) -> bool {
         self.computed(id);
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
@@ -197,7 +197,7 @@ impl Picker {
     }
 
     /// The bytes of that part.
-    pub fn answer_part(&mut self, id: u32, bytes: &[u8]) {
+    pub fn answer_part(&mut self, ExchangeId(id): ExchangeId, bytes: &[u8]) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.usage.push(bytes);
         }

@@ -1,7 +1,8 @@
 //! What is counted of answers, and under which names.
 
 use super::super::metrics::tests::Kept;
-use super::super::{Head, Seen, Verdict};
+use super::super::testing::begin;
+use super::super::{Head, Seen};
 use super::*;
 use crate::config;
 use crate::worker::Local;
@@ -62,7 +63,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             model: model.as_bytes(),
             ..Head::default()
         };
-        assert!(matches!(picker.open(id, &head), Verdict::Release(_)));
+        assert!(begin(picker, id, &head).is_some());
         let slot = picker.exchanges[&id].pick.unwrap().slot;
         let server = picker.watch.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
@@ -71,6 +72,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             status,
             ..Seen::default()
         };
+        let id = ExchangeId(id);
         let seen = picker.asks_for_server(id).then_some(seen);
         picker.answered(id, seen.as_ref(), &mut self.memory);
         picker.answering(id);

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::testing::{begin, close, decision, show};
 use super::*;
 use crate::config;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
@@ -215,7 +216,7 @@ fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
 
 /// Decides once everything was read.
 fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
-    assert!(matches!(picker.open(id, head), Verdict::Hold(_)));
+    assert!(begin(picker, id, head).is_none());
     let exchange = picker.exchanges.get_mut(&id).unwrap();
     exchange.reader.push(body.as_bytes());
     exchange.reader.finish();
@@ -224,6 +225,7 @@ fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTree
     exchange.reading = false;
     picker.walk(id);
     picker.decide(id);
+    assert!(decision(picker).is_some());
     choice(picker, id)
 }
 
@@ -247,18 +249,13 @@ fn early(
     body: &str,
     rng: &mut fastrand::Rng,
 ) -> (Vec<BTreeSet<Slot>>, usize) {
-    assert!(matches!(picker.open(id, head), Verdict::Hold(_)));
+    assert!(begin(picker, id, head).is_none());
     let mut read = 0;
     while read < body.len() {
         let size = rng.usize(1..200).min(body.len() - read);
-        let piece = &body.as_bytes()[read..read + size];
         read += size;
-        let mut verdict = picker.body(id, piece, read == body.len());
-        while let Some(range) = picker.reread(id) {
-            let bytes = &body.as_bytes()[range.start..range.end.min(read)];
-            verdict = verdict.or(picker.body_again(id, range.start, bytes));
-        }
-        if matches!(verdict, Some(Verdict::Release(_))) {
+        let shown = &body.as_bytes()[..read];
+        if show(picker, id, shown, read == body.len()).is_some() {
             return (choice(picker, id), read);
         }
     }
@@ -289,7 +286,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         let indexes = std::mem::take(&mut picker.indexes);
         picker.indexes = indexes.clone();
         let expected = whole(&mut picker, 100, &head, &body);
-        picker.close(100);
+        close(&mut picker, 100);
         picker.indexes = indexes;
         let (found, read) = early(&mut picker, 101, &head, &body, &mut rng);
         assert_eq!(
@@ -329,16 +326,13 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
             end: true,
             ..Head::default()
         };
-        match picker.open(1, &head) {
-            Verdict::Release(release) => release,
-            Verdict::Hold(_) => panic!("nothing to wait for"),
-        }
+        begin(picker, 1, &head).expect("nothing to wait for")
     };
     let mut memory = Local::default();
-    let release = asked(&mut new());
+    let decision = asked(&mut new());
     assert!(
-        matches!(release, Release::Fallback { rewrite: None }),
-        "{release:?}"
+        matches!(decision, Effect::Bypass { rewrite: None, .. }),
+        "{decision:?}"
     );
     // Whoever comes later knows as much as the poller before its first tick.
     let mut poller = new();
@@ -347,5 +341,5 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     (0..3).for_each(|_| drop(poller.tick(1, &mut memory)));
     let mut late = new();
     late.look(&mut memory);
-    assert!(asked(&mut late).is_reply());
+    assert!(matches!(asked(&mut late), Effect::Reply { .. }));
 }

@@ -3,7 +3,7 @@
 use super::delivery::{PROBES, PROBE_NS};
 use super::exchange::Withheld;
 use super::meter::Metric;
-use super::{Picker, Release, Seat};
+use super::{Effect, ExchangeId, Picker, Seat};
 use crate::endpoints::glimpse::Body;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
@@ -65,13 +65,9 @@ impl Call {
 pub struct Tick {
     /// Callouts to make.
     pub calls: Vec<Call>,
-    /// Held requests that go on now.
-    pub releases: Vec<(u32, Release)>,
-    /// Held requests whose body has stopped coming and was not read as far as it came.
-    pub stalled: Vec<u32>,
     /// Held requests of which Envoy has shown no byte: how many it has received is to be said to
     /// [`Picker::received`].
-    pub silent: Vec<u32>,
+    pub silent: Vec<ExchangeId>,
 }
 
 /// What the picker keeps from tick to tick.
@@ -124,8 +120,8 @@ impl Picker {
         let (events, requests) = self.watch.tick(now / MILLISECOND, host);
         self.take_in(&events);
         // First, so that the others are not told of those that are too many.
-        let mut releases = self.release_due();
-        self.relieve_memory(&mut releases);
+        self.release_due();
+        self.relieve_memory();
         self.view.tick(host);
         self.agree(host);
         self.exchange(host);
@@ -143,10 +139,9 @@ impl Picker {
             self.set_gauges(now);
             self.metrics.flush();
         }
+        self.show_unread();
         Tick {
             calls,
-            releases,
-            stalled: self.stalled(),
             silent: self.silent(),
         }
     }
@@ -294,15 +289,15 @@ impl Picker {
 
     /// Those that are held beyond `maxHeld`, and those whose body does not come as it should, go on
     /// with what is known.
-    fn release_due(&mut self) -> Vec<(u32, Release)> {
+    fn release_due(&mut self) {
         let timeout = self.plan.proxy.body_timeout_ms * MILLISECOND;
         let overdue = self.timing.elapsed.saturating_sub(timeout);
-        let mut releases = Vec::new();
+        let mut released = 0;
         loop {
             let crowded = self.holding > self.plan.proxy.max_held;
             let (bound, reason) = match crowded {
                 true => (u64::MAX, "reason=held"),
-                false if releases.len() < RELEASES => (overdue, "reason=timeout"),
+                false if released < RELEASES => (overdue, "reason=timeout"),
                 false => break,
             };
             let exchanges = &self.exchanges;
@@ -310,7 +305,8 @@ impl Picker {
             match self.holds.take(bound, paid) {
                 Some(id) => {
                     self.metrics.add(Metric::ForcedReleases, reason, 1);
-                    releases.push((id, self.decide(id)));
+                    released += 1;
+                    self.decide(id);
                     self.count_memory(id);
                 }
                 // None is held: the count was wrong, as after a panic.
@@ -325,14 +321,13 @@ impl Picker {
                 .is_some_and(|exchange| exchange.held.is_some())
         };
         self.holds.sweep(self.holding, held);
-        releases
     }
 
     /// Held requests of which nothing came for a whole tick while a part was left unread: that part
     /// may hold the model.
-    fn stalled(&mut self) -> Vec<u32> {
-        let (mut stalled, mut read) = (Vec::new(), 0);
-        let exchanges = &mut self.exchanges;
+    fn show_unread(&mut self) {
+        let mut read = 0;
+        let (exchanges, effects) = (&mut self.exchanges, &mut self.effects);
         self.holds.retain_unread(|id| {
             let Some(exchange) = exchanges.get_mut(&id) else {
                 return false;
@@ -347,14 +342,14 @@ impl Picker {
             read += hold.arrived.saturating_sub(hold.bytes);
             exchange.unread_ticks = 0;
             exchange.lazy = false;
-            stalled.push(id);
+            let id = ExchangeId(id);
+            effects.push_back(Effect::ShowBody { id });
             false
         });
-        stalled
     }
 
     /// Held requests that have waited for their first byte.
-    fn silent(&mut self) -> Vec<u32> {
+    fn silent(&mut self) -> Vec<ExchangeId> {
         let now = self.timing.elapsed;
         let exchanges = &self.exchanges;
         let silent = |id| {
@@ -366,23 +361,25 @@ impl Picker {
             ReadBody::Always | ReadBody::Never => 0,
         };
         let when = (now.saturating_sub(PROBE_NS), now);
-        self.holds.take_silent(when, most, silent)
+        let silent = self.holds.take_silent(when, most, silent);
+        silent.into_iter().map(ExchangeId).collect()
     }
 
     /// Envoy has received so many bytes of the body of a request of [`Tick::silent`]. One of which it
     /// has shown none of them goes on: it will not show any before.
-    pub fn received(&mut self, id: u32, bytes: u64) -> Option<Release> {
+    pub fn received(&mut self, ExchangeId(id): ExchangeId, bytes: u64) {
         let tick = self.timing.ticks;
-        let exchange = self.exchanges.get_mut(&id)?;
-        exchange
-            .held
-            .filter(|hold| hold.arrived == 0 && bytes > 0)?;
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        if bytes == 0 || exchange.held.is_none_or(|hold| hold.arrived > 0) {
+            return;
+        }
         exchange.withheld = Some(Withheld { bytes, tick });
         let reason = "reason=timeout";
         self.metrics.add(Metric::ForcedReleases, reason, 1);
-        let release = self.decide(id);
+        self.decide(id);
         self.count_memory(id);
-        Some(release)
     }
 
     /// Whether bodies are read.

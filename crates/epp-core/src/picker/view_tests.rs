@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
-use crate::picker::{meter, Head, Release, Verdict};
+use crate::picker::testing::{begin, close, show};
+use crate::picker::{meter, Effect, ExchangeId, Head};
 use crate::testing::waiting;
 use crate::worker::report::watch;
 use crate::worker::Local;
@@ -38,17 +39,14 @@ pub fn ticks(picker: &mut Picker, memory: &mut Local, count: u32) {
     (0..count).for_each(|_| drop(picker.tick(1, memory)));
 }
 
-pub fn ask(picker: &mut Picker, id: u32, explain: bool) -> Release {
+pub fn ask(picker: &mut Picker, id: u32, explain: bool) -> Effect {
     let head = Head {
         model: b"llama",
         explain,
         end: true,
         ..Head::default()
     };
-    match picker.open(id, &head) {
-        Verdict::Release(release) => release,
-        Verdict::Hold(_) => panic!("nothing to wait for"),
-    }
+    begin(picker, id, &head).expect("nothing to wait for")
 }
 
 fn told(picker: &Picker, memory: &mut Local) -> Option<Report> {
@@ -107,7 +105,7 @@ fn under_load_no_more_is_noted_than_is_shown() {
     ticks(&mut picker, &mut memory, 1);
     for id in 0..500 {
         ask(&mut picker, id, false);
-        picker.close(id);
+        close(&mut picker, id);
     }
     assert_eq!(picker.view.decisions.len(), KEPT);
     assert!(!picker.view.wants());
@@ -130,8 +128,18 @@ fn only_a_client_that_asks_is_told_why() {
     ticks(&mut picker, &mut memory, 1);
     ask(&mut picker, 1, false);
     ask(&mut picker, 2, true);
-    assert_eq!(picker.answered(1, None, &mut memory), None);
-    assert!(picker.answered(2, None, &mut memory).is_some());
+    for id in [1, 2].map(ExchangeId) {
+        picker.answered(id, None, &mut memory);
+    }
+    let explained = std::iter::from_fn(|| picker.poll_effect());
+    let explained: Vec<Effect> = explained.collect();
+    assert!(matches!(
+        explained[..],
+        [Effect::Explain {
+            id: ExchangeId(2),
+            ..
+        }]
+    ));
     assert_eq!(picker.view.decisions.len(), 2);
 }
 
@@ -165,7 +173,8 @@ fn who_is_refused_is_shown_with_the_reason() {
     for slot in [0, 1].map(Slot) {
         picker.watch.store.pool.get_mut(slot).unwrap().available = false;
     }
-    assert!(ask(&mut picker, 1, false).is_reply());
+    let decision = ask(&mut picker, 1, false);
+    assert!(matches!(decision, Effect::Reply { .. }));
     let shown = picker.view.decisions.back().unwrap();
     assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
 }
@@ -192,8 +201,8 @@ fn all_that_is_shared_has_a_mark_and_a_checksum() {
             content_length: Some(text.len()),
             ..Head::default()
         };
-        first.open(id, &head);
-        first.body(id, text.as_bytes(), true);
+        begin(&mut first, id, &head);
+        show(&mut first, id, text.as_bytes(), true);
         ticks(&mut first, &mut memory, REPORT_EACH);
     }
     let mut kinds = std::collections::BTreeSet::new();

@@ -6,9 +6,10 @@ mod told;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use epp_core::body::SliceBody;
 use epp_core::config::Plan;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Head, Picker, Verdict as Outcome};
+use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
@@ -144,8 +145,9 @@ impl Explain {
         Ok(())
     }
 
-    /// Feeds a body byte by byte until it is decided: the bytes that it took, and the outcome.
-    fn decide(&self, picker: &mut Picker, id: u32, body: &[u8]) -> (usize, Outcome) {
+    /// Shows a body as it comes, byte by byte, to its end. Returns how many bytes had come when the request
+    /// was decided, and what was decided.
+    fn decide(&self, picker: &mut Picker, id: ExchangeId, body: &[u8]) -> (usize, Option<Effect>) {
         let head = Head {
             path: self.path.as_bytes(),
             method: b"POST",
@@ -155,29 +157,34 @@ impl Explain {
             end: body.is_empty(),
             ..Head::default()
         };
-        let mut outcome = picker.open(id, &head);
-        let mut needed = 0;
-        for (index, byte) in body.iter().enumerate() {
-            let held = matches!(outcome, Outcome::Hold(_));
-            let last = index + 1 == body.len();
-            let mut next = picker.body(id, std::slice::from_ref(byte), last);
-            while let (None, Some(range)) = (&next, picker.reread(id)) {
-                let part = body.get(range.clone()).unwrap_or_default();
-                next = picker.body_again(id, range.start, part);
-            }
-            if held {
-                needed = index + 1;
-                outcome = next.unwrap_or(outcome);
+        picker.request_headers(id, &head);
+        let (mut needed, mut decision) = (0, decision(picker));
+        for shown in 1..=body.len() {
+            let part = body.get(..shown).unwrap_or_default();
+            let mut view = match shown == body.len() {
+                true => SliceBody::whole(part),
+                false => SliceBody::beginning(part),
+            };
+            picker.request_body(id, &mut view);
+            if decision.is_none() {
+                needed = shown;
+                decision = self::decision(picker);
             }
         }
-        (needed, outcome)
+        (needed, decision)
     }
 }
 
+/// Returns how a request goes on, if that is decided.
+fn decision(picker: &mut Picker) -> Option<Effect> {
+    let effects = std::iter::from_fn(|| picker.poll_effect());
+    effects.filter(Effect::is_decision).last()
+}
+
 /// The id of requests that came before.
-const WARMING: u32 = 1;
+const WARMING: ExchangeId = ExchangeId(1);
 /// The id of the request that is explained.
-const EXPLAINED: u32 = 2;
+const EXPLAINED: ExchangeId = ExchangeId(2);
 
 /// Reads the metrics pages that there are.
 fn read_pages(picker: &mut Picker, seen: &mut Seen) {

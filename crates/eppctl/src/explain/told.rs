@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use epp_core::picker::explain::Explanation;
-use epp_core::picker::{Picker, Release, Verdict as Outcome};
+use epp_core::picker::{Effect, ExchangeId, Picker};
 use epp_core::scheduling::{DecisionMode, Slot};
 use serde::Serialize;
 
@@ -67,9 +67,9 @@ struct Score {
 /// What a picker decided of a request, with so many of so many bytes of its body.
 pub fn explained(
     picker: &Picker,
-    id: u32,
+    id: ExchangeId,
     (needed, all): (usize, usize),
-    outcome: Outcome,
+    decision: Option<Effect>,
     notes: Vec<String>,
 ) -> Explained {
     let pool = picker.pool();
@@ -78,10 +78,12 @@ pub fn explained(
             .map(|endpoint| endpoint.name.clone())
             .unwrap_or_default()
     };
-    let (destination, refusal) = match outcome {
-        Outcome::Release(Release::Route { destination, .. }) => (Some(destination), None),
-        Outcome::Release(Release::Reply(refusal)) => (None, Some(format!("{refusal:?}"))),
-        Outcome::Release(Release::Fallback { .. }) | Outcome::Hold(_) => (None, None),
+    let (destination, refusal) = match decision {
+        Some(Effect::Forward { route, .. }) => (Some(route.destination), None),
+        Some(Effect::Reply { reply, .. }) => {
+            (None, Some(format!("{} {}", reply.status, reply.body)))
+        }
+        _ => (None, None),
     };
     let mut explained = Explained {
         destination,

@@ -8,9 +8,10 @@ mod crafted;
 
 use std::process::ExitCode;
 
+use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Appetite, Head, Picker, Tick, Verdict};
+use epp_core::picker::{ExchangeId, Head, Picker, Tick};
 use epp_core::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
@@ -146,10 +147,9 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     Ok(picker)
 }
 
-/// One request, fed as Envoy delivers it: in reads of 16 KiB, of which the picker is given what
-/// it asks for.
+/// One request, shown as Envoy shows it: more of the whole body with each read of 16 KiB.
 fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
-    const ID: u32 = 1;
+    const ID: ExchangeId = ExchangeId(1);
     const READ: usize = 16 << 10;
     let head = Head {
         path,
@@ -158,34 +158,32 @@ fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble>
         content_length: Some(body.len()),
         ..Head::default()
     };
-    let mut released = matches!(picker.open(ID, &head), Verdict::Release(_));
-    let (mut shown, mut fed) = (0, 0);
+    picker.request_headers(ID, &head);
+    let mut decided = is_decided(picker);
+    let mut shown = 0;
     while shown < body.len() {
         shown = body.len().min(shown + READ);
-        let end = shown == body.len();
-        loop {
-            let verdict = match picker.appetite(ID, shown - fed, end) {
-                Appetite::Nothing => break,
-                Appetite::Next(size) => {
-                    let bytes = body.get(fed..fed + size).unwrap_or_default();
-                    fed += size;
-                    picker.body(ID, bytes, end && fed == body.len())
-                }
-                Appetite::Tail(size) => {
-                    let start = body.len() - size;
-                    fed = body.len();
-                    let bytes = body.get(start..).unwrap_or_default();
-                    picker.tail(ID, start, bytes)
-                }
-            };
-            released |= matches!(verdict, Some(Verdict::Release(_)));
-        }
+        let mut view = match body.get(..shown) {
+            Some(part) if shown < body.len() => SliceBody::beginning(part),
+            _ => SliceBody::whole(body),
+        };
+        picker.request_body(ID, &mut view);
+        decided |= is_decided(picker);
     }
     picker.answered(ID, None, &mut Local::default());
     picker.close(ID);
-    released
+    decided
         .then_some(())
-        .ok_or_else(|| "a request was never released".into())
+        .ok_or_else(|| "a request was never decided".into())
+}
+
+/// Carries out nothing. Returns whether the request was decided.
+fn is_decided(picker: &mut Picker) -> bool {
+    let mut decided = false;
+    while let Some(effect) = picker.poll_effect() {
+        decided |= effect.is_decision();
+    }
+    decided
 }
 
 /// Completions with so many of these prompts each. Their bytes stand as they are: a client need not send

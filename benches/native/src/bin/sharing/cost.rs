@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Head, Picker};
+use epp_core::picker::{ExchangeId, Head, Picker};
 use epp_core::worker::{Local, SharedData};
 
 use crate::Trouble;
@@ -168,16 +169,14 @@ fn serve(vms: &mut [Picker], number: usize, prompts: Prompts) {
         ..Head::default()
     };
     if let Some(vm) = vms.get_mut(1 + number % workers) {
-        let id = number as u32;
-        let _ = vm.open(id, &head);
-        for piece in body.as_bytes().chunks(16 << 10) {
-            let _ = vm.body(id, piece, false);
-        }
-        let _ = vm.body(id, &[], true);
+        let id = ExchangeId(number as u32);
+        vm.request_headers(id, &head);
+        vm.request_body(id, &mut SliceBody::whole(body.as_bytes()));
+        while vm.poll_effect().is_some() {}
     }
     if let Some(done) = number.checked_sub(RATE / 2) {
         if let Some(vm) = vms.get_mut(1 + done % workers) {
-            vm.close(done as u32);
+            vm.close(ExchangeId(done as u32));
         }
     }
 }

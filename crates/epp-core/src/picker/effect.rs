@@ -1,0 +1,121 @@
+//! What a picker wants done. The host carries it out.
+
+use std::ops::Range;
+
+use super::answer::LocalReply;
+
+/// One request and its answer. The host chooses the number; it is unique among the exchanges under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub u32);
+
+/// How the body of a held request is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyDemand {
+    /// All that has come, each time: parts that were read may be read again. The body is known to fit the
+    /// host's buffers.
+    Replayable,
+    /// Each part once is enough. The host stops reading rather than fail where its buffers are full.
+    Streaming,
+}
+
+/// Something for the host to do. Effects may be about any exchange, whichever event they follow.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hold a request, and show its body as it comes.
+    Hold {
+        /// Which request.
+        id: ExchangeId,
+        /// How to show the body.
+        body: BodyDemand,
+    },
+    /// Show once more what has come of a held request's body: a part was left unread, and no more comes.
+    ShowBody {
+        /// Which request.
+        id: ExchangeId,
+    },
+    /// Replace bytes of a held request's body now: the host does not keep what it has shown.
+    RewriteBody {
+        /// Which request.
+        id: ExchangeId,
+        /// What to replace.
+        rewrite: Rewrite,
+    },
+    /// Forward a request.
+    Forward {
+        /// Which request.
+        id: ExchangeId,
+        /// Where to, and what to change.
+        route: Route,
+    },
+    /// Leave a request to the host's own load balancing.
+    Bypass {
+        /// Which request.
+        id: ExchangeId,
+        /// What to replace in the body first.
+        rewrite: Option<Rewrite>,
+    },
+    /// Answer a request instead of forwarding it.
+    Reply {
+        /// Which request.
+        id: ExchangeId,
+        /// The answer.
+        reply: LocalReply,
+    },
+    /// Add the explanation that the client asked for to the response's headers, as
+    /// [`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER).
+    Explain {
+        /// Which request.
+        id: ExchangeId,
+        /// The header's value.
+        text: String,
+    },
+}
+
+/// Bytes of a body, counted from its first, and what takes their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Where they are.
+    pub range: Range<usize>,
+    /// What takes their place.
+    pub text: String,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub struct Route {
+    /// Addresses of the endpoints in the order in which they are to be tried, separated by commas: the
+    /// destination header's value.
+    pub destination: String,
+    /// What is to be replaced in the body first.
+    pub rewrite: Option<Rewrite>,
+}
+
+impl Route {
+    /// Returns the addresses of the endpoints, in the order in which they are to be tried.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        self.destination.split(',')
+    }
+}
+
+impl Effect {
+    /// Returns which exchange it is about.
+    pub fn id(&self) -> ExchangeId {
+        match self {
+            Self::Hold { id, .. }
+            | Self::ShowBody { id }
+            | Self::RewriteBody { id, .. }
+            | Self::Forward { id, .. }
+            | Self::Bypass { id, .. }
+            | Self::Reply { id, .. }
+            | Self::Explain { id, .. } => *id,
+        }
+    }
+
+    /// Returns whether it ends the holding of a request.
+    pub fn is_decision(&self) -> bool {
+        matches!(
+            self,
+            Self::Forward { .. } | Self::Bypass { .. } | Self::Reply { .. }
+        )
+    }
+}

@@ -1,0 +1,26 @@
+//! Header names that picker, proxy, model servers and clients agree on.
+
+/// Request headers that only a picker may set, beside the destination header, whose name is configurable.
+/// A host removes a client's own: they would steer the request, or tell the model server to fetch from
+/// wherever they say.
+pub const OWNED_HEADERS: [&str; 7] = [
+    "x-gateway-destination-endpoint-subset",
+    "x-gateway-destination-endpoint-served",
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+    "x-kv-cache-source-host-port",
+    DROPPED_REASON_HEADER,
+];
+
+/// Request headers that name another model to ask for; of two the first counts. Obeyed with
+/// `rewriteHeader: true` only: a client that passes a check of the body's model must not get another one by a
+/// header.
+pub const REWRITE_HEADERS: [&str; 2] =
+    ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
+
+/// The response header that says why a request was dropped (llm-d-router).
+pub const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
+
+/// Asks for an explanation in a request, and carries it in the response.
+pub const EXPLAIN_HEADER: &str = "x-epp-explain";
