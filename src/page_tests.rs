@@ -30,9 +30,7 @@ fn the_status_page_is_served_in_a_vm_of_its_own() {
         assert_eq!(vm.request_headers(10, true), Action::Pause);
         host(|host| host.answers.pop()).unwrap()
     };
-    assert!(ask("GET", "localhost:10001")
-        .1
-        .contains("Collecting data"));
+    assert!(ask("GET", "localhost:10001").1.contains("Collecting data"));
     assert_eq!(ask("POST", "localhost:10001").0, 404);
     for address in [
         "127.0.0.1:10001",

@@ -7,7 +7,7 @@ use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use epp_core::config::{self, Plan};
 use epp_core::picker::ids::ById;
-use epp_core::picker::{Body, Effect, ExchangeId, LocalReply, Origin, Picker, Seen};
+use epp_core::picker::{Effect, ExchangeId, LocalReply, Origin, PageBody, Picker, Seen};
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
 use tested_envoys::{TESTED, TESTED_TEXT};
@@ -162,7 +162,7 @@ struct Answer {
     size: usize,
 }
 
-impl Body for Answer {
+impl PageBody for Answer {
     fn size(&self) -> usize {
         self.size
     }

@@ -4,7 +4,7 @@
 mod timing;
 
 use criterion::{Criterion, Throughput};
-use epp_core::endpoints::glimpse::Known;
+use epp_core::endpoints::partial_page::PageReader;
 use epp_core::endpoints::scan::Extraction;
 use epp_core::endpoints::store::{Member, Store};
 use epp_core::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
@@ -168,7 +168,7 @@ fn page(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("metrics page of vLLM 0.32");
     group.throughput(Throughput::Bytes(PAGE.len() as u64));
     measure(&mut group, "scan", || extraction.scan(PAGE).is_some());
-    let mut known = Known::default();
+    let mut known = PageReader::default();
     measure(&mut group, "read where what is wanted stood", || {
         known.read(&extraction, &mut { PAGE }).is_some()
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use epp_core::endpoints::engine::{built_in, EngineConfig};
-use epp_core::endpoints::review::{Family, Review};
+use epp_core::endpoints::review::{FamilyReview, Review};
 use epp_core::endpoints::scan::Extraction;
 use epp_core::scheduling::{Metrics as Values, Needs};
 use serde::Serialize;
@@ -206,7 +206,7 @@ impl Read {
 }
 
 impl Looked {
-    fn of(family: Family) -> Self {
+    fn of(family: FamilyReview) -> Self {
         let unread = family.unread.is_some();
         let series = family.series.into_iter().map(|series| OfSeries {
             line: series.line,
@@ -215,7 +215,7 @@ impl Looked {
             left_out: series.left_out,
         });
         Self {
-            tells: family.tells,
+            tells: family.measures,
             family: family.name,
             series: series.collect(),
             unread: family.unread,

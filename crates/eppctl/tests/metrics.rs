@@ -89,15 +89,15 @@ fn each_series_is_shown_with_what_becomes_of_it() {
         .collect();
     assert_eq!([whys[0], whys[1]], ["", ""]);
     assert!(whys[2].contains("another line"), "{whys:?}");
-    assert!(whys[3].contains("engines, ranks"), "{whys:?}");
-    assert!(whys[4].contains("cannot be"), "{whys:?}");
+    assert!(whys[3].contains("engine, rank"), "{whys:?}");
+    assert!(whys[4].contains("impossible"), "{whys:?}");
     assert_eq!(
         (&series[0]["line"], &series[0]["read"]),
         (&json!(2), &json!(true))
     );
     assert_eq!(series[1]["series"], "{engine=\"1\",model_name=\"m\"} 12.0");
     let unread = |name: &str| of(name)["unread"].as_str().unwrap().to_owned();
-    assert!(unread("vllm:num_requests_running").contains("line 7 announces it as \"counter\""));
+    assert!(unread("vllm:num_requests_running").contains("line 7 declares the type \"counter\""));
     assert!(unread("vllm:gpu_cache_usage_perc").contains("vllm:kv_cache_usage_perc"));
     assert!(unread("vllm:cache_config_info").contains("is damaged"));
     let old = &of("vllm:lora_requests_info")["series"][0];
@@ -105,7 +105,7 @@ fn each_series_is_shown_with_what_becomes_of_it() {
     let text = out(&eppctl(&["metrics", "-"], &page));
     for line in [
         "     2  {engine=\"0\",model_name=\"m\"} 2.0\n",
-        "     6  {engine=\"2\",model_name=\"m\"} NaN  left out: its value cannot be",
+        "     6  {engine=\"2\",model_name=\"m\"} NaN  left out: impossible value",
         "waiting 14, running unknown, KV 1, LoRA running new, waiting none, of 2",
     ] {
         assert!(text.contains(line), "{line}: {text}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use epp_core::endpoints::engine::{built_in, EngineConfig};
-use epp_core::endpoints::glimpse::Known;
+use epp_core::endpoints::partial_page::PageReader;
 use epp_core::endpoints::scan::{Extraction, Page};
 use epp_core::endpoints::spec::MetricSpec;
 use epp_core::scheduling::{Lora, Needs};
@@ -53,7 +53,7 @@ fn check(input: &[u8], engine: &EngineConfig) {
         .flat_map(|line| [b"\t ", *line, b" \r\n\n"].concat())
         .collect();
     assert_eq!(extraction.scan(&spaced), found, "white space matters");
-    let mut known = Known::default();
+    let mut known = PageReader::default();
     for time in 0..2 {
         let read = known.read(&extraction, &mut &input[..]);
         assert_eq!(read, found, "read in part, time {time}");
@@ -83,7 +83,7 @@ fn wanted(engine: &EngineConfig) -> Vec<&str> {
         &engine.queued,
         &engine.running,
         &engine.kv_usage,
-        &engine.kv_usage_former,
+        &engine.old_kv_usage,
         &engine.lora,
         &engine.block_size,
         &engine.num_blocks,

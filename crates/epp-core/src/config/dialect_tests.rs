@@ -188,7 +188,7 @@ fn the_extractor_of_v1_3_reads_specs_in_any_case_as_one_engine() {
         queued: spec("q"),
         running: spec("r"),
         kv_usage: spec("k"),
-        kv_usage_former: None,
+        old_kv_usage: None,
         lora: spec("l"),
         cache_info: spec("c").map(|spec| (spec, String::new(), String::new())),
         ..vllm.clone()

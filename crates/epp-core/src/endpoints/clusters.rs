@@ -1,8 +1,8 @@
 //! Members and health of a cluster, from Envoy's admin interface (`GET /clusters`, text form).
 //!
-//! The text form costs Envoy's main thread a fifth of the JSON form and has what is needed, one
-//! fact a line: `inference-pool::10.0.0.1:8000::health_flags::healthy`. It has no end mark; that
-//! it was cut between two lines HTTP tells (the admin interface answers in chunks).
+//! The text form costs Envoy's main thread a fifth of the JSON form and suffices. It has one fact per line:
+//! `inference-pool::10.0.0.1:8000::health_flags::healthy`. It has no end mark; only HTTP shows that a page was cut
+//! between two lines (the admin interface responds in chunks).
 
 use std::net::SocketAddr;
 
@@ -11,45 +11,45 @@ use memchr::memchr_iter;
 
 use super::store::Member;
 
-/// The members of the clusters of these names, in the page's order; `None` where the page is not
-/// whole or none of the clusters is on it (then nothing is known, which is not the same as none).
+/// Returns the members of the clusters with these names, in the page's order. Returns `None` if the page was cut or
+/// none of the clusters is on it: then the members are unknown, which differs from an empty cluster.
 pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
     if !page.ends_with(b"\n") {
         return None;
     }
     let mut members: Vec<Member> = Vec::new();
     let mut healths = Vec::new();
-    let mut places = HashMap::new();
+    let mut positions = HashMap::new();
     let mut seen = false;
     let mut start = 0;
     for end in memchr_iter(b'\n', page) {
         let line = page.get(start..end).unwrap_or_default();
         start = end + 1;
-        // Of several: the line of a cluster `pool::a` looks like a fact of the cluster `pool`.
+        // Several names may match: a line of the cluster `pool::a` looks like a fact of the cluster `pool`.
         let mut facts = clusters
             .iter()
-            .filter_map(|name| own(line, name))
+            .filter_map(|name| fact_of(line, name))
             .peekable();
         seen |= facts.peek().is_some();
-        let Some((address, flags)) = facts.find_map(health) else {
+        let Some((address, flags)) = facts.find_map(health_fact) else {
             continue;
         };
         let health = health_of(flags);
-        match places.entry(address) {
-            Entry::Vacant(place) => {
-                place.insert(members.len());
+        match positions.entry(address) {
+            Entry::Vacant(position) => {
+                position.insert(members.len());
                 members.push(member(address));
                 healths.push(health);
             }
-            // In two clusters or priorities: the worse listing counts.
-            Entry::Occupied(place) => {
-                if let Some(known) = healths.get_mut(*place.get()) {
+            // The member is listed in two clusters or priorities: the worse health counts.
+            Entry::Occupied(position) => {
+                if let Some(known) = healths.get_mut(*position.get()) {
                     *known = health.min(*known);
                 }
             }
         }
     }
-    // As Envoy's own policies do: who is degraded serves where nobody is healthy.
+    // Like Envoy: degraded members are used only if none is healthy.
     let best = healths.iter().copied().max().unwrap_or(Health::Down);
     for (member, health) in members.iter_mut().zip(healths) {
         member.available = health != Health::Down && health == best;
@@ -57,16 +57,16 @@ pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
     seen.then_some(members)
 }
 
-/// What follows `cluster::` where the line is about this cluster.
-fn own<'a>(line: &'a [u8], cluster: &str) -> Option<&'a str> {
+/// Returns the text behind `cluster::` if the line is about this cluster.
+fn fact_of<'a>(line: &'a [u8], cluster: &str) -> Option<&'a str> {
     let fact = line.strip_prefix(cluster.as_bytes())?.strip_prefix(b"::")?;
     std::str::from_utf8(fact).ok()
 }
 
-/// The address and flags of `address::health_flags::flags`. The cluster's own facts and those of
-/// another cluster `cluster::name` begin with no address; a member behind a pipe has none that a
-/// request could be sent to by name.
-fn health(fact: &str) -> Option<(&str, &str)> {
+/// Splits `address::health_flags::flags`. Returns `None` for other facts: the cluster's own and those of another
+/// cluster `cluster::name` do not begin with an address, and a member behind a pipe has no address that a request
+/// could name.
+fn health_fact(fact: &str) -> Option<(&str, &str)> {
     let (address, flags) = fact.split_once("::health_flags::")?;
     address.parse::<SocketAddr>().ok()?;
     Some((address, flags))
@@ -80,18 +80,18 @@ fn member(address: &str) -> Member {
     }
 }
 
-/// How Envoy stands to a member, worst first.
+/// The health of a member in Envoy, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Health {
-    /// It fails a check, was ejected, or is draining: it gets nothing new.
+    /// The member fails a check, was ejected, or is draining: it gets no new requests.
     Down,
-    /// It serves where it must.
+    /// The member gets requests only if none is healthy.
     Degraded,
-    /// It serves.
+    /// The member gets requests.
     Healthy,
 }
 
-/// Flags are `healthy` or a list such as `/failed_active_hc/active_hc_timeout`.
+/// Returns the health for flags, which are `healthy` or a list such as `/failed_active_hc/active_hc_timeout`.
 fn health_of(flags: &str) -> Health {
     let down = |flag: &str| {
         let prefixes = ["failed_", "pending_", "excluded_"];
@@ -110,10 +110,10 @@ fn health_of(flags: &str) -> Health {
 mod tests {
     use super::*;
 
-    /// Both forms of one real page: a host that fails its health check, one that is ejected, every
-    /// health status of EDS, a second priority, IPv6, a pipe, an empty cluster, and cluster names
-    /// that begin alike.
+    /// The text form of a real page: a host that fails its health check, one that is ejected, every health status of
+    /// EDS, a second priority, IPv6, a pipe, an empty cluster, and cluster names that begin alike.
     const PAGE: &[u8] = include_bytes!("../../../../tests/fixtures/envoy-1.40/clusters.txt");
+    /// The JSON form of the same page.
     const JSON: &[u8] = include_bytes!("../../../../tests/fixtures/envoy-1.40/clusters.json");
 
     fn found(page: &[u8], clusters: &[&str]) -> Option<Vec<(String, bool)>> {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_a_page_say_the_same() {
+    fn both_forms_of_a_page_agree() {
         let document: serde_json::Value = serde_json::from_slice(JSON).unwrap();
         let clusters = document["cluster_statuses"].as_array().unwrap();
         assert_eq!(clusters.len(), 6);
@@ -181,7 +181,7 @@ mod tests {
                 let health = host["health_status"].as_object()?;
                 let failed = health.keys().any(|key| key.starts_with("failed_"));
                 let eds = health["eds_health_status"].as_str()?;
-                // In each of these clusters somebody is healthy: the degraded are spared.
+                // Each of these clusters has a healthy member, so that degraded ones are not used.
                 let serves = eds == "HEALTHY" && !failed;
                 Some((SocketAddr::new(ip, port).to_string(), serves))
             });
@@ -191,19 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn a_member_listed_twice_is_one_and_serves_where_no_listing_says_otherwise() {
+    fn a_member_listed_twice_has_the_worse_health() {
         let page = b"a::10.0.0.1:80::health_flags::healthy\n\
             a::10.0.0.2:80::health_flags::healthy\n\
             b::10.0.0.1:80::health_flags::/failed_active_hc\n\
             b::10.0.0.2:80::health_flags::/degraded_active_hc\n";
-        // Nobody is better than degraded.
+        // No member is better than degraded.
         let expected = [("10.0.0.1:80", false), ("10.0.0.2:80", true)];
         assert_eq!(found(page, &["a", "b"]), pairs(&expected));
         assert_eq!(found(page, &["b"]), pairs(&expected));
     }
 
     #[test]
-    fn a_cut_page_says_nothing_and_never_another_health() {
+    fn a_cut_page_is_rejected_or_gives_the_same_health() {
         let clusters = ["inference-pool", "inference-pool-eds"];
         let whole = found(PAGE, &clusters).unwrap();
         for end in 0..PAGE.len() {
@@ -216,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_says_nothing() {
+    fn other_texts_are_rejected() {
         for page in [&b""[..], b"\n", b"\0\xff\n", b"{}\n", b"<html>\n"] {
             assert_eq!(found(page, &["a"]), None);
         }
-        // Of this cluster, but about nobody.
+        // Lines of this cluster that are not about a member.
         for fact in [
             "",
             "::",

@@ -1,30 +1,30 @@
-//! Which families of a model server's metrics page mean what, by inference engine.
+//! The metric families of each inference engine.
 
 use super::spec::MetricSpec;
 
-/// The labels of `vllm:cache_config_info`, which the Endpoint Picker takes where none are named.
+/// The label of `vllm:cache_config_info` with the tokens per block. The Endpoint Picker assumes it by default.
 const VLLM_BLOCK_SIZE: &str = "block_size";
+/// The label of `vllm:cache_config_info` with the number of blocks. The Endpoint Picker assumes it by default.
 const VLLM_NUM_BLOCKS: &str = "num_gpu_blocks";
 
-/// The family that they are labels of.
+/// vLLM's family with the KV-cache geometry in labels.
 const VLLM_CACHE_INFO: &str = "vllm:cache_config_info";
 
-/// The built-in engine that has no running count.
+/// The built-in engine without a gauge of running requests.
 pub const TRITON: &str = "triton";
 
-/// Whether a family's name is one of a counter: by Prometheus' convention, or Triton's, which does not
-/// follow it.
-pub fn counts_for_life(family: &str) -> bool {
+/// Returns whether a family is a counter by its name, in Prometheus' convention or in Triton's, which differs.
+pub fn is_counter_name(family: &str) -> bool {
     family.ends_with("_total") || family == "nv_inference_exec_count"
 }
 
-/// Whether each engine's series of an info has the number of blocks of all engines: vLLM's front end
-/// adds them up before it writes a series for each engine. SGLang's ranks each write their own.
-pub fn is_of_all_parts(info: &str) -> bool {
+/// Returns whether each engine's series of an info family has the number of blocks of all engines. vLLM's front end
+/// adds them up before it writes a series for each engine; SGLang's ranks each write their own.
+pub fn reports_all_parts(info: &str) -> bool {
     info == VLLM_CACHE_INFO
 }
 
-/// One engine's names.
+/// The metric families of one engine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineConfig {
     /// The value of the engine label.
@@ -35,12 +35,12 @@ pub struct EngineConfig {
     pub running: Option<MetricSpec>,
     /// KV-cache utilization, 0 to 1.
     pub kv_usage: Option<MetricSpec>,
-    /// A former name of the same, read where the page has no newer one.
-    pub kv_usage_former: Option<MetricSpec>,
+    /// An earlier name of the KV-cache utilization, read if the page lacks the current one.
+    pub old_kv_usage: Option<MetricSpec>,
     /// LoRA adapters.
     pub lora: Option<MetricSpec>,
-    /// KV-cache geometry in labels, and the labels' names: tokens per block, number of blocks.
-    /// Empty names stand for vLLM's.
+    /// KV-cache geometry in labels: the family, and the names of the labels with the tokens per block and the number
+    /// of blocks. Empty names stand for vLLM's.
     pub cache_info: Option<(MetricSpec, String, String)>,
     /// Tokens per block as a value.
     pub block_size: Option<MetricSpec>,
@@ -49,8 +49,7 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Where the KV-cache geometry stands in labels: the family, and the labels' names, which are
-    /// vLLM's where none were given.
+    /// Returns [`Self::cache_info`] with vLLM's label names in place of empty ones.
     pub fn cache_labels(&self) -> Option<(&MetricSpec, &str, &str)> {
         let (spec, block_size, num_blocks) = self.cache_info.as_ref()?;
         let block_size = non_empty(block_size).unwrap_or(VLLM_BLOCK_SIZE);
@@ -78,8 +77,8 @@ fn info(name: &str, block_size: &str, num_blocks: &str) -> Option<(MetricSpec, S
     Some((spec, block_size.to_owned(), num_blocks.to_owned()))
 }
 
-/// The engines that need no configuration (llm-d-router's table). vLLM's KV-cache family had
-/// another name until 0.10, which the seed's defaults still ask for; both are read.
+/// Returns the engines that need no configuration (llm-d-router's table). vLLM's KV-cache family had another name
+/// until 0.10, which the GIE v1 defaults still ask for; both are read.
 pub fn built_in() -> Vec<EngineConfig> {
     let triton = |kind| spec("nv_trt_llm_request_metrics", &[("request_type", kind)]);
     let blocks = |kind| {
@@ -92,7 +91,7 @@ pub fn built_in() -> Vec<EngineConfig> {
             queued: spec("vllm:num_requests_waiting", &[]),
             running: spec("vllm:num_requests_running", &[]),
             kv_usage: spec("vllm:kv_cache_usage_perc", &[]),
-            kv_usage_former: spec("vllm:gpu_cache_usage_perc", &[]),
+            old_kv_usage: spec("vllm:gpu_cache_usage_perc", &[]),
             lora: spec("vllm:lora_requests_info", &[]),
             cache_info: info(VLLM_CACHE_INFO, VLLM_BLOCK_SIZE, VLLM_NUM_BLOCKS),
             ..EngineConfig::default()
@@ -123,8 +122,8 @@ pub fn built_in() -> Vec<EngineConfig> {
             num_blocks: blocks("max"),
             ..EngineConfig::default()
         },
-        // Triton on its own has no gauge of running requests: `nv_inference_exec_count`, which the Endpoint
-        // Picker reads, counts all that a server ever ran, and makes the youngest the idlest.
+        // Triton on its own has no gauge of running requests. The Endpoint Picker reads `nv_inference_exec_count`,
+        // which counts all requests that a server ever ran, so that the youngest server seems the idlest.
         EngineConfig {
             name: TRITON.to_owned(),
             queued: spec("nv_inference_pending_request_count", &[]),

@@ -1,13 +1,11 @@
-//! Endpoints and what is known of them: discovery, metrics pages, freshness.
+//! Endpoints: discovery from the cluster's members, metrics pages, and outlier detection.
 
-pub mod avoid;
 pub mod clusters;
 pub mod engine;
-pub mod failure;
-pub mod glimpse;
 mod lora;
+pub mod outlier;
+pub mod partial_page;
 pub mod poller;
-mod prompts;
 pub mod review;
 mod sample;
 pub mod scan;

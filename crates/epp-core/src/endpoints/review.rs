@@ -1,57 +1,59 @@
-//! A page as `eppctl metrics` shows it: what each series of the wanted families is, whether it counts, and
-//! why not. Reading itself is `scan.rs`; nothing here is a part of the filter's work.
+//! Explains a metrics page for `eppctl metrics`: each series of the wanted families, and why it does not count if
+//! it does not. Pages are read by `scan.rs`; the filter does not use this file.
 
 use super::sample::{words, Sample};
-use super::scan::{split_name, without_mark, Extraction, Found, Judged, Page, Signal, Wanted};
-use super::series::Passed;
+use super::scan::{
+    split_name, without_mark, Extraction, FamilyScan, Page, SeriesVerdict, Signal, WantedFamily,
+};
+use super::series::Exclusion;
 
-/// A page, family by family.
+/// A page and its wanted families.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Review {
-    /// What is read of it; `None` where it does not count as a page of this engine.
+    /// The values of the page; `None` if it is not a page of this engine.
     pub page: Option<Page>,
-    /// Whether it ends where a line ends; a page that does not was cut.
+    /// Whether the page ends with a line break; a page that does not was cut.
     pub whole: bool,
-    /// The families that are looked for.
-    pub families: Vec<Family>,
+    /// The wanted families.
+    pub families: Vec<FamilyReview>,
 }
 
-/// A family that is looked for.
+/// A wanted family.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Family {
-    /// What it tells: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize` or `numBlocks`.
-    pub tells: &'static str,
-    /// Its name, with the labels that are asked for.
+pub struct FamilyReview {
+    /// What the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize` or `numBlocks`.
+    pub measures: &'static str,
+    /// The family's name and the required labels.
     pub name: String,
-    /// Why none of it is read.
+    /// Why the whole family is not read.
     pub unread: Option<String>,
-    /// Its series, in the page's order.
-    pub series: Vec<Series>,
+    /// The family's series, in the page's order.
+    pub series: Vec<SeriesReview>,
 }
 
 /// A series on a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Series {
-    /// The number of its line, from 1.
+pub struct SeriesReview {
+    /// The number of the line, from 1.
     pub line: usize,
-    /// Its labels and its value, as they stand there.
+    /// The labels and the value as they stand on the page.
     pub text: String,
-    /// Why it is left out.
+    /// Why the series is left out.
     pub left_out: Option<&'static str>,
 }
 
 impl Extraction {
-    /// Looks at a page series by series.
+    /// Explains a page series by series.
     pub fn review(&self, page: &[u8]) -> Review {
-        let found = self.look(page);
-        let mut families: Vec<Family> = Vec::new();
-        let mut renamed = None;
+        let found = self.find(page);
+        let mut families: Vec<FamilyReview> = Vec::new();
+        let mut current = None;
         for (wanted, found) in self.wanted.iter().zip(&found) {
             let mut family = wanted.review(found, page);
             match wanted.signal {
-                Signal::KvUsage if found.lines > 0 => renamed = Some(&wanted.spec.name),
-                Signal::FormerKvUsage if found.lines > 0 && family.unread.is_none() => {
-                    family.unread = renamed.map(|name| format!("{name} is on the page"));
+                Signal::KvUsage if found.lines > 0 => current = Some(&wanted.spec.name),
+                Signal::OldKvUsage if found.lines > 0 && family.unread.is_none() => {
+                    family.unread = current.map(|name| format!("{name} is on the page"));
                 }
                 _ => {}
             }
@@ -65,10 +67,10 @@ impl Extraction {
     }
 }
 
-impl Wanted {
-    fn review(&self, found: &Found<'_>, page: &[u8]) -> Family {
-        let mut family = Family {
-            tells: self.signal.name(),
+impl WantedFamily {
+    fn review(&self, found: &FamilyScan<'_>, page: &[u8]) -> FamilyReview {
+        let mut family = FamilyReview {
+            measures: self.signal.name(),
             name: self.spec.to_string(),
             unread: None,
             series: Vec::new(),
@@ -85,15 +87,17 @@ impl Wanted {
             let text = text.trim_ascii();
             let (name, rest) = split_name(text);
             let unread = if name == self.spec.name.as_bytes() {
-                let told = self.series(found, line, rest);
-                let damaged = told.is_none();
-                family.series.extend(told);
+                let series = self.series(found, line, rest);
+                let damaged = series.is_none();
+                family.series.extend(series);
                 damaged.then(|| format!("line {line} is damaged"))
             } else {
-                let kind = self.kind(text).filter(|kind| !self.signal.readable(kind));
+                let kind = self
+                    .kind(text)
+                    .filter(|kind| !self.signal.is_readable(kind));
                 kind.map(|kind| {
                     let kind = String::from_utf8_lossy(kind);
-                    format!("line {line} announces it as {kind:?}, which is not read here")
+                    format!("line {line} declares the type {kind:?}, which is not read")
                 })
             };
             // The first reason is enough.
@@ -102,7 +106,8 @@ impl Wanted {
         family
     }
 
-    /// A family that a relay has renamed: Ray and OpenTelemetry write `_` for `:`, and put words before it.
+    /// Returns the family's name on the page if a relay has renamed it: Ray and OpenTelemetry write `_` for `:` and
+    /// put words before the name.
     fn namesake(&self, page: &[u8]) -> Option<String> {
         let renamed = self.spec.name.replace(':', "_");
         let mut names = page
@@ -112,7 +117,7 @@ impl Wanted {
         Some(String::from_utf8_lossy(found).into_owned())
     }
 
-    /// What a line announces the family as.
+    /// Returns the type of the family if this is its type line.
     fn kind<'p>(&self, line: &'p [u8]) -> Option<&'p [u8]> {
         let comment = line.strip_prefix(b"#")?.trim_ascii_start();
         let mut words = words(comment.strip_prefix(b"TYPE")?);
@@ -120,34 +125,34 @@ impl Wanted {
         (name == self.spec.name.as_bytes()).then(|| words.next().unwrap_or_default())
     }
 
-    fn series(&self, found: &Found<'_>, line: usize, rest: &[u8]) -> Option<Series> {
+    fn series(&self, found: &FamilyScan<'_>, line: usize, rest: &[u8]) -> Option<SeriesReview> {
         let sample = Sample::parse(rest)?;
-        let left_out = match self.judge(&sample) {
-            Judged::NotNamed => Some("not the labels that are asked for"),
-            Judged::NoValue => Some("its value cannot be"),
-            Judged::Read => {
-                let passed = found.series.passed(&sample, self.signal.values());
-                passed.map(|passed| self.why(passed))
+        let left_out = match self.verdict(&sample) {
+            SeriesVerdict::OtherLabels => Some("lacks the required labels"),
+            SeriesVerdict::InvalidValue => Some("impossible value"),
+            SeriesVerdict::Read => {
+                let exclusion = found.series.exclusion(&sample, self.signal.value_labels());
+                exclusion.map(|exclusion| self.describe(exclusion))
             }
         };
-        Some(Series {
+        Some(SeriesReview {
             line,
             text: String::from_utf8_lossy(rest.trim_ascii()).into_owned(),
             left_out,
         })
     }
 
-    fn why(&self, passed: Passed) -> &'static str {
-        match passed {
-            Passed::Again if matches!(self.signal, Signal::Lora) => {
+    fn describe(&self, exclusion: Exclusion) -> &'static str {
+        match exclusion {
+            Exclusion::Repeated if matches!(self.signal, Signal::Lora) => {
                 "another series of the same engine was written later"
             }
-            Passed::Again => "says again what another line says",
-            Passed::OtherMeaning => {
-                "differs from the series that is read in a label that does not tell engines, ranks or \
-                 processes apart"
+            Exclusion::Repeated => "repeats another line",
+            Exclusion::OtherMeaning => {
+                "differs from the series that is read in a label that does not identify an engine, rank or \
+                 process"
             }
-            Passed::TooMany => "more series than any server has",
+            Exclusion::TooMany => "more series than any server has",
         }
     }
 }
@@ -157,7 +162,7 @@ impl Signal {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
-            Self::KvUsage | Self::FormerKvUsage => "kvUsage",
+            Self::KvUsage | Self::OldKvUsage => "kvUsage",
             Self::Lora => "lora",
             Self::CacheInfo(..) => "cacheInfo",
             Self::BlockSize => "blockSize",

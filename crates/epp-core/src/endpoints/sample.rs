@@ -1,26 +1,26 @@
 //! One sample line of a metrics page, `name{label="value",…} value timestamp`: its grammar
 //! (Prometheus text format 0.0.4) and nothing else.
 //!
-//! It is strict, because a damaged line may look like a sound one that says something else: what
-//! is not in the format is no sample.
+//! The parser is strict, because a damaged line may look like an intact one with another value: text that is not
+//! in the format is rejected.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
-/// What a line says about its series.
+/// One line of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'p> {
-    /// The series' labels.
+    /// Labels of the series.
     pub labels: Labels<'p>,
-    /// Its value.
+    /// Value of the series.
     pub value: f64,
-    /// When that was, in milliseconds since 1970; 0 where the line does not say.
+    /// Time of the value, in milliseconds since 1970; 0 where the line has none.
     pub timestamp: i64,
 }
 
 impl<'p> Sample<'p> {
-    /// Reads what follows the name on a line.
+    /// Parses the text that follows the name on a line.
     pub fn parse(text: &'p [u8]) -> Option<Self> {
         let (labels, rest) = Labels::parse(text)?;
         let mut words = words(rest);
@@ -37,19 +37,19 @@ impl<'p> Sample<'p> {
         words.next().is_none().then_some(sample)
     }
 
-    /// Whether this is what the same line of the same page says.
+    /// Returns whether both samples come from the same line of the same page.
     pub fn same_line(&self, other: &Sample<'_>) -> bool {
         let value = self.value.to_bits() == other.value.to_bits();
         std::ptr::eq(self.labels.0, other.labels.0) && value
     }
 }
 
-/// The labels of a series, still as they stand on the page, with the closing brace.
+/// The labels of a series as they stand on the page, with the closing brace.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Labels<'p>(&'p [u8]);
 
 impl<'p> Labels<'p> {
-    /// The labels at the head of a text, if it has any, and what follows them.
+    /// Parses the labels at the beginning of a text, if it has any. Returns them and the rest of the text.
     fn parse(text: &'p [u8]) -> Option<(Self, &'p [u8])> {
         let Some(list) = text.trim_ascii_start().strip_prefix(b"{") else {
             return Some((Self::default(), text));
@@ -64,13 +64,13 @@ impl<'p> Labels<'p> {
         }
     }
 
-    /// The value of a label, unescaped; `None` where there is none, or none that is text.
+    /// Returns the unescaped value of a label, or `None` if the label is missing or its value is not text.
     pub fn get(&self, name: &str) -> Option<Cow<'p, str>> {
         let found = self.pairs().find(|(key, _)| *key == name.as_bytes());
         unescape(found?.1)
     }
 
-    /// The names and the values, which are still escaped.
+    /// Returns the names and the values, which are still escaped.
     pub fn pairs(&self) -> impl Iterator<Item = (&'p [u8], &'p [u8])> {
         let mut rest = self.0.trim_ascii_start();
         std::iter::from_fn(move || {
@@ -81,12 +81,12 @@ impl<'p> Labels<'p> {
     }
 }
 
-/// The first label of a list, its value still escaped, and the rest of the list.
+/// Returns the name and the escaped value of the first label of a list, and the rest of the list.
 fn pair(list: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, text) = list.split_at_checked(memchr(b'=', list)?)?;
     let name = name.trim_ascii_end();
-    // Else a stray brace or quote before the next `=` would pass for a part of the name.
-    if !name.iter().all(|byte| is_word(*byte)) {
+    // Otherwise a stray brace or quote before the next `=` would become part of the name.
+    if !name.iter().all(|byte| is_name_byte(*byte)) {
         return None;
     }
     let text = text.get(1..)?.trim_ascii_start().strip_prefix(b"\"")?;
@@ -111,7 +111,7 @@ fn closing_quote(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The format escapes a backslash, a quote and a line break, and nothing else.
+/// Unescapes a label's value. The format escapes a backslash, a quote and a line break, and nothing else.
 fn unescape(value: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(value).ok()?;
     if !text.contains('\\') {
@@ -132,7 +132,7 @@ fn unescape(value: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(plain))
 }
 
-/// The words of a text between spaces and tabs.
+/// Returns the words of a text, which spaces and tabs separate.
 pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let parts = text.split(|byte| matches!(byte, b' ' | b'\t'));
     parts.filter(|part| !part.is_empty())
@@ -142,12 +142,12 @@ fn parsed<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// The bytes of labels' names, a bit for each of the lower and of the upper half of ASCII: a page has a
-/// thousand of them to look at.
-const WORD: [u64; 2] = [0x03ff_0000_0000_0000, 0x07ff_fffe_87ff_fffe];
+/// The bytes that label names may contain: one bit for each, of the lower and the upper half of ASCII. A page has a
+/// thousand names to check.
+const NAME_BYTES: [u64; 2] = [0x03ff_0000_0000_0000, 0x07ff_fffe_87ff_fffe];
 
-fn is_word(byte: u8) -> bool {
-    let [lower, upper] = WORD;
+fn is_name_byte(byte: u8) -> bool {
+    let [lower, upper] = NAME_BYTES;
     let half = if byte < 64 { lower } else { upper };
     byte.is_ascii() && half >> (byte & 63) & 1 == 1
 }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn names_have_letters_digits_and_underscores() {
         let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-        assert!((0..=u8::MAX).all(|byte| is_word(byte) == named(&byte)));
+        assert!((0..=u8::MAX).all(|byte| is_name_byte(byte) == named(&byte)));
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_no_text_is_none() {
+    fn a_label_value_that_is_not_utf_8_is_missing() {
         let labels = Sample::parse(b"{a=\"\xff\",b=\"c\"} 1").unwrap().labels;
         assert_eq!(labels.get("a"), None);
         assert_eq!(labels.get("b").unwrap(), "c");

@@ -1,101 +1,101 @@
-//! One pass over a metrics page (Prometheus text format 0.0.4), keeping only what the plan needs.
+//! One pass over a metrics page (Prometheus text format 0.0.4) that keeps only what the plan needs.
 //!
-//! A page comes from outside, every 200 ms from each endpoint: the pass looks at each line's name
-//! and no further unless it is wanted, allocates nothing for any line, and takes no value that it
-//! is not sure of:
+//! Pages come from outside, every 200 ms from each endpoint. The pass therefore looks only at each line's name
+//! unless the family is wanted, allocates no_families per line, and takes no doubtful value:
 //!
-//! - A page ends in a line break; one that does not was cut, and is none (`12345` would read as
-//!   `12`). That a page was cut between two lines only HTTP can tell, and Envoy does.
-//! - One damaged line of a wanted family, and the family is not read.
-//! - A series whose value cannot be (a negative count, NaN) is left out. A utilization above 1 is a full
+//! - A page ends in a line break; a page that does not was cut, and is rejected (`12345` would read as `12`).
+//!   Only HTTP can show that a page was cut between two lines, and Envoy checks that.
+//! - A family with one damaged line is not read.
+//! - A series with an impossible value (a negative count, NaN) is left out. A utilization above 1 means a full
 //!   cache: some servers count a batch that is being admitted.
-//! - A family without a type is untyped, and read. A histogram, a summary, or a load that is announced
-//!   as a counter is not: a counter counts all of a server's life. The Endpoint Picker reads what is not
-//!   announced as 0, which is a pod without load, and a counter as a load.
+//! - A family without a type is untyped, and read. A histogram, a summary, or a load announced as a counter is
+//!   not read, since a counter counts all of a server's life. The Endpoint Picker reads a family of another type
+//!   as 0, which looks like an idle pod, and a counter as a load.
 //!
-//! Where on the page what is wanted stands changes little from time to time: `glimpse.rs` reads those
-//! places alone. What several series of a family come to is in `series.rs`.
+//! The wanted families move little from page to page: `partial_page.rs` reads only their parts of the page.
+//! `series.rs` merges the several series of a family.
 
 use memchr::{memchr3, memchr_iter};
 
-use super::engine::{is_of_all_parts, EngineConfig};
-use super::glimpse::Layout;
+use super::engine::{reports_all_parts, EngineConfig};
 use super::lora;
+use super::partial_page::PageLayout;
 use super::sample::{words, Sample};
-use super::series::{self, Collected, IsValue};
+use super::series::{self, IsValue, SeriesSet};
 use super::spec::MetricSpec;
 use crate::scheduling::{Metrics, Needs};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What a wanted family tells.
+/// What a wanted family measures.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Signal {
     Waiting,
     Running,
     KvUsage,
-    FormerKvUsage,
+    OldKvUsage,
     Lora,
-    /// Labels that hold tokens per block and number of blocks, and whether each part of a server says
-    /// the blocks of all parts.
+    /// The names of the labels that hold the tokens per block and the number of blocks, and whether each part of
+    /// a server reports the blocks of all parts.
     CacheInfo(String, String, bool),
     BlockSize,
     NumBlocks,
 }
 
+/// A family to look for, and its meaning.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Wanted {
+pub(super) struct WantedFamily {
     pub(super) signal: Signal,
     pub(super) spec: MetricSpec,
 }
 
-/// What to look for on the pages of one engine.
+/// The families to look for on the pages of one engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extraction {
     /// The engine's name.
     pub engine: String,
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<WantedFamily>,
 }
 
-/// What a page said.
+/// The values of a page.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Page {
-    /// The values.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Whether there was a LoRA family that could be read.
+    /// Whether the page has a readable LoRA family.
     pub lora_seen: bool,
 }
 
-/// Whether a wanted family can be read.
+/// Whether a wanted family is on a page and readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Family {
-    /// Not on the page so far.
+pub enum FamilyState {
+    /// Not seen on the page so far.
     #[default]
     Absent,
-    /// Not announced, and readable.
+    /// Readable, and without a type line.
     Untyped,
-    /// Announced as something that can be read.
-    Open,
-    /// Of another kind, or damaged.
-    Refused,
+    /// Readable, with a type line.
+    Typed,
+    /// Of a type that is not read, or damaged.
+    Unreadable,
 }
 
-/// A wanted family on a page.
+/// A wanted family as found on a page.
 #[derive(Debug, Default)]
-pub struct Found<'p> {
-    /// Whether it can be read.
-    pub family: Family,
-    /// Where its lines begin on the page, and where they end.
+pub struct FamilyScan<'p> {
+    /// Whether the family is readable.
+    pub state: FamilyState,
+    /// Where the family's lines begin on the page, and where they end.
     pub span: (usize, usize),
-    /// How many they are.
+    /// Number of the family's lines.
     pub lines: usize,
-    /// Its series so far.
-    pub(super) series: Collected<'p>,
+    /// The family's series so far.
+    pub(super) series: SeriesSet<'p>,
 }
 
-impl Found<'_> {
-    fn note_line(&mut self, start: usize, end: usize) {
-        if self.family == Family::Absent {
+impl FamilyScan<'_> {
+    fn add_line(&mut self, start: usize, end: usize) {
+        if self.state == FamilyState::Absent {
             self.span.0 = start;
         }
         self.span.1 = end;
@@ -104,25 +104,25 @@ impl Found<'_> {
 }
 
 impl Extraction {
-    /// Looks for what is needed, under the engine's names. Where a page is read at all, what people
-    /// ask for is read, too: queue, running requests and KV cache.
+    /// Selects the families that are needed, under the engine's names. Where pages are read at all, the values
+    /// that people ask for are read too: queue, running requests and KV cache.
     pub fn new(engine: &EngineConfig, needs: &Needs) -> Self {
         let mut wanted = Vec::new();
         let mut want = |needed: bool, signal: Signal, spec: Option<&MetricSpec>| {
             if let (true, Some(spec)) = (needed, spec.cloned()) {
-                wanted.push(Wanted { signal, spec });
+                wanted.push(WantedFamily { signal, spec });
             }
         };
         let any = needs.any_metric();
         want(any, Signal::Waiting, engine.queued.as_ref());
         want(any, Signal::Running, engine.running.as_ref());
-        let (kv_usage, former) = (&engine.kv_usage, &engine.kv_usage_former);
+        let (kv_usage, old_kv_usage) = (&engine.kv_usage, &engine.old_kv_usage);
         want(any, Signal::KvUsage, kv_usage.as_ref());
-        want(any, Signal::FormerKvUsage, former.as_ref());
+        want(any, Signal::OldKvUsage, old_kv_usage.as_ref());
         want(needs.lora, Signal::Lora, engine.lora.as_ref());
         if let Some((spec, block_size, num_blocks)) = engine.cache_labels() {
             let (block_size, num_blocks) = (block_size.to_owned(), num_blocks.to_owned());
-            let signal = Signal::CacheInfo(block_size, num_blocks, is_of_all_parts(&spec.name));
+            let signal = Signal::CacheInfo(block_size, num_blocks, reports_all_parts(&spec.name));
             want(needs.cache_info, signal, Some(spec));
         }
         let (block_size, num_blocks) = (&engine.block_size, &engine.num_blocks);
@@ -134,73 +134,72 @@ impl Extraction {
         }
     }
 
-    /// Whether nothing on any page would be read.
+    /// Returns whether no family is wanted.
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Reads a page; `None` where it was cut or has nothing of what is wanted, and so is no such
-    /// page.
+    /// Reads a page. Returns `None` if the page was cut or has no value of a wanted family.
     pub fn scan(&self, page: &[u8]) -> Option<Page> {
-        self.survey(page).map(|(page, _)| page)
+        self.scan_with_layout(page).map(|(page, _)| page)
     }
 
-    /// The same, and where on the page what is wanted stands, if that is worth knowing.
-    pub fn survey(&self, page: &[u8]) -> Option<(Page, Option<Layout>)> {
+    /// Reads a page as [`Self::scan`] does. Also returns the layout of the page if it is worth partial reads.
+    pub fn scan_with_layout(&self, page: &[u8]) -> Option<(Page, Option<PageLayout>)> {
         if !page.ends_with(b"\n") {
             return None;
         }
-        let found = self.look(page);
-        let said = self.conclude(&found);
-        (said != Page::default()).then(|| (said, Layout::of(&found, page.len())))
+        let found = self.find(page);
+        let values = self.values(&found);
+        (values != Page::default()).then(|| (values, PageLayout::of(&found, page.len())))
     }
 
-    /// What is found on a whole page.
-    pub(super) fn look<'p>(&self, page: &'p [u8]) -> Vec<Found<'p>> {
-        let mut found = self.nothing();
+    /// Finds the wanted families on a whole page.
+    pub(super) fn find<'p>(&self, page: &'p [u8]) -> Vec<FamilyScan<'p>> {
+        let mut found = self.no_families();
         self.read_lines(page, 0, &mut found);
         found
     }
 
-    /// Reads parts of a page, given with where they begin; `None` unless what is wanted stands there
-    /// just as the layout has it.
-    pub fn glimpse(
+    /// Reads parts of a page, each given with its offset. Returns `None` unless the wanted families stand there
+    /// as in the layout.
+    pub fn scan_parts(
         &self,
-        layout: &Layout,
+        layout: &PageLayout,
         parts: &[(usize, Vec<u8>)],
         size: usize,
     ) -> Option<Page> {
-        let mut found = self.nothing();
+        let mut found = self.no_families();
         for (start, part) in parts {
-            // The first line may have begun before.
+            // The part may begin in the middle of a line.
             let skip = match start {
                 0 => 0,
                 _ => memchr::memchr(b'\n', part)? + 1,
             };
             let begin = start + skip;
             let read = self.read_lines(part.get(skip..)?, begin, &mut found);
-            // Where a family's first line is the first that was read, more of it may stand before.
+            // If a family begins with the first line of the part, more of it may stand before.
             if begin > 0 && found.iter().any(|found| found.span.0 == begin) {
                 return None;
             }
-            // Where a family's last line is the last that was read, more of it may follow; what follows
-            // the last line of a whole page was cut.
+            // If a family ends with the last line of the part, more of it may follow. Bytes after the last line
+            // of the page mean that the page was cut.
             let cut = start + part.len() >= size && read < size;
             let open = read < size && found.iter().any(|found| found.span.1 == read);
             if cut || open {
                 return None;
             }
         }
-        let said = self.conclude(&found);
-        (layout.is_of(&found) && said != Page::default()).then_some(said)
+        let page = self.values(&found);
+        (layout.matches(&found) && page != Page::default()).then_some(page)
     }
 
-    fn nothing<'p>(&self) -> Vec<Found<'p>> {
-        self.wanted.iter().map(|_| Found::default()).collect()
+    fn no_families<'p>(&self) -> Vec<FamilyScan<'p>> {
+        self.wanted.iter().map(|_| FamilyScan::default()).collect()
     }
 
-    /// Reads whole lines of a page that begin at `base`. Returns where the last of them ends.
-    fn read_lines<'p>(&self, lines: &'p [u8], base: usize, found: &mut [Found<'p>]) -> usize {
+    /// Reads whole lines of a page from offset `base` on. Returns where the last of them ends.
+    fn read_lines<'p>(&self, lines: &'p [u8], base: usize, found: &mut [FamilyScan<'p>]) -> usize {
         let mut start = match base {
             0 => lines.len() - without_mark(lines).len(),
             _ => 0,
@@ -211,15 +210,15 @@ impl Extraction {
             start = end + 1;
             match line.split_first() {
                 None => {}
-                Some((b'#', comment)) => self.note_type(comment, span, found),
-                Some(_) => self.note_sample(line, span, found),
+                Some((b'#', comment)) => self.read_type(comment, span, found),
+                Some(_) => self.read_sample(line, span, found),
             }
         }
         base + start
     }
 
-    /// `# TYPE name gauge`: the samples that follow count, or do not.
-    fn note_type(&self, comment: &[u8], span: (usize, usize), found: &mut [Found<'_>]) {
+    /// Reads `# TYPE name gauge`, which decides whether the family is readable.
+    fn read_type(&self, comment: &[u8], span: (usize, usize), found: &mut [FamilyScan<'_>]) {
         let Some(rest) = comment.trim_ascii_start().strip_prefix(b"TYPE") else {
             return;
         };
@@ -227,30 +226,32 @@ impl Extraction {
         let (name, kind) = (words.next(), words.next().unwrap_or_default());
         for (wanted, found) in self.wanted.iter().zip(found) {
             if name == Some(wanted.spec.name.as_bytes()) {
-                found.note_line(span.0, span.1);
-                found.family = match found.family {
-                    Family::Refused => Family::Refused,
-                    _ if wanted.signal.readable(kind) => Family::Open,
-                    _ => Family::Refused,
+                found.add_line(span.0, span.1);
+                found.state = match found.state {
+                    FamilyState::Unreadable => FamilyState::Unreadable,
+                    _ if wanted.signal.is_readable(kind) => FamilyState::Typed,
+                    _ => FamilyState::Unreadable,
                 };
             }
         }
     }
 
-    fn note_sample<'p>(&self, line: &'p [u8], span: (usize, usize), found: &mut [Found<'p>]) {
+    fn read_sample<'p>(&self, line: &'p [u8], span: (usize, usize), found: &mut [FamilyScan<'p>]) {
         let (name, rest) = split_name(line);
         for (wanted, found) in self.wanted.iter().zip(found) {
             if wanted.spec.name.as_bytes() == name {
-                found.note_line(span.0, span.1);
-                match (found.family, Sample::parse(rest)) {
-                    (Family::Refused, _) | (_, None) => found.family = Family::Refused,
+                found.add_line(span.0, span.1);
+                match (found.state, Sample::parse(rest)) {
+                    (FamilyState::Unreadable, _) | (_, None) => {
+                        found.state = FamilyState::Unreadable
+                    }
                     (family, Some(sample)) => {
-                        if family == Family::Absent {
-                            found.family = Family::Untyped;
+                        if family == FamilyState::Absent {
+                            found.state = FamilyState::Untyped;
                         }
-                        if wanted.judge(&sample) == Judged::Read {
-                            let written = wanted.signal.written(&sample);
-                            let is_value = wanted.signal.values();
+                        if wanted.verdict(&sample) == SeriesVerdict::Read {
+                            let written = wanted.signal.written_at(&sample);
+                            let is_value = wanted.signal.value_labels();
                             found.series.add(sample, written, is_value);
                         }
                     }
@@ -259,34 +260,35 @@ impl Extraction {
         }
     }
 
-    fn conclude(&self, found: &[Found<'_>]) -> Page {
+    /// Merges the series of each family into the values of the page.
+    fn values(&self, found: &[FamilyScan<'_>]) -> Page {
         let mut page = Page::default();
         let metrics = &mut page.metrics;
-        let mut renamed = false;
+        let mut has_new_name = false;
         for (wanted, found) in self.wanted.iter().zip(found) {
-            let none = Collected::default();
-            let series = match found.family {
-                Family::Open | Family::Untyped => &found.series,
-                Family::Absent | Family::Refused => &none,
+            let none = SeriesSet::default();
+            let series = match found.state {
+                FamilyState::Typed | FamilyState::Untyped => &found.series,
+                FamilyState::Absent | FamilyState::Unreadable => &none,
             };
-            let requests = || series.together(|it| count(it.value), f64::max, |a, b| a + b);
-            let usage = || series.together(|it| share(it.value), f64::max, f64::max);
+            let requests = || series.merge(|it| count(it.value), f64::max, |a, b| a + b);
+            let usage = || series.merge(|it| share(it.value), f64::max, f64::max);
             match &wanted.signal {
                 Signal::Waiting => metrics.waiting = requests().filter(|sum| sum.is_finite()),
                 Signal::Running => metrics.running = requests().filter(|sum| sum.is_finite()),
                 Signal::KvUsage => {
                     metrics.kv_usage = usage();
-                    renamed = found.family != Family::Absent;
+                    has_new_name = found.state != FamilyState::Absent;
                 }
-                Signal::FormerKvUsage if renamed => {}
-                Signal::FormerKvUsage => metrics.kv_usage = usage(),
+                Signal::OldKvUsage if has_new_name => {}
+                Signal::OldKvUsage => metrics.kv_usage = usage(),
                 Signal::BlockSize => {
-                    let size = series.together(|it| whole(it.value), u32::max, u32::max);
+                    let size = series.merge(|it| whole(it.value), u32::max, u32::max);
                     metrics.block_size = size.or(metrics.block_size);
                 }
                 Signal::NumBlocks => {
                     let blocks = |it: &Sample<'_>| whole(it.value);
-                    let blocks = series.together(blocks, u32::max, u32::saturating_add);
+                    let blocks = series.merge(blocks, u32::max, u32::saturating_add);
                     metrics.num_blocks = blocks.or(metrics.num_blocks);
                 }
                 Signal::CacheInfo(block_size, num_blocks, of_all) => {
@@ -297,11 +299,11 @@ impl Extraction {
                         true => u32::max,
                         false => u32::saturating_add,
                     };
-                    metrics.block_size = series.together(size, u32::max, u32::max);
-                    metrics.num_blocks = series.together(blocks, u32::max, parts);
+                    metrics.block_size = series.merge(size, u32::max, u32::max);
+                    metrics.num_blocks = series.merge(blocks, u32::max, parts);
                 }
                 Signal::Lora => {
-                    let lora = lora::together(series);
+                    let lora = lora::merge_parts(series);
                     page.lora_seen = lora.is_some();
                     metrics.lora = lora.unwrap_or_default();
                 }
@@ -311,52 +313,52 @@ impl Extraction {
     }
 }
 
-/// What a series of a wanted family is worth on its own.
+/// Whether a series of a wanted family is read, regardless of other series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judged {
-    /// It is read.
+pub(super) enum SeriesVerdict {
+    /// The series is read.
     Read,
-    /// It has not the labels that the spec names.
-    NotNamed,
-    /// Its value cannot be.
-    NoValue,
+    /// The series lacks labels that the spec names.
+    OtherLabels,
+    /// The value is impossible.
+    InvalidValue,
 }
 
-impl Wanted {
-    /// Whether a series is meant, and has a value.
-    pub(super) fn judge(&self, sample: &Sample<'_>) -> Judged {
+impl WantedFamily {
+    /// Returns whether a series is read.
+    pub(super) fn verdict(&self, sample: &Sample<'_>) -> SeriesVerdict {
         let mut required = self.spec.labels.iter();
         if !required.all(|(name, value)| sample.labels.get(name).as_deref() == Some(value)) {
-            return Judged::NotNamed;
+            return SeriesVerdict::OtherLabels;
         }
         let sound = match self.signal {
             Signal::Waiting | Signal::Running => count(sample.value).is_some(),
-            Signal::KvUsage | Signal::FormerKvUsage => share(sample.value).is_some(),
+            Signal::KvUsage | Signal::OldKvUsage => share(sample.value).is_some(),
             Signal::BlockSize | Signal::NumBlocks => whole(sample.value).is_some(),
-            // NaN is no time, and nothing would ever be newer.
+            // NaN is no time, and no_families would ever be newer.
             Signal::Lora => !sample.value.is_nan(),
             Signal::CacheInfo(..) => true,
         };
         match sound {
-            true => Judged::Read,
-            false => Judged::NoValue,
+            true => SeriesVerdict::Read,
+            false => SeriesVerdict::InvalidValue,
         }
     }
 }
 
 impl Signal {
-    /// Whether a family of this type can be read.
-    pub(super) fn readable(&self, kind: &[u8]) -> bool {
+    /// Returns whether a family of this type is readable.
+    pub(super) fn is_readable(&self, kind: &[u8]) -> bool {
         let is_load = matches!(
             self,
-            Self::Waiting | Self::Running | Self::KvUsage | Self::FormerKvUsage
+            Self::Waiting | Self::Running | Self::KvUsage | Self::OldKvUsage
         );
         let is = |known: &[u8]| kind.eq_ignore_ascii_case(known);
         is(b"gauge") || is(b"untyped") || is(b"unknown") || (is(b"counter") && !is_load)
     }
 
-    /// When a series was written, among others of its family.
-    fn written(&self, sample: &Sample<'_>) -> f64 {
+    /// Returns when a series was written, in a unit that all series of the family share.
+    fn written_at(&self, sample: &Sample<'_>) -> f64 {
         match self {
             // The value is the time when the series was written; old series stay on the page.
             Self::Lora => sample.value,
@@ -364,39 +366,39 @@ impl Signal {
         }
     }
 
-    /// The labels that hold the values of a series.
-    pub(super) fn values(&self) -> IsValue {
+    /// Returns which labels hold the values of a series and so do not identify it.
+    pub(super) fn value_labels(&self) -> IsValue {
         match self {
             Self::Lora => lora::is_value,
-            // An info's labels are its values; which part it is of is no value.
-            Self::CacheInfo(..) => series::tells_no_part,
+            // The labels of an info series are its values, except those that identify the part of the server.
+            Self::CacheInfo(..) => series::is_meaning,
             _ => |_| false,
         }
     }
 }
 
-/// A page without the byte order mark that some servers begin it with, and that is not a part of its first
-/// line.
+/// Returns a page without the byte order mark with which some servers begin it.
 pub(super) fn without_mark(page: &[u8]) -> &[u8] {
     page.strip_prefix(BYTE_ORDER_MARK).unwrap_or(page)
 }
 
-/// The name at the head of a line, and what follows it.
+/// Splits a line behind the name with which it begins.
 pub(super) fn split_name(line: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
     line.split_at_checked(end).unwrap_or_default()
 }
 
-/// A count; a fraction of a request is none, as for the Endpoint Picker.
+/// Returns a value as a count, if it can be one. Fractions are cut off, as in the Endpoint Picker.
 fn count(value: f64) -> Option<f64> {
     (value >= 0.0 && value.is_finite()).then_some(value.trunc())
 }
 
-/// A part of a cache; more than all of it is all of it.
+/// Returns a value as a share of a cache, if it can be one. More than all of it counts as all.
 fn share(value: f64) -> Option<f64> {
     (value >= 0.0 && value.is_finite()).then_some(value.min(1.0))
 }
 
+/// Returns a value as a positive whole number, if it is one.
 fn whole(value: f64) -> Option<u32> {
     let fits = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
     fits.then_some(value as u32)

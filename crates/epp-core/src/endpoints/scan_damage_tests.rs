@@ -1,4 +1,4 @@
-//! Pages that are cut, damaged, huge or hostile: never a panic, never a value that is not theirs.
+//! Pages that are cut, damaged, huge or hostile never cause a panic or a wrong value.
 
 use super::tests::{gauges, lora_of, metrics, vllm, waiting, LORA_AFTER, PAGES};
 use super::*;
@@ -6,7 +6,7 @@ use crate::endpoints::lora::{MAX_ADAPTERS, MAX_ADAPTER_NAME};
 use crate::scheduling::Lora;
 
 #[test]
-fn more_adapters_than_can_be_are_not_believed() {
+fn too_many_adapters_are_ignored() {
     let series = |names: &str| format!("{{running_lora_adapters=\"{names}\",max_lora=\"2\"}} 1");
     assert!(lora_of(&[&series(&"a,".repeat(MAX_ADAPTERS))]).is_some());
     assert!(lora_of(&[&series(&"a,".repeat(MAX_ADAPTERS + 1))]).is_none());
@@ -15,7 +15,7 @@ fn more_adapters_than_can_be_are_not_believed() {
 }
 
 #[test]
-fn what_is_no_page_is_none() {
+fn other_texts_are_rejected() {
     for page in [
         &b""[..],
         b"\n",
@@ -30,7 +30,7 @@ fn what_is_no_page_is_none() {
 }
 
 #[test]
-fn a_cut_page_is_none_or_says_nothing_else_than_the_whole() {
+fn a_cut_page_is_rejected_or_agrees_with_the_whole_page() {
     for page in PAGES {
         let whole = vllm(page).unwrap();
         for end in 0..page.len() {
@@ -49,7 +49,7 @@ fn a_cut_page_is_none_or_says_nothing_else_than_the_whole() {
     }
 }
 
-/// What holds of any page's values.
+/// Asserts what holds for the values of any page.
 fn assert_possible(page: &Page) {
     let metrics = &page.metrics;
     let counts = [metrics.waiting, metrics.running];
@@ -69,7 +69,7 @@ fn assert_possible(page: &Page) {
 }
 
 #[test]
-fn damaged_pages_never_panic_nor_say_what_cannot_be() {
+fn damaged_pages_never_panic_or_give_impossible_values() {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut read = 0;
     for round in 0..1_500 {
@@ -97,8 +97,8 @@ fn damaged_pages_never_panic_nor_say_what_cannot_be() {
 }
 
 #[test]
-fn damage_in_wanted_lines_never_panics_nor_says_what_cannot_be() {
-    // Small pages that are all wanted lines, so that every change hits one.
+fn damaged_wanted_lines_never_panic_or_give_impossible_values() {
+    // Small pages that consist of wanted lines, so that every change hits one.
     let wanted = |line: &&[u8]| {
         let line = String::from_utf8_lossy(line);
         line.contains("num_requests_") || line.contains("_usage_perc") || line.contains("lora_req")
@@ -127,7 +127,7 @@ fn damage_in_wanted_lines_never_panics_nor_says_what_cannot_be() {
 }
 
 #[test]
-fn pages_of_any_size_and_shape() {
+fn pages_of_any_size_and_shape_are_handled() {
     let kind = b"# TYPE vllm:num_requests_waiting gauge\n".to_vec();
     let huge = 2 << 20;
     // One line of 2 MB, one label of 2 MB, a brace or quote that never ends.
@@ -151,7 +151,7 @@ fn pages_of_any_size_and_shape() {
     }
     let label = format!("{{a=\"{}\"}} 5", "x".repeat(huge));
     assert_eq!(waiting(&[&label]), Some(5.0));
-    // As many series as fit, and the family behind 2 MB of others.
+    // As many series as fit, then a wanted family behind 2 MB of other lines.
     let many = vec!["{engine=\"0\"} 5"; 40_000];
     assert_eq!(waiting(&many), Some(5.0));
     let mut page = b"other 1\n".repeat(huge / 8);

@@ -1,11 +1,11 @@
-//! What several series of one family come to.
+//! Several series of one family.
 
 use super::tests::{extraction, gauges, kv_usage, lora_of, metrics, names, waiting};
 use super::*;
 use crate::endpoints::series::MAX_SERIES;
 use crate::endpoints::spec::MetricSpec;
 
-/// What vLLM's front end writes for two engines, the second of them overloaded.
+/// Returns the page that vLLM's front end writes for two engines, the second of them overloaded.
 fn two_engines() -> String {
     gauges(&[
         (
@@ -33,7 +33,7 @@ fn two_engines() -> String {
 }
 
 #[test]
-fn engines_are_one_endpoint() {
+fn engines_of_one_page_are_one_endpoint() {
     let found = metrics(two_engines());
     let expected = Metrics {
         waiting: Some(12.0),
@@ -87,7 +87,7 @@ fn labels_of_engines_ranks_and_processes_add_up_in_any_spelling() {
     }
 }
 
-/// SGLang's ranks of a data-parallel attention, each with the tensor ranks that it has.
+/// SGLang's ranks of data-parallel attention, each with its tensor ranks.
 #[test]
 fn ranks_that_share_their_requests_count_once() {
     for label in [
@@ -102,7 +102,7 @@ fn ranks_that_share_their_requests_count_once() {
         let all = [
             series(0, 0, 5),
             series(0, 1, 5),
-            // Mid-way between two of its writes.
+            // The page is read between two writes of the server.
             series(1, 2, 7),
             series(1, 3, 6),
         ];
@@ -132,15 +132,15 @@ fn labels_that_say_what_is_counted_do_not_add_up() {
         let (first, second) = (series("a", 5), series("b", 6));
         assert_eq!(waiting(&[&first, &second]), Some(5.0), "{label}");
         assert_eq!(waiting(&[&second, &first]), Some(6.0), "{label}");
-        // Of each what its engines have.
+        // The values of each model add up over its engines.
         let more = first.replace('{', "{engine=\"1\",");
         assert_eq!(waiting(&[&first, &second, &more]), Some(10.0), "{label}");
     }
 }
 
-/// SGLang writes the total with an empty priority, and then each priority's share of it.
+/// SGLang writes the total with an empty priority, then the share of each priority.
 #[test]
-fn a_total_counts_and_not_its_shares() {
+fn a_total_counts_instead_of_its_shares() {
     let total = "{dp_rank=\"0\",priority=\"\"} 9";
     let shares = [
         "{dp_rank=\"0\",priority=\"1\"} 4",
@@ -154,23 +154,23 @@ fn a_total_counts_and_not_its_shares() {
 }
 
 #[test]
-fn the_newest_of_the_same_series_counts_and_of_equal_ones_the_first() {
+fn the_newest_line_of_a_series_counts_and_of_equally_new_ones_the_first() {
     assert_eq!(waiting(&[" 5", " 6"]), Some(5.0));
     assert_eq!(waiting(&[" 5 3000", " 6 1000"]), Some(5.0));
     assert_eq!(waiting(&[" 5 1000", " 6 3000"]), Some(6.0));
     assert_eq!(waiting(&[" 5 1000", " 6 1000"]), Some(5.0));
     assert_eq!(waiting(&[" 5", " 6 1000"]), Some(6.0));
     assert_eq!(waiting(&[" 5 1000", " 6"]), Some(5.0));
-    // The order of labels tells nothing apart, and neither does one that is empty.
+    // Neither the order of labels nor an empty label makes a series different.
     let same = [
         "{a=\"1\",engine=\"0\",b=\"2\"} 5",
         "{b=\"2\",a=\"1\",engine=\"0\",c=\"\"} 6",
     ];
     assert_eq!(waiting(&same), Some(5.0));
-    // Of another model the newer.
+    // Of series of two models the newer counts.
     let models = ["{model=\"a\"} 5 1000", "{model=\"b\"} 6 2000"];
     assert_eq!(waiting(&models), Some(6.0));
-    // An engine's older series is still its load.
+    // An older series of another engine still counts.
     let engines = ["{engine=\"0\"} 5 1000", "{engine=\"1\"} 6 2000"];
     assert_eq!(waiting(&engines), Some(11.0));
 }
@@ -195,9 +195,9 @@ fn blocks(engine: &str, page: &str) -> (Option<u32>, Option<u32>) {
     (found.metrics.block_size, found.metrics.num_blocks)
 }
 
-/// vLLM's front end sums the blocks of its engines up and writes the sum for each of them.
+/// vLLM's front end adds up the blocks of its engines and writes the sum for each of them.
 #[test]
-fn blocks_add_up_unless_each_engine_says_those_of_all() {
+fn blocks_add_up_unless_each_engine_reports_the_sum() {
     let vllm: &[&str] = &[
         "{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"900\"} 1.0",
         "{block_size=\"16\",engine=\"1\",num_gpu_blocks=\"900\"} 1.0",
@@ -226,7 +226,7 @@ fn blocks_add_up_unless_each_engine_says_those_of_all() {
 }
 
 #[test]
-fn adapters_of_engines_are_united_each_engines_newest() {
+fn the_newest_adapters_of_each_engine_are_merged() {
     let series = |engine, running, waiting, time| {
         format!(
             "{{engine=\"{engine}\",max_lora=\"2\",running_lora_adapters=\"{running}\",\
@@ -245,27 +245,27 @@ fn adapters_of_engines_are_united_each_engines_newest() {
         series(1, "b", "c", 1.7e9),
         series(0, "", "", 1.4e9),
     ];
-    // The first engine has a place left, though its series is older than the second's.
+    // The first engine has room, though its series is older than the second engine's.
     assert_eq!(of(&united), told("a b", "c", 4));
-    // Both are full of the same adapters: there is room on neither.
+    // Both engines are full with the same adapters.
     let full = [series(0, "a,b", "", 1.0), series(1, "b,a", "", 2.0)];
     assert_eq!(of(&full), told("a b", "", 2));
     let empty = [series(0, "", "", 1.0), series(1, "", "", 2.0)];
     assert_eq!(of(&empty), told("", "", 4));
-    // Of one engine all stays as its newest series says it.
+    // The newest series of a single engine counts as it is.
     let one = [
         series(0, "a,b", "c", 2.0).replace("engine=\"0\",", ""),
         series(0, "b", "", 1.0).replace("engine=\"0\",", ""),
     ];
     assert_eq!(of(&one), told("a b", "c", 2));
-    // Ranks that share their requests have the same places.
+    // Ranks that share their requests have the same adapters and places.
     let ranks = [series(0, "a", "", 1.0), series(1, "a", "", 1.0)];
     let ranks = ranks.map(|text| text.replace("engine", "tp_rank"));
     assert_eq!(of(&ranks), told("a", "", 2));
 }
 
 #[test]
-fn more_adapters_than_can_be_are_not_believed_of_several_engines_either() {
+fn too_many_adapters_of_several_engines_are_ignored() {
     let series = |engine: usize| {
         let names: Vec<String> = (0..2_000).map(|name| format!("{engine}-{name}")).collect();
         let names = names.join(",");
@@ -278,9 +278,9 @@ fn more_adapters_than_can_be_are_not_believed_of_several_engines_either() {
     assert_eq!(names("a b").len(), 2);
 }
 
-/// More series than any server has, told apart in each way that there is.
+/// More series than any server has, different in each kind of label.
 #[test]
-fn series_beyond_those_of_any_server_are_left_out() {
+fn series_beyond_the_bound_are_left_out() {
     for (labels, expected) in [
         ("engine=\"{}\"", MAX_SERIES),
         ("model=\"{}\"", 1),
@@ -300,7 +300,7 @@ fn series_beyond_those_of_any_server_are_left_out() {
             Some(expected as f64),
             "{labels}"
         );
-        // What is known already is read on, however late it comes.
+        // A known series is still updated after the bound is reached.
         let again = format!("{} 3000", all[0].replace("} 1", "} 8"));
         let late = [&all[..], &[&again]].concat();
         let newest = match expected {

@@ -1,4 +1,4 @@
-//! What pages say.
+//! The values of whole pages.
 
 use super::*;
 use crate::endpoints::engine::built_in;
@@ -27,7 +27,7 @@ pub(super) fn metrics(page: impl AsRef<[u8]>) -> Metrics {
     vllm(page).unwrap_or_default().metrics
 }
 
-/// A page of gauges: a family's name, then its series behind the name.
+/// Returns a page of gauges. Each has a name and the texts of its series behind the name.
 pub(super) fn gauges(families: &[(&str, &[&str])]) -> String {
     let mut page = String::new();
     for (name, series) in families {
@@ -68,7 +68,7 @@ fn whole_page(waiting: f64, running: f64, kv_usage: f64, cache: (u32, u32)) -> M
 }
 
 #[test]
-fn real_pages_without_adapters() {
+fn real_pages_without_adapters_are_read() {
     for (page, expected) in [
         (IDLE, whole_page(0.0, 0.0, 0.0, (128, 8192))),
         (
@@ -83,7 +83,7 @@ fn real_pages_without_adapters() {
 }
 
 #[test]
-fn of_the_adapters_on_real_pages_the_series_written_last_counts() {
+fn the_newest_series_of_adapters_counts_on_real_pages() {
     let busy = whole_page(8.0, 2.0, 0.003662556464412159, (128, 8192));
     let after = whole_page(0.0, 0.0, 0.0, (128, 8192));
     let one = whole_page(6.0, 2.0, 0.4147157190635451, (32, 300));
@@ -103,9 +103,9 @@ fn of_the_adapters_on_real_pages_the_series_written_last_counts() {
     }
 }
 
-/// And the three numbers that people look at, where a page is read at all.
+/// The three values that people look at are read wherever a page is read at all.
 #[test]
-fn only_what_is_needed_is_looked_for() {
+fn only_needed_families_are_read() {
     let engine = &built_in()[0];
     assert!(Extraction::new(engine, &Needs::default()).is_empty());
     let needs = Needs {
@@ -120,7 +120,7 @@ fn only_what_is_needed_is_looked_for() {
 }
 
 #[test]
-fn every_engine_in_its_own_words() {
+fn the_families_of_every_engine_are_read() {
     let trtllm = gauges(&[
         ("trtllm_num_requests_waiting", &[" 3"]),
         ("trtllm_num_requests_running", &[" 2"]),
@@ -170,28 +170,28 @@ fn every_engine_in_its_own_words() {
         .scan(triton.as_bytes())
         .unwrap()
         .metrics;
-    // What it ever ran is not what it runs.
+    // The count of all requests ever run is not a load.
     assert_eq!((found.waiting, found.running), (Some(3.0), None));
 }
 
 #[test]
-fn the_former_kv_family_is_read_where_the_page_has_no_newer_one() {
-    let former = gauges(&[("vllm:gpu_cache_usage_perc", &[" 0.25"])]);
+fn the_old_kv_family_is_read_only_if_the_page_lacks_the_current_one() {
+    let old = gauges(&[("vllm:gpu_cache_usage_perc", &[" 0.25"])]);
     let newer = gauges(&[("vllm:kv_cache_usage_perc", &[" 0.5"])]);
-    // It says something, though nothing that can be: the former is not asked.
-    let refused = gauges(&[("vllm:kv_cache_usage_perc", &[" NaN"])]);
+    // The current family is present, though without a possible value: the old one is not read.
+    let impossible = gauges(&[("vllm:kv_cache_usage_perc", &[" NaN"])]);
     for (page, expected) in [
-        (former.clone(), Some(0.25)),
-        (former.clone() + &newer, Some(0.5)),
-        (newer + &former, Some(0.5)),
-        (former + &refused, None),
+        (old.clone(), Some(0.25)),
+        (old.clone() + &newer, Some(0.5)),
+        (newer + &old, Some(0.5)),
+        (old + &impossible, None),
     ] {
         assert_eq!(metrics(&page).kv_usage, expected, "{page}");
     }
 }
 
 #[test]
-fn geometry_labels_are_vllms_unless_named_and_give_way_to_values() {
+fn geometry_labels_default_to_vllms_and_are_overridden_by_values() {
     let engine = EngineConfig {
         cache_info: Some((MetricSpec::family("info"), String::new(), "n".to_owned())),
         block_size: Some(MetricSpec::family("size")),
@@ -214,7 +214,7 @@ fn geometry_labels_are_vllms_unless_named_and_give_way_to_values() {
 }
 
 #[test]
-fn a_spec_picks_the_series_that_have_its_labels() {
+fn a_spec_selects_the_series_with_its_labels() {
     let page = "# TYPE m gauge\nm{l=\"v1\",x=\"y\"} 1 1000\nm{l=\"v\\\"2\"} 2 2000\nm 3 3000\n";
     for (spec, expected) in [
         ("m{l=v1}", Some(1.0)),
@@ -239,7 +239,7 @@ fn a_spec_picks_the_series_that_have_its_labels() {
 }
 
 #[test]
-fn values_that_cannot_be_are_none() {
+fn impossible_values_are_left_out() {
     assert_eq!(waiting(&[" 2.9"]), Some(2.0));
     assert_eq!(waiting(&[" 1e3"]), Some(1000.0));
     for impossible in [" -1", " NaN", " +Inf", " -Inf", " 1e999"] {
@@ -256,7 +256,7 @@ fn values_that_cannot_be_are_none() {
 }
 
 #[test]
-fn a_refused_value_does_not_take_the_others_along() {
+fn an_impossible_value_does_not_affect_other_families() {
     let found = metrics(gauges(&[
         ("vllm:num_requests_waiting", &[" -1"]),
         ("vllm:num_requests_running", &[" 2"]),
@@ -301,7 +301,7 @@ fn a_load_is_neither_a_counter_nor_a_distribution() {
     for kind in ["counter", "histogram", "summary", "gaugehistogram", ""] {
         let kind = format!("# TYPE vllm:num_requests_waiting {kind}\n");
         let sample = "vllm:num_requests_waiting 5\n";
-        // Announced before, behind, and against another word.
+        // The type line stands before the sample, behind it, and beside a second type line.
         for page in [
             [&kind, sample].concat(),
             [sample, &kind].concat(),
@@ -310,7 +310,7 @@ fn a_load_is_neither_a_counter_nor_a_distribution() {
             assert_eq!(vllm(&page), None, "{page}");
         }
     }
-    // Triton says a constant so.
+    // Triton exports a constant as a counter.
     let blocks = "# TYPE size counter\nsize 32\n";
     let engine = EngineConfig {
         block_size: Some(MetricSpec::family("size")),
@@ -321,7 +321,7 @@ fn a_load_is_neither_a_counter_nor_a_distribution() {
 }
 
 #[test]
-fn a_family_announced_twice_or_late_is_read() {
+fn a_family_with_two_or_late_type_lines_is_read() {
     let kind = "# TYPE vllm:num_requests_waiting gauge\n";
     let (sample, other) = (
         "vllm:num_requests_waiting{model_name=\"m\"} 5\n",
@@ -337,7 +337,7 @@ fn a_family_announced_twice_or_late_is_read() {
 }
 
 #[test]
-fn neighbours_of_a_name_are_not_taken_for_it() {
+fn families_with_similar_names_are_not_confused() {
     let page = gauges(&[
         (
             "vllm:num_requests_waiting_by_reason",
@@ -360,7 +360,7 @@ fn labels_may_hold_anything() {
 }
 
 #[test]
-fn blanks_and_line_breaks_of_any_kind() {
+fn all_kinds_of_blanks_and_line_breaks_are_accepted() {
     let page = " \t# TYPE vllm:num_requests_waiting gauge\r\n\r\n\n \
         vllm:num_requests_waiting\t{ a = \"b\" , } \t5  \r\n";
     assert_eq!(metrics(page).waiting, Some(5.0));
@@ -376,7 +376,7 @@ fn adapters_are_sets() {
         max: 4,
     };
     assert_eq!(lora_of(&[series]), Some(expected));
-    // A server without adapters has room for them.
+    // A server without adapters still has room for them.
     let empty = "{running_lora_adapters=\"\",waiting_lora_adapters=\"\",max_lora=\"4\"} 2";
     let expected = Lora {
         max: 4,

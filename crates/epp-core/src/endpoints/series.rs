@@ -1,18 +1,17 @@
-//! Several series of one family on one page: which of them describe the same endpoint, and what they
-//! come to together.
+//! Merges the series of one family on one page: which of them describe the same endpoint, and their total.
 //!
-//! A server that runs several engines, ranks or processes writes a series for each. A label can say
-//! three things:
+//! A server that runs several engines, ranks or processes writes a series for each. A label has one of three
+//! roles:
 //!
-//! - Which part of the server wrote the series (`engine`, `dp_rank`, `pid`). Each part has requests and a
-//!   cache of its own: counts add up, and of shares the greatest counts.
-//! - Which of the ranks that share the work on the same requests wrote it (`tp_rank`, `pp_rank`,
+//! - It identifies the part of the server that wrote the series (`engine`, `dp_rank`, `pid`). Each part has its
+//!   own requests and cache: counts add up, and of shares the greatest counts.
+//! - It identifies one of the ranks that share the work on the same requests (`tp_rank`, `pp_rank`,
 //!   `moe_ep_rank`). SGLang counts every request once for each of these with
 //!   `--enable-metrics-for-all-schedulers`; of such series the greatest counts.
-//! - What is counted (`model_name`, `priority`, any other name). Such series do not add up: one of them
-//!   may be the total of the others. The newest counts, as in the Endpoint Picker; of equally new ones
-//!   the one with the fewest labels, because a total lacks the label that its shares differ in; then the
-//!   first on the page.
+//! - It says what is counted (`model_name`, `priority`, any other name). Such series do not add up: one of them
+//!   may be the total of the others. The newest counts, as in the Endpoint Picker; of equally new ones the one
+//!   with the fewest labels, because a total lacks the label that its shares differ in; then the first on the
+//!   page.
 //!
 //! An empty value is a missing label, as in Prometheus.
 
@@ -22,12 +21,12 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::sample::{Labels, Sample};
 
-/// Series of a family that are told apart; further ones are left out. More than the ranks of any server,
-/// and few enough for a hostile page to cost a page's worth of memory and work.
+/// Distinct series of a family that are read; further ones are left out. This is more than any server has ranks,
+/// and few enough that a hostile page costs no more memory and work than its size.
 pub(super) const MAX_SERIES: usize = 1_024;
 
-/// Labels of a part of the server, in lower case without `_`, beside all that end in `rank`.
-const PARTS: [&[u8]; 11] = [
+/// Labels that identify a part of the server, in lower case without `_`; so do all that end in `rank`.
+const PART_LABELS: [&[u8]; 11] = [
     b"engine",
     b"engineid",
     b"engineidx",
@@ -41,9 +40,9 @@ const PARTS: [&[u8]; 11] = [
     b"workeridx",
 ];
 
-/// What ranks that work on the same requests split among them: `tp_rank`, `attn_cp_rank`,
+/// Prefixes of `rank` in labels of ranks that share the work on the same requests: `tp_rank`, `attn_cp_rank`,
 /// `tensor_parallel_rank`.
-const SHARED: [&[u8]; 10] = [
+const SHARED_RANKS: [&[u8]; 10] = [
     b"tp",
     b"pp",
     b"ep",
@@ -56,130 +55,133 @@ const SHARED: [&[u8]; 10] = [
     b"sequenceparallel",
 ];
 
-/// Longer names are not looked at: none of the known ones is as long.
-const MAX_NAME: usize = 32;
+/// Longer label names have no special role: none of the known ones is as long.
+const MAX_LABEL_NAME: usize = 32;
 
-/// What a label says of its series.
+/// The role of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum LabelRole {
+    /// It identifies a part of the server.
     Part,
+    /// It identifies a rank that shares its requests with others.
     Rank,
+    /// It says what is counted.
     Meaning,
 }
 
-impl Says {
+impl LabelRole {
     fn of(name: &[u8]) -> Self {
-        let mut plain = [0; MAX_NAME];
+        let mut plain = [0; MAX_LABEL_NAME];
         let mut length = 0;
         for byte in name.iter().filter(|byte| **byte != b'_') {
-            let Some(place) = plain.get_mut(length) else {
+            let Some(letter) = plain.get_mut(length) else {
                 return Self::Meaning;
             };
-            *place = byte.to_ascii_lowercase();
+            *letter = byte.to_ascii_lowercase();
             length += 1;
         }
         let plain = plain.get(..length).unwrap_or_default();
         match plain.strip_suffix(b"rank") {
-            Some(split) if SHARED.iter().any(|shared| split.ends_with(shared)) => Self::Rank,
+            Some(split) if SHARED_RANKS.iter().any(|shared| split.ends_with(shared)) => Self::Rank,
             Some(_) => Self::Part,
-            None if PARTS.contains(&plain) => Self::Part,
+            None if PART_LABELS.contains(&plain) => Self::Part,
             None => Self::Meaning,
         }
     }
 }
 
-/// Whether a label is about what is counted, not about who wrote the series.
-pub fn tells_no_part(name: &[u8]) -> bool {
-    Says::of(name) == Says::Meaning
+/// Returns whether a label says what is counted, and not which part of the server wrote the series.
+pub fn is_meaning(name: &[u8]) -> bool {
+    LabelRole::of(name) == LabelRole::Meaning
 }
 
-/// What tells series apart: hashes of their labels, which do not depend on the labels' order. A page
-/// that makes two of its own series collide gains nothing that it could not say directly.
+/// Identifies a series by hashes of its labels that do not depend on the labels' order. A page that makes two of
+/// its own series collide gains nothing that it could not write directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Key {
+struct SeriesKey {
     meaning: u64,
     part: u64,
     rank: u64,
 }
 
-/// The key of a series, and how many of its labels say what is counted. Those that hold the values of
-/// the series are passed over.
-fn key(labels: &Labels<'_>, is_value: impl Fn(&[u8]) -> bool) -> (Key, usize) {
-    let mut key = Key::default();
+/// Returns the key of a series and how many of its labels say what is counted. Labels that hold the values of the
+/// series are skipped.
+fn key_of(labels: &Labels<'_>, is_value: impl Fn(&[u8]) -> bool) -> (SeriesKey, usize) {
+    let mut key = SeriesKey::default();
     let mut count = 0;
     for (name, value) in labels.pairs() {
         if value.is_empty() || is_value(name) {
             continue;
         }
         let hash = xxh64(value, xxh64(name, 0));
-        let place = match Says::of(name) {
-            Says::Part => &mut key.part,
-            Says::Rank => &mut key.rank,
-            Says::Meaning => {
+        let sum = match LabelRole::of(name) {
+            LabelRole::Part => &mut key.part,
+            LabelRole::Rank => &mut key.rank,
+            LabelRole::Meaning => {
                 count += 1;
                 &mut key.meaning
             }
         };
-        *place = place.wrapping_add(hash);
+        *sum = sum.wrapping_add(hash);
     }
     (key, count)
 }
 
-/// A series, and what decides which of several counts.
+/// A series, with the properties that decide which of several counts.
 #[derive(Debug, Clone, Copy)]
-pub struct Series<'p> {
-    /// What its line says.
-    pub sample: Sample<'p>,
-    /// When it was written, in whatever unit all of the family have.
-    pub written: f64,
-    /// Its labels that say what is counted.
+struct Series<'p> {
+    /// The newest line of the series.
+    sample: Sample<'p>,
+    /// When the line was written, in a unit that all series of the family share.
+    written: f64,
+    /// How many labels say what is counted.
     labels: usize,
-    /// Its place among the family's series on the page.
-    place: usize,
+    /// Position among the family's series on the page.
+    position: usize,
 }
 
-/// Which labels of a series hold its values, and so do not tell it from others.
+/// Returns whether a label holds a value of its series, and so does not identify it.
 pub type IsValue = fn(&[u8]) -> bool;
 
-/// The series of a family.
+/// The series of a family on a page.
 #[derive(Debug, Clone, Default)]
-pub struct Collected<'p> {
-    /// The first; on most pages there is no other, and nothing is allocated or hashed.
+pub struct SeriesSet<'p> {
+    /// The first series. On most pages there is no other, and nothing is allocated or hashed.
     first: Option<(Sample<'p>, f64)>,
-    /// All, once there are several.
-    all: BTreeMap<Key, Series<'p>>,
+    /// All series, once there are several.
+    all: BTreeMap<SeriesKey, Series<'p>>,
     seen: usize,
 }
 
-impl<'p> Collected<'p> {
-    /// Takes a series in. Returns whether there was room for it.
+impl<'p> SeriesSet<'p> {
+    /// Adds a series. Returns whether there was room for it.
     pub fn add(&mut self, sample: Sample<'p>, written: f64, is_value: IsValue) -> bool {
-        let place = self.seen;
+        let position = self.seen;
         self.seen += 1;
         match self.first {
             None => {
                 self.first = Some((sample, written));
                 return true;
             }
-            Some((first, its_time)) if place == 1 => {
-                self.insert(first, its_time, 0, is_value);
+            Some((first, first_written)) if position == 1 => {
+                self.insert(first, first_written, 0, is_value);
             }
             Some(_) => {}
         }
-        self.insert(sample, written, place, is_value)
+        self.insert(sample, written, position, is_value)
     }
 
     fn insert(
         &mut self,
         sample: Sample<'p>,
         written: f64,
-        place: usize,
+        position: usize,
         is_value: IsValue,
     ) -> bool {
-        let (key, labels) = key(&sample.labels, is_value);
+        let (key, labels) = key_of(&sample.labels, is_value);
         let full = self.all.len() >= MAX_SERIES;
         if let Some(known) = self.all.get_mut(&key) {
-            // The same series again.
+            // This line repeats the series.
             if written > known.written {
                 (known.sample, known.written) = (sample, written);
             }
@@ -192,26 +194,26 @@ impl<'p> Collected<'p> {
             sample,
             written,
             labels,
-            place,
+            position,
         };
         self.all.insert(key, series);
         true
     }
 
-    /// What is counted by the series that counts.
+    /// Returns the meaning of the series that counts.
     fn meaning(&self) -> Option<u64> {
         let better = |one: &Series<'_>, other: &Series<'_>| {
             let newer = one.written.total_cmp(&other.written);
             let fewer = other.labels.cmp(&one.labels);
-            newer.then(fewer).then(other.place.cmp(&one.place))
+            newer.then(fewer).then(other.position.cmp(&one.position))
         };
         let best = self.all.iter().max_by(|one, other| better(one.1, other.1));
         best.map(|(key, _)| key.meaning)
     }
 
-    /// What the series say together, those of ranks that share their requests merged by `ranks`, then
-    /// those of the endpoint's parts by `parts`. `None` where no series has a value.
-    pub fn together<T>(
+    /// Merges the values of the series: first those of ranks that share their requests by `ranks`, then those of
+    /// the server's parts by `parts`. Returns `None` if no series has a value.
+    pub fn merge<T>(
         &self,
         value: impl Fn(&Sample<'p>) -> Option<T>,
         ranks: impl Fn(T, T) -> T,
@@ -222,16 +224,16 @@ impl<'p> Collected<'p> {
         };
         let mut sum: Option<T> = None;
         let mut part: Option<(u64, T)> = None;
-        for (key, series) in self.of(meaning) {
-            let Some(said) = value(&series.sample) else {
+        for (key, series) in self.with_meaning(meaning) {
+            let Some(value) = value(&series.sample) else {
                 continue;
             };
             part = Some(match part.take() {
-                None => (key.part, said),
-                Some((known, most)) if known == key.part => (known, ranks(most, said)),
+                None => (key.part, value),
+                Some((known, most)) if known == key.part => (known, ranks(most, value)),
                 Some((_, done)) => {
                     sum = Some(merged(sum, done, &parts));
-                    (key.part, said)
+                    (key.part, value)
                 }
             });
         }
@@ -241,11 +243,11 @@ impl<'p> Collected<'p> {
         }
     }
 
-    /// The series that count `meaning`, those of a part next to each other.
-    fn of(&self, meaning: u64) -> impl Iterator<Item = (&Key, &Series<'p>)> {
-        let first = Key {
+    /// Returns the series with this meaning, ordered by part.
+    fn with_meaning(&self, meaning: u64) -> impl Iterator<Item = (&SeriesKey, &Series<'p>)> {
+        let first = SeriesKey {
             meaning,
-            ..Key::default()
+            ..SeriesKey::default()
         };
         let from = self.all.range(first..);
         from.take_while(move |(key, _)| key.meaning == meaning)
@@ -259,27 +261,27 @@ fn merged<T>(sum: Option<T>, more: T, parts: impl Fn(T, T) -> T) -> T {
     }
 }
 
-/// Why a series is not one of those that count.
+/// Why a series does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passed {
-    /// It says again what a newer line, or the first of equally new ones, says.
-    Again,
-    /// It counts something else.
+pub enum Exclusion {
+    /// The line repeats a series of which another line is newer, or equally new and earlier on the page.
+    Repeated,
+    /// The series counts something else.
     OtherMeaning,
-    /// There were too many before it.
+    /// The page has too many series before it.
     TooMany,
 }
 
-impl Collected<'_> {
-    /// Why the series of this sample, which was added, does not count; `None` if it does.
-    pub fn passed(&self, sample: &Sample<'_>, is_value: IsValue) -> Option<Passed> {
+impl SeriesSet<'_> {
+    /// Returns why the series of a sample that was added does not count, or `None` if it does.
+    pub fn exclusion(&self, sample: &Sample<'_>, is_value: IsValue) -> Option<Exclusion> {
         let meaning = self.meaning()?;
-        let key = key(&sample.labels, is_value).0;
+        let key = key_of(&sample.labels, is_value).0;
         match self.all.get(&key) {
-            None => Some(Passed::TooMany),
-            // Two lines that say the same may count as one.
-            Some(known) if !known.sample.same_line(sample) => Some(Passed::Again),
-            Some(_) if key.meaning != meaning => Some(Passed::OtherMeaning),
+            None => Some(Exclusion::TooMany),
+            // Of two lines, only the one that is kept counts.
+            Some(known) if !known.sample.same_line(sample) => Some(Exclusion::Repeated),
+            Some(_) if key.meaning != meaning => Some(Exclusion::OtherMeaning),
             Some(_) => None,
         }
     }

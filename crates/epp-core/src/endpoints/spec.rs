@@ -1,14 +1,14 @@
-//! Metric specs: which series of a metrics page is meant, written `name` or `name{label=value,…}`
-//! with or without quotes around the values.
+//! Metric specs, which select series of a metrics page: `name` or `name{label=value,…}`, with or without quotes
+//! around the values.
 
 use std::fmt;
 
-/// A family and the labels that a series of it must have.
+/// Selects the series of a family that have certain labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricSpec {
     /// The family's name.
     pub name: String,
-    /// Labels that a series must have, with their values; it may have others.
+    /// Names and values of labels that a series must have. It may have others.
     pub labels: Vec<(String, String)>,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for MetricSpec {
     }
 }
 
-/// Why a text is no spec.
+/// Why a text is not a metric spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError(String);
 
@@ -42,7 +42,7 @@ impl fmt::Display for SpecError {
 impl std::error::Error for SpecError {}
 
 impl MetricSpec {
-    /// A family without labels.
+    /// Returns a spec that selects all series of a family.
     pub fn family(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -50,7 +50,7 @@ impl MetricSpec {
         }
     }
 
-    /// Parses a spec; an empty text is none.
+    /// Parses a spec. Returns `None` for an empty text.
     pub fn parse(text: &str) -> Result<Option<Self>, SpecError> {
         let text = text.trim();
         if text.is_empty() {
@@ -75,7 +75,7 @@ impl MetricSpec {
     }
 }
 
-/// What was expected in place of the rest of the text.
+/// Returns the error that `what` was expected instead of the rest of the text.
 fn missing(what: &str, rest: &str) -> SpecError {
     SpecError(match rest {
         "" => format!("{what} is missing at the end"),
@@ -85,7 +85,7 @@ fn missing(what: &str, rest: &str) -> SpecError {
 
 type Label = (String, String);
 
-/// The labels up to the closing brace, and what follows it.
+/// Parses labels up to the closing brace. Returns them and the rest of the text.
 fn labels(list: &str) -> Result<(Vec<Label>, &str), SpecError> {
     let mut labels = Vec::new();
     let mut rest = list.trim_start();
@@ -110,7 +110,7 @@ fn labels(list: &str) -> Result<(Vec<Label>, &str), SpecError> {
     }
 }
 
-/// A label's value, and what follows it.
+/// Parses a label's value. Returns it and the rest of the text.
 fn value(text: &str) -> Result<(String, &str), SpecError> {
     let Some(quoted) = text.strip_prefix('"') else {
         let ends = |char: char| matches!(char, '"' | ',' | '}') || char.is_whitespace();
@@ -136,7 +136,7 @@ fn value(text: &str) -> Result<(String, &str), SpecError> {
     Err(missing("a closing quote", ""))
 }
 
-/// The name at the head of a text, empty where there is none, and what follows it.
+/// Splits a text behind the name with which it begins. The name is empty if there is none.
 fn word(text: &str, more: impl Fn(char) -> bool) -> (&str, &str) {
     let ends = |char: char| !(char.is_ascii_alphanumeric() || char == '_' || more(char));
     if text.starts_with(|char: char| char.is_ascii_digit()) {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_vectors_are_refused_with_a_reason() {
+    fn invalid_reference_vectors_are_rejected_with_a_reason() {
         for (text, reason) in [
             (
                 "my_metric{label1=value1",
@@ -226,7 +226,7 @@ mod tests {
                 "\"extra\" follows the closing brace",
             ),
             ("{l=v}", "a metric name is missing before \"{l=v}\""),
-            // What a query language would take, and a spec cannot mean.
+            // A query language would accept these.
             ("my metric", "an opening brace is missing before \"metric\""),
             (
                 "my-metric",

@@ -5,7 +5,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::exchange::Exchange;
 use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker};
-use crate::endpoints::avoid::{Failure, Outcome, Reason};
+use crate::endpoints::outlier::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::worker::SharedData;
 
@@ -103,7 +103,7 @@ impl Picker {
         let now = self.timing.now / MILLISECOND;
         let asks = proves
             || !exchange.candidate.is_empty()
-            || self.watch.avoided.avoider.suspects(pick.slot, now)
+            || self.watch.avoided.detector.is_suspect(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
             seat.checked = self.timing.now;
@@ -188,18 +188,27 @@ impl Picker {
         let (now, watch) = (self.timing.now / MILLISECOND, &mut self.watch);
         let endpoint = watch.store.pool.get(slot);
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
-        watch.avoided.avoider.note(slot, &outcome, freshness, now);
-        if watch.avoided.avoider.is_stale() {
+        watch
+            .avoided
+            .detector
+            .record_outcome(slot, &outcome, freshness, now);
+        if watch.avoided.detector.flags_stale() {
             // Not with the next tick: the next request is to go elsewhere, or to come back.
-            watch.avoided.avoider.mark(&mut watch.store.pool, now);
+            watch
+                .avoided
+                .detector
+                .flag_ejected(&mut watch.store.pool, now);
         }
     }
 
     /// A request was sent to this endpoint: it may be the one that tries it.
     pub(super) fn tries(&mut self, id: u32, slot: Slot) {
         let (now, watch) = (self.timing.now / MILLISECOND, &mut self.watch);
-        if watch.avoided.avoider.sent(slot, id, now) {
-            watch.avoided.avoider.mark(&mut watch.store.pool, now);
+        if watch.avoided.detector.start_probe(slot, id, now) {
+            watch
+                .avoided
+                .detector
+                .flag_ejected(&mut watch.store.pool, now);
         }
     }
 
@@ -208,7 +217,10 @@ impl Picker {
         let pick = self.exchanges.get(&id).and_then(|exchange| exchange.pick);
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
             let now = self.timing.now / MILLISECOND;
-            self.watch.avoided.avoider.ended(pick.slot, id, now);
+            self.watch
+                .avoided
+                .detector
+                .abandon_probe(pick.slot, id, now);
         }
     }
 
@@ -218,7 +230,7 @@ impl Picker {
         let watch = &mut self.watch;
         let (pool, foreign) = (&mut watch.store.pool, &mut watch.foreign);
         watch.avoided.exchange(host, foreign, pool, now);
-        let begun = std::mem::take(&mut watch.avoided.avoider.begun);
+        let begun = std::mem::take(&mut watch.avoided.detector.new_ejections);
         for (slot, reason) in begun {
             let label = self.seats.get(slot.index());
             let label = label.map_or("", |seat| seat.label.as_str());
@@ -230,7 +242,7 @@ impl Picker {
 
     /// Counts how often requests and not endpoints were found to be the cause of failures.
     fn count_blamed(&mut self) {
-        let blamed = self.watch.avoided.avoider.take_blamed();
+        let blamed = self.watch.avoided.detector.take_request_faults();
         if blamed.majorities > 0 {
             log::warn!(
                 "requests to more than half of the endpoints of {} fail: none is avoided for that, \
@@ -280,14 +292,17 @@ impl Picker {
         }
         hung.retain(|slot| waiting.get(slot.index()) == Some(&true));
         for slot in hung {
-            self.watch.avoided.avoider.hangs(slot, now / MILLISECOND);
+            self.watch
+                .avoided
+                .detector
+                .mark_hung(slot, now / MILLISECOND);
         }
     }
 
     /// Says who is avoided and why.
     pub(super) fn set_avoided_gauges(&mut self) {
         for index in 0..self.seats.len() {
-            let reason = self.watch.avoided.avoider.reason(Slot(index as u32));
+            let reason = self.watch.avoided.detector.reason(Slot(index as u32));
             let Some(seat) = self.seats.get_mut(index) else {
                 continue;
             };
@@ -308,7 +323,7 @@ impl Picker {
     pub(super) fn know(&mut self, slot: Slot) {
         if let Some(endpoint) = self.watch.store.pool.get(slot) {
             let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
-            self.watch.avoided.avoider.join(slot, number);
+            self.watch.avoided.detector.add_endpoint(slot, number);
         }
     }
 }

@@ -91,7 +91,7 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
             picker.answered(ExchangeId(id), Some(&seen(status, origin)), &mut memory);
             close(&mut picker, id);
         }
-        picker.watch.avoided.avoider.reason(Slot(0))
+        picker.watch.avoided.detector.reason(Slot(0))
     };
     assert_eq!(avoided(503, Origin::Overflow), None);
     assert_eq!(avoided(501, Origin::Endpoint), None);
@@ -118,10 +118,10 @@ fn an_upload_that_never_ends_is_not_waited_for() {
     send(&mut picker, 1);
     let later = picker.timing.now + 60_000 * MILLISECOND;
     picker.find_hung(later);
-    assert_eq!(picker.watch.avoided.avoider.reason(Slot(0)), None);
+    assert_eq!(picker.watch.avoided.detector.reason(Slot(0)), None);
     show(&mut picker, 1, b"{}", true);
     picker.find_hung(later);
-    let reason = picker.watch.avoided.avoider.reason(Slot(0));
+    let reason = picker.watch.avoided.detector.reason(Slot(0));
     assert_eq!(reason, Some(Reason::Hung));
 }
 

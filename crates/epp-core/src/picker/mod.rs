@@ -33,7 +33,7 @@ pub use self::avoid::{Origin, Seen};
 pub use self::effect::{BodyDemand, Effect, ExchangeId, Rewrite, Route};
 pub use self::exchange::Head;
 pub use self::tick::{Call, Tick};
-pub use crate::endpoints::glimpse::Body;
+pub use crate::endpoints::partial_page::PageBody;
 
 use self::delivery::Delivery;
 use self::exchange::Exchange;
@@ -42,7 +42,7 @@ use self::ids::ById;
 use self::meter::{Meter, Metric};
 use self::metrics::{Handle, Metrics, Series};
 use crate::config::Plan;
-use crate::endpoints::avoid::Reason;
+use crate::endpoints::outlier::Reason;
 use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};

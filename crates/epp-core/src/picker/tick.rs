@@ -4,7 +4,7 @@ use super::delivery::{PROBES, PROBE_NS};
 use super::exchange::Withheld;
 use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker, Seat};
-use crate::endpoints::glimpse::Body;
+use crate::endpoints::partial_page::PageBody;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
 use crate::worker::{Events, Request, Scrape, SharedData};
@@ -178,14 +178,14 @@ impl Picker {
     }
 
     /// A callout was answered: its `:status` and body. Envoy's own answers are never 200.
-    pub fn called_back(&mut self, token: u32, status: &[u8], body: &mut dyn Body) {
+    pub fn called_back(&mut self, token: u32, status: &[u8], body: &mut dyn PageBody) {
         if let Some(request) = self.timing.calls.remove(&token) {
             let good = status == b"200";
             self.answer(request, good.then_some(body));
         }
     }
 
-    fn answer(&mut self, request: Request, body: Option<&mut dyn Body>) {
+    fn answer(&mut self, request: Request, body: Option<&mut dyn PageBody>) {
         let now = (self.clock)() / MILLISECOND;
         match request {
             Request::Members => {
@@ -260,7 +260,7 @@ impl Picker {
     /// Former members are forgotten everywhere.
     fn forget(&mut self, left: &[Slot]) {
         for slot in left {
-            self.watch.avoided.avoider.leave(*slot);
+            self.watch.avoided.detector.remove_endpoint(*slot);
             self.view.forget(*slot);
             self.indexes
                 .iter_mut()

@@ -203,8 +203,8 @@ impl Picker {
             report::enlist(base, host);
         }
         let slots = (0..self.watch.store.pool.width()).map(|index| Slot(index as u32));
-        let avoider = &self.watch.avoided.avoider;
-        let avoided = |slot: Slot| Some((slot.0, avoider.reason(slot)?.name().to_owned()));
+        let detector = &self.watch.avoided.detector;
+        let avoided = |slot: Slot| Some((slot.0, detector.reason(slot)?.name().to_owned()));
         let report = Report {
             owner,
             at: now / 1_000_000,

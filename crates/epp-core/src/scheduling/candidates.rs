@@ -209,7 +209,7 @@ fn survivors(
     }
     slots.clone_from(&cycle.pool.snapshot().candidates);
     let others = pass(filters, cycle, slots, steps);
-    if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.avoided) {
+    if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.ejected) {
         with_ejected(cycle, slots);
         return pass(filters, cycle, slots, steps);
     }

@@ -80,7 +80,7 @@ pub struct Endpoint {
     /// False while it may not be picked: reported unhealthy or ejected, or draining.
     pub available: bool,
     /// Whether it is picked only where nobody else can be, because requests sent there failed.
-    pub avoided: bool,
+    pub ejected: bool,
     /// What its metrics page said last.
     pub metrics: Metrics,
     /// Whether [`Self::metrics`] can be trusted now.
@@ -130,7 +130,7 @@ pub struct PoolSnapshot {
     /// Tells these from those of any other pool and from this pool's before and after. What is in
     /// flight is not part of it.
     pub version: u64,
-    /// Who may be picked, but for those that are avoided, in slot order.
+    /// The available endpoints that are not ejected, in slot order.
     pub candidates: Vec<Slot>,
     /// Waiting counts by slot; no number where there is none that can be trusted.
     pub waiting: Vec<f64>,
@@ -139,7 +139,7 @@ pub struct PoolSnapshot {
 impl PoolSnapshot {
     fn of(pool: &Pool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.avoided;
+        let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.ejected;
         let candidates = pool.iter().filter(|(_, endpoint)| wanted(endpoint));
         let waiting = pool.slots.iter().map(|place| {
             let endpoint = place.as_ref();

@@ -137,9 +137,9 @@ fn filters_run_in_order_and_scorers_see_the_survivors_only() {
 }
 
 #[test]
-fn who_is_avoided_is_a_candidate_where_nobody_else_is_left() {
+fn ejected_endpoints_are_candidates_if_no_other_candidate_remains() {
     let mut pool = idle(3);
-    pool.get_mut(Slot(1)).unwrap().avoided = true;
+    pool.get_mut(Slot(1)).unwrap().ejected = true;
     let picked = |scheduler: Scheduler, pool: &Pool| {
         let ranked = run(&scheduler, pool, Request::default());
         let mut slots: Vec<u32> = ranked.into_iter().map(|(slot, _)| slot).collect();

@@ -145,7 +145,7 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
             let endpoint = pool.get_mut(slot).unwrap();
             match kind {
                 3 => endpoint.available = random.bool(),
-                4 => endpoint.avoided = random.bool(),
+                4 => endpoint.ejected = random.bool(),
                 5 => {
                     use Freshness::{Fresh, Stale, Unknown};
                     endpoint.freshness = [Fresh, Fresh, Stale, Unknown][random.usize(..4)];

@@ -6,7 +6,7 @@
 
 use super::pack::{Reader, Writer};
 use super::SharedData;
-use crate::endpoints::avoid::{Avoider, Entry, Reason};
+use crate::endpoints::outlier::{Ejection, OutlierDetector, Reason};
 use crate::scheduling::{Pool, Slot};
 
 /// Version of the layout; another one is foreign.
@@ -22,7 +22,7 @@ const MOST: u32 = 65_536;
 #[derive(Debug)]
 pub struct Avoided {
     /// What this worker knows.
-    pub avoider: Avoider,
+    pub detector: OutlierDetector,
     /// Whether this worker tells the others, and hears from them.
     pub shares: bool,
     key: String,
@@ -32,9 +32,9 @@ pub struct Avoided {
 
 impl Avoided {
     /// Shares under this key.
-    pub fn new(key: String, avoider: Avoider) -> Self {
+    pub fn new(key: String, detector: OutlierDetector) -> Self {
         Self {
-            avoider,
+            detector,
             shares: true,
             key,
             read: None,
@@ -50,17 +50,17 @@ impl Avoided {
         pool: &mut Pool,
         now: u64,
     ) {
-        if self.avoider.is_on() {
+        if self.detector.is_enabled() {
             if self.shares {
                 self.hear(host, foreign, now);
             }
-            self.avoider.hold_claims(now);
-            let due = self.avoider.due(pool, now);
-            if !due.is_empty() || self.avoider.dirty {
+            self.detector.renew_claims(now);
+            let due = self.detector.due_probes(pool, now);
+            if !due.is_empty() || self.detector.unpublished {
                 self.tell(host, &due, now);
             }
         }
-        self.avoider.mark(pool, now);
+        self.detector.flag_ejected(pool, now);
     }
 
     fn hear(&mut self, host: &mut dyn SharedData, foreign: &mut u64, now: u64) {
@@ -76,36 +76,36 @@ impl Avoided {
             *foreign += 1;
             return;
         };
-        let known = self.avoider.entries().count();
+        let known = self.detector.ejections().count();
         let mut heard = 0;
         for (slot, entry) in entries {
             heard += 1;
-            self.avoider.dirty |= !self.avoider.merge(slot, entry, now);
+            self.detector.unpublished |= !self.detector.merge(slot, entry, now);
         }
         // Two began the value at once: ours is not in it.
-        self.avoider.dirty |= heard < known;
+        self.detector.unpublished |= heard < known;
     }
 
     fn tell(&mut self, host: &mut dyn SharedData, due: &[Slot], now: u64) {
         let claims = due
             .iter()
-            .filter_map(|slot| Some((*slot, self.avoider.claim(*slot, now)?)));
-        let claims: Vec<(Slot, Entry)> = claims.collect();
-        let entries = self.avoider.entries().map(|(slot, entry)| {
+            .filter_map(|slot| Some((*slot, self.detector.claim(*slot, now)?)));
+        let claims: Vec<(Slot, Ejection)> = claims.collect();
+        let entries = self.detector.ejections().map(|(slot, entry)| {
             let claim = claims.iter().find(|(claimed, _)| *claimed == slot);
             (slot, claim.map_or(entry, |(_, claim)| *claim))
         });
         let value = pack(entries.collect());
         if !self.shares || host.set(&self.key, &value, self.read) {
-            self.avoider.dirty = false;
+            self.detector.unpublished = false;
             for (slot, entry) in claims {
-                self.avoider.claimed(slot, entry);
+                self.detector.accept_claim(slot, entry);
             }
         }
     }
 }
 
-fn pack(entries: Vec<(Slot, Entry)>) -> Vec<u8> {
+fn pack(entries: Vec<(Slot, Ejection)>) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.u32(SCHEMA);
     writer.u32(entries.len() as u32);
@@ -117,13 +117,13 @@ fn pack(entries: Vec<(Slot, Entry)>) -> Vec<u8> {
         writer.u32(number.unwrap_or(0) as u32 | certain);
         writer.u32(entry.level);
         writer.u64(entry.until);
-        writer.u64(entry.trial);
+        writer.u64(entry.prober);
         writer.u64(entry.changed);
     }
     writer.seal()
 }
 
-fn unpack(value: &[u8]) -> Option<Vec<(Slot, Entry)>> {
+fn unpack(value: &[u8]) -> Option<Vec<(Slot, Ejection)>> {
     let mut reader = Reader::open(value)?;
     if reader.u32()? != SCHEMA {
         return None;
@@ -135,13 +135,13 @@ fn unpack(value: &[u8]) -> Option<Vec<(Slot, Entry)>> {
         let reason = reader.u32()?;
         let certain = reason & CERTAIN != 0;
         let reason = Reason::ALL.get((reason & !CERTAIN) as usize).copied()?;
-        let entry = Entry {
+        let entry = Ejection {
             endpoint,
             reason,
             certain,
             level: reader.u32()?,
             until: reader.u64()?,
-            trial: reader.u64()?,
+            prober: reader.u64()?,
             changed: reader.u64()?,
         };
         Some((slot, entry))

@@ -1,7 +1,7 @@
 //! Several workers over one shared memory.
 
 use super::*;
-use crate::endpoints::avoid::{Failure, Outcome, Settings};
+use crate::endpoints::outlier::{Failure, Outcome, OutlierSettings};
 use crate::scheduling::{Freshness, Metrics};
 use crate::testing;
 use crate::worker::Local;
@@ -14,14 +14,14 @@ struct Worker {
 
 impl Worker {
     fn new(seed: u64) -> Self {
-        let settings = Settings {
-            first: 1_000,
-            most: 60_000,
+        let settings = OutlierSettings {
+            first_ms: 1_000,
+            max_ms: 60_000,
         };
-        let mut avoider = Avoider::new(settings, fastrand::Rng::with_seed(seed));
-        (0..4).for_each(|slot| avoider.join(Slot(slot), u64::from(slot) + 1));
+        let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
+        (0..4).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         Self {
-            avoided: Avoided::new("avoided".to_owned(), avoider),
+            avoided: Avoided::new("avoided".to_owned(), detector),
             pool: testing::pool((0..4).map(|_| Metrics::default())),
             foreign: 0,
         }
@@ -50,12 +50,12 @@ impl Worker {
             failure: fails.then_some(failure),
             ..Outcome::default()
         };
-        let avoider = &mut self.avoided.avoider;
-        avoider.note(Slot(slot), &outcome, Freshness::Fresh, now);
+        let detector = &mut self.avoided.detector;
+        detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
     }
 
     fn avoids(&self) -> Vec<u32> {
-        let avoided = self.pool.iter().filter(|(_, endpoint)| endpoint.avoided);
+        let avoided = self.pool.iter().filter(|(_, endpoint)| endpoint.ejected);
         avoided.map(|(slot, _)| slot.0).collect()
     }
 }
@@ -84,7 +84,7 @@ fn what_one_finds_all_avoid_and_one_tries() {
         .collect();
     assert_eq!(open.len(), 1, "one tries");
     let worker = &mut workers[open[0]];
-    assert!(worker.avoided.avoider.sent(Slot(1), 7, now));
+    assert!(worker.avoided.detector.start_probe(Slot(1), 7, now));
     worker.note(1, 7, false, now);
     tick(&mut workers, &mut host, now + 100);
     tick(&mut workers, &mut host, now + 150);
@@ -176,8 +176,8 @@ fn another_endpoint_in_the_same_slot_is_not_meant() {
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     workers[0].tick(&mut host, 1_000);
-    workers[1].avoided.avoider.leave(Slot(0));
-    workers[1].avoided.avoider.join(Slot(0), 77);
+    workers[1].avoided.detector.remove_endpoint(Slot(0));
+    workers[1].avoided.detector.add_endpoint(Slot(0), 77);
     workers[1].tick(&mut host, 1_050);
     assert!(workers[1].avoids().is_empty());
 }

@@ -7,9 +7,9 @@ use super::names::Names;
 use super::share::Share;
 use super::{report, snapshot, SharedData};
 use crate::config::Plan;
-use crate::endpoints::avoid::Avoider;
 use crate::endpoints::clusters;
-use crate::endpoints::glimpse::{Body, Known};
+use crate::endpoints::outlier::OutlierDetector;
+use crate::endpoints::partial_page::{PageBody, PageReader};
 use crate::endpoints::poller::Poller;
 use crate::endpoints::scan::{Extraction, Page};
 use crate::endpoints::store::{Changes, Member, Store};
@@ -89,7 +89,7 @@ pub struct Watch {
     discovery: Discovery,
     extractions: Vec<Extraction>,
     /// What is known of the endpoints' pages, by slot.
-    pages: Vec<Known>,
+    pages: Vec<PageReader>,
     settings: Settings,
 }
 
@@ -113,7 +113,7 @@ impl Watch {
             lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
             avoided: Avoided::new(
                 format!("{base}/avoided"),
-                Avoider::new(plan.proxy.avoidance(), rng.fork()),
+                OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
             ),
             names: Names::new(format!("{base}/models")),
             poller: Poller::new(plan.source.interval_ms),
@@ -141,7 +141,9 @@ impl Watch {
     pub fn install(&mut self, plan: &Plan) {
         self.poller.set_interval(plan.source.interval_ms);
         self.discovery = plan.discovery.clone();
-        self.avoided.avoider.set(plan.proxy.avoidance());
+        self.avoided
+            .detector
+            .configure(plan.proxy.outlier_settings());
         self.members_due = 0;
         self.share.switch(plan.proxy.share_state);
         self.avoided.shares = plan.proxy.share_state;
@@ -243,7 +245,7 @@ impl Watch {
         &mut self,
         slot: Slot,
         address: &str,
-        page: Option<&mut dyn Body>,
+        page: Option<&mut dyn PageBody>,
         now: u64,
     ) -> Scrape {
         let asked = self.store.pool.get(slot);
@@ -269,9 +271,10 @@ impl Watch {
         }
     }
 
-    fn read(&mut self, slot: Slot, page: &mut dyn Body) -> Option<Page> {
+    fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
         if self.pages.len() <= slot.index() {
-            self.pages.resize_with(slot.index() + 1, Known::default);
+            self.pages
+                .resize_with(slot.index() + 1, PageReader::default);
         }
         // Taken out, since the extraction is borrowed meanwhile.
         let mut known = std::mem::take(self.pages.get_mut(slot.index())?);
@@ -301,7 +304,7 @@ impl Watch {
 
     fn forget_page(&mut self, slot: Slot) {
         if let Some(page) = self.pages.get_mut(slot.index()) {
-            *page = Known::default();
+            *page = PageReader::default();
         }
     }
 

@@ -135,7 +135,7 @@ impl Explain {
         for (slot, wanted) in slots {
             if let Some(endpoint) = pool.get_mut(slot) {
                 endpoint.available = wanted;
-                endpoint.avoided = false;
+                endpoint.ejected = false;
             }
         }
         self.decide(picker, WARMING, &body);
@@ -213,7 +213,7 @@ fn know(picker: &mut Picker, seen: &Seen) {
     for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
         if let Some(endpoint) = picker.pool_mut().get_mut(slot) {
             endpoint.available = known.member.available;
-            endpoint.avoided = known.avoided;
+            endpoint.ejected = known.avoided;
             endpoint.metrics = known.metrics.clone();
             endpoint.freshness = known.freshness;
         }

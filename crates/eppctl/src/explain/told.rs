@@ -137,7 +137,7 @@ pub fn explained(
 /// Who could not be picked before any filter was asked.
 fn left_out(picker: &Picker) -> Vec<LeftOut> {
     let endpoints = picker.pool().iter().filter_map(|(_, endpoint)| {
-        let why = match (endpoint.available, endpoint.avoided) {
+        let why = match (endpoint.available, endpoint.ejected) {
             (false, _) => "unhealthy, ejected or draining",
             (true, true) => "avoided: requests fail there",
             (true, false) => return None,

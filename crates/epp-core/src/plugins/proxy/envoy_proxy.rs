@@ -28,7 +28,7 @@
 //!   parameters: {failureMode: FailOpen, fallbackEndpoints: 2}
 //! ```
 
-use crate::endpoints::avoid;
+use crate::endpoints::outlier::OutlierSettings;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
@@ -152,15 +152,15 @@ impl Default for EnvoyProxy {
 }
 
 impl EnvoyProxy {
-    /// How long failing endpoints are avoided.
-    pub fn avoidance(&self) -> avoid::Settings {
-        avoid::Settings {
-            first: if self.avoid_failing {
+    /// Returns the settings of outlier detection.
+    pub fn outlier_settings(&self) -> OutlierSettings {
+        OutlierSettings {
+            first_ms: if self.avoid_failing {
                 self.avoid_first_ms
             } else {
                 0
             },
-            most: self.avoid_most_ms,
+            max_ms: self.avoid_most_ms,
         }
     }
 }

@@ -25,7 +25,7 @@
 //!     - {name: mine, queuedRequestsSpec: "my_queue{kind=all}"}
 //! ```
 
-use crate::endpoints::engine::{built_in, counts_for_life, EngineConfig, TRITON};
+use crate::endpoints::engine::{built_in, is_counter_name, EngineConfig, TRITON};
 use crate::endpoints::spec::MetricSpec;
 use crate::document::{Fields, Node, Path, Problems};
 use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
@@ -132,7 +132,7 @@ fn read_one_engine(fields: &mut Fields<'_>, extractor: &mut CoreMetricsExtractor
         }
     }
     if given(fields, "kvUsageSpec") {
-        engine.kv_usage_former = None;
+        engine.old_kv_usage = None;
     }
     if given(fields, "cacheInfoSpec") {
         engine.cache_info = cache_info.map(|spec| (spec, String::new(), String::new()));
@@ -202,7 +202,7 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
         queued: read_load(&mut fields, "queuedRequestsSpec"),
         running: read_load(&mut fields, "runningRequestsSpec"),
         kv_usage: read_load(&mut fields, "kvUsageSpec"),
-        kv_usage_former: None,
+        old_kv_usage: None,
         lora: read_spec(&mut fields, "loraSpec"),
         cache_info: cache_info.map(|spec| (spec, block_size, num_blocks)),
         block_size: read_spec(&mut fields, "cacheBlockSizeSpec"),
@@ -215,7 +215,7 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
 /// The spec of a load, which a family that counts all of a server's life cannot be.
 fn read_load(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> {
     let spec = read_spec(fields, name)?;
-    if counts_for_life(&spec.name) {
+    if is_counter_name(&spec.name) {
         let path = fields.path().key(name);
         let message = format!(
             "{} counts all of a server's life; a page that announces it as a counter has no value here",

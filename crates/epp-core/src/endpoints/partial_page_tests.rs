@@ -1,20 +1,20 @@
-//! What is read in part is what the whole page says.
+//! A partial read returns what a whole read returns.
 
 use super::*;
 use crate::endpoints::engine;
 use crate::endpoints::spec::MetricSpec;
 use crate::scheduling::Needs;
 
-/// A body that counts what was read of it.
+/// A body that counts the bytes read of it.
 struct Counted<'a>(&'a [u8], usize);
 
-impl Body for Counted<'_> {
+impl PageBody for Counted<'_> {
     fn size(&self) -> usize {
         self.0.len()
     }
 
     fn part(&mut self, start: usize, length: usize) -> Vec<u8> {
-        let part = Body::part(&mut self.0, start, length);
+        let part = PageBody::part(&mut self.0, start, length);
         self.1 += part.len();
         part
     }
@@ -29,19 +29,19 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Reads the pages one after the other; what each said, and how many bytes were read of it.
+/// Reads the pages one after the other. Returns the result of each and the number of bytes read.
 fn read<'a>(pages: impl IntoIterator<Item = &'a str>) -> Vec<(Option<Page>, usize)> {
-    let (extraction, mut known) = (vllm(), Known::default());
+    let (extraction, mut reader) = (vllm(), PageReader::default());
     let read = pages.into_iter().map(|page| {
         let mut body = Counted(page.as_bytes(), 0);
-        let said = known.read(&extraction, &mut body);
+        let said = reader.read(&extraction, &mut body);
         (said, body.1)
     });
     read.collect()
 }
 
 #[test]
-fn a_page_is_read_whole_now_and_then_and_where_it_matters_in_between() {
+fn a_page_is_read_whole_after_24_partial_reads() {
     let page = page("lora");
     let read = read(vec![page.as_str(); 60]);
     let whole = vllm().scan(page.as_bytes());
@@ -52,7 +52,7 @@ fn a_page_is_read_whole_now_and_then_and_where_it_matters_in_between() {
 }
 
 #[test]
-fn values_that_change_and_lines_that_move_are_seen() {
+fn changed_values_and_moved_lines_are_read() {
     let (busy, idle) = (page("busy"), page("idle"));
     let moved = busy.replacen("# HELP", "# HELP of a line that has grown by some bytes", 3);
     let fuller = busy.replace("tiny\"} 6.0\n", "tiny\"} 12345.0\n");
@@ -63,7 +63,7 @@ fn values_that_change_and_lines_that_move_are_seen() {
     }
 }
 
-/// A page of the same size, on which these lines stand elsewhere.
+/// Returns a page of the same size on which the lines with this name, and more lines, stand at the end.
 fn rearranged(page: &str, name: &str, lines: &[String]) -> String {
     let (family, others): (Vec<&str>, Vec<&str>) = page
         .split_inclusive('\n')
@@ -72,7 +72,7 @@ fn rearranged(page: &str, name: &str, lines: &[String]) -> String {
     let mut changed = others.concat() + &family.concat() + &lines.concat();
     let surplus = changed.len() as isize - page.len() as isize;
     assert!(surplus >= 0);
-    // A comment more or less is no difference.
+    // Comments do not matter.
     let cut = changed.find("# HELP").unwrap();
     let end = cut + changed[cut..].find('\n').unwrap();
     changed.replace_range(end - (surplus as usize).min(end - cut - 1)..end, "");
@@ -80,7 +80,7 @@ fn rearranged(page: &str, name: &str, lines: &[String]) -> String {
 }
 
 #[test]
-fn a_family_that_has_moved_is_found_where_it_is() {
+fn a_family_that_has_moved_is_found() {
     let page = page("busy");
     let moved = rearranged(&page, "vllm:kv_cache_usage_perc", &[]);
     let read = read([page.as_str(), &moved, &moved]);
@@ -92,7 +92,7 @@ fn a_family_that_has_moved_is_found_where_it_is() {
 }
 
 #[test]
-fn a_family_that_has_grown_out_of_its_place_is_read_to_its_end() {
+fn a_family_that_outgrew_its_part_is_read_to_its_end() {
     let page = page("lora");
     let series = |number: usize| {
         let names = format!("adapter-{number}-{}", "x".repeat(150));
@@ -110,7 +110,7 @@ fn a_family_that_has_grown_out_of_its_place_is_read_to_its_end() {
     let more: Vec<String> = (0..4).map(series).collect();
     let room: usize = more.iter().map(String::len).sum();
     lines.splice(last + 1..last + 1, more);
-    // As much is taken away behind it.
+    // As much is removed behind the family.
     let mut gone = 0;
     while gone < room {
         gone += lines.pop().unwrap().len();
@@ -121,13 +121,13 @@ fn a_family_that_has_grown_out_of_its_place_is_read_to_its_end() {
     let newest = whole.as_ref().map(|page| page.metrics.lora.active.clone());
     assert!(newest.is_some_and(|active| active[0].starts_with("adapter-3")));
     assert_eq!(read[1].0, whole);
-    assert!(grown.len().abs_diff(page.len()) <= SLACK / 2);
+    assert!(grown.len().abs_diff(page.len()) <= MARGIN_BYTES / 2);
 }
 
-/// Whatever is changed where what is wanted stands, and wherever lines are cut, added or taken away
-/// around it: what is said is what the whole page says.
+/// Changes, cuts, adds and removes random lines in and around the wanted families: a partial read still returns
+/// what a whole read returns.
 #[test]
-fn what_changes_around_the_wanted_lines_changes_nothing() {
+fn random_changes_around_the_wanted_lines_are_read_as_on_a_whole_page() {
     let base = page("lora");
     for seed in 0..400 {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -158,7 +158,7 @@ fn what_changes_around_the_wanted_lines_changes_nothing() {
 }
 
 #[test]
-fn a_page_that_still_has_its_families_and_no_value_is_none() {
+fn a_page_that_has_its_families_without_values_is_rejected() {
     let page = page("busy");
     let needs = Needs {
         waiting: true,
@@ -178,14 +178,14 @@ fn a_page_that_still_has_its_families_and_no_value_is_none() {
         }
     });
     let changed: String = lines.collect();
-    let mut known = Known::default();
-    assert!(known.read(&extraction, &mut page.as_bytes()).is_some());
-    assert_eq!(known.read(&extraction, &mut changed.as_bytes()), None);
+    let mut reader = PageReader::default();
+    assert!(reader.read(&extraction, &mut page.as_bytes()).is_some());
+    assert_eq!(reader.read(&extraction, &mut changed.as_bytes()), None);
     assert_eq!(extraction.scan(changed.as_bytes()), None);
 }
 
 #[test]
-fn a_page_that_was_cut_behind_what_is_wanted_is_none() {
+fn a_page_that_was_cut_behind_the_wanted_families_is_rejected() {
     let page = page("busy");
     let whole = rearranged(
         &page,
@@ -199,21 +199,21 @@ fn a_page_that_was_cut_behind_what_is_wanted_is_none() {
 }
 
 #[test]
-fn another_engines_names_are_looked_for_on_the_whole_page() {
-    let (page, mut known) = (page("busy"), Known::default());
+fn another_engines_families_are_searched_on_the_whole_page() {
+    let (page, mut reader) = (page("busy"), PageReader::default());
     let mut engine = engine::built_in()[0].clone();
     engine.name = "other".to_owned();
-    // Elsewhere on the page, and there is no such family of vLLM's.
+    // This family stands elsewhere on the page.
     engine.lora = Some(MetricSpec::family("python_info"));
     let other = Extraction::new(&engine, &Needs::METRICS);
     let mut body = page.as_bytes();
-    let lora = known.read(&vllm(), &mut body).map(|page| page.lora_seen);
-    let others = known.read(&other, &mut body).map(|page| page.lora_seen);
+    let lora = reader.read(&vllm(), &mut body).map(|page| page.lora_seen);
+    let others = reader.read(&other, &mut body).map(|page| page.lora_seen);
     assert_eq!((lora, others), (Some(false), Some(true)));
 }
 
 #[test]
-fn a_page_that_says_nothing_is_none_and_read_whole_the_next_time() {
+fn the_page_after_a_rejected_one_is_read_whole() {
     let page = page("busy");
     let read = read([page.as_str(), "", "nothing 1\n", &page, &page]);
     assert_eq!((&read[1].0, &read[2].0), (&None, &None));
@@ -221,7 +221,7 @@ fn a_page_that_says_nothing_is_none_and_read_whole_the_next_time() {
     assert!(read[4].1 < 6_000);
 }
 
-/// A busy page of so many engines, with what they say.
+/// Returns a busy page with this many engines and their values.
 fn engines(count: usize, value: impl Fn(usize) -> usize) -> String {
     let page = page("busy");
     let lines = page.split_inclusive('\n').map(|line| {
@@ -249,7 +249,7 @@ fn loads(page: Option<&Page>) -> (Option<f64>, Option<f64>) {
 }
 
 #[test]
-fn engines_that_appear_and_vanish_are_seen_at_once() {
+fn engines_that_appear_and_vanish_are_read_immediately() {
     let counts = [2, 3, 2, 1, 2, 2, 0, 2];
     let pages: Vec<String> = counts
         .iter()
@@ -261,7 +261,7 @@ fn engines_that_appear_and_vanish_are_seen_at_once() {
         assert_eq!(loads(said.as_ref()), (sum, sum), "{count}");
         assert_eq!(*said, vllm().scan(page.as_bytes()));
     }
-    // Where nothing changed a part was enough.
+    // Without a change, parts were enough.
     assert!(read[5].1 < 8_000, "{}", read[5].1);
 }
 
@@ -290,10 +290,10 @@ fn an_engine_that_has_moved_to_another_place_on_the_page_is_found() {
     }
 }
 
-/// Nothing announces the family, so only its first line says where it begins. The other page has one
-/// engine more, and as many as before where the family stood.
+/// The family has no type line, so only its first sample shows where it begins. The second page has one engine
+/// more, and as many as before within the part that is read.
 #[test]
-fn an_engine_above_those_of_a_family_without_a_type_is_seen() {
+fn an_engine_above_the_known_ones_of_a_family_without_a_type_is_read() {
     let series = |engine: usize, padding: usize| {
         let label = "x".repeat(padding);
         format!("vllm:num_requests_waiting{{engine=\"{engine}\",model_name=\"{label}\"}} 1.0\n")
@@ -308,7 +308,10 @@ fn an_engine_above_those_of_a_family_without_a_type_is_seen() {
     let (few, more) = (family(4, 1), family(5, 220));
     let begin = 9_000;
     let above = series(0, 220).len();
-    let (before, after) = (page(begin, few), page(begin - SLACK - above / 2, more));
+    let (before, after) = (
+        page(begin, few),
+        page(begin - MARGIN_BYTES - above / 2, more),
+    );
     let read = read([before.as_str(), &before, &after]);
     assert!(read[1].1 < 3_000, "{}", read[1].1);
     let waiting = |at: usize| loads(read[at].0.as_ref()).0;

@@ -1,6 +1,6 @@
-//! Clients whose requests fail by their own fault, and pods that fail by theirs: one worker, four
-//! pods, in steps of a millisecond. A prompt goes where it was sent before, as a prefix scorer has
-//! it, unless that pod is avoided.
+//! Clients whose requests are at fault, and pods that are at fault: a simulation of one worker and four pods
+//! in steps of a millisecond. A prompt goes where it was sent before, as a prefix scorer would choose, unless
+//! that pod is ejected.
 
 use std::collections::HashMap;
 
@@ -10,22 +10,23 @@ use crate::testing;
 
 const PODS: u32 = 4;
 
-/// One client after another; each sends a request in so many steps.
+/// A client.
 struct Client {
+    /// Milliseconds between its requests.
     every: u64,
-    /// Tells its prompts apart, the number of the request given.
+    /// Maps the number of a request to the number of its prompt.
     prompt: fn(u64) -> u64,
-    /// What the prompt with that number begins with.
+    /// Maps the number of a prompt to the number of its first block.
     begins: fn(u64) -> u64,
-    /// To which pod these prompts were brought before, if they were.
+    /// Maps the number of a request to the pod that its prompt was sent to before, if any.
     placed: fn(u64) -> Option<u32>,
-    /// Whether it is not one of the attackers'.
+    /// Whether the client is not an attacker.
     honest: bool,
-    /// How its requests fail, everywhere.
+    /// How its requests fail at every pod.
     failure: Option<Reason>,
 }
 
-/// Thirty prompts a second that begin as no other does.
+/// Thirty prompts a second, each with a first block of its own.
 const HONEST: Client = Client {
     every: 33,
     prompt: |number| 1_000_000 + number,
@@ -44,32 +45,33 @@ const ATTACKER: Client = Client {
     failure: Some(Reason::Errors),
 };
 
-/// What came of it.
+/// What a simulation observed.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Honest requests by pod, and those that failed.
+    /// Honest requests by pod.
     honest: [u32; PODS as usize],
+    /// Honest requests that failed.
     failed: u32,
-    /// Milliseconds for which each pod was avoided.
-    avoided: [u64; PODS as usize],
+    /// Milliseconds for which each pod was ejected.
+    ejected: [u64; PODS as usize],
     majorities: u64,
     prompts: u64,
 }
 
 impl Seen {
-    /// Whether honest requests stay spread: no pod has less than half of its fair share.
+    /// Returns whether honest requests stay spread: no pod has less than half of its fair share.
     fn is_spread(&self) -> bool {
         let all: u32 = self.honest.iter().sum();
         self.honest.iter().all(|own| own * 2 * PODS >= all)
     }
 
     fn longest(&self) -> u64 {
-        self.avoided.iter().copied().max().unwrap()
+        self.ejected.iter().copied().max().unwrap()
     }
 }
 
-struct Play {
-    avoider: Avoider,
+struct Simulation {
+    detector: OutlierDetector,
     pool: Pool,
     rng: fastrand::Rng,
     homes: HashMap<u64, u32>,
@@ -77,20 +79,20 @@ struct Play {
     seen: Seen,
 }
 
-impl Play {
+impl Simulation {
     fn new(seed: u64) -> Self {
-        let settings = Settings {
-            first: 1_000,
-            most: 60_000,
+        let settings = OutlierSettings {
+            first_ms: 1_000,
+            max_ms: 60_000,
         };
-        let mut avoider = Avoider::new(settings, fastrand::Rng::with_seed(seed));
-        (0..PODS).for_each(|slot| avoider.join(Slot(slot), u64::from(slot) + 1));
+        let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
+        (0..PODS).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         let mut pool = testing::pool((0..PODS).map(|_| Metrics::default()));
         for slot in 0..PODS {
             pool.get_mut(Slot(slot)).unwrap().freshness = Freshness::Fresh;
         }
         Self {
-            avoider,
+            detector,
             pool,
             rng: fastrand::Rng::with_seed(seed),
             homes: HashMap::new(),
@@ -101,7 +103,7 @@ impl Play {
 
     fn pick(&mut self, prompt: u64, placed: Option<u32>) -> u32 {
         let pool = &self.pool;
-        let free = |slot: &u32| !pool.get(Slot(*slot)).unwrap().avoided;
+        let free = |slot: &u32| !pool.get(Slot(*slot)).unwrap().ejected;
         let home = self.homes.get(&prompt).copied().or(placed).filter(free);
         let slot = home.unwrap_or_else(|| {
             let slots: Vec<u32> = (0..PODS).filter(free).collect();
@@ -115,8 +117,8 @@ impl Play {
         let prompt = (client.prompt)(number);
         let slot = self.pick(prompt, (client.placed)(number));
         self.request += 1;
-        self.avoider.sent(Slot(slot), self.request, now);
-        self.avoider.mark(&mut self.pool, now);
+        self.detector.start_probe(Slot(slot), self.request, now);
+        self.detector.flag_ejected(&mut self.pool, now);
         let broken = (broken == Some(slot)).then_some(Reason::Errors);
         let reason = client.failure.or(broken);
         let outcome = Outcome {
@@ -132,12 +134,12 @@ impl Play {
             self.seen.honest[slot as usize] += 1;
             self.seen.failed += u32::from(reason.is_some());
         }
-        self.avoider
-            .note(Slot(slot), &outcome, Freshness::Fresh, now);
-        self.avoider.mark(&mut self.pool, now);
+        self.detector
+            .record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
+        self.detector.flag_ejected(&mut self.pool, now);
     }
 
-    /// Plays from one time to another, in milliseconds. From `broken.1` on the pod `broken.0` fails.
+    /// Simulates this range of milliseconds. From `broken.1` on the pod `broken.0` fails.
     fn run(&mut self, clients: &[Client], times: std::ops::Range<u64>, broken: Option<(u32, u64)>) {
         for now in times {
             for client in clients.iter().filter(|client| now % client.every == 0) {
@@ -145,43 +147,43 @@ impl Play {
                 self.send(client, now, broken.map(|(slot, _)| slot), now);
             }
             if now % 50 == 0 {
-                self.avoider.hold_claims(now);
-                for slot in self.avoider.due(&self.pool, now) {
-                    let entry = self.avoider.claim(slot, now).unwrap();
-                    self.avoider.claimed(slot, entry);
+                self.detector.renew_claims(now);
+                for slot in self.detector.due_probes(&self.pool, now) {
+                    let entry = self.detector.claim(slot, now).unwrap();
+                    self.detector.accept_claim(slot, entry);
                 }
-                self.avoider.mark(&mut self.pool, now);
+                self.detector.flag_ejected(&mut self.pool, now);
             }
-            for (slot, avoided) in self.seen.avoided.iter_mut().enumerate() {
+            for (slot, ejected) in self.seen.ejected.iter_mut().enumerate() {
                 let endpoint = self.pool.get(Slot(slot as u32)).unwrap();
-                *avoided += u64::from(endpoint.avoided);
+                *ejected += u64::from(endpoint.ejected);
             }
         }
-        let blamed = self.avoider.take_blamed();
-        self.seen.majorities += blamed.majorities;
-        self.seen.prompts += blamed.prompts;
+        let faults = self.detector.take_request_faults();
+        self.seen.majorities += faults.majorities;
+        self.seen.prompts += faults.prompts;
     }
 }
 
-/// A minute of honest requests beside these, for several seeds.
+/// Simulates a minute of honest requests beside those of attackers, for several seeds.
 fn attack(attackers: impl Fn() -> Vec<Client>) -> Vec<Seen> {
-    let play = |seed| {
-        let mut play = Play::new(seed);
-        play.run(&[HONEST], 1_000..4_000, None);
-        play.seen = Seen::default();
+    let simulation = |seed| {
+        let mut simulation = Simulation::new(seed);
+        simulation.run(&[HONEST], 1_000..4_000, None);
+        simulation.seen = Seen::default();
         let mut clients = attackers();
         clients.push(HONEST);
-        play.run(&clients, 4_000..64_000, None);
-        play.seen
+        simulation.run(&clients, 4_000..64_000, None);
+        simulation.seen
     };
-    (0..4).map(play).collect()
+    (0..4).map(simulation).collect()
 }
 
-/// An attack changes little: honest requests stay spread, and no pod is avoided for long.
-fn holds(attackers: impl Fn() -> Vec<Client>) {
+/// Asserts that an attack changes little: honest requests stay spread, and no pod is ejected for long.
+fn assert_harmless(attackers: impl Fn() -> Vec<Client>) {
     for seen in attack(attackers) {
         assert!(seen.is_spread(), "{seen:?}");
-        // Once by chance, with what follows from it: of a minute.
+        // One ejection by chance and its repetitions, in a minute.
         assert!(seen.longest() <= 6_000, "{seen:?}");
         assert_eq!(seen.failed, 0);
     }
@@ -190,9 +192,9 @@ fn holds(attackers: impl Fn() -> Vec<Client>) {
 const REASONS: [Reason; 3] = [Reason::Errors, Reason::Overloaded, Reason::Unserved];
 
 #[test]
-fn one_prompt_that_breaks_pods_gets_none_avoided() {
+fn one_prompt_that_breaks_pods_ejects_none() {
     for reason in REASONS {
-        holds(|| {
+        assert_harmless(|| {
             let one = Client {
                 failure: Some(reason),
                 ..ATTACKER
@@ -203,9 +205,9 @@ fn one_prompt_that_breaks_pods_gets_none_avoided() {
 }
 
 #[test]
-fn neither_do_prompts_that_are_all_different() {
+fn different_prompts_that_break_pods_eject_none() {
     for reason in REASONS {
-        holds(|| {
+        assert_harmless(|| {
             vec![Client {
                 prompt: |number| 2_000_000 + number,
                 failure: Some(reason),
@@ -216,9 +218,9 @@ fn neither_do_prompts_that_are_all_different() {
 }
 
 #[test]
-fn nor_different_ones_that_affinity_brings_to_two_of_four() {
+fn different_prompts_that_affinity_brings_to_two_of_four_pods_eject_none() {
     for reason in REASONS {
-        holds(|| {
+        assert_harmless(|| {
             vec![Client {
                 prompt: |number| 2_000_000 + number,
                 placed: |number| Some(number as u32 / 10 % 2),
@@ -230,9 +232,9 @@ fn nor_different_ones_that_affinity_brings_to_two_of_four() {
 }
 
 #[test]
-fn nor_ones_that_are_served_elsewhere_when_they_are_not_to_break_it() {
+fn prompts_that_break_one_pod_and_are_served_elsewhere_eject_none() {
     // The same beginnings, harmless at the third pod, so that each failure counts.
-    holds(|| {
+    assert_harmless(|| {
         vec![
             Client {
                 prompt: |number| number % 50,
@@ -253,41 +255,44 @@ fn nor_ones_that_are_served_elsewhere_when_they_are_not_to_break_it() {
 
 #[test]
 fn without_other_traffic_one_prompt_costs_one_pod_a_second() {
-    let mut play = Play::new(1);
-    play.run(&[ATTACKER, ATTACKER], 1_000..61_000, None);
-    assert!(play.seen.prompts > 0, "{:?}", play.seen);
-    let (first, second) = (play.avoider.reason(Slot(0)), play.avoider.reason(Slot(1)));
-    let avoided = (0..PODS).filter(|slot| play.avoider.reason(Slot(*slot)).is_some());
-    assert!(avoided.count() <= 1, "{first:?} {second:?}");
-    // The first honest request that comes to it brings it back.
-    play.seen = Seen::default();
-    play.run(&[ATTACKER, HONEST], 61_000..71_000, None);
-    assert!(play.seen.is_spread(), "{:?}", play.seen);
+    let mut simulation = Simulation::new(1);
+    simulation.run(&[ATTACKER, ATTACKER], 1_000..61_000, None);
+    assert!(simulation.seen.prompts > 0, "{:?}", simulation.seen);
+    let (first, second) = (
+        simulation.detector.reason(Slot(0)),
+        simulation.detector.reason(Slot(1)),
+    );
+    let ejected = (0..PODS).filter(|slot| simulation.detector.reason(Slot(*slot)).is_some());
+    assert!(ejected.count() <= 1, "{first:?} {second:?}");
+    // The first honest request that reaches the pod brings it back.
+    simulation.seen = Seen::default();
+    simulation.run(&[ATTACKER, HONEST], 61_000..71_000, None);
+    assert!(simulation.seen.is_spread(), "{:?}", simulation.seen);
 }
 
-/// Requests that a pod fails which fails all, until it is left out.
+/// Returns how many honest requests fail at a pod that fails all, until it is ejected.
 fn failed(clients: &[Client], seed: u64) -> u32 {
-    let mut play = Play::new(seed);
-    play.run(clients, 1_000..4_000, None);
-    play.seen = Seen::default();
-    play.run(clients, 4_000..8_000, Some((1, 4_000)));
+    let mut simulation = Simulation::new(seed);
+    simulation.run(clients, 1_000..4_000, None);
+    simulation.seen = Seen::default();
+    simulation.run(clients, 4_000..8_000, Some((1, 4_000)));
     assert_eq!(
-        play.seen.avoided.map(|time| time > 1_500),
+        simulation.seen.ejected.map(|time| time > 1_500),
         [false, true, false, false]
     );
-    play.seen.failed
+    simulation.seen.failed
 }
 
 #[test]
-fn a_pod_that_fails_all_is_left_out_after_a_few() {
+fn a_pod_that_fails_all_requests_is_ejected_after_a_few() {
     let mean = |client: fn() -> Client| {
         let failed = (0..40).map(|seed| failed(&[client()], seed));
         f64::from(failed.sum::<u32>()) / 40.0
     };
     let distinct = mean(|| HONEST);
-    // Six that its peers have served, and a trial after a second.
+    // Six requests until its peers have served enough, and a probe after a second.
     assert!((4.0..12.0).contains(&distinct), "{distinct}");
-    // All of them begin alike, as with a system prompt.
+    // All prompts begin alike, as with a system prompt.
     let alike = mean(|| Client {
         begins: |_| 7,
         ..HONEST
@@ -297,38 +302,44 @@ fn a_pod_that_fails_all_is_left_out_after_a_few() {
 }
 
 #[test]
-fn a_pod_that_fails_the_one_prompt_that_there_is_is_left_out_within_seconds() {
+fn a_pod_that_fails_the_only_prompt_is_ejected_within_seconds() {
     let one = Client {
         prompt: |_| 7,
         ..HONEST
     };
-    let mut play = Play::new(1);
-    play.run(&[one], 1_000..3_000, None);
-    let pod = play.homes[&7];
+    let mut simulation = Simulation::new(1);
+    simulation.run(&[one], 1_000..3_000, None);
+    let pod = simulation.homes[&7];
     let one = Client {
         prompt: |_| 7,
         ..HONEST
     };
-    play.seen = Seen::default();
-    play.run(&[one], 3_000..20_000, Some((pod, 3_000)));
-    let others = play.seen.honest.iter().sum::<u32>() - play.seen.failed;
-    // It goes to another pod then, and stays there.
-    assert!(play.seen.failed < 150 && others > 300, "{:?}", play.seen);
+    simulation.seen = Seen::default();
+    simulation.run(&[one], 3_000..20_000, Some((pod, 3_000)));
+    let others = simulation.seen.honest.iter().sum::<u32>() - simulation.seen.failed;
+    // Then the prompt goes to another pod and stays there.
+    assert!(
+        simulation.seen.failed < 150 && others > 300,
+        "{:?}",
+        simulation.seen
+    );
 }
 
 #[test]
-fn a_pod_that_lists_its_models_and_fails_all_else_is_left_out() {
-    let mut play = Play::new(3);
-    play.run(&[HONEST], 1_000..3_000, None);
+fn a_pod_that_lists_its_models_and_fails_all_else_is_ejected() {
+    let mut simulation = Simulation::new(3);
+    simulation.run(&[HONEST], 1_000..3_000, None);
     for now in 3_000..5_000 {
-        play.run(&[HONEST], now..now + 1, Some((1, 3_000)));
+        simulation.run(&[HONEST], now..now + 1, Some((1, 3_000)));
         if now % 250 == 0 {
             let listed = Outcome::default();
-            play.avoider.note(Slot(1), &listed, Freshness::Fresh, now);
+            simulation
+                .detector
+                .record_outcome(Slot(1), &listed, Freshness::Fresh, now);
         }
-        if play.avoider.reason(Slot(1)).is_some() {
+        if simulation.detector.reason(Slot(1)).is_some() {
             return;
         }
     }
-    panic!("{:?}", play.seen);
+    panic!("{:?}", simulation.seen);
 }

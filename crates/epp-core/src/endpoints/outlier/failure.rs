@@ -1,0 +1,56 @@
+//! How requests fail, and what a failure says about the endpoint.
+
+/// Why an endpoint is ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reason {
+    /// The endpoint refused, reset or timed out, or Envoy retried the request elsewhere after its response.
+    #[default]
+    Unserved,
+    /// The endpoint responds with 5xx.
+    Errors,
+    /// The endpoint responds with 503.
+    Overloaded,
+    /// The endpoint sends neither responses nor metrics pages.
+    Hung,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers in shared data.
+    pub const ALL: [Self; 4] = [Self::Unserved, Self::Errors, Self::Overloaded, Self::Hung];
+
+    /// Returns the reason's name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unserved => "unserved",
+            Self::Errors => "errors",
+            Self::Overloaded => "overloaded",
+            Self::Hung => "hung",
+        }
+    }
+}
+
+/// A request that an endpoint did not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// How the request failed.
+    pub reason: Reason,
+    /// Whether the endpoint is surely at fault: no request can cause this failure. The connection was
+    /// refused, or another endpoint served the same request. Any other failure may be caused by the
+    /// request: a prompt that a server answers with 500, that makes it close the connection, or that takes
+    /// longer than a timeout.
+    pub certain: bool,
+}
+
+/// The outcome of one request at one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// The request's number.
+    pub request: u32,
+    /// The hash of the prompt's first block, which distinguishes prompts; `None` where no prompt was read.
+    pub prompt: Option<u64>,
+    /// Whether the request has a body. An endpoint whose engine is dead may still list its models, so
+    /// that a served request without a body proves little.
+    pub bodied: bool,
+    /// How the request failed, if it did.
+    pub failure: Option<Failure>,
+}
