@@ -155,7 +155,7 @@ What the filter counts, and what Envoy says of its start:
   curl -s http://127.0.0.1:{admin}/stats/prometheus | grep epp_
   cat target/demo/envoy.log
 
-The configuration that is in force is examples/seed.yaml, inside envoy/envoy.yaml."#
+The configuration that is in force is examples/gie.yaml, inside envoy/envoy.yaml."#
     );
 }
 

@@ -1,11 +1,11 @@
-//! Text that is written in base64: bytes of a JSON message, a Secret's `data`.
+//! Base64: bytes fields of a JSON message, a Secret's `data`.
 
 use ::base64::alphabet::STANDARD;
 use ::base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use ::base64::engine::DecodePaddingMode;
 use ::base64::Engine;
 
-/// Protobuf's JSON takes either alphabet, padded or not.
+/// Protobuf's JSON accepts either alphabet, padded or not.
 const DECODER: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -13,7 +13,7 @@ const DECODER: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Returns the text that base64 stands for, in either alphabet, padded or not.
+/// Decodes base64 text, in either alphabet, padded or not.
 pub fn base64(coded: &str) -> Option<String> {
     let signs = coded.chars().filter(|sign| !sign.is_whitespace());
     let standard: String = signs

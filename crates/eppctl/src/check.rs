@@ -1,4 +1,4 @@
-//! `eppctl check`: the loader's word on documents.
+//! `eppctl check`: loads documents and reports their problems.
 
 use std::io::{self, Write};
 
@@ -9,62 +9,67 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::defaults::written_out;
+use crate::dialect::{self, TargetDialect};
 use crate::embedded::{documents, Document};
-use crate::era::{self, Era};
-use crate::excerpt::{render, Source, Told};
+use crate::excerpt::{render, Diagnostic, Source};
 use crate::input::read;
-use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
+use crate::output::{
+    styled, Error, ExitStatus, Output, Report, ERROR, FAINT, GOOD, STRONG, WARNING,
+};
 use crate::standings::{as_written, in_force, others, Field, Plugin};
 use crate::unread::unread;
 
-/// Say whether documents load, with every problem and warning, and what they come to.
+/// Check whether documents load: every error and warning, and the configuration in force.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  eppctl check examples/seed.yaml
-  eppctl check --era today examples/seed.yaml  # would it load there?
-  eppctl check --print-defaults examples/seed.yaml  # nothing left out
+  eppctl check examples/gie.yaml
+  # would llm-d-router load it?
+  eppctl check --dialect llm-d examples/gie.yaml
+  # with every default written out:
+  eppctl check --print-defaults examples/gie.yaml
   eppctl check -o json examples/*.yaml
   kubectl get configmap epp -o yaml | eppctl check -
-  eppctl check values.yaml  # Helm values with a document inside
+  # Helm values that contain a document:
+  eppctl check values.yaml
 
-A file may be a document, or have any number of them inside, as mappings or texts: a ConfigMap, Helm
-values, an LLMInferenceService, a container's arguments, several YAML documents. Each is checked and
-named, and lines are the file's.
+A file may be a document or contain any number of them, as mappings or as text: a ConfigMap, Helm
+values, an LLMInferenceService, a container's arguments, several YAML documents. Each one is checked
+and named; line numbers refer to the file.
 
-Exit codes: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
+Exit status: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
 pub struct Check {
-    /// Documents, or files with documents inside, YAML or JSON; - is standard input.
+    /// Documents, or files that contain documents, in YAML or JSON; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
-    /// Also say whether this Endpoint Picker would accept them (no: exit code 1).
+    /// Also check whether an Endpoint Picker of this dialect would accept them; if not, exit with 1.
     #[arg(long, value_enum)]
-    era: Option<Era>,
-    /// Print each document that loads as it is in force, defaults written out, instead of the report.
+    dialect: Option<TargetDialect>,
+    /// Instead of the report, print each document that loads, with every default written out.
     #[arg(long)]
     print_defaults: bool,
 }
 
-/// What the loader says of one file.
+/// The result for one document.
 #[derive(Serialize)]
 struct Checked {
     file: String,
-    /// Where in the file the document is; empty where it is the file.
+    /// Where the document is in the file; empty if the document is the file.
     place: String,
     loads: bool,
     summary: Option<String>,
-    errors: Vec<Told>,
-    warnings: Vec<Told>,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
     plugins: Vec<Plugin>,
-    /// What else of the document is refused or has no effect.
+    /// Fields outside `plugins` that are refused or have no effect.
     fields: Vec<Field>,
-    era: Option<OfEra>,
+    dialect: Option<Acceptance>,
     #[serde(skip)]
     text: String,
 }
 
-/// What an Endpoint Picker would say of it.
+/// Whether an Endpoint Picker would accept a document.
 #[derive(Serialize)]
-struct OfEra {
+struct Acceptance {
     name: &'static str,
     accepts: bool,
     refused: Vec<String>,
@@ -75,7 +80,7 @@ struct OfEra {
 #[serde(transparent)]
 struct AllChecked(Vec<Checked>);
 
-/// A document with its defaults.
+/// A document with its defaults written out.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct Defaults(Value);
@@ -89,44 +94,45 @@ impl Report for Defaults {
 
 impl Check {
     /// Checks all files, in order.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let mut all = AllChecked(Vec::new());
         let mut unread = Ok(());
         for file in &self.files {
             let bytes = match read(file) {
                 Ok(bytes) => bytes,
-                Err(misuse) => {
-                    unread = Err(misuse);
+                Err(error) => {
+                    unread = Err(error);
                     continue;
                 }
             };
-            for (checked, plan) in check(file, &bytes, self.era) {
+            for (checked, plan) in check(file, &bytes, self.dialect) {
                 if let Some(plan) = plan.filter(|_| self.print_defaults) {
                     output.print(&Defaults(written_out(&plan)))?;
                 }
                 all.0.push(checked);
             }
         }
-        let fine =
-            |checked: &Checked| checked.loads && checked.era.as_ref().is_none_or(|era| era.accepts);
-        let verdict = match all.0.iter().all(fine) {
-            true => Verdict::Fine,
-            false => Verdict::Findings,
+        let accepted = |checked: &Checked| {
+            checked.loads && checked.dialect.as_ref().is_none_or(|picker| picker.accepts)
+        };
+        let status = match all.0.iter().all(accepted) {
+            true => ExitStatus::Ok,
+            false => ExitStatus::Findings,
         };
         if self.print_defaults {
-            // What cannot be printed is told.
+            // A document that does not load cannot be printed: report it.
             all.0.retain(|checked| !checked.loads);
         }
         if !self.print_defaults || !all.0.is_empty() {
             output.print(&all)?;
         }
         unread?;
-        Ok(verdict)
+        Ok(status)
     }
 }
 
 /// Checks all documents of a file.
-fn check(file: &str, bytes: &[u8], era: Option<Era>) -> Vec<(Checked, Option<Plan>)> {
+fn check(file: &str, bytes: &[u8], dialect: Option<TargetDialect>) -> Vec<(Checked, Option<Plan>)> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(_) => {
@@ -145,7 +151,7 @@ fn check(file: &str, bytes: &[u8], era: Option<Era>) -> Vec<(Checked, Option<Pla
     };
     let documents = documents.iter();
     documents
-        .map(|document| check_document(file, text, document, era))
+        .map(|document| check_document(file, text, document, dialect))
         .collect()
 }
 
@@ -153,7 +159,7 @@ fn check_document(
     file: &str,
     text: &str,
     document: &Document,
-    era: Option<Era>,
+    dialect: Option<TargetDialect>,
 ) -> (Checked, Option<Plan>) {
     let (plan, mut errors, mut warnings) = match config::load(&document.text) {
         Ok(loaded) => (Some(loaded.plan), Vec::new(), loaded.warnings),
@@ -161,18 +167,19 @@ fn check_document(
     };
     for problems in [&mut errors, &mut warnings] {
         document.locate(problems);
-        // In the file's order; what has no place comes last.
+        // In the file's order; problems without a location come last.
         problems.sort_by_key(|problem| problem.location.unwrap_or((usize::MAX, 0)));
     }
-    let told = |problems: &[Problem]| problems.iter().map(Told::from).collect();
-    let (errors, warnings): (Vec<Told>, Vec<Told>) = (told(&errors), told(&warnings));
-    let tree = era::tree(&document.text);
+    let errors: Vec<Diagnostic> = errors.iter().map(Diagnostic::from).collect();
+    let warnings: Vec<Diagnostic> = warnings.iter().map(Diagnostic::from).collect();
+    let tree = dialect::tree(&document.text);
     let plugins = match (&plan, &tree) {
         (Some(plan), _) => in_force(plan),
         (None, Some(tree)) => as_written(tree, &errors),
         (None, None) => Vec::new(),
     };
-    let era = era.zip(tree).map(|(era, tree)| of_era(era, &tree));
+    let dialect = dialect.zip(tree);
+    let dialect = dialect.map(|(dialect, tree)| acceptance(dialect, &tree));
     let checked = Checked {
         file: file.to_owned(),
         place: document.place.clone(),
@@ -185,49 +192,49 @@ fn check_document(
         errors,
         warnings,
         plugins,
-        era,
+        dialect,
         text: text.to_owned(),
     };
     (checked, plan)
 }
 
-fn of_era(era: Era, tree: &epp_core::document::Node) -> OfEra {
-    let word = era::word(era, tree);
-    OfEra {
-        name: match era {
-            Era::Seed => "Gateway API Inference Extension v1.0",
-            Era::Today => "llm-d-router (August 2026)",
+fn acceptance(dialect: TargetDialect, tree: &epp_core::document::Node) -> Acceptance {
+    let found = dialect::objections(dialect, tree);
+    Acceptance {
+        name: match dialect {
+            TargetDialect::GieV1 => "Gateway API Inference Extension v1.0",
+            TargetDialect::LlmD => "llm-d-router (August 2026)",
         },
-        accepts: word.refused.is_empty(),
-        refused: word.refused,
-        ignored: word.ignored,
+        accepts: found.refused.is_empty(),
+        refused: found.refused,
+        ignored: found.ignored,
     }
 }
 
 impl Report for AllChecked {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.0.iter().try_for_each(|checked| checked.tell(out))
+        self.0.iter().try_for_each(|checked| checked.write(out))
     }
 }
 
 impl Checked {
-    /// What is not looked at any further.
+    /// A file in which no document could be found.
     fn refused(file: &str, errors: &[Problem]) -> Self {
         Self {
             file: file.to_owned(),
             place: String::new(),
             loads: false,
             summary: None,
-            errors: errors.iter().map(Told::from).collect(),
+            errors: errors.iter().map(Diagnostic::from).collect(),
             warnings: Vec::new(),
             plugins: Vec::new(),
             fields: Vec::new(),
-            era: None,
+            dialect: None,
             text: String::new(),
         }
     }
 
-    fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let source = Source {
             file: &self.file,
             place: &self.place,
@@ -260,24 +267,25 @@ impl Checked {
             let name = styled(STRONG, &field.name);
             writeln!(out, "  {name}  {}", shown(&field.standing))?;
         }
-        let Some(era) = &self.era else {
+        let Some(picker) = &self.dialect else {
             return Ok(());
         };
-        match era.accepts {
-            true => writeln!(out, "  {} would {}", era.name, styled(GOOD, "accept it"))?,
-            false => writeln!(out, "  {} would {}", era.name, styled(ERROR, "refuse it"))?,
-        }
-        for reason in &era.refused {
+        let verdict = match picker.accepts {
+            true => styled(GOOD, "accept it"),
+            false => styled(ERROR, "refuse it"),
+        };
+        writeln!(out, "  {} would {verdict}", picker.name)?;
+        for reason in &picker.refused {
             writeln!(out, "    {reason}")?;
         }
-        for ignored in &era.ignored {
+        for ignored in &picker.ignored {
             writeln!(out, "    {}: {ignored}", styled(WARNING, "note"))?;
         }
         Ok(())
     }
 }
 
-/// A standing, in red where it says no.
+/// Returns a plugin's or field's standing, in red if it is refused.
 fn shown(standing: &str) -> String {
     match standing.starts_with("refused") {
         true => styled(ERROR, standing),

@@ -1,4 +1,4 @@
-//! `eppctl convert`: a document of one Endpoint Picker as the other one writes it.
+//! `eppctl convert`: rewrites a document in the other dialect.
 
 mod v1_3;
 
@@ -12,24 +12,24 @@ use epp_core::plugins::Dialect;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::era::{gate_name, knows, Era, DETECTOR, FORMER_GATES};
+use crate::dialect::{gate_name, knows, TargetDialect, DETECTOR, FORMER_GATES};
 use crate::input::{plan_of, read_document};
-use crate::output::{Misuse, Output, Report, Verdict};
+use crate::output::{Error, ExitStatus, Output, Report};
 use crate::schema::value;
 
-/// Rewrite a document for the other generation, with notes where its meaning does not carry.
+/// Convert a document to the other dialect, with a note wherever its meaning changes.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  eppctl convert --to today examples/seed.yaml
-  eppctl convert --to seed examples/today.yaml > seed.yaml
+  eppctl convert --to llm-d examples/gie.yaml
+  eppctl convert --to gie examples/llm-d.yaml > gie.yaml
 
-The result loads. Exit codes: 0 converted, 2 the document does not load.")]
+The result always loads. Exit status: 0 converted, 2 the document does not load.")]
 pub struct Convert {
-    /// The document.
+    /// The document, or a file that contains one; - is standard input.
     file: String,
-    /// Whose dialect to write: Gateway API Inference Extension v1.0 (seed) or llm-d-router (today).
+    /// The dialect to convert to.
     #[arg(long, value_enum)]
-    to: Era,
+    to: TargetDialect,
 }
 
 #[derive(Serialize)]
@@ -41,41 +41,41 @@ struct Converted {
 const PREFIX: &str = "prefix-cache-scorer";
 const PRODUCER: &str = "approx-prefix-cache-producer";
 
-/// Bytes that count as a token.
-const TOKEN: u64 = 4;
-/// Today's smallest block, in tokens.
-const LEAST_BLOCK: u64 = 64;
+/// Bytes that both dialects count as one token.
+const BYTES_PER_TOKEN: u64 = 4;
+/// The smallest block of the llm-d dialect, in tokens.
+const MIN_BLOCK_TOKENS: u64 = 64;
 
 impl Convert {
     /// Converts and prints.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let text = read_document(&self.file)?;
         let plan = plan_of(&self.file, &text)?;
         let node = config::parse(&text)
-            .map_err(|_| Misuse::new(format!("{}: does not parse", self.file)))?;
+            .map_err(|_| Error::new(format!("{}: does not parse", self.file)))?;
         let mut converted = Converted {
             document: value(&node),
             notes: Vec::new(),
         };
         match (self.to, plan.dialect) {
-            (Era::Today, Dialect::GieV1) => {
-                converted.leave_releases();
-                converted.make_todays();
+            (TargetDialect::LlmD, Dialect::GieV1) => {
+                converted.update_gie_releases();
+                converted.convert_to_llm_d();
             }
-            (Era::Seed, dialect) => converted.make_seeds(dialect),
-            (Era::Today, Dialect::LlmD) => {
-                converted.leave_releases();
+            (TargetDialect::GieV1, from) => converted.convert_to_gie(from),
+            (TargetDialect::LlmD, Dialect::LlmD) => {
+                converted.update_gie_releases();
                 converted.drop_ignored();
                 converted.set("apiVersion", json!("llm-d.ai/v1alpha1"));
             }
         }
         output.print(&converted)?;
-        Ok(Verdict::Fine)
+        Ok(ExitStatus::Ok)
     }
 }
 
 impl Converted {
-    fn make_todays(&mut self) {
+    fn convert_to_llm_d(&mut self) {
         self.set("apiVersion", json!("llm-d.ai/v1alpha1"));
         let mut producers: Vec<Value> = Vec::new();
         let several = self
@@ -108,8 +108,8 @@ impl Converted {
         }
     }
 
-    /// What the seed's releases up to v1.5 call otherwise than today's, or have and today's has not.
-    fn leave_releases(&mut self) {
+    /// Renames what GIE releases up to v1.5 name differently from llm-d, and drops what llm-d lacks.
+    fn update_gie_releases(&mut self) {
         let top = self.document.as_object_mut();
         if let Some(data) = top.and_then(|top| top.shift_remove("data")) {
             if self.document.get("dataLayer").is_none() {
@@ -131,7 +131,7 @@ impl Converted {
         let detector = self.document.get(DETECTOR).and_then(Value::as_object);
         if detector.is_some_and(|fields| fields.keys().any(|field| field != "pluginRef")) {
             self.notes.push(format!(
-                "{DETECTOR}: today's names a plugin that has the thresholds, and neither has an effect here; left out"
+                "{DETECTOR}: in llm-d it refers to a plugin with the thresholds; neither has an effect here; left out"
             ));
             if let Some(document) = self.document.as_object_mut() {
                 document.shift_remove(DETECTOR);
@@ -141,7 +141,7 @@ impl Converted {
         rename(&mut self.document);
     }
 
-    /// A scorer's own blocks, which are ignored beside a producer.
+    /// Drops a scorer's own block settings, which are ignored if there is a producer.
     fn drop_ignored(&mut self) {
         for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
             let parameters = plugin.get_mut("parameters").and_then(Value::as_object_mut);
@@ -151,7 +151,7 @@ impl Converted {
         }
     }
 
-    fn make_seeds(&mut self, dialect: Dialect) {
+    fn convert_to_gie(&mut self, from: Dialect) {
         self.set(
             "apiVersion",
             json!("inference.networking.x-k8s.io/v1alpha1"),
@@ -169,13 +169,13 @@ impl Converted {
         let discovery = self.document.pointer("/dataLayer/discovery").cloned();
         self.drop_field("dataLayer");
         if let Some(discovery) = discovery {
-            let note = "dataLayer.discovery is epp-wasm's: the seed itself refuses it";
+            let note = "dataLayer.discovery exists in epp-wasm only: GIE v1 refuses it";
             self.notes.push(note.to_owned());
             self.set("dataLayer", json!({"discovery": discovery}));
         }
-        match dialect {
-            Dialect::LlmD => self.cut_in_scorers(),
-            Dialect::GieV1 => self.name_as_seed(),
+        match from {
+            Dialect::LlmD => self.move_blocks_to_scorers(),
+            Dialect::GieV1 => self.rename_to_v1_0(),
         }
         let gone = self.drop_unknown();
         let profiles = self.document.get_mut("schedulingProfiles");
@@ -193,11 +193,11 @@ impl Converted {
         }
     }
 
-    /// The parameters of later releases by their names of v1.0.
-    fn name_as_seed(&mut self) {
+    /// Gives the parameters of later GIE releases their names of v1.0.
+    fn rename_to_v1_0(&mut self) {
         let mut notes = Vec::new();
         for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
-            let cut = Cut::of(plugin);
+            let blocks = BlockSettings::of(plugin);
             let name = name(plugin).to_owned();
             let Some(parameters) = plugin.get_mut("parameters").and_then(Value::as_object_mut)
             else {
@@ -211,21 +211,21 @@ impl Converted {
             ];
             let gone = later.map(|name| parameters.shift_remove(name).is_some());
             if gone.contains(&true) {
-                parameters.insert("hashBlockSize".to_owned(), json!(cut.bytes));
+                parameters.insert("hashBlockSize".to_owned(), json!(blocks.bytes));
                 parameters.insert(
                     "maxPrefixBlocksToMatch".to_owned(),
-                    json!(cut.blocks.max(1)),
+                    json!(blocks.count.max(1)),
                 );
             }
-            if cut.tunes {
-                notes.push(format!("{name}: autoTune: the seed takes nothing from what servers report; the settings hold"));
+            if blocks.auto_tune {
+                notes.push(format!("{name}: {NO_AUTO_TUNE}"));
             }
         }
         self.notes.extend(notes);
     }
 
-    /// The seed's scorers cut prompts themselves.
-    fn cut_in_scorers(&mut self) {
+    /// Moves a producer's block settings into the scorers: in GIE v1 they split prompts themselves.
+    fn move_blocks_to_scorers(&mut self) {
         let producers = self.plugins().filter(|plugin| kind(plugin) == PRODUCER);
         let producers: Vec<Value> = producers.cloned().collect();
         let mut notes = Vec::new();
@@ -237,7 +237,7 @@ impl Converted {
             if plugin.pointer("/parameters/matchLengthWeight").is_some() {
                 let name = name(plugin);
                 notes.push(format!(
-                    "{name}: the seed knows no matchLengthWeight; the score is match / total"
+                    "{name}: GIE v1 has no matchLengthWeight; the score is match / total"
                 ));
             }
             if let Some(plugin) = plugin.as_object_mut() {
@@ -247,13 +247,13 @@ impl Converted {
         self.notes.extend(notes);
     }
 
-    /// Leaves out what the seed has nothing like; the names.
+    /// Drops plugin types that GIE v1 lacks. Returns their names.
     fn drop_unknown(&mut self) -> Vec<String> {
         let mut gone = Vec::new();
         let plugins = self.document.get_mut("plugins");
         if let Some(plugins) = plugins.and_then(Value::as_array_mut) {
             plugins.retain(|plugin| {
-                let keep = knows(Era::Seed, kind(plugin));
+                let keep = knows(TargetDialect::GieV1, kind(plugin));
                 if !keep {
                     gone.push(name(plugin).to_owned());
                 }
@@ -261,7 +261,7 @@ impl Converted {
             });
         }
         let notes = gone.iter();
-        let notes = notes.map(|name| format!("{name}: the seed knows nothing like it; left out"));
+        let notes = notes.map(|name| format!("{name}: GIE v1 has no equivalent; left out"));
         self.notes.extend(notes);
         gone
     }
@@ -279,7 +279,7 @@ impl Converted {
             .and_then(|top| top.shift_remove(key));
         if removed.is_some() && key != "dataLayer" {
             self.notes
-                .push(format!("{key}: the seed knows no such field; left out"));
+                .push(format!("{key}: GIE v1 has no such field; left out"));
         }
     }
 
@@ -300,38 +300,42 @@ impl Converted {
     }
 }
 
-/// How a scorer under the seed's `apiVersion` cuts prompts.
-struct Cut {
+/// The note on a document whose block size follows the servers' metrics.
+const NO_AUTO_TUNE: &str =
+    "autoTune: GIE v1 takes no block size from the servers' metrics; the configured one is used";
+
+/// How a scorer of the GIE dialect splits prompts into blocks.
+struct BlockSettings {
     bytes: u64,
-    blocks: u64,
-    tunes: bool,
+    count: u64,
+    auto_tune: bool,
 }
 
-impl Cut {
+impl BlockSettings {
     fn of(scorer: &Value) -> Self {
         let given = |parameter| number(scorer, parameter).filter(|number| *number > 0);
-        let tokens = given("blockSizeTokens").map(|tokens| tokens.saturating_mul(TOKEN));
+        let tokens = given("blockSizeTokens").map(|tokens| tokens.saturating_mul(BYTES_PER_TOKEN));
         let newer = tokens.or(given("blockSize"));
         let bytes = newer.or(given("hashBlockSize")).unwrap_or(64);
         let window = given("maxPrefixTokensToMatch");
-        let blocks = match window {
-            Some(window) => window.saturating_mul(TOKEN) / bytes,
+        let count = match window {
+            Some(window) => window.saturating_mul(BYTES_PER_TOKEN) / bytes,
             None => given("maxPrefixBlocksToMatch").unwrap_or(256),
         };
         let has = |name: &str| scorer.pointer(&format!("/parameters/{name}")).is_some();
         let later = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"].map(has);
-        let tunes = scorer.pointer("/parameters/autoTune");
+        let auto_tune = scorer.pointer("/parameters/autoTune");
         Self {
             bytes,
-            blocks,
-            tunes: tunes
+            count,
+            auto_tune: auto_tune
                 .and_then(Value::as_bool)
                 .unwrap_or(later.contains(&true)),
         }
     }
 }
 
-/// Types and references by the names that today's has for them.
+/// Renames types and references to their llm-d names.
 fn rename(value: &mut Value) {
     match value {
         Value::Object(entries) => {
@@ -349,29 +353,29 @@ fn rename(value: &mut Value) {
     }
 }
 
-/// The producer that cuts as the seed's scorer does, as far as today's can.
+/// Returns the producer that splits prompts as a GIE scorer does, as far as llm-d allows.
 fn producer(scorer: &Value, own: Option<&str>, notes: &mut Vec<String>) -> Value {
-    let Cut {
+    let BlockSettings {
         bytes,
-        blocks,
-        tunes,
-    } = Cut::of(scorer);
+        count,
+        auto_tune,
+    } = BlockSettings::of(scorer);
     let capacity = number(scorer, "lruCapacityPerServer")
         .filter(|capacity| *capacity > 0)
         .unwrap_or(31_250);
-    let asked = bytes.div_ceil(TOKEN);
-    let tokens = asked.max(LEAST_BLOCK);
+    let tokens = bytes.div_ceil(BYTES_PER_TOKEN).max(MIN_BLOCK_TOKENS);
+    let block = tokens * BYTES_PER_TOKEN;
     let scorer = name(scorer);
-    if tokens * TOKEN != bytes {
-        notes.push(format!("{scorer}: blocks of {bytes} bytes become blocks of {tokens} tokens ({} bytes): today counts {TOKEN} bytes as a token, and blocks below {LEAST_BLOCK} tokens as {LEAST_BLOCK}", tokens * TOKEN));
+    if block != bytes {
+        notes.push(format!("{scorer}: blocks of {bytes} bytes become blocks of {tokens} tokens ({block} bytes): llm-d counts {BYTES_PER_TOKEN} bytes as one token and raises blocks below {MIN_BLOCK_TOKENS} tokens to {MIN_BLOCK_TOKENS}"));
     }
-    notes.push(format!("{scorer}: today's prompts have tools and system text first, and what is hashed differs; caches begin empty"));
+    notes.push(format!("{scorer}: llm-d puts tools and system text first in a prompt, so hashes differ; the prefix index starts empty"));
     let parameters = json!({
-        "autoTune": tunes,
+        "autoTune": auto_tune,
         "blockSizeTokens": tokens,
-        // The same length of prompt, and the same length remembered.
-        "maxPrefixTokensToMatch": (bytes * blocks).div_ceil(TOKEN).max(tokens),
-        "lruCapacityPerServer": (capacity * bytes).div_ceil(tokens * TOKEN).max(1),
+        // Keeps the length of prompt that is matched, and the length that is remembered.
+        "maxPrefixTokensToMatch": (bytes * count).div_ceil(BYTES_PER_TOKEN).max(tokens),
+        "lruCapacityPerServer": (capacity * bytes).div_ceil(block).max(1),
     });
     let mut entry = Map::new();
     if let Some(own) = own {
@@ -382,41 +386,38 @@ fn producer(scorer: &Value, own: Option<&str>, notes: &mut Vec<String>) -> Value
     Value::Object(entry)
 }
 
-/// The seed's parameters for what a producer cuts; `None` is a producer of defaults.
+/// Returns a GIE scorer's parameters for a producer's blocks; `None` is a producer with defaults.
 fn blocks(producer: Option<&Value>, notes: &mut Vec<String>) -> Value {
     let setting = |name: &str| producer.and_then(|producer| number(producer, name));
     let tokens = setting("blockSizeTokens")
         .or(setting("blockSize"))
         .unwrap_or(16)
-        .max(LEAST_BLOCK);
+        .max(MIN_BLOCK_TOKENS);
     let window = match setting("maxPrefixTokensToMatch").unwrap_or(131_072) {
         0 => setting("maxPrefixBlocksToMatch").unwrap_or(2048),
-        most => most / tokens,
+        window => window / tokens,
     };
     let tuned = producer.and_then(|producer| producer.pointer("/parameters/autoTune"));
     if tuned != Some(&json!(false)) {
-        notes.push(
-            "autoTune: the seed takes nothing from what servers report; the settings hold"
-                .to_owned(),
-        );
+        notes.push(NO_AUTO_TUNE.to_owned());
     }
     json!({
-        "hashBlockSize": tokens * TOKEN,
+        "hashBlockSize": tokens * BYTES_PER_TOKEN,
         "maxPrefixBlocksToMatch": window.max(1),
         "lruCapacityPerServer": setting("lruCapacityPerServer").unwrap_or(31_250),
     })
 }
 
-/// Weights times the power of ten that makes them whole: what is picked stays the same.
+/// Multiplies weights by the power of ten that makes them whole. The picks stay the same.
 fn whole_weights(references: &mut [Value], notes: &mut Vec<String>) {
-    /// Beyond, the remainder is noise.
-    const MOST: f64 = 1e6;
+    /// Beyond this factor the remainder is floating-point noise.
+    const MAX_FACTOR: f64 = 1e6;
     let weights: Vec<f64> = references
         .iter()
         .filter_map(|reference| reference.get("weight")?.as_f64())
         .collect();
     let mut factor = 1.0;
-    while factor < MOST
+    while factor < MAX_FACTOR
         && weights
             .iter()
             .any(|weight| (weight * factor).fract().abs() > 1e-9)
@@ -426,7 +427,7 @@ fn whole_weights(references: &mut [Value], notes: &mut Vec<String>) {
     if factor == 1.0 {
         return;
     }
-    notes.push(format!("weights are multiplied by {factor}: the seed's are whole numbers, and only their proportion counts"));
+    notes.push(format!("weights are multiplied by {factor}: GIE v1 takes whole numbers, and only their ratio matters"));
     for reference in references {
         let weight = reference.get("weight").and_then(Value::as_f64);
         // A scorer without one weighs 1.

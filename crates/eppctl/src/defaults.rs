@@ -1,4 +1,4 @@
-//! A plan written out as a document in which nothing is left to defaults.
+//! Writes a plan as a document with every default spelled out.
 
 use epp_core::config::{Instance, Plan};
 use epp_core::document::Node;
@@ -8,14 +8,14 @@ use serde_json::{json, Map, Value};
 use crate::page::name_of;
 use crate::schema::value;
 
-/// Plugins that are in force whether a document names them or not.
+/// Plugins that are always in force, even if a document does not list them.
 const ALWAYS: [&str; 3] = [
     "metrics-data-source",
     "core-metrics-extractor",
     "envoy-proxy",
 ];
 
-/// The document. It loads to an equal plan.
+/// Returns the document. It loads to an equal plan.
 pub fn written_out(plan: &Plan) -> Value {
     let version = match plan.dialect {
         Dialect::GieV1 => "inference.networking.x-k8s.io/v1alpha1",
@@ -95,7 +95,7 @@ fn default_entry(kind: &str, dialect: Dialect) -> Value {
         .unwrap_or_default()
     {
         let name = name_of(&question);
-        // A former name's default would count as given.
+        // The default of a deprecated name would count as given.
         if let Some(default) = question
             .default
             .filter(|_| !name.contains(['.', '[']) && name != "blockSize")

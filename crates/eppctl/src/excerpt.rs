@@ -1,23 +1,23 @@
-//! Problems shown with the lines that they are about.
+//! Renders problems with an excerpt of the document.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use epp_core::document::Problem;
 use serde::Serialize;
 
-/// A problem as JSON and YAML show it.
+/// A problem, as serialized to JSON and YAML.
 #[derive(Debug, Clone, Serialize)]
-pub struct Told {
-    /// Where in the document: `plugins[0].type`.
+pub struct Diagnostic {
+    /// The path in the document, such as `plugins[0].type`.
     pub path: String,
-    /// Its line, from one, where it is known.
+    /// The line, counted from 1, if known.
     pub line: Option<usize>,
-    /// Its column, from one.
+    /// The column, counted from 1, if known.
     pub column: Option<usize>,
     /// What was found, what is allowed, what to do.
     pub message: String,
 }
 
-impl From<&Problem> for Told {
+impl From<&Problem> for Diagnostic {
     fn from(problem: &Problem) -> Self {
         Self {
             path: problem.path.to_string(),
@@ -28,18 +28,18 @@ impl From<&Problem> for Told {
     }
 }
 
-/// Where a document is from.
+/// The origin of a document.
 pub struct Source<'s> {
     /// The file.
     pub file: &'s str,
-    /// Where in the file; empty where the document is the file.
+    /// The location in the file; empty if the document is the file.
     pub place: &'s str,
     /// The file's text.
     pub text: &'s str,
 }
 
 impl Source<'_> {
-    /// The document's name.
+    /// Returns the document's name.
     pub fn name(&self) -> String {
         match self.place {
             "" => self.file.to_owned(),
@@ -48,23 +48,23 @@ impl Source<'_> {
     }
 }
 
-/// A problem in the manner of compilers, with an excerpt of the text.
-pub fn render(source: &Source<'_>, told: &Told, error: bool) -> String {
+/// Renders a problem as compilers do, with an excerpt of the text.
+pub fn render(source: &Source<'_>, problem: &Diagnostic, error: bool) -> String {
     let Source { file, place, text } = *source;
     let level = if error { Level::ERROR } else { Level::WARNING };
-    let title = match told.path.as_str() {
-        "" => told.message.clone(),
-        path => format!("{path}: {}", told.message),
+    let title = match problem.path.as_str() {
+        "" => problem.message.clone(),
+        path => format!("{path}: {}", problem.message),
     };
     let title = match place {
         "" => title,
         place => format!("{place}: {title}"),
     };
-    let span = told
+    let span = problem
         .line
-        .zip(told.column)
+        .zip(problem.column)
         .and_then(|(line, column)| span(text, line, column));
-    let title = match (&span, told.line) {
+    let title = match (&span, problem.line) {
         (Some(_), _) | (None, None) => format!("{file}: {title}"),
         (None, Some(line)) => format!("{file}:{line}: {title}"),
     };
@@ -77,11 +77,11 @@ pub fn render(source: &Source<'_>, told: &Told, error: bool) -> String {
         ),
         None => Group::with_title(title),
     };
-    // Styles of terminals; what is none gets the text alone.
+    // The output stream strips the styles unless it is a terminal.
     Renderer::styled().render(&[group])
 }
 
-/// The bytes of the word at a line and column.
+/// Returns the byte range of the word at a line and column.
 fn span(text: &str, line: usize, column: usize) -> Option<std::ops::Range<usize>> {
     let start: usize = text
         .split_inclusive('\n')

@@ -1,7 +1,7 @@
 //! The command line of epp-wasm, on the same core as the filter.
 //!
-//! One module a command: its arguments with their help, and `run`, which prints through [`Output`]
-//! and says with a [`Verdict`] or a [`output::Misuse`] how the program ends.
+//! Each command is a module with its arguments, their help and `run`, which prints through [`Output`]
+//! and returns an [`ExitStatus`] or an [`output::Error`].
 
 mod admin;
 mod base64;
@@ -9,8 +9,8 @@ mod check;
 mod completions;
 mod convert;
 mod defaults;
+mod dialect;
 mod embedded;
-mod era;
 mod excerpt;
 mod explain;
 mod input;
@@ -31,13 +31,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use output::{Format, Output, Verdict};
+use output::{ExitStatus, Format, Output};
 
-/// Looks at EndpointPickerConfig documents, and at what becomes of them, as the filter does.
+/// Checks, explains and simulates EndpointPickerConfig documents, and inspects a running Envoy, with the filter's own code.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXITS)]
 struct Args {
-    /// How results are printed.
+    /// Output format.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
     #[command(subcommand)]
@@ -45,7 +45,7 @@ struct Args {
 }
 
 const EXITS: &str =
-    "Exit codes: 0 fine, 1 findings, 2 misuse (a file that cannot be read, a wrong argument).
+    "Exit codes: 0 fine, 1 findings, 2 error (a file that cannot be read, a wrong argument).
 Colours are for terminals; NO_COLOR=1 turns them off.";
 
 #[derive(Subcommand)]
@@ -82,10 +82,10 @@ fn main() -> ExitCode {
         Command::Top(top) => top.run(&mut output),
     };
     match ended {
-        Ok(Verdict::Fine) => ExitCode::SUCCESS,
-        Ok(Verdict::Findings) => ExitCode::from(1),
-        Err(misuse) => {
-            misuse.print();
+        Ok(ExitStatus::Ok) => ExitCode::SUCCESS,
+        Ok(ExitStatus::Findings) => ExitCode::from(1),
+        Err(error) => {
+            error.print();
             ExitCode::from(2)
         }
     }

@@ -1,4 +1,4 @@
-//! `eppctl metrics`: what is read from a metrics page, series by series, and what is left out and why.
+//! `eppctl metrics`: shows which series of a metrics page are read.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,24 +12,26 @@ use serde::Serialize;
 
 use crate::admin;
 use crate::input::{load_plan, read};
-use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, FAINT, GOOD, STRONG, WARNING};
+use crate::output::{
+    styled, Error, ExitStatus, Output, Report, ERROR, FAINT, GOOD, STRONG, WARNING,
+};
 
-/// Show what is read from a metrics page, series by series, and what is left out and why.
+/// Show which series of a metrics page are read, and why others are not.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl metrics tests/fixtures/vllm-0.32/metrics_busy.txt
   eppctl metrics 10.0.0.1:8000
   eppctl metrics --engine vllm http://10.0.0.1:8000/metrics
-  # by the names of a document's core-metrics-extractor:
+  # with the metric names of a document's core-metrics-extractor:
   eppctl metrics --config examples/full.yaml 10.0.0.1:8000
   eppctl metrics -o json - < tests/fixtures/vllm-0.32/metrics_lora.txt
 
-Exit codes: 0 the page counts, 1 it does not, 2 misuse.")]
+Exit status: 0 the page is usable, 1 it is not, 2 error.")]
 pub struct Metrics {
     /// The page: a file, a URL, HOST:PORT of a pod (its /metrics), or - for standard input.
     #[arg(value_name = "FILE|URL|HOST:PORT")]
     page: String,
-    /// By which engine's names the page is read. [default: the document's defaultEngine, or vllm]
+    /// The engine whose metric names are used [default: the document's defaultEngine, or vllm].
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
     /// An EndpointPickerConfig with engineConfigs.
@@ -37,39 +39,40 @@ pub struct Metrics {
     config: Option<String>,
 }
 
-/// What is read from a page.
+/// The result of reading a page.
 #[derive(Serialize)]
 struct Read {
     page: String,
     engine: String,
-    /// Whether it counts as a page of this engine.
-    counts: bool,
-    /// Why not.
+    /// Whether the page is usable as a page of this engine.
+    usable: bool,
+    /// Why it is not.
     why: Option<&'static str>,
-    /// What decisions rest on.
+    /// The values that decisions use.
     values: Shown,
-    families: Vec<Looked>,
+    families: Vec<FamilyRead>,
 }
 
-/// A family that was looked for.
+/// A family that the engine's configuration names.
 #[derive(Serialize)]
-struct Looked {
-    tells: &'static str,
+struct FamilyRead {
+    /// The value that it provides.
+    provides: &'static str,
     family: String,
     /// Why none of it is read.
     unread: Option<String>,
-    series: Vec<OfSeries>,
+    series: Vec<SeriesRead>,
 }
 
 #[derive(Serialize)]
-struct OfSeries {
+struct SeriesRead {
     line: usize,
     series: String,
     read: bool,
     left_out: Option<&'static str>,
 }
 
-/// The values of an endpoint's metrics; what is not known is not there.
+/// The values of an endpoint's metrics; unknown values are absent.
 #[derive(Serialize, Default, Clone)]
 pub struct Shown {
     waiting: Option<f64>,
@@ -88,7 +91,7 @@ struct ShownLora {
 }
 
 impl Shown {
-    /// The values, with the adapters if there are any or there is room for some.
+    /// Copies the values, with the adapters if there are any or room for some.
     pub fn of(values: &Values) -> Self {
         let lora = &values.lora;
         let none = lora.active.is_empty() && lora.waiting.is_empty() && lora.max == 0;
@@ -106,7 +109,7 @@ impl Shown {
         }
     }
 
-    /// In one line.
+    /// Returns the values in one line.
     pub fn line(&self) -> String {
         let number = |value: Option<f64>| value.map_or("unknown".to_owned(), |it| it.to_string());
         let mut line = format!(
@@ -139,19 +142,19 @@ impl Shown {
 
 impl Metrics {
     /// Reads the page and shows it.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let engine = self.engine()?;
         let page = fetch(&self.page)?;
         let review = Extraction::new(&engine, &Needs::METRICS).review(&page);
         let read = Read::of(&self.page, &engine, review);
         output.print(&read)?;
-        Ok(match read.counts {
-            true => Verdict::Fine,
-            false => Verdict::Findings,
+        Ok(match read.usable {
+            true => ExitStatus::Ok,
+            false => ExitStatus::Findings,
         })
     }
 
-    fn engine(&self) -> Result<EngineConfig, Misuse> {
+    fn engine(&self) -> Result<EngineConfig, Error> {
         let (engines, default) = match &self.config {
             Some(file) => {
                 let extractor = load_plan(file)?.extractor;
@@ -162,8 +165,8 @@ impl Metrics {
         let name = self.engine.clone().unwrap_or(default);
         let known: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
         let unknown = || {
-            Misuse::new(format!(
-                "--engine {name}: no such engine; known are {} (--config adds those of a document)",
+            Error::new(format!(
+                "--engine {name}: unknown engine; expected one of {} (--config adds those of a document)",
                 known.join(", ")
             ))
         };
@@ -172,8 +175,8 @@ impl Metrics {
     }
 }
 
-/// A page from wherever it is. A file goes before an address that is written alike.
-fn fetch(place: &str) -> Result<Vec<u8>, Misuse> {
+/// Reads a page from a file, a URL or an address. A file takes precedence over an address.
+fn fetch(place: &str) -> Result<Vec<u8>, Error> {
     let port = place.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     let url = match port {
         _ if place.contains("://") => place.to_owned(),
@@ -181,41 +184,41 @@ fn fetch(place: &str) -> Result<Vec<u8>, Misuse> {
         _ => return read(place),
     };
     admin::get(&url).map_err(|error| {
-        Misuse::new(format!(
-            "{url}: {error}; give a page's URL, or HOST:PORT of a model server that serves /metrics"
+        Error::new(format!(
+            "{url}: {error}; expected a page's URL, or HOST:PORT of a model server that serves /metrics"
         ))
     })
 }
 
 impl Read {
     fn of(page: &str, engine: &EngineConfig, review: Review) -> Self {
-        let counts = review.page.is_some();
+        let usable = review.page.is_some();
         Self {
             page: page.to_owned(),
             engine: engine.name.clone(),
-            counts,
-            why: match (counts, review.whole) {
+            usable,
+            why: match (usable, review.whole) {
                 (true, _) => None,
-                (false, false) => Some("it does not end with a line break, so it was cut"),
-                (false, true) => Some("it has no value of what is looked for"),
+                (false, false) => Some("it does not end with a line break, so it is incomplete"),
+                (false, true) => Some("it has none of the engine's metrics"),
             },
             values: Shown::of(&review.page.unwrap_or_default().metrics),
-            families: review.families.into_iter().map(Looked::of).collect(),
+            families: review.families.into_iter().map(FamilyRead::of).collect(),
         }
     }
 }
 
-impl Looked {
+impl FamilyRead {
     fn of(family: FamilyReview) -> Self {
         let unread = family.unread.is_some();
-        let series = family.series.into_iter().map(|series| OfSeries {
+        let series = family.series.into_iter().map(|series| SeriesRead {
             line: series.line,
             series: series.text,
             read: !unread && series.left_out.is_none(),
             left_out: series.left_out,
         });
         Self {
-            tells: family.measures,
+            provides: family.measures,
             family: family.name,
             series: series.collect(),
             unread: family.unread,
@@ -231,10 +234,10 @@ impl Report for Read {
                 Some(why) => writeln!(
                     out,
                     "{} {name}: {}: {why}",
-                    family.tells,
+                    family.provides,
                     styled(WARNING, "not read")
                 )?,
-                None => writeln!(out, "{} {name}", family.tells)?,
+                None => writeln!(out, "{} {name}", family.provides)?,
             }
             for series in &family.series {
                 let line = styled(FAINT, format!("{:>6}", series.line));
@@ -253,12 +256,12 @@ impl Report for Read {
         let (page, engine) = (&self.page, &self.engine);
         match self.why {
             None => {
-                let good = styled(GOOD, "counts");
+                let good = styled(GOOD, "is usable");
                 writeln!(out, "{page} {good} as a page of {engine}:")?;
                 writeln!(out, "  {}", self.values.line())
             }
             Some(why) => {
-                let bad = styled(ERROR, "does not count");
+                let bad = styled(ERROR, "is not usable");
                 writeln!(out, "{page} {bad} as a page of {engine}: {why}")
             }
         }

@@ -1,9 +1,4 @@
-//! How commands print, and how the program ends.
-
-#![allow(
-    dead_code,
-    reason = "all of the palette is used once all commands are there"
-)]
+//! Output formats, styles and exit statuses shared by all commands.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,10 +7,10 @@ use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// How results are printed.
+/// The format of results.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Human-readable text.
     Text,
     /// One JSON value.
     Json,
@@ -23,67 +18,69 @@ pub enum Format {
     Yaml,
 }
 
-/// How a command that could do its work ended.
+/// The exit status of a command that completed; one that failed returns an [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// Nothing to complain of: exit code 0.
-    Fine,
-    /// Something was found: exit code 1.
+pub enum ExitStatus {
+    /// No findings: exit status 0.
+    Ok,
+    /// At least one finding: exit status 1.
     Findings,
 }
 
-/// Why a command could not do its work, and what to do about it: exit code 2.
+/// Why a command failed, and what to do about it: exit status 2.
+///
+/// Covers invalid arguments, files that cannot be read or written, and network failures.
 #[derive(Debug)]
-pub struct Misuse(String);
+pub struct Error(String);
 
-impl Misuse {
-    /// What is wrong and what to do next: one sentence, no final stop.
+impl Error {
+    /// Creates an error from one sentence, without a final stop, that says what failed and what to do.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 
-    /// Tells it on standard error.
+    /// Prints the error to standard error.
     pub fn print(&self) {
         let (red, end) = (ERROR.render(), ERROR.render_reset());
         anstream::eprintln!("{red}eppctl:{end} {}", self.0);
     }
 }
 
-impl fmt::Display for Misuse {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<io::Error> for Misuse {
+impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self(format!("cannot write the result: {error}"))
     }
 }
 
-/// What went wrong.
+/// Errors.
 pub const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// What may go wrong.
+/// Warnings.
 pub const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-/// What is well.
+/// Success.
 pub const GOOD: Style = AnsiColor::Green.on_default().bold();
 /// Headings and names.
 pub const STRONG: Style = Style::new().bold();
-/// What matters less.
+/// Secondary text.
 pub const FAINT: Style = Style::new().dimmed();
 
-/// A text in a style; what is no terminal gets the text alone.
+/// Returns text wrapped in a style; the output stream strips the style unless it is a terminal.
 pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A result: its fields are what JSON and YAML show.
+/// A result. JSON and YAML show its fields.
 pub trait Report: Serialize {
-    /// The result for people. Styles may be used: they are dropped where no terminal reads.
+    /// Writes the human-readable form. Styles are stripped unless the output is a terminal.
     fn text(&self, out: &mut dyn Write) -> io::Result<()>;
 }
 
-/// Where results go.
+/// The destination of results.
 pub struct Output {
     format: Format,
     out: anstream::AutoStream<io::StdoutLock<'static>>,
@@ -96,8 +93,8 @@ impl Output {
         Self { format, out }
     }
 
-    /// Prints a result. A reader that has seen enough (`| head`) is no error.
-    pub fn print(&mut self, report: &impl Report) -> Result<(), Misuse> {
+    /// Prints a result. A closed pipe (`| head`) is not an error.
+    pub fn print(&mut self, report: &impl Report) -> Result<(), Error> {
         let printed = match self.format {
             Format::Text => report.text(&mut self.out),
             Format::Json => {

@@ -1,4 +1,4 @@
-//! What a plugin's file says of it: the comment that it begins with, and its tables of parameters.
+//! A plugin's reference page: the comment at the top of its file, with its tables of parameters.
 
 use epp_core::document::{Kind, Node, Question};
 use epp_core::plugins::{self, Dialect, PluginType};
@@ -11,7 +11,7 @@ pub struct Page {
 
 /// A part of the comment.
 pub enum Block {
-    /// Text and examples, as they stand.
+    /// Text and examples, verbatim.
     Text(String),
     /// A table of parameters.
     Table(Vec<Row>),
@@ -19,16 +19,16 @@ pub enum Block {
 
 /// A line of a table.
 pub struct Row {
-    /// Names of the parameters that it describes, from the top of the plugin's parameters.
+    /// Full names of the parameters that it describes.
     pub names: Vec<String>,
-    /// What holds where they are absent, in the page's words.
+    /// Their default, in the page's words.
     pub default: String,
-    /// What they mean.
+    /// Their meaning.
     pub meaning: String,
 }
 
 impl Page {
-    /// Reads the comment at the beginning of a file's text.
+    /// Parses the comment at the top of a file.
     pub fn of(source: &str) -> Self {
         let comment = source.lines().map_while(|line| line.strip_prefix("//!"));
         let mut blocks = Vec::new();
@@ -56,7 +56,7 @@ impl Page {
         Self { blocks }
     }
 
-    /// All lines of its tables.
+    /// Returns the rows of all its tables.
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
         self.blocks.iter().flat_map(|block| match block {
             Block::Table(rows) => rows.as_slice(),
@@ -64,7 +64,7 @@ impl Page {
         })
     }
 
-    /// The first paragraph, in one line.
+    /// Returns the first paragraph, in one line.
     pub fn summary(&self) -> String {
         let Some(Block::Text(text)) = self.blocks.first() else {
             return String::new();
@@ -74,10 +74,10 @@ impl Page {
     }
 }
 
-/// A comment without the type's name that it begins with.
+/// Returns a comment without the type's name at its beginning.
 fn without_name(text: &str) -> String {
-    let told = text.split_once(": ").map_or(text, |(_, told)| told);
-    let mut letters = told.chars();
+    let description = text.split_once(": ").map_or(text, |(_, rest)| rest);
+    let mut letters = description.chars();
     let first: String = letters
         .next()
         .into_iter()
@@ -86,7 +86,7 @@ fn without_name(text: &str) -> String {
     first + letters.as_str()
 }
 
-/// A line of a table; none of its head.
+/// Parses a line of a table; `None` for its head.
 fn row(line: &str) -> Option<Row> {
     let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
     let [names, default, meaning] = cells.as_slice() else {
@@ -123,12 +123,12 @@ pub fn questions(plugin: &PluginType) -> Vec<Question> {
     questions
 }
 
-/// A question's place as the tables write it: `rules[].targets`.
+/// Returns a question's path as the tables write it: `rules[].targets`.
 pub fn name_of(question: &Question) -> String {
     question.path.to_string().replace("[0]", "[]")
 }
 
-/// A value as a document writes it.
+/// Formats a value as a document would.
 pub fn written(value: &Node) -> String {
     match value {
         Node::String(text) => text.clone(),
@@ -140,7 +140,7 @@ pub fn written(value: &Node) -> String {
     }
 }
 
-/// What a field may hold, in words.
+/// Describes the values that a field accepts.
 pub fn holds(kind: &Kind) -> String {
     match kind {
         Kind::Integer(None, _) => "whole number".to_owned(),
@@ -169,9 +169,9 @@ pub fn holds(kind: &Kind) -> String {
 mod tests {
     use super::*;
 
-    /// What the tables in the plugins' files say must be what the plugins read.
+    /// The tables in the plugins' files must match what the plugins read.
     #[test]
-    fn pages_tell_of_each_parameter_with_its_default() {
+    fn pages_document_each_parameter_with_its_default() {
         for (plugin, source) in plugins::KINDS.iter().flat_map(|kind| kind.plugins) {
             let (page, questions) = (Page::of(source), questions(plugin));
             assert!(!page.summary().is_empty(), "{}", plugin.name);
@@ -182,7 +182,7 @@ mod tests {
                     panic!("{}: no line for {name} in the file's table", plugin.name)
                 });
                 let stated = row.default.trim_matches('`');
-                // A dash stands for a default that says nothing: of what is deprecated.
+                // A dash marks a default without meaning, of a deprecated parameter.
                 if let Some(default) = question.default.as_ref().filter(|_| stated != "–") {
                     assert_eq!(stated, written(default), "{}: {name}", plugin.name);
                 }
@@ -195,7 +195,7 @@ mod tests {
             }
             for name in page.rows().flat_map(|row| &row.names) {
                 let known = questions.iter().any(|question| name_of(question) == *name);
-                assert!(known, "{} reads no {name}", plugin.name);
+                assert!(known, "{} does not read {name}", plugin.name);
             }
         }
     }
@@ -206,7 +206,7 @@ mod tests {
             let questions = questions(plugin);
             for (name, _) in plugin.parity.parameters {
                 let known = questions.iter().any(|question| name_of(question) == *name);
-                assert!(known, "{} reads no {name}", plugin.name);
+                assert!(known, "{} does not read {name}", plugin.name);
             }
         }
     }

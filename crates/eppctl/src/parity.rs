@@ -1,4 +1,4 @@
-//! `eppctl parity`: recorded decisions of a real Endpoint Picker, decided again.
+//! `eppctl parity`: replays recorded decisions of a real Endpoint Picker.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use clap::Args;
 use parity::{replay, Held, Report as Agreements, Scenario, Section};
 use serde::Serialize;
 
-use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, STRONG};
+use crate::output::{styled, Error, ExitStatus, Output, Report, ERROR, STRONG};
 
-/// Replay recorded decisions of a real Endpoint Picker and say how far ours are the same.
+/// Replay recorded decisions of a real Endpoint Picker and report where epp-wasm differs.
 ///
-/// A scenario is a configuration, what the endpoints' metrics pages say over time, requests, and what
-/// an Endpoint Picker decided (tests/parity/recorded/README.md has the format). A decision agrees if
-/// the weighted sum of every endpoint and their ranking are the recorded ones; it counts for every
-/// plugin that has a part in it. Files of tests/vectors/reference hold cases of the Endpoint Picker's
-/// own tests instead, which are run and counted by section.
+/// A scenario consists of a configuration, the endpoints' metrics over time, requests, and the
+/// decisions of an Endpoint Picker (format: tests/parity/recorded/README.md). A decision agrees if the
+/// weighted sum of every endpoint and their ranking equal the recorded ones; it counts for every plugin
+/// involved. Files under tests/vectors/reference contain cases from the Endpoint Picker's own tests;
+/// they are run and counted by section.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl parity tests/parity/recorded
@@ -23,12 +23,12 @@ use crate::output::{styled, Misuse, Output, Report, Verdict, ERROR, STRONG};
   eppctl parity --into docs/parity.md \\
     tests/parity/recorded tests/vectors/reference
 
-Exit codes: 0 all agree, 1 at least one does not, 2 a scenario cannot be read.")]
+Exit status: 0 all agree, 1 at least one does not, 2 a scenario cannot be read.")]
 pub struct Parity {
-    /// Scenarios or sections of tests, or folders of them.
+    /// Scenarios, sections of tests, or directories of them.
     #[arg(required = true, value_name = "SCENARIO")]
     scenarios: Vec<PathBuf>,
-    /// Put the tables into a Markdown file, between its lines <!-- eppctl parity: … --> and <!-- end -->.
+    /// Insert the tables into a Markdown file, between its lines <!-- eppctl parity: … --> and <!-- end -->.
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
 }
@@ -42,27 +42,27 @@ struct Tables {
 
 impl Parity {
     /// Replays all scenarios and runs all cases.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let mut tables = Tables::default();
         for path in &self.scenarios {
-            for file in files(path).map_err(Misuse::new)? {
-                tables.add(&file).map_err(Misuse::new)?;
+            for file in files(path).map_err(Error::new)? {
+                tables.add(&file).map_err(Error::new)?;
             }
         }
         if let Some(file) = &self.into {
-            tables.put_into(file).map_err(Misuse::new)?;
+            tables.put_into(file).map_err(Error::new)?;
         }
         output.print(&tables)?;
         let sections = &tables.sections;
         let held = sections.iter().all(|section| section.failures.is_empty());
         Ok(match held && tables.agreements.differences.is_empty() {
-            true => Verdict::Fine,
-            false => Verdict::Findings,
+            true => ExitStatus::Ok,
+            false => ExitStatus::Findings,
         })
     }
 }
 
-/// The file itself, or a folder's JSON files in order, s2 before s10.
+/// Returns the file itself, or a directory's JSON files in numeric order (s2 before s10).
 fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -92,8 +92,8 @@ impl Tables {
 
     /// Replaces the tables of a Markdown file.
     fn put_into(&self, file: &Path) -> Result<(), String> {
-        let told = |error: io::Error| format!("{}: {error}", file.display());
-        let mut text = std::fs::read_to_string(file).map_err(told)?;
+        let failed = |error: io::Error| format!("{}: {error}", file.display());
+        let mut text = std::fs::read_to_string(file).map_err(failed)?;
         for (table, rows) in [("decisions", self.decisions()), ("tests", self.tests())] {
             let begin = format!("<!-- eppctl parity: {table} -->\n");
             let (before, rest) = text
@@ -104,7 +104,7 @@ impl Tables {
                 .ok_or_else(|| format!("{}: found no <!-- end -->", file.display()))?;
             text = format!("{before}{begin}{rows}<!-- end -->{after}");
         }
-        std::fs::write(file, text).map_err(told)
+        std::fs::write(file, text).map_err(failed)
     }
 
     fn decisions(&self) -> String {
@@ -136,7 +136,7 @@ impl Tables {
     }
 }
 
-/// The number at the end of a section's, so that §11.10 comes behind §11.8.
+/// Returns the last number of a section, so that §11.10 sorts after §11.8.
 fn number(section: &str) -> u32 {
     let digits = section.split_whitespace().next().unwrap_or_default();
     let digits = digits.rsplit('.').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `eppctl schema`: the document's JSON Schema, made of what the loader asks for.
+//! `eppctl schema`: the document's JSON Schema, generated from what the loader reads.
 
 #![allow(
     clippy::indexing_slicing,
@@ -14,7 +14,7 @@ use epp_core::plugins::{self, Dialect, PluginType};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::output::{Misuse, Output, Report, Verdict};
+use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{name_of, Page};
 
 /// Print the JSON Schema (2020-12) of EndpointPickerConfig with all plugins' parameters.
@@ -25,7 +25,7 @@ use crate::page::{name_of, Page};
   # yaml-language-server: $schema=epp.schema.json")]
 pub struct Schema {}
 
-/// Go's durations, as far as configurations use them.
+/// Go's duration syntax, as far as configurations use it.
 const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?(us|µs|ms|s|m|h))+)$";
 
 #[derive(Serialize)]
@@ -33,10 +33,10 @@ const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?(us|µs|ms|s|m|h))+)$";
 struct Printed(Value);
 
 impl Schema {
-    /// Prints it.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    /// Prints the schema.
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         output.print(&Printed(schema()))?;
-        Ok(Verdict::Fine)
+        Ok(ExitStatus::Ok)
     }
 }
 
@@ -46,7 +46,7 @@ impl Report for Printed {
     }
 }
 
-/// The whole schema.
+/// Returns the whole schema.
 pub fn schema() -> Value {
     let mut top = object(&config::questions(), "", &|_| None);
     let mut definitions = Map::new();
@@ -84,7 +84,7 @@ pub fn schema() -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "https://github.com/epp-wasm/epp-wasm/docs/schema.json",
         "title": "EndpointPickerConfig",
-        "description": "What epp-wasm reads of an EndpointPickerConfig, of either dialect",
+        "description": "The EndpointPickerConfig fields that epp-wasm reads, in either dialect",
     });
     if let (Value::Object(schema), Value::Object(top)) = (&mut schema, top) {
         schema.extend(top);
@@ -105,7 +105,7 @@ fn escaped(name: &str) -> String {
     name.replace(' ', "%20")
 }
 
-/// A document under today's apiVersion knows only today's parameters.
+/// A document of the llm-d dialect accepts only that dialect's parameters.
 fn only_todays(plugin: &PluginType, definition: &str) -> Value {
     json!({
         "if": {"properties": {"apiVersion": {"const": "llm-d.ai/v1alpha1"}}, "required": ["apiVersion"]},
@@ -128,7 +128,7 @@ fn parameters(plugin: &PluginType, questions: &[Question], page: &Page) -> Value
     schema
 }
 
-/// The mapping whose fields' names begin with `prefix`.
+/// Returns the mapping whose field names begin with `prefix`.
 fn object(questions: &[Question], prefix: &str, meaning: &dyn Fn(&str) -> Option<String>) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -215,7 +215,7 @@ fn kind_schema(kind: &Kind, inside: &dyn Fn(&str) -> Value) -> Value {
     }
 }
 
-/// A value of the document as JSON.
+/// Converts a value of the document to JSON.
 pub fn value(node: &Node) -> Value {
     match node {
         Node::Null => Value::Null,

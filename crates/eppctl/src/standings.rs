@@ -1,12 +1,13 @@
-//! How each plugin and field of a document stands to the Endpoint Picker's: of one that loads, as it is
-//! in force; of one that does not, as it is written, as far as that can be told.
+//! The standing of each plugin and field of a document: how it behaves compared with the Endpoint Picker.
+//!
+//! For a document that loads, this covers the configuration in force, otherwise the document as written.
 
 use epp_core::config::{elsewhere, Elsewhere, Here, Plan};
 use epp_core::document::Node;
 use epp_core::plugins::{self, Standing};
 use serde::Serialize;
 
-use crate::excerpt::Told;
+use crate::excerpt::Diagnostic;
 use crate::page::written;
 use crate::reference::standing;
 
@@ -17,7 +18,7 @@ pub struct Plugin {
     pub name: String,
     /// Its type.
     pub r#type: String,
-    /// How it stands.
+    /// Its standing.
     pub standing: String,
     /// Its parameters.
     pub parameters: Vec<Field>,
@@ -28,13 +29,13 @@ pub struct Plugin {
 pub struct Field {
     /// Its name.
     pub name: String,
-    /// What it holds.
+    /// Its value.
     pub value: String,
-    /// How it stands.
+    /// Its standing.
     pub standing: String,
 }
 
-/// The plugins of a plan, with those that were added and with all parameters.
+/// Returns the plugins of a plan, including those added by default, with all parameters.
 pub fn in_force(plan: &Plan) -> Vec<Plugin> {
     let instances = plan.instances.iter();
     instances
@@ -65,19 +66,19 @@ pub fn in_force(plan: &Plan) -> Vec<Plugin> {
         .collect()
 }
 
-/// How a type stands that may be declared and changes nothing here.
+/// Returns the standing of a type that may be declared and has no effect here.
 fn without_effect(kind: &str) -> String {
     let why = elsewhere(kind).map_or("", |known| known.why);
     standing(Standing::NoEffect(why))
 }
 
-/// A type that may be declared and changes nothing here.
+/// Returns a type that may be declared and has no effect here.
 fn idle(kind: &str) -> Option<&'static Elsewhere> {
     elsewhere(kind).filter(|known| known.here != Here::Refused)
 }
 
-/// The plugins of a document that does not load, as they are written.
-pub fn as_written(document: &Node, errors: &[Told]) -> Vec<Plugin> {
+/// Returns the plugins of a document that does not load, as written.
+pub fn as_written(document: &Node, errors: &[Diagnostic]) -> Vec<Plugin> {
     let Some(Node::List(entries)) = document.get("plugins") else {
         return Vec::new();
     };
@@ -100,7 +101,7 @@ pub fn as_written(document: &Node, errors: &[Told]) -> Vec<Plugin> {
     plugins.collect()
 }
 
-fn of_type(kind: &str, path: &str, errors: &[Told]) -> String {
+fn of_type(kind: &str, path: &str, errors: &[Diagnostic]) -> String {
     if let Some(known) = elsewhere(kind).filter(|known| known.here == Here::Refused) {
         return format!("refused: {}", known.why);
     }
@@ -116,7 +117,7 @@ fn of_type(kind: &str, path: &str, errors: &[Told]) -> String {
     }
 }
 
-fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Told]) -> Vec<Field> {
+fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Diagnostic]) -> Vec<Field> {
     let Some(Node::Map(given)) = entry.get("parameters") else {
         return Vec::new();
     };
@@ -127,7 +128,7 @@ fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Told]) -> Vec<Fiel
             (Some(refused), _) => refused,
             (None, Some(found)) => standing(found.parity.of_parameter(name)),
             (None, None) if idle(kind).is_some() => without_effect(kind),
-            (None, None) => "not looked at".to_owned(),
+            (None, None) => "not checked".to_owned(),
         };
         Field {
             name: name.clone(),
@@ -138,30 +139,31 @@ fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Told]) -> Vec<Fiel
     fields.collect()
 }
 
-/// The document's other fields that are refused, or that have no effect here.
-pub fn others(errors: &[Told], warnings: &[Told]) -> Vec<Field> {
-    let outside = |told: &&Told| !told.path.is_empty() && !is_below(&told.path, "plugins");
-    let field = |told: &Told, standing: String| Field {
-        name: told.path.clone(),
+/// Returns the fields outside `plugins` that are refused or have no effect here.
+pub fn others(errors: &[Diagnostic], warnings: &[Diagnostic]) -> Vec<Field> {
+    let outside =
+        |problem: &&Diagnostic| !problem.path.is_empty() && !is_below(&problem.path, "plugins");
+    let field = |problem: &Diagnostic, standing: String| Field {
+        name: problem.path.clone(),
         value: String::new(),
         standing,
     };
     let refused = errors.iter().filter(outside);
-    let refused = refused.map(|told| field(told, format!("refused: {}", told.message)));
+    let refused = refused.map(|error| field(error, format!("refused: {}", error.message)));
     let warned = warnings.iter().filter(outside);
-    let warned = warned.map(|told| field(told, told.message.clone()));
+    let warned = warned.map(|warning| field(warning, warning.message.clone()));
     refused.chain(warned).collect()
 }
 
-/// What the loader says of a place, if it refuses it.
-fn refused(errors: &[Told], at: impl Fn(&str) -> bool) -> Option<String> {
+/// Returns the loader's error at a path, if there is one.
+fn refused(errors: &[Diagnostic], at: impl Fn(&str) -> bool) -> Option<String> {
     let error = errors.iter().find(|error| at(&error.path))?;
-    // That there are other types is said once, above.
+    // The error itself, printed above, lists the supported types.
     let message = error.message.split("; supported: ").next();
     Some(format!("refused: {}", message.unwrap_or_default()))
 }
 
-/// Whether a path is this place or below it.
+/// Returns whether a path equals another one or is below it.
 fn is_below(path: &str, place: &str) -> bool {
     let rest = path.strip_prefix(place);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

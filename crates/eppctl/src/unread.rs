@@ -1,11 +1,11 @@
-//! What of requests' bodies a plan leaves unread: bodies that differ only there are one to it.
+//! The parts of request bodies that a plan does not read: bodies that differ only there look the same.
 
 use epp_core::config::Plan;
 use epp_core::plugins::proxy::envoy_proxy::{EarlyRelease, ReadBody};
 
 use crate::standings::Field;
 
-/// Returns what a plan that looks at prompts does not see of them, the same in all dialects.
+/// Returns the parts of bodies that a plan with prompts does not read, in any dialect.
 pub fn unread(plan: &Plan) -> Vec<Field> {
     if !plan.needs.prompt {
         return Vec::new();
@@ -16,18 +16,21 @@ pub fn unread(plan: &Plan) -> Vec<Field> {
         standing: standing.to_owned(),
     };
     if plan.proxy.read_body == ReadBody::Never {
-        return vec![field("bodies", "not read (readBody): no prompt counts")];
+        return vec![field(
+            "bodies",
+            "not read (readBody): decisions ignore prompts",
+        )];
     }
     let mut fields = vec![field(
         "bodies",
-        "prompts are read of chat/completions, completions, responses, conversations, embeddings, \
-         messages and generate; not of other paths (count_tokens, images/generations, rerank, …), nor \
-         where a body is compressed or not JSON",
+        "prompts are read from chat/completions, completions, responses, conversations, embeddings, \
+         messages and generate; not from other paths (count_tokens, images/generations, rerank, …), nor \
+         from bodies that are compressed or not JSON",
     )];
     if plan.proxy.early_release == EarlyRelease::AssumeAbsent {
         fields.push(field(
-            "fields behind the turns",
-            "not waited for (earlyRelease): of those only tools and system text count, once they are read",
+            "fields after the messages",
+            "not waited for (earlyRelease): only tools and system text count, if they are read in time",
         ));
     }
     fields

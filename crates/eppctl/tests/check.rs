@@ -31,8 +31,8 @@ fn every_example_loads() {
 fn the_demos_envoy_has_the_seeds_example_and_one_plugin_of_ours() {
     let top = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let envoy = std::fs::read_to_string(format!("{top}/envoy/envoy.yaml")).unwrap();
-    let seed = std::fs::read_to_string(format!("{top}/examples/seed.yaml")).unwrap();
-    let indented: String = seed
+    let gie = std::fs::read_to_string(format!("{top}/examples/gie.yaml")).unwrap();
+    let indented: String = gie
         .lines()
         .map(|line| format!("{}{line}\n", " ".repeat(20)))
         .collect();
@@ -61,7 +61,7 @@ fn problems_are_told_with_their_line_and_exit_code_1() {
 
 #[test]
 fn each_plugin_and_parameter_says_how_it_stands_to_the_endpoint_picker() {
-    let text = out(&check(&["examples/today.yaml", "-o", "json"], ""));
+    let text = out(&check(&["examples/llm-d.yaml", "-o", "json"], ""));
     let all: serde_json::Value = serde_json::from_str(&text).unwrap();
     let plugins = all.pointer("/0/plugins").unwrap().as_array().unwrap();
     let standing = |kind: &str| {
@@ -99,7 +99,7 @@ plugins:
     for (path, expected) in [
         ("plugins/0", "approximated: "),
         ("plugins/1", "refused: prefill/decode disaggregation"),
-        ("plugins/1/parameters/0", "not looked at"),
+        ("plugins/1/parameters/0", "not checked"),
         ("plugins/2", "works as in the EPP"),
         ("plugins/2/parameters/0", "refused: found \"many\""),
         ("plugins/3", "refused: found \"queue-scorrer\""),
@@ -113,23 +113,23 @@ plugins:
 }
 
 #[test]
-fn the_seeds_example_is_taken_by_the_seed_and_refused_by_today() {
-    let seed = check(&["--era", "seed", "examples/seed.yaml"], "");
-    assert_eq!(seed.status.code(), Some(0), "{}", out(&seed));
-    let today = check(&["--era", "today", "examples/seed.yaml"], "");
-    assert_eq!(today.status.code(), Some(1));
-    let told = out(&today);
+fn the_gie_example_is_accepted_by_gie_and_refused_by_llm_d() {
+    let gie = check(&["--dialect", "gie", "examples/gie.yaml"], "");
+    assert_eq!(gie.status.code(), Some(0), "{}", out(&gie));
+    let llm_d = check(&["--dialect", "llm-d", "examples/gie.yaml"], "");
+    assert_eq!(llm_d.status.code(), Some(1));
+    let report = out(&llm_d);
     assert!(
-        told.contains("parameters.hashBlockSize: unknown parameter"),
-        "{told}"
+        report.contains("parameters.hashBlockSize: unknown parameter"),
+        "{report}"
     );
     let slip = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {type: queue-scorer, parameters: {depth: 3}}\n";
-    let told = out(&check(&["--era", "seed", "-"], slip));
+    let report = out(&check(&["--dialect", "gie", "-"], slip));
     assert!(
-        told.contains("parameters.depth: silently ignored"),
-        "{told}"
+        report.contains("parameters.depth: silently ignored"),
+        "{report}"
     );
-    assert!(told.contains("would accept it"), "{told}");
+    assert!(report.contains("would accept it"), "{report}");
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn defaults_written_out_load_to_the_same_plan() {
 
 #[test]
 fn a_file_that_is_not_there_is_exit_code_2_and_the_others_are_still_checked() {
-    let output = check(&["nowhere.yaml", "examples/seed.yaml"], "");
+    let output = check(&["nowhere.yaml", "examples/gie.yaml"], "");
     assert_eq!(output.status.code(), Some(2));
-    assert!(out(&output).contains("examples/seed.yaml: loads"));
+    assert!(out(&output).contains("examples/gie.yaml: loads"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere.yaml"));
 }
 
@@ -177,8 +177,8 @@ fn a_counter_in_place_of_a_load_is_warned_of() {
     ] {
         let output = check(&["-o", "json", "-"], &document(parameters));
         assert!(output.status.success(), "{}", out(&output));
-        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
-        let warnings = told[0]["warnings"].to_string();
+        let report: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        let warnings = report[0]["warnings"].to_string();
         assert!(
             warnings.contains(place) && warnings.contains("counts all"),
             "{warnings}"
@@ -189,8 +189,8 @@ fn a_counter_in_place_of_a_load_is_warned_of() {
         "{defaultEngine: triton, engineConfigs: [{name: triton, runningRequestsSpec: mine}]}",
     ] {
         let output = check(&["-o", "json", "-"], &document(parameters));
-        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
-        assert_eq!(told[0]["warnings"], serde_json::json!([]), "{parameters}");
+        let report: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(report[0]["warnings"], serde_json::json!([]), "{parameters}");
     }
 }
 
@@ -250,26 +250,26 @@ plugins:
 schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
 saturationDetector: {pluginRef: utilization-detector}
 ";
-    let told = out(&check(&["-"], text));
+    let report = out(&check(&["-"], text));
     for part in [
         "  utilization-detector  no effect here: ",
         "    queueDepthThreshold: 5",
         "  saturationDetector  has no effect here: ",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(report.contains(part), "{part}: {report}");
     }
     // What is written out has them, too, and loads the same.
     let written = out(&check(&["--print-defaults", "-"], text));
     assert!(written.contains("queueDepthThreshold: 5"), "{written}");
     assert!(check(&["-"], &written).status.success());
     // Of one that does not load as well.
-    let told = out(&check(
+    let report = out(&check(
         &["-"],
         &text.replace("queue-scorer", "queue-socrer"),
     ));
     assert!(
-        told.contains("  utilization-detector  no effect here: "),
-        "{told}"
+        report.contains("  utilization-detector  no effect here: "),
+        "{report}"
     );
 }
 
@@ -293,7 +293,7 @@ plugins:
 }
 
 #[test]
-fn each_era_says_which_names_of_the_other_releases_it_does_not_have() {
+fn each_dialect_refuses_names_of_other_releases() {
     let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -302,18 +302,18 @@ plugins:
 featureGates: [dataLayer]
 data: {sources: []}
 ";
-    let told = out(&check(&["--era", "seed", "-"], text));
+    let report = out(&check(&["--dialect", "gie", "-"], text));
     assert!(
-        told.contains("parameters.blockSize: silently ignored"),
-        "{told}"
+        report.contains("parameters.blockSize: silently ignored"),
+        "{report}"
     );
-    let told = out(&check(&["--era", "today", "-"], text));
+    let report = out(&check(&["--dialect", "llm-d", "-"], text));
     for part in [
         "parameters.blockSize: unknown parameter",
-        "plugins[1].type: it knows no model-server-protocol-metrics",
+        "plugins[1].type: unknown plugin type model-server-protocol-metrics",
         "featureGates[0]: unknown feature gate",
         "data: unknown field",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(report.contains(part), "{part}: {report}");
     }
 }

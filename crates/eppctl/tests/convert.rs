@@ -19,9 +19,9 @@ fn convert(to: &str, text: &str) -> String {
 }
 
 #[test]
-fn whatever_is_converted_loads_as_the_other_generation() {
+fn every_converted_document_loads_in_the_other_dialect() {
     for (place, text) in documents() {
-        for (to, dialect) in [("today", Dialect::LlmD), ("seed", Dialect::GieV1)] {
+        for (to, dialect) in [("llm-d", Dialect::LlmD), ("gie", Dialect::GieV1)] {
             let converted = convert(to, &text);
             match config::load(&converted) {
                 Ok(loaded) => assert_eq!(loaded.plan.dialect, dialect, "{place}"),
@@ -33,16 +33,16 @@ fn whatever_is_converted_loads_as_the_other_generation() {
 
 #[test]
 fn blocks_become_tokens_and_the_length_of_prompt_stays() {
-    let seed = std::fs::read_to_string(common::top().join("examples/full.yaml")).unwrap();
-    let today = convert("today", &seed);
+    let gie = std::fs::read_to_string(common::top().join("examples/full.yaml")).unwrap();
+    let llm_d = convert("llm-d", &gie);
     // 256 blocks of 64 bytes are 4096 tokens of four bytes.
-    assert!(today.contains("maxPrefixTokensToMatch: 4096"), "{today}");
-    assert!(today.contains("blockSizeTokens: 64"), "{today}");
+    assert!(llm_d.contains("maxPrefixTokensToMatch: 4096"), "{llm_d}");
+    assert!(llm_d.contains("blockSizeTokens: 64"), "{llm_d}");
     assert!(
-        today.contains("# prefix-cache-scorer: blocks of 64 bytes become"),
-        "{today}"
+        llm_d.contains("# prefix-cache-scorer: blocks of 64 bytes become"),
+        "{llm_d}"
     );
-    let back = convert("seed", &today);
+    let back = convert("gie", &llm_d);
     assert!(back.contains("hashBlockSize: 256"), "{back}");
     assert!(back.contains("maxPrefixBlocksToMatch: 64"), "{back}");
 }
@@ -50,14 +50,14 @@ fn blocks_become_tokens_and_the_length_of_prompt_stays() {
 #[test]
 fn fractions_become_whole_weights() {
     let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer, weight: 0.5}, {pluginRef: kv-cache-utilization-scorer}]}]\n";
-    let seed = convert("seed", text);
+    let gie = convert("gie", text);
     assert!(
-        seed.contains("weight: 5\n") && seed.contains("weight: 10\n"),
-        "{seed}"
+        gie.contains("weight: 5\n") && gie.contains("weight: 10\n"),
+        "{gie}"
     );
 }
 
-/// Documents of the seed's later releases, by their parts.
+/// Parts of documents of later GIE releases.
 const RELEASES: [&str; 8] = [
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSize: 128}}]",
     "plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: 32, autoTune: false, maxPrefixTokensToMatch: 3200}}]",
@@ -76,12 +76,12 @@ fn of_release(parts: &str) -> String {
 }
 
 #[test]
-fn what_the_later_releases_take_is_converted_to_what_each_of_both_takes() {
+fn documents_of_later_releases_are_converted_to_either_dialect() {
     for parts in RELEASES {
         let text = of_release(parts);
-        for to in ["today", "seed"] {
+        for to in ["llm-d", "gie"] {
             let converted = convert(to, &text);
-            let output = eppctl(&["check", "--era", to, "-"], &converted);
+            let output = eppctl(&["check", "--dialect", to, "-"], &converted);
             assert!(
                 output.status.success(),
                 "{parts} to {to}\n{converted}\n{}",
@@ -94,46 +94,46 @@ fn what_the_later_releases_take_is_converted_to_what_each_of_both_takes() {
             );
         }
     }
-    let today = convert("today", &of_release(RELEASES[4]));
+    let llm_d = convert("llm-d", &of_release(RELEASES[4]));
     for part in [
         "queuedRequestsSpec: q\n",
         "loraSpec: ''\n",
         "kvUsageSpec: vllm:kv_cache_usage_perc\n",
         "path: /m\n",
     ] {
-        assert!(today.contains(part), "{part}\n{today}");
+        assert!(llm_d.contains(part), "{part}\n{llm_d}");
     }
-    let today = convert("today", &of_release(RELEASES[1]));
+    let llm_d = convert("llm-d", &of_release(RELEASES[1]));
     for part in [
         "blockSizeTokens: 64",
         "maxPrefixTokensToMatch: 3200",
         "autoTune: false",
     ] {
-        assert!(today.contains(part), "{today}");
+        assert!(llm_d.contains(part), "{llm_d}");
     }
-    let seed = convert("seed", &of_release(RELEASES[1]));
+    let gie = convert("gie", &of_release(RELEASES[1]));
     for part in ["hashBlockSize: 128", "maxPrefixBlocksToMatch: 100"] {
-        assert!(seed.contains(part), "{seed}");
+        assert!(gie.contains(part), "{gie}");
     }
 }
 
 #[test]
-fn a_document_inside_of_a_file_is_converted_and_of_several_none() {
+fn a_nested_document_is_converted_unless_there_are_several() {
     let inside = |name: &str| {
         let document = of_release(RELEASES[0]);
         let lines = document.lines().map(|line| format!("    {line}\n"));
         format!("  {name}: |\n{}", lines.collect::<String>())
     };
     let one = format!("kind: ConfigMap\ndata:\n{}", inside("a.yaml"));
-    assert!(convert("seed", &one).contains("hashBlockSize: 128"));
+    assert!(convert("gie", &one).contains("hashBlockSize: 128"));
     let two = format!("{one}{}", inside("b.yaml"));
-    let output = eppctl(&["convert", "--to", "seed", "-"], &two);
+    let output = eppctl(&["convert", "--to", "gie", "-"], &two);
     assert_eq!(output.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
     for part in ["2 EndpointPickerConfigs", "data.a.yaml", "data.b.yaml"] {
-        assert!(told.contains(part), "{told}");
+        assert!(report.contains(part), "{report}");
     }
-    let none = eppctl(&["convert", "--to", "seed", "-"], "kind: Service\n");
+    let none = eppctl(&["convert", "--to", "gie", "-"], "kind: Service\n");
     assert_eq!(none.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&none.stderr).contains("found no EndpointPickerConfig"));
 }

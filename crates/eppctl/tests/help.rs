@@ -77,8 +77,8 @@ fn stage() -> PathBuf {
     let trace =
         r#"{"timestamp": 0, "input_length": 1500, "output_length": 9, "hash_ids": [4, 5, 6]}"#;
     std::fs::write(folder.join("mooncake_trace.jsonl"), trace).unwrap();
-    let seed = std::fs::read_to_string(top().join("examples/seed.yaml")).unwrap();
-    let inside = seed.lines().map(|line| format!("    {line}\n"));
+    let gie = std::fs::read_to_string(top().join("examples/gie.yaml")).unwrap();
+    let inside = gie.lines().map(|line| format!("    {line}\n"));
     let values = format!(
         "pluginsCustomConfig:\n  epp.yaml: |\n{}",
         inside.collect::<String>()
@@ -125,13 +125,13 @@ fn every_example_in_the_help_runs() {
                 .current_dir(&folder)
                 .output()
                 .unwrap();
-            let told = String::from_utf8_lossy(&output.stderr);
-            // Findings are no failure: --era today refuses the seed's document.
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            // Findings are no failure: --dialect llm-d refuses the GIE document.
             assert!(
                 matches!(output.status.code(), Some(0 | 1)),
-                "{example}: {told}"
+                "{example}: {stderr}"
             );
-            assert_eq!(told, "", "{example}");
+            assert_eq!(stderr, "", "{example}");
             run += 1;
         }
     }

@@ -142,10 +142,13 @@ fn findings_have_their_line_and_exit_code_1() {
         + 1;
     let output = eppctl(&["lint", "-"], &slip);
     assert_eq!(output.status.code(), Some(1));
-    let told = out(&output);
-    assert!(told.contains(&format!("-:{line}:")), "line {line}: {told}");
-    assert!(told.contains("did you mean hashBlockSize?"), "{told}");
-    assert!(told.contains("fix: "), "{told}");
+    let report = out(&output);
+    assert!(
+        report.contains(&format!("-:{line}:")),
+        "line {line}: {report}"
+    );
+    assert!(report.contains("did you mean hashBlockSize?"), "{report}");
+    assert!(report.contains("fix: "), "{report}");
 }
 
 /// A filter at an Istio gateway as Istio documents it, with three faults and a misspelt plugin.
@@ -183,7 +186,7 @@ spec:
 fn rules(text: &str) -> (Vec<String>, Option<i32>) {
     let output = eppctl(&["lint", "-", "-o", "json"], text);
     let findings: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
-    let findings = findings.as_array().unwrap().iter();
+    let findings = findings["findings"].as_array().unwrap().iter();
     let mut rules: Vec<String> = findings
         .map(|finding| finding["rule"].as_str().unwrap().to_owned())
         .collect();
@@ -285,7 +288,7 @@ fn several_bootstraps_stand_by_themselves() {
 }
 
 #[test]
-fn what_is_not_recognised_does_not_pass() {
+fn an_unrecognised_document_is_a_finding() {
     let carriers = [
         "kind: ConfigMap\ndata:\n  picker.yaml: |\n    kind: EndpointPickerConfig\n",
         "kind: Unknown\nspec: {config: {kind: EndpointPickerConfig}}\n",
@@ -299,19 +302,28 @@ fn what_is_not_recognised_does_not_pass() {
 }
 
 #[test]
-fn what_another_file_may_have_is_not_a_finding() {
+fn a_setting_that_another_file_may_have_is_not_a_finding() {
     let text = std::fs::read_to_string(top().join("envoy/istio/filter.yaml")).unwrap();
     let output = eppctl(&["lint", "-"], &text);
     assert_eq!(output.status.code(), Some(0));
-    let told = out(&output);
-    assert!(told.contains("not seen: a CLUSTER patch"), "{told}");
-    assert!(told.contains("nothing found"), "{told}");
+    let report = out(&output);
+    assert!(report.contains("not seen: a CLUSTER patch"), "{report}");
+    assert!(report.contains("no findings"), "{report}");
     assert_eq!(rules(&text), (Vec::new(), Some(0)));
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&eppctl(&["lint", "-", "-o", "json"], &text))).unwrap();
+    let note = &json["not_seen"][0];
+    assert!(note["found"]
+        .as_str()
+        .unwrap()
+        .starts_with("a CLUSTER patch"));
+    assert_eq!(note["rule"], "no-override-host");
+    assert_eq!(json["filters"], 1);
 }
 
 #[test]
 fn the_endpoint_pickers_document_by_itself_is_for_check() {
-    let output = eppctl(&["lint", "examples/seed.yaml"], "");
+    let output = eppctl(&["lint", "examples/gie.yaml"], "");
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("eppctl check"), "{error}");

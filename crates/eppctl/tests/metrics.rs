@@ -71,7 +71,7 @@ fn varied() -> String {
 fn each_series_is_shown_with_what_becomes_of_it() {
     let page = varied();
     let (shown, code) = metrics(&page, &[]);
-    assert_eq!((&shown["counts"], code), (&json!(true), Some(0)));
+    assert_eq!((&shown["usable"], code), (&json!(true), Some(0)));
     let values = &shown["values"];
     assert_eq!(values["waiting"], 14.0);
     assert_eq!(values["running"], Value::Null);
@@ -113,12 +113,15 @@ fn each_series_is_shown_with_what_becomes_of_it() {
 }
 
 #[test]
-fn a_page_that_does_not_count_is_said_to_be_none_and_why() {
+fn an_unusable_page_is_reported_with_the_reason() {
     let waiting: &[&str] = &[" 2"];
     let sound = page(&[("sglang:num_queue_reqs", "gauge", waiting)]);
     let (shown, code) = metrics(&sound, &[]);
-    assert_eq!((&shown["counts"], code), (&json!(false), Some(1)));
-    assert!(shown["why"].as_str().unwrap().contains("no value"));
+    assert_eq!((&shown["usable"], code), (&json!(false), Some(1)));
+    assert!(shown["why"]
+        .as_str()
+        .unwrap()
+        .contains("none of the engine's metrics"));
     let unread = &shown["families"][0]["unread"];
     assert_eq!(unread, "not on the page");
     let (shown, code) = metrics(&sound, &["--engine", "sglang"]);
@@ -132,11 +135,11 @@ fn a_page_that_does_not_count_is_said_to_be_none_and_why() {
         "{unread}"
     );
     let (shown, _) = metrics(sound.trim_end(), &["--engine", "sglang"]);
-    assert!(shown["why"].as_str().unwrap().contains("cut"));
+    assert!(shown["why"].as_str().unwrap().contains("incomplete"));
     let output = eppctl(&["metrics", "--engine", "sglangs", "-"], &sound);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
-    assert!(error.contains("known are vllm, sglang"), "{error}");
+    assert!(error.contains("expected one of vllm, sglang"), "{error}");
 }
 
 #[test]
@@ -193,8 +196,8 @@ fn a_pods_page_is_asked_for_and_explain_shows_the_values_that_it_used() {
     let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
     let asked = ["examples/full.yaml", "--request", "-", "--pod", &pod];
     let output = eppctl(&[&["explain", "-o", "json"], &asked[..]].concat(), body);
-    let told: Value = serde_json::from_str(&out(&output)).unwrap();
-    let used = &told["candidates"][0]["metrics"];
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    let used = &report["candidates"][0]["metrics"];
     assert_eq!(
         (&used["waiting"], &used["kv_usage"]),
         (&json!(7.0), &json!(0.25))
@@ -248,9 +251,9 @@ fn the_endpoint_with_an_overloaded_engine_is_not_picked() {
     ];
     let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
     let output = eppctl(&[&asked[..], &pods[..]].concat(), body);
-    let told: Value = serde_json::from_str(&out(&output)).unwrap();
-    let [first, second] = [0, 1].map(|place| &told["candidates"][place]);
-    assert_eq!(first["name"], balanced, "{told}");
+    let report: Value = serde_json::from_str(&out(&output)).unwrap();
+    let [first, second] = [0, 1].map(|place| &report["candidates"][place]);
+    assert_eq!(first["name"], balanced, "{report}");
     assert_eq!(second["metrics"]["waiting"], 12.0);
     assert_eq!(second["metrics"]["running"], 41.0);
     assert_eq!(second["metrics"]["kv_usage"], 0.95);

@@ -54,11 +54,11 @@ fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() 
                 Ok(_) => panic!("{kind} loads"),
                 Err(rejected) => rejected,
             };
-            let told: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
-            let found = told
+            let report: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
+            let found = report
                 .iter()
                 .any(|error| error.contains(kind) && error.contains(words));
-            assert!(found, "{kind}: {words}: {told:#?}");
+            assert!(found, "{kind}: {words}: {report:#?}");
         }
     }
     let known = config::all_elsewhere().filter(|known| known.here == Here::Refused);
@@ -78,10 +78,10 @@ fn each_type_that_is_said_to_have_no_effect_loads_with_a_warning_in_these_words(
             named.insert(kind.to_owned());
             let text = with(kind) + "schedulingProfiles: [{name: p, plugins: [{pluginRef: q}]}]\n";
             let loaded = config::load(&text).unwrap();
-            let told: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            let report: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
             assert!(
-                told.iter().any(|it| it.contains(words)),
-                "{kind}: {told:#?}"
+                report.iter().any(|it| it.contains(words)),
+                "{kind}: {report:#?}"
             );
         }
     }

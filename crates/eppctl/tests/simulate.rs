@@ -16,8 +16,8 @@ fn simulate(arguments: &[&str]) -> Output {
 }
 
 const LOAD: [&str; 8] = [
-    "examples/today.yaml",
-    "examples/seed.yaml",
+    "examples/llm-d.yaml",
+    "examples/gie.yaml",
     "--trace=shared-prefix",
     "--requests=300",
     "--documents=20",
@@ -39,8 +39,8 @@ fn configurations_stand_beside_the_simple_policies() {
     assert_eq!(
         names,
         [
-            "examples/today.yaml",
-            "examples/seed.yaml",
+            "examples/llm-d.yaml",
+            "examples/gie.yaml",
             "round robin",
             "least request",
             "random"
@@ -71,7 +71,7 @@ fn a_plot_is_an_svg_with_every_policy() {
     std::fs::remove_file(&file).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     for name in [
-        "examples/today.yaml",
+        "examples/llm-d.yaml",
         "round robin",
         "least request",
         "random",
@@ -81,19 +81,19 @@ fn a_plot_is_an_svg_with_every_policy() {
 }
 
 #[test]
-fn a_mooncake_trace_is_read_and_a_damaged_one_told_with_its_line() {
+fn a_mooncake_trace_is_read_and_a_damaged_one_reported_with_its_line() {
     let file = std::env::temp_dir().join(format!("eppctl-{}.jsonl", std::process::id()));
     let line = |at: u32| {
         format!("{{\"timestamp\": {at}, \"input_length\": 1500, \"output_length\": 9, \"hash_ids\": [4, 5, 6]}}\n")
     };
     std::fs::write(&file, line(0) + &line(9_000)).unwrap();
     let trace = format!("--trace={}", file.display());
-    let output = simulate(&["-o", "json", "examples/today.yaml", &trace]);
+    let output = simulate(&["-o", "json", "examples/llm-d.yaml", &trace]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["policies"][0]["answered"], 2);
     assert!(found["policies"][0]["cached_share"].as_f64().unwrap() > 0.3);
     std::fs::write(&file, line(0) + "{\"timestamp\": 1}\n").unwrap();
-    let output = simulate(&["examples/today.yaml", &trace]);
+    let output = simulate(&["examples/llm-d.yaml", &trace]);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);

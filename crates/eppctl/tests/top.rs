@@ -68,7 +68,7 @@ fn endpoints_and_decisions_of_a_running_envoy_are_shown() {
 }
 
 #[test]
-fn where_nobody_listens_the_error_says_what_to_give() {
+fn a_refused_connection_is_reported_with_what_to_do() {
     let output = top(&["--once", "127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);

@@ -7,7 +7,7 @@ mod common;
 use common::{eppctl, out};
 
 #[test]
-fn what_a_plan_leaves_unread_of_bodies_is_told() {
+fn parts_of_bodies_that_a_plan_does_not_read_are_reported() {
     let document = |scorer: &str, mode: &str| {
         format!(
             "apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -23,12 +23,12 @@ schedulingProfiles:
 "
         )
     };
-    let told = |scorer: &str, mode: &str| {
+    let report = |scorer: &str, mode: &str| {
         let output = eppctl(&["check", "-"], &document(scorer, mode));
         assert!(output.status.success(), "{}", out(&output));
         out(&output)
     };
-    let (bodies, behind) = ("  bodies  ", "  fields behind the turns  ");
+    let (bodies, behind) = ("  bodies  ", "  fields after the messages  ");
     for (scorer, mode, has_bodies, has_behind) in [
         ("prefix-cache-scorer", "earlyRelease: exact", true, false),
         (
@@ -40,9 +40,9 @@ schedulingProfiles:
         ("prefix-cache-scorer", "readBody: never", true, false),
         ("queue-scorer", "earlyRelease: assumeAbsent", false, false),
     ] {
-        let text = told(scorer, mode);
+        let text = report(scorer, mode);
         assert_eq!(text.contains(bodies), has_bodies, "{text}");
         assert_eq!(text.contains(behind), has_behind, "{text}");
     }
-    assert!(told("prefix-cache-scorer", "readBody: never").contains("not read (readBody)"));
+    assert!(report("prefix-cache-scorer", "readBody: never").contains("not read (readBody)"));
 }

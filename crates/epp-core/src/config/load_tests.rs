@@ -2,7 +2,7 @@ use super::*;
 use crate::plugins::Dialect;
 use crate::scheduling::ProfileId;
 
-const SEED: &str = include_str!("../../../../examples/seed.yaml");
+const SEED: &str = include_str!("../../../../examples/gie.yaml");
 
 /// A document of the seed's generation with these plugins and profiles.
 fn seed(rest: &str) -> String {

@@ -1,9 +1,9 @@
-//! What Envoy's statistics say of the filter.
+//! The filter's statistics in Envoy.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// The families that are read, by what they are called here.
+/// The metric families of endpoints, by their short names.
 const GAUGES: [(&str, &str); 8] = [
     ("fresh", "epp_wasm_endpoint_freshness"),
     ("age", "epp_wasm_scrape_age_milliseconds"),
@@ -11,7 +11,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("running", "epp_wasm_per_endpoint_running_requests"),
     ("kv", "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
     ("in_flight", "llm_d_epp_inflight_requests"),
-    ("avoided", "epp_wasm_endpoint_ejected"),
+    ("ejected", "epp_wasm_endpoint_ejected"),
     ("picks", "llm_d_epp_scheduler_attempts_total"),
 ];
 
@@ -19,36 +19,36 @@ const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
 const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
 const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
 const READY: &str = "llm_d_epp_ready_endpoints";
-const RUNG: &str = "epp_wasm_decision_mode";
+const DECISION_MODE: &str = "epp_wasm_decision_mode";
 
-/// The statistics at one time.
+/// A sample of the statistics.
 #[derive(Debug)]
 pub struct Sample {
-    /// When.
+    /// When it was taken.
     pub at: Instant,
-    /// By pool and address, and by the names of [`GAUGES`].
+    /// Values by pool and address, and by the short names in [`GAUGES`].
     pub endpoints: BTreeMap<(String, String), BTreeMap<&'static str, f64>>,
-    /// By cluster.
+    /// Statistics of pools, by cluster.
     pub pools: BTreeMap<String, Counts>,
 }
 
-/// What is counted for a pool.
+/// The statistics of a pool.
 #[derive(Debug, Default, Clone)]
 pub struct Counts {
     /// Endpoints that may be picked.
     pub ready: f64,
-    /// What decisions rest on: 2 metrics, 1 what Envoy knows itself, 0 no members are known.
-    pub rung: Option<f64>,
-    /// The sum of the picked endpoints' shares of the prompts.
+    /// The decision mode: 2 metrics, 1 this Envoy's own counts, 0 no members are known.
+    pub decision_mode: Option<f64>,
+    /// The sum of the prefix hit ratios of all picks.
     pub hits: f64,
-    /// Over so many picks.
+    /// The number of picks in that sum.
     pub hit_count: f64,
-    /// Decisions within each bound, ascending.
+    /// Cumulative counts of decisions by upper bound in seconds, ascending.
     decisions: Vec<(f64, f64)>,
 }
 
 impl Sample {
-    /// Reads Prometheus' text format, as Envoy writes it.
+    /// Parses Prometheus' text format, as Envoy writes it.
     pub fn parse(page: &str, at: Instant) -> Self {
         let mut sample = Self {
             at,
@@ -66,7 +66,7 @@ impl Sample {
         sample
     }
 
-    /// Whether the filter has counted nothing.
+    /// Returns whether there are no statistics of the filter.
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty()
     }
@@ -88,7 +88,7 @@ impl Sample {
         let counts = self.pools.entry(pool.to_owned()).or_default();
         match family {
             READY => counts.ready = value,
-            RUNG => counts.rung = Some(value),
+            DECISION_MODE => counts.decision_mode = Some(value),
             HITS => counts.hits = value,
             HIT_COUNT => counts.hit_count = value,
             DECISION => {
@@ -104,13 +104,13 @@ impl Sample {
 
 type Labels<'p> = Vec<(&'p str, &'p str)>;
 
-/// Family, labels and value of a line.
+/// Splits a line into family, labels and value.
 fn split(line: &str) -> Option<(&str, Labels<'_>, f64)> {
     let (name, value) = line.rsplit_once(' ')?;
     let value = value.parse().ok()?;
     let (family, labels) = name.split_once('{')?;
     let labels = labels.strip_suffix('}')?;
-    // Addresses and clusters' names hold no quotation marks.
+    // Addresses and cluster names contain no quotation marks.
     let labels = labels.split("\",").filter_map(|label| {
         let (name, value) = label.split_once("=\"")?;
         Some((name, value.trim_end_matches('"')))
@@ -119,7 +119,7 @@ fn split(line: &str) -> Option<(&str, Labels<'_>, f64)> {
 }
 
 impl Counts {
-    /// The least bound below which this share of the decisions stays, in microseconds.
+    /// Returns the smallest upper bound on this share of the decision times, in microseconds.
     pub fn decision(&self, share: f64) -> Option<f64> {
         let all = self.decisions.last()?.1;
         let mut bounds = self.decisions.iter();

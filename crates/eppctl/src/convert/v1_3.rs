@@ -1,11 +1,11 @@
-//! Parameters of the Gateway API Inference Extension v1.3 whose names match in any case.
+//! Parameters of the Gateway API Inference Extension v1.3, whose names match case-insensitively.
 
 use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
 use serde_json::{json, Map, Value};
 
 use super::kind;
 
-/// Gives parameters the names that they have today; the extractor's specs become an engine's.
+/// Renames parameters to their current names; the extractor's specs become an engine's.
 pub fn rename(plugin: &mut Value) {
     const LATER: [&str; 3] = ["engineConfigs", "defaultEngine", "engineLabelKey"];
     const OTHERS: [&str; 3] = ["scheme", "path", "insecureSkipVerify"];
@@ -13,7 +13,7 @@ pub fn rename(plugin: &mut Value) {
     if !is_extractor && kind(plugin) != "metrics-data-source" {
         return;
     }
-    // What is not given is vLLM's.
+    // Missing specs default to vLLM's.
     let specs = [
         (
             "queueRequestsSpec",

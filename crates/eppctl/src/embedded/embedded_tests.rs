@@ -243,7 +243,7 @@ fn what_kubectl_keeps_of_an_object_is_not_another_document() {
 }
 
 #[test]
-fn a_text_that_does_not_parse_is_told_where_it_is() {
+fn a_text_that_does_not_parse_is_reported_with_its_location() {
     let file = "data:\n  c: |\n    kind: EndpointPickerConfig\n    plugins: [\n    - {{ .Values.plugin }}\n  d: x\n";
     let found = found(file);
     assert_eq!(found.len(), 1);

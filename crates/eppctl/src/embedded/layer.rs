@@ -1,5 +1,4 @@
-//! A text and the places of its characters in the file that it is from, through however many quotes and
-//! indentations.
+//! A text with the location of each character in its file, across nested quoting and indentation.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,7 +7,7 @@ use epp_core::document::problem::Step;
 use epp_core::document::Path;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Line and column, from one.
+/// Line and column, counted from 1.
 type Place = (usize, usize);
 
 /// A text of a file.
@@ -19,16 +18,16 @@ pub struct Layer {
 }
 
 enum Places {
-    /// The file's own lines, this many below its first.
+    /// The file's own lines, starting this many lines below its first.
     Lines(usize),
-    /// Of each character of each line; without one where it is a space.
+    /// The location of each character of each line; `None` for a space.
     Characters(Vec<Vec<Option<Place>>>),
-    /// All at one place: how the text is written there is not understood.
+    /// One location for all characters, if the quoting there is not understood.
     One(Place),
 }
 
 impl Layer {
-    /// A whole file.
+    /// Creates the layer of a whole file.
     pub fn of_file(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -36,7 +35,7 @@ impl Layer {
         }
     }
 
-    /// Where a line and column of the text are in the file.
+    /// Translates a line and column of the text to the file.
     pub fn in_file(&self, (line, column): Place) -> Place {
         match &self.places {
             Places::Lines(above) => (above + line, column),
@@ -63,13 +62,13 @@ impl Layer {
         }
     }
 
-    /// The YAML documents of the text that are not empty; one where it is not of several.
+    /// Returns the non-empty YAML documents of the text; one if it is not a stream of several.
     pub fn documents(&self) -> Vec<Self> {
         let parts = split_yaml(&self.text).into_iter();
         parts.map(|(above, text)| self.part(above, text)).collect()
     }
 
-    /// Lines of the text.
+    /// Returns the lines of the text.
     fn part(&self, above: usize, text: String) -> Self {
         let places = match &self.places {
             Places::Lines(more) => Places::Lines(above + more),
@@ -81,7 +80,7 @@ impl Layer {
         Self { text, places }
     }
 
-    /// The text that is the value at a path, from a byte on.
+    /// Returns the layer of the string at a path, from a byte offset on.
     pub fn text_at(&self, path: &Path, value: &str, from: usize) -> Option<Self> {
         let text = value.get(from..)?.to_owned();
         let Some(start) = begin(&self.text, path.steps()) else {
@@ -109,7 +108,7 @@ impl Layer {
     }
 }
 
-/// The YAML documents of a text that are not empty, each with the number of lines above it.
+/// Returns the non-empty YAML documents of a text, each with the number of lines above it.
 pub fn split_yaml(text: &str) -> Vec<(usize, String)> {
     let mut documents = vec![(0, String::new())];
     for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -128,17 +127,17 @@ pub fn split_yaml(text: &str) -> Vec<(usize, String)> {
     documents
 }
 
-/// What follows a marker of YAML's documents on its line.
+/// Returns the rest of a line after a YAML document marker.
 fn behind<'l>(line: &'l str, marker: &str) -> Option<&'l str> {
     let rest = line.strip_prefix(marker)?;
     (rest.is_empty() || rest.starts_with(char::is_whitespace)).then_some(rest)
 }
 
-/// The places of a value's characters in a text in which it is written from a place on, in any of YAML's
-/// or JSON's ways; none of spaces. `None` where that cannot be told.
+/// Returns the locations of a value's characters, except spaces, in the text that encodes it as YAML or
+/// JSON. `None` if they cannot be determined.
 ///
-/// Every way of writing changes spaces only, but for the escapes in quotes: so all other characters are
-/// those of the value, in order.
+/// Apart from escapes in quotes, every encoding changes spaces only: all other characters are those of the
+/// value, in order.
 fn aligned(text: &str, start: Place, value: &str) -> Option<Vec<Option<Place>>> {
     let mut raw = Raw::at(text, start);
     raw.open()?;
@@ -162,11 +161,11 @@ fn aligned(text: &str, start: Place, value: &str) -> Option<Vec<Option<Place>>> 
     Some(places)
 }
 
-/// A scalar as it is written.
+/// A scalar in its encoded form.
 struct Raw<'t> {
     letters: std::iter::Peekable<std::str::Chars<'t>>,
     place: Place,
-    /// The quotes around it, if there are any.
+    /// The quotes around it, if any.
     quote: Option<char>,
 }
 
@@ -196,7 +195,7 @@ impl<'t> Raw<'t> {
         Some((letter, place))
     }
 
-    /// Skips what comes before the scalar's own characters.
+    /// Skips to the scalar's first character.
     fn open(&mut self) -> Option<()> {
         // Anchors and tags.
         while matches!(self.letters.peek(), Some('&' | '!')) {
@@ -223,7 +222,7 @@ impl<'t> Raw<'t> {
         Some(())
     }
 
-    /// The next character that is meant.
+    /// Returns the next decoded character.
     fn next(&mut self) -> Option<(char, Place)> {
         let (letter, place) = self.letter()?;
         match (self.quote, letter) {
@@ -268,7 +267,7 @@ impl<'t> Raw<'t> {
     }
 }
 
-/// Where a value begins.
+/// Returns where a value begins.
 fn begin(text: &str, steps: &[Step]) -> Option<Place> {
     let found = Cell::new(false);
     let find = |text: &str| {
@@ -290,7 +289,7 @@ fn begin(text: &str, steps: &[Step]) -> Option<Place> {
     })
 }
 
-/// Walks down some steps and raises an error at the value there, to which the parser adds the place.
+/// Descends a path and raises an error at the value there, to which the parser adds the location.
 struct Find<'s> {
     steps: &'s [Step],
     found: &'s Cell<bool>,

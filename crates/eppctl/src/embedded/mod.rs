@@ -1,8 +1,8 @@
-//! The EndpointPickerConfig documents of a file, which people have inside of something else: a ConfigMap,
-//! Helm values, an LLMInferenceService, a container's arguments.
+//! Finds the EndpointPickerConfigs in a file, which may be nested in something else: a ConfigMap, Helm
+//! values, an LLMInferenceService, a container's arguments.
 //!
-//! Nothing is known of those by name. Every document of the file is looked through for mappings of the
-//! kind, and for texts that hold one, which are looked through in turn.
+//! The search knows none of these by name. It walks every document of the file for mappings of the kind,
+//! and for strings that contain one, which it walks in turn.
 
 pub mod layer;
 
@@ -19,28 +19,28 @@ use layer::Layer;
 
 const KIND: &str = "EndpointPickerConfig";
 
-/// Texts within texts that are looked into: a chart's values in an Argo CD Application have two.
+/// Nesting depth of strings that is searched: chart values in an Argo CD Application have two levels.
 const DEEPEST: usize = 4;
 
-/// Problems that are given their place in the file, as in the loader: no one corrects more at a time.
+/// Problems that get a location in the file, as in the loader: more are not fixed at a time.
 const MOST_LOCATED: usize = 20;
 
-/// What `kubectl apply` keeps is the object itself, once more.
+/// The annotation in which `kubectl apply` keeps a copy of the object.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A document of a file.
 pub struct Document {
-    /// Where in the file it is; empty where it is the file.
+    /// Its location in the file; empty if it is the file.
     pub place: String,
-    /// Its text, as the loader takes it.
+    /// Its text, as passed to the loader.
     pub text: String,
     layer: Rc<Layer>,
-    /// Where in its layer it is, if it is a mapping there and not the layer's whole text.
+    /// Its path in its layer, if it is a mapping there and not the layer's whole text.
     mapping: Option<Path>,
 }
 
 impl Document {
-    /// Gives the loader's problems their places in the file.
+    /// Translates the locations of the loader's problems to the file.
     pub fn locate(&self, problems: &mut [Problem]) {
         for (position, problem) in problems.iter_mut().enumerate() {
             let found = match &self.mapping {
@@ -62,7 +62,7 @@ fn below(above: &Path, steps: &[Step]) -> Path {
     })
 }
 
-/// The documents of a file's text, in order; what to say where there is none.
+/// Returns the documents in a file's text, in order, or an error message if there are none.
 pub fn documents(text: &str) -> Result<Vec<Document>, String> {
     let mut found = Vec::new();
     search(&Rc::new(Layer::of_file(text)), "", 0, &mut found);
@@ -79,8 +79,8 @@ pub fn documents(text: &str) -> Result<Vec<Document>, String> {
     ))
 }
 
-/// Whether a text in which nothing was found can be meant as a document itself: the loader then says what
-/// is wrong with it.
+/// Returns whether a text in which nothing was found may be meant as a document; the loader then reports
+/// what is wrong with it.
 fn is_meant(text: &str) -> bool {
     let Ok(node) = config::parse(text) else {
         return Layer::of_file(text).documents().len() < 2;
@@ -97,7 +97,7 @@ fn is_meant(text: &str) -> bool {
     }
 }
 
-/// Whether a mapping without `kind` has what only a document has.
+/// Returns whether a mapping without `kind` has fields that only an EndpointPickerConfig has.
 fn is_written_like_one(node: &Node) -> bool {
     let typed = |plugins: &Node| match plugins {
         Node::List(entries) => entries.iter().any(|entry| entry.get("type").is_some()),
@@ -123,7 +123,7 @@ fn whole(layer: Rc<Layer>, place: &str) -> Document {
     }
 }
 
-/// Looks through a text's documents.
+/// Searches a text's documents.
 fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
     let parts = text.documents();
     let several = parts.len() > 1;
@@ -154,7 +154,7 @@ fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
     }
 }
 
-/// Whether a text says that it is a document, be the rest as it may.
+/// Returns whether a text declares the kind of an EndpointPickerConfig, even if it does not parse.
 pub fn names_kind(text: &str) -> bool {
     let quotes = [' ', '\t', '"', '\'', '\\'];
     text.match_indices(KIND).any(|(place, _)| {
@@ -172,7 +172,7 @@ fn joined(above: &str, below: &str) -> String {
     }
 }
 
-/// A walk through a parsed document.
+/// A walk over a parsed document.
 struct Walk<'w> {
     layer: &'w Rc<Layer>,
     place: &'w str,
@@ -235,8 +235,7 @@ impl Walk<'_> {
     }
 }
 
-/// What an argument or a literal begins with before its value: `--config-text=`, or the file's name in a
-/// literal of kustomize, `config.yaml=`.
+/// The prefix of a value in an argument or literal: `--config-text=`, or kustomize's `config.yaml=`.
 fn flag(text: &str) -> &str {
     let is_of_name = |sign: char| sign.is_alphanumeric() || matches!(sign, '_' | '.' | '-');
     match text.split_once('=') {

@@ -16,7 +16,7 @@ use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
 use epp_core::worker::Local;
 
 use crate::input::{load_plan, read};
-use crate::output::{Misuse, Output, Verdict};
+use crate::output::{Error, ExitStatus, Output};
 use source::{Seen, Source};
 use told::explained;
 
@@ -48,7 +48,7 @@ A snapshot (--endpoints), YAML or JSON; what is left out was never seen on the e
     inFlight: 0              # requests that this Envoy sent and that are not answered
     labels: {llm-d.ai/engine-type: vllm}
 
-Exit codes: 0 an endpoint was picked, 1 none, 2 misuse.")]
+Exit status: 0 an endpoint was picked, 1 none, 2 error.")]
 pub struct Explain {
     /// The EndpointPickerConfig.
     config: String,
@@ -75,7 +75,7 @@ fn now() -> u64 {
 
 impl Explain {
     /// Decides and tells.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let plan = load_plan(&self.config)?;
         let body = read(&self.request)?;
         let mut seen = self.source.read(&plan)?;
@@ -97,8 +97,8 @@ impl Explain {
         let explained = explained(&picker, EXPLAINED, body, outcome, seen.notes);
         output.print(&explained)?;
         Ok(match explained.destination {
-            Some(_) => Verdict::Fine,
-            None => Verdict::Findings,
+            Some(_) => ExitStatus::Ok,
+            None => ExitStatus::Findings,
         })
     }
 
@@ -117,10 +117,10 @@ impl Explain {
     }
 
     /// Has an endpoint serve a body.
-    fn warm(&self, picker: &mut Picker, warm: &str) -> Result<(), Misuse> {
+    fn warm(&self, picker: &mut Picker, warm: &str) -> Result<(), Error> {
         let (name, file) = warm
             .split_once('=')
-            .ok_or_else(|| Misuse::new(format!("--warm {warm}: write NAME=FILE")))?;
+            .ok_or_else(|| Error::new(format!("--warm {warm}: write NAME=FILE")))?;
         let body = read(file)?;
         let pool = picker.pool_mut();
         let slots: Vec<(Slot, bool)> = pool
@@ -128,7 +128,7 @@ impl Explain {
             .map(|(slot, endpoint)| (slot, endpoint.name == name || endpoint.address == name))
             .collect();
         if !slots.iter().any(|(_, wanted)| *wanted) {
-            return Err(Misuse::new(format!(
+            return Err(Error::new(format!(
                 "--warm {warm}: no endpoint is named {name}"
             )));
         }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::admin::{self, Admin};
 use crate::input::read;
-use crate::output::Misuse;
+use crate::output::Error;
 
 /// Where the endpoints come from.
 #[derive(Args)]
@@ -83,7 +83,7 @@ impl Known {
 
 impl Source {
     /// Reads what is to be had.
-    pub fn read(&self, plan: &Plan) -> Result<Seen, Misuse> {
+    pub fn read(&self, plan: &Plan) -> Result<Seen, Error> {
         match (&self.endpoints, &self.envoy) {
             (Some(file), _) => snapshot(file),
             (None, Some(url)) => from_envoy(&Admin::at(url), plan),
@@ -115,13 +115,13 @@ fn from_pods(pods: &[String], plan: &Plan) -> Seen {
     seen
 }
 
-fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
+fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
     let statistics = admin.statistics()?;
     // The filter writes its cluster's name into a metric's, where these two mean something else.
     let pool = plan.cluster().replace([';', '='], "_");
     let Some(counts) = statistics.pools.get(&pool) else {
         let pools: Vec<&str> = statistics.pools.keys().map(String::as_str).collect();
-        return Err(Misuse::new(format!(
+        return Err(Error::new(format!(
             "the filters in this Envoy pick for {}, the document for {pool}; give the document that is \
              in force there, or name the cluster in this one (envoy-cluster-discovery, clusters)",
             pools.join(", ")
@@ -133,7 +133,7 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
             let page = admin.get("/clusters")?;
             members(&page, &discovery.clusters).ok_or_else(|| {
                 let clusters = discovery.clusters.join(", ");
-                Misuse::new(format!(
+                Error::new(format!(
                     "Envoy has no cluster {clusters}; name the one with the model servers in the document \
                      (envoy-cluster-discovery, clusters)"
                 ))
@@ -141,7 +141,7 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
         }
     };
     let mut seen = Seen {
-        rung: counts.rung.map(|rung| match rung >= 2.0 {
+        rung: counts.decision_mode.map(|mode| match mode >= 2.0 {
             true => DecisionMode::Metrics,
             false => DecisionMode::LocalOnly,
         }),
@@ -171,7 +171,7 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Misuse> {
             ..Metrics::default()
         };
         known.requests = get("in_flight").unwrap_or(0.0) as u32;
-        known.avoided = get("avoided").is_some_and(|avoided| avoided > 0.0);
+        known.avoided = get("ejected").is_some_and(|avoided| avoided > 0.0);
         seen.endpoints.push(known);
     }
     Ok(seen)
@@ -250,9 +250,9 @@ struct Adapters {
     max: u32,
 }
 
-fn snapshot(file: &str) -> Result<Seen, Misuse> {
+fn snapshot(file: &str) -> Result<Seen, Error> {
     let snapshot: Snapshot = serde_yaml::from_slice(&read(file)?).map_err(|error| {
-        Misuse::new(format!(
+        Error::new(format!(
             "{file}: no snapshot of endpoints: {error}; `eppctl explain --help` shows one"
         ))
     })?;

@@ -1,4 +1,4 @@
-//! Others than this machine reach the admin interface.
+//! The admin interface is reachable from other machines.
 
 use super::original_dst_open::leads_to;
 use super::site::{below, is_loopback, text, Site};
@@ -8,8 +8,8 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "admin-open",
     why:
-        "whoever reaches the admin interface can stop Envoy and read its configuration and secrets",
-    fix: "bind it to 127.0.0.1, or to a pipe; of a route to it, pass on /stats/prometheus and /ready by GET and nothing else",
+        "anyone who reaches the admin interface can stop Envoy and read its configuration and secrets",
+    fix: "bind it to 127.0.0.1 or to a pipe; if a route leads to it, allow only GET of /stats/prometheus and /ready",
     check: |site| {
         let open = site.tops().filter_map(|(path, top)| {
             let address = below(top, &["admin", "address", "socket_address"])?;
@@ -21,7 +21,7 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Routes that pass more than one exact path on to the cluster of the admin interface.
+/// Finds routes to the admin interface's cluster that match more than one exact path.
 fn passed_on(site: &Site<'_>) -> Vec<Fault> {
     let plans = site
         .pickers
@@ -38,7 +38,7 @@ fn passed_on(site: &Site<'_>) -> Vec<Fault> {
     let fault = |(path, _): &(epp_core::document::Path, _)| {
         Fault::at(
             path,
-            "a route passes more than one exact path on to the admin interface",
+            "a route to the admin interface matches more than one exact path",
         )
     };
     routes.map(fault).collect()

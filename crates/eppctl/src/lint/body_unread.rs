@@ -11,8 +11,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "body-unread",
-    why: "Envoy routes a request before its body can be read, so that neither prompt nor model count",
-    fix: "set allow_on_headers_stop_iteration: true beside vm_config (Istio: in an EnvoyFilter, a WasmPlugin cannot; Envoy Gateway: in an EnvoyPatchPolicy), or readBody: never on the envoy-proxy plugin",
+    why: "Envoy routes a request before its body can be read, so decisions ignore the prompt and the model",
+    fix: "set allow_on_headers_stop_iteration: true beside vm_config (Istio: in an EnvoyFilter, since a WasmPlugin has no such field; Envoy Gateway: in an EnvoyPatchPolicy), or readBody: never on the envoy-proxy plugin",
     check: |site| {
         let mut faults = Vec::new();
         for picker in &site.pickers {
@@ -34,14 +34,14 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Whether Envoy hands a picker the bodies before it routes a request.
+/// Whether Envoy delivers bodies to a picker before it routes a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Delivers {
-    /// It does.
+    /// Bodies are delivered.
     Yes,
-    /// It does not.
+    /// Bodies are not delivered.
     No,
-    /// Another file may say so.
+    /// It depends on a file that was not given.
     NotSeen,
 }
 
@@ -60,7 +60,7 @@ pub fn delivers(site: &Site<'_>, picker: &Picker<'_>) -> Delivers {
     }
 }
 
-/// Returns what a patch, Istio's or Envoy Gateway's, gives a field of a picker's settings.
+/// Returns the value that a patch of Istio or Envoy Gateway gives a field of a picker's settings.
 pub fn patched_field<'s>(site: &'s Site<'_>, picker: &Picker<'_>, field: &str) -> Option<&'s Node> {
     let operations = operations(site);
     let mut set = operations

@@ -1,4 +1,4 @@
-//! A patch that no Istio applies any more.
+//! A patch that current Istio releases ignore.
 
 use super::patches::patches;
 use super::{Fault, Rule};
@@ -6,13 +6,13 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "bootstrap-patch",
-    why: "Istio has not applied patches of the bootstrap since 1.21, and accepts them silently: the metrics keep their labels in their names",
+    why: "since 1.21 Istio accepts bootstrap patches and ignores them: metrics keep their labels in their names",
     fix: "set ISTIO_BOOTSTRAP_OVERRIDE on the gateway's pods, through the Gateway's infrastructure.parametersRef (docs/istio.md)",
     check: |site| {
         let patches = patches(site).into_iter();
         patches
             .filter(|patch| patch.target() == "BOOTSTRAP")
-            .map(|patch| Fault::at(&patch.path.key("apply_to"), "applyTo: BOOTSTRAP does nothing"))
+            .map(|patch| Fault::at(&patch.path.key("apply_to"), "applyTo: BOOTSTRAP has no effect"))
             .collect()
     },
 };

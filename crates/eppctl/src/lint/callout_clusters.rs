@@ -1,4 +1,4 @@
-//! The picker asks through clusters that are not there.
+//! The filter sends callouts to clusters that do not exist.
 
 use epp_core::document::{Node, Path};
 
@@ -8,12 +8,12 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "callout-clusters",
-    why: "without the pool's cluster nothing is routed, without the admin's no member is found, without the metrics' cluster no load is known",
-    fix: "define the cluster, or name the right one: envoy-proxy's cluster, envoy-cluster-discovery's clusters and adminCluster, metrics-data-source's cluster",
+    why: "without the pool's cluster no request is routed, without the admin cluster no endpoint is discovered, without the metrics cluster no load is known",
+    fix: "define the cluster, or correct its name: cluster of envoy-proxy, clusters and adminCluster of envoy-cluster-discovery, cluster of metrics-data-source",
     check: |site| {
         let mut faults = switched_off(site);
         for (picker, plan) in site.loaded() {
-            // Istio's bootstrap, and what xDS brings, are not in the files.
+            // Istio's bootstrap, and resources from xDS, are not in the files.
             let inside = |(path, _): &(Path, &Node)| picker.path.steps().starts_with(path.steps());
             let static_only = site.tops().find(inside).is_some_and(|(_, top)| {
                 below(top, &["static_resources", "clusters"]).is_some()
@@ -26,14 +26,14 @@ pub const RULE: Rule = Rule {
             names.sort_unstable();
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
-            let faulty = names.into_iter().map(|name| Fault::at(&picker.document, format!("there is no cluster {name}")));
+            let faulty = names.into_iter().map(|name| Fault::at(&picker.document, format!("cluster {name} does not exist")));
             faults.extend(faulty);
         }
         faults
     },
 };
 
-/// The cluster to the admin interface, which Envoy Gateway makes for the metrics of Prometheus.
+/// Checks the cluster of the admin interface, which Envoy Gateway creates for Prometheus.
 fn switched_off(site: &Site<'_>) -> Vec<Fault> {
     const CLUSTER: &str = "prometheus_stats";
     let mut needing = site
@@ -46,7 +46,7 @@ fn switched_off(site: &Site<'_>) -> Vec<Fault> {
     let proxies = site.objects("EnvoyProxy");
     let off = proxies.filter(|(_, proxy)| below(proxy, &keys).and_then(flag) == Some(true));
     off.map(|(path, _)| {
-        let what = format!("there is no cluster {CLUSTER}, by which members are found");
+        let what = format!("cluster {CLUSTER}, used for discovery, does not exist");
         Fault::at(&path_below(path, &keys), what)
     })
     .collect()
@@ -66,12 +66,12 @@ mod tests {
             (
                 "  - name: inference-pool\n",
                 "  - name: other\n",
-                "inference-pool",
+                "cluster inference-pool does not exist",
             ),
             (
                 "{readBody: always}",
                 "{readBody: always, cluster: other}",
-                "other",
+                "cluster other does not exist",
             ),
         ] {
             let found = crate::lint::found(&super::RULE, &bootstrap.replace(right, wrong));

@@ -9,8 +9,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "circuit-breakers",
-    why: "polling takes one request per endpoint of the same cluster: below two per endpoint it starves requests, or they it",
-    fix: "raise the thresholds to twice the endpoints at least, or leave them out (1024)",
+    why: "polling uses one request per endpoint of the same cluster: below two per endpoint, polls and requests starve each other",
+    fix: "raise the thresholds to at least twice the number of endpoints, or omit them (default: 1024)",
     check: |site| {
         let named: Vec<&str> = site.loaded().flat_map(|(_, plan)| [plan.cluster(), plan.metrics_cluster()]).collect();
         let mut faults = Vec::new();
@@ -22,7 +22,7 @@ pub const RULE: Rule = Rule {
             let Some(name) = named.iter().find(|name| patch.is_for_cluster(name)) else {
                 continue;
             };
-            // What a patch adds is looked at as a cluster of its own.
+            // A cluster that a patch adds is checked as a cluster of its own.
             if patch.operation() == "MERGE" {
                 let cluster = site.cluster(name).map_or(0, |(_, cluster)| endpoints(cluster));
                 faults.extend(low(site, &patch.place(&[]), cluster));
@@ -32,9 +32,9 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Thresholds of a cluster, or of a patch of one, that are too low for so many endpoints.
+/// Finds thresholds of a cluster, or of its patch, that are too low for a number of endpoints.
 fn low(site: &Site<'_>, path: &Path, endpoints: usize) -> Vec<Fault> {
-    // Endpoints that are not in the files: there is one at least.
+    // If the endpoints are not in the files, there is at least one.
     let endpoints = endpoints.max(1);
     let path = path.key("circuit_breakers");
     let mut faults = Vec::new();
@@ -42,7 +42,8 @@ fn low(site: &Site<'_>, path: &Path, endpoints: usize) -> Vec<Fault> {
         for name in ["max_requests", "max_connections", "max_pending_requests"] {
             match map.get(name).and_then(number) {
                 Some(most) if most < 2.0 * endpoints as f64 => {
-                    let what = format!("{name} is {most}, below twice the {endpoints} endpoints");
+                    let what =
+                        format!("{name} is {most}, less than twice the {endpoints} endpoints");
                     faults.push(Fault::at(&place.key(name), what));
                 }
                 _ => {}

@@ -1,4 +1,4 @@
-//! Clients name the endpoint of a cluster with the `override_host` policy.
+//! Clients can choose an endpoint of a cluster with the `override_host` policy.
 
 use epp_core::document::Node;
 
@@ -10,21 +10,21 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "client-destination",
-    why: "a client that sends the header itself chooses its endpoint: of every cluster with the policy that no filter serves, and of the pool where the filter cannot run (FAIL_OPEN after a trap)",
-    fix: "remove the header in early_header_mutation_extensions of the connection manager, as envoy/envoy.yaml does (Istio: a NETWORK_FILTER patch, as in envoy/istio/cluster.yaml; Envoy Gateway: headers.earlyRequestHeaders.remove of a ClientTrafficPolicy)",
+    why: "a client that sends the header itself chooses its endpoint in every cluster with the policy that no filter serves, and in the pool whenever the filter cannot run (FAIL_OPEN after a trap)",
+    fix: "remove the header in the connection manager's early_header_mutation_extensions, as in envoy/envoy.yaml (Istio: a NETWORK_FILTER patch, as in envoy/istio/cluster.yaml; Envoy Gateway: headers.earlyRequestHeaders.remove of a ClientTrafficPolicy)",
     check: |site| {
         let whole = managers(site).flat_map(|manager| open(site, &manager));
         whole.chain(patched(site)).chain(of_gateways(site)).collect()
     },
 };
 
-/// The headers that choose something behind this connection manager and that it lets pass.
+/// Finds headers that choose an endpoint behind this connection manager and that it lets pass.
 fn open(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     let mut faults: Vec<(&str, Fault)> = Vec::new();
     let mut fault = |header, what: String| {
         let known = faults.iter().any(|(known, _)| *known == header);
         if !known && !removes_early(manager.map, header) && !is_removed(site, header) {
-            let what = format!("{header} is not removed before a route is looked up: {what}");
+            let what = format!("{header} is not removed before route selection: {what}");
             faults.push((header, Fault::at(manager.path, what)));
         }
     };
@@ -32,20 +32,20 @@ fn open(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
         let cluster = site.cluster(name).map(|(_, cluster)| *cluster);
         let headers = cluster.map(|cluster| manager.headers_of(cluster));
         for header in headers.unwrap_or_default() {
-            fault(header, format!("clients choose an endpoint of {name}"));
+            fault(header, format!("clients can choose an endpoint of {name}"));
         }
     }
-    // Where routes or clusters come from elsewhere.
+    // For routes or clusters that are not in the files.
     for picker in manager.pickers().unwrap_or_default() {
         if let Ok(plan) = &picker.loaded {
-            let what = format!("clients choose an endpoint of {}", plan.cluster());
+            let what = format!("clients can choose an endpoint of {}", plan.cluster());
             fault(&plan.proxy.destination_header, what);
         }
     }
     faults.into_iter().map(|(_, fault)| fault).collect()
 }
 
-/// Whether a patch in these files removes a header of a client's before a route is looked up.
+/// Returns whether a patch in these files removes a client's header before route selection.
 fn is_removed(site: &Site<'_>, header: &str) -> bool {
     let by_istio = patches(site).iter().any(|patch| {
         let manager = patch.value().and_then(|value| value.get("typed_config"));
@@ -68,8 +68,8 @@ fn is_removed(site: &Site<'_>, header: &str) -> bool {
     by_istio || by_gateway || by_patch
 }
 
-/// The same of Istio's patches: what gives a cluster the policy, or metadata a client's header, and
-/// does not remove that header.
+/// Finds Istio patches that give a cluster the policy, or copy a client's header to metadata, without
+/// a patch that removes the header.
 fn patched(site: &Site<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
     for patch in patches(site) {
@@ -82,15 +82,17 @@ fn patched(site: &Site<'_>) -> Vec<Fault> {
             .into_iter()
             .filter(|header| !is_removed(site, header))
         {
-            let what = format!("{header} chooses an endpoint, and no patch here removes what clients send under its name");
+            let what = format!(
+                "{header} chooses an endpoint, and no patch here removes it from client requests"
+            );
             faults.push(Fault::at(patch.path, what));
         }
     }
     faults
 }
 
-/// The same of Envoy Gateway's policies: one for a whole gateway also reaches routes that no filter
-/// serves.
+/// Finds Envoy Gateway policies that read a client's header. A policy for a whole gateway also reaches
+/// routes that no filter serves.
 fn of_gateways(site: &Site<'_>) -> Vec<Fault> {
     let keys = ["spec", "load_balancer", "endpoint_override", "extract_from"];
     let mut faults = Vec::new();
@@ -108,7 +110,7 @@ fn of_gateways(site: &Site<'_>) -> Vec<Fault> {
             }
             let place = path_below(path, &keys);
             let fault = match site.objects("ClientTrafficPolicy").next() {
-                Some(_) => Fault::at(&place, format!("{header} chooses an endpoint {reach}, and no ClientTrafficPolicy removes what clients send under its name")),
+                Some(_) => Fault::at(&place, format!("{header} chooses an endpoint {reach}, and no ClientTrafficPolicy removes it from client requests")),
                 None => Fault::not_seen(&place, format!("a ClientTrafficPolicy with headers.earlyRequestHeaders.remove: [{header}] for the gateway")),
             };
             faults.push(fault);

@@ -13,11 +13,11 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "edge-buffers",
-    why: "a held body that fills the listener's buffer is answered 413; the 32 KiB that guides for the edge advise, and that Envoy Gateway sets, are less than a usual prompt",
-    fix: "raise the listener's per_connection_buffer_limit_bytes (Istio: a LISTENER patch; Envoy Gateway: connection.bufferLimit of a ClientTrafficPolicy, for HTTP/2 its http2.initialStreamWindowSize, too), or lower decideAfterBytes on the envoy-proxy plugin to it",
+    why: "Envoy answers 413 when a held body fills the listener's buffer; 32 KiB, as edge guides recommend and Envoy Gateway sets, is less than a typical prompt",
+    fix: "raise the listener's per_connection_buffer_limit_bytes (Istio: a LISTENER patch; Envoy Gateway: connection.bufferLimit of a ClientTrafficPolicy, and for HTTP/2 also http2.initialStreamWindowSize), or lower decideAfterBytes on the envoy-proxy plugin to match",
     check: |site| {
         let holding: Vec<Holding<'_>> = site.loaded().filter_map(|(picker, plan)| {
-            // Bodies that do not come are not held.
+            // Bodies that are not delivered are not held.
             let holds = plan.proxy.read_body != ReadBody::Never
                 && !matches!(picker.home, Home::WasmPlugin | Home::HigressPlugin);
             holds.then_some(Holding { picker, needed: plan.proxy.decide_after_bytes as f64 })
@@ -31,10 +31,10 @@ pub const RULE: Rule = Rule {
 
 const LIMIT: &str = "per_connection_buffer_limit_bytes";
 
-/// What Envoy Gateway gives a listener where no policy says more.
+/// The limit that Envoy Gateway sets unless a policy changes it.
 const GATEWAYS_OWN: f64 = 32_768.0;
 
-/// A picker that holds bodies until it has read so many bytes.
+/// A picker that holds bodies until it has read `needed` bytes.
 struct Holding<'s> {
     picker: &'s Picker<'s>,
     needed: f64,
@@ -49,7 +49,7 @@ fn low(path: &Path, limit: f64, needed: f64) -> Option<Fault> {
     (limit < needed).then(|| Fault::at(path, what))
 }
 
-/// Listeners as Envoy is given them, with what patches of these files make of them.
+/// Checks listeners of Envoy's own configuration, with the patches in these files applied.
 fn listeners(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let needed = most(holding.iter());
     let patches = patches(site);
@@ -72,20 +72,20 @@ fn listeners(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     faults
 }
 
-/// The limit that a patch of Istio's gives listeners.
+/// Returns the limit that an Istio patch sets on listeners.
 fn limit_of(patch: &Patch<'_>) -> Option<(Path, f64)> {
     if patch.target() != "LISTENER" || patch.operation() == "REMOVE" {
         return None;
     }
     let value = patch.value()?;
-    // A whole listener is looked at as one.
+    // A whole listener is checked as one.
     if value.get("filter_chains").is_some() {
         return None;
     }
     Some((patch.place(&[LIMIT]), value.get(LIMIT).and_then(number)?))
 }
 
-/// Whether a patch may change this listener.
+/// Returns whether a patch may apply to this listener.
 fn is_for(patch: &Patch<'_>, listener: &Node) -> bool {
     let wanted = text_below(patch.entry, &["match", "listener", "name"]);
     let port = below(patch.entry, &["match", "listener", "port_number"]).and_then(number);
@@ -93,7 +93,7 @@ fn is_for(patch: &Patch<'_>, listener: &Node) -> bool {
     (wanted.is_empty() || wanted == text(listener, "name")) && (port.is_none() || port == own)
 }
 
-/// Patches of Istio's listeners, where none behind them says more.
+/// Checks Istio patches of listeners that no later patch overrides.
 fn patched(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let patches = patches(site);
     let limits: Vec<_> = patches
@@ -119,7 +119,7 @@ fn patched(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     faults
 }
 
-/// Whether a patch may be for the proxies that a picker is in.
+/// Returns whether a patch may apply to the proxies that a picker runs in.
 fn shares(patch: &Patch<'_>, picker: &Picker<'_>, patches: &[Patch<'_>]) -> bool {
     let own = patches
         .iter()
@@ -127,7 +127,7 @@ fn shares(patch: &Patch<'_>, picker: &Picker<'_>, patches: &[Patch<'_>]) -> bool
     own.is_none_or(|own| patch.meets_context(own) && patch.shares_proxies(own.filter))
 }
 
-/// Envoy Gateway's listeners: its policies for clients, and patches of what it makes.
+/// Checks Envoy Gateway's listeners: its ClientTrafficPolicies, and patches of generated listeners.
 fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let needed = most(holding.iter());
     let operations = operations(site);
@@ -139,7 +139,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let mut limits: Vec<(Path, f64)> = set("Listener", LIMIT)
         .filter_map(|(path, node)| Some((path, number(node)?)))
         .collect();
-    // A whole listener that a patch adds is looked at as one.
+    // A whole listener that a patch adds is checked as one.
     limits.retain(|(path, _)| {
         let whole = |(place, map): &(Path, &Node)| {
             place.key(LIMIT) == *path && map.get("filter_chains").is_some()
@@ -157,7 +157,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
         let limit = below(policy, &keys).and_then(bytes);
         limits.extend(limit.map(|limit| (path_below(path, &keys), limit)));
     }
-    // Where routes have a buffer of their own, the listener's does not count.
+    // A route's own buffer limit overrides the listener's.
     let routes =
         set("RouteConfiguration", "request_body_buffer_limit").filter_map(|(_, node)| number(node));
     let policies = site.objects("BackendTrafficPolicy");

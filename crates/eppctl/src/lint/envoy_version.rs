@@ -1,4 +1,4 @@
-//! The Envoy is of a release that the filter was not tested with.
+//! The filter was not tested with this release of Envoy.
 
 use tested_envoys::{TESTED, TESTED_TEXT};
 
@@ -8,8 +8,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "envoy-version",
-    why: "releases of Envoy differ in what they deliver to a filter, patch releases, too; 1.38.3 runs no Wasm at all",
-    fix: "run one of the tested releases, or the end-to-end tests on this one (make test ENVOY_VERSION=…)",
+    why: "Envoy releases, even patch releases, differ in what they deliver to a filter; 1.38.3 does not run Wasm at all",
+    fix: "use a tested release, or run the end-to-end tests on this one (make test ENVOY_VERSION=…)",
     check: |site| {
         if site.pickers.is_empty() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! A patch takes away the Endpoint Pickers of all pools of a gateway.
+//! A patch removes the Endpoint Pickers of all pools of a gateway.
 
 use super::patches::patches;
 use super::site::text_below;
@@ -7,8 +7,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "ext-proc-removed",
-    why: "Istio has one ext_proc filter for all InferencePools of a gateway: without it no other pool's Endpoint Picker is asked",
-    fix: "leave the filter where it is, and do not let it run on this pool's routes alone (docs/istio.md)",
+    why: "Istio has one ext_proc filter for all InferencePools of a gateway: removing it disables every pool's Endpoint Picker",
+    fix: "keep the filter, and disable it only on this pool's routes (docs/istio.md)",
     check: |site| {
         let removed = patches(site).into_iter().filter(|patch| {
             let filter = ["match", "listener", "filter_chain", "filter", "sub_filter", "name"];

@@ -1,4 +1,4 @@
-//! A trap in the module ends its service.
+//! One trap in the module takes a worker out of service.
 
 use epp_core::document::Node;
 
@@ -10,7 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "fail-closed",
-    why: "the default is FAIL_CLOSED: after one trap every request of that worker is answered 503 until Envoy restarts",
+    why: "the default is FAIL_CLOSED: after one trap, that worker answers every request with 503 until Envoy restarts",
     fix: "set failure_policy: FAIL_RELOAD beside vm_config (Istio's WasmPlugin: failStrategy: FAIL_RELOAD or FAIL_OPEN; Higress: FAIL_OPEN; Envoy Gateway: failure_policy in an EnvoyPatchPolicy, without failOpen: true)",
     check: |site| site.pickers.iter().filter_map(|picker| fault(site, picker)).collect(),
 };
@@ -28,10 +28,9 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
     let (field, known) = policies(picker.home);
     if !matches!(policy, "" | "UNSPECIFIED") && !known.contains(&policy) {
         let known = known.join(", ");
-        let what = format!("there is no {field} {policy}: there are {known}");
+        let what = format!("unknown {field} {policy}: expected one of {known}");
         let fault = Fault::at(&picker.path.key(field), what);
-        let why =
-            "a value that the enumeration does not have makes the whole configuration invalid";
+        let why = "an unknown enum value makes the whole configuration invalid";
         return Some(
             fault
                 .because(why)
@@ -40,24 +39,25 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
     }
     let stays = matches!(policy, "FAIL_RELOAD" | "FAIL_OPEN");
     if picker.home != Home::ExtensionPolicy {
-        return (!stays).then(|| Fault::at(&picker.path, "fails closed for good"));
+        return (!stays).then(|| Fault::at(&picker.path, "fails closed until Envoy restarts"));
     }
     let open = settings.get("fail_open").and_then(flag) == Some(true);
     match (open, policy) {
         (true, "") => None,
         (true, _) => Some(Fault::at(
             &picker.path.key("fail_open"),
-            "failOpen: true and a patched failure_policy: Envoy refuses the listener, which takes one of them",
+            "failOpen: true beside a patched failure_policy: Envoy rejects a listener with both",
         )),
         (false, _) if stays => None,
-        (false, "") if site.objects("EnvoyPatchPolicy").next().is_none() => Some(
-            Fault::not_seen(&picker.path, "an EnvoyPatchPolicy that sets failure_policy"),
-        ),
-        (false, _) => Some(Fault::at(&picker.path, "fails closed for good")),
+        (false, "") if site.objects("EnvoyPatchPolicy").next().is_none() => Some(Fault::not_seen(
+            &picker.path,
+            "an EnvoyPatchPolicy that sets failure_policy",
+        )),
+        (false, _) => Some(Fault::at(&picker.path, "fails closed until Envoy restarts")),
     }
 }
 
-/// The field that names the policy, and the policies that there are.
+/// Returns the name of the policy's field, and its valid values.
 fn policies(home: Home) -> (&'static str, &'static [&'static str]) {
     match home {
         Home::Filter | Home::ExtensionPolicy => (
@@ -96,20 +96,22 @@ mod tests {
         let misspelt = with("FAIL_RELAOD");
         let (found, fix) = &misspelt[0];
         assert!(
-            found.ends_with("failure_policy: there is no failure_policy FAIL_RELAOD: there are FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
+            found.ends_with("failure_policy: unknown failure_policy FAIL_RELAOD: expected one of FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
             "{found}"
         );
         assert!(
             fix.ends_with("FAIL_RELOAD, FAIL_OPEN, FAIL_CLOSED"),
             "{fix}"
         );
-        assert!(with("FAIL_CLOSED")[0].0.ends_with("fails closed for good"));
+        assert!(with("FAIL_CLOSED")[0]
+            .0
+            .ends_with("fails closed until Envoy restarts"));
         let plugin = include_str!("../../../../envoy/istio/wasmplugin.yaml");
         let wrong = plugin.replace("FAIL_RELOAD", "FAIL_CLOSED");
         assert_ne!(plugin, wrong);
         let found = self::found(&super::RULE, &wrong);
         assert!(
-            found[0].contains("there is no fail_strategy FAIL_CLOSED"),
+            found[0].contains("unknown fail_strategy FAIL_CLOSED"),
             "{found:?}"
         );
     }

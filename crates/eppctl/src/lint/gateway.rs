@@ -1,11 +1,11 @@
-//! Gateway API's routes to a pool, and the policies that are attached to them.
+//! Gateway API routes to a pool, and the policies attached to them.
 
 use epp_core::document::{Node, Path};
 
 use super::pool::{envoy_gateway, istio};
 use super::site::{below, entries, path_below, text, text_below, Site};
 
-/// Returns the HTTPRoute that Envoy Gateway made a cluster of.
+/// Returns the HTTPRoute from which Envoy Gateway generated a cluster.
 pub fn for_pool<'s>(site: &'s Site<'_>, cluster: &str) -> Option<&'s Node> {
     let cluster = envoy_gateway(cluster)?;
     let is = |(_, route): &&(Path, &Node)| {
@@ -16,9 +16,9 @@ pub fn for_pool<'s>(site: &'s Site<'_>, cluster: &str) -> Option<&'s Node> {
     site.objects("HTTPRoute").find(is).map(|(_, route)| *route)
 }
 
-/// Whether a policy is attached to the route of a cluster of Envoy Gateway's, or to its gateway.
+/// Returns whether a policy is attached to an Envoy Gateway cluster's route or gateway.
 ///
-/// What selects its targets by labels may be.
+/// A policy that selects its targets by labels counts as attached.
 pub fn policy_for(policy: &Node, cluster: &str, route: Option<&Node>) -> bool {
     let Some(cluster) = envoy_gateway(cluster) else {
         return false;
@@ -41,7 +41,7 @@ pub fn policy_for(policy: &Node, cluster: &str, route: Option<&Node>) -> bool {
     attached || below(policy, &["spec", "target_selectors"]).is_some()
 }
 
-/// Returns the rules of HTTPRoutes that lead to a pool, each with its place and its route.
+/// Returns the rules of HTTPRoutes that lead to a pool, each with its path and its route.
 pub fn rules<'s>(site: &'s Site<'_>, cluster: &str) -> Vec<(Path, &'s Node, &'s Node)> {
     let mut found = Vec::new();
     for (path, route) in site.objects("HTTPRoute") {

@@ -1,4 +1,4 @@
-//! The destination header goes up to the model server.
+//! The destination header is forwarded to the model server.
 
 use epp_core::document::{Node, Path};
 
@@ -10,8 +10,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "header-passed-up",
-    why: "the model server, and a proxy behind it, see who was picked and next in line; another picker there may act on it",
-    fix: "remove the header in upstream_http_filters of the router (header_mutation), behind the cluster's choice",
+    why: "the model server and any proxy behind it see the picked endpoints; another picker there may act on them",
+    fix: "remove the header in the router's upstream_http_filters (header_mutation), which run after load balancing",
     check: |site| {
         let mut faults = Vec::new();
         for (path, map) in &site.maps {
@@ -26,9 +26,9 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Whether something takes the header away behind the cluster's choice.
+/// Returns whether a filter removes the header after load balancing.
 fn is_removed(site: &Site<'_>, header: &str) -> bool {
-    // The removal before routing is of what clients send, not of what the picker sets.
+    // Early mutation removes the client's header, not the picker's.
     let early = |path: &Path| {
         path.to_string()
             .contains("early_header_mutation_extensions")
@@ -39,9 +39,9 @@ fn is_removed(site: &Site<'_>, header: &str) -> bool {
     })
 }
 
-/// The headers that pickers may set on requests that come to a router.
+/// Returns the headers that pickers may set on requests that reach a router.
 ///
-/// Of its connection manager these are the pickers in it, and those to whose cluster it has a route.
+/// Considers the pickers in its connection manager, and those whose cluster it routes to.
 fn headers<'s>(site: &'s Site<'_>, router: &Path) -> Vec<&'s str> {
     let above = |path: &Path, place: &Path| place.steps().starts_with(path.steps());
     let manager = managers(site).find(|manager| above(manager.path, router));
@@ -50,7 +50,7 @@ fn headers<'s>(site: &'s Site<'_>, router: &Path) -> Vec<&'s str> {
         let (Some(manager), Some(routes)) = (&manager, &routes) else {
             return true;
         };
-        // Routes that are elsewhere may lead anywhere.
+        // Routes that are not in the files may lead anywhere.
         let elsewhere = routes.is_empty() && manager.map.get("route_config").is_none();
         let leads = |name: &str| elsewhere || routes.contains(&name);
         let loaded = picker.loaded.as_ref();

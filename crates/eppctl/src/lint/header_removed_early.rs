@@ -1,4 +1,4 @@
-//! The route takes the destination header away before the cluster reads it.
+//! The route removes the destination header before the cluster reads it.
 
 use epp_core::document::{Node, Path};
 
@@ -9,8 +9,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "header-removed-early",
-    why: "request_headers_to_remove acts before load balancing: the picked endpoint is never seen, and Envoy balances by itself",
-    fix: "take the header out of request_headers_to_remove; remove it in upstream_http_filters instead",
+    why: "request_headers_to_remove applies before load balancing: Envoy never sees the picked endpoint and balances by itself",
+    fix: "drop the header from request_headers_to_remove; remove it in upstream_http_filters instead",
     check: |site| {
         let headers = site.destinations().into_iter();
         let headers: Vec<&str> = headers.filter(|header| !is_moved(site, header)).collect();
@@ -27,17 +27,17 @@ pub const RULE: Rule = Rule {
             below(map, &["headers", "request", "remove"]).is_some_and(names)
         });
         let services = services.map(|(path, _)| path.key("headers").key("request").key("remove"));
-        // And in Gateway API's HTTPRoute, in a rule or behind one of its backends.
+        // And in Gateway API's HTTPRoute, in a rule or in one of its backends.
         let filters = site.maps.iter().filter(|(_, map)| {
             below(map, &["request_header_modifier", "remove"]).is_some_and(names)
         });
         let filters = filters.map(|(path, _)| path.key("request_header_modifier").key("remove"));
         let fault = |path: Path| Fault::at(&path, "the destination header is removed by the route");
         let by_istio = |fault: Fault| {
-            fault.fixed_by("take the header out of headers.request.remove; header_to_metadata, as in envoy/istio/cluster.yaml, removes it in front of the router instead")
+            fault.fixed_by("drop the header from headers.request.remove; header_to_metadata, as in envoy/istio/cluster.yaml, removes it before the router instead")
         };
         let of_gateway = |fault: Fault| {
-            fault.fixed_by("take the header out of requestHeaderModifier.remove (Istio: header_to_metadata, as in envoy/istio/cluster.yaml, removes it in front of the router instead)")
+            fault.fixed_by("drop the header from requestHeaderModifier.remove (Istio: header_to_metadata, as in envoy/istio/cluster.yaml, removes it before the router instead)")
         };
         routes
             .map(fault)
@@ -47,9 +47,9 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Whether `header_to_metadata` has made metadata of the header before a route removes it.
+/// Returns whether `header_to_metadata` copies the header to metadata before a route removes it.
 ///
-/// False where some policy reads the header and no metadata.
+/// False if any policy reads only the header.
 fn is_moved(site: &Site<'_>, header: &str) -> bool {
     let is = |name: &&str| name.eq_ignore_ascii_case(header);
     let moved = site.tops().any(|(_, top)| to_metadata(top).iter().any(is));

@@ -1,4 +1,4 @@
-//! Istio gives the pool's cluster locality weights, which its policy does not go together with.
+//! Istio gives the pool's cluster locality weights, which Envoy rejects beside `override_host`.
 
 use epp_core::document::problem::Step;
 use epp_core::document::{Node, Path};
@@ -13,8 +13,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "locality-weights",
-    why: "Envoy refuses a cluster with both override_host and locality weights, and every request to it is answered 500",
-    fix: "set trafficPolicy.loadBalancer.localityLbSetting.enabled: false in the Service's DestinationRule, and take out zoneAwareLbSetting",
+    why: "Envoy rejects a cluster with both override_host and locality weights, and answers every request to it with 500",
+    fix: "set trafficPolicy.loadBalancer.localityLbSetting.enabled: false in the Service's DestinationRule, and remove zoneAwareLbSetting",
     check: |site| {
         let mut faults = Vec::new();
         for host in hosts(site) {
@@ -27,7 +27,7 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Envoy's own settings in a cluster that has the policy, or in a patch that gives it.
+/// Checks Envoy's own settings in a cluster with the policy, or in a patch that adds it.
 fn by_cluster(site: &Site<'_>) -> Vec<Fault> {
     const REFUSED: [&str; 3] = [
         "locality_weighted_lb_config",
@@ -49,17 +49,17 @@ fn by_cluster(site: &Site<'_>) -> Vec<Fault> {
             let fault = Fault::at(&place, format!("{key} beside override_host"));
             faults.push(
                 fault
-                    .because("Envoy refuses a cluster with both, and a bootstrap with such a cluster")
-                    .fixed_by(format!("take out {key}; the fallback_policy of override_host may have a setting of its own")),
+                    .because("Envoy rejects a cluster with both, and a bootstrap with such a cluster")
+                    .fixed_by(format!("remove {key}; set it in the fallback_policy of override_host if that has it")),
             );
         }
     }
     faults
 }
 
-/// The Services whose clusters get the policy, each once.
+/// Returns the Services whose clusters get the policy, each once.
 fn hosts<'s>(site: &'s Site<'_>) -> Vec<IstioCluster<'s>> {
-    // Istio gives an InferencePool's cluster the policy itself, and no weights.
+    // Istio itself gives an InferencePool's cluster the policy, and no weights.
     let pools = site.loaded().filter_map(|(_, plan)| istio(plan.cluster()));
     let pools = pools.filter(|cluster| !cluster.is_of_inference_pool());
     let mut hosts: Vec<IstioCluster<'_>> = Vec::new();
@@ -86,7 +86,7 @@ fn hosts<'s>(site: &'s Site<'_>) -> Vec<IstioCluster<'s>> {
     hosts
 }
 
-/// The DestinationRules of a Service.
+/// Returns the DestinationRules of a Service.
 fn rules<'s>(
     site: &'s Site<'_>,
     cluster: IstioCluster<'s>,
@@ -97,11 +97,11 @@ fn rules<'s>(
     })
 }
 
-/// Settings of DestinationRules that Istio makes weights of.
+/// Finds settings of DestinationRules that Istio turns into weights.
 fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (path, rule) in rules(site, cluster) {
-        // Subsets are clusters of their own, which do not get the policy by name.
+        // Subsets are separate clusters, which a patch by name does not match.
         let spec = path.key("spec").key("traffic_policy");
         let Some(policy) = below(rule, &["spec", "traffic_policy"]) else {
             continue;
@@ -121,8 +121,7 @@ fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
             }
             let zones = ["load_balancer", "zone_aware_lb_setting"];
             if below(policy, &zones).is_some() {
-                let what =
-                    "zoneAwareLbSetting sets the configuration of zones, even with enabled: false";
+                let what = "zoneAwareLbSetting sets zone-aware routing, even with enabled: false";
                 faults.push(Fault::at(&path_below(&place, &zones), what));
             }
         }
@@ -130,7 +129,7 @@ fn by_rules(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     faults
 }
 
-/// What in a setting Istio makes weights of; failover acts with outlier detection alone.
+/// Returns the part of a setting that Istio turns into weights. Failover needs outlier detection.
 fn weighs(setting: &Node, detects: bool) -> Option<&'static str> {
     if setting.get("enabled").and_then(flag) == Some(false) {
         return None;
@@ -143,7 +142,7 @@ fn weighs(setting: &Node, detects: bool) -> Option<&'static str> {
         .then_some("failover with outlierDetection sets locality weights")
 }
 
-/// The Service's own setting, which a DestinationRule may switch off.
+/// Checks the Service's own setting, which a DestinationRule may turn off.
 fn by_service(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     let keys = [
         "spec",
@@ -179,7 +178,7 @@ fn by_service(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     faults
 }
 
-/// The mesh's own settings, where a Service has none.
+/// Checks the mesh-wide settings, unless a Service overrides them.
 fn by_mesh(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
     let policies =
         rules(site, cluster).filter_map(|(_, rule)| below(rule, &["spec", "traffic_policy"]));
@@ -206,7 +205,7 @@ fn by_mesh(site: &Site<'_>, cluster: IstioCluster<'_>) -> Vec<Fault> {
             faults.push(Fault::at(&path.key("locality_lb_setting"), what));
         }
         if map.get("zone_aware_lb_setting").is_some() && !own("locality_lb_setting") {
-            let what = "zoneAwareLbSetting sets the configuration of zones";
+            let what = "zoneAwareLbSetting sets zone-aware routing";
             faults.push(Fault::at(&path.key("zone_aware_lb_setting"), what));
         }
     }

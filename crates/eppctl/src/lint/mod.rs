@@ -1,6 +1,6 @@
-//! `eppctl lint`: what in Envoy's and Istio's configuration breaks a picker in practice.
+//! `eppctl lint`: finds mistakes in the configuration around a picker, of Envoy and its control planes.
 //!
-//! One file a rule, each with a document that has its fault and one that has not.
+//! Each rule is a file, with tests of a configuration that has the fault and of one that does not.
 
 mod admin_open;
 mod body_unread;
@@ -47,58 +47,58 @@ use epp_core::document::{Node, Path};
 use serde::Serialize;
 
 use crate::input::read_text;
-use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, GOOD, STRONG, WARNING};
+use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, GOOD, STRONG, WARNING};
 use site::Site;
 use source::{documents, Document};
 
-/// Find what breaks in practice in the configuration of Envoy, Istio, Envoy Gateway and Higress.
+/// Find mistakes around a picker in the configuration of Envoy, Istio, Envoy Gateway and Higress.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl lint envoy/envoy.yaml
   eppctl lint envoy/istio/*.yaml -o json
   curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
 
-All files of a run are looked at together: a patch in one file counts for the filter in another.
-Bootstraps are looked at by themselves where several are given. What would have to be in a file that
-was not given is reported as not seen, in the text alone, and is not a finding.
+All files of a run are checked together: a patch in one file applies to the filter in another. If
+several bootstraps are given, each is checked by itself. Settings that must be in a file that was not
+given are listed as not seen; they are not findings.
 
-Exit codes: 0 nothing found, 1 something found, 2 a file cannot be read.")]
+Exit status: 0 no findings, 1 findings, 2 a file cannot be read.")]
 pub struct Lint {
-    /// YAML or JSON, several documents in one file or not; - is standard input.
+    /// Files in YAML or JSON, each with one or more documents; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 }
 
-/// Something that breaks.
+/// A lint rule.
 pub struct Rule {
-    /// Its name.
+    /// The name, as reported and documented.
     pub name: &'static str,
-    /// Why it matters.
+    /// Why the fault matters.
     pub why: &'static str,
-    /// What to do.
+    /// How to fix it.
     pub fix: &'static str,
-    /// Looks for it.
+    /// Returns the rule's faults in the files of a run.
     pub check: fn(&Site<'_>) -> Vec<Fault>,
 }
 
-/// Where it was found, and what.
+/// A violation of a rule.
 pub struct Fault {
-    /// Where in the documents.
+    /// The path in the documents.
     pub path: Path,
-    /// Lines below that place, for texts inside the document.
+    /// Lines to add to the path's line, for a fault inside a block of text.
     pub below: usize,
     /// What was found.
     pub what: String,
-    /// Whether something was looked for that another file may have.
+    /// True for a setting that is missing here and that another file may have.
     pub not_seen: bool,
-    /// Why it matters, where that is not the rule's reason.
+    /// Why it matters, if it differs from the rule's `why`.
     pub why: Option<&'static str>,
-    /// What to do, where that is not what the rule says.
+    /// How to fix it, if it differs from the rule's `fix`.
     pub fix: Option<String>,
 }
 
 impl Fault {
-    /// A fault at a place.
+    /// Creates a fault at a path.
     pub fn at(path: &Path, what: impl Into<String>) -> Self {
         Self {
             path: path.clone(),
@@ -110,7 +110,7 @@ impl Fault {
         }
     }
 
-    /// The same with its own reason.
+    /// Replaces the rule's `why`.
     pub fn because(self, why: &'static str) -> Self {
         Self {
             why: Some(why),
@@ -118,7 +118,7 @@ impl Fault {
         }
     }
 
-    /// The same with its own fix.
+    /// Replaces the rule's `fix`.
     pub fn fixed_by(self, fix: impl Into<String>) -> Self {
         Self {
             fix: Some(fix.into()),
@@ -126,7 +126,7 @@ impl Fault {
         }
     }
 
-    /// What a place needs and the files of the run do not have.
+    /// Creates a note that no file of the run has a setting that this path needs.
     pub fn not_seen(path: &Path, what: impl Into<String>) -> Self {
         Self {
             not_seen: true,
@@ -176,22 +176,19 @@ struct Finding {
     fix: Cow<'static, str>,
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Default, Serialize)]
-#[serde(transparent)]
 struct Findings {
     findings: Vec<Finding>,
-    /// What other files may have.
-    #[serde(skip)]
+    /// Settings that files outside of this run may have.
     not_seen: Vec<Finding>,
-    /// How many pickers were looked at.
-    #[serde(skip)]
-    pickers: usize,
+    /// The number of filters with an EndpointPickerConfig that were checked.
+    filters: usize,
 }
 
 impl Lint {
     /// Lints all files, in order.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let mut all = Vec::new();
         for file in &self.files {
             all.extend(read(file, &read_text(file)?)?);
@@ -200,38 +197,38 @@ impl Lint {
         for documents in groups(all) {
             findings.add(&documents);
         }
-        // In the order of the files, whichever documents were looked at together.
-        let place = |finding: &Finding| {
+        // In the order of the files, however the documents were grouped.
+        let location = |finding: &Finding| {
             let file = self.files.iter().position(|file| *file == finding.file);
             (file, finding.line)
         };
-        findings.findings.sort_by_key(place);
-        findings.not_seen.sort_by_key(place);
+        findings.findings.sort_by_key(location);
+        findings.not_seen.sort_by_key(location);
         output.print(&findings)?;
         Ok(match findings.findings.is_empty() {
-            true => Verdict::Fine,
-            false => Verdict::Findings,
+            true => ExitStatus::Ok,
+            false => ExitStatus::Findings,
         })
     }
 }
 
 /// Returns the documents of a file.
-fn read(file: &str, text: &str) -> Result<Vec<Document>, Misuse> {
+fn read(file: &str, text: &str) -> Result<Vec<Document>, Error> {
     let documents = documents(file, text)?;
     let is_picker_config = |document: &Document| normal::is_picker_config(&document.node);
     if documents.iter().any(is_picker_config) {
-        return Err(Misuse::new(format!(
-            "{file}: an EndpointPickerConfig, which `eppctl check` reads; lint reads the configuration of Envoy \
-             and of its control planes around it"
+        return Err(Error::new(format!(
+            "{file}: is an EndpointPickerConfig: use `eppctl check`; lint reads the configuration of Envoy \
+             and its control planes around it"
         )));
     }
     Ok(documents)
 }
 
-/// Returns the documents that configure one Envoy together.
+/// Groups documents by the Envoy that they configure.
 ///
-/// Of several bootstraps each is an Envoy of its own. What configures an Envoy through a control
-/// plane belongs together.
+/// If there are several bootstraps, each is an Envoy of its own. The objects of control planes form
+/// one group.
 fn groups(documents: Vec<Document>) -> Vec<Vec<Document>> {
     if documents
         .iter()
@@ -247,14 +244,14 @@ fn groups(documents: Vec<Document>) -> Vec<Vec<Document>> {
 }
 
 impl Findings {
-    /// Adds what all rules find in documents that belong together.
+    /// Adds the findings of all rules in one group of documents.
     fn add(&mut self, documents: &[Document]) {
         let nodes: Vec<Node> = documents
             .iter()
             .map(|document| document.node.clone())
             .collect();
         let site = Site::of(&nodes);
-        self.pickers += site.pickers.len();
+        self.filters += site.pickers.len();
         for rule in RULES {
             for fault in (rule.check)(&site) {
                 let not_seen = fault.not_seen;
@@ -270,7 +267,7 @@ impl Findings {
     }
 }
 
-/// Returns a fault with its place in its file.
+/// Returns a fault as a finding, located in its file.
 fn finding(documents: &[Document], rule: &Rule, fault: Fault) -> Option<Finding> {
     let (first, steps) = fault.path.steps().split_first()?;
     let Step::Index(index) = first else {
@@ -313,28 +310,28 @@ impl Report for Findings {
         for finding in &self.not_seen {
             finding.text(out, "not seen: ")?;
         }
-        let pickers = match self.pickers {
-            0 => "no filter with an EndpointPickerConfig in here".to_owned(),
-            1 => "one filter with its EndpointPickerConfig looked at".to_owned(),
-            several => format!("{several} filters with an EndpointPickerConfig looked at"),
+        let filters = match self.filters {
+            0 => "found no filter with an EndpointPickerConfig".to_owned(),
+            1 => "checked 1 filter with an EndpointPickerConfig".to_owned(),
+            several => format!("checked {several} filters with an EndpointPickerConfig"),
         };
-        writeln!(out, "{}", styled(FAINT, pickers))?;
+        writeln!(out, "{}", styled(FAINT, filters))?;
         match self.findings.len() {
-            0 => writeln!(out, "{}", styled(GOOD, "nothing found")),
+            0 => writeln!(out, "{}", styled(GOOD, "no findings")),
             1 => writeln!(out, "1 finding"),
             several => writeln!(out, "{several} findings"),
         }
     }
 }
 
-/// What a rule finds in documents that belong together; what it does not see begins with "not seen".
+/// Returns a rule's findings in documents that belong together; notes begin with "not seen".
 #[cfg(test)]
 fn found(rule: &Rule, text: &str) -> Vec<String> {
     let faults = faults(rule, text).into_iter();
     faults.map(|(found, _)| found).collect()
 }
 
-/// The same, each with its fix.
+/// Returns the findings, each with its fix.
 #[cfg(test)]
 fn faults(rule: &Rule, text: &str) -> Vec<(String, String)> {
     let documents = documents("-", text).unwrap();

@@ -1,4 +1,4 @@
-//! The pool's cluster does not follow the picker.
+//! The pool's cluster ignores the picker's choice.
 
 use epp_core::config::Plan;
 use epp_core::document::{Node, Path};
@@ -21,7 +21,7 @@ pub const RULE: Rule = Rule {
             let name = plan.cluster();
             let mut own = Vec::new();
             if let Some((path, cluster)) = site.cluster(name) {
-                own.extend(deaf(site, path, cluster));
+                own.extend(without_policy(site, path, cluster));
                 own.extend(elsewhere(site, path, plan));
             } else if istio(name).is_some() {
                 own.extend(istios(site, &picker.document, plan));
@@ -38,8 +38,8 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// A cluster in these files that has another policy, and no patch that gives it this one.
-fn deaf(site: &Site<'_>, path: &Path, cluster: &Node) -> Option<Fault> {
+/// Finds a cluster with a different policy that no patch in these files corrects.
+fn without_policy(site: &Site<'_>, path: &Path, cluster: &Node) -> Option<Fault> {
     let name = text(cluster, "name");
     let policy = cluster.get("load_balancing_policy");
     let type_of = |text: &str| text.ends_with("override_host.v3.OverrideHost");
@@ -50,7 +50,7 @@ fn deaf(site: &Site<'_>, path: &Path, cluster: &Node) -> Option<Fault> {
     (!overridden).then(|| Fault::at(path, format!("cluster {name} has no override_host policy")))
 }
 
-/// Whether a patch in these files gives a cluster the policy.
+/// Returns whether a patch in these files gives a cluster the `override_host` policy.
 pub fn is_patched(site: &Site<'_>, name: &str) -> bool {
     let by_istio = patches(site).iter().any(|patch| {
         patch.target() == "CLUSTER"
@@ -64,7 +64,7 @@ pub fn is_patched(site: &Site<'_>, name: &str) -> bool {
     by_istio || by_gateway
 }
 
-/// Istio's own cluster, which is in no file.
+/// Checks a cluster that Istio generates, which is not in the files.
 fn istios(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault> {
     let name = plan.cluster();
     // Istio gives the cluster of an InferencePool the policy itself, by metadata.
@@ -94,7 +94,7 @@ fn istios(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault> {
     })
 }
 
-/// A patch that gives the policy to another port or subset of the Service, for which no filter picks.
+/// Finds a patch that gives the policy to another port or subset of the Service, for which no filter picks.
 fn misdirected(site: &Site<'_>, name: &str) -> Option<Fault> {
     let host = istio(name)?.host;
     let patches = patches(site);
@@ -116,14 +116,16 @@ fn misdirected(site: &Site<'_>, name: &str) -> Option<Fault> {
     let fault = Fault::at(&path_below(patch.path, &["match", "cluster"]), what);
     Some(
         fault
-            .because("the policy has no filter that picks, and the filter's choice has no effect")
+            .because(
+                "no filter picks for the patched cluster, and the filter's choice has no effect",
+            )
             .fixed_by(format!(
-                "name one cluster in both: {name}, or the one that the patch matches"
+                "use one cluster in both: {name}, or the one that the patch matches"
             )),
     )
 }
 
-/// The cluster of a rule of an HTTPRoute, which Envoy Gateway makes.
+/// Checks a cluster that Envoy Gateway generates for a rule of an HTTPRoute.
 fn envoy_gateways(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault> {
     let name = plan.cluster();
     if is_patched(site, name) {
@@ -160,7 +162,7 @@ fn envoy_gateways(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault
     Some(fault)
 }
 
-/// Policies that read another header than the picker writes.
+/// Finds policies that do not read the header that the picker writes.
 fn elsewhere(site: &Site<'_>, path: &Path, plan: &Plan) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (place, map) in site.inside(path) {
@@ -168,7 +170,7 @@ fn elsewhere(site: &Site<'_>, path: &Path, plan: &Plan) -> Vec<Fault> {
             continue;
         };
         let header = &plan.proxy.destination_header;
-        // Metadata is written from the header by header_to_metadata.
+        // header_to_metadata copies the header to metadata.
         let mut below = site.inside(place);
         let by_metadata = below.any(|(_, map)| map.get("metadata").is_some());
         if !by_metadata && !holds(sources, &|text| text.eq_ignore_ascii_case(header)) {

@@ -1,14 +1,14 @@
-//! One form for what can be written in several: keys in snake case, `TypedStruct` as the message that
-//! it stands for. Rules read this form alone.
+//! The normal form of documents, the only one that rules read: keys in snake case, each `TypedStruct`
+//! replaced by the message that it encodes.
 
 use std::borrow::Cow;
 
 use epp_core::document::problem::Step;
 use epp_core::document::{Node, Path};
 
-/// Returns a document in the one form.
+/// Returns a document in normal form.
 ///
-/// The Endpoint Picker's own documents stay as they are: their keys are not Envoy's.
+/// EndpointPickerConfigs stay as they are: their keys are not Envoy's.
 pub fn normal(raw: &Node) -> Node {
     match raw {
         Node::List(entries) => Node::List(entries.iter().map(normal).collect()),
@@ -32,12 +32,12 @@ pub fn normal(raw: &Node) -> Node {
     }
 }
 
-/// Whether this is the Endpoint Picker's own document.
+/// Returns whether this is an EndpointPickerConfig.
 pub fn is_picker_config(node: &Node) -> bool {
     matches!(node.get("kind"), Some(Node::String(kind)) if kind == "EndpointPickerConfig")
 }
 
-/// Whether this is such a document with another kind, as a slip of the pen makes one.
+/// Returns whether this looks like an EndpointPickerConfig with a misspelt kind.
 pub fn is_like_one(node: &Node) -> bool {
     let has = |key: &str| node.get(key).is_some();
     matches!(node.get("kind"), Some(Node::String(_)))
@@ -45,7 +45,7 @@ pub fn is_like_one(node: &Node) -> bool {
         && (has("plugins") || has("schedulingProfiles"))
 }
 
-/// Returns where something of the one form stands in the document as it was written.
+/// Maps a path in the normal form to the path in the document as written.
 pub fn origin(raw: &Node, steps: &[Step]) -> Path {
     let (mut path, mut node) = (Path::default(), raw);
     for step in steps {
@@ -71,14 +71,14 @@ pub fn origin(raw: &Node, steps: &[Step]) -> Path {
             }
             _ => None,
         };
-        // What is missing is at the place that it is missing from.
+        // A missing field is located at its parent.
         let Some((below, entry)) = next else { break };
         (path, node) = (below, entry);
     }
     path
 }
 
-/// A message as a `TypedStruct` has it.
+/// The message inside a `TypedStruct`.
 struct TypedStruct<'n> {
     kind: &'n Node,
     kind_key: &'n str,
@@ -86,7 +86,7 @@ struct TypedStruct<'n> {
     fields_key: &'n str,
 }
 
-/// Returns what a `TypedStruct` stands for, of the package `udpa.type.v1` or `xds.type.v3`.
+/// Returns the message inside a `TypedStruct` of the package `udpa.type.v1` or `xds.type.v3`.
 fn typed_struct(node: &Node) -> Option<TypedStruct<'_>> {
     let Node::Map(entries) = node else {
         return None;
@@ -106,9 +106,9 @@ fn typed_struct(node: &Node) -> Option<TypedStruct<'_>> {
     })
 }
 
-/// Returns the name that a field has in a message's definition, of its name in JSON.
+/// Converts a field's JSON name to the name in its message's definition.
 ///
-/// Names that are not JSON names of fields (labels, file names, headers) stay as they are.
+/// Keys that are not JSON names of fields (labels, file names, headers) stay as they are.
 pub fn snake(key: &str) -> Cow<'_, str> {
     let is_camel = key.starts_with(|first: char| first.is_ascii_lowercase())
         && key.chars().all(|sign| sign.is_ascii_alphanumeric())

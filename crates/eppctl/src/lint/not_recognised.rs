@@ -1,4 +1,4 @@
-//! An EndpointPickerConfig that no rule has looked at.
+//! An EndpointPickerConfig that no rule has checked.
 
 use epp_core::document::{Node, Path};
 
@@ -10,8 +10,8 @@ use crate::embedded::{names_kind, LAST_APPLIED};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "not-recognised",
-    why: "lint does not know what reads this EndpointPickerConfig, so that nothing about it was looked at",
-    fix: "give lint the configuration that carries it: Envoy's, an EnvoyFilter, a WasmPlugin, an EnvoyExtensionPolicy or an EnvoyPatchPolicy; the document by itself is for `eppctl check`",
+    why: "lint does not know which filter reads this EndpointPickerConfig, so nothing about it was checked",
+    fix: "pass the configuration that contains it: Envoy's, an EnvoyFilter, a WasmPlugin, an EnvoyExtensionPolicy or an EnvoyPatchPolicy; to check the document alone, use `eppctl check`",
     check: |site| {
         let mut faults = Vec::new();
         for (path, top) in site.tops() {
@@ -49,7 +49,7 @@ fn look(site: &Site<'_>, path: &Path, node: &Node, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Whether a text is such a document, or speaks of one where no filter has any.
+/// Returns whether a text is such a document, or mentions one when no filter was found.
 fn is_mentioned(site: &Site<'_>, text: &str) -> bool {
     names_kind(text) || (site.pickers.is_empty() && text.contains("EndpointPickerConfig"))
 }

@@ -1,4 +1,4 @@
-//! Clients choose which host the proxy calls.
+//! Clients can choose the host that the proxy connects to.
 
 use epp_core::document::Node;
 
@@ -8,27 +8,27 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "original-dst-open",
-    why: "an ORIGINAL_DST cluster goes to whatever address its header names: where the header is not set by the picker, a client reaches any host that the proxy reaches",
-    fix: "route to a cluster with the override_host policy, which knows its own members only",
+    why: "an ORIGINAL_DST cluster connects to any address in its header: on a route without the picker, a client reaches any host that the proxy reaches",
+    fix: "route to a cluster with the override_host policy, which reaches its own members only",
     check: |site| {
         let open = site.clusters().filter(|(_, cluster)| {
             let by_header = below(cluster, &["original_dst_lb_config", "use_http_header"]);
             by_header.and_then(flag) == Some(true) && is_routed_to(site, text(cluster, "name"))
         });
         open.map(|(path, cluster)| {
-            let what = format!("requests are routed to {}, wherever their header says", text(cluster, "name"));
+            let what = format!("requests to {} go to any address in their header", text(cluster, "name"));
             Fault::at(path, what)
         })
         .collect()
     },
 };
 
-/// Whether a route leads to a cluster, alone or as one of several.
+/// Returns whether any route leads to a cluster, as the only one or as one of several.
 fn is_routed_to(site: &Site<'_>, name: &str) -> bool {
     site.maps.iter().any(|(_, map)| leads_to(map, name))
 }
 
-/// Whether this is a route to a cluster, alone or as one of several.
+/// Returns whether a mapping is a route to a cluster, as the only one or as one of several.
 pub fn leads_to(map: &Node, name: &str) -> bool {
     let several = match below(map, &["route", "weighted_clusters", "clusters"]) {
         Some(Node::List(several)) => several.as_slice(),

@@ -1,5 +1,4 @@
-//! What is patched into an Envoy's configuration: by Istio's EnvoyFilter, by Envoy Gateway's
-//! EnvoyPatchPolicy.
+//! Patches of Envoy's configuration, by Istio's EnvoyFilter and Envoy Gateway's EnvoyPatchPolicy.
 
 use epp_core::document::{Node, Path};
 
@@ -8,17 +7,17 @@ use super::site::{below, entries, number, path_below, text, text_below, Site};
 
 /// One of an EnvoyFilter's patches.
 pub struct Patch<'s> {
-    /// Where it is.
+    /// Its path.
     pub path: &'s Path,
     /// The entry of `configPatches`.
     pub entry: &'s Node,
-    /// The EnvoyFilter.
+    /// The EnvoyFilter that contains it.
     pub filter: Option<&'s (Path, &'s Node)>,
-    /// Its place in the order in which Istio applies them, as far as the files show it.
+    /// The order in which Istio applies patches, as far as the files show it.
     order: (i64, usize),
 }
 
-/// Returns the patches of all EnvoyFilters, in the order of their application.
+/// Returns the patches of all EnvoyFilters, in the order in which they are applied.
 pub fn patches<'s>(site: &'s Site<'_>) -> Vec<Patch<'s>> {
     let mut found = Vec::new();
     for (index, (path, entry)) in site.maps.iter().enumerate() {
@@ -41,27 +40,27 @@ pub fn patches<'s>(site: &'s Site<'_>) -> Vec<Patch<'s>> {
 }
 
 impl<'s> Patch<'s> {
-    /// What it is applied to, such as `CLUSTER`.
+    /// Returns the kind of configuration that it patches, such as `CLUSTER`.
     pub fn target(&self) -> &'s str {
         text(self.entry, "apply_to")
     }
 
-    /// What it does, such as `MERGE`.
+    /// Returns its operation, such as `MERGE`.
     pub fn operation(&self) -> &'s str {
         text_below(self.entry, &["patch", "operation"])
     }
 
-    /// What it brings.
+    /// Returns its value.
     pub fn value(&self) -> Option<&'s Node> {
         below(self.entry, &["patch", "value"])
     }
 
-    /// Where something is that it brings.
+    /// Returns the path of a field of its value.
     pub fn place(&self, keys: &[&str]) -> Path {
         path_below(&path_below(self.path, &["patch", "value"]), keys)
     }
 
-    /// Whether it changes the cluster of this name, which Istio calls `outbound|PORT|SUBSET|HOST`.
+    /// Returns whether it changes the cluster of this name, in Istio's form `outbound|PORT|SUBSET|HOST`.
     pub fn is_for_cluster(&self, name: &str) -> bool {
         let Some(wanted) = below(self.entry, &["match", "cluster"]) else {
             return true;
@@ -78,9 +77,9 @@ impl<'s> Patch<'s> {
         is("name", name) && is("subset", subset) && is("service", host) && same_port
     }
 
-    /// Whether both change the same listeners of the same proxies.
+    /// Returns whether both patches may change the same listeners of the same proxies.
     ///
-    /// False only where the files show that they do not.
+    /// False only if the files show that they do not.
     pub fn meets(&self, other: &Self) -> bool {
         let same = |keys: &[&str]| {
             let (one, two) = (text_below(self.entry, keys), text_below(other.entry, keys));
@@ -99,7 +98,7 @@ impl<'s> Patch<'s> {
             && self.shares_proxies(other.filter)
     }
 
-    /// Whether both are for the same kind of proxies, such as gateways.
+    /// Returns whether both patches apply to the same kind of proxies, such as gateways.
     pub fn meets_context(&self, other: &Self) -> bool {
         let context = |entry| match text_below(entry, &["match", "context"]) {
             "ANY" => "",
@@ -109,7 +108,7 @@ impl<'s> Patch<'s> {
         one.is_empty() || two.is_empty() || one == two
     }
 
-    /// Whether proxies may be meant by both this patch and another EnvoyFilter.
+    /// Returns whether this patch and another EnvoyFilter may apply to the same proxies.
     pub fn shares_proxies(&self, other: Option<&(Path, &Node)>) -> bool {
         let (Some((_, one)), Some((_, two))) = (self.filter, other) else {
             return true;
@@ -128,7 +127,7 @@ impl<'s> Patch<'s> {
         same && !one.iter().any(conflict)
     }
 
-    /// Whether an EnvoyFilter of the same name and namespace has both: `kubectl apply` keeps one.
+    /// Returns whether both are in EnvoyFilters of one name and namespace, of which `kubectl apply` keeps one.
     pub fn is_same_object(&self, other: &Self) -> bool {
         let (Some((path, one)), Some((other, two))) = (self.filter, other.filter) else {
             return false;
@@ -144,13 +143,13 @@ impl<'s> Patch<'s> {
     }
 }
 
-/// Whether both name the objects that they are attached to, and none of them is the same.
+/// Returns whether both objects name their targets and share none.
 pub fn apart(one: &Node, two: &Node) -> bool {
     let (one, two) = (targets(one), targets(two));
     !one.is_empty() && !two.is_empty() && !one.iter().any(|target| two.contains(target))
 }
 
-/// The kind and the name of each object that an object is attached to.
+/// Returns the kind and name of each target of an object.
 fn targets(object: &Node) -> Vec<(&str, &str)> {
     let one = below(object, &["spec", "target_ref"]);
     let several = entries(object, &["spec", "target_refs"]).iter();
@@ -160,7 +159,7 @@ fn targets(object: &Node) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The namespace whose proxies an EnvoyFilter is for, empty for all.
+/// Returns the namespace of the proxies that an EnvoyFilter applies to; empty for all.
 fn namespace(filter: &Node) -> &str {
     match text_below(filter, &["metadata", "namespace"]) {
         // Istio's root namespace.
@@ -171,18 +170,18 @@ fn namespace(filter: &Node) -> &str {
 
 /// One operation of an EnvoyPatchPolicy.
 pub struct Operation<'s> {
-    /// Where its value is.
+    /// The path of its value.
     pub path: Path,
     /// The type of the resource, such as `Listener`.
     kind: &'s str,
-    /// What it selects, a JSON path or a pointer.
+    /// The selector, a JSON path or a JSON pointer.
     selector: &'s str,
     /// The last field of its path.
     field: String,
     value: &'s Node,
 }
 
-/// Returns the operations that give Envoy Gateway's resources a value.
+/// Returns the operations that set a value in Envoy Gateway's resources.
 pub fn operations<'s>(site: &'s Site<'_>) -> Vec<Operation<'s>> {
     let mut found = Vec::new();
     for (path, policy) in site.objects("EnvoyPatchPolicy") {
@@ -220,7 +219,7 @@ pub fn operations<'s>(site: &'s Site<'_>) -> Vec<Operation<'s>> {
 }
 
 impl<'s> Operation<'s> {
-    /// Returns the value that it gives a field of a type's resources, and where that is.
+    /// Returns the value that it sets in a field of this resource type, with its path.
     pub fn sets(&self, kind: &str, field: &str) -> Option<(Path, &'s Node)> {
         if self.kind != kind {
             return None;
@@ -231,9 +230,9 @@ impl<'s> Operation<'s> {
         Some((self.path.key(field), self.value.get(field)?))
     }
 
-    /// Whether what it changes may be the filter of these names.
+    /// Returns whether it may change a filter with one of these names.
     ///
-    /// False only where it selects by another name.
+    /// False only if it selects by a different name.
     pub fn may_be_for(&self, own: &[&str]) -> bool {
         let quoted = |quote: char| self.selector.split(quote).skip(1).step_by(2);
         let names: Vec<&str> = quoted('"').chain(quoted('\'')).collect();

@@ -1,4 +1,4 @@
-//! Filters that read an EndpointPickerConfig, wherever a control plane keeps it.
+//! Finds filters that read an EndpointPickerConfig, in the objects of every control plane.
 
 use epp_core::config::{self, Plan, Rejected};
 use epp_core::document::{Node, Path};
@@ -9,23 +9,23 @@ use crate::base64::base64;
 
 /// A filter that reads an EndpointPickerConfig.
 pub struct Picker<'a> {
-    /// Where its settings are: Envoy's `PluginConfig`, a `spec`, or an entry of `spec.wasm`.
+    /// The path of its settings: Envoy's `PluginConfig`, a `spec`, or an entry of `spec.wasm`.
     pub path: Path,
     /// Its settings.
     pub settings: &'a Node,
-    /// What patches may call it: the plugin's name, and the filter's.
+    /// The names by which patches may refer to it: the plugin's and the filter's.
     pub names: Vec<&'a str>,
-    /// What they are part of.
+    /// The kind of object that contains the settings.
     pub home: Home,
-    /// Where its EndpointPickerConfig is.
+    /// The path of its EndpointPickerConfig.
     pub document: Path,
-    /// Whether that is a text of its own, with lines.
+    /// True if that is a string with lines of its own, false if it is part of the tree.
     pub is_text: bool,
-    /// What the loader says of it.
+    /// The result of loading it.
     pub loaded: Result<Plan, Rejected>,
 }
 
-/// What the settings of a filter are part of.
+/// The kind of object that contains a filter's settings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Home {
     /// Envoy's own message, in a bootstrap or in a patch.
@@ -34,7 +34,7 @@ pub enum Home {
     WasmPlugin,
     /// Higress' `WasmPlugin`, which also has rules for routes.
     HigressPlugin,
-    /// An entry of Envoy Gateway's `EnvoyExtensionPolicy`; what it has no field for is patched.
+    /// An entry of Envoy Gateway's `EnvoyExtensionPolicy`; fields that it lacks need a patch.
     ExtensionPolicy,
 }
 
@@ -63,7 +63,7 @@ pub fn pickers<'a>(maps: &[(Path, &'a Node)]) -> Vec<Picker<'a>> {
     found
 }
 
-/// A picker in a filter's own message.
+/// Returns the picker in a filter's own message.
 fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker<'a>> {
     let settings = map.get("config")?;
     let path = path.key("config");
@@ -93,7 +93,7 @@ fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker
     })
 }
 
-/// The pickers in a `WasmPlugin`, Istio's or Higress'.
+/// Returns the pickers in a `WasmPlugin` of Istio or Higress.
 fn plugin<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
     let Some(settings) = map.get("spec") else {
         return;
@@ -135,7 +135,8 @@ fn plugin<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
     }
 }
 
-/// What Higress hands the filter: the rules stand beside the document, under a key of their own.
+/// Returns the configuration that Higress passes to the filter: the document, with the rules as an
+/// extra key.
 fn with_rules(node: &Node, rules: &[Node]) -> Node {
     match node {
         Node::Map(entries) if !rules.is_empty() => {
@@ -147,7 +148,7 @@ fn with_rules(node: &Node, rules: &[Node]) -> Node {
     }
 }
 
-/// The pickers in an `EnvoyExtensionPolicy`.
+/// Returns the pickers in an `EnvoyExtensionPolicy`.
 fn policy<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
     let path = path.key("spec").key("wasm");
     for (index, settings) in entries(map, &["spec", "wasm"]).iter().enumerate() {
@@ -169,7 +170,7 @@ fn is_ours(node: &Node) -> bool {
     holds(node, &|text| text == "EndpointPickerConfig") || is_misspelt(node)
 }
 
-/// Whether this is an EndpointPickerConfig but for its kind, as a text or not.
+/// Returns whether this is an EndpointPickerConfig except for its kind, as a string or a mapping.
 fn is_misspelt(node: &Node) -> bool {
     match node {
         Node::String(text) => config::parse(text).is_ok_and(|node| is_like_one(&node)),
@@ -178,7 +179,7 @@ fn is_misspelt(node: &Node) -> bool {
 }
 
 impl Picker<'_> {
-    /// Whether a control plane puts it into listeners that are elsewhere.
+    /// Returns whether a control plane adds it to listeners that are not in the files.
     pub fn is_inserted(&self, site: &Site<'_>) -> bool {
         let mut objects = site
             .objects("EnvoyFilter")
@@ -187,14 +188,14 @@ impl Picker<'_> {
             || objects.any(|(path, _)| self.path.steps().starts_with(path.steps()))
     }
 
-    /// Whether Envoy Gateway brings it to Envoy.
+    /// Returns whether Envoy Gateway configures it.
     pub fn is_envoy_gateways(&self, site: &Site<'_>) -> bool {
         let mut policies = site.objects("EnvoyPatchPolicy");
         self.home == Home::ExtensionPolicy
             || policies.any(|(path, _)| self.path.steps().starts_with(path.steps()))
     }
 
-    /// The identifier of its VM.
+    /// Returns its `vm_id`.
     pub fn vm_id(&self) -> &str {
         below(self.settings, &["vm_config"]).map_or("", |vm| text(vm, "vm_id"))
     }

@@ -10,8 +10,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "plugin-config",
-    why: "Envoy rejects the update, and a first start leaves the listener without its picker",
-    fix: "correct the document; `eppctl check` shows each problem in its line",
+    why: "Envoy rejects the update; at its first start, the listener has no picker",
+    fix: "correct the document; `eppctl check` shows each problem with its line",
     check: |site| {
         let refused = site
             .pickers
@@ -28,9 +28,9 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// A configuration that reaches the filter as something else than its text.
+/// Finds a configuration that does not reach the filter as its text.
 ///
-/// Envoy unwraps texts and bytes; of every other message the filter gets the bytes of the wire.
+/// Envoy unwraps strings and bytes; of every other message the filter gets the encoded bytes.
 fn unreadable(picker: &Picker<'_>) -> Option<Fault> {
     if picker.home != Home::Filter {
         return None;
@@ -50,14 +50,14 @@ fn unreadable(picker: &Picker<'_>) -> Option<Fault> {
             format!("configuration is a {kind}: expected google.protobuf.StringValue"),
         ),
     };
-    Some(fault.fixed_by("write the document as a text: configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: |…}, as in envoy/envoy.yaml"))
+    Some(fault.fixed_by("write the document as a string: configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: |…}, as in envoy/envoy.yaml"))
 }
 
 fn fault(picker: &Picker<'_>, error: &Problem) -> Fault {
     let first = error.path.steps().first();
     let is_rules = matches!(first, Some(Step::Key(key)) if **key == *"_rules_");
     if picker.home == Home::HigressPlugin && is_rules {
-        let what = "Higress adds _rules_ to the document where there are matchRules, and the filter refuses it: leave them out, the filter acts on the routes to its cluster alone";
+        let what = "Higress adds _rules_ to the document if there are matchRules, and the filter rejects it: remove them; the filter acts only on routes to its cluster";
         return Fault::at(&picker.path.key("match_rules"), what);
     }
     if picker.is_text {
@@ -66,7 +66,7 @@ fn fault(picker: &Picker<'_>, error: &Problem) -> Fault {
             ..Fault::at(&picker.document, error.to_string())
         };
     }
-    // A document that is part of the tree: the place is one of the tree's.
+    // The document is part of the tree, so the problem has a path in the tree.
     let place = error
         .path
         .steps()

@@ -1,17 +1,17 @@
-//! What control planes call the cluster of a pool.
+//! Names that control planes give a pool's cluster.
 
-/// A cluster of Istio's: `outbound|PORT|SUBSET|HOST`.
+/// An Istio cluster: `outbound|PORT|SUBSET|HOST`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IstioCluster<'s> {
     /// The Service's port.
     pub port: &'s str,
-    /// A DestinationRule's subset, empty for the whole Service.
+    /// The DestinationRule's subset; empty for the whole Service.
     pub subset: &'s str,
-    /// The Service's name in full.
+    /// The Service's fully qualified name.
     pub host: &'s str,
 }
 
-/// Reads a cluster's name as Istio writes them.
+/// Parses an Istio cluster name.
 pub fn istio(cluster: &str) -> Option<IstioCluster<'_>> {
     let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
     Some(IstioCluster {
@@ -22,7 +22,7 @@ pub fn istio(cluster: &str) -> Option<IstioCluster<'_>> {
 }
 
 impl IstioCluster<'_> {
-    /// Whether a host means this Service; a short one is completed by the namespace it is written in.
+    /// Returns whether a host names this Service; a short name is relative to its own namespace.
     pub fn is_host(&self, written: &str, namespace: &str) -> bool {
         let begins = |prefix: &str| {
             let rest = self.host.strip_prefix(prefix);
@@ -36,14 +36,14 @@ impl IstioCluster<'_> {
         }
     }
 
-    /// Whether this is the Service that Istio makes of some InferencePool.
+    /// Returns whether Istio generated this Service for an InferencePool.
     pub fn is_of_inference_pool(&self) -> bool {
         let name = self.host.split('.').next().unwrap_or_default();
         let hash = name.rsplit_once("-ip-").map_or("", |(_, hash)| hash);
         hash.len() == 8 && hash.chars().all(|digit| digit.is_ascii_hexdigit())
     }
 
-    /// Whether this is the Service that Istio makes of this InferencePool.
+    /// Returns whether Istio generated this Service for the given InferencePool.
     pub fn is_inference_pool(&self, pool: &str, namespace: &str) -> bool {
         let rest = self.host.strip_prefix(pool);
         let Some((_, rest)) = rest.and_then(|rest| rest.strip_prefix("-ip-")?.split_once('.'))
@@ -54,18 +54,18 @@ impl IstioCluster<'_> {
     }
 }
 
-/// A cluster of Envoy Gateway's: `httproute/NAMESPACE/NAME/rule/INDEX`.
+/// An Envoy Gateway cluster: `httproute/NAMESPACE/NAME/rule/INDEX`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct GatewayCluster<'s> {
     /// The HTTPRoute's namespace.
     pub namespace: &'s str,
     /// The HTTPRoute's name.
     pub route: &'s str,
-    /// The rule's place in it.
+    /// The rule's index in it.
     pub rule: usize,
 }
 
-/// Reads a cluster's name as Envoy Gateway writes them.
+/// Parses an Envoy Gateway cluster name.
 pub fn envoy_gateway(cluster: &str) -> Option<GatewayCluster<'_>> {
     let mut parts = cluster.strip_prefix("httproute/")?.split('/');
     let (namespace, route) = (parts.next()?, parts.next()?);

@@ -1,10 +1,10 @@
-//! Sizes as Kubernetes writes them.
+//! Kubernetes quantities.
 
 use epp_core::document::Node;
 
 use super::site::number;
 
-/// Returns the bytes of a quantity of Kubernetes: `32Ki`, `2M`, `32768`.
+/// Returns the number of bytes of a Kubernetes quantity: `32Ki`, `2M`, `32768`.
 pub fn bytes(node: &Node) -> Option<f64> {
     if let Some(number) = number(node) {
         return Some(number);

@@ -1,4 +1,4 @@
-//! The picker is not told whether bodies reach it, or is configured wrongly.
+//! `readBody` does not match what Envoy delivers.
 
 use epp_core::config::Plan;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
@@ -9,13 +9,13 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "read-body",
-    why: "with `auto` the filter finds out from requests whether Envoy delivers bodies, and clients that send none make it look as if it did not; with `always` and without the flag each request with a body waits for bodyTimeout",
-    fix: "readBody: always on envoy-proxy where allow_on_headers_stop_iteration: true is set, readBody: never where it cannot be (Istio's WasmPlugin)",
+    why: "with `auto` the filter infers from requests whether Envoy delivers bodies, and clients that withhold them can turn body reading off; with `always` but without the flag, each request with a body waits for bodyTimeout",
+    fix: "set readBody: always on envoy-proxy if allow_on_headers_stop_iteration: true is set, readBody: never where it cannot be set (Istio's WasmPlugin)",
     check: |site| {
-        let told = site.loaded().filter_map(|(picker, plan)| {
+        let faults = site.loaded().filter_map(|(picker, plan)| {
             Some(Fault::at(&picker.path, wrong(delivers(site, picker), plan)?))
         });
-        told.collect()
+        faults.collect()
     },
 };
 
@@ -24,8 +24,10 @@ fn wrong(delivers: Delivers, plan: &Plan) -> Option<&'static str> {
         return None;
     }
     match (plan.proxy.read_body, delivers) {
-        (ReadBody::Auto, Delivers::Yes) => Some("bodies come, and readBody is not always"),
-        (ReadBody::Always, Delivers::No) => Some("readBody is always, and no body comes"),
+        (ReadBody::Auto, Delivers::Yes) => Some("bodies are delivered, but readBody is not always"),
+        (ReadBody::Always, Delivers::No) => {
+            Some("readBody is always, but bodies are not delivered")
+        }
         _ => None,
     }
 }

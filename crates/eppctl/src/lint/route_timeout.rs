@@ -1,4 +1,4 @@
-//! A route ends generations before they are done.
+//! A route's timeout cuts generations off.
 
 use epp_core::document::duration::parse_duration_ms;
 use epp_core::document::{Node, Path};
@@ -13,12 +13,12 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "route-timeout",
-    why: "a route's timeout is for the whole answer, and Envoy's default is 15 s (Envoy Gateway's, too; Istio sets none): a longer generation is cut off with 504, or in the middle of its stream",
+    why: "a route's timeout covers the whole response, and defaults to 15 s in Envoy and Envoy Gateway (Istio sets none): a longer generation is cut off with 504, or in the middle of its stream",
     fix: "set timeout: 0s on the route to the pool (VirtualService: no timeout; HTTPRoute: timeouts.request: 0s), or at least 300s",
     check: |site| {
         let mut faults = envoys(site);
         let mut pools: Vec<_> = site.loaded().map(|(picker, plan)| (plan.cluster(), &picker.document)).collect();
-        // One finding a route, however many filters serve its pool.
+        // One finding per route, however many filters serve its pool.
         pools.sort_by_key(|(name, _)| *name);
         pools.dedup_by_key(|(name, _)| *name);
         for (name, document) in pools {
@@ -29,10 +29,10 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Milliseconds that a route must give an answer: one of 8,192 tokens takes 273 s at 30 tokens a second.
+/// The shortest acceptable timeout: 8,192 tokens take 273 s at 30 tokens per second.
 const ENOUGH_MS: u64 = 300_000;
 
-/// What is wrong with a timeout, where there is one.
+/// Returns what is wrong with a timeout.
 fn wrong(timeout: &str) -> Option<String> {
     let given = parse_duration_ms(timeout)?;
     (1..ENOUGH_MS)
@@ -40,7 +40,7 @@ fn wrong(timeout: &str) -> Option<String> {
         .then(|| format!("a generation is cut off after {timeout}"))
 }
 
-/// Routes as Envoy is given them.
+/// Checks routes in Envoy's own configuration.
 fn envoys(site: &Site<'_>) -> Vec<Fault> {
     let pools: Vec<&str> = site.loaded().map(|(_, plan)| plan.cluster()).collect();
     let patches = patches(site);
@@ -56,8 +56,8 @@ fn envoys(site: &Site<'_>) -> Vec<Fault> {
         if let Some(what) = wrong(text(route, "timeout")) {
             faults.push(Fault::at(&place.key("timeout"), what));
         } else if route.get("timeout").is_none() {
-            // A patch that is merged leaves the timeout of the route as it is. (Of a virtual host's
-            // routes it adds to the list.)
+            // A merged patch leaves the route's timeout as it is. (A patch of a virtual host adds
+            // routes to its list.)
             let merged = patches.iter().any(|patch| {
                 path.steps().starts_with(patch.path.steps())
                     && patch.target() == "HTTP_ROUTE"
@@ -74,7 +74,7 @@ fn envoys(site: &Site<'_>) -> Vec<Fault> {
     faults
 }
 
-/// Whether a patch in these files gives routes a timeout that is enough.
+/// Returns whether a patch in these files sets a timeout that is long enough.
 fn is_patched(site: &Site<'_>) -> bool {
     let is_enough =
         |timeout: &str| parse_duration_ms(timeout).is_some() && wrong(timeout).is_none();
@@ -93,7 +93,7 @@ fn is_patched(site: &Site<'_>) -> bool {
     by_istio || by_gateway
 }
 
-/// Istio's routes to the pool's Service: without a timeout unless one is given.
+/// Checks VirtualServices that route to the pool's Service. Istio sets no timeout by default.
 fn virtual_services(site: &Site<'_>, pool: &str) -> Vec<Fault> {
     let Some(cluster) = istio(pool) else {
         return Vec::new();
@@ -114,7 +114,7 @@ fn virtual_services(site: &Site<'_>, pool: &str) -> Vec<Fault> {
     faults
 }
 
-/// Gateway API's routes to the pool.
+/// Checks HTTPRoutes to the pool.
 fn http_routes(site: &Site<'_>, pool: &str, document: &Path) -> Vec<Fault> {
     let mut faults = Vec::new();
     let found = rules(site, pool);
@@ -124,7 +124,7 @@ fn http_routes(site: &Site<'_>, pool: &str, document: &Path) -> Vec<Fault> {
                 faults.push(Fault::at(&path.key("timeouts").key(key), what));
             }
         }
-        // Istio sets 0s where the route says nothing, Envoy Gateway leaves Envoy's default.
+        // Istio sets 0s if the route has no timeout; Envoy Gateway keeps Envoy's default.
         let given = below(rule, &["timeouts", "request"]).is_some();
         if given || envoy_gateway(pool).is_none() || is_patched(site) {
             continue;

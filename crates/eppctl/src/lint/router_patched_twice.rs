@@ -1,4 +1,4 @@
-//! Two patches give the router of one listener its upstream filters.
+//! Two patches set the upstream filters of one listener's router.
 
 use super::patches::{patches, Patch};
 use super::site::below;
@@ -7,8 +7,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "router-patched-twice",
-    why: "MERGE appends lists: the router gets the filters of both patches, the codec in their middle, and Envoy refuses every listener (\"must be the last filter\")",
-    fix: "patch the router once for a gateway, and repeat for each service the CLUSTER patch and the filter alone",
+    why: "MERGE appends lists: the router gets the filters of both patches, with the codec in the middle, and Envoy rejects every listener (\"must be the last filter\")",
+    fix: "patch the router once per gateway; repeat only the CLUSTER patch and the filter for each service",
     check: |site| {
         let patches = patches(site);
         let of_router: Vec<&Patch<'_>> = patches.iter().filter(|patch| is_of_router(patch)).collect();

@@ -1,4 +1,4 @@
-//! Where the routes of a connection manager lead, and which headers name an endpoint there.
+//! The clusters that a connection manager routes to, and the headers that choose an endpoint in them.
 
 use epp_core::document::{Node, Path};
 
@@ -7,14 +7,14 @@ use super::site::{below, holds, text, Site};
 
 /// An HTTP connection manager.
 pub struct Manager<'s> {
-    /// Where it is.
+    /// Its path.
     pub path: &'s Path,
     /// Its configuration.
     pub map: &'s Node,
     site: &'s Site<'s>,
 }
 
-/// The connection managers of a document. A patch of one has none of the fields that make it whole.
+/// Returns the connection managers of a document. A patch of one lacks the fields that make it complete.
 pub fn managers<'s>(site: &'s Site<'_>) -> impl Iterator<Item = Manager<'s>> {
     let managers = site.maps.iter().filter(|(_, map)| {
         text(map, "@type").ends_with("v3.HttpConnectionManager")
@@ -24,12 +24,12 @@ pub fn managers<'s>(site: &'s Site<'_>) -> impl Iterator<Item = Manager<'s>> {
 }
 
 impl<'s> Manager<'s> {
-    /// Whether a filter of this type is in it.
+    /// Returns whether it contains a filter of this type.
     pub fn has_filter(&self, kind: &str) -> bool {
         holds_type(self.map, kind)
     }
 
-    /// The pickers in it; `None` where they come from elsewhere and are not in the document.
+    /// Returns the pickers in it; `None` if they are not in the document.
     pub fn pickers(&self) -> Option<Vec<&'s Picker<'s>>> {
         let pickers = self.site.pickers.iter();
         let own = pickers.clone().filter(|picker| self.is_above(&picker.path));
@@ -38,17 +38,17 @@ impl<'s> Manager<'s> {
             .maps
             .iter()
             .any(|(path, map)| self.is_above(path) && map.get("config_discovery").is_some());
-        // A control plane puts filters here that its own objects have.
+        // A control plane adds filters here from its own objects.
         let inserted = pickers.clone().any(|picker| picker.is_inserted(self.site));
         if !discovered && !inserted {
             return Some(own.collect());
         }
-        // As /config_dump has them: beside the listeners.
+        // In /config_dump they are beside the listeners.
         let pickers: Vec<_> = pickers.collect();
         (!pickers.is_empty()).then_some(pickers)
     }
 
-    /// The clusters that its routes lead to, mirrors among them.
+    /// Returns the clusters that its routes lead to, including mirrors.
     pub fn clusters(&self) -> Vec<&'s str> {
         let rds = below(self.map, &["rds"]).map_or("", |rds| text(rds, "route_config_name"));
         let tables = self.site.maps.iter().filter(|(path, map)| {
@@ -65,13 +65,13 @@ impl<'s> Manager<'s> {
         found
     }
 
-    /// The clusters behind the aggregates that its routes lead to.
+    /// Returns the clusters behind the aggregates that its routes lead to.
     pub fn aggregated(&self) -> Vec<&'s str> {
         let mut found = Vec::new();
         for name in self.clusters() {
             members(self.site, name, &mut found);
         }
-        // An aggregate may be a member of another.
+        // An aggregate may be a member of another aggregate.
         let mut next = 0;
         while let Some(name) = found.get(next).copied() {
             members(self.site, name, &mut found);
@@ -80,7 +80,7 @@ impl<'s> Manager<'s> {
         found
     }
 
-    /// The headers by which requests through it name an endpoint of a cluster.
+    /// Returns the headers by which its requests choose an endpoint of a cluster.
     pub fn headers_of(&self, cluster: &'s Node) -> Vec<&'s str> {
         let Some(policy) = cluster.get("load_balancing_policy") else {
             return Vec::new();
@@ -97,8 +97,7 @@ impl<'s> Manager<'s> {
     }
 }
 
-/// Whether what is sent under this name is removed before a route is looked up; `manager` may be a
-/// patch of one.
+/// Returns whether a connection manager, or a patch of one, removes a header before route selection.
 pub fn removes_early(manager: &Node, header: &str) -> bool {
     let Some(early) = manager.get("early_header_mutation_extensions") else {
         return false;
@@ -117,7 +116,7 @@ pub fn removes_early(manager: &Node, header: &str) -> bool {
     })
 }
 
-/// The headers that an `override_host` policy below reads.
+/// Returns the headers that `override_host` policies below a node read.
 pub fn sources(node: &Node) -> Vec<&str> {
     let mut found = Vec::new();
     each_map(node, &mut |map| {
@@ -129,7 +128,8 @@ pub fn sources(node: &Node) -> Vec<&str> {
     found
 }
 
-/// The headers that a `header_to_metadata` filter below copies to where Istio's policies read.
+/// Returns the headers that `header_to_metadata` filters below a node copy to the metadata that Istio's
+/// policies read.
 pub fn to_metadata(node: &Node) -> Vec<&str> {
     let mut found = Vec::new();
     each_map(node, &mut |map| {
@@ -142,7 +142,7 @@ pub fn to_metadata(node: &Node) -> Vec<&str> {
     found
 }
 
-/// Whether an `override_host` policy is below.
+/// Returns whether there is an `override_host` policy below a node.
 pub fn overrides(node: &Node) -> bool {
     holds_type(node, "override_host.v3.OverrideHost")
 }
@@ -157,7 +157,7 @@ fn holds_key(node: &Node, key: &str) -> bool {
     any_map(node, &|map| map.get(key).is_some())
 }
 
-/// The clusters that a mapping of a route names: as the only one, as one of several, as a mirror.
+/// Returns the clusters that a route names: as the only one, as one of several, as a mirror.
 fn named_by<'n>(map: &'n Node, found: &mut Vec<&'n str>) {
     add(found, text(map, "cluster"));
     if let Some(Node::List(several)) = below(map, &["weighted_clusters", "clusters"]) {

@@ -1,4 +1,4 @@
-//! Two things of one name, of which one is left.
+//! Two objects or extensions of one name, of which only one takes effect.
 
 use epp_core::document::{Node, Path};
 
@@ -9,12 +9,12 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "same-name",
-    why: "Kubernetes keeps one object of a name, and Envoy one extension: the other one's filter is not there, and its pool is balanced without it",
-    fix: "give the copy names of its own, of the object and of the extension in it (docs/istio.md), or take one of them out",
+    why: "Kubernetes keeps one object per name, and Envoy one extension: the other filter does not exist, and its pool is balanced without it",
+    fix: "give the copy its own names, for the object and for the extension in it (docs/istio.md), or remove one of them",
     check: |site| objects(site).chain(extensions(site)).collect(),
 };
 
-/// Objects that `kubectl apply` makes one of.
+/// Finds objects that `kubectl apply` merges into one.
 fn objects<'s>(site: &'s Site<'_>) -> impl Iterator<Item = Fault> + 's {
     let named = site.maps.iter().filter(|(_, map)| {
         map.get("spec").is_some() && !text_below(map, &["metadata", "name"]).is_empty()
@@ -23,7 +23,7 @@ fn objects<'s>(site: &'s Site<'_>) -> impl Iterator<Item = Fault> + 's {
     let mut faults = Vec::new();
     for (index, (path, object)) in named.iter().enumerate() {
         let mut before = named.iter().take(index);
-        // The cluster adds to all but what was asked for.
+        // Kubernetes adds to every field but `spec`.
         let differs = |other: &Node| other.get("spec") != object.get("spec");
         if before.any(|(_, other)| identity(other) == identity(object) && differs(other)) {
             let (_, kind, name, _) = identity(object);
@@ -34,7 +34,7 @@ fn objects<'s>(site: &'s Site<'_>) -> impl Iterator<Item = Fault> + 's {
     faults.into_iter()
 }
 
-/// What an API server knows an object by.
+/// Returns an object's identity in the API server.
 fn identity(object: &Node) -> (&str, &str, &str, &str) {
     let group = text(object, "api_version");
     let group = group.rsplit_once('/').map_or("", |(group, _)| group);
@@ -42,7 +42,7 @@ fn identity(object: &Node) -> (&str, &str, &str, &str) {
     (group, text(object, "kind"), of("name"), of("namespace"))
 }
 
-/// Extensions that one gateway gets from several EnvoyFilters.
+/// Finds extensions that one gateway gets from several EnvoyFilters.
 fn extensions(site: &Site<'_>) -> impl Iterator<Item = Fault> {
     let patches = patches(site);
     let is_added = |patch: &&Patch<'_>| {

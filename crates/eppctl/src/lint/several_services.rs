@@ -1,4 +1,4 @@
-//! One picker is given the clusters of several services of Istio's.
+//! One picker lists the clusters of several Istio services.
 
 use epp_core::config::Plan;
 use epp_core::plugins::Discovery;
@@ -9,8 +9,8 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "several-services",
-    why: "`clusters` is one pool, and requests go to its first cluster: endpoints of another service are picked for requests that cannot reach them, and clients choose on its routes",
-    fix: "give each service a filter of its own, under another name, with its one cluster (docs/istio.md)",
+    why: "`clusters` is one pool, and requests go to its first cluster: the picker may choose endpoints of another service, which these requests cannot reach, and no filter removes client headers on that service's routes",
+    fix: "give each service its own filter, with its own name and its one cluster (docs/istio.md)",
     check: |site| {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
@@ -31,8 +31,8 @@ fn wrong(plan: &Plan) -> Option<String> {
     rest.iter().find_map(|name| {
         let other = istio(name)?;
         Some(match (other.host, other.port) == (first.host, first.port) {
-            true => format!("clusters has {name}, a subset of the pool: it changes nothing there"),
-            false => format!("clusters has {name}, another service than the first"),
+            true => format!("clusters lists {name}, a subset of the pool, which has no effect"),
+            false => format!("clusters lists {name}, a different service from the first"),
         })
     })
 }
@@ -54,7 +54,7 @@ mod tests {
             "[\"{first}\", \"outbound|8000||qwen.llm.svc.cluster.local\"]"
         ));
         assert!(
-            two.len() == 1 && two[0].contains("another service"),
+            two.len() == 1 && two[0].contains("a different service"),
             "{two:?}"
         );
         let subset = with(&format!(

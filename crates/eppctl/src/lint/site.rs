@@ -1,13 +1,13 @@
-//! The documents that configure one Envoy together, and the pickers in them.
+//! The documents that together configure one Envoy, and the pickers in them.
 
 use epp_core::document::{Node, Path};
 
 use super::picker::{pickers, Picker};
 
-/// The header that names the endpoint.
+/// The default destination header.
 pub const DESTINATION: &str = "x-gateway-destination-endpoint";
 
-/// Documents that are looked at together. The first step of each path is the document's index.
+/// Documents that are checked together. The first step of each path is the document's index.
 pub struct Site<'a> {
     /// The documents, in the order of the run.
     pub documents: &'a [Node],
@@ -18,7 +18,7 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// Looks through documents of the one form.
+    /// Collects the mappings and pickers of documents in normal form.
     pub fn of(documents: &'a [Node]) -> Self {
         let mut maps = Vec::new();
         for (index, document) in documents.iter().enumerate() {
@@ -32,13 +32,13 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The documents, each with its place.
+    /// Returns the documents, each with its path.
     pub fn tops(&self) -> impl Iterator<Item = (Path, &'a Node)> {
         let documents = self.documents.iter().enumerate();
         documents.map(|(index, document)| (Path::default().index(index), document))
     }
 
-    /// The objects of Kubernetes of a kind, in lists or not.
+    /// Returns the Kubernetes objects of a kind, whether or not they are in a List.
     pub fn objects(&self, kind: &'static str) -> impl Iterator<Item = &(Path, &'a Node)> {
         let of_kind = move |(_, map): &&(Path, &Node)| text(map, "kind") == kind;
         self.maps
@@ -47,13 +47,13 @@ impl<'a> Site<'a> {
             .filter(|(_, map)| map.get("spec").is_some())
     }
 
-    /// The mappings at a place and below.
+    /// Returns the mappings at a path and below.
     pub fn inside<'s>(&'s self, path: &'s Path) -> impl Iterator<Item = &'s (Path, &'a Node)> {
         let inside = |(place, _): &&(Path, &Node)| place.steps().starts_with(path.steps());
         self.maps.iter().filter(inside)
     }
 
-    /// The clusters that the documents define, in a bootstrap or in patches.
+    /// Returns the clusters that the documents define, in a bootstrap or in patches.
     pub fn clusters(&self) -> impl Iterator<Item = &(Path, &'a Node)> {
         self.maps.iter().filter(|(_, map)| {
             map.get("name").is_some()
@@ -67,12 +67,12 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// The cluster of this name.
+    /// Returns the cluster of this name.
     pub fn cluster(&self, name: &str) -> Option<&(Path, &'a Node)> {
         self.clusters().find(|(_, map)| text(map, "name") == name)
     }
 
-    /// The headers that name the endpoint: those of the pickers, else the one that they have by default.
+    /// Returns the pickers' destination headers; the default one if there are no pickers.
     pub fn destinations(&self) -> Vec<&str> {
         let headers = self
             .loaded()
@@ -86,14 +86,14 @@ impl<'a> Site<'a> {
         headers
     }
 
-    /// The pickers whose documents load.
+    /// Returns the pickers whose documents load.
     pub fn loaded(&self) -> impl Iterator<Item = (&Picker<'a>, &epp_core::config::Plan)> {
         let pickers = self.pickers.iter();
         pickers.filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)))
     }
 }
 
-/// A string of a mapping, empty where there is none.
+/// Returns a string field of a mapping; empty if there is none.
 pub fn text<'n>(map: &'n Node, key: &str) -> &'n str {
     match map.get(key) {
         Some(Node::String(text)) => text,
@@ -101,7 +101,7 @@ pub fn text<'n>(map: &'n Node, key: &str) -> &'n str {
     }
 }
 
-/// The string some keys below, empty where there is none.
+/// Returns the string at a path of keys; empty if there is none.
 pub fn text_below<'n>(map: &'n Node, keys: &[&str]) -> &'n str {
     match below(map, keys) {
         Some(Node::String(text)) => text,
@@ -109,7 +109,7 @@ pub fn text_below<'n>(map: &'n Node, keys: &[&str]) -> &'n str {
     }
 }
 
-/// A number, which JSON may have as a string.
+/// Returns a number, which JSON may encode as a string.
 pub fn number(node: &Node) -> Option<f64> {
     match node {
         Node::Number(number) => Some(*number),
@@ -118,7 +118,7 @@ pub fn number(node: &Node) -> Option<f64> {
     }
 }
 
-/// A boolean, which JSON and YAML of Envoy's may have as a string.
+/// Returns a boolean, which Envoy accepts as a string, too.
 pub fn flag(node: &Node) -> Option<bool> {
     match node {
         Node::Bool(flag) => Some(*flag),
@@ -127,17 +127,17 @@ pub fn flag(node: &Node) -> Option<bool> {
     }
 }
 
-/// Whether only this machine reaches an address.
+/// Returns whether an address is reachable from this machine only.
 pub fn is_loopback(host: &str) -> bool {
     host.starts_with("127.") || matches!(host, "::1" | "localhost")
 }
 
-/// The node some keys below.
+/// Returns the node at a path of keys.
 pub fn below<'n>(map: &'n Node, keys: &[&str]) -> Option<&'n Node> {
     keys.iter().try_fold(map, |node, key| node.get(key))
 }
 
-/// The entries of a list, none where there is none.
+/// Returns the entries of the list at a path of keys; empty if there is none.
 pub fn entries<'n>(map: &'n Node, keys: &[&str]) -> &'n [Node] {
     match below(map, keys) {
         Some(Node::List(entries)) => entries,
@@ -145,12 +145,12 @@ pub fn entries<'n>(map: &'n Node, keys: &[&str]) -> &'n [Node] {
     }
 }
 
-/// The place some keys below.
+/// Appends keys to a path.
 pub fn path_below(path: &Path, keys: &[&str]) -> Path {
     keys.iter().fold(path.clone(), |path, key| path.key(key))
 }
 
-/// Whether a string that satisfies this stands anywhere below.
+/// Returns whether any string below a node satisfies a predicate.
 pub fn holds(node: &Node, wanted: &dyn Fn(&str) -> bool) -> bool {
     match node {
         Node::String(text) => wanted(text),

@@ -9,36 +9,36 @@ use serde_json::Value;
 use super::normal::{is_picker_config, normal, origin};
 use super::site::text;
 use crate::embedded::layer::split_yaml;
-use crate::output::Misuse;
+use crate::output::Error;
 
 /// A document of a file.
 pub struct Document {
     /// The file it was read from.
     pub file: String,
-    /// Its text, as a parser takes it.
+    /// Its text, as passed to the parser.
     text: String,
-    /// Its tree as it was written.
+    /// Its tree, as written.
     raw: Node,
-    /// The same in the one form that rules read.
+    /// Its tree in the normal form that rules read.
     pub node: Node,
     lines: Lines,
-    /// The key that was put around a list, so that it is a mapping.
+    /// True if a list was wrapped in a key to make it a mapping.
     wrapped: bool,
 }
 
 /// How lines of a document's text relate to lines of its file.
 #[derive(Clone, Copy)]
 enum Lines {
-    /// The document begins below so many lines.
+    /// The document begins after this many lines.
     Below(usize),
-    /// The text is written with escapes on this line of the file.
+    /// The text is an escaped string on this line of the file.
     On(usize),
 }
 
 impl Document {
-    /// Returns the place in the document as it was written, and its line in the file.
+    /// Returns a path in the document as written, and its line in the file.
     ///
-    /// `below` counts further lines inside a text at that place.
+    /// `below` is a number of lines to add inside a block of text at that path.
     pub fn place(&self, steps: &[Step], below: usize) -> (String, Option<usize>) {
         let path = origin(&self.raw, steps);
         let line = config::line_of(&self.text, &path).map(|(line, _)| line);
@@ -58,7 +58,7 @@ impl Document {
         (shown, line)
     }
 
-    /// Whether a line ends in the sign of a literal block, whose lines are those of its text.
+    /// Returns whether a line starts a literal block, whose lines are those of its text.
     fn is_literal(&self, line: usize) -> bool {
         let line = self.text.lines().nth(line - 1).unwrap_or_default();
         let line = line.split(" #").next().unwrap_or_default().trim_end();
@@ -66,7 +66,7 @@ impl Document {
             .ends_with('|')
     }
 
-    /// Whether this configures a whole Envoy: its bootstrap, or what its admin interface dumps.
+    /// Returns whether this configures a whole Envoy: a bootstrap, or a config dump.
     pub fn is_whole(&self) -> bool {
         ["static_resources", "dynamic_resources", "configs"]
             .iter()
@@ -74,13 +74,13 @@ impl Document {
     }
 }
 
-/// Returns the documents of a file, those inside a ConfigMap's texts behind it.
-pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Misuse> {
+/// Returns the documents of a file. Those inside a ConfigMap follow it.
+pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
     for (above, text) in split(text) {
         let raw = parse(&text).map_err(|message| {
-            Misuse::new(format!(
-                "{file}: the document from line {} on: {message}; give YAML or JSON",
+            Error::new(format!(
+                "{file}: the document that starts at line {}: {message}; expected YAML or JSON",
                 above + 1
             ))
         })?;
@@ -100,7 +100,7 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Misuse> {
     Ok(documents)
 }
 
-/// Bytes of the largest text that the parser of the filter takes; admin interfaces dump more.
+/// The largest text that the filter's own parser accepts, in bytes. Config dumps can be larger.
 const LARGE: usize = 1 << 20;
 
 fn parse(text: &str) -> Result<Node, String> {
@@ -130,15 +130,15 @@ fn node(value: Value) -> Node {
     }
 }
 
-/// What is put before a list, on its first line.
+/// The prefix that wraps a list, on its first line.
 const WRAP: &str = "{\"items\":";
 
 /// Splits a file into its documents, each with the number of lines above it.
 fn split(text: &str) -> Vec<(usize, String)> {
     let text = text.trim_start_matches('\u{feff}');
     match text.trim_start().chars().next() {
-        // A list, as `istioctl proxy-config -o json` prints one. The parser takes JSON, with tabs
-        // and surrogate pairs, where the text is a mapping.
+        // A list, as `istioctl proxy-config -o json` prints. The parser accepts JSON, with tabs and
+        // surrogate pairs, only if the text is a mapping.
         Some('[') => {
             let wrapped = format!("{WRAP}{text}}}");
             if parse(&wrapped).is_ok() {
@@ -155,7 +155,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
     split_yaml(text)
 }
 
-/// Returns the JSON values of a text that holds several, one behind the other.
+/// Splits a sequence of JSON values.
 fn json_values(text: &str) -> Option<Vec<(usize, String)>> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     let (mut begin, mut found) = (0, Vec::new());
@@ -169,7 +169,7 @@ fn json_values(text: &str) -> Option<Vec<(usize, String)>> {
     (found.len() > 1).then_some(found)
 }
 
-/// Takes the configurations of Envoy out of the texts of ConfigMaps.
+/// Extracts Envoy configurations from ConfigMaps.
 fn embedded(document: &mut Document) -> Vec<Document> {
     let mut places = Vec::new();
     config_maps(&document.node, Path::default(), &mut places);
@@ -180,7 +180,7 @@ fn embedded(document: &mut Document) -> Vec<Document> {
     found
 }
 
-/// Collects where ConfigMaps are: the document, or items of the list that `kubectl get` prints.
+/// Collects the paths of ConfigMaps: the document, or items of a list as printed by `kubectl get`.
 fn config_maps(node: &Node, path: Path, places: &mut Vec<Path>) {
     if text(node, "kind") == "ConfigMap" {
         places.push(path);
@@ -192,7 +192,7 @@ fn config_maps(node: &Node, path: Path, places: &mut Vec<Path>) {
     }
 }
 
-/// Returns what is at a place, to be changed.
+/// Returns the node at a path, mutably.
 fn entry_mut<'n>(node: &'n mut Node, steps: &[Step]) -> Option<&'n mut Node> {
     steps
         .iter()
@@ -206,7 +206,7 @@ fn entry_mut<'n>(node: &'n mut Node, steps: &[Step]) -> Option<&'n mut Node> {
         })
 }
 
-/// Takes the configurations of Envoy out of the texts of one ConfigMap's `data`.
+/// Extracts Envoy configurations from one ConfigMap's `data`.
 fn embedded_at(document: &mut Document, data: &Path) -> Vec<Document> {
     let Some(Node::Map(entries)) = entry_mut(&mut document.node, data.steps()) else {
         return Vec::new();
@@ -224,14 +224,14 @@ fn embedded_at(document: &mut Document, data: &Path) -> Vec<Document> {
     found
 }
 
-/// Returns the configuration of Envoy that a text at a place of a document is.
+/// Returns the Envoy configuration in a string of a document, if it is one.
 fn inside(document: &Document, path: &Path, entry: &Node) -> Option<Document> {
     let Node::String(inner) = entry else {
         return None;
     };
     let raw = parse(inner).ok()?;
     let node = normal(&raw);
-    // The Endpoint Picker's own document is for `eppctl check`.
+    // An EndpointPickerConfig is checked by `eppctl check`.
     if !matches!(node, Node::Map(_)) || is_picker_config(&node) {
         return None;
     }

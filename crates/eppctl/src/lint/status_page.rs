@@ -1,4 +1,4 @@
-//! Others than this machine reach the status page, or it stands in a picker's VM.
+//! The status page is reachable from other machines, or shares a picker's VM.
 
 use epp_core::document::{Node, Path};
 
@@ -8,12 +8,12 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "status-page",
-    why: "the status page asks for no password and shows addresses, models and load; in a picker's VM it is refused",
+    why: "the status page has no authentication and shows addresses, models and load; in a picker's VM it does not start",
     fix: "bind its listener to 127.0.0.1, and give its vm_config the pickers' vm_id and a configuration of its own",
     check: |site| open(site).chain(mixed(site)).chain(misspelt(site)).collect(),
 };
 
-/// Whether a plugin's settings are those of the page.
+/// Returns whether a plugin's settings are those of the status page.
 fn is_page(settings: &Node) -> bool {
     text(settings, "root_id") == "status" && settings.get("vm_config").is_some()
 }
@@ -40,7 +40,7 @@ fn mixed<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
     })
 }
 
-/// A `root_id` that the module does not have, without a document that would make it a picker.
+/// Finds a `root_id` that the module does not have, without a document that would make it a picker.
 fn misspelt<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
     let roots = site.maps.iter().filter(|(_, map)| {
         !matches!(text(map, "root_id"), "" | "status")
@@ -49,16 +49,16 @@ fn misspelt<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
     });
     roots.map(|(path, map)| {
         let what = format!(
-            "there is no root_id {} in the module, and no EndpointPickerConfig for it",
+            "unknown root_id {} without an EndpointPickerConfig",
             text(map, "root_id")
         );
         Fault::at(&path.key("root_id"), what)
-            .because("every other root_id is a picker, which does not start without an EndpointPickerConfig")
-            .fixed_by("root_id: status for the status page; none for a picker, and its EndpointPickerConfig as configuration")
+            .because("every root_id but `status` is a picker, which does not start without an EndpointPickerConfig")
+            .fixed_by("for the status page set root_id: status; for a picker remove it and set the EndpointPickerConfig as configuration")
     })
 }
 
-/// Whether a VM runs the module: by the name of its code, or because a picker runs in it.
+/// Returns whether a VM runs the module: by its file name, or because a picker uses the same code.
 fn is_ours(site: &Site<'_>, vm: &Node) -> bool {
     let by_name = |text: &str| text.contains("epp_wasm") || text.contains("epp-wasm");
     let mut pickers = site.pickers.iter();
@@ -69,7 +69,7 @@ fn is_ours(site: &Site<'_>, vm: &Node) -> bool {
     })
 }
 
-/// Whether a message with a text has none.
+/// Returns whether a string message is empty.
 fn is_blank(message: Option<&Node>) -> bool {
     match message.and_then(|message| message.get("value")) {
         None | Some(Node::Null) => true,
@@ -78,7 +78,7 @@ fn is_blank(message: Option<&Node>) -> bool {
     }
 }
 
-/// What is wrong with the VM of a page, beside the pickers of the same document.
+/// Returns what is wrong with the page's VM, given the pickers of the same document.
 fn wrong(site: &Site<'_>, vm: &Node) -> Option<&'static str> {
     let own = vm.get("configuration");
     let blank = match own.map(|own| own.get("value")) {
@@ -94,7 +94,7 @@ fn wrong(site: &Site<'_>, vm: &Node) -> Option<&'static str> {
         .collect();
     let with_it = |picker: &&&Node| text(picker, "vm_id") == text(vm, "vm_id");
     if !pickers.is_empty() && !pickers.iter().any(|picker| with_it(&picker)) {
-        return Some("the status page shows nothing: no picker has its vm_id");
+        return Some("the status page is empty: no picker has its vm_id");
     }
     let mut shared = pickers.iter().filter(with_it);
     shared

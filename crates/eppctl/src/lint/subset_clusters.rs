@@ -1,4 +1,4 @@
-//! Istio's patch of the pool's cluster is one of its subsets, too.
+//! A patch of the pool's cluster also matches the clusters of its subsets.
 
 use super::patches::{patches, Patch};
 use super::pool::IstioCluster;
@@ -9,7 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "subset-clusters",
-    why: "service and port match the clusters of a DestinationRule's subsets as well: they get override_host, and no filter picks for them",
+    why: "service and port also match the clusters of a DestinationRule's subsets: they get override_host, but no filter picks for them",
     fix: "match the cluster by its name: cluster: {name: \"outbound|PORT||HOST\"}",
     check: |site| {
         let patches = patches(site).into_iter().filter(|patch| {
@@ -43,9 +43,9 @@ fn what(site: &Site<'_>, patch: &Patch<'_>) -> String {
         }
     }
     match names.is_empty() {
-        true => "matches the clusters of subsets, too".to_owned(),
+        true => "also matches the clusters of subsets".to_owned(),
         false => format!(
-            "matches the clusters of the subsets {}, too",
+            "also matches the clusters of the subsets {}",
             names.join(", ")
         ),
     }

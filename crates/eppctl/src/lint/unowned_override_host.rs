@@ -11,20 +11,20 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "unowned-override-host",
-    why: "a filter picks for the cluster that it names and for no other: here Envoy's fallback policy chooses, or a client, where its header is not removed; a subset, a canary, a mirror and an aggregate over the pool are other clusters",
-    fix: "give the cluster a picker of its own (envoy-cluster-discovery's clusters, envoy-proxy's cluster), or an ordinary policy in place of override_host",
+    why: "a filter picks only for the cluster that its configuration names: here Envoy's fallback policy chooses, or the client if its header is not removed; subsets, canaries, mirrors and aggregates of the pool are clusters of their own",
+    fix: "give the cluster its own picker (clusters of envoy-cluster-discovery, cluster of envoy-proxy), or use an ordinary policy instead of override_host",
     check: |site| managers(site).flat_map(|manager| unowned(site, &manager)).collect(),
 };
 
 fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
-    // An Endpoint Picker may serve it.
+    // An Endpoint Picker behind ext_proc may serve it.
     if manager.has_filter("ext_proc.v3.ExternalProcessor") {
         return Vec::new();
     }
     let Some(pickers) = manager.pickers() else {
         return Vec::new();
     };
-    // What does not load has a finding of its own.
+    // A document that does not load has its own finding.
     let Ok(plans) = pickers
         .iter()
         .map(|picker| picker.loaded.as_ref())
@@ -39,16 +39,16 @@ fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
             faults.push(Fault::at(path, what));
         }
     };
-    // Envoy's policy does not see the header behind an aggregate, whichever filter sets it.
+    // Behind an aggregate, Envoy's policy does not see the header, whichever filter sets it.
     for name in manager.aggregated() {
-        fault(name, format!("requests are routed to {name} through an aggregate cluster, behind which no header is seen"));
+        fault(name, format!("requests are routed to {name} through an aggregate cluster, which hides the header"));
     }
     for name in manager.clusters() {
         let owns = |plan: &&Plan| plan.cluster() == name || plan.proxy.requests == Requests::All;
         if !plans.iter().any(owns) {
             fault(
                 name,
-                format!("requests are routed to {name}, for which no filter picks"),
+                format!("requests are routed to {name}, but no filter picks for it"),
             );
         }
     }

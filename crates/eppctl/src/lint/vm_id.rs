@@ -1,4 +1,4 @@
-//! The VM has no name of its own.
+//! The VM has no `vm_id` of its own.
 
 use super::picker::Home;
 use super::{Fault, Rule};
@@ -6,14 +6,14 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "vm-id",
-    why: "plugins with a blank vm_id share one namespace of shared data with every other such plugin in the proxy",
-    fix: "give vm_config a vm_id of its own, such as epp",
+    why: "plugins without a vm_id share one shared-data namespace with every other such plugin in the proxy",
+    fix: "set a unique vm_id in vm_config, such as epp",
     check: |site| {
         // Control planes have no field for it.
         let filters = site.pickers.iter().filter(|picker| picker.home == Home::Filter);
-        let nameless = filters.filter(|picker| picker.vm_id().is_empty());
-        nameless
-            .map(|picker| Fault::at(&picker.path.key("vm_config"), "vm_id is blank"))
+        let unnamed = filters.filter(|picker| picker.vm_id().is_empty());
+        unnamed
+            .map(|picker| Fault::at(&picker.path.key("vm_config"), "vm_id is empty"))
             .collect()
     },
 };

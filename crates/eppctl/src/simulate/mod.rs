@@ -1,4 +1,4 @@
-//! `eppctl simulate`: what configurations would do to a pool under a load.
+//! `eppctl simulate`: compares configurations on a simulated pool under load.
 
 mod plot;
 
@@ -13,24 +13,25 @@ use pool_sim::{simulate, Kind, Model, Outcome, Progress, Trace};
 use serde::Serialize;
 
 use crate::input::{plan_of, read_document, read_text};
-use crate::output::{styled, Misuse, Output, Report, Verdict, FAINT, STRONG};
+use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
 
-/// Simulate a pool of model servers under a load, routed by the filter's own code, beside round
-/// robin, least request and random.
+/// Simulate a pool of model servers under load, and compare configurations with round robin, least
+/// request and random.
 ///
-/// The servers are a model: a queue, prefill, decoding in a batch, a KV cache with prefix reuse. Trust
-/// the differences between policies more than the times. A trace is a file of JSON lines: Mooncake's
-/// (timestamp, input_length, output_length, hash_ids of 512 tokens) or requests (timestamp in
-/// milliseconds, body, and if need be path and output_length). Or it is made up: multi-turn
-/// (conversations) or shared-prefix (questions over documents).
+/// Requests are routed by the filter's own code. The servers are modelled as a queue, prefill, batched
+/// decoding and a KV cache with prefix reuse: differences between policies are more reliable than
+/// absolute times. A trace is a file of JSON lines, either Mooncake's (timestamp, input_length,
+/// output_length, hash_ids of 512 tokens) or requests (timestamp in milliseconds, body, optionally path
+/// and output_length). Or it is generated: multi-turn (conversations) or shared-prefix (questions about
+/// documents).
 #[derive(Args)]
 #[command(after_help = "Examples:
-  eppctl simulate examples/seed.yaml examples/today.yaml \\
+  eppctl simulate examples/gie.yaml examples/llm-d.yaml \\
     --trace mooncake_trace.jsonl --pods 16
-  eppctl simulate examples/today.yaml --trace multi-turn \\
+  eppctl simulate examples/llm-d.yaml --trace multi-turn \\
     --requests 2000 --rate 40 --pods 100 --plot ttft.svg
 
-Exit codes: 0 done, 2 a file cannot be read or a configuration does not load.")]
+Exit status: 0 simulated, 2 a file cannot be read or a configuration does not load.")]
 pub struct Simulate {
     /// Configurations to compare; - is standard input.
     #[arg(required = true, value_name = "CONFIG")]
@@ -38,25 +39,25 @@ pub struct Simulate {
     /// A file of JSON lines, multi-turn, or shared-prefix.
     #[arg(long, value_name = "TRACE")]
     trace: String,
-    /// Model servers.
+    /// Number of model servers.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pods: u32,
-    /// How many requests of a trace, or how many to make up (then 10,000 by default).
+    /// Number of requests: the first ones of a trace file, or how many to generate [default: all, or 10,000].
     #[arg(long)]
     requests: Option<usize>,
-    /// Requests per second of what is made up.
+    /// Requests per second of a generated trace.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     rate: f64,
-    /// Documents of shared-prefix.
+    /// Number of documents of a shared-prefix trace.
     #[arg(long, default_value_t = 100)]
     documents: u64,
-    /// Make a trace's requests come so many times faster.
+    /// Replay the trace faster by this factor.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     speed: f64,
-    /// Begins all randomness.
+    /// Seed of the random number generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Draw how the times to first token are distributed, as SVG.
+    /// Write the distribution of the times to first token as an SVG file.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
@@ -65,18 +66,18 @@ pub struct Simulate {
 
 /// The model of a server.
 #[derive(Args)]
-#[command(next_help_heading = "Model of a server")]
+#[command(next_help_heading = "Server model")]
 struct ModelArgs {
     /// Prompt tokens computed per second; the default is llm-d-router's peakPrefillThroughput.
     #[arg(long, default_value_t = Model::default().prefill_rate, value_parser = positive)]
     prefill_rate: f64,
-    /// Milliseconds per token of a request that runs alone (assumed).
+    /// Milliseconds per token if one request runs (assumed).
     #[arg(long, default_value_t = Model::default().token_seconds * 1e3, value_parser = positive)]
     token_ms: f64,
-    /// Milliseconds that each request that runs adds to that (assumed).
+    /// Milliseconds per token that each further running request adds (assumed).
     #[arg(long, default_value_t = Model::default().token_seconds_each * 1e3)]
     token_ms_each: f64,
-    /// Requests that run at a time; the default is vLLM's max_num_seqs.
+    /// Maximum number of running requests; the default is vLLM's max_num_seqs.
     #[arg(long, default_value_t = Model::default().max_running)]
     max_running: usize,
     /// Tokens in the KV cache; the default is the Endpoint Picker's 31,250 blocks of 16.
@@ -91,18 +92,18 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// One policy's run.
+/// The run of one policy.
 #[derive(Serialize)]
 struct Compared {
     policy: String,
     #[serde(flatten)]
     outcome: Outcome,
-    /// How long it took to simulate; differs from run to run.
+    /// Wall-clock time of the simulation; not reproducible, so not serialized.
     #[serde(skip)]
     took: Duration,
 }
 
-/// All runs of one load.
+/// The runs of all policies under one load.
 #[derive(Serialize)]
 struct Comparison {
     trace: String,
@@ -112,8 +113,8 @@ struct Comparison {
 }
 
 impl Simulate {
-    /// Runs every policy, as many side by side as there are cores.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    /// Runs all policies, one after the other.
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let kinds = self.kinds()?;
         let trace = self.load()?;
         let model = Model {
@@ -127,7 +128,7 @@ impl Simulate {
         for (name, kind) in kinds {
             let began = Instant::now();
             let outcome = self.simulate(&trace, &name, &kind, &model);
-            let outcome = outcome.map_err(|error| Misuse::new(format!("{name}: {error}")))?;
+            let outcome = outcome.map_err(|error| Error::new(format!("{name}: {error}")))?;
             policies.push(Compared {
                 policy: name,
                 outcome,
@@ -138,7 +139,7 @@ impl Simulate {
             let lines = policies.iter();
             let lines = lines.map(|run| (run.policy.as_str(), run.outcome.ttfts.as_slice()));
             let lines: Vec<_> = lines.collect();
-            let failed = |error| Misuse::new(format!("{}: {error}", file.display()));
+            let failed = |error| Error::new(format!("{}: {error}", file.display()));
             plot::draw(file, &lines).map_err(failed)?;
         }
         output.print(&Comparison {
@@ -147,14 +148,14 @@ impl Simulate {
             seed: self.seed,
             policies,
         })?;
-        Ok(Verdict::Fine)
+        Ok(ExitStatus::Ok)
     }
 
-    fn kinds(&self) -> Result<Vec<(String, Kind)>, Misuse> {
+    fn kinds(&self) -> Result<Vec<(String, Kind)>, Error> {
         let mut kinds = Vec::new();
         for file in &self.configs {
             let text = read_document(file)?;
-            // What does not load is reported as by every command.
+            // Report a document that does not load as every command does.
             plan_of(file, &text)?;
             kinds.push((file.clone(), Kind::Picker(text)));
         }
@@ -166,19 +167,21 @@ impl Simulate {
         Ok(kinds)
     }
 
-    fn load(&self) -> Result<Trace, Misuse> {
-        let made_up = self.requests.unwrap_or(10_000);
+    fn load(&self) -> Result<Trace, Error> {
+        let generated = self.requests.unwrap_or(10_000);
         let mut trace = match self.trace.as_str() {
-            "multi-turn" => Trace::multi_turn(made_up, self.rate, self.seed),
-            "shared-prefix" => Trace::shared_prefix(made_up, self.rate, self.documents, self.seed),
+            "multi-turn" => Trace::multi_turn(generated, self.rate, self.seed),
+            "shared-prefix" => {
+                Trace::shared_prefix(generated, self.rate, self.documents, self.seed)
+            }
             file => {
-                let told = |error| Misuse::new(format!("{file}: {error}"));
-                let text = read_text(file).map_err(|misuse| {
-                    Misuse::new(format!(
-                        "{misuse}; or let one be made up: multi-turn, shared-prefix"
+                let invalid = |error| Error::new(format!("{file}: {error}"));
+                let text = read_text(file).map_err(|error| {
+                    Error::new(format!(
+                        "{error}; or generate a trace: multi-turn, shared-prefix"
                     ))
                 })?;
-                let mut trace = Trace::parse(&text).map_err(told)?;
+                let mut trace = Trace::parse(&text).map_err(invalid)?;
                 trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
                 trace
             }
@@ -201,17 +204,17 @@ impl Simulate {
             let run = scope.spawn(|| simulate(trace, kind, model, pods, self.seed, &progress));
             while !run.is_finished() {
                 bar.set_position(progress.load(std::sync::atomic::Ordering::Relaxed) as u64);
-                // Often enough to look alive, and nothing to a run of seconds.
+                // Frequent enough for a smooth bar, and negligible in a run of seconds.
                 std::thread::sleep(Duration::from_millis(5));
             }
             run.join()
         });
         bar.finish_and_clear();
-        outcome.unwrap_or_else(|_| Err("the simulation broke off".to_owned()))
+        outcome.unwrap_or_else(|_| Err("the simulation panicked".to_owned()))
     }
 }
 
-/// A progress bar on standard error, if that is a terminal.
+/// Returns a progress bar on standard error, hidden unless that is a terminal.
 fn bar(name: &str, length: usize) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
     let style = ProgressStyle::with_template("{msg:24!} {bar:40} {pos}/{len} {per_sec}");
@@ -257,8 +260,8 @@ impl Report for Comparison {
         let simulated = requests * self.policies.len();
         let rate = simulated as f64 / took.as_secs_f64().max(1e-9);
         let foot = format!(
-            "cached: share of prompt tokens; spread: prefill of the busiest pod over the mean; \
-             prefill: share of the time. {rate:.0} requests/s of run time"
+            "cached: share of prompt tokens; spread: prefill time of the busiest pod over the mean; \
+             prefill: share of time spent in prefill. Simulated {rate:.0} requests/s"
         );
         writeln!(out, "{}", styled(FAINT, foot))
     }

@@ -1,13 +1,13 @@
-//! Curves of times to first token.
+//! Draws the distribution of times to first token.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 
-/// Places along a curve: more than the picture has points would only make it heavy.
+/// Points on a curve: more than the picture has pixels would only make the file larger.
 const PLACES: usize = 200;
 
-/// Readable on white, and apart for those who see fewer colours (Okabe and Ito's palette).
+/// Readable on white, and distinguishable with colour blindness (Okabe and Ito's palette).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -18,7 +18,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Draws, for each policy, which share of requests had its first token within how long.
+/// Draws, for each policy, the share of requests by time to first token.
 pub fn draw(file: &Path, lines: &[(&str, &[f64])]) -> Result<(), String> {
     let mut svg = String::new();
     picture(&mut svg, lines).map_err(|error| error.to_string())?;
@@ -63,7 +63,7 @@ fn picture(svg: &mut String, lines: &[(&str, &[f64])]) -> Result<(), Box<dyn std
     Ok(())
 }
 
-/// The distribution of these ascending times, from below.
+/// Returns the cumulative distribution of ascending times.
 fn curve(times: &[f64]) -> Vec<(f64, f64)> {
     let last = times.len().saturating_sub(1);
     let places = (0..=PLACES).map(|place| place as f64 / PLACES as f64);

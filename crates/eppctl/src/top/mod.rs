@@ -1,4 +1,4 @@
-//! `eppctl top`: what a running Envoy's filter sees and does, live.
+//! `eppctl top`: a live view of a running Envoy's filter.
 
 mod seen;
 mod view;
@@ -10,43 +10,43 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 
 use crate::admin::statistics::Sample;
 use crate::admin::Admin;
-use crate::output::{Misuse, Output, Verdict};
+use crate::output::{Error, ExitStatus, Output};
 use seen::Seen;
 
-/// Show the endpoints of a running Envoy as its filter sees them, and what it decides, live.
+/// Show the endpoints and decisions of a running Envoy's filter, live.
 ///
-/// Reads /stats/prometheus of Envoy's admin interface, or of a listener that passes this on. A dash
-/// stands for what no plugin of the plan reads. Keys: q ends, s sorts by the next column, r turns the
-/// order round.
+/// Reads /stats/prometheus of Envoy's admin interface, or of a listener that exposes it. A dash marks
+/// a value that no plugin of the configuration reads. Keys: q quits, s sorts by the next column, r
+/// reverses the order.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl top
   eppctl top --once --sort queue http://127.0.0.1:9901
 
-Exit codes: 0 ended, 2 it cannot be asked, or has no filter.")]
+Exit status: 0 quit, 2 Envoy cannot be reached or has no filter.")]
 pub struct Top {
     /// Envoy's admin interface.
     #[arg(default_value = "http://127.0.0.1:9901", value_name = "ADMIN-URL")]
     admin: String,
-    /// Print one table and end; rates are those of one interval.
+    /// Print one table and exit; rates are measured over one interval.
     #[arg(long)]
     once: bool,
-    /// Seconds between two looks. The filter sets its gauges once a second.
+    /// Seconds between refreshes. The filter updates its gauges once a second.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     interval: f64,
-    /// By which column endpoints are sorted.
+    /// The column to sort endpoints by.
     #[arg(long, value_enum, default_value_t = Column::Endpoint)]
     sort: Column,
 }
 
-/// What endpoints can be sorted by.
+/// A column to sort endpoints by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Column {
     /// The address.
     Endpoint,
-    /// Whether its metrics can be trusted.
+    /// Freshness of its metrics.
     Fresh,
-    /// How old they are.
+    /// Age of its metrics.
     Age,
     /// Waiting requests.
     Queue,
@@ -54,7 +54,7 @@ pub enum Column {
     Running,
     /// KV-cache utilization.
     Kv,
-    /// Requests that this Envoy sent and that are not answered.
+    /// Requests from this Envoy that are still in flight.
     InFlight,
     /// Picks per second.
     Picks,
@@ -68,8 +68,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Top {
-    /// Prints once, or until the user has seen enough.
-    pub fn run(&self, output: &mut Output) -> Result<Verdict, Misuse> {
+    /// Prints once, or refreshes until the user quits.
+    pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let admin = Admin::at(&self.admin);
         let first = admin.statistics()?;
         if self.once {
@@ -77,12 +77,12 @@ impl Top {
             let mut seen = Seen::between(&first, &admin.statistics()?);
             seen.sort(self.sort, false);
             output.print(&seen)?;
-            return Ok(Verdict::Fine);
+            return Ok(ExitStatus::Ok);
         }
         let mut terminal = ratatui::try_init()?;
         let ended = self.live(&mut terminal, &admin, first);
         ratatui::try_restore()?;
-        ended.map(|()| Verdict::Fine)
+        ended.map(|()| ExitStatus::Ok)
     }
 
     fn live(
@@ -90,7 +90,7 @@ impl Top {
         terminal: &mut ratatui::DefaultTerminal,
         admin: &Admin,
         mut last: Sample,
-    ) -> Result<(), Misuse> {
+    ) -> Result<(), Error> {
         let interval = Duration::from_secs_f64(self.interval);
         let (mut sort, mut reverse) = (self.sort, false);
         let mut seen = Seen::between(&last, &last);
@@ -119,7 +119,7 @@ impl Top {
                         seen = Seen::between(&last, &sample);
                         last = sample;
                     }
-                    Err(misuse) => seen.trouble = Some(misuse.to_string()),
+                    Err(error) => seen.trouble = Some(error.to_string()),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What two looks at Envoy's statistics show.
+//! A snapshot of the filter, computed from two samples of Envoy's statistics.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Row {
     pub running: Option<f64>,
     /// KV-cache utilization, 0 to 1.
     pub kv: Option<f64>,
-    /// Requests sent and not answered.
+    /// Requests in flight.
     pub in_flight: Option<f64>,
     /// Picks per second.
     pub picks: f64,
@@ -37,29 +37,29 @@ pub struct Pool {
     pub ready: f64,
     /// Picks per second.
     pub picks: f64,
-    /// Mean share of the prompts that the picked endpoint held, since the last look; where nothing
-    /// was picked since, of all time.
+    /// Mean share of a prompt that the picked endpoint's cache holds: since the last sample, or over
+    /// all time if nothing was picked since.
     pub hit_ratio: Option<f64>,
-    /// Bound in microseconds below which half of all decisions stay.
+    /// Upper bound on the median decision time, in microseconds.
     pub decision_p50_us: Option<f64>,
-    /// The same of 99 of a hundred.
+    /// Upper bound on the 99th percentile of the decision time, in microseconds.
     pub decision_p99_us: Option<f64>,
 }
 
-/// What is shown.
+/// A snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Seen {
     /// The pools.
     pub pools: Vec<Pool>,
     /// Their endpoints.
     pub endpoints: Vec<Row>,
-    /// Why nothing new came.
+    /// Why the last refresh failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 impl Seen {
-    /// What two looks show together.
+    /// Computes a snapshot from two samples.
     pub fn between(before: &Sample, now: &Sample) -> Self {
         let passed = now.at.saturating_duration_since(before.at).as_secs_f64();
         let per_second = |more: f64| {
@@ -110,7 +110,7 @@ impl Seen {
         seen
     }
 
-    /// Sorts the endpoints: the most first, addresses from the lowest.
+    /// Sorts the endpoints: values in descending, addresses in ascending order.
     pub fn sort(&mut self, by: Column, reverse: bool) {
         let value = |row: &Row| match by {
             Column::Endpoint => None,

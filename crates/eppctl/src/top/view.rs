@@ -1,4 +1,4 @@
-//! The view: a line for each pool, and a table of endpoints.
+//! The view: one line per pool, and a table of endpoints.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,7 @@ const HEADS: [&str; 8] = [
     "PICKS/S",
 ];
 
-/// Widths of the columns; the first takes what is left.
+/// Widths of the columns; the first takes the remaining space.
 const WIDTHS: [u16; 8] = [24, 8, 9, 7, 8, 7, 10, 9];
 
 fn number(value: Option<f64>) -> String {
@@ -73,7 +73,7 @@ fn summary(pool: &Pool) -> String {
     )
 }
 
-/// Draws what is seen.
+/// Draws a snapshot.
 pub fn draw(frame: &mut Frame<'_>, admin: &str, seen: &Seen, sort: Column) {
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(seen.pools.len() as u16 + 1),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_tells_why_nothing_new_comes() {
+    fn the_last_line_says_why_the_refresh_failed() {
         let mut terminal = Terminal::new(TestBackend::new(60, 6)).unwrap();
         let seen = Seen {
             trouble: Some("connection refused".to_owned()),

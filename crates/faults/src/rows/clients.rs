@@ -135,7 +135,7 @@ fn blocks(form: &Form) -> Measured {
     let crafted =
         (0..PROMPTS).map(|number| one(collisions::prompt("demo", BYTES, BLOCKS, BITS, number)));
     let mut plan = plan();
-    plan.setup.configs = vec![include_str!("../../../../examples/seed.yaml").to_owned()];
+    plan.setup.configs = vec![include_str!("../../../../examples/gie.yaml").to_owned()];
     let (control, crafted) = (control.collect(), crafted.collect());
     compare(plan, form, control, crafted)
 }
