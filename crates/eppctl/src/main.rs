@@ -45,8 +45,8 @@ struct Args {
 }
 
 const EXITS: &str =
-    "Exit codes: 0 fine, 1 findings, 2 error (a file that cannot be read, a wrong argument).
-Colours are for terminals; NO_COLOR=1 turns them off.";
+    "Exit status: 0 no findings, 1 findings, 2 error (invalid argument, unreadable file, network failure).
+Output is coloured on a terminal only; NO_COLOR=1 turns colours off.";
 
 #[derive(Subcommand)]
 enum Command {

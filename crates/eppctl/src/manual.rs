@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::output::{Error, ExitStatus, Output, Report};
 
-/// Print the help of all commands as one page of Markdown.
+/// Print the help of all commands as a Markdown page.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl manual > docs/eppctl.md")]

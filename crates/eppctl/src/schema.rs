@@ -17,7 +17,7 @@ use serde_json::{json, Map, Value};
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{name_of, Page};
 
-/// Print the JSON Schema (2020-12) of EndpointPickerConfig with all plugins' parameters.
+/// Print the JSON Schema (2020-12) of EndpointPickerConfig, including all plugins' parameters.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl schema > epp.schema.json

@@ -215,7 +215,7 @@ fn read_profiles(fields: &mut Fields<'_>) -> Option<Vec<ProfileEntry>> {
 fn read_reference(mut fields: Fields<'_>) -> Option<Reference> {
     let path = fields.path().clone();
     let name = fields.required_string("pluginRef");
-    // The seed's releases before v1.4 take whole numbers only, which `eppctl check --era seed` says.
+    // The seed's releases before v1.4 take whole numbers only, which `eppctl check --dialect gie` reports.
     let weight = fields.optional_number("weight");
     fields.finish();
     (!name.is_empty()).then(|| Reference {

@@ -20,7 +20,7 @@ use crate::output::{Error, ExitStatus, Output};
 use source::{Seen, Source};
 use told::explained;
 
-/// Show a decision: candidates, what filters removed, scores, ties, picks, how much was read.
+/// Show a decision: candidates, filtered endpoints, scores, ties, picks, bytes read.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl explain examples/full.yaml --endpoints pool.yaml --request body.json
