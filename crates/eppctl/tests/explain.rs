@@ -245,7 +245,7 @@ fn a_running_envoy_tells_what_its_filter_knows() {
 }
 
 #[test]
-fn what_is_no_envoy_with_the_filter_is_told_with_what_to_do() {
+fn an_address_without_the_filter_is_an_error_that_says_what_to_do() {
     let sim = pods();
     let mut setup = Setup::new(&sim.addresses(), BY_METRICS);
     setup.configs.clear();
@@ -254,7 +254,7 @@ fn what_is_no_envoy_with_the_filter_is_told_with_what_to_do() {
     let listener = format!("http://127.0.0.1:{}", proxy.port);
     let pod = format!("http://{}", sim.addresses()[0]);
     for (address, expected) in [
-        (bare.as_str(), "no statistics of epp-wasm"),
+        (bare.as_str(), "no epp-wasm statistics"),
         (&listener, "admin interface"),
         (&pod, "admin interface"),
         ("127.0.0.1:1", "admin interface"),
