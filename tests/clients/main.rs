@@ -27,22 +27,22 @@ use picker::{bytes_read, picker, read_saying};
 /// that wait for a full window are seen too.
 const PROMPT: usize = 24 << 10;
 
-/// The plans of the table's columns: two endpoints, of which nothing is known, and nobody has seen
-/// the prompt before. Both windows are 16 KiB, the seed's by default.
+/// The plans of the table's columns: two endpoints, without metrics, and with a prompt that no endpoint
+/// has cached. Both windows are 16 KiB, the default of GIE v1.
 const PLANS: [(&str, &str); 4] = [
     (
-        "seed",
+        "GIE v1",
         "apiVersion: inference.networking.x-k8s.io/v1alpha1
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer}",
     ),
     (
-        "today",
+        "llm-d",
         "apiVersion: llm-d.ai/v1alpha1
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer},
   {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}}",
     ),
     (
-        "today, `assumeAbsent`",
+        "llm-d, `assumeAbsent`",
         "apiVersion: llm-d.ai/v1alpha1
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: lora-affinity-scorer},
   {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}},

@@ -123,9 +123,10 @@ impl Tables {
     }
 
     fn tests(&self) -> String {
-        let mut table = "| section | in the reference, about | run as data | held | the rest |\n\
+        let mut table =
+            "| section | cases in the reference (about) | run as data | pass | other cases |\n\
                          |---|---:|---:|---:|---|\n"
-            .to_owned();
+                .to_owned();
         for held in &self.sections {
             table += &format!(
                 "| {} | {} | {} | {} | {} |\n",
@@ -164,7 +165,7 @@ impl Report for Tables {
             }
         }
         if !self.sections.is_empty() {
-            let head = format!("{:32} {:>9} {:>9} {:>8}", "section", "about", "run", "held");
+            let head = format!("{:32} {:>9} {:>9} {:>8}", "section", "about", "run", "pass");
             writeln!(out, "{}", styled(STRONG, head))?;
         }
         for held in &self.sections {
@@ -172,7 +173,7 @@ impl Report for Tables {
             let (run, holds) = (held.run, held.held);
             writeln!(out, "{section:32} {reference:>9} {run:>9} {holds:>8}")?;
             for failure in &held.failures {
-                writeln!(out, "  {}: {failure}", styled(ERROR, "does not hold"))?;
+                writeln!(out, "  {}: {failure}", styled(ERROR, "fails"))?;
             }
         }
         Ok(())

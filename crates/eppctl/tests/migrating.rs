@@ -49,7 +49,7 @@ fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() 
             continue;
         };
         for kind in quoted(there) {
-            assert!(named.insert(kind.to_owned()), "{kind} stands there twice");
+            assert!(named.insert(kind.to_owned()), "{kind} is listed twice");
             let rejected = match config::load(&with(kind)) {
                 Ok(_) => panic!("{kind} loads"),
                 Err(rejected) => rejected,
@@ -93,8 +93,8 @@ fn each_type_that_is_said_to_have_no_effect_loads_with_a_warning_in_these_words(
 #[test]
 fn each_type_that_is_said_to_run_here_loads_and_none_is_left_out() {
     let page = page();
-    let (_, runs) = page.split_once("What runs here").unwrap();
-    let (runs, _) = runs.split_once("In the place of").unwrap();
+    let (_, runs) = page.split_once("These plugins are supported").unwrap();
+    let (runs, _) = runs.split_once("Instead of Kubernetes discovery").unwrap();
     let items = runs.lines().skip_while(|line| !line.starts_with("- "));
     let items: Vec<&str> = items.collect();
     let items = items.join("\n");
