@@ -23,6 +23,45 @@ pub fn handler(name: &str) -> Arc<dyn ProfileHandler> {
     build_default(name).profile_handler.unwrap()
 }
 
+/// A document of one plugin with these parameters.
+fn document(kind: &str, parameters: &str) -> String {
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {kind}\n  \
+         parameters: {parameters}\n"
+    )
+}
+
+/// The endpoints `p0`, `p1`… with these labels that a filter keeps, by number.
+pub fn filtered(kind: &str, parameters: &str, labels: &[&[(&str, &str)]]) -> Vec<u32> {
+    let plan = crate::config::load(&document(kind, parameters))
+        .unwrap()
+        .plan;
+    let filter = plan.instances[0].capabilities.filter.clone().unwrap();
+    let mut pool = pool(labels.iter().map(|_| Metrics::default()));
+    for (slot, labels) in (0..).map(Slot).zip(labels) {
+        let own = labels.iter();
+        let own = own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        pool.get_mut(slot).unwrap().labels = own.collect();
+    }
+    let mut candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
+    let request = Request::default();
+    let cycle = Cycle {
+        pool: &pool,
+        request,
+    };
+    filter.filter(&cycle, &mut candidates);
+    candidates.iter().map(|slot| slot.0).collect()
+}
+
+/// The one error that a plugin with these parameters is refused with.
+pub fn refused(kind: &str, parameters: &str) -> String {
+    let rejected = crate::config::load(&document(kind, parameters)).unwrap_err();
+    let [error] = rejected.errors.as_slice() else {
+        panic!("{parameters}: {:?}", rejected.errors);
+    };
+    error.to_string()
+}
+
 /// Filters of each basis, as a random plan may have them.
 #[derive(Debug, Clone, Copy)]
 pub enum TestFilter {

@@ -189,6 +189,14 @@ impl Assembly<'_> {
         let rewrite = self.only(document, Capability::Rewrite, &[]);
         let scheduler = scheduler?;
         let mut needs = scheduler.needs();
+        let discovered = discovery.and_then(|plugin| plugin.capabilities.discovery.clone());
+        let discovered = discovered.unwrap_or(Discovery::EnvoyCluster(Default::default()));
+        if needs.labels && matches!(discovered, Discovery::EnvoyCluster(_)) {
+            let path = Path::default().key("schedulingProfiles");
+            let message = "a filter reads labels, and members of an Envoy cluster have none; \
+                           static-discovery gives endpoints labels";
+            self.problems.warn(&path, message);
+        }
         let load = load.and_then(|plugin| plugin.capabilities.inflight_load.clone());
         let load = load.or_else(|| needs.in_flight.then(InflightLoad::default));
         // The producer whose matches tell how much of a prompt costs nothing.
@@ -206,9 +214,7 @@ impl Assembly<'_> {
             producers: self.built.producers,
             headers: self.built.headers,
             instances: self.instances,
-            discovery: discovery
-                .and_then(|plugin| plugin.capabilities.discovery.clone())
-                .unwrap_or(Discovery::EnvoyCluster(Default::default())),
+            discovery: discovered,
             source: source
                 .and_then(|plugin| plugin.capabilities.metrics_source.clone())
                 .unwrap_or_default(),

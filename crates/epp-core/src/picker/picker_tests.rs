@@ -6,7 +6,7 @@ use crate::config;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
 use crate::worker::Local;
 
-/// A random plan: a generation, some scorers with weights, a window, a picker.
+/// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
     let seed = rng.bool();
     let version = if seed {
@@ -15,7 +15,13 @@ fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
         "llm-d.ai/v1alpha1"
     };
     let listed: Vec<String> = (0..endpoints)
-        .map(|n| format!("{{name: p{n}, address: 10.0.0.{}, port: 80}}", n + 1))
+        .map(|n| {
+            let half = ["a", "b"][n as usize % 2];
+            format!(
+                "{{name: p{n}, address: 10.0.0.{}, port: 80, labels: {{half: {half}}}}}",
+                n + 1
+            )
+        })
         .collect();
     let prefix = if seed {
         let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
@@ -56,15 +62,22 @@ fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
         .iter()
         .map(|kind| format!(", {{pluginRef: {kind}, weight: {}}}", rng.u32(0..4)))
         .collect();
+    let (filter, filters) = [
+        (
+            ", {type: label-selector-filter, parameters: {matchLabels: {half: a}}}",
+            "{pluginRef: label-selector-filter}, ",
+        ),
+        ("", ""),
+    ][rng.usize(0..2)];
     let weight = rng.u32(0..5);
     let picks = rng.u32(1..4);
     format!(
         "apiVersion: {version}
 kind: EndpointPickerConfig
-plugins: [{prefix}{plugins}, {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}}}}},
+plugins: [{prefix}{plugins}{filter}, {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}}}}},
   {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}},
   {{type: envoy-proxy, parameters: {{explain: true, decideAfterBytes: 100000000}}}}]
-schedulingProfiles: [{{name: default, plugins: [{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}]
+schedulingProfiles: [{{name: default, plugins: [{filters}{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 ",
         listed.join(", ")

@@ -55,6 +55,10 @@ registry! {
     profile_handler {
         single,
     }
+    /// Remove candidates.
+    filter {
+        label_selector,
+    }
     /// Rate candidates between 0 and 1.
     scorer {
         active_request,
@@ -104,10 +108,14 @@ registry! {
     }
 }
 
-/// The type of this name, or of a former one.
+/// Returns the type of this name, or of a former one.
 pub fn find(name: &str) -> Option<&'static PluginType> {
-    if name == source::core_metrics_extractor::FORMER_NAME {
-        return Some(&source::core_metrics_extractor::FORMER);
+    match name {
+        source::core_metrics_extractor::FORMER_NAME => {
+            return Some(&source::core_metrics_extractor::FORMER)
+        }
+        filter::label_selector::FORMER_NAME => return Some(&filter::label_selector::TYPE),
+        _ => {}
     }
     let found = TYPES.iter().find(|plugin| plugin.name == name);
     #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Needs {
     pub prompt: bool,
     /// How the unread rest of a prompt can still move the result.
     pub unread: UnreadPrompt,
+    /// The endpoints' labels.
+    pub labels: bool,
     /// What is in flight.
     pub in_flight: bool,
     /// The tokens of prompts.
@@ -61,6 +63,7 @@ impl Needs {
         model: false,
         prompt: false,
         unread: UnreadPrompt::Irrelevant,
+        labels: false,
         in_flight: false,
         tokens: false,
         waiting: true,
@@ -81,6 +84,7 @@ impl Needs {
             model: self.model || other.model,
             prompt: self.prompt || other.prompt,
             unread: self.unread.max(other.unread),
+            labels: self.labels || other.labels,
             in_flight: self.in_flight || other.in_flight,
             tokens: self.tokens || other.tokens,
             waiting: self.waiting || other.waiting,
