@@ -275,7 +275,12 @@ pub fn carry_out(effect: &Effect, picker: &Picker) {
     #[cfg(test)]
     guard::strike("carry out");
     match effect {
-        Effect::Forward { route, .. } => set_destination(&route.destination, picker),
+        Effect::Forward { route, .. } => {
+            set_destination(&route.destination, picker);
+            for (name, value) in &route.headers {
+                let _: Result<(), Status> = abi::set_header(Map::Request, name, value.as_bytes());
+            }
+        }
         Effect::Reply { reply: answer, .. } => {
             reply(answer);
         }

@@ -6,12 +6,18 @@
 pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-subset",
     "x-gateway-destination-endpoint-served",
-    "x-prefiller-host-port",
-    "x-encoder-hosts-ports",
+    PREFILL_HEADER,
+    ENCODE_HEADER,
     "x-data-parallel-host-port",
     "x-kv-cache-source-host-port",
     DROPPED_REASON_HEADER,
 ];
+
+/// Tells the primary target which endpoint computes the prompt.
+pub const PREFILL_HEADER: &str = "x-prefiller-host-port";
+
+/// Tells the primary target which endpoints encode media, separated by commas.
+pub const ENCODE_HEADER: &str = "x-encoder-hosts-ports";
 
 /// Request headers that name another model to ask for; of two the first counts. Obeyed with
 /// `rewriteHeader: true` only: a client that passes a check of the body's model must not get another one by a

@@ -91,7 +91,7 @@ impl Picker {
         let Some((exchange, pick)) = self
             .exchanges
             .get(&id)
-            .and_then(|exchange| Some((exchange, exchange.pick?)))
+            .and_then(|exchange| Some((exchange, *exchange.primary()?)))
         else {
             return false;
         };
@@ -128,7 +128,11 @@ impl Picker {
         };
         exchange.answer.begun = true;
         let explanation = exchange.explanation.take();
-        if let Some(pick) = exchange.pick.filter(|pick| self.loads.stays(pick)) {
+        if let Some(pick) = exchange
+            .primary()
+            .copied()
+            .filter(|pick| self.loads.stays(pick))
+        {
             if let Some(seen) = seen {
                 self.judge(id, pick.slot, seen);
                 if (200..300).contains(&seen.status) {
@@ -214,7 +218,11 @@ impl Picker {
 
     /// A request has ended: if it tried an endpoint and no answer came, nothing was learnt.
     pub(super) fn tried(&mut self, id: u32) {
-        let pick = self.exchanges.get(&id).and_then(|exchange| exchange.pick);
+        let pick = self
+            .exchanges
+            .get(&id)
+            .and_then(|exchange| exchange.primary())
+            .copied();
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
             let now = self.timing.now / MILLISECOND;
             self.watch
@@ -275,7 +283,7 @@ impl Picker {
             return;
         }
         let waits = |exchange: &Exchange| {
-            let pick = exchange.pick.filter(|pick| self.loads.stays(pick))?;
+            let pick = exchange.primary().filter(|pick| self.loads.stays(pick))?;
             // Until its body has ended it is the client that is waited for.
             let sent = exchange.answer.sent.filter(|_| !exchange.answer.begun)?;
             (now.saturating_sub(sent) > patience).then_some(pick.slot)

@@ -6,6 +6,7 @@
 //! read as it streams past, for the index, holding nobody up.
 
 use super::answer::LocalReply;
+use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
 use super::load::costs;
 use super::meter::Metric;
@@ -13,11 +14,14 @@ use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
+use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Cycle, Decision, Pool, PrefixMatch, Request, ScheduleError, Slot, UnreadPrompt,
+    Cycle, Decision, Pool, PrefixMatch, Request, ScheduleError, Slot, TargetRole, UnreadPrompt,
 };
 use crate::worker::journal::Word;
+
+use smallvec::SmallVec;
 
 /// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
@@ -36,9 +40,9 @@ impl Picker {
         let Some(exchange) = self.exchanges.get(&id) else {
             return;
         };
-        let Some(hold) = exchange.held else {
+        let Some(hold) = exchange.hold() else {
             self.learn(id);
-            self.reckon(id);
+            self.update_token_estimate(id);
             self.stop_when_full(id);
             return;
         };
@@ -50,13 +54,13 @@ impl Picker {
             }
             return;
         }
-        let (reading, ended) = (exchange.reading, exchange.ended);
-        if !reading || self.settled(id) {
-            if !ended {
+        let (early, many) = (!hold.ended, exchange.position > hold.most);
+        if !exchange.reader.wants_more() || self.settled(id) {
+            if early {
                 self.metrics.count(self.hot.early, 1);
             }
             self.decide(id);
-        } else if hold.bytes > hold.most {
+        } else if many {
             self.metrics.add(Metric::ForcedReleases, "reason=bytes", 1);
             self.decide(id);
         }
@@ -65,7 +69,9 @@ impl Picker {
     /// Once a request has left nothing but its prompt window is of use.
     fn stop_when_full(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.reading &= !exchange.reader.window_full();
+            if exchange.reader.window_full() {
+                exchange.reader.stop();
+            }
         }
     }
 
@@ -81,10 +87,10 @@ impl Picker {
             return;
         };
         // The chain begins with the model: until it is known there is nothing to look up.
-        let model = match exchange.naming.model(&exchange.reader, exchange.reading) {
+        let model = match exchange.naming.model(&exchange.reader) {
             Fact::Known(model) => model,
             Fact::Absent => "",
-            Fact::Unknown if exchange.held.is_some() && exchange.reading => return,
+            Fact::Unknown if exchange.is_held() && exchange.reader.wants_more() => return,
             Fact::Unknown => "",
         };
         let salt = match exchange.reader.salt() {
@@ -129,8 +135,7 @@ impl Picker {
             // It must be known where the model stands.
             return false;
         }
-        if needs.model && exchange.naming.model(&exchange.reader, exchange.reading) == Fact::Unknown
-        {
+        if needs.model && exchange.naming.model(&exchange.reader) == Fact::Unknown {
             return false;
         }
         if !needs.prompt {
@@ -167,7 +172,7 @@ impl Picker {
         };
         let model = exchange
             .naming
-            .model(&exchange.reader, exchange.reading)
+            .model(&exchange.reader)
             .known()
             .unwrap_or_default();
         let full = exchange.reader.window_full();
@@ -202,7 +207,7 @@ impl Picker {
                 cost,
             },
         };
-        let (least, most) = costs(plan, &exchange.reader, exchange.reading);
+        let (least, most) = costs(plan, &exchange.reader, exchange.reader.wants_more());
         let (shortest, longest) = (cycle(&shortest, least), cycle(&longest, most));
         plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
@@ -220,17 +225,15 @@ impl Picker {
             watch,
             scratch,
             exchanges,
-            holding,
             view,
             ..
         } = self;
         let Some(exchange) = exchanges.get_mut(&id) else {
             return self.fail(id, LocalReply::defect(self.plan.dialect));
         };
-        *holding -= usize::from(exchange.held.take().is_some()).min(*holding);
         let model = exchange
             .naming
-            .model(&exchange.reader, exchange.reading)
+            .model(&exchange.reader)
             .known()
             .unwrap_or_default();
         let prefix = matches(&mut exchange.walks, plan, &watch.store.pool);
@@ -255,7 +258,7 @@ impl Picker {
             }
             Outcome {
                 destination: destination(&decision, &cycle),
-                first: decision.first(),
+                targets: decision.by_role().collect(),
                 hit: decision
                     .first()
                     .and_then(|slot| Some(prefix.first()?.share(slot))),
@@ -276,8 +279,16 @@ impl Picker {
         }
     }
 
-    fn send(&mut self, id: u32, outcome: Outcome) -> Effect {
-        if let Some(slot) = outcome.first {
+    pub(super) fn send(&mut self, id: u32, outcome: Outcome) -> Effect {
+        let rewrite = self.rewrite(id);
+        let headers = self.headers(&outcome);
+        let targets = outcome.targets.iter();
+        let targets: Targets = targets
+            .map(|(role, slot)| self.begin_at(id, *slot, *role))
+            .collect();
+        let primary = targets.first().map(|target| target.slot);
+        self.enter(id, Phase::Sent(targets));
+        if let Some(slot) = primary {
             let seat = self.seats.get(slot.index());
             if let Some(picks) = seat.and_then(|seat| seat.picks) {
                 self.metrics.count(picks, 1);
@@ -285,33 +296,60 @@ impl Picker {
             if let Some(hit) = outcome.hit {
                 self.metrics.observe(self.hot.hit, hit);
             }
-            let (tokens, unseen) = (self.tokens_at(id, slot), self.plan.proxy.correct_queue);
-            let store = &mut self.watch.store;
-            let pick = self.loads.send(slot, tokens, unseen, store);
             let model = self.model_of(id, slot);
             if let Some(exchange) = self.exchanges.get_mut(&id) {
                 exchange.answer.model = model;
                 exchange.answer.predicted = outcome.hit;
                 exchange.answer.prompt = exchange.walks.first().and_then(Walk::first);
-                exchange.pick = Some(pick);
             }
             self.learn(id);
             self.tries(id, slot);
         }
-        let rewrite = self.rewrite(id);
         let route = Route {
             destination: outcome.destination,
+            headers,
             rewrite,
         };
         let id = ExchangeId(id);
         Effect::Forward { id, route }
     }
 
+    /// A request moves on to another phase.
+    fn enter(&mut self, id: u32, phase: Phase) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            self.holding -= usize::from(exchange.is_held()).min(self.holding);
+            exchange.phase = phase;
+        }
+    }
+
+    /// Returns the headers that tell the primary target about the others.
+    fn headers(&self, outcome: &Outcome) -> Vec<(&'static str, String)> {
+        let mut headers: Vec<(&'static str, String)> = Vec::new();
+        for (role, slot) in &outcome.targets {
+            let name = match role {
+                TargetRole::Primary => continue,
+                TargetRole::Prefill => PREFILL_HEADER,
+                TargetRole::Encode => ENCODE_HEADER,
+            };
+            let endpoint = self.watch.store.pool.get(*slot);
+            let address = endpoint.map_or("", |endpoint| endpoint.address.as_str());
+            match headers.last_mut() {
+                Some((last, value)) if *last == name => {
+                    value.push(',');
+                    value.push_str(address);
+                }
+                _ => headers.push((name, address.to_owned())),
+            }
+        }
+        headers
+    }
+
     /// What is to be replaced in a request's body; counted where it should be and cannot.
     fn rewrite(&mut self, id: u32) -> Option<Rewrite> {
         let exchange = self.exchanges.get(&id)?;
         let rewrite = exchange.rewrite();
-        if rewrite.is_none() && !exchange.rewritten && !exchange.naming.target.is_empty() {
+        let done = exchange.hold().is_some_and(|hold| hold.rewritten);
+        if rewrite.is_none() && !done && !exchange.naming.target.is_empty() {
             let asked = exchange.reader.model().known();
             if asked != Some(exchange.naming.target.as_str()) {
                 self.missed_rewrite();
@@ -342,6 +380,7 @@ impl Picker {
         self.count_failure(reply.code);
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
+                self.enter(id, Phase::Unsent);
                 let id = ExchangeId(id);
                 Effect::Reply { id, reply }
             }
@@ -351,6 +390,7 @@ impl Picker {
 
     fn bypass(&mut self, id: u32) -> Effect {
         let rewrite = self.rewrite(id);
+        self.enter(id, Phase::Unsent);
         let id = ExchangeId(id);
         Effect::Bypass { id, rewrite }
     }
@@ -385,7 +425,7 @@ impl Picker {
     /// Forgets a request whose exchange cannot be closed.
     pub fn drop_exchange(&mut self, ExchangeId(id): ExchangeId) {
         if let Some(exchange) = self.exchanges.remove(&id) {
-            self.holding -= usize::from(exchange.held.is_some()).min(self.holding);
+            self.holding -= usize::from(exchange.is_held()).min(self.holding);
             self.account.change(exchange.counted, 0);
         }
     }
@@ -409,10 +449,10 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
 }
 
 /// What a decision comes to.
-struct Outcome {
-    destination: String,
-    first: Option<Slot>,
-    hit: Option<f64>,
+pub(super) struct Outcome {
+    pub destination: String,
+    pub targets: SmallVec<[(TargetRole, Slot); 1]>,
+    pub hit: Option<f64>,
 }
 
 /// The addresses of the picks and retry targets, best first, separated by commas.

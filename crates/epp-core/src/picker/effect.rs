@@ -86,6 +86,8 @@ pub struct Route {
     /// Addresses of the endpoints in the order in which they are to be tried, separated by commas: the
     /// destination header's value.
     pub destination: String,
+    /// Further headers to set, as for an endpoint that computes the prompt.
+    pub headers: Vec<(&'static str, String)>,
     /// What is to be replaced in the body first.
     pub rewrite: Option<Rewrite>,
 }

@@ -12,7 +12,9 @@ use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TAIL};
 use crate::response::ResponseReader;
-use crate::scheduling::{Pool, Slot};
+use crate::scheduling::{Pool, Slot, TargetRole};
+
+use smallvec::SmallVec;
 
 /// A request's headers, as far as they matter.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +50,8 @@ pub enum Wanted {
     Next(Range<usize>),
     /// These of its last bytes.
     Tail(Range<usize>),
+    /// Nothing until the body ends or stops coming: it may be left unread until then.
+    Later,
     /// What follows those that were read, and the host does not have it any more.
     Lost,
 }
@@ -58,6 +62,34 @@ const LEAST: usize = 4 << 10;
 
 /// The most: longer windows than this come in pieces, each of which stays in the nearest cache.
 const MOST: usize = 64 << 10;
+
+/// Where an exchange stands.
+#[derive(Debug, Default)]
+pub enum Phase {
+    /// It is held while its body is read.
+    Reading(Hold),
+    /// It was sent to endpoints of the pool.
+    Sent(Targets),
+    /// No endpoint of the pool has it: it is new, was answered here, or was left to the host's own load
+    /// balancing.
+    #[default]
+    Unsent,
+}
+
+/// The endpoints that serve a request, the primary one first: nearly always that alone.
+pub type Targets = SmallVec<[Target; 1]>;
+
+/// What becomes of the part of a body that was not read because only the model is missing, which can be
+/// read from the body's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It may be left.
+    Allowed,
+    /// It was left for this many ticks.
+    Left(u8),
+    /// The body stopped coming, or its end did not tell the model: everything is read.
+    Never,
+}
 
 /// A request that the host holds.
 #[derive(Debug, Clone, Copy)]
@@ -70,10 +102,14 @@ pub struct Hold {
     pub heard: u64,
     /// Bytes of its body that have come, read or not.
     pub arrived: usize,
-    /// Bytes of its body that were read.
-    pub bytes: usize,
-    /// Bytes at which it is decided with what is known.
+    /// Bytes of its body beyond which it is decided with what is known.
     pub most: usize,
+    /// What becomes of what needs not be read yet.
+    pub unread: Unread,
+    /// Whether the body was read to its end.
+    pub ended: bool,
+    /// Whether the model was replaced in the body already.
+    pub rewritten: bool,
 }
 
 /// Bytes a second that a body brings at least, from its headers on. Slower than any network that
@@ -97,8 +133,8 @@ impl Hold {
         reached.min(self.heard)
     }
 
-    /// So many bytes of its body have come by `now`.
-    fn hear(&mut self, arrived: usize, now: u64) {
+    /// This many bytes of its body have come by `now`.
+    fn note_arrived(&mut self, arrived: usize, now: u64) {
         if arrived > self.arrived {
             self.arrived = arrived;
             self.heard = self.heard.max(now);
@@ -133,22 +169,24 @@ fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
         since: now,
         heard: now,
         arrived: 0,
-        bytes: 0,
         most,
+        unread: Unread::Allowed,
+        ended: false,
+        rewritten: false,
     }
 }
 
-/// The endpoint picked for a request.
+/// An endpoint that serves a request, and what is counted for it there.
 #[derive(Debug, Clone, Copy)]
-pub struct Pick {
+pub struct Target {
     /// Its slot.
     pub slot: Slot,
     /// Which stay of an endpoint in that slot it is.
     pub tenure: u32,
+    /// What it does for the request.
+    pub role: TargetRole,
     /// The endpoint's scrape count when the request was sent to it.
     pub scrapes: u32,
-    /// Whether the request has not ended.
-    pub open: bool,
     /// Whether it still counts as sent and not answered.
     pub unseen: bool,
     /// Tokens that it still costs the endpoint.
@@ -166,30 +204,16 @@ pub struct Exchange {
     pub walks: Vec<Walk>,
     /// How often the reader had begun the prompt anew when it was walked last.
     pub restarts: u32,
-    /// Whether more of its body is wanted. Once it was decided and no more is, what was read of it is
-    /// given back.
-    pub reading: bool,
     /// Whether the indexes learn of it.
     pub teaches: bool,
     /// The bytes of its memory that the VM's budget has counted.
     pub counted: usize,
-    /// Whether its body has ended.
-    pub ended: bool,
-    /// Whether what comes is left unread until the body ends or stops coming: only the model is
-    /// missing, and that can be read from the body's end.
-    pub lazy: bool,
-    /// For how many ticks something has been left unread so.
-    pub unread_ticks: u8,
     /// Under which names its model goes.
     pub naming: Naming,
-    /// Whether it was replaced in the body already.
-    pub rewritten: bool,
-    /// While it is held.
-    pub held: Option<Hold>,
+    /// Where it stands.
+    pub phase: Phase,
     /// Where Envoy had withheld its body, until it shows it.
     pub withheld: Option<Withheld>,
-    /// Once it was decided.
-    pub pick: Option<Pick>,
     /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
     pub candidate: String,
     /// What is known of its answer.
@@ -212,9 +236,8 @@ impl Exchange {
         pool: &Pool,
         (now, elapsed): (u64, u64),
     ) {
-        self.held = None;
+        self.phase = Phase::Unsent;
         self.withheld = None;
-        self.pick = None;
         self.answer = Answer::of(now, !head.end);
         self.explanation = None;
         self.candidate.clear();
@@ -225,27 +248,73 @@ impl Exchange {
         let api = Api::of_path(head.path);
         self.reader.reset(api, plan.read_plan(pool, key));
         self.position = 0;
-        self.reading = reads(head, plan, api);
         self.teaches = true;
-        self.lazy = true;
-        self.ended = head.end;
         self.naming.reset(head);
-        self.rewritten = false;
-        self.unread_ticks = 0;
-        if self.reading {
-            self.held = Some(hold(head, plan, elapsed));
+        if reads(head, plan, api) {
+            self.phase = Phase::Reading(hold(head, plan, elapsed));
         } else {
             self.reader.finish();
         }
     }
 
+    /// Returns how it is held, if it is.
+    pub fn hold(&self) -> Option<&Hold> {
+        match &self.phase {
+            Phase::Reading(hold) => Some(hold),
+            Phase::Sent(_) | Phase::Unsent => None,
+        }
+    }
+
+    /// The same, to change.
+    pub fn hold_mut(&mut self) -> Option<&mut Hold> {
+        match &mut self.phase {
+            Phase::Reading(hold) => Some(hold),
+            Phase::Sent(_) | Phase::Unsent => None,
+        }
+    }
+
+    /// Returns whether it is held.
+    pub fn is_held(&self) -> bool {
+        self.hold().is_some()
+    }
+
+    /// Returns whether it is held by a host that can show all of its body once more.
+    fn is_replayable(&self) -> bool {
+        let demand = self.hold().map(|hold| hold.demand);
+        demand == Some(BodyDemand::Replayable)
+    }
+
+    /// Returns the endpoints that serve it.
+    pub fn targets(&self) -> &[Target] {
+        match &self.phase {
+            Phase::Sent(targets) => targets,
+            Phase::Reading(_) | Phase::Unsent => &[],
+        }
+    }
+
+    /// The same, to change.
+    pub fn targets_mut(&mut self) -> &mut [Target] {
+        match &mut self.phase {
+            Phase::Sent(targets) => targets,
+            Phase::Reading(_) | Phase::Unsent => &mut [],
+        }
+    }
+
+    /// Returns the endpoint that it was sent to.
+    pub fn primary(&self) -> Option<&Target> {
+        self.targets().first()
+    }
+
     /// What is to be replaced in the body for the target.
     pub fn rewrite(&self) -> Option<Rewrite> {
+        if self.hold().is_some_and(|hold| hold.rewritten) {
+            return None;
+        }
         let target = &self.naming.target;
         let range = self.reader.model_span();
         let asked = self.reader.model().known().unwrap_or_default();
         let applies = !target.is_empty() && target != asked && !range.is_empty();
-        (applies && !self.rewritten).then(|| Rewrite {
+        applies.then(|| Rewrite {
             range,
             text: serde_json::Value::from(target.as_str()).to_string(),
         })
@@ -254,77 +323,84 @@ impl Exchange {
     /// Reads the next bytes of the body, at `now` by the picker's own clock; `last` where they are its last.
     pub fn read(&mut self, bytes: &[u8], last: bool, now: u64) {
         self.position = self.position.saturating_add(bytes.len());
-        if let Some(hold) = self.held.as_mut() {
-            hold.bytes = self.position;
-            hold.hear(hold.bytes, now);
+        let position = self.position;
+        if let Some(hold) = self.hold_mut() {
+            hold.note_arrived(position, now);
+            hold.ended |= last;
         }
-        self.ended |= last;
-        if self.reading {
+        if self.reader.wants_more() {
             self.reader.push(bytes);
             if last {
                 self.reader.finish();
             }
-            self.reading = self.reader.needs_more();
         }
     }
 
     /// Reads the last bytes of the body, from its byte `start` on, before what stands between.
     pub fn read_tail(&mut self, start: usize, bytes: &[u8]) {
-        self.lazy = false;
-        self.ended = true;
-        if self.reader.push_tail(start, bytes) {
-            self.reading = self.reader.needs_more();
+        if let Some(hold) = self.hold_mut() {
+            hold.unread = Unread::Never;
+            hold.ended = true;
         }
+        self.reader.push_tail(start, bytes);
     }
 
     /// Returns what is wanted next of the body, of which this range is available at `now` by the picker's
     /// own clock; `ended` where that is its end.
     pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: u64) -> Wanted {
-        if let Some(hold) = self.held.as_mut() {
+        if let Some(hold) = self.hold_mut() {
             // What is left unread has come, too.
-            hold.hear(available.end, now);
+            hold.note_arrived(available.end, now);
         }
         let unread = available.end.saturating_sub(self.position);
-        if unread == 0 || !self.reading {
+        if unread == 0 || !self.reader.wants_more() {
             return Wanted::Nothing;
         }
         if self.position < available.start {
             return Wanted::Lost;
         }
-        let replayable = |hold: Hold| hold.demand == BodyDemand::Replayable;
-        if self.held.is_some_and(replayable) && self.lazy && self.reader.wants_only_model() {
-            self.unread_ticks = u8::from(!ended);
+        let next = |bytes: usize| Wanted::Next(self.position..self.position + unread.min(bytes));
+        if self.may_leave_unread() {
             return match ended {
                 // To read little more than its end saves nothing.
                 true if unread > 2 * TAIL => Wanted::Tail(available.end - TAIL..available.end),
-                true => Wanted::Next(self.position..available.end),
-                false => Wanted::Nothing,
+                true => next(unread),
+                false => Wanted::Later,
             };
         }
         let room = self.reader.room();
         let room = room.saturating_add(room / 8).saturating_add(LEAST);
-        let most = unread.min(room).min(MOST);
-        Wanted::Next(self.position..self.position + most)
+        next(room.min(MOST))
+    }
+
+    /// Returns whether what comes may be left unread until the body ends or stops coming.
+    fn may_leave_unread(&self) -> bool {
+        let unread = self.hold().map(|hold| hold.unread);
+        self.is_replayable()
+            && unread.is_some_and(|unread| unread != Unread::Never)
+            && self.reader.wants_only_model()
     }
 
     /// Returns which part of a held body is to be read once more.
     pub fn wanted_again(&self) -> Option<Range<usize>> {
-        self.held
-            .filter(|hold| hold.demand == BodyDemand::Replayable)?;
+        if !self.is_replayable() {
+            return None;
+        }
         self.reader.reread()
-    }
-
-    /// Reads once more what [`Self::wanted_again`] asked for.
-    pub fn read_again(&mut self, start: usize, bytes: &[u8]) {
-        self.reader.feed_again(start, bytes);
-        self.reading = self.reader.needs_more();
     }
 
     /// The body is not waited for.
     pub fn let_go(&mut self) {
-        self.held = None;
-        self.reading = false;
+        self.phase = Phase::Unsent;
         self.reader.finish();
+    }
+
+    /// Returns whether its body had not been read to its end when it was decided.
+    pub fn is_early(&self) -> bool {
+        match self.hold() {
+            Some(hold) => !hold.ended,
+            None => self.answer.bodied,
+        }
     }
 
     /// Returns the bytes of memory that it has allocated, as far as clients size it.
@@ -337,14 +413,14 @@ impl Exchange {
 
     /// Gives back what was read of it, but for what an answer is still to prove.
     pub fn give_back(&mut self) {
-        self.reader = BodyReader::default();
+        self.reader.give_back();
         self.walks.iter_mut().for_each(Walk::give_back);
         self.naming = Naming::default();
     }
 
     /// Nothing more is learnt of this request.
     pub fn stop_reading(&mut self) {
-        self.reading = false;
+        self.reader.stop();
         self.teaches = false;
         self.walks.iter_mut().for_each(Walk::reset);
     }

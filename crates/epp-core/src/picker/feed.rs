@@ -3,7 +3,7 @@
 //! This is the only place that reads bodies. A host shows what it has with each part that comes, and upon
 //! each [`Effect::ShowBody`]; which of it is read, and when, is decided here.
 
-use super::exchange::Wanted;
+use super::exchange::{Unread, Wanted};
 use super::meter::Metric;
 use super::{BodyDemand, Effect, ExchangeId, Picker};
 use crate::body::BodyView;
@@ -25,6 +25,7 @@ impl Picker {
             let range = match &wanted {
                 Wanted::Next(range) | Wanted::Tail(range) => range.clone(),
                 Wanted::Nothing => return,
+                Wanted::Later => return self.leave_unread(id),
                 Wanted::Lost => return self.lose_part(id),
             };
             let start = range.start;
@@ -51,12 +52,19 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Wanted::Nothing;
         };
-        let left = exchange.unread_ticks > 0;
-        let wanted = exchange.wanted(body.available(), body.ended(), now);
-        if exchange.unread_ticks > 0 && !left {
+        exchange.wanted(body.available(), body.ended(), now)
+    }
+
+    /// A part of a body is left unread for now.
+    fn leave_unread(&mut self, id: u32) {
+        let exchange = self.exchanges.get_mut(&id);
+        let Some(hold) = exchange.and_then(|exchange| exchange.hold_mut()) else {
+            return;
+        };
+        if hold.unread == Unread::Allowed {
             self.holds.leave_unread(id);
         }
-        wanted
+        hold.unread = Unread::Left(1);
     }
 
     /// Takes note of whether bodies are shown before requests are forwarded.
@@ -71,7 +79,7 @@ impl Picker {
                 self.delivery.withheld(self.timing.now);
             }
         }
-        if exchange.held.is_some() && unread > 0 {
+        if exchange.is_held() && unread > 0 {
             self.delivery.seen();
         }
     }
@@ -105,7 +113,7 @@ impl Picker {
             let start = range.start;
             let bytes = body.read(range).unwrap_or_default();
             if let Some(exchange) = self.exchanges.get_mut(&id) {
-                exchange.read_again(start, &bytes);
+                exchange.reader.feed_again(start, &bytes);
                 self.advance(id);
             }
         }
@@ -116,8 +124,8 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        exchange.reading = false;
-        if exchange.held.is_some() {
+        exchange.reader.stop();
+        if exchange.is_held() {
             self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
             self.decide(id);
         }
@@ -131,7 +139,7 @@ impl Picker {
             return;
         };
         exchange.answer.sent = Some(now);
-        if exchange.held.is_some() {
+        if exchange.is_held() {
             self.read_next(id, &[], true);
         }
     }
@@ -142,12 +150,11 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        let streams = |hold: &super::exchange::Hold| hold.demand == BodyDemand::Streaming;
-        if !exchange.held.as_ref().is_some_and(streams) {
-            return;
-        }
-        if let Some(rewrite) = exchange.rewrite() {
-            exchange.rewritten = true;
+        let rewrite = exchange.rewrite();
+        let hold = exchange.hold_mut();
+        let hold = hold.filter(|hold| hold.demand == BodyDemand::Streaming);
+        if let (Some(hold), Some(rewrite)) = (hold, rewrite) {
+            hold.rewritten = true;
             let id = ExchangeId(id);
             self.effects.push_back(Effect::RewriteBody { id, rewrite });
         }
@@ -156,9 +163,8 @@ impl Picker {
     /// Chooses which model to ask for, once the client's is known.
     pub(super) fn choose_model(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            let (reader, reading) = (&exchange.reader, exchange.reading);
             let (rules, rng) = (&self.plan.rewrite, self.scratch.rng());
-            exchange.naming.choose(reader, reading, rules, rng);
+            exchange.naming.choose(&exchange.reader, rules, rng);
         }
     }
 }

@@ -42,7 +42,8 @@ impl Picker {
     /// something that no answer has proven, or may still bring it.
     pub(super) fn awaits_proof(&self, id: u32) -> bool {
         let exchange = self.exchanges.get(&id);
-        let reads_on = exchange.is_some_and(|exchange| exchange.teaches && exchange.reading);
+        let reads_on =
+            exchange.is_some_and(|exchange| exchange.teaches && exchange.reader.wants_more());
         reads_on || self.is_doubted(id)
     }
 
@@ -83,7 +84,11 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        let Some(pick) = exchange.pick.filter(|pick| self.loads.stays(pick)) else {
+        let Some(pick) = exchange
+            .primary()
+            .copied()
+            .filter(|pick| self.loads.stays(pick))
+        else {
             return;
         };
         let (slot, tag) = (pick.slot.0, self.loads.tag(pick.slot));

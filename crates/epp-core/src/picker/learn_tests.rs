@@ -65,7 +65,7 @@ impl Vms {
         assert!(begin(picker, id, &head).is_none());
         show(picker, id, body.as_bytes(), true);
         let exchange = &picker.exchanges[&id];
-        assert!(exchange.pick.is_some());
+        assert!(exchange.primary().is_some());
         (id, exchange.answer.predicted.unwrap())
     }
 

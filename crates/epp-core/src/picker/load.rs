@@ -6,12 +6,12 @@
 //! from whoever sits there then, so that no count goes below zero and none stays for ever.
 
 use super::decide::matches;
-use super::exchange::Pick;
+use super::exchange::{Exchange, Phase, Target};
 use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
 use crate::request::BodyReader;
-use crate::scheduling::{self, Cost, Request, Slot};
+use crate::scheduling::{self, Cost, Request, Slot, TargetRole};
 use crate::worker::seats::SlotLoad;
 
 /// What is in flight at one slot's endpoint.
@@ -79,9 +79,9 @@ impl Loads {
     }
 
     /// Whether the endpoint that a request was sent to is still there.
-    pub fn stays(&self, pick: &Pick) -> bool {
-        let load = self.slots.get(pick.slot.index());
-        load.is_some_and(|load| load.tenure == pick.tenure)
+    pub fn stays(&self, target: &Target) -> bool {
+        let load = self.slots.get(target.slot.index());
+        load.is_some_and(|load| load.tenure == target.tenure)
     }
 
     /// A newer page shows what was sent before it.
@@ -94,64 +94,55 @@ impl Loads {
         self.show(slot, store);
     }
 
-    /// A request is sent to the endpoint in this slot.
-    pub fn send(&mut self, slot: Slot, tokens: u64, unseen: bool, store: &mut Store) -> Pick {
-        let mut pick = Pick {
-            slot,
-            tenure: 0,
-            scrapes: 0,
-            open: true,
-            unseen,
-            tokens,
-        };
-        if let Some(load) = self.slots.get_mut(slot.index()) {
+    /// A request is sent to this endpoint. Its tenure and scrape count are set here.
+    pub fn send(&mut self, mut target: Target, store: &mut Store) -> Target {
+        if let Some(load) = self.slots.get_mut(target.slot.index()) {
             load.own.requests += 1;
-            load.own.unseen += u32::from(unseen);
-            load.own.tokens += tokens;
-            pick.tenure = load.tenure;
-            pick.scrapes = load.scrapes;
+            load.own.unseen += u32::from(target.unseen);
+            load.own.tokens += target.tokens;
+            target.tenure = load.tenure;
+            target.scrapes = load.scrapes;
         }
-        self.show(slot, store);
-        pick
+        self.show(target.slot, store);
+        target
     }
 
-    /// A request turns out to cost so many tokens.
-    pub fn reckon(&mut self, pick: &mut Pick, tokens: u64, store: &mut Store) {
-        if let Some(load) = self.of(pick) {
-            let others = load.own.tokens.saturating_sub(pick.tokens);
+    /// A request turns out to cost this many tokens.
+    pub fn set_tokens(&mut self, target: &mut Target, tokens: u64, store: &mut Store) {
+        if let Some(load) = self.of(target) {
+            let others = load.own.tokens.saturating_sub(target.tokens);
             load.own.tokens = others + tokens;
         }
-        pick.tokens = tokens;
-        self.show(pick.slot, store);
+        target.tokens = tokens;
+        self.show(target.slot, store);
     }
 
     /// A request has been answered: its endpoint's next page shows it or what became of it.
-    pub fn answered(&mut self, pick: &mut Pick, store: &mut Store) {
-        if !std::mem::take(&mut pick.unseen) {
+    pub fn answered(&mut self, target: &mut Target, store: &mut Store) {
+        if !std::mem::take(&mut target.unseen) {
             return;
         }
-        let scrapes = pick.scrapes;
-        if let Some(load) = self.of(pick).filter(|load| load.scrapes == scrapes) {
+        let scrapes = target.scrapes;
+        if let Some(load) = self.of(target).filter(|load| load.scrapes == scrapes) {
             load.own.unseen = load.own.unseen.saturating_sub(1);
         }
-        self.show(pick.slot, store);
+        self.show(target.slot, store);
     }
 
-    /// A request has ended.
-    pub fn end(&mut self, pick: &mut Pick, store: &mut Store) {
-        self.answered(pick, store);
-        self.reckon(pick, 0, store);
-        if let Some(load) = self.of(pick) {
+    /// An endpoint has done its part of a request.
+    pub fn end(&mut self, mut target: Target, store: &mut Store) {
+        self.answered(&mut target, store);
+        self.set_tokens(&mut target, 0, store);
+        if let Some(load) = self.of(&target) {
             load.own.requests = load.own.requests.saturating_sub(1);
         }
-        pick.open = false;
-        self.show(pick.slot, store);
+        self.show(target.slot, store);
     }
 
     /// The load that a request is part of, if its endpoint is still there.
-    fn of(&mut self, pick: &Pick) -> Option<&mut Load> {
-        let load = self.slots.get_mut(pick.slot.index())?;
-        (pick.open && load.tenure == pick.tenure).then_some(load)
+    fn of(&mut self, target: &Target) -> Option<&mut Load> {
+        let load = self.slots.get_mut(target.slot.index())?;
+        (load.tenure == target.tenure).then_some(load)
     }
 
     /// What this VM has in flight, to tell the others.
@@ -261,58 +252,80 @@ impl Picker {
     }
 
     /// More was read of a request that has left: it costs more than was known.
-    pub(super) fn reckon(&mut self, id: u32) {
-        let Some(pick) = self.exchanges.get(&id).and_then(|exchange| exchange.pick) else {
+    pub(super) fn update_token_estimate(&mut self, id: u32) {
+        let targets = self
+            .exchanges
+            .get(&id)
+            .map_or(0, |exchange| exchange.targets().len());
+        for number in 0..targets {
+            let target = |exchange: &Box<Exchange>| exchange.targets().get(number).copied();
+            let target = self.exchanges.get(&id).and_then(target);
+            let Some(mut target) = target.filter(|target| target.tokens > 0) else {
+                continue;
+            };
+            let tokens = self.tokens_at(id, target.slot);
+            self.loads
+                .set_tokens(&mut target, tokens, &mut self.watch.store);
+            let exchange = self.exchanges.get_mut(&id);
+            let known = exchange.and_then(|exchange| exchange.targets_mut().get_mut(number));
+            if let Some(known) = known {
+                *known = target;
+            }
+        }
+    }
+
+    /// Counts a request at an endpoint that serves it.
+    pub(super) fn begin_at(&mut self, id: u32, slot: Slot, role: TargetRole) -> Target {
+        let target = Target {
+            slot,
+            tenure: 0,
+            role,
+            scrapes: 0,
+            unseen: self.plan.proxy.correct_queue,
+            tokens: self.tokens_at(id, slot),
+        };
+        self.loads.send(target, &mut self.watch.store)
+    }
+
+    /// The first bytes of an answer's body have come: the prompt has been computed, and its media encoded.
+    pub(super) fn computed(&mut self, id: u32) {
+        let load = self.plan.load.as_ref();
+        let counts_output = load.is_some_and(|load| load.counts_output);
+        let (loads, store) = (&mut self.loads, &mut self.watch.store);
+        let Some(Phase::Sent(targets)) = self.exchanges.get_mut(&id).map(|known| &mut known.phase)
+        else {
             return;
         };
-        if !pick.open || pick.tokens == 0 {
-            return;
-        }
-        let tokens = self.tokens_at(id, pick.slot);
-        if let Some(pick) = self
-            .exchanges
-            .get_mut(&id)
-            .and_then(|exchange| exchange.pick.as_mut())
-        {
-            self.loads.reckon(pick, tokens, &mut self.watch.store);
-        }
+        targets.retain(|target| match target.role {
+            TargetRole::Primary => {
+                if target.tokens > 0 && !counts_output {
+                    loads.set_tokens(target, 0, store);
+                }
+                true
+            }
+            TargetRole::Prefill | TargetRole::Encode => {
+                loads.end(*target, store);
+                false
+            }
+        });
     }
 
-    /// The first bytes of an answer's body have come: the prompt has been computed.
-    pub(super) fn computed(&mut self, id: u32) {
-        let counts_output = self
-            .plan
-            .load
-            .as_ref()
-            .is_some_and(|load| load.counts_output);
-        let pick = self
-            .exchanges
-            .get_mut(&id)
-            .and_then(|exchange| exchange.pick.as_mut());
-        if let Some(pick) = pick.filter(|pick| pick.tokens > 0 && !counts_output) {
-            self.loads.reckon(pick, 0, &mut self.watch.store);
-        }
-    }
-
-    /// Takes a request off its endpoint's count of those that its metrics cannot show yet.
+    /// Takes a request off its endpoints' counts of those that their metrics cannot show yet.
     pub(super) fn seen(&mut self, id: u32) {
-        let pick = self
-            .exchanges
-            .get_mut(&id)
-            .and_then(|exchange| exchange.pick.as_mut());
-        if let Some(pick) = pick {
-            self.loads.answered(pick, &mut self.watch.store);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            for target in exchange.targets_mut() {
+                self.loads.answered(target, &mut self.watch.store);
+            }
         }
     }
 
     /// Takes a request that has ended off all counts.
     pub(super) fn end(&mut self, id: u32) {
-        let pick = self
-            .exchanges
-            .get_mut(&id)
-            .and_then(|exchange| exchange.pick.as_mut());
-        if let Some(pick) = pick {
-            self.loads.end(pick, &mut self.watch.store);
+        let exchange = self.exchanges.get_mut(&id);
+        if let Some(Phase::Sent(targets)) = exchange.map(|exchange| &mut exchange.phase) {
+            for target in std::mem::take(targets) {
+                self.loads.end(target, &mut self.watch.store);
+            }
         }
     }
 }

@@ -136,8 +136,8 @@ impl Picker {
         };
         let memory = &self.account.memory;
         let over = kept > memory.allowance();
-        if exchange.held.is_none() {
-            if over || exchange.reading && memory.is_short() {
+        if !exchange.is_held() {
+            if over || exchange.reader.wants_more() && memory.is_short() {
                 self.give_up_reading(id);
             }
         } else if over {
@@ -149,7 +149,7 @@ impl Picker {
     /// decided with what is known of it.
     pub(super) fn cannot_read(&mut self, id: u32) {
         let exchange = self.exchanges.get(&id);
-        if exchange.is_some_and(|exchange| exchange.held.is_some()) {
+        if exchange.is_some_and(|exchange| exchange.is_held()) {
             self.release_for_memory(id);
         } else {
             self.give_up_reading(id);
@@ -167,7 +167,7 @@ impl Picker {
             SMALL
         };
         let mut kept = exchange.allocated();
-        if kept > small && exchange.held.is_none() && !exchange.reading {
+        if kept > small && !exchange.is_held() && !exchange.reader.wants_more() {
             exchange.give_back();
             kept = exchange.allocated();
         }
@@ -180,7 +180,7 @@ impl Picker {
     fn release_for_memory(&mut self, id: u32) {
         self.metrics.add(Metric::ForcedReleases, "reason=memory", 1);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.reading = false;
+            exchange.reader.stop();
         }
         self.decide(id);
         self.give_up_reading(id);
@@ -190,7 +190,7 @@ impl Picker {
     /// unless that alone is more than the request's share.
     fn give_up_reading(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.reading = false;
+            exchange.reader.stop();
         }
         if self.count_memory(id) <= self.account.memory.allowance() {
             return;
@@ -215,7 +215,7 @@ impl Picker {
         let mut held = Vec::new();
         let mut decided = Vec::new();
         for (id, exchange) in &self.exchanges {
-            if exchange.held.is_some() {
+            if exchange.is_held() {
                 held.push((exchange.counted, *id));
             } else if exchange.counted > 0 {
                 decided.push(*id);

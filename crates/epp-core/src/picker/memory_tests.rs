@@ -172,7 +172,7 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
     assert!(picker.account.memory.allowance() < before);
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    let largest = (0..held as u32).filter(|id| picker.exchanges[id].held.is_some());
+    let largest = (0..held as u32).filter(|id| picker.exchanges[id].is_held());
     assert!(largest.count() < held, "the largest go on");
     let budget = picker.account.memory.budget;
     assert!(used(&picker) > budget / 4, "no more go than must");
@@ -185,7 +185,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
     open(&mut picker, 1, path);
     show(&mut picker, 1, body.as_bytes(), true);
-    assert!(picker.exchanges[&1].pick.is_some());
+    assert!(picker.exchanges[&1].primary().is_some());
     let large = hostile().remove(0).bytes();
     for id in 100.. {
         send(&mut picker, id, "/v1/chat/completions", &large);
@@ -211,7 +211,10 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     open(&mut picker, 1, "/v1/chat/completions");
     show(&mut picker, 1, prompt.as_bytes(), false);
     picker.decide(1);
-    assert!(picker.exchanges[&1].reading, "there is room for it");
+    assert!(
+        picker.exchanges[&1].reader.wants_more(),
+        "there is room for it"
+    );
     let others = Account::default();
     let mut others = Account {
         memory: Arc::clone(&picker.account.memory),
@@ -219,14 +222,14 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     };
     others.change(0, BUDGET / 2 + 1);
     tick(&mut picker);
-    assert!(!picker.exchanges[&1].reading);
+    assert!(!picker.exchanges[&1].reader.wants_more());
     assert!(picker.account.own < 8 << 10, "what an answer is to prove");
     open(&mut picker, 2, "/v1/chat/completions");
     show(&mut picker, 2, prompt.as_bytes(), false);
     picker.decide(2);
-    assert!(picker.exchanges[&2].reading);
+    assert!(picker.exchanges[&2].reader.wants_more());
     pass(&mut picker, 2, prompt.len(), b"eight nine ten ", false);
-    assert!(!picker.exchanges[&2].reading);
+    assert!(!picker.exchanges[&2].reader.wants_more());
     drop(others);
     assert!(used(&picker) < 1 << 20);
 }

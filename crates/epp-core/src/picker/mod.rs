@@ -236,7 +236,7 @@ impl Picker {
         let elapsed = self.elapsed(now);
         let pool = &self.watch.store.pool;
         exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
-        let reads = exchange.held.is_some();
+        let reads = exchange.is_held();
         self.exchanges.insert(id, exchange);
         self.choose_model(id);
         if reads && !self.always_reads() && !self.delivery.expects(now) {
@@ -250,7 +250,8 @@ impl Picker {
             let probed = self.plan.proxy.read_body == ReadBody::Auto;
             self.holds.add(id, elapsed, probed);
         }
-        match self.exchanges.get(&id).and_then(|exchange| exchange.held) {
+        let exchange = self.exchanges.get(&id);
+        match exchange.and_then(|exchange| exchange.hold()) {
             Some(hold) => {
                 let (id, body) = (ExchangeId(id), hold.demand);
                 self.effects.push_back(Effect::Hold { id, body });
@@ -273,7 +274,7 @@ impl Picker {
     /// Returns whether a request is held.
     pub fn holds(&self, ExchangeId(id): ExchangeId) -> bool {
         let exchange = self.exchanges.get(&id);
-        exchange.is_some_and(|exchange| exchange.held.is_some())
+        exchange.is_some_and(|exchange| exchange.is_held())
     }
 
     /// A request has ended, however.
@@ -283,7 +284,7 @@ impl Picker {
         self.end(id);
         self.conclude(id);
         if let Some(mut exchange) = self.exchanges.remove(&id) {
-            self.holding -= usize::from(exchange.held.is_some()).min(self.holding);
+            self.holding -= usize::from(exchange.is_held()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
             const SPARE: usize = 64;
             self.account

@@ -28,20 +28,19 @@ impl Naming {
         set(&mut self.header, head.model);
     }
 
-    /// The model that is asked for, as far as it is known; `reading`: whether more of the body is to
-    /// come.
-    pub fn model<'a>(&'a self, reader: &'a BodyReader, reading: bool) -> Fact<&'a str> {
+    /// Returns the model that is asked for, as far as it is known.
+    pub fn model<'a>(&'a self, reader: &'a BodyReader) -> Fact<&'a str> {
         if self.target.is_empty() {
-            self.asked(reader, reading)
+            self.asked(reader)
         } else {
             Fact::Known(&self.target)
         }
     }
 
     /// The client's model.
-    fn asked<'a>(&'a self, reader: &'a BodyReader, reading: bool) -> Fact<&'a str> {
+    fn asked<'a>(&'a self, reader: &'a BodyReader) -> Fact<&'a str> {
         match reader.model() {
-            Fact::Unknown | Fact::Absent if !reading && !self.header.is_empty() => {
+            Fact::Unknown | Fact::Absent if !reader.wants_more() && !self.header.is_empty() => {
                 Fact::Known(&self.header)
             }
             model => model,
@@ -49,17 +48,11 @@ impl Naming {
     }
 
     /// Once the client's model is known, chooses the target that a rule has for it.
-    pub fn choose(
-        &mut self,
-        reader: &BodyReader,
-        reading: bool,
-        rules: &ModelRewrite,
-        rng: &mut fastrand::Rng,
-    ) {
+    pub fn choose(&mut self, reader: &BodyReader, rules: &ModelRewrite, rng: &mut fastrand::Rng) {
         if rules.is_empty() || self.ruled {
             return;
         }
-        let Some(model) = self.asked(reader, reading).known() else {
+        let Some(model) = self.asked(reader).known() else {
             return;
         };
         let target = rules.target(model, rng);
@@ -96,7 +89,7 @@ mod tests {
             reader.reset(Api::Completions, ReadPlan::default());
             reader.push(body.as_bytes());
             reader.finish();
-            assert_eq!(naming.model(&reader, false), Fact::Known(model));
+            assert_eq!(naming.model(&reader), Fact::Known(model));
         }
     }
 }

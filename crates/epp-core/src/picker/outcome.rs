@@ -114,10 +114,7 @@ impl Picker {
     pub(super) fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
         let exchange = self.exchanges.get_mut(&id)?;
         exchange.candidate.clear();
-        let model = exchange
-            .naming
-            .model(&exchange.reader, exchange.reading)
-            .known();
+        let model = exchange.naming.model(&exchange.reader).known();
         let model = model.unwrap_or_default();
         let seat = self.seats.get(slot.index())?;
         let mut named = seat.models.iter();

@@ -64,7 +64,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             ..Head::default()
         };
         assert!(begin(picker, id, &head).is_some());
-        let slot = picker.exchanges[&id].pick.unwrap().slot;
+        let slot = picker.exchanges[&id].primary().unwrap().slot;
         let server = picker.watch.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
         let seen = Seen {

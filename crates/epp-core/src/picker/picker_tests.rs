@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
+use super::exchange::Target;
 use super::testing::{begin, close, decision, show};
 use super::*;
 use crate::config;
-use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
+use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot, TargetRole};
 use crate::worker::Local;
 
 /// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
@@ -125,8 +126,15 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
         for _ in 0..rng.u32(0..4) {
             let tokens = u64::from(rng.u32(0..4)) * 64;
-            let store = &mut picker.watch.store;
-            picker.loads.send(slot, tokens, false, store);
+            let target = Target {
+                slot,
+                tenure: 0,
+                role: TargetRole::Primary,
+                scrapes: 0,
+                unseen: false,
+                tokens,
+            };
+            picker.loads.send(target, &mut picker.watch.store);
         }
     }
     picker
@@ -235,7 +243,7 @@ fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTree
     exchange.reader.finish();
     reread(picker, id, body);
     let exchange = picker.exchanges.get_mut(&id).unwrap();
-    exchange.reading = false;
+    exchange.reader.stop();
     picker.walk(id);
     picker.decide(id);
     assert!(decision(picker).is_some());
@@ -355,4 +363,56 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     let mut late = new();
     late.look(&mut memory);
     assert!(matches!(asked(&mut late), Effect::Reply { .. }));
+}
+
+/// What is in flight at each of two endpoints.
+fn in_flight(picker: &Picker) -> [u32; 2] {
+    [0, 1].map(|slot| picker.watch.store.pool.load(Slot(slot)).requests)
+}
+
+#[test]
+fn the_endpoint_that_computes_the_prompt_is_done_with_the_first_bytes_of_the_answer() {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {name: pods, type: static-discovery, parameters: {endpoints: [
+  {name: p0, address: 10.0.0.1, port: 80}, {name: p1, address: 10.0.0.2, port: 80}]}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let plan = config::load(text).unwrap().plan;
+    let clock = || 1_000_000_000_000;
+    let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
+    picker.install(plan, 1);
+    let mut memory = Local::default();
+    (0..2).for_each(|_| drop(picker.tick(1, &mut memory)));
+    let head = Head {
+        end: true,
+        ..Head::default()
+    };
+    begin(&mut picker, 1, &head);
+    picker.end(1);
+    assert_eq!(in_flight(&picker), [0, 0]);
+    let targets = [(TargetRole::Primary, 0), (TargetRole::Prefill, 1)];
+    let outcome = decide::Outcome {
+        destination: String::new(),
+        targets: targets
+            .map(|(role, slot)| (role, Slot(slot)))
+            .into_iter()
+            .collect(),
+        hit: None,
+    };
+    let Effect::Forward { route, .. } = picker.send(1, outcome) else {
+        panic!("it is sent");
+    };
+    assert_eq!(
+        route.headers,
+        [("x-prefiller-host-port", "10.0.0.2:80".to_owned())]
+    );
+    assert_eq!(in_flight(&picker), [1, 1]);
+    picker.answered(ExchangeId(1), None, &mut memory);
+    assert_eq!(in_flight(&picker), [1, 1]);
+    picker.answering(ExchangeId(1));
+    assert_eq!(in_flight(&picker), [1, 0]);
+    close(&mut picker, 1);
+    assert_eq!(in_flight(&picker), [0, 0]);
 }

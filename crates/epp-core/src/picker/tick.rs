@@ -1,7 +1,7 @@
 //! The picker's clock: polling, what the poller published, and requests held for too long.
 
 use super::delivery::{PROBES, PROBE_NS};
-use super::exchange::Withheld;
+use super::exchange::{Unread, Withheld};
 use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker, Seat};
 use crate::endpoints::partial_page::PageBody;
@@ -301,7 +301,7 @@ impl Picker {
                 false => break,
             };
             let exchanges = &self.exchanges;
-            let paid = |id| Some(exchanges.get(&id)?.held?.paid(timeout));
+            let paid = |id| Some(exchanges.get(&id)?.hold()?.paid(timeout));
             match self.holds.take(bound, paid) {
                 Some(id) => {
                     self.metrics.add(Metric::ForcedReleases, reason, 1);
@@ -318,7 +318,7 @@ impl Picker {
         let held = |id| {
             exchanges
                 .get(&id)
-                .is_some_and(|exchange| exchange.held.is_some())
+                .is_some_and(|exchange| exchange.is_held())
         };
         self.holds.sweep(self.holding, held);
     }
@@ -332,16 +332,19 @@ impl Picker {
             let Some(exchange) = exchanges.get_mut(&id) else {
                 return false;
             };
-            let Some(hold) = exchange.held.filter(|_| exchange.unread_ticks > 0) else {
+            let position = exchange.position;
+            let Some((hold, ticks)) = exchange.hold_mut().and_then(|hold| match hold.unread {
+                Unread::Left(ticks) => Some((hold, ticks)),
+                Unread::Allowed | Unread::Never => None,
+            }) else {
                 return false;
             };
-            exchange.unread_ticks = exchange.unread_ticks.saturating_add(1);
-            if exchange.unread_ticks <= 2 || read >= UNREAD {
+            if ticks < 2 || read >= UNREAD {
+                hold.unread = Unread::Left(ticks.saturating_add(1));
                 return true;
             }
-            read += hold.arrived.saturating_sub(hold.bytes);
-            exchange.unread_ticks = 0;
-            exchange.lazy = false;
+            read += hold.arrived.saturating_sub(position);
+            hold.unread = Unread::Never;
             let id = ExchangeId(id);
             effects.push_back(Effect::ShowBody { id });
             false
@@ -353,7 +356,7 @@ impl Picker {
         let now = self.timing.elapsed;
         let exchanges = &self.exchanges;
         let silent = |id| {
-            let hold = exchanges.get(&id).and_then(|exchange| exchange.held);
+            let hold = exchanges.get(&id).and_then(|exchange| exchange.hold());
             hold.is_some_and(|hold| hold.arrived == 0)
         };
         let most = match self.plan.proxy.read_body {
@@ -372,7 +375,7 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if bytes == 0 || exchange.held.is_none_or(|hold| hold.arrived > 0) {
+        if bytes == 0 || exchange.hold().is_none_or(|hold| hold.arrived > 0) {
             return;
         }
         exchange.withheld = Some(Withheld { bytes, tick });
@@ -402,7 +405,7 @@ impl Picker {
 
     fn set_gauges(&mut self, now: u64) {
         let held = self.exchanges.values();
-        self.holding = held.filter(|exchange| exchange.held.is_some()).count();
+        self.holding = held.filter(|exchange| exchange.is_held()).count();
         let reads = u64::from(self.reads_bodies());
         self.metrics.set(Metric::BodyMode, "", reads);
         if self.watch.foreign > self.timing.foreign {

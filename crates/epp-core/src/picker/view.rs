@@ -156,17 +156,14 @@ impl Picker {
             return;
         };
         if self.view.wants() {
-            let model = exchange
-                .naming
-                .model(&exchange.reader, exchange.reading)
-                .known();
+            let model = exchange.naming.model(&exchange.reader).known();
             let shown = Shown {
                 number: self.hot.decisions,
                 at: self.timing.now / 1_000_000,
                 model: beginning(model.unwrap_or_default(), MODEL),
                 tokens: exchange.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
-                early: !exchange.ended,
+                early: exchange.is_early(),
                 legend: 0,
                 removed: explanation
                     .filters

@@ -24,6 +24,8 @@ pub struct BodyReader {
     body: Body,
     again: Again,
     finished: bool,
+    /// Whether no more of the body is to be read, whatever it could still tell.
+    stopped: bool,
 }
 
 /// What is read a second time.
@@ -46,6 +48,7 @@ impl BodyReader {
         self.again.parts = [None, None];
         self.again.begun = false;
         self.again.open = false;
+        self.stopped = false;
         self.finished = api == Api::PassThrough;
         if self.finished {
             self.body.finish();
@@ -90,6 +93,24 @@ impl BodyReader {
     pub fn needs_more(&self) -> bool {
         let going = !self.finished && self.scanner.reading() == Reading::Going;
         going || self.reread().is_some()
+    }
+
+    /// Returns whether more of the body is to be read: it can still matter, and reading was not stopped.
+    pub fn wants_more(&self) -> bool {
+        !self.stopped && self.needs_more()
+    }
+
+    /// Stops reading. What is not known stays unknown, unlike after [`Self::finish`].
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Gives back the memory of a body of which no more is to be read.
+    pub fn give_back(&mut self) {
+        *self = Self {
+            stopped: true,
+            ..Self::default()
+        };
     }
 
     /// The model's name.
