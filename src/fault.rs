@@ -127,7 +127,7 @@ fn commit(kind: &str) {
                 "lease", "members", "metrics", "delivery", "index", "seat/0", "seat/1", "seat/0/0",
             ];
             for key in keys {
-                let key = format!("{}/epp0/inference-pool/{key}", epp_core::worker::ROOT);
+                let key = format!("{}/epp0/inference-pool/{key}", epp_sync::ROOT);
                 let _ = abi::set_shared(&key, b"a stranger's", None);
             }
         }

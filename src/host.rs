@@ -2,12 +2,12 @@
 
 use super::abi::{self, MetricKind, Status};
 use epp_core::picker::meter::{Meter, MetricId};
-use epp_core::worker::SharedData;
+use epp_sync::Store;
 
-/// Data that all VMs of this vm_id share.
+/// Envoy's shared data, which all VMs of this vm_id reach.
 pub struct Shared;
 
-impl SharedData for Shared {
+impl Store for Shared {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         abi::shared(key).ok().flatten()
     }

@@ -10,7 +10,11 @@ use epp_core::picker::ids::ById;
 use epp_core::picker::{Effect, ExchangeId, LocalReply, Origin, PageBody, Picker, Seen};
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
+use epp_sync::Sharing;
 use tested_envoys::{TESTED, TESTED_TEXT};
+
+/// A root context stands in for the one in charge once that has not ticked for this many of its own ticks.
+const ROOT_PATIENCE: u32 = 20;
 
 /// What tells plugins in one VM apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +44,13 @@ pub struct Pool {
     plugin: Plugin,
     /// What decides.
     pub picker: Picker,
+    /// What it shares with the other VMs.
+    sharing: Sharing,
+    /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until they are
+    /// drained.
+    root: u32,
+    /// Ticks of other roots since the one in charge ticked last.
+    idle_ticks: u32,
     /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
     /// the picker may be what is broken then.
     reply_on_defect: Option<LocalReply>,
@@ -57,19 +68,53 @@ impl Pool {
             Secret::from(time)
         });
         let meter = Box::new(Statistics);
-        let picker = Picker::new(&plugin.name, plan, secret, meter, abi::now_ns);
+        let sharing = Sharing::new(&plugin.name, plan.cluster(), secret.number("sharing"));
+        let mut picker = Picker::new(plan, secret, meter, abi::now_ns);
+        picker.set_polling(false);
         let reply_on_defect = picker.reply_on_defect();
         Self {
             plugin,
             picker,
+            sharing,
+            root,
+            idle_ticks: 0,
             reply_on_defect,
         }
     }
 
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
-        self.picker.install(plan, root);
+        self.root = root;
+        self.picker.install(plan);
         self.reply_on_defect = self.picker.reply_on_defect();
+        self.sharing.plan_changed(&mut self.picker);
+        self.sharing.join(&mut self.picker, &mut Shared);
+    }
+
+    /// Whether this root context is the one whose clock counts.
+    fn is_in_charge(&mut self, root: u32) -> bool {
+        if root != self.root {
+            self.idle_ticks += 1;
+            if self.idle_ticks < ROOT_PATIENCE {
+                return false;
+            }
+            self.root = root;
+        }
+        self.idle_ticks = 0;
+        true
+    }
+
+    /// Whether there is something to exchange with other workers before this root's next tick.
+    pub fn wants_fast_exchange(&self, root: u32) -> bool {
+        root == self.root && self.sharing.wants_fast_exchange(&self.picker)
+    }
+
+    /// Exchanges what is in flight with the other workers, between two ticks.
+    pub fn exchange_in_flight(&mut self, root: u32) {
+        if root == self.root {
+            self.sharing
+                .exchange_in_flight(&mut self.picker, &mut Shared);
+        }
     }
 
     /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
@@ -103,8 +148,15 @@ impl Pool {
 
     /// A root context's clock ticks.
     pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) {
+        if !self.is_in_charge(root) {
+            return;
+        }
         self.picker.note_memory(abi::memory_bytes());
-        let tick = self.picker.tick(root, &mut Shared);
+        self.sharing.before_tick(&mut self.picker, &mut Shared);
+        let tick = self.picker.tick();
+        self.exchange_delivery();
+        self.sharing
+            .after_tick(&mut self.picker, &mut Shared, abi::now_ns() / 1_000_000);
         for call in &tick.calls {
             let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
             self.picker.called(call, token.ok());
@@ -121,11 +173,26 @@ impl Pool {
         self.carry_out(streams, root);
     }
 
+    /// Agrees with the other workers on whether Envoy delivers bodies.
+    fn exchange_delivery(&mut self) {
+        if let Some(finding) = self.picker.delivery_finding() {
+            let found = self.sharing.exchange_delivery(finding, &mut Shared);
+            if let Some(found) = found {
+                self.picker.adopt_delivery(found);
+            }
+        }
+    }
+
     /// Carries out what the picker wants done. `current` is the context whose callback runs. Returns whether
     /// that was answered.
     pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
         let (mut answered, mut strayed) = (false, false);
         while let Some(effect) = self.picker.poll_effect() {
+            if let Effect::AdmitModel(wish) = &effect {
+                self.sharing
+                    .admit_model(wish, &mut self.picker, &mut Shared);
+                continue;
+            }
             let ExchangeId(id) = effect.id();
             let Some(stream) = streams.get_mut(&id) else {
                 continue;

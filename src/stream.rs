@@ -4,7 +4,6 @@ use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
 use super::aside::Aside;
 use super::guard::Callback;
 use super::headers::Pairs;
-use super::host::Shared;
 use super::pool::Pool;
 use super::shown::Shown;
 use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
@@ -77,6 +76,8 @@ impl Stream {
                 let _: Result<(), Status> =
                     abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
             }
+            // Its pool has done that.
+            Effect::AdmitModel(_) => {}
             // It went on under the failure mode meanwhile.
             _ if self.phase == Phase::Decided => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
@@ -226,7 +227,7 @@ impl Stream {
     pub fn response_headers(&mut self, picker: &mut Picker) {
         let seen = picker.asks_for_server(self.id);
         let seen = seen.then(super::pool::seen);
-        picker.answered(self.id, seen.as_ref(), &mut Shared);
+        picker.answered(self.id, seen.as_ref());
     }
 
     /// A part of its answer has come.

@@ -73,7 +73,6 @@ impl Vm {
             let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
             pool.picker.share_memory(&self.memory);
             pool.install(plan, root);
-            pool.picker.look(&mut super::host::Shared);
         }
         let clock = Clock::default();
         self.roots.insert(root, Root { pool: place, clock });
@@ -108,7 +107,7 @@ impl Vm {
             self.failed_ticks = 0;
             self.pace(root);
         } else if let Some(pool) = self.pool_of(root) {
-            pool.picker.glance(root, &mut super::host::Shared);
+            pool.exchange_in_flight(root);
         }
     }
 
@@ -116,7 +115,7 @@ impl Vm {
     fn pace(&mut self, root: u32) {
         let glances = self
             .pool_of(root)
-            .is_some_and(|pool| pool.picker.glances(root));
+            .is_some_and(|pool| pool.wants_fast_exchange(root));
         let known = self.roots.get_mut(&root);
         if let Some(period) = known.and_then(|known| known.clock.pace(glances)) {
             let _: Result<(), Status> = abi::set_tick_period(period);

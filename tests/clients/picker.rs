@@ -4,7 +4,6 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
-use epp_core::worker::Local;
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
 /// all scorers among them.
@@ -30,13 +29,10 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         .unwrap_or_else(|rejected| panic!("{document}\n{rejected:#?}"))
         .plan;
     let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new("clients", plan.clone(), 1, Box::new(Unmetered), clock);
-    picker.install(plan, 1);
-    // The first tick takes the lease, the second publishes the endpoints.
-    let mut memory = Local::default();
-    for _ in 0..2 {
-        picker.tick(1, &mut memory);
-    }
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    picker.install(plan);
+    // The first tick joins the endpoints.
+    picker.tick();
     picker
 }
 
@@ -70,7 +66,7 @@ pub fn read_saying(
     // The rest streams past, and is still learnt.
     show(picker, ID, body, body.len());
     // Without an answer nothing of it would be remembered.
-    picker.answered(ID, None, &mut Local::default());
+    picker.answered(ID, None);
     picker.close(ID);
     shown
 }

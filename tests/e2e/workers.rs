@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use epp_core::worker::ROOT;
+use epp_sync::ROOT;
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
 

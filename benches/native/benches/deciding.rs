@@ -13,7 +13,7 @@ use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Key, Secret};
 use epp_core::prefix::walk::Walk;
 use epp_core::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
-use epp_core::worker::snapshot;
+use epp_sync::snapshot;
 use native_benches::{chat, metrics, plan, pool, Order, POOLS};
 use timing::{criterion, measure};
 

@@ -17,7 +17,6 @@ pub mod protocol;
 pub mod request;
 pub mod response;
 pub mod scheduling;
-pub mod worker;
 
 #[cfg(test)]
 mod testing;

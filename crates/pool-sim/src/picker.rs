@@ -11,7 +11,6 @@ use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
-use epp_core::worker::Local;
 
 use crate::pod::Pod;
 use crate::policy::Policy;
@@ -21,7 +20,6 @@ use crate::trace::Request;
 const TICK: u64 = 50_000_000;
 
 /// The only root context.
-const ROOT: u32 = 1;
 
 /// The picker takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
 const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
@@ -37,7 +35,6 @@ fn now() -> u64 {
 /// A picker over simulated servers.
 pub struct PickerPolicy {
     picker: Picker,
-    shared: Local,
     slots: HashMap<String, usize>,
     block_tokens: u32,
     body: Vec<u8>,
@@ -69,11 +66,10 @@ impl PickerPolicy {
         plan.proxy.read_body = ReadBody::Always;
         plan.source.port = None;
         NOW.set(BEGIN);
-        let mut picker = Picker::new("simulator", plan.clone(), seed, Box::new(Unmetered), now);
-        picker.install(plan, ROOT);
+        let mut picker = Picker::new(plan.clone(), seed, Box::new(Unmetered), now);
+        picker.install(plan);
         Ok(Self {
             picker,
-            shared: Local::default(),
             slots,
             block_tokens,
             body: Vec::new(),
@@ -102,7 +98,7 @@ impl Policy for PickerPolicy {
 
     fn tick(&mut self, now: u64, pods: &[Pod]) {
         NOW.set(BEGIN + now);
-        let tick = self.picker.tick(ROOT, &mut self.shared);
+        let tick = self.picker.tick();
         for call in &tick.calls {
             self.tokens = self.tokens.wrapping_add(1);
             self.picker.called(call, Some(self.tokens));
@@ -136,8 +132,7 @@ impl Policy for PickerPolicy {
 
     fn first_token(&mut self, now: u64, number: usize) {
         NOW.set(BEGIN + now);
-        self.picker
-            .answered(ExchangeId(number as u32), None, &mut self.shared);
+        self.picker.answered(ExchangeId(number as u32), None);
     }
 
     fn ended(&mut self, now: u64, number: usize) {

@@ -4,13 +4,16 @@
 //! of the module could write anything.
 
 use epp_core::config;
-use epp_core::endpoints::store::{Member, Store};
+use epp_core::endpoints::store::{Member, Store as Endpoints};
+use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
+use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
-use epp_core::worker::handover::Known;
-use epp_core::worker::journal::{Run, Word};
-use epp_core::worker::seats::{Seats, SlotLoad};
-use epp_core::worker::share::{Knowledge, Now, Share};
-use epp_core::worker::{report, snapshot, Local, SharedData, Watch};
+use epp_sync::handover::Known;
+use epp_sync::seats::Seats;
+use epp_sync::share::{Knowledge, Now, Share};
+use epp_sync::{report, snapshot, InProcess, Sharing, Store};
 use xxhash_rust::xxh64::xxh64;
 
 /// What every value of ours begins with.
@@ -30,14 +33,14 @@ pub fn shared(input: &[u8]) {
     check_members(&value);
     check_metrics(&value);
     check_share(&value);
-    check_watch(&value);
+    check_picker(&value);
     check_page(&value);
 }
 
 /// Shared data that has the same value everywhere.
 struct Host<'v>(&'v [u8]);
 
-impl SharedData for Host<'_> {
+impl Store for Host<'_> {
     fn get(&mut self, _: &str) -> Option<(Vec<u8>, u32)> {
         Some((self.0.to_vec(), 1))
     }
@@ -51,7 +54,7 @@ fn check_members(value: &[u8]) {
     let Some(mut members) = snapshot::unpack_members(value) else {
         return;
     };
-    let mut store = Store::default();
+    let mut store = Endpoints::default();
     for (slot, member) in &members {
         store.set_member(*slot, member);
     }
@@ -64,8 +67,8 @@ fn check_members(value: &[u8]) {
 }
 
 /// Four endpoints.
-fn store() -> Store {
-    let mut store = Store::default();
+fn store() -> Endpoints {
+    let mut store = Endpoints::default();
     for slot in 0..4 {
         let member = Member {
             name: slot.to_string(),
@@ -95,14 +98,15 @@ fn check_metrics(value: &[u8]) {
 struct Told {
     hashes: usize,
     loads: usize,
+    learnt: LearntLog,
 }
 
 impl Known for Told {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.push(1);
-        let (word, producer, slot, tag) = (Word::Proven, 0, 0, 0);
-        (number == 0).then_some(Run {
-            word,
+        let (evidence, producer, slot, tag) = (Evidence::Proven, 0, 0, 0);
+        (number == 0).then_some(Placement {
+            evidence,
             producer,
             slot,
             tag,
@@ -115,7 +119,11 @@ impl Knowledge for Told {
         1
     }
 
-    fn place(&mut self, _: u32, _: Run, prompt: &[u64], from: usize) {
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.learnt
+    }
+
+    fn place(&mut self, _: u32, _: Placement, prompt: &[u64], from: usize) {
         self.hashes += prompt.len().saturating_sub(from);
     }
 
@@ -125,10 +133,10 @@ impl Knowledge for Told {
         0
     }
 
-    fn in_flight(&self, _: &mut Vec<SlotLoad>) {}
+    fn in_flight(&self, _: &mut Vec<EndpointLoad>) {}
 
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
-        self.loads = others.map(<[SlotLoad]>::len).sum();
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+        self.loads = others.map(<[EndpointLoad]>::len).sum();
     }
 }
 
@@ -149,25 +157,29 @@ fn check_share(value: &[u8]) {
     assert!(told.loads <= in_one * SEATS);
 }
 
-fn check_watch(value: &[u8]) {
+/// A picker takes over what it can use of such a value, whatever it stands for.
+fn check_picker(value: &[u8]) {
     let plan = config::load("").unwrap().plan;
-    let mut watch = Watch::new("epp", &plan, fastrand::Rng::with_seed(1));
+    let mut sharing = Sharing::new("epp", plan.cluster(), 1);
+    let mut picker = Picker::new(plan, 1, Box::new(Unmetered), || 1_000_000_000);
     let mut host = Host(value);
-    let (first, _) = watch.tick(1_000, &mut host);
-    let (second, _) = watch.tick(1_050, &mut host);
     let members = snapshot::unpack_members(value).unwrap_or_default();
-    assert!(watch.store.pool.len() <= members.len());
-    assert!(first.changes.joined.len() <= members.len());
-    assert!(second.changes.joined.is_empty() || snapshot::version(value) == Some(0));
+    sharing.join(&mut picker, &mut host);
+    for _ in 0..2 {
+        sharing.before_tick(&mut picker, &mut host);
+        picker.tick();
+        sharing.after_tick(&mut picker, &mut host, 1_000);
+        assert!(picker.pool().len() <= members.len());
+    }
 }
 
 /// Shared data with one pool and one seat, where all else is the same value.
 struct Audience<'v> {
-    own: Local,
+    own: InProcess,
     value: &'v [u8],
 }
 
-impl SharedData for Audience<'_> {
+impl Store for Audience<'_> {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let own = self.own.get(key);
         own.or_else(|| Some((self.value.to_vec(), 1)))
@@ -181,7 +193,7 @@ impl SharedData for Audience<'_> {
 /// The page is whole whatever it is told, and shows nothing as anything but text.
 fn check_page(value: &[u8]) {
     let base = report::base("epp", "pool");
-    let mut own = Local::default();
+    let mut own = InProcess::default();
     report::enlist(&base, &mut own);
     // One value is posted at all seats but the first, and told of all.
     Seats::new(base, 1).sit(&mut own);

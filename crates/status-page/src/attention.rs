@@ -54,7 +54,7 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         .filter(|(_, endpoint)| endpoint.freshness != Freshness::Fresh)
         .count();
     // A configuration that needs no metrics decides by all that it needs and scrapes nothing.
-    let needed = unscraped < all || pool.reports().any(|report| report.rung < 2);
+    let needed = unscraped < all || pool.statuses().any(|report| report.rung < 2);
     find(
         unscraped > 0 && needed,
         format!("{unscraped} of {all} endpoints have no fresh metrics; metric scorers treat them as average."),
@@ -65,8 +65,8 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
 }
 
 fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
-    let all = pool.reports().count();
-    let polls = pool.reports().filter(|report| report.polls).count();
+    let all = pool.statuses().count();
+    let polls = pool.statuses().filter(|report| report.polls).count();
     find(
         polls == 0,
         "No worker polls the endpoints' metrics.".to_owned(),
@@ -79,19 +79,22 @@ fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
         format!("{different} of {all} workers {runs} a different configuration."),
         "An update is being rolled out, or was rejected: Envoy's log has the reason.",
     );
-    let unread = pool.reports().filter(|report| !report.reads_bodies).count();
+    let unread = pool
+        .statuses()
+        .filter(|report| !report.reads_bodies)
+        .count();
     find(
         unread > 0,
         format!("{unread} of {all} workers do not read request bodies and route without prompts."),
         "Set allow_on_headers_stop_iteration on the filter, unless `readBody: never` is intended.",
     );
-    let replies: i64 = pool.reports().map(|report| report.counts.refused).sum();
+    let replies: i64 = pool.statuses().map(|report| report.counts.refused).sum();
     find(
         replies > 0,
         format!("{replies} requests got a local reply because no endpoint could be picked."),
         "llm_d_epp_request_error_total has the error codes.",
     );
-    let fallbacks: i64 = pool.reports().map(|report| report.counts.fallbacks).sum();
+    let fallbacks: i64 = pool.statuses().map(|report| report.counts.fallbacks).sum();
     find(
         fallbacks > 0,
         format!("{fallbacks} requests were left to the cluster's fallback policy."),
@@ -102,11 +105,17 @@ fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_core::worker::report::{Counts, Report};
+    use epp_core::picker::status::{Counts, Status};
+    use epp_sync::report::{PlanReport, Report};
 
     use crate::Vm;
 
-    fn pool(report: Report) -> Pool {
+    fn pool(plan: u64, status: Status) -> Pool {
+        let report = Report {
+            plan,
+            status,
+            ..Report::default()
+        };
         Pool {
             vms: vec![Vm {
                 report: Some(report),
@@ -124,13 +133,13 @@ mod tests {
 
     #[test]
     fn every_finding_has_its_cause() {
-        let well = Report {
+        let well = Status {
             polls: true,
             reads_bodies: true,
             rung: 2,
-            ..Report::default()
+            ..Status::default()
         };
-        let mut healthy = pool(well.clone());
+        let mut healthy = pool(0, well.clone());
         let member = epp_core::endpoints::store::Member {
             name: "p".to_owned(),
             address: "p:80".to_owned(),
@@ -143,20 +152,18 @@ mod tests {
             .store
             .set_metrics(slot, Default::default(), false, 1_000);
         healthy.store.refresh(1_000, 2_000);
-        let plan = epp_core::worker::report::Told::default();
-        healthy.plan = Some(plan);
+        healthy.plan = Some(PlanReport::default());
         assert_eq!(first_words(&healthy), Vec::<String>::new());
 
-        let broken = Report {
-            plan: 1,
+        let broken = Status {
             counts: Counts {
                 refused: 2,
                 fallbacks: 3,
                 ..Counts::default()
             },
-            ..Report::default()
+            ..Status::default()
         };
-        healthy.vms = pool(broken).vms;
+        healthy.vms = pool(1, broken).vms;
         healthy.store.refresh(9_000, 2_000);
         assert_eq!(
             first_words(&healthy),
@@ -169,6 +176,6 @@ mod tests {
                 "3 requests were left",
             ]
         );
-        assert_eq!(first_words(&pool(well))[0], "The pool has no");
+        assert_eq!(first_words(&pool(0, well))[0], "The pool has no");
     }
 }

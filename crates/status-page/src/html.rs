@@ -4,8 +4,8 @@ use maud::{html, Markup, PreEscaped, DOCTYPE};
 
 use super::{attention, Decided, Pool, Vm, REFRESH};
 use epp_core::endpoints::store::Condition;
+use epp_core::picker::status::{Candidate, PlanSummary, RecentDecision};
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
-use epp_core::worker::report::{Candidate, Report, Shown, Told};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -39,7 +39,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     html! {
         section {
             h2 { "Pool " (pool.cluster) }
-            p { "Plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary) } }
+            p { "Plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary.summary) } }
             (attention(pool))
             h3 { "Endpoints" }
             (endpoints(pool, now))
@@ -49,7 +49,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
             (decisions(pool, now))
             h3 { "Configuration in use" }
             @match &pool.plan {
-                Some(plan) => (plan_of(plan)),
+                Some(plan) => (plan_of(&plan.summary)),
                 None => p { "Not reported yet: the worker that polls reports it." },
             }
         }
@@ -137,19 +137,20 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             tr { td { (vm.seat) } td.l { "–" } td.l { "–" } td { (vm.beat) } td.l colspan="15" { "no report yet" } }
         };
     };
-    let Report { counts, index, .. } = report;
-    let (under_way, held) = report.under_way;
+    let status = &report.status;
+    let (counts, index) = (&status.counts, &status.index);
+    let (under_way, held) = status.under_way;
     html! {
         tr {
             td { (vm.seat) }
-            td.l { @if report.serves { "requests" } @else { "none yet" } }
-            td.l { @if report.polls { "yes" } @else { "no" } }
+            td.l { @if status.serves { "requests" } @else { "none yet" } }
+            td.l { @if status.polls { "yes" } @else { "no" } }
             td { (vm.beat) }
             td { (ago(now, report.at)) " ago" }
-            td.l.bad[report.rung < 2] {
-                @match report.rung { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
+            td.l.bad[status.rung < 2] {
+                @match status.rung { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
             }
-            td { @if report.reads_bodies { "read" } @else { "not read" } }
+            td { @if status.reads_bodies { "read" } @else { "not read" } }
             td { (under_way) }
             td { (held) }
             td.w { (in_flight(pool, vm)) }
@@ -161,7 +162,7 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             td { (index.entries) }
             td { (percent(Some(index.bytes as f64 / index.bound.max(1) as f64))) }
             td { (index.evictions) }
-            td { (megabytes(report.memory)) }
+            td { (megabytes(status.memory)) }
         }
     }
 }
@@ -253,7 +254,7 @@ fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
     }
 }
 
-fn filtered(decided: &Decided<'_>, shown: &Shown) -> Markup {
+fn filtered(decided: &Decided<'_>, shown: &RecentDecision) -> Markup {
     let names = decided.legend.map(|legend| legend.filters.as_slice());
     html! {
         @if shown.removed.is_empty() { "–" }
@@ -272,12 +273,12 @@ fn given(decided: &Decided<'_>, candidate: &Candidate, scorer: &(String, f64)) -
     score.map_or("–".to_owned(), |score| format!("{score:.3}"))
 }
 
-fn plan_of(plan: &Told) -> Markup {
+fn plan_of(plan: &PlanSummary) -> Markup {
     html! {
         table.plan {
             thead { tr { th.l { "profile" } th.l { "plugin" } th.l { "type" } th { "weight" } th.w { "parameters" } } }
             tbody {
-                @for part in &plan.parts {
+                @for part in &plan.plugins {
                     tr {
                         td.l { @if part.profile.is_empty() { "–" } @else { (part.profile) } }
                         td.l { (part.name) }

@@ -1,17 +1,19 @@
 //! The status page: the state and the latest decisions of the pickers of one Envoy.
 //!
 //! A VM that serves nothing else renders it, so that no failure of the page touches a request. Rendering
-//! sends a heartbeat, which makes the pickers report ([`epp_core::worker::report`]); the page shows those
-//! reports and what the workers share anyway. This crate may use epp-core and no host.
+//! sends a heartbeat, which makes the pickers report ([`epp_sync::report`]); the page shows those
+//! reports and what the workers share anyway. This crate may use epp-core and epp-sync, and no host.
 
 mod attention;
 mod html;
 
-use epp_core::endpoints::store::Store;
+use epp_core::endpoints::store::Store as Endpoints;
+use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
-use epp_core::worker::report::{self, Candidate, Legend, Report, Shown, Told};
-use epp_core::worker::seats::{self, Post, SlotLoad};
-use epp_core::worker::{snapshot, SharedData};
+use epp_sync::report::{self, PlanReport, Report};
+use epp_sync::seats::{self, Post};
+use epp_sync::{snapshot, Store};
 
 /// Seconds after which a browser loads the page again.
 pub const REFRESH: u32 = 2;
@@ -28,8 +30,8 @@ const REPORT_EXPIRES: u64 = 5_000;
 struct Pool {
     plugin: String,
     cluster: String,
-    plan: Option<Told>,
-    store: Store,
+    plan: Option<PlanReport>,
+    store: Endpoints,
     vms: Vec<Vm>,
 }
 
@@ -47,12 +49,12 @@ struct Vm {
 #[derive(Debug, Clone, Copy)]
 struct Decided<'a> {
     seat: u32,
-    shown: &'a Shown,
+    shown: &'a RecentDecision,
     legend: Option<&'a Legend>,
 }
 
 /// Returns the page as of `now`, in milliseconds since 1970, and asks the pickers to report.
-pub fn page(host: &mut dyn SharedData, now: u64) -> String {
+pub fn page(host: &mut dyn Store, now: u64) -> String {
     let bases = report::watch(host);
     let pools = bases.iter().filter_map(|base| Pool::read(base, host, now));
     let pools: Vec<Pool> = pools.filter(Pool::is_reported).collect();
@@ -60,7 +62,7 @@ pub fn page(host: &mut dyn SharedData, now: u64) -> String {
 }
 
 impl Pool {
-    fn read(base: &str, host: &mut dyn SharedData, now: u64) -> Option<Self> {
+    fn read(base: &str, host: &mut dyn Store, now: u64) -> Option<Self> {
         let (plugin, cluster) = report::named(base)?;
         let vms = seats::posted(base, host).into_iter();
         let vms = vms.map(|(seat, owner, beat, post)| {
@@ -76,7 +78,7 @@ impl Pool {
         });
         let vms = vms.collect();
         let plan = report::plan(base, host);
-        let mut store = Store::default();
+        let mut store = Endpoints::default();
         let mut read = |part| Some(host.get(&format!("{base}/{part}"))?.0);
         let members = read("members").and_then(|value| snapshot::unpack_members(&value));
         for (slot, member) in members.into_iter().flatten() {
@@ -86,7 +88,7 @@ impl Pool {
             // A value that is corrupt now has been replaced by the next refresh.
             let _: Option<()> = snapshot::apply_metrics(&value, &mut store, |_| {});
         }
-        store.refresh(now, plan.as_ref().map_or(0, |plan| plan.staleness));
+        store.refresh(now, plan.as_ref().map_or(0, |plan| plan.summary.staleness));
         Some(Self {
             plugin,
             cluster,
@@ -105,9 +107,13 @@ impl Pool {
         self.vms.iter().filter_map(|vm| vm.report.as_ref())
     }
 
+    fn statuses(&self) -> impl Iterator<Item = &Status> {
+        self.reports().map(|report| &report.status)
+    }
+
     /// Returns how many VMs use another configuration than the one that is shown.
     fn different_configurations(&self) -> usize {
-        let plan = self.plan.as_ref().map(|plan| plan.plan);
+        let plan = self.plan.as_ref().map(|plan| plan.id);
         let other = |report: &&Report| Some(report.plan) != plan;
         self.reports().filter(other).count()
     }
@@ -122,21 +128,21 @@ impl Pool {
     }
 
     /// Whether the endpoint of a load still sits in its slot.
-    fn is_there(&self, load: &SlotLoad) -> bool {
+    fn is_there(&self, load: &EndpointLoad) -> bool {
         let endpoint = self.store.pool.get(Slot(load.slot));
         endpoint.is_some_and(|endpoint| endpoint.tag() == load.tag)
     }
 
     fn picks(&self, slot: Slot) -> i64 {
-        let picks = self.reports().flat_map(|report| &report.picks);
+        let picks = self.statuses().flat_map(|status| &status.picks);
         let picks = picks.filter(|(of, _)| *of == slot.0);
         picks.map(|(_, picks)| picks).sum()
     }
 
     /// Returns why an endpoint is ejected, if it is.
     fn ejected(&self, slot: Slot) -> Option<&str> {
-        let mut avoided = self.reports().flat_map(|report| &report.avoided);
-        let found = avoided.find(|(of, _)| *of == slot.0)?;
+        let mut ejected = self.statuses().flat_map(|status| &status.ejected);
+        let found = ejected.find(|(of, _)| *of == slot.0)?;
         Some(&found.1)
     }
 
@@ -145,12 +151,12 @@ impl Pool {
         let mut decisions: Vec<Decided<'_>> = self
             .vms
             .iter()
-            .filter_map(|vm| Some((vm.seat, vm.report.as_ref()?)))
-            .flat_map(|(seat, report)| {
-                report.decisions.iter().map(move |shown| Decided {
+            .filter_map(|vm| Some((vm.seat, &vm.report.as_ref()?.status)))
+            .flat_map(|(seat, status)| {
+                status.decisions.iter().map(move |shown| Decided {
                     seat,
                     shown,
-                    legend: report.legends.get(shown.legend),
+                    legend: status.legends.get(shown.legend),
                 })
             })
             .collect();

@@ -1,15 +1,15 @@
 use super::*;
+use epp_core::picker::status::{IndexFill, PlanSummary, PluginSummary};
 use epp_core::scheduling::Metrics;
-use epp_core::worker::report::{Fill, Part};
-use epp_core::worker::seats::{Seats, SlotLoad};
-use epp_core::worker::Local;
+use epp_sync::seats::Seats;
+use epp_sync::InProcess;
 
 const NOW: u64 = 1_000_000;
 
 /// A pool of two endpoints, one of which has been read, and one VM that told this.
-fn pool(memory: &mut Local, report: Report) {
+fn pool(memory: &mut InProcess, report: Report) {
     let base = report::base("epp", "a<b>");
-    let mut store = Store::default();
+    let mut store = Endpoints::default();
     for (slot, address) in [(Slot(0), "10.0.0.1:80"), (Slot(1), "10.0.0.2:80")] {
         let member = epp_core::endpoints::store::Member {
             name: address.to_owned(),
@@ -34,24 +34,26 @@ fn pool(memory: &mut Local, report: Report) {
     let mut seats = Seats::new(base.clone(), 77);
     assert!(seats.sit(memory));
     let post = Post {
-        loads: vec![SlotLoad {
+        loads: vec![EndpointLoad {
             tag: store.pool.get(Slot(0)).unwrap().tag(),
             requests: 5,
             tokens: 640,
-            ..SlotLoad::default()
+            ..EndpointLoad::default()
         }],
         ..Post::default()
     };
     seats.post(&post, memory);
     report::post(&seats::key(&base, 0), &report, memory);
-    let plan = Told {
-        plan: 9,
-        summary: "rules".to_owned(),
-        staleness: 2_000,
-        parts: vec![Part {
-            name: "queue-scorer".to_owned(),
-            ..Part::default()
-        }],
+    let plan = PlanReport {
+        id: 9,
+        summary: PlanSummary {
+            summary: "rules".to_owned(),
+            staleness: 2_000,
+            plugins: vec![PluginSummary {
+                name: "queue-scorer".to_owned(),
+                ..PluginSummary::default()
+            }],
+        },
     };
     report::tell_plan(&base, &plan, memory);
     report::enlist(&base, memory);
@@ -63,46 +65,49 @@ fn report() -> Report {
         sum,
         scores: vec![sum / 2.0],
     };
-    Report {
-        owner: 77,
-        at: NOW - 100,
+    let status = Status {
         serves: true,
         rung: 2,
-        plan: 9,
-        index: Fill {
+        index: IndexFill {
             bytes: 1,
             bound: 2,
-            ..Fill::default()
+            ..IndexFill::default()
         },
         picks: vec![(0, 12)],
-        avoided: vec![(1, "hung".to_owned())],
+        ejected: vec![(1, "hung".to_owned())],
         legends: vec![Legend {
             filters: vec!["f".to_owned()],
             scorers: vec![("queue-scorer".to_owned(), 2.0)],
         }],
-        decisions: vec![Shown {
+        decisions: vec![RecentDecision {
             model: "<b>m</b>".to_owned(),
             at: NOW - 300,
             removed: vec![2],
             candidates: 2,
             picks: 1,
             best: vec![best(Some(0), 2.0), best(None, 1.0)],
-            ..Shown::default()
+            ..RecentDecision::default()
         }],
-        ..Report::default()
+        ..Status::default()
+    };
+    Report {
+        owner: 77,
+        at: NOW - 100,
+        plan: 9,
+        status,
     }
 }
 
 #[test]
 fn a_page_without_reports_says_that_it_collects_data() {
-    let mut memory = Local::default();
+    let mut memory = InProcess::default();
     let text = page(&mut memory, NOW);
     assert!(text.contains("Collecting data"), "{text}");
 }
 
 #[test]
 fn the_page_shows_what_was_reported() {
-    let mut memory = Local::default();
+    let mut memory = InProcess::default();
     pool(&mut memory, report());
     let text = page(&mut memory, NOW);
     for shown in [
@@ -126,7 +131,7 @@ fn the_page_shows_what_was_reported() {
 
 #[test]
 fn a_worker_with_another_configuration_needs_attention() {
-    let mut memory = Local::default();
+    let mut memory = InProcess::default();
     let other = Report {
         plan: 8,
         ..report()
@@ -147,7 +152,7 @@ fn reports_of_an_earlier_visit_or_owner_are_not_shown() {
             ..report()
         },
     ] {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         pool(&mut memory, stale);
         assert!(page(&mut memory, NOW).contains("Collecting data"));
     }
@@ -155,17 +160,15 @@ fn reports_of_an_earlier_visit_or_owner_are_not_shown() {
 
 #[test]
 fn the_last_decisions_come_first_and_no_more_than_fit() {
-    let mut memory = Local::default();
-    let many = (0..60).map(|number| Shown {
+    let mut memory = InProcess::default();
+    let many = (0..60).map(|number| RecentDecision {
         number,
         at: NOW - 1_000,
         model: format!("m{number}"),
-        ..Shown::default()
+        ..RecentDecision::default()
     });
-    let report = Report {
-        decisions: many.collect(),
-        ..report()
-    };
+    let mut report = report();
+    report.status.decisions = many.collect();
     pool(&mut memory, report);
     let text = page(&mut memory, NOW);
     assert_eq!(text.matches("<tbody class=\"one\">").count(), DECISIONS);

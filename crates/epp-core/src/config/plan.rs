@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use xxhash_rust::xxh64::xxh64;
+
 use crate::document::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
@@ -152,6 +154,28 @@ impl Plan {
     /// Whether prompts are cut and remembered as under the other plan.
     pub fn hashing_equal(&self, other: &Self) -> bool {
         self.dialect == other.dialect && self.producers == other.producers
+    }
+
+    /// Returns a fingerprint of what [`Self::hashing_equal`] compares.
+    pub fn prompt_fingerprint(&self, seed: u64) -> u64 {
+        let dialect = |dialect| u32::from(dialect == Dialect::LlmD);
+        let mut encoded = dialect(self.dialect).to_le_bytes().to_vec();
+        for (name, producer) in &self.producers {
+            encoded.extend((name.len() as u32).to_le_bytes());
+            encoded.extend(name.as_bytes());
+            let fields = [
+                dialect(producer.dialect),
+                producer.block,
+                u32::from(producer.auto_tune),
+                producer.max_blocks,
+                producer.max_tokens,
+                producer.capacity,
+            ];
+            fields
+                .iter()
+                .for_each(|field| encoded.extend(field.to_le_bytes()));
+        }
+        xxh64(&encoded, seed)
     }
 
     /// What to read of a body, given what the servers report of their caches; blocks are digested with

@@ -3,6 +3,7 @@
 pub mod clusters;
 pub mod engine;
 mod lora;
+pub mod monitor;
 pub mod outlier;
 pub mod partial_page;
 pub mod poller;

@@ -6,6 +6,11 @@ use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
 const GOOD_PAGES: u32 = 2;
 
+/// Two pickers poll for a moment where ticks come late, and what the one published may be older than what
+/// the other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
+/// clock was set back.
+const POLLERS_OVERLAP_MS: u64 = 2_000;
+
 /// A member as discovery reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Member {
@@ -155,6 +160,23 @@ impl Store {
                 failures: 0,
             },
         );
+    }
+
+    /// Takes over what another picker read on an endpoint's page. Returns whether that page is newer than
+    /// the one known here.
+    pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
+        let known = self.condition(slot).scraped;
+        let earlier = known.saturating_sub(condition.scraped);
+        if condition.scraped == 0 && known != 0 || (1..=POLLERS_OVERLAP_MS).contains(&earlier) {
+            // The poller has just begun, and this picker polled before it, or meanwhile.
+            return false;
+        }
+        let Some(endpoint) = self.pool.get_mut(slot) else {
+            return false;
+        };
+        endpoint.metrics = metrics;
+        self.set_condition(slot, condition);
+        known != condition.scraped
     }
 
     /// A page could not be read.

@@ -7,7 +7,6 @@ use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
-use crate::worker::SharedData;
 
 /// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
 /// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
@@ -103,7 +102,7 @@ impl Picker {
         let now = self.timing.now / MILLISECOND;
         let asks = proves
             || !exchange.candidate.is_empty()
-            || self.watch.avoided.detector.is_suspect(pick.slot, now)
+            || self.watch.outliers.is_suspect(pick.slot, now)
             || self.timing.now.abs_diff(seat.checked) >= CHECK_EACH_NS;
         if asks {
             seat.checked = self.timing.now;
@@ -112,12 +111,7 @@ impl Picker {
     }
 
     /// The response's headers have come; `seen` is what was asked about it.
-    pub fn answered(
-        &mut self,
-        ExchangeId(id): ExchangeId,
-        seen: Option<&Seen>,
-        host: &mut dyn SharedData,
-    ) {
+    pub fn answered(&mut self, ExchangeId(id): ExchangeId, seen: Option<&Seen>) {
         // A status of 0: Envoy does not say.
         let is_success = |status| status == 0 || (200..300).contains(&status);
         if seen.is_some_and(|seen| !is_success(seen.status)) {
@@ -136,7 +130,7 @@ impl Picker {
             if let Some(seen) = seen {
                 self.judge(id, pick.slot, seen);
                 if (200..300).contains(&seen.status) {
-                    self.take_name(id, pick.slot, host);
+                    self.ask_for_model(id, pick.slot);
                 }
             } else if let Some(seat) = self.seats.get_mut(pick.slot.index()) {
                 seat.heard = self.timing.now;
@@ -193,26 +187,19 @@ impl Picker {
         let endpoint = watch.store.pool.get(slot);
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
         watch
-            .avoided
-            .detector
+            .outliers
             .record_outcome(slot, &outcome, freshness, now);
-        if watch.avoided.detector.flags_stale() {
+        if watch.outliers.flags_stale() {
             // Not with the next tick: the next request is to go elsewhere, or to come back.
-            watch
-                .avoided
-                .detector
-                .flag_ejected(&mut watch.store.pool, now);
+            watch.outliers.flag_ejected(&mut watch.store.pool, now);
         }
     }
 
     /// A request was sent to this endpoint: it may be the one that tries it.
     pub(super) fn tries(&mut self, id: u32, slot: Slot) {
         let (now, watch) = (self.timing.now / MILLISECOND, &mut self.watch);
-        if watch.avoided.detector.start_probe(slot, id, now) {
-            watch
-                .avoided
-                .detector
-                .flag_ejected(&mut watch.store.pool, now);
+        if watch.outliers.start_probe(slot, id, now) {
+            watch.outliers.flag_ejected(&mut watch.store.pool, now);
         }
     }
 
@@ -225,20 +212,19 @@ impl Picker {
             .copied();
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
             let now = self.timing.now / MILLISECOND;
-            self.watch
-                .avoided
-                .detector
-                .abandon_probe(pick.slot, id, now);
+            self.watch.outliers.abandon_probe(pick.slot, id, now);
         }
     }
 
-    /// Hears and tells who is avoided.
-    pub(super) fn exchange_avoided(&mut self, host: &mut dyn SharedData) {
+    /// Probes endpoints whose ejection is over, and counts new ejections.
+    pub(super) fn probe_ejected(&mut self) {
         let now = self.timing.now / MILLISECOND;
-        let watch = &mut self.watch;
-        let (pool, foreign) = (&mut watch.store.pool, &mut watch.foreign);
-        watch.avoided.exchange(host, foreign, pool, now);
-        let begun = std::mem::take(&mut watch.avoided.detector.new_ejections);
+        let (outliers, pool) = (&mut self.watch.outliers, &mut self.watch.store.pool);
+        if !self.sharing {
+            // Otherwise the pickers that share agree on which of them probes.
+            outliers.tick_alone(pool, now);
+        }
+        let begun = std::mem::take(&mut outliers.new_ejections);
         for (slot, reason) in begun {
             let label = self.seats.get(slot.index());
             let label = label.map_or("", |seat| seat.label.as_str());
@@ -250,7 +236,7 @@ impl Picker {
 
     /// Counts how often requests and not endpoints were found to be the cause of failures.
     fn count_blamed(&mut self) {
-        let blamed = self.watch.avoided.detector.take_request_faults();
+        let blamed = self.watch.outliers.take_request_faults();
         if blamed.majorities > 0 {
             log::warn!(
                 "requests to more than half of the endpoints of {} fail: none is avoided for that, \
@@ -300,17 +286,14 @@ impl Picker {
         }
         hung.retain(|slot| waiting.get(slot.index()) == Some(&true));
         for slot in hung {
-            self.watch
-                .avoided
-                .detector
-                .mark_hung(slot, now / MILLISECOND);
+            self.watch.outliers.mark_hung(slot, now / MILLISECOND);
         }
     }
 
     /// Says who is avoided and why.
     pub(super) fn set_avoided_gauges(&mut self) {
         for index in 0..self.seats.len() {
-            let reason = self.watch.avoided.detector.reason(Slot(index as u32));
+            let reason = self.watch.outliers.reason(Slot(index as u32));
             let Some(seat) = self.seats.get_mut(index) else {
                 continue;
             };
@@ -331,7 +314,7 @@ impl Picker {
     pub(super) fn know(&mut self, slot: Slot) {
         if let Some(endpoint) = self.watch.store.pool.get(slot) {
             let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
-            self.watch.avoided.detector.add_endpoint(slot, number);
+            self.watch.outliers.add_endpoint(slot, number);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::super::testing::{begin, close, show};
 use super::super::Head;
 use super::*;
 use crate::config;
-use crate::worker::Local;
+use crate::endpoints::store::Condition;
 
 #[test]
 fn envoys_words_tell_a_refused_connection_from_what_requests_can_cause() {
@@ -43,12 +43,7 @@ fn clock() -> u64 {
     NOW.get()
 }
 
-fn picker(memory: &mut Local) -> Picker {
-    vm(memory, 1)
-}
-
-/// One of several VMs that share this memory.
-fn vm(memory: &mut Local, secret: u64) -> Picker {
+fn picker() -> Picker {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: random-picker}, {type: queue-scorer},
@@ -57,9 +52,9 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {plugi
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut picker = Picker::new("test", plan.clone(), secret, Box::new(Unmetered), clock);
-    picker.install(plan, 1);
-    (0..2).for_each(|_| drop(picker.tick(1, memory)));
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    picker.install(plan);
+    picker.tick();
     picker
 }
 
@@ -84,14 +79,13 @@ fn seen(status: u16, origin: Origin) -> Seen {
 #[test]
 fn only_answers_that_the_endpoint_was_asked_for_count() {
     let avoided = |status, origin| {
-        let mut memory = Local::default();
-        let mut picker = picker(&mut memory);
+        let mut picker = picker();
         for id in 0..10 {
             send(&mut picker, id);
-            picker.answered(ExchangeId(id), Some(&seen(status, origin)), &mut memory);
+            picker.answered(ExchangeId(id), Some(&seen(status, origin)));
             close(&mut picker, id);
         }
-        picker.watch.avoided.detector.reason(Slot(0))
+        picker.watch.outliers.reason(Slot(0))
     };
     assert_eq!(avoided(503, Origin::Overflow), None);
     assert_eq!(avoided(501, Origin::Endpoint), None);
@@ -112,27 +106,23 @@ fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_
 
 #[test]
 fn an_upload_that_never_ends_is_not_waited_for() {
-    let mut memory = Local::default();
-    let mut picker = picker(&mut memory);
+    let mut picker = picker();
     picker.watch.store.pool.get_mut(Slot(0)).unwrap().freshness = Freshness::Stale;
     send(&mut picker, 1);
     let later = picker.timing.now + 60_000 * MILLISECOND;
     picker.find_hung(later);
-    assert_eq!(picker.watch.avoided.detector.reason(Slot(0)), None);
+    assert_eq!(picker.watch.outliers.reason(Slot(0)), None);
     show(&mut picker, 1, b"{}", true);
     picker.find_hung(later);
-    let reason = picker.watch.avoided.detector.reason(Slot(0));
+    let reason = picker.watch.outliers.reason(Slot(0));
     assert_eq!(reason, Some(Reason::Hung));
 }
 
 #[test]
 fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
-    let mut memory = Local::default();
-    let mut picker = picker(&mut memory);
+    let mut picker = picker();
     // Its first answer was dropped, and is waited for for a while.
-    let call = (0..5_000)
-        .find_map(|_| picker.tick(1, &mut memory).calls.pop())
-        .unwrap();
+    let call = (0..5_000).find_map(|_| picker.tick().calls.pop()).unwrap();
     let errors = |picker: &Picker| picker.metrics.sum(Metric::ScrapeErrors);
     picker.called(&call, None);
     assert_eq!(errors(&picker), 1, "it is there");
@@ -142,24 +132,21 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     assert_eq!(errors(&picker), 1);
 }
 
-/// Where ticks come late two VMs poll for a moment: what the first still waits for is older than what the
-/// second has found.
 #[test]
-fn a_page_that_comes_once_another_vm_polls_is_left() {
-    let mut memory = Local::default();
-    let [mut first, mut second] = [1, 2].map(|secret| vm(&mut memory, secret));
+fn a_page_that_comes_once_another_picker_polls_is_left() {
+    let mut picker = picker();
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(first.read_page(Slot(0), page));
+    assert!(picker.read_page(Slot(0), page));
     let waiting = |picker: &Picker| picker.pool().get(Slot(0)).unwrap().metrics.waiting;
-    assert_eq!(waiting(&first), Some(7.0));
-    // The first has stopped; the second takes its place in time.
-    while !second.watch.polls() {
-        second.tick(1, &mut memory);
-    }
-    assert!(second.read_page(Slot(0), b"vllm:num_requests_waiting 9\n"));
-    (0..2).for_each(|_| drop(second.tick(1, &mut memory)));
-    first.tick(1, &mut memory);
-    assert_eq!(waiting(&first), Some(9.0));
-    assert!(!first.read_page(Slot(0), page));
-    assert_eq!(waiting(&first), Some(9.0));
+    assert_eq!(waiting(&picker), Some(7.0));
+    picker.set_polling(false);
+    let condition = picker.endpoints().condition(Slot(0));
+    let later = Condition {
+        scraped: condition.scraped + 1,
+        ..condition
+    };
+    picker.adopt_metrics(Slot(0), later, crate::testing::waiting(9.0));
+    assert_eq!(waiting(&picker), Some(9.0));
+    assert!(!picker.read_page(Slot(0), page));
+    assert_eq!(waiting(&picker), Some(9.0));
 }

@@ -8,6 +8,7 @@
 use super::answer::LocalReply;
 use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
+use super::learnt::Evidence;
 use super::load::costs;
 use super::meter::Metric;
 use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route};
@@ -19,7 +20,6 @@ use crate::request::Fact;
 use crate::scheduling::{
     Cycle, Decision, Pool, PrefixMatch, Request, ScheduleError, Slot, TargetRole, UnreadPrompt,
 };
-use crate::worker::journal::Word;
 
 use smallvec::SmallVec;
 
@@ -101,7 +101,7 @@ impl Picker {
         let restarted = exchange.restarts != exchange.reader.restarts();
         if restarted || exchange.walks.iter().any(|walk| walk.parts_from(seed)) {
             // What was learnt of it is another prompt, or stands under another model's name.
-            self.teach(id, Word::Refuted);
+            self.teach(id, Evidence::Refuted);
         }
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
@@ -428,11 +428,6 @@ impl Picker {
             self.holding -= usize::from(exchange.is_held()).min(self.holding);
             self.account.change(exchange.counted, 0);
         }
-    }
-
-    /// Whether this VM polls.
-    pub fn polls(&self) -> bool {
-        self.watch.polls()
     }
 }
 

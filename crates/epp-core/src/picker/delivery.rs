@@ -10,9 +10,6 @@
 //! delivered. Three such requests end the waiting, but for a probe once a minute. A body that was
 //! shown to any worker while the request was held outvotes all that, until the next configuration.
 
-use crate::worker::pack::{Reader, Writer};
-use crate::worker::SharedData;
-
 /// How long a held request goes without a byte before Envoy is asked whether it has received any,
 /// and how often it is asked again. Long enough that nearly every body has begun; short, since where
 /// bodies are not delivered the first requests wait for it.
@@ -41,11 +38,6 @@ pub struct Delivery {
     /// Bodies that were withheld.
     misses: u32,
     again_at: u64,
-    /// The shared value's version when this VM last looked.
-    version: Option<u32>,
-    /// What the VMs have found, as far as they have said so since this VM first looked: what stood
-    /// there before may be about another configuration of the listener.
-    told: Option<bool>,
 }
 
 impl Delivery {
@@ -89,63 +81,29 @@ impl Delivery {
         }
     }
 
-    /// Agrees with the other workers on what was found. Counts in `foreign` a value that is not ours.
-    pub fn exchange(&mut self, key: &str, now: u64, foreign: &mut u64, host: &mut dyn SharedData) {
-        let shared = host.get(key);
-        let version = shared.as_ref().map_or(0, |(_, version)| *version);
-        let before = self.version.replace(version);
-        if before.is_some_and(|before| before != version) {
-            self.told = shared.and_then(|(value, _)| unpack(&value));
-            *foreign += u64::from(self.told.is_none());
-        }
-        let found = match (self.seen, self.reads()) {
+    /// Returns what was found: whether bodies are delivered, if that is known.
+    pub fn finding(&self) -> Option<bool> {
+        match (self.seen, self.reads()) {
             (true, _) => Some(true),
             (_, false) => Some(false),
             _ => None,
-        };
-        match (found, self.told) {
-            (_, Some(true)) => self.seen(),
-            (Some(true), _) | (Some(false), None) => {
-                // By its version: of two that write at once, the one that has seen a body writes
-                // again at its next tick.
-                host.set(key, &pack(self.seen), Some(version));
-            }
-            (None, Some(false)) => {
-                self.misses = MISSES;
-                self.again_at = now + AGAIN_NS;
-            }
-            (Some(false), Some(false)) | (None, None) => {}
         }
     }
-}
 
-fn pack(seen: bool) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u32(u32::from(seen));
-    writer.seal()
-}
-
-fn unpack(value: &[u8]) -> Option<bool> {
-    match Reader::open(value)?.u32()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
+    /// Takes over what another worker found. A body that any of them has seen outvotes the rest.
+    pub fn adopt(&mut self, found: bool, now: u64) {
+        if found {
+            self.seen();
+        } else if self.finding().is_none() {
+            self.misses = MISSES;
+            self.again_at = now + AGAIN_NS;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::Local;
-
-    /// The workers exchange what they found, in this order.
-    fn exchange(host: &mut Local, order: &mut [&mut Delivery]) {
-        let mut foreign = 0;
-        for worker in order {
-            worker.exchange("key", 10, &mut foreign, host);
-        }
-        assert_eq!(foreign, 0);
-    }
 
     /// One that has had three bodies withheld.
     fn withheld(delivery: &mut Delivery) {
@@ -176,103 +134,6 @@ mod tests {
         let now = 3 + AGAIN_NS;
         assert!(delivery.expects(now), "a client that never sends a body");
         assert!(delivery.expects(now + RETRY_NS));
-    }
-
-    #[test]
-    fn what_one_worker_finds_the_others_hear() {
-        let mut host = Local::default();
-        let (mut one, mut two) = (Delivery::default(), Delivery::default());
-        exchange(&mut host, &mut [&mut one, &mut two]);
-        withheld(&mut one);
-        exchange(&mut host, &mut [&mut one, &mut two]);
-        assert!(!two.reads() && !two.expects(11));
-        two.seen();
-        exchange(&mut host, &mut [&mut two, &mut one]);
-        assert!(one.reads());
-    }
-
-    /// Every order of two ticks in which one worker sees a body and two have theirs withheld.
-    #[test]
-    fn a_worker_that_has_seen_a_body_outvotes_the_others_in_any_order() {
-        for order in 0..(6 * 6 * 8) {
-            let mut host = Local::default();
-            let mut workers = [(); 3].map(|()| Delivery::default());
-            let mut tick = |workers: &mut [Delivery; 3], order: usize| {
-                let orders = [
-                    [0, 1, 2],
-                    [0, 2, 1],
-                    [1, 0, 2],
-                    [1, 2, 0],
-                    [2, 0, 1],
-                    [2, 1, 0],
-                ];
-                for worker in orders[order] {
-                    workers[worker].exchange("key", 10, &mut 0, &mut host);
-                }
-            };
-            tick(&mut workers, 0);
-            let when = order / 36;
-            for round in 0..2 {
-                for (worker, delivery) in workers.iter_mut().enumerate() {
-                    if when >> worker & 1 == round {
-                        match worker {
-                            0 => delivery.seen(),
-                            _ => withheld(delivery),
-                        }
-                    }
-                }
-                tick(&mut workers, [order % 6, order / 6 % 6][round]);
-            }
-            (0..3).for_each(|_| tick(&mut workers, 0));
-            assert!(workers.iter().all(Delivery::reads), "{order}: {workers:?}");
-            withheld(&mut workers[2]);
-            (0..3).for_each(|_| tick(&mut workers, 0));
-            assert!(workers.iter().all(Delivery::reads), "{order}: {workers:?}");
-        }
-    }
-
-    /// The worker that restarted takes what the others said before for another configuration's.
-    #[test]
-    fn a_worker_that_starts_late_does_not_talk_the_others_out_of_it() {
-        let mut host = Local::default();
-        let (mut old, mut new) = (Delivery::default(), Delivery::default());
-        exchange(&mut host, &mut [&mut old]);
-        old.seen();
-        exchange(&mut host, &mut [&mut old, &mut new]);
-        withheld(&mut new);
-        for _ in 0..3 {
-            exchange(&mut host, &mut [&mut new, &mut old]);
-        }
-        assert!(old.reads() && new.reads());
-    }
-
-    #[test]
-    fn what_was_found_before_a_reload_does_not_count() {
-        let mut host = Local::default();
-        let mut old = Delivery::default();
-        withheld(&mut old);
-        exchange(&mut host, &mut [&mut old]);
-        let mut new = Delivery::default();
-        exchange(&mut host, &mut [&mut new]);
-        exchange(&mut host, &mut [&mut new]);
-        assert!(new.reads());
-    }
-
-    #[test]
-    fn a_foreign_value_is_counted_once_and_replaced() {
-        let mut host = Local::default();
-        let mut delivery = Delivery::default();
-        exchange(&mut host, &mut [&mut delivery]);
-        host.set("key", &[0], None);
-        let mut foreign = 0;
-        for _ in 0..3 {
-            delivery.exchange("key", 10, &mut foreign, &mut host);
-        }
-        assert_eq!(foreign, 1);
-        assert!(delivery.reads(), "a byte is not a finding");
-        delivery.seen();
-        delivery.exchange("key", 10, &mut foreign, &mut host);
-        assert_eq!(unpack(&host.get("key").unwrap().0), Some(true));
     }
 
     #[test]

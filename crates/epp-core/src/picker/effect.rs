@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::answer::LocalReply;
+use super::ModelWish;
 
 /// One request and its answer. The host chooses the number; it is unique among the exchanges under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +62,9 @@ pub enum Effect {
         /// The answer.
         reply: LocalReply,
     },
+    /// Give a model statistics of its own, if there is room for it, by
+    /// [`Picker::admit_model`](super::Picker::admit_model); else it is counted as "other".
+    AdmitModel(ModelWish),
     /// Add the explanation that the client asked for to the response's headers, as
     /// [`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER).
     Explain {
@@ -103,6 +107,7 @@ impl Effect {
     /// Returns which exchange it is about.
     pub fn id(&self) -> ExchangeId {
         match self {
+            Self::AdmitModel(wish) => wish.id,
             Self::Hold { id, .. }
             | Self::ShowBody { id }
             | Self::RewriteBody { id, .. }

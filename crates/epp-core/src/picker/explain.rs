@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{ExchangeId, Picker};
+use crate::endpoints::monitor::Scrape;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
-use crate::worker::Scrape;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const NAMED: usize = 16;

@@ -1,26 +1,12 @@
-//! What a decision teaches the prefix indexes, here and in the other workers.
+//! What a decision teaches the prefix indexes.
 
-use super::load::Loads;
+use super::learnt::{Evidence, Placement};
 use super::meter::Metric;
+use super::status::IndexFill;
 use super::Picker;
-use crate::config::Plan;
-use crate::endpoints::store::Store;
-use crate::prefix::index::{Index, Origin, Sent};
-use crate::prefix::key::{Key, TableKey};
+use crate::prefix::index::Index;
+use crate::prefix::key::TableKey;
 use crate::prefix::walk::Walk;
-use crate::scheduling::Slot;
-use crate::worker::handover::Known;
-use crate::worker::journal::{Run, Word};
-use crate::worker::report::Fill;
-use crate::worker::seats::SlotLoad;
-use crate::worker::share::{Knowledge, Now, Share};
-use crate::worker::{secret, SharedData};
-
-use xxhash_rust::xxh64::xxh64;
-
-/// Ticks between looks at the secret that counts: two VMs that start at the same time may differ for so
-/// long, a second.
-const SECRET_EACH: u32 = 20;
 
 impl Picker {
     /// Tells the indexes which blocks went to the picked endpoint (the first of the primary
@@ -32,9 +18,9 @@ impl Picker {
             return;
         };
         let begun = exchange.answer.begun;
-        self.teach(id, Word::Sent);
+        self.teach(id, Evidence::Sent);
         if begun {
-            self.teach(id, Word::Proven);
+            self.teach(id, Evidence::Proven);
         }
     }
 
@@ -57,7 +43,7 @@ impl Picker {
     /// there will be none. That the endpoint holds the prompt is as unproven as before: the indexes forget
     /// what this request brought.
     pub(super) fn refute(&mut self, id: u32) {
-        self.teach(id, Word::Refuted);
+        self.teach(id, Evidence::Refuted);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.stop_reading();
         }
@@ -66,7 +52,7 @@ impl Picker {
     /// The request's answer has begun.
     pub(super) fn prove(&mut self, id: u32) {
         if self.is_doubted(id) {
-            self.teach(id, Word::Proven);
+            self.teach(id, Evidence::Proven);
         }
     }
 
@@ -74,13 +60,13 @@ impl Picker {
     /// at once: sending prompts must not be cheaper than having them computed.
     pub(super) fn give_up(&mut self, id: u32) {
         if self.is_doubted(id) {
-            self.teach(id, Word::Refuted);
+            self.teach(id, Evidence::Refuted);
         }
     }
 
-    /// Has the indexes, here and with the next tick in the other workers, take this in of a request and
+    /// Has the indexes, here and after the next tick in the other pickers, take this in of a request and
     /// the endpoint that was picked for it.
-    pub(super) fn teach(&mut self, id: u32, word: Word) {
+    pub(super) fn teach(&mut self, id: u32, evidence: Evidence) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
@@ -96,76 +82,26 @@ impl Picker {
         let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
             let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
-            let run = Run {
-                word,
+            let placement = Placement {
+                evidence,
                 producer: number as u8,
                 slot,
                 tag,
             };
-            let share = &mut self.watch.share;
-            let mut news = |prompt: &[u64], block| share.note(run, prompt, block);
-            match word {
-                Word::Sent => walk.learn(index, slot, capacity, &mut news),
-                Word::Proven => walk.prove(index, slot, capacity, &mut news),
-                Word::Refuted => walk.refute(index, slot, &mut news),
+            let learnt = &mut self.learnt;
+            let mut news = |prompt: &[u64], block| learnt.note(placement, prompt, block);
+            match evidence {
+                Evidence::Sent => walk.learn(index, slot, capacity, &mut news),
+                Evidence::Proven => walk.prove(index, slot, capacity, &mut news),
+                Evidence::Refuted => walk.refute(index, slot, &mut news),
             }
         }
     }
 
-    /// Takes over the secret of this Envoy's VMs, if they share what they know.
-    pub(super) fn agree(&mut self, host: &mut dyn SharedData) {
-        self.timing.agreed += 1;
-        if !self.watch.share.is_on() || self.timing.agreed % SECRET_EACH != 1 {
-            return;
-        }
-        let (base, foreign) = (self.watch.share.base(), &mut self.watch.foreign);
-        let secret = secret::agree(base, &self.secret, host, foreign);
-        if secret != self.secret {
-            self.key = Key::Secret(secret.clone());
-            self.secret = secret;
-            self.begin_indexes();
-        }
-    }
-
-    /// Tells the other workers what is new here, and takes in what is new there.
-    pub(super) fn exchange(&mut self, host: &mut dyn SharedData) {
-        let now = Now {
-            serves: self.watch.served(),
-            stirred: std::mem::take(&mut self.stirred),
-        };
-        let (share, foreign, mut knowledge) = self.sharing();
-        share.exchange(now, host, foreign, &mut knowledge);
-    }
-
-    /// Whether there is something to glance for between this root's ticks.
-    pub fn glances(&self, root: u32) -> bool {
-        root == self.timing.root && self.watch.served() && self.watch.share.glances()
-    }
-
-    /// Between two ticks: tells and hears what is in flight.
-    pub fn glance(&mut self, root: u32, host: &mut dyn SharedData) {
-        if root == self.timing.root && self.watch.served() {
-            let (share, foreign, mut knowledge) = self.sharing();
-            share.glance(host, foreign, &mut knowledge);
-        }
-    }
-
-    fn sharing(&mut self) -> (&mut Share, &mut u64, Shared<'_>) {
-        let knowledge = Shared {
-            cut: self.cut,
-            held: self.holding as u32,
-            plan: &self.plan,
-            indexes: &mut self.indexes,
-            loads: &mut self.loads,
-            store: &mut self.watch.store,
-        };
-        (&mut self.watch.share, &mut self.watch.foreign, knowledge)
-    }
-
     /// How far the indexes are filled.
-    pub(super) fn fill(&self) -> Fill {
+    pub(super) fn fill(&self) -> IndexFill {
         let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
-        Fill {
+        IndexFill {
             entries: sum(Index::entries),
             bytes: sum(Index::bytes),
             bound: self.plan.proxy.max_index_bytes as u64,
@@ -180,20 +116,28 @@ impl Picker {
         self.timing.evictions = fill.evictions;
         let metrics = &mut self.metrics;
         // Of the VMs that serve each has the same index, so that any one's word will do.
-        if self.watch.served() {
+        if self.serves {
             metrics.set(Metric::PrefixIndexSize, "", fill.entries);
             metrics.set(Metric::PrefixIndexBytes, "", fill.bytes);
             metrics.set(Metric::PrefixIndexBound, "", fill.bound);
             metrics.add(Metric::PrefixIndexEvictions, "", more as i64);
         }
-        let traffic = self.watch.share.take_traffic();
-        metrics.add(Metric::SharedWritten, "", traffic.written as i64);
-        metrics.add(Metric::SharedRead, "", traffic.read as i64);
+        let counted = self.sharing_statistics;
+        let before = std::mem::replace(&mut self.timing.exported, counted);
+        let more = |now: u64, before: u64| now.saturating_sub(before) as i64;
+        let written = more(counted.written_bytes, before.written_bytes);
+        metrics.add(Metric::SharedWritten, "", written);
+        let read = more(counted.read_bytes, before.read_bytes);
+        metrics.add(Metric::SharedRead, "", read);
+        let unrecognised = more(counted.unrecognised, before.unrecognised);
+        if unrecognised > 0 {
+            metrics.add(Metric::ForeignValues, "", unrecognised);
+        }
         if !self.watch.polls() {
             return;
         }
-        metrics.set(Metric::Sharers, "", self.watch.share.sharers() as u64);
-        let held = self.holding as u64 + self.watch.share.others_held();
+        metrics.set(Metric::Sharers, "", counted.sharers);
+        let held = self.holding as u64 + counted.held_by_others;
         metrics.set(Metric::Held, "", held);
         let pool = &self.watch.store.pool;
         for (slot, _) in pool.iter() {
@@ -213,7 +157,7 @@ impl Picker {
         let count = self.plan.producers.len().max(1);
         let bytes = self.plan.proxy.max_index_bytes / count;
         let mut index = Index::new(bytes, &self.secret);
-        index.expect_loose_blocks(self.watch.share.asks());
+        index.expect_loose_blocks(self.loose_blocks);
         index
     }
 
@@ -244,85 +188,9 @@ impl Picker {
     pub(super) fn lay_out_indexes(&mut self) {
         let empty = self.empty_index();
         self.indexes = vec![empty; self.plan.producers.len()];
-        self.watch.share.set_key(TableKey::new(&self.secret));
-        let cut = format!("{:?} {:?}", self.plan.dialect, self.plan.producers);
-        // VMs with different secrets do not believe each other, and the secret itself is not told.
-        self.cut = xxh64(cut.as_bytes(), self.secret.number("cut"));
-    }
-}
-
-/// What of a picker the workers share.
-struct Shared<'a> {
-    cut: u64,
-    held: u32,
-    plan: &'a Plan,
-    indexes: &'a mut [Index],
-    loads: &'a mut Loads,
-    store: &'a mut Store,
-}
-
-impl Known for Shared<'_> {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
-        let width = self.store.pool.width().max(1);
-        let (producer, slot) = (number / width, (number % width) as u32);
-        let index = self.indexes.get(producer)?;
-        index.list(slot, hashes);
-        Some(Run {
-            // What is in doubt while it is handed over is little, and not worth a second list.
-            word: Word::Proven,
-            producer: producer as u8,
-            slot,
-            tag: self.loads.tag(Slot(slot)),
-        })
-    }
-}
-
-impl Knowledge for Shared<'_> {
-    fn cut(&self) -> u64 {
-        self.cut
-    }
-
-    fn place(&mut self, seat: u32, run: Run, prompt: &[u64], from: usize) {
-        let producer = self.plan.producers.get(usize::from(run.producer));
-        let index = self.indexes.get_mut(usize::from(run.producer));
-        let endpoint = self.store.pool.get(Slot(run.slot));
-        let endpoint = endpoint.filter(|_| self.loads.tag(Slot(run.slot)) == run.tag);
-        if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
-            let capacity = producer.capacity_of(endpoint);
-            let teller = Origin::of_seat(seat);
-            let origin = match run.word {
-                Word::Sent => teller,
-                Word::Proven => Origin::PROVEN,
-                Word::Refuted => {
-                    index.retract(run.slot, prompt, from..prompt.len(), teller, &mut |_| {});
-                    return;
-                }
-            };
-            let sent = Sent {
-                slot: run.slot,
-                prompt,
-                from,
-                origin,
-            };
-            index.note(sent, capacity, &mut |_, _| {});
-        }
-    }
-
-    fn expect_loose_blocks(&mut self, loose: bool) {
-        let indexes = self.indexes.iter_mut();
-        indexes.for_each(|index| index.expect_loose_blocks(loose));
-    }
-
-    fn held(&self) -> u32 {
-        self.held
-    }
-
-    fn in_flight(&self, loads: &mut Vec<SlotLoad>) {
-        self.loads.own(self.store, loads);
-    }
-
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
-        self.loads.set_others(others, self.store);
+        self.learnt.restart(TableKey::new(&self.secret));
+        // Pickers with different secrets do not believe each other, and the secret itself is not told.
+        self.fingerprint = self.plan.prompt_fingerprint(self.secret.number("cut"));
     }
 }
 

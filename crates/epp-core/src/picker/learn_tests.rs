@@ -2,8 +2,6 @@ use super::*;
 use crate::config;
 use crate::picker::testing::{begin, close, pass, show};
 use crate::picker::{meter, ExchangeId, Head, Origin, Seen};
-use crate::prefix::key::Secret;
-use crate::worker::Local;
 
 const CONFIG: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -16,42 +14,27 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]
 dataLayer: {discovery: {pluginRef: pods}}
 ";
 
-/// VMs of one Envoy, with one endpoint.
-struct Vms {
-    memory: Local,
-    vms: Vec<Picker>,
+/// A picker with one endpoint.
+struct Vm {
+    picker: Picker,
     requests: u32,
 }
 
-impl Vms {
-    fn start(count: u64) -> Self {
+impl Vm {
+    fn start() -> Self {
         let plan = config::load(CONFIG).unwrap().plan;
-        let vms = (1..=count).map(|seed| {
-            let meter = Box::new(meter::Unmetered);
-            let clock = || 1_000_000_000_000;
-            let mut picker = Picker::new("test", plan.clone(), seed, meter, clock);
-            picker.install(plan.clone(), 1);
-            picker
-        });
-        let mut vms = Self {
-            memory: Local::default(),
-            vms: vms.collect(),
+        let (meter, clock) = (Box::new(meter::Unmetered), || 1_000_000_000_000);
+        let mut picker = Picker::new(plan, 1, meter, clock);
+        picker.tick();
+        Self {
+            picker,
             requests: 0,
-        };
-        // As long as they ask each other what they know.
-        (0..60).for_each(|_| vms.tick());
-        vms
-    }
-
-    fn tick(&mut self) {
-        for vm in &mut self.vms {
-            vm.tick(1, &mut self.memory);
         }
     }
 
-    /// Sends a request through this VM. Returns its number and what share of it the endpoint was expected to
+    /// Sends a request. Returns its number and what share of it the endpoint was expected to
     /// hold.
-    fn send(&mut self, vm: usize, body: &str) -> (u32, f64) {
+    fn send(&mut self, body: &str) -> (u32, f64) {
         self.requests += 1;
         let id = self.requests;
         let head = Head {
@@ -61,7 +44,7 @@ impl Vms {
             content_length: Some(body.len()),
             ..Head::default()
         };
-        let picker = &mut self.vms[vm];
+        let picker = &mut self.picker;
         assert!(begin(picker, id, &head).is_none());
         show(picker, id, body.as_bytes(), true);
         let exchange = &picker.exchanges[&id];
@@ -70,17 +53,17 @@ impl Vms {
     }
 
     /// Sends a request of which nothing is learnt.
-    fn expected(&mut self, vm: usize, body: &str) -> f64 {
-        let (id, expected) = self.send(vm, body);
-        close(&mut self.vms[vm], id);
+    fn expected(&mut self, body: &str) -> f64 {
+        let (id, expected) = self.send(body);
+        close(&mut self.picker, id);
         expected
     }
 
     /// Sends a request that is answered.
-    fn serve(&mut self, vm: usize, body: &str) {
-        let (id, _) = self.send(vm, body);
-        answer(&mut self.vms[vm], id, b"10.0.0.1:80", 200);
-        close(&mut self.vms[vm], id);
+    fn serve(&mut self, body: &str) {
+        let (id, _) = self.send(body);
+        answer(&mut self.picker, id, b"10.0.0.1:80", 200);
+        close(&mut self.picker, id);
     }
 }
 
@@ -96,7 +79,7 @@ fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
         status,
         origin: Origin::Endpoint,
     });
-    picker.answered(id, seen.as_ref(), &mut Local::default());
+    picker.answered(id, seen.as_ref());
 }
 
 /// So many characters, others for each number.
@@ -107,9 +90,9 @@ fn text(number: u64, length: usize) -> String {
 
 #[test]
 fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
-    let mut vms = Vms::start(1);
+    let mut vm = Vm::start();
     // Its answer was looked at: for the next 100 ms no other need be, but for what it proves.
-    vms.serve(0, &body("m", "hello"));
+    vm.serve(&body("m", "hello"));
     let prompt = body("m", &text(1, 5_000));
     let ends: [fn(&mut Picker, u32); 4] = [
         // Another status than 2xx.
@@ -121,29 +104,29 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
         |picker, id| answer(picker, id, b"10.0.0.1:80", 200),
     ];
     for (number, end) in ends.into_iter().enumerate() {
-        let (id, expected) = vms.send(0, &prompt);
+        let (id, expected) = vm.send(&prompt);
         assert!(expected < 0.01, "{number}");
-        assert!(vms.expected(0, &prompt) > 0.99, "{number}");
-        end(&mut vms.vms[0], id);
-        close(&mut vms.vms[0], id);
+        assert!(vm.expected(&prompt) > 0.99, "{number}");
+        end(&mut vm.picker, id);
+        close(&mut vm.picker, id);
         let served = number == 3;
-        assert_eq!(vms.expected(0, &prompt) > 0.99, served, "{number}");
+        assert_eq!(vm.expected(&prompt) > 0.99, served, "{number}");
     }
     // Neither does a failing copy take away what was answered, nor is it looked at.
-    let (id, _) = vms.send(0, &prompt);
-    assert!(!vms.vms[0].is_doubted(id));
-    vms.vms[0].refute(id);
-    assert!(vms.expected(0, &prompt) > 0.99);
+    let (id, _) = vm.send(&prompt);
+    assert!(!vm.picker.is_doubted(id));
+    vm.picker.refute(id);
+    assert!(vm.expected(&prompt) > 0.99);
 }
 
 #[test]
 fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
-    let mut vms = Vms::start(1);
+    let mut vm = Vm::start();
     let known = text(1, 5_000);
-    vms.serve(0, &body("m", &known));
+    vm.serve(&body("m", &known));
     let whole = body("m", &(known + &text(2, 5_000)));
     let (first, rest) = whole.as_bytes().split_at(3_000);
-    let picker = &mut vms.vms[0];
+    let picker = &mut vm.picker;
     let head = Head {
         path: b"/v1/completions",
         method: b"POST",
@@ -158,88 +141,69 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
     answer(picker, 70, b"10.0.0.1:80", 413);
     pass(picker, 70, first.len(), rest, true);
     close(picker, 70);
-    assert!(vms.expected(0, &whole) < 0.6);
+    assert!(vm.expected(&whole) < 0.6);
 }
 
 #[test]
-fn workers_agree_on_a_secret_and_hear_what_was_taken_back() {
-    let mut vms = Vms::start(3);
-    let [one, rest @ ..] = vms.vms.as_slice() else {
-        panic!()
-    };
-    assert!(rest
-        .iter()
-        .all(|vm| vm.secret == one.secret && vm.cut == one.cut));
-    let (good, bad) = (body("m", &text(1, 5_000)), body("m", &text(2, 5_000)));
-    vms.serve(0, &good);
-    let (id, _) = vms.send(1, &bad);
-    (0..2).for_each(|_| vms.tick());
-    for vm in 0..3 {
-        assert!(vms.expected(vm, &good) > 0.99, "{vm}");
-        assert!(vms.expected(vm, &bad) > 0.99, "in flight: {vm}");
-    }
-    vms.vms[1].refute(id);
-    (0..2).for_each(|_| vms.tick());
-    for vm in 0..3 {
-        assert!(vms.expected(vm, &good) > 0.99, "{vm}");
-        assert!(vms.expected(vm, &bad) < 0.01, "{vm}");
-    }
-    // What one VM has proven stays, even if the request that sent it first fails.
-    let (id, _) = vms.send(1, &bad);
-    (0..2).for_each(|_| vms.tick());
-    vms.serve(2, &bad);
-    (0..2).for_each(|_| vms.tick());
-    vms.vms[1].refute(id);
-    (0..2).for_each(|_| vms.tick());
-    for vm in 0..3 {
-        assert!(vms.expected(vm, &bad) > 0.99, "{vm}");
-    }
-}
-
-#[test]
-fn vms_with_different_secrets_do_not_believe_each_other() {
-    let mut vms = Vms::start(2);
+fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
+    let mut vm = Vm::start();
     let prompt = body("m", &text(1, 5_000));
-    let other = &mut vms.vms[1];
-    other.secret = Secret::from(99);
-    other.key = Key::Secret(other.secret.clone());
-    other.begin_indexes();
-    // It has just looked.
-    other.timing.agreed = 1;
-    vms.serve(0, &prompt);
-    (0..2).for_each(|_| vms.tick());
-    assert_eq!(vms.vms[1].fill().entries, 0);
-    // They agree again soon.
-    (0..=SECRET_EACH).for_each(|_| vms.tick());
-    assert_eq!(vms.vms[1].secret, vms.vms[0].secret);
+    vm.picker.learnt().keep(true);
+    vm.picker.learnt().clear();
+    let (id, _) = vm.send(&prompt);
+    let learnt: Vec<(Placement, Vec<u64>)> = vm
+        .picker
+        .learnt()
+        .entries()
+        .map(|(placement, span, hashes)| (placement, hashes[span.context..].to_vec()))
+        .collect();
+    close(&mut vm.picker, id);
+    assert!(vm.expected(&prompt) < 0.01);
+    let tell = |vm: &mut Vm, peer, evidence| {
+        for (placement, hashes) in &learnt {
+            let placement = Placement {
+                evidence,
+                ..*placement
+            };
+            vm.picker.learn_from_peer(peer, placement, hashes, 0);
+        }
+    };
+    tell(&mut vm, 1, Evidence::Sent);
+    assert!(vm.expected(&prompt) > 0.99);
+    tell(&mut vm, 1, Evidence::Refuted);
+    assert!(vm.expected(&prompt) < 0.01);
+    tell(&mut vm, 1, Evidence::Sent);
+    tell(&mut vm, 2, Evidence::Proven);
+    tell(&mut vm, 1, Evidence::Refuted);
+    assert!(vm.expected(&prompt) > 0.99);
 }
 
 #[test]
 fn one_request_does_not_empty_an_endpoints_memory() {
-    let mut vms = Vms::start(1);
+    let mut vm = Vm::start();
     let honest = body("m", &text(1, 50_000));
-    vms.serve(0, &honest);
-    let before = vms.vms[0].fill().entries;
+    vm.serve(&honest);
+    let before = vm.picker.fill().entries;
     let list: Vec<String> = (0..60_000).map(|number| text(number, 8)).collect();
     let list = serde_json::json!({"model": "m", "prompt": list}).to_string();
-    vms.serve(0, &list);
+    vm.serve(&list);
     // The window of a request, which is today's default.
-    assert_eq!(vms.vms[0].fill().entries, before + 2_048);
-    assert!(vms.expected(0, &honest) > 0.99);
+    assert_eq!(vm.picker.fill().entries, before + 2_048);
+    assert!(vm.expected(&honest) > 0.99);
 }
 
 #[test]
 fn a_model_is_not_another_one_with_a_salt() {
-    let mut vms = Vms::start(1);
+    let mut vm = Vm::start();
     let text = text(1, 5_000);
-    vms.serve(0, &body("mTENANT-A", &text));
+    vm.serve(&body("mTENANT-A", &text));
     let salted = serde_json::json!({"model": "m", "cache_salt": "TENANT-A", "prompt": text});
-    assert!(vms.expected(0, &salted.to_string()) < 0.01);
-    vms.serve(0, &salted.to_string());
-    assert!(vms.expected(0, &salted.to_string()) > 0.99);
+    assert!(vm.expected(&salted.to_string()) < 0.01);
+    vm.serve(&salted.to_string());
+    assert!(vm.expected(&salted.to_string()) > 0.99);
     // Nor is a salt the first block of a prompt without one.
     let salt = "s".repeat(256);
     let salted = serde_json::json!({"model": "m", "cache_salt": salt, "prompt": text});
-    vms.serve(0, &body("m", &format!("{salt}{text}")));
-    assert!(vms.expected(0, &salted.to_string()) < 0.01);
+    vm.serve(&body("m", &format!("{salt}{text}")));
+    assert!(vm.expected(&salted.to_string()) < 0.01);
 }

@@ -1,7 +1,7 @@
 //! What is in flight at each endpoint: requests, the tokens that they still cost, and the requests
 //! that the endpoint's metrics cannot show yet.
 //!
-//! Each VM counts its own, and adds what the others said they have. A count belongs to a tenure:
+//! Each picker counts its own, and adds what the others said they have. A count belongs to a tenure:
 //! one endpoint's stay in its slot. A request that ends after its endpoint has left takes nothing
 //! from whoever sits there then, so that no count goes below zero and none stays for ever.
 
@@ -12,7 +12,8 @@ use crate::config::Plan;
 use crate::endpoints::store::Store;
 use crate::request::BodyReader;
 use crate::scheduling::{self, Cost, Request, Slot, TargetRole};
-use crate::worker::seats::SlotLoad;
+
+use serde::{Deserialize, Serialize};
 
 /// What is in flight at one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +35,23 @@ struct Sum {
     requests: u32,
     unseen: u32,
     tokens: u64,
+}
+
+/// What one picker has in flight at one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndpointLoad {
+    /// The endpoint's slot.
+    pub slot: u32,
+    /// Distinguishes the endpoint from former and later ones in its slot.
+    pub tag: u32,
+    /// Requests sent and not ended.
+    pub requests: u32,
+    /// Requests sent since the endpoint's page was read and not answered.
+    pub unseen: u32,
+    /// Which reading of the page that is.
+    pub scraped: u32,
+    /// Tokens that these requests still cost.
+    pub tokens: u64,
 }
 
 /// What is in flight, by slot.
@@ -146,10 +164,10 @@ impl Loads {
     }
 
     /// What this VM has in flight, to tell the others.
-    pub fn own(&self, store: &Store, loads: &mut Vec<SlotLoad>) {
+    pub fn own(&self, store: &Store, loads: &mut Vec<EndpointLoad>) {
         for (slot, load) in (0..).zip(&self.slots) {
             if load.own.requests > 0 {
-                loads.push(SlotLoad {
+                loads.push(EndpointLoad {
                     slot,
                     tag: load.tag,
                     requests: load.own.requests,
@@ -161,8 +179,12 @@ impl Loads {
         }
     }
 
-    /// What the others have in flight, in the stead of what they said before.
-    pub fn set_others(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>, store: &mut Store) {
+    /// Replaces what the other pickers have in flight.
+    pub fn set_others(
+        &mut self,
+        others: &mut dyn Iterator<Item = &[EndpointLoad]>,
+        store: &mut Store,
+    ) {
         for load in &mut self.slots {
             load.others = Sum::default();
         }

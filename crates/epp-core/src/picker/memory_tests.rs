@@ -4,7 +4,6 @@ use super::*;
 use crate::config;
 use crate::picker::testing::{begin, close, decisions, pass, show};
 use crate::picker::{meter, Effect, ExchangeId, Head};
-use crate::worker::Local;
 
 #[path = "../../../../tests/memory/bodies.rs"]
 mod bodies;
@@ -28,12 +27,9 @@ dataLayer: {discovery: {pluginRef: pods}}
 fn picker() -> Picker {
     let plan = config::load(PLAN).unwrap().plan;
     let clock = || NOW;
-    let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
-    picker.install(plan, 1);
-    let mut memory = Local::default();
-    for _ in 0..2 {
-        picker.tick(1, &mut memory);
-    }
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered), clock);
+    picker.install(plan);
+    picker.tick();
     picker
 }
 
@@ -72,7 +68,7 @@ fn send(picker: &mut Picker, id: u32, path: &str, body: &[u8]) -> bool {
 }
 
 fn tick(picker: &mut Picker) -> usize {
-    picker.tick(1, &mut Local::default());
+    picker.tick();
     decisions(picker).len()
 }
 
@@ -195,7 +191,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     }
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    picker.answered(ExchangeId(1), None, &mut Local::default());
+    picker.answered(ExchangeId(1), None);
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);

@@ -7,7 +7,7 @@
 pub mod answer;
 mod avoid;
 mod decide;
-mod delivery;
+pub mod delivery;
 mod effect;
 mod exchange;
 pub mod explain;
@@ -15,12 +15,16 @@ mod feed;
 mod holds;
 pub mod ids;
 mod learn;
-mod load;
+pub mod learnt;
+pub mod load;
 pub mod memory;
 pub mod meter;
 mod metrics;
+pub mod models;
 mod naming;
 mod outcome;
+pub mod peers;
+pub mod status;
 #[cfg(test)]
 mod testing;
 mod tick;
@@ -32,6 +36,7 @@ pub use self::answer::LocalReply;
 pub use self::avoid::{Origin, Seen};
 pub use self::effect::{BodyDemand, Effect, ExchangeId, Rewrite, Route};
 pub use self::exchange::Head;
+pub use self::outcome::ModelWish;
 pub use self::tick::{Call, Tick};
 pub use crate::endpoints::partial_page::PageBody;
 
@@ -39,15 +44,18 @@ use self::delivery::Delivery;
 use self::exchange::Exchange;
 use self::holds::Holds;
 use self::ids::ById;
+use self::learnt::LearntLog;
 use self::meter::{Meter, Metric};
 use self::metrics::{Handle, Metrics, Series};
+use self::models::ModelNames;
+use self::peers::SharingStatistics;
 use crate::config::Plan;
+use crate::endpoints::monitor::Monitor;
 use crate::endpoints::outlier::Reason;
 use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
 use crate::scheduling::Scratch;
-use crate::worker::Watch;
 
 /// How many times `maxHeld` may be held from one tick to the next. Which of them go, a tick decides:
 /// another request than the one whose callback runs can be released nowhere else without care. With
@@ -90,14 +98,25 @@ struct Hot {
 pub struct Picker {
     plan: Plan,
     cluster: String,
-    watch: Watch,
+    watch: Monitor,
+    /// Whether this picker has served a request.
+    serves: bool,
+    /// Whether others learn from this picker, and probe in turns with it.
+    sharing: bool,
+    sharing_statistics: SharingStatistics,
+    /// What the indexes have learnt that the others have not been told of.
+    learnt: LearntLog,
+    /// Whether the indexes expect blocks without those before them.
+    loose_blocks: bool,
+    /// The models that have statistics of their own.
+    models: ModelNames,
     indexes: Vec<Index>,
     seats: Vec<Seat>,
     loads: load::Loads,
     /// Whether pages came or endpoints went since the workers last told each other.
     stirred: bool,
-    /// Tells prefix blocks of equal cut.
-    cut: u64,
+    /// Identifies how prompts are cut and keyed.
+    fingerprint: u64,
     /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
     secret: Secret,
     key: Key,
@@ -123,10 +142,8 @@ pub struct Picker {
 
 impl Picker {
     /// A picker that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
-    /// starts its randomness and keys what clients could aim at; tests and tools pass a number. `name` is
-    /// the plugin's, under which it shares data.
+    /// starts its randomness and keys what clients could aim at; tests and tools pass a number.
     pub fn new(
-        name: &str,
         plan: Plan,
         secret: impl Into<Secret>,
         meter: Box<dyn Meter>,
@@ -135,7 +152,7 @@ impl Picker {
         let cluster = plan.cluster().to_owned();
         let secret = secret.into();
         let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
-        let watch = Watch::new(name, &plan, rng.fork());
+        let watch = Monitor::new(&plan, rng.fork());
         let mut metrics = Metrics::new(meter, &cluster);
         let hot = Hot {
             early: metrics.handle(Metric::EarlyReleases, ""),
@@ -154,11 +171,17 @@ impl Picker {
             account: memory::Account::default(),
             cluster,
             watch,
+            serves: false,
+            sharing: false,
+            sharing_statistics: SharingStatistics::default(),
+            learnt: LearntLog::default(),
+            loose_blocks: false,
+            models: ModelNames::default(),
             indexes: Vec::new(),
             seats: Vec::new(),
             loads: load::Loads::default(),
             stirred: false,
-            cut: 0,
+            fingerprint: 0,
             key: Key::Secret(secret.clone()),
             secret,
             exchanges: ById::default(),
@@ -178,9 +201,8 @@ impl Picker {
     }
 
     /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
-    pub fn install(&mut self, plan: Plan, root: u32) {
+    pub fn install(&mut self, plan: Plan) {
         let same_hashing = self.plan.hashing_equal(&plan);
-        self.timing.root = root;
         // The new root may have another answer.
         self.delivery = Delivery::default();
         self.watch.install(&plan);
@@ -230,7 +252,7 @@ impl Picker {
 
     /// A request's headers have come.
     pub fn request_headers(&mut self, ExchangeId(id): ExchangeId, head: &Head<'_>) {
-        self.watch.serve();
+        self.serves = true;
         let now = (self.clock)();
         let mut exchange = self.spare.pop().unwrap_or_default();
         let elapsed = self.elapsed(now);

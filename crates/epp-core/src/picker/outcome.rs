@@ -3,10 +3,10 @@
 
 use super::meter::Metric;
 use super::metrics::{label_value, Handle, Metrics, Series};
-use super::{ExchangeId, Picker};
+use super::models::ModelNames;
+use super::{Effect, ExchangeId, Picker};
 use crate::response::Usage;
 use crate::scheduling::Slot;
-use crate::worker::{SharedData, Watch};
 
 /// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
 /// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
@@ -43,6 +43,16 @@ impl Model {
             reported: metrics.handle(Metric::ReportedCachedTokens, label),
         }
     }
+}
+
+/// A model that asks for statistics of its own, because an endpoint has answered it well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelWish {
+    /// The request that was answered.
+    pub id: ExchangeId,
+    slot: Slot,
+    /// The model's name.
+    pub name: String,
 }
 
 /// How many answers are being read.
@@ -121,14 +131,13 @@ impl Picker {
         if let Some((_, known)) = named.find(|(name, _)| name == model) {
             return Some(*known);
         }
-        let names = &self.watch.names;
         // Where the request names none there is nothing to bound.
-        if model.is_empty() || names.knows(model) {
+        if model.is_empty() || self.models.contains(model) {
             let model = model.to_owned();
             return self.model_at(slot, &model);
         }
         // To a request without a body any server answers well, whatever model a header names.
-        if exchange.answer.bodied && names.may_take(model, self.watch.store.pool.width()) {
+        if exchange.answer.bodied && self.models.has_room(model, self.watch.store.pool.width()) {
             exchange.candidate.push_str(model);
         }
         Some(self.hot.other)
@@ -143,29 +152,44 @@ impl Picker {
         Some(made)
     }
 
-    /// An endpoint has answered a request well: its model gets statistics of its own, if there is
-    /// room.
-    pub(super) fn take_name(&mut self, id: u32, slot: Slot, host: &mut dyn SharedData) {
+    /// An endpoint has answered a request well: its model asks for statistics of its own.
+    pub(super) fn ask_for_model(&mut self, id: u32, slot: Slot) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
         let name = std::mem::take(&mut exchange.candidate);
-        let Watch {
-            names,
-            store,
-            foreign,
-            ..
-        } = &mut self.watch;
-        if name.is_empty() || !names.take(&name, store.pool.width(), host, foreign) {
-            return;
+        if !name.is_empty() {
+            let id = ExchangeId(id);
+            let wish = ModelWish { id, slot, name };
+            self.effects.push_back(Effect::AdmitModel(wish));
         }
-        let named = self.seats.get(slot.index()).map(|seat| &seat.models);
-        let known = named.and_then(|named| named.iter().find(|(known, _)| *known == name));
+    }
+
+    /// Returns the models that have statistics of their own, and how many endpoints the pool has, which
+    /// bounds their number.
+    pub fn models_mut(&mut self) -> (&mut ModelNames, usize) {
+        (&mut self.models, self.watch.store.pool.width())
+    }
+
+    /// Gives a model statistics of its own, if there is room. Returns whether it has them now.
+    pub fn admit_model(&mut self, wish: &ModelWish) -> bool {
+        let (models, endpoints) = self.models_mut();
+        let admitted = models.admit(&wish.name, endpoints);
+        if admitted {
+            self.count_under_model(wish);
+        }
+        admitted
+    }
+
+    /// Counts the request of a wish that was granted under its model's name.
+    fn count_under_model(&mut self, wish: &ModelWish) {
+        let named = self.seats.get(wish.slot.index()).map(|seat| &seat.models);
+        let known = named.and_then(|named| named.iter().find(|(known, _)| *known == wish.name));
         let model = match known {
             Some((_, model)) => Some(*model),
-            None => self.model_at(slot, &name),
+            None => self.model_at(wish.slot, &wish.name),
         };
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
+        if let Some(exchange) = self.exchanges.get_mut(&wish.id.0) {
             exchange.answer.model = model;
         }
     }

@@ -5,7 +5,6 @@ use super::testing::{begin, close, decision, show};
 use super::*;
 use crate::config;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot, TargetRole};
-use crate::worker::Local;
 
 /// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
@@ -108,17 +107,13 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
         .unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
         .plan;
     let mut picker = Picker::new(
-        "test",
         plan.clone(),
         rng.u64(..),
         Box::new(meter::Unmetered),
         || 1_000_000_000_000,
     );
-    picker.install(plan, 1);
-    let mut memory = Local::default();
-    for _ in 0..2 {
-        picker.tick(1, &mut memory);
-    }
+    picker.install(plan);
+    picker.tick();
     for slot in (0..endpoints).map(Slot) {
         let endpoint = picker.watch.store.pool.get_mut(slot).unwrap();
         endpoint.metrics = metrics(rng);
@@ -338,8 +333,8 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     let plan = config::load(text).unwrap().plan;
     let new = || {
         let clock = || 1_000_000_000_000;
-        let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
-        picker.install(plan.clone(), 1);
+        let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered), clock);
+        picker.install(plan.clone());
         picker
     };
     let asked = |picker: &mut Picker| {
@@ -349,20 +344,19 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
         };
         begin(picker, 1, &head).expect("nothing to wait for")
     };
-    let mut memory = Local::default();
     let decision = asked(&mut new());
     assert!(
         matches!(decision, Effect::Bypass { rewrite: None, .. }),
         "{decision:?}"
     );
-    // Whoever comes later knows as much as the poller before its first tick.
     let mut poller = new();
     let empty = b"inference-pool::added_via_api::true\n";
     poller.watch.on_members(empty, 1);
-    (0..3).for_each(|_| drop(poller.tick(1, &mut memory)));
-    let mut late = new();
-    late.look(&mut memory);
-    assert!(matches!(asked(&mut late), Effect::Reply { .. }));
+    assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
+    // So is it where another picker polls.
+    let mut other = new();
+    other.adopt_members(Vec::new());
+    assert!(matches!(asked(&mut other), Effect::Reply { .. }));
 }
 
 /// What is in flight at each of two endpoints.
@@ -381,10 +375,8 @@ dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
     let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new("test", plan.clone(), 1, Box::new(meter::Unmetered), clock);
-    picker.install(plan, 1);
-    let mut memory = Local::default();
-    (0..2).for_each(|_| drop(picker.tick(1, &mut memory)));
+    let mut picker = Picker::new(plan, 1, Box::new(meter::Unmetered), clock);
+    picker.tick();
     let head = Head {
         end: true,
         ..Head::default()
@@ -409,7 +401,7 @@ dataLayer: {discovery: {pluginRef: pods}}
         [("x-prefiller-host-port", "10.0.0.2:80".to_owned())]
     );
     assert_eq!(in_flight(&picker), [1, 1]);
-    picker.answered(ExchangeId(1), None, &mut memory);
+    picker.answered(ExchangeId(1), None);
     assert_eq!(in_flight(&picker), [1, 1]);
     picker.answering(ExchangeId(1));
     assert_eq!(in_flight(&picker), [1, 0]);

@@ -3,17 +3,16 @@
 use super::delivery::{PROBES, PROBE_NS};
 use super::exchange::{Unread, Withheld};
 use super::meter::Metric;
+use super::peers::SharingStatistics;
 use super::{Effect, ExchangeId, Picker, Seat};
+use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
+use crate::endpoints::store::Changes;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
-use crate::worker::{Events, Request, Scrape, SharedData};
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGES_EACH_NS: u64 = 1_000_000_000;
-
-/// A root context that stands in for one that has not ticked for this many of its own ticks.
-const ROOT_PATIENCE: u32 = 20;
 
 /// Overdue requests that are released in one tick. Clients choose when theirs become due; all at once
 /// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
@@ -24,7 +23,7 @@ const RELEASES: usize = 128;
 /// millisecond per MiB, a tenth of a tick.
 const UNREAD: usize = 4 << 20;
 
-const MILLISECOND: u64 = 1_000_000;
+pub(super) const MILLISECOND: u64 = 1_000_000;
 
 /// A callout to make.
 #[derive(Debug)]
@@ -73,9 +72,6 @@ pub struct Tick {
 /// What the picker keeps from tick to tick.
 #[derive(Debug, Default)]
 pub struct Timing {
-    /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until
-    /// they are drained.
-    pub root: u32,
     /// When it ticked last, in nanoseconds since 1970: time enough for what need not be exact.
     pub now: u64,
     /// Ticks so far.
@@ -83,11 +79,9 @@ pub struct Timing {
     /// Nanoseconds that passed between ticks, without the steps back of a clock that was set: what
     /// is held is ordered by it.
     pub elapsed: u64,
-    idle_ticks: u32,
     gauges_at: u64,
-    foreign: u64,
-    /// How often it was time to look at the secret.
-    pub agreed: u32,
+    /// Counts of the sharing that were exported so far.
+    pub exported: SharingStatistics,
     /// Evictions told of so far.
     pub evictions: u64,
     /// Memory of the VM, in bytes.
@@ -102,35 +96,18 @@ impl Picker {
         self.timing.memory = bytes;
     }
 
-    /// One tick of a root context.
-    pub fn tick(&mut self, root: u32, host: &mut dyn SharedData) -> Tick {
-        if root != self.timing.root {
-            self.timing.idle_ticks += 1;
-            if self.timing.idle_ticks < ROOT_PATIENCE {
-                return Tick::default();
-            }
-            self.timing.root = root;
-        }
-        self.timing.idle_ticks = 0;
+    /// One tick.
+    pub fn tick(&mut self) -> Tick {
         let now = (self.clock)();
         self.timing.elapsed = self.elapsed(now);
         self.timing.now = now;
         self.timing.ticks += 1;
         self.budget.tick();
-        let (events, requests) = self.watch.tick(now / MILLISECOND, host);
-        self.take_in(&events);
-        // First, so that the others are not told of those that are too many.
+        let (changes, requests) = self.watch.tick(now / MILLISECOND);
+        self.take_in(&changes);
         self.release_due();
         self.relieve_memory();
-        self.view.tick(host);
-        self.agree(host);
-        self.exchange(host);
-        self.exchange_avoided(host);
-        if self.plan.proxy.read_body == ReadBody::Auto {
-            let (key, foreign) = (&self.watch.delivery_key, &mut self.watch.foreign);
-            self.delivery.exchange(key, now, foreign, host);
-        }
-        self.report(now, host);
+        self.probe_ejected();
         let calls = requests.into_iter().map(|request| self.call(request));
         let calls = calls.collect();
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
@@ -152,19 +129,9 @@ impl Picker {
         self.timing.elapsed.saturating_add(since)
     }
 
-    /// Looks at what the other VMs know before the first tick: a VM may be asked to decide as soon
-    /// as it is there, after a trap even for the very request that called it into being.
-    pub fn look(&mut self, host: &mut dyn SharedData) {
-        let now = (self.clock)();
-        let events = self.watch.look(now / MILLISECOND, host);
-        self.take_in(&events);
-        self.agree(host);
-    }
-
-    fn take_in(&mut self, events: &Events) {
-        self.forget(&events.changes.left);
-        self.seat(&events.changes.joined);
-        events.scraped.iter().for_each(|slot| self.scraped(*slot));
+    pub(super) fn take_in(&mut self, changes: &Changes) {
+        self.forget(&changes.left);
+        self.seat(&changes.joined);
     }
 
     /// A callout was made, under this token; or could not be made.
@@ -195,8 +162,7 @@ impl Picker {
                     // Told at the next tick.
                     self.timing.gauges_at = 0;
                 }
-                self.forget(&changes.left);
-                self.seat(&changes.joined);
+                self.take_in(&changes);
             }
             Request::Metrics(slot, address) => {
                 match self.watch.on_page(slot, &address, body, now) {
@@ -260,7 +226,7 @@ impl Picker {
     /// Former members are forgotten everywhere.
     fn forget(&mut self, left: &[Slot]) {
         for slot in left {
-            self.watch.avoided.detector.remove_endpoint(*slot);
+            self.watch.outliers.remove_endpoint(*slot);
             self.view.forget(*slot);
             self.indexes
                 .iter_mut()
@@ -282,7 +248,7 @@ impl Picker {
     }
 
     /// A newer page shows what was sent before it.
-    fn scraped(&mut self, slot: Slot) {
+    pub(super) fn scraped(&mut self, slot: Slot) {
         self.loads.scraped(slot, &mut self.watch.store);
         self.stirred = true;
     }
@@ -385,6 +351,18 @@ impl Picker {
         self.count_memory(id);
     }
 
+    /// Returns what was found about the delivery of bodies, if the plan asks for it: whether they are
+    /// delivered, if that is known.
+    pub fn delivery_finding(&self) -> Option<Option<bool>> {
+        let asked = self.plan.proxy.read_body == ReadBody::Auto;
+        asked.then(|| self.delivery.finding())
+    }
+
+    /// Takes over what another worker has found about the delivery of bodies.
+    pub fn adopt_delivery(&mut self, found: bool) {
+        self.delivery.adopt(found, self.timing.now);
+    }
+
     /// Whether bodies are read.
     pub(super) fn reads_bodies(&self) -> bool {
         match self.plan.proxy.read_body {
@@ -408,17 +386,8 @@ impl Picker {
         self.holding = held.filter(|exchange| exchange.is_held()).count();
         let reads = u64::from(self.reads_bodies());
         self.metrics.set(Metric::BodyMode, "", reads);
-        if self.watch.foreign > self.timing.foreign {
-            let more = self.watch.foreign - self.timing.foreign;
-            self.metrics.add(Metric::ForeignValues, "", more as i64);
-            self.timing.foreign = self.watch.foreign;
-        }
         self.set_sharing_gauges();
-        let vm = if self.watch.served() {
-            "vm=worker"
-        } else {
-            "vm=main"
-        };
+        let vm = if self.serves { "vm=worker" } else { "vm=main" };
         self.set_memory_gauges(vm);
         if !self.watch.polls() {
             return;

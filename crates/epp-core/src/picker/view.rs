@@ -1,22 +1,19 @@
-//! What the status page is told, while somebody looks at it: how things are with this VM, and its
-//! last decisions with what led to them.
+//! The status of this picker and its last decisions, recorded while they are observed.
 //!
-//! A decision that is shown costs some microseconds more, so that no more than the page shows are
-//! noted between two reports, whatever the load: a hundred a second. Of the prompt only its length
-//! is kept.
+//! A recorded decision costs some microseconds more, so that no more than a status page shows are recorded
+//! between two reports, whatever the load: a hundred a second. Of the prompt only its length is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use xxhash_rust::xxh64::xxh64;
-
 use super::explain::Explanation;
 use super::meter::Metric;
+use super::status::{
+    Candidate, Counts, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
+};
 use super::Picker;
 use crate::config::{Instance, Plan};
 use crate::scheduling::{ScheduleError, Slot};
-use crate::worker::report::{self, Audience, Candidate, Counts, Legend, Part, Report, Shown, Told};
-use crate::worker::SharedData;
 
 /// Decisions that the page shows.
 const KEPT: usize = 50;
@@ -33,46 +30,19 @@ const PARAMETERS: usize = 400;
 /// Sets of filters and scorers that are told apart: a plan has one per profile.
 const LEGENDS: usize = 16;
 
-/// Ticks between reports: half a second.
-const REPORT_EACH: u32 = 10;
-
-/// What is kept for the page.
+/// What is recorded.
 #[derive(Debug, Default)]
 pub struct View {
-    audience: Audience,
-    /// Ticks to the next report.
-    due: u32,
-    /// Decisions to note until then.
+    /// Decisions to exchange until the status is asked for again.
     wanted: usize,
     legends: Vec<Legend>,
-    decisions: VecDeque<Shown>,
-    /// The plan as it is told; made when it is first asked for.
-    plan: Option<Told>,
+    decisions: VecDeque<RecentDecision>,
 }
 
 impl View {
-    /// Whether somebody looks.
-    pub fn is_watched(&self) -> bool {
-        self.audience.is_there()
-    }
-
     /// Whether the next decision is to be explained.
     pub fn wants(&self) -> bool {
         self.wanted > 0
-    }
-
-    /// One tick. Once nobody looks any more nothing is kept.
-    pub fn tick(&mut self, host: &mut dyn SharedData) {
-        let watched = self.is_watched();
-        self.audience.tick(host);
-        self.due = self.due.saturating_sub(1);
-        if watched && !self.is_watched() {
-            let audience = std::mem::take(&mut self.audience);
-            *self = Self {
-                audience,
-                ..Self::default()
-            };
-        }
     }
 
     /// The endpoint in this slot has left: another one may come into it.
@@ -85,12 +55,11 @@ impl View {
 
     /// Another plan is in force.
     pub fn forget_all(&mut self) {
-        self.plan = None;
         self.legends.clear();
         self.decisions.clear();
     }
 
-    fn note(&mut self, mut shown: Shown, explanation: &Explanation) {
+    fn note(&mut self, mut shown: RecentDecision, explanation: &Explanation) {
         let (filters, scorers) = (explanation.filters.iter(), explanation.scorers.iter());
         let legend = Legend {
             filters: filters.map(|(name, _)| name.clone()).collect(),
@@ -144,7 +113,7 @@ fn beginning(text: &str, most: usize) -> String {
 }
 
 impl Picker {
-    /// Keeps why a request went where it went, for the client that asked and for the page. `held` is
+    /// Keeps why a request went where it went, for the client that asked and for the status. `held` is
     /// the share of the prompt that the pick holds, where there is a pick.
     pub(super) fn keep(
         &mut self,
@@ -157,7 +126,7 @@ impl Picker {
         };
         if self.view.wants() {
             let model = exchange.naming.model(&exchange.reader).known();
-            let shown = Shown {
+            let shown = RecentDecision {
                 number: self.hot.decisions,
                 at: self.timing.now / 1_000_000,
                 model: beginning(model.unwrap_or_default(), MODEL),
@@ -182,44 +151,37 @@ impl Picker {
         }
     }
 
-    /// Tells the page how things are, if somebody looks at it and it is time.
-    pub(super) fn report(&mut self, now: u64, host: &mut dyn SharedData) {
-        if !self.view.is_watched() || self.view.due > 0 {
-            return;
-        }
-        let Some((seat, owner)) = self.watch.share.seat() else {
-            return;
-        };
-        self.view.due = REPORT_EACH;
+    /// Stops recording decisions until the status is asked for again, and forgets those recorded.
+    pub fn stop_recording(&mut self) {
+        self.view = View::default();
+    }
+
+    /// Returns the status. From now on decisions are recorded for the next one.
+    pub fn status(&mut self) -> Status {
         self.view.wanted = KEPT;
-        let told = self.view.plan.get_or_insert_with(|| told(&self.plan));
-        let plan = told.plan;
-        if self.watch.polls() {
-            let base = self.watch.share.base();
-            report::tell_plan(base, told, host);
-            report::enlist(base, host);
-        }
         let slots = (0..self.watch.store.pool.width()).map(|index| Slot(index as u32));
-        let detector = &self.watch.avoided.detector;
-        let avoided = |slot: Slot| Some((slot.0, detector.reason(slot)?.name().to_owned()));
-        let report = Report {
-            owner,
-            at: now / 1_000_000,
-            serves: self.watch.served(),
+        let outliers = &self.watch.outliers;
+        let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
+        Status {
+            serves: self.serves,
             polls: self.watch.polls(),
             rung: self.rung(),
             reads_bodies: self.reads_bodies(),
-            plan,
             memory: self.timing.memory,
             index: self.fill(),
             under_way: (self.exchanges.len(), self.holding),
             counts: self.counts(),
             picks: self.picks(),
-            avoided: slots.filter_map(avoided).collect(),
+            ejected: slots.filter_map(ejected).collect(),
             legends: self.view.legends.clone(),
             decisions: self.view.decisions.iter().cloned().collect(),
-        };
-        report::post(&seat, &report, host);
+        }
+    }
+
+    /// Returns a summary of the plan in force: the plugins of its profiles first, then those that are in no
+    /// profile.
+    pub fn plan_summary(&self) -> PlanSummary {
+        summary(&self.plan)
     }
 
     fn counts(&self) -> Counts {
@@ -241,8 +203,7 @@ impl Picker {
     }
 }
 
-/// A plan as the page shows it: the profiles first, then all that is in no profile.
-fn told(plan: &Plan) -> Told {
+fn summary(plan: &Plan) -> PlanSummary {
     let mut parts = Vec::new();
     for profile in &plan.profiles {
         let weighted = profile.plugins.iter();
@@ -252,28 +213,31 @@ fn told(plan: &Plan) -> Told {
         });
         let picker = profile.picker.iter().map(|picker| (picker, None));
         let all = weighted.chain(picker);
-        parts.extend(all.map(|(plugin, weight)| part(&profile.name, plugin, weight)));
+        parts.extend(all.map(|(plugin, weight)| plugin_summary(&profile.name, plugin, weight)));
     }
-    let named = |plugin: &&Arc<Instance>| parts.iter().all(|part: &Part| part.name != plugin.name);
+    let named = |plugin: &&Arc<Instance>| {
+        parts
+            .iter()
+            .all(|part: &PluginSummary| part.name != plugin.name)
+    };
     let others = plan.instances.iter().filter(named);
-    let others: Vec<Part> = others.map(|plugin| part("", plugin, None)).collect();
+    let others: Vec<PluginSummary> = others
+        .map(|plugin| plugin_summary("", plugin, None))
+        .collect();
     parts.extend(others);
-    let mut told = Told {
-        plan: 0,
+    PlanSummary {
         summary: plan.summary(),
         staleness: plan.source.staleness_ms,
-        parts,
-    };
-    told.plan = xxh64(format!("{told:?}").as_bytes(), 0);
-    told
+        plugins: parts,
+    }
 }
 
-fn part(profile: &str, plugin: &Instance, weight: Option<f64>) -> Part {
+fn plugin_summary(profile: &str, plugin: &Instance, weight: Option<f64>) -> PluginSummary {
     let parameters = plugin.parameters.iter();
     let parameters: Vec<String> = parameters
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    Part {
+    PluginSummary {
         profile: profile.to_owned(),
         name: plugin.name.clone(),
         kind: plugin.kind.to_owned(),

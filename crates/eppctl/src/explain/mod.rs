@@ -13,7 +13,6 @@ use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
-use epp_core::worker::Local;
 
 use crate::input::{load_plan, read};
 use crate::output::{Error, ExitStatus, Output};
@@ -108,11 +107,10 @@ impl Explain {
         let members = endpoints.map(|known| known.member.clone()).collect();
         plan.proxy.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        let mut picker = Picker::new("eppctl", plan.clone(), self.seed, Box::new(Unmetered), now);
-        picker.install(plan, 1);
-        // The first elects who polls, the second joins the endpoints.
-        picker.tick(1, &mut Local::default());
-        picker.tick(1, &mut Local::default());
+        let mut picker = Picker::new(plan.clone(), self.seed, Box::new(Unmetered), now);
+        picker.install(plan);
+        // The first tick joins the endpoints.
+        picker.tick();
         picker
     }
 
@@ -140,7 +138,7 @@ impl Explain {
         }
         self.decide(picker, WARMING, &body);
         // Without an answer nothing of it would be remembered.
-        picker.answered(WARMING, None, &mut Local::default());
+        picker.answered(WARMING, None);
         picker.close(WARMING);
         Ok(())
     }

@@ -12,7 +12,6 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{ExchangeId, Head, Picker, Tick};
-use epp_core::worker::Local;
 
 type Trouble = Box<dyn std::error::Error>;
 
@@ -131,13 +130,12 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     let rejected = |rejected: config::Rejected| format!("{rejected:?}");
     let plan = config::load(&document).map_err(rejected)?.plan;
     let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new("bench", plan.clone(), 1, Box::new(Unmetered), clock);
-    picker.install(plan, 1);
-    let mut memory = Local::default();
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    picker.install(plan);
     let mut token = 0;
-    // The lease, the endpoints, then their pages: asked for over a whole interval.
+    // The endpoints, then their pages: asked for over a whole interval.
     for _ in 0..2_000 {
-        let Tick { calls, .. } = picker.tick(1, &mut memory);
+        let Tick { calls, .. } = picker.tick();
         for call in &calls {
             token += 1;
             picker.called(call, Some(token));
@@ -170,7 +168,7 @@ fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble>
         picker.request_body(ID, &mut view);
         decided |= is_decided(picker);
     }
-    picker.answered(ID, None, &mut Local::default());
+    picker.answered(ID, None);
     picker.close(ID);
     decided
         .then_some(())

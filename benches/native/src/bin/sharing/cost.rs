@@ -7,7 +7,7 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{ExchangeId, Head, Picker};
-use epp_core::worker::{Local, SharedData};
+use epp_sync::{InProcess, Sharing, Store};
 
 use crate::Trouble;
 
@@ -30,12 +30,12 @@ static NOW: AtomicU64 = AtomicU64::new(1_700_000_000_000_000_000);
 /// handovers. The poller's news and who is avoided are told whether or not workers share.
 #[derive(Default)]
 struct Memory {
-    values: Local,
+    values: InProcess,
     bytes: usize,
     calls: usize,
 }
 
-impl SharedData for Memory {
+impl Store for Memory {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let found = self.values.get(key);
         self.count(key, found.as_ref().map_or(0, |(value, _)| value.len()));
@@ -104,6 +104,21 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     )
 }
 
+/// A VM's picker and what it shares.
+struct Vm {
+    picker: Picker,
+    sharing: Sharing,
+}
+
+impl Vm {
+    fn tick(&mut self, memory: &mut Memory) {
+        self.sharing.before_tick(&mut self.picker, memory);
+        let _ = self.picker.tick();
+        let now = NOW.load(Ordering::Relaxed) / 1_000_000;
+        self.sharing.after_tick(&mut self.picker, memory, now);
+    }
+}
+
 /// What some ticks cost.
 struct Cost {
     ticks: Duration,
@@ -114,16 +129,17 @@ struct Cost {
 /// Runs some workers and the main thread's VM.
 fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Trouble> {
     let loaded = config::load(&document(share)).map_err(|rejected| format!("{rejected:?}"))?;
-    let mut vms: Vec<Picker> = (0..=workers as u64)
+    let mut memory = Memory::default();
+    let mut vms: Vec<Vm> = (0..=workers as u64)
         .map(|seed| {
             let clock = || NOW.load(Ordering::Relaxed);
             let meter = Box::new(Unmetered);
-            let mut vm = Picker::new("cost", loaded.plan.clone(), seed + 1, meter, clock);
-            vm.install(loaded.plan.clone(), 1);
-            vm
+            let mut picker = Picker::new(loaded.plan.clone(), seed + 1, meter, clock);
+            let mut sharing = Sharing::new("cost", loaded.plan.cluster(), seed + 1);
+            sharing.join(&mut picker, &mut memory);
+            Vm { picker, sharing }
         })
         .collect();
-    let mut memory = Memory::default();
     let mut cost = Cost {
         ticks: Duration::ZERO,
         bytes: 0,
@@ -141,9 +157,9 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
             let started = Instant::now();
             for vm in &mut vms {
                 if glance == GLANCES_PER_TICK {
-                    let _ = vm.tick(1, &mut memory);
-                } else if vm.glances(1) {
-                    vm.glance(1, &mut memory);
+                    vm.tick(&mut memory);
+                } else if vm.sharing.wants_fast_exchange(&vm.picker) {
+                    vm.sharing.exchange_in_flight(&mut vm.picker, &mut memory);
                 }
             }
             if tick >= TICKS {
@@ -158,7 +174,7 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
 
 /// A request comes to one of the workers, and one from half a second ago ends, so that some 500 are
 /// under way.
-fn serve(vms: &mut [Picker], number: usize, prompts: Prompts) {
+fn serve(vms: &mut [Vm], number: usize, prompts: Prompts) {
     let workers = vms.len() - 1;
     let body = prompts.body(number);
     let head = Head {
@@ -170,13 +186,14 @@ fn serve(vms: &mut [Picker], number: usize, prompts: Prompts) {
     };
     if let Some(vm) = vms.get_mut(1 + number % workers) {
         let id = ExchangeId(number as u32);
-        vm.request_headers(id, &head);
-        vm.request_body(id, &mut SliceBody::whole(body.as_bytes()));
-        while vm.poll_effect().is_some() {}
+        vm.picker.request_headers(id, &head);
+        let mut body = SliceBody::whole(body.as_bytes());
+        vm.picker.request_body(id, &mut body);
+        while vm.picker.poll_effect().is_some() {}
     }
     if let Some(done) = number.checked_sub(RATE / 2) {
         if let Some(vm) = vms.get_mut(1 + done % workers) {
-            vm.close(ExchangeId(done as u32));
+            vm.picker.close(ExchangeId(done as u32));
         }
     }
 }

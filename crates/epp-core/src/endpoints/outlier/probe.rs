@@ -99,6 +99,20 @@ impl OutlierDetector {
         }
     }
 
+    /// One tick of a picker that shares with no other: it probes what is due itself.
+    pub fn tick_alone(&mut self, pool: &mut Pool, now: u64) {
+        if self.is_enabled() {
+            self.renew_claims(now);
+            for slot in self.due_probes(pool, now) {
+                if let Some(claim) = self.claim(slot, now) {
+                    self.accept_claim(slot, claim);
+                }
+            }
+            self.unpublished = false;
+        }
+        self.flag_ejected(pool, now);
+    }
+
     /// Renews this worker's claims, or gives up those for which no request has come.
     pub fn renew_claims(&mut self, now: u64) {
         if !self.has_claims {

@@ -10,7 +10,7 @@
 //! once when its first request comes.
 
 use super::pack::{Reader, Writer};
-use super::SharedData;
+use super::Store;
 
 /// Ticks without a beat after which the holder is taken for gone: half a second at 50 ms. A holder
 /// beats each tick; ten missed ones are no hiccup.
@@ -48,23 +48,13 @@ impl Lease {
         }
     }
 
-    /// Whether this VM polls.
-    pub fn holds(&self) -> bool {
-        self.holds
-    }
-
     /// This VM serves requests.
     pub fn serve(&mut self) {
         self.serves = true;
     }
 
-    /// Whether this VM serves requests.
-    pub fn serves(&self) -> bool {
-        self.serves
-    }
-
     /// One tick: beats, gives up, or waits and takes. Returns whether this VM polls until the next.
-    pub fn tick(&mut self, host: &mut dyn SharedData) -> bool {
+    pub fn tick(&mut self, host: &mut dyn Store) -> bool {
         let found = host.get(&self.key);
         let cas = found.as_ref().map(|(_, cas)| *cas);
         let record = found.and_then(|(bytes, _)| unpack(&bytes));
@@ -75,7 +65,7 @@ impl Lease {
         self.holds
     }
 
-    fn keep(&mut self, host: &mut dyn SharedData, cas: Option<u32>) -> bool {
+    fn keep(&mut self, host: &mut dyn Store, cas: Option<u32>) -> bool {
         self.unchanged = 0;
         self.beat += 1;
         if self.serves && !self.yielded {
@@ -86,12 +76,7 @@ impl Lease {
         host.set(&self.key, &pack(self.own, self.beat), cas)
     }
 
-    fn wait(
-        &mut self,
-        host: &mut dyn SharedData,
-        cas: Option<u32>,
-        record: Option<(u64, u64)>,
-    ) -> bool {
+    fn wait(&mut self, host: &mut dyn Store, cas: Option<u32>, record: Option<(u64, u64)>) -> bool {
         if record == self.seen && record.is_some() {
             self.unchanged += 1;
         } else {
@@ -129,8 +114,8 @@ fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::faulty::Faulty;
-    use crate::worker::Local;
+    use crate::faulty::Faulty;
+    use crate::InProcess;
 
     /// Ticks of 50 ms within which another must have taken over: two seconds.
     const TAKEOVER: usize = 40;
@@ -140,13 +125,13 @@ mod tests {
     }
 
     fn holders(leases: &[Lease]) -> Vec<u64> {
-        let holding = leases.iter().filter(|lease| lease.holds());
+        let holding = leases.iter().filter(|lease| lease.holds);
         holding.map(|lease| lease.own).collect()
     }
 
     #[test]
     fn the_vm_that_serves_nothing_polls_and_keeps_polling() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         let mut leases: Vec<Lease> = (1..=4).map(lease).collect();
         // Workers tick before the main thread does, and serve soon.
         for tick in 0..200 {
@@ -162,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_holder_that_is_gone_is_replaced_even_if_all_others_serve() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         let mut leases: Vec<Lease> = (1..=3).map(lease).collect();
         for _ in 0..20 {
             leases.iter_mut().for_each(|lease| {
@@ -192,7 +177,7 @@ mod tests {
     fn random_crashes_delays_and_torn_reads_leave_one_poller_within_two_seconds() {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut memory = Local::default();
+            let mut memory = InProcess::default();
             let mut next = 0;
             let mut leases: Vec<Lease> = Vec::new();
             let (mut without, mut several) = (0, 0);
@@ -233,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_foreign_value_is_taken_over_after_a_while() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         memory.set("lease", b"something else", None);
         let mut lease = lease(1);
         assert!((0..TAKEOVER).any(|_| lease.tick(&mut memory)));

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::*;
-use crate::prefix::index::{Index, Matcher};
-use crate::prefix::key::{Secret, TableKey};
-use crate::worker::faulty::Faulty;
-use crate::worker::journal::Word;
-use crate::worker::Local;
+use crate::faulty::Faulty;
+use crate::InProcess;
+use epp_core::picker::learnt::Evidence;
+use epp_core::prefix::index::{Index, Matcher};
+use epp_core::prefix::key::{Secret, TableKey};
 
 const SERVES: Now = Now {
     serves: true,
@@ -24,7 +24,8 @@ struct Toy {
     index: Index,
     all: HashSet<(u32, u64)>,
     capacity: usize,
-    own: BTreeMap<u32, SlotLoad>,
+    learnt: LearntLog,
+    own: BTreeMap<u32, EndpointLoad>,
     others: BTreeMap<u32, (u32, u64)>,
 }
 
@@ -35,12 +36,19 @@ fn empty_index() -> Index {
     index
 }
 
+fn kept_log() -> LearntLog {
+    let mut log = LearntLog::default();
+    log.keep(true);
+    log
+}
+
 impl Default for Toy {
     fn default() -> Self {
         Self {
             index: empty_index(),
             all: HashSet::new(),
             capacity: usize::MAX,
+            learnt: kept_log(),
             own: BTreeMap::new(),
             others: BTreeMap::new(),
         }
@@ -49,7 +57,7 @@ impl Default for Toy {
 
 impl Toy {
     /// The blocks of a prompt from number `from` on were sent somewhere. What of it is news.
-    fn add(&mut self, run: Run, prompt: &[u64], from: usize) -> Vec<usize> {
+    fn add(&mut self, run: Placement, prompt: &[u64], from: usize) -> Vec<usize> {
         let mut news = Vec::new();
         let mut tell = |block| news.push(block);
         self.index
@@ -61,7 +69,7 @@ impl Toy {
 }
 
 impl Known for Toy {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         let slot = number as u32;
         self.index.list(slot, hashes);
         (slot < SLOTS).then(|| run(0, slot))
@@ -73,7 +81,11 @@ impl Knowledge for Toy {
         1
     }
 
-    fn place(&mut self, _: u32, run: Run, prompt: &[u64], from: usize) {
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.learnt
+    }
+
+    fn place(&mut self, _: u32, run: Placement, prompt: &[u64], from: usize) {
         self.add(run, prompt, from);
     }
 
@@ -85,11 +97,11 @@ impl Knowledge for Toy {
         HELD
     }
 
-    fn in_flight(&self, loads: &mut Vec<SlotLoad>) {
+    fn in_flight(&self, loads: &mut Vec<EndpointLoad>) {
         loads.extend(self.own.values().filter(|load| load.requests > 0));
     }
 
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>) {
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
         self.others.clear();
         for load in others.flatten() {
             let sum = self.others.entry(load.slot).or_default();
@@ -116,9 +128,9 @@ fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
     blocks.collect()
 }
 
-fn run(producer: u8, slot: u32) -> Run {
-    Run {
-        word: Word::Sent,
+fn run(producer: u8, slot: u32) -> Placement {
+    Placement {
+        evidence: Evidence::Sent,
         producer,
         slot,
         tag: slot + 100,
@@ -132,7 +144,7 @@ struct Vm {
 }
 
 struct Sim {
-    memory: Local,
+    memory: InProcess,
     rng: fastrand::Rng,
     vms: Vec<Vm>,
     prompts: Vec<Vec<u64>>,
@@ -145,7 +157,7 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, vms: usize) -> Self {
         let mut sim = Self {
-            memory: Local::default(),
+            memory: InProcess::default(),
             rng: fastrand::Rng::with_seed(seed),
             vms: Vec::new(),
             prompts: Vec::new(),
@@ -181,7 +193,7 @@ impl Sim {
         let run = run(0, slot);
         for (from, to) in [(0, part), (part, prompt.len())] {
             for block in vm.toy.add(run, &prompt[..to], from) {
-                vm.share.note(run, &prompt, block);
+                vm.toy.learnt.note(run, &prompt, block);
             }
         }
         self.prompts.push(prompt);
@@ -191,9 +203,9 @@ impl Sim {
             load.requests += 1;
             load.tokens += tokens;
         } else {
-            *load = SlotLoad {
+            *load = EndpointLoad {
                 slot,
-                ..SlotLoad::default()
+                ..EndpointLoad::default()
             };
         }
     }
@@ -366,7 +378,7 @@ fn a_placement_is_known_after_one_tick() {
     (0..3).for_each(|_| sim.tick(0));
     for hash in 0..100 {
         sim.vms[3].toy.add(run(0, 1), &[hash], 0);
-        sim.vms[3].share.note(run(0, 1), &[hash], 0);
+        sim.vms[3].toy.learnt.note(run(0, 1), &[hash], 0);
     }
     sim.tick(0);
     // Those that ticked before the one that tells hear of it with their next tick.
@@ -448,7 +460,7 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
     let ticks = (1..30).find(|_| {
         sim.tick(0);
         for (key, value) in sim.memory.values() {
-            let sealed = value.is_empty() || crate::worker::pack::Reader::open(value).is_some();
+            let sealed = value.is_empty() || crate::pack::Reader::open(&value).is_some();
             assert!(sealed, "{key}");
         }
         !asks(&sim)
@@ -472,7 +484,7 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
 
 #[test]
 fn neighbours_under_other_names_do_not_disturb() {
-    let mut memory = Local::default();
+    let mut memory = InProcess::default();
     memory.set("base/seat/0", b"a stranger's", None);
     memory.set("base/index", b"a stranger's", None);
     let mut vms: Vec<(Share, Toy)> = ["base", "base", "base2", "base/seat"]
@@ -485,7 +497,7 @@ fn neighbours_under_other_names_do_not_disturb() {
         for (number, (share, toy)) in vms.iter_mut().enumerate() {
             let run = run(0, number as u32);
             toy.add(run, &[tick], 0);
-            share.note(run, &[tick], 0);
+            toy.learnt.note(run, &[tick], 0);
             share.exchange(SERVES, &mut memory, &mut foreign[number], toy);
         }
     }

@@ -1,10 +1,10 @@
 //! How much of what others publish is taken in per tick.
 
 use super::handover::Known;
-use super::journal::{Run, Word};
-use super::seats::SlotLoad;
 use super::share::{Knowledge, Now, Share, INTAKE};
-use super::Local;
+use super::InProcess;
+use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
+use epp_core::picker::load::EndpointLoad;
 
 const SERVES: Now = Now {
     serves: true,
@@ -18,10 +18,11 @@ const SEGMENT: usize = 4_096;
 #[derive(Default)]
 struct Counted {
     hashes: Vec<usize>,
+    learnt: LearntLog,
 }
 
 impl Known for Counted {
-    fn list(&self, _: usize, _: &mut Vec<u64>) -> Option<Run> {
+    fn list(&self, _: usize, _: &mut Vec<u64>) -> Option<Placement> {
         None
     }
 }
@@ -31,7 +32,11 @@ impl Knowledge for Counted {
         1
     }
 
-    fn place(&mut self, seat: u32, _: Run, prompt: &[u64], _: usize) {
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.learnt
+    }
+
+    fn place(&mut self, seat: u32, _: Placement, prompt: &[u64], _: usize) {
         self.hashes
             .resize(self.hashes.len().max(seat as usize + 1), 0);
         self.hashes[seat as usize] += prompt.len();
@@ -43,40 +48,43 @@ impl Knowledge for Counted {
         0
     }
 
-    fn in_flight(&self, _: &mut Vec<SlotLoad>) {}
+    fn in_flight(&self, _: &mut Vec<EndpointLoad>) {}
 
-    fn others_in_flight(&mut self, _: &mut dyn Iterator<Item = &[SlotLoad]>) {}
+    fn others_in_flight(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
 }
 
 #[test]
 fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
-    const RUN: Run = Run {
-        word: Word::Sent,
+    const RUN: Placement = Placement {
+        evidence: Evidence::Sent,
         producer: 0,
         slot: 0,
         tag: 0,
     };
     /// As much as a journal publishes in a tick.
     const FRESH: usize = 60_000;
-    let mut memory = Local::default();
+    let mut memory = InProcess::default();
     let mut vms: Vec<Share> = (1..=5).map(|own| Share::new("b", own)).collect();
-    let mut tick = |vm: &mut Share| {
-        let mut counted = Counted::default();
-        vm.exchange(SERVES, &mut memory, &mut 0, &mut counted);
-        counted.hashes
+    let mut tick = |vm: &mut Share, counted: &mut Counted| {
+        vm.exchange(SERVES, &mut memory, &mut 0, counted);
+        std::mem::take(&mut counted.hashes)
     };
     for _ in 0..60 {
-        vms.iter_mut().for_each(|vm| drop(tick(vm)));
+        for vm in &mut vms {
+            tick(vm, &mut Counted::default());
+        }
     }
     let prompt: Vec<u64> = (0..FRESH as u64).collect();
     let (listener, tellers) = vms.split_first_mut().unwrap();
     for teller in tellers.iter_mut() {
-        (0..FRESH).for_each(|block| teller.note(RUN, &prompt, block));
-        tick(teller);
+        let mut counted = Counted::default();
+        counted.learnt.keep(true);
+        (0..FRESH).for_each(|block| counted.learnt.note(RUN, &prompt, block));
+        tick(teller, &mut counted);
     }
     let mut taken = vec![0; 5];
     for round in 0..10 {
-        let hashes = tick(listener);
+        let hashes = tick(listener, &mut Counted::default());
         let sum: usize = hashes.iter().sum();
         assert!(sum <= INTAKE + SEGMENT, "{sum} at once");
         if round == 0 {

@@ -2,26 +2,29 @@
 //! and the whole index to one that starts.
 
 use super::handover::{Handover, Known};
-use super::journal::{self, Journal, Run};
-use super::seats::{self, Post, Seat, Seats, SlotLoad, TRIES};
-use super::SharedData;
-use crate::prefix::key::TableKey;
+use super::journal::{self, Journal};
+use super::seats::{self, Post, Seat, Seats, TRIES};
+use super::Store;
+use epp_core::picker::learnt::{LearntLog, Placement};
+use epp_core::picker::load::EndpointLoad;
 
 /// What a VM knows, tells and takes over.
 pub trait Knowledge: Known {
     /// Tells prefix blocks of equal cut.
     fn cut(&self) -> u64;
+    /// What this VM has learnt that the others were not told of.
+    fn learnt(&mut self) -> &mut LearntLog;
     /// The VM at the numbered seat says this of an endpoint and the blocks of a prompt from number `from`
     /// on; those before are what it takes to find them.
-    fn place(&mut self, seat: u32, run: Run, prompt: &[u64], from: usize);
+    fn place(&mut self, seat: u32, run: Placement, prompt: &[u64], from: usize);
     /// Whether blocks come without those before them, until this is said again.
     fn expect_loose_blocks(&mut self, loose: bool);
     /// Requests that this VM holds and has not decided.
     fn held(&self) -> u32;
     /// What this VM has in flight.
-    fn in_flight(&self, loads: &mut Vec<SlotLoad>);
+    fn in_flight(&self, loads: &mut Vec<EndpointLoad>);
     /// What the other VMs have in flight, one list each; in the stead of what was said before.
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[SlotLoad]>);
+    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>);
 }
 
 /// Hashes of others' journals that are taken in per tick: 5 ms of work at 0.17 µs each, and more than
@@ -64,11 +67,11 @@ pub struct Traffic {
 
 /// Counts what goes by.
 struct Counted<'a> {
-    host: &'a mut dyn SharedData,
+    host: &'a mut dyn Store,
     traffic: &'a mut Traffic,
 }
 
-impl SharedData for Counted<'_> {
+impl Store for Counted<'_> {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let found = self.host.get(key)?;
         self.traffic.read += found.0.len() as u64;
@@ -98,11 +101,6 @@ impl Share {
         }
     }
 
-    /// Hashes are of another secret from now on, whose tables have this key.
-    pub fn set_key(&mut self, key: TableKey) {
-        self.journal.set_key(key);
-    }
-
     /// Whether this VM believes others, and they it.
     pub fn is_on(&self) -> bool {
         self.on
@@ -115,13 +113,6 @@ impl Share {
             self.handover.do_without();
         }
         self.on = on;
-    }
-
-    /// Notes what is to be told of a block of a prompt with the next tick.
-    pub fn note(&mut self, run: Run, prompt: &[u64], block: usize) {
-        if self.on {
-            self.journal.note(run, prompt, block);
-        }
     }
 
     /// The key of this VM's seat, once it has one, and what tells it from the others.
@@ -166,7 +157,7 @@ impl Share {
     pub fn exchange(
         &mut self,
         now: Now,
-        host: &mut dyn SharedData,
+        host: &mut dyn Store,
         foreign: &mut u64,
         knowledge: &mut dyn Knowledge,
     ) {
@@ -204,7 +195,7 @@ impl Share {
     /// of each other with each tick only, all of them would send to the same endpoint meanwhile.
     pub fn glance(
         &mut self,
-        host: &mut dyn SharedData,
+        host: &mut dyn Store,
         foreign: &mut u64,
         knowledge: &mut dyn Knowledge,
     ) {
@@ -235,7 +226,7 @@ impl Share {
         knowledge.others_in_flight(&mut loads);
     }
 
-    fn hand_over(&mut self, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {
+    fn hand_over(&mut self, host: &mut dyn Store, knowledge: &mut dyn Knowledge) {
         let (askers, gives) = self.parts();
         if gives {
             let cut = knowledge.cut();
@@ -245,12 +236,12 @@ impl Share {
         }
     }
 
-    fn tell(&mut self, serves: bool, host: &mut dyn SharedData, knowledge: &mut dyn Knowledge) {
+    fn tell(&mut self, serves: bool, host: &mut dyn Store, knowledge: &mut dyn Knowledge) {
         if !self.seats.sit(host) {
             return;
         }
         if let Some(seat) = self.seats.seat() {
-            self.journal.write(seat, host);
+            self.journal.write(seat, knowledge.learnt(), host);
         }
         // Who shares nothing is no match for anybody.
         self.post.cut = if self.on { knowledge.cut() } else { 0 };
@@ -263,12 +254,7 @@ impl Share {
         self.seats.post(&self.post, host);
     }
 
-    fn hear(
-        &mut self,
-        host: &mut dyn SharedData,
-        foreign: &mut u64,
-        knowledge: &mut dyn Knowledge,
-    ) {
+    fn hear(&mut self, host: &mut dyn Store, foreign: &mut u64, knowledge: &mut dyn Knowledge) {
         let cut = knowledge.cut();
         let told =
             |seat: &Seat| seat.owner != 0 && seat.post.cut == cut && seat.read != seat.post.written;

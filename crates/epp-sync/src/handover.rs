@@ -6,9 +6,10 @@
 //! second, and a handover takes memory only while it lasts: the hashes of the index, a quarter of
 //! its size.
 
-use super::journal::{read_run, write_run, Run};
+use super::journal::{read_run, write_run};
 use super::pack::{Reader, Writer};
-use super::SharedData;
+use super::Store;
+use epp_core::picker::learnt::Placement;
 
 /// Hashes handed over, or taken over, per tick: two million, which the default bound of an index
 /// holds, take 16 ticks (0.8 s).
@@ -34,7 +35,7 @@ const MOST_PIECES: u32 = 1 << 16;
 pub trait Known {
     /// The lists there are, of one endpoint and one producer each; `None` past the last. Hashes
     /// are given in the order of their use, those used last at the end.
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run>;
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
 }
 
 /// What the head says of the pieces.
@@ -150,7 +151,7 @@ impl Handover {
 
     /// Hands over a part of what is known while there are askers, else clears away what was handed
     /// over. With another asker it begins anew.
-    pub fn give(&mut self, askers: &[u64], cut: u64, known: &dyn Known, host: &mut dyn SharedData) {
+    pub fn give(&mut self, askers: &[u64], cut: u64, known: &dyn Known, host: &mut dyn Store) {
         if askers.is_empty() {
             self.clear_away(host);
             return;
@@ -187,7 +188,7 @@ impl Handover {
         host.set(&format!("{}/index", self.base), &giving.head.pack(), None);
     }
 
-    fn begin(&mut self, askers: &[u64], cut: u64, host: &mut dyn SharedData) {
+    fn begin(&mut self, askers: &[u64], cut: u64, host: &mut dyn Store) {
         self.editions += 1;
         let before = host.get(&format!("{}/index", self.base));
         let before = before.and_then(|(value, _)| Head::unpack(&value));
@@ -208,7 +209,7 @@ impl Handover {
     }
 
     /// Empties the pieces: this VM's, and those of a giver that is gone.
-    fn clear_away(&mut self, host: &mut dyn SharedData) {
+    fn clear_away(&mut self, host: &mut dyn Store) {
         let given = self.giving.take();
         self.idle += 1;
         if given.is_none() && self.idle < SWEEP {
@@ -235,9 +236,9 @@ impl Handover {
     pub fn ask(
         &mut self,
         cut: u64,
-        host: &mut dyn SharedData,
+        host: &mut dyn Store,
         foreign: &mut u64,
-        take: &mut dyn FnMut(Run, &mut dyn Iterator<Item = u64>),
+        take: &mut dyn FnMut(Placement, &mut dyn Iterator<Item = u64>),
     ) {
         let Some(asking) = self.asking.as_mut() else {
             return;

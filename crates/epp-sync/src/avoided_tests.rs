@@ -1,15 +1,29 @@
 //! Several workers over one shared memory.
 
 use super::*;
-use crate::endpoints::outlier::{Failure, Outcome, OutlierSettings};
-use crate::scheduling::{Freshness, Metrics};
-use crate::testing;
-use crate::worker::Local;
+use crate::InProcess;
+use epp_core::endpoints::outlier::{Failure, Outcome, OutlierSettings};
+use epp_core::scheduling::{Endpoint, Freshness};
 
 struct Worker {
-    avoided: Avoided,
+    ejections: Ejections,
+    detector: OutlierDetector,
     pool: Pool,
     foreign: u64,
+}
+
+/// A pool of four fresh endpoints.
+fn pool() -> Pool {
+    let mut pool = Pool::default();
+    for slot in (0..4).map(Slot) {
+        let endpoint = Endpoint {
+            available: true,
+            freshness: Freshness::Fresh,
+            ..Endpoint::default()
+        };
+        pool.set(slot, endpoint);
+    }
+    pool
 }
 
 impl Worker {
@@ -21,15 +35,17 @@ impl Worker {
         let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
         (0..4).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         Self {
-            avoided: Avoided::new("avoided".to_owned(), detector),
-            pool: testing::pool((0..4).map(|_| Metrics::default())),
+            ejections: Ejections::new("avoided".to_owned()),
+            detector,
+            pool: pool(),
             foreign: 0,
         }
     }
 
-    fn tick(&mut self, host: &mut Local, now: u64) {
+    fn tick(&mut self, host: &mut InProcess, now: u64) {
         let (pool, foreign) = (&mut self.pool, &mut self.foreign);
-        self.avoided.exchange(host, foreign, pool, now);
+        self.ejections
+            .exchange(&mut self.detector, pool, host, foreign, now);
     }
 
     fn fail(&mut self, slot: u32, now: u64) {
@@ -50,7 +66,7 @@ impl Worker {
             failure: fails.then_some(failure),
             ..Outcome::default()
         };
-        let detector = &mut self.avoided.detector;
+        let detector = &mut self.detector;
         detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
     }
 
@@ -60,13 +76,13 @@ impl Worker {
     }
 }
 
-fn tick(workers: &mut [Worker], host: &mut Local, now: u64) {
+fn tick(workers: &mut [Worker], host: &mut InProcess, now: u64) {
     workers.iter_mut().for_each(|worker| worker.tick(host, now));
 }
 
 #[test]
 fn what_one_finds_all_avoid_and_one_tries() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
     workers[2].fail(1, 1_000);
     tick(&mut workers, &mut host, 1_000);
@@ -84,7 +100,7 @@ fn what_one_finds_all_avoid_and_one_tries() {
         .collect();
     assert_eq!(open.len(), 1, "one tries");
     let worker = &mut workers[open[0]];
-    assert!(worker.avoided.detector.start_probe(Slot(1), 7, now));
+    assert!(worker.detector.start_probe(Slot(1), 7, now));
     worker.note(1, 7, false, now);
     tick(&mut workers, &mut host, now + 100);
     tick(&mut workers, &mut host, now + 150);
@@ -93,7 +109,7 @@ fn what_one_finds_all_avoid_and_one_tries() {
 
 #[test]
 fn a_worker_that_dies_leaves_the_trial_to_another() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(1, 1_000);
     let mut now = 1_000;
@@ -114,7 +130,7 @@ fn a_worker_that_dies_leaves_the_trial_to_another() {
 
 #[test]
 fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(1, 1_000);
     let mut open = [false; 3];
@@ -131,7 +147,7 @@ fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
 
 #[test]
 fn a_worker_that_starts_anew_hears_of_it() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut old = Worker::new(1);
     old.fail(2, 1_000);
     old.tick(&mut host, 1_000);
@@ -142,7 +158,7 @@ fn a_worker_that_starts_anew_hears_of_it() {
 
 #[test]
 fn two_that_find_something_at_once_both_are_heard() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     workers[1].fail(3, 1_000);
@@ -156,7 +172,7 @@ fn two_that_find_something_at_once_both_are_heard() {
 
 #[test]
 fn a_torn_value_is_counted_and_replaced() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     tick(&mut workers, &mut host, 1_000);
@@ -172,12 +188,12 @@ fn a_torn_value_is_counted_and_replaced() {
 
 #[test]
 fn another_endpoint_in_the_same_slot_is_not_meant() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     workers[0].tick(&mut host, 1_000);
-    workers[1].avoided.detector.remove_endpoint(Slot(0));
-    workers[1].avoided.detector.add_endpoint(Slot(0), 77);
+    workers[1].detector.remove_endpoint(Slot(0));
+    workers[1].detector.add_endpoint(Slot(0), 77);
     workers[1].tick(&mut host, 1_050);
     assert!(workers[1].avoids().is_empty());
 }
@@ -185,7 +201,7 @@ fn another_endpoint_in_the_same_slot_is_not_meant() {
 /// A failure that all of one worker's requests see and none of the others': its clients cause it.
 #[test]
 fn what_one_worker_finds_is_not_believed_where_another_is_served() {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     let mut avoided = 0;
     for now in (1_000..61_000).step_by(50) {

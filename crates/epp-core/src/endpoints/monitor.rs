@@ -1,21 +1,19 @@
-//! One VM's view of the pool: it polls if it holds the lease, else it takes over what the poller
-//! published.
+//! What is known of the pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
+//!
+//! A picker by itself polls. Where several share one proxy, one of them polls and the others adopt what
+//! it found ([`Monitor::adopt_members`], [`Monitor::adopt_metrics`]); who polls is decided outside
+//! ([`Monitor::set_polling`]).
 
-use super::avoided::Avoided;
-use super::lease::Lease;
-use super::names::Names;
-use super::share::Share;
-use super::{report, snapshot, SharedData};
+use super::clusters;
+use super::outlier::OutlierDetector;
+use super::partial_page::{PageBody, PageReader};
+use super::poller::Poller;
+use super::scan::{Extraction, Page};
+use super::store::{Changes, Condition, Member, Store};
 use crate::config::Plan;
-use crate::endpoints::clusters;
-use crate::endpoints::outlier::OutlierDetector;
-use crate::endpoints::partial_page::{PageBody, PageReader};
-use crate::endpoints::poller::Poller;
-use crate::endpoints::scan::{Extraction, Page};
-use crate::endpoints::store::{Changes, Member, Store};
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
-use crate::scheduling::{Endpoint, Slot};
+use crate::scheduling::{Endpoint, Metrics, Slot};
 
 /// A slower page than this is given up. Shorter than the interval, an answer never overlaps the
 /// next question; longer than a second, a hung server would hold its place for too long.
@@ -41,50 +39,38 @@ pub enum Request {
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
     Fresh,
-    /// It was no page.
+    /// It was not a page.
     Failed,
-    /// The endpoint has left meanwhile, or another VM polls now, whose pages are newer.
+    /// The endpoint has left meanwhile, or another picker polls now, whose pages are newer.
     Departed,
 }
 
-/// What a tick brought.
-#[derive(Debug, Default)]
-pub struct Events {
-    /// Who came and who went.
-    pub changes: Changes,
-    /// Slots with a newer page.
-    pub scraped: Vec<Slot>,
+/// How often what is polled has changed, so that a host that publishes it sees when there is news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Revisions {
+    /// Changes to the members.
+    pub members: u64,
+    /// Changes to the metrics.
+    pub metrics: u64,
 }
 
-/// The view.
+/// The endpoints of one pool and how they are observed.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Monitor {
     /// Endpoints and their conditions.
     pub store: Store,
-    /// Values under our keys that were foreign or torn.
-    pub foreign: u64,
-    /// What the workers tell each other.
-    pub share: Share,
-    /// Who is avoided for a while.
-    pub avoided: Avoided,
-    /// The models that have statistics of their own.
-    pub names: Names,
-    /// Where the workers tell each other whether bodies come.
-    pub delivery_key: String,
-    lease: Lease,
+    /// Which endpoints are ejected for a while.
+    pub outliers: OutlierDetector,
+    /// Whether this picker polls.
+    polling: bool,
     poller: Poller,
     rng: fastrand::Rng,
-    members_key: String,
-    metrics_key: String,
-    members_version: u32,
-    metrics_version: u32,
-    /// Whether anybody has told who the members are, be it that there are none.
-    heard: bool,
-    /// Whether this VM has something that the others have not read yet.
-    unpublished: (bool, bool),
+    /// Whether the members are known, even if there are none.
+    members_known: bool,
+    revisions: Revisions,
     members_due: u64,
     members_asked: Option<u64>,
-    /// When discovery last answered this VM, in milliseconds since 1970; 0: never.
+    /// When discovery last answered this picker, in milliseconds since 1970; 0: never.
     pub members_heard: u64,
     discovery: Discovery,
     extractions: Vec<Extraction>,
@@ -93,7 +79,7 @@ pub struct Watch {
     settings: Settings,
 }
 
-/// What the watch keeps of the plan.
+/// The plan as far as it concerns polling.
 #[derive(Debug, Default)]
 struct Settings {
     engine_label: String,
@@ -102,29 +88,17 @@ struct Settings {
     staleness: u64,
 }
 
-impl Watch {
-    /// The view of the plan's pool; `name` is the plugin's.
-    pub fn new(name: &str, plan: &Plan, mut rng: fastrand::Rng) -> Self {
-        let base = report::base(name, plan.cluster());
-        let mut watch = Self {
+impl Monitor {
+    /// Returns the monitor of the plan's pool, which polls and knows no endpoint yet.
+    pub fn new(plan: &Plan, mut rng: fastrand::Rng) -> Self {
+        let mut monitor = Self {
             store: Store::default(),
-            foreign: 0,
-            share: Share::new(&base, rng.u64(..)),
-            lease: Lease::new(format!("{base}/lease"), rng.u64(..)),
-            avoided: Avoided::new(
-                format!("{base}/avoided"),
-                OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
-            ),
-            names: Names::new(format!("{base}/models")),
+            outliers: OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
+            polling: true,
             poller: Poller::new(plan.source.interval_ms),
             rng,
-            delivery_key: format!("{base}/delivery"),
-            members_key: format!("{base}/members"),
-            metrics_key: format!("{base}/metrics"),
-            members_version: 0,
-            metrics_version: 0,
-            heard: false,
-            unpublished: (false, false),
+            members_known: false,
+            revisions: Revisions::default(),
             members_due: 0,
             members_asked: None,
             members_heard: 0,
@@ -133,20 +107,16 @@ impl Watch {
             pages: Vec::new(),
             settings: Settings::default(),
         };
-        watch.install(plan);
-        watch
+        monitor.install(plan);
+        monitor
     }
 
-    /// Another plan is in force.
+    /// Puts another plan in force.
     pub fn install(&mut self, plan: &Plan) {
         self.poller.set_interval(plan.source.interval_ms);
         self.discovery = plan.discovery.clone();
-        self.avoided
-            .detector
-            .configure(plan.proxy.outlier_settings());
+        self.outliers.configure(plan.proxy.outlier_settings());
         self.members_due = 0;
-        self.share.switch(plan.proxy.share_state);
-        self.avoided.shares = plan.proxy.share_state;
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();
@@ -159,56 +129,42 @@ impl Watch {
         };
     }
 
-    /// This VM serves requests.
-    pub fn serve(&mut self) {
-        self.lease.serve();
-    }
-
-    /// Whether this VM serves requests.
-    pub fn served(&self) -> bool {
-        self.lease.serves()
-    }
-
-    /// Whether this VM polls.
+    /// Returns whether this picker polls.
     pub fn polls(&self) -> bool {
-        self.lease.holds()
+        self.polling
     }
 
-    /// Whether it is known who the members are. Listed ones are not waited for: nobody but those
-    /// may be chosen.
+    /// Starts or stops polling.
+    pub fn set_polling(&mut self, polling: bool) {
+        if polling && !self.polling {
+            self.begin_polling();
+        }
+        self.polling = polling;
+    }
+
+    /// Returns how often what was polled has changed.
+    pub fn revisions(&self) -> Revisions {
+        self.revisions
+    }
+
+    /// Returns whether the members are known. Listed ones are not waited for: only those may be chosen.
     pub fn knows_members(&self) -> bool {
-        self.heard || matches!(self.discovery, Discovery::Static(_))
+        self.members_known || matches!(self.discovery, Discovery::Static(_))
     }
 
-    /// Takes over what a poller published: a new VM need not wait for its first tick.
-    pub fn look(&mut self, now: u64, host: &mut dyn SharedData) -> Events {
-        let mut events = Events::default();
-        self.take_over(host, &mut events);
-        self.refresh(now);
-        events
-    }
-
-    /// One tick at `now` (milliseconds since 1970): what came in, and what to fetch.
-    pub fn tick(&mut self, now: u64, host: &mut dyn SharedData) -> (Events, Vec<Request>) {
-        let polled = self.lease.holds();
-        let mut requests = Vec::new();
-        let mut events = Events::default();
-        if self.lease.tick(host) {
-            if !polled {
-                // Go on from where the last poller was.
-                self.take_over(host, &mut events);
-                self.begin_polling();
-            }
-            self.poll(now, &mut events, &mut requests);
-            self.publish(host);
-        } else {
-            self.take_over(host, &mut events);
+    /// Updates freshness at `now` (milliseconds since 1970) and polls. Returns which endpoints came and
+    /// went, and what to fetch.
+    pub fn tick(&mut self, now: u64) -> (Changes, Vec<Request>) {
+        let (mut changes, mut requests) = (Changes::default(), Vec::new());
+        if self.polling {
+            self.poll(now, &mut changes, &mut requests);
         }
         self.refresh(now);
-        (events, requests)
+        (changes, requests)
     }
 
-    fn refresh(&mut self, now: u64) {
+    /// Updates which metrics can be trusted at `now`, and what decisions are based on.
+    pub fn refresh(&mut self, now: u64) {
         self.store.refresh(now, self.settings.staleness);
         if !self.extractions.iter().all(Extraction::is_empty) {
             self.store.choose_mode();
@@ -240,7 +196,7 @@ impl Watch {
         }
     }
 
-    /// An answer to [`Request::Metrics`] came; `None` where it was no page.
+    /// An answer to [`Request::Metrics`] came; `None` where it was not a page.
     pub fn on_page(
         &mut self,
         slot: Slot,
@@ -249,7 +205,7 @@ impl Watch {
         now: u64,
     ) -> Scrape {
         let asked = self.store.pool.get(slot);
-        if asked.is_none_or(|endpoint| endpoint.address != address) || !self.lease.holds() {
+        if asked.is_none_or(|endpoint| endpoint.address != address) || !self.polling {
             return Scrape::Departed;
         }
         let found = page
@@ -257,7 +213,7 @@ impl Watch {
             .and_then(|page| self.read(slot, page));
         self.poller
             .answered(slot, found.is_some(), now, &mut self.rng);
-        self.unpublished.1 = true;
+        self.revisions.metrics += 1;
         match found {
             Some(page) => {
                 self.store
@@ -296,7 +252,7 @@ impl Watch {
     fn begin_polling(&mut self) {
         self.members_due = 0;
         self.members_asked = None;
-        // Whoever polled meanwhile may have given slots to others.
+        // The picker that polled meanwhile may have given slots to other endpoints.
         self.pages.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
         slots.for_each(|slot| self.poller.join(slot));
@@ -308,7 +264,7 @@ impl Watch {
         }
     }
 
-    fn poll(&mut self, now: u64, events: &mut Events, requests: &mut Vec<Request>) {
+    fn poll(&mut self, now: u64, changes: &mut Changes, requests: &mut Vec<Request>) {
         // Once: what is listed does not change, and may be long.
         let listed = match &self.discovery {
             Discovery::Static(discovery) if self.members_due == 0 => {
@@ -330,7 +286,7 @@ impl Watch {
         };
         if let Some(members) = listed {
             self.members_due = now.max(1);
-            merge(&mut events.changes, self.set_members(&members));
+            merge(changes, self.set_members(&members));
         }
         if self.extractions.iter().all(Extraction::is_empty) {
             return;
@@ -343,7 +299,7 @@ impl Watch {
     }
 
     fn set_members(&mut self, members: &[Member]) -> Changes {
-        self.heard = true;
+        self.members_known = true;
         let changes = self.store.set_members(members);
         for slot in &changes.joined {
             self.poller.join(*slot);
@@ -353,51 +309,15 @@ impl Watch {
             .left
             .iter()
             .for_each(|slot| self.poller.leave(*slot));
-        self.unpublished = (true, true);
+        self.revisions.members += 1;
+        self.revisions.metrics += 1;
         changes
     }
 
-    fn publish(&mut self, host: &mut dyn SharedData) {
-        if std::mem::take(&mut self.unpublished.0) {
-            self.members_version = self.members_version.wrapping_add(1);
-            let value = snapshot::pack_members(&self.store, self.members_version);
-            host.set(&self.members_key, &value, None);
-        }
-        if std::mem::take(&mut self.unpublished.1) {
-            self.metrics_version = self.metrics_version.wrapping_add(1);
-            let value = snapshot::pack_metrics(&self.store, self.metrics_version);
-            host.set(&self.metrics_key, &value, None);
-        }
-    }
-
-    fn take_over(&mut self, host: &mut dyn SharedData, events: &mut Events) {
-        if let Some((value, _)) = host.get(&self.members_key) {
-            let version = snapshot::version(&value);
-            if version != Some(self.members_version) || self.members_version == 0 {
-                match snapshot::unpack_members(&value) {
-                    Some(members) => {
-                        self.members_version = version.unwrap_or(0);
-                        self.adopt(members, &mut events.changes);
-                    }
-                    None => self.foreign += 1,
-                }
-            }
-        }
-        if let Some((value, _)) = host.get(&self.metrics_key) {
-            let version = snapshot::version(&value);
-            if version != Some(self.metrics_version) || self.metrics_version == 0 {
-                let scraped = |slot| events.scraped.push(slot);
-                match snapshot::apply_metrics(&value, &mut self.store, scraped) {
-                    Some(()) => self.metrics_version = version.unwrap_or(0),
-                    None => self.foreign += 1,
-                }
-            }
-        }
-    }
-
-    /// Takes over the poller's members in the poller's slots.
-    fn adopt(&mut self, members: Vec<(Slot, Member)>, changes: &mut Changes) {
-        self.heard = true;
+    /// Takes over the members that another picker found, in its slots.
+    pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) -> Changes {
+        let mut changes = Changes::default();
+        self.members_known = true;
         for index in 0..self.store.pool.width() {
             let slot = Slot(index as u32);
             let stays = members.iter().any(|(place, _)| *place == slot);
@@ -418,6 +338,13 @@ impl Watch {
             }
             self.store.set_member(slot, &member);
         }
+        changes
+    }
+
+    /// Takes over what another picker read on an endpoint's page. Returns whether that page is newer than
+    /// the one known here.
+    pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
+        self.store.adopt_metrics(slot, condition, metrics)
     }
 }
 

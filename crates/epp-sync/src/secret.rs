@@ -7,12 +7,12 @@
 //! stranger, because what tells VMs of equal cut covers the secret.
 
 use super::pack::{Reader, Writer};
-use super::SharedData;
-use crate::prefix::key::{Secret, SECRET_BYTES};
+use super::Store;
+use epp_core::prefix::key::{Secret, SECRET_BYTES};
 
 /// Returns the secret that counts under these keys; this VM's own where there was none, or one that is
 /// foreign or torn, which is counted.
-pub fn agree(base: &str, own: &Secret, host: &mut dyn SharedData, foreign: &mut u64) -> Secret {
+pub fn agree(base: &str, own: &Secret, host: &mut dyn Store, foreign: &mut u64) -> Secret {
     let key = format!("{base}/secret");
     let found = host.get(&key);
     if let Some(secret) = found.as_ref().and_then(|(value, _)| unpack(value)) {
@@ -46,11 +46,11 @@ fn unpack(value: &[u8]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::Local;
+    use crate::InProcess;
 
     #[test]
     fn the_first_vms_secret_counts() {
-        let (mut host, mut foreign) = (Local::default(), 0);
+        let (mut host, mut foreign) = (InProcess::default(), 0);
         let [one, other] = [1, 2].map(Secret::from);
         assert_eq!(agree("b", &one, &mut host, &mut foreign), one);
         assert_eq!(agree("b", &other, &mut host, &mut foreign), one);
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_torn_secret_is_replaced() {
-        let (mut host, mut foreign) = (Local::default(), 0);
+        let (mut host, mut foreign) = (InProcess::default(), 0);
         let [one, other] = [1, 2].map(Secret::from);
         agree("b", &one, &mut host, &mut foreign);
         host.tear("b/secret");
@@ -71,9 +71,9 @@ mod tests {
 
     /// Shared data in which another VM is as quick: it finds no secret either, and puts its own there
     /// after ours.
-    struct Raced(Local, Option<Secret>);
+    struct Raced(InProcess, Option<Secret>);
 
-    impl SharedData for Raced {
+    impl Store for Raced {
         fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
             let found = self.0.get(key);
             if let Some(other) = self.1.take_if(|_| found.is_some()) {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn of_two_that_begin_at_the_same_time_one_gives_way_when_it_looks_again() {
         let [one, other] = [1, 2].map(Secret::from);
-        let mut host = Raced(Local::default(), Some(other.clone()));
+        let mut host = Raced(InProcess::default(), Some(other.clone()));
         assert_eq!(agree("b", &one, &mut host, &mut 0), one);
         assert_eq!(agree("b", &one, &mut host, &mut 0), other);
     }

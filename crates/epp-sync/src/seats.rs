@@ -6,7 +6,8 @@
 //! it, so that VMs that come and go leave nothing behind. No clock is involved.
 
 use super::pack::{Reader, Writer};
-use super::SharedData;
+use super::Store;
+use epp_core::picker::load::EndpointLoad;
 
 /// Ticks without a beat after which a seat is empty: a second at 50 ms.
 pub const PATIENCE: u32 = 20;
@@ -23,23 +24,6 @@ const MISSING: Option<u32> = Some(u32::MAX);
 /// Endpoints in one post; more than any pool has.
 const MOST_LOADS: u32 = 65_536;
 
-/// What one VM has under way at one endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SlotLoad {
-    /// The endpoint's slot.
-    pub slot: u32,
-    /// Tells the endpoint from others that were or will be in its slot.
-    pub tag: u32,
-    /// Requests sent and not ended.
-    pub requests: u32,
-    /// Requests sent since the endpoint's page was read and not answered.
-    pub unseen: u32,
-    /// Which reading of the page that is.
-    pub scraped: u32,
-    /// Tokens that these requests still cost.
-    pub tokens: u64,
-}
-
 /// What a VM posts at its seat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Post {
@@ -54,7 +38,7 @@ pub struct Post {
     /// Requests that it holds and has not decided.
     pub held: u32,
     /// What it has in flight.
-    pub loads: Vec<SlotLoad>,
+    pub loads: Vec<EndpointLoad>,
 }
 
 /// What is known of one seat.
@@ -182,7 +166,7 @@ impl Seats {
 
     /// Looks at all seats. Returns whether anything changed that somebody else posted; what is
     /// foreign or torn is counted.
-    pub fn look(&mut self, host: &mut dyn SharedData, foreign: &mut u64) -> bool {
+    pub fn look(&mut self, host: &mut dyn Store, foreign: &mut u64) -> bool {
         let mut news = false;
         for number in 0..SEATS {
             let key = self.key(number);
@@ -228,7 +212,7 @@ impl Seats {
 
     /// Looks between two ticks at the seats that are known. Nobody's silence is counted, since those who
     /// beat do so with their ticks. Returns whether anything changed that somebody else posted.
-    pub fn glance(&mut self, host: &mut dyn SharedData, foreign: &mut u64) -> bool {
+    pub fn glance(&mut self, host: &mut dyn Store, foreign: &mut u64) -> bool {
         let mut news = false;
         for (number, seat) in (0..).zip(&mut self.seats) {
             let Some((value, version)) = host.get(&key(&self.base, number)) else {
@@ -245,7 +229,7 @@ impl Seats {
     }
 
     /// Takes a seat, if this VM has none: the first that is empty or missing. Whether it has one.
-    pub fn sit(&mut self, host: &mut dyn SharedData) -> bool {
+    pub fn sit(&mut self, host: &mut dyn Store) -> bool {
         if self.seat.is_some() {
             return true;
         }
@@ -276,7 +260,7 @@ impl Seats {
     }
 
     /// Posts at this VM's seat.
-    pub fn post(&mut self, post: &Post, host: &mut dyn SharedData) {
+    pub fn post(&mut self, post: &Post, host: &mut dyn Store) {
         let Some(number) = self.seat else {
             return;
         };
@@ -294,7 +278,7 @@ impl Seats {
 }
 
 /// What is posted at the seats under these keys, to one who has none: number, owner, beat and post.
-pub fn posted(base: &str, host: &mut dyn SharedData) -> Vec<(u32, u64, u64, Post)> {
+pub fn posted(base: &str, host: &mut dyn Store) -> Vec<(u32, u64, u64, Post)> {
     let values = (0..SEATS).map_while(|number| Some((number, host.get(&key(base, number))?.0)));
     values
         .filter_map(|(number, value)| {
@@ -348,7 +332,7 @@ fn unpack(value: &[u8]) -> Option<(u64, u64, Post)> {
     post.written = reader.u64()?;
     post.held = reader.u32()?;
     for _ in 0..reader.u32()?.min(MOST_LOADS) {
-        post.loads.push(SlotLoad {
+        post.loads.push(EndpointLoad {
             slot: reader.u32()?,
             tag: reader.u32()?,
             requests: reader.u32()?,

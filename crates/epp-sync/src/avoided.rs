@@ -5,9 +5,9 @@
 //! counts, and whoever is not quick enough reads again at its next tick.
 
 use super::pack::{Reader, Writer};
-use super::SharedData;
-use crate::endpoints::outlier::{Ejection, OutlierDetector, Reason};
-use crate::scheduling::{Pool, Slot};
+use super::Store;
+use epp_core::endpoints::outlier::{Ejection, OutlierDetector, Reason};
+use epp_core::scheduling::{Pool, Slot};
 
 /// Version of the layout; another one is foreign.
 const SCHEMA: u32 = 2;
@@ -18,52 +18,48 @@ const CERTAIN: u32 = 1 << 8;
 /// More than any pool has; bounds what a wrong count could make us read.
 const MOST: u32 = 65_536;
 
-/// Who is avoided, to one worker.
+/// The ejections that one worker shares.
 #[derive(Debug)]
-pub struct Avoided {
-    /// What this worker knows.
-    pub detector: OutlierDetector,
-    /// Whether this worker tells the others, and hears from them.
-    pub shares: bool,
+pub struct Ejections {
     key: String,
     /// Version of the shared value that was read last.
     read: Option<u32>,
 }
 
-impl Avoided {
+impl Ejections {
     /// Shares under this key.
-    pub fn new(key: String, detector: OutlierDetector) -> Self {
-        Self {
-            detector,
-            shares: true,
-            key,
-            read: None,
-        }
+    pub fn new(key: String) -> Self {
+        Self { key, read: None }
     }
 
-    /// Hears what the others found, tells them what this worker found, and asks to try those whose
-    /// time is over. Marks them in the pool. `now` is in milliseconds since 1970.
+    /// Takes in what the others found, publishes what this worker found, and asks to probe those whose
+    /// time is over. Marks the ejected ones in the pool. `now` is in milliseconds since 1970.
     pub fn exchange(
         &mut self,
-        host: &mut dyn SharedData,
-        foreign: &mut u64,
+        outliers: &mut OutlierDetector,
         pool: &mut Pool,
+        host: &mut dyn Store,
+        foreign: &mut u64,
         now: u64,
     ) {
-        if self.detector.is_enabled() {
-            if self.shares {
-                self.hear(host, foreign, now);
-            }
-            self.detector.renew_claims(now);
-            let due = self.detector.due_probes(pool, now);
-            if !due.is_empty() || self.detector.unpublished {
-                self.tell(host, &due, now);
+        if outliers.is_enabled() {
+            self.hear(outliers, host, foreign, now);
+            outliers.renew_claims(now);
+            let due = outliers.due_probes(pool, now);
+            if !due.is_empty() || outliers.unpublished {
+                self.tell(outliers, host, &due, now);
             }
         }
-        self.detector.flag_ejected(pool, now);
+        outliers.flag_ejected(pool, now);
     }
 
-    fn hear(&mut self, host: &mut dyn SharedData, foreign: &mut u64, now: u64) {
+    fn hear(
+        &mut self,
+        outliers: &mut OutlierDetector,
+        host: &mut dyn Store,
+        foreign: &mut u64,
+        now: u64,
+    ) {
         let Some((value, version)) = host.get(&self.key) else {
             self.read = None;
             return;
@@ -76,30 +72,36 @@ impl Avoided {
             *foreign += 1;
             return;
         };
-        let known = self.detector.ejections().count();
+        let known = outliers.ejections().count();
         let mut heard = 0;
         for (slot, entry) in entries {
             heard += 1;
-            self.detector.unpublished |= !self.detector.merge(slot, entry, now);
+            outliers.unpublished |= !outliers.merge(slot, entry, now);
         }
         // Two began the value at once: ours is not in it.
-        self.detector.unpublished |= heard < known;
+        outliers.unpublished |= heard < known;
     }
 
-    fn tell(&mut self, host: &mut dyn SharedData, due: &[Slot], now: u64) {
+    fn tell(
+        &mut self,
+        outliers: &mut OutlierDetector,
+        host: &mut dyn Store,
+        due: &[Slot],
+        now: u64,
+    ) {
         let claims = due
             .iter()
-            .filter_map(|slot| Some((*slot, self.detector.claim(*slot, now)?)));
+            .filter_map(|slot| Some((*slot, outliers.claim(*slot, now)?)));
         let claims: Vec<(Slot, Ejection)> = claims.collect();
-        let entries = self.detector.ejections().map(|(slot, entry)| {
+        let entries = outliers.ejections().map(|(slot, entry)| {
             let claim = claims.iter().find(|(claimed, _)| *claimed == slot);
             (slot, claim.map_or(entry, |(_, claim)| *claim))
         });
         let value = pack(entries.collect());
-        if !self.shares || host.set(&self.key, &value, self.read) {
-            self.detector.unpublished = false;
+        if host.set(&self.key, &value, self.read) {
+            outliers.unpublished = false;
             for (slot, entry) in claims {
-                self.detector.accept_claim(slot, entry);
+                outliers.accept_claim(slot, entry);
             }
         }
     }

@@ -6,8 +6,8 @@
 //! is bounded: a reader that falls behind loses hints, and nobody memory.
 
 use super::pack::{Reader, Writer};
-use super::SharedData;
-use crate::prefix::key::TableKey;
+use super::Store;
+use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
 
 /// Segments that are kept: a reader that pauses for less than 0.8 s loses nothing, as long as a
 /// segment holds what comes up in a tick.
@@ -18,34 +18,18 @@ const RING: u64 = 16;
 /// shared by four workers, some 3,000 come up in a tick.
 const SEGMENT: usize = 4_096;
 
-/// Hashes noted between two ticks; what is more is not told.
-const MOST_FRESH: usize = RING as usize * SEGMENT;
-
-/// What is said of blocks and an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
-    /// They were sent there.
-    Sent,
-    /// It has answered: it took them in.
-    Proven,
-    /// They were sent there and not taken in: what no answer has proven is to be forgotten.
-    Refuted,
+/// As it stands in a run's head.
+fn bits(evidence: Evidence) -> u32 {
+    match evidence {
+        Evidence::Sent => 0,
+        Evidence::Proven => 1,
+        Evidence::Refuted => 2,
+    }
 }
 
-impl Word {
-    /// As it stands in a run's head.
-    fn bits(self) -> u32 {
-        match self {
-            Self::Sent => 0,
-            Self::Proven => 1,
-            Self::Refuted => 2,
-        }
-    }
-
-    fn of(bits: u32) -> Option<Self> {
-        let words = [Self::Sent, Self::Proven, Self::Refuted];
-        words.get(bits as usize).copied()
-    }
+fn evidence(bits: u32) -> Option<Evidence> {
+    let known = [Evidence::Sent, Evidence::Proven, Evidence::Refuted];
+    known.get(bits as usize).copied()
 }
 
 /// Where in a run's head the word stands, and the bits below it, which say how many hashes follow: more
@@ -53,31 +37,11 @@ impl Word {
 const WORD_BIT: u32 = 22;
 const COUNT: u32 = (1 << WORD_BIT) - 1;
 
-/// Blocks of one endpoint, one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// What is said of them.
-    pub word: Word,
-    /// Index of the prefix producer in the plan.
-    pub producer: u8,
-    /// The endpoint's slot.
-    pub slot: u32,
-    /// Tells the endpoint from others that were or will be in its slot.
-    pub tag: u32,
-}
-
-/// A part of a prompt: how many of the hashes it takes to find the others, and how many those are.
-type Part = (usize, usize);
-
 /// One VM's journal.
 #[derive(Debug)]
 pub struct Journal {
     base: String,
     own: u64,
-    key: TableKey,
-    /// Runs since the last tick.
-    runs: Vec<(Run, Part)>,
-    hashes: Vec<u64>,
     written: u64,
 }
 
@@ -87,38 +51,8 @@ impl Journal {
         Self {
             base,
             own,
-            key: TableKey::default(),
-            runs: Vec::new(),
-            hashes: Vec::new(),
             written: 0,
         }
-    }
-
-    /// Hashes are of another secret from now on: those that were noted mean nothing any more.
-    pub fn set_key(&mut self, key: TableKey) {
-        self.key = key;
-        self.runs.clear();
-        self.hashes.clear();
-    }
-
-    /// Notes what is to be told of a block of a prompt with the next tick.
-    pub fn note(&mut self, run: Run, prompt: &[u64], block: usize) {
-        let Some((before, [hash, ..])) = prompt.split_at_checked(block) else {
-            return;
-        };
-        if self.hashes.len() >= MOST_FRESH {
-            return;
-        }
-        let follows = !before.is_empty() && before.last() == self.hashes.last();
-        match self.runs.last_mut() {
-            Some((last, (_, count))) if *last == run && follows => *count += 1,
-            _ => {
-                let context = self.key.context(before);
-                self.hashes.extend_from_slice(context);
-                self.runs.push((run, (context.len(), 1)));
-            }
-        }
-        self.hashes.push(*hash);
     }
 
     /// Segments written so far.
@@ -126,20 +60,15 @@ impl Journal {
         self.written
     }
 
-    /// Writes what is new at the VM's seat.
-    pub fn write(&mut self, seat: u32, host: &mut dyn SharedData) {
-        let mut left = self.hashes.as_slice();
+    /// Drains the log into segments at the VM's seat.
+    pub fn write(&mut self, seat: u32, log: &mut LearntLog, host: &mut dyn Store) {
         let mut segment = None;
         let mut room = SEGMENT;
-        for (run, (known, count)) in self.runs.drain(..) {
-            let Some((hashes, more)) = left.split_at_checked(known + count) else {
-                break;
-            };
-            left = more;
-            let mut from = known;
+        for (placement, span, hashes) in log.entries() {
+            let mut from = span.context;
             while from < hashes.len() {
                 let before = hashes.get(..from).unwrap_or_default();
-                let before = self.key.context(before).len();
+                let before = log.key().context(before).len();
                 // Without any it is found only where it is in the table; that long there is none.
                 let before = if before < SEGMENT { before } else { 0 };
                 if room <= before {
@@ -155,24 +84,18 @@ impl Journal {
                     writer
                 });
                 writer.u32(before as u32);
-                write_run(writer, run, part);
+                write_run(writer, placement, part);
                 room -= part.len();
                 from = to;
             }
         }
         self.written += seal(&self.base, seat, self.written, segment, host);
-        self.hashes.clear();
+        log.clear();
     }
 }
 
 /// Writes a segment, if there is one. How many were written.
-fn seal(
-    base: &str,
-    seat: u32,
-    number: u64,
-    segment: Option<Writer>,
-    host: &mut dyn SharedData,
-) -> u64 {
+fn seal(base: &str, seat: u32, number: u64, segment: Option<Writer>, host: &mut dyn Store) -> u64 {
     let Some(segment) = segment else {
         return 0;
     };
@@ -187,9 +110,9 @@ pub fn read(
     (base, seat, owner): (&str, u32, u64),
     (read, written): (u64, u64),
     room: usize,
-    host: &mut dyn SharedData,
+    host: &mut dyn Store,
     foreign: &mut u64,
-    take: &mut dyn FnMut(Run, &[u64], usize),
+    take: &mut dyn FnMut(Placement, &[u64], usize),
 ) -> (u64, usize) {
     let (mut prompt, mut taken) = (Vec::new(), 0);
     // A count that went back is another journal's.
@@ -224,23 +147,23 @@ pub fn read(
 }
 
 /// Writes a run with its hashes.
-pub fn write_run(writer: &mut Writer, run: Run, hashes: &[u64]) {
+pub fn write_run(writer: &mut Writer, run: Placement, hashes: &[u64]) {
     writer.u32(run.slot);
     writer.u32(run.tag);
     let count = hashes.len() as u32 & COUNT;
-    writer.u32(u32::from(run.producer) << 24 | run.word.bits() << WORD_BIT | count);
+    writer.u32(u32::from(run.producer) << 24 | bits(run.evidence) << WORD_BIT | count);
     hashes.iter().for_each(|hash| writer.u64(*hash));
 }
 
 /// Reads a run, if another one follows.
 pub fn read_run(
     reader: &mut Reader<'_>,
-    take: &mut dyn FnMut(Run, &mut dyn Iterator<Item = u64>),
+    take: &mut dyn FnMut(Placement, &mut dyn Iterator<Item = u64>),
 ) -> Option<usize> {
     let (slot, tag) = (reader.u32()?, reader.u32()?);
     let head = reader.u32()?;
-    let run = Run {
-        word: Word::of(head >> WORD_BIT & 3)?,
+    let run = Placement {
+        evidence: evidence(head >> WORD_BIT & 3)?,
         producer: (head >> 24) as u8,
         slot,
         tag,
@@ -258,22 +181,51 @@ fn key(base: &str, seat: u32, number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::Local;
+    use crate::InProcess;
+    use epp_core::picker::learnt::MAX_LOGGED_HASHES;
+    use epp_core::prefix::key::TableKey;
 
-    const RUN: Run = Run {
-        word: Word::Sent,
+    const RUN: Placement = Placement {
+        evidence: Evidence::Sent,
         producer: 1,
         slot: 3,
         tag: 7,
     };
 
+    /// A journal with the log that it writes.
+    struct Written {
+        journal: Journal,
+        log: LearntLog,
+    }
+
+    impl Written {
+        fn new(own: u64) -> Self {
+            let mut log = LearntLog::default();
+            log.keep(true);
+            let journal = Journal::new("b".to_owned(), own);
+            Self { journal, log }
+        }
+
+        fn note(&mut self, placement: Placement, prompt: &[u64], block: usize) {
+            self.log.note(placement, prompt, block);
+        }
+
+        fn write(&mut self, seat: u32, host: &mut dyn Store) {
+            self.journal.write(seat, &mut self.log, host);
+        }
+
+        fn written(&self) -> u64 {
+            self.journal.written()
+        }
+    }
+
     /// Notes the blocks of a prompt that counts from 0.
-    fn note(journal: &mut Journal, blocks: std::ops::Range<usize>) {
+    fn note(journal: &mut Written, blocks: std::ops::Range<usize>) {
         let prompt: Vec<u64> = (0..blocks.end as u64).collect();
         blocks.for_each(|block| journal.note(RUN, &prompt, block));
     }
 
-    fn take_all(memory: &mut Local, from: u64, written: u64) -> (Vec<u64>, u64) {
+    fn take_all(memory: &mut InProcess, from: u64, written: u64) -> (Vec<u64>, u64) {
         let (mut taken, mut foreign) = (Vec::new(), 0);
         let mut take = |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
         read(
@@ -290,15 +242,15 @@ mod tests {
     /// Reads these segments of the journal that the tests write.
     fn read_back(
         segments: (u64, u64),
-        memory: &mut Local,
-        take: &mut dyn FnMut(Run, &[u64], usize),
+        memory: &mut InProcess,
+        take: &mut dyn FnMut(Placement, &[u64], usize),
     ) {
         read(("b", 0, 5), segments, usize::MAX, memory, &mut 0, take);
     }
 
     #[test]
     fn what_was_written_is_read_in_order_and_once() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 0, "nothing new, nothing written");
         note(&mut journal, 0..10_000);
@@ -311,8 +263,8 @@ mod tests {
 
     #[test]
     fn runs_keep_their_endpoints_and_what_stands_before_them() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
-        let other = Run { slot: 9, ..RUN };
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
+        let other = Placement { slot: 9, ..RUN };
         note(&mut journal, 0..5);
         for (prompt, block) in [(&[8, 9][..], 0), (&[8, 9], 1), (&[4, 5], 1), (&[6], 0)] {
             journal.note(other, prompt, block);
@@ -329,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_a_segment_has_no_room_for_is_found_in_the_next() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         note(&mut journal, 0..SEGMENT + 3);
         journal.write(0, &mut memory);
         let mut found = Vec::new();
@@ -351,14 +303,14 @@ mod tests {
     fn whatever_was_noted_comes_with_all_that_it_takes_to_find_it() {
         for seed in 0..60 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+            let (mut journal, mut memory) = (Written::new(5), InProcess::default());
             for _ in 0..rng.usize(1..6) {
                 let before = journal.written();
                 let mut noted = Vec::new();
                 let prompts: Vec<_> = (0..rng.usize(1..20)).map(|_| scattered(&mut rng)).collect();
                 for prompt in &prompts {
                     // What is news of a prompt are some stretches of it.
-                    let run = Run {
+                    let run = Placement {
                         slot: rng.u32(0..3),
                         ..RUN
                     };
@@ -395,21 +347,21 @@ mod tests {
 
     #[test]
     fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         for hash in 0..100 {
             note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
         let expected: Vec<u64> = (100 - RING..100).collect();
         assert_eq!(take_all(&mut memory, 0, 100).0, expected);
-        note(&mut journal, 0..3 * MOST_FRESH);
+        note(&mut journal, 0..3 * MAX_LOGGED_HASHES);
         journal.write(0, &mut memory);
         assert!(memory.size() < RING as usize * (SEGMENT * 8 + 100));
     }
 
     #[test]
     fn no_more_is_read_than_there_is_room_for_and_the_rest_afterwards() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         note(&mut journal, 0..4 * SEGMENT);
         journal.write(0, &mut memory);
         let (mut taken, mut reached, mut rounds) = (Vec::new(), 0, 0);
@@ -429,27 +381,46 @@ mod tests {
 
     #[test]
     fn what_is_said_of_blocks_is_heard() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
-        let words = [Word::Sent, Word::Proven, Word::Refuted, Word::Sent];
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
+        let words = [
+            Evidence::Sent,
+            Evidence::Proven,
+            Evidence::Refuted,
+            Evidence::Sent,
+        ];
         for word in words {
-            journal.note(Run { word, ..RUN }, &[1, 2], 0);
-            journal.note(Run { word, ..RUN }, &[1, 2], 1);
+            journal.note(
+                Placement {
+                    evidence: word,
+                    ..RUN
+                },
+                &[1, 2],
+                0,
+            );
+            journal.note(
+                Placement {
+                    evidence: word,
+                    ..RUN
+                },
+                &[1, 2],
+                1,
+            );
         }
         journal.write(0, &mut memory);
         let mut heard = Vec::new();
-        let mut take = |run: Run, prompt: &[u64], _| heard.push((run.word, prompt.len()));
+        let mut take = |run: Placement, prompt: &[u64], _| heard.push((run.evidence, prompt.len()));
         read_back((0, 1), &mut memory, &mut take);
         assert_eq!(heard, words.map(|word| (word, 2)));
     }
 
     #[test]
     fn a_torn_segment_is_counted_and_a_former_vms_left_alone() {
-        let (mut journal, mut memory) = (Journal::new("b".to_owned(), 5), Local::default());
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         for hash in 0..2 {
             note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
-        let mut former = Journal::new("b".to_owned(), 6);
+        let mut former = Written::new(6);
         former.note(RUN, &[8], 0);
         former.write(0, &mut memory);
         assert_eq!(take_all(&mut memory, 0, 2), (vec![1], 0));

@@ -3,9 +3,13 @@
 //! Two values, because members change rarely and metrics all the time: with each tick the others
 //! compare two short heads, and unpack numbers into places that are already there.
 
+use epp_core::endpoints::monitor::Revisions;
+use epp_core::picker::Picker;
+
 use super::pack::{Reader, Writer};
-use crate::endpoints::store::{Condition, Member, Store};
-use crate::scheduling::{Lora, Metrics, Slot};
+use super::Store;
+use epp_core::endpoints::store::{Condition, Member, Store as Endpoints};
+use epp_core::scheduling::{Lora, Metrics, Slot};
 
 /// Version of both layouts; another one is foreign.
 const SCHEMA: u32 = 1;
@@ -13,8 +17,75 @@ const SCHEMA: u32 = 1;
 /// More than any pool has; bounds what a wrong count could make us reserve.
 const MAX_MEMBERS: u32 = 65_536;
 
+/// The snapshots that one VM publishes while it polls, and adopts while it does not.
+#[derive(Debug)]
+pub struct Snapshots {
+    members_key: String,
+    metrics_key: String,
+    members_version: u32,
+    metrics_version: u32,
+    /// What was published last.
+    published: Revisions,
+}
+
+impl Snapshots {
+    /// Returns those under these keys.
+    pub fn new(base: &str) -> Self {
+        Self {
+            members_key: format!("{base}/members"),
+            metrics_key: format!("{base}/metrics"),
+            members_version: 0,
+            metrics_version: 0,
+            published: Revisions::default(),
+        }
+    }
+
+    /// Publishes what this VM's picker has found, if there is news.
+    pub fn publish(&mut self, picker: &Picker, host: &mut dyn Store) {
+        let revisions = picker.revisions();
+        if self.published.members != revisions.members {
+            self.members_version = self.members_version.wrapping_add(1);
+            let value = pack_members(picker.endpoints(), self.members_version);
+            host.set(&self.members_key, &value, None);
+        }
+        if self.published.metrics != revisions.metrics {
+            self.metrics_version = self.metrics_version.wrapping_add(1);
+            let value = pack_metrics(picker.endpoints(), self.metrics_version);
+            host.set(&self.metrics_key, &value, None);
+        }
+        self.published = revisions;
+    }
+
+    /// Feeds the picker what another one has published, if it is news.
+    pub fn adopt(&mut self, picker: &mut Picker, host: &mut dyn Store, foreign: &mut u64) {
+        if let Some((value, _)) = host.get(&self.members_key) {
+            let version = version(&value);
+            if version != Some(self.members_version) || self.members_version == 0 {
+                match unpack_members(&value) {
+                    Some(members) => {
+                        self.members_version = version.unwrap_or(0);
+                        picker.adopt_members(members);
+                    }
+                    None => *foreign += 1,
+                }
+            }
+        }
+        if let Some((value, _)) = host.get(&self.metrics_key) {
+            let version = version(&value);
+            if version != Some(self.metrics_version) || self.metrics_version == 0 {
+                let each =
+                    |slot, condition, metrics| picker.adopt_metrics(slot, condition, metrics);
+                match unpack_metrics(&value, each) {
+                    Some(()) => self.metrics_version = version.unwrap_or(0),
+                    None => *foreign += 1,
+                }
+            }
+        }
+    }
+}
+
 /// Packs who is a member in which slot.
-pub fn pack_members(store: &Store, version: u32) -> Vec<u8> {
+pub fn pack_members(store: &Endpoints, version: u32) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.u32(SCHEMA);
     writer.u32(version);
@@ -68,7 +139,7 @@ pub fn unpack_members(value: &[u8]) -> Option<Vec<(Slot, Member)>> {
 }
 
 /// Packs what the pages said.
-pub fn pack_metrics(store: &Store, version: u32) -> Vec<u8> {
+pub fn pack_metrics(store: &Endpoints, version: u32) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.u32(SCHEMA);
     writer.u32(version);
@@ -93,14 +164,9 @@ pub fn pack_metrics(store: &Store, version: u32) -> Vec<u8> {
     writer.seal()
 }
 
-/// Two VMs poll for a moment where ticks come late, and what the one published may be older than what the
-/// other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
-/// clock was set back.
-const OVERLAP_MS: u64 = 2_000;
-
-/// Takes over packed metrics; `scraped` is told of each slot whose page is newer than before.
-/// `None` where the value is foreign or torn.
-pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Slot)) -> Option<()> {
+/// Unpacks metrics with the slots and conditions of their endpoints; `None` where the value is foreign or
+/// torn.
+pub fn unpack_metrics(value: &[u8], mut each: impl FnMut(Slot, Condition, Metrics)) -> Option<()> {
     let mut reader = open(value)?;
     for _ in 0..reader.u32()?.min(MAX_MEMBERS) {
         let slot = Slot(reader.u32()?);
@@ -120,22 +186,23 @@ pub fn apply_metrics(value: &[u8], store: &mut Store, mut scraped: impl FnMut(Sl
                 waiting: adapters(&mut reader)?,
             },
         };
-        let known = store.condition(slot).scraped;
-        let earlier = known.saturating_sub(condition.scraped);
-        if condition.scraped == 0 && known != 0 || (1..=OVERLAP_MS).contains(&earlier) {
-            // The poller has just begun, and this VM polled before it, or meanwhile.
-            continue;
-        }
-        let newer = known != condition.scraped;
-        if let Some(endpoint) = store.pool.get_mut(slot) {
-            endpoint.metrics = metrics;
-            store.set_condition(slot, condition);
-            if newer {
-                scraped(slot);
-            }
-        }
+        each(slot, condition, metrics);
     }
     Some(())
+}
+
+/// Takes over packed metrics; `scraped` is told of each slot whose page is newer than before.
+/// `None` where the value is foreign or torn.
+pub fn apply_metrics(
+    value: &[u8],
+    store: &mut Endpoints,
+    mut scraped: impl FnMut(Slot),
+) -> Option<()> {
+    unpack_metrics(value, |slot, condition, metrics| {
+        if store.adopt_metrics(slot, condition, metrics) {
+            scraped(slot);
+        }
+    })
 }
 
 fn open(value: &[u8]) -> Option<Reader<'_>> {
@@ -155,10 +222,9 @@ fn adapters(reader: &mut Reader<'_>) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::waiting;
 
-    fn store(scraped: u64) -> Store {
-        let mut store = Store::default();
+    fn store(scraped: u64) -> Endpoints {
+        let mut store = Endpoints::default();
         let member = Member {
             name: "p".to_owned(),
             available: true,
@@ -166,7 +232,7 @@ mod tests {
         };
         store.set_member(Slot(0), &member);
         if scraped > 0 {
-            store.set_metrics(Slot(0), waiting(3.0), false, scraped);
+            store.set_metrics(Slot(0), Metrics::default(), false, scraped);
         }
         store
     }

@@ -8,8 +8,11 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use epp_core::picker::status::{PlanSummary, Status};
+use xxhash_rust::xxh64::xxh64;
+
 use super::pack::{Reader, Writer};
-use super::{SharedData, ROOT};
+use super::{Store, ROOT};
 
 /// Ticks without a beat after which nobody looks any more: ten seconds at 50 ms, of which the page
 /// beats each two.
@@ -57,7 +60,7 @@ impl Audience {
     }
 
     /// One tick.
-    pub fn tick(&mut self, host: &mut dyn SharedData) {
+    pub fn tick(&mut self, host: &mut dyn Store) {
         self.left = self.left.saturating_sub(1);
         let version = host.get(&watched()).map_or(0, |(_, version)| version);
         // What stood there when this VM began may be long ago.
@@ -68,153 +71,43 @@ impl Audience {
     }
 }
 
-/// How far a prefix index has been filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Fill {
-    /// (endpoint, block) entries.
-    pub entries: u64,
-    /// Memory.
-    pub bytes: u64,
-    /// Bound of the memory.
-    pub bound: u64,
-    /// Entries dropped for newer ones.
-    pub evictions: u64,
-}
-
-/// What a VM has counted since it began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// Decisions.
-    pub decided: u64,
-    /// Of these, before the body had ended.
-    pub early: i64,
-    /// Requests refused.
-    pub refused: i64,
-    /// Requests left to Envoy's fallback policy.
-    pub fallbacks: i64,
-    /// Requests that another endpoint than the picked one served.
-    pub elsewhere: i64,
-}
-
-/// Which filters and scorers ran, in order.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Legend {
-    /// Names of the filters.
-    pub filters: Vec<String>,
-    /// Names of the scorers and their weights.
-    pub scorers: Vec<(String, f64)>,
-}
-
-/// A candidate of a decision.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Its slot; none once its endpoint has left.
-    pub slot: Option<u32>,
-    /// Its weighted sum.
-    pub sum: f32,
-    /// What each scorer of the legend gave, not yet clamped or weighted.
-    pub scores: Vec<f32>,
-}
-
-/// A decision. Nothing of the prompt but its length.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Shown {
-    /// The VM's decisions up to this one.
-    pub number: u64,
-    /// The tick before it, in milliseconds since 1970.
-    pub at: u64,
-    /// The model asked for; its beginning, where it is long.
-    pub model: String,
-    /// Tokens of the prompt, as far as it was read.
-    pub tokens: usize,
-    /// Share of the prompt that the picked endpoint is taken to hold.
-    pub held: Option<f32>,
-    /// Whether it was made before the body had ended.
-    pub early: bool,
-    /// Place of its legend in the report.
-    pub legend: usize,
-    /// How many each filter removed.
-    pub removed: Vec<usize>,
-    /// How many were scored.
-    pub candidates: usize,
-    /// How many of the best are picks.
-    pub picks: usize,
-    /// The best of them, best first.
-    pub best: Vec<Candidate>,
-    /// Why nobody was picked.
-    pub error: Option<String>,
-}
-
-/// What a VM tells.
+/// What one picker reports.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Whose it is: what is posted at the seat names the same.
+    /// Whose it is: the presence record names the same.
     pub owner: u64,
     /// When, in milliseconds since 1970.
     pub at: u64,
-    /// Whether it serves requests.
-    pub serves: bool,
-    /// Whether it polls.
-    pub polls: bool,
-    /// What it decides by: 2 metrics, 1 what this Envoy knows itself, 0 nothing yet.
-    pub rung: u64,
-    /// Whether bodies reach it.
-    pub reads_bodies: bool,
-    /// Tells its plan from others.
+    /// Identifies its plan.
     pub plan: u64,
-    /// Its memory, in bytes.
-    pub memory: u64,
-    /// Its prefix index.
-    pub index: Fill,
-    /// Requests under way, and those of them that are held.
-    pub under_way: (usize, usize),
-    /// What it has counted.
-    pub counts: Counts,
-    /// Picks of the endpoint in each slot.
-    pub picks: Vec<(u32, i64)>,
-    /// Slots of endpoints that are avoided, and why.
-    pub avoided: Vec<(u32, String)>,
-    /// What the decisions refer to.
-    pub legends: Vec<Legend>,
-    /// The last decisions, oldest first.
-    pub decisions: Vec<Shown>,
-}
-
-/// A plugin of the plan in force.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Part {
-    /// The profile that it is in; empty for those of the whole.
-    pub profile: String,
-    /// Its name in the document.
-    pub name: String,
-    /// Its type.
-    pub kind: String,
-    /// What its score counts for.
-    pub weight: Option<f64>,
-    /// Its parameters, given or defaulted.
-    pub parameters: String,
+    /// Its state.
+    pub status: Status,
 }
 
 /// The plan in force.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Told {
-    /// Tells it from others.
-    pub plan: u64,
-    /// In one line.
-    pub summary: String,
-    /// Age in milliseconds from which on metrics are not trusted.
-    pub staleness: u64,
-    /// Its plugins.
-    pub parts: Vec<Part>,
+pub struct PlanReport {
+    /// Identifies it.
+    pub id: u64,
+    /// What it is made of.
+    pub summary: PlanSummary,
+}
+
+impl PlanReport {
+    /// Returns the report of a plan; equal plans have equal numbers in all VMs.
+    pub fn new(summary: PlanSummary) -> Self {
+        let id = xxh64(&postcard::to_allocvec(&summary).unwrap_or_default(), 0);
+        Self { id, summary }
+    }
 }
 
 /// Beats for the page, and says which pools there are.
-pub fn watch(host: &mut dyn SharedData) -> Vec<String> {
+pub fn watch(host: &mut dyn Store) -> Vec<String> {
     host.set(&watched(), &Writer::default().seal(), None);
     listed(host).0
 }
 
-fn listed(host: &mut dyn SharedData) -> (Vec<String>, Option<u32>) {
+fn listed(host: &mut dyn Store) -> (Vec<String>, Option<u32>) {
     let found = host.get(&pools());
     let version = found.as_ref().map(|(_, version)| *version);
     let listed = found.and_then(|(value, _)| unpack(&value));
@@ -222,7 +115,7 @@ fn listed(host: &mut dyn SharedData) -> (Vec<String>, Option<u32>) {
 }
 
 /// Puts a pool on the page's list.
-pub fn enlist(base: &str, host: &mut dyn SharedData) {
+pub fn enlist(base: &str, host: &mut dyn Store) {
     let (mut listed, version) = listed(host);
     if listed.iter().any(|known| known == base) {
         return;
@@ -235,22 +128,22 @@ pub fn enlist(base: &str, host: &mut dyn SharedData) {
 }
 
 /// Posts a report at the seat under this key.
-pub fn post(seat: &str, report: &Report, host: &mut dyn SharedData) {
+pub fn post(seat: &str, report: &Report, host: &mut dyn Store) {
     host.set(&format!("{seat}/report"), &pack(report), None);
 }
 
 /// What was posted at the seat under this key.
-pub fn read(seat: &str, host: &mut dyn SharedData) -> Option<Report> {
+pub fn read(seat: &str, host: &mut dyn Store) -> Option<Report> {
     unpack(&host.get(&format!("{seat}/report"))?.0)
 }
 
 /// Tells the plan in force.
-pub fn tell_plan(base: &str, plan: &Told, host: &mut dyn SharedData) {
+pub fn tell_plan(base: &str, plan: &PlanReport, host: &mut dyn Store) {
     host.set(&format!("{base}/plan"), &pack(plan), None);
 }
 
 /// The plan that was told.
-pub fn plan(base: &str, host: &mut dyn SharedData) -> Option<Told> {
+pub fn plan(base: &str, host: &mut dyn Store) -> Option<PlanReport> {
     unpack(&host.get(&format!("{base}/plan"))?.0)
 }
 
@@ -268,11 +161,11 @@ fn unpack<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::Local;
+    use crate::InProcess;
 
     #[test]
     fn an_audience_is_noticed_and_leaves_when_the_beat_stands_still() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         let mut audience = Audience::default();
         watch(&mut memory);
         audience.tick(&mut memory);
@@ -288,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_first_look_is_noticed_by_those_who_were_there() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         let mut audience = Audience::default();
         audience.tick(&mut memory);
         watch(&mut memory);
@@ -298,7 +191,7 @@ mod tests {
 
     #[test]
     fn pools_are_listed_once_and_not_without_end() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         for number in 0..POOLS + 3 {
             enlist(&base("epp", &format!("pool-{number}")), &mut memory);
             enlist(&base("epp", &format!("pool-{number}")), &mut memory);
@@ -318,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_torn_is_not_read() {
-        let mut memory = Local::default();
+        let mut memory = InProcess::default();
         let report = Report {
             owner: u64::MAX,
             ..Report::default()

@@ -4,18 +4,23 @@
 use xxhash_rust::xxh64::xxh64;
 
 use super::handover::{Handover, Known};
-use super::journal::{Journal, Run, Word};
+use super::journal::Journal;
 use super::lease::Lease;
-use super::report::{self, Candidate, Legend, Part, Report, Shown, Told};
-use super::seats::{Post, Seats, SlotLoad};
-use super::{secret, snapshot, Local, SharedData};
-use crate::endpoints::store::{Member, Store};
-use crate::prefix::key::Secret;
-use crate::scheduling::Slot;
-use crate::testing::waiting;
+use super::report::{self, PlanReport, Report};
+use super::seats::{Post, Seats};
+use super::{secret, snapshot, InProcess, Store};
+use epp_core::endpoints::store::{Member, Store as Endpoints};
+use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
+use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::status::{
+    Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
+};
+use epp_core::prefix::key::Secret;
+use epp_core::scheduling::Metrics;
+use epp_core::scheduling::Slot;
 
-const RUN: Run = Run {
-    word: Word::Sent,
+const RUN: Placement = Placement {
+    evidence: Evidence::Sent,
     producer: 1,
     slot: 2,
     tag: 3,
@@ -25,7 +30,7 @@ const RUN: Run = Run {
 struct One;
 
 impl Known for One {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Run> {
+    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.extend([7, 8, 9]);
         (number == 0).then_some(RUN)
     }
@@ -33,7 +38,7 @@ impl Known for One {
 
 /// One value of each kind.
 fn values() -> Vec<u8> {
-    let mut host = Local::default();
+    let mut host = InProcess::default();
     let mut seats = Seats::new("b".to_owned(), 5);
     assert!(seats.sit(&mut host));
     let post = Post {
@@ -42,7 +47,7 @@ fn values() -> Vec<u8> {
         serves: true,
         written: 1,
         held: 7,
-        loads: vec![SlotLoad {
+        loads: vec![EndpointLoad {
             slot: 1,
             tag: 2,
             requests: 3,
@@ -53,19 +58,28 @@ fn values() -> Vec<u8> {
     };
     seats.post(&post, &mut host);
     let mut journal = Journal::new("b".to_owned(), 5);
+    let mut log = LearntLog::default();
+    log.keep(true);
     // Of the second prompt what stands before is told, too.
-    journal.note(RUN, &[1, 2], 0);
-    journal.note(RUN, &[1, 2], 1);
-    journal.note(RUN, &[16, 3, 4], 2);
+    log.note(RUN, &[1, 2], 0);
+    log.note(RUN, &[1, 2], 1);
+    log.note(RUN, &[16, 3, 4], 2);
     // And what is said of them.
-    for word in [Word::Proven, Word::Refuted] {
-        journal.note(Run { word, ..RUN }, &[5], 0);
+    for word in [Evidence::Proven, Evidence::Refuted] {
+        log.note(
+            Placement {
+                evidence: word,
+                ..RUN
+            },
+            &[5],
+            0,
+        );
     }
-    journal.write(0, &mut host);
+    journal.write(0, &mut log, &mut host);
     secret::agree("b", &Secret::from(1), &mut host, &mut 0);
     Handover::new("b".to_owned(), 5).give(&[9], 6, &One, &mut host);
     assert!(Lease::new("b/lease".to_owned(), 5).tick(&mut host));
-    let mut store = Store::default();
+    let mut store = Endpoints::default();
     let member = Member {
         name: "p".to_owned(),
         address: "a:1".to_owned(),
@@ -73,7 +87,7 @@ fn values() -> Vec<u8> {
         available: true,
     };
     store.set_member(Slot(0), &member);
-    store.set_metrics(Slot(0), waiting(3.0), false, 1_000);
+    store.set_metrics(Slot(0), waiting_metrics(), false, 1_000);
     page(&mut host);
     let keys = [
         "seat/0",
@@ -95,9 +109,16 @@ fn values() -> Vec<u8> {
     all
 }
 
+fn waiting_metrics() -> Metrics {
+    Metrics {
+        waiting: Some(3.0),
+        ..Metrics::default()
+    }
+}
+
 /// What the status page reads: written by the order of its fields.
-fn page(host: &mut Local) {
-    let shown = Shown {
+fn page(host: &mut InProcess) {
+    let decision = RecentDecision {
         number: 1,
         at: 2,
         model: "m".to_owned(),
@@ -115,32 +136,39 @@ fn page(host: &mut Local) {
         }],
         error: Some("e".to_owned()),
     };
-    let report = Report {
-        owner: 5,
+    let status = Status {
         picks: vec![(1, 2)],
-        avoided: vec![(3, "a".to_owned())],
+        ejected: vec![(3, "a".to_owned())],
         legends: vec![Legend {
             filters: vec!["f".to_owned()],
             scorers: vec![("s".to_owned(), 2.0)],
         }],
-        decisions: vec![shown],
-        ..Report::default()
+        decisions: vec![decision],
+        ..Status::default()
+    };
+    let report = Report {
+        owner: 5,
+        at: 6,
+        plan: 7,
+        status,
     };
     report::post("b/seat/0", &report, host);
-    let told = Told {
-        plan: 1,
-        summary: "s".to_owned(),
-        staleness: 2,
-        parts: vec![Part::default()],
+    let plan = PlanReport {
+        id: 1,
+        summary: PlanSummary {
+            summary: "s".to_owned(),
+            staleness: 2,
+            plugins: vec![PluginSummary::default()],
+        },
     };
-    report::tell_plan("b", &told, host);
+    report::tell_plan("b", &plan, host);
 }
 
 #[test]
 fn what_is_shared_is_laid_out_as_its_version_says() {
     assert_eq!(
         (super::ROOT, xxh64(&values(), 0)),
-        ("epp-wasm/3", 940_974_836_648_413_277),
+        ("epp-wasm/4", 1_201_253_282_287_778_825),
         "other bytes than before: raise the number in ROOT, and put both in here"
     );
 }

@@ -1,0 +1,70 @@
+//! The model names that get statistics of their own.
+//!
+//! A name is the client's, a statistic stays for as long as the proxy runs, and each name costs some 140 of
+//! them at each endpoint. So a name is admitted only after an endpoint has answered it well, and there is
+//! room for a bounded number of them.
+
+/// Bytes of a name; a longer one is counted as "other".
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Series of one model at one endpoint: seven histograms, with their sums and counts, and two counters.
+const SERIES_PER_MODEL: usize = 140;
+
+/// Series for models in one pool, a page of some 40 MB where all are in use.
+const MAX_SERIES: usize = 250_000;
+
+/// Names that there is room for, however many endpoints there are.
+const MIN_NAMES: usize = 8;
+
+/// Names that there is room for, however few endpoints there are.
+pub const MAX_NAMES: usize = 64;
+
+/// The names admitted so far.
+#[derive(Debug, Default)]
+pub struct ModelNames {
+    admitted: Vec<String>,
+}
+
+impl ModelNames {
+    /// Returns how many names a pool with this many endpoints has room for.
+    fn room(endpoints: usize) -> usize {
+        (MAX_SERIES / SERIES_PER_MODEL / endpoints.max(1)).clamp(MIN_NAMES, MAX_NAMES)
+    }
+
+    /// Returns how many names are admitted.
+    pub fn len(&self) -> usize {
+        self.admitted.len()
+    }
+
+    /// Returns whether no name is admitted.
+    pub fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
+    }
+
+    /// Returns the admitted names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.admitted.iter().map(String::as_str)
+    }
+
+    /// Returns whether this name is admitted.
+    pub fn contains(&self, name: &str) -> bool {
+        self.admitted.iter().any(|admitted| admitted == name)
+    }
+
+    /// Returns whether there is room for this name in a pool with this many endpoints.
+    pub fn has_room(&self, name: &str, endpoints: usize) -> bool {
+        name.len() <= MAX_NAME_BYTES && self.admitted.len() < Self::room(endpoints)
+    }
+
+    /// Admits a name, if there is room. Returns whether it is admitted now.
+    pub fn admit(&mut self, name: &str, endpoints: usize) -> bool {
+        if self.contains(name) {
+            return true;
+        }
+        let room = self.has_room(name, endpoints);
+        if room {
+            self.admitted.push(name.to_owned());
+        }
+        room
+    }
+}

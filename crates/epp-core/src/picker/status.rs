@@ -1,0 +1,136 @@
+//! What a picker reports of itself to a status page: its state, and its last decisions with what led to
+//! them. Nothing of a prompt but its length.
+
+use serde::{Deserialize, Serialize};
+
+/// How far the prefix indexes are filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IndexFill {
+    /// (endpoint, block) entries.
+    pub entries: u64,
+    /// Memory in bytes.
+    pub bytes: u64,
+    /// Bound of the memory in bytes.
+    pub bound: u64,
+    /// Entries dropped for newer ones.
+    pub evictions: u64,
+}
+
+/// What a picker has counted since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Decisions.
+    pub decided: u64,
+    /// Of these, before the body had ended.
+    pub early: i64,
+    /// Requests refused.
+    pub refused: i64,
+    /// Requests left to the proxy's fallback policy.
+    pub fallbacks: i64,
+    /// Requests that another endpoint than the picked one served.
+    pub elsewhere: i64,
+}
+
+/// Which filters and scorers ran, in order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Legend {
+    /// Names of the filters.
+    pub filters: Vec<String>,
+    /// Names of the scorers and their weights.
+    pub scorers: Vec<(String, f64)>,
+}
+
+/// A candidate of a decision.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its slot; none once its endpoint has left.
+    pub slot: Option<u32>,
+    /// Its weighted sum.
+    pub sum: f32,
+    /// The score of each scorer of the legend, not yet clamped or weighted.
+    pub scores: Vec<f32>,
+}
+
+/// A decision.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RecentDecision {
+    /// The picker's decisions up to this one.
+    pub number: u64,
+    /// The tick before it, in milliseconds since 1970.
+    pub at: u64,
+    /// The model asked for; its beginning, where it is long.
+    pub model: String,
+    /// Tokens of the prompt, as far as it was read.
+    pub tokens: usize,
+    /// Share of the prompt that the picked endpoint is expected to hold.
+    pub held: Option<f32>,
+    /// Whether it was made before the body had ended.
+    pub early: bool,
+    /// Index of its legend in the status.
+    pub legend: usize,
+    /// How many candidates each filter removed.
+    pub removed: Vec<usize>,
+    /// How many were scored.
+    pub candidates: usize,
+    /// How many of the best are picks.
+    pub picks: usize,
+    /// The best of them, best first.
+    pub best: Vec<Candidate>,
+    /// Why no endpoint was picked.
+    pub error: Option<String>,
+}
+
+/// The state of one picker.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether it serves requests.
+    pub serves: bool,
+    /// Whether it polls.
+    pub polls: bool,
+    /// What it decides by: 2 metrics, 1 what this proxy knows itself, 0 nothing yet.
+    pub rung: u64,
+    /// Whether bodies reach it.
+    pub reads_bodies: bool,
+    /// Memory of its VM, in bytes.
+    pub memory: u64,
+    /// Its prefix indexes.
+    pub index: IndexFill,
+    /// Requests under way, and those of them that are held.
+    pub under_way: (usize, usize),
+    /// What it has counted.
+    pub counts: Counts,
+    /// Picks of the endpoint in each slot.
+    pub picks: Vec<(u32, i64)>,
+    /// Slots of ejected endpoints, and why.
+    pub ejected: Vec<(u32, String)>,
+    /// The legends that the decisions refer to.
+    pub legends: Vec<Legend>,
+    /// The last decisions, oldest first.
+    pub decisions: Vec<RecentDecision>,
+}
+
+/// A plugin of the plan in force.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PluginSummary {
+    /// The profile that it is in; empty for those in no profile.
+    pub profile: String,
+    /// Its name in the document.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// The weight of its score.
+    pub weight: Option<f64>,
+    /// Its parameters, given or defaulted.
+    pub parameters: String,
+}
+
+/// The plan in force.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PlanSummary {
+    /// In one line.
+    pub summary: String,
+    /// Age in milliseconds from which on metrics are not trusted.
+    pub staleness: u64,
+    /// Its plugins.
+    pub plugins: Vec<PluginSummary>,
+}

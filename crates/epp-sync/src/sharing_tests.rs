@@ -1,0 +1,348 @@
+//! Pickers that share, each with all that stands beside it.
+
+use epp_core::body::SliceBody;
+use epp_core::config;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Effect, ExchangeId, Head, Origin, Seen};
+use epp_core::prefix::key::Secret;
+use epp_core::scheduling::Slot;
+
+use super::*;
+use crate::pack::Reader;
+use crate::report::watch;
+use crate::InProcess;
+
+const PREFIX: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: prefix-cache-scorer}
+- {type: approx-prefix-cache-producer, parameters: {autoTune: false}}
+- {type: envoy-proxy, parameters: {readBody: always}}
+- {name: pods, type: static-discovery, parameters: {endpoints: [{name: p, address: 10.0.0.1, port: 80}]}}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+
+const QUEUE: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- name: pods
+  type: static-discovery
+  parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}, {name: b, address: 10.0.0.2, port: 80}]}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer, weight: 3}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+
+const NOW_MS: u64 = 1_000_000;
+
+struct Vm {
+    picker: Picker,
+    sharing: Sharing,
+}
+
+impl Vm {
+    fn start(document: &str, number: u64, memory: &mut InProcess) -> Self {
+        let plan = config::load(document).unwrap().plan;
+        let mut sharing = Sharing::new("epp", plan.cluster(), number);
+        let meter = Box::new(Unmetered);
+        let mut picker = Picker::new(plan, number, meter, || NOW_MS * 1_000_000);
+        sharing.join(&mut picker, memory);
+        Self { picker, sharing }
+    }
+
+    fn tick(&mut self, memory: &mut InProcess) {
+        self.sharing.before_tick(&mut self.picker, memory);
+        drop(self.picker.tick());
+        self.sharing.after_tick(&mut self.picker, memory, NOW_MS);
+    }
+
+    fn ticks(&mut self, memory: &mut InProcess, count: u32) {
+        (0..count).for_each(|_| self.tick(memory));
+    }
+
+    fn report(&self, memory: &mut InProcess) -> Option<Report> {
+        report::read(&self.sharing.share.seat()?.0, memory)
+    }
+
+    /// A request without a body.
+    fn ask(&mut self, id: u32) {
+        let head = Head {
+            model: b"llama",
+            end: true,
+            ..Head::default()
+        };
+        self.picker.request_headers(ExchangeId(id), &head);
+    }
+
+    /// A request with a prompt.
+    fn send(&mut self, id: u32, body: &str) {
+        let head = Head {
+            path: b"/v1/completions",
+            method: b"POST",
+            content_type: b"application/json",
+            content_length: Some(body.len()),
+            ..Head::default()
+        };
+        let id = ExchangeId(id);
+        self.picker.request_headers(id, &head);
+        let mut body = SliceBody::whole(body.as_bytes());
+        self.picker.request_body(id, &mut body);
+    }
+
+    fn answer(&mut self, id: u32, status: u16) {
+        let seen = Seen {
+            server: b"10.0.0.1:80".to_vec(),
+            status,
+            origin: Origin::Endpoint,
+        };
+        self.picker.answered(ExchangeId(id), Some(&seen));
+    }
+
+    fn close(&mut self, id: u32) {
+        self.picker.close(ExchangeId(id));
+    }
+
+    /// The model that asks for statistics of its own.
+    fn wish(&mut self) -> Option<ModelWish> {
+        let mut effects = std::iter::from_fn(|| self.picker.poll_effect());
+        effects.find_map(|effect| match effect {
+            Effect::AdmitModel(wish) => Some(wish),
+            _ => None,
+        })
+    }
+
+    /// The share of a prompt that the endpoint is expected to hold; nothing is learnt of asking.
+    fn expected(&mut self, body: &str) -> f32 {
+        const ID: u32 = 1_000;
+        self.picker.status();
+        self.send(ID, body);
+        self.close(ID);
+        let status = self.picker.status();
+        status.decisions.last().and_then(|last| last.held).unwrap()
+    }
+}
+
+fn body(number: u64) -> String {
+    let mut rng = fastrand::Rng::with_seed(number);
+    let prompt: String = (0..5_000).map(|_| rng.alphanumeric()).collect();
+    serde_json::json!({"model": "m", "prompt": prompt}).to_string()
+}
+
+/// VMs that have ticked for as long as they ask each other for an index.
+fn vms(document: &str, count: u64) -> (InProcess, Vec<Vm>) {
+    let mut memory = InProcess::default();
+    let start = |number| Vm::start(document, number, &mut memory);
+    let mut vms: Vec<Vm> = (1..=count).map(start).collect();
+    for _ in 0..60 {
+        vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+    }
+    (memory, vms)
+}
+
+fn two_ticks(vms: &mut [Vm], memory: &mut InProcess) {
+    for _ in 0..2 {
+        vms.iter_mut().for_each(|vm| vm.tick(memory));
+    }
+}
+
+#[test]
+fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
+    let (mut memory, mut vms) = vms(PREFIX, 3);
+    let one = &vms[0].picker;
+    for other in &vms[1..] {
+        assert_eq!(other.picker.secret(), one.secret());
+        assert_eq!(other.picker.prompt_fingerprint(), one.prompt_fingerprint());
+    }
+    let (good, bad) = (body(1), body(2));
+    vms[0].send(1, &good);
+    vms[0].answer(1, 200);
+    vms[0].close(1);
+    vms[1].send(2, &bad);
+    two_ticks(&mut vms, &mut memory);
+    for vm in &mut vms {
+        assert!(vm.expected(&good) > 0.99);
+        assert!(vm.expected(&bad) > 0.99, "in flight");
+    }
+    vms[1].answer(2, 404);
+    vms[1].close(2);
+    two_ticks(&mut vms, &mut memory);
+    for vm in &mut vms {
+        assert!(vm.expected(&good) > 0.99);
+        assert!(vm.expected(&bad) < 0.01);
+    }
+    // What one VM has proven stays, even if the request that sent it first fails.
+    vms[1].send(3, &bad);
+    two_ticks(&mut vms, &mut memory);
+    vms[2].send(4, &bad);
+    vms[2].answer(4, 200);
+    vms[2].close(4);
+    two_ticks(&mut vms, &mut memory);
+    vms[1].answer(3, 404);
+    two_ticks(&mut vms, &mut memory);
+    for vm in &mut vms {
+        assert!(vm.expected(&bad) > 0.99);
+    }
+}
+
+#[test]
+fn vms_with_different_secrets_do_not_believe_each_other() {
+    let (mut memory, mut vms) = vms(PREFIX, 2);
+    vms[1].picker.set_secret(Secret::from(99));
+    // It has just looked.
+    vms[1].sharing.secret_due = SECRET_TICKS;
+    vms[0].send(1, &body(1));
+    vms[0].answer(1, 200);
+    two_ticks(&mut vms, &mut memory);
+    assert_eq!(vms[1].picker.status().index.entries, 0);
+    // They agree again soon.
+    for _ in 0..=SECRET_TICKS {
+        vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+    }
+    assert_eq!(vms[1].picker.secret(), vms[0].picker.secret());
+}
+
+#[test]
+fn a_vm_that_starts_knows_the_members_before_its_first_tick() {
+    let (mut memory, mut vms) = vms(QUEUE, 1);
+    assert!(vms[0].picker.polls());
+    let page = b"vllm:num_requests_waiting 7\n";
+    assert!(vms[0].picker.read_page(Slot(0), page));
+    vms[0].tick(&mut memory);
+    let late = Vm::start(QUEUE, 2, &mut memory);
+    assert!(!late.picker.polls());
+    let endpoint = late.picker.pool().get(Slot(0)).unwrap();
+    assert_eq!(endpoint.metrics.waiting, Some(7.0));
+    assert_eq!(late.picker.pool().len(), 2);
+}
+
+/// Where ticks come late two VMs poll for a moment: what the first still waits for is older than what the
+/// second has found.
+#[test]
+fn a_page_that_comes_once_another_vm_polls_is_left() {
+    let (mut memory, mut vms) = vms(QUEUE, 2);
+    let [first, second] = vms.as_mut_slice() else {
+        panic!()
+    };
+    let page = b"vllm:num_requests_waiting 7\n";
+    assert!(first.picker.read_page(Slot(0), page));
+    // The first has stopped; the second takes its place in time.
+    while !second.picker.polls() {
+        second.tick(&mut memory);
+    }
+    let found = b"vllm:num_requests_waiting 9\n";
+    assert!(second.picker.read_page(Slot(0), found));
+    second.ticks(&mut memory, 2);
+    first.tick(&mut memory);
+    let waiting = |vm: &Vm| vm.picker.pool().get(Slot(0)).unwrap().metrics.waiting;
+    assert_eq!(waiting(first), Some(9.0));
+    assert!(!first.picker.read_page(Slot(0), page));
+    assert_eq!(waiting(first), Some(9.0));
+}
+
+#[test]
+fn the_first_answer_to_a_model_counts_under_its_name_in_each_vm() {
+    let (mut memory, mut vms) = vms(PREFIX, 3);
+    for vm in &mut vms {
+        vm.send(1, &body(1));
+        vm.answer(1, 200);
+        let wish = vm.wish().unwrap();
+        assert_eq!(wish.name, "m");
+        vm.sharing.admit_model(&wish, &mut vm.picker, &mut memory);
+        assert!(vm.picker.models_mut().0.contains("m"));
+        vm.close(1);
+        vm.send(2, &body(1));
+        vm.answer(2, 200);
+        assert_eq!(vm.wish(), None);
+    }
+}
+
+#[test]
+fn nothing_is_recorded_or_reported_while_nothing_watches() {
+    let (mut memory, mut vms) = vms(QUEUE, 1);
+    vms[0].ask(1);
+    let count = memory.count();
+    vms[0].ticks(&mut memory, 100);
+    assert_eq!(vms[0].report(&mut memory), None);
+    assert_eq!(memory.count(), count);
+    assert!(vms[0].picker.status().decisions.is_empty());
+}
+
+#[test]
+fn decisions_are_reported_until_nothing_watches() {
+    let (mut memory, mut vms) = vms(QUEUE, 1);
+    let vm = &mut vms[0];
+    for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
+        let page = format!("vllm:num_requests_waiting {queue}\n");
+        assert!(vm.picker.read_page(slot, page.as_bytes()));
+    }
+    watch(&mut memory);
+    vm.tick(&mut memory);
+    vm.ask(1);
+    vm.ticks(&mut memory, REPORT_TICKS);
+    let report = vm.report(&mut memory).unwrap();
+    let decision = &report.status.decisions[0];
+    let best: Vec<_> = decision
+        .best
+        .iter()
+        .map(|one| (one.slot, one.sum))
+        .collect();
+    assert_eq!(best, [(Some(1), 3.0), (Some(0), 0.0)]);
+    assert_eq!(report.status.under_way.0, 1);
+    let plan = report::plan(&vm.sharing.base, &mut memory).unwrap();
+    assert_eq!(plan.id, report.plan);
+    assert_eq!(plan.summary.plugins[0].weight, Some(3.0));
+    for id in 2..500 {
+        vm.ask(id);
+    }
+    vm.ticks(&mut memory, REPORT_TICKS);
+    let report = vm.report(&mut memory).unwrap();
+    assert_eq!(report.status.counts.decided, 499);
+    let size = serde_json::to_vec(&report).unwrap().len();
+    assert!(size < 16 << 10, "{size}");
+
+    vm.ticks(&mut memory, 300);
+    vm.ask(500);
+    assert!(vm.picker.status().decisions.is_empty());
+}
+
+#[test]
+fn every_shared_value_has_a_mark_and_a_checksum() {
+    let (mut memory, mut vms) = vms(PREFIX, 2);
+    watch(&mut memory);
+    for id in 0..3 {
+        vms[0].send(id, &body(id.into()));
+        for _ in 0..REPORT_TICKS {
+            vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+        }
+    }
+    let mut kinds = std::collections::BTreeSet::new();
+    for (key, value) in memory.values() {
+        // What is no longer needed is emptied.
+        let sealed = value.is_empty() || Reader::open(&value).is_some();
+        assert!(sealed, "{key}: {value:?}");
+        let kind = key.rsplit('/').find(|part| part.parse::<u32>().is_err());
+        kinds.extend(kind.map(str::to_owned));
+    }
+    let expected = [
+        "lease", "members", "plan", "pools", "report", "seat", "watched",
+    ];
+    for kind in expected {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_shares_nothing_probes_and_learns_alone() {
+    let alone = PREFIX.replace("readBody: always", "readBody: always, shareState: false");
+    let (mut memory, mut vms) = vms(&alone, 2);
+    vms[0].send(1, &body(1));
+    vms[0].answer(1, 200);
+    two_ticks(&mut vms, &mut memory);
+    assert!(vms[0].picker.status().index.entries > 0);
+    assert_eq!(vms[1].picker.status().index.entries, 0);
+    assert_eq!(vms[0].picker.learnt().entries().count(), 0);
+    // Polling stays common.
+    let polls = vms.iter().filter(|vm| vm.picker.polls());
+    assert_eq!(polls.count(), 1);
+}
