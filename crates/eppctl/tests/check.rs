@@ -28,7 +28,7 @@ fn every_example_loads() {
 }
 
 #[test]
-fn the_demos_envoy_has_the_seeds_example_and_one_plugin_of_ours() {
+fn the_demos_envoy_has_the_gie_example_and_one_plugin_of_epp_wasm() {
     let top = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let envoy = std::fs::read_to_string(format!("{top}/envoy/envoy.yaml")).unwrap();
     let gie = std::fs::read_to_string(format!("{top}/examples/gie.yaml")).unwrap();
@@ -36,7 +36,8 @@ fn the_demos_envoy_has_the_seeds_example_and_one_plugin_of_ours() {
         .lines()
         .map(|line| format!("{}{line}\n", " ".repeat(20)))
         .collect();
-    let own = "                    # Bodies come, by the flag above: no client may have it look as if they did not.
+    let own = "                    # The flag above delivers bodies, so clients that withhold theirs must not turn
+                    # body reading off.
                     - type: envoy-proxy
                       parameters: {readBody: always}
 ";

@@ -52,20 +52,20 @@ fn explain(more: &[&str]) -> Value {
 
 #[test]
 fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
-    let told = explain(&[]);
-    let destination = told["destination"].as_str().unwrap();
+    let report = explain(&[]);
+    let destination = report["destination"].as_str().unwrap();
     assert!(destination.starts_with("10.0.0.1:8000"), "{destination}");
-    assert_eq!(told["candidates"].as_array().unwrap().len(), 2);
-    assert_eq!(told["tied"], 1, "{told}");
-    let busy = &told["candidates"][1];
+    assert_eq!(report["candidates"].as_array().unwrap().len(), 2);
+    assert_eq!(report["tied"], 1, "{report}");
+    let busy = &report["candidates"][1];
     assert_eq!(busy["scores"][1]["scorer"], "queue-scorer");
-    assert_eq!(busy["scores"][1]["raw"], 0.0, "9 wait there: {told}");
-    assert_eq!(told["candidates"][0]["scores"][1]["weighted"], 2.0);
-    assert_eq!(told["left_out"][0]["name"], "gone");
-    assert_eq!(told["endpoints"], 3);
+    assert_eq!(busy["scores"][1]["raw"], 0.0, "9 wait there: {report}");
+    assert_eq!(report["candidates"][0]["scores"][1]["weighted"], 2.0);
+    assert_eq!(report["left_out"][0]["name"], "gone");
+    assert_eq!(report["endpoints"], 3);
     assert!(
-        told["bytes_needed"].as_u64() < told["body_bytes"].as_u64(),
-        "{told}"
+        report["bytes_needed"].as_u64() < report["body_bytes"].as_u64(),
+        "{report}"
     );
 }
 
@@ -73,29 +73,29 @@ fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
 fn a_body_that_is_no_json_is_said_to_be_none() {
     let body = file("no.json", "Once upon a time");
     let pool = file("pool-of-no.yaml", POOL);
-    let told = explained(&[
+    let report = explained(&[
         "examples/full.yaml",
         "--endpoints",
         &pool,
         "--request",
         &body,
     ]);
-    let note = told["notes"][0].as_str().unwrap();
-    assert!(note.contains("no JSON object"), "{note}");
+    let note = report["notes"][0].as_str().unwrap();
+    assert!(note.contains("not a JSON object"), "{note}");
 }
 
 #[test]
 fn who_served_the_conversation_before_has_its_prefix() {
     let body = file("earlier.json", &body());
-    let told = explain(&["--warm", &format!("busy={body}")]);
-    let busy = told["candidates"]
+    let report = explain(&["--warm", &format!("busy={body}")]);
+    let busy = report["candidates"]
         .as_array()
         .unwrap()
         .iter()
         .find(|one| one["name"] == "default/busy" || one["name"] == "busy");
     let prefix = &busy.unwrap()["scores"][0];
     assert_eq!(prefix["scorer"], "prefix-cache-scorer");
-    assert!(prefix["raw"].as_f64().unwrap() > 0.9, "{told}");
+    assert!(prefix["raw"].as_f64().unwrap() > 0.9, "{report}");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn explained(arguments: &[&str]) -> Value {
     serde_json::from_str(&out(&output)).unwrap()
 }
 
-/// What goes wrong, as it is told.
+/// What goes wrong, as it is report.
 fn misuse(arguments: &[&str]) -> String {
     let output = eppctl(&[&["explain"], arguments].concat(), &body());
     assert_eq!(output.status.code(), Some(2), "{}", out(&output));
@@ -161,23 +161,23 @@ fn live_pods_are_scored_by_their_own_pages() {
     let [busy, idle] = [0, 1].map(|pod| sim.addresses()[pod].to_string());
     let config = file("by-metrics.yaml", BY_METRICS);
     let both = [&config, "--request", "-", "--pod", &busy, "--pod", &idle];
-    let told = explained(&both);
-    assert_eq!(told["candidates"][0]["name"], *idle, "{told}");
-    let scores = &told["candidates"][1]["scores"];
+    let report = explained(&both);
+    assert_eq!(report["candidates"][0]["name"], *idle, "{report}");
+    let scores = &report["candidates"][1]["scores"];
     assert_eq!(
         (&scores[0]["raw"], &scores[1]["raw"]),
         (&0.0.into(), &0.75.into()),
-        "{told}"
+        "{report}"
     );
-    assert_eq!(told["notes"], serde_json::json!([]));
+    assert_eq!(report["notes"], serde_json::json!([]));
     // One that is down is named, and neutral as in the filter.
-    let told = explained(&[&both[..], &["--pod", "127.0.0.1:1"]].concat());
-    let note = told["notes"][0].as_str().unwrap();
+    let report = explained(&[&both[..], &["--pod", "127.0.0.1:1"]].concat());
+    let note = report["notes"][0].as_str().unwrap();
     assert!(
         note.contains("127.0.0.1:1/metrics") && note.contains("never scraped"),
         "{note}"
     );
-    let down = told["candidates"].as_array().unwrap().iter();
+    let down = report["candidates"].as_array().unwrap().iter();
     let down: Vec<&Value> = down.filter(|one| one["name"] == "127.0.0.1:1").collect();
     assert_eq!(down[0]["freshness"], "unknown");
     assert_eq!(down[0]["scores"][0]["raw"], 0.5, "the mean of 0 and 1");
@@ -200,10 +200,10 @@ fn an_engine_whose_metrics_are_elsewhere_is_told() {
     );
     let config = file("sglang.yaml", &config);
     let pod = sim.addresses()[0].to_string();
-    let told = explained(&[&config, "--request", "-", "--pod", &pod]);
-    let note = told["notes"][0].as_str().unwrap();
+    let report = explained(&[&config, "--request", "-", "--pod", &pod]);
+    let note = report["notes"][0].as_str().unwrap();
     assert!(note.contains("defaultEngine"), "{note}");
-    assert_eq!(told["metrics_count"], false);
+    assert_eq!(report["metrics_count"], false);
 }
 
 #[test]
@@ -215,15 +215,15 @@ fn a_running_envoy_tells_what_its_filter_knows() {
     let admin = format!("127.0.0.1:{}", proxy.admin);
     let config = file("in-envoy.yaml", BY_METRICS);
     let asked = [&config, "--request", "-", "--envoy", &admin];
-    let mut told = Value::Null;
+    let mut report = Value::Null;
     proxy.wait_until("the filter exports the queue", || {
-        told = explained(&asked);
-        told["candidates"][1]["scores"][0]["raw"] == 0.0
-            && told["candidates"][1]["scores"][1]["raw"] == 0.75
+        report = explained(&asked);
+        report["candidates"][1]["scores"][0]["raw"] == 0.0
+            && report["candidates"][1]["scores"][1]["raw"] == 0.75
     });
-    assert_eq!(told["candidates"][0]["name"], *idle);
-    assert_eq!(told["candidates"][1]["name"], *busy);
-    assert_eq!(told["candidates"][1]["freshness"], "fresh");
+    assert_eq!(report["candidates"][0]["name"], *idle);
+    assert_eq!(report["candidates"][1]["name"], *busy);
+    assert_eq!(report["candidates"][1]["freshness"], "fresh");
     // What the filter cannot tell is said.
     let notes = explained(&["examples/full.yaml", "--request", "-", "--envoy", &admin])["notes"]
         .to_string();

@@ -1,4 +1,4 @@
-//! What users see first: help with examples, completions, and errors that say what to do.
+//! Help with examples, completions, and errors that say what to do.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -11,7 +11,7 @@ use common::{eppctl, out, top};
 use envoy_harness::proxy::Setup;
 use fake_model_server::{Settings, Sim};
 
-/// The commands, as the help lists them.
+/// Returns the commands that the help lists.
 fn commands() -> Vec<String> {
     let help = out(&eppctl(&["--help"], ""));
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -34,7 +34,7 @@ fn every_command_has_help_with_examples() {
     }
 }
 
-/// The lines under a command's `Examples:`, as a shell takes them.
+/// Returns the lines under a command's `Examples:`, with continued lines joined.
 fn examples(command: &str) -> Vec<String> {
     let help = out(&eppctl(&[command, "--help"], ""));
     let lines = help.lines().skip_while(|line| *line != "Examples:").skip(1);
@@ -50,10 +50,10 @@ fn examples(command: &str) -> Vec<String> {
     examples
 }
 
-/// It draws until a key is pressed, and there are no keys here; with --once it is run.
+/// Runs until a key is pressed, so the test skips it; the example with --once is run.
 const FOR_TERMINALS: &str = "eppctl top";
 
-/// A folder with what the examples speak of. What they write goes there, too.
+/// Returns a directory with the files of the examples, which also write there.
 fn stage() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
     let _ = std::fs::remove_dir_all(&folder);
@@ -66,9 +66,9 @@ fn stage() -> PathBuf {
         .unwrap();
     }
     std::fs::copy(top().join("docs/parity.md"), folder.join("docs/parity.md")).unwrap();
-    // The snapshot is the one that the help shows.
+    // The snapshot in the help.
     let help = out(&eppctl(&["explain", "--help"], ""));
-    let (_, snapshot) = help.split_once("on the endpoint's page:\n").unwrap();
+    let (_, snapshot) = help.split_once("not on the endpoint's page:\n").unwrap();
     let (snapshot, _) = snapshot.split_once("\n\n").unwrap();
     std::fs::write(folder.join("pool.yaml"), snapshot).unwrap();
     let body = r#"{"model": "m", "messages": [{"role": "user", "content": "Once upon a time"}]}"#;
@@ -87,7 +87,7 @@ fn stage() -> PathBuf {
     folder
 }
 
-/// What an example's machine has and this one has not: other programs, pods, an Envoy, shells' folders.
+/// Replaces what an example expects on its machine: other programs, pods, an Envoy, shells' directories.
 fn here(example: &str, pods: &[String], admin: &str, folder: &Path) -> String {
     let example = example
         .replace("10.0.0.1:8000", &pods[0])
@@ -100,7 +100,7 @@ fn here(example: &str, pods: &[String], admin: &str, folder: &Path) -> String {
     format!("kubectl() {{ cat values.yaml; }}\neppctl() {{ {eppctl} \"$@\"; }}\n{example}")
 }
 
-/// Every line that the help shows as an example does its work: none is misuse.
+/// Every example in the help runs without an error.
 #[test]
 fn every_example_in_the_help_runs() {
     let folder = stage();
@@ -126,7 +126,7 @@ fn every_example_in_the_help_runs() {
                 .output()
                 .unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
-            // Findings are no failure: --dialect llm-d refuses the GIE document.
+            // Findings are not a failure: --dialect llm-d refuses the GIE document.
             assert!(
                 matches!(output.status.code(), Some(0 | 1)),
                 "{example}: {stderr}"
@@ -152,7 +152,7 @@ fn completions_name_every_command() {
 }
 
 #[test]
-fn misuse_is_exit_code_2() {
+fn invalid_arguments_exit_with_2() {
     for arguments in [
         &["chekc"][..],
         &["check"],

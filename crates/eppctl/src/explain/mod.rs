@@ -1,7 +1,7 @@
-//! `eppctl explain`: one decision with all that led to it, by the filter's own picker.
+//! `eppctl explain`: explains one decision, made by the filter's own picker.
 
+mod report;
 mod source;
-mod told;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,8 +16,8 @@ use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
 
 use crate::input::{load_plan, read};
 use crate::output::{Error, ExitStatus, Output};
+use report::explained;
 use source::{Seen, Source};
-use told::explained;
 
 /// Show a decision: candidates, filtered endpoints, scores, ties, picks, bytes read.
 #[derive(Args)]
@@ -31,12 +31,12 @@ use told::explained;
   eppctl explain examples/full.yaml --endpoints pool.yaml --request body.json \\
     --warm pod-a=earlier.json
 
-A snapshot (--endpoints), YAML or JSON; what is left out was never seen on the endpoint's page:
+A snapshot (--endpoints) is YAML or JSON; values that are omitted are not on the endpoint's page:
   endpoints:
   - name: pod-a
     address: 10.0.0.1:8000
     available: true          # false: unhealthy, ejected or draining
-    avoided: false           # true: picked only where nobody else can be
+    ejected: false           # true: picked only if there is no other candidate
     freshness: fresh         # fresh, stale or unknown
     waiting: 3               # requests
     running: 2
@@ -44,7 +44,7 @@ A snapshot (--endpoints), YAML or JSON; what is left out was never seen on the e
     lora: {active: [a], waiting: [], max: 4}
     blockSize: 16            # tokens
     numBlocks: 20000
-    inFlight: 0              # requests that this Envoy sent and that are not answered
+    inFlight: 0              # requests in flight from this Envoy
     labels: {llm-d.ai/engine-type: vllm}
 
 Exit status: 0 an endpoint was picked, 1 none, 2 error.")]
@@ -54,15 +54,15 @@ pub struct Explain {
     /// The request's body; - is standard input.
     #[arg(long, value_name = "FILE")]
     request: String,
-    /// The request's path, which tells how the body is read.
+    /// The request's path, which selects the API of its body.
     #[arg(long, default_value = "/v1/chat/completions")]
     path: String,
     #[command(flatten)]
     source: Source,
-    /// Have an endpoint serve another body first: NAME=FILE.
+    /// Let an endpoint serve another body first: NAME=FILE.
     #[arg(long, value_name = "NAME=FILE")]
     warm: Vec<String>,
-    /// Ties are drawn from this.
+    /// Seed of the random number generator, which breaks ties.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -73,7 +73,7 @@ fn now() -> u64 {
 }
 
 impl Explain {
-    /// Decides and tells.
+    /// Decides and prints the explanation.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let plan = load_plan(&self.config)?;
         let body = read(&self.request)?;
@@ -81,7 +81,7 @@ impl Explain {
         if let Err(error) = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body) {
             let request = &self.request;
             seen.notes.push(format!(
-                "{request}: no JSON object: {error}; neither model nor prompt may be known of it"
+                "{request}: not a JSON object: {error}; its model and prompt may be unknown"
             ));
         }
         let mut picker = self.picker(plan, &seen);
@@ -101,7 +101,7 @@ impl Explain {
         })
     }
 
-    /// A picker that knows who the endpoints are.
+    /// Creates a picker that knows the endpoints.
     fn picker(&self, mut plan: Plan, seen: &Seen) -> Picker {
         let endpoints = seen.endpoints.iter();
         let members = endpoints.map(|known| known.member.clone()).collect();
@@ -109,16 +109,16 @@ impl Explain {
         plan.discovery = Discovery::Static(StaticDiscovery { members });
         let mut picker = Picker::new(plan.clone(), self.seed, Box::new(Unmetered), now);
         picker.install(plan);
-        // The first tick joins the endpoints.
+        // The first tick adds the endpoints.
         picker.tick();
         picker
     }
 
-    /// Has an endpoint serve a body.
+    /// Lets an endpoint serve a body.
     fn warm(&self, picker: &mut Picker, warm: &str) -> Result<(), Error> {
         let (name, file) = warm
             .split_once('=')
-            .ok_or_else(|| Error::new(format!("--warm {warm}: write NAME=FILE")))?;
+            .ok_or_else(|| Error::new(format!("--warm {warm}: expected NAME=FILE")))?;
         let body = read(file)?;
         let pool = picker.pool_mut();
         let slots: Vec<(Slot, bool)> = pool
@@ -127,7 +127,7 @@ impl Explain {
             .collect();
         if !slots.iter().any(|(_, wanted)| *wanted) {
             return Err(Error::new(format!(
-                "--warm {warm}: no endpoint is named {name}"
+                "--warm {warm}: no endpoint has the name {name}"
             )));
         }
         for (slot, wanted) in slots {
@@ -137,14 +137,14 @@ impl Explain {
             }
         }
         self.decide(picker, WARMING, &body);
-        // Without an answer nothing of it would be remembered.
+        // The index only keeps prompts of requests with a response.
         picker.answered(WARMING, None);
         picker.close(WARMING);
         Ok(())
     }
 
-    /// Shows a body as it comes, byte by byte, to its end. Returns how many bytes had come when the request
-    /// was decided, and what was decided.
+    /// Feeds a body to the picker byte by byte. Returns the number of bytes after which the request was
+    /// decided, and the decision.
     fn decide(&self, picker: &mut Picker, id: ExchangeId, body: &[u8]) -> (usize, Option<Effect>) {
         let head = Head {
             path: self.path.as_bytes(),
@@ -173,18 +173,18 @@ impl Explain {
     }
 }
 
-/// Returns how a request goes on, if that is decided.
+/// Returns the decision, if it is made.
 fn decision(picker: &mut Picker) -> Option<Effect> {
     let effects = std::iter::from_fn(|| picker.poll_effect());
     effects.filter(Effect::is_decision).last()
 }
 
-/// The id of requests that came before.
+/// The id of warm-up requests.
 const WARMING: ExchangeId = ExchangeId(1);
 /// The id of the request that is explained.
 const EXPLAINED: ExchangeId = ExchangeId(2);
 
-/// Reads the metrics pages that there are.
+/// Reads the endpoints' metrics pages.
 fn read_pages(picker: &mut Picker, seen: &mut Seen) {
     for (slot, known) in (0..).map(Slot).zip(&mut seen.endpoints) {
         let Some(page) = &known.page else {
@@ -211,7 +211,7 @@ fn know(picker: &mut Picker, seen: &Seen) {
     for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
         if let Some(endpoint) = picker.pool_mut().get_mut(slot) {
             endpoint.available = known.member.available;
-            endpoint.ejected = known.avoided;
+            endpoint.ejected = known.ejected;
             endpoint.metrics = known.metrics.clone();
             endpoint.freshness = known.freshness;
         }

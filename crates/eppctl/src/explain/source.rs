@@ -1,4 +1,4 @@
-//! Where `eppctl explain` has the endpoints from: a snapshot, live pods, or a running Envoy.
+//! The sources of `eppctl explain`'s endpoints: a snapshot, live pods, or a running Envoy.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::admin::{self, Admin};
 use crate::input::read;
 use crate::output::Error;
 
-/// Where the endpoints come from.
+/// The source of the endpoints.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Source {
     /// A snapshot of endpoints with their metrics.
     #[arg(long, value_name = "FILE")]
     endpoints: Option<String>,
-    /// Live pods, whose metrics pages are read now.
+    /// Live pods; their metrics pages are read now.
     #[arg(long, value_name = "HOST:PORT", value_parser = pod)]
     pod: Vec<String>,
-    /// A running Envoy's admin interface: its members and their health, and what the filter in it
-    /// exports of their metrics. LoRA adapters and the prefix index are not exported.
+    /// A running Envoy's admin interface: its members, their health, and the metrics that the filter
+    /// exports. LoRA adapters and the prefix index are not exported.
     #[arg(long, value_name = "URL")]
     envoy: Option<String>,
 }
@@ -37,35 +37,35 @@ fn pod(text: &str) -> Result<String, String> {
     });
     match port {
         Some(_) => Ok(text.to_owned()),
-        None => Err("expected HOST:PORT, as 10.0.0.1:8000".to_owned()),
+        None => Err("expected HOST:PORT, such as 10.0.0.1:8000".to_owned()),
     }
 }
 
-/// What is known of the endpoints.
+/// The state of the endpoints.
 #[derive(Default)]
 pub struct Seen {
     /// Each endpoint.
     pub endpoints: Vec<Known>,
-    /// What decisions rest on; where it is not told, that follows from the metrics.
+    /// The decision mode; if unknown, it follows from the metrics.
     pub rung: Option<DecisionMode>,
-    /// What is not known, and what that does.
+    /// Notes on missing information and its effect.
     pub notes: Vec<String>,
 }
 
-/// What is known of an endpoint.
+/// The state of an endpoint.
 pub struct Known {
-    /// Who it is.
+    /// Its name, address and labels.
     pub member: Member,
-    /// Its metrics page, where that is read.
+    /// Its metrics page, if one is read.
     pub page: Option<Vec<u8>>,
-    /// Its metrics, where no page is.
+    /// Its metrics, if there is no page.
     pub metrics: Metrics,
-    /// Whether they can be trusted.
+    /// The freshness of its metrics.
     pub freshness: Freshness,
-    /// Requests that Envoy sent there and that are not answered.
+    /// Its requests in flight from this Envoy.
     pub requests: u32,
-    /// Whether it is left out because requests fail there.
-    pub avoided: bool,
+    /// Whether it is ejected because its requests fail.
+    pub ejected: bool,
 }
 
 impl Known {
@@ -76,13 +76,13 @@ impl Known {
             metrics: Metrics::default(),
             freshness: Freshness::Unknown,
             requests: 0,
-            avoided: false,
+            ejected: false,
         }
     }
 }
 
 impl Source {
-    /// Reads what is to be had.
+    /// Reads the endpoints.
     pub fn read(&self, plan: &Plan) -> Result<Seen, Error> {
         match (&self.endpoints, &self.envoy) {
             (Some(file), _) => snapshot(file),
@@ -117,7 +117,7 @@ fn from_pods(pods: &[String], plan: &Plan) -> Seen {
 
 fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
     let statistics = admin.statistics()?;
-    // The filter writes its cluster's name into a metric's, where these two mean something else.
+    // The filter replaces these two characters in a metric's labels, where they are separators.
     let pool = plan.cluster().replace([';', '='], "_");
     let Some(counts) = statistics.pools.get(&pool) else {
         let pools: Vec<&str> = statistics.pools.keys().map(String::as_str).collect();
@@ -171,25 +171,25 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
             ..Metrics::default()
         };
         known.requests = get("in_flight").unwrap_or(0.0) as u32;
-        known.avoided = get("ejected").is_some_and(|avoided| avoided > 0.0);
+        known.ejected = get("ejected").is_some_and(|ejected| ejected > 0.0);
         seen.endpoints.push(known);
     }
     Ok(seen)
 }
 
-/// What the plan looks at and Envoy cannot tell.
+/// Returns notes on inputs of the plan that the filter does not export.
 fn unexported(plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.needs.lora {
         notes.push(
-            "the filter does not export LoRA adapters: every endpoint counts as having none (--pod reads them)"
+            "the filter does not export LoRA adapters: assuming that no endpoint has any (--pod reads them)"
                 .to_owned(),
         );
     }
     if !plan.producers.is_empty() {
         notes.push(
-            "the filter does not export its prefix index: nobody has the prompt unless --warm says so; \
-             explain: true on envoy-proxy tells the scores of a real request"
+            "the filter does not export its prefix index: assuming that no endpoint has the prompt, except with \
+             --warm; explain: true on envoy-proxy returns the scores of a real request"
                 .to_owned(),
         );
     }
@@ -202,7 +202,7 @@ struct Snapshot {
     endpoints: Vec<Written>,
 }
 
-/// An endpoint as a snapshot has it.
+/// An endpoint in a snapshot.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Written {
@@ -211,7 +211,7 @@ struct Written {
     #[serde(default = "yes")]
     available: bool,
     #[serde(default)]
-    avoided: bool,
+    ejected: bool,
     #[serde(default)]
     freshness: Trust,
     waiting: Option<f64>,
@@ -253,7 +253,7 @@ struct Adapters {
 fn snapshot(file: &str) -> Result<Seen, Error> {
     let snapshot: Snapshot = serde_yaml::from_slice(&read(file)?).map_err(|error| {
         Error::new(format!(
-            "{file}: no snapshot of endpoints: {error}; `eppctl explain --help` shows one"
+            "{file}: not a snapshot of endpoints: {error}; `eppctl explain --help` shows one"
         ))
     })?;
     Ok(Seen {
@@ -290,6 +290,6 @@ fn known(written: Written) -> Known {
             Trust::Unknown => Freshness::Unknown,
         },
         requests: written.in_flight,
-        avoided: written.avoided,
+        ejected: written.ejected,
     }
 }

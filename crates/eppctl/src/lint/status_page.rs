@@ -110,8 +110,8 @@ mod tests {
         crate::lint::finds(&super::RULE, right, "{address: 0.0.0.0, port_value: 10001}");
         let right = "value: status\n";
         crate::lint::finds(&super::RULE, right, "value: ''\n");
-        let right = "vm_id: epp\n                  # Makes";
-        let wrong = "vm_id: another\n                  # Makes";
+        let right = "vm_id: epp\n                  # Gives";
+        let wrong = "vm_id: another\n                  # Gives";
         crate::lint::finds(&super::RULE, right, wrong);
         let right = "vm_id: epp\n                  runtime";
         let wrong = "vm_id: epp\n                  configuration: {'@type': type.googleapis.com/google.protobuf.StringValue, value: status}\n                  runtime";

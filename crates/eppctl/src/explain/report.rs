@@ -1,4 +1,4 @@
-//! A decision as `eppctl explain` tells it.
+//! The report of `eppctl explain`.
 
 use std::io::{self, Write};
 
@@ -10,17 +10,17 @@ use serde::Serialize;
 use crate::metrics::Shown;
 use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 
-/// The decision.
+/// An explained decision.
 #[derive(Serialize)]
 pub struct Explained {
-    /// Where it goes.
+    /// The destination header.
     pub destination: Option<String>,
-    refusal: Option<String>,
+    local_reply: Option<String>,
     body_bytes: usize,
     bytes_needed: usize,
-    /// What was not known when it was made.
+    /// Notes on missing information.
     notes: Vec<String>,
-    /// Whether too few metrics were fresh to count.
+    /// Whether the decision mode is metrics: enough endpoints have fresh ones.
     metrics_count: bool,
     left_out: Vec<LeftOut>,
     filters: Vec<Filtered>,
@@ -29,7 +29,7 @@ pub struct Explained {
     endpoints: usize,
 }
 
-/// An endpoint that could not be picked from the beginning.
+/// An endpoint that was not a candidate before filtering.
 #[derive(Serialize)]
 struct LeftOut {
     name: String,
@@ -49,9 +49,9 @@ struct Candidate {
     picked: bool,
     sum: f64,
     freshness: String,
-    /// What of its page the decision rests on.
+    /// The metrics that the decision used.
     metrics: Shown,
-    /// Requests that this Envoy has in flight there.
+    /// Its requests in flight from this Envoy.
     in_flight: u32,
     scores: Vec<Score>,
 }
@@ -64,7 +64,7 @@ struct Score {
     weighted: f64,
 }
 
-/// What a picker decided of a request, with so many of so many bytes of its body.
+/// Explains a decision that took `needed` of `all` bytes of a body.
 pub fn explained(
     picker: &Picker,
     id: ExchangeId,
@@ -78,7 +78,7 @@ pub fn explained(
             .map(|endpoint| endpoint.name.clone())
             .unwrap_or_default()
     };
-    let (destination, refusal) = match decision {
+    let (destination, local_reply) = match decision {
         Some(Effect::Forward { route, .. }) => (Some(route.destination), None),
         Some(Effect::Reply { reply, .. }) => {
             (None, Some(format!("{} {}", reply.status, reply.body)))
@@ -87,7 +87,7 @@ pub fn explained(
     };
     let mut explained = Explained {
         destination,
-        refusal,
+        local_reply,
         body_bytes: all,
         bytes_needed: needed,
         notes,
@@ -117,7 +117,7 @@ pub fn explained(
         .filter(|scored| Some(scored.score) == best);
     explained.tied = ties.count();
     let ranked = explanation.ranking.iter().enumerate();
-    let told = ranked.filter_map(|(place, scored)| {
+    let candidates = ranked.filter_map(|(place, scored)| {
         let endpoint = pool.get(scored.slot)?;
         Some(Candidate {
             name: endpoint.name.clone(),
@@ -130,16 +130,16 @@ pub fn explained(
             scores: scores(explanation, scored.slot),
         })
     });
-    explained.candidates = told.collect();
+    explained.candidates = candidates.collect();
     explained
 }
 
-/// Who could not be picked before any filter was asked.
+/// Returns the endpoints that were not candidates before filtering.
 fn left_out(picker: &Picker) -> Vec<LeftOut> {
     let endpoints = picker.pool().iter().filter_map(|(_, endpoint)| {
         let why = match (endpoint.available, endpoint.ejected) {
-            (false, _) => "unhealthy, ejected or draining",
-            (true, true) => "avoided: requests fail there",
+            (false, _) => "unhealthy, ejected or draining in Envoy",
+            (true, true) => "ejected by the picker: its requests fail",
             (true, false) => return None,
         };
         let name = endpoint.name.clone();
@@ -148,7 +148,7 @@ fn left_out(picker: &Picker) -> Vec<LeftOut> {
     endpoints.collect()
 }
 
-/// What each scorer gave an endpoint.
+/// Returns each scorer's score for an endpoint.
 fn scores(explanation: &Explanation, slot: Slot) -> Vec<Score> {
     let scorers = explanation.scorers.iter();
     let scores = scorers.map(|scorer| {
@@ -164,7 +164,7 @@ fn scores(explanation: &Explanation, slot: Slot) -> Vec<Score> {
     scores.collect()
 }
 
-/// A score as a profile adds it up.
+/// Returns a score as a profile sums it.
 fn counted(raw: f64) -> f64 {
     match raw.is_nan() {
         true => 0.0,
@@ -174,26 +174,26 @@ fn counted(raw: f64) -> f64 {
 
 impl Report for Explained {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        match (&self.destination, &self.refusal) {
+        match (&self.destination, &self.local_reply) {
             (Some(destination), _) => {
                 writeln!(out, "{} {destination}", styled(GOOD, "destination:"))?
             }
-            (None, Some(refusal)) => writeln!(out, "refused: {refusal}")?,
-            (None, None) => writeln!(out, "nobody was picked")?,
+            (None, Some(reply)) => writeln!(out, "local reply: {reply}")?,
+            (None, None) => writeln!(out, "no endpoint was picked")?,
         }
         let (needed, all) = (self.bytes_needed, self.body_bytes);
         match needed {
             0 => writeln!(
                 out,
-                "decided at the headers: nothing in the body can matter"
+                "decided at the headers: the body cannot change the decision"
             )?,
             whole if whole == all => writeln!(
                 out,
-                "decided with the whole body, {all} bytes: until then something could change it"
+                "decided with the whole body, {all} bytes: any part could change the decision"
             )?,
             early => writeln!(
                 out,
-                "decided with {early} of {all} bytes: nothing behind them can change it"
+                "decided with {early} of {all} bytes: the rest cannot change the decision"
             )?,
         }
         writeln!(
@@ -207,16 +207,20 @@ impl Report for Explained {
         }
         for Filtered { filter, removed } in &self.filters {
             match removed.as_slice() {
-                [] => writeln!(out, "filter {filter}: removed nobody")?,
+                [] => writeln!(out, "filter {filter}: removed none")?,
                 removed => writeln!(out, "filter {filter}: removed {}", removed.join(", "))?,
             }
         }
         if !self.metrics_count {
-            let note = "too few endpoints have fresh metrics: nobody's count, only what Envoy knows itself";
+            let note = "too few endpoints have fresh metrics: metrics are ignored, only Envoy's own counts are used";
             writeln!(out, "{}", styled(WARNING, note))?;
         }
         if self.tied > 1 {
-            writeln!(out, "{} tie for the first place; chance decides", self.tied)?;
+            writeln!(
+                out,
+                "{} candidates tie for the first place; one is chosen at random",
+                self.tied
+            )?;
         }
         self.table(out)?;
         for note in &self.notes {
@@ -227,7 +231,7 @@ impl Report for Explained {
 }
 
 impl Explained {
-    /// The candidates, best first: with each scorer its raw score and what that adds to the sum.
+    /// Writes the candidates, best first, with each scorer's raw and weighted score.
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let Some(first) = self.candidates.first() else {
             return Ok(());
