@@ -132,23 +132,23 @@ pub fn run() -> String {
     let kilobytes: f64 = memory.trim_end_matches(" kB").parse().unwrap_or_default();
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or_default();
-    let envoy = told(&path_of("ENVOY").to_string_lossy(), &["--version"]);
+    let envoy = output_of(&path_of("ENVOY").to_string_lossy(), &["--version"]);
     // PATH  version: COMMIT/VERSION/…
     let envoy = envoy.split("version: ").nth(1).unwrap_or_default();
     let envoy = envoy.split('/').nth(1).unwrap_or_default();
     let module = fs::metadata(path_of("EPP_WASM")).map_or(0, |data| data.len() >> 10);
     format!(
         "{}, {cpus} × {}, {:.0} GB, Linux {}, load average {load} before it began, Envoy {envoy}, module of {module} KiB at commit {}",
-        told("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+        output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         value("/proc/cpuinfo", "model name"),
         kilobytes / f64::from(1 << 20),
         read("/proc/sys/kernel/osrelease").trim(),
-        told("git", &["rev-parse", "--short", "HEAD"]),
+        output_of("git", &["rev-parse", "--short", "HEAD"]),
     )
 }
 
-/// What a program prints, empty where it is missing.
-fn told(program: &str, arguments: &[&str]) -> String {
+/// Returns what a program prints; empty if it is missing.
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&text).trim().to_owned()
@@ -173,7 +173,7 @@ mod tests {
             "docs/faults.md: call `make faults-report`"
         );
         for row in rows::all() {
-            assert!(book.0.contains_key(row.name), "never played: {}", row.name);
+            assert!(book.0.contains_key(row.name), "never run: {}", row.name);
         }
     }
 }

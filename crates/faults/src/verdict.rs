@@ -50,7 +50,7 @@ impl Bar {
         Self {
             failed: 0,
             cut: None,
-            who: "answers that had begun on the pod".to_owned(),
+            who: "responses in progress on the pod".to_owned(),
             recovery,
             fast: FAST,
         }

@@ -20,7 +20,7 @@ use crate::verdict::{Bar, Measured};
 pub const ROWS: &[Row] = &[
     Row {
         name: "colliding texts",
-        what: "a client sends bodies of 2,000 and 60,000 texts whose hashes all fall into one bucket of an unkeyed prefix index, one after the other; the same with random texts before",
+        what: "a client sends, one after the other, bodies of 2,000 and 60,000 texts whose hashes all fall into one bucket of an unkeyed prefix index; before that, the same with random texts",
         epp: "not measured",
         play: texts,
     },
@@ -44,13 +44,13 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "a prompt that breaks pods",
-        what: "2 clients send one prompt over and over to which all 4 pods answer 500; all else they answer",
-        epp: "not applicable: it does not watch answers",
+        what: "2 clients repeat one prompt that all 4 pods answer with 500; they serve everything else",
+        epp: "not applicable: it does not monitor responses",
         play: broken,
     },
     Row {
         name: "half-open requests",
-        what: "12 requests whose bodies never begin are the first that Envoy gets",
+        what: "the first requests that Envoy gets are 12 whose bodies never begin",
         epp: "not measured",
         play: |_| half_open(),
     },

@@ -13,13 +13,13 @@ use crate::verdict::{Bar, Measured};
 pub const ROWS: &[Row] = &[
     Row {
     name: "Envoy hot restart",
-    what: "a second Envoy process takes over (--restart-epoch 1), the first drains for 5 s and ends after 6",
-    epp: "not applicable: it is a process of its own",
+    what: "a second Envoy process takes over (--restart-epoch 1); the first drains for 5 s and exits after 6 s",
+    epp: "not applicable: it is a separate process",
     play: hot_restart,
     },
     Row {
         name: "clock stepped",
-        what: "Envoy's wall clock goes an hour ahead, 3 s later two hours back, 3 s later right again",
+        what: "Envoy's wall clock jumps an hour ahead, 3 s later two hours back, 3 s later to the right time",
         epp: "not measured",
         play: clock_stepped,
     },

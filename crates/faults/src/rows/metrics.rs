@@ -15,31 +15,31 @@ use crate::verdict::{Bar, Measured};
 pub const ROWS: &[Row] = &[
     Row {
         name: "metrics hang",
-        what: "the metrics page of 1 of 4 pods never comes, for 4 s",
-        epp: "none fails; frozen values keep being used",
+        what: "the metrics page of 1 of 4 pods does not respond for 4 s",
+        epp: "none fails; it keeps using the old values",
         play: |_| page(Metrics::Hang),
     },
     Row {
         name: "metrics 500",
-        what: "the metrics page of 1 of 4 pods is a 500, for 4 s",
+        what: "the metrics page of 1 of 4 pods answers 500 for 4 s",
         epp: "not measured",
         play: |_| page(Metrics::Error),
     },
     Row {
         name: "metrics garbage",
-        what: "the metrics page of 1 of 4 pods is no page, for 4 s",
+        what: "the metrics page of 1 of 4 pods is not a valid page for 4 s",
         epp: "not measured",
         play: |_| page(Metrics::Garbage),
     },
     Row {
         name: "metrics 2 MB",
-        what: "the metrics pages of all 4 pods are 2 MB long, for 4 s",
+        what: "the metrics pages of all 4 pods are 2 MB long for 4 s",
         epp: "not measured",
         play: |_| huge(),
     },
     Row {
         name: "admin gone",
-        what: "Envoy's admin interface cannot be reached for 4 s, nor a pod, and the pool changes when it is back",
+        what: "Envoy's admin interface and one pod are unreachable for 4 s, and the pool changes when they return",
         epp: "not applicable: it watches Kubernetes",
         play: |_| admin_gone(),
     },

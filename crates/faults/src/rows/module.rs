@@ -14,19 +14,19 @@ use crate::verdict::{Bar, Measured};
 pub const ROWS: &[Row] = &[
     Row {
         name: "config updated",
-        what: "20 configurations follow each other within 4 s",
-        epp: "not measured; it reads its configuration once, at its start",
+        what: "20 configurations are pushed within 4 s",
+        epp: "not measured; it reads its configuration only when it starts",
         play: updated,
     },
     Row {
         name: "bad config",
-        what: "a configuration with a misspelt plugin is pushed",
+        what: "a configuration with a misspelt plugin type is pushed",
         epp: "not measured; it does not start with one",
         play: bad,
     },
     Row {
         name: "module upgraded",
-        what: "the listener changes to another .wasm file, and back 4 s later (long form: and is drained)",
+        what: "the listener changes to another .wasm file, and back after 4 s (long form: and is drained)",
         epp: "not measured",
         play: upgraded,
     },

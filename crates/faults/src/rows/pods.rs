@@ -14,26 +14,26 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "pod killed",
         what: "1 of 4 pods is gone for 3 s: its connections are cut, new ones refused",
-        epp: "a quarter of all requests 503 for as long as it is listed",
+        epp: "a quarter of all requests get 503 while it is listed",
         play: killed,
     },
     Row {
         name: "pod hung",
         what:
-            "1 of 4 pods neither answers nor shows metrics for 4 s, nor goes on with what it holds",
-        epp: "26 answers, then all clients wait on it",
+            "1 of 4 pods hangs for 4 s: it does not accept or continue requests, nor serve metrics",
+        epp: "26 responses, then all clients wait for it",
         play: hung,
     },
     Row {
         name: "pod slow",
-        what: "answers of 1 of 4 pods come 0.8 s later for 5 s",
+        what: "responses of 1 of 4 pods are delayed by 0.8 s for 5 s",
         epp: "not measured",
         play: slow,
     },
     Row {
         name: "pod failing",
         what: "1 of 4 pods answers 500 for 3 s, which the retry policy does not cover",
-        epp: "a quarter of all requests 500 for as long as it is listed",
+        epp: "a quarter of all requests get 500 while it is listed",
         play: failing,
     },
     Row {
@@ -44,20 +44,20 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "all pods hung",
-        what: "all 4 pods hang for 10 s; recovery counts from their return",
+        what: "all 4 pods hang for 10 s; recovery is measured from their return",
         epp: "not measured",
         play: all_hung,
     },
     Row {
         name: "pods flapping",
         what:
-            "each second one pod goes and the one before comes back, for 10 s (long form: a minute)",
+            "every second one pod stops and the previous one returns, for 10 s (long form: a minute)",
         epp: "not measured",
         play: flapping,
     },
     Row {
         name: "pool replaced",
-        what: "4 pods are exchanged for 4 others at once; the old ones end 3 s later",
+        what: "4 pods are replaced by 4 others at once; the old ones exit 3 s later",
         epp: "not measured",
         play: replaced,
     },
@@ -132,7 +132,7 @@ fn failing(_: &Form) -> Measured {
     fail(Plan::new(4)).end(Bar::some(
         30,
         0,
-        "the first 30: a 500 is the pod's answer, and passed on",
+        "the first 30: a 500 is the pod's response, and is forwarded",
         seconds(1),
     ))
 }

@@ -16,19 +16,19 @@ pub const SOAK: &str = "soak";
 pub const ROWS: &[Row] = &[
     Row {
         name: "1,000 endpoints",
-        what: "1,000 pods, each asked for its metrics each 5 s; 100 of them are gone for 4 s",
+        what: "1,000 pods, each polled every 5 s; 100 of them are gone for 4 s",
         epp: "not measured",
         play: thousand,
     },
     Row {
         name: "10,000 streams",
-        what: "500 new streams a second for 20 s, each open for 25 s: 10,000 at a time",
+        what: "500 new streams per second for 20 s, each open for 25 s: 10,000 at a time",
         epp: "not measured",
         play: streams,
     },
     Row {
     name: SOAK,
-    what: "50 requests/s for an hour, nothing breaks, and Envoy's memory is flat after its first sixth",
+    what: "50 requests/s for an hour without a fault; Envoy's memory must not grow after the first sixth",
     epp: "not measured",
     play: soak,
     },

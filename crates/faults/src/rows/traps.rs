@@ -17,13 +17,13 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "trap on a worker",
         what: "the module executes `unreachable` in a request's callback on 1 of 2 workers",
-        epp: "killed: every request 500 from then on, failing open 500 and 503",
+        epp: "killed: every request gets 500 from then on; with FailOpen 500 and 503",
         play: |_| on_a_worker(),
     },
     Row {
         name: "trap on the main thread",
         what: "the module executes `unreachable` in the tick of the VM that polls",
-        epp: "killed: every request 500 from then on, failing open 500 and 503",
+        epp: "killed: every request gets 500 from then on; with FailOpen 500 and 503",
         play: |_| on_the_main_thread(),
     },
 ];
@@ -56,10 +56,10 @@ fn on_a_worker() -> Measured {
     let mut measured = stage.end(Bar::some(
         held,
         held,
-        "what the worker held, and what came before its VM was made anew",
+        "requests held by the worker, and those that arrived before its VM was recreated",
         BACK,
     ));
-    measured.require(reloaded == 1, || format!("{reloaded} VMs were made anew"));
+    measured.require(reloaded == 1, || format!("{reloaded} VMs were recreated"));
     measured
 }
 
