@@ -8,7 +8,6 @@
 
 pub mod body;
 pub mod config;
-pub mod document;
 pub mod endpoints;
 pub mod picker;
 pub mod plugins;

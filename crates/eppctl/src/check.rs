@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use epp_core::config::value::{Path, Problem, Problems};
 use epp_core::config::{self, Plan};
-use epp_core::document::{Path, Problem, Problems};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -198,7 +198,7 @@ fn check_document(
     (checked, plan)
 }
 
-fn acceptance(dialect: TargetDialect, tree: &epp_core::document::Node) -> Acceptance {
+fn acceptance(dialect: TargetDialect, tree: &config::value::Node) -> Acceptance {
     let found = dialect::objections(dialect, tree);
     Acceptance {
         name: match dialect {

@@ -1,7 +1,7 @@
 //! Writes a plan as a document with every default spelled out.
 
+use epp_core::config::value::Node;
 use epp_core::config::{Instance, Plan};
-use epp_core::document::Node;
 use epp_core::plugins::{self, Dialect, Discovery};
 use serde_json::{json, Map, Value};
 

@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 use epp_core::config;
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
 use epp_core::plugins::{self, Dialect, Standing};
 

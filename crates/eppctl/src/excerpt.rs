@@ -1,7 +1,7 @@
 //! Renders problems with an excerpt of the document.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use epp_core::document::Problem;
+use epp_core::config::value::Problem;
 use serde::Serialize;
 
 /// A problem, as serialized to JSON and YAML.

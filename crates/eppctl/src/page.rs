@@ -1,6 +1,6 @@
 //! A plugin's reference page: the comment at the top of its file, with its tables of parameters.
 
-use epp_core::document::{Kind, Node, Question};
+use epp_core::config::value::{Kind, Node, Question};
 use epp_core::plugins::{self, Dialect, PluginType};
 
 /// The comment at the beginning of a plugin's file.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_core::document::nearest::nearest;
+use epp_core::config::value::nearest::nearest;
 use epp_core::plugins::{self, PluginType, Standing};
 use serde::Serialize;
 

@@ -8,8 +8,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use epp_core::config::value::{Kind, Node, Question};
 use epp_core::config::{self, Here};
-use epp_core::document::{Kind, Node, Question};
 use epp_core::plugins::{self, Dialect, PluginType};
 use serde::Serialize;
 use serde_json::{json, Map, Value};

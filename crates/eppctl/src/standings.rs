@@ -2,8 +2,8 @@
 //!
 //! For a document that loads, this covers the configuration in force, otherwise the document as written.
 
+use epp_core::config::value::Node;
 use epp_core::config::{elsewhere, Elsewhere, Here, Plan};
-use epp_core::document::Node;
 use epp_core::plugins::{self, Standing};
 use serde::Serialize;
 

@@ -7,8 +7,8 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::top;
+use epp_core::config::value::Node;
 use epp_core::config::{self, Here};
-use epp_core::document::Node;
 use epp_core::plugins::{self, Dialect, Standing};
 
 fn page() -> String {

@@ -1,7 +1,7 @@
 //! The loader of configurations.
 
+use epp_core::config::value::Problem;
 use epp_core::config::{load, load_bytes};
-use epp_core::document::Problem;
 use epp_core::prefix::key::Key;
 use epp_core::scheduling::Pool;
 

@@ -1,6 +1,6 @@
 //! The document as written: its fields, checked one by one.
 
-use crate::document::{Fields, Node, Path, Problems};
+use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::scorer::prefix_cache;
 use crate::plugins::Dialect;
 
@@ -107,7 +107,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
 /// Whether a document under the seed's `apiVersion` has to be read by today's rules.
 ///
 /// It has to where a plugin is there that is built by them. What the releases v1.1 to v1.5 of the Gateway
-/// API Inference Extension know and today's Endpoint Picker does not, `former` gates among it, tells that
+/// API Inference Extension know and today's Endpoint Picker does not, `former` gates among it, shows that
 /// it is one of theirs; the other fields came with them and are known to both.
 fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool {
     const FIELDS: [&str; 4] = ["featureGates", "flowControl", "requestHandler", "parser"];
@@ -149,7 +149,7 @@ fn read_identity(fields: &mut Fields<'_>) -> Option<Dialect> {
     }
     let versions = [(SEED, Dialect::GieV1), (TODAY, Dialect::LlmD)];
     let version = fields.required_choice("apiVersion", &versions);
-    // Of a version that is misspelt the group still tells by whose rules the rest was written.
+    // The group of a misspelt version still shows which rules the rest was written for.
     let of_seeds_group =
         |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
     Some(version.unwrap_or_else(|| match fields.node("apiVersion") {

@@ -1,13 +1,13 @@
 //! `EndpointPickerConfig`: text → document → defaults → validation → [`Plan`].
 //!
-//! One pure function of the text, so that the filter and `eppctl check` say the same of it. Both
-//! generations load (reference: Gateway API Inference Extension v1.0, "seed", and llm-d-router of
-//! 2026, "today"); where their rules differ the stricter one holds, unless it would refuse the
-//! seed's own example.
+//! One pure function of the text, so that the filter and `eppctl check` say the same of it. Two
+//! dialects load: that of the Gateway API Inference Extension from v1.0 on, and that of llm-d-router
+//! (see [`crate::plugins::Dialect`]). Where their rules differ the stricter one holds, unless it would
+//! refuse the Gateway API Inference Extension's own example.
 //!
-//! The generation is told by `apiVersion`. Today's Endpoint Picker still accepts the seed's
-//! `inference.networking.x-k8s.io/v1alpha1`: a document under it that uses parts which only today's
-//! knows (see `document::uses_todays_parts`) is read by today's rules.
+//! `apiVersion` names the dialect. llm-d-router still accepts the older
+//! `inference.networking.x-k8s.io/v1alpha1`: a document under it that uses parts which only llm-d-router
+//! knows (see `document::uses_todays_parts`) is read by llm-d-router's rules.
 
 mod assemble;
 pub mod document;
@@ -16,11 +16,12 @@ mod nesting;
 mod parse;
 mod plan;
 mod settings;
+pub mod value;
 
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};
 
-use crate::document::{Problem, Problems};
+use self::value::{Problem, Problems};
 
 /// What an empty text stands for: the Endpoint Picker's built-in configuration (llm-d-router).
 const BUILT_IN: &str = "
@@ -82,16 +83,16 @@ pub fn load(text: &str) -> Result<Loaded, Rejected> {
     }
 }
 
-/// What a document may hold beside its plugins' parameters, as the schema tells it.
-pub fn questions() -> Vec<crate::document::Question> {
+/// Returns the fields that a document may have beside its plugins' parameters, for the schema.
+pub fn questions() -> Vec<value::Question> {
     let mut problems = Problems::recording();
-    let nothing = crate::document::Node::Null;
+    let nothing = value::Node::Null;
     document::read(&nothing, &mut problems);
     problems.into_questions()
 }
 
 /// The tree of a text, before anything in it is judged.
-pub fn parse(text: &str) -> Result<crate::document::Node, Rejected> {
+pub fn parse(text: &str) -> Result<value::Node, Rejected> {
     let mut problems = Problems::default();
     match parse::parse(text, &mut problems) {
         Some(node) if problems.errors.is_empty() => Ok(node),
@@ -103,7 +104,7 @@ pub fn parse(text: &str) -> Result<crate::document::Node, Rejected> {
 }
 
 /// The line and column, from one, of a place in a text that parses, or of what it is missing from.
-pub fn line_of(text: &str, path: &crate::document::Path) -> Option<(usize, usize)> {
+pub fn line_of(text: &str, path: &value::Path) -> Option<(usize, usize)> {
     let mut problems = Problems::default();
     problems.error(path, "");
     parse::locate(text, &mut problems);
@@ -120,7 +121,7 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
                 "the text is no UTF-8 at byte {}: is `configuration` a StringValue?",
                 error.valid_up_to()
             );
-            problems.error(&crate::document::Path::default(), message);
+            problems.error(&value::Path::default(), message);
             Err(Rejected {
                 errors: problems.errors,
                 warnings: problems.warnings,

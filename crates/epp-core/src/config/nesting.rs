@@ -11,7 +11,7 @@
 
 /// Deepest nesting that the parser is given. With it a megabyte takes the parser about a second at
 /// the worst, where a plain document of that size takes a tenth of one.
-pub const MOST_OPEN: u32 = 256;
+pub const MAX_OPEN_BRACKETS: u32 = 256;
 
 /// Where in a flow collection a reading is. Block style is not among them: that reading is always
 /// followed, and has no depth.
@@ -97,13 +97,13 @@ impl Readings {
     }
 }
 
-/// The byte at which some reading of the text is deeper than [`MOST_OPEN`].
+/// The byte at which some reading of the text is deeper than [`MAX_OPEN_BRACKETS`].
 pub fn too_deep(text: &str) -> Option<usize> {
     let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{'));
-    if brackets.count() <= MOST_OPEN as usize {
+    if brackets.count() <= MAX_OPEN_BRACKETS as usize {
         return None;
     }
-    depth(text, MOST_OPEN).err()
+    depth(text, MAX_OPEN_BRACKETS).err()
 }
 
 /// The depth of the deepest reading, or the byte at which it is deeper than `most`.

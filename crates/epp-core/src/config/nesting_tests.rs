@@ -1,5 +1,5 @@
 use super::*;
-use crate::document::Node;
+use crate::config::value::Node;
 
 fn opened(text: &str) -> u32 {
     depth(text, u32::MAX).unwrap()

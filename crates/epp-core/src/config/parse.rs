@@ -1,4 +1,8 @@
 //! Text to [`Node`], YAML or JSON, and back from a path to its line and column.
+//!
+//! Nodes have no spans, because serde hands none over: the text is read again for the places of the few
+//! problems that are shown. A second YAML parser that keeps spans would cost the module more than those
+//! lines, and would have to agree with this one on every document that Envoy is given.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,8 +11,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::nesting;
-use crate::document::problem::Step;
-use crate::document::{Node, Path, Problems};
+use crate::config::value::problem::Step;
+use crate::config::value::{Node, Path, Problems};
 
 /// No configuration is larger; the Endpoint Picker's own file discovery has the same bound.
 const MAX_BYTES: usize = 1 << 20;
@@ -28,11 +32,11 @@ const MAX_DEPTH: usize = 64;
 const MAX_DIGITS: usize = 400;
 
 /// Problems that are given their place: no one corrects more at a time.
-const MOST_LOCATED: usize = 20;
+const MAX_LOCATED: usize = 20;
 
 /// Bytes of text that are read again to find the places of problems, once for each step of a path at
 /// the worst: it takes two or three times as long as the first reading, whatever the text.
-const MOST_READ_AGAIN: usize = 2 * MAX_BYTES;
+const MAX_READ_AGAIN_BYTES: usize = 2 * MAX_BYTES;
 
 /// Parses a document; repeated keys are problems, but do not end the reading.
 pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
@@ -92,10 +96,10 @@ fn too_deep() -> String {
 
 /// Gives the first problems of a text that parses their lines and columns.
 pub fn locate(text: &str, problems: &mut Problems) {
-    let mut left = MOST_READ_AGAIN;
+    let mut left = MAX_READ_AGAIN_BYTES;
     let all = problems.errors.iter_mut().chain(&mut problems.warnings);
     let unlocated = all.filter(|problem| problem.location.is_none());
-    for problem in unlocated.take(MOST_LOCATED) {
+    for problem in unlocated.take(MAX_LOCATED) {
         let mut steps = problem.path.steps();
         // What is missing is at the place that it is missing from.
         while let Some((_, parent)) = steps.split_last() {

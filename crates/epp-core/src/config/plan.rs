@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
-use crate::document::Node;
+use crate::config::value::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
@@ -124,7 +124,8 @@ impl Plan {
         }
     }
 
-    /// Where the admin interface tells of our clusters, and of no others where one is asked for.
+    /// The admin interface's path to the members of the plan's clusters, and of no others where there is
+    /// only one.
     pub fn members_path(&self) -> String {
         match &self.discovery {
             Discovery::EnvoyCluster(discovery) => match discovery.clusters.as_slice() {

@@ -2,9 +2,9 @@
 //! instead, or has no effect in a proxy and says so.
 
 use super::known::{NO_QUEUE, NO_SHEDDING};
-use crate::document::fields::no_effect;
-use crate::document::nearest::no_such;
-use crate::document::{Fields, Path};
+use crate::config::value::fields::no_effect;
+use crate::config::value::nearest::no_such;
+use crate::config::value::{Fields, Path};
 use crate::plugins::Dialect;
 
 /// A reference to a plugin and where it stands.
@@ -91,7 +91,7 @@ const FORMER: usize = 3;
 const METRICS_READ: &str = "metrics are always read, in one way";
 const FLOW_CONTROL: &str = "flowControl";
 
-/// `featureGates`: `name`, `name=true` or `name=false`. Returns whether there is one that tells that the
+/// `featureGates`: `name`, `name=true` or `name=false`. Returns whether one of them shows that the
 /// document was written for the Gateway API Inference Extension v1.2 to v1.5.
 pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
     let mut former = false;

@@ -14,8 +14,8 @@
 use super::capability::{Capabilities, Capability};
 use super::parity::Parity;
 use super::prefix_producer::PrefixProducer;
-use crate::document::nearest::no_such;
-use crate::document::{Fields, Path, Problems, Question};
+use crate::config::value::nearest::no_such;
+use crate::config::value::{Fields, Path, Problems, Question};
 use crate::scheduling::HeaderId;
 
 /// Which Endpoint Picker's rules a document is read by.

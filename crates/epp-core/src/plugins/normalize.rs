@@ -1,9 +1,13 @@
 //! How metric scorers treat endpoints whose metrics cannot be trusted.
+//!
+//! NaN stands for a value that is missing: never read, or read too long ago. It passes through all
+//! arithmetic here, so that a missing value gives a missing score, and is replaced last: an endpoint
+//! without a score gets the mean of those that have one, or 0 where none has. (`Option<f64>` would double
+//! the arrays that each decision runs through.)
 
 use crate::scheduling::{Cycle, DecisionMode, Endpoint, Slot};
 
-/// A value read off the metrics of the endpoint in a slot; no number where there is none that can be
-/// trusted.
+/// Returns a value read off the metrics of the endpoint in a slot; NaN if it is missing.
 pub fn fresh(cycle: &Cycle<'_>, slot: Slot, value: impl Fn(&Endpoint) -> Option<f64>) -> f64 {
     let endpoint = cycle.pool.get(slot);
     let value = endpoint.and_then(|endpoint| endpoint.fresh(value(endpoint)));
@@ -13,9 +17,8 @@ pub fn fresh(cycle: &Cycle<'_>, slot: Slot, value: impl Fn(&Endpoint) -> Option<
 /// Scores each candidate by a value read off its metrics.
 ///
 /// The Endpoint Picker takes a pod that was never scraped for an idle one, so that a dead or new
-/// pod attracts everything. Here an endpoint without a fresh value is neutral: it gets the mean
-/// score of those that have one; when nobody has, all get 0 and the other scorers decide. Where too
-/// few have one to be the measure of the others ([`DecisionMode::LocalOnly`]), nobody's counts.
+/// pod attracts everything. Here an endpoint without a fresh value is neutral. Where too few have one
+/// to compare the others with ([`DecisionMode::LocalOnly`]), all get 0 and the other scorers decide.
 pub fn score_fresh(
     cycle: &Cycle<'_>,
     candidates: &[Slot],
@@ -40,16 +43,15 @@ fn score_known(
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
         let value = fresh(cycle, *slot, &value);
         known += usize::from(!value.is_nan());
-        // Whatever a scorer makes of no number.
+        // A scorer's function need not know of NaN.
         *place = if value.is_nan() { value } else { score(value) };
     }
     neutralise(scores, known);
 }
 
 /// Scores by where a value lies between the smallest and the largest of all candidates: the
-/// smallest gets 1, the largest 0; all get 1 where they are equal; no number stands for a value that
-/// is not known. Where too few metrics are fresh ([`DecisionMode::LocalOnly`]) the requests that this Envoy has in
-/// flight stand for the value.
+/// smallest gets 1, the largest 0; all get 1 where they are equal. Where too few metrics are fresh
+/// ([`DecisionMode::LocalOnly`]) the number of requests that this Envoy has in flight replaces the value.
 pub fn score_lower_is_better(
     cycle: &Cycle<'_>,
     candidates: &[Slot],
@@ -74,7 +76,7 @@ fn score_span(candidates: &[Slot], scores: &mut [f64], value: impl Fn(Slot) -> f
     let mut known = 0;
     for place in scores.iter_mut() {
         known += usize::from(!place.is_nan());
-        // What is no number stays none.
+        // NaN stays NaN.
         *place = if range > 0.0 {
             (most - *place) / range
         } else if place.is_nan() {
@@ -108,7 +110,7 @@ fn extremes(values: &[f64]) -> (f64, f64) {
     )
 }
 
-/// Gives those without a score, which are no numbers, the mean of the `known` others.
+/// Gives each missing score the mean of the `known` others.
 fn neutralise(scores: &mut [f64], known: usize) {
     if known == scores.len() {
         return;

@@ -2,8 +2,8 @@
 //!
 //! Filters whose result depends on the pool alone, or on the pool and the model, give the same
 //! candidates for each request until the pool changes, which it does some times a second while
-//! requests come a hundred times as often. Those sets are kept, with a number that tells each from
-//! any other, so that scores of their endpoints can be kept as well.
+//! requests come a hundred times as often. Those sets are kept, with a number that no other set has,
+//! so that scores of their endpoints can be kept as well.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const MAX_SETS: usize = 8;
 pub struct Survivors<'a> {
     /// In slot order.
     pub slots: &'a [Slot],
-    /// Tells this set from all others; `None` for one that holds for this request alone.
+    /// The identity of the set; `None` for one that holds for this request alone.
     pub set: Option<SetId>,
 }
 

@@ -38,7 +38,7 @@ pub struct Cost {
     pub prompt: f64,
     /// Tokens of its answer, as far as they are counted in advance.
     pub output: f64,
-    /// The prefix match that tells how much of the prompt an endpoint holds already.
+    /// The prefix match that says how much of the prompt an endpoint holds already.
     pub prefix: Option<usize>,
 }
 

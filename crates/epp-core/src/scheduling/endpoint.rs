@@ -79,7 +79,7 @@ pub struct Endpoint {
     pub labels: Vec<(String, String)>,
     /// False while it may not be picked: reported unhealthy or ejected, or draining.
     pub available: bool,
-    /// Whether it is picked only where nobody else can be, because requests sent there failed.
+    /// Whether it is picked only if no other endpoint can be, because requests sent there failed.
     pub ejected: bool,
     /// What its metrics page said last.
     pub metrics: Metrics,
@@ -106,7 +106,7 @@ impl Endpoint {
         Some(found.1.as_str())
     }
 
-    /// Tells it from others that were or will be in its slot.
+    /// Returns a number that differs from those of other endpoints in the same slot, before and after.
     pub fn tag(&self) -> u32 {
         let name = [self.name.as_bytes(), self.address.as_bytes()].join(&0);
         // The lower half of a hash is one.
@@ -127,12 +127,12 @@ impl Endpoint {
 /// the processor's cache, and a decision looks at all of them.
 #[derive(Debug, Clone)]
 pub struct PoolSnapshot {
-    /// Tells these from those of any other pool and from this pool's before and after. What is in
-    /// flight is not part of it.
+    /// Differs from that of any other pool, and of this pool before and after. What is in flight is not
+    /// part of it.
     pub version: u64,
     /// The available endpoints that are not ejected, in slot order.
     pub candidates: Vec<Slot>,
-    /// Waiting counts by slot; no number where there is none that can be trusted.
+    /// Waiting counts by slot; NaN for one that is missing or cannot be trusted.
     pub waiting: Vec<f64>,
 }
 
@@ -161,12 +161,12 @@ pub struct Pool {
     slots: Vec<Option<Endpoint>>,
     /// What is in flight, apart from the endpoints: it changes with each request.
     loads: Vec<Load>,
-    /// Made when a decision asks for it, and anew once an endpoint may have changed.
+    /// Made when a decision asks for it, and dropped once an endpoint may have changed.
     snapshot: OnceCell<PoolSnapshot>,
 }
 
 impl Pool {
-    /// Places an endpoint in a slot, in the stead of what was there.
+    /// Puts an endpoint into a slot, replacing what was there.
     pub fn set(&mut self, slot: Slot, endpoint: Endpoint) {
         self.snapshot.take();
         if self.slots.len() <= slot.index() {
@@ -208,8 +208,8 @@ impl Pool {
         self.slots.get(slot.index())?.as_ref()
     }
 
-    /// Says something of the endpoint in a slot; what every decision reads is made anew only where it
-    /// was not so before, since most of what a tick says was.
+    /// Sets a field of the endpoint in a slot. The snapshot is dropped only if the value changes, which
+    /// most of what a tick sets does not.
     pub fn note<T: PartialEq>(
         &mut self,
         slot: Slot,

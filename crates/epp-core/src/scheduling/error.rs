@@ -7,7 +7,7 @@ use std::fmt;
 pub enum ScheduleError {
     /// The pool has no endpoint that may be picked.
     NoCandidates,
-    /// The filters of the primary profile left nobody.
+    /// The filters of the primary profile left no endpoint.
     AllFiltered,
     /// The profile handler ran no profile.
     NoProfileRan,

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::fmt;
 
-use epp_core::document::problem::Step;
-use epp_core::document::Path;
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::Path;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Line and column, counted from 1.

@@ -9,9 +9,9 @@ pub mod layer;
 use std::rc::Rc;
 
 use epp_core::config;
-use epp_core::document::nearest::nearest;
-use epp_core::document::problem::Step;
-use epp_core::document::{Node, Path, Problem};
+use epp_core::config::value::nearest::nearest;
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::{Node, Path, Problem};
 
 use crate::base64::base64;
 use crate::schema::value;

@@ -35,7 +35,7 @@ fn passed_on(site: &Site<'_>) -> Vec<Fault> {
         let one = below(map, &["match"]).is_some_and(|matched| !text(matched, "path").is_empty());
         !one && admin.iter().any(|name| leads_to(map, name))
     });
-    let fault = |(path, _): &(epp_core::document::Path, _)| {
+    let fault = |(path, _): &(epp_core::config::value::Path, _)| {
         Fault::at(
             path,
             "a route to the admin interface matches more than one exact path",

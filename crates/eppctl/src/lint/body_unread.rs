@@ -1,6 +1,6 @@
 //! Bodies do not reach the filter before the request is routed.
 
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::patches::{operations, patches, Patch};

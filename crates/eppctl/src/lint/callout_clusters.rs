@@ -1,6 +1,6 @@
 //! The filter sends callouts to clusters that do not exist.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::site::{below, flag, path_below, Site};
 use super::{Fault, Rule};

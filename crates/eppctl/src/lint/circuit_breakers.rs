@@ -1,6 +1,6 @@
 //! The pool's circuit breakers open before its endpoints are busy.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::patches::patches;
 use super::site::{number, text, Site};

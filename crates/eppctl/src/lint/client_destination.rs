@@ -1,6 +1,6 @@
 //! Clients can choose an endpoint of a cluster with the `override_host` policy.
 
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 
 use super::patches::{operations, patches};
 use super::routing::{managers, removes_early, sources, to_metadata, Manager};

@@ -1,6 +1,6 @@
 //! Envoy answers 413 before the picker has read enough.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};

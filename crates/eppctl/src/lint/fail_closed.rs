@@ -1,6 +1,6 @@
 //! One trap in the module takes a worker out of service.
 
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 
 use super::body_unread::patched_field;
 use super::picker::{Home, Picker};

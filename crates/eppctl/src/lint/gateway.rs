@@ -1,6 +1,6 @@
 //! Gateway API routes to a pool, and the policies attached to them.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::pool::{envoy_gateway, istio};
 use super::site::{below, entries, path_below, text, text_below, Site};

@@ -1,6 +1,6 @@
 //! The destination header is forwarded to the model server.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::picker::Picker;
 use super::routing::managers;

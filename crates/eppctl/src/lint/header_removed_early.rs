@@ -1,6 +1,6 @@
 //! The route removes the destination header before the cluster reads it.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::routing::to_metadata;
 use super::site::{below, holds, Site};

@@ -1,7 +1,7 @@
 //! Istio gives the pool's cluster locality weights, which Envoy rejects beside `override_host`.
 
-use epp_core::document::problem::Step;
-use epp_core::document::{Node, Path};
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::{Node, Path};
 
 use super::no_override_host::is_patched;
 use super::patches::patches;

@@ -42,8 +42,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use clap::Args;
-use epp_core::document::problem::Step;
-use epp_core::document::{Node, Path};
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::{Node, Path};
 use serde::Serialize;
 
 use crate::input::read_text;

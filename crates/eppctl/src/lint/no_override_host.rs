@@ -1,7 +1,7 @@
 //! The pool's cluster ignores the picker's choice.
 
+use epp_core::config::value::{Node, Path};
 use epp_core::config::Plan;
-use epp_core::document::{Node, Path};
 
 use super::gateway::{for_pool, policy_for};
 use super::patches::{operations, patches};

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use epp_core::document::problem::Step;
-use epp_core::document::{Node, Path};
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::{Node, Path};
 
 /// Returns a document in normal form.
 ///

@@ -1,6 +1,6 @@
 //! An EndpointPickerConfig that no rule has checked.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::normal::is_picker_config;
 use super::site::Site;

@@ -1,6 +1,6 @@
 //! Clients can choose the host that the proxy connects to.
 
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 
 use super::site::{below, flag, text, Site};
 use super::{Fault, Rule};

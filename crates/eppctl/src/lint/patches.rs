@@ -1,6 +1,6 @@
 //! Patches of Envoy's configuration, by Istio's EnvoyFilter and Envoy Gateway's EnvoyPatchPolicy.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::normal::snake;
 use super::site::{below, entries, number, path_below, text, text_below, Site};

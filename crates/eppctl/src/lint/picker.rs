@@ -1,7 +1,7 @@
 //! Finds filters that read an EndpointPickerConfig, in the objects of every control plane.
 
+use epp_core::config::value::{Node, Path};
 use epp_core::config::{self, Plan, Rejected};
-use epp_core::document::{Node, Path};
 
 use super::normal::is_like_one;
 use super::site::{below, entries, holds, text, Site};

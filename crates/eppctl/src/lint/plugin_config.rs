@@ -1,7 +1,7 @@
 //! The picker's document does not load.
 
-use epp_core::document::problem::Step;
-use epp_core::document::Problem;
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::Problem;
 
 use super::picker::{Home, Picker};
 use super::site::text;

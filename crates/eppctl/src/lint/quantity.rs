@@ -1,6 +1,6 @@
 //! Kubernetes quantities.
 
-use epp_core::document::Node;
+use epp_core::config::value::Node;
 
 use super::site::number;
 

@@ -1,7 +1,7 @@
 //! A route's timeout cuts generations off.
 
-use epp_core::document::duration::parse_duration_ms;
-use epp_core::document::{Node, Path};
+use epp_core::config::value::duration::parse_duration_ms;
+use epp_core::config::value::{Node, Path};
 
 use super::gateway::{policy_for, rules};
 use super::original_dst_open::leads_to;

@@ -1,6 +1,6 @@
 //! The clusters that a connection manager routes to, and the headers that choose an endpoint in them.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::picker::Picker;
 use super::site::{below, holds, text, Site};

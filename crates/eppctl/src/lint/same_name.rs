@@ -1,6 +1,6 @@
 //! Two objects or extensions of one name, of which only one takes effect.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::patches::{patches, Patch};
 use super::site::{text, text_below, Site};

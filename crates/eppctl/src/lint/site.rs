@@ -1,6 +1,6 @@
 //! The documents that together configure one Envoy, and the pickers in them.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::picker::{pickers, Picker};
 

@@ -1,8 +1,8 @@
 //! The documents of the files of a run, each as one plain tree.
 
 use epp_core::config;
-use epp_core::document::problem::Step;
-use epp_core::document::{Node, Path};
+use epp_core::config::value::problem::Step;
+use epp_core::config::value::{Node, Path};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! The status page is reachable from other machines, or shares a picker's VM.
 
-use epp_core::document::{Node, Path};
+use epp_core::config::value::{Node, Path};
 
 use super::site::{below, holds, is_loopback, text, Site};
 use super::{Fault, Rule};

@@ -1,7 +1,7 @@
 //! A cluster waits for a picker's choice, and no picker serves it.
 
+use epp_core::config::value::Node;
 use epp_core::config::Plan;
-use epp_core::document::Node;
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 
 use super::routing::{managers, overrides, Manager};

@@ -3,7 +3,7 @@
 use super::types::Known;
 use super::Assembly;
 use crate::config::document::PluginEntry;
-use crate::document::Node;
+use crate::config::value::Node;
 use crate::plugins::Reference;
 
 /// A plugin that is to be built.

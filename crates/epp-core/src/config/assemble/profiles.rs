@@ -6,7 +6,7 @@ use super::{Assembly, MAX_SCORE_PICKER, SINGLE_PROFILE_HANDLER};
 use crate::config::document::{Document, ProfileEntry, Reference};
 use crate::config::known::{elsewhere, Here};
 use crate::config::plan::{Instance, Profiled};
-use crate::document::Path;
+use crate::config::value::Path;
 use crate::plugins::{Capability, Dialect};
 use crate::scheduling::{NamedFilter, Profile, ProfileHandler, Scheduler, WeightedScorer};
 

@@ -4,9 +4,9 @@ use super::Assembly;
 use crate::config::document::PluginEntry;
 use crate::config::known::{elsewhere, Elsewhere, Here};
 use crate::config::plan::Instance;
-use crate::document::fields::no_effect;
-use crate::document::nearest::nearest;
-use crate::document::Node;
+use crate::config::value::fields::no_effect;
+use crate::config::value::nearest::nearest;
+use crate::config::value::Node;
 use crate::plugins::{self, Capabilities, PluginType};
 
 /// A type that a document may hold.

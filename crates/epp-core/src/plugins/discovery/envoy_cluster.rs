@@ -17,7 +17,7 @@
 //!   parameters: {clusters: [llama], interval: 500ms}
 //! ```
 
-use crate::document::Node;
+use crate::config::value::Node;
 use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
 /// The plugin type.

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::endpoints::store::Member;
-use crate::document::{Fields, Node, Path, Problems};
+use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
 /// The plugin type.

@@ -22,7 +22,7 @@
 //!     - {key: accelerator, operator: In, values: [h100, h200]}
 //! ```
 
-use crate::document::{Fields, Node};
+use crate::config::value::{Fields, Node};
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Basis, Cycle, Endpoint, Filter, Needs, Slot};
 

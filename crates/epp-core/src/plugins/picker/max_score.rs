@@ -25,10 +25,12 @@ pub const TYPE: PluginType = PluginType {
 };
 
 /// Up to this many places are filled one after the other; more by sorting.
-const PLACES: usize = 8;
+const MAX_PASSES: usize = 8;
 
 /// Parts of the candidates whose highest scores are known: about the root of a large pool's size, so
-/// that to look through these and through one part takes least.
+/// that to look through these and through one part takes least. A pass over all candidates for each
+/// place instead costs a request over 1,000 endpoints 15 % more instructions (173,000, not 150,000:
+/// `short-1000` of scripts/instructions).
 const PARTS: usize = 16;
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
@@ -49,7 +51,7 @@ impl Picker for MaxScorePicker {
     }
 
     fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
-        if want > PLACES {
+        if want > MAX_PASSES {
             rng.shuffle(scored);
             scored.sort_by(|a, b| descending(a.score, b.score));
             return;
@@ -232,7 +234,7 @@ mod tests {
             let scores: Vec<f64> = (0..random.usize(0..200))
                 .map(|_| f64::from(random.u32(..levels)) / 4.0)
                 .collect();
-            let want = random.usize(0..=PLACES);
+            let want = random.usize(0..=MAX_PASSES);
             let (mut found, mut expected) = (scored(&scores), scored(&scores));
             let picker = MaxScorePicker { max_endpoints: 1 };
             picker.pick(&mut found, want, &mut fastrand::Rng::with_seed(seed));
@@ -262,7 +264,7 @@ mod tests {
 
     #[test]
     fn equal_scores_are_drawn_evenly_by_passes_and_by_sorting() {
-        for want in [1, PLACES + 1] {
+        for want in [1, MAX_PASSES + 1] {
             let mut first = [0; 12];
             for seed in 0..12_000 {
                 let picks = pick(&[1.0; 12], 1, want, seed);
@@ -275,8 +277,8 @@ mod tests {
     #[test]
     fn the_passes_and_the_sort_agree() {
         let scores = [0.3, 2.5, 1.0, 0.9, 7.0, 0.1, 3.3, 4.4, 6.5, 5.5, 0.2];
-        let by_sort = pick(&scores, 1, PLACES + 1, 1);
-        assert_eq!(pick(&scores, 1, PLACES, 1), by_sort[..PLACES]);
+        let by_sort = pick(&scores, 1, MAX_PASSES + 1, 1);
+        assert_eq!(pick(&scores, 1, MAX_PASSES, 1), by_sort[..MAX_PASSES]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct InflightLoad {
     pub output_ratio: f64,
     /// The most that is counted for an answer.
     pub most_output: Option<f64>,
-    /// The producer that tells what is cached; empty: the only one.
+    /// The producer whose matches say what is cached; empty: the only one.
     pub prefix_producer: String,
 }
 

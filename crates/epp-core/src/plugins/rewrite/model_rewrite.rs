@@ -24,7 +24,7 @@
 //!       targets: [{model: llama-8b-v1, weight: 9}, {model: llama-8b-v2, weight: 1}]
 //! ```
 
-use crate::document::{Fields, Node, Path, Problems};
+use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
 /// The plugin type.
@@ -106,7 +106,7 @@ fn read_rule(entry: &Node, path: Path, problems: &mut Problems) -> Rule {
         let mut target = Fields::new(Some(entry), path, fields.problems());
         targets.push(Target {
             model: target.required_string("model"),
-            weight: target.natural("weight", 0).min(MOST_WEIGHT),
+            weight: target.natural("weight", 0).min(MAX_WEIGHT),
         });
         target.finish();
     }
@@ -114,8 +114,8 @@ fn read_rule(entry: &Node, path: Path, problems: &mut Problems) -> Rule {
     Rule { models, targets }
 }
 
-/// Weights of one rule add up without running over, and nobody shares finer than this.
-const MOST_WEIGHT: u32 = 1_000_000;
+/// Weights of one rule add up without running over, and no share is finer than this.
+const MAX_WEIGHT: u32 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -159,8 +159,8 @@ mod tests {
         let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: \
                     model-rewrite\n  parameters: {rules: [{models: [a]}]}\n";
         let rejected = crate::config::load(text).unwrap_err();
-        let told = rejected.errors.iter().map(ToString::to_string);
-        let found: Vec<String> = told.filter(|line| line.contains("rules[0].targets")).collect();
+        let errors = rejected.errors.iter().map(ToString::to_string);
+        let found: Vec<String> = errors.filter(|line| line.contains("rules[0].targets")).collect();
         assert_eq!(found.len(), 1, "{rejected:?}");
     }
 }

@@ -34,7 +34,7 @@
 //! ```
 
 use crate::plugins::producer::approx_prefix_cache;
-use crate::document::Fields;
+use crate::config::value::Fields;
 use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer, TOKEN_BYTES};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot, UnreadPrompt};
 

@@ -27,7 +27,7 @@
 
 use crate::endpoints::engine::{built_in, is_counter_name, EngineConfig, TRITON};
 use crate::endpoints::spec::MetricSpec;
-use crate::document::{Fields, Node, Path, Problems};
+use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
 
 /// The plugin type.

@@ -15,7 +15,7 @@
 //!   parameters: {path: /metrics, interval: 200ms}
 //! ```
 
-use crate::document::Node;
+use crate::config::value::Node;
 use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
 
 /// The plugin type.

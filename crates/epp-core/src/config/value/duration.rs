@@ -1,4 +1,5 @@
-//! Durations as Go writes them.
+//! Durations as Go writes them. The crates for that syntax take signs and nanoseconds, too, which no
+//! parameter does, and are larger than this.
 
 /// Go's duration syntax as far as configurations use it: numbers with units, one after the other.
 pub fn parse_duration_ms(text: &str) -> Option<u64> {

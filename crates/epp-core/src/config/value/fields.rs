@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         self.find(name)
     }
 
-    /// Tells what a field may hold, where somebody wants to know it.
+    /// Notes what a field may hold, if this is a recording.
     pub fn ask(&mut self, name: &str, kind: Kind, default: Option<Node>) {
         if let Some(questions) = &mut self.problems.questions {
             questions.push(Question {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::problem::{shortened, SHOWN};
+use super::problem::{shortened, MAX_SHOWN_CHARS};
 
 /// A value of the document. Maps keep their order.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,7 @@ impl Node {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("{value}"),
             Self::Number(value) => format!("{value}"),
-            Self::String(value) => format!("\"{}\"", shortened(value, SHOWN)),
+            Self::String(value) => format!("\"{}\"", shortened(value, MAX_SHOWN_CHARS)),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
         }

@@ -8,13 +8,13 @@ use super::question::Question;
 
 /// Problems that are noted of each kind: no one corrects more at a time, each is a line of Envoy's log,
 /// and a document of a megabyte can have a hundred thousand.
-const MOST: usize = 1_000;
+const MAX_PROBLEMS: usize = 1_000;
 
 /// Characters of the longest message. The longest of a sensible document lists all plugin types.
-const LONGEST: usize = 4_096;
+const MAX_MESSAGE_CHARS: usize = 4_096;
 
 /// Characters of a document's own text in a message: more is not needed to recognise it.
-pub const SHOWN: usize = 200;
+pub const MAX_SHOWN_CHARS: usize = 200;
 
 /// A place in a document, such as `schedulingProfiles[0].plugins[1].pluginRef`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -58,8 +58,8 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => f.write_str(&shortened(key, SHOWN))?,
-                Step::Key(key) => write!(f, ".{}", shortened(key, SHOWN))?,
+                Step::Key(key) if position == 0 => f.write_str(&shortened(key, MAX_SHOWN_CHARS))?,
+                Step::Key(key) => write!(f, ".{}", shortened(key, MAX_SHOWN_CHARS))?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -85,15 +85,16 @@ pub struct Problems {
     pub errors: Vec<Problem>,
     /// What has no effect here, or another one than in the Endpoint Picker.
     pub warnings: Vec<Problem>,
-    /// Errors beyond [`MOST`].
+    /// Errors beyond [`MAX_PROBLEMS`].
     more: usize,
-    /// What was asked for, where somebody wants to know it: see [`Problems::recording`].
+    /// The fields that were asked for, if this is a recording: see [`Problems::recording`].
     pub(super) questions: Option<Vec<Question>>,
 }
 
 impl Problems {
-    /// For a reading of nothing, that tells what it asks for: each list has one absent entry, and
-    /// what is optional is looked into.
+    /// Starts a recording: a reading of an empty document that notes each field that is asked for, which
+    /// the schema and the reference are made of. Each list then has one absent entry, and optional
+    /// sections are read as if they were given.
     pub fn recording() -> Self {
         Self {
             questions: Some(Vec::new()),
@@ -118,7 +119,7 @@ impl Problems {
 
     /// Notes an error whose message takes time to make: it is made only if there is room for it.
     pub fn error_with(&mut self, path: &Path, message: impl FnOnce() -> String) {
-        if self.errors.len() >= MOST {
+        if self.errors.len() >= MAX_PROBLEMS {
             self.more += 1;
             return;
         }
@@ -127,7 +128,7 @@ impl Problems {
 
     /// Notes a warning.
     pub fn warn(&mut self, path: &Path, message: impl Into<String>) {
-        if self.warnings.len() < MOST {
+        if self.warnings.len() < MAX_PROBLEMS {
             self.warnings.push(Problem::at(path, message.into()));
         }
     }
@@ -155,7 +156,7 @@ impl Problems {
 impl Problem {
     fn at(path: &Path, message: String) -> Self {
         let path = path.clone();
-        let message = shortened(&message, LONGEST).into_owned();
+        let message = shortened(&message, MAX_MESSAGE_CHARS).into_owned();
         Self {
             path,
             message,

@@ -1,11 +1,11 @@
 //! Fields that hold more than one value.
 
 use super::{Fields, ABSENT};
-use crate::document::{Kind, Node, Path};
+use crate::config::value::{Kind, Node, Path};
 
 /// Entries of a list of parts, such as plugins or references to them: the longest that is known has a
 /// dozen. What is done with parts takes time in proportion to the square of their number.
-const MOST_PARTS: usize = 1_000;
+const MAX_PARTS: usize = 1_000;
 
 impl<'a> Fields<'a> {
     /// A mapping, to be read as one; none where it is absent.
@@ -24,10 +24,10 @@ impl<'a> Fields<'a> {
         self.ask(name, Kind::List(0), None);
         let mut entries = self.entries_of(name, "a list");
         let found = entries.len();
-        if found > MOST_PARTS {
-            let message = format!("found {found} entries, expected at most {MOST_PARTS}");
+        if found > MAX_PARTS {
+            let message = format!("found {found} entries, expected at most {MAX_PARTS}");
             self.problems.error(&self.path.key(name), message);
-            entries.truncate(MOST_PARTS);
+            entries.truncate(MAX_PARTS);
         }
         entries
     }
