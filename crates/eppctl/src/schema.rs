@@ -55,15 +55,15 @@ pub fn schema() -> Value {
         let page = Page::of(source);
         let both = [Dialect::LlmD, Dialect::GieV1]
             .map(|dialect| parameters(plugin, &plugins::questions(plugin, dialect), &page));
-        let [today, seed] = both;
-        let needed = today.get("required").is_some();
-        let definition = if today == seed {
-            today
+        let [llm_d, gie] = both;
+        let needed = llm_d.get("required").is_some();
+        let definition = if llm_d == gie {
+            llm_d
         } else {
-            let name = format!("{} of today", plugin.name);
-            top["allOf"] = json!([only_todays(plugin, &name)]);
-            let either = json!([{"$ref": format!("#/$defs/{}", escaped(&name))}, seed]);
-            definitions.insert(name, today);
+            let name = format!("{} (llm-d)", plugin.name);
+            top["allOf"] = json!([only_llm_d(plugin, &name)]);
+            let either = json!([{"$ref": format!("#/$defs/{}", escaped(&name))}, gie]);
+            definitions.insert(name, llm_d);
             json!({"anyOf": either})
         };
         definitions.insert(plugin.name.to_owned(), definition);
@@ -106,7 +106,7 @@ fn escaped(name: &str) -> String {
 }
 
 /// A document of the llm-d dialect accepts only that dialect's parameters.
-fn only_todays(plugin: &PluginType, definition: &str) -> Value {
+fn only_llm_d(plugin: &PluginType, definition: &str) -> Value {
     json!({
         "if": {"properties": {"apiVersion": {"const": "llm-d.ai/v1alpha1"}}, "required": ["apiVersion"]},
         "then": {"properties": {"plugins": {"items": {

@@ -1,6 +1,6 @@
 //! `eppctl lint` over what the project itself ships.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
 
