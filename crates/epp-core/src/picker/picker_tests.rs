@@ -14,26 +14,7 @@ fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
     } else {
         "llm-d.ai/v1alpha1"
     };
-    let listed: Vec<String> = (0..endpoints)
-        .map(|n| {
-            let half = ["a", "b"][n as usize % 2];
-            format!(
-                "{{name: p{n}, address: 10.0.0.{}, port: 80, labels: {{half: {half}}}}}",
-                n + 1
-            )
-        })
-        .collect();
-    let prefix = if seed {
-        let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
-        format!("{{type: prefix-cache-scorer, parameters: {{hashBlockSize: {block}, maxPrefixBlocksToMatch: {blocks}}}}}")
-    } else {
-        let tokens = rng.u32(64..2_000);
-        let weight = f64::from(rng.u32(0..5)) / 4.0;
-        format!(
-            "{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: {weight}}}}}, \
-             {{type: approx-prefix-cache-producer, parameters: {{autoTune: false, maxPrefixTokensToMatch: {tokens}}}}}"
-        )
-    };
+    let prefix = prefix_plugins(rng, seed);
     let others = [
         "queue-scorer",
         "kv-cache-utilization-scorer",
@@ -80,8 +61,37 @@ plugins: [{prefix}{plugins}{filter}, {{type: max-score-picker, parameters: {{max
 schedulingProfiles: [{{name: default, plugins: [{filters}{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 ",
-        listed.join(", ")
+        members(endpoints)
     )
+}
+
+/// The endpoints as a list of static-discovery, each second one in the other half.
+fn members(endpoints: u32) -> String {
+    let listed: Vec<String> = (0..endpoints)
+        .map(|n| {
+            let half = ["a", "b"][n as usize % 2];
+            format!(
+                "{{name: p{n}, address: 10.0.0.{}, port: 80, labels: {{half: {half}}}}}",
+                n + 1
+            )
+        })
+        .collect();
+    listed.join(", ")
+}
+
+/// The plugins that match prefixes.
+fn prefix_plugins(rng: &mut fastrand::Rng, seed: bool) -> String {
+    if seed {
+        let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
+        format!("{{type: prefix-cache-scorer, parameters: {{hashBlockSize: {block}, maxPrefixBlocksToMatch: {blocks}}}}}")
+    } else {
+        let tokens = rng.u32(64..2_000);
+        let weight = f64::from(rng.u32(0..5)) / 4.0;
+        format!(
+            "{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: {weight}}}}}, \
+             {{type: approx-prefix-cache-producer, parameters: {{autoTune: false, maxPrefixTokensToMatch: {tokens}}}}}"
+        )
+    }
 }
 
 fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {

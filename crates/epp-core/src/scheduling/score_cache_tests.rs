@@ -242,6 +242,16 @@ fn cached_results_are_those_that_would_be_computed() {
     assert_eq!(caching.buffers.cache.columns.len(), MAX_COLUMNS);
 }
 
+/// A request with this prompt.
+fn prompted<'a>(pool: &'a Pool, prefix: &'a [PrefixMatch<'a>]) -> Cycle<'a> {
+    let request = Request {
+        model: "a",
+        prefix,
+        ..Request::default()
+    };
+    Cycle { pool, request }
+}
+
 /// Wherever the scheduler says that a prompt's length does not matter any more, every length between
 /// the two ends gives the same picks.
 #[test]
@@ -258,25 +268,6 @@ fn early_decisions_are_the_late_ones_with_filters_and_profiles() {
         let matched: Vec<u32> = (0..12).map(|_| random.u32(..4)).collect();
         let least = f64::from(random.u32(3..12));
         let most = least + f64::from(random.u32(..9));
-        let found = |total: f64, scratch: &mut Scratch| {
-            let prefix = [PrefixMatch {
-                matched: &matched,
-                total,
-                block_tokens: 64,
-            }];
-            let request = Request {
-                model: "a",
-                prefix: &prefix,
-                ..Request::default()
-            };
-            let cycle = Cycle {
-                pool: &pool,
-                request,
-            };
-            // Retry targets draw from the same randomness, and may be others.
-            let found = decide(&scheduler, &cycle, 0, scratch, None);
-            found.map(|found| (found.profile, found.picks, found.prefill))
-        };
         let prefix = |total| {
             [PrefixMatch {
                 matched: &matched,
@@ -284,16 +275,18 @@ fn early_decisions_are_the_late_ones_with_filters_and_profiles() {
                 block_tokens: 64,
             }]
         };
-        let (low, high) = (prefix(least), prefix(most));
-        let cycle = |prefix| Cycle {
-            pool: &pool,
-            request: Request {
-                model: "a",
-                prefix,
-                ..Request::default()
-            },
+        let found = |total: f64, scratch: &mut Scratch| {
+            // Retry targets draw from the same randomness, and may be others.
+            let prefix = prefix(total);
+            let found = decide(&scheduler, &prompted(&pool, &prefix), 0, scratch, None);
+            found.map(|found| (found.profile, found.picks, found.prefill))
         };
-        if !scheduler.same_choice(&cycle(&low), &cycle(&high), &mut scratch) {
+        let (low, high) = (prefix(least), prefix(most));
+        if !scheduler.same_choice(
+            &prompted(&pool, &low),
+            &prompted(&pool, &high),
+            &mut scratch,
+        ) {
             open += 1;
             continue;
         }
