@@ -11,7 +11,9 @@
 
 mod abi;
 mod aside;
+mod callout;
 mod clock;
+mod delivery;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
@@ -23,12 +25,15 @@ mod page;
 mod pool;
 mod shown;
 mod stream;
+mod upstream;
 mod vm;
 
 #[cfg(test)]
 mod aside_tests;
 #[cfg(test)]
 mod bound_tests;
+#[cfg(test)]
+mod delivery_tests;
 #[cfg(test)]
 mod fake_host;
 #[cfg(test)]

@@ -1,15 +1,22 @@
 //! A plugin's pool in one VM: its configuration, its clock, and the callouts that fetch metrics.
 
+use std::time::Duration;
+
 use super::abi::{self, Buffer, Map, Status};
+use super::callout::{Call, CalloutBody};
+use super::delivery::{Delivery, Silent};
 use super::guard;
 use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
+use epp_core::body::BodyView;
 use epp_core::config::{self, Plan};
 use epp_core::picker::ids::ById;
-use epp_core::picker::{Effect, ExchangeId, LocalReply, Origin, PageBody, Picker, Seen};
+use epp_core::picker::{Effect, ExchangeId, Fetch, FetchError, FetchId, LocalReply, Picker};
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
+use epp_core::time::Timestamp;
 use epp_sync::Sharing;
 use tested_envoys::{TESTED, TESTED_TEXT};
 
@@ -51,6 +58,14 @@ pub struct Pool {
     root: u32,
     /// Ticks of other roots since the one in charge ticked last.
     idle_ticks: u32,
+    /// When the clock was read last.
+    now: Timestamp,
+    ticks: u64,
+    /// Whether Envoy shows bodies before it routes.
+    pub delivery: Delivery,
+    silent: Silent,
+    /// Callouts under way by token.
+    fetches: ById<FetchId>,
     /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
     /// the picker may be what is broken then.
     reply_on_defect: Option<LocalReply>,
@@ -69,7 +84,7 @@ impl Pool {
         });
         let meter = Box::new(Statistics);
         let sharing = Sharing::new(&plugin.name, plan.cluster(), secret.number("sharing"));
-        let mut picker = Picker::new(plan, secret, meter, abi::now_ns);
+        let mut picker = Picker::new(plan, secret, meter);
         picker.set_polling(false);
         let reply_on_defect = picker.reply_on_defect();
         Self {
@@ -78,6 +93,11 @@ impl Pool {
             sharing,
             root,
             idle_ticks: 0,
+            now: Timestamp::default(),
+            ticks: 0,
+            delivery: Delivery::default(),
+            silent: Silent::default(),
+            fetches: ById::default(),
             reply_on_defect,
         }
     }
@@ -85,10 +105,13 @@ impl Pool {
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
         self.root = root;
+        // The new root may have another answer.
+        self.delivery = Delivery::default();
         self.picker.install(plan);
         self.reply_on_defect = self.picker.reply_on_defect();
         self.sharing.plan_changed(&mut self.picker);
-        self.sharing.join(&mut self.picker, &mut Shared);
+        let now = self.read_clock();
+        self.sharing.join(&mut self.picker, &mut Shared, now);
     }
 
     /// Whether this root context is the one whose clock counts.
@@ -151,92 +174,173 @@ impl Pool {
         if !self.is_in_charge(root) {
             return;
         }
+        let now = self.read_clock();
+        self.ticks += 1;
         self.picker.note_memory(abi::memory_bytes());
+        self.picker.set_shows_bodies(self.shows_bodies());
         self.sharing.before_tick(&mut self.picker, &mut Shared);
-        let tick = self.picker.tick();
+        self.picker.tick(now);
         self.exchange_delivery();
-        self.sharing
-            .after_tick(&mut self.picker, &mut Shared, abi::now_ns() / 1_000_000);
-        for call in &tick.calls {
-            let token = abi::http_call(&call.cluster, &call.headers(), call.timeout_ms);
-            self.picker.called(call, token.ok());
-        }
+        self.sharing.after_tick(&mut self.picker, &mut Shared, now);
         self.carry_out(streams, root);
-        for id in tick.silent {
-            if abi::set_effective_context(id.0).is_err() {
-                continue;
-            }
-            if let Some(bytes) = received() {
-                self.picker.received(id, bytes);
-            }
-        }
+        self.probe(streams);
         self.carry_out(streams, root);
     }
 
-    /// Agrees with the other workers on whether Envoy delivers bodies.
+    /// Reads the clock. Between readings the time is [`Self::now`]: each reading is a host call.
+    pub fn read_clock(&mut self) -> Timestamp {
+        self.now = Timestamp::from_nanos(abi::now_ns());
+        self.now
+    }
+
+    /// Returns how often this pool's clock has ticked.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Returns the time when the clock was read last.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Hands an event to the picker that may decide a request, and tells it how long that took where it
+    /// wants to know.
+    pub fn hand(&mut self, event: impl FnOnce(&mut Picker, Timestamp)) {
+        let timed = self.picker.wants_timing();
+        if timed {
+            self.read_clock();
+        }
+        let begun = self.now;
+        event(&mut self.picker, begun);
+        if timed {
+            let taken = self.read_clock().since(begun);
+            self.picker.observe_event(taken);
+        }
+    }
+
+    /// Whether Envoy shows bodies before it routes, as far as that is known.
+    fn shows_bodies(&self) -> bool {
+        match self.picker.plan().proxy.read_body {
+            ReadBody::Auto => self.delivery.reads(),
+            ReadBody::Always => true,
+            ReadBody::Never => false,
+        }
+    }
+
+    /// Whether it has to be found out if Envoy shows bodies.
+    fn probes(&self) -> bool {
+        self.picker.plan().proxy.read_body == ReadBody::Auto
+    }
+
+    /// Agrees with the other workers on whether Envoy shows bodies.
     fn exchange_delivery(&mut self) {
-        if let Some(finding) = self.picker.delivery_finding() {
+        if self.probes() {
+            let finding = self.delivery.finding();
             let found = self.sharing.exchange_delivery(finding, &mut Shared);
             if let Some(found) = found {
-                self.picker.adopt_delivery(found);
+                self.delivery.adopt(found, self.now.as_nanos());
             }
         }
+    }
+
+    /// Releases held requests of whose bodies Envoy has received bytes and shown none: it will not show any
+    /// before.
+    fn probe(&mut self, streams: &mut ById<Stream>) {
+        let now = self.now;
+        let silent = |id| streams.get(&id).is_some_and(Stream::is_silent);
+        for id in self.silent.take_due(now.as_nanos(), silent) {
+            if abi::set_effective_context(id).is_err() {
+                continue;
+            }
+            let stream = streams.get_mut(&id);
+            if let (Some(stream), Some(bytes @ 1..)) = (stream, received()) {
+                stream.withhold(bytes, self.ticks);
+                self.picker.body_withheld(now, ExchangeId(id));
+            }
+        }
+    }
+
+    /// A request is held. Returns whether its body may be waited for.
+    fn expects_body(&mut self, id: u32) -> bool {
+        if !self.probes() {
+            return true;
+        }
+        let now = self.now.as_nanos();
+        let expects = self.delivery.expects(now);
+        if expects {
+            self.silent.add(id, now);
+        }
+        expects
     }
 
     /// Carries out what the picker wants done. `current` is the context whose callback runs. Returns whether
     /// that was answered.
     pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
-        let (mut answered, mut strayed) = (false, false);
+        let (mut answered, mut in_effect) = (false, current);
         while let Some(effect) = self.picker.poll_effect() {
-            if let Effect::AdmitModel(wish) = &effect {
-                self.sharing
-                    .admit_model(wish, &mut self.picker, &mut Shared);
+            match &effect {
+                Effect::AdmitModel(wish) => {
+                    self.sharing
+                        .admit_model(wish, &mut self.picker, &mut Shared);
+                    continue;
+                }
+                Effect::Hold { id, .. } if !self.expects_body(id.0) => {
+                    self.picker.body_unavailable(self.now, *id);
+                    continue;
+                }
+                _ => {}
+            }
+            // Callouts are made, and answered, in the root's name.
+            let context = effect.exchange().map_or(self.root, |id| id.0);
+            let reached = context == in_effect || abi::set_effective_context(context).is_ok();
+            if !reached {
                 continue;
             }
-            let ExchangeId(id) = effect.id();
-            let Some(stream) = streams.get_mut(&id) else {
-                continue;
-            };
-            if id == current {
-                answered |= stream.carry_out(&effect, &mut self.picker);
-                continue;
-            }
-            strayed = true;
-            let reached = abi::set_effective_context(id).is_ok();
-            if reached && stream.carry_out_late(&effect, &mut self.picker) {
-                let _: Result<(), Status> = abi::resume_request();
+            in_effect = context;
+            if let Effect::Fetch { id, fetch, timeout } = &effect {
+                self.fetch(*id, fetch, *timeout);
+            } else if let Some(stream) = streams.get_mut(&context) {
+                if context == current {
+                    answered |= stream.carry_out(&effect, &mut self.picker, self.now);
+                } else if stream.carry_out_late(&effect, &mut self.picker, self.now) {
+                    let _: Result<(), Status> = abi::resume_request();
+                }
             }
         }
-        if strayed {
+        if in_effect != current {
             let _: Result<(), Status> = abi::set_effective_context(current);
         }
         answered
     }
 
+    /// Makes a callout.
+    fn fetch(&mut self, id: FetchId, fetch: &Fetch, timeout: Duration) {
+        let call = Call::new(self.picker.plan(), fetch);
+        let timeout = timeout.as_millis() as u64;
+        match abi::http_call(&call.cluster, &call.headers(), timeout) {
+            Ok(token) => {
+                self.fetches.insert(token, id);
+            }
+            Err(_) => self.picker.fetched(self.now, id, Err(FetchError)),
+        }
+    }
+
     /// A callout was answered.
     pub fn called_back(&mut self, token: u32, headers: usize, size: usize) {
-        // Envoy gives no headers where the stream was reset.
+        let Some(id) = self.fetches.remove(&token) else {
+            return;
+        };
+        // Envoy gives no headers where the stream was reset; its own answers are never 200.
         let status = (headers > 0)
             .then(|| abi::header(Map::Callout, ":status").ok().flatten())
             .flatten();
-        let status = status.as_deref().unwrap_or_default();
-        self.picker.called_back(token, status, &mut Answer { size });
-    }
-}
-
-/// The body of the callout's answer in effect.
-struct Answer {
-    size: usize,
-}
-
-impl PageBody for Answer {
-    fn size(&self) -> usize {
-        self.size
-    }
-
-    fn part(&mut self, start: usize, length: usize) -> Vec<u8> {
-        let part = abi::buffer(Buffer::CalloutBody, start, length);
-        part.ok().flatten().unwrap_or_default()
+        let mut body = CalloutBody { size };
+        let result = match status.as_deref() {
+            Some(b"200") => Ok(&mut body as &mut dyn BodyView),
+            _ => Err(FetchError),
+        };
+        let now = self.read_clock();
+        self.picker.fetched(now, id, result);
     }
 }
 
@@ -280,34 +384,6 @@ fn host_version() -> String {
         false => ("; tested with ", TESTED_TEXT),
     };
     format!("Envoy {major}.{minor}.{patch}{but}{tested}")
-}
-
-/// Returns the status of the answer to the request in effect; 0 where there is none to see.
-fn status() -> u16 {
-    let status = abi::header(Map::Response, ":status").ok().flatten();
-    let status = status
-        .as_deref()
-        .and_then(|status| std::str::from_utf8(status).ok());
-    status.and_then(|status| status.parse().ok()).unwrap_or(0)
-}
-
-/// What there is to see of the answer to the request in effect.
-pub fn seen() -> Seen {
-    let status = status();
-    // A third question, where something is wrong.
-    let details = || abi::property("response\0code_details").ok().flatten();
-    let origin = match status {
-        500.. => details().map_or(Origin::Endpoint, |details| Origin::of(&details)),
-        _ => Origin::Endpoint,
-    };
-    Seen {
-        server: abi::property("upstream\0address")
-            .ok()
-            .flatten()
-            .unwrap_or_default(),
-        status,
-        origin,
-    }
 }
 
 /// The property of a request whose destination header was set by this filter; its value is the

@@ -37,6 +37,11 @@ impl Shown {
         self.size
     }
 
+    /// Returns whether nothing was shown.
+    pub fn is_empty(&self) -> bool {
+        self.start == 0 && self.size == 0
+    }
+
     /// Returns the end of what it shows, in the client's body.
     fn end(&self) -> usize {
         let size = self.size.saturating_add_signed(-self.grown);
@@ -91,5 +96,28 @@ impl BodyView for ShownBody {
 
     fn ended(&self) -> bool {
         self.ended
+    }
+}
+
+/// The part of the response's body in effect. Its place in the whole body does not matter.
+pub struct PassingBody {
+    /// Bytes that Envoy shows.
+    pub size: usize,
+}
+
+impl BodyView for PassingBody {
+    fn available(&self) -> Range<usize> {
+        0..self.size
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Cow<'_, [u8]>, OutOfMemory> {
+        match abi::buffer(Buffer::ResponseBody, range.start, range.len()) {
+            Ok(bytes) => Ok(Cow::Owned(bytes.unwrap_or_default())),
+            Err(_) => Err(OutOfMemory),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        false
     }
 }

@@ -1,13 +1,14 @@
 //! One request and its answer: callbacks, handed to the picker, and what the picker wants done, carried out.
 
-use super::abi::{self, Action, BodyAction, Buffer, Map, Status};
+use super::abi::{self, Action, BodyAction, Map, Status};
 use super::aside::Aside;
 use super::guard::Callback;
 use super::headers::Pairs;
 use super::pool::Pool;
-use super::shown::Shown;
+use super::shown::{PassingBody, Shown};
 use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
 use epp_core::protocol::{EXPLAIN_HEADER, OWNED_HEADERS, REWRITE_HEADERS};
+use epp_core::time::Timestamp;
 
 /// What Envoy does with a request for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,11 @@ pub struct Stream {
     /// Whether its body has ended.
     ended: bool,
     shown: Shown,
+    /// Bytes of its body that Envoy had received and not shown when it was released for that, and in which
+    /// tick, until Envoy shows them.
+    withheld: Option<(u64, u64)>,
+    /// Whether a part of its answer has come.
+    answering: bool,
     /// `content-length`.
     length: Option<usize>,
 }
@@ -45,6 +51,8 @@ impl Stream {
             aside: None,
             ended: false,
             shown: Shown::default(),
+            withheld: None,
+            answering: false,
             length: None,
         }
     }
@@ -55,31 +63,35 @@ impl Stream {
     }
 
     /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
-    pub fn request_headers(&mut self, picker: &mut Picker, end: bool) -> Option<()> {
+    pub fn request_headers(&mut self, pool: &mut Pool, end: bool) -> Option<()> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
-        let head = read_head(&packed, end, picker);
+        let head = read_head(&packed, end, &pool.picker);
         self.length = head.content_length;
-        for name in spoofed(&packed, picker) {
+        for name in spoofed(&packed, &pool.picker) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
-        picker.request_headers(self.id, &head);
+        pool.read_clock();
+        pool.hand(|picker, now| picker.request_headers(now, self.id, &head));
         Some(())
     }
 
     /// Carries out what is wanted in one of its own callbacks. Returns whether it was answered.
-    pub fn carry_out(&mut self, effect: &Effect, picker: &mut Picker) -> bool {
+    pub fn carry_out(&mut self, effect: &Effect, picker: &mut Picker, now: Timestamp) -> bool {
         match effect {
             Effect::Hold { body, .. } => self.phase = Phase::Held(*body),
-            Effect::ShowBody { .. } => self.show_again(picker),
+            Effect::ShowBody { .. } => {
+                picker.request_body(now, self.id, &mut self.shown.view(false));
+            }
             Effect::RewriteBody { rewrite, .. } => self.rewrite(Some(rewrite), picker),
             Effect::Explain { text, .. } => {
                 let _: Result<(), Status> =
                     abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
             }
             // Its pool has done that.
-            Effect::AdmitModel(_) => {}
             // It went on under the failure mode meanwhile.
             _ if self.phase == Phase::Decided => {}
+            // Not about requests.
+            Effect::AdmitModel(_) | Effect::Fetch { .. } => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
                 super::pool::carry_out(effect, picker);
@@ -94,9 +106,9 @@ impl Stream {
     /// Carries out what is wanted outside of its own callbacks. Returns whether Envoy is to let it go on now:
     /// where a part of its body is buffered and cannot be set aside, it goes on with the next part.
     #[cold]
-    pub fn carry_out_late(&mut self, effect: &Effect, picker: &mut Picker) -> bool {
+    pub fn carry_out_late(&mut self, effect: &Effect, picker: &mut Picker, now: Timestamp) -> bool {
         if !effect.is_decision() {
-            self.carry_out(effect, picker);
+            self.carry_out(effect, picker, now);
             return false;
         }
         match self.phase {
@@ -187,13 +199,33 @@ impl Stream {
             .take_if(|aside| aside.is_empty() && !aside.is_due());
     }
 
+    /// Whether it is held and no byte of its body was shown.
+    pub fn is_silent(&self) -> bool {
+        self.is_held() && self.shown.is_empty()
+    }
+
+    /// It is released because Envoy has received this many bytes of its body and shown none of them.
+    pub fn withhold(&mut self, bytes: u64, tick: u64) {
+        self.withheld = Some((bytes, tick));
+    }
+
     /// A part of its body has come; `size` is what Envoy shows.
-    pub fn request_body(&mut self, picker: &mut Picker, size: usize, end: bool) {
+    pub fn request_body(&mut self, pool: &mut Pool, size: usize, end: bool) {
         self.ended = end;
+        if let Some((bytes, tick)) = self.withheld.take() {
+            // Before any other event: it was there, and only the release has brought it.
+            if tick == pool.ticks() && size as u64 >= bytes {
+                pool.delivery.withheld(pool.now().as_nanos());
+            }
+        }
+        if self.is_held() && size > 0 {
+            pool.delivery.seen();
+        }
         self.shown.show(size);
         #[cfg(test)]
         super::guard::strike("feed");
-        picker.request_body(self.id, &mut self.shown.view(end));
+        let mut view = self.shown.view(end);
+        pool.hand(|picker, now| picker.request_body(now, self.id, &mut view));
     }
 
     /// Returns what is to become of the part of its body that Envoy shows.
@@ -213,29 +245,29 @@ impl Stream {
     }
 
     /// Its trailers have come: its body has ended.
-    pub fn request_trailers(&mut self, picker: &mut Picker) {
+    pub fn request_trailers(&mut self, pool: &mut Pool) {
         self.ended = true;
-        picker.request_body(self.id, &mut self.shown.view(true));
-    }
-
-    /// Has the picker look at what Envoy holds of its body.
-    fn show_again(&mut self, picker: &mut Picker) {
-        picker.request_body(self.id, &mut self.shown.view(false));
+        let mut view = self.shown.view(true);
+        pool.hand(|picker, now| picker.request_body(now, self.id, &mut view));
     }
 
     /// The headers of its answer have come.
-    pub fn response_headers(&mut self, picker: &mut Picker) {
-        let seen = picker.asks_for_server(self.id);
-        let seen = seen.then(super::pool::seen);
-        picker.answered(self.id, seen.as_ref());
+    pub fn response_headers(&mut self, pool: &mut Pool) {
+        let upstream = pool.picker.wants_upstream(self.id);
+        let upstream = upstream.then(super::upstream::upstream);
+        pool.picker
+            .response_headers(pool.now(), self.id, upstream.as_ref());
     }
 
     /// A part of its answer has come.
-    pub fn response_body(&mut self, picker: &mut Picker, size: usize) {
-        if size > 0 && picker.answering(self.id) {
-            let bytes = abi::buffer(Buffer::ResponseBody, 0, size).ok().flatten();
-            picker.answer_part(self.id, &bytes.unwrap_or_default());
-        }
+    pub fn response_body(&mut self, pool: &mut Pool, size: usize) {
+        let now = match std::mem::replace(&mut self.answering, true) {
+            true => pool.now(),
+            // How soon an answer begins is measured.
+            false => pool.read_clock(),
+        };
+        let mut part = PassingBody { size };
+        pool.picker.response_body(now, self.id, &mut part);
     }
 
     /// Replaces a part of the body that Envoy still holds, and says the new length.

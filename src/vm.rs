@@ -12,7 +12,7 @@ use super::stream::Stream;
 use epp_core::picker::ids::ById;
 use epp_core::picker::memory::Memory;
 use epp_core::picker::meter::count_rejected;
-use epp_core::picker::{ExchangeId, Picker};
+use epp_core::picker::ExchangeId;
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
@@ -168,7 +168,7 @@ impl Vm {
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
-        if stream.request_headers(&mut pool.picker, end).is_none() {
+        if stream.request_headers(pool, end).is_none() {
             return super::stream::unreadable(pool);
         }
         let Vm { pools, streams, .. } = self;
@@ -235,7 +235,7 @@ impl Vm {
 
     /// A part of a request's body has come.
     pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
-        let answered = self.act(id, |stream, picker| stream.request_body(picker, size, end));
+        let answered = self.act(id, |stream, pool| stream.request_body(pool, size, end));
         let Some(stream) = self.streams.get_mut(&id) else {
             return BodyAction::Continue;
         };
@@ -269,7 +269,7 @@ impl Vm {
 
     /// Hands an event about a request to its pool's picker, and carries out what follows. Returns whether the
     /// request was answered.
-    fn act(&mut self, id: u32, event: impl FnOnce(&mut Stream, &mut Picker)) -> bool {
+    fn act(&mut self, id: u32, event: impl FnOnce(&mut Stream, &mut Pool)) -> bool {
         let Vm { pools, streams, .. } = self;
         let Some(stream) = streams.get_mut(&id) else {
             return false;
@@ -277,7 +277,7 @@ impl Vm {
         let Some(Some(pool)) = pools.get_mut(stream.pool) else {
             return false;
         };
-        event(stream, &mut pool.picker);
+        event(stream, pool);
         pool.carry_out(streams, id)
     }
 
@@ -288,14 +288,15 @@ impl Vm {
 
     /// A part of an answer's body has come.
     pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
-        self.act(id, |stream, picker| stream.response_body(picker, size));
+        self.act(id, |stream, pool| stream.response_body(pool, size));
     }
 
     /// A context is gone: a request that has ended, however, or a root.
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.remove(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
-                pool.picker.close(ExchangeId(context));
+                let now = pool.read_clock();
+                pool.picker.closed(now, ExchangeId(context));
             }
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
@@ -423,10 +424,11 @@ impl Vm {
         let Some(pool) = pool else {
             return false;
         };
+        let now = pool.now();
         let picker = &mut pool.picker;
         guard::catch(|| picker.count_panic(callback.name()));
         // Its record may be what is broken.
-        if guard::catch(|| picker.close(ExchangeId(id))).is_none() {
+        if guard::catch(|| picker.closed(now, ExchangeId(id))).is_none() {
             guard::catch(|| picker.drop_exchange(ExchangeId(id)));
         }
         if !undecided {

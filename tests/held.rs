@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use epp_core::picker::{ExchangeId, Head, Picker};
+use epp_core::time::Timestamp;
 
 #[allow(dead_code)]
 #[path = "memory/counting.rs"]
@@ -36,7 +37,7 @@ fn release(picker: &mut Picker, id: ExchangeId, body: &str) -> usize {
         content_length: Some(body.len()),
         ..Head::default()
     };
-    picker.request_headers(id, &head);
+    picker.request_headers(Timestamp::default(), id, &head);
     let mut shown = 0;
     while !picker::is_decided(picker) {
         shown = body.len().min(shown + PART);

@@ -4,6 +4,10 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::time::Timestamp;
+
+/// The time of all requests.
+const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
 /// A picker of two endpoints of which nothing is known, with these plugins (a list left open) and
 /// all scorers among them.
@@ -28,11 +32,10 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     let plan = config::load(&document)
         .unwrap_or_else(|rejected| panic!("{document}\n{rejected:#?}"))
         .plan;
-    let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
     picker.install(plan);
     // The first tick joins the endpoints.
-    picker.tick();
+    picker.tick(NOW);
     picker
 }
 
@@ -56,7 +59,7 @@ pub fn read_saying(
         content_length,
         ..Head::default()
     };
-    picker.request_headers(ID, &head);
+    picker.request_headers(NOW, ID, &head);
     let mut shown = 0;
     while !is_decided(picker) {
         assert!(shown < body.len(), "{path}: held for ever");
@@ -66,8 +69,8 @@ pub fn read_saying(
     // The rest streams past, and is still learnt.
     show(picker, ID, body, body.len());
     // Without an answer nothing of it would be remembered.
-    picker.answered(ID, None);
-    picker.close(ID);
+    picker.response_headers(NOW, ID, None);
+    picker.closed(NOW, ID);
     shown
 }
 
@@ -78,7 +81,7 @@ pub fn show(picker: &mut Picker, id: ExchangeId, body: &str, shown: usize) {
         true => SliceBody::whole(part),
         false => SliceBody::beginning(part),
     };
-    picker.request_body(id, &mut view);
+    picker.request_body(NOW, id, &mut view);
 }
 
 /// Whether a request has been decided since this was last asked.

@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod request;
 pub mod response;
 pub mod scheduling;
+pub mod time;
 
 #[cfg(test)]
 mod testing;

@@ -15,6 +15,7 @@ use crate::secret;
 use crate::share::{Knowledge, Now, Share};
 use crate::snapshot::Snapshots;
 use crate::Store;
+use epp_core::time::Timestamp;
 
 /// Ticks between looks at the secret: two VMs that start at the same time may differ for so long, a second.
 const SECRET_TICKS: u32 = 20;
@@ -67,11 +68,11 @@ impl Sharing {
     /// Feeds the picker what the others know before its first tick: a VM may be asked to decide as soon as it
     /// is there, after a trap even for the request that created it. The picker polls only once it has won
     /// the lease.
-    pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+    pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         picker.set_polling(false);
         self.follow_plan(picker);
         self.snapshots.adopt(picker, store, &mut self.unrecognised);
-        picker.refresh();
+        picker.refresh(now);
         self.agree_on_secret(picker, store);
     }
 
@@ -102,9 +103,9 @@ impl Sharing {
         picker.set_polling(polls);
     }
 
-    /// Publishes what the picker has found and learnt, and feeds it what the others have. `now` is in
-    /// milliseconds since 1970.
-    pub fn after_tick(&mut self, picker: &mut Picker, store: &mut dyn Store, now: u64) {
+    /// Publishes what the picker has found and learnt, and feeds it what the others have.
+    pub fn after_tick(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
+        let now = now.as_millis();
         if picker.polls() {
             self.snapshots.publish(picker, store);
         }

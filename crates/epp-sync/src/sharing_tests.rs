@@ -3,9 +3,10 @@
 use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Effect, ExchangeId, Head, Origin, Seen};
+use epp_core::picker::{Effect, ExchangeId, Head, ResponseOrigin, Upstream};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
+use epp_core::time::Timestamp;
 
 use super::*;
 use crate::pack::Reader;
@@ -35,6 +36,7 @@ dataLayer: {discovery: {pluginRef: pods}}
 ";
 
 const NOW_MS: u64 = 1_000_000;
+const NOW: Timestamp = Timestamp::from_nanos(NOW_MS * 1_000_000);
 
 struct Vm {
     picker: Picker,
@@ -46,15 +48,15 @@ impl Vm {
         let plan = config::load(document).unwrap().plan;
         let mut sharing = Sharing::new("epp", plan.cluster(), number);
         let meter = Box::new(Unmetered);
-        let mut picker = Picker::new(plan, number, meter, || NOW_MS * 1_000_000);
-        sharing.join(&mut picker, memory);
+        let mut picker = Picker::new(plan, number, meter);
+        sharing.join(&mut picker, memory, NOW);
         Self { picker, sharing }
     }
 
     fn tick(&mut self, memory: &mut InProcess) {
         self.sharing.before_tick(&mut self.picker, memory);
-        drop(self.picker.tick());
-        self.sharing.after_tick(&mut self.picker, memory, NOW_MS);
+        self.picker.tick(NOW);
+        self.sharing.after_tick(&mut self.picker, memory, NOW);
     }
 
     fn ticks(&mut self, memory: &mut InProcess, count: u32) {
@@ -72,7 +74,7 @@ impl Vm {
             end: true,
             ..Head::default()
         };
-        self.picker.request_headers(ExchangeId(id), &head);
+        self.picker.request_headers(NOW, ExchangeId(id), &head);
     }
 
     /// A request with a prompt.
@@ -85,22 +87,23 @@ impl Vm {
             ..Head::default()
         };
         let id = ExchangeId(id);
-        self.picker.request_headers(id, &head);
+        self.picker.request_headers(NOW, id, &head);
         let mut body = SliceBody::whole(body.as_bytes());
-        self.picker.request_body(id, &mut body);
+        self.picker.request_body(NOW, id, &mut body);
     }
 
     fn answer(&mut self, id: u32, status: u16) {
-        let seen = Seen {
+        let seen = Upstream {
             server: b"10.0.0.1:80".to_vec(),
             status,
-            origin: Origin::Endpoint,
+            origin: ResponseOrigin::Endpoint,
         };
-        self.picker.answered(ExchangeId(id), Some(&seen));
+        self.picker
+            .response_headers(NOW, ExchangeId(id), Some(&seen));
     }
 
     fn close(&mut self, id: u32) {
-        self.picker.close(ExchangeId(id));
+        self.picker.closed(NOW, ExchangeId(id));
     }
 
     /// The model that asks for statistics of its own.
@@ -207,7 +210,7 @@ fn a_vm_that_starts_knows_the_members_before_its_first_tick() {
     let (mut memory, mut vms) = vms(QUEUE, 1);
     assert!(vms[0].picker.polls());
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(vms[0].picker.read_page(Slot(0), page));
+    assert!(vms[0].picker.read_page(NOW, Slot(0), page));
     vms[0].tick(&mut memory);
     let late = Vm::start(QUEUE, 2, &mut memory);
     assert!(!late.picker.polls());
@@ -225,18 +228,18 @@ fn a_page_that_comes_once_another_vm_polls_is_left() {
         panic!()
     };
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(first.picker.read_page(Slot(0), page));
+    assert!(first.picker.read_page(NOW, Slot(0), page));
     // The first has stopped; the second takes its place in time.
     while !second.picker.polls() {
         second.tick(&mut memory);
     }
     let found = b"vllm:num_requests_waiting 9\n";
-    assert!(second.picker.read_page(Slot(0), found));
+    assert!(second.picker.read_page(NOW, Slot(0), found));
     second.ticks(&mut memory, 2);
     first.tick(&mut memory);
     let waiting = |vm: &Vm| vm.picker.pool().get(Slot(0)).unwrap().metrics.waiting;
     assert_eq!(waiting(first), Some(9.0));
-    assert!(!first.picker.read_page(Slot(0), page));
+    assert!(!first.picker.read_page(NOW, Slot(0), page));
     assert_eq!(waiting(first), Some(9.0));
 }
 
@@ -274,7 +277,7 @@ fn decisions_are_reported_until_nothing_watches() {
     let vm = &mut vms[0];
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         let page = format!("vllm:num_requests_waiting {queue}\n");
-        assert!(vm.picker.read_page(slot, page.as_bytes()));
+        assert!(vm.picker.read_page(NOW, slot, page.as_bytes()));
     }
     watch(&mut memory);
     vm.tick(&mut memory);

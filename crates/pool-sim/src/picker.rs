@@ -1,16 +1,16 @@
 //! The picker itself as a policy: bodies and metrics pages go in as bytes, as in Envoy.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 
 use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::endpoints::store::Member;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::picker::{Effect, ExchangeId, Fetch, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
+use epp_core::time::Timestamp;
 
 use crate::pod::Pod;
 use crate::policy::Policy;
@@ -24,12 +24,9 @@ const TICK: u64 = 50_000_000;
 /// The picker takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
 const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
 
-thread_local! {
-    static NOW: Cell<u64> = const { Cell::new(BEGIN) };
-}
-
-fn now() -> u64 {
-    NOW.get()
+/// The time of the simulation as the picker takes it.
+fn at(now: u64) -> Timestamp {
+    Timestamp::from_nanos(BEGIN + now)
 }
 
 /// A picker over simulated servers.
@@ -39,7 +36,6 @@ pub struct PickerPolicy {
     block_tokens: u32,
     body: Vec<u8>,
     page: String,
-    tokens: u32,
 }
 
 impl PickerPolicy {
@@ -65,8 +61,7 @@ impl PickerPolicy {
         // There is no Envoy here that could keep bodies to itself, and pages are where pods are.
         plan.proxy.read_body = ReadBody::Always;
         plan.source.port = None;
-        NOW.set(BEGIN);
-        let mut picker = Picker::new(plan.clone(), seed, Box::new(Unmetered), now);
+        let mut picker = Picker::new(plan.clone(), seed, Box::new(Unmetered));
         picker.install(plan);
         Ok(Self {
             picker,
@@ -74,7 +69,6 @@ impl PickerPolicy {
             block_tokens,
             body: Vec::new(),
             page: String::new(),
-            tokens: 0,
         })
     }
 
@@ -97,22 +91,24 @@ impl Policy for PickerPolicy {
     }
 
     fn tick(&mut self, now: u64, pods: &[Pod]) {
-        NOW.set(BEGIN + now);
-        let tick = self.picker.tick();
-        for call in &tick.calls {
-            self.tokens = self.tokens.wrapping_add(1);
-            self.picker.called(call, Some(self.tokens));
-            let pod = self.slots.get(&call.address).and_then(|pod| pods.get(*pod));
-            if let Some(pod) = pod {
+        self.picker.tick(at(now));
+        while let Some(effect) = self.picker.poll_effect() {
+            let Effect::Fetch { id, fetch, .. } = effect else {
+                continue;
+            };
+            let pod = match fetch {
+                Fetch::Metrics { address } => self.slots.get(&address),
+                Fetch::Members => None,
+            };
+            if let Some(pod) = pod.and_then(|pod| pods.get(*pod)) {
                 pod.page(&mut self.page);
-                self.picker
-                    .called_back(self.tokens, b"200", &mut self.page.as_bytes());
+                let mut page = SliceBody::whole(self.page.as_bytes());
+                self.picker.fetched(at(now), id, Ok(&mut page));
             }
         }
     }
 
     fn pick(&mut self, now: u64, number: usize, request: &Request, _: &[Pod]) -> Option<usize> {
-        NOW.set(BEGIN + now);
         let id = ExchangeId(number as u32);
         let mut body = std::mem::take(&mut self.body);
         let path = request.write(number, self.block_tokens, &mut body);
@@ -124,19 +120,18 @@ impl Policy for PickerPolicy {
             content_length: Some(self.body.len()),
             ..Head::default()
         };
-        self.picker.request_headers(id, &head);
+        self.picker.request_headers(at(now), id, &head);
         self.picker
-            .request_body(id, &mut SliceBody::whole(&self.body));
+            .request_body(at(now), id, &mut SliceBody::whole(&self.body));
         self.pod()
     }
 
     fn first_token(&mut self, now: u64, number: usize) {
-        NOW.set(BEGIN + now);
-        self.picker.answered(ExchangeId(number as u32), None);
+        self.picker
+            .response_headers(at(now), ExchangeId(number as u32), None);
     }
 
     fn ended(&mut self, now: u64, number: usize) {
-        NOW.set(BEGIN + now);
-        self.picker.close(ExchangeId(number as u32));
+        self.picker.closed(at(now), ExchangeId(number as u32));
     }
 }

@@ -10,6 +10,7 @@ use epp_core::picker::load::EndpointLoad;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
+use epp_core::time::Timestamp;
 use epp_sync::handover::Known;
 use epp_sync::seats::Seats;
 use epp_sync::share::{Knowledge, Now, Share};
@@ -161,14 +162,15 @@ fn check_share(value: &[u8]) {
 fn check_picker(value: &[u8]) {
     let plan = config::load("").unwrap().plan;
     let mut sharing = Sharing::new("epp", plan.cluster(), 1);
-    let mut picker = Picker::new(plan, 1, Box::new(Unmetered), || 1_000_000_000);
+    let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
     let mut host = Host(value);
     let members = snapshot::unpack_members(value).unwrap_or_default();
-    sharing.join(&mut picker, &mut host);
+    let now = Timestamp::from_nanos(1_000_000_000);
+    sharing.join(&mut picker, &mut host, now);
     for _ in 0..2 {
         sharing.before_tick(&mut picker, &mut host);
-        picker.tick();
-        sharing.after_tick(&mut picker, &mut host, 1_000);
+        picker.tick(now);
+        sharing.after_tick(&mut picker, &mut host, now);
         assert!(picker.pool().len() <= members.len());
     }
 }

@@ -7,6 +7,7 @@ use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
 use crate::scheduling::{Endpoint, Freshness, Slot};
+use crate::time::Timestamp;
 
 /// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
 /// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
@@ -14,62 +15,43 @@ const CHECK_EACH_NS: u64 = 100_000_000;
 
 const MILLISECOND: u64 = 1_000_000;
 
-/// Who gave an answer, as Envoy's `response.code_details` has it.
+/// Who gave a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
+pub enum ResponseOrigin {
     /// The endpoint.
     #[default]
     Endpoint,
-    /// Envoy, which could not connect to the endpoint.
+    /// The proxy, which could not connect to the endpoint.
     Unreachable,
-    /// Envoy, which did not ask the endpoint: a circuit breaker is open.
+    /// The proxy, which did not ask the endpoint: it has too many connections or requests there.
     Overflow,
-    /// Envoy, for another reason: the connection was closed, or a timeout was over.
-    Envoy,
+    /// The proxy, for another reason: the connection was closed, or a timeout was over.
+    Proxy,
 }
 
-impl Origin {
-    /// The origin of an answer with these details.
-    pub fn of(details: &[u8]) -> Self {
-        // `upstream_reset_before_response_started{remote_connection_failure|…}`.
-        let reset = b"upstream_reset_before_response_started{";
-        let cause = details.strip_prefix(reset).unwrap_or_default();
-        let ends = |byte: &u8| matches!(byte, b'|' | b'}' | b',');
-        match cause.split(ends).next().unwrap_or_default() {
-            _ if details == b"via_upstream" => Self::Endpoint,
-            b"connection_failure"
-            | b"local_connection_failure"
-            | b"remote_connection_failure"
-            | b"connection_timeout" => Self::Unreachable,
-            b"overflow" => Self::Overflow,
-            _ => Self::Envoy,
-        }
-    }
-}
-
-/// What Envoy says of an answer.
+/// Where a response came from, as the host knows it.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// The endpoint that was asked last; empty where none was.
+pub struct Upstream {
+    /// The address of the endpoint that was asked last; empty where none was.
     pub server: Vec<u8>,
-    /// Its status.
+    /// The response's status; 0 where the host does not know it.
     pub status: u16,
-    /// Who gave it.
-    pub origin: Origin,
+    /// Who gave the response.
+    pub origin: ResponseOrigin,
 }
 
-impl Seen {
+impl Upstream {
     /// What it says of the endpoint that was asked last.
     fn failure(&self) -> Option<Failure> {
         let reason = match self.status {
             // Not implemented; not this version of HTTP: the request's fault.
             501 | 505 => return None,
-            500.. if self.origin != Origin::Endpoint => Reason::Unserved,
+            500.. if self.origin != ResponseOrigin::Endpoint => Reason::Unserved,
             503 => Reason::Overloaded,
             500.. => Reason::Errors,
             _ => return None,
         };
-        let certain = self.origin == Origin::Unreachable;
+        let certain = self.origin == ResponseOrigin::Unreachable;
         Some(Failure { reason, certain })
     }
 
@@ -86,7 +68,7 @@ impl Seen {
 
 impl Picker {
     /// Whether it is worth asking who answers this request.
-    pub fn asks_for_server(&mut self, ExchangeId(id): ExchangeId) -> bool {
+    pub fn wants_upstream(&mut self, ExchangeId(id): ExchangeId) -> bool {
         let Some((exchange, pick)) = self
             .exchanges
             .get(&id)
@@ -110,11 +92,17 @@ impl Picker {
         asks
     }
 
-    /// The response's headers have come; `seen` is what was asked about it.
-    pub fn answered(&mut self, ExchangeId(id): ExchangeId, seen: Option<&Seen>) {
-        // A status of 0: Envoy does not say.
+    /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
+    pub fn response_headers(
+        &mut self,
+        now: Timestamp,
+        ExchangeId(id): ExchangeId,
+        upstream: Option<&Upstream>,
+    ) {
+        self.begin_event(now);
+        // A status of 0: the host does not know.
         let is_success = |status| status == 0 || (200..300).contains(&status);
-        if seen.is_some_and(|seen| !is_success(seen.status)) {
+        if upstream.is_some_and(|upstream| !is_success(upstream.status)) {
             self.refute(id);
         }
         let Some(exchange) = self.exchanges.get_mut(&id) else {
@@ -127,7 +115,7 @@ impl Picker {
             .copied()
             .filter(|pick| self.loads.stays(pick))
         {
-            if let Some(seen) = seen {
+            if let Some(seen) = upstream {
                 self.judge(id, pick.slot, seen);
                 if (200..300).contains(&seen.status) {
                     self.ask_for_model(id, pick.slot);
@@ -146,10 +134,10 @@ impl Picker {
     }
 
     /// Takes note of who answered a request that was sent to the endpoint in this slot.
-    fn judge(&mut self, id: u32, slot: Slot, seen: &Seen) {
+    fn judge(&mut self, id: u32, slot: Slot, seen: &Upstream) {
         let address = self.watch.store.pool.get(slot);
         let address = address.map(|endpoint| endpoint.address.as_bytes());
-        if seen.server.is_empty() || seen.status >= 500 && seen.origin == Origin::Overflow {
+        if seen.server.is_empty() || seen.status >= 500 && seen.origin == ResponseOrigin::Overflow {
             // Envoy answered before it asked an endpoint.
             return;
         }

@@ -1,47 +1,11 @@
 //! What answers say of endpoints, and what they do not.
 
 use super::super::meter::Unmetered;
-use super::super::testing::{begin, close, show};
-use super::super::Head;
+use super::super::testing::{begin, close, show, NOW};
+use super::super::{FetchError, Head};
 use super::*;
 use crate::config;
 use crate::endpoints::store::Condition;
-
-#[test]
-fn envoys_words_tell_a_refused_connection_from_what_requests_can_cause() {
-    let reset = "upstream_reset_before_response_started";
-    for (details, origin) in [
-        ("via_upstream", Origin::Endpoint),
-        ("response_timeout", Origin::Envoy),
-        ("upstream_per_try_timeout", Origin::Envoy),
-    ] {
-        assert_eq!(Origin::of(details.as_bytes()), origin, "{details}");
-    }
-    for (cause, origin) in [
-        (
-            "remote_connection_failure|delayed_connect_error:_111",
-            Origin::Unreachable,
-        ),
-        ("local_connection_failure", Origin::Unreachable),
-        ("connection_timeout", Origin::Unreachable),
-        ("connection_failure,TLS_error", Origin::Unreachable),
-        ("connection_termination", Origin::Envoy),
-        ("remote_reset|connection_failure", Origin::Envoy),
-        ("overflow", Origin::Overflow),
-    ] {
-        let details = format!("{reset}{{{cause}}}");
-        assert_eq!(Origin::of(details.as_bytes()), origin, "{details}");
-    }
-}
-
-/// Twenty milliseconds later each time.
-fn clock() -> u64 {
-    thread_local! {
-        static NOW: std::cell::Cell<u64> = const { std::cell::Cell::new(1_000_000_000_000) };
-    }
-    NOW.set(NOW.get() + 20 * MILLISECOND);
-    NOW.get()
-}
 
 fn picker() -> Picker {
     let text = "apiVersion: llm-d.ai/v1alpha1
@@ -52,9 +16,9 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {plugi
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
     picker.install(plan);
-    picker.tick();
+    picker.tick(NOW);
     picker
 }
 
@@ -68,8 +32,8 @@ fn send(picker: &mut Picker, id: u32) {
     assert!(begin(picker, id, &head).is_some());
 }
 
-fn seen(status: u16, origin: Origin) -> Seen {
-    Seen {
+fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
+    Upstream {
         server: b"10.0.0.1:80".to_vec(),
         status,
         origin,
@@ -82,23 +46,33 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
         let mut picker = picker();
         for id in 0..10 {
             send(&mut picker, id);
-            picker.answered(ExchangeId(id), Some(&seen(status, origin)));
+            picker.response_headers(NOW, ExchangeId(id), Some(&seen(status, origin)));
             close(&mut picker, id);
         }
         picker.watch.outliers.reason(Slot(0))
     };
-    assert_eq!(avoided(503, Origin::Overflow), None);
-    assert_eq!(avoided(501, Origin::Endpoint), None);
-    assert_eq!(avoided(503, Origin::Unreachable), Some(Reason::Unserved));
-    assert_eq!(avoided(504, Origin::Envoy), Some(Reason::Unserved));
-    assert_eq!(avoided(503, Origin::Endpoint), Some(Reason::Overloaded));
-    assert_eq!(avoided(500, Origin::Endpoint), Some(Reason::Errors));
+    assert_eq!(avoided(503, ResponseOrigin::Overflow), None);
+    assert_eq!(avoided(501, ResponseOrigin::Endpoint), None);
+    assert_eq!(
+        avoided(503, ResponseOrigin::Unreachable),
+        Some(Reason::Unserved)
+    );
+    assert_eq!(avoided(504, ResponseOrigin::Proxy), Some(Reason::Unserved));
+    assert_eq!(
+        avoided(503, ResponseOrigin::Endpoint),
+        Some(Reason::Overloaded)
+    );
+    assert_eq!(avoided(500, ResponseOrigin::Endpoint), Some(Reason::Errors));
 }
 
 /// A retry overtakes an answer that takes long, and how long it takes is the client's to choose.
 #[test]
 fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_come() {
-    let certain = |status, freshness| seen(status, Origin::Endpoint).elsewhere(freshness).certain;
+    let certain = |status, freshness| {
+        seen(status, ResponseOrigin::Endpoint)
+            .elsewhere(freshness)
+            .certain
+    };
     assert!(certain(200, Freshness::Stale) && certain(200, Freshness::Unknown));
     assert!(!certain(200, Freshness::Fresh));
     assert!(!certain(500, Freshness::Stale));
@@ -121,14 +95,22 @@ fn an_upload_that_never_ends_is_not_waited_for() {
 #[test]
 fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     let mut picker = picker();
-    // Its first answer was dropped, and is waited for for a while.
-    let call = (0..5_000).find_map(|_| picker.tick().calls.pop()).unwrap();
+    let mut now = NOW;
+    let mut fetch = |picker: &mut Picker| loop {
+        // What was not answered is waited for for a while.
+        now = Timestamp::from_nanos(now.as_nanos() + 20 * MILLISECOND);
+        picker.tick(now);
+        if let Some(Effect::Fetch { id, .. }) = picker.poll_effect() {
+            return id;
+        }
+    };
     let errors = |picker: &Picker| picker.metrics.sum(Metric::ScrapeErrors);
-    picker.called(&call, None);
+    let id = fetch(&mut picker);
+    picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1, "it is there");
-    picker.called(&call, Some(1));
+    let id = fetch(&mut picker);
     picker.watch.store.remove(Slot(0));
-    picker.called_back(1, b"503", &mut &b""[..]);
+    picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1);
 }
 
@@ -136,7 +118,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
 fn a_page_that_comes_once_another_picker_polls_is_left() {
     let mut picker = picker();
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(picker.read_page(Slot(0), page));
+    assert!(picker.read_page(NOW, Slot(0), page));
     let waiting = |picker: &Picker| picker.pool().get(Slot(0)).unwrap().metrics.waiting;
     assert_eq!(waiting(&picker), Some(7.0));
     picker.set_polling(false);
@@ -147,6 +129,6 @@ fn a_page_that_comes_once_another_picker_polls_is_left() {
     };
     picker.adopt_metrics(Slot(0), later, crate::testing::waiting(9.0));
     assert_eq!(waiting(&picker), Some(9.0));
-    assert!(!picker.read_page(Slot(0), page));
+    assert!(!picker.read_page(NOW, Slot(0), page));
     assert_eq!(waiting(&picker), Some(9.0));
 }

@@ -11,7 +11,7 @@ use super::explain::Explanation;
 use super::learnt::Evidence;
 use super::load::costs;
 use super::meter::Metric;
-use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route};
+use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, TIMED_EACH};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
@@ -22,10 +22,6 @@ use crate::scheduling::{
 };
 
 use smallvec::SmallVec;
-
-/// One decision or look-up in so many is timed: a look at the clock is a host call. An odd number, so that
-/// of requests that are looked up in two parts not always the same one is.
-const TIMED_EACH: u64 = 17;
 
 impl Picker {
     /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
@@ -75,12 +71,6 @@ impl Picker {
         }
     }
 
-    /// One decision more begins: the time, if it is one that is timed.
-    fn begins_timed(&mut self) -> Option<u64> {
-        self.hot.decisions += 1;
-        (self.hot.decisions % TIMED_EACH == 1).then(self.clock)
-    }
-
     /// Walks the blocks read so far through the indexes.
     pub(super) fn walk(&mut self, id: u32) {
         let Some(exchange) = self.exchanges.get(&id) else {
@@ -111,17 +101,13 @@ impl Picker {
             exchange.walks.iter_mut().for_each(Walk::reset);
         }
         let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
-        let timed = self.hot.look_ups % TIMED_EACH == 0;
-        let begun = timed.then(|| (blocks(&exchange.walks), (self.clock)()));
+        let before = blocks(&exchange.walks);
         for (stream, (walk, index)) in exchange.walks.iter_mut().zip(&self.indexes).enumerate() {
             walk.advance(seed, exchange.reader.prompts(stream), index);
         }
+        let found = blocks(&exchange.walks) > before;
+        self.event.looked_up |= found && self.hot.look_ups % TIMED_EACH == 0;
         self.hot.look_ups += 1;
-        let begun = begun.filter(|(before, _)| blocks(&exchange.walks) > *before);
-        if let Some((_, started)) = begun {
-            let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
-            self.metrics.observe(self.hot.look_up, taken);
-        }
     }
 
     /// Whether nothing that may still follow can change the decision.
@@ -219,7 +205,8 @@ impl Picker {
     }
 
     fn decided(&mut self, id: u32) -> Effect {
-        let started = self.begins_timed();
+        self.event.decided |= self.hot.decisions % TIMED_EACH == 0;
+        self.hot.decisions += 1;
         let Self {
             plan,
             watch,
@@ -265,10 +252,6 @@ impl Picker {
             }
         });
         drop(prefix);
-        if let Some(started) = started {
-            let taken = (self.clock)().saturating_sub(started) as f64 / 1e9;
-            self.metrics.observe(self.hot.decision, taken);
-        }
         if let Some(explanation) = explanation {
             let hit = outcome.as_ref().map(|outcome| outcome.hit);
             self.keep(id, explanation, hit);

@@ -1,6 +1,7 @@
 //! What a picker wants done. The host carries it out.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::answer::LocalReply;
 use super::ModelWish;
@@ -18,6 +19,26 @@ pub enum BodyDemand {
     /// Each part once is enough. The host stops reading rather than fail where its buffers are full.
     Streaming,
 }
+
+/// One fetch. The picker chooses the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchId(pub u32);
+
+/// What to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetch {
+    /// The list of the pool's members, from the proxy.
+    Members,
+    /// The metrics page of an endpoint.
+    Metrics {
+        /// The endpoint's address.
+        address: String,
+    },
+}
+
+/// A fetch brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchError;
 
 /// Something for the host to do. Effects may be about any exchange, whichever event they follow.
 #[derive(Debug)]
@@ -65,6 +86,15 @@ pub enum Effect {
     /// Give a model statistics of its own, if there is room for it, by
     /// [`Picker::admit_model`](super::Picker::admit_model); else it is counted as "other".
     AdmitModel(ModelWish),
+    /// Fetch something, and hand it to [`Picker::fetched`](super::Picker::fetched).
+    Fetch {
+        /// Which fetch.
+        id: FetchId,
+        /// What.
+        fetch: Fetch,
+        /// How long to wait for it.
+        timeout: Duration,
+    },
     /// Add the explanation that the client asked for to the response's headers, as
     /// [`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER).
     Explain {
@@ -104,17 +134,18 @@ impl Route {
 }
 
 impl Effect {
-    /// Returns which exchange it is about.
-    pub fn id(&self) -> ExchangeId {
+    /// Returns which exchange it is about, if it is about one.
+    pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
-            Self::AdmitModel(wish) => wish.id,
+            Self::Fetch { .. } => None,
+            Self::AdmitModel(wish) => Some(wish.id),
             Self::Hold { id, .. }
             | Self::ShowBody { id }
             | Self::RewriteBody { id, .. }
             | Self::Forward { id, .. }
             | Self::Bypass { id, .. }
             | Self::Reply { id, .. }
-            | Self::Explain { id, .. } => *id,
+            | Self::Explain { id, .. } => Some(*id),
         }
     }
 

@@ -142,15 +142,6 @@ impl Hold {
     }
 }
 
-/// A request that was released because Envoy had received a part of its body and not shown it.
-#[derive(Debug, Clone, Copy)]
-pub struct Withheld {
-    /// Bytes that Envoy had received.
-    pub bytes: u64,
-    /// The tick in which it was released.
-    pub tick: u64,
-}
-
 /// How a body is held, and up to how many bytes.
 ///
 /// One that says that it fits Envoy's limit is held as a whole, to its end where need be. One that
@@ -212,8 +203,6 @@ pub struct Exchange {
     pub naming: Naming,
     /// Where it stands.
     pub phase: Phase,
-    /// Where Envoy had withheld its body, until it shows it.
-    pub withheld: Option<Withheld>,
     /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
     pub candidate: String,
     /// What is known of its answer.
@@ -237,7 +226,6 @@ impl Exchange {
         (now, elapsed): (u64, u64),
     ) {
         self.phase = Phase::Unsent;
-        self.withheld = None;
         self.answer = Answer::of(now, !head.end);
         self.explanation = None;
         self.candidate.clear();

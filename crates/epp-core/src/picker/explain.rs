@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{ExchangeId, Picker};
 use crate::endpoints::monitor::Scrape;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
+use crate::time::Timestamp;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const NAMED: usize = 16;
@@ -57,12 +58,12 @@ impl Picker {
     }
 
     /// Reads an endpoint's metrics page; whether it is one.
-    pub fn read_page(&mut self, slot: Slot, mut page: &[u8]) -> bool {
+    pub fn read_page(&mut self, now: Timestamp, slot: Slot, mut page: &[u8]) -> bool {
         let Some(endpoint) = self.pool().get(slot) else {
             return false;
         };
         let address = endpoint.address.clone();
-        let now = (self.clock)() / 1_000_000;
+        let now = now.as_millis();
         self.watch.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
     }
 }

@@ -7,11 +7,17 @@ use super::exchange::{Unread, Wanted};
 use super::meter::Metric;
 use super::{BodyDemand, Effect, ExchangeId, Picker};
 use crate::body::BodyView;
+use crate::time::Timestamp;
 
 impl Picker {
     /// More of a request's body has come, or its end; trailers are an end.
-    pub fn request_body(&mut self, ExchangeId(id): ExchangeId, body: &mut dyn BodyView) {
-        self.note_delivery(id, body);
+    pub fn request_body(
+        &mut self,
+        now: Timestamp,
+        ExchangeId(id): ExchangeId,
+        body: &mut dyn BodyView,
+    ) {
+        self.begin_event(now);
         self.feed(id, body);
         if body.ended() {
             self.end_body(id);
@@ -65,23 +71,6 @@ impl Picker {
             self.holds.leave_unread(id);
         }
         hold.unread = Unread::Left(1);
-    }
-
-    /// Takes note of whether bodies are shown before requests are forwarded.
-    fn note_delivery(&mut self, id: u32, body: &dyn BodyView) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
-        let unread = body.available().end.saturating_sub(exchange.position);
-        if let Some(withheld) = exchange.withheld.take() {
-            // Before any other event: it was there, and only the release has brought it.
-            if withheld.tick == self.timing.ticks && unread as u64 >= withheld.bytes {
-                self.delivery.withheld(self.timing.now);
-            }
-        }
-        if exchange.is_held() && unread > 0 {
-            self.delivery.seen();
-        }
     }
 
     /// Reads the next bytes of a body; `last` where they are its last.

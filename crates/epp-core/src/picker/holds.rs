@@ -1,5 +1,5 @@
-//! Which held requests to look at: the one that has brought least for its time, those of which no
-//! byte was seen yet, and those of which a part was left unread.
+//! Which held requests to look at: the one that has brought least for its time, and those of which a part
+//! was left unread.
 //!
 //! Clients choose how many requests are held and how often their bytes come. No tick may therefore
 //! walk over all requests under way: each queue costs a push at the request's headers, and a tick
@@ -7,7 +7,7 @@
 //! whether one is still held, the caller says.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
 /// Entries of released requests beyond as many as there are held ones that are put up with before
 /// the queue is swept. Any small number does: sweeping costs a look-up an entry.
@@ -20,19 +20,14 @@ pub struct Holds {
     /// has paid only grows, so that the entry is a lower bound, and a body callback changes nothing
     /// here.
     paid: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Those without a byte, each with the time when it was looked at last, oldest first.
-    silent: VecDeque<(u64, u32)>,
     /// Those of which a part was left unread.
     unread: Vec<u32>,
 }
 
 impl Holds {
-    /// A request is held from `now` on; `probed` where it matters whether a byte comes at all.
-    pub fn add(&mut self, id: u32, now: u64, probed: bool) {
+    /// A request is held from `now` on.
+    pub fn add(&mut self, id: u32, now: u64) {
         self.paid.push(Reverse((now, id)));
-        if probed {
-            self.silent.push_back((now, id));
-        }
     }
 
     /// Takes out the held request that has paid least, if that is not after `bound`. `paid` is what
@@ -52,29 +47,6 @@ impl Holds {
             }
         }
         None
-    }
-
-    /// Up to `most` requests without a byte that were not looked at since `then`; each counts as
-    /// looked at `now`. `silent` says whether one is still held and without a byte.
-    pub fn take_silent(
-        &mut self,
-        (then, now): (u64, u64),
-        most: usize,
-        silent: impl Fn(u32) -> bool,
-    ) -> Vec<u32> {
-        let mut found = Vec::new();
-        while found.len() < most {
-            let due = self.silent.front().filter(|(at, _)| *at <= then);
-            let Some((_, id)) = due.copied() else {
-                break;
-            };
-            self.silent.pop_front();
-            if silent(id) {
-                self.silent.push_back((now, id));
-                found.push(id);
-            }
-        }
-        found
     }
 
     /// A part of a request's body was left unread. Once for each request.
@@ -98,7 +70,7 @@ impl Holds {
     /// How many entries there are.
     #[cfg(test)]
     pub fn entries(&self) -> usize {
-        self.paid.len() + self.silent.len() + self.unread.len()
+        self.paid.len() + self.unread.len()
     }
 }
 
@@ -130,7 +102,7 @@ mod tests {
                 now += rng.u64(0..3);
                 match rng.u32(0..3) {
                     0 => {
-                        holds.add(id, now, false);
+                        holds.add(id, now);
                         paid.0.insert(id, now);
                     }
                     1 => {
@@ -156,7 +128,7 @@ mod tests {
         const HELD: u32 = 1_024;
         let (mut holds, mut paid) = (Holds::default(), Paid::default());
         for id in 0..HELD {
-            holds.add(id, 0, false);
+            holds.add(id, 0);
             paid.0.insert(id, 0);
         }
         let (mut parts, mut newcomers) = (0, 0);
@@ -166,7 +138,7 @@ mod tests {
                 paid.0.values_mut().for_each(|paid| *paid = now - 1);
                 parts += paid.0.len();
             }
-            holds.add(id, now, false);
+            holds.add(id, now);
             paid.0.insert(id, now);
             newcomers += 1;
             let gone = holds.take(u64::MAX, |id| paid.of(id)).unwrap();
@@ -182,25 +154,12 @@ mod tests {
     fn what_is_released_at_once_leaves_nothing_behind() {
         let mut holds = Holds::default();
         for id in 0..100_000 {
-            holds.add(id, u64::from(id), true);
+            holds.add(id, u64::from(id));
             if id % 1_000 == 0 {
                 holds.sweep(0, |_| false);
-                let when = (u64::from(id), u64::from(id));
-                assert!(holds.take_silent(when, 1, |_| false).is_empty());
                 assert!(holds.entries() <= STALE);
             }
             assert!(holds.entries() <= 2 * 1_000 + STALE);
         }
-    }
-
-    #[test]
-    fn the_silent_are_looked_at_in_turn_and_so_many_at_a_time() {
-        let mut holds = Holds::default();
-        (0..5).for_each(|id| holds.add(id, 0, true));
-        let mut look = |then, now| holds.take_silent((then, now), 2, |id| id != 1);
-        assert_eq!(look(0, 300), [0, 2]);
-        assert_eq!(look(0, 350), [3, 4]);
-        assert!(look(0, 400).is_empty());
-        assert_eq!(look(300, 600), [0, 2]);
     }
 }

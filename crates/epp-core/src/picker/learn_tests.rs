@@ -1,7 +1,7 @@
 use super::*;
 use crate::config;
-use crate::picker::testing::{begin, close, pass, show};
-use crate::picker::{meter, ExchangeId, Head, Origin, Seen};
+use crate::picker::testing::{begin, close, pass, show, NOW};
+use crate::picker::{meter, ExchangeId, Head, ResponseOrigin, Upstream};
 
 const CONFIG: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -23,9 +23,9 @@ struct Vm {
 impl Vm {
     fn start() -> Self {
         let plan = config::load(CONFIG).unwrap().plan;
-        let (meter, clock) = (Box::new(meter::Unmetered), || 1_000_000_000_000);
-        let mut picker = Picker::new(plan, 1, meter, clock);
-        picker.tick();
+        let meter = Box::new(meter::Unmetered);
+        let mut picker = Picker::new(plan, 1, meter);
+        picker.tick(NOW);
         Self {
             picker,
             requests: 0,
@@ -74,12 +74,12 @@ fn body(model: &str, prompt: &str) -> String {
 /// This endpoint answers, as far as that is looked at.
 fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
     let id = ExchangeId(id);
-    let seen = picker.asks_for_server(id).then(|| Seen {
+    let seen = picker.wants_upstream(id).then(|| Upstream {
         server: server.to_vec(),
         status,
-        origin: Origin::Endpoint,
+        origin: ResponseOrigin::Endpoint,
     });
-    picker.answered(id, seen.as_ref());
+    picker.response_headers(NOW, id, seen.as_ref());
 }
 
 /// So many characters, others for each number.

@@ -2,15 +2,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::picker::testing::{begin, close, decisions, pass, show};
+use crate::picker::testing::{answer, begin, close, decisions, pass, show, NOW};
 use crate::picker::{meter, Effect, ExchangeId, Head};
 
 #[path = "../../../../tests/memory/bodies.rs"]
 mod bodies;
 use bodies::{hostile, Hostile};
-
-/// Time of the tests, in nanoseconds.
-const NOW: u64 = 1_000_000_000_000;
 
 /// As the chart's template has it, with endpoints of its own; nothing limits the prompts.
 const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
@@ -26,10 +23,9 @@ dataLayer: {discovery: {pluginRef: pods}}
 
 fn picker() -> Picker {
     let plan = config::load(PLAN).unwrap().plan;
-    let clock = || NOW;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered), clock);
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered));
     picker.install(plan);
-    picker.tick();
+    picker.tick(NOW);
     picker
 }
 
@@ -68,7 +64,7 @@ fn send(picker: &mut Picker, id: u32, path: &str, body: &[u8]) -> bool {
 }
 
 fn tick(picker: &mut Picker) -> usize {
-    picker.tick();
+    picker.tick(NOW);
     decisions(picker).len()
 }
 
@@ -191,7 +187,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     }
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    picker.answered(ExchangeId(1), None);
+    answer(&mut picker, 1);
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);

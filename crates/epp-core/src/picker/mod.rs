@@ -1,5 +1,5 @@
 //! What happens to a request: whether it is held, when it is released, where to, and what is
-//! learnt from it. Host-neutral; the host feeds it callbacks and carries out its verdicts.
+//! learnt from it. The host tells a picker what happens and when, and carries out its effects.
 //!
 //! One picker serves one pool in one VM. It owns the plan in force, the pool as last heard of
 //! from the poller, and the prefix indexes.
@@ -7,7 +7,6 @@
 pub mod answer;
 mod avoid;
 mod decide;
-pub mod delivery;
 mod effect;
 mod exchange;
 pub mod explain;
@@ -31,16 +30,16 @@ mod tick;
 mod view;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 pub use self::answer::LocalReply;
-pub use self::avoid::{Origin, Seen};
-pub use self::effect::{BodyDemand, Effect, ExchangeId, Rewrite, Route};
+pub use self::avoid::{ResponseOrigin, Upstream};
+pub use self::effect::{
+    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Rewrite, Route,
+};
 pub use self::exchange::Head;
 pub use self::outcome::ModelWish;
-pub use self::tick::{Call, Tick};
-pub use crate::endpoints::partial_page::PageBody;
 
-use self::delivery::Delivery;
 use self::exchange::Exchange;
 use self::holds::Holds;
 use self::ids::ById;
@@ -52,16 +51,30 @@ use self::peers::SharingStatistics;
 use crate::config::Plan;
 use crate::endpoints::monitor::Monitor;
 use crate::endpoints::outlier::Reason;
-use crate::plugins::proxy::envoy_proxy::{ReadBody, Requests};
+use crate::plugins::proxy::envoy_proxy::Requests;
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
 use crate::scheduling::Scratch;
+use crate::time::Timestamp;
 
 /// How many times `maxHeld` may be held from one tick to the next. Which of them go, a tick decides:
 /// another request than the one whose callback runs can be released nowhere else without care. With
 /// the default 1,024, twice as many are reached where a worker gets 20,000 requests a second that it
 /// has to hold; beyond, the newcomers are decided at their headers.
 const OVERSHOOT: usize = 2;
+
+/// One decision or look-up in so many is timed: reading a clock costs the host a call. An odd number, so that
+/// of requests that are looked up in two parts not always the same one is.
+const TIMED_EACH: u64 = 17;
+
+/// What has followed from one event.
+#[derive(Debug, Clone, Copy, Default)]
+struct Event {
+    /// A request was decided whose decision is to be timed.
+    decided: bool,
+    /// Blocks were looked up, which is to be timed.
+    looked_up: bool,
+}
 
 /// What is known of a slot's endpoint beside its metrics.
 #[derive(Debug, Default)]
@@ -134,21 +147,17 @@ pub struct Picker {
     hot: Hot,
     budget: outcome::Budget,
     account: memory::Account,
-    delivery: Delivery,
-    clock: fn() -> u64,
+    /// What has followed from the event at hand.
+    event: Event,
+    /// Whether the host shows bodies before requests are forwarded, as it says.
+    shows_bodies: bool,
     timing: tick::Timing,
     view: view::View,
 }
 
 impl Picker {
-    /// A picker that has heard of no endpoint yet. `clock` gives nanoseconds since 1970; `secret`
-    /// starts its randomness and keys what clients could aim at; tests and tools pass a number.
-    pub fn new(
-        plan: Plan,
-        secret: impl Into<Secret>,
-        meter: Box<dyn Meter>,
-        clock: fn() -> u64,
-    ) -> Self {
+    /// A picker that has heard of no endpoint yet. `secret` starts its randomness and keys what clients could aim at; tests and tools pass a number.
+    pub fn new(plan: Plan, secret: impl Into<Secret>, meter: Box<dyn Meter>) -> Self {
         let cluster = plan.cluster().to_owned();
         let secret = secret.into();
         let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
@@ -190,8 +199,8 @@ impl Picker {
             holding: 0,
             holds: Holds::default(),
             scratch: Scratch::new(rng),
-            delivery: Delivery::default(),
-            clock,
+            event: Event::default(),
+            shows_bodies: true,
             timing: tick::Timing::default(),
             view: view::View::default(),
             plan,
@@ -203,8 +212,6 @@ impl Picker {
     /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
     pub fn install(&mut self, plan: Plan) {
         let same_hashing = self.plan.hashing_equal(&plan);
-        // The new root may have another answer.
-        self.delivery = Delivery::default();
         self.watch.install(&plan);
         self.plan = plan;
         self.view.forget_all();
@@ -213,6 +220,11 @@ impl Picker {
         } else {
             self.begin_indexes();
         }
+    }
+
+    /// Returns the plan in force.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The cluster whose requests this picker picks for, and whose VMs share its data.
@@ -250,27 +262,33 @@ impl Picker {
         self.effects.pop_front()
     }
 
+    /// An event comes at this time, which never steps back but where the host's clock is set.
+    fn begin_event(&mut self, now: Timestamp) {
+        let now = now.as_nanos();
+        let passed = now.saturating_sub(self.timing.now);
+        self.timing.elapsed = self.timing.elapsed.saturating_add(passed);
+        self.timing.now = now;
+        self.event = Event::default();
+    }
+
     /// A request's headers have come.
-    pub fn request_headers(&mut self, ExchangeId(id): ExchangeId, head: &Head<'_>) {
+    pub fn request_headers(&mut self, now: Timestamp, ExchangeId(id): ExchangeId, head: &Head<'_>) {
+        self.begin_event(now);
         self.serves = true;
-        let now = (self.clock)();
         let mut exchange = self.spare.pop().unwrap_or_default();
-        let elapsed = self.elapsed(now);
+        let (now, elapsed) = (self.timing.now, self.timing.elapsed);
         let pool = &self.watch.store.pool;
         exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
         let reads = exchange.is_held();
         self.exchanges.insert(id, exchange);
         self.choose_model(id);
-        if reads && !self.always_reads() && !self.delivery.expects(now) {
-            self.let_go(id);
-        } else if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
+        if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
             // The next tick lets those go that are too many, the newcomers last.
             self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
             self.let_go(id);
         } else if reads {
             self.holding += 1;
-            let probed = self.plan.proxy.read_body == ReadBody::Auto;
-            self.holds.add(id, elapsed, probed);
+            self.holds.add(id, elapsed);
         }
         let exchange = self.exchanges.get(&id);
         match exchange.and_then(|exchange| exchange.hold()) {
@@ -286,11 +304,55 @@ impl Picker {
         }
     }
 
+    /// The host cannot show the body of a held request. It is decided without, and nothing of it will be
+    /// read.
+    pub fn body_unavailable(&mut self, now: Timestamp, ExchangeId(id): ExchangeId) {
+        self.begin_event(now);
+        let exchange = self.exchanges.get_mut(&id);
+        if let Some(exchange) = exchange.filter(|exchange| exchange.is_held()) {
+            exchange.let_go();
+            self.holding = self.holding.saturating_sub(1);
+            self.decide(id);
+            self.count_memory(id);
+        }
+    }
+
+    /// The host does not show the body of a held request before it is forwarded. It is decided with what is
+    /// known; the body is read as it passes.
+    pub fn body_withheld(&mut self, now: Timestamp, ExchangeId(id): ExchangeId) {
+        self.begin_event(now);
+        let exchange = self.exchanges.get(&id);
+        if exchange.is_some_and(|exchange| exchange.is_held()) {
+            let reason = "reason=timeout";
+            self.metrics.add(Metric::ForcedReleases, reason, 1);
+            self.decide(id);
+            self.count_memory(id);
+        }
+    }
+
     /// A request's body is not waited for.
     fn let_go(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.let_go();
         }
+    }
+
+    /// Returns whether the host is to measure how long the next event takes, and to tell
+    /// [`Self::observe_event`]: one decision and one look-up in seventeen is timed.
+    pub fn wants_timing(&self) -> bool {
+        self.hot.decisions % TIMED_EACH == 0 || self.hot.look_ups % TIMED_EACH == 0
+    }
+
+    /// The last event took this long.
+    pub fn observe_event(&mut self, taken: Duration) {
+        let series = match self.event {
+            Event { decided: true, .. } => self.hot.decision,
+            Event {
+                looked_up: true, ..
+            } => self.hot.look_up,
+            Event { .. } => return,
+        };
+        self.metrics.observe(series, taken.as_secs_f64());
     }
 
     /// Returns whether a request is held.
@@ -300,7 +362,8 @@ impl Picker {
     }
 
     /// A request has ended, however.
-    pub fn close(&mut self, ExchangeId(id): ExchangeId) {
+    pub fn closed(&mut self, now: Timestamp, ExchangeId(id): ExchangeId) {
+        self.begin_event(now);
         self.tried(id);
         self.give_up(id);
         self.end(id);
@@ -320,11 +383,6 @@ impl Picker {
                 self.spare.push(exchange);
             }
         }
-    }
-
-    /// Whether bodies are waited for even if none ever came.
-    fn always_reads(&self) -> bool {
-        self.plan.proxy.read_body == ReadBody::Always
     }
 }
 

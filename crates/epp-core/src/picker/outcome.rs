@@ -5,8 +5,10 @@ use super::meter::Metric;
 use super::metrics::{label_value, Handle, Metrics, Series};
 use super::models::ModelNames;
 use super::{Effect, ExchangeId, Picker};
+use crate::body::BodyView;
 use crate::response::Usage;
 use crate::scheduling::Slot;
+use crate::time::Timestamp;
 
 /// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
 /// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
@@ -194,9 +196,31 @@ impl Picker {
         }
     }
 
-    /// A part of an answer's body has come. Whether its bytes are wanted.
-    pub fn answering(&mut self, ExchangeId(id): ExchangeId) -> bool {
+    /// A part of an answer's body has come. It is read only if its bytes are wanted.
+    pub fn response_body(
+        &mut self,
+        now: Timestamp,
+        ExchangeId(id): ExchangeId,
+        part: &mut dyn BodyView,
+    ) {
+        self.begin_event(now);
+        let (now, available) = (self.timing.now, part.available());
+        if available.is_empty() {
+            return;
+        }
         self.computed(id);
+        if !self.wants_answer(id, now) {
+            return;
+        }
+        // What cannot be read is left out: the usage stands at the end.
+        let bytes = part.read(available).unwrap_or_default();
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.usage.push(&bytes);
+        }
+    }
+
+    /// Returns whether the bytes of an answer are wanted, a part of which has come.
+    fn wants_answer(&mut self, id: u32, now: u64) -> bool {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
         };
@@ -204,7 +228,7 @@ impl Picker {
             return false;
         };
         if exchange.answer.first == 0 {
-            exchange.answer.first = (self.clock)();
+            exchange.answer.first = now;
             let waited = exchange.answer.first.saturating_sub(exchange.answer.asked);
             self.metrics.observe(model.first_token, waited as f64 / 1e9);
             exchange.answer.reading = self.budget.take();
@@ -215,13 +239,6 @@ impl Picker {
             }
         }
         exchange.answer.reading && exchange.usage.wants_bytes()
-    }
-
-    /// The bytes of that part.
-    pub fn answer_part(&mut self, ExchangeId(id): ExchangeId, bytes: &[u8]) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.usage.push(bytes);
-        }
     }
 
     /// A request has ended: what its answer told is counted.
@@ -269,7 +286,7 @@ impl Picker {
         let Some(tokens) = usage.completion.filter(|tokens| *tokens > 0) else {
             return;
         };
-        let now = (self.clock)();
+        let now = self.timing.now;
         let seconds = |from: u64| now.saturating_sub(from) as f64 / 1e9;
         let whole = seconds(answer.asked) / tokens as f64;
         self.metrics.observe(model.normalized, whole);

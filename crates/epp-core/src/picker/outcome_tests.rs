@@ -1,8 +1,8 @@
 //! What is counted of answers, and under which names.
 
 use super::super::metrics::tests::Kept;
-use super::super::testing::begin;
-use super::super::{Head, Seen};
+use super::super::testing::{answer_body, begin, close, NOW};
+use super::super::{Head, Upstream};
 use super::*;
 use crate::config;
 
@@ -34,9 +34,9 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             .unwrap_or_else(|rejected| panic!("{rejected:#?}"))
             .plan;
         let kept = Kept::default();
-        let (meter, clock) = (Box::new(kept.clone()), || 1_000_000_000_000);
-        let mut picker = Picker::new(plan, 1, meter, clock);
-        picker.tick();
+        let meter = Box::new(kept.clone());
+        let mut picker = Picker::new(plan, 1, meter);
+        picker.tick(NOW);
         Self {
             picker,
             kept,
@@ -57,21 +57,21 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let slot = picker.exchanges[&id].primary().unwrap().slot;
         let server = picker.watch.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
-        let seen = Seen {
+        let seen = Upstream {
             server,
             status,
-            ..Seen::default()
+            ..Upstream::default()
         };
         let id = ExchangeId(id);
-        let seen = picker.asks_for_server(id).then_some(seen);
-        picker.answered(id, seen.as_ref());
+        let seen = picker.wants_upstream(id).then_some(seen);
+        picker.response_headers(NOW, id, seen.as_ref());
         while let Some(effect) = picker.poll_effect() {
             if let Effect::AdmitModel(wish) = effect {
                 picker.admit_model(&wish);
             }
         }
-        picker.answering(id);
-        picker.close(id);
+        answer_body(picker, id.0);
+        close(picker, id.0);
     }
 
     /// The models that were counted, and the bytes of all that was defined.

@@ -10,6 +10,7 @@ use crate::endpoints::store::{Condition, Member, Store};
 use crate::prefix::index::{Origin, Sent};
 use crate::prefix::key::{Key, Secret};
 use crate::scheduling::{Metrics, Pool, Slot};
+use crate::time::Timestamp;
 
 /// Counts of the sharing itself, which the picker exports with its own metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,9 +71,8 @@ impl Picker {
     }
 
     /// Updates which metrics can be trusted, before the first tick after they were adopted.
-    pub fn refresh(&mut self) {
-        let now = (self.clock)() / super::tick::MILLISECOND;
-        self.watch.refresh(now);
+    pub fn refresh(&mut self, now: Timestamp) {
+        self.watch.refresh(now.as_millis());
     }
 }
 

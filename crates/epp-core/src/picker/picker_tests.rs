@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::exchange::Target;
-use super::testing::{begin, close, decision, show};
+use super::testing::{answer, answer_body, begin, close, decision, show, NOW};
 use super::*;
 use crate::config;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot, TargetRole};
@@ -116,14 +116,9 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     let plan = config::load(&text)
         .unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
         .plan;
-    let mut picker = Picker::new(
-        plan.clone(),
-        rng.u64(..),
-        Box::new(meter::Unmetered),
-        || 1_000_000_000_000,
-    );
+    let mut picker = Picker::new(plan.clone(), rng.u64(..), Box::new(meter::Unmetered));
     picker.install(plan);
-    picker.tick();
+    picker.tick(NOW);
     for slot in (0..endpoints).map(Slot) {
         let endpoint = picker.watch.store.pool.get_mut(slot).unwrap();
         endpoint.metrics = metrics(rng);
@@ -342,8 +337,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 ";
     let plan = config::load(text).unwrap().plan;
     let new = || {
-        let clock = || 1_000_000_000_000;
-        let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered), clock);
+        let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered));
         picker.install(plan.clone());
         picker
     };
@@ -384,9 +378,8 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new(plan, 1, Box::new(meter::Unmetered), clock);
-    picker.tick();
+    let mut picker = Picker::new(plan, 1, Box::new(meter::Unmetered));
+    picker.tick(NOW);
     let head = Head {
         end: true,
         ..Head::default()
@@ -411,9 +404,9 @@ dataLayer: {discovery: {pluginRef: pods}}
         [("x-prefiller-host-port", "10.0.0.2:80".to_owned())]
     );
     assert_eq!(in_flight(&picker), [1, 1]);
-    picker.answered(ExchangeId(1), None);
+    answer(&mut picker, 1);
     assert_eq!(in_flight(&picker), [1, 1]);
-    picker.answering(ExchangeId(1));
+    answer_body(&mut picker, 1);
     assert_eq!(in_flight(&picker), [1, 0]);
     close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);

@@ -2,10 +2,14 @@
 
 use super::{Effect, ExchangeId, Head, Picker};
 use crate::body::SliceBody;
+use crate::time::Timestamp;
+
+/// The time of the tests, where it does not matter.
+pub const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
 /// Begins a request. Returns how it goes on, if that is decided.
 pub fn begin(picker: &mut Picker, id: u32, head: &Head<'_>) -> Option<Effect> {
-    picker.request_headers(ExchangeId(id), head);
+    picker.request_headers(NOW, ExchangeId(id), head);
     decision(picker)
 }
 
@@ -24,13 +28,13 @@ pub fn pass(
     ended: bool,
 ) -> Option<Effect> {
     let mut body = SliceBody::passing(part, start, ended);
-    picker.request_body(ExchangeId(id), &mut body);
+    picker.request_body(NOW, ExchangeId(id), &mut body);
     decision(picker)
 }
 
 /// Ends an exchange.
 pub fn close(picker: &mut Picker, id: u32) {
-    picker.close(ExchangeId(id));
+    picker.closed(NOW, ExchangeId(id));
 }
 
 /// Returns how a request goes on, if that was decided since this was last asked.
@@ -42,4 +46,14 @@ pub fn decision(picker: &mut Picker) -> Option<Effect> {
 pub fn decisions(picker: &mut Picker) -> Vec<Effect> {
     let effects = std::iter::from_fn(|| picker.poll_effect());
     effects.filter(Effect::is_decision).collect()
+}
+
+/// The response's headers have come, of which nothing is known.
+pub fn answer(picker: &mut Picker, id: u32) {
+    picker.response_headers(NOW, ExchangeId(id), None);
+}
+
+/// A part of the response's body has come.
+pub fn answer_body(picker: &mut Picker, id: u32) {
+    picker.response_body(NOW, ExchangeId(id), &mut SliceBody::beginning(b"{"));
 }

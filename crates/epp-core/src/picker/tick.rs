@@ -1,15 +1,18 @@
-//! The picker's clock: polling, what the poller published, and requests held for too long.
+//! What is due with time: polling, requests held for too long, and gauges.
 
-use super::delivery::{PROBES, PROBE_NS};
-use super::exchange::{Unread, Withheld};
+use super::exchange::Unread;
+use std::borrow::Cow;
+use std::time::Duration;
+
 use super::meter::Metric;
 use super::peers::SharingStatistics;
-use super::{Effect, ExchangeId, Picker, Seat};
+use super::{Effect, ExchangeId, Fetch, FetchError, FetchId, Picker, Seat};
+use crate::body::BodyView;
 use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
 use crate::endpoints::store::Changes;
-use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
+use crate::time::Timestamp;
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGES_EACH_NS: u64 = 1_000_000_000;
@@ -25,57 +28,11 @@ const UNREAD: usize = 4 << 20;
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 
-/// A callout to make.
-#[derive(Debug)]
-pub struct Call {
-    /// Through which cluster.
-    pub cluster: String,
-    /// `:path`.
-    pub path: String,
-    /// `:authority`, and where the call is to go.
-    pub address: String,
-    /// The header that says where it is to go; empty where the cluster has one member.
-    pub destination_header: String,
-    /// How long to wait.
-    pub timeout_ms: u64,
-    request: Request,
-}
-
-impl Call {
-    /// The call's headers.
-    pub fn headers(&self) -> Vec<(&str, &str)> {
-        let mut headers = vec![
-            (":method", "GET"),
-            (":path", self.path.as_str()),
-            (":authority", self.address.as_str()),
-            ("user-agent", "epp-wasm"),
-        ];
-        if !self.destination_header.is_empty() {
-            headers.push((&self.destination_header, &self.address));
-            // What an ORIGINAL_DST cluster reads.
-            headers.push(("x-envoy-original-dst-host", &self.address));
-        }
-        headers
-    }
-}
-
-/// What to do after a tick.
-#[derive(Debug, Default)]
-pub struct Tick {
-    /// Callouts to make.
-    pub calls: Vec<Call>,
-    /// Held requests of which Envoy has shown no byte: how many it has received is to be said to
-    /// [`Picker::received`].
-    pub silent: Vec<ExchangeId>,
-}
-
 /// What the picker keeps from tick to tick.
 #[derive(Debug, Default)]
 pub struct Timing {
     /// When it ticked last, in nanoseconds since 1970: time enough for what need not be exact.
     pub now: u64,
-    /// Ticks so far.
-    pub ticks: u64,
     /// Nanoseconds that passed between ticks, without the steps back of a clock that was set: what
     /// is held is ordered by it.
     pub elapsed: u64,
@@ -86,8 +43,10 @@ pub struct Timing {
     pub evictions: u64,
     /// Memory of the VM, in bytes.
     pub memory: u64,
-    /// Callouts under way by token.
-    calls: hashbrown::HashMap<u32, Request>,
+    /// Fetches under way.
+    fetches: hashbrown::HashMap<FetchId, Request>,
+    /// Fetches so far.
+    fetched: u32,
 }
 
 impl Picker {
@@ -96,20 +55,17 @@ impl Picker {
         self.timing.memory = bytes;
     }
 
-    /// One tick.
-    pub fn tick(&mut self) -> Tick {
-        let now = (self.clock)();
-        self.timing.elapsed = self.elapsed(now);
-        self.timing.now = now;
-        self.timing.ticks += 1;
+    /// Time has passed. To be called every 50 ms or so.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.begin_event(now);
+        let now = self.timing.now;
         self.budget.tick();
         let (changes, requests) = self.watch.tick(now / MILLISECOND);
         self.take_in(&changes);
         self.release_due();
         self.relieve_memory();
         self.probe_ejected();
-        let calls = requests.into_iter().map(|request| self.call(request));
-        let calls = calls.collect();
+        requests.into_iter().for_each(|request| self.fetch(request));
         if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
             self.timing.gauges_at = now;
             self.find_hung(now);
@@ -117,16 +73,6 @@ impl Picker {
             self.metrics.flush();
         }
         self.show_unread();
-        Tick {
-            calls,
-            silent: self.silent(),
-        }
-    }
-
-    /// The picker's own clock at `now`, in nanoseconds since 1970.
-    pub(super) fn elapsed(&self, now: u64) -> u64 {
-        let since = now.saturating_sub(self.timing.now);
-        self.timing.elapsed.saturating_add(since)
     }
 
     pub(super) fn take_in(&mut self, changes: &Changes) {
@@ -134,26 +80,35 @@ impl Picker {
         self.seat(&changes.joined);
     }
 
-    /// A callout was made, under this token; or could not be made.
-    pub fn called(&mut self, call: &Call, token: Option<u32>) {
-        match token {
-            Some(token) => {
-                self.timing.calls.insert(token, call.request.clone());
-            }
-            None => self.answer(call.request.clone(), None),
-        }
+    /// Has the host fetch something.
+    fn fetch(&mut self, request: Request) {
+        self.timing.fetched = self.timing.fetched.wrapping_add(1);
+        let id = FetchId(self.timing.fetched);
+        let timeout = Duration::from_millis(self.watch.timeout(&request));
+        let fetch = match &request {
+            Request::Members => Fetch::Members,
+            Request::Metrics(_, address) => Fetch::Metrics {
+                address: address.clone(),
+            },
+        };
+        self.timing.fetches.insert(id, request);
+        self.effects.push_back(Effect::Fetch { id, fetch, timeout });
     }
 
-    /// A callout was answered: its `:status` and body. Envoy's own answers are never 200.
-    pub fn called_back(&mut self, token: u32, status: &[u8], body: &mut dyn PageBody) {
-        if let Some(request) = self.timing.calls.remove(&token) {
-            let good = status == b"200";
-            self.answer(request, good.then_some(body));
-        }
-    }
-
-    fn answer(&mut self, request: Request, body: Option<&mut dyn PageBody>) {
-        let now = (self.clock)() / MILLISECOND;
+    /// A fetch has ended. Late or repeated results are ignored.
+    pub fn fetched(
+        &mut self,
+        now: Timestamp,
+        id: FetchId,
+        result: Result<&mut dyn BodyView, FetchError>,
+    ) {
+        self.begin_event(now);
+        let now = now.as_millis();
+        let Some(request) = self.timing.fetches.remove(&id) else {
+            return;
+        };
+        let mut page = result.ok().map(FetchedPage);
+        let body = page.as_mut().map(|page| page as &mut dyn PageBody);
         match request {
             Request::Members => {
                 let list = body.map(|body| body.part(0, body.size()));
@@ -175,28 +130,6 @@ impl Picker {
                     Scrape::Departed => (),
                 }
             }
-        }
-    }
-
-    fn call(&self, request: Request) -> Call {
-        let timeout_ms = self.watch.timeout(&request);
-        match &request {
-            Request::Members => Call {
-                cluster: self.plan.admin_cluster().to_owned(),
-                path: self.plan.members_path(),
-                address: "admin".to_owned(),
-                destination_header: String::new(),
-                timeout_ms,
-                request,
-            },
-            Request::Metrics(_, address) => Call {
-                cluster: self.plan.metrics_cluster().to_owned(),
-                path: self.plan.source.path.clone(),
-                address: self.plan.metrics_address(address),
-                destination_header: self.plan.proxy.destination_header.clone(),
-                timeout_ms,
-                request,
-            },
         }
     }
 
@@ -317,59 +250,9 @@ impl Picker {
         });
     }
 
-    /// Held requests that have waited for their first byte.
-    fn silent(&mut self) -> Vec<ExchangeId> {
-        let now = self.timing.elapsed;
-        let exchanges = &self.exchanges;
-        let silent = |id| {
-            let hold = exchanges.get(&id).and_then(|exchange| exchange.hold());
-            hold.is_some_and(|hold| hold.arrived == 0)
-        };
-        let most = match self.plan.proxy.read_body {
-            ReadBody::Auto => PROBES,
-            ReadBody::Always | ReadBody::Never => 0,
-        };
-        let when = (now.saturating_sub(PROBE_NS), now);
-        let silent = self.holds.take_silent(when, most, silent);
-        silent.into_iter().map(ExchangeId).collect()
-    }
-
-    /// Envoy has received so many bytes of the body of a request of [`Tick::silent`]. One of which it
-    /// has shown none of them goes on: it will not show any before.
-    pub fn received(&mut self, ExchangeId(id): ExchangeId, bytes: u64) {
-        let tick = self.timing.ticks;
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
-        if bytes == 0 || exchange.hold().is_none_or(|hold| hold.arrived > 0) {
-            return;
-        }
-        exchange.withheld = Some(Withheld { bytes, tick });
-        let reason = "reason=timeout";
-        self.metrics.add(Metric::ForcedReleases, reason, 1);
-        self.decide(id);
-        self.count_memory(id);
-    }
-
-    /// Returns what was found about the delivery of bodies, if the plan asks for it: whether they are
-    /// delivered, if that is known.
-    pub fn delivery_finding(&self) -> Option<Option<bool>> {
-        let asked = self.plan.proxy.read_body == ReadBody::Auto;
-        asked.then(|| self.delivery.finding())
-    }
-
-    /// Takes over what another worker has found about the delivery of bodies.
-    pub fn adopt_delivery(&mut self, found: bool) {
-        self.delivery.adopt(found, self.timing.now);
-    }
-
-    /// Whether bodies are read.
-    pub(super) fn reads_bodies(&self) -> bool {
-        match self.plan.proxy.read_body {
-            ReadBody::Auto => self.delivery.reads(),
-            ReadBody::Always => true,
-            ReadBody::Never => false,
-        }
+    /// Whether the host shows bodies before requests are forwarded, as far as it knows: for the statistics.
+    pub fn set_shows_bodies(&mut self, shows: bool) {
+        self.shows_bodies = shows;
     }
 
     /// What decisions rest on, as the gauge has it.
@@ -384,7 +267,7 @@ impl Picker {
     fn set_gauges(&mut self, now: u64) {
         let held = self.exchanges.values();
         self.holding = held.filter(|exchange| exchange.is_held()).count();
-        let reads = u64::from(self.reads_bodies());
+        let reads = u64::from(self.shows_bodies);
         self.metrics.set(Metric::BodyMode, "", reads);
         self.set_sharing_gauges();
         let vm = if self.serves { "vm=worker" } else { "vm=main" };
@@ -432,5 +315,20 @@ impl Picker {
             }
         }
         self.metrics.set(Metric::ReadyEndpoints, "", ready);
+    }
+}
+
+/// What was fetched, as the reader of pages takes it.
+struct FetchedPage<'a>(&'a mut dyn BodyView);
+
+impl PageBody for FetchedPage<'_> {
+    fn size(&self) -> usize {
+        self.0.available().len()
+    }
+
+    fn part(&mut self, start: usize, length: usize) -> Vec<u8> {
+        let end = start.saturating_add(length).min(self.size());
+        let part = self.0.read(start..end.max(start));
+        part.map_or_else(|_| Vec::new(), Cow::into_owned)
     }
 }

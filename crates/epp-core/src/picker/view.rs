@@ -166,7 +166,7 @@ impl Picker {
             serves: self.serves,
             polls: self.watch.polls(),
             rung: self.rung(),
-            reads_bodies: self.reads_bodies(),
+            reads_bodies: self.shows_bodies,
             memory: self.timing.memory,
             index: self.fill(),
             under_way: (self.exchanges.len(), self.holding),

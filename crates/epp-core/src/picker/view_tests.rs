@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::picker::testing::{begin, close};
+use crate::picker::testing::{begin, close, NOW};
 use crate::picker::{meter, Effect, ExchangeId, Head};
 use crate::testing::waiting;
 
@@ -20,15 +20,15 @@ dataLayer: {discovery: {pluginRef: pods}}
 fn picker(plan: &str) -> Picker {
     let plan = config::load(plan).unwrap().plan;
     let meter = Box::new(meter::Unmetered);
-    let mut picker = Picker::new(plan, 1, meter, || 1_000_000_000_000);
-    picker.tick();
+    let mut picker = Picker::new(plan, 1, meter);
+    picker.tick(NOW);
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         picker
             .watch
             .store
             .set_metrics(slot, waiting(queue), false, 1_000_000);
     }
-    picker.tick();
+    picker.tick(NOW);
     picker
 }
 
@@ -46,7 +46,7 @@ fn ask(picker: &mut Picker, id: u32, explain: bool) -> Effect {
 fn no_decision_is_recorded_before_the_status_is_asked_for() {
     let mut picker = picker(PLAN);
     ask(&mut picker, 1, false);
-    (0..100).for_each(|_| drop(picker.tick()));
+    (0..100).for_each(|_| picker.tick(NOW));
     assert!(picker.view.decisions.is_empty());
     assert!(picker.status().decisions.is_empty());
 }
@@ -108,7 +108,7 @@ fn only_a_client_that_asks_is_told_why() {
     ask(&mut picker, 1, false);
     ask(&mut picker, 2, true);
     for id in [1, 2].map(ExchangeId) {
-        picker.answered(id, None);
+        picker.response_headers(NOW, id, None);
     }
     let explained = std::iter::from_fn(|| picker.poll_effect());
     let explained: Vec<Effect> = explained.collect();

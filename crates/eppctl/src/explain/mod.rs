@@ -13,6 +13,7 @@ use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
+use epp_core::time::Timestamp;
 
 use crate::input::{load_plan, read};
 use crate::output::{Error, ExitStatus, Output};
@@ -67,9 +68,9 @@ pub struct Explain {
     seed: u64,
 }
 
-fn now() -> u64 {
+fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64)
+    Timestamp::from_nanos(since.map_or(0, |since| since.as_nanos() as u64))
 }
 
 impl Explain {
@@ -107,10 +108,10 @@ impl Explain {
         let members = endpoints.map(|known| known.member.clone()).collect();
         plan.proxy.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        let mut picker = Picker::new(plan.clone(), self.seed, Box::new(Unmetered), now);
+        let mut picker = Picker::new(plan.clone(), self.seed, Box::new(Unmetered));
         picker.install(plan);
         // The first tick adds the endpoints.
-        picker.tick();
+        picker.tick(now());
         picker
     }
 
@@ -138,8 +139,8 @@ impl Explain {
         }
         self.decide(picker, WARMING, &body);
         // The index only keeps prompts of requests with a response.
-        picker.answered(WARMING, None);
-        picker.close(WARMING);
+        picker.response_headers(now(), WARMING, None);
+        picker.closed(now(), WARMING);
         Ok(())
     }
 
@@ -155,7 +156,7 @@ impl Explain {
             end: body.is_empty(),
             ..Head::default()
         };
-        picker.request_headers(id, &head);
+        picker.request_headers(now(), id, &head);
         let (mut needed, mut decision) = (0, decision(picker));
         for shown in 1..=body.len() {
             let part = body.get(..shown).unwrap_or_default();
@@ -163,7 +164,7 @@ impl Explain {
                 true => SliceBody::whole(part),
                 false => SliceBody::beginning(part),
             };
-            picker.request_body(id, &mut view);
+            picker.request_body(now(), id, &mut view);
             if decision.is_none() {
                 needed = shown;
                 decision = self::decision(picker);
@@ -190,7 +191,7 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
         let Some(page) = &known.page else {
             continue;
         };
-        if picker.read_page(slot, page) {
+        if picker.read_page(now(), slot, page) {
             let endpoint = picker.pool().get(slot);
             known.metrics = endpoint
                 .map(|read| read.metrics.clone())

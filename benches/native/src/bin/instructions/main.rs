@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
-use epp_core::picker::{ExchangeId, Head, Picker, Tick};
+use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::time::Timestamp;
 
 type Trouble = Box<dyn std::error::Error>;
 
@@ -40,6 +41,9 @@ enum Asked {
 
 /// Where a prompt begins with eight digits, which make a new one of it.
 const DIGITS: std::ops::Range<usize> = 39..47;
+
+/// The time of all requests.
+const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
 /// Prompts in rotation.
 const PROMPTS: usize = 16;
@@ -129,17 +133,15 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     );
     let rejected = |rejected: config::Rejected| format!("{rejected:?}");
     let plan = config::load(&document).map_err(rejected)?.plan;
-    let clock = || 1_000_000_000_000;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), clock);
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
     picker.install(plan);
-    let mut token = 0;
     // The endpoints, then their pages: asked for over a whole interval.
     for _ in 0..2_000 {
-        let Tick { calls, .. } = picker.tick();
-        for call in &calls {
-            token += 1;
-            picker.called(call, Some(token));
-            picker.called_back(token, b"200", &mut PAGE.as_bytes());
+        picker.tick(NOW);
+        while let Some(effect) = picker.poll_effect() {
+            if let Effect::Fetch { id, .. } = effect {
+                picker.fetched(NOW, id, Ok(&mut SliceBody::whole(PAGE.as_bytes())));
+            }
         }
     }
     Ok(picker)
@@ -156,7 +158,7 @@ fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble>
         content_length: Some(body.len()),
         ..Head::default()
     };
-    picker.request_headers(ID, &head);
+    picker.request_headers(NOW, ID, &head);
     let mut decided = is_decided(picker);
     let mut shown = 0;
     while shown < body.len() {
@@ -165,11 +167,11 @@ fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble>
             Some(part) if shown < body.len() => SliceBody::beginning(part),
             _ => SliceBody::whole(body),
         };
-        picker.request_body(ID, &mut view);
+        picker.request_body(NOW, ID, &mut view);
         decided |= is_decided(picker);
     }
-    picker.answered(ID, None);
-    picker.close(ID);
+    picker.response_headers(NOW, ID, None);
+    picker.closed(NOW, ID);
     decided
         .then_some(())
         .ok_or_else(|| "a request was never decided".into())

@@ -7,6 +7,7 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{ExchangeId, Head, Picker};
+use epp_core::time::Timestamp;
 use epp_sync::{InProcess, Sharing, Store};
 
 use crate::Trouble;
@@ -25,6 +26,10 @@ const ENDPOINTS: usize = 100;
 
 /// The simulated clock, in nanoseconds.
 static NOW: AtomicU64 = AtomicU64::new(1_700_000_000_000_000_000);
+
+fn now() -> Timestamp {
+    Timestamp::from_nanos(NOW.load(Ordering::Relaxed))
+}
 
 /// Shared data in one process, which counts what goes by of placements, requests in flight and
 /// handovers. The poller's news and who is avoided are told whether or not workers share.
@@ -113,9 +118,8 @@ struct Vm {
 impl Vm {
     fn tick(&mut self, memory: &mut Memory) {
         self.sharing.before_tick(&mut self.picker, memory);
-        let _ = self.picker.tick();
-        let now = NOW.load(Ordering::Relaxed) / 1_000_000;
-        self.sharing.after_tick(&mut self.picker, memory, now);
+        self.picker.tick(now());
+        self.sharing.after_tick(&mut self.picker, memory, now());
     }
 }
 
@@ -132,11 +136,10 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
     let mut memory = Memory::default();
     let mut vms: Vec<Vm> = (0..=workers as u64)
         .map(|seed| {
-            let clock = || NOW.load(Ordering::Relaxed);
             let meter = Box::new(Unmetered);
-            let mut picker = Picker::new(loaded.plan.clone(), seed + 1, meter, clock);
+            let mut picker = Picker::new(loaded.plan.clone(), seed + 1, meter);
             let mut sharing = Sharing::new("cost", loaded.plan.cluster(), seed + 1);
-            sharing.join(&mut picker, &mut memory);
+            sharing.join(&mut picker, &mut memory, now());
             Vm { picker, sharing }
         })
         .collect();
@@ -186,14 +189,14 @@ fn serve(vms: &mut [Vm], number: usize, prompts: Prompts) {
     };
     if let Some(vm) = vms.get_mut(1 + number % workers) {
         let id = ExchangeId(number as u32);
-        vm.picker.request_headers(id, &head);
+        vm.picker.request_headers(now(), id, &head);
         let mut body = SliceBody::whole(body.as_bytes());
-        vm.picker.request_body(id, &mut body);
+        vm.picker.request_body(now(), id, &mut body);
         while vm.picker.poll_effect().is_some() {}
     }
     if let Some(done) = number.checked_sub(RATE / 2) {
         if let Some(vm) = vms.get_mut(1 + done % workers) {
-            vm.picker.close(ExchangeId(done as u32));
+            vm.picker.closed(now(), ExchangeId(done as u32));
         }
     }
 }

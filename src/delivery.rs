@@ -10,14 +10,16 @@
 //! delivered. Three such requests end the waiting, but for a probe once a minute. A body that was
 //! shown to any worker while the request was held outvotes all that, until the next configuration.
 
+use std::collections::VecDeque;
+
 /// How long a held request goes without a byte before Envoy is asked whether it has received any,
 /// and how often it is asked again. Long enough that nearly every body has begun; short, since where
 /// bodies are not delivered the first requests wait for it.
-pub const PROBE_NS: u64 = 300_000_000;
+const PROBE_NS: u64 = 300_000_000;
 
 /// For how many requests Envoy is asked in one tick: two host calls each, a few microseconds. Only
 /// requests without a byte are asked for.
-pub const PROBES: usize = 64;
+const PROBES: usize = 64;
 
 /// Requests whose bodies were withheld, after which none is waited for. Envoy shows the first one's
 /// already; three, in case another filter holds back a body but not its headers.
@@ -29,6 +31,38 @@ const AGAIN_NS: u64 = 60_000_000_000;
 /// How soon another request tries it where one has told nothing yet: its client may never send a
 /// body. Longer than it takes to see that one was withheld.
 const RETRY_NS: u64 = 1_000_000_000;
+
+/// Held requests of which no byte was shown yet, each with the time when it was looked at last, oldest
+/// first. Those that were released stay until they come up.
+#[derive(Debug, Default)]
+pub struct Silent(VecDeque<(u64, u32)>);
+
+impl Silent {
+    /// A request is held from `now` on.
+    pub fn add(&mut self, id: u32, now: u64) {
+        self.0.push_back((now, id));
+    }
+
+    /// Returns up to [`PROBES`] requests that were not looked at for [`PROBE_NS`], which counts as a look.
+    /// `is_silent` says whether one is still held and without a byte.
+    pub fn take_due(&mut self, now: u64, is_silent: impl Fn(u32) -> bool) -> Vec<u32> {
+        let then = now.saturating_sub(PROBE_NS);
+        let mut found = Vec::new();
+        while found.len() < PROBES {
+            // Of a clock that was set back nothing is due for ever.
+            let due = self.0.front().filter(|(at, _)| *at <= then || *at > now);
+            let Some((_, id)) = due.copied() else {
+                break;
+            };
+            self.0.pop_front();
+            if is_silent(id) {
+                self.0.push_back((now, id));
+                found.push(id);
+            }
+        }
+        found
+    }
+}
 
 /// What is known of it.
 #[derive(Debug, Default)]
@@ -134,6 +168,29 @@ mod tests {
         let now = 3 + AGAIN_NS;
         assert!(delivery.expects(now), "a client that never sends a body");
         assert!(delivery.expects(now + RETRY_NS));
+    }
+
+    #[test]
+    fn the_silent_are_looked_at_in_turn_and_so_many_at_a_time() {
+        const BEGIN: u64 = 1_000_000_000_000;
+        let mut silent = Silent::default();
+        let count = PROBES as u32 + 2;
+        (0..count).for_each(|id| silent.add(id, BEGIN));
+        let mut look = |now| silent.take_due(now, |id| id != 1);
+        assert!(look(BEGIN + PROBE_NS - 1).is_empty());
+        let first: Vec<u32> = (0..=PROBES as u32).filter(|id| *id != 1).collect();
+        assert_eq!(look(BEGIN + PROBE_NS), first);
+        assert_eq!(look(BEGIN + PROBE_NS + 1), [count - 1]);
+        assert!(look(BEGIN + PROBE_NS + 2).is_empty());
+        assert_eq!(look(BEGIN + 2 * PROBE_NS), first);
+    }
+
+    #[test]
+    fn what_is_released_at_once_leaves_nothing_behind() {
+        let mut silent = Silent::default();
+        (0..1_000).for_each(|id| silent.add(id, 0));
+        assert!(silent.take_due(PROBE_NS, |_| false).is_empty());
+        assert!(silent.0.is_empty());
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! Callouts: what a fetch of the picker's is in Envoy's terms.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::abi::{self, Buffer};
+use epp_core::body::{BodyView, OutOfMemory};
+use epp_core::config::Plan;
+use epp_core::picker::Fetch;
+
+/// A callout to make.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Through which cluster.
+    pub cluster: &'a str,
+    path: String,
+    /// `:authority`, and where the call is to go.
+    address: String,
+    /// The header that says where it is to go, where the cluster has more than one member.
+    destination_header: Option<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    /// The callout that fetches this under this plan.
+    pub fn new(plan: &'a Plan, fetch: &Fetch) -> Self {
+        match fetch {
+            Fetch::Members => Self {
+                cluster: plan.admin_cluster(),
+                path: plan.members_path(),
+                address: "admin".to_owned(),
+                destination_header: None,
+            },
+            Fetch::Metrics { address } => Self {
+                cluster: plan.metrics_cluster(),
+                path: plan.source.path.clone(),
+                address: plan.metrics_address(address),
+                destination_header: Some(&plan.proxy.destination_header),
+            },
+        }
+    }
+
+    /// Returns the call's headers.
+    pub fn headers(&self) -> Vec<(&str, &str)> {
+        let mut headers = vec![
+            (":method", "GET"),
+            (":path", self.path.as_str()),
+            (":authority", self.address.as_str()),
+            ("user-agent", "epp-wasm"),
+        ];
+        if let Some(header) = self.destination_header {
+            headers.push((header, &self.address));
+            // What an ORIGINAL_DST cluster reads.
+            headers.push(("x-envoy-original-dst-host", &self.address));
+        }
+        headers
+    }
+}
+
+/// The body of the callout's answer in effect.
+#[derive(Debug)]
+pub struct CalloutBody {
+    /// Its length.
+    pub size: usize,
+}
+
+impl BodyView for CalloutBody {
+    fn available(&self) -> Range<usize> {
+        0..self.size
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Cow<'_, [u8]>, OutOfMemory> {
+        match abi::buffer(Buffer::CalloutBody, range.start, range.len()) {
+            Ok(bytes) => Ok(Cow::Owned(bytes.unwrap_or_default())),
+            Err(_) => Err(OutOfMemory),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,79 @@
+//! What Envoy knows of a response: which endpoint gave it, or why Envoy did.
+
+use super::abi::{self, Map};
+use epp_core::picker::{ResponseOrigin, Upstream};
+
+/// Returns what Envoy knows of the response to the request in effect.
+pub fn upstream() -> Upstream {
+    let status = status();
+    // A third question, where something is wrong.
+    let details = || abi::property("response\0code_details").ok().flatten();
+    let origin = match status {
+        500.. => details().map_or(ResponseOrigin::Endpoint, |details| origin_of(&details)),
+        _ => ResponseOrigin::Endpoint,
+    };
+    let server = abi::property("upstream\0address").ok().flatten();
+    Upstream {
+        server: server.unwrap_or_default(),
+        status,
+        origin,
+    }
+}
+
+/// Returns the status of the response; 0 where there is none to see.
+fn status() -> u16 {
+    let status = abi::header(Map::Response, ":status").ok().flatten();
+    let status = status
+        .as_deref()
+        .and_then(|status| std::str::from_utf8(status).ok());
+    status.and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// Returns who gave a response with these details (Envoy's `response.code_details`).
+fn origin_of(details: &[u8]) -> ResponseOrigin {
+    // `upstream_reset_before_response_started{remote_connection_failure|…}`.
+    let reset = b"upstream_reset_before_response_started{";
+    let cause = details.strip_prefix(reset).unwrap_or_default();
+    let ends = |byte: &u8| matches!(byte, b'|' | b'}' | b',');
+    match cause.split(ends).next().unwrap_or_default() {
+        _ if details == b"via_upstream" => ResponseOrigin::Endpoint,
+        b"connection_failure"
+        | b"local_connection_failure"
+        | b"remote_connection_failure"
+        | b"connection_timeout" => ResponseOrigin::Unreachable,
+        b"overflow" => ResponseOrigin::Overflow,
+        _ => ResponseOrigin::Proxy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envoys_words_tell_a_refused_connection_from_what_requests_can_cause() {
+        let reset = "upstream_reset_before_response_started";
+        for (details, origin) in [
+            ("via_upstream", ResponseOrigin::Endpoint),
+            ("response_timeout", ResponseOrigin::Proxy),
+            ("upstream_per_try_timeout", ResponseOrigin::Proxy),
+        ] {
+            assert_eq!(origin_of(details.as_bytes()), origin, "{details}");
+        }
+        for (cause, origin) in [
+            (
+                "remote_connection_failure|delayed_connect_error:_111",
+                ResponseOrigin::Unreachable,
+            ),
+            ("local_connection_failure", ResponseOrigin::Unreachable),
+            ("connection_timeout", ResponseOrigin::Unreachable),
+            ("connection_failure,TLS_error", ResponseOrigin::Unreachable),
+            ("connection_termination", ResponseOrigin::Proxy),
+            ("remote_reset|connection_failure", ResponseOrigin::Proxy),
+            ("overflow", ResponseOrigin::Overflow),
+        ] {
+            let details = format!("{reset}{{{cause}}}");
+            assert_eq!(origin_of(details.as_bytes()), origin, "{details}");
+        }
+    }
+}
