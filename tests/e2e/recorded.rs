@@ -66,35 +66,11 @@ async fn answer(
     shown: Arc<Mutex<Exported>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
-        "/metrics" => page(&shown.lock().unwrap()),
+        "/metrics" => shown.lock().unwrap().page(),
         _ => String::new(),
     };
     let response = Response::builder().header("x-served-by", name);
     Ok(response.body(Full::from(body)).unwrap())
-}
-
-fn page(shown: &Exported) -> String {
-    let mut page = String::new();
-    let mut family = |name: &str, labels: &str, value: f64| {
-        page += &format!("# TYPE vllm:{name} gauge\nvllm:{name}{{{labels}}} {value}\n");
-    };
-    for (name, value) in [
-        ("num_requests_waiting", shown.waiting),
-        ("num_requests_running", shown.running),
-        ("kv_cache_usage_perc", shown.kv),
-    ] {
-        if let Some(value) = value {
-            family(name, "model_name=\"m\"", value);
-        }
-    }
-    if let Some(max) = shown.maxlora {
-        let labels = format!(
-            "max_lora=\"{max}\",running_lora_adapters=\"{}\",waiting_lora_adapters=\"{}\"",
-            shown.lora, shown.lorawaiting
-        );
-        family("lora_requests_info", &labels, 1.0);
-    }
-    page
 }
 
 /// A scenario as a pool behind Envoy.

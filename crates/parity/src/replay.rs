@@ -1,32 +1,57 @@
-//! A scenario through the native core: the same scanner, prefix index and scheduler as the module's.
+//! A scenario through the whole picker, as a host drives it: bodies come in parts, metrics as pages, and
+//! the endpoint that served the recorded request answers.
+//!
+//! The picker's settings are the recording's: every request was answered before the next was sent, and
+//! metrics were read in between, so that nothing is added to queues for requests that were sent since, and
+//! nothing failed.
 
 use std::collections::BTreeMap;
 
+use epp_core::body::SliceBody;
 use epp_core::config::{self, Plan};
-use epp_core::prefix::index::Index;
-use epp_core::prefix::key::{Key, Secret};
-use epp_core::prefix::walk::Walk;
-use epp_core::request::{Api, BodyReader};
-use epp_core::scheduling::{
-    Cycle, Endpoint, Freshness, Lora, Metrics, Pool, PrefixMatch, Request, Scratch, Slot,
-};
+use epp_core::endpoints::store::Member;
+use epp_core::picker::meter::Unmetered;
+use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::plugins::discovery::inline::StaticDiscovery;
+use epp_core::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::plugins::Discovery;
+use epp_core::request::Api;
+use epp_core::scheduling::{Freshness, Slot};
 
-use crate::scenario::{names, Expected, Exported, Scenario, Sent, Step};
+use crate::scenario::{Expected, Exported, Scenario, Sent, Step};
 use crate::TOLERANCE;
+
+/// Bytes of a body by which more of it is shown each time: few, so that a request may be decided early.
+const PART: usize = 64;
+
+/// A time at which nothing is stale: 0 would be never.
+fn now() -> u64 {
+    365 * 86_400 * 1_000_000_000
+}
 
 /// A scenario under way.
 pub struct Replay {
     plan: Plan,
-    pool: Pool,
-    indexes: Vec<Index>,
-    scratch: Scratch,
+    picker: Picker,
+    next: u32,
+    /// What has led here.
+    past: Vec<Past>,
+}
+
+/// A step that is done.
+enum Past {
+    Metrics(BTreeMap<String, Exported>),
+    Served { request: Sent, by: Slot },
 }
 
 /// A decision.
 pub struct Decided {
     /// The endpoints by name with their weighted sums, best first.
     pub ranking: Vec<(String, f64)>,
-    walks: Vec<Walk>,
+    /// Whether it was decided before the last part of the body was shown.
+    pub early: bool,
+    id: ExchangeId,
+    request: Sent,
 }
 
 /// How a replay went.
@@ -38,6 +63,8 @@ pub struct Outcome {
     pub plugins: Vec<String>,
     /// Its decisions.
     pub decisions: usize,
+    /// How many of them were taken before the body's end.
+    pub early: usize,
     /// Where a decision was another one, at most once for each decision.
     pub differences: Vec<String>,
 }
@@ -46,7 +73,7 @@ pub struct Outcome {
 pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
     let named = |error: String| format!("{}: {error}", scenario.name);
     let mut replay = Replay::new(scenario).map_err(named)?;
-    let mut differences = Vec::new();
+    let (mut differences, mut early) = (Vec::new(), 0);
     for (number, step) in scenario.steps.iter().enumerate() {
         match step {
             Step::Metrics { metrics } => replay.set_metrics(metrics).map_err(named)?,
@@ -55,6 +82,7 @@ pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
                 if let Err(difference) = compare(&decided.ranking, expect, TOLERANCE) {
                     differences.push(format!("{} step {number}: {difference}", scenario.name));
                 }
+                early += usize::from(decided.early);
                 replay.learn(&expect.served_by, decided).map_err(named)?;
             }
         }
@@ -63,6 +91,7 @@ pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
         name: scenario.name.clone(),
         plugins: scenario.plugins(),
         decisions: scenario.decisions(),
+        early,
         differences,
     })
 }
@@ -98,141 +127,212 @@ pub fn compare(ranking: &[(String, f64)], expect: &Expected, tolerance: f64) -> 
 impl Replay {
     /// Before the first step.
     pub fn new(scenario: &Scenario) -> Result<Self, String> {
-        let loaded = config::load(&scenario.config.to_string());
-        let plan = loaded.map_err(|rejected| {
+        let loaded = config::load(&scenario.config.to_string()).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
             errors.join("; ")
         })?;
-        let plan = plan.plan;
-        let mut pool = Pool::default();
-        for (slot, place) in scenario.endpoints.iter().enumerate() {
-            let endpoint = Endpoint {
-                name: place.name.clone(),
-                address: format!("{}:{}", place.address, place.port),
-                available: true,
-                freshness: Freshness::Fresh,
-                ..Endpoint::default()
-            };
-            pool.set(Slot(slot as u32), endpoint);
-        }
-        let bound = plan.proxy.max_index_bytes;
-        let indexes = plan
-            .producers
-            .iter()
-            .map(|_| Index::new(bound, &Secret::from(1)))
-            .collect();
+        let mut plan = loaded.plan;
+        let members = scenario.endpoints.iter().map(|place| Member {
+            name: place.name.clone(),
+            address: format!("{}:{}", place.address, place.port),
+            labels: Vec::new(),
+            available: true,
+        });
+        let members = members.collect();
+        plan.discovery = Discovery::Static(StaticDiscovery { members });
+        plan.proxy.explain = true;
+        plan.proxy.read_body = ReadBody::Always;
+        plan.proxy.correct_queue = false;
+        plan.proxy.avoid_failing = false;
+        let picker = begin(&plan);
         Ok(Self {
             plan,
-            pool,
-            indexes,
-            scratch: Scratch::new(fastrand::Rng::with_seed(1)),
+            picker,
+            next: 0,
+            past: Vec::new(),
         })
     }
 
     /// These endpoints export these values from now on.
     pub fn set_metrics(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
+        self.read_pages(metrics)?;
+        self.past.push(Past::Metrics(metrics.clone()));
+        Ok(())
+    }
+
+    fn read_pages(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
         for (name, exported) in metrics {
             let slot = self.slot(name)?;
-            let Some(endpoint) = self.pool.get_mut(slot) else {
-                continue;
-            };
-            let lora = match exported.maxlora {
-                Some(max) => Lora {
-                    active: names(&exported.lora),
-                    waiting: names(&exported.lorawaiting),
-                    max,
-                },
-                // The family left the page: the last values stay.
-                None => endpoint.metrics.lora.clone(),
-            };
-            endpoint.metrics = Metrics {
-                waiting: exported.waiting,
-                running: exported.running,
-                kv_usage: exported.kv,
-                lora,
-                ..Metrics::default()
-            };
+            if !self.picker.read_page(slot, exported.page().as_bytes()) {
+                return Err(format!("{name}: no metrics page: {exported:?}"));
+            }
+            // As the next tick would find.
+            if let Some(endpoint) = self.picker.pool_mut().get_mut(slot) {
+                endpoint.freshness = Freshness::Fresh;
+            }
         }
+        self.picker.choose_mode();
         Ok(())
     }
 
-    /// What is decided on the whole of a request.
+    /// Decides a request whose body comes in parts.
     pub fn decide(&mut self, request: &Sent) -> Result<Decided, String> {
-        let api = Api::of_path(request.path.as_bytes());
-        if api == Api::PassThrough {
+        if Api::of_path(request.path.as_bytes()) == Api::PassThrough {
             return Err(format!("{}: no API that is read", request.path));
         }
-        let mut reader = BodyReader::default();
-        reader.reset(api, self.plan.read_plan(&self.pool, &Key::Plain));
         let body = request.body.as_bytes();
-        reader.push(body);
-        reader.finish();
-        while let Some(range) = reader.reread() {
-            let again = body.get(range.clone()).unwrap_or_default();
-            reader.feed_again(range.start, again);
+        let id = self.open(&Head {
+            path: request.path.as_bytes(),
+            method: b"POST",
+            content_type: b"application/json",
+            content_length: Some(body.len()),
+            ..Head::default()
+        });
+        let mut decided = None;
+        for end in (PART..body.len()).step_by(PART) {
+            let part = body.get(..end).unwrap_or_default();
+            let mut view = SliceBody::beginning(part);
+            self.picker.request_body(id, &mut view);
+            decided = decided.or(self.decision());
         }
-        let model = reader.model().known().unwrap_or_default();
-        let seed = Key::Plain.seed(model, reader.salt().known().unwrap_or_default());
-        let mut walks: Vec<Walk> = Vec::new();
-        for (stream, index) in self.indexes.iter().enumerate() {
-            let mut walk = Walk::default();
-            walk.advance(seed, reader.prompts(stream), index);
-            walks.push(walk);
-        }
-        let ranking = self.rank(model, &mut walks)?;
-        Ok(Decided { ranking, walks })
+        let early = decided.is_some();
+        self.picker.request_body(id, &mut SliceBody::whole(body));
+        let decision = decided.or(self.decision());
+        Ok(Decided {
+            ranking: self.ranking(id, decision)?,
+            early,
+            id,
+            request: request.clone(),
+        })
     }
 
-    /// What is decided on metrics alone, for a request that names this model.
+    /// Decides on metrics alone, for a request that names this model.
     pub fn decide_without_body(&mut self, model: &str) -> Result<Vec<(String, f64)>, String> {
-        let walks = self.indexes.iter().map(|_| Walk::default());
-        let mut walks: Vec<Walk> = walks.collect();
-        self.rank(model, &mut walks)
+        let id = self.open(&Head {
+            path: b"/",
+            method: b"GET",
+            model: model.as_bytes(),
+            end: true,
+            ..Head::default()
+        });
+        let decision = self.decision();
+        let ranking = self.ranking(id, decision);
+        self.picker.close(id);
+        ranking
     }
 
-    /// The endpoint of this name was picked.
-    pub fn learn(&mut self, served_by: &str, mut decided: Decided) -> Result<(), String> {
-        let slot = self.slot(served_by)?;
-        let producers = self.plan.producers.iter();
-        let walks = decided.walks.iter_mut().zip(&mut self.indexes);
-        for ((walk, index), (_, producer)) in walks.zip(producers) {
-            let capacity = producer.capacity_of(self.pool.get(slot));
-            walk.learn(index, slot.0, capacity, &mut |_, _| {});
+    /// The endpoint of this name answers.
+    pub fn learn(&mut self, served_by: &str, decided: Decided) -> Result<(), String> {
+        let by = self.slot(served_by)?;
+        let first = decided.ranking.first();
+        let picked = first.is_some_and(|(name, _)| self.slot(name) == Ok(by));
+        let request = decided.request;
+        if picked {
+            self.answer(decided.id);
+        } else if self.plan.producers.is_empty() {
+            // Nothing is learnt.
+            self.picker.close(decided.id);
+        } else {
+            // Ties are broken by chance, on both sides, and what was picked here counts as sent there.
+            self.relive()?;
+            self.serve(&request, by)?;
         }
+        self.past.push(Past::Served { request, by });
         Ok(())
     }
 
-    fn rank(&mut self, model: &str, walks: &mut [Walk]) -> Result<Vec<(String, f64)>, String> {
-        let producers = self.plan.producers.iter();
-        let matches = walks.iter_mut().zip(producers);
-        let prefix: Vec<PrefixMatch<'_>> = matches
-            .map(|(walk, (_, producer))| PrefixMatch {
-                total: walk.total() as f64,
-                block_tokens: producer.block_tokens(&self.pool),
-                matched: walk.matched(),
-            })
-            .collect();
-        let cycle = Cycle {
-            pool: &self.pool,
-            request: Request {
-                model,
-                prefix: &prefix,
-                ..Request::default()
-            },
+    /// Begins again, and does all that was done.
+    fn relive(&mut self) -> Result<(), String> {
+        self.picker = begin(&self.plan);
+        let past = std::mem::take(&mut self.past);
+        for step in &past {
+            match step {
+                Past::Metrics(metrics) => self.read_pages(metrics)?,
+                Past::Served { request, by } => self.serve(request, *by)?,
+            }
+        }
+        self.past = past;
+        Ok(())
+    }
+
+    /// Has the endpoint in this slot serve a request: no other is available meanwhile.
+    fn serve(&mut self, request: &Sent, by: Slot) -> Result<(), String> {
+        self.only(Some(by));
+        let decided = self.decide(request);
+        self.only(None);
+        self.answer(decided?.id);
+        Ok(())
+    }
+
+    fn open(&mut self, head: &Head<'_>) -> ExchangeId {
+        self.next += 1;
+        let id = ExchangeId(self.next);
+        let explained = Head {
+            explain: true,
+            ..*head
         };
-        let scheduler = &self.plan.scheduler;
-        let decision = scheduler.schedule(&cycle, 0, &mut self.scratch, None);
-        let decision = decision.map_err(|error| error.to_string())?;
-        let scored = decision.ranking.scored.iter();
-        let named = scored.filter_map(|scored| {
-            let endpoint = self.pool.get(scored.slot)?;
-            Some((endpoint.name.clone(), scored.score))
-        });
-        Ok(named.collect())
+        self.picker.request_headers(id, &explained);
+        id
+    }
+
+    fn answer(&mut self, id: ExchangeId) {
+        self.picker.answered(id, None);
+        self.picker.close(id);
+        // The answer's effects are no decisions.
+        while self.picker.poll_effect().is_some() {}
+    }
+
+    /// Returns how a request goes on, if that is decided.
+    fn decision(&mut self) -> Option<Effect> {
+        let effects = std::iter::from_fn(|| self.picker.poll_effect());
+        effects.filter(Effect::is_decision).last()
+    }
+
+    /// Returns the ranking that a request was forwarded by.
+    fn ranking(
+        &self,
+        id: ExchangeId,
+        decision: Option<Effect>,
+    ) -> Result<Vec<(String, f64)>, String> {
+        let Some(Effect::Forward { route, .. }) = decision else {
+            return Err(format!("not forwarded: {decision:?}"));
+        };
+        let explanation = self.picker.explanation(id).ok_or("it is not explained")?;
+        let pool = self.picker.pool();
+        let scored = explanation.ranking.iter();
+        let scored = scored.filter_map(|scored| Some((pool.get(scored.slot)?, scored.score)));
+        let (endpoints, ranking): (Vec<_>, Vec<_>) = scored
+            .map(|(endpoint, score)| (&endpoint.address, (endpoint.name.clone(), score)))
+            .unzip();
+        let route: Vec<&str> = route.endpoints().collect();
+        match endpoints.iter().zip(&route).all(|(own, sent)| own == sent) {
+            true => Ok(ranking),
+            false => Err(format!("ranked {endpoints:?}, forwarded to {route:?}")),
+        }
+    }
+
+    /// Makes one endpoint the only one that is available, or all of them available.
+    fn only(&mut self, wanted: Option<Slot>) {
+        let pool = self.picker.pool_mut();
+        let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Some(endpoint) = pool.get_mut(slot) {
+                endpoint.available = wanted.is_none_or(|wanted| wanted == slot);
+            }
+        }
     }
 
     fn slot(&self, name: &str) -> Result<Slot, String> {
-        let found = self.pool.find(name);
+        let found = self.picker.pool().find(name);
         found.ok_or_else(|| format!("no endpoint {name}"))
     }
+}
+
+/// Returns a picker that knows the endpoints of its plan.
+fn begin(plan: &Plan) -> Picker {
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), now);
+    picker.install(plan.clone());
+    // It adds the endpoints.
+    picker.tick();
+    picker
 }

@@ -92,6 +92,33 @@ pub struct Expected {
     pub served_by: String,
 }
 
+impl Exported {
+    /// Returns vLLM's metrics page with these values.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let mut family = |name: &str, labels: &str, value: f64| {
+            page += &format!("# TYPE vllm:{name} gauge\nvllm:{name}{{{labels}}} {value}\n");
+        };
+        for (name, value) in [
+            ("num_requests_waiting", self.waiting),
+            ("num_requests_running", self.running),
+            ("kv_cache_usage_perc", self.kv),
+        ] {
+            if let Some(value) = value {
+                family(name, "model_name=\"m\"", value);
+            }
+        }
+        if let Some(max) = self.maxlora {
+            let (running, waiting) = (&self.lora, &self.lorawaiting);
+            let labels = format!(
+                "max_lora=\"{max}\",running_lora_adapters=\"{running}\",waiting_lora_adapters=\"{waiting}\""
+            );
+            family("lora_requests_info", &labels, 1.0);
+        }
+        page
+    }
+}
+
 /// The names in a list separated by commas.
 pub fn names(list: &str) -> Vec<String> {
     let names = list.split(',').map(str::trim);

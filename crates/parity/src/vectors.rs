@@ -324,8 +324,8 @@ impl Pick {
 
 fn prefix(requests: &[Prompted], config: &Value) -> Result<(), String> {
     let names = requests.first().map_or(0, |request| request.scores.len());
-    let places =
-        (0..names).map(|n| json!({"name": format!("{n}"), "address": "10.0.0.1", "port": "80"}));
+    let places = (0..names)
+        .map(|n| json!({"name": format!("{n}"), "address": "10.0.0.1", "port": format!("{n}")}));
     let scenario = json!({"name": "", "family": "", "config": config, "steps": [], "endpoints": places.collect::<Vec<_>>()});
     let scenario: Scenario = serde_json::from_value(scenario).map_err(|error| error.to_string())?;
     let mut replay = Replay::new(&scenario)?;
