@@ -21,7 +21,9 @@ export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check wasm wasm-faults envoy clients eppctl generate clean toolchain
+.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check
+.PHONY: wasm wasm-faults envoy clients generate eppctl reproducible image prometheus browser chart-check crds
+.PHONY: clean toolchain
 # Targets share target/ and two cores, so they do not run in parallel.
 .NOTPARALLEL:
 
@@ -32,7 +34,8 @@ run: wasm envoy ## Run the demo: four simulated model servers behind Envoy
 	cargo build --locked --package demo --package fake-model-server
 	@cargo run --quiet --locked --package demo
 
-test: wasm wasm-faults envoy clients ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
+# The last three are for the tests of envoy/.
+test: wasm wasm-faults envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
 	@scripts/test
 	@scripts/func-e-smoke
 	cargo run --quiet --locked --package faults -- --short
@@ -97,10 +100,6 @@ generate: toolchain ## Regenerate docs/schema.json, configuration.md, eppctl.md 
 
 eppctl: toolchain ## Build the command-line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl
-
-# Tools for the tests of envoy/.
-test: crds prometheus browser
-.PHONY: crds image prometheus browser chart-check reproducible
 
 reproducible: wasm ## Check that the module is byte-for-byte reproducible
 	@scripts/reproducible

@@ -16,10 +16,12 @@ die() {
     exit 1
 }
 
-# skipped WHAT WHY: says that something was not checked. With $EPP_SKIPPED, a file, .ci/run counts these
-# at its end.
+# skipped WHAT WHY: says that something could not be checked here. In CI that is an error, unless
+# .ci/may-skip lists it with the reason; .ci/run prints what was skipped at its end.
 skipped() {
     printf 'SKIPPED %s: %s\n' "$1" "$2" | tee -a "${EPP_SKIPPED:-/dev/null}" >&2
+    [[ ${CI:-} != true ]] || grep -q "^$1: ." .ci/may-skip ||
+        die "not checked: $1" "$2" "what CI may leave out is listed in .ci/may-skip, with the reason"
 }
 
 # apt_install WHY PACKAGE...: Debian packages, where we may install them without asking for a
