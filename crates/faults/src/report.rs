@@ -63,6 +63,7 @@ impl Book {
             .map(|(run, rows)| format!("- {run}: {}\n", rows.join(", ")))
             .collect();
         FRAME
+            .replace("{short}", &rows::SHORT.len().to_string())
             .replace("{table}", table.trim_end())
             .replace("{facts}", facts.trim_end())
     }
