@@ -8,8 +8,8 @@ use std::time::Duration;
 use fake_model_server::{Settings, Sim};
 
 use crate::client::complete;
-use crate::document;
 use crate::proxy::{Proxy, Setup};
+use crate::{document, once_shared};
 
 /// What the Endpoint Picker uses where no plan is given.
 fn proxy(sim: &Sim, workers: usize, share: bool) -> Proxy {
@@ -53,11 +53,10 @@ fn one_worker_keeps_the_turns_of_a_burst_together() {
 
 #[test]
 fn workers_keep_turns_together_once_they_have_told_each_other() {
-    // Two ticks are 100 ms; on a busy machine they are late.
-    let apart = Duration::from_millis(250);
-    for share in [true, false] {
+    let stayed = |share, apart| {
         let sim = Sim::start(4, &Settings::default()).unwrap();
-        let stayed = stay(&proxy(&sim, 2, share), apart);
-        assert_eq!(stayed == 8, share, "{stayed} stayed, shareState: {share}");
-    }
+        stay(&proxy(&sim, 2, share), apart)
+    };
+    once_shared("all turns stay", |apart| stayed(true, apart) == 8);
+    assert_ne!(stayed(false, Duration::from_millis(250)), 8, "by chance");
 }

@@ -75,9 +75,11 @@ fn where_bodies_never_come_three_requests_wait_a_moment_and_no_more() {
     let proxy = without_bodies(&sim, "", 1);
     let waited = [(); 3].map(|()| timed(&proxy));
     let not = [(); 10].map(|()| timed(&proxy));
-    // What a request takes here without waiting, when the machine is busiest.
-    let slowest = *not.iter().max().unwrap();
-    assert!(slowest < Duration::from_millis(250), "{not:?}");
+    // What a request takes here without waiting, when the machine is busiest. It may be slow once.
+    let mut sorted = not;
+    sorted.sort();
+    assert!(sorted[8] < Duration::from_millis(250), "{not:?}");
+    let slowest = sorted[9];
     for took in waited {
         assert!(took >= Duration::from_millis(300), "{waited:?}");
         assert!(took < WAIT + slowest, "{waited:?}, then {not:?}");

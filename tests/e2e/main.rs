@@ -37,6 +37,8 @@ mod view;
 mod witness;
 mod workers;
 
+use std::time::Duration;
+
 use envoy_harness::{client, proxy};
 use proxy::{Proxy, Setup};
 
@@ -63,6 +65,14 @@ pub fn scorer(kind: &str) -> String {
 pub fn explained(kind: &str) -> String {
     let plugins = format!("{{type: {kind}}}, {{type: envoy-proxy, parameters: {{explain: true}}}}");
     document(&plugins, &format!("{{pluginRef: {kind}}}"))
+}
+
+/// Tries something that holds once workers have told each other what they placed: two ticks of 50 ms,
+/// which are late on a busy machine. `attempt` gets the pause to make before it looks, longer each time,
+/// and returns whether it held; it is to begin with prompts that were not placed before.
+pub fn once_shared(what: &str, attempt: impl FnMut(Duration) -> bool) {
+    let pauses = [250, 1_000, 3_000, 10_000].map(Duration::from_millis);
+    assert!(pauses.into_iter().any(attempt), "not once shared: {what}");
 }
 
 /// Starts an Envoy over these model servers with this configuration.

@@ -1,10 +1,13 @@
 //! What endpoints are preferred for.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use fake_model_server::{Pinned, Settings, Sim};
 
 use crate::client::{complete, explain};
 use crate::proxy::Setup;
-use crate::{document, explained, scorer, start};
+use crate::{document, explained, once_shared, scorer, start};
 use envoy_harness::wait_until;
 
 /// Long enough for some prefix blocks of 64 bytes.
@@ -161,16 +164,23 @@ fn four_workers_know_what_each_of_them_sent_where_and_poll_as_one() {
     )];
     let proxy = setup.start();
     // Every request comes over a connection of its own, and so to any of the workers.
-    let first = complete(proxy.port, "m", &prompt("rivers"))
-        .pod()
-        .to_owned();
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    for _ in 0..24 {
-        assert_eq!(complete(proxy.port, "m", &prompt("rivers")).pod(), first);
-    }
-    // One poll per pod and 200 ms, not five (four workers and the main thread).
-    let before: usize = sim.pods().map(|pod| pod.scrapes()).sum();
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let polls: usize = sim.pods().map(|pod| pod.scrapes()).sum::<usize>() - before;
-    assert!((28..=52).contains(&polls), "{polls} polls of 4 pods in 2 s");
+    once_shared("all go where the first went", |pause| {
+        let prompt = prompt(&format!("rivers, {pause:?}"));
+        let pod = || complete(proxy.port, "m", &prompt).pod().to_owned();
+        let first = pod();
+        sleep(pause);
+        (0..24).all(|_| pod() == first)
+    });
+    // One poll per pod and 200 ms, not five (four workers and the main thread). A busy machine makes
+    // fewer of them, never more.
+    let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
+    let (since, before) = (Instant::now(), polls());
+    sleep(Duration::from_secs(2));
+    let (polls, seconds) = (polls() - before, since.elapsed().as_secs_f64());
+    let expected = 4.0 * seconds / 0.2;
+    let share = polls as f64 / expected;
+    assert!(
+        (0.3..=1.3).contains(&share),
+        "{polls} polls, {expected} expected"
+    );
 }

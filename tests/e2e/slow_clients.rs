@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::client::complete;
 use crate::proxy::{Proxy, Setup};
-use crate::scorer;
 use crate::stream::{Connection, Http, Upload};
+use crate::{once_shared, scorer};
 
 /// A request of which its headers come, and a part of its body if there is one.
 fn half(port: u16, headers: &str, body: &[u8]) -> TcpStream {
@@ -42,18 +42,18 @@ fn pool(workers: usize) -> (Sim, Proxy) {
 /// Eight prompts that are placed go four times more where they went first. Chance would let that
 /// pass once in 4^32.
 fn have_affinity(proxy: &Proxy) {
-    let prompt =
-        |number: usize| format!("{number}: {}", "much to tell, and at length. ".repeat(20));
-    let pod = |number| {
-        let answer = complete(proxy.port, "m", &prompt(number));
-        assert_eq!(answer.status, 200);
-        answer.pod().to_owned()
-    };
-    let placed: Vec<String> = (0..8).map(pod).collect();
-    // Until all workers know, on a machine that has much else to do.
-    sleep(Duration::from_secs(1));
-    let again = (0..4).map(|_| (0..8).map(pod).collect::<Vec<_>>());
-    again.for_each(|pods| assert_eq!(pods, placed));
+    once_shared("prompts go where they are known", |pause| {
+        let pod = |number| {
+            let long = "much to tell, and at length. ".repeat(20);
+            let answer = complete(proxy.port, "m", &format!("{number}, {pause:?}: {long}"));
+            assert_eq!(answer.status, 200);
+            answer.pod().to_owned()
+        };
+        let pods = || (0..8).map(pod).collect::<Vec<_>>();
+        let placed = pods();
+        sleep(pause);
+        (0..4).all(|_| pods() == placed)
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use fake_model_server::{Settings, Sim};
+use fake_model_server::{Faults, Settings, Sim};
 
 use crate::client::{explain, raw};
 use crate::explained;
@@ -31,12 +31,8 @@ fn known(proxy: &Proxy, number: usize) -> f64 {
     answer.scores().into_iter().fold(0.0, f64::max)
 }
 
-fn start(latency: Duration) -> (Sim, Proxy) {
-    let settings = Settings {
-        base_latency: latency,
-        ..Settings::default()
-    };
-    let sim = Sim::start(3, &settings).unwrap();
+fn start() -> (Sim, Proxy) {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &explained("prefix-cache-scorer"));
     setup.workers = 2;
     let proxy = setup.start();
@@ -48,7 +44,7 @@ fn start(latency: Duration) -> (Sim, Proxy) {
 
 #[test]
 fn a_body_that_the_server_refuses_teaches_nothing() {
-    let (_sim, proxy) = start(Duration::ZERO);
+    let (_sim, proxy) = start();
     let refused = |number| {
         let answer = raw(
             proxy.port,
@@ -57,14 +53,16 @@ fn a_body_that_the_server_refuses_teaches_nothing() {
             |text| text.contains("\r\n\r\n"),
         );
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        // Other workers hear of it a tick later.
+        // Other workers learn of it a tick later.
         sleep(Duration::from_millis(150));
     };
     for number in 0..8 {
         refused(number);
         assert_eq!(known(&proxy, number), 0.0, "{number}");
-        // What was answered stays.
-        sleep(Duration::from_millis(150));
+        // What was answered stays, once both workers know of it.
+        proxy.wait_until("it is known", || {
+            (0..8).all(|_| known(&proxy, number) > 0.5)
+        });
         refused(number);
         assert!(known(&proxy, number) > 0.5, "{number}");
     }
@@ -73,7 +71,15 @@ fn a_body_that_the_server_refuses_teaches_nothing() {
 
 #[test]
 fn a_client_that_leaves_before_the_answer_teaches_nothing() {
-    let (_sim, proxy) = start(Duration::from_secs(4));
+    let (sim, proxy) = start();
+    let hang = |hang| {
+        let faults = Faults {
+            hang,
+            ..Faults::default()
+        };
+        sim.pods().for_each(|pod| pod.set_faults(faults.clone()));
+    };
+    hang(true);
     let uploads: Vec<TcpStream> = (0..4)
         .map(|number| {
             let mut upload = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
@@ -86,6 +92,7 @@ fn a_client_that_leaves_before_the_answer_teaches_nothing() {
     proxy.wait_until("what is under way counts", || size() > 0);
     drop(uploads);
     proxy.wait_until("it counts no more", || size() == 0);
+    hang(false);
     for number in 0..4 {
         assert_eq!(known(&proxy, number), 0.0, "{number}");
     }

@@ -8,18 +8,20 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use epp_sync::ROOT;
-use fake_model_server::{Settings, Sim};
+use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{complete, post};
 use crate::proxy::{Proxy, Setup};
-use crate::{document, scorer};
+use crate::{document, once_shared, scorer};
 use envoy_harness::path_of;
 
-/// Prompts that were placed, each with its pod. Long enough for some blocks each.
-fn placed(proxy: &Proxy, prompts: usize) -> Vec<(String, String)> {
+/// Prompts that were placed, each with its pod. Long enough for some blocks each, and others for each
+/// `topic`.
+fn placed(proxy: &Proxy, prompts: usize, topic: &str) -> Vec<(String, String)> {
     let place = |number| {
-        let prompt = format!("{number}: {}", "much to tell, and at length. ".repeat(20));
+        let long = "much to tell, and at length. ".repeat(20);
+        let prompt = format!("{topic}, {number}: {long}");
         let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
         (prompt, pod)
     };
@@ -35,13 +37,20 @@ fn astray(proxy: &Proxy, placed: &[(String, String)]) -> usize {
     gone.count()
 }
 
+/// Waits until all workers know prompts that each of them placed, and returns those.
+fn shared(proxy: &Proxy, prompts: usize, topic: &str) -> Vec<(String, String)> {
+    let mut known = Vec::new();
+    once_shared(topic, |pause| {
+        known = placed(proxy, prompts, &format!("{topic}, {pause:?}"));
+        sleep(pause);
+        astray(proxy, &known) == 0
+    });
+    known
+}
+
 #[test]
 fn what_is_in_flight_is_counted_over_all_workers_and_not_for_ever() {
-    let slow = Settings {
-        base_latency: Duration::from_secs(3),
-        ..Settings::default()
-    };
-    let sim = Sim::start(3, &slow).unwrap();
+    let sim = Sim::start(3, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("active-request-scorer"));
     setup.workers = 4;
     let proxy = setup.start();
@@ -49,23 +58,32 @@ fn what_is_in_flight_is_counted_over_all_workers_and_not_for_ever() {
     proxy.wait_until("all VMs share", || {
         proxy.counted("epp_wasm_sharing_vms") == 5
     });
-    let pods = scope(|scope| {
-        let one = |number: u64| {
-            let proxy = &proxy;
-            // One after the other, so that each is known to all workers before the next comes.
-            sleep(Duration::from_millis(120 * number));
-            scope.spawn(move || complete(proxy.port, "m", "x").pod().to_owned())
+    let hang = |hang| {
+        let faults = Faults {
+            hang,
+            ..Faults::default()
         };
-        let requests: Vec<_> = (0..9).map(|_| one(1)).collect();
-        proxy.wait_until("the gauge shows them", || in_flight() == 9);
-        let pods = requests.into_iter().map(|request| request.join().unwrap());
-        pods.collect::<Vec<_>>()
+        sim.pods().for_each(|pod| pod.set_faults(faults.clone()));
+    };
+    once_shared("each goes where the fewest are", |pause| {
+        hang(true);
+        let pods = scope(|scope| {
+            let one = |_| {
+                let proxy = &proxy;
+                // One after the other, so that each is known to all workers before the next comes.
+                sleep(pause.min(Duration::from_secs(1)));
+                scope.spawn(move || complete(proxy.port, "m", "x").pod().to_owned())
+            };
+            let requests: Vec<_> = (0..9).map(one).collect();
+            proxy.wait_until("the gauge shows them", || in_flight() == 9);
+            hang(false);
+            let pods = requests.into_iter().map(|request| request.join().unwrap());
+            pods.collect::<Vec<_>>()
+        });
+        proxy.wait_until("none is left", || in_flight() == 0);
+        let count = |pod: &str| pods.iter().filter(|name| *name == pod).count();
+        ["pod-1", "pod-2", "pod-3"].map(count) == [3, 3, 3]
     });
-    for pod in ["pod-1", "pod-2", "pod-3"] {
-        let count = pods.iter().filter(|name| *name == pod).count();
-        assert_eq!(count, 3, "each goes where the fewest are: {pods:?}");
-    }
-    proxy.wait_until("none is left", || in_flight() == 0);
 }
 
 #[test]
@@ -74,9 +92,7 @@ fn after_a_trap_a_worker_is_handed_what_the_others_know() {
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();
-    let placed = placed(&proxy, 60);
-    sleep(Duration::from_millis(200));
-    assert_eq!(astray(&proxy, &placed), 0);
+    let placed = shared(&proxy, 60, "before the trap");
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "trap")];
     let trapped = Instant::now();
@@ -92,7 +108,9 @@ fn after_a_trap_a_worker_is_handed_what_the_others_know() {
     });
     let took = trapped.elapsed();
     println!("knew again after {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Most of it is V8, which compiles the module again while other tests take the cores.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(left.len() >= 20, "{} are left to ask for", left.len());
     assert_eq!(astray(&proxy, left), 0);
 }
 
@@ -151,7 +169,7 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     // The former one stays until the test is over.
     setup.drain_seconds = 60;
     let mut proxy = setup.start();
-    placed(&proxy, 20);
+    placed(&proxy, 20, "the former");
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
     proxy.setup.module = of_another_layout();
@@ -159,15 +177,11 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     proxy.wait_until("the new module is installed", || {
         installed(&proxy) >= before + 3
     });
-    // Only then new requests all go to the new one. Its VMs need some ticks to find each other: both
-    // modules tell the same gauge, so that nothing says when they have.
+    // Only then new requests all go to the new one.
     proxy.wait_until("the former one gets no more connections", || {
         proxy.stat("listener_manager.total_filter_chains_draining") == 1
     });
-    sleep(Duration::from_secs(1));
-    let placed = placed(&proxy, 20);
-    sleep(Duration::from_secs(1));
-    assert_eq!(astray(&proxy, &placed), 0);
+    shared(&proxy, 20, "the new one");
     assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
     assert_eq!(proxy.counted("epp_wasm_sharing_vms"), 3);
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
@@ -182,8 +196,7 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
     let mut setup = Setup::new(&sim.addresses(), &config);
     setup.workers = 2;
     let mut proxy = setup.start();
-    let placed = placed(&proxy, 60);
-    sleep(Duration::from_millis(200));
+    let placed = shared(&proxy, 60, "before the upgrade");
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
     // Other code makes other VMs, beside the former ones until their listener is drained (2 s).
@@ -192,8 +205,15 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
     proxy.wait_until("the new module is installed", || {
         installed(&proxy) >= before + 4
     });
-    sleep(Duration::from_secs(4));
-    assert_eq!(astray(&proxy, &placed), 0);
+    proxy.wait_until("the former one is drained", || {
+        proxy.stat("listener_manager.total_filter_chains_draining") == 0
+    });
+    // Each attempt asks for others, so that what it places itself does not help the next.
+    let mut left = placed.chunks(15);
+    once_shared("the new one knows where prompts went", |pause| {
+        sleep(pause);
+        astray(&proxy, left.next().unwrap()) == 0
+    });
 }
 
 #[test]
@@ -203,8 +223,7 @@ fn a_strangers_values_are_counted_and_healed() {
     setup.module = path_of("EPP_WASM_FAULTS");
     setup.workers = 2;
     let proxy = setup.start();
-    let placed = placed(&proxy, 20);
-    sleep(Duration::from_millis(300));
+    let placed = shared(&proxy, 20, "before the fault");
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "scribble")];
     let answer = post(proxy.port, "/v1/completions", &body, &fault);
@@ -217,10 +236,7 @@ fn a_strangers_values_are_counted_and_healed() {
         proxy.counted("epp_wasm_sharing_vms") == 3
     });
     // What one worker places now the other hears of.
-    let later = "placed later, and long enough for some blocks of it. ".repeat(20);
-    let pod = complete(proxy.port, "m", &later).pod().to_owned();
-    sleep(Duration::from_millis(300));
-    assert!((0..12).all(|_| complete(proxy.port, "m", &later).pod() == pod));
+    shared(&proxy, 12, "placed later");
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
     let before = polls();
     proxy.wait_until("somebody polls", || polls() > before);
@@ -243,10 +259,8 @@ fn two_pools_do_not_disturb_each_other() {
     setup.others = vec![("other".to_owned(), other.addresses())];
     setup.workers = 2;
     let proxy = setup.start();
-    let prompt = "the same for both, and long enough for some blocks of it. ".repeat(20);
-    let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
-    let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
-    let of_other = || {
+    let of_other = |prompt: &str| {
+        let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
         let answer = post(proxy.port, "/other/v1/completions", &body, &[]);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.pod().to_owned()
@@ -257,11 +271,16 @@ fn two_pools_do_not_disturb_each_other() {
         let ready = |_| post(proxy.port, "/other/v1/completions", &ready, &[]).status == 200;
         (0..8).all(ready)
     });
-    let others = of_other();
-    sleep(Duration::from_millis(200));
-    for _ in 0..20 {
-        assert_eq!(complete(proxy.port, "m", &prompt).pod(), pod);
-        assert_eq!(of_other(), others);
-    }
+    once_shared("each pool keeps to its own", |pause| {
+        let long = "the same for both, and long enough for some blocks of it. ".repeat(20);
+        let prompt = format!("{pause:?}: {long}");
+        let pods = || {
+            let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
+            (pod, of_other(&prompt))
+        };
+        let first = pods();
+        sleep(pause);
+        (0..20).all(|_| pods() == first)
+    });
     assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
 }
