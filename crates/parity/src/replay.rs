@@ -17,6 +17,7 @@ use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
 use epp_core::request::Api;
 use epp_core::scheduling::{Freshness, Slot};
+use epp_core::time::Timestamp;
 
 use crate::scenario::{Expected, Exported, Scenario, Sent, Step};
 use crate::TOLERANCE;
@@ -24,9 +25,9 @@ use crate::TOLERANCE;
 /// Bytes of a body by which more of it is shown each time: few, so that a request may be decided early.
 const PART: usize = 64;
 
-/// A time at which nothing is stale: 0 would be never.
-fn now() -> u64 {
-    365 * 86_400 * 1_000_000_000
+/// The time of everything, so that nothing gets stale: 0 would be never.
+fn now() -> Timestamp {
+    Timestamp::from_nanos(365 * 86_400 * 1_000_000_000)
 }
 
 /// A scenario under way.
@@ -163,7 +164,10 @@ impl Replay {
     fn read_pages(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
         for (name, exported) in metrics {
             let slot = self.slot(name)?;
-            if !self.picker.read_page(slot, exported.page().as_bytes()) {
+            if !self
+                .picker
+                .read_page(now(), slot, exported.page().as_bytes())
+            {
                 return Err(format!("{name}: no metrics page: {exported:?}"));
             }
             // As the next tick would find.
@@ -192,11 +196,12 @@ impl Replay {
         for end in (PART..body.len()).step_by(PART) {
             let part = body.get(..end).unwrap_or_default();
             let mut view = SliceBody::beginning(part);
-            self.picker.request_body(id, &mut view);
+            self.picker.request_body(now(), id, &mut view);
             decided = decided.or(self.decision());
         }
         let early = decided.is_some();
-        self.picker.request_body(id, &mut SliceBody::whole(body));
+        self.picker
+            .request_body(now(), id, &mut SliceBody::whole(body));
         let decision = decided.or(self.decision());
         Ok(Decided {
             ranking: self.ranking(id, decision)?,
@@ -217,7 +222,7 @@ impl Replay {
         });
         let decision = self.decision();
         let ranking = self.ranking(id, decision);
-        self.picker.close(id);
+        self.picker.closed(now(), id);
         ranking
     }
 
@@ -231,7 +236,7 @@ impl Replay {
             self.answer(decided.id);
         } else if self.plan.producers.is_empty() {
             // Nothing is learnt.
-            self.picker.close(decided.id);
+            self.picker.closed(now(), decided.id);
         } else {
             // Ties are broken by chance, on both sides, and what was picked here counts as sent there.
             self.relive()?;
@@ -271,13 +276,13 @@ impl Replay {
             explain: true,
             ..*head
         };
-        self.picker.request_headers(id, &explained);
+        self.picker.request_headers(now(), id, &explained);
         id
     }
 
     fn answer(&mut self, id: ExchangeId) {
-        self.picker.answered(id, None);
-        self.picker.close(id);
+        self.picker.response_headers(now(), id, None);
+        self.picker.closed(now(), id);
         // The answer's effects are no decisions.
         while self.picker.poll_effect().is_some() {}
     }
@@ -330,9 +335,9 @@ impl Replay {
 
 /// Returns a picker that knows the endpoints of its plan.
 fn begin(plan: &Plan) -> Picker {
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered), now);
+    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
     picker.install(plan.clone());
     // It adds the endpoints.
-    picker.tick();
+    picker.tick(now());
     picker
 }
