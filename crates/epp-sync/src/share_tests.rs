@@ -6,8 +6,9 @@ use super::*;
 use crate::faulty::Faulty;
 use crate::InProcess;
 use epp_core::picker::learnt::Evidence;
-use epp_core::prefix::index::{Index, Matcher};
+use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Secret, TableKey};
+use epp_core::prefix::matcher::Matcher;
 
 const SERVES: Now = Now {
     serves: true,
@@ -282,9 +283,9 @@ impl Sim {
 fn matched(index: &Index, prompt: &[u64]) -> Vec<u32> {
     let mut matcher = Matcher::default();
     for hash in prompt {
-        index.extend(&mut matcher, *hash);
+        matcher.extend(index, *hash);
     }
-    index.settle(&mut matcher);
+    matcher.settle(index);
     let mut counts = matcher.counts().to_vec();
     counts.resize(SLOTS as usize, 0);
     counts

@@ -89,7 +89,7 @@ impl Picker {
         };
         let seed = self.key.seed(model, salt);
         let restarted = exchange.restarts != exchange.reader.restarts();
-        if restarted || exchange.walks.iter().any(|walk| walk.parts_from(seed)) {
+        if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
             // What was learnt of it is another prompt, or stands under another model's name.
             self.teach(id, Evidence::Refuted);
         }

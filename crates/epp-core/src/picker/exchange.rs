@@ -402,7 +402,7 @@ impl Exchange {
     /// Gives back what was read of it, but for what an answer is still to prove.
     pub fn give_back(&mut self) {
         self.reader.give_back();
-        self.walks.iter_mut().for_each(Walk::give_back);
+        self.walks.iter_mut().for_each(Walk::release_memory);
         self.naming = Naming::default();
     }
 

@@ -36,7 +36,7 @@ impl Picker {
     /// Whether a request's prompt brought something that no answer has proven.
     fn is_doubted(&self, id: u32) -> bool {
         let exchange = self.exchanges.get(&id);
-        exchange.is_some_and(|exchange| exchange.walks.iter().any(Walk::is_doubted))
+        exchange.is_some_and(|exchange| exchange.walks.iter().any(Walk::is_unproven))
     }
 
     /// The request's answer is not a success, or comes from another endpoint than the picked one, or

@@ -1,82 +1,85 @@
-//! Entries of the prefix index, and the table that finds them: memory that grows piece by piece.
+//! The entries of the prefix index and the hash table that finds them, in memory that grows piece by piece.
 //!
-//! Doubling, as vectors do it, would take twice the memory in the worst case, and stop a request
-//! for as long as it takes to copy it all. Both the entries and the buckets of the table come in
-//! chunks that stay where they are, and the table grows by one bucket at a time (linear hashing).
+//! A vector that doubles would take twice the memory in the worst case, and stop a request for as long as it takes to
+//! copy everything. Both the entries and the buckets of the table therefore come in chunks that stay where they are,
+//! and the table grows by one bucket at a time (linear hashing).
 //!
-//! Most entries are not in the table. A block's hash says all that stands before it, so that whoever
-//! looks for it has found the block before it: an entry that lies right behind the one of that block
-//! is found there, and what one prompt brings lies in its order. That spares a new block the table's
-//! cache misses, which are most of what it costs. An entry is put into the table when that ceases to
-//! hold: when the one before it goes, or when a second endpoint holds its block. One block in sixteen
-//! is in the table in any case ([`TableKey::context`]), so that a prompt can be taken up in its middle.
+//! A block may have several entries, one for each endpoint that holds it. The *primary* entry says which endpoints
+//! these are; the others are *secondary*.
+//!
+//! Most entries are not in the table. A block's hash depends on all blocks before it, so that a look-up has found the
+//! block before it already. An entry that lies in the arena right behind the entry of that block is found there, and
+//! the entries of one prompt lie in its order. A new block thus avoids the table's cache misses, which are most of its
+//! cost. An entry is linked into the table when it can no longer be found like that: when the entry before it is
+//! removed, or when a second endpoint holds its block. One block in sixteen is always linked
+//! ([`TableKey::context`]), so that a look-up can begin in the middle of a prompt.
 
-use super::key::{Scattered, TableKey};
+use super::key::{ScatteredHash, TableKey};
 
 /// Marks the end of a list.
 pub const NONE: u32 = u32::MAX;
 
-/// What a block's second and further entries have in the place of its holders.
-pub const FURTHER: u32 = u32::MAX;
+/// Value of [`Entry::holders`] in a secondary entry.
+pub const SECONDARY: u32 = u32::MAX;
 
-/// What an entry that is not in the table has in the place of the next one in its bucket.
-const APART: u32 = u32::MAX - 1;
+/// Value of [`Entry::next`] in an entry that is not in the table.
+const UNLINKED: u32 = u32::MAX - 1;
 
-/// The slot of an entry that is free.
-const FREE: u16 = u16::MAX;
+/// Value of [`Entry::slot`] in a free entry.
+const FREE_SLOT: u16 = u16::MAX;
 
 /// Items of one chunk.
 const CHUNK: usize = 1024;
 
-/// Entries per bucket, in the table or not. Where few are in it most buckets are empty: that a block is
-/// new is seen without a look at any entry.
-const PER_BUCKET: usize = 2;
+/// Entries per bucket, in the table or not. If few entries are in the table, most buckets are empty, and a new block is
+/// recognised without reading any entry.
+const ENTRIES_PER_BUCKET: usize = 2;
 
-/// The most entries of a bucket. Of keyed hashes some two come to lie in one, four where every entry is
-/// in the table; 64 in one have a probability of 10^-55. That bounds what a look-up, an insertion and a
-/// split cost, whatever the hashes are: an entry that finds its bucket full stays out of the table, and
-/// so is a hint that is lost.
-const MOST_CHAIN: usize = 64;
+/// Maximum entries per bucket. With keyed hashes a bucket has about two entries, or four if every entry is in the table;
+/// 64 have a probability of 10^-55. The bound limits the cost of a look-up, an insertion and a split whatever the hashes
+/// are. An entry whose bucket is full stays out of the table, which loses its match.
+const MAX_CHAIN: usize = 64;
 
-/// Whose word it is that an endpoint holds a block.
+/// The evidence that an endpoint holds a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin(u8);
+pub struct Provenance(u8);
 
-impl Origin {
-    /// An answer has proven it.
+impl Provenance {
+    /// A response has proven it.
     pub const PROVEN: Self = Self(0);
-    /// A request of this worker's that is under way.
+    /// A request of this worker is in flight.
     pub const OWN: Self = Self(1);
 
-    /// Requests of another worker's that are under way, or whose proof it kept to itself. Of more than 254
-    /// workers two count as one, which costs hints.
-    pub fn of_seat(seat: u32) -> Self {
-        Self((seat % 254) as u8 + 2)
+    /// Another worker has published it without proof. If there are more than 254 workers, some share a value, which may
+    /// lose matches.
+    pub fn of_worker(worker: u32) -> Self {
+        Self((worker % 254) as u8 + 2)
     }
 }
 
-/// One (endpoint, block): 28 bytes, the hash in two halves so that nothing is padded.
+/// One endpoint's entry of one block: 28 bytes, with the hash in two halves to avoid padding.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     hash: [u32; 2],
-    /// The next entry in the bucket, or [`APART`]; for a free entry the next free one.
+    /// The next entry in the bucket, or [`UNLINKED`]; in a free entry the next free one.
     next: u32,
-    /// The neighbours in the endpoint's list.
+    /// The next newer entry in the endpoint's list.
     pub newer: u32,
+    /// The next older entry in the endpoint's list.
     pub older: u32,
-    /// Who holds the block: 0 for this endpoint alone, else a number of [`super::sets::Sets`];
-    /// [`FURTHER`] where another entry of the block says it.
+    /// The endpoints that hold the block: 0 for this endpoint alone, the number of a set in [`super::sets::Sets`], or
+    /// [`SECONDARY`] if the block's primary entry has them.
     pub holders: u32,
     /// The endpoint.
     pub slot: u16,
-    /// The quarter in which others were told of it, without its upper half.
-    told: u8,
-    origin: Origin,
+    /// The lower half of the period in which the entry was last published.
+    published: u8,
+    provenance: Provenance,
 }
 
 impl Entry {
-    /// An entry in no list.
-    pub fn new(hash: u64, slot: u16, holders: u32, origin: Origin) -> Self {
+    /// Returns an entry that is in no list.
+    pub fn new(hash: u64, slot: u16, holders: u32, provenance: Provenance) -> Self {
         Self {
             hash: [hash as u32, (hash >> 32) as u32],
             next: NONE,
@@ -84,45 +87,45 @@ impl Entry {
             older: NONE,
             holders,
             slot,
-            told: 0,
-            origin,
+            published: 0,
+            provenance,
         }
     }
 
-    /// The block's hash.
+    /// Returns the block's hash.
     pub fn hash(&self) -> u64 {
         let [low, high] = self.hash;
         u64::from(low) | u64::from(high) << 32
     }
 
-    /// Whose word it is.
-    pub fn origin(&self) -> Origin {
-        self.origin
+    /// Returns the evidence for the entry.
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
     }
 
-    /// An answer proves it. Whether none had before.
+    /// Marks the entry as proven. Returns whether it was unproven.
     pub fn prove(&mut self) -> bool {
-        std::mem::replace(&mut self.origin, Origin::PROVEN) != Origin::PROVEN
+        std::mem::replace(&mut self.provenance, Provenance::PROVEN) != Provenance::PROVEN
     }
 
-    /// It is said again. Whether no answer had proven it before. Of other workers the last one counts: then
-    /// it is not for those before to take it back.
-    pub fn say(&mut self, origin: Origin) -> bool {
-        let doubted = self.origin != Origin::PROVEN;
-        if doubted && origin != Origin::OWN {
-            self.origin = origin;
+    /// Adds evidence. Returns whether the entry is unproven. Of several other workers the last one counts, so that the
+    /// earlier ones cannot retract the entry.
+    pub fn add_evidence(&mut self, provenance: Provenance) -> bool {
+        let unproven = self.provenance != Provenance::PROVEN;
+        if unproven && provenance != Provenance::OWN {
+            self.provenance = provenance;
         }
-        doubted
+        unproven
     }
 
-    /// Others are told of it in this quarter. Whether they were not told before.
-    pub fn tell(&mut self, quarter: u16) -> bool {
-        let quarter = quarter as u8;
-        std::mem::replace(&mut self.told, quarter) != quarter
+    /// Marks the entry as published in this period. Returns whether it was not yet.
+    pub fn mark_published(&mut self, period: u16) -> bool {
+        let period = period as u8;
+        std::mem::replace(&mut self.published, period) != period
     }
 }
 
-/// A vector in chunks.
+/// A vector in chunks that never move.
 #[derive(Debug, Clone)]
 struct Chunks<T> {
     chunks: Vec<Box<[T; CHUNK]>>,
@@ -148,8 +151,8 @@ impl<T: Copy> Chunks<T> {
             self.chunks.push(Box::new([item; CHUNK]));
         }
         self.len += 1;
-        if let Some(place) = self.get_mut(self.len - 1) {
-            *place = item;
+        if let Some(last) = self.get_mut(self.len - 1) {
+            *last = item;
         }
     }
 
@@ -165,21 +168,23 @@ pub struct Arena {
     entries: Chunks<Entry>,
     /// The first entry of each bucket.
     buckets: Chunks<u32>,
+    /// The first free entry.
     free: u32,
+    /// Number of entries in use.
     live: usize,
-    /// An entry that lost the one before it: what comes next most often takes it away, too, and it
-    /// need not be put into the table for that long. See [`Arena::settle`].
-    pending: u32,
-    /// Whether every entry is put into the table.
-    all: bool,
+    /// An unlinked entry whose predecessor was removed. Most often it is removed next, so that it is not linked into the
+    /// table before [`Arena::link_orphan`].
+    orphan: u32,
+    /// Whether every new entry is linked into the table.
+    links_all: bool,
     key: TableKey,
-    /// Entries of buckets that were looked at.
+    /// Number of bucket entries that were read.
     #[cfg(test)]
     pub steps: std::cell::Cell<usize>,
 }
 
 impl Arena {
-    /// An empty arena, whose table has this key.
+    /// Creates an empty arena, whose table has this key.
     pub fn new(key: TableKey) -> Self {
         let mut buckets = Chunks::EMPTY;
         buckets.push(NONE);
@@ -188,114 +193,117 @@ impl Arena {
             buckets,
             free: NONE,
             live: 0,
-            pending: NONE,
-            all: false,
+            orphan: NONE,
+            links_all: false,
             key,
             #[cfg(test)]
             steps: std::cell::Cell::default(),
         }
     }
 
-    /// What its table scatters hashes with.
+    /// Returns the key of the table.
     pub fn key(&self) -> TableKey {
         self.key
     }
 
-    /// Entries in use.
+    /// Returns the number of entries in use.
     pub fn len(&self) -> usize {
         self.live
     }
 
-    /// Memory taken.
+    /// Returns the allocated memory in bytes.
     pub fn bytes(&self) -> usize {
         self.entries.bytes() + self.buckets.bytes()
     }
 
-    /// An entry.
+    /// Returns the entry at a place.
     pub fn get(&self, place: u32) -> Option<&Entry> {
         self.entries.get(place as usize)
     }
 
-    /// An entry, to change what is not its key.
+    /// Returns the entry at a place, to change what the table does not depend on.
     pub fn get_mut(&mut self, place: u32) -> Option<&mut Entry> {
         self.entries.get_mut(place as usize)
     }
 
-    /// The entry that says who holds a block, if it is in the table.
-    pub fn first(&self, hash: u64) -> Option<u32> {
-        self.first_of(self.key.scatter(hash))
+    /// Returns the primary entry of a block, if it is in the table.
+    pub fn primary(&self, hash: u64) -> Option<u32> {
+        self.primary_of(self.key.scatter(hash))
     }
 
-    /// [`Self::first`] of a block whose hash is scattered already.
-    pub fn first_of(&self, block: Scattered) -> Option<u32> {
-        let Scattered { hash, mixed } = block;
-        let is = |entry: &Entry| entry.holders != FURTHER && entry.hash() == hash;
-        let pending = || Some(self.pending).filter(|pending| self.speaks(*pending, hash));
-        self.find(mixed, is).or_else(pending)
+    /// Returns [`Self::primary`] for a hash that is scattered already.
+    pub fn primary_of(&self, block: ScatteredHash) -> Option<u32> {
+        let ScatteredHash { hash, mixed } = block;
+        let is = |entry: &Entry| entry.holders != SECONDARY && entry.hash() == hash;
+        let orphan = || Some(self.orphan).filter(|orphan| self.is_primary(*orphan, hash));
+        self.find(mixed, is).or_else(orphan)
     }
 
-    /// Whether the entry at this place is in use and says who holds this block.
-    pub fn speaks(&self, place: u32, hash: u64) -> bool {
+    /// Returns whether the entry at a place is the primary entry of a block.
+    pub fn is_primary(&self, place: u32, hash: u64) -> bool {
         self.get(place).is_some_and(|entry| {
-            entry.slot != FREE && entry.holders != FURTHER && entry.hash() == hash
+            entry.slot != FREE_SLOT && entry.holders != SECONDARY && entry.hash() == hash
         })
     }
 
-    /// The entry that says who holds a block; `place` is that of the block before it.
-    pub fn first_behind(&self, place: u32, hash: u64) -> Option<u32> {
-        let (next, entry) = self.behind(place);
-        let is = |entry: &Entry| entry.hash() == hash && entry.holders != FURTHER;
+    /// Returns the primary entry of a block; `place` is that of the block before it.
+    pub fn primary_after(&self, place: u32, hash: u64) -> Option<u32> {
+        let (next, entry) = self.after(place);
+        let is = |entry: &Entry| entry.hash() == hash && entry.holders != SECONDARY;
         let found = entry.is_some_and(is).then_some(next);
-        found.or_else(|| self.first(hash))
+        found.or_else(|| self.primary(hash))
     }
 
-    /// An endpoint's entry of a block, if it lies right behind this one.
-    pub fn own_behind(&self, place: u32, hash: u64, slot: u16) -> Option<u32> {
-        let (next, entry) = self.behind(place);
+    /// Returns an endpoint's entry of a block, if it lies right behind `place`.
+    pub fn entry_after(&self, place: u32, hash: u64, slot: u16) -> Option<u32> {
+        let (next, entry) = self.after(place);
         let entry = entry?;
         (entry.hash() == hash && entry.slot == slot).then_some(next)
     }
 
-    /// The place behind this one, and the entry there if one is in use.
-    fn behind(&self, place: u32) -> (u32, Option<&Entry>) {
+    /// Returns the place behind this one, and the entry there if it is in use.
+    fn after(&self, place: u32) -> (u32, Option<&Entry>) {
         let next = place.wrapping_add(1);
         let used = (next as usize) < self.entries.len;
-        let entry = self.get(next).filter(|entry| used && entry.slot != FREE);
+        let entry = self
+            .get(next)
+            .filter(|entry| used && entry.slot != FREE_SLOT);
         (next, entry)
     }
 
-    /// An endpoint's entry of a block that another entry speaks for.
-    pub fn further(&self, hash: u64, slot: u16) -> Option<u32> {
-        let is =
-            |entry: &Entry| entry.holders == FURTHER && entry.slot == slot && entry.hash() == hash;
-        self.find(self.further_key(hash, slot), is)
+    /// Returns an endpoint's secondary entry of a block.
+    pub fn secondary(&self, hash: u64, slot: u16) -> Option<u32> {
+        let is = |entry: &Entry| {
+            entry.holders == SECONDARY && entry.slot == slot && entry.hash() == hash
+        };
+        self.find(self.secondary_key(hash, slot), is)
     }
 
-    /// Whether an endpoint's entry of a block that another entry speaks for finds room in the table.
+    /// Returns whether the table has room for an endpoint's secondary entry of a block.
     pub fn has_room(&self, hash: u64, slot: u16) -> bool {
-        let bucket = self.bucket(self.further_key(hash, slot));
+        let bucket = self.bucket(self.secondary_key(hash, slot));
         let head = self.buckets.get(bucket).copied();
-        self.chain(head.unwrap_or(NONE)).count() < MOST_CHAIN
+        self.chain(head.unwrap_or(NONE)).count() < MAX_CHAIN
     }
 
-    /// By what the table finds a further entry of a block.
-    fn further_key(&self, hash: u64, slot: u16) -> u64 {
+    /// Returns the table's key of a secondary entry.
+    fn secondary_key(&self, hash: u64, slot: u16) -> u64 {
         self.key.mix(hash ^ self.key.mix(u64::from(slot)))
     }
 
-    /// By what the table finds an entry: the block alone, or block and endpoint.
+    /// Returns the table's key of an entry: the block, or for a secondary entry block and endpoint.
     fn key_of(&self, entry: &Entry) -> u64 {
-        if entry.holders == FURTHER {
-            self.further_key(entry.hash(), entry.slot)
+        if entry.holders == SECONDARY {
+            self.secondary_key(entry.hash(), entry.slot)
         } else {
             self.key.mix(entry.hash())
         }
     }
 
-    /// Scatters the hashes of the first of these blocks, and has the processor fetch their buckets, all at
-    /// the same time: of a large table nearly each is a cache miss, which one after the other is most of
-    /// what a new block costs.
-    pub fn hint(&self, blocks: &[u64], scattered: &mut [Scattered]) {
+    /// Scatters the hashes of the first of these blocks, and reads their buckets into the cache. In a large table nearly
+    /// every bucket is a cache miss; here the misses overlap, while one after the other they are most of the cost of a
+    /// new block.
+    pub fn prefetch(&self, blocks: &[u64], scattered: &mut [ScatteredHash]) {
         let mut heads = 0;
         for (hash, block) in blocks.iter().zip(scattered) {
             *block = self.key.scatter(*hash);
@@ -310,7 +318,7 @@ impl Arena {
         found.map(|(place, _)| place)
     }
 
-    /// The entries of a bucket from this one on.
+    /// Returns the entries of a bucket from `place` on.
     fn chain(&self, mut place: u32) -> impl Iterator<Item = (u32, &Entry)> {
         std::iter::from_fn(move || {
             let (found, entry) = (place, self.get(place)?);
@@ -321,8 +329,7 @@ impl Arena {
         })
     }
 
-    /// The bucket of a key, of which there are as many as entries ask for: those below a power of
-    /// two, and as many of the next half as were split off already.
+    /// Returns the bucket of a key. The number of buckets is a power of two plus those that were split off since.
     fn bucket(&self, key: u64) -> usize {
         let buckets = self.buckets.len;
         let whole = buckets.next_power_of_two();
@@ -334,14 +341,14 @@ impl Arena {
         }
     }
 
-    /// Whether every entry that is added from now on is put into the table.
-    pub fn put_all_into_the_table(&mut self, all: bool) {
-        self.all = all;
+    /// Sets whether every entry that is inserted from now on is linked into the table.
+    pub fn link_all(&mut self, all: bool) {
+        self.links_all = all;
     }
 
-    /// Adds an entry of this block; `last` is the place of the same endpoint's entry of the block before
-    /// it, if that speaks for its block. Returns its place.
-    pub fn insert(&mut self, entry: Entry, block: Scattered, last: u32) -> u32 {
+    /// Inserts an entry of a block and returns its place. `last` is the place of the same endpoint's entry of the block
+    /// before, if that is a primary entry.
+    pub fn insert(&mut self, entry: Entry, block: ScatteredHash, last: u32) -> u32 {
         let place = match self.get(self.free).map(|free| free.next) {
             Some(next) => std::mem::replace(&mut self.free, next),
             None => {
@@ -351,61 +358,60 @@ impl Arena {
         };
         if let Some(free) = self.get_mut(place) {
             *free = entry;
-            free.next = APART;
+            free.next = UNLINKED;
         }
         self.live += 1;
-        let behind = last != NONE && last + 1 == place;
-        let is_found_behind = behind && entry.holders == 0 && !block.is_milestone();
-        if self.all || !is_found_behind {
+        let follows = last != NONE && last + 1 == place;
+        let is_found_after_last = follows && entry.holders == 0 && !block.is_milestone();
+        if self.links_all || !is_found_after_last {
             self.link(place);
         }
-        if self.live > PER_BUCKET * self.buckets.len {
+        if self.live > ENTRIES_PER_BUCKET * self.buckets.len {
             self.split();
         }
         place
     }
 
-    /// Takes an entry away. [`Self::settle`] must follow before anything is looked for that may
-    /// not be the next to go.
+    /// Removes an entry. [`Self::link_orphan`] must be called before any look-up other than for the next removal.
     pub fn remove(&mut self, place: u32) {
         self.unlink(place);
-        if self.pending == place {
-            self.pending = NONE;
+        if self.orphan == place {
+            self.orphan = NONE;
         }
         let free = std::mem::replace(&mut self.free, place);
         if let Some(entry) = self.get_mut(place) {
             entry.next = free;
-            // Its hash stays, and must not be taken for a block's.
-            entry.slot = FREE;
+            // The hash stays in the entry and must not match.
+            entry.slot = FREE_SLOT;
         }
         self.live -= 1;
-        let (next, entry) = self.behind(place);
-        if entry.is_some_and(|entry| entry.next == APART) && next != self.pending {
-            self.settle();
-            self.pending = next;
+        let (next, entry) = self.after(place);
+        if entry.is_some_and(|entry| entry.next == UNLINKED) && next != self.orphan {
+            self.link_orphan();
+            self.orphan = next;
         }
     }
 
-    /// Puts the entry that lost the one before it into the table.
-    pub fn settle(&mut self) {
-        let pending = std::mem::replace(&mut self.pending, NONE);
-        if pending != NONE {
-            self.link(pending);
+    /// Links the entry whose predecessor was removed into the table.
+    pub fn link_orphan(&mut self) {
+        let orphan = std::mem::replace(&mut self.orphan, NONE);
+        if orphan != NONE {
+            self.link(orphan);
         }
     }
 
-    /// Lets an entry speak for its block, or another one.
+    /// Sets the holders of an entry, which may make it primary or secondary.
     pub fn set_holders(&mut self, place: u32, holders: u32) {
         let Some(entry) = self.get(place) else {
             return;
         };
-        let apart = entry.next == APART;
-        let moves = apart || (entry.holders == FURTHER) != (holders == FURTHER);
+        let moves =
+            entry.next == UNLINKED || (entry.holders == SECONDARY) != (holders == SECONDARY);
         if moves {
             self.unlink(place);
         }
-        if self.pending == place {
-            self.pending = NONE;
+        if self.orphan == place {
+            self.orphan = NONE;
         }
         if let Some(entry) = self.get_mut(place) {
             entry.holders = holders;
@@ -415,7 +421,7 @@ impl Arena {
         }
     }
 
-    /// Puts an entry into the table, if its bucket has room.
+    /// Links an entry into the table, if its bucket has room.
     fn link(&mut self, place: u32) {
         let Some(key) = self.get(place).map(|entry| self.key_of(entry)) else {
             return;
@@ -424,18 +430,18 @@ impl Arena {
         let Some(head) = self.buckets.get(bucket).copied() else {
             return;
         };
-        let has_room = self.chain(head).nth(MOST_CHAIN - 1).is_none();
+        let has_room = self.chain(head).nth(MAX_CHAIN - 1).is_none();
         if let Some(entry) = self.get_mut(place) {
-            entry.next = if has_room { head } else { APART };
+            entry.next = if has_room { head } else { UNLINKED };
         }
         if let Some(first) = self.buckets.get_mut(bucket).filter(|_| has_room) {
             *first = place;
         }
     }
 
-    /// Takes an entry out of the table, if it is there.
+    /// Unlinks an entry from the table, if it is there.
     fn unlink(&mut self, place: u32) {
-        let Some(entry) = self.get(place).filter(|entry| entry.next != APART) else {
+        let Some(entry) = self.get(place).filter(|entry| entry.next != UNLINKED) else {
             return;
         };
         let (key, next) = (self.key_of(entry), entry.next);
@@ -455,7 +461,7 @@ impl Arena {
         }
     }
 
-    /// Adds a bucket, and moves there what belongs there of the one that it is split off from.
+    /// Adds a bucket, and moves the entries that belong there from the bucket that it is split off from.
     fn split(&mut self) {
         let new = self.buckets.len;
         self.buckets.push(NONE);
@@ -466,12 +472,12 @@ impl Arena {
         let mut place = std::mem::replace(head, NONE);
         while let Some(entry) = self.get(place) {
             let (key, next) = (self.key_of(entry), entry.next);
-            // No more than the old one held: both have room.
+            // Neither bucket gets more entries than the old one had.
             let bucket = self.bucket(key);
             if let Some(head) = self.buckets.get_mut(bucket) {
-                let behind = std::mem::replace(head, place);
+                let following = std::mem::replace(head, place);
                 if let Some(entry) = self.get_mut(place) {
-                    entry.next = behind;
+                    entry.next = following;
                 }
             }
             #[cfg(test)]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::prefix::key::Secret;
 
-/// The Endpoint Picker's digests of one prompt given in one piece.
+/// Returns the Endpoint Picker's digests of a prompt.
 fn digests(prompt: &[u8], spec: &BlockSpec) -> Vec<u64> {
     keyed(prompt, spec, &Key::Plain)
 }
@@ -19,8 +19,8 @@ fn tokens(tokens: impl IntoIterator<Item = u32>) -> Vec<u8> {
     tokens.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// Today's hashes of a prompt of so many tokens a block.
-fn today(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64> {
+/// Returns the hashes of the llm-d dialect for this many tokens per block.
+fn llm_d(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64> {
     let spec = BlockSpec {
         block_bytes: block_tokens * TOKEN,
         max_blocks: 0,
@@ -35,10 +35,10 @@ fn today(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64
     chained.collect()
 }
 
-// A table, long as it is.
+// The length is that of the table.
 #[allow(clippy::too_many_lines)]
 #[test]
-fn todays_reference_vectors_hold_to_the_bit() {
+fn the_reference_vectors_of_llm_d_hold_to_the_bit() {
     assert_eq!(xxh64(b"", 0), 0xef46_db37_51d8_e999);
     assert_eq!(xxh64(b"test-model1", 0), 0x55b9_ce91_84dd_8509);
     for (model, salt, block, prompt, expected) in [
@@ -94,31 +94,31 @@ fn todays_reference_vectors_hold_to_the_bit() {
         ),
     ] {
         assert_eq!(
-            today(model, salt, block, &tokens(prompt)),
+            llm_d(model, salt, block, &tokens(prompt)),
             expected,
             "{model} {salt}"
         );
     }
     let packed: Vec<u32> = vec![1_819_043_176, 1_870_078_063, 6_581_362];
     let text = b"hello world";
-    assert_eq!(today("m", "", 64, text), [0xf661_5699_d17c_b474]);
+    assert_eq!(llm_d("m", "", 64, text), [0xf661_5699_d17c_b474]);
     assert_eq!(
-        today("m", "", 64, &tokens(packed)),
-        today("m", "", 64, text)
+        llm_d("m", "", 64, &tokens(packed)),
+        llm_d("m", "", 64, text)
     );
 }
 
 #[test]
 fn the_number_of_blocks_is_the_references() {
-    let count = |prompt: Vec<u32>, block| today("m", "", block, &tokens(prompt)).len();
+    let count = |prompt: Vec<u32>, block| llm_d("m", "", block, &tokens(prompt)).len();
     assert_eq!(count((1..=8).collect(), 4), 2);
     assert_eq!(count((1..=10).collect(), 4), 3);
     assert_eq!(count(vec![], 4), 0);
     assert_eq!(count((1..=8).collect(), 0), 0);
 }
 
-/// The seed's own chain, without the bug of its slices (reference, 4.1).
-fn seeds_own(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
+/// Returns GIE v1's chain, without the bug of its slices (reference, 4.1).
+fn gie_v1(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
     let mut hashes: Vec<u64> = Vec::new();
     for block in prompt.chunks_exact(block_bytes) {
         let bytes = match hashes.last() {
@@ -145,7 +145,7 @@ fn ours(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
 }
 
 #[test]
-fn our_chain_is_equal_exactly_where_the_seeds_own_is() {
+fn our_chain_is_equal_exactly_where_the_chain_of_gie_v1_is() {
     let cycle: Vec<u8> = (b'a'..=b'z').cycle().take(200).collect();
     let prompts: [(&str, usize, &[u8]); 6] = [
         ("test-model1", 4, b"aaaaaa"),
@@ -165,10 +165,10 @@ fn our_chain_is_equal_exactly_where_the_seeds_own_is() {
         ],
     ];
     for ((model, block, prompt), expected) in prompts.iter().zip(expected) {
-        assert_eq!(seeds_own(model, *block, prompt), expected);
+        assert_eq!(gie_v1(model, *block, prompt), expected);
     }
     assert_eq!(
-        seeds_own("m", 64, &cycle),
+        gie_v1("m", 64, &cycle),
         [
             0x47eb_3fc3_2a3b_4ad9,
             0x987e_10b9_3b0a_43a5,
@@ -180,7 +180,7 @@ fn our_chain_is_equal_exactly_where_the_seeds_own_is() {
         each.flat_map(|(model, block, prompt)| hashes(model, *block, prompt))
             .collect()
     };
-    let (theirs, own) = (all(seeds_own), all(ours));
+    let (theirs, own) = (all(gie_v1), all(ours));
     assert_eq!(theirs.len(), own.len());
     for (i, j) in (0..own.len()).flat_map(|i| (0..i).map(move |j| (i, j))) {
         assert_eq!(own[i] == own[j], theirs[i] == theirs[j], "{i} {j}");
@@ -198,7 +198,7 @@ fn blocks_beyond_the_window_do_not_count() {
 }
 
 #[test]
-fn pieces_do_not_matter() {
+fn the_size_of_pieces_does_not_matter() {
     let prompt: Vec<u8> = (0..=255).cycle().take(3_000).collect();
     let specs = [
         (1, false),
@@ -272,8 +272,8 @@ fn the_window_is_one_for_all_prompts_of_a_request() {
 #[test]
 fn a_flood_of_prompts_does_not_grow_without_bound() {
     for (max_blocks, expected) in [
-        (0, MOST_UNLIMITED),
-        (usize::MAX, MOST_DIGESTS),
+        (0, DEFAULT_MAX_DIGESTS),
+        (usize::MAX, MAX_DIGESTS),
         (2_048, 2_048),
     ] {
         let mut hasher = BlockHasher::default();
@@ -283,7 +283,7 @@ fn a_flood_of_prompts_does_not_grow_without_bound() {
             keep_partial: true,
         };
         hasher.reset(spec, &Key::Plain);
-        for _ in 0..MOST_DIGESTS + 1_000 {
+        for _ in 0..MAX_DIGESTS + 1_000 {
             hasher.update(b"a");
             hasher.end_prompt();
         }

@@ -1,247 +1,262 @@
-//! Which endpoint was sent which prefix blocks: an approximation of what its KV cache holds.
+//! The index of prefix blocks: which blocks were sent to which endpoint, an approximation of what its KV cache holds.
 //!
-//! Each endpoint has a list of its block hashes in order of last use, bounded by the capacity that
-//! it is taken to have. All entries lie in one arena (`arena.rs`), 28 bytes each and 2 for the table that
-//! finds them. Who holds a block that several hold is a number of set (`sets.rs`), so that a look-up does
-//! not walk over them: it compares the number with that of the block before, and counts the members
-//! once for all blocks of a stretch. Look-ups do not refresh: only what was sent again is used
-//! again.
+//! Each endpoint has a list of its block hashes in order of last use (`lru.rs`), bounded by its assumed capacity. All
+//! entries lie in one arena (`arena.rs`), 28 bytes each and 2 for the table that finds them. The holders of a block that
+//! several endpoints hold are a numbered set (`sets.rs`), so that a look-up does not walk over them: it compares the
+//! number with that of the block before, and counts the members once for all blocks of a run. Look-ups do not count
+//! as uses: only blocks that are sent again are used again.
 
-pub use super::arena::Origin;
+pub use super::arena::Provenance;
 use super::arena::{Arena, Entry, NONE};
-use super::held::Held;
-use super::key::{Scattered, Secret, TableKey};
-pub use super::matcher::Matcher;
+use super::key::{ScatteredHash, Secret, TableKey};
+use super::lru::LruList;
 use super::sets::Sets;
 
-/// Bytes of an entry with its share of the table.
+/// Memory of an entry with its share of the table.
 const ENTRY_BYTES: usize = 30;
 
-/// The part of the bound that sets of endpoints may take: 2 bytes of 32. Beyond, a block gets no
-/// further holder, which costs hints and no memory.
+/// Sets of endpoints may take one part in this many of the memory bound: 2 bytes of 32. Beyond that a block gets no
+/// further holder, which loses matches and takes no memory.
 const SETS_SHARE: usize = 16;
 
-/// Blocks that are looked for in the table in one go, before they are added one by one: as many cache
-/// misses as a core has under way at a time.
-const AHEAD: usize = 16;
+/// Blocks whose buckets are prefetched together before the blocks are added one by one: the number of cache misses that
+/// a core can overlap.
+const PREFETCHED_BLOCKS: usize = 16;
 
-/// The index.
+/// The index of the blocks that were sent to each endpoint.
 #[derive(Debug, Clone)]
 pub struct Index {
-    pub(super) most: usize,
-    pub(super) most_sets: usize,
+    /// Maximum number of entries.
+    pub(super) max_entries: usize,
+    /// Maximum memory of the sets, in bytes.
+    pub(super) max_set_bytes: usize,
     pub(super) arena: Arena,
     pub(super) sets: Sets,
     pub(super) evictions: u64,
-    pub(super) held: Vec<Held>,
+    /// The list of each endpoint's entries, by slot.
+    pub(super) lists: Vec<LruList>,
 }
 
-/// What was sent to an endpoint: blocks of a prompt.
+/// Blocks of a prompt that were sent to an endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent<'p> {
-    /// The endpoint.
+pub struct SentBlocks<'p> {
+    /// The endpoint's slot.
     pub slot: u32,
-    /// The prompt, or its last part: of what stands before the blocks the [`Index::context`] will do.
+    /// The prompt, or its last part: of the blocks before the sent ones, the [`Index::context`] suffices.
     pub prompt: &'p [u64],
-    /// Number of the first of the blocks in it.
+    /// Position in `prompt` of the first sent block.
     pub from: usize,
-    /// Whose word it is that the endpoint holds them.
-    pub origin: Origin,
+    /// The evidence that the endpoint holds the blocks.
+    pub provenance: Provenance,
 }
 
-/// What adding a block has changed.
+/// The effect of recording a block.
 #[derive(Debug, Clone, Copy)]
-pub struct Change {
-    /// The endpoint was not known to hold it.
+pub struct BlockChange {
+    /// The endpoint has not held the block before.
     pub new: bool,
-    /// It was known, and nothing had proven it.
-    pub doubted: bool,
-    /// Others should hear of it.
-    pub due: bool,
+    /// The endpoint held the block without proof.
+    pub unproven: bool,
+    /// The block should be published to other workers.
+    pub to_publish: bool,
 }
 
-impl Change {
-    /// Whether there is anything to note.
+impl BlockChange {
+    /// Returns whether recording the block had any effect.
     fn is_any(self) -> bool {
-        self.new || self.doubted || self.due
+        self.new || self.unproven || self.to_publish
     }
 }
 
-/// How far the blocks of a prompt have been added.
-pub(super) struct Trail {
-    /// The last of them.
+/// The endpoints that hold a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holders {
+    /// The endpoint in this slot alone.
+    One(u16),
+    /// The set with this number.
+    Set(u32),
+}
+
+impl Default for Holders {
+    fn default() -> Self {
+        Self::One(0)
+    }
+}
+
+/// The position in a prompt whose blocks are being added.
+pub(super) struct AddCursor {
+    /// The last block that was added.
     pub before: Option<u64>,
-    /// The place of the endpoint's own entry of it.
+    /// Place of the endpoint's own entry of that block.
     pub own: u32,
-    /// The place of the entry that speaks for it.
-    speaker: u32,
-    /// Whose word it is that the endpoint holds what is added.
-    pub origin: Origin,
-    /// Whether it was new to everybody: what follows it lies behind no entry then.
+    /// Place of the primary entry of that block.
+    primary: u32,
+    /// The evidence that the endpoint holds the added blocks.
+    pub provenance: Provenance,
+    /// Whether no endpoint held that block: then no entry lies behind it.
     new: bool,
 }
 
 impl Index {
-    /// An empty index that never takes more than `max_bytes`, a few chunks aside. The secret says
-    /// where its tables keep what.
+    /// Creates an empty index that never takes more than `max_bytes`, apart from a few chunks. The secret keys its
+    /// tables.
     pub fn new(max_bytes: usize, secret: &Secret) -> Self {
         let key = TableKey::new(secret);
-        let most_sets = max_bytes / SETS_SHARE;
+        let max_set_bytes = max_bytes / SETS_SHARE;
         Self {
-            most: ((max_bytes - most_sets) / ENTRY_BYTES).clamp(1, NONE as usize - 1),
-            most_sets,
+            max_entries: ((max_bytes - max_set_bytes) / ENTRY_BYTES).clamp(1, NONE as usize - 1),
+            max_set_bytes,
             arena: Arena::new(key),
             sets: Sets::new(key),
             evictions: 0,
-            held: Vec::new(),
+            lists: Vec::new(),
         }
     }
 
-    /// Whether blocks may be added without those before them (their context), as they are when an index
-    /// is handed over in order of use: then each has to be found by itself. To be said before the
-    /// first is added.
+    /// Sets whether blocks may be added without their context, as happens when an index is handed over in order of use:
+    /// then each block must be found by itself. This must be set before the first block is added.
     pub fn expect_loose_blocks(&mut self, loose: bool) {
-        self.arena.put_all_into_the_table(loose);
+        self.arena.link_all(loose);
     }
 
-    /// Bounds it as the other one is. False where it holds more than that: then it stays as it is.
+    /// Adopts the bounds of another index. Returns false, and changes nothing, if this index exceeds them.
     pub fn take_bound_of(&mut self, other: &Self) -> bool {
-        let fits = self.arena.len() <= other.most;
+        let fits = self.arena.len() <= other.max_entries;
         if fits {
-            (self.most, self.most_sets) = (other.most, other.most_sets);
+            (self.max_entries, self.max_set_bytes) = (other.max_entries, other.max_set_bytes);
         }
         fits
     }
 
-    /// Entries in use.
+    /// Returns the number of entries in use.
     pub fn entries(&self) -> usize {
         self.arena.len()
     }
 
-    /// Memory taken.
+    /// Returns the memory in bytes.
     pub fn bytes(&self) -> usize {
-        let held = self.held.capacity() * size_of::<Held>();
-        self.arena.bytes() + self.sets.bytes() + held
+        let list = self.lists.capacity() * size_of::<LruList>();
+        self.arena.bytes() + self.sets.bytes() + list
     }
 
-    /// Entries dropped for newer ones so far.
+    /// Returns how many entries were evicted for newer ones so far.
     pub fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    /// Returns the blocks before another one of a prompt that it takes to find it.
+    /// Returns the context of a block: those of the blocks before it that are needed to find it.
     pub fn context<'p>(&self, before: &'p [u64]) -> &'p [u64] {
         self.arena.key().context(before)
     }
 
-    /// Notes that blocks hold. [`Self::note`] where that is proven, and nothing but what is `due` matters.
+    /// Records blocks with proof, as [`Self::record`] does. `to_publish` is called with the position of each block that
+    /// should be published.
     pub fn add(
         &mut self,
         slot: u32,
         prompt: &[u64],
         from: usize,
         capacity: usize,
-        due: &mut dyn FnMut(usize),
+        to_publish: &mut dyn FnMut(usize),
     ) {
-        let sent = Sent {
+        let sent = SentBlocks {
             slot,
             prompt,
             from,
-            origin: Origin::PROVEN,
+            provenance: Provenance::PROVEN,
         };
-        self.note(sent, capacity, &mut |block, change| {
-            if change.due {
-                due(block);
+        self.record(sent, capacity, &mut |block, change| {
+            if change.to_publish {
+                to_publish(block);
             }
         });
     }
 
-    /// Notes what was sent to an endpoint. `capacity` is how many blocks the endpoint holds; what was
-    /// said first holds until it is removed. `changed` is called with the number of
-    /// each block with which anything has changed.
-    pub fn note(
+    /// Records blocks that were sent to an endpoint. `capacity` is how many blocks the endpoint can hold; the first value
+    /// applies until the endpoint is removed. `changed` is called with the position and the effect of each block for
+    /// which anything has changed.
+    pub fn record(
         &mut self,
-        sent: Sent<'_>,
+        sent: SentBlocks<'_>,
         capacity: usize,
-        changed: &mut dyn FnMut(usize, Change),
+        changed: &mut dyn FnMut(usize, BlockChange),
     ) {
-        let Sent { prompt, from, .. } = sent;
+        let SentBlocks { prompt, from, .. } = sent;
         let Ok(slot) = u16::try_from(sent.slot) else {
             return;
         };
         if slot == u16::MAX {
-            // It stands for a free entry.
+            // This slot marks free entries.
             return;
         }
-        if self.held.len() <= usize::from(slot) {
-            self.held.resize(usize::from(slot) + 1, Held::EMPTY);
+        if self.lists.len() <= usize::from(slot) {
+            self.lists.resize(usize::from(slot) + 1, LruList::EMPTY);
         }
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            if held.capacity == 0 {
-                held.capacity = capacity.max(1);
+        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
+            if list.capacity == 0 {
+                list.capacity = capacity.max(1);
             }
         }
         let Some(before) = prompt.get(..from) else {
             return;
         };
-        let speaker = self.find_last(before);
-        let mut trail = Trail {
+        let primary = self.find_last(before);
+        let mut cursor = AddCursor {
             before: before.last().copied(),
-            own: speaker,
-            speaker,
-            origin: sent.origin,
+            own: primary,
+            primary,
+            provenance: sent.provenance,
             new: false,
         };
         let mut number = from;
-        let mut ahead = [Scattered::default(); AHEAD];
+        let mut ahead = [ScatteredHash::default(); PREFETCHED_BLOCKS];
         let mut hinted = from;
         while let Some(left) = prompt.get(number..).filter(|left| !left.is_empty()) {
             let mut again = |block, change| changed(number + block, change);
-            let known = self.use_again(&mut trail, slot, left, &mut again);
+            let known = self.record_known(&mut cursor, slot, left, &mut again);
             let left = left.get(known..).unwrap_or_default();
             number += known;
             if number >= hinted {
-                hinted = number + AHEAD;
-                self.arena.hint(left, &mut ahead);
+                hinted = number + PREFETCHED_BLOCKS;
+                self.arena.prefetch(left, &mut ahead);
             }
-            let next = ahead.get(AHEAD + number - hinted);
+            let next = ahead.get(PREFETCHED_BLOCKS + number - hinted);
             if let Some(block) = next.filter(|_| !left.is_empty()) {
-                let change = self.add_one(&mut trail, slot, *block);
+                let change = self.record_one(&mut cursor, slot, *block);
                 if let Some(change) = change.filter(|change| change.is_any()) {
                     changed(number, change);
                 }
             }
             number += 1;
         }
-        self.arena.settle();
+        self.arena.link_orphan();
     }
 
-    /// The place of the entry that speaks for the last of these blocks.
+    /// Returns the place of the primary entry of the last of these blocks.
     pub(super) fn find_last(&self, blocks: &[u64]) -> u32 {
-        let find = |place, hash: &u64| self.arena.first_behind(place, *hash).unwrap_or(NONE);
-        self.context(blocks).iter().fold(NONE, find)
+        let next = |place, hash: &u64| self.arena.primary_after(place, *hash).unwrap_or(NONE);
+        self.context(blocks).iter().fold(NONE, next)
     }
 
-    /// Notes the first of these blocks that the endpoint holds already in the order in which it was
-    /// sent them last: a prompt that comes again, or goes on. They are moved to the end of its list
-    /// in one go. Returns how many these are.
-    fn use_again(
+    /// Records the first of these blocks that the endpoint already holds in the same order, as for a prompt that comes
+    /// again or continues. They are moved to the end of its list together. Returns how many blocks these are.
+    fn record_known(
         &mut self,
-        trail: &mut Trail,
+        cursor: &mut AddCursor,
         slot: u16,
         blocks: &[u64],
-        changed: &mut dyn FnMut(usize, Change),
+        changed: &mut dyn FnMut(usize, BlockChange),
     ) -> usize {
-        let held = self.held.get(usize::from(slot)).copied();
-        let Some(mut held) = held.filter(|_| !trail.new) else {
+        let list = self.lists.get(usize::from(slot)).copied();
+        let Some(mut list) = list.filter(|_| !cursor.new) else {
             return 0;
         };
-        let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let first = trail.own.wrapping_add(1);
-        let mut own = trail.own;
+        let full = list.count >= list.capacity || self.arena.len() >= self.max_entries;
+        let first = cursor.own.wrapping_add(1);
+        let mut own = cursor.own;
         let mut count = 0;
         for hash in blocks {
-            let Some(next) = self.arena.own_behind(own, *hash, slot) else {
+            let Some(next) = self.arena.entry_after(own, *hash, slot) else {
                 break;
             };
             let Some(entry) = self
@@ -251,11 +266,11 @@ impl Index {
             else {
                 break;
             };
-            // What an answer proves was counted when it was sent.
-            if trail.origin != Origin::PROVEN || entry.origin() == Origin::PROVEN {
-                held.count_use();
+            // A block that a response proves was counted when it was sent.
+            if cursor.provenance != Provenance::PROVEN || entry.provenance() == Provenance::PROVEN {
+                list.count_use();
             }
-            let change = change(entry, full, held.quarter, trail.origin);
+            let change = change(entry, full, list.period, cursor.provenance);
             if change.is_any() {
                 changed(count, change);
             }
@@ -265,150 +280,130 @@ impl Index {
         if count == 0 {
             return 0;
         }
-        held.unlink(first, own, &mut self.arena);
-        held.append(first, own, &mut self.arena);
-        if let Some(place) = self.held.get_mut(usize::from(slot)) {
-            *place = held;
+        list.unlink(first, own, &mut self.arena);
+        list.append(first, own, &mut self.arena);
+        if let Some(stored) = self.lists.get_mut(usize::from(slot)) {
+            *stored = list;
         }
         let last = blocks.get(count - 1).copied();
-        trail.before = last;
-        trail.own = own;
+        cursor.before = last;
+        cursor.own = own;
         let hash = last.unwrap_or_default();
-        trail.speaker = match self.arena.speaks(own, hash) {
+        cursor.primary = match self.arena.is_primary(own, hash) {
             true => own,
-            false => self.arena.first(hash).unwrap_or(NONE),
+            false => self.arena.primary(hash).unwrap_or(NONE),
         };
         count
     }
 
-    /// Notes the block behind the one that the trail has come to. Returns what that has changed.
-    fn add_one(&mut self, trail: &mut Trail, slot: u16, block: Scattered) -> Option<Change> {
+    /// Records the block at the cursor. Returns the effect.
+    fn record_one(
+        &mut self,
+        cursor: &mut AddCursor,
+        slot: u16,
+        block: ScatteredHash,
+    ) -> Option<BlockChange> {
         let hash = block.hash;
-        let held = self.held.get_mut(usize::from(slot))?;
-        held.count_use();
-        let quarter = held.quarter;
-        let full = held.count >= held.capacity || self.arena.len() >= self.most;
-        let (own, first) = self.find_next(trail, slot, block);
+        let list = self.lists.get_mut(usize::from(slot))?;
+        list.count_use();
+        let period = list.period;
+        let full = list.count >= list.capacity || self.arena.len() >= self.max_entries;
+        let (own, first) = self.find_next(cursor, slot, block);
         let known = own.or_else(|| self.find(first?, slot, hash));
-        if let (Some(place), Some(held)) = (known, self.held.get_mut(usize::from(slot))) {
-            held.unlink(place, place, &mut self.arena);
+        if let (Some(place), Some(list)) = (known, self.lists.get_mut(usize::from(slot))) {
+            list.unlink(place, place, &mut self.arena);
         }
-        let placed = known.or_else(|| self.insert(trail, slot, block, first));
-        trail.new = first.is_none();
-        trail.before = Some(hash);
-        trail.own = placed.unwrap_or(NONE);
-        let speaker = first.filter(|first| self.arena.speaks(*first, hash));
-        trail.speaker = speaker.or(placed).unwrap_or(NONE);
+        let placed = known.or_else(|| self.insert(cursor, slot, block, first));
+        cursor.new = first.is_none();
+        cursor.before = Some(hash);
+        cursor.own = placed.unwrap_or(NONE);
+        let primary = first.filter(|first| self.arena.is_primary(*first, hash));
+        cursor.primary = primary.or(placed).unwrap_or(NONE);
         let place = placed?;
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            held.append(place, place, &mut self.arena);
+        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
+            list.append(place, place, &mut self.arena);
         }
         let entry = self.arena.get_mut(place)?;
         if known.is_some() {
-            return Some(change(entry, full, quarter, trail.origin));
+            return Some(change(entry, full, period, cursor.provenance));
         }
-        entry.tell(quarter);
-        Some(Change {
+        entry.mark_published(period);
+        Some(BlockChange {
             new: true,
-            doubted: false,
-            due: true,
+            unproven: false,
+            to_publish: true,
         })
     }
 
-    /// The endpoint's own entry of the block behind the trail, if it lies behind the one before, and
-    /// the entry that speaks for the block.
-    fn find_next(&self, trail: &Trail, slot: u16, block: Scattered) -> (Option<u32>, Option<u32>) {
+    /// Returns the endpoint's own entry of the block at the cursor, if it lies behind the entry before, and the primary
+    /// entry of the block.
+    fn find_next(
+        &self,
+        cursor: &AddCursor,
+        slot: u16,
+        block: ScatteredHash,
+    ) -> (Option<u32>, Option<u32>) {
         let hash = block.hash;
-        if trail.new {
-            return (None, self.arena.first_of(block));
+        if cursor.new {
+            return (None, self.arena.primary_of(block));
         }
-        let own = self.arena.own_behind(trail.own, hash, slot);
+        let own = self.arena.entry_after(cursor.own, hash, slot);
         let first = match own {
-            Some(own) if self.arena.speaks(own, hash) => Some(own),
-            _ => self.arena.first_behind(trail.speaker, hash),
+            Some(own) if self.arena.is_primary(own, hash) => Some(own),
+            _ => self.arena.primary_after(cursor.primary, hash),
         };
         (own, first)
     }
 
-    /// An endpoint's hashes in the order of their use, those used last at the end.
+    /// Appends an endpoint's hashes in order of use, the last used one at the end.
     pub fn list(&self, slot: u32, hashes: &mut Vec<u64>) {
-        let held = self.held.get(slot as usize);
-        let mut place = held.map_or(NONE, |held| held.oldest);
+        let list = self.lists.get(slot as usize);
+        let mut place = list.map_or(NONE, |list| list.oldest);
         while let Some(entry) = self.arena.get(place) {
             hashes.push(entry.hash());
             place = entry.newer;
         }
     }
 
-    /// Goes on behind these blocks of a prompt, after the index may have changed.
-    pub fn resume(&self, matcher: &mut Matcher, blocks: &[u64]) {
-        matcher.place = self.find_last(blocks);
+    /// Returns the place of the primary entry of a block, and the block's holders if it has any. `place` is that of the
+    /// block before it.
+    #[inline]
+    pub(super) fn holders_after(&self, place: u32, hash: u64) -> (u32, Option<Holders>) {
+        let primary = self.arena.primary_after(place, hash);
+        let entry = primary.and_then(|primary| self.arena.get(primary));
+        let holders = entry.map(|entry| match entry.holders {
+            0 => Holders::One(entry.slot),
+            number => Holders::Set(number),
+        });
+        (primary.unwrap_or(NONE), holders)
     }
 
-    /// Takes in the next block of a prompt: everybody who has it has one more match. The walk ends
-    /// at the first block that nobody has; whether it still goes on.
-    pub fn extend(&self, matcher: &mut Matcher, hash: u64) -> bool {
-        if matcher.ended {
-            return false;
-        }
-        let first = self.arena.first_behind(matcher.place, hash);
-        matcher.place = first.unwrap_or(NONE);
-        let Some(entry) = first.and_then(|first| self.arena.get(first)) else {
-            matcher.ended = true;
-            return false;
-        };
-        // Of a set every member is in it, whoever speaks for the block.
-        let slot = if entry.holders == 0 { entry.slot } else { 0 };
-        if matcher.run > 0 && matcher.last != (entry.holders, slot) {
-            self.settle(matcher);
-        }
-        matcher.last = (entry.holders, slot);
-        matcher.run += 1;
-        true
-    }
-
-    /// Counts what was matched so far, before the index changes.
-    pub fn settle(&self, matcher: &mut Matcher) {
-        let run = std::mem::take(&mut matcher.run);
-        if run == 0 {
-            return;
-        }
-        let (holders, slot) = matcher.last;
-        let counts = &mut matcher.counts;
-        let mut count = |slot: u16| {
-            let slot = usize::from(slot);
-            if counts.len() <= slot {
-                counts.resize(slot + 1, 0);
-            }
-            if let Some(count) = counts.get_mut(slot) {
-                *count += run;
-            }
-        };
-        if holders == 0 {
-            count(slot);
-        } else {
-            self.sets.members(holders).for_each(count);
+    /// Calls `visit` with the slot of each holder.
+    pub(super) fn for_each_holder(&self, holders: Holders, mut visit: impl FnMut(u16)) {
+        match holders {
+            Holders::One(slot) => visit(slot),
+            Holders::Set(number) => self.sets.members(number).for_each(visit),
         }
     }
 
-    /// An endpoint's entry of the block for which `first` speaks.
+    /// Returns an endpoint's entry of the block whose primary entry is `first`.
     pub(super) fn find(&self, first: u32, slot: u16, hash: u64) -> Option<u32> {
         let entry = self.arena.get(first)?;
         if entry.slot == slot {
             return Some(first);
         }
         let holds = entry.holders != 0 && self.sets.contains(entry.holders, slot);
-        holds.then(|| self.arena.further(hash, slot)).flatten()
+        holds.then(|| self.arena.secondary(hash, slot)).flatten()
     }
 }
 
-/// What changes with an entry that is used again.
+/// Records the use of an entry and returns the effect.
 #[inline]
-fn change(entry: &mut Entry, full: bool, quarter: u16, origin: Origin) -> Change {
-    Change {
+fn change(entry: &mut Entry, full: bool, period: u16, provenance: Provenance) -> BlockChange {
+    BlockChange {
         new: false,
-        doubted: entry.say(origin),
-        due: full && entry.tell(quarter),
+        unproven: entry.add_evidence(provenance),
+        to_publish: full && entry.mark_published(period),
     }
 }
 

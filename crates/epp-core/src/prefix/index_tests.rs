@@ -2,34 +2,35 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::prefix::key::tests::aimed;
+use crate::prefix::matcher::Matcher;
 
-/// The same by the plainest means: per endpoint the hashes in order of use, and whose word they are.
+/// A simple model of the index: the hashes of each endpoint in order of use, with their provenance.
 #[derive(Default)]
 struct Model {
-    held: HashMap<u32, (usize, Vec<(u64, Origin)>)>,
+    held: HashMap<u32, (usize, Vec<(u64, Provenance)>)>,
 }
 
 impl Model {
-    fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize, origin: Origin) {
+    fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize, provenance: Provenance) {
         let (capacity, held) = self.held.entry(slot).or_insert((capacity, Vec::new()));
         for hash in hashes {
             let known = held.iter().position(|(known, _)| known == hash);
             let before = known.map(|place| held.remove(place).1);
-            let origin = match before {
-                Some(Origin::PROVEN) => Origin::PROVEN,
-                Some(before) if origin == Origin::OWN => before,
-                _ => origin,
+            let provenance = match before {
+                Some(Provenance::PROVEN) => Provenance::PROVEN,
+                Some(before) if provenance == Provenance::OWN => before,
+                _ => provenance,
             };
-            held.push((*hash, origin));
+            held.push((*hash, provenance));
             if held.len() > *capacity {
                 held.remove(0);
             }
         }
     }
 
-    fn retract(&mut self, slot: u32, hashes: &[u64], origin: Origin) {
+    fn retract(&mut self, slot: u32, hashes: &[u64], provenance: Provenance) {
         if let Some((_, held)) = self.held.get_mut(&slot) {
-            held.retain(|(known, whose)| *whose != origin || !hashes.contains(known));
+            held.retain(|(known, other)| *other != provenance || !hashes.contains(known));
         }
     }
 
@@ -55,79 +56,83 @@ impl Model {
 fn matched(index: &Index, hashes: &[u64], slots: u32) -> Vec<u32> {
     let mut matcher = Matcher::default();
     for hash in hashes {
-        index.extend(&mut matcher, *hash);
+        matcher.extend(index, *hash);
     }
-    index.settle(&mut matcher);
+    matcher.settle(index);
     let mut counts = matcher.counts().to_vec();
     counts.resize(slots as usize, 0);
     counts
 }
 
-/// Adds the blocks of a prompt from its beginning on.
+/// Adds all blocks of a prompt.
 fn add(index: &mut Index, slot: u32, hashes: &[u64], capacity: usize) {
     index.add(slot, hashes, 0, capacity, &mut |_| {});
 }
 
-/// The block behind another one: its hash says all that stands before it, too.
-fn behind(before: u64, content: u64) -> u64 {
+/// Returns the hash of a block, which depends on all blocks before it.
+fn chained(before: u64, content: u64) -> u64 {
     (before ^ content)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .rotate_left(23)
 }
 
-/// Blocks of a prompt; few contents and few beginnings, so that prompts meet and part.
+/// Returns the blocks of a prompt with few distinct contents and beginnings, so that prompts share prefixes.
 fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
     let mut last = 7;
     let length = rng.usize(0..12);
     let parts = rng.usize(..=length);
     let blocks = (0..length).map(|number| {
         let content = if number < parts { 1 } else { rng.u64(1..3) };
-        last = behind(last, content);
+        last = chained(last, content);
         last
     });
     blocks.collect()
 }
 
-/// Adds a prompt in pieces, each with the block before it.
+/// Adds a prompt in pieces, each with its context.
 fn add_in_pieces(
     index: &mut Index,
-    (slot, origin): (u32, Origin),
+    (slot, provenance): (u32, Provenance),
     hashes: &[u64],
     capacity: usize,
     size: usize,
 ) {
-    // Even nothing says how much the endpoint holds.
+    // Even an empty prompt sets the capacity.
     add(index, slot, &[], capacity);
     for from in (0..hashes.len()).step_by(size) {
         let prompt = &hashes[..hashes.len().min(from + size)];
         let less = index.context(&prompt[..from]).len();
-        let sent = Sent {
+        let sent = SentBlocks {
             slot,
             prompt: &prompt[from - less..],
             from: less,
-            origin,
+            provenance,
         };
-        index.note(sent, capacity, &mut |_, _| {});
+        index.record(sent, capacity, &mut |_, _| {});
     }
 }
 
-/// Whose word it may be that is not proven.
-fn other_origin(rng: &mut fastrand::Rng) -> Origin {
-    [Origin::OWN, Origin::of_seat(0), Origin::of_seat(5)][rng.usize(0..3)]
+/// Returns a random provenance other than proof.
+fn other_origin(rng: &mut fastrand::Rng) -> Provenance {
+    [
+        Provenance::OWN,
+        Provenance::of_worker(0),
+        Provenance::of_worker(5),
+    ][rng.usize(0..3)]
 }
 
-fn origin(rng: &mut fastrand::Rng) -> Origin {
+fn provenance(rng: &mut fastrand::Rng) -> Provenance {
     if rng.bool() {
-        Origin::PROVEN
+        Provenance::PROVEN
     } else {
         other_origin(rng)
     }
 }
 
 #[test]
-fn it_behaves_as_the_plain_model_over_random_histories() {
+fn the_index_behaves_like_the_model_over_random_histories() {
     for seed in 0..90 {
-        // Some pools are wider than a word of a set.
+        // Some pools have more endpoints than a word of a set has bits.
         let slots: u32 = [3, 6, 70][seed as usize % 3];
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut index, mut model) = (Index::new(1 << 20, &Secret::from(seed)), Model::default());
@@ -140,19 +145,21 @@ fn it_behaves_as_the_plain_model_over_random_histories() {
                     model.held.remove(&slot);
                 }
                 1..=5 => {
-                    let (capacity, origin) = (rng.usize(1..15), origin(&mut rng));
+                    let (capacity, provenance) = (rng.usize(1..15), provenance(&mut rng));
                     let size = rng.usize(1..13);
-                    add_in_pieces(&mut index, (slot, origin), &hashes, capacity, size);
-                    model.add(slot, &hashes, capacity, origin);
+                    add_in_pieces(&mut index, (slot, provenance), &hashes, capacity, size);
+                    model.add(slot, &hashes, capacity, provenance);
                 }
                 6..=7 => {
                     let from = rng.usize(..=hashes.len());
                     let less = index.context(&hashes[..from]).len();
                     let (part, mut dropped) = (&hashes[from - less..], 0);
                     let before = index.entries();
-                    let origin = other_origin(&mut rng);
-                    index.retract(slot, part, less..part.len(), origin, &mut |_| dropped += 1);
-                    model.retract(slot, &hashes[from..], origin);
+                    let provenance = other_origin(&mut rng);
+                    index.retract(slot, part, less..part.len(), provenance, &mut |_| {
+                        dropped += 1
+                    });
+                    model.retract(slot, &hashes[from..], provenance);
                     assert_eq!(index.entries() + dropped, before);
                 }
                 _ => assert_eq!(
@@ -183,7 +190,7 @@ fn the_references_vectors_hold() {
     assert_eq!(matched(&index, &[10], 2), [1, 0]);
     index.remove(1);
     assert_eq!(matched(&index, &[0], 2), [0, 0]);
-    // The first word on the capacity holds.
+    // The first capacity applies.
     let mut index = Index::new(1 << 20, &Secret::from(1));
     add(&mut index, 0, &[1, 2, 3], 2);
     assert_eq!(index.entries(), 2);
@@ -191,10 +198,10 @@ fn the_references_vectors_hold() {
 }
 
 #[test]
-fn another_endpoint_bridges_a_gap_and_the_walk_ends_where_nobody_goes_on() {
+fn another_endpoint_bridges_a_gap_and_matching_ends_where_no_endpoint_holds_the_block() {
     let mut index = Index::new(1 << 20, &Secret::from(1));
     add(&mut index, 0, &[1], 10);
-    // What it had behind that it holds no more.
+    // The endpoint has lost the block in between.
     add(&mut index, 0, &[3], 10);
     add(&mut index, 1, &[1, 2, 3], 10);
     add(&mut index, 2, &[5], 10);
@@ -202,7 +209,7 @@ fn another_endpoint_bridges_a_gap_and_the_walk_ends_where_nobody_goes_on() {
 }
 
 #[test]
-fn a_look_up_refreshes_nothing() {
+fn a_look_up_is_not_a_use() {
     let mut index = Index::new(1 << 20, &Secret::from(1));
     add(&mut index, 0, &[1, 2], 2);
     matched(&index, &[1], 1);
@@ -211,7 +218,7 @@ fn a_look_up_refreshes_nothing() {
 }
 
 #[test]
-fn the_bound_holds_and_is_used() {
+fn the_memory_bound_holds_and_is_used() {
     const BOUND: usize = 1 << 20;
     let mut index = Index::new(BOUND, &Secret::from(1));
     let mut rng = fastrand::Rng::with_seed(1);
@@ -225,34 +232,31 @@ fn the_bound_holds_and_is_used() {
 }
 
 #[test]
-fn what_is_used_again_is_told_again_once_in_a_quarter_of_the_capacity() {
+fn blocks_used_again_are_published_again_once_per_quarter_of_the_capacity() {
     let mut index = Index::new(1 << 20, &Secret::from(1));
-    let mut news = Vec::new();
-    let mut tell = |index: &mut Index, hash| {
-        news.clear();
-        index.add(0, &[hash], 0, 100, &mut |block| news.push(block));
-        news.len()
+    let mut published = Vec::new();
+    let mut publish = |index: &mut Index, hash| {
+        published.clear();
+        index.add(0, &[hash], 0, 100, &mut |block| published.push(block));
+        published.len()
     };
-    let first: usize = (0..100).map(|hash| tell(&mut index, hash)).sum();
-    assert_eq!(first, 100, "what is new is told");
-    let again: usize = (0..1_000).map(|_| tell(&mut index, 7)).sum();
+    let first: usize = (0..100).map(|hash| publish(&mut index, hash)).sum();
+    assert_eq!(first, 100, "new blocks are published");
+    let again: usize = (0..1_000).map(|_| publish(&mut index, 7)).sum();
     assert!((39..=41).contains(&again), "{again}");
     let mut roomy = Index::new(1 << 20, &Secret::from(1));
     add(&mut roomy, 0, &[1], 100);
-    let untold: usize = (0..100).map(|_| tell(&mut roomy, 1)).sum();
-    assert_eq!(
-        untold, 0,
-        "nothing is dropped, so that its age does not matter"
-    );
+    let count: usize = (0..100).map(|_| publish(&mut roomy, 1)).sum();
+    assert_eq!(count, 0, "nothing is evicted, so that ages do not matter");
 }
 
-/// What one request may bring, and how many there are (the attack had 60,000 in one).
+/// Blocks per request (the attack had 60,000 in one).
 const REQUEST: usize = 2_000;
+/// Number of requests.
 const REQUESTS: u64 = 30;
 
-/// Looks prompts up, adds them, and all of it again as soon as an endpoint's memory has been through:
-/// where they come again in the order in which they are dropped. Returns the entries of buckets that were
-/// looked at, in all and in one request at most.
+/// Looks prompts up and adds them, and repeats this in the order in which entries are evicted. Returns the number of
+/// bucket entries that were read: in total, and the maximum per request.
 fn steps(hash: &dyn Fn(u64) -> u64, blocks: usize) -> (usize, usize) {
     let mut index = Index::new(64 << 20, &Secret::from(7));
     let (mut sum, mut most) = (0, 0);
@@ -264,7 +268,7 @@ fn steps(hash: &dyn Fn(u64) -> u64, blocks: usize) -> (usize, usize) {
         for prompt in hashes.chunks(blocks) {
             matched(&index, prompt, 1);
             add(&mut index, 0, prompt, 31_250);
-            // Another endpoint holds them, too.
+            // Another endpoint holds the blocks too.
             add(&mut index, 1, prompt, 31_250);
         }
         sum += index.arena.steps.get();
@@ -276,11 +280,11 @@ fn steps(hash: &dyn Fn(u64) -> u64, blocks: usize) -> (usize, usize) {
 
 #[test]
 fn crafted_hashes_cost_as_much_as_random_ones() {
-    // A list of tiny prompts, today's prompts, and the seed's.
+    // A list of tiny prompts, prompts of the llm-d dialect, and prompts of GIE v1.
     for blocks in [1, REQUEST, 256] {
         let random = steps(&|number| fastrand::Rng::with_seed(number).u64(..), blocks);
         let crafted: [&dyn Fn(u64) -> u64; 4] = [
-            // As in the attack: 16 low bits are alike, all are multiples of 16.
+            // As in the attack: the 16 low bits are equal.
             &|number| number << 16,
             &|number| number << 32 | 0x1230,
             &|number| number.rotate_right(16),
@@ -297,7 +301,7 @@ fn crafted_hashes_cost_as_much_as_random_ones() {
 }
 
 #[test]
-fn even_one_who_knows_the_secret_gets_bounded_chains() {
+fn chains_are_bounded_even_for_an_attacker_with_the_secret() {
     let secret = Secret::from(7);
     let hashes: Vec<u64> = aimed(&secret).take(60_000).collect();
     for blocks in [1, 500] {
@@ -306,7 +310,7 @@ fn even_one_who_knows_the_secret_gets_bounded_chains() {
             index.arena.steps.set(0);
             matched(&index, prompt, 3);
             (0..3).for_each(|slot| add(&mut index, slot, prompt, 5_000));
-            index.retract(1, prompt, 0..prompt.len(), Origin::PROVEN, &mut |_| {});
+            index.retract(1, prompt, 0..prompt.len(), Provenance::PROVEN, &mut |_| {});
             let most = 64 * 40 * prompt.len();
             assert!(
                 index.arena.steps.get() <= most,
@@ -315,7 +319,7 @@ fn even_one_who_knows_the_secret_gets_bounded_chains() {
             );
             assert!(index.entries() <= 3 * 5_000);
         }
-        // Other prompts are found as before.
+        // Other prompts are still found.
         let other: Vec<u64> = (0..100)
             .map(|number| fastrand::Rng::with_seed(number).u64(..))
             .collect();
@@ -327,45 +331,49 @@ fn even_one_who_knows_the_secret_gets_bounded_chains() {
 }
 
 #[test]
-fn what_is_refuted_goes_and_what_is_proven_stays() {
+fn refuted_blocks_are_removed_and_proven_ones_stay() {
     let mut index = Index::new(1 << 20, &Secret::from(1));
-    let sent = |prompt, from, proven| Sent {
+    let sent = |prompt, from, proven| SentBlocks {
         slot: 0,
         prompt,
         from,
-        origin: if proven { Origin::PROVEN } else { Origin::OWN },
+        provenance: if proven {
+            Provenance::PROVEN
+        } else {
+            Provenance::OWN
+        },
     };
-    let mut told = Vec::new();
-    let mut note = |index: &mut Index, sent| {
-        told.clear();
-        index.note(sent, 100, &mut |block, change: Change| {
-            told.push((block, change.new, change.doubted));
+    let mut changes = Vec::new();
+    let mut record = |index: &mut Index, sent| {
+        changes.clear();
+        index.record(sent, 100, &mut |block, change: BlockChange| {
+            changes.push((block, change.new, change.unproven));
         });
-        told.clone()
+        changes.clone()
     };
     let prompt = [11, 12, 13, 14];
     assert_eq!(
-        note(&mut index, sent(&prompt[..2], 0, true)),
+        record(&mut index, sent(&prompt[..2], 0, true)),
         [(0, true, false), (1, true, false)]
     );
     let more = [(2, true, false), (3, true, false)];
     assert_eq!(
-        note(&mut index, sent(&prompt, 0, false)),
+        record(&mut index, sent(&prompt, 0, false)),
         more,
-        "what is proven is not doubted again"
+        "proven blocks stay proven"
     );
     assert_eq!(
         matched(&index, &prompt, 1),
         [4],
-        "what is under way counts at once"
+        "blocks in flight match immediately"
     );
-    let doubted = [(2, false, true), (3, false, true)];
-    assert_eq!(note(&mut index, sent(&prompt, 0, false)), doubted);
-    index.retract(0, &prompt, 0..4, Origin::OWN, &mut |_| {});
+    let unproven = [(2, false, true), (3, false, true)];
+    assert_eq!(record(&mut index, sent(&prompt, 0, false)), unproven);
+    index.retract(0, &prompt, 0..4, Provenance::OWN, &mut |_| {});
     assert_eq!(matched(&index, &prompt, 1), [2]);
-    note(&mut index, sent(&prompt, 0, false));
-    assert_eq!(note(&mut index, sent(&prompt, 2, true)), doubted);
-    index.retract(0, &prompt, 0..4, Origin::OWN, &mut |_| {});
+    record(&mut index, sent(&prompt, 0, false));
+    assert_eq!(record(&mut index, sent(&prompt, 2, true)), unproven);
+    index.retract(0, &prompt, 0..4, Provenance::OWN, &mut |_| {});
     assert_eq!(matched(&index, &prompt, 1), [4]);
-    assert!(note(&mut index, sent(&prompt, 0, true)).is_empty());
+    assert!(record(&mut index, sent(&prompt, 0, true)).is_empty());
 }

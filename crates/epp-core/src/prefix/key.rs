@@ -1,7 +1,7 @@
-//! What keys digests and tables, so that a client cannot compute which of its texts collide.
+//! Keys for digests and tables, so that a client cannot compute which of its texts collide.
 //!
-//! Unkeyed, a client finds at home texts whose blocks all fall into one bucket, or into the same
-//! digest as another text's. The secret is random; the VMs of one Envoy that share an index share it.
+//! Without a key a client can find texts offline whose blocks all fall into one bucket, or have the same digest as
+//! another text's. The secret is random; the VMs of one Envoy that share an index share it.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,38 +11,38 @@ use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 use super::digest::chain;
 
-/// Bytes of a secret: what XXH3 takes.
+/// Bytes of a secret, as XXH3 requires.
 pub const SECRET_BYTES: usize = 192;
 
-/// Of so many blocks one is in the table in any case, see [`TableKey::context`].
-const MILESTONES: u32 = 16;
+/// One of this many blocks is always in the table, see [`TableKey::context`].
+const BLOCKS_PER_MILESTONE: u32 = 16;
 
-/// The most blocks of a context. That a prompt has so many in a row without one that is in the table
-/// in any case has a probability of (15/16)^1024, 10^-29: it bounds the work, and cuts nothing.
-const MOST_CONTEXT: usize = 1024;
+/// Maximum blocks of a context. A prompt has this many blocks in a row without a milestone with a probability of
+/// (15/16)^1024, 10^-29: the bound limits the work and cuts nothing.
+const MAX_CONTEXT: usize = 1024;
 
-/// A secret.
+/// Random bytes from which keys are derived.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Rc<[u8; SECRET_BYTES]>);
 
 impl Secret {
-    /// A secret of random bytes.
+    /// Creates a secret from random bytes.
     pub fn new(bytes: [u8; SECRET_BYTES]) -> Self {
         Self(Rc::new(bytes))
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8; SECRET_BYTES] {
         &self.0
     }
 
-    /// Returns a number for this purpose that tells nothing of the numbers for others.
+    /// Returns a number for a purpose. It reveals nothing about the numbers for other purposes.
     pub fn number(&self, purpose: &str) -> u64 {
         xxh3_64_with_secret(purpose.as_bytes(), self.0.as_slice())
     }
 }
 
-/// A secret that is made of a number: as good as that is.
+/// Derives a secret from a number. It is only as random as that number.
 impl From<u64> for Secret {
     fn from(number: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(number);
@@ -61,11 +61,11 @@ impl fmt::Debug for Secret {
 /// How blocks are digested.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Key {
-    /// As the Endpoint Picker does, to the bit: XXH64, for which anyone can compute collisions.
+    /// XXH64, which equals the Endpoint Picker to the bit. Anyone can compute collisions.
     #[default]
     Plain,
-    /// XXH3 with a secret. XXH64 with a secret seed would not do: where the top bits of two lanes are
-    /// flipped 32 bytes apart, its digest stays the same for every other seed.
+    /// XXH3 with a secret. XXH64 with a secret seed would not suffice: if the top bits of two lanes 32 bytes apart are
+    /// flipped, its digest stays the same for every other seed.
     Secret(Secret),
 }
 
@@ -80,8 +80,8 @@ impl Key {
         }
     }
 
-    /// Returns the hash that a chain begins with. Keyed, model and salt are told apart; the Endpoint
-    /// Picker hashes them as one text, so that `m` with the salt `x` is `mx` without any.
+    /// Returns the hash with which a chain begins. With a secret, model and salt are separate; the Endpoint Picker hashes
+    /// them as one text, so that model `m` with salt `x` equals model `mx` without salt.
     pub fn seed(&self, model: &str, salt: &str) -> u64 {
         match self {
             Self::Plain => {
@@ -93,24 +93,24 @@ impl Key {
             Self::Secret(_) if salt.is_empty() => self.digest(model.as_bytes()),
             Self::Secret(_) => {
                 let salted = chain(self.digest(model.as_bytes()), self.digest(salt.as_bytes()));
-                // One step more than a prompt has whose first block is the salt.
+                // One more step than for a prompt whose first block is the salt.
                 chain(salted, self.digest(b"cache_salt"))
             }
         }
     }
 }
 
-/// The digest of a block that comes in pieces.
+/// Digests a block that arrives in pieces.
 #[derive(Clone)]
-pub enum Part {
-    /// With [`Key::Plain`].
+pub enum BlockDigest {
+    /// The digest for [`Key::Plain`].
     Plain(Xxh64),
-    /// With [`Key::Secret`]. Boxed: it holds the secret and 256 bytes of text.
+    /// The digest for [`Key::Secret`]. It is boxed because it holds the secret and 256 bytes of text.
     Keyed(Box<Xxh3>),
 }
 
-impl Part {
-    /// An empty block.
+impl BlockDigest {
+    /// Begins a block.
     pub fn new(key: &Key) -> Self {
         match key {
             Key::Plain => Self::Plain(Xxh64::new(0)),
@@ -126,7 +126,7 @@ impl Part {
         }
     }
 
-    /// More of the block.
+    /// Adds bytes of the block.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Plain(hasher) => hasher.update(bytes),
@@ -143,30 +143,30 @@ impl Part {
     }
 }
 
-impl Default for Part {
+impl Default for BlockDigest {
     fn default() -> Self {
         Self::new(&Key::Plain)
     }
 }
 
-/// The hash of a block, and where a table's key scatters it to.
+/// The hash of a block, and the same hash scattered by a table's key.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Scattered {
-    /// The hash.
+pub struct ScatteredHash {
+    /// The block's hash.
     pub hash: u64,
-    /// Its [`TableKey::mix`].
+    /// The result of [`TableKey::mix`].
     pub mixed: u64,
 }
 
-impl Scattered {
-    /// [`TableKey::is_milestone`].
+impl ScatteredHash {
+    /// Returns [`TableKey::is_milestone`].
     #[inline]
     pub fn is_milestone(self) -> bool {
-        self.mixed >> (u64::BITS - MILESTONES.ilog2()) == 0
+        self.mixed >> (u64::BITS - BLOCKS_PER_MILESTONE.ilog2()) == 0
     }
 }
 
-/// What hashes are scattered with over the buckets of a table.
+/// Scatters hashes over the buckets of a table.
 #[derive(Clone, Copy)]
 pub struct TableKey {
     add: u64,
@@ -175,18 +175,18 @@ pub struct TableKey {
 }
 
 impl TableKey {
-    /// The key of a secret.
+    /// Derives a table key from a secret.
     pub fn new(secret: &Secret) -> Self {
         Self {
             add: secret.number("table"),
-            // Odd: a multiplication that loses nothing.
+            // Multiplication by an odd number is a bijection.
             first: secret.number("table, first factor") | 1,
             second: secret.number("table, second factor") | 1,
         }
     }
 
-    /// Scatters a hash. Nothing that is known of hashes tells which of them come to lie together: the
-    /// factors are secret, and the shifts between them let each bit decide over each.
+    /// Scatters a hash. Hashes alone do not reveal which of them fall into the same bucket: the factors are secret, and
+    /// the shifts between them make every bit depend on every other.
     #[inline]
     pub fn mix(self, hash: u64) -> u64 {
         let hash = hash ^ self.add;
@@ -195,31 +195,31 @@ impl TableKey {
         hash ^ hash >> 32
     }
 
-    /// A hash with its [`Self::mix`], which a new block needs several times.
+    /// Returns a hash with its [`Self::mix`], which a new block needs several times.
     #[inline]
-    pub fn scatter(self, hash: u64) -> Scattered {
+    pub fn scatter(self, hash: u64) -> ScatteredHash {
         let mixed = self.mix(hash);
-        Scattered { hash, mixed }
+        ScatteredHash { hash, mixed }
     }
 
-    /// Whether a block is in the table in any case. Hash and secret say so, so that all workers have
-    /// the same ones there and no client can choose which. The uppermost bits, since the lowest say the
-    /// bucket.
+    /// Returns whether a block is a milestone, which is always in the table. This depends on hash and secret, so that all
+    /// workers have the same milestones and no client can choose them. The highest bits decide, since the lowest select
+    /// the bucket.
     pub fn is_milestone(self, hash: u64) -> bool {
         self.scatter(hash).is_milestone()
     }
 
-    /// Returns the blocks before another one that it takes to find it, of all that stand before it in
-    /// its prompt: from the last one on that is always in the table.
+    /// Returns the context of a block: those of the blocks before it in its prompt that a look-up needs to find it. They
+    /// begin with the last milestone.
     pub fn context(self, before: &[u64]) -> &[u64] {
-        let near = before.len().saturating_sub(MOST_CONTEXT);
+        let near = before.len().saturating_sub(MAX_CONTEXT);
         let before = before.get(near..).unwrap_or_default();
         let from = before.iter().rposition(|hash| self.is_milestone(*hash));
         before.get(from.unwrap_or(0)..).unwrap_or_default()
     }
 }
 
-/// The key of no secret: for what is not in use yet.
+/// Returns a fixed key, for a table that is not in use yet.
 impl Default for TableKey {
     fn default() -> Self {
         Self::new(&Secret::from(0))
@@ -232,7 +232,7 @@ impl fmt::Debug for TableKey {
     }
 }
 
+/// Tests, and attacks for the tests of other modules.
 #[cfg(test)]
-/// Tests.
 #[path = "key_tests.rs"]
 pub mod tests;

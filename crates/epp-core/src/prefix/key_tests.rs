@@ -4,9 +4,9 @@ use crate::prefix::digest::{BlockHasher, BlockSpec};
 const PRIME_1: u64 = 0x9e37_79b1_85eb_ca87;
 const PRIME_2: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
-/// The odd number with which this one multiplies to 1.
+/// Returns the multiplicative inverse of an odd number.
 fn inverse(odd: u64) -> u64 {
-    // Each round doubles the bits that are right.
+    // Each round doubles the number of correct bits.
     (0..6).fold(odd, |found, _| {
         found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found)))
     })
@@ -20,9 +20,8 @@ fn set_lane(block: &mut [u8], lane: usize, value: u64) {
     block[lane * 8..][..8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Two blocks that differ, with the same XXH64 under every other seed: where the top bit of a lane is
-/// flipped, the sum of its lanes changes by 2^30 * PRIME_1 up or down, and the same lane of the next 32
-/// bytes takes that back.
+/// Returns two different blocks with the same XXH64 under every other seed. Flipping the top bit of a lane changes the
+/// sum of its lanes by 2^30 * PRIME_1 up or down; the same lane of the next 32 bytes reverts that.
 pub fn pair(rng: &mut fastrand::Rng) -> [Vec<u8>; 2] {
     let mut block = vec![0; 256];
     rng.fill(&mut block);
@@ -35,7 +34,7 @@ pub fn pair(rng: &mut fastrand::Rng) -> [Vec<u8>; 2] {
     });
     let same = |other: &Vec<u8>| xxh64(other, 0) == xxh64(&block, 0);
     let other = others.into_iter().find(same);
-    [block, other.expect("one of both signs is right")]
+    [block, other.expect("one of the two signs is right")]
 }
 
 #[test]
@@ -50,11 +49,11 @@ fn texts_that_collide_in_xxh64_do_not_when_keyed() {
         under_a_seed += usize::from(xxh64(&one, seed) == xxh64(&other, seed));
         let key = Key::Secret(Secret::from(round));
         assert_ne!(key.digest(&one), key.digest(&other));
-        // Nor where they come in pieces, which is another way through the code.
+        // Blocks in pieces take another path through the code.
         let digests = [one, other].map(|block| {
-            let mut part = Part::new(&key);
-            block.chunks(100).for_each(|piece| part.update(piece));
-            part.digest()
+            let mut digest = BlockDigest::new(&key);
+            block.chunks(100).for_each(|piece| digest.update(piece));
+            digest.digest()
         });
         assert_ne!(digests[0], digests[1]);
     }
@@ -62,7 +61,7 @@ fn texts_that_collide_in_xxh64_do_not_when_keyed() {
 }
 
 #[test]
-fn digests_tell_nothing_of_those_with_another_secret() {
+fn digests_with_different_secrets_differ() {
     let [one, other] = [1, 2].map(|number| Key::Secret(Secret::from(number)));
     for length in [0, 3, 8, 16, 64, 200, 256, 5_000] {
         let block = vec![7; length];
@@ -72,7 +71,7 @@ fn digests_tell_nothing_of_those_with_another_secret() {
 }
 
 #[test]
-fn model_and_salt_are_told_apart() {
+fn model_and_salt_are_distinguished() {
     let key = Key::Secret(Secret::from(1));
     let seeds = [
         key.seed("mTENANT-A", ""),
@@ -84,22 +83,22 @@ fn model_and_salt_are_told_apart() {
     for (place, seed) in seeds.iter().enumerate() {
         assert!(!seeds[place + 1..].contains(seed), "{place}");
     }
-    // The Endpoint Picker's, to the bit.
+    // The plain seed equals the Endpoint Picker's to the bit.
     assert_eq!(Key::Plain.seed("m", "x"), Key::Plain.seed("mx", ""));
 }
 
-/// The hash that is mixed to this.
+/// Returns the hash for which [`TableKey::mix`] returns `mixed`.
 fn unmix(key: TableKey, mixed: u64) -> u64 {
     let hash = (mixed ^ mixed >> 32).wrapping_mul(inverse(key.second));
     let hash = (hash ^ hash >> 29 ^ hash >> 58).wrapping_mul(inverse(key.first));
     hash ^ hash >> 32 ^ key.add
 }
 
-/// Hashes that only one who knows the secret finds: all lie in one bucket, however many there are, and
-/// all are in the table in any case.
+/// Returns hashes that only an attacker with the secret can find: all fall into one bucket, however many there are, and
+/// all are milestones.
 pub fn aimed(secret: &Secret) -> impl Iterator<Item = u64> {
     let key = TableKey::new(secret);
-    // Above the bits that say the bucket, below those that say whether it is a milestone.
+    // The number lies above the bits that select the bucket and below those that make a milestone.
     (1..).map(move |number: u64| {
         let hash = unmix(key, number << 32);
         assert_eq!(key.mix(hash), number << 32);
@@ -108,13 +107,13 @@ pub fn aimed(secret: &Secret) -> impl Iterator<Item = u64> {
 }
 
 #[test]
-fn hashes_with_any_bits_alike_lie_as_random_ones_do() {
+fn hashes_with_any_equal_bits_are_scattered_like_random_ones() {
     const BUCKETS: usize = 1 << 14;
     let mut rng = fastrand::Rng::with_seed(1);
     for secret in 0..200 {
         let key = TableKey::new(&Secret::from(secret));
         for turn in (0..64).step_by(8) {
-            // Hashes in which all but 16 bits are alike; four fall into each bucket.
+            // All but 16 bits of the hashes are equal; four fall into each bucket.
             let rest = rng.u64(..) << 16;
             let hashes = (0..1_u64 << 16).map(|number| (rest | number).rotate_left(turn));
             let (mut buckets, mut milestones) = (vec![0_u32; BUCKETS], 0);
@@ -122,7 +121,7 @@ fn hashes_with_any_bits_alike_lie_as_random_ones_do() {
                 buckets[key.mix(hash) as usize % BUCKETS] += 1;
                 milestones += usize::from(key.is_milestone(hash));
             }
-            // What a look-up of each of them costs; of random ones 4 * 4 + 4 a bucket.
+            // The cost of looking up each hash; random hashes cost 4 * 4 + 4 per bucket.
             let steps: u32 = buckets.iter().map(|count| count * count).sum();
             let steps = f64::from(steps) / (20 * BUCKETS) as f64;
             assert!(steps < 1.2, "{secret} {turn}: {steps}");
@@ -145,7 +144,7 @@ fn a_context_goes_back_to_the_last_milestone_and_is_bounded() {
     assert!(!context[1..].iter().any(|hash| key.is_milestone(*hash)));
     let others = hashes.iter().filter(|hash| !key.is_milestone(**hash));
     let none: Vec<u64> = others.copied().collect();
-    assert_eq!(key.context(&none).len(), MOST_CONTEXT);
+    assert_eq!(key.context(&none).len(), MAX_CONTEXT);
     assert!(key.context(&[]).is_empty());
     let milestones: Vec<u64> = aimed(&secret).take(3).collect();
     assert_eq!(key.context(&milestones), &milestones[2..]);

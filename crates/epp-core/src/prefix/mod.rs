@@ -1,12 +1,12 @@
-//! Which endpoint probably holds which part of a prompt in its KV cache: block digests, their
-//! chain, and the index of what was sent where.
+//! An estimate of which endpoint holds which part of a prompt in its KV cache: the digests of a prompt's blocks,
+//! their chained hashes, and the index of the hashes that were sent to each endpoint.
 
 mod arena;
 pub mod digest;
-mod held;
 pub mod index;
 pub mod key;
-mod matcher;
+mod lru;
+pub mod matcher;
 mod sets;
 mod turnover;
 pub mod walk;

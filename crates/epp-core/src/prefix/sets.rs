@@ -1,37 +1,40 @@
 //! Sets of endpoints that hold the same blocks.
 //!
-//! The blocks of a prompt that many have sent are held by many endpoints, and mostly by the same
-//! ones: each such set is kept once, with a number, so that a look-up compares numbers and counts
-//! a set's members once for all blocks that it holds.
+//! The blocks of a popular prompt are held by many endpoints, and mostly by the same ones. Each such set is stored
+//! once and has a number, so that a look-up compares numbers and counts a set's members once for all of its blocks.
 
 use hashbrown::HashTable;
 
 use super::key::TableKey;
 
-/// What a set costs beside its words: its place, and its share of the table.
+/// Memory of a set beside its words: its element of `sets`, and its share of the table.
 const SET_BYTES: usize = 48;
 
 #[derive(Debug, Clone, Default)]
 struct Set {
-    /// A bit for each slot, without zero words at the end.
+    /// One bit for each slot, without zero words at the end.
     words: Box<[u64]>,
-    /// Blocks that it holds.
+    /// Number of blocks that exactly these endpoints hold.
     blocks: u32,
 }
 
-/// The sets, by number from 1.
+/// The sets. They are numbered from 1.
 #[derive(Debug, Clone)]
 pub struct Sets {
     key: TableKey,
     sets: Vec<Set>,
+    /// Numbers of unused sets.
     free: Vec<u32>,
+    /// The numbers of the sets in use, found by their words.
     numbers: HashTable<u32>,
+    /// Memory of the sets in use.
     bytes: usize,
+    /// The words of the set that is being looked for.
     words: Vec<u64>,
 }
 
 impl Sets {
-    /// No sets; the table that finds them has this key.
+    /// Creates the collection without sets. The table has this key.
     pub fn new(key: TableKey) -> Self {
         Self {
             key,
@@ -43,18 +46,18 @@ impl Sets {
         }
     }
 
-    /// Memory taken.
+    /// Returns the memory of the sets in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether an endpoint is in a set.
+    /// Returns whether an endpoint is in a set.
     pub fn contains(&self, number: u32, slot: u16) -> bool {
         let word = self.words_of(number).get(usize::from(slot) / 64);
         word.is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    /// The members of a set, in order.
+    /// Returns the members of a set in ascending order.
     pub fn members(&self, number: u32) -> impl Iterator<Item = u16> + '_ {
         let words = (0..).zip(self.words_of(number));
         words.flat_map(|(index, word)| {
@@ -67,8 +70,8 @@ impl Sets {
         })
     }
 
-    /// One more block is held by the endpoint `first` (where `number` is 0) or by the set, and by
-    /// `slot` too. Returns the number of that set.
+    /// Adds `slot` to the holders of a block, which were the set `number`, or only the endpoint `first` if `number`
+    /// is 0. Returns the number of the new set.
     pub fn with(&mut self, number: u32, first: u16, slot: u16) -> u32 {
         self.load(number, first);
         self.flip(slot);
@@ -77,8 +80,8 @@ impl Sets {
         made
     }
 
-    /// A block is held no more by `slot`, which is in the set. Returns the number of the set that is
-    /// left, or 0 and the endpoint where one is left.
+    /// Removes `slot` from the holders of a block, which were the set `number`. Returns the number of the remaining
+    /// set, or 0 and the endpoint if only one remains.
     pub fn without(&mut self, number: u32, slot: u16) -> (u32, u16) {
         self.load(number, 0);
         self.flip(slot);
@@ -97,7 +100,7 @@ impl Sets {
             .map_or(&[], |set| &set.words)
     }
 
-    /// Makes the set, or the one endpoint, what is worked on.
+    /// Copies the set, or the single endpoint, into `words`.
     fn load(&mut self, number: u32, first: u16) {
         let mut words = std::mem::take(&mut self.words);
         words.clear();
@@ -121,7 +124,7 @@ impl Sets {
         }
     }
 
-    /// The number of the set that is worked on; it holds one more block.
+    /// Returns the number of the set in `words`, which gets one more block.
     fn intern(&mut self) -> u32 {
         let hash = hash(self.key, &self.words);
         let same = |number: &u32| *self.words_of(*number) == *self.words;
@@ -143,8 +146,8 @@ impl Sets {
                 self.sets.len() as u32
             }
         };
-        if let Some(place) = self.sets.get_mut(number as usize - 1) {
-            *place = set;
+        if let Some(unused) = self.sets.get_mut(number as usize - 1) {
+            *unused = set;
         }
         let (sets, key) = (&self.sets, self.key);
         let hasher = |number: &u32| {
@@ -155,7 +158,7 @@ impl Sets {
         number
     }
 
-    /// A set holds one block less.
+    /// Removes a block from a set. A set without blocks is freed.
     pub fn release(&mut self, number: u32) {
         let index = (number as usize).wrapping_sub(1);
         let Some(set) = self.sets.get_mut(index) else {

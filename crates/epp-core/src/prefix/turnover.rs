@@ -1,35 +1,35 @@
-//! How entries of the index come and go.
+//! How entries enter and leave the index.
 
 use std::ops::Range;
 
-use super::arena::{Entry, FURTHER, NONE};
-use super::held::Held;
-use super::index::{Index, Origin, Trail};
-use super::key::Scattered;
+use super::arena::{Entry, NONE, SECONDARY};
+use super::index::{AddCursor, Index, Provenance};
+use super::key::ScatteredHash;
+use super::lru::LruList;
 
 impl Index {
-    /// Forgets an endpoint.
+    /// Removes an endpoint.
     pub fn remove(&mut self, slot: u32) {
         let Ok(slot) = u16::try_from(slot) else {
             return;
         };
-        // The newest first: their places are taken again in the order in which they lie.
-        while self.drop_entry(slot, |held| held.newest) {}
-        self.arena.settle();
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            *held = Held::EMPTY;
+        // The newest first: then free places are reused in ascending order.
+        while self.drop_entry(slot, |list| list.newest) {}
+        self.arena.link_orphan();
+        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
+            *list = LruList::EMPTY;
         }
     }
 
-    /// Notes that an answer proves the blocks of a prompt from number `from` on, as far as the endpoint's
-    /// entries lie in their order, which are nearly always all. `doubted` is called with the number of each
-    /// block that was not proven before. Returns how many blocks were covered; the others are for [`Index::note`].
+    /// Records that a response proves the blocks of a prompt from position `from` on, as far as the endpoint's entries lie
+    /// in order; nearly always all do. `unproven` is called with the position of each block that was not proven before.
+    /// Returns how many blocks were covered; the others are for [`Index::record`].
     pub fn prove(
         &mut self,
         slot: u32,
         prompt: &[u64],
         from: usize,
-        mut doubted: impl FnMut(usize),
+        mut unproven: impl FnMut(usize),
     ) -> usize {
         let Ok(slot) = u16::try_from(slot) else {
             return 0;
@@ -39,8 +39,8 @@ impl Index {
         let Some((first, rest)) = blocks.split_first() else {
             return 0;
         };
-        let speaker = self.find_last(before);
-        let found = self.arena.first_behind(speaker, *first);
+        let primary = self.find_last(before);
+        let found = self.arena.primary_after(primary, *first);
         let Some(mut own) = found.and_then(|found| self.find(found, slot, *first)) else {
             return 0;
         };
@@ -48,11 +48,11 @@ impl Index {
         let mut rest = rest.iter();
         loop {
             if self.arena.get_mut(own).is_some_and(Entry::prove) {
-                doubted(number);
+                unproven(number);
             }
             number += 1;
             let next = rest.next();
-            let next = next.and_then(|hash| self.arena.own_behind(own, *hash, slot));
+            let next = next.and_then(|hash| self.arena.entry_after(own, *hash, slot));
             match next {
                 Some(next) => own = next,
                 None => return number - from,
@@ -60,44 +60,46 @@ impl Index {
         }
     }
 
-    /// Forgets which of these blocks of a prompt, by number, the endpoint in this slot holds by nothing but
-    /// the word of `origin`. Of those before, [`Index::context`] will do. `dropped` is called with the
-    /// number of each block that is forgotten.
+    /// Removes those of these blocks of a prompt, given by position, for which `provenance` is the only evidence that the
+    /// endpoint holds them. Of the blocks before, [`Index::context`] suffices. `dropped` is called with the position of
+    /// each removed block.
     pub fn retract(
         &mut self,
         slot: u32,
         prompt: &[u64],
         blocks: Range<usize>,
-        origin: Origin,
+        provenance: Provenance,
         dropped: &mut dyn FnMut(usize),
     ) {
         let Ok(slot) = u16::try_from(slot) else {
             return;
         };
         let before = prompt.get(..blocks.start).unwrap_or_default();
-        let mut speaker = self.find_last(before);
-        let mut own = speaker;
+        let mut primary = self.find_last(before);
+        let mut own = primary;
         for (number, hash) in blocks.clone().zip(prompt.get(blocks).unwrap_or_default()) {
-            let first = self.arena.first_behind(speaker, *hash);
-            let found = self.arena.own_behind(own, *hash, slot);
+            let first = self.arena.primary_after(primary, *hash);
+            let found = self.arena.entry_after(own, *hash, slot);
             let found = found.or_else(|| self.find(first?, slot, *hash));
-            speaker = first.unwrap_or(NONE);
+            primary = first.unwrap_or(NONE);
             own = found.unwrap_or(NONE);
             let entry = self.arena.get(own);
-            if entry.is_some_and(|entry| entry.origin() == origin) && self.drop_at(slot, own) {
+            if entry.is_some_and(|entry| entry.provenance() == provenance)
+                && self.drop_at(slot, own)
+            {
                 dropped(number);
             }
         }
-        self.arena.settle();
+        self.arena.link_orphan();
     }
 
-    /// A new entry of the block for which `first` speaks, not yet in the list of its endpoint; none
-    /// where there is no room for the set of those that hold the block.
+    /// Inserts an entry of the block whose primary entry is `first`; the caller adds it to the endpoint's list. Returns
+    /// `None` if there is no room for another holder.
     pub(super) fn insert(
         &mut self,
-        trail: &Trail,
+        cursor: &AddCursor,
         slot: u16,
-        block: Scattered,
+        block: ScatteredHash,
         first: Option<u32>,
     ) -> Option<u32> {
         let hash = block.hash;
@@ -105,19 +107,21 @@ impl Index {
             self.evictions += 1;
             return None;
         }
-        let held = self.held.get(usize::from(slot)).copied();
-        let held = held.unwrap_or(Held::EMPTY);
+        let list = self.lists.get(usize::from(slot)).copied();
+        let list = list.unwrap_or(LruList::EMPTY);
         let mut dropped = false;
-        if held.count >= held.capacity {
+        if list.count >= list.capacity {
             dropped = self.drop_oldest(slot);
-        } else if self.arena.len() >= self.most {
-            let own = held.count > 0 && self.drop_oldest(slot);
+        } else if self.arena.len() >= self.max_entries {
+            let own = list.count > 0 && self.drop_oldest(slot);
             dropped = own || self.drop_oldest(self.largest());
         }
         self.evictions += u64::from(dropped);
-        // It may be the one that was dropped.
+        // The primary entry may be the one that was dropped.
         let first = match first {
-            Some(first) if dropped && !self.arena.speaks(first, hash) => self.arena.first_of(block),
+            Some(first) if dropped && !self.arena.is_primary(first, hash) => {
+                self.arena.primary_of(block)
+            }
             first => first,
         };
         let holders = match first {
@@ -126,103 +130,103 @@ impl Index {
                 let entry = *self.arena.get(first)?;
                 let holders = self.sets.with(entry.holders, entry.slot, slot);
                 self.arena.set_holders(first, holders);
-                FURTHER
+                SECONDARY
             }
         };
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            held.count += 1;
+        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
+            list.count += 1;
         }
-        let last = trail.before.filter(|before| {
-            let own = self.arena.get(trail.own);
-            own.is_some_and(|own| own.slot == slot) && self.arena.speaks(trail.own, *before)
+        let last = cursor.before.filter(|before| {
+            let own = self.arena.get(cursor.own);
+            own.is_some_and(|own| own.slot == slot) && self.arena.is_primary(cursor.own, *before)
         });
-        let last = last.map_or(NONE, |_| trail.own);
-        let entry = Entry::new(hash, slot, holders, trail.origin);
+        let last = last.map_or(NONE, |_| cursor.own);
+        let entry = Entry::new(hash, slot, holders, cursor.provenance);
         Some(self.arena.insert(entry, block, last))
     }
 
-    /// Whether there is room for one more endpoint to hold the block for which `first` speaks. Asked
+    /// Returns whether there is room for another holder of the block whose primary entry is `first`. This is checked
     /// before anything is dropped for it.
     fn can_share(&self, first: u32, slot: u16, hash: u64) -> bool {
-        // It is in the set already where its entry found no room in the table.
+        // The endpoint is in the set already if its entry found no room in the table.
         let holds = |entry: &Entry| self.sets.contains(entry.holders, slot);
-        self.sets.bytes() < self.most_sets
+        self.sets.bytes() < self.max_set_bytes
             && !self.arena.get(first).is_some_and(holds)
             && self.arena.has_room(hash, slot)
     }
 
-    /// The endpoint that holds most: a look at each, which an endpoint that holds nothing yet costs
-    /// with its first block, and none that has one of its own to drop.
+    /// Returns the endpoint with the most entries. Only an endpoint without entries of its own to drop pays for this
+    /// search.
     fn largest(&self) -> u16 {
-        let slots = self.held.iter().enumerate();
-        let largest = slots.max_by_key(|(_, held)| held.count);
+        let slots = self.lists.iter().enumerate();
+        let largest = slots.max_by_key(|(_, list)| list.count);
         largest.map_or(0, |(slot, _)| slot as u16)
     }
 
-    /// Drops an endpoint's entry that was used longest ago; whether there was one.
+    /// Drops the entry that an endpoint used longest ago. Returns whether there was one.
     fn drop_oldest(&mut self, slot: u16) -> bool {
-        self.drop_entry(slot, |held| held.oldest)
+        self.drop_entry(slot, |list| list.oldest)
     }
 
-    /// Drops one of an endpoint's entries; whether there was one.
-    fn drop_entry(&mut self, slot: u16, which: fn(&Held) -> u32) -> bool {
-        let place = self.held.get(usize::from(slot)).map(which);
+    /// Drops one of an endpoint's entries. Returns whether there was one.
+    fn drop_entry(&mut self, slot: u16, which: fn(&LruList) -> u32) -> bool {
+        let place = self.lists.get(usize::from(slot)).map(which);
         place.is_some_and(|place| self.drop_at(slot, place))
     }
 
-    /// Drops an endpoint's entry at this place; whether there was one. [`Arena::settle`] must follow.
+    /// Drops an endpoint's entry at a place. Returns whether there was one. [`Arena::link_orphan`] must be called afterwards.
     fn drop_at(&mut self, slot: u16, place: u32) -> bool {
         let Some(entry) = self.arena.get(place).copied() else {
             return false;
         };
-        if let Some(held) = self.held.get_mut(usize::from(slot)) {
-            held.unlink(place, place, &mut self.arena);
-            held.count -= 1;
+        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
+            list.unlink(place, place, &mut self.arena);
+            list.count -= 1;
         }
-        self.hold_no_more(place, &entry);
+        self.remove_holder(place, &entry);
         self.arena.remove(place);
         true
     }
 
-    /// Takes an entry's endpoint out of the set of those that hold its block.
-    fn hold_no_more(&mut self, place: u32, entry: &Entry) {
+    /// Removes an entry's endpoint from the holders of the block.
+    fn remove_holder(&mut self, place: u32, entry: &Entry) {
         let hash = entry.hash();
         if entry.holders == 0 {
             return;
         }
-        let speaker = if entry.holders == FURTHER {
-            self.arena.first(hash)
+        let primary = if entry.holders == SECONDARY {
+            self.arena.primary(hash)
         } else {
             Some(place)
         };
-        let holders = speaker.and_then(|speaker| self.arena.get(speaker));
-        let Some(holders) = holders.map(|speaker| speaker.holders) else {
+        let holders = primary.and_then(|primary| self.arena.get(primary));
+        let Some(holders) = holders.map(|primary| primary.holders) else {
             return;
         };
         if !self.sets.contains(holders, entry.slot) {
-            if entry.holders != FURTHER {
+            if entry.holders != SECONDARY {
                 self.sets.release(holders);
             }
             return;
         }
         let (left, next) = self.sets.without(holders, entry.slot);
-        if entry.holders == FURTHER {
-            if let Some(speaker) = speaker {
-                self.arena.set_holders(speaker, left);
+        if entry.holders == SECONDARY {
+            if let Some(primary) = primary {
+                self.arena.set_holders(primary, left);
             }
             return;
         }
-        // Another one speaks for the block from now on.
+        // Another entry becomes primary.
         let next = if left == 0 {
             Some(next)
         } else {
             self.sets.members(left).next()
         };
-        let heir = next.and_then(|next| self.arena.further(hash, next));
+        let heir = next.and_then(|next| self.arena.secondary(hash, next));
         self.arena.set_holders(place, 0);
         match heir {
             Some(heir) => self.arena.set_holders(heir, left),
-            // Its entry found no room in the table.
+            // That endpoint's entry found no room in the table.
             None => self.sets.release(left),
         }
     }

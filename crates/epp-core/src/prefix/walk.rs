@@ -1,38 +1,40 @@
-//! One request's prompts on their way through one prefix index: the chain of block hashes, how far
-//! it has been matched, and how much of it the index has learnt.
+//! The walk of one request's prompts through one prefix index: the chain of block hashes, how far it has been matched,
+//! and how much of it the index has learnt.
 
 use std::ops::Range;
 
 use super::digest::chain;
-use super::index::{Change, Index, Matcher, Origin, Sent};
+use super::index::{BlockChange, Index, Provenance, SentBlocks};
+use super::matcher::Matcher;
 
-/// The walk of one request's prompts through one index. Buffers are kept from request to request.
+/// The walk of one request's prompts through one index. The memory is reused for other requests.
 #[derive(Debug, Default)]
 pub struct Walk {
     matcher: Matcher,
     /// Chained hashes of all prompts' blocks so far, prompt by prompt.
     hashes: Vec<u64>,
-    /// Where in `hashes` each prompt but the first begins.
+    /// The beginning in `hashes` of each prompt but the first.
     begins: Vec<usize>,
-    /// The prompt that is being walked.
+    /// Number of the current prompt.
     prompt: usize,
-    /// Blocks of it walked so far.
+    /// Blocks of the current prompt so far.
     blocks: usize,
-    /// Hash of the last block, or the seed.
+    /// Hash of the last block, or the seed before the first one.
     last: u64,
-    /// Whether the walk of this prompt has come to a block that nobody has.
+    /// Whether the current prompt has come to a block that no endpoint holds.
     ended: bool,
-    /// How many of `hashes` the index has learnt.
+    /// How many of `hashes` the index has recorded.
     learnt: usize,
-    /// The first of `hashes` of which no answer has proven that the endpoint took it in.
-    doubted: Option<usize>,
-    /// Those of `hashes` that the index learnt of this request, each range in one prompt.
+    /// The first of `hashes` for which no response has proven that the endpoint holds it.
+    unproven: Option<usize>,
+    /// Those of `hashes` that this request added to the index. Each range lies in one prompt.
     created: Vec<Range<usize>>,
+    /// The hash with which each chain begins.
     seed: Option<u64>,
 }
 
 impl Walk {
-    /// Forgets everything but the memory.
+    /// Forgets everything, and keeps the memory.
     pub fn reset(&mut self) {
         self.matcher.reset();
         self.hashes.clear();
@@ -41,11 +43,11 @@ impl Walk {
         self.blocks = 0;
         self.ended = false;
         self.learnt = 0;
-        self.settle();
+        self.clear_unproven();
         self.seed = None;
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the bytes of memory that the walk has allocated.
     pub fn allocated(&self) -> usize {
         let hashes = self.hashes.capacity() * size_of::<u64>();
         let created = self.created.capacity() * size_of::<Range<usize>>();
@@ -53,9 +55,9 @@ impl Walk {
         hashes + begins + created + self.matcher.allocated()
     }
 
-    /// Gives back what nothing more is looked up with: all but what an answer is still to prove.
-    pub fn give_back(&mut self) {
-        if self.is_doubted() {
+    /// Frees the memory that is not needed once the request is routed: all but the hashes that a response may prove.
+    pub fn release_memory(&mut self) {
+        if self.is_unproven() {
             self.matcher = Matcher::default();
             self.hashes.shrink_to_fit();
         } else {
@@ -63,14 +65,13 @@ impl Walk {
         }
     }
 
-    /// Whether the walk starts again with this seed.
-    pub fn parts_from(&self, seed: u64) -> bool {
+    /// Returns whether [`Self::advance`] would restart the walk with this seed.
+    pub fn restarts_with(&self, seed: u64) -> bool {
         self.seed.is_some_and(|own| own != seed)
     }
 
-    /// Walks on through the blocks that were read since. `prompts` are all of the request's, each
-    /// with its content digests so far; `seed` starts each chain. With another seed than before
-    /// the walk begins anew.
+    /// Walks through the blocks that were read since the last call. `prompts` are all prompts of the request, each with
+    /// its content digests so far; `seed` begins each chain. The walk restarts if the seed has changed.
     pub fn advance<'a>(
         &mut self,
         seed: u64,
@@ -84,10 +85,8 @@ impl Walk {
         }
         if !self.ended {
             let walked = self.begins.last().copied().unwrap_or(0);
-            index.resume(
-                &mut self.matcher,
-                self.hashes.get(walked..).unwrap_or_default(),
-            );
+            let walked = self.hashes.get(walked..).unwrap_or_default();
+            self.matcher.resume(index, walked);
         }
         for (position, digests) in prompts.enumerate().skip(self.prompt) {
             if position > self.prompt {
@@ -102,136 +101,136 @@ impl Walk {
                 self.last = chain(self.last, *digest);
                 self.hashes.push(self.last);
                 self.blocks += 1;
-                self.ended = self.ended || !index.extend(&mut self.matcher, self.last);
+                self.ended = self.ended || !self.matcher.extend(index, self.last);
             }
         }
-        index.settle(&mut self.matcher);
+        self.matcher.settle(index);
     }
 
-    /// Whether more blocks of the prompt that was walked last cannot match any more.
+    /// Returns whether no further block of the current prompt can match.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Matched blocks by slot.
+    /// Returns the matched blocks by slot.
     pub fn matched(&mut self) -> &[u32] {
         self.matcher.counts()
     }
 
-    /// The hash of the first block, which tells prompts that begin otherwise or are for another
-    /// model apart.
+    /// Returns the hash of the first block, which differs for prompts that begin differently or are for another model.
     pub fn first(&self) -> Option<u64> {
         self.hashes.first().copied()
     }
 
-    /// Blocks read so far.
+    /// Returns the number of blocks read so far.
     pub fn total(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Notes in the index that what it was not told of yet was sent to the endpoint in this slot;
-    /// `news` gets the prompt so far and the number of a block that others should hear of.
+    /// Records in the index that the blocks that were read since the last call were sent to an endpoint. `publish` is
+    /// called with the prompt so far and the position of each block that should be published to other workers.
     pub fn learn(
         &mut self,
         index: &mut Index,
         slot: u32,
         capacity: usize,
-        news: &mut dyn FnMut(&[u64], usize),
+        publish: &mut dyn FnMut(&[u64], usize),
     ) {
         let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
-        let (doubted, created) = (&mut self.doubted, &mut self.created);
+        let (unproven, created) = (&mut self.unproven, &mut self.created);
         for prompt in prompts(&self.begins, self.hashes.len(), learnt) {
             let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
-            let sent = Sent {
+            let sent = SentBlocks {
                 slot,
                 prompt: hashes,
                 from: learnt.saturating_sub(prompt.start),
-                origin: Origin::OWN,
+                provenance: Provenance::OWN,
             };
-            let mut changed = |block, change: Change| {
-                let place = prompt.start + block;
-                if change.new && note(created, place, block == 0) || change.doubted {
-                    doubted.get_or_insert(place);
+            let mut changed = |block, change: BlockChange| {
+                let position = prompt.start + block;
+                if change.new && add_created(created, position, block == 0) || change.unproven {
+                    unproven.get_or_insert(position);
                 }
-                if change.due {
-                    news(hashes, block);
+                if change.to_publish {
+                    publish(hashes, block);
                 }
             };
-            index.note(sent, capacity, &mut changed);
+            index.record(sent, capacity, &mut changed);
         }
     }
 
-    /// Whether anything that was learnt of this request is still to be proven.
-    pub fn is_doubted(&self) -> bool {
-        self.doubted.is_some()
+    /// Returns whether a block that was recorded for this request is still unproven.
+    pub fn is_unproven(&self) -> bool {
+        self.unproven.is_some()
     }
 
-    /// The endpoint in this slot has answered: it took in what it was sent. `news` as for
-    /// [`Self::learn`], of blocks that others should hear to be proven: not those that this request
-    /// brought, of which they have heard.
+    /// Records that the endpoint has responded, and so holds the blocks that it was sent. `publish` is called as in
+    /// [`Self::learn`] for the blocks whose proof should be published; those that this request added were published
+    /// before.
     pub fn prove(
         &mut self,
         index: &mut Index,
         slot: u32,
         capacity: usize,
-        news: &mut dyn FnMut(&[u64], usize),
+        publish: &mut dyn FnMut(&[u64], usize),
     ) {
-        let Some(doubted) = self.doubted else {
+        let Some(unproven) = self.unproven else {
             return;
         };
-        for prompt in prompts(&self.begins, self.learnt, doubted) {
+        for prompt in prompts(&self.begins, self.learnt, unproven) {
             let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
-            let mut from = doubted.saturating_sub(prompt.start);
+            let mut from = unproven.saturating_sub(prompt.start);
             let created = &self.created;
             let of_others = |block| !contains(created, prompt.start + block);
             from += index.prove(slot, hashes, from, |block| {
                 if of_others(block) {
-                    news(hashes, block);
+                    publish(hashes, block);
                 }
             });
             if from == hashes.len() {
                 continue;
             }
-            let sent = Sent {
+            let sent = SentBlocks {
                 slot,
                 prompt: hashes,
                 from,
-                origin: Origin::PROVEN,
+                provenance: Provenance::PROVEN,
             };
-            index.note(sent, capacity, &mut |block, change: Change| {
-                if change.due || change.doubted && of_others(block) {
-                    news(hashes, block);
+            index.record(sent, capacity, &mut |block, change: BlockChange| {
+                if change.to_publish || change.unproven && of_others(block) {
+                    publish(hashes, block);
                 }
             });
         }
-        self.settle();
+        self.clear_unproven();
     }
 
-    /// The endpoint in this slot did not take in what it was sent: the index forgets what this request
-    /// brought, as far as no other has proven it, or another worker has sent it too. `news` as for [`Self::learn`], of what is forgotten.
-    pub fn refute(&mut self, index: &mut Index, slot: u32, news: &mut dyn FnMut(&[u64], usize)) {
+    /// Records that the endpoint did not process what it was sent. The index forgets the blocks that this request added,
+    /// unless another request has proven them or another worker has sent them too. `publish` is called as in
+    /// [`Self::learn`] for the forgotten blocks.
+    pub fn refute(&mut self, index: &mut Index, slot: u32, publish: &mut dyn FnMut(&[u64], usize)) {
         for range in &self.created {
             let begin = self.begins.partition_point(|begin| *begin <= range.start);
             let begin = begin.checked_sub(1).and_then(|last| self.begins.get(last));
             let begin = begin.copied().unwrap_or(0);
             let hashes = self.hashes.get(begin..range.end).unwrap_or_default();
             let blocks = range.start - begin..hashes.len();
-            index.retract(slot, hashes, blocks, Origin::OWN, &mut |block| {
-                news(hashes, block);
+            index.retract(slot, hashes, blocks, Provenance::OWN, &mut |block| {
+                publish(hashes, block);
             });
         }
-        self.settle();
+        self.clear_unproven();
     }
 
-    /// Nothing is to be proven any more.
-    fn settle(&mut self) {
-        self.doubted = None;
+    /// Forgets which blocks are unproven.
+    fn clear_unproven(&mut self) {
+        self.unproven = None;
         self.created.clear();
     }
 }
 
-/// The prompts that reach beyond the first `from` of `count` hashes, of which all but the first begin
-/// there.
+/// Returns the prompts with hashes beyond the first `from` of `count`, as ranges of hashes. `begins` is where each prompt
+/// but the first begins.
 fn prompts(begins: &[usize], count: usize, from: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let starts = [0].into_iter().chain(begins.iter().copied());
     let ends = begins.iter().copied().chain([count]);
@@ -241,21 +240,22 @@ fn prompts(begins: &[usize], count: usize, from: usize) -> impl Iterator<Item = 
     prompts.filter(move |prompt| prompt.end > from && !prompt.is_empty())
 }
 
-/// One more hash is of this request; `first` where it is its prompt's first. Whether a range begins.
-fn note(created: &mut Vec<Range<usize>>, place: usize, first: bool) -> bool {
+/// Adds the position of a hash that this request added; `first` if it is the first of its prompt. Returns whether a new
+/// range begins.
+fn add_created(created: &mut Vec<Range<usize>>, position: usize, first: bool) -> bool {
     match created.last_mut() {
-        Some(last) if last.end == place && !first => {
-            last.end = place + 1;
+        Some(last) if last.end == position && !first => {
+            last.end = position + 1;
             false
         }
         _ => {
-            created.push(place..place + 1);
+            created.push(position..position + 1);
             true
         }
     }
 }
 
-/// Whether one of these ranges, which are in order, has this number.
+/// Returns whether one of these ascending ranges contains a number.
 fn contains(ranges: &[Range<usize>], number: usize) -> bool {
     let next = ranges.partition_point(|range| range.end <= number);
     ranges

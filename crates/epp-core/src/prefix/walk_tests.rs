@@ -1,25 +1,24 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::prefix::index::Matcher;
 use crate::prefix::key::Secret;
 
 const CAPACITY: usize = 10_000;
 
-/// An index, and another worker's, which receives at once what is published.
+/// The index of one worker, and that of another worker, which receives everything that is published immediately.
 struct Twins {
     own: Index,
     other: Index,
 }
 
-/// The first worker, to the other one.
-fn teller() -> Origin {
-    Origin::of_seat(3)
+/// The provenance of what the other worker receives.
+fn first_worker() -> Provenance {
+    Provenance::of_worker(3)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Word {
-    Sent,
+enum Verdict {
+    SentBlocks,
     Proven,
     Refuted,
 }
@@ -33,30 +32,30 @@ impl Twins {
         }
     }
 
-    fn teach(&mut self, walk: &mut Walk, slot: u32, word: Word) {
+    fn update(&mut self, walk: &mut Walk, slot: u32, verdict: Verdict) {
         let Self { own, other } = self;
-        let mut news = |prompt: &[u64], block: usize| {
+        let mut publish = |prompt: &[u64], block: usize| {
             let before = other.context(&prompt[..block]).len();
             let part = &prompt[block - before..=block];
-            if word == Word::Refuted {
-                other.retract(slot, part, before..part.len(), teller(), &mut |_| {});
+            if verdict == Verdict::Refuted {
+                other.retract(slot, part, before..part.len(), first_worker(), &mut |_| {});
                 return;
             }
-            let sent = Sent {
+            let sent = SentBlocks {
                 slot,
                 prompt: part,
                 from: before,
-                origin: match word {
-                    Word::Proven => Origin::PROVEN,
-                    _ => teller(),
+                provenance: match verdict {
+                    Verdict::Proven => Provenance::PROVEN,
+                    _ => first_worker(),
                 },
             };
-            other.note(sent, CAPACITY, &mut |_, _| {});
+            other.record(sent, CAPACITY, &mut |_, _| {});
         };
-        match word {
-            Word::Sent => walk.learn(own, slot, CAPACITY, &mut news),
-            Word::Proven => walk.prove(own, slot, CAPACITY, &mut news),
-            Word::Refuted => walk.refute(own, slot, &mut news),
+        match verdict {
+            Verdict::SentBlocks => walk.learn(own, slot, CAPACITY, &mut publish),
+            Verdict::Proven => walk.prove(own, slot, CAPACITY, &mut publish),
+            Verdict::Refuted => walk.refute(own, slot, &mut publish),
         }
     }
 
@@ -69,7 +68,7 @@ impl Twins {
     }
 }
 
-/// Prompts of one request, of few contents.
+/// Returns the prompts of one request, with few distinct contents.
 fn request(rng: &mut fastrand::Rng) -> Vec<Vec<u64>> {
     let prompt = |rng: &mut fastrand::Rng| {
         let length = rng.usize(1..30);
@@ -87,97 +86,97 @@ fn advance(walk: &mut Walk, prompts: &[Vec<u64>], index: &Index) {
 }
 
 #[test]
-fn in_the_end_the_indexes_hold_what_was_answered_and_nothing_else() {
+fn in_the_end_both_indexes_hold_exactly_the_blocks_that_were_served() {
     const SLOTS: u32 = 3;
     for seed in 0..300 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut twins = Twins::new();
-        let mut answered: Vec<HashSet<u64>> = vec![HashSet::new(); SLOTS as usize];
-        let mut under_way: Vec<(u32, Vec<Vec<u64>>, Walk)> = Vec::new();
+        let mut served: Vec<HashSet<u64>> = vec![HashSet::new(); SLOTS as usize];
+        let mut in_flight: Vec<(u32, Vec<Vec<u64>>, Walk)> = Vec::new();
         for round in 0..60 {
             if rng.bool() && round < 50 {
                 let (slot, prompts) = (rng.u32(0..SLOTS), request(&mut rng));
                 let mut walk = Walk::default();
-                // Some of it may leave before the rest has come.
+                // A part of the prompts may be sent before the rest arrives.
                 let first = prompts[0][..rng.usize(..=prompts[0].len())].to_vec();
                 for part in [&[first][..], &prompts] {
                     advance(&mut walk, part, &twins.own);
-                    twins.teach(&mut walk, slot, Word::Sent);
+                    twins.update(&mut walk, slot, Verdict::SentBlocks);
                 }
-                under_way.push((slot, prompts, walk));
-            } else if !under_way.is_empty() {
-                let ended = rng.usize(0..under_way.len());
-                let (slot, _, mut walk) = under_way.swap_remove(ended);
-                let word = [Word::Proven, Word::Refuted][rng.usize(0..2)];
-                twins.teach(&mut walk, slot, word);
-                assert!(!walk.is_doubted());
-                if word == Word::Proven {
-                    answered[slot as usize].extend(&walk.hashes);
+                in_flight.push((slot, prompts, walk));
+            } else if !in_flight.is_empty() {
+                let ended = rng.usize(0..in_flight.len());
+                let (slot, _, mut walk) = in_flight.swap_remove(ended);
+                let verdict = [Verdict::Proven, Verdict::Refuted][rng.usize(0..2)];
+                twins.update(&mut walk, slot, verdict);
+                assert!(!walk.is_unproven());
+                if verdict == Verdict::Proven {
+                    served[slot as usize].extend(&walk.hashes);
                 }
             }
-            for (slot, _, walk) in &under_way {
+            for (slot, _, walk) in &in_flight {
                 let [own, _] = twins.lists(*slot);
                 let proven = walk
                     .hashes
                     .iter()
-                    .filter(|hash| answered[*slot as usize].contains(hash));
+                    .filter(|hash| served[*slot as usize].contains(hash));
                 assert!(
                     proven.into_iter().all(|hash| own.contains(hash)),
                     "seed {seed}"
                 );
             }
         }
-        for (slot, _, mut walk) in under_way {
-            twins.teach(&mut walk, slot, Word::Refuted);
+        for (slot, _, mut walk) in in_flight {
+            twins.update(&mut walk, slot, Verdict::Refuted);
         }
         for slot in 0..SLOTS {
             let [own, other] = twins.lists(slot);
-            assert_eq!(own, answered[slot as usize], "seed {seed}, {slot}");
+            assert_eq!(own, served[slot as usize], "seed {seed}, {slot}");
             assert_eq!(other, own, "seed {seed}, {slot}");
         }
     }
 }
 
 #[test]
-fn a_failing_copy_of_a_prompt_removes_nothing_that_was_answered() {
+fn a_failing_copy_of_a_prompt_removes_no_block_that_was_served() {
     let mut twins = Twins::new();
     let prompts = [vec![1; 50]];
     let mut walks = [(); 3].map(|()| Walk::default());
     let [early, honest, late] = &mut walks;
     for walk in [&mut *early, &mut *honest] {
         advance(walk, &prompts, &twins.own);
-        twins.teach(walk, 0, Word::Sent);
+        twins.update(walk, 0, Verdict::SentBlocks);
     }
-    twins.teach(honest, 0, Word::Proven);
-    // Even the one that was there first.
-    twins.teach(early, 0, Word::Refuted);
+    twins.update(honest, 0, Verdict::Proven);
+    // Even the request that came first.
+    twins.update(early, 0, Verdict::Refuted);
     advance(late, &prompts, &twins.own);
-    twins.teach(late, 0, Word::Sent);
-    assert!(!late.is_doubted(), "what is known costs nothing more");
-    twins.teach(late, 0, Word::Refuted);
+    twins.update(late, 0, Verdict::SentBlocks);
+    assert!(!late.is_unproven(), "known blocks are not unproven again");
+    twins.update(late, 0, Verdict::Refuted);
     for index in [&twins.own, &twins.other] {
         let mut matcher = Matcher::default();
         honest.hashes.iter().for_each(|hash| {
-            index.extend(&mut matcher, *hash);
+            matcher.extend(index, *hash);
         });
-        index.settle(&mut matcher);
+        matcher.settle(index);
         assert_eq!(matcher.counts(), [50]);
     }
 }
 
 #[test]
-fn alternating_blocks_of_a_list_are_told_apart() {
+fn alternating_prompts_of_a_list_are_distinguished() {
     let mut twins = Twins::new();
     let (known, mut both) = ([vec![1], vec![3], vec![5]], Walk::default());
     let mut walk = Walk::default();
     advance(&mut walk, &known, &twins.own);
-    twins.teach(&mut walk, 0, Word::Sent);
-    twins.teach(&mut walk, 0, Word::Proven);
+    twins.update(&mut walk, 0, Verdict::SentBlocks);
+    twins.update(&mut walk, 0, Verdict::Proven);
     let prompts = [vec![1], vec![2], vec![3], vec![4], vec![5, 6]];
     advance(&mut both, &prompts, &twins.own);
-    twins.teach(&mut both, 0, Word::Sent);
+    twins.update(&mut both, 0, Verdict::SentBlocks);
     assert_eq!(twins.lists(0).map(|list| list.len()), [6, 6]);
     assert_eq!(both.created.len(), 3);
-    twins.teach(&mut both, 0, Word::Refuted);
+    twins.update(&mut both, 0, Verdict::Refuted);
     assert_eq!(twins.lists(0).map(|list| list.len()), [3, 3]);
 }

@@ -6,7 +6,7 @@
 
 use super::prompt::{Out, Prompts};
 use super::scan::Kind;
-use crate::prefix::key::{Key, Part};
+use crate::prefix::key::{BlockDigest, Key};
 
 /// Begins a value that stands in something known.
 pub const MARK: u8 = 0xFF;
@@ -100,27 +100,27 @@ pub struct Extras {
 #[derive(Default)]
 struct Sum {
     /// Most bodies have nothing to sum up.
-    part: Option<Part>,
+    part: Option<BlockDigest>,
     length: usize,
 }
 
 impl Sum {
     fn reset(&mut self) {
         if std::mem::take(&mut self.length) > 0 {
-            self.part.iter_mut().for_each(Part::reset);
+            self.part.iter_mut().for_each(BlockDigest::reset);
         }
     }
 
     fn update(&mut self, bytes: &[u8], key: &Key) {
         self.length += bytes.len();
-        let part = self.part.get_or_insert_with(|| Part::new(key));
+        let part = self.part.get_or_insert_with(|| BlockDigest::new(key));
         part.update(bytes);
     }
 
     /// The digest, if there is anything.
     fn digest(&self) -> Option<u64> {
         let part = self.part.as_ref().filter(|_| self.length > 0);
-        part.map(Part::digest)
+        part.map(BlockDigest::digest)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use epp_core::prefix::index::{Index, Matcher};
+use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
+use epp_core::prefix::matcher::Matcher;
 
 /// Blocks of the prompt: today's default window at 64 tokens a block is eight times as long.
 const BLOCKS: u64 = 256;
@@ -44,9 +45,9 @@ fn time(endpoints: u32, held: impl Fn(u32) -> u64) -> f64 {
     for _ in 0..ROUNDS {
         matcher.reset();
         for hash in &prompt {
-            index.extend(&mut matcher, *hash);
+            matcher.extend(&index, *hash);
         }
-        index.settle(&mut matcher);
+        matcher.settle(&index);
         black_box(matcher.counts());
     }
     started.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)

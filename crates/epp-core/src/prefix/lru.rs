@@ -1,44 +1,49 @@
-//! What one endpoint holds: its entries of the index in order of use.
+//! The entries of one endpoint in order of use.
 
 use super::arena::{Arena, NONE};
 
-/// An endpoint's blocks are told to the others again after a quarter of its capacity was used: to
-/// them it is as old as they last heard of it, and what they drop first should be old here too.
-const TOLD_EACH: usize = 4;
+/// A block that is used again is published to other workers again once per this part of the endpoint's capacity. Other
+/// workers take a block to be as old as its last publication, and what they evict first should be old here too.
+const PUBLICATIONS_PER_CAPACITY: usize = 4;
 
-/// One endpoint's entries in order of use.
+/// The list of one endpoint's entries in order of use, linked through the arena.
 #[derive(Debug, Clone, Copy)]
-pub struct Held {
+pub struct LruList {
+    /// The entry used last.
     pub newest: u32,
+    /// The entry used longest ago.
     pub oldest: u32,
+    /// Number of entries.
     pub count: usize,
-    /// How many it may have; 0 as long as nobody has said it.
+    /// Maximum number of entries; 0: not known yet.
     pub capacity: usize,
-    /// Which quarter of the capacity is being used, and how many uses are left of it.
-    pub quarter: u16,
-    left: usize,
+    /// Number of the current publication period, see [`PUBLICATIONS_PER_CAPACITY`].
+    pub period: u16,
+    /// Uses left in the current period.
+    uses_left: usize,
 }
 
-impl Held {
+impl LruList {
+    /// A list without entries.
     pub const EMPTY: Self = Self {
         newest: NONE,
         oldest: NONE,
         count: 0,
         capacity: 0,
-        quarter: 0,
-        left: 0,
+        period: 0,
+        uses_left: 0,
     };
 
-    /// One use more.
+    /// Counts one more use of an entry.
     pub fn count_use(&mut self) {
-        if self.left == 0 {
-            self.quarter = self.quarter.wrapping_add(1);
-            self.left = (self.capacity / TOLD_EACH).max(1);
+        if self.uses_left == 0 {
+            self.period = self.period.wrapping_add(1);
+            self.uses_left = (self.capacity / PUBLICATIONS_PER_CAPACITY).max(1);
         }
-        self.left -= 1;
+        self.uses_left -= 1;
     }
 
-    /// Takes a part of the list out of it, from the oldest to the newest of these entries.
+    /// Unlinks a part of the list, from `oldest` to `newest`.
     pub fn unlink(&mut self, oldest: u32, newest: u32, arena: &mut Arena) {
         let older = arena.get(oldest).map_or(NONE, |entry| entry.older);
         let newer = arena.get(newest).map_or(NONE, |entry| entry.newer);
@@ -56,7 +61,7 @@ impl Held {
         }
     }
 
-    /// Puts entries that are linked among each other, or one, at the end of the list.
+    /// Appends one entry, or several that are linked among each other, as the newest.
     pub fn append(&mut self, oldest: u32, newest: u32, arena: &mut Arena) {
         let before = std::mem::replace(&mut self.newest, newest);
         if self.oldest == NONE {
