@@ -1,7 +1,7 @@
 //! What reading costs in memory, whatever the body: counted at the allocator.
 
 use epp_core::prefix::digest::BlockSpec;
-use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 
 #[allow(dead_code)]
 #[path = "memory/bodies.rs"]
@@ -35,8 +35,8 @@ fn cost(api: Api, plan: ReadPlan, head: &str, rest: &str, megabytes: usize) -> (
     let (most, mut reader) = counting::most(|| {
         let mut reader = BodyReader::default();
         reader.reset(api, plan);
-        reader.push(head.as_bytes());
-        (0..16 * megabytes).for_each(|_| reader.push(chunk.as_bytes()));
+        reader.push(head.as_bytes(), &mut TextBuffer::default());
+        (0..16 * megabytes).for_each(|_| reader.push(chunk.as_bytes(), &mut TextBuffer::default()));
         reader.finish();
         reader
     });
@@ -62,7 +62,7 @@ fn no_buffer_is_forgotten() {
         let cuts = plan.blocks.capacity() * size_of::<BlockSpec>();
         reader.reset(Api::of_path(body.path.as_bytes()), plan);
         for part in bytes.chunks(16 << 10) {
-            reader.push(part);
+            reader.push(part, &mut TextBuffer::default());
             let given = counting::used() - before;
             assert!(
                 given.abs_diff(reader.allocated()) <= cuts,

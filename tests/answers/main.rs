@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use epp_core::request::TextBuffer;
 use epp_core::response::{ResponseReader, Usage};
 use serde_json::Value;
 
@@ -17,11 +18,11 @@ fn read(reader: &mut ResponseReader, body: &[u8], most: usize, rng: &mut fastran
         let (piece, after) = rest.split_at(size);
         let wanted = reader.wants_bytes();
         let before = reader.usage();
-        reader.push(piece);
+        reader.push(piece, &mut TextBuffer::default());
         assert!(wanted || reader.usage() == before, "was not wanted");
         rest = after;
     }
-    reader.finish();
+    reader.finish(&mut TextBuffer::default());
     reader.usage()
 }
 
@@ -30,8 +31,8 @@ fn check(name: &str, body: &[u8], expected: Usage) {
     let mut reader = ResponseReader::default();
     let mut rng = fastrand::Rng::with_seed(body.len() as u64);
     let mut whole = fastrand::Rng::with_seed(1);
-    reader.push(body);
-    reader.finish();
+    reader.push(body, &mut TextBuffer::default());
+    reader.finish(&mut TextBuffer::default());
     assert_eq!(reader.usage(), expected, "{name}");
     assert_eq!(
         read(&mut reader, body, 1, &mut whole),
@@ -100,9 +101,9 @@ fn hostile_answers_cost_no_memory_and_no_panic() {
     for body in [deep.as_slice(), &long, &[long.as_slice(), usage].concat()] {
         reader.reset();
         for piece in body.chunks(4096) {
-            reader.push(piece);
+            reader.push(piece, &mut TextBuffer::default());
         }
-        reader.finish();
+        reader.finish(&mut TextBuffer::default());
     }
     assert_eq!(reader.usage().prompt, Some(7), "behind a long event");
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use epp_core::prefix::digest::BlockSpec;
-use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 use serde_json::{json, Map, Value};
 
 use super::meaning::meaning;
@@ -25,10 +25,14 @@ pub fn read(body: &str, api: Api, flattening: Flattening) -> Vec<Vec<u64>> {
         ..ReadPlan::default()
     };
     reader.reset(api, plan);
-    reader.push(body.as_bytes());
+    reader.push(body.as_bytes(), &mut TextBuffer::default());
     reader.finish();
     while let Some(range) = reader.reread() {
-        reader.feed_again(range.start, &body.as_bytes()[range]);
+        reader.feed_again(
+            range.start,
+            &body.as_bytes()[range],
+            &mut TextBuffer::default(),
+        );
     }
     reader.prompts(0).map(<[u64]>::to_vec).collect()
 }

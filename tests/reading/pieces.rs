@@ -1,6 +1,6 @@
 //! A body read in pieces, and what must hold at every moment on the way.
 
-use epp_core::request::{BodyReader, Fact};
+use epp_core::request::{BodyReader, Fact, TextBuffer};
 
 /// Reads the text in pieces of these lengths and checks what must hold on the way.
 pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> usize) {
@@ -12,7 +12,7 @@ pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> us
         let (piece, behind) = rest.split_at(length().min(rest.len()));
         rest = behind;
         let needed = reader.needs_more();
-        reader.push(piece);
+        reader.push(piece, &mut TextBuffer::default());
         let now: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         assert_eq!(reader.restarts(), restarts, "only feeding again restarts");
         assert!(now.starts_with(&before), "digests only grow");
@@ -39,7 +39,11 @@ pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> us
     while let Some(range) = reader.reread() {
         assert!(reader.pending().earlier_parts && reader.needs_more());
         let end = range.end.min(range.start + length());
-        reader.feed_again(range.start, &text[range.start..end]);
+        reader.feed_again(
+            range.start,
+            &text[range.start..end],
+            &mut TextBuffer::default(),
+        );
         restarts = 1;
     }
     assert_eq!(reader.restarts(), restarts, "one restart is enough");

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use epp_core::prefix::digest::BlockSpec;
-use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan, TextBuffer};
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 
@@ -63,14 +63,18 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     reader.reset(Api::of_path(path.as_bytes()), plan);
     let mut from = 0;
     for cut in cuts.iter().copied().chain([body.len()]) {
-        reader.push(&body[from..cut]);
+        reader.push(&body[from..cut], &mut TextBuffer::default());
         from = cut;
     }
     reader.finish();
     while let Some(range) = reader.reread() {
         // Less than asked for is as good.
         let end = range.end.min(range.start + 1 + cuts.len());
-        reader.feed_again(range.start, &body[range.start..end]);
+        reader.feed_again(
+            range.start,
+            &body[range.start..end],
+            &mut TextBuffer::default(),
+        );
     }
     let known = |fact: Fact<&str>| {
         assert_ne!(fact, Fact::Unknown);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use criterion::Throughput;
 use epp_core::prefix::digest::BlockSpec;
 use epp_core::prefix::key::{Key, Secret};
-use epp_core::request::{Api, BodyReader, Flattening, ReadPlan};
+use epp_core::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 use native_benches::{chat, Order, SIZES};
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn read(reader: &mut BodyReader, plan: &ReadPlan, body: &str) -> bool {
     reader.reset(Api::ChatCompletions, plan.clone());
     body.as_bytes()
         .chunks(PART)
-        .for_each(|part| reader.push(part));
+        .for_each(|part| reader.push(part, &mut TextBuffer::default()));
     reader.finish();
     reader.stream()
 }

@@ -4,7 +4,7 @@
 //! that says where to cut the body.
 
 use epp_core::prefix::digest::BlockSpec;
-use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan};
+use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan, TextBuffer};
 use serde_json::Value;
 
 use super::{json, known, model, number, pieces, settings, within};
@@ -79,7 +79,8 @@ pub fn request(input: &[u8]) {
     let one = within(MOST_MEMORY + MEMORY_PER_BYTE * body.len(), || {
         let mut reader = BodyReader::default();
         reader.reset(api, plan.clone());
-        body.chunks(1).for_each(|byte| reader.push(byte));
+        body.chunks(1)
+            .for_each(|byte| reader.push(byte, &mut TextBuffer::default()));
         finish(&mut reader, body);
         reader
     });
@@ -96,7 +97,7 @@ pub fn request(input: &[u8]) {
 fn finish(reader: &mut BodyReader, body: &[u8]) {
     reader.finish();
     while let Some(range) = reader.reread() {
-        reader.feed_again(range.start, &body[range]);
+        reader.feed_again(range.start, &body[range], &mut TextBuffer::default());
     }
 }
 
@@ -149,7 +150,7 @@ fn check_prompts(body: &Value, api: Api, plan: &ReadPlan, reader: &mut BodyReade
     // Parts of Anthropic's bodies count as they are spelt, and the model spells in one way only.
     let spelt = body.to_string();
     reader.reset(api, plan.clone());
-    reader.push(spelt.as_bytes());
+    reader.push(spelt.as_bytes(), &mut TextBuffer::default());
     finish(reader, spelt.as_bytes());
     assert_eq!(
         self::told(reader).prompts,

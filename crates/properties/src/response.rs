@@ -2,6 +2,7 @@
 //!
 //! Settings: a number that says where to cut the answer.
 
+use epp_core::request::TextBuffer;
 use epp_core::response::{ResponseReader, Usage};
 use serde_json::Value;
 
@@ -40,10 +41,10 @@ fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
             let (piece, behind) = rest.split_at(length().min(rest.len()));
             rest = behind;
             let (wanted, before) = (reader.wants_bytes(), reader.usage());
-            reader.push(piece);
+            reader.push(piece, &mut TextBuffer::default());
             assert!(wanted || reader.usage() == before, "unwanted bytes count");
         }
-        reader.finish();
+        reader.finish(&mut TextBuffer::default());
         reader
     });
     assert!(!reader.wants_bytes(), "nothing follows the end");

@@ -10,7 +10,7 @@ use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
-use crate::request::{readable, Api, BodyReader, TAIL};
+use crate::request::{readable, Api, BodyReader, TextBuffer, TAIL};
 use crate::response::ResponseReader;
 use crate::scheduling::{Pool, Slot, TargetRole};
 
@@ -309,7 +309,7 @@ impl Exchange {
     }
 
     /// Reads the next bytes of the body, at `now` by the picker's own clock; `last` where they are its last.
-    pub fn read(&mut self, bytes: &[u8], last: bool, now: u64) {
+    pub fn read(&mut self, bytes: &[u8], last: bool, now: u64, buffer: &mut TextBuffer) {
         self.position = self.position.saturating_add(bytes.len());
         let position = self.position;
         if let Some(hold) = self.hold_mut() {
@@ -317,7 +317,7 @@ impl Exchange {
             hold.ended |= last;
         }
         if self.reader.wants_more() {
-            self.reader.push(bytes);
+            self.reader.push(bytes, buffer);
             if last {
                 self.reader.finish();
             }
@@ -325,12 +325,12 @@ impl Exchange {
     }
 
     /// Reads the last bytes of the body, from its byte `start` on, before what stands between.
-    pub fn read_tail(&mut self, start: usize, bytes: &[u8]) {
+    pub fn read_tail(&mut self, start: usize, bytes: &[u8], buffer: &mut TextBuffer) {
         if let Some(hold) = self.hold_mut() {
             hold.unread = Unread::Never;
             hold.ended = true;
         }
-        self.reader.push_tail(start, bytes);
+        self.reader.push_tail(start, bytes, buffer);
     }
 
     /// Returns what is wanted next of the body, of which this range is available at `now` by the picker's

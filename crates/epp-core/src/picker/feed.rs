@@ -77,7 +77,7 @@ impl Picker {
     fn read_next(&mut self, id: u32, bytes: &[u8], last: bool) {
         let now = self.timing.elapsed;
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.read(bytes, last, now);
+            exchange.read(bytes, last, now, &mut self.text_buffer);
             self.choose_model(id);
             self.advance(id);
         }
@@ -86,7 +86,7 @@ impl Picker {
     /// Reads the last bytes of a body, from its byte `start` on, before what stands between.
     fn read_tail(&mut self, id: u32, start: usize, bytes: &[u8]) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.read_tail(start, bytes);
+            exchange.read_tail(start, bytes, &mut self.text_buffer);
             self.choose_model(id);
             self.advance(id);
         }
@@ -102,7 +102,9 @@ impl Picker {
             let start = range.start;
             let bytes = body.read(range).unwrap_or_default();
             if let Some(exchange) = self.exchanges.get_mut(&id) {
-                exchange.reader.feed_again(start, &bytes);
+                exchange
+                    .reader
+                    .feed_again(start, &bytes, &mut self.text_buffer);
                 self.advance(id);
             }
         }

@@ -54,6 +54,7 @@ use crate::endpoints::outlier::Reason;
 use crate::plugins::proxy::envoy_proxy::Requests;
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
+use crate::request::TextBuffer;
 use crate::scheduling::Scratch;
 use crate::time::Timestamp;
 
@@ -143,6 +144,8 @@ pub struct Picker {
     holding: usize,
     holds: Holds,
     scratch: Scratch,
+    /// Shared by the readers of all bodies.
+    text_buffer: TextBuffer,
     metrics: Metrics,
     hot: Hot,
     budget: outcome::Budget,
@@ -199,6 +202,7 @@ impl Picker {
             holding: 0,
             holds: Holds::default(),
             scratch: Scratch::new(rng),
+            text_buffer: TextBuffer::default(),
             event: Event::default(),
             shows_bodies: true,
             timing: tick::Timing::default(),

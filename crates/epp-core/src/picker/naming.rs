@@ -72,6 +72,7 @@ fn set(text: &mut String, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::TextBuffer;
     use crate::request::{Api, ReadPlan};
 
     #[test]
@@ -87,7 +88,7 @@ mod tests {
             (r#"{"prompt":"hello"}"#, "from-header"),
         ] {
             reader.reset(Api::Completions, ReadPlan::default());
-            reader.push(body.as_bytes());
+            reader.push(body.as_bytes(), &mut TextBuffer::default());
             reader.finish();
             assert_eq!(naming.model(&reader), Fact::Known(model));
         }

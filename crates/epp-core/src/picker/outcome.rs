@@ -215,7 +215,7 @@ impl Picker {
         // What cannot be read is left out: the usage stands at the end.
         let bytes = part.read(available).unwrap_or_default();
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.usage.push(&bytes);
+            exchange.usage.push(&bytes, &mut self.text_buffer);
         }
     }
 
@@ -250,7 +250,7 @@ impl Picker {
             return;
         }
         self.budget.give_back();
-        exchange.usage.finish();
+        exchange.usage.finish(&mut self.text_buffer);
         let (answer, usage) = (exchange.answer, exchange.usage.usage());
         let streams = exchange.usage.streams();
         if let Some(model) = answer.model {

@@ -239,7 +239,9 @@ fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
 fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
     assert!(begin(picker, id, head).is_none());
     let exchange = picker.exchanges.get_mut(&id).unwrap();
-    exchange.reader.push(body.as_bytes());
+    exchange
+        .reader
+        .push(body.as_bytes(), &mut TextBuffer::default());
     exchange.reader.finish();
     reread(picker, id, body);
     let exchange = picker.exchanges.get_mut(&id).unwrap();
@@ -253,12 +255,11 @@ fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTree
 fn reread(picker: &mut Picker, id: u32, body: &str) {
     while let Some(range) = picker.exchanges[&id].reader.reread() {
         let bytes = &body.as_bytes()[range.start..range.end.min(body.len())];
-        picker
-            .exchanges
-            .get_mut(&id)
-            .unwrap()
-            .reader
-            .feed_again(range.start, bytes);
+        picker.exchanges.get_mut(&id).unwrap().reader.feed_again(
+            range.start,
+            bytes,
+            &mut TextBuffer::default(),
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::request::scan::{Reading, Scanner, Visit};
+use crate::request::text::TextBuffer;
 
 /// Re-serializes a whole text.
 #[derive(Default)]
@@ -47,7 +48,7 @@ fn written(json: &str, shape: Option<Shape>, piece: usize) -> Canon {
     let mut scanner = Scanner::default();
     scanner.reset(None, 0);
     for bytes in format!("[{json}]").as_bytes().chunks(piece) {
-        scanner.push(bytes, &mut whole);
+        scanner.push(bytes, &mut TextBuffer::default(), &mut whole);
     }
     assert_eq!(scanner.reading(), Reading::Complete);
     whole.canon

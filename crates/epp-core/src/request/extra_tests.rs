@@ -1,7 +1,7 @@
 use super::*;
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Secret;
-use crate::request::{Api, BodyReader, Flattening, ReadPlan};
+use crate::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 
 const SEED: BlockSpec = BlockSpec {
     block_bytes: 64,
@@ -20,10 +20,14 @@ fn plan(flattening: Flattening) -> ReadPlan {
 fn read(body: &str, plan: ReadPlan) -> Vec<u64> {
     let mut reader = BodyReader::default();
     reader.reset(Api::ChatCompletions, plan);
-    reader.push(body.as_bytes());
+    reader.push(body.as_bytes(), &mut TextBuffer::default());
     reader.finish();
     while let Some(range) = reader.reread() {
-        reader.feed_again(range.start, &body.as_bytes()[range]);
+        reader.feed_again(
+            range.start,
+            &body.as_bytes()[range],
+            &mut TextBuffer::default(),
+        );
     }
     reader.prompts(0).flatten().copied().collect()
 }
@@ -107,7 +111,7 @@ fn turns_end_the_prompt_where_the_rest_is_taken_to_be_absent() {
                 ..plan(flattening)
             };
             reader.reset(Api::ChatCompletions, plan.clone());
-            reader.push(messages.as_bytes());
+            reader.push(messages.as_bytes(), &mut TextBuffer::default());
             assert_eq!(reader.window_full(), full, "{flattening:?}");
             let [one, two] = ["1", "2"]
                 .map(|value| read(&format!("{messages},\"prompt\":{value}}}"), plan.clone()));
@@ -136,8 +140,10 @@ fn what_is_unknown_is_not_held() {
             (r#"{"messages":[],""#, "0123456789"),
         ] {
             reader.reset(Api::ChatCompletions, plan(flattening));
-            reader.push(before.as_bytes());
-            (0..1_000).for_each(|_| reader.push(piece.repeat(100).as_bytes()));
+            reader.push(before.as_bytes(), &mut TextBuffer::default());
+            (0..1_000).for_each(|_| {
+                reader.push(piece.repeat(100).as_bytes(), &mut TextBuffer::default())
+            });
             assert!(
                 reader.allocated() < 32 << 10,
                 "{before}: {}",
@@ -227,7 +233,7 @@ fn a_body_leaves_nothing_in_the_sums_of_the_next() {
         let mut reader = BodyReader::default();
         let mut read = |body: &str| {
             reader.reset(Api::ChatCompletions, plan());
-            reader.push(body.as_bytes());
+            reader.push(body.as_bytes(), &mut TextBuffer::default());
             reader.finish();
             reader.prompts(0).flatten().copied().collect::<Vec<u64>>()
         };

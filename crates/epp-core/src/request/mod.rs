@@ -41,6 +41,7 @@ pub use api::{readable, Api};
 pub use reader::{BodyReader, Pending};
 pub use scan::{Reading, MAX_DEPTH};
 pub use tail::TAIL;
+pub use text::TextBuffer;
 
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::body::{Body, BodyNode};
 use super::scan::{Reading, Scanner};
+use super::text::TextBuffer;
 use super::{tail, Api, Fact, ReadPlan};
 
 /// Bytes asked for at a time when a part is read again: as many as a filter takes over of a body
@@ -56,11 +57,11 @@ impl BodyReader {
     }
 
     /// More bytes of the body.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8], buffer: &mut TextBuffer) {
         if self.finished {
             return;
         }
-        self.scanner.push(bytes, &mut self.body);
+        self.scanner.push(bytes, buffer, &mut self.body);
         match self.scanner.reading() {
             Reading::Going | Reading::Enough => self.look_back(),
             _ => self.finish(),
@@ -193,8 +194,8 @@ impl BodyReader {
 
     /// Reads the body's end, from its byte `start` on, before what stands between. Whether it told the model, after which
     /// nothing more needs to be read; else reading goes on where it was.
-    pub fn push_tail(&mut self, start: usize, tail: &[u8]) -> bool {
-        let Some(facts) = tail::facts_at_end(tail, start, self.body.api()) else {
+    pub fn push_tail(&mut self, start: usize, tail: &[u8], buffer: &mut TextBuffer) -> bool {
+        let Some(facts) = tail::facts_at_end(tail, start, self.body.api(), buffer) else {
             return false;
         };
         self.body.add_facts(facts);
@@ -216,7 +217,7 @@ impl BodyReader {
 
     /// The bytes that [`Self::reread`] asked for, or as many of them as there are. Without any, or
     /// with others, the prompt stays as far as it was read.
-    pub fn feed_again(&mut self, offset: usize, bytes: &[u8]) {
+    pub fn feed_again(&mut self, offset: usize, bytes: &[u8], buffer: &mut TextBuffer) {
         let mut parts = self.again.parts.iter_mut();
         let Some(part) = parts.find(|part| part.is_some()) else {
             return;
@@ -237,7 +238,7 @@ impl BodyReader {
         if !std::mem::replace(&mut self.again.open, true) {
             scanner.reset(*place, range.start);
         }
-        scanner.push(bytes, &mut self.body);
+        scanner.push(bytes, buffer, &mut self.body);
         range.start += bytes.len();
         if range.start >= range.end || scanner.reading() != Reading::Going {
             *part = None;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::prefix::digest::BlockSpec;
-use crate::request::{Flattening, MAX_DEPTH};
+use crate::request::{Flattening, TextBuffer, MAX_DEPTH};
 
 const TODAY: BlockSpec = BlockSpec {
     block_bytes: 256,
@@ -42,16 +42,22 @@ fn count(reader: &BodyReader) -> usize {
 #[test]
 fn nothing_is_needed_once_window_and_model_are_read() {
     let mut reader = chat(Flattening::Seed);
-    reader.push(br#"{"model":"m","messages":[{"role":"user","content":""#);
+    reader.push(
+        br#"{"model":"m","messages":[{"role":"user","content":""#,
+        &mut TextBuffer::default(),
+    );
     assert_eq!(reader.model(), Fact::Known("m"));
     assert_eq!(reader.salt(), Fact::Absent, "the GIE dialect has none");
     assert!(!reader.pending().earlier_parts);
-    reader.push(&[b'x'; 256 * 64 - 100]);
+    reader.push(&[b'x'; 256 * 64 - 100], &mut TextBuffer::default());
     assert!(reader.needs_more() && !reader.window_full());
-    reader.push(&[b'x'; 100]);
+    reader.push(&[b'x'; 100], &mut TextBuffer::default());
     assert!(!reader.needs_more() && reader.window_full());
     assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
-    reader.push(b"not JSON at all, and not looked at");
+    reader.push(
+        b"not JSON at all, and not looked at",
+        &mut TextBuffer::default(),
+    );
     reader.finish();
     assert_eq!((count(&reader), reader.reading()), (256, Reading::Enough));
 }
@@ -59,10 +65,13 @@ fn nothing_is_needed_once_window_and_model_are_read() {
 #[test]
 fn a_late_model_is_waited_for_behind_a_full_window() {
     let mut reader = chat(Flattening::Seed);
-    reader.push(br#"{"messages":[{"role":"user","content":""#);
-    (0..100).for_each(|_| reader.push(&[b'x'; 1_000]));
+    reader.push(
+        br#"{"messages":[{"role":"user","content":""#,
+        &mut TextBuffer::default(),
+    );
+    (0..100).for_each(|_| reader.push(&[b'x'; 1_000], &mut TextBuffer::default()));
     assert!(reader.window_full() && reader.needs_more());
-    reader.push(br#""}],"model":"m","#);
+    reader.push(br#""}],"model":"m","#, &mut TextBuffer::default());
     assert!(!reader.needs_more());
     assert_eq!(reader.model(), Fact::Known("m"));
 }
@@ -70,13 +79,16 @@ fn a_late_model_is_waited_for_behind_a_full_window() {
 #[test]
 fn todays_tools_and_salt_are_waited_for_to_the_end() {
     let mut reader = chat(Flattening::Today);
-    reader.push(br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"#);
+    reader.push(
+        br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"#,
+        &mut TextBuffer::default(),
+    );
     assert!(!reader.window_full() && reader.needs_more());
     assert!(reader.pending().earlier_parts);
     assert_eq!(reader.salt(), Fact::Unknown);
-    reader.push(br#""cache_salt":"s","#);
+    reader.push(br#""cache_salt":"s","#, &mut TextBuffer::default());
     assert!(reader.pending().earlier_parts);
-    reader.push(br#""x":1}"#);
+    reader.push(br#""x":1}"#, &mut TextBuffer::default());
     assert!(!reader.pending().earlier_parts && !reader.needs_more());
     assert_eq!(
         (reader.reading(), reader.reread()),
@@ -87,12 +99,18 @@ fn todays_tools_and_salt_are_waited_for_to_the_end() {
 #[test]
 fn blocks_come_before_the_message_ends() {
     let mut reader = chat(Flattening::Today);
-    reader.push(br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#);
-    reader.push(&[b'x'; 300]);
+    reader.push(
+        br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#,
+        &mut TextBuffer::default(),
+    );
+    reader.push(&[b'x'; 300], &mut TextBuffer::default());
     assert_eq!(count(&reader), 1);
     let mut reader = self::reader(Api::Messages, Flattening::Today, &[TODAY]);
-    reader.push(br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#);
-    reader.push(&[b'x'; 300]);
+    reader.push(
+        br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#,
+        &mut TextBuffer::default(),
+    );
+    reader.push(&[b'x'; 300], &mut TextBuffer::default());
     assert_eq!(count(&reader), 1);
 }
 
@@ -102,14 +120,14 @@ fn a_part_that_comes_late_is_asked_for_in_pieces_and_only_as_far_as_needed() {
     body.resize(body.len() + 1_000_000, b'x');
     body.extend_from_slice(br#""}],"tools":[{"a":1}],"model":"m"}"#);
     let mut reader = chat(Flattening::Today);
-    reader.push(&body);
+    reader.push(&body, &mut TextBuffer::default());
     assert!(reader.pending().earlier_parts && reader.needs_more() && !reader.window_full());
     assert_eq!((count(&reader), reader.restarts()), (2_048, 0));
     let mut fed = 0;
     while let Some(range) = reader.reread() {
         assert!(range.len() <= AGAIN);
         fed += range.len();
-        reader.feed_again(range.start, &body[range]);
+        reader.feed_again(range.start, &body[range], &mut TextBuffer::default());
     }
     // The window is half a megabyte.
     assert!((512 << 10..=(512 << 10) + AGAIN).contains(&fed), "{fed}");
@@ -122,15 +140,15 @@ fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
     let body = br#"{"messages":[{"role":"user","content":"Hi"}],"tools":[{"a":1}]}"#;
     for (offset, bytes) in [(0, &b""[..]), (1, b"xx")] {
         let mut reader = chat(Flattening::Today);
-        reader.push(body);
+        reader.push(body, &mut TextBuffer::default());
         let before: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         let range = reader.reread().unwrap();
-        reader.feed_again(range.start + offset, bytes);
+        reader.feed_again(range.start + offset, bytes, &mut TextBuffer::default());
         assert_eq!(reader.reread(), None);
         assert!(!reader.pending().earlier_parts && !reader.needs_more());
         let after: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         assert_eq!(after, before);
-        reader.feed_again(0, b"not asked for");
+        reader.feed_again(0, b"not asked for", &mut TextBuffer::default());
     }
 }
 
@@ -146,7 +164,7 @@ fn bodies_that_are_broken_tell_what_was_read() {
         (deep, Reading::TooDeep),
     ] {
         let mut reader = chat(Flattening::Today);
-        reader.push(body.as_bytes());
+        reader.push(body.as_bytes(), &mut TextBuffer::default());
         reader.finish();
         assert_eq!(reader.reading(), reading);
         assert_eq!(reader.model(), Fact::Known("m"));
@@ -160,7 +178,10 @@ fn bodies_that_are_broken_tell_what_was_read() {
 fn without_streams_only_the_facts_are_read() {
     let mut reader = reader(Api::ChatCompletions, Flattening::Today, &[]);
     assert!(reader.window_full());
-    reader.push(br#"{"cache_salt":"s","messages":[{"role":"u","content":"Hi"}],"model":"m","#);
+    reader.push(
+        br#"{"cache_salt":"s","messages":[{"role":"u","content":"Hi"}],"model":"m","#,
+        &mut TextBuffer::default(),
+    );
     assert_eq!(
         (reader.model(), reader.salt()),
         (Fact::Known("m"), Fact::Known("s"))
@@ -176,7 +197,7 @@ fn each_stream_cuts_for_itself() {
         keep_partial: true,
     };
     let mut reader = reader(Api::Completions, Flattening::Today, &[small, TODAY]);
-    reader.push(br#"{"prompt":"aaaaaaaaaaaa"}"#);
+    reader.push(br#"{"prompt":"aaaaaaaaaaaa"}"#, &mut TextBuffer::default());
     assert_eq!(reader.prompts(0).flatten().count(), 2);
     assert_eq!(reader.prompts(1).flatten().count(), 1);
     assert_eq!(reader.prompts(2).count(), 0);
@@ -196,7 +217,7 @@ fn what_is_not_read_is_settled_from_the_start() {
 fn another_prompt_may_follow_only_where_there_are_lists_of_them() {
     let may = |body: &str| {
         let mut reader = reader(Api::Completions, Flattening::Today, &[TODAY]);
-        reader.push(body.as_bytes());
+        reader.push(body.as_bytes(), &mut TextBuffer::default());
         reader.may_add_prompts()
     };
     for (body, expected) in [

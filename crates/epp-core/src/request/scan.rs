@@ -6,7 +6,7 @@
 
 use super::extra::fold;
 use super::number::Digits;
-use super::text::{Reach, StringReader};
+use super::text::{Reach, StringReader, TextBuffer};
 
 pub use super::visit::{Kind, Visit, Want};
 
@@ -82,15 +82,17 @@ struct Verbatim<P> {
     wanted: bool,
 }
 
-/// The bytes at hand.
+/// The position in the bytes of one call.
 struct Cursor<'a> {
     bytes: &'a [u8],
-    /// The next of them.
+    /// Index of the next byte.
     next: usize,
-    /// Where in the body they begin.
+    /// Offset of the bytes in the body.
     base: usize,
-    /// Where in them the value begins that is wanted as it stands.
+    /// Index of the first byte that belongs to the verbatim value.
     verbatim_from: usize,
+    /// The buffer for decoded strings.
+    buffer: &'a mut TextBuffer,
 }
 
 impl<'a> Cursor<'a> {
@@ -169,12 +171,18 @@ impl<P: Copy> Scanner<P> {
     }
 
     /// Reads on.
-    pub fn push<V: Visit<Node = P>>(&mut self, bytes: &[u8], visit: &mut V) {
+    pub fn push<V: Visit<Node = P>>(
+        &mut self,
+        bytes: &[u8],
+        buffer: &mut TextBuffer,
+        visit: &mut V,
+    ) {
         let mut cursor = Cursor {
             bytes,
             next: 0,
             base: self.base,
             verbatim_from: 0,
+            buffer,
         };
         while self.reading == Reading::Going {
             let Some(&byte) = bytes.get(cursor.next) else {
@@ -309,7 +317,7 @@ impl<P: Copy> Scanner<P> {
             fold(key, text, MAX_KEY);
             true
         };
-        match self.string.read(cursor.rest(), &mut take) {
+        match self.string.read(cursor.rest(), cursor.buffer, &mut take) {
             Reach::Open => cursor.next = cursor.bytes.len(),
             Reach::Closed(rest) => {
                 cursor.next = cursor.bytes.len() - rest.len();
@@ -330,7 +338,7 @@ impl<P: Copy> Scanner<P> {
             enough |= !more;
             more
         };
-        let reach = self.string.read(cursor.rest(), &mut take);
+        let reach = self.string.read(cursor.rest(), cursor.buffer, &mut take);
         match reach {
             Reach::Open => cursor.next = cursor.bytes.len(),
             Reach::Closed(rest) => {

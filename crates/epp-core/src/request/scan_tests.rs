@@ -50,7 +50,7 @@ fn scan(text: &[u8], piece: usize, raw_key: &[u8]) -> (Reading, Vec<String>) {
     };
     scanner.reset(0, 0);
     for piece in text.chunks(piece) {
-        scanner.push(piece, &mut notes);
+        scanner.push(piece, &mut TextBuffer::default(), &mut notes);
     }
     scanner.finish();
     (scanner.reading(), notes.told)
@@ -212,9 +212,9 @@ fn keys_that_differ_behind_what_is_kept_differ() {
         let mut scanner = Scanner::default();
         scanner.reset(0, 0);
         let text = format!("{{\"{}{end}\"", "k".repeat(MAX_KEY));
-        text.as_bytes()
-            .chunks(7)
-            .for_each(|piece| scanner.push(piece, &mut Notes::default()));
+        text.as_bytes().chunks(7).for_each(|piece| {
+            scanner.push(piece, &mut TextBuffer::default(), &mut Notes::default())
+        });
         scanner.key
     };
     let keys = ["", "a", "b", "ab", "ba", "\\u0000", "\\u0000\\u0000"].map(key);
@@ -260,11 +260,11 @@ fn keys_are_folded_and_do_not_grow() {
     let mut scanner = Scanner::default();
     scanner.reset(0, 0);
     let mut notes = Notes::default();
-    scanner.push(b"{\"", &mut notes);
+    scanner.push(b"{\"", &mut TextBuffer::default(), &mut notes);
     for _ in 0..100 {
-        scanner.push(&[b'k'; 1_000], &mut notes);
+        scanner.push(&[b'k'; 1_000], &mut TextBuffer::default(), &mut notes);
     }
-    scanner.push(b"\":1}", &mut notes);
+    scanner.push(b"\":1}", &mut TextBuffer::default(), &mut notes);
     assert_eq!(scanner.reading(), Reading::Complete);
     assert_eq!(scanner.key.len(), MAX_KEY + 8);
 }

@@ -13,6 +13,7 @@ use memchr::memmem;
 use super::api::{Api, Field};
 use super::facts::{self, Facts};
 use super::scan::{Kind, Reading, Scanner, Visit, Want};
+use super::text::TextBuffer;
 
 /// How much of a body's end is read so: the model and the parameters around it fit many times.
 pub const TAIL: usize = 4 << 10;
@@ -24,7 +25,7 @@ const TRIES: usize = 4;
 
 /// The facts in the last members of a body, from its model on, if its model is among them; `at` is
 /// where in the body its last bytes begin.
-pub fn facts_at_end(tail: &[u8], at: usize, api: Api) -> Option<Facts> {
+pub fn facts_at_end(tail: &[u8], at: usize, api: Api, buffer: &mut TextBuffer) -> Option<Facts> {
     let tail = tail.trim_ascii_end();
     let mut end = tail.len();
     for _ in 0..TRIES {
@@ -32,7 +33,7 @@ pub fn facts_at_end(tail: &[u8], at: usize, api: Api) -> Option<Facts> {
         // A backslash before the quote makes it a part of a string.
         let before = tail.get(end.checked_sub(1)?)?;
         if *before != b'\\' {
-            if let Some(facts) = members(tail.get(end..)?, at + end, api) {
+            if let Some(facts) = members(tail.get(end..)?, at + end, api, buffer) {
                 return Some(facts);
             }
         }
@@ -41,7 +42,7 @@ pub fn facts_at_end(tail: &[u8], at: usize, api: Api) -> Option<Facts> {
 }
 
 /// Reads members and the brace that ends their object with the last byte.
-fn members(suffix: &[u8], at: usize, api: Api) -> Option<Facts> {
+fn members(suffix: &[u8], at: usize, api: Api, buffer: &mut TextBuffer) -> Option<Facts> {
     let (last, inside) = suffix.split_last()?;
     let mut scanner = Scanner::default();
     let mut members = Members {
@@ -50,9 +51,9 @@ fn members(suffix: &[u8], at: usize, api: Api) -> Option<Facts> {
     };
     members.facts.reset(true, false);
     scanner.reset_in_object(TailNode::Members, at);
-    scanner.push(inside, &mut members);
+    scanner.push(inside, buffer, &mut members);
     let open = scanner.reading() == Reading::Going;
-    scanner.push(&[*last], &mut members);
+    scanner.push(&[*last], buffer, &mut members);
     let whole = open && scanner.reading() == Reading::Complete;
     whole.then_some(members.facts)
 }
@@ -106,8 +107,12 @@ mod tests {
     use super::*;
     use crate::request::Fact;
 
+    fn facts(tail: &[u8], at: usize) -> Option<Facts> {
+        facts_at_end(tail, at, Api::ChatCompletions, &mut TextBuffer::default())
+    }
+
     fn model(tail: &str) -> Option<String> {
-        let facts = facts_at_end(tail.as_bytes(), 0, Api::ChatCompletions)?;
+        let facts = facts(tail.as_bytes(), 0)?;
         facts.model().known().map(str::to_owned)
     }
 
@@ -123,7 +128,7 @@ mod tests {
             assert_eq!(model(tail).as_deref(), Some("m"), "{tail}");
         }
         let tail = br#","model":"m","max_tokens":8}"#;
-        let facts = facts_at_end(tail, 100, Api::ChatCompletions).unwrap();
+        let facts = facts(tail, 100).unwrap();
         assert_eq!(
             (facts.max_tokens(), facts.model_span()),
             (Some(8), 109..112)
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_model_that_is_no_text_is_none() {
-        let facts = facts_at_end(br#","model":7}"#, 0, Api::ChatCompletions);
+        let facts = facts(br#","model":7}"#, 0);
         assert_eq!(facts.map(|facts| facts.model() == Fact::Absent), Some(true));
     }
 }

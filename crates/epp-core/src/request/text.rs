@@ -1,63 +1,78 @@
-//! The inside of a JSON string, decoded as it comes.
+//! Decodes the inside of a JSON string as it streams past.
 //!
-//! What comes out is what Go's encoding/json makes of it, which the Endpoint Picker hashes: each
-//! byte that is not part of valid UTF-8 and each surrogate without its other half becomes U+FFFD.
+//! The result equals that of Go's encoding/json, which the Endpoint Picker hashes: each byte that is not part of valid
+//! UTF-8 and each surrogate without its other half becomes U+FFFD.
+//!
+//! # The buffer
+//!
+//! Decoded text is collected in a [`TextBuffer`] and passed on in pieces. All readers of a worker share one buffer,
+//! because one per request would not stay in the nearest cache; each has it only during [`StringReader::read`]. Its
+//! first `filled` bytes are decoded text that was not passed on yet:
+//!
+//! - Before the first call, and after the string has ended or is not wanted, `filled` is 0.
+//! - During a call, `filled` grows up to [`PIECE_BYTES`] and a little more; then the text is passed on, except for an
+//!   incomplete character at its end, which moves to the beginning of the buffer.
+//! - Between two calls only such an incomplete character may be left: up to 3 bytes. Another reader may use the buffer
+//!   meanwhile, so that the bytes are saved in `incomplete` at the end of a call and restored at the next.
 
-use std::cell::Cell;
 use std::str::from_utf8;
 
-/// What Go's decoder puts in place of what is not text.
+/// Go's decoder replaces everything that is not text with this.
 const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
-/// Text is given on in pieces of about this size: large enough that a text full of escapes does
-/// not fall into crumbs, small enough to stay in the nearest cache.
-const PIECE: usize = 4096;
+/// Text is passed on in pieces of about this size: large enough that a text full of escapes is not split into tiny
+/// pieces, small enough to stay in the nearest cache.
+const PIECE_BYTES: usize = 4096;
 
-/// Room for a piece and what is written behind its end before that is looked at.
-const ROOM: usize = PIECE + 4 * LANES;
+/// Size of the buffer: a piece, and the bytes that may be written behind its end before the size is checked.
+const BUFFER_BYTES: usize = PIECE_BYTES + 4 * LANES;
 
-thread_local! {
-    /// All readers' buffer, which each has while it reads: one for each of a worker's requests would
-    /// not stay in the nearest cache.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+/// The buffer that all readers of a worker share. It allocates its memory with the first use.
+#[derive(Debug, Default)]
+pub struct TextBuffer(Vec<u8>);
+
+impl TextBuffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.resize(BUFFER_BYTES, 0);
+        &mut self.0
+    }
 }
 
-/// How far the reading of a string came.
+/// How far a string was read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reach<'a> {
-    /// To the end of the bytes; the string goes on.
+    /// The bytes have ended before the string.
     Open,
-    /// To the string's end; this follows.
+    /// The string has ended; these bytes follow.
     Closed(&'a [u8]),
-    /// To something that no string holds; this follows.
+    /// The string contains an invalid byte or escape, with which these bytes begin.
     Bad(&'a [u8]),
 }
 
+/// How much of an escape was read.
 #[derive(Debug, Clone, Copy, Default)]
 enum Escape {
     #[default]
     None,
-    /// Behind the backslash.
+    /// The backslash.
     Begun,
-    /// Behind `\u` and some of its digits.
+    /// `\u` and some of its digits.
     Unit { digits: u8, unit: u16 },
 }
 
-/// Where in a string the bytes so far end.
+/// Decodes a string that arrives in several calls.
 #[derive(Debug, Default)]
 pub struct StringReader {
-    /// Whether anybody still wants the text.
+    /// Whether more text is wanted.
     wanted: bool,
     escape: Escape,
     /// A high surrogate that waits for its low one; 0: none.
     high: u16,
-    /// Begins with text that was not given on yet; empty between two calls.
-    buffer: Vec<u8>,
-    /// Bytes of that text; after a call at most the beginning of one character.
+    /// Bytes in the buffer that were not passed on yet.
     filled: usize,
-    /// Holds these between two calls.
-    begun: [u8; 4],
-    /// Whether that is all ASCII, which is text whatever else.
+    /// The first bytes of the buffer, between two calls.
+    incomplete: [u8; 4],
+    /// Whether the bytes in the buffer are ASCII, which needs no UTF-8 validation.
     ascii: bool,
 }
 
@@ -71,68 +86,71 @@ impl StringReader {
         self.ascii = true;
     }
 
-    /// Reads on. `take` is given the text in pieces that never cut a character, and says whether it
-    /// wants more.
-    pub fn read<'a>(&mut self, bytes: &'a [u8], take: &mut impl FnMut(&[u8]) -> bool) -> Reach<'a> {
+    /// Reads on. `take` gets the text in pieces that never split a character, and returns whether it wants more.
+    pub fn read<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        buffer: &mut TextBuffer,
+        take: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Reach<'a> {
         if !self.wanted {
-            return self.read_on(bytes, take);
+            return self.read_on(bytes, &mut [], take);
         }
-        self.buffer = BUFFER.take();
-        self.buffer.resize(ROOM, 0);
-        if let Some((begun, _)) = self.buffer.split_first_chunk_mut() {
-            *begun = self.begun;
+        let buffer = buffer.bytes();
+        if let Some((first, _)) = buffer.split_first_chunk_mut() {
+            *first = self.incomplete;
         }
-        let reach = self.read_on(bytes, take);
-        if let Some((begun, _)) = self.buffer.split_first_chunk() {
-            self.begun = *begun;
+        let reach = self.read_on(bytes, buffer, take);
+        if let Some((first, _)) = buffer.split_first_chunk() {
+            self.incomplete = *first;
         }
-        BUFFER.set(std::mem::take(&mut self.buffer));
         reach
     }
 
     fn read_on<'a>(
         &mut self,
         mut bytes: &'a [u8],
+        buffer: &mut [u8],
         take: &mut impl FnMut(&[u8]) -> bool,
     ) -> Reach<'a> {
         loop {
-            if self.filled >= PIECE {
-                self.give(false, take);
+            if self.filled >= PIECE_BYTES {
+                self.pass_on(buffer, false, take);
             }
             if !matches!(self.escape, Escape::None) {
                 let Some((&byte, rest)) = bytes.split_first() else {
-                    self.give(false, take);
+                    self.pass_on(buffer, false, take);
                     return Reach::Open;
                 };
-                if !self.unescape(byte) {
-                    self.give(false, take);
+                if !self.unescape(byte, buffer) {
+                    self.pass_on(buffer, false, take);
                     return Reach::Bad(bytes);
                 }
                 bytes = rest;
                 continue;
             }
             if self.wanted {
-                bytes = self.sweep(bytes, take);
+                bytes = self.copy_text(bytes, buffer, take);
             }
             let run = match bytes.get(..LANES) {
-                // Nothing, or a rest that is not wanted.
+                // The next bytes are examined in any case, or nothing is wanted.
                 Some(lanes) if self.wanted => plain(lanes),
                 _ => plain(bytes),
             };
             let (text, rest) = bytes.split_at_checked(run.length).unwrap_or((bytes, &[]));
             if !text.is_empty() {
-                self.give_up_high();
-                self.keep(text, run.ascii);
+                self.replace_high(buffer);
+                self.append(buffer, text, run.ascii);
             }
             bytes = rest;
             match bytes.split_first() {
                 None => {
-                    self.give(false, take);
+                    self.pass_on(buffer, false, take);
                     return Reach::Open;
                 }
                 Some((b'"', rest)) => {
-                    self.give_up_high();
-                    self.give(true, take);
+                    self.replace_high(buffer);
+                    self.pass_on(buffer, true, take);
                     return Reach::Closed(rest);
                 }
                 Some((b'\\', rest)) => {
@@ -140,18 +158,18 @@ impl StringReader {
                     bytes = rest;
                 }
                 Some((0..0x20, _)) => {
-                    // What precedes it counts, whichever piece it came in.
-                    self.give(false, take);
+                    // The text before the invalid byte counts, however the bytes were split.
+                    self.pass_on(buffer, false, take);
                     return Reach::Bad(bytes);
                 }
-                // The rest is not wanted.
+                // The text is not wanted.
                 Some(_) => {}
             }
         }
     }
 
-    /// One byte behind a backslash. False if it cannot stand there.
-    fn unescape(&mut self, byte: u8) -> bool {
+    /// Reads a byte of an escape. Returns whether it is valid there.
+    fn unescape(&mut self, byte: u8, buffer: &mut [u8]) -> bool {
         let letter = match (self.escape, byte) {
             (Escape::Unit { digits, unit }, _) => {
                 let Some(digit) = char::from(byte).to_digit(16) else {
@@ -163,7 +181,7 @@ impl StringReader {
                     self.escape = Escape::Unit { digits, unit };
                 } else {
                     self.escape = Escape::None;
-                    self.unit(unit);
+                    self.add_unit(unit, buffer);
                 }
                 return true;
             }
@@ -177,13 +195,13 @@ impl StringReader {
             },
         };
         self.escape = Escape::None;
-        self.give_up_high();
-        self.keep(&[letter], true);
+        self.replace_high(buffer);
+        self.append(buffer, &[letter], true);
         true
     }
 
-    /// A whole `\uXXXX`.
-    fn unit(&mut self, unit: u16) {
+    /// Appends the UTF-16 unit of a whole `\uXXXX`, or keeps it if it is a high surrogate.
+    fn add_unit(&mut self, unit: u16, buffer: &mut [u8]) {
         let both = [self.high, unit];
         let letter = match char::decode_utf16(both).next() {
             Some(Ok(letter)) if self.high != 0 => {
@@ -191,7 +209,7 @@ impl StringReader {
                 letter
             }
             _ => {
-                self.give_up_high();
+                self.replace_high(buffer);
                 if (0xD800..0xDC00).contains(&unit) {
                     self.high = unit;
                     return;
@@ -199,44 +217,50 @@ impl StringReader {
                 char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
         };
-        self.keep(
+        self.append(
+            buffer,
             letter.encode_utf8(&mut [0; 4]).as_bytes(),
             letter.is_ascii(),
         );
     }
 
-    /// Takes over text and its simple escapes, up to something else or nearly to the end; returns
-    /// what is left. What is looked at is copied in the same go: text full of line breaks falls
-    /// into runs of some dozen bytes, for which a copy of its own costs more than the look.
-    fn sweep<'a>(&mut self, mut bytes: &'a [u8], take: &mut impl FnMut(&[u8]) -> bool) -> &'a [u8] {
+    /// Copies text and its simple escapes into the buffer, up to anything else or nearly to the end of the bytes. Returns
+    /// the rest. Bytes are examined and copied in one pass: text full of line breaks consists of runs of some dozen bytes,
+    /// for which a separate copy costs more than the examination.
+    fn copy_text<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        buffer: &mut [u8],
+        take: &mut impl FnMut(&[u8]) -> bool,
+    ) -> &'a [u8] {
         if self.high != 0 {
             if matches!(bytes.first(), None | Some(b'\\' | 0..0x20)) {
                 return bytes;
             }
-            self.give_up_high();
+            self.replace_high(buffer);
         }
         while bytes.len() >= LANES {
-            if self.filled >= PIECE {
-                self.give(false, take);
+            if self.filled >= PIECE_BYTES {
+                self.pass_on(buffer, false, take);
                 if !self.wanted {
                     break;
                 }
             }
-            // The rest of the room is for what may follow a run before the next look.
-            let room = self.buffer.get_mut(self.filled..PIECE + LANES);
+            // The rest of the buffer is for the bytes that may follow a run before the next check.
+            let room = buffer.get_mut(self.filled..PIECE_BYTES + LANES);
             let run = copy_plain(bytes, room.unwrap_or_default());
             self.ascii &= run.ascii;
             self.filled += run.length;
             bytes = bytes.get(run.length..).unwrap_or_default();
             if run.length > 0 && run.length % LANES == 0 {
-                // No end was seen: bytes or room are used up.
+                // No end was found: the bytes or the room are used up.
                 continue;
             }
             let escape = match bytes {
                 [b'\\', letter, ..] => simple(*letter),
                 _ => None,
             };
-            let (Some(letter), Some(place)) = (escape, self.buffer.get_mut(self.filled)) else {
+            let (Some(letter), Some(place)) = (escape, buffer.get_mut(self.filled)) else {
                 break;
             };
             *place = letter;
@@ -246,16 +270,16 @@ impl StringReader {
         bytes
     }
 
-    /// The other half of a surrogate does not come.
-    fn give_up_high(&mut self) {
+    /// Replaces a high surrogate whose other half has not come.
+    fn replace_high(&mut self, buffer: &mut [u8]) {
         if std::mem::take(&mut self.high) != 0 {
-            self.keep(REPLACEMENT, false);
+            self.append(buffer, REPLACEMENT, false);
         }
     }
 
-    /// A few bytes more.
-    fn keep(&mut self, text: &[u8], ascii: bool) {
-        let room = self.buffer.get_mut(self.filled..self.filled + text.len());
+    /// Appends a few bytes to the buffer.
+    fn append(&mut self, buffer: &mut [u8], text: &[u8], ascii: bool) {
+        let room = buffer.get_mut(self.filled..self.filled + text.len());
         if let Some(room) = room.filter(|_| self.wanted) {
             room.copy_from_slice(text);
             self.ascii &= ascii;
@@ -263,9 +287,9 @@ impl StringReader {
         }
     }
 
-    /// Gives on what was kept, but for a last character that may still become whole.
-    fn give(&mut self, ended: bool, take: &mut impl FnMut(&[u8]) -> bool) {
-        let mut rest = self.buffer.get(..self.filled).unwrap_or_default();
+    /// Passes on the text in the buffer, except for an incomplete character at its end unless the string has ended.
+    fn pass_on(&mut self, buffer: &mut [u8], ended: bool, take: &mut impl FnMut(&[u8]) -> bool) {
+        let mut rest = buffer.get(..self.filled).unwrap_or_default();
         while self.wanted && !rest.is_empty() {
             let broken = if self.ascii {
                 None
@@ -290,13 +314,13 @@ impl StringReader {
             rest = rest.get(1..).unwrap_or_default();
         }
         let left = if self.wanted { rest.len() } else { 0 };
-        self.buffer.copy_within(self.filled - left..self.filled, 0);
+        buffer.copy_within(self.filled - left..self.filled, 0);
         self.filled = left;
         self.ascii = left == 0;
     }
 }
 
-/// What a letter behind a backslash stands for, but for `u`.
+/// Returns the byte for which a letter behind a backslash stands, except for `u`.
 fn simple(letter: u8) -> Option<u8> {
     Some(match letter {
         b'n' => b'\n',
@@ -309,17 +333,17 @@ fn simple(letter: u8) -> Option<u8> {
     })
 }
 
-/// A run of bytes that need no further look.
+/// A run of bytes that are text as they are.
 #[derive(Debug, PartialEq, Eq)]
-struct Run {
+struct TextRun {
     length: usize,
     ascii: bool,
 }
 
-/// Copies the run that `bytes` begins with, as far as there is room for it; behind its end there may
-/// be anything.
-fn copy_plain(bytes: &[u8], room: &mut [u8]) -> Run {
-    let mut run = Run {
+/// Copies the run with which `bytes` begins, as far as it fits into `room`. Arbitrary bytes may be written behind the
+/// copied run.
+fn copy_plain(bytes: &[u8], room: &mut [u8]) -> TextRun {
+    let mut run = TextRun {
         length: 0,
         ascii: true,
     };
@@ -328,28 +352,28 @@ fn copy_plain(bytes: &[u8], room: &mut [u8]) -> Run {
             break;
         };
         *copy = *lanes;
-        let seen = look(lanes);
-        run.length += seen.length;
-        run.ascii &= seen.ascii;
-        if seen.length < LANES {
+        let found = examine(lanes);
+        run.length += found.length;
+        run.ascii &= found.ascii;
+        if found.length < LANES {
             break;
         }
     }
     run
 }
 
-/// The run that `bytes` begins with.
-fn plain(bytes: &[u8]) -> Run {
-    let mut run = Run {
+/// Returns the run with which `bytes` begins.
+fn plain(bytes: &[u8]) -> TextRun {
+    let mut run = TextRun {
         length: 0,
         ascii: true,
     };
     let mut rest = bytes;
     while let Some((lanes, after)) = rest.split_first_chunk() {
-        let seen = look(lanes);
-        run.length += seen.length;
-        run.ascii &= seen.ascii;
-        if seen.length < LANES {
+        let found = examine(lanes);
+        run.length += found.length;
+        run.ascii &= found.ascii;
+        if found.length < LANES {
             return run;
         }
         rest = after;
@@ -360,7 +384,7 @@ fn plain(bytes: &[u8]) -> Run {
     run
 }
 
-/// Where a run ends that may end anywhere; behind the last byte if it does not.
+/// Returns the length of the run with which `bytes` begins, without vector instructions.
 fn first_end(mut bytes: &[u8]) -> usize {
     let mut length = 0;
     while let Some((word, after)) = bytes.split_first_chunk() {
@@ -375,13 +399,13 @@ fn first_end(mut bytes: &[u8]) -> usize {
     length + end.unwrap_or(bytes.len())
 }
 
-/// Bytes looked at in one go: two registers, so that the loop's own cost counts half.
+/// Bytes examined per step: two vector registers, which halves the cost of the loop itself.
 const LANES: usize = 32;
 
-/// The compiler does not find these instructions by itself, and without them the scan takes six
-/// times as long.
+/// Returns the run with which the bytes begin. The compiler does not use these instructions by itself, and without them
+/// the scan takes six times as long.
 #[cfg(target_arch = "wasm32")]
-fn look(lanes: &[u8; LANES]) -> Run {
+fn examine(lanes: &[u8; LANES]) -> TextRun {
     use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, v128, v128_or};
     let ends = |bytes: v128| {
         let control = u8x16_lt(bytes, u8x16_splat(0x20));
@@ -393,8 +417,8 @@ fn look(lanes: &[u8; LANES]) -> Run {
     let (low, high) = (register(lanes.first_chunk()), register(lanes.last_chunk()));
     let found = mask(ends(low), ends(high));
     let before_end = found.wrapping_sub(1) & !found;
-    Run {
-        // Without an end: 32, which is all.
+    TextRun {
+        // If the run does not end, this is 32: all bytes.
         length: found.trailing_zeros() as usize,
         ascii: mask(low, high) & before_end == 0,
     }
@@ -407,25 +431,27 @@ fn register(bytes: Option<&[u8; 16]>) -> std::arch::wasm32::v128 {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn look(lanes: &[u8; LANES]) -> Run {
+fn examine(lanes: &[u8; LANES]) -> TextRun {
     let any = lanes.iter().fold(false, |any, byte| any | ends(*byte));
     let high = lanes.iter().fold(0, |any, byte| any | byte);
     if any {
         let length = first_end(lanes);
         let ascii = lanes.get(..length).unwrap_or_default().is_ascii();
-        return Run { length, ascii };
+        return TextRun { length, ascii };
     }
-    Run {
+    TextRun {
         length: LANES,
         ascii: high < 0x80,
     }
 }
 
+/// Returns whether a byte ends a run.
 fn ends(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-/// As [`ends`] for eight bytes: the lowest bit set is the highest of the first byte's that does.
+/// Applies [`ends`] to eight bytes. The lowest set bit of the result is the highest bit of the first byte that ends a
+/// run.
 fn ends_in(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xFF;
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;

@@ -2,11 +2,11 @@ use super::*;
 
 const NONE: &str = "\u{FFFD}";
 
-/// Decodes a string's inside, closing quote and all, given in pieces of so many bytes; of what is no
-/// string the text up to there.
+/// Decodes the inside of a string with its closing quote, in pieces of this many bytes. Returns the text up to the error
+/// if the string is invalid.
 fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, Vec<u8>> {
     let mut reader = StringReader::default();
-    let mut text = Vec::new();
+    let (mut text, mut buffer) = (Vec::new(), TextBuffer::default());
     reader.begin(true);
     for bytes in inside.chunks(piece) {
         let mut take = |piece: &[u8]| {
@@ -14,7 +14,7 @@ fn decode(inside: &[u8], piece: usize) -> Result<Vec<u8>, Vec<u8>> {
             text.extend_from_slice(piece);
             true
         };
-        match reader.read(bytes, &mut take) {
+        match reader.read(bytes, &mut buffer, &mut take) {
             Reach::Open => {}
             Reach::Closed(rest) => {
                 assert!(rest.is_empty());
@@ -64,7 +64,7 @@ fn strings_decode_as_gos_decoder_decodes_them() {
 }
 
 #[test]
-fn what_no_string_holds_is_told_behind_the_text_up_to_there() {
+fn text_before_an_invalid_byte_is_passed_on() {
     for (inside, text) in [
         (&b"a\nb\""[..], "a"),
         (b"\x00\"", ""),
@@ -83,7 +83,7 @@ fn what_no_string_holds_is_told_behind_the_text_up_to_there() {
     }
 }
 
-/// Go's rule for bytes: those of a valid character stay, any other becomes U+FFFD alone.
+/// Applies Go's rule: bytes of a valid character stay, and every other byte becomes U+FFFD.
 fn repaired(mut bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     while !bytes.is_empty() {
@@ -99,7 +99,7 @@ fn repaired(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn any_bytes_decode_alike_however_they_are_cut() {
+fn bytes_decode_alike_however_they_are_split() {
     let mut random = fastrand::Rng::with_seed(7);
     let bits: [&[u8]; 7] = [
         b"a",
@@ -125,7 +125,7 @@ fn any_bytes_decode_alike_however_they_are_cut() {
 }
 
 #[test]
-fn a_run_ends_where_something_needs_a_look() {
+fn a_run_ends_at_a_quote_a_backslash_or_a_control_character() {
     for byte in 0..=255 {
         for at in [0, 5, 8, 31, 32, 70] {
             let mut bytes = [b'x'; 80];
@@ -145,9 +145,9 @@ fn a_run_ends_where_something_needs_a_look() {
 fn text_that_is_not_wanted_is_skipped() {
     let mut reader = StringReader::default();
     reader.begin(true);
-    let text = "y".repeat(3 * PIECE) + r#"\n\ud83d""#;
+    let text = "y".repeat(3 * PIECE_BYTES) + r#"\n\ud83d""#;
     let mut pieces = 0;
-    let reach = reader.read(text.as_bytes(), &mut |_| {
+    let reach = reader.read(text.as_bytes(), &mut TextBuffer::default(), &mut |_| {
         pieces += 1;
         false
     });
@@ -164,15 +164,24 @@ fn the_rest_of_a_character_is_forgotten_when_no_more_is_wanted() {
         told.extend_from_slice(text);
         false
     };
-    assert_eq!(reader.read(b"a\xe6\x97", &mut take), Reach::Open);
-    assert_eq!(reader.read(b"\xa5b", &mut take), Reach::Open);
-    assert_eq!(reader.read(b"\" x", &mut take), Reach::Closed(b" x"));
+    assert_eq!(
+        reader.read(b"a\xe6\x97", &mut TextBuffer::default(), &mut take),
+        Reach::Open
+    );
+    assert_eq!(
+        reader.read(b"\xa5b", &mut TextBuffer::default(), &mut take),
+        Reach::Open
+    );
+    assert_eq!(
+        reader.read(b"\" x", &mut TextBuffer::default(), &mut take),
+        Reach::Closed(b" x")
+    );
     assert_eq!(told, b"a");
 }
 
 #[test]
-fn readers_that_take_turns_keep_what_is_theirs() {
-    let text = "日本é😀".repeat(3);
+fn readers_that_share_a_buffer_do_not_mix_their_text() {
+    let (text, mut buffer) = ("日本é😀".repeat(3), TextBuffer::default());
     let mut readers: [(StringReader, Vec<u8>); 3] = Default::default();
     readers
         .iter_mut()
@@ -183,7 +192,7 @@ fn readers_that_take_turns_keep_what_is_theirs() {
                 told.extend_from_slice(piece);
                 true
             };
-            assert_eq!(reader.read(&[*byte], &mut take), Reach::Open);
+            assert_eq!(reader.read(&[*byte], &mut buffer, &mut take), Reach::Open);
         }
     }
     for (_, told) in readers {

@@ -3,6 +3,7 @@
 
 use super::tokens::Tokens;
 use super::Usage;
+use crate::request::TextBuffer;
 
 /// The field that matters.
 const FIELD: &[u8] = b"data:";
@@ -23,6 +24,23 @@ enum State {
     Data,
     /// Inside another line.
     Other,
+}
+
+/// What the data of events is written to.
+pub struct EventSink<'a> {
+    pub tokens: &'a mut Tokens,
+    pub usage: &'a mut Usage,
+    pub buffer: &'a mut TextBuffer,
+}
+
+impl EventSink<'_> {
+    fn push(&mut self, data: &[u8]) {
+        self.tokens.push(data, self.buffer);
+    }
+
+    fn take_usage(&mut self) {
+        self.usage.update(self.tokens.usage());
+    }
 }
 
 /// Reads events.
@@ -46,7 +64,7 @@ impl Events {
     }
 
     /// Reads on. Whether the stream says that it has ended.
-    pub fn push(&mut self, bytes: &[u8], tokens: &mut Tokens, usage: &mut Usage) -> bool {
+    pub fn push(&mut self, bytes: &[u8], sink: &mut EventSink<'_>) -> bool {
         self.begun = true;
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
@@ -57,26 +75,26 @@ impl Events {
             }
             if matches!(byte, b'\n' | b'\r') {
                 self.behind_cr = byte == b'\r';
-                if self.end_line(tokens, usage) {
+                if self.end_line(sink) {
                     return true;
                 }
                 rest = after;
                 continue;
             }
-            rest = self.inside(byte, rest, tokens);
+            rest = self.inside(byte, rest, sink);
         }
         false
     }
 
     /// The stream has ended, with or without a blank line.
-    pub fn end(&mut self, tokens: &mut Tokens, usage: &mut Usage) {
-        self.end_line(tokens, usage);
+    pub fn end(&mut self, sink: &mut EventSink<'_>) {
+        self.end_line(sink);
         self.state = State::Line;
-        self.end_line(tokens, usage);
+        self.end_line(sink);
     }
 
     /// A byte that ends no line; returns what is left.
-    fn inside<'a>(&mut self, byte: u8, rest: &'a [u8], tokens: &mut Tokens) -> &'a [u8] {
+    fn inside<'a>(&mut self, byte: u8, rest: &'a [u8], sink: &mut EventSink<'_>) -> &'a [u8] {
         let after = rest.get(1..).unwrap_or_default();
         let at = match self.state {
             State::Line => 0,
@@ -85,9 +103,9 @@ impl Events {
                 self.state = State::Mark(0);
                 return after;
             }
-            State::Value => return self.value(0, byte, rest, tokens),
-            State::Mark(at) => return self.value(at, byte, rest, tokens),
-            State::Data | State::Other => return self.run(rest, tokens),
+            State::Value => return self.value(0, byte, rest, sink),
+            State::Mark(at) => return self.value(at, byte, rest, sink),
+            State::Data | State::Other => return self.run(rest, sink),
         };
         self.state = match FIELD.get(at) {
             Some(expected) if *expected != byte => State::Other,
@@ -98,41 +116,47 @@ impl Events {
     }
 
     /// A byte of a value of which all before it was the beginning of the end mark.
-    fn value<'a>(&mut self, at: usize, byte: u8, rest: &'a [u8], tokens: &mut Tokens) -> &'a [u8] {
+    fn value<'a>(
+        &mut self,
+        at: usize,
+        byte: u8,
+        rest: &'a [u8],
+        sink: &mut EventSink<'_>,
+    ) -> &'a [u8] {
         if DONE.get(at) == Some(&byte) {
             self.state = State::Mark(at + 1);
             return rest.get(1..).unwrap_or_default();
         }
-        tokens.push(DONE.get(..at).unwrap_or_default());
+        sink.push(DONE.get(..at).unwrap_or_default());
         self.state = State::Data;
-        self.run(rest, tokens)
+        self.run(rest, sink)
     }
 
     /// The rest of a line as far as it has come.
-    fn run<'a>(&mut self, rest: &'a [u8], tokens: &mut Tokens) -> &'a [u8] {
+    fn run<'a>(&mut self, rest: &'a [u8], sink: &mut EventSink<'_>) -> &'a [u8] {
         let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
         let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
         if self.state == State::Data {
-            tokens.push(line);
+            sink.push(line);
         }
         after
     }
 
     /// A line has ended. Whether that was the stream's end mark.
-    fn end_line(&mut self, tokens: &mut Tokens, usage: &mut Usage) -> bool {
+    fn end_line(&mut self, sink: &mut EventSink<'_>) -> bool {
         let state = std::mem::take(&mut self.state);
         match state {
             State::Line => {
-                usage.update(tokens.usage());
-                tokens.reset();
+                sink.take_usage();
+                sink.tokens.reset();
             }
             State::Mark(at) if at == DONE.len() => {
-                usage.update(tokens.usage());
+                sink.take_usage();
                 return true;
             }
             // The lines of one event's data are joined by line ends.
-            State::Data => tokens.push(b"\n"),
-            State::Mark(at) => tokens.push(DONE.get(..at).unwrap_or_default()),
+            State::Data => sink.push(b"\n"),
+            State::Mark(at) => sink.push(DONE.get(..at).unwrap_or_default()),
             State::Name(_) | State::Value | State::Other => {}
         }
         false

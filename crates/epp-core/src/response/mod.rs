@@ -8,9 +8,9 @@
 mod events;
 mod tokens;
 
-use self::events::Events;
+use self::events::{EventSink, Events};
 use self::tokens::Tokens;
-use crate::request::Reading;
+use crate::request::{Reading, TextBuffer};
 
 /// Tokens, as the model server counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +77,7 @@ impl ResponseReader {
     }
 
     /// More bytes of the answer.
-    pub fn push(&mut self, mut bytes: &[u8]) {
+    pub fn push(&mut self, mut bytes: &[u8], buffer: &mut TextBuffer) {
         if self.form == Form::Unknown {
             // What stands before it counts for nothing, in whichever piece it comes.
             bytes = behind_blank(bytes);
@@ -86,7 +86,7 @@ impl ResponseReader {
         match self.form {
             Form::Unknown | Form::Done => {}
             Form::Json => {
-                self.tokens.push(bytes);
+                self.tokens.push(bytes, buffer);
                 if self.tokens.reading() != Reading::Going {
                     self.usage.update(self.tokens.usage());
                     self.form = Form::Done;
@@ -94,7 +94,12 @@ impl ResponseReader {
             }
             Form::Events => {
                 let Self { tokens, usage, .. } = self;
-                if self.events.push(bytes, tokens, usage) {
+                let mut sink = EventSink {
+                    tokens,
+                    usage,
+                    buffer,
+                };
+                if self.events.push(bytes, &mut sink) {
                     self.form = Form::Done;
                 }
             }
@@ -102,9 +107,14 @@ impl ResponseReader {
     }
 
     /// The answer has ended.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self, buffer: &mut TextBuffer) {
         if self.form == Form::Events {
-            self.events.end(&mut self.tokens, &mut self.usage);
+            let Self { tokens, usage, .. } = self;
+            self.events.end(&mut EventSink {
+                tokens,
+                usage,
+                buffer,
+            });
         }
         self.form = Form::Done;
     }

@@ -11,6 +11,7 @@
 use super::Usage;
 use crate::request::number::{push_digits, whole_number};
 use crate::request::scan::{Kind, Reading, Scanner, Visit, Want};
+use crate::request::TextBuffer;
 
 /// A place in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +74,8 @@ impl Tokens {
     }
 
     /// More bytes of it.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.scanner.push(bytes, &mut self.counts);
+    pub fn push(&mut self, bytes: &[u8], buffer: &mut TextBuffer) {
+        self.scanner.push(bytes, buffer, &mut self.counts);
     }
 
     /// How reading goes.
