@@ -11,7 +11,7 @@ mod counting;
 
 /// The plan of a generation's defaults.
 fn plan(flattening: Flattening, most: usize) -> ReadPlan {
-    let block_bytes = if flattening == Flattening::Seed {
+    let block_bytes = if flattening == Flattening::GieV1 {
         64
     } else {
         256
@@ -19,7 +19,7 @@ fn plan(flattening: Flattening, most: usize) -> ReadPlan {
     let spec = BlockSpec {
         block_bytes,
         max_blocks: most,
-        keep_partial: flattening == Flattening::Today,
+        keep_partial: flattening == Flattening::LlmD,
     };
     ReadPlan {
         flattening,
@@ -49,7 +49,7 @@ fn no_buffer_is_forgotten() {
     // All readers' buffer for text is there from the first one on.
     cost(
         Api::Completions,
-        plan(Flattening::Today, 2_048),
+        plan(Flattening::LlmD, 2_048),
         r#"{"prompt":""#,
         "x",
         1,
@@ -58,7 +58,7 @@ fn no_buffer_is_forgotten() {
         let bytes = body.bytes();
         let before = counting::used();
         let mut reader = BodyReader::default();
-        let plan = plan(Flattening::Today, 2_048);
+        let plan = plan(Flattening::LlmD, 2_048);
         let cuts = plan.blocks.capacity() * size_of::<BlockSpec>();
         reader.reset(Api::of_path(body.path.as_bytes()), plan);
         for part in bytes.chunks(16 << 10) {
@@ -140,7 +140,7 @@ fn no_body_makes_the_reader_grow() {
             // The seed's window is 16 KB, today's half a megabyte; without one a megabyte is held, and so it is
             // of what is written as JSON, whose members are put in order before any is cut off.
             (
-                Flattening::Seed,
+                Flattening::GieV1,
                 256,
                 if api == Api::Responses {
                     2 << 20
@@ -148,8 +148,8 @@ fn no_body_makes_the_reader_grow() {
                     200 << 10
                 },
             ),
-            (Flattening::Today, 2_048, 4 << 20),
-            (Flattening::Today, 0, 6 << 20),
+            (Flattening::LlmD, 2_048, 4 << 20),
+            (Flattening::LlmD, 0, 6 << 20),
         ] {
             // Three megabytes are more than is ever held.
             let string = head.ends_with("\"content\":\"") && window == 2_048;

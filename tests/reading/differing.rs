@@ -293,7 +293,7 @@ fn bodies_that_differ_in_their_prompts_never_match_fully() {
                 body
             }));
         }
-        for flattening in [Flattening::Seed, Flattening::Today] {
+        for flattening in [Flattening::GieV1, Flattening::LlmD] {
             let mut seen: HashMap<Vec<Vec<u64>>, (Value, String)> = HashMap::new();
             for (body, backwards) in all.iter().flat_map(|body| [(body, false), (body, true)]) {
                 let text = spell(body, backwards);
@@ -331,7 +331,7 @@ fn member(key: &str, value: Value) -> Value {
 
 #[test]
 fn a_list_of_text_parts_is_the_same_text() {
-    for flattening in [Flattening::Seed, Flattening::Today] {
+    for flattening in [Flattening::GieV1, Flattening::LlmD] {
         for (api, content) in [
             (Api::ChatCompletions, "content"),
             (Api::Messages, "content"),
@@ -368,7 +368,7 @@ fn bodies_match_up_to_where_they_differ() {
             r#"{{"model":"m","messages":[{{"role":"system","content":"Be brief."}},{{"role":"assistant",{extra}:"{text}","content":"and so on"}},{{"role":"user","content":"go on"}}]}}"#
         )
     };
-    for flattening in [Flattening::Seed, Flattening::Today] {
+    for flattening in [Flattening::GieV1, Flattening::LlmD] {
         for key in [
             r#""reasoning_content""#,
             r#""tool_calls""#,

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// Whether there is nothing in the prompt's fields that a layout leaves out.
 pub fn is_known(body: &Value, api: Api, flattening: Flattening) -> bool {
     let seed =
-        flattening == Flattening::Seed && matches!(api, Api::ChatCompletions | Api::Completions);
+        flattening == Flattening::GieV1 && matches!(api, Api::ChatCompletions | Api::Completions);
     let fields: &[&str] = match api {
         Api::ChatCompletions if seed => &["messages"],
         Api::ChatCompletions => &["messages", "tools", "cache_salt"],

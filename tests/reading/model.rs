@@ -12,8 +12,8 @@ use xxhash_rust::xxh64::xxh64;
 /// The content digests of a body's prompts.
 pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec) -> Vec<Vec<u64>> {
     let prompts = match flattening {
-        Flattening::Seed => seed(body, api),
-        Flattening::Today => today(body, api),
+        Flattening::GieV1 => seed(body, api),
+        Flattening::LlmD => today(body, api),
     };
     let mut left = if spec.max_blocks == 0 {
         usize::MAX

@@ -203,9 +203,9 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
         let api = pick(random, &APIS);
         let flattening = pick(
             random,
-            &[Flattening::Seed, Flattening::Today, Flattening::Today],
+            &[Flattening::GieV1, Flattening::LlmD, Flattening::LlmD],
         );
-        let today = flattening == Flattening::Today;
+        let today = flattening == Flattening::LlmD;
         let spec = BlockSpec {
             block_bytes: if today {
                 4 * random.usize(1..20)

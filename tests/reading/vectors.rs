@@ -43,8 +43,8 @@ struct Told {
 
 fn generation(vector: &Value) -> Flattening {
     match vector["generation"].as_str().unwrap() {
-        "seed" => Flattening::Seed,
-        _ => Flattening::Today,
+        "seed" => Flattening::GieV1,
+        _ => Flattening::LlmD,
     }
 }
 

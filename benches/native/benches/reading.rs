@@ -47,7 +47,7 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPla
     let spec = |max_blocks: &usize| BlockSpec {
         block_bytes,
         max_blocks: *max_blocks,
-        keep_partial: flattening == Flattening::Today,
+        keep_partial: flattening == Flattening::LlmD,
     };
     ReadPlan {
         flattening,
@@ -61,9 +61,9 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPla
 fn main() {
     let mut criterion = criterion();
     // Today's rules wait for a salt, so that these two read to the end.
-    let alone = plan(Flattening::Today, 0, &[]);
-    let hashed = plan(Flattening::Today, 256, &[0]);
-    let window = plan(Flattening::Seed, 64, &[256]);
+    let alone = plan(Flattening::LlmD, 0, &[]);
+    let hashed = plan(Flattening::LlmD, 256, &[0]);
+    let window = plan(Flattening::GieV1, 64, &[256]);
     for (order_name, order) in Order::ALL {
         for size in SIZES {
             let body = chat(size << 10, order);

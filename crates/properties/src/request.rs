@@ -44,10 +44,10 @@ pub fn request(input: &[u8]) {
     let (mut words, body) = settings(input);
     let api = Api::of_path(words.next().unwrap_or_default().as_bytes());
     let flattening = match words.next() {
-        Some("seed") => Flattening::Seed,
-        _ => Flattening::Today,
+        Some("seed") => Flattening::GieV1,
+        _ => Flattening::LlmD,
     };
-    let today = flattening == Flattening::Today;
+    let today = flattening == Flattening::LlmD;
     let block_bytes = number(&mut words) % MOST_BLOCK + 1;
     let spec = BlockSpec {
         // Today's blocks are of whole tokens.

@@ -190,8 +190,8 @@ impl Plan {
         let specs = specs.chain(counts.then_some(COUNTED));
         ReadPlan {
             flattening: match self.dialect {
-                Dialect::GieV1 => Flattening::Seed,
-                Dialect::LlmD => Flattening::Today,
+                Dialect::GieV1 => Flattening::GieV1,
+                Dialect::LlmD => Flattening::LlmD,
             },
             blocks: specs.collect(),
             key: key.clone(),

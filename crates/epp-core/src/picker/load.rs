@@ -239,7 +239,7 @@ pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
     let most = if reading { None } else { allowed };
     (
         cost(reader.prompt_tokens(), least),
-        cost(reader.most_prompt_tokens(), most),
+        cost(reader.max_prompt_tokens(), most),
     )
 }
 

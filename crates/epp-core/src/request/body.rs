@@ -1,9 +1,8 @@
-//! A body's outermost object: which of its fields are read, by which reader; and the order of the parts
-//! of a prompt that are fields of their own.
+//! Reads a body's outermost object: dispatches its fields to their readers, and orders those that are parts of the prompt.
 //!
-//! Tools and system text come first in a prompt and often last in a body. The turns are hashed as
-//! they come, as if there were none; a part that turns up after one that it precedes makes the
-//! prompt begin again, once nothing else can turn up.
+//! Tools and system text come first in a prompt and often last in a body. The turns are hashed as they come, as if there
+//! were no other parts. A part that comes after one that it precedes makes the prompt restart once no other part can
+//! come.
 
 use std::ops::Range;
 
@@ -17,39 +16,39 @@ use super::facts::{self, Facts};
 use super::json::JsonParts;
 use super::message::{self, Messages};
 use super::prompt::Prompts;
-use super::scan::{Kind, Visit, Want};
+use super::scan::{ValueKind, Visit, Want};
 use super::section::Section;
 use super::{Fact, Flattening, ReadPlan};
 
-/// A place in a body.
+/// Identifies a value in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyNode {
     /// The outermost object.
     Body,
     /// A fact.
     Fact(facts::FactNode),
-    /// An object that holds facts.
+    /// An object with facts as members.
     Facts(&'static [(&'static [u8], Field)]),
-    /// In a prompt or a list of them.
+    /// A value in a prompt or a list of prompts.
     Prompt(completions::PromptNode),
-    /// In the messages of a chat.
+    /// A value in the messages of a chat.
     Chat(message::MessageNode<chat::ChatNode>),
-    /// In Anthropic's messages.
+    /// A value in Anthropic's messages.
     Messages(message::MessageNode<messages::ContentNode>),
-    /// In the system text.
+    /// A value in the system text.
     System(SystemNode),
-    /// In a part that is re-serialized as JSON.
+    /// A value in a part that is re-serialized as JSON.
     Json(canon::CanonNode),
-    /// In a field that is in no layout.
+    /// A value in a field that the flattening does not read.
     Extra(extra::ExtraNode),
 }
 
-/// Reads one body.
+/// Receives the values of one body from the scanner.
 #[derive(Debug, Default)]
-pub struct Body {
+pub struct BodyVisitor {
     api: Api,
     flattening: Flattening,
-    /// Whether the turns end the prompt.
+    /// Whether the turns end the prompt ([`ReadPlan::assume_absent`]).
     assumes: bool,
     extras: Extras,
     facts: Facts,
@@ -62,29 +61,29 @@ pub struct Body {
     tools: Section,
     system: Section,
     turns: Section,
-    /// Whether nothing more comes.
+    /// Whether the body has ended.
     finished: bool,
-    /// Whether the prompt is being read again.
-    again: bool,
-    /// Whether there was too much JSON in the prompt.
+    /// Whether parts of the prompt are being read again.
+    rereads: bool,
+    /// Whether the prompt was given up because it contains too much JSON.
     given_up: bool,
 }
 
-impl Body {
-    /// Begins another body.
+impl BodyVisitor {
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self, api: Api, plan: &ReadPlan) {
         self.api = api;
         self.assumes = plan.assume_absent;
         self.extras.reset(&plan.key);
         let has = |field: Field| api.fields().iter().any(|(_, own)| *own == field);
-        // The seed's own layout is of chats and completions; of other APIs there is one only.
+        // Only chats and completions have a flattening of GIE v1.
         let own = matches!(api, Api::ChatCompletions | Api::Completions);
         self.flattening = match own {
             true => plan.flattening,
-            false => Flattening::Today,
+            false => Flattening::LlmD,
         };
-        let today = self.flattening == Flattening::Today;
-        let salt = today && has(Field::Fact(facts::FactNode::Salt));
+        let llm_d = self.flattening == Flattening::LlmD;
+        let salt = llm_d && has(Field::Fact(facts::FactNode::Salt));
         self.facts
             .reset(has(Field::Fact(facts::FactNode::Model)), salt);
         self.prompts.reset(&plan.blocks, &plan.key);
@@ -98,30 +97,30 @@ impl Body {
         self.messages.reset(self.flattening);
         self.system_text.reset();
         self.json.reset();
-        self.tools.reset(prompt && today && has(Field::Tools));
-        self.system.reset(prompt && today && has(Field::System));
+        self.tools.reset(prompt && llm_d && has(Field::Tools));
+        self.system.reset(prompt && llm_d && has(Field::System));
         self.turns.reset(prompt);
         self.finished = false;
-        self.again = false;
+        self.rereads = false;
         self.given_up = false;
     }
 
-    /// What it says besides its prompt.
+    /// Returns the facts beside the prompt.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// Which API it speaks.
+    /// Returns the API of the body.
     pub fn api(&self) -> Api {
         self.api
     }
 
-    /// Takes over what its end told.
+    /// Adopts the facts that were read at the body's end.
     pub fn add_facts(&mut self, facts: Facts) {
         self.facts.add(facts);
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         let parts = [
             self.facts.allocated(),
@@ -135,51 +134,51 @@ impl Body {
         parts.into_iter().sum()
     }
 
-    /// Its prompts.
+    /// Returns the prompts.
     pub fn prompts(&self) -> &Prompts {
         &self.prompts
     }
 
-    /// Nothing more comes.
+    /// Ends the body.
     pub fn finish(&mut self) {
         self.facts.finish();
         self.tools.begun = true;
         self.system.begun = true;
         self.finished = true;
-        self.give_json();
+        self.write_json();
         self.end_prompt();
     }
 
-    /// Nothing more comes of the prompt.
+    /// Ends the prompt.
     fn end_prompt(&mut self) {
-        self.extras.give_behind(&mut self.prompts);
+        self.extras.write_behind(&mut self.prompts);
         self.prompts.close();
     }
 
-    /// The turns have ended.
+    /// Ends the turns.
     fn end_turns(&mut self) {
         if self.assumes {
             self.prompts.close();
         }
     }
 
-    /// Whether something may still come that precedes what was read in the prompt.
+    /// Returns whether a part may still come that precedes those that were read in the prompt.
     pub fn may_precede(&self) -> bool {
         let mut sections = [&self.tools, &self.system].into_iter();
         sections.any(|section| !section.begun || section.is_open())
     }
 
-    /// Whether a part came after one that it precedes, so that the prompt must begin again.
+    /// Returns whether a part came after one that it precedes, so that the prompt must restart.
     pub fn is_out_of_order(&self) -> bool {
         self.tools.late || self.system.late
     }
 
-    /// Whether no further block counts, if nothing precedes those read.
+    /// Returns whether no further block counts, unless a part comes late.
     pub fn is_full(&self) -> bool {
         self.prompts.is_closed() || self.prompts.is_full()
     }
 
-    /// Whether another prompt may follow.
+    /// Returns whether another prompt may follow.
     pub fn may_add_prompts(&self) -> bool {
         let prompts = self.api.fields().iter();
         let mut prompts = prompts.filter(|(_, field)| *field == Field::Prompt);
@@ -187,9 +186,9 @@ impl Body {
         prompts.next().is_some() && open && !self.prompt.is_single()
     }
 
-    /// The parts that must be read again, in the prompt's order, because one of them came late.
-    /// Empty as long as another may turn up or the last is not over.
-    pub fn to_read_again(&self) -> [Option<(BodyNode, Range<usize>)>; 2] {
+    /// Returns the parts that must be read again because one of them came late, in the prompt's order. Returns none as long
+    /// as another part may come or the last has not ended.
+    pub fn parts_to_reread(&self) -> [Option<(BodyNode, Range<usize>)>; 2] {
         let early = self.assumes && !self.may_precede() && self.turns.span.is_some();
         let over = self.finished || early;
         if !self.is_out_of_order() || !over {
@@ -203,37 +202,39 @@ impl Body {
         ]
     }
 
-    /// The prompt restarts: its parts are read again.
-    pub fn begin_again(&mut self) {
-        self.again = true;
+    /// Restarts the prompt, before its parts are read again.
+    pub fn begin_reread(&mut self) {
+        self.rereads = true;
         self.prompts.restart();
-        self.extras.give_front(&mut self.prompts);
+        self.extras.write_front(&mut self.prompts);
         self.prompts.text(self.json.tools());
     }
 
-    /// The parts were read again, as far as they could be.
-    pub fn end_again(&mut self) {
-        self.again = false;
+    /// Ends rereading, whether or not all parts could be read.
+    pub fn end_reread(&mut self) {
+        self.rereads = false;
         self.tools.late = false;
         self.system.late = false;
         self.end_prompt();
     }
 
-    /// Whether the parts are not worth hashing now, because they will be read again.
-    fn waits_for_again(&self) -> bool {
-        self.is_out_of_order() && !self.again
+    /// Returns whether the parts are not hashed now because they will be read again.
+    fn awaits_reread(&self) -> bool {
+        self.is_out_of_order() && !self.rereads
     }
 
-    /// A field of the outermost object begins.
-    fn begin_field(&mut self, key: &[u8], kind: Kind, at: usize) -> Want<BodyNode> {
+    /// Begins a field of the outermost object.
+    fn begin_field(&mut self, key: &[u8], kind: ValueKind, at: usize) -> Want<BodyNode> {
         let Some(field) = self.api.field(key) else {
             return Want::Nothing;
         };
-        let today = self.flattening == Flattening::Today;
+        let llm_d = self.flattening == Flattening::LlmD;
         match field {
-            Field::Fact(facts::FactNode::Salt) if !today => self.begin_extra(key, kind),
-            Field::Fact(place) => place_of(self.facts.begin(place, kind, at), BodyNode::Fact),
-            Field::Facts(fields) if kind == Kind::Object => Want::Inside(BodyNode::Facts(fields)),
+            Field::Fact(facts::FactNode::Salt) if !llm_d => self.begin_extra(key, kind),
+            Field::Fact(place) => map_node(self.facts.begin(place, kind, at), BodyNode::Fact),
+            Field::Facts(fields) if kind == ValueKind::Object => {
+                Want::Inside(BodyNode::Facts(fields))
+            }
             Field::Facts(_) => Want::Nothing,
             _ => match self.begin_part(field, kind, at) {
                 Want::Nothing => self.begin_extra(key, kind),
@@ -242,22 +243,22 @@ impl Body {
         }
     }
 
-    /// A field begins that may be a part of the prompt.
-    fn begin_part(&mut self, field: Field, kind: Kind, at: usize) -> Want<BodyNode> {
-        let list = kind == Kind::Array;
+    /// Begins a field that may be a part of the prompt.
+    fn begin_part(&mut self, field: Field, kind: ValueKind, at: usize) -> Want<BodyNode> {
+        let list = kind == ValueKind::Array;
         match field {
             Field::Prompt if self.turns.begin(at) => {
                 let want = self.prompt.begin_field(kind, &mut self.prompts);
                 if want == Want::Nothing {
                     self.turns.end(at);
                 }
-                place_of(want, BodyNode::Prompt)
+                map_node(want, BodyNode::Prompt)
             }
             Field::Turns if self.turns.begin(at) && list => {
                 self.turns.counts = true;
                 Want::Inside(turns_of(self.api))
             }
-            Field::System if self.system.begin(at) && (list || kind == Kind::String) => {
+            Field::System if self.system.begin(at) && (list || kind == ValueKind::String) => {
                 self.system.counts = true;
                 self.system.late = self.turns.counts;
                 Want::Inside(BodyNode::System(SystemNode::Whole))
@@ -265,20 +266,20 @@ impl Body {
             Field::Tools if self.tools.begin(at) && list => {
                 self.tools.late = self.turns.counts || self.system.counts;
                 let shape = (self.api == Api::Messages).then_some(messages::TOOL);
-                place_of(self.json.begin(0, kind, shape), BodyNode::Json)
+                map_node(self.json.begin(0, kind, shape), BodyNode::Json)
             }
             Field::Json(part) if !self.prompts.is_closed() => {
                 let shape = (self.api == Api::Conversations).then_some(conversations::ITEM);
-                place_of(self.json.begin(part.into(), kind, shape), BodyNode::Json)
+                map_node(self.json.begin(part.into(), kind, shape), BodyNode::Json)
             }
             _ => Want::Nothing,
         }
     }
 
-    /// A field begins that is in no layout, or has an unexpected kind.
-    fn begin_extra(&mut self, key: &[u8], kind: Kind) -> Want<BodyNode> {
+    /// Begins a field that the flattening does not read, or that has an unexpected kind.
+    fn begin_extra(&mut self, key: &[u8], kind: ValueKind) -> Want<BodyNode> {
         let over = self.prompts.is_full();
-        if over || kind == Kind::Null {
+        if over || kind == ValueKind::Null {
             return Want::Nothing;
         }
         self.prompts.keep_partial();
@@ -291,7 +292,7 @@ impl Body {
 
     fn end_json(&mut self, place: canon::CanonNode) {
         let whole = self.json.end(place);
-        self.give_up_overflown();
+        self.give_up_overflowed();
         if !whole {
             return;
         }
@@ -303,12 +304,12 @@ impl Body {
         {
             self.end_tools();
         } else if self.json.is_whole(self.json_frames().len()) {
-            self.give_json();
+            self.write_json();
         }
     }
 
     fn end_tools(&mut self) {
-        // Only that they have ended matters: what they say is held.
+        // The range is not needed, since the text of the tools is stored.
         self.tools.end(self.tools.start);
         if self.json.tools().is_empty() {
             self.tools.late = false;
@@ -317,10 +318,10 @@ impl Body {
         }
     }
 
-    /// Gives the prompt up where there was too much JSON in it: nothing is known of what it begins
-    /// with. What was read of it is freed at once, and not waited for.
-    fn give_up_overflown(&mut self) {
-        if self.json.overflown() && !self.given_up {
+    /// Gives the prompt up if it contains too much JSON, since its beginning is not known then. The memory is freed
+    /// immediately.
+    fn give_up_overflowed(&mut self) {
+        if self.json.overflowed() && !self.given_up {
             self.given_up = true;
             self.tools.late = false;
             self.system.late = false;
@@ -329,7 +330,7 @@ impl Body {
         }
     }
 
-    /// What stands before each part of a prompt that is JSON.
+    /// Returns the text before each part of a prompt that is JSON.
     fn json_frames(&self) -> &'static [&'static str] {
         match self.api {
             Api::Responses => responses::FRAMES,
@@ -338,17 +339,17 @@ impl Body {
         }
     }
 
-    /// Hands over a prompt that is JSON.
-    fn give_json(&mut self) {
+    /// Writes a prompt that is JSON.
+    fn write_json(&mut self) {
         let frames = self.json_frames();
         if !frames.is_empty() && self.turns.begin(0) {
-            self.json.give(frames, &mut self.prompts);
+            self.json.write_to(frames, &mut self.prompts);
             self.end_turns();
         }
     }
 }
 
-/// The place of the turns of a conversation.
+/// Returns the node of the turns of a conversation.
 fn turns_of(api: Api) -> BodyNode {
     match api {
         Api::Messages => BodyNode::Messages(message::MessageNode::List),
@@ -356,8 +357,8 @@ fn turns_of(api: Api) -> BodyNode {
     }
 }
 
-/// Names a place in a part of the body as one in the body.
-fn place_of<P>(want: Want<P>, name: impl Fn(P) -> BodyNode) -> Want<BodyNode> {
+/// Maps a node in a part of the body to a node in the body.
+fn map_node<P>(want: Want<P>, name: impl Fn(P) -> BodyNode) -> Want<BodyNode> {
     match want {
         Want::Nothing => Want::Nothing,
         Want::Inside(place) => Want::Inside(name(place)),
@@ -365,38 +366,44 @@ fn place_of<P>(want: Want<P>, name: impl Fn(P) -> BodyNode) -> Want<BodyNode> {
     }
 }
 
-impl Visit for Body {
+impl Visit for BodyVisitor {
     type Node = BodyNode;
 
-    fn begin(&mut self, parent: BodyNode, key: &[u8], kind: Kind, at: usize) -> Want<BodyNode> {
-        let waits = self.waits_for_again();
+    fn begin(
+        &mut self,
+        parent: BodyNode,
+        key: &[u8],
+        kind: ValueKind,
+        at: usize,
+    ) -> Want<BodyNode> {
+        let waits = self.awaits_reread();
         let prompts = &mut self.prompts;
         match parent {
             BodyNode::Body => self.begin_field(key, kind, at),
             BodyNode::Facts(fields) => match fields.iter().find(|(name, _)| *name == key) {
                 Some((_, Field::Fact(place))) => {
-                    place_of(self.facts.begin(*place, kind, at), BodyNode::Fact)
+                    map_node(self.facts.begin(*place, kind, at), BodyNode::Fact)
                 }
                 _ => Want::Nothing,
             },
             BodyNode::Prompt(parent) => {
                 let want = self.prompt.begin(parent, key, kind, prompts);
-                place_of(want, BodyNode::Prompt)
+                map_node(want, BodyNode::Prompt)
             }
             BodyNode::Chat(_) | BodyNode::Messages(_) | BodyNode::System(_) if waits => {
                 Want::Nothing
             }
             BodyNode::Chat(parent) => {
-                place_of(self.chat.begin(parent, key, kind, prompts), BodyNode::Chat)
+                map_node(self.chat.begin(parent, key, kind, prompts), BodyNode::Chat)
             }
             BodyNode::Messages(parent) => {
                 let want = self.messages.begin(parent, key, kind, prompts);
-                place_of(want, BodyNode::Messages)
+                map_node(want, BodyNode::Messages)
             }
             BodyNode::System(_) if prompts.is_full() => Want::Nothing,
             BodyNode::System(parent) => {
                 let want = self.system_text.begin(parent, key, kind, prompts);
-                place_of(want, BodyNode::System)
+                map_node(want, BodyNode::System)
             }
             BodyNode::Extra(_) if self.extras.is_over(prompts) => Want::Nothing,
             BodyNode::Extra(_) => {
@@ -405,8 +412,8 @@ impl Visit for Body {
                 Want::Inside(BodyNode::Extra(place))
             }
             BodyNode::Json(_) => {
-                let want = place_of(self.json.canon.begin(key, kind), BodyNode::Json);
-                self.give_up_overflown();
+                let want = map_node(self.json.canon.begin(key, kind), BodyNode::Json);
+                self.give_up_overflowed();
                 want
             }
             BodyNode::Fact(_) => Want::Nothing,
@@ -414,7 +421,7 @@ impl Visit for Body {
     }
 
     fn bytes(&mut self, place: BodyNode, bytes: &[u8]) -> bool {
-        let waits = self.waits_for_again();
+        let waits = self.awaits_reread();
         let prompts = &mut self.prompts;
         match place {
             BodyNode::Prompt(place) => self.prompt.bytes(place, bytes, prompts),
@@ -425,7 +432,7 @@ impl Visit for Body {
             BodyNode::Extra(_) => self.extras.put(bytes, prompts),
             BodyNode::Json(place) => {
                 let more = self.json.canon.bytes(place, bytes);
-                self.give_up_overflown();
+                self.give_up_overflowed();
                 more
             }
             BodyNode::Fact(place) => self.facts.bytes(place, bytes),
@@ -445,7 +452,7 @@ impl Visit for Body {
             BodyNode::Fact(place) => self.facts.end(place, at),
             BodyNode::Body | BodyNode::Facts(_) => {}
         }
-        if self.again {
+        if self.rereads {
             return;
         }
         match place {
@@ -462,7 +469,7 @@ impl Visit for Body {
 
     fn is_done(&self) -> bool {
         let known = |fact: Fact<&str>| fact != Fact::Unknown;
-        let prompt = if self.waits_for_again() {
+        let prompt = if self.awaits_reread() {
             self.assumes && self.turns.span.is_some()
         } else {
             self.is_full()

@@ -1,85 +1,81 @@
-//! JSON as Go's encoding/json writes it, built from a scan: keys sorted, numbers as doubles,
-//! what HTML could take for markup escaped. No tree is built; the text is put in order as each
-//! object ends.
+//! Re-serializes JSON like Go's encoding/json while it is scanned: with sorted keys, numbers as doubles, and escaped HTML
+//! markup. No tree is built; the members of an object are sorted when the object ends.
 
 use std::io::Write as _;
 use std::ops::Range;
 
 use super::escape::{escape, escaped_length, Compact, LONGEST_ESCAPE};
 use super::extra::CACHE_CONTROL;
-use super::number::{push_digits, MOST_DIGITS};
-use super::prompt::empty;
-use super::scan::{Kind, Want};
+use super::number::{push_digits, MAX_NUMBER_BYTES};
+use super::prompt::clear_buffer;
+use super::scan::{ValueKind, Want};
 
-/// Bytes of JSON that are held, as they are written. Beyond, the prompt is given up. The prompt
-/// window is no measure for it: what ends up in the window can come from anywhere in an object, whose
-/// members are put in order only at its end. What all requests hold together is bounded by the VM's
-/// budget (`picker::memory`).
-const MOST: usize = 1 << 20;
+/// Maximum bytes of re-serialized JSON; beyond that the prompt is given up. The prompt window cannot bound it, because any
+/// part of an object may end up in the window: its members are sorted only at its end. The VM's budget
+/// (`picker::memory`) bounds all requests together.
+const MAX_JSON_BYTES: usize = 1 << 20;
 
-/// Bytes that are copied to put members in order. An object in an object is copied once for each
-/// level around it: of JSON that nests as deep as a tool's schema does that is a few times its size,
-/// and without a bound a thousand times.
-const MOST_COPIED: usize = 16 * MOST;
+/// Maximum bytes that are copied to sort members. An object is copied once for each level around it: a few times its size
+/// for JSON that nests as deep as a tool's schema, and a thousand times without a bound.
+const MAX_COPIED_BYTES: usize = 16 * MAX_JSON_BYTES;
 
-/// Members of objects that have not ended. No tool has a hundredth of them.
-const MOST_MEMBERS: usize = 1 << 14;
+/// Maximum members of all open objects. No tool has a hundredth of that.
+const MAX_PENDING_MEMBERS: usize = 1 << 14;
 
-/// Numbers that are decoded and written as Go does, all in all: those that are not plain whole ones, of which
-/// tools have a handful. At some microseconds each they would otherwise cost half a second a megabyte.
-const MOST_DECODED: usize = 1024;
+/// Maximum numbers that are decoded and written like Go. Plain whole numbers do not need that, and tools have only a handful
+/// of others. At some microseconds each they would otherwise cost half a second per megabyte.
+const MAX_DECODED_NUMBERS: usize = 1024;
 
-/// The members of an object that Go's type has, in the order in which Go writes them. Others follow, which
-/// it would leave out.
+/// The members of a Go type in the order in which Go writes them. Other members follow, which Go would leave out.
 pub type Shape = &'static [Member];
 
-/// A member that Go's type has.
+/// A member of a Go type.
 #[derive(Debug, Clone, Copy)]
 pub struct Member {
     name: &'static [u8],
-    /// Values that count as none, so that the member is left out.
-    none: &'static [&'static [u8]],
-    /// Written as it came, but for white space.
+    /// Values for which the member is left out.
+    omitted: &'static [&'static [u8]],
+    /// Whether the value is written as it came, without white space.
     raw: bool,
 }
 
 impl Member {
-    /// A text, which is left out when empty.
+    /// Returns a text that is left out if it is empty.
     pub const fn text(name: &'static [u8]) -> Self {
         Self {
-            none: &[b"null", b"\"\""],
+            omitted: &[b"null", b"\"\""],
             ..Self::any(name)
         }
     }
 
-    /// Written even when empty.
+    /// Returns a member that is always written.
     pub const fn always(name: &'static [u8]) -> Self {
         Self {
-            none: &[],
+            omitted: &[],
             ..Self::any(name)
         }
     }
 
-    /// Anything, which is left out when it is nothing.
+    /// Returns a member that is left out if it is null.
     pub const fn any(name: &'static [u8]) -> Self {
         Self {
             name,
-            none: &[b"null"],
+            omitted: &[b"null"],
             raw: false,
         }
     }
 
-    /// Anything, written as it came but for white space.
+    /// Returns a member that is written as it came, without white space.
     pub const fn raw(name: &'static [u8]) -> Self {
         Self {
             name,
-            none: &[],
+            omitted: &[],
             raw: true,
         }
     }
 }
 
-/// A place in JSON that is re-serialized.
+/// Identifies a value in re-serialized JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CanonNode {
     /// An object.
@@ -92,72 +88,74 @@ pub enum CanonNode {
     Number,
     /// `true`, `false` or `null`.
     Word,
-    /// What is written as it came.
+    /// A value that is written as it came.
     Raw,
 }
 
 /// A container that has not ended.
 #[derive(Debug)]
-struct Open {
+struct OpenContainer {
     object: bool,
-    /// Where its text begins.
+    /// Where the container begins in the text.
     start: usize,
-    /// Where its members begin in the list of all.
+    /// Where its members begin in the list of all pending members.
     members: usize,
     shape: Option<Shape>,
 }
 
 /// A member of an object that has not ended.
 #[derive(Debug, Clone)]
-struct Entry {
-    /// Its key's place in the list of keys.
+struct PendingMember {
+    /// Range of the key in the list of keys.
     key: Range<usize>,
-    /// Its place in the shape.
+    /// Position in the shape.
     rank: usize,
-    /// Where it begins, key and all, and where its value does.
+    /// Where the member begins in the text, with its key.
     start: usize,
+    /// Where the value begins in the text.
     value: usize,
+    /// Where the value ends in the text.
     end: usize,
 }
 
-/// Re-serializes JSON. Its buffers are reused.
+/// Re-serializes JSON. The memory is reused for other bodies.
 #[derive(Debug, Default)]
 pub struct Canon {
     out: Vec<u8>,
-    open: Vec<Open>,
-    entries: Vec<Entry>,
+    open: Vec<OpenContainer>,
+    entries: Vec<PendingMember>,
     keys: Vec<u8>,
     digits: Vec<u8>,
     spare: Vec<u8>,
     raw: Compact,
-    /// Numbers so far that were decoded.
+    /// Numbers that were decoded so far.
     decoded: usize,
-    /// Bytes copied so far to put members in order.
+    /// Bytes that were copied so far to sort members.
     copied: usize,
-    /// Whether there was too much of it.
-    overflown: bool,
-    /// Containers that had not ended then and still have not.
+    /// Whether a bound was exceeded. Then nothing more is stored.
+    overflowed: bool,
+    /// Containers that were open when the bound was exceeded and still are.
     depth: usize,
 }
 
 impl Canon {
-    /// Forgets everything but the memory.
+    /// Forgets everything, and keeps the memory.
     pub fn clear(&mut self) {
         for buffer in [&mut self.out, &mut self.keys, &mut self.spare] {
-            empty(buffer);
+            clear_buffer(buffer);
         }
-        empty(&mut self.open);
-        empty(&mut self.entries);
+        clear_buffer(&mut self.open);
+        clear_buffer(&mut self.entries);
         self.decoded = 0;
         self.copied = 0;
-        self.overflown = false;
+        self.overflowed = false;
     }
 
-    /// A number has ended. One that is too long stands as it is kept, and so do those that come when many
-    /// were decoded: that is what costs most for its length.
+    /// Ends a number. A number that is too long is written as it is stored, and so are further numbers once many were
+    /// decoded, because decoding costs most for its length.
     fn end_number(&mut self) {
-        let stands = is_plain(&self.digits) || self.digits.len() > MOST_DIGITS;
-        if stands || self.decoded == MOST_DECODED {
+        let stands = is_plain(&self.digits) || self.digits.len() > MAX_NUMBER_BYTES;
+        if stands || self.decoded == MAX_DECODED_NUMBERS {
             self.out.extend_from_slice(&self.digits);
         } else {
             self.decoded += 1;
@@ -165,54 +163,54 @@ impl Canon {
         }
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         let texts = [&self.out, &self.keys, &self.digits, &self.spare];
         let texts: usize = texts.into_iter().map(Vec::capacity).sum();
-        let open = self.open.capacity() * size_of::<Open>();
-        texts + open + self.entries.capacity() * size_of::<Entry>()
+        let open = self.open.capacity() * size_of::<OpenContainer>();
+        texts + open + self.entries.capacity() * size_of::<PendingMember>()
     }
 
-    /// Whether this many more bytes fit. If not, nothing more is kept.
+    /// Returns whether this many more bytes fit. If not, everything is dropped.
     fn has_room(&mut self, bytes: usize) -> bool {
         let held = self.out.len() + self.keys.len();
-        if held + bytes > MOST {
+        if held + bytes > MAX_JSON_BYTES {
             self.overflow();
         }
-        !self.overflown
+        !self.overflowed
     }
 
-    /// Whether so much text more may be held, escaped.
+    /// Returns whether this text fits once it is escaped.
     fn has_room_for(&mut self, text: &[u8]) -> bool {
         let most = self.out.len() + self.keys.len() + LONGEST_ESCAPE * text.len();
-        // Only close to the bound it matters how many escapes there are.
-        most <= MOST && !self.overflown || self.has_room(escaped_length(text))
+        // The exact number of escapes matters only close to the bound.
+        most <= MAX_JSON_BYTES && !self.overflowed || self.has_room(escaped_length(text))
     }
 
-    /// There is too much of it: what was held is freed.
+    /// Drops everything because a bound was exceeded.
     fn overflow(&mut self) {
-        if !self.overflown {
+        if !self.overflowed {
             *self = Self {
-                overflown: true,
+                overflowed: true,
                 depth: self.open.len(),
                 ..Self::default()
             };
         }
     }
 
-    /// The text so far.
+    /// Returns the text so far.
     pub fn text(&self) -> &[u8] {
         &self.out
     }
 
-    /// Whether there was more than is held.
-    pub fn overflown(&self) -> bool {
-        self.overflown
+    /// Returns whether a bound was exceeded.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
     }
 
-    /// The outermost value begins. `shape` is that of the objects in it, if it is a list of such.
-    pub fn begin_whole(&mut self, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
-        if self.overflown {
+    /// Begins an outermost value. `shape` is that of its objects if it is a list of objects.
+    pub fn begin_whole(&mut self, kind: ValueKind, shape: Option<Shape>) -> Want<CanonNode> {
+        if self.overflowed {
             return Want::Nothing;
         }
         self.open.clear();
@@ -221,16 +219,16 @@ impl Canon {
         self.value(kind, shape)
     }
 
-    /// A value begins.
-    pub fn begin(&mut self, key: &[u8], kind: Kind) -> Want<CanonNode> {
-        // What a value and a member add beside texts: a number, and the signs around them.
+    /// Begins a value.
+    pub fn begin(&mut self, key: &[u8], kind: ValueKind) -> Want<CanonNode> {
+        // Bytes that a value and a member add beside texts: a number, and the punctuation.
         const FRAME: usize = 32;
-        if self.entries.len() >= MOST_MEMBERS {
+        if self.entries.len() >= MAX_PENDING_MEMBERS {
             self.overflow();
         }
         self.has_room(FRAME);
         let inner = match self.open.last() {
-            Some(open) if !self.overflown => (open.object, open.shape),
+            Some(open) if !self.overflowed => (open.object, open.shape),
             _ => return Want::Nothing,
         };
         match inner {
@@ -239,22 +237,22 @@ impl Canon {
                 if self.out.last() != Some(&b'[') {
                     self.out.push(b',');
                 }
-                self.value(kind, shape.filter(|_| kind == Kind::Object))
+                self.value(kind, shape.filter(|_| kind == ValueKind::Object))
             }
         }
     }
 
-    fn member(&mut self, key: &[u8], kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
+    fn member(&mut self, key: &[u8], kind: ValueKind, shape: Option<Shape>) -> Want<CanonNode> {
         let rank = match shape {
             None => 0,
             Some(shape) => match shape.iter().position(|member| member.name == key) {
                 Some(rank) => rank,
                 None if key == CACHE_CONTROL => return Want::Nothing,
-                // Behind the members of Go's type.
+                // Other members follow those of the Go type.
                 None => shape.len(),
             },
         };
-        // Once to sort by, and once as it is written.
+        // The key is stored twice: to sort by, and as it is written.
         if !self.has_room(key.len() + escaped_length(key)) {
             return Want::Nothing;
         }
@@ -264,7 +262,7 @@ impl Canon {
         self.out.push(b'"');
         escape(key, &mut self.out);
         self.out.extend_from_slice(b"\":");
-        self.entries.push(Entry {
+        self.entries.push(PendingMember {
             key: key_start..self.keys.len(),
             rank,
             start,
@@ -281,12 +279,12 @@ impl Canon {
         self.value(kind, None)
     }
 
-    fn value(&mut self, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
+    fn value(&mut self, kind: ValueKind, shape: Option<Shape>) -> Want<CanonNode> {
         let start = self.out.len();
         Want::Inside(match kind {
-            Kind::Object | Kind::Array => {
-                let object = kind == Kind::Object;
-                self.open.push(Open {
+            ValueKind::Object | ValueKind::Array => {
+                let object = kind == ValueKind::Object;
+                self.open.push(OpenContainer {
                     object,
                     start,
                     members: self.entries.len(),
@@ -299,19 +297,19 @@ impl Canon {
                     CanonNode::Array
                 }
             }
-            Kind::String => {
+            ValueKind::String => {
                 self.out.push(b'"');
                 CanonNode::String
             }
-            Kind::Number => {
+            ValueKind::Number => {
                 self.digits.clear();
                 CanonNode::Number
             }
-            Kind::Word | Kind::Null => CanonNode::Word,
+            ValueKind::Word | ValueKind::Null => CanonNode::Word,
         })
     }
 
-    /// More of a value. Whether more is wanted.
+    /// Adds bytes of a value. Returns whether more are wanted.
     pub fn bytes(&mut self, place: CanonNode, bytes: &[u8]) -> bool {
         if place == CanonNode::Raw {
             return self.raw_bytes(bytes);
@@ -329,8 +327,8 @@ impl Canon {
         true
     }
 
-    /// More of a value that is written as it came. What of it is white space is known only behind
-    /// it: it is written in pieces, each of which may exceed the bound.
+    /// Adds bytes of a value that is written as it came. How many remain without white space is known only afterwards, so
+    /// that they are written in pieces, each of which may exceed the bound.
     fn raw_bytes(&mut self, bytes: &[u8]) -> bool {
         const PIECE: usize = 4096;
         bytes.chunks(PIECE).all(|piece| {
@@ -341,9 +339,9 @@ impl Canon {
         })
     }
 
-    /// A value has ended. Whether it was the outermost one.
+    /// Ends a value. Returns whether it was the outermost one.
     pub fn end(&mut self, place: CanonNode) -> bool {
-        if self.overflown {
+        if self.overflowed {
             return self.end_unread(place);
         }
         match place {
@@ -356,7 +354,7 @@ impl Canon {
             CanonNode::Object => self.end_object(),
             CanonNode::Word | CanonNode::Raw => {}
         }
-        if self.overflown {
+        if self.overflowed {
             return self.depth == 0;
         }
         let end = self.out.len();
@@ -367,7 +365,7 @@ impl Canon {
         self.open.is_empty()
     }
 
-    /// A value has ended of which not all was kept.
+    /// Ends a value after a bound was exceeded.
     fn end_unread(&mut self, place: CanonNode) -> bool {
         if matches!(place, CanonNode::Array | CanonNode::Object) {
             self.depth = self.depth.saturating_sub(1);
@@ -375,25 +373,25 @@ impl Canon {
         self.depth == 0
     }
 
-    /// Puts the members in order.
+    /// Sorts the members of the innermost object.
     fn end_object(&mut self) {
         let Some(open) = self.open.pop() else {
             return;
         };
         let length = self.out.len() - open.start.min(self.out.len());
         self.copied += length;
-        if self.copied > MOST_COPIED {
+        if self.copied > MAX_COPIED_BYTES {
             self.overflow();
             return;
         }
         let from = open.members.min(self.entries.len());
         let (keys, out) = (&self.keys, &self.out);
         let members = self.entries.get_mut(from..).unwrap_or_default();
-        let key = |entry: &Entry| keys.get(entry.key.clone()).unwrap_or_default();
-        // Stable: of equal keys the last one counts, as in a Go map.
+        let key = |entry: &PendingMember| keys.get(entry.key.clone()).unwrap_or_default();
+        // The sort is stable: of equal keys the last one counts, as in a Go map.
         members.sort_by(|one, other| (one.rank, key(one)).cmp(&(other.rank, key(other))));
         self.spare.clear();
-        // As much as it can need, and not twice as much.
+        // The exact size avoids doubling.
         self.spare.reserve_exact(length + 1);
         self.spare.push(b'{');
         for (position, entry) in members.iter().enumerate() {
@@ -401,7 +399,7 @@ impl Canon {
             let again = next.is_some_and(|next| key(next) == key(entry));
             let value = out.get(entry.value..entry.end).unwrap_or_default();
             let member = open.shape.and_then(|shape| shape.get(entry.rank));
-            if again || member.is_some_and(|member| member.none.contains(&value)) {
+            if again || member.is_some_and(|member| member.omitted.contains(&value)) {
                 continue;
             }
             if self.spare.len() > 1 {
@@ -418,11 +416,11 @@ impl Canon {
         self.entries.truncate(from);
         self.out.truncate(open.start);
         self.out.extend_from_slice(&self.spare);
-        empty(&mut self.spare);
+        clear_buffer(&mut self.spare);
     }
 }
 
-/// Whether Go writes a number as it stands: whole, and of so few digits that a double has them all.
+/// Returns whether Go writes a number as it stands: a whole number of so few digits that a double holds them exactly.
 fn is_plain(digits: &[u8]) -> bool {
     let whole = digits.strip_prefix(b"-").unwrap_or(digits);
     let most = 1..=f64::DIGITS as usize;

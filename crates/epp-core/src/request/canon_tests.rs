@@ -9,11 +9,17 @@ struct Whole {
     shape: Option<Shape>,
 }
 
-/// `None`: the list around the value.
+/// The node `None` is the list around the value.
 impl Visit for Whole {
     type Node = Option<CanonNode>;
 
-    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind, _: usize) -> Want<Self::Node> {
+    fn begin(
+        &mut self,
+        parent: Self::Node,
+        key: &[u8],
+        kind: ValueKind,
+        _: usize,
+    ) -> Want<Self::Node> {
         let want = match parent {
             None => self.canon.begin_whole(kind, self.shape),
             Some(_) => self.canon.begin(key, kind),
@@ -62,7 +68,7 @@ fn json_is_written_as_go_writes_it() {
             r#"{"a":1,"b":{"y":1,"x":[{"d":1,"c":[]}]},"a":{}}"#,
             r#"{"a":{},"b":{"x":[{"c":[],"d":1}],"y":1}}"#,
         ),
-        // Keys are in the order of their bytes as they are, not as they are escaped.
+        // Keys are sorted by their bytes before they are escaped.
         (
             r#"{"<":1,"=":2,"\"":3,"\u0001":4}"#,
             r#"{"\u0001":4,"\"":3,"\u003c":1,"=":2}"#,
@@ -111,10 +117,15 @@ fn numbers_are_doubles() {
     }
 }
 
-/// Such numbers cost most to decode and write: with all of them a megabyte took half a second.
+/// Decoding and writing such numbers costs most: a megabyte of them took half a second.
 #[test]
-fn after_many_numbers_they_stand_as_they_came() {
-    let list = |number: &str| format!("[{}{number}]", format!("{number},").repeat(MOST_DECODED));
+fn after_many_numbers_others_are_written_as_they_came() {
+    let list = |number: &str| {
+        format!(
+            "[{}{number}]",
+            format!("{number},").repeat(MAX_DECODED_NUMBERS)
+        )
+    };
     let canon = written(&list("1.50"), None, 999);
     let text = String::from_utf8_lossy(canon.text()).into_owned();
     assert!(text.starts_with("[1.5,1.5,") && text.ends_with(",1.5,1.50]"));
@@ -124,7 +135,7 @@ fn after_many_numbers_they_stand_as_they_came() {
 }
 
 #[test]
-fn a_shape_orders_and_chooses_members() {
+fn a_shape_sorts_and_selects_members() {
     const SHAPE: Shape = &[
         Member::always(b"z"),
         Member::text(b"t"),
@@ -166,28 +177,28 @@ fn a_shape_orders_and_chooses_members() {
 }
 
 #[test]
-fn too_much_is_told_and_not_kept() {
+fn too_much_json_is_reported_and_dropped() {
     for json in [
-        format!("\"{}\"", "x".repeat(MOST + 1)),
-        format!("[{}1]", "1,".repeat(MOST)),
-        format!("{{{}\"\":[{{}}]}}", r#""a":1,"#.repeat(MOST / 4)),
+        format!("\"{}\"", "x".repeat(MAX_JSON_BYTES + 1)),
+        format!("[{}1]", "1,".repeat(MAX_JSON_BYTES)),
+        format!("{{{}\"\":[{{}}]}}", r#""a":1,"#.repeat(MAX_JSON_BYTES / 4)),
     ] {
         let canon = written(&json, None, 1_000);
-        assert!(canon.overflown());
+        assert!(canon.overflowed());
         assert_eq!(canon.allocated(), 0);
         assert_eq!(canon.depth, 0);
     }
 }
 
 #[test]
-fn what_counts_is_what_is_written() {
-    // Six bytes for one, two for one, one for one; around them a list and quotes.
+fn the_bound_applies_to_the_escaped_text() {
+    // One byte becomes six, two or one; a list and quotes surround them.
     for (text, times) in [("<", 6), ("\\n", 2), ("x", 1), ("\u{2028}", 6)] {
-        let fits = (MOST - 200) / times;
+        let fits = (MAX_JSON_BYTES - 200) / times;
         for (count, over) in [(fits, false), (fits + 200, true)] {
             let json = format!("[\"{}\"]", text.repeat(count));
             let canon = written(&json, None, 1_000);
-            assert_eq!(canon.overflown(), over, "{text:?} {count} times");
+            assert_eq!(canon.overflowed(), over, "{text:?} {count} times");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Text escaped as Go's encoding/json escapes it inside a string: beside what JSON asks for, what HTML
-//! could take for markup.
+//! Escapes text like Go's encoding/json inside a string: the characters that JSON requires, and those that could be
+//! HTML markup.
 
 use std::io::Write as _;
 
-/// Writes whole characters as Go writes them inside a string.
+/// Escapes whole characters.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
-        let run = rest.iter().position(|byte| needs_look(*byte));
+        let run = rest.iter().position(|byte| may_need_escape(*byte));
         let (plain, special) = rest
             .split_at_checked(run.unwrap_or(rest.len()))
             .unwrap_or_default();
@@ -30,16 +30,16 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The most bytes that one byte of text is written as.
+/// Maximum escaped bytes per byte of text.
 pub const LONGEST_ESCAPE: usize = 6;
 
-/// Returns the bytes that [`escape`] writes for a text, or a few more.
+/// Returns an upper bound, exact but for a few bytes, for the bytes that [`escape`] writes for a text.
 pub fn escaped_length(text: &[u8]) -> usize {
     let length = |byte: &u8| match byte {
         b'"' | b'\\' | 0x08 | 0x0C | b'\n' | b'\r' | b'\t' => 2,
-        // The two bytes behind it count as well.
+        // The two bytes behind this one count as well.
         &LINE_LEAD => LONGEST_ESCAPE - 2,
-        byte if needs_look(*byte) => LONGEST_ESCAPE,
+        byte if may_need_escape(*byte) => LONGEST_ESCAPE,
         _ => 1,
     };
     text.iter().map(length).sum()
@@ -48,11 +48,11 @@ pub fn escaped_length(text: &[u8]) -> usize {
 /// The first byte of U+2028 and U+2029, which end lines in JavaScript.
 const LINE_LEAD: u8 = 0xE2;
 
-fn needs_look(byte: u8) -> bool {
+fn may_need_escape(byte: u8) -> bool {
     byte < 0x20 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | LINE_LEAD)
 }
 
-/// Behind a [`LINE_LEAD`]; what follows it.
+/// Writes a [`LINE_LEAD`] and the rest of its character. Returns the bytes that follow.
 fn separator<'a>(after: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     match after {
         [0x80, last @ (0xA8 | 0xA9), rest @ ..] => {
@@ -75,18 +75,18 @@ fn hex(byte: u8, out: &mut Vec<u8>) {
     let _ = write!(out, "\\u{byte:04x}");
 }
 
-/// Leaves out white space between tokens and escapes as [`escape`] does what stands in strings.
+/// Removes white space between the tokens of JSON, and escapes its strings as [`escape`] does.
 #[derive(Debug, Default, Clone)]
 pub struct Compact {
     in_string: bool,
-    /// Behind a backslash.
+    /// Whether the last byte was a backslash that escapes the next one.
     escaped: bool,
-    /// So much of U+2028 or U+2029 was read and not yet written.
+    /// Bytes of U+2028 or U+2029 that were read and not written yet.
     lead: usize,
 }
 
 impl Compact {
-    /// Writes more of the text.
+    /// Writes more JSON.
     pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for byte in bytes {
             self.byte(*byte, out);

@@ -3,7 +3,7 @@ use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Secret;
 use crate::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 
-const SEED: BlockSpec = BlockSpec {
+const GIE_V1: BlockSpec = BlockSpec {
     block_bytes: 64,
     max_blocks: 256,
     keep_partial: false,
@@ -12,7 +12,7 @@ const SEED: BlockSpec = BlockSpec {
 fn plan(flattening: Flattening) -> ReadPlan {
     ReadPlan {
         flattening,
-        blocks: vec![SEED],
+        blocks: vec![GIE_V1],
         ..ReadPlan::default()
     }
 }
@@ -45,7 +45,7 @@ fn a_short_difference_counts_in_a_block_that_is_not_full() {
     let body = |part: &str| {
         format!(r#"{{"messages":[{{"role":"user","content":["{text}",{part}]}}],"model":"m"}}"#)
     };
-    let read = |part: &str| read(&body(part), plan(Flattening::Seed));
+    let read = |part: &str| read(&body(part), plan(Flattening::GieV1));
     for (one, two) in [
         (r#"{"type":"file","file":1}"#, r#"{"type":"file","file":2}"#),
         (r#"{"text":"a"}"#, r#"{"text":"b"}"#),
@@ -57,17 +57,17 @@ fn a_short_difference_counts_in_a_block_that_is_not_full() {
     // What the GIE dialect reads is cut as its Endpoint Picker cuts it.
     let read = |text: &str| {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
-        self::read(&body, plan(Flattening::Seed))
+        self::read(&body, plan(Flattening::GieV1))
     };
     assert!(read("short").is_empty());
 }
 
 #[test]
-fn fields_behind_the_turns_cost_one_block_and_those_before_them_come_first() {
+fn fields_behind_the_turns_take_one_block_and_those_before_stand_first() {
     let text = "x".repeat(1_000);
     let tools = |name: &str| format!(r#""tools":[{{"name":"{name}","x":"{text}"}}]"#);
     let messages = format!(r#""messages":[{{"role":"user","content":"{text}"}}]"#);
-    let read = |body: String| read(&body, plan(Flattening::Seed));
+    let read = |body: String| read(&body, plan(Flattening::GieV1));
     let plain = read(format!("{{{messages}}}"));
     let [one, two] = ["a", "b"].map(|name| read(format!("{{{messages},{}}}", tools(name))));
     assert_eq!(one.len(), plain.len() + 1);
@@ -78,14 +78,14 @@ fn fields_behind_the_turns_cost_one_block_and_those_before_them_come_first() {
 }
 
 #[test]
-fn fields_before_the_turns_stay_there_when_the_prompt_begins_again() {
+fn fields_before_the_turns_stay_first_when_the_prompt_restarts() {
     let body = |document: &str| {
         format!(
             r#"{{"documents":["{document}"],"messages":[{{"role":"user","content":"{}"}}],"tools":[{{"a":1}}],"thinking":true}}"#,
             "x".repeat(1_000)
         )
     };
-    let [one, two] = ["a", "b"].map(|document| read(&body(document), plan(Flattening::Today)));
+    let [one, two] = ["a", "b"].map(|document| read(&body(document), plan(Flattening::LlmD)));
     assert_eq!((one.len() > 15, matched(&one, &two)), (true, 0));
 }
 
@@ -95,14 +95,14 @@ fn fields_behind_late_tools_count_where_all_else_is_known() {
         let body = format!(
             r#"{{"model":"m","cache_salt":"s","messages":[{{"role":"user","content":"Hi"}}],"tools":[{{"a":1}}],"thinking":{thinking}}}"#
         );
-        read(&body, plan(Flattening::Today))
+        read(&body, plan(Flattening::LlmD))
     };
     assert_ne!(read(1), read(2));
 }
 
 #[test]
-fn turns_end_the_prompt_where_the_rest_is_taken_to_be_absent() {
-    for flattening in [Flattening::Seed, Flattening::Today] {
+fn turns_end_the_prompt_if_the_rest_is_assumed_absent() {
+    for flattening in [Flattening::GieV1, Flattening::LlmD] {
         let mut reader = BodyReader::default();
         let messages = r#"{"model":"m","messages":[{"role":"user","content":"Hi","x":1}]"#;
         for (assume_absent, full) in [(false, false), (true, true)] {
@@ -121,9 +121,9 @@ fn turns_end_the_prompt_where_the_rest_is_taken_to_be_absent() {
 }
 
 #[test]
-fn what_is_unknown_is_not_held() {
+fn unknown_values_are_not_stored() {
     let mut reader = BodyReader::default();
-    for flattening in [Flattening::Seed, Flattening::Today] {
+    for flattening in [Flattening::GieV1, Flattening::LlmD] {
         for (before, piece) in [
             (r#"{"messages":[{"role":"user","x":""#, "0123456789"),
             (
@@ -155,18 +155,18 @@ fn what_is_unknown_is_not_held() {
 }
 
 #[test]
-fn fields_behind_the_turns_are_summed_up_as_far_as_tools_before_them_are_held() {
+fn fields_behind_the_turns_are_digested_up_to_a_bound() {
     let body = |start: &str, end: &str| {
         let list = "[1],".repeat(1 << 18);
         format!(r#"{{"messages":[],"tools":["{start}",{list}"{end}"]}}"#)
     };
-    let read = |start: &str, end: &str| read(&body(start, end), plan(Flattening::Seed));
+    let read = |start: &str, end: &str| read(&body(start, end), plan(Flattening::GieV1));
     assert_ne!(read("a", "x"), read("b", "x"));
     assert_eq!(read("a", "x"), read("a", "y"));
 }
 
 #[test]
-fn long_names_and_numbers_differ_behind_what_is_kept() {
+fn long_names_and_numbers_that_differ_behind_the_stored_bytes_differ() {
     for kept in [8, 48] {
         let fold = |text: &str| {
             let mut kept_text = Vec::new();
@@ -193,9 +193,9 @@ fn long_names_and_numbers_differ_behind_what_is_kept() {
             ReadPlan {
                 blocks: vec![BlockSpec {
                     keep_partial: true,
-                    ..SEED
+                    ..GIE_V1
                 }],
-                ..plan(Flattening::Today)
+                ..plan(Flattening::LlmD)
             },
         )
     };
@@ -209,7 +209,7 @@ fn fields_that_collide_in_xxh64_do_not_when_keyed() {
         let pair = crate::prefix::key::tests::pair(&mut rng);
         let sums = |key: &Key| {
             pair.clone().map(|bytes| {
-                let mut sum = Sum::default();
+                let mut sum = FieldDigest::default();
                 bytes.chunks(60).for_each(|part| sum.update(part, key));
                 sum.digest()
             })
@@ -222,13 +222,13 @@ fn fields_that_collide_in_xxh64_do_not_when_keyed() {
 }
 
 #[test]
-fn a_body_leaves_nothing_in_the_sums_of_the_next() {
+fn a_body_does_not_affect_the_digests_of_the_next() {
     let body = |extra: &str| format!(r#"{{"messages":[{{"role":"user","content":"a"}}]{extra}}}"#);
     let (with, without) = (body(r#","documents":["d"]"#), body(""));
     for key in [Key::Plain, Key::Secret(Secret::from(1))] {
         let plan = || ReadPlan {
             key: key.clone(),
-            ..plan(Flattening::Today)
+            ..plan(Flattening::LlmD)
         };
         let mut reader = BodyReader::default();
         let mut read = |body: &str| {

@@ -1,60 +1,61 @@
-//! What a body says besides its prompt: model, cache salt, token limit, whether to stream.
+//! The fields of a body beside its prompt: model, cache salt, token limit, streaming.
 
 use std::ops::Range;
 
 use super::number::{push_digits, whole_number};
-use super::scan::{Kind, Want};
+use super::scan::{ValueKind, Want};
 use super::Fact;
 
-/// Bytes kept of a model's name or a salt; longer ones are cut here, and stay equal to themselves.
-const MOST_TEXT: usize = 4096;
+/// Stored bytes of a model's name or a salt. A longer one is cut.
+const MAX_TEXT_BYTES: usize = 4096;
 
-/// A fact's place in a body.
+/// Identifies a fact in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactNode {
     /// The model.
     Model,
     /// The cache salt.
     Salt,
-    /// Whether the answer is to be streamed.
+    /// Whether the response is to be streamed.
     Stream,
-    /// Output tokens at most. The field of the highest rank that holds a number counts.
+    /// The maximum number of output tokens. Of several such fields, the one with the highest rank that has a number counts.
     MaxTokens(u8),
 }
 
-/// A fact as it comes in.
+/// A fact that is a text.
 #[derive(Debug, Default)]
-struct Text {
+struct TextFact {
     text: String,
-    state: State,
+    state: FactState,
 }
 
+/// Whether a fact was read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FactState {
     #[default]
     Unknown,
     Absent,
     Known,
 }
 
-impl Text {
+impl TextFact {
     fn clear(&mut self) {
         self.text.clear();
-        self.state = State::Unknown;
+        self.state = FactState::Unknown;
     }
 
-    /// Begins, if it did not come before: of keys that repeat the first counts.
-    fn begin(&mut self, kind: Kind, place: FactNode) -> Want<FactNode> {
+    /// Begins the text, unless the fact came before: of repeated keys the first counts.
+    fn begin(&mut self, kind: ValueKind, place: FactNode) -> Want<FactNode> {
         match (self.state, kind) {
-            (State::Unknown, Kind::String) => return Want::Inside(place),
-            (State::Unknown, _) => self.state = State::Absent,
+            (FactState::Unknown, ValueKind::String) => return Want::Inside(place),
+            (FactState::Unknown, _) => self.state = FactState::Absent,
             _ => {}
         }
         Want::Nothing
     }
 
     fn push(&mut self, bytes: &[u8]) -> bool {
-        let room = MOST_TEXT.saturating_sub(self.text.len());
+        let room = MAX_TEXT_BYTES.saturating_sub(self.text.len());
         let text = String::from_utf8_lossy(bytes);
         let mut end = room.min(text.len());
         while !text.is_char_boundary(end) {
@@ -66,9 +67,9 @@ impl Text {
 
     fn fact(&self) -> Fact<&str> {
         match self.state {
-            State::Unknown => Fact::Unknown,
-            State::Absent => Fact::Absent,
-            State::Known => Fact::Known(&self.text),
+            FactState::Unknown => Fact::Unknown,
+            FactState::Absent => Fact::Absent,
+            FactState::Known => Fact::Known(&self.text),
         }
     }
 }
@@ -76,34 +77,34 @@ impl Text {
 /// The facts of one body.
 #[derive(Debug, Default)]
 pub struct Facts {
-    model: Text,
-    salt: Text,
-    /// The model's value in the body, quotes included.
+    model: TextFact,
+    salt: TextFact,
+    /// The range of the model's value in the body, with its quotes.
     model_span: Range<usize>,
     stream: Option<bool>,
     max_tokens: Option<(u8, u64)>,
-    /// The number or word that is being read.
+    /// The current number or word.
     scalar: Vec<u8>,
 }
 
 impl Facts {
-    /// Begins another body, in which these may be found.
+    /// Begins another body. The parameters say which facts its API has.
     pub fn reset(&mut self, model: bool, salt: bool) {
         self.model.clear();
         self.salt.clear();
         if !model {
-            self.model.state = State::Absent;
+            self.model.state = FactState::Absent;
         }
         if !salt {
-            self.salt.state = State::Absent;
+            self.salt.state = FactState::Absent;
         }
         self.model_span = 0..0;
         self.stream = None;
         self.max_tokens = None;
     }
 
-    /// A fact's value begins.
-    pub fn begin(&mut self, place: FactNode, kind: Kind, at: usize) -> Want<FactNode> {
+    /// Begins the value of a fact.
+    pub fn begin(&mut self, place: FactNode, kind: ValueKind, at: usize) -> Want<FactNode> {
         match place {
             FactNode::Model => {
                 let want = self.model.begin(kind, place);
@@ -113,16 +114,17 @@ impl Facts {
                 return want;
             }
             FactNode::Salt => return self.salt.begin(kind, place),
-            FactNode::Stream if kind == Kind::Word && self.stream.is_none() => {}
+            FactNode::Stream if kind == ValueKind::Word && self.stream.is_none() => {}
             FactNode::MaxTokens(rank)
-                if kind == Kind::Number && self.max_tokens.is_none_or(|(had, _)| had < rank) => {}
+                if kind == ValueKind::Number
+                    && self.max_tokens.is_none_or(|(had, _)| had < rank) => {}
             FactNode::Stream | FactNode::MaxTokens(_) => return Want::Nothing,
         }
         self.scalar.clear();
         Want::Inside(place)
     }
 
-    /// More of a fact's value. Whether more is wanted.
+    /// Adds bytes of a fact's value. Returns whether more are wanted.
     pub fn bytes(&mut self, place: FactNode, bytes: &[u8]) -> bool {
         match place {
             FactNode::Model => self.model.push(bytes),
@@ -134,14 +136,14 @@ impl Facts {
         }
     }
 
-    /// A fact's value has ended.
+    /// Ends a fact's value.
     pub fn end(&mut self, place: FactNode, at: usize) {
         match place {
             FactNode::Model => {
-                self.model.state = State::Known;
+                self.model.state = FactState::Known;
                 self.model_span.end = at;
             }
-            FactNode::Salt => self.salt.state = State::Known,
+            FactNode::Salt => self.salt.state = FactState::Known,
             FactNode::Stream => self.stream = Some(self.scalar == b"true"),
             FactNode::MaxTokens(rank) => {
                 let whole = whole_number(&self.scalar, u64::MAX);
@@ -150,9 +152,9 @@ impl Facts {
         }
     }
 
-    /// Takes from `others` what is not known yet.
+    /// Adopts the facts that are not known yet from `others`.
     pub fn add(&mut self, others: Self) {
-        if self.model.state == State::Unknown {
+        if self.model.state == FactState::Unknown {
             self.model = others.model;
             self.model_span = others.model_span;
         }
@@ -160,7 +162,7 @@ impl Facts {
         self.max_tokens = self.max_tokens.or(others.max_tokens);
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.model.text.capacity() + self.salt.text.capacity() + self.scalar.capacity()
     }
@@ -168,33 +170,33 @@ impl Facts {
     /// Nothing more comes.
     pub fn finish(&mut self) {
         for text in [&mut self.model, &mut self.salt] {
-            if text.state == State::Unknown {
-                text.state = State::Absent;
+            if text.state == FactState::Unknown {
+                text.state = FactState::Absent;
             }
         }
     }
 
-    /// The model's name.
+    /// Returns the model's name.
     pub fn model(&self) -> Fact<&str> {
         self.model.fact()
     }
 
-    /// Where the model's value stands in the body, quotes included; empty where it is not known.
+    /// Returns the range of the model's value in the body, with its quotes; empty if it is not known.
     pub fn model_span(&self) -> Range<usize> {
         self.model_span.clone()
     }
 
-    /// The cache salt.
+    /// Returns the cache salt.
     pub fn salt(&self) -> Fact<&str> {
         self.salt.fact()
     }
 
-    /// Whether the answer is to be streamed, as far as the body has said.
+    /// Returns whether the response is to be streamed, as far as the body was read.
     pub fn stream(&self) -> bool {
         self.stream.unwrap_or_default()
     }
 
-    /// How many tokens the answer may have, as far as the body has said.
+    /// Returns the maximum number of output tokens, as far as the body was read.
     pub fn max_tokens(&self) -> Option<u64> {
         self.max_tokens.map(|(_, value)| value)
     }

@@ -1,22 +1,22 @@
-//! Width and height of a PNG, JPEG or GIF, from its first bytes in base64.
+//! Reads the width and height of a PNG, JPEG or GIF from its first bytes in base64.
 
 /// The bytes that every PNG begins with, up to its width: signature, then the header chunk's
 /// length and name.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
 
-/// What a GIF begins with.
+/// The bytes with which a GIF begins.
 const GIF: [&[u8]; 2] = [b"GIF87a", b"GIF89a"];
 
 /// Bytes at the beginning of a PNG or GIF that hold its size.
-const HEAD: usize = 24;
+const HEADER_BYTES: usize = 24;
 
 /// Bytes of a JPEG's frame header that hold its size: precision, height, width.
-const FRAME: usize = 5;
+const FRAME_BYTES: usize = 5;
 
-/// Where in an image.
+/// How much of an image was read.
 #[derive(Debug, Clone, Copy)]
-enum ImageNode {
-    /// This many bytes of [`HEAD`] were read.
+enum ImageState {
+    /// This many bytes of [`HEADER_BYTES`] were read.
     Head(usize),
     /// In a JPEG, where a segment's 0xFF must follow.
     Fill,
@@ -24,21 +24,22 @@ enum ImageNode {
     Marker,
     /// In a JPEG, before a segment's length: marker, and its first byte if that was read.
     Length(u8, Option<u8>),
-    /// In a JPEG's segment without a size, this many bytes before its end.
+    /// In a JPEG segment that has no size, this many bytes before its end.
     Segment(usize),
     /// In a JPEG's frame header.
     Frame(usize),
-    /// Nothing more to learn.
+    /// The size was read, or cannot be.
     Over,
 }
 
-/// Reads an image's size.
+/// Reads the size of an image.
 #[derive(Debug, Clone)]
 pub struct ImageHeader {
-    place: ImageNode,
-    head: [u8; HEAD],
-    /// Bits that did not fill a byte, and how many.
+    state: ImageState,
+    head: [u8; HEADER_BYTES],
+    /// Bits that do not fill a byte yet.
     bits: u32,
+    /// Number of these bits.
     bit_count: u32,
     size: Option<(u32, u32)>,
 }
@@ -46,8 +47,8 @@ pub struct ImageHeader {
 impl Default for ImageHeader {
     fn default() -> Self {
         Self {
-            place: ImageNode::Head(0),
-            head: [0; HEAD],
+            state: ImageState::Head(0),
+            head: [0; HEADER_BYTES],
             bits: 0,
             bit_count: 0,
             size: None,
@@ -56,16 +57,16 @@ impl Default for ImageHeader {
 }
 
 impl ImageHeader {
-    /// Width and height, once they were read and neither is nothing.
+    /// Returns width and height, if they were read and neither is 0.
     pub fn size(&self) -> Option<(u32, u32)> {
         self.size
             .filter(|(width, height)| *width > 0 && *height > 0)
     }
 
-    /// More base64.
+    /// Adds base64 text.
     pub fn update(&mut self, text: &[u8]) {
         for letter in text {
-            if matches!(self.place, ImageNode::Over) {
+            if matches!(self.state, ImageState::Over) {
                 return;
             }
             let value = match letter {
@@ -76,7 +77,7 @@ impl ImageHeader {
                 b'/' => 63,
                 b'\r' | b'\n' => continue,
                 _ => {
-                    self.place = ImageNode::Over;
+                    self.state = ImageState::Over;
                     return;
                 }
             };
@@ -92,93 +93,93 @@ impl ImageHeader {
     }
 
     fn byte(&mut self, byte: u8) {
-        self.place = match self.place {
-            ImageNode::Head(read) => {
-                if let Some(place) = self.head.get_mut(read) {
-                    *place = byte;
+        self.state = match self.state {
+            ImageState::Head(read) => {
+                if let Some(stored) = self.head.get_mut(read) {
+                    *stored = byte;
                 }
-                self.judge(read + 1)
+                self.detect_format(read + 1)
             }
-            ImageNode::Fill if byte == 0xFF => ImageNode::Marker,
-            ImageNode::Fill => ImageNode::Fill,
-            ImageNode::Marker => marker(byte),
-            ImageNode::Length(marker, None) => ImageNode::Length(marker, Some(byte)),
-            ImageNode::Length(marker, Some(high)) => {
+            ImageState::Fill if byte == 0xFF => ImageState::Marker,
+            ImageState::Fill => ImageState::Fill,
+            ImageState::Marker => marker(byte),
+            ImageState::Length(marker, None) => ImageState::Length(marker, Some(byte)),
+            ImageState::Length(marker, Some(high)) => {
                 // The length counts its own two bytes.
                 let left = (usize::from(high) << 8 | usize::from(byte)).saturating_sub(2);
                 match (marker, left) {
-                    (0xC0..=0xC2, FRAME..) => ImageNode::Frame(0),
-                    (0xC0..=0xC2, _) => ImageNode::Over,
-                    (_, 0) => ImageNode::Fill,
-                    _ => ImageNode::Segment(left),
+                    (0xC0..=0xC2, FRAME_BYTES..) => ImageState::Frame(0),
+                    (0xC0..=0xC2, _) => ImageState::Over,
+                    (_, 0) => ImageState::Fill,
+                    _ => ImageState::Segment(left),
                 }
             }
-            ImageNode::Segment(1) => ImageNode::Fill,
-            ImageNode::Segment(left) => ImageNode::Segment(left - 1),
-            ImageNode::Frame(read) => {
-                if let Some(place) = self.head.get_mut(read) {
-                    *place = byte;
+            ImageState::Segment(1) => ImageState::Fill,
+            ImageState::Segment(left) => ImageState::Segment(left - 1),
+            ImageState::Frame(read) => {
+                if let Some(stored) = self.head.get_mut(read) {
+                    *stored = byte;
                 }
-                if read + 1 < FRAME {
-                    ImageNode::Frame(read + 1)
+                if read + 1 < FRAME_BYTES {
+                    ImageState::Frame(read + 1)
                 } else {
                     let [_, h1, h0, w1, w0, ..] = self.head;
                     self.found(&[w1, w0], &[h1, h0])
                 }
             }
-            ImageNode::Over => ImageNode::Over,
+            ImageState::Over => ImageState::Over,
         };
     }
 
-    /// What the first bytes are the beginning of.
-    fn judge(&mut self, read: usize) -> ImageNode {
+    /// Returns the state after the first bytes, which show the format.
+    fn detect_format(&mut self, read: usize) -> ImageState {
         let head = self.head;
         let head = head.get(..read).unwrap_or_default();
         if head == [0xFF, 0xD8] {
-            return ImageNode::Fill;
+            return ImageState::Fill;
         }
         if let [b'G', b'I', b'F', _, _, _, w0, w1, h0, h1] = head {
             let known = GIF.iter().any(|name| head.starts_with(name));
             return if known {
                 self.found(&[*w1, *w0], &[*h1, *h0])
             } else {
-                ImageNode::Over
+                ImageState::Over
             };
         }
-        if let (HEAD, Some((PNG, [w3, w2, w1, w0, h3, h2, h1, h0]))) =
+        if let (HEADER_BYTES, Some((PNG, [w3, w2, w1, w0, h3, h2, h1, h0]))) =
             (read, head.split_at_checked(PNG.len()))
         {
             return self.found(&[*w3, *w2, *w1, *w0], &[*h3, *h2, *h1, *h0]);
         }
-        if read < HEAD {
-            ImageNode::Head(read)
+        if read < HEADER_BYTES {
+            ImageState::Head(read)
         } else {
-            ImageNode::Over
+            ImageState::Over
         }
     }
 
-    fn found(&mut self, width: &[u8], height: &[u8]) -> ImageNode {
+    fn found(&mut self, width: &[u8], height: &[u8]) -> ImageState {
         let number = |bytes: &[u8]| {
             bytes
                 .iter()
                 .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
         };
         self.size = Some((number(width), number(height)));
-        ImageNode::Over
+        ImageState::Over
     }
 }
 
-/// What follows a JPEG's marker.
-fn marker(byte: u8) -> ImageNode {
+/// Returns the state after a JPEG marker.
+fn marker(byte: u8) -> ImageState {
     match byte {
-        0xFF => ImageNode::Marker,
-        // No marker but a stuffed byte; markers without a segment.
-        0x00 | 0x01 | 0xD0..=0xD8 => ImageNode::Fill,
-        // The end, or the picture itself: the frame header did not come.
-        0xD9 | 0xDA => ImageNode::Over,
-        // Frames of kinds that the Endpoint Picker cannot read.
-        0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => ImageNode::Over,
-        _ => ImageNode::Length(byte, None),
+        0xFF => ImageState::Marker,
+        // A stuffed byte, or a marker without a segment.
+        0x00 | 0x01 | 0xD0..=0xD8 => ImageState::Fill,
+        // The end, or the picture data: there was no frame header.
+        0xD9 | 0xDA => ImageState::Over,
+        // Frame types that the Endpoint Picker cannot read.
+        0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => ImageState::Over,
+        _ => ImageState::Length(byte, None),
     }
 }
 

@@ -52,7 +52,7 @@ fn jpeg(marker: u8, width: u16, height: u16) -> Vec<u8> {
 }
 
 #[test]
-fn sizes_are_read_however_the_text_is_cut() {
+fn sizes_are_read_however_the_text_is_split() {
     for piece in [1, 3, 4, 1_000] {
         assert_eq!(size(&png(640, 70_000), piece), Some((640, 70_000)));
         for marker in 0xC0..=0xC2 {
@@ -64,7 +64,7 @@ fn sizes_are_read_however_the_text_is_cut() {
 }
 
 #[test]
-fn what_is_no_image_has_no_size() {
+fn other_data_has_no_size() {
     for bytes in [
         &b"RIFF\0\0\0\0WEBPVP8 "[..],
         b"GIF90a\x40\x01\xc8\x00\0\0",

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::canon::{Canon, CanonNode, Shape};
 use super::prompt::Prompts;
-use super::scan::{Kind, Want};
+use super::scan::{ValueKind, Want};
 
 /// The most parts that a prompt of JSON has.
 const PARTS: usize = 3;
@@ -27,14 +27,14 @@ struct Part {
 }
 
 impl JsonParts {
-    /// Begins another body.
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self) {
         self.canon.clear();
         self.parts = Default::default();
     }
 
     /// A part begins.
-    pub fn begin(&mut self, part: usize, kind: Kind, shape: Option<Shape>) -> Want<CanonNode> {
+    pub fn begin(&mut self, part: usize, kind: ValueKind, shape: Option<Shape>) -> Want<CanonNode> {
         let Some(own) = self.parts.get_mut(part).filter(|own| !own.begun) else {
             return Want::Nothing;
         };
@@ -44,7 +44,7 @@ impl JsonParts {
         self.canon.begin_whole(kind, shape)
     }
 
-    /// A value has ended. Whether it was a whole part.
+    /// Ends a value. Returns whether it was a whole part.
     pub fn end(&mut self, place: CanonNode) -> bool {
         let whole = self.canon.end(place);
         let range = self.start..self.canon.text().len();
@@ -59,17 +59,17 @@ impl JsonParts {
         whole
     }
 
-    /// Whether there was more than is held.
-    pub fn overflown(&self) -> bool {
-        self.canon.overflown()
+    /// Returns whether there was more JSON than is stored.
+    pub fn overflowed(&self) -> bool {
+        self.canon.overflowed()
     }
 
-    /// Whether this many parts have come.
+    /// Returns whether the first parts, this many, have begun.
     pub fn is_whole(&self, parts: usize) -> bool {
         self.parts.iter().take(parts).all(|part| part.begun)
     }
 
-    /// The only part; nothing if it is an empty list.
+    /// Returns the text of the only part, or nothing if it is an empty list.
     pub fn tools(&self) -> &[u8] {
         let [part, ..] = &self.parts;
         match self.text(part) {
@@ -78,12 +78,12 @@ impl JsonParts {
         }
     }
 
-    /// Hands over the prompt: a list of the parts that there are, each in its frame, or without
-    /// frames the only part. The last part must be there.
-    pub fn give(&self, frames: &[&str], prompts: &mut Prompts) {
+    /// Writes the prompt: a list of the parts, each in its frame, or the only part if its frame is empty. Nothing is
+    /// written if the last part is missing.
+    pub fn write_to(&self, frames: &[&str], prompts: &mut Prompts) {
         let parts = self.parts.get(..frames.len()).unwrap_or_default();
         let whole = parts.last().is_some_and(|last| last.text.is_some());
-        if !whole || self.overflown() {
+        if !whole || self.overflowed() {
             return;
         }
         let mut between = "[";

@@ -1,91 +1,92 @@
-//! A conversation's messages: of each its role, then its content, in whichever order they come, and
-//! whatever else is in it where it stands.
+//! Reads the messages of a conversation: of each the role, then the content, in whichever order they come, and other
+//! members where they stand.
 
 use super::extra::{self, CACHE_CONTROL};
-use super::prompt::{Draft, Out, Prompts};
-use super::scan::{Kind, Want};
+use super::prompt::{Draft, PromptSink, Prompts};
+use super::scan::{ValueKind, Want};
 use super::Flattening;
 
-/// A place in a list of messages; `P` one in a part of a message's content.
+/// Identifies a value in a list of messages; `P` identifies one in a part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageNode<P> {
     /// The list.
     List,
     /// A message.
     Message,
-    /// Its role.
+    /// The role of a message.
     Role,
-    /// Its content, if that is a text.
+    /// The content of a message, if it is a text.
     Content,
-    /// Its content, if that is a list of parts.
+    /// The content of a message, if it is a list of parts.
     Parts,
-    /// In a part.
+    /// A value in a part.
     Part(P),
-    /// In a value that the flattening does not read.
+    /// A value that the flattening does not read.
     Extra(extra::ExtraNode),
 }
 
-/// The levels of what is not known: in the list, in a message, in its content.
-const LIST: u8 = 1;
-const MESSAGE: u8 = 2;
-const PARTS: u8 = 3;
+/// Level of unknown values in the list of messages.
+const LIST_LEVEL: u8 = 1;
+/// Level of unknown values in a message.
+const MESSAGE_LEVEL: u8 = 2;
+/// Level of unknown values in the list of a message's parts.
+const PARTS_LEVEL: u8 = 3;
 
-/// The first level of a part's own, see [`Part::level`].
-pub const PART: u8 = 4;
+/// The first level of unknown values in a part, see [`ContentPart::level`].
+pub const PART_LEVEL: u8 = 4;
 
 /// Reads the parts of a message's content, one after the other.
-pub trait Part: Default {
-    /// A place in a part.
+pub trait ContentPart: Default {
+    /// Identifies a value in a part.
     type Node: Copy;
 
-    /// A part begins; this is its place.
+    /// Begins a part, and returns its node.
     fn start(&mut self) -> Self::Node;
 
-    /// A value in it begins. What is not wanted counts by its bytes.
-    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind) -> Want<Self::Node>;
+    /// Begins a value in the part. A value that is not wanted is added to the prompt as it stands.
+    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: ValueKind) -> Want<Self::Node>;
 
-    /// Returns a number, at least [`PART`], that is different for each container in it.
+    /// Returns the level of a container in the part: a distinct number, at least [`PART_LEVEL`].
     fn level(&self, parent: Self::Node) -> u8;
 
-    /// More of a value in it. Whether more is wanted.
-    fn bytes(&mut self, place: Self::Node, bytes: &[u8], out: &mut Out<'_>) -> bool;
+    /// Adds bytes of a value in the part. Returns whether more are wanted.
+    fn bytes(&mut self, place: Self::Node, bytes: &[u8], out: &mut PromptSink<'_>) -> bool;
 
-    /// A value in it has ended, or the part.
-    fn end(&mut self, place: Self::Node, out: &mut Out<'_>);
+    /// Ends a value in the part, or the part.
+    fn end(&mut self, place: Self::Node, out: &mut PromptSink<'_>);
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     fn allocated(&self) -> usize;
 }
 
-/// Reads messages. What comes before a message's role is held until that is known, as far as the
-/// window reaches.
+/// Reads messages. Members before a message's role are kept in a draft until the role is known, as far as they fit into
+/// the prompt window.
 #[derive(Debug, Default)]
 pub struct Messages<P> {
     flattening: Flattening,
     role: Draft,
     draft: Draft,
     part: P,
-    role_state: State,
-    content_state: State,
-    /// Whether what comes before the content is in the prompt.
+    role_state: MemberState,
+    content_state: MemberState,
+    /// Whether the role of the current message is in the prompt.
     headed: bool,
-    /// Elements of the list, and parts of the current message's content, so far: they say where
-    /// something unknown stands.
+    /// The number of the current message and of its current part, which identify the container of unknown values.
     at: [u8; 2],
 }
 
-/// How far a member of a message is.
+/// Whether a member of a message was read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum MemberState {
     #[default]
     Missing,
-    /// It was there, but not as a text (or, of a content, as parts), or empty (of a role).
-    Odd,
+    /// The member has an unexpected kind: it is not a text (or a list of parts for the content), or an empty role.
+    Unexpected,
     Read,
 }
 
-impl<P: Part> Messages<P> {
-    /// Begins another body.
+impl<P: ContentPart> Messages<P> {
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self, flattening: Flattening) {
         self.flattening = flattening;
         self.role.clear();
@@ -95,17 +96,17 @@ impl<P: Part> Messages<P> {
         self.at = [0; 2];
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.role.allocated() + self.draft.allocated() + self.part.allocated()
     }
 
-    /// A value begins.
+    /// Begins a value.
     pub fn begin(
         &mut self,
         parent: MessageNode<P::Node>,
         key: &[u8],
-        kind: Kind,
+        kind: ValueKind,
         prompts: &mut Prompts,
     ) -> Want<MessageNode<P::Node>> {
         if prompts.is_full() {
@@ -116,37 +117,37 @@ impl<P: Part> Messages<P> {
             (MessageNode::List, _) => {
                 *message = message.wrapping_add(1);
                 *part = 0;
-                if kind == Kind::Object {
+                if kind == ValueKind::Object {
                     self.begin_message();
                     return Want::Inside(MessageNode::Message);
                 }
-                LIST
+                LIST_LEVEL
             }
-            (MessageNode::Message, Kind::Null) if matches!(key, b"role" | b"content") => {
+            (MessageNode::Message, ValueKind::Null) if matches!(key, b"role" | b"content") => {
                 return Want::Nothing;
             }
-            (MessageNode::Message, Kind::String)
-                if key == b"role" && self.role_state == State::Missing =>
+            (MessageNode::Message, ValueKind::String)
+                if key == b"role" && self.role_state == MemberState::Missing =>
             {
-                self.role_state = State::Read;
+                self.role_state = MemberState::Read;
                 return Want::Inside(MessageNode::Role);
             }
             (MessageNode::Message, _) => {
-                if key == b"role" && self.role_state == State::Missing {
-                    self.role_state = State::Odd;
+                if key == b"role" && self.role_state == MemberState::Missing {
+                    self.role_state = MemberState::Unexpected;
                 }
                 self.begin_member(prompts);
                 match self.content(key, kind) {
                     Some(place) => return Want::Inside(place),
-                    None => MESSAGE,
+                    None => MESSAGE_LEVEL,
                 }
             }
             (MessageNode::Parts, _) => {
                 *part = part.wrapping_add(1);
-                if kind == Kind::Object {
+                if kind == ValueKind::Object {
                     return Want::Inside(MessageNode::Part(self.part.start()));
                 }
-                PARTS
+                PARTS_LEVEL
             }
             (MessageNode::Part(parent), _) => match self.part.begin(parent, key, kind) {
                 Want::Nothing => self.part.level(parent),
@@ -154,7 +155,7 @@ impl<P: Part> Messages<P> {
                 Want::Raw(place) => return Want::Raw(MessageNode::Part(place)),
             },
             (MessageNode::Extra(_), _) => {
-                let mut out = self.out(prompts);
+                let mut out = self.sink(prompts);
                 let place = extra::begin(key, kind, &mut |bytes| out.text(bytes));
                 return Want::Inside(MessageNode::Extra(place));
             }
@@ -163,52 +164,52 @@ impl<P: Part> Messages<P> {
         if key == CACHE_CONTROL {
             return Want::Nothing;
         }
-        let place = self.out(prompts).begin_extra(level, key, kind);
+        let place = self.sink(prompts).begin_extra(level, key, kind);
         Want::Inside(MessageNode::Extra(place))
     }
 
     fn begin_message(&mut self) {
         self.role.clear();
         self.draft.clear();
-        self.role_state = State::Missing;
-        self.content_state = State::Missing;
+        self.role_state = MemberState::Missing;
+        self.content_state = MemberState::Missing;
         self.headed = false;
     }
 
-    /// Something that stands behind the role begins: where that is known, it goes ahead.
+    /// Writes the role before another member begins, if the role is known.
     fn begin_member(&mut self, prompts: &mut Prompts) {
-        if self.role_state != State::Missing {
-            self.head(prompts);
+        if self.role_state != MemberState::Missing {
+            self.write_head(prompts);
         }
     }
 
-    /// The place of a member of a message, if it is the content.
-    fn content(&mut self, key: &[u8], kind: Kind) -> Option<MessageNode<P::Node>> {
-        if key != b"content" || self.content_state != State::Missing {
+    /// Returns the node of a member if it is the content.
+    fn content(&mut self, key: &[u8], kind: ValueKind) -> Option<MessageNode<P::Node>> {
+        if key != b"content" || self.content_state != MemberState::Missing {
             return None;
         }
         let place = match kind {
-            Kind::String => Some(MessageNode::Content),
-            Kind::Array => Some(MessageNode::Parts),
+            ValueKind::String => Some(MessageNode::Content),
+            ValueKind::Array => Some(MessageNode::Parts),
             _ => None,
         };
         self.content_state = match place {
-            Some(_) => State::Read,
-            None => State::Odd,
+            Some(_) => MemberState::Read,
+            None => MemberState::Unexpected,
         };
         place
     }
 
-    /// Where what stands behind a message's role goes.
-    fn out<'a>(&'a mut self, prompts: &'a mut Prompts) -> Out<'a> {
-        Out {
+    /// Returns where text behind the role goes: into the prompt, or into the draft until the role is known.
+    fn sink<'a>(&'a mut self, prompts: &'a mut Prompts) -> PromptSink<'a> {
+        PromptSink {
             prompts,
             draft: (!self.headed).then_some(&mut self.draft),
             at: self.at,
         }
     }
 
-    /// More of a value. Whether more is wanted.
+    /// Adds bytes of a value. Returns whether more are wanted.
     pub fn bytes(
         &mut self,
         place: MessageNode<P::Node>,
@@ -218,7 +219,7 @@ impl<P: Part> Messages<P> {
         if let MessageNode::Role = place {
             return self.role.text(bytes, prompts.room());
         }
-        let mut out = Out {
+        let mut out = PromptSink {
             prompts,
             draft: (!self.headed).then_some(&mut self.draft),
             at: self.at,
@@ -232,50 +233,50 @@ impl<P: Part> Messages<P> {
         }
     }
 
-    /// A value has ended.
+    /// Ends a value.
     pub fn end(&mut self, place: MessageNode<P::Node>, prompts: &mut Prompts) {
         match place {
             MessageNode::Part(place) => {
-                let mut out = Out {
+                let mut out = PromptSink {
                     prompts,
                     draft: (!self.headed).then_some(&mut self.draft),
                     at: self.at,
                 };
                 self.part.end(place, &mut out);
             }
-            MessageNode::Extra(_) => self.out(prompts).end_extra(),
-            MessageNode::Role if self.role.is_empty() => self.role_state = State::Odd,
+            MessageNode::Extra(_) => self.sink(prompts).end_extra(),
+            MessageNode::Role if self.role.is_empty() => self.role_state = MemberState::Unexpected,
             MessageNode::Message => self.end_message(prompts),
             MessageNode::List | MessageNode::Role | MessageNode::Content | MessageNode::Parts => {}
         }
     }
 
     fn end_message(&mut self, prompts: &mut Prompts) {
-        self.head(prompts);
+        self.write_head(prompts);
         let states = [self.role_state, self.content_state];
-        if states != [State::Read; 2] {
-            // Without it the prompt would not show that it is there, or where it ends.
+        if states != [MemberState::Read; 2] {
+            // Without this mark the prompt would not show that the message is there, or where it ends.
             let states = states.map(|state| state as u8);
-            self.out(prompts).extra(MESSAGE, b"", &states);
+            self.sink(prompts).extra(MESSAGE_LEVEL, b"", &states);
         }
-        if self.flattening == Flattening::Seed {
+        if self.flattening == Flattening::GieV1 {
             prompts.text(b"<|im_end|>\n");
         }
     }
 
-    /// What comes before the content, and what waited for it.
-    fn head(&mut self, prompts: &mut Prompts) {
+    /// Writes the role and the draft into the prompt, unless they are there.
+    fn write_head(&mut self, prompts: &mut Prompts) {
         if std::mem::replace(&mut self.headed, true) {
             return;
         }
-        let seed = self.flattening == Flattening::Seed;
-        if seed {
+        let gie_v1 = self.flattening == Flattening::GieV1;
+        if gie_v1 {
             prompts.text(b"<|im_start|>");
         }
-        self.role.give(&mut Out::prompt(prompts));
-        if seed {
+        self.role.write_to(&mut PromptSink::prompt(prompts));
+        if gie_v1 {
             prompts.text(b"\n");
         }
-        self.draft.give(&mut Out::prompt(prompts));
+        self.draft.write_to(&mut PromptSink::prompt(prompts));
     }
 }

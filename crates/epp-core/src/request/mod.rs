@@ -1,22 +1,23 @@
-//! What a decision needs of a request's body: bytes in, facts out.
+//! Reads what a decision needs of a request's body.
 //!
-//! The reader takes in the body as it streams and finds the model, the cache salt, and the content
-//! digests of the prompt's blocks. It never refuses anything: a body that it cannot read is routed
-//! with what could be read, and the model server says what is wrong with it.
+//! The reader processes the body as it streams, and finds the model, the cache salt, and the content digests of the
+//! prompt's blocks. It never rejects anything: a body that it cannot read is routed with what could be read, and the
+//! model server reports the error.
 //!
-//! Nothing is copied that does not have to wait for something that precedes it in the prompt, and
-//! that only as far as the prompt window reaches: `scan` reads the grammar and `text` the
-//! strings, `body` the fields, `message` and the files in `api` the parts of a prompt, and
-//! `prompt` hands these to the block hashers.
+//! Text is copied only if it must wait for a part that precedes it in the prompt, and only as far as the prompt window
+//! reaches. `scan` reads the grammar and `text` the strings, `body` the fields, `message` and the files in `api` the
+//! parts of a prompt, and `prompt` passes these to the block hashers.
 //!
-//! Where a body is not what the Endpoint Picker's decoder makes of it: keys are told apart by case;
-//! of keys that repeat in one object the first counts, so that a decision before the end is the
-//! one at the end (in JSON that is re-serialized the last one does, as there; behind a full prompt
-//! window, of what is read from the body's end, the last does, too); a value of the wrong type
-//! is an unknown one.
+//! Bodies are read differently from the Endpoint Picker's decoder in these points:
 //!
-//! What a flattening does not read counts by its bytes (`extra`): two bodies that differ in their
-//! prompts differ in their blocks, whatever part of it a layout leaves out.
+//! - Keys are case-sensitive.
+//! - Of keys that repeat in one object the first counts, so that a decision before the end of the body equals that at the
+//!   end. (The last key counts in re-serialized JSON, as in the Endpoint Picker, and for facts that are read from the
+//!   body's end behind a full prompt window.)
+//! - A value of the wrong type is an unknown value.
+//!
+//! Values that the flattening does not read are added as they stand (`extra`): two bodies that differ in their prompts
+//! differ in their blocks, whatever the flattening leaves out.
 
 mod api;
 mod body;
@@ -46,43 +47,43 @@ pub use text::TextBuffer;
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 
-/// Whose layout of a prompt is used.
+/// How the parts of a prompt are joined to one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flattening {
     /// Gateway API Inference Extension v1.0.
     #[default]
-    Seed,
+    GieV1,
     /// llm-d-router.
-    Today,
+    LlmD,
 }
 
-/// What to read.
+/// What to read of a body.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadPlan {
-    /// How the prompt is laid out.
+    /// How the parts of the prompt are joined.
     pub flattening: Flattening,
-    /// How it is cut: one entry for each prefix producer of the plan. Without any the prompt is not
+    /// How the prompt is cut into blocks: one spec for each prefix producer of the plan. Without specs the prompt is not
     /// read.
     pub blocks: Vec<BlockSpec>,
-    /// How its blocks are digested.
+    /// The key of the blocks' digests.
     pub key: Key,
-    /// Whether what follows the turns is taken to be absent, so that they end the prompt.
+    /// Whether parts behind the turns are assumed to be absent, so that the turns end the prompt.
     pub assume_absent: bool,
 }
 
-/// Something that the rest of a body may still bring.
+/// A value that the rest of a body may still bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact<T> {
-    /// Not read yet.
+    /// The value was not read yet.
     Unknown,
-    /// It is not there.
+    /// The body does not have the value.
     Absent,
-    /// It is this.
+    /// The value was read.
     Known(T),
 }
 
 impl<T> Fact<T> {
-    /// The fact, if it is known.
+    /// Returns the value, if it is known.
     pub fn known(self) -> Option<T> {
         match self {
             Self::Known(value) => Some(value),

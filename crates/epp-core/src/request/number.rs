@@ -1,13 +1,13 @@
-//! JSON numbers: their grammar, and what they stand for.
+//! The grammar and the values of JSON numbers.
 
 use super::extra::fold;
 
-/// Bytes of a number that are kept; what is longer is folded and not taken for a number.
-pub const MOST_DIGITS: usize = 48;
+/// Bytes of a number that are stored. A longer number is folded and has no value.
+pub const MAX_NUMBER_BYTES: usize = 48;
 
-/// Where in a number.
+/// How much of a number was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Digits {
+pub enum NumberState {
     /// Before the first byte.
     None,
     /// Behind the sign.
@@ -28,8 +28,8 @@ pub enum Digits {
     Exponent,
 }
 
-impl Digits {
-    /// Where the byte leads, if it goes on with the number.
+impl NumberState {
+    /// Returns the state after this byte, if the byte continues the number.
     pub fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::None, b'-') => Some(Self::Minus),
@@ -46,7 +46,7 @@ impl Digits {
         }
     }
 
-    /// Whether the number may end here.
+    /// Returns whether the number may end here.
     pub fn may_end(self) -> bool {
         matches!(
             self,
@@ -55,25 +55,25 @@ impl Digits {
     }
 }
 
-/// Keeps more of a number, as far as it can be one; a longer one is folded.
+/// Stores more bytes of a number; a longer one is folded.
 pub fn push_digits(digits: &mut Vec<u8>, bytes: &[u8]) {
-    fold(digits, bytes, MOST_DIGITS);
+    fold(digits, bytes, MAX_NUMBER_BYTES);
 }
 
-/// The whole number that a JSON number stands for, if it is one that is not negative and at most
-/// `most`; `1e2` and `1.0` are, as for the Endpoint Picker.
-pub fn whole_number(digits: &[u8], most: u64) -> Option<u64> {
-    if digits.len() > MOST_DIGITS {
+/// Returns the value of a JSON number if it is a whole number from 0 to `max`. As in the Endpoint Picker, `1e2` and `1.0`
+/// are whole numbers.
+pub fn whole_number(digits: &[u8], max: u64) -> Option<u64> {
+    if digits.len() > MAX_NUMBER_BYTES {
         return None;
     }
     let text = std::str::from_utf8(digits).ok()?;
     let number = text.parse::<u64>().ok().or_else(|| {
         let number = text.parse::<f64>().ok()?;
-        // Above 2^53 doubles skip whole numbers: no count is so large.
+        // Above 2^53 doubles skip whole numbers; no count is that large.
         let whole = number.trunc() == number && (0.0..=9_007_199_254_740_992.0).contains(&number);
         whole.then_some(number as u64)
     });
-    number.filter(|number| *number <= most)
+    number.filter(|number| *number <= max)
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_are_told_however_they_are_written() {
+    fn whole_numbers_are_recognised_in_every_notation() {
         for (text, number) in [
             ("0", Some(0)),
             ("-0", Some(0)),
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_long_to_keep_is_none() {
+    fn a_number_that_is_too_long_has_no_value() {
         let mut digits = Vec::new();
         (0..1_000).for_each(|_| push_digits(&mut digits, b"0"));
-        assert!(digits.len() <= MOST_DIGITS + 8);
+        assert!(digits.len() <= MAX_NUMBER_BYTES + 8);
         assert_eq!(whole_number(&digits, u64::MAX), None);
     }
 }

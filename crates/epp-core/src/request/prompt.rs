@@ -1,41 +1,41 @@
-//! The prompts of one request on their way into block digests.
+//! Feeds the prompts of one request into block digests.
 
 use super::extra;
-use super::scan::Kind;
+use super::scan::ValueKind;
 use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
 use crate::prefix::key::Key;
 
-/// Text that has to wait for something that comes before it in the prompt is held up to the window
-/// and up to this, which is the size from which Envoy refuses to hold an HTTP/1.1 body by default.
-const MOST_HELD: usize = 1 << 20;
+/// Maximum bytes of a draft, beside the prompt window. This is the size up to which Envoy buffers an HTTP/1.1 body by
+/// default.
+const MAX_DRAFT_BYTES: usize = 1 << 20;
 
-/// Images and the like that are held of one message; models take a hundredth of it.
-const MOST_MEDIA: usize = 1 << 12;
+/// Maximum images, videos and sounds of a draft; models accept a hundredth of that.
+const MAX_DRAFT_MEDIA: usize = 1 << 12;
 
-/// Bytes of a buffer that are kept from request to request. A worker keeps dozens of readers.
-const MOST_KEPT: usize = 16 << 10;
+/// Bytes of a buffer that are kept between requests. A worker keeps dozens of readers.
+const MAX_CACHED_BYTES: usize = 16 << 10;
 
-/// Empties a buffer, and gives back what few requests need.
-pub fn empty<T>(buffer: &mut Vec<T>) {
+/// Empties a buffer, and frees the memory that few requests need.
+pub fn clear_buffer<T>(buffer: &mut Vec<T>) {
     buffer.clear();
-    buffer.shrink_to(MOST_KEPT / size_of::<T>().max(1));
+    buffer.shrink_to(MAX_CACHED_BYTES / size_of::<T>().max(1));
 }
 
-/// An image, a video or a sound: this many tokens, all equal.
+/// An image, a video or a sound, as a run of equal tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Media {
     /// The token.
     pub token: u32,
-    /// How many.
+    /// The number of tokens.
     pub count: usize,
 }
 
-/// Where flattened prompts go.
+/// The flattened prompts of one request.
 #[derive(Debug, Default)]
 pub struct Prompts {
-    /// One for each way to cut them.
+    /// One block hasher for each block spec of the plan.
     streams: Vec<BlockHasher>,
-    /// Bytes of the current prompt so far, as far as they count.
+    /// Bytes of the current prompt so far that fit into the window.
     length: usize,
     /// Tokens of the prompts that have ended.
     tokens: usize,
@@ -65,12 +65,12 @@ impl Prompts {
         self.restarts += 1;
     }
 
-    /// How often the first prompt was restarted.
+    /// Returns how often the first prompt was restarted.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// Returns the bytes of memory that they have allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         let own = self.streams.capacity() * size_of::<BlockHasher>();
         own + self
@@ -80,34 +80,34 @@ impl Prompts {
             .sum::<usize>()
     }
 
-    /// The prompts' digests as one of the streams cuts them.
+    /// Returns the digests of the prompts for one of the block specs.
     pub fn digests(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
         let stream = self.streams.get(stream);
         stream.into_iter().flat_map(BlockHasher::prompts)
     }
 
-    /// The last block counts even if it is not full: it may hold all that two requests differ in.
+    /// Counts the last block even if it is not full: it may contain the only difference between two requests.
     pub fn keep_partial(&mut self) {
         self.streams.iter_mut().for_each(BlockHasher::keep_partial);
     }
 
-    /// Whether nothing more counts, of this prompt or another.
+    /// Returns whether no more text counts, because the window is full or the last prompt has ended.
     pub fn is_full(&self) -> bool {
         self.closed || self.streams.iter().all(BlockHasher::is_full)
     }
 
-    /// Whether nothing counts any more.
+    /// Returns whether the last prompt has ended.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Tokens of all prompts so far, as far as they count: four bytes each.
+    /// Returns the tokens of all prompts so far that fit into the window, with four bytes per token.
     pub fn tokens(&self) -> usize {
         self.tokens + self.length.div_ceil(TOKEN)
     }
 
-    /// The most tokens that there can be if no other prompt follows.
-    pub fn most_tokens(&self) -> usize {
+    /// Returns the maximum number of tokens if no other prompt follows.
+    pub fn max_tokens(&self) -> usize {
         if self.closed {
             self.tokens
         } else {
@@ -116,22 +116,22 @@ impl Prompts {
         }
     }
 
-    /// Bytes worth holding for later.
+    /// Returns how many bytes are worth storing in a draft.
     pub fn room(&self) -> usize {
         if self.closed {
             0
         } else {
-            self.left().min(MOST_HELD)
+            self.left().min(MAX_DRAFT_BYTES)
         }
     }
 
-    /// Bytes that still count, if no other prompt follows.
+    /// Returns how many more bytes count if no other prompt follows.
     fn left(&self) -> usize {
         let rooms = self.streams.iter().map(BlockHasher::room);
         rooms.max().unwrap_or_default()
     }
 
-    /// More text. Whether more is wanted.
+    /// Adds text. Returns whether more is wanted.
     pub fn text(&mut self, text: &[u8]) -> bool {
         if self.closed {
             return false;
@@ -143,9 +143,9 @@ impl Prompts {
         !self.is_full()
     }
 
-    /// Media stand on a token boundary.
+    /// Adds media, beginning on a token boundary.
     pub fn media(&mut self, media: Media) {
-        /// Tokens written in one go.
+        /// Tokens written at a time.
         const RUN: usize = 64;
         let mut run = [0; RUN * TOKEN];
         for token in run.chunks_exact_mut(TOKEN) {
@@ -161,7 +161,7 @@ impl Prompts {
         }
     }
 
-    /// The current prompt has ended.
+    /// Ends the current prompt.
     pub fn end_prompt(&mut self) {
         if !self.closed {
             self.tokens = self.tokens();
@@ -170,52 +170,52 @@ impl Prompts {
         }
     }
 
-    /// The last prompt has ended.
+    /// Ends the last prompt.
     pub fn close(&mut self) {
         self.end_prompt();
         self.closed = true;
     }
 }
 
-/// A stretch of a prompt that waits for what comes before it.
+/// A section of a prompt that must wait for the text before it.
 #[derive(Debug, Default)]
 pub struct Draft {
     bytes: Vec<u8>,
     media: Vec<(usize, Media)>,
-    /// Whether something was left out for want of room.
+    /// Whether something was left out because the draft is full.
     cut: bool,
 }
 
 impl Draft {
-    /// Forgets everything but the memory.
+    /// Forgets everything, and keeps the memory.
     pub fn clear(&mut self) {
-        empty(&mut self.bytes);
-        empty(&mut self.media);
+        clear_buffer(&mut self.bytes);
+        clear_buffer(&mut self.media);
         self.cut = false;
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.bytes.capacity() + self.media.capacity() * size_of::<(usize, Media)>()
     }
 
-    /// Whether it holds nothing.
+    /// Returns whether the draft is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.media.is_empty()
     }
 
-    /// More of a name. Only its first bytes are compared; a longer one is folded.
+    /// Adds text of a name, which is only compared. A name longer than `most` is folded.
     pub fn name(&mut self, text: &[u8], most: usize) -> bool {
         extra::fold(&mut self.bytes, text, most);
         true
     }
 
-    /// The text so far.
+    /// Returns the text so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// More text, at most as much as there is room for. Whether more is wanted.
+    /// Adds text, up to a length of `room`. Returns whether more is wanted.
     pub fn text(&mut self, text: &[u8], room: usize) -> bool {
         let left = room.saturating_sub(self.bytes.len());
         self.cut |= text.len() > left;
@@ -224,16 +224,16 @@ impl Draft {
         !self.cut
     }
 
-    /// Media at the end of the text so far.
+    /// Adds media at the end of the text so far.
     pub fn media(&mut self, media: Media) {
-        self.cut |= self.media.len() >= MOST_MEDIA;
+        self.cut |= self.media.len() >= MAX_DRAFT_MEDIA;
         if !self.cut {
             self.media.push((self.bytes.len(), media));
         }
     }
 
-    /// Hands everything over.
-    pub fn give(&mut self, out: &mut Out<'_>) {
+    /// Writes everything to a sink and clears the draft.
+    pub fn write_to(&mut self, out: &mut PromptSink<'_>) {
         let mut from = 0;
         for (at, media) in &self.media {
             out.text(self.bytes.get(from..*at).unwrap_or_default());
@@ -248,48 +248,48 @@ impl Draft {
     }
 }
 
-/// Where a part of a message goes: straight into the prompt, or into a draft.
-pub struct Out<'a> {
+/// The destination of a part of a message: the prompt, or a draft.
+pub struct PromptSink<'a> {
     /// The prompt.
     pub prompts: &'a mut Prompts,
     /// The draft, if the part has to wait.
     pub draft: Option<&'a mut Draft>,
-    /// Which message of the list this is, and which part of its content.
+    /// The number of the message and of its part, which identify the container of unknown values.
     pub at: [u8; 2],
 }
 
-impl<'a> Out<'a> {
-    /// Straight into the prompt.
+impl<'a> PromptSink<'a> {
+    /// Returns the sink that writes into the prompt.
     pub fn prompt(prompts: &'a mut Prompts) -> Self {
         let (draft, at) = (None, [0; 2]);
         Self { prompts, draft, at }
     }
 
-    /// A value begins that the flattening does not read, in a container at this level.
-    // Called from a dozen places, few of which a request comes past.
+    /// Begins a value that the flattening does not read, in a container at this level.
+    // This is called from a dozen places, few of which a request passes.
     #[inline(never)]
-    pub fn begin_extra(&mut self, level: u8, key: &[u8], kind: Kind) -> extra::ExtraNode {
+    pub fn begin_extra(&mut self, level: u8, key: &[u8], kind: ValueKind) -> extra::ExtraNode {
         let [outer, inner] = self.at;
         self.prompts.keep_partial();
         extra::mark([level, outer, inner], &mut |bytes| self.text(bytes));
         extra::begin(key, kind, &mut |bytes| self.text(bytes))
     }
 
-    /// A value has ended that the flattening does not read, or one in it.
+    /// Ends a value that the flattening does not read, or one in it.
     #[inline(never)]
     pub fn end_extra(&mut self) {
         extra::end(&mut |bytes| self.text(bytes));
     }
 
-    /// A text of a member that the flattening leaves out.
+    /// Adds the text of a member that the flattening does not read.
     #[inline(never)]
     pub fn extra(&mut self, level: u8, key: &[u8], text: &[u8]) {
-        self.begin_extra(level, key, Kind::String);
+        self.begin_extra(level, key, ValueKind::String);
         self.text(text);
         self.end_extra();
     }
 
-    /// More text. Whether more is wanted.
+    /// Adds text. Returns whether more is wanted.
     pub fn text(&mut self, text: &[u8]) -> bool {
         match self.draft.as_mut() {
             Some(draft) => draft.text(text, self.prompts.room()),
@@ -297,7 +297,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Media.
+    /// Adds media.
     pub fn media(&mut self, media: Media) {
         match self.draft.as_mut() {
             Some(draft) => draft.media(media),
@@ -305,7 +305,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Something was left out here: what follows does not count.
+    /// Marks that text was left out here, so that the following text does not count.
     fn cut(&mut self) {
         match self.draft.as_mut() {
             Some(draft) => draft.cut = true,

@@ -1,54 +1,53 @@
-//! The reader of one request's body.
+//! Reads the body of one request.
 
 use std::ops::Range;
 
-use super::body::{Body, BodyNode};
+use super::body::{BodyNode, BodyVisitor};
 use super::scan::{Reading, Scanner};
 use super::text::TextBuffer;
 use super::{tail, Api, Fact, ReadPlan};
 
-/// Bytes asked for at a time when a part is read again: as many as a filter takes over of a body
-/// in one go.
-const AGAIN: usize = 64 << 10;
+/// Maximum bytes per call when a part is read again.
+const REREAD_BYTES: usize = 64 << 10;
 
-/// What may still come.
+/// The parts of a prompt that may still come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pending {
-    /// Something that comes before what was read in the prompt, or seeds its hashes.
+    /// Whether a part may come that precedes the parts that were read in the prompt, or that seeds its hashes.
     pub earlier_parts: bool,
 }
 
-/// Reads a body. Its buffers are kept from request to request.
+/// Reads a body. The memory is reused for other requests.
 #[derive(Debug, Default)]
 pub struct BodyReader {
     scanner: Scanner<BodyNode>,
-    body: Body,
-    again: Again,
+    body: BodyVisitor,
+    reread: Reread,
     finished: bool,
     /// Whether no more of the body is to be read, whatever it could still tell.
     stopped: bool,
 }
 
-/// What is read a second time.
+/// The parts of a body that are read a second time.
 #[derive(Debug, Default)]
-struct Again {
+struct Reread {
     scanner: Scanner<BodyNode>,
-    /// What is left to read, in the prompt's order.
+    /// The parts that are left to read, in the prompt's order.
     parts: [Option<(BodyNode, Range<usize>)>; 2],
-    /// Whether any of it was read.
+    /// Whether rereading has begun.
     begun: bool,
-    /// Whether the first of what is left was.
+    /// Whether the first of the parts that are left has begun.
     open: bool,
 }
 
 impl BodyReader {
-    /// Begins another body.
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self, api: Api, plan: ReadPlan) {
         self.body.reset(api, &plan);
         self.scanner.reset(BodyNode::Body, 0);
-        self.again.parts = [None, None];
-        self.again.begun = false;
-        self.again.open = false;
+        self.reread.parts = [None, None];
+        self.reread.begun = false;
+        self.reread.open = false;
         self.stopped = false;
         self.finished = api == Api::PassThrough;
         if self.finished {
@@ -56,19 +55,19 @@ impl BodyReader {
         }
     }
 
-    /// More bytes of the body.
+    /// Adds bytes of the body.
     pub fn push(&mut self, bytes: &[u8], buffer: &mut TextBuffer) {
         if self.finished {
             return;
         }
         self.scanner.push(bytes, buffer, &mut self.body);
         match self.scanner.reading() {
-            Reading::Going | Reading::Enough => self.look_back(),
+            Reading::Going | Reading::Enough => self.plan_reread(),
             _ => self.finish(),
         }
     }
 
-    /// The body has ended, or nothing more is to be read of it.
+    /// Ends reading, because the body has ended or the rest is not read.
     pub fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
@@ -77,20 +76,20 @@ impl BodyReader {
         if self.scanner.reading() != Reading::Enough {
             self.body.finish();
         }
-        self.look_back();
+        self.plan_reread();
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
-        self.scanner.allocated() + self.again.scanner.allocated() + self.body.allocated()
+        self.scanner.allocated() + self.reread.scanner.allocated() + self.body.allocated()
     }
 
-    /// How reading goes. Whatever it says, what was read stands.
+    /// Returns the state of reading. What was read before an error stays valid.
     pub fn reading(&self) -> Reading {
         self.scanner.reading()
     }
 
-    /// Whether anything that follows can still matter, or something must be read again.
+    /// Returns whether the rest of the body may matter, or a part must be read again.
     pub fn needs_more(&self) -> bool {
         let going = !self.finished && self.scanner.reading() == Reading::Going;
         going || self.reread().is_some()
@@ -114,44 +113,43 @@ impl BodyReader {
         };
     }
 
-    /// The model's name.
+    /// Returns the model's name.
     pub fn model(&self) -> Fact<&str> {
         self.body.facts().model()
     }
 
-    /// Where the model's value stands in the body, quotes included; empty where it is not known.
+    /// Returns the range of the model's value in the body, with its quotes; empty if it is not known.
     pub fn model_span(&self) -> Range<usize> {
         self.body.facts().model_span()
     }
 
-    /// The cache salt, which the llm-d dialect reads.
+    /// Returns the cache salt, which only the llm-d dialect reads.
     pub fn salt(&self) -> Fact<&str> {
         self.body.facts().salt()
     }
 
-    /// How many tokens the answer may have, as far as the body has said.
+    /// Returns the maximum number of output tokens, as far as the body was read.
     pub fn max_tokens(&self) -> Option<u64> {
         self.body.facts().max_tokens()
     }
 
-    /// Whether the answer is to be streamed, as far as the body has said.
+    /// Returns whether the response is to be streamed, as far as the body was read.
     pub fn stream(&self) -> bool {
         self.body.facts().stream()
     }
 
-    /// The prompts' content digests so far, as one of the plan's streams cuts them. They only grow,
-    /// unless [`Self::restarts`] does.
+    /// Returns the prompts' content digests so far, for one of the plan's block specs. Digests are only appended, unless
+    /// [`Self::restarts`] grows.
     pub fn prompts(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
         self.body.prompts().digests(stream)
     }
 
-    /// How often the digests were restarted, because a part that comes first in the prompt came
-    /// late in the body.
+    /// Returns how often the digests were restarted because an early part of the prompt came late in the body.
     pub fn restarts(&self) -> u32 {
         self.body.prompts().restarts()
     }
 
-    /// What may still come.
+    /// Returns which parts of the prompt may still come.
     pub fn pending(&self) -> Pending {
         let salt = self.salt() == Fact::Unknown;
         Pending {
@@ -159,31 +157,31 @@ impl BodyReader {
         }
     }
 
-    /// Whether no further block counts.
+    /// Returns whether no further block counts.
     pub fn window_full(&self) -> bool {
         self.body.is_full() && !self.body.is_out_of_order()
     }
 
-    /// Tokens of all prompts so far, as far as they count.
+    /// Returns the tokens of all prompts so far that fit into the window.
     pub fn prompt_tokens(&self) -> usize {
         self.body.prompts().tokens()
     }
 
-    /// The most tokens that there can be if no other prompt follows.
-    pub fn most_prompt_tokens(&self) -> usize {
+    /// Returns the maximum number of tokens if no other prompt follows.
+    pub fn max_prompt_tokens(&self) -> usize {
         if self.finished || self.window_full() {
             self.prompt_tokens()
         } else {
-            self.body.prompts().most_tokens()
+            self.body.prompts().max_tokens()
         }
     }
 
-    /// Whether another prompt may follow.
+    /// Returns whether another prompt may follow.
     pub fn may_add_prompts(&self) -> bool {
         self.body.may_add_prompts()
     }
 
-    /// Whether only the model is missing, which may stand at the body's end.
+    /// Returns whether only the model is missing, which may stand at the body's end.
     pub fn wants_only_model(&self) -> bool {
         let going = !self.finished && self.scanner.reading() == Reading::Going;
         going
@@ -192,8 +190,8 @@ impl BodyReader {
             && !self.pending().earlier_parts
     }
 
-    /// Reads the body's end, from its byte `start` on, before what stands between. Whether it told the model, after which
-    /// nothing more needs to be read; else reading goes on where it was.
+    /// Reads the body's end, from its byte `start` on, without the bytes before. Returns whether the model was found: then
+    /// nothing more needs to be read. Otherwise reading continues where it was.
     pub fn push_tail(&mut self, start: usize, tail: &[u8], buffer: &mut TextBuffer) -> bool {
         let Some(facts) = tail::facts_at_end(tail, start, self.body.api(), buffer) else {
             return false;
@@ -203,22 +201,22 @@ impl BodyReader {
         true
     }
 
-    /// Bytes of the body that the prompt window still takes at least.
+    /// Returns how many bytes of the body the prompt window still takes at least.
     pub fn room(&self) -> usize {
         self.body.prompts().room()
     }
 
-    /// The range of the body that must be fed once more.
+    /// Returns the range of the body that must be fed again.
     pub fn reread(&self) -> Option<Range<usize>> {
-        let (_, range) = self.again.parts.iter().flatten().next()?;
-        let end = range.end.min(range.start + AGAIN);
+        let (_, range) = self.reread.parts.iter().flatten().next()?;
+        let end = range.end.min(range.start + REREAD_BYTES);
         Some(range.start..end)
     }
 
-    /// The bytes that [`Self::reread`] asked for, or as many of them as there are. Without any, or
-    /// with others, the prompt stays as far as it was read.
+    /// Feeds the bytes that [`Self::reread`] asked for, or as many of them as there are. If there are none, or the offset is
+    /// another, the prompt stays as far as it was read.
     pub fn feed_again(&mut self, offset: usize, bytes: &[u8], buffer: &mut TextBuffer) {
-        let mut parts = self.again.parts.iter_mut();
+        let mut parts = self.reread.parts.iter_mut();
         let Some(part) = parts.find(|part| part.is_some()) else {
             return;
         };
@@ -227,35 +225,35 @@ impl BodyReader {
         };
         let bytes = bytes.get(..range.len()).unwrap_or(bytes);
         if offset != range.start || bytes.is_empty() {
-            self.again.parts = [None, None];
-            self.body.end_again();
+            self.reread.parts = [None, None];
+            self.body.end_reread();
             return;
         }
-        if !std::mem::replace(&mut self.again.begun, true) {
-            self.body.begin_again();
+        if !std::mem::replace(&mut self.reread.begun, true) {
+            self.body.begin_reread();
         }
-        let scanner = &mut self.again.scanner;
-        if !std::mem::replace(&mut self.again.open, true) {
+        let scanner = &mut self.reread.scanner;
+        if !std::mem::replace(&mut self.reread.open, true) {
             scanner.reset(*place, range.start);
         }
         scanner.push(bytes, buffer, &mut self.body);
         range.start += bytes.len();
         if range.start >= range.end || scanner.reading() != Reading::Going {
             *part = None;
-            self.again.open = false;
+            self.reread.open = false;
         }
         if self.body.prompts().is_full() {
-            self.again.parts = [None, None];
+            self.reread.parts = [None, None];
         }
-        if self.again.parts.iter().all(Option::is_none) {
-            self.body.end_again();
+        if self.reread.parts.iter().all(Option::is_none) {
+            self.body.end_reread();
         }
     }
 
-    /// Notes what must be read again.
-    fn look_back(&mut self) {
-        if !self.again.begun && self.reread().is_none() {
-            self.again.parts = self.body.to_read_again();
+    /// Plans which parts must be read again.
+    fn plan_reread(&mut self) {
+        if !self.reread.begun && self.reread().is_none() {
+            self.reread.parts = self.body.parts_to_reread();
         }
     }
 }

@@ -2,13 +2,13 @@ use super::*;
 use crate::prefix::digest::BlockSpec;
 use crate::request::{Flattening, TextBuffer, MAX_DEPTH};
 
-const TODAY: BlockSpec = BlockSpec {
+const LLM_D: BlockSpec = BlockSpec {
     block_bytes: 256,
     max_blocks: 2_048,
     keep_partial: true,
 };
 
-const SEED: BlockSpec = BlockSpec {
+const GIE_V1: BlockSpec = BlockSpec {
     block_bytes: 64,
     max_blocks: 256,
     keep_partial: false,
@@ -27,10 +27,10 @@ fn reader(api: Api, flattening: Flattening, blocks: &[BlockSpec]) -> BodyReader 
 }
 
 fn chat(flattening: Flattening) -> BodyReader {
-    let spec = if flattening == Flattening::Seed {
-        SEED
+    let spec = if flattening == Flattening::GieV1 {
+        GIE_V1
     } else {
-        TODAY
+        LLM_D
     };
     reader(Api::ChatCompletions, flattening, &[spec])
 }
@@ -41,7 +41,7 @@ fn count(reader: &BodyReader) -> usize {
 
 #[test]
 fn nothing_is_needed_once_window_and_model_are_read() {
-    let mut reader = chat(Flattening::Seed);
+    let mut reader = chat(Flattening::GieV1);
     reader.push(
         br#"{"model":"m","messages":[{"role":"user","content":""#,
         &mut TextBuffer::default(),
@@ -63,8 +63,8 @@ fn nothing_is_needed_once_window_and_model_are_read() {
 }
 
 #[test]
-fn a_late_model_is_waited_for_behind_a_full_window() {
-    let mut reader = chat(Flattening::Seed);
+fn a_late_model_is_awaited_behind_a_full_window() {
+    let mut reader = chat(Flattening::GieV1);
     reader.push(
         br#"{"messages":[{"role":"user","content":""#,
         &mut TextBuffer::default(),
@@ -77,8 +77,8 @@ fn a_late_model_is_waited_for_behind_a_full_window() {
 }
 
 #[test]
-fn todays_tools_and_salt_are_waited_for_to_the_end() {
-    let mut reader = chat(Flattening::Today);
+fn tools_and_salt_of_llm_d_are_awaited_to_the_end() {
+    let mut reader = chat(Flattening::LlmD);
     reader.push(
         br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"#,
         &mut TextBuffer::default(),
@@ -98,14 +98,14 @@ fn todays_tools_and_salt_are_waited_for_to_the_end() {
 
 #[test]
 fn blocks_come_before_the_message_ends() {
-    let mut reader = chat(Flattening::Today);
+    let mut reader = chat(Flattening::LlmD);
     reader.push(
         br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#,
         &mut TextBuffer::default(),
     );
     reader.push(&[b'x'; 300], &mut TextBuffer::default());
     assert_eq!(count(&reader), 1);
-    let mut reader = self::reader(Api::Messages, Flattening::Today, &[TODAY]);
+    let mut reader = self::reader(Api::Messages, Flattening::LlmD, &[LLM_D]);
     reader.push(
         br#"{"messages":[{"role":"user","content":[{"type":"text","text":""#,
         &mut TextBuffer::default(),
@@ -119,18 +119,21 @@ fn a_part_that_comes_late_is_asked_for_in_pieces_and_only_as_far_as_needed() {
     let mut body = br#"{"messages":[{"role":"user","content":""#.to_vec();
     body.resize(body.len() + 1_000_000, b'x');
     body.extend_from_slice(br#""}],"tools":[{"a":1}],"model":"m"}"#);
-    let mut reader = chat(Flattening::Today);
+    let mut reader = chat(Flattening::LlmD);
     reader.push(&body, &mut TextBuffer::default());
     assert!(reader.pending().earlier_parts && reader.needs_more() && !reader.window_full());
     assert_eq!((count(&reader), reader.restarts()), (2_048, 0));
     let mut fed = 0;
     while let Some(range) = reader.reread() {
-        assert!(range.len() <= AGAIN);
+        assert!(range.len() <= REREAD_BYTES);
         fed += range.len();
         reader.feed_again(range.start, &body[range], &mut TextBuffer::default());
     }
     // The window is half a megabyte.
-    assert!((512 << 10..=(512 << 10) + AGAIN).contains(&fed), "{fed}");
+    assert!(
+        (512 << 10..=(512 << 10) + REREAD_BYTES).contains(&fed),
+        "{fed}"
+    );
     assert_eq!((count(&reader), reader.restarts()), (2_048, 1));
     assert!(!reader.pending().earlier_parts && !reader.needs_more() && reader.window_full());
 }
@@ -139,7 +142,7 @@ fn a_part_that_comes_late_is_asked_for_in_pieces_and_only_as_far_as_needed() {
 fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
     let body = br#"{"messages":[{"role":"user","content":"Hi"}],"tools":[{"a":1}]}"#;
     for (offset, bytes) in [(0, &b""[..]), (1, b"xx")] {
-        let mut reader = chat(Flattening::Today);
+        let mut reader = chat(Flattening::LlmD);
         reader.push(body, &mut TextBuffer::default());
         let before: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         let range = reader.reread().unwrap();
@@ -163,7 +166,7 @@ fn bodies_that_are_broken_tell_what_was_read() {
         ),
         (deep, Reading::TooDeep),
     ] {
-        let mut reader = chat(Flattening::Today);
+        let mut reader = chat(Flattening::LlmD);
         reader.push(body.as_bytes(), &mut TextBuffer::default());
         reader.finish();
         assert_eq!(reader.reading(), reading);
@@ -176,7 +179,7 @@ fn bodies_that_are_broken_tell_what_was_read() {
 
 #[test]
 fn without_streams_only_the_facts_are_read() {
-    let mut reader = reader(Api::ChatCompletions, Flattening::Today, &[]);
+    let mut reader = reader(Api::ChatCompletions, Flattening::LlmD, &[]);
     assert!(reader.window_full());
     reader.push(
         br#"{"cache_salt":"s","messages":[{"role":"u","content":"Hi"}],"model":"m","#,
@@ -190,13 +193,13 @@ fn without_streams_only_the_facts_are_read() {
 }
 
 #[test]
-fn each_stream_cuts_for_itself() {
+fn each_block_spec_is_applied_separately() {
     let small = BlockSpec {
         block_bytes: 4,
         max_blocks: 2,
         keep_partial: true,
     };
-    let mut reader = reader(Api::Completions, Flattening::Today, &[small, TODAY]);
+    let mut reader = reader(Api::Completions, Flattening::LlmD, &[small, LLM_D]);
     reader.push(br#"{"prompt":"aaaaaaaaaaaa"}"#, &mut TextBuffer::default());
     assert_eq!(reader.prompts(0).flatten().count(), 2);
     assert_eq!(reader.prompts(1).flatten().count(), 1);
@@ -204,8 +207,8 @@ fn each_stream_cuts_for_itself() {
 }
 
 #[test]
-fn what_is_not_read_is_settled_from_the_start() {
-    let reader = reader(Api::PassThrough, Flattening::Today, &[TODAY]);
+fn facts_of_a_body_that_is_not_read_are_absent() {
+    let reader = reader(Api::PassThrough, Flattening::LlmD, &[LLM_D]);
     assert_eq!(
         (reader.model(), reader.salt()),
         (Fact::Absent, Fact::Absent)
@@ -216,7 +219,7 @@ fn what_is_not_read_is_settled_from_the_start() {
 #[test]
 fn another_prompt_may_follow_only_where_there_are_lists_of_them() {
     let may = |body: &str| {
-        let mut reader = reader(Api::Completions, Flattening::Today, &[TODAY]);
+        let mut reader = reader(Api::Completions, Flattening::LlmD, &[LLM_D]);
         reader.push(body.as_bytes(), &mut TextBuffer::default());
         reader.may_add_prompts()
     };

@@ -1,49 +1,49 @@
-//! JSON read as it streams past: bytes in, values out, nothing kept.
+//! Scans JSON as it streams past, without storing it.
 //!
-//! The scanner checks the grammar as far as it reads, and asks at each value whether it is wanted.
-//! What is not wanted is passed over without being decoded. Its state is a stack of at most
-//! [`MAX_DEPTH`] levels and one object key, whatever the body.
+//! The scanner checks the grammar as far as it reads, and asks for each value whether it is wanted. Other values are
+//! skipped without being decoded. Its state is a stack of at most [`MAX_DEPTH`] levels and one object key, whatever the
+//! body.
 
 use super::extra::fold;
-use super::number::Digits;
+use super::number::NumberState;
 use super::text::{Reach, StringReader, TextBuffer};
 
-pub use super::visit::{Kind, Visit, Want};
+pub use super::visit::{ValueKind, Visit, Want};
 
-/// Levels of nesting that are read. Model servers' own parsers give up between two hundred and a
-/// thousand.
+/// Maximum levels of nesting. The parsers of model servers give up between two hundred and a thousand.
 pub const MAX_DEPTH: usize = 1024;
 
-/// Bytes of an object key that are kept; a longer one is folded. The longest key that means anything to
-/// us has 22; in tool schemas keys are names of parameters.
-const MAX_KEY: usize = 1024;
+/// Bytes of an object key that are stored; a longer one is folded. The longest key with a meaning here has 22 bytes; in
+/// tool schemas keys are names of parameters.
+const MAX_KEY_BYTES: usize = 1024;
 
-/// What Python's JSON calls a number without end.
+/// Python's JSON accepts this as a number.
 const INFINITY: &[u8] = b"Infinity";
 
-/// What some clients' files begin with. Python's `json.loads` passes over it in bytes.
+/// The mark with which some clients' files begin. Python's `json.loads` skips it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// How reading goes.
+/// The state of reading a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reading {
-    /// More is expected.
+    /// More bytes are expected.
     #[default]
     Going,
     /// The value has ended.
     Complete,
-    /// Enough was read.
+    /// Everything that is wanted was read.
     Enough,
-    /// This is not JSON from this byte on.
+    /// The body is not JSON from this byte on.
     NotJson(usize),
-    /// This nests deeper than [`MAX_DEPTH`].
+    /// The body nests deeper than [`MAX_DEPTH`].
     TooDeep,
     /// The bytes ended before the value did.
     EndedEarly,
 }
 
+/// What the grammar expects next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
+enum ScanState {
     /// A value must begin.
     #[default]
     Value,
@@ -60,24 +60,26 @@ enum State {
     /// Inside a string.
     Text,
     /// Inside a number.
-    Number(Digits),
-    /// Inside a word; this of it is missing.
+    Number(NumberState),
+    /// Inside a word, of which these bytes are missing.
     Word(&'static [u8]),
-    /// Behind a value.
+    /// A comma or the end of the container.
     Behind,
 }
 
+/// A container that has not ended.
 #[derive(Debug, Clone, Copy)]
 struct Level<P> {
     object: bool,
+    /// Identifies the container, if it is wanted.
     place: Option<P>,
 }
 
-/// A value whose bytes are wanted as they stand.
+/// A value whose bytes are wanted as they stand ([`Want::Raw`]).
 #[derive(Debug, Clone, Copy)]
 struct Verbatim<P> {
     place: P,
-    /// Levels around it.
+    /// Levels around the value.
     depth: usize,
     wanted: bool,
 }
@@ -105,27 +107,27 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads one JSON value. Its memory is kept from body to body.
+/// Scans one JSON value. The memory is reused for other bodies.
 #[derive(Debug)]
 pub struct Scanner<P> {
-    state: State,
+    state: ScanState,
     reading: Reading,
     levels: Vec<Level<P>>,
     string: StringReader,
     key: Vec<u8>,
-    /// The place of the string, number or word that is being read.
+    /// Identifies the current string, number or word, if it is wanted.
     place: Option<P>,
     verbatim: Option<Verbatim<P>>,
-    /// The place of the outermost value.
+    /// Identifies the outermost value, before it begins.
     top: Option<P>,
-    /// Bytes of the body before those that come next.
+    /// Offset of the next byte in the body.
     base: usize,
 }
 
 impl<P> Default for Scanner<P> {
     fn default() -> Self {
         Self {
-            state: State::Value,
+            state: ScanState::Value,
             reading: Reading::Going,
             levels: Vec::new(),
             string: StringReader::default(),
@@ -139,9 +141,9 @@ impl<P> Default for Scanner<P> {
 }
 
 impl<P: Copy> Scanner<P> {
-    /// Begins a value that is wanted as `top` and begins at the body's byte `at`.
+    /// Begins another value at the body's byte `at`. `top` identifies it.
     pub fn reset(&mut self, top: P, at: usize) {
-        self.state = State::Value;
+        self.state = ScanState::Value;
         self.reading = Reading::Going;
         self.levels.clear();
         self.place = None;
@@ -150,27 +152,26 @@ impl<P: Copy> Scanner<P> {
         self.base = at;
     }
 
-    /// Begins inside an object that is wanted as `place`, at the body's byte `at`, before the key of
-    /// one of its members.
+    /// Begins inside an object, before the key of a member, at the body's byte `at`. `place` identifies the object.
     pub fn reset_in_object(&mut self, place: P, at: usize) {
         self.reset(place, at);
         self.top = None;
-        self.state = State::NextKey;
+        self.state = ScanState::NextKey;
         let (object, place) = (true, Some(place));
         self.levels.push(Level { object, place });
     }
 
-    /// How reading goes.
+    /// Returns the state of reading.
     pub fn reading(&self) -> Reading {
         self.reading
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.levels.capacity() * size_of::<Level<P>>() + self.key.capacity()
     }
 
-    /// Reads on.
+    /// Scans more bytes.
     pub fn push<V: Visit<Node = P>>(
         &mut self,
         bytes: &[u8],
@@ -194,7 +195,7 @@ impl<P: Copy> Scanner<P> {
         self.base += bytes.len();
     }
 
-    /// No more bytes come.
+    /// Ends the body.
     pub fn finish(&mut self) {
         if self.reading == Reading::Going {
             self.reading = Reading::EndedEarly;
@@ -203,21 +204,21 @@ impl<P: Copy> Scanner<P> {
 
     fn step<V: Visit<Node = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
         match (self.state, byte) {
-            (State::Key, _) => self.in_key(cursor),
-            (State::Text, _) => self.in_text(cursor, visit),
-            (State::Number(digits), _) => self.in_number(digits, cursor, visit),
-            (State::Word(missing), _) => self.in_word(missing, cursor, visit),
+            (ScanState::Key, _) => self.in_key(cursor),
+            (ScanState::Text, _) => self.in_text(cursor, visit),
+            (ScanState::Number(digits), _) => self.in_number(digits, cursor, visit),
+            (ScanState::Word(missing), _) => self.in_word(missing, cursor, visit),
             (_, b' ' | b'\t' | b'\n' | b'\r') => cursor.next += 1,
-            (State::FirstItem, b']') | (State::FirstKey, b'}') => self.close(cursor, visit),
-            (State::Value, _)
+            (ScanState::FirstItem, b']') | (ScanState::FirstKey, b'}') => self.close(cursor, visit),
+            (ScanState::Value, _)
                 if cursor.at() < BYTE_ORDER_MARK.len()
                     && self.levels.is_empty()
                     && BYTE_ORDER_MARK.get(cursor.at()) == Some(&byte) =>
             {
                 cursor.next += 1;
             }
-            (State::Value | State::FirstItem, _) => self.value(byte, cursor, visit),
-            (State::FirstKey | State::NextKey, b'"') => {
+            (ScanState::Value | ScanState::FirstItem, _) => self.value(byte, cursor, visit),
+            (ScanState::FirstKey | ScanState::NextKey, b'"') => {
                 cursor.next += 1;
                 self.key.clear();
                 let wanted = self
@@ -225,13 +226,13 @@ impl<P: Copy> Scanner<P> {
                     .last()
                     .is_some_and(|level| level.place.is_some());
                 self.string.begin(wanted);
-                self.state = State::Key;
+                self.state = ScanState::Key;
             }
-            (State::Colon, b':') => {
+            (ScanState::Colon, b':') => {
                 cursor.next += 1;
-                self.state = State::Value;
+                self.state = ScanState::Value;
             }
-            (State::Behind, _) => self.behind(byte, cursor, visit),
+            (ScanState::Behind, _) => self.behind(byte, cursor, visit),
             _ => self.fail(cursor),
         }
     }
@@ -241,25 +242,29 @@ impl<P: Copy> Scanner<P> {
         match (byte, object) {
             (b',', _) => {
                 cursor.next += 1;
-                self.state = if object { State::NextKey } else { State::Value };
+                self.state = if object {
+                    ScanState::NextKey
+                } else {
+                    ScanState::Value
+                };
             }
             (b'}', true) | (b']', false) => self.close(cursor, visit),
             _ => self.fail(cursor),
         }
     }
 
-    /// A value begins.
+    /// Begins a value.
     fn value<V: Visit<Node = P>>(&mut self, byte: u8, cursor: &mut Cursor<'_>, visit: &mut V) {
         let (kind, state) = match byte {
-            b'{' => (Kind::Object, State::FirstKey),
-            b'[' => (Kind::Array, State::FirstItem),
-            b'"' => (Kind::String, State::Text),
-            b'-' | b'0'..=b'9' => (Kind::Number, State::Number(Digits::None)),
-            b't' => (Kind::Word, State::Word(b"true")),
-            b'f' => (Kind::Word, State::Word(b"false")),
-            b'n' => (Kind::Null, State::Word(b"null")),
-            b'N' => (Kind::Word, State::Word(b"NaN")),
-            b'I' => (Kind::Word, State::Word(INFINITY)),
+            b'{' => (ValueKind::Object, ScanState::FirstKey),
+            b'[' => (ValueKind::Array, ScanState::FirstItem),
+            b'"' => (ValueKind::String, ScanState::Text),
+            b'-' | b'0'..=b'9' => (ValueKind::Number, ScanState::Number(NumberState::None)),
+            b't' => (ValueKind::Word, ScanState::Word(b"true")),
+            b'f' => (ValueKind::Word, ScanState::Word(b"false")),
+            b'n' => (ValueKind::Null, ScanState::Word(b"null")),
+            b'N' => (ValueKind::Word, ScanState::Word(b"NaN")),
+            b'I' => (ValueKind::Word, ScanState::Word(INFINITY)),
             _ => return self.fail(cursor),
         };
         let want = match (self.levels.last(), self.top.take()) {
@@ -293,35 +298,35 @@ impl<P: Copy> Scanner<P> {
         };
         self.state = state;
         match kind {
-            Kind::Object | Kind::Array => {
+            ValueKind::Object | ValueKind::Array => {
                 if self.levels.len() >= MAX_DEPTH {
                     self.reading = Reading::TooDeep;
                     return;
                 }
-                let object = kind == Kind::Object;
+                let object = kind == ValueKind::Object;
                 self.levels.push(Level { object, place });
                 cursor.next += 1;
             }
-            Kind::String => {
+            ValueKind::String => {
                 self.place = place;
                 self.string.begin(place.is_some());
                 cursor.next += 1;
             }
-            Kind::Number | Kind::Word | Kind::Null => self.place = place,
+            ValueKind::Number | ValueKind::Word | ValueKind::Null => self.place = place,
         }
     }
 
     fn in_key(&mut self, cursor: &mut Cursor<'_>) {
         let key = &mut self.key;
         let mut take = |text: &[u8]| {
-            fold(key, text, MAX_KEY);
+            fold(key, text, MAX_KEY_BYTES);
             true
         };
         match self.string.read(cursor.rest(), cursor.buffer, &mut take) {
             Reach::Open => cursor.next = cursor.bytes.len(),
             Reach::Closed(rest) => {
                 cursor.next = cursor.bytes.len() - rest.len();
-                self.state = State::Colon;
+                self.state = ScanState::Colon;
             }
             Reach::Bad(rest) => {
                 cursor.next = cursor.bytes.len() - rest.len();
@@ -357,7 +362,7 @@ impl<P: Copy> Scanner<P> {
 
     fn in_number<V: Visit<Node = P>>(
         &mut self,
-        mut digits: Digits,
+        mut digits: NumberState,
         cursor: &mut Cursor<'_>,
         visit: &mut V,
     ) {
@@ -374,7 +379,7 @@ impl<P: Copy> Scanner<P> {
             }
             length += 1;
         }
-        self.state = State::Number(digits);
+        self.state = ScanState::Number(digits);
         cursor.next += length;
         if let (Some(place), Some(run)) = (self.place, rest.get(..length)) {
             if length > 0 {
@@ -383,8 +388,8 @@ impl<P: Copy> Scanner<P> {
         }
         match (ended, digits.may_end()) {
             (true, true) => self.ended(self.place, cursor, visit),
-            (true, false) if digits == Digits::Minus && rest.get(length) == Some(&b'I') => {
-                self.state = State::Word(INFINITY);
+            (true, false) if digits == NumberState::Minus && rest.get(length) == Some(&b'I') => {
+                self.state = ScanState::Word(INFINITY);
             }
             (true, false) => self.fail(cursor),
             (false, _) => {}
@@ -408,27 +413,27 @@ impl<P: Copy> Scanner<P> {
             visit.bytes(place, run);
         }
         let missing = missing.get(length..).unwrap_or_default();
-        self.state = State::Word(missing);
+        self.state = ScanState::Word(missing);
         if missing.is_empty() {
             self.ended(self.place, cursor, visit);
         }
     }
 
-    /// The innermost container ends with the next byte.
+    /// Ends the innermost container with the next byte.
     fn close<V: Visit<Node = P>>(&mut self, cursor: &mut Cursor<'_>, visit: &mut V) {
         cursor.next += 1;
         let place = self.levels.pop().and_then(|level| level.place);
         self.ended(place, cursor, visit);
     }
 
-    /// A value has ended.
+    /// Ends a value.
     fn ended<V: Visit<Node = P>>(
         &mut self,
         place: Option<P>,
         cursor: &mut Cursor<'_>,
         visit: &mut V,
     ) {
-        self.state = State::Behind;
+        self.state = ScanState::Behind;
         let verbatim = self
             .verbatim
             .filter(|verbatim| verbatim.depth == self.levels.len());

@@ -2,17 +2,18 @@ use super::*;
 
 /// Records every call and enters every container.
 #[derive(Default)]
-struct Notes {
-    told: Vec<String>,
+struct Recorder {
+    calls: Vec<String>,
     raw_key: Vec<u8>,
 }
 
-impl Visit for Notes {
+impl Visit for Recorder {
     type Node = usize;
 
-    fn begin(&mut self, parent: usize, key: &[u8], kind: Kind, at: usize) -> Want<usize> {
+    fn begin(&mut self, parent: usize, key: &[u8], kind: ValueKind, at: usize) -> Want<usize> {
         let key_text = String::from_utf8_lossy(key);
-        self.told.push(format!("{parent} {key_text} {kind:?} {at}"));
+        self.calls
+            .push(format!("{parent} {key_text} {kind:?} {at}"));
         if key == b"skip" {
             return Want::Nothing;
         }
@@ -24,19 +25,19 @@ impl Visit for Notes {
 
     fn bytes(&mut self, place: usize, bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
-        match self.told.last_mut() {
+        match self.calls.last_mut() {
             Some(last) if last.starts_with('=') => last.push_str(&text),
-            _ => self.told.push(format!("={place} {text}")),
+            _ => self.calls.push(format!("={place} {text}")),
         }
         true
     }
 
     fn end(&mut self, place: usize, at: usize) {
-        self.told.push(format!("end {place} {at}"));
+        self.calls.push(format!("end {place} {at}"));
     }
 
     fn is_done(&self) -> bool {
-        self.told
+        self.calls
             .last()
             .is_some_and(|last| last.starts_with("=") && last.ends_with("STOP"))
     }
@@ -44,20 +45,20 @@ impl Visit for Notes {
 
 fn scan(text: &[u8], piece: usize, raw_key: &[u8]) -> (Reading, Vec<String>) {
     let mut scanner = Scanner::default();
-    let mut notes = Notes {
+    let mut recorder = Recorder {
         raw_key: raw_key.to_vec(),
-        ..Notes::default()
+        ..Recorder::default()
     };
     scanner.reset(0, 0);
     for piece in text.chunks(piece) {
-        scanner.push(piece, &mut TextBuffer::default(), &mut notes);
+        scanner.push(piece, &mut TextBuffer::default(), &mut recorder);
     }
     scanner.finish();
-    (scanner.reading(), notes.told)
+    (scanner.reading(), recorder.calls)
 }
 
 #[test]
-fn values_are_told_with_their_keys_and_places() {
+fn values_are_reported_with_their_keys_and_offsets() {
     let text = br#" {"a" : [1, "x\n", true],"skip":{"b":[{}]}, "c":{"d":-1.5e3} }"#;
     let expected = [
         "0 a Array 8",
@@ -89,7 +90,7 @@ fn values_are_told_with_their_keys_and_places() {
 }
 
 #[test]
-fn raw_values_come_as_they_stand() {
+fn raw_values_are_reported_as_they_stand() {
     for value in [
         r#"{ "x" : [1, "\u0041"] }"#,
         r#""a\n""#,
@@ -99,16 +100,20 @@ fn raw_values_come_as_they_stand() {
     ] {
         let text = format!(r#"{{"k": {value} , "z":1}}"#);
         for piece in [1, 3, 99] {
-            let (reading, told) = scan(text.as_bytes(), piece, b"k");
+            let (reading, calls) = scan(text.as_bytes(), piece, b"k");
             assert_eq!(reading, Reading::Complete);
-            assert_eq!(told[1], format!("=99 {value}"), "by {piece}");
-            assert_eq!(told[2], format!("end 99 {}", 6 + value.len()), "by {piece}");
+            assert_eq!(calls[1], format!("=99 {value}"), "by {piece}");
+            assert_eq!(
+                calls[2],
+                format!("end 99 {}", 6 + value.len()),
+                "by {piece}"
+            );
         }
     }
 }
 
 #[test]
-fn the_grammar_is_serde_jsons() {
+fn the_grammar_agrees_with_serde_json() {
     for text in [
         "{}",
         "[]",
@@ -168,8 +173,8 @@ fn the_grammar_is_serde_jsons() {
 }
 
 #[test]
-fn what_pythons_json_takes_is_read() {
-    for (text, notes) in [
+fn extensions_of_pythons_json_are_accepted() {
+    for (text, recorder) in [
         ("[NaN]", "NaN"),
         ("[Infinity]", "Infinity"),
         ("[-Infinity,1]", "-Infinity"),
@@ -178,15 +183,15 @@ fn what_pythons_json_takes_is_read() {
         ("\u{feff} {}", ""),
     ] {
         for piece in [1, 2, 99] {
-            let (reading, told) = scan(text.as_bytes(), piece, b"");
+            let (reading, calls) = scan(text.as_bytes(), piece, b"");
             assert_eq!(reading, Reading::Complete, "{text:?} by {piece}");
             assert!(
-                told.concat().contains(notes),
-                "{text:?} by {piece}: {told:?}"
+                calls.concat().contains(recorder),
+                "{text:?} by {piece}: {calls:?}"
             );
         }
     }
-    // A mark only in front of the body and once, and those words only.
+    // The mark is accepted once at the beginning of the body, and only those words are.
     for text in [
         "[\u{feff}1]",
         "\u{feff}\u{feff}1",
@@ -207,13 +212,13 @@ fn what_pythons_json_takes_is_read() {
 }
 
 #[test]
-fn keys_that_differ_behind_what_is_kept_differ() {
+fn keys_that_differ_behind_the_stored_bytes_differ() {
     let key = |end: &str| {
         let mut scanner = Scanner::default();
         scanner.reset(0, 0);
-        let text = format!("{{\"{}{end}\"", "k".repeat(MAX_KEY));
+        let text = format!("{{\"{}{end}\"", "k".repeat(MAX_KEY_BYTES));
         text.as_bytes().chunks(7).for_each(|piece| {
-            scanner.push(piece, &mut TextBuffer::default(), &mut Notes::default())
+            scanner.push(piece, &mut TextBuffer::default(), &mut Recorder::default())
         });
         scanner.key
     };
@@ -224,7 +229,7 @@ fn keys_that_differ_behind_what_is_kept_differ() {
 }
 
 #[test]
-fn what_is_wrong_has_a_place_or_is_an_early_end() {
+fn errors_have_an_offset_or_are_an_early_end() {
     for (text, reading) in [
         ("{\"a\": x}", Reading::NotJson(6)),
         ("{\"a\": \"x\ny\"}", Reading::NotJson(8)),
@@ -242,7 +247,7 @@ fn what_is_wrong_has_a_place_or_is_an_early_end() {
 }
 
 #[test]
-fn depth_is_bounded() {
+fn the_depth_is_bounded() {
     let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     assert_eq!(
         scan(deep(MAX_DEPTH).as_bytes(), 100, b"").0,
@@ -259,12 +264,12 @@ fn depth_is_bounded() {
 fn keys_are_folded_and_do_not_grow() {
     let mut scanner = Scanner::default();
     scanner.reset(0, 0);
-    let mut notes = Notes::default();
-    scanner.push(b"{\"", &mut TextBuffer::default(), &mut notes);
+    let mut recorder = Recorder::default();
+    scanner.push(b"{\"", &mut TextBuffer::default(), &mut recorder);
     for _ in 0..100 {
-        scanner.push(&[b'k'; 1_000], &mut TextBuffer::default(), &mut notes);
+        scanner.push(&[b'k'; 1_000], &mut TextBuffer::default(), &mut recorder);
     }
-    scanner.push(b"\":1}", &mut TextBuffer::default(), &mut notes);
+    scanner.push(b"\":1}", &mut TextBuffer::default(), &mut recorder);
     assert_eq!(scanner.reading(), Reading::Complete);
-    assert_eq!(scanner.key.len(), MAX_KEY + 8);
+    assert_eq!(scanner.key.len(), MAX_KEY_BYTES + 8);
 }

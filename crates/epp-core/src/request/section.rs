@@ -1,24 +1,24 @@
-//! Where a body's fields stand that are parts of its prompt.
+//! The state of a field that is a part of the prompt.
 
 use std::ops::Range;
 
-/// A part of a prompt that is a field of its own.
+/// A field of a body that is a part of its prompt.
 #[derive(Debug, Default, Clone)]
 pub struct Section {
-    /// Whether it has come, or cannot come.
+    /// Whether the field has begun, or cannot come.
     pub begun: bool,
-    /// Whether it counts.
+    /// Whether the field has a kind that is read.
     pub counts: bool,
-    /// Whether it began after a part that it precedes in the prompt.
+    /// Whether the field began after one that follows it in the prompt.
     pub late: bool,
-    /// Where it is in the body, once it has ended.
+    /// The range of the field in the body, once it has ended.
     pub span: Option<Range<usize>>,
-    /// Where it begins.
+    /// The offset of the field in the body.
     pub start: usize,
 }
 
 impl Section {
-    /// Begins another body, in which it may be found.
+    /// Begins another body. `expected`: whether its API has the field.
     pub fn reset(&mut self, expected: bool) {
         *self = Self {
             begun: !expected,
@@ -26,18 +26,18 @@ impl Section {
         };
     }
 
-    /// It begins. False if it came before: of keys that repeat the first counts.
+    /// Begins the field. Returns false if it came before: of repeated keys the first counts.
     pub fn begin(&mut self, at: usize) -> bool {
         self.start = at;
         !std::mem::replace(&mut self.begun, true)
     }
 
-    /// It has ended.
+    /// Ends the field.
     pub fn end(&mut self, at: usize) {
         self.span = Some(self.start..at);
     }
 
-    /// Whether it came late and has not ended yet.
+    /// Returns whether the field came late and has not ended yet.
     pub fn is_open(&self) -> bool {
         self.late && self.span.is_none()
     }

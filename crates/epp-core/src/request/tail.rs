@@ -1,36 +1,36 @@
-//! The end of a body, read before what stands in front of it.
+//! Reads the facts at the end of a body without reading the bytes before.
 //!
-//! The most used client libraries send the messages first and the model last. Once the prompt
-//! window is full only the model is missing, and to read on to it would cost as much as the body is
-//! long. Its last members can be read alone: where a suffix, taken for members of an object, ends
-//! that object with the body's very last byte, it is the end of the outermost object. (Had it begun
-//! inside a string, its first quote would end that string, with no comma or brace behind it; had
-//! it begun deeper, the body would go on.) So much holds for every body that is JSON; of what is
-//! not, the model server will say so.
+//! The most used client libraries send the messages first and the model last. Once the prompt window is full, only the
+//! model is missing, and reading up to it would cost as much as the body is long. The last members can be read alone: if
+//! a suffix, read as members of an object, ends that object with the very last byte of the body, it is the end of the
+//! outermost object. (Had the suffix begun inside a string, its first quote would end that string, without a comma or
+//! brace behind it; had it begun in an inner object, the body would go on.) This holds for every body that is JSON; the
+//! model server rejects others.
 
 use memchr::memmem;
 
 use super::api::{Api, Field};
 use super::facts::{self, Facts};
-use super::scan::{Kind, Reading, Scanner, Visit, Want};
+use super::scan::{Reading, Scanner, ValueKind, Visit, Want};
 use super::text::TextBuffer;
 
-/// How much of a body's end is read so: the model and the parameters around it fit many times.
+/// Bytes at the end of a body that are read like this: many times the size of the model and the parameters around it.
 pub const TAIL: usize = 4 << 10;
 
-const KEY: &[u8] = b"\"model\"";
+/// The key that is searched.
+const MODEL_KEY: &[u8] = b"\"model\"";
 
-/// Occurrences of the key that are tried, from the last: others stand in tools and metadata.
-const TRIES: usize = 4;
+/// Occurrences of the key that are tried, from the last one: the key also occurs in tools and metadata.
+const MAX_ATTEMPTS: usize = 4;
 
-/// The facts in the last members of a body, from its model on, if its model is among them; `at` is
-/// where in the body its last bytes begin.
+/// Returns the facts in the last members of a body, from its model on, if the model is among them. `at` is the offset of
+/// `tail` in the body.
 pub fn facts_at_end(tail: &[u8], at: usize, api: Api, buffer: &mut TextBuffer) -> Option<Facts> {
     let tail = tail.trim_ascii_end();
     let mut end = tail.len();
-    for _ in 0..TRIES {
-        end = memmem::rfind(tail.get(..end)?, KEY)?;
-        // A backslash before the quote makes it a part of a string.
+    for _ in 0..MAX_ATTEMPTS {
+        end = memmem::rfind(tail.get(..end)?, MODEL_KEY)?;
+        // A quote behind a backslash is part of a string.
         let before = tail.get(end.checked_sub(1)?)?;
         if *before != b'\\' {
             if let Some(facts) = members(tail.get(end..)?, at + end, api, buffer) {
@@ -41,7 +41,7 @@ pub fn facts_at_end(tail: &[u8], at: usize, api: Api, buffer: &mut TextBuffer) -
     None
 }
 
-/// Reads members and the brace that ends their object with the last byte.
+/// Reads members and the brace with which the last byte ends their object.
 fn members(suffix: &[u8], at: usize, api: Api, buffer: &mut TextBuffer) -> Option<Facts> {
     let (last, inside) = suffix.split_last()?;
     let mut scanner = Scanner::default();
@@ -72,7 +72,7 @@ struct Members {
 impl Visit for Members {
     type Node = TailNode;
 
-    fn begin(&mut self, _: TailNode, key: &[u8], kind: Kind, at: usize) -> Want<TailNode> {
+    fn begin(&mut self, _: TailNode, key: &[u8], kind: ValueKind, at: usize) -> Want<TailNode> {
         let field = self.fields.iter().find(|(name, _)| *name == key);
         match field {
             Some((_, Field::Fact(place))) => match self.facts.begin(*place, kind, at) {
@@ -97,7 +97,7 @@ impl Visit for Members {
     }
 
     fn is_done(&self) -> bool {
-        // The grammar counts to the end.
+        // The grammar must be checked to the end.
         false
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_outermost_object_is_not_taken_for_it() {
+    fn other_objects_are_not_confused_with_the_outermost_one() {
         for tail in [
             // In a message.
             r#","messages":[{"role":"user","model":"x"}]}"#,
@@ -144,7 +144,7 @@ mod tests {
             r#","metadata":{"model":"x"}}"#,
             // In a string, whose quotes are escaped.
             r#"he said ,\"model\":\"x\"}"}]}"#,
-            // Behind an escaped backslash it is a string's end, and no key.
+            // Behind an escaped backslash the quote ends a string and does not begin a key.
             r#"a\\"model":"x"}"#,
             // Not the end.
             r#","model":"x"} {"#,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_no_text_is_none() {
+    fn a_model_that_is_not_a_text_is_absent() {
         let facts = facts(br#","model":7}"#, 0);
         assert_eq!(facts.map(|facts| facts.model() == Fact::Absent), Some(true));
     }

@@ -1,8 +1,8 @@
-//! How the scanner reports the values in a body.
+//! The interface by which the scanner reports the values in a body.
 
-/// The kind of a value.
+/// The kind of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// `{…}`.
     Object,
     /// `[…]`.
@@ -17,32 +17,38 @@ pub enum Kind {
     Null,
 }
 
-/// What is wanted of a value.
+/// Which part of a value is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want<P> {
-    /// Nothing.
+    /// The value is skipped.
     Nothing,
-    /// A container's members; a string's text; a number or word as it stands. `P` names the place.
+    /// A container's members, a string's decoded text, or a number or word as it stands. `P` identifies the value.
     Inside(P),
-    /// Its bytes as they stand.
+    /// All bytes of the value as they stand.
     Raw(P),
 }
 
-/// Receives the values.
+/// Receives the values of a body.
 pub trait Visit {
-    /// Names a place in a body.
+    /// Identifies a wanted value.
     type Node: Copy;
 
-    /// A value begins in the container at `parent`, under `key` if that is an object, at the
-    /// body's byte `at`.
-    fn begin(&mut self, parent: Self::Node, key: &[u8], kind: Kind, at: usize) -> Want<Self::Node>;
+    /// Begins a value at the body's byte `at`, in the container `parent`, under `key` if that is an object. Returns which
+    /// part of it is wanted.
+    fn begin(
+        &mut self,
+        parent: Self::Node,
+        key: &[u8],
+        kind: ValueKind,
+        at: usize,
+    ) -> Want<Self::Node>;
 
-    /// More of the value at `place`. False: the rest of it is not wanted.
+    /// Adds bytes of the value `place`. Returns whether the rest of it is wanted.
     fn bytes(&mut self, place: Self::Node, bytes: &[u8]) -> bool;
 
-    /// The wanted value at `place` has ended before the body's byte `at`.
+    /// Ends the value `place` before the body's byte `at`.
     fn end(&mut self, place: Self::Node, at: usize);
 
-    /// Whether nothing that follows is wanted.
+    /// Returns whether nothing that follows in the body is wanted.
     fn is_done(&self) -> bool;
 }

@@ -1,28 +1,31 @@
-//! Server-sent events: lines that end with LF, CRLF or CR, of which those that begin with `data:`
-//! hold JSON; a blank line ends an event.
+//! Reads server-sent events. Lines end with LF, CRLF or CR; lines that begin with `data:` contain JSON; a blank line ends
+//! an event.
 
 use super::tokens::Tokens;
 use super::Usage;
 use crate::request::TextBuffer;
 
-/// The field that matters.
-const FIELD: &[u8] = b"data:";
+/// The only field that is read.
+const DATA_FIELD: &[u8] = b"data:";
 
-/// What an OpenAI stream ends with; Anthropic's and the responses API's simply end.
-const DONE: &[u8] = b"[DONE]";
+/// The data that ends an OpenAI stream; streams of Anthropic and the responses API have no end mark.
+const END_MARK: &[u8] = b"[END_MARK]";
 
+/// How much of a line was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
-    /// At a line's beginning, behind this many bytes of the field's name.
+enum LineState {
+    /// The beginning of a line.
     #[default]
     Line,
+    /// Behind this many bytes of the field's name.
     Name(usize),
-    /// Right behind the field's name: one space belongs to it.
+    /// Right behind the field's name; one space may follow that is not data.
     Value,
-    /// Inside its value, as far as it is the end mark's beginning; then it is JSON.
+    /// In data that equals the first bytes of the end mark, this many.
     Mark(usize),
+    /// In other data.
     Data,
-    /// Inside another line.
+    /// In a line of another field.
     Other,
 }
 
@@ -43,12 +46,13 @@ impl EventSink<'_> {
     }
 }
 
-/// Reads events.
+/// Reads a stream of events.
 #[derive(Debug, Default)]
 pub struct Events {
-    state: State,
-    /// The last byte was a CR: an LF would belong to it.
+    state: LineState,
+    /// Whether the last byte was a CR, to which a following LF belongs.
     behind_cr: bool,
+    /// Whether the stream has begun.
     begun: bool,
 }
 
@@ -58,12 +62,12 @@ impl Events {
         *self = Self::default();
     }
 
-    /// Whether anything of a stream has come.
+    /// Returns whether the stream has begun.
     pub fn begun(&self) -> bool {
         self.begun
     }
 
-    /// Reads on. Whether the stream says that it has ended.
+    /// Reads more bytes. Returns whether the stream's end mark has come.
     pub fn push(&mut self, bytes: &[u8], sink: &mut EventSink<'_>) -> bool {
         self.begun = true;
         let mut rest = bytes;
@@ -86,36 +90,36 @@ impl Events {
         false
     }
 
-    /// The stream has ended, with or without a blank line.
+    /// Ends the stream, whether or not it ended with a blank line.
     pub fn end(&mut self, sink: &mut EventSink<'_>) {
         self.end_line(sink);
-        self.state = State::Line;
+        self.state = LineState::Line;
         self.end_line(sink);
     }
 
-    /// A byte that ends no line; returns what is left.
+    /// Reads a byte that does not end a line, and perhaps more. Returns the rest.
     fn inside<'a>(&mut self, byte: u8, rest: &'a [u8], sink: &mut EventSink<'_>) -> &'a [u8] {
         let after = rest.get(1..).unwrap_or_default();
         let at = match self.state {
-            State::Line => 0,
-            State::Name(at) => at,
-            State::Value if byte == b' ' => {
-                self.state = State::Mark(0);
+            LineState::Line => 0,
+            LineState::Name(at) => at,
+            LineState::Value if byte == b' ' => {
+                self.state = LineState::Mark(0);
                 return after;
             }
-            State::Value => return self.value(0, byte, rest, sink),
-            State::Mark(at) => return self.value(at, byte, rest, sink),
-            State::Data | State::Other => return self.run(rest, sink),
+            LineState::Value => return self.value(0, byte, rest, sink),
+            LineState::Mark(at) => return self.value(at, byte, rest, sink),
+            LineState::Data | LineState::Other => return self.run(rest, sink),
         };
-        self.state = match FIELD.get(at) {
-            Some(expected) if *expected != byte => State::Other,
-            _ if at + 1 == FIELD.len() => State::Value,
-            _ => State::Name(at + 1),
+        self.state = match DATA_FIELD.get(at) {
+            Some(expected) if *expected != byte => LineState::Other,
+            _ if at + 1 == DATA_FIELD.len() => LineState::Value,
+            _ => LineState::Name(at + 1),
         };
         after
     }
 
-    /// A byte of a value of which all before it was the beginning of the end mark.
+    /// Reads a byte of data that so far equals the beginning of the end mark. Returns the rest.
     fn value<'a>(
         &mut self,
         at: usize,
@@ -123,41 +127,41 @@ impl Events {
         rest: &'a [u8],
         sink: &mut EventSink<'_>,
     ) -> &'a [u8] {
-        if DONE.get(at) == Some(&byte) {
-            self.state = State::Mark(at + 1);
+        if END_MARK.get(at) == Some(&byte) {
+            self.state = LineState::Mark(at + 1);
             return rest.get(1..).unwrap_or_default();
         }
-        sink.push(DONE.get(..at).unwrap_or_default());
-        self.state = State::Data;
+        sink.push(END_MARK.get(..at).unwrap_or_default());
+        self.state = LineState::Data;
         self.run(rest, sink)
     }
 
-    /// The rest of a line as far as it has come.
+    /// Reads the rest of a line, as far as it has come. Returns what follows.
     fn run<'a>(&mut self, rest: &'a [u8], sink: &mut EventSink<'_>) -> &'a [u8] {
         let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
         let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        if self.state == State::Data {
+        if self.state == LineState::Data {
             sink.push(line);
         }
         after
     }
 
-    /// A line has ended. Whether that was the stream's end mark.
+    /// Ends a line. Returns whether it was the stream's end mark.
     fn end_line(&mut self, sink: &mut EventSink<'_>) -> bool {
         let state = std::mem::take(&mut self.state);
         match state {
-            State::Line => {
+            LineState::Line => {
                 sink.take_usage();
                 sink.tokens.reset();
             }
-            State::Mark(at) if at == DONE.len() => {
+            LineState::Mark(at) if at == END_MARK.len() => {
                 sink.take_usage();
                 return true;
             }
-            // The lines of one event's data are joined by line ends.
-            State::Data => sink.push(b"\n"),
-            State::Mark(at) => sink.push(DONE.get(..at).unwrap_or_default()),
-            State::Name(_) | State::Value | State::Other => {}
+            // The data lines of one event are joined by line breaks.
+            LineState::Data => sink.push(b"\n"),
+            LineState::Mark(at) => sink.push(END_MARK.get(..at).unwrap_or_default()),
+            LineState::Name(_) | LineState::Value | LineState::Other => {}
         }
         false
     }

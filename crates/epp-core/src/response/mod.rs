@@ -1,9 +1,7 @@
-//! The tokens that a model server's response reports, read as it streams past: nothing is held, nothing
-//! is changed.
+//! Reads the token counts that a model server's response reports as it streams past. Nothing is stored or changed.
 //!
-//! Whether a response is JSON, a stream of events or neither is read from its first bytes rather than
-//! by its headers: asking Envoy for them would cost more than the reading. A compressed answer
-//! begins like neither and is passed by.
+//! The first bytes show whether a response is JSON, a stream of events or neither: asking Envoy for the headers would cost
+//! more than reading the body. A compressed response begins like neither and is not read.
 
 mod events;
 mod tokens;
@@ -12,19 +10,19 @@ use self::events::{EventSink, Events};
 use self::tokens::Tokens;
 use crate::request::{Reading, TextBuffer};
 
-/// Tokens, as the model server counts them.
+/// Token counts, as reported by the model server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Of the prompt, cached ones included.
+    /// Tokens of the prompt, including cached ones.
     pub prompt: Option<u64>,
-    /// Of the answer.
+    /// Tokens of the response.
     pub completion: Option<u64>,
-    /// Of the prompt's those that were in the server's cache.
+    /// Tokens of the prompt that were in the server's cache.
     pub cached: Option<u64>,
 }
 
 impl Usage {
-    /// Takes over what later counts say.
+    /// Overwrites counts with later ones.
     fn update(&mut self, later: Self) {
         self.prompt = later.prompt.or(self.prompt);
         self.completion = later.completion.or(self.completion);
@@ -32,67 +30,68 @@ impl Usage {
     }
 }
 
+/// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Form {
-    /// Nothing but white space has come.
+enum Format {
+    /// Only white space has come.
     #[default]
     Unknown,
     Json,
     Events,
-    /// Nothing to read here, or no more.
+    /// The rest of the response is not read.
     Done,
 }
 
-/// Reads one answer. Its memory is kept from answer to answer.
+/// Reads one response. The memory is reused for other responses.
 #[derive(Debug, Default)]
 pub struct ResponseReader {
-    form: Form,
+    form: Format,
     tokens: Tokens,
     events: Events,
     usage: Usage,
 }
 
 impl ResponseReader {
-    /// Begins another answer.
+    /// Begins another response.
     pub fn reset(&mut self) {
-        self.form = Form::Unknown;
+        self.form = Format::Unknown;
         self.tokens.reset();
         self.events.reset();
         self.usage = Usage::default();
     }
 
-    /// Whether what follows may still matter.
+    /// Returns whether the following bytes may matter.
     pub fn wants_bytes(&self) -> bool {
-        self.form != Form::Done
+        self.form != Format::Done
     }
 
-    /// Whether the answer is a stream of events.
+    /// Returns whether the response is a stream of events.
     pub fn streams(&self) -> bool {
         self.events.begun()
     }
 
-    /// What was told so far. An answer, or an event, counts once it is whole.
+    /// Returns the counts so far. A response, or an event, counts once it is complete.
     pub fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// More bytes of the answer.
+    /// Adds bytes of the response.
     pub fn push(&mut self, mut bytes: &[u8], buffer: &mut TextBuffer) {
-        if self.form == Form::Unknown {
-            // What stands before it counts for nothing, in whichever piece it comes.
-            bytes = behind_blank(bytes);
+        if self.form == Format::Unknown {
+            // White space before the response is ignored, however the bytes are split.
+            bytes = skip_white_space(bytes);
             self.form = form(bytes);
         }
         match self.form {
-            Form::Unknown | Form::Done => {}
-            Form::Json => {
+            Format::Unknown | Format::Done => {}
+            Format::Json => {
                 self.tokens.push(bytes, buffer);
                 if self.tokens.reading() != Reading::Going {
                     self.usage.update(self.tokens.usage());
-                    self.form = Form::Done;
+                    self.form = Format::Done;
                 }
             }
-            Form::Events => {
+            Format::Events => {
                 let Self { tokens, usage, .. } = self;
                 let mut sink = EventSink {
                     tokens,
@@ -100,15 +99,15 @@ impl ResponseReader {
                     buffer,
                 };
                 if self.events.push(bytes, &mut sink) {
-                    self.form = Form::Done;
+                    self.form = Format::Done;
                 }
             }
         }
     }
 
-    /// The answer has ended.
+    /// Ends the response.
     pub fn finish(&mut self, buffer: &mut TextBuffer) {
-        if self.form == Form::Events {
+        if self.form == Format::Events {
             let Self { tokens, usage, .. } = self;
             self.events.end(&mut EventSink {
                 tokens,
@@ -116,23 +115,23 @@ impl ResponseReader {
                 buffer,
             });
         }
-        self.form = Form::Done;
+        self.form = Format::Done;
     }
 }
 
-/// What follows the white space of JSON: other does not stand before a value.
-fn behind_blank(bytes: &[u8]) -> &[u8] {
+/// Returns the bytes behind white space, as JSON defines it.
+fn skip_white_space(bytes: &[u8]) -> &[u8] {
     let text = bytes.iter().position(|byte| !b" \t\n\r".contains(byte));
     text.and_then(|at| bytes.get(at..)).unwrap_or_default()
 }
 
-/// What an answer is that begins so.
-fn form(bytes: &[u8]) -> Form {
+/// Returns the format of a response that begins with these bytes.
+fn form(bytes: &[u8]) -> Format {
     match bytes.first() {
-        None => Form::Unknown,
-        Some(b'{') => Form::Json,
+        None => Format::Unknown,
+        Some(b'{') => Format::Json,
         // `data`, `event`, `id`, `retry` and comments.
-        Some(b'd' | b'e' | b'i' | b'r' | b':') => Form::Events,
-        Some(_) => Form::Done,
+        Some(b'd' | b'e' | b'i' | b'r' | b':') => Format::Events,
+        Some(_) => Format::Done,
     }
 }

@@ -1,30 +1,29 @@
-//! The counts of tokens in one JSON value: an answer, or one event of a stream.
+//! Reads the token counts in one JSON value: a response, or one event of a stream.
 //!
-//! Where they are: `usage` of the value itself (OpenAI's chat, completions, embeddings and
-//! responses; Anthropic's messages and `message_delta`), of its `response` (the responses API's
-//! `response.completed`), of its `message` (Anthropic's `message_start`); and SGLang's own
-//! `meta_info`.
+//! The counts are in the `usage` of the value itself (OpenAI's chat, completions, embeddings and responses; Anthropic's
+//! messages and `message_delta`), of its `response` (the responses API's `response.completed`), or of its `message`
+//! (Anthropic's `message_start`), or in SGLang's own `meta_info`.
 //!
-//! Anthropic counts the tokens that were read from its cache or written to it beside
-//! `input_tokens`; here they are part of the prompt, as everybody else counts.
+//! Anthropic does not include tokens that were read from its cache or written to it in `input_tokens`; here they are part
+//! of the prompt, as with all other servers.
 
 use super::Usage;
 use crate::request::number::{push_digits, whole_number};
-use crate::request::scan::{Kind, Reading, Scanner, Visit, Want};
+use crate::request::scan::{Reading, Scanner, ValueKind, Visit, Want};
 use crate::request::TextBuffer;
 
-/// A place in an answer.
+/// Identifies a value in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UsageNode {
     Top,
-    /// An object that holds `usage`.
+    /// An object with `usage` as a member.
     Holder,
     Usage,
     Details,
     Count(Count),
 }
 
-/// What a number counts.
+/// What a number in a response counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Count {
     Prompt,
@@ -44,7 +43,7 @@ struct Counts {
     digits: Vec<u8>,
 }
 
-/// Reads one value.
+/// Reads the counts of one value.
 #[derive(Debug)]
 pub struct Tokens {
     scanner: Scanner<UsageNode>,
@@ -73,17 +72,17 @@ impl Tokens {
         };
     }
 
-    /// More bytes of it.
+    /// Adds bytes of the value.
     pub fn push(&mut self, bytes: &[u8], buffer: &mut TextBuffer) {
         self.scanner.push(bytes, buffer, &mut self.counts);
     }
 
-    /// How reading goes.
+    /// Returns the state of reading.
     pub fn reading(&self) -> Reading {
         self.scanner.reading()
     }
 
-    /// What it says, if it is whole.
+    /// Returns the counts, if the value is complete.
     pub fn usage(&self) -> Usage {
         if self.scanner.reading() != Reading::Complete {
             return Usage::default();
@@ -101,17 +100,23 @@ impl Tokens {
 impl Visit for Counts {
     type Node = UsageNode;
 
-    fn begin(&mut self, parent: UsageNode, key: &[u8], kind: Kind, _: usize) -> Want<UsageNode> {
+    fn begin(
+        &mut self,
+        parent: UsageNode,
+        key: &[u8],
+        kind: ValueKind,
+        _: usize,
+    ) -> Want<UsageNode> {
         let place = match (parent, key, kind) {
-            (UsageNode::Top | UsageNode::Holder, b"usage", Kind::Object) => UsageNode::Usage,
-            (UsageNode::Top, b"meta_info", Kind::Object) => UsageNode::Usage,
-            (UsageNode::Top, b"response" | b"message", Kind::Object) => UsageNode::Holder,
+            (UsageNode::Top | UsageNode::Holder, b"usage", ValueKind::Object) => UsageNode::Usage,
+            (UsageNode::Top, b"meta_info", ValueKind::Object) => UsageNode::Usage,
+            (UsageNode::Top, b"response" | b"message", ValueKind::Object) => UsageNode::Holder,
             (
                 UsageNode::Usage,
                 b"prompt_tokens_details" | b"input_tokens_details",
-                Kind::Object,
+                ValueKind::Object,
             ) => UsageNode::Details,
-            (UsageNode::Usage | UsageNode::Details, _, Kind::Number) => match count(key) {
+            (UsageNode::Usage | UsageNode::Details, _, ValueKind::Number) => match count(key) {
                 Some(count) => UsageNode::Count(count),
                 None => return Want::Nothing,
             },
@@ -130,7 +135,7 @@ impl Visit for Counts {
         let UsageNode::Count(count) = place else {
             return;
         };
-        let number = whole_number(&self.digits, MOST);
+        let number = whole_number(&self.digits, MAX_COUNT);
         let counted = match count {
             Count::Prompt => &mut self.prompt,
             Count::Completion => &mut self.completion,
@@ -146,8 +151,8 @@ impl Visit for Counts {
     }
 }
 
-/// A count above this is not credible and would only spoil the sums: no model has as many tokens.
-const MOST: u64 = 1 << 32;
+/// A count above this is not credible and is ignored, since it would spoil the sums: no model has that many tokens.
+const MAX_COUNT: u64 = 1 << 32;
 
 fn count(key: &[u8]) -> Option<Count> {
     Some(match key {

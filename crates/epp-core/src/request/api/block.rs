@@ -1,40 +1,40 @@
-//! What Anthropic's content blocks have in common: a type, a text or thought, an image.
+//! Reads the members that Anthropic's content blocks have in common: a type, a text or thought, an image.
 //!
-//! What a block holds that its type does not ask for counts by its bytes.
+//! Members that do not belong to the block's type are added to the prompt as they stand.
 
 use crate::request::media::MediaSum;
-use crate::request::prompt::{Draft, Media, Out};
-use crate::request::scan::{Kind, Want};
+use crate::request::prompt::{Draft, Media, PromptSink};
+use crate::request::scan::{ValueKind, Want};
 
-/// What a block is.
+/// The type of a content block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
+pub enum BlockType {
     /// Text.
     Text,
     /// An image.
     Image,
-    /// What a model thought.
+    /// The reasoning of a model.
     Thinking,
     /// A call of a tool.
     ToolUse,
-    /// What a tool answered.
+    /// The result of a tool.
     ToolResult,
     /// Something else.
     Other,
 }
 
-/// A place in a block.
+/// Identifies a value in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockNode {
     /// The block.
     Whole,
-    /// Its type.
+    /// The block's type.
     Type,
-    /// Its text or thought.
+    /// The block's text or thought.
     Text,
-    /// Where its image comes from.
+    /// The source of the block's image.
     Source,
-    /// How the image is given.
+    /// The type of the source.
     SourceType,
     /// The image's media type.
     MediaType,
@@ -44,34 +44,33 @@ pub enum BlockNode {
     Url,
 }
 
-/// Bytes of a name that are looked at: the longest type that means anything has 11, a media type
-/// of an image hardly more. Longer ones are folded.
+/// Bytes of a name that are compared: the longest known type has 11, and media types of images hardly more. Longer names
+/// are folded.
 const NAME_BYTES: usize = 64;
 
-/// What an image without a media type is taken for.
-const USUAL_MEDIA_TYPE: &[u8] = b"image/jpeg";
+/// The assumed media type of an image without one.
+const DEFAULT_MEDIA_TYPE: &[u8] = b"image/jpeg";
 
-/// Reads a block.
+/// Reads a content block.
 #[derive(Debug, Default)]
-pub struct Block {
+pub struct ContentBlock {
     name: Draft,
-    kind: Option<Type>,
+    kind: Option<BlockType>,
     text: Draft,
-    /// Which of the two texts was there, if its type was not known yet.
-    text_kind: Option<Type>,
+    /// Which of the two texts was read; the block's type may follow it.
+    text_kind: Option<BlockType>,
     media_type: Draft,
     source_type: Draft,
     sum: MediaSum,
     has_url: bool,
-    /// The hash of an image's data that an address takes the place of.
+    /// The hash of an image's data that was replaced by a URL.
     replaced: Option<u64>,
-    /// Whether an image's data counts as the data URI made of it. That is so inside tool results,
-    /// and not elsewhere.
+    /// Whether an image's data is hashed as a data URI, as is the case only in tool results.
     as_uri: bool,
 }
 
-impl Block {
-    /// A block begins; this is its place.
+impl ContentBlock {
+    /// Begins a block, and returns its node.
     pub fn start(&mut self, as_uri: bool) -> BlockNode {
         self.name.clear();
         self.kind = None;
@@ -86,36 +85,36 @@ impl Block {
         BlockNode::Whole
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         let drafts = [&self.name, &self.text, &self.media_type, &self.source_type];
         drafts.into_iter().map(Draft::allocated).sum()
     }
 
-    /// Its type, once that was read.
-    pub fn kind(&self) -> Option<Type> {
+    /// Returns the block's type, once it was read.
+    pub fn kind(&self) -> Option<BlockType> {
         self.kind
     }
 
-    /// Its text, held, if it is of the block's type.
+    /// Returns the draft of the text, if the text belongs to the block's type.
     pub fn text(&mut self) -> Option<&mut Draft> {
         (self.kind == self.text_kind).then_some(&mut self.text)
     }
 
-    /// The block has ended: hands over what its type does not ask for. `known`: whether its type means
-    /// anything where it stands.
-    pub fn give_rest(&mut self, known: bool, level: u8, out: &mut Out<'_>) {
+    /// Ends the block: writes the members that do not belong to its type. `known`: whether the type is valid in this
+    /// container.
+    pub fn write_rest(&mut self, known: bool, level: u8, out: &mut PromptSink<'_>) {
         if !known {
             let key: &[u8] = if self.kind.is_some() { b"type" } else { b"" };
             out.extra(level, key, self.name.bytes());
         }
         let kind = self.kind.filter(|_| known);
         if let Some(text) = self.text_kind.filter(|text| kind != Some(*text)) {
-            out.begin_extra(level, &[text as u8], Kind::String);
-            self.text.give(out);
+            out.begin_extra(level, &[text as u8], ValueKind::String);
+            self.text.write_to(out);
             out.end_extra();
         }
-        if !self.sum.is_empty() && kind != Some(Type::Image) {
+        if !self.sum.is_empty() && kind != Some(BlockType::Image) {
             let digest = self.sum.digest();
             out.extra(level, b"source", &digest.to_le_bytes());
         }
@@ -131,53 +130,55 @@ impl Block {
         }
     }
 
-    /// Whether the text that is being read surely counts.
-    pub fn goes_on_at_once(&self) -> bool {
+    /// Returns whether the current text belongs to the block's type, so that it need not be drafted.
+    pub fn is_text_settled(&self) -> bool {
         self.kind.is_some() && self.kind == self.text_kind
     }
 
-    /// Its image.
+    /// Returns the block's image.
     pub fn image(&self) -> Option<Media> {
         (!self.sum.is_empty()).then(|| self.sum.as_image())
     }
 
-    /// A value begins.
-    pub fn begin(&mut self, parent: BlockNode, key: &[u8], kind: Kind) -> Want<BlockNode> {
-        let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
+    /// Begins a value.
+    pub fn begin(&mut self, parent: BlockNode, key: &[u8], kind: ValueKind) -> Want<BlockNode> {
+        let fits = |kind: BlockType| self.kind.is_none_or(|own| own == kind);
         match (parent, key, kind) {
-            (BlockNode::Whole, b"type", Kind::String) if self.kind.is_none() => {
+            (BlockNode::Whole, b"type", ValueKind::String) if self.kind.is_none() => {
                 Want::Inside(BlockNode::Type)
             }
-            (BlockNode::Whole, b"text", Kind::String) if fits(Type::Text) => {
-                self.begin_text(Type::Text)
+            (BlockNode::Whole, b"text", ValueKind::String) if fits(BlockType::Text) => {
+                self.begin_text(BlockType::Text)
             }
-            (BlockNode::Whole, b"thinking", Kind::String) if fits(Type::Thinking) => {
-                self.begin_text(Type::Thinking)
+            (BlockNode::Whole, b"thinking", ValueKind::String) if fits(BlockType::Thinking) => {
+                self.begin_text(BlockType::Thinking)
             }
-            (BlockNode::Whole, b"source", Kind::Object)
-                if fits(Type::Image) && self.sum.is_empty() =>
+            (BlockNode::Whole, b"source", ValueKind::Object)
+                if fits(BlockType::Image) && self.sum.is_empty() =>
             {
                 Want::Inside(BlockNode::Source)
             }
-            (BlockNode::Source, b"type", Kind::String) if self.source_type.bytes().is_empty() => {
+            (BlockNode::Source, b"type", ValueKind::String)
+                if self.source_type.bytes().is_empty() =>
+            {
                 Want::Inside(BlockNode::SourceType)
             }
-            (BlockNode::Source, b"media_type", Kind::String)
+            (BlockNode::Source, b"media_type", ValueKind::String)
                 if self.media_type.bytes().is_empty() =>
             {
                 Want::Inside(BlockNode::MediaType)
             }
-            (BlockNode::Source, b"data", Kind::String) if self.sum.is_empty() => {
+            (BlockNode::Source, b"data", ValueKind::String) if self.sum.is_empty() => {
                 Want::Inside(BlockNode::Data)
             }
-            (BlockNode::Source, b"url", Kind::String) if !self.has_url => {
+            (BlockNode::Source, b"url", ValueKind::String) if !self.has_url => {
                 Want::Inside(BlockNode::Url)
             }
             _ => Want::Nothing,
         }
     }
 
-    fn begin_text(&mut self, kind: Type) -> Want<BlockNode> {
+    fn begin_text(&mut self, kind: BlockType) -> Want<BlockNode> {
         if self.text_kind.is_some() {
             return Want::Nothing;
         }
@@ -185,7 +186,7 @@ impl Block {
         Want::Inside(BlockNode::Text)
     }
 
-    /// More of a value, of which there is room for so much. Whether more is wanted.
+    /// Adds bytes of a value, up to a length of `room`. Returns whether more are wanted.
     pub fn bytes(&mut self, place: BlockNode, bytes: &[u8], room: usize) -> bool {
         match place {
             BlockNode::Type => self.name.name(bytes, NAME_BYTES),
@@ -193,7 +194,7 @@ impl Block {
             BlockNode::Text => self.text.text(bytes, room),
             BlockNode::MediaType => self.media_type.name(bytes, NAME_BYTES),
             BlockNode::Url => {
-                // An address goes before data.
+                // A URL takes precedence over data.
                 if !self.has_url {
                     self.has_url = true;
                     self.replaced = (!self.sum.is_empty()).then(|| self.sum.digest());
@@ -219,7 +220,7 @@ impl Block {
             return;
         }
         let media_type = match self.media_type.bytes() {
-            b"" => USUAL_MEDIA_TYPE,
+            b"" => DEFAULT_MEDIA_TYPE,
             named => named,
         };
         self.sum = MediaSum::url();
@@ -228,16 +229,16 @@ impl Block {
         }
     }
 
-    /// A value has ended.
+    /// Ends a value.
     pub fn end(&mut self, place: BlockNode) {
         if place == BlockNode::Type {
             self.kind = Some(match self.name.bytes() {
-                b"text" => Type::Text,
-                b"image" => Type::Image,
-                b"thinking" => Type::Thinking,
-                b"tool_use" => Type::ToolUse,
-                b"tool_result" => Type::ToolResult,
-                _ => Type::Other,
+                b"text" => BlockType::Text,
+                b"image" => BlockType::Image,
+                b"thinking" => BlockType::Thinking,
+                b"tool_use" => BlockType::ToolUse,
+                b"tool_result" => BlockType::ToolResult,
+                _ => BlockType::Other,
             });
         }
     }

@@ -1,12 +1,12 @@
-//! OpenAI chat completions: tools, then of each message the role and the content.
+//! OpenAI chat completions: the tools, then the role and the content of each message.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::media::MediaSum;
-use crate::request::message::{Part, PART};
-use crate::request::prompt::{Draft, Out};
-use crate::request::scan::{Kind, Want};
+use crate::request::message::{ContentPart, PART_LEVEL};
+use crate::request::prompt::{Draft, PromptSink};
+use crate::request::scan::{ValueKind, Want};
 
-/// The fields that are read.
+/// The fields that are read of a body.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -17,9 +17,9 @@ pub const FIELDS: &[(&[u8], Field)] = &[
     (b"messages", Field::Turns),
 ];
 
-/// What a part of a message's content is.
+/// The type of a part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
+enum PartType {
     Text,
     Image,
     Video,
@@ -27,55 +27,56 @@ enum Type {
     Other,
 }
 
-/// A place in a part.
+/// Identifies a value in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChatNode {
     /// The part.
     Whole,
-    /// Its type.
+    /// The part's type.
     Type,
-    /// Its text.
+    /// The part's text.
     Text,
-    /// The object that holds its image, video or sound.
+    /// The object with the part's image, video or sound.
     Media,
-    /// The URL in there.
+    /// The URL of the media.
     Url,
-    /// The sound in there.
+    /// The data of a sound.
     Data,
     /// The sound's format.
     Format,
 }
 
-/// Reads the parts of a message. Text goes on at once if the type is known, which comes first
-/// from nearly every client; else it is held.
+/// Reads the parts of a message. Text goes to the prompt immediately if the part's type is known, which nearly every client
+/// sends first; otherwise it is drafted.
 #[derive(Debug, Default)]
 pub struct ChatPart {
     name: Draft,
-    kind: Option<Type>,
+    kind: Option<PartType>,
     text: Draft,
     text_seen: bool,
-    /// What kind of media there is in the part, whatever its type says.
-    media: Option<Type>,
+    /// The type of the part's media, whatever the part's type is.
+    media: Option<PartType>,
     sum: MediaSum,
     format: Draft,
 }
 
-/// Bytes of a type's name that are looked at; the longest that means anything has 11. Longer ones are
-/// folded.
+/// Bytes of a type's name that are compared; the longest known one has 11. Longer names are folded.
 const TYPE_BYTES: usize = 16;
 
 impl ChatPart {
-    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<ChatNode> {
-        let fits = |kind: Type| self.kind.is_none_or(|own| own == kind);
+    fn begin_member(&mut self, key: &[u8], kind: ValueKind) -> Want<ChatNode> {
+        let fits = |kind: PartType| self.kind.is_none_or(|own| own == kind);
         let media = match (key, kind) {
-            (b"type", Kind::String) if self.kind.is_none() => return Want::Inside(ChatNode::Type),
-            (b"text", Kind::String) if fits(Type::Text) && !self.text_seen => {
+            (b"type", ValueKind::String) if self.kind.is_none() => {
+                return Want::Inside(ChatNode::Type)
+            }
+            (b"text", ValueKind::String) if fits(PartType::Text) && !self.text_seen => {
                 self.text_seen = true;
                 return Want::Inside(ChatNode::Text);
             }
-            (b"image_url", Kind::Object) => Type::Image,
-            (b"video_url", Kind::Object) => Type::Video,
-            (b"input_audio", Kind::Object) => Type::Audio,
+            (b"image_url", ValueKind::Object) => PartType::Image,
+            (b"video_url", ValueKind::Object) => PartType::Video,
+            (b"input_audio", ValueKind::Object) => PartType::Audio,
             _ => return Want::Nothing,
         };
         if !fits(media) || self.media.is_some() {
@@ -85,31 +86,31 @@ impl ChatPart {
         Want::Inside(ChatNode::Media)
     }
 
-    /// The part as its type asks for it, then what is in it besides.
-    fn end_part(&mut self, out: &mut Out<'_>) {
+    /// Writes the member that belongs to the part's type, then the others.
+    fn end_part(&mut self, out: &mut PromptSink<'_>) {
         self.sum.update(self.format.bytes());
         if self.media.is_some() && self.media != self.kind {
             let mut sum = std::mem::take(&mut self.sum);
             sum.update(&[self.media.map_or(0, |kind| kind as u8)]);
-            out.extra(PART, b"media", &sum.digest().to_le_bytes());
+            out.extra(PART_LEVEL, b"media", &sum.digest().to_le_bytes());
         }
         match self.kind {
-            Some(Type::Text) => return self.text.give(out),
-            Some(Type::Image) => out.media(self.sum.as_image()),
-            Some(Type::Video) => out.media(self.sum.as_video()),
-            Some(Type::Audio) => out.media(self.sum.as_audio()),
-            Some(Type::Other) => {}
-            None => out.extra(PART, b"", b""),
+            Some(PartType::Text) => return self.text.write_to(out),
+            Some(PartType::Image) => out.media(self.sum.as_image()),
+            Some(PartType::Video) => out.media(self.sum.as_video()),
+            Some(PartType::Audio) => out.media(self.sum.as_audio()),
+            Some(PartType::Other) => {}
+            None => out.extra(PART_LEVEL, b"", b""),
         }
         if self.text_seen {
-            out.begin_extra(PART, b"text", Kind::String);
-            self.text.give(out);
+            out.begin_extra(PART_LEVEL, b"text", ValueKind::String);
+            self.text.write_to(out);
             out.end_extra();
         }
     }
 }
 
-impl Part for ChatPart {
+impl ContentPart for ChatPart {
     type Node = ChatNode;
 
     fn start(&mut self) -> ChatNode {
@@ -123,19 +124,24 @@ impl Part for ChatPart {
         ChatNode::Whole
     }
 
-    fn begin(&mut self, parent: ChatNode, key: &[u8], kind: Kind) -> Want<ChatNode> {
+    fn begin(&mut self, parent: ChatNode, key: &[u8], kind: ValueKind) -> Want<ChatNode> {
         match (parent, self.media, key, kind) {
             (ChatNode::Whole, ..) => self.begin_member(key, kind),
-            (ChatNode::Media, Some(Type::Image | Type::Video), b"url", Kind::String)
-                if self.sum.is_empty() =>
-            {
+            (
+                ChatNode::Media,
+                Some(PartType::Image | PartType::Video),
+                b"url",
+                ValueKind::String,
+            ) if self.sum.is_empty() => {
                 self.sum = MediaSum::url();
                 Want::Inside(ChatNode::Url)
             }
-            (ChatNode::Media, Some(Type::Audio), b"data", Kind::String) if self.sum.is_empty() => {
+            (ChatNode::Media, Some(PartType::Audio), b"data", ValueKind::String)
+                if self.sum.is_empty() =>
+            {
                 Want::Inside(ChatNode::Data)
             }
-            (ChatNode::Media, Some(Type::Audio), b"format", Kind::String)
+            (ChatNode::Media, Some(PartType::Audio), b"format", ValueKind::String)
                 if self.format.bytes().is_empty() =>
             {
                 Want::Inside(ChatNode::Format)
@@ -144,10 +150,10 @@ impl Part for ChatPart {
         }
     }
 
-    fn bytes(&mut self, place: ChatNode, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    fn bytes(&mut self, place: ChatNode, bytes: &[u8], out: &mut PromptSink<'_>) -> bool {
         match place {
             ChatNode::Type => self.name.name(bytes, TYPE_BYTES),
-            ChatNode::Text if self.kind == Some(Type::Text) => out.text(bytes),
+            ChatNode::Text if self.kind == Some(PartType::Text) => out.text(bytes),
             ChatNode::Text => self.text.text(bytes, out.prompts.room()),
             ChatNode::Url | ChatNode::Data => {
                 self.sum.update(bytes);
@@ -158,18 +164,18 @@ impl Part for ChatPart {
         }
     }
 
-    fn end(&mut self, place: ChatNode, out: &mut Out<'_>) {
+    fn end(&mut self, place: ChatNode, out: &mut PromptSink<'_>) {
         match (place, self.kind) {
             (ChatNode::Type, _) => {
                 self.kind = Some(match self.name.bytes() {
-                    b"text" => Type::Text,
-                    b"image_url" => Type::Image,
-                    b"video_url" => Type::Video,
-                    b"input_audio" | b"audio_url" => Type::Audio,
-                    _ => Type::Other,
+                    b"text" => PartType::Text,
+                    b"image_url" => PartType::Image,
+                    b"video_url" => PartType::Video,
+                    b"input_audio" | b"audio_url" => PartType::Audio,
+                    _ => PartType::Other,
                 });
-                if self.kind == Some(Type::Other) {
-                    out.extra(PART, b"type", self.name.bytes());
+                if self.kind == Some(PartType::Other) {
+                    out.extra(PART_LEVEL, b"type", self.name.bytes());
                 }
             }
             (ChatNode::Whole, _) => self.end_part(out),
@@ -178,7 +184,7 @@ impl Part for ChatPart {
     }
 
     fn level(&self, parent: ChatNode) -> u8 {
-        PART + u8::from(parent != ChatNode::Whole)
+        PART_LEVEL + u8::from(parent != ChatNode::Whole)
     }
 
     fn allocated(&self) -> usize {

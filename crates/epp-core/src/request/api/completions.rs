@@ -1,13 +1,13 @@
-//! OpenAI completions: a text, several, one prompt's tokens, or several prompts'.
+//! OpenAI completions: one text, several texts, the tokens of one prompt, or those of several prompts.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::escape::escape;
 use crate::request::extra;
 use crate::request::number::{push_digits, whole_number};
-use crate::request::prompt::{Out, Prompts};
-use crate::request::scan::{Kind, Want};
+use crate::request::prompt::{PromptSink, Prompts};
+use crate::request::scan::{ValueKind, Want};
 
-/// The fields that are read.
+/// The fields that are read of a body.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -16,7 +16,7 @@ pub const FIELDS: &[(&[u8], Field)] = &[
     (b"prompt", Field::Prompt),
 ];
 
-/// A place in a prompt field.
+/// Identifies a value in a prompt field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptNode {
     /// The field.
@@ -27,28 +27,28 @@ pub enum PromptNode {
     Token,
     /// A list of tokens in its list.
     Tokens,
-    /// In an element of another kind.
+    /// A value in an element of another kind.
     Extra(extra::ExtraNode),
 }
 
-/// Writes texts as JSON of its own shape; what comes before, between and behind them.
+/// The JSON that stands before, between and behind the texts of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// Around a text alone.
-    pub alone: (&'static str, &'static str),
-    /// Around and between the texts of a list.
+    /// Before and behind a single text.
+    pub single: (&'static str, &'static str),
+    /// Before, between and behind the texts of a list.
     pub list: (&'static str, &'static str, &'static str),
 }
 
-/// Reads a prompt field. The first element of a list says whether it holds texts, tokens or lists of
-/// tokens; elements of another kind count by their bytes.
+/// Reads a prompt field. The first element of a list decides whether it is a list of texts, tokens or lists of tokens;
+/// elements of another kind are added to the prompt as they stand.
 #[derive(Debug, Default)]
 pub struct PromptReader {
-    /// Without a frame each text is a prompt of its own.
+    /// The frame of the texts; without one each text is a separate prompt.
     frame: Option<Frame>,
-    field: Option<Kind>,
-    /// What the list holds.
-    list: Option<Kind>,
+    field: Option<ValueKind>,
+    /// The kind of the list's first element.
+    list: Option<ValueKind>,
     /// Whether the next element begins another prompt.
     between: bool,
     digits: Vec<u8>,
@@ -56,7 +56,7 @@ pub struct PromptReader {
 }
 
 impl PromptReader {
-    /// Begins another body.
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self, frame: Option<Frame>) {
         self.frame = frame;
         self.field = None;
@@ -64,32 +64,32 @@ impl PromptReader {
         self.between = false;
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.digits.capacity() + self.escaped.capacity()
     }
 
-    /// The field begins.
-    pub fn begin_field(&mut self, kind: Kind, prompts: &mut Prompts) -> Want<PromptNode> {
+    /// Begins the field.
+    pub fn begin_field(&mut self, kind: ValueKind, prompts: &mut Prompts) -> Want<PromptNode> {
         match kind {
-            Kind::String => {
+            ValueKind::String => {
                 if let Some(frame) = self.frame {
-                    prompts.text(frame.alone.0.as_bytes());
+                    prompts.text(frame.single.0.as_bytes());
                 }
             }
-            Kind::Array => {}
+            ValueKind::Array => {}
             _ => return Want::Nothing,
         }
         self.field = Some(kind);
         Want::Inside(PromptNode::Whole)
     }
 
-    /// An element of the list begins, or something in one.
+    /// Begins an element of the list, or a value in one.
     pub fn begin(
         &mut self,
         parent: PromptNode,
         key: &[u8],
-        kind: Kind,
+        kind: ValueKind,
         prompts: &mut Prompts,
     ) -> Want<PromptNode> {
         if let PromptNode::Extra(_) = parent {
@@ -106,11 +106,11 @@ impl PromptReader {
         let first = whole && self.list.is_none();
         let list = match whole {
             true => *self.list.get_or_insert(kind),
-            false => Kind::Number,
+            false => ValueKind::Number,
         };
         match kind {
             _ if prompts.is_closed() => Want::Nothing,
-            Kind::String if list == kind => {
+            ValueKind::String if list == kind => {
                 if let Some(frame) = self.frame {
                     let text = if first { frame.list.0 } else { frame.list.1 };
                     prompts.text(text.as_bytes());
@@ -118,19 +118,19 @@ impl PromptReader {
                 Want::Inside(PromptNode::Text)
             }
             _ if prompts.is_full() => Want::Nothing,
-            Kind::Array if list == kind => Want::Inside(PromptNode::Tokens),
-            Kind::Number if list == kind => {
+            ValueKind::Array if list == kind => Want::Inside(PromptNode::Tokens),
+            ValueKind::Number if list == kind => {
                 self.digits.clear();
                 Want::Inside(PromptNode::Token)
             }
             _ => {
-                let place = Out::prompt(prompts).begin_extra(u8::from(!whole), &[], kind);
+                let place = PromptSink::prompt(prompts).begin_extra(u8::from(!whole), &[], kind);
                 Want::Inside(PromptNode::Extra(place))
             }
         }
     }
 
-    /// More of a text or token. Whether more is wanted.
+    /// Adds bytes of a text or token. Returns whether more are wanted.
     pub fn bytes(&mut self, place: PromptNode, bytes: &[u8], prompts: &mut Prompts) -> bool {
         if place == PromptNode::Token {
             push_digits(&mut self.digits, bytes);
@@ -144,34 +144,36 @@ impl PromptReader {
         prompts.text(&self.escaped)
     }
 
-    /// A text or token has ended, or the field.
+    /// Ends a text, a token or the field.
     pub fn end(&mut self, place: PromptNode, prompts: &mut Prompts) {
         match (place, self.frame) {
             (PromptNode::Whole, frame) => {
                 let behind = match (frame, self.field, self.list) {
-                    (Some(frame), Some(Kind::String), _) => frame.alone.1,
-                    (Some(frame), _, Some(Kind::String)) => frame.list.2,
+                    (Some(frame), Some(ValueKind::String), _) => frame.single.1,
+                    (Some(frame), _, Some(ValueKind::String)) => frame.list.2,
                     _ => "",
                 };
                 prompts.text(behind.as_bytes());
             }
             (PromptNode::Text, None) | (PromptNode::Tokens, _) => self.between = true,
             (PromptNode::Text, Some(_)) => {}
-            (PromptNode::Extra(_), _) => Out::prompt(prompts).end_extra(),
+            (PromptNode::Extra(_), _) => PromptSink::prompt(prompts).end_extra(),
             (PromptNode::Token, _) => {
                 let token = whole_number(&self.digits, u64::from(u32::MAX));
                 match token.and_then(|token| u32::try_from(token).ok()) {
                     Some(token) => {
                         prompts.text(&token.to_le_bytes());
                     }
-                    None => Out::prompt(prompts).extra(0, &[], &self.digits),
+                    None => PromptSink::prompt(prompts).extra(0, &[], &self.digits),
                 }
             }
         }
     }
 
-    /// Whether all that is still to come belongs to the current prompt.
+    /// Returns whether the rest of the field belongs to the current prompt.
     pub fn is_single(&self) -> bool {
-        self.field == Some(Kind::String) || self.frame.is_some() || self.list == Some(Kind::Number)
+        self.field == Some(ValueKind::String)
+            || self.frame.is_some()
+            || self.list == Some(ValueKind::Number)
     }
 }

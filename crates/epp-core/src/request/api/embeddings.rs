@@ -1,16 +1,16 @@
-//! OpenAI embeddings: a text or several, one prompt's tokens, or several prompts'.
+//! OpenAI embeddings: one text, several texts, the tokens of one prompt, or those of several prompts.
 //!
-//! Texts count as Go writes the structure that the Endpoint Picker keeps them in.
+//! Texts are written as the JSON of the Go structure in which the Endpoint Picker stores them.
 
 use super::completions::Frame;
 use super::{Field, MODEL, SALT};
 
-/// The fields that are read.
+/// The fields that are read of a body.
 pub const FIELDS: &[(&[u8], Field)] = &[MODEL, SALT, (b"input", Field::Prompt)];
 
-/// What stands around the texts.
+/// The JSON around the texts.
 pub const FRAME: Frame = Frame {
-    alone: (r#"{"Raw":""#, r#"","Strings":null,"TokenIDs":null}"#),
+    single: (r#"{"Raw":""#, r#"","Strings":null,"TokenIDs":null}"#),
     list: (
         r#"{"Raw":"","Strings":[""#,
         r#"",""#,

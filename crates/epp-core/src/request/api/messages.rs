@@ -1,14 +1,14 @@
-//! Anthropic messages: tools, the system text, then of each message the role and the content.
+//! Anthropic messages: the tools, the system text, then the role and the content of each message.
 
-use super::block::{Block, Type};
+use super::block::{BlockType, ContentBlock};
 use super::{block, max_tokens, Field, MODEL, SALT, STREAM};
 use crate::request::canon::{Member, Shape};
 use crate::request::extra::{self, CACHE_CONTROL};
-use crate::request::message::{Part, PART};
-use crate::request::prompt::{Draft, Out, Prompts};
-use crate::request::scan::{Kind, Want};
+use crate::request::message::{ContentPart, PART_LEVEL};
+use crate::request::prompt::{Draft, PromptSink, Prompts};
+use crate::request::scan::{ValueKind, Want};
 
-/// The fields that are read.
+/// The fields that are read of a body.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -28,45 +28,46 @@ pub const TOOL: Shape = &[
     Member::any(b"defer_loading"),
 ];
 
-/// The levels of what is not known: in a block's image, from which on in the blocks of a tool's result,
-/// two for each, and from which on in the system field.
-const IMAGE: u8 = PART + 1;
-const INNER: u8 = PART + 2;
-const SYSTEM: u8 = 64;
+/// Level of unknown values in a block's image.
+const IMAGE_LEVEL: u8 = PART_LEVEL + 1;
+/// First level of unknown values in the blocks of a tool's result, which have two levels each.
+const INNER_LEVEL: u8 = PART_LEVEL + 2;
+/// First level of unknown values in the system field.
+const SYSTEM_LEVEL: u8 = 64;
 
-/// Claude Code begins its system text with a block that differs from request to request and that
-/// no model sees.
+/// Claude Code begins its system text with a block that differs in every request and that no model sees. The block begins
+/// with this.
 const BILLING: &[u8] = b"x-anthropic-billing-header";
 
-/// A place in a part.
+/// Identifies a value in a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentNode {
-    /// In what all blocks have.
+    /// A member that all blocks have.
     Block(block::BlockNode),
-    /// A tool call's identity.
+    /// The identifier of a tool call.
     Id,
-    /// A tool call's name.
+    /// The name of the called tool.
     Name,
-    /// A tool call's input, which counts as it stands.
+    /// The input of a tool call, which is added as it stands.
     Input,
-    /// A tool's result.
+    /// The result of a tool.
     Result,
-    /// In a block of a tool's result.
+    /// A value in a block of a tool's result.
     Inner(block::BlockNode),
 }
 
 /// Reads the parts of a message.
 #[derive(Debug, Default)]
 pub struct MessagesPart {
-    block: Block,
+    block: ContentBlock,
     id: Draft,
     name: Draft,
     input: Draft,
     input_seen: bool,
-    inner: Block,
-    /// Elements of a tool's result so far.
+    inner: ContentBlock,
+    /// Twice the number of the current block of a tool's result.
     inners: u8,
-    /// A tool's result: its texts, joined by line ends, then its images.
+    /// The texts of a tool's result, joined by line breaks. Its images follow them.
     result: Draft,
     result_seen: bool,
     texts: usize,
@@ -74,19 +75,21 @@ pub struct MessagesPart {
 }
 
 impl MessagesPart {
-    fn begin_member(&mut self, key: &[u8], kind: Kind) -> Want<ContentNode> {
-        let fits = |kind: Type| self.block.kind().is_none_or(|own| own == kind);
-        let (call, result) = (fits(Type::ToolUse), fits(Type::ToolResult));
+    fn begin_member(&mut self, key: &[u8], kind: ValueKind) -> Want<ContentNode> {
+        let fits = |kind: BlockType| self.block.kind().is_none_or(|own| own == kind);
+        let (call, result) = (fits(BlockType::ToolUse), fits(BlockType::ToolResult));
         match (key, kind) {
-            (b"id", Kind::String) if call && self.id.is_empty() => Want::Inside(ContentNode::Id),
-            (b"name", Kind::String) if call && self.name.is_empty() => {
+            (b"id", ValueKind::String) if call && self.id.is_empty() => {
+                Want::Inside(ContentNode::Id)
+            }
+            (b"name", ValueKind::String) if call && self.name.is_empty() => {
                 Want::Inside(ContentNode::Name)
             }
             (b"input", _) if call && !self.input_seen => {
                 self.input_seen = true;
                 Want::Raw(ContentNode::Input)
             }
-            (b"content", Kind::String | Kind::Array) if result && !self.result_seen => {
+            (b"content", ValueKind::String | ValueKind::Array) if result && !self.result_seen => {
                 self.result_seen = true;
                 Want::Inside(ContentNode::Result)
             }
@@ -94,12 +97,12 @@ impl MessagesPart {
         }
     }
 
-    /// A block of a tool's result has ended.
-    fn end_inner(&mut self, out: &mut Out<'_>) {
+    /// Ends a block of a tool's result.
+    fn end_inner(&mut self, out: &mut PromptSink<'_>) {
         let room = out.prompts.room();
         let kind = self.inner.kind();
         match kind {
-            Some(Type::Text) => {
+            Some(BlockType::Text) => {
                 if self.texts > 0 {
                     self.result.text(b"\n", room);
                 }
@@ -107,49 +110,49 @@ impl MessagesPart {
                 let text = self.inner.text().map_or(&[][..], |text| text.bytes());
                 self.result.text(text, room);
             }
-            Some(Type::Image) => {
+            Some(BlockType::Image) => {
                 if let Some(image) = self.inner.image() {
                     self.images.media(image);
                 }
             }
             _ => {}
         }
-        let known = matches!(kind, Some(Type::Text | Type::Image));
+        let known = matches!(kind, Some(BlockType::Text | BlockType::Image));
         let level = self.level(ContentNode::Inner(block::BlockNode::Whole));
-        if kind == Some(Type::Text) && !self.images.is_empty() {
-            // Images follow all texts, and only this shows that this one did not come first.
+        if kind == Some(BlockType::Text) && !self.images.is_empty() {
+            // Images follow all texts, so that only this mark shows that an image preceded the text.
             out.extra(level, b"", b"");
         }
-        self.inner.give_rest(known, level, out);
+        self.inner.write_rest(known, level, out);
     }
 
-    fn flatten(&mut self, out: &mut Out<'_>) {
+    fn flatten(&mut self, out: &mut PromptSink<'_>) {
         let kind = self.block.kind();
         match kind {
-            Some(Type::Text | Type::Thinking) => {
+            Some(BlockType::Text | BlockType::Thinking) => {
                 if let Some(text) = self.block.text() {
-                    text.give(out);
+                    text.write_to(out);
                 }
             }
-            Some(Type::Image) => {
+            Some(BlockType::Image) => {
                 if let Some(media) = self.block.image() {
                     out.media(media);
                 }
             }
-            Some(Type::ToolUse) => {
-                self.id.give(out);
-                self.name.give(out);
-                self.input.give(out);
+            Some(BlockType::ToolUse) => {
+                self.id.write_to(out);
+                self.name.write_to(out);
+                self.input.write_to(out);
             }
-            Some(Type::ToolResult) => {
-                self.result.give(out);
-                self.images.give(out);
+            Some(BlockType::ToolResult) => {
+                self.result.write_to(out);
+                self.images.write_to(out);
             }
             _ => {}
         }
-        let known = kind.is_some_and(|kind| kind != Type::Other);
-        self.block.give_rest(known, PART, out);
-        // What is left was read before the type was known, which does not ask for it.
+        let known = kind.is_some_and(|kind| kind != BlockType::Other);
+        self.block.write_rest(known, PART_LEVEL, out);
+        // The remaining drafts were read before the type was known and do not belong to it.
         let drafts = [
             &mut self.id,
             &mut self.name,
@@ -159,15 +162,15 @@ impl MessagesPart {
         ];
         for (number, draft) in (0..).zip(drafts) {
             if !draft.is_empty() {
-                out.begin_extra(PART, &[number], Kind::String);
-                draft.give(out);
+                out.begin_extra(PART_LEVEL, &[number], ValueKind::String);
+                draft.write_to(out);
                 out.end_extra();
             }
         }
     }
 }
 
-impl Part for MessagesPart {
+impl ContentPart for MessagesPart {
     type Node = ContentNode;
 
     fn start(&mut self) -> ContentNode {
@@ -183,7 +186,7 @@ impl Part for MessagesPart {
         ContentNode::Block(self.block.start(false))
     }
 
-    fn begin(&mut self, parent: ContentNode, key: &[u8], kind: Kind) -> Want<ContentNode> {
+    fn begin(&mut self, parent: ContentNode, key: &[u8], kind: ValueKind) -> Want<ContentNode> {
         match (parent, kind) {
             (ContentNode::Block(parent), _) => match self.block.begin(parent, key, kind) {
                 Want::Inside(place) => Want::Inside(ContentNode::Block(place)),
@@ -193,7 +196,7 @@ impl Part for MessagesPart {
             (ContentNode::Result, _) => {
                 self.inners = self.inners.wrapping_add(2);
                 match kind {
-                    Kind::Object => Want::Inside(ContentNode::Inner(self.inner.start(true))),
+                    ValueKind::Object => Want::Inside(ContentNode::Inner(self.inner.start(true))),
                     _ => Want::Nothing,
                 }
             }
@@ -206,19 +209,19 @@ impl Part for MessagesPart {
     }
 
     fn level(&self, parent: ContentNode) -> u8 {
-        let inner = INNER.wrapping_add(self.inners);
+        let inner = INNER_LEVEL.wrapping_add(self.inners);
         match parent {
-            ContentNode::Block(block::BlockNode::Source) => IMAGE,
+            ContentNode::Block(block::BlockNode::Source) => IMAGE_LEVEL,
             ContentNode::Inner(block::BlockNode::Source) => inner.wrapping_add(1),
             ContentNode::Inner(_) | ContentNode::Result => inner,
-            _ => PART,
+            _ => PART_LEVEL,
         }
     }
 
-    fn bytes(&mut self, place: ContentNode, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    fn bytes(&mut self, place: ContentNode, bytes: &[u8], out: &mut PromptSink<'_>) -> bool {
         let room = out.prompts.room();
         match place {
-            ContentNode::Block(block::BlockNode::Text) if self.block.goes_on_at_once() => {
+            ContentNode::Block(block::BlockNode::Text) if self.block.is_text_settled() => {
                 out.text(bytes)
             }
             ContentNode::Block(place) => self.block.bytes(place, bytes, room),
@@ -230,7 +233,7 @@ impl Part for MessagesPart {
         }
     }
 
-    fn end(&mut self, place: ContentNode, out: &mut Out<'_>) {
+    fn end(&mut self, place: ContentNode, out: &mut PromptSink<'_>) {
         match place {
             ContentNode::Block(block::BlockNode::Whole) => self.flatten(out),
             ContentNode::Block(place) => self.block.end(place),
@@ -250,57 +253,57 @@ impl Part for MessagesPart {
     }
 }
 
-/// A place in the system field.
+/// Identifies a value in the system field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemNode {
     /// The field.
     Whole,
-    /// In one of its blocks.
+    /// A value in one of the field's blocks.
     Block(block::BlockNode),
-    /// In a value that the flattening does not read.
+    /// A value that the flattening does not read.
     Extra(extra::ExtraNode),
 }
 
 /// Reads the system field: a text, or blocks.
 #[derive(Debug, Default)]
 pub struct System {
-    block: Block,
-    /// Elements of the list so far.
+    block: ContentBlock,
+    /// The number of the current block.
     blocks: u8,
 }
 
 impl System {
-    /// Begins another body.
+    /// Begins another body, and keeps the memory.
     pub fn reset(&mut self) {
         self.block.start(false);
         self.blocks = 0;
     }
 
-    /// Returns the bytes of memory that it has allocated.
+    /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
         self.block.allocated()
     }
 
-    /// A value in the field begins.
+    /// Begins a value in the field.
     pub fn begin(
         &mut self,
         parent: SystemNode,
         key: &[u8],
-        kind: Kind,
+        kind: ValueKind,
         prompts: &mut Prompts,
     ) -> Want<SystemNode> {
         let level = match (parent, kind) {
             (SystemNode::Whole, _) => {
                 self.blocks = self.blocks.wrapping_add(1);
-                if kind == Kind::Object {
+                if kind == ValueKind::Object {
                     return Want::Inside(SystemNode::Block(self.block.start(false)));
                 }
-                SYSTEM
+                SYSTEM_LEVEL
             }
             (SystemNode::Block(parent), _) => match self.block.begin(parent, key, kind) {
                 Want::Inside(place) => return Want::Inside(SystemNode::Block(place)),
                 _ if key == CACHE_CONTROL => return Want::Nothing,
-                _ => SYSTEM + 1 + u8::from(parent == block::BlockNode::Source),
+                _ => SYSTEM_LEVEL + 1 + u8::from(parent == block::BlockNode::Source),
             },
             (SystemNode::Extra(_), _) => {
                 let place = extra::begin(key, kind, &mut |bytes| prompts.text(bytes));
@@ -311,36 +314,36 @@ impl System {
         Want::Inside(SystemNode::Extra(place))
     }
 
-    fn out<'a>(&self, prompts: &'a mut Prompts) -> Out<'a> {
+    fn out<'a>(&self, prompts: &'a mut Prompts) -> PromptSink<'a> {
         let (draft, at) = (None, [self.blocks, 0]);
-        Out { prompts, draft, at }
+        PromptSink { prompts, draft, at }
     }
 
-    /// More of a value. Whether more is wanted.
+    /// Adds bytes of a value. Returns whether more are wanted.
     pub fn bytes(&mut self, place: SystemNode, bytes: &[u8], prompts: &mut Prompts) -> bool {
         match place {
             SystemNode::Whole | SystemNode::Extra(_) => prompts.text(bytes),
             SystemNode::Block(place) => {
-                // Else a billing header at the window's end would not be known for one.
+                // Otherwise a billing header at the window's end would not be recognised.
                 let room = prompts.room().max(BILLING.len());
                 self.block.bytes(place, bytes, room)
             }
         }
     }
 
-    /// A value has ended.
+    /// Ends a value.
     pub fn end(&mut self, place: SystemNode, prompts: &mut Prompts) {
         let mut out = self.out(prompts);
         match place {
             SystemNode::Whole => {}
             SystemNode::Extra(_) => out.end_extra(),
             SystemNode::Block(block::BlockNode::Whole) => {
-                let is_text = self.block.kind() == Some(Type::Text);
+                let is_text = self.block.kind() == Some(BlockType::Text);
                 let text = self.block.text().filter(|_| is_text);
                 if let Some(text) = text.filter(|text| !text.bytes().starts_with(BILLING)) {
-                    text.give(&mut out);
+                    text.write_to(&mut out);
                 }
-                self.block.give_rest(is_text, SYSTEM + 1, &mut out);
+                self.block.write_rest(is_text, SYSTEM_LEVEL + 1, &mut out);
             }
             SystemNode::Block(place) => self.block.end(place),
         }

@@ -1,4 +1,4 @@
-//! Which API a request speaks, by its path, and what that API's bodies hold.
+//! The APIs of requests: how a path selects the API, and the fields of each API's bodies.
 
 mod block;
 pub mod chat;
@@ -12,7 +12,7 @@ pub mod responses;
 
 use super::facts;
 
-/// How a body is read.
+/// The API of a request, which decides how its body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Api {
     /// OpenAI chat completions: `messages`.
@@ -33,29 +33,29 @@ pub enum Api {
     VllmGenerate,
     /// SGLang's own: `input_ids`.
     SglangGenerate,
-    /// Not at all.
+    /// An API whose bodies are not read.
     #[default]
     PassThrough,
 }
 
-/// What a field of a body's outermost object is.
+/// The meaning of a field of a body's outermost object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// A fact.
     Fact(facts::FactNode),
-    /// An object with such facts.
+    /// An object with facts as members.
     Facts(&'static [(&'static [u8], Field)]),
     /// The turns of a conversation: the last part of its prompt.
     Turns,
-    /// Text that comes before them.
+    /// The system text, which precedes the turns in the prompt.
     System,
-    /// Tools that come before that.
+    /// The tools, which precede the system text in the prompt.
     Tools,
-    /// A prompt or several: text or tokens.
+    /// One or several prompts, as text or tokens.
     Prompt,
-    /// A part of a prompt that is JSON, and its place in it.
+    /// A part of a prompt that is JSON, and its position in the prompt.
     Json(u8),
-    /// What is in no layout and yet changes what a model reads.
+    /// A field that no flattening reads and that still changes what a model reads.
     Extra,
 }
 
@@ -63,9 +63,8 @@ const MODEL: (&[u8], Field) = (b"model", Field::Fact(facts::FactNode::Model));
 const SALT: (&[u8], Field) = (b"cache_salt", Field::Fact(facts::FactNode::Salt));
 const STREAM: (&[u8], Field) = (b"stream", Field::Fact(facts::FactNode::Stream));
 
-/// Fields that are [`Field::Extra`] where an API does not read them otherwise: they change what a model
-/// reads, through its chat template or beside its prompt. How an answer is sampled, limited, formed or
-/// sent does not.
+/// Fields that are [`Field::Extra`] unless an API reads them otherwise. They change what a model reads, through its chat
+/// template or beside its prompt, unlike fields that decide how a response is sampled, limited, formatted or sent.
 const EXTRAS: &[&[u8]] = &[
     b"messages",
     b"prompt",
@@ -95,12 +94,12 @@ const EXTRAS: &[&[u8]] = &[
     b"features",
 ];
 
-/// The field of the most output tokens: if several are there, that of the highest rank counts.
+/// Returns a field with the maximum number of output tokens. Of several such fields the one with the highest rank counts.
 const fn max_tokens(name: &'static [u8], rank: u8) -> (&'static [u8], Field) {
     (name, Field::Fact(facts::FactNode::MaxTokens(rank)))
 }
 
-/// Path suffixes; the longest that fits decides.
+/// Path suffixes. The longest suffix that matches selects the API.
 const SUFFIXES: [(&str, Api); 12] = [
     ("/chat/completions", Api::ChatCompletions),
     ("/chat/completions/render", Api::ChatCompletions),
@@ -111,14 +110,14 @@ const SUFFIXES: [(&str, Api); 12] = [
     ("/embeddings", Api::Embeddings),
     ("/images/generations", Api::ImagesGenerations),
     ("/messages", Api::Messages),
-    // Only counts: the Endpoint Picker does not look into it either.
+    // This API only counts tokens; the Endpoint Picker does not read its bodies either.
     ("/messages/count_tokens", Api::PassThrough),
     ("/inference/v1/generate", Api::VllmGenerate),
     ("/generate", Api::SglangGenerate),
 ];
 
 impl Api {
-    /// The API of a `:path`; query and trailing slash do not matter.
+    /// Returns the API of a `:path`; query and trailing slash do not matter.
     pub fn of_path(path: &[u8]) -> Self {
         let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -129,14 +128,14 @@ impl Api {
         longest.map_or(Self::PassThrough, |(_, api)| *api)
     }
 
-    /// Returns what a field of a body's outermost object is, if it is read.
+    /// Returns the meaning of a field of a body's outermost object, if the field is read.
     pub(super) fn field(self, key: &[u8]) -> Option<Field> {
         let known = self.fields().iter().find(|(name, _)| *name == key);
         let extra = || EXTRAS.contains(&key).then_some(Field::Extra);
         known.map(|(_, field)| *field).or_else(extra)
     }
 
-    /// The fields of a body's outermost object that are in its layout.
+    /// Returns the fields of a body's outermost object that the API reads.
     pub(super) fn fields(self) -> &'static [(&'static [u8], Field)] {
         match self {
             Self::ChatCompletions => chat::FIELDS,
@@ -153,8 +152,8 @@ impl Api {
     }
 }
 
-/// Whether a body of this content type and encoding can be read: JSON, uncompressed. A client that
-/// does not say what it sends is taken to send JSON.
+/// Returns whether a body with this content type and encoding can be read, as uncompressed JSON. A body without a content
+/// type is assumed to be JSON.
 pub fn readable(content_type: &[u8], content_encoding: &[u8]) -> bool {
     let media = content_type
         .split(|byte| *byte == b';')
@@ -164,7 +163,7 @@ pub fn readable(content_type: &[u8], content_encoding: &[u8]) -> bool {
     let json = media.is_empty()
         || media.eq_ignore_ascii_case(b"application/json")
         || media.to_ascii_lowercase().ends_with(b"+json")
-        // What curl sends with -d.
+        // curl sends this type with -d.
         || media.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     let plain = content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case(b"identity");
     json && plain
@@ -175,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_tells_the_api() {
+    fn the_path_selects_the_api() {
         for (path, api) in [
             ("/v1/chat/completions", Api::ChatCompletions),
             ("/v1/chat/completions/", Api::ChatCompletions),

@@ -1,9 +1,9 @@
 //! OpenAI responses: the prompt is
-//! `[{"instructions":…},{"tools":…},{"input":…}]` as Go writes it, without what is not there.
+//! `[{"instructions":…},{"tools":…},{"input":…}]` as Go writes it, without missing parts.
 
 use super::{max_tokens, Field, MODEL, SALT, STREAM};
 
-/// The fields that are read.
+/// The fields that are read of a body.
 pub const FIELDS: &[(&[u8], Field)] = &[
     MODEL,
     SALT,
@@ -14,5 +14,5 @@ pub const FIELDS: &[(&[u8], Field)] = &[
     (b"input", Field::Json(2)),
 ];
 
-/// What stands around each part of the prompt.
+/// The text before each part of the prompt.
 pub const FRAMES: &[&str] = &["{\"instructions\":", "{\"tools\":", "{\"input\":"];
