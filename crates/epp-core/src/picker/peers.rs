@@ -7,7 +7,7 @@ use super::Picker;
 use crate::endpoints::monitor::Revisions;
 use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::store::{Condition, Member, Store};
-use crate::prefix::index::{Origin, Sent};
+use crate::prefix::index::{Provenance, SentBlocks};
 use crate::prefix::key::{Key, Secret};
 use crate::scheduling::{Metrics, Pool, Slot};
 use crate::time::Timestamp;
@@ -133,22 +133,22 @@ impl Picker {
         let endpoint = endpoint.filter(|_| self.loads.tag(Slot(learnt.slot)) == learnt.tag);
         if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
             let capacity = producer.capacity_of(endpoint);
-            let teller = Origin::of_seat(peer);
-            let origin = match learnt.evidence {
+            let teller = Provenance::of_worker(peer);
+            let provenance = match learnt.evidence {
                 Evidence::Sent => teller,
-                Evidence::Proven => Origin::PROVEN,
+                Evidence::Proven => Provenance::PROVEN,
                 Evidence::Refuted => {
                     index.retract(learnt.slot, prompt, from..prompt.len(), teller, &mut |_| {});
                     return;
                 }
             };
-            let sent = Sent {
+            let sent = SentBlocks {
                 slot: learnt.slot,
                 prompt,
                 from,
-                origin,
+                provenance,
             };
-            index.note(sent, capacity, &mut |_, _| {});
+            index.record(sent, capacity, &mut |_, _| {});
         }
     }
 
