@@ -1,7 +1,7 @@
 //! docs/operations.md says what a client can and cannot do, and names the test that holds each row:
 //! these are there.
 
-// Helpers of tests, which clippy.toml knows by their attribute only.
+// clippy.toml recognises tests only by their attribute, and these are helpers.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Whether a body holds only what the reference's layouts know, so that the plain model knows its prompts.
+//! Detects bodies with nothing but what the reference flattens, for which the simple model gives the prompts.
 
 use epp_core::request::{Api, Flattening};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What the reader of bodies tells: vectors kept as files, and random bodies against a plain model.
+//! The reader of bodies: vectors in files, and random bodies compared with a simple model.
 
 #[cfg(test)]
 mod differing;

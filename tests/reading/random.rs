@@ -1,4 +1,4 @@
-//! Random bodies, spelt in random ways and cut at random places, against the plain model.
+//! Random bodies, spelt in random ways and split at random places, compared with the simple model.
 
 use std::collections::BTreeMap;
 
@@ -216,7 +216,7 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
             keep_partial: today,
         };
         let mut body = body(random, api);
-        // The seed's layout of chats and completions knows neither tools nor salt.
+        // GIE v1 reads neither tools nor salt in chats and completions.
         if !known::is_known(&body, api, flattening) {
             let fields = body.as_object_mut().unwrap();
             fields.retain(|field, _| field != "tools" && field != "cache_salt");

@@ -1,5 +1,5 @@
 //! Bodies and what is read of them, kept as files in tests/vectors: each is read whole, byte by
-//! byte and at random splits, and must tell the same.
+//! byte and at random splits, with the same result.
 //!
 //! A vector's `prompts` are what the Endpoint Picker hashes (reference §4.5), each a text,
 //! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` stands, on a
@@ -17,7 +17,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::model::{add_media, blocks};
 
-/// Small blocks, so that little is left to chance: bytes for the seed, tokens for today.
+/// Small blocks, which show every difference: in bytes for GIE v1, in tokens for llm-d.
 const SPECS: [BlockSpec; 2] = [
     BlockSpec {
         block_bytes: 3,
@@ -31,7 +31,7 @@ const SPECS: [BlockSpec; 2] = [
     },
 ];
 
-/// What was read of a body.
+/// The values that were read of a body.
 #[derive(Debug, PartialEq)]
 struct Told {
     model: Option<String>,
@@ -68,7 +68,7 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     }
     reader.finish();
     while let Some(range) = reader.reread() {
-        // Less than asked for is as good.
+        // Fewer bytes than requested are valid.
         let end = range.end.min(range.start + 1 + cuts.len());
         reader.feed_again(
             range.start,

@@ -82,7 +82,7 @@ pub struct Sent {
 /// What the Endpoint Picker did with a request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Expected {
-    /// What the client was told.
+    /// The status that the client received.
     pub status: u16,
     /// The weighted sum of each endpoint.
     pub scores: BTreeMap<String, f64>,

@@ -25,13 +25,13 @@ const ODDS_TOLERANCE: f64 = 0.2;
 /// A section of the Endpoint Picker's tests.
 #[derive(Debug, Deserialize)]
 pub struct Section {
-    /// What it is about.
+    /// The subject of the section.
     pub section: String,
     /// Cases that its tests hold, about.
     pub reference: usize,
-    /// Where what is not among the cases is tested, or why it is not.
+    /// Where the other cases are tested, or why they are not.
     pub rest: String,
-    /// What is run here.
+    /// The cases that are run here.
     pub cases: Vec<Case>,
 }
 
@@ -94,7 +94,7 @@ struct Pick {
     odds: Option<Vec<f64>>,
 }
 
-/// A prompt, what each endpoint is worth to it, and who gets it.
+/// The scores of endpoints and the endpoint that is picked.
 #[derive(Debug, Deserialize)]
 struct Prompted {
     model: String,
@@ -111,10 +111,10 @@ struct Page {
     says: Option<Exported>,
 }
 
-/// What came of a section.
+/// The result of a section.
 #[derive(Debug, Clone, Serialize)]
 pub struct Held {
-    /// What it is about.
+    /// The subject of the section.
     pub section: String,
     /// Cases that the reference holds, about.
     pub reference: usize,
@@ -122,7 +122,7 @@ pub struct Held {
     pub run: usize,
     /// Of them, cases that hold.
     pub held: usize,
-    /// What became of the rest.
+    /// Why the other cases were not run.
     pub rest: String,
     /// Cases that do not hold.
     pub failures: Vec<String>,

@@ -35,7 +35,7 @@ pub fn configuration(input: &[u8]) {
 
 /// Whether the problems' places are in the text.
 fn assert_located<'p>(input: &[u8], problems: impl Iterator<Item = &'p Problem>) {
-    // YAML knows five of them.
+    // YAML has five of them.
     let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     let text = String::from_utf8_lossy(input);
     let lines = text.split(breaks).count();

@@ -1,4 +1,4 @@
-//! JSON that leaves no doubt: what serde_json takes and no object repeats a key in.
+//! Unambiguous JSON: text that serde_json accepts and in which no object repeats a key.
 
 use std::collections::BTreeMap;
 use std::fmt;

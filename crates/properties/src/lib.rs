@@ -1,14 +1,14 @@
-//! What must hold of whatever reads bytes from outside: bodies, answers, metrics pages, the
-//! admin interface's text, shared data, configurations.
+//! Properties of everything that reads bytes from outside: request and response bodies, metrics pages, the admin
+//! interface's text, shared data, configurations.
 //!
-//! Each property is a function of arbitrary bytes that panics where it does not hold. The fuzzer
-//! (`fuzz/`, `make fuzz`) looks for such bytes; `tests/corpus.rs` tries those that are kept in
-//! `fuzz/corpus` and `fuzz/regressions`, so that what was found once is looked at in every test run.
+//! Each property is a function of arbitrary bytes that panics if it does not hold. The fuzzer (`fuzz/`, `make fuzz`)
+//! searches for such bytes; `tests/corpus.rs` tries those in `fuzz/corpus` and `fuzz/regressions`, so that every test run
+//! covers what was found once.
 //!
-//! Where a property has settings, they stand in the input's first line as words, so that the corpus
-//! can be read and written by hand; whatever stands there means something.
+//! The settings of a property are words in the first line of the input, so that the corpus can be read and written by
+//! hand. Any words are valid settings.
 
-// A panic is what is looked for here.
+// Panics are how a property reports a failure.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
@@ -40,10 +40,10 @@ pub use request::request;
 pub use response::response;
 pub use shared::shared;
 
-/// A property.
+/// A property of arbitrary bytes.
 pub type Property = fn(&[u8]);
 
-/// All of them, by the names of their fuzz targets and corpora.
+/// All properties, by the names of their fuzz targets and corpora.
 pub const ALL: [(&str, Property); 6] = [
     ("clusters", clusters),
     ("configuration", configuration),
@@ -53,7 +53,7 @@ pub const ALL: [(&str, Property); 6] = [
     ("shared", shared),
 ];
 
-/// The words of the input's first line, and what follows it.
+/// Splits the input into the words of its first line and the rest.
 fn settings(input: &[u8]) -> (impl Iterator<Item = &str>, &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n');
     let (line, rest) = input.split_at(end.unwrap_or(input.len()));
@@ -61,13 +61,13 @@ fn settings(input: &[u8]) -> (impl Iterator<Item = &str>, &[u8]) {
     (words.split(' '), rest.get(1..).unwrap_or_default())
 }
 
-/// The next word as a number, if it is one.
+/// Returns the next word as a number, or 0 if it is not one.
 fn number<'w>(words: &mut impl Iterator<Item = &'w str>) -> usize {
     let number = words.next().and_then(|word| word.parse().ok());
     number.unwrap_or_default()
 }
 
-/// Runs what may take so many bytes of memory and no more.
+/// Runs a function that may take at most this many bytes of memory.
 fn within<T>(limit: usize, run: impl FnOnce() -> T) -> T {
     let (most, result) = counting::most(run);
     assert!(most <= limit, "{most} bytes where {limit} are enough");

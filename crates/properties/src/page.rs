@@ -10,15 +10,14 @@ use epp_core::scheduling::{Lora, Needs};
 
 use super::within;
 
-/// Memory for a page of no length, and for each of its bytes: a list of adapters with names of one
-/// letter takes most.
+/// Memory for an empty page, and per byte of a page: a list of adapters with names of one letter takes most.
 const MEMORY: usize = 4 << 10;
 const MEMORY_PER_BYTE: usize = 64;
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A page says what can be, the same whatever surrounds the wanted lines, and what a plain look at
-/// it finds.
+/// Asserts that a page gives possible values, the same whatever surrounds the wanted lines, and the same as a simple
+/// reader.
 pub fn page(input: &[u8]) {
     for engine in built_in() {
         check(input, &engine);
@@ -36,7 +35,7 @@ fn check(input: &[u8], engine: &EngineConfig) {
         return assert_eq!(found, None, "a cut page");
     }
 
-    // A mark of the byte order is one only where a page begins.
+    // A byte order mark is recognised only at the beginning of a page.
     let lines = lines.strip_prefix(MARK).unwrap_or(lines);
     let lines: Vec<&[u8]> = lines.split(|byte| *byte == b'\n').collect();
     let names = wanted(engine);
@@ -92,7 +91,7 @@ fn wanted(engine: &EngineConfig) -> Vec<&str> {
     specs.map(|spec| spec.name.as_str()).collect()
 }
 
-/// What holds of any page's values.
+/// Asserts what holds for the values of any page.
 fn assert_possible(page: &Page) {
     let metrics = &page.metrics;
     for count in [metrics.waiting, metrics.running].into_iter().flatten() {
@@ -114,7 +113,7 @@ fn assert_possible(page: &Page) {
     assert!(page.lora_seen || metrics.lora == Lora::default());
 }
 
-/// Whether the values are those that a plain look finds, where it can tell.
+/// Asserts that the values are those of a simple reader, where it can read the page.
 fn assert_plain(page: &str, engine: &EngineConfig, found: &Page) {
     let plain = |spec: &Option<MetricSpec>| {
         let spec = spec.as_ref().filter(|spec| spec.labels.is_empty())?;
@@ -138,7 +137,7 @@ fn assert_plain(page: &str, engine: &EngineConfig, found: &Page) {
     }
 }
 
-/// Whether two sums are the same but for the order in which they were added up.
+/// Returns whether two sums differ only by the order of additions.
 fn same(one: Option<f64>, other: Option<f64>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => (one - other).abs() <= one.abs() * 1e-9,
@@ -146,7 +145,7 @@ fn same(one: Option<f64>, other: Option<f64>) -> bool {
     }
 }
 
-/// A series that a plain look understands.
+/// A series that the simple reader understands.
 #[derive(Default)]
 struct Series {
     part: BTreeMap<String, String>,
@@ -155,8 +154,8 @@ struct Series {
     value: f64,
 }
 
-/// What series without timestamps come to: of those that count the same, the first has the fewest
-/// labels; of the same series the first; of ranks that share requests the greatest.
+/// Merges series without timestamps: of several meanings the first with the fewest labels counts, of repeated series the
+/// first line, and of ranks that share requests the greatest value.
 fn together(
     mut series: Vec<Series>,
     value: impl Fn(f64) -> Option<f64>,
@@ -180,8 +179,8 @@ fn together(
     by_part.into_values().reduce(parts)
 }
 
-/// The series of a family that stands on the page announced as a gauge first, or not at all, with plain
-/// labels and without timestamps.
+/// Returns the series of a family that is first declared as a gauge, or not declared, with plain labels and without
+/// timestamps.
 fn plain_series(page: &str, name: &str) -> Option<Vec<Series>> {
     let lines = page
         .lines()
@@ -190,7 +189,7 @@ fn plain_series(page: &str, name: &str) -> Option<Vec<Series>> {
     let kind = format!("# TYPE {name} gauge");
     lines.next_if(|line| *line == kind);
     lines.peek()?;
-    // As many as are told apart.
+    // The maximum number of distinct series.
     let series: Option<Vec<Series>> = lines.map(|line| plain_sample(line, name)).collect();
     series.filter(|series| series.len() <= 1_024)
 }
@@ -218,7 +217,7 @@ fn plain_sample(line: &str, name: &str) -> Option<Series> {
             "engine" | "dp_rank" | "pid" => &mut series.part,
             "tp_rank" | "moe_ep_rank" => &mut series.rank,
             "model_name" | "priority" | "a" | "b" => &mut series.meaning,
-            // Too close to a name that tells parts apart.
+            // The name is too similar to one that identifies a part of the server.
             _ => return None,
         };
         let twice = labels.insert(name.to_owned(), value.to_owned()).is_some();

@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::{json, number, settings, within};
 
-/// Memory for any answer: the levels that JSON may have, and a number's digits.
+/// Memory for any response: the levels of JSON, and the digits of a number.
 const MEMORY: usize = 64 << 10;
 
-/// Above this a count is not believed.
-const MOST_TOKENS: u64 = 1 << 32;
+/// A count above this is ignored.
+const MAX_TOKENS: u64 = 1 << 32;
 
-/// An answer tells the same however it is cut, and what a plain look at it finds.
+/// Asserts that a response gives the same counts however it is split, and the same as a simple reader.
 pub fn response(input: &[u8]) {
     let (mut words, answer) = settings(input);
     let mut random = fastrand::Rng::with_seed(number(&mut words) as u64);
@@ -32,7 +32,7 @@ pub fn response(input: &[u8]) {
     }
 }
 
-/// What an answer tells that comes in pieces of these lengths, and whether it is a stream.
+/// Reads a response in pieces of these lengths. Returns its counts and whether it is a stream.
 fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
     let reader = within(MEMORY, || {
         let mut reader = ResponseReader::default();
@@ -105,7 +105,7 @@ fn usage(value: &Value) -> Option<Usage> {
         match (numbers.next(), numbers.next()) {
             (None, _) => Some(None),
             (Some(number), None) if number.is_u64() => {
-                Some(number.as_u64().filter(|number| *number <= MOST_TOKENS))
+                Some(number.as_u64().filter(|number| *number <= MAX_TOKENS))
             }
             // In two places, or written as a fraction.
             _ => None,

@@ -335,7 +335,7 @@ impl WantedFamily {
             Signal::Waiting | Signal::Running => count(sample.value).is_some(),
             Signal::KvUsage | Signal::OldKvUsage => share(sample.value).is_some(),
             Signal::BlockSize | Signal::NumBlocks => whole(sample.value).is_some(),
-            // NaN is no time, and no_families would ever be newer.
+            // Nothing would be newer than the time NaN.
             Signal::Lora => !sample.value.is_nan(),
             Signal::CacheInfo(..) => true,
         };
