@@ -137,7 +137,13 @@ fn check_facts(body: &Value, api: Api, llm_d: bool, facts: &BodyFacts) {
     assert!(!facts.stream || body["stream"] == true, "stream");
 }
 
-fn check_prompts(body: &Value, api: Api, plan: &ReadPlan, reader: &mut BodyReader, facts: &BodyFacts) {
+fn check_prompts(
+    body: &Value,
+    api: Api,
+    plan: &ReadPlan,
+    reader: &mut BodyReader,
+    facts: &BodyFacts,
+) {
     let spec = &plan.blocks[0];
     if !is_regular(body, api, plan.flattening) {
         return;

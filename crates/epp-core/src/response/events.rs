@@ -9,7 +9,7 @@ use crate::request::TextBuffer;
 const DATA_FIELD: &[u8] = b"data:";
 
 /// The data that ends an OpenAI stream; streams of Anthropic and the responses API have no end mark.
-const END_MARK: &[u8] = b"[END_MARK]";
+const END_MARK: &[u8] = b"[DONE]";
 
 /// How much of a line was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

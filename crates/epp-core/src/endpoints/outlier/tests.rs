@@ -285,7 +285,7 @@ fn a_probe_without_a_response_proves_nothing() {
     let again = wait_for_probe(&mut detector, &pool, now);
     assert!(
         (900..1_100).contains(&again),
-        "no longer than the first_ms: {again}"
+        "no longer than the first: {again}"
     );
 }
 
