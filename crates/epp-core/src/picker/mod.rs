@@ -1,8 +1,70 @@
-//! What happens to a request: whether it is held, when it is released, where to, and what is
-//! learnt from it. The host tells a picker what happens and when, and carries out its effects.
+//! What happens to a request: whether it is held, when it is released, where to, and what is learnt from it.
 //!
-//! One picker serves one pool in one VM. It owns the plan in force, the pool as last heard of
-//! from the poller, and the prefix indexes.
+//! A [`Picker`] is a state machine without IO. The host hands it events, each with the time: request headers,
+//! bodies as they come, responses, what it fetched, ticks. After each event it carries out the effects that
+//! [`Picker::poll_effect`] returns. They may be about any exchange, not only the one of the event.
+//!
+//! One picker serves one pool. It owns the plan in force, the endpoints as they are known, and the prefix
+//! indexes. Several pickers of one proxy exchange what they know through the crate `epp-sync`.
+//!
+//! # A host that routes one request
+//!
+//! ```
+//! use epp_core::body::SliceBody;
+//! use epp_core::config;
+//! use epp_core::picker::meter::Unmetered;
+//! use epp_core::picker::{Effect, ExchangeId, FetchError, Head, Picker};
+//! use epp_core::time::Timestamp;
+//!
+//! let document = "
+//! apiVersion: llm-d.ai/v1alpha1
+//! kind: EndpointPickerConfig
+//! plugins:
+//! - {type: prefix-cache-scorer}
+//! - {type: approx-prefix-cache-producer}
+//! - name: pods
+//!   type: static-discovery
+//!   parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 8000}]}
+//! schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]}]
+//! dataLayer: {discovery: {pluginRef: pods}}
+//! ";
+//! let plan = config::load(document).expect("a valid document").plan;
+//! let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
+//! let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+//! let mut destination = None;
+//! let mut carry_out = |picker: &mut Picker| {
+//!     while let Some(effect) = picker.poll_effect() {
+//!         match effect {
+//!             // A host that reads metrics pages would fetch one here.
+//!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError)),
+//!             Effect::Forward { route, .. } => destination = Some(route.destination),
+//!             // The request waits; what has come of its body is shown below.
+//!             Effect::Hold { .. } => {}
+//!             other => panic!("nothing else is expected: {other:?}"),
+//!         }
+//!     }
+//! };
+//! // The first tick adds the endpoints.
+//! picker.tick(now);
+//! carry_out(&mut picker);
+//!
+//! let body = br#"{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}"#;
+//! let id = ExchangeId(1);
+//! let head = Head {
+//!     path: b"/v1/chat/completions",
+//!     method: b"POST",
+//!     content_type: b"application/json",
+//!     content_length: Some(body.len()),
+//!     ..Head::default()
+//! };
+//! picker.request_headers(now, id, &head);
+//! carry_out(&mut picker);
+//! picker.request_body(now, id, &mut SliceBody::whole(body));
+//! carry_out(&mut picker);
+//! picker.response_headers(now, id, None);
+//! picker.closed(now, id);
+//! assert_eq!(destination.as_deref(), Some("10.0.0.1:8000"));
+//! ```
 
 pub mod answer;
 mod avoid;
