@@ -9,7 +9,7 @@
 pub struct MetricId(pub u32);
 
 /// Where metrics go.
-pub trait Meter: std::fmt::Debug {
+pub trait Meter: std::fmt::Debug + Send {
     /// Defines a counter (it only goes up) or a gauge; `None` where it cannot be had.
     fn define(&mut self, gauge: bool, name: &str) -> Option<MetricId>;
     /// Adds to a counter, or moves a gauge.

@@ -299,9 +299,8 @@ impl hashbrown::Equivalent<(Metric, String)> for Key<'_> {
 
 #[cfg(test)]
 pub mod tests {
-    use std::cell::RefCell;
     use std::collections::BTreeMap;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -310,23 +309,23 @@ pub mod tests {
 
     /// Keeps what is counted.
     #[derive(Debug, Default, Clone)]
-    pub struct Kept(pub Rc<RefCell<Defined>>);
+    pub struct Kept(pub Arc<Mutex<Defined>>);
 
     impl Meter for Kept {
         fn define(&mut self, _: bool, name: &str) -> Option<MetricId> {
-            let mut kept = self.0.borrow_mut();
+            let mut kept = self.0.lock().unwrap();
             kept.0.push(name.to_owned());
             Some(MetricId(kept.0.len() as u32 - 1))
         }
 
         fn add(&mut self, metric: MetricId, by: i64) {
-            let mut kept = self.0.borrow_mut();
+            let mut kept = self.0.lock().unwrap();
             let name = kept.0[metric.0 as usize].clone();
             *kept.1.entry(name).or_default() += by;
         }
 
         fn set(&mut self, metric: MetricId, value: u64) {
-            let mut kept = self.0.borrow_mut();
+            let mut kept = self.0.lock().unwrap();
             let name = kept.0[metric.0 as usize].clone();
             kept.1.insert(name, value as i64);
         }
@@ -343,11 +342,14 @@ pub mod tests {
         for _ in 0..3 {
             metrics.add(Metric::Picks, "endpoint_name=x", 1);
         }
-        assert!(kept.0.borrow().1.is_empty());
+        assert!(kept.0.lock().unwrap().1.is_empty());
         metrics.flush();
         metrics.flush();
         let name = "llm_d_epp_scheduler_attempts_total;pool=a_b;endpoint_name=x";
-        assert_eq!(kept.0.borrow().1, BTreeMap::from([(name.to_owned(), 3)]));
+        assert_eq!(
+            kept.0.lock().unwrap().1,
+            BTreeMap::from([(name.to_owned(), 3)])
+        );
     }
 
     #[test]
@@ -358,7 +360,7 @@ pub mod tests {
             metrics.observe(series, value);
         }
         metrics.flush();
-        let kept = kept.0.borrow();
+        let kept = kept.0.lock().unwrap();
         let get = |part: &str, le: &str| {
             let name = format!("llm_d_epp_request_ntpot_seconds_{part};pool=a_b;model_name=m{le}");
             kept.1.get(&name).copied()
@@ -384,7 +386,7 @@ pub mod tests {
             metrics.flush();
         }
         assert_eq!(
-            kept.0.borrow().1["llm_d_epp_request_ttft_seconds_sum;pool=a_b"],
+            kept.0.lock().unwrap().1["llm_d_epp_request_ttft_seconds_sum;pool=a_b"],
             2
         );
     }
@@ -405,7 +407,7 @@ pub mod tests {
             metrics.add(Metric::Picks, &format!("endpoint_name={number}"), 1);
         }
         metrics.flush();
-        let kept = kept.0.borrow();
+        let kept = kept.0.lock().unwrap();
         assert_eq!(kept.1["llm_d_epp_scheduler_attempts_total;pool=a_b"], 10);
     }
 }

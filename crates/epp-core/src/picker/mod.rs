@@ -220,6 +220,12 @@ pub struct Picker {
     view: view::View,
 }
 
+// A host with threads may move a picker from one to the other.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Picker>();
+};
+
 impl Picker {
     /// A picker that has heard of no endpoint yet. `secret` starts its randomness and keys what clients could aim at; tests and tools pass a number.
     pub fn new(plan: Plan, secret: impl Into<Secret>, meter: Box<dyn Meter>) -> Self {

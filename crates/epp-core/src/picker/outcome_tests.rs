@@ -77,7 +77,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     /// The models that were counted, and the bytes of all that was defined.
     fn told(&mut self) -> (Vec<String>, usize) {
         self.picker.metrics.flush();
-        let kept = self.kept.0.borrow();
+        let kept = self.kept.0.lock().unwrap();
         let models = kept.0.iter().filter_map(|name| {
             let (_, after) = name.split_once("model_name=")?;
             after.split(';').next().map(str::to_owned)

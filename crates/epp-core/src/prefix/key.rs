@@ -4,7 +4,7 @@
 //! another text's. The secret is random; the VMs of one Envoy that share an index share it.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64_with_secret, Xxh3};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
@@ -23,12 +23,12 @@ const MAX_CONTEXT: usize = 1024;
 
 /// Random bytes from which keys are derived.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Rc<[u8; SECRET_BYTES]>);
+pub struct Secret(Arc<[u8; SECRET_BYTES]>);
 
 impl Secret {
     /// Creates a secret from random bytes.
     pub fn new(bytes: [u8; SECRET_BYTES]) -> Self {
-        Self(Rc::new(bytes))
+        Self(Arc::new(bytes))
     }
 
     /// Returns the bytes.
