@@ -1,6 +1,8 @@
 //! The pool as it is known now: who is a member, what each one's metrics page said last, and how
 //! long ago that was.
 
+use serde::{Deserialize, Serialize};
+
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
 
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
@@ -12,7 +14,7 @@ const GOOD_PAGES: u32 = 2;
 const POLLERS_OVERLAP_MS: u64 = 2_000;
 
 /// A member as discovery reports it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Member {
     /// `namespace/name`, or the address where discovery knows no names.
     pub name: String,
@@ -25,7 +27,7 @@ pub struct Member {
 }
 
 /// How the scraping of one endpoint goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Condition {
     /// When its page was read last, in milliseconds since 1970; 0: never.
     pub scraped: u64,
@@ -298,7 +300,7 @@ mod tests {
         let mut store = store(2);
         page(&mut store, 0, 1_000);
         store.refresh(1_000, 2_000);
-        let version = store.pool.snapshot().version;
+        let id = store.pool.snapshot().id.clone();
         let member = |available| Member {
             name: "1".to_owned(),
             address: "10.0.0.1:80".to_owned(),
@@ -307,13 +309,13 @@ mod tests {
         };
         store.refresh(1_050, 2_000);
         store.set_member(Slot(1), &member(true));
-        assert_eq!(store.pool.snapshot().version, version);
+        assert_eq!(store.pool.snapshot().id, id);
         store.set_member(Slot(1), &member(false));
         let fewer = store.pool.snapshot();
         assert_eq!(fewer.candidates, [Slot(0)]);
-        let version = fewer.version;
+        let id = fewer.id.clone();
         store.refresh(3_001, 2_000);
-        assert_ne!(store.pool.snapshot().version, version);
+        assert_ne!(store.pool.snapshot().id, id);
     }
 
     #[test]

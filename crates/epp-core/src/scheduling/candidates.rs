@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::cycle::Cycle;
-use super::endpoint::{DecisionMode, Slot};
+use super::endpoint::{DecisionMode, Slot, SnapshotId};
 use super::plugin::{Basis, UnreadPrompt};
 use super::profile::{NamedFilter, Observer};
 use super::ScheduleError;
@@ -29,7 +29,7 @@ pub struct Survivors<'a> {
 /// The identity of a set of candidates that holds from request to request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetId {
-    /// All endpoints that may be picked, by the version of the pool's snapshot.
+    /// All endpoints that may be picked. Its number is no other set's.
     Whole(u64),
     /// Those that filters leave.
     Filtered {
@@ -65,8 +65,8 @@ struct Set {
     filters: Arc<[NamedFilter]>,
     /// Empty where it does not matter.
     model: String,
-    /// The version of the snapshot that it was made from; 0 before the first.
-    version: u64,
+    /// The snapshot that it was made from; none before the first.
+    snapshot: Option<SnapshotId>,
     filling: u64,
     outcome: Result<(), ScheduleError>,
     slots: Vec<Slot>,
@@ -81,8 +81,10 @@ pub struct Candidates {
     sets: Vec<Set>,
     /// How often a set was asked for.
     asked: u64,
-    /// How often one was filled.
+    /// How often one was filled, or the whole pool was another one.
     fillings: u64,
+    /// The snapshot of the whole pool that was seen last, and its number.
+    whole: Option<(SnapshotId, u64)>,
     /// The candidates of the request at hand, where they hold for it alone.
     own: Vec<Slot>,
 }
@@ -101,7 +103,7 @@ impl Candidates {
         if filters.is_empty() && !snapshot.candidates.is_empty() {
             return Ok(Survivors {
                 slots: &snapshot.candidates,
-                set: holds.then_some(SetId::Whole(snapshot.version)),
+                set: holds.then(|| self.whole(&snapshot.id)),
             });
         }
         let basis = filters.iter().map(|named| named.filter.basis());
@@ -122,6 +124,17 @@ impl Candidates {
         })
     }
 
+    /// Returns the identity of the set of all endpoints that may be picked.
+    fn whole(&mut self, snapshot: &SnapshotId) -> SetId {
+        let known = self.whole.as_ref().filter(|(known, _)| known == snapshot);
+        let number = known.map(|(_, number)| *number).unwrap_or_else(|| {
+            self.fillings += 1;
+            self.whole = Some((snapshot.clone(), self.fillings));
+            self.fillings
+        });
+        SetId::Whole(number)
+    }
+
     fn kept(
         &mut self,
         filters: &Arc<[NamedFilter]>,
@@ -135,10 +148,11 @@ impl Candidates {
             return Err(ScheduleError::NoCandidates);
         };
         set.used = self.asked;
-        let version = cycle.pool.snapshot().version;
-        if set.version != version {
+        let snapshot = &cycle.pool.snapshot().id;
+        if set.snapshot.as_ref() != Some(snapshot) {
             self.fillings += 1;
-            (set.version, set.filling) = (version, self.fillings);
+            set.snapshot = Some(snapshot.clone());
+            set.filling = self.fillings;
             let mut steps = Some(std::mem::take(&mut set.steps));
             set.outcome = survivors(filters, cycle, &mut set.slots, &mut steps);
             set.steps = steps.unwrap_or_default();
@@ -164,7 +178,7 @@ impl Candidates {
         let new = Set {
             filters: filters.clone(),
             model: model.to_owned(),
-            version: 0,
+            snapshot: None,
             filling: 0,
             outcome: Ok(()),
             slots: Vec::new(),

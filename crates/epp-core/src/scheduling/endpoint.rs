@@ -1,13 +1,15 @@
 //! Endpoints as the scheduling plugins see them.
 
+use serde::{Deserialize, Serialize};
+
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
 /// what is remembered of an endpoint (prefix blocks, requests in flight) can be kept in flat arrays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u32);
 
 impl Slot {
@@ -41,7 +43,7 @@ pub enum DecisionMode {
 }
 
 /// LoRA adapters of a model server (`vllm:lora_requests_info`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lora {
     /// Adapters with running requests.
     pub active: Vec<String>,
@@ -52,7 +54,7 @@ pub struct Lora {
 }
 
 /// The last values read off an endpoint's metrics page. `None`: never seen there.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Metrics {
     /// Requests waiting in the server's queue.
     pub waiting: Option<f64>,
@@ -123,13 +125,23 @@ impl Endpoint {
     }
 }
 
+/// The identity of a snapshot: two are equal where one is a copy of the other. No other snapshot takes the
+/// same identity as long as a copy of it is kept.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotId(Arc<()>);
+
+impl PartialEq for SnapshotId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// What every decision reads of a pool, side by side: an endpoint as a whole takes three lines of
 /// the processor's cache, and a decision looks at all of them.
 #[derive(Debug, Clone)]
 pub struct PoolSnapshot {
-    /// Differs from that of any other pool, and of this pool before and after. What is in flight is not
-    /// part of it.
-    pub version: u64,
+    /// Distinguishes it from every other snapshot. What is in flight is not part of it.
+    pub id: SnapshotId,
     /// The available endpoints that are not ejected, in slot order.
     pub candidates: Vec<Slot>,
     /// Waiting counts by slot; NaN for one that is missing or cannot be trusted.
@@ -138,7 +150,6 @@ pub struct PoolSnapshot {
 
 impl PoolSnapshot {
     fn of(pool: &Pool) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.ejected;
         let candidates = pool.iter().filter(|(_, endpoint)| wanted(endpoint));
         let waiting = pool.slots.iter().map(|place| {
@@ -146,7 +157,7 @@ impl PoolSnapshot {
             endpoint.and_then(|endpoint| endpoint.fresh(endpoint.metrics.waiting))
         });
         Self {
-            version: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: SnapshotId::default(),
             candidates: candidates.map(|(slot, _)| slot).collect(),
             waiting: waiting.map(|value| value.unwrap_or(f64::NAN)).collect(),
         }

@@ -1,7 +1,9 @@
 //! How requests fail, and what a failure says about the endpoint.
 
+use serde::{Deserialize, Serialize};
+
 /// Why an endpoint is ejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Reason {
     /// The endpoint refused, reset or timed out, or Envoy retried the request elsewhere after its response.
     #[default]

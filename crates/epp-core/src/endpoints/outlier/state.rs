@@ -1,5 +1,7 @@
 //! The state of one endpoint in outlier detection: the part that workers share, and one worker's own.
 
+use serde::{Deserialize, Serialize};
+
 use super::Reason;
 
 /// After this long without a new failure, the next failure is treated as the first.
@@ -15,7 +17,7 @@ pub struct OutlierSettings {
 }
 
 /// The part of an endpoint's state that all workers share. Times are in milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ejection {
     /// Identifies the endpoint, since slots are reused; 0: the slot is empty.
     pub endpoint: u64,
