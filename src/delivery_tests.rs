@@ -1,23 +1,36 @@
-//! Workers that tell each other whether Envoy shows bodies.
+//! Workers that share whether Envoy shows bodies.
 
 use epp_sync::delivery::SharedFinding;
+use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{InProcess, Store};
 
 use super::delivery::Delivery;
 
 /// A worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Worker {
     delivery: Delivery,
     shared: SharedFinding,
 }
 
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            delivery: Delivery::default(),
+            shared: SharedFinding::new("base/delivery".to_owned()),
+        }
+    }
+}
+
 impl Worker {
-    fn exchange(&mut self, foreign: &mut u64, host: &mut InProcess) {
+    fn exchange(&mut self, unrecognised: &mut u64, host: &mut InProcess) {
         let own = self.delivery.finding();
-        if let Some(found) = self.shared.exchange("base", own, foreign, host) {
+        let mut traffic = Traffic::default();
+        let shared = &mut Shared::new(host, &mut traffic);
+        if let Some(found) = self.shared.exchange(own, shared) {
             self.delivery.adopt(found, 10);
         }
+        *unrecognised += traffic.unrecognised;
     }
 
     /// Has had three bodies withheld.
@@ -36,15 +49,15 @@ impl Worker {
 
 /// The workers exchange what they found, in this order.
 fn exchange(host: &mut InProcess, order: &mut [&mut Worker]) {
-    let mut foreign = 0;
+    let mut unrecognised = 0;
     for worker in order {
-        worker.exchange(&mut foreign, host);
+        worker.exchange(&mut unrecognised, host);
     }
-    assert_eq!(foreign, 0);
+    assert_eq!(unrecognised, 0);
 }
 
 #[test]
-fn what_one_worker_finds_the_others_hear() {
+fn what_one_worker_finds_the_others_learn() {
     let mut host = InProcess::default();
     let (mut one, mut two) = (Worker::default(), Worker::default());
     exchange(&mut host, &mut [&mut one, &mut two]);
@@ -124,19 +137,19 @@ fn what_was_found_before_a_reload_does_not_count() {
 }
 
 #[test]
-fn a_foreign_value_is_counted_once_and_replaced() {
+fn an_unrecognised_value_is_counted_once_and_replaced() {
     let mut host = InProcess::default();
     let mut worker = Worker::default();
     exchange(&mut host, &mut [&mut worker]);
     host.set("base/delivery", &[0], None);
-    let mut foreign = 0;
+    let mut unrecognised = 0;
     for _ in 0..3 {
-        worker.exchange(&mut foreign, &mut host);
+        worker.exchange(&mut unrecognised, &mut host);
     }
-    assert_eq!(foreign, 1);
+    assert_eq!(unrecognised, 1);
     assert!(worker.reads(), "a byte is not a finding");
     worker.seen();
-    worker.exchange(&mut foreign, &mut host);
+    worker.exchange(&mut unrecognised, &mut host);
     exchange(&mut host, &mut [&mut worker]);
     let value = host.get("base/delivery").unwrap().0;
     assert!(value.len() > 1, "it is ours again");

@@ -124,7 +124,14 @@ fn commit(kind: &str) {
         "hoard" => hoard(),
         "scribble" => {
             let keys = [
-                "lease", "members", "metrics", "delivery", "index", "seat/0", "seat/1", "seat/0/0",
+                "lease",
+                "members",
+                "metrics",
+                "delivery",
+                "index",
+                "worker/0",
+                "worker/1",
+                "worker/0/0",
             ];
             for key in keys {
                 let key = format!("{}/epp0/inference-pool/{key}", epp_sync::ROOT);

@@ -148,13 +148,14 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
     (0..endpoints).for_each(|number| {
         store.set_metrics(Slot(number as u32), metrics(number), false, 1);
     });
-    let packed = snapshot::pack_metrics(&store, 1);
+    let packed = snapshot::encode_metrics(&store);
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
     measure(&mut group, "packing all metrics", || {
-        snapshot::pack_metrics(&store, 1)
+        snapshot::encode_metrics(&store)
     });
     measure(&mut group, "taking them over", || {
-        snapshot::apply_metrics(&packed, &mut store, |_| ())
+        let metrics = snapshot::decode_metrics(&packed).unwrap_or_default();
+        snapshot::apply_metrics(metrics, &mut store)
     });
 }
 

@@ -1,12 +1,12 @@
 //! What the workers have found about whether Envoy delivers bodies before it routes: a body that any of them
 //! has seen outvotes those that were withheld, until the next configuration.
 
-use super::pack::{Reader, Writer};
-use super::Store;
+use crate::shared::Shared;
 
 /// One worker's view of what all have found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SharedFinding {
+    key: String,
     /// The shared value's version when this worker last looked.
     version: Option<u32>,
     /// What was found since this worker first looked: what stood there before may be about another
@@ -15,45 +15,36 @@ pub struct SharedFinding {
 }
 
 impl SharedFinding {
-    /// Publishes what this worker has found under this key, if it is news. Returns what the others have
-    /// found, if they have; what is foreign is counted.
-    pub fn exchange(
-        &mut self,
-        base: &str,
-        own: Option<bool>,
-        foreign: &mut u64,
-        host: &mut dyn Store,
-    ) -> Option<bool> {
-        let key = format!("{base}/delivery");
-        let shared = host.get(&key);
-        let version = shared.as_ref().map_or(0, |(_, version)| *version);
+    /// Returns the view under this key.
+    pub fn new(key: String) -> Self {
+        Self {
+            key,
+            version: None,
+            found: None,
+        }
+    }
+
+    /// Forgets what was found: another configuration is in force.
+    pub fn reset(&mut self) {
+        (self.version, self.found) = (None, None);
+    }
+
+    /// Publishes what this worker has found, if it is news. Returns what the others have found, if they have.
+    pub fn exchange(&mut self, own: Option<bool>, shared: &mut Shared<'_>) -> Option<bool> {
+        let value = shared.bytes(&self.key);
+        let version = value.as_ref().map_or(0, |(_, version)| *version);
         let before = self.version.replace(version);
         if before.is_some_and(|before| before != version) {
-            self.found = shared.and_then(|(value, _)| unpack(&value));
-            *foreign += u64::from(self.found.is_none());
+            self.found = value.and_then(|(value, _)| shared.decode(&value));
         }
         match (own, self.found) {
             (Some(true), Some(false) | None) | (Some(false), None) => {
                 // By its version: of two that write at once, the one that has seen a body writes again at
                 // its next tick.
-                host.set(&key, &pack(own == Some(true)), Some(version));
+                shared.put(&self.key, &(own == Some(true)), Some(version));
             }
             _ => {}
         }
         self.found
-    }
-}
-
-fn pack(seen: bool) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u32(u32::from(seen));
-    writer.seal()
-}
-
-fn unpack(value: &[u8]) -> Option<bool> {
-    match Reader::open(value)?.u32()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
     }
 }

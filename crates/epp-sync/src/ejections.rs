@@ -1,24 +1,16 @@
-//! What the workers tell each other of endpoints that are avoided, so that all avoid them and one
-//! request of one worker tries them.
+//! The ejections that the workers share, so that all of them eject an endpoint and one request of one worker
+//! probes it.
 //!
-//! One value for the pool, changed by compare-and-swap: of two entries for an endpoint the later
-//! counts, and whoever is not quick enough reads again at its next tick.
+//! One value for the pool, changed by compare-and-swap: of two records of an endpoint the later one wins, and
+//! a worker that was not quick enough reads again at its next tick.
 
-use super::pack::{Reader, Writer};
-use super::Store;
-use epp_core::endpoints::outlier::{Ejection, OutlierDetector, Reason};
+use epp_core::endpoints::outlier::{Ejection, OutlierDetector};
 use epp_core::scheduling::{Pool, Slot};
 
-/// Version of the layout; another one is foreign.
-const SCHEMA: u32 = 2;
+use crate::codec::MAX_ENDPOINTS;
+use crate::shared::Shared;
 
-/// Beside a reason's number: no request can have caused it.
-const CERTAIN: u32 = 1 << 8;
-
-/// More than any pool has; bounds what a wrong count could make us read.
-const MOST: u32 = 65_536;
-
-/// The ejections that one worker shares.
+/// One worker's view of the shared ejections.
 #[derive(Debug)]
 pub struct Ejections {
     key: String,
@@ -27,40 +19,33 @@ pub struct Ejections {
 }
 
 impl Ejections {
-    /// Shares under this key.
+    /// Returns the view under this key.
     pub fn new(key: String) -> Self {
         Self { key, read: None }
     }
 
-    /// Takes in what the others found, publishes what this worker found, and asks to probe those whose
-    /// time is over. Marks the ejected ones in the pool. `now` is in milliseconds since 1970.
+    /// Merges what the others found, publishes what this worker found, claims the probes that are due, and
+    /// flags the ejected endpoints in the pool. `now` is in milliseconds since 1970.
     pub fn exchange(
         &mut self,
         outliers: &mut OutlierDetector,
         pool: &mut Pool,
-        host: &mut dyn Store,
-        foreign: &mut u64,
+        shared: &mut Shared<'_>,
         now: u64,
     ) {
         if outliers.is_enabled() {
-            self.hear(outliers, host, foreign, now);
+            self.merge(outliers, shared, now);
             outliers.renew_claims(now);
             let due = outliers.due_probes(pool, now);
             if !due.is_empty() || outliers.unpublished {
-                self.tell(outliers, host, &due, now);
+                self.publish(outliers, shared, &due, now);
             }
         }
         outliers.flag_ejected(pool, now);
     }
 
-    fn hear(
-        &mut self,
-        outliers: &mut OutlierDetector,
-        host: &mut dyn Store,
-        foreign: &mut u64,
-        now: u64,
-    ) {
-        let Some((value, version)) = host.get(&self.key) else {
+    fn merge(&mut self, outliers: &mut OutlierDetector, shared: &mut Shared<'_>, now: u64) {
+        let Some((value, version)) = shared.bytes(&self.key) else {
             self.read = None;
             return;
         };
@@ -68,24 +53,21 @@ impl Ejections {
             return;
         }
         self.read = Some(version);
-        let Some(entries) = unpack(&value) else {
-            *foreign += 1;
+        let Some(ejections) = shared.decode::<Vec<(Slot, Ejection)>>(&value) else {
             return;
         };
         let known = outliers.ejections().count();
-        let mut heard = 0;
-        for (slot, entry) in entries {
-            heard += 1;
-            outliers.unpublished |= !outliers.merge(slot, entry, now);
+        // Where two wrote the first value at once, this worker's records are missing from it.
+        outliers.unpublished |= ejections.len() < known;
+        for (slot, ejection) in ejections.into_iter().take(MAX_ENDPOINTS) {
+            outliers.unpublished |= !outliers.merge(slot, ejection, now);
         }
-        // Two began the value at once: ours is not in it.
-        outliers.unpublished |= heard < known;
     }
 
-    fn tell(
+    fn publish(
         &mut self,
         outliers: &mut OutlierDetector,
-        host: &mut dyn Store,
+        shared: &mut Shared<'_>,
         due: &[Slot],
         now: u64,
     ) {
@@ -93,64 +75,20 @@ impl Ejections {
             .iter()
             .filter_map(|slot| Some((*slot, outliers.claim(*slot, now)?)));
         let claims: Vec<(Slot, Ejection)> = claims.collect();
-        let entries = outliers.ejections().map(|(slot, entry)| {
+        let ejections = outliers.ejections().map(|(slot, ejection)| {
             let claim = claims.iter().find(|(claimed, _)| *claimed == slot);
-            (slot, claim.map_or(entry, |(_, claim)| *claim))
+            (slot, claim.map_or(ejection, |(_, claim)| *claim))
         });
-        let value = pack(entries.collect());
-        if host.set(&self.key, &value, self.read) {
+        let ejections: Vec<(Slot, Ejection)> = ejections.collect();
+        if shared.put(&self.key, &ejections, self.read) {
             outliers.unpublished = false;
-            for (slot, entry) in claims {
-                outliers.accept_claim(slot, entry);
+            for (slot, claim) in claims {
+                outliers.accept_claim(slot, claim);
             }
         }
     }
 }
 
-fn pack(entries: Vec<(Slot, Ejection)>) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u32(SCHEMA);
-    writer.u32(entries.len() as u32);
-    for (slot, entry) in entries {
-        writer.u32(slot.0);
-        writer.u64(entry.endpoint);
-        let number = Reason::ALL.iter().position(|known| *known == entry.reason);
-        let certain = if entry.certain { CERTAIN } else { 0 };
-        writer.u32(number.unwrap_or(0) as u32 | certain);
-        writer.u32(entry.level);
-        writer.u64(entry.until);
-        writer.u64(entry.prober);
-        writer.u64(entry.changed);
-    }
-    writer.seal()
-}
-
-fn unpack(value: &[u8]) -> Option<Vec<(Slot, Ejection)>> {
-    let mut reader = Reader::open(value)?;
-    if reader.u32()? != SCHEMA {
-        return None;
-    }
-    let count = reader.u32()?.min(MOST);
-    let entry = |reader: &mut Reader<'_>| {
-        let slot = Slot(reader.u32()?);
-        let endpoint = reader.u64()?;
-        let reason = reader.u32()?;
-        let certain = reason & CERTAIN != 0;
-        let reason = Reason::ALL.get((reason & !CERTAIN) as usize).copied()?;
-        let entry = Ejection {
-            endpoint,
-            reason,
-            certain,
-            level: reader.u32()?,
-            until: reader.u64()?,
-            prober: reader.u64()?,
-            changed: reader.u64()?,
-        };
-        Some((slot, entry))
-    };
-    (0..count).map(|_| entry(&mut reader)).collect()
-}
-
 #[cfg(test)]
-#[path = "avoided_tests.rs"]
+#[path = "ejections_tests.rs"]
 mod tests;

@@ -1,15 +1,16 @@
 //! Several workers over one shared memory.
 
 use super::*;
+use crate::shared::Traffic;
 use crate::InProcess;
-use epp_core::endpoints::outlier::{Failure, Outcome, OutlierSettings};
+use epp_core::endpoints::outlier::{Failure, Outcome, OutlierSettings, Reason};
 use epp_core::scheduling::{Endpoint, Freshness};
 
 struct Worker {
     ejections: Ejections,
     detector: OutlierDetector,
     pool: Pool,
-    foreign: u64,
+    traffic: Traffic,
 }
 
 /// A pool of four fresh endpoints.
@@ -35,17 +36,17 @@ impl Worker {
         let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
         (0..4).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         Self {
-            ejections: Ejections::new("avoided".to_owned()),
+            ejections: Ejections::new("ejections".to_owned()),
             detector,
             pool: pool(),
-            foreign: 0,
+            traffic: Traffic::default(),
         }
     }
 
     fn tick(&mut self, host: &mut InProcess, now: u64) {
-        let (pool, foreign) = (&mut self.pool, &mut self.foreign);
+        let shared = &mut Shared::new(host, &mut self.traffic);
         self.ejections
-            .exchange(&mut self.detector, pool, host, foreign, now);
+            .exchange(&mut self.detector, &mut self.pool, shared, now);
     }
 
     fn fail(&mut self, slot: u32, now: u64) {
@@ -171,15 +172,15 @@ fn two_that_find_something_at_once_both_are_heard() {
 }
 
 #[test]
-fn a_torn_value_is_counted_and_replaced() {
+fn a_corrupt_value_is_counted_and_replaced() {
     let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=2).map(Worker::new).collect();
     workers[0].fail(0, 1_000);
     tick(&mut workers, &mut host, 1_000);
-    host.tear("avoided");
+    host.corrupt("ejections");
     let mut fresh = Worker::new(9);
     fresh.tick(&mut host, 1_050);
-    assert_eq!((fresh.foreign, fresh.avoids()), (1, vec![]));
+    assert_eq!((fresh.traffic.unrecognised, fresh.avoids()), (1, vec![]));
     workers[0].fail(3, 1_100);
     tick(&mut workers, &mut host, 1_100);
     fresh.tick(&mut host, 1_150);

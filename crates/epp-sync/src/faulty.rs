@@ -1,21 +1,21 @@
-//! Shared data as a test wants it that asks what becomes of torn values.
+//! A store for tests, of which some reads are corrupt.
 
 use super::{InProcess, Store};
 
-/// Shared data of which one read in so many is torn.
+/// A store of which some reads are corrupt.
 pub struct Faulty<'a> {
-    /// What is read and written.
+    /// The values.
     pub memory: &'a mut InProcess,
-    /// What chance is.
+    /// Which reads.
     pub rng: &'a mut fastrand::Rng,
-    /// One in so many; 0: none.
-    pub torn: u32,
+    /// One read in this many; 0: none.
+    pub corrupt: u32,
 }
 
 impl Store for Faulty<'_> {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let (mut value, version) = self.memory.get(key)?;
-        if self.torn > 0 && self.rng.u32(0..self.torn) == 0 && !value.is_empty() {
+        if self.corrupt > 0 && self.rng.u32(0..self.corrupt) == 0 && !value.is_empty() {
             if self.rng.bool() {
                 value.truncate(self.rng.usize(0..value.len()));
             } else {

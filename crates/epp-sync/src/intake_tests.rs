@@ -1,15 +1,10 @@
 //! How much of what others publish is taken in per tick.
 
-use super::handover::Known;
-use super::share::{Knowledge, Now, Share, INTAKE};
+use super::peers::{IndexPeer, Peers, HASHES_PER_TICK};
+use super::shared::{Shared, Traffic};
 use super::InProcess;
 use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
 use epp_core::picker::load::EndpointLoad;
-
-const SERVES: Now = Now {
-    serves: true,
-    stirred: false,
-};
 
 /// Hashes of one segment.
 const SEGMENT: usize = 4_096;
@@ -21,14 +16,8 @@ struct Counted {
     learnt: LearntLog,
 }
 
-impl Known for Counted {
-    fn list(&self, _: usize, _: &mut Vec<u64>) -> Option<Placement> {
-        None
-    }
-}
-
-impl Knowledge for Counted {
-    fn cut(&self) -> u64 {
+impl IndexPeer for Counted {
+    fn fingerprint(&self) -> u64 {
         1
     }
 
@@ -36,7 +25,7 @@ impl Knowledge for Counted {
         &mut self.learnt
     }
 
-    fn place(&mut self, seat: u32, _: Placement, prompt: &[u64], _: usize) {
+    fn learn(&mut self, seat: u32, _: Placement, prompt: &[u64], _: usize) {
         self.hashes
             .resize(self.hashes.len().max(seat as usize + 1), 0);
         self.hashes[seat as usize] += prompt.len();
@@ -44,13 +33,17 @@ impl Knowledge for Counted {
 
     fn expect_loose_blocks(&mut self, _: bool) {}
 
+    fn index_list(&self, _: usize, _: &mut Vec<u64>) -> Option<Placement> {
+        None
+    }
+
     fn held(&self) -> u32 {
         0
     }
 
-    fn in_flight(&self, _: &mut Vec<EndpointLoad>) {}
+    fn own_loads(&self, _: &mut Vec<EndpointLoad>) {}
 
-    fn others_in_flight(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
+    fn set_peer_loads(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
 }
 
 #[test]
@@ -64,9 +57,11 @@ fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
     /// As much as a journal publishes in a tick.
     const FRESH: usize = 60_000;
     let mut memory = InProcess::default();
-    let mut vms: Vec<Share> = (1..=5).map(|own| Share::new("b", own)).collect();
-    let mut tick = |vm: &mut Share, counted: &mut Counted| {
-        vm.exchange(SERVES, &mut memory, &mut 0, counted);
+    let mut vms: Vec<Peers> = (1..=5).map(|own| Peers::new("b", own)).collect();
+    let mut tick = |vm: &mut Peers, counted: &mut Counted| {
+        let mut traffic = Traffic::default();
+        let shared = &mut Shared::new(&mut memory, &mut traffic);
+        vm.tick(true, false, shared, counted);
         std::mem::take(&mut counted.hashes)
     };
     for _ in 0..60 {
@@ -86,7 +81,7 @@ fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
     for round in 0..10 {
         let hashes = tick(listener, &mut Counted::default());
         let sum: usize = hashes.iter().sum();
-        assert!(sum <= INTAKE + SEGMENT, "{sum} at once");
+        assert!(sum <= HASHES_PER_TICK + SEGMENT, "{sum} at once");
         if round == 0 {
             let heard = hashes.iter().filter(|hashes| **hashes > 0);
             assert_eq!(

@@ -1,25 +1,31 @@
-//! Placements told to the other workers, so that all of one Envoy decide from the same knowledge.
+//! One VM's journal: what its indexes learnt, for the other workers to learn as well.
 //!
-//! What a VM places between two of its ticks goes into the next segments of its journal, each a
-//! value of its own in shared data, in a ring of sixteen. Its seat says how many segments there
-//! are, so that a tick without news costs nobody anything, and news cost their own size. The ring
-//! is bounded: a reader that falls behind loses hints, and nobody memory.
+//! What a VM learns between two of its ticks goes into the next segments of its journal, each a value of its
+//! own in the store, in a ring of sixteen. Its presence says how many segments there are, so that a tick
+//! without news costs nothing, and news cost their own size. The ring is bounded: a reader that falls behind
+//! loses hints, and no VM's memory grows.
 
-use super::pack::{Reader, Writer};
-use super::Store;
 use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
+
+use crate::codec::{Reader, Writer};
+use crate::presence::key as worker_key;
+use crate::shared::Shared;
 
 /// Segments that are kept: a reader that pauses for less than 0.8 s loses nothing, as long as a
 /// segment holds what comes up in a tick.
-const RING: u64 = 16;
+const SEGMENTS: u64 = 16;
 
-/// Hashes of one segment, 8 bytes each. Before those that follow each other in one prompt stand 16
-/// bytes and what it takes to find them there, some 16 hashes. At 1,000 cold requests a second with 256 blocks each,
-/// shared by four workers, some 3,000 come up in a tick.
-const SEGMENT: usize = 4_096;
+/// Hashes of one segment, 8 bytes each. Before those that follow each other in one prompt stand 16 bytes and
+/// the context that it takes to find them, some 16 hashes. At 1,000 cold requests a second with 256 blocks
+/// each, shared by four workers, some 3,000 come up in a tick.
+const SEGMENT_HASHES: usize = 4_096;
 
-/// As it stands in a run's head.
-fn bits(evidence: Evidence) -> u32 {
+/// Where the evidence stands in a run's head. The bits below say how many hashes follow: more than a segment
+/// or a piece of a handover has.
+const EVIDENCE_SHIFT: u32 = 22;
+const COUNT_MASK: u32 = (1 << EVIDENCE_SHIFT) - 1;
+
+fn evidence_bits(evidence: Evidence) -> u32 {
     match evidence {
         Evidence::Sent => 0,
         Evidence::Proven => 1,
@@ -27,17 +33,12 @@ fn bits(evidence: Evidence) -> u32 {
     }
 }
 
-fn evidence(bits: u32) -> Option<Evidence> {
+fn evidence_of(bits: u32) -> Option<Evidence> {
     let known = [Evidence::Sent, Evidence::Proven, Evidence::Refuted];
     known.get(bits as usize).copied()
 }
 
-/// Where in a run's head the word stands, and the bits below it, which say how many hashes follow: more
-/// than a segment or a piece has.
-const WORD_BIT: u32 = 22;
-const COUNT: u32 = (1 << WORD_BIT) - 1;
-
-/// One VM's journal.
+/// The writing side of one VM's journal.
 #[derive(Debug)]
 pub struct Journal {
     base: String,
@@ -46,7 +47,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty journal under these keys; `own` tells this VM from the others.
+    /// Returns an empty journal under these keys; `own` distinguishes this VM from the others.
     pub fn new(base: String, own: u64) -> Self {
         Self {
             base,
@@ -55,25 +56,25 @@ impl Journal {
         }
     }
 
-    /// Segments written so far.
+    /// Returns how many segments were written so far.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Drains the log into segments at the VM's seat.
-    pub fn write(&mut self, seat: u32, log: &mut LearntLog, host: &mut dyn Store) {
+    /// Drains the log into segments of the VM in this worker slot.
+    pub fn write(&mut self, worker: u32, log: &mut LearntLog, shared: &mut Shared<'_>) {
         let mut segment = None;
-        let mut room = SEGMENT;
+        let mut room = SEGMENT_HASHES;
         for (placement, span, hashes) in log.entries() {
             let mut from = span.context;
             while from < hashes.len() {
                 let before = hashes.get(..from).unwrap_or_default();
                 let before = log.key().context(before).len();
-                // Without any it is found only where it is in the table; that long there is none.
-                let before = if before < SEGMENT { before } else { 0 };
+                // Without a context a block is found only where it is in the table; so long a one there is not.
+                let before = if before < SEGMENT_HASHES { before } else { 0 };
                 if room <= before {
-                    room = SEGMENT;
-                    self.written += seal(&self.base, seat, self.written, segment.take(), host);
+                    room = SEGMENT_HASHES;
+                    self.write_segment(worker, segment.take(), shared);
                 }
                 let to = hashes.len().min(from + room - before);
                 let part = hashes.get(from - before..to).unwrap_or_default();
@@ -89,99 +90,126 @@ impl Journal {
                 from = to;
             }
         }
-        self.written += seal(&self.base, seat, self.written, segment, host);
+        self.write_segment(worker, segment, shared);
         log.clear();
     }
-}
 
-/// Writes a segment, if there is one. How many were written.
-fn seal(base: &str, seat: u32, number: u64, segment: Option<Writer>, host: &mut dyn Store) -> u64 {
-    let Some(segment) = segment else {
-        return 0;
-    };
-    host.set(&key(base, seat, number), &segment.seal(), None);
-    1
-}
-
-/// Takes in the segments of another VM's journal from number `read` on, as far as they are still
-/// there, up to one that is torn, which is counted, or until `room` hashes were read: the segment that
-/// exceeds them is the last. Returns the number reached, and how many hashes were read.
-pub fn read(
-    (base, seat, owner): (&str, u32, u64),
-    (read, written): (u64, u64),
-    room: usize,
-    host: &mut dyn Store,
-    foreign: &mut u64,
-    take: &mut dyn FnMut(Placement, &[u64], usize),
-) -> (u64, usize) {
-    let (mut prompt, mut taken) = (Vec::new(), 0);
-    // A count that went back is another journal's.
-    let read = if read > written { 0 } else { read };
-    for number in read.max(written.saturating_sub(RING))..written {
-        if taken >= room {
-            return (number, taken);
-        }
-        let Some((value, _)) = host.get(&key(base, seat, number)) else {
-            continue;
-        };
-        taken += value.len() / size_of::<u64>();
-        let Some(mut reader) = Reader::open(&value) else {
-            *foreign += 1;
-            return (number, taken);
-        };
-        // A former VM's at the same seat, or a newer one: that will be read in its turn.
-        if reader.u64() == Some(owner) && reader.u64() == Some(number) {
-            while let Some(before) = reader.u32() {
-                let mut take = |run, hashes: &mut dyn Iterator<Item = u64>| {
-                    prompt.clear();
-                    prompt.extend(hashes);
-                    take(run, &prompt, before as usize);
-                };
-                if read_run(&mut reader, &mut take).is_none() {
-                    break;
-                }
-            }
+    fn write_segment(&mut self, worker: u32, segment: Option<Writer>, shared: &mut Shared<'_>) {
+        if let Some(segment) = segment {
+            let key = key(&self.base, worker, self.written);
+            shared.set(&key, &segment.seal(), None);
+            self.written += 1;
         }
     }
-    (written, taken)
 }
 
-/// Writes a run with its hashes.
-pub fn write_run(writer: &mut Writer, run: Placement, hashes: &[u64]) {
-    writer.u32(run.slot);
-    writer.u32(run.tag);
-    let count = hashes.len() as u32 & COUNT;
-    writer.u32(u32::from(run.producer) << 24 | bits(run.evidence) << WORD_BIT | count);
+/// The journal of another VM.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerJournal<'a> {
+    /// Under which keys.
+    pub base: &'a str,
+    /// The VM's worker slot.
+    pub worker: u32,
+    /// The VM's number.
+    pub owner: u64,
+    /// Segments that were read before.
+    pub read: u64,
+    /// Segments that there are.
+    pub written: u64,
+}
+
+impl PeerJournal<'_> {
+    /// Reads the segments that are new and still there, up to a corrupt one or until `room` hashes were read:
+    /// the segment that exceeds them is the last. Returns the number reached, and how many hashes were read.
+    pub fn read(
+        &self,
+        room: usize,
+        shared: &mut Shared<'_>,
+        take: &mut dyn FnMut(Placement, &[u64], usize),
+    ) -> (u64, usize) {
+        let (mut prompt, mut taken) = (Vec::new(), 0);
+        // A count that went back is another journal's.
+        let read = if self.read > self.written {
+            0
+        } else {
+            self.read
+        };
+        for number in read.max(self.written.saturating_sub(SEGMENTS))..self.written {
+            if taken >= room {
+                return (number, taken);
+            }
+            let Some((value, _)) = shared.bytes(&key(self.base, self.worker, number)) else {
+                continue;
+            };
+            taken += value.len() / size_of::<u64>();
+            let Some(mut reader) = Reader::open(&value) else {
+                shared.count(true);
+                return (number, taken);
+            };
+            // A former VM's in the same worker slot, or a newer one: that will be read in its turn.
+            if reader.u64() == Some(self.owner) && reader.u64() == Some(number) {
+                read_segment(&mut reader, &mut prompt, take);
+            }
+        }
+        (self.written, taken)
+    }
+}
+
+fn read_segment(
+    reader: &mut Reader<'_>,
+    prompt: &mut Vec<u64>,
+    take: &mut dyn FnMut(Placement, &[u64], usize),
+) {
+    while let Some(before) = reader.u32() {
+        let mut take = |placement, hashes: &mut dyn Iterator<Item = u64>| {
+            prompt.clear();
+            prompt.extend(hashes);
+            take(placement, prompt, before as usize);
+        };
+        if read_run(reader, &mut take).is_none() {
+            break;
+        }
+    }
+}
+
+/// Writes a run: a placement with its hashes.
+pub fn write_run(writer: &mut Writer, placement: Placement, hashes: &[u64]) {
+    writer.u32(placement.slot);
+    writer.u32(placement.tag);
+    let count = hashes.len() as u32 & COUNT_MASK;
+    let evidence = evidence_bits(placement.evidence) << EVIDENCE_SHIFT;
+    writer.u32(u32::from(placement.producer) << 24 | evidence | count);
     hashes.iter().for_each(|hash| writer.u64(*hash));
 }
 
-/// Reads a run, if another one follows.
+/// Reads a run. Returns how many hashes it has, or `None` where no other run follows.
 pub fn read_run(
     reader: &mut Reader<'_>,
     take: &mut dyn FnMut(Placement, &mut dyn Iterator<Item = u64>),
 ) -> Option<usize> {
     let (slot, tag) = (reader.u32()?, reader.u32()?);
     let head = reader.u32()?;
-    let run = Placement {
-        evidence: evidence(head >> WORD_BIT & 3)?,
+    let placement = Placement {
+        evidence: evidence_of(head >> EVIDENCE_SHIFT & 3)?,
         producer: (head >> 24) as u8,
         slot,
         tag,
     };
-    let count = (head & COUNT) as usize;
+    let count = (head & COUNT_MASK) as usize;
     let mut hashes = reader.numbers(count)?;
-    take(run, &mut hashes);
+    take(placement, &mut hashes);
     Some(count)
 }
 
-fn key(base: &str, seat: u32, number: u64) -> String {
-    format!("{base}/seat/{seat}/{}", number % RING)
+fn key(base: &str, worker: u32, number: u64) -> String {
+    format!("{}/{}", worker_key(base, worker), number % SEGMENTS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::InProcess;
+    use crate::shared::Traffic;
+    use crate::{InProcess, Store};
     use epp_core::picker::learnt::MAX_LOGGED_HASHES;
     use epp_core::prefix::key::TableKey;
 
@@ -210,8 +238,10 @@ mod tests {
             self.log.note(placement, prompt, block);
         }
 
-        fn write(&mut self, seat: u32, host: &mut dyn Store) {
-            self.journal.write(seat, &mut self.log, host);
+        fn write(&mut self, worker: u32, store: &mut dyn Store) {
+            let mut traffic = Traffic::default();
+            let shared = &mut Shared::new(store, &mut traffic);
+            self.journal.write(worker, &mut self.log, shared);
         }
 
         fn written(&self) -> u64 {
@@ -226,17 +256,31 @@ mod tests {
     }
 
     fn take_all(memory: &mut InProcess, from: u64, written: u64) -> (Vec<u64>, u64) {
-        let (mut taken, mut foreign) = (Vec::new(), 0);
+        let mut taken = Vec::new();
         let mut take = |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
-        read(
-            ("b", 0, 5),
-            (from, written),
-            usize::MAX,
-            memory,
-            &mut foreign,
-            &mut take,
-        );
+        let foreign = read((from, written), usize::MAX, memory, &mut take).2;
         (taken, foreign)
+    }
+
+    /// Reads segments of the journal that the tests write. Returns the number reached, how many hashes were
+    /// read, and how many segments were corrupt.
+    fn read(
+        (read, written): (u64, u64),
+        room: usize,
+        memory: &mut InProcess,
+        take: &mut dyn FnMut(Placement, &[u64], usize),
+    ) -> (u64, usize, u64) {
+        let journal = PeerJournal {
+            base: "b",
+            worker: 0,
+            owner: 5,
+            read,
+            written,
+        };
+        let mut traffic = Traffic::default();
+        let shared = &mut Shared::new(memory, &mut traffic);
+        let (reached, taken) = journal.read(room, shared, take);
+        (reached, taken, traffic.unrecognised)
     }
 
     /// Reads these segments of the journal that the tests write.
@@ -245,7 +289,7 @@ mod tests {
         memory: &mut InProcess,
         take: &mut dyn FnMut(Placement, &[u64], usize),
     ) {
-        read(("b", 0, 5), segments, usize::MAX, memory, &mut 0, take);
+        read(segments, usize::MAX, memory, take);
     }
 
     #[test]
@@ -282,14 +326,14 @@ mod tests {
     #[test]
     fn what_a_segment_has_no_room_for_is_found_in_the_next() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
-        note(&mut journal, 0..SEGMENT + 3);
+        note(&mut journal, 0..SEGMENT_HASHES + 3);
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |_, prompt: &[u64], from| found.push((prompt.to_vec(), from));
         read_back((1, 2), &mut memory, &mut take);
-        let blocks: Vec<u64> = (0..SEGMENT as u64 + 3).collect();
-        let before = TableKey::default().context(&blocks[..SEGMENT]).len();
-        let expected = blocks[SEGMENT - before..].to_vec();
+        let blocks: Vec<u64> = (0..SEGMENT_HASHES as u64 + 3).collect();
+        let before = TableKey::default().context(&blocks[..SEGMENT_HASHES]).len();
+        let expected = blocks[SEGMENT_HASHES - before..].to_vec();
         assert_eq!(found, [(expected, before)]);
     }
 
@@ -352,17 +396,17 @@ mod tests {
             note(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
-        let expected: Vec<u64> = (100 - RING..100).collect();
+        let expected: Vec<u64> = (100 - SEGMENTS..100).collect();
         assert_eq!(take_all(&mut memory, 0, 100).0, expected);
         note(&mut journal, 0..3 * MAX_LOGGED_HASHES);
         journal.write(0, &mut memory);
-        assert!(memory.size() < RING as usize * (SEGMENT * 8 + 100));
+        assert!(memory.size() < SEGMENTS as usize * (SEGMENT_HASHES * 8 + 100));
     }
 
     #[test]
     fn no_more_is_read_than_there_is_room_for_and_the_rest_afterwards() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
-        note(&mut journal, 0..4 * SEGMENT);
+        note(&mut journal, 0..4 * SEGMENT_HASHES);
         journal.write(0, &mut memory);
         let (mut taken, mut reached, mut rounds) = (Vec::new(), 0, 0);
         while reached < journal.written() {
@@ -370,12 +414,11 @@ mod tests {
             let segments = (reached, journal.written());
             let mut take =
                 |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
-            let (host, foreign) = (&mut memory, &mut 0);
-            (reached, _) = read(("b", 0, 5), segments, SEGMENT, host, foreign, &mut take);
-            assert!(taken.len() - before <= SEGMENT);
+            (reached, ..) = read(segments, SEGMENT_HASHES, &mut memory, &mut take);
+            assert!(taken.len() - before <= SEGMENT_HASHES);
             rounds += 1;
         }
-        assert_eq!(taken, (0..4 * SEGMENT as u64).collect::<Vec<_>>());
+        assert_eq!(taken, (0..4 * SEGMENT_HASHES as u64).collect::<Vec<_>>());
         assert!(rounds >= 4);
     }
 
@@ -414,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_segment_is_counted_and_a_former_vms_left_alone() {
+    fn a_corrupt_segment_is_counted_and_a_former_vms_left_alone() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         for hash in 0..2 {
             note(&mut journal, hash..hash + 1);
@@ -424,7 +467,7 @@ mod tests {
         former.note(RUN, &[8], 0);
         former.write(0, &mut memory);
         assert_eq!(take_all(&mut memory, 0, 2), (vec![1], 0));
-        memory.tear("b/seat/0/1");
+        memory.corrupt("b/worker/0/1");
         assert_eq!(take_all(&mut memory, 0, 2), (vec![], 1));
     }
 }

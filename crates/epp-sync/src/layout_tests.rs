@@ -3,21 +3,26 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::handover::{Handover, Known};
-use super::journal::Journal;
-use super::lease::Lease;
-use super::report::{self, PlanReport, Report};
-use super::seats::{Post, Seats};
-use super::{secret, snapshot, InProcess, Store};
+use epp_core::endpoints::outlier::Ejection;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
 use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
 use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::models::ModelNames;
 use epp_core::picker::status::{
     Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
 };
 use epp_core::prefix::key::Secret;
-use epp_core::scheduling::Metrics;
-use epp_core::scheduling::Slot;
+use epp_core::scheduling::{Metrics, Slot};
+
+use super::delivery::SharedFinding;
+use super::handover::Handover;
+use super::journal::Journal;
+use super::lease::Lease;
+use super::peers::IndexPeer;
+use super::presence::{Presence, WorkerSlots};
+use super::report::{self, PlanReport, Report};
+use super::shared::{Shared, Traffic};
+use super::{models, secret, snapshot, InProcess, Store};
 
 const RUN: Placement = Placement {
     evidence: Evidence::Sent,
@@ -29,23 +34,39 @@ const RUN: Placement = Placement {
 /// One list of three hashes.
 struct One;
 
-impl Known for One {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+impl IndexPeer for One {
+    fn fingerprint(&self) -> u64 {
+        6
+    }
+
+    fn learnt(&mut self) -> &mut LearntLog {
+        unreachable!()
+    }
+
+    fn learn(&mut self, _: u32, _: Placement, _: &[u64], _: usize) {}
+
+    fn expect_loose_blocks(&mut self, _: bool) {}
+
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.extend([7, 8, 9]);
         (number == 0).then_some(RUN)
     }
+
+    fn held(&self) -> u32 {
+        0
+    }
+
+    fn own_loads(&self, _: &mut Vec<EndpointLoad>) {}
+
+    fn set_peer_loads(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
 }
 
-/// One value of each kind.
-fn values() -> Vec<u8> {
-    let mut host = InProcess::default();
-    let mut seats = Seats::new("b".to_owned(), 5);
-    assert!(seats.sit(&mut host));
-    let post = Post {
-        cut: 6,
-        asks: true,
+fn presence() -> Presence {
+    Presence {
+        fingerprint: Some(6),
+        requests_index: true,
         serves: true,
-        written: 1,
+        segments: 1,
         held: 7,
         loads: vec![EndpointLoad {
             slot: 1,
@@ -55,58 +76,72 @@ fn values() -> Vec<u8> {
             scraped: 5,
             tokens: 6,
         }],
-    };
-    seats.post(&post, &mut host);
-    let mut journal = Journal::new("b".to_owned(), 5);
+    }
+}
+
+fn log() -> LearntLog {
     let mut log = LearntLog::default();
     log.keep(true);
     // Of the second prompt what stands before is told, too.
     log.note(RUN, &[1, 2], 0);
     log.note(RUN, &[1, 2], 1);
     log.note(RUN, &[16, 3, 4], 2);
-    // And what is said of them.
-    for word in [Evidence::Proven, Evidence::Refuted] {
-        log.note(
-            Placement {
-                evidence: word,
-                ..RUN
-            },
-            &[5],
-            0,
-        );
+    // And what else is known of them.
+    for evidence in [Evidence::Proven, Evidence::Refuted] {
+        log.note(Placement { evidence, ..RUN }, &[5], 0);
     }
-    journal.write(0, &mut log, &mut host);
-    secret::agree("b", &Secret::from(1), &mut host, &mut 0);
-    Handover::new("b".to_owned(), 5).give(&[9], 6, &One, &mut host);
-    assert!(Lease::new("b/lease".to_owned(), 5).tick(&mut host));
-    let mut store = Endpoints::default();
+    log
+}
+
+fn endpoints() -> Endpoints {
+    let mut endpoints = Endpoints::default();
     let member = Member {
         name: "p".to_owned(),
         address: "a:1".to_owned(),
         labels: vec![("n".to_owned(), "v".to_owned())],
         available: true,
     };
-    store.set_member(Slot(0), &member);
-    store.set_metrics(Slot(0), waiting_metrics(), false, 1_000);
-    page(&mut host);
+    endpoints.set_member(Slot(0), &member);
+    endpoints.set_metrics(Slot(0), waiting_metrics(), false, 1_000);
+    endpoints
+}
+
+/// One value of each kind.
+fn values() -> Vec<u8> {
+    let mut store = InProcess::default();
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(&mut store, &mut traffic);
+    let mut workers = WorkerSlots::new("b".to_owned(), 5);
+    assert!(workers.register(shared));
+    workers.publish(&presence(), shared);
+    Journal::new("b".to_owned(), 5).write(0, &mut log(), shared);
+    secret::agree("b", &Secret::from(1), shared);
+    Handover::new("b", 5).send(&[9], &One, shared);
+    assert!(Lease::new("b/lease".to_owned(), 5).tick(shared));
+    SharedFinding::new("b/delivery".to_owned()).exchange(Some(true), shared);
+    let mut names = ModelNames::default();
+    assert!(models::admit("b/models", "m", (&mut names, 1), shared));
+    shared.put("b/ejections", &[(Slot(1), Ejection::default())][..], None);
+    shared.set("b/members", &snapshot::encode_members(&endpoints()), None);
+    shared.set("b/metrics", &snapshot::encode_metrics(&endpoints()), None);
+    page(shared);
     let keys = [
-        "seat/0",
-        "seat/0/0",
-        "seat/0/report",
+        "worker/0",
+        "worker/0/0",
+        "worker/0/report",
         "plan",
         "index",
         "index/0",
         "lease",
         "secret",
+        "delivery",
+        "models",
+        "ejections",
+        "members",
+        "metrics",
     ];
-    let mut all = Vec::new();
-    for key in keys {
-        let (value, _) = host.get(&format!("b/{key}")).unwrap();
-        all.extend(value);
-    }
-    all.extend(snapshot::pack_members(&store, 1));
-    all.extend(snapshot::pack_metrics(&store, 1));
-    all
+    let values = keys.map(|key| store.get(&format!("b/{key}")).unwrap().0);
+    values.concat()
 }
 
 fn waiting_metrics() -> Metrics {
@@ -117,7 +152,7 @@ fn waiting_metrics() -> Metrics {
 }
 
 /// What the status page reads: written by the order of its fields.
-fn page(host: &mut InProcess) {
+fn page(shared: &mut Shared<'_>) {
     let decision = RecentDecision {
         number: 1,
         at: 2,
@@ -152,7 +187,7 @@ fn page(host: &mut InProcess) {
         plan: 7,
         status,
     };
-    report::post("b/seat/0", &report, host);
+    report::publish("b/worker/0", &report, shared);
     let plan = PlanReport {
         id: 1,
         summary: PlanSummary {
@@ -161,14 +196,14 @@ fn page(host: &mut InProcess) {
             plugins: vec![PluginSummary::default()],
         },
     };
-    report::tell_plan("b", &plan, host);
+    report::publish_plan("b", &plan, shared);
 }
 
 #[test]
 fn what_is_shared_is_laid_out_as_its_version_says() {
     assert_eq!(
         (super::ROOT, xxh64(&values(), 0)),
-        ("epp-wasm/4", 1_201_253_282_287_778_825),
+        ("epp-wasm/5", 13_941_150_432_319_905_473),
         "other bytes than before: raise the number in ROOT, and put both in here"
     );
 }

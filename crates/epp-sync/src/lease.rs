@@ -1,31 +1,41 @@
-//! Who polls: one VM of all those of one Envoy.
+//! Which VM polls: one of all those of one Envoy.
 //!
-//! The lease is a record in shared data: who holds it and how often the holder has beaten. Every VM
-//! reads it on each of its ticks; a VM that saw the same record for ten ticks takes it by
-//! compare-and-swap. There is no clock in it, so that clock steps change nothing: time is counted
-//! in ticks, which Envoy's timer drives.
+//! The lease is a record in the store: its holder, and how many heartbeats that has sent. Every VM reads it
+//! on each of its ticks; a VM that saw the same record for ten ticks takes it by compare-and-swap. There is
+//! no clock in it, so that clock steps change nothing: time is counted in ticks, which Envoy's timer drives.
 //!
-//! The VM of Envoy's main thread serves no requests, so that a page of 2 MB read there delays
-//! nobody: whoever has served a request waits longer before it takes the lease, and gives it up
-//! once when its first request comes.
+//! The VM of Envoy's main thread serves no requests, so that a page of 2 MB read there delays none: a VM
+//! that has served a request waits longer before it takes the lease, and gives it up once when its first
+//! request comes.
 
-use super::pack::{Reader, Writer};
-use super::Store;
+use serde::{Deserialize, Serialize};
 
-/// Ticks without a beat after which the holder is taken for gone: half a second at 50 ms. A holder
-/// beats each tick; ten missed ones are no hiccup.
-const PATIENCE: u32 = 10;
+use crate::shared::Shared;
+
+/// Ticks without a heartbeat after which the holder is considered gone: half a second at 50 ms. A holder
+/// sends one every tick; ten missed ones are more than a hiccup.
+const MISSED_HEARTBEATS: u32 = 10;
 
 /// Further ticks that a VM which serves requests leaves to one that does not.
-const COURTESY: u32 = 5;
+const SERVING_DELAY: u32 = 5;
+
+/// The lease as it stands in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// The VM that polls; none where it has given the lease up.
+    holder: Option<u64>,
+    /// Heartbeats so far, of all holders.
+    heartbeat: u64,
+}
 
 /// One VM's view of the lease.
 #[derive(Debug)]
 pub struct Lease {
     key: String,
     own: u64,
-    beat: u64,
-    seen: Option<(u64, u64)>,
+    heartbeat: u64,
+    seen: Option<Record>,
+    /// Ticks for which the record was the same.
     unchanged: u32,
     holds: bool,
     serves: bool,
@@ -33,13 +43,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A VM's view; `own` tells it from the others.
+    /// Returns a VM's view; `own` distinguishes it from the others.
     pub fn new(key: String, own: u64) -> Self {
         Self {
             key,
-            // Zero stands for nobody.
-            own: own.max(1),
-            beat: 0,
+            own,
+            heartbeat: 0,
             seen: None,
             unchanged: 0,
             holds: false,
@@ -53,75 +62,80 @@ impl Lease {
         self.serves = true;
     }
 
-    /// One tick: beats, gives up, or waits and takes. Returns whether this VM polls until the next.
-    pub fn tick(&mut self, host: &mut dyn Store) -> bool {
-        let found = host.get(&self.key);
-        let cas = found.as_ref().map(|(_, cas)| *cas);
-        let record = found.and_then(|(bytes, _)| unpack(&bytes));
+    /// Sends a heartbeat, gives the lease up, or waits and takes it. Returns whether this VM polls until the
+    /// next tick.
+    pub fn tick(&mut self, shared: &mut Shared<'_>) -> bool {
+        let (found, version) = shared.get(&self.key, |_| true);
+        let record: Option<Record> = found.value();
         self.holds = match record {
-            Some((holder, _)) if holder == self.own => self.keep(host, cas),
-            record => self.wait(host, cas, record),
+            Some(record) if record.holder == Some(self.own) => self.keep(shared, version),
+            record => self.wait(shared, version, record),
         };
         self.holds
     }
 
-    fn keep(&mut self, host: &mut dyn Store, cas: Option<u32>) -> bool {
+    fn keep(&mut self, shared: &mut Shared<'_>, version: Option<u32>) -> bool {
         self.unchanged = 0;
-        self.beat += 1;
+        self.heartbeat += 1;
         if self.serves && !self.yielded {
             self.yielded = true;
-            host.set(&self.key, &pack(0, self.beat), cas);
+            self.write(None, shared, version);
             return false;
         }
-        host.set(&self.key, &pack(self.own, self.beat), cas)
+        self.write(Some(self.own), shared, version)
     }
 
-    fn wait(&mut self, host: &mut dyn Store, cas: Option<u32>, record: Option<(u64, u64)>) -> bool {
-        if record == self.seen && record.is_some() {
+    fn wait(
+        &mut self,
+        shared: &mut Shared<'_>,
+        version: Option<u32>,
+        record: Option<Record>,
+    ) -> bool {
+        if record == self.seen {
             self.unchanged += 1;
         } else {
             self.unchanged = 0;
             self.seen = record;
         }
-        let vacant = record.is_none_or(|(holder, _)| holder == 0);
-        let patience = if vacant { 0 } else { PATIENCE };
-        let courtesy = if self.serves { COURTESY } else { 0 };
-        if self.unchanged < patience + courtesy {
+        let vacant = record.is_none_or(|record| record.holder.is_none());
+        let missed = if vacant { 0 } else { MISSED_HEARTBEATS };
+        let delay = if self.serves { SERVING_DELAY } else { 0 };
+        if self.unchanged < missed + delay {
             return false;
         }
         self.unchanged = 0;
         self.seen = None;
-        // Whoever is left alone with requests keeps it from then on.
+        // A VM that serves and is left alone keeps it from then on.
         self.yielded = self.serves;
-        self.beat = record.map_or(0, |(_, beat)| beat) + 1;
-        host.set(&self.key, &pack(self.own, self.beat), cas)
+        self.heartbeat = record.map_or(0, |record| record.heartbeat).wrapping_add(1);
+        self.write(Some(self.own), shared, version)
     }
-}
 
-fn pack(holder: u64, beat: u64) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u64(holder);
-    writer.u64(beat);
-    writer.seal()
-}
-
-fn unpack(bytes: &[u8]) -> Option<(u64, u64)> {
-    let mut reader = Reader::open(bytes)?;
-    let record = (reader.u64()?, reader.u64()?);
-    reader.rest().is_empty().then_some(record)
+    fn write(&self, holder: Option<u64>, shared: &mut Shared<'_>, version: Option<u32>) -> bool {
+        let record = Record {
+            holder,
+            heartbeat: self.heartbeat,
+        };
+        shared.put(&self.key, &record, version)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::faulty::Faulty;
-    use crate::InProcess;
+    use crate::shared::Traffic;
+    use crate::{InProcess, Store};
 
     /// Ticks of 50 ms within which another must have taken over: two seconds.
     const TAKEOVER: usize = 40;
 
     fn lease(own: u64) -> Lease {
         Lease::new("lease".to_owned(), own)
+    }
+
+    fn tick(lease: &mut Lease, store: &mut dyn Store) -> bool {
+        lease.tick(&mut Shared::new(store, &mut Traffic::default()))
     }
 
     fn holders(leases: &[Lease]) -> Vec<u64> {
@@ -134,12 +148,12 @@ mod tests {
         let mut memory = InProcess::default();
         let mut leases: Vec<Lease> = (1..=4).map(lease).collect();
         // Workers tick before the main thread does, and serve soon.
-        for tick in 0..200 {
+        for number in 0..200 {
             for (position, lease) in leases.iter_mut().enumerate() {
-                if position > 0 && tick > 5 {
+                if position > 0 && number > 5 {
                     lease.serve();
                 }
-                lease.tick(&mut memory);
+                tick(lease, &mut memory);
             }
         }
         assert_eq!(holders(&leases), [1]);
@@ -151,7 +165,7 @@ mod tests {
         let mut leases: Vec<Lease> = (1..=3).map(lease).collect();
         for _ in 0..20 {
             leases.iter_mut().for_each(|lease| {
-                lease.tick(&mut memory);
+                tick(lease, &mut memory);
             });
         }
         assert_eq!(holders(&leases), [1]);
@@ -162,19 +176,19 @@ mod tests {
             since += 1;
             assert!(since <= TAKEOVER);
             rest.iter_mut().for_each(|lease| {
-                lease.tick(&mut memory);
+                tick(lease, &mut memory);
             });
         }
         for _ in 0..200 {
             rest.iter_mut().for_each(|lease| {
-                lease.tick(&mut memory);
+                tick(lease, &mut memory);
             });
             assert_eq!(holders(&rest).len(), 1);
         }
     }
 
     #[test]
-    fn random_crashes_delays_and_torn_reads_leave_one_poller_within_two_seconds() {
+    fn random_crashes_delays_and_corrupt_reads_leave_one_poller_within_two_seconds() {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut memory = InProcess::default();
@@ -203,24 +217,33 @@ mod tests {
                     let mut host = Faulty {
                         memory: &mut memory,
                         rng: &mut rng,
-                        torn: [0, 200][(seed % 2) as usize],
+                        corrupt: [0, 200][(seed % 2) as usize],
                     };
-                    lease.tick(&mut host);
+                    tick(lease, &mut host);
                 }
                 let holding = holders(&leases).len();
                 without = if holding == 0 { without + 1 } else { 0 };
                 several = if holding > 1 { several + 1 } else { 0 };
-                assert!(without <= TAKEOVER, "seed {seed}: nobody polls");
-                assert!(several <= PATIENCE, "seed {seed}: {holding} poll");
+                assert!(without <= TAKEOVER, "seed {seed}: no VM polls");
+                assert!(several <= MISSED_HEARTBEATS, "seed {seed}: {holding} poll");
             }
         }
     }
 
     #[test]
-    fn a_foreign_value_is_taken_over_after_a_while() {
+    fn an_unrecognised_lease_is_taken_over_even_if_all_serve() {
         let mut memory = InProcess::default();
         memory.set("lease", b"something else", None);
         let mut lease = lease(1);
-        assert!((0..TAKEOVER).any(|_| lease.tick(&mut memory)));
+        lease.serve();
+        assert!((0..TAKEOVER).any(|_| tick(&mut lease, &mut memory)));
+    }
+
+    #[test]
+    fn an_unrecognised_value_is_taken_over_after_a_while() {
+        let mut memory = InProcess::default();
+        memory.set("lease", b"something else", None);
+        let mut lease = lease(1);
+        assert!((0..TAKEOVER).any(|_| tick(&mut lease, &mut memory)));
     }
 }

@@ -1,19 +1,15 @@
-//! Simulated VMs that share one Envoy's data, crash, come late, and read what is torn.
+//! Simulated VMs that share one Envoy's data, crash, come late, and read corrupt values.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::*;
 use crate::faulty::Faulty;
-use crate::InProcess;
+use crate::shared::Traffic;
+use crate::{InProcess, Store};
 use epp_core::picker::learnt::Evidence;
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Secret, TableKey};
 use epp_core::prefix::matcher::Matcher;
-
-const SERVES: Now = Now {
-    serves: true,
-    stirred: false,
-};
 
 /// Endpoints there are.
 const SLOTS: u32 = 5;
@@ -69,16 +65,8 @@ impl Toy {
     }
 }
 
-impl Known for Toy {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        let slot = number as u32;
-        self.index.list(slot, hashes);
-        (slot < SLOTS).then(|| run(0, slot))
-    }
-}
-
-impl Knowledge for Toy {
-    fn cut(&self) -> u64 {
+impl IndexPeer for Toy {
+    fn fingerprint(&self) -> u64 {
         1
     }
 
@@ -86,7 +74,7 @@ impl Knowledge for Toy {
         &mut self.learnt
     }
 
-    fn place(&mut self, _: u32, run: Placement, prompt: &[u64], from: usize) {
+    fn learn(&mut self, _: u32, run: Placement, prompt: &[u64], from: usize) {
         self.add(run, prompt, from);
     }
 
@@ -94,15 +82,21 @@ impl Knowledge for Toy {
         self.index.expect_loose_blocks(loose);
     }
 
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+        let slot = number as u32;
+        self.index.list(slot, hashes);
+        (slot < SLOTS).then(|| run(0, slot))
+    }
+
     fn held(&self) -> u32 {
         HELD
     }
 
-    fn in_flight(&self, loads: &mut Vec<EndpointLoad>) {
+    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
         loads.extend(self.own.values().filter(|load| load.requests > 0));
     }
 
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
         self.others.clear();
         for load in others.flatten() {
             let sum = self.others.entry(load.slot).or_default();
@@ -139,9 +133,17 @@ fn run(producer: u8, slot: u32) -> Placement {
 }
 
 struct Vm {
-    share: Share,
+    peers: Peers,
     toy: Toy,
     late: u32,
+    traffic: Traffic,
+}
+
+impl Vm {
+    fn tick(&mut self, store: &mut dyn Store) {
+        let shared = &mut Shared::new(store, &mut self.traffic);
+        self.peers.tick(true, false, shared, &mut self.toy);
+    }
 }
 
 struct Sim {
@@ -150,9 +152,10 @@ struct Sim {
     vms: Vec<Vm>,
     prompts: Vec<Vec<u64>>,
     capacity: usize,
-    torn: u32,
-    foreign: u64,
+    corrupt: u32,
     started: u64,
+    /// Values that VMs which are gone did not recognise.
+    unrecognised: u64,
 }
 
 impl Sim {
@@ -163,9 +166,9 @@ impl Sim {
             vms: Vec::new(),
             prompts: Vec::new(),
             capacity: usize::MAX,
-            torn: 0,
-            foreign: 0,
+            corrupt: 0,
             started: 0,
+            unrecognised: 0,
         };
         (0..vms).for_each(|_| sim.start());
         sim
@@ -174,7 +177,8 @@ impl Sim {
     fn start(&mut self) {
         self.started += 1;
         self.vms.push(Vm {
-            share: Share::new("base", self.started * 1_000),
+            peers: Peers::new("base", self.started * 1_000),
+            traffic: Traffic::default(),
             toy: Toy {
                 capacity: self.capacity,
                 ..Toy::default()
@@ -222,10 +226,13 @@ impl Sim {
                 vm.late -= 1;
                 continue;
             }
-            let (memory, rng, torn) = (&mut self.memory, &mut self.rng, self.torn);
-            let mut host = Faulty { memory, rng, torn };
-            let foreign = &mut self.foreign;
-            vm.share.exchange(SERVES, &mut host, foreign, &mut vm.toy);
+            let (memory, rng, corrupt) = (&mut self.memory, &mut self.rng, self.corrupt);
+            let mut host = Faulty {
+                memory,
+                rng,
+                corrupt,
+            };
+            vm.tick(&mut host);
         }
     }
 
@@ -233,9 +240,14 @@ impl Sim {
     fn glance(&mut self) {
         self.rng.shuffle(&mut self.vms);
         for vm in self.vms.iter_mut().filter(|vm| vm.late == 0) {
-            let (memory, rng, torn) = (&mut self.memory, &mut self.rng, self.torn);
-            let mut host = Faulty { memory, rng, torn };
-            vm.share.glance(&mut host, &mut self.foreign, &mut vm.toy);
+            let (memory, rng, corrupt) = (&mut self.memory, &mut self.rng, self.corrupt);
+            let mut host = Faulty {
+                memory,
+                rng,
+                corrupt,
+            };
+            let shared = &mut Shared::new(&mut host, &mut vm.traffic);
+            vm.peers.exchange_in_flight(shared, &mut vm.toy);
         }
     }
 
@@ -292,10 +304,10 @@ fn matched(index: &Index, prompt: &[u64]) -> Vec<u32> {
 }
 
 #[test]
-fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
+fn vms_that_crash_come_late_and_read_corrupt_values_agree_in_the_end() {
     for seed in 0..120 {
         let mut sim = Sim::new(seed, 4);
-        sim.torn = [0, 200][(seed % 2) as usize];
+        sim.corrupt = [0, 200][(seed % 2) as usize];
         let mut since = 0;
         for _ in 0..200 {
             since += 1;
@@ -304,14 +316,15 @@ fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
             if since > 25 && sim.rng.u32(0..20) == 0 {
                 since = 0;
                 let gone = sim.rng.usize(0..4);
-                sim.vms.swap_remove(gone);
+                sim.unrecognised += sim.vms.swap_remove(gone).traffic.unrecognised;
                 sim.start();
             }
             (0..sim.rng.usize(0..3)).for_each(|_| sim.glance());
             sim.tick(8);
         }
-        let torn = std::mem::take(&mut sim.torn);
-        assert_eq!(torn > 0, sim.foreign > 0, "seed {seed}");
+        let corrupt = std::mem::take(&mut sim.corrupt);
+        let seen = sim.unrecognised > 0 || sim.vms.iter().any(|vm| vm.traffic.unrecognised > 0);
+        assert_eq!(corrupt > 0, seen, "seed {seed}");
         // What was placed and not told yet is among it.
         let union = sim.union();
         (0..80).for_each(|_| sim.tick(0));
@@ -322,7 +335,7 @@ fn vms_that_crash_come_late_and_read_torn_values_agree_in_the_end() {
         sim.check_matches(&union, seed);
         sim.check_loads(seed);
         for vm in &mut sim.vms {
-            assert_eq!(vm.share.others_held(), 3 * u64::from(HELD));
+            assert_eq!(vm.peers.held_by_others(), 3 * u64::from(HELD));
         }
         // Seats and their rings, and a handover's pieces.
         assert!(sim.memory.count() < 12 * 17 + 10, "{}", sim.memory.count());
@@ -335,13 +348,13 @@ fn full_indexes_stay_bounded_and_say_nothing_that_nobody_was_sent() {
     for seed in 0..30 {
         let mut sim = Sim::new(seed, 0);
         sim.capacity = CAPACITY;
-        sim.torn = [0, 50][(seed % 2) as usize];
+        sim.corrupt = [0, 50][(seed % 2) as usize];
         (0..4).for_each(|_| sim.start());
         for _ in 0..200 {
             (0..sim.rng.usize(0..6)).for_each(|_| sim.work());
             if sim.rng.u32(0..20) == 0 {
                 let gone = sim.rng.usize(0..4);
-                sim.vms.swap_remove(gone);
+                sim.unrecognised += sim.vms.swap_remove(gone).traffic.unrecognised;
                 sim.start();
             }
             // Later than the ring lasts, too: segments get lost.
@@ -395,7 +408,7 @@ fn a_dead_vm_stops_counting_within_a_second_however_often_others_glance() {
         (0..3).for_each(|_| sim.tick(0));
         sim.check_loads(0);
         sim.vms.pop();
-        for _ in 0..=seats::PATIENCE {
+        for _ in 0..=presence::MISSED_HEARTBEATS {
             (0..glances).for_each(|_| sim.glance());
             sim.tick(0);
         }
@@ -420,7 +433,7 @@ fn what_is_in_flight_is_known_between_ticks() {
     // Silence between two ticks is nobody's end.
     (0..200).for_each(|_| sim.glance());
     sim.check_loads(0);
-    assert!(sim.vms.iter_mut().all(|vm| vm.share.sharers() == 4));
+    assert!(sim.vms.iter_mut().all(|vm| vm.peers.sharers() == 4));
 }
 
 #[test]
@@ -434,12 +447,12 @@ fn a_tick_without_news_moves_next_to_nothing() {
         vm.toy.own.clear();
     }
     (0..60).for_each(|_| sim.tick(0));
-    sim.vms.iter_mut().for_each(|vm| {
-        vm.share.take_traffic();
-    });
+    sim.vms
+        .iter_mut()
+        .for_each(|vm| vm.traffic = Traffic::default());
     sim.tick(0);
     for vm in &mut sim.vms {
-        let traffic = vm.share.take_traffic();
+        let traffic = vm.traffic;
         assert!(traffic.written < 100, "{traffic:?}");
         assert!(traffic.read < 100 * 5, "{traffic:?}");
     }
@@ -457,11 +470,11 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
     let before = sim.memory.size();
     assert!(before < 2_000, "{before}");
     sim.start();
-    let asks = |sim: &Sim| sim.vms.iter().any(|vm| vm.share.handover.asks());
+    let asks = |sim: &Sim| sim.vms.iter().any(|vm| vm.peers.handover.is_requesting());
     let ticks = (1..30).find(|_| {
         sim.tick(0);
         for (key, value) in sim.memory.values() {
-            let sealed = value.is_empty() || crate::pack::Reader::open(&value).is_some();
+            let sealed = value.is_empty() || crate::codec::Reader::open(&value).is_some();
             assert!(sealed, "{key}");
         }
         !asks(&sim)
@@ -469,12 +482,12 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
     // 4 ticks for so many, and a few to ask.
     assert!(ticks.is_some_and(|ticks| ticks <= 10), "{ticks:?}");
     let mut vms = sim.vms.iter();
-    let newcomer = vms.find(|vm| vm.share.seats.own() == 3_000).unwrap();
+    let newcomer = vms.find(|vm| vm.peers.workers.own() == 3_000).unwrap();
     let giver = sim.vms.iter().max_by_key(|vm| vm.toy.index.entries());
     for number in 0..SLOTS as usize {
         let (mut given, mut taken) = (Vec::new(), Vec::new());
-        giver.unwrap().toy.list(number, &mut given);
-        newcomer.toy.list(number, &mut taken);
+        giver.unwrap().toy.index_list(number, &mut given);
+        newcomer.toy.index_list(number, &mut taken);
         assert_eq!(given.len(), 80_000);
         assert!(given == taken, "in the same order");
     }
@@ -486,26 +499,34 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
 #[test]
 fn neighbours_under_other_names_do_not_disturb() {
     let mut memory = InProcess::default();
-    memory.set("base/seat/0", b"a stranger's", None);
-    memory.set("base/index", b"a stranger's", None);
-    let mut vms: Vec<(Share, Toy)> = ["base", "base", "base2", "base/seat"]
+    memory.set("base/worker/0", b"another plugin's", None);
+    memory.set("base/index", b"another plugin's", None);
+    let mut vms: Vec<Vm> = ["base", "base", "base2", "base/worker"]
         .iter()
         .zip(1..)
-        .map(|(base, own)| (Share::new(base, own), Toy::default()))
+        .map(|(base, own)| Vm {
+            peers: Peers::new(base, own),
+            toy: Toy::default(),
+            late: 0,
+            traffic: Traffic::default(),
+        })
         .collect();
-    let mut foreign = [0; 4];
     for tick in 0..60 {
-        for (number, (share, toy)) in vms.iter_mut().enumerate() {
+        for (number, vm) in vms.iter_mut().enumerate() {
             let run = run(0, number as u32);
-            toy.add(run, &[tick], 0);
-            toy.learnt.note(run, &[tick], 0);
-            share.exchange(SERVES, &mut memory, &mut foreign[number], toy);
+            vm.toy.add(run, &[tick], 0);
+            vm.toy.learnt.note(run, &[tick], 0);
+            vm.tick(&mut memory);
         }
     }
     let known = |toy: &Toy| {
         let slots: HashSet<u32> = toy.all.iter().map(|(slot, _)| *slot).collect();
         slots.len()
     };
-    assert_eq!([0, 1, 2, 3].map(|vm| known(&vms[vm].1)), [2, 2, 1, 1]);
-    assert!(foreign[0] > 0 && foreign[2] == 0, "{foreign:?}");
+    assert_eq!([0, 1, 2, 3].map(|vm| known(&vms[vm].toy)), [2, 2, 1, 1]);
+    let unrecognised = [0, 2].map(|vm| vms[vm].traffic.unrecognised);
+    assert!(
+        unrecognised[0] > 0 && unrecognised[1] == 0,
+        "{unrecognised:?}"
+    );
 }

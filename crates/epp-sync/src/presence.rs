@@ -1,111 +1,135 @@
-//! The VMs of one Envoy find each other: each takes a numbered seat in shared data and beats there.
+//! The VMs of one Envoy find each other: each takes a numbered worker slot in the store and sends heartbeats
+//! there.
 //!
-//! What a VM posts at its seat is small and absolute: that it lives, how far its journal goes, and
-//! what it has in flight. A seat whose post stays the same for twenty ticks is cleared by whoever
-//! sees it first, whatever became of its VM: what it posted counts no more, and a newcomer may take
-//! it, so that VMs that come and go leave nothing behind. No clock is involved.
+//! What a VM publishes of itself is small and absolute: that it lives, how far its journal goes, and what it
+//! has in flight. A record that stays the same for twenty ticks is cleared by the VM that sees it first,
+//! whatever became of its owner: what it said counts no more, and a VM that starts may take the slot, so that
+//! VMs that come and go leave nothing behind. No clock is involved.
 
-use super::pack::{Reader, Writer};
-use super::Store;
 use epp_core::picker::load::EndpointLoad;
+use serde::{Deserialize, Serialize};
 
-/// Ticks without a beat after which a seat is empty: a second at 50 ms.
-pub const PATIENCE: u32 = 20;
+use crate::codec::{self, MAX_ENDPOINTS};
+use crate::shared::Shared;
 
-/// Seats looked at: more than workers that any machine gives an Envoy.
-const SEATS: u32 = 256;
+/// Ticks without a heartbeat after which a worker slot is free: a second at 50 ms.
+pub const MISSED_HEARTBEATS: u32 = 20;
 
-/// Looks at something torn before it is given up.
-pub const TRIES: u32 = 4;
+/// Worker slots looked at: more than workers that any machine gives an Envoy.
+const MAX_WORKERS: u32 = 256;
+
+/// Looks at something corrupt before it is given up.
+pub const MAX_CORRUPT_READS: u32 = 4;
+
+/// Ticks that a heartbeat may be late.
+const PUNCTUAL_TICKS: u32 = 2;
 
 /// A version that no value has: with it a key is set only where it is missing.
 const MISSING: Option<u32> = Some(u32::MAX);
 
-/// Endpoints in one post; more than any pool has.
-const MOST_LOADS: u32 = 65_536;
-
-/// What a VM posts at its seat.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Post {
-    /// Tells prefix blocks of equal cut: journals of VMs that cut otherwise mean nothing here.
-    pub cut: u64,
-    /// Whether it asks for the others' index.
-    pub asks: bool,
+/// What a VM publishes of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Presence {
+    /// Identifies how prompts are cut and keyed: journals of VMs with another fingerprint mean nothing here.
+    /// None where this VM shares nothing.
+    pub fingerprint: Option<u64>,
+    /// Whether it requests the others' index.
+    pub requests_index: bool,
     /// Whether it serves requests.
     pub serves: bool,
     /// Segments of its journal written so far.
-    pub written: u64,
+    pub segments: u64,
     /// Requests that it holds and has not decided.
     pub held: u32,
     /// What it has in flight.
     pub loads: Vec<EndpointLoad>,
 }
 
-/// What is known of one seat.
-#[derive(Debug, Default)]
-pub struct Seat {
-    /// Who sits there; 0: nobody known.
+/// A presence as it stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// The VM's number.
     pub owner: u64,
-    /// What was posted last.
-    pub post: Post,
+    /// Its heartbeats so far.
+    pub heartbeat: u64,
+    /// What it says of itself.
+    pub presence: Presence,
+}
+
+impl Record {
+    fn is_sound(&self) -> bool {
+        self.presence.loads.len() <= MAX_ENDPOINTS
+    }
+}
+
+/// What is known of the VM in one worker slot.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// The VM's number; none where the slot is free or not recognised.
+    pub owner: Option<u64>,
+    /// What it said last.
+    pub presence: Presence,
     /// Segments of its journal that were read.
     pub read: u64,
-    /// How often in a row the segment that comes next was torn.
-    pub stuck: u32,
+    /// How often in a row the segment that comes next was corrupt.
+    pub corrupt_segments: u32,
     version: u32,
-    /// Looks for which the post was the same.
+    /// Ticks for which the record was the same.
     unchanged: u32,
-    /// Whether a change was seen between two looks.
-    glanced: bool,
-    /// Whether it was ever seen to beat.
+    /// Whether a change was seen between two ticks.
+    changed_between_ticks: bool,
+    /// Whether it was ever seen to send a heartbeat.
     beats: bool,
-    /// Looks in a row that found something torn or foreign.
-    torn: u32,
+    /// Looks in a row that found something corrupt or not ours.
+    corrupt_reads: u32,
 }
 
-impl Seat {
-    /// Whether somebody beats there.
+impl Peer {
+    /// Returns whether a VM sends heartbeats there.
     pub fn is_live(&self) -> bool {
-        self.owner != 0 && self.beats && self.unchanged < PATIENCE
+        self.owner.is_some() && self.beats && self.unchanged < MISSED_HEARTBEATS
     }
 
-    /// Whether who sits there has just beaten: a look or two late at most.
-    pub fn is_quick(&self) -> bool {
-        self.is_live() && self.unchanged <= 2
+    /// Returns whether its last heartbeat came in time.
+    pub fn is_punctual(&self) -> bool {
+        self.is_live() && self.unchanged <= PUNCTUAL_TICKS
     }
-}
 
-impl Seat {
-    /// Takes in what is posted there now. Whether what is in flight is news to the VM `own`; what
-    /// is foreign or torn is counted.
-    fn read(&mut self, value: &[u8], own: u64, foreign: &mut u64) -> bool {
-        let torn = std::mem::take(&mut self.torn);
-        match unpack(value) {
-            _ if value == vacant() => {
-                let version = self.version;
-                *self = Self {
-                    version,
-                    ..Self::default()
-                };
-            }
-            Some((owner, _, _)) if owner == own => self.owner = owner,
-            Some((owner, _, post)) => {
-                if self.owner != owner {
-                    self.owner = owner;
+    fn is_free(&self) -> bool {
+        self.owner.is_none() && self.corrupt_reads == 0 && self.version != 0
+    }
+
+    /// Takes in what stands there now. Returns whether what is in flight is news to the VM `own`.
+    fn read(&mut self, value: &[u8], own: u64, shared: &mut Shared<'_>) -> bool {
+        let corrupt_reads = std::mem::take(&mut self.corrupt_reads);
+        if value == cleared() {
+            let version = self.version;
+            *self = Self {
+                version,
+                ..Self::default()
+            };
+            return false;
+        }
+        let record: Option<Record> = codec::decode(value).filter(Record::is_sound);
+        shared.count(record.is_none());
+        match record {
+            Some(record) if record.owner == own => self.owner = Some(own),
+            Some(record) => {
+                if self.owner != Some(record.owner) {
+                    self.owner = Some(record.owner);
                     self.read = 0;
                 }
-                let news = self.post.loads != post.loads;
-                self.post = post;
+                let news = self.presence.loads != record.presence.loads;
+                self.presence = record.presence;
                 return news;
             }
             None => {
-                *foreign += 1;
-                self.torn = torn + 1;
-                if self.torn < TRIES {
+                self.corrupt_reads = corrupt_reads + 1;
+                if self.corrupt_reads < MAX_CORRUPT_READS {
                     // It is read once more, whether or not it changes.
                     self.version = 0;
                 } else {
-                    self.owner = 0;
+                    self.owner = None;
                 }
             }
         }
@@ -113,233 +137,185 @@ impl Seat {
     }
 }
 
-/// One VM's view of the seats, and its own.
+/// One VM's view of the worker slots, and its own.
 #[derive(Debug)]
-pub struct Seats {
+pub struct WorkerSlots {
     base: String,
     own: u64,
-    seat: Option<u32>,
-    beat: u64,
-    seats: Vec<Seat>,
-    /// Whether the seats were looked at before: one that is new then has just been taken.
+    slot: Option<u32>,
+    heartbeat: u64,
+    peers: Vec<Peer>,
+    /// Whether the slots were looked at before: one that is new then has just been taken.
     looked: bool,
 }
 
-impl Seats {
-    /// A view under these keys; `own` tells this VM from the others.
+impl WorkerSlots {
+    /// Returns a view under these keys; `own` distinguishes this VM from the others.
     pub fn new(base: String, own: u64) -> Self {
         Self {
             base,
             own,
-            seat: None,
-            beat: 0,
-            seats: Vec::new(),
+            slot: None,
+            heartbeat: 0,
+            peers: Vec::new(),
             looked: false,
         }
     }
 
-    /// This VM's number.
+    /// Returns this VM's number.
     pub fn own(&self) -> u64 {
         self.own
     }
 
-    /// This VM's seat, once it has one.
-    pub fn seat(&self) -> Option<u32> {
-        self.seat
+    /// Returns this VM's slot, once it has one.
+    pub fn slot(&self) -> Option<u32> {
+        self.slot
     }
 
-    /// The other seats, with their numbers.
-    pub fn others(&mut self) -> impl Iterator<Item = (u32, &mut Seat)> {
-        let own = self.seat;
-        let seats = (0..).zip(&mut self.seats);
-        seats.filter(move |(number, _)| Some(*number) != own)
+    /// Returns the other slots, with their numbers.
+    pub fn others(&mut self) -> impl Iterator<Item = (u32, &mut Peer)> {
+        let own = self.slot;
+        let peers = (0..).zip(&mut self.peers);
+        peers.filter(move |(number, _)| Some(*number) != own)
     }
 
-    /// The others that beat.
-    pub fn live(&self) -> impl Iterator<Item = &Seat> {
-        let own = self.seat;
+    /// Returns the other VMs that send heartbeats.
+    pub fn live(&self) -> impl Iterator<Item = &Peer> {
+        let own = self.slot;
         let others = (0..)
-            .zip(&self.seats)
+            .zip(&self.peers)
             .filter(move |(number, _)| Some(*number) != own);
-        others.map(|(_, seat)| seat).filter(|seat| seat.is_live())
+        others.map(|(_, peer)| peer).filter(|peer| peer.is_live())
     }
 
-    /// Looks at all seats. Returns whether anything changed that somebody else posted; what is
-    /// foreign or torn is counted.
-    pub fn look(&mut self, host: &mut dyn Store, foreign: &mut u64) -> bool {
+    /// Looks at all slots, once a tick. Returns whether anything changed that another VM published.
+    pub fn look(&mut self, shared: &mut Shared<'_>) -> bool {
         let mut news = false;
-        for number in 0..SEATS {
-            let key = self.key(number);
-            let Some((value, version)) = host.get(&key) else {
+        for number in 0..MAX_WORKERS {
+            let key = key(&self.base, number);
+            let Some((value, version)) = shared.bytes(&key) else {
                 break;
             };
-            let fresh = self.seats.len() <= number as usize;
+            let fresh = self.peers.len() <= number as usize;
             if fresh {
-                self.seats.push(Seat::default());
+                self.peers.push(Peer::default());
             }
             let looked = self.looked;
-            let Some(seat) = self.seats.get_mut(number as usize) else {
+            let Some(peer) = self.peers.get_mut(number as usize) else {
                 break;
             };
-            let lived = seat.is_live();
-            let glanced = std::mem::take(&mut seat.glanced);
-            if !fresh && seat.version == version {
-                if glanced {
+            let lived = peer.is_live();
+            let changed_between_ticks = std::mem::take(&mut peer.changed_between_ticks);
+            if !fresh && peer.version == version {
+                if changed_between_ticks {
                     continue;
                 }
-                seat.unchanged = seat.unchanged.saturating_add(1);
-                news |= lived != seat.is_live();
-                if seat.unchanged == PATIENCE && value != vacant() {
-                    host.set(&key, &vacant(), Some(version));
+                peer.unchanged = peer.unchanged.saturating_add(1);
+                news |= lived != peer.is_live();
+                if peer.unchanged == MISSED_HEARTBEATS && value != cleared() {
+                    shared.set(&key, &cleared(), Some(version));
                 }
                 continue;
             }
-            seat.version = version;
-            seat.unchanged = 0;
-            seat.beats = !fresh || looked;
-            news |= seat.read(&value, self.own, foreign) || lived != seat.is_live();
+            peer.version = version;
+            peer.unchanged = 0;
+            peer.beats = !fresh || looked;
+            news |= peer.read(&value, self.own, shared) || lived != peer.is_live();
         }
         self.looked = true;
-        if let Some(own) = self.seat {
-            let sits = self.seats.get(own as usize);
-            if sits.is_none_or(|seat| seat.owner != self.own) {
-                // This VM was silent for so long that another one took its seat.
-                self.seat = None;
+        if let Some(own) = self.slot {
+            let peer = self.peers.get(own as usize);
+            if peer.is_none_or(|peer| peer.owner != Some(self.own)) {
+                // This VM was silent for so long that another one took its slot.
+                self.slot = None;
             }
         }
         news
     }
 
-    /// Looks between two ticks at the seats that are known. Nobody's silence is counted, since those who
-    /// beat do so with their ticks. Returns whether anything changed that somebody else posted.
-    pub fn glance(&mut self, host: &mut dyn Store, foreign: &mut u64) -> bool {
+    /// Looks between two ticks at the slots that are known. Silence is not counted, since heartbeats come with
+    /// ticks. Returns whether anything changed that another VM published.
+    pub fn look_between_ticks(&mut self, shared: &mut Shared<'_>) -> bool {
         let mut news = false;
-        for (number, seat) in (0..).zip(&mut self.seats) {
-            let Some((value, version)) = host.get(&key(&self.base, number)) else {
+        for (number, peer) in (0..).zip(&mut self.peers) {
+            let Some((value, version)) = shared.bytes(&key(&self.base, number)) else {
                 break;
             };
-            if seat.version != version {
-                seat.version = version;
-                seat.unchanged = 0;
-                seat.glanced = true;
-                news |= seat.read(&value, self.own, foreign);
+            if peer.version != version {
+                peer.version = version;
+                peer.unchanged = 0;
+                peer.changed_between_ticks = true;
+                news |= peer.read(&value, self.own, shared);
             }
         }
         news
     }
 
-    /// Takes a seat, if this VM has none: the first that is empty or missing. Whether it has one.
-    pub fn sit(&mut self, host: &mut dyn Store) -> bool {
-        if self.seat.is_some() {
+    /// Takes a slot, if this VM has none: the first that is free or missing. Returns whether it has one.
+    pub fn register(&mut self, shared: &mut Shared<'_>) -> bool {
+        if self.slot.is_some() {
             return true;
         }
-        let known = self.seats.len() as u32;
-        let empty = |seat: &Seat| seat.owner == 0 && seat.torn == 0 && seat.version != 0;
-        let number = (0..).zip(&self.seats).find(|(_, seat)| empty(seat));
-        let (number, version) = match number {
-            Some((number, seat)) => (number, Some(seat.version)),
-            None if known < SEATS => (known, MISSING),
+        let known = self.peers.len() as u32;
+        let free = (0..).zip(&self.peers).find(|(_, peer)| peer.is_free());
+        let (number, version) = match free {
+            Some((number, peer)) => (number, Some(peer.version)),
+            None if known < MAX_WORKERS => (known, MISSING),
             None => return false,
         };
-        let value = pack(self.own, self.beat, &Post::default());
-        if host.set(&self.key(number), &value, version) {
+        let record = Record {
+            owner: self.own,
+            heartbeat: self.heartbeat,
+            presence: Presence::default(),
+        };
+        let key = key(&self.base, number);
+        if shared.put(&key, &record, version) {
             if number == known {
-                self.seats.push(Seat::default());
+                self.peers.push(Peer::default());
             }
-            if let (Some(seat), Some((_, version))) = (
-                self.seats.get_mut(number as usize),
-                host.get(&key(&self.base, number)),
-            ) {
-                seat.owner = self.own;
-                seat.version = version;
-                seat.unchanged = 0;
+            let peer = self.peers.get_mut(number as usize);
+            if let (Some(peer), Some((_, version))) = (peer, shared.bytes(&key)) {
+                peer.owner = Some(self.own);
+                peer.version = version;
+                peer.unchanged = 0;
             }
-            self.seat = Some(number);
+            self.slot = Some(number);
         }
-        self.seat.is_some()
+        self.slot.is_some()
     }
 
-    /// Posts at this VM's seat.
-    pub fn post(&mut self, post: &Post, host: &mut dyn Store) {
-        let Some(number) = self.seat else {
+    /// Sends a heartbeat, with what this VM says of itself.
+    pub fn publish(&mut self, presence: &Presence, shared: &mut Shared<'_>) {
+        let Some(number) = self.slot else {
             return;
         };
-        self.beat += 1;
-        let version = self.seats.get(number as usize).map(|seat| seat.version);
-        let value = pack(self.own, self.beat, post);
-        if !host.set(&self.key(number), &value, version) {
-            self.seat = None;
+        self.heartbeat += 1;
+        let version = self.peers.get(number as usize).map(|peer| peer.version);
+        let record = (self.own, self.heartbeat, presence);
+        if !shared.put(&key(&self.base, number), &record, version) {
+            self.slot = None;
         }
-    }
-
-    fn key(&self, number: u32) -> String {
-        key(&self.base, number)
     }
 }
 
-/// What is posted at the seats under these keys, to one who has none: number, owner, beat and post.
-pub fn posted(base: &str, host: &mut dyn Store) -> Vec<(u32, u64, u64, Post)> {
-    let values = (0..SEATS).map_while(|number| Some((number, host.get(&key(base, number))?.0)));
+/// Returns the presences under these keys with their slots, for a reader that has none itself.
+pub fn published(base: &str, shared: &mut Shared<'_>) -> Vec<(u32, Record)> {
+    let values =
+        (0..MAX_WORKERS).map_while(|number| Some((number, shared.bytes(&key(base, number))?.0)));
     values
         .filter_map(|(number, value)| {
-            let (owner, beat, post) = unpack(&value)?;
-            Some((number, owner, beat, post))
+            let record: Record = codec::decode(&value)?;
+            record.is_sound().then_some((number, record))
         })
         .collect()
 }
 
-/// Key of the numbered seat's post.
+/// Returns the key of a worker slot.
 pub fn key(base: &str, number: u32) -> String {
-    format!("{base}/seat/{number}")
+    format!("{base}/worker/{number}")
 }
 
-/// What stands at a seat that was cleared.
-fn vacant() -> Vec<u8> {
-    Writer::default().seal()
-}
-
-fn pack(owner: u64, beat: u64, post: &Post) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u64(owner);
-    writer.u64(beat);
-    writer.u64(post.cut);
-    writer.u32(u32::from(post.asks) | u32::from(post.serves) << 1);
-    writer.u64(post.written);
-    writer.u32(post.held);
-    writer.u32(post.loads.len() as u32);
-    for load in &post.loads {
-        writer.u32(load.slot);
-        writer.u32(load.tag);
-        writer.u32(load.requests);
-        writer.u32(load.unseen);
-        writer.u32(load.scraped);
-        writer.u64(load.tokens);
-    }
-    writer.seal()
-}
-
-/// Who posted, how often so far, and what.
-fn unpack(value: &[u8]) -> Option<(u64, u64, Post)> {
-    let mut reader = Reader::open(value)?;
-    let (owner, beat) = (reader.u64()?, reader.u64()?);
-    let mut post = Post {
-        cut: reader.u64()?,
-        ..Post::default()
-    };
-    let flags = reader.u32()?;
-    post.asks = flags & 1 != 0;
-    post.serves = flags & 2 != 0;
-    post.written = reader.u64()?;
-    post.held = reader.u32()?;
-    for _ in 0..reader.u32()?.min(MOST_LOADS) {
-        post.loads.push(EndpointLoad {
-            slot: reader.u32()?,
-            tag: reader.u32()?,
-            requests: reader.u32()?,
-            unseen: reader.u32()?,
-            scraped: reader.u32()?,
-            tokens: reader.u64()?,
-        });
-    }
-    Some((owner, beat, post))
+/// Returns what stands in a slot that was cleared.
+fn cleared() -> Vec<u8> {
+    codec::encode(&())
 }

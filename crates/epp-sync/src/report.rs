@@ -1,34 +1,32 @@
-//! What the VMs tell the status page, while somebody looks at it.
+//! What the VMs report to the status page, while it is open.
 //!
-//! The page is served by a VM of its own, which shares nothing but shared data with the pickers. Each
-//! time that it is asked for it beats under a key of its own. Each picker reads that with each tick, and
-//! while it beats posts a [`Report`] beside its seat twice a second, and the plan in force where it
-//! polls. Nothing is kept or posted while nobody looks.
-
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+//! The page is rendered by a VM of its own, which shares nothing but the store with the pickers. Each time
+//! that it is asked for it sends a heartbeat under a key of its own. Each picker's sharing reads that with each
+//! tick, and while it changes publishes a [`Report`] beside its presence twice a second, and the plan in force
+//! where it polls. Nothing is recorded or published while the page is closed.
 
 use epp_core::picker::status::{PlanSummary, Status};
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
 
-use super::pack::{Reader, Writer};
-use super::{Store, ROOT};
+use crate::shared::Shared;
+use crate::ROOT;
 
-/// Ticks without a beat after which nobody looks any more: ten seconds at 50 ms, of which the page
-/// beats each two.
-const PATIENCE: u32 = 200;
+/// Ticks without a heartbeat of the page after which it counts as closed: ten seconds at 50 ms. It sends one
+/// every two.
+const OPEN_TICKS: u32 = 200;
 
-/// Pools that are told of; a listener that is changed for ever must not make the list grow for ever.
-const POOLS: usize = 64;
+/// Pools that are listed; bounds the list across listener updates.
+const MAX_POOLS: usize = 64;
 
-/// Under which keys the pool of this plugin and cluster shares.
+/// Returns the keys under which the pool of this plugin and cluster shares.
 pub fn base(plugin: &str, cluster: &str) -> String {
     // A slash ends a part of the key, so that no name can imitate another's key.
     let part = |text: &str| text.replace('%', "%25").replace('/', "%2F");
     format!("{ROOT}/{}/{}", part(plugin), part(cluster))
 }
 
-/// The plugin and cluster of the pool that shares under these keys.
+/// Returns the plugin and cluster of the pool that shares under these keys.
 pub fn named(base: &str) -> Option<(String, String)> {
     let part = |text: &str| text.replace("%2F", "/").replace("%25", "%");
     let rest = base.strip_prefix(ROOT)?.strip_prefix('/')?;
@@ -44,43 +42,43 @@ fn pools() -> String {
     format!("{ROOT}/pools")
 }
 
-/// Whether somebody looks at the status page, to one picker.
+/// Whether the status page is open, to one VM.
 #[derive(Debug, Default)]
 pub struct Audience {
-    /// Version of the beat that was read last.
+    /// Version of the page's heartbeat that was read last.
     seen: Option<u32>,
     /// Ticks for which it still counts.
     left: u32,
 }
 
 impl Audience {
-    /// Whether somebody looks.
-    pub fn is_there(&self) -> bool {
+    /// Returns whether the page is open.
+    pub fn is_open(&self) -> bool {
         self.left > 0
     }
 
-    /// One tick.
-    pub fn tick(&mut self, host: &mut dyn Store) {
+    /// Looks for the page's heartbeat, once a tick.
+    pub fn tick(&mut self, shared: &mut Shared<'_>) {
         self.left = self.left.saturating_sub(1);
-        let version = host.get(&watched()).map_or(0, |(_, version)| version);
+        let version = shared.bytes(&watched()).map_or(0, |(_, version)| version);
         // What stood there when this VM began may be long ago.
         let before = self.seen.replace(version);
         if before.is_some_and(|before| before != version) {
-            self.left = PATIENCE;
+            self.left = OPEN_TICKS;
         }
     }
 }
 
-/// What one picker reports.
+/// What one VM reports.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Whose it is: the presence record names the same.
+    /// The VM's number, which its presence has as well.
     pub owner: u64,
     /// When, in milliseconds since 1970.
     pub at: u64,
     /// Identifies its plan.
     pub plan: u64,
-    /// Its state.
+    /// Its picker's state.
     pub status: Status,
 }
 
@@ -94,110 +92,105 @@ pub struct PlanReport {
 }
 
 impl PlanReport {
-    /// Returns the report of a plan; equal plans have equal numbers in all VMs.
+    /// Returns the report of a plan. Equal plans have equal numbers in all VMs.
     pub fn new(summary: PlanSummary) -> Self {
-        let id = xxh64(&postcard::to_allocvec(&summary).unwrap_or_default(), 0);
+        let id = xxh64(&crate::codec::encode(&summary), 0);
         Self { id, summary }
     }
 }
 
-/// Beats for the page, and says which pools there are.
-pub fn watch(host: &mut dyn Store) -> Vec<String> {
-    host.set(&watched(), &Writer::default().seal(), None);
-    listed(host).0
+/// Sends the page's heartbeat, and returns the keys of the pools that there are.
+pub fn watch(shared: &mut Shared<'_>) -> Vec<String> {
+    shared.put(&watched(), &(), None);
+    listed(shared).0
 }
 
-fn listed(host: &mut dyn Store) -> (Vec<String>, Option<u32>) {
-    let found = host.get(&pools());
-    let version = found.as_ref().map(|(_, version)| *version);
-    let listed = found.and_then(|(value, _)| unpack(&value));
-    (listed.unwrap_or_default(), version)
+fn listed(shared: &mut Shared<'_>) -> (Vec<String>, Option<u32>) {
+    let is_sound = |listed: &Vec<String>| listed.len() <= MAX_POOLS;
+    let (listed, version) = shared.get(&pools(), is_sound);
+    (listed.value().unwrap_or_default(), version)
 }
 
 /// Puts a pool on the page's list.
-pub fn enlist(base: &str, host: &mut dyn Store) {
-    let (mut listed, version) = listed(host);
+pub fn list_pool(base: &str, shared: &mut Shared<'_>) {
+    let (mut listed, version) = listed(shared);
     if listed.iter().any(|known| known == base) {
         return;
     }
     listed.push(base.to_owned());
-    let former = listed.len().saturating_sub(POOLS);
+    let former = listed.len().saturating_sub(MAX_POOLS);
     listed.drain(..former);
-    // Where another one was quicker, the next report does it.
-    host.set(&pools(), &pack(&listed), version);
+    // Where another VM was quicker, the next report does it.
+    shared.put(&pools(), &listed, version);
 }
 
-/// Posts a report at the seat under this key.
-pub fn post(seat: &str, report: &Report, host: &mut dyn Store) {
-    host.set(&format!("{seat}/report"), &pack(report), None);
+/// Publishes the report of the VM in the worker slot under this key.
+pub fn publish(worker: &str, report: &Report, shared: &mut Shared<'_>) {
+    shared.put(&format!("{worker}/report"), report, None);
 }
 
-/// What was posted at the seat under this key.
-pub fn read(seat: &str, host: &mut dyn Store) -> Option<Report> {
-    unpack(&host.get(&format!("{seat}/report"))?.0)
+/// Returns what the VM in the worker slot under this key has reported.
+pub fn read(worker: &str, shared: &mut Shared<'_>) -> Option<Report> {
+    let (report, _) = shared.get(&format!("{worker}/report"), |_| true);
+    report.value()
 }
 
-/// Tells the plan in force.
-pub fn tell_plan(base: &str, plan: &PlanReport, host: &mut dyn Store) {
-    host.set(&format!("{base}/plan"), &pack(plan), None);
+/// Publishes the plan in force.
+pub fn publish_plan(base: &str, plan: &PlanReport, shared: &mut Shared<'_>) {
+    shared.put(&format!("{base}/plan"), plan, None);
 }
 
-/// The plan that was told.
-pub fn plan(base: &str, host: &mut dyn Store) -> Option<PlanReport> {
-    unpack(&host.get(&format!("{base}/plan"))?.0)
-}
-
-fn pack<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut writer = Writer::default();
-    // Plain data in memory: it cannot fail.
-    writer.rest(&postcard::to_allocvec(value).unwrap_or_default());
-    writer.seal()
-}
-
-fn unpack<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
-    postcard::from_bytes(Reader::open(value)?.rest()).ok()
+/// Returns the plan in force, as it was published.
+pub fn plan(base: &str, shared: &mut Shared<'_>) -> Option<PlanReport> {
+    shared.get(&format!("{base}/plan"), |_| true).0.value()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Traffic;
     use crate::InProcess;
 
-    #[test]
-    fn an_audience_is_noticed_and_leaves_when_the_beat_stands_still() {
-        let mut memory = InProcess::default();
-        let mut audience = Audience::default();
-        watch(&mut memory);
-        audience.tick(&mut memory);
-        assert!(!audience.is_there(), "that may have been long ago");
-        watch(&mut memory);
-        for _ in 0..PATIENCE {
-            audience.tick(&mut memory);
-            assert!(audience.is_there());
-        }
-        audience.tick(&mut memory);
-        assert!(!audience.is_there());
+    fn with<T>(memory: &mut InProcess, act: impl FnOnce(&mut Shared<'_>) -> T) -> T {
+        act(&mut Shared::new(memory, &mut Traffic::default()))
     }
 
     #[test]
-    fn a_first_look_is_noticed_by_those_who_were_there() {
+    fn the_page_is_open_until_its_heartbeats_are_missed() {
         let mut memory = InProcess::default();
         let mut audience = Audience::default();
-        audience.tick(&mut memory);
-        watch(&mut memory);
-        audience.tick(&mut memory);
-        assert!(audience.is_there());
+        with(&mut memory, watch);
+        with(&mut memory, |shared| audience.tick(shared));
+        assert!(!audience.is_open(), "that may have been long ago");
+        with(&mut memory, watch);
+        for _ in 0..OPEN_TICKS {
+            with(&mut memory, |shared| audience.tick(shared));
+            assert!(audience.is_open());
+        }
+        with(&mut memory, |shared| audience.tick(shared));
+        assert!(!audience.is_open());
+    }
+
+    #[test]
+    fn a_first_visit_is_noticed_by_vms_that_were_there() {
+        let mut memory = InProcess::default();
+        let mut audience = Audience::default();
+        with(&mut memory, |shared| audience.tick(shared));
+        with(&mut memory, watch);
+        with(&mut memory, |shared| audience.tick(shared));
+        assert!(audience.is_open());
     }
 
     #[test]
     fn pools_are_listed_once_and_not_without_end() {
         let mut memory = InProcess::default();
-        for number in 0..POOLS + 3 {
-            enlist(&base("epp", &format!("pool-{number}")), &mut memory);
-            enlist(&base("epp", &format!("pool-{number}")), &mut memory);
+        for number in 0..MAX_POOLS + 3 {
+            let base = base("epp", &format!("pool-{number}"));
+            with(&mut memory, |shared| list_pool(&base, shared));
+            with(&mut memory, |shared| list_pool(&base, shared));
         }
-        let listed = watch(&mut memory);
-        assert_eq!(listed.len(), POOLS);
+        let listed = with(&mut memory, watch);
+        assert_eq!(listed.len(), MAX_POOLS);
         assert_eq!(listed[0], base("epp", "pool-3"));
     }
 
@@ -210,15 +203,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_torn_is_not_read() {
+    fn a_corrupt_report_is_not_read() {
         let mut memory = InProcess::default();
         let report = Report {
             owner: u64::MAX,
             ..Report::default()
         };
-        post("seat", &report, &mut memory);
-        assert_eq!(read("seat", &mut memory), Some(report));
-        memory.tear("seat/report");
-        assert_eq!(read("seat", &mut memory), None);
+        with(&mut memory, |shared| publish("worker", &report, shared));
+        let read = |memory: &mut InProcess| with(memory, |shared| read("worker", shared));
+        assert_eq!(read(&mut memory), Some(report));
+        memory.corrupt("worker/report");
+        assert_eq!(read(&mut memory), None);
     }
 }

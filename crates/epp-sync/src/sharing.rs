@@ -5,14 +5,14 @@ use epp_core::picker::load::EndpointLoad;
 use epp_core::picker::peers::SharingStatistics;
 use epp_core::picker::{ModelWish, Picker};
 
-use crate::avoided::Ejections;
 use crate::delivery::SharedFinding;
-use crate::handover::Known;
+use crate::ejections::Ejections;
 use crate::lease::Lease;
-use crate::names;
+use crate::models;
+use crate::peers::{IndexPeer, Peers};
 use crate::report::{self, Audience, PlanReport, Report};
 use crate::secret;
-use crate::share::{Knowledge, Now, Share};
+use crate::shared::{Shared, Traffic};
 use crate::snapshot::Snapshots;
 use crate::Store;
 use epp_core::time::Timestamp;
@@ -29,15 +29,13 @@ pub struct Sharing {
     base: String,
     lease: Lease,
     snapshots: Snapshots,
-    share: Share,
+    peers: Peers,
     ejections: Ejections,
     delivery: SharedFinding,
     audience: Audience,
     /// The plan as it is reported; made when it is first asked for.
     plan: Option<PlanReport>,
-    unrecognised: u64,
-    written_bytes: u64,
-    read_bytes: u64,
+    traffic: Traffic,
     /// Ticks to the next look at the secret, and to the next status report.
     secret_due: u32,
     report_due: u32,
@@ -51,14 +49,12 @@ impl Sharing {
         Self {
             lease: Lease::new(format!("{base}/lease"), number),
             snapshots: Snapshots::new(&base),
-            share: Share::new(&base, number),
-            ejections: Ejections::new(format!("{base}/avoided")),
-            delivery: SharedFinding::default(),
+            peers: Peers::new(&base, number),
+            ejections: Ejections::new(format!("{base}/ejections")),
+            delivery: SharedFinding::new(format!("{base}/delivery")),
             audience: Audience::default(),
             plan: None,
-            unrecognised: 0,
-            written_bytes: 0,
-            read_bytes: 0,
+            traffic: Traffic::default(),
             secret_due: 0,
             report_due: 0,
             base,
@@ -71,113 +67,138 @@ impl Sharing {
     pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         picker.set_polling(false);
         self.follow_plan(picker);
-        self.snapshots.adopt(picker, store, &mut self.unrecognised);
-        picker.refresh(now);
-        self.agree_on_secret(picker, store);
+        self.with(store, |this, shared| {
+            this.snapshots.adopt(picker, shared);
+            picker.refresh(now);
+            this.agree_on_secret(picker, shared);
+        });
     }
 
     /// Another plan is in force.
     pub fn plan_changed(&mut self, picker: &mut Picker) {
         self.plan = None;
-        self.delivery = SharedFinding::default();
+        self.delivery.reset();
         self.follow_plan(picker);
     }
 
     fn follow_plan(&mut self, picker: &mut Picker) {
-        let on = picker.may_share();
-        self.share.switch(on);
-        picker.set_sharing(on);
-        picker.expect_loose_blocks(self.share.asks());
+        let sharing = picker.may_share();
+        self.peers.set_sharing(sharing);
+        picker.set_sharing(sharing);
+        picker.expect_loose_blocks(self.peers.is_requesting());
     }
 
-    /// Settles who polls, and feeds the picker what the poller has published.
+    /// Settles which VM polls, and feeds the picker what that has published.
     pub fn before_tick(&mut self, picker: &mut Picker, store: &mut dyn Store) {
         if picker.serves() {
             self.lease.serve();
         }
-        let polls = self.lease.tick(store);
-        if !polls || !picker.polls() {
-            // A new poller goes on from where the last one was.
-            self.snapshots.adopt(picker, store, &mut self.unrecognised);
-        }
-        picker.set_polling(polls);
+        self.with(store, |this, shared| {
+            let polls = this.lease.tick(shared);
+            if !polls || !picker.polls() {
+                // A new poller goes on from where the last one was.
+                this.snapshots.adopt(picker, shared);
+            }
+            picker.set_polling(polls);
+        });
     }
 
     /// Publishes what the picker has found and learnt, and feeds it what the others have.
     pub fn after_tick(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         let now = now.as_millis();
-        if picker.polls() {
-            self.snapshots.publish(picker, store);
-        }
-        let watched = self.audience.is_there();
-        self.audience.tick(store);
-        if watched && !self.audience.is_there() {
-            picker.stop_recording();
-            self.plan = None;
-        }
-        self.agree_on_secret(picker, store);
-        let ticked = Now {
-            serves: picker.serves(),
-            stirred: picker.take_loads_outdated(),
-        };
-        self.share
-            .exchange(ticked, store, &mut self.unrecognised, picker);
-        if self.share.is_on() {
-            let (outliers, pool) = picker.outliers();
-            self.ejections
-                .exchange(outliers, pool, store, &mut self.unrecognised, now);
-        }
-        self.report(picker, store, now);
-        picker.set_sharing_statistics(self.statistics());
+        self.with(store, |this, shared| {
+            if picker.polls() {
+                this.snapshots.publish(picker, shared);
+            }
+            this.watch_page(picker, shared);
+            this.agree_on_secret(picker, shared);
+            let (serves, loads_outdated) = (picker.serves(), picker.take_loads_outdated());
+            this.peers.tick(serves, loads_outdated, shared, picker);
+            if this.peers.is_sharing() {
+                let (outliers, pool) = picker.outliers();
+                this.ejections.exchange(outliers, pool, shared, now);
+            }
+            this.report(picker, shared, now);
+        });
+        picker.set_sharing_statistics(SharingStatistics {
+            sharers: self.peers.sharers() as u64,
+            held_by_others: self.peers.held_by_others(),
+            written_bytes: self.traffic.written,
+            read_bytes: self.traffic.read,
+            unrecognised: self.traffic.unrecognised,
+        });
     }
 
     /// Returns whether there is something to exchange before the next tick: requests in flight, and another
     /// worker that serves.
     pub fn wants_fast_exchange(&self, picker: &Picker) -> bool {
-        picker.serves() && self.share.glances()
+        picker.serves() && self.peers.wants_fast_exchange()
     }
 
     /// Exchanges what is in flight, between two ticks.
     pub fn exchange_in_flight(&mut self, picker: &mut Picker, store: &mut dyn Store) {
         if picker.serves() {
-            self.share.glance(store, &mut self.unrecognised, picker);
+            self.with(store, |this, shared| {
+                this.peers.exchange_in_flight(shared, picker);
+            });
         }
     }
 
     /// Exchanges with the other workers what was found about the delivery of bodies. Returns what the others
     /// have found, if they have.
     pub fn exchange_delivery(&mut self, own: Option<bool>, store: &mut dyn Store) -> Option<bool> {
-        self.delivery
-            .exchange(&self.base, own, &mut self.unrecognised, store)
+        self.with(store, |this, shared| this.delivery.exchange(own, shared))
     }
 
     /// Answers a model's wish for statistics of its own: it gets them if there is room for it among the
     /// models of all VMs.
     pub fn admit_model(&mut self, wish: &ModelWish, picker: &mut Picker, store: &mut dyn Store) {
         let key = format!("{}/models", self.base);
-        let (models, endpoints) = picker.models_mut();
-        let foreign = &mut self.unrecognised;
-        if names::admit(&key, &wish.name, (models, endpoints), store, foreign) {
+        let admitted = self.with(store, |_, shared| {
+            models::admit(&key, &wish.name, picker.models_mut(), shared)
+        });
+        if admitted {
             picker.admit_model(wish);
         }
     }
 
-    fn agree_on_secret(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+    /// Acts on the shared values, and counts what passes.
+    fn with<T>(
+        &mut self,
+        store: &mut dyn Store,
+        act: impl FnOnce(&mut Self, &mut Shared<'_>) -> T,
+    ) -> T {
+        let mut traffic = self.traffic;
+        let result = act(self, &mut Shared::new(store, &mut traffic));
+        self.traffic = traffic;
+        result
+    }
+
+    fn watch_page(&mut self, picker: &mut Picker, shared: &mut Shared<'_>) {
+        let was_open = self.audience.is_open();
+        self.audience.tick(shared);
+        if was_open && !self.audience.is_open() {
+            picker.stop_recording();
+            self.plan = None;
+        }
+    }
+
+    fn agree_on_secret(&mut self, picker: &mut Picker, shared: &mut Shared<'_>) {
         self.secret_due = self.secret_due.saturating_sub(1);
-        if self.secret_due > 0 || !self.share.is_on() {
+        if self.secret_due > 0 || !self.peers.is_sharing() {
             return;
         }
         self.secret_due = SECRET_TICKS;
-        let secret = secret::agree(&self.base, picker.secret(), store, &mut self.unrecognised);
+        let secret = secret::agree(&self.base, picker.secret(), shared);
         picker.set_secret(secret);
     }
 
-    fn report(&mut self, picker: &mut Picker, store: &mut dyn Store, now: u64) {
+    fn report(&mut self, picker: &mut Picker, shared: &mut Shared<'_>, now: u64) {
         self.report_due = self.report_due.saturating_sub(1);
-        if !self.audience.is_there() || self.report_due > 0 {
+        if !self.audience.is_open() || self.report_due > 0 {
             return;
         }
-        let Some((seat, owner)) = self.share.seat() else {
+        let Some((worker, owner)) = self.peers.slot() else {
             return;
         };
         self.report_due = REPORT_TICKS;
@@ -185,8 +206,8 @@ impl Sharing {
             .plan
             .get_or_insert_with(|| PlanReport::new(picker.plan_summary()));
         if picker.polls() {
-            report::tell_plan(&self.base, plan, store);
-            report::enlist(&self.base, store);
+            report::publish_plan(&self.base, plan, shared);
+            report::list_pool(&self.base, shared);
         }
         let report = Report {
             owner,
@@ -194,31 +215,12 @@ impl Sharing {
             plan: plan.id,
             status: picker.status(),
         };
-        report::post(&seat, &report, store);
-    }
-
-    fn statistics(&mut self) -> SharingStatistics {
-        let traffic = self.share.take_traffic();
-        self.written_bytes += traffic.written;
-        self.read_bytes += traffic.read;
-        SharingStatistics {
-            sharers: self.share.sharers() as u64,
-            held_by_others: self.share.others_held(),
-            written_bytes: self.written_bytes,
-            read_bytes: self.read_bytes,
-            unrecognised: self.unrecognised,
-        }
+        report::publish(&worker, &report, shared);
     }
 }
 
-impl Known for Picker {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        self.index_list(number, hashes)
-    }
-}
-
-impl Knowledge for Picker {
-    fn cut(&self) -> u64 {
+impl IndexPeer for Picker {
+    fn fingerprint(&self) -> u64 {
         self.prompt_fingerprint()
     }
 
@@ -226,24 +228,28 @@ impl Knowledge for Picker {
         Picker::learnt(self)
     }
 
-    fn place(&mut self, seat: u32, run: Placement, prompt: &[u64], from: usize) {
-        self.learn_from_peer(seat, run, prompt, from);
+    fn learn(&mut self, worker: u32, learnt: Placement, prompt: &[u64], from: usize) {
+        self.learn_from_peer(worker, learnt, prompt, from);
     }
 
     fn expect_loose_blocks(&mut self, loose: bool) {
         Picker::expect_loose_blocks(self, loose);
     }
 
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+        Picker::index_list(self, number, hashes)
+    }
+
     fn held(&self) -> u32 {
         u32::try_from(Picker::held(self)).unwrap_or(u32::MAX)
     }
 
-    fn in_flight(&self, loads: &mut Vec<EndpointLoad>) {
-        self.own_loads(loads);
+    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
+        Picker::own_loads(self, loads);
     }
 
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        self.set_peer_loads(others);
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+        Picker::set_peer_loads(self, others);
     }
 }
 

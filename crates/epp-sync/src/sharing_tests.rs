@@ -9,7 +9,7 @@ use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
 
 use super::*;
-use crate::pack::Reader;
+use crate::codec::Reader;
 use crate::report::watch;
 use crate::InProcess;
 
@@ -38,6 +38,10 @@ dataLayer: {discovery: {pluginRef: pods}}
 const NOW_MS: u64 = 1_000_000;
 const NOW: Timestamp = Timestamp::from_nanos(NOW_MS * 1_000_000);
 
+fn with<T>(memory: &mut InProcess, act: impl FnOnce(&mut Shared<'_>) -> T) -> T {
+    act(&mut Shared::new(memory, &mut Traffic::default()))
+}
+
 struct Vm {
     picker: Picker,
     sharing: Sharing,
@@ -64,7 +68,8 @@ impl Vm {
     }
 
     fn report(&self, memory: &mut InProcess) -> Option<Report> {
-        report::read(&self.sharing.share.seat()?.0, memory)
+        let worker = self.sharing.peers.slot()?.0;
+        with(memory, |shared| report::read(&worker, shared))
     }
 
     /// A request without a body.
@@ -279,7 +284,7 @@ fn decisions_are_reported_until_nothing_watches() {
         let page = format!("vllm:num_requests_waiting {queue}\n");
         assert!(vm.picker.read_page(NOW, slot, page.as_bytes()));
     }
-    watch(&mut memory);
+    with(&mut memory, watch);
     vm.tick(&mut memory);
     vm.ask(1);
     vm.ticks(&mut memory, REPORT_TICKS);
@@ -292,7 +297,7 @@ fn decisions_are_reported_until_nothing_watches() {
         .collect();
     assert_eq!(best, [(Some(1), 3.0), (Some(0), 0.0)]);
     assert_eq!(report.status.under_way.0, 1);
-    let plan = report::plan(&vm.sharing.base, &mut memory).unwrap();
+    let plan = with(&mut memory, |shared| report::plan(&vm.sharing.base, shared)).unwrap();
     assert_eq!(plan.id, report.plan);
     assert_eq!(plan.summary.plugins[0].weight, Some(3.0));
     for id in 2..500 {
@@ -312,7 +317,7 @@ fn decisions_are_reported_until_nothing_watches() {
 #[test]
 fn every_shared_value_has_a_mark_and_a_checksum() {
     let (mut memory, mut vms) = vms(PREFIX, 2);
-    watch(&mut memory);
+    with(&mut memory, watch);
     for id in 0..3 {
         vms[0].send(id, &body(id.into()));
         for _ in 0..REPORT_TICKS {
@@ -328,7 +333,7 @@ fn every_shared_value_has_a_mark_and_a_checksum() {
         kinds.extend(kind.map(str::to_owned));
     }
     let expected = [
-        "lease", "members", "plan", "pools", "report", "seat", "watched",
+        "lease", "members", "plan", "pools", "report", "watched", "worker",
     ];
     for kind in expected {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");

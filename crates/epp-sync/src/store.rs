@@ -1,9 +1,16 @@
-//! A store in one process, whose threads share it: for programs and tests that run pickers without an Envoy.
+//! Where shared values are kept.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Store;
+/// Values by key that all pickers of one Envoy reach.
+pub trait Store {
+    /// Returns a value and its version.
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)>;
+    /// Sets a value; with a version only if the value still has that version, or is missing. Returns whether
+    /// it was set.
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool;
+}
 
 #[derive(Debug, Default)]
 struct Values {
@@ -11,7 +18,8 @@ struct Values {
     versions: u32,
 }
 
-/// A store in one process. Clones reach the same values.
+/// A store in one process, whose threads share it: for programs and tests that run pickers without an Envoy.
+/// Clones reach the same values.
 #[derive(Debug, Default, Clone)]
 pub struct InProcess(Arc<Mutex<Values>>);
 
@@ -43,7 +51,7 @@ impl InProcess {
 
     /// Cuts a value in half.
     #[cfg(test)]
-    pub fn tear(&mut self, key: &str) {
+    pub fn corrupt(&mut self, key: &str) {
         let mut values = self.lock();
         let (value, _) = values.values.get_mut(key).unwrap();
         value.truncate(value.len() / 2);

@@ -1,6 +1,6 @@
 //! The readers of what the workers share.
 //!
-//! The checksum that tells a torn value is put on here: the fuzzer cannot guess it, another version
+//! The checksum that reveals a corrupt value is put on here: the fuzzer cannot guess it, another version
 //! of the module could write anything.
 
 use epp_core::config;
@@ -11,34 +11,32 @@ use epp_core::picker::meter::Unmetered;
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
-use epp_sync::handover::Known;
-use epp_sync::seats::Seats;
-use epp_sync::share::{Knowledge, Now, Share};
+use epp_sync::codec::MARK;
+use epp_sync::peers::{IndexPeer, Peers};
+use epp_sync::presence::WorkerSlots;
+use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{report, snapshot, InProcess, Sharing, Store};
 use xxhash_rust::xxh64::xxh64;
 
-/// What every value of ours begins with.
-const MAGIC: &[u8] = b"epp1";
-
-/// Seats that are looked at, segments of a journal that are read, and hashes handed over in a tick.
-const SEATS: usize = 256;
+/// Worker slots that are looked at, segments of a journal that are read, and hashes handed over in a tick.
+const WORKERS: usize = 256;
 const SEGMENTS: usize = 16;
 const PER_TICK: usize = 131_072;
 
 /// Whatever the others wrote is taken over as they meant it or left alone.
 pub fn shared(input: &[u8]) {
-    assert_eq!(snapshot::unpack_members(input), None, "not sealed");
-    let mut value = [MAGIC, input].concat();
+    assert_eq!(snapshot::decode_members(input), None, "not sealed");
+    let mut value = [MARK.as_slice(), input].concat();
     let checksum = xxh64(&value, 0);
     value.extend_from_slice(&checksum.to_le_bytes());
     check_members(&value);
     check_metrics(&value);
-    check_share(&value);
+    check_peers(&value);
     check_picker(&value);
     check_page(&value);
 }
 
-/// Shared data that has the same value everywhere.
+/// A store that has the same value everywhere.
 struct Host<'v>(&'v [u8]);
 
 impl Store for Host<'_> {
@@ -52,7 +50,7 @@ impl Store for Host<'_> {
 }
 
 fn check_members(value: &[u8]) {
-    let Some(mut members) = snapshot::unpack_members(value) else {
+    let Some(mut members) = snapshot::decode_members(value) else {
         return;
     };
     let mut store = Endpoints::default();
@@ -63,7 +61,7 @@ fn check_members(value: &[u8]) {
     members.reverse();
     members.sort_by_key(|(slot, _)| *slot);
     members.dedup_by_key(|(slot, _)| *slot);
-    let again = snapshot::unpack_members(&snapshot::pack_members(&store, 1));
+    let again = snapshot::decode_members(&snapshot::encode_members(&store));
     assert_eq!(again, Some(members));
 }
 
@@ -81,29 +79,43 @@ fn store() -> Endpoints {
 }
 
 fn check_metrics(value: &[u8]) {
-    let mut one = store();
-    if snapshot::apply_metrics(value, &mut one, |slot| assert!(slot.0 < 4)).is_none() {
+    let Some(metrics) = snapshot::decode_metrics(value) else {
         return;
-    }
-    let packed = snapshot::pack_metrics(&one, 1);
+    };
+    let mut one = store();
+    let newer = snapshot::apply_metrics(metrics, &mut one);
+    assert!(newer.iter().all(|slot| slot.0 < 4));
+    let encoded = snapshot::encode_metrics(&one);
     let mut other = store();
-    assert_eq!(
-        snapshot::apply_metrics(&packed, &mut other, |_| {}),
-        Some(())
-    );
-    assert_eq!(snapshot::pack_metrics(&other, 1), packed);
+    let again = snapshot::decode_metrics(&encoded).expect("it was just encoded");
+    snapshot::apply_metrics(again, &mut other);
+    assert_eq!(snapshot::encode_metrics(&other), encoded);
 }
 
-/// Counts what it is told.
+/// Counts what it takes in.
 #[derive(Default)]
-struct Told {
+struct Counted {
     hashes: usize,
     loads: usize,
     learnt: LearntLog,
 }
 
-impl Known for Told {
-    fn list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+impl IndexPeer for Counted {
+    fn fingerprint(&self) -> u64 {
+        1
+    }
+
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.learnt
+    }
+
+    fn learn(&mut self, _: u32, _: Placement, prompt: &[u64], from: usize) {
+        self.hashes += prompt.len().saturating_sub(from);
+    }
+
+    fn expect_loose_blocks(&mut self, _: bool) {}
+
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.push(1);
         let (evidence, producer, slot, tag) = (Evidence::Proven, 0, 0, 0);
         (number == 0).then_some(Placement {
@@ -113,49 +125,30 @@ impl Known for Told {
             tag,
         })
     }
-}
-
-impl Knowledge for Told {
-    fn cut(&self) -> u64 {
-        1
-    }
-
-    fn learnt(&mut self) -> &mut LearntLog {
-        &mut self.learnt
-    }
-
-    fn place(&mut self, _: u32, _: Placement, prompt: &[u64], from: usize) {
-        self.hashes += prompt.len().saturating_sub(from);
-    }
-
-    fn expect_loose_blocks(&mut self, _: bool) {}
 
     fn held(&self) -> u32 {
         0
     }
 
-    fn in_flight(&self, _: &mut Vec<EndpointLoad>) {}
+    fn own_loads(&self, _: &mut Vec<EndpointLoad>) {}
 
-    fn others_in_flight(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
         self.loads = others.map(<[EndpointLoad]>::len).sum();
     }
 }
 
-fn check_share(value: &[u8]) {
-    let mut share = Share::new("base", 1);
-    let (mut foreign, mut told) = (0, Told::default());
-    let now = Now {
-        serves: true,
-        stirred: true,
-    };
+fn check_peers(value: &[u8]) {
+    let mut peers = Peers::new("base", 1);
+    let (mut traffic, mut counted) = (Traffic::default(), Counted::default());
     for _ in 0..3 {
         let host = &mut Host(value);
-        share.exchange(now, host, &mut foreign, &mut told);
+        let shared = &mut Shared::new(host, &mut traffic);
+        peers.tick(true, true, shared, &mut counted);
     }
-    // Every seat, every segment and every piece is the same value.
+    // Every worker slot, every segment and every piece is the same value. A load has six bytes at least.
     let in_one = value.len() / size_of::<u64>();
-    assert!(told.hashes <= in_one * 3 * (SEATS * SEGMENTS + PER_TICK));
-    assert!(told.loads <= in_one * SEATS);
+    assert!(counted.hashes <= in_one * 3 * (WORKERS * SEGMENTS + PER_TICK));
+    assert!(counted.loads <= value.len() / 6 * WORKERS);
 }
 
 /// A picker takes over what it can use of such a value, whatever it stands for.
@@ -164,7 +157,7 @@ fn check_picker(value: &[u8]) {
     let mut sharing = Sharing::new("epp", plan.cluster(), 1);
     let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
     let mut host = Host(value);
-    let members = snapshot::unpack_members(value).unwrap_or_default();
+    let members = snapshot::decode_members(value).unwrap_or_default();
     let now = Timestamp::from_nanos(1_000_000_000);
     sharing.join(&mut picker, &mut host, now);
     for _ in 0..2 {
@@ -175,13 +168,13 @@ fn check_picker(value: &[u8]) {
     }
 }
 
-/// Shared data with one pool and one seat, where all else is the same value.
-struct Audience<'v> {
+/// A store with one pool and one worker slot, where all else is the same value.
+struct Page<'v> {
     own: InProcess,
     value: &'v [u8],
 }
 
-impl Store for Audience<'_> {
+impl Store for Page<'_> {
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let own = self.own.get(key);
         own.or_else(|| Some((self.value.to_vec(), 1)))
@@ -196,10 +189,12 @@ impl Store for Audience<'_> {
 fn check_page(value: &[u8]) {
     let base = report::base("epp", "pool");
     let mut own = InProcess::default();
-    report::enlist(&base, &mut own);
-    // One value is posted at all seats but the first, and told of all.
-    Seats::new(base, 1).sit(&mut own);
-    let page = status_page::page(&mut Audience { own, value }, 1_000);
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(&mut own, &mut traffic);
+    report::list_pool(&base, shared);
+    // One value stands in all worker slots but the first, and beside all of them.
+    WorkerSlots::new(base, 1).register(shared);
+    let page = status_page::page(&mut Page { own, value }, 1_000);
     assert!(page.starts_with("<!DOCTYPE html><html") && page.ends_with("</html>"));
     assert!(!page.contains("<script"));
 }

@@ -134,7 +134,7 @@ fn workers(pool: &Pool, now: u64) -> Markup {
 fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
     let Some(report) = &vm.report else {
         return html! {
-            tr { td { (vm.seat) } td.l { "–" } td.l { "–" } td { (vm.beat) } td.l colspan="15" { "no report yet" } }
+            tr { td { (vm.worker) } td.l { "–" } td.l { "–" } td { (vm.record.heartbeat) } td.l colspan="15" { "no report yet" } }
         };
     };
     let status = &report.status;
@@ -142,10 +142,10 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
     let (under_way, held) = status.under_way;
     html! {
         tr {
-            td { (vm.seat) }
+            td { (vm.worker) }
             td.l { @if status.serves { "requests" } @else { "none yet" } }
             td.l { @if status.polls { "yes" } @else { "no" } }
-            td { (vm.beat) }
+            td { (vm.record.heartbeat) }
             td { (ago(now, report.at)) " ago" }
             td.l.bad[status.rung < 2] {
                 @match status.rung { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
@@ -168,7 +168,7 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
 }
 
 fn in_flight(pool: &Pool, vm: &Vm) -> Markup {
-    let loads = &vm.post.loads;
+    let loads = &vm.record.presence.loads;
     html! {
         @if loads.is_empty() { "–" }
         @for (position, load) in loads.iter().take(LISTED_ENDPOINTS).enumerate() {
@@ -244,7 +244,7 @@ fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
     let shown = decided.shown;
     html! {
         td rowspan=(rows) { (ago(now, shown.at)) " ago" }
-        td rowspan=(rows) { (decided.seat) }
+        td rowspan=(rows) { (decided.worker) }
         td.l rowspan=(rows) { @if shown.model.is_empty() { "–" } @else { (shown.model) } }
         td rowspan=(rows) { (shown.tokens) }
         td rowspan=(rows) { (percent(shown.held.map(f64::from))) }

@@ -11,8 +11,9 @@ use epp_core::endpoints::store::Store as Endpoints;
 use epp_core::picker::load::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
+use epp_sync::presence::{self, Record};
 use epp_sync::report::{self, PlanReport, Report};
-use epp_sync::seats::{self, Post};
+use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{snapshot, Store};
 
 /// Seconds after which a browser loads the page again.
@@ -38,56 +39,58 @@ struct Pool {
 /// One VM: a worker's, or the main thread's.
 #[derive(Debug, Default)]
 struct Vm {
-    seat: u32,
-    beat: u64,
-    post: Post,
+    worker: u32,
+    record: Record,
     /// Its latest report; none where it has not reported since the page was opened.
     report: Option<Report>,
 }
 
-/// A decision, its VM's seat, and what it refers to.
+/// A decision, its VM's worker slot, and what it refers to.
 #[derive(Debug, Clone, Copy)]
 struct Decided<'a> {
-    seat: u32,
+    worker: u32,
     shown: &'a RecentDecision,
     legend: Option<&'a Legend>,
 }
 
 /// Returns the page as of `now`, in milliseconds since 1970, and asks the pickers to report.
-pub fn page(host: &mut dyn Store, now: u64) -> String {
-    let bases = report::watch(host);
-    let pools = bases.iter().filter_map(|base| Pool::read(base, host, now));
+pub fn page(store: &mut dyn Store, now: u64) -> String {
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(store, &mut traffic);
+    let bases = report::watch(shared);
+    let pools = bases
+        .iter()
+        .filter_map(|base| Pool::read(base, shared, now));
     let pools: Vec<Pool> = pools.filter(Pool::is_reported).collect();
     html::page(&pools, now)
 }
 
 impl Pool {
-    fn read(base: &str, host: &mut dyn Store, now: u64) -> Option<Self> {
+    fn read(base: &str, shared: &mut Shared<'_>, now: u64) -> Option<Self> {
         let (plugin, cluster) = report::named(base)?;
-        let vms = seats::posted(base, host).into_iter();
-        let vms = vms.map(|(seat, owner, beat, post)| {
-            let report = report::read(&seats::key(base, seat), host);
-            let own = |report: &Report| report.owner == owner;
+        let vms = presence::published(base, shared).into_iter();
+        let vms = vms.map(|(worker, record)| {
+            let report = report::read(&presence::key(base, worker), shared);
+            let own = |report: &Report| report.owner == record.owner;
             let news = |report: &Report| now.saturating_sub(report.at) < REPORT_EXPIRES;
+            let report = report.filter(own).filter(news);
             Vm {
-                seat,
-                beat,
-                post,
-                report: report.filter(own).filter(news),
+                worker,
+                record,
+                report,
             }
         });
         let vms = vms.collect();
-        let plan = report::plan(base, host);
+        let plan = report::plan(base, shared);
         let mut store = Endpoints::default();
-        let mut read = |part| Some(host.get(&format!("{base}/{part}"))?.0);
-        let members = read("members").and_then(|value| snapshot::unpack_members(&value));
+        let mut read = |part| Some(shared.bytes(&format!("{base}/{part}"))?.0);
+        let members = read("members").and_then(|value| snapshot::decode_members(&value));
         for (slot, member) in members.into_iter().flatten() {
             store.set_member(slot, &member);
         }
-        if let Some(value) = read("metrics") {
-            // A value that is corrupt now has been replaced by the next refresh.
-            let _: Option<()> = snapshot::apply_metrics(&value, &mut store, |_| {});
-        }
+        // A value that is corrupt now has been replaced by the next refresh.
+        let metrics = read("metrics").and_then(|value| snapshot::decode_metrics(&value));
+        snapshot::apply_metrics(metrics.unwrap_or_default(), &mut store);
         store.refresh(now, plan.as_ref().map_or(0, |plan| plan.summary.staleness));
         Some(Self {
             plugin,
@@ -120,7 +123,7 @@ impl Pool {
 
     /// Requests and tokens in flight at an endpoint, from all VMs.
     fn in_flight(&self, slot: Slot) -> (u32, u64) {
-        let loads = self.vms.iter().flat_map(|vm| &vm.post.loads);
+        let loads = self.vms.iter().flat_map(|vm| &vm.record.presence.loads);
         let loads = loads.filter(|load| load.slot == slot.0 && self.is_there(load));
         loads.fold((0, 0), |(requests, tokens), load| {
             (requests + load.requests, tokens + load.tokens)
@@ -151,10 +154,10 @@ impl Pool {
         let mut decisions: Vec<Decided<'_>> = self
             .vms
             .iter()
-            .filter_map(|vm| Some((vm.seat, &vm.report.as_ref()?.status)))
-            .flat_map(|(seat, status)| {
+            .filter_map(|vm| Some((vm.worker, &vm.report.as_ref()?.status)))
+            .flat_map(|(worker, status)| {
                 status.decisions.iter().map(move |shown| Decided {
-                    seat,
+                    worker,
                     shown,
                     legend: status.legends.get(shown.legend),
                 })
@@ -162,7 +165,7 @@ impl Pool {
             .collect();
         decisions.sort_by_key(|decided| {
             let shown = decided.shown;
-            std::cmp::Reverse((shown.at, shown.number, decided.seat))
+            std::cmp::Reverse((shown.at, shown.number, decided.worker))
         });
         decisions.truncate(DECISIONS);
         decisions

@@ -1,7 +1,7 @@
 use super::*;
 use epp_core::picker::status::{IndexFill, PlanSummary, PluginSummary};
 use epp_core::scheduling::Metrics;
-use epp_sync::seats::Seats;
+use epp_sync::presence::{Presence, WorkerSlots};
 use epp_sync::InProcess;
 
 const NOW: u64 = 1_000_000;
@@ -26,24 +26,26 @@ fn pool(memory: &mut InProcess, report: Report) {
         ..Metrics::default()
     };
     store.set_metrics(Slot(0), metrics, false, NOW - 40);
-    let members = snapshot::pack_members(&store, 1);
+    let members = snapshot::encode_members(&store);
     memory.set(&format!("{base}/members"), &members, None);
-    let metrics = snapshot::pack_metrics(&store, 1);
+    let metrics = snapshot::encode_metrics(&store);
     memory.set(&format!("{base}/metrics"), &metrics, None);
 
-    let mut seats = Seats::new(base.clone(), 77);
-    assert!(seats.sit(memory));
-    let post = Post {
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(memory, &mut traffic);
+    let mut workers = WorkerSlots::new(base.clone(), 77);
+    assert!(workers.register(shared));
+    let presence = Presence {
         loads: vec![EndpointLoad {
             tag: store.pool.get(Slot(0)).unwrap().tag(),
             requests: 5,
             tokens: 640,
             ..EndpointLoad::default()
         }],
-        ..Post::default()
+        ..Presence::default()
     };
-    seats.post(&post, memory);
-    report::post(&seats::key(&base, 0), &report, memory);
+    workers.publish(&presence, shared);
+    report::publish(&presence::key(&base, 0), &report, shared);
     let plan = PlanReport {
         id: 9,
         summary: PlanSummary {
@@ -55,8 +57,8 @@ fn pool(memory: &mut InProcess, report: Report) {
             }],
         },
     };
-    report::tell_plan(&base, &plan, memory);
-    report::enlist(&base, memory);
+    report::publish_plan(&base, &plan, shared);
+    report::list_pool(&base, shared);
 }
 
 fn report() -> Report {

@@ -55,7 +55,7 @@ impl Store for Memory {
 
 impl Memory {
     fn count(&mut self, key: &str, bytes: usize) {
-        if key.contains("/seat/") || key.contains("/index") {
+        if key.contains("/worker/") || key.contains("/index") {
             self.calls += 1;
             self.bytes += bytes;
         }
