@@ -317,7 +317,7 @@ impl Pool {
     fn fetch(&mut self, id: FetchId, fetch: &Fetch, timeout: Duration) {
         let call = Call::new(self.picker.plan(), fetch);
         let timeout = timeout.as_millis() as u64;
-        match abi::http_call(&call.cluster, &call.headers(), timeout) {
+        match abi::http_call(call.cluster, &call.headers(), timeout) {
             Ok(token) => {
                 self.fetches.insert(token, id);
             }

@@ -6,7 +6,7 @@
 //! from whoever sits there then, so that no count goes below zero and none stays for ever.
 
 use super::decide::matches;
-use super::exchange::{Exchange, Phase, Target};
+use super::exchange::{Phase, Target};
 use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
@@ -280,8 +280,8 @@ impl Picker {
             .get(&id)
             .map_or(0, |exchange| exchange.targets().len());
         for number in 0..targets {
-            let target = |exchange: &Box<Exchange>| exchange.targets().get(number).copied();
-            let target = self.exchanges.get(&id).and_then(target);
+            let exchange = self.exchanges.get(&id);
+            let target = exchange.and_then(|exchange| exchange.targets().get(number).copied());
             let Some(mut target) = target.filter(|target| target.tokens > 0) else {
                 continue;
             };
