@@ -9,15 +9,18 @@ use std::process::ExitCode;
 
 /// What a request calls once per block of its prompt, or per token of JSON, by a count of all calls: 480
 /// for 4 KB that are known, 190 of them to the first two; 620 for 4 KB that are new, 64 to the third.
-const DIRECT: [&str; 7] = [
+const DIRECT: [&str; 6] = [
     "xxhash_rust::xxh64::xxh64",
     "epp_core::prefix::matcher::Matcher::extend",
     "epp_core::prefix::arena::Arena::primary_of",
     "epp_core::prefix::key::Key::digest",
-    "xxhash_rust::xxh3::xxh3_stateful_update",
     "epp_core::request::prompt::Draft::clear",
     "epp_core::request::text::plain",
 ];
+
+/// The same, but with one caller, into which the linker may inline it: then no call is left. Its name is
+/// another crate's, pinned by Cargo.lock.
+const DIRECT_OR_INLINED: [&str; 1] = ["xxhash_rust::xxh3::xxh3_stateful_update"];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,9 +40,12 @@ fn main() -> ExitCode {
 }
 
 fn run(from: &str, to: &str, may_miss: bool) -> Result<(), Box<dyn std::error::Error>> {
-    let rewritten = wasm_no_inline::rewrite(&fs::read(from)?, &DIRECT)?;
-    if !rewritten.missing.is_empty() {
-        let names = rewritten.missing.join(", ");
+    let direct = [&DIRECT[..], &DIRECT_OR_INLINED].concat();
+    let mut rewritten = wasm_no_inline::rewrite(&fs::read(from)?, &direct)?;
+    let missing = &mut rewritten.missing;
+    missing.retain(|name| !DIRECT_OR_INLINED.contains(&name.as_str()));
+    if !missing.is_empty() {
+        let names = missing.join(", ");
         let what = format!("no function {names}: renamed or inlined? DIRECT lists it");
         if !may_miss {
             return Err(what.into());
