@@ -146,7 +146,9 @@ fn bodies_in_drops_do_not_take_the_places_of_others() {
             std::panic::resume_unwind(panic);
         }
     });
-    assert!(proxy.counted("llm_d_epp_prefix_indexer_size") > 0);
+    proxy.wait_until("the gauge of the index is set", || {
+        proxy.counted("llm_d_epp_prefix_indexer_size") > 0
+    });
     assert_eq!(proxy.counted("epp_wasm_caught_panics_total"), 0);
 }
 

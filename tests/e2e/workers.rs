@@ -182,8 +182,11 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
         proxy.stat("listener_manager.total_filter_chains_draining") == 1
     });
     shared(&proxy, 20, "the new one");
+    // The gauge is set every second.
+    proxy.wait_until("its VMs count each other and not the former ones", || {
+        proxy.counted("epp_wasm_sharing_vms") == 3
+    });
     assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
-    assert_eq!(proxy.counted("epp_wasm_sharing_vms"), 3);
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
     let before = polls();
     proxy.wait_until("somebody polls", || polls() > before);

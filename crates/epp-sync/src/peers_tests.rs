@@ -1,6 +1,6 @@
 //! Simulated VMs that share one Envoy's data, crash, come late, and read corrupt values.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use super::*;
 use crate::faulty::Faulty;
@@ -8,103 +8,12 @@ use crate::shared::Traffic;
 use crate::{InProcess, Store};
 use epp_core::picker::learnt::Evidence;
 use epp_core::prefix::index::Index;
-use epp_core::prefix::key::{Secret, TableKey};
+use epp_core::prefix::key::TableKey;
 use epp_core::prefix::matcher::Matcher;
 
-/// Endpoints there are.
-const SLOTS: u32 = 5;
-/// Requests that each VM says it holds.
-const HELD: u32 = 3;
-
-/// What one VM knows: in the index that it decides from, and, without any bound, by the plainest means.
-struct Toy {
-    index: Index,
-    all: HashSet<(u32, u64)>,
-    capacity: usize,
-    learnt: LearntLog,
-    own: BTreeMap<u32, EndpointLoad>,
-    others: BTreeMap<u32, (u32, u64)>,
-}
-
-/// As a VM has one that has just started, and may be handed another's.
-fn empty_index() -> Index {
-    let mut index = Index::new(64 << 20, &Secret::from(0));
-    index.expect_loose_blocks(true);
-    index
-}
-
-fn kept_log() -> LearntLog {
-    let mut log = LearntLog::default();
-    log.keep(true);
-    log
-}
-
-impl Default for Toy {
-    fn default() -> Self {
-        Self {
-            index: empty_index(),
-            all: HashSet::new(),
-            capacity: usize::MAX,
-            learnt: kept_log(),
-            own: BTreeMap::new(),
-            others: BTreeMap::new(),
-        }
-    }
-}
-
-impl Toy {
-    /// The blocks of a prompt from number `from` on were sent somewhere. What of it is news.
-    fn add(&mut self, run: Placement, prompt: &[u64], from: usize) -> Vec<usize> {
-        let mut news = Vec::new();
-        let mut tell = |block| news.push(block);
-        self.index
-            .add(run.slot, prompt, from, self.capacity, &mut tell);
-        let blocks = prompt[from..].iter().map(|hash| (run.slot, *hash));
-        self.all.extend(blocks);
-        news
-    }
-}
-
-impl IndexPeer for Toy {
-    fn fingerprint(&self) -> u64 {
-        1
-    }
-
-    fn learnt(&mut self) -> &mut LearntLog {
-        &mut self.learnt
-    }
-
-    fn learn(&mut self, _: u32, run: Placement, prompt: &[u64], from: usize) {
-        self.add(run, prompt, from);
-    }
-
-    fn expect_loose_blocks(&mut self, loose: bool) {
-        self.index.expect_loose_blocks(loose);
-    }
-
-    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        let slot = number as u32;
-        self.index.list(slot, hashes);
-        (slot < SLOTS).then(|| run(0, slot))
-    }
-
-    fn held(&self) -> u32 {
-        HELD
-    }
-
-    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        loads.extend(self.own.values().filter(|load| load.requests > 0));
-    }
-
-    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        self.others.clear();
-        for load in others.flatten() {
-            let sum = self.others.entry(load.slot).or_default();
-            sum.0 += load.requests;
-            sum.1 += load.tokens;
-        }
-    }
-}
+#[path = "peers_toy.rs"]
+mod toy;
+use toy::{Toy, HELD, SLOTS};
 
 /// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
 /// of all lengths come up, and blocks that several hold. A block's hash says all that stands before it.

@@ -19,8 +19,6 @@ use crate::trace::Request;
 /// The filter's tick.
 const TICK: u64 = 50_000_000;
 
-/// The only root context.
-
 /// The picker takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
 const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
 

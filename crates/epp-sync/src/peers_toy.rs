@@ -1,0 +1,104 @@
+//! The index and the loads of a VM as tests have them, beside an unbounded model of what it should know.
+
+use std::collections::{BTreeMap, HashSet};
+
+use epp_core::prefix::index::Index;
+use epp_core::prefix::key::Secret;
+
+use super::super::*;
+use super::run;
+
+/// Endpoints there are.
+pub const SLOTS: u32 = 5;
+/// Requests that each VM says it holds.
+pub const HELD: u32 = 3;
+
+/// What one VM knows: in the index that it decides from, and, without any bound, by the plainest means.
+pub struct Toy {
+    pub index: Index,
+    pub all: HashSet<(u32, u64)>,
+    pub capacity: usize,
+    pub learnt: LearntLog,
+    pub own: BTreeMap<u32, EndpointLoad>,
+    pub others: BTreeMap<u32, (u32, u64)>,
+}
+
+/// As a VM has one that has just started, and may be handed another's.
+pub fn empty_index() -> Index {
+    let mut index = Index::new(64 << 20, &Secret::from(0));
+    index.expect_loose_blocks(true);
+    index
+}
+
+fn kept_log() -> LearntLog {
+    let mut log = LearntLog::default();
+    log.keep(true);
+    log
+}
+
+impl Default for Toy {
+    fn default() -> Self {
+        Self {
+            index: empty_index(),
+            all: HashSet::new(),
+            capacity: usize::MAX,
+            learnt: kept_log(),
+            own: BTreeMap::new(),
+            others: BTreeMap::new(),
+        }
+    }
+}
+
+impl Toy {
+    /// The blocks of a prompt from number `from` on were sent somewhere. What of it is news.
+    pub fn add(&mut self, run: Placement, prompt: &[u64], from: usize) -> Vec<usize> {
+        let mut news = Vec::new();
+        let mut tell = |block| news.push(block);
+        self.index
+            .add(run.slot, prompt, from, self.capacity, &mut tell);
+        let blocks = prompt[from..].iter().map(|hash| (run.slot, *hash));
+        self.all.extend(blocks);
+        news
+    }
+}
+
+impl IndexPeer for Toy {
+    fn fingerprint(&self) -> u64 {
+        1
+    }
+
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.learnt
+    }
+
+    fn learn(&mut self, _: u32, run: Placement, prompt: &[u64], from: usize) {
+        self.add(run, prompt, from);
+    }
+
+    fn expect_loose_blocks(&mut self, loose: bool) {
+        self.index.expect_loose_blocks(loose);
+    }
+
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+        let slot = number as u32;
+        self.index.list(slot, hashes);
+        (slot < SLOTS).then(|| run(0, slot))
+    }
+
+    fn held(&self) -> u32 {
+        HELD
+    }
+
+    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
+        loads.extend(self.own.values().filter(|load| load.requests > 0));
+    }
+
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+        self.others.clear();
+        for load in others.flatten() {
+            let sum = self.others.entry(load.slot).or_default();
+            sum.0 += load.requests;
+            sum.1 += load.tokens;
+        }
+    }
+}
