@@ -78,7 +78,7 @@ fn what_is_named_stays() {
 
 #[test]
 fn names_are_known_in_both_manglings() {
-    let name = "epp_core::prefix::matcher::Matcher::extend";
+    let name = "epp_core::prefix::index::Index::extend";
     for mangled in [
         "_ZN8epp_core6prefix5index5Index6extend17h0123456789abcdefE",
         "_RNvMNtNtCs2WTnAFKnREh_8epp_core6prefix5indexNtB2_5Index6extend",
