@@ -254,7 +254,7 @@ pub fn has_header(map: Map, name: &str) -> bool {
     status == OK
 }
 
-/// Sets a header, in the stead of all of its name.
+/// Sets a header, and removes others of the same name.
 pub fn set_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
     // SAFETY: name and value live through the call.
     done(unsafe {

@@ -152,7 +152,7 @@ fn bytes_that_have_not_come_use_up_no_memory() {
 
 /// The bytes that are counted for all requests.
 fn used(vm: &mut Vm) -> i64 {
-    // Until the statistics are told.
+    // Until the statistics are flushed.
     (0..21).for_each(|_| tick(vm));
     host(|host| {
         // A pool that is gone leaves its own.

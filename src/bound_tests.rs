@@ -64,7 +64,7 @@ fn the_one_that_has_been_silent_longest_makes_room_for_the_newcomer() {
     host(|host| host.body = br#"{"model": "m", "prompt": "x"}"#.to_vec());
     vm.request_body(13, 29, true);
     assert_eq!(open(&mut vm, 15), Action::Pause);
-    // Until the statistics are told.
+    // Until the statistics are flushed.
     for _ in 0..21 {
         assert!(released(&mut vm).is_empty(), "there was room");
     }

@@ -1,4 +1,4 @@
-//! How often a root context's clock strikes: a tick each 50 ms, and glances between them only while there
+//! How often a root context's clock strikes: a tick every 50 ms, and glances between them only while there
 //! is something to glance for, because each strike wakes a thread of Envoy's that may have slept.
 
 /// A peer's placement and a new scrape are known to all within this time, in milliseconds.

@@ -49,7 +49,7 @@ impl Silent {
         let then = now.saturating_sub(PROBE_NS);
         let mut found = Vec::new();
         while found.len() < PROBES {
-            // Of a clock that was set back nothing is due for ever.
+            // After a clock was set back, what is due must not wait forever.
             let due = self.0.front().filter(|(at, _)| *at <= then || *at > now);
             let Some((_, id)) = due.copied() else {
                 break;

@@ -15,7 +15,7 @@
 //! | `memory` | allocates until the host gives no more, and keeps nothing: can be caught |
 //! | `hoard` | takes all that the host gives, and gives it back after 20 ticks |
 //! | `scribble` | writes a stranger's values over all that the first plugin's VMs share |
-//! | `loop` | never returns: the worker is lost, for ever |
+//! | `loop` | never returns: the worker is lost |
 
 use std::cell::RefCell;
 

@@ -22,7 +22,7 @@ const PART: usize = 16 << 10;
 /// What one may hold, Envoy's share included; both windows are 16 KiB.
 const MOST: usize = 64 << 10;
 
-/// A chat of half a megabyte that nobody has seen, of whose order a model comes first.
+/// A new chat of half a megabyte, whose model comes first.
 fn body(number: u32) -> String {
     let text = format!("{number} of many, ").repeat(32 << 10);
     format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#)

@@ -9,7 +9,7 @@ use epp_core::request::TextBuffer;
 use epp_core::response::{ResponseReader, Usage};
 use serde_json::Value;
 
-/// Reads in pieces of at most so many bytes, drawn anew each time.
+/// Reads in pieces of random sizes up to this many bytes.
 fn read(reader: &mut ResponseReader, body: &[u8], most: usize, rng: &mut fastrand::Rng) -> Usage {
     reader.reset();
     let mut rest = body;

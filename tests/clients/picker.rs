@@ -62,7 +62,7 @@ pub fn read_saying(
     picker.request_headers(NOW, ID, &head);
     let mut shown = 0;
     while !is_decided(picker) {
-        assert!(shown < body.len(), "{path}: held for ever");
+        assert!(shown < body.len(), "{path}: held forever");
         shown += 1;
         show(picker, ID, body, shown);
     }

@@ -56,7 +56,7 @@ fn a_pod_that_answers_500_is_left_out_until_it_does_not() {
             assert_eq!(complete(proxy.port, "m", "x").status, 200)
         }) > 3
     });
-    proxy.wait_until("it is told", || avoided(&proxy, "errors") == 0);
+    proxy.wait_until("the statistic is there", || avoided(&proxy, "errors") == 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! When nobody can be chosen.
+//! When no endpoint can be chosen.
 
 use fake_model_server::{Settings, Sim};
 
@@ -9,7 +9,7 @@ use crate::{document, scorer, start};
 const NO_PODS: &str =
     "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request";
 
-/// A setup whose discovery knows of nobody, while the cluster has a member.
+/// A setup whose discovery finds no member, while the cluster has one.
 fn nobody(extra: &str) -> String {
     let plugins = format!("{{type: queue-scorer}}, {{name: none, type: static-discovery, parameters: {{endpoints: []}}}}{extra}");
     document(&plugins, "{pluginRef: queue-scorer}") + "dataLayer: {discovery: {pluginRef: none}}\n"

@@ -42,7 +42,7 @@ fn caught(proxy: &Proxy, callback: &str) -> u64 {
     proxy.counted_with("epp_wasm_caught_panics_total", &label)
 }
 
-/// VMs that Envoy has made anew after a trap.
+/// VMs that Envoy has recreated after a trap.
 fn reloads(proxy: &Proxy) -> u64 {
     proxy.stat_so_far("wasm.epp0.vm_reload_success")
 }
@@ -160,7 +160,7 @@ fn after_a_trap_on_the_main_thread_a_worker_polls() {
     let (since, before) = (Instant::now(), scrapes());
     while scrapes() < before + 4 {
         assert_eq!(complete(proxy.port, "m", "hello").status, 200);
-        assert!(since.elapsed() < Duration::from_secs(2), "nobody polls");
+        assert!(since.elapsed() < Duration::from_secs(2), "no VM polls");
         sleep(Duration::from_millis(20));
     }
     // The worker's VM was not touched.

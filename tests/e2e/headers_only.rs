@@ -1,5 +1,5 @@
 //! Where Envoy does not deliver bodies before it routes (`allow_on_headers_stop_iteration` is not
-//! set), or the filter is told not to wait for them: it decides on headers, and nothing hangs.
+//! set), or the filter is configured not to wait for them: it decides on headers, and nothing hangs.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

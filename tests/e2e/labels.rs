@@ -34,7 +34,7 @@ fn start(sim: &Sim) -> Proxy {
         assert_eq!(ask(proxy.port, "demo"), 200);
     }
     std::thread::sleep(Duration::from_millis(2_500));
-    proxy.wait_until("the real one is told", || told(&proxy, "demo"));
+    proxy.wait_until("the real one is in the statistics", || told(&proxy, "demo"));
     proxy
 }
 
@@ -86,7 +86,7 @@ fn names_that_no_server_knows_are_counted_together() {
     // A real one that comes now has its place.
     sim.pods().for_each(|pod| pod.set_faults(Faults::default()));
     (0..20).for_each(|_| assert_eq!(ask(proxy.port, "real"), 200));
-    proxy.wait_until("it is told", || told(&proxy, "real"));
+    proxy.wait_until("the statistic is there", || told(&proxy, "real"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::preferences::settles_on;
 use crate::proxy::Setup;
 use crate::{document, scorer, start};
 
-/// Passes connections on to a port, until it is told to stop.
+/// Passes connections on to a port, until it is stopped.
 struct Relay {
     address: SocketAddr,
     port: Arc<AtomicU16>,

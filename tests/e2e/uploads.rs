@@ -18,7 +18,7 @@ use crate::{document, scorer};
 pub struct Way {
     /// Over which HTTP.
     pub http: Http,
-    /// Whether its length is told before.
+    /// Whether its length is declared.
     pub length: bool,
 }
 

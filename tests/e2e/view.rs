@@ -34,7 +34,7 @@ fn the_metrics_are_there_by_their_names() {
     for name in expected {
         proxy.wait_until(&name, || proxy.prometheus().contains(&name));
     }
-    // What `start` asks may be picked, too, or be left to Envoy while nobody was heard of.
+    // What `start` asks may be picked, too, or be left to Envoy before discovery has answered.
     let count = "llm_d_epp_prefix_indexer_hit_ratio_count{pool=\"inference-pool\"}";
     proxy.wait_until("every pick has a hit ratio", || {
         let page = proxy.prometheus();
@@ -82,7 +82,7 @@ fn an_explanation_is_given_where_it_is_allowed_and_asked_for() {
         "{}=1.0000(queue-scorer:1.0000); {}=0.0000(queue-scorer:0.0000)",
         addresses[1], addresses[0]
     );
-    allowed.wait_until("the scores are told", || {
+    allowed.wait_until("the scores are in the header", || {
         explain(allowed.port, "m", "x").header("x-epp-explain") == text
     });
     assert_eq!(complete(allowed.port, "m", "x").header("x-epp-explain"), "");

@@ -1,4 +1,4 @@
-//! Many workers, one picker: what they tell each other, and what one that starts is told.
+//! Many workers, one picker: what they share, and what one that starts receives.
 
 use std::fs;
 use std::io::Write;
@@ -143,7 +143,7 @@ fn what_a_worker_held_when_it_trapped_counts_no_more() {
         &[("x-epp-fault", "trap")],
     );
     assert_ne!(answer.status, 200);
-    proxy.wait_until("nobody holds any", || held() == 0);
+    proxy.wait_until("no worker holds any", || held() == 0);
 }
 
 /// The module with another version of what is shared.
@@ -189,7 +189,7 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
     let before = polls();
-    proxy.wait_until("somebody polls", || polls() > before);
+    proxy.wait_until("one VM polls", || polls() > before);
 }
 
 #[test]
@@ -238,11 +238,11 @@ fn a_strangers_values_are_counted_and_healed() {
     proxy.wait_until("all share again", || {
         proxy.counted("epp_wasm_sharing_vms") == 3
     });
-    // What one worker places now the other hears of.
+    // What one worker places now reaches the other.
     shared(&proxy, 12, "placed later");
     let polls = || sim.pods().map(|pod| pod.scrapes()).sum::<usize>();
     let before = polls();
-    proxy.wait_until("somebody polls", || polls() > before);
+    proxy.wait_until("one VM polls", || polls() > before);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What keeping metrics fresh costs while nobody asks for anything, and how old they are.
+//! What keeping metrics fresh costs without traffic, and how old they are.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Cases measured in turns: many short slices each, one case after the other, because machines
 //! drift by more within minutes than the differences that matter. While one Envoy is measured the
-//! others are stopped, so that nobody's polling is on another's account.
+//! others are stopped, so that no case pays for another's polling.
 
 use std::time::Duration;
 

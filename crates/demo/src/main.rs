@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Trouble> {
     let (stop, stopped) = mpsc::channel();
     let handler = move || {
-        // Nobody listens any more once we are on the way out.
+        // No one listens any more during the shutdown.
         let _ = stop.send(());
     };
     ctrlc::set_handler(handler).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;

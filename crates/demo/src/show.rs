@@ -12,7 +12,7 @@ use crate::Trouble;
 const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
     the platform, warn of construction work, and never promise a seat without a reservation. ";
 
-/// Between requests. Nobody types faster, and Envoy's workers, to any of which a request may come,
+/// Between requests. No user types faster, and Envoy's workers, to any of which a request may come,
 /// tell each other of a placement within two ticks of 50 ms.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -87,7 +87,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         prompt.push_str(turn.says);
         let answer = ask(&url, prompt)?;
         let why = match before.as_str() {
-            "" => "a new conversation: nobody holds its prompt",
+            "" => "a new conversation: no endpoint holds its prompt",
             endpoint if endpoint == answer.endpoint => "holds the conversation so far",
             _ => "another worker's request, not told of the last one yet",
         };

@@ -179,7 +179,7 @@ impl Proxy {
             let ready = || self.counted("llm_d_epp_ready_endpoints") > 0;
             self.setup.configs.is_empty() || ready()
         });
-        // That is what the poller knows; the workers hear of it with their next tick of 50 ms.
+        // That is the poller's state; the workers read it with their next tick of 50 ms.
         sleep(Duration::from_millis(200));
     }
 

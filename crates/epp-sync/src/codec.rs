@@ -70,7 +70,7 @@ impl Writer {
     }
 }
 
-/// Reads a value of fixed-width numbers; every read may find that there is no more.
+/// Reads a value of fixed-width numbers; every read may reach its end.
 #[derive(Debug)]
 pub struct Reader<'a>(&'a [u8]);
 

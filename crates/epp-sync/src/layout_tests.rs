@@ -82,7 +82,7 @@ fn presence() -> Presence {
 fn log() -> LearntLog {
     let mut log = LearntLog::default();
     log.keep(true);
-    // Of the second prompt what stands before is told, too.
+    // The blocks before those of the second prompt are published, too.
     log.note(RUN, &[1, 2], 0);
     log.note(RUN, &[1, 2], 1);
     log.note(RUN, &[16, 3, 4], 2);

@@ -184,7 +184,7 @@ impl Sim {
         }
     }
 
-    /// Nobody counts a request twice, or forgets one.
+    /// No VM counts a request twice, or forgets one.
     fn check_loads(&self, seed: u64) {
         for (number, vm) in self.vms.iter().enumerate() {
             for slot in 0..SLOTS {
@@ -221,7 +221,7 @@ fn vms_that_crash_come_late_and_read_corrupt_values_agree_in_the_end() {
         for _ in 0..200 {
             since += 1;
             (0..sim.rng.usize(0..6)).for_each(|_| sim.work());
-            // One crashes, and another takes its place; which is given a second to hear all.
+            // One crashes, and another takes its place; which has a second to receive everything.
             if since > 25 && sim.rng.u32(0..20) == 0 {
                 since = 0;
                 let gone = sim.rng.usize(0..4);
@@ -304,7 +304,7 @@ fn a_placement_is_known_after_one_tick() {
         sim.vms[3].toy.learnt.note(run(0, 1), &[hash], 0);
     }
     sim.tick(0);
-    // Those that ticked before the one that tells hear of it with their next tick.
+    // VMs that ticked before the one that publishes read it with their next tick.
     sim.tick(0);
     assert!(sim.vms.iter().all(|vm| vm.toy.all.len() == 100));
 }
@@ -335,11 +335,11 @@ fn what_is_in_flight_is_known_between_ticks() {
     (0..3).for_each(|_| sim.tick(0));
     for _ in 0..50 {
         sim.work();
-        // Those that glanced before the one that tells hear of it with their next glance.
+        // VMs that read before the one that publishes read it with their next exchange.
         (0..2).for_each(|_| sim.glance());
         sim.check_loads(0);
     }
-    // Silence between two ticks is nobody's end.
+    // Silence between two ticks does not end a VM.
     (0..200).for_each(|_| sim.glance());
     sim.check_loads(0);
     assert!(sim.vms.iter_mut().all(|vm| vm.peers.sharers() == 4));

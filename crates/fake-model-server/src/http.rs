@@ -18,7 +18,7 @@ use crate::pod::{Metrics, Pod, Seen, Served};
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Bodies above this are hashed and counted, but not kept: nobody simulates such a prompt.
+/// Bodies above this are hashed and counted, but not kept: no simulation needs such a prompt.
 const KEEP: usize = 8 << 20;
 
 /// Answers one request.

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pod::Shown;
 
-/// Histograms that a real page has and that nobody here reads; they make it 50 KB long.
+/// Histograms that a real page has and that no reader here needs; they make it 50 KB long.
 const HISTOGRAMS: [&str; 20] = [
     "vllm:e2e_request_latency_seconds",
     "vllm:iteration_tokens_total",

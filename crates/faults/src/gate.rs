@@ -47,7 +47,7 @@ impl Gate {
         self.shared.port.store(port, Ordering::Relaxed);
     }
 
-    /// Nobody passes any more.
+    /// Nothing passes any more.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
         for stream in self.shared.through.lock().unwrap().drain(..) {

@@ -225,7 +225,7 @@ fn recovery(sent: &[Sent], times: &Times) -> Option<Duration> {
     (!ended).then(|| SLICE * (*last as u32 + 1))
 }
 
-/// The first slices that were worse than before, for whoever looks into a miss.
+/// The first slices that were worse than before, to explain a miss.
 fn slices(sent: &[Sent], times: &Times) -> String {
     const SHOWN: usize = 20;
     let slices = sliced(sent, times);

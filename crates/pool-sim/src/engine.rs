@@ -9,7 +9,7 @@ use crate::policy::{Kind, Policy};
 use crate::report::Outcome;
 use crate::trace::{Request, Trace};
 
-/// How many requests have come so far; somebody else may watch it.
+/// How many requests have come so far; another thread may read it.
 pub type Progress = AtomicUsize;
 
 /// What happens, in the order of things at one time: servers first, so that who looks sees the result.
@@ -67,7 +67,7 @@ pub fn simulate(
 
 impl Run<'_> {
     fn go(&mut self, policy: &mut dyn Policy, progress: &Progress) {
-        // A picker that has just begun knows nobody: its pool is there before the load.
+        // A new picker has no endpoints: its pool is there before the load.
         if policy.ticks_each().is_some() {
             policy.tick(0, &self.pods);
             policy.tick(0, &self.pods);

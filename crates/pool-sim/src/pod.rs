@@ -9,7 +9,7 @@
 //! | time per token | 20 ms + 0.1 ms × running | assumed: a large model on a full node decodes at some 50 tokens/s alone and half that in a batch of 200 |
 //!
 //! As in vLLM, requests are admitted first come, first served: while the first in the queue has no
-//! place, nobody overtakes it. A prompt whose first blocks are cached is computed from there on, its
+//! place, no other request overtakes it. A prompt whose first blocks are cached is computed from there on, its
 //! last token always. Left out: that prefill slows decoding down, preemption (a request reserves
 //! what its answer will need), LoRA, and that a follow-up finds the blocks of the answer before it.
 

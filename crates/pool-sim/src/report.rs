@@ -26,7 +26,7 @@ pub struct Outcome {
     pub requests: usize,
     /// Requests that were answered.
     pub answered: usize,
-    /// Requests that nobody could take.
+    /// Requests that no pod could take.
     pub refused: usize,
     /// Time to the first token.
     pub ttft_ms: Times,

@@ -24,7 +24,7 @@ const MOONCAKE_BLOCK: u32 = 512;
 /// Tokens of a block elsewhere: the smallest that the Endpoint Picker cuts prompts into.
 const BLOCK: u32 = 64;
 
-/// Tokens of an answer whose length nobody said.
+/// Tokens of an answer of unknown length.
 const ANSWER: u32 = 128;
 
 /// A request.
@@ -170,7 +170,7 @@ impl Line {
         match (self.hash_ids, self.body) {
             (Some(mut blocks), None) => {
                 let input = self.input_length.ok_or("input_length: found nothing")?;
-                // The last id may stand for a block that is not full: nobody can reuse it whole.
+                // The last id may stand for a block that is not full: it cannot be reused whole.
                 blocks.truncate((input / MOONCAKE_BLOCK) as usize);
                 let output = self.output_length.unwrap_or(ANSWER);
                 let request = Request {

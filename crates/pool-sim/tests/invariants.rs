@@ -144,7 +144,7 @@ fn decoding_slows_down_with_those_that_run_together() {
         ..Model::default()
     };
     let outcome = run(&trace, &Kind::RoundRobin, &model, 1);
-    // Four together: a token each 50 ms, a hundred times.
+    // Four together: a token every 50 ms, a hundred times.
     assert!((outcome.seconds - 5.0).abs() < 0.01, "{}", outcome.seconds);
 }
 

@@ -185,7 +185,7 @@ impl Store for Page<'_> {
     }
 }
 
-/// The page is whole whatever it is told, and shows nothing as anything but text.
+/// The page is whole whatever the reports hold, and shows all of it as text.
 fn check_page(value: &[u8]) {
     let base = report::base("epp", "pool");
     let mut own = InProcess::default();

@@ -292,7 +292,7 @@ impl Reencode for Rewriter {
     }
 
     fn parse_custom_section(&mut self, _: &mut Module, _: CustomSectionReader<'_>) -> Encoded {
-        // Names, producers, features: nobody reads them in Envoy.
+        // Names, producers, features: Envoy does not read them.
         Ok(())
     }
 }

@@ -114,7 +114,7 @@ fn other_hosts_of_the_gateway_are_left_alone() {
         gateway.ask(SERVICE, "x").status == 200
     });
     let pods = gateway.conversation(POOL);
-    assert!(!all_same(&pods), "nobody picks here: {pods:?}");
+    assert!(!all_same(&pods), "nothing picks here: {pods:?}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ are, and all ways of balancing get the same first requests at the same times, si
 {:.0} s of warm-up, each request over a connection of its own; a later turn of a conversation waits for \
 the answer before it. Ring hash goes by a header that names the \
 conversation, least request is Envoy's, of two. epp-wasm and the Endpoint Picker have the [same \
-configuration](../benches/envoy/balancing.yaml), and fetch metrics each 200 ms.
+configuration](../benches/envoy/balancing.yaml), and fetch metrics every 200 ms.
 
 Commit {}, {} × {}, Envoy {}; load average before it {:.1}, cores busy {}.
 

@@ -93,7 +93,7 @@ fn standing(run: &Run) -> Vec<Bar> {
     let polling = polling.filter(|row| (row.endpoints, row.interval_ms) == (100, 200));
     let polling = polling.map(|row| Bar {
         what: "polling, of a core",
-        setting: "100 endpoints each 200 ms".to_owned(),
+        setting: "100 endpoints every 200 ms".to_owned(),
         wanted: "< 5 %".to_owned(),
         measured: format!("{:.1} %", row.cores * 100.0),
         held: row.cores < 0.05,

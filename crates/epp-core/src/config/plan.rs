@@ -232,7 +232,7 @@ impl Plan {
         };
         let _ = write!(
             text,
-            ", routed by cluster {}; metrics each {} ms; {mode}",
+            ", routed by cluster {}; metrics every {} ms; {mode}",
             self.cluster(),
             self.source.interval_ms
         );

@@ -52,7 +52,7 @@ impl Poller {
         }
     }
 
-    /// Forgets an endpoint; an answer that still comes is nobody's.
+    /// Forgets an endpoint; late responses are ignored.
     pub fn leave(&mut self, slot: Slot) {
         if let Some(turn) = self.turns.get_mut(slot.index()) {
             self.in_flight -= usize::from(turn.sent.is_some()).min(self.in_flight);

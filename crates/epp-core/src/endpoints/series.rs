@@ -146,7 +146,7 @@ pub type IsValue = fn(&[u8]) -> bool;
 /// The series of a family on a page.
 #[derive(Debug, Clone, Default)]
 pub struct SeriesSet<'p> {
-    /// The first series. On most pages there is no other, and nothing is allocated or hashed.
+    /// The first series. Most pages have only this one, and then nothing is allocated or hashed.
     first: Option<(Sample<'p>, f64)>,
     /// All series, once there are several.
     all: BTreeMap<SeriesKey, Series<'p>>,

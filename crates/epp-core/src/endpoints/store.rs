@@ -84,7 +84,7 @@ impl Store {
             }
         }
         // Only now: a slot that falls vacant is not given to another member in the same breath, so
-        // that whoever remembers it hears of its end before it begins anew.
+        // so that everything that refers to it sees it leave before it is used again.
         for slot in gone {
             self.remove(slot);
             changes.left.push(slot);
@@ -347,7 +347,7 @@ mod tests {
             store.choose_mode();
             store.pool.mode
         };
-        // Nobody was scraped yet.
+        // No endpoint was scraped yet.
         assert_eq!(with(0, 1_000), DecisionMode::LocalOnly);
         assert_eq!(with(3, 2_000), DecisionMode::LocalOnly);
         assert_eq!(with(4, 3_000), DecisionMode::Metrics);

@@ -1,4 +1,4 @@
-//! What a client is told when no endpoint was chosen: the Endpoint Picker's codes and texts.
+//! The local reply to a request without an endpoint: the Endpoint Picker's codes and texts.
 
 use crate::plugins::Dialect;
 use crate::scheduling::ScheduleError;

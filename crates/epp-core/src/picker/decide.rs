@@ -1,9 +1,9 @@
 //! When a request is decided, and the decision.
 //!
 //! A request is released as soon as what has not been read yet cannot change its decision: the
-//! model is known or nobody asks for it, matching has ended, and the choice is the same for the
+//! model is known or not needed, matching has ended, and the choice is the same for the
 //! shortest and the longest prompt that is still possible. The rest of the prompt window is still
-//! read as it streams past, for the index, holding nobody up.
+//! read for the index as it streams past, and delays no request.
 
 use super::answer::LocalReply;
 use super::exchange::{Phase, Targets};

@@ -33,7 +33,7 @@ pub struct Head<'a> {
     pub explain: bool,
     /// `content-length`, where the client says it.
     pub content_length: Option<usize>,
-    /// The model to ask for in the stead of the client's.
+    /// The model to ask for instead of the client's.
     pub rewrite: &'a [u8],
     /// The model, where something in front of this filter has read it.
     pub model: &'a [u8],
@@ -193,7 +193,7 @@ pub struct Exchange {
     pub position: usize,
     /// One walk per prefix producer of the plan.
     pub walks: Vec<Walk>,
-    /// How often the reader had begun the prompt anew when it was walked last.
+    /// How often the reader had restarted the prompt when it was walked last.
     pub restarts: u32,
     /// Whether the indexes learn of it.
     pub teaches: bool,

@@ -52,7 +52,7 @@ impl Picker {
         &mut self.watch.store.pool
     }
 
-    /// Says anew what decisions rest on, after the endpoints' freshness was changed.
+    /// Chooses the decision mode again, after the endpoints' freshness was changed.
     pub fn choose_mode(&mut self) {
         self.watch.store.choose_mode();
     }

@@ -161,7 +161,7 @@ impl Picker {
         index
     }
 
-    /// The plan's bound holds for the indexes that there are; one that holds more begins anew, since
+    /// The plan's bound holds for the indexes that there are; one that holds more is emptied, since
     /// memory is given back as a whole only.
     pub(super) fn bound_indexes(&mut self) {
         let empty = self.empty_index();

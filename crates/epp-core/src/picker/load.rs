@@ -3,7 +3,7 @@
 //!
 //! Each picker counts its own, and adds what the others said they have. A count belongs to a tenure:
 //! one endpoint's stay in its slot. A request that ends after its endpoint has left takes nothing
-//! from whoever sits there then, so that no count goes below zero and none stays for ever.
+//! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
 use super::decide::matches;
 use super::exchange::{Phase, Target};

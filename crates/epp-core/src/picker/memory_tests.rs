@@ -40,7 +40,7 @@ fn forced(picker: &mut Picker) -> i64 {
     picker.metrics.counted(handle)
 }
 
-/// Opens a request; its length is told, and not reached.
+/// Opens a request whose declared length is not reached.
 fn open(picker: &mut Picker, id: u32, path: &str) -> Option<Effect> {
     let head = Head {
         path: path.as_bytes(),

@@ -18,7 +18,7 @@ pub trait Meter: std::fmt::Debug + Send {
     fn set(&mut self, metric: MetricId, value: u64);
 }
 
-/// Statistics that nobody reads.
+/// Statistics that are discarded.
 #[derive(Debug)]
 pub struct Unmetered;
 

@@ -144,7 +144,7 @@ struct Event {
 struct Seat {
     /// `endpoint_name=…`.
     label: String,
-    /// Counts its picks; none where nobody sits here.
+    /// Counts its picks; none while the slot is free.
     picks: Option<Handle>,
     /// When an answer was last looked at, and when one last came.
     checked: u64,

@@ -7,7 +7,7 @@ use crate::request::{BodyReader, Fact};
 /// The names of one request's model beside the one in its body.
 #[derive(Debug, Default)]
 pub struct Naming {
-    /// The model that is asked for in the stead of the client's; empty: the client's.
+    /// The model that is asked for instead of the client's; empty: the client's.
     pub target: String,
     /// Whether a rule was looked for.
     ruled: bool,

@@ -39,7 +39,7 @@ impl Picker {
         self.watch.polls()
     }
 
-    /// Starts or stops polling. A picker polls until it is told otherwise.
+    /// Starts or stops polling. A new picker polls.
     pub fn set_polling(&mut self, polling: bool) {
         self.watch.set_polling(polling);
     }

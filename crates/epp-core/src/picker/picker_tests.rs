@@ -328,7 +328,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
     println!("{earlier} of {decisions} decisions were taken before the body's end");
 }
 
-/// Discovery by the cluster, without and with an answer that nobody is there.
+/// Discovery by the cluster, before any response and after one without members.
 #[test]
 fn nobody_heard_of_yet_is_not_nobody() {
     let text = "apiVersion: llm-d.ai/v1alpha1

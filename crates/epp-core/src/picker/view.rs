@@ -27,7 +27,7 @@ const MODEL: usize = 64;
 /// Characters of a plugin's parameters that are shown; a list of endpoints may be long.
 const PARAMETERS: usize = 400;
 
-/// Sets of filters and scorers that are told apart: a plan has one per profile.
+/// Sets of filters and scorers that are distinguished: a plan has one per profile.
 const LEGENDS: usize = 16;
 
 /// What is recorded.

@@ -1,4 +1,4 @@
-//! The module: configured anew, badly, and replaced by another version of itself.
+//! The module: reconfigured, configured badly, and replaced by another version of itself.
 
 use std::fs;
 use std::path::PathBuf;

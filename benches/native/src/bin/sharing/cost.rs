@@ -32,7 +32,7 @@ fn now() -> Timestamp {
 }
 
 /// Shared data in one process, which counts what goes by of placements, requests in flight and
-/// handovers. The poller's news and who is avoided are told whether or not workers share.
+/// handovers. Snapshots and ejections are published whether or not workers share.
 #[derive(Default)]
 struct Memory {
     values: InProcess,
@@ -67,7 +67,7 @@ impl Memory {
 enum Prompts {
     /// Turns of 500 conversations of 24 KB: five of up to a hundred blocks are new.
     Turns,
-    /// 64 KB that nobody has seen: 256 blocks, all new.
+    /// 64 KB of a new prompt: 256 blocks, all new.
     Cold,
 }
 

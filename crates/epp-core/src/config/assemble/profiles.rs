@@ -103,7 +103,7 @@ impl Assembly<'_> {
             // The Endpoint Picker lets a profile refer to anything, and so does the Gateway API Inference
             // Extension's own documentation.
             let message = format!(
-                "{:?} is no filter, scorer or picker: it has no effect in a profile",
+                "{:?} is not a filter, scorer or picker: it has no effect in a profile",
                 reference.name
             );
             self.problems.warn(path, message);
