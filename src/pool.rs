@@ -176,7 +176,7 @@ impl Pool {
         }
         let now = self.read_clock();
         self.ticks += 1;
-        self.picker.note_memory(abi::memory_bytes());
+        self.picker.set_vm_memory(abi::memory_bytes());
         self.picker.set_shows_bodies(self.shows_bodies());
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);

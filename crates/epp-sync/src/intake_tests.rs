@@ -31,7 +31,7 @@ impl IndexPeer for Counted {
         self.hashes[seat as usize] += prompt.len();
     }
 
-    fn expect_loose_blocks(&mut self, _: bool) {}
+    fn allow_gaps(&mut self, _: bool) {}
 
     fn index_list(&self, _: usize, _: &mut Vec<u64>) -> Option<Placement> {
         None
@@ -73,8 +73,8 @@ fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
     let (listener, tellers) = vms.split_first_mut().unwrap();
     for teller in tellers.iter_mut() {
         let mut counted = Counted::default();
-        counted.learnt.keep(true);
-        (0..FRESH).for_each(|block| counted.learnt.note(RUN, &prompt, block));
+        counted.learnt.set_enabled(true);
+        (0..FRESH).for_each(|block| counted.learnt.append(RUN, &prompt, block));
         tick(teller, &mut counted);
     }
     let mut taken = vec![0; 5];

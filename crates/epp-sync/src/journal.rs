@@ -229,13 +229,13 @@ mod tests {
     impl Written {
         fn new(own: u64) -> Self {
             let mut log = LearntLog::default();
-            log.keep(true);
+            log.set_enabled(true);
             let journal = Journal::new("b".to_owned(), own);
             Self { journal, log }
         }
 
-        fn note(&mut self, placement: Placement, prompt: &[u64], block: usize) {
-            self.log.note(placement, prompt, block);
+        fn append(&mut self, placement: Placement, prompt: &[u64], block: usize) {
+            self.log.append(placement, prompt, block);
         }
 
         fn write(&mut self, worker: u32, store: &mut dyn Store) {
@@ -250,9 +250,9 @@ mod tests {
     }
 
     /// Notes the blocks of a prompt that counts from 0.
-    fn note(journal: &mut Written, blocks: std::ops::Range<usize>) {
+    fn append(journal: &mut Written, blocks: std::ops::Range<usize>) {
         let prompt: Vec<u64> = (0..blocks.end as u64).collect();
-        blocks.for_each(|block| journal.note(RUN, &prompt, block));
+        blocks.for_each(|block| journal.append(RUN, &prompt, block));
     }
 
     fn take_all(memory: &mut InProcess, from: u64, written: u64) -> (Vec<u64>, u64) {
@@ -297,7 +297,7 @@ mod tests {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 0, "nothing new, nothing written");
-        note(&mut journal, 0..10_000);
+        append(&mut journal, 0..10_000);
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 3);
         let expected: Vec<u64> = (0..10_000).collect();
@@ -309,9 +309,9 @@ mod tests {
     fn runs_keep_their_endpoints_and_what_stands_before_them() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         let other = Placement { slot: 9, ..RUN };
-        note(&mut journal, 0..5);
+        append(&mut journal, 0..5);
         for (prompt, block) in [(&[8, 9][..], 0), (&[8, 9], 1), (&[4, 5], 1), (&[6], 0)] {
-            journal.note(other, prompt, block);
+            journal.append(other, prompt, block);
         }
         journal.write(0, &mut memory);
         let mut found = Vec::new();
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn what_a_segment_has_no_room_for_is_found_in_the_next() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
-        note(&mut journal, 0..SEGMENT_HASHES + 3);
+        append(&mut journal, 0..SEGMENT_HASHES + 3);
         journal.write(0, &mut memory);
         let mut found = Vec::new();
         let mut take = |_, prompt: &[u64], from| found.push((prompt.to_vec(), from));
@@ -360,7 +360,7 @@ mod tests {
                     };
                     let mut block = rng.usize(0..prompt.len());
                     while block < prompt.len() && noted.len() < 20_000 {
-                        journal.note(run, prompt, block);
+                        journal.append(run, prompt, block);
                         noted.push((run, prompt, block));
                         block += if rng.u32(0..50) == 0 {
                             rng.usize(1..40)
@@ -393,12 +393,12 @@ mod tests {
     fn a_late_reader_loses_the_oldest_and_the_ring_stays_bounded() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         for hash in 0..100 {
-            note(&mut journal, hash..hash + 1);
+            append(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
         let expected: Vec<u64> = (100 - SEGMENTS..100).collect();
         assert_eq!(take_all(&mut memory, 0, 100).0, expected);
-        note(&mut journal, 0..3 * MAX_LOGGED_HASHES);
+        append(&mut journal, 0..3 * MAX_LOGGED_HASHES);
         journal.write(0, &mut memory);
         assert!(memory.size() < SEGMENTS as usize * (SEGMENT_HASHES * 8 + 100));
     }
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn no_more_is_read_than_there_is_room_for_and_the_rest_afterwards() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
-        note(&mut journal, 0..4 * SEGMENT_HASHES);
+        append(&mut journal, 0..4 * SEGMENT_HASHES);
         journal.write(0, &mut memory);
         let (mut taken, mut reached, mut rounds) = (Vec::new(), 0, 0);
         while reached < journal.written() {
@@ -432,7 +432,7 @@ mod tests {
             Evidence::Sent,
         ];
         for word in words {
-            journal.note(
+            journal.append(
                 Placement {
                     evidence: word,
                     ..RUN
@@ -440,7 +440,7 @@ mod tests {
                 &[1, 2],
                 0,
             );
-            journal.note(
+            journal.append(
                 Placement {
                     evidence: word,
                     ..RUN
@@ -460,11 +460,11 @@ mod tests {
     fn a_corrupt_segment_is_counted_and_a_former_vms_left_alone() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         for hash in 0..2 {
-            note(&mut journal, hash..hash + 1);
+            append(&mut journal, hash..hash + 1);
             journal.write(0, &mut memory);
         }
         let mut former = Written::new(6);
-        former.note(RUN, &[8], 0);
+        former.append(RUN, &[8], 0);
         former.write(0, &mut memory);
         assert_eq!(take_all(&mut memory, 0, 2), (vec![1], 0));
         memory.corrupt("b/worker/0/1");

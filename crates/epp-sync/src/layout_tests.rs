@@ -45,7 +45,7 @@ impl IndexPeer for One {
 
     fn learn(&mut self, _: u32, _: Placement, _: &[u64], _: usize) {}
 
-    fn expect_loose_blocks(&mut self, _: bool) {}
+    fn allow_gaps(&mut self, _: bool) {}
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.extend([7, 8, 9]);
@@ -81,14 +81,14 @@ fn presence() -> Presence {
 
 fn log() -> LearntLog {
     let mut log = LearntLog::default();
-    log.keep(true);
+    log.set_enabled(true);
     // The blocks before those of the second prompt are published, too.
-    log.note(RUN, &[1, 2], 0);
-    log.note(RUN, &[1, 2], 1);
-    log.note(RUN, &[16, 3, 4], 2);
+    log.append(RUN, &[1, 2], 0);
+    log.append(RUN, &[1, 2], 1);
+    log.append(RUN, &[16, 3, 4], 2);
     // And what else is known of them.
     for evidence in [Evidence::Proven, Evidence::Refuted] {
-        log.note(Placement { evidence, ..RUN }, &[5], 0);
+        log.append(Placement { evidence, ..RUN }, &[5], 0);
     }
     log
 }

@@ -23,7 +23,7 @@ pub trait IndexPeer {
     /// Learns what the VM in this worker slot has learnt of the blocks of a prompt from number `from` on.
     fn learn(&mut self, worker: u32, learnt: Placement, prompt: &[u64], from: usize);
     /// Says whether blocks may come without those before them.
-    fn expect_loose_blocks(&mut self, loose: bool);
+    fn allow_gaps(&mut self, allowed: bool);
     /// Writes the blocks of one list of its indexes, in the order of their use; `None` past the last list.
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
     /// Returns how many requests it holds.
@@ -123,7 +123,7 @@ impl Peers {
         if self.sharing {
             self.hand_over(shared, picker);
         }
-        picker.expect_loose_blocks(self.is_requesting());
+        picker.allow_gaps(self.is_requesting());
     }
 
     /// Returns whether there was something to exchange between ticks as of the last one: something in flight,

@@ -107,7 +107,7 @@ impl Sim {
         let run = run(0, slot);
         for (from, to) in [(0, part), (part, prompt.len())] {
             for block in vm.toy.add(run, &prompt[..to], from) {
-                vm.toy.learnt.note(run, &prompt, block);
+                vm.toy.learnt.append(run, &prompt, block);
             }
         }
         self.prompts.push(prompt);
@@ -301,7 +301,7 @@ fn a_placement_is_known_after_one_tick() {
     (0..3).for_each(|_| sim.tick(0));
     for hash in 0..100 {
         sim.vms[3].toy.add(run(0, 1), &[hash], 0);
-        sim.vms[3].toy.learnt.note(run(0, 1), &[hash], 0);
+        sim.vms[3].toy.learnt.append(run(0, 1), &[hash], 0);
     }
     sim.tick(0);
     // VMs that ticked before the one that publishes read it with their next tick.
@@ -424,7 +424,7 @@ fn neighbours_under_other_names_do_not_disturb() {
         for (number, vm) in vms.iter_mut().enumerate() {
             let run = run(0, number as u32);
             vm.toy.add(run, &[tick], 0);
-            vm.toy.learnt.note(run, &[tick], 0);
+            vm.toy.learnt.append(run, &[tick], 0);
             vm.tick(&mut memory);
         }
     }

@@ -26,13 +26,13 @@ pub struct Toy {
 /// As a VM has one that has just started, and may be handed another's.
 pub fn empty_index() -> Index {
     let mut index = Index::new(64 << 20, &Secret::from(0));
-    index.expect_loose_blocks(true);
+    index.allow_gaps(true);
     index
 }
 
 fn kept_log() -> LearntLog {
     let mut log = LearntLog::default();
-    log.keep(true);
+    log.set_enabled(true);
     log
 }
 
@@ -75,8 +75,8 @@ impl IndexPeer for Toy {
         self.add(run, prompt, from);
     }
 
-    fn expect_loose_blocks(&mut self, loose: bool) {
-        self.index.expect_loose_blocks(loose);
+    fn allow_gaps(&mut self, allowed: bool) {
+        self.index.allow_gaps(allowed);
     }
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {

@@ -85,7 +85,7 @@ impl Sharing {
         let sharing = picker.may_share();
         self.peers.set_sharing(sharing);
         picker.set_sharing(sharing);
-        picker.expect_loose_blocks(self.peers.is_requesting());
+        picker.allow_gaps(self.peers.is_requesting());
     }
 
     /// Settles which VM polls, and feeds the picker what that has published.
@@ -232,8 +232,8 @@ impl IndexPeer for Picker {
         self.learn_from_peer(worker, learnt, prompt, from);
     }
 
-    fn expect_loose_blocks(&mut self, loose: bool) {
-        Picker::expect_loose_blocks(self, loose);
+    fn allow_gaps(&mut self, allowed: bool) {
+        Picker::allow_gaps(self, allowed);
     }
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {

@@ -113,7 +113,7 @@ impl IndexPeer for Counted {
         self.hashes += prompt.len().saturating_sub(from);
     }
 
-    fn expect_loose_blocks(&mut self, _: bool) {}
+    fn allow_gaps(&mut self, _: bool) {}
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.push(1);

@@ -54,7 +54,7 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         .filter(|(_, endpoint)| endpoint.freshness != Freshness::Fresh)
         .count();
     // A configuration that needs no metrics decides by all that it needs and scrapes nothing.
-    let needed = unscraped < all || pool.statuses().any(|report| report.rung < 2);
+    let needed = unscraped < all || pool.statuses().any(|report| report.decision_mode < 2);
     find(
         unscraped > 0 && needed,
         format!("{unscraped} of {all} endpoints have no fresh metrics; metric scorers treat them as average."),
@@ -136,7 +136,7 @@ mod tests {
         let well = Status {
             polls: true,
             reads_bodies: true,
-            rung: 2,
+            decision_mode: 2,
             ..Status::default()
         };
         let mut healthy = pool(0, well.clone());

@@ -147,8 +147,8 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             td.l { @if status.polls { "yes" } @else { "no" } }
             td { (vm.record.heartbeat) }
             td { (ago(now, report.at)) " ago" }
-            td.l.bad[status.rung < 2] {
-                @match status.rung { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
+            td.l.bad[status.decision_mode < 2] {
+                @match status.decision_mode { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
             }
             td { @if status.reads_bodies { "read" } @else { "not read" } }
             td { (under_way) }

@@ -69,7 +69,7 @@ fn report() -> Report {
     };
     let status = Status {
         serves: true,
-        rung: 2,
+        decision_mode: 2,
         index: IndexFill {
             bytes: 1,
             bound: 2,

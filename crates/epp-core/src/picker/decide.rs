@@ -11,7 +11,7 @@ use super::explain::Explanation;
 use super::learnt::Evidence;
 use super::load::costs;
 use super::meter::Metric;
-use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, TIMED_EACH};
+use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, EVENTS_PER_TIMING};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
@@ -27,11 +27,11 @@ impl Picker {
     /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
     /// from then on is counted.
     pub(super) fn advance(&mut self, id: u32) {
-        self.go_on(id);
+        self.advance_decision(id);
         self.bound_memory(id);
     }
 
-    fn go_on(&mut self, id: u32) {
+    fn advance_decision(&mut self, id: u32) {
         self.walk(id);
         let Some(exchange) = self.exchanges.get(&id) else {
             return;
@@ -50,7 +50,7 @@ impl Picker {
             }
             return;
         }
-        let (early, many) = (!hold.ended, exchange.position > hold.most);
+        let (early, many) = (!hold.ended, exchange.position > hold.max_bytes);
         if !exchange.reader.wants_more() || self.settled(id) {
             if early {
                 self.metrics.count(self.hot.early, 1);
@@ -91,7 +91,7 @@ impl Picker {
         let restarted = exchange.restarts != exchange.reader.restarts();
         if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
             // What was learnt of it is another prompt, or stands under another model's name.
-            self.teach(id, Evidence::Refuted);
+            self.apply_evidence(id, Evidence::Refuted);
         }
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
@@ -106,7 +106,7 @@ impl Picker {
             walk.advance(seed, exchange.reader.prompts(stream), index);
         }
         let found = blocks(&exchange.walks) > before;
-        self.event.looked_up |= found && self.hot.look_ups % TIMED_EACH == 0;
+        self.event.looked_up |= found && self.hot.look_ups % EVENTS_PER_TIMING == 0;
         self.hot.look_ups += 1;
     }
 
@@ -148,7 +148,7 @@ impl Picker {
     fn same_whatever_follows(&mut self, id: u32) -> bool {
         let Self {
             plan,
-            watch,
+            monitor,
             scratch,
             exchanges,
             ..
@@ -166,8 +166,8 @@ impl Picker {
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
             .map(|(walk, (_, producer))| {
-                let spec = producer.block_spec(&watch.store.pool);
-                let block_tokens = producer.block_tokens(&watch.store.pool);
+                let spec = producer.block_spec(&monitor.store.pool);
+                let block_tokens = producer.block_tokens(&monitor.store.pool);
                 let most = match spec.max_blocks {
                     _ if full => 0.0,
                     0 => f64::INFINITY,
@@ -185,7 +185,7 @@ impl Picker {
             .collect();
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
         let cycle = |prefix, cost| Cycle {
-            pool: &watch.store.pool,
+            pool: &monitor.store.pool,
             request: Request {
                 headers: &[],
                 model,
@@ -200,16 +200,16 @@ impl Picker {
 
     /// Decides with what has been walked through, and emits what follows from it.
     pub(super) fn decide(&mut self, id: u32) {
-        let effect = self.decided(id);
+        let effect = self.make_decision(id);
         self.effects.push_back(effect);
     }
 
-    fn decided(&mut self, id: u32) -> Effect {
-        self.event.decided |= self.hot.decisions % TIMED_EACH == 0;
+    fn make_decision(&mut self, id: u32) -> Effect {
+        self.event.decided |= self.hot.decisions % EVENTS_PER_TIMING == 0;
         self.hot.decisions += 1;
         let Self {
             plan,
-            watch,
+            monitor,
             scratch,
             exchanges,
             view,
@@ -223,9 +223,9 @@ impl Picker {
             .model(&exchange.reader)
             .known()
             .unwrap_or_default();
-        let prefix = matches(&mut exchange.walks, plan, &watch.store.pool);
+        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
         let cycle = Cycle {
-            pool: &watch.store.pool,
+            pool: &monitor.store.pool,
             request: Request {
                 headers: &[],
                 model,
@@ -236,14 +236,14 @@ impl Picker {
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.proxy.fallback_endpoints;
-        let outcome = plan
+        let selection = plan
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
-        let outcome = outcome.map(|decision| {
+        let selection = selection.map(|decision| {
             if let Some(explanation) = explanation.as_mut() {
-                explanation.conclude(&decision);
+                explanation.set_decision(&decision);
             }
-            Outcome {
+            Selection {
                 destination: destination(&decision, &cycle),
                 targets: decision.by_role().collect(),
                 hit: decision
@@ -253,43 +253,43 @@ impl Picker {
         });
         drop(prefix);
         if let Some(explanation) = explanation {
-            let hit = outcome.as_ref().map(|outcome| outcome.hit);
-            self.keep(id, explanation, hit);
+            let hit = selection.as_ref().map(|selection| selection.hit);
+            self.record_explanation(id, explanation, hit);
         }
-        match outcome {
-            Ok(outcome) => self.send(id, outcome),
+        match selection {
+            Ok(selection) => self.send(id, selection),
             Err(error) => self.refuse(id, &error),
         }
     }
 
-    pub(super) fn send(&mut self, id: u32, outcome: Outcome) -> Effect {
+    pub(super) fn send(&mut self, id: u32, selection: Selection) -> Effect {
         let rewrite = self.rewrite(id);
-        let headers = self.headers(&outcome);
-        let targets = outcome.targets.iter();
+        let headers = self.headers(&selection);
+        let targets = selection.targets.iter();
         let targets: Targets = targets
             .map(|(role, slot)| self.begin_at(id, *slot, *role))
             .collect();
         let primary = targets.first().map(|target| target.slot);
-        self.enter(id, Phase::Sent(targets));
+        self.set_phase(id, Phase::Sent(targets));
         if let Some(slot) = primary {
-            let seat = self.seats.get(slot.index());
-            if let Some(picks) = seat.and_then(|seat| seat.picks) {
+            let record = self.records.get(slot.index());
+            if let Some(picks) = record.and_then(|record| record.picks) {
                 self.metrics.count(picks, 1);
             }
-            if let Some(hit) = outcome.hit {
+            if let Some(hit) = selection.hit {
                 self.metrics.observe(self.hot.hit, hit);
             }
-            let model = self.model_of(id, slot);
+            let model = self.statistics_of(id, slot);
             if let Some(exchange) = self.exchanges.get_mut(&id) {
-                exchange.answer.model = model;
-                exchange.answer.predicted = outcome.hit;
-                exchange.answer.prompt = exchange.walks.first().and_then(Walk::first);
+                exchange.response.model = model;
+                exchange.response.predicted = selection.hit;
+                exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
             }
             self.learn(id);
-            self.tries(id, slot);
+            self.start_probe(id, slot);
         }
         let route = Route {
-            destination: outcome.destination,
+            destination: selection.destination,
             headers,
             rewrite,
         };
@@ -298,7 +298,7 @@ impl Picker {
     }
 
     /// A request moves on to another phase.
-    fn enter(&mut self, id: u32, phase: Phase) {
+    fn set_phase(&mut self, id: u32, phase: Phase) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             self.holding -= usize::from(exchange.is_held()).min(self.holding);
             exchange.phase = phase;
@@ -306,15 +306,15 @@ impl Picker {
     }
 
     /// Returns the headers that tell the primary target about the others.
-    fn headers(&self, outcome: &Outcome) -> Vec<(&'static str, String)> {
+    fn headers(&self, selection: &Selection) -> Vec<(&'static str, String)> {
         let mut headers: Vec<(&'static str, String)> = Vec::new();
-        for (role, slot) in &outcome.targets {
+        for (role, slot) in &selection.targets {
             let name = match role {
                 TargetRole::Primary => continue,
                 TargetRole::Prefill => PREFILL_HEADER,
                 TargetRole::Encode => ENCODE_HEADER,
             };
-            let endpoint = self.watch.store.pool.get(*slot);
+            let endpoint = self.monitor.store.pool.get(*slot);
             let address = endpoint.map_or("", |endpoint| endpoint.address.as_str());
             match headers.last_mut() {
                 Some((last, value)) if *last == name => {
@@ -348,7 +348,7 @@ impl Picker {
 
     /// A request for which no endpoint was found.
     fn refuse(&mut self, id: u32, error: &ScheduleError) -> Effect {
-        if self.watch.knows_members() {
+        if self.monitor.knows_members() {
             return self.fail(id, LocalReply::new(error, self.plan.dialect));
         }
         // Before the first answer of discovery an empty pool means nothing: the host's own load balancing
@@ -363,7 +363,7 @@ impl Picker {
         self.count_failure(reply.code);
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
-                self.enter(id, Phase::Unsent);
+                self.set_phase(id, Phase::Unsent);
                 let id = ExchangeId(id);
                 Effect::Reply { id, reply }
             }
@@ -373,7 +373,7 @@ impl Picker {
 
     fn bypass(&mut self, id: u32) -> Effect {
         let rewrite = self.rewrite(id);
-        self.enter(id, Phase::Unsent);
+        self.set_phase(id, Phase::Unsent);
         let id = ExchangeId(id);
         Effect::Bypass { id, rewrite }
     }
@@ -427,7 +427,7 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
 }
 
 /// What a decision comes to.
-pub(super) struct Outcome {
+pub(super) struct Selection {
     pub destination: String,
     pub targets: SmallVec<[(TargetRole, Slot); 1]>,
     pub hit: Option<f64>,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::explain::Explanation;
 use super::naming::Naming;
-use super::outcome::Answer;
+use super::outcome::ResponseState;
 use super::{BodyDemand, Rewrite};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
@@ -58,10 +58,10 @@ pub enum Wanted {
 
 /// The least that is taken over of a body in one go, and how much more than the window has room
 /// for: keys, roles and escapes stand around the text.
-const LEAST: usize = 4 << 10;
+const MIN_READ: usize = 4 << 10;
 
 /// The most: longer windows than this come in pieces, each of which stays in the nearest cache.
-const MOST: usize = 64 << 10;
+const MAX_READ: usize = 64 << 10;
 
 /// Where an exchange stands.
 #[derive(Debug, Default)]
@@ -99,11 +99,11 @@ pub struct Hold {
     /// When its headers came, by the picker's own clock ([`super::Picker::elapsed`]).
     pub since: u64,
     /// When its last bytes came, read or not.
-    pub heard: u64,
+    pub last_arrival: u64,
     /// Bytes of its body that have come, read or not.
     pub arrived: usize,
     /// Bytes of its body beyond which it is decided with what is known.
-    pub most: usize,
+    pub max_bytes: usize,
     /// What becomes of what needs not be read yet.
     pub unread: Unread,
     /// Whether the body was read to its end.
@@ -115,29 +115,29 @@ pub struct Hold {
 /// Bytes a second that a body brings at least, from its headers on. Slower than any network that
 /// carries HTTP (GPRS: 2 to 5 KB), far faster than a client that sends a byte now and then to be
 /// waited for.
-const LEAST_A_SECOND: u64 = 1 << 10;
+const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
 /// A body is waited for this many times as long as one that has stopped.
-const LONGEST_HOLD: u64 = 6;
+const MAX_HOLD_TIMEOUTS: u64 = 6;
 
 impl Hold {
     /// The time up to which it has paid for being held, where one that brings nothing is held for
-    /// `timeout`: as far as its bytes reach at [`LEAST_A_SECOND`], not beyond the last of them, and
+    /// `timeout`: as far as its bytes reach at [`MIN_BYTES_PER_SECOND`], not beyond the last of them, and
     /// not without end. With `timeout` after that it is due; of all, the one that has paid least goes
     /// first. It only grows, and no request has paid beyond the present: the newcomer is never the
     /// first to go.
     pub fn paid(&self, timeout: u64) -> u64 {
-        let bought = (self.arrived as u64).saturating_mul(1_000_000_000 / LEAST_A_SECOND);
-        let most = timeout.saturating_mul(LONGEST_HOLD - 1);
+        let bought = (self.arrived as u64).saturating_mul(1_000_000_000 / MIN_BYTES_PER_SECOND);
+        let most = timeout.saturating_mul(MAX_HOLD_TIMEOUTS - 1);
         let reached = self.since.saturating_add(bought.min(most));
-        reached.min(self.heard)
+        reached.min(self.last_arrival)
     }
 
     /// This many bytes of its body have come by `now`.
-    fn note_arrived(&mut self, arrived: usize, now: u64) {
+    fn record_arrival(&mut self, arrived: usize, now: u64) {
         if arrived > self.arrived {
             self.arrived = arrived;
-            self.heard = self.heard.max(now);
+            self.last_arrival = self.last_arrival.max(now);
         }
     }
 }
@@ -150,7 +150,7 @@ impl Hold {
 fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
     let limit = plan.proxy.decide_after_bytes;
     let fits = head.content_length.is_some_and(|length| length <= limit);
-    let (demand, most) = if fits {
+    let (demand, max_bytes) = if fits {
         (BodyDemand::Replayable, usize::MAX)
     } else {
         (BodyDemand::Streaming, limit / 4 * 3)
@@ -158,9 +158,9 @@ fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
     Hold {
         demand,
         since: now,
-        heard: now,
+        last_arrival: now,
         arrived: 0,
-        most,
+        max_bytes,
         unread: Unread::Allowed,
         ended: false,
         rewritten: false,
@@ -196,7 +196,7 @@ pub struct Exchange {
     /// How often the reader had restarted the prompt when it was walked last.
     pub restarts: u32,
     /// Whether the indexes learn of it.
-    pub teaches: bool,
+    pub updates_indexes: bool,
     /// The bytes of its memory that the VM's budget has counted.
     pub counted: usize,
     /// Under which names its model goes.
@@ -206,7 +206,7 @@ pub struct Exchange {
     /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
     pub candidate: String,
     /// What is known of its answer.
-    pub answer: Answer,
+    pub response: ResponseState,
     /// Reads its answer.
     pub usage: ResponseReader,
     /// Whether the client asks why.
@@ -226,7 +226,7 @@ impl Exchange {
         (now, elapsed): (u64, u64),
     ) {
         self.phase = Phase::Unsent;
-        self.answer = Answer::of(now, !head.end);
+        self.response = ResponseState::of(now, !head.end);
         self.explanation = None;
         self.candidate.clear();
         self.restarts = 0;
@@ -236,7 +236,7 @@ impl Exchange {
         let api = Api::of_path(head.path);
         self.reader.reset(api, plan.read_plan(pool, key));
         self.position = 0;
-        self.teaches = true;
+        self.updates_indexes = true;
         self.naming.reset(head);
         if reads(head, plan, api) {
             self.phase = Phase::Reading(hold(head, plan, elapsed));
@@ -313,7 +313,7 @@ impl Exchange {
         self.position = self.position.saturating_add(bytes.len());
         let position = self.position;
         if let Some(hold) = self.hold_mut() {
-            hold.note_arrived(position, now);
+            hold.record_arrival(position, now);
             hold.ended |= last;
         }
         if self.reader.wants_more() {
@@ -338,7 +338,7 @@ impl Exchange {
     pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: u64) -> Wanted {
         if let Some(hold) = self.hold_mut() {
             // What is left unread has come, too.
-            hold.note_arrived(available.end, now);
+            hold.record_arrival(available.end, now);
         }
         let unread = available.end.saturating_sub(self.position);
         if unread == 0 || !self.reader.wants_more() {
@@ -357,8 +357,8 @@ impl Exchange {
             };
         }
         let room = self.reader.room();
-        let room = room.saturating_add(room / 8).saturating_add(LEAST);
-        next(room.min(MOST))
+        let room = room.saturating_add(room / 8).saturating_add(MIN_READ);
+        next(room.min(MAX_READ))
     }
 
     /// Returns whether what comes may be left unread until the body ends or stops coming.
@@ -378,7 +378,7 @@ impl Exchange {
     }
 
     /// The body is not waited for.
-    pub fn let_go(&mut self) {
+    pub fn skip_body(&mut self) {
         self.phase = Phase::Unsent;
         self.reader.finish();
     }
@@ -387,7 +387,7 @@ impl Exchange {
     pub fn is_early(&self) -> bool {
         match self.hold() {
             Some(hold) => !hold.ended,
-            None => self.answer.bodied,
+            None => self.response.bodied,
         }
     }
 
@@ -409,7 +409,7 @@ impl Exchange {
     /// Nothing more is learnt of this request.
     pub fn stop_reading(&mut self) {
         self.reader.stop();
-        self.teaches = false;
+        self.updates_indexes = false;
         self.walks.iter_mut().for_each(Walk::reset);
     }
 }

@@ -8,7 +8,7 @@ use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 use crate::time::Timestamp;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
-const NAMED: usize = 16;
+const MAX_NAMED_CANDIDATES: usize = 16;
 
 /// A decision with what led to it.
 #[derive(Debug, Default)]
@@ -44,17 +44,17 @@ impl Picker {
 
     /// The endpoints.
     pub fn pool(&self) -> &Pool {
-        &self.watch.store.pool
+        &self.monitor.store.pool
     }
 
     /// The endpoints, to change.
     pub fn pool_mut(&mut self) -> &mut Pool {
-        &mut self.watch.store.pool
+        &mut self.monitor.store.pool
     }
 
     /// Chooses the decision mode again, after the endpoints' freshness was changed.
     pub fn choose_mode(&mut self) {
-        self.watch.store.choose_mode();
+        self.monitor.store.choose_mode();
     }
 
     /// Reads an endpoint's metrics page; whether it is one.
@@ -64,7 +64,7 @@ impl Picker {
         };
         let address = endpoint.address.clone();
         let now = now.as_millis();
-        self.watch.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
+        self.monitor.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
     }
 }
 
@@ -98,7 +98,7 @@ impl Explanation {
     }
 
     /// Takes in the outcome.
-    pub fn conclude(&mut self, decision: &Decision<'_>) {
+    pub fn set_decision(&mut self, decision: &Decision<'_>) {
         self.ranking.clone_from(&decision.ranking.scored);
         self.picks = decision.ranking.picks;
         if let Some(rest) = self.ranking.get_mut(decision.ranking.ordered..) {
@@ -109,7 +109,7 @@ impl Explanation {
     /// One line: each candidate as `address=sum(scorer:score,…)`, best first, separated by `; `.
     pub fn text(&self, pool: &Pool) -> String {
         let mut text = String::new();
-        for candidate in self.ranking.iter().take(NAMED) {
+        for candidate in self.ranking.iter().take(MAX_NAMED_CANDIDATES) {
             let Some(endpoint) = pool.get(candidate.slot) else {
                 continue;
             };

@@ -129,7 +129,7 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        exchange.answer.sent = Some(now);
+        exchange.response.body_sent_at = Some(now);
         if exchange.is_held() {
             self.read_next(id, &[], true);
         }

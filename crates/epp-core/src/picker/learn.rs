@@ -1,4 +1,4 @@
-//! What a decision teaches the prefix indexes.
+//! What a decision updates_indexes the prefix indexes.
 
 use super::learnt::{Evidence, Placement};
 use super::meter::Metric;
@@ -14,13 +14,17 @@ impl Picker {
     /// rest of a prompt streams past. It counts at once: a prompt that was sent 10 ms ago is likely there.
     /// What is new stays in doubt until an answer comes.
     pub(super) fn learn(&mut self, id: u32) {
-        let Some(exchange) = self.exchanges.get(&id).filter(|exchange| exchange.teaches) else {
+        let Some(exchange) = self
+            .exchanges
+            .get(&id)
+            .filter(|exchange| exchange.updates_indexes)
+        else {
             return;
         };
-        let begun = exchange.answer.begun;
-        self.teach(id, Evidence::Sent);
+        let begun = exchange.response.begun;
+        self.apply_evidence(id, Evidence::Sent);
         if begun {
-            self.teach(id, Evidence::Proven);
+            self.apply_evidence(id, Evidence::Proven);
         }
     }
 
@@ -28,8 +32,8 @@ impl Picker {
     /// something that no answer has proven, or may still bring it.
     pub(super) fn awaits_proof(&self, id: u32) -> bool {
         let exchange = self.exchanges.get(&id);
-        let reads_on =
-            exchange.is_some_and(|exchange| exchange.teaches && exchange.reader.wants_more());
+        let reads_on = exchange
+            .is_some_and(|exchange| exchange.updates_indexes && exchange.reader.wants_more());
         reads_on || self.is_doubted(id)
     }
 
@@ -43,7 +47,7 @@ impl Picker {
     /// there will be none. That the endpoint holds the prompt is as unproven as before: the indexes forget
     /// what this request brought.
     pub(super) fn refute(&mut self, id: u32) {
-        self.teach(id, Evidence::Refuted);
+        self.apply_evidence(id, Evidence::Refuted);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.stop_reading();
         }
@@ -52,21 +56,21 @@ impl Picker {
     /// The request's answer has begun.
     pub(super) fn prove(&mut self, id: u32) {
         if self.is_doubted(id) {
-            self.teach(id, Evidence::Proven);
+            self.apply_evidence(id, Evidence::Proven);
         }
     }
 
     /// The request has ended. A client that leaves before its answer begins proves nothing, and could leave
     /// at once: sending prompts must not be cheaper than having them computed.
-    pub(super) fn give_up(&mut self, id: u32) {
+    pub(super) fn refute_unproven(&mut self, id: u32) {
         if self.is_doubted(id) {
-            self.teach(id, Evidence::Refuted);
+            self.apply_evidence(id, Evidence::Refuted);
         }
     }
 
     /// Has the indexes, here and after the next tick in the other pickers, take this in of a request and
     /// the endpoint that was picked for it.
-    pub(super) fn teach(&mut self, id: u32, evidence: Evidence) {
+    pub(super) fn apply_evidence(&mut self, id: u32, evidence: Evidence) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
@@ -81,7 +85,7 @@ impl Picker {
         let producers = self.plan.producers.iter();
         let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
-            let capacity = producer.capacity_of(self.watch.store.pool.get(pick.slot));
+            let capacity = producer.capacity_of(self.monitor.store.pool.get(pick.slot));
             let placement = Placement {
                 evidence,
                 producer: number as u8,
@@ -89,7 +93,7 @@ impl Picker {
                 tag,
             };
             let learnt = &mut self.learnt;
-            let mut news = |prompt: &[u64], block| learnt.note(placement, prompt, block);
+            let mut news = |prompt: &[u64], block| learnt.append(placement, prompt, block);
             match evidence {
                 Evidence::Sent => walk.learn(index, slot, capacity, &mut news),
                 Evidence::Proven => walk.prove(index, slot, capacity, &mut news),
@@ -133,21 +137,25 @@ impl Picker {
         if unrecognised > 0 {
             metrics.add(Metric::ForeignValues, "", unrecognised);
         }
-        if !self.watch.polls() {
+        if !self.monitor.polls() {
             return;
         }
         metrics.set(Metric::Sharers, "", counted.sharers);
         let held = self.holding as u64 + counted.held_by_others;
         metrics.set(Metric::Held, "", held);
-        let pool = &self.watch.store.pool;
+        let pool = &self.monitor.store.pool;
         for (slot, _) in pool.iter() {
-            let Some(seat) = self.seats.get(slot.index()) else {
+            let Some(record) = self.records.get(slot.index()) else {
                 continue;
             };
             let load = pool.load(slot);
-            metrics.set(Metric::InflightRequests, &seat.label, load.requests.into());
+            metrics.set(
+                Metric::InflightRequests,
+                &record.label,
+                load.requests.into(),
+            );
             if self.plan.needs.tokens {
-                metrics.set(Metric::InflightTokens, &seat.label, load.tokens);
+                metrics.set(Metric::InflightTokens, &record.label, load.tokens);
             }
         }
     }
@@ -157,7 +165,7 @@ impl Picker {
         let count = self.plan.producers.len().max(1);
         let bytes = self.plan.proxy.max_index_bytes / count;
         let mut index = Index::new(bytes, &self.secret);
-        index.expect_loose_blocks(self.loose_blocks);
+        index.allow_gaps(self.gaps_allowed);
         index
     }
 

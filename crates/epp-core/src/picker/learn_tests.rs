@@ -49,7 +49,7 @@ impl Vm {
         show(picker, id, body.as_bytes(), true);
         let exchange = &picker.exchanges[&id];
         assert!(exchange.primary().is_some());
-        (id, exchange.answer.predicted.unwrap())
+        (id, exchange.response.predicted.unwrap())
     }
 
     /// Sends a request of which nothing is learnt.
@@ -148,7 +148,7 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
 fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
     let mut vm = Vm::start();
     let prompt = body("m", &text(1, 5_000));
-    vm.picker.learnt().keep(true);
+    vm.picker.learnt().set_enabled(true);
     vm.picker.learnt().clear();
     let (id, _) = vm.send(&prompt);
     let learnt: Vec<(Placement, Vec<u64>)> = vm

@@ -2,7 +2,7 @@
 //! proxy to learn as well.
 //!
 //! It is bounded: what is learnt beyond its bound is not passed on. Where nothing drains it
-//! ([`LearntLog::keep`]) nothing is logged.
+//! ([`LearntLog::set_enabled`]) nothing is logged.
 
 use crate::prefix::key::TableKey;
 
@@ -46,7 +46,7 @@ pub struct Span {
 /// The log.
 #[derive(Debug, Default)]
 pub struct LearntLog {
-    kept: bool,
+    enabled: bool,
     key: TableKey,
     placements: Vec<(Placement, Span)>,
     hashes: Vec<u64>,
@@ -54,9 +54,9 @@ pub struct LearntLog {
 
 impl LearntLog {
     /// Keeps a log from now on, or none.
-    pub fn keep(&mut self, kept: bool) {
-        self.kept = kept;
-        if !kept {
+    pub fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+        if !enabled {
             self.clear();
         }
     }
@@ -73,11 +73,11 @@ impl LearntLog {
     }
 
     /// Logs that this was learnt of one block of a prompt.
-    pub fn note(&mut self, placement: Placement, prompt: &[u64], block: usize) {
+    pub fn append(&mut self, placement: Placement, prompt: &[u64], block: usize) {
         let Some((before, [hash, ..])) = prompt.split_at_checked(block) else {
             return;
         };
-        if !self.kept || self.hashes.len() >= MAX_LOGGED_HASHES {
+        if !self.enabled || self.hashes.len() >= MAX_LOGGED_HASHES {
             return;
         }
         let follows = !before.is_empty() && before.last() == self.hashes.last();

@@ -25,13 +25,13 @@ struct Load {
     /// Counts the endpoint's scrapes, so that a request knows whether it was sent before the last.
     scrapes: u32,
     /// What this VM has in flight.
-    own: Sum,
+    own: InFlight,
     /// What the other VMs said they have.
-    others: Sum,
+    others: InFlight,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Sum {
+struct InFlight {
     requests: u32,
     unseen: u32,
     tokens: u64,
@@ -62,7 +62,7 @@ pub struct Loads {
 
 impl Loads {
     /// A new endpoint sits in this slot.
-    pub fn seat(&mut self, slot: Slot, store: &mut Store) {
+    pub fn add(&mut self, slot: Slot, store: &mut Store) {
         let Some(endpoint) = store.pool.get(slot) else {
             return;
         };
@@ -82,7 +82,7 @@ impl Loads {
     }
 
     /// The endpoint in this slot has left.
-    pub fn forget(&mut self, slot: Slot) {
+    pub fn remove(&mut self, slot: Slot) {
         if let Some(load) = self.slots.get_mut(slot.index()) {
             *load = Load {
                 tenure: load.tenure.wrapping_add(1),
@@ -127,7 +127,7 @@ impl Loads {
 
     /// A request turns out to cost this many tokens.
     pub fn set_tokens(&mut self, target: &mut Target, tokens: u64, store: &mut Store) {
-        if let Some(load) = self.of(target) {
+        if let Some(load) = self.load_of(target) {
             let others = load.own.tokens.saturating_sub(target.tokens);
             load.own.tokens = others + tokens;
         }
@@ -141,7 +141,7 @@ impl Loads {
             return;
         }
         let scrapes = target.scrapes;
-        if let Some(load) = self.of(target).filter(|load| load.scrapes == scrapes) {
+        if let Some(load) = self.load_of(target).filter(|load| load.scrapes == scrapes) {
             load.own.unseen = load.own.unseen.saturating_sub(1);
         }
         self.show(target.slot, store);
@@ -151,20 +151,20 @@ impl Loads {
     pub fn end(&mut self, mut target: Target, store: &mut Store) {
         self.answered(&mut target, store);
         self.set_tokens(&mut target, 0, store);
-        if let Some(load) = self.of(&target) {
+        if let Some(load) = self.load_of(&target) {
             load.own.requests = load.own.requests.saturating_sub(1);
         }
         self.show(target.slot, store);
     }
 
     /// The load that a request is part of, if its endpoint is still there.
-    fn of(&mut self, target: &Target) -> Option<&mut Load> {
+    fn load_of(&mut self, target: &Target) -> Option<&mut Load> {
         let load = self.slots.get_mut(target.slot.index())?;
         (load.tenure == target.tenure).then_some(load)
     }
 
     /// What this VM has in flight, to tell the others.
-    pub fn own(&self, store: &Store, loads: &mut Vec<EndpointLoad>) {
+    pub fn append_own(&self, store: &Store, loads: &mut Vec<EndpointLoad>) {
         for (slot, load) in (0..).zip(&self.slots) {
             if load.own.requests > 0 {
                 loads.push(EndpointLoad {
@@ -186,18 +186,18 @@ impl Loads {
         store: &mut Store,
     ) {
         for load in &mut self.slots {
-            load.others = Sum::default();
+            load.others = InFlight::default();
         }
-        for said in others.flatten() {
-            let same = |load: &&mut Load| load.tag == said.tag;
-            let load = self.slots.get_mut(said.slot as usize).filter(same);
+        for reported in others.flatten() {
+            let same = |load: &&mut Load| load.tag == reported.tag;
+            let load = self.slots.get_mut(reported.slot as usize).filter(same);
             if let Some(load) = load {
                 let others = &mut load.others;
-                others.requests = others.requests.saturating_add(said.requests);
-                others.tokens = others.tokens.saturating_add(said.tokens);
+                others.requests = others.requests.saturating_add(reported.requests);
+                others.tokens = others.tokens.saturating_add(reported.tokens);
                 // What was sent before the page that is known here is in that page.
-                if said.scraped == scraped(store, Slot(said.slot)) {
-                    others.unseen = others.unseen.saturating_add(said.unseen);
+                if reported.scraped == scraped(store, Slot(reported.slot)) {
+                    others.unseen = others.unseen.saturating_add(reported.unseen);
                 }
             }
         }
@@ -248,7 +248,7 @@ impl Picker {
     pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
         let Self {
             plan,
-            watch,
+            monitor,
             exchanges,
             ..
         } = self;
@@ -260,7 +260,7 @@ impl Picker {
         };
         let prompt = exchange.reader.prompt_tokens() as f64;
         let allowed = exchange.reader.max_tokens().map(|most| most as f64);
-        let prefix = matches(&mut exchange.walks, plan, &watch.store.pool);
+        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
         let request = Request {
             prefix: &prefix,
             cost: Cost {
@@ -287,7 +287,7 @@ impl Picker {
             };
             let tokens = self.tokens_at(id, target.slot);
             self.loads
-                .set_tokens(&mut target, tokens, &mut self.watch.store);
+                .set_tokens(&mut target, tokens, &mut self.monitor.store);
             let exchange = self.exchanges.get_mut(&id);
             let known = exchange.and_then(|exchange| exchange.targets_mut().get_mut(number));
             if let Some(known) = known {
@@ -306,14 +306,14 @@ impl Picker {
             unseen: self.plan.proxy.correct_queue,
             tokens: self.tokens_at(id, slot),
         };
-        self.loads.send(target, &mut self.watch.store)
+        self.loads.send(target, &mut self.monitor.store)
     }
 
     /// The first bytes of an answer's body have come: the prompt has been computed, and its media encoded.
-    pub(super) fn computed(&mut self, id: u32) {
+    pub(super) fn prompt_computed(&mut self, id: u32) {
         let load = self.plan.load.as_ref();
         let counts_output = load.is_some_and(|load| load.counts_output);
-        let (loads, store) = (&mut self.loads, &mut self.watch.store);
+        let (loads, store) = (&mut self.loads, &mut self.monitor.store);
         let Some(Phase::Sent(targets)) = self.exchanges.get_mut(&id).map(|known| &mut known.phase)
         else {
             return;
@@ -333,20 +333,20 @@ impl Picker {
     }
 
     /// Takes a request off its endpoints' counts of those that their metrics cannot show yet.
-    pub(super) fn seen(&mut self, id: u32) {
+    pub(super) fn mark_answered(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             for target in exchange.targets_mut() {
-                self.loads.answered(target, &mut self.watch.store);
+                self.loads.answered(target, &mut self.monitor.store);
             }
         }
     }
 
     /// Takes a request that has ended off all counts.
-    pub(super) fn end(&mut self, id: u32) {
+    pub(super) fn end_at_targets(&mut self, id: u32) {
         let exchange = self.exchanges.get_mut(&id);
         if let Some(Phase::Sent(targets)) = exchange.map(|exchange| &mut exchange.phase) {
             for target in std::mem::take(targets) {
-                self.loads.end(target, &mut self.watch.store);
+                self.loads.end(target, &mut self.monitor.store);
             }
         }
     }

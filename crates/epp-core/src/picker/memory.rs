@@ -18,7 +18,7 @@ use super::Picker;
 /// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
 /// and of what is freed not every piece fits again: with twice the budget a VM still has half of
 /// its memory for indexes of several pools, a callback's own needs, and Envoy's streams.
-pub const BUDGET: usize = 128 << 20;
+pub const BUDGET_BYTES: usize = 128 << 20;
 
 /// One request may take this share of what is left of the budget. With the default of 1,024 held
 /// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
@@ -27,7 +27,7 @@ const SHARE: usize = 8;
 /// Buffers of up to so many bytes stay with a exchange whose body is not read any more, so that the
 /// next request finds them: what a prompt of 4 KB takes among 1,000 endpoints. Where the budget is
 /// short they are given back as well.
-pub(super) const SMALL: usize = 8 << 10;
+pub(super) const MAX_SPARE_BYTES: usize = 8 << 10;
 
 /// The bytes that the readers of one VM keep.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self::of(BUDGET)
+        Self::of(BUDGET_BYTES)
     }
 }
 
@@ -138,7 +138,7 @@ impl Picker {
         let over = kept > memory.allowance();
         if !exchange.is_held() {
             if over || exchange.reader.wants_more() && memory.is_short() {
-                self.give_up_reading(id);
+                self.stop_reading_decided(id);
             }
         } else if over {
             self.release_for_memory(id);
@@ -152,7 +152,7 @@ impl Picker {
         if exchange.is_some_and(|exchange| exchange.is_held()) {
             self.release_for_memory(id);
         } else {
-            self.give_up_reading(id);
+            self.stop_reading_decided(id);
         }
     }
 
@@ -164,7 +164,7 @@ impl Picker {
         let small = if self.account.memory.is_short() {
             0
         } else {
-            SMALL
+            MAX_SPARE_BYTES
         };
         let mut kept = exchange.allocated();
         if kept > small && !exchange.is_held() && !exchange.reader.wants_more() {
@@ -183,12 +183,12 @@ impl Picker {
             exchange.reader.stop();
         }
         self.decide(id);
-        self.give_up_reading(id);
+        self.stop_reading_decided(id);
     }
 
     /// Reads no further of a request that was decided. What explains the decision waits for the answer,
     /// unless that alone is more than the request's share.
-    fn give_up_reading(&mut self, id: u32) {
+    fn stop_reading_decided(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.reader.stop();
         }
@@ -221,7 +221,9 @@ impl Picker {
                 decided.push(*id);
             }
         }
-        decided.into_iter().for_each(|id| self.give_up_reading(id));
+        decided
+            .into_iter()
+            .for_each(|id| self.stop_reading_decided(id));
         held.sort_unstable_by(|one, other| other.cmp(one));
         for (kept, id) in held {
             let memory = &self.account.memory;

@@ -191,7 +191,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);
-    let known = picker.exchanges[&2].answer.predicted.unwrap();
+    let known = picker.exchanges[&2].response.predicted.unwrap();
     assert!(known > 0.9, "{known}");
 }
 
@@ -212,7 +212,7 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
         memory: Arc::clone(&picker.account.memory),
         ..others
     };
-    others.change(0, BUDGET / 2 + 1);
+    others.change(0, BUDGET_BYTES / 2 + 1);
     tick(&mut picker);
     assert!(!picker.exchanges[&1].reader.wants_more());
     assert!(picker.account.own < 8 << 10, "what an answer is to prove");

@@ -67,13 +67,13 @@
 //! ```
 
 pub mod answer;
-mod avoid;
+mod deadlines;
 mod decide;
 mod effect;
+mod ejection;
 mod exchange;
 pub mod explain;
 mod feed;
-mod holds;
 pub mod ids;
 mod learn;
 pub mod learnt;
@@ -89,21 +89,22 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 mod tick;
+mod upstream;
 mod view;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use self::answer::LocalReply;
-pub use self::avoid::{ResponseOrigin, Upstream};
 pub use self::effect::{
     BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Rewrite, Route,
 };
 pub use self::exchange::Head;
 pub use self::outcome::ModelWish;
+pub use self::upstream::{ResponseOrigin, Upstream};
 
+use self::deadlines::Holds;
 use self::exchange::Exchange;
-use self::holds::Holds;
 use self::ids::ById;
 use self::learnt::LearntLog;
 use self::meter::{Meter, Metric};
@@ -124,11 +125,11 @@ use crate::time::Timestamp;
 /// another request than the one whose callback runs can be released nowhere else without care. With
 /// the default 1,024, twice as many are reached where a worker gets 20,000 requests a second that it
 /// has to hold; beyond, the newcomers are decided at their headers.
-const OVERSHOOT: usize = 2;
+const MAX_HELD_OVERSHOOT: usize = 2;
 
 /// One decision or look-up in so many is timed: reading a clock costs the host a call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
-const TIMED_EACH: u64 = 17;
+const EVENTS_PER_TIMING: u64 = 17;
 
 /// What has followed from one event.
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,18 +140,18 @@ struct Event {
     looked_up: bool,
 }
 
-/// What is known of a slot's endpoint beside its metrics.
+/// What the picker records of the endpoint in a slot, beside its metrics.
 #[derive(Debug, Default)]
-struct Seat {
+struct EndpointRecord {
     /// `endpoint_name=…`.
     label: String,
     /// Counts its picks; none while the slot is free.
     picks: Option<Handle>,
-    /// When an answer was last looked at, and when one last came.
-    checked: u64,
-    heard: u64,
-    /// What it was last told to be avoided for.
-    avoided: Option<Reason>,
+    /// When a response from it was last examined, and when one last came.
+    last_examined: u64,
+    last_response: u64,
+    /// Why it is ejected, as the gauges have it.
+    reported_ejection: Option<Reason>,
     /// The statistics of its models.
     models: Vec<(String, outcome::Model)>,
 }
@@ -174,7 +175,7 @@ struct Hot {
 pub struct Picker {
     plan: Plan,
     cluster: String,
-    watch: Monitor,
+    monitor: Monitor,
     /// Whether this picker has served a request.
     serves: bool,
     /// Whether others learn from this picker, and probe in turns with it.
@@ -183,14 +184,14 @@ pub struct Picker {
     /// What the indexes have learnt that the others have not been told of.
     learnt: LearntLog,
     /// Whether the indexes expect blocks without those before them.
-    loose_blocks: bool,
+    gaps_allowed: bool,
     /// The models that have statistics of their own.
     models: ModelNames,
     indexes: Vec<Index>,
-    seats: Vec<Seat>,
+    records: Vec<EndpointRecord>,
     loads: load::Loads,
     /// Whether pages came or endpoints went since the workers last told each other.
-    stirred: bool,
+    loads_outdated: bool,
     /// Identifies how prompts are cut and keyed.
     fingerprint: u64,
     /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
@@ -232,7 +233,7 @@ impl Picker {
         let cluster = plan.cluster().to_owned();
         let secret = secret.into();
         let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
-        let watch = Monitor::new(&plan, rng.fork());
+        let monitor = Monitor::new(&plan, rng.fork());
         let mut metrics = Metrics::new(meter, &cluster);
         let hot = Hot {
             early: metrics.handle(Metric::EarlyReleases, ""),
@@ -250,17 +251,17 @@ impl Picker {
             budget: outcome::Budget::default(),
             account: memory::Account::default(),
             cluster,
-            watch,
+            monitor,
             serves: false,
             sharing: false,
             sharing_statistics: SharingStatistics::default(),
             learnt: LearntLog::default(),
-            loose_blocks: false,
+            gaps_allowed: false,
             models: ModelNames::default(),
             indexes: Vec::new(),
-            seats: Vec::new(),
+            records: Vec::new(),
             loads: load::Loads::default(),
-            stirred: false,
+            loads_outdated: false,
             fingerprint: 0,
             key: Key::Secret(secret.clone()),
             secret,
@@ -284,7 +285,7 @@ impl Picker {
     /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
     pub fn install(&mut self, plan: Plan) {
         let same_hashing = self.plan.hashing_equal(&plan);
-        self.watch.install(&plan);
+        self.monitor.install(&plan);
         self.plan = plan;
         self.view.forget_all();
         if same_hashing {
@@ -349,15 +350,15 @@ impl Picker {
         self.serves = true;
         let mut exchange = self.spare.pop().unwrap_or_default();
         let (now, elapsed) = (self.timing.now, self.timing.elapsed);
-        let pool = &self.watch.store.pool;
+        let pool = &self.monitor.store.pool;
         exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
         let reads = exchange.is_held();
         self.exchanges.insert(id, exchange);
         self.choose_model(id);
-        if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(OVERSHOOT) {
+        if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT) {
             // The next tick lets those go that are too many, the newcomers last.
             self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
-            self.let_go(id);
+            self.skip_body(id);
         } else if reads {
             self.holding += 1;
             self.holds.add(id, elapsed);
@@ -382,7 +383,7 @@ impl Picker {
         self.begin_event(now);
         let exchange = self.exchanges.get_mut(&id);
         if let Some(exchange) = exchange.filter(|exchange| exchange.is_held()) {
-            exchange.let_go();
+            exchange.skip_body();
             self.holding = self.holding.saturating_sub(1);
             self.decide(id);
             self.count_memory(id);
@@ -403,16 +404,16 @@ impl Picker {
     }
 
     /// A request's body is not waited for.
-    fn let_go(&mut self, id: u32) {
+    fn skip_body(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.let_go();
+            exchange.skip_body();
         }
     }
 
     /// Returns whether the host is to measure how long the next event takes, and to tell
     /// [`Self::observe_event`]: one decision and one look-up in seventeen is timed.
     pub fn wants_timing(&self) -> bool {
-        self.hot.decisions % TIMED_EACH == 0 || self.hot.look_ups % TIMED_EACH == 0
+        self.hot.decisions % EVENTS_PER_TIMING == 0 || self.hot.look_ups % EVENTS_PER_TIMING == 0
     }
 
     /// The last event took this long.
@@ -436,20 +437,20 @@ impl Picker {
     /// A request has ended, however.
     pub fn closed(&mut self, now: Timestamp, ExchangeId(id): ExchangeId) {
         self.begin_event(now);
-        self.tried(id);
-        self.give_up(id);
-        self.end(id);
-        self.conclude(id);
+        self.abandon_probe(id);
+        self.refute_unproven(id);
+        self.end_at_targets(id);
+        self.finish_response(id);
         if let Some(mut exchange) = self.exchanges.remove(&id) {
             self.holding -= usize::from(exchange.is_held()).min(self.holding);
             /// As many as one worker's requests commonly overlap; beyond, memory is given back.
-            const SPARE: usize = 64;
+            const MAX_SPARE_EXCHANGES: usize = 64;
             self.account
                 .change(std::mem::take(&mut exchange.counted), 0);
-            if self.spare.len() < SPARE {
+            if self.spare.len() < MAX_SPARE_EXCHANGES {
                 exchange.stop_reading();
                 exchange.explanation = None;
-                if exchange.allocated() > memory::SMALL {
+                if exchange.allocated() > memory::MAX_SPARE_BYTES {
                     exchange.give_back();
                 }
                 self.spare.push(exchange);

@@ -13,8 +13,8 @@ use crate::time::Timestamp;
 /// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
 /// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
 /// hundredths of a core whatever the load; beyond, answers are sampled, and counted as unread.
-const READ_AT_ONCE: usize = 128;
-const BEGUN_PER_TICK: usize = 50;
+const MAX_READ_AT_ONCE: usize = 128;
+const MAX_STARTED_PER_TICK: usize = 50;
 
 /// The statistics of one model at one endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ impl Budget {
     }
 
     fn take(&mut self) -> bool {
-        let free = self.reading < READ_AT_ONCE && self.begun < BEGUN_PER_TICK;
+        let free = self.reading < MAX_READ_AT_ONCE && self.begun < MAX_STARTED_PER_TICK;
         if free {
             self.reading += 1;
             self.begun += 1;
@@ -86,11 +86,11 @@ impl Budget {
 
 /// What is known of an answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Answer {
+pub struct ResponseState {
     /// When the request came, in nanoseconds since 1970.
-    pub asked: u64,
+    pub received_at: u64,
     /// When its body had been sent to its end; none: not yet.
-    pub sent: Option<u64>,
+    pub body_sent_at: Option<u64>,
     /// Whether it has a body.
     pub bodied: bool,
     /// How its prompt begins, as far as that was known when it was decided.
@@ -98,7 +98,7 @@ pub struct Answer {
     /// Whether its headers have come.
     pub begun: bool,
     /// When its first bytes came; 0: not yet.
-    first: u64,
+    first_byte_at: u64,
     /// Whether its usage is being read.
     reading: bool,
     /// Share of the prompt that the prefix index expected to be cached.
@@ -107,13 +107,13 @@ pub struct Answer {
     pub model: Option<Model>,
 }
 
-impl Answer {
+impl ResponseState {
     /// Of a request that came at this time; `bodied`: whether a body follows.
-    pub fn of(asked: u64, bodied: bool) -> Self {
+    pub fn of(received_at: u64, bodied: bool) -> Self {
         Self {
-            asked,
+            received_at,
             bodied,
-            sent: (!bodied).then_some(asked),
+            body_sent_at: (!bodied).then_some(received_at),
             ..Self::default()
         }
     }
@@ -123,34 +123,35 @@ impl Picker {
     /// The statistics of a request's model at its endpoint. The name is the client's: until an
     /// endpoint has answered it well it is counted as "other", at all endpoints together: by endpoint
     /// these series would grow the page with the pool, and say nothing that a name does not say better.
-    pub(super) fn model_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
+    pub(super) fn statistics_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
         let exchange = self.exchanges.get_mut(&id)?;
         exchange.candidate.clear();
         let model = exchange.naming.model(&exchange.reader).known();
         let model = model.unwrap_or_default();
-        let seat = self.seats.get(slot.index())?;
-        let mut named = seat.models.iter();
+        let record = self.records.get(slot.index())?;
+        let mut named = record.models.iter();
         if let Some((_, known)) = named.find(|(name, _)| name == model) {
             return Some(*known);
         }
         // Where the request names none there is nothing to bound.
         if model.is_empty() || self.models.contains(model) {
             let model = model.to_owned();
-            return self.model_at(slot, &model);
+            return self.add_statistics(slot, &model);
         }
         // To a request without a body any server answers well, whatever model a header names.
-        if exchange.answer.bodied && self.models.has_room(model, self.watch.store.pool.width()) {
+        if exchange.response.bodied && self.models.has_room(model, self.monitor.store.pool.width())
+        {
             exchange.candidate.push_str(model);
         }
         Some(self.hot.other)
     }
 
     /// Statistics for a model that has none at the endpoint in this slot.
-    fn model_at(&mut self, slot: Slot, model: &str) -> Option<Model> {
-        let seat = self.seats.get_mut(slot.index())?;
-        let label = format!("{};model_name={}", seat.label, label_value(model));
+    fn add_statistics(&mut self, slot: Slot, model: &str) -> Option<Model> {
+        let record = self.records.get_mut(slot.index())?;
+        let label = format!("{};model_name={}", record.label, label_value(model));
         let made = Model::new(&mut self.metrics, &label);
-        seat.models.push((model.to_owned(), made));
+        record.models.push((model.to_owned(), made));
         Some(made)
     }
 
@@ -170,7 +171,7 @@ impl Picker {
     /// Returns the models that have statistics of their own, and how many endpoints the pool has, which
     /// bounds their number.
     pub fn models_mut(&mut self) -> (&mut ModelNames, usize) {
-        (&mut self.models, self.watch.store.pool.width())
+        (&mut self.models, self.monitor.store.pool.width())
     }
 
     /// Gives a model statistics of its own, if there is room. Returns whether it has them now.
@@ -185,14 +186,17 @@ impl Picker {
 
     /// Counts the request of a wish that was granted under its model's name.
     fn count_under_model(&mut self, wish: &ModelWish) {
-        let named = self.seats.get(wish.slot.index()).map(|seat| &seat.models);
+        let named = self
+            .records
+            .get(wish.slot.index())
+            .map(|record| &record.models);
         let known = named.and_then(|named| named.iter().find(|(known, _)| *known == wish.name));
         let model = match known {
             Some((_, model)) => Some(*model),
-            None => self.model_at(wish.slot, &wish.name),
+            None => self.add_statistics(wish.slot, &wish.name),
         };
         if let Some(exchange) = self.exchanges.get_mut(&wish.id.0) {
-            exchange.answer.model = model;
+            exchange.response.model = model;
         }
     }
 
@@ -208,8 +212,8 @@ impl Picker {
         if available.is_empty() {
             return;
         }
-        self.computed(id);
-        if !self.wants_answer(id, now) {
+        self.prompt_computed(id);
+        if !self.wants_response(id, now) {
             return;
         }
         // What cannot be read is left out: the usage stands at the end.
@@ -220,42 +224,45 @@ impl Picker {
     }
 
     /// Returns whether the bytes of an answer are wanted, a part of which has come.
-    fn wants_answer(&mut self, id: u32, now: u64) -> bool {
+    fn wants_response(&mut self, id: u32, now: u64) -> bool {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
         };
-        let Some(model) = exchange.answer.model else {
+        let Some(model) = exchange.response.model else {
             return false;
         };
-        if exchange.answer.first == 0 {
-            exchange.answer.first = now;
-            let waited = exchange.answer.first.saturating_sub(exchange.answer.asked);
+        if exchange.response.first_byte_at == 0 {
+            exchange.response.first_byte_at = now;
+            let waited = exchange
+                .response
+                .first_byte_at
+                .saturating_sub(exchange.response.received_at);
             self.metrics.observe(model.first_token, waited as f64 / 1e9);
-            exchange.answer.reading = self.budget.take();
-            if exchange.answer.reading {
+            exchange.response.reading = self.budget.take();
+            if exchange.response.reading {
                 exchange.usage.reset();
             } else {
                 self.metrics.count(self.hot.unread, 1);
             }
         }
-        exchange.answer.reading && exchange.usage.wants_bytes()
+        exchange.response.reading && exchange.usage.wants_bytes()
     }
 
     /// A request has ended: what its answer told is counted.
-    pub(super) fn conclude(&mut self, id: u32) {
+    pub(super) fn finish_response(&mut self, id: u32) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if !std::mem::take(&mut exchange.answer.reading) {
+        if !std::mem::take(&mut exchange.response.reading) {
             return;
         }
         self.budget.give_back();
         exchange.usage.finish(&mut self.text_buffer);
-        let (answer, usage) = (exchange.answer, exchange.usage.usage());
+        let (response, usage) = (exchange.response, exchange.usage.usage());
         let streams = exchange.usage.streams();
-        if let Some(model) = answer.model {
-            self.count_tokens(&model, &usage, answer.predicted);
-            self.count_times(&model, &usage, &answer, streams);
+        if let Some(model) = response.model {
+            self.count_tokens(&model, &usage, response.predicted);
+            self.count_times(&model, &usage, &response, streams);
         }
     }
 
@@ -282,16 +289,22 @@ impl Picker {
         }
     }
 
-    fn count_times(&mut self, model: &Model, usage: &Usage, answer: &Answer, streams: bool) {
+    fn count_times(
+        &mut self,
+        model: &Model,
+        usage: &Usage,
+        response: &ResponseState,
+        streams: bool,
+    ) {
         let Some(tokens) = usage.completion.filter(|tokens| *tokens > 0) else {
             return;
         };
         let now = self.timing.now;
         let seconds = |from: u64| now.saturating_sub(from) as f64 / 1e9;
-        let whole = seconds(answer.asked) / tokens as f64;
+        let whole = seconds(response.received_at) / tokens as f64;
         self.metrics.observe(model.normalized, whole);
         if streams && tokens > 1 {
-            let each = seconds(answer.first) / (tokens - 1) as f64;
+            let each = seconds(response.first_byte_at) / (tokens - 1) as f64;
             self.metrics.observe(model.per_token, each);
         }
     }

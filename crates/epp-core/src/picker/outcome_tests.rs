@@ -55,7 +55,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         };
         assert!(begin(picker, id, &head).is_some());
         let slot = picker.exchanges[&id].primary().unwrap().slot;
-        let server = picker.watch.store.pool.get(slot).unwrap();
+        let server = picker.monitor.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
         let seen = Upstream {
             server,

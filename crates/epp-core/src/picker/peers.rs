@@ -36,12 +36,12 @@ impl Picker {
 
     /// Returns whether this picker polls.
     pub fn polls(&self) -> bool {
-        self.watch.polls()
+        self.monitor.polls()
     }
 
     /// Starts or stops polling. A new picker polls.
     pub fn set_polling(&mut self, polling: bool) {
-        self.watch.set_polling(polling);
+        self.monitor.set_polling(polling);
     }
 }
 
@@ -49,30 +49,30 @@ impl Picker {
 impl Picker {
     /// Returns the endpoints with their conditions, to be published.
     pub fn endpoints(&self) -> &Store {
-        &self.watch.store
+        &self.monitor.store
     }
 
     /// Returns how often members and metrics have changed by this picker's own polling.
     pub fn revisions(&self) -> Revisions {
-        self.watch.revisions()
+        self.monitor.revisions()
     }
 
     /// Takes over the members that another picker found, in its slots.
     pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) {
-        let changes = self.watch.adopt_members(members);
-        self.take_in(&changes);
+        let changes = self.monitor.adopt_members(members);
+        self.apply_changes(&changes);
     }
 
     /// Takes over what another picker read on the page of the endpoint in this slot.
     pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) {
-        if self.watch.store.adopt_metrics(slot, condition, metrics) {
+        if self.monitor.store.adopt_metrics(slot, condition, metrics) {
             self.scraped(slot);
         }
     }
 
     /// Updates which metrics can be trusted, before the first tick after they were adopted.
     pub fn refresh(&mut self, now: Timestamp) {
-        self.watch.refresh(now.as_millis());
+        self.monitor.refresh(now.as_millis());
     }
 }
 
@@ -87,7 +87,7 @@ impl Picker {
     /// do not, nothing is logged for them and every probe is its own.
     pub fn set_sharing(&mut self, sharing: bool) {
         self.sharing = sharing;
-        self.learnt.keep(sharing);
+        self.learnt.set_enabled(sharing);
     }
 
     /// Takes over the counts of the sharing, to be exported with this picker's.
@@ -129,7 +129,7 @@ impl Picker {
     pub fn learn_from_peer(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
         let producer = self.plan.producers.get(usize::from(learnt.producer));
         let index = self.indexes.get_mut(usize::from(learnt.producer));
-        let endpoint = self.watch.store.pool.get(Slot(learnt.slot));
+        let endpoint = self.monitor.store.pool.get(Slot(learnt.slot));
         let endpoint = endpoint.filter(|_| self.loads.tag(Slot(learnt.slot)) == learnt.tag);
         if let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) {
             let capacity = producer.capacity_of(endpoint);
@@ -154,16 +154,16 @@ impl Picker {
 
     /// Says whether blocks may come without those before them, as they do while a whole index is handed
     /// over.
-    pub fn expect_loose_blocks(&mut self, loose: bool) {
-        self.loose_blocks = loose;
+    pub fn allow_gaps(&mut self, allowed: bool) {
+        self.gaps_allowed = allowed;
         let indexes = self.indexes.iter_mut();
-        indexes.for_each(|index| index.expect_loose_blocks(loose));
+        indexes.for_each(|index| index.allow_gaps(allowed));
     }
 
     /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use,
     /// the last used one at the end. There is one such list for each pair; `None` past the last.
     pub fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        let width = self.watch.store.pool.width().max(1);
+        let width = self.monitor.store.pool.width().max(1);
         let (producer, slot) = (number / width, (number % width) as u32);
         self.indexes.get(producer)?.list(slot, hashes);
         Some(Placement {
@@ -185,18 +185,18 @@ impl Picker {
 
     /// Appends what this picker has in flight at each endpoint.
     pub fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        self.loads.own(&self.watch.store, loads);
+        self.loads.append_own(&self.monitor.store, loads);
     }
 
     /// Replaces what the other pickers have in flight, one list each.
     pub fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        self.loads.set_others(others, &mut self.watch.store);
+        self.loads.set_others(others, &mut self.monitor.store);
     }
 
     /// Returns whether pages came or endpoints went since it was last asked: then what the others have in
     /// flight has to be set again.
     pub fn take_loads_outdated(&mut self) -> bool {
-        std::mem::take(&mut self.stirred)
+        std::mem::take(&mut self.loads_outdated)
     }
 }
 
@@ -204,6 +204,6 @@ impl Picker {
 impl Picker {
     /// Returns which endpoints are ejected, to be merged with what others found, and the pool to mark them in.
     pub fn outliers(&mut self) -> (&mut OutlierDetector, &mut Pool) {
-        (&mut self.watch.outliers, &mut self.watch.store.pool)
+        (&mut self.monitor.outliers, &mut self.monitor.store.pool)
     }
 }

@@ -120,7 +120,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     picker.install(plan);
     picker.tick(NOW);
     for slot in (0..endpoints).map(Slot) {
-        let endpoint = picker.watch.store.pool.get_mut(slot).unwrap();
+        let endpoint = picker.monitor.store.pool.get_mut(slot).unwrap();
         endpoint.metrics = metrics(rng);
         endpoint.freshness =
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
@@ -134,7 +134,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
                 unseen: false,
                 tokens,
             };
-            picker.loads.send(target, &mut picker.watch.store);
+            picker.loads.send(target, &mut picker.monitor.store);
         }
     }
     picker
@@ -356,7 +356,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     );
     let mut poller = new();
     let empty = b"inference-pool::added_via_api::true\n";
-    poller.watch.on_members(empty, 1);
+    poller.monitor.on_members(empty, 1);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -366,7 +366,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 
 /// What is in flight at each of two endpoints.
 fn in_flight(picker: &Picker) -> [u32; 2] {
-    [0, 1].map(|slot| picker.watch.store.pool.load(Slot(slot)).requests)
+    [0, 1].map(|slot| picker.monitor.store.pool.load(Slot(slot)).requests)
 }
 
 #[test]
@@ -386,10 +386,10 @@ dataLayer: {discovery: {pluginRef: pods}}
         ..Head::default()
     };
     begin(&mut picker, 1, &head);
-    picker.end(1);
+    picker.end_at_targets(1);
     assert_eq!(in_flight(&picker), [0, 0]);
     let targets = [(TargetRole::Primary, 0), (TargetRole::Prefill, 1)];
-    let outcome = decide::Outcome {
+    let outcome = decide::Selection {
         destination: String::new(),
         targets: targets
             .map(|(role, slot)| (role, Slot(slot)))

@@ -88,7 +88,7 @@ pub struct Status {
     /// Whether it polls.
     pub polls: bool,
     /// What it decides by: 2 metrics, 1 what this proxy knows itself, 0 nothing yet.
-    pub rung: u64,
+    pub decision_mode: u64,
     /// Whether bodies reach it.
     pub reads_bodies: bool,
     /// Memory of its VM, in bytes.

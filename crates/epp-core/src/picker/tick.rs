@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::meter::Metric;
 use super::peers::SharingStatistics;
-use super::{Effect, ExchangeId, Fetch, FetchError, FetchId, Picker, Seat};
+use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, Picker};
 use crate::body::BodyView;
 use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
@@ -14,17 +14,19 @@ use crate::endpoints::store::Changes;
 use crate::scheduling::{DecisionMode, Freshness, Slot};
 use crate::time::Timestamp;
 
+use xxhash_rust::xxh64::xxh64;
+
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
-const GAUGES_EACH_NS: u64 = 1_000_000_000;
+const GAUGE_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Overdue requests that are released in one tick. Clients choose when theirs become due; all at once
 /// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
 /// for it, a tenth of a tick; the default `maxHeld` is through in eight ticks.
-const RELEASES: usize = 128;
+const MAX_TIMEOUTS_PER_TICK: usize = 128;
 
 /// Bytes left unread that are read in one tick, and what the last request has beyond: at about a
 /// millisecond per MiB, a tenth of a tick.
-const UNREAD: usize = 4 << 20;
+const MAX_UNREAD_READ_PER_TICK: usize = 4 << 20;
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 
@@ -51,7 +53,7 @@ pub struct Timing {
 
 impl Picker {
     /// Memory of the VM, in bytes.
-    pub fn note_memory(&mut self, bytes: u64) {
+    pub fn set_vm_memory(&mut self, bytes: u64) {
         self.timing.memory = bytes;
     }
 
@@ -60,13 +62,13 @@ impl Picker {
         self.begin_event(now);
         let now = self.timing.now;
         self.budget.tick();
-        let (changes, requests) = self.watch.tick(now / MILLISECOND);
-        self.take_in(&changes);
+        let (changes, requests) = self.monitor.tick(now / MILLISECOND);
+        self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
         self.probe_ejected();
         requests.into_iter().for_each(|request| self.fetch(request));
-        if now.abs_diff(self.timing.gauges_at) >= GAUGES_EACH_NS {
+        if now.abs_diff(self.timing.gauges_at) >= GAUGE_INTERVAL_NS {
             self.timing.gauges_at = now;
             self.find_hung(now);
             self.set_gauges(now);
@@ -75,16 +77,16 @@ impl Picker {
         self.show_unread();
     }
 
-    pub(super) fn take_in(&mut self, changes: &Changes) {
-        self.forget(&changes.left);
-        self.seat(&changes.joined);
+    pub(super) fn apply_changes(&mut self, changes: &Changes) {
+        self.remove_endpoints(&changes.left);
+        self.add_endpoints(&changes.joined);
     }
 
     /// Has the host fetch something.
     fn fetch(&mut self, request: Request) {
         self.timing.fetched = self.timing.fetched.wrapping_add(1);
         let id = FetchId(self.timing.fetched);
-        let timeout = Duration::from_millis(self.watch.timeout(&request));
+        let timeout = Duration::from_millis(self.monitor.timeout(&request));
         let fetch = match &request {
             Request::Members => Fetch::Members,
             Request::Metrics(_, address) => Fetch::Metrics {
@@ -112,15 +114,15 @@ impl Picker {
         match request {
             Request::Members => {
                 let list = body.map(|body| body.part(0, body.size()));
-                let changes = self.watch.on_members(&list.unwrap_or_default(), now);
+                let changes = self.monitor.on_members(&list.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // Told at the next tick.
                     self.timing.gauges_at = 0;
                 }
-                self.take_in(&changes);
+                self.apply_changes(&changes);
             }
             Request::Metrics(slot, address) => {
-                match self.watch.on_page(slot, &address, body, now) {
+                match self.monitor.on_page(slot, &address, body, now) {
                     Scrape::Fresh => self.scraped(slot),
                     Scrape::Failed => {
                         let label = format!("endpoint_name={address}");
@@ -134,56 +136,57 @@ impl Picker {
     }
 
     /// New members get their places.
-    fn seat(&mut self, joined: &[Slot]) {
-        self.seats
-            .resize_with(self.watch.store.pool.width(), Seat::default);
+    fn add_endpoints(&mut self, joined: &[Slot]) {
+        self.records
+            .resize_with(self.monitor.store.pool.width(), EndpointRecord::default);
         if !joined.is_empty() {
             // The gauges tell of them with the next tick.
             self.timing.gauges_at = 0;
         }
         for slot in joined {
-            self.know(*slot);
-            let endpoint = self.watch.store.pool.get(*slot);
-            let place = self.seats.get_mut(slot.index());
-            if let (Some(endpoint), Some(seat)) = (endpoint, place) {
-                seat.label = format!("endpoint_name={}", endpoint.address);
-                seat.heard = self.timing.now;
-                seat.checked = 0;
-                let label = format!("status=success;{}", seat.label);
-                seat.picks = Some(self.metrics.handle(Metric::Picks, &label));
+            let endpoint = self.monitor.store.pool.get(*slot);
+            let place = self.records.get_mut(slot.index());
+            if let (Some(endpoint), Some(record)) = (endpoint, place) {
+                let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
+                self.monitor.outliers.add_endpoint(*slot, number);
+                record.label = format!("endpoint_name={}", endpoint.address);
+                record.last_response = self.timing.now;
+                record.last_examined = 0;
+                let label = format!("status=success;{}", record.label);
+                record.picks = Some(self.metrics.handle(Metric::Picks, &label));
             }
-            self.loads.seat(*slot, &mut self.watch.store);
+            self.loads.add(*slot, &mut self.monitor.store);
         }
     }
 
     /// Former members are forgotten everywhere.
-    fn forget(&mut self, left: &[Slot]) {
+    fn remove_endpoints(&mut self, left: &[Slot]) {
         for slot in left {
-            self.watch.outliers.remove_endpoint(*slot);
+            self.monitor.outliers.remove_endpoint(*slot);
             self.view.forget(*slot);
             self.indexes
                 .iter_mut()
                 .for_each(|index| index.remove(slot.0));
-            if let Some(seat) = self.seats.get_mut(slot.index()) {
-                if self.watch.polls() && !seat.label.is_empty() {
-                    self.metrics.set(Metric::InflightRequests, &seat.label, 0);
+            if let Some(record) = self.records.get_mut(slot.index()) {
+                if self.monitor.polls() && !record.label.is_empty() {
+                    self.metrics.set(Metric::InflightRequests, &record.label, 0);
                 }
-                if let Some(reason) = seat.avoided.take() {
-                    let label = format!("{};reason={}", seat.label, reason.name());
+                if let Some(reason) = record.reported_ejection.take() {
+                    let label = format!("{};reason={}", record.label, reason.name());
                     self.metrics.set(Metric::Avoided, &label, 0);
                 }
-                seat.label.clear();
-                seat.picks = None;
-                seat.models = Vec::new();
+                record.label.clear();
+                record.picks = None;
+                record.models = Vec::new();
             }
-            self.loads.forget(*slot);
+            self.loads.remove(*slot);
         }
     }
 
     /// A newer page shows what was sent before it.
     pub(super) fn scraped(&mut self, slot: Slot) {
-        self.loads.scraped(slot, &mut self.watch.store);
-        self.stirred = true;
+        self.loads.scraped(slot, &mut self.monitor.store);
+        self.loads_outdated = true;
     }
 
     /// Those that are held beyond `maxHeld`, and those whose body does not come as it should, go on
@@ -196,7 +199,7 @@ impl Picker {
             let crowded = self.holding > self.plan.proxy.max_held;
             let (bound, reason) = match crowded {
                 true => (u64::MAX, "reason=held"),
-                false if released < RELEASES => (overdue, "reason=timeout"),
+                false if released < MAX_TIMEOUTS_PER_TICK => (overdue, "reason=timeout"),
                 false => break,
             };
             let exchanges = &self.exchanges;
@@ -238,7 +241,7 @@ impl Picker {
             }) else {
                 return false;
             };
-            if ticks < 2 || read >= UNREAD {
+            if ticks < 2 || read >= MAX_UNREAD_READ_PER_TICK {
                 hold.unread = Unread::Left(ticks.saturating_add(1));
                 return true;
             }
@@ -256,9 +259,9 @@ impl Picker {
     }
 
     /// What decisions rest on, as the gauge has it.
-    pub(super) fn rung(&self) -> u64 {
-        match self.watch.store.pool.mode {
-            _ if !self.watch.knows_members() => 0,
+    pub(super) fn decision_mode(&self) -> u64 {
+        match self.monitor.store.pool.mode {
+            _ if !self.monitor.knows_members() => 0,
             DecisionMode::LocalOnly => 1,
             DecisionMode::Metrics => 2,
         }
@@ -272,23 +275,23 @@ impl Picker {
         self.set_sharing_gauges();
         let vm = if self.serves { "vm=worker" } else { "vm=main" };
         self.set_memory_gauges(vm);
-        if !self.watch.polls() {
+        if !self.monitor.polls() {
             return;
         }
-        self.set_avoided_gauges();
+        self.set_ejection_gauges();
         self.set_pool_gauges(now);
     }
 
     /// What the poller knows, and so tells for all.
     fn set_pool_gauges(&mut self, now: u64) {
-        let rung = self.rung();
-        self.metrics.set(Metric::Rung, "", rung);
-        if self.watch.members_heard > 0 {
-            let age = (now / MILLISECOND).saturating_sub(self.watch.members_heard);
+        let decision_mode = self.decision_mode();
+        self.metrics.set(Metric::Rung, "", decision_mode);
+        if self.monitor.members_heard > 0 {
+            let age = (now / MILLISECOND).saturating_sub(self.monitor.members_heard);
             self.metrics.set(Metric::MembersAge, "", age);
         }
         let mut ready = 0;
-        for (slot, endpoint) in self.watch.store.pool.iter() {
+        for (slot, endpoint) in self.monitor.store.pool.iter() {
             ready += u64::from(endpoint.available);
             let label = format!("endpoint_name={}", endpoint.address);
             let state = match endpoint.freshness {
@@ -297,7 +300,7 @@ impl Picker {
                 Freshness::Fresh => 2,
             };
             self.metrics.set(Metric::Freshness, &label, state);
-            let scraped = self.watch.store.condition(slot).scraped;
+            let scraped = self.monitor.store.condition(slot).scraped;
             if scraped > 0 {
                 let age = (now / MILLISECOND).saturating_sub(scraped);
                 self.metrics.set(Metric::ScrapeAge, &label, age);

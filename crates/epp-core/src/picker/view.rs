@@ -16,19 +16,19 @@ use crate::config::{Instance, Plan};
 use crate::scheduling::{ScheduleError, Slot};
 
 /// Decisions that the page shows.
-const KEPT: usize = 50;
+const MAX_DECISIONS: usize = 50;
 
 /// Candidates of a decision that are named: the pick and those that came next.
-const NAMED: usize = 4;
+const MAX_NAMED_CANDIDATES: usize = 4;
 
 /// Bytes of a model's name that are shown; it is the client's.
-const MODEL: usize = 64;
+const MAX_MODEL_BYTES: usize = 64;
 
 /// Characters of a plugin's parameters that are shown; a list of endpoints may be long.
-const PARAMETERS: usize = 400;
+const MAX_PARAMETER_BYTES: usize = 400;
 
 /// Sets of filters and scorers that are distinguished: a plan has one per profile.
-const LEGENDS: usize = 16;
+const MAX_LEGENDS: usize = 16;
 
 /// What is recorded.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl View {
         self.decisions.clear();
     }
 
-    fn note(&mut self, mut shown: RecentDecision, explanation: &Explanation) {
+    fn record(&mut self, mut shown: RecentDecision, explanation: &Explanation) {
         let (filters, scorers) = (explanation.filters.iter(), explanation.scorers.iter());
         let legend = Legend {
             filters: filters.map(|(name, _)| name.clone()).collect(),
@@ -69,7 +69,7 @@ impl View {
         };
         let known = self.legends.iter().position(|known| *known == legend);
         shown.legend = known.unwrap_or_else(|| {
-            if self.legends.len() >= LEGENDS {
+            if self.legends.len() >= MAX_LEGENDS {
                 self.legends.clear();
                 self.decisions.clear();
             }
@@ -77,7 +77,7 @@ impl View {
             self.legends.len() - 1
         });
         self.wanted -= 1;
-        if self.decisions.len() >= KEPT {
+        if self.decisions.len() >= MAX_DECISIONS {
             self.decisions.pop_front();
         }
         self.decisions.push_back(shown);
@@ -86,7 +86,7 @@ impl View {
 
 /// The best candidates, with what each scorer gave them.
 fn best(explanation: &Explanation) -> Vec<Candidate> {
-    let ranking = explanation.ranking.iter().take(NAMED);
+    let ranking = explanation.ranking.iter().take(MAX_NAMED_CANDIDATES);
     let candidate = |scored: &crate::scheduling::Scored| {
         let given = explanation.scorers.iter().map(|scorer| {
             let mut scores = scorer.scores.iter();
@@ -115,7 +115,7 @@ fn beginning(text: &str, most: usize) -> String {
 impl Picker {
     /// Keeps why a request went where it went, for the client that asked and for the status. `held` is
     /// the share of the prompt that the pick holds, where there is a pick.
-    pub(super) fn keep(
+    pub(super) fn record_explanation(
         &mut self,
         id: u32,
         explanation: Explanation,
@@ -129,7 +129,7 @@ impl Picker {
             let shown = RecentDecision {
                 number: self.hot.decisions,
                 at: self.timing.now / 1_000_000,
-                model: beginning(model.unwrap_or_default(), MODEL),
+                model: beginning(model.unwrap_or_default(), MAX_MODEL_BYTES),
                 tokens: exchange.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
                 early: exchange.is_early(),
@@ -144,7 +144,7 @@ impl Picker {
                 best: best(&explanation),
                 error: held.err().map(ToString::to_string),
             };
-            self.view.note(shown, &explanation);
+            self.view.record(shown, &explanation);
         }
         if exchange.explain && held.is_ok() {
             exchange.explanation = Some(explanation);
@@ -158,14 +158,14 @@ impl Picker {
 
     /// Returns the status. From now on decisions are recorded for the next one.
     pub fn status(&mut self) -> Status {
-        self.view.wanted = KEPT;
-        let slots = (0..self.watch.store.pool.width()).map(|index| Slot(index as u32));
-        let outliers = &self.watch.outliers;
+        self.view.wanted = MAX_DECISIONS;
+        let slots = (0..self.monitor.store.pool.width()).map(|index| Slot(index as u32));
+        let outliers = &self.monitor.outliers;
         let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
         Status {
             serves: self.serves,
-            polls: self.watch.polls(),
-            rung: self.rung(),
+            polls: self.monitor.polls(),
+            decision_mode: self.decision_mode(),
             reads_bodies: self.shows_bodies,
             memory: self.timing.memory,
             index: self.fill(),
@@ -195,9 +195,9 @@ impl Picker {
     }
 
     fn picks(&self) -> Vec<(u32, i64)> {
-        let seats = (0..).zip(&self.seats);
-        seats
-            .filter_map(|(slot, seat)| Some((slot, self.metrics.counted(seat.picks?))))
+        let records = (0..).zip(&self.records);
+        records
+            .filter_map(|(slot, record)| Some((slot, self.metrics.counted(record.picks?))))
             .filter(|(_, picks)| *picks > 0)
             .collect()
     }
@@ -242,7 +242,7 @@ fn plugin_summary(profile: &str, plugin: &Instance, weight: Option<f64>) -> Plug
         name: plugin.name.clone(),
         kind: plugin.kind.to_owned(),
         weight,
-        parameters: beginning(&parameters.join(", "), PARAMETERS),
+        parameters: beginning(&parameters.join(", "), MAX_PARAMETER_BYTES),
     }
 }
 

@@ -24,7 +24,7 @@ fn picker(plan: &str) -> Picker {
     picker.tick(NOW);
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         picker
-            .watch
+            .monitor
             .store
             .set_metrics(slot, waiting(queue), false, 1_000_000);
     }
@@ -68,7 +68,7 @@ fn decisions_are_recorded_with_their_scores_until_they_are_no_longer_observed() 
     assert_eq!(shown.best[0].scores, [1.0]);
     assert_eq!((status.counts.decided, status.picks), (1, vec![(1, 1)]));
     assert_eq!(
-        (status.rung, status.polls, status.under_way.0),
+        (status.decision_mode, status.polls, status.under_way.0),
         (2, true, 1)
     );
     let plugins = picker.plan_summary().plugins;
@@ -89,14 +89,20 @@ fn under_load_no_more_is_noted_than_is_shown() {
         ask(&mut picker, id, false);
         close(&mut picker, id);
     }
-    assert_eq!(picker.view.decisions.len(), KEPT);
+    assert_eq!(picker.view.decisions.len(), MAX_DECISIONS);
     assert!(!picker.view.wants());
     let report = picker.status();
-    assert_eq!(report.decisions.last().unwrap().number, KEPT as u64);
+    assert_eq!(
+        report.decisions.last().unwrap().number,
+        MAX_DECISIONS as u64
+    );
     assert_eq!(report.counts.decided, 500);
     ask(&mut picker, 1, false);
     let last = picker.view.decisions.back().unwrap();
-    assert_eq!((picker.view.decisions.len(), last.number), (KEPT, 501));
+    assert_eq!(
+        (picker.view.decisions.len(), last.number),
+        (MAX_DECISIONS, 501)
+    );
     let size = serde_json::to_vec(&report).unwrap().len();
     assert!(size < 16 << 10, "{size}");
 }
@@ -137,7 +143,7 @@ fn an_endpoint_that_left_lends_its_name_to_nobody() {
         best: best(&explanation),
         ..RecentDecision::default()
     };
-    view.note(shown, &explanation);
+    view.record(shown, &explanation);
     view.forget(Slot(1));
     let slots: Vec<_> = view.decisions[0].best.iter().map(|one| one.slot).collect();
     assert_eq!(slots, [Some(0), None]);
@@ -148,7 +154,7 @@ fn who_is_refused_is_shown_with_the_reason() {
     let mut picker = picker(PLAN);
     picker.status();
     for slot in [0, 1].map(Slot) {
-        picker.watch.store.pool.get_mut(slot).unwrap().available = false;
+        picker.monitor.store.pool.get_mut(slot).unwrap().available = false;
     }
     let decision = ask(&mut picker, 1, false);
     assert!(matches!(decision, Effect::Reply { .. }));

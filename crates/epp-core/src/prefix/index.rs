@@ -115,8 +115,8 @@ impl Index {
 
     /// Sets whether blocks may be added without their context, as happens when an index is handed over in order of use:
     /// then each block must be found by itself. This must be set before the first block is added.
-    pub fn expect_loose_blocks(&mut self, loose: bool) {
-        self.arena.link_all(loose);
+    pub fn allow_gaps(&mut self, allowed: bool) {
+        self.arena.link_all(allowed);
     }
 
     /// Adopts the bounds of another index. Returns false, and changes nothing, if this index exceeds them.

@@ -49,7 +49,7 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
             picker.response_headers(NOW, ExchangeId(id), Some(&seen(status, origin)));
             close(&mut picker, id);
         }
-        picker.watch.outliers.reason(Slot(0))
+        picker.monitor.outliers.reason(Slot(0))
     };
     assert_eq!(avoided(503, ResponseOrigin::Overflow), None);
     assert_eq!(avoided(501, ResponseOrigin::Endpoint), None);
@@ -81,14 +81,20 @@ fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_
 #[test]
 fn an_upload_that_never_ends_is_not_waited_for() {
     let mut picker = picker();
-    picker.watch.store.pool.get_mut(Slot(0)).unwrap().freshness = Freshness::Stale;
+    picker
+        .monitor
+        .store
+        .pool
+        .get_mut(Slot(0))
+        .unwrap()
+        .freshness = Freshness::Stale;
     send(&mut picker, 1);
     let later = picker.timing.now + 60_000 * MILLISECOND;
     picker.find_hung(later);
-    assert_eq!(picker.watch.outliers.reason(Slot(0)), None);
+    assert_eq!(picker.monitor.outliers.reason(Slot(0)), None);
     show(&mut picker, 1, b"{}", true);
     picker.find_hung(later);
-    let reason = picker.watch.outliers.reason(Slot(0));
+    let reason = picker.monitor.outliers.reason(Slot(0));
     assert_eq!(reason, Some(Reason::Hung));
 }
 
@@ -109,7 +115,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1, "it is there");
     let id = fetch(&mut picker);
-    picker.watch.store.remove(Slot(0));
+    picker.monitor.store.remove(Slot(0));
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1);
 }

@@ -1,0 +1,186 @@
+//! What responses say of the endpoints that requests were sent to.
+
+use super::meter::Metric;
+use super::{Effect, ExchangeId, Picker};
+use crate::endpoints::outlier::{Failure, Outcome, Reason};
+use crate::scheduling::{Endpoint, Freshness, Slot};
+use crate::time::Timestamp;
+
+/// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
+/// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
+const EXAMINE_INTERVAL_NS: u64 = 100_000_000;
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// Who gave a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseOrigin {
+    /// The endpoint.
+    #[default]
+    Endpoint,
+    /// The proxy, which could not connect to the endpoint.
+    Unreachable,
+    /// The proxy, which did not ask the endpoint: it has too many connections or requests there.
+    Overflow,
+    /// The proxy, for another reason: the connection was closed, or a timeout was over.
+    Proxy,
+}
+
+/// Where a response came from, as the host knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Upstream {
+    /// The address of the endpoint that was asked last; empty where none was.
+    pub server: Vec<u8>,
+    /// The response's status; 0 where the host does not know it.
+    pub status: u16,
+    /// Who gave the response.
+    pub origin: ResponseOrigin,
+}
+
+impl Upstream {
+    /// What it says of the endpoint that was asked last.
+    fn failure(&self) -> Option<Failure> {
+        let reason = match self.status {
+            // Not implemented; not this version of HTTP: the request's fault.
+            501 | 505 => return None,
+            500.. if self.origin != ResponseOrigin::Endpoint => Reason::Unserved,
+            503 => Reason::Overloaded,
+            500.. => Reason::Errors,
+            _ => return None,
+        };
+        let certain = self.origin == ResponseOrigin::Unreachable;
+        Some(Failure { reason, certain })
+    }
+
+    /// What it says of the endpoint that the request was sent to, where this is another one's answer.
+    fn elsewhere(&self, freshness: Freshness) -> Failure {
+        Failure {
+            reason: Reason::Unserved,
+            // What another endpoint served was hardly the request's fault, unless the first is well but for
+            // it: then the request may have taken long enough there for a retry to overtake it.
+            certain: self.failure().is_none() && freshness != Freshness::Fresh,
+        }
+    }
+}
+
+impl Picker {
+    /// Whether it is worth asking who answers this request.
+    pub fn wants_upstream(&mut self, ExchangeId(id): ExchangeId) -> bool {
+        let Some((exchange, pick)) = self
+            .exchanges
+            .get(&id)
+            .and_then(|exchange| Some((exchange, *exchange.primary()?)))
+        else {
+            return false;
+        };
+        // After a retry it may be another endpoint, which then is the one that holds the prompt.
+        let proves = self.awaits_proof(id);
+        let Some(record) = self.records.get_mut(pick.slot.index()) else {
+            return false;
+        };
+        let now = self.timing.now / MILLISECOND;
+        let asks = proves
+            || !exchange.candidate.is_empty()
+            || self.monitor.outliers.is_suspect(pick.slot, now)
+            || self.timing.now.abs_diff(record.last_examined) >= EXAMINE_INTERVAL_NS;
+        if asks {
+            record.last_examined = self.timing.now;
+        }
+        asks
+    }
+
+    /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
+    pub fn response_headers(
+        &mut self,
+        now: Timestamp,
+        ExchangeId(id): ExchangeId,
+        upstream: Option<&Upstream>,
+    ) {
+        self.begin_event(now);
+        // A status of 0: the host does not know.
+        let is_success = |status| status == 0 || (200..300).contains(&status);
+        if upstream.is_some_and(|upstream| !is_success(upstream.status)) {
+            self.refute(id);
+        }
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        exchange.response.begun = true;
+        let explanation = exchange.explanation.take();
+        if let Some(pick) = exchange
+            .primary()
+            .copied()
+            .filter(|pick| self.loads.stays(pick))
+        {
+            if let Some(seen) = upstream {
+                self.record_response(id, pick.slot, seen);
+                if (200..300).contains(&seen.status) {
+                    self.ask_for_model(id, pick.slot);
+                }
+            } else if let Some(record) = self.records.get_mut(pick.slot.index()) {
+                record.last_response = self.timing.now;
+            }
+        }
+        self.prove(id);
+        self.mark_answered(id);
+        if let Some(explanation) = explanation {
+            let text = explanation.text(&self.monitor.store.pool);
+            let id = ExchangeId(id);
+            self.effects.push_back(Effect::Explain { id, text });
+        }
+    }
+
+    /// Takes note of who answered a request that was sent to the endpoint in this slot.
+    fn record_response(&mut self, id: u32, slot: Slot, seen: &Upstream) {
+        let address = self.monitor.store.pool.get(slot);
+        let address = address.map(|endpoint| endpoint.address.as_bytes());
+        if seen.server.is_empty() || seen.status >= 500 && seen.origin == ResponseOrigin::Overflow {
+            // Envoy answered before it asked an endpoint.
+            return;
+        }
+        if address == Some(&seen.server) {
+            self.record_outcome(id, slot, seen.failure());
+            return;
+        }
+        self.metrics.add(Metric::ServedElsewhere, "", 1);
+        self.refute(id);
+        let endpoint = self.monitor.store.pool.get(slot);
+        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
+        let elsewhere = seen.elsewhere(freshness);
+        self.record_outcome(id, slot, Some(elsewhere));
+        let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;
+        if let Some(server) = self.monitor.store.pool.find_by(by_address) {
+            self.record_outcome(id, server, seen.failure());
+        }
+    }
+
+    fn record_outcome(&mut self, id: u32, slot: Slot, failure: Option<Failure>) {
+        let record = self.records.get_mut(slot.index());
+        let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
+        if let Some(record) = record.filter(|_| !unserved) {
+            record.last_response = self.timing.now;
+        }
+        let answer = self.exchanges.get(&id).map(|exchange| exchange.response);
+        let answer = answer.unwrap_or_default();
+        let outcome = Outcome {
+            request: id,
+            prompt: answer.prompt,
+            bodied: answer.bodied,
+            failure,
+        };
+        let (now, monitor) = (self.timing.now / MILLISECOND, &mut self.monitor);
+        let endpoint = monitor.store.pool.get(slot);
+        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
+        monitor
+            .outliers
+            .record_outcome(slot, &outcome, freshness, now);
+        if monitor.outliers.flags_stale() {
+            // Not with the next tick: the next request is to go elsewhere, or to come back.
+            monitor.outliers.flag_ejected(&mut monitor.store.pool, now);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "upstream_tests.rs"]
+mod tests;
