@@ -5,9 +5,9 @@ use std::io;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
+use fake_model_server::{FrameSender, StreamBody};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,7 +32,7 @@ pub enum Http {
     Two,
 }
 
-type Body = Channel<Bytes, io::Error>;
+type Body = StreamBody<io::Error>;
 
 /// A connection to Envoy. It is cut when this is dropped.
 pub struct Connection {
@@ -69,20 +69,20 @@ impl Connection {
 
     /// Begins a POST of JSON; of what length, its headers may say.
     pub fn post(&mut self, path: &str, headers: &[(&str, &str)]) -> Upload {
-        let (body, channel) = Channel::new(1);
+        let (sender, body) = StreamBody::new(1);
         let mut request = Request::post(format!("http://e2e{path}"))
             .header("host", "e2e")
             .header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(channel).unwrap();
+        let request = request.body(body).unwrap();
         let answer = match &mut self.requests {
             Requests::One(requests) => RUNTIME.spawn(requests.send_request(request)),
             Requests::Two(requests) => RUNTIME.spawn(requests.send_request(request)),
         };
         Upload {
-            body: Some(body),
+            sender: Some(sender),
             answer,
         }
     }
@@ -97,7 +97,7 @@ impl Drop for Connection {
 /// A request under way. It breaks off when this is dropped: over HTTP/2 its stream is reset, over
 /// HTTP/1.1 its connection is closed.
 pub struct Upload {
-    body: Option<Sender<Bytes, io::Error>>,
+    sender: Option<FrameSender<io::Error>>,
     answer: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
@@ -107,21 +107,22 @@ impl Upload {
         if bytes.is_empty() {
             return true;
         }
-        let body = self.body.as_mut().expect("a body that has not ended");
-        wait(body.send_data(Bytes::copy_from_slice(bytes))).is_ok()
+        let sender = self.sender.as_ref().expect("a body that has not ended");
+        let frame = Frame::data(Bytes::copy_from_slice(bytes));
+        wait(sender.send(Ok(frame))).is_ok()
     }
 
     /// Ends the body with a trailer; whether the other side still takes it.
     pub fn trailer(&mut self, name: &'static str, value: &'static str) -> bool {
-        let mut body = self.body.take().expect("a body that has not ended");
+        let sender = self.sender.take().expect("a body that has not ended");
         let mut trailers = HeaderMap::new();
         trailers.insert(name, value.parse().unwrap());
-        wait(body.send_trailers(trailers)).is_ok()
+        wait(sender.send(Ok(Frame::trailers(trailers)))).is_ok()
     }
 
     /// Ends the body.
     pub fn end(&mut self) {
-        self.body = None;
+        self.sender = None;
     }
 
     /// Ends the body, if it has not ended yet, and waits for the whole answer.
@@ -142,8 +143,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take() {
-            body.abort(io::ErrorKind::BrokenPipe.into());
+        if let Some(sender) = self.sender.take() {
+            // Behind what has not been taken yet.
+            RUNTIME.spawn(async move { sender.send(Err(io::ErrorKind::BrokenPipe.into())).await });
         }
         self.answer.abort();
     }

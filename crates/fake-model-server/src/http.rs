@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{channel::Channel, combinators::BoxBody, BodyExt, Full};
+use http_body_util::{combinators::BoxBody, BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{HeaderValue, CONNECTION, CONTENT_TYPE, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -15,6 +15,7 @@ use xxhash_rust::xxh64::{xxh64, Xxh64};
 use crate::answer::{Api, Asked};
 use crate::page::page;
 use crate::pod::{Metrics, Pod, Seen, Served};
+use crate::stream_body::StreamBody;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -119,7 +120,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
         return json(asked.whole(served));
     }
     // Enough events in flight that a slow client does not stop the pod at once.
-    let (mut sender, body) = Channel::<Bytes, Infallible>::new(16);
+    let (sender, body) = StreamBody::<Infallible>::new(16);
     tokio::spawn(async move {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
         let mut events = asked.first_events(served);
@@ -127,7 +128,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
             // What comes before a token comes with it.
             let event = std::mem::take(&mut events) + &asked.event(token);
             pod.while_hung().await;
-            if sender.send(Frame::data(event.into())).await.is_err() {
+            if sender.send(Ok(Frame::data(event.into()))).await.is_err() {
                 return;
             }
             if !token_time.is_zero() {
@@ -137,7 +138,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
         drop(running);
         events += &asked.last_events(served);
         // The client may have gone.
-        let _ = sender.send(Frame::data(events.into())).await;
+        let _ = sender.send(Ok(Frame::data(events.into()))).await;
     });
     let mut response = Response::new(body.boxed());
     let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");

@@ -13,7 +13,9 @@ mod http;
 mod page;
 mod pod;
 mod sim;
+mod stream_body;
 
 pub use http::body_hash;
 pub use pod::{Faults, Metrics, Pinned, Pod, Seen, Settings};
 pub use sim::Sim;
+pub use stream_body::{FrameSender, StreamBody};
