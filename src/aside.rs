@@ -10,7 +10,7 @@
 //! in the buffer twice, nor one that was sent, nor is one missing from what the router keeps for a retry.
 
 use super::abi::{self, BodyAction, Buffer};
-use epp_core::picker::memory::Account;
+use epp_core::picker::Account;
 
 /// Bytes of a body that its pod does not have yet.
 #[derive(Debug)]

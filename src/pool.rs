@@ -11,8 +11,10 @@ use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use epp_core::body::BodyView;
 use epp_core::config::{self, Plan};
-use epp_core::picker::ids::ById;
-use epp_core::picker::{Effect, ExchangeId, Fetch, FetchError, FetchId, LocalReply, Picker};
+use epp_core::picker::ById;
+use epp_core::picker::{
+    Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker,
+};
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
@@ -85,8 +87,8 @@ impl Pool {
         let meter = Box::new(Statistics);
         let sharing = Sharing::new(&plugin.name, plan.cluster(), secret.number("sharing"));
         let mut picker = Picker::new(plan, secret, meter);
-        picker.set_polling(false);
-        let reply_on_defect = picker.reply_on_defect();
+        picker.peers().set_polling(false);
+        let reply_on_defect = LocalReply::on_defect(picker.plan());
         Self {
             plugin,
             picker,
@@ -108,7 +110,7 @@ impl Pool {
         // The new root may have another answer.
         self.delivery = Delivery::default();
         self.picker.install(plan);
-        self.reply_on_defect = self.picker.reply_on_defect();
+        self.reply_on_defect = LocalReply::on_defect(self.picker.plan());
         self.sharing.plan_changed(&mut self.picker);
         let now = self.read_clock();
         self.sharing.join(&mut self.picker, &mut Shared, now);
@@ -128,8 +130,8 @@ impl Pool {
     }
 
     /// Whether there is something to exchange with other workers before this root's next tick.
-    pub fn wants_fast_exchange(&self, root: u32) -> bool {
-        root == self.root && self.sharing.wants_fast_exchange(&self.picker)
+    pub fn wants_fast_exchange(&mut self, root: u32) -> bool {
+        root == self.root && self.sharing.wants_fast_exchange(&mut self.picker)
     }
 
     /// Exchanges what is in flight with the other workers, between two ticks.
@@ -158,7 +160,7 @@ impl Pool {
         // It may be the client's own still.
         let header = self.picker.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-        guard::catch(|| self.picker.count_defect());
+        guard::catch(|| self.picker.recovery().count_defect());
         #[cfg(test)]
         guard::strike("carry out");
         self.reply_on_defect.as_ref().is_some_and(reply)
@@ -176,8 +178,10 @@ impl Pool {
         }
         let now = self.read_clock();
         self.ticks += 1;
-        self.picker.set_vm_memory(abi::memory_bytes());
-        self.picker.set_shows_bodies(self.shows_bodies());
+        self.picker.set_host_state(HostState {
+            memory_bytes: abi::memory_bytes(),
+            shows_bodies: self.shows_bodies(),
+        });
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);
         self.exchange_delivery();

@@ -9,10 +9,10 @@ use super::clock::Clock;
 use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
-use epp_core::picker::ids::ById;
-use epp_core::picker::memory::Memory;
 use epp_core::picker::meter::count_rejected;
+use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
+use epp_core::picker::Memory;
 
 /// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
@@ -361,9 +361,9 @@ impl Vm {
 
     /// Whether this VM polls for any of its pools.
     #[cfg(feature = "fault-injection")]
-    pub fn polls(&self) -> bool {
-        let mut pools = self.pools.iter().flatten();
-        pools.any(|pool| pool.picker.polls())
+    pub fn polls(&mut self) -> bool {
+        let mut pools = self.pools.iter_mut().flatten();
+        pools.any(|pool| pool.picker.peers().polls())
     }
 
     /// The place of a pool that fails closed, if any does, or else of any: for a request of which it
@@ -426,10 +426,10 @@ impl Vm {
         };
         let now = pool.now();
         let picker = &mut pool.picker;
-        guard::catch(|| picker.count_panic(callback.name()));
+        guard::catch(|| picker.recovery().count_panic(callback.name()));
         // Its record may be what is broken.
         if guard::catch(|| picker.closed(now, ExchangeId(id))).is_none() {
-            guard::catch(|| picker.drop_exchange(ExchangeId(id)));
+            guard::catch(|| picker.recovery().drop_exchange(ExchangeId(id)));
         }
         if !undecided {
             return false;
@@ -440,7 +440,7 @@ impl Vm {
 
     fn count_panic(&mut self, callback: Callback, root: u32) {
         if let Some(pool) = self.pool_of(root) {
-            guard::catch(|| pool.picker.count_panic(callback.name()));
+            guard::catch(|| pool.picker.recovery().count_panic(callback.name()));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
 //! handover takes memory only while it lasts: the hashes of the index, a quarter of its size.
 
-use epp_core::picker::learnt::Placement;
+use epp_core::picker::peers::Placement;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, Writer};

@@ -3,8 +3,8 @@
 use super::peers::{IndexPeer, Peers, HASHES_PER_TICK};
 use super::shared::{Shared, Traffic};
 use super::InProcess;
-use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
-use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 
 /// Hashes of one segment.
 const SEGMENT: usize = 4_096;

@@ -5,7 +5,7 @@
 //! without news costs nothing, and news cost their own size. The ring is bounded: a reader that falls behind
 //! loses hints, and no VM's memory grows.
 
-use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
+use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 
 use crate::codec::{Reader, Writer};
 use crate::presence::key as worker_key;
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::shared::Traffic;
     use crate::{InProcess, Store};
-    use epp_core::picker::learnt::MAX_LOGGED_HASHES;
+    use epp_core::picker::peers::MAX_LOGGED_HASHES;
     use epp_core::prefix::key::TableKey;
 
     const RUN: Placement = Placement {

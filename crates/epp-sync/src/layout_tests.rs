@@ -5,9 +5,9 @@ use xxhash_rust::xxh64::xxh64;
 
 use epp_core::endpoints::outlier::Ejection;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
-use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
-use epp_core::picker::load::EndpointLoad;
-use epp_core::picker::models::ModelNames;
+use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::ModelNames;
+use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::status::{
     Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
 };

@@ -2,7 +2,7 @@
 //! compare-and-swap. Their number is bounded by the picker
 //! ([`ModelNames`]).
 
-use epp_core::picker::models::{ModelNames, MAX_NAMES};
+use epp_core::picker::peers::{ModelNames, MAX_NAMES};
 
 use crate::shared::Shared;
 
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use crate::shared::Traffic;
     use crate::InProcess;
-    use epp_core::picker::models::MAX_NAME_BYTES;
+    use epp_core::picker::peers::MAX_NAME_BYTES;
 
     fn take(names: &mut ModelNames, name: &str, endpoints: usize, host: &mut InProcess) -> bool {
         let mut traffic = Traffic::default();

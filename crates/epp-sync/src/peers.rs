@@ -1,8 +1,8 @@
 //! What the workers of one Envoy exchange with each tick: what their indexes learnt, what is in flight, and
 //! the whole index to one that starts.
 
-use epp_core::picker::learnt::{LearntLog, Placement};
-use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::{LearntLog, Placement};
 
 use crate::handover::Handover;
 use crate::journal::{Journal, PeerJournal};

@@ -6,7 +6,7 @@
 //! whatever became of its owner: what it said counts no more, and a VM that starts may take the slot, so that
 //! VMs that come and go leave nothing behind. No clock is involved.
 
-use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::peers::EndpointLoad;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, MAX_ENDPOINTS};

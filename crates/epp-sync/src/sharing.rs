@@ -1,8 +1,6 @@
 //! The sharing of one picker: driven by the host before and after each of its ticks.
 
-use epp_core::picker::learnt::{LearntLog, Placement};
-use epp_core::picker::load::EndpointLoad;
-use epp_core::picker::peers::SharingStatistics;
+use epp_core::picker::peers::{EndpointLoad, LearntLog, PeerView, Placement, SharingStatistics};
 use epp_core::picker::{ModelWish, Picker};
 
 use crate::delivery::SharedFinding;
@@ -65,12 +63,13 @@ impl Sharing {
     /// is there, after a trap even for the request that created it. The picker polls only once it has won
     /// the lease.
     pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
+        let mut picker = picker.peers();
         picker.set_polling(false);
-        self.follow_plan(picker);
+        self.follow_plan(&mut picker);
         self.with(store, |this, shared| {
-            this.snapshots.adopt(picker, shared);
+            this.snapshots.adopt(&mut picker, shared);
             picker.refresh(now);
-            this.agree_on_secret(picker, shared);
+            this.agree_on_secret(&mut picker, shared);
         });
     }
 
@@ -78,10 +77,10 @@ impl Sharing {
     pub fn plan_changed(&mut self, picker: &mut Picker) {
         self.plan = None;
         self.delivery.reset();
-        self.follow_plan(picker);
+        self.follow_plan(&mut picker.peers());
     }
 
-    fn follow_plan(&mut self, picker: &mut Picker) {
+    fn follow_plan(&mut self, picker: &mut PeerView<'_>) {
         let sharing = picker.may_share();
         self.peers.set_sharing(sharing);
         picker.set_sharing(sharing);
@@ -90,6 +89,7 @@ impl Sharing {
 
     /// Settles which VM polls, and feeds the picker what that has published.
     pub fn before_tick(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+        let mut picker = picker.peers();
         if picker.serves() {
             self.lease.serve();
         }
@@ -97,7 +97,7 @@ impl Sharing {
             let polls = this.lease.tick(shared);
             if !polls || !picker.polls() {
                 // A new poller goes on from where the last one was.
-                this.snapshots.adopt(picker, shared);
+                this.snapshots.adopt(&mut picker, shared);
             }
             picker.set_polling(polls);
         });
@@ -106,19 +106,20 @@ impl Sharing {
     /// Publishes what the picker has found and learnt, and feeds it what the others have.
     pub fn after_tick(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         let now = now.as_millis();
+        let mut picker = picker.peers();
         self.with(store, |this, shared| {
             if picker.polls() {
-                this.snapshots.publish(picker, shared);
+                this.snapshots.publish(&picker, shared);
             }
-            this.watch_page(picker, shared);
-            this.agree_on_secret(picker, shared);
+            this.watch_page(&mut picker, shared);
+            this.agree_on_secret(&mut picker, shared);
             let (serves, loads_outdated) = (picker.serves(), picker.take_loads_outdated());
-            this.peers.tick(serves, loads_outdated, shared, picker);
+            this.peers.tick(serves, loads_outdated, shared, &mut picker);
             if this.peers.is_sharing() {
                 let (outliers, pool) = picker.outliers();
                 this.ejections.exchange(outliers, pool, shared, now);
             }
-            this.report(picker, shared, now);
+            this.report(&mut picker, shared, now);
         });
         picker.set_sharing_statistics(SharingStatistics {
             sharers: self.peers.sharers() as u64,
@@ -131,15 +132,16 @@ impl Sharing {
 
     /// Returns whether there is something to exchange before the next tick: requests in flight, and another
     /// worker that serves.
-    pub fn wants_fast_exchange(&self, picker: &Picker) -> bool {
-        picker.serves() && self.peers.wants_fast_exchange()
+    pub fn wants_fast_exchange(&self, picker: &mut Picker) -> bool {
+        picker.peers().serves() && self.peers.wants_fast_exchange()
     }
 
     /// Exchanges what is in flight, between two ticks.
     pub fn exchange_in_flight(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+        let mut picker = picker.peers();
         if picker.serves() {
             self.with(store, |this, shared| {
-                this.peers.exchange_in_flight(shared, picker);
+                this.peers.exchange_in_flight(shared, &mut picker);
             });
         }
     }
@@ -155,7 +157,7 @@ impl Sharing {
     pub fn admit_model(&mut self, wish: &ModelWish, picker: &mut Picker, store: &mut dyn Store) {
         let key = format!("{}/models", self.base);
         let admitted = self.with(store, |_, shared| {
-            models::admit(&key, &wish.name, picker.models_mut(), shared)
+            models::admit(&key, &wish.name, picker.peers().models_mut(), shared)
         });
         if admitted {
             picker.admit_model(wish);
@@ -174,7 +176,7 @@ impl Sharing {
         result
     }
 
-    fn watch_page(&mut self, picker: &mut Picker, shared: &mut Shared<'_>) {
+    fn watch_page(&mut self, picker: &mut PeerView<'_>, shared: &mut Shared<'_>) {
         let was_open = self.audience.is_open();
         self.audience.tick(shared);
         if was_open && !self.audience.is_open() {
@@ -183,7 +185,7 @@ impl Sharing {
         }
     }
 
-    fn agree_on_secret(&mut self, picker: &mut Picker, shared: &mut Shared<'_>) {
+    fn agree_on_secret(&mut self, picker: &mut PeerView<'_>, shared: &mut Shared<'_>) {
         self.secret_due = self.secret_due.saturating_sub(1);
         if self.secret_due > 0 || !self.peers.is_sharing() {
             return;
@@ -193,7 +195,7 @@ impl Sharing {
         picker.set_secret(secret);
     }
 
-    fn report(&mut self, picker: &mut Picker, shared: &mut Shared<'_>, now: u64) {
+    fn report(&mut self, picker: &mut PeerView<'_>, shared: &mut Shared<'_>, now: u64) {
         self.report_due = self.report_due.saturating_sub(1);
         if !self.audience.is_open() || self.report_due > 0 {
             return;
@@ -219,13 +221,13 @@ impl Sharing {
     }
 }
 
-impl IndexPeer for Picker {
+impl IndexPeer for PeerView<'_> {
     fn fingerprint(&self) -> u64 {
         self.prompt_fingerprint()
     }
 
     fn learnt(&mut self) -> &mut LearntLog {
-        Picker::learnt(self)
+        PeerView::learnt(self)
     }
 
     fn learn(&mut self, worker: u32, learnt: Placement, prompt: &[u64], from: usize) {
@@ -233,23 +235,23 @@ impl IndexPeer for Picker {
     }
 
     fn allow_gaps(&mut self, allowed: bool) {
-        Picker::allow_gaps(self, allowed);
+        PeerView::allow_gaps(self, allowed);
     }
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        Picker::index_list(self, number, hashes)
+        PeerView::index_list(self, number, hashes)
     }
 
     fn held(&self) -> u32 {
-        u32::try_from(Picker::held(self)).unwrap_or(u32::MAX)
+        u32::try_from(PeerView::held(self)).unwrap_or(u32::MAX)
     }
 
     fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        Picker::own_loads(self, loads);
+        PeerView::own_loads(self, loads);
     }
 
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        Picker::set_peer_loads(self, others);
+        PeerView::set_peer_loads(self, others);
     }
 }
 

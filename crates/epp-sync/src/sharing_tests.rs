@@ -123,10 +123,10 @@ impl Vm {
     /// The share of a prompt that the endpoint is expected to hold; nothing is learnt of asking.
     fn expected(&mut self, body: &str) -> f32 {
         const ID: u32 = 1_000;
-        self.picker.status();
+        self.picker.peers().status();
         self.send(ID, body);
         self.close(ID);
-        let status = self.picker.status();
+        let status = self.picker.peers().status();
         status.decisions.last().and_then(|last| last.held).unwrap()
     }
 }
@@ -157,11 +157,12 @@ fn two_ticks(vms: &mut [Vm], memory: &mut InProcess) {
 #[test]
 fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
     let (mut memory, mut vms) = vms(PREFIX, 3);
-    let one = &vms[0].picker;
-    for other in &vms[1..] {
-        assert_eq!(other.picker.secret(), one.secret());
-        assert_eq!(other.picker.prompt_fingerprint(), one.prompt_fingerprint());
-    }
+    let agreed = vms.iter_mut().map(|vm| {
+        let peers = vm.picker.peers();
+        (peers.secret().clone(), peers.prompt_fingerprint())
+    });
+    let agreed: Vec<_> = agreed.collect();
+    assert!(agreed.iter().all(|other| *other == agreed[0]));
     let (good, bad) = (body(1), body(2));
     vms[0].send(1, &good);
     vms[0].answer(1, 200);
@@ -196,29 +197,30 @@ fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
 #[test]
 fn vms_with_different_secrets_do_not_believe_each_other() {
     let (mut memory, mut vms) = vms(PREFIX, 2);
-    vms[1].picker.set_secret(Secret::from(99));
+    vms[1].picker.peers().set_secret(Secret::from(99));
     // It has just looked.
     vms[1].sharing.secret_due = SECRET_TICKS;
     vms[0].send(1, &body(1));
     vms[0].answer(1, 200);
     two_ticks(&mut vms, &mut memory);
-    assert_eq!(vms[1].picker.status().index.entries, 0);
+    assert_eq!(vms[1].picker.peers().status().index.entries, 0);
     // They agree again soon.
     for _ in 0..=SECRET_TICKS {
         vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
     }
-    assert_eq!(vms[1].picker.secret(), vms[0].picker.secret());
+    let secret = vms[0].picker.peers().secret().clone();
+    assert_eq!(*vms[1].picker.peers().secret(), secret);
 }
 
 #[test]
 fn a_vm_that_starts_knows_the_members_before_its_first_tick() {
     let (mut memory, mut vms) = vms(QUEUE, 1);
-    assert!(vms[0].picker.polls());
+    assert!(vms[0].picker.peers().polls());
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(vms[0].picker.read_page(NOW, Slot(0), page));
+    assert!(vms[0].picker.fixture().read_page(NOW, Slot(0), page));
     vms[0].tick(&mut memory);
-    let late = Vm::start(QUEUE, 2, &mut memory);
-    assert!(!late.picker.polls());
+    let mut late = Vm::start(QUEUE, 2, &mut memory);
+    assert!(!late.picker.peers().polls());
     let endpoint = late.picker.pool().get(Slot(0)).unwrap();
     assert_eq!(endpoint.metrics.waiting, Some(7.0));
     assert_eq!(late.picker.pool().len(), 2);
@@ -233,18 +235,18 @@ fn a_page_that_comes_once_another_vm_polls_is_left() {
         panic!()
     };
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(first.picker.read_page(NOW, Slot(0), page));
+    assert!(first.picker.fixture().read_page(NOW, Slot(0), page));
     // The first has stopped; the second takes its place in time.
-    while !second.picker.polls() {
+    while !second.picker.peers().polls() {
         second.tick(&mut memory);
     }
     let found = b"vllm:num_requests_waiting 9\n";
-    assert!(second.picker.read_page(NOW, Slot(0), found));
+    assert!(second.picker.fixture().read_page(NOW, Slot(0), found));
     second.ticks(&mut memory, 2);
     first.tick(&mut memory);
     let waiting = |vm: &Vm| vm.picker.pool().get(Slot(0)).unwrap().metrics.waiting;
     assert_eq!(waiting(first), Some(9.0));
-    assert!(!first.picker.read_page(NOW, Slot(0), page));
+    assert!(!first.picker.fixture().read_page(NOW, Slot(0), page));
     assert_eq!(waiting(first), Some(9.0));
 }
 
@@ -257,7 +259,7 @@ fn the_first_answer_to_a_model_counts_under_its_name_in_each_vm() {
         let wish = vm.wish().unwrap();
         assert_eq!(wish.name, "m");
         vm.sharing.admit_model(&wish, &mut vm.picker, &mut memory);
-        assert!(vm.picker.models_mut().0.contains("m"));
+        assert!(vm.picker.peers().models_mut().0.contains("m"));
         vm.close(1);
         vm.send(2, &body(1));
         vm.answer(2, 200);
@@ -273,7 +275,7 @@ fn nothing_is_recorded_or_reported_while_nothing_watches() {
     vms[0].ticks(&mut memory, 100);
     assert_eq!(vms[0].report(&mut memory), None);
     assert_eq!(memory.count(), count);
-    assert!(vms[0].picker.status().decisions.is_empty());
+    assert!(vms[0].picker.peers().status().decisions.is_empty());
 }
 
 #[test]
@@ -282,7 +284,7 @@ fn decisions_are_reported_until_nothing_watches() {
     let vm = &mut vms[0];
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         let page = format!("vllm:num_requests_waiting {queue}\n");
-        assert!(vm.picker.read_page(NOW, slot, page.as_bytes()));
+        assert!(vm.picker.fixture().read_page(NOW, slot, page.as_bytes()));
     }
     with(&mut memory, watch);
     vm.tick(&mut memory);
@@ -311,7 +313,7 @@ fn decisions_are_reported_until_nothing_watches() {
 
     vm.ticks(&mut memory, 300);
     vm.ask(500);
-    assert!(vm.picker.status().decisions.is_empty());
+    assert!(vm.picker.peers().status().decisions.is_empty());
 }
 
 #[test]
@@ -347,10 +349,10 @@ fn a_plan_that_shares_nothing_probes_and_learns_alone() {
     vms[0].send(1, &body(1));
     vms[0].answer(1, 200);
     two_ticks(&mut vms, &mut memory);
-    assert!(vms[0].picker.status().index.entries > 0);
-    assert_eq!(vms[1].picker.status().index.entries, 0);
-    assert_eq!(vms[0].picker.learnt().entries().count(), 0);
+    assert!(vms[0].picker.peers().status().index.entries > 0);
+    assert_eq!(vms[1].picker.peers().status().index.entries, 0);
+    assert_eq!(vms[0].picker.peers().learnt().entries().count(), 0);
     // Polling stays common.
-    let polls = vms.iter().filter(|vm| vm.picker.polls());
-    assert_eq!(polls.count(), 1);
+    let polls = vms.iter_mut().map(|vm| vm.picker.peers().polls());
+    assert_eq!(polls.filter(|polls| *polls).count(), 1);
 }

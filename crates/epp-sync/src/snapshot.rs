@@ -5,7 +5,7 @@
 
 use epp_core::endpoints::monitor::Revisions;
 use epp_core::endpoints::store::{Condition, Member, Store as Endpoints};
-use epp_core::picker::Picker;
+use epp_core::picker::peers::PeerView;
 use epp_core::scheduling::{Metrics, Slot};
 
 use crate::codec::{self, MAX_ENDPOINTS, MAX_TEXT_BYTES};
@@ -36,7 +36,7 @@ impl Snapshots {
     }
 
     /// Publishes what this VM's picker has found, if there is news.
-    pub fn publish(&mut self, picker: &Picker, shared: &mut Shared<'_>) {
+    pub fn publish(&mut self, picker: &PeerView<'_>, shared: &mut Shared<'_>) {
         let revisions = picker.revisions();
         if self.published.members != revisions.members {
             let value = encode_members(picker.endpoints());
@@ -51,7 +51,7 @@ impl Snapshots {
 
     /// Feeds the picker what another one has published, if it is news. A value that is not recognised is
     /// looked at again, since it may be whole then.
-    pub fn adopt(&mut self, picker: &mut Picker, shared: &mut Shared<'_>) {
+    pub fn adopt(&mut self, picker: &mut PeerView<'_>, shared: &mut Shared<'_>) {
         let news = |known, version| known != Some(version);
         if let Some((value, version)) = shared.bytes(&self.members_key) {
             if news(self.members_version, version) {

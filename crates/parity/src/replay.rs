@@ -166,16 +166,17 @@ impl Replay {
             let slot = self.slot(name)?;
             if !self
                 .picker
+                .fixture()
                 .read_page(now(), slot, exported.page().as_bytes())
             {
                 return Err(format!("{name}: no metrics page: {exported:?}"));
             }
             // As the next tick would find.
-            if let Some(endpoint) = self.picker.pool_mut().get_mut(slot) {
+            if let Some(endpoint) = self.picker.fixture().pool().get_mut(slot) {
                 endpoint.freshness = Freshness::Fresh;
             }
         }
-        self.picker.choose_mode();
+        self.picker.fixture().choose_mode();
         Ok(())
     }
 
@@ -318,7 +319,7 @@ impl Replay {
 
     /// Makes one endpoint the only one that is available, or all of them available.
     fn only(&mut self, wanted: Option<Slot>) {
-        let pool = self.picker.pool_mut();
+        let pool = self.picker.fixture().pool();
         let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             if let Some(endpoint) = pool.get_mut(slot) {

@@ -5,9 +5,9 @@
 
 use epp_core::config;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
-use epp_core::picker::learnt::{Evidence, LearntLog, Placement};
-use epp_core::picker::load::EndpointLoad;
 use epp_core::picker::meter::Unmetered;
+use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;

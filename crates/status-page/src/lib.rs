@@ -8,7 +8,7 @@ mod attention;
 mod html;
 
 use epp_core::endpoints::store::Store as Endpoints;
-use epp_core::picker::load::EndpointLoad;
+use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
 use epp_sync::presence::{self, Record};

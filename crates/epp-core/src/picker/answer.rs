@@ -17,9 +17,9 @@ pub struct LocalReply {
 }
 
 impl LocalReply {
-    /// The answer to a request whose scheduling failed, as the Endpoint Picker of that generation
+    /// Returns the reply to a request whose scheduling failed, as the Endpoint Picker of that dialect
     /// words it.
-    pub fn new(error: &ScheduleError, dialect: Dialect) -> Self {
+    pub(super) fn new(error: &ScheduleError, dialect: Dialect) -> Self {
         let empty = matches!(error, ScheduleError::NoCandidates);
         let status = if empty { 503 } else { 429 };
         let reason = if empty {
@@ -28,8 +28,8 @@ impl LocalReply {
             "rejected-saturated"
         };
         let (code, body) = match dialect {
-            Dialect::GieV1 => seed(error, empty),
-            Dialect::LlmD => today(error, empty),
+            Dialect::GieV1 => gie_v1(error, empty),
+            Dialect::LlmD => llm_d(error, empty),
         };
         Self {
             status,
@@ -39,8 +39,8 @@ impl LocalReply {
         }
     }
 
-    /// The answer to a request over which the picker itself failed.
-    pub fn defect(dialect: Dialect) -> Self {
+    /// Returns the reply to a request over which the picker itself failed.
+    pub(super) fn defect(dialect: Dialect) -> Self {
         let prefix = match dialect {
             Dialect::GieV1 => "inference gateway",
             Dialect::LlmD => "inference error",
@@ -54,19 +54,19 @@ impl LocalReply {
     }
 }
 
-fn seed(error: &ScheduleError, empty: bool) -> (&'static str, String) {
+fn gie_v1(error: &ScheduleError, empty: bool) -> (&'static str, String) {
     if empty {
         let text = "failed to find candidate pods for serving the request";
         let code = "ServiceUnavailable";
         return (code, format!("inference gateway: {code} - {text}"));
     }
-    // The seed wraps every scheduling error so.
+    // GIE v1 wraps every scheduling error like this.
     let code = "InferencePoolResourceExhausted";
     let body = format!("inference gateway: {code} - failed to find target pod: {error}");
     (code, body)
 }
 
-fn today(error: &ScheduleError, empty: bool) -> (&'static str, String) {
+fn llm_d(error: &ScheduleError, empty: bool) -> (&'static str, String) {
     let code = if empty {
         "ServiceUnavailable"
     } else {

@@ -341,7 +341,8 @@ impl Picker {
         rewrite
     }
 
-    /// A body goes on with a model that should have been replaced.
+    /// A body goes on with a model that should have been replaced: the host could not carry out a
+    /// [`Rewrite`].
     pub fn missed_rewrite(&mut self) {
         self.metrics.add(Metric::MissedRewrites, "", 1);
     }
@@ -378,39 +379,12 @@ impl Picker {
         Effect::Bypass { id, rewrite }
     }
 
-    fn count_failure(&mut self, code: &str) {
+    pub(super) fn count_failure(&mut self, code: &str) {
         let metric = match self.plan.proxy.failure_mode {
             FailureMode::FailClose => Metric::RequestErrors,
             FailureMode::FailOpen => Metric::Fallbacks,
         };
         self.metrics.add(metric, &format!("error_code={code}"), 1);
-    }
-
-    /// A callback has panicked.
-    pub fn count_panic(&mut self, callback: &str) {
-        let label = format!("callback={callback}");
-        self.metrics.add(Metric::CaughtPanics, &label, 1);
-    }
-
-    /// Counts a request whose decision was cut short by a panic.
-    pub fn count_defect(&mut self) {
-        self.count_failure(LocalReply::defect(self.plan.dialect).code);
-    }
-
-    /// Returns the answer to a request whose decision was cut short by a panic; `None` where such requests
-    /// are left to the host's own load balancing. It depends on the plan only, so that it can be prepared
-    /// before anything panics.
-    pub fn reply_on_defect(&self) -> Option<LocalReply> {
-        let closes = self.plan.proxy.failure_mode == FailureMode::FailClose;
-        closes.then(|| LocalReply::defect(self.plan.dialect))
-    }
-
-    /// Forgets a request whose exchange cannot be closed.
-    pub fn drop_exchange(&mut self, ExchangeId(id): ExchangeId) {
-        if let Some(exchange) = self.exchanges.remove(&id) {
-            self.holding -= usize::from(exchange.is_held()).min(self.holding);
-            self.account.change(exchange.counted, 0);
-        }
     }
 }
 

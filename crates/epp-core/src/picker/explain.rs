@@ -3,9 +3,7 @@
 use std::fmt::Write;
 
 use super::{ExchangeId, Picker};
-use crate::endpoints::monitor::Scrape;
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
-use crate::time::Timestamp;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const MAX_NAMED_CANDIDATES: usize = 16;
@@ -35,36 +33,15 @@ pub struct Scores {
     pub scores: Vec<Scored>,
 }
 
-/// For tools that ask a picker of their own, without Envoy.
 impl Picker {
-    /// Why a request went where it went, if it asked for that and its response has not come yet.
+    /// Returns the scores of a request whose client asked for them, until its response comes.
     pub fn explanation(&self, ExchangeId(id): ExchangeId) -> Option<&Explanation> {
         self.exchanges.get(&id)?.explanation.as_ref()
     }
 
-    /// The endpoints.
+    /// Returns the endpoints.
     pub fn pool(&self) -> &Pool {
         &self.monitor.store.pool
-    }
-
-    /// The endpoints, to change.
-    pub fn pool_mut(&mut self) -> &mut Pool {
-        &mut self.monitor.store.pool
-    }
-
-    /// Chooses the decision mode again, after the endpoints' freshness was changed.
-    pub fn choose_mode(&mut self) {
-        self.monitor.store.choose_mode();
-    }
-
-    /// Reads an endpoint's metrics page; whether it is one.
-    pub fn read_page(&mut self, now: Timestamp, slot: Slot, mut page: &[u8]) -> bool {
-        let Some(endpoint) = self.pool().get(slot) else {
-            return false;
-        };
-        let address = endpoint.address.clone();
-        let now = now.as_millis();
-        self.monitor.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
     }
 }
 

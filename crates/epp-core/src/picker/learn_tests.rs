@@ -148,11 +148,12 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
 fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
     let mut vm = Vm::start();
     let prompt = body("m", &text(1, 5_000));
-    vm.picker.learnt().set_enabled(true);
-    vm.picker.learnt().clear();
+    vm.picker.peers().learnt().set_enabled(true);
+    vm.picker.peers().learnt().clear();
     let (id, _) = vm.send(&prompt);
     let learnt: Vec<(Placement, Vec<u64>)> = vm
         .picker
+        .peers()
         .learnt()
         .entries()
         .map(|(placement, span, hashes)| (placement, hashes[span.context..].to_vec()))
@@ -165,7 +166,9 @@ fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
                 evidence,
                 ..*placement
             };
-            vm.picker.learn_from_peer(peer, placement, hashes, 0);
+            vm.picker
+                .peers()
+                .learn_from_peer(peer, placement, hashes, 0);
         }
     };
     tell(&mut vm, 1, Evidence::Sent);

@@ -236,7 +236,8 @@ impl Picker {
 
     /// Tells how much of the budget is used.
     pub(super) fn set_memory_gauges(&mut self, vm: &str) {
-        self.metrics.set(Metric::Memory, vm, self.timing.memory);
+        self.metrics
+            .set(Metric::Memory, vm, self.timing.host.memory_bytes);
         let memory = &self.account.memory;
         let (used, bound) = (memory.used() as u64, memory.budget as u64);
         self.metrics.set(Metric::PromptBytes, vm, used);

@@ -240,7 +240,7 @@ fn the_pools_of_a_vm_share_a_budget() {
     assert_eq!(memory.used(), 2 * of_other);
     drop(other);
     assert_eq!(memory.used(), of_other);
-    one.drop_exchange(ExchangeId(1));
+    one.recovery().drop_exchange(ExchangeId(1));
     assert_eq!(memory.used(), 0);
 }
 

@@ -5,86 +5,30 @@
 //! [`Picker::poll_effect`] returns. They may be about any exchange, not only the one of the event.
 //!
 //! One picker serves one pool. It owns the plan in force, the endpoints as they are known, and the prefix
-//! indexes. Several pickers of one proxy exchange what they know through the crate `epp-sync`.
-//!
-//! # A host that routes one request
-//!
-//! ```
-//! use epp_core::body::SliceBody;
-//! use epp_core::config;
-//! use epp_core::picker::meter::Unmetered;
-//! use epp_core::picker::{Effect, ExchangeId, FetchError, Head, Picker};
-//! use epp_core::time::Timestamp;
-//!
-//! let document = "
-//! apiVersion: llm-d.ai/v1alpha1
-//! kind: EndpointPickerConfig
-//! plugins:
-//! - {type: prefix-cache-scorer}
-//! - {type: approx-prefix-cache-producer}
-//! - name: pods
-//!   type: static-discovery
-//!   parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 8000}]}
-//! schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]}]
-//! dataLayer: {discovery: {pluginRef: pods}}
-//! ";
-//! let plan = config::load(document).expect("a valid document").plan;
-//! let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
-//! let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
-//! let mut destination = None;
-//! let mut carry_out = |picker: &mut Picker| {
-//!     while let Some(effect) = picker.poll_effect() {
-//!         match effect {
-//!             // A host that reads metrics pages would fetch one here.
-//!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError)),
-//!             Effect::Forward { route, .. } => destination = Some(route.destination),
-//!             // The request waits; what has come of its body is shown below.
-//!             Effect::Hold { .. } => {}
-//!             other => panic!("nothing else is expected: {other:?}"),
-//!         }
-//!     }
-//! };
-//! // The first tick adds the endpoints.
-//! picker.tick(now);
-//! carry_out(&mut picker);
-//!
-//! let body = br#"{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}"#;
-//! let id = ExchangeId(1);
-//! let head = Head {
-//!     path: b"/v1/chat/completions",
-//!     method: b"POST",
-//!     content_type: b"application/json",
-//!     content_length: Some(body.len()),
-//!     ..Head::default()
-//! };
-//! picker.request_headers(now, id, &head);
-//! carry_out(&mut picker);
-//! picker.request_body(now, id, &mut SliceBody::whole(body));
-//! carry_out(&mut picker);
-//! picker.response_headers(now, id, None);
-//! picker.closed(now, id);
-//! assert_eq!(destination.as_deref(), Some("10.0.0.1:8000"));
-//! ```
+//! indexes. Several pickers of one proxy exchange what they know through [`Picker::peers`] and the crate
+//! `epp-sync`.
 
-pub mod answer;
+mod answer;
 mod deadlines;
 mod decide;
 mod effect;
 mod ejection;
 mod exchange;
-pub mod explain;
+mod explain;
 mod feed;
-pub mod ids;
+mod fixture;
+mod ids;
 mod learn;
-pub mod learnt;
-pub mod load;
-pub mod memory;
+mod learnt;
+mod load;
+mod memory;
 pub mod meter;
 mod metrics;
-pub mod models;
+mod models;
 mod naming;
 mod outcome;
 pub mod peers;
+mod recovery;
 pub mod status;
 #[cfg(test)]
 mod testing;
@@ -100,12 +44,16 @@ pub use self::effect::{
     BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Rewrite, Route,
 };
 pub use self::exchange::Head;
+pub use self::explain::{Explanation, Scores};
+pub use self::fixture::Fixture;
+pub use self::ids::ById;
+pub use self::memory::{Account, Memory};
 pub use self::outcome::ModelWish;
+pub use self::recovery::Recovery;
 pub use self::upstream::{ResponseOrigin, Upstream};
 
 use self::deadlines::Holds;
 use self::exchange::Exchange;
-use self::ids::ById;
 use self::learnt::LearntLog;
 use self::meter::{Meter, Metric};
 use self::metrics::{Handle, Metrics, Series};
@@ -138,6 +86,24 @@ struct Event {
     decided: bool,
     /// Blocks were looked up, which is to be timed.
     looked_up: bool,
+}
+
+/// What a host says of itself, for the gauges and the status page.
+#[derive(Debug, Clone, Copy)]
+pub struct HostState {
+    /// Memory that this picker shares with everything else in its VM or process.
+    pub memory_bytes: u64,
+    /// Whether the proxy shows bodies before requests are forwarded, as far as that is known.
+    pub shows_bodies: bool,
+}
+
+impl Default for HostState {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 0,
+            shows_bodies: true,
+        }
+    }
 }
 
 /// What the picker records of the endpoint in a slot, beside its metrics.
@@ -212,11 +178,9 @@ pub struct Picker {
     metrics: Metrics,
     hot: Hot,
     budget: outcome::Budget,
-    account: memory::Account,
+    account: Account,
     /// What has followed from the event at hand.
     event: Event,
-    /// Whether the host shows bodies before requests are forwarded, as it says.
-    shows_bodies: bool,
     timing: tick::Timing,
     view: view::View,
 }
@@ -249,7 +213,7 @@ impl Picker {
             metrics,
             hot,
             budget: outcome::Budget::default(),
-            account: memory::Account::default(),
+            account: Account::default(),
             cluster,
             monitor,
             serves: false,
@@ -273,7 +237,6 @@ impl Picker {
             scratch: Scratch::new(rng),
             text_buffer: TextBuffer::default(),
             event: Event::default(),
-            shows_bodies: true,
             timing: tick::Timing::default(),
             view: view::View::default(),
             plan,

@@ -170,7 +170,7 @@ impl Picker {
 
     /// Returns the models that have statistics of their own, and how many endpoints the pool has, which
     /// bounds their number.
-    pub fn models_mut(&mut self) -> (&mut ModelNames, usize) {
+    pub(super) fn models_mut(&mut self) -> (&mut ModelNames, usize) {
         (&mut self.models, self.monitor.store.pool.width())
     }
 

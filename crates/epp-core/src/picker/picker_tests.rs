@@ -360,7 +360,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
-    other.adopt_members(Vec::new());
+    other.peers().adopt_members(Vec::new());
     assert!(matches!(asked(&mut other), Effect::Reply { .. }));
 }
 

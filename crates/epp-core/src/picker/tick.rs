@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::meter::Metric;
 use super::peers::SharingStatistics;
-use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, Picker};
+use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
 use crate::body::BodyView;
 use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
@@ -43,8 +43,8 @@ pub struct Timing {
     pub exported: SharingStatistics,
     /// Evictions told of so far.
     pub evictions: u64,
-    /// Memory of the VM, in bytes.
-    pub memory: u64,
+    /// What the host says of itself.
+    pub host: HostState,
     /// Fetches under way.
     fetches: hashbrown::HashMap<FetchId, Request>,
     /// Fetches so far.
@@ -52,9 +52,9 @@ pub struct Timing {
 }
 
 impl Picker {
-    /// Memory of the VM, in bytes.
-    pub fn set_vm_memory(&mut self, bytes: u64) {
-        self.timing.memory = bytes;
+    /// Sets what the host says of itself, for the gauges and the status page.
+    pub fn set_host_state(&mut self, state: HostState) {
+        self.timing.host = state;
     }
 
     /// Time has passed. To be called every 50 ms or so.
@@ -253,11 +253,6 @@ impl Picker {
         });
     }
 
-    /// Whether the host shows bodies before requests are forwarded, as far as it knows: for the statistics.
-    pub fn set_shows_bodies(&mut self, shows: bool) {
-        self.shows_bodies = shows;
-    }
-
     /// What decisions rest on, as the gauge has it.
     pub(super) fn decision_mode(&self) -> u64 {
         match self.monitor.store.pool.mode {
@@ -270,7 +265,7 @@ impl Picker {
     fn set_gauges(&mut self, now: u64) {
         let held = self.exchanges.values();
         self.holding = held.filter(|exchange| exchange.is_held()).count();
-        let reads = u64::from(self.shows_bodies);
+        let reads = u64::from(self.timing.host.shows_bodies);
         self.metrics.set(Metric::BodyMode, "", reads);
         self.set_sharing_gauges();
         let vm = if self.serves { "vm=worker" } else { "vm=main" };

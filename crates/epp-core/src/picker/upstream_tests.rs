@@ -124,17 +124,19 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
 fn a_page_that_comes_once_another_picker_polls_is_left() {
     let mut picker = picker();
     let page = b"vllm:num_requests_waiting 7\n";
-    assert!(picker.read_page(NOW, Slot(0), page));
+    assert!(picker.fixture().read_page(NOW, Slot(0), page));
     let waiting = |picker: &Picker| picker.pool().get(Slot(0)).unwrap().metrics.waiting;
     assert_eq!(waiting(&picker), Some(7.0));
-    picker.set_polling(false);
-    let condition = picker.endpoints().condition(Slot(0));
+    picker.peers().set_polling(false);
+    let condition = picker.peers().endpoints().condition(Slot(0));
     let later = Condition {
         scraped: condition.scraped + 1,
         ..condition
     };
-    picker.adopt_metrics(Slot(0), later, crate::testing::waiting(9.0));
+    picker
+        .peers()
+        .adopt_metrics(Slot(0), later, crate::testing::waiting(9.0));
     assert_eq!(waiting(&picker), Some(9.0));
-    assert!(!picker.read_page(NOW, Slot(0), page));
+    assert!(!picker.fixture().read_page(NOW, Slot(0), page));
     assert_eq!(waiting(&picker), Some(9.0));
 }

@@ -152,12 +152,12 @@ impl Picker {
     }
 
     /// Stops recording decisions until the status is asked for again, and forgets those recorded.
-    pub fn stop_recording(&mut self) {
+    pub(super) fn stop_recording(&mut self) {
         self.view = View::default();
     }
 
     /// Returns the status. From now on decisions are recorded for the next one.
-    pub fn status(&mut self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
         self.view.wanted = MAX_DECISIONS;
         let slots = (0..self.monitor.store.pool.width()).map(|index| Slot(index as u32));
         let outliers = &self.monitor.outliers;
@@ -166,8 +166,8 @@ impl Picker {
             serves: self.serves,
             polls: self.monitor.polls(),
             decision_mode: self.decision_mode(),
-            reads_bodies: self.shows_bodies,
-            memory: self.timing.memory,
+            reads_bodies: self.timing.host.shows_bodies,
+            memory: self.timing.host.memory_bytes,
             index: self.fill(),
             under_way: (self.exchanges.len(), self.holding),
             counts: self.counts(),
@@ -180,7 +180,7 @@ impl Picker {
 
     /// Returns a summary of the plan in force: the plugins of its profiles first, then those that are in no
     /// profile.
-    pub fn plan_summary(&self) -> PlanSummary {
+    pub(super) fn plan_summary(&self) -> PlanSummary {
         summary(&self.plan)
     }
 

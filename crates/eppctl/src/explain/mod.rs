@@ -121,7 +121,7 @@ impl Explain {
             .split_once('=')
             .ok_or_else(|| Error::new(format!("--warm {warm}: expected NAME=FILE")))?;
         let body = read(file)?;
-        let pool = picker.pool_mut();
+        let pool = picker.fixture().pool();
         let slots: Vec<(Slot, bool)> = pool
             .iter()
             .map(|(slot, endpoint)| (slot, endpoint.name == name || endpoint.address == name))
@@ -191,7 +191,7 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
         let Some(page) = &known.page else {
             continue;
         };
-        if picker.read_page(now(), slot, page) {
+        if picker.fixture().read_page(now(), slot, page) {
             let endpoint = picker.pool().get(slot);
             known.metrics = endpoint
                 .map(|read| read.metrics.clone())
@@ -210,7 +210,7 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
 /// Tells the picker what is known of the endpoints.
 fn know(picker: &mut Picker, seen: &Seen) {
     for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
-        if let Some(endpoint) = picker.pool_mut().get_mut(slot) {
+        if let Some(endpoint) = picker.fixture().pool().get_mut(slot) {
             endpoint.available = known.member.available;
             endpoint.ejected = known.ejected;
             endpoint.metrics = known.metrics.clone();
@@ -220,10 +220,10 @@ fn know(picker: &mut Picker, seen: &Seen) {
             requests: known.requests,
             ..Load::default()
         };
-        picker.pool_mut().set_load(slot, load);
+        picker.fixture().pool().set_load(slot, load);
     }
-    picker.pool_mut().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
+    picker.fixture().pool().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
     if seen.rung.is_none() {
-        picker.choose_mode();
+        picker.fixture().choose_mode();
     }
 }

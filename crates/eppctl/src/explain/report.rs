@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use epp_core::picker::explain::Explanation;
+use epp_core::picker::Explanation;
 use epp_core::picker::{Effect, ExchangeId, Picker};
 use epp_core::scheduling::{DecisionMode, Slot};
 use serde::Serialize;

@@ -161,7 +161,7 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
             for vm in &mut vms {
                 if glance == GLANCES_PER_TICK {
                     vm.tick(&mut memory);
-                } else if vm.sharing.wants_fast_exchange(&vm.picker) {
+                } else if vm.sharing.wants_fast_exchange(&mut vm.picker) {
                     vm.sharing.exchange_in_flight(&mut vm.picker, &mut memory);
                 }
             }

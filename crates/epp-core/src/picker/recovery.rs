@@ -1,0 +1,53 @@
+//! What is left to do with a picker after one of its calls has panicked.
+
+use super::answer::LocalReply;
+use super::meter::Metric;
+use super::{ExchangeId, Picker};
+use crate::config::Plan;
+use crate::plugins::proxy::envoy_proxy::FailureMode;
+
+/// A picker one of whose calls has panicked, for a host that catches panics. The exchange that the call was
+/// about is to be closed, or dropped if that panics as well; all others go on.
+///
+/// Returned by [`Picker::recovery`].
+pub struct Recovery<'a>(&'a mut Picker);
+
+impl Picker {
+    /// Returns what a host that has caught a panic can still do.
+    pub fn recovery(&mut self) -> Recovery<'_> {
+        Recovery(self)
+    }
+}
+
+impl Recovery<'_> {
+    /// Counts a caught panic under the callback in which it happened.
+    pub fn count_panic(self, callback: &str) {
+        let label = format!("callback={callback}");
+        self.0.metrics.add(Metric::CaughtPanics, &label, 1);
+    }
+
+    /// Counts a request whose decision was cut short by a panic.
+    pub fn count_defect(self) {
+        let code = LocalReply::defect(self.0.plan.dialect).code;
+        self.0.count_failure(code);
+    }
+
+    /// Forgets an exchange that cannot be closed.
+    pub fn drop_exchange(self, ExchangeId(id): ExchangeId) {
+        if let Some(exchange) = self.0.exchanges.remove(&id) {
+            let held = usize::from(exchange.is_held());
+            self.0.holding -= held.min(self.0.holding);
+            self.0.account.change(exchange.counted, 0);
+        }
+    }
+}
+
+impl LocalReply {
+    /// Returns the reply to a request whose decision was cut short by a panic; `None` where the plan leaves
+    /// such requests to the host's own load balancing. It depends on the plan only, so that it can be
+    /// prepared before anything panics.
+    pub fn on_defect(plan: &Plan) -> Option<Self> {
+        let closes = plan.proxy.failure_mode == FailureMode::FailClose;
+        closes.then(|| Self::defect(plan.dialect))
+    }
+}
