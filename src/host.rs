@@ -1,7 +1,9 @@
 //! The host as the parts below the filter see it.
 
 use super::abi::{self, MetricKind, Status};
-use epp_core::picker::meter::{Meter, MetricId};
+use epp_core::metrics::definitions::Counter;
+use epp_core::metrics::labels::NoLabels;
+use epp_core::metrics::{self, MetricId, MetricUpdate};
 use epp_sync::Store;
 
 /// Envoy's shared data, which all VMs of this vm_id reach.
@@ -17,30 +19,55 @@ impl Store for Shared {
     }
 }
 
-/// Envoy's statistics.
+/// Envoy's statistics of one picker.
 ///
 /// A metric that Envoy does not take is left out: statistics never fail a request.
-#[derive(Debug)]
-pub struct Statistics;
+#[derive(Debug, Default)]
+pub struct Statistics {
+    /// Envoy's numbers by the picker's.
+    numbers: Vec<Option<u32>>,
+}
 
-impl Meter for Statistics {
-    fn define(&mut self, gauge: bool, name: &str) -> Option<MetricId> {
-        let kind = if gauge {
-            MetricKind::Gauge
-        } else {
-            MetricKind::Counter
-        };
-        abi::define_metric(kind, name).ok().map(MetricId)
+impl Statistics {
+    /// Hands an update over to Envoy.
+    pub fn apply(&mut self, update: MetricUpdate) {
+        match update {
+            MetricUpdate::Define { id, kind, name } => {
+                let kind = match kind {
+                    metrics::MetricKind::Counter => MetricKind::Counter,
+                    metrics::MetricKind::Gauge => MetricKind::Gauge,
+                };
+                let place = id.0 as usize;
+                if self.numbers.len() <= place {
+                    self.numbers.resize(place + 1, None);
+                }
+                if let Some(number) = self.numbers.get_mut(place) {
+                    *number = abi::define_metric(kind, &name).ok();
+                }
+            }
+            MetricUpdate::Add { id, by } => {
+                if let Some(number) = self.number(id) {
+                    let by = i64::try_from(by).unwrap_or(i64::MAX);
+                    let _: Result<(), Status> = abi::increment_metric(number, by);
+                }
+            }
+            MetricUpdate::Set { id, value } => {
+                if let Some(number) = self.number(id) {
+                    let _: Result<(), Status> = abi::record_metric(number, value);
+                }
+            }
+        }
     }
 
-    fn add(&mut self, metric: MetricId, by: i64) {
-        #[cfg(test)]
-        super::guard::strike("count");
-        let _: Result<(), Status> = abi::increment_metric(metric.0, by);
+    fn number(&self, MetricId(id): MetricId) -> Option<u32> {
+        *self.numbers.get(id as usize)?
     }
+}
 
-    fn set(&mut self, metric: MetricId, value: u64) {
-        let _: Result<(), Status> = abi::record_metric(metric.0, value);
+/// Adds one to a counter that belongs to no picker.
+pub fn count(counter: Counter<NoLabels>) {
+    if let Ok(number) = abi::define_metric(MetricKind::Counter, counter.name()) {
+        let _: Result<(), Status> = abi::increment_metric(number, 1);
     }
 }
 

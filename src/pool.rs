@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::abi::{self, Buffer, Map, Status};
 use super::callout::{Call, CalloutBody};
 use super::delivery::{Delivery, Silent};
-use super::guard;
+use super::guard::{self, Callback};
 use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
@@ -55,6 +55,7 @@ pub struct Pool {
     pub picker: Picker,
     /// What it shares with the other VMs.
     sharing: Sharing,
+    statistics: Statistics,
     /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until they are
     /// drained.
     root: u32,
@@ -84,15 +85,15 @@ impl Pool {
             let time = abi::now_ns() ^ (u64::from(root) << 48) ^ address_entropy();
             Secret::from(time)
         });
-        let meter = Box::new(Statistics);
         let sharing = Sharing::new(&plugin.name, plan.cluster(), secret.number("sharing"));
-        let mut picker = Picker::new(plan, secret, meter);
+        let mut picker = Picker::new(plan, secret);
         picker.peers().set_polling(false);
         let reply_on_defect = LocalReply::on_defect(picker.plan());
         Self {
             plugin,
             picker,
             sharing,
+            statistics: Statistics::default(),
             root,
             idle_ticks: 0,
             now: Timestamp::default(),
@@ -160,10 +161,23 @@ impl Pool {
         // It may be the client's own still.
         let header = self.picker.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-        guard::catch(|| self.picker.recovery().count_defect());
+        guard::catch(|| {
+            #[cfg(test)]
+            guard::strike("count");
+            self.picker.recovery().count_defect();
+        });
         #[cfg(test)]
         guard::strike("carry out");
         self.reply_on_defect.as_ref().is_some_and(reply)
+    }
+
+    /// Counts a panic that was caught, unless it panics, too.
+    pub fn count_panic(&mut self, callback: Callback) {
+        guard::catch(|| {
+            #[cfg(test)]
+            guard::strike("count");
+            self.picker.recovery().count_panic(callback.name());
+        });
     }
 
     /// Whether it is a pool of the plugin's.
@@ -184,11 +198,19 @@ impl Pool {
         });
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);
+        self.export_metrics();
         self.exchange_delivery();
         self.sharing.after_tick(&mut self.picker, &mut Shared, now);
         self.carry_out(streams, root);
         self.probe(streams);
         self.carry_out(streams, root);
+    }
+
+    /// Hands over to Envoy what the picker has counted.
+    fn export_metrics(&mut self) {
+        while let Some(update) = self.picker.poll_metric() {
+            self.statistics.apply(update);
+        }
     }
 
     /// Reads the clock. Between readings the time is [`Self::now`]: each reading is a host call.

@@ -9,7 +9,7 @@ use super::clock::Clock;
 use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
-use epp_core::picker::meter::count_rejected;
+use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
 use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
 use epp_core::picker::Memory;
@@ -56,7 +56,8 @@ impl Vm {
             return self.keeps_page_apart();
         }
         let Some(plan) = super::pool::plan() else {
-            count_rejected(&mut super::host::Statistics);
+            // Envoy tries a configuration in a VM of its own before any other gets it, which has no pool.
+            super::host::count(REJECTED_CONFIGURATIONS);
             return false;
         };
         let same = |pool: &Pool| pool.is(&plugin, &plan);
@@ -425,8 +426,8 @@ impl Vm {
             return false;
         };
         let now = pool.now();
+        pool.count_panic(callback);
         let picker = &mut pool.picker;
-        guard::catch(|| picker.recovery().count_panic(callback.name()));
         // Its record may be what is broken.
         if guard::catch(|| picker.closed(now, ExchangeId(id))).is_none() {
             guard::catch(|| picker.recovery().drop_exchange(ExchangeId(id)));
@@ -440,7 +441,7 @@ impl Vm {
 
     fn count_panic(&mut self, callback: Callback, root: u32) {
         if let Some(pool) = self.pool_of(root) {
-            guard::catch(|| pool.picker.recovery().count_panic(callback.name()));
+            pool.count_panic(callback);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::time::Timestamp;
 
@@ -32,7 +31,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     let plan = config::load(&document)
         .unwrap_or_else(|rejected| panic!("{document}\n{rejected:#?}"))
         .plan;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
+    let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan);
     // The first tick joins the endpoints.
     picker.tick(NOW);

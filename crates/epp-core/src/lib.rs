@@ -9,13 +9,13 @@
 //! [`config::load`] reads a document into a [`Plan`], from which [`Picker::new`] makes the picker of one pool.
 //! The host hands the picker events, each with a [`Timestamp`]: the [`Head`] of a request, its body as a
 //! [`BodyView`], what is known of its response, and ticks. After each event it carries out the [`Effect`]s of
-//! [`Picker::poll_effect`]: hold, forward, reply, bypass, fetch. The modules are for tools, tests and
-//! benchmarks, and for [`picker::peers`], which connects the pickers of one proxy.
+//! [`Picker::poll_effect`]: hold, forward, reply, bypass, fetch. After each tick it may export what was counted,
+//! by the [`MetricUpdate`]s of [`Picker::poll_metric`]. The modules are for tools, tests and benchmarks, and for
+//! [`picker::peers`], which connects the pickers of one proxy.
 //!
 //! # A host that routes one request
 //!
 //! ```
-//! use epp_core::picker::meter::Unmetered;
 //! use epp_core::{config, Effect, ExchangeId, FetchError, Head, Picker, SliceBody, Timestamp};
 //!
 //! let document = "
@@ -31,7 +31,7 @@
 //! dataLayer: {discovery: {pluginRef: pods}}
 //! ";
 //! let plan = config::load(document).expect("a valid document").plan;
-//! let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
+//! let mut picker = Picker::new(plan, 1);
 //! let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
 //! let mut destination = None;
 //! let mut carry_out = |picker: &mut Picker| {
@@ -73,6 +73,7 @@
 pub mod body;
 pub mod config;
 pub mod endpoints;
+pub mod metrics;
 pub mod picker;
 pub mod plugins;
 pub mod prefix;
@@ -87,6 +88,7 @@ mod testing;
 
 pub use body::{BodyView, SliceBody};
 pub use config::Plan;
+pub use metrics::MetricUpdate;
 pub use picker::{
     BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Head, LocalReply, Picker, Rewrite,
     Route, Upstream,

@@ -2,7 +2,6 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, ResponseOrigin, Upstream};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
@@ -51,8 +50,7 @@ impl Vm {
     fn start(document: &str, number: u64, memory: &mut InProcess) -> Self {
         let plan = config::load(document).unwrap().plan;
         let mut sharing = Sharing::new("epp", plan.cluster(), number);
-        let meter = Box::new(Unmetered);
-        let mut picker = Picker::new(plan, number, meter);
+        let mut picker = Picker::new(plan, number);
         sharing.join(&mut picker, memory, NOW);
         Self { picker, sharing }
     }

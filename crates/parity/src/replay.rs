@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use epp_core::body::SliceBody;
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::store::Member;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
@@ -336,7 +335,7 @@ impl Replay {
 
 /// Returns a picker that knows the endpoints of its plan.
 fn begin(plan: &Plan) -> Picker {
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
+    let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan.clone());
     // It adds the endpoints.
     picker.tick(now());

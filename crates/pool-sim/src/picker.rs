@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::endpoints::store::Member;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Fetch, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
@@ -59,7 +58,7 @@ impl PickerPolicy {
         // There is no Envoy here that could keep bodies to itself, and pages are where pods are.
         plan.proxy.read_body = ReadBody::Always;
         plan.source.port = None;
-        let mut picker = Picker::new(plan.clone(), seed, Box::new(Unmetered));
+        let mut picker = Picker::new(plan.clone(), seed);
         picker.install(plan);
         Ok(Self {
             picker,

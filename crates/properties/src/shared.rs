@@ -5,7 +5,6 @@
 
 use epp_core::config;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
@@ -155,7 +154,7 @@ fn check_peers(value: &[u8]) {
 fn check_picker(value: &[u8]) {
     let plan = config::load("").unwrap().plan;
     let mut sharing = Sharing::new("epp", plan.cluster(), 1);
-    let mut picker = Picker::new(plan, 1, Box::new(Unmetered));
+    let mut picker = Picker::new(plan, 1);
     let mut host = Host(value);
     let members = snapshot::decode_members(value).unwrap_or_default();
     let now = Timestamp::from_nanos(1_000_000_000);

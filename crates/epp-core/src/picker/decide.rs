@@ -10,9 +10,10 @@ use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
 use super::learnt::Evidence;
 use super::load::costs;
-use super::meter::Metric;
 use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, EVENTS_PER_TIMING};
 use crate::config::Plan;
+use crate::metrics::definitions::{FALLBACKS, FORCED_RELEASES, MISSED_REWRITES, REQUEST_ERRORS};
+use crate::metrics::labels::{ErrorCode, ForcedRelease, NoLabels};
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
@@ -45,7 +46,7 @@ impl Picker {
         if exchange.reader.reread().is_some() {
             if hold.demand == BodyDemand::Streaming {
                 // It is not shown again: the prompt counts as far as it was read in its order.
-                self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
+                self.metrics.add(FORCED_RELEASES, ForcedRelease::Order, 1);
                 self.decide(id);
             }
             return;
@@ -57,7 +58,7 @@ impl Picker {
             }
             self.decide(id);
         } else if many {
-            self.metrics.add(Metric::ForcedReleases, "reason=bytes", 1);
+            self.metrics.add(FORCED_RELEASES, ForcedRelease::Bytes, 1);
             self.decide(id);
         }
     }
@@ -344,7 +345,7 @@ impl Picker {
     /// A body goes on with a model that should have been replaced: the host could not carry out a
     /// [`Rewrite`].
     pub fn missed_rewrite(&mut self) {
-        self.metrics.add(Metric::MissedRewrites, "", 1);
+        self.metrics.add(MISSED_REWRITES, NoLabels, 1);
     }
 
     /// A request for which no endpoint was found.
@@ -354,8 +355,7 @@ impl Picker {
         }
         // Before the first answer of discovery an empty pool means nothing: the host's own load balancing
         // chooses.
-        self.metrics
-            .add(Metric::Fallbacks, "error_code=NotDiscovered", 1);
+        self.metrics.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
         self.bypass(id)
     }
 
@@ -379,12 +379,12 @@ impl Picker {
         Effect::Bypass { id, rewrite }
     }
 
-    pub(super) fn count_failure(&mut self, code: &str) {
-        let metric = match self.plan.proxy.failure_mode {
-            FailureMode::FailClose => Metric::RequestErrors,
-            FailureMode::FailOpen => Metric::Fallbacks,
+    pub(super) fn count_failure(&mut self, code: &'static str) {
+        let counter = match self.plan.proxy.failure_mode {
+            FailureMode::FailClose => REQUEST_ERRORS,
+            FailureMode::FailOpen => FALLBACKS,
         };
-        self.metrics.add(metric, &format!("error_code={code}"), 1);
+        self.metrics.add(counter, ErrorCode(code), 1);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Ejections: probes of ejected endpoints, endpoints that hang, and what is counted of both.
 
 use super::exchange::Exchange;
-use super::meter::Metric;
 use super::Picker;
+use crate::metrics::definitions::{EJECTED, EJECTIONS, SUPPRESSED_EJECTIONS};
+use crate::metrics::labels::{Ejection, Suppression};
 use crate::scheduling::{Freshness, Slot};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -39,10 +40,11 @@ impl Picker {
         }
         let begun = std::mem::take(&mut outliers.new_ejections);
         for (slot, reason) in begun {
-            let label = self.records.get(slot.index());
-            let label = label.map_or("", |record| record.label.as_str());
-            let label = format!("{label};reason={}", reason.name());
-            self.metrics.add(Metric::Avoidances, &label, 1);
+            if let Some(endpoint) = pool.get(slot) {
+                let endpoint = endpoint.address.as_str();
+                self.metrics
+                    .add(EJECTIONS, Ejection { endpoint, reason }, 1);
+            }
         }
         self.count_blamed();
     }
@@ -57,11 +59,12 @@ impl Picker {
                 self.cluster
             );
         }
-        for (reason, count) in [("prompt", blamed.prompts), ("majority", blamed.majorities)] {
+        for (reason, count) in [
+            (Suppression::Prompt, blamed.prompts),
+            (Suppression::Majority, blamed.majorities),
+        ] {
             if count > 0 {
-                let label = format!("reason={reason}");
-                self.metrics
-                    .add(Metric::BlamedRequests, &label, count as i64);
+                self.metrics.add(SUPPRESSED_EJECTIONS, reason, count);
             }
         }
     }
@@ -120,10 +123,11 @@ impl Picker {
             if before == reason {
                 continue;
             }
-            for (reported, value) in [(before, 0), (reason, 1)] {
-                if let Some(reported) = reported {
-                    let label = format!("{};reason={}", record.label, reported.name());
-                    self.metrics.set(Metric::Avoided, &label, value);
+            let endpoint = record.address.as_str();
+            for (reason, value) in [(before, 0), (reason, 1)] {
+                if let Some(reason) = reason {
+                    self.metrics
+                        .set(EJECTED, Ejection { endpoint, reason }, value);
                 }
             }
         }

@@ -4,9 +4,10 @@
 //! each [`Effect::ShowBody`]; which of it is read, and when, is decided here.
 
 use super::exchange::{Unread, Wanted};
-use super::meter::Metric;
 use super::{BodyDemand, Effect, ExchangeId, Picker};
 use crate::body::BodyView;
+use crate::metrics::definitions::FORCED_RELEASES;
+use crate::metrics::labels::ForcedRelease;
 use crate::time::Timestamp;
 
 impl Picker {
@@ -117,7 +118,7 @@ impl Picker {
         };
         exchange.reader.stop();
         if exchange.is_held() {
-            self.metrics.add(Metric::ForcedReleases, "reason=order", 1);
+            self.metrics.add(FORCED_RELEASES, ForcedRelease::Order, 1);
             self.decide(id);
         }
         self.count_memory(id);

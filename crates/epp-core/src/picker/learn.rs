@@ -1,9 +1,14 @@
 //! What a decision updates_indexes the prefix indexes.
 
 use super::learnt::{Evidence, Placement};
-use super::meter::Metric;
 use super::status::IndexFill;
 use super::Picker;
+use crate::metrics::definitions::{
+    HELD_REQUESTS, INFLIGHT_REQUESTS, INFLIGHT_TOKENS, PREFIX_INDEX_BYTES, PREFIX_INDEX_EVICTIONS,
+    PREFIX_INDEX_LIMIT, PREFIX_INDEX_SIZE, SHARED_READ, SHARED_WRITTEN, SHARING_VMS,
+    UNRECOGNIZED_VALUES,
+};
+use crate::metrics::labels::{Endpoint, NoLabels};
 use crate::prefix::index::Index;
 use crate::prefix::key::TableKey;
 use crate::prefix::walk::Walk;
@@ -121,41 +126,33 @@ impl Picker {
         let metrics = &mut self.metrics;
         // Of the VMs that serve each has the same index, so that any one's word will do.
         if self.serves {
-            metrics.set(Metric::PrefixIndexSize, "", fill.entries);
-            metrics.set(Metric::PrefixIndexBytes, "", fill.bytes);
-            metrics.set(Metric::PrefixIndexBound, "", fill.bound);
-            metrics.add(Metric::PrefixIndexEvictions, "", more as i64);
+            metrics.set(PREFIX_INDEX_SIZE, NoLabels, fill.entries);
+            metrics.set(PREFIX_INDEX_BYTES, NoLabels, fill.bytes);
+            metrics.set(PREFIX_INDEX_LIMIT, NoLabels, fill.bound);
+            metrics.add(PREFIX_INDEX_EVICTIONS, NoLabels, more);
         }
         let counted = self.sharing_statistics;
         let before = std::mem::replace(&mut self.timing.exported, counted);
-        let more = |now: u64, before: u64| now.saturating_sub(before) as i64;
-        let written = more(counted.written_bytes, before.written_bytes);
-        metrics.add(Metric::SharedWritten, "", written);
-        let read = more(counted.read_bytes, before.read_bytes);
-        metrics.add(Metric::SharedRead, "", read);
-        let unrecognised = more(counted.unrecognised, before.unrecognised);
+        let written = counted.written_bytes.saturating_sub(before.written_bytes);
+        metrics.add(SHARED_WRITTEN, NoLabels, written);
+        let read = counted.read_bytes.saturating_sub(before.read_bytes);
+        metrics.add(SHARED_READ, NoLabels, read);
+        let unrecognised = counted.unrecognised.saturating_sub(before.unrecognised);
         if unrecognised > 0 {
-            metrics.add(Metric::ForeignValues, "", unrecognised);
+            metrics.add(UNRECOGNIZED_VALUES, NoLabels, unrecognised);
         }
         if !self.monitor.polls() {
             return;
         }
-        metrics.set(Metric::Sharers, "", counted.sharers);
+        metrics.set(SHARING_VMS, NoLabels, counted.sharers);
         let held = self.holding as u64 + counted.held_by_others;
-        metrics.set(Metric::Held, "", held);
+        metrics.set(HELD_REQUESTS, NoLabels, held);
         let pool = &self.monitor.store.pool;
-        for (slot, _) in pool.iter() {
-            let Some(record) = self.records.get(slot.index()) else {
-                continue;
-            };
-            let load = pool.load(slot);
-            metrics.set(
-                Metric::InflightRequests,
-                &record.label,
-                load.requests.into(),
-            );
+        for (slot, endpoint) in pool.iter() {
+            let (load, labels) = (pool.load(slot), Endpoint(&endpoint.address));
+            metrics.set(INFLIGHT_REQUESTS, labels, load.requests.into());
             if self.plan.needs.tokens {
-                metrics.set(Metric::InflightTokens, &record.label, load.tokens);
+                metrics.set(INFLIGHT_TOKENS, labels, load.tokens);
             }
         }
     }

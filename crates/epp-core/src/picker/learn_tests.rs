@@ -1,7 +1,7 @@
 use super::*;
 use crate::config;
 use crate::picker::testing::{begin, close, pass, show, NOW};
-use crate::picker::{meter, ExchangeId, Head, ResponseOrigin, Upstream};
+use crate::picker::{ExchangeId, Head, ResponseOrigin, Upstream};
 
 const CONFIG: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -23,8 +23,7 @@ struct Vm {
 impl Vm {
     fn start() -> Self {
         let plan = config::load(CONFIG).unwrap().plan;
-        let meter = Box::new(meter::Unmetered);
-        let mut picker = Picker::new(plan, 1, meter);
+        let mut picker = Picker::new(plan, 1);
         picker.tick(NOW);
         Self {
             picker,

@@ -12,8 +12,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use super::meter::Metric;
 use super::Picker;
+use crate::metrics::definitions::{FORCED_RELEASES, PROMPT_BYTES, PROMPT_LIMIT, VM_MEMORY};
+use crate::metrics::labels::{ForcedRelease, Vm};
 
 /// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
 /// and of what is freed not every piece fits again: with twice the budget a VM still has half of
@@ -178,7 +179,7 @@ impl Picker {
 
     /// Decides a held request with what is known of it, and reads no further.
     fn release_for_memory(&mut self, id: u32) {
-        self.metrics.add(Metric::ForcedReleases, "reason=memory", 1);
+        self.metrics.add(FORCED_RELEASES, ForcedRelease::Memory, 1);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.reader.stop();
         }
@@ -235,13 +236,13 @@ impl Picker {
     }
 
     /// Tells how much of the budget is used.
-    pub(super) fn set_memory_gauges(&mut self, vm: &str) {
+    pub(super) fn set_memory_gauges(&mut self, vm: Vm) {
         self.metrics
-            .set(Metric::Memory, vm, self.timing.host.memory_bytes);
+            .set(VM_MEMORY, vm, self.timing.host.memory_bytes);
         let memory = &self.account.memory;
         let (used, bound) = (memory.used() as u64, memory.budget as u64);
-        self.metrics.set(Metric::PromptBytes, vm, used);
-        self.metrics.set(Metric::PromptBound, vm, bound);
+        self.metrics.set(PROMPT_BYTES, vm, used);
+        self.metrics.set(PROMPT_LIMIT, vm, bound);
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config;
 use crate::picker::testing::{answer, begin, close, decisions, pass, show, NOW};
-use crate::picker::{meter, Effect, ExchangeId, Head};
+use crate::picker::{Effect, ExchangeId, Head};
 
 #[path = "../../../../tests/memory/bodies.rs"]
 mod bodies;
@@ -23,7 +23,7 @@ dataLayer: {discovery: {pluginRef: pods}}
 
 fn picker() -> Picker {
     let plan = config::load(PLAN).unwrap().plan;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered));
+    let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan);
     picker.tick(NOW);
     picker
@@ -33,10 +33,10 @@ fn used(picker: &Picker) -> usize {
     picker.account.memory.used()
 }
 
-fn forced(picker: &mut Picker) -> i64 {
+fn forced(picker: &mut Picker) -> u64 {
     let handle = picker
         .metrics
-        .handle(Metric::ForcedReleases, "reason=memory");
+        .counter(FORCED_RELEASES, ForcedRelease::Memory);
     picker.metrics.counted(handle)
 }
 

@@ -22,8 +22,6 @@ mod learn;
 mod learnt;
 mod load;
 mod memory;
-pub mod meter;
-mod metrics;
 mod models;
 mod naming;
 mod outcome;
@@ -55,13 +53,16 @@ pub use self::upstream::{ResponseOrigin, Upstream};
 use self::deadlines::Holds;
 use self::exchange::Exchange;
 use self::learnt::LearntLog;
-use self::meter::{Meter, Metric};
-use self::metrics::{Handle, Metrics, Series};
 use self::models::ModelNames;
 use self::peers::SharingStatistics;
 use crate::config::Plan;
 use crate::endpoints::monitor::Monitor;
 use crate::endpoints::outlier::Reason;
+use crate::metrics::definitions::{
+    DECISION_TIME, EARLY_RELEASES, FORCED_RELEASES, LOOKUP_TIME, PREFIX_HIT_RATIO, UNREAD_RESPONSES,
+};
+use crate::metrics::labels::{self, ForcedRelease, NoLabels};
+use crate::metrics::{CounterHandle, HistogramHandle, MetricUpdate, Registry};
 use crate::plugins::proxy::envoy_proxy::Requests;
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
@@ -109,10 +110,10 @@ impl Default for HostState {
 /// What the picker records of the endpoint in a slot, beside its metrics.
 #[derive(Debug, Default)]
 struct EndpointRecord {
-    /// `endpoint_name=…`.
-    label: String,
+    /// Its address; empty while the slot is free.
+    address: String,
     /// Counts its picks; none while the slot is free.
-    picks: Option<Handle>,
+    picks: Option<CounterHandle>,
     /// When a response from it was last examined, and when one last came.
     last_examined: u64,
     last_response: u64,
@@ -125,13 +126,13 @@ struct EndpointRecord {
 /// Statistics of every request.
 #[derive(Debug)]
 struct Hot {
-    early: Handle,
-    decision: Series,
-    hit: Series,
-    unread: Handle,
+    early: CounterHandle,
+    decision: HistogramHandle,
+    hit: HistogramHandle,
+    unread: CounterHandle,
     /// Of models that have no statistics of their own.
     other: outcome::Model,
-    look_up: Series,
+    look_up: HistogramHandle,
     /// Decisions and look-ups so far, one in seventeen of which is timed.
     decisions: u64,
     look_ups: u64,
@@ -175,7 +176,7 @@ pub struct Picker {
     scratch: Scratch,
     /// Shared by the readers of all bodies.
     text_buffer: TextBuffer,
-    metrics: Metrics,
+    metrics: Registry,
     hot: Hot,
     budget: outcome::Budget,
     account: Account,
@@ -193,19 +194,23 @@ const _: () = {
 
 impl Picker {
     /// A picker that has heard of no endpoint yet. `secret` starts its randomness and keys what clients could aim at; tests and tools pass a number.
-    pub fn new(plan: Plan, secret: impl Into<Secret>, meter: Box<dyn Meter>) -> Self {
+    pub fn new(plan: Plan, secret: impl Into<Secret>) -> Self {
         let cluster = plan.cluster().to_owned();
         let secret = secret.into();
         let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
         let monitor = Monitor::new(&plan, rng.fork());
-        let mut metrics = Metrics::new(meter, &cluster);
+        let mut metrics = Registry::new(&cluster);
+        let other = labels::Model {
+            endpoint: None,
+            name: "other",
+        };
         let hot = Hot {
-            early: metrics.handle(Metric::EarlyReleases, ""),
-            decision: metrics.series(Metric::DecisionTime, ""),
-            hit: metrics.series(Metric::PrefixHitRatio, ""),
-            unread: metrics.handle(Metric::UnreadAnswers, ""),
-            other: outcome::Model::new(&mut metrics, "model_name=other"),
-            look_up: metrics.series(Metric::LookUpTime, ""),
+            early: metrics.counter(EARLY_RELEASES, NoLabels),
+            decision: metrics.histogram(DECISION_TIME, NoLabels),
+            hit: metrics.histogram(PREFIX_HIT_RATIO, NoLabels),
+            unread: metrics.counter(UNREAD_RESPONSES, NoLabels),
+            other: outcome::Model::new(&mut metrics, other),
+            look_up: metrics.histogram(LOOKUP_TIME, NoLabels),
             decisions: 0,
             look_ups: 0,
         };
@@ -298,6 +303,12 @@ impl Picker {
         self.effects.pop_front()
     }
 
+    /// Returns what the host is to do to its metrics next. To be asked after each tick until there is nothing
+    /// more; a host without metrics need not.
+    pub fn poll_metric(&mut self) -> Option<MetricUpdate> {
+        self.metrics.poll()
+    }
+
     /// An event comes at this time, which never steps back but where the host's clock is set.
     fn begin_event(&mut self, now: Timestamp) {
         let now = now.as_nanos();
@@ -320,7 +331,7 @@ impl Picker {
         self.choose_model(id);
         if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT) {
             // The next tick lets those go that are too many, the newcomers last.
-            self.metrics.add(Metric::ForcedReleases, "reason=held", 1);
+            self.metrics.add(FORCED_RELEASES, ForcedRelease::Held, 1);
             self.skip_body(id);
         } else if reads {
             self.holding += 1;
@@ -359,8 +370,7 @@ impl Picker {
         self.begin_event(now);
         let exchange = self.exchanges.get(&id);
         if exchange.is_some_and(|exchange| exchange.is_held()) {
-            let reason = "reason=timeout";
-            self.metrics.add(Metric::ForcedReleases, reason, 1);
+            self.metrics.add(FORCED_RELEASES, ForcedRelease::Timeout, 1);
             self.decide(id);
             self.count_memory(id);
         }
@@ -381,14 +391,14 @@ impl Picker {
 
     /// The last event took this long.
     pub fn observe_event(&mut self, taken: Duration) {
-        let series = match self.event {
+        let histogram = match self.event {
             Event { decided: true, .. } => self.hot.decision,
             Event {
                 looked_up: true, ..
             } => self.hot.look_up,
             Event { .. } => return,
         };
-        self.metrics.observe(series, taken.as_secs_f64());
+        self.metrics.observe(histogram, taken.as_secs_f64());
     }
 
     /// Returns whether a request is held.

@@ -1,11 +1,14 @@
 //! What a request's answer tells: how soon it began, how many tokens it cost, and whether the
 //! prefix index was right about the cache.
 
-use super::meter::Metric;
-use super::metrics::{label_value, Handle, Metrics, Series};
 use super::models::ModelNames;
 use super::{Effect, ExchangeId, Picker};
 use crate::body::BodyView;
+use crate::metrics::definitions::{
+    CACHED_SHARE, CACHED_TOKENS, INPUT_TOKENS, NORMALIZED_TIME_PER_TOKEN, OUTPUT_TOKENS,
+    PREDICTED_CACHED_TOKENS, REPORTED_CACHED_TOKENS, TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN,
+};
+use crate::metrics::{labels, CounterHandle, HistogramHandle, Registry};
 use crate::response::Usage;
 use crate::scheduling::Slot;
 use crate::time::Timestamp;
@@ -19,30 +22,30 @@ const MAX_STARTED_PER_TICK: usize = 50;
 /// The statistics of one model at one endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Model {
-    first_token: Series,
-    per_token: Series,
-    normalized: Series,
-    input: Series,
-    output: Series,
-    cached: Series,
-    cached_share: Series,
-    predicted: Handle,
-    reported: Handle,
+    first_token: HistogramHandle,
+    per_token: HistogramHandle,
+    normalized: HistogramHandle,
+    input: HistogramHandle,
+    output: HistogramHandle,
+    cached: HistogramHandle,
+    cached_share: HistogramHandle,
+    predicted: CounterHandle,
+    reported: CounterHandle,
 }
 
 impl Model {
-    /// The statistics under this label.
-    pub fn new(metrics: &mut Metrics, label: &str) -> Self {
+    /// Returns the statistics with these labels.
+    pub fn new(metrics: &mut Registry, labels: labels::Model<'_>) -> Self {
         Self {
-            first_token: metrics.series(Metric::TimeToFirstToken, label),
-            per_token: metrics.series(Metric::TimePerToken, label),
-            normalized: metrics.series(Metric::NormalizedTimePerToken, label),
-            input: metrics.series(Metric::InputTokens, label),
-            output: metrics.series(Metric::OutputTokens, label),
-            cached: metrics.series(Metric::CachedTokens, label),
-            cached_share: metrics.series(Metric::CachedShare, label),
-            predicted: metrics.handle(Metric::PredictedCachedTokens, label),
-            reported: metrics.handle(Metric::ReportedCachedTokens, label),
+            first_token: metrics.histogram(TIME_TO_FIRST_TOKEN, labels),
+            per_token: metrics.histogram(TIME_PER_TOKEN, labels),
+            normalized: metrics.histogram(NORMALIZED_TIME_PER_TOKEN, labels),
+            input: metrics.histogram(INPUT_TOKENS, labels),
+            output: metrics.histogram(OUTPUT_TOKENS, labels),
+            cached: metrics.histogram(CACHED_TOKENS, labels),
+            cached_share: metrics.histogram(CACHED_SHARE, labels),
+            predicted: metrics.counter(PREDICTED_CACHED_TOKENS, labels),
+            reported: metrics.counter(REPORTED_CACHED_TOKENS, labels),
         }
     }
 }
@@ -149,8 +152,11 @@ impl Picker {
     /// Statistics for a model that has none at the endpoint in this slot.
     fn add_statistics(&mut self, slot: Slot, model: &str) -> Option<Model> {
         let record = self.records.get_mut(slot.index())?;
-        let label = format!("{};model_name={}", record.label, label_value(model));
-        let made = Model::new(&mut self.metrics, &label);
+        let labels = labels::Model {
+            endpoint: Some(&record.address),
+            name: model,
+        };
+        let made = Model::new(&mut self.metrics, labels);
         record.models.push((model.to_owned(), made));
         Some(made)
     }
@@ -283,9 +289,9 @@ impl Picker {
             metrics.observe(model.cached_share, cached as f64 / prompt as f64);
         }
         if let Some(share) = predicted {
-            let expected = (share * prompt as f64).round() as i64;
+            let expected = (share * prompt as f64).round() as u64;
             metrics.count(model.predicted, expected);
-            metrics.count(model.reported, i64::try_from(cached).unwrap_or(i64::MAX));
+            metrics.count(model.reported, cached);
         }
     }
 

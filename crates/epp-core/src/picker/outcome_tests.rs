@@ -1,17 +1,17 @@
 //! What is counted of answers, and under which names.
 
-use super::super::metrics::tests::Kept;
 use super::super::testing::{answer_body, begin, close, NOW};
 use super::super::{Head, Upstream};
 use super::*;
 use crate::config;
+use crate::metrics::Exported;
 
 const ENDPOINTS: usize = 4;
 
 /// A picker, and what it counted.
 struct Vm {
     picker: Picker,
-    kept: Kept,
+    host: Exported,
     request: u32,
 }
 
@@ -33,13 +33,11 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let plan = config::load(&text)
             .unwrap_or_else(|rejected| panic!("{rejected:#?}"))
             .plan;
-        let kept = Kept::default();
-        let meter = Box::new(kept.clone());
-        let mut picker = Picker::new(plan, 1, meter);
+        let mut picker = Picker::new(plan, 1);
         picker.tick(NOW);
         Self {
             picker,
-            kept,
+            host: Exported::default(),
             request: 0,
         }
     }
@@ -77,16 +75,16 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     /// The models that were counted, and the bytes of all that was defined.
     fn told(&mut self) -> (Vec<String>, usize) {
         self.picker.metrics.flush();
-        let kept = self.kept.0.lock().unwrap();
-        let models = kept.0.iter().filter_map(|name| {
+        self.host.take(&mut self.picker.metrics);
+        let names = &self.host.names;
+        let models = names.values().filter_map(|name| {
             let (_, after) = name.split_once("model_name=")?;
             after.split(';').next().map(str::to_owned)
         });
         let mut models: Vec<String> = models.collect();
         models.sort();
         models.dedup();
-        let names: std::collections::BTreeSet<&String> = kept.0.iter().collect();
-        (models, names.into_iter().map(String::len).sum())
+        (models, names.values().map(String::len).sum())
     }
 }
 

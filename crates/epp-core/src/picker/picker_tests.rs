@@ -116,7 +116,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     let plan = config::load(&text)
         .unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
         .plan;
-    let mut picker = Picker::new(plan.clone(), rng.u64(..), Box::new(meter::Unmetered));
+    let mut picker = Picker::new(plan.clone(), rng.u64(..));
     picker.install(plan);
     picker.tick(NOW);
     for slot in (0..endpoints).map(Slot) {
@@ -338,7 +338,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 ";
     let plan = config::load(text).unwrap().plan;
     let new = || {
-        let mut picker = Picker::new(plan.clone(), 1, Box::new(meter::Unmetered));
+        let mut picker = Picker::new(plan.clone(), 1);
         picker.install(plan.clone());
         picker
     };
@@ -379,7 +379,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut picker = Picker::new(plan, 1, Box::new(meter::Unmetered));
+    let mut picker = Picker::new(plan, 1);
     picker.tick(NOW);
     let head = Head {
         end: true,

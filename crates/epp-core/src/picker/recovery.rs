@@ -1,9 +1,10 @@
 //! What is left to do with a picker after one of its calls has panicked.
 
 use super::answer::LocalReply;
-use super::meter::Metric;
 use super::{ExchangeId, Picker};
 use crate::config::Plan;
+use crate::metrics::definitions::CAUGHT_PANICS;
+use crate::metrics::labels::Callback;
 use crate::plugins::proxy::envoy_proxy::FailureMode;
 
 /// A picker one of whose calls has panicked, for a host that catches panics. The exchange that the call was
@@ -22,8 +23,7 @@ impl Picker {
 impl Recovery<'_> {
     /// Counts a caught panic under the callback in which it happened.
     pub fn count_panic(self, callback: &str) {
-        let label = format!("callback={callback}");
-        self.0.metrics.add(Metric::CaughtPanics, &label, 1);
+        self.0.metrics.add(CAUGHT_PANICS, Callback(callback), 1);
     }
 
     /// Counts a request whose decision was cut short by a panic.

@@ -4,13 +4,18 @@ use super::exchange::Unread;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::meter::Metric;
 use super::peers::SharingStatistics;
 use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
 use crate::body::BodyView;
 use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
 use crate::endpoints::store::Changes;
+use crate::metrics::definitions::{
+    DECISION_MODE, EJECTED, FORCED_RELEASES, FRESHNESS, INFLIGHT_REQUESTS, KV_CACHE_UTILIZATION,
+    MEMBERS_AGE, PICKS, QUEUE_SIZE, READS_BODIES, READY_ENDPOINTS, RUNNING_REQUESTS, SCRAPE_AGE,
+    SCRAPE_ERRORS,
+};
+use crate::metrics::labels::{Ejection, Endpoint, ForcedRelease, NoLabels, Picked, Vm};
 use crate::scheduling::{DecisionMode, Freshness, Slot};
 use crate::time::Timestamp;
 
@@ -125,8 +130,7 @@ impl Picker {
                 match self.monitor.on_page(slot, &address, body, now) {
                     Scrape::Fresh => self.scraped(slot),
                     Scrape::Failed => {
-                        let label = format!("endpoint_name={address}");
-                        self.metrics.add(Metric::ScrapeErrors, &label, 1);
+                        self.metrics.add(SCRAPE_ERRORS, Endpoint(&address), 1);
                     }
                     // Its end is not an error, and a label of its own would stay.
                     Scrape::Departed => (),
@@ -149,11 +153,10 @@ impl Picker {
             if let (Some(endpoint), Some(record)) = (endpoint, place) {
                 let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
                 self.monitor.outliers.add_endpoint(*slot, number);
-                record.label = format!("endpoint_name={}", endpoint.address);
+                record.address.clone_from(&endpoint.address);
                 record.last_response = self.timing.now;
                 record.last_examined = 0;
-                let label = format!("status=success;{}", record.label);
-                record.picks = Some(self.metrics.handle(Metric::Picks, &label));
+                record.picks = Some(self.metrics.counter(PICKS, Picked(&record.address)));
             }
             self.loads.add(*slot, &mut self.monitor.store);
         }
@@ -168,14 +171,14 @@ impl Picker {
                 .iter_mut()
                 .for_each(|index| index.remove(slot.0));
             if let Some(record) = self.records.get_mut(slot.index()) {
-                if self.monitor.polls() && !record.label.is_empty() {
-                    self.metrics.set(Metric::InflightRequests, &record.label, 0);
+                let endpoint = record.address.as_str();
+                if self.monitor.polls() && !endpoint.is_empty() {
+                    self.metrics.set(INFLIGHT_REQUESTS, Endpoint(endpoint), 0);
                 }
                 if let Some(reason) = record.reported_ejection.take() {
-                    let label = format!("{};reason={}", record.label, reason.name());
-                    self.metrics.set(Metric::Avoided, &label, 0);
+                    self.metrics.set(EJECTED, Ejection { endpoint, reason }, 0);
                 }
-                record.label.clear();
+                record.address.clear();
                 record.picks = None;
                 record.models = Vec::new();
             }
@@ -198,15 +201,15 @@ impl Picker {
         loop {
             let crowded = self.holding > self.plan.proxy.max_held;
             let (bound, reason) = match crowded {
-                true => (u64::MAX, "reason=held"),
-                false if released < MAX_TIMEOUTS_PER_TICK => (overdue, "reason=timeout"),
+                true => (u64::MAX, ForcedRelease::Held),
+                false if released < MAX_TIMEOUTS_PER_TICK => (overdue, ForcedRelease::Timeout),
                 false => break,
             };
             let exchanges = &self.exchanges;
             let paid = |id| Some(exchanges.get(&id)?.hold()?.paid(timeout));
             match self.holds.take(bound, paid) {
                 Some(id) => {
-                    self.metrics.add(Metric::ForcedReleases, reason, 1);
+                    self.metrics.add(FORCED_RELEASES, reason, 1);
                     released += 1;
                     self.decide(id);
                     self.count_memory(id);
@@ -266,9 +269,9 @@ impl Picker {
         let held = self.exchanges.values();
         self.holding = held.filter(|exchange| exchange.is_held()).count();
         let reads = u64::from(self.timing.host.shows_bodies);
-        self.metrics.set(Metric::BodyMode, "", reads);
+        self.metrics.set(READS_BODIES, NoLabels, reads);
         self.set_sharing_gauges();
-        let vm = if self.serves { "vm=worker" } else { "vm=main" };
+        let vm = if self.serves { Vm::Worker } else { Vm::Main };
         self.set_memory_gauges(vm);
         if !self.monitor.polls() {
             return;
@@ -280,39 +283,39 @@ impl Picker {
     /// What the poller knows, and so tells for all.
     fn set_pool_gauges(&mut self, now: u64) {
         let decision_mode = self.decision_mode();
-        self.metrics.set(Metric::Rung, "", decision_mode);
+        self.metrics.set(DECISION_MODE, NoLabels, decision_mode);
         if self.monitor.members_heard > 0 {
             let age = (now / MILLISECOND).saturating_sub(self.monitor.members_heard);
-            self.metrics.set(Metric::MembersAge, "", age);
+            self.metrics.set(MEMBERS_AGE, NoLabels, age);
         }
         let mut ready = 0;
         for (slot, endpoint) in self.monitor.store.pool.iter() {
             ready += u64::from(endpoint.available);
-            let label = format!("endpoint_name={}", endpoint.address);
+            let labels = Endpoint(&endpoint.address);
             let state = match endpoint.freshness {
                 Freshness::Unknown => 0,
                 Freshness::Stale => 1,
                 Freshness::Fresh => 2,
             };
-            self.metrics.set(Metric::Freshness, &label, state);
+            self.metrics.set(FRESHNESS, labels, state);
             let scraped = self.monitor.store.condition(slot).scraped;
             if scraped > 0 {
                 let age = (now / MILLISECOND).saturating_sub(scraped);
-                self.metrics.set(Metric::ScrapeAge, &label, age);
+                self.metrics.set(SCRAPE_AGE, labels, age);
             }
             let metrics = &endpoint.metrics;
-            for (metric, value, unit) in [
-                (Metric::QueueSize, metrics.waiting, 1.0),
-                (Metric::RunningRequests, metrics.running, 1.0),
-                (Metric::KvUsage, metrics.kv_usage, 1e6),
+            for (gauge, value, unit) in [
+                (QUEUE_SIZE, metrics.waiting, 1.0),
+                (RUNNING_REQUESTS, metrics.running, 1.0),
+                (KV_CACHE_UTILIZATION, metrics.kv_usage, 1e6),
             ] {
                 if let Some(value) = value {
                     self.metrics
-                        .set(metric, &label, (value * unit).round() as u64);
+                        .set(gauge, labels, (value * unit).round() as u64);
                 }
             }
         }
-        self.metrics.set(Metric::ReadyEndpoints, "", ready);
+        self.metrics.set(READY_ENDPOINTS, NoLabels, ready);
     }
 }
 

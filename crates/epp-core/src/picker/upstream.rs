@@ -1,8 +1,9 @@
 //! What responses say of the endpoints that requests were sent to.
 
-use super::meter::Metric;
 use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
+use crate::metrics::definitions::SERVED_ELSEWHERE;
+use crate::metrics::labels::NoLabels;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::Timestamp;
 
@@ -142,7 +143,7 @@ impl Picker {
             self.record_outcome(id, slot, seen.failure());
             return;
         }
-        self.metrics.add(Metric::ServedElsewhere, "", 1);
+        self.metrics.add(SERVED_ELSEWHERE, NoLabels, 1);
         self.refute(id);
         let endpoint = self.monitor.store.pool.get(slot);
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);

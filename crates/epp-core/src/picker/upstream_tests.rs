@@ -1,11 +1,11 @@
 //! What answers say of endpoints, and what they do not.
 
-use super::super::meter::Unmetered;
 use super::super::testing::{begin, close, show, NOW};
 use super::super::{FetchError, Head};
 use super::*;
 use crate::config;
 use crate::endpoints::store::Condition;
+use crate::metrics::definitions::SCRAPE_ERRORS;
 
 fn picker() -> Picker {
     let text = "apiVersion: llm-d.ai/v1alpha1
@@ -16,7 +16,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {plugi
 dataLayer: {discovery: {pluginRef: pods}}
 ";
     let plan = config::load(text).unwrap().plan;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
+    let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan);
     picker.tick(NOW);
     picker
@@ -110,7 +110,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
             return id;
         }
     };
-    let errors = |picker: &Picker| picker.metrics.sum(Metric::ScrapeErrors);
+    let errors = |picker: &Picker| picker.metrics.total(&SCRAPE_ERRORS);
     let id = fetch(&mut picker);
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1, "it is there");

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::explain::Explanation;
-use super::meter::Metric;
 use super::status::{
     Candidate, Counts, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
 };
 use super::Picker;
 use crate::config::{Instance, Plan};
+use crate::metrics::definitions::{FALLBACKS, REQUEST_ERRORS, SERVED_ELSEWHERE};
 use crate::scheduling::{ScheduleError, Slot};
 
 /// Decisions that the page shows.
@@ -187,17 +187,17 @@ impl Picker {
     fn counts(&self) -> Counts {
         Counts {
             decided: self.hot.decisions,
-            early: self.metrics.counted(self.hot.early),
-            refused: self.metrics.sum(Metric::RequestErrors),
-            fallbacks: self.metrics.sum(Metric::Fallbacks),
-            elsewhere: self.metrics.sum(Metric::ServedElsewhere),
+            early: self.metrics.counted(self.hot.early) as i64,
+            refused: self.metrics.total(&REQUEST_ERRORS) as i64,
+            fallbacks: self.metrics.total(&FALLBACKS) as i64,
+            elsewhere: self.metrics.total(&SERVED_ELSEWHERE) as i64,
         }
     }
 
     fn picks(&self) -> Vec<(u32, i64)> {
         let records = (0..).zip(&self.records);
         records
-            .filter_map(|(slot, record)| Some((slot, self.metrics.counted(record.picks?))))
+            .filter_map(|(slot, record)| Some((slot, self.metrics.counted(record.picks?) as i64)))
             .filter(|(_, picks)| *picks > 0)
             .collect()
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config;
 use crate::picker::testing::{begin, close, NOW};
-use crate::picker::{meter, Effect, ExchangeId, Head};
+use crate::picker::{Effect, ExchangeId, Head};
 use crate::testing::waiting;
 
 const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
@@ -19,8 +19,7 @@ dataLayer: {discovery: {pluginRef: pods}}
 /// A picker of two endpoints: the first one has a queue, the second none.
 fn picker(plan: &str) -> Picker {
     let plan = config::load(plan).unwrap().plan;
-    let meter = Box::new(meter::Unmetered);
-    let mut picker = Picker::new(plan, 1, meter);
+    let mut picker = Picker::new(plan, 1);
     picker.tick(NOW);
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         picker

@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use epp_core::body::SliceBody;
 use epp_core::config::Plan;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
@@ -108,7 +107,7 @@ impl Explain {
         let members = endpoints.map(|known| known.member.clone()).collect();
         plan.proxy.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        let mut picker = Picker::new(plan.clone(), self.seed, Box::new(Unmetered));
+        let mut picker = Picker::new(plan.clone(), self.seed);
         picker.install(plan);
         // The first tick adds the endpoints.
         picker.tick(now());

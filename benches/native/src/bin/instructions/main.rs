@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::time::Timestamp;
 
@@ -133,7 +132,7 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     );
     let rejected = |rejected: config::Rejected| format!("{rejected:?}");
     let plan = config::load(&document).map_err(rejected)?.plan;
-    let mut picker = Picker::new(plan.clone(), 1, Box::new(Unmetered));
+    let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan);
     // The endpoints, then their pages: asked for over a whole interval.
     for _ in 0..2_000 {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::meter::Unmetered;
 use epp_core::picker::{ExchangeId, Head, Picker};
 use epp_core::time::Timestamp;
 use epp_sync::{InProcess, Sharing, Store};
@@ -136,8 +135,7 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
     let mut memory = Memory::default();
     let mut vms: Vec<Vm> = (0..=workers as u64)
         .map(|seed| {
-            let meter = Box::new(Unmetered);
-            let mut picker = Picker::new(loaded.plan.clone(), seed + 1, meter);
+            let mut picker = Picker::new(loaded.plan.clone(), seed + 1);
             let mut sharing = Sharing::new("cost", loaded.plan.cluster(), seed + 1);
             sharing.join(&mut picker, &mut memory, now());
             Vm { picker, sharing }

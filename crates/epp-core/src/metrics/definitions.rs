@@ -1,0 +1,304 @@
+//! The catalogue: the metrics that there are.
+//!
+//! Envoy's `stats_tags` turn the labels in a name into labels of its own (`envoy/envoy.yaml` has the
+//! expressions). Names, labels and bounds are the Endpoint Picker's (llm-d-router) where the meaning is the same.
+
+use std::marker::PhantomData;
+
+use super::labels::{
+    Callback, Ejection, Endpoint, ErrorCode, ForcedRelease, Labels, Model, NoLabels, Picked,
+    Suppression, Vm,
+};
+
+/// A metric that only goes up.
+#[derive(Debug)]
+pub struct Counter<L> {
+    name: &'static str,
+    labels: PhantomData<L>,
+}
+
+/// A metric that is set to any value.
+#[derive(Debug)]
+pub struct Gauge<L> {
+    name: &'static str,
+    labels: PhantomData<L>,
+}
+
+/// A metric that counts values by how large they are.
+#[derive(Debug)]
+pub struct Histogram<L> {
+    name: &'static str,
+    /// In the unit that its name says.
+    bounds: &'static [f64],
+    labels: PhantomData<L>,
+}
+
+/// What a metric of the catalogue is, for its documentation.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels beside the pool.
+    pub labels: &'static [&'static str],
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+impl<L> Counter<L> {
+    const fn new(name: &'static str) -> Self {
+        let labels = PhantomData;
+        Self { name, labels }
+    }
+
+    /// Returns its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<L> Gauge<L> {
+    const fn new(name: &'static str) -> Self {
+        let labels = PhantomData;
+        Self { name, labels }
+    }
+
+    /// Returns its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<L> Histogram<L> {
+    const fn new(name: &'static str, bounds: &'static [f64]) -> Self {
+        Self {
+            name,
+            bounds,
+            labels: PhantomData,
+        }
+    }
+
+    /// Returns its name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the upper bounds of its buckets but the last, which has none.
+    pub const fn bounds(&self) -> &'static [f64] {
+        self.bounds
+    }
+}
+
+/// Bounds of decisions and look-ups, in seconds.
+const DECISION: &[f64] = &[
+    0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
+    0.01, 0.1,
+];
+/// Bounds of shares.
+const SHARE: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+const FIRST_TOKEN: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0,
+];
+const PER_TOKEN: &[f64] = &[
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.6, 0.8, 1.0, 2.0,
+];
+const NORMALIZED: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+// The Endpoint Picker's bounds say 32778 where 32768 must be meant: dashboards compare by them.
+const INPUT: &[f64] = &[
+    1.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+    2048.0,
+    4096.0,
+    8192.0,
+    16384.0,
+    32778.0,
+    65536.0,
+    131_072.0,
+    262_144.0,
+    524_288.0,
+    1_048_576.0,
+];
+const OUTPUT: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
+];
+
+/// Defines a constant for each metric, and the list of all.
+macro_rules! catalogue {
+    ($($(#[doc = $doc:literal])+ $metric:ident: $kind:ident<$labels:ty> = $definition:tt;)+) => {
+        $(
+            $(#[doc = $doc])+
+            pub const $metric: $kind<$labels> = $kind::new $definition;
+        )+
+
+        /// All metrics, in the order of the documentation.
+        pub const CATALOGUE: &[Description] = &[$(
+            Description {
+                name: $metric.name(),
+                kind: stringify!($kind),
+                labels: <$labels as Labels>::NAMES,
+                meaning: concat!($($doc),+),
+            },
+        )+];
+    };
+}
+
+catalogue! {
+    /// Requests that were given an endpoint, by the endpoint.
+    PICKS: Counter<Picked<'_>> = ("llm_d_epp_scheduler_attempts_total");
+    /// Requests that got no endpoint and were answered with an error, under `failureMode: FailClose`.
+    REQUEST_ERRORS: Counter<ErrorCode> = ("llm_d_epp_request_error_total");
+    /// Requests that got no endpoint and were left to Envoy's own load balancing: under `failureMode: FailOpen`,
+    /// or before discovery has answered (`NotDiscovered`).
+    FALLBACKS: Counter<ErrorCode> = ("epp_wasm_fallback_total");
+    /// Requests that another endpoint than the picked one served.
+    SERVED_ELSEWHERE: Counter<NoLabels> = ("epp_wasm_served_elsewhere_total");
+    /// Time from the event that allowed a decision to the decision, of one decision in 17.
+    DECISION_TIME: Histogram<NoLabels> = ("llm_d_epp_scheduler_e2e_duration_seconds", DECISION);
+    /// What decisions are based on: 2 the endpoints' metrics, 1 this Envoy's own counts, 0 nothing yet.
+    DECISION_MODE: Gauge<NoLabels> = ("epp_wasm_decision_mode");
+    /// Requests that were decided before their body had ended.
+    EARLY_RELEASES: Counter<NoLabels> = ("epp_wasm_early_release_total");
+    /// Requests that were decided with what was known of them: `bytes` the body is too long, `timeout` it did not
+    /// arrive in time, `held` more than `maxHeld` were held, `memory` bodies took too much memory, `order` a part
+    /// came too late in the body.
+    FORCED_RELEASES: Counter<ForcedRelease> = ("epp_wasm_forced_release_total");
+    /// Requests that are held now.
+    HELD_REQUESTS: Gauge<NoLabels> = ("epp_wasm_held_requests");
+    /// Whether request bodies are read before the decision: 1, or 0 where Envoy does not deliver them or
+    /// `readBody` is `never`.
+    READS_BODIES: Gauge<NoLabels> = ("epp_wasm_reads_bodies");
+    /// Requests whose model was to be rewritten and was not found in the body.
+    MISSED_REWRITES: Counter<NoLabels> = ("epp_wasm_missed_rewrites_total");
+
+    /// Endpoints that may be picked.
+    READY_ENDPOINTS: Gauge<NoLabels> = ("llm_d_epp_ready_endpoints");
+    /// Time since discovery answered last.
+    MEMBERS_AGE: Gauge<NoLabels> = ("epp_wasm_members_age_milliseconds");
+    /// Whether an endpoint's metrics can be trusted: 2 fresh, 1 stale, 0 never scraped.
+    FRESHNESS: Gauge<Endpoint<'_>> = ("epp_wasm_endpoint_freshness");
+    /// Age of an endpoint's metrics.
+    SCRAPE_AGE: Gauge<Endpoint<'_>> = ("epp_wasm_scrape_age_milliseconds");
+    /// Failed scrapes of an endpoint.
+    SCRAPE_ERRORS: Counter<Endpoint<'_>> = ("llm_d_epp_datalayer_poll_errors_total");
+    /// Waiting requests of an endpoint, as its metrics say.
+    QUEUE_SIZE: Gauge<Endpoint<'_>> = ("llm_d_epp_per_endpoint_queue_size");
+    /// Running requests of an endpoint, as its metrics say.
+    RUNNING_REQUESTS: Gauge<Endpoint<'_>> = ("epp_wasm_per_endpoint_running_requests");
+    /// KV-cache utilization of an endpoint, in millionths: Envoy's gauges are whole numbers.
+    KV_CACHE_UTILIZATION: Gauge<Endpoint<'_>> = ("epp_wasm_per_endpoint_kv_cache_utilization_ppm");
+    /// Requests in flight at an endpoint.
+    INFLIGHT_REQUESTS: Gauge<Endpoint<'_>> = ("llm_d_epp_inflight_requests");
+    /// Tokens that the requests in flight at an endpoint still cost it, where a scorer uses them.
+    INFLIGHT_TOKENS: Gauge<Endpoint<'_>> = ("llm_d_epp_inflight_tokens");
+    /// Whether an endpoint is ejected for this reason: 1 or 0.
+    EJECTED: Gauge<Ejection<'_>> = ("epp_wasm_endpoint_ejected");
+    /// Ejections of an endpoint.
+    EJECTIONS: Counter<Ejection<'_>> = ("epp_wasm_ejections_total");
+    /// Times that failures did not eject endpoints because they were the requests' fault: `prompt` a prompt
+    /// failed at two endpoints and was served by none, `majority` requests to more than half of the endpoints failed.
+    SUPPRESSED_EJECTIONS: Counter<Suppression> = ("epp_wasm_ejections_suppressed_total");
+
+    /// Share of a prompt's blocks that the picked endpoint is expected to hold.
+    PREFIX_HIT_RATIO: Histogram<NoLabels> = ("llm_d_epp_prefix_indexer_hit_ratio", SHARE);
+    /// Time to look up one part of a prompt in the prefix index, of one look-up in 17.
+    LOOKUP_TIME: Histogram<NoLabels> = ("epp_wasm_prefix_lookup_duration_seconds", DECISION);
+    /// Entries of the prefix index.
+    PREFIX_INDEX_SIZE: Gauge<NoLabels> = ("llm_d_epp_prefix_indexer_size");
+    /// Memory of the prefix index.
+    PREFIX_INDEX_BYTES: Gauge<NoLabels> = ("epp_wasm_prefix_indexer_bytes");
+    /// Bound of the prefix index's memory.
+    PREFIX_INDEX_LIMIT: Gauge<NoLabels> = ("epp_wasm_prefix_indexer_limit_bytes");
+    /// Entries of the prefix index that were dropped for newer ones.
+    PREFIX_INDEX_EVICTIONS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_evictions_total");
+
+    /// Time from a request's headers to the first bytes of its response's body.
+    TIME_TO_FIRST_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ttft_seconds", FIRST_TOKEN);
+    /// Time per token after the first, of streamed responses whose usage was read.
+    TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_streaming_tpot_seconds", PER_TOKEN);
+    /// Time of the whole request per token, of responses whose usage was read.
+    NORMALIZED_TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ntpot_seconds", NORMALIZED);
+    /// Tokens of prompts, as the model servers count them.
+    INPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_input_tokens", INPUT);
+    /// Tokens of responses, as the model servers count them.
+    OUTPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_output_tokens", OUTPUT);
+    /// Tokens of prompts that the model server had in its cache.
+    CACHED_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_cached_tokens", INPUT);
+    /// Share of a prompt's tokens that the model server had in its cache.
+    CACHED_SHARE: Histogram<Model<'_>> = ("epp_wasm_request_cached_ratio", SHARE);
+    /// Tokens that the prefix index expected to be cached, of the requests of `epp_wasm_reported_cached_tokens_total`.
+    PREDICTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_predicted_cached_tokens_total");
+    /// Tokens that were cached, as the model servers count them.
+    REPORTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_reported_cached_tokens_total");
+    /// Responses whose usage was not read because the worker was reading as many as it may.
+    UNREAD_RESPONSES: Counter<NoLabels> = ("epp_wasm_unread_responses_total");
+
+    /// VMs that share what they know.
+    SHARING_VMS: Gauge<NoLabels> = ("epp_wasm_sharing_vms");
+    /// Bytes that VMs wrote for the others.
+    SHARED_WRITTEN: Counter<NoLabels> = ("epp_wasm_shared_written_bytes_total");
+    /// Bytes that VMs read of the others'.
+    SHARED_READ: Counter<NoLabels> = ("epp_wasm_shared_read_bytes_total");
+    /// Shared values that were corrupt, or of another version.
+    UNRECOGNIZED_VALUES: Counter<NoLabels> = ("epp_wasm_unrecognized_values_total");
+    /// Memory of one VM.
+    VM_MEMORY: Gauge<Vm> = ("epp_wasm_vm_memory_bytes");
+    /// Memory that one VM keeps of what it read of requests.
+    PROMPT_BYTES: Gauge<Vm> = ("epp_wasm_prompt_bytes");
+    /// Bound of that memory.
+    PROMPT_LIMIT: Gauge<Vm> = ("epp_wasm_prompt_limit_bytes");
+    /// Panics that were caught. Each is a defect.
+    CAUGHT_PANICS: Counter<Callback<'_>> = ("epp_wasm_caught_panics_total");
+    /// Configurations that were refused. It has no pool: what is refused names none.
+    REJECTED_CONFIGURATIONS: Counter<NoLabels> = ("epp_wasm_rejected_configurations_total");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = CATALOGUE.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        let ours = |name: &str| name.starts_with("llm_d_epp_") || name.starts_with("epp_wasm_");
+        assert!(names.iter().all(|name| ours(name)), "{names:?}");
+    }
+
+    #[test]
+    fn counters_are_called_totals_and_no_other_metric_is() {
+        for metric in CATALOGUE {
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.kind == "Counter", "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn bounds_rise() {
+        for bounds in [
+            DECISION,
+            SHARE,
+            FIRST_TOKEN,
+            PER_TOKEN,
+            NORMALIZED,
+            INPUT,
+            OUTPUT,
+        ] {
+            assert!(bounds.is_sorted_by(|one, next| one < next), "{bounds:?}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The labels that metrics have.
+//!
+//! Each metric of the catalogue has one type of labels, so that it cannot be counted under a label that its
+//! readers do not expect. Values that are a closed set are an enum.
+
+use crate::endpoints::outlier::Reason;
+
+/// No metric has more labels than this, the pool and a histogram's bound aside.
+const MAX_LABELS: usize = 2;
+
+/// The labels of a metric, beside the pool.
+pub trait Labels: Copy {
+    /// Their names.
+    const NAMES: &'static [&'static str];
+
+    /// Returns their values, in the order of the names; `None` where a label is left out.
+    fn values(&self) -> [Option<&str>; MAX_LABELS];
+}
+
+/// A metric that has only the pool.
+#[derive(Debug, Clone, Copy)]
+pub struct NoLabels;
+
+impl Labels for NoLabels {
+    const NAMES: &'static [&'static str] = &[];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [None, None]
+    }
+}
+
+/// The address of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint<'a>(pub &'a str);
+
+impl Labels for Endpoint<'_> {
+    const NAMES: &'static [&'static str] = &["endpoint_name"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [Some(self.0), None]
+    }
+}
+
+/// The endpoint that was picked. The Endpoint Picker counts failed picks under another status; here they are
+/// counted as errors or fallbacks.
+#[derive(Debug, Clone, Copy)]
+pub struct Picked<'a>(pub &'a str);
+
+impl Labels for Picked<'_> {
+    const NAMES: &'static [&'static str] = &["status", "endpoint_name"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [Some("success"), Some(self.0)]
+    }
+}
+
+/// An endpoint, and why it is ejected.
+#[derive(Debug, Clone, Copy)]
+pub struct Ejection<'a> {
+    /// Its address.
+    pub endpoint: &'a str,
+    /// Why it is ejected.
+    pub reason: Reason,
+}
+
+impl Labels for Ejection<'_> {
+    const NAMES: &'static [&'static str] = &["endpoint_name", "reason"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [Some(self.endpoint), Some(self.reason.name())]
+    }
+}
+
+/// A model at an endpoint, or a model at all endpoints together.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    /// The address of the endpoint.
+    pub endpoint: Option<&'a str>,
+    /// The model's name.
+    pub name: &'a str,
+}
+
+impl Labels for Model<'_> {
+    const NAMES: &'static [&'static str] = &["endpoint_name", "model_name"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [self.endpoint, Some(self.name)]
+    }
+}
+
+/// The canonical name of an error.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorCode(pub &'static str);
+
+impl Labels for ErrorCode {
+    const NAMES: &'static [&'static str] = &["error_code"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [Some(self.0), None]
+    }
+}
+
+/// A callback of the host's.
+#[derive(Debug, Clone, Copy)]
+pub struct Callback<'a>(pub &'a str);
+
+impl Labels for Callback<'_> {
+    const NAMES: &'static [&'static str] = &["callback"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        [Some(self.0), None]
+    }
+}
+
+/// Why a request was decided before its body had been read as far as the decision wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForcedRelease {
+    /// More requests were held than `maxHeld` allows.
+    Held,
+    /// The body did not arrive within `bodyTimeout`, or the host does not show it.
+    Timeout,
+    /// The body is longer than what may be read before a decision.
+    Bytes,
+    /// A part that comes first in the prompt came late in the body, and cannot be read again.
+    Order,
+    /// The readers of all requests kept as much memory as they may.
+    Memory,
+}
+
+impl Labels for ForcedRelease {
+    const NAMES: &'static [&'static str] = &["reason"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        let reason = match self {
+            Self::Held => "held",
+            Self::Timeout => "timeout",
+            Self::Bytes => "bytes",
+            Self::Order => "order",
+            Self::Memory => "memory",
+        };
+        [Some(reason), None]
+    }
+}
+
+/// Why no endpoint was ejected for failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suppression {
+    /// A prompt failed at two endpoints and was served by none.
+    Prompt,
+    /// More than half of the endpoints would have been ejected.
+    Majority,
+}
+
+impl Labels for Suppression {
+    const NAMES: &'static [&'static str] = &["reason"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        let reason = match self {
+            Self::Prompt => "prompt",
+            Self::Majority => "majority",
+        };
+        [Some(reason), None]
+    }
+}
+
+/// Which VM a gauge is about. All workers' VMs set the same gauge: they have much the same load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vm {
+    /// The VM of a worker, which serves requests.
+    Worker,
+    /// The VM of a thread that serves none, as Envoy's main thread.
+    Main,
+}
+
+impl Labels for Vm {
+    const NAMES: &'static [&'static str] = &["vm"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        let vm = match self {
+            Self::Worker => "worker",
+            Self::Main => "main",
+        };
+        [Some(vm), None]
+    }
+}
