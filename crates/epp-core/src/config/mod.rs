@@ -11,6 +11,7 @@
 
 mod assemble;
 pub mod document;
+pub mod find;
 mod known;
 mod nesting;
 mod parse;

@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::find::{Find, Target};
 use super::nesting;
-use crate::config::value::problem::Step;
 use crate::config::value::{Node, Path, Problems};
 
 /// No configuration is larger; the Endpoint Picker's own file discovery has the same bound.
@@ -108,13 +108,7 @@ pub fn locate(text: &str, problems: &mut Problems) {
             };
             left = rest;
             let found = Cell::new(false);
-            let outcome = read(
-                text,
-                Find {
-                    steps,
-                    found: &found,
-                },
-            );
+            let outcome = read(text, Find::new(steps, Target::Key, &found));
             if let (true, Err(trouble)) = (found.get(), outcome) {
                 problem.location = trouble.location;
                 break;
@@ -298,154 +292,5 @@ impl<'de> Visitor<'de> for Build<'_> {
             }
         }
         Ok(Node::Map(entries))
-    }
-}
-
-/// Walks down some steps and raises an error there, to which the parser adds the place.
-#[derive(Clone)]
-struct Find<'s> {
-    steps: &'s [Step],
-    found: &'s Cell<bool>,
-}
-
-impl Find<'_> {
-    fn here<E: Error>(&self) -> E {
-        self.found.set(true);
-        E::custom("here")
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Find<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Find<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.leaf()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let (first, rest) = match self.steps.split_first() {
-            None => return Err(self.here()),
-            Some(split) => split,
-        };
-        let mut position = 0;
-        loop {
-            let wanted = *first == Step::Index(position);
-            let element = if wanted {
-                access.next_element_seed(Find {
-                    steps: rest,
-                    found: self.found,
-                })?
-            } else {
-                access.next_element::<serde::de::IgnoredAny>()?.map(|_| ())
-            };
-            if element.is_none() {
-                return Ok(());
-            }
-            position += 1;
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let (first, rest) = match self.steps.split_first() {
-            None => return Err(self.here()),
-            Some(split) => split,
-        };
-        let Step::Key(wanted) = first else {
-            return Ok(());
-        };
-        loop {
-            if rest.is_empty() {
-                // Raises at the key itself.
-                let key = FindKey {
-                    wanted,
-                    find: &self,
-                };
-                if access.next_key_seed(key)?.is_none() {
-                    return Ok(());
-                }
-                access.next_value::<serde::de::IgnoredAny>()?;
-                continue;
-            }
-            let Some(key) = access.next_key::<String>()? else {
-                return Ok(());
-            };
-            if *key == **wanted {
-                access.next_value_seed(Find {
-                    steps: rest,
-                    found: self.found,
-                })?;
-            } else {
-                access.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-    }
-}
-
-impl Find<'_> {
-    fn leaf<E: Error>(&self) -> Result<(), E> {
-        match self.steps {
-            [] => Err(self.here()),
-            _ => Ok(()),
-        }
-    }
-}
-
-struct FindKey<'s> {
-    wanted: &'s str,
-    find: &'s Find<'s>,
-}
-
-impl<'de> DeserializeSeed<'de> for FindKey<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FindKey<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: Error>(self, key: &str) -> Result<(), E> {
-        if key == self.wanted {
-            return Err(self.find.here());
-        }
-        Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! A text with the location of each character in its file, across nested quoting and indentation.
 
 use std::cell::Cell;
-use std::fmt;
 
+use epp_core::config::find::{Find, Target};
 use epp_core::config::value::problem::Step;
 use epp_core::config::value::Path;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeSeed;
 
 /// Line and column, counted from 1.
 type Place = (usize, usize);
@@ -271,13 +271,10 @@ impl<'t> Raw<'t> {
 fn begin(text: &str, steps: &[Step]) -> Option<Place> {
     let found = Cell::new(false);
     let find = |text: &str| {
-        let find = Find {
-            steps,
-            found: &found,
-        };
-        let error = find
-            .deserialize(serde_yaml::Deserializer::from_str(text))
-            .err()?;
+        // Of JSON, too: serde_json's position of a value is its end.
+        let yaml = serde_yaml::Deserializer::from_str(text);
+        let find = Find::new(steps, Target::Value, &found);
+        let error = find.deserialize(yaml).err()?;
         let place = error.location().filter(|_| found.get())?;
         Some((place.line(), place.column()))
     };
@@ -287,59 +284,4 @@ fn begin(text: &str, steps: &[Step]) -> Option<Place> {
         let plain = text.replace("\\ud", "\\u0").replace("\\uD", "\\u0");
         json.then(|| find(&plain)).flatten()
     })
-}
-
-/// Descends a path and raises an error at the value there, to which the parser adds the location.
-struct Find<'s> {
-    steps: &'s [Step],
-    found: &'s Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for Find<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Find<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        if self.steps.is_empty() {
-            self.found.set(true);
-        }
-        Err(E::custom("here"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let Some((Step::Index(wanted), steps)) = self.steps.split_first() else {
-            return Err(A::Error::custom("not a list"));
-        };
-        for _ in 0..*wanted {
-            access.next_element::<IgnoredAny>()?;
-        }
-        let found = self.found;
-        access.next_element_seed(Find { steps, found })?;
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted), steps)) = self.steps.split_first() else {
-            return Err(A::Error::custom("not a mapping"));
-        };
-        let found = self.found;
-        while let Some(key) = access.next_key::<String>()? {
-            if *key == **wanted {
-                return access.next_value_seed(Find { steps, found });
-            }
-            access.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
-    }
 }
