@@ -8,7 +8,7 @@ pub mod outlier;
 pub mod partial_page;
 pub mod poller;
 pub mod review;
-mod sample;
+pub mod sample;
 pub mod scan;
 mod series;
 pub mod spec;

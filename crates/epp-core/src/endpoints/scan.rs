@@ -1,7 +1,7 @@
 //! One pass over a metrics page (Prometheus text format 0.0.4) that keeps only what the plan needs.
 //!
 //! Pages come from outside, every 200 ms from each endpoint. The pass therefore looks only at each line's name
-//! unless the family is wanted, allocates no_families per line, and takes no doubtful value:
+//! unless the family is wanted, allocates nothing per line, and takes no doubtful value:
 //!
 //! - A page ends in a line break; a page that does not was cut, and is rejected (`12345` would read as `12`).
 //!   Only HTTP can show that a page was cut between two lines, and Envoy checks that.

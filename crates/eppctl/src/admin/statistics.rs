@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use epp_core::endpoints::sample::Sample as Line;
+
 /// The metric families of endpoints, by their short names.
 const GAUGES: [(&str, &str); 8] = [
     ("fresh", "epp_wasm_endpoint_freshness"),
@@ -56,8 +58,10 @@ impl Sample {
             pools: BTreeMap::new(),
         };
         for line in page.lines() {
-            if let Some((family, labels, value)) = split(line) {
-                sample.note(family, &labels, value);
+            let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
+            let (family, rest) = line.split_at(name);
+            if let Some(series) = Line::parse(rest.as_bytes()) {
+                sample.add(family, &series);
             }
         }
         for counts in sample.pools.values_mut() {
@@ -71,21 +75,19 @@ impl Sample {
         self.pools.is_empty()
     }
 
-    fn note(&mut self, family: &str, labels: &[(&str, &str)], value: f64) {
-        let label = |name: &str| {
-            let found = labels.iter().find(|(label, _)| *label == name);
-            found.map(|(_, value)| *value)
-        };
+    fn add(&mut self, family: &str, series: &Line<'_>) {
+        let label = |name| series.labels.get(name);
+        let value = series.value;
         let Some(pool) = label("pool") else {
             return;
         };
         let gauge = GAUGES.iter().find(|(_, name)| *name == family);
         if let (Some((short, _)), Some(endpoint)) = (gauge, label("endpoint_name")) {
-            let key = (pool.to_owned(), endpoint.to_owned());
+            let key = (pool.clone().into_owned(), endpoint.into_owned());
             let values = self.endpoints.entry(key).or_default();
             *values.entry(short).or_default() += value;
         }
-        let counts = self.pools.entry(pool.to_owned()).or_default();
+        let counts = self.pools.entry(pool.into_owned()).or_default();
         match family {
             READY => counts.ready = value,
             DECISION_MODE => counts.decision_mode = Some(value),
@@ -100,22 +102,6 @@ impl Sample {
             _ => {}
         }
     }
-}
-
-type Labels<'p> = Vec<(&'p str, &'p str)>;
-
-/// Splits a line into family, labels and value.
-fn split(line: &str) -> Option<(&str, Labels<'_>, f64)> {
-    let (name, value) = line.rsplit_once(' ')?;
-    let value = value.parse().ok()?;
-    let (family, labels) = name.split_once('{')?;
-    let labels = labels.strip_suffix('}')?;
-    // Addresses and cluster names contain no quotation marks.
-    let labels = labels.split("\",").filter_map(|label| {
-        let (name, value) = label.split_once("=\"")?;
-        Some((name, value.trim_end_matches('"')))
-    });
-    Some((family, labels.collect(), value))
 }
 
 impl Counts {
