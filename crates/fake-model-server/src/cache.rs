@@ -1,7 +1,6 @@
 //! A KV cache of fixed-size blocks with prefix reuse.
 
-use std::collections::HashMap;
-
+use lru::LruCache;
 use xxhash_rust::xxh64::xxh64;
 
 /// Bytes of prompt text that count as one token.
@@ -10,55 +9,42 @@ pub const BYTES_PER_TOKEN: usize = 4;
 /// Tokens of a block, as in vLLM.
 pub const BLOCK_TOKENS: usize = 16;
 
-/// Which prefix blocks are cached; the least recently used ones go first.
+/// The cached prefix blocks, by hash; the least recently used ones are evicted first.
 #[derive(Debug)]
 pub struct Cache {
     capacity: usize,
-    clock: u64,
-    blocks: HashMap<u64, u64>,
+    blocks: LruCache<u64, ()>,
 }
 
 impl Cache {
-    /// An empty cache of so many blocks.
+    /// Creates an empty cache that holds this many blocks.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            clock: 0,
-            blocks: HashMap::new(),
+            blocks: LruCache::unbounded(),
         }
     }
 
-    /// Takes a prompt in; how many of its tokens were there already.
+    /// Caches a prompt. Returns how many of its tokens were cached before.
     pub fn insert(&mut self, model: &str, prompt: &str) -> usize {
-        self.clock += 1;
         let mut last = xxh64(model.as_bytes(), 0);
         let mut matched = 0;
         let mut matching = true;
         let block = BLOCK_TOKENS * BYTES_PER_TOKEN;
         for bytes in prompt.as_bytes().chunks_exact(block) {
             last = xxh64(bytes, last);
-            matching &= self.blocks.insert(last, self.clock).is_some();
+            matching &= self.blocks.put(last, ()).is_some();
             matched += usize::from(matching);
         }
-        self.evict();
+        while self.blocks.len() > self.capacity {
+            self.blocks.pop_lru();
+        }
         matched * BLOCK_TOKENS
     }
 
-    /// The share that is in use.
+    /// Returns the share of the cache that is filled.
     pub fn usage(&self) -> f64 {
         self.blocks.len() as f64 / self.capacity.max(1) as f64
-    }
-
-    fn evict(&mut self) {
-        if self.blocks.len() <= self.capacity {
-            return;
-        }
-        let mut ages: Vec<u64> = self.blocks.values().copied().collect();
-        ages.sort_unstable();
-        let surplus = self.blocks.len() - self.capacity;
-        if let Some(oldest) = ages.get(surplus - 1).copied() {
-            self.blocks.retain(|_, used| *used > oldest);
-        }
     }
 }
 

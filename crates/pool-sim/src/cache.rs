@@ -1,105 +1,89 @@
-//! A KV cache: blocks that running requests use, and blocks of former prompts until room is needed.
+//! A KV cache: blocks that running requests use, and blocks of earlier prompts until their room is
+//! needed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Requests that use it.
-    pins: u32,
-    /// Its place among the unused, by age.
-    stamp: u64,
-}
+use lru::LruCache;
 
 /// The cache of one server.
 #[derive(Debug)]
 pub struct Cache {
     capacity: usize,
-    entries: HashMap<u64, Entry>,
-    /// Unused blocks, oldest first.
-    unused: BTreeMap<u64, u64>,
-    /// Blocks without a name: answers, and what of a prompt does not fill one.
+    /// How many running requests use each block that is in use.
+    in_use: HashMap<u64, u32>,
+    /// Blocks that no running request uses.
+    unused: LruCache<u64, ()>,
+    /// Blocks that only one request can use: its answer, and what of its prompt does not fill a block.
     private: usize,
-    clock: u64,
 }
 
 impl Cache {
-    /// An empty cache of so many blocks.
+    /// Creates an empty cache that holds this many blocks.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            entries: HashMap::new(),
-            unused: BTreeMap::new(),
+            in_use: HashMap::new(),
+            unused: LruCache::unbounded(),
             private: 0,
-            clock: 0,
         }
     }
 
-    /// How many of a prompt's blocks are there, from its first on.
+    /// Returns how many of a prompt's blocks are cached, from its first on.
     pub fn matched(&self, blocks: &[u64]) -> usize {
-        let there = |block: &&u64| self.entries.contains_key(*block);
-        blocks.iter().take_while(there).count()
+        let cached =
+            |block: &&u64| self.in_use.contains_key(*block) || self.unused.contains(*block);
+        blocks.iter().take_while(cached).count()
     }
 
-    /// Whether a request of these blocks and so many private ones could ever run.
+    /// Returns whether an empty cache has room for a request with these blocks and this many private ones.
     pub fn could_hold(&self, blocks: &[u64], private: usize) -> bool {
         blocks.len() + private <= self.capacity
     }
 
-    /// Takes a request in, if the requests that run leave room for it.
+    /// Reserves a request's blocks, if the running requests leave room for it.
     pub fn admit(&mut self, blocks: &[u64], private: usize) -> bool {
-        let unpinned = |block: &&u64| self.entries.get(*block).is_none_or(|entry| entry.pins == 0);
-        let new = blocks.iter().filter(unpinned).count();
-        if self.used() + new + private > self.capacity {
+        let new = blocks
+            .iter()
+            .filter(|block| !self.in_use.contains_key(*block));
+        if self.used() + new.count() + private > self.capacity {
             return false;
         }
         for block in blocks {
-            let entry = self
-                .entries
-                .entry(*block)
-                .or_insert(Entry { pins: 0, stamp: 0 });
-            if entry.pins == 0 {
-                self.unused.remove(&entry.stamp);
-            }
-            entry.pins += 1;
+            self.unused.pop(block);
+            *self.in_use.entry(*block).or_default() += 1;
         }
         self.private += private;
-        while self.held() > self.capacity {
-            let Some((_, oldest)) = self.unused.pop_first() else {
-                break;
-            };
-            self.entries.remove(&oldest);
-        }
+        while self.held() > self.capacity && self.unused.pop_lru().is_some() {}
         true
     }
 
-    /// A request has ended: its blocks stay until room is needed, the last of the prompt the
-    /// shortest, as in vLLM.
+    /// Frees the blocks of a request that has ended. They stay cached until their room is needed, the
+    /// end of the prompt for the shortest time, as in vLLM.
     pub fn release(&mut self, blocks: &[u64], private: usize) {
         for block in blocks.iter().rev() {
-            let Some(entry) = self.entries.get_mut(block) else {
+            let Some(requests) = self.in_use.get_mut(block) else {
                 continue;
             };
-            entry.pins = entry.pins.saturating_sub(1);
-            if entry.pins == 0 {
-                self.clock += 1;
-                entry.stamp = self.clock;
-                self.unused.insert(self.clock, *block);
+            *requests -= 1;
+            if *requests == 0 {
+                self.in_use.remove(block);
+                self.unused.put(*block, ());
             }
         }
         self.private = self.private.saturating_sub(private);
     }
 
-    /// Blocks that running requests use.
+    /// Returns the number of blocks that running requests use.
     pub fn used(&self) -> usize {
-        self.entries.len() - self.unused.len() + self.private
+        self.in_use.len() + self.private
     }
 
-    /// Blocks in use or kept.
+    /// Returns the number of blocks that are in use or cached.
     pub fn held(&self) -> usize {
-        self.entries.len() + self.private
+        self.used() + self.unused.len()
     }
 
-    /// The share in use, as `vllm:kv_cache_usage_perc` tells it.
+    /// Returns the share of the cache that is in use, as in `vllm:kv_cache_usage_perc`.
     pub fn usage(&self) -> f64 {
         self.used() as f64 / self.capacity.max(1) as f64
     }
@@ -136,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_first_and_a_prompts_end_before_its_beginning() {
+    fn the_least_recently_used_is_evicted_first_and_a_prompts_end_before_its_beginning() {
         let mut cache = Cache::new(4);
         assert!(cache.admit(&[1, 2], 0));
         cache.release(&[1, 2], 0);

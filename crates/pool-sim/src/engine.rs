@@ -1,4 +1,4 @@
-//! The events in their order.
+//! The event loop.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,17 +9,17 @@ use crate::policy::{Kind, Policy};
 use crate::report::Outcome;
 use crate::trace::{Request, Trace};
 
-/// How many requests have come so far; another thread may read it.
+/// How many requests have arrived so far; another thread may read it.
 pub type Progress = AtomicUsize;
 
-/// What happens, in the order of things at one time: servers first, so that who looks sees the result.
+/// An event, in the order of events at the same time: servers first, so that a policy sees their results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// Something in this server, unless it was overtaken since: its count of changes.
+    /// The next event of a server, by its count of changes: void if the server has changed since.
     Server(usize, u64),
-    /// The policy looks around.
+    /// The policy's tick.
     Tick,
-    /// The next request comes.
+    /// The next request arrives.
     Arrival,
 }
 
@@ -34,7 +34,7 @@ struct Run<'t> {
     end: u64,
 }
 
-/// Runs a trace to its end.
+/// Plays a trace to its end.
 pub fn simulate(
     trace: &Trace,
     kind: &Kind,
@@ -67,8 +67,8 @@ pub fn simulate(
 
 impl Run<'_> {
     fn go(&mut self, policy: &mut dyn Policy, progress: &Progress) {
-        // A new picker has no endpoints: its pool is there before the load.
-        if policy.ticks_each().is_some() {
+        // A picker begins without endpoints: it learns of them before the load begins.
+        if policy.tick_interval().is_some() {
             policy.tick(0, &self.pods);
             policy.tick(0, &self.pods);
             self.events.push(Reverse((0, Event::Tick)));
@@ -84,7 +84,7 @@ impl Run<'_> {
             match event {
                 Event::Tick => {
                     policy.tick(now, &self.pods);
-                    if let Some(each) = policy.ticks_each() {
+                    if let Some(each) = policy.tick_interval() {
                         self.events.push(Reverse((now + each, Event::Tick)));
                     }
                 }
@@ -113,7 +113,7 @@ impl Run<'_> {
         let pod = picked.and_then(|pod| self.pods.get_mut(pod));
         let taken = pod.is_some_and(|pod| pod.arrive(now, number, self.requests));
         match picked {
-            Some(pod) if taken => self.plan(pod),
+            Some(pod) if taken => self.schedule(pod),
             _ => {
                 self.refused += 1;
                 self.left -= 1;
@@ -142,11 +142,11 @@ impl Run<'_> {
                 }
             }
         }
-        self.plan(pod);
+        self.schedule(pod);
     }
 
-    /// What comes next in a server takes the place of what was to come.
-    fn plan(&mut self, pod: usize) {
+    /// Schedules the next event of a server, which replaces the one that was scheduled.
+    fn schedule(&mut self, pod: usize) {
         let next = self.pods.get(pod).and_then(Pod::next);
         if let (Some(change), Some((at, _))) = (self.changes.get_mut(pod), next) {
             *change += 1;

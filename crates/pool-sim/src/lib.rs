@@ -1,9 +1,9 @@
-//! What a configuration would do to a pool under a load: discrete-event simulation of model servers,
-//! with the very code that routes in Envoy, from the bytes of bodies and metrics pages on.
+//! Simulates how a configuration performs on a pool under a load: discrete events, model servers as a
+//! [model](pod), and the picker of `epp-core` itself, from the bytes of bodies and metrics pages on.
 //!
-//! The servers are a model ([`pod`] says which, and where its numbers come from): differences between
-//! policies under one load mean something, absolute times only as much as the model fits. Everything
-//! is determined by the trace, the settings and the seed.
+//! Differences between policies under the same load are meaningful; absolute times only as far as the
+//! model fits. The trace, the settings and the seed determine every result: the crate uses no clock, no
+//! network and no files. `fake-model-server` has model servers that answer over HTTP.
 
 pub mod cache;
 pub mod engine;
@@ -19,5 +19,5 @@ pub use policy::{Kind, Policy};
 pub use report::Outcome;
 pub use trace::Trace;
 
-/// Nanoseconds of a second. All times are in nanoseconds since the trace's beginning.
+/// Nanoseconds per second. All times are in nanoseconds since the beginning of the trace.
 pub const SECOND: u64 = 1_000_000_000;

@@ -1,9 +1,10 @@
-//! The picker itself as a policy: bodies and metrics pages go in as bytes, as in Envoy.
+//! The policy that is the picker itself: it gets bodies and metrics pages as bytes, as in Envoy.
 
 use std::collections::HashMap;
 
 use epp_core::body::SliceBody;
 use epp_core::config;
+use epp_core::endpoints::engine::EngineConfig;
 use epp_core::endpoints::store::Member;
 use epp_core::picker::{Effect, ExchangeId, Fetch, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
@@ -15,13 +16,13 @@ use crate::pod::Pod;
 use crate::policy::Policy;
 use crate::trace::Request;
 
-/// The filter's tick.
+/// The time between two ticks of the filter, in nanoseconds.
 const TICK: u64 = 50_000_000;
 
-/// The picker takes nanoseconds since 1970, where 0 is never: the simulation begins a year later.
+/// The time since 1970 at which the simulation begins: the picker expects a plausible wall clock.
 const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
 
-/// The time of the simulation as the picker takes it.
+/// Converts a time of the simulation to the picker's.
 fn at(now: u64) -> Timestamp {
     Timestamp::from_nanos(BEGIN + now)
 }
@@ -30,13 +31,15 @@ fn at(now: u64) -> Timestamp {
 pub struct PickerPolicy {
     picker: Picker,
     slots: HashMap<String, usize>,
+    /// The engine of endpoints without labels, such as these.
+    engine: EngineConfig,
     block_tokens: u32,
     body: Vec<u8>,
     page: String,
 }
 
 impl PickerPolicy {
-    /// A picker with this configuration over so many servers.
+    /// Creates a picker with this configuration and this many servers.
     pub fn new(config: &str, pods: usize, block_tokens: u32, seed: u64) -> Result<Self, String> {
         let loaded = config::load(config).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
@@ -55,14 +58,19 @@ impl PickerPolicy {
             .map(|(pod, member)| (member.address.clone(), pod))
             .collect();
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        // There is no Envoy here that could keep bodies to itself, and pages are where pods are.
+        // The simulation delivers all bodies, and each metrics page at the address of its server.
         plan.proxy.read_body = ReadBody::Always;
         plan.source.port = None;
+        let mut engines = plan.extractor.engines.iter();
+        let default = &plan.extractor.default_engine;
+        let engine = engines.find(|engine| engine.name == *default);
+        let engine = engine.cloned().unwrap_or_default();
         let mut picker = Picker::new(plan.clone(), seed);
         picker.install(plan);
         Ok(Self {
             picker,
             slots,
+            engine,
             block_tokens,
             body: Vec::new(),
             page: String::new(),
@@ -83,7 +91,7 @@ impl PickerPolicy {
 }
 
 impl Policy for PickerPolicy {
-    fn ticks_each(&self) -> Option<u64> {
+    fn tick_interval(&self) -> Option<u64> {
         Some(TICK)
     }
 
@@ -98,7 +106,7 @@ impl Policy for PickerPolicy {
                 Fetch::Members => None,
             };
             if let Some(pod) = pod.and_then(|pod| pods.get(*pod)) {
-                pod.page(&mut self.page);
+                pod.page(&self.engine, &mut self.page);
                 let mut page = SliceBody::whole(self.page.as_bytes());
                 self.picker.fetched(at(now), id, Ok(&mut page));
             }

@@ -1,36 +1,38 @@
-//! A model server: a queue, prefill one prompt after the other, decoding of all that run together,
+//! A model server: a queue, prefill of one prompt after the other, joint decoding of all running requests,
 //! and a KV cache whose blocks are reused.
 //!
 //! | setting | default | where it comes from |
 //! |---|---|---|
 //! | prefill | 15,928 tokens/s | `peakPrefillThroughput` of llm-d-router's `prefix-cache-affinity-filter` |
 //! | KV cache | 500,000 tokens | 31,250 blocks, the Endpoint Picker's `lruCapacityPerServer`, of vLLM's 16 tokens |
-//! | running at most | 256 | vLLM's `max_num_seqs` |
+//! | most running requests | 256 | vLLM's `max_num_seqs` |
 //! | time per token | 20 ms + 0.1 ms × running | assumed: a large model on a full node decodes at some 50 tokens/s alone and half that in a batch of 200 |
 //!
 //! As in vLLM, requests are admitted first come, first served: while the first in the queue has no
-//! place, no other request overtakes it. A prompt whose first blocks are cached is computed from there on, its
-//! last token always. Left out: that prefill slows decoding down, preemption (a request reserves
-//! what its answer will need), LoRA, and that a follow-up finds the blocks of the answer before it.
+//! room, no other request overtakes it. The cached first blocks of a prompt are not computed again, but its
+//! last token always is. The model leaves out that prefill slows decoding down, preemption (a request reserves
+//! the blocks of its answer), LoRA, and that the next turn of a conversation finds the blocks of the answer.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt::Write;
 
+use epp_core::endpoints::engine::EngineConfig;
+
 use crate::cache::Cache;
 use crate::trace::Request;
 use crate::SECOND;
 
-/// How a server performs.
+/// The performance of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// Prompt tokens computed in a second.
+    /// Prompt tokens computed per second.
     pub prefill_rate: f64,
-    /// Seconds for a token of one request that runs alone.
+    /// Seconds per token of a request that runs alone.
     pub token_seconds: f64,
-    /// What each request that runs adds to that.
+    /// Seconds that each running request adds to that.
     pub token_seconds_each: f64,
-    /// Requests that run at a time.
+    /// The most requests that run at a time.
     pub max_running: usize,
     /// Tokens in the KV cache.
     pub cache_tokens: usize,
@@ -48,19 +50,19 @@ impl Default for Model {
     }
 }
 
-/// A request in a server, by its number in the trace.
+/// A request, by its number in the trace.
 type Number = usize;
 
-/// A decoding request's end, in tokens that each request has been given since the beginning. Millionths
-/// of a token, so that they can be put in order.
+/// When a decoding request ends: the number of tokens that each request will have received since the
+/// beginning, in millionths, so that marks have an order.
 type Mark = Reverse<(u64, Number)>;
 
-/// What happens next in a server.
+/// An event in a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Next {
-    /// This request's first token is there.
+    /// The first token of a request.
     FirstToken(Number),
-    /// This request's last token is there.
+    /// The last token of a request.
     End(Number),
 }
 
@@ -70,27 +72,27 @@ pub struct Pod {
     model: Model,
     block_tokens: u32,
     queue: VecDeque<Number>,
-    /// Who is being prefilled, and until when.
+    /// The request that is being prefilled, and the time of its first token.
     prefilling: Option<(Number, u64)>,
     decoding: BinaryHeap<Mark>,
-    /// Millionths of tokens that each decoding request has been given since the beginning.
+    /// Millionths of tokens that each decoding request has received since the beginning.
     given: f64,
-    /// When that was.
+    /// The time of [`Self::given`].
     as_of: u64,
-    /// Its KV cache.
+    /// The KV cache.
     pub cache: Cache,
-    /// Prompt tokens of the requests that began.
+    /// Prompt tokens of the requests that have begun.
     pub prompt_tokens: u64,
-    /// Of them, tokens that were cached.
+    /// Prompt tokens that were cached.
     pub cached_tokens: u64,
-    /// Requests that began.
+    /// Requests that have begun.
     pub requests: u64,
     /// Nanoseconds of prefill.
     pub busy: u64,
 }
 
 impl Pod {
-    /// An idle server for prompts in such blocks.
+    /// Creates an idle server with blocks of this many tokens.
     pub fn new(model: &Model, block_tokens: u32) -> Self {
         Self {
             cache: Cache::new(model.cache_tokens / block_tokens.max(1) as usize),
@@ -108,17 +110,17 @@ impl Pod {
         }
     }
 
-    /// Requests that wait.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Requests that run.
+    /// Returns the number of running requests.
     pub fn running(&self) -> usize {
         self.decoding.len() + usize::from(self.prefilling.is_some())
     }
 
-    /// A request comes. False where it could never run.
+    /// Queues a request. Returns false if the cache is too small for it.
     pub fn arrive(&mut self, now: u64, number: Number, requests: &[Request]) -> bool {
         let Some(request) = requests.get(number) else {
             return false;
@@ -132,7 +134,7 @@ impl Pod {
         true
     }
 
-    /// What happens next, and when.
+    /// Returns the next event and its time.
     pub fn next(&self) -> Option<(u64, Next)> {
         let prefilled = self
             .prefilling
@@ -149,14 +151,14 @@ impl Pod {
         }
     }
 
-    /// It happens.
+    /// Carries out the next event.
     pub fn advance(&mut self, now: u64, next: Next, requests: &[Request]) {
         self.decode_until(now);
         match next {
             Next::FirstToken(number) => {
                 self.prefilling = None;
                 let output = requests.get(number).map_or(1, |request| request.output);
-                // The prefill has given the first one.
+                // The prefill yields the first one.
                 let left = f64::from(output.saturating_sub(1)) * 1e6;
                 let mark = (self.given + left).ceil() as u64;
                 self.decoding.push(Reverse((mark, number)));
@@ -172,20 +174,22 @@ impl Pod {
         self.admit(now, requests);
     }
 
-    /// Its metrics page, with vLLM's families.
-    pub fn page(&self, page: &mut String) {
+    /// Writes the metrics page, with the families by which a picker reads this engine's load.
+    pub fn page(&self, engine: &EngineConfig, page: &mut String) {
         page.clear();
-        for (family, value) in [
-            ("num_requests_waiting", self.waiting() as f64),
-            ("num_requests_running", self.running() as f64),
-            ("kv_cache_usage_perc", self.cache.usage()),
+        for (spec, value) in [
+            (&engine.queued, self.waiting() as f64),
+            (&engine.running, self.running() as f64),
+            (&engine.kv_usage, self.cache.usage()),
         ] {
-            // Writing to a String cannot fail.
-            let _ = writeln!(page, "# TYPE vllm:{family} gauge\nvllm:{family} {value}");
+            if let Some(spec) = spec {
+                // Writing to a String cannot fail.
+                let _ = writeln!(page, "{spec} {value}");
+            }
         }
     }
 
-    /// Starts the first in the queue if it has a place.
+    /// Starts the first request in the queue if there is room for it.
     fn admit(&mut self, now: u64, requests: &[Request]) {
         self.decode_until(now);
         if self.prefilling.is_some() || self.running() >= self.model.max_running {
@@ -214,7 +218,7 @@ impl Pod {
         self.requests += 1;
     }
 
-    /// Blocks of a request that no other can use.
+    /// Returns the number of blocks of a request that no other request can use.
     fn private(&self, request: &Request) -> usize {
         let shared = request.blocks.len() as u32 * self.block_tokens;
         let private = request.input.saturating_sub(shared) + request.output;

@@ -1,44 +1,43 @@
-//! Who gets a request.
+//! The policies: which server a request goes to.
 
 use crate::pod::Pod;
 use crate::trace::Request;
 
-/// Chooses servers. Requests go by their number in the trace.
+/// Chooses servers. A request is identified by its number in the trace.
 pub trait Policy {
-    /// How often it looks around, in nanoseconds; never, if it does not.
-    fn ticks_each(&self) -> Option<u64> {
+    /// Returns the time between two ticks in nanoseconds; `None` if it needs none.
+    fn tick_interval(&self) -> Option<u64> {
         None
     }
 
-    /// It looks around.
+    /// Lets time pass.
     fn tick(&mut self, _now: u64, _pods: &[Pod]) {}
 
-    /// The server for a request; none: it is refused.
+    /// Returns the server for a request; `None` if the request is refused.
     fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<usize>;
 
-    /// A request's first token is there.
+    /// A server has sent a request's first token.
     fn first_token(&mut self, _now: u64, _number: usize) {}
 
     /// A request has ended.
     fn ended(&mut self, _now: u64, _number: usize) {}
 }
 
-/// What to route by.
+/// A kind of policy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    /// One after the other.
+    /// Every server in turn.
     RoundRobin,
-    /// The one of two, drawn at random, that answers fewer: Envoy's `least_request` as it is set by
-    /// default, in one Envoy.
+    /// The less busy of two random servers: Envoy's `least_request` with its default, in a single Envoy.
     LeastRequest,
-    /// Any.
+    /// A random server.
     Random,
-    /// As this EndpointPickerConfig says; its discovery aside.
+    /// The picker, with this EndpointPickerConfig except for its discovery.
     Picker(String),
 }
 
 impl Kind {
-    /// A policy that has seen nothing yet.
+    /// Creates a policy of this kind.
     pub fn start(
         &self,
         pods: usize,

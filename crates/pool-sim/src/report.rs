@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The result of a run.
 
 use serde::Serialize;
 
@@ -11,15 +11,15 @@ use crate::SECOND;
 pub struct Times {
     /// The mean.
     pub mean: f64,
-    /// Half are shorter.
+    /// The median.
     pub p50: f64,
-    /// Nine of ten are.
+    /// The 90th percentile.
     pub p90: f64,
-    /// All but one in a hundred are.
+    /// The 99th percentile.
     pub p99: f64,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// Requests of the trace.
@@ -30,15 +30,15 @@ pub struct Outcome {
     pub refused: usize,
     /// Time to the first token.
     pub ttft_ms: Times,
-    /// Share of the prompts' tokens that were cached where they went.
+    /// The share of the prompts' tokens that were cached on the chosen server.
     pub cached_share: f64,
-    /// Seconds of prefill of the busiest server over the mean of all.
+    /// The busiest server's prefill time over the mean of all servers.
     pub load_spread: f64,
-    /// Share of the time in which a server computed prompts, in the mean.
+    /// The mean share of the time in which a server computed prompts.
     pub prefill_share: f64,
-    /// When the last request was answered, in seconds.
+    /// The time at which the last request was answered, in seconds.
     pub seconds: f64,
-    /// Requests by server.
+    /// The number of requests of each server.
     pub by_pod: Vec<u64>,
     /// Every time to first token in milliseconds, in ascending order.
     #[serde(skip)]
@@ -46,7 +46,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Of what is there at the end.
+    /// Computes the result from the final state.
     pub fn new(
         trace: &Trace,
         pods: &[Pod],

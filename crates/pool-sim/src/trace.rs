@@ -1,13 +1,13 @@
-//! Loads: read from traces, or made up.
+//! Loads: traces that are read, and synthetic ones.
 //!
-//! A trace is JSON lines, in one of two forms, which the first line tells apart:
+//! A trace is JSON lines in one of two forms:
 //!
 //! - Mooncake's (<https://github.com/kvcache-ai/Mooncake>): `{"timestamp": ms, "input_length": tokens,
-//!   "output_length": tokens, "hash_ids": [id, …]}`. An id stands for 512 tokens and all that precedes
-//!   them: equal ids are equal beginnings of prompts. The text is made up, the same for the same ids.
+//!   "output_length": tokens, "hash_ids": [id, …]}`. An id stands for 512 tokens and everything before
+//!   them: equal ids mean equal beginnings of prompts. The text is generated from the ids.
 //! - requests: `{"timestamp": ms, "path": "/v1/chat/completions", "body": {…}, "output_length":
-//!   tokens}`; the path shown is the default, and so is the body's `max_tokens`, or 128, for the
-//!   length of the answer.
+//!   tokens}`. The path shown is the default; the default length of the answer is the body's
+//!   `max_tokens`, or else 128.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,30 +15,30 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::SECOND;
 
-/// Bytes of text that count as one token, as everywhere in the Endpoint Picker.
+/// Bytes of text that count as one token, as in the Endpoint Picker.
 pub const TOKEN_BYTES: usize = 4;
 
 /// Tokens of a block in Mooncake's traces.
-const MOONCAKE_BLOCK: u32 = 512;
+const MOONCAKE_BLOCK_TOKENS: u32 = 512;
 
-/// Tokens of a block elsewhere: the smallest that the Endpoint Picker cuts prompts into.
-const BLOCK: u32 = 64;
+/// Tokens of a block elsewhere: the smallest blocks of the Endpoint Picker.
+const BLOCK_TOKENS: u32 = 64;
 
 /// Tokens of an answer of unknown length.
-const ANSWER: u32 = 128;
+const DEFAULT_ANSWER_TOKENS: u32 = 128;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// When it comes.
+    /// The time at which it arrives.
     pub at: u64,
     /// Tokens of its prompt.
     pub input: u32,
     /// Tokens of its answer.
     pub output: u32,
-    /// Its prompt's whole blocks: equal ones stand behind equal beginnings.
+    /// The prompt's whole blocks, each identified with everything before it.
     pub blocks: Vec<u64>,
-    /// `:path` and body, where the trace has them.
+    /// `:path` and body, if the trace has them.
     pub sent: Option<(String, String)>,
 }
 
@@ -47,7 +47,7 @@ pub struct Request {
 pub struct Trace {
     /// Tokens of a block.
     pub block_tokens: u32,
-    /// In the order in which they come.
+    /// The requests, by time.
     pub requests: Vec<Request>,
 }
 
@@ -69,12 +69,13 @@ impl Trace {
             if text.trim().is_empty() {
                 continue;
             }
-            let told = |error: String| format!("line {}: {error}", number + 1);
-            let line: Line = serde_json::from_str(text).map_err(|error| told(error.to_string()))?;
-            let (block, request) = line.request().map_err(told)?;
+            let at_line = |error: String| format!("line {}: {error}", number + 1);
+            let line: Line =
+                serde_json::from_str(text).map_err(|error| at_line(error.to_string()))?;
+            let (block, request) = line.request().map_err(at_line)?;
             if trace.block_tokens != block && !trace.requests.is_empty() {
-                return Err(told(
-                    "found the other form than on the first line".to_owned(),
+                return Err(at_line(
+                    "found another form than on the first line".to_owned(),
                 ));
             }
             trace.block_tokens = block;
@@ -87,25 +88,29 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Conversations, each over one of a few system prompts of 1024 tokens: 2 to 8 turns of 50 to 500
-    /// tokens with answers of 50 to 400, some seconds apart, each behind all that was said before.
+    /// Generates conversations, each with one of eight system prompts of 1024 tokens: 2 to 8 turns of 50 to
+    /// 500 tokens with answers of 50 to 400, some seconds apart. Each prompt repeats the whole conversation.
     pub fn multi_turn(requests: usize, rate: f64, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut trace = Self::new();
         let mut begins = 0.0;
-        // Five turns in the mean.
+        // A conversation has five turns on average.
         let apart = 5.0 / rate.max(1e-6);
         while trace.requests.len() < requests {
             begins += exponential(&mut rng, apart);
             let mut at = begins;
-            let mut prompt = blocks(rng.u64(0..8), 0, 1024 / BLOCK);
+            let mut prompt = blocks(rng.u64(0..8), 0, 1024 / BLOCK_TOKENS);
             let conversation = rng.u64(..);
             for _ in 0..rng.u32(2..9) {
-                let said = rng.u32(50..500).div_ceil(BLOCK);
+                let said = rng.u32(50..500).div_ceil(BLOCK_TOKENS);
                 prompt.extend(blocks(conversation, prompt.len(), said));
                 let output = rng.u32(50..400);
                 trace.push(at, &prompt, output);
-                prompt.extend(blocks(conversation, prompt.len(), output.div_ceil(BLOCK)));
+                prompt.extend(blocks(
+                    conversation,
+                    prompt.len(),
+                    output.div_ceil(BLOCK_TOKENS),
+                ));
                 at += 2.0 + exponential(&mut rng, 10.0);
             }
         }
@@ -114,22 +119,23 @@ impl Trace {
         trace
     }
 
-    /// Questions of 256 tokens over so many documents of 4096, all equally likely, answered in 128.
+    /// Generates questions of 256 tokens, with answers of 128, about this many documents of 4096, all equally
+    /// likely.
     pub fn shared_prefix(requests: usize, rate: f64, documents: u64, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut trace = Self::new();
         let mut at = 0.0;
         for _ in 0..requests {
             at += exponential(&mut rng, 1.0 / rate.max(1e-6));
-            let mut prompt = blocks(rng.u64(0..documents.max(1)), 0, 4096 / BLOCK);
+            let mut prompt = blocks(rng.u64(0..documents.max(1)), 0, 4096 / BLOCK_TOKENS);
             let question = rng.u64(..);
-            prompt.extend(blocks(question, prompt.len(), 256 / BLOCK));
+            prompt.extend(blocks(question, prompt.len(), 256 / BLOCK_TOKENS));
             trace.push(at, &prompt, 128);
         }
         trace
     }
 
-    /// Makes requests come so many times faster.
+    /// Makes requests arrive this many times faster.
     pub fn speed_up(&mut self, times: f64) {
         for request in &mut self.requests {
             request.at = (request.at as f64 / times) as u64;
@@ -138,7 +144,7 @@ impl Trace {
 
     fn new() -> Self {
         Self {
-            block_tokens: BLOCK,
+            block_tokens: BLOCK_TOKENS,
             requests: Vec::new(),
         }
     }
@@ -146,7 +152,7 @@ impl Trace {
     fn push(&mut self, at: f64, prompt: &[u64], output: u32) {
         self.requests.push(Request {
             at: (at * SECOND as f64) as u64,
-            input: prompt.len() as u32 * BLOCK,
+            input: prompt.len() as u32 * BLOCK_TOKENS,
             output,
             blocks: prompt.to_vec(),
             sent: None,
@@ -170,9 +176,9 @@ impl Line {
         match (self.hash_ids, self.body) {
             (Some(mut blocks), None) => {
                 let input = self.input_length.ok_or("input_length: found nothing")?;
-                // The last id may stand for a block that is not full: it cannot be reused whole.
-                blocks.truncate((input / MOONCAKE_BLOCK) as usize);
-                let output = self.output_length.unwrap_or(ANSWER);
+                // The last id may stand for a partial block, which cannot be reused.
+                blocks.truncate((input / MOONCAKE_BLOCK_TOKENS) as usize);
+                let output = self.output_length.unwrap_or(DEFAULT_ANSWER_TOKENS);
                 let request = Request {
                     at,
                     input,
@@ -180,7 +186,7 @@ impl Line {
                     blocks,
                     sent: None,
                 };
-                Ok((MOONCAKE_BLOCK, request))
+                Ok((MOONCAKE_BLOCK_TOKENS, request))
             }
             (None, Some(body)) => {
                 let path = self
@@ -192,11 +198,11 @@ impl Line {
                 let request = Request {
                     at,
                     input: text.len().div_ceil(TOKEN_BYTES) as u32,
-                    output: self.output_length.or(most).unwrap_or(ANSWER),
+                    output: self.output_length.or(most).unwrap_or(DEFAULT_ANSWER_TOKENS),
                     blocks: chain(&text),
                     sent: Some((path, body.to_string())),
                 };
-                Ok((BLOCK, request))
+                Ok((BLOCK_TOKENS, request))
             }
             _ => Err(
                 "expected hash_ids (Mooncake's form) or body (requests), one of them".to_owned(),
@@ -205,7 +211,7 @@ impl Line {
     }
 }
 
-/// All text of a prompt.
+/// Returns all text of a prompt.
 fn prompt(body: &Value) -> String {
     fn gather(value: &Value, text: &mut String) {
         match value {
@@ -238,10 +244,12 @@ fn prompt(body: &Value) -> String {
     text
 }
 
-/// The whole blocks of a text, each with all that precedes it.
+/// Returns the whole blocks of a text, each hashed with everything before it.
 fn chain(text: &str) -> Vec<u64> {
     let mut last = 0;
-    let blocks = text.as_bytes().chunks_exact(BLOCK as usize * TOKEN_BYTES);
+    let blocks = text
+        .as_bytes()
+        .chunks_exact(BLOCK_TOKENS as usize * TOKEN_BYTES);
     let chained = blocks.map(|block| {
         last = xxh64(block, last);
         last
@@ -249,7 +257,7 @@ fn chain(text: &str) -> Vec<u64> {
     chained.collect()
 }
 
-/// So many blocks of a text from this place on.
+/// Returns some blocks of a generated text, from a position on.
 fn blocks(text: u64, from: usize, count: u32) -> Vec<u64> {
     let places = from..from + count as usize;
     places
@@ -262,7 +270,7 @@ fn exponential(rng: &mut fastrand::Rng, mean: f64) -> f64 {
 }
 
 impl Request {
-    /// Its path, and its body into `body`; `number` makes up what no other prompt shares.
+    /// Writes the body, and returns the path. The part of the prompt outside whole blocks is unique to `number`.
     pub fn write(&self, number: usize, block_tokens: u32, body: &mut Vec<u8>) -> &str {
         body.clear();
         if let Some((path, text)) = &self.sent {
@@ -282,7 +290,7 @@ impl Request {
     }
 }
 
-/// Text that no other block has: its name in hexadecimal digits, over and over.
+/// Writes the text of a block: its name in sixteen letters, repeated.
 fn write_text(name: u64, bytes: usize, into: &mut Vec<u8>) {
     let mut digits = [0; 16];
     for (place, digit) in digits.iter_mut().enumerate() {
@@ -321,14 +329,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
-        for (text, told) in [
+        for (text, expected) in [
             ("", "no request"),
             ("{\"timestamp\": 0}", "line 1: expected hash_ids"),
             ("\n{", "line 2:"),
             ("{\"timestamp\": -1, \"body\": {}}", "timestamp: found -1"),
         ] {
             let error = Trace::parse(text).unwrap_err();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 

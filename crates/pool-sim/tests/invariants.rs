@@ -164,6 +164,31 @@ fn the_picker_finds_the_prefixes_that_the_others_scatter() {
 }
 
 #[test]
+fn a_servers_load_is_read_whatever_its_engine() {
+    let trace = Trace::shared_prefix(200, 40.0, 20, 5);
+    let by_load = |engine: &str| {
+        let config = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: queue-scorer}}
+- {{type: running-requests-size-scorer}}
+- {{type: core-metrics-extractor, parameters: {{defaultEngine: {engine}}}}}
+schedulingProfiles:
+- {{name: default, plugins: [{{pluginRef: queue-scorer}}, {{pluginRef: running-requests-size-scorer}}]}}
+"
+        );
+        run(&trace, &Kind::Picker(config), &small(), 5)
+    };
+    let outcome = by_load("vllm");
+    for engine in ["sglang", "trtllm-serve", "triton-tensorrt-llm"] {
+        assert_eq!(by_load(engine), outcome, "{engine}");
+    }
+    // Triton alone does not export running requests, so that it decides otherwise.
+    assert_ne!(by_load("triton"), outcome);
+}
+
+#[test]
 fn a_configuration_that_does_not_load_is_an_error() {
     let kind = Kind::Picker("kind: Nothing".to_owned());
     let trace = Trace::shared_prefix(1, 1.0, 1, 1);
