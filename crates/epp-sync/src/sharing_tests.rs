@@ -12,16 +12,8 @@ use crate::codec::Reader;
 use crate::report::watch;
 use crate::InProcess;
 
-const PREFIX: &str = "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: prefix-cache-scorer}
-- {type: approx-prefix-cache-producer, parameters: {autoTune: false}}
-- {type: envoy-proxy, parameters: {readBody: always}}
-- {name: pods, type: static-discovery, parameters: {endpoints: [{name: p, address: 10.0.0.1, port: 80}]}}
-schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]}]
-dataLayer: {discovery: {pluginRef: pods}}
-";
+/// A prefix scorer, and one endpoint.
+const PREFIX: &str = include_str!("../../../tests/fixtures/prefix-one-endpoint.yaml");
 
 const QUEUE: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig

@@ -3,16 +3,8 @@ use crate::config;
 use crate::picker::testing::{begin, close, pass, show, NOW};
 use crate::picker::{ExchangeId, Head, ResponseOrigin, Upstream};
 
-const CONFIG: &str = "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: prefix-cache-scorer}
-- {type: approx-prefix-cache-producer, parameters: {autoTune: false}}
-- {type: envoy-proxy, parameters: {readBody: always}}
-- {name: pods, type: static-discovery, parameters: {endpoints: [{name: p, address: 10.0.0.1, port: 80}]}}
-schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}]}]
-dataLayer: {discovery: {pluginRef: pods}}
-";
+/// A prefix scorer, and one endpoint.
+const CONFIG: &str = include_str!("../../../../tests/fixtures/prefix-one-endpoint.yaml");
 
 /// A picker with one endpoint.
 struct Vm {
