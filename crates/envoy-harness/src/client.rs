@@ -1,4 +1,4 @@
-//! A small HTTP client: what comes back, whatever its status.
+//! A small blocking HTTP client, which returns responses of any status.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// From what came.
+    /// Creates an answer from the parts of a response.
     pub fn new(status: u16, headers: &HeaderMap, body: String) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = headers.iter();
@@ -31,13 +31,13 @@ impl Answer {
         }
     }
 
-    /// A header's value, empty where there is none.
+    /// Returns the value of a header, empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// The candidates' scores as they are explained, best first.
+    /// Returns the candidates' scores from the explanation, best first.
     pub fn scores(&self) -> Vec<f64> {
         let explanation = self.header("x-epp-explain");
         let score = |candidate: &str| {
@@ -49,16 +49,16 @@ impl Answer {
         scores.unwrap_or_else(|| panic!("no explanation: {explanation:?}"))
     }
 
-    /// The pod that answered.
+    /// Returns the name of the pod that answered.
     pub fn pod(&self) -> &str {
         self.header("x-served-by")
     }
 }
 
-/// Longer than any answer here takes that does not hang.
+/// The longest time of a request: no answer takes this long unless it hangs.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client that keeps its connections, for many requests with [`send_by`].
+/// Returns a client that keeps its connections, for many requests with [`send_by`].
 pub fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder();
     config
@@ -68,7 +68,7 @@ pub fn agent() -> ureq::Agent {
         .into()
 }
 
-/// Any request.
+/// Sends a request on a connection of its own.
 pub fn send(
     port: u16,
     method: &str,
@@ -79,7 +79,7 @@ pub fn send(
     send_by(&agent(), port, method, path, headers, body)
 }
 
-/// Any request, by this client.
+/// Sends a request with a client.
 pub fn send_by(
     agent: &ureq::Agent,
     port: u16,
@@ -100,35 +100,34 @@ pub fn send_by(
     Ok(Answer::new(status, response.headers(), body))
 }
 
-/// A GET.
+/// Sends a GET.
 pub fn get(port: u16, path: &str) -> Result<Answer, ureq::Error> {
     send(port, "GET", path, &[], b"")
 }
 
-/// A POST of JSON.
+/// Sends a POST of JSON.
 pub fn post(port: u16, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
     let mut all = vec![("content-type", "application/json")];
     all.extend_from_slice(headers);
     send(port, "POST", path, &all, body.to_string().as_bytes()).unwrap()
 }
 
-/// A completion of this prompt.
+/// Requests a completion of a prompt.
 pub fn complete(port: u16, model: &str, prompt: &str) -> Answer {
-    post(
-        port,
-        "/v1/completions",
-        &json!({"model": model, "prompt": prompt, "max_tokens": 1}),
-        &[],
-    )
+    complete_with(port, model, prompt, &[])
 }
 
-/// The same, with an explanation asked for.
+/// The same, with an explanation of the decision.
 pub fn explain(port: u16, model: &str, prompt: &str) -> Answer {
-    let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
-    post(port, "/v1/completions", &body, &[("x-epp-explain", "1")])
+    complete_with(port, model, prompt, &[("x-epp-explain", "1")])
 }
 
-/// Writes bytes as they are and reads until `enough` or the end.
+fn complete_with(port: u16, model: &str, prompt: &str, headers: &[(&str, &str)]) -> Answer {
+    let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
+    post(port, "/v1/completions", &body, headers)
+}
+
+/// Writes bytes in parts, and reads until `enough` returns true or the connection ends.
 pub fn raw(port: u16, parts: &[&[u8]], pause: Duration, enough: impl Fn(&str) -> bool) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();

@@ -46,7 +46,7 @@ pub fn override_host() -> Value {
     )
 }
 
-/// Returns the rule that makes a label of a part of a statistic's name.
+/// Returns the rule that turns a part of a statistic's name into a label.
 pub fn stats_tag(name: &str) -> Value {
     json!({"tag_name": name, "regex": format!("(;{name}=([^;]*))")})
 }

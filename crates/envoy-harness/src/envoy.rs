@@ -4,22 +4,22 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which Envoys of this machine belong together.
+/// Whether an Envoy shares memory with others on this machine.
 #[derive(Debug, Clone, Copy)]
 pub enum BaseId {
-    /// None other belongs to this one.
+    /// It shares with none.
     Unique,
-    /// The one with this number and the epoch before is replaced: Envoy's hot restart.
+    /// It replaces the one with this number and the epoch before: Envoy's hot restart.
     Shared {
-        /// The same for all that replace one another.
+        /// The same for all Envoys that replace each other.
         id: u32,
         /// How often the first was replaced.
         epoch: usize,
     },
 }
 
-/// Returns the command that starts an Envoy with the configuration in a file, and logs warnings and what
-/// the filter says.
+/// Returns the command that starts an Envoy with the configuration in a file. It logs warnings, and the
+/// filter's messages from level info.
 pub fn command(program: &Path, config: &Path, base: BaseId) -> Command {
     let mut command = Command::new(program);
     command
@@ -36,20 +36,20 @@ pub fn command(program: &Path, config: &Path, base: BaseId) -> Command {
     command
 }
 
-/// Returns the program or file that an environment variable names, which the Makefile sets.
+/// Returns the path in an environment variable, which the Makefile sets.
 pub fn from_environment(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os(name).map(PathBuf::from);
     let path = path.ok_or_else(|| format!("{name} is not set; `make` sets it"))?;
     match path.exists() {
         true => Ok(path),
         false => Err(format!(
-            "{name} names {}, which is not there",
+            "{name} names {}, which does not exist",
             path.display()
         )),
     }
 }
 
-/// The same, for tests: panics if it is not there.
+/// The same, for tests: panics if it does not exist.
 pub fn path_of(name: &str) -> PathBuf {
-    from_environment(name).unwrap_or_else(|error| panic!("{error}; call `make test`"))
+    from_environment(name).unwrap_or_else(|error| panic!("{error}; run `make test`"))
 }

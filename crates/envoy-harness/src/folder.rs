@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder below `target/`, removed after a test that passed. One that failed leaves its logs.
+/// A folder below `target/`. Dropping it removes it, except during a panic: a failed test leaves its logs.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -17,14 +17,14 @@ impl Folder {
         let target = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target"));
         let folder = target.join(name);
         fs::create_dir_all(&folder).unwrap();
-        // Short, as the name of a socket in it may have 107 bytes.
+        // A short path, because that of a socket in it may have 107 bytes.
         let folder = folder.canonicalize().unwrap();
         let folder = folder.join(format!("{}-{number}", process::id()));
         fs::create_dir(&folder).unwrap();
         Self(folder)
     }
 
-    /// Returns where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }

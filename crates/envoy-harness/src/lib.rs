@@ -1,14 +1,17 @@
-//! Starts, configures, awaits and stops Envoys: for tests, the demo, the benchmarks and the fault suite.
+//! Starts, configures, awaits and stops Envoys, and sends them requests: for tests, the demo, the
+//! benchmarks and the fault suite.
 //!
-//! - [`process`] runs any program and keeps its log; [`envoy`] is the command line of an Envoy;
-//!   [`config`] has the parts of a configuration that several need.
-//! - [`proxy`] is a whole Envoy with the module over a cluster of model servers, whose members and
-//!   listener tests change while it runs; [`client`] asks it.
+//! - [`process`] runs a program and keeps its log; [`envoy`] builds the command line of an Envoy;
+//!   [`config`] has parts of Envoy configurations.
+//! - [`proxy`] is a whole Envoy with the module in front of a cluster of model servers, whose members and
+//!   listener can be changed while it runs.
+//! - [`client`] sends requests from tests, [`traffic`] from asynchronous loads.
 //!
-//! The crate knows nothing of the filter's code: it sees the module from outside, as Envoy does. `make`
-//! builds what it needs and says where it is (`ENVOY`, `EPP_WASM`).
+//! The crate does not depend on the filter's code: it sees the module from outside, as Envoy does. It uses
+//! processes, files below `target/`, the clock, and the network of this machine. The environment variables
+//! `ENVOY` and `EPP_WASM`, which `make` sets, locate Envoy and the module.
 
-// Tests fail loudly, and most of this is a part of tests. What other programs use returns errors.
+// Most of this crate serves tests, which fail by panicking. The parts that other programs use return errors.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,6 +27,7 @@ mod ports;
 pub mod process;
 pub mod proxy;
 pub mod statistics;
+pub mod traffic;
 mod wait;
 
 pub use envoy::path_of;

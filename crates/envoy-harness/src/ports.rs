@@ -5,9 +5,10 @@ use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::LazyLock;
 
-/// The range lies below the kernel's own (from 32,768 on Linux), from which it takes ports for clients'
-/// connections and for listeners that ask for any.
+/// The first port of the range. The range lies below the kernel's own (from 32,768 on Linux), from which it
+/// takes ports for clients' connections and for listeners that ask for any.
 const FIRST: u16 = 10_000;
+/// The number of ports in the range.
 const COUNT: u16 = 20_000;
 
 /// Returns a port that nothing listens on and that is given out to no other caller.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::wait::{poll, PATIENCE};
 
-/// Between two looks at a process or at what it has to answer.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The time between two checks of a process or of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Lines of a log that are shown with a failure: Envoy's reason and the filter's own lines before it.
+/// Lines of a log that are shown with a failure: enough for Envoy's reason and the filter's lines before it.
 const TAIL_LINES: usize = 30;
 
 /// A running process.
@@ -25,8 +25,8 @@ pub struct Process {
 impl Process {
     /// Starts a command. Standard output and error go to a new file at `log`.
     ///
-    /// Standard input stays open for as long as the value lives: a child that watches it ends with us,
-    /// even if we are killed.
+    /// Standard input stays open for as long as the value lives: a child that watches it ends with this
+    /// process, even if this process is killed.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self, String> {
         let output = fs::File::create(log);
         let output = output.and_then(|file| Ok((file.try_clone()?, file)));
@@ -44,30 +44,30 @@ impl Process {
         })
     }
 
-    /// Returns the number that the operating system knows it by.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Returns everything that it has logged so far.
+    /// Returns its log so far.
     pub fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Returns how it ended, or `None` while it runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        // Only a process that is not our child cannot be asked.
+        // This fails only for a process that is not our child.
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for it to end by itself; `None` if it still runs after [`PATIENCE`].
+    /// Waits for it to end by itself. Returns `None` if it still runs after [`PATIENCE`].
     pub fn wait_for_exit(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.exit_status() {
                 return Some(status);
             }
-            sleep(PAUSE);
+            sleep(POLL_INTERVAL);
         }
         None
     }
@@ -87,14 +87,14 @@ impl Process {
         mut condition: impl FnMut() -> bool,
     ) -> Result<(), String> {
         let mut stopped = Ok(());
-        let met = poll(PAUSE, || {
+        let met = poll(POLL_INTERVAL, || {
             stopped = self.check_running();
             stopped.is_err() || condition()
         });
         stopped?;
         match met {
             true => Ok(()),
-            false => Err(self.failure(&format!("is not there after {PATIENCE:?}: {what}"))),
+            false => Err(self.failure(&format!("did not get there within {PATIENCE:?}: {what}"))),
         }
     }
 

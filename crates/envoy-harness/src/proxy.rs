@@ -19,12 +19,12 @@ use crate::process::Process;
 use crate::statistics::samples;
 use crate::wait::wait_until;
 
-/// What an Envoy is started with.
+/// The settings of an Envoy.
 #[derive(Clone)]
 pub struct Setup {
     /// Members of `inference-pool`.
     pub pods: Vec<SocketAddr>,
-    /// The filter's configuration; none: no filter.
+    /// The configurations of the filters, one for each.
     pub configs: Vec<String>,
     /// Worker threads.
     pub workers: usize,
@@ -32,33 +32,32 @@ pub struct Setup {
     pub bodies_first: bool,
     /// Headers that are removed before a route is looked up, as the templates do.
     pub removed_early: Vec<String>,
-    /// Each filter has a `vm_id` of its own; else all share one.
+    /// Whether each filter has a `vm_id` of its own instead of a shared one.
     pub vms_apart: bool,
-    /// The listener is in Envoy's own configuration, which stands or falls with it.
+    /// Whether the listener is in the bootstrap, so that Envoy does not start if it is invalid.
     pub listener_fixed: bool,
     /// Further settings of the pool's cluster.
     pub cluster: Value,
     /// Further clusters by name, each with a route of its path prefix `/name/`.
     pub others: Vec<(String, Vec<SocketAddr>)>,
-    /// Further clusters as they stand.
+    /// Further clusters, as Envoy's configuration has them.
     pub more_clusters: Vec<Value>,
     /// Further route settings of the pool.
     pub route: Value,
-    /// Where the cluster of the admin interface leads instead of there.
+    /// The address of the cluster of the admin interface, if it is another than the interface's.
     pub admin_through: Option<SocketAddr>,
     /// The module.
     pub module: PathBuf,
-    /// Tells this Envoy and those that replace it (hot restart) from others on the machine; none: it
-    /// cannot be replaced.
+    /// The base id of this Envoy and those that replace it (hot restart); `None` if it cannot be replaced.
     pub base_id: Option<u32>,
     /// Seconds after a change of the listener until connections of the old one are cut.
     pub drain_seconds: u32,
-    /// Variables of its environment.
+    /// Environment variables.
     pub environment: Vec<(String, String)>,
 }
 
 impl Setup {
-    /// One worker, one filter.
+    /// Creates settings with one worker and one filter.
     pub fn new(pods: &[SocketAddr], config: &str) -> Self {
         Self {
             pods: pods.to_vec(),
@@ -80,19 +79,19 @@ impl Setup {
         }
     }
 
-    /// Starts it and waits until it serves and knows its members.
+    /// Starts the Envoy and waits until it serves and the filter knows the members.
     pub fn start(self) -> Proxy {
         let proxy = self.launch();
         proxy.wait_until_it_serves();
         proxy
     }
 
-    /// Starts it and does not wait.
+    /// Starts the Envoy without waiting.
     pub fn launch(self) -> Proxy {
         self.launch_with(&[])
     }
 
-    /// What `envoy --mode validate` exits with, and what it says.
+    /// Returns the exit code of `envoy --mode validate` and its log.
     pub fn validate(mut self) -> (Option<i32>, String) {
         self.listener_fixed = true;
         let mut proxy = self.launch_with(&["--mode", "validate"]);
@@ -118,19 +117,20 @@ impl Setup {
 
 /// A running Envoy.
 pub struct Proxy {
-    /// What it was started with, and changed to since.
+    /// The current settings.
     pub setup: Setup,
-    /// Where it listens.
+    /// The port of the listener.
     pub port: u16,
-    /// Its admin interface.
+    /// The port of the admin interface.
     pub admin: u16,
-    /// The first one, and those that replaced it. They are stopped before their files are removed.
+    /// The first process and those that replaced it. Declared before the folder, so that they stop before their
+    /// files are removed.
     processes: Vec<Process>,
     folder: Folder,
 }
 
 impl Proxy {
-    /// Starts a process, which takes over from the one that runs.
+    /// Starts a process, which takes over from a running one.
     fn spawn(&mut self, arguments: &[&str]) {
         let epoch = self.processes.len();
         let shared = |id| BaseId::Shared { id, epoch };
@@ -148,25 +148,25 @@ impl Proxy {
         self.processes.push(process);
     }
 
-    /// Starts another process that takes over without a connection lost: Envoy's hot restart.
+    /// Starts another process that takes over without losing a connection: Envoy's hot restart.
     pub fn replace_process(&mut self) {
-        assert!(self.setup.base_id.is_some(), "it was started without");
+        assert!(self.setup.base_id.is_some(), "the Envoy has no base id");
         self.spawn(&[]);
     }
 
-    /// Returns whether this process has ended.
+    /// Returns whether a process has ended, by its id.
     pub fn ended_process(&mut self, id: u32) -> bool {
         let mut processes = self.processes.iter_mut();
         let process = processes.find(|process| process.id() == id);
         process.is_some_and(|process| process.exit_status().is_some())
     }
 
-    /// Returns the process, the last one where there were several.
+    /// Returns the id of the latest process.
     pub fn process(&self) -> u32 {
         self.processes.last().unwrap().id()
     }
 
-    /// Waits until it serves and knows its members.
+    /// Waits until Envoy serves and the filter knows the members.
     pub fn wait_until_it_serves(&self) {
         self.wait_until("Envoy listens", || {
             client::get(self.port, "/ready-or-not").is_ok()
@@ -174,12 +174,12 @@ impl Proxy {
         self.wait_until("the pool answers", || {
             client::get(self.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
         });
-        // Before that it is Envoy's fallback policy that answers.
+        // Until then, Envoy's fallback policy routes requests.
         self.wait_until("the filter knows the members", || {
             let ready = || self.counted("llm_d_epp_ready_endpoints") > 0;
             self.setup.configs.is_empty() || ready()
         });
-        // That is the poller's state; the workers read it with their next tick of 50 ms.
+        // That is the state of the poller; the workers read it at their next tick, within 50 ms.
         sleep(Duration::from_millis(200));
     }
 
@@ -193,36 +193,36 @@ impl Proxy {
         self.processes.iter().map(Process::logged).collect()
     }
 
-    /// Returns the process's exit code, if it ends soon.
+    /// Waits for the process to end. Returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.processes.last_mut()?.wait_for_exit()?.code()
     }
 
-    /// Other members from now on.
+    /// Changes the members.
     pub fn set_pods(&mut self, pods: &[SocketAddr]) {
         self.setup.pods = pods.to_vec();
         self.write_members();
     }
 
-    /// Another configuration from now on.
+    /// Changes the configuration of the filter.
     pub fn set_config(&mut self, config: &str) {
         self.setup.configs = vec![config.to_owned()];
         self.write_listener();
     }
 
-    /// Another module from now on.
+    /// Changes the module.
     pub fn set_module(&mut self, module: &Path) {
         self.setup.module = module.to_owned();
         self.write_listener();
     }
 
-    /// A value of `/stats`.
+    /// Returns a value of `/stats`.
     pub fn stat(&self, name: &str) -> u64 {
         let value = self.find_stat(name);
         value.unwrap_or_else(|| panic!("Envoy has no statistic {name}"))
     }
 
-    /// The same of a statistic that Envoy makes when it first counts something.
+    /// The same for a statistic that Envoy creates when it first counts something; 0 before.
     pub fn stat_so_far(&self, name: &str) -> u64 {
         self.find_stat(name).unwrap_or(0)
     }
@@ -237,14 +237,14 @@ impl Proxy {
         line.map(|value| value.trim().parse().unwrap())
     }
 
-    /// The sum of a metric of the filter over all its labels; 0 where nothing was counted yet.
+    /// Returns the sum of a metric of the filter over all its labels; 0 if it has not been counted yet.
     pub fn counted(&self, name: &str) -> u64 {
         self.counted_with(name, "")
     }
 
-    /// The same of those lines that have this label.
+    /// The same over the series whose labels contain a text.
     pub fn counted_with(&self, name: &str, label: &str) -> u64 {
-        // A metric appears when it is first used: one that never could is the test's mistake.
+        // A metric appears when it is first used. A misspelt name would always be 0.
         static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(path_of("EPP_WASM")).unwrap());
         let named = memchr::memmem::find(&MODULE, name.as_bytes());
         assert!(named.is_some(), "the module has no metric {name}");
@@ -253,12 +253,12 @@ impl Proxy {
         chosen.map(|(_, value)| value as u64).sum()
     }
 
-    /// The most memory that Envoy has had so far, in bytes.
+    /// Returns the peak of Envoy's resident memory, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.memory_line("VmHWM:")
     }
 
-    /// The memory that Envoy has now, in bytes.
+    /// Returns Envoy's resident memory, in bytes.
     pub fn memory(&self) -> u64 {
         self.memory_line("VmRSS:")
     }
@@ -270,7 +270,7 @@ impl Proxy {
         kilobytes.parse::<u64>().unwrap() << 10
     }
 
-    /// `/stats/prometheus`.
+    /// Returns the page `/stats/prometheus`.
     pub fn prometheus(&self) -> String {
         client::get(self.admin, "/stats/prometheus").unwrap().body
     }
@@ -279,7 +279,7 @@ impl Proxy {
         self.folder.path().join(name)
     }
 
-    /// Files are replaced, never written in place: Envoy watches for renames.
+    /// Replaces a file by renaming a new one, as Envoy watches for renames.
     fn replace(&self, name: &str, content: &Value) {
         let new = self.file(&format!("{name}.new"));
         fs::write(&new, content.to_string()).unwrap();
@@ -307,7 +307,7 @@ impl Proxy {
             let mut wasm = json!({"config": {
                 "name": name,
                 "failure_policy": "FAIL_RELOAD",
-                // As envoy/envoy.yaml has it.
+                // As in envoy/envoy.yaml.
                 "reload_config": {"backoff": {"base_interval": "0.1s"}},
                 "vm_config": {"vm_id": vm, "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": self.setup.module}}},
@@ -415,7 +415,7 @@ impl Proxy {
     }
 }
 
-/// Puts these settings over those.
+/// Replaces the settings that `others` has.
 fn merge(settings: &mut Value, others: &Value) {
     for (key, value) in others.as_object().unwrap() {
         settings[key] = value.clone();

@@ -1,4 +1,4 @@
-//! Hostile clients: bodies that stop or drip, and requests that are repeated without a pause.
+//! Hostile clients: bodies that stop or arrive a byte at a time, and requests that are repeated without a pause.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,55 +9,41 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use envoy_harness::traffic::{client, exchange, post, whole, Http};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{HeaderValue, CONTENT_TYPE};
-use hyper::Request;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, Sleep};
 
-use crate::load::uri;
+/// Longer than any attack lasts: an attacker does not close a request by itself.
+const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
-type Http = Client<HttpConnector, BoxBody<Bytes, Infallible>>;
-
-/// Streams that an attacker opens on one HTTP/2 connection: what servers usually allow at least.
-pub const STREAMS: usize = 100;
-
-/// How connections are used.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Over {
-    /// One for each request.
-    Http1,
-    /// One for every [`STREAMS`] requests.
-    Http2,
-}
+/// Streams that an attacker opens on one HTTP/2 connection: RFC 9113 recommends that servers allow no fewer.
+pub const STREAMS_PER_CONNECTION: usize = 100;
 
 /// A body that does not end.
 #[derive(Clone, Default)]
 pub struct Unfinished {
-    /// What comes at once.
+    /// The part that is sent at once.
     pub begin: Bytes,
-    /// One more byte comes every so often; none: nothing does.
+    /// The time between further bytes; `None` if there are none.
     pub drip: Option<Duration>,
-    /// The length that its headers declare; none: they declare none.
+    /// The length that its headers declare, if any.
     pub declared: Option<u64>,
 }
 
-/// An attack; it ends with this value, and its connections are closed.
+/// An attack. Dropping it closes its connections.
 pub struct Attack {
     runtime: Runtime,
     port: u16,
-    /// Of requests: how many have begun to send their body, and how many have been answered or cut.
+    /// Requests whose body has begun.
     begun: Arc<AtomicUsize>,
+    /// Requests that have been answered or cut.
     ended: Arc<AtomicUsize>,
 }
 
 impl Attack {
-    /// An attack on this port of this machine, by no client yet.
+    /// Creates an attack on a port of this machine, without requests yet.
     pub fn new(port: u16) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -72,26 +58,28 @@ impl Attack {
         }
     }
 
-    /// Opens so many requests with bodies that do not end; returns when each has sent its beginning.
-    pub fn hold(&self, count: usize, over: Over, bodies: &[Unfinished]) {
-        /// Between two of them, so that a listener's backlog does not decide how many there are.
+    /// Opens this many requests with bodies that do not end, over HTTP/2 [`STREAMS_PER_CONNECTION`] on a
+    /// connection. Returns when each has sent its beginning.
+    pub fn hold(&self, count: usize, http: Http, bodies: &[Unfinished]) {
+        /// Between two requests, so that the length of the listener's backlog does not limit their number.
         const PAUSE: Duration = Duration::from_millis(1);
-        let per_client = if over == Over::Http2 { STREAMS } else { count };
+        let per_client = match http {
+            Http::One => count,
+            Http::Two => STREAMS_PER_CONNECTION,
+        };
         let before = self.begun();
-        // Timers of bodies belong to it.
+        // The timers of bodies need a runtime.
         let _entered = self.runtime.enter();
         for number in 0..count.div_ceil(per_client) {
-            let client = client(over);
+            let client = client(http);
             let streams = per_client.min(count - number * per_client);
             for (_, body) in (0..streams).zip(bodies.iter().cycle()) {
                 let body = Open::new(body, &self.begun).boxed();
                 let request = post(self.port, "/v1/chat/completions", body);
                 let (client, ended) = (client.clone(), self.ended.clone());
                 self.runtime.spawn(async move {
-                    // An answer to half a request, or its end, is all the same to the attacker.
-                    if let Ok(answer) = client.request(request).await {
-                        let _ = answer.into_body().collect().await;
-                    }
+                    // Whether half a request is answered or cut makes no difference to the attacker.
+                    let _ = exchange(&client, request, PATIENCE).await;
                     ended.fetch_add(1, Ordering::Relaxed);
                 });
                 std::thread::sleep(PAUSE);
@@ -100,53 +88,32 @@ impl Attack {
         envoy_harness::wait_until("all bodies have begun", || self.begun() >= before + count);
     }
 
-    /// Sends these bodies one after the other, again and again, each on a connection of its own.
+    /// Sends these bodies one after the other, over and over, each on a connection of its own.
     pub fn repeat(&self, path: &'static str, bodies: Vec<Bytes>, pause: Duration) {
         let (port, begun, ended) = (self.port, self.begun.clone(), self.ended.clone());
         self.runtime.spawn(async move {
             for body in bodies.iter().cycle() {
                 begun.fetch_add(1, Ordering::Relaxed);
-                let request = post(port, path, Full::new(body.clone()).boxed());
-                if let Ok(answer) = client(Over::Http1).request(request).await {
-                    let _ = answer.into_body().collect().await;
-                }
+                let request = post(port, path, whole(body.clone()));
+                let _ = exchange(&client(Http::One), request, PATIENCE).await;
                 ended.fetch_add(1, Ordering::Relaxed);
                 sleep(pause).await;
             }
         });
     }
 
-    /// Requests that have begun.
+    /// Returns how many requests have begun their body.
     pub fn begun(&self) -> usize {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Requests that have been answered or cut.
+    /// Returns how many requests have been answered or cut.
     pub fn ended(&self) -> usize {
         self.ended.load(Ordering::Relaxed)
     }
 }
 
-fn client(over: Over) -> Http {
-    Client::builder(TokioExecutor::new())
-        .http2_only(over == Over::Http2)
-        .build_http()
-}
-
-fn post(
-    port: u16,
-    path: &str,
-    body: BoxBody<Bytes, Infallible>,
-) -> Request<BoxBody<Bytes, Infallible>> {
-    let mut request = Request::new(body);
-    *request.method_mut() = hyper::Method::POST;
-    *request.uri_mut() = uri(port, path);
-    let json = HeaderValue::from_static("application/json");
-    request.headers_mut().insert(CONTENT_TYPE, json);
-    request
-}
-
-/// An [`Unfinished`] body on its way.
+/// An [`Unfinished`] body that is being sent.
 struct Open {
     begin: Option<Bytes>,
     drip: Option<(Duration, Pin<Box<Sleep>>)>,

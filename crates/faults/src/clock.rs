@@ -1,4 +1,4 @@
-//! A wall clock that a test can step, for one Envoy alone.
+//! A wall clock for one Envoy, which a row can step.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use envoy_harness::path_of;
 
-/// The clock.
+/// A wall clock that runs with the system's, ahead of it by an offset.
 pub struct Clock {
     file: fs::File,
     path: PathBuf,
@@ -16,7 +16,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right so far. The C compiler that it takes is the one that links Rust.
+    /// Creates a clock with offset 0. It compiles `clock.c` with the C compiler that also links Rust.
     pub fn new() -> io::Result<Self> {
         let folder = path_of("EPP_WASM").with_file_name("faults");
         fs::create_dir_all(&folder)?;
@@ -40,7 +40,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// What an Envoy has to have in its environment.
+    /// Returns the environment variables of an Envoy that uses this clock.
     pub fn environment(&self) -> Vec<(String, String)> {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         vec![
@@ -49,7 +49,7 @@ impl Clock {
         ]
     }
 
-    /// From now on it is ahead of the truth by so many seconds.
+    /// Sets the offset to this many seconds.
     pub fn step(&self, ahead: i64) -> io::Result<()> {
         self.file.write_all_at(&ahead.to_ne_bytes(), 0)
     }

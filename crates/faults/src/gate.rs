@@ -1,5 +1,5 @@
-//! A way to a port that can be closed: new connections through it are refused then, and those that are
-//! open are cut off.
+//! A TCP proxy in front of a port. While it is closed, it closes new connections at once; closing it
+//! cuts the open ones.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
-/// The way.
+/// The proxy.
 pub struct Gate {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -17,11 +17,11 @@ pub struct Gate {
 struct Shared {
     closed: AtomicBool,
     port: AtomicU16,
-    through: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<TcpStream>>,
 }
 
 impl Gate {
-    /// A way to nowhere yet.
+    /// Starts a proxy that does not lead to a port yet.
     pub fn open() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
@@ -30,33 +30,33 @@ impl Gate {
         // Both threads live as long as the suite does, which is short.
         spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Whom it cannot take through it drops.
+                // A connection that cannot be passed on is dropped.
                 let _ = inside.pass(stream);
             }
         });
         Ok(Self { address, shared })
     }
 
-    /// Where it begins.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it ends.
+    /// Sets the port of this machine to which it leads.
     pub fn leads_to(&self, port: u16) {
         self.shared.port.store(port, Ordering::Relaxed);
     }
 
-    /// Nothing passes any more.
+    /// Closes it.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
-        for stream in self.shared.through.lock().unwrap().drain(..) {
-            // It may have ended by itself.
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            // The connection may have ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// It is open again.
+    /// Opens it again.
     pub fn reopen(&self) {
         self.shared.closed.store(false, Ordering::Relaxed);
     }
@@ -68,12 +68,12 @@ impl Shared {
             return near.shutdown(Shutdown::Both);
         }
         let far = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port.load(Ordering::Relaxed)))?;
-        let mut through = self.through.lock().unwrap();
+        let mut open = self.open.lock().unwrap();
         for (from, to) in [(&near, &far), (&far, &near)] {
             let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
-            through.push(from.try_clone()?);
+            open.push(from.try_clone()?);
             spawn(move || {
-                // An end is an end, whoever made it.
+                // Whichever side ends, or fails: the other one is closed, too.
                 let _ = io::copy(&mut from, &mut to);
                 let _ = to.shutdown(Shutdown::Both);
             });

@@ -1,106 +1,101 @@
-//! An open loop: requests leave when their time has come, whatever became of those before. A closed
-//! loop would stop asking just when things go wrong.
+//! An open loop: each request is sent when it is due, whatever became of the earlier ones. A closed loop
+//! would send less just when something is wrong.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use envoy_harness::traffic::{self, exchange, Body, Client, Failure, Http};
 use hyper::Request;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
-/// What clients wait for an answer to end: longer than any fault here lasts.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a client waits for the end of a response: longer than any fault of the suite lasts.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Conversations whose turns share a prefix, so that prefix affinity takes part.
 const CONVERSATIONS: u64 = 24;
 
-/// What is asked for.
+/// The kind of request that is sent.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Asks {
+pub enum Kind {
     /// A chat completion.
     Chat,
     /// The list of models: a request without a body.
     Models,
 }
 
-/// What is sent.
+/// The requests of a load.
 #[derive(Clone, Copy)]
 pub struct Mix {
-    /// What is asked for.
-    pub asks: Asks,
-    /// Requests a second.
+    /// The kind of all requests.
+    pub kind: Kind,
+    /// Requests per second.
     pub rate: u32,
-    /// Of ten requests, how many stream.
+    /// How many of ten requests stream their response.
     pub streams: u64,
     /// Conversations that the prompts belong to.
     pub conversations: u64,
     /// Bytes of a prompt.
     pub prompt: usize,
-    /// Tokens of a streamed answer; others have a fifth.
+    /// Tokens of a streamed response; others have a fifth.
     pub tokens: u32,
-    /// HTTP/2 over so many connections; 0: HTTP/1.1 over as many as it takes.
+    /// HTTP/2 connections; 0 for HTTP/1.1, with as many connections as it needs.
     pub http2: usize,
-    /// What clients wait for an answer to end.
+    /// The longest that a client waits for the end of a response.
     pub patience: Duration,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        // 50 tokens of 4 ms: some streams are in the middle of their answer whenever a fault comes.
+        // 50 tokens of 4 ms: some responses are in the middle whenever a fault begins.
         Self {
-            asks: Asks::Chat,
+            kind: Kind::Chat,
             rate: 100,
             streams: 3,
             conversations: CONVERSATIONS,
             prompt: 2_000,
             tokens: 50,
             http2: 0,
-            patience: PATIENCE,
+            patience: RESPONSE_TIMEOUT,
         }
     }
 }
 
-/// What became of a request.
+/// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// 200 and a whole answer.
+    /// A whole response with status 200.
     Answered,
-    /// Anything else before a first byte of a good answer: a retry could have helped.
+    /// Another status, or no response: a retry could have helped.
     Failed(String),
-    /// A good answer that began and did not end well: it cannot be retried.
+    /// A response that began and did not end well: it cannot be retried.
     Cut(String),
 }
 
-/// A request.
+/// A request that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// When it was due, since the load began.
     pub at: Duration,
     /// From then to its end.
     pub took: Duration,
-    /// What became of it.
+    /// How it ended.
     pub outcome: Outcome,
 }
 
-type Http = Client<HttpConnector, Full<Bytes>>;
-
-/// Load that runs until it is stopped.
+/// A load that runs until it is stopped.
 pub struct Load {
     runtime: Runtime,
     since: Instant,
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Sent>>>,
-    looping: tokio::task::JoinHandle<Vec<tokio::task::JoinHandle<()>>>,
+    sender: JoinHandle<Vec<JoinHandle<()>>>,
 }
 
 impl Load {
-    /// Starts at this port of this machine.
+    /// Starts a load on a port of this machine.
     pub fn start(port: u16, mix: Mix) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -108,32 +103,27 @@ impl Load {
             .build()?;
         let (stop, sent) = (Arc::default(), Arc::default());
         let since = Instant::now();
-        let looping = runtime.spawn(send_all(
-            port,
-            mix,
-            since,
-            Arc::clone(&stop),
-            Arc::clone(&sent),
-        ));
+        let sender = send_all(port, mix, since, Arc::clone(&stop), Arc::clone(&sent));
+        let sender = runtime.spawn(sender);
         Ok(Self {
             runtime,
             since,
             stop,
             sent,
-            looping,
+            sender,
         })
     }
 
-    /// Since when it runs.
+    /// Returns how long the load has been running.
     pub fn elapsed(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// Sends nothing more, waits for what is under way, and gives all that was sent, in order.
+    /// Stops sending, waits for the requests under way, and returns all requests by the time they were due.
     pub fn stop(self) -> Vec<Sent> {
         self.stop.store(true, Ordering::Relaxed);
         self.runtime.block_on(async {
-            for request in self.looping.await.unwrap_or_default() {
+            for request in self.sender.await.unwrap_or_default() {
                 // Each records its own end.
                 let _ = request.await;
             }
@@ -145,23 +135,21 @@ impl Load {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Sends requests until it is to stop. Returns the tasks of those that may be under way.
 async fn send_all(
     port: u16,
     mix: Mix,
     since: Instant,
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Sent>>>,
-) -> Vec<tokio::task::JoinHandle<()>> {
-    let mut builder = Client::builder(TokioExecutor::new());
-    let clients: Vec<Http> = (0..mix.http2.max(1))
-        .map(|_| builder.http2_only(mix.http2 > 0).build_http())
-        .collect();
-    let mut under_way: Vec<tokio::task::JoinHandle<()>> = Vec::new();
+) -> Vec<JoinHandle<()>> {
+    let http = if mix.http2 > 0 { Http::Two } else { Http::One };
+    let clients = (0..mix.http2.max(1)).map(|_| traffic::client(http));
+    let clients: Vec<Client> = clients.collect();
+    let mut under_way: Vec<JoinHandle<()>> = Vec::new();
     let pause = Duration::from_secs(1) / mix.rate;
     for number in 0.. {
         let at = pause * number;
@@ -169,58 +157,42 @@ async fn send_all(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        // An hour's handles are not kept.
+        // Otherwise a soak of an hour would end with a list of all its tasks.
         if number % 1_000 == 0 {
             under_way.retain(|request| !request.is_finished());
         }
         let client = clients[number as usize % clients.len()].clone();
         let sent = sent.clone();
         under_way.push(tokio::spawn(async move {
-            let outcome = one(&client, port, mix, u64::from(number)).await;
-            let took = (since.elapsed()).saturating_sub(at);
+            let outcome = send(&client, port, mix, u64::from(number)).await;
+            let took = since.elapsed().saturating_sub(at);
             lock(&sent).push(Sent { at, took, outcome });
         }));
     }
     under_way
 }
 
-/// Sends one request and sees it through.
-async fn one(client: &Http, port: u16, mix: Mix, number: u64) -> Outcome {
-    let streams = mix.asks == Asks::Chat && number % 10 < mix.streams;
-    let request = match mix.asks {
-        Asks::Chat => request(port, mix, number, streams),
-        Asks::Models => models(port),
+/// Sends one request. Returns how it ended.
+async fn send(client: &Client, port: u16, mix: Mix, number: u64) -> Outcome {
+    let streams = mix.kind == Kind::Chat && number % 10 < mix.streams;
+    // What only a whole response has.
+    let (request, end) = match mix.kind {
+        Kind::Models => (traffic::get(port, "/v1/models"), "\"data\""),
+        Kind::Chat if streams => (chat(port, mix, number, true), "data: [DONE]"),
+        Kind::Chat => (chat(port, mix, number, false), "\"usage\""),
     };
-    let deadline = tokio::time::Instant::now() + mix.patience;
-    let answer = tokio::time::timeout_at(deadline, client.request(request)).await;
-    let answer = match answer {
-        Err(_) => return Outcome::Failed("no answer".to_owned()),
-        Ok(Err(error)) => return Outcome::Failed(reasons(&error)),
-        Ok(Ok(answer)) => answer,
-    };
-    let status = answer.status();
-    let body = tokio::time::timeout_at(deadline, answer.into_body().collect()).await;
-    let body = match body {
-        Err(_) => return Outcome::Cut("no end".to_owned()),
-        Ok(Err(error)) => return Outcome::Cut(reasons(&error)),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
-    let text = String::from_utf8_lossy(&body);
-    let end = match mix.asks {
-        Asks::Models => "\"data\"",
-        Asks::Chat if streams => "data: [DONE]",
-        Asks::Chat => "\"usage\"",
-    };
-    if status != 200 {
-        Outcome::Failed(format!("{} {}", status.as_u16(), text.trim()))
-    } else if text.contains(end) {
-        Outcome::Answered
-    } else {
-        Outcome::Cut("an answer without its end".to_owned())
+    match exchange(client, request, mix.patience).await {
+        Err(Failure::NoResponse(reason)) => Outcome::Failed(reason),
+        Err(Failure::Cut(reason)) => Outcome::Cut(reason),
+        Ok(response) if response.status != 200 => {
+            Outcome::Failed(format!("{} {}", response.status, response.body.trim()))
+        }
+        Ok(response) if response.body.contains(end) => Outcome::Answered,
+        Ok(_) => Outcome::Cut("a response without its end".to_owned()),
     }
 }
 
-fn request(port: u16, mix: Mix, number: u64, streams: bool) -> Request<Full<Bytes>> {
+fn chat(port: u16, mix: Mix, number: u64, streams: bool) -> Request<Body> {
     let conversation = number % mix.conversations;
     let mut prompt = format!("conversation {conversation} goes on. ");
     prompt = prompt.repeat(mix.prompt / prompt.len() + 1);
@@ -228,34 +200,6 @@ fn request(port: u16, mix: Mix, number: u64, streams: bool) -> Request<Full<Byte
     let tokens = if streams { mix.tokens } else { mix.tokens / 5 };
     let body = json!({"model": "demo", "stream": streams, "max_tokens": tokens,
         "messages": [{"role": "user", "content": prompt}]});
-    let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
-    *request.method_mut() = hyper::Method::POST;
-    *request.uri_mut() = uri(port, "/v1/chat/completions");
-    let json = hyper::header::HeaderValue::from_static("application/json");
-    request
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
-    request
-}
-
-fn models(port: u16) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::default());
-    *request.uri_mut() = uri(port, "/v1/models");
-    request
-}
-
-/// A path of this port of this machine.
-pub fn uri(port: u16, path: &str) -> hyper::Uri {
-    format!("http://127.0.0.1:{port}{path}").parse().unwrap()
-}
-
-/// An error with what caused it: the outermost alone says little.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
+    let body = traffic::whole(body.to_string());
+    traffic::post(port, "/v1/chat/completions", body)
 }

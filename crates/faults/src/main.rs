@@ -1,8 +1,12 @@
-//! The fault suite: a real Envoy with the real module and load running throughout, while something
-//! breaks. Each row says how many requests clients lost and how soon all was as before, and fails
-//! where more were lost than may be.
+//! The fault suite: something breaks while a real Envoy with the real module serves a load. Each row
+//! measures how many requests clients lost and how soon responses were as before, and fails if it misses
+//! its bar.
 //!
-//! `make test-faults` runs it, and writes docs/faults/run.json and the page of it, docs/faults.md.
+//! `make test-faults` runs it and writes the results, docs/faults/run.json, and their page,
+//! docs/faults.md.
+//!
+//! The program starts processes and uses the network of this machine only (`envoy-harness`,
+//! `fake-model-server`); it sees the filter from outside, as clients and operators do.
 
 // A test fails loudly.
 #![allow(
@@ -28,36 +32,36 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use report::Book;
+use report::Results;
 use rows::{Form, Row};
 use verdict::Measured;
 
-/// What breaks, and what clients see of it.
+/// Breaks things around and inside an Envoy with the module, and measures what clients see of it.
 #[derive(Parser)]
 struct Args {
-    /// Only rows whose names contain this.
+    /// Play only rows whose names contain this.
     #[arg(long)]
     only: Option<String>,
-    /// The long form: a minute of flapping, an hour of soak.
+    /// Play the long form: a minute of flapping, an hour of soak.
     #[arg(long)]
     long: bool,
-    /// The short form, for CI: rows that take seconds, on a machine that is busy.
+    /// Play the short form, for CI: rows that take seconds, on a busy machine.
     #[arg(long, conflicts_with_all = ["long", "keep"])]
     short: bool,
-    /// The soak's length; in the short form there is none unless this is given.
+    /// The length of the soak. Without it, only the long form has a soak.
     #[arg(long)]
     soak_seconds: Option<u64>,
-    /// The file that keeps what rows came to: those that are played now are put into it, the others
-    /// stay as they were.
+    /// The file with the results of all rows, in which those of the rows that are played now are
+    /// replaced.
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// Plays nothing, and takes these files' rows into that of --keep instead.
+    /// Play nothing, and copy the results in these files into that of --keep.
     #[arg(long, requires = "keep", num_args = 0..)]
     merge: Option<Vec<PathBuf>>,
-    /// The page that is made of what is kept.
+    /// The page to make of the results.
     #[arg(long, requires = "keep")]
     page: Option<PathBuf>,
-    /// The rows by name, and no more.
+    /// List the names of the rows, and play none.
     #[arg(long)]
     list: bool,
 }
@@ -77,14 +81,14 @@ impl Args {
         named.is_none_or(|part| row.name.contains(part.as_str()))
     }
 
-    /// What is kept, with these rows in it.
-    fn write(&self, played: Book) {
+    /// Writes the results of these rows into the file, and the page.
+    fn write(&self, played: Results) {
         let Some(file) = &self.keep else { return };
-        let mut book = Book::read(file).unwrap();
-        book.merge(played);
-        book.write(file).unwrap();
+        let mut results = Results::read(file).unwrap();
+        results.merge(played);
+        results.write(file).unwrap();
         if let Some(page) = &self.page {
-            std::fs::write(page, book.page()).unwrap();
+            std::fs::write(page, results.page()).unwrap();
         }
     }
 }
@@ -92,11 +96,11 @@ impl Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(files) = &args.merge {
-        let mut book = Book::default();
+        let mut results = Results::default();
         files
             .iter()
-            .for_each(|file| book.merge(Book::read(file).unwrap()));
-        args.write(book);
+            .for_each(|file| results.merge(Results::read(file).unwrap()));
+        args.write(results);
         return ExitCode::SUCCESS;
     }
     let form = args.form();
@@ -106,7 +110,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (since, run) = (Instant::now(), report::run());
-    let (mut book, mut missed) = (Book::default(), Vec::new());
+    let (mut results, mut missed) = (Results::default(), Vec::new());
     for row in &rows {
         let mut measured = play(row, &form);
         let holds = |measured: &Measured| match form.short {
@@ -117,9 +121,9 @@ fn main() -> ExitCode {
             missed.push(row.name);
         }
         measured.run.clone_from(&run);
-        book.keep(row, measured);
+        results.insert(row, measured);
     }
-    args.write(book);
+    args.write(results);
     eprintln!(
         "{} rows in {:.0} s, {} missed their bar: {}",
         rows.len(),
@@ -133,7 +137,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays a row. One that panics has missed its bar; the others are played all the same.
+/// Plays a row. A row that panics has missed its bar, and does not end the suite.
 fn play(row: &Row, form: &Form) -> Measured {
     eprintln!("── {}: {}", row.name, row.what);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (row.play)(form)));

@@ -1,4 +1,5 @@
-//! What an attack does to others: how long they wait, and whether prompts are still known.
+//! The effect of an attack on other clients: how long they wait, and whether repeated prompts still reach
+//! the pod that has them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -9,35 +10,35 @@ use envoy_harness::client::{self, get};
 use envoy_harness::proxy::Proxy;
 use serde_json::json;
 
-use crate::load::{Asks, Load, Mix};
+use crate::load::{Kind, Load, Mix};
 
-/// Clients that ask for little and measure how long it takes, and one that asks the admin interface.
+/// Clients that send small requests and measure how long they take, and one that asks the admin interface.
 pub struct Others {
     loads: Vec<Load>,
     stop: Arc<AtomicBool>,
     admin: JoinHandle<Duration>,
 }
 
-/// How long others waited.
+/// How long the clients waited.
 pub struct Waits {
     /// The 99th percentile, failed requests included.
     pub p99: Duration,
-    /// The longest that the admin interface took.
+    /// The longest response time of the admin interface.
     pub admin: Duration,
 }
 
 impl Others {
-    /// Begins.
-    pub fn watch(proxy: &Proxy) -> Self {
+    /// Starts the clients.
+    pub fn start(proxy: &Proxy) -> Self {
         let mix = Mix {
             rate: 50,
             streams: 0,
-            // One token: what is measured is the way there.
+            // One token, so that generation adds nothing to the time.
             tokens: 5,
             ..Mix::default()
         };
         let models = Mix {
-            asks: Asks::Models,
+            kind: Kind::Models,
             ..mix
         };
         let loads = [mix, models].map(|mix| Load::start(proxy.port, mix).unwrap());
@@ -47,7 +48,7 @@ impl Others {
             let mut longest = Duration::ZERO;
             while !stopped.load(Ordering::Relaxed) {
                 let since = Instant::now();
-                // No answer within the client's patience is a long wait, too.
+                // A request that times out counts as long as its timeout.
                 let _ = get(admin, "/ready");
                 longest = longest.max(since.elapsed());
                 sleep(Duration::from_millis(50));
@@ -61,8 +62,8 @@ impl Others {
         }
     }
 
-    /// Ends, and says how long they waited.
-    pub fn end(self) -> Waits {
+    /// Stops the clients. Returns how long they waited.
+    pub fn stop(self) -> Waits {
         let loads = self.loads.into_iter();
         let mut waits: Vec<Duration> = loads
             .flat_map(|load| load.stop().into_iter().map(|sent| sent.took))
@@ -76,8 +77,8 @@ impl Others {
     }
 }
 
-/// Sends prompts that have nothing in common, and then each once more with an end of its own.
-/// Returns how many of them the second time reached the pod that has them, and how many there were.
+/// Sends prompts that have nothing in common, and then each again with another end. Returns how many
+/// reached the same pod again, and how many there are.
 pub fn affinity(proxy: &Proxy) -> (usize, usize) {
     const PROMPTS: usize = 30;
     let stamp = Instant::now();
@@ -96,7 +97,7 @@ pub fn affinity(proxy: &Proxy) -> (usize, usize) {
         answered.map(|answer| answer.pod().to_owned())
     };
     let first: Vec<_> = (0..PROMPTS).map(|number| send(number, "")).collect();
-    // Workers tell each other what they have learnt every 50 ms.
+    // Workers exchange what they have learnt every 50 ms.
     sleep(Duration::from_millis(300));
     let again = (0..PROMPTS).map(|number| send(number, "And on."));
     let kept = first

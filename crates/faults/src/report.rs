@@ -1,5 +1,5 @@
-//! The table, and the page that it stands in: figures are kept in docs/faults/run.json, so that a row
-//! of an hour and those of a minute need not be of one run, and the page is made of them.
+//! The results of the rows and the page that shows them. The results are kept in docs/faults/run.json, so
+//! that a row that takes an hour and those that take a minute need not come from one run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,15 +13,15 @@ use envoy_harness::path_of;
 use crate::rows::{self, Row};
 use crate::verdict::Measured;
 
-/// What is written by hand: how to read the table, and what an operator has to set.
-const FRAME: &str = include_str!("frame.md");
+/// The page around the table: how to read it, and what an operator has to set.
+const PAGE: &str = include_str!("frame.md");
 
-/// What each row came to when it was last played.
+/// The result of each row when it was last played, by name.
 #[derive(Default)]
-pub struct Book(BTreeMap<String, Measured>);
+pub struct Results(BTreeMap<String, Measured>);
 
-impl Book {
-    /// What this file keeps; nothing yet where there is none.
+impl Results {
+    /// Reads a file of results; there are none if it does not exist.
     pub fn read(file: &Path) -> io::Result<Self> {
         match fs::read(file) {
             Ok(text) => Ok(Self(serde_json::from_slice(&text)?)),
@@ -30,24 +30,24 @@ impl Book {
         }
     }
 
-    /// Into this file.
+    /// Writes a file of results.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(&self.0)?;
         text.push('\n');
         fs::write(file, text)
     }
 
-    /// What a row came to.
-    pub fn keep(&mut self, row: &Row, measured: Measured) {
+    /// Replaces the result of a row.
+    pub fn insert(&mut self, row: &Row, measured: Measured) {
         self.0.insert(row.name.to_owned(), measured);
     }
 
-    /// What another book has takes the place of what this one had.
+    /// Replaces the results of all rows that another has.
     pub fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// The page.
+    /// Returns the page, in Markdown.
     pub fn page(&self) -> String {
         let mut table = "| what breaks | sent | failed | cut | may be lost | as before after | bar | the Endpoint Picker |\n|--|--|--|--|--|--|--|--|\n".to_owned();
         let mut runs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -62,14 +62,13 @@ impl Book {
             .iter()
             .map(|(run, rows)| format!("- {run}: {}\n", rows.join(", ")))
             .collect();
-        FRAME
-            .replace("{short}", &rows::SHORT.len().to_string())
+        PAGE.replace("{short}", &rows::SHORT.len().to_string())
             .replace("{table}", table.trim_end())
             .replace("{facts}", facts.trim_end())
     }
 }
 
-/// A row in one line, with the evidence where the bar is missed.
+/// Returns a result in one line, with the reasons if it misses its bar.
 pub fn summary(measured: &Measured) -> String {
     format!(
         "{} sent, {} failed, {} cut, as before after {}: {}",
@@ -119,7 +118,7 @@ fn time(recovery_ms: Option<u64>) -> String {
     }
 }
 
-/// Where, when and of what a run is.
+/// Returns the facts of a run: time, machine, versions.
 pub fn run() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let value = |file: &str, key: &str| {
@@ -166,15 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_made_of_what_was_measured() {
-        let book = Book::read(&in_docs("faults/run.json")).unwrap();
+    fn the_page_shows_the_results_of_every_row() {
+        let results = Results::read(&in_docs("faults/run.json")).unwrap();
         let page = fs::read_to_string(in_docs("faults.md")).unwrap();
         assert!(
-            page == book.page(),
-            "docs/faults.md: call `make faults-report`"
+            page == results.page(),
+            "docs/faults.md is out of date: run `make faults-report`"
         );
         for row in rows::all() {
-            assert!(book.0.contains_key(row.name), "never run: {}", row.name);
+            assert!(
+                results.0.contains_key(row.name),
+                "never played: {}",
+                row.name
+            );
         }
     }
 }

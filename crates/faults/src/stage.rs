@@ -1,4 +1,4 @@
-//! Where a row plays: pods, a real Envoy over them, and load that runs throughout.
+//! The setting of a row: pods, a real Envoy in front of them, and a load that runs throughout.
 
 use std::sync::LazyLock;
 use std::thread::sleep;
@@ -11,13 +11,13 @@ use serde_json::{json, Value};
 use crate::load::{Load, Mix};
 use crate::verdict::{Bar, Measured, Times};
 
-/// What runs before a fault comes: enough to know what is usual.
-const BEFORE: Duration = Duration::from_millis(2_000);
+/// How long the load runs before a fault: long enough to measure usual response times.
+const LOAD_BEFORE_FAULT: Duration = Duration::from_millis(2_000);
 
-/// Until connections of a replaced listener are cut, in seconds. Envoy's default is ten minutes.
-pub const DRAIN: u32 = 5;
+/// Seconds until connections of a replaced listener are cut. Envoy's default is ten minutes.
+pub const DRAIN_SECONDS: u32 = 5;
 
-/// What an operator would set up.
+/// A setting that has not started yet, as an operator would configure it.
 #[must_use]
 pub struct Plan {
     /// The Envoy.
@@ -28,7 +28,7 @@ pub struct Plan {
     pub mix: Mix,
 }
 
-/// A pod that takes 10 ms to the first token and 4 ms for each further one.
+/// Returns the settings of a pod that takes 10 ms to the first token and 4 ms for each further one.
 pub fn pod() -> Settings {
     Settings {
         base_latency: Duration::from_millis(10),
@@ -37,7 +37,7 @@ pub fn pod() -> Settings {
     }
 }
 
-/// The configuration that most rows run: prefix, queue and KV cache.
+/// Returns the configuration that most rows run: prefix, queue and KV cache.
 pub fn document(envoy_proxy: &str) -> String {
     format!(
         "apiVersion: llm-d.ai/v1alpha1
@@ -57,14 +57,14 @@ schedulingProfiles:
     )
 }
 
-/// What envoy/envoy.yaml says of the pool, so that the rows prove what is published.
+/// Returns the resources of envoy/envoy.yaml, so that the rows test what is published.
 fn published() -> &'static Value {
     static FILE: LazyLock<Value> =
         LazyLock::new(|| serde_yaml::from_str(include_str!("../../../envoy/envoy.yaml")).unwrap());
     &FILE["static_resources"]
 }
 
-/// Its retries, with a second's patience for the first byte, so that a row does not take minutes.
+/// Returns the published retries, with a timeout of a second per attempt, so that a row does not take minutes.
 pub fn retries() -> Value {
     let manager = &published()["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     let route = &manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
@@ -73,18 +73,18 @@ pub fn retries() -> Value {
     json!({"retry_policy": policy, "hedge_policy": route["hedge_policy"]})
 }
 
-/// Its circuit breakers.
+/// Returns the published circuit breakers.
 fn breakers() -> Value {
     json!({"circuit_breakers": published()["clusters"][0]["circuit_breakers"]})
 }
 
 impl Plan {
-    /// That many pods behind an Envoy with two workers.
+    /// Creates the setting with this many pods behind an Envoy with two workers.
     pub fn new(pods: usize) -> Self {
         let sim = Sim::start(pods, &pod()).unwrap();
         let mut setup = Setup::new(&sim.addresses(), &document(""));
         setup.workers = 2;
-        setup.drain_seconds = DRAIN;
+        setup.drain_seconds = DRAIN_SECONDS;
         setup.route = retries();
         setup.cluster = breakers();
         Self {
@@ -94,12 +94,12 @@ impl Plan {
         }
     }
 
-    /// Starts all, and lets load run for a while.
+    /// Starts everything, and lets the load run for a while.
     pub fn start(self) -> Stage {
         self.start_then(|_| ())
     }
 
-    /// The same, with something to do as soon as Envoy's ports are known.
+    /// The same; `launched` is called as soon as Envoy's ports are known.
     pub fn start_then(self, launched: impl FnOnce(&Proxy)) -> Stage {
         let proxy = self.setup.launch();
         launched(&proxy);
@@ -111,15 +111,15 @@ impl Plan {
             load,
             fault: Duration::ZERO,
             over: None,
-            held: 0,
+            may_be_lost: 0,
         };
-        stage.run(BEFORE);
+        stage.run(LOAD_BEFORE_FAULT);
         stage.fault = stage.load.elapsed();
         stage
     }
 }
 
-/// All that runs.
+/// A running setting.
 pub struct Stage {
     /// The pods.
     pub sim: Sim,
@@ -128,36 +128,36 @@ pub struct Stage {
     load: Load,
     fault: Duration,
     over: Option<Duration>,
-    held: usize,
+    may_be_lost: usize,
 }
 
 impl Stage {
-    /// Lets it run.
+    /// Lets it run for some time.
     pub fn run(&self, time: Duration) {
         sleep(time);
     }
 
-    /// Recovery counts from now on and not from when the fault came: none could recover before.
+    /// Measures recovery from now instead of from the beginning of the fault: it was not possible before.
     pub fn recovery_counts(&mut self) {
         self.over = Some(self.load.elapsed());
     }
 
-    /// What this pod holds now may be lost.
-    pub fn holds(&mut self, pod: usize) {
-        self.held += self.sim.pod(pod).shown().running;
+    /// Allows the responses that a pod is sending now to be lost.
+    pub fn allow_loss_on(&mut self, pod: usize) {
+        self.may_be_lost += self.sim.pod(pod).shown().running;
     }
 
-    /// What may be lost so far.
-    pub fn held(&self) -> usize {
-        self.held
+    /// Returns how many responses may be lost.
+    pub fn may_be_lost(&self) -> usize {
+        self.may_be_lost
     }
 
-    /// Something goes wrong with a pod.
-    pub fn fault(&self, pod: usize, faults: Faults) {
+    /// Sets the faults of a pod.
+    pub fn set_faults(&self, pod: usize, faults: Faults) {
         self.sim.pod(pod).set_faults(faults);
     }
 
-    /// Ends the load and says how it went.
+    /// Stops the load. Returns the result of the row.
     pub fn end(self, bar: Bar) -> Measured {
         let sent = self.load.stop();
         let times = Times {
@@ -165,7 +165,7 @@ impl Stage {
             over: self.over.unwrap_or(self.fault),
             fast: bar.fast,
         };
-        Measured::new(&sent, &times, self.held, bar)
+        Measured::new(&sent, &times, self.may_be_lost, bar)
     }
 }
 

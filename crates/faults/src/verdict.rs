@@ -1,5 +1,5 @@
-//! What a row came to: who failed, how long it took until all was as before, and whether the bar
-//! holds.
+//! The result of a row: which requests failed, how long it took until responses were as before, and
+//! whether the row meets its bar.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,104 +8,104 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::{Outcome, Sent};
 
-/// Recovery is looked for in slices of this length.
+/// The time is divided into slices of this length to find the recovery.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// A slice is as good as before with this share of good answers: one late answer of 25 on a loaded
-/// machine is no outage.
-const GOOD: f64 = 0.9;
+/// The least share of good responses in a slice that is as good as before: one late response of 25 on a
+/// loaded machine is not an outage.
+const MIN_GOOD_SHARE: f64 = 0.9;
 
-/// An answer is fast within this where the row says nothing else: a busy machine is no fault.
-const FAST: Duration = Duration::from_millis(600);
+/// The longest time of a good response, unless a row sets another: a busy machine is not a fault.
+const GOOD_WITHIN: Duration = Duration::from_millis(600);
 
-/// Who may fail, and how long it may last.
+/// Which requests may fail, and how long recovery may take.
 #[derive(Clone)]
 pub struct Bar {
-    /// Requests that may fail though no byte of their answer had come.
+    /// Requests that may fail before their response has begun.
     pub failed: usize,
-    /// Answers that may be cut; none: as many as the broken part held when it broke.
+    /// Responses that may be cut; `None`: as many as the broken part was sending when it broke.
     pub cut: Option<usize>,
-    /// Who may fail, in words.
+    /// Which requests may fail, in words.
     pub who: String,
-    /// Time until answers are as good as before.
+    /// The longest time until responses are as good as before.
     pub recovery: Duration,
-    /// An answer is fast within this, or within four times what is usual.
+    /// A response is fast within this, or within four times the usual time.
     pub fast: Duration,
 }
 
 impl Bar {
-    /// No request fails.
+    /// No request may fail.
     pub fn none(recovery: Duration) -> Self {
         Self {
             failed: 0,
             cut: Some(0),
             who: "none".to_owned(),
             recovery,
-            fast: FAST,
+            fast: GOOD_WITHIN,
         }
     }
 
-    /// None fails but those whose answers have begun to come from what broke.
+    /// Only the responses that the broken part was sending may be cut.
     pub fn begun(recovery: Duration) -> Self {
         Self {
             failed: 0,
             cut: None,
             who: "responses in progress on the pod".to_owned(),
             recovery,
-            fast: FAST,
+            fast: GOOD_WITHIN,
         }
     }
 
-    /// So many, and why.
+    /// This many may fail or be cut, and why.
     pub fn some(failed: usize, cut: usize, who: &str, recovery: Duration) -> Self {
         Self {
             failed,
             cut: Some(cut),
             who: who.to_owned(),
             recovery,
-            fast: FAST,
+            fast: GOOD_WITHIN,
         }
     }
 }
 
-/// When what happened, since the load began.
+/// The times of a row's events, since the load began.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// The fault came.
+    /// The beginning of the fault.
     pub fault: Duration,
-    /// From here recovery counts.
+    /// The time from which recovery is measured.
     pub over: Duration,
-    /// An answer is fast within this.
+    /// A response is fast within this.
     pub fast: Duration,
 }
 
-/// A row's figures.
+/// The result of a row.
 #[derive(Serialize, Deserialize)]
 pub struct Measured {
-    /// Where, when and of what they are.
+    /// The facts of the run.
     #[serde(default)]
     pub run: String,
     /// Requests sent.
     pub sent: usize,
-    /// Of them, failed before an answer began.
+    /// Requests that failed before a response began.
     pub failed: usize,
-    /// Of them, cut.
+    /// Responses that were cut.
     pub cut: usize,
-    /// Who may fail.
+    /// Which requests may fail.
     pub who: String,
-    /// From the fault until answers are as good as before; none: not while the load ran.
+    /// The time from the fault until responses are as good as before; `None` if they never were.
     pub recovery_ms: Option<u64>,
-    /// What misses the bar, but for the time.
+    /// What misses the bar, except the time.
     pub misses: Vec<String>,
-    /// How the time misses it.
+    /// How the time misses the bar.
     pub late: Option<String>,
-    /// What else is worth telling, in the table's last column.
+    /// Other measurements, for the column of the bar.
     pub notes: Vec<String>,
 }
 
 impl Measured {
-    /// Of these requests, with the fault at these times.
-    pub fn new(sent: &[Sent], times: &Times, held: usize, bar: Bar) -> Self {
+    /// Computes the result from the requests, the times, and the number of responses that may be lost.
+    pub fn new(sent: &[Sent], times: &Times, may_be_lost: usize, bar: Bar) -> Self {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         let (mut failed, mut cut) = (0, 0);
         for request in sent {
@@ -138,7 +138,7 @@ impl Measured {
             late: None,
             notes: Vec::new(),
         };
-        let may_be_cut = bar.cut.unwrap_or(held);
+        let may_be_cut = bar.cut.unwrap_or(may_be_lost);
         measured.require(failed <= bar.failed, || {
             format!(
                 "{failed} failed, {} may: {}",
@@ -162,7 +162,7 @@ impl Measured {
         measured
     }
 
-    /// Of a row that panicked: it has missed its bar.
+    /// The result of a row that panicked: it has missed its bar.
     pub fn panicked(reason: String) -> Self {
         Self {
             run: String::new(),
@@ -177,25 +177,25 @@ impl Measured {
         }
     }
 
-    /// Whether the bar holds.
+    /// Returns whether the row meets its bar.
     pub fn holds(&self) -> bool {
         self.misses.is_empty() && self.late.is_none()
     }
 
-    /// A further condition of the row.
+    /// Adds a miss unless a condition of the row holds.
     pub fn require(&mut self, holds: bool, miss: impl FnOnce() -> String) {
         if !holds {
             self.misses.push(miss());
         }
     }
 
-    /// Something worth telling.
+    /// Adds a measurement to the notes.
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
     }
 }
 
-/// The good and all requests of each slice.
+/// Returns the numbers of good and of all requests in each slice.
 fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
     let mut usual: Vec<Duration> = sent
         .iter()
@@ -225,7 +225,7 @@ fn recovery(sent: &[Sent], times: &Times) -> Option<Duration> {
     (!ended).then(|| SLICE * (*last as u32 + 1))
 }
 
-/// The first slices that were worse than before, to explain a miss.
+/// Lists the first slices that were worse than before, to explain a miss.
 fn slices(sent: &[Sent], times: &Times) -> String {
     const SHOWN: usize = 20;
     let slices = sliced(sent, times);
@@ -234,12 +234,12 @@ fn slices(sent: &[Sent], times: &Times) -> String {
         .take(SHOWN)
         .map(|(number, (good, all))| format!("{good} of {all} after {:?}", SLICE * *number as u32))
         .collect();
-    format!(" (good answers: {})", each.join(", "))
+    format!(" (good responses: {})", each.join(", "))
 }
 
-/// Whether a slice's good answers are too few of all.
+/// Returns whether too few requests of a slice are good.
 fn is_bad((good, all): &(usize, usize)) -> bool {
-    (*good as f64) < GOOD * *all as f64
+    (*good as f64) < MIN_GOOD_SHARE * *all as f64
 }
 
 #[cfg(test)]
@@ -256,12 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn failing_and_slow_answers_are_an_outage() {
+    fn failed_and_slow_responses_are_an_outage() {
         let fault = Duration::from_secs(1);
         let times = Times {
             fault,
             over: fault,
-            fast: FAST,
+            fast: GOOD_WITHIN,
         };
         for (outcome, took) in [
             (Outcome::Failed("503".to_owned()), 10),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broken_part_held_may_be_cut_and_no_more() {
+    fn only_the_responses_of_the_broken_part_may_be_cut() {
         let mut sent = second(0, Outcome::Answered, 10);
         let cut = second(1, Outcome::Cut("reset".to_owned()), 10);
         sent.extend(cut.into_iter().take(2));
@@ -289,7 +289,7 @@ mod tests {
         let times = Times {
             fault,
             over: fault,
-            fast: FAST,
+            fast: GOOD_WITHIN,
         };
         let bar = || Bar::begun(Duration::from_secs(1));
         assert!(Measured::new(&sent, &times, 2, bar()).misses.is_empty());

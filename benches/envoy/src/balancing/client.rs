@@ -1,49 +1,44 @@
-//! Clients that come as they please: an open load, so that a slow pool is not asked less.
+//! Users whose conversations begin at random: an open loop, so that a slow pool does not get less load.
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use envoy_harness::traffic::{self, exchange, Http};
 use fastrand::Rng;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::time::{sleep, sleep_until, Instant};
 
 use super::workload::{Conversation, Workload};
 use crate::bootstrap::SESSION_HEADER;
 
-/// Who has no answer after this has gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a user waits for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Milliseconds in which a user reads an answer before asking on.
-const PAUSE: std::ops::Range<u64> = 300..1_500;
+const READING_MS: std::ops::Range<u64> = 300..1_500;
 
-/// One request and what became of it.
+/// One request and its answer.
 pub struct Answer {
-    /// When it was sent, since the load began.
+    /// When the request was sent, since the load began.
     pub sent: Duration,
     /// How long the whole answer took.
     pub took: Duration,
-    /// What came; none: something other than a whole answer.
+    /// The answer's figures; `None` if it is not a whole answer.
     pub taken: Option<Taken>,
 }
 
-/// A whole answer.
+/// The figures of a whole answer.
 pub struct Taken {
     /// Time to the first token.
     pub first_token: Duration,
     /// Tokens of the prompt.
     pub prompt: u64,
-    /// Of them, tokens that were in the pod's cache.
+    /// Tokens of the prompt that were in the pod's cache.
     pub cached: u64,
 }
 
-/// Plays a workload at a listener until `end`: conversations begin at random, as many as make that
-/// many requests a second. The same each time, but for how long answers take.
+/// Plays a workload at a listener until `end`: conversations begin at random, at the rate that makes this
+/// many requests per second. Every run plays the same conversations; only the answers take other times.
 pub async fn play(port: u16, workload: &'static Workload, rate: f64, end: Duration) -> Vec<Answer> {
     let mut rng = Rng::with_seed(1);
     let began = Instant::now();
@@ -62,7 +57,7 @@ pub async fn play(port: u16, workload: &'static Workload, rate: f64, end: Durati
     users.join_all().await.into_iter().flatten().collect()
 }
 
-/// A user's conversation.
+/// Plays one user's conversation.
 async fn converse(
     port: u16,
     workload: &'static Workload,
@@ -75,59 +70,44 @@ async fn converse(
     let mut answers = Vec::new();
     for turn in 0..workload.turns {
         if turn > 0 {
-            sleep(Duration::from_millis(rng.u64(PAUSE))).await;
+            sleep(Duration::from_millis(rng.u64(READING_MS))).await;
         }
         let body = conversation.ask(&mut rng);
         let sent = began.elapsed();
         if sent >= end {
             break;
         }
-        let taken = timeout(PATIENCE, ask(port, &session, body)).await;
+        let taken = ask(port, &session, body).await;
         answers.push(Answer {
             sent,
             took: began.elapsed() - sent,
-            taken: taken.ok().flatten(),
+            taken,
         });
         conversation.answered(&mut rng);
     }
     answers
 }
 
-/// One request over a connection of its own, and so to any worker.
+/// Sends one request over a connection of its own, so that any worker may get it.
 async fn ask(port: u16, session: &str, body: String) -> Option<Taken> {
-    let sent = Instant::now();
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    stream.set_nodelay(true).ok()?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-    // It ends with the sender and the answer.
-    tokio::spawn(connection);
-    let request = Request::post("/v1/chat/completions")
-        .header("host", "bench")
-        .header("content-type", "application/json")
-        .header(SESSION_HEADER, session)
-        .body(Full::new(Bytes::from(body)))
-        .ok()?;
-    let mut answer = sender.send_request(request).await.ok()?;
-    if answer.status() != StatusCode::OK {
+    let mut request = traffic::post(port, "/v1/chat/completions", traffic::whole(body));
+    let headers = request.headers_mut();
+    headers.insert(SESSION_HEADER, session.parse().ok()?);
+    let client = traffic::client(Http::One);
+    let response = exchange(&client, request, ANSWER_TIMEOUT).await.ok()?;
+    if response.status != 200 {
         return None;
     }
-    let (mut text, mut first_token) = (Vec::new(), None);
-    while let Some(frame) = answer.frame().await {
-        if let Some(data) = frame.ok()?.data_ref() {
-            first_token.get_or_insert_with(|| sent.elapsed());
-            text.extend_from_slice(data);
-        }
-    }
-    let usage = usage(&String::from_utf8_lossy(&text))?;
+    let usage = usage(&response.body)?;
     let number = |path: &str| usage.pointer(path).and_then(Value::as_u64);
     Some(Taken {
-        first_token: first_token?,
+        first_token: response.first_bytes?,
         prompt: number("/prompt_tokens")?,
         cached: number("/prompt_tokens_details/cached_tokens").unwrap_or(0),
     })
 }
 
-/// The usage, which the last event with one has.
+/// Returns the usage, which is in the last event that has one.
 fn usage(events: &str) -> Option<Value> {
     let events = events.lines().rev();
     let mut events = events.filter_map(|line| line.strip_prefix("data: "));

@@ -1,22 +1,21 @@
-//! Hostile clients: each row is the crafted worst case of one kind of attack, while others go on.
+//! Hostile clients: each row is the crafted worst case of one kind of attack on a pool that serves others.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-
+use envoy_harness::traffic::Http;
 use fake_model_server::Faults;
 use properties::collisions;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Form, Row};
-use crate::attack::{Attack, Over, Unfinished, STREAMS};
-
+use crate::attack::{Attack, Unfinished, STREAMS_PER_CONNECTION};
 use crate::others::{affinity, Others};
 use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "colliding texts",
@@ -34,13 +33,13 @@ pub const ROWS: &[Row] = &[
         name: "unfinished bodies",
         what: "1,500 requests stop after 170 KB of `<` or 264 KB of short strings in `tools`",
         epp: "not measured",
-        play: |form| unfinished(form, Over::Http1),
+        play: |form| unfinished(form, Http::One),
     },
     Row {
         name: "unfinished bodies, HTTP/2",
         what: "the same over 15 connections",
         epp: "not measured",
-        play: |form| unfinished(form, Over::Http2),
+        play: |form| unfinished(form, Http::Two),
     },
     Row {
         name: "a prompt that breaks pods",
@@ -58,46 +57,46 @@ pub const ROWS: &[Row] = &[
         name: "slow bodies",
         what: "2,300 requests send a byte of their body every 3.5 s",
         epp: "not measured",
-        play: |_| slow(Over::Http1),
+        play: |_| slow(Http::One),
     },
     Row {
         name: "slow bodies, HTTP/2",
         what: "the same over 23 connections",
         epp: "not measured",
-        play: |_| slow(Over::Http2),
+        play: |_| slow(Http::Two),
     },
 ];
 
-/// Four pods, with nothing wrong with them: a machine that an attack keeps busy is not a pod that hangs.
+/// Four healthy pods, with long timeouts: a machine that is busy with an attack must not look like a hung pod.
 fn plan() -> Plan {
     let mut plan = Plan::new(4);
     plan.setup.route["retry_policy"]["per_try_timeout"] = "20s".into();
     plan.setup.cluster["connect_timeout"] = "5s".into();
-    // Enough that some streams are under way whenever a VM is lost.
+    // Some streams are under way at any time.
     plan.mix.rate = 40;
     plan
 }
 
-/// While a client takes what it may take of two cores, answers of others come later; by how much, the
-/// rows with a control say. None of them fails.
+/// The bar for other clients: none of their requests fails. Their responses are slower while an attacker uses
+/// a part of two cores; the rows with a control measure by how much.
 fn served() -> Bar {
     let mut bar = Bar::none(Duration::from_secs(5));
     bar.fast = Duration::from_secs(10);
     bar
 }
 
-/// Others may wait this many times as long as while the same clients send random texts, and a crafted
-/// request may take this many times as long as a random one.
-const TIMES: f64 = 2.0;
+/// The greatest ratio to the control, which sends random texts: of the time that others wait, and of the
+/// time that a request of the attack takes.
+const MAX_RATIO: f64 = 2.0;
 
-/// Envoy's main thread answers within this: it makes health checks and takes configurations, and a
-/// liveness probe that waits longer restarts the pod.
-const MAIN_THREAD: Duration = Duration::from_secs(1);
+/// The longest response time of Envoy's main thread, which also makes health checks and loads
+/// configurations: a liveness probe that waits longer restarts the pod.
+const MAX_MAIN_THREAD_DELAY: Duration = Duration::from_secs(1);
 
 /// How long each side of a comparison lasts.
 const SIDE: Duration = Duration::from_secs(10);
 
-/// A body of completions: one prompt, or a list of them.
+/// A completion's body, with one prompt or a list of prompts.
 fn completion(prompt: impl Serialize) -> Bytes {
     json!({"model": "demo", "max_tokens": 1, "prompt": prompt})
         .to_string()
@@ -110,7 +109,7 @@ fn random(random: &mut fastrand::Rng, length: usize) -> String {
 
 fn texts(form: &Form) -> Measured {
     const TEXTS: usize = 60_000;
-    /// A part of them: where the length of a list is bounded, many lists make up for it.
+    /// Texts of a short body: many of these make up for a bound on the length of a list.
     const PART: usize = 2_000;
     let bodies = |texts: &[String]| {
         let parts = texts.chunks(PART).map(completion);
@@ -140,34 +139,35 @@ fn blocks(form: &Form) -> Measured {
     compare(plan, form, control, crafted)
 }
 
-/// What two clients that send `crafted` bodies do to others, beside what they do with the control's.
+/// Measures the effect on others of two clients that send crafted bodies, and of the same clients with the
+/// control's bodies.
 fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) -> Measured {
     let stage = plan.start();
     let side = |bodies: Vec<Bytes>| {
-        let others = Others::watch(&stage.proxy);
+        let others = Others::start(&stage.proxy);
         let attack = Attack::new(stage.proxy.port);
         attack.repeat("/v1/completions", bodies.clone(), Duration::ZERO);
         attack.repeat("/v1/completions", bodies, Duration::ZERO);
         stage.run(if form.short { SIDE / 3 } else { SIDE });
         let sent = attack.ended();
         drop(attack);
-        (others.end(), sent)
+        (others.stop(), sent)
     };
     let (usual, usually_sent) = side(control);
     let (seen, sent) = side(crafted);
     let mut measured = stage.end(served());
     let ratio = seen.p99.as_secs_f64() / usual.p99.as_secs_f64();
-    // Of seconds on a busy machine the hundredth that waited longest says little.
-    measured.require(form.short || ratio <= TIMES, || {
+    // A 99th percentile of a few seconds on a busy machine says little.
+    measured.require(form.short || ratio <= MAX_RATIO, || {
         format!(
             "p99 of others {:?}, {ratio:.1} times the control's {:?}",
             seen.p99, usual.p99
         )
     });
-    measured.require(sent as f64 * TIMES >= usually_sent as f64, || {
+    measured.require(sent as f64 * MAX_RATIO >= usually_sent as f64, || {
         format!("{sent} attacks were answered, {usually_sent} of the control")
     });
-    measured.require(seen.admin <= MAIN_THREAD, || {
+    measured.require(seen.admin <= MAX_MAIN_THREAD_DELAY, || {
         format!("the admin interface took {:?}", seen.admin)
     });
     measured.note(format!(
@@ -180,10 +180,10 @@ fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) ->
     measured
 }
 
-/// What is stated of a VM's memory (docs/architecture.md): the index's 64 MiB and 192 MiB.
-const MOST_MEMORY: u64 = 256 << 20;
+/// The bound on a VM's memory in docs/architecture.md: 64 MiB for the index and 192 MiB for the rest.
+const MAX_VM_MEMORY: u64 = 256 << 20;
 
-/// The largest of the VMs' memories.
+/// Returns the memory of the largest VM.
 fn memory(stage: &Stage) -> u64 {
     let metric = "epp_wasm_vm_memory_bytes{";
     let text = stage.proxy.prometheus();
@@ -194,7 +194,7 @@ fn memory(stage: &Stage) -> u64 {
         .unwrap()
 }
 
-/// A chat whose `tools` hold this and do not end.
+/// A chat that ends within its `tools`, after `begin` and repetitions of `filling`.
 fn tools(begin: &str, filling: &str, times: usize) -> Unfinished {
     let text = format!(
         r#"{{"model":"demo","tools":[{begin}{}"#,
@@ -206,14 +206,16 @@ fn tools(begin: &str, filling: &str, times: usize) -> Unfinished {
     }
 }
 
-fn unfinished(form: &Form, over: Over) -> Measured {
+fn unfinished(form: &Form, http: Http) -> Measured {
     let count = if form.short { 900 } else { 1_500 };
     // `<` is written with six bytes where it is hashed; a short string takes more than its bytes.
     let bodies = [tools("\"", "<", 170_000), tools("", "\"a\",", 66_000)];
     let stage = plan().start();
     let before = memory(&stage);
     let attack = Attack::new(stage.proxy.port);
-    let most = fill(&stage, count, || attack.hold(STREAMS, over, &bodies));
+    let most = fill(&stage, count, || {
+        attack.hold(STREAMS_PER_CONNECTION, http, &bodies)
+    });
     drop(attack);
     stage.run(Duration::from_secs(2));
     let reloads = stage.proxy.stat_so_far("wasm.epp0.vm_reload_success");
@@ -223,7 +225,7 @@ fn unfinished(form: &Form, over: Over) -> Measured {
     measured.require(reloads == 0 && !trapped, || {
         format!("the module trapped, {reloads} VMs were reloaded")
     });
-    measured.require(most <= MOST_MEMORY, || {
+    measured.require(most <= MAX_VM_MEMORY, || {
         format!("a VM had {} MiB", most >> 20)
     });
     require_affinity(&mut measured, "afterwards", kept, asked);
@@ -235,40 +237,40 @@ fn unfinished(form: &Form, over: Over) -> Measured {
     measured
 }
 
-/// Has so many requests begin, [`STREAMS`] at a time, and returns the most memory that a VM reported.
+/// Begins this many requests, [`STREAMS_PER_CONNECTION`] at a time. Returns the most memory that a VM reported.
 ///
-/// The next ones begin when what has come of those before was taken in: uploads that outrun a busy
-/// machine would keep others waiting, which is not what is looked for here.
+/// The next ones begin when Envoy has received the earlier ones: uploads that a busy machine cannot keep up
+/// with would delay others, which is not what this row measures.
 fn fill(stage: &Stage, count: usize, begin: impl Fn()) -> u64 {
     const SAMPLE: Duration = Duration::from_millis(100);
-    /// Of 100 bodies less than a tenth: what is left is on its way.
-    const LITTLE: u64 = 1 << 20;
-    /// The metric is reported once a second, each time by the worker that comes last: within some seconds
-    /// both have.
-    const AFTER: u32 = 40;
+    /// Envoy has received the bodies when less than this arrives between two samples: a tenth of 100 bodies.
+    const FEW_BYTES: u64 = 1 << 20;
+    /// Samples after the last request. The metric is reported once a second by one of the workers: within
+    /// four seconds both have.
+    const SAMPLES_AFTER: u32 = 40;
     let received = || stage.proxy.stat("http.e2e.downstream_cx_rx_bytes_total");
     let mut most = 0;
     let mut sample = || {
         stage.run(SAMPLE);
         most = most.max(memory(stage));
     };
-    for _ in 0..count / STREAMS {
+    for _ in 0..count / STREAMS_PER_CONNECTION {
         begin();
         let mut last = 0;
-        while received() - last > LITTLE {
+        while received() - last > FEW_BYTES {
             last = received();
             sample();
         }
     }
-    (0..AFTER).for_each(|_| sample());
+    (0..SAMPLES_AFTER).for_each(|_| sample());
     most
 }
 
-/// Prompts that were sent twice went to the same pod.
+/// Adds a miss unless the prompts that were sent twice went to the same pod.
 fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usize) {
-    // One of four goes there by chance; metrics that change in between may outweigh a prefix.
+    // One of four does so by chance. Metrics that change in between may outweigh a prefix.
     let enough = asked * 9 / 10;
-    let text = format!("{when}, {kept} of {asked} repeated prompts went where they are known");
+    let text = format!("{when}, {kept} of {asked} repeated prompts went to the same pod");
     measured.require(kept >= enough, || text.clone());
     if kept >= enough {
         measured.note(text);
@@ -277,13 +279,13 @@ fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usi
 
 fn broken(form: &Form) -> Measured {
     let time = Duration::from_secs(if form.short { 10 } else { 20 });
-    const AVOIDED: &str = "epp_wasm_ejections_total";
+    const EJECTIONS: &str = "epp_wasm_ejections_total";
     let mut plan = plan();
     // Prompts that have nothing in common spread by load alone.
     plan.mix.conversations = u64::MAX;
     let stage = plan.start();
     (0..4).for_each(|pod| {
-        stage.fault(
+        stage.set_faults(
             pod,
             Faults {
                 status: Some(500),
@@ -301,7 +303,7 @@ fn broken(form: &Form) -> Measured {
     }
     stage.run(time);
     let sent = attack.ended();
-    let avoided = stage.proxy.counted_with(AVOIDED, "errors");
+    let ejected = stage.proxy.counted_with(EJECTIONS, "errors");
     let honest: Vec<usize> = stage
         .sim
         .pods()
@@ -321,7 +323,7 @@ fn broken(form: &Form) -> Measured {
         format!("honest requests went {honest:?} to the pods")
     });
     measured.note(format!(
-        "{sent} times 500; honest requests by pod: {honest:?}; endpoints were avoided {avoided} times"
+        "{sent} times 500; honest requests by pod: {honest:?}; endpoints were ejected {ejected} times"
     ));
     measured
 }
@@ -335,8 +337,8 @@ fn half_open() -> Measured {
             declared: Some(1_000),
             ..Unfinished::default()
         };
-        attackers.hold(12, Over::Http1, &[body]);
-        // Three times what an Envoy that delivers no bodies is recognised by.
+        attackers.hold(12, Http::One, &[body]);
+        // Three times as long as it takes to recognise an Envoy that does not deliver bodies.
         std::thread::sleep(Duration::from_secs(1));
         attack = Some(attackers);
     });
@@ -350,12 +352,12 @@ fn half_open() -> Measured {
 }
 
 fn reads_bodies(stage: &Stage) -> bool {
-    // Told once a second.
+    // The metric is published once a second.
     stage.run(Duration::from_millis(1_500));
     stage.proxy.counted("epp_wasm_reads_bodies") == 1
 }
 
-fn slow(over: Over) -> Measured {
+fn slow(http: Http) -> Measured {
     let stage = plan().start();
     let (usual, _) = affinity(&stage.proxy);
     let attack = Attack::new(stage.proxy.port);
@@ -364,7 +366,7 @@ fn slow(over: Over) -> Measured {
         drip: Some(Duration::from_millis(3_500)),
         declared: None,
     };
-    attack.hold(2_300, over, &[body]);
+    attack.hold(2_300, http, &[body]);
     stage.run(Duration::from_secs(2));
     let held = stage.proxy.counted("epp_wasm_held_requests");
     let (kept, asked) = affinity(&stage.proxy);

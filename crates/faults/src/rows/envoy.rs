@@ -1,4 +1,4 @@
-//! Envoy itself: replaced by another process, and its clock stepped.
+//! Changes of Envoy itself: it is replaced by another process, and its clock is stepped.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use envoy_harness::client;
 
 use super::{Form, Row};
 use crate::clock::Clock;
-use crate::stage::{Plan, DRAIN};
+use crate::stage::{Plan, DRAIN_SECONDS};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
     name: "Envoy hot restart",
@@ -27,12 +27,12 @@ pub const ROWS: &[Row] = &[
 
 fn hot_restart(_: &Form) -> Measured {
     let mut plan = Plan::new(4);
-    // Envoys of one base id are one Envoy's; other Envoys on this machine have smaller ones.
+    // Envoys share memory by base id; other Envoys on this machine have smaller ids.
     plan.setup.base_id = Some(std::process::id());
     let mut stage = plan.start();
     let first = stage.proxy.process();
     stage.proxy.replace_process();
-    stage.run(Duration::from_secs(u64::from(DRAIN) + 4));
+    stage.run(Duration::from_secs(u64::from(DRAIN_SECONDS) + 4));
     // On a busy machine the second one takes a while to compile the module.
     let ended = (0..100).any(|_| {
         stage.run(Duration::from_millis(200));
@@ -63,7 +63,7 @@ fn clock_stepped(_: &Form) -> Measured {
     let mut measured = stage.end(Bar::none(Duration::from_millis(500)));
     let hour = |date: &str| date.get(17..19).map(str::to_owned);
     measured.require(asked.iter().all(|(scrapes, _)| *scrapes > 0), || {
-        format!("a pod's metrics were not asked for after a step: {asked:?}")
+        format!("a pod's metrics were not scraped after a step: {asked:?}")
     });
     measured.require(hour(&asked[0].1) != hour(&before), || {
         format!("Envoy's clock was not stepped: {before}, {asked:?}")

@@ -1,4 +1,4 @@
-//! Metrics pages that hang, fail, are garbage or far too long, and the admin interface away.
+//! Faults of metrics pages, which hang, fail, are invalid or far too long, and of the admin interface.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "metrics hang",
@@ -45,7 +45,7 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Nothing that clients wait for hangs on a page.
+/// The bar for recovery: no request waits for a metrics page.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn with(metrics: Metrics) -> Faults {
@@ -57,10 +57,10 @@ fn with(metrics: Metrics) -> Faults {
 
 fn page(metrics: Metrics) -> Measured {
     let stage = Plan::new(4).start();
-    stage.fault(0, with(metrics));
+    stage.set_faults(0, with(metrics));
     stage.run(Duration::from_secs(4));
     let failures = stage.proxy.counted("llm_d_epp_datalayer_poll_errors_total");
-    stage.fault(0, Faults::default());
+    stage.set_faults(0, Faults::default());
     stage.run(Duration::from_secs(2));
     let mut measured = stage.end(Bar::none(AT_ONCE));
     measured.require(failures > 0, || "no failed scrape was counted".to_owned());
@@ -69,9 +69,9 @@ fn page(metrics: Metrics) -> Measured {
 
 fn huge() -> Measured {
     let stage = Plan::new(4).start();
-    (0..4).for_each(|pod| stage.fault(pod, with(Metrics::Huge)));
+    (0..4).for_each(|pod| stage.set_faults(pod, with(Metrics::Huge)));
     stage.run(Duration::from_secs(4));
-    (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
+    (0..4).for_each(|pod| stage.set_faults(pod, Faults::default()));
     stage.run(Duration::from_secs(1));
     stage.end(Bar::none(AT_ONCE))
 }
@@ -85,13 +85,13 @@ fn admin_gone() -> Measured {
     let mut stage = plan.start_then(|proxy| gate.leads_to(proxy.admin));
     gate.close();
     stage.run(Duration::from_secs(1));
-    stage.holds(0);
+    stage.allow_loss_on(0);
     stage.sim.stop(0);
     stage.run(Duration::from_secs(3));
     gate.reopen();
     stage.proxy.set_pods(addresses.get(1..).unwrap());
     stage.run(Duration::from_secs(3));
-    // New prompts: those of the load stay where they are known.
+    // New prompts: those of the load stay with the pods that have them.
     for number in 0..40 {
         let prompt = format!("{number} is new. ").repeat(100);
         let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1});
@@ -102,7 +102,7 @@ fn admin_gone() -> Measured {
         let name = "llm_d_epp_scheduler_attempts_total";
         stage.proxy.counted_with(name, &addresses[4].to_string())
     };
-    // Counts are handed over once a second.
+    // Counters are published once a second.
     stage.run(Duration::from_millis(1_500));
     let new = picks(&stage);
     let mut measured = stage.end(Bar::begun(Duration::from_secs(1)));

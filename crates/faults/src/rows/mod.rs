@@ -1,4 +1,4 @@
-//! The rows of the table, in its order.
+//! The rows of the table, in its order: one file for each part that breaks.
 
 mod clients;
 mod envoy;
@@ -14,7 +14,7 @@ use scale::SOAK;
 
 use crate::verdict::Measured;
 
-/// The rows of the short form: what takes seconds, and asks no more of a busy machine than it has.
+/// The rows of the short form: they take seconds, on a busy machine as well.
 pub const SHORT: [&str; 17] = [
     "pod killed",
     "pod hung",
@@ -37,29 +37,28 @@ pub const SHORT: [&str; 17] = [
 
 /// How rows are played.
 pub struct Form {
-    /// The short form, for machines that have other things to do: some rows only, and how soon all is
-    /// as before does not matter.
+    /// The short form, for busy machines: only some rows, and recovery may take any time.
     pub short: bool,
-    /// The long form: what lasts, lasts longer.
+    /// The long form: faults that go on for a while last longer.
     pub long: bool,
-    /// How long the soak is; none: it is left out.
+    /// The length of the soak; `None` if it is left out.
     pub soak: Option<Duration>,
 }
 
 /// A fault.
 #[derive(Clone, Copy)]
 pub struct Row {
-    /// Its name, by which it can be called alone.
+    /// Its name, which selects it on the command line.
     pub name: &'static str,
     /// What breaks, and when.
     pub what: &'static str,
-    /// What the Endpoint Picker makes of the same, where that was measured.
+    /// What the Endpoint Picker does in the same situation, if that was measured.
     pub epp: &'static str,
     /// Plays it.
     pub play: fn(&Form) -> Measured,
 }
 
-/// All there are.
+/// Returns all rows.
 pub fn all() -> impl Iterator<Item = Row> {
     let parts = [
         pods::ROWS,
@@ -73,7 +72,7 @@ pub fn all() -> impl Iterator<Item = Row> {
     parts.into_iter().flatten().copied()
 }
 
-/// All that are played in this form.
+/// Returns the rows that are played in a form.
 pub fn of(form: &Form) -> impl Iterator<Item = Row> + '_ {
     let soaks = |row: &Row| form.soak.is_some() || row.name != SOAK;
     all().filter(move |row| match form.short {

@@ -1,4 +1,4 @@
-//! The module: reconfigured, configured badly, and replaced by another version of itself.
+//! Changes of the module: new configurations, an invalid one, and another version.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use envoy_harness::path_of;
 
 use super::{Form, Row};
-use crate::stage::{document, Plan, DRAIN};
+use crate::stage::{document, Plan, DRAIN_SECONDS};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "config updated",
@@ -32,10 +32,10 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Until what the last update replaced is gone.
-const DRAINED: Duration = Duration::from_secs(DRAIN as u64 + 2);
+/// The time until the listeners that the last update replaced are gone.
+const DRAINED: Duration = Duration::from_secs(DRAIN_SECONDS as u64 + 2);
 
-/// No request waits for a configuration.
+/// The bar for recovery: no request waits for a configuration.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn updated(_: &Form) -> Measured {
@@ -49,7 +49,7 @@ fn updated(_: &Form) -> Measured {
     stage.run(DRAINED);
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
     let mut measured = stage.end(Bar::none(AT_ONCE));
-    // Envoy may see two renames as one.
+    // Envoy may see two changes of the file as one.
     measured.require(updates >= 15, || format!("{updates} updates were accepted"));
     measured.note(format!("{updates} updates of the listener"));
     measured
@@ -61,15 +61,15 @@ fn bad(_: &Form) -> Measured {
     stage.proxy.set_config(&bad);
     stage.run(Duration::from_secs(3));
     let rejected = stage.proxy.stat("listener_manager.lds.update_rejected");
-    let told = stage.proxy.logged().contains("did you mean queue-scorer?");
+    let logged = stage.proxy.logged().contains("did you mean queue-scorer?");
     let mut measured = stage.end(Bar::none(AT_ONCE));
-    measured.require(rejected == 1 && told, || {
-        format!("{rejected} updates were rejected; the reason was logged: {told}")
+    measured.require(rejected == 1 && logged, || {
+        format!("{rejected} updates were rejected; the reason was logged: {logged}")
     });
     measured
 }
 
-/// The same module under another hash: a section at its end that is not read.
+/// Writes the module with a custom section at its end, which changes only its hash. Returns the path.
 fn another_version() -> PathBuf {
     let name = b"version";
     let mut module = fs::read(path_of("EPP_WASM")).unwrap();
@@ -91,7 +91,7 @@ fn upgraded(form: &Form) -> Measured {
     stage.proxy.set_module(&path_of("EPP_WASM"));
     stage.run(Duration::from_secs(if form.long { 34 } else { 4 }));
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
-    // Compiling takes a core twice: on two of them answers are slower as long as it lasts.
+    // The module is compiled twice, each time on one of two cores: responses are slower meanwhile.
     let mut measured = stage.end(Bar::none(Duration::from_secs(8)));
     measured.require(updates == 3, || format!("{updates} updates were accepted"));
     measured

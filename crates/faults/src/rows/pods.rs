@@ -1,4 +1,4 @@
-//! Pods that die, hang, slow down, fail, flap and are replaced.
+//! Faults of pods: they die, hang, slow down, fail, flap and are replaced.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Form, Row};
 use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "pod killed",
@@ -67,7 +67,7 @@ fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
-/// All of a pod hangs, as when its process is stopped.
+/// The whole pod hangs, as when its process is stopped.
 fn hanging() -> Faults {
     Faults {
         hang: true,
@@ -78,7 +78,7 @@ fn hanging() -> Faults {
 
 fn killed(_: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
-    stage.holds(0);
+    stage.allow_loss_on(0);
     stage.sim.stop(0);
     stage.run(seconds(3));
     stage.sim.restart(0).unwrap();
@@ -88,16 +88,16 @@ fn killed(_: &Form) -> Measured {
 
 fn hung(_: &Form) -> Measured {
     let stage = Plan::new(4).start();
-    stage.fault(0, hanging());
+    stage.set_faults(0, hanging());
     stage.run(seconds(4));
-    stage.fault(0, Faults::default());
+    stage.set_faults(0, Faults::default());
     stage.run(seconds(2));
     stage.end(Bar::none(seconds(3)))
 }
 
 fn slow(_: &Form) -> Measured {
     let stage = Plan::new(4).start();
-    stage.fault(
+    stage.set_faults(
         0,
         Faults {
             delay_ms: 800,
@@ -105,15 +105,15 @@ fn slow(_: &Form) -> Measured {
         },
     );
     stage.run(seconds(5));
-    stage.fault(0, Faults::default());
+    stage.set_faults(0, Faults::default());
     stage.run(seconds(2));
     stage.end(Bar::none(seconds(3)))
 }
 
-/// Pod 0 answers 500 for a while.
+/// Plays a plan in which pod 0 answers 500 for a while.
 fn fail(plan: Plan) -> Stage {
     let stage = plan.start();
-    stage.fault(
+    stage.set_faults(
         0,
         Faults {
             status: Some(500),
@@ -121,14 +121,14 @@ fn fail(plan: Plan) -> Stage {
         },
     );
     stage.run(seconds(3));
-    stage.fault(0, Faults::default());
+    stage.set_faults(0, Faults::default());
     stage.run(seconds(2));
     stage
 }
 
 fn failing(_: &Form) -> Measured {
-    // Each of the two workers judges by its own requests, since a client could invent failures: about six
-    // in a row show it that the pod serves none, then one at each trial.
+    // Each of the two workers counts only the failures of its own requests, since a client could invent
+    // failures: it ejects the pod after about six in a row, then after each failed probe.
     fail(Plan::new(4)).end(Bar::some(
         30,
         0,
@@ -145,9 +145,9 @@ fn failing_retried(_: &Form) -> Measured {
 
 fn all_hung(_: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
-    (0..4).for_each(|pod| stage.fault(pod, hanging()));
+    (0..4).for_each(|pod| stage.set_faults(pod, hanging()));
     stage.run(seconds(10));
-    (0..4).for_each(|pod| stage.fault(pod, Faults::default()));
+    (0..4).for_each(|pod| stage.set_faults(pod, Faults::default()));
     stage.recovery_counts();
     stage.run(seconds(4));
     stage.end(Bar::none(seconds(2)))
@@ -158,7 +158,7 @@ fn flapping(form: &Form) -> Measured {
     let times = if form.long { 60 } else { 10 };
     for time in 0..times {
         let pod = time % 4;
-        stage.holds(pod);
+        stage.allow_loss_on(pod);
         stage.sim.stop(pod);
         stage.run(seconds(1));
         stage.sim.restart(pod).unwrap();

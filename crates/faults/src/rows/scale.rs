@@ -1,4 +1,4 @@
-//! Much of everything: endpoints, streams, time.
+//! Large numbers: of endpoints, of streams, and of hours.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::load::Mix;
 use crate::stage::{document, pod, Plan};
 use crate::verdict::{Bar, Measured};
 
-/// The row that needs an hour.
+/// The row that takes an hour.
 pub const SOAK: &str = "soak";
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "1,000 endpoints",
@@ -48,7 +48,7 @@ fn thousand(_: &Form) -> Measured {
     let mut stage = plan.start();
     let known = stage.proxy.counted("llm_d_epp_ready_endpoints");
     for pod in 0..100 {
-        stage.holds(pod);
+        stage.allow_loss_on(pod);
         stage.sim.stop(pod);
     }
     stage.run(Duration::from_secs(4));
@@ -70,7 +70,7 @@ fn streams(_: &Form) -> Measured {
     };
     plan.sim = Sim::start(8, &slow).unwrap();
     plan.setup.pods = plan.sim.addresses();
-    // A first byte may come late when 500 connections a second are opened.
+    // A first byte may be late while 500 streams per second are opened.
     plan.setup.route["retry_policy"]["per_try_timeout"] = "20s".into();
     plan.mix = Mix {
         rate: 500,
@@ -101,11 +101,11 @@ fn streams(_: &Form) -> Measured {
 }
 
 fn soak(form: &Form) -> Measured {
-    /// What the allocator may keep of a peak.
+    /// Bytes by which memory may grow: the allocator keeps some of a peak.
     const SLACK: u64 = 8 << 20;
     let mut plan = Plan::new(4);
     plan.mix.rate = 50;
-    // Full within minutes: an index that still fills would look like a leak, and hide one.
+    // A small index is full within minutes; one that still grows would look like a leak, and hide one.
     let small = "{type: approx-prefix-cache-producer, parameters: {autoTune: false, lruCapacityPerServer: 500}}\n- {type: envoy-proxy";
     let document = document("").replace("{type: envoy-proxy", small);
     plan.setup.configs = vec![document];
@@ -127,7 +127,7 @@ fn soak(form: &Form) -> Measured {
             memory >> 10
         );
     }
-    // Nothing breaks that there were to recover from; what else the machine does is no fault.
+    // There is no fault to recover from, and other work on the machine is not one.
     let mut bar = Bar::none(Duration::ZERO);
     bar.fast = Duration::from_secs(20);
     let mut measured = stage.end(bar);

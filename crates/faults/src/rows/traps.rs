@@ -1,6 +1,6 @@
-//! Traps of the module: a whole VM lost, on a worker and on the main thread.
+//! Traps of the module, each of which destroys a VM: one on a worker, one on the main thread.
 //!
-//! Both rows run the module with faults on demand (src/fault.rs).
+//! Both rows run the module with fault injection (src/fault.rs).
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::Row;
 use crate::stage::{Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
-/// In the table's order.
+/// The rows, in the order of the table.
 pub const ROWS: &[Row] = &[
     Row {
         name: "trap on a worker",
@@ -28,8 +28,8 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Service and knowledge are back within this (issue 5).
-const BACK: Duration = Duration::from_secs(2);
+/// Requests are served and metrics scraped again within this.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 
 fn start() -> Stage {
     let mut plan = Plan::new(4);
@@ -37,8 +37,8 @@ fn start() -> Stage {
     plan.start()
 }
 
-/// A request of its own strikes the fault; what becomes of it is not counted.
-fn strike(stage: &Stage, fault: &str) {
+/// Injects a fault with a request that does not count.
+fn inject(stage: &Stage, fault: &str) {
     let body = json!({"model": "demo", "max_tokens": 1,
         "messages": [{"role": "user", "content": "strike"}]});
     let headers = [("x-epp-fault", fault)];
@@ -48,16 +48,16 @@ fn strike(stage: &Stage, fault: &str) {
 fn on_a_worker() -> Measured {
     let mut stage = start();
     let reloads = |stage: &Stage| stage.proxy.stat_so_far("wasm.epp0.vm_reload_success");
-    (0..4).for_each(|pod| stage.holds(pod));
-    strike(&stage, "trap@request_headers");
+    (0..4).for_each(|pod| stage.allow_loss_on(pod));
+    inject(&stage, "trap@request_headers");
     stage.run(Duration::from_secs(4));
     let reloaded = reloads(&stage);
-    let held = stage.held();
+    let held = stage.may_be_lost();
     let mut measured = stage.end(Bar::some(
         held,
         held,
         "requests held by the worker, and those that arrived before its VM was recreated",
-        BACK,
+        RECOVERED_WITHIN,
     ));
     measured.require(reloaded == 1, || format!("{reloaded} VMs were recreated"));
     measured
@@ -66,7 +66,7 @@ fn on_a_worker() -> Measured {
 fn on_the_main_thread() -> Measured {
     let stage = start();
     let since = Instant::now();
-    strike(&stage, "trap@poller_tick");
+    inject(&stage, "trap@poller_tick");
     let mut last = stage.sim.pod(0).scrapes();
     let mut silent = Instant::now();
     let mut longest = Duration::ZERO;
@@ -80,13 +80,13 @@ fn on_the_main_thread() -> Measured {
     }
     longest = longest.max(silent.elapsed());
     let trapped = stage.proxy.logged().contains("unreachable");
-    let mut measured = stage.end(Bar::none(BACK));
-    measured.require(trapped, || "nothing was trapped".to_owned());
-    measured.require(longest <= BACK, || {
-        format!("a pod's metrics were not asked for during {longest:?}")
+    let mut measured = stage.end(Bar::none(RECOVERED_WITHIN));
+    measured.require(trapped, || "no VM trapped".to_owned());
+    measured.require(longest <= RECOVERED_WITHIN, || {
+        format!("a pod's metrics were not scraped for {longest:?}")
     });
     measured.note(format!(
-        "longest silence of the poller {:.1} s",
+        "longest time without a scrape {:.1} s",
         longest.as_secs_f64()
     ));
     measured
