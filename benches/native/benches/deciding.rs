@@ -1,5 +1,5 @@
-//! What a decision is made of, at 10, 100 and 1,000 endpoints: hashing, look-up, learning, the
-//! scheduling cycle, a metrics page, and what the poller publishes of all endpoints.
+//! Times the parts of a decision with 10, 100 and 1,000 endpoints: hashing, look-up, learning, the
+//! scheduling cycle; and those of a poll: reading a metrics page, and publishing the snapshot.
 
 mod timing;
 
@@ -17,25 +17,25 @@ use epp_sync::snapshot;
 use native_benches::{chat, metrics, plan, pool, Order, POOLS};
 use timing::{criterion, measure};
 
-/// The seed's default window.
+/// The default prompt window of GIE v1.
 const WINDOW: BlockSpec = BlockSpec {
     block_bytes: 64,
     max_blocks: 256,
     keep_partial: false,
 };
 
-/// Endpoints that hold a prompt that is known.
+/// Endpoints that hold a known prompt.
 const HOLDERS: u32 = 4;
 
-/// A page of a busy vLLM 0.32.
+/// A metrics page of a busy vLLM 0.32.
 const PAGE: &[u8] = include_bytes!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
-/// A key, as in service.
+/// A secret key, as in the filter.
 fn key() -> Key {
     Key::Secret(Secret::from(1))
 }
 
-/// The digests of a prompt that fills the window, different ones for each number.
+/// Returns the digests of a prompt that fills the window, different for each number.
 fn digests(number: usize) -> Vec<u64> {
     let mut hasher = BlockHasher::default();
     hasher.reset(WINDOW, &key());
@@ -44,7 +44,7 @@ fn digests(number: usize) -> Vec<u64> {
     hasher.prompts().flatten().copied().collect()
 }
 
-/// An index in which each endpoint has ten prompts of its own, and some the one with number 0.
+/// Returns an index in which each endpoint has ten prompts of its own, and some endpoints the prompt 0.
 fn index(endpoints: usize) -> Index {
     let mut index = Index::new(64 << 20, &Secret::from(1));
     let mut add = |slot: u32, digests: &[u64]| {

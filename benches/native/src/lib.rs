@@ -1,40 +1,40 @@
 //! The inputs of the native benchmarks: bodies, plans, pools.
 //!
-//! The package times and counts `epp-core` without Envoy and may use nothing else of the workspace;
-//! what the same costs inside Envoy, `make bench` measures.
+//! The package measures `epp-core` and `epp-sync` without Envoy; `make bench` measures the module inside
+//! Envoy. It uses the clock, and no network.
 //!
-//! - `cargo bench -p native-benches` times the parts of a decision; `--bench reading` runs those of
-//!   one file, and `-- 220` after it those whose name contains that.
-//! - `instructions` runs whole requests, for `scripts/instructions` to count their instructions.
-//! - `sharing` measures what it costs that all workers of an Envoy decide as one.
+//! - `cargo bench -p native-benches` times the parts of a decision. `--bench reading` selects a file, and
+//!   `-- 220` after it the benchmarks whose names contain that.
+//! - `instructions` sends whole requests, whose instructions `scripts/instructions` counts.
+//! - `sharing` measures the cost of sharing between the workers of an Envoy.
 
 use epp_core::config::{self, Plan};
 use epp_core::scheduling::{Endpoint, Freshness, Metrics, Pool, Slot};
 
-/// Sizes of bodies, in KB.
+/// The sizes of bodies, in KB.
 pub const SIZES: [usize; 4] = [4, 64, 220, 500];
 
-/// Sizes of pools.
+/// The sizes of pools.
 pub const POOLS: [usize; 3] = [10, 100, 1_000];
 
-/// Where a body names its model.
+/// The order of the keys of a body.
 #[derive(Debug, Clone, Copy)]
 pub enum Order {
-    /// Before the messages.
+    /// The model, then the messages.
     ModelFirst,
-    /// After them.
+    /// The messages, then the model.
     MessagesFirst,
 }
 
 impl Order {
-    /// Both, with their names.
+    /// Both orders, with their names.
     pub const ALL: [(&'static str, Self); 2] = [
         ("model first", Self::ModelFirst),
         ("messages first", Self::MessagesFirst),
     ];
 }
 
-/// A chat completion of about so many bytes: two messages, and an escape each ten words.
+/// Returns a chat completion of about this many bytes, with two messages and an escape every ten words.
 pub fn chat(bytes: usize, order: Order) -> String {
     let mut text = String::with_capacity(bytes + 16);
     for number in 0.. {
@@ -53,7 +53,7 @@ pub fn chat(bytes: usize, order: Order) -> String {
     }
 }
 
-/// The plan with all scorers, over listed endpoints; none where the document is refused.
+/// Returns a plan with all scorers and this many endpoints; `None` if the document is invalid.
 pub fn plan(endpoints: usize) -> Option<Plan> {
     let listed = (0..endpoints).map(|number| {
         let address = address(number);
@@ -87,7 +87,7 @@ fn address(number: usize) -> String {
     format!("10.0.{}.{}", number / 250, number % 250 + 1)
 }
 
-/// Endpoints whose metrics are all known and differ.
+/// Returns a pool of endpoints with different fresh metrics.
 pub fn pool(endpoints: usize) -> Pool {
     let mut pool = Pool::default();
     for number in 0..endpoints {
@@ -104,7 +104,7 @@ pub fn pool(endpoints: usize) -> Pool {
     pool
 }
 
-/// The metrics of one of them.
+/// Returns the metrics of an endpoint of the pool.
 pub fn metrics(number: usize) -> Metrics {
     Metrics {
         waiting: Some((number % 17) as f64),

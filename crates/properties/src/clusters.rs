@@ -1,4 +1,4 @@
-//! The reader of the admin interface's list of clusters.
+//! Properties of the reader of the admin interface's list of clusters.
 //!
 //! Settings: the names of the clusters.
 
@@ -10,11 +10,11 @@ use epp_core::endpoints::store::Member;
 
 use super::{settings, within};
 
-/// Memory for a page of no length, and for each of its bytes.
+/// Memory for an empty page, and per byte of a page.
 const MEMORY: usize = 4 << 10;
 const MEMORY_PER_BYTE: usize = 16;
 
-/// Members are addresses, each named once, as the cluster's own lines say and no others.
+/// Asserts that members are distinct addresses from lines of the cluster itself.
 pub fn clusters(input: &[u8]) {
     let (words, page) = settings(input);
     let names: Vec<String> = words.map(str::to_owned).collect();
@@ -47,7 +47,7 @@ pub fn clusters(input: &[u8]) {
     }
 }
 
-/// Whether what a plain line says is known.
+/// Asserts that the members have what a simple reader finds in a line.
 fn assert_plain(line: &str, cluster: &str, found: &[Member]) {
     let fact = line
         .strip_prefix(cluster)

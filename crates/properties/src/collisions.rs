@@ -1,18 +1,18 @@
-//! Prompts whose blocks collide in the prefix index: what an attacker can compute at home.
+//! Prompts whose blocks collide in a prefix index without a secret, as an attacker can compute them.
 //!
 //! The chain of the Endpoint Picker's hashes, hᵢ = XXH64(XXH64(blockᵢ) ‖ hᵢ₋₁) with
-//! h₋₁ = XXH64(model), has no secret. A table that takes its bucket from low bits of these hashes can
-//! therefore be filled from outside with entries of a single bucket, and each look-up walks them all.
-//! Texts come out of two properties of XXH64:
+//! h₋₁ = XXH64(model), has no secret. A client can therefore fill a table that takes its bucket from low bits
+//! of these hashes with entries of a single bucket, and each look-up walks them all. Texts are found by two
+//! properties of XXH64:
 //!
-//! - For inputs of 8 bytes, and for the chain step with a known predecessor, it is a bijection: a hash
-//!   with the wanted low bits is chosen first, and its text is computed. One in 3,300 such texts can be
-//!   written in JSON without escapes.
-//! - Where blocks are shorter or stand in a chain, a text with `bits` zero bits turns up after
-//!   2^`bits` tries, 15 ns each.
+//! - For inputs of 8 bytes, and for a step of the chain with a known predecessor, it is a bijection: choose a
+//!   hash with the wanted low bits, and compute its text. One in 3,300 such texts is JSON without
+//!   escapes.
+//! - For shorter blocks and for chains, a text with `bits` zero bits is found after 2^`bits` attempts, 15 ns
+//!   each.
 //!
-//! The hashes here are written out rather than taken from the module, because what matters is the form
-//! that is publicly known, whatever the module makes of it.
+//! The hashes are computed here instead of by `epp-core`: the attack uses the published form, whatever the
+//! filter does with it.
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -22,15 +22,15 @@ const PRIME_3: u64 = 0x1656_67b1_9e37_79f9;
 const PRIME_4: u64 = 0x85eb_ca77_c2b2_ae63;
 const PRIME_5: u64 = 0x27d4_eb2f_1656_67c5;
 
-/// The bits of a hash that a table of 131,072 entries takes its bucket from, at two entries a bucket.
+/// The bits of a hash that select a bucket in a table of 131,072 entries with two entries per bucket.
 pub const BITS: u32 = 16;
 
-/// Returns the hash that a prompt's chain begins with, without a salt.
+/// Returns the hash with which the chain of a prompt begins, without a salt.
 pub fn seed(model: &str) -> u64 {
     xxh64(model.as_bytes(), 0)
 }
 
-/// Returns the hash of a block with these bytes behind one that has the hash `last`.
+/// Returns the hash of a block after one with the hash `last`.
 pub fn chained(last: u64, block: &[u8]) -> u64 {
     let mut both = [0; 16];
     let (digest, before) = both.split_at_mut(8);
@@ -39,8 +39,8 @@ pub fn chained(last: u64, block: &[u8]) -> u64 {
     xxh64(&both, 0)
 }
 
-/// Returns `count` different texts of eight characters: each, as a prompt of its own for this model, is
-/// one block whose hash ends in `bits` zero bits.
+/// Returns `count` different texts of eight characters. As a prompt for this model, each is one block whose
+/// hash ends in `bits` zero bits.
 pub fn strings(model: &str, bits: u32, count: usize) -> Vec<String> {
     let seed = seed(model);
     let hashes = (1..).map(|high: u64| high.wrapping_mul(PRIME_3) << bits);
@@ -70,14 +70,14 @@ pub fn prompt(model: &str, size: usize, blocks: usize, bits: u32, number: u64) -
     String::from_utf8(text).unwrap()
 }
 
-/// The eight bytes whose block has this hash as the first one of a prompt.
+/// Returns the eight bytes that, as the first block of a prompt, have this hash.
 fn text_of(seed: u64, hash: u64) -> u64 {
     let before_last = unround(unfinish(hash)) ^ lane(seed);
     let digest = unlane(unround(before_last) ^ PRIME_5.wrapping_add(16));
     unlane(unround(unfinish(digest)) ^ PRIME_5.wrapping_add(8))
 }
 
-/// These bytes, if JSON writes them as they are.
+/// Returns the bytes as text if JSON does not escape them.
 fn plain(bytes: &[u8]) -> Option<String> {
     let fits = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     bytes
@@ -86,7 +86,7 @@ fn plain(bytes: &[u8]) -> Option<String> {
         .then(|| bytes.iter().copied().map(char::from).collect())
 }
 
-/// What eight bytes contribute to a hash.
+/// Returns the contribution of eight bytes to a hash.
 const fn lane(input: u64) -> u64 {
     input
         .wrapping_mul(PRIME_2)
@@ -100,7 +100,7 @@ const fn unlane(lane: u64) -> u64 {
         .wrapping_mul(inverse(PRIME_2))
 }
 
-/// Takes back what follows a contribution.
+/// Reverts the step after a contribution.
 const fn unround(state: u64) -> u64 {
     state
         .wrapping_sub(PRIME_4)
@@ -108,7 +108,7 @@ const fn unround(state: u64) -> u64 {
         .rotate_right(27)
 }
 
-/// Takes back the finalizer.
+/// Reverts the finalizer.
 const fn unfinish(hash: u64) -> u64 {
     let state = hash ^ hash >> 32;
     let state = state.wrapping_mul(inverse(PRIME_3));
@@ -117,8 +117,8 @@ const fn unfinish(hash: u64) -> u64 {
     state ^ state >> 33
 }
 
-/// The number that undoes a multiplication by this odd one: each of Newton's steps doubles the bits that
-/// are right, of which there are three at first.
+/// Returns the inverse of an odd number. Each of Newton's steps doubles the number of correct bits, from
+/// three at first.
 const fn inverse(odd: u64) -> u64 {
     let mut inverse = odd;
     let mut step = 0;

@@ -6,13 +6,13 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// The value of such a text.
+/// Returns the value of such a text.
 pub fn parse(text: &[u8]) -> Option<Value> {
     let plain: Option<Plain> = serde_json::from_slice(text).ok();
     plain.map(|plain| plain.0)
 }
 
-/// Whether this holds of the value and of all that is in it.
+/// Returns whether a condition holds for a value and everything in it.
 pub fn all(value: &Value, holds: &impl Fn(&Value) -> bool) -> bool {
     holds(value)
         && match value {

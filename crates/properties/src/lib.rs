@@ -7,6 +7,10 @@
 //!
 //! The settings of a property are words in the first line of the input, so that the corpus can be read and written by
 //! hand. Any words are valid settings.
+//!
+//! [`collisions`] computes prompts that collide in an unkeyed prefix index, for the fault suite and the instruction count.
+//!
+//! The crate may use all crates that read such bytes, and no IO, clock or host.
 
 // Panics are how a property reports a failure.
 #![allow(

@@ -1,4 +1,4 @@
-//! The scanner of metrics pages.
+//! Properties of the scanner of metrics pages.
 
 use std::collections::BTreeMap;
 

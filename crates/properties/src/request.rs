@@ -1,7 +1,7 @@
 //! Properties of the reader of request bodies.
 //!
-//! Settings: path, dialect (`seed` for GIE v1, `today` for llm-d), bytes per block, maximum blocks, and the random seed of
-//! the splits.
+//! Settings: path, dialect (`seed` for GIE v1, `today` for llm-d, the words of the existing corpus), bytes per block,
+//! maximum blocks, and the random seed of the splits.
 
 use epp_core::prefix::digest::BlockSpec;
 use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan, TextBuffer};
@@ -28,7 +28,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// Stored bytes of a key.
 const MAX_KEY_BYTES: usize = 1024;
 
-/// The values that were read of a body.
+/// The values that were read from a body.
 #[derive(Debug, PartialEq)]
 struct BodyFacts {
     model: Option<String>,
@@ -92,7 +92,7 @@ pub fn request(input: &[u8]) {
     }
 }
 
-/// Ends a body, and rereads the parts that must be.
+/// Ends a body, and rereads the parts that the reader asks for.
 fn finish(reader: &mut BodyReader, body: &[u8]) {
     reader.finish();
     while let Some(range) = reader.reread() {

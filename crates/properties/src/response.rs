@@ -1,6 +1,6 @@
-//! The reader of what answers tell of tokens.
+//! Properties of the reader of token counts in responses.
 //!
-//! Settings: a number that says where to cut the answer.
+//! Settings: the random seed of the cuts.
 
 use epp_core::request::TextBuffer;
 use epp_core::response::{ResponseReader, Usage};
@@ -51,7 +51,7 @@ fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
     (reader.usage(), reader.streams())
 }
 
-/// What a plain look finds, where it can tell.
+/// Returns the counts that a simple reader finds, if it can read the response.
 fn plain(answer: &str) -> Option<Usage> {
     if answer.starts_with('{') {
         return usage(&json::parse(answer.as_bytes())?);
@@ -82,7 +82,7 @@ fn plain(answer: &str) -> Option<Usage> {
     Some(sum)
 }
 
-/// The counts in an answer or an event that says each in one place.
+/// Returns the counts in a response or an event that has each of them once.
 fn usage(value: &Value) -> Option<Usage> {
     let places = [
         &value["usage"],

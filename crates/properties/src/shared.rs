@@ -1,7 +1,7 @@
-//! The readers of what the workers share.
+//! Properties of the readers of data that workers share.
 //!
-//! The checksum that reveals a corrupt value is put on here: the fuzzer cannot guess it, another version
-//! of the module could write anything.
+//! The properties add the checksum, which the fuzzer cannot guess: another version of the module could write any
+//! value with a valid one.
 
 use epp_core::config;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
@@ -17,12 +17,14 @@ use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{report, snapshot, InProcess, Sharing, Store};
 use xxhash_rust::xxh64::xxh64;
 
-/// Worker slots that are looked at, segments of a journal that are read, and hashes handed over in a tick.
+/// Worker slots that are read.
 const WORKERS: usize = 256;
+/// Segments of a journal that are read.
 const SEGMENTS: usize = 16;
+/// Hashes that a handover transfers in a tick.
 const PER_TICK: usize = 131_072;
 
-/// Whatever the others wrote is taken over as they meant it or left alone.
+/// Asserts that each reader takes over a value, or rejects it without effect.
 pub fn shared(input: &[u8]) {
     assert_eq!(snapshot::decode_members(input), None, "not sealed");
     let mut value = [MARK.as_slice(), input].concat();
@@ -35,7 +37,7 @@ pub fn shared(input: &[u8]) {
     check_page(&value);
 }
 
-/// A store that has the same value everywhere.
+/// A store with the same value under each key.
 struct Host<'v>(&'v [u8]);
 
 impl Store for Host<'_> {
@@ -64,7 +66,7 @@ fn check_members(value: &[u8]) {
     assert_eq!(again, Some(members));
 }
 
-/// Four endpoints.
+/// Returns a pool of four endpoints.
 fn store() -> Endpoints {
     let mut store = Endpoints::default();
     for slot in 0..4 {
@@ -91,7 +93,7 @@ fn check_metrics(value: &[u8]) {
     assert_eq!(snapshot::encode_metrics(&other), encoded);
 }
 
-/// Counts what it takes in.
+/// Counts the entries that it receives.
 #[derive(Default)]
 struct Counted {
     hashes: usize,
@@ -150,7 +152,7 @@ fn check_peers(value: &[u8]) {
     assert!(counted.loads <= value.len() / 6 * WORKERS);
 }
 
-/// A picker takes over what it can use of such a value, whatever it stands for.
+/// Asserts that a picker survives such a value under any key.
 fn check_picker(value: &[u8]) {
     let plan = config::load("").unwrap().plan;
     let mut sharing = Sharing::new("epp", plan.cluster(), 1);
@@ -167,7 +169,7 @@ fn check_picker(value: &[u8]) {
     }
 }
 
-/// A store with one pool and one worker slot, where all else is the same value.
+/// A store with one pool and one worker slot; all other keys have the same value.
 struct Page<'v> {
     own: InProcess,
     value: &'v [u8],
@@ -184,7 +186,7 @@ impl Store for Page<'_> {
     }
 }
 
-/// The page is whole whatever the reports hold, and shows all of it as text.
+/// Asserts that the status page is well-formed whatever reports contain, and shows it as text.
 fn check_page(value: &[u8]) {
     let base = report::base("epp", "pool");
     let mut own = InProcess::default();

@@ -1,4 +1,4 @@
-//! How long and how often criterion runs each benchmark.
+//! Criterion's settings: how long and how often each benchmark runs.
 
 use std::hint::black_box;
 use std::time::Duration;

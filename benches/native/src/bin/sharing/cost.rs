@@ -1,4 +1,4 @@
-//! The workers' clocks, simulated: bytes and CPU per second of telling each other.
+//! Simulates the ticks of workers: the bytes and the CPU time per second that sharing takes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use epp_sync::{InProcess, Sharing, Store};
 
 use crate::Trouble;
 
-/// Requests a second, over all workers.
+/// Requests per second, over all workers.
 const RATE: usize = 1_000;
 
-/// Ticks of 50 ms that are measured, after as many that warm up.
+/// Ticks of 50 ms that are measured, after the same number to warm up.
 const TICKS: usize = 100;
 const TICKS_PER_SECOND: usize = 20;
-/// As in the filter: one of five is the tick itself.
-const GLANCES_PER_TICK: u64 = 5;
+/// Exchanges of in-flight counts per tick, as in the filter; the last one is the tick itself.
+const EXCHANGES_PER_TICK: u64 = 5;
 
 /// Endpoints in the pool.
 const ENDPOINTS: usize = 100;
@@ -30,8 +30,8 @@ fn now() -> Timestamp {
     Timestamp::from_nanos(NOW.load(Ordering::Relaxed))
 }
 
-/// Shared data in one process, which counts what goes by of placements, requests in flight and
-/// handovers. Snapshots and ejections are published whether or not workers share.
+/// Shared data in one process. It counts reads and writes of placements, in-flight requests and handovers, but
+/// not those of snapshots and ejections, which are published in any case.
 #[derive(Default)]
 struct Memory {
     values: InProcess,
@@ -61,7 +61,7 @@ impl Memory {
     }
 }
 
-/// What requests look like.
+/// The prompts of the requests.
 #[derive(Clone, Copy)]
 enum Prompts {
     /// Turns of 500 conversations of 24 KB: five of up to a hundred blocks are new.
@@ -108,7 +108,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     )
 }
 
-/// A VM's picker and what it shares.
+/// A VM: its picker, and the sharing beside it.
 struct Vm {
     picker: Picker,
     sharing: Sharing,
@@ -122,14 +122,14 @@ impl Vm {
     }
 }
 
-/// What some ticks cost.
+/// The cost of some ticks.
 struct Cost {
     ticks: Duration,
     bytes: usize,
     calls: usize,
 }
 
-/// Runs some workers and the main thread's VM.
+/// Runs this many workers and the VM of the main thread.
 fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Trouble> {
     let loaded = config::load(&document(share)).map_err(|rejected| format!("{rejected:?}"))?;
     let mut memory = Memory::default();
@@ -148,16 +148,16 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
     };
     let mut number = 0;
     for tick in 0..2 * TICKS {
-        for glance in 1..=GLANCES_PER_TICK {
-            NOW.fetch_add(50_000_000 / GLANCES_PER_TICK, Ordering::Relaxed);
-            for _ in 0..RATE / TICKS_PER_SECOND / GLANCES_PER_TICK as usize {
+        for exchange in 1..=EXCHANGES_PER_TICK {
+            NOW.fetch_add(50_000_000 / EXCHANGES_PER_TICK, Ordering::Relaxed);
+            for _ in 0..RATE / TICKS_PER_SECOND / EXCHANGES_PER_TICK as usize {
                 serve(&mut vms, number, prompts);
                 number += 1;
             }
             let before = (memory.bytes, memory.calls);
             let started = Instant::now();
             for vm in &mut vms {
-                if glance == GLANCES_PER_TICK {
+                if exchange == EXCHANGES_PER_TICK {
                     vm.tick(&mut memory);
                 } else if vm.sharing.wants_fast_exchange(&mut vm.picker) {
                     vm.sharing.exchange_in_flight(&mut vm.picker, &mut memory);
@@ -173,8 +173,8 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
     Ok(cost)
 }
 
-/// A request comes to one of the workers, and one from half a second ago ends, so that some 500 are
-/// under way.
+/// Sends a request to one of the workers, and ends the one of half a second before, so that about 500 are
+/// in flight.
 fn serve(vms: &mut [Vm], number: usize, prompts: Prompts) {
     let workers = vms.len() - 1;
     let body = prompts.body(number);

@@ -1,4 +1,4 @@
-//! How long a prompt takes to be looked up, by how many endpoints hold how much of it.
+//! Times the look-up of a prompt, by the number of endpoints that hold it and how much of it they hold.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -7,10 +7,10 @@ use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
 use epp_core::prefix::matcher::Matcher;
 
-/// Blocks of the prompt: today's default window at 64 tokens a block is eight times as long.
+/// Blocks of the prompt. llm-d-router's default window with 64 tokens per block is eight times as long.
 const BLOCKS: u64 = 256;
 
-/// Blocks that all endpoints hold, as of a system prompt.
+/// Blocks that all endpoints hold, as those of a system prompt.
 const COMMON: u64 = 50;
 
 const ROUNDS: u32 = 2_000;
@@ -26,7 +26,7 @@ pub fn run() {
     }
 }
 
-/// Microseconds of a look-up of the whole prompt.
+/// Returns the microseconds of a look-up of the whole prompt.
 fn time(endpoints: u32, held: impl Fn(u32) -> u64) -> f64 {
     let mut rng = fastrand::Rng::with_seed(1);
     let prompt: Vec<u64> = (0..BLOCKS).map(|_| rng.u64(..)).collect();

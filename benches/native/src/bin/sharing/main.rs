@@ -1,7 +1,7 @@
-//! What it costs that all workers of an Envoy decide as one.
+//! Measures the cost of sharing between the workers of an Envoy.
 //!
-//! `sharing cost` simulates the workers' clocks natively, for as many as no machine of ours has cores
-//! for; `sharing lookup` times look-ups. docs/workers.md has both tables.
+//! `sharing cost` simulates the ticks of more workers than the machine has cores; `sharing lookup` times
+//! look-ups in the shared index. docs/workers.md has both tables.
 
 mod cost;
 mod lookup;

@@ -1,10 +1,8 @@
-//! `instructions CASE N`: N whole requests of that case through the picker.
+//! `instructions CASE N`: sends N whole requests of a case through the picker.
 //!
-//! `scripts/instructions` runs it under callgrind with two numbers; the difference over the
-//! difference is what one request takes, start and setup left out. Instructions are repeatable
-//! where seconds are not: that is what guards against getting slower unnoticed.
-
-mod crafted;
+//! `scripts/instructions` runs it under callgrind with two values of N. The difference of the counts over
+//! the difference of N is the cost of one request, without start and setup. Instruction counts are
+//! repeatable, unlike times: they reveal a slowdown of a few percent.
 
 use std::process::ExitCode;
 
@@ -12,33 +10,34 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::time::Timestamp;
+use properties::collisions;
 
 type Trouble = Box<dyn std::error::Error>;
 
-/// The cases: name, endpoints, and what is asked for.
-const CASES: [(&str, usize, Asked); 7] = [
-    ("short-10", 10, Asked::Same(4 << 10)),
-    ("short-100", 100, Asked::Same(4 << 10)),
-    ("short-1000", 1_000, Asked::Same(4 << 10)),
-    ("long-100", 100, Asked::Same(220 << 10)),
-    ("cold-100", 100, Asked::New(64 << 10)),
-    ("list-random", 1, Asked::List(crafted::random)),
-    ("list-crafted", 1, Asked::List(crafted::colliding)),
+/// The cases: name, number of endpoints, requests.
+const CASES: [(&str, usize, Requests); 7] = [
+    ("short-10", 10, Requests::Same(4 << 10)),
+    ("short-100", 100, Requests::Same(4 << 10)),
+    ("short-1000", 1_000, Requests::Same(4 << 10)),
+    ("long-100", 100, Requests::Same(220 << 10)),
+    ("cold-100", 100, Requests::New(64 << 10)),
+    ("list-random", 1, Requests::List(random)),
+    ("list-crafted", 1, Requests::List(colliding)),
 ];
 
-/// What the requests of a case ask for.
+/// The requests of a case.
 #[derive(Clone, Copy)]
-enum Asked {
-    /// Prompts of so many bytes that repeat.
+enum Requests {
+    /// Prompts of this many bytes, which repeat.
     Same(usize),
-    /// Prompts of so many bytes that were not sent before.
+    /// Prompts of this many bytes that were not sent before.
     New(usize),
-    /// Lists of so many short prompts, of which an endpoint's memory does not hold as many as there are:
-    /// they are dropped in the order in which they come again.
-    List(fn(usize) -> Vec<[u8; 8]>),
+    /// Lists of short prompts, more than the index holds for an endpoint: each is evicted before it is sent
+    /// again. The function returns this many prompts.
+    List(fn(usize) -> Vec<String>),
 }
 
-/// Where a prompt begins with eight digits, which make a new one of it.
+/// The position of eight digits at the beginning of a prompt, which make it a new one.
 const DIGITS: std::ops::Range<usize> = 39..47;
 
 /// The time of all requests.
@@ -47,10 +46,10 @@ const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 /// Prompts in rotation.
 const PROMPTS: usize = 16;
 
-/// Prompts of one list: as many blocks as count of a request.
-const LISTED: usize = 2_048;
+/// Prompts of a list: as many as the blocks that a request may have.
+const PROMPTS_PER_LIST: usize = 2_048;
 
-/// Under these rules a list's prompts count, and a block need not be full.
+/// A configuration in which the prompts of a list count, and a block need not be full.
 const LISTS: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -64,7 +63,7 @@ schedulingProfiles:
   - {pluginRef: prefix-cache-scorer}
 ";
 
-const PAGE: &str = include_str!("../../../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
+const PAGE: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -81,27 +80,27 @@ fn main() -> ExitCode {
 
 fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
     let known = CASES.iter().find(|(name, ..)| Some(*name) == case);
-    let (_, endpoints, asked) = known.ok_or("no such case")?;
+    let (_, endpoints, requests) = known.ok_or("no such case")?;
     let count: usize = count.unwrap_or_default().parse()?;
-    let document = match asked {
-        Asked::List(_) => LISTS.to_owned(),
+    let document = match requests {
+        Requests::List(_) => LISTS.to_owned(),
         _ => std::fs::read_to_string("examples/full.yaml")?,
     };
     let mut picker = picker(&document, *endpoints)?;
-    let mut bodies: Vec<Vec<u8>> = match asked {
-        Asked::Same(bytes) | Asked::New(bytes) => {
+    let mut bodies: Vec<Vec<u8>> = match requests {
+        Requests::Same(bytes) | Requests::New(bytes) => {
             (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
         }
-        Asked::List(texts) => lists(&texts(PROMPTS * LISTED)),
+        Requests::List(texts) => lists(&texts(PROMPTS * PROMPTS_PER_LIST)),
     };
-    let path: &[u8] = match asked {
-        Asked::List(_) => b"/v1/completions",
+    let path: &[u8] = match requests {
+        Requests::List(_) => b"/v1/completions",
         _ => b"/v1/chat/completions",
     };
-    // Each prompt once before it counts: the index holds them all, buffers are grown.
+    // Each prompt once before the N requests: the index then has them all, and buffers have grown.
     for number in 0..PROMPTS + count {
         let body = bodies.get_mut(number % PROMPTS).ok_or("no body")?;
-        if let Asked::New(_) = asked {
+        if let Requests::New(_) = requests {
             let digits = body.get_mut(DIGITS).ok_or("too short")?;
             digits.copy_from_slice(format!("{number:08}").as_bytes());
         }
@@ -110,7 +109,7 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A picker with fresh metrics of all endpoints.
+/// Creates a picker with fresh metrics of all endpoints.
 fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     let listed: Vec<String> = (0..endpoints)
         .map(|n| {
@@ -134,7 +133,7 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     let plan = config::load(&document).map_err(rejected)?.plan;
     let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan);
-    // The endpoints, then their pages: asked for over a whole interval.
+    // The endpoints, then their pages, which are requested over a whole interval.
     for _ in 0..2_000 {
         picker.tick(NOW);
         while let Some(effect) = picker.poll_effect() {
@@ -146,7 +145,7 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
     Ok(picker)
 }
 
-/// One request, shown as Envoy shows it: more of the whole body with each read of 16 KiB.
+/// Sends one request. Its body is shown as Envoy does it: with each read of 16 KiB, from the beginning on.
 fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
     const ID: ExchangeId = ExchangeId(1);
     const READ: usize = 16 << 10;
@@ -176,7 +175,7 @@ fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble>
         .ok_or_else(|| "a request was never decided".into())
 }
 
-/// Carries out nothing. Returns whether the request was decided.
+/// Takes the effects without carrying them out. Returns whether the request was decided.
 fn is_decided(picker: &mut Picker) -> bool {
     let mut decided = false;
     while let Some(effect) = picker.poll_effect() {
@@ -185,23 +184,28 @@ fn is_decided(picker: &mut Picker) -> bool {
     decided
 }
 
-/// Completions with so many of these prompts each. Their bytes stand as they are: a client need not send
-/// UTF-8.
-fn lists(texts: &[[u8; 8]]) -> Vec<Vec<u8>> {
-    let lists = texts.chunks(LISTED).map(|texts| {
-        let mut body = br#"{"model":"bench","prompt":["#.to_vec();
-        for (number, text) in texts.iter().enumerate() {
-            body.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
-            body.extend_from_slice(text);
-            body.push(b'"');
-        }
-        body.extend_from_slice(b"]}");
-        body
+/// Returns random texts of eight characters.
+fn random(count: usize) -> Vec<String> {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let text = |_| (0..8).map(|_| rng.alphanumeric()).collect();
+    (0..count).map(text).collect()
+}
+
+/// Returns texts of eight characters that collide in an index whose hashes are not keyed.
+fn colliding(count: usize) -> Vec<String> {
+    collisions::strings("bench", collisions::BITS, count)
+}
+
+/// Returns completions with this many of the prompts each.
+fn lists(texts: &[String]) -> Vec<Vec<u8>> {
+    let lists = texts.chunks(PROMPTS_PER_LIST).map(|texts| {
+        let list = texts.join("\",\"");
+        format!(r#"{{"model":"bench","prompt":["{list}"]}}"#).into_bytes()
     });
     lists.collect()
 }
 
-/// A chat completion with the messages before the model, as OpenAI's package sends it.
+/// Returns a chat completion with the messages before the model, as OpenAI's package sends it.
 fn body(bytes: usize, prompt: usize) -> Vec<u8> {
     let text = format!("prompt {prompt} says it again\\n").repeat(bytes / 26);
     let messages = format!(r#"[{{"role":"user","content":"{:08} {text}"}}]"#, 0);
