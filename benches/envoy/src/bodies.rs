@@ -7,7 +7,7 @@ use crate::bootstrap::SESSION_HEADER;
 /// Prompts in rotation.
 const PROMPTS: usize = 64;
 
-/// Order of the keys, which decides how much of a body must be read before the model is known.
+/// The order of the keys, which determines how much of a body must be read before the model is known.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Order {
     /// As OpenAI's Python client sends them.
@@ -19,14 +19,14 @@ pub enum Order {
 /// Whether prompts were seen before.
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum Prompts {
-    /// Always the same ones in rotation.
+    /// The same ones in rotation.
     Warm,
     /// New ones: each differs from its first words on.
     Cold,
 }
 
 impl Order {
-    /// As it is written on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::MessagesFirst => "messages-first",
@@ -36,7 +36,7 @@ impl Order {
 }
 
 impl Prompts {
-    /// As it is written on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Warm => "warm",
@@ -45,7 +45,7 @@ impl Prompts {
     }
 }
 
-/// Gives one request after the other, each as the bytes that go over the wire.
+/// A source of requests, each as the bytes on the wire.
 pub struct Source {
     bodies: Vec<Vec<u8>>,
     prompts: Prompts,
@@ -53,7 +53,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Bodies of about this many bytes.
+    /// Creates a source of requests with bodies of about this many bytes.
     pub fn new(bytes: usize, order: Order, prompts: Prompts) -> Self {
         let bodies = (0..PROMPTS).map(|index| request(&body(bytes, order, index), index));
         Self {
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    /// Stands in while the real one is lent out.
+    /// Creates a source without bodies, in place of one that is lent out.
     pub fn empty() -> Self {
         Self {
             bodies: Vec::new(),
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    /// The next request.
+    /// Returns the next request.
     pub fn next(&mut self) -> Vec<u8> {
         self.next += 1;
         let mut bytes = self
@@ -103,7 +103,7 @@ fn body(bytes: usize, order: Order, index: usize) -> String {
     }
 }
 
-/// Words with the escapes that prompts have: a line break each ten words.
+/// Returns words with escapes, as in prompts: a line break every ten words.
 fn filler(bytes: usize, seed: usize) -> String {
     const WORDS: [&str; 8] = [
         "route", "the", "prompt", "where", "its", "prefix", "lies", "cached",
@@ -126,7 +126,7 @@ fn filler(bytes: usize, seed: usize) -> String {
     text
 }
 
-/// One prompt is one session, which is what ring hash goes by.
+/// Returns a request. Each prompt is a session, by which ring hash balances.
 fn request(body: &str, session: usize) -> Vec<u8> {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\

@@ -8,12 +8,12 @@ use serde_json::{json, Value};
 use crate::envoy::{Case, Setup};
 use crate::Trouble;
 
-/// The client's header that ring hash goes by.
+/// The client's header by which ring hash balances.
 pub const SESSION_HEADER: &str = "x-session";
 
 const LOCALHOST: &str = "127.0.0.1";
 
-/// Where an Envoy listens.
+/// The ports of an Envoy.
 pub struct Ports {
     /// For requests.
     pub listener: u16,
@@ -21,7 +21,7 @@ pub struct Ports {
     pub admin: u16,
 }
 
-/// The whole bootstrap.
+/// Returns the whole bootstrap.
 pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
     let mut filters = Vec::new();
     if let Some((file, config)) = setup.case.module(setup.config)? {
@@ -53,7 +53,7 @@ pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
     let mut listener = json!({"name": "bench", "address": address(LOCALHOST, ports.listener),
         "filter_chains": [{"filters": [manager]}]});
     if setup.case == Case::Epp {
-        // Whole bodies go to the picker and back: at Envoy's default they would end in 413.
+        // Whole bodies go to the picker and back: with Envoy's default they would be answered with 413.
         put(
             &mut listener,
             "per_connection_buffer_limit_bytes",
@@ -101,10 +101,10 @@ fn wasm(file: &str, config: &str) -> Value {
     )
 }
 
-/// The cluster of model servers, balanced as the case asks for.
+/// Returns the cluster of model servers, with the load balancing policy of the case.
 fn pool(setup: &Setup<'_>) -> Value {
     if setup.case == Case::Epp {
-        // As the Endpoint Picker's own stand-alone page has it.
+        // As on the Endpoint Picker's own stand-alone page.
         return json!({
             "name": "inference-pool",
             "type": "ORIGINAL_DST",

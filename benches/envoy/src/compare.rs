@@ -1,4 +1,4 @@
-//! A quick look: some cases beside each other under one load, printed as a table.
+//! A quick comparison of some cases under one load, printed as a table.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::report;
 use crate::sink;
 use crate::Trouble;
 
-/// What to compare under which load.
+/// The cases and the load.
 #[derive(Debug, Args)]
 pub struct Compare {
     /// Body sizes in KB.
@@ -21,7 +21,7 @@ pub struct Compare {
     /// Endpoints in the pool.
     #[arg(long, default_value_t = 100)]
     endpoints: usize,
-    /// Requests under way at a time.
+    /// Concurrent requests.
     #[arg(long, default_value_t = 16)]
     concurrency: usize,
     /// Slices per case.
@@ -42,7 +42,7 @@ pub struct Compare {
     /// Envoy's workers.
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Requests a second, whatever becomes of them; without it a closed loop.
+    /// Requests per second in an open loop; without it a closed loop.
     #[arg(long)]
     rate: Option<u64>,
     /// Cases to run: plain, noop, epp-wasm, ring-hash, the file of another build of the filter
@@ -51,7 +51,7 @@ pub struct Compare {
     cases: Vec<String>,
 }
 
-/// Runs and prints it.
+/// Runs the comparison and prints it.
 pub async fn run(args: &Compare) -> Result<(), Trouble> {
     let servers = sink::listen(args.endpoints).await?;
     let config = std::fs::read_to_string(&args.config)?;
@@ -66,7 +66,7 @@ pub async fn run(args: &Compare) -> Result<(), Trouble> {
         };
         proxies.push(Proxy::start(&setup).await?);
     }
-    // Members are heard of and metrics fetched, connections pooled.
+    // The filter learns of the members and fetches metrics, and connections are pooled.
     tokio::time::sleep(Duration::from_secs(3)).await;
     println!("{}", report::tables::CASES_HEAD);
     let proxies: Vec<&Proxy> = proxies.iter().collect();

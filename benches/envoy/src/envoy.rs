@@ -13,7 +13,7 @@ use crate::bootstrap::{bootstrap, Ports};
 use crate::process;
 use crate::Trouble;
 
-/// What is measured.
+/// What is measured: an Envoy with or without a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Case {
     /// Envoy without a filter, round robin.
@@ -22,20 +22,20 @@ pub enum Case {
     Noop,
     /// The filter.
     EppWasm,
-    /// Envoy's least request, of two endpoints drawn, without a filter.
+    /// Envoy's least request of two random endpoints, without a filter.
     LeastRequest,
     /// Envoy's ring hash over a client header, without a filter.
     RingHash,
     /// An Endpoint Picker over ext_proc.
     Epp,
-    /// Another build of the filter, by its file: to compare two of ours.
+    /// Another build of the filter, by its file.
     Module(String),
-    /// The filter with another configuration, by its file: to compare two of them.
+    /// The filter with another configuration, by its file.
     Config(String),
 }
 
 impl Case {
-    /// By its name.
+    /// Parses a name.
     pub fn parse(name: &str) -> Result<Self, Trouble> {
         Ok(match name {
             "plain" => Self::Plain,
@@ -54,7 +54,7 @@ impl Case {
         })
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         match self {
             Self::Plain => "plain",
@@ -70,7 +70,7 @@ impl Case {
         }
     }
 
-    /// The module to load and its configuration.
+    /// Returns the module to load and its configuration.
     pub fn module(&self, config: &str) -> Result<Option<(String, String)>, Trouble> {
         let from_env = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
         Ok(match self {
@@ -83,7 +83,7 @@ impl Case {
     }
 }
 
-/// How an Envoy is started.
+/// The settings of an Envoy.
 #[derive(Debug, Clone)]
 pub struct Setup<'a> {
     /// The case.
@@ -92,39 +92,39 @@ pub struct Setup<'a> {
     pub servers: &'a [u16],
     /// The EndpointPickerConfig.
     pub config: &'a str,
-    /// Workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Where an Endpoint Picker listens.
+    /// The port of an Endpoint Picker.
     pub picker: Option<u16>,
 }
 
-/// All cores, as taskset names them.
+/// All cores, in taskset's notation.
 pub const ALL_CORES: &str = "0-63";
 
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Proxy {
-    /// The case.
+    /// The name of the case.
     pub name: String,
-    /// Where it listens.
+    /// The port of the listener.
     pub port: u16,
-    /// Where its admin interface listens.
+    /// The port of the admin interface.
     pub admin: u16,
-    /// How long it took until it listened.
+    /// The time from the start until it listened.
     pub start: Duration,
-    /// How long that takes on all cores, where it runs on one and that was measured.
+    /// The same on all cores, if it was measured.
     pub start_on_all: Option<Duration>,
     process: Process,
 }
 
 impl Proxy {
-    /// Starts one and waits until it listens. One worker has a core to itself; more share all.
+    /// Starts an Envoy and waits until it listens. A single worker has a core of its own; several share all.
     pub async fn start(setup: &Setup<'_>) -> Result<Self, Trouble> {
         let cores = if setup.workers == 1 { "0" } else { ALL_CORES };
         Self::start_on(cores, setup).await
     }
 
-    /// Starts one on these cores.
+    /// Starts an Envoy on these cores.
     pub async fn start_on(cores: &str, setup: &Setup<'_>) -> Result<Self, Trouble> {
         let envoy = from_environment("ENVOY")?;
         let (port, admin) = (free_port(), free_port());
@@ -156,17 +156,17 @@ impl Proxy {
         })
     }
 
-    /// CPU time of all its threads so far.
+    /// Returns the CPU time of all its threads so far.
     pub fn cpu(&self) -> Result<Duration, Trouble> {
         process::cpu(self.process.id())
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> Result<u64, Trouble> {
         process::resident_kib(self.process.id())
     }
 
-    /// Stops it, so that it does not disturb the others' turns, or lets it go on.
+    /// Stops the process, so that it does not disturb the turns of others, or lets it continue.
     pub fn pause(&self, pause: bool) -> Result<(), Trouble> {
         let signal = if pause { Signal::STOP } else { Signal::CONT };
         let pid = Pid::from_raw(i32::try_from(self.process.id())?).ok_or("no process")?;
@@ -174,7 +174,7 @@ impl Proxy {
     }
 }
 
-/// Returns the same command on these cores only.
+/// Returns a command pinned to these cores.
 fn pinned(command: &Command, cores: &str) -> Command {
     let mut pinned = Command::new("taskset");
     pinned

@@ -1,4 +1,4 @@
-//! What keeping metrics fresh costs without traffic, and how old they are.
+//! The cost of keeping metrics fresh without traffic, and the age of the metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::sink;
 use crate::statistics::statistics;
 use crate::Trouble;
 
-/// Watches an idle Envoy with the filter, and a Picker beside it, for so long.
+/// Measures an idle Envoy with the filter for some time.
 pub async fn watch(
     proxy: &Proxy,
     endpoints: usize,
@@ -35,14 +35,14 @@ pub async fn watch(
     })
 }
 
-/// Cores that a Picker is busy with.
+/// Measures how many cores an idle Endpoint Picker uses.
 pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, Trouble> {
     let before = picker.cpu()?;
     tokio::time::sleep(length).await;
     Ok(picker.cpu()?.saturating_sub(before).as_secs_f64() / length.as_secs_f64())
 }
 
-/// How old each endpoint's metrics are, in milliseconds.
+/// Returns the age of each endpoint's metrics, in milliseconds.
 async fn ages(admin: u16) -> Result<Vec<f64>, Trouble> {
     let ages = statistics(admin, "epp_wasm_scrape_age_milliseconds").await?;
     Ok(ages.into_iter().map(|(_, age)| age).collect())

@@ -1,5 +1,8 @@
-//! A closed loop: as many connections as requests may be under way, each sending the next request
-//! when its last was answered.
+//! A closed loop: a fixed number of connections, each of which sends the next request when the last one
+//! was answered.
+//!
+//! The client writes and reads bytes itself, because this program shares one core with the model servers:
+//! a request of 4 KB takes 15 µs of its CPU, with hyper's client 22 µs; one of 64 KB 23 µs and 38 µs.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,19 +16,19 @@ use tokio::task::LocalSet;
 use crate::bodies::Source;
 use crate::Trouble;
 
-/// What a slice came to.
+/// The result of a slice.
 pub struct Taken {
     /// Requests answered with 200.
     pub answered: u64,
     /// Requests answered otherwise.
     pub failed: u64,
-    /// How long it really took.
+    /// How long the slice took.
     pub elapsed: Duration,
     /// Latencies in microseconds.
     pub latency: Histogram<u32>,
 }
 
-/// Loads the listener at `port` for `length`.
+/// Loads the listener at `port` over this many connections for `length`.
 pub async fn slice(
     port: u16,
     concurrency: usize,
@@ -47,7 +50,7 @@ pub async fn slice(
     for _ in 0..concurrency {
         let shared = shared.clone();
         set.spawn_local(async move {
-            // A connection that breaks costs the request on it; another takes its place.
+            // A connection that breaks costs the request on it, and is opened again.
             while connection(port, started + length, &shared).await.is_err() {
                 shared.borrow_mut().0.failed += 1;
             }
@@ -96,7 +99,7 @@ pub async fn send(stream: &mut TcpStream, request: &[u8]) -> Result<(), Trouble>
     Ok(stream.write_all(request).await?)
 }
 
-/// Reads one whole response; whether it is a 200.
+/// Reads one whole response. Returns whether its status is 200.
 pub async fn response(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool, Trouble> {
     let mut filled = 0;
     loop {
@@ -116,7 +119,7 @@ pub async fn response(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool,
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "));
         let Some(length) = length else {
-            // In chunks: what ext_proc has passed through has lost its length.
+            // In chunks: a response that has passed through ext_proc has no length.
             if text.ends_with(b"\r\n0\r\n\r\n") {
                 return Ok(good);
             }

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::result::Machine;
 use crate::Trouble;
 
-/// What this machine is, with what it measures.
+/// Returns the facts about this machine and the programs.
 pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
     let module = std::env::var("EPP_WASM")?;
     let envoy = std::env::var("ENVOY")?;
@@ -14,7 +14,7 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
     // `…  version: COMMIT/VERSION/…`
     let version = version.split_once("version:").map(|(_, version)| version);
     let version = version.and_then(|version| version.split('/').nth(1));
-    // Of the machine, not of this process, which is pinned to one.
+    // The cores of the machine. This process is pinned to one of them.
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let cores = processors
         .lines()
@@ -39,7 +39,7 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
     })
 }
 
-/// The load of the last five minutes: processes that ran or wanted to, on average.
+/// Returns the load average of the last five minutes.
 pub fn load_average() -> Result<f64, Trouble> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split(' ').nth(1).unwrap_or_default().parse()?)
@@ -51,7 +51,7 @@ fn printed(program: &str, arguments: &[&str]) -> String {
     text.unwrap_or_default()
 }
 
-/// The value of the first line `key : value`.
+/// Returns the value of the first line `key : value`.
 fn field(file: &str, key: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(key));

@@ -1,10 +1,12 @@
-//! What the filter costs, beside plain Envoy, beside a filter that does nothing, and beside an
-//! Endpoint Picker over ext_proc.
+//! Measures the cost of the filter in Envoy beside plain Envoy, a filter that does nothing, and an Endpoint
+//! Picker over ext_proc; and what balancing is worth to the model servers, beside Envoy's own balancers
+//! (`balancing`).
 //!
-//! It also measures what balancing is worth to the model servers, beside Envoy's own balancers (`balancing`).
+//! Envoy is pinned to core 0, and this program (load, and model servers that answer at once) to core 1 by
+//! `make bench`. Compare medians, and ratios within one run: machines drift.
 //!
-//! Envoy is pinned to core 0; this program (load and model servers that answer at once) to core 1,
-//! which `make bench` does. Compare medians, and ratios within one run: machines drift.
+//! The program starts processes and uses the network of this machine; it sees the filter from outside.
+//! `native-benches` measures the core alone.
 
 mod balancing;
 mod bodies;
@@ -102,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Trouble> {
-    // Each turn looks at what came in: an open loop spins until the next request is due.
+    // The runtime polls sockets at every turn, because an open loop spins until the next request is due.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(1)
@@ -124,7 +126,7 @@ fn run(cli: Cli) -> Result<(), Trouble> {
                 picker: picker(),
                 only,
             };
-            keep(&out, &runtime.block_on(suite::run(&options))?)
+            write(&out, &runtime.block_on(suite::run(&options))?)
         }
         Command::Balancing {
             out,
@@ -138,23 +140,23 @@ fn run(cli: Cli) -> Result<(), Trouble> {
                 picker: picker(),
                 only,
             };
-            keep(&out, &balancing::run(&runtime, &options)?)
+            write(&out, &balancing::run(&runtime, &options)?)
         }
         Command::Report { docs } => report::write(&docs),
     }
 }
 
-/// The Endpoint Picker's binary, where one is given.
+/// Returns the path of an Endpoint Picker's binary, if one is given.
 fn picker() -> Option<String> {
     let picker = std::env::var("EPP").ok().filter(|path| !path.is_empty());
     if picker.is_none() {
-        eprintln!("» no Endpoint Picker beside ours: EPP=PATH names a binary");
+        eprintln!("» without an Endpoint Picker: EPP=PATH names a binary");
     }
     picker
 }
 
-/// Writes a run.
-fn keep(out: &Path, run: &impl Serialize) -> Result<(), Trouble> {
+/// Writes the JSON of a run.
+fn write(out: &Path, run: &impl Serialize) -> Result<(), Trouble> {
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -1,6 +1,6 @@
-//! Cases measured in turns: many short slices each, one case after the other, because machines
-//! drift by more within minutes than the differences that matter. While one Envoy is measured the
-//! others are stopped, so that no case pays for another's polling.
+//! Measures cases in turns: many short slices each, one case after the other, because within minutes
+//! machines drift by more than the differences that matter. While one Envoy is measured the others are
+//! stopped, so that their polling does not count.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::picker::Picker;
 use crate::result::{Case, Spread};
 use crate::Trouble;
 
-/// What a proxy that was stopped gets to catch up before it is measured.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How long a proxy that was stopped runs before it is measured.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-/// How load is put on.
+/// The kind of load.
 #[derive(Debug, Clone, Copy)]
 pub enum Pace {
-    /// A closed loop of so many connections.
+    /// A closed loop of this many connections.
     Closed(usize),
-    /// So many requests per second, whatever becomes of them.
+    /// An open loop with this many requests per second.
     Rate(u64),
 }
 
-/// How often and how long.
+/// The number and length of slices.
 #[derive(Debug, Clone, Copy)]
 pub struct Turns {
     /// Slices per case.
@@ -52,7 +52,7 @@ pub async fn cases(
 ) -> Result<Vec<Case>, Trouble> {
     let mut rows: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
     proxies.iter().try_for_each(|proxy| proxy.pause(true))?;
-    // Forwards and backwards: what drifts within a turn weighs on all alike.
+    // Forwards and backwards, so that drift within a turn affects all cases equally.
     let mut order: Vec<usize> = (0..proxies.len()).collect();
     for slice in 0..=turns.slices {
         for at in &order {
@@ -60,7 +60,7 @@ pub async fn cases(
                 continue;
             };
             proxy.pause(false)?;
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_TIME).await;
             let measured = one(proxy, picker, pace, turns.length, source).await;
             proxy.pause(true)?;
             // The first slice warms up.
@@ -107,7 +107,7 @@ async fn one(
     })
 }
 
-/// A case's medians; ratios are medians over the turns' ratios.
+/// Returns the medians of a case. Ratios are medians over the ratios of each turn.
 fn case(name: &str, row: &[Slice], plain: Option<&Vec<Slice>>, noop: Option<&Vec<Slice>>) -> Case {
     let spread = |of: &dyn Fn(&Slice) -> f64| Spread::of(row.iter().map(of));
     let ratio = |other: Option<&Vec<Slice>>| {

@@ -1,8 +1,8 @@
-//! An open loop: requests go out at a fixed rate whatever becomes of those before, and latency
-//! counts from when a request was due, so that waiting is not hidden (no coordinated omission).
+//! An open loop: requests are sent at a fixed rate, whatever became of the earlier ones, and latency counts
+//! from when a request was due, so that waiting is included (no coordinated omission).
 //!
-//! Our own rather than oha or wrk2: bodies rotate through prompts and have to be new each time in
-//! the cold case, and the slices of all cases share one schedule.
+//! Not oha or wrk2, because bodies rotate through prompts and are new each time in the cold case, and the
+//! slices of all cases share one schedule.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::bodies::Source;
 use crate::load::{response, send, Taken};
 use crate::Trouble;
 
-/// Connections that wait for their next request.
+/// Idle connections.
 type Idle = Rc<RefCell<Vec<TcpStream>>>;
 
 /// Loads the listener at `port` for `length` with `rate` requests per second.
@@ -39,7 +39,7 @@ pub async fn slice(
         let count = (length.as_secs_f64() * rate as f64) as u64;
         for number in 0..count {
             let due = started + Duration::from_secs_f64(number as f64 / rate as f64);
-            // Timers of the runtime are no finer than a millisecond.
+            // The runtime's timers have a resolution of a millisecond.
             while Instant::now() < due {
                 tokio::task::yield_now().await;
             }

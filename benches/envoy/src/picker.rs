@@ -1,4 +1,4 @@
-//! A user's own Endpoint Picker beside ours, run without Kubernetes by file discovery.
+//! An Endpoint Picker, run without Kubernetes by file discovery.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,14 +14,14 @@ use crate::Trouble;
 /// A running Endpoint Picker.
 #[derive(Debug)]
 pub struct Picker {
-    /// Where it listens for ext_proc.
+    /// The port of ext_proc.
     pub port: u16,
     process: Process,
 }
 
 impl Picker {
-    /// Starts the binary over the model servers, with an EndpointPickerConfig by llm-d-router's
-    /// rules that begins its `plugins` in block style. `interval_ms` is its scrape interval.
+    /// Starts the binary with the model servers and an EndpointPickerConfig in the llm-d dialect whose
+    /// `plugins` are in block style. `interval_ms` is its scrape interval.
     pub async fn start(
         binary: &str,
         servers: &[u16],
@@ -42,7 +42,7 @@ impl Picker {
         fs::write(&endpoints, list)?;
         fs::write(&config, document(plan, &endpoints.to_string_lossy()))?;
         let (port, health, metrics) = (free_port(), free_port(), free_port());
-        // On the cores of this program: beside the load, where that is pinned off Envoy's.
+        // On the cores of this program, which is pinned away from Envoy's.
         let mut command = Command::new(binary);
         command
             .args(["--pool-name", "local", "--pool-namespace", "default"])
@@ -60,13 +60,13 @@ impl Picker {
         Ok(Self { port, process })
     }
 
-    /// CPU time so far.
+    /// Returns its CPU time so far.
     pub fn cpu(&self) -> Result<Duration, Trouble> {
         process::cpu(self.process.id())
     }
 }
 
-/// The configuration with its endpoints from a file.
+/// Returns the configuration with endpoints from a file.
 fn document(plan: &str, endpoints: &str) -> String {
     let discovery = format!(
         "plugins:\n- {{name: discovery, type: file-discovery, parameters: {{path: {endpoints}}}}}\n"

@@ -1,4 +1,4 @@
-//! What /proc says of processes, and waiting for them.
+//! Measures processes by /proc, and waits for them.
 
 use std::fs;
 use std::net::TcpStream;
@@ -8,12 +8,12 @@ use envoy_harness::Process;
 
 use crate::Trouble;
 
-/// CPU time of all its threads so far.
+/// Returns the CPU time of all threads of a process so far.
 pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
     let mut total = Duration::ZERO;
-    // schedstat counts in nanoseconds, where stat counts in hundredths of a second.
+    // schedstat counts nanoseconds; stat only hundredths of a second.
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end while we look.
+        // A thread may end meanwhile.
         if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
             let spent = text.split(' ').next().unwrap_or_default();
             total += Duration::from_nanos(spent.trim().parse()?);
@@ -22,11 +22,11 @@ pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
     Ok(total)
 }
 
-/// What all cores have been doing so far, in hundredths of a second: busy, and in all.
+/// Returns the time of all cores so far in hundredths of a second: busy, and in total.
 pub fn cores() -> Result<(u64, u64), Trouble> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().unwrap_or_default();
-    // user nice system idle iowait irq softirq steal, and guests' time that is in user's already.
+    // user nice system idle iowait irq softirq steal, and guests' time, which user includes.
     let times: Vec<u64> = line
         .split_whitespace()
         .skip(1)
@@ -38,7 +38,7 @@ pub fn cores() -> Result<(u64, u64), Trouble> {
     Ok((all - idle, all))
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory of a process in KiB.
 pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -48,8 +48,8 @@ pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
 
 /// Waits until a process listens at a port, and returns it.
 ///
-/// What it needs to start, such as its model servers, may run on this thread's runtime: another thread
-/// waits.
+/// Another thread waits, because the process may need something on this thread's runtime, such as its
+/// model servers.
 pub async fn listening(mut process: Process, port: u16) -> Result<Process, Trouble> {
     let waiting = tokio::task::spawn_blocking(move || {
         let connects = || TcpStream::connect(("127.0.0.1", port)).is_ok();

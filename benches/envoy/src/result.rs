@@ -1,32 +1,32 @@
-//! What a run came to, as it is written to one JSON file.
+//! The results of a run, as in its JSON file.
 
 use serde::{Deserialize, Serialize};
 
 /// A whole run on one machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
-    /// Where and with what.
+    /// The machine and the programs.
     pub machine: Machine,
     /// Closed loops.
     pub cells: Vec<Cell>,
     /// Open loops at a fixed rate.
     pub paced: Vec<Paced>,
-    /// What keeping metrics fresh costs.
+    /// The cost of keeping metrics fresh.
     pub idle: Vec<Idle>,
     /// Memory, size and start.
     pub footprint: Vec<Footprint>,
-    /// What happens inside the module, by its own clock.
+    /// Times inside the module, by its own clock.
     pub inside: Vec<Inside>,
 }
 
 /// Facts about the machine and the programs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
-    /// Day of the run.
+    /// The day of the run.
     pub date: String,
     /// The processor's name.
     pub processor: String,
-    /// Its cores.
+    /// The number of cores.
     pub cores: usize,
     /// Memory in MiB.
     pub memory_mib: u64,
@@ -34,15 +34,15 @@ pub struct Machine {
     pub kernel: String,
     /// Envoy's version.
     pub envoy: String,
-    /// The commit under test, with a + where the tree had changes.
+    /// The commit under test, with a + if the tree had changes.
     pub commit: String,
-    /// Size of the module in bytes.
+    /// The size of the module in bytes.
     pub module_bytes: u64,
-    /// The Endpoint Picker beside it, where one was given.
+    /// The path of the Endpoint Picker, if there was one.
     pub epp: Option<String>,
 }
 
-/// Median, quartiles.
+/// A median with its quartiles.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     /// The median.
@@ -54,7 +54,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these values; NaN of none.
+    /// Computes the median and quartiles of some values; NaN if there are none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -71,24 +71,24 @@ impl Spread {
     }
 }
 
-/// One setting, measured over all its cases in turn.
+/// A setting with all its cases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
-    /// What it is about: the table that it belongs to.
+    /// The group: the table in which it is shown.
     pub group: String,
-    /// The configuration's name.
+    /// The name of the configuration.
     pub plan: String,
     /// Endpoints in the pool.
     pub endpoints: usize,
     /// Envoy's workers.
     pub workers: usize,
-    /// Requests under way at a time.
+    /// Concurrent requests.
     pub concurrency: usize,
-    /// Size of a body in KB.
+    /// The size of a body in KB.
     pub kilobytes: usize,
-    /// Order of the keys: `messages-first` or `model-first`.
+    /// The order of the keys: `messages-first` or `model-first`.
     pub order: String,
-    /// `warm` or `cold`.
+    /// The prompts: `warm` or `cold`.
     pub prompts: String,
     /// Slices per case.
     pub slices: usize,
@@ -98,35 +98,35 @@ pub struct Cell {
     pub cases: Vec<Case>,
 }
 
-/// One case of a cell.
+/// A case in one setting.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Case {
-    /// `plain`, `noop`, `epp-wasm`, `ring-hash` or `epp`.
+    /// The name: `plain`, `noop`, `epp-wasm`, `ring-hash` or `epp`.
     pub name: String,
     /// Requests per second.
     pub per_second: Spread,
-    /// The same divided by that of plain Envoy's slice in the same turn.
+    /// The same divided by plain Envoy's in the same turn.
     pub of_plain: Option<Spread>,
-    /// The same divided by that of the no-op filter's slice in the same turn.
+    /// The same divided by the no-op filter's in the same turn.
     pub of_noop: Option<Spread>,
     /// Envoy's CPU per request in microseconds.
     pub envoy_us: Spread,
     /// The Endpoint Picker's CPU per request in microseconds.
     pub picker_us: Option<Spread>,
-    /// Latency in microseconds.
+    /// The median latency in microseconds.
     pub p50_us: Spread,
-    /// Latency in microseconds.
+    /// The 90th percentile of the latency in microseconds.
     pub p90_us: Spread,
-    /// Latency in microseconds.
+    /// The 99th percentile of the latency in microseconds.
     pub p99_us: Spread,
-    /// Requests that were not answered with 200.
+    /// Requests without a response of status 200.
     pub failed: u64,
 }
 
-/// An open loop at a fixed rate: latency counts from when a request was due.
+/// An open loop at a fixed rate: latency counts from the time at which a request was due.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Paced {
-    /// Size of a body in KB.
+    /// The size of a body in KB.
     pub kilobytes: usize,
     /// Endpoints in the pool.
     pub endpoints: usize,
@@ -143,21 +143,21 @@ pub struct Idle {
     pub endpoints: usize,
     /// The polling interval in milliseconds.
     pub interval_ms: u64,
-    /// Cores that Envoy is busy with, filter and polling included.
+    /// Busy cores of Envoy, including the filter and polling.
     pub cores: f64,
     /// Pages per second.
     pub pages: f64,
     /// Bytes of pages per second.
     pub bytes: f64,
-    /// Age of the data in use in milliseconds: median over endpoints.
+    /// The median age of the endpoints' metrics in milliseconds.
     pub age_ms: f64,
-    /// The oldest one.
+    /// The age of the oldest metrics in milliseconds.
     pub oldest_ms: f64,
-    /// Cores that the Endpoint Picker takes for the same, where one was given.
+    /// Busy cores of the Endpoint Picker for the same, if there was one.
     pub picker_cores: Option<f64>,
 }
 
-/// What a case takes without being asked for anything.
+/// Memory and start of a case.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Footprint {
     /// The case.
@@ -166,25 +166,25 @@ pub struct Footprint {
     pub endpoints: usize,
     /// Workers.
     pub workers: usize,
-    /// Milliseconds until it listened, on one core where it has one worker.
+    /// Milliseconds from the start until it listened; on one core if it has one worker.
     pub start_ms: f64,
-    /// The same on all of the machine's cores. Runs before 2026-11-26 have none.
+    /// The same on all cores of the machine. Runs before 2026-11-26 do not have it.
     #[serde(default)]
     pub start_on_all_ms: Option<f64>,
-    /// Resident memory in MiB after the load.
+    /// Resident memory after the load, in MiB.
     pub resident_mib: f64,
 }
 
-/// Times that the filter took itself and exported, over all of a group's load.
+/// Times that the filter measured and exported during the load of a group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Inside {
     /// The group.
     pub group: String,
     /// Endpoints in the pool.
     pub endpoints: usize,
-    /// Of the schedule: filters, scorers, picker.
+    /// Times of the schedule: filters, scorers, picker.
     pub schedule: Quantiles,
-    /// Of the prefix look-up.
+    /// Times of the prefix look-up.
     pub look_up: Quantiles,
 }
 

@@ -1,5 +1,5 @@
-//! Model servers that cost nothing: they swallow a request and answer at once, and give the page
-//! of a real vLLM for `/metrics`.
+//! Model servers that cost almost nothing: they read a request and answer at once, and serve a page of a
+//! real vLLM at `/metrics`. `fake-model-server` parses and simulates, which takes a core of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! The filter's statistics, from an Envoy's admin interface.
+//! The filter's statistics, from Envoy's admin interface.
 
 use envoy_harness::statistics::samples;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Tr
         .collect())
 }
 
-/// The quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` has them.
+/// Returns the quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` does.
 pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, Trouble> {
     let buckets = statistics(admin, &format!("{name}_bucket")).await?;
     let mut buckets: Vec<(f64, f64)> = buckets

@@ -1,5 +1,4 @@
-//! The published run: every dimension varied around one base, rather than all against all, which
-//! would take hours.
+//! The published run: every dimension varied around one base. All combinations would take hours.
 
 use std::fs;
 use std::time::Duration;
@@ -17,20 +16,20 @@ use crate::Trouble;
 
 /// Body sizes in KB.
 const SIZES: [usize; 5] = [1, 4, 64, 220, 500];
-/// The two sizes that stand for short and long prompts where not all are measured.
-const TWO: [usize; 2] = [4, 220];
+/// A short and a long prompt, where not all sizes are measured.
+const SHORT_AND_LONG: [usize; 2] = [4, 220];
 /// Endpoints of the base.
 const ENDPOINTS: usize = 100;
-/// Requests under way in the base: enough to keep one worker busy, few enough not to queue.
+/// Concurrent requests of the base: enough to keep one worker busy, few enough not to queue.
 const CONCURRENCY: usize = 16;
-/// Members are heard of, metrics fetched, connections pooled.
+/// The filter learns of the members and fetches metrics, and connections are pooled.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// How long an idle Envoy is watched.
-const IDLE: Duration = Duration::from_secs(4);
-/// Open loop: body size in KB and requests per second, well below what one core takes.
+/// How long an idle Envoy is measured.
+const IDLE_TIME: Duration = Duration::from_secs(4);
+/// Open loops: body size in KB and requests per second, well below the capacity of one core.
 const RATES: [(usize, u64); 2] = [(4, 2_000), (220, 600)];
 
-/// A table of the report: what is varied, over which bodies.
+/// A table of the report.
 struct Group {
     name: &'static str,
     plan: Plan,
@@ -46,43 +45,42 @@ struct Group {
 /// The EndpointPickerConfig under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    /// The seed's window of 256 × 64 bytes.
-    Seed,
-    /// The same, for a listener that also leads elsewhere.
-    Elsewhere,
-    /// llm-d-router's window of 131072 tokens.
-    Today,
+    /// A prompt window of 256 × 64 bytes.
+    ShortWindow,
+    /// The same, with `requests: ofCluster`, for a listener that also has routes to other clusters.
+    OfCluster,
+    /// llm-d-router's prompt window of 131,072 tokens.
+    LongWindow,
 }
 
-/// The listener leads to the pool alone, as in `envoy/production/`: Envoy is not asked where the
-/// route of each request leads.
-const LEADS_TO_THE_POOL: &str =
-    "\n- {type: envoy-proxy, parameters: {requests: all}}\nschedulingProfiles:";
+/// The listener has routes to the pool only, as in `envoy/production/`: the filter does not ask Envoy for the
+/// route of each request.
+const POOL_ONLY: &str = "\n- {type: envoy-proxy, parameters: {requests: all}}\nschedulingProfiles:";
 
 impl Plan {
     fn name(self) -> &'static str {
         match self {
-            Self::Seed => "seed window (16 KB)",
-            Self::Elsewhere => "seed window (16 KB), `requests: ofCluster`",
-            Self::Today => "today's window (512 KB)",
+            Self::ShortWindow => "prompt window of 16 KB",
+            Self::OfCluster => "prompt window of 16 KB, `requests: ofCluster`",
+            Self::LongWindow => "prompt window of 512 KB",
         }
     }
 
     fn text(self) -> Result<String, Trouble> {
         let text = self.document()?;
         Ok(match self {
-            Self::Elsewhere => text,
-            Self::Seed | Self::Today => {
-                text.replacen("\nschedulingProfiles:", LEADS_TO_THE_POOL, 1)
+            Self::OfCluster => text,
+            Self::ShortWindow | Self::LongWindow => {
+                text.replacen("\nschedulingProfiles:", POOL_ONLY, 1)
             }
         })
     }
 
-    /// Without what only this filter knows.
+    /// Returns the document without settings that only this filter has.
     fn document(self) -> Result<String, Trouble> {
         let file = match self {
-            Self::Seed | Self::Elsewhere => "examples/full.yaml",
-            Self::Today => "benches/envoy/today.yaml",
+            Self::ShortWindow | Self::OfCluster => "examples/full.yaml",
+            Self::LongWindow => "benches/envoy/long-window.yaml",
         };
         fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
     }
@@ -100,7 +98,7 @@ const FOUR: [Case; 4] = [Case::Plain, Case::Noop, Case::EppWasm, Case::Epp];
 
 const BASE: Group = Group {
     name: "base",
-    plan: Plan::Seed,
+    plan: Plan::ShortWindow,
     endpoints: ENDPOINTS,
     workers: 1,
     concurrency: CONCURRENCY,
@@ -110,7 +108,7 @@ const BASE: Group = Group {
     cases: &ALL,
 };
 
-/// Groups in the report's order.
+/// The groups, in the order of the report.
 const GROUPS: [Group; 11] = [
     BASE,
     Group {
@@ -135,55 +133,55 @@ const GROUPS: [Group; 11] = [
     Group {
         name: "concurrency 1",
         concurrency: 1,
-        sizes: &TWO,
+        sizes: &SHORT_AND_LONG,
         cases: &FOUR,
         ..BASE
     },
     Group {
         name: "concurrency 100",
         concurrency: 100,
-        sizes: &TWO,
+        sizes: &SHORT_AND_LONG,
         cases: &FOUR,
         ..BASE
     },
     Group {
-        name: "today's window",
-        plan: Plan::Today,
+        name: "long prompt window",
+        plan: Plan::LongWindow,
         sizes: &[220, 500],
         cases: &THREE,
         ..BASE
     },
     Group {
         name: "asking Envoy where each route leads",
-        plan: Plan::Elsewhere,
-        sizes: &TWO,
+        plan: Plan::OfCluster,
+        sizes: &SHORT_AND_LONG,
         cases: &THREE,
         ..BASE
     },
     Group {
         name: "10 endpoints",
         endpoints: 10,
-        sizes: &TWO,
+        sizes: &SHORT_AND_LONG,
         cases: &FOUR,
         ..BASE
     },
     Group {
         name: "1,000 endpoints",
         endpoints: 1_000,
-        sizes: &TWO,
+        sizes: &SHORT_AND_LONG,
         cases: &THREE,
         ..BASE
     },
     Group {
         name: "2 workers",
         workers: 2,
-        sizes: &TWO,
+        sizes: &SHORT_AND_LONG,
         cases: &THREE,
         ..BASE
     },
 ];
 
-/// What to run.
+/// The options of a run.
 pub struct Options {
     /// How often and how long each case is measured.
     pub turns: Turns,
@@ -193,7 +191,7 @@ pub struct Options {
     pub only: Option<String>,
 }
 
-/// Runs it all.
+/// Runs all groups.
 pub async fn run(options: &Options) -> Result<Run, Trouble> {
     raise_limits()?;
     let mut run = Run {
@@ -223,7 +221,7 @@ pub async fn run(options: &Options) -> Result<Run, Trouble> {
     Ok(run)
 }
 
-/// A thousand servers with a few connections each are more files than a shell gives by default.
+/// Raises the limit of open files: a thousand servers with a few connections each exceed the default.
 fn raise_limits() -> Result<(), Trouble> {
     use rustix::process::{getrlimit, setrlimit, Resource};
     let mut limit = getrlimit(Resource::Nofile);
@@ -246,8 +244,8 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
     let servers = sink::listen(group.endpoints).await?;
     let picker = match &options.picker {
         Some(binary) if group.cases.contains(&Case::Epp) => {
-            // As often as ours by default; the Endpoint Picker's own default is 50 ms.
-            Some(Picker::start(binary, &servers, &Plan::Today.document()?, 200).await?)
+            // The filter's default interval; the Endpoint Picker's is 50 ms.
+            Some(Picker::start(binary, &servers, &Plan::LongWindow.document()?, 200).await?)
         }
         _ => None,
     };
@@ -278,7 +276,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
         paced(&proxies, picker.as_ref(), options, run).await?;
     }
     for proxy in proxies.iter().filter(|proxy| proxy.name == "epp-wasm") {
-        // Statistics are handed over once a second.
+        // Statistics are published once a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         run.inside.push(Inside {
             group: group.name.to_owned(),
@@ -309,7 +307,7 @@ async fn paced(
     for (kilobytes, rate) in RATES {
         eprintln!("» open loop: {kilobytes} KB, {rate} requests/s");
         let mut source = Source::new(kilobytes * 1024, BASE.order, BASE.prompts);
-        // The Endpoint Picker cannot keep these rates up on a core that it shares.
+        // The Endpoint Picker cannot keep up with these rates on a core that it shares.
         let own: Vec<&Proxy> = proxies.iter().filter(|proxy| proxy.name != "epp").collect();
         let cases = measure::cases(&own, picker, Pace::Rate(rate), options.turns, &mut source);
         run.paced.push(Paced {
@@ -339,12 +337,12 @@ fn cell(group: &Group, kilobytes: usize, turns: Turns, cases: Vec<crate::result:
 }
 
 async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<Idle, Trouble> {
-    eprintln!("» idle: {endpoints} endpoints each {interval_ms} ms");
+    eprintln!("» idle: {endpoints} endpoints every {interval_ms} ms");
     let servers = sink::listen(endpoints).await?;
     let source = format!(
         "\n- {{type: metrics-data-source, parameters: {{interval: {interval_ms}ms}}}}\nschedulingProfiles:"
     );
-    let config = Plan::Seed
+    let config = Plan::ShortWindow
         .text()?
         .replacen("\nschedulingProfiles:", &source, 1);
     let setup = Setup {
@@ -357,12 +355,13 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
     let mut result = {
         let proxy = Proxy::start(&setup).await?;
         tokio::time::sleep(WARM_UP).await;
-        idle::watch(&proxy, endpoints, interval_ms, IDLE).await?
+        idle::watch(&proxy, endpoints, interval_ms, IDLE_TIME).await?
     };
-    // At one number of endpoints: with a thousand it would need more than the core that it gets.
+    // With one number of endpoints only: for a thousand it would need more than its core.
     if let Some(binary) = options.picker.as_ref().filter(|_| endpoints == ENDPOINTS) {
-        let picker = Picker::start(binary, &servers, &Plan::Today.document()?, interval_ms).await?;
-        result.picker_cores = Some(idle::picker_cores(&picker, IDLE).await?);
+        let picker =
+            Picker::start(binary, &servers, &Plan::LongWindow.document()?, interval_ms).await?;
+        result.picker_cores = Some(idle::picker_cores(&picker, IDLE_TIME).await?);
     }
     Ok(result)
 }

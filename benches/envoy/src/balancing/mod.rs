@@ -1,7 +1,7 @@
-//! What a way of balancing is worth to the model servers: the same requests at the same times through
-//! one Envoy per case, each over simulated pods of its own, all side by side. The pods wait instead of
-//! computing, so that the cases do not get into each other's way, and whatever else happens on the
-//! machine happens to all of them.
+//! Measures the effect of load balancers on the model servers: the same conversations at the same times
+//! through one Envoy per case, each with simulated pods of its own, all side by side. The pods wait instead of
+//! computing, so that the cases do not slow each other down, and everything else on the machine affects
+//! all of them.
 
 mod client;
 pub mod result;
@@ -24,28 +24,28 @@ use workload::{Workload, WORKLOADS};
 
 /// Pods of a pool.
 const PODS: usize = 8;
-/// Envoy's workers: as many as a small gateway has.
+/// Envoy's workers, as in a small gateway.
 const WORKERS: usize = 4;
-/// Metrics are fetched as often as ours does by default; the Endpoint Picker's own default is 50 ms.
+/// The scrape interval: the filter's default. The Endpoint Picker's is 50 ms.
 const INTERVAL_MS: u64 = 200;
-/// What is decided by, and the same without sharing between workers.
+/// The configuration, and the same without sharing between workers.
 const PLAN: &str = "benches/envoy/balancing.yaml";
 const ALONE: &str = "benches/envoy/alone.yaml";
 
-/// What to run.
+/// The options of a run.
 pub struct Options {
-    /// Caches fill, members and metrics are heard of, queues come to what they will be.
+    /// How long each load is played first: caches fill, the filter learns of members and metrics, queues settle.
     pub warm_up: Duration,
     /// How long each load is measured.
     pub length: Duration,
-    /// An Endpoint Picker's binary.
+    /// The path of an Endpoint Picker's binary.
     pub picker: Option<String>,
     /// Only the workloads whose name contains this.
     pub only: Option<String>,
 }
 
-/// A pod that computes 8,000 prompt tokens a second, one prompt after the other, answers sixteen
-/// requests at a time and holds 56,000 tokens in its cache.
+/// Returns the settings of a pod that computes 8,000 prompt tokens per second, one prompt after the other,
+/// answers sixteen requests at a time and caches 56,000 tokens.
 fn pod() -> Settings {
     Settings {
         max_running: 16,
@@ -57,7 +57,7 @@ fn pod() -> Settings {
     }
 }
 
-/// Runs it all.
+/// Runs all workloads.
 pub fn run(runtime: &Runtime, options: &Options) -> Result<Run, Trouble> {
     let pod = pod();
     let mut run = Run {
@@ -86,7 +86,7 @@ pub fn run(runtime: &Runtime, options: &Options) -> Result<Run, Trouble> {
     Ok(run)
 }
 
-/// One way of balancing over a pool of its own.
+/// A case with its own pool.
 struct Side {
     proxy: Proxy,
     _picker: Option<Picker>,
@@ -116,7 +116,7 @@ fn cell(
     let plan = fs::read_to_string(PLAN).map_err(|error| format!("{PLAN}: {error}"))?;
     let mut sides = Vec::new();
     for case in cases(workload, options) {
-        // Pods run on a runtime of their own, which starts outside of ours.
+        // Pods run on a runtime of their own, which cannot be started within another.
         let sim = Sim::start(PODS, &pod())?;
         sides.push(runtime.block_on(start(case, sim, &plan, options))?);
     }
@@ -154,7 +154,7 @@ async fn start(case: Case, sim: Sim, plan: &str, options: &Options) -> Result<Si
     })
 }
 
-/// The load on all sides at once: the share of the machine's cores that was busy, and the answers.
+/// Plays the load on all sides at once. Returns the share of busy cores, and the answers of each side.
 async fn play(
     sides: &[Side],
     workload: &'static Workload,

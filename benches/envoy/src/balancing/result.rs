@@ -1,4 +1,4 @@
-//! What a run came to, as it is written to one JSON file.
+//! The results of a run, as in its JSON file.
 
 use std::time::Duration;
 
@@ -10,75 +10,75 @@ use crate::result::Machine;
 /// A whole run on one machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
-    /// Where and with what.
+    /// The machine and the programs.
     pub machine: Machine,
-    /// The machine's load over five minutes before it began: what else ran.
+    /// The load average of five minutes before the run.
     pub load_average: f64,
     /// The model servers.
     pub pool: Pool,
-    /// Seconds of each load that are not counted.
+    /// Seconds of each load before it is measured.
     pub warm_up_seconds: f64,
-    /// Seconds of each load that are.
+    /// Seconds of each load that are measured.
     pub seconds: f64,
     /// The loads.
     pub cells: Vec<Cell>,
 }
 
-/// The simulated model servers of one case, and the Envoy before them.
+/// The simulated model servers of a case, and its Envoy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pool {
-    /// How many.
+    /// The number of pods.
     pub pods: usize,
     /// Envoy's workers.
     pub workers: usize,
-    /// Prompt tokens that a pod computes in a second, one prompt after the other.
+    /// Prompt tokens that a pod computes per second, one prompt after the other.
     pub prefill_rate: f64,
-    /// Requests that a pod answers at a time.
+    /// The most requests that a pod answers at a time.
     pub max_running: usize,
-    /// Blocks of 16 tokens of a pod's cache.
+    /// Blocks of 16 tokens in a pod's cache.
     pub cache_blocks: usize,
-    /// Milliseconds until the first token besides computing.
+    /// Milliseconds until the first token, besides computing.
     pub base_latency_ms: u64,
     /// Milliseconds for each further token.
     pub token_ms: u64,
 }
 
-/// One load on all cases.
+/// A load on all cases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
     /// The workload.
     pub workload: String,
-    /// Requests a second that clients send.
+    /// Requests per second that clients send.
     pub rate: f64,
-    /// Share of the machine's cores that was busy, with all cases and whatever else ran.
+    /// The share of the machine's cores that was busy, with all cases and everything else.
     pub busy: f64,
-    /// What became of it.
+    /// The results of the cases.
     pub cases: Vec<Outcome>,
 }
 
-/// What became of one load with one way of balancing.
+/// The result of a load with one case.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// The case.
     pub name: String,
-    /// Requests sent while it was measured.
+    /// Requests sent while the load was measured.
     pub sent: usize,
-    /// Of them, those without a whole answer of status 200.
+    /// Requests without a whole answer of status 200.
     pub failed: usize,
-    /// Whole answers a second while it was measured.
+    /// Whole answers per second while the load was measured.
     pub per_second: f64,
-    /// Share of the prompts' tokens that were in the cache.
+    /// The share of the prompts' tokens that were cached.
     pub cached: f64,
-    /// Time to the first token in milliseconds, of requests sent while it was measured.
+    /// The median time to the first token in milliseconds, of requests sent while the load was measured.
     pub p50_ms: f64,
-    /// The same.
+    /// The 90th percentile of the same.
     pub p90_ms: f64,
-    /// The same.
+    /// The 99th percentile of the same.
     pub p99_ms: f64,
 }
 
 impl Outcome {
-    /// Of these answers, as far as they are of the time after the warm-up.
+    /// Computes the result from the answers to requests after the warm-up.
     pub fn of(name: String, answers: &[Answer], warm_up: Duration, length: Duration) -> Self {
         let measured = |at: Duration| at >= warm_up && at < warm_up + length;
         let sent: Vec<&Answer> = answers.iter().filter(|one| measured(one.sent)).collect();

@@ -1,39 +1,39 @@
-//! What clients ask for.
+//! The workloads: the requests of clients.
 
 use std::iter::once;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
 
-/// Tokens of an answer: as many as are streamed.
+/// Tokens of an answer.
 pub const ANSWER_TOKENS: usize = 16;
 
-/// A kind of load.
+/// A workload.
 #[derive(Debug)]
 pub struct Workload {
     /// Its name.
     pub name: &'static str,
-    /// What it is, for the page.
+    /// Its description on the page.
     pub about: &'static str,
-    /// Requests of a conversation, each of which repeats all that was said before.
+    /// Requests of a conversation, each of which repeats the conversation so far.
     pub turns: usize,
-    /// How many system prompts there are; conversations begin with one of them, drawn evenly.
+    /// The number of system prompts. Each conversation begins with a random one.
     systems: u64,
     /// Tokens of a system prompt.
     system_tokens: usize,
-    /// Tokens of what a user says in a turn, at least and at most.
+    /// The least and the most tokens of a question.
     question_tokens: (usize, usize),
-    /// Requests a second: low, middle, and near what the pool can do.
+    /// Requests per second: low, medium, and near the capacity of the pool.
     pub rates: [f64; 3],
 }
 
-/// All of them, in the page's order.
+/// All workloads, in the order of the page.
 pub const WORKLOADS: [Workload; 3] = [
     Workload {
         name: "shared prefix",
         about:
             "Many users, one request each: one of 24 system prompts of 4,000 tokens, of which a \
-                pod's cache holds about half, and a question of 100 to 300 tokens that nobody else asks.",
+                pod's cache holds about half, and a question of 100 to 300 tokens that occurs once.",
         turns: 1,
         systems: 24,
         system_tokens: 4_000,
@@ -44,7 +44,7 @@ pub const WORKLOADS: [Workload; 3] = [
         name: "multi-turn",
         about:
             "Conversations of six turns, 0.3 to 1.5 s apart: one of four system prompts of 1,500 \
-                tokens, and 150 to 350 new tokens a turn.",
+                tokens, and 150 to 350 new tokens per turn.",
         turns: 6,
         systems: 4,
         system_tokens: 1_500,
@@ -54,8 +54,8 @@ pub const WORKLOADS: [Workload; 3] = [
     Workload {
         name: "no reuse",
         about:
-            "Prompts of 500 to 3,500 tokens that differ from their first words on and never come again: \
-                nothing that a cache could help with.",
+            "Prompts of 500 to 3,500 tokens that differ from their first words on and never repeat, so that \
+                a cache is of no use.",
         turns: 1,
         systems: 0,
         system_tokens: 0,
@@ -64,7 +64,7 @@ pub const WORKLOADS: [Workload; 3] = [
     },
 ];
 
-/// Words of so many tokens of four bytes, the same for the same seed.
+/// Returns words of this many tokens of four bytes, determined by the seed.
 fn words(seed: u64, tokens: usize) -> String {
     let mut rng = Rng::with_seed(seed);
     let word = |_| {
@@ -76,14 +76,14 @@ fn words(seed: u64, tokens: usize) -> String {
     (0..tokens).map(word).collect()
 }
 
-/// A conversation as it grows.
+/// A growing conversation.
 pub struct Conversation {
     messages: Vec<Value>,
     question_tokens: (usize, usize),
 }
 
 impl Conversation {
-    /// One that has only its system prompt yet.
+    /// Begins a conversation with its system prompt.
     pub fn new(workload: &Workload, rng: &mut Rng) -> Self {
         let system = (workload.systems > 0).then(|| rng.u64(0..workload.systems));
         let system = system.map(|seed| words(seed, workload.system_tokens));
@@ -94,7 +94,7 @@ impl Conversation {
         }
     }
 
-    /// The body that asks on.
+    /// Adds a question. Returns the body of the request.
     pub fn ask(&mut self, rng: &mut Rng) -> String {
         let (least, most) = self.question_tokens;
         let tokens = rng.usize(least..=most);
@@ -106,7 +106,7 @@ impl Conversation {
         .to_string()
     }
 
-    /// What came is said again with the next turn.
+    /// Adds an answer, which the next turn repeats.
     pub fn answered(&mut self, rng: &mut Rng) {
         let answer = words(rng.u64(..), ANSWER_TOKENS);
         self.messages

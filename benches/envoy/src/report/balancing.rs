@@ -1,4 +1,4 @@
-//! The section on what balancers are worth to the model servers.
+//! The section on the effect of balancing on the model servers.
 
 use std::fmt::Write;
 
@@ -7,29 +7,29 @@ use crate::balancing::result::{Cell, Outcome, Run};
 use crate::balancing::workload::{Workload, ANSWER_TOKENS, WORKLOADS};
 use crate::Trouble;
 
-/// Width and height of the plot: a square a workload.
+/// Width and height of the plot: a square for each workload.
 const SIZE: (u32, u32) = (1_140, 380);
 
-/// The section.
+/// Returns the section.
 pub fn section(run: &Run) -> String {
     let pool = &run.pool;
     let machine = &run.machine;
     let mut text = format!(
         "
-## What it is worth to the model servers
+## The effect on the model servers
 
-The time to the first token (TTFT) as clients see it, by how requests are balanced, from [a run of its
-own](benchmarks/balancing.json): `make balancing`. Each way of balancing has an Envoy with {} workers over {} \
-simulated pods of its own. A pod computes {:.0} prompt tokens a second, one prompt after the other, \
-less what its cache of {} blocks of 16 tokens holds; it answers {} requests at a time, {ANSWER_TOKENS} \
-tokens each, {} ms a token after a first {} ms. Clients come as a Poisson process, however slow answers \
-are, and all ways of balancing get the same first requests at the same times, side by side, for {:.0} s after \
-{:.0} s of warm-up, each request over a connection of its own; a later turn of a conversation waits for \
-the answer before it. Ring hash goes by a header that names the \
-conversation, least request is Envoy's, of two. epp-wasm and the Endpoint Picker have the [same \
-configuration](../benches/envoy/balancing.yaml), and fetch metrics every 200 ms.
+The time to the first token (TTFT) that clients see, by load balancer, from [a separate
+run](benchmarks/balancing.json): `make balancing`. Each load balancer has an Envoy with {} workers and {} \
+simulated pods of its own. A pod computes {:.0} prompt tokens per second, one prompt after the other, \
+except those in its cache of {} blocks of 16 tokens. It answers {} requests at a time with {ANSWER_TOKENS} \
+tokens each, {} ms per token after the first {} ms. Conversations begin as a Poisson process, however slow the \
+answers are; a later turn waits for the previous answer, and each request has a connection of its own. All load \
+balancers get the same conversations at the same times, side by side, for {:.0} s after {:.0} s of warm-up. \
+Ring hash uses a header that identifies the conversation; least request is Envoy's, with two choices. epp-wasm \
+and the Endpoint Picker have the [same configuration](../benches/envoy/balancing.yaml), and fetch metrics every \
+200 ms.
 
-Commit {}, {} × {}, Envoy {}; load average before it {:.1}, cores busy {}.
+Commit {}, {} × {}, Envoy {}; load average before the run {:.1}, cores {} busy.
 
 ![p90 of the time to the first token](benchmarks/balancing.svg)
 ",
@@ -59,7 +59,7 @@ Commit {}, {} × {}, Envoy {}; load average before it {:.1}, cores busy {}.
     text
 }
 
-/// From the idlest cell to the busiest.
+/// Returns the range of the share of busy cores over all cells.
 fn busy(cells: &[Cell]) -> String {
     let low = cells.iter().map(|cell| cell.busy).fold(1.0, f64::min);
     let high = cells.iter().map(|cell| cell.busy).fold(0.0, f64::max);
@@ -68,7 +68,7 @@ fn busy(cells: &[Cell]) -> String {
 
 fn table<'r>(workload: &Workload, seconds: f64, cells: impl Iterator<Item = &'r Cell>) -> String {
     let mut text = format!(
-        "\n### {}\n\n{}\n\n| load, req/s | balanced by | sent/s | answered/s | failed | prompt tokens cached | \
+        "\n### {}\n\n{}\n\n| load, req/s | load balancer | sent/s | answered/s | failed | prompt tokens cached | \
          TTFT p50 ms | p90 ms | p99 ms |\n|--:|--|--:|--:|--:|--:|--:|--:|--:|\n",
         super::tables::title(workload.name),
         workload.about
@@ -123,7 +123,7 @@ fn lines(run: &Run, workload: &str) -> Vec<Line> {
         .iter()
         .filter(|cell| cell.workload == workload)
         .collect();
-    // Not what workers do alone: that is about sharing.
+    // The case without sharing is only in the table.
     let cases = cells.first().into_iter().flat_map(|cell| &cell.cases);
     let cases = cases.filter(|case| case.name != "alone");
     let line = |case: &Outcome| {

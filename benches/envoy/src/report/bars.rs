@@ -1,10 +1,10 @@
-//! The bars that the project sets itself, and what a run says of them.
+//! The project's own bars, and whether a run meets them.
 
 use std::fmt::Write;
 
 use crate::result::{Case, Cell, Inside, Run};
 
-/// One bar under one setting.
+/// A bar in one setting.
 struct Bar {
     what: &'static str,
     setting: String,
@@ -13,7 +13,7 @@ struct Bar {
     held: bool,
 }
 
-/// All of them as a table.
+/// Returns a table of all bars.
 pub fn table(run: &Run) -> String {
     let mut text =
         "\n## The bars\n\n| bar | setting | wanted | measured | held |\n|--|--|--:|--:|--|\n"
@@ -21,7 +21,7 @@ pub fn table(run: &Run) -> String {
     let bars = run.cells.iter().filter_map(throughput);
     let bars = bars.chain(run.cells.iter().filter_map(latency));
     let bars = bars.chain(run.inside.iter().filter_map(decision));
-    for bar in bars.chain(standing(run)) {
+    for bar in bars.chain(fixed(run)) {
         let held = if bar.held { "yes" } else { "**no**" };
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -33,11 +33,11 @@ pub fn table(run: &Run) -> String {
     text
 }
 
-/// What the filter is to keep of the no-op filter's requests per second.
+/// The least share of the no-op filter's requests per second.
 fn throughput(cell: &Cell) -> Option<Bar> {
     let bar = match cell.group.as_str() {
         "base" | "cold prompts" | "model first" | "model first, cold prompts" => 0.90,
-        "today's window" => 0.80,
+        "long prompt window" => 0.80,
         _ => return None,
     };
     let ratio = case(cell, "epp-wasm")?.of_noop?.median;
@@ -50,8 +50,8 @@ fn throughput(cell: &Cell) -> Option<Bar> {
     })
 }
 
-/// What it may add to the median latency, in microseconds. At 100 requests under way that is a
-/// hundredth of the 675 ms that a real Endpoint Picker added on such a machine.
+/// The most that the filter may add to the median latency, in microseconds. With 100 concurrent requests
+/// that is a hundredth of the 675 ms that a real Endpoint Picker added on such a machine.
 fn latency(cell: &Cell) -> Option<Bar> {
     let bar = match (cell.group.as_str(), cell.kilobytes) {
         ("concurrency 1", 4) => 100.0,
@@ -70,7 +70,7 @@ fn latency(cell: &Cell) -> Option<Bar> {
     })
 }
 
-/// What a decision may take inside the module: the look-up and the schedule.
+/// The longest decision in the module: look-up and schedule.
 fn decision(row: &Inside) -> Option<Bar> {
     let bar = match row.group.as_str() {
         "base" => 5.0,
@@ -87,8 +87,8 @@ fn decision(row: &Inside) -> Option<Bar> {
     })
 }
 
-/// What stands whatever the load.
-fn standing(run: &Run) -> Vec<Bar> {
+/// The bars that do not depend on the load.
+fn fixed(run: &Run) -> Vec<Bar> {
     let polling = run.idle.iter();
     let polling = polling.filter(|row| (row.endpoints, row.interval_ms) == (100, 200));
     let polling = polling.map(|row| Bar {
@@ -116,7 +116,7 @@ fn standing(run: &Run) -> Vec<Bar> {
     polling.chain([size]).chain(starts).collect()
 }
 
-/// The slowest start of a run, if there was one.
+/// Returns the bar of the slowest start, if there is one.
 fn start(cores: &str, all: impl Iterator<Item = f64>) -> Option<Bar> {
     let slowest = all.reduce(f64::max)?;
     Some(Bar {

@@ -1,4 +1,4 @@
-//! docs/benchmarks.md and its plots, made from two runs' JSON: nothing in them is typed by hand.
+//! Makes docs/benchmarks.md and its plots from the JSON of two runs.
 
 mod balancing;
 mod bars;
@@ -12,11 +12,11 @@ use crate::balancing::result as worth;
 use crate::result as cost;
 use crate::Trouble;
 
-/// The runs that the page is made of.
+/// The runs on the page.
 struct Runs {
-    /// What the filter costs.
+    /// The cost of the filter.
     cost: cost::Run,
-    /// What balancing is worth to the model servers.
+    /// The effect of balancing on the model servers.
     balancing: worth::Run,
 }
 
@@ -29,7 +29,7 @@ impl Runs {
         })
     }
 
-    /// All files of the report with their names under docs/.
+    /// Returns the files of the report with their paths below docs/.
     fn files(&self) -> Result<Vec<(String, String)>, Trouble> {
         let mut page = tables::page(&self.cost) + &balancing::section(&self.balancing);
         let mut plots = plots::all(&self.cost)?;
@@ -48,7 +48,7 @@ impl Runs {
     }
 }
 
-/// The page without its link to a plot that shows nothing.
+/// Removes the link to an empty plot from the page.
 fn without(page: &str, file: &str) -> String {
     let link = format!("]({file})");
     let is_link = |part: &str| part.trim_start().starts_with("![") && part.ends_with(&link);
@@ -71,21 +71,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_of_nothing_is_not_linked() {
+    fn an_empty_plot_is_not_linked() {
         let page =
             "Above.\n\n![What](benchmarks/cpu.svg)\n\n![It](benchmarks/idle.svg)\n\nBelow.\n";
         let left = "Above.\n\n![It](benchmarks/idle.svg)\n\nBelow.\n";
         assert_eq!(without(page, "benchmarks/cpu.svg"), left);
     }
 
-    /// The committed page and plots are those of the committed runs.
     #[test]
-    fn the_docs_are_made_of_the_runs() {
+    fn the_docs_show_the_committed_runs() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
         for (file, content) in Runs::read(&docs).unwrap().files().unwrap() {
             let committed = fs::read_to_string(docs.join(&file)).unwrap();
             let same = committed == content;
-            assert!(same, "docs/{file} is not what `make bench-report` writes");
+            assert!(same, "docs/{file} is out of date: run `make bench-report`");
         }
     }
 }

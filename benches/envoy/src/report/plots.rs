@@ -11,19 +11,19 @@ const SIZE: (u32, u32) = (760, 380);
 /// A line: its name and its points.
 pub type Line = (String, Vec<(f64, f64)>);
 
-/// What a plot is about.
+/// A plot.
 pub struct Plot<'a> {
-    /// Above it.
+    /// The title.
     pub title: &'a str,
-    /// Along its axis, which is logarithmic.
+    /// The label of the horizontal axis, which is logarithmic.
     pub across: &'a str,
-    /// Along the other, which begins at zero.
+    /// The label of the vertical axis, which begins at zero.
     pub up: &'a str,
-    /// What it shows.
+    /// The lines.
     pub lines: Vec<Line>,
 }
 
-/// All plots with their names.
+/// Returns all plots with their names.
 pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, Trouble> {
     let base: Vec<&Cell> = run
         .cells
@@ -76,7 +76,7 @@ fn idle(run: &Run) -> Vec<Line> {
     let lines = intervals.into_iter().map(|interval| {
         let rows = run.idle.iter().filter(|row| row.interval_ms == interval);
         let points = rows.map(|row| (row.endpoints as f64, row.cores * 100.0));
-        (format!("each {interval} ms"), points.collect())
+        (format!("every {interval} ms"), points.collect())
     });
     lines.collect()
 }
@@ -86,8 +86,8 @@ fn draw(plot: &Plot<'_>) -> Result<String, Trouble> {
     row(std::slice::from_ref(plot), SIZE)
 }
 
-/// Draws plots side by side into one file of this size; nothing where there is nothing to draw, as
-/// of a run of other groups only.
+/// Draws plots side by side into one file of this size. Returns an empty text if they have no points, as in
+/// a run of other groups only.
 pub fn row(plots: &[Plot<'_>], size: (u32, u32)) -> Result<String, Trouble> {
     let mut svg = String::new();
     let plots = plots.iter();
@@ -111,7 +111,7 @@ impl Plot<'_> {
         self.lines.iter().flat_map(|(_, points)| points).copied()
     }
 
-    /// Some room above the highest point.
+    /// Returns the top of the vertical axis, a little above the highest point.
     fn top(&self) -> f64 {
         self.points().map(|(_, y)| y).fold(0.0, f64::max) * 1.1
     }
@@ -123,7 +123,7 @@ fn panel(
 ) -> Result<(), Trouble> {
     let left = plot.points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
     let right = plot.points().map(|(x, _)| x).fold(0.0, f64::max);
-    // A label where something was measured.
+    // The labels are at the measured points.
     let mut measured: Vec<f64> = plot.points().map(|(x, _)| x).collect();
     measured.sort_by(f64::total_cmp);
     measured.dedup();

@@ -1,16 +1,16 @@
-//! The page: prose that names the settings, and tables.
+//! The page: tables, and text with the settings.
 
 use std::fmt::Write;
 
 use super::bars;
 use crate::result::{Case, Cell, Footprint, Idle, Inside, Machine, Paced, Run, Spread};
 
-/// Head of a table of cases.
+/// The head of a table of cases.
 pub const CASES_HEAD: &str =
     "| KB | case | req/s | of plain | of no-op | Envoy CPU µs/req | picker CPU µs/req | p50 µs | p90 µs | p99 µs | failed |
 |--:|--|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
-/// A row of a table of cases.
+/// Returns a row of a table of cases.
 pub fn case_row(kilobytes: usize, case: &Case) -> String {
     let ratio = |spread: Option<Spread>| {
         spread.map_or_else(
@@ -35,15 +35,14 @@ pub fn case_row(kilobytes: usize, case: &Case) -> String {
     )
 }
 
-/// The whole page.
+/// Returns the whole page.
 pub fn page(run: &Run) -> String {
     let mut page = "# Benchmarks
 
-What the filter costs, beside the same Envoy without it (`plain`), with a filter that is called for
-everything and does nothing (`noop`), with Envoy's ring hash, and beside the Endpoint Picker over
-ext_proc (`epp`). This page and its plots are made from [one run](benchmarks/run.json) by
-`make bench-report`; `make bench` makes a run, and `EPP=path make bench` adds an Endpoint Picker's
-binary of your own.
+The cost of the filter (`epp-wasm`), compared with the same Envoy without a filter (`plain`), with a
+filter that does nothing in all callbacks (`noop`), with Envoy's ring hash, and with the Endpoint Picker over
+ext_proc (`epp`). `make bench-report` makes this page and its plots from [one run](benchmarks/run.json).
+`make bench` makes a run; `EPP=path make bench` includes an Endpoint Picker's binary of your own.
 
 "
     .to_owned();
@@ -63,20 +62,20 @@ binary of your own.
 const METHOD: &str = "
 ## How it is measured
 
-Envoy with one worker on core 0; the load and the model servers, which answer at once, on core 1 (an
-Endpoint Picker shares core 1 with them: its requests/s are pessimistic, its CPU per request is the
-fair column). Chat completions, 64 prompts in rotation that share a third of their text; *cold* ones
-differ from their first words on and are never repeated. The full plan: prefix, queue, KV-cache
-utilization, LoRA. The cases take turns in short slices, forwards and backwards, and those that are not
-measured are stopped by signal; figures are medians over the slices, ratios medians over the turns' ratios with their
-quartiles. CPU is that of all of the process's threads, polling included.
+Envoy runs with one worker on core 0. The load and the model servers, which answer at once, run on core 1. An
+Endpoint Picker shares core 1 with them, so its requests per second are pessimistic; compare its CPU per request.
+The requests are chat completions with 64 prompts in rotation, which share a third of their text. *Cold* prompts
+differ from their first words on and are never repeated. The configuration scores prefix, queue, KV-cache
+utilization and LoRA. The cases take turns in short slices, forwards and backwards; Envoys that are not being
+measured are stopped by a signal. Figures are medians over the slices; ratios are medians over the ratios of each
+turn, with quartiles. CPU is that of all threads of the process, including polling.
 ";
 
 fn machine(machine: &Machine) -> String {
-    let picker = machine.epp.as_ref().map_or_else(
-        || "none beside it in this run".to_owned(),
-        |path| format!("`{path}`"),
-    );
+    let picker = machine
+        .epp
+        .as_ref()
+        .map_or_else(|| "not in this run".to_owned(), |path| format!("`{path}`"));
     format!(
         "| | |\n|--|--|\n| date | {} |\n| commit | {} |\n| processor | {} × {} |\n| memory | {} MiB |\n\
          | kernel | {} |\n| Envoy | {} |\n| module | {} KiB |\n| Endpoint Picker | {picker} |\n",
@@ -100,8 +99,8 @@ fn cells(cells: &[Cell]) -> String {
             // Writing to a String cannot fail.
             let _ = write!(
                 text,
-                "\n## {}\n\n{} endpoints, {} worker(s), {} requests under way, {}, {} prompts, {}; \
-                 {} slices of {} ms a case.\n\n{CASES_HEAD}\n",
+                "\n## {}\n\n{} endpoints, {} worker(s), {} concurrent requests, {}, {} prompts, {}; \
+                 {} slices of {} ms per case.\n\n{CASES_HEAD}\n",
                 title(group),
                 cell.endpoints,
                 cell.workers,
@@ -121,7 +120,7 @@ fn cells(cells: &[Cell]) -> String {
     text
 }
 
-/// A name as a title.
+/// Returns a name with a capital letter.
 pub fn title(name: &str) -> String {
     let mut letters = name.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
@@ -129,8 +128,8 @@ pub fn title(name: &str) -> String {
 }
 
 fn paced(runs: &[Paced]) -> String {
-    let mut text = "\n## At a fixed rate\n\nAn open loop: latency counts from when a request was due. \
-         The added columns are over plain Envoy.\n\n| KB | req/s | case | p50 µs | p90 µs | p99 µs | \
+    let mut text = "\n## At a fixed rate\n\nAn open loop: latency counts from the time at which a request was due. \
+         The *added* columns are differences to plain Envoy.\n\n| KB | req/s | case | p50 µs | p90 µs | p99 µs | \
          added p50 | added p90 | added p99 | failed |\n|--:|--:|--|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for run in runs {
@@ -160,9 +159,8 @@ fn paced(runs: &[Paced]) -> String {
 }
 
 fn idle(rows: &[Idle]) -> String {
-    let mut text = "\n## Idle\n\nKeeping metrics fresh while nobody asks for anything: pages of 50 KB, \
-         captured from vLLM 0.32. Envoy's share and the module's are one figure; a plain Envoy takes \
-         0.1–0.2 % of a core.\n\n![Idle cost](benchmarks/idle.svg)\n\n| endpoints | interval ms | of a core | pages/s | \
+    let mut text = "\n## Idle\n\nThe cost of polling metrics without requests: pages of 50 KB, captured from vLLM 0.32. The figure \
+         includes Envoy and the module; a plain Envoy takes 0.1–0.2 % of a core.\n\n![Idle cost](benchmarks/idle.svg)\n\n| endpoints | interval ms | of a core | pages/s | \
          MB/s | age ms, median | age ms, oldest | Endpoint Picker, of a core |\n\
          |--:|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
@@ -189,9 +187,8 @@ fn idle(rows: &[Idle]) -> String {
 
 fn footprint(rows: &[Footprint]) -> String {
     let mut text =
-        "\n## Memory and start\n\nResident memory of the whole Envoy after the load; start until \
-         it listens: on the one core of one worker, and on all of the machine's, as an Envoy that \
-         nobody pins.\n\n| endpoints | workers | case | MiB | start ms | on all cores |\n\
+        "\n## Memory and start\n\nResident memory of the whole Envoy after the load, and the time from its start until \
+         it listens: on one core for one worker, and on all cores, as for an Envoy that is not pinned.\n\n| endpoints | workers | case | MiB | start ms | on all cores |\n\
          |--:|--:|--|--:|--:|--:|\n"
             .to_owned();
     for row in rows {
@@ -212,10 +209,9 @@ fn footprint(rows: &[Footprint]) -> String {
 }
 
 fn inside(rows: &[Inside]) -> String {
-    let mut text = "\n## Inside the module\n\nWhat the filter itself takes in Envoy's V8, by the \
-         histograms that it exports (a part of all decisions and look-ups is timed), in µs, \
-         interpolated within their buckets as Prometheus does. A schedule is filters, scorers and picker; a look-up is of what one part \
-         of a body brought of the prompt.\n\n| load | endpoints | schedule p50 | p95 | timed | \
+    let mut text = "\n## Inside the module\n\nThe time of the filter itself in Envoy's V8 in µs, from the histograms that it exports (it times a \
+         part of all decisions and look-ups), interpolated within buckets as Prometheus does. A schedule runs \
+         filters, scorers and picker; a look-up matches the part of the prompt in one part of a body.\n\n| load | endpoints | schedule p50 | p95 | timed | \
          look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for row in rows {
