@@ -1,5 +1,8 @@
-//! `make run`: four simulated model servers, Envoy with the module, and a table of who got what
-//! and why. Keeps running until Ctrl-C, and leaves no process behind.
+//! `make run`: starts four fake model servers and Envoy with the module, sends a few conversations, and
+//! prints which endpoint got each request and why. Runs until Ctrl-C, and leaves no process behind.
+//!
+//! The program starts processes (`envoy-harness`) and uses the network of this machine; it sees the filter
+//! from outside.
 
 mod process;
 mod show;
@@ -10,13 +13,13 @@ use std::time::Duration;
 
 use envoy_harness::envoy::from_environment;
 
-/// Where envoy/envoy.yaml puts things.
+/// The ports in envoy/envoy.yaml.
 const LISTENER: u16 = 10_000;
 const ADMIN: u16 = 9_901;
 const STATUS: u16 = 10_001;
 const PODS: [u16; 4] = [8_001, 8_002, 8_003, 8_004];
 
-/// What went wrong and what to do, for the person who called `make run`.
+/// An error with a hint, for the user of `make run`.
 type Trouble = String;
 
 fn main() -> ExitCode {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Trouble> {
     let (stop, stopped) = mpsc::channel();
     let handler = move || {
-        // No one listens any more during the shutdown.
+        // The receiver is gone during the shutdown.
         let _ = stop.send(());
     };
     ctrlc::set_handler(handler).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;

@@ -8,12 +8,12 @@ use serde_json::{json, Value};
 
 use crate::Trouble;
 
-/// Long enough to fill some dozens of prefix blocks.
+/// The system prompt, long enough to fill some dozens of prefix blocks.
 const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
-    the platform, warn of construction work, and never promise a seat without a reservation. ";
+    the platform, warn of construction work, and never promise a place without a reservation. ";
 
-/// Between requests. No user types faster, and Envoy's workers, to any of which a request may come,
-/// tell each other of a placement within two ticks of 50 ms.
+/// The time between requests. Users do not type faster, and Envoy's workers, any of which may get the next
+/// request, exchange placements within two ticks of 50 ms.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// One request of the load.
@@ -22,7 +22,7 @@ struct Turn {
     says: &'static str,
 }
 
-/// Three conversations, their turns mixed as clients mix them.
+/// Three conversations, with interleaved turns.
 const LOAD: [Turn; 9] = [
     Turn {
         who: "Ann",
@@ -62,7 +62,7 @@ const LOAD: [Turn; 9] = [
     },
 ];
 
-/// What came of a request.
+/// The answer to a request.
 struct Answer {
     endpoint: String,
     prompt: u64,
@@ -70,7 +70,7 @@ struct Answer {
     text: String,
 }
 
-/// Sends the load and prints who got what and why, then how to go on by hand.
+/// Sends the load and prints which endpoint got each request and why, then some commands to try.
 pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
     let url = format!("http://127.0.0.1:{listener}/v1/completions");
     wait_for_members(listener)?;
@@ -89,7 +89,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         let why = match before.as_str() {
             "" => "a new conversation: no endpoint holds its prompt",
             endpoint if endpoint == answer.endpoint => "holds the conversation so far",
-            _ => "another worker's request, not told of the last one yet",
+            _ => "got to a worker that did not know the last placement yet",
         };
         println!(
             "  {:<4} {:<42} {:<10} {:>6} of {:>4}  {why}",
@@ -116,7 +116,7 @@ fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
     let body: Value = response
         .body_mut()
         .read_json()
-        .map_err(|error| format!("an answer was no JSON: {error}"))?;
+        .map_err(|error| format!("an answer was not JSON: {error}"))?;
     let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let text = body.pointer("/choices/0/text").and_then(Value::as_str);
     Ok(Answer {
@@ -127,7 +127,7 @@ fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
     })
 }
 
-/// Until the filter has heard of the cluster's members it answers 503.
+/// Waits until the filter knows the members of the cluster. Before, it answers 503.
 fn wait_for_members(listener: u16) -> Result<(), Trouble> {
     let url = format!("http://127.0.0.1:{listener}/v1/models");
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -150,23 +150,23 @@ Try it yourself, in another terminal; the header says which model server answere
   curl -si http://127.0.0.1:{listener}/v1/completions -H 'content-type: application/json' \
        -d '{{"model": "demo", "prompt": "'"$(seq 1 300 | tr '\n' ' ')"'"}}' | grep x-served-by
 
-What the filter counts, and what Envoy says of its start:
+The filter's metrics, and Envoy's log:
 
   curl -s http://127.0.0.1:{admin}/stats/prometheus | grep epp_
   cat target/demo/envoy.log
 
-The configuration that is in force is examples/gie.yaml, inside envoy/envoy.yaml."#
+The configuration is examples/gie.yaml, inside envoy/envoy.yaml."#
     );
 }
 
-/// Where to look on.
+/// Prints the pages to open in a browser.
 pub fn links(status: u16, admin: u16) {
     println!(
         r#"
-To look at in a browser:
+In a browser:
 
-  http://127.0.0.1:{status}                    the status page: endpoints, workers, last decisions and why
-  http://127.0.0.1:{admin}/clusters             what Envoy knows of the model servers
-  http://127.0.0.1:{admin}/stats/prometheus     what Prometheus scrapes; envoy/dashboards has what shows it"#
+  http://127.0.0.1:{status}                    the status page: endpoints, workers, latest decisions with their scores
+  http://127.0.0.1:{admin}/clusters             the model servers' state in Envoy
+  http://127.0.0.1:{admin}/stats/prometheus     the metrics for Prometheus; envoy/dashboards has a dashboard"#
     );
 }

@@ -1,7 +1,11 @@
-//! The command line of epp-wasm, on the same core as the filter.
+//! The command line of epp-wasm: checks, explains and simulates configurations with the filter's own core, and
+//! inspects a running Envoy.
 //!
 //! Each command is a module with its arguments, their help and `run`, which prints through [`Output`]
 //! and returns an [`ExitStatus`] or an [`output::Error`].
+//!
+//! The program uses `epp-core`, `pool-sim` and `parity`. It reads files and standard input, prints, and sends HTTP
+//! requests only to addresses that the user gives.
 
 mod admin;
 mod base64;

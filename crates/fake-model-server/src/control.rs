@@ -1,8 +1,8 @@
-//! The control endpoint: pods seen and changed over HTTP.
+//! The control endpoint: inspects and changes pods over HTTP.
 //!
-//! - `GET /pods`: what each shows and how many requests it got;
-//! - `PUT /pods/N/pin` with [`Pinned`] as JSON: what its metrics page shows;
-//! - `PUT /pods/N/faults` with [`Faults`] as JSON: what goes wrong.
+//! - `GET /pods` returns the metrics of each pod and its number of requests;
+//! - `PUT /pods/N/pin` with [`Pinned`] as JSON sets values of its metrics page;
+//! - `PUT /pods/N/faults` with [`Faults`] as JSON sets its faults.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::pod::{Faults, Pinned, Pod};
 
-/// Serves the control endpoint of these pods until it is dropped.
+/// Serves the control endpoint of these pods until the future is dropped.
 pub async fn serve(address: SocketAddr, pods: Vec<Arc<Pod>>) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
@@ -27,7 +27,7 @@ pub async fn serve(address: SocketAddr, pods: Vec<Arc<Pod>>) -> std::io::Result<
         let pods = pods.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(pods.clone(), request));
-            // A client that goes away ends its connection.
+            // An error means that the client has disconnected.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -41,7 +41,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    // What came of a body that breaks off does not parse.
+    // A body that is cut off is read as an empty one, which does not parse.
     let body = request
         .into_body()
         .collect()

@@ -1,4 +1,4 @@
-//! A pod's HTTP side.
+//! The HTTP interface of a pod.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use crate::stream_body::StreamBody;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Bodies above this are hashed and counted, but not kept: no simulation needs such a prompt.
-const KEEP: usize = 8 << 20;
+/// Bytes of the longest body that is parsed. Longer ones are hashed and counted only: no simulation needs such
+/// a prompt.
+const MAX_PARSED_BODY: usize = 8 << 20;
 
 /// Answers one request.
 pub async fn serve(
@@ -31,14 +32,14 @@ pub async fn serve(
         return Ok(metrics(&pod).await);
     }
     let faults = pod.faults();
-    pod.while_hung().await;
+    pod.wait_while_hung().await;
     if request.headers().contains_key(UPGRADE) {
         return Ok(upgrade(&pod, request));
     }
     let (seen, path, body) = receive(request).await;
     let (bytes, hash) = (seen.body_bytes, seen.body_xxh64);
     let method = seen.method.clone();
-    pod.note(seen);
+    pod.record(seen);
     let applies = |only: &String| String::from_utf8_lossy(&body).contains(only);
     let broken = faults.only.as_ref().is_none_or(applies);
     let mut response = match faults.status.filter(|_| broken) {
@@ -64,14 +65,14 @@ async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
     let mut size = 0;
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else {
-            // It breaks off: the client is gone, and what came of it is not worth parsing.
+            // The client has disconnected: a part of a body is not parsed.
             kept.clear();
             break;
         };
         if let Some(data) = frame.data_ref() {
             hasher.update(data);
             size += data.len();
-            if size <= KEEP {
+            if size <= MAX_PARSED_BODY {
                 kept.extend_from_slice(data);
             }
         }
@@ -99,7 +100,7 @@ async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Respons
                 plain(StatusCode::NOT_FOUND, "no such model")
             }
             Some(asked) => complete(pod, asked).await,
-            None => plain(StatusCode::BAD_REQUEST, "the body is no JSON object"),
+            None => plain(StatusCode::BAD_REQUEST, "the body is not a JSON object"),
         },
         _ => plain(StatusCode::OK, "ok"),
     }
@@ -108,26 +109,26 @@ async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Respons
 async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
     let token_time = pod.settings.token_time;
     if asked.counts_only() {
-        return json(asked.whole(Served::nothing_of(&asked.prompt)));
+        return json(asked.whole(Served::uncached(&asked.prompt)));
     }
     if !asked.stream {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
         if !token_time.is_zero() {
             tokio::time::sleep(token_time * asked.tokens() as u32).await;
         }
-        pod.while_hung().await;
+        pod.wait_while_hung().await;
         drop(running);
         return json(asked.whole(served));
     }
-    // Enough events in flight that a slow client does not stop the pod at once.
+    // A few events are buffered, so that a slow client does not stop the pod at once.
     let (sender, body) = StreamBody::<Infallible>::new(16);
     tokio::spawn(async move {
         let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
         let mut events = asked.first_events(served);
         for token in 0..asked.tokens() {
-            // What comes before a token comes with it.
+            // The events before a token are sent with it.
             let event = std::mem::take(&mut events) + &asked.event(token);
-            pod.while_hung().await;
+            pod.wait_while_hung().await;
             if sender.send(Ok(Frame::data(event.into()))).await.is_err() {
                 return;
             }
@@ -137,7 +138,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
         }
         drop(running);
         events += &asked.last_events(served);
-        // The client may have gone.
+        // The client may have disconnected.
         let _ = sender.send(Ok(Frame::data(events.into()))).await;
     });
     let mut response = Response::new(body.boxed());
@@ -147,7 +148,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
 }
 
 async fn metrics(pod: &Pod) -> Response<Body> {
-    pod.note_scrape();
+    pod.count_scrape();
     let good = || page(&pod.settings.model, &pod.shown());
     match pod.faults().metrics {
         Metrics::Fine => plain(StatusCode::OK, &good()),
@@ -175,7 +176,7 @@ fn models(pod: &Pod) -> String {
     serde_json::json!({"object": "list", "data": data}).to_string()
 }
 
-/// Switches protocols and echoes what comes.
+/// Switches protocols and echoes all bytes.
 fn upgrade(pod: &Pod, mut request: Request<Incoming>) -> Response<Body> {
     let protocol = request.headers().get(UPGRADE).cloned();
     let pending = hyper::upgrade::on(&mut request);
@@ -220,7 +221,7 @@ fn json(text: String) -> Response<Body> {
     response
 }
 
-/// The hash of bytes as answers carry it in `x-body-xxh64`.
+/// Returns the hash of a body, as in the header `x-body-xxh64` of responses.
 pub fn body_hash(bytes: &[u8]) -> u64 {
     xxh64(bytes, 0)
 }

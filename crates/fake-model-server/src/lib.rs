@@ -1,10 +1,13 @@
-//! A model-server simulator, good enough to develop a picker against.
+//! Fake model servers for tests, benchmarks and the demo: many pods in one process, each on its own port.
 //!
-//! Many pods in one process, each on its own port: OpenAI chat completions and completions and
-//! Anthropic messages (JSON and SSE, with tools), embeddings, `/v1/models`, `/health`, and a vLLM-shaped `/metrics` page that follows the pod's real
-//! state: a bounded running set, a FIFO queue, a block-based KV cache whose reuse shortens the time
-//! to first token, LoRA adapters with a bound. What a pod exports can be pinned, and faults can be
-//! switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).
+//! A pod serves OpenAI's chat completions, completions, responses and embeddings, Anthropic's messages (JSON
+//! and server-sent events, with tools), `/v1/models`, `/health`, and a page of vLLM's metrics at `/metrics`,
+//! which follows its state: a bounded number of running requests, a FIFO queue, a KV cache whose reuse
+//! shortens the time to the first token, a bounded number of LoRA adapters. Values of the page can be set,
+//! and faults switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).
+//!
+//! The crate uses the network and the clock, and nothing else of the workspace. `pool-sim` simulates model
+//! servers without either, thousands of times faster.
 
 mod answer;
 mod cache;

@@ -1,4 +1,4 @@
-//! Simulated model servers: `fake-model-server --pods 4 --port-base 8001`.
+//! `fake-model-server --pods 4 --port-base 8001`: the library's pods as a program.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

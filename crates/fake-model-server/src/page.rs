@@ -1,11 +1,11 @@
-//! The metrics page: vLLM's families, of the size that a real server's page has.
+//! The metrics page: vLLM's families, in a page as long as a real server's.
 
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::pod::Shown;
 
-/// Histograms that a real page has and that no reader here needs; they make it 50 KB long.
+/// Histograms of a real page, which no picker reads; they make the page 50 KB long.
 const HISTOGRAMS: [&str; 20] = [
     "vllm:e2e_request_latency_seconds",
     "vllm:iteration_tokens_total",
@@ -36,7 +36,7 @@ const BUCKETS: [&str; 24] = [
     "+Inf",
 ];
 
-/// The page of a pod in this state.
+/// Returns the metrics page of a pod.
 pub fn page(model: &str, shown: &Shown) -> String {
     let mut page = String::with_capacity(64 << 10);
     let labels = format!("engine=\"0\",model_name=\"{model}\"");
@@ -106,7 +106,7 @@ fn histogram(page: &mut String, name: &str, labels: &str, value: f64) {
 fn family(page: &mut String, name: &str, kind: &str) {
     let _ = writeln!(
         page,
-        "# HELP {name} As a real server's page says.\n# TYPE {name} {kind}"
+        "# HELP {name} As on a real server's page.\n# TYPE {name} {kind}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! One pod: its settings, its state, and what a request goes through.
+//! One pod: its settings, its state, and the queue and prefill of its requests.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,22 +10,22 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::cache::{Cache, BYTES_PER_TOKEN};
 
-/// How a pod behaves. The defaults answer at once, for tests.
+/// How a pod performs. By default it answers at once, for tests.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The base model.
     pub model: String,
     /// Model names that are LoRA adapters.
     pub adapters: Vec<String>,
-    /// Adapters that can be active at a time.
+    /// The most adapters that are active at a time.
     pub max_lora: usize,
-    /// Requests that run at a time.
+    /// The most requests that run at a time.
     pub max_running: usize,
     /// Blocks of the KV cache.
     pub cache_blocks: usize,
     /// Time before the first token, besides prefill.
     pub base_latency: Duration,
-    /// Prompt tokens computed per second, one prompt after the other; none: at once.
+    /// Prompt tokens computed per second, one prompt after the other; `None`: all at once.
     pub prefill_rate: Option<f64>,
     /// Time for each further token.
     pub token_time: Duration,
@@ -46,44 +46,44 @@ impl Default for Settings {
     }
 }
 
-/// What goes wrong.
+/// The faults of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// Connections are closed as they come.
+    /// New connections are closed at once.
     pub refuse: bool,
-    /// Requests are not answered and answers not gone on with, until this is over.
+    /// Requests and responses make no progress while this is set.
     pub hang: bool,
     /// Requests are answered with this status.
     pub status: Option<u16>,
-    /// Only those whose bodies contain this text are.
+    /// If set, only requests whose bodies contain this text get [`Self::status`].
     pub only: Option<String>,
     /// Requests for a model that is neither the base model nor an adapter are answered with 404.
     pub strict: bool,
-    /// The first token comes this much later.
+    /// Delay of the first token.
     pub delay_ms: u64,
-    /// What happens to the metrics page.
+    /// The fault of the metrics page.
     pub metrics: Metrics,
 }
 
-/// What happens to the metrics page.
+/// A fault of the metrics page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metrics {
-    /// Nothing.
+    /// None.
     #[default]
     Fine,
-    /// It never comes.
+    /// Requests for it are not answered.
     Hang,
-    /// It is a 500.
+    /// It has status 500.
     Error,
-    /// It is no page.
+    /// It is not in the format.
     Garbage,
     /// It is 2 MB long.
     Huge,
 }
 
-/// Values that the metrics page shows whatever the pod's state; what is absent follows the state.
+/// Values on the metrics page that replace those of the pod's state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pinned {
@@ -101,7 +101,7 @@ pub struct Pinned {
     pub max_lora: Option<usize>,
 }
 
-/// A request that a pod got.
+/// A request that a pod received.
 #[derive(Debug, Clone, Serialize)]
 pub struct Seen {
     /// Method.
@@ -110,32 +110,32 @@ pub struct Seen {
     pub path: String,
     /// Headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Bytes of its body.
+    /// Bytes of the body.
     pub body_bytes: usize,
-    /// XXH64 of its body.
+    /// XXH64 of the body.
     pub body_xxh64: u64,
 }
 
 impl Seen {
-    /// A header's value.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name)?;
         Some(found.1.as_str())
     }
 }
 
-/// Requests kept to look at; more would only cost memory.
-const KEPT: usize = 10_000;
+/// Bounds the list of received requests.
+const MAX_SEEN: usize = 10_000;
 
 /// A pod.
 #[derive(Debug)]
 pub struct Pod {
-    /// Its name, which answers carry as `x-served-by`.
+    /// Its name, in the header `x-served-by` of its responses.
     pub name: String,
     /// Its settings.
     pub settings: Settings,
     running: Semaphore,
-    /// One prompt is computed at a time: together they get no more tokens a second.
+    /// Held while a prompt is computed: one at a time, at [`Settings::prefill_rate`].
     computing: tokio::sync::Mutex<()>,
     waiting: AtomicUsize,
     in_flight: AtomicUsize,
@@ -154,7 +154,7 @@ struct State {
     waiting: HashMap<String, usize>,
 }
 
-/// What the metrics page shows.
+/// The values on a pod's metrics page.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
     /// Waiting requests.
@@ -167,7 +167,7 @@ pub struct Shown {
     pub active: Vec<String>,
     /// Waiting adapters.
     pub waiting_adapters: Vec<String>,
-    /// Adapters that can be active; 0: the pod has no such family.
+    /// The most active adapters; 0 if the page has no LoRA family.
     pub max_lora: usize,
     /// Requests answered.
     pub answered: usize,
@@ -175,18 +175,18 @@ pub struct Shown {
     pub cache_blocks: usize,
 }
 
-/// How a prompt was served.
+/// How much of a prompt was cached.
 #[derive(Debug, Clone, Copy)]
 pub struct Served {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of them, tokens that were in the cache.
+    /// Tokens of the prompt that were in the cache.
     pub cached_tokens: usize,
 }
 
 impl Served {
-    /// A prompt of which nothing is in the cache.
-    pub fn nothing_of(prompt: &str) -> Self {
+    /// Of a prompt without cached tokens.
+    pub fn uncached(prompt: &str) -> Self {
         Self {
             prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN),
             cached_tokens: 0,
@@ -195,7 +195,7 @@ impl Served {
 }
 
 impl Pod {
-    /// An idle pod.
+    /// Creates an idle pod.
     pub fn new(name: String, settings: Settings) -> Self {
         Self {
             name,
@@ -217,21 +217,21 @@ impl Pod {
         }
     }
 
-    /// What goes wrong from now on.
+    /// Sets the faults.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
         self.changed.notify_waiters();
     }
 
-    /// What goes wrong now.
+    /// Returns the faults.
     pub fn faults(&self) -> Faults {
         self.state().faults.clone()
     }
 
-    /// Returns when the pod does not hang, or no longer.
-    pub async fn while_hung(&self) {
+    /// Waits until the pod does not hang.
+    pub async fn wait_while_hung(&self) {
         loop {
-            // Listens before it looks: what changes in between is heard.
+            // Subscribes before it checks, so that a change in between is not missed.
             let changed = self.changed.notified();
             if !self.state().faults.hang {
                 return;
@@ -240,38 +240,38 @@ impl Pod {
         }
     }
 
-    /// What the metrics page shows from now on.
+    /// Sets values of the metrics page.
     pub fn pin(&self, pinned: Pinned) {
         self.state().pinned = pinned;
     }
 
-    /// The requests so far, metrics pages aside.
+    /// Returns the requests so far, without those for metrics pages.
     pub fn seen(&self) -> Vec<Seen> {
         self.state().seen.clone()
     }
 
-    /// Forgets the requests so far.
+    /// Removes all requests from [`Self::seen`].
     pub fn forget(&self) {
         self.state().seen.clear();
     }
 
-    /// Metrics pages asked for so far.
+    /// Returns the number of requests for the metrics page.
     pub fn scrapes(&self) -> usize {
         self.scrapes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_scrape(&self) {
+    pub(crate) fn count_scrape(&self) {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn note(&self, seen: Seen) {
+    pub(crate) fn record(&self, seen: Seen) {
         let mut state = self.state();
-        if state.seen.len() < KEPT {
+        if state.seen.len() < MAX_SEEN {
             state.seen.push(seen);
         }
     }
 
-    /// What the metrics page shows now.
+    /// Returns the values that the metrics page shows now.
     pub fn shown(&self) -> Shown {
         let state = self.state();
         let pinned = state.pinned.clone();
@@ -295,8 +295,8 @@ impl Pod {
         }
     }
 
-    /// Queues, computes the prompt, and waits until the first token is there. The request runs
-    /// until what is returned is dropped.
+    /// Waits for the request's turn, computes its prompt, and returns at the first token. The request runs
+    /// until the guard is dropped.
     pub async fn prefill(&self, model: &str, prompt: &str) -> (Served, Running<'_>) {
         let running = self.admit(model).await;
         let served = self.compute(model, prompt).await;
@@ -308,7 +308,7 @@ impl Pod {
         (served, running)
     }
 
-    /// Takes the prompt in, and computes what the cache does not have.
+    /// Computes the part of the prompt that is not cached, and caches it.
     async fn compute(&self, model: &str, prompt: &str) -> Served {
         let turn = match self.settings.prefill_rate {
             Some(rate) => Some((rate, self.computing.lock().await)),
@@ -316,7 +316,7 @@ impl Pod {
         };
         let served = Served {
             cached_tokens: self.state().cache.insert(model, prompt),
-            ..Served::nothing_of(prompt)
+            ..Served::uncached(prompt)
         };
         if let Some((rate, _computing)) = turn {
             let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
@@ -325,13 +325,13 @@ impl Pod {
         served
     }
 
-    /// Whether it serves a model of this name.
+    /// Returns whether the pod serves a model of this name.
     pub fn serves(&self, model: &str) -> bool {
         let adapters = &self.settings.adapters;
         model == self.settings.model || adapters.iter().any(|known| known == model)
     }
 
-    /// Waits for a place in the running set, and for the adapter.
+    /// Waits for the adapter, and for a place in the running set.
     async fn admit(&self, model: &str) -> Running<'_> {
         let adapter = self.settings.adapters.iter().any(|known| known == model);
         let adapter = adapter.then(|| model.to_owned());
@@ -345,7 +345,7 @@ impl Pod {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Some(name) = &adapter {
             *self.state().waiting.entry(name.clone()).or_default() += 1;
-            let leave = Leave { pod: self, name };
+            let waiting = WaitingForAdapter { pod: self, name };
             loop {
                 let changed = self.changed.notified();
                 if self.activate(name) {
@@ -353,7 +353,7 @@ impl Pod {
                 }
                 changed.await;
             }
-            drop(leave);
+            drop(waiting);
             running.adapter = Some(name.clone());
         }
         running.permit = self.running.acquire().await.ok();
@@ -372,7 +372,7 @@ impl Pod {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Counters and maps are whole at every point where a holder could have failed.
+        // Counters and maps are consistent wherever a thread could have panicked with the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -386,19 +386,20 @@ fn count_down(adapters: &mut HashMap<String, usize>, name: &str) {
     }
 }
 
-/// Takes an adapter off the waiting list, even if the client went away.
-struct Leave<'p> {
+/// A request that waits for its adapter. Dropping it, also because its client has disconnected, removes it
+/// from the count.
+struct WaitingForAdapter<'p> {
     pod: &'p Pod,
     name: &'p str,
 }
 
-impl Drop for Leave<'_> {
+impl Drop for WaitingForAdapter<'_> {
     fn drop(&mut self) {
         count_down(&mut self.pod.state().waiting, self.name);
     }
 }
 
-/// A request's place in the pod.
+/// A request that waits or runs in a pod. Dropping it ends the request.
 #[derive(Debug)]
 pub struct Running<'p> {
     pod: &'p Pod,

@@ -1,4 +1,4 @@
-//! Many pods on a runtime of their own, for synchronous tests and for the program.
+//! Pods on a runtime of their own, for synchronous tests and for the program.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::http;
 use crate::pod::{Pod, Settings};
 
-/// Running pods; they end with this value.
+/// Running pods. Dropping the value stops them.
 pub struct Sim {
     runtime: Option<Runtime>,
     pods: Vec<Running>,
@@ -27,7 +27,7 @@ struct Running {
 }
 
 impl Sim {
-    /// No pods yet.
+    /// Creates a simulation without pods.
     pub fn new() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -39,7 +39,7 @@ impl Sim {
         })
     }
 
-    /// That many pods on free ports.
+    /// Starts this many pods on free ports.
     pub fn start(count: usize, settings: &Settings) -> io::Result<Self> {
         let mut sim = Self::new()?;
         for _ in 0..count {
@@ -48,7 +48,7 @@ impl Sim {
         Ok(sim)
     }
 
-    /// One more pod, on this port of the loopback interface (0: a free one); its number.
+    /// Starts another pod on a port of the loopback interface, 0 for a free one. Returns its number.
     pub fn add(&mut self, port: u16, settings: Settings) -> io::Result<usize> {
         let number = self.pods.len();
         let pod = Arc::new(Pod::new(format!("pod-{}", number + 1), settings));
@@ -61,26 +61,26 @@ impl Sim {
         Ok(number)
     }
 
-    /// A pod; its number counts from 0.
+    /// Returns a pod by its number, from 0.
     ///
     /// # Panics
-    /// Where there is none of this number: the caller counted wrong.
+    /// If there is no pod with this number.
     #[allow(clippy::expect_used)]
     pub fn pod(&self, number: usize) -> &Arc<Pod> {
         &self.pods.get(number).expect("a pod of this number").pod
     }
 
-    /// All pods.
+    /// Returns all pods.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.iter().map(|running| &running.pod)
     }
 
-    /// Where the pods listen.
+    /// Returns the addresses on which the pods listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.pods.iter().map(|running| running.address).collect()
     }
 
-    /// Takes a pod off the network: connections to it are refused, those that it has are cut.
+    /// Closes a pod's port and cuts its connections.
     pub fn stop(&mut self, number: usize) {
         if let Some(listening) = self
             .pods
@@ -91,7 +91,7 @@ impl Sim {
         }
     }
 
-    /// Puts a stopped pod back on its port.
+    /// Opens a stopped pod's port again.
     pub fn restart(&mut self, number: usize) -> io::Result<()> {
         self.stop(number);
         let Some((pod, port)) = self
@@ -108,7 +108,7 @@ impl Sim {
         Ok(())
     }
 
-    /// The runtime that the pods run on.
+    /// Runs a future on the pods' runtime. Returns `None` if that has stopped.
     pub fn block_on<F: std::future::Future>(&self, future: F) -> Option<F::Output> {
         Some(self.runtime.as_ref()?.block_on(future))
     }
@@ -120,7 +120,7 @@ impl Sim {
         let address = listener.local_addr()?;
         let pod = pod.clone();
         let listening = runtime.spawn(async move {
-            // Dropped together with this task, and with it every connection.
+            // Aborting this task drops the set, which cuts every connection.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
@@ -142,7 +142,7 @@ impl Drop for Sim {
 }
 
 async fn connection(pod: Arc<Pod>, stream: TcpStream) {
-    // A peer that goes away ends its connection; that is all there is to it.
+    // An error means that the peer has disconnected.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| http::serve(pod.clone(), request));
     let _ = http1::Builder::new()

@@ -1,8 +1,11 @@
-//! Does epp-wasm decide as the Endpoint Picker does?
+//! Compares the picker's decisions with the Endpoint Picker's.
 //!
-//! Scenarios are data: a configuration, what the endpoints' metrics pages say over time, requests,
-//! and what a real Endpoint Picker decided (tests/parity/recorded/README.md has the format). They are
-//! replayed here through the native core; tests/e2e/parity.rs replays them through a real Envoy.
+//! A scenario is data: a configuration, the values of the endpoints' metrics over time, requests, and the
+//! decisions of a real Endpoint Picker (tests/parity/recorded/README.md has the format). [`replay`] plays
+//! scenarios through the whole picker of `epp-core`, [`vectors`] runs cases of the Endpoint Picker's own
+//! tests; tests/parity.rs and `eppctl parity` run both.
+//!
+//! The crate may use `epp-core` and read files; no clock, no network.
 
 pub mod replay;
 pub mod report;
@@ -14,5 +17,5 @@ pub use report::Report;
 pub use scenario::Scenario;
 pub use vectors::{Held, Section};
 
-/// Scores agree to this.
+/// The greatest difference of scores that agree.
 pub const TOLERANCE: f64 = 1e-9;

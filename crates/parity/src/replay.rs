@@ -1,9 +1,8 @@
-//! A scenario through the whole picker, as a host drives it: bodies come in parts, metrics as pages, and
+//! Plays a scenario through the whole picker, as a host does: bodies arrive in parts and metrics as pages, and
 //! the endpoint that served the recorded request answers.
 //!
-//! The picker's settings are the recording's: every request was answered before the next was sent, and
-//! metrics were read in between, so that nothing is added to queues for requests that were sent since, and
-//! nothing failed.
+//! In the recordings every request was answered before the next was sent, and metrics were read in between. So
+//! the picker does not add requests since the last scrape to queues, and no request fails.
 
 use std::collections::BTreeMap;
 
@@ -21,24 +20,24 @@ use epp_core::time::Timestamp;
 use crate::scenario::{Expected, Exported, Scenario, Sent, Step};
 use crate::TOLERANCE;
 
-/// Bytes of a body by which more of it is shown each time: few, so that a request may be decided early.
+/// Bytes by which more of a body is shown each time: few, so that a request may be decided early.
 const PART: usize = 64;
 
-/// The time of everything, so that nothing gets stale: 0 would be never.
+/// The time of all events, so that metrics do not become stale.
 fn now() -> Timestamp {
     Timestamp::from_nanos(365 * 86_400 * 1_000_000_000)
 }
 
-/// A scenario under way.
+/// A scenario that is being played.
 pub struct Replay {
     plan: Plan,
     picker: Picker,
     next: u32,
-    /// What has led here.
+    /// The steps so far.
     past: Vec<Past>,
 }
 
-/// A step that is done.
+/// A step that was played.
 enum Past {
     Metrics(BTreeMap<String, Exported>),
     Served { request: Sent, by: Slot },
@@ -46,30 +45,30 @@ enum Past {
 
 /// A decision.
 pub struct Decided {
-    /// The endpoints by name with their weighted sums, best first.
+    /// The names of the endpoints with their weighted sums, best first.
     pub ranking: Vec<(String, f64)>,
-    /// Whether it was decided before the last part of the body was shown.
+    /// Whether the decision was made before the last part of the body.
     pub early: bool,
     id: ExchangeId,
     request: Sent,
 }
 
-/// How a replay went.
+/// The result of a replay.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The scenario.
+    /// The name of the scenario.
     pub name: String,
     /// The types of its plugins.
     pub plugins: Vec<String>,
-    /// Its decisions.
+    /// The number of its decisions.
     pub decisions: usize,
-    /// How many of them were taken before the body's end.
+    /// How many of them were made before the end of the body.
     pub early: usize,
-    /// Where a decision was another one, at most once for each decision.
+    /// Descriptions of different decisions, at most one for each decision.
     pub differences: Vec<String>,
 }
 
-/// Replays a whole scenario. An error: it cannot be replayed.
+/// Replays a whole scenario. Returns an error if it cannot be replayed.
 pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
     let named = |error: String| format!("{}: {error}", scenario.name);
     let mut replay = Replay::new(scenario).map_err(named)?;
@@ -96,8 +95,8 @@ pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
     })
 }
 
-/// Whether a ranking is the recorded one. Equal scores are in random order on both sides: the scores
-/// along the ranking count.
+/// Returns whether a ranking agrees with the recorded one. Endpoints with equal scores are in random order on
+/// both sides, so the scores along the ranking are compared.
 pub fn compare(ranking: &[(String, f64)], expect: &Expected, tolerance: f64) -> Result<(), String> {
     let own: BTreeMap<&str, f64> = ranking
         .iter()
@@ -125,7 +124,7 @@ pub fn compare(ranking: &[(String, f64)], expect: &Expected, tolerance: f64) -> 
 }
 
 impl Replay {
-    /// Before the first step.
+    /// Begins a scenario.
     pub fn new(scenario: &Scenario) -> Result<Self, String> {
         let loaded = config::load(&scenario.config.to_string()).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
@@ -153,7 +152,7 @@ impl Replay {
         })
     }
 
-    /// These endpoints export these values from now on.
+    /// Changes the values that endpoints export.
     pub fn set_metrics(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
         self.read_pages(metrics)?;
         self.past.push(Past::Metrics(metrics.clone()));
@@ -179,7 +178,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Decides a request whose body comes in parts.
+    /// Decides on a request whose body arrives in parts.
     pub fn decide(&mut self, request: &Sent) -> Result<Decided, String> {
         if Api::of_path(request.path.as_bytes()) == Api::PassThrough {
             return Err(format!("{}: no API that is read", request.path));
@@ -211,7 +210,7 @@ impl Replay {
         })
     }
 
-    /// Decides on metrics alone, for a request that names this model.
+    /// Decides by metrics alone on a request with this model.
     pub fn decide_without_body(&mut self, model: &str) -> Result<Vec<(String, f64)>, String> {
         let id = self.open(&Head {
             path: b"/",
@@ -226,7 +225,7 @@ impl Replay {
         ranking
     }
 
-    /// The endpoint of this name answers.
+    /// The endpoint with this name answers.
     pub fn learn(&mut self, served_by: &str, decided: Decided) -> Result<(), String> {
         let by = self.slot(served_by)?;
         let first = decided.ranking.first();
@@ -246,7 +245,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Begins again, and does all that was done.
+    /// Begins the scenario again, and plays all steps so far.
     fn relive(&mut self) -> Result<(), String> {
         self.picker = begin(&self.plan);
         let past = std::mem::take(&mut self.past);
@@ -260,7 +259,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Has the endpoint in this slot serve a request: no other is available meanwhile.
+    /// Routes a request to the endpoint in a slot, by making it the only available one.
     fn serve(&mut self, request: &Sent, by: Slot) -> Result<(), String> {
         self.only(Some(by));
         let decided = self.decide(request);
@@ -287,13 +286,13 @@ impl Replay {
         while self.picker.poll_effect().is_some() {}
     }
 
-    /// Returns how a request goes on, if that is decided.
+    /// Returns the decision on a request, if it was made.
     fn decision(&mut self) -> Option<Effect> {
         let effects = std::iter::from_fn(|| self.picker.poll_effect());
         effects.filter(Effect::is_decision).last()
     }
 
-    /// Returns the ranking that a request was forwarded by.
+    /// Returns the ranking of a forwarded request.
     fn ranking(
         &self,
         id: ExchangeId,
@@ -316,7 +315,7 @@ impl Replay {
         }
     }
 
-    /// Makes one endpoint the only one that is available, or all of them available.
+    /// Makes one endpoint the only available one, or all of them available.
     fn only(&mut self, wanted: Option<Slot>) {
         let pool = self.picker.fixture().pool();
         let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
@@ -333,7 +332,7 @@ impl Replay {
     }
 }
 
-/// Returns a picker that knows the endpoints of its plan.
+/// Returns a picker with the endpoints of its plan.
 fn begin(plan: &Plan) -> Picker {
     let mut picker = Picker::new(plan.clone(), 1);
     picker.install(plan.clone());

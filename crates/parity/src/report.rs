@@ -1,4 +1,4 @@
-//! How far decisions agree, plugin by plugin.
+//! Counts of agreeing decisions, by plugin.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use crate::replay::Outcome;
 
-/// How far decisions agree.
+/// Counts of agreeing decisions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Agreement {
-    /// Scenarios.
+    /// The number of scenarios.
     pub scenarios: usize,
-    /// Their decisions.
+    /// The number of their decisions.
     pub decisions: usize,
-    /// Decisions that are the recorded ones: every candidate's score and the ranking.
+    /// Decisions that agree with the recorded ones in every candidate's score and in the ranking.
     pub agreeing: usize,
 }
 
@@ -25,20 +25,20 @@ impl Agreement {
     }
 }
 
-/// Many replays together. A decision counts for every plugin that has a part in it: the recordings
-/// hold weighted sums, and a plugin that scored otherwise would show in them.
+/// The counts of many replays. A decision counts for every plugin of its scenario: the recordings have weighted
+/// sums, which differ if a plugin scores differently.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
-    /// By plugin type.
+    /// The counts by plugin type.
     pub plugins: BTreeMap<String, Agreement>,
-    /// All.
+    /// The counts of all scenarios.
     pub all: Agreement,
     /// Decisions that differ.
     pub differences: Vec<String>,
 }
 
 impl Report {
-    /// Takes in a replay.
+    /// Adds a replay.
     pub fn add(&mut self, outcome: &Outcome) {
         for plugin in &outcome.plugins {
             self.plugins.entry(plugin.clone()).or_default().add(outcome);
@@ -47,7 +47,7 @@ impl Report {
         self.differences.extend(outcome.differences.iter().cloned());
     }
 
-    /// The plugins by name, then all of them.
+    /// Returns the counts of the plugins by name, then of all scenarios.
     pub fn rows(&self) -> impl Iterator<Item = (&str, Agreement)> {
         let plugins = self.plugins.iter();
         let plugins = plugins.map(|(name, agreement)| (name.as_str(), *agreement));

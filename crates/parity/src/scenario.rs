@@ -1,4 +1,4 @@
-//! Scenarios as they are recorded.
+//! The format of recorded scenarios.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,41 +11,41 @@ use serde_json::Value;
 pub struct Scenario {
     /// Its name.
     pub name: String,
-    /// What it is about: prefix, metrics, or all.
+    /// Its subject: prefix, metrics, or all.
     pub family: String,
     /// The EndpointPickerConfig, without discovery.
     pub config: Value,
     /// The endpoints, in the order of the list.
-    pub endpoints: Vec<Place>,
-    /// What happens, in order.
+    pub endpoints: Vec<Endpoint>,
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
 /// An endpoint of a scenario.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Place {
-    /// By which the steps know it.
+pub struct Endpoint {
+    /// The name that the steps use.
     pub name: String,
-    /// Where it was when the scenario was recorded.
+    /// The address at the time of the recording.
     pub address: String,
-    /// The port there.
+    /// The port at the time of the recording.
     pub port: String,
 }
 
-/// What happens next.
+/// A step.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Step {
-    /// From now on these endpoints export these values; the others keep theirs.
+    /// Some endpoints export other values from now on.
     Metrics {
-        /// By endpoint.
+        /// The values by endpoint.
         metrics: BTreeMap<String, Exported>,
     },
-    /// A request, sent after the one before was answered.
+    /// A request, sent after the previous one was answered.
     Request {
         /// The request.
         request: Sent,
-        /// What the Endpoint Picker did.
+        /// The decision of the Endpoint Picker.
         expect: Expected,
     },
 }
@@ -60,7 +60,7 @@ pub struct Exported {
     pub running: Option<f64>,
     /// KV-cache utilization, 0 to 1.
     pub kv: Option<f64>,
-    /// Adapters that can be active; none: the page has no LoRA family.
+    /// The most active adapters; `None` if the page has no LoRA family.
     pub maxlora: Option<u32>,
     /// Active adapters, separated by commas.
     #[serde(default)]
@@ -79,16 +79,16 @@ pub struct Sent {
     pub body: String,
 }
 
-/// What the Endpoint Picker did with a request.
+/// The decision of the Endpoint Picker.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Expected {
     /// The status that the client received.
     pub status: u16,
-    /// The weighted sum of each endpoint.
+    /// The weighted sum of each endpoint's scores.
     pub scores: BTreeMap<String, f64>,
-    /// The endpoints, best first; equal ones are in random order.
+    /// The endpoints, best first. Those with equal sums are in random order.
     pub ranking: Vec<String>,
-    /// The first of the ranking, which the prefix index learns.
+    /// The first of the ranking, which the prefix index records.
     pub served_by: String,
 }
 
@@ -119,7 +119,7 @@ impl Exported {
     }
 }
 
-/// The names in a list separated by commas.
+/// Returns the names in a list separated by commas.
 pub fn names(list: &str) -> Vec<String> {
     let names = list.split(',').map(str::trim);
     let names = names.filter(|name| !name.is_empty());
@@ -129,9 +129,9 @@ pub fn names(list: &str) -> Vec<String> {
 impl Scenario {
     /// Reads a scenario's file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-        serde_json::from_str(&text).map_err(|error| told(&error))
+        let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| in_file(&error))?;
+        serde_json::from_str(&text).map_err(|error| in_file(&error))
     }
 
     /// Reads all scenarios of a folder, in the order of their numbers.
@@ -147,7 +147,7 @@ impl Scenario {
         Ok(scenarios)
     }
 
-    /// The types of the plugins that have a part in its decisions.
+    /// Returns the types of the plugins.
     pub fn plugins(&self) -> Vec<String> {
         let listed = self.config.get("plugins").and_then(Value::as_array);
         let types = listed.into_iter().flatten();
@@ -155,7 +155,7 @@ impl Scenario {
         types.collect()
     }
 
-    /// How many decisions it holds.
+    /// Returns the number of decisions.
     pub fn decisions(&self) -> usize {
         let steps = self.steps.iter();
         steps

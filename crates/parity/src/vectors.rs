@@ -1,6 +1,6 @@
-//! Cases of the Endpoint Picker's own tests, rebuilt as data: tests/vectors/reference, one file for
-//! each section of its test suites. A file counts what the section holds, runs what can be run here,
-//! and says of the rest why it is not.
+//! Cases of the Endpoint Picker's own tests as data: tests/vectors/reference, one file for each section of
+//! its test suites. A file has the number of cases in the section, the cases that are run here, and the
+//! reason why the others are not.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::replay::Replay;
 use crate::scenario::{names, Exported, Scenario, Sent};
 use crate::TOLERANCE;
 
-/// Draws of a random picker, and how far from the odds they may be, as in the reference's test.
+/// Draws of a random picker, and their greatest distance from the odds, as in the Endpoint Picker's test.
 const DRAWS: u32 = 10_000;
 const ODDS_TOLERANCE: f64 = 0.2;
 
@@ -27,7 +27,7 @@ const ODDS_TOLERANCE: f64 = 0.2;
 pub struct Section {
     /// The subject of the section.
     pub section: String,
-    /// Cases that its tests hold, about.
+    /// The approximate number of cases in its tests.
     pub reference: usize,
     /// Where the other cases are tested, or why they are not.
     pub rest: String,
@@ -55,42 +55,42 @@ enum Check {
     Path(String, bool),
 }
 
-/// A document loads, or does not.
+/// A document, and whether it loads.
 #[derive(Debug, Deserialize)]
 struct Load {
     config: Value,
     loads: bool,
-    /// Scorers of the first profile with their weights.
+    /// The scorers of the first profile with their weights.
     weights: Option<Vec<(String, f64)>>,
     picker: Option<String>,
 }
 
-/// Scorers' sums over endpoints.
+/// The sums of scorers for endpoints.
 #[derive(Debug, Deserialize)]
 struct Score {
     scorers: Vec<Value>,
     endpoints: Vec<Exported>,
     #[serde(default)]
     model: String,
-    /// Matched blocks of each endpoint, all blocks, and tokens of a block.
+    /// The matched blocks of each endpoint, the number of blocks, and the tokens per block.
     prefix: Option<(Vec<u32>, f64, u32)>,
     /// Requests and tokens in flight at each endpoint.
     #[serde(default)]
     in_flight: Vec<(u32, u64)>,
-    /// Tokens of the prompt.
+    /// The tokens of the prompt.
     #[serde(default)]
     prompt: f64,
     scores: Vec<f64>,
 }
 
-/// What a picker makes of scores.
+/// The order in which a picker puts endpoints.
 #[derive(Debug, Deserialize)]
 struct Pick {
     picker: Value,
     scores: Vec<f64>,
-    /// Groups of endpoints, best first; within a group the order is open.
+    /// Groups of endpoints, best first. The order within a group may vary.
     picks: Option<Vec<Vec<u32>>>,
-    /// How often each is picked first.
+    /// The odds of each endpoint to be picked first.
     odds: Option<Vec<f64>>,
 }
 
@@ -103,7 +103,7 @@ struct Prompted {
     pick: usize,
 }
 
-/// A metrics page and what it says.
+/// A metrics page and its values.
 #[derive(Debug, Deserialize)]
 struct Page {
     engine: String,
@@ -116,11 +116,11 @@ struct Page {
 pub struct Held {
     /// The subject of the section.
     pub section: String,
-    /// Cases that the reference holds, about.
+    /// The approximate number of cases in the Endpoint Picker's tests.
     pub reference: usize,
     /// Cases that were run here.
     pub run: usize,
-    /// Of them, cases that hold.
+    /// Cases that hold.
     pub held: usize,
     /// Why the other cases were not run.
     pub rest: String,
@@ -131,9 +131,9 @@ pub struct Held {
 impl Section {
     /// Reads a section's file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-        serde_json::from_str(&text).map_err(|error| told(&error))
+        let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| in_file(&error))?;
+        serde_json::from_str(&text).map_err(|error| in_file(&error))
     }
 
     /// Runs its cases.
@@ -246,7 +246,7 @@ impl Score {
     }
 }
 
-/// Adds up what scorers give, each weighing one.
+/// Returns the sums of scores, with weight 1 for each scorer.
 struct Sums(Vec<f64>);
 
 impl Observer for Sums {

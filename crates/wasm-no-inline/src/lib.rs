@@ -1,18 +1,21 @@
-//! Makes a module's direct calls go through its table, so that V8 does not inline them.
+//! Rewrites direct calls of a wasm module into calls through its table, so that V8 does not inline them.
 //!
-//! Envoy runs V8 with `--no-liftoff`: the optimizing compiler has all of a module before a listener
-//! listens. It has counted no calls then, and inlines every direct call whose callee is at most twice
-//! as long as the caller, first come, first served: panics, the allocator and formatting, over and
-//! over, in code that runs once. That made 2.2 MB of the module's 0.87 MB of code. LLVM has inlined
-//! before, and knew what for. Calls through a table are left alone.
+//! Envoy runs V8 with `--no-liftoff`: the optimizing compiler compiles the whole module before a listener
+//! listens. It has no call counts then, and inlines every direct call whose callee is at most twice as long
+//! as the caller, in their order: panics, the allocator and formatting, again and again, in code that runs
+//! once. That made 2.2 MB of the module's 0.87 MB of code. LLVM has inlined before, with knowledge of the
+//! program. V8 does not inline calls through a table.
 //!
-//! Such a call takes a nanosecond longer. So these stay direct:
-//! - what is hardly longer than a call with its arguments,
-//! - what V8 would not inline anyway,
-//! - what a request calls once per block or token: the caller of [`rewrite`] names it.
+//! Such a call takes a nanosecond longer. So these calls stay direct:
+//! - calls of functions that are hardly longer than a call with its arguments,
+//! - calls that V8 would not inline anyway,
+//! - calls that a request makes once per block or token: the caller of [`rewrite`] names the functions.
 //!
-//! A call that does not return, a panic mostly, never stays direct. Tail calls, which LLVM makes none of
-//! unless asked to, are left as they are.
+//! A call that does not return, mostly a panic, never stays direct. Tail calls, which LLVM emits only on
+//! request, are not changed.
+//!
+//! The library maps bytes to bytes, without IO. It depends on a wasm parser and encoder, and on nothing else
+//! of the workspace.
 
 use std::convert::Infallible;
 
@@ -23,32 +26,32 @@ use wasmparser::{
     Operator, OperatorsReader, Parser, Payload, Table, TypeRef, Validator, WasmFeatures,
 };
 
-/// Bytes of a body that is hardly longer than a call with its arguments: the allocator's forwarders,
-/// getters.
-const SMALL: u64 = 32;
+/// The most bytes of a function that is hardly longer than a call with its arguments: the allocator's
+/// forwarders, getters.
+const MAX_SMALL_BODY: u64 = 32;
 
-/// V8 inlines nothing that is so many times as long as the caller (V8 14.6, `NoLiftoffBudget` in
-/// `src/wasm/inlining-tree.h`).
-const LONGER: u64 = 2;
+/// V8 does not inline a callee that is more than this many times as long as the caller (V8 14.6,
+/// `NoLiftoffBudget` in `src/wasm/inlining-tree.h`).
+const MAX_INLINED_RATIO: u64 = 2;
 
 /// Why a module could not be rewritten.
 #[derive(Debug)]
 pub enum Error {
-    /// It is no valid module, or was none when rewritten.
+    /// The module is invalid, before or after it was rewritten.
     Invalid(BinaryReaderError),
-    /// It cannot be encoded again.
+    /// The module cannot be encoded again.
     Encoding(EncodeError<Infallible>),
-    /// It does not have the one table, with elements, that a Rust module has.
+    /// The module does not have exactly one table with elements, as modules from Rust do.
     NoTable,
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Invalid(error) => write!(f, "no valid module: {error}"),
+            Self::Invalid(error) => write!(f, "invalid module: {error}"),
             Self::Encoding(error) => write!(f, "cannot be encoded again: {error}"),
             Self::NoTable => {
-                f.write_str("a table of its own with elements is needed, and only one")
+                f.write_str("expected exactly one table, defined by the module, with elements")
             }
         }
     }
@@ -62,19 +65,19 @@ impl From<BinaryReaderError> for Error {
     }
 }
 
-/// What became of a module.
+/// A rewritten module.
 #[derive(Debug)]
 pub struct Rewritten {
     /// The module, without its names and other custom sections.
     pub module: Vec<u8>,
-    /// Calls that go through the table now.
+    /// The number of calls that go through the table now.
     pub calls: usize,
-    /// Of the functions to be called directly: those that the module does not have.
+    /// The functions to be called directly that the module does not have.
     pub missing: Vec<String>,
 }
 
-/// Rewrites a module that has its names; `direct` are the functions, as in the sources, whose calls stay
-/// as they are.
+/// Rewrites a module, which must have its name section. Calls of the functions in `direct`, named as in the
+/// sources, stay direct.
 pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
     let functions = Functions::read(wasm, direct)?;
     let missing = direct
@@ -91,7 +94,7 @@ pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
         .parse_core_module(&mut module, Parser::new(0), wasm)
         .map_err(Error::Encoding)?;
     let module = module.finish();
-    // What Rust's unwinding is compiled to.
+    // Rust's unwinding is compiled to these.
     let features = WasmFeatures::default() | WasmFeatures::LEGACY_EXCEPTIONS;
     Validator::new_with_features(features).validate_all(&module)?;
     Ok(Rewritten {
@@ -101,18 +104,19 @@ pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
     })
 }
 
-/// What has to be known of all functions before the first call is met.
+/// The facts about all functions that are needed before the first call.
 #[derive(Default)]
 struct Functions {
-    /// The type of each, those that are imported first.
+    /// The type of each function, imported ones first.
     types: Vec<u32>,
     imported: usize,
-    /// The bytes of each body.
+    /// The length of each body.
     lengths: Vec<u64>,
-    /// Those to be called directly, and what they are called.
+    /// The functions to be called directly.
     direct: Vec<u32>,
+    /// Their names.
     found: Vec<String>,
-    /// Elements of the table so far.
+    /// The number of elements of the table before.
     elements: i32,
     tables: usize,
     has_elements: bool,
@@ -188,35 +192,39 @@ impl Functions {
         Ok(())
     }
 
-    /// Those that the module has itself.
+    /// Returns the functions that the module defines.
     fn own(&self) -> impl Iterator<Item = u32> {
         (0..u32::MAX).take(self.types.len()).skip(self.imported)
     }
 
-    /// Where it is in the enlarged table: functions are appended in their order.
+    /// Returns the element of a function in the enlarged table, to which functions are appended in their order.
     fn element(&self, function: u32) -> Option<i32> {
         let own = (function as usize).checked_sub(self.imported)?;
         self.elements.checked_add(i32::try_from(own).ok()?)
     }
 
-    /// The bytes of its body, if the module has it.
+    /// Returns the length of the body of a function that the module defines.
     fn length(&self, function: u32) -> Option<u64> {
         let own = (function as usize).checked_sub(self.imported)?;
         self.lengths.get(own).copied()
     }
 
-    /// Whether V8 may copy it to where it is called.
-    fn is_copied(&self, function: u32) -> bool {
-        let small = self.length(function).is_some_and(|length| length <= SMALL);
+    /// Returns whether V8 may inline a function.
+    fn may_be_inlined(&self, function: u32) -> bool {
+        let small = self
+            .length(function)
+            .is_some_and(|length| length <= MAX_SMALL_BODY);
         small || self.direct.contains(&function)
     }
 
-    /// The type and the element by which `caller` is to call `callee` through the table, if it is.
+    /// Returns the type and the element by which `caller` calls `callee` through the table; `None` if the call
+    /// stays direct.
     fn through_table(&self, caller: u32, callee: u32, returns: bool) -> Option<(u32, i32)> {
         let (own, other) = (self.length(caller)?, self.length(callee)?);
-        // Where the caller itself is copied, that caller's caller decides.
-        let too_long = other > own.saturating_mul(LONGER) && !self.is_copied(caller);
-        if returns && (too_long || self.is_copied(callee)) {
+        // If the caller itself may be inlined, the length of its own caller would count.
+        let too_long =
+            other > own.saturating_mul(MAX_INLINED_RATIO) && !self.may_be_inlined(caller);
+        if returns && (too_long || self.may_be_inlined(callee)) {
             return None;
         }
         Some((*self.types.get(callee as usize)?, self.element(callee)?))
@@ -225,7 +233,7 @@ impl Functions {
 
 struct Rewriter {
     functions: Functions,
-    /// The one whose body is next.
+    /// The function whose body is next.
     caller: u32,
     calls: usize,
 }
@@ -292,12 +300,12 @@ impl Reencode for Rewriter {
     }
 
     fn parse_custom_section(&mut self, _: &mut Module, _: CustomSectionReader<'_>) -> Encoded {
-        // Names, producers, features: Envoy does not read them.
+        // Names, producers, features: Envoy does not need them.
         Ok(())
     }
 }
 
-/// LLVM puts an `unreachable` behind each call that does not return.
+/// Returns whether the next operator is `unreachable`, which LLVM puts after each call that does not return.
 fn is_at_unreachable(operators: &OperatorsReader<'_>) -> bool {
     matches!(operators.clone().read(), Ok(Operator::Unreachable))
 }

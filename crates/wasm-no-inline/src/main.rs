@@ -1,14 +1,15 @@
-//! `wasm-no-inline IN OUT`: see the library. `scripts/wasm` runs it on what the linker made.
+//! `wasm-no-inline IN OUT`: rewrites a module as the library describes. `scripts/wasm` runs it on the
+//! linker's output.
 //!
-//! A function of the list below that the module does not have is an error: it was renamed, or inlined,
-//! and its calls would go through the table unnoticed. With `--may-miss` it is a note: another compiler
-//! than the pinned one may inline otherwise.
+//! It is an error if the module lacks a function of the list below: the function was renamed or inlined, and
+//! its calls would go through the table unnoticed. With `--may-miss` it is a note, because another
+//! compiler than the pinned one may inline differently.
 
 use std::fs;
 use std::process::ExitCode;
 
-/// What a request calls once per block of its prompt, or per token of JSON, by a count of all calls: 480
-/// for 4 KB that are known, 190 of them to the first two; 620 for 4 KB that are new, 64 to the third.
+/// Functions that a request calls once per block of its prompt or per token of JSON. By a count of all calls,
+/// a known prompt of 4 KB makes 480, 190 of them to the first two; a new one 620, 64 of them to the third.
 const DIRECT: [&str; 6] = [
     "xxhash_rust::xxh64::xxh64",
     "epp_core::prefix::matcher::Matcher::extend",
@@ -18,8 +19,8 @@ const DIRECT: [&str; 6] = [
     "epp_core::request::text::plain",
 ];
 
-/// The same, but with one caller, into which the linker may inline it: then no call is left. Its name is
-/// another crate's, pinned by Cargo.lock.
+/// Such functions with a single caller, into which the linker may inline them; then no call is left. The name
+/// is from another crate, whose version Cargo.lock pins.
 const DIRECT_OR_INLINED: [&str; 1] = ["xxhash_rust::xxh3::xxh3_stateful_update"];
 
 fn main() -> ExitCode {

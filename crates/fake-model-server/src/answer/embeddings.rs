@@ -8,10 +8,10 @@ use crate::pod::Served;
 /// An embedding.
 const NUMBERS: [f32; 4] = [0.5, -0.5, 0.25, 1.0];
 
-/// The same as little-endian `f32` in base64, which OpenAI's packages ask for unless told otherwise.
+/// The same as little-endian `f32` in base64, which OpenAI's packages request by default.
 const BASE64: &str = "AAAAPwAAAL8AAIA+AACAPw==";
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn whole(asked: &Asked, served: Served) -> Value {
     let embedding = || match asked.base64 {
         true => json!(BASE64),

@@ -5,7 +5,7 @@ use serde_json::{json, Value};
 use super::{named, with, Asked, TOKEN};
 use crate::pod::Served;
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn whole(asked: &Asked, served: Served) -> Value {
     let mut block = block(asked);
     if asked.tool.is_none() {
@@ -16,12 +16,12 @@ pub fn whole(asked: &Asked, served: Served) -> Value {
     with(message, "usage", usage(served, asked.tokens()))
 }
 
-/// How many tokens a prompt has.
+/// Returns the answer to a count of tokens.
 pub fn count(tokens: usize) -> Value {
     json!({"input_tokens": tokens})
 }
 
-/// The message and its one block begin.
+/// Returns the events that begin the message and its one block.
 pub fn first_events(asked: &Asked, served: Served) -> String {
     let message = with(message(asked), "usage", usage(served, 0));
     let start = named("message_start", json!({"message": message}));
@@ -29,7 +29,7 @@ pub fn first_events(asked: &Asked, served: Served) -> String {
     start + &named("content_block_start", block)
 }
 
-/// The event with a token.
+/// Returns the event with a token.
 pub fn event(asked: &Asked, token: usize) -> String {
     let piece = asked.token(token);
     let delta = match asked.tool {
@@ -39,7 +39,7 @@ pub fn event(asked: &Asked, token: usize) -> String {
     named("content_block_delta", json!({"index": 0, "delta": delta}))
 }
 
-/// Both end.
+/// Returns the events that end both.
 pub fn last_events(asked: &Asked, served: Served) -> String {
     let delta = json!({"stop_reason": stop_reason(asked), "stop_sequence": null});
     let usage = usage(served, asked.tokens());
@@ -79,7 +79,7 @@ fn stop_reason(asked: &Asked) -> &'static str {
     }
 }
 
-/// Here cached tokens are no part of the input's.
+/// In this API the input's tokens do not include the cached ones.
 fn usage(served: Served, output: usize) -> Value {
     json!({
         "input_tokens": served.prompt_tokens.saturating_sub(served.cached_tokens),

@@ -1,4 +1,4 @@
-//! What a pod answers, as JSON or as server-sent events: one file a form, each as vLLM has it.
+//! The responses of a pod, as JSON or as server-sent events: one file for each API, as vLLM implements it.
 
 mod embeddings;
 mod messages;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::pod::Served;
 
-/// What is asked for.
+/// An API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     /// OpenAI's chat completions.
@@ -20,14 +20,14 @@ pub enum Api {
     Embeddings,
     /// Anthropic's messages.
     Messages,
-    /// The tokens of a prompt of Anthropic's messages, counted only.
+    /// Anthropic's count of the tokens of a prompt.
     CountTokens,
     /// OpenAI's responses.
     Responses,
 }
 
 impl Api {
-    /// By a path without its query.
+    /// Returns the API at a path without query.
     pub fn of_path(path: &str) -> Option<Self> {
         let known = [
             ("/v1/chat/completions", Self::Chat),
@@ -44,7 +44,7 @@ impl Api {
     }
 }
 
-/// A request, as far as the pod looks into it.
+/// The part of a request that a pod reads.
 #[derive(Debug)]
 pub struct Asked {
     api: Api,
@@ -56,11 +56,11 @@ pub struct Asked {
     pub stream: bool,
     /// `stream_options.include_usage`.
     include_usage: bool,
-    /// Tokens to answer with at most.
+    /// The most tokens of the answer.
     max_tokens: usize,
-    /// Whether that is the client's limit.
+    /// Whether the client set that limit.
     limited: bool,
-    /// The tool that is called instead of an answer: the first, unless it was called already.
+    /// The tool that is called instead of an answer: the first one, unless it was called already.
     tool: Option<String>,
     /// Texts to embed.
     inputs: usize,
@@ -68,7 +68,7 @@ pub struct Asked {
     base64: bool,
 }
 
-/// Tokens of an answer where the client sets no limit.
+/// Tokens of an answer if the client sets no limit.
 const TOKENS: usize = 8;
 
 /// A token of a text.
@@ -78,7 +78,7 @@ const TOKEN: &str = "token ";
 const ARGUMENTS: [&str; 2] = ["{", "}"];
 
 impl Asked {
-    /// From a body; `None` where it is no JSON object.
+    /// Reads a body. Returns `None` if it is not a JSON object.
     pub fn read(api: Api, body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         body.as_object()?;
@@ -105,7 +105,7 @@ impl Asked {
         })
     }
 
-    /// Tokens that are answered.
+    /// Returns the number of tokens of the answer.
     pub fn tokens(&self) -> usize {
         match (self.api, &self.tool) {
             (Api::Embeddings | Api::CountTokens, _) => 0,
@@ -114,12 +114,12 @@ impl Asked {
         }
     }
 
-    /// Whether the prompt's tokens are only counted.
+    /// Returns whether the request asks only for the number of tokens.
     pub fn counts_only(&self) -> bool {
         self.api == Api::CountTokens
     }
 
-    /// The whole answer.
+    /// Returns the whole answer.
     pub fn whole(&self, served: Served) -> String {
         let answer = match self.api {
             Api::Chat | Api::Completions => openai::whole(self, served),
@@ -131,7 +131,7 @@ impl Asked {
         answer.to_string()
     }
 
-    /// The events before the first token.
+    /// Returns the events before the first token.
     pub fn first_events(&self, served: Served) -> String {
         match self.api {
             Api::Messages => messages::first_events(self, served),
@@ -140,7 +140,7 @@ impl Asked {
         }
     }
 
-    /// The event with a token; they count from 0.
+    /// Returns the event with a token, by its number from 0.
     pub fn event(&self, token: usize) -> String {
         match self.api {
             Api::Messages => messages::event(self, token),
@@ -149,7 +149,7 @@ impl Asked {
         }
     }
 
-    /// The events after the last token.
+    /// Returns the events after the last token.
     pub fn last_events(&self, served: Served) -> String {
         match self.api {
             Api::Messages => messages::last_events(self, served),
@@ -158,7 +158,7 @@ impl Asked {
         }
     }
 
-    /// A token of the answer: of the text, or of the call's arguments.
+    /// Returns a token of the text, or of the call's arguments.
     fn token(&self, number: usize) -> &'static str {
         match self.tool {
             Some(_) => ARGUMENTS.get(number).copied().unwrap_or_default(),
@@ -171,7 +171,7 @@ impl Asked {
     }
 }
 
-/// The parts of the prompt in the order in which a chat template puts them.
+/// Returns the parts of the prompt in the order of a chat template.
 fn prompt(body: &Value) -> String {
     let parts = ["tools", "system", "instructions", "prompt", "input"];
     let mut prompt: String = parts
@@ -185,7 +185,7 @@ fn prompt(body: &Value) -> String {
     prompt
 }
 
-/// The name of the first tool, unless the conversation has got to a tool's result.
+/// Returns the name of the first tool, unless the conversation has a tool's result.
 fn tool(body: &Value) -> Option<String> {
     let turns = body.get("messages").or(body.get("input"))?;
     let last = turns.as_array().and_then(|turns| turns.last());
@@ -205,7 +205,7 @@ fn text(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// An object with this under that key.
+/// Returns an object with one entry.
 fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(key.to_owned(), value.into());
@@ -213,12 +213,12 @@ fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
     object
 }
 
-/// An unnamed event.
+/// Returns an unnamed event.
 fn data(event: &Value) -> String {
     format!("data: {event}\n\n")
 }
 
-/// An event that carries its name twice.
+/// Returns an event that has its name in the data as well.
 fn named(name: &str, event: Value) -> String {
     let event = with(event, "type", name);
     format!("event: {name}\ndata: {event}\n\n")

@@ -5,7 +5,7 @@ use serde_json::{json, Value};
 use super::{data, with, Api, Asked, ARGUMENTS, TOKEN};
 use crate::pod::Served;
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn whole(asked: &Asked, served: Served) -> Value {
     let text = TOKEN.repeat(asked.tokens());
     let choice = match (asked.api, &asked.tool) {
@@ -22,7 +22,7 @@ pub fn whole(asked: &Asked, served: Served) -> Value {
     with(answer, "usage", usage(asked, served))
 }
 
-/// The assistant's role, and which tool it calls.
+/// Returns the event with the assistant's role, and the tool that it calls.
 pub fn first_events(asked: &Asked) -> String {
     if asked.api != Api::Chat {
         return String::new();
@@ -37,7 +37,7 @@ pub fn first_events(asked: &Asked) -> String {
     role + &call.unwrap_or_default()
 }
 
-/// The event with a token.
+/// Returns the event with a token.
 pub fn event(asked: &Asked, token: usize) -> String {
     let piece = asked.token(token);
     let delta = match (asked.api, &asked.tool) {
@@ -51,7 +51,7 @@ pub fn event(asked: &Asked, token: usize) -> String {
     data(&chunk(asked, choices(asked, delta, finish, "delta")))
 }
 
-/// Usage, where it was asked for, and the end.
+/// Returns the events with the usage, if it was requested, and the end.
 pub fn last_events(asked: &Asked, served: Served) -> String {
     let mut events = String::new();
     if asked.include_usage {
@@ -61,7 +61,7 @@ pub fn last_events(asked: &Asked, served: Served) -> String {
     events + "data: [DONE]\n\n"
 }
 
-/// The one choice: a message, or a piece of it under another key, or plain text.
+/// Returns the one choice: a message, or a piece of it under another key, or plain text.
 fn choices(asked: &Asked, content: Value, finish: Option<&str>, key: &str) -> Value {
     let key = if asked.api == Api::Chat { key } else { "text" };
     json!([{"index": 0, key: content, "logprobs": null, "finish_reason": finish}])

@@ -5,16 +5,16 @@ use serde_json::{json, Value};
 use super::{named, with, Asked, ARGUMENTS, TOKEN};
 use crate::pod::Served;
 
-/// Events before that of the first token.
-const BEFORE: usize = 3;
+/// Number of events before that of the first token.
+const FIRST_EVENTS: usize = 3;
 
-/// The whole answer.
+/// Returns the whole answer.
 pub fn whole(asked: &Asked, served: Served) -> Value {
     let response = response(asked, "completed", json!([item(asked)]));
     with(response, "usage", usage(asked, served))
 }
 
-/// The response, its one item and the item's one part begin.
+/// Returns the events that begin the response, its one item and the item's one part.
 pub fn first_events(asked: &Asked) -> String {
     let item = match &asked.tool {
         Some(_) => with(item(asked), "arguments", ""),
@@ -31,19 +31,23 @@ pub fn first_events(asked: &Asked) -> String {
     events
 }
 
-/// The event with a token.
+/// Returns the event with a token.
 pub fn event(asked: &Asked, token: usize) -> String {
     let name = match asked.tool {
         Some(_) => "response.function_call_arguments.delta",
         None => "response.output_text.delta",
     };
     let delta = with(place(), "delta", asked.token(token));
-    event_of(name, BEFORE + token, with(delta, "logprobs", json!([])))
+    event_of(
+        name,
+        FIRST_EVENTS + token,
+        with(delta, "logprobs", json!([])),
+    )
 }
 
-/// All ends.
+/// Returns the events that end all of them.
 pub fn last_events(asked: &Asked, served: Served) -> String {
-    let number = BEFORE + asked.tokens();
+    let number = FIRST_EVENTS + asked.tokens();
     let done = json!({"output_index": 0, "item": item(asked)});
     let completed = json!({"response": whole(asked, served)});
     event_of("response.output_item.done", number, done)
@@ -54,7 +58,7 @@ fn event_of(name: &str, number: usize, event: Value) -> String {
     named(name, with(event, "sequence_number", number))
 }
 
-/// Where the text and the call are.
+/// Returns the fields that locate the text or the call.
 fn place() -> Value {
     json!({"item_id": "item-sim", "output_index": 0, "content_index": 0})
 }
