@@ -1,8 +1,11 @@
 //! The proxy-wasm host of the picker: the module that Envoy loads.
 //!
-//! Callbacks in, host calls out. What a request's endpoint is, [`epp_core`] decides; this crate feeds it what
-//! Envoy shows and carries out what it says. Everything that is Envoy's own lives here: buffer modes, the
-//! part of a body that is shown twice, callouts, properties.
+//! Envoy's callbacks become events of a [picker](epp_core), and its effects become host calls. Everything that is
+//! specific to Envoy is here: the ABI, buffer modes, the part of a body that is shown twice, callouts,
+//! properties, the clock.
+//!
+//! The crate may use `epp-core`, `epp-sync` (over Envoy's shared data) and `status-page`. It is the only one with
+//! unsafe code, and the only one that knows Envoy.
 
 #![cfg(any(target_arch = "wasm32", test))]
 // So that a failed allocation panics, which is caught, where it would trap otherwise (guard.rs).

@@ -19,8 +19,8 @@ const REQUESTS: u32 = 100;
 /// Envoy hands bodies on in parts of about this size.
 const PART: usize = 16 << 10;
 
-/// What one may hold, Envoy's share included; both windows are 16 KiB.
-const MOST: usize = 64 << 10;
+/// The most bytes of a request, including Envoy's share. Both prompt windows are 16 KiB.
+const MAX_BYTES_PER_REQUEST: usize = 64 << 10;
 
 /// A new chat of half a megabyte, whose model comes first.
 fn body(number: u32) -> String {
@@ -86,8 +86,8 @@ plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: lora-affinit
     ] {
         let (released, ended, fed) = held(plugins);
         println!("{generation}: {released} B at the release, {ended} B at the end, {fed} B fed");
-        assert!(released + fed < MOST, "{generation}: {released} and {fed} fed");
+        assert!(released + fed < MAX_BYTES_PER_REQUEST, "{generation}: {released} and {fed} fed");
         // The rest streams past, and leaves the hashes of its blocks.
-        assert!(ended < 2 * MOST, "{generation}: {ended}");
+        assert!(ended < 2 * MAX_BYTES_PER_REQUEST, "{generation}: {ended}");
     }
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 struct Counting;
 
 static USED: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: everything is handed to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let used = USED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(used, Ordering::Relaxed);
+        PEAK.fetch_max(used, Ordering::Relaxed);
         // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
@@ -37,7 +37,7 @@ pub fn used() -> usize {
 /// returned.
 pub fn most<T>(run: impl FnOnce() -> T) -> (usize, T) {
     let before = used();
-    MOST.store(before, Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
     let result = run();
-    (MOST.load(Ordering::Relaxed) - before, result)
+    (PEAK.load(Ordering::Relaxed) - before, result)
 }

@@ -1,5 +1,5 @@
-//! Two bodies whose prompts differ do not have the same blocks, whatever part of a prompt it is that
-//! differs: bodies of each API, each changed at every place in every way, all against all.
+//! Tests that two bodies with different prompts have different blocks, whichever part of the prompt differs: bodies
+//! of each API, each changed at every place in every way, all against all.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use serde_json::{json, Map, Value};
 
 use super::meaning::meaning;
 
-/// Small blocks of which none is lost: how prompts are cut is another matter.
-const FINE: BlockSpec = BlockSpec {
+/// Small blocks, including partial ones, so that no text is left out.
+const SMALL_BLOCKS: BlockSpec = BlockSpec {
     block_bytes: 4,
     max_blocks: 0,
     keep_partial: true,
 };
 
-/// A request's prompts as a layout's blocks.
+/// Returns the blocks of a request's prompts in a layout.
 pub fn read(body: &str, api: Api, flattening: Flattening) -> Vec<Vec<u64>> {
     let mut reader = BodyReader::default();
     let plan = ReadPlan {
         flattening,
-        blocks: vec![FINE],
+        blocks: vec![SMALL_BLOCKS],
         ..ReadPlan::default()
     };
     reader.reset(api, plan);
@@ -107,7 +107,7 @@ fn messages() -> Value {
     ]})
 }
 
-/// Bodies whose prompts hold everything, known or not.
+/// Bodies whose prompts have every part and field, known or unknown.
 fn bodies() -> Vec<(Api, Value)> {
     let texts = json!(["one", "two", 3, null, {"a": "b"}, ["c"]]);
     let tokens = json!([1, 2, -3, 4.5, 70_000_000_000_u64, "six"]);
@@ -150,7 +150,7 @@ fn bodies() -> Vec<(Api, Value)> {
     bodies
 }
 
-/// The fields of a body that hold its prompt.
+/// The fields of a body that contain its prompt.
 const FIELDS: [&str; 10] = [
     "messages",
     "prompt",
@@ -164,7 +164,7 @@ const FIELDS: [&str; 10] = [
     "text",
 ];
 
-/// Everything that one change at one place can make of a value.
+/// Returns all values that differ from a value by one change at one place.
 fn changed(value: &Value) -> Vec<Value> {
     let mut all = vec![
         json!([value]),
@@ -239,7 +239,7 @@ fn changed_object(members: &Map<String, Value>) -> Vec<Value> {
     all
 }
 
-/// Members that move from an element to the one before it.
+/// Returns the lists in which one member of an element has moved to the element before.
 fn moved(list: &[Value], at: usize) -> Vec<Value> {
     let members = |at: usize| list[at].as_object().cloned().unwrap_or_default();
     let (to, from) = (members(at - 1), members(at));
@@ -256,7 +256,7 @@ fn moved(list: &[Value], at: usize) -> Vec<Value> {
     keys.map(move_one).collect()
 }
 
-/// The body with all members of its objects in this order.
+/// Returns the body with the members of all its objects in an order.
 fn spell(value: &Value, backwards: bool) -> String {
     match value {
         Value::Object(members) => {
@@ -299,7 +299,7 @@ fn bodies_that_differ_in_their_prompts_never_match_fully() {
                 let text = spell(body, backwards);
                 let digests = read(&text, api, flattening);
                 tried += 1;
-                // What has no blocks matches nothing.
+                // A body without blocks does not match any other.
                 if digests.is_empty() {
                     continue;
                 }
@@ -324,7 +324,7 @@ fn bodies_that_differ_in_their_prompts_never_match_fully() {
     );
 }
 
-/// Members in the order in which they are written, for bodies whose order matters.
+/// Returns an object with one member.
 fn member(key: &str, value: Value) -> Value {
     Value::Object(Map::from_iter([(key.to_owned(), value)]))
 }
@@ -362,7 +362,7 @@ fn a_list_of_text_parts_is_the_same_text() {
 
 #[test]
 fn bodies_match_up_to_where_they_differ() {
-    // The member that differs, and the member behind it that is the same.
+    // A member that differs, and one after it that is the same.
     let message = |extra: &str, text: &str| {
         format!(
             r#"{{"model":"m","messages":[{{"role":"system","content":"Be brief."}},{{"role":"assistant",{extra}:"{text}","content":"and so on"}},{{"role":"user","content":"go on"}}]}}"#

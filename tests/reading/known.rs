@@ -1,9 +1,9 @@
-//! Detects bodies with nothing but what the reference flattens, for which the simple model gives the prompts.
+//! Detects bodies that contain only what the reference flattens, for which the simple model returns the prompts.
 
 use epp_core::request::{Api, Flattening};
 use serde_json::Value;
 
-/// Whether there is nothing in the prompt's fields that a layout leaves out.
+/// Returns whether a layout flattens everything in the prompt's fields.
 pub fn is_known(body: &Value, api: Api, flattening: Flattening) -> bool {
     let seed =
         flattening == Flattening::GieV1 && matches!(api, Api::ChatCompletions | Api::Completions);
@@ -20,7 +20,7 @@ pub fn is_known(body: &Value, api: Api, flattening: Flattening) -> bool {
         Api::SglangGenerate => &["input_ids", "extra_key"],
         _ => return true,
     };
-    // No other field that changes what a model reads.
+    // No other field that changes the model's input.
     let others = [
         "messages",
         "prompt",
@@ -60,7 +60,7 @@ fn each(value: &Value, holds: impl Fn(&Value) -> bool) -> bool {
     value.as_array().is_some_and(|list| list.iter().all(holds))
 }
 
-/// Whether this is an object of these members, which are texts; `more` may be something else.
+/// Returns whether a value is an object with these members, which are texts; `more` may be anything.
 fn only(value: &Value, texts: &[&str], more: &[&str]) -> bool {
     value.as_object().is_some_and(|members| {
         members.iter().all(|(key, member)| match key.as_str() {

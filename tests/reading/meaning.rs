@@ -1,9 +1,9 @@
-//! What a body means to a model: bodies of one meaning may have the same blocks, others may not.
+//! The meaning of a body to a model: only bodies with the same meaning may have the same blocks.
 
 use epp_core::request::Api;
 use serde_json::{json, Value};
 
-/// The body without what no model sees, and with what is the same written in one way.
+/// Returns the body without the parts that no model sees, and with equivalent parts in one form.
 pub fn meaning(body: &Value, api: Api) -> Value {
     let mut body = plain(body);
     let fields = body.as_object_mut().unwrap();
@@ -31,7 +31,7 @@ pub fn meaning(body: &Value, api: Api) -> Value {
     body
 }
 
-/// Members that are null are absent, and no model reads `cache_control`.
+/// Returns a value without null members, which count as absent, and without `cache_control`, which no model reads.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -47,7 +47,7 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// Go leaves these members out where they are empty.
+/// Removes empty members that Go leaves out.
 fn without_empty(list: &mut Value, names: &[&str]) {
     let objects = list.as_array_mut().into_iter().flatten();
     for members in objects.filter_map(Value::as_object_mut) {
@@ -57,7 +57,7 @@ fn without_empty(list: &mut Value, names: &[&str]) {
 
 fn prompts(value: &Value) -> Value {
     match value.as_array().map(Vec::as_slice) {
-        // A prompt of a list alone is that prompt, and one that is empty is none.
+        // A list of one prompt is equivalent to the prompt, and an empty prompt to none.
         Some([one]) if one.is_string() || one.is_array() => prompts(one),
         Some(list)
             if list
@@ -80,7 +80,7 @@ fn message(message: &mut Value, api: Api) {
     }
 }
 
-/// Text parts next to each other are one text.
+/// Returns the content with adjacent text parts joined.
 fn content(value: &Value, api: Api) -> Value {
     let Value::Array(parts) = value else {
         return value.clone();
@@ -110,7 +110,7 @@ fn content(value: &Value, api: Api) -> Value {
     }
 }
 
-/// A part that is nothing but a text.
+/// Returns the text of a part that has only text.
 fn text_of(part: &Value) -> Option<&str> {
     let members = part.as_object()?;
     let only = members.keys().all(|key| key == "type" || key == "text");
@@ -121,7 +121,7 @@ fn text_of(part: &Value) -> Option<&str> {
     }
 }
 
-/// A part without what is the same as nothing: an empty text where a text counts.
+/// Returns a part without members that are equivalent to none, such as empty texts.
 fn part(part: &Value, api: Api) -> Value {
     let mut part = part.clone();
     let Some(members) = part.as_object_mut() else {
@@ -158,7 +158,7 @@ fn part(part: &Value, api: Api) -> Value {
     part
 }
 
-/// A tool's result: its texts by lines, where it holds nothing else.
+/// Returns a tool's result: its texts joined by line breaks, if it has only texts.
 fn result(content: &Value) -> Value {
     let Value::Array(blocks) = content else {
         return content.clone();

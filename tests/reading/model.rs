@@ -1,6 +1,6 @@
-//! The prompts of a whole body, flattened the plain way: parse, walk the tree, join the texts.
-//! Written from the reference (§4.5), as a check on the reader that streams. What the reference's layouts
-//! leave out, this leaves out: it is asked for bodies without (`known`).
+//! The prompts of a whole body, flattened in a simple way: parse, walk the tree, join the texts.
+//! Written from the reference (§4.5), as a check of the streaming reader. Parts that the reference's layouts leave
+//! out are left out here: the model is used for bodies without such parts (`known`).
 
 use epp_core::prefix::digest::BlockSpec;
 use epp_core::request::{Api, Flattening};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use xxhash_rust::xxh64::xxh64;
 
-/// The content digests of a body's prompts.
+/// Returns the content digests of a body's prompts.
 pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec) -> Vec<Vec<u64>> {
     let prompts = match flattening {
         Flattening::GieV1 => seed(body, api),
@@ -22,7 +22,7 @@ pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec)
     };
     let cut = prompts.into_iter().map(|prompt| {
         let mut digests = blocks(prompt, spec);
-        // The bound is on all prompts together.
+        // The bound applies to all prompts together.
         digests.truncate(left);
         left -= digests.len();
         digests
@@ -30,7 +30,7 @@ pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec)
     cut.filter(|digests| !digests.is_empty()).collect()
 }
 
-/// A prompt's blocks.
+/// Returns the blocks of a prompt.
 pub fn blocks(mut prompt: Vec<u8>, spec: &BlockSpec) -> Vec<u64> {
     let size = spec.block_bytes;
     let last = prompt.split_off(prompt.len() / size * size);
@@ -43,12 +43,12 @@ pub fn blocks(mut prompt: Vec<u8>, spec: &BlockSpec) -> Vec<u64> {
     digests
 }
 
-/// Fills up to a whole token.
+/// Pads to a whole token.
 fn align(prompt: &mut Vec<u8>) {
     prompt.resize(prompt.len().next_multiple_of(4), 0);
 }
 
-/// So many tokens, each the low half of the text's hash, on a token boundary.
+/// Appends this many tokens on a token boundary, each the low half of the text's hash.
 pub fn add_media(prompt: &mut Vec<u8>, text: &str, tokens: u64) {
     align(prompt);
     let token = xxh64(text.as_bytes(), 0) as u32;
@@ -98,7 +98,7 @@ fn today(body: &Value, api: Api) -> Vec<Vec<u8>> {
             let items = list(body, "items").iter().map(item);
             vec![format!("[{}]", items.collect::<Vec<_>>().join(",")).into_bytes()]
         }
-        // The Endpoint Picker refuses it.
+        // The Endpoint Picker rejects it.
         Api::Responses if body["input"].is_null() => Vec::new(),
         Api::Responses => {
             let parts = ["instructions", "tools", "input"].into_iter();
@@ -111,7 +111,8 @@ fn today(body: &Value, api: Api) -> Vec<Vec<u8>> {
     }
 }
 
-/// The first element says what a list is one of; what else is in it does not count.
+/// Returns the prompts of a field. The first element of a list determines its type; elements of other types do not
+/// count.
 fn prompts(field: &Value) -> Vec<Vec<u8>> {
     match (field, field.get(0)) {
         (Value::String(text), _) => vec![text.clone().into_bytes()],
@@ -162,7 +163,7 @@ fn conversation(body: &Value, api: Api) -> Vec<u8> {
     prompt
 }
 
-/// Anthropic's system text.
+/// Appends Anthropic's system text.
 fn add_system(prompt: &mut Vec<u8>, body: &Value) {
     prompt.extend_from_slice(text(body, "system").as_bytes());
     for block in list(body, "system") {
@@ -173,7 +174,7 @@ fn add_system(prompt: &mut Vec<u8>, body: &Value) {
     }
 }
 
-/// One of Anthropic's tools, as Go writes its structure.
+/// Returns one of Anthropic's tools, as Go writes its structure.
 fn tool(tool: &Value) -> String {
     let mut json = format!(r#"{{"name":{}"#, go(&tool["name"]));
     if !text(tool, "description").is_empty() {
@@ -190,7 +191,7 @@ fn tool(tool: &Value) -> String {
     json + "}"
 }
 
-/// One item of a conversation, as Go writes its structure.
+/// Returns an item of a conversation, as Go writes its structure.
 fn item(item: &Value) -> String {
     let kept = ["type", "role"].map(|name| (name, !text(item, name).is_empty()));
     let kept = kept
@@ -216,7 +217,7 @@ fn add_part(prompt: &mut Vec<u8>, part: &Value, api: Api) {
     }
 }
 
-/// One of Anthropic's own content blocks.
+/// Appends one of Anthropic's own content blocks.
 fn add_block(prompt: &mut Vec<u8>, block: &Value) {
     match text(block, "type") {
         "thinking" => prompt.extend_from_slice(text(block, "thinking").as_bytes()),
@@ -238,7 +239,7 @@ fn add_block(prompt: &mut Vec<u8>, block: &Value) {
     }
 }
 
-/// JSON as Go writes it. serde_json escapes control characters as Go does.
+/// Returns JSON as Go writes it. serde_json escapes control characters as Go does.
 fn go(value: &Value) -> String {
     let mut json = sorted(value).to_string();
     for letter in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
@@ -247,7 +248,7 @@ fn go(value: &Value) -> String {
     json
 }
 
-/// The same with keys in order, which serde_json keeps or not as another crate of the workspace asks.
+/// The same with sorted keys: whether serde_json keeps their order depends on the features of the workspace.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Array(list) => list.iter().map(sorted).collect(),

@@ -1,8 +1,8 @@
-//! A body read in pieces, and what must hold at every moment on the way.
+//! Reads a body in pieces, and asserts what must hold after each piece.
 
 use epp_core::request::{BodyReader, Fact, TextBuffer};
 
-/// Reads the text in pieces of these lengths and checks what must hold on the way.
+/// Reads a text in pieces of these lengths, and asserts what must hold after each.
 pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> usize) {
     let mut rest = text;
     let mut before: Vec<u64> = Vec::new();
@@ -27,7 +27,7 @@ pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> us
         ] {
             let fact = match fact {
                 Fact::Unknown => None,
-                told => Some(told.known().map(str::to_owned)),
+                known => Some(known.known().map(str::to_owned)),
             };
             assert!(last.is_none() || *last == fact, "{name} changed");
             *last = fact;

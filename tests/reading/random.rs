@@ -1,4 +1,4 @@
-//! Random bodies, spelt in random ways and split at random places, compared with the simple model.
+//! Compares random bodies, in random spellings and split at random places, with the simple model.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ fn tree(random: &mut Rng, depth: usize) -> Value {
 }
 
 fn object(members: Vec<(String, Value)>) -> Value {
-    // In order, as the model spells them, whether serde_json keeps an order or not.
+    // Sorted, as in the model, whether or not serde_json keeps an order.
     let members: BTreeMap<String, Value> = members.into_iter().collect();
     Value::Object(members.into_iter().collect())
 }
@@ -103,7 +103,7 @@ fn list_or_text(random: &mut Rng) -> Value {
     }
 }
 
-/// A body, and how many of its fields could be left out.
+/// Returns a random body.
 fn body(random: &mut Rng, api: Api) -> Value {
     let mut body = match api {
         Api::ChatCompletions => json!({
@@ -132,7 +132,7 @@ fn body(random: &mut Rng, api: Api) -> Value {
     body
 }
 
-/// Spells a value as some client might.
+/// Returns a random spelling of a value.
 fn spell(random: &mut Rng, value: &Value, raw: bool, out: &mut String) {
     let space = |random: &mut Rng, out: &mut String| {
         if !raw && random.u8(..) < 30 {
@@ -167,7 +167,7 @@ fn spell(random: &mut Rng, value: &Value, raw: bool, out: &mut String) {
                 }
                 space(random, out);
                 out.push(':');
-                // What counts as it stands is spelt as the model spells it.
+                // Values that are hashed by their bytes have the model's spelling.
                 let raw = raw || key == "input_schema" || key == "input" && member.is_object();
                 spell(random, member, raw, out);
             }

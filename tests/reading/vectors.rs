@@ -1,5 +1,5 @@
-//! Bodies and what is read of them, kept as files in tests/vectors: each is read whole, byte by
-//! byte and at random splits, with the same result.
+//! Reads the bodies in tests/vectors whole, byte by byte and at random splits, with the same result, which the files
+//! have.
 //!
 //! A vector's `prompts` are what the Endpoint Picker hashes (reference §4.5), each a text,
 //! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` stands, on a
@@ -31,9 +31,9 @@ const SPECS: [BlockSpec; 2] = [
     },
 ];
 
-/// The values that were read of a body.
+/// The values that were read from a body.
 #[derive(Debug, PartialEq)]
-struct Told {
+struct ReadBody {
     model: Option<String>,
     salt: Option<String>,
     max_tokens: Option<u64>,
@@ -49,7 +49,7 @@ fn generation(vector: &Value) -> Flattening {
 }
 
 /// Reads a body in pieces that end at `cuts`.
-fn read(vector: &Value, cuts: &[usize]) -> Told {
+fn read(vector: &Value, cuts: &[usize]) -> ReadBody {
     let body = vector["body"].as_str().unwrap().as_bytes();
     let path = vector["path"].as_str().unwrap();
     let flattening = generation(vector);
@@ -68,7 +68,7 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     }
     reader.finish();
     while let Some(range) = reader.reread() {
-        // Fewer bytes than requested are valid.
+        // A host may show fewer bytes than requested.
         let end = range.end.min(range.start + 1 + cuts.len());
         reader.feed_again(
             range.start,
@@ -82,7 +82,7 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     };
     assert!(!reader.pending().earlier_parts);
     assert!(reader.window_full() && !reader.needs_more() && !reader.may_add_prompts());
-    Told {
+    ReadBody {
         model: known(reader.model()),
         salt: known(reader.salt()),
         max_tokens: reader.max_tokens(),
@@ -91,7 +91,7 @@ fn read(vector: &Value, cuts: &[usize]) -> Told {
     }
 }
 
-/// A value that a layout does not know, as it is spelt in a prompt: where it stands, its key, itself.
+/// Appends a value that a layout does not know, as it is encoded in a prompt: its place, its key, its bytes.
 fn add_unknown(prompt: &mut Vec<u8>, at: [u8; 3], key: &str, value: &Value) {
     prompt.push(0xFF);
     prompt.extend_from_slice(&at);
@@ -125,7 +125,7 @@ fn spell_unknown(prompt: &mut Vec<u8>, key: &str, value: &Value) {
     prompt.push(0xFC);
 }
 
-/// The hash of such a value, where it stands for it.
+/// Appends such a value that is represented by its hash.
 fn add_digest(prompt: &mut Vec<u8>, at: [u8; 3], key: &str, value: &[u8]) {
     prompt.push(0xFF);
     prompt.extend_from_slice(&at);
@@ -135,7 +135,7 @@ fn add_digest(prompt: &mut Vec<u8>, at: [u8; 3], key: &str, value: &[u8]) {
     prompt.push(0xFC);
 }
 
-/// A prompt's bytes as the vector spells them.
+/// Returns the bytes of a prompt in a vector.
 fn spelt(prompt: &Value) -> Vec<u8> {
     if let Some(tokens) = prompt["tokens"].as_array() {
         let tokens = tokens.iter().map(|token| token.as_u64().unwrap() as u32);
@@ -164,13 +164,13 @@ fn spelt(prompt: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Whether something in a prompt is not known to its layout.
+/// Returns whether a prompt has a part that its layout does not know.
 fn holds_unknown(prompt: &Value) -> bool {
     let mut pieces = prompt.as_array().into_iter().flatten();
     pieces.any(|piece| piece["unknown"].is_array() || piece["sum"].is_array())
 }
 
-fn expected(vector: &Value) -> Told {
+fn expected(vector: &Value) -> ReadBody {
     let text = |name: &str| vector[name].as_str().map(str::to_owned);
     let prompts = vector["prompts"].as_array().unwrap().iter();
     let mut spec = SPECS[generation(vector) as usize];
@@ -178,7 +178,7 @@ fn expected(vector: &Value) -> Told {
         spec.keep_partial |= holds_unknown(prompt);
         blocks(spelt(prompt), &spec)
     });
-    Told {
+    ReadBody {
         model: text("model"),
         salt: text("salt"),
         max_tokens: vector["max_tokens"].as_u64(),
@@ -190,7 +190,7 @@ fn expected(vector: &Value) -> Told {
 fn vectors() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    // Folders are other tests'.
+    // Folders belong to other tests.
     let files = files.filter(|file| file.file_type().unwrap().is_file());
     let files = files.map(|file| fs::read_to_string(file.path()).unwrap());
     let parsed = files.map(|text| serde_json::from_str::<Value>(&text).unwrap());
@@ -216,10 +216,10 @@ fn every_body_tells_what_it_holds_however_it_is_cut() {
         splits.insert(0, Vec::new());
         splits.insert(1, (0..length).collect());
         for cuts in splits {
-            let told = read(vector, &cuts);
-            if told != expected {
+            let found = read(vector, &cuts);
+            if found != expected {
                 let name = format!("{} {}", vector["path"], vector["name"]);
-                wrong.push(format!("{name}, cut at {cuts:?}:\n{told:?}\n{expected:?}"));
+                wrong.push(format!("{name}, cut at {cuts:?}:\n{found:?}\n{expected:?}"));
                 break;
             }
         }

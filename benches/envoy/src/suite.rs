@@ -86,15 +86,15 @@ impl Plan {
     }
 }
 
-const THREE: [Case; 3] = [Case::Plain, Case::Noop, Case::EppWasm];
-const ALL: [Case; 5] = [
+const WITHOUT_ENDPOINT_PICKER: [Case; 3] = [Case::Plain, Case::Noop, Case::EppWasm];
+const ALL_CASES: [Case; 5] = [
     Case::Plain,
     Case::Noop,
     Case::EppWasm,
     Case::RingHash,
     Case::Epp,
 ];
-const FOUR: [Case; 4] = [Case::Plain, Case::Noop, Case::EppWasm, Case::Epp];
+const WITHOUT_RING_HASH: [Case; 4] = [Case::Plain, Case::Noop, Case::EppWasm, Case::Epp];
 
 const BASE: Group = Group {
     name: "base",
@@ -105,7 +105,7 @@ const BASE: Group = Group {
     sizes: &SIZES,
     order: Order::MessagesFirst,
     prompts: Prompts::Warm,
-    cases: &ALL,
+    cases: &ALL_CASES,
 };
 
 /// The groups, in the order of the report.
@@ -114,69 +114,69 @@ const GROUPS: [Group; 11] = [
     Group {
         name: "cold prompts",
         prompts: Prompts::Cold,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "model first",
         order: Order::ModelFirst,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "model first, cold prompts",
         order: Order::ModelFirst,
         prompts: Prompts::Cold,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "concurrency 1",
         concurrency: 1,
         sizes: &SHORT_AND_LONG,
-        cases: &FOUR,
+        cases: &WITHOUT_RING_HASH,
         ..BASE
     },
     Group {
         name: "concurrency 100",
         concurrency: 100,
         sizes: &SHORT_AND_LONG,
-        cases: &FOUR,
+        cases: &WITHOUT_RING_HASH,
         ..BASE
     },
     Group {
         name: "long prompt window",
         plan: Plan::LongWindow,
         sizes: &[220, 500],
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "asking Envoy where each route leads",
         plan: Plan::OfCluster,
         sizes: &SHORT_AND_LONG,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "10 endpoints",
         endpoints: 10,
         sizes: &SHORT_AND_LONG,
-        cases: &FOUR,
+        cases: &WITHOUT_RING_HASH,
         ..BASE
     },
     Group {
         name: "1,000 endpoints",
         endpoints: 1_000,
         sizes: &SHORT_AND_LONG,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
     Group {
         name: "2 workers",
         workers: 2,
         sizes: &SHORT_AND_LONG,
-        cases: &THREE,
+        cases: &WITHOUT_ENDPOINT_PICKER,
         ..BASE
     },
 ];

@@ -13,7 +13,7 @@ use crate::Trouble;
 /// Where the processes write their logs.
 const LOGS: &str = "target/demo";
 
-/// Fails unless every port can be had.
+/// Fails unless every port is free.
 pub fn need_ports(ports: &[u16]) -> Result<(), Trouble> {
     for port in ports {
         TcpListener::bind(("127.0.0.1", *port)).map_err(|error| {

@@ -14,7 +14,7 @@ const MANUAL: &str = "You are the support assistant of a railway. Answer from th
 
 /// The time between requests. Users do not type faster, and Envoy's workers, any of which may get the next
 /// request, exchange placements within two ticks of 50 ms.
-const PAUSE: Duration = Duration::from_millis(200);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One request of the load.
 struct Turn {
@@ -97,7 +97,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
         );
         prompt.push_str(&answer.text);
         *before = answer.endpoint;
-        sleep(PAUSE);
+        sleep(REQUEST_INTERVAL);
     }
     hints(listener, admin);
     Ok(())

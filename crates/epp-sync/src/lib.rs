@@ -1,31 +1,30 @@
-//! What the pickers of one Envoy share, beside the pickers.
+//! Sharing between the pickers of one Envoy.
 //!
-//! Envoy runs one VM per worker and one on its main thread, each with a memory of its own and a picker in
-//! it. A [`Sharing`] stands beside each picker: the host drives it before and after each tick; it reads what
-//! that picker has to tell and writes it to a [`Store`] that all of them reach, and feeds the picker what
-//! the others know. The picker never sees the store.
+//! Envoy runs a VM for each worker and one on its main thread, each with its own memory and picker. A
+//! [`Sharing`] accompanies each picker: before and after each tick, it publishes the picker's state in a
+//! [`Store`] that all VMs can access, and updates the picker from the state of the others. The picker does not
+//! access the store.
 //!
-//! This crate may use epp-core, and nothing of a host but a [`Store`]. There are two: Envoy's shared data
-//! (in the wasm module) and [`InProcess`]. No clock is involved: time is counted in ticks of 50 ms.
+//! The crate may use `epp-core`, and a host only through a [`Store`], of which there are two: Envoy's shared data
+//! (in the wasm module) and [`InProcess`]. It uses no clock: time is counted in ticks of 50 ms.
 //!
-//! Under `epp-wasm/VERSION/PLUGIN/CLUSTER/` stand:
+//! The keys under `epp-wasm/VERSION/PLUGIN/CLUSTER/` are:
 //!
 //! | key | value | module |
 //! |---|---|---|
 //! | `secret` | the secret that keys digests and indexes | `secret` |
 //! | `lease` | which VM polls, and its heartbeat | `lease` |
-//! | `members`, `metrics` | the endpoints, and what their pages said | [`snapshot`] |
-//! | `delivery` | whether Envoy delivers bodies before it routes | `delivery` |
+//! | `members`, `metrics` | the endpoints, and their metrics | [`snapshot`] |
+//! | `delivery` | whether Envoy delivers bodies before it routes requests | `delivery` |
 //! | `ejections` | which endpoints are ejected, and which VM probes them | `ejections` |
-//! | `models` | the models that have statistics of their own | `models` |
+//! | `models` | the models with separate statistics | `models` |
 //! | `worker/N` | a VM's presence: heartbeat, journal length, requests in flight | [`presence`] |
-//! | `worker/N/0` … `15` | its journal: what its indexes learnt last | [`journal`] |
+//! | `worker/N/0` … `15` | its journal: the latest updates of its indexes | [`journal`] |
 //! | `worker/N/report`, `plan` | its state for the status page, and the plan in force | [`report`] |
 //! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
 //!
-//! Beside these, for all pools: `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]). Every
-//! value is sealed by one codec ([`codec`]) and read through one wrapper ([`shared`]), which counts what is
-//! corrupt or not ours.
+//! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]). One codec
+//! ([`codec`]) seals every value, and one wrapper ([`shared`]) reads them and counts corrupt and foreign ones.
 
 #![forbid(unsafe_code)]
 

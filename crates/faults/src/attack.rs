@@ -15,8 +15,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, Sleep};
 
-/// Longer than any attack lasts: an attacker does not close a request by itself.
-const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+/// Longer than any attack lasts: an attacker does not end a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Streams that an attacker opens on one HTTP/2 connection: RFC 9113 recommends that servers allow no fewer.
 pub const STREAMS_PER_CONNECTION: usize = 100;
@@ -62,7 +62,7 @@ impl Attack {
     /// connection. Returns when each has sent its beginning.
     pub fn hold(&self, count: usize, http: Http, bodies: &[Unfinished]) {
         /// Between two requests, so that the length of the listener's backlog does not limit their number.
-        const PAUSE: Duration = Duration::from_millis(1);
+        const CONNECT_INTERVAL: Duration = Duration::from_millis(1);
         let per_client = match http {
             Http::One => count,
             Http::Two => STREAMS_PER_CONNECTION,
@@ -79,10 +79,10 @@ impl Attack {
                 let (client, ended) = (client.clone(), self.ended.clone());
                 self.runtime.spawn(async move {
                     // Whether half a request is answered or cut makes no difference to the attacker.
-                    let _ = exchange(&client, request, PATIENCE).await;
+                    let _ = exchange(&client, request, REQUEST_TIMEOUT).await;
                     ended.fetch_add(1, Ordering::Relaxed);
                 });
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(CONNECT_INTERVAL);
             }
         }
         envoy_harness::wait_until("all bodies have begun", || self.begun() >= before + count);
@@ -95,7 +95,7 @@ impl Attack {
             for body in bodies.iter().cycle() {
                 begun.fetch_add(1, Ordering::Relaxed);
                 let request = post(port, path, whole(body.clone()));
-                let _ = exchange(&client(Http::One), request, PATIENCE).await;
+                let _ = exchange(&client(Http::One), request, REQUEST_TIMEOUT).await;
                 ended.fetch_add(1, Ordering::Relaxed);
                 sleep(pause).await;
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::{Outcome, Sent};
 
 /// The time is divided into slices of this length to find the recovery.
-const SLICE: Duration = Duration::from_millis(250);
+const SLICE_LENGTH: Duration = Duration::from_millis(250);
 
 /// The least share of good responses in a slice that is as good as before: one late response of 25 on a
 /// loaded machine is not an outage.
@@ -207,7 +207,7 @@ fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
     let fast = times.fast.max(usual.unwrap_or_default() * 4);
     let mut slices: BTreeMap<u128, (usize, usize)> = BTreeMap::new();
     for request in sent.iter().filter(|request| request.at >= times.over) {
-        let number = (request.at - times.over).as_millis() / SLICE.as_millis();
+        let number = (request.at - times.over).as_millis() / SLICE_LENGTH.as_millis();
         let slice = slices.entry(number).or_default();
         let good = request.outcome == Outcome::Answered && request.took <= fast;
         slice.0 += usize::from(good);
@@ -222,7 +222,7 @@ fn recovery(sent: &[Sent], times: &Times) -> Option<Duration> {
         return Some(Duration::ZERO);
     };
     let ended = slices.keys().next_back() == Some(last);
-    (!ended).then(|| SLICE * (*last as u32 + 1))
+    (!ended).then(|| SLICE_LENGTH * (*last as u32 + 1))
 }
 
 /// Lists the first slices that were worse than before, to explain a miss.
@@ -232,7 +232,9 @@ fn slices(sent: &[Sent], times: &Times) -> String {
     let worse = slices.iter().filter(|(_, slice)| is_bad(slice));
     let each: Vec<String> = worse
         .take(SHOWN)
-        .map(|(number, (good, all))| format!("{good} of {all} after {:?}", SLICE * *number as u32))
+        .map(|(number, (good, all))| {
+            format!("{good} of {all} after {:?}", SLICE_LENGTH * *number as u32)
+        })
         .collect();
     format!(" (good responses: {})", each.join(", "))
 }

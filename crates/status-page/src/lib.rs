@@ -1,8 +1,8 @@
 //! The status page: the state and the latest decisions of the pickers of one Envoy.
 //!
-//! A VM that serves nothing else renders it, so that no failure of the page touches a request. Rendering
-//! sends a heartbeat, which makes the pickers report ([`epp_sync::report`]); the page shows those
-//! reports and what the workers share anyway. This crate may use epp-core and epp-sync, and no host.
+//! A VM that does nothing else renders it, so that a failure of the page does not affect requests. Rendering
+//! sends a heartbeat, on which the pickers report their state ([`epp_sync::report`]); the page shows the
+//! reports and the other shared data. The crate may use `epp-core` and `epp-sync`, and no host.
 
 mod attention;
 mod html;

@@ -1,10 +1,11 @@
-//! Which versions of Envoy the project is tested with.
+//! The versions of Envoy with which the project is tested, for the module's log and for `eppctl lint`. A list,
+//! without dependencies.
 
-/// The releases on which the end-to-end tests pass; `scripts/envoy.txt` has their packages. Patch releases
-/// count: behaviour that the filter depends on has changed in them.
+/// The releases with which the end-to-end tests pass; `scripts/envoy.txt` has their packages. Patch releases
+/// count, because behaviour on which the filter depends has changed in them.
 pub const TESTED: [(u8, u8, u8); 5] = [(1, 36, 4), (1, 37, 0), (1, 38, 2), (1, 39, 3), (1, 40, 0)];
 
-/// The same as documents and log lines have it.
+/// The same as text, for documents and log lines.
 pub const TESTED_TEXT: &str = "1.36.4, 1.37.0, 1.38.2, 1.39.3 and 1.40.0";
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::balancing::workload::{Workload, ANSWER_TOKENS, WORKLOADS};
 use crate::Trouble;
 
 /// Width and height of the plot: a square for each workload.
-const SIZE: (u32, u32) = (1_140, 380);
+const PLOT_SIZE: (u32, u32) = (1_140, 380);
 
 /// Returns the section.
 pub fn section(run: &Run) -> String {
@@ -114,7 +114,7 @@ pub fn plot(run: &Run) -> Result<String, Trouble> {
         up: "TTFT p90, ms",
         lines: lines(run, workload.name),
     });
-    plots::row(&plots.collect::<Vec<_>>(), SIZE)
+    plots::row(&plots.collect::<Vec<_>>(), PLOT_SIZE)
 }
 
 fn lines(run: &Run, workload: &str) -> Vec<Line> {

@@ -6,7 +6,7 @@ use crate::result::{Case, Cell, Run};
 use crate::Trouble;
 
 /// Width and height of a plot.
-const SIZE: (u32, u32) = (760, 380);
+const PLOT_SIZE: (u32, u32) = (760, 380);
 
 /// A line: its name and its points.
 pub type Line = (String, Vec<(f64, f64)>);
@@ -83,7 +83,7 @@ fn idle(run: &Run) -> Vec<Line> {
 
 /// Draws one plot.
 fn draw(plot: &Plot<'_>) -> Result<String, Trouble> {
-    row(std::slice::from_ref(plot), SIZE)
+    row(std::slice::from_ref(plot), PLOT_SIZE)
 }
 
 /// Draws plots side by side into one file of this size. Returns an empty text if they have no points, as in

@@ -94,7 +94,7 @@ const MAX_RATIO: f64 = 2.0;
 const MAX_MAIN_THREAD_DELAY: Duration = Duration::from_secs(1);
 
 /// How long each side of a comparison lasts.
-const SIDE: Duration = Duration::from_secs(10);
+const SIDE_LENGTH: Duration = Duration::from_secs(10);
 
 /// A completion's body, with one prompt or a list of prompts.
 fn completion(prompt: impl Serialize) -> Bytes {
@@ -148,7 +148,11 @@ fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) ->
         let attack = Attack::new(stage.proxy.port);
         attack.repeat("/v1/completions", bodies.clone(), Duration::ZERO);
         attack.repeat("/v1/completions", bodies, Duration::ZERO);
-        stage.run(if form.short { SIDE / 3 } else { SIDE });
+        stage.run(if form.short {
+            SIDE_LENGTH / 3
+        } else {
+            SIDE_LENGTH
+        });
         let sent = attack.ended();
         drop(attack);
         (others.stop(), sent)

@@ -46,7 +46,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// The bar for recovery: no request waits for a metrics page.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const MAX_RECOVERY: Duration = Duration::from_millis(500);
 
 fn with(metrics: Metrics) -> Faults {
     Faults {
@@ -62,7 +62,7 @@ fn page(metrics: Metrics) -> Measured {
     let failures = stage.proxy.counted("llm_d_epp_datalayer_poll_errors_total");
     stage.set_faults(0, Faults::default());
     stage.run(Duration::from_secs(2));
-    let mut measured = stage.end(Bar::none(AT_ONCE));
+    let mut measured = stage.end(Bar::none(MAX_RECOVERY));
     measured.require(failures > 0, || "no failed scrape was counted".to_owned());
     measured
 }
@@ -73,7 +73,7 @@ fn huge() -> Measured {
     stage.run(Duration::from_secs(4));
     (0..4).for_each(|pod| stage.set_faults(pod, Faults::default()));
     stage.run(Duration::from_secs(1));
-    stage.end(Bar::none(AT_ONCE))
+    stage.end(Bar::none(MAX_RECOVERY))
 }
 
 fn admin_gone() -> Measured {

@@ -36,7 +36,7 @@ pub const ROWS: &[Row] = &[
 const DRAINED: Duration = Duration::from_secs(DRAIN_SECONDS as u64 + 2);
 
 /// The bar for recovery: no request waits for a configuration.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const MAX_RECOVERY: Duration = Duration::from_millis(500);
 
 fn updated(_: &Form) -> Measured {
     let mut stage = Plan::new(4).start();
@@ -48,7 +48,7 @@ fn updated(_: &Form) -> Measured {
     }
     stage.run(DRAINED);
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
-    let mut measured = stage.end(Bar::none(AT_ONCE));
+    let mut measured = stage.end(Bar::none(MAX_RECOVERY));
     // Envoy may see two changes of the file as one.
     measured.require(updates >= 15, || format!("{updates} updates were accepted"));
     measured.note(format!("{updates} updates of the listener"));
@@ -62,7 +62,7 @@ fn bad(_: &Form) -> Measured {
     stage.run(Duration::from_secs(3));
     let rejected = stage.proxy.stat("listener_manager.lds.update_rejected");
     let logged = stage.proxy.logged().contains("did you mean queue-scorer?");
-    let mut measured = stage.end(Bar::none(AT_ONCE));
+    let mut measured = stage.end(Bar::none(MAX_RECOVERY));
     measured.require(rejected == 1 && logged, || {
         format!("{rejected} updates were rejected; the reason was logged: {logged}")
     });
