@@ -1,4 +1,4 @@
-//! Time, which a host tells with each event.
+//! Time: the host passes it with each event, by its wall clock; a picker derives its own clock from that.
 
 use std::time::Duration;
 
@@ -27,5 +27,99 @@ impl Timestamp {
     /// Returns the time since an earlier moment; none if the clock was set back in between.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+}
+
+/// A moment by a picker's own clock, which never steps back. It compares with others of the same picker only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Instant {
+    nanos: u64,
+}
+
+impl Instant {
+    /// No moment is later.
+    pub const MAX: Self = Self { nanos: u64::MAX };
+
+    /// Returns the moment that is later by this.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self {
+            nanos: self.nanos.saturating_add(nanos(duration)),
+        }
+    }
+
+    /// Returns the moment that is earlier by this, as far as the clock goes back.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self {
+            nanos: self.nanos.saturating_sub(nanos(duration)),
+        }
+    }
+
+    /// Returns the time since another moment; none if that is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+}
+
+/// Returns a duration in nanoseconds, at most those of 584 years. `Duration::as_nanos` has 128 bits, which wasm
+/// computes in parts.
+fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+/// A picker's clock: what the host's wall clock says, and the time that has passed without that clock's steps
+/// back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock {
+    wall: Timestamp,
+    own: Instant,
+}
+
+impl Clock {
+    /// Moves to the time of the next event.
+    pub fn advance(&mut self, now: Timestamp) {
+        let passed = now.nanos.saturating_sub(self.wall.nanos);
+        self.own.nanos = self.own.nanos.saturating_add(passed);
+        self.wall = now;
+    }
+
+    /// Returns the time of the event at hand by the host's wall clock.
+    pub const fn wall(&self) -> Timestamp {
+        self.wall
+    }
+
+    /// Returns the time of the event at hand by the picker's own clock.
+    pub const fn now(&self) -> Instant {
+        self.own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_clock_never_steps_back() {
+        let mut clock = Clock::default();
+        clock.advance(Timestamp::from_nanos(1_000));
+        let first = clock.now();
+        clock.advance(Timestamp::from_nanos(400));
+        assert_eq!(clock.now(), first);
+        clock.advance(Timestamp::from_nanos(700));
+        assert_eq!(clock.now().since(first), Duration::from_nanos(300));
+        assert_eq!(clock.wall(), Timestamp::from_nanos(700));
+    }
+
+    #[test]
+    fn moments_end_where_the_clock_does() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Instant::MAX.after(second), Instant::MAX);
+        assert_eq!(Instant::default().before(second), Instant::default());
+        assert_eq!(Instant::default().after(Duration::MAX), Instant::MAX);
+        let later = Instant::default().after(second);
+        assert_eq!(later.since(Instant::default()), second);
+        assert_eq!(Instant::default().since(later), Duration::ZERO);
     }
 }

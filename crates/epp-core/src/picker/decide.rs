@@ -271,7 +271,7 @@ impl Picker {
             .map(|(role, slot)| self.begin_at(id, *slot, *role))
             .collect();
         let primary = targets.first().map(|target| target.slot);
-        self.set_phase(id, Phase::Sent(targets));
+        self.exchanges.set_phase(id, Phase::Sent(targets));
         if let Some(slot) = primary {
             let record = self.records.get(slot.index());
             if let Some(picks) = record.and_then(|record| record.picks) {
@@ -288,6 +288,7 @@ impl Picker {
             }
             self.learn(id);
             self.start_probe(id, slot);
+            self.await_response(id);
         }
         let route = Route {
             destination: selection.destination,
@@ -296,14 +297,6 @@ impl Picker {
         };
         let id = ExchangeId(id);
         Effect::Forward { id, route }
-    }
-
-    /// A request moves on to another phase.
-    fn set_phase(&mut self, id: u32, phase: Phase) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            self.holding -= usize::from(exchange.is_held()).min(self.holding);
-            exchange.phase = phase;
-        }
     }
 
     /// Returns the headers that tell the primary target about the others.
@@ -364,7 +357,7 @@ impl Picker {
         self.count_failure(reply.code);
         match self.plan.proxy.failure_mode {
             FailureMode::FailClose => {
-                self.set_phase(id, Phase::Unsent);
+                self.exchanges.set_phase(id, Phase::Done);
                 let id = ExchangeId(id);
                 Effect::Reply { id, reply }
             }
@@ -374,7 +367,7 @@ impl Picker {
 
     fn bypass(&mut self, id: u32) -> Effect {
         let rewrite = self.rewrite(id);
-        self.set_phase(id, Phase::Unsent);
+        self.exchanges.set_phase(id, Phase::Done);
         let id = ExchangeId(id);
         Effect::Bypass { id, rewrite }
     }

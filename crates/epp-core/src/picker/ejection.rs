@@ -1,17 +1,19 @@
 //! Ejections: probes of ejected endpoints, endpoints that hang, and what is counted of both.
 
-use super::exchange::Exchange;
+use std::time::Duration;
+
+use super::exchange::Exchanges;
+use super::load::Loads;
 use super::Picker;
 use crate::metrics::definitions::{EJECTED, EJECTIONS, SUPPRESSED_EJECTIONS};
 use crate::metrics::labels::{Ejection, Suppression};
 use crate::scheduling::{Freshness, Slot};
-
-const MILLISECOND: u64 = 1_000_000;
+use crate::time::Instant;
 
 impl Picker {
     /// A request was sent to this endpoint: it may be the one that tries it.
     pub(super) fn start_probe(&mut self, id: u32, slot: Slot) {
-        let (now, monitor) = (self.timing.now / MILLISECOND, &mut self.monitor);
+        let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);
         if monitor.outliers.start_probe(slot, id, now) {
             monitor.outliers.flag_ejected(&mut monitor.store.pool, now);
         }
@@ -25,14 +27,14 @@ impl Picker {
             .and_then(|exchange| exchange.primary())
             .copied();
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
-            let now = self.timing.now / MILLISECOND;
+            let now = self.timing.clock.wall().as_millis();
             self.monitor.outliers.abandon_probe(pick.slot, id, now);
         }
     }
 
     /// Probes endpoints whose ejection is over, and counts new ejections.
     pub(super) fn probe_ejected(&mut self) {
-        let now = self.timing.now / MILLISECOND;
+        let now = self.timing.clock.wall().as_millis();
         let (outliers, pool) = (&mut self.monitor.outliers, &mut self.monitor.store.pool);
         if !self.sharing {
             // Otherwise the pickers that share agree on which of them probes.
@@ -69,46 +71,51 @@ impl Picker {
         }
     }
 
-    /// Finds endpoints of which neither a page nor an answer has come for longer than a page may be
+    /// The endpoint alone is waited for from now on, if a request was sent to it to its body's end.
+    pub(super) fn await_response(&mut self, id: u32) {
+        let now = self.timing.clock.now();
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        let target = exchange.primary().copied();
+        let response = &mut exchange.response;
+        let begins = response.body_sent && response.awaited_since.is_none() && !response.begun;
+        let Some(target) = target.filter(|target| begins && self.loads.stays(target)) else {
+            return;
+        };
+        response.awaited_since = Some(now);
+        if let Some(record) = self.records.get_mut(target.slot.index()) {
+            record.unanswered.add(id, now);
+            let (exchanges, loads) = (&self.exchanges, &self.loads);
+            let waits = |id| awaited_since(exchanges, loads, target.slot, id).is_some();
+            let in_flight = loads.in_flight(target.slot);
+            record.unanswered.sweep(in_flight, waits);
+        }
+    }
+
+    /// Finds endpoints of which neither a page nor a response has come for longer than a page may be
     /// old, while a request waits there.
-    pub(super) fn find_hung(&mut self, now: u64) {
-        let patience = self.plan.source.staleness_ms * MILLISECOND;
-        let silent = |slot: Slot| {
+    pub(super) fn find_hung(&mut self) {
+        let now = self.timing.clock.now();
+        let patience = Duration::from_millis(self.plan.source.staleness_ms);
+        let mut hung = Vec::new();
+        for (index, record) in self.records.iter_mut().enumerate() {
+            let slot = Slot(index as u32);
             let endpoint = self.monitor.store.pool.get(slot);
             let stale = endpoint.is_some_and(|endpoint| endpoint.freshness == Freshness::Stale);
-            let last_response = self
-                .records
-                .get(slot.index())
-                .map_or(now, |record| record.last_response);
-            stale && now.saturating_sub(last_response) > patience
-        };
-        let slots = (0..self.records.len() as u32).map(Slot);
-        let mut hung: Vec<Slot> = slots.filter(|slot| silent(*slot)).collect();
-        if hung.is_empty() {
-            return;
-        }
-        let waits = |exchange: &Exchange| {
-            let pick = exchange.primary().filter(|pick| self.loads.stays(pick))?;
-            // Until its body has ended it is the client that is waited for.
-            let sent = exchange
-                .response
-                .body_sent_at
-                .filter(|_| !exchange.response.begun)?;
-            (now.saturating_sub(sent) > patience).then_some(pick.slot)
-        };
-        let mut waiting = vec![false; self.records.len()];
-        for slot in self
-            .exchanges
-            .values()
-            .filter_map(|exchange| waits(exchange))
-        {
-            if let Some(waiting) = waiting.get_mut(slot.index()) {
-                *waiting = true;
+            if !stale || now.since(record.last_response) <= patience {
+                continue;
+            }
+            let (exchanges, loads) = (&self.exchanges, &self.loads);
+            let since = |id| awaited_since(exchanges, loads, slot, id);
+            let overdue = now.before(patience);
+            if record.unanswered.first_due(overdue, since).is_some() {
+                hung.push(slot);
             }
         }
-        hung.retain(|slot| waiting.get(slot.index()) == Some(&true));
+        let now = self.timing.clock.wall().as_millis();
         for slot in hung {
-            self.monitor.outliers.mark_hung(slot, now / MILLISECOND);
+            self.monitor.outliers.mark_hung(slot, now);
         }
     }
 
@@ -133,3 +140,15 @@ impl Picker {
         }
     }
 }
+
+/// Returns since when a request waits for the response of the endpoint in this slot, if it does.
+fn awaited_since(exchanges: &Exchanges, loads: &Loads, slot: Slot, id: u32) -> Option<Instant> {
+    let exchange = exchanges.get(&id)?;
+    let target = exchange.primary()?;
+    let waits = target.slot == slot && loads.stays(target) && !exchange.response.begun;
+    exchange.response.awaited_since.filter(|_| waits)
+}
+
+#[cfg(test)]
+#[path = "ejection_tests.rs"]
+mod tests;

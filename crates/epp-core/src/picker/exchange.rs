@@ -1,8 +1,13 @@
-//! What the picker knows of one request.
+//! What the picker records of one request.
+
+mod table;
+
+pub use self::table::Exchanges;
 
 use std::ops::Range;
 
 use super::explain::Explanation;
+use super::hold::{Hold, Unread};
 use super::naming::Naming;
 use super::outcome::ResponseState;
 use super::{BodyDemand, Rewrite};
@@ -13,6 +18,7 @@ use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TextBuffer, TAIL};
 use crate::response::ResponseReader;
 use crate::scheduling::{Pool, Slot, TargetRole};
+use crate::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -56,116 +62,34 @@ pub enum Wanted {
     Lost,
 }
 
-/// The least that is taken over of a body in one go, and how much more than the window has room
-/// for: keys, roles and escapes stand around the text.
-const MIN_READ: usize = 4 << 10;
+/// Bytes of a body that are read in one go at least, and how many more than the window has room for: keys,
+/// roles and escapes stand around the text.
+const MIN_READ_BYTES: usize = 4 << 10;
 
-/// The most: longer windows than this come in pieces, each of which stays in the nearest cache.
-const MAX_READ: usize = 64 << 10;
+/// Bytes of a body that are read in one go at most: what longer windows take comes in pieces, each of which stays
+/// in the nearest cache.
+const MAX_READ_BYTES: usize = 64 << 10;
 
 /// Where an exchange stands.
+///
+/// A request that waits for an endpoint, as flow control will have it (`Queued`), comes between `Reading` and
+/// `Sent`.
 #[derive(Debug, Default)]
 pub enum Phase {
+    /// Its headers have come, and it is decided in the same event: nothing of its body is waited for.
+    #[default]
+    New,
     /// It is held while its body is read.
     Reading(Hold),
     /// It was sent to endpoints of the pool.
     Sent(Targets),
-    /// No endpoint of the pool has it: it is new, was answered here, or was left to the host's own load
-    /// balancing.
-    #[default]
-    Unsent,
+    /// No endpoint of the pool serves it: all targets are done, it was answered by a local reply, or it was left
+    /// to the host's own load balancing.
+    Done,
 }
 
 /// The endpoints that serve a request, the primary one first: nearly always that alone.
 pub type Targets = SmallVec<[Target; 1]>;
-
-/// What becomes of the part of a body that was not read because only the model is missing, which can be
-/// read from the body's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// It may be left.
-    Allowed,
-    /// It was left for this many ticks.
-    Left(u8),
-    /// The body stopped coming, or its end did not tell the model: everything is read.
-    Never,
-}
-
-/// A request that the host holds.
-#[derive(Debug, Clone, Copy)]
-pub struct Hold {
-    /// How its body is to be shown.
-    pub demand: BodyDemand,
-    /// When its headers came, by the picker's own clock ([`super::Picker::elapsed`]).
-    pub since: u64,
-    /// When its last bytes came, read or not.
-    pub last_arrival: u64,
-    /// Bytes of its body that have come, read or not.
-    pub arrived: usize,
-    /// Bytes of its body beyond which it is decided with what is known.
-    pub max_bytes: usize,
-    /// What becomes of what needs not be read yet.
-    pub unread: Unread,
-    /// Whether the body was read to its end.
-    pub ended: bool,
-    /// Whether the model was replaced in the body already.
-    pub rewritten: bool,
-}
-
-/// Bytes a second that a body brings at least, from its headers on. Slower than any network that
-/// carries HTTP (GPRS: 2 to 5 KB), far faster than a client that sends a byte now and then to be
-/// waited for.
-const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
-
-/// A body is waited for this many times as long as one that has stopped.
-const MAX_HOLD_TIMEOUTS: u64 = 6;
-
-impl Hold {
-    /// The time up to which it has paid for being held, where one that brings nothing is held for
-    /// `timeout`: as far as its bytes reach at [`MIN_BYTES_PER_SECOND`], not beyond the last of them, and
-    /// not without end. With `timeout` after that it is due; of all, the one that has paid least goes
-    /// first. It only grows, and no request has paid beyond the present: the newcomer is never the
-    /// first to go.
-    pub fn paid(&self, timeout: u64) -> u64 {
-        let bought = (self.arrived as u64).saturating_mul(1_000_000_000 / MIN_BYTES_PER_SECOND);
-        let most = timeout.saturating_mul(MAX_HOLD_TIMEOUTS - 1);
-        let reached = self.since.saturating_add(bought.min(most));
-        reached.min(self.last_arrival)
-    }
-
-    /// This many bytes of its body have come by `now`.
-    fn record_arrival(&mut self, arrived: usize, now: u64) {
-        if arrived > self.arrived {
-            self.arrived = arrived;
-            self.last_arrival = self.last_arrival.max(now);
-        }
-    }
-}
-
-/// How a body is held, and up to how many bytes.
-///
-/// One that says that it fits Envoy's limit is held as a whole, to its end where need be. One that
-/// is longer, or does not say, is shown in passing, and decided well below the limit: where Envoy
-/// stops reading nothing more would come.
-fn hold(head: &Head<'_>, plan: &Plan, now: u64) -> Hold {
-    let limit = plan.proxy.decide_after_bytes;
-    let fits = head.content_length.is_some_and(|length| length <= limit);
-    let (demand, max_bytes) = if fits {
-        (BodyDemand::Replayable, usize::MAX)
-    } else {
-        (BodyDemand::Streaming, limit / 4 * 3)
-    };
-    Hold {
-        demand,
-        since: now,
-        last_arrival: now,
-        arrived: 0,
-        max_bytes,
-        unread: Unread::Allowed,
-        ended: false,
-        rewritten: false,
-    }
-}
 
 /// An endpoint that serves a request, and what is counted for it there.
 #[derive(Debug, Clone, Copy)]
@@ -201,8 +125,8 @@ pub struct Exchange {
     pub counted: usize,
     /// Under which names its model goes.
     pub naming: Naming,
-    /// Where it stands.
-    pub phase: Phase,
+    /// Where it stands. Changed by [`Exchanges`], which counts those that are held.
+    phase: Phase,
     /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
     pub candidate: String,
     /// What is known of its answer.
@@ -216,16 +140,9 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins a request, `now` in nanoseconds since 1970, `elapsed` by the picker's own clock.
-    pub fn open(
-        &mut self,
-        head: &Head<'_>,
-        plan: &Plan,
-        key: &Key,
-        pool: &Pool,
-        (now, elapsed): (u64, u64),
-    ) {
-        self.phase = Phase::Unsent;
+    /// Begins a request at this time.
+    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, key: &Key, pool: &Pool, now: Instant) {
+        self.phase = Phase::New;
         self.response = ResponseState::of(now, !head.end);
         self.explanation = None;
         self.candidate.clear();
@@ -239,7 +156,7 @@ impl Exchange {
         self.updates_indexes = true;
         self.naming.reset(head);
         if reads(head, plan, api) {
-            self.phase = Phase::Reading(hold(head, plan, elapsed));
+            self.phase = Phase::Reading(Hold::new(head, plan.proxy.decide_after_bytes, now));
         } else {
             self.reader.finish();
         }
@@ -249,15 +166,15 @@ impl Exchange {
     pub fn hold(&self) -> Option<&Hold> {
         match &self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::Sent(_) | Phase::Unsent => None,
+            Phase::New | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
-    /// The same, to change.
+    /// Returns how it is held, if it is, to change.
     pub fn hold_mut(&mut self) -> Option<&mut Hold> {
         match &mut self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::Sent(_) | Phase::Unsent => None,
+            Phase::New | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
@@ -276,15 +193,15 @@ impl Exchange {
     pub fn targets(&self) -> &[Target] {
         match &self.phase {
             Phase::Sent(targets) => targets,
-            Phase::Reading(_) | Phase::Unsent => &[],
+            Phase::New | Phase::Reading(_) | Phase::Done => &[],
         }
     }
 
-    /// The same, to change.
-    pub fn targets_mut(&mut self) -> &mut [Target] {
+    /// Returns the endpoints that serve it, to change; none if it was sent to none.
+    pub fn targets_mut(&mut self) -> Option<&mut Targets> {
         match &mut self.phase {
-            Phase::Sent(targets) => targets,
-            Phase::Reading(_) | Phase::Unsent => &mut [],
+            Phase::Sent(targets) => Some(targets),
+            Phase::New | Phase::Reading(_) | Phase::Done => None,
         }
     }
 
@@ -308,8 +225,8 @@ impl Exchange {
         })
     }
 
-    /// Reads the next bytes of the body, at `now` by the picker's own clock; `last` where they are its last.
-    pub fn read(&mut self, bytes: &[u8], last: bool, now: u64, buffer: &mut TextBuffer) {
+    /// Reads the next bytes of the body, at `now`; `last` where they are its last.
+    pub fn read(&mut self, bytes: &[u8], last: bool, now: Instant, buffer: &mut TextBuffer) {
         self.position = self.position.saturating_add(bytes.len());
         let position = self.position;
         if let Some(hold) = self.hold_mut() {
@@ -333,9 +250,9 @@ impl Exchange {
         self.reader.push_tail(start, bytes, buffer);
     }
 
-    /// Returns what is wanted next of the body, of which this range is available at `now` by the picker's
-    /// own clock; `ended` where that is its end.
-    pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: u64) -> Wanted {
+    /// Returns what is wanted next of the body, of which this range is available at `now`;
+    /// `ended` where that is its end.
+    pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: Instant) -> Wanted {
         if let Some(hold) = self.hold_mut() {
             // What is left unread has come, too.
             hold.record_arrival(available.end, now);
@@ -357,8 +274,8 @@ impl Exchange {
             };
         }
         let room = self.reader.room();
-        let room = room.saturating_add(room / 8).saturating_add(MIN_READ);
-        next(room.min(MAX_READ))
+        let room = room.saturating_add(room / 8).saturating_add(MIN_READ_BYTES);
+        next(room.min(MAX_READ_BYTES))
     }
 
     /// Returns whether what comes may be left unread until the body ends or stops coming.
@@ -375,12 +292,6 @@ impl Exchange {
             return None;
         }
         self.reader.reread()
-    }
-
-    /// The body is not waited for.
-    pub fn skip_body(&mut self) {
-        self.phase = Phase::Unsent;
-        self.reader.finish();
     }
 
     /// Returns whether its body had not been read to its end when it was decided.

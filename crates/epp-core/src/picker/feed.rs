@@ -3,7 +3,8 @@
 //! This is the only place that reads bodies. A host shows what it has with each part that comes, and upon
 //! each [`Effect::ShowBody`]; which of it is read, and when, is decided here.
 
-use super::exchange::{Unread, Wanted};
+use super::exchange::Wanted;
+use super::hold::Unread;
 use super::{BodyDemand, Effect, ExchangeId, Picker};
 use crate::body::BodyView;
 use crate::metrics::definitions::FORCED_RELEASES;
@@ -55,7 +56,7 @@ impl Picker {
 
     /// Returns what is wanted next of a request's body.
     fn wanted(&mut self, id: u32, body: &dyn BodyView) -> Wanted {
-        let now = self.timing.elapsed;
+        let now = self.timing.clock.now();
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Wanted::Nothing;
         };
@@ -69,14 +70,16 @@ impl Picker {
             return;
         };
         if hold.unread == Unread::Allowed {
-            self.holds.leave_unread(id);
+            hold.unread = Unread::Left;
+            if let Some(due) = hold.unread_due() {
+                self.unread.add(id, due);
+            }
         }
-        hold.unread = Unread::Left(1);
     }
 
     /// Reads the next bytes of a body; `last` where they are its last.
     fn read_next(&mut self, id: u32, bytes: &[u8], last: bool) {
-        let now = self.timing.elapsed;
+        let now = self.timing.clock.now();
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.read(bytes, last, now, &mut self.text_buffer);
             self.choose_model(id);
@@ -126,13 +129,14 @@ impl Picker {
 
     /// A request's body has been sent to its end.
     fn end_body(&mut self, id: u32) {
-        let now = self.timing.now;
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        exchange.response.body_sent_at = Some(now);
+        exchange.response.body_sent = true;
         if exchange.is_held() {
             self.read_next(id, &[], true);
+        } else {
+            self.await_response(id);
         }
     }
 

@@ -145,7 +145,7 @@ impl Picker {
             return;
         }
         metrics.set(SHARING_VMS, NoLabels, counted.sharers);
-        let held = self.holding as u64 + counted.held_by_others;
+        let held = self.exchanges.held() as u64 + counted.held_by_others;
         metrics.set(HELD_REQUESTS, NoLabels, held);
         let pool = &self.monitor.store.pool;
         for (slot, endpoint) in pool.iter() {
@@ -180,7 +180,7 @@ impl Picker {
     /// Empty indexes; requests under way were cut or digested for the old ones.
     pub(super) fn begin_indexes(&mut self) {
         self.lay_out_indexes();
-        let ids: Vec<u32> = self.exchanges.keys().copied().collect();
+        let ids: Vec<u32> = self.exchanges.iter().map(|(id, _)| id).collect();
         for id in ids {
             if let Some(exchange) = self.exchanges.get_mut(&id) {
                 exchange.stop_reading();

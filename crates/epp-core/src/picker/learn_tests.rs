@@ -38,7 +38,7 @@ impl Vm {
         let picker = &mut self.picker;
         assert!(begin(picker, id, &head).is_none());
         show(picker, id, body.as_bytes(), true);
-        let exchange = &picker.exchanges[&id];
+        let exchange = &picker.exchanges.get(&id).unwrap();
         assert!(exchange.primary().is_some());
         (id, exchange.response.predicted.unwrap())
     }

@@ -6,7 +6,7 @@
 //! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
 use super::decide::matches;
-use super::exchange::{Phase, Target};
+use super::exchange::Target;
 use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
@@ -94,6 +94,12 @@ impl Loads {
     /// Tells an endpoint from others that were or will be in its slot.
     pub fn tag(&self, slot: Slot) -> u32 {
         self.slots.get(slot.index()).map_or(0, |load| load.tag)
+    }
+
+    /// Returns how many requests of this picker are in flight at the endpoint in this slot.
+    pub fn in_flight(&self, slot: Slot) -> usize {
+        let load = self.slots.get(slot.index());
+        load.map_or(0, |load| load.own.requests as usize)
     }
 
     /// Whether the endpoint that a request was sent to is still there.
@@ -289,7 +295,8 @@ impl Picker {
             self.loads
                 .set_tokens(&mut target, tokens, &mut self.monitor.store);
             let exchange = self.exchanges.get_mut(&id);
-            let known = exchange.and_then(|exchange| exchange.targets_mut().get_mut(number));
+            let targets = exchange.and_then(|exchange| exchange.targets_mut());
+            let known = targets.and_then(|targets| targets.get_mut(number));
             if let Some(known) = known {
                 *known = target;
             }
@@ -314,8 +321,8 @@ impl Picker {
         let load = self.plan.load.as_ref();
         let counts_output = load.is_some_and(|load| load.counts_output);
         let (loads, store) = (&mut self.loads, &mut self.monitor.store);
-        let Some(Phase::Sent(targets)) = self.exchanges.get_mut(&id).map(|known| &mut known.phase)
-        else {
+        let exchange = self.exchanges.get_mut(&id);
+        let Some(targets) = exchange.and_then(|exchange| exchange.targets_mut()) else {
             return;
         };
         targets.retain(|target| match target.role {
@@ -335,7 +342,7 @@ impl Picker {
     /// Takes a request off its endpoints' counts of those that their metrics cannot show yet.
     pub(super) fn mark_answered(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            for target in exchange.targets_mut() {
+            for target in exchange.targets_mut().into_iter().flatten() {
                 self.loads.answered(target, &mut self.monitor.store);
             }
         }
@@ -343,11 +350,8 @@ impl Picker {
 
     /// Takes a request that has ended off all counts.
     pub(super) fn end_at_targets(&mut self, id: u32) {
-        let exchange = self.exchanges.get_mut(&id);
-        if let Some(Phase::Sent(targets)) = exchange.map(|exchange| &mut exchange.phase) {
-            for target in std::mem::take(targets) {
-                self.loads.end(target, &mut self.monitor.store);
-            }
+        for target in self.exchanges.take_targets(id) {
+            self.loads.end(target, &mut self.monitor.store);
         }
     }
 }

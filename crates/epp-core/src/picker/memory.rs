@@ -215,11 +215,11 @@ impl Picker {
         }
         let mut held = Vec::new();
         let mut decided = Vec::new();
-        for (id, exchange) in &self.exchanges {
+        for (id, exchange) in self.exchanges.iter() {
             if exchange.is_held() {
-                held.push((exchange.counted, *id));
+                held.push((exchange.counted, id));
             } else if exchange.counted > 0 {
-                decided.push(*id);
+                decided.push(id);
             }
         }
         decided

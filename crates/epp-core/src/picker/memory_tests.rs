@@ -73,7 +73,12 @@ fn kept_after(body: &Hostile) -> (usize, bool) {
     let mut picker = picker();
     let released = send(&mut picker, 1, body.path, &body.bytes());
     let kept = used(&picker);
-    assert_eq!(kept, picker.exchanges[&1].allocated(), "{}", body.name);
+    assert_eq!(
+        kept,
+        picker.exchanges.get(&1).unwrap().allocated(),
+        "{}",
+        body.name
+    );
     close(&mut picker, 1);
     assert_eq!(used(&picker), 0, "{}", body.name);
     (kept, !released)
@@ -135,7 +140,7 @@ fn the_budget_holds_whatever_is_sent_by_however_many() {
         let held = !send(&mut picker, 9_000, "/v1/chat/completions", text.as_bytes());
         assert!(held, "{}: {released} released", body.name);
         assert!(
-            picker.exchanges[&9_000].walks[0].total() > 10,
+            picker.exchanges.get(&9_000).unwrap().walks[0].total() > 10,
             "{}",
             body.name
         );
@@ -164,7 +169,7 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
     assert!(picker.account.memory.allowance() < before);
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    let largest = (0..held as u32).filter(|id| picker.exchanges[id].is_held());
+    let largest = (0..held as u32).filter(|id| picker.exchanges.get(&id).unwrap().is_held());
     assert!(largest.count() < held, "the largest go on");
     let budget = picker.account.memory.budget;
     assert!(used(&picker) > budget / 4, "no more go than must");
@@ -177,7 +182,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
     open(&mut picker, 1, path);
     show(&mut picker, 1, body.as_bytes(), true);
-    assert!(picker.exchanges[&1].primary().is_some());
+    assert!(picker.exchanges.get(&1).unwrap().primary().is_some());
     let large = hostile().remove(0).bytes();
     for id in 100.. {
         send(&mut picker, id, "/v1/chat/completions", &large);
@@ -191,7 +196,13 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);
-    let known = picker.exchanges[&2].response.predicted.unwrap();
+    let known = picker
+        .exchanges
+        .get(&2)
+        .unwrap()
+        .response
+        .predicted
+        .unwrap();
     assert!(known > 0.9, "{known}");
 }
 
@@ -204,7 +215,7 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     show(&mut picker, 1, prompt.as_bytes(), false);
     picker.decide(1);
     assert!(
-        picker.exchanges[&1].reader.wants_more(),
+        picker.exchanges.get(&1).unwrap().reader.wants_more(),
         "there is room for it"
     );
     let others = Account::default();
@@ -214,14 +225,14 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     };
     others.change(0, BUDGET_BYTES / 2 + 1);
     tick(&mut picker);
-    assert!(!picker.exchanges[&1].reader.wants_more());
+    assert!(!picker.exchanges.get(&1).unwrap().reader.wants_more());
     assert!(picker.account.own < 8 << 10, "what an answer is to prove");
     open(&mut picker, 2, "/v1/chat/completions");
     show(&mut picker, 2, prompt.as_bytes(), false);
     picker.decide(2);
-    assert!(picker.exchanges[&2].reader.wants_more());
+    assert!(picker.exchanges.get(&2).unwrap().reader.wants_more());
     pass(&mut picker, 2, prompt.len(), b"eight nine ten ", false);
-    assert!(!picker.exchanges[&2].reader.wants_more());
+    assert!(!picker.exchanges.get(&2).unwrap().reader.wants_more());
     drop(others);
     assert!(used(&picker) < 1 << 20);
 }

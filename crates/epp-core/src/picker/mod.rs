@@ -17,6 +17,7 @@ mod exchange;
 mod explain;
 mod feed;
 mod fixture;
+mod hold;
 mod ids;
 mod learn;
 mod learnt;
@@ -50,8 +51,8 @@ pub use self::outcome::ModelWish;
 pub use self::recovery::Recovery;
 pub use self::upstream::{ResponseOrigin, Upstream};
 
-use self::deadlines::Holds;
-use self::exchange::Exchange;
+use self::deadlines::Deadlines;
+use self::exchange::{Exchanges, Phase};
 use self::learnt::LearntLog;
 use self::models::ModelNames;
 use self::peers::SharingStatistics;
@@ -68,7 +69,7 @@ use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
 use crate::request::TextBuffer;
 use crate::scheduling::Scratch;
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// How many times `maxHeld` may be held from one tick to the next. Which of them go, a tick decides:
 /// another request than the one whose callback runs can be released nowhere else without care. With
@@ -114,9 +115,12 @@ struct EndpointRecord {
     address: String,
     /// Counts its picks; none while the slot is free.
     picks: Option<CounterHandle>,
-    /// When a response from it was last examined, and when one last came.
-    last_examined: u64,
-    last_response: u64,
+    /// When a response from it was last examined.
+    last_examined: Option<Instant>,
+    /// When a response from it last came; when it joined, if none has.
+    last_response: Instant,
+    /// The requests whose response it has not begun, by since when it is waited for.
+    unanswered: Deadlines,
     /// Why it is ejected, as the gauges have it.
     reported_ejection: Option<Reason>,
     /// The statistics of its models.
@@ -164,15 +168,13 @@ pub struct Picker {
     /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
     secret: Secret,
     key: Key,
-    exchanges: ById<Box<Exchange>>,
+    exchanges: Exchanges,
     /// What the host has not been asked to do yet.
     effects: VecDeque<Effect>,
-    // Boxed in the table, so that a request costs no move of its exchange.
-    #[allow(clippy::vec_box)]
-    spare: Vec<Box<Exchange>>,
-    /// Requests that are held; counted again with the gauges, in case a panic came between.
-    holding: usize,
-    holds: Holds,
+    /// The held requests, by up to when they have paid.
+    held: Deadlines,
+    /// The held requests of whose body a part was left unread, by when it is to be read.
+    unread: Deadlines,
     scratch: Scratch,
     /// Shared by the readers of all bodies.
     text_buffer: TextBuffer,
@@ -234,11 +236,10 @@ impl Picker {
             fingerprint: 0,
             key: Key::Secret(secret.clone()),
             secret,
-            exchanges: ById::default(),
+            exchanges: Exchanges::default(),
             effects: VecDeque::new(),
-            spare: Vec::new(),
-            holding: 0,
-            holds: Holds::default(),
+            held: Deadlines::default(),
+            unread: Deadlines::default(),
             scratch: Scratch::new(rng),
             text_buffer: TextBuffer::default(),
             event: Event::default(),
@@ -311,10 +312,7 @@ impl Picker {
 
     /// An event comes at this time, which never steps back but where the host's clock is set.
     fn begin_event(&mut self, now: Timestamp) {
-        let now = now.as_nanos();
-        let passed = now.saturating_sub(self.timing.now);
-        self.timing.elapsed = self.timing.elapsed.saturating_add(passed);
-        self.timing.now = now;
+        self.timing.clock.advance(now);
         self.event = Event::default();
     }
 
@@ -322,20 +320,20 @@ impl Picker {
     pub fn request_headers(&mut self, now: Timestamp, ExchangeId(id): ExchangeId, head: &Head<'_>) {
         self.begin_event(now);
         self.serves = true;
-        let mut exchange = self.spare.pop().unwrap_or_default();
-        let (now, elapsed) = (self.timing.now, self.timing.elapsed);
+        let mut exchange = self.exchanges.take_spare();
+        let now = self.timing.clock.now();
         let pool = &self.monitor.store.pool;
-        exchange.open(head, &self.plan, &self.key, pool, (now, elapsed));
+        exchange.open(head, &self.plan, &self.key, pool, now);
         let reads = exchange.is_held();
         self.exchanges.insert(id, exchange);
         self.choose_model(id);
-        if reads && self.holding >= self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT) {
+        let max_held = self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
+        if reads && self.exchanges.held() > max_held {
             // The next tick lets those go that are too many, the newcomers last.
             self.metrics.add(FORCED_RELEASES, ForcedRelease::Held, 1);
             self.skip_body(id);
         } else if reads {
-            self.holding += 1;
-            self.holds.add(id, elapsed);
+            self.held.add(id, now);
         }
         let exchange = self.exchanges.get(&id);
         match exchange.and_then(|exchange| exchange.hold()) {
@@ -355,10 +353,9 @@ impl Picker {
     /// read.
     pub fn body_unavailable(&mut self, now: Timestamp, ExchangeId(id): ExchangeId) {
         self.begin_event(now);
-        let exchange = self.exchanges.get_mut(&id);
-        if let Some(exchange) = exchange.filter(|exchange| exchange.is_held()) {
-            exchange.skip_body();
-            self.holding = self.holding.saturating_sub(1);
+        let exchange = self.exchanges.get(&id);
+        if exchange.is_some_and(|exchange| exchange.is_held()) {
+            self.skip_body(id);
             self.decide(id);
             self.count_memory(id);
         }
@@ -376,10 +373,11 @@ impl Picker {
         }
     }
 
-    /// A request's body is not waited for.
+    /// A request's body is not waited for, nor read.
     fn skip_body(&mut self, id: u32) {
+        self.exchanges.set_phase(id, Phase::New);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.skip_body();
+            exchange.reader.finish();
         }
     }
 
@@ -415,19 +413,14 @@ impl Picker {
         self.end_at_targets(id);
         self.finish_response(id);
         if let Some(mut exchange) = self.exchanges.remove(&id) {
-            self.holding -= usize::from(exchange.is_held()).min(self.holding);
-            /// As many as one worker's requests commonly overlap; beyond, memory is given back.
-            const MAX_SPARE_EXCHANGES: usize = 64;
             self.account
                 .change(std::mem::take(&mut exchange.counted), 0);
-            if self.spare.len() < MAX_SPARE_EXCHANGES {
-                exchange.stop_reading();
-                exchange.explanation = None;
-                if exchange.allocated() > memory::MAX_SPARE_BYTES {
-                    exchange.give_back();
-                }
-                self.spare.push(exchange);
+            exchange.stop_reading();
+            exchange.explanation = None;
+            if exchange.allocated() > memory::MAX_SPARE_BYTES {
+                exchange.give_back();
             }
+            self.exchanges.recycle(exchange);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::metrics::definitions::{
 use crate::metrics::{labels, CounterHandle, HistogramHandle, Registry};
 use crate::response::Usage;
 use crate::scheduling::Slot;
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
 /// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
@@ -90,18 +90,20 @@ impl Budget {
 /// What is known of an answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseState {
-    /// When the request came, in nanoseconds since 1970.
-    pub received_at: u64,
-    /// When its body had been sent to its end; none: not yet.
-    pub body_sent_at: Option<u64>,
+    /// When the request came.
+    pub received_at: Instant,
+    /// Whether its body has come to its end.
+    pub body_sent: bool,
+    /// Since when the endpoint alone is waited for, if it is.
+    pub awaited_since: Option<Instant>,
     /// Whether it has a body.
     pub bodied: bool,
     /// How its prompt begins, as far as that was known when it was decided.
     pub prompt: Option<u64>,
     /// Whether its headers have come.
     pub begun: bool,
-    /// When its first bytes came; 0: not yet.
-    first_byte_at: u64,
+    /// When the first bytes of its body came.
+    first_byte_at: Option<Instant>,
     /// Whether its usage is being read.
     reading: bool,
     /// Share of the prompt that the prefix index expected to be cached.
@@ -112,11 +114,11 @@ pub struct ResponseState {
 
 impl ResponseState {
     /// Of a request that came at this time; `bodied`: whether a body follows.
-    pub fn of(received_at: u64, bodied: bool) -> Self {
+    pub fn of(received_at: Instant, bodied: bool) -> Self {
         Self {
             received_at,
             bodied,
-            body_sent_at: (!bodied).then_some(received_at),
+            body_sent: !bodied,
             ..Self::default()
         }
     }
@@ -214,7 +216,7 @@ impl Picker {
         part: &mut dyn BodyView,
     ) {
         self.begin_event(now);
-        let (now, available) = (self.timing.now, part.available());
+        let (now, available) = (self.timing.clock.now(), part.available());
         if available.is_empty() {
             return;
         }
@@ -230,20 +232,17 @@ impl Picker {
     }
 
     /// Returns whether the bytes of an answer are wanted, a part of which has come.
-    fn wants_response(&mut self, id: u32, now: u64) -> bool {
+    fn wants_response(&mut self, id: u32, now: Instant) -> bool {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
         };
         let Some(model) = exchange.response.model else {
             return false;
         };
-        if exchange.response.first_byte_at == 0 {
-            exchange.response.first_byte_at = now;
-            let waited = exchange
-                .response
-                .first_byte_at
-                .saturating_sub(exchange.response.received_at);
-            self.metrics.observe(model.first_token, waited as f64 / 1e9);
+        if exchange.response.first_byte_at.is_none() {
+            exchange.response.first_byte_at = Some(now);
+            let waited = now.since(exchange.response.received_at).as_secs_f64();
+            self.metrics.observe(model.first_token, waited);
             exchange.response.reading = self.budget.take();
             if exchange.response.reading {
                 exchange.usage.reset();
@@ -305,12 +304,13 @@ impl Picker {
         let Some(tokens) = usage.completion.filter(|tokens| *tokens > 0) else {
             return;
         };
-        let now = self.timing.now;
-        let seconds = |from: u64| now.saturating_sub(from) as f64 / 1e9;
+        let now = self.timing.clock.now();
+        let seconds = |from: Instant| now.since(from).as_secs_f64();
         let whole = seconds(response.received_at) / tokens as f64;
         self.metrics.observe(model.normalized, whole);
-        if streams && tokens > 1 {
-            let each = seconds(response.first_byte_at) / (tokens - 1) as f64;
+        let first_byte_at = response.first_byte_at.filter(|_| streams && tokens > 1);
+        if let Some(first_byte_at) = first_byte_at {
+            let each = seconds(first_byte_at) / (tokens - 1) as f64;
             self.metrics.observe(model.per_token, each);
         }
     }

@@ -52,7 +52,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             ..Head::default()
         };
         assert!(begin(picker, id, &head).is_some());
-        let slot = picker.exchanges[&id].primary().unwrap().slot;
+        let slot = picker.exchanges.get(&id).unwrap().primary().unwrap().slot;
         let server = picker.monitor.store.pool.get(slot).unwrap();
         let server = server.address.clone().into_bytes();
         let seen = Upstream {

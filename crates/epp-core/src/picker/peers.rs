@@ -195,7 +195,7 @@ impl PeerView<'_> {
 impl PeerView<'_> {
     /// Returns how many requests this picker holds.
     pub fn held(&self) -> usize {
-        self.0.holding
+        self.0.exchanges.held()
     }
 
     /// Appends what this picker has in flight at each endpoint.

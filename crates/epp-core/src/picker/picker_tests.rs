@@ -214,7 +214,13 @@ const HEAD: Head<'_> = Head {
 
 /// The groups of equal sums that the picks are drawn from, best first.
 fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
-    let explanation = picker.exchanges[&id].explanation.as_ref().unwrap();
+    let explanation = picker
+        .exchanges
+        .get(&id)
+        .unwrap()
+        .explanation
+        .as_ref()
+        .unwrap();
     let mut groups: Vec<(f64, BTreeSet<Slot>)> = Vec::new();
     let mut ranked = explanation.ranking.clone();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -253,7 +259,7 @@ fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTree
 }
 
 fn reread(picker: &mut Picker, id: u32, body: &str) {
-    while let Some(range) = picker.exchanges[&id].reader.reread() {
+    while let Some(range) = picker.exchanges.get(&id).unwrap().reader.reread() {
         let bytes = &body.as_bytes()[range.start..range.end.min(body.len())];
         picker.exchanges.get_mut(&id).unwrap().reader.feed_again(
             range.start,

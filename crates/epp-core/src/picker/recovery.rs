@@ -35,8 +35,6 @@ impl Recovery<'_> {
     /// Forgets an exchange that cannot be closed.
     pub fn drop_exchange(self, ExchangeId(id): ExchangeId) {
         if let Some(exchange) = self.0.exchanges.remove(&id) {
-            let held = usize::from(exchange.is_held());
-            self.0.holding -= held.min(self.0.holding);
             self.0.account.change(exchange.counted, 0);
         }
     }

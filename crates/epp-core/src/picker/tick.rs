@@ -1,9 +1,10 @@
 //! What is due with time: polling, requests held for too long, and gauges.
 
-use super::exchange::Unread;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::exchange::Exchange;
+use super::hold::Unread;
 use super::peers::SharingStatistics;
 use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
 use crate::body::BodyView;
@@ -17,12 +18,12 @@ use crate::metrics::definitions::{
 };
 use crate::metrics::labels::{Ejection, Endpoint, ForcedRelease, NoLabels, Picked, Vm};
 use crate::scheduling::{DecisionMode, Freshness, Slot};
-use crate::time::Timestamp;
+use crate::time::{Clock, Instant, Timestamp};
 
 use xxhash_rust::xxh64::xxh64;
 
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
-const GAUGE_INTERVAL_NS: u64 = 1_000_000_000;
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Overdue requests that are released in one tick. Clients choose when theirs become due; all at once
 /// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
@@ -33,17 +34,13 @@ const MAX_TIMEOUTS_PER_TICK: usize = 128;
 /// millisecond per MiB, a tenth of a tick.
 const MAX_UNREAD_READ_PER_TICK: usize = 4 << 20;
 
-pub(super) const MILLISECOND: u64 = 1_000_000;
-
 /// What the picker keeps from tick to tick.
 #[derive(Debug, Default)]
 pub struct Timing {
-    /// When it ticked last, in nanoseconds since 1970: time enough for what need not be exact.
-    pub now: u64,
-    /// Nanoseconds that passed between ticks, without the steps back of a clock that was set: what
-    /// is held is ordered by it.
-    pub elapsed: u64,
-    gauges_at: u64,
+    /// The time of the event at hand.
+    pub clock: Clock,
+    /// When the gauges were set last; none where they are to be set with the next tick.
+    gauges_at: Option<Instant>,
     /// Counts of the sharing that were exported so far.
     pub exported: SharingStatistics,
     /// Evictions told of so far.
@@ -65,18 +62,19 @@ impl Picker {
     /// Time has passed. To be called every 50 ms or so.
     pub fn tick(&mut self, now: Timestamp) {
         self.begin_event(now);
-        let now = self.timing.now;
+        let now = self.timing.clock.now();
         self.budget.tick();
-        let (changes, requests) = self.monitor.tick(now / MILLISECOND);
+        let (changes, requests) = self.monitor.tick(self.timing.clock.wall().as_millis());
         self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
         self.probe_ejected();
         requests.into_iter().for_each(|request| self.fetch(request));
-        if now.abs_diff(self.timing.gauges_at) >= GAUGE_INTERVAL_NS {
-            self.timing.gauges_at = now;
-            self.find_hung(now);
-            self.set_gauges(now);
+        let gauges_at = self.timing.gauges_at;
+        if gauges_at.is_none_or(|at| now.since(at) >= GAUGE_INTERVAL) {
+            self.timing.gauges_at = Some(now);
+            self.find_hung();
+            self.set_gauges();
             self.metrics.flush();
         }
         self.show_unread();
@@ -122,7 +120,7 @@ impl Picker {
                 let changes = self.monitor.on_members(&list.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // Told at the next tick.
-                    self.timing.gauges_at = 0;
+                    self.timing.gauges_at = None;
                 }
                 self.apply_changes(&changes);
             }
@@ -145,7 +143,7 @@ impl Picker {
             .resize_with(self.monitor.store.pool.width(), EndpointRecord::default);
         if !joined.is_empty() {
             // The gauges tell of them with the next tick.
-            self.timing.gauges_at = 0;
+            self.timing.gauges_at = None;
         }
         for slot in joined {
             let endpoint = self.monitor.store.pool.get(*slot);
@@ -154,8 +152,9 @@ impl Picker {
                 let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
                 self.monitor.outliers.add_endpoint(*slot, number);
                 record.address.clone_from(&endpoint.address);
-                record.last_response = self.timing.now;
-                record.last_examined = 0;
+                record.last_response = self.timing.clock.now();
+                record.last_examined = None;
+                record.unanswered.clear();
                 record.picks = Some(self.metrics.counter(PICKS, Picked(&record.address)));
             }
             self.loads.add(*slot, &mut self.monitor.store);
@@ -181,6 +180,7 @@ impl Picker {
                 record.address.clear();
                 record.picks = None;
                 record.models = Vec::new();
+                record.unanswered.clear();
             }
             self.loads.remove(*slot);
         }
@@ -192,68 +192,55 @@ impl Picker {
         self.loads_outdated = true;
     }
 
-    /// Those that are held beyond `maxHeld`, and those whose body does not come as it should, go on
-    /// with what is known.
+    /// Decides with what is known those that are held beyond `maxHeld`, and those whose body does not come as it
+    /// should.
     fn release_due(&mut self) {
-        let timeout = self.plan.proxy.body_timeout_ms * MILLISECOND;
-        let overdue = self.timing.elapsed.saturating_sub(timeout);
-        let mut released = 0;
-        loop {
-            let crowded = self.holding > self.plan.proxy.max_held;
-            let (bound, reason) = match crowded {
-                true => (u64::MAX, ForcedRelease::Held),
-                false if released < MAX_TIMEOUTS_PER_TICK => (overdue, ForcedRelease::Timeout),
-                false => break,
+        let timeout = Duration::from_millis(self.plan.proxy.body_timeout_ms);
+        let overdue = self.timing.clock.now().before(timeout);
+        let max_held = self.plan.proxy.max_held;
+        let excess = self.exchanges.held().saturating_sub(max_held);
+        for _ in 0..excess.max(MAX_TIMEOUTS_PER_TICK) {
+            let (bound, reason) = match self.exchanges.held() > max_held {
+                true => (Instant::MAX, ForcedRelease::Held),
+                false => (overdue, ForcedRelease::Timeout),
             };
             let exchanges = &self.exchanges;
-            let paid = |id| Some(exchanges.get(&id)?.hold()?.paid(timeout));
-            match self.holds.take(bound, paid) {
-                Some(id) => {
-                    self.metrics.add(FORCED_RELEASES, reason, 1);
-                    released += 1;
-                    self.decide(id);
-                    self.count_memory(id);
-                }
-                // None is held: the count was wrong, as after a panic.
-                None if crowded => self.holding = 0,
-                None => break,
-            }
+            let paid = |id| Some(exchanges.get(&id)?.hold()?.paid_until(timeout));
+            let Some(id) = self.held.first_due(bound, paid) else {
+                break;
+            };
+            self.metrics.add(FORCED_RELEASES, reason, 1);
+            self.decide(id);
+            self.count_memory(id);
         }
         let exchanges = &self.exchanges;
-        let held = |id| {
-            exchanges
-                .get(&id)
-                .is_some_and(|exchange| exchange.is_held())
-        };
-        self.holds.sweep(self.holding, held);
+        let is_held = |id| exchanges.get(&id).is_some_and(Exchange::is_held);
+        self.held.sweep(exchanges.held(), is_held);
+        self.unread.sweep(exchanges.held(), is_held);
     }
 
-    /// Held requests of which nothing came for a whole tick while a part was left unread: that part
-    /// may hold the model.
+    /// Has those bodies shown of which nothing came for a while and a part was left unread: that part may hold the
+    /// model.
     fn show_unread(&mut self) {
+        let now = self.timing.clock.now();
         let mut read = 0;
-        let (exchanges, effects) = (&mut self.exchanges, &mut self.effects);
-        self.holds.retain_unread(|id| {
-            let Some(exchange) = exchanges.get_mut(&id) else {
-                return false;
+        while read < MAX_UNREAD_READ_PER_TICK {
+            let exchanges = &self.exchanges;
+            let due = |id| exchanges.get(&id)?.hold()?.unread_due();
+            let Some(id) = self.unread.first_due(now, due) else {
+                break;
+            };
+            let Some(exchange) = self.exchanges.get_mut(&id) else {
+                break;
             };
             let position = exchange.position;
-            let Some((hold, ticks)) = exchange.hold_mut().and_then(|hold| match hold.unread {
-                Unread::Left(ticks) => Some((hold, ticks)),
-                Unread::Allowed | Unread::Never => None,
-            }) else {
-                return false;
-            };
-            if ticks < 2 || read >= MAX_UNREAD_READ_PER_TICK {
-                hold.unread = Unread::Left(ticks.saturating_add(1));
-                return true;
+            if let Some(hold) = exchange.hold_mut() {
+                read += hold.arrived.saturating_sub(position);
+                hold.unread = Unread::Never;
             }
-            read += hold.arrived.saturating_sub(position);
-            hold.unread = Unread::Never;
             let id = ExchangeId(id);
-            effects.push_back(Effect::ShowBody { id });
-            false
-        });
+            self.effects.push_back(Effect::ShowBody { id });
+        }
     }
 
     /// What decisions rest on, as the gauge has it.
@@ -265,9 +252,7 @@ impl Picker {
         }
     }
 
-    fn set_gauges(&mut self, now: u64) {
-        let held = self.exchanges.values();
-        self.holding = held.filter(|exchange| exchange.is_held()).count();
+    fn set_gauges(&mut self) {
         let reads = u64::from(self.timing.host.shows_bodies);
         self.metrics.set(READS_BODIES, NoLabels, reads);
         self.set_sharing_gauges();
@@ -277,15 +262,16 @@ impl Picker {
             return;
         }
         self.set_ejection_gauges();
-        self.set_pool_gauges(now);
+        self.set_pool_gauges();
     }
 
-    /// What the poller knows, and so tells for all.
-    fn set_pool_gauges(&mut self, now: u64) {
+    /// Sets the gauges of what the picker that polls finds for all.
+    fn set_pool_gauges(&mut self) {
+        let now = self.timing.clock.wall().as_millis();
         let decision_mode = self.decision_mode();
         self.metrics.set(DECISION_MODE, NoLabels, decision_mode);
         if self.monitor.members_heard > 0 {
-            let age = (now / MILLISECOND).saturating_sub(self.monitor.members_heard);
+            let age = now.saturating_sub(self.monitor.members_heard);
             self.metrics.set(MEMBERS_AGE, NoLabels, age);
         }
         let mut ready = 0;
@@ -300,7 +286,7 @@ impl Picker {
             self.metrics.set(FRESHNESS, labels, state);
             let scraped = self.monitor.store.condition(slot).scraped;
             if scraped > 0 {
-                let age = (now / MILLISECOND).saturating_sub(scraped);
+                let age = now.saturating_sub(scraped);
                 self.metrics.set(SCRAPE_AGE, labels, age);
             }
             let metrics = &endpoint.metrics;

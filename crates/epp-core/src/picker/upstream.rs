@@ -1,5 +1,7 @@
 //! What responses say of the endpoints that requests were sent to.
 
+use std::time::Duration;
+
 use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
 use crate::metrics::definitions::SERVED_ELSEWHERE;
@@ -9,9 +11,7 @@ use crate::time::Timestamp;
 
 /// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
 /// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
-const EXAMINE_INTERVAL_NS: u64 = 100_000_000;
-
-const MILLISECOND: u64 = 1_000_000;
+const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who gave a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,15 +79,19 @@ impl Picker {
         let Some(record) = self.records.get_mut(pick.slot.index()) else {
             return false;
         };
-        let now = self.timing.now / MILLISECOND;
-        let asks = proves
+        let (now, wall) = (self.timing.clock.now(), self.timing.clock.wall());
+        let last_examined = record.last_examined;
+        let examines = proves
             || !exchange.candidate.is_empty()
-            || self.monitor.outliers.is_suspect(pick.slot, now)
-            || self.timing.now.abs_diff(record.last_examined) >= EXAMINE_INTERVAL_NS;
-        if asks {
-            record.last_examined = self.timing.now;
+            || self
+                .monitor
+                .outliers
+                .is_suspect(pick.slot, wall.as_millis())
+            || last_examined.is_none_or(|at| now.since(at) >= EXAMINE_INTERVAL);
+        if examines {
+            record.last_examined = Some(now);
         }
-        asks
+        examines
     }
 
     /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
@@ -119,7 +123,7 @@ impl Picker {
                     self.ask_for_model(id, pick.slot);
                 }
             } else if let Some(record) = self.records.get_mut(pick.slot.index()) {
-                record.last_response = self.timing.now;
+                record.last_response = self.timing.clock.now();
             }
         }
         self.prove(id);
@@ -159,7 +163,7 @@ impl Picker {
         let record = self.records.get_mut(slot.index());
         let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
         if let Some(record) = record.filter(|_| !unserved) {
-            record.last_response = self.timing.now;
+            record.last_response = self.timing.clock.now();
         }
         let answer = self.exchanges.get(&id).map(|exchange| exchange.response);
         let answer = answer.unwrap_or_default();
@@ -169,7 +173,7 @@ impl Picker {
             bodied: answer.bodied,
             failure,
         };
-        let (now, monitor) = (self.timing.now / MILLISECOND, &mut self.monitor);
+        let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);
         let endpoint = monitor.store.pool.get(slot);
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
         monitor

@@ -128,7 +128,7 @@ impl Picker {
             let model = exchange.naming.model(&exchange.reader).known();
             let shown = RecentDecision {
                 number: self.hot.decisions,
-                at: self.timing.now / 1_000_000,
+                at: self.timing.clock.wall().as_millis(),
                 model: beginning(model.unwrap_or_default(), MAX_MODEL_BYTES),
                 tokens: exchange.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
@@ -169,7 +169,7 @@ impl Picker {
             reads_bodies: self.timing.host.shows_bodies,
             memory: self.timing.host.memory_bytes,
             index: self.fill(),
-            under_way: (self.exchanges.len(), self.holding),
+            under_way: (self.exchanges.len(), self.exchanges.held()),
             counts: self.counts(),
             picks: self.picks(),
             ejected: slots.filter_map(ejected).collect(),
