@@ -6,6 +6,7 @@ use super::guard::Callback;
 use super::headers::Pairs;
 use super::pool::Pool;
 use super::shown::{PassingBody, Shown};
+use epp_core::config::Plan;
 use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
 use epp_core::protocol::{EXPLAIN_HEADER, OWNED_HEADERS, REWRITE_HEADERS};
 use epp_core::time::Timestamp;
@@ -65,9 +66,10 @@ impl Stream {
     /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
     pub fn request_headers(&mut self, pool: &mut Pool, end: bool) -> Option<()> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
-        let head = read_head(&packed, end, &pool.picker);
+        let (plan, mut values) = (pool.picker.plan(), Vec::new());
+        let head = Head::read(plan, Pairs::new(&packed), end, &mut values);
         self.length = head.content_length;
-        for name in spoofed(&packed, &pool.picker) {
+        for name in spoofed(&packed, plan) {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
         pool.read_clock();
@@ -312,53 +314,11 @@ pub fn unreadable(pool: &mut Pool) -> Action {
 }
 
 /// The client's headers that it may not set, each once however often it was sent.
-fn spoofed<'a>(packed: &[u8], picker: &'a Picker) -> Vec<&'a str> {
-    let destination = picker.destination_header();
-    let rewrites: &[&str] = match picker.obeys_rewrite_header() {
-        true => &[],
-        false => &REWRITE_HEADERS,
-    };
+fn spoofed<'a>(packed: &[u8], plan: &'a Plan) -> Vec<&'a str> {
     let mut found: Vec<&'a str> = Vec::new();
     for (name, _) in Pairs::new(packed) {
-        // All of ours start so; nearly no header of a client does.
-        if !name.starts_with(b"x-") && name != destination.as_bytes() {
-            continue;
-        }
-        let owned = OWNED_HEADERS.iter().chain(rewrites).chain([&destination]);
-        let owned = owned.copied().find(|owned| owned.as_bytes() == name);
+        let owned = plan.owned_header(name);
         found.extend(owned.filter(|owned| !found.contains(owned)));
     }
     found
-}
-
-fn read_head<'a>(packed: &'a [u8], end: bool, picker: &Picker) -> Head<'a> {
-    let model_header = picker.model_header().as_bytes();
-    let mut head = Head {
-        end,
-        ..Head::default()
-    };
-    for (name, value) in Pairs::new(packed) {
-        match name {
-            b":path" => head.path = value,
-            b":method" => head.method = value,
-            b"content-type" => head.content_type = value,
-            b"content-encoding" => head.content_encoding = value,
-            b"content-length" => head.content_length = number(value),
-            b"upgrade" => head.upgrade = true,
-            b"x-epp-explain" => head.explain = value == b"1",
-            b"x-llm-d-model-name-rewrite" => head.rewrite = value,
-            // The former name, which counts where the new one is not there.
-            b"x-gateway-model-name-rewrite" if head.rewrite.is_empty() => head.rewrite = value,
-            name if name == model_header => head.model = value,
-            _ => {}
-        }
-    }
-    if !picker.obeys_rewrite_header() {
-        head.rewrite = &[];
-    }
-    head
-}
-
-fn number(value: &[u8]) -> Option<usize> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

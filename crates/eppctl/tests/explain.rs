@@ -263,3 +263,48 @@ fn an_address_without_the_filter_is_an_error_that_says_what_to_do() {
         assert!(error.contains(expected), "{address}: {error}");
     }
 }
+
+#[test]
+fn a_header_names_the_model_where_bodies_are_not_read() {
+    let config = file(
+        "headers-only.yaml",
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: lora-affinity-scorer}
+- {type: envoy-proxy, parameters: {readBody: never, modelHeader: X-Model}}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: lora-affinity-scorer}]}]
+dataLayer: {}
+",
+    );
+    let pool = "endpoints:
+- {name: a, address: 10.0.0.1:8000, lora: {active: [one], max: 1}}
+- {name: b, address: 10.0.0.2:8000, lora: {active: [two], max: 1}}
+";
+    let (pool, body) = (file("lora.yaml", pool), file("lora.json", &body()));
+    for (model, address) in [("one", "10.0.0.1:8000"), ("two", "10.0.0.2:8000")] {
+        let header = format!("x-MODEL: {model}");
+        let inputs = [
+            "--endpoints",
+            &pool,
+            "--request",
+            &body,
+            "--header",
+            &header,
+        ];
+        let output = eppctl(
+            &[&["explain", &config, "-o", "json"][..], &inputs].concat(),
+            "",
+        );
+        let report: Value = serde_json::from_str(&out(&output)).unwrap();
+        let destination = report["destination"].as_str().unwrap();
+        assert!(destination.starts_with(address), "{model}: {report}");
+        assert_eq!(report["bytes_needed"], 0, "{report}");
+    }
+    let output = eppctl(
+        &["explain", &config, "--request", &body, "--header", "model"],
+        "",
+    );
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("NAME: VALUE"));
+}

@@ -3,7 +3,7 @@
 use super::tests::{errors, today};
 use super::*;
 use crate::plugins::{self, build_default, Capability};
-use crate::scheduling::{Cycle, Metrics, ProfileId, Request, Scratch};
+use crate::scheduling::{Cycle, HeaderValues, Metrics, ProfileId, Request, Scratch};
 use crate::testing::pool;
 
 fn document(plugins: &str) -> String {
@@ -58,7 +58,8 @@ fn a_plugin_can_filter_and_score_at_once_and_read_headers() {
     assert_eq!((profile.filters.len(), profile.scorers.len()), (2, 2));
     let pool = pool([(); 3].map(|()| Metrics::default()));
     let picks = |value: Option<&str>| {
-        let headers = [value.map(|value| value.as_bytes().to_vec())];
+        let mut headers = HeaderValues::default();
+        headers.set([value.map(str::as_bytes)]);
         let cycle = Cycle {
             pool: &pool,
             request: Request {

@@ -14,6 +14,7 @@ use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{Capabilities, Dialect, Discovery, PrefixProducer};
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
+use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
 use crate::scheduling::{Needs, Pool, Scheduler};
 
@@ -114,6 +115,23 @@ impl Plan {
                 .map_or("inference-pool", String::as_str),
             (_, Discovery::Static(_)) => "inference-pool",
         }
+    }
+
+    /// Returns the header of this name, in lower case, if only a picker may set it: a host removes a client's
+    /// own.
+    pub fn owned_header(&self, name: &[u8]) -> Option<&str> {
+        let destination = self.proxy.destination_header.as_str();
+        // All of ours start like this; nearly no header of a client does.
+        if !name.starts_with(b"x-") && name != destination.as_bytes() {
+            return None;
+        }
+        let rewrites: &[&str] = match self.proxy.rewrite_header {
+            true => &[],
+            false => &REWRITE_HEADERS,
+        };
+        let owned = OWNED_HEADERS.iter().chain(rewrites).copied();
+        let mut owned = owned.chain([destination]);
+        owned.find(|owned| owned.as_bytes() == name)
     }
 
     /// The cluster that leads to the admin interface.

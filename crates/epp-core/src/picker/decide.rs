@@ -188,7 +188,7 @@ impl Picker {
         let cycle = |prefix, cost| Cycle {
             pool: &monitor.store.pool,
             request: Request {
-                headers: &[],
+                headers: &exchange.headers,
                 model,
                 prefix,
                 cost,
@@ -228,7 +228,7 @@ impl Picker {
         let cycle = Cycle {
             pool: &monitor.store.pool,
             request: Request {
-                headers: &[],
+                headers: &exchange.headers,
                 model,
                 prefix: &prefix,
                 cost: costs(plan, &exchange.reader, false).0,

@@ -21,6 +21,7 @@ const HEAD: Head<'static> = Head {
     rewrite: b"",
     model: b"",
     end: false,
+    headers: &[],
 };
 
 /// A picker of so many endpoints, each of whose pages has been read.

@@ -10,42 +10,17 @@ use super::explain::Explanation;
 use super::hold::{Hold, Unread};
 use super::naming::Naming;
 use super::outcome::ResponseState;
-use super::{BodyDemand, Rewrite};
+use super::{BodyDemand, Head, Rewrite};
 use crate::config::Plan;
 use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TextBuffer, TAIL};
 use crate::response::ResponseReader;
-use crate::scheduling::{Pool, Slot, TargetRole};
+use crate::scheduling::{HeaderValues, Pool, Slot, TargetRole};
 use crate::time::Instant;
 
 use smallvec::SmallVec;
-
-/// A request's headers, as far as they matter.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Head<'a> {
-    /// `:path`.
-    pub path: &'a [u8],
-    /// `:method`.
-    pub method: &'a [u8],
-    /// `content-type`.
-    pub content_type: &'a [u8],
-    /// `content-encoding`.
-    pub content_encoding: &'a [u8],
-    /// Whether it asks for another protocol.
-    pub upgrade: bool,
-    /// Whether the client asks why the endpoint was picked.
-    pub explain: bool,
-    /// `content-length`, where the client says it.
-    pub content_length: Option<usize>,
-    /// The model to ask for instead of the client's.
-    pub rewrite: &'a [u8],
-    /// The model, where something in front of this filter has read it.
-    pub model: &'a [u8],
-    /// Whether no body follows.
-    pub end: bool,
-}
 
 /// What is wanted next of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +98,8 @@ pub struct Exchange {
     pub updates_indexes: bool,
     /// The bytes of its memory that the VM's budget has counted.
     pub counted: usize,
+    /// The values of the headers that the plan's plugins read, until it was decided.
+    pub headers: HeaderValues,
     /// Under which names its model goes.
     pub naming: Naming,
     /// Where it stands. Changed by [`Exchanges`], which counts those that are held.
@@ -154,6 +131,7 @@ impl Exchange {
         self.reader.reset(api, plan.read_plan(pool, key));
         self.position = 0;
         self.updates_indexes = true;
+        self.headers.set(head.headers.iter().copied());
         self.naming.reset(head);
         if reads(head, plan, api) {
             self.phase = Phase::Reading(Hold::new(head, plan.proxy.decide_after_bytes, now));
@@ -306,7 +284,8 @@ impl Exchange {
     pub fn allocated(&self) -> usize {
         let walks = self.walks.iter().map(Walk::allocated).sum::<usize>();
         let explanation = self.explanation.as_ref().map(Explanation::allocated);
-        let read = self.reader.allocated() + walks + self.naming.allocated();
+        let read =
+            self.reader.allocated() + walks + self.naming.allocated() + self.headers.allocated();
         read + explanation.unwrap_or_default()
     }
 
@@ -315,6 +294,7 @@ impl Exchange {
         self.reader.give_back();
         self.walks.iter_mut().for_each(Walk::release_memory);
         self.naming = Naming::default();
+        self.headers = HeaderValues::default();
     }
 
     /// Nothing more is learnt of this request.

@@ -17,6 +17,7 @@ mod exchange;
 mod explain;
 mod feed;
 mod fixture;
+mod head;
 mod hold;
 mod ids;
 mod learn;
@@ -42,9 +43,9 @@ pub use self::answer::LocalReply;
 pub use self::effect::{
     BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Rewrite, Route,
 };
-pub use self::exchange::Head;
 pub use self::explain::{Explanation, Scores};
 pub use self::fixture::Fixture;
+pub use self::head::Head;
 pub use self::ids::ById;
 pub use self::memory::{Account, Memory};
 pub use self::outcome::ModelWish;
@@ -255,6 +256,11 @@ impl Picker {
     pub fn install(&mut self, plan: Plan) {
         let same_hashing = self.plan.hashing_equal(&plan);
         self.monitor.install(&plan);
+        if self.plan.headers != plan.headers {
+            // What is held is decided under the new plan.
+            let before = &self.plan.headers;
+            self.exchanges.reorder_headers(before, &plan.headers);
+        }
         self.plan = plan;
         self.view.forget_all();
         if same_hashing {

@@ -1,6 +1,6 @@
 //! The names of a request's model: what the client asks for, and what is asked for in its stead.
 
-use super::exchange::Head;
+use super::Head;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::request::{BodyReader, Fact};
 

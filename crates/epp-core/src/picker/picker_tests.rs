@@ -210,6 +210,7 @@ const HEAD: Head<'_> = Head {
     rewrite: b"",
     model: b"",
     end: false,
+    headers: &[],
 };
 
 /// The groups of equal sums that the picks are drawn from, best first.

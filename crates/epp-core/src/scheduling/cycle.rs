@@ -1,6 +1,7 @@
 //! What one decision is made of.
 
 use super::endpoint::{Pool, Slot};
+use super::headers::{HeaderId, HeaderValues};
 
 /// How much of a prompt each endpoint probably holds, in prefix blocks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,15 +43,11 @@ pub struct Cost {
     pub prefix: Option<usize>,
 }
 
-/// A request header that some plugin of the plan reads, by its place among all that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeaderId(pub usize);
-
 /// What plugins see of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
-    /// The values of the headers that the plan's plugins read, in the plan's order.
-    pub headers: &'a [Option<Vec<u8>>],
+    /// The values of the headers that the plan's plugins read.
+    pub headers: &'a HeaderValues,
     /// The target model, which is also how a LoRA adapter is named; empty when unknown.
     pub model: &'a str,
     /// One match per prefix producer of the plan, in the plan's order.
@@ -62,7 +59,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Returns the value of a header that a plugin asked for when it was built.
     pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
-        self.headers.get(header.0)?.as_deref()
+        self.headers.get(header)
     }
 
     /// Tokens that it costs one endpoint: what the endpoint does not hold of the prompt, in whole

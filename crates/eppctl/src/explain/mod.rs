@@ -57,6 +57,9 @@ pub struct Explain {
     /// The request's path, which selects the API of its body.
     #[arg(long, default_value = "/v1/chat/completions")]
     path: String,
+    /// A request header, where a plugin or the proxy's settings read one; may be repeated.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
     #[command(flatten)]
     source: Source,
     /// Let an endpoint serve another body first: NAME=FILE.
@@ -65,6 +68,12 @@ pub struct Explain {
     /// Seed of the random number generator, which breaks ties.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// Reads a header as curl takes it. Returns its name in lower case, as HTTP/2 has it, and its value.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 fn now() -> Timestamp {
@@ -146,14 +155,16 @@ impl Explain {
     /// Feeds a body to the picker byte by byte. Returns the number of bytes after which the request was
     /// decided, and the decision.
     fn decide(&self, picker: &mut Picker, id: ExchangeId, body: &[u8]) -> (usize, Option<Effect>) {
+        let headers = self.header.iter();
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let (plan, mut values) = (picker.plan().clone(), Vec::new());
         let head = Head {
             path: self.path.as_bytes(),
             method: b"POST",
             content_type: b"application/json",
             explain: true,
             content_length: Some(body.len()),
-            end: body.is_empty(),
-            ..Head::default()
+            ..Head::read(&plan, headers, body.is_empty(), &mut values)
         };
         picker.request_headers(now(), id, &head);
         let (mut needed, mut decision) = (0, decision(picker));

@@ -102,6 +102,12 @@ impl Exchanges {
             .iter()
             .map(|(id, exchange)| (*id, exchange.as_ref()))
     }
+
+    /// Brings the values of headers that all requests keep from the order `before` into the order `now`.
+    pub fn reorder_headers(&mut self, before: &[String], now: &[String]) {
+        let exchanges = self.by_id.values_mut();
+        exchanges.for_each(|exchange| exchange.headers.reorder(before, now));
+    }
 }
 
 #[cfg(test)]
