@@ -23,17 +23,18 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// The callout that fetches this under this plan.
     pub fn new(plan: &'a Plan, fetch: &Fetch) -> Self {
+        let callouts = plan.callouts();
         match fetch {
             Fetch::Members => Self {
-                cluster: plan.admin_cluster(),
-                path: plan.members_path(),
+                cluster: callouts.admin_cluster(),
+                path: callouts.members_path(),
                 address: "admin".to_owned(),
                 destination_header: None,
             },
             Fetch::Metrics { address } => Self {
-                cluster: plan.metrics_cluster(),
+                cluster: callouts.metrics_cluster(),
                 path: plan.source.path.clone(),
-                address: plan.metrics_address(address),
+                address: callouts.metrics_address(address),
                 destination_header: Some(&plan.proxy.destination_header),
             },
         }

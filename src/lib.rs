@@ -16,6 +16,7 @@ mod abi;
 mod aside;
 mod callout;
 mod clock;
+mod configuration;
 mod delivery;
 #[cfg(target_arch = "wasm32")]
 mod exports;

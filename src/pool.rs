@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::abi::{self, Buffer, Map, Status};
+use super::abi::{self, Map, Status};
 use super::callout::{Call, CalloutBody};
 use super::delivery::{Delivery, Silent};
 use super::guard::{self, Callback};
@@ -10,17 +10,16 @@ use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use epp_core::body::BodyView;
-use epp_core::config::{self, Plan};
+use epp_core::config::Plan;
 use epp_core::picker::ById;
 use epp_core::picker::{
     Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker,
 };
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
+use epp_core::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::time::Timestamp;
 use epp_sync::Sharing;
-use tested_envoys::{TESTED, TESTED_TEXT};
 
 /// A root context stands in for the one in charge once that has not ticked for this many of its own ticks.
 const ROOT_PATIENCE: u32 = 20;
@@ -147,7 +146,27 @@ impl Pool {
     /// is in the keys of shared data and in metrics: under `requests: all` a pool takes requests for
     /// other clusters, too, but is not theirs.
     pub fn is(&self, plugin: &Plugin, plan: &Plan) -> bool {
-        self.plugin == *plugin && self.picker.cluster() == plan.cluster()
+        self.plugin == *plugin && self.cluster() == plan.cluster()
+    }
+
+    /// Returns the cluster whose requests this pool serves, and whose VMs share its data.
+    fn cluster(&self) -> &str {
+        self.picker.plan().cluster()
+    }
+
+    /// Returns whether it matters where a request's route leads.
+    pub fn asks_for_cluster(&self) -> bool {
+        self.picker.plan().proxy.requests == Requests::OfCluster
+    }
+
+    /// Returns whether requests routed to this cluster are this pool's.
+    pub fn owns(&self, cluster: &[u8]) -> bool {
+        !self.asks_for_cluster() || self.cluster().as_bytes() == cluster
+    }
+
+    /// Returns the header that names the endpoint to Envoy.
+    pub fn destination_header(&self) -> &str {
+        &self.picker.plan().proxy.destination_header
     }
 
     /// Whether a request that a panic has struck gets a local reply instead of going on.
@@ -159,7 +178,7 @@ impl Pool {
     /// Returns whether it got a local reply.
     pub fn fail(&mut self) -> bool {
         // It may be the client's own still.
-        let header = self.picker.destination_header();
+        let header = self.destination_header();
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
         guard::catch(|| {
             #[cfg(test)]
@@ -370,48 +389,6 @@ impl Pool {
     }
 }
 
-/// The plan in the configuration of the root in effect, if it is one; else its problems are logged.
-pub fn plan() -> Option<Plan> {
-    let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);
-    let text = text.ok().flatten().unwrap_or_default();
-    let loaded = match config::load_bytes(&text) {
-        Ok(loaded) => loaded,
-        Err(rejected) => {
-            for problem in &rejected.errors {
-                log::error!("EndpointPickerConfig refused: {problem}");
-            }
-            return None;
-        }
-    };
-    for problem in &loaded.warnings {
-        log::warn!("EndpointPickerConfig: {problem}");
-    }
-    log::info!(
-        "EndpointPickerConfig in force: {}; {}",
-        loaded.plan.summary(),
-        host_version()
-    );
-    Some(loaded.plan)
-}
-
-/// Returns the version of the Envoy that runs the module, and which ones were tested if it is not among
-/// them. Nothing else depends on the version.
-fn host_version() -> String {
-    let version = abi::property("xds\0node\0user_agent_build_version\0version");
-    // A message of three numbers, in Protocol Buffers' encoding.
-    let version = match *version.ok().flatten().unwrap_or_default() {
-        [8, major, 16, minor] => (major, minor, 0),
-        [8, major, 16, minor, 24, patch] => (major, minor, patch),
-        _ => return "a host of unknown version".to_owned(),
-    };
-    let (major, minor, patch) = version;
-    let (but, tested) = match TESTED.contains(&version) {
-        true => ("", ""),
-        false => ("; tested with ", TESTED_TEXT),
-    };
-    format!("Envoy {major}.{minor}.{patch}{but}{tested}")
-}
-
 /// The property of a request whose destination header was set by this filter; its value is the
 /// header's name.
 const MARK: &str = "epp_wasm_destination";
@@ -472,13 +449,14 @@ fn reply(reply: &LocalReply) -> bool {
 
 /// Names the endpoints of the request in effect.
 fn set_destination(destination: &str, picker: &Picker) {
-    let header = picker.destination_header();
+    let proxy = &picker.plan().proxy;
+    let header = proxy.destination_header.as_str();
     if let Err(Status(status)) = abi::set_header(Map::Request, header, destination.as_bytes()) {
         log::warn!(
             "failed to set the destination header (status {status}): the request goes to the fallback \
              policy; is allow_on_headers_stop_iteration set?"
         );
-    } else if picker.asks_for_cluster() {
+    } else if proxy.requests == Requests::OfCluster {
         // Where all requests are this pool's, no other filter of ours is behind this one.
         let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }

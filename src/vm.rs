@@ -55,7 +55,7 @@ impl Vm {
             self.serves_page = true;
             return self.keeps_page_apart();
         }
-        let Some(plan) = super::pool::plan() else {
+        let Some(plan) = super::configuration::plan() else {
             // Envoy tries a configuration in a VM of its own before any other gets it, which has no pool.
             super::host::count(REJECTED_CONFIGURATIONS);
             return false;
@@ -187,7 +187,7 @@ impl Vm {
     /// cluster may obey the header all the same, and a route may still change to one that does.
     fn strip_destination(&self) {
         let pools = self.pools.iter().flatten();
-        let mut headers: Vec<&str> = pools.map(|pool| pool.picker.destination_header()).collect();
+        let mut headers: Vec<&str> = pools.map(Pool::destination_header).collect();
         // Nearly always there is one.
         headers.dedup();
         headers.into_iter().for_each(super::pool::strip);
@@ -207,11 +207,7 @@ impl Vm {
         let mut others = pools.clone().skip(1);
         // Nearly always there is one.
         let plugin = others.next().map(|_| super::pool::Plugin::asking());
-        if plugin.is_none()
-            && pools
-                .clone()
-                .all(|(_, pool)| !pool.picker.asks_for_cluster())
-        {
+        if plugin.is_none() && pools.clone().all(|(_, pool)| !pool.asks_for_cluster()) {
             return Some(pools.next()?.0);
         }
         let Ok(cluster) = abi::property("xds\0cluster_name") else {
@@ -223,7 +219,7 @@ impl Vm {
         let cluster = cluster?;
         let found = pools.find(|(_, pool)| {
             let ours = plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
-            ours && pool.picker.owns(&cluster)
+            ours && pool.owns(&cluster)
         });
         Some(found?.0)
     }

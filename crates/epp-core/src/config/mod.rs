@@ -10,6 +10,7 @@
 //! knows (see `document::uses_todays_parts`) is read by llm-d-router's rules.
 
 mod assemble;
+mod callouts;
 pub mod document;
 pub mod find;
 mod known;
@@ -19,6 +20,7 @@ mod plan;
 mod settings;
 pub mod value;
 
+pub use callouts::Callouts;
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};
 

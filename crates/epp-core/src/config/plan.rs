@@ -134,42 +134,6 @@ impl Plan {
         owned.find(|owned| owned.as_bytes() == name)
     }
 
-    /// The cluster that leads to the admin interface.
-    pub fn admin_cluster(&self) -> &str {
-        match &self.discovery {
-            Discovery::EnvoyCluster(discovery) => &discovery.admin_cluster,
-            Discovery::Static(_) => "",
-        }
-    }
-
-    /// The admin interface's path to the members of the plan's clusters, and of no others where there is
-    /// only one.
-    pub fn members_path(&self) -> String {
-        match &self.discovery {
-            Discovery::EnvoyCluster(discovery) => match discovery.clusters.as_slice() {
-                [one] => format!("/clusters?filter={}", anchored(one)),
-                _ => "/clusters".to_owned(),
-            },
-            Discovery::Static(_) => String::new(),
-        }
-    }
-
-    /// The cluster through which metrics pages are fetched.
-    pub fn metrics_cluster(&self) -> &str {
-        match self.source.cluster.as_str() {
-            "" => self.cluster(),
-            cluster => cluster,
-        }
-    }
-
-    /// Where an endpoint's metrics page is.
-    pub fn metrics_address(&self, address: &str) -> String {
-        match (self.source.port, address.rsplit_once(':')) {
-            (Some(port), Some((host, _))) => format!("{host}:{port}"),
-            _ => address.to_owned(),
-        }
-    }
-
     /// Whether prompts are cut and remembered as under the other plan.
     pub fn hashing_equal(&self, other: &Self) -> bool {
         self.dialect == other.dialect && self.producers == other.producers
@@ -256,19 +220,4 @@ impl Plan {
         );
         text
     }
-}
-
-/// A regular expression that matches the name alone, as a query parameter.
-fn anchored(name: &str) -> String {
-    let mut text = "%5E".to_owned();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail. The backslash keeps dots and bars literal.
-            let _ = write!(text, "%5C%{byte:02X}");
-        }
-    }
-    text.push_str("%24");
-    text
 }

@@ -65,7 +65,6 @@ use crate::metrics::definitions::{
 };
 use crate::metrics::labels::{self, ForcedRelease, NoLabels};
 use crate::metrics::{CounterHandle, HistogramHandle, MetricUpdate, Registry};
-use crate::plugins::proxy::envoy_proxy::Requests;
 use crate::prefix::index::Index;
 use crate::prefix::key::{Key, Secret};
 use crate::request::TextBuffer;
@@ -273,36 +272,6 @@ impl Picker {
     /// Returns the plan in force.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// The cluster whose requests this picker picks for, and whose VMs share its data.
-    pub fn cluster(&self) -> &str {
-        &self.cluster
-    }
-
-    /// Whether it matters where a request's route leads.
-    pub fn asks_for_cluster(&self) -> bool {
-        self.plan.proxy.requests == Requests::OfCluster
-    }
-
-    /// Whether requests routed to this cluster are ours.
-    pub fn owns(&self, cluster: &[u8]) -> bool {
-        !self.asks_for_cluster() || self.cluster.as_bytes() == cluster
-    }
-
-    /// The header that names the endpoint.
-    pub fn destination_header(&self) -> &str {
-        &self.plan.proxy.destination_header
-    }
-
-    /// The header that names the model where the body is not read.
-    pub fn model_header(&self) -> &str {
-        &self.plan.proxy.model_header
-    }
-
-    /// Whether a header may name another model to ask for than the body's.
-    pub fn obeys_rewrite_header(&self) -> bool {
-        self.plan.proxy.rewrite_header
     }
 
     /// Returns what the host is to do next. To be asked after each event until there is nothing more.

@@ -101,7 +101,7 @@ fn from_pods(pods: &[String], plan: &Plan) -> Seen {
             labels: Vec::new(),
             available: true,
         });
-        let address = plan.metrics_address(pod);
+        let address = plan.callouts().metrics_address(pod);
         let url = format!("http://{address}{}", plan.source.path);
         match admin::get(&url) {
             Ok(page) => known.page = Some(page),

@@ -28,7 +28,7 @@ fn passed_on(site: &Site<'_>) -> Vec<Fault> {
         .iter()
         .filter_map(|picker| picker.loaded.as_ref().ok());
     let admin: Vec<&str> = plans
-        .map(|plan| plan.admin_cluster())
+        .map(|plan| plan.callouts().admin_cluster())
         .filter(|name| !name.is_empty())
         .collect();
     let routes = site.maps.iter().filter(|(_, map)| {

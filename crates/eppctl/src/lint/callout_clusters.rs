@@ -22,7 +22,7 @@ pub const RULE: Rule = Rule {
             if !static_only {
                 continue;
             }
-            let mut names = vec![plan.cluster(), plan.admin_cluster(), plan.metrics_cluster()];
+            let mut names = vec![plan.cluster(), plan.callouts().admin_cluster(), plan.callouts().metrics_cluster()];
             names.sort_unstable();
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
@@ -36,9 +36,9 @@ pub const RULE: Rule = Rule {
 /// Checks the cluster of the admin interface, which Envoy Gateway creates for Prometheus.
 fn switched_off(site: &Site<'_>) -> Vec<Fault> {
     const CLUSTER: &str = "prometheus_stats";
-    let mut needing = site
-        .loaded()
-        .filter(|(picker, plan)| plan.admin_cluster() == CLUSTER && picker.is_envoy_gateways(site));
+    let mut needing = site.loaded().filter(|(picker, plan)| {
+        plan.callouts().admin_cluster() == CLUSTER && picker.is_envoy_gateways(site)
+    });
     if needing.next().is_none() || site.cluster(CLUSTER).is_some() {
         return Vec::new();
     }

@@ -1,0 +1,48 @@
+//! The configuration of a root context.
+
+use super::abi::{self, Buffer};
+use epp_core::config::{self, Plan};
+use tested_envoys::{TESTED, TESTED_TEXT};
+
+/// Returns the plan in the configuration of the root context in effect; `None` where it is not valid, which is
+/// logged.
+pub fn plan() -> Option<Plan> {
+    let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);
+    let text = text.ok().flatten().unwrap_or_default();
+    let loaded = match config::load_bytes(&text) {
+        Ok(loaded) => loaded,
+        Err(rejected) => {
+            for problem in &rejected.errors {
+                log::error!("EndpointPickerConfig refused: {problem}");
+            }
+            return None;
+        }
+    };
+    for problem in &loaded.warnings {
+        log::warn!("EndpointPickerConfig: {problem}");
+    }
+    log::info!(
+        "EndpointPickerConfig in force: {}; {}",
+        loaded.plan.summary(),
+        host_version()
+    );
+    Some(loaded.plan)
+}
+
+/// Returns the version of the Envoy that runs the module, and which ones were tested if it is not among
+/// them. Nothing else depends on the version.
+fn host_version() -> String {
+    let version = abi::property("xds\0node\0user_agent_build_version\0version");
+    // A message of three numbers, in Protocol Buffers' encoding.
+    let version = match *version.ok().flatten().unwrap_or_default() {
+        [8, major, 16, minor] => (major, minor, 0),
+        [8, major, 16, minor, 24, patch] => (major, minor, patch),
+        _ => return "a host of unknown version".to_owned(),
+    };
+    let (major, minor, patch) = version;
+    let (but, tested) = match TESTED.contains(&version) {
+        true => ("", ""),
+        false => ("; tested with ", TESTED_TEXT),
+    };
+    format!("Envoy {major}.{minor}.{patch}{but}{tested}")
+}
