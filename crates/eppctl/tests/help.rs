@@ -164,27 +164,3 @@ fn invalid_arguments_exit_with_2() {
         assert!(!output.stderr.is_empty());
     }
 }
-
-/// CONTRIBUTING shows three plugins' files whole: they must be the files.
-#[test]
-fn the_worked_examples_of_contributing_are_the_files() {
-    let text = std::fs::read_to_string(top().join("CONTRIBUTING.md")).unwrap();
-    let examples = text.split("<!-- the file ").skip(1);
-    let examples: Vec<(&str, &str)> = examples
-        .map(|example| {
-            let (file, shown) = example.split_once(" -->\n\n```rust\n").unwrap();
-            let shown = shown.split_once("```\n\n<!-- end of the file -->");
-            (file, shown.unwrap().0)
-        })
-        .collect();
-    let kinds = ["scorer", "filter", "profile_handler"];
-    assert_eq!(examples.len(), kinds.len());
-    for ((file, shown), kind) in examples.into_iter().zip(kinds) {
-        assert!(file.contains(&format!("plugins/{kind}/")), "{file}");
-        let source = std::fs::read_to_string(top().join(file)).unwrap();
-        assert_eq!(
-            shown, source,
-            "CONTRIBUTING.md no longer shows {file}; copy the file into it"
-        );
-    }
-}
