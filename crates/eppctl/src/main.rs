@@ -21,6 +21,7 @@ mod input;
 mod lint;
 mod manual;
 mod metrics;
+mod metrics_reference;
 mod output;
 mod page;
 mod parity;

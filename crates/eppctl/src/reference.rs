@@ -1,4 +1,5 @@
-//! `eppctl reference`: the configuration reference, generated from the plugins' files and declarations.
+//! `eppctl reference`: the configuration reference, generated from the plugins' files and declarations, and the
+//! reference of metrics.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,15 +12,19 @@ use serde::Serialize;
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{holds, name_of, questions, written, Block, Page, Row};
 
-/// Print the reference of plugin types: parameters, defaults, formula, example.
+/// Print the reference of plugin types (parameters, defaults, formula, example) or of metrics.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl reference prefix-cache-scorer
-  eppctl reference > docs/configuration.md")]
+  eppctl reference > docs/configuration.md
+  eppctl reference --metrics > docs/metrics.md")]
 pub struct Reference {
     /// Plugin types [default: all].
     #[arg(value_name = "TYPE")]
     types: Vec<String>,
+    /// Print the metrics that the filter exports instead.
+    #[arg(long, conflicts_with = "types")]
+    metrics: bool,
 }
 
 #[derive(Serialize)]
@@ -37,10 +42,12 @@ one plugin.
 ";
 
 impl Reference {
-    /// Prints the reference, of all plugins or of those named.
+    /// Prints the reference, of metrics, of all plugins, or of those named.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let mut text = String::new();
-        if self.types.is_empty() {
+        if self.metrics {
+            text = crate::metrics_reference::page();
+        } else if self.types.is_empty() {
             text.push_str(HEAD);
             for kind in plugins::KINDS {
                 let title = kind.name.replace('_', " ");

@@ -32,6 +32,11 @@ fn the_reference_is_up_to_date() {
 }
 
 #[test]
+fn the_page_of_metrics_is_up_to_date() {
+    committed("docs/metrics.md", &["reference", "--metrics"]);
+}
+
+#[test]
 fn the_page_of_the_commands_is_up_to_date() {
     committed("docs/eppctl.md", &["manual"]);
 }

@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use epp_core::endpoints::sample::Sample as Line;
+use epp_core::metrics::definitions;
 
 /// The metric families of endpoints, by their short names.
 const GAUGES: [(&str, &str); 8] = [
-    ("fresh", "epp_wasm_endpoint_freshness"),
-    ("age", "epp_wasm_scrape_age_milliseconds"),
-    ("queue", "llm_d_epp_per_endpoint_queue_size"),
-    ("running", "epp_wasm_per_endpoint_running_requests"),
-    ("kv", "epp_wasm_per_endpoint_kv_cache_utilization_ppm"),
-    ("in_flight", "llm_d_epp_inflight_requests"),
-    ("ejected", "epp_wasm_endpoint_ejected"),
-    ("picks", "llm_d_epp_scheduler_attempts_total"),
+    ("fresh", definitions::FRESHNESS.name()),
+    ("age", definitions::SCRAPE_AGE.name()),
+    ("queue", definitions::QUEUE_SIZE.name()),
+    ("running", definitions::RUNNING_REQUESTS.name()),
+    ("kv", definitions::KV_CACHE_UTILIZATION.name()),
+    ("in_flight", definitions::INFLIGHT_REQUESTS.name()),
+    ("ejected", definitions::EJECTED.name()),
+    ("picks", definitions::PICKS.name()),
 ];
 
 const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
 const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
 const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
-const READY: &str = "llm_d_epp_ready_endpoints";
-const DECISION_MODE: &str = "epp_wasm_decision_mode";
+const READY: &str = definitions::READY_ENDPOINTS.name();
+const DECISION_MODE: &str = definitions::DECISION_MODE.name();
 
 /// A sample of the statistics.
 #[derive(Debug)]
