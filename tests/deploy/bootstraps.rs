@@ -200,14 +200,14 @@ fn serves(running: &Running) {
         });
         let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
         let mut pods = Vec::new();
-        // Until the worker has heard of the pool Envoy's own policy sends requests around.
+        // Until the worker has the endpoints, Envoy's own load balancing sends requests around, and some get 503.
         wait_until("a conversation keeps to one pod", || {
             let turns = 0..5;
             let answers = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
             let answers: Vec<Answer> = answers.collect();
-            let told = answers.iter().all(|answer| answer.status != 503);
+            let discovered = answers.iter().all(|answer| answer.status != 503);
             let well = answers.iter().all(|answer| answer.status == 200);
-            assert!(well || !told, "{answers:?}");
+            assert!(well || !discovered, "{answers:?}");
             pods = answers
                 .iter()
                 .map(|answer| answer.pod().to_owned())
@@ -289,7 +289,7 @@ fn labels_are_labels(page: &str) {
 }
 
 #[test]
-fn a_poll_of_who_is_not_there_gets_nobody_elses_page() {
+fn an_endpoint_outside_the_metrics_cluster_gets_no_other_endpoints_page() {
     let stage = Stage::set(&production("static.yaml"));
     let mut stage = stage;
     // The cluster for metrics does not know the last member.
@@ -307,7 +307,7 @@ fn a_poll_of_who_is_not_there_gets_nobody_elses_page() {
 }
 
 #[test]
-fn broken_metrics_eject_nobody() {
+fn broken_metrics_eject_no_endpoint() {
     let running = Running::start(&production("static.yaml"));
     for pod in running.stage.sim.pods() {
         pod.set_faults(Faults {
@@ -337,7 +337,7 @@ fn endpoints_come_and_go_with_their_file() {
 }
 
 #[test]
-fn what_templates_share_they_share() {
+fn common_parts_of_the_templates_are_the_same() {
     let first = read(&production("static.yaml"));
     for name in ["eds.yaml", "dns.yaml", "tls.yaml", "two-pools.yaml"] {
         let other = read(&production(name));

@@ -78,17 +78,17 @@ fn rows(page: &str, class: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Asks for the page as a browser that stays does, until it has told this.
-fn told(port: u16, what: &str, mut told: impl FnMut(&str) -> bool) -> String {
+/// Asks for the page as an open browser does, until it shows this.
+fn shown(port: u16, what: &str, mut is_shown: impl FnMut(&str) -> bool) -> String {
     let mut page = String::new();
     wait_until(what, || {
         page = client::get(port, "/").map_or(String::new(), |answer| answer.body);
-        told(&page)
+        is_shown(&page)
     });
     page
 }
 
-/// Keeps asking for the page: a browser may take longer to start than pickers keep telling.
+/// Keeps asking for the page: a browser may take longer to start than pickers keep reporting.
 struct Watcher(Arc<AtomicBool>, Option<JoinHandle<()>>);
 
 impl Watcher {
@@ -120,7 +120,7 @@ fn decided(llm: u16, status: u16, model: &str) -> String {
         client::get(llm, "/v1/models").is_ok_and(|answer| answer.status == 200)
     });
     let mut number = 0;
-    told(status, "decisions are shown", |page| {
+    shown(status, "decisions are shown", |page| {
         number += 1;
         let turn = format!(
             "{}And then {number}?",
@@ -133,7 +133,7 @@ fn decided(llm: u16, status: u16, model: &str) -> String {
     })
 }
 
-/// All fresh, idle and picked.
+/// All are fresh, idle and picked.
 fn check_endpoints(page: &str, addresses: &[String]) {
     let endpoints = rows(page, "endpoints");
     let mut names: Vec<&str> = endpoints.iter().map(|row| row[0].as_str()).collect();
@@ -150,7 +150,7 @@ fn check_endpoints(page: &str, addresses: &[String]) {
     assert!(sum(&endpoints, 11) > 3, "{endpoints:?}");
 }
 
-/// One polls, and one has served.
+/// One polls, and one has served; none has rejected a request.
 fn check_workers(page: &str) {
     let workers = rows(page, "workers");
     let polling = workers.iter().filter(|row| row[2] == "yes");
@@ -158,14 +158,38 @@ fn check_workers(page: &str) {
     let serving = workers.iter().filter(|row| row[1] == "requests");
     let serving: Vec<_> = serving.cloned().collect();
     assert_eq!((serving.len(), workers.len()), (1, 2), "{workers:?}");
-    assert!(
-        sum(&serving, 10) > 3 && sum(&serving, 15) > 0,
-        "{serving:?}"
-    );
+    assert!(sum(&serving, 10) > 0, "{serving:?}");
     assert!(workers.iter().all(|row| row[5] == "metrics"), "{workers:?}");
+    let totals = rows(page, "totals");
+    assert!(totals.len() == 2 && sum(&totals, 1) > 3, "{totals:?}");
+    assert_eq!((sum(&totals, 3), sum(&totals, 4)), (0, 0), "{totals:?}");
+    // The requests that came before the endpoints were discovered are no finding.
+    assert!(page.contains("Nothing needs attention."), "{page}");
 }
 
-/// One prompt again and again: its pick holds it, and no other endpoint does.
+/// Nothing is wider than the window, in which the tables would have to be scrolled. The page itself runs no
+/// script: a copy of it does.
+fn check_width(page: &str, folder: &Path) {
+    let measure = "<script>
+        const wide = [...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth);
+        document.body.dataset.wide = wide.length;
+        </script>";
+    let copy = folder.join("page.html");
+    fs::write(
+        &copy,
+        page.replace("<meta http-equiv", "<meta name") + measure,
+    )
+    .unwrap();
+    let measured = open(
+        &format!("file://{}", copy.display()),
+        folder,
+        Scheme::Light,
+        None,
+    );
+    assert!(measured.contains("data-wide=\"0\""), "{measured}");
+}
+
+/// One prompt again and again: it is cached at its pick, and at no other endpoint.
 fn check_decisions(page: &str, addresses: &[String]) {
     let decisions = rows(page, "decisions");
     let last = &decisions[0];
@@ -207,6 +231,7 @@ fn a_browser_shows_the_pool() {
     check_workers(&page);
     check_decisions(&page, &addresses);
     check_plan(&page);
+    check_width(&page, stage.folder.path());
 
     // docs/status.png is the light one.
     let pictures = [
@@ -223,7 +248,7 @@ fn a_browser_shows_the_pool() {
 }
 
 #[test]
-fn the_page_is_its_listeners_alone_and_shows_no_prompt() {
+fn only_the_pages_listener_serves_it_and_it_shows_no_prompt() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
@@ -248,7 +273,7 @@ fn the_page_is_its_listeners_alone_and_shows_no_prompt() {
 }
 
 #[test]
-fn workers_that_share_nothing_are_seen_all_the_same() {
+fn workers_that_share_nothing_are_shown() {
     let mut config = read(&top().join("envoy/envoy.yaml"));
     let filters = &mut config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
     let filter = &mut filters[0]["typed_config"]["http_filters"][0]["typed_config"]["config"];
@@ -275,7 +300,7 @@ fn workers_that_share_nothing_are_seen_all_the_same() {
 
 /// The module with faults on demand (src/fault.rs) stands in for a defect in the page.
 #[test]
-fn whatever_becomes_of_the_page_no_request_is_touched() {
+fn a_failure_of_the_page_affects_no_request() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let [module, faulty] = ["EPP_WASM", "EPP_WASM_FAULTS"].map(path_of);
     let [module, faulty] = [module, faulty].map(|path| path.to_string_lossy().into_owned());
@@ -288,7 +313,7 @@ fn whatever_becomes_of_the_page_no_request_is_touched() {
         let struck = client::send(status, "GET", "/", &headers, b"").unwrap();
         assert_ne!(struck.status, 200, "{fault}");
         assert_eq!(client::complete(llm, "demo", PROMPT).status, 200);
-        told(status, "the page is there again", |page| {
+        shown(status, "the page is there again", |page| {
             assert_eq!(client::complete(llm, "demo", PROMPT).status, 200);
             page.contains("<table class=\"workers\">")
         });

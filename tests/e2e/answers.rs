@@ -92,7 +92,7 @@ fn the_index_is_compared_with_what_the_pods_report() {
     assert!(reported > 5.0 * 1_500.0, "{reported}");
     let ratio = expected / reported;
     assert!((0.98..1.02).contains(&ratio), "{expected} of {reported}");
-    // A pod whose cache holds next to nothing: the index does not know that, and the metric tells.
+    // A pod whose cache holds next to nothing: the index does not know that, and the metric shows it.
     let small = Settings {
         cache_blocks: 10,
         ..Settings::default()

@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 use crate::client::post;
 use crate::start;
 
-/// Today's generation with prefixes alone.
+/// The llm-d dialect with prefixes alone.
 const PREFIXES: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: prefix-cache-scorer}]
@@ -52,7 +52,7 @@ fn bodies(about: &str) -> Vec<(&'static str, Value)> {
 fn a_prompt_goes_where_it_went_before_in_every_api() {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let proxy = start(&sim, PREFIXES);
-    // What was told in one API may not draw the next one's prompt: each has pods of its own.
+    // What was sent by one API may not attract the next one's prompt.
     let mut pods = [0; 4];
     let send = |path: &str, body: &Value| {
         let answer = post(proxy.port, path, body, &[]);

@@ -32,7 +32,7 @@ fn bodies_of_all_sizes_arrive_whole() {
             &body,
         )
         .unwrap();
-        // A pod keeps 8 MB of a body and cannot parse more; that it came whole its hash tells.
+        // A pod keeps 8 MB of a body and cannot parse more; its hash shows that it came whole.
         assert!(
             [200, 400].contains(&answer.status),
             "{size}: {}",
@@ -74,7 +74,7 @@ fn chunked_bodies_arrive_whole() {
 }
 
 #[test]
-fn what_has_no_readable_body_is_routed_by_the_profiles_all_the_same() {
+fn requests_without_a_readable_body_are_routed_by_the_profiles() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(50),

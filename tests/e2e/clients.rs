@@ -8,8 +8,8 @@ use crate::client::complete;
 use crate::proxy::Setup;
 use envoy_harness::path_of;
 
-/// A document of today's generation with all that reads a body.
-fn today() -> String {
+/// A document of the llm-d dialect with all that reads a body.
+fn llm_d() -> String {
     "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -23,9 +23,9 @@ schedulingProfiles:
     .to_owned()
 }
 
-/// A document of the seed's generation with the same.
-fn seed() -> String {
-    today().replace("llm-d.ai/", "inference.networking.x-k8s.io/")
+/// The same in the GIE v1 dialect.
+fn gie() -> String {
+    llm_d().replace("llm-d.ai/", "inference.networking.x-k8s.io/")
 }
 
 /// Runs all cases of `clients.py` but these through an Envoy with this configuration. What fails is
@@ -34,7 +34,7 @@ fn all_cases_pass(config: &str, but: &[&str]) {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let proxy = Setup::new(&sim.addresses(), config).start();
     let picked = || proxy.counted("llm_d_epp_scheduler_attempts_total");
-    // What comes before the members are known is Envoy's own to place.
+    // Requests that come before the members are known are placed by Envoy's own load balancing.
     proxy.wait_until("the members are known", || {
         complete(proxy.port, "m", "x");
         picked() > 0
@@ -55,22 +55,22 @@ fn all_cases_pass(config: &str, but: &[&str]) {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
+    let output_text = String::from_utf8_lossy(&output.stdout);
     let wrong = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}{wrong}");
-    assert!(told.contains("failed: none"), "{told}{wrong}");
+    assert!(output.status.success(), "{output_text}{wrong}");
+    assert!(output_text.contains("failed: none"), "{output_text}{wrong}");
     assert_eq!(errors(), before);
     // Each was picked for.
     proxy.wait_until("all are counted", || picked() + others >= seen());
 }
 
 #[test]
-fn the_official_python_packages_under_todays_rules() {
-    all_cases_pass(&today(), &[]);
+fn the_official_python_packages_in_the_llm_d_dialect() {
+    all_cases_pass(&llm_d(), &[]);
 }
 
 #[test]
-fn the_official_python_packages_under_the_seeds_rules() {
-    // They know no prompt in Anthropic's bodies.
-    all_cases_pass(&seed(), &["anthropic_conversations_stay_where_they_are"]);
+fn the_official_python_packages_in_the_gie_dialect() {
+    // It reads no prompt in Anthropic's bodies.
+    all_cases_pass(&gie(), &["anthropic_conversations_stay_where_they_are"]);
 }

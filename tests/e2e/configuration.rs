@@ -49,7 +49,7 @@ fn envoys_own_validation_tells_a_bad_configuration_from_a_good_one() {
 }
 
 #[test]
-fn a_bad_update_leaves_the_running_configuration_in_charge() {
+fn a_rejected_update_leaves_the_running_configuration_in_use() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(9),

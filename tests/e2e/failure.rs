@@ -10,7 +10,7 @@ const NO_PODS: &str =
     "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request";
 
 /// A setup whose discovery finds no member, while the cluster has one.
-fn nobody(extra: &str) -> String {
+fn empty_pool(extra: &str) -> String {
     let plugins = format!("{{type: queue-scorer}}, {{name: none, type: static-discovery, parameters: {{endpoints: []}}}}{extra}");
     document(&plugins, "{pluginRef: queue-scorer}") + "dataLayer: {discovery: {pluginRef: none}}\n"
 }
@@ -18,7 +18,7 @@ fn nobody(extra: &str) -> String {
 #[test]
 fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
-    let proxy = Setup::new(&sim.addresses(), &nobody("")).launch();
+    let proxy = Setup::new(&sim.addresses(), &empty_pool("")).launch();
     proxy.wait_until("Envoy answers", || get(proxy.port, "/v1/models").is_ok());
     let answer = complete(proxy.port, "m", "x");
     assert_eq!((answer.status, answer.body.as_str()), (503, NO_PODS));
@@ -37,7 +37,7 @@ fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
 #[test]
 fn failing_open_leaves_the_choice_to_envoy() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
-    let open = nobody(", {type: envoy-proxy, parameters: {failureMode: FailOpen}}");
+    let open = empty_pool(", {type: envoy-proxy, parameters: {failureMode: FailOpen}}");
     let proxy = Setup::new(&sim.addresses(), &open).launch();
     proxy.wait_until("Envoy answers", || {
         get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)

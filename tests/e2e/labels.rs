@@ -1,13 +1,12 @@
 //! Names that clients invent do not fill Envoy with statistics.
 
-use std::time::Duration;
-
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
 use crate::client::{agent, send_by};
 use crate::proxy::{Proxy, Setup};
 use crate::scorer;
+use crate::ticks::wait_for_statistics;
 
 fn ask(port: u16, model: &str) -> u16 {
     asker(port)(model)
@@ -28,17 +27,18 @@ fn asker(port: u16) -> impl Fn(&str) -> u16 {
 fn start(sim: &Sim) -> Proxy {
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.workers = 2;
+    setup.status_page = true;
     let proxy = setup.start();
-    // Each pod gets some, and the statistics of all are handed over: once a second.
+    // Each pod gets some.
     for _ in 0..200 {
         assert_eq!(ask(proxy.port, "demo"), 200);
     }
-    std::thread::sleep(Duration::from_millis(2_500));
-    proxy.wait_until("the real one is in the statistics", || told(&proxy, "demo"));
+    wait_for_statistics(&proxy);
+    assert!(is_counted(&proxy, "demo"));
     proxy
 }
 
-fn told(proxy: &Proxy, model: &str) -> bool {
+fn is_counted(proxy: &Proxy, model: &str) -> bool {
     let label = format!("model_name=\"{model}\"");
     proxy.prometheus().contains(&label)
 }
@@ -58,8 +58,7 @@ fn growth(proxy: &Proxy, names: usize, name: impl Fn(usize) -> String + Sync) ->
             });
         }
     });
-    // Statistics are handed over once a second.
-    std::thread::sleep(Duration::from_millis(2_500));
+    wait_for_statistics(proxy);
     let after = proxy.prometheus().len();
     println!("{names} names: {before} to {after} bytes");
     after.saturating_sub(before)
@@ -82,11 +81,11 @@ fn names_that_no_server_knows_are_counted_together() {
     assert_eq!(ask(proxy.port, "invented"), 404);
     assert!(growth(&proxy, 10_000, long) < 100_000);
     assert!(growth(&proxy, 2_000, |number| format!("invented-{number}")) < 100_000);
-    assert!(told(&proxy, "other") && !proxy.prometheus().contains("invented"));
+    assert!(is_counted(&proxy, "other") && !proxy.prometheus().contains("invented"));
     // A real one that comes now has its place.
     sim.pods().for_each(|pod| pod.set_faults(Faults::default()));
     (0..20).for_each(|_| assert_eq!(ask(proxy.port, "real"), 200));
-    proxy.wait_until("the statistic is there", || told(&proxy, "real"));
+    proxy.wait_until("the statistic is there", || is_counted(&proxy, "real"));
 }
 
 #[test]

@@ -11,11 +11,11 @@
 
 mod answers;
 mod apis;
-mod avoidance;
 mod bodies;
 mod bursts;
 mod clients;
 mod configuration;
+mod ejection;
 mod failure;
 mod guard;
 mod headers_only;
@@ -32,17 +32,16 @@ mod slow_clients;
 mod steering;
 mod stream;
 mod teaching;
+mod ticks;
 mod uploads;
 mod view;
 mod witness;
 mod workers;
 
-use std::time::Duration;
-
 use envoy_harness::{client, proxy};
 use proxy::{Proxy, Setup};
 
-/// A document of the seed's generation: plugins, and their references in the one profile.
+/// A document of the GIE v1 dialect: plugins, and their references in the one profile.
 pub fn document(plugins: &str, references: &str) -> String {
     format!(
         "apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -65,14 +64,6 @@ pub fn scorer(kind: &str) -> String {
 pub fn explained(kind: &str) -> String {
     let plugins = format!("{{type: {kind}}}, {{type: envoy-proxy, parameters: {{explain: true}}}}");
     document(&plugins, &format!("{{pluginRef: {kind}}}"))
-}
-
-/// Tries something that holds once workers have told each other what they placed: two ticks of 50 ms,
-/// which are late on a busy machine. `attempt` gets the pause to make before it looks, longer each time,
-/// and returns whether it held; it is to begin with prompts that were not placed before.
-pub fn once_shared(what: &str, attempt: impl FnMut(Duration) -> bool) {
-    let pauses = [250, 1_000, 3_000, 10_000].map(Duration::from_millis);
-    assert!(pauses.into_iter().any(attempt), "not once shared: {what}");
 }
 
 /// Starts an Envoy over these model servers with this configuration.

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fake_model_server::{Faults, Metrics, Pinned, Settings, Sim};
@@ -13,6 +12,7 @@ use serde_json::json;
 use crate::client::complete;
 use crate::preferences::settles_on;
 use crate::proxy::Setup;
+use crate::ticks::wait_for_statistics;
 use crate::{document, scorer, start};
 
 /// Passes connections on to a port, until it is stopped.
@@ -74,7 +74,7 @@ fn without_the_admin_interface_the_last_known_members_stay() {
     });
     assert!(age() < 5_000);
     relay.stop();
-    proxy.wait_until("their age tells of it", || age() > 4_000);
+    proxy.wait_until("their age shows it", || age() > 4_000);
     let pods: HashSet<String> = answering(proxy.port, 20).into_iter().collect();
     assert_eq!(pods.len(), 2);
     let before = picks();
@@ -279,7 +279,7 @@ fn metrics_that_hang_later_are_not_used_for_ever() {
 }
 
 #[test]
-fn bad_pages_are_no_pages() {
+fn invalid_metrics_pages_are_not_used() {
     for fault in [Metrics::Error, Metrics::Garbage] {
         let sim = Sim::start(2, &Settings::default()).unwrap();
         sim.pod(0).set_faults(Faults {
@@ -351,6 +351,7 @@ fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
     setup.cluster = json!({"outlier_detection": {"consecutive_5xx": 1, "base_ejection_time": "300s",
         "max_ejection_percent": 100}});
     setup.route = json!({"retry_policy": {"num_retries": 0}});
+    setup.status_page = true;
     let proxy = setup.start();
     settles_on(proxy.port, "pod-1");
     sim.pod(0).set_faults(Faults {
@@ -365,11 +366,10 @@ fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
         let pod = sim.addresses()[0].to_string();
         proxy.counted_with("llm_d_epp_scheduler_attempts_total", &pod)
     };
-    // Counters are handed over once a second: those of the picks before have to be through.
-    sleep(Duration::from_millis(1_500));
+    wait_for_statistics(&proxy);
     let before = picks();
     assert!(answering(proxy.port, 10).iter().all(|pod| pod == "pod-2"));
-    sleep(Duration::from_millis(1_500));
+    wait_for_statistics(&proxy);
     assert_eq!(
         picks(),
         before,

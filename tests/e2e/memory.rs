@@ -1,7 +1,6 @@
 //! What clients make the module keep: many requests of the bodies that make it keep most, all at
 //! once, cost other clients nothing, and the memory is used again afterwards.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fake_model_server::{Settings, Sim};
@@ -10,6 +9,7 @@ use serde_json::json;
 use crate::client::{complete, explain, post, raw};
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
+use crate::ticks::wait_for_statistics;
 use envoy_harness::path_of;
 
 #[path = "../memory/bodies.rs"]
@@ -25,8 +25,8 @@ const STREAMS: usize = 100;
 /// What is stated of a VM's memory: the index's 64 MiB and 192 MiB (docs/architecture.md).
 const BOUND: u64 = 256 << 20;
 
-/// A plan of today's generation that reads all that it can.
-const TODAY: &str = "apiVersion: llm-d.ai/v1alpha1
+/// A plan of the llm-d dialect that reads all that it can.
+const LLM_D: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer},
   {type: approx-prefix-cache-producer, parameters: {autoTune: false}},
@@ -108,8 +108,7 @@ fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
     let answer = streaming(proxy.port);
     let since = Instant::now();
     let storm = Storm::begin(proxy, body, http);
-    // Gauges are set once a second.
-    sleep(Duration::from_millis(1_200));
+    wait_for_statistics(proxy);
     let memory = worker(proxy, "epp_wasm_vm_memory_bytes");
     let kept = worker(proxy, "epp_wasm_prompt_bytes");
     storm.end();
@@ -134,13 +133,15 @@ fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
 }
 
 #[test]
-fn many_requests_that_make_it_keep_much_cost_others_nothing() {
+fn many_requests_that_need_much_memory_cost_others_nothing() {
     let settings = Settings {
         token_time: Duration::from_millis(20),
         ..Settings::default()
     };
     let sim = Sim::start(2, &settings).unwrap();
-    let proxy = Setup::new(&sim.addresses(), TODAY).start();
+    let mut setup = Setup::new(&sim.addresses(), LLM_D);
+    setup.status_page = true;
+    let proxy = setup.start();
     // The review's, and those that keep most for a byte sent.
     let worst = [
         "tools: an object that ends",
@@ -188,7 +189,7 @@ fn faulty(token_ms: u64) -> (Sim, Proxy) {
         ..Settings::default()
     };
     let sim = Sim::start(2, &settings).unwrap();
-    let mut setup = Setup::new(&sim.addresses(), TODAY);
+    let mut setup = Setup::new(&sim.addresses(), LLM_D);
     setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();
     (sim, proxy)
@@ -196,9 +197,11 @@ fn faulty(token_ms: u64) -> (Sim, Proxy) {
 
 #[test]
 fn an_allocation_that_fails_costs_its_own_request() {
-    let (_sim, proxy) = faulty(20);
+    let (sim, proxy) = faulty(20);
     let answer = streaming(proxy.port);
-    sleep(Duration::from_millis(100));
+    proxy.wait_until("a pod computes", || {
+        sim.pods().any(|pod| pod.shown().running > 0)
+    });
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     for (place, status) in [
         ("request_headers", 500),
@@ -229,9 +232,11 @@ fn an_allocation_that_fails_costs_its_own_request() {
 
 #[test]
 fn without_any_memory_requests_go_on_under_the_failure_mode() {
-    let (_sim, proxy) = faulty(40);
+    let (sim, proxy) = faulty(40);
     let answer = streaming(proxy.port);
-    sleep(Duration::from_millis(100));
+    proxy.wait_until("a pod computes", || {
+        sim.pods().any(|pod| pod.shown().running > 0)
+    });
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let hoard = [("x-epp-fault", "hoard@response_body")];
     assert_eq!(

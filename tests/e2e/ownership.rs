@@ -9,7 +9,7 @@ use crate::proxy::Setup;
 use crate::{document, scorer, start};
 
 #[test]
-fn a_client_chooses_no_endpoint_and_its_headers_of_ours_reach_nobody() {
+fn a_client_cannot_choose_an_endpoint_and_its_picker_headers_are_removed() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(1).pin(Pinned {
         waiting: Some(50),

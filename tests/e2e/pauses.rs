@@ -64,7 +64,7 @@ fn uploads(
     if late_end {
         sleep(PAUSE);
     }
-    // A pod that has as many bytes as it was told of answers, whatever may still come behind them.
+    // A pod that has as many bytes as the declared length answers, even if more comes behind them.
     if !way.length || way.http == Http::Two && !late_end {
         let taken = upload.trailer("x-end", "of the body");
         // Its answer may come before the trailer does.

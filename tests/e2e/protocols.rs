@@ -16,8 +16,8 @@ use crate::uploads::{arrives_whole, begin, completion, Model, Way, FIRST, SIZE, 
 use crate::witness::{Answers, Witness};
 use crate::{document, scorer, start};
 
-/// An Envoy before these pods that waits for the model, and counts what it sent where since the
-/// pods told their state last. They do not tell it again: a count that is not taken back stays.
+/// An Envoy before these pods that waits for the model, and counts what it sent where since the last
+/// scrape of each pod. There is no further one, so that a count that is not taken back stays.
 fn counting(witnesses: &[Witness]) -> Proxy {
     let plugins = "{type: queue-scorer}, {type: lora-affinity-scorer}, \
         {type: metrics-data-source, parameters: {stalenessThreshold: 600s}}, \

@@ -53,8 +53,8 @@ fn arrives_as(
     let hash = body_hash(expected).to_string();
     assert_eq!(answer.header("x-body-xxh64"), hash, "{what}");
     let seen = sim.pod(0).seen().pop().unwrap();
-    let told = way.length.then_some(bytes.as_str());
-    assert_eq!(seen.header("content-length"), told, "{what}");
+    let declared = way.length.then_some(bytes.as_str());
+    assert_eq!(seen.header("content-length"), declared, "{what}");
 }
 
 const HEADER: &str = "x-llm-d-model-name-rewrite";
@@ -88,7 +88,7 @@ fn a_header_names_the_model_that_the_pod_is_asked_for() {
 }
 
 #[test]
-fn a_client_names_no_model_by_a_header() {
+fn a_client_cannot_set_the_model_by_a_header() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = crate::start(&sim, &config(""));
     for way in WAYS {
@@ -103,7 +103,7 @@ fn a_client_names_no_model_by_a_header() {
 }
 
 #[test]
-fn a_rule_names_it() {
+fn a_rewrite_rule_sets_the_model() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let rules =
         ", {type: model-rewrite, parameters: {rules: [{models: [m], targets: [{model: real}]}]}}";

@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::client::complete;
 use crate::proxy::{Proxy, Setup};
+use crate::scorer;
 use crate::stream::{Connection, Http, Upload};
-use crate::{once_shared, scorer};
+use crate::ticks::{wait_until_shared, wait_until_vms_share};
 
 /// A request of which its headers come, and a part of its body if there is one.
 fn half(port: u16, headers: &str, body: &[u8]) -> TcpStream {
@@ -35,25 +36,25 @@ fn pool(workers: usize) -> (Sim, Proxy) {
     let most =
         json!({"max_connections": 16384, "max_pending_requests": 16384, "max_requests": 16384});
     setup.cluster = json!({"circuit_breakers": {"thresholds": [most]}});
+    setup.status_page = true;
     let proxy = setup.start();
+    wait_until_vms_share(&proxy, workers + 1);
     (sim, proxy)
 }
 
 /// Eight prompts that are placed go four times more where they went first. Chance would let that
 /// pass once in 4^32.
 fn have_affinity(proxy: &Proxy) {
-    once_shared("prompts go where they are known", |pause| {
-        let pod = |number| {
-            let long = "much to tell, and at length. ".repeat(20);
-            let answer = complete(proxy.port, "m", &format!("{number}, {pause:?}: {long}"));
-            assert_eq!(answer.status, 200);
-            answer.pod().to_owned()
-        };
-        let pods = || (0..8).map(pod).collect::<Vec<_>>();
-        let placed = pods();
-        sleep(pause);
-        (0..4).all(|_| pods() == placed)
-    });
+    let pod = |number| {
+        let long = "much to tell, and at length. ".repeat(20);
+        let answer = complete(proxy.port, "m", &format!("{number}: {long}"));
+        assert_eq!(answer.status, 200);
+        answer.pod().to_owned()
+    };
+    let pods = || (0..8).map(pod).collect::<Vec<_>>();
+    let placed = pods();
+    wait_until_shared(proxy);
+    (0..4).for_each(|_| assert_eq!(pods(), placed));
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn listens(proxy: &Proxy) {
 }
 
 #[test]
-fn the_filter_takes_it_from_requests_that_are_not_its_own() {
+fn the_filter_removes_it_from_requests_to_other_clusters() {
     let site = Site::new();
     let proxy = site.setup(&scorer("prefix-cache-scorer")).launch();
     // The first requests after the start, too.
@@ -117,7 +117,7 @@ fn the_filter_takes_it_from_requests_that_are_not_its_own() {
 }
 
 #[test]
-fn early_mutation_takes_it_where_no_filter_is() {
+fn early_mutation_removes_it_where_no_filter_runs() {
     let site = Site::new();
     let mut setup = site.setup("");
     setup.configs.clear();
@@ -171,7 +171,7 @@ fn weights_and_mirrors_lead_nowhere_else() {
 /// Envoy 1.40 does not hand the header on to the policy of a cluster behind an aggregate: the filter's
 /// choice has no effect there either, which `eppctl lint` says.
 #[test]
-fn an_aggregate_of_the_pool_obeys_no_client() {
+fn an_aggregate_of_the_pool_follows_no_clients_header() {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let start = |cluster: &str| {
         let proxy = format!("{{type: envoy-proxy, parameters: {{cluster: {cluster}}}}}");
@@ -206,7 +206,7 @@ fn two_pools(one: &Sim, two: &Sim, vms_apart: bool) -> Setup {
 }
 
 #[test]
-fn what_one_filter_names_the_next_one_leaves() {
+fn the_destination_of_one_filter_is_kept_by_the_next() {
     for vms_apart in [false, true] {
         let sim = || Sim::start(4, &Settings::default()).unwrap();
         let (one, two) = (sim(), sim());

@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::thread::sleep;
 use std::time::Duration;
 
 use fake_model_server::{Faults, Settings, Sim};
@@ -11,6 +10,7 @@ use fake_model_server::{Faults, Settings, Sim};
 use crate::client::{explain, raw};
 use crate::explained;
 use crate::proxy::{Proxy, Setup};
+use crate::ticks::{wait_until_shared, wait_until_vms_share};
 
 /// Of some blocks.
 fn prompt(number: usize) -> String {
@@ -35,15 +35,14 @@ fn start() -> (Sim, Proxy) {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &explained("prefix-cache-scorer"));
     setup.workers = 2;
+    setup.status_page = true;
     let proxy = setup.start();
-    proxy.wait_until("all VMs share", || {
-        proxy.counted("epp_wasm_sharing_vms") == 3
-    });
+    wait_until_vms_share(&proxy, 3);
     (sim, proxy)
 }
 
 #[test]
-fn a_body_that_the_server_refuses_teaches_nothing() {
+fn a_rejected_body_adds_nothing_to_the_index() {
     let (_sim, proxy) = start();
     let refused = |number| {
         let answer = raw(
@@ -53,8 +52,7 @@ fn a_body_that_the_server_refuses_teaches_nothing() {
             |text| text.contains("\r\n\r\n"),
         );
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        // Other workers learn of it a tick later.
-        sleep(Duration::from_millis(150));
+        wait_until_shared(&proxy);
     };
     for number in 0..8 {
         refused(number);
@@ -70,7 +68,7 @@ fn a_body_that_the_server_refuses_teaches_nothing() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_answer_teaches_nothing() {
+fn a_client_that_leaves_before_the_response_adds_nothing_to_the_index() {
     let (sim, proxy) = start();
     let hang = |hang| {
         let faults = Faults {

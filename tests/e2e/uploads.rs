@@ -134,11 +134,11 @@ fn early_releases_are_counted() {
     let witness = Witness::start(Answers::AtTheEnd);
     let proxy = before(&witness, "");
     let body = completion(Model::First, SIZE);
-    for way in WAYS {
+    for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
         upload.send(&body[..FIRST]);
-        sleep(BETWEEN);
+        proxy.wait_until("it was released", || witness.arrivals().len() == number + 1);
         upload.send(&body[FIRST..]);
         arrives_whole(upload, &body, way);
     }

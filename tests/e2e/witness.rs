@@ -1,4 +1,4 @@
-//! A pod that tells how far each request has come, while it comes.
+//! A pod that shows how far each request has come, while it comes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

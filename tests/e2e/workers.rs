@@ -1,19 +1,21 @@
 //! Many workers, one picker: what they share, and what one that starts receives.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::thread::{scope, sleep};
-use std::time::{Duration, Instant};
 
 use epp_sync::ROOT;
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
-use crate::client::{complete, post};
+use crate::client::{complete, get, post};
 use crate::proxy::{Proxy, Setup};
-use crate::{document, once_shared, scorer};
+use crate::stream::Connection;
+use crate::ticks::{self, wait_until_shared, wait_until_vms_share, Vm};
+use crate::uploads::{begin, completion, Model, WAYS};
+use crate::{document, scorer};
 use envoy_harness::path_of;
 
 /// Prompts that were placed, each with its pod. Long enough for some blocks each, and others for each
@@ -37,25 +39,24 @@ fn astray(proxy: &Proxy, placed: &[(String, String)]) -> usize {
     gone.count()
 }
 
-/// Waits until all workers know prompts that each of them placed, and returns those.
+/// Places prompts, waits until all workers know of them, and returns them.
 fn shared(proxy: &Proxy, prompts: usize, topic: &str) -> Vec<(String, String)> {
-    let mut known = Vec::new();
-    once_shared(topic, |pause| {
-        known = placed(proxy, prompts, &format!("{topic}, {pause:?}"));
-        sleep(pause);
-        astray(proxy, &known) == 0
-    });
-    known
+    let placed = placed(proxy, prompts, topic);
+    wait_until_shared(proxy);
+    assert_eq!(astray(proxy, &placed), 0, "{topic}");
+    placed
 }
 
 #[test]
-fn what_is_in_flight_is_counted_over_all_workers_and_not_for_ever() {
+fn requests_in_flight_are_counted_over_all_workers_until_they_end() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("active-request-scorer"));
     setup.workers = 4;
+    setup.status_page = true;
     let proxy = setup.start();
     let in_flight = || proxy.counted("llm_d_epp_inflight_requests");
-    proxy.wait_until("all VMs share", || {
+    wait_until_vms_share(&proxy, 5);
+    proxy.wait_until("a gauge counts them", || {
         proxy.counted("epp_wasm_sharing_vms") == 5
     });
     let hang = |hang| {
@@ -65,57 +66,70 @@ fn what_is_in_flight_is_counted_over_all_workers_and_not_for_ever() {
         };
         sim.pods().for_each(|pod| pod.set_faults(faults.clone()));
     };
-    once_shared("each goes where the fewest are", |pause| {
-        hang(true);
-        let pods = scope(|scope| {
-            let one = |_| {
-                let proxy = &proxy;
-                // One after the other, so that each is known to all workers before the next comes.
-                sleep(pause.min(Duration::from_secs(1)));
-                scope.spawn(move || complete(proxy.port, "m", "x").pod().to_owned())
-            };
-            let requests: Vec<_> = (0..9).map(one).collect();
-            proxy.wait_until("the gauge shows them", || in_flight() == 9);
-            hang(false);
-            let pods = requests.into_iter().map(|request| request.join().unwrap());
-            pods.collect::<Vec<_>>()
+    hang(true);
+    let (way, body) = (WAYS[0], completion(Model::First, 10));
+    let one = |number| {
+        let mut connection = Connection::open(proxy.port, way.http);
+        let mut request = begin(&mut connection, way, &body);
+        request.send(&body);
+        // One after the other, so that each is known to all workers before the next comes.
+        proxy.wait_until("its worker has published it", || {
+            ticks::in_flight(&proxy) == number
         });
-        proxy.wait_until("none is left", || in_flight() == 0);
-        let count = |pod: &str| pods.iter().filter(|name| *name == pod).count();
-        ["pod-1", "pod-2", "pod-3"].map(count) == [3, 3, 3]
-    });
+        wait_until_shared(&proxy);
+        (connection, request)
+    };
+    let requests: Vec<_> = (1..=9).map(one).collect();
+    proxy.wait_until("the gauge shows them", || in_flight() == 9);
+    hang(false);
+    let pods = requests
+        .into_iter()
+        .map(|(_connection, request)| request.answer());
+    let pods: Vec<String> = pods.map(|answer| answer.pod().to_owned()).collect();
+    let count = |pod: &str| pods.iter().filter(|name| *name == pod).count();
+    assert_eq!(["pod-1", "pod-2", "pod-3"].map(count), [3, 3, 3]);
+    proxy.wait_until("none is left", || in_flight() == 0);
 }
 
 #[test]
-fn after_a_trap_a_worker_is_handed_what_the_others_know() {
+fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.module = path_of("EPP_WASM_FAULTS");
+    setup.status_page = true;
     let proxy = setup.start();
+    wait_until_vms_share(&proxy, 2);
     let placed = shared(&proxy, 60, "before the trap");
+    let of_worker = |vms: BTreeMap<_, Vm>| vms.into_values().find(|vm| vm.serves);
+    let mut entries = None;
+    proxy.wait_until("both VMs know the same", || {
+        let vms = ticks::vms(&proxy);
+        entries = vms.values().next().and_then(|vm| vm.entries);
+        entries > Some(0) && vms.values().all(|vm| vm.entries == entries)
+    });
+    let before = of_worker(ticks::vms(&proxy)).unwrap().heartbeats;
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "trap")];
-    let trapped = Instant::now();
     let answer = post(proxy.port, "/v1/completions", &body, &fault);
     assert_ne!(answer.status, 200);
-    // Each try asks for a few only, so that what it places itself does not help the next.
-    let mut left = placed.as_slice();
-    proxy.wait_until("the worker knows where prompts went", || {
-        let (some, rest) = left.split_at(4);
-        left = rest;
-        sleep(Duration::from_millis(100));
-        astray(&proxy, some) == 0
+    // The first request that is served makes the VM. This one has no prompt.
+    proxy.wait_until("the worker serves again", || {
+        get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
     });
-    let took = trapped.elapsed();
-    println!("knew again after {took:?}");
-    // Most of it is V8, which compiles the module again while other tests take the cores.
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    assert!(left.len() >= 20, "{} are left to ask for", left.len());
-    assert_eq!(astray(&proxy, left), 0);
+    let mut worker = Vm::default();
+    proxy.wait_until("the new VM has the whole index", || {
+        let now = of_worker(ticks::vms(&proxy)).filter(|vm| vm.heartbeats < before);
+        worker = now.unwrap_or_default();
+        worker.entries == entries
+    });
+    // Ticks of its own, which the compiling before them does not count for: two seconds where they are on
+    // time. The page shows the entries up to half a second late.
+    assert!(worker.heartbeats <= 40, "{worker:?}");
+    assert_eq!(astray(&proxy, &placed), 0);
 }
 
 #[test]
-fn what_a_worker_held_when_it_trapped_counts_no_more() {
+fn requests_that_a_trapped_worker_held_are_no_longer_counted() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let plugins =
         "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 60s}}";
@@ -166,21 +180,24 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
     let config = scorer("prefix-cache-scorer");
     let mut setup = Setup::new(&sim.addresses(), &config);
     setup.workers = 2;
+    setup.status_page = true;
+    setup.module = of_another_layout();
     // The former one stays until the test is over.
-    setup.drain_seconds = 60;
+    setup.drain_seconds = 600;
     let mut proxy = setup.start();
     placed(&proxy, 20, "the former");
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
-    proxy.setup.module = of_another_layout();
+    proxy.setup.module = path_of("EPP_WASM");
     proxy.set_config(&config);
     proxy.wait_until("the new module is installed", || {
         installed(&proxy) >= before + 3
     });
-    // Only then new requests all go to the new one.
+    // Only then new requests all go to the new one: its listener's, and the status page's.
     proxy.wait_until("the former one gets no more connections", || {
-        proxy.stat("listener_manager.total_filter_chains_draining") == 1
+        proxy.stat("listener_manager.total_filter_chains_draining") == 2
     });
+    wait_until_vms_share(&proxy, 3);
     shared(&proxy, 20, "the new one");
     // The gauge is set every second.
     proxy.wait_until("its VMs count each other and not the former ones", || {
@@ -193,12 +210,14 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
+fn an_upgraded_module_receives_the_prefix_index_of_the_former_one() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let config = scorer("prefix-cache-scorer");
     let mut setup = Setup::new(&sim.addresses(), &config);
     setup.workers = 2;
+    setup.status_page = true;
     let mut proxy = setup.start();
+    wait_until_vms_share(&proxy, 3);
     let placed = shared(&proxy, 60, "before the upgrade");
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
@@ -211,21 +230,18 @@ fn a_module_that_is_upgraded_is_handed_what_the_former_one_knows() {
     proxy.wait_until("the former one is drained", || {
         proxy.stat("listener_manager.total_filter_chains_draining") == 0
     });
-    // Each attempt asks for others, so that what it places itself does not help the next.
-    let mut left = placed.chunks(15);
-    once_shared("the new one knows where prompts went", |pause| {
-        sleep(pause);
-        astray(&proxy, left.next().unwrap()) == 0
-    });
+    assert_eq!(astray(&proxy, &placed), 0);
 }
 
 #[test]
-fn a_strangers_values_are_counted_and_healed() {
+fn unrecognized_values_are_counted_and_replaced() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.module = path_of("EPP_WASM_FAULTS");
     setup.workers = 2;
+    setup.status_page = true;
     let proxy = setup.start();
+    wait_until_vms_share(&proxy, 3);
     let placed = shared(&proxy, 20, "before the fault");
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "scribble")];
@@ -261,6 +277,7 @@ fn two_pools_do_not_disturb_each_other() {
     setup.configs.push(config("other"));
     setup.others = vec![("other".to_owned(), other.addresses())];
     setup.workers = 2;
+    setup.status_page = true;
     let proxy = setup.start();
     let of_other = |prompt: &str| {
         let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
@@ -274,16 +291,15 @@ fn two_pools_do_not_disturb_each_other() {
         let ready = |_| post(proxy.port, "/other/v1/completions", &ready, &[]).status == 200;
         (0..8).all(ready)
     });
-    once_shared("each pool keeps to its own", |pause| {
-        let long = "the same for both, and long enough for some blocks of it. ".repeat(20);
-        let prompt = format!("{pause:?}: {long}");
-        let pods = || {
-            let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
-            (pod, of_other(&prompt))
-        };
-        let first = pods();
-        sleep(pause);
-        (0..20).all(|_| pods() == first)
-    });
+    // Three VMs of either pool.
+    wait_until_vms_share(&proxy, 6);
+    let prompt = "the same for both, and long enough for some blocks of it. ".repeat(20);
+    let pods = || {
+        let pod = complete(proxy.port, "m", &prompt).pod().to_owned();
+        (pod, of_other(&prompt))
+    };
+    let first = pods();
+    wait_until_shared(&proxy);
+    (0..20).for_each(|_| assert_eq!(pods(), first));
     assert_eq!(proxy.counted("epp_wasm_unrecognized_values_total"), 0);
 }

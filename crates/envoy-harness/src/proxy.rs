@@ -54,6 +54,8 @@ pub struct Setup {
     pub drain_seconds: u32,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
+    /// Whether it has a listener with the status page.
+    pub status_page: bool,
 }
 
 impl Setup {
@@ -76,6 +78,7 @@ impl Setup {
             base_id: None,
             drain_seconds: 2,
             environment: Vec::new(),
+            status_page: false,
         }
     }
 
@@ -99,13 +102,13 @@ impl Setup {
     }
 
     fn launch_with(self, arguments: &[&str]) -> Proxy {
-        let (port, admin) = (free_port(), free_port());
         let mut proxy = Proxy {
             setup: self,
             processes: Vec::new(),
             folder: Folder::new("e2e"),
-            port,
-            admin,
+            port: free_port(),
+            admin: free_port(),
+            status: free_port(),
         };
         proxy.write_members();
         proxy.write_listener();
@@ -123,6 +126,8 @@ pub struct Proxy {
     pub port: u16,
     /// The port of the admin interface.
     pub admin: u16,
+    /// Its status page, if the setup has one.
+    pub status: u16,
     /// The first process and those that replaced it. Declared before the folder, so that they stop before their
     /// files are removed.
     processes: Vec<Process>,
@@ -294,9 +299,12 @@ impl Proxy {
     }
 
     fn write_listener(&self) {
-        let mut listener = self.listener();
-        listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
-        self.replace("lds.json", &json!({"resources": [listener]}));
+        let mut listeners = vec![self.listener()];
+        listeners.extend(self.setup.status_page.then(|| self.status_listener()));
+        for listener in &mut listeners {
+            listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+        }
+        self.replace("lds.json", &json!({"resources": listeners}));
     }
 
     fn listener(&self) -> Value {
@@ -343,7 +351,7 @@ impl Proxy {
                 json!({ "mutations": early }),
             )
         });
-        let manager = json!({
+        let manager = connection_manager(json!({
             "early_header_mutation_extensions": early.as_slice(),
             "stat_prefix": "e2e",
             "codec_type": "AUTO",
@@ -352,10 +360,31 @@ impl Proxy {
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": self.routes()}]},
             "http_filters": filters,
-        });
-        let kind = "filters.network.http_connection_manager.v3.HttpConnectionManager";
-        json!({"name": "llm", "address": address("127.0.0.1", self.port),
-            "filter_chains": [{"filters": [typed("envoy.filters.network.http_connection_manager", kind, manager)]}]})
+        }));
+        json!({"name": "llm", "address": address("127.0.0.1", self.port), "filter_chains": [{"filters": [manager]}]})
+    }
+
+    /// The listener of the status page, with a VM of its own, as envoy/envoy.yaml has it.
+    fn status_listener(&self) -> Value {
+        let configuration =
+            json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "status"});
+        let wasm = json!({"config": {
+            "name": "epp-status",
+            "root_id": "status",
+            "vm_config": {"vm_id": "epp", "configuration": configuration, "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": self.setup.module}}},
+        }});
+        let router = typed(
+            "envoy.filters.http.router",
+            "filters.http.router.v3.Router",
+            json!({}),
+        );
+        let manager = connection_manager(json!({
+            "stat_prefix": "status",
+            "route_config": {},
+            "http_filters": [typed("wasm", "filters.http.wasm.v3.Wasm", wasm), router],
+        }));
+        json!({"name": "status", "address": address("127.0.0.1", self.status), "filter_chains": [{"filters": [manager]}]})
     }
 
     fn routes(&self) -> Vec<Value> {
@@ -413,6 +442,15 @@ impl Proxy {
             "stats_config": {"stats_tags": tags},
         })
     }
+}
+
+fn connection_manager(config: Value) -> Value {
+    let kind = "filters.network.http_connection_manager.v3.HttpConnectionManager";
+    typed(
+        "envoy.filters.network.http_connection_manager",
+        kind,
+        config,
+    )
 }
 
 /// Replaces the settings that `others` has.

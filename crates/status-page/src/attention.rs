@@ -34,11 +34,8 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         .count();
     find(
         healthy < all,
-        format!(
-            "{} of {all} endpoints are not healthy in Envoy's cluster and get no requests.",
-            all - healthy
-        ),
-        "See their health flags on Envoy's admin page /clusters.",
+        format!("{} not healthy in Envoy's cluster: no requests go there.", of(all - healthy, all, "endpoint")),
+        "The health flags on Envoy's admin page /clusters say why: a failed health check, Envoy's outlier detection, draining.",
     );
     let ejected = endpoints
         .iter()
@@ -46,8 +43,8 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         .count();
     find(
         ejected > 0,
-        format!("{ejected} of {all} endpoints are ejected because their requests fail."),
-        "The column “ejected” has the reason; each gets a probe request before it comes back.",
+        format!("{} ejected because requests failed there.", of(ejected, all, "endpoint")),
+        "Look at the model server's log; the column “ejected” says how requests fail. An endpoint is used again once a probe request succeeds.",
     );
     let unscraped = endpoints
         .iter()
@@ -57,8 +54,8 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
     let needed = unscraped < all || pool.statuses().any(|report| report.decision_mode < 2);
     find(
         unscraped > 0 && needed,
-        format!("{unscraped} of {all} endpoints have no fresh metrics; metric scorers treat them as average."),
-        "Check that Envoy reaches the metrics page (path, port, TLS), then llm_d_epp_datalayer_poll_errors_total.",
+        format!("{} without fresh metrics: metric scorers assume the average of the others.", of(unscraped, all, "endpoint")),
+        "Check that Envoy can fetch the metrics page, by the path, port and TLS settings of metrics-data-source; llm_d_epp_datalayer_poll_errors_total counts failures by endpoint.",
     );
     workers(pool, &mut find);
     findings
@@ -70,13 +67,15 @@ fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
     find(
         polls == 0,
         "No worker polls the endpoints' metrics.".to_owned(),
-        "The lease moves within a second; if this stays, look for errors in Envoy's log.",
+        "Another worker takes over within a second; if this stays, look for errors in Envoy's log.",
     );
     let different = pool.different_configurations();
-    let runs = if different == 1 { "runs" } else { "run" };
     find(
         different > 0,
-        format!("{different} of {all} workers {runs} a different configuration."),
+        format!(
+            "{} on a different configuration.",
+            of(different, all, "worker")
+        ),
         "An update is being rolled out, or was rejected: Envoy's log has the reason.",
     );
     let unread = pool
@@ -85,21 +84,37 @@ fn workers(pool: &Pool, find: &mut impl FnMut(bool, String, &'static str)) {
         .count();
     find(
         unread > 0,
-        format!("{unread} of {all} workers do not read request bodies and route without prompts."),
+        format!(
+            "{} routing without request bodies: prompts and models make no difference.",
+            of(unread, all, "worker")
+        ),
         "Set allow_on_headers_stop_iteration on the filter, unless `readBody: never` is intended.",
     );
     let replies: i64 = pool.statuses().map(|report| report.counts.refused).sum();
     find(
         replies > 0,
-        format!("{replies} requests got a local reply because no endpoint could be picked."),
-        "llm_d_epp_request_error_total has the error codes.",
+        format!("{} rejected because no endpoint could be picked.", requests(replies)),
+        "Latest decisions have the reason if it still happens; llm_d_epp_request_error_total counts by error code. The count starts again with the worker.",
     );
     let fallbacks: i64 = pool.statuses().map(|report| report.counts.fallbacks).sum();
     find(
         fallbacks > 0,
-        format!("{fallbacks} requests were left to the cluster's fallback policy."),
-        "epp_wasm_fallback_total has the reasons; NotDiscovered is normal for the first requests after a start.",
+        format!("{} left to Envoy's load balancing because no endpoint could be picked.", requests(fallbacks)),
+        "Latest decisions have the reason if it still happens; epp_wasm_fallback_total counts by error code. The count starts again with the worker.",
     );
+}
+
+/// Returns how many of all these things are something.
+fn of(count: usize, all: usize, thing: &str) -> String {
+    let are = if count == 1 { "is" } else { "are" };
+    format!("{count} of {all} {thing}s {are}")
+}
+
+fn requests(count: i64) -> String {
+    match count {
+        1 => "1 request was".to_owned(),
+        count => format!("{count} requests were"),
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +187,7 @@ mod tests {
                 "No worker polls the",
                 "1 of 1 workers",
                 "1 of 1 workers",
-                "2 requests got a",
+                "2 requests were rejected",
                 "3 requests were left",
             ]
         );

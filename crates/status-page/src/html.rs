@@ -19,9 +19,10 @@ pub fn page(pools: &[Pool], now: u64) -> String {
         html lang="en" {
             meta charset="utf-8";
             meta http-equiv="refresh" content=(REFRESH);
-            title { "epp-wasm" }
+            title { "epp-wasm: endpoint picker" }
             style { (PreEscaped(STYLE)) }
             h1 { "epp-wasm" }
+            p { "The endpoint picker of this Envoy: which model server each request goes to, and why." }
             p #asof { "Updated " (clock(now)) " UTC. Refreshes every " (REFRESH) " s." }
             @if pools.is_empty() {
                 p #waiting {
@@ -39,12 +40,14 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     html! {
         section {
             h2 { "Pool " (pool.cluster) }
-            p { "Plugin " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary.summary) } }
+            p { "Filter " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary.summary) } }
             (attention(pool))
             h3 { "Endpoints" }
             (endpoints(pool, now))
             h3 { "Workers" }
             (workers(pool, now))
+            h3 { "Requests since each worker started" }
+            (totals(pool))
             h3 { "Latest decisions" }
             (decisions(pool, now))
             h3 { "Configuration in use" }
@@ -73,6 +76,10 @@ fn endpoints(pool: &Pool, now: u64) -> Markup {
         return html! { p { "No endpoints are known." } };
     }
     html! {
+        p {
+            "The model servers of this pool. Waiting and running requests, KV cache and LoRA adapters are what their metrics pages "
+            "report for all clients; requests and tokens in flight, and picks, are this Envoy's."
+        }
         table.endpoints {
             thead { tr {
                 th.l { "endpoint" } th { "healthy" } th { "metrics" } th { "age" } th { "waiting" br; "requests" } th { "running" br; "requests" }
@@ -109,7 +116,7 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
             td { (whole(metrics.running)) }
             td { (percent(metrics.kv_usage)) }
             td { @if lora.max > 0 { (lora.active.len()) " active, " (lora.waiting.len()) " waiting, at most " (lora.max) } @else { "–" } }
-            td { (requests) }
+            td.in-flight { (requests) }
             td { (tokens) }
             td.bad[ejected.is_some()] { (ejected.unwrap_or("no")) }
             td { (pool.picks(slot)) }
@@ -119,12 +126,15 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
 
 fn workers(pool: &Pool, now: u64) -> Markup {
     html! {
+        p {
+            "Each of Envoy's worker threads, and its main thread, runs a picker; one of them polls the endpoints' metrics for all. Held "
+            "requests wait for more of their body. The prefix index says which prompts each endpoint has probably cached."
+        }
         table.workers {
             thead { tr {
-                th { "worker" } th.l { "traffic" } th.l { "polls" } th { "heartbeats" } th { "reported" } th.l { "decides by" } th { "request" br; "bodies" }
-                th { "requests" br; "open" } th { "held" } th.w { "in flight" } th { "decisions" } th { "before the" br; "body's end" }
-                th { "local" br; "replies" } th { "left to" br; "Envoy" } th { "served" br; "elsewhere" } th { "index" br; "entries" }
-                th { "index" br; "used" } th { "index" br; "evictions" } th { "memory" }
+                th { "worker" } th.l { "traffic" } th.l { "polls" br; "metrics" } th { "heartbeats" } th { "last" br; "report" } th.l { "decides by" }
+                th { "request" br; "bodies" } th { "open" br; "requests" } th { "of these" br; "held" } th.w { "requests in flight" br; "by endpoint" }
+                th { "index" br; "entries" } th { "index" br; "used" } th { "index" br; "evictions" } th { "memory" }
             } }
             tbody { @for vm in &pool.vms { (worker(pool, vm, now)) } }
         }
@@ -134,18 +144,21 @@ fn workers(pool: &Pool, now: u64) -> Markup {
 fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
     let Some(report) = &vm.report else {
         return html! {
-            tr { td { (vm.worker) } td.l { "–" } td.l { "–" } td { (vm.record.heartbeat) } td.l colspan="15" { "no report yet" } }
+            tr {
+                td.worker { (vm.worker) } td.l { "–" } td.l { "–" } td.heartbeats { (vm.record.heartbeat) }
+                td.l colspan="10" { "no report yet" }
+            }
         };
     };
     let status = &report.status;
-    let (counts, index) = (&status.counts, &status.index);
+    let index = &status.index;
     let (under_way, held) = status.under_way;
     html! {
         tr {
-            td { (vm.worker) }
-            td.l { @if status.serves { "requests" } @else { "none yet" } }
-            td.l { @if status.polls { "yes" } @else { "no" } }
-            td { (vm.record.heartbeat) }
+            td.worker { (vm.worker) }
+            td.l.traffic { @if status.serves { "requests" } @else { "none yet" } }
+            td.l.polls { @if status.polls { "yes" } @else { "no" } }
+            td.heartbeats { (vm.record.heartbeat) }
             td { (ago(now, report.at)) " ago" }
             td.l.bad[status.decision_mode < 2] {
                 @match status.decision_mode { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
@@ -154,15 +167,41 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             td { (under_way) }
             td { (held) }
             td.w { (in_flight(pool, vm)) }
-            td { (counts.decided) }
-            td { (counts.early) }
-            td.bad[counts.refused > 0] { (counts.refused) }
-            td { (counts.fallbacks) }
-            td { (counts.elsewhere) }
-            td { (index.entries) }
+            td.entries { (index.entries) }
             td { (percent(Some(index.bytes as f64 / index.bound.max(1) as f64))) }
             td { (index.evictions) }
             td { (megabytes(status.memory)) }
+        }
+    }
+}
+
+/// What each worker has counted.
+fn totals(pool: &Pool) -> Markup {
+    let reported = pool
+        .vms
+        .iter()
+        .filter_map(|vm| Some((vm.worker, &vm.report.as_ref()?.status.counts)));
+    html! {
+        p {
+            "A decision made early did not wait for the end of the request's body. Requests for which no endpoint could be picked were "
+            "rejected, or left to the load balancing of Envoy's cluster, as failureMode says. A retry went to another endpoint than the picked one."
+        }
+        table.totals {
+            thead { tr {
+                th { "worker" } th { "decisions" } th { "of these" br; "early" } th { "rejected" } th { "left to" br; "Envoy" } th { "served by a" br; "retry" }
+            } }
+            tbody {
+                @for (worker, counts) in reported {
+                    tr {
+                        td { (worker) }
+                        td { (counts.decided) }
+                        td { (counts.early) }
+                        td.bad[counts.refused > 0] { (counts.refused) }
+                        td.bad[counts.fallbacks > 0] { (counts.fallbacks) }
+                        td { (counts.elsewhere) }
+                    }
+                }
+            }
         }
     }
 }
@@ -202,8 +241,8 @@ fn decisions(pool: &Pool, now: u64) -> Markup {
             p { "No decisions recorded since this page was opened." }
         } @else {
             p {
-                "The best candidates of each decision; the picked endpoint is highlighted. A scorer's column shows its score before "
-                "the weight in its title. Workers record at most 50 decisions every 500 ms."
+                "The best candidates of each decision; the picked endpoint is highlighted. The weighted sum adds up each scorer's score, "
+                "from 0 to 1, times the weight in its title. Workers record at most 50 decisions every 500 ms."
             }
             table.decisions {
                 thead { tr {

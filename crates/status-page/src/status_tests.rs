@@ -6,7 +6,7 @@ use epp_sync::InProcess;
 
 const NOW: u64 = 1_000_000;
 
-/// A pool of two endpoints, one of which has been read, and one VM that told this.
+/// A pool of two endpoints, one of which was scraped, and one VM with this report.
 fn pool(memory: &mut InProcess, report: Report) {
     let base = report::base("epp", "a<b>");
     let mut store = Endpoints::default();
@@ -115,7 +115,7 @@ fn the_page_shows_what_was_reported() {
     for shown in [
         "Updated 00:16:40 UTC. Refreshes every 2 s.",
         "Pool a&lt;b&gt;",
-        "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td>5</td><td>640</td><td class=\"\">no</td><td>12</td>",
+        "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td class=\"in-flight\">5</td><td>640</td><td class=\"\">no</td><td>12</td>",
         "<td class=\"bad\">no</td><td class=\"bad\">never scraped</td>",
         "<td class=\"bad\">hung</td>",
         "10.0.0.1:80: 5",
@@ -125,6 +125,7 @@ fn the_page_shows_what_was_reported() {
         "<tr class=\"pick\"><td rowspan=\"2\">0.3 s ago</td>",
         "<td class=\"l\">(gone)</td><td>1.000</td><td>0.500</td>",
         "<td>50.0 %</td>",
+        "<td class=\"entries\">0</td>",
     ] {
         assert!(text.contains(shown), "no {shown}: {text}");
     }
@@ -139,7 +140,7 @@ fn a_worker_with_another_configuration_needs_attention() {
         ..report()
     };
     pool(&mut memory, other);
-    assert!(page(&mut memory, NOW).contains("1 of 1 workers runs a different configuration"));
+    assert!(page(&mut memory, NOW).contains("1 of 1 workers is on a different configuration"));
 }
 
 #[test]

@@ -181,11 +181,11 @@ impl Plan {
         }
     }
 
-    /// The plan in one line.
+    /// Returns the plan in one line, for the log and the status page.
     pub fn summary(&self) -> String {
         let mut text = match self.dialect {
-            Dialect::GieV1 => "Gateway API Inference Extension rules".to_owned(),
-            Dialect::LlmD => "llm-d-router rules".to_owned(),
+            Dialect::GieV1 => "GIE v1 dialect".to_owned(),
+            Dialect::LlmD => "llm-d dialect".to_owned(),
         };
         // Writing to a String cannot fail.
         for profile in &self.profiles {
@@ -196,27 +196,31 @@ impl Plan {
             let picker = profile.picker.as_ref().map_or("", |picker| &picker.name);
             let _ = write!(text, " {picker}");
         }
+        let cluster = self.cluster();
         let _ = match &self.discovery {
             Discovery::Static(discovery) => {
-                write!(text, "; {} endpoints listed", discovery.members.len())
+                let listed = discovery.members.len();
+                write!(text, "; {listed} endpoints listed in the configuration, behind Envoy's cluster {cluster}")
+            }
+            Discovery::EnvoyCluster(discovery) if discovery.clusters == [cluster] => {
+                write!(text, "; endpoints of Envoy's cluster {cluster}")
             }
             Discovery::EnvoyCluster(discovery) => {
+                let members = discovery.clusters.join(", ");
                 write!(
                     text,
-                    "; endpoints of cluster {}",
-                    discovery.clusters.join(", ")
+                    "; endpoints of Envoy's clusters {members}, routed by {cluster}"
                 )
             }
         };
-        let mode = match self.proxy.failure_mode {
-            FailureMode::FailClose => "fails closed",
-            FailureMode::FailOpen => "fails open",
+        let failure = match self.proxy.failure_mode {
+            FailureMode::FailClose => "rejected",
+            FailureMode::FailOpen => "left to Envoy's load balancing",
         };
+        let interval = self.source.interval_ms;
         let _ = write!(
             text,
-            ", routed by cluster {}; metrics every {} ms; {mode}",
-            self.cluster(),
-            self.source.interval_ms
+            "; metrics every {interval} ms; requests without an endpoint are {failure}"
         );
         text
     }
