@@ -348,6 +348,7 @@ impl Picker {
         }
         // Before the first answer of discovery an empty pool means nothing: the host's own load balancing
         // chooses.
+        self.undiscovered += 1;
         self.metrics.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
         self.bypass(id)
     }

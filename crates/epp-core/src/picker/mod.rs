@@ -149,6 +149,8 @@ pub struct Picker {
     monitor: Monitor,
     /// Whether this picker has served a request.
     serves: bool,
+    /// Requests left to the host before the endpoints were discovered.
+    undiscovered: i64,
     /// Whether others learn from this picker, and probe in turns with it.
     sharing: bool,
     sharing_statistics: SharingStatistics,
@@ -224,6 +226,7 @@ impl Picker {
             cluster,
             monitor,
             serves: false,
+            undiscovered: 0,
             sharing: false,
             sharing_statistics: SharingStatistics::default(),
             learnt: LearntLog::default(),

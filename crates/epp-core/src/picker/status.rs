@@ -25,7 +25,7 @@ pub struct Counts {
     pub early: i64,
     /// Requests refused.
     pub refused: i64,
-    /// Requests left to the proxy's fallback policy.
+    /// Requests left to the proxy's fallback policy, once the endpoints were discovered.
     pub fallbacks: i64,
     /// Requests that another endpoint than the picked one served.
     pub elsewhere: i64,

@@ -189,7 +189,7 @@ impl Picker {
             decided: self.hot.decisions,
             early: self.metrics.counted(self.hot.early) as i64,
             refused: self.metrics.total(&REQUEST_ERRORS) as i64,
-            fallbacks: self.metrics.total(&FALLBACKS) as i64,
+            fallbacks: self.metrics.total(&FALLBACKS) as i64 - self.undiscovered,
             elsewhere: self.metrics.total(&SERVED_ELSEWHERE) as i64,
         }
     }

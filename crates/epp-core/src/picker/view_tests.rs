@@ -167,3 +167,20 @@ fn long_names_are_cut_between_characters() {
     assert_eq!(beginning("aé", 2), "a…");
     assert_eq!(beginning("日本", 4), "日…");
 }
+
+#[test]
+fn requests_before_discovery_are_not_counted_as_fallbacks() {
+    const UNDISCOVERED: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: envoy-proxy, parameters: {failureMode: FailOpen}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+";
+    let plan = config::load(UNDISCOVERED).unwrap().plan;
+    let mut picker = Picker::new(plan, 1);
+    let effect = ask(&mut picker, 1, false);
+    assert!(matches!(effect, Effect::Bypass { .. }), "{effect:?}");
+    assert_eq!(picker.status().counts.fallbacks, 0);
+    // A defect is counted as the failure mode says.
+    picker.recovery().count_defect();
+    assert_eq!(picker.status().counts.fallbacks, 1);
+}
