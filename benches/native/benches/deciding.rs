@@ -13,6 +13,7 @@ use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Key, Secret};
 use epp_core::prefix::walk::Walk;
 use epp_core::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
+use epp_core::time::Timestamp;
 use epp_sync::snapshot;
 use native_benches::{chat, metrics, plan, pool, Order, POOLS};
 use timing::{criterion, measure};
@@ -146,7 +147,12 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
     });
     store.set_members(&members.collect::<Vec<_>>());
     (0..endpoints).for_each(|number| {
-        store.set_metrics(Slot(number as u32), metrics(number), false, 1);
+        store.set_metrics(
+            Slot(number as u32),
+            metrics(number),
+            false,
+            Timestamp::from_millis(1),
+        );
     });
     let packed = snapshot::encode_metrics(&store);
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));

@@ -14,6 +14,13 @@ impl Timestamp {
         Self { nanos }
     }
 
+    /// Returns the moment this many milliseconds after the start of 1970.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self {
+            nanos: millis.saturating_mul(1_000_000),
+        }
+    }
+
     /// Returns the nanoseconds since the start of 1970.
     pub const fn as_nanos(self) -> u64 {
         self.nanos
@@ -27,6 +34,19 @@ impl Timestamp {
     /// Returns the time since an earlier moment; none if the clock was set back in between.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+
+    /// Returns the time between two moments, whichever is the earlier one.
+    pub const fn abs_diff(self, other: Self) -> Duration {
+        Duration::from_nanos(self.nanos.abs_diff(other.nanos))
+    }
+
+    /// Returns the moment that is later by this.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self {
+            nanos: self.nanos.saturating_add(nanos(duration)),
+        }
     }
 }
 

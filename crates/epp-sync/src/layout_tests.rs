@@ -13,6 +13,7 @@ use epp_core::picker::status::{
 };
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::{Metrics, Slot};
+use epp_core::time::Timestamp;
 
 use super::delivery::SharedFinding;
 use super::handover::Handover;
@@ -102,7 +103,12 @@ fn endpoints() -> Endpoints {
         available: true,
     };
     endpoints.set_member(Slot(0), &member);
-    endpoints.set_metrics(Slot(0), waiting_metrics(), false, 1_000);
+    endpoints.set_metrics(
+        Slot(0),
+        waiting_metrics(),
+        false,
+        Timestamp::from_millis(1_000),
+    );
     endpoints
 }
 

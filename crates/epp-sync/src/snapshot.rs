@@ -150,6 +150,7 @@ pub fn apply_metrics(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use epp_core::time::Timestamp;
 
     fn store(scraped: u64) -> Endpoints {
         let mut store = Endpoints::default();
@@ -160,7 +161,12 @@ mod tests {
         };
         store.set_member(Slot(0), &member);
         if scraped > 0 {
-            store.set_metrics(Slot(0), Metrics::default(), false, scraped);
+            store.set_metrics(
+                Slot(0),
+                Metrics::default(),
+                false,
+                Timestamp::from_millis(scraped),
+            );
         }
         store
     }

@@ -120,7 +120,10 @@ fn requests(count: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use epp_core::picker::status::{Counts, Status};
+    use epp_core::time::Timestamp;
     use epp_sync::report::{PlanReport, Report};
 
     use crate::Vm;
@@ -163,10 +166,15 @@ mod tests {
         };
         let slot = epp_core::scheduling::Slot(0);
         healthy.store.set_member(slot, &member);
+        healthy.store.set_metrics(
+            slot,
+            Default::default(),
+            false,
+            Timestamp::from_millis(1_000),
+        );
         healthy
             .store
-            .set_metrics(slot, Default::default(), false, 1_000);
-        healthy.store.refresh(1_000, 2_000);
+            .refresh(Timestamp::from_millis(1_000), Duration::from_millis(2_000));
         healthy.plan = Some(PlanReport::default());
         assert_eq!(first_words(&healthy), Vec::<String>::new());
 
@@ -179,7 +187,9 @@ mod tests {
             ..Status::default()
         };
         healthy.vms = pool(1, broken).vms;
-        healthy.store.refresh(9_000, 2_000);
+        healthy
+            .store
+            .refresh(Timestamp::from_millis(9_000), Duration::from_millis(2_000));
         assert_eq!(
             first_words(&healthy),
             [

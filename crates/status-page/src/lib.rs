@@ -7,10 +7,13 @@
 mod attention;
 mod html;
 
+use std::time::Duration;
+
 use epp_core::endpoints::store::Store as Endpoints;
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
+use epp_core::time::Timestamp;
 use epp_sync::presence::{self, Record};
 use epp_sync::report::{self, PlanReport, Report};
 use epp_sync::shared::{Shared, Traffic};
@@ -91,7 +94,9 @@ impl Pool {
         // A value that is corrupt now has been replaced by the next refresh.
         let metrics = read("metrics").and_then(|value| snapshot::decode_metrics(&value));
         snapshot::apply_metrics(metrics.unwrap_or_default(), &mut store);
-        store.refresh(now, plan.as_ref().map_or(0, |plan| plan.summary.staleness));
+        let staleness = plan.as_ref().map_or(0, |plan| plan.summary.staleness);
+        let staleness = Duration::from_millis(staleness);
+        store.refresh(Timestamp::from_millis(now), staleness);
         Some(Self {
             plugin,
             cluster,

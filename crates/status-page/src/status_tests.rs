@@ -1,6 +1,7 @@
 use super::*;
 use epp_core::picker::status::{IndexFill, PlanSummary, PluginSummary};
 use epp_core::scheduling::Metrics;
+use epp_core::time::Timestamp;
 use epp_sync::presence::{Presence, WorkerSlots};
 use epp_sync::InProcess;
 
@@ -25,7 +26,7 @@ fn pool(memory: &mut InProcess, report: Report) {
         kv_usage: Some(0.25),
         ..Metrics::default()
     };
-    store.set_metrics(Slot(0), metrics, false, NOW - 40);
+    store.set_metrics(Slot(0), metrics, false, Timestamp::from_millis(NOW - 40));
     let members = snapshot::encode_members(&store);
     memory.set(&format!("{base}/members"), &members, None);
     let metrics = snapshot::encode_metrics(&store);

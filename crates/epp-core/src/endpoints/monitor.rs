@@ -1,8 +1,10 @@
-//! What is known of the pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
+//! The state of the pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
 //!
 //! A picker by itself polls. Where several share one proxy, one of them polls and the others adopt what
 //! it found ([`Monitor::adopt_members`], [`Monitor::adopt_metrics`]); who polls is decided outside
 //! ([`Monitor::set_polling`]).
+
+use std::time::Duration;
 
 use super::clusters;
 use super::outlier::OutlierDetector;
@@ -14,16 +16,20 @@ use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, Metrics, Slot};
+use crate::time::Timestamp;
 
-/// A slower page than this is given up. Shorter than the interval, an answer never overlaps the
-/// next question; longer than a second, a hung server would hold its place for too long.
-const MAX_TIMEOUT_MS: u64 = 1_000;
+/// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
+/// it; longer than a second, a hung server would hold its place for too long.
+const MAX_PAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The admin interface may take its time: nothing waits for it.
-const ADMIN_TIMEOUT_MS: u64 = 2_000;
+/// Pages are waited for at least this long, whatever the interval.
+const MIN_PAGE_TIMEOUT: Duration = Duration::from_millis(45);
+
+/// Discovery may take its time: nothing waits for it.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pages above this are not read: vLLM's are 50 KB, and a VM's memory is bounded.
-const MAX_PAGE: usize = 4 << 20;
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +40,7 @@ pub enum Request {
     Metrics(Slot, String),
 }
 
-/// What an answer to [`Request::Metrics`] came to.
+/// What a response to [`Request::Metrics`] has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
@@ -68,13 +74,15 @@ pub struct Monitor {
     /// Whether the members are known, even if there are none.
     members_known: bool,
     revisions: Revisions,
-    members_due: u64,
-    members_asked: Option<u64>,
-    /// When discovery last answered this picker, in milliseconds since 1970; 0: never.
-    pub members_heard: u64,
+    /// When discovery is due; none: at once.
+    members_due: Option<Timestamp>,
+    /// When discovery was requested, until it responds.
+    members_requested: Option<Timestamp>,
+    /// When discovery last responded to this picker.
+    pub members_received: Option<Timestamp>,
     discovery: Discovery,
     extractions: Vec<Extraction>,
-    /// What is known of the endpoints' pages, by slot.
+    /// The readers of the endpoints' pages, by slot.
     pages: Vec<PageReader>,
     settings: Settings,
 }
@@ -84,8 +92,8 @@ pub struct Monitor {
 struct Settings {
     engine_label: String,
     default_engine: String,
-    interval: u64,
-    staleness: u64,
+    interval: Duration,
+    staleness: Duration,
 }
 
 impl Monitor {
@@ -95,13 +103,13 @@ impl Monitor {
             store: Store::default(),
             outliers: OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
             polling: true,
-            poller: Poller::new(plan.source.interval_ms),
+            poller: Poller::new(Duration::from_millis(plan.source.interval_ms)),
             rng,
             members_known: false,
             revisions: Revisions::default(),
-            members_due: 0,
-            members_asked: None,
-            members_heard: 0,
+            members_due: None,
+            members_requested: None,
+            members_received: None,
             discovery: plan.discovery.clone(),
             extractions: Vec::new(),
             pages: Vec::new(),
@@ -113,10 +121,11 @@ impl Monitor {
 
     /// Puts another plan in force.
     pub fn install(&mut self, plan: &Plan) {
-        self.poller.set_interval(plan.source.interval_ms);
+        let interval = Duration::from_millis(plan.source.interval_ms);
+        self.poller.set_interval(interval);
         self.discovery = plan.discovery.clone();
         self.outliers.configure(plan.proxy.outlier_settings());
-        self.members_due = 0;
+        self.members_due = None;
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();
@@ -124,8 +133,8 @@ impl Monitor {
         self.settings = Settings {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
-            interval: plan.source.interval_ms,
-            staleness: plan.source.staleness_ms,
+            interval,
+            staleness: Duration::from_millis(plan.source.staleness_ms),
         };
     }
 
@@ -152,9 +161,9 @@ impl Monitor {
         self.members_known || matches!(self.discovery, Discovery::Static(_))
     }
 
-    /// Updates freshness at `now` (milliseconds since 1970) and polls. Returns which endpoints came and
+    /// Updates freshness and polls. Returns which endpoints came and
     /// went, and what to fetch.
-    pub fn tick(&mut self, now: u64) -> (Changes, Vec<Request>) {
+    pub fn tick(&mut self, now: Timestamp) -> (Changes, Vec<Request>) {
         let (mut changes, mut requests) = (Changes::default(), Vec::new());
         if self.polling {
             self.poll(now, &mut changes, &mut requests);
@@ -164,52 +173,55 @@ impl Monitor {
     }
 
     /// Updates which metrics can be trusted at `now`, and what decisions are based on.
-    pub fn refresh(&mut self, now: u64) {
+    pub fn refresh(&mut self, now: Timestamp) {
         self.store.refresh(now, self.settings.staleness);
         if !self.extractions.iter().all(Extraction::is_empty) {
             self.store.choose_mode();
         }
     }
 
-    /// How long to wait for an answer, in milliseconds.
-    pub fn timeout(&self, request: &Request) -> u64 {
+    /// Returns how long to wait for a response.
+    pub fn timeout(&self, request: &Request) -> Duration {
         match request {
-            Request::Members => ADMIN_TIMEOUT_MS,
-            // A tenth less than the interval, so that it ends before the next turn.
-            Request::Metrics(..) => (self.settings.interval * 9 / 10).clamp(45, MAX_TIMEOUT_MS),
+            Request::Members => MEMBERS_TIMEOUT,
+            Request::Metrics(..) => {
+                // A tenth less than the interval, so that it ends before the next turn.
+                let timeout = self.settings.interval.saturating_mul(9) / 10;
+                timeout.clamp(MIN_PAGE_TIMEOUT, MAX_PAGE_TIMEOUT)
+            }
         }
     }
 
-    /// An answer to [`Request::Members`] came; an empty body where there was none.
-    pub fn on_members(&mut self, body: &[u8], now: u64) -> Changes {
-        self.members_asked = None;
+    /// A response to [`Request::Members`] has come; its body is empty where there was none.
+    pub fn on_members(&mut self, body: &[u8], now: Timestamp) -> Changes {
+        self.members_requested = None;
         let Discovery::EnvoyCluster(discovery) = &self.discovery else {
             return Changes::default();
         };
-        // Where the answer is no good the old members stay.
+        // The members stay where the response does not list any.
         match clusters::members(body, &discovery.clusters) {
             Some(members) => {
-                self.members_heard = now;
+                self.members_received = Some(now);
                 self.set_members(&members)
             }
             None => Changes::default(),
         }
     }
 
-    /// An answer to [`Request::Metrics`] came; `None` where it was not a page.
+    /// A response to [`Request::Metrics`] has come; `None` where it was not a page.
     pub fn on_page(
         &mut self,
         slot: Slot,
         address: &str,
         page: Option<&mut dyn PageBody>,
-        now: u64,
+        now: Timestamp,
     ) -> Scrape {
-        let asked = self.store.pool.get(slot);
-        if asked.is_none_or(|endpoint| endpoint.address != address) || !self.polling {
+        let polled = self.store.pool.get(slot);
+        if polled.is_none_or(|endpoint| endpoint.address != address) || !self.polling {
             return Scrape::Departed;
         }
         let found = page
-            .filter(|page| page.size() <= MAX_PAGE)
+            .filter(|page| page.size() <= MAX_PAGE_BYTES)
             .and_then(|page| self.read(slot, page));
         self.poller
             .answered(slot, found.is_some(), now, &mut self.rng);
@@ -221,7 +233,7 @@ impl Monitor {
                 Scrape::Fresh
             }
             None => {
-                self.store.note_failure(slot);
+                self.store.record_failure(slot);
                 Scrape::Failed
             }
         }
@@ -250,8 +262,8 @@ impl Monitor {
     }
 
     fn begin_polling(&mut self) {
-        self.members_due = 0;
-        self.members_asked = None;
+        self.members_due = None;
+        self.members_requested = None;
         // The picker that polled meanwhile may have given slots to other endpoints.
         self.pages.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
@@ -264,28 +276,29 @@ impl Monitor {
         }
     }
 
-    fn poll(&mut self, now: u64, changes: &mut Changes, requests: &mut Vec<Request>) {
+    fn poll(&mut self, now: Timestamp, changes: &mut Changes, requests: &mut Vec<Request>) {
         // Once: what is listed does not change, and may be long.
         let listed = match &self.discovery {
-            Discovery::Static(discovery) if self.members_due == 0 => {
+            Discovery::Static(discovery) if self.members_due.is_none() => {
                 Some(discovery.members.clone())
             }
             Discovery::Static(_) => None,
             Discovery::EnvoyCluster(discovery) => {
-                let lost = |asked: u64| now.abs_diff(asked) > 2 * ADMIN_TIMEOUT_MS;
-                let free = self.members_asked.is_none_or(lost);
-                let late =
-                    now >= self.members_due || self.members_due - now > discovery.interval_ms;
-                if free && late {
-                    self.members_asked = Some(now);
-                    self.members_due = now + discovery.interval_ms;
+                let interval = Duration::from_millis(discovery.interval_ms);
+                let lost = |requested| now.abs_diff(requested) > 2 * MEMBERS_TIMEOUT;
+                let free = self.members_requested.is_none_or(lost);
+                // Later than an interval from now: the clock was set back.
+                let is_due = |due: Timestamp| now >= due || due.since(now) > interval;
+                if free && self.members_due.is_none_or(is_due) {
+                    self.members_requested = Some(now);
+                    self.members_due = Some(now.after(interval));
                     requests.push(Request::Members);
                 }
                 None
             }
         };
         if let Some(members) = listed {
-            self.members_due = now.max(1);
+            self.members_due = Some(now);
             merge(changes, self.set_members(&members));
         }
         if self.extractions.iter().all(Extraction::is_empty) {

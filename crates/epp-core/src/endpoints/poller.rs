@@ -1,47 +1,55 @@
 //! When whose metrics page is fetched: one request per endpoint and interval, never two at once,
 //! spread over the interval, and rarer while an endpoint does not answer.
 
+use std::time::Duration;
+
 use crate::scheduling::Slot;
+use crate::time::Timestamp;
 
 /// Requests under way at most. Envoy's default circuit breaker lets 1024 through per cluster, and
 /// the clients' requests share it.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// A failing endpoint is asked at least this often, so that it is back within seconds.
-const MAX_BACKOFF_MS: u64 = 5_000;
+/// A failing endpoint is polled at least this often, so that it is back within seconds.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A request that was never called back counts as lost after this many intervals.
-const LOST_AFTER: u64 = 20;
+const LOST_AFTER_INTERVALS: u32 = 20;
 
-/// One endpoint's place in the schedule; times in milliseconds.
+/// One endpoint's place in the schedule.
 #[derive(Debug, Clone, Copy, Default)]
 struct Turn {
-    due: u64,
-    sent: Option<u64>,
+    /// When it is polled next; none: at once, for the first time.
+    due: Option<Timestamp>,
+    /// When the request was sent that is under way.
+    sent: Option<Timestamp>,
     failures: u32,
 }
 
 /// The schedule of all endpoints.
 #[derive(Debug)]
 pub struct Poller {
-    interval: u64,
+    interval: Duration,
     turns: Vec<Turn>,
     in_flight: usize,
 }
 
+/// Shorter intervals than this are not told apart.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
 impl Poller {
-    /// A schedule with this interval in milliseconds.
-    pub fn new(interval: u64) -> Self {
+    /// Returns a schedule with this interval.
+    pub fn new(interval: Duration) -> Self {
         Self {
-            interval: interval.max(1),
+            interval: interval.max(MIN_INTERVAL),
             turns: Vec::new(),
             in_flight: 0,
         }
     }
 
     /// Changes the interval from the next turn on.
-    pub fn set_interval(&mut self, interval: u64) {
-        self.interval = interval.max(1);
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval.max(MIN_INTERVAL);
     }
 
     /// Begins a new endpoint's schedule at once.
@@ -60,36 +68,37 @@ impl Poller {
         }
     }
 
-    /// Whether it is this endpoint's turn; if so it counts as asked from now on.
-    pub fn take(&mut self, slot: Slot, now: u64, rng: &mut fastrand::Rng) -> bool {
+    /// Returns whether it is this endpoint's turn; if so it counts as polled from now on.
+    pub fn take(&mut self, slot: Slot, now: Timestamp, rng: &mut fastrand::Rng) -> bool {
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return false;
         };
-        let lost = self.interval.saturating_mul(LOST_AFTER).max(MAX_BACKOFF_MS);
+        let lost = self.interval.saturating_mul(LOST_AFTER_INTERVALS);
+        let lost = lost.max(MAX_BACKOFF);
         if turn.sent.is_some_and(|sent| now.abs_diff(sent) > lost) {
             turn.sent = None;
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        // A clock that was set back by more than the longest wait would leave everybody waiting.
-        let waits = turn.due > now && turn.due - now <= MAX_BACKOFF_MS.max(self.interval);
-        if turn.sent.is_some() || waits || self.in_flight >= MAX_IN_FLIGHT {
+        // After a clock was set back by more than the longest wait, all endpoints would wait.
+        let max_wait = MAX_BACKOFF.max(self.interval);
+        let waits = |due: Timestamp| due > now && due.since(now) <= max_wait;
+        if turn.sent.is_some() || turn.due.is_some_and(waits) || self.in_flight >= MAX_IN_FLIGHT {
             return false;
         }
         turn.sent = Some(now);
         self.in_flight += 1;
         // The first turns are drawn over the whole interval, so that a thousand endpoints that
-        // came at once are asked evenly; later ones keep their beat, give or take a tenth.
-        let spread = if turn.due == 0 {
-            rng.u64(0..self.interval)
-        } else {
-            rng.u64(0..=self.interval / 5) + self.interval * 9 / 10
+        // came at once are polled evenly; later ones follow after the interval, give or take a tenth.
+        let wait = match turn.due {
+            None => random_up_to(self.interval, rng),
+            Some(_) => self.interval.saturating_mul(9) / 10 + random_up_to(self.interval / 5, rng),
         };
-        turn.due = now + spread.max(1);
+        turn.due = Some(now.after(wait.max(MIN_INTERVAL)));
         true
     }
 
-    /// An endpoint answered with a good page, or did not.
-    pub fn answered(&mut self, slot: Slot, good: bool, now: u64, rng: &mut fastrand::Rng) {
+    /// An endpoint has responded with a good page, or has not.
+    pub fn answered(&mut self, slot: Slot, good: bool, now: Timestamp, rng: &mut fastrand::Rng) {
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return;
         };
@@ -101,22 +110,32 @@ impl Poller {
             return;
         }
         turn.failures = turn.failures.saturating_add(1);
-        let doubled = self.interval << turn.failures.min(8);
-        let wait = doubled.min(MAX_BACKOFF_MS.max(self.interval));
-        turn.due = now + wait / 2 + rng.u64(0..=wait / 2);
+        let doubled = self.interval.saturating_mul(1 << turn.failures.min(8));
+        let wait = doubled.min(MAX_BACKOFF.max(self.interval));
+        turn.due = Some(now.after(wait / 2 + random_up_to(wait / 2, rng)));
     }
+}
+
+/// Returns a random duration of whole milliseconds.
+fn random_up_to(limit: Duration, rng: &mut fastrand::Rng) -> Duration {
+    let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(rng.u64(0..=limit))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     fn rng() -> fastrand::Rng {
         fastrand::Rng::with_seed(3)
     }
 
     fn poller(endpoints: u32) -> Poller {
-        let mut poller = Poller::new(200);
+        let mut poller = Poller::new(Duration::from_millis(200));
         (0..endpoints).for_each(|slot| poller.join(Slot(slot)));
         poller
     }
@@ -127,9 +146,9 @@ mod tests {
         let mut asked = 0;
         for now in (1_000..11_000).step_by(10) {
             for slot in (0..3).map(Slot) {
-                if poller.take(slot, now, &mut rng) {
+                if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.answered(slot, true, now, &mut rng);
+                    poller.answered(slot, true, at(now), &mut rng);
                 }
             }
         }
@@ -139,15 +158,15 @@ mod tests {
     #[test]
     fn nobody_is_asked_twice_before_it_answered() {
         let (mut poller, mut rng) = (poller(1), rng());
-        assert!(poller.take(Slot(0), 1_000, &mut rng));
-        assert!((1_000..3_000).all(|now| !poller.take(Slot(0), now, &mut rng)));
+        assert!(poller.take(Slot(0), at(1_000), &mut rng));
+        assert!((1_000..3_000).all(|now| !poller.take(Slot(0), at(now), &mut rng)));
     }
 
     #[test]
     fn a_lost_answer_does_not_end_the_asking() {
         let (mut poller, mut rng) = (poller(1), rng());
-        assert!(poller.take(Slot(0), 1_000, &mut rng));
-        assert!((1_000..10_000).any(|now| poller.take(Slot(0), now, &mut rng)));
+        assert!(poller.take(Slot(0), at(1_000), &mut rng));
+        assert!((1_000..10_000).any(|now| poller.take(Slot(0), at(now), &mut rng)));
     }
 
     #[test]
@@ -155,14 +174,14 @@ mod tests {
         let (mut poller, mut rng) = (poller(1), rng());
         let mut times = Vec::new();
         for now in (1_000..61_000).step_by(10) {
-            if poller.take(Slot(0), now, &mut rng) {
+            if poller.take(Slot(0), at(now), &mut rng) {
                 times.push(now);
-                poller.answered(Slot(0), false, now, &mut rng);
+                poller.answered(Slot(0), false, at(now), &mut rng);
             }
         }
         assert!(times.len() < 40, "{}", times.len());
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        assert!(gaps.max().unwrap() <= MAX_BACKOFF_MS + 10);
+        assert!(gaps.max().unwrap() <= MAX_BACKOFF.as_millis() as u64 + 10);
     }
 
     #[test]
@@ -172,9 +191,9 @@ mod tests {
         for now in (1_000..5_000).step_by(50) {
             let mut asked = 0;
             for slot in (0..1_000).map(Slot) {
-                if poller.take(slot, now, &mut rng) {
+                if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.answered(slot, true, now, &mut rng);
+                    poller.answered(slot, true, at(now), &mut rng);
                 }
             }
             per_tick.push(asked);
@@ -186,8 +205,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_stops_nothing() {
         let (mut poller, mut rng) = (poller(1), rng());
-        assert!(poller.take(Slot(0), 10_000_000, &mut rng));
-        poller.answered(Slot(0), true, 10_000_000, &mut rng);
-        assert!(poller.take(Slot(0), 1_000, &mut rng));
+        assert!(poller.take(Slot(0), at(10_000_000), &mut rng));
+        poller.answered(Slot(0), true, at(10_000_000), &mut rng);
+        assert!(poller.take(Slot(0), at(1_000), &mut rng));
     }
 }

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::time::Duration;
+
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
+use crate::time::Timestamp;
 
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
 const GOOD_PAGES: u32 = 2;
@@ -11,7 +14,7 @@ const GOOD_PAGES: u32 = 2;
 /// Two pickers poll for a moment where ticks come late, and what the one published may be older than what
 /// the other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
 /// clock was set back.
-const POLLERS_OVERLAP_MS: u64 = 2_000;
+const MAX_POLLERS_OVERLAP_MS: u64 = 2_000;
 
 /// A member as discovery reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,8 +86,8 @@ impl Store {
                 changes.joined.push(slot);
             }
         }
-        // Only now: a slot that falls vacant is not given to another member in the same breath, so
-        // so that everything that refers to it sees it leave before it is used again.
+        // Only now: a slot that falls vacant is not given to another member in the same step, so
+        // that everything that refers to it sees it leave before it is used again.
         for slot in gone {
             self.remove(slot);
             changes.left.push(slot);
@@ -145,7 +148,7 @@ impl Store {
 
     /// A page was read. Its values are the truth now; LoRA adapters stay where the page had none,
     /// as the Endpoint Picker keeps them.
-    pub fn set_metrics(&mut self, slot: Slot, metrics: Metrics, lora_seen: bool, now: u64) {
+    pub fn set_metrics(&mut self, slot: Slot, metrics: Metrics, lora_seen: bool, now: Timestamp) {
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return;
         };
@@ -154,7 +157,7 @@ impl Store {
         if !lora_seen {
             endpoint.metrics.lora = lora;
         }
-        let scraped = now.max(1);
+        let scraped = now.as_millis().max(1);
         self.set_condition(
             slot,
             Condition {
@@ -169,7 +172,7 @@ impl Store {
     pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
         let known = self.condition(slot).scraped;
         let earlier = known.saturating_sub(condition.scraped);
-        if condition.scraped == 0 && known != 0 || (1..=POLLERS_OVERLAP_MS).contains(&earlier) {
+        if condition.scraped == 0 && known != 0 || (1..=MAX_POLLERS_OVERLAP_MS).contains(&earlier) {
             // The poller has just begun, and this picker polled before it, or meanwhile.
             return false;
         }
@@ -182,7 +185,7 @@ impl Store {
     }
 
     /// A page could not be read.
-    pub fn note_failure(&mut self, slot: Slot) {
+    pub fn record_failure(&mut self, slot: Slot) {
         let mut condition = self.condition(slot);
         condition.failures = condition.failures.saturating_add(1);
         self.set_condition(slot, condition);
@@ -191,7 +194,9 @@ impl Store {
     /// Says of each endpoint whether its metrics can be trusted at `now`: not once they are older
     /// than the threshold, and then not before two good pages. A clock that was set back makes
     /// nothing stale.
-    pub fn refresh(&mut self, now: u64, threshold: u64) {
+    pub fn refresh(&mut self, now: Timestamp, staleness: Duration) {
+        let now = now.as_millis();
+        let threshold = u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX);
         self.returns.resize(self.pool.width(), Return::default());
         for index in 0..self.pool.width() {
             let slot = Slot(index as u32);
@@ -238,7 +243,7 @@ impl Store {
         self.pool.mode = match self.pool.mode {
             DecisionMode::Metrics if fresh * 4 < all => DecisionMode::LocalOnly,
             DecisionMode::LocalOnly if fresh * 2 >= all => DecisionMode::Metrics,
-            rung => rung,
+            mode => mode,
         };
     }
 
@@ -257,6 +262,10 @@ fn same(member: &Member, endpoint: &Endpoint) -> bool {
 mod tests {
     use super::*;
 
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     /// A store of so many endpoints, none of which was scraped yet.
     fn store(endpoints: usize) -> Store {
         let members = (0..endpoints).map(|number| Member {
@@ -271,11 +280,11 @@ mod tests {
     }
 
     fn page(store: &mut Store, slot: u32, now: u64) {
-        store.set_metrics(Slot(slot), Metrics::default(), true, now);
+        store.set_metrics(Slot(slot), Metrics::default(), true, at(now));
     }
 
     fn freshness(store: &mut Store, now: u64) -> Freshness {
-        store.refresh(now, 2_000);
+        store.refresh(at(now), Duration::from_millis(2_000));
         store.pool.get(Slot(0)).unwrap().freshness
     }
 
@@ -299,7 +308,7 @@ mod tests {
     fn what_decisions_read_is_made_anew_only_where_something_changed() {
         let mut store = store(2);
         page(&mut store, 0, 1_000);
-        store.refresh(1_000, 2_000);
+        store.refresh(at(1_000), Duration::from_millis(2_000));
         let id = store.pool.snapshot().id.clone();
         let member = |available| Member {
             name: "1".to_owned(),
@@ -307,14 +316,14 @@ mod tests {
             available,
             ..Member::default()
         };
-        store.refresh(1_050, 2_000);
+        store.refresh(at(1_050), Duration::from_millis(2_000));
         store.set_member(Slot(1), &member(true));
         assert_eq!(store.pool.snapshot().id, id);
         store.set_member(Slot(1), &member(false));
         let fewer = store.pool.snapshot();
         assert_eq!(fewer.candidates, [Slot(0)]);
         let id = fewer.id.clone();
-        store.refresh(3_001, 2_000);
+        store.refresh(at(3_001), Duration::from_millis(2_000));
         assert_ne!(store.pool.snapshot().id, id);
     }
 
@@ -335,15 +344,15 @@ mod tests {
     }
 
     #[test]
-    fn the_pools_rung_is_left_and_entered_at_different_shares() {
+    fn the_decision_mode_is_left_and_entered_at_different_shares() {
         let mut store = store(8);
         let mut with = |fresh: u32, now: u64| {
             for slot in 0..fresh {
                 page(&mut store, slot, now - 1);
-                store.refresh(now - 1, 500);
+                store.refresh(at(now - 1), Duration::from_millis(500));
                 page(&mut store, slot, now);
             }
-            store.refresh(now, 500);
+            store.refresh(at(now), Duration::from_millis(500));
             store.choose_mode();
             store.pool.mode
         };

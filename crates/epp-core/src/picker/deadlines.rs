@@ -20,9 +20,9 @@ const MAX_STALE: usize = 64;
 /// only an endpoint that shows no sign of life costs any look at them.
 ///
 /// An entry is a lower bound: what moves a deadline moves it later, and changes nothing here. Only once the entry
-/// comes up the request is looked at, and the entry is moved, at most once for what came of the request since it
+/// comes up is the request looked at, and the entry is moved, at most once for what came of the request since it
 /// was looked at last. Entries of requests that do not wait any more stay until they come up or are swept out;
-/// whether one waits, and until when, the caller says.
+/// the caller decides whether one waits, and until when.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     /// The earliest first.
@@ -39,7 +39,7 @@ impl Deadlines {
     }
 
     /// Returns the request that is due first, if that is not after `bound`. Its entry stays until it does not wait
-    /// any more. `due` says when a request is due, or that it does not wait.
+    /// any more. `due` returns when a request is due; none if it does not wait.
     pub fn first_due(
         &mut self,
         bound: Instant,

@@ -134,7 +134,7 @@ impl Picker {
             return false;
         }
         if exchange.reader.window_full() {
-            // How long the answer may get is all that is open.
+            // How long the response may get is all that is open.
             let load = self.plan.load.as_ref().filter(|_| needs.tokens);
             return load.is_none_or(|load| !load.counts_output) || self.same_whatever_follows(id);
         }
@@ -346,14 +346,14 @@ impl Picker {
         if self.monitor.knows_members() {
             return self.fail(id, LocalReply::new(error, self.plan.dialect));
         }
-        // Before the first answer of discovery an empty pool means nothing: the host's own load balancing
+        // Before discovery has first responded an empty pool means nothing: the host's own load balancing
         // chooses.
         self.undiscovered += 1;
         self.metrics.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
         self.bypass(id)
     }
 
-    /// A request is answered, or left to the host's own load balancing, as the failure mode says.
+    /// A request gets a local reply, or is left to the host's own load balancing, as the failure mode demands.
     fn fail(&mut self, id: u32, reply: LocalReply) -> Effect {
         self.count_failure(reply.code);
         match self.plan.proxy.failure_mode {

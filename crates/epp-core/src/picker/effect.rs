@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::answer::LocalReply;
 use super::ModelWish;
 
-/// One request and its answer. The host chooses the number; it is unique among the exchanges under way.
+/// One request and its response. The host chooses the number; it is unique among the exchanges under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeId(pub u32);
 
@@ -76,11 +76,11 @@ pub enum Effect {
         /// What to replace in the body first.
         rewrite: Option<Rewrite>,
     },
-    /// Answer a request instead of forwarding it.
+    /// Send a local reply to a request instead of forwarding it.
     Reply {
         /// Which request.
         id: ExchangeId,
-        /// The answer.
+        /// The reply.
         reply: LocalReply,
     },
     /// Give a model statistics of its own, if there is room for it, by

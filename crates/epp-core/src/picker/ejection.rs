@@ -11,7 +11,7 @@ use crate::scheduling::{Freshness, Slot};
 use crate::time::Instant;
 
 impl Picker {
-    /// A request was sent to this endpoint: it may be the one that tries it.
+    /// A request was sent to the endpoint in this slot: where a probe of that endpoint is due, this is the probe.
     pub(super) fn start_probe(&mut self, id: u32, slot: Slot) {
         let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);
         if monitor.outliers.start_probe(slot, id, now) {
@@ -19,7 +19,7 @@ impl Picker {
         }
     }
 
-    /// A request has ended: if it tried an endpoint and no answer came, nothing was learnt.
+    /// A request has ended. If it was the probe of an endpoint that has not responded, the next one probes.
     pub(super) fn abandon_probe(&mut self, id: u32) {
         let pick = self
             .exchanges
@@ -56,8 +56,8 @@ impl Picker {
         let blamed = self.monitor.outliers.take_request_faults();
         if blamed.majorities > 0 {
             log::warn!(
-                "requests to more than half of the endpoints of {} fail: none is avoided for that, \
-                 it is taken for the requests' fault",
+                "requests to more than half of the endpoints of {} fail: none is ejected for that, \
+                 since the requests must be at fault",
                 self.cluster
             );
         }
@@ -119,7 +119,7 @@ impl Picker {
         }
     }
 
-    /// Says who is avoided and why.
+    /// Sets the gauges of endpoints that are ejected, by reason.
     pub(super) fn set_ejection_gauges(&mut self) {
         for index in 0..self.records.len() {
             let reason = self.monitor.outliers.reason(Slot(index as u32));

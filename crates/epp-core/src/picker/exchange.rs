@@ -71,13 +71,13 @@ pub type Targets = SmallVec<[Target; 1]>;
 pub struct Target {
     /// Its slot.
     pub slot: Slot,
-    /// Which stay of an endpoint in that slot it is.
+    /// Which endpoint in that slot it is, counted from the first.
     pub tenure: u32,
     /// What it does for the request.
     pub role: TargetRole,
     /// The endpoint's scrape count when the request was sent to it.
     pub scrapes: u32,
-    /// Whether it still counts as sent and not answered.
+    /// Whether it still counts as sent without a response.
     pub unseen: bool,
     /// Tokens that it still costs the endpoint.
     pub tokens: u64,
@@ -94,7 +94,7 @@ pub struct Exchange {
     pub walks: Vec<Walk>,
     /// How often the reader had restarted the prompt when it was walked last.
     pub restarts: u32,
-    /// Whether the indexes learn of it.
+    /// Whether its blocks are added to the indexes.
     pub updates_indexes: bool,
     /// The bytes of its memory that the VM's budget has counted.
     pub counted: usize,
@@ -104,11 +104,11 @@ pub struct Exchange {
     pub naming: Naming,
     /// Where it stands. Changed by [`Exchanges`], which counts those that are held.
     phase: Phase,
-    /// Its model's name, if that gets statistics of its own once an endpoint answers it well.
+    /// Its model's name, if that gets statistics of its own once an endpoint has served the request.
     pub candidate: String,
-    /// What is known of its answer.
+    /// What is known of its response.
     pub response: ResponseState,
-    /// Reads its answer.
+    /// Reads its response.
     pub usage: ResponseReader,
     /// Whether the client asks why.
     pub explain: bool,
@@ -289,7 +289,7 @@ impl Exchange {
         read + explanation.unwrap_or_default()
     }
 
-    /// Gives back what was read of it, but for what an answer is still to prove.
+    /// Gives back what was read of it, but for what a response is still to prove.
     pub fn give_back(&mut self) {
         self.reader.give_back();
         self.walks.iter_mut().for_each(Walk::release_memory);
@@ -297,7 +297,7 @@ impl Exchange {
         self.headers = HeaderValues::default();
     }
 
-    /// Nothing more is learnt of this request.
+    /// Reads no further, and adds nothing more to the indexes.
     pub fn stop_reading(&mut self) {
         self.reader.stop();
         self.updates_indexes = false;

@@ -11,7 +11,7 @@ const MAX_NAMED_CANDIDATES: usize = 16;
 /// A decision with what led to it.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    /// What each filter removed, in order: its name and whom.
+    /// What each filter removed, in order: its name and the slots.
     pub filters: Vec<(String, Vec<Slot>)>,
     /// What each scorer gave, in order.
     pub scorers: Vec<Scores>,

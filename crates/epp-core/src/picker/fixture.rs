@@ -35,7 +35,6 @@ impl<'a> Fixture<'a> {
             return false;
         };
         let address = endpoint.address.clone();
-        let now = now.as_millis();
         self.0.monitor.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
     }
 }

@@ -53,9 +53,9 @@ const MAX_HOLD_TIMEOUTS: u32 = 6;
 impl Hold {
     /// Returns how a body is held from now on, and up to how many bytes.
     ///
-    /// One that says that it fits `limit`, as much as the host buffers, is held as a whole, to its end where need be. One that
-    /// is longer, or does not say, is shown in passing, and decided well below the limit: where Envoy
-    /// stops reading nothing more would come.
+    /// One whose declared length fits `limit`, as much as the host buffers, is held as a whole, to its end where
+    /// need be. A longer one, or one without a declared length, is shown in passing and decided well below the
+    /// limit: where the host stops reading nothing more would come.
     pub fn new(head: &Head<'_>, limit: usize, now: Instant) -> Self {
         let fits = head.content_length.is_some_and(|length| length <= limit);
         let (demand, max_bytes) = if fits {

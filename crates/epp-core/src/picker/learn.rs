@@ -1,4 +1,4 @@
-//! What a decision updates_indexes the prefix indexes.
+//! What the prefix indexes learn from decisions and responses.
 
 use super::learnt::{Evidence, Placement};
 use super::status::IndexFill;
@@ -14,10 +14,10 @@ use crate::prefix::key::TableKey;
 use crate::prefix::walk::Walk;
 
 impl Picker {
-    /// Tells the indexes which blocks went to the picked endpoint (the first of the primary
-    /// profile's picks, as the Endpoint Picker does before the request leaves). Called again as the
-    /// rest of a prompt streams past. It counts at once: a prompt that was sent 10 ms ago is likely there.
-    /// What is new stays in doubt until an answer comes.
+    /// Adds the blocks that went to the picked endpoint to the indexes (the first of the primary profile's
+    /// picks, as the Endpoint Picker does before the request leaves). Called again as the rest of a prompt
+    /// streams past. They count at once: a prompt that was sent 10 ms ago is likely there. New blocks stay in
+    /// doubt until a response comes.
     pub(super) fn learn(&mut self, id: u32) {
         let Some(exchange) = self
             .exchanges
@@ -33,8 +33,8 @@ impl Picker {
         }
     }
 
-    /// Whether it matters to the indexes if the request's answer is a success: its prompt brought
-    /// something that no answer has proven, or may still bring it.
+    /// Returns whether the indexes need the request's outcome: its prompt has added blocks that no response has
+    /// proven, or may still add some.
     pub(super) fn awaits_proof(&self, id: u32) -> bool {
         let exchange = self.exchanges.get(&id);
         let reads_on = exchange
@@ -42,15 +42,15 @@ impl Picker {
         reads_on || self.is_doubted(id)
     }
 
-    /// Whether a request's prompt brought something that no answer has proven.
+    /// Returns whether a request's prompt has added blocks that no response has proven.
     fn is_doubted(&self, id: u32) -> bool {
         let exchange = self.exchanges.get(&id);
         exchange.is_some_and(|exchange| exchange.walks.iter().any(Walk::is_unproven))
     }
 
-    /// The request's answer is not a success, or comes from another endpoint than the picked one, or
+    /// The request's response is not a success, or comes from another endpoint than the picked one, or
     /// there will be none. That the endpoint holds the prompt is as unproven as before: the indexes forget
-    /// what this request brought.
+    /// the blocks that this request has added.
     pub(super) fn refute(&mut self, id: u32) {
         self.apply_evidence(id, Evidence::Refuted);
         if let Some(exchange) = self.exchanges.get_mut(&id) {
@@ -58,14 +58,14 @@ impl Picker {
         }
     }
 
-    /// The request's answer has begun.
+    /// The request's response has begun: its endpoint has the blocks that the request has added.
     pub(super) fn prove(&mut self, id: u32) {
         if self.is_doubted(id) {
             self.apply_evidence(id, Evidence::Proven);
         }
     }
 
-    /// The request has ended. A client that leaves before its answer begins proves nothing, and could leave
+    /// The request has ended. A client that leaves before its response begins proves nothing, and could leave
     /// at once: sending prompts must not be cheaper than having them computed.
     pub(super) fn refute_unproven(&mut self, id: u32) {
         if self.is_doubted(id) {
@@ -73,8 +73,9 @@ impl Picker {
         }
     }
 
-    /// Has the indexes, here and after the next tick in the other pickers, take this in of a request and
-    /// the endpoint that was picked for it.
+    /// Applies what is now known of a request's blocks and its primary target to the indexes, here and after the
+    /// next tick in the other pickers. The primary target only: it computes or fetches the whole prompt, and a
+    /// walk keeps the doubts of one slot.
     pub(super) fn apply_evidence(&mut self, id: u32, evidence: Evidence) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
@@ -107,7 +108,7 @@ impl Picker {
         }
     }
 
-    /// How far the indexes are filled.
+    /// Returns how far the indexes are filled.
     pub(super) fn fill(&self) -> IndexFill {
         let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
         IndexFill {
@@ -118,7 +119,7 @@ impl Picker {
         }
     }
 
-    /// How large the index is, what the workers tell each other, and what is in flight.
+    /// Sets the gauges of the index's size, of what the workers share, and of what is in flight.
     pub(super) fn set_sharing_gauges(&mut self) {
         let fill = self.fill();
         let more = fill.evictions.saturating_sub(self.timing.evictions);
@@ -157,7 +158,7 @@ impl Picker {
         }
     }
 
-    /// An empty index; all share the memory bound evenly.
+    /// Returns an empty index; all share the memory bound evenly.
     fn empty_index(&self) -> Index {
         let count = self.plan.producers.len().max(1);
         let bytes = self.plan.proxy.max_index_bytes / count;
@@ -166,8 +167,8 @@ impl Picker {
         index
     }
 
-    /// The plan's bound holds for the indexes that there are; one that holds more is emptied, since
-    /// memory is given back as a whole only.
+    /// Applies the plan's bound to the present indexes; one that is larger is emptied, since memory is given back
+    /// as a whole only.
     pub(super) fn bound_indexes(&mut self) {
         let empty = self.empty_index();
         for index in &mut self.indexes {
@@ -177,7 +178,8 @@ impl Picker {
         }
     }
 
-    /// Empty indexes; requests under way were cut or digested for the old ones.
+    /// Replaces the indexes by empty ones. Requests under way were cut or digested for the former ones, and read
+    /// no further.
     pub(super) fn begin_indexes(&mut self) {
         self.lay_out_indexes();
         let ids: Vec<u32> = self.exchanges.iter().map(|(id, _)| id).collect();
@@ -189,12 +191,12 @@ impl Picker {
         }
     }
 
-    /// Empty indexes, one per producer of the plan.
+    /// Makes an empty index for each producer of the plan.
     pub(super) fn lay_out_indexes(&mut self) {
         let empty = self.empty_index();
         self.indexes = vec![empty; self.plan.producers.len()];
         self.learnt.restart(TableKey::new(&self.secret));
-        // Pickers with different secrets do not believe each other, and the secret itself is not told.
+        // Pickers with different secrets do not exchange blocks, and the secret itself is not published.
         self.fingerprint = self.plan.prompt_fingerprint(self.secret.number("cut"));
     }
 }

@@ -15,9 +15,9 @@ pub const MAX_LOGGED_HASHES: usize = 65_536;
 pub enum Evidence {
     /// They were sent there.
     Sent,
-    /// The endpoint has answered: it took them in.
+    /// The endpoint has responded: it has them in its cache.
     Proven,
-    /// They were sent there and not taken in: what no answer has proven is to be forgotten.
+    /// They were sent there and did not get into its cache: what no response has proven is to be forgotten.
     Refuted,
 }
 

@@ -1,8 +1,8 @@
 //! What is in flight at each endpoint: requests, the tokens that they still cost, and the requests
 //! that the endpoint's metrics cannot show yet.
 //!
-//! Each picker counts its own, and adds what the others said they have. A count belongs to a tenure:
-//! one endpoint's stay in its slot. A request that ends after its endpoint has left takes nothing
+//! Each picker counts its own, and adds what the others have published. A count belongs to a tenure: the time
+//! that one endpoint is in its slot. A request that ends after its endpoint has left takes nothing
 //! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
 use super::decide::matches;
@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 /// What is in flight at one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
-    /// Tells the endpoint from others.
+    /// Distinguishes the endpoint from others in the slot.
     tag: u32,
-    /// Counts the endpoints that sat here.
+    /// Counts the endpoints that have been in the slot.
     tenure: u32,
     /// Counts the endpoint's scrapes, so that a request knows whether it was sent before the last.
     scrapes: u32,
     /// What this VM has in flight.
     own: InFlight,
-    /// What the other VMs said they have.
+    /// What the other VMs have in flight, as they have published it.
     others: InFlight,
 }
 
@@ -46,7 +46,7 @@ pub struct EndpointLoad {
     pub tag: u32,
     /// Requests sent and not ended.
     pub requests: u32,
-    /// Requests sent since the endpoint's page was read and not answered.
+    /// Requests sent since the endpoint's page was read, without a response yet.
     pub unseen: u32,
     /// Which reading of the page that is.
     pub scraped: u32,
@@ -61,7 +61,7 @@ pub struct Loads {
 }
 
 impl Loads {
-    /// A new endpoint sits in this slot.
+    /// A new endpoint is in this slot.
     pub fn add(&mut self, slot: Slot, store: &mut Store) {
         let Some(endpoint) = store.pool.get(slot) else {
             return;
@@ -91,7 +91,7 @@ impl Loads {
         }
     }
 
-    /// Tells an endpoint from others that were or will be in its slot.
+    /// Returns what distinguishes an endpoint from others that were or will be in its slot.
     pub fn tag(&self, slot: Slot) -> u32 {
         self.slots.get(slot.index()).map_or(0, |load| load.tag)
     }
@@ -102,7 +102,7 @@ impl Loads {
         load.map_or(0, |load| load.own.requests as usize)
     }
 
-    /// Whether the endpoint that a request was sent to is still there.
+    /// Returns whether the endpoint that a request was sent to is still there.
     pub fn stays(&self, target: &Target) -> bool {
         let load = self.slots.get(target.slot.index());
         load.is_some_and(|load| load.tenure == target.tenure)
@@ -141,7 +141,7 @@ impl Loads {
         self.show(target.slot, store);
     }
 
-    /// A request has been answered: its endpoint's next page shows it or what became of it.
+    /// The response to a request has begun: its endpoint's next page shows the request or what became of it.
     pub fn answered(&mut self, target: &mut Target, store: &mut Store) {
         if !std::mem::take(&mut target.unseen) {
             return;
@@ -163,13 +163,13 @@ impl Loads {
         self.show(target.slot, store);
     }
 
-    /// The load that a request is part of, if its endpoint is still there.
+    /// Returns the load that a request is part of, if its endpoint is still there.
     fn load_of(&mut self, target: &Target) -> Option<&mut Load> {
         let load = self.slots.get_mut(target.slot.index())?;
         (load.tenure == target.tenure).then_some(load)
     }
 
-    /// What this VM has in flight, to tell the others.
+    /// Appends what this VM has in flight, to be published.
     pub fn append_own(&self, store: &Store, loads: &mut Vec<EndpointLoad>) {
         for (slot, load) in (0..).zip(&self.slots) {
             if load.own.requests > 0 {
@@ -223,13 +223,13 @@ impl Loads {
     }
 }
 
-/// Which reading of an endpoint's page is known here.
+/// Returns which reading of an endpoint's page this picker has.
 fn scraped(store: &Store, slot: Slot) -> u32 {
-    // Readings are milliseconds apart: the lower half tells them apart for seven weeks.
+    // Readings are milliseconds apart: the lower half distinguishes them for seven weeks.
     store.condition(slot).scraped as u32
 }
 
-/// What a request costs as far as it was read, and at most.
+/// Returns what a request costs as far as it was read, and at most.
 pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
     let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
         return (Cost::default(), Cost::default());
@@ -240,7 +240,7 @@ pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
         output: load.output(prompt as f64, allowed),
         prefix: plan.discounts,
     };
-    // A field that says otherwise may still come.
+    // A field that limits the output may still come.
     let least = if reading { Some(0.0) } else { allowed };
     let most = if reading { None } else { allowed };
     (
@@ -250,7 +250,7 @@ pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
 }
 
 impl Picker {
-    /// Tokens that a request costs the endpoint in this slot, as far as it was read.
+    /// Returns the tokens that a request costs the endpoint in this slot, as far as it was read.
     pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
         let Self {
             plan,
@@ -316,7 +316,7 @@ impl Picker {
         self.loads.send(target, &mut self.monitor.store)
     }
 
-    /// The first bytes of an answer's body have come: the prompt has been computed, and its media encoded.
+    /// The first bytes of a response's body have come: the prompt has been computed, and its media encoded.
     pub(super) fn prompt_computed(&mut self, id: u32) {
         let load = self.plan.load.as_ref();
         let counts_output = load.is_some_and(|load| load.counts_output);

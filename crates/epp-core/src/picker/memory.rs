@@ -21,11 +21,11 @@ use crate::metrics::labels::{ForcedRelease, Vm};
 /// its memory for indexes of several pools, a callback's own needs, and Envoy's streams.
 pub const BUDGET_BYTES: usize = 128 << 20;
 
-/// One request may take this share of what is left of the budget. With the default of 1,024 held
+/// One request may take one part in so many of what is left of the budget. With the default of 1,024 held
 /// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
-const SHARE: usize = 8;
+const REQUEST_SHARE: usize = 8;
 
-/// Buffers of up to so many bytes stay with a exchange whose body is not read any more, so that the
+/// Buffers of up to so many bytes stay with an exchange whose body is not read any more, so that the
 /// next request finds them: what a prompt of 4 KB takes among 1,000 endpoints. Where the budget is
 /// short they are given back as well.
 pub(super) const MAX_SPARE_BYTES: usize = 8 << 10;
@@ -57,7 +57,7 @@ impl Memory {
 
     /// Returns how many bytes one request may keep now.
     fn allowance(&self) -> usize {
-        self.budget.saturating_sub(self.used()) / SHARE
+        self.budget.saturating_sub(self.used()) / REQUEST_SHARE
     }
 
     /// Returns how many bytes each of 1,024 held requests, the default of `maxHeld`, may keep before half
@@ -187,7 +187,7 @@ impl Picker {
         self.stop_reading_decided(id);
     }
 
-    /// Reads no further of a request that was decided. What explains the decision waits for the answer,
+    /// Reads no further of a request that was decided. What explains the decision waits for the response,
     /// unless that alone is more than the request's share.
     fn stop_reading_decided(&mut self, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
@@ -200,7 +200,7 @@ impl Picker {
             exchange.explanation = None;
         }
         if self.count_memory(id) > self.account.memory.allowance() {
-            // The hashes that an answer is to prove are too much by themselves.
+            // The hashes that a response is to prove are too much by themselves.
             self.refute(id);
             self.count_memory(id);
         }
@@ -235,7 +235,7 @@ impl Picker {
         }
     }
 
-    /// Tells how much of the budget is used.
+    /// Sets the gauges of the budget's use.
     pub(super) fn set_memory_gauges(&mut self, vm: Vm) {
         self.metrics
             .set(VM_MEMORY, vm, self.timing.host.memory_bytes);

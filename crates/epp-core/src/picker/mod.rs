@@ -90,7 +90,7 @@ struct Event {
     looked_up: bool,
 }
 
-/// What a host says of itself, for the gauges and the status page.
+/// What a host reports of itself, for the gauges and the status page.
 #[derive(Debug, Clone, Copy)]
 pub struct HostState {
     /// Memory that this picker shares with everything else in its VM or process.
@@ -119,7 +119,7 @@ struct EndpointRecord {
     last_examined: Option<Instant>,
     /// When a response from it last came; when it joined, if none has.
     last_response: Instant,
-    /// The requests whose response it has not begun, by since when it is waited for.
+    /// The requests to which it has not responded, by the time from which on it alone has been waited for.
     unanswered: Deadlines,
     /// Why it is ejected, as the gauges have it.
     reported_ejection: Option<Reason>,
@@ -154,7 +154,7 @@ pub struct Picker {
     /// Whether others learn from this picker, and probe in turns with it.
     sharing: bool,
     sharing_statistics: SharingStatistics,
-    /// What the indexes have learnt that the others have not been told of.
+    /// What the indexes have learnt that has not been published to the others.
     learnt: LearntLog,
     /// Whether the indexes expect blocks without those before them.
     gaps_allowed: bool,
@@ -163,7 +163,7 @@ pub struct Picker {
     indexes: Vec<Index>,
     records: Vec<EndpointRecord>,
     loads: load::Loads,
-    /// Whether pages came or endpoints went since the workers last told each other.
+    /// Whether pages came or endpoints left since the loads of the other workers were last set.
     loads_outdated: bool,
     /// Identifies how prompts are cut and keyed.
     fingerprint: u64,
@@ -197,7 +197,8 @@ const _: () = {
 };
 
 impl Picker {
-    /// A picker that has heard of no endpoint yet. `secret` starts its randomness and keys what clients could aim at; tests and tools pass a number.
+    /// Returns a picker without endpoints: discovery adds them. `secret` seeds its randomness and keys what clients
+    /// could aim at; tests and tools pass a number.
     pub fn new(plan: Plan, secret: impl Into<Secret>) -> Self {
         let cluster = plan.cluster().to_owned();
         let secret = secret.into();

@@ -1,7 +1,7 @@
 //! The model names that get statistics of their own.
 //!
 //! A name is the client's, a statistic stays for as long as the proxy runs, and each name costs some 140 of
-//! them at each endpoint. So a name is admitted only after an endpoint has answered it well, and there is
+//! them at each endpoint. So a name is admitted only after an endpoint has served a request for it, and there is
 //! room for a bounded number of them.
 
 /// Bytes of a name; a longer one is counted as "other".

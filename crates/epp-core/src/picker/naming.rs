@@ -1,4 +1,4 @@
-//! The names of a request's model: what the client asks for, and what is asked for in its stead.
+//! The names of a request's model: what the client asks for, and what is asked for instead.
 
 use super::Head;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;

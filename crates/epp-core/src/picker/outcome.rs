@@ -1,5 +1,5 @@
-//! What a request's answer tells: how soon it began, how many tokens it cost, and whether the
-//! prefix index was right about the cache.
+//! What is counted of a response: how soon it began, how many tokens it cost, and whether the prefix index was
+//! right about the cache.
 
 use super::models::ModelNames;
 use super::{Effect, ExchangeId, Picker};
@@ -13,10 +13,12 @@ use crate::response::Usage;
 use crate::scheduling::Slot;
 use crate::time::{Instant, Timestamp};
 
-/// Answers that one worker reads at a time, and begins to read per tick (a thousand a second).
-/// Each part of an answer that is read costs a host call of 5 µs, so that reading stays below a few
-/// hundredths of a core whatever the load; beyond, answers are sampled, and counted as unread.
+/// Responses that one worker reads at a time. Each part of a response that is read costs a host call of 5 µs, so
+/// that reading stays below a few hundredths of a core whatever the load; beyond, responses are sampled, and
+/// counted as unread.
 const MAX_READ_AT_ONCE: usize = 128;
+
+/// Responses that one worker begins to read per tick: a thousand a second.
 const MAX_STARTED_PER_TICK: usize = 50;
 
 /// The statistics of one model at one endpoint.
@@ -50,17 +52,17 @@ impl Model {
     }
 }
 
-/// A model that asks for statistics of its own, because an endpoint has answered it well.
+/// A model that asks for statistics of its own, because an endpoint has served a request for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelWish {
-    /// The request that was answered.
+    /// The request that was served.
     pub id: ExchangeId,
     slot: Slot,
     /// The model's name.
     pub name: String,
 }
 
-/// How many answers are being read.
+/// How many responses are being read.
 #[derive(Debug, Default)]
 pub struct Budget {
     reading: usize,
@@ -87,22 +89,22 @@ impl Budget {
     }
 }
 
-/// What is known of an answer.
+/// What is known of a response, and of when its request came.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseState {
     /// When the request came.
     pub received_at: Instant,
-    /// Whether its body has come to its end.
+    /// Whether the request's body has come to its end.
     pub body_sent: bool,
     /// Since when the endpoint alone is waited for, if it is.
     pub awaited_since: Option<Instant>,
-    /// Whether it has a body.
+    /// Whether the request has a body.
     pub bodied: bool,
-    /// How its prompt begins, as far as that was known when it was decided.
+    /// How the request's prompt begins, as far as that was known when it was decided.
     pub prompt: Option<u64>,
-    /// Whether its headers have come.
+    /// Whether the response's headers have come.
     pub begun: bool,
-    /// When the first bytes of its body came.
+    /// When the first bytes of the response's body came.
     first_byte_at: Option<Instant>,
     /// Whether its usage is being read.
     reading: bool,
@@ -126,7 +128,7 @@ impl ResponseState {
 
 impl Picker {
     /// The statistics of a request's model at its endpoint. The name is the client's: until an
-    /// endpoint has answered it well it is counted as "other", at all endpoints together: by endpoint
+    /// endpoint has served it, it is counted as "other", at all endpoints together: by endpoint
     /// these series would grow the page with the pool, and say nothing that a name does not say better.
     pub(super) fn statistics_of(&mut self, id: u32, slot: Slot) -> Option<Model> {
         let exchange = self.exchanges.get_mut(&id)?;
@@ -143,7 +145,7 @@ impl Picker {
             let model = model.to_owned();
             return self.add_statistics(slot, &model);
         }
-        // To a request without a body any server answers well, whatever model a header names.
+        // A request without a body is a success at any server, whatever model a header names.
         if exchange.response.bodied && self.models.has_room(model, self.monitor.store.pool.width())
         {
             exchange.candidate.push_str(model);
@@ -163,7 +165,7 @@ impl Picker {
         Some(made)
     }
 
-    /// An endpoint has answered a request well: its model asks for statistics of its own.
+    /// An endpoint has served a request: its model asks for statistics of its own.
     pub(super) fn ask_for_model(&mut self, id: u32, slot: Slot) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
@@ -208,7 +210,7 @@ impl Picker {
         }
     }
 
-    /// A part of an answer's body has come. It is read only if its bytes are wanted.
+    /// A part of a response's body has come. It is read only if its bytes are wanted.
     pub fn response_body(
         &mut self,
         now: Timestamp,
@@ -231,7 +233,7 @@ impl Picker {
         }
     }
 
-    /// Returns whether the bytes of an answer are wanted, a part of which has come.
+    /// Returns whether the bytes of a response are wanted, a part of which has come.
     fn wants_response(&mut self, id: u32, now: Instant) -> bool {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return false;
@@ -253,7 +255,7 @@ impl Picker {
         exchange.response.reading && exchange.usage.wants_bytes()
     }
 
-    /// A request has ended: what its answer told is counted.
+    /// A request has ended: the usage in its response is counted.
     pub(super) fn finish_response(&mut self, id: u32) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;

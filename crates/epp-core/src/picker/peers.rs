@@ -87,13 +87,13 @@ impl PeerView<'_> {
 
     /// Updates which metrics can be trusted, before the first tick after they were adopted.
     pub fn refresh(&mut self, now: Timestamp) {
-        self.0.monitor.refresh(now.as_millis());
+        self.0.monitor.refresh(now);
     }
 }
 
 /// Whether anything is shared.
 impl PeerView<'_> {
-    /// Returns whether the plan lets this picker rely on what others know, and tell them.
+    /// Returns whether the plan lets this picker use what others publish, and publish itself.
     pub fn may_share(&self) -> bool {
         self.0.plan.proxy.share_state
     }

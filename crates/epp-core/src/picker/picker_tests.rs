@@ -363,7 +363,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     );
     let mut poller = new();
     let empty = b"inference-pool::added_via_api::true\n";
-    poller.monitor.on_members(empty, 1);
+    poller.monitor.on_members(empty, NOW);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();

@@ -1,4 +1,4 @@
-//! What is due with time: polling, requests held for too long, and gauges.
+//! What is due with time: polling, requests that are held for too long, and gauges.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const MAX_TIMEOUTS_PER_TICK: usize = 128;
 
 /// Bytes left unread that are read in one tick, and what the last request has beyond: at about a
 /// millisecond per MiB, a tenth of a tick.
-const MAX_UNREAD_READ_PER_TICK: usize = 4 << 20;
+const MAX_SHOWN_BYTES_PER_TICK: usize = 4 << 20;
 
 /// What the picker keeps from tick to tick.
 #[derive(Debug, Default)]
@@ -43,9 +43,9 @@ pub struct Timing {
     gauges_at: Option<Instant>,
     /// Counts of the sharing that were exported so far.
     pub exported: SharingStatistics,
-    /// Evictions told of so far.
+    /// Evictions that were counted so far.
     pub evictions: u64,
-    /// What the host says of itself.
+    /// What the host reports of itself.
     pub host: HostState,
     /// Fetches under way.
     fetches: hashbrown::HashMap<FetchId, Request>,
@@ -54,7 +54,7 @@ pub struct Timing {
 }
 
 impl Picker {
-    /// Sets what the host says of itself, for the gauges and the status page.
+    /// Sets what the host reports of itself, for the gauges and the status page.
     pub fn set_host_state(&mut self, state: HostState) {
         self.timing.host = state;
     }
@@ -64,7 +64,7 @@ impl Picker {
         self.begin_event(now);
         let now = self.timing.clock.now();
         self.budget.tick();
-        let (changes, requests) = self.monitor.tick(self.timing.clock.wall().as_millis());
+        let (changes, requests) = self.monitor.tick(self.timing.clock.wall());
         self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
@@ -85,11 +85,11 @@ impl Picker {
         self.add_endpoints(&changes.joined);
     }
 
-    /// Has the host fetch something.
+    /// Asks the host to fetch something.
     fn fetch(&mut self, request: Request) {
         self.timing.fetched = self.timing.fetched.wrapping_add(1);
         let id = FetchId(self.timing.fetched);
-        let timeout = Duration::from_millis(self.monitor.timeout(&request));
+        let timeout = self.monitor.timeout(&request);
         let fetch = match &request {
             Request::Members => Fetch::Members,
             Request::Metrics(_, address) => Fetch::Metrics {
@@ -108,7 +108,6 @@ impl Picker {
         result: Result<&mut dyn BodyView, FetchError>,
     ) {
         self.begin_event(now);
-        let now = now.as_millis();
         let Some(request) = self.timing.fetches.remove(&id) else {
             return;
         };
@@ -119,7 +118,7 @@ impl Picker {
                 let list = body.map(|body| body.part(0, body.size()));
                 let changes = self.monitor.on_members(&list.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
-                    // Told at the next tick.
+                    // In the gauges with the next tick.
                     self.timing.gauges_at = None;
                 }
                 self.apply_changes(&changes);
@@ -137,12 +136,12 @@ impl Picker {
         }
     }
 
-    /// New members get their places.
+    /// Adds new members' records, loads and outlier detection.
     fn add_endpoints(&mut self, joined: &[Slot]) {
         self.records
             .resize_with(self.monitor.store.pool.width(), EndpointRecord::default);
         if !joined.is_empty() {
-            // The gauges tell of them with the next tick.
+            // The gauges include them with the next tick.
             self.timing.gauges_at = None;
         }
         for slot in joined {
@@ -161,7 +160,7 @@ impl Picker {
         }
     }
 
-    /// Former members are forgotten everywhere.
+    /// Removes former members everywhere.
     fn remove_endpoints(&mut self, left: &[Slot]) {
         for slot in left {
             self.monitor.outliers.remove_endpoint(*slot);
@@ -224,7 +223,7 @@ impl Picker {
     fn show_unread(&mut self) {
         let now = self.timing.clock.now();
         let mut read = 0;
-        while read < MAX_UNREAD_READ_PER_TICK {
+        while read < MAX_SHOWN_BYTES_PER_TICK {
             let exchanges = &self.exchanges;
             let due = |id| exchanges.get(&id)?.hold()?.unread_due();
             let Some(id) = self.unread.first_due(now, due) else {
@@ -243,7 +242,8 @@ impl Picker {
         }
     }
 
-    /// What decisions rest on, as the gauge has it.
+    /// Returns what decisions are based on, as the gauge has it: 2 metrics, 1 what this proxy knows itself, 0
+    /// nothing yet.
     pub(super) fn decision_mode(&self) -> u64 {
         match self.monitor.store.pool.mode {
             _ if !self.monitor.knows_members() => 0,
@@ -270,8 +270,8 @@ impl Picker {
         let now = self.timing.clock.wall().as_millis();
         let decision_mode = self.decision_mode();
         self.metrics.set(DECISION_MODE, NoLabels, decision_mode);
-        if self.monitor.members_heard > 0 {
-            let age = now.saturating_sub(self.monitor.members_heard);
+        if let Some(received) = self.monitor.members_received {
+            let age = now.saturating_sub(received.as_millis());
             self.metrics.set(MEMBERS_AGE, NoLabels, age);
         }
         let mut ready = 0;

@@ -9,11 +9,11 @@ use crate::metrics::labels::NoLabels;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::Timestamp;
 
-/// An answer of a healthy endpoint is looked at this often: that costs two host calls. Of an
-/// endpoint at which a request has failed each one is, and each that proves what the indexes learnt.
+/// A response of a healthy endpoint is examined this often: that costs two host calls. Of an endpoint at which a
+/// request has failed each one is, and each that proves what the indexes have learnt.
 const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Who gave a response.
+/// What has sent a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseOrigin {
     /// The endpoint.
@@ -34,12 +34,12 @@ pub struct Upstream {
     pub server: Vec<u8>,
     /// The response's status; 0 where the host does not know it.
     pub status: u16,
-    /// Who gave the response.
+    /// What has sent it.
     pub origin: ResponseOrigin,
 }
 
 impl Upstream {
-    /// What it says of the endpoint that was asked last.
+    /// Returns the failure of the endpoint that was asked last, if the response is one.
     fn failure(&self) -> Option<Failure> {
         let reason = match self.status {
             // Not implemented; not this version of HTTP: the request's fault.
@@ -53,7 +53,7 @@ impl Upstream {
         Some(Failure { reason, certain })
     }
 
-    /// What it says of the endpoint that the request was sent to, where this is another one's answer.
+    /// Returns the failure of the endpoint that the request was sent to, where the response is another one's.
     fn elsewhere(&self, freshness: Freshness) -> Failure {
         Failure {
             reason: Reason::Unserved,
@@ -65,7 +65,7 @@ impl Upstream {
 }
 
 impl Picker {
-    /// Whether it is worth asking who answers this request.
+    /// Returns whether the host is to look up where the response to this request comes from.
     pub fn wants_upstream(&mut self, ExchangeId(id): ExchangeId) -> bool {
         let Some((exchange, pick)) = self
             .exchanges
@@ -135,12 +135,12 @@ impl Picker {
         }
     }
 
-    /// Takes note of who answered a request that was sent to the endpoint in this slot.
+    /// Records the response to a request that was sent to the endpoint in this slot.
     fn record_response(&mut self, id: u32, slot: Slot, seen: &Upstream) {
         let address = self.monitor.store.pool.get(slot);
         let address = address.map(|endpoint| endpoint.address.as_bytes());
         if seen.server.is_empty() || seen.status >= 500 && seen.origin == ResponseOrigin::Overflow {
-            // Envoy answered before it asked an endpoint.
+            // The proxy responded before it asked an endpoint.
             return;
         }
         if address == Some(&seen.server) {
@@ -165,12 +165,12 @@ impl Picker {
         if let Some(record) = record.filter(|_| !unserved) {
             record.last_response = self.timing.clock.now();
         }
-        let answer = self.exchanges.get(&id).map(|exchange| exchange.response);
-        let answer = answer.unwrap_or_default();
+        let response = self.exchanges.get(&id).map(|exchange| exchange.response);
+        let response = response.unwrap_or_default();
         let outcome = Outcome {
             request: id,
-            prompt: answer.prompt,
-            bodied: answer.bodied,
+            prompt: response.prompt,
+            bodied: response.bodied,
             failure,
         };
         let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);

@@ -1,4 +1,4 @@
-//! What answers say of endpoints, and what they do not.
+//! What responses say of endpoints, and what they do not.
 
 use super::super::testing::{begin, close, NOW};
 use super::super::{FetchError, Head};

@@ -25,7 +25,7 @@ fn picker(plan: &str) -> Picker {
         picker
             .monitor
             .store
-            .set_metrics(slot, waiting(queue), false, 1_000_000);
+            .set_metrics(slot, waiting(queue), false, NOW);
     }
     picker.tick(NOW);
     picker
