@@ -243,7 +243,7 @@ pub fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, Status> {
     take(status, data, size)
 }
 
-/// Whether there is a header of this name, be it empty.
+/// Returns whether there is a header of this name, be it empty.
 pub fn has_header(map: Map, name: &str) -> bool {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the name and both out-pointers live through the call.

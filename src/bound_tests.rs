@@ -119,7 +119,7 @@ fn drops_do_not_keep_a_place_from_those_who_send_their_bodies() {
     assert_eq!(honest, 19 * 50);
 }
 
-/// Whether Envoy still holds a request: it shows its body otherwise.
+/// Returns whether Envoy still holds a request: it shows its body otherwise.
 fn vm_holds(vm: &mut Vm, id: u32) -> bool {
     host(|host| host.body.clear());
     vm.request_body(id, 0, false) != BodyAction::Continue

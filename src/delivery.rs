@@ -1,7 +1,7 @@
 //! Whether Envoy delivers bodies before it routes.
 //!
-//! It does only where the plugin has `allow_on_headers_stop_iteration`, which nothing tells the
-//! filter (and which Istio's WasmPlugin cannot set). Where it does not, a request that is held for
+//! It does only where the plugin has `allow_on_headers_stop_iteration`, which the filter
+//! cannot find out otherwise (and which Istio's WasmPlugin cannot set). Where it does not, a request that is held for
 //! its body would hang.
 //!
 //! That a body does not show up proves nothing: its client may not have sent any. What proves it is
@@ -15,47 +15,47 @@ use std::collections::VecDeque;
 /// How long a held request goes without a byte before Envoy is asked whether it has received any,
 /// and how often it is asked again. Long enough that nearly every body has begun; short, since where
 /// bodies are not delivered the first requests wait for it.
-const PROBE_NS: u64 = 300_000_000;
+const FIRST_BYTE_NS: u64 = 300_000_000;
 
 /// For how many requests Envoy is asked in one tick: two host calls each, a few microseconds. Only
 /// requests without a byte are asked for.
-const PROBES: usize = 64;
+const MAX_PROBES_PER_TICK: usize = 64;
 
 /// Requests whose bodies were withheld, after which none is waited for. Envoy shows the first one's
 /// already; three, in case another filter holds back a body but not its headers.
-const MISSES: u32 = 3;
+const MISSES_TO_STOP: u32 = 3;
 
 /// How often it is tried again then.
-const AGAIN_NS: u64 = 60_000_000_000;
+const REPEAT_PROBE_NS: u64 = 60_000_000_000;
 
-/// How soon another request tries it where one has told nothing yet: its client may never send a
+/// How soon another request tries it while one has no result yet: its client may never send a
 /// body. Longer than it takes to see that one was withheld.
-const RETRY_NS: u64 = 1_000_000_000;
+const RETRY_PROBE_NS: u64 = 1_000_000_000;
 
 /// Held requests of which no byte was shown yet, each with the time when it was looked at last, oldest
 /// first. Those that were released stay until they come up.
 #[derive(Debug, Default)]
-pub struct Silent(VecDeque<(u64, u32)>);
+pub struct FirstByteProbes(VecDeque<(u64, u32)>);
 
-impl Silent {
+impl FirstByteProbes {
     /// A request is held from `now` on.
     pub fn add(&mut self, id: u32, now: u64) {
         self.0.push_back((now, id));
     }
 
-    /// Returns up to [`PROBES`] requests that were not looked at for [`PROBE_NS`], which counts as a look.
-    /// `is_silent` says whether one is still held and without a byte.
-    pub fn take_due(&mut self, now: u64, is_silent: impl Fn(u32) -> bool) -> Vec<u32> {
-        let then = now.saturating_sub(PROBE_NS);
+    /// Returns up to [`MAX_PROBES_PER_TICK`] requests that were not looked at for [`FIRST_BYTE_NS`], which counts as a look.
+    /// `lacks_first_byte` says whether one is still held and without a byte.
+    pub fn take_due(&mut self, now: u64, lacks_first_byte: impl Fn(u32) -> bool) -> Vec<u32> {
+        let then = now.saturating_sub(FIRST_BYTE_NS);
         let mut found = Vec::new();
-        while found.len() < PROBES {
+        while found.len() < MAX_PROBES_PER_TICK {
             // After a clock was set back, what is due must not wait forever.
             let due = self.0.front().filter(|(at, _)| *at <= then || *at > now);
             let Some((_, id)) = due.copied() else {
                 break;
             };
             self.0.pop_front();
-            if is_silent(id) {
+            if lacks_first_byte(id) {
                 self.0.push_back((now, id));
                 found.push(id);
             }
@@ -75,22 +75,22 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Whether a body is worth waiting for at `now`; one that asks while the answer is no is the
+    /// Returns whether a body is worth waiting for at `now`; one that asks while the answer is no is the
     /// one that tries it again.
     pub fn expects(&mut self, now: u64) -> bool {
         if self.reads() {
             return true;
         }
-        let due = now >= self.again_at || self.again_at - now > AGAIN_NS;
+        let due = now >= self.again_at || self.again_at - now > REPEAT_PROBE_NS;
         if due {
-            self.again_at = now + RETRY_NS;
+            self.again_at = now + RETRY_PROBE_NS;
         }
         due
     }
 
-    /// Whether bodies are read, probes aside.
+    /// Returns whether bodies are read, probes aside.
     pub fn reads(&self) -> bool {
-        self.seen || self.misses < MISSES
+        self.seen || self.misses < MISSES_TO_STOP
     }
 
     /// A body was shown to a request that was held.
@@ -105,8 +105,8 @@ impl Delivery {
             return;
         }
         self.misses = self.misses.saturating_add(1);
-        self.again_at = now + AGAIN_NS;
-        if self.misses == MISSES {
+        self.again_at = now + REPEAT_PROBE_NS;
+        if self.misses == MISSES_TO_STOP {
             log::warn!(
                 "Envoy does not deliver bodies before routing: set allow_on_headers_stop_iteration \
                  next to the plugin's name, or `readBody: never` on envoy-proxy; until then \
@@ -129,8 +129,8 @@ impl Delivery {
         if found {
             self.seen();
         } else if self.finding().is_none() {
-            self.misses = MISSES;
-            self.again_at = now + AGAIN_NS;
+            self.misses = MISSES_TO_STOP;
+            self.again_at = now + REPEAT_PROBE_NS;
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     /// One that has had three bodies withheld.
     fn withheld(delivery: &mut Delivery) {
-        (1..=MISSES).for_each(|now| delivery.withheld(u64::from(now)));
+        (1..=MISSES_TO_STOP).for_each(|now| delivery.withheld(u64::from(now)));
     }
 
     #[test]
@@ -153,44 +153,49 @@ mod tests {
         }
         assert!(!delivery.expects(10));
         assert!(!delivery.reads());
-        assert!(delivery.expects(2 + AGAIN_NS));
-        assert!(!delivery.expects(3 + AGAIN_NS), "one probe at a time");
-        delivery.withheld(4 + AGAIN_NS);
-        assert!(!delivery.expects(4 + AGAIN_NS + RETRY_NS));
+        assert!(delivery.expects(2 + REPEAT_PROBE_NS));
+        assert!(
+            !delivery.expects(3 + REPEAT_PROBE_NS),
+            "one probe at a time"
+        );
+        delivery.withheld(4 + REPEAT_PROBE_NS);
+        assert!(!delivery.expects(4 + REPEAT_PROBE_NS + RETRY_PROBE_NS));
         delivery.seen();
-        assert!(delivery.expects(5 + AGAIN_NS));
+        assert!(delivery.expects(5 + REPEAT_PROBE_NS));
     }
 
     #[test]
     fn a_probe_that_sends_nothing_does_not_use_up_the_minute() {
         let mut delivery = Delivery::default();
         withheld(&mut delivery);
-        let now = 3 + AGAIN_NS;
+        let now = 3 + REPEAT_PROBE_NS;
         assert!(delivery.expects(now), "a client that never sends a body");
-        assert!(delivery.expects(now + RETRY_NS));
+        assert!(delivery.expects(now + RETRY_PROBE_NS));
     }
 
     #[test]
-    fn the_silent_are_looked_at_in_turn_and_so_many_at_a_time() {
+    fn requests_without_a_byte_are_probed_in_turn_and_a_bounded_number_at_a_time() {
         const BEGIN: u64 = 1_000_000_000_000;
-        let mut silent = Silent::default();
-        let count = PROBES as u32 + 2;
-        (0..count).for_each(|id| silent.add(id, BEGIN));
-        let mut look = |now| silent.take_due(now, |id| id != 1);
-        assert!(look(BEGIN + PROBE_NS - 1).is_empty());
-        let first: Vec<u32> = (0..=PROBES as u32).filter(|id| *id != 1).collect();
-        assert_eq!(look(BEGIN + PROBE_NS), first);
-        assert_eq!(look(BEGIN + PROBE_NS + 1), [count - 1]);
-        assert!(look(BEGIN + PROBE_NS + 2).is_empty());
-        assert_eq!(look(BEGIN + 2 * PROBE_NS), first);
+        let mut probes = FirstByteProbes::default();
+        let count = MAX_PROBES_PER_TICK as u32 + 2;
+        (0..count).for_each(|id| probes.add(id, BEGIN));
+        let mut look = |now| probes.take_due(now, |id| id != 1);
+        assert!(look(BEGIN + FIRST_BYTE_NS - 1).is_empty());
+        let first: Vec<u32> = (0..=MAX_PROBES_PER_TICK as u32)
+            .filter(|id| *id != 1)
+            .collect();
+        assert_eq!(look(BEGIN + FIRST_BYTE_NS), first);
+        assert_eq!(look(BEGIN + FIRST_BYTE_NS + 1), [count - 1]);
+        assert!(look(BEGIN + FIRST_BYTE_NS + 2).is_empty());
+        assert_eq!(look(BEGIN + 2 * FIRST_BYTE_NS), first);
     }
 
     #[test]
     fn what_is_released_at_once_leaves_nothing_behind() {
-        let mut silent = Silent::default();
-        (0..1_000).for_each(|id| silent.add(id, 0));
-        assert!(silent.take_due(PROBE_NS, |_| false).is_empty());
-        assert!(silent.0.is_empty());
+        let mut probes = FirstByteProbes::default();
+        (0..1_000).for_each(|id| probes.add(id, 0));
+        assert!(probes.take_due(FIRST_BYTE_NS, |_| false).is_empty());
+        assert!(probes.0.is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@ extern "C" fn proxy_on_configure(root: u32, _size: usize) -> u32 {
 
 #[no_mangle]
 extern "C" fn proxy_on_tick(root: u32) {
-    VM.with(|vm| vm.call(Callback::Tick, root, (), |vm| vm.strike(root)));
+    VM.with(|vm| vm.call(Callback::Tick, root, (), |vm| vm.on_timer(root)));
 }
 
 #[no_mangle]

@@ -1,7 +1,7 @@
 //! Faults on demand, for the tests of what follows from them. Only in a module that was built with
 //! the feature `fault-injection`, which no release is: there a client could stop the proxy.
 //!
-//! A request with `x-epp-fault: KIND@PLACE` has the fault struck, once, at a place of its own
+//! A request with `x-epp-fault: KIND@PLACE` gets the fault injected, once, at a place of its own
 //! (`request_headers`, which is meant where none is named, `request_body`, `response_headers`,
 //! `response_body`, `delete`), at the next tick of the VM that serves it (`tick`), at the next tick
 //! or callout's answer of the VM that polls (`poller_tick`, `callout_answer`), which is the main
@@ -39,8 +39,8 @@ thread_local! {
     static HOARD: RefCell<Hoard> = const { RefCell::new((Vec::new(), 0)) };
 }
 
-/// Strikes what was asked for here.
-pub fn strike(callback: Callback, context: u32, polls: bool) {
+/// Injects the fault that a request asked for at this place, if one did.
+pub fn inject(callback: Callback, context: u32, polls: bool) {
     if callback == Callback::RequestHeaders {
         arm(context);
     }
@@ -99,7 +99,7 @@ fn key(place: &str) -> String {
     format!("epp-wasm-fault/{place}")
 }
 
-/// What another VM has left for this one, taken away before it strikes.
+/// What another VM has left for this one, taken away before it is injected.
 fn take_shared(place: &str) -> Option<String> {
     let (value, version) = abi::shared(&key(place)).ok()??;
     let taken = !value.is_empty() && abi::set_shared(&key(place), b"", Some(version)).is_ok();

@@ -19,7 +19,7 @@ use super::vm::Vm;
 pub enum Callback {
     /// A configuration has come.
     Configure,
-    /// The clock ticks.
+    /// The timer fires.
     Tick,
     /// A callout was answered.
     CalloutAnswer,
@@ -95,7 +95,7 @@ impl Guarded {
         }
         let outcome = catch(|| {
             #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
-            super::fault::strike(callback, context, vm.polls());
+            super::fault::inject(callback, context, vm.polls());
             act(&mut vm)
         });
         match outcome {
@@ -205,7 +205,7 @@ fn log_once(panic: &PanicHookInfo<'_>) {
 }
 
 #[cfg(test)]
-pub use tests::strike;
+pub use tests::inject;
 
 #[cfg(test)]
 #[path = "guard_tests.rs"]

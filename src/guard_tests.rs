@@ -7,13 +7,13 @@ use crate::vm::FAILED_TICKS;
 
 thread_local! {
     /// Where panics are to come, how many are let pass before, and how many then come.
-    static STRIKES: RefCell<Vec<(&'static str, usize, usize)>> = const { RefCell::new(Vec::new()) };
+    static FAULTS: RefCell<Vec<(&'static str, usize, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Panics here if a test asks for it.
-pub fn strike(place: &str) {
-    let strikes = STRIKES.with_borrow_mut(|strikes| {
-        let found = strikes.iter_mut().find(|strike| strike.0 == place);
+pub fn inject(place: &str) {
+    let faults = FAULTS.with_borrow_mut(|faults| {
+        let found = faults.iter_mut().find(|fault| fault.0 == place);
         found.is_some_and(|(_, before, left)| match *before {
             0 => std::mem::replace(left, left.saturating_sub(1)) > 0,
             _ => {
@@ -22,11 +22,11 @@ pub fn strike(place: &str) {
             }
         })
     });
-    assert!(!strikes, "on purpose, at {place}");
+    assert!(!faults, "on purpose, at {place}");
 }
 
-fn strike_at(strikes: &[(&'static str, usize, usize)]) {
-    STRIKES.set(strikes.to_vec());
+fn inject_at(faults: &[(&'static str, usize, usize)]) {
+    FAULTS.set(faults.to_vec());
 }
 
 /// From now on.
@@ -60,7 +60,7 @@ fn counted(name: &str) -> i64 {
 
 fn tick(vm: &Guarded) {
     host(|host| host.now += 50_000_000);
-    vm.call(Callback::Tick, ROOT, (), |vm| vm.strike(ROOT));
+    vm.call(Callback::Tick, ROOT, (), |vm| vm.on_timer(ROOT));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn an_answer_on_its_way_is_not_touched() {
 }
 
 #[test]
-fn a_clock_that_never_gets_through_holds_nobody_for_ever() {
+fn ticks_that_always_panic_hold_no_request_for_ever() {
     let vm = guarded(OPEN);
     begin(&vm, 10);
     for number in 1..=FAILED_TICKS {
@@ -146,7 +146,7 @@ fn a_clock_that_never_gets_through_holds_nobody_for_ever() {
 }
 
 #[test]
-fn the_body_of_another_request_is_not_set_aside_for_one_that_cannot_be_reached() {
+fn the_body_of_another_request_is_not_detach_for_one_that_cannot_be_reached() {
     let vm = guarded(OPEN);
     begin(&vm, 10);
     host(|host| host.body = BODY_TEXT[..5].to_vec());
@@ -163,7 +163,7 @@ fn the_body_of_another_request_is_not_set_aside_for_one_that_cannot_be_reached()
 }
 
 #[test]
-fn a_part_that_panics_follows_what_was_set_aside() {
+fn a_part_that_panics_follows_what_was_detach() {
     for (end, resumed) in [(false, vec![]), (true, vec![10])] {
         let vm = guarded("");
         begin(&vm, 10);
@@ -178,9 +178,9 @@ fn a_part_that_panics_follows_what_was_set_aside() {
         tick(&vm);
         assert_eq!(host(|host| std::mem::take(&mut host.resumed)), [10]);
         assert!(host(|host| host.body.is_empty()));
-        strike_at(&[("feed", 0, 1)]);
+        inject_at(&[("feed", 0, 1)]);
         let action = part(&BODY_TEXT[5..], end);
-        strike_at(&[]);
+        inject_at(&[]);
         assert_eq!(action, BodyAction::Buffer);
         tick(&vm);
         assert_eq!(host(|host| host.resumed.clone()), resumed);
@@ -219,11 +219,11 @@ fn each_place_is_logged_once() {
         vm.call(Callback::CalloutAnswer, ROOT, (), fail);
     }
     let lines = host(|host| host.log.clone());
-    let told = lines
+    let logged = lines
         .iter()
         .filter(|line| line.contains("a defect"))
         .count();
-    assert_eq!(told, 1, "{lines:?}");
+    assert_eq!(logged, 1, "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("guard_tests.rs")));
 }
 
@@ -254,17 +254,17 @@ fn a_panic_within_recovery_obeys_the_failure_mode() {
                 "6.6.6.6:6".to_owned(),
             ))
         });
-        strike_at(&[("count", 0, ALWAYS)]);
+        inject_at(&[("count", 0, ALWAYS)]);
         assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
         assert_eq!((codes(), destination()), (answers, None));
-        strike_at(&[]);
+        inject_at(&[]);
     }
     // Where not even the local reply can be given, the request does not go on.
     let vm = guarded("");
     begin(&vm, 10);
-    strike_at(&[("count", 0, ALWAYS), ("carry out", 0, ALWAYS)]);
+    inject_at(&[("count", 0, ALWAYS), ("carry out", 0, ALWAYS)]);
     assert_eq!(send_body(&vm, 10), BodyAction::Buffer);
-    strike_at(&[]);
+    inject_at(&[]);
 }
 
 #[test]
@@ -276,10 +276,10 @@ fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
         let vm = guarded(extra);
         begin(&vm, 10);
         // The picker has decided, and holds it no longer.
-        strike_at(&[("carry out", 0, 1)]);
+        inject_at(&[("carry out", 0, 1)]);
         assert_eq!(send_body(&vm, 10), action);
         assert_eq!((codes(), destination()), (answers, None));
-        strike_at(&[]);
+        inject_at(&[]);
     }
 }
 
@@ -290,10 +290,10 @@ fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
         (OPEN, Action::Continue, vec![]),
     ] {
         let vm = guarded(extra);
-        strike_at(&[("place of request", 0, ALWAYS)]);
+        inject_at(&[("place of request", 0, ALWAYS)]);
         assert_eq!(begin(&vm, 10), action);
         assert_eq!((codes(), destination()), (answers, None));
-        strike_at(&[]);
+        inject_at(&[]);
     }
     // Found at the second try: not a request of ours.
     let vm = guarded("");
@@ -301,7 +301,7 @@ fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
         host.properties
             .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
     });
-    strike_at(&[("place of request", 0, 1)]);
+    inject_at(&[("place of request", 0, 1)]);
     assert_eq!(begin(&vm, 10), Action::Continue);
     assert!(codes().is_empty());
 }
@@ -326,9 +326,9 @@ fn what_a_tick_has_decided_when_it_panics_is_not_held_without_end() {
         begin(&vm, 12);
         part(12, 5);
         host(|host| host.now += 3_000_000_000);
-        strike_at(&[("carry out", 0, 1)]);
+        inject_at(&[("carry out", 0, 1)]);
         tick(&vm);
-        strike_at(&[]);
+        inject_at(&[]);
         assert_eq!(host(|host| host.resumed.len()), resumed);
         assert_eq!(codes(), vec![500; answers]);
         // Nothing more comes of these, and the third is still held.

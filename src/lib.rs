@@ -13,11 +13,10 @@
 #![cfg_attr(target_arch = "wasm32", feature(alloc_error_hook))]
 
 mod abi;
-mod aside;
 mod callout;
-mod clock;
 mod configuration;
 mod delivery;
+mod detached;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
@@ -29,15 +28,16 @@ mod page;
 mod pool;
 mod shown;
 mod stream;
+mod timer;
 mod upstream;
 mod vm;
 
 #[cfg(test)]
-mod aside_tests;
-#[cfg(test)]
 mod bound_tests;
 #[cfg(test)]
 mod delivery_tests;
+#[cfg(test)]
+mod detached_tests;
 #[cfg(test)]
 mod fake_host;
 #[cfg(test)]

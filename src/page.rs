@@ -45,7 +45,7 @@ pub fn answer() -> Action {
     }
 }
 
-/// Whether the page was asked for by an address or as localhost: under any other name it may be a web
+/// Returns whether the page was asked for by an address or as localhost: under any other name it may be a web
 /// site's, which has its name lead here to have a browser read the page for it (DNS rebinding).
 fn is_local(authority: &[u8]) -> bool {
     // Names have no brackets, and end in a letter.

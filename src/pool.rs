@@ -1,10 +1,10 @@
-//! A plugin's pool in one VM: its configuration, its clock, and the callouts that fetch metrics.
+//! A plugin's pool in one VM: its configuration, its ticks, and the callouts that fetch metrics.
 
 use std::time::Duration;
 
 use super::abi::{self, Map, Status};
 use super::callout::{Call, CalloutBody};
-use super::delivery::{Delivery, Silent};
+use super::delivery::{Delivery, FirstByteProbes};
 use super::guard::{self, Callback};
 use super::headers::Pairs;
 use super::host::{Shared, Statistics};
@@ -24,7 +24,7 @@ use epp_sync::Sharing;
 /// A root context stands in for the one in charge once that has not ticked for this many of its own ticks.
 const ROOT_PATIENCE: u32 = 20;
 
-/// What tells plugins in one VM apart.
+/// What distinguishes plugins in one VM.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plugin {
     name: String,
@@ -40,7 +40,7 @@ impl Plugin {
         }
     }
 
-    /// Whether it is the status page.
+    /// Returns whether it is the status page.
     pub fn is_page(&self) -> bool {
         self.root == super::page::ROOT
     }
@@ -65,7 +65,7 @@ pub struct Pool {
     ticks: u64,
     /// Whether Envoy shows bodies before it routes.
     pub delivery: Delivery,
-    silent: Silent,
+    first_byte_probes: FirstByteProbes,
     /// Callouts under way by token.
     fetches: ById<FetchId>,
     /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
@@ -74,7 +74,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that has heard of no endpoint yet.
+    /// Returns a pool that has no endpoint yet.
     pub fn new(root: u32, plugin: Plugin, plan: Plan) -> Self {
         let secret = abi::random().map(Secret::new).unwrap_or_else(|Status(status)| {
             log::error!(
@@ -98,7 +98,7 @@ impl Pool {
             now: Timestamp::default(),
             ticks: 0,
             delivery: Delivery::default(),
-            silent: Silent::default(),
+            first_byte_probes: FirstByteProbes::default(),
             fetches: ById::default(),
             reply_on_defect,
         }
@@ -116,7 +116,7 @@ impl Pool {
         self.sharing.join(&mut self.picker, &mut Shared, now);
     }
 
-    /// Whether this root context is the one whose clock counts.
+    /// Returns whether this root context is the one whose ticks count.
     fn is_in_charge(&mut self, root: u32) -> bool {
         if root != self.root {
             self.idle_ticks += 1;
@@ -129,7 +129,7 @@ impl Pool {
         true
     }
 
-    /// Whether there is something to exchange with other workers before this root's next tick.
+    /// Returns whether there is something to exchange with other workers before this root's next tick.
     pub fn wants_fast_exchange(&mut self, root: u32) -> bool {
         root == self.root && self.sharing.wants_fast_exchange(&mut self.picker)
     }
@@ -142,7 +142,7 @@ impl Pool {
         }
     }
 
-    /// Whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
+    /// Returns whether this is the pool that the plugin's plan is about. It is by the cluster's name, which
     /// is in the keys of shared data and in metrics: under `requests: all` a pool takes requests for
     /// other clusters, too, but is not theirs.
     pub fn is(&self, plugin: &Plugin, plan: &Plan) -> bool {
@@ -169,7 +169,7 @@ impl Pool {
         &self.picker.plan().proxy.destination_header
     }
 
-    /// Whether a request that a panic has struck gets a local reply instead of going on.
+    /// Returns whether a request that a panic has struck gets a local reply instead of going on.
     pub fn fails_closed(&self) -> bool {
         self.reply_on_defect.is_some()
     }
@@ -182,11 +182,11 @@ impl Pool {
         let _: Result<(), Status> = abi::remove_header(Map::Request, header);
         guard::catch(|| {
             #[cfg(test)]
-            guard::strike("count");
+            guard::inject("count");
             self.picker.recovery().count_defect();
         });
         #[cfg(test)]
-        guard::strike("carry out");
+        guard::inject("carry out");
         self.reply_on_defect.as_ref().is_some_and(reply)
     }
 
@@ -194,17 +194,17 @@ impl Pool {
     pub fn count_panic(&mut self, callback: Callback) {
         guard::catch(|| {
             #[cfg(test)]
-            guard::strike("count");
+            guard::inject("count");
             self.picker.recovery().count_panic(callback.name());
         });
     }
 
-    /// Whether it is a pool of the plugin's.
+    /// Returns whether it is a pool of the plugin's.
     pub fn serves(&self, plugin: &Plugin) -> bool {
         self.plugin == *plugin
     }
 
-    /// A root context's clock ticks.
+    /// A root context's timer has fired for a tick.
     pub fn tick(&mut self, root: u32, streams: &mut ById<Stream>) {
         if !self.is_in_charge(root) {
             return;
@@ -238,7 +238,7 @@ impl Pool {
         self.now
     }
 
-    /// Returns how often this pool's clock has ticked.
+    /// Returns how many ticks this pool has had.
     pub fn ticks(&self) -> u64 {
         self.ticks
     }
@@ -248,8 +248,8 @@ impl Pool {
         self.now
     }
 
-    /// Hands an event to the picker that may decide a request, and tells it how long that took where it
-    /// wants to know.
+    /// Hands an event to the picker that may decide a request, and reports how long that took if the picker
+    /// measures it.
     pub fn hand(&mut self, event: impl FnOnce(&mut Picker, Timestamp)) {
         let timed = self.picker.wants_timing();
         if timed {
@@ -263,7 +263,7 @@ impl Pool {
         }
     }
 
-    /// Whether Envoy shows bodies before it routes, as far as that is known.
+    /// Returns whether Envoy shows bodies before it routes, as far as that is known.
     fn shows_bodies(&self) -> bool {
         match self.picker.plan().proxy.read_body {
             ReadBody::Auto => self.delivery.reads(),
@@ -272,7 +272,7 @@ impl Pool {
         }
     }
 
-    /// Whether it has to be found out if Envoy shows bodies.
+    /// Returns whether it has to be found out if Envoy shows bodies.
     fn probes(&self) -> bool {
         self.picker.plan().proxy.read_body == ReadBody::Auto
     }
@@ -292,8 +292,8 @@ impl Pool {
     /// before.
     fn probe(&mut self, streams: &mut ById<Stream>) {
         let now = self.now;
-        let silent = |id| streams.get(&id).is_some_and(Stream::is_silent);
-        for id in self.silent.take_due(now.as_nanos(), silent) {
+        let lacks = |id| streams.get(&id).is_some_and(Stream::lacks_first_byte);
+        for id in self.first_byte_probes.take_due(now.as_nanos(), lacks) {
             if abi::set_effective_context(id).is_err() {
                 continue;
             }
@@ -313,7 +313,7 @@ impl Pool {
         let now = self.now.as_nanos();
         let expects = self.delivery.expects(now);
         if expects {
-            self.silent.add(id, now);
+            self.first_byte_probes.add(id, now);
         }
         expects
     }
@@ -419,7 +419,7 @@ fn received() -> Option<u64> {
 /// Does to the headers of the request in effect what was decided for it, or answers it.
 pub fn carry_out(effect: &Effect, picker: &Picker) {
     #[cfg(test)]
-    guard::strike("carry out");
+    guard::inject("carry out");
     match effect {
         Effect::Forward { route, .. } => {
             set_destination(&route.destination, picker);

@@ -1,7 +1,7 @@
 //! One request and its answer: callbacks, handed to the picker, and what the picker wants done, carried out.
 
 use super::abi::{self, Action, BodyAction, Map, Status};
-use super::aside::Aside;
+use super::detached::Detached;
 use super::guard::Callback;
 use super::headers::Pairs;
 use super::pool::Pool;
@@ -29,7 +29,7 @@ pub struct Stream {
     pub pool: usize,
     phase: Phase,
     /// What Envoy had buffered when it was released outside of its own callbacks, until Envoy has it back.
-    aside: Option<Aside>,
+    detached: Option<Detached>,
     /// Whether its body has ended.
     ended: bool,
     shown: Shown,
@@ -49,7 +49,7 @@ impl Stream {
             id: ExchangeId(id),
             pool,
             phase: Phase::New,
-            aside: None,
+            detached: None,
             ended: false,
             shown: Shown::default(),
             withheld: None,
@@ -58,7 +58,7 @@ impl Stream {
         }
     }
 
-    /// Whether Envoy holds it for us. That is known here, whatever has become of the picker's exchange.
+    /// Returns whether Envoy holds it for us. That is known here, whatever has become of the picker's exchange.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Held(_))
     }
@@ -97,7 +97,7 @@ impl Stream {
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
                 super::pool::carry_out(effect, picker);
-                // Not before: what a panic strikes until here is still held.
+                // Not before: after a panic before this point the request is still held.
                 self.phase = Phase::Decided;
                 return matches!(effect, Effect::Reply { .. });
             }
@@ -123,7 +123,7 @@ impl Stream {
         super::pool::carry_out(effect, picker);
         let answered = matches!(effect, Effect::Reply { .. });
         let buffered = self.let_go();
-        !answered && (!buffered || self.set_aside(picker))
+        !answered && (!buffered || self.detach(picker))
     }
 
     /// It is not held any more. Returns whether Envoy buffers its body.
@@ -136,73 +136,73 @@ impl Stream {
     /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
     /// can go on at once.
     #[cold]
-    pub fn set_aside(&mut self, picker: &Picker) -> bool {
+    pub fn detach(&mut self, picker: &Picker) -> bool {
         if self.shown.size() == 0 || self.ended {
             return true;
         }
         let length = self.length.unwrap_or(0);
-        self.aside = Aside::take(self.shown.size(), length, picker.open_account());
-        if self.aside.is_some() {
+        self.detached = Detached::take(self.shown.size(), length, picker.open_account());
+        if self.detached.is_some() {
             self.shown.pass();
         }
-        self.aside.is_some()
+        self.detached.is_some()
     }
 
-    /// Whether the next tick is to call [`Self::hand_back`].
+    /// Returns whether the next tick is to call [`Self::reattach`].
     pub fn is_due(&self) -> bool {
-        self.aside.as_ref().is_some_and(Aside::is_due)
+        self.detached.as_ref().is_some_and(Detached::is_due)
     }
 
     /// Gives Envoy back what was set aside of a body that has ended.
     #[cold]
-    pub fn hand_back(&mut self) {
-        if let Some(mut aside) = self.aside.take() {
-            aside.give();
+    pub fn reattach(&mut self) {
+        if let Some(mut detached) = self.detached.take() {
+            detached.give();
         }
     }
 
     /// Has what was set aside follow, where something was: a part of the body has come, of which Envoy shows
     /// `size` bytes. Returns what is to become of it.
     pub fn rejoin(&mut self, size: usize, end: bool) -> Option<BodyAction> {
-        let aside = self.aside.as_mut()?;
-        let action = aside.rejoin(size, end);
+        let detached = self.detached.as_mut()?;
+        let action = detached.rejoin(size, end);
         self.drop_empty();
         Some(action)
     }
 
     /// The body's trailers have come. Returns whether they wait for what was set aside.
-    pub fn end_aside(&mut self) -> bool {
-        self.aside.as_mut().map(Aside::end).is_some()
+    pub fn end_detached(&mut self) -> bool {
+        self.detached.as_mut().map(Detached::end).is_some()
     }
 
     /// A callback about it panicked. Gives Envoy back what was set aside as far as it shows the body now.
     /// Returns whether the request has to wait.
     #[cold]
     pub fn recover(&mut self, callback: Callback) -> bool {
-        let waits = match (callback, &mut self.aside) {
-            (Callback::RequestBody, Some(aside)) => {
-                aside.give_before(self.ended) != BodyAction::Continue
+        let waits = match (callback, &mut self.detached) {
+            (Callback::RequestBody, Some(detached)) => {
+                detached.give_before(self.ended) != BodyAction::Continue
             }
-            (Callback::RequestTrailers, _) => self.end_aside(),
+            (Callback::RequestTrailers, _) => self.end_detached(),
             _ => false,
         };
         self.drop_empty();
         waits
     }
 
-    /// Whether something is set aside.
-    pub fn has_aside(&self) -> bool {
-        self.aside.is_some()
+    /// Returns whether something is set aside.
+    pub fn has_detached(&self) -> bool {
+        self.detached.is_some()
     }
 
     /// Forgets what was set aside once Envoy has it back, and lets go of it without a tick.
     fn drop_empty(&mut self) {
-        self.aside
-            .take_if(|aside| aside.is_empty() && !aside.is_due());
+        self.detached
+            .take_if(|detached| detached.is_empty() && !detached.is_due());
     }
 
-    /// Whether it is held and no byte of its body was shown.
-    pub fn is_silent(&self) -> bool {
+    /// Returns whether it is held and no byte of its body was shown.
+    pub fn lacks_first_byte(&self) -> bool {
         self.is_held() && self.shown.is_empty()
     }
 
@@ -225,7 +225,7 @@ impl Stream {
         }
         self.shown.show(size);
         #[cfg(test)]
-        super::guard::strike("feed");
+        super::guard::inject("feed");
         let mut view = self.shown.view(end);
         pool.hand(|picker, now| picker.request_body(now, self.id, &mut view));
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::abi::{self, Action, BodyAction, Status};
-use super::clock::Clock;
 use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
+use super::timer::Timer;
 use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
 use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
@@ -23,7 +23,7 @@ pub const FAILED_TICKS: u32 = 100;
 struct Root {
     /// The place of its pool.
     pool: usize,
-    clock: Clock,
+    timer: Timer,
 }
 
 /// The state of one VM.
@@ -75,17 +75,17 @@ impl Vm {
             pool.picker.share_memory(&self.memory);
             pool.install(plan, root);
         }
-        let clock = Clock::default();
-        self.roots.insert(root, Root { pool: place, clock });
+        let timer = Timer::default();
+        self.roots.insert(root, Root { pool: place, timer });
         self.keeps_page_apart();
-        abi::set_tick_period(clock.period()).is_ok()
+        abi::set_tick_period(timer.period()).is_ok()
     }
 
     fn has_no_pool(&self) -> bool {
         self.pools.iter().all(Option::is_none)
     }
 
-    /// Whether the status page has this VM for itself, as it must: whatever becomes of it, no
+    /// Returns whether the status page has this VM for itself, as it must: whatever becomes of it, no
     /// request may be touched, and no client of a pool may come to see it.
     fn keeps_page_apart(&self) -> bool {
         let apart = !self.serves_page || self.has_no_pool();
@@ -98,27 +98,27 @@ impl Vm {
         apart
     }
 
-    /// A root context's clock strikes. That is a tick, or a glance between two of them.
-    pub fn strike(&mut self, root: u32) {
+    /// A root context's timer has fired: for a tick, or for an exchange between two ticks.
+    pub fn on_timer(&mut self, root: u32) {
         let Some(known) = self.roots.get_mut(&root) else {
             return;
         };
-        if known.clock.strike() {
+        if known.timer.fire() {
             self.tick(root);
             self.failed_ticks = 0;
-            self.pace(root);
+            self.adjust_timer(root);
         } else if let Some(pool) = self.pool_of(root) {
             pool.exchange_in_flight(root);
         }
     }
 
-    /// Sets a root context's clock to what there is to glance for.
-    fn pace(&mut self, root: u32) {
-        let glances = self
+    /// Adjusts a root context's timer to whether there is something to exchange between ticks.
+    fn adjust_timer(&mut self, root: u32) {
+        let exchanges = self
             .pool_of(root)
             .is_some_and(|pool| pool.wants_fast_exchange(root));
         let known = self.roots.get_mut(&root);
-        if let Some(period) = known.and_then(|known| known.clock.pace(glances)) {
+        if let Some(period) = known.and_then(|known| known.timer.adjust(exchanges)) {
             let _: Result<(), Status> = abi::set_tick_period(period);
         }
     }
@@ -130,7 +130,7 @@ impl Vm {
 
     /// One tick of a root context.
     pub fn tick(&mut self, root: u32) {
-        self.hand_back(root);
+        self.reattach(root);
         let place = self.roots.get(&root);
         let Some(pool) = place.and_then(|root| self.pools.get_mut(root.pool)?.as_mut()) else {
             return;
@@ -139,13 +139,13 @@ impl Vm {
     }
 
     /// Hands back to Envoy what was set aside of bodies that have ended since.
-    fn hand_back(&mut self, root: u32) {
+    fn reattach(&mut self, root: u32) {
         while let Some(id) = self.due.pop() {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
             if abi::set_effective_context(id).is_ok() {
-                stream.hand_back();
+                stream.reattach();
                 let _: Result<(), Status> = abi::resume_request();
                 let _: Result<(), Status> = abi::set_effective_context(root);
             }
@@ -201,7 +201,7 @@ impl Vm {
 
     fn place_of_request(&self) -> Option<usize> {
         #[cfg(test)]
-        guard::strike("place of request");
+        guard::inject("place of request");
         let pools = self.pools.iter().enumerate();
         let mut pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
         let mut others = pools.clone().skip(1);
@@ -253,7 +253,7 @@ impl Vm {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Action::Continue;
         };
-        if stream.end_aside() {
+        if stream.end_detached() {
             // Envoy passes trailers on before what the filter gives back now.
             self.due.push(id);
             return Action::Pause;
@@ -334,7 +334,7 @@ impl Vm {
                 let stream = self.streams.get(&context);
                 let pool = stream.map(|stream| stream.pool);
                 let undecided = stream.is_some_and(Stream::is_held);
-                let waits = guard::catch(|| self.recover_aside(callback, context));
+                let waits = guard::catch(|| self.recover_detached(callback, context));
                 self.give_up(callback, context, pool, undecided) || waits.unwrap_or(false)
             }
         }
@@ -342,12 +342,12 @@ impl Vm {
 
     /// Forgets a stream whose callback panicked, unless part of its body is still set aside, which has to
     /// follow. Returns whether it waits for a tick or the next part to take that along.
-    fn recover_aside(&mut self, callback: Callback, id: u32) -> bool {
+    fn recover_detached(&mut self, callback: Callback, id: u32) -> bool {
         let Some(mut stream) = self.streams.remove(&id) else {
             return false;
         };
         let waits = stream.recover(callback);
-        if stream.has_aside() && callback != Callback::Delete {
+        if stream.has_detached() && callback != Callback::Delete {
             if waits {
                 self.due.push(id);
             }
@@ -356,7 +356,7 @@ impl Vm {
         waits
     }
 
-    /// Whether this VM polls for any of its pools.
+    /// Returns whether this VM polls for any of its pools.
     #[cfg(feature = "fault-injection")]
     pub fn polls(&mut self) -> bool {
         let mut pools = self.pools.iter_mut().flatten();
@@ -398,7 +398,7 @@ impl Vm {
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 let buffered = stream.let_go();
                 // Where it is not reached another request's body is in effect.
-                reached && !answered && (!buffered || stream.set_aside(&pool.picker))
+                reached && !answered && (!buffered || stream.detach(&pool.picker))
             });
             if free {
                 let _: Result<(), Status> = abi::resume_request();

@@ -41,10 +41,11 @@ struct ReadBody {
     prompts: Vec<Vec<u64>>,
 }
 
-fn generation(vector: &Value) -> Flattening {
-    match vector["generation"].as_str().unwrap() {
-        "seed" => Flattening::GieV1,
-        _ => Flattening::LlmD,
+fn dialect(vector: &Value) -> Flattening {
+    match vector["dialect"].as_str().unwrap() {
+        "gie-v1" => Flattening::GieV1,
+        "llm-d" => Flattening::LlmD,
+        other => panic!("unknown dialect {other}"),
     }
 }
 
@@ -52,7 +53,7 @@ fn generation(vector: &Value) -> Flattening {
 fn read(vector: &Value, cuts: &[usize]) -> ReadBody {
     let body = vector["body"].as_str().unwrap().as_bytes();
     let path = vector["path"].as_str().unwrap();
-    let flattening = generation(vector);
+    let flattening = dialect(vector);
     let mut reader = BodyReader::default();
     let blocks = vec![SPECS[flattening as usize]];
     let plan = ReadPlan {
@@ -173,7 +174,7 @@ fn holds_unknown(prompt: &Value) -> bool {
 fn expected(vector: &Value) -> ReadBody {
     let text = |name: &str| vector[name].as_str().map(str::to_owned);
     let prompts = vector["prompts"].as_array().unwrap().iter();
-    let mut spec = SPECS[generation(vector) as usize];
+    let mut spec = SPECS[dialect(vector) as usize];
     let prompts = prompts.map(|prompt| {
         spec.keep_partial |= holds_unknown(prompt);
         blocks(spelt(prompt), &spec)

@@ -53,7 +53,7 @@ fn paused(length: usize) -> Vm {
 }
 
 #[test]
-fn what_was_set_aside_stands_before_the_first_part_outside_of_the_buffer() {
+fn what_was_detach_stands_before_the_first_part_outside_of_the_buffer() {
     let mut vm = paused(100);
     let nothing = (BodyAction::Continue, String::new());
     assert_eq!(show(&mut vm, 10, " wor", false), nothing, "buffered");
@@ -76,7 +76,7 @@ fn a_body_that_ends_with_the_next_part_is_handed_back_by_a_tick() {
 }
 
 #[test]
-fn trailers_wait_for_what_was_set_aside() {
+fn trailers_wait_for_what_was_detach() {
     let mut vm = paused(FIRST.len() + 1);
     // All of it has come: what follows shows the buffer once more.
     let nothing = (BodyAction::Buffer, String::new());
@@ -108,7 +108,7 @@ fn fill(vm: &mut Vm) -> u32 {
 }
 
 #[test]
-fn a_body_that_cannot_be_set_aside_leaves_with_its_next_part() {
+fn a_body_that_cannot_be_detach_leaves_with_its_next_part() {
     let mut vm = paused(100);
     let refused = fill(&mut vm);
     let whole = format!("{} world", shown());
@@ -122,7 +122,7 @@ fn a_body_that_cannot_be_set_aside_leaves_with_its_next_part() {
 }
 
 #[test]
-fn a_part_that_cannot_be_set_aside_stays_behind_what_was() {
+fn a_part_that_cannot_be_detach_stays_behind_what_was() {
     for end in [false, true] {
         let mut vm = paused(1 << 20);
         fill(&mut vm);
@@ -212,7 +212,7 @@ fn what_is_reserved_is_given_back_once() {
 }
 
 #[test]
-fn a_panic_while_a_body_is_set_aside_loses_no_byte_of_it() {
+fn a_panic_while_a_body_is_detach_loses_no_byte_of_it() {
     // In the part that Envoy has added to its buffer: it leaves with the next one.
     let mut vm = paused(100);
     host(|host| host.body = b" wor".to_vec());
@@ -236,7 +236,7 @@ fn a_panic_while_a_body_is_set_aside_loses_no_byte_of_it() {
 }
 
 #[test]
-fn a_panic_at_the_end_of_a_body_that_is_set_aside_loses_no_byte_of_it() {
+fn a_panic_at_the_end_of_a_body_that_is_detach_loses_no_byte_of_it() {
     let ends: [fn(&mut Vm) -> bool; 2] = [
         |vm| vm.recover(Callback::RequestTrailers, 10),
         |vm| {
@@ -254,7 +254,7 @@ fn a_panic_at_the_end_of_a_body_that_is_set_aside_loses_no_byte_of_it() {
 }
 
 #[test]
-fn what_was_set_aside_follows_even_where_its_pool_is_gone() {
+fn what_was_detach_follows_even_where_its_pool_is_gone() {
     let mut vm = paused(100);
     vm.delete(ROOT);
     show(&mut vm, 10, " wor", false);

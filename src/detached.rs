@@ -1,4 +1,4 @@
-//! What Envoy has buffered of a body whose request the clock releases.
+//! What Envoy has buffered of a body whose request a tick releases.
 //!
 //! Once a filter has had a body buffered, Envoy adds the next part to its buffer before the filter sees
 //! it, even where the request was let go meanwhile. What the buffer holds besides depends on the route:
@@ -14,7 +14,7 @@ use epp_core::picker::Account;
 
 /// Bytes of a body that its pod does not have yet.
 #[derive(Debug)]
-pub struct Aside {
+pub struct Detached {
     bytes: Vec<u8>,
     /// The memory for these bytes. For those that have not come none is reserved: a client could say that
     /// any number follows.
@@ -27,19 +27,19 @@ pub struct Aside {
     ended: bool,
 }
 
-impl Aside {
+impl Detached {
     /// Empties Envoy's buffer, which holds `size` bytes of a body of `length`. `None` where that cannot be:
     /// then the request can only go on with the next part of its body.
     #[cold]
     pub fn take(size: usize, length: usize, memory: Account) -> Option<Self> {
-        let mut aside = Self {
+        let mut detached = Self {
             bytes: Vec::new(),
             memory,
             length,
             buffers: true,
             ended: false,
         };
-        aside.add(size).then_some(aside)
+        detached.add(size).then_some(detached)
     }
 
     /// A part of the body has come, of which Envoy shows `size` bytes. Returns what is to become of it;
@@ -92,12 +92,12 @@ impl Aside {
         self.ended = true;
     }
 
-    /// Whether a tick is to hand the bytes back.
+    /// Returns whether a tick is to hand the bytes back.
     pub fn is_due(&self) -> bool {
         self.ended
     }
 
-    /// Whether all was given back.
+    /// Returns whether all was given back.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
