@@ -62,10 +62,11 @@ impl<'a> Head<'a> {
                 name if name == EXPLAIN_HEADER.as_bytes() => head.explain = value == b"1",
                 name if name == rewrite_header && obeys_rewrite => head.rewrite = value,
                 // It counts where the new one is absent.
-                name if name == former_rewrite_header && obeys_rewrite => {
-                    if head.rewrite.is_empty() {
-                        head.rewrite = value;
-                    }
+                name if name == former_rewrite_header
+                    && obeys_rewrite
+                    && head.rewrite.is_empty() =>
+                {
+                    head.rewrite = value;
                 }
                 name if name == plan.proxy.model_header.as_bytes() => head.model = value,
                 _ => {}

@@ -169,7 +169,7 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
     assert!(picker.account.memory.allowance() < before);
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.account.memory.is_short());
-    let largest = (0..held as u32).filter(|id| picker.exchanges.get(&id).unwrap().is_held());
+    let largest = (0..held as u32).filter(|id| picker.exchanges.get(id).unwrap().is_held());
     assert!(largest.count() < held, "the largest go on");
     let budget = picker.account.memory.budget;
     assert!(used(&picker) > budget / 4, "no more go than must");

@@ -34,7 +34,7 @@ impl Default for &HeaderValues {
 impl HeaderValues {
     /// Replaces all values; `None` stands for a header that the request does not have.
     ///
-    /// Of a value longer than [`MAX_VALUE_BYTES`] the end is replaced by its hash: two such values that
+    /// Of a value longer than 512 bytes the end is replaced by its hash: two such values that
     /// differ still differ, and one of them equals no value that is kept as it came.
     pub fn set<'v>(&mut self, values: impl IntoIterator<Item = Option<&'v [u8]>>) {
         self.bytes.clear();
