@@ -366,7 +366,10 @@ fn the_first_log_line_says_where_the_host_is_another_version_than_the_tested_one
         host(|host| host.properties.insert(name, message));
         assert!(Vm::default().configure(ROOT));
         let line = host(|host| host.log.pop().unwrap());
-        line.rsplit_once("fails closed; ").unwrap().1.to_owned()
+        line.rsplit_once("endpoint are rejected; ")
+            .unwrap()
+            .1
+            .to_owned()
     };
     assert_eq!(said(&[8, 1, 16, 38, 24, 2]), "Envoy 1.38.2");
     assert_eq!(said(&[8, 1, 16, 40]), "Envoy 1.40.0");
