@@ -34,7 +34,7 @@ fn open(url: &str, folder: &Path, scheme: Scheme, picture: Option<&Path>) -> Str
         ])
         .args(["--no-first-run", "--disable-background-networking"])
         .args(["--disable-component-update", "--disable-sync"])
-        .args(["--hide-scrollbars", "--window-size=1320,900"])
+        .args(["--hide-scrollbars", "--window-size=1320,1250"])
         .arg(format!(
             "--blink-settings=preferredColorScheme={}",
             scheme as u8
@@ -44,7 +44,14 @@ fn open(url: &str, folder: &Path, scheme: Scheme, picture: Option<&Path>) -> Str
             folder.join("browser").display()
         ));
     match picture {
-        Some(file) => browser.arg(format!("--screenshot={}", file.display())),
+        // The picture is taken of the whole page, however long a busy machine takes to draw it. The page loads
+        // itself again after two seconds of this clock.
+        Some(file) => browser
+            .args([
+                "--run-all-compositor-stages-before-draw",
+                "--virtual-time-budget=1000",
+            ])
+            .arg(format!("--screenshot={}", file.display())),
         None => browser.arg("--dump-dom"),
     };
     let output = browser
