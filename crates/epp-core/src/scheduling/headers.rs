@@ -34,8 +34,9 @@ impl Default for &HeaderValues {
 impl HeaderValues {
     /// Replaces all values; `None` stands for a header that the request does not have.
     ///
-    /// Of a value longer than 512 bytes the end is replaced by its hash: two such values that
-    /// differ still differ, and one of them equals no value that is kept as it came.
+    /// Of a value longer than 512 bytes the end is replaced by its hash. One of them equals no value that is kept
+    /// as it came, and two that differ still differ unless a client made them collide, which has no use: it can
+    /// send equal values as well. The hash has no key, so that all proxies agree on it.
     pub fn set<'v>(&mut self, values: impl IntoIterator<Item = Option<&'v [u8]>>) {
         self.bytes.clear();
         self.ranges.clear();
@@ -46,14 +47,19 @@ impl HeaderValues {
     }
 
     fn push(&mut self, value: &[u8]) -> Range<usize> {
-        let start = self.bytes.len();
         let (kept, rest) = value
             .split_at_checked(MAX_VALUE_BYTES)
             .unwrap_or((value, &[]));
-        self.bytes.extend_from_slice(kept);
+        let mut range = self.append(kept);
         if !rest.is_empty() {
-            self.bytes.extend_from_slice(&xxh64(rest, 0).to_le_bytes());
+            range.end = self.append(&xxh64(rest, 0).to_le_bytes()).end;
         }
+        range
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
     }
 
@@ -66,11 +72,13 @@ impl HeaderValues {
     /// before counts as absent.
     pub fn reorder(&mut self, before: &[String], now: &[String]) {
         let mut ordered = Self::default();
-        let values = now.iter().map(|name| {
-            let place = before.iter().position(|known| known == name)?;
-            self.get(HeaderId(place))
-        });
-        ordered.set(values);
+        for name in now {
+            let place = before.iter().position(|known| known == name);
+            let value = place.and_then(|place| self.get(HeaderId(place)));
+            // As it is kept: the hash of a long value is not hashed once more.
+            let range = value.map(|value| ordered.append(value));
+            ordered.ranges.push(range);
+        }
         *self = ordered;
     }
 
@@ -126,5 +134,9 @@ mod tests {
         values.reorder(&names("a b c"), &names("c new b"));
         let all = [0, 1, 2].map(|place| values.get(HeaderId(place)));
         assert_eq!(all, [None, None, Some(&b"2"[..])]);
+        let long = vec![b'a'; 2 * MAX_VALUE_BYTES];
+        values.set([None, Some(&long[..])]);
+        values.reorder(&names("a b"), &names("b a"));
+        assert_eq!(values.get(HeaderId(0)), Some(&kept(&long)[..]));
     }
 }
