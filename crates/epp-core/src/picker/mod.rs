@@ -363,7 +363,9 @@ impl Picker {
     /// Returns whether the host is to measure how long the next event takes, and to tell
     /// [`Self::observe_event`]: one decision and one look-up in seventeen is timed.
     pub fn wants_timing(&self) -> bool {
-        self.hot.decisions % EVENTS_PER_TIMING == 0 || self.hot.look_ups % EVENTS_PER_TIMING == 0
+        let looks_up = !self.indexes.is_empty();
+        self.hot.decisions % EVENTS_PER_TIMING == 0
+            || looks_up && self.hot.look_ups % EVENTS_PER_TIMING == 0
     }
 
     /// The last event took this long.

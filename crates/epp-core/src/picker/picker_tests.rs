@@ -419,3 +419,26 @@ dataLayer: {discovery: {pluginRef: pods}}
     close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);
 }
+
+#[test]
+fn one_event_in_seventeen_is_timed_where_nothing_is_looked_up() {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {name: pods, type: static-discovery, parameters: {endpoints: [
+  {name: p0, address: 10.0.0.1, port: 80}]}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let mut picker = Picker::new(config::load(text).unwrap().plan, 1);
+    picker.tick(NOW);
+    let mut timed = 0;
+    for id in 0..10 * EVENTS_PER_TIMING as u32 {
+        timed += usize::from(picker.wants_timing());
+        assert!(
+            begin(&mut picker, id, &HEAD).is_some(),
+            "nothing to wait for"
+        );
+        close(&mut picker, id);
+    }
+    assert_eq!(timed, 10);
+}
