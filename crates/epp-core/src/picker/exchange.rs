@@ -79,8 +79,9 @@ pub struct Target {
     pub scrapes: u32,
     /// Whether it still counts as sent without a response.
     pub unseen: bool,
-    /// Tokens that it still costs the endpoint.
-    pub tokens: u64,
+    /// Tokens that it still costs the endpoint, as far as it was read; none once its prompt was computed, where no
+    /// output is counted.
+    pub tokens: Option<u64>,
 }
 
 /// One request. The buffers are kept from request to request.
@@ -181,6 +182,11 @@ impl Exchange {
             Phase::Sent(targets) => Some(targets),
             Phase::New | Phase::Reading(_) | Phase::Done => None,
         }
+    }
+
+    /// Returns the endpoints that serve it, each with what it still counts there, and leaves it without any.
+    pub fn take_targets(&mut self) -> Targets {
+        self.targets_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns the endpoint that it was sent to.

@@ -6,7 +6,7 @@
 //! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
 use super::decide::matches;
-use super::exchange::Target;
+use super::exchange::{Exchange, Target};
 use super::Picker;
 use crate::config::Plan;
 use crate::endpoints::store::Store;
@@ -14,6 +14,10 @@ use crate::request::BodyReader;
 use crate::scheduling::{self, Cost, Request, Slot, TargetRole};
 
 use serde::{Deserialize, Serialize};
+
+/// What one request counts at most: more than any model's context. Plans may estimate the output at any multiple of
+/// the prompt; with this bound no sum of requests wraps.
+const MAX_REQUEST_TOKENS: u64 = u32::MAX as u64;
 
 /// What is in flight at one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -123,7 +127,7 @@ impl Loads {
         if let Some(load) = self.slots.get_mut(target.slot.index()) {
             load.own.requests += 1;
             load.own.unseen += u32::from(target.unseen);
-            load.own.tokens += target.tokens;
+            load.own.tokens += target.tokens.unwrap_or(0);
             target.tenure = load.tenure;
             target.scrapes = load.scrapes;
         }
@@ -131,11 +135,11 @@ impl Loads {
         target
     }
 
-    /// A request turns out to cost this many tokens.
-    pub fn set_tokens(&mut self, target: &mut Target, tokens: u64, store: &mut Store) {
+    /// A request turns out to cost this many tokens; `None` where it costs no more.
+    fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>, store: &mut Store) {
         if let Some(load) = self.load_of(target) {
-            let others = load.own.tokens.saturating_sub(target.tokens);
-            load.own.tokens = others + tokens;
+            let others = load.own.tokens.saturating_sub(target.tokens.unwrap_or(0));
+            load.own.tokens = others + tokens.unwrap_or(0);
         }
         target.tokens = tokens;
         self.show(target.slot, store);
@@ -156,7 +160,7 @@ impl Loads {
     /// An endpoint has done its part of a request.
     pub fn end(&mut self, mut target: Target, store: &mut Store) {
         self.answered(&mut target, store);
-        self.set_tokens(&mut target, 0, store);
+        self.set_tokens(&mut target, None, store);
         if let Some(load) = self.load_of(&target) {
             load.own.requests = load.own.requests.saturating_sub(1);
         }
@@ -276,11 +280,15 @@ impl Picker {
             },
             ..Request::default()
         };
-        request.tokens_at(slot) as u64
+        (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
     }
 
-    /// More was read of a request that has left: it costs more than was known.
+    /// More was read of a request that has left: it costs more than was known, wherever its prompt has not been
+    /// computed yet.
     pub(super) fn update_token_estimate(&mut self, id: u32) {
+        if !self.plan.needs.tokens {
+            return;
+        }
         let targets = self
             .exchanges
             .get(&id)
@@ -288,10 +296,10 @@ impl Picker {
         for number in 0..targets {
             let exchange = self.exchanges.get(&id);
             let target = exchange.and_then(|exchange| exchange.targets().get(number).copied());
-            let Some(mut target) = target.filter(|target| target.tokens > 0) else {
+            let Some(mut target) = target.filter(|target| target.tokens.is_some()) else {
                 continue;
             };
-            let tokens = self.tokens_at(id, target.slot);
+            let tokens = Some(self.tokens_at(id, target.slot));
             self.loads
                 .set_tokens(&mut target, tokens, &mut self.monitor.store);
             let exchange = self.exchanges.get_mut(&id);
@@ -311,7 +319,7 @@ impl Picker {
             role,
             scrapes: 0,
             unseen: self.plan.proxy.correct_queue,
-            tokens: self.tokens_at(id, slot),
+            tokens: Some(self.tokens_at(id, slot)),
         };
         self.loads.send(target, &mut self.monitor.store)
     }
@@ -327,8 +335,8 @@ impl Picker {
         };
         targets.retain(|target| match target.role {
             TargetRole::Primary => {
-                if target.tokens > 0 && !counts_output {
-                    loads.set_tokens(target, 0, store);
+                if target.tokens.is_some() && !counts_output {
+                    loads.set_tokens(target, None, store);
                 }
                 true
             }
@@ -348,10 +356,20 @@ impl Picker {
         }
     }
 
-    /// Takes a request that has ended off all counts.
-    pub(super) fn end_at_targets(&mut self, id: u32) {
-        for target in self.exchanges.take_targets(id) {
+    /// Takes a request that has left the table, however it ended, off the counts that it shares with others: what
+    /// is in flight at its endpoints, the responses being read, and the memory that readers keep.
+    pub(super) fn release_counts(&mut self, exchange: &mut Exchange) {
+        for target in exchange.take_targets() {
             self.loads.end(target, &mut self.monitor.store);
         }
+        if exchange.response.stop_reading() {
+            self.budget.give_back();
+        }
+        self.account
+            .change(std::mem::take(&mut exchange.counted), 0);
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -304,7 +304,10 @@ impl Picker {
         let pool = &self.monitor.store.pool;
         exchange.open(head, &self.plan, &self.key, pool, now);
         let reads = exchange.is_held();
-        self.exchanges.insert(id, exchange);
+        if let Some(mut former) = self.exchanges.insert(id, exchange) {
+            // The host has not closed it.
+            self.release_counts(&mut former);
+        }
         self.choose_model(id);
         let max_held = self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
         if reads && self.exchanges.held() > max_held {
@@ -391,11 +394,9 @@ impl Picker {
         self.begin_event(now);
         self.abandon_probe(id);
         self.refute_unproven(id);
-        self.end_at_targets(id);
         self.finish_response(id);
         if let Some(mut exchange) = self.exchanges.remove(&id) {
-            self.account
-                .change(std::mem::take(&mut exchange.counted), 0);
+            self.release_counts(&mut exchange);
             exchange.stop_reading();
             exchange.explanation = None;
             if exchange.allocated() > memory::MAX_SPARE_BYTES {

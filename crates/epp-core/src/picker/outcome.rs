@@ -84,7 +84,8 @@ impl Budget {
         free
     }
 
-    fn give_back(&mut self) {
+    /// A response is not read any more.
+    pub fn give_back(&mut self) {
         self.reading = self.reading.saturating_sub(1);
     }
 }
@@ -123,6 +124,11 @@ impl ResponseState {
             body_sent: !bodied,
             ..Self::default()
         }
+    }
+
+    /// It is not read any more. Returns whether it was.
+    pub fn stop_reading(&mut self) -> bool {
+        std::mem::take(&mut self.reading)
     }
 }
 
@@ -260,7 +266,7 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if !std::mem::take(&mut exchange.response.reading) {
+        if !exchange.response.stop_reading() {
             return;
         }
         self.budget.give_back();

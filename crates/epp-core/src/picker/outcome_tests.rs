@@ -130,3 +130,26 @@ fn the_first_answer_to_a_name_counts_under_it() {
     vm.ask("real", 500);
     assert_eq!(vm.told().0, ["real"]);
 }
+
+#[test]
+fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
+    let mut vm = Vm::new();
+    let picker = &mut vm.picker;
+    let in_flight = |picker: &Picker| {
+        let slots = (0..ENDPOINTS as u32).map(Slot);
+        let pool = &picker.monitor.store.pool;
+        slots.map(|slot| pool.load(slot).requests).sum::<u32>()
+    };
+    for _ in 0..3 {
+        // Neither is closed.
+        assert!(begin(picker, 1, &Head::default()).is_some());
+        assert_eq!((in_flight(picker), picker.budget.reading), (1, 0));
+        picker.response_headers(NOW, ExchangeId(1), None);
+        answer_body(picker, 1);
+        assert_eq!(picker.budget.reading, 1);
+    }
+    picker.recovery().drop_exchange(ExchangeId(1));
+    assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
+    close(picker, 1);
+    assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
+}

@@ -132,7 +132,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
                 role: TargetRole::Primary,
                 scrapes: 0,
                 unseen: false,
-                tokens,
+                tokens: Some(tokens),
             };
             picker.loads.send(target, &mut picker.monitor.store);
         }
@@ -393,8 +393,10 @@ dataLayer: {discovery: {pluginRef: pods}}
         ..Head::default()
     };
     begin(&mut picker, 1, &head);
-    picker.end_at_targets(1);
+    close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);
+    let exchange = picker.exchanges.take_spare();
+    picker.exchanges.insert(1, exchange);
     let targets = [(TargetRole::Primary, 0), (TargetRole::Prefill, 1)];
     let outcome = decide::Selection {
         destination: String::new(),

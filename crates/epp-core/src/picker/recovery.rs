@@ -32,10 +32,10 @@ impl Recovery<'_> {
         self.0.count_failure(code);
     }
 
-    /// Forgets an exchange that cannot be closed.
+    /// Forgets an exchange that cannot be closed. Nothing that it was counted in counts it any more.
     pub fn drop_exchange(self, ExchangeId(id): ExchangeId) {
-        if let Some(exchange) = self.0.exchanges.remove(&id) {
-            self.0.account.change(exchange.counted, 0);
+        if let Some(mut exchange) = self.0.exchanges.remove(&id) {
+            self.0.release_counts(&mut exchange);
         }
     }
 }

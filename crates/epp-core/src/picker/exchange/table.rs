@@ -1,6 +1,6 @@
 //! The exchanges under way.
 
-use super::{Exchange, Phase, Targets};
+use super::{Exchange, Phase};
 use crate::picker::ids::ById;
 
 /// Exchanges that are kept for later requests, with their buffers: as many as one worker's requests commonly
@@ -33,12 +33,13 @@ impl Exchanges {
         }
     }
 
-    /// Begins an exchange. A former one with its number is forgotten.
-    pub fn insert(&mut self, id: u32, exchange: Box<Exchange>) {
+    /// Begins an exchange. Returns a former one with its number.
+    pub fn insert(&mut self, id: u32, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
         let is_held = exchange.is_held();
         let former = self.by_id.insert(id, exchange);
         let was_held = former.as_ref().is_some_and(|former| former.is_held());
         self.count(was_held, is_held);
+        former
     }
 
     /// Ends an exchange.
@@ -56,19 +57,6 @@ impl Exchanges {
             let is_held = exchange.is_held();
             self.count(was_held, is_held);
         }
-    }
-
-    /// Ends what endpoints do for an exchange. Returns those that it was sent to, each with what it still counts
-    /// there.
-    pub fn take_targets(&mut self, id: u32) -> Targets {
-        let Some(exchange) = self.by_id.get_mut(&id) else {
-            return Targets::new();
-        };
-        let targets = exchange.targets_mut().map(std::mem::take);
-        if targets.is_some() {
-            self.set_phase(id, Phase::Done);
-        }
-        targets.unwrap_or_default()
     }
 
     fn count(&mut self, was_held: bool, is_held: bool) {
@@ -112,7 +100,7 @@ impl Exchanges {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Target;
+    use super::super::{Target, Targets};
     use super::*;
     use crate::picker::hold::Hold;
     use crate::picker::Head;
@@ -142,7 +130,7 @@ mod tests {
                 }
                 2 => exchanges.set_phase(id, Phase::Sent(Targets::new())),
                 3 => exchanges.set_phase(id, reading()),
-                _ => drop(exchanges.take_targets(id)),
+                _ => exchanges.set_phase(id, Phase::Done),
             }
             let held = exchanges.iter().filter(|(_, exchange)| exchange.is_held());
             assert_eq!(exchanges.held(), held.count());
@@ -151,20 +139,17 @@ mod tests {
 
     #[test]
     fn targets_are_taken_once() {
-        let mut exchanges = Exchanges::default();
-        let exchange = exchanges.take_spare();
-        exchanges.insert(1, exchange);
+        let mut exchange = Exchange::default();
         let target = Target {
             slot: Slot(0),
             tenure: 1,
             role: TargetRole::Primary,
             scrapes: 0,
             unseen: false,
-            tokens: 0,
+            tokens: None,
         };
-        exchanges.set_phase(1, Phase::Sent(Targets::from_iter([target])));
-        assert_eq!(exchanges.take_targets(1).len(), 1);
-        assert!(exchanges.take_targets(1).is_empty());
-        assert!(matches!(exchanges.get(&1).unwrap().phase, Phase::Done));
+        exchange.phase = Phase::Sent(Targets::from_iter([target]));
+        assert_eq!(exchange.take_targets().len(), 1);
+        assert!(exchange.take_targets().is_empty());
     }
 }
