@@ -35,6 +35,8 @@ pub enum Wanted {
     Later,
     /// What follows those that were read, and the host does not have it any more.
     Lost,
+    /// Nothing more will be read of it, and its request is still held: that is to be decided.
+    Decision,
 }
 
 /// Bytes of a body that are read in one go at least, and how many more than the window has room for: keys,
@@ -241,8 +243,14 @@ impl Exchange {
             // What is left unread has come, too.
             hold.record_arrival(available.end, now);
         }
+        if !self.reader.wants_more() {
+            return match self.is_held() {
+                true => Wanted::Decision,
+                false => Wanted::Nothing,
+            };
+        }
         let unread = available.end.saturating_sub(self.position);
-        if unread == 0 || !self.reader.wants_more() {
+        if unread == 0 {
             return Wanted::Nothing;
         }
         if self.position < available.start {

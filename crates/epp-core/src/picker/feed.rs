@@ -35,6 +35,7 @@ impl Picker {
                 Wanted::Nothing => return,
                 Wanted::Later => return self.leave_unread(id),
                 Wanted::Lost => return self.lose_part(id),
+                Wanted::Decision => return self.decide_unread(id),
             };
             let start = range.start;
             let (end, ended) = (body.available().end, body.ended());
@@ -124,6 +125,13 @@ impl Picker {
             self.metrics.add(FORCED_RELEASES, ForcedRelease::Order, 1);
             self.decide(id);
         }
+        self.count_memory(id);
+    }
+
+    /// Decides a held request of whose body no more will be read, though more has come.
+    #[cold]
+    fn decide_unread(&mut self, id: u32) {
+        self.decide(id);
         self.count_memory(id);
     }
 

@@ -179,7 +179,8 @@ impl Picker {
     }
 
     /// Replaces the indexes by empty ones. Requests under way were cut or digested for the former ones, and read
-    /// no further.
+    /// no further. Those that are held are decided when more of their bodies comes, each in an event of its own:
+    /// all at once they would hold up the worker.
     pub(super) fn begin_indexes(&mut self) {
         self.lay_out_indexes();
         let ids: Vec<u32> = self.exchanges.iter().map(|(id, _)| id).collect();

@@ -201,3 +201,46 @@ fn a_model_is_not_another_one_with_a_salt() {
     vm.serve(&body("m", &format!("{salt}{text}")));
     assert!(vm.expected(&salted.to_string()) < 0.01);
 }
+
+/// Begins a request whose body comes in parts, of which the first says nothing. Returns the length of that.
+fn hold(picker: &mut Picker, content_length: Option<usize>) -> usize {
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length,
+        ..Head::default()
+    };
+    let first = br#"{"model":"m","temperature":0.5,"#;
+    assert!(begin(picker, 1, &head).is_none());
+    assert!(pass(picker, 1, 0, first, false).is_none());
+    first.len()
+}
+
+#[test]
+fn held_requests_go_on_when_other_indexes_begin() {
+    let plan = config::load(CONFIG).unwrap().plan;
+    let other = CONFIG.replace(
+        "{autoTune: false}",
+        "{autoTune: false, blockSizeTokens: 64}",
+    );
+    for content_length in [None, Some(1 << 16)] {
+        for reload in [true, false] {
+            let mut picker = Picker::new(plan.clone(), 1);
+            picker.tick(NOW);
+            let start = hold(&mut picker, content_length);
+            if reload {
+                let other = config::load(&other).unwrap().plan;
+                assert!(!plan.hashing_equal(&other));
+                picker.install(other);
+            } else {
+                picker.peers().set_secret(2.into());
+            }
+            assert!(picker.holds(ExchangeId(1)));
+            let released = pass(&mut picker, 1, start, br#""prompt":"one "#, false);
+            assert!(released.is_some(), "{content_length:?}, reload: {reload}");
+            close(&mut picker, 1);
+            assert_eq!(picker.exchanges.held(), 0);
+        }
+    }
+}
