@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use super::tick::MAX_RELEASES_PER_TICK;
 use super::Picker;
 use crate::metrics::definitions::{FORCED_RELEASES, PROMPT_BYTES, PROMPT_LIMIT, VM_MEMORY};
 use crate::metrics::labels::{ForcedRelease, Vm};
@@ -209,6 +210,10 @@ impl Picker {
     /// Where more than half of the budget is used: requests that were decided read no further, and of
     /// those that are held the largest go on, until less is used or what is left is small. What came
     /// while there was more left would otherwise be kept for as long as its client likes.
+    ///
+    /// This is the only work of a tick that looks at all exchanges, and only while memory is short: a few
+    /// nanoseconds each, where to keep them in the order of their sizes would cost each part of each body more.
+    /// How many are decided is bounded, as each costs a decision and what the host does for it.
     pub(super) fn relieve_memory(&mut self) {
         if !self.account.memory.is_short() {
             return;
@@ -225,6 +230,10 @@ impl Picker {
         decided
             .into_iter()
             .for_each(|id| self.stop_reading_decided(id));
+        if let Some(last) = held.len().min(MAX_RELEASES_PER_TICK).checked_sub(1) {
+            held.select_nth_unstable_by(last, |one, other| other.cmp(one));
+            held.truncate(MAX_RELEASES_PER_TICK);
+        }
         held.sort_unstable_by(|one, other| other.cmp(one));
         for (kept, id) in held {
             let memory = &self.account.memory;

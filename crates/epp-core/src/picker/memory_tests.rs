@@ -273,3 +273,28 @@ fn members_in_any_order_at_any_depth_cost_a_bounded_number_of_copies() {
         used(&picker)
     );
 }
+
+#[test]
+fn a_tick_decides_a_bounded_number_of_requests_for_memory() {
+    const COUNT: usize = 3 * MAX_RELEASES_PER_TICK - 20;
+    let mut picker = picker();
+    picker.share_memory(&Arc::new(Memory::of(32 << 20)));
+    let bytes = hostile().remove(0).bytes();
+    for id in 0..COUNT as u32 {
+        assert!(!send(
+            &mut picker,
+            id,
+            "/v1/chat/completions",
+            &bytes[..20 << 10]
+        ));
+    }
+    let mut others = Account::default();
+    others.join(&picker.account.memory);
+    others.change(0, 17 << 20);
+    let kept: Vec<usize> = picker.exchanges.iter().map(|(_, it)| it.counted).collect();
+    let small = picker.account.memory.small();
+    assert!(kept.iter().all(|kept| *kept > small), "{kept:?}");
+    let ticks = [(); 4].map(|()| tick(&mut picker));
+    let most = MAX_RELEASES_PER_TICK;
+    assert_eq!(ticks, [most, most, most - 20, 0]);
+}

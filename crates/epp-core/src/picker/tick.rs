@@ -25,10 +25,10 @@ use xxhash_rust::xxh64::xxh64;
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Overdue requests that are released in one tick. Clients choose when theirs become due; all at once
+/// Overdue requests that are released in one tick, and as many for memory. Clients choose when theirs become due; all at once
 /// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
 /// for it, a tenth of a tick; the default `maxHeld` is through in eight ticks.
-const MAX_TIMEOUTS_PER_TICK: usize = 128;
+pub(super) const MAX_RELEASES_PER_TICK: usize = 128;
 
 /// Bytes left unread that are read in one tick, and what the last request has beyond: at about a
 /// millisecond per MiB, a tenth of a tick.
@@ -198,7 +198,7 @@ impl Picker {
         let overdue = self.timing.clock.now().before(timeout);
         let max_held = self.plan.proxy.max_held;
         let excess = self.exchanges.held().saturating_sub(max_held);
-        for _ in 0..excess.max(MAX_TIMEOUTS_PER_TICK) {
+        for _ in 0..excess.max(MAX_RELEASES_PER_TICK) {
             let (bound, reason) = match self.exchanges.held() > max_held {
                 true => (Instant::MAX, ForcedRelease::Held),
                 false => (overdue, ForcedRelease::Timeout),
