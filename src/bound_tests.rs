@@ -2,7 +2,7 @@
 
 use super::abi::{Action, BodyAction};
 use super::fake_host::host;
-use super::filter_tests::{destination, listed, post, request, tick, vm, SECOND};
+use super::filter_tests::{destination, listed, post, request, tick, vm, wait, SECOND};
 use super::vm::Vm;
 
 #[test]
@@ -230,7 +230,9 @@ fn requests_that_are_overdue_together_are_released_in_portions() {
     (0..1_000).for_each(|id| {
         open(&mut vm, 10 + id);
     });
-    host(|host| host.now += 5 * SECOND);
+    wait(&mut vm, 4);
+    tick(&mut vm);
+    host(|host| host.now += SECOND - 50_000_000);
     let portions: Vec<usize> = (0..8).map(|_| released(&mut vm).len()).collect();
     assert_eq!(portions.iter().sum::<usize>(), 1_000);
     assert!(portions.iter().all(|size| *size <= 128), "{portions:?}");

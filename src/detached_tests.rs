@@ -3,7 +3,7 @@
 
 use super::abi::{Action, BodyAction};
 use super::fake_host::host;
-use super::filter_tests::{listed, request, tick, vm, ROOT, SECOND};
+use super::filter_tests::{listed, request, tick, vm, wait, ROOT};
 use super::guard::Callback;
 use super::vm::Vm;
 
@@ -33,10 +33,8 @@ fn shown() -> String {
 
 /// A tick, after so many seconds. Returns which requests it resumed.
 fn resumed(vm: &mut Vm, seconds: u64) -> Vec<u32> {
-    host(|host| {
-        host.resumed.clear();
-        host.now += seconds * SECOND;
-    });
+    host(|host| host.resumed.clear());
+    wait(vm, seconds);
     tick(vm);
     host(|host| host.resumed.clone())
 }

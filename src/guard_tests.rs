@@ -63,6 +63,14 @@ fn tick(vm: &Guarded) {
     vm.call(Callback::Tick, ROOT, (), |vm| vm.on_timer(ROOT));
 }
 
+/// Ticks once a second for so many.
+fn wait(vm: &Guarded, seconds: u64) {
+    for _ in 0..seconds {
+        host(|host| host.now += 950_000_000);
+        tick(vm);
+    }
+}
+
 #[test]
 fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
     for (extra, action, answers) in [
@@ -174,8 +182,7 @@ fn a_part_that_panics_follows_what_was_detach() {
             })
         };
         part(&BODY_TEXT[..5], false);
-        host(|host| host.now += 6_000_000_000);
-        tick(&vm);
+        wait(&vm, 6);
         assert_eq!(host(|host| std::mem::take(&mut host.resumed)), [10]);
         assert!(host(|host| host.body.is_empty()));
         inject_at(&[("feed", 0, 1)]);
@@ -320,12 +327,13 @@ fn what_a_tick_has_decided_when_it_panics_is_not_held_without_end() {
         begin(&vm, 10);
         begin(&vm, 11);
         part(11, 5);
-        host(|host| host.now += 3_000_000_000);
-        tick(&vm);
+        wait(&vm, 3);
         // The third comes later than the others.
         begin(&vm, 12);
         part(12, 5);
-        host(|host| host.now += 3_000_000_000);
+        wait(&vm, 1);
+        tick(&vm);
+        host(|host| host.now += 950_000_000);
         inject_at(&[("carry out", 0, 1)]);
         tick(&vm);
         inject_at(&[]);

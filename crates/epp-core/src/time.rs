@@ -89,25 +89,39 @@ fn nanos(duration: Duration) -> u64 {
     seconds.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
-/// A picker's clock: what the host's wall clock says, and the time that has passed without that clock's steps
-/// back.
+/// The own clock goes on by this much at most from one event to the next. Ticks come every 50 ms, so that a longer
+/// step is one of the wall clock, which was set, or stood while the machine did: no request has waited for it.
+const MAX_STEP: Duration = Duration::from_secs(1);
+
+/// A picker's clock: what the host's wall clock says, and the time that has passed without that clock's steps.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clock {
-    wall: Timestamp,
+    /// None before the first event.
+    wall: Option<Timestamp>,
     own: Instant,
 }
 
 impl Clock {
+    /// Returns a clock that begins at this time.
+    pub const fn starting_at(now: Timestamp) -> Self {
+        Self {
+            wall: Some(now),
+            // As far as the wall clock, so that what began before the picker is not cut off at its beginning.
+            own: Instant { nanos: now.nanos },
+        }
+    }
+
     /// Moves to the time of the next event.
     pub fn advance(&mut self, now: Timestamp) {
-        let passed = now.nanos.saturating_sub(self.wall.nanos);
-        self.own.nanos = self.own.nanos.saturating_add(passed);
-        self.wall = now;
+        match self.wall.replace(now) {
+            Some(before) => self.own = self.own.after(now.since(before).min(MAX_STEP)),
+            None => *self = Self::starting_at(now),
+        }
     }
 
     /// Returns the time of the event at hand by the host's wall clock.
-    pub const fn wall(&self) -> Timestamp {
-        self.wall
+    pub fn wall(&self) -> Timestamp {
+        self.wall.unwrap_or_default()
     }
 
     /// Returns the time of the event at hand by the picker's own clock.
@@ -130,6 +144,19 @@ mod tests {
         clock.advance(Timestamp::from_nanos(700));
         assert_eq!(clock.now().since(first), Duration::from_nanos(300));
         assert_eq!(clock.wall(), Timestamp::from_nanos(700));
+    }
+
+    #[test]
+    fn the_own_clock_takes_no_leap() {
+        let start = Timestamp::from_millis(1_000);
+        let mut clock = Clock::starting_at(start);
+        let first = clock.now();
+        clock.advance(start.after(MAX_STEP));
+        assert_eq!(clock.now().since(first), MAX_STEP);
+        let hours = Duration::from_secs(10_000);
+        clock.advance(start.after(hours));
+        assert_eq!(clock.now().since(first), 2 * MAX_STEP);
+        assert_eq!(clock.wall(), start.after(hours));
     }
 
     #[test]

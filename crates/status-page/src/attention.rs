@@ -123,7 +123,7 @@ mod tests {
     use std::time::Duration;
 
     use epp_core::picker::status::{Counts, Status};
-    use epp_core::time::Timestamp;
+    use epp_core::time::{Clock, Timestamp};
     use epp_sync::report::{PlanReport, Report};
 
     use crate::Vm;
@@ -172,9 +172,8 @@ mod tests {
             false,
             Timestamp::from_millis(1_000),
         );
-        healthy
-            .store
-            .refresh(Timestamp::from_millis(1_000), Duration::from_millis(2_000));
+        let clock = Clock::starting_at(Timestamp::from_millis(1_000));
+        healthy.store.refresh(&clock, Duration::from_millis(2_000));
         healthy.plan = Some(PlanReport::default());
         assert_eq!(first_words(&healthy), Vec::<String>::new());
 
@@ -187,9 +186,8 @@ mod tests {
             ..Status::default()
         };
         healthy.vms = pool(1, broken).vms;
-        healthy
-            .store
-            .refresh(Timestamp::from_millis(9_000), Duration::from_millis(2_000));
+        let clock = Clock::starting_at(Timestamp::from_millis(9_000));
+        healthy.store.refresh(&clock, Duration::from_millis(2_000));
         assert_eq!(
             first_words(&healthy),
             [

@@ -13,7 +13,7 @@ use epp_core::endpoints::store::Store as Endpoints;
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
-use epp_core::time::Timestamp;
+use epp_core::time::{Clock, Timestamp};
 use epp_sync::presence::{self, Record};
 use epp_sync::report::{self, PlanReport, Report};
 use epp_sync::shared::{Shared, Traffic};
@@ -96,7 +96,7 @@ impl Pool {
         snapshot::apply_metrics(metrics.unwrap_or_default(), &mut store);
         let staleness = plan.as_ref().map_or(0, |plan| plan.summary.staleness);
         let staleness = Duration::from_millis(staleness);
-        store.refresh(Timestamp::from_millis(now), staleness);
+        store.refresh(&Clock::starting_at(Timestamp::from_millis(now)), staleness);
         Some(Self {
             plugin,
             cluster,

@@ -16,7 +16,7 @@ use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, Metrics, Slot};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
 /// it; longer than a second, a hung server would hold its place for too long.
@@ -163,18 +163,18 @@ impl Monitor {
 
     /// Updates freshness and polls. Returns which endpoints came and
     /// went, and what to fetch.
-    pub fn tick(&mut self, now: Timestamp) -> (Changes, Vec<Request>) {
+    pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Request>) {
         let (mut changes, mut requests) = (Changes::default(), Vec::new());
         if self.polling {
-            self.poll(now, &mut changes, &mut requests);
+            self.poll(clock.wall(), &mut changes, &mut requests);
         }
-        self.refresh(now);
+        self.refresh(clock);
         (changes, requests)
     }
 
-    /// Updates which metrics can be trusted at `now`, and what decisions are based on.
-    pub fn refresh(&mut self, now: Timestamp) {
-        self.store.refresh(now, self.settings.staleness);
+    /// Updates which metrics can be trusted now, and what decisions are based on.
+    pub fn refresh(&mut self, clock: &Clock) {
+        self.store.refresh(clock, self.settings.staleness);
         if !self.extractions.iter().all(Extraction::is_empty) {
             self.store.choose_mode();
         }

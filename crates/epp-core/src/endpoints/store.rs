@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
-use crate::time::Timestamp;
+use crate::time::{Clock, Instant, Timestamp};
 
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
 const GOOD_PAGES: u32 = 2;
@@ -38,14 +38,46 @@ pub struct Condition {
     pub failures: u32,
 }
 
-/// How an endpoint comes back from stale metrics.
+/// How far an endpoint's metrics are trusted.
 #[derive(Debug, Clone, Copy, Default)]
-struct Return {
-    /// Whether its metrics are stale, to be trusted after some good pages.
-    stale: bool,
-    /// When the last page was read that counts, and how many do.
+struct Trust {
+    /// The last page that was considered, by [`Condition::scraped`].
     page: u64,
+    /// When it was read, by the picker's own clock: a step of the wall clock makes no page older or newer.
+    read: Instant,
+    /// Whether the metrics are stale, to be trusted after some good pages.
+    stale: bool,
+    /// Good pages since they are.
     pages: u32,
+}
+
+impl Trust {
+    /// Considers the page that was read last, and says whether its metrics can be trusted.
+    fn update(&mut self, scraped: u64, clock: &Clock, threshold: Duration) -> Freshness {
+        let now = clock.now();
+        let is_new = scraped != self.page;
+        if is_new {
+            let age = clock.wall().since(Timestamp::from_millis(scraped));
+            let read = now.before(age);
+            // Where the clock was set after this page was read, the time from the former page to this one is right.
+            let between = Duration::from_millis(scraped.saturating_sub(self.page));
+            self.read = match self.page {
+                0 => read,
+                _ => read.max(self.read.after(between)).min(now),
+            };
+            self.page = scraped;
+        }
+        if now.since(self.read) > threshold {
+            (self.stale, self.pages) = (true, 0);
+        } else if self.stale {
+            self.pages += u32::from(is_new);
+            self.stale = self.pages < GOOD_PAGES;
+        }
+        match self.stale {
+            true => Freshness::Stale,
+            false => Freshness::Fresh,
+        }
+    }
 }
 
 /// Who came and who went.
@@ -63,7 +95,7 @@ pub struct Store {
     /// The pool, as the scheduler sees it.
     pub pool: Pool,
     conditions: Vec<Condition>,
-    returns: Vec<Return>,
+    trust: Vec<Trust>,
 }
 
 impl Store {
@@ -115,7 +147,7 @@ impl Store {
                 };
                 self.pool.set(slot, endpoint);
                 self.set_condition(slot, Condition::default());
-                self.forget_return(slot);
+                self.forget_trust(slot);
             }
         }
     }
@@ -124,7 +156,7 @@ impl Store {
     pub fn remove(&mut self, slot: Slot) {
         self.pool.remove(slot);
         self.set_condition(slot, Condition::default());
-        self.forget_return(slot);
+        self.forget_trust(slot);
     }
 
     /// How an endpoint's scraping goes.
@@ -191,40 +223,19 @@ impl Store {
         self.set_condition(slot, condition);
     }
 
-    /// Says of each endpoint whether its metrics can be trusted at `now`: not once they are older
-    /// than the threshold, and then not before two good pages. A clock that was set back makes
-    /// nothing stale.
-    pub fn refresh(&mut self, now: Timestamp, staleness: Duration) {
-        let now = now.as_millis();
-        let threshold = u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX);
-        self.returns.resize(self.pool.width(), Return::default());
+    /// Says of each endpoint whether its metrics can be trusted now: not once they are older than the threshold,
+    /// and then not before two good pages. Setting the wall clock makes nothing stale, and keeps nothing fresh.
+    pub fn refresh(&mut self, clock: &Clock, staleness: Duration) {
+        self.trust.resize(self.pool.width(), Trust::default());
         for index in 0..self.pool.width() {
             let slot = Slot(index as u32);
             let scraped = self.condition(slot).scraped;
-            let Some(back) = self.returns.get_mut(index) else {
+            let Some(trust) = self.trust.get_mut(index) else {
                 continue;
             };
             let freshness = match scraped {
                 0 => Freshness::Unknown,
-                scraped if now.saturating_sub(scraped) > threshold => {
-                    *back = Return {
-                        stale: true,
-                        page: scraped,
-                        pages: 0,
-                    };
-                    Freshness::Stale
-                }
-                scraped if back.stale => {
-                    back.pages += u32::from(scraped != back.page);
-                    back.page = scraped;
-                    back.stale = back.pages < GOOD_PAGES;
-                    if back.stale {
-                        Freshness::Stale
-                    } else {
-                        Freshness::Fresh
-                    }
-                }
-                _ => Freshness::Fresh,
+                scraped => trust.update(scraped, clock, staleness),
             };
             self.pool
                 .note(slot, |endpoint| &mut endpoint.freshness, freshness);
@@ -247,9 +258,9 @@ impl Store {
         };
     }
 
-    fn forget_return(&mut self, slot: Slot) {
-        if let Some(back) = self.returns.get_mut(slot.index()) {
-            *back = Return::default();
+    fn forget_trust(&mut self, slot: Slot) {
+        if let Some(trust) = self.trust.get_mut(slot.index()) {
+            *trust = Trust::default();
         }
     }
 }
@@ -264,6 +275,11 @@ mod tests {
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(millis)
+    }
+
+    /// A clock that was never set.
+    fn clock(millis: u64) -> Clock {
+        Clock::starting_at(at(millis))
     }
 
     /// A store of so many endpoints, none of which was scraped yet.
@@ -284,7 +300,7 @@ mod tests {
     }
 
     fn freshness(store: &mut Store, now: u64) -> Freshness {
-        store.refresh(at(now), Duration::from_millis(2_000));
+        store.refresh(&clock(now), Duration::from_millis(2_000));
         store.pool.get(Slot(0)).unwrap().freshness
     }
 
@@ -304,11 +320,35 @@ mod tests {
         assert_eq!(freshness(&mut store, 3_250), Freshness::Fresh);
     }
 
+    /// While pages come, and while they do not.
+    #[test]
+    fn a_wall_clock_that_is_set_changes_no_freshness() {
+        for wall in [1_000, 100_000_000] {
+            let mut store = store(1);
+            let mut clock = clock(10_000_000);
+            let mut freshness = |scraped: Option<u64>, now: u64| {
+                if let Some(scraped) = scraped {
+                    page(&mut store, 0, scraped);
+                }
+                clock.advance(at(now));
+                store.refresh(&clock, Duration::from_millis(2_000));
+                store.pool.get(Slot(0)).unwrap().freshness
+            };
+            assert_eq!(freshness(Some(10_000_000), 10_000_000), Freshness::Fresh);
+            // This one was read just before the clock was set.
+            assert_eq!(freshness(Some(10_000_200), wall), Freshness::Fresh);
+            assert_eq!(freshness(Some(wall + 200), wall + 200), Freshness::Fresh);
+            assert_eq!(freshness(None, wall + 1_100), Freshness::Fresh);
+            assert_eq!(freshness(None, wall + 2_000), Freshness::Fresh);
+            assert_eq!(freshness(None, wall + 2_900), Freshness::Stale);
+        }
+    }
+
     #[test]
     fn what_decisions_read_is_made_anew_only_where_something_changed() {
         let mut store = store(2);
         page(&mut store, 0, 1_000);
-        store.refresh(at(1_000), Duration::from_millis(2_000));
+        store.refresh(&clock(1_000), Duration::from_millis(2_000));
         let id = store.pool.snapshot().id.clone();
         let member = |available| Member {
             name: "1".to_owned(),
@@ -316,14 +356,14 @@ mod tests {
             available,
             ..Member::default()
         };
-        store.refresh(at(1_050), Duration::from_millis(2_000));
+        store.refresh(&clock(1_050), Duration::from_millis(2_000));
         store.set_member(Slot(1), &member(true));
         assert_eq!(store.pool.snapshot().id, id);
         store.set_member(Slot(1), &member(false));
         let fewer = store.pool.snapshot();
         assert_eq!(fewer.candidates, [Slot(0)]);
         let id = fewer.id.clone();
-        store.refresh(at(3_001), Duration::from_millis(2_000));
+        store.refresh(&clock(3_001), Duration::from_millis(2_000));
         assert_ne!(store.pool.snapshot().id, id);
     }
 
@@ -349,10 +389,10 @@ mod tests {
         let mut with = |fresh: u32, now: u64| {
             for slot in 0..fresh {
                 page(&mut store, slot, now - 1);
-                store.refresh(at(now - 1), Duration::from_millis(500));
+                store.refresh(&clock(now - 1), Duration::from_millis(500));
                 page(&mut store, slot, now);
             }
-            store.refresh(at(now), Duration::from_millis(500));
+            store.refresh(&clock(now), Duration::from_millis(500));
             store.choose_mode();
             store.pool.mode
         };

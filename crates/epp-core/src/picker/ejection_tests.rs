@@ -55,6 +55,11 @@ fn read_pages(picker: &mut Picker, slots: std::ops::Range<u32>, seconds: u64) {
     }
 }
 
+/// Ticks from one second after the other to the other.
+fn wait(picker: &mut Picker, from: u64, to: u64) {
+    (from + 1..=to).for_each(|seconds| picker.tick(later(seconds)));
+}
+
 fn send(picker: &mut Picker, id: u32) {
     let head = Head { end: true, ..HEAD };
     assert!(begin(picker, id, &head).is_some());
@@ -76,13 +81,13 @@ fn looks(picker: &Picker) -> Vec<usize> {
 fn an_upload_that_never_ends_is_not_waited_for() {
     let mut picker = picker(1);
     assert!(begin(&mut picker, 1, &HEAD).is_some());
-    picker.tick(later(60));
+    wait(&mut picker, 0, 60);
     assert_eq!(ejected(&picker), [None]);
     let mut body = SliceBody::whole(b"{}");
     picker.request_body(later(60), ExchangeId(1), &mut body);
     picker.tick(later(61));
     assert_eq!(ejected(&picker), [None], "it has a moment's time");
-    picker.tick(later(120));
+    wait(&mut picker, 61, 120);
     assert_eq!(ejected(&picker), [Some(Reason::Hung)]);
 }
 
@@ -96,7 +101,7 @@ fn an_endpoint_hangs_only_while_a_request_waits_there() {
             false => answer(&mut picker, id),
         }
     }
-    picker.tick(later(60));
+    wait(&mut picker, 0, 60);
     assert_eq!(ejected(&picker), [None]);
 }
 
@@ -106,8 +111,10 @@ fn a_hung_endpoint_is_found_without_a_look_at_requests_elsewhere() {
     const REQUESTS: u32 = 20_000;
     let mut picker = picker(4);
     (0..REQUESTS).for_each(|id| send(&mut picker, id));
-    read_pages(&mut picker, 1..4, 60);
-    picker.tick(later(60));
+    for seconds in 1..=3 {
+        read_pages(&mut picker, 1..4, seconds);
+        picker.tick(later(seconds));
+    }
     let hung = Some(Reason::Hung);
     assert_eq!(ejected(&picker), [hung, None, None, None]);
     assert_eq!(looks(&picker), [1, 0, 0, 0]);
@@ -122,9 +129,7 @@ fn looks_at_a_hung_endpoint_are_bounded_by_its_requests() {
         send(&mut picker, id);
     }
     (0..REQUESTS - 1).for_each(|id| close(&mut picker, id));
-    for seconds in 60..100 {
-        picker.tick(later(seconds));
-    }
+    wait(&mut picker, 0, 40);
     assert_eq!(ejected(&picker), [Some(Reason::Hung)]);
     let [looks] = looks(&picker)[..] else {
         panic!("one endpoint");
@@ -155,6 +160,31 @@ fn a_request_that_is_answered_costs_two_looks_at_most_and_leaves_nothing() {
     assert!(looks <= 2 * REQUESTS as usize, "{looks} looks");
 }
 
+/// The wall clock is set forward or back while requests wait at endpoints whose pages keep coming.
+#[test]
+fn a_wall_clock_that_is_set_ejects_nothing() {
+    for to in [0, 2_000_000] {
+        let mut picker = picker(2);
+        (0..2).for_each(|id| send(&mut picker, id));
+        // A long generation: nothing of the response comes yet.
+        for seconds in 1..=60 {
+            read_pages(&mut picker, 0..2, seconds);
+            picker.tick(later(seconds));
+        }
+        let set = Timestamp::from_nanos(to * 1_000_000_000);
+        for millis in (0..3_000).step_by(50) {
+            let now = set.after(Duration::from_millis(millis));
+            picker.tick(now);
+            assert_eq!(ejected(&picker), [None, None], "{millis} ms");
+            if millis % 200 == 150 {
+                for slot in [Slot(0), Slot(1)] {
+                    assert!(picker.fixture().read_page(now, slot, PAGE));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_that_came_into_the_slot_does_not_hang_for_its_predecessor() {
     let mut picker = picker(1);
@@ -168,7 +198,7 @@ fn an_endpoint_that_came_into_the_slot_does_not_hang_for_its_predecessor() {
     };
     picker.peers().adopt_members(vec![(Slot(0), member)]);
     read_pages(&mut picker, 0..1, 1);
-    picker.tick(later(60));
+    wait(&mut picker, 0, 60);
     assert_eq!(ejected(&picker), [None]);
     assert_eq!(looks(&picker), [0]);
 }

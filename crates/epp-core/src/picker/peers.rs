@@ -87,7 +87,8 @@ impl PeerView<'_> {
 
     /// Updates which metrics can be trusted, before the first tick after they were adopted.
     pub fn refresh(&mut self, now: Timestamp) {
-        self.0.monitor.refresh(now);
+        self.0.timing.clock.advance(now);
+        self.0.monitor.refresh(&self.0.timing.clock);
     }
 }
 

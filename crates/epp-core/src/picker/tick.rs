@@ -64,7 +64,7 @@ impl Picker {
         self.begin_event(now);
         let now = self.timing.clock.now();
         self.budget.tick();
-        let (changes, requests) = self.monitor.tick(self.timing.clock.wall());
+        let (changes, requests) = self.monitor.tick(&self.timing.clock);
         self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
