@@ -331,10 +331,15 @@ impl Monitor {
     pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) -> Changes {
         let mut changes = Changes::default();
         self.members_known = true;
-        for index in 0..self.store.pool.width() {
+        let mut listed = vec![false; self.store.pool.width()];
+        for (slot, _) in &members {
+            if let Some(listed) = listed.get_mut(slot.index()) {
+                *listed = true;
+            }
+        }
+        for (index, listed) in listed.into_iter().enumerate() {
             let slot = Slot(index as u32);
-            let stays = members.iter().any(|(place, _)| *place == slot);
-            if !stays && self.store.pool.get(slot).is_some() {
+            if !listed && self.store.pool.get(slot).is_some() {
                 self.store.remove(slot);
                 changes.left.push(slot);
             }
@@ -365,3 +370,7 @@ fn merge(into: &mut Changes, more: Changes) {
     into.joined.extend(more.joined);
     into.left.extend(more.left);
 }
+
+#[cfg(test)]
+#[path = "monitor_tests.rs"]
+mod tests;

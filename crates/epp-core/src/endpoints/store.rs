@@ -1,9 +1,10 @@
 //! The pool as it is known now: who is a member, what each one's metrics page said last, and how
 //! long ago that was.
 
-use serde::{Deserialize, Serialize};
-
 use std::time::Duration;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
 use crate::time::{Clock, Instant, Timestamp};
@@ -27,6 +28,13 @@ pub struct Member {
     pub labels: Vec<(String, String)>,
     /// False while it may not be picked.
     pub available: bool,
+}
+
+impl Member {
+    /// Returns what makes it the same member as before: its name and its address.
+    fn identity(&self) -> (&str, &str) {
+        (&self.name, &self.address)
+    }
 }
 
 /// How the scraping of one endpoint goes.
@@ -99,31 +107,40 @@ pub struct Store {
 }
 
 impl Store {
-    /// Takes over the members. Who stays keeps its slot, metrics and condition.
+    /// Takes over the members. Those that stay keep their slots, metrics and conditions.
     pub fn set_members(&mut self, members: &[Member]) -> Changes {
         let mut changes = Changes::default();
-        let gone: Vec<Slot> = self
-            .pool
-            .iter()
-            .filter(|(_, endpoint)| !members.iter().any(|member| same(member, endpoint)))
-            .map(|(slot, _)| slot)
-            .collect();
-        for member in members {
-            let place = |endpoint: &Endpoint| same(member, endpoint);
-            let known = self.pool.iter().find(|(_, endpoint)| place(endpoint));
-            let known = known.map(|(slot, _)| slot);
-            let slot = known.unwrap_or_else(|| self.pool.vacant());
-            self.set_member(slot, member);
-            if known.is_none() {
-                changes.joined.push(slot);
+        // By their names and addresses: a pool of thousands, each compared with each, would take a tick's time.
+        let mut numbers = HashMap::with_capacity(members.len());
+        for (number, member) in members.iter().enumerate() {
+            numbers.entry(member.identity()).or_insert(number);
+        }
+        let mut slots = vec![None; members.len()];
+        for (slot, endpoint) in self.pool.iter() {
+            let number = numbers.get(&(endpoint.name.as_str(), endpoint.address.as_str()));
+            match number.and_then(|number| slots.get_mut(*number)) {
+                Some(known) => *known = known.or(Some(slot)),
+                None => changes.left.push(slot),
             }
+        }
+        let mut vacant = Slot(0);
+        for member in members {
+            let number = numbers.get(&member.identity());
+            let Some(known) = number.and_then(|number| slots.get_mut(*number)) else {
+                continue;
+            };
+            let slot = *known.get_or_insert_with(|| {
+                while self.pool.get(vacant).is_some() {
+                    vacant.0 += 1;
+                }
+                changes.joined.push(vacant);
+                vacant
+            });
+            self.set_member(slot, member);
         }
         // Only now: a slot that falls vacant is not given to another member in the same step, so
         // that everything that refers to it sees it leave before it is used again.
-        for slot in gone {
-            self.remove(slot);
-            changes.left.push(slot);
-        }
+        changes.left.iter().for_each(|slot| self.remove(*slot));
         changes
     }
 
@@ -266,7 +283,7 @@ impl Store {
 }
 
 fn same(member: &Member, endpoint: &Endpoint) -> bool {
-    member.name == endpoint.name && member.address == endpoint.address
+    member.identity() == (endpoint.name.as_str(), endpoint.address.as_str())
 }
 
 #[cfg(test)]
@@ -284,14 +301,8 @@ mod tests {
 
     /// A store of so many endpoints, none of which was scraped yet.
     fn store(endpoints: usize) -> Store {
-        let members = (0..endpoints).map(|number| Member {
-            name: number.to_string(),
-            address: format!("10.0.0.{number}:80"),
-            available: true,
-            ..Member::default()
-        });
         let mut store = Store::default();
-        store.set_members(&members.collect::<Vec<_>>());
+        store.set_members(&(0..endpoints).map(member).collect::<Vec<_>>());
         store
     }
 
@@ -302,6 +313,49 @@ mod tests {
     fn freshness(store: &mut Store, now: u64) -> Freshness {
         store.refresh(&clock(now), Duration::from_millis(2_000));
         store.pool.get(Slot(0)).unwrap().freshness
+    }
+
+    fn member(number: usize) -> Member {
+        Member {
+            name: number.to_string(),
+            address: format!("10.0.0.{number}:80"),
+            available: true,
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn members_keep_their_slots_and_new_ones_take_those_that_were_free() {
+        let mut store = store(4);
+        store.remove(Slot(1));
+        let listed = [2, 7, 0, 7, 8].map(member);
+        let changes = store.set_members(&listed);
+        assert_eq!(
+            changes.joined,
+            [Slot(1), Slot(4)],
+            "listed twice, it joins once"
+        );
+        assert_eq!(changes.left, [Slot(3)]);
+        let names = store.pool.iter().map(|(slot, one)| (slot.0, &*one.name));
+        let expected = [(0, "0"), (1, "7"), (2, "2"), (4, "8")];
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+        assert_eq!(store.set_members(&listed), Changes::default());
+    }
+
+    /// As many as shared data may list: each compared with each would take minutes.
+    #[test]
+    fn a_pool_of_the_greatest_size_is_taken_over_in_moderate_time() {
+        let begun = std::time::Instant::now();
+        let listed: Vec<Member> = (0..65_536).map(member).collect();
+        let mut store = Store::default();
+        assert_eq!(store.set_members(&listed).joined.len(), listed.len());
+        assert_eq!(store.set_members(&listed), Changes::default());
+        assert_eq!(store.set_members(&[]).left.len(), listed.len());
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[test]

@@ -1,0 +1,53 @@
+//! What a picker that does not poll takes over.
+
+use super::*;
+use crate::config;
+
+fn monitor() -> Monitor {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {name: pods, type: static-discovery, parameters: {endpoints: []}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let plan = config::load(text).unwrap().plan;
+    Monitor::new(&plan, fastrand::Rng::with_seed(1))
+}
+
+/// The member of this number, in the slot of that number.
+fn member(number: u32) -> (Slot, Member) {
+    let member = Member {
+        name: number.to_string(),
+        address: format!("10.0.0.{number}:80"),
+        available: true,
+        ..Member::default()
+    };
+    (Slot(number), member)
+}
+
+#[test]
+fn those_that_are_not_listed_any_more_leave() {
+    let mut monitor = monitor();
+    let changes = monitor.adopt_members([0, 1, 3].map(member).into());
+    assert_eq!(changes.joined, [Slot(0), Slot(1), Slot(3)]);
+    let changes = monitor.adopt_members([3, 5].map(member).into());
+    assert_eq!(
+        (changes.joined, changes.left),
+        (vec![Slot(5)], vec![Slot(0), Slot(1)])
+    );
+}
+
+/// As many as shared data may list, in the order that takes longest to find one.
+#[test]
+fn members_of_the_greatest_number_are_adopted_in_moderate_time() {
+    let begun = std::time::Instant::now();
+    let mut monitor = monitor();
+    let listed: Vec<_> = (0..65_536).rev().map(member).collect();
+    monitor.adopt_members(listed.clone());
+    assert_eq!(monitor.adopt_members(listed), Changes::default());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
