@@ -264,9 +264,30 @@ catalogue! {
     REJECTED_CONFIGURATIONS: Counter<NoLabels> = ("epp_wasm_rejected_configurations_total");
 }
 
+/// The gauges that each endpoint has. They are reset once it has left: Envoy never forgets a statistic, and alerts
+/// would go on for what was last true of it.
+pub const ENDPOINT_GAUGES: [Gauge<Endpoint<'_>>; 7] = [
+    FRESHNESS,
+    SCRAPE_AGE,
+    QUEUE_SIZE,
+    RUNNING_REQUESTS,
+    KV_CACHE_UTILIZATION,
+    INFLIGHT_REQUESTS,
+    INFLIGHT_TOKENS,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_gauges_of_an_endpoint_are_among_those_that_are_reset() {
+        let gauges = CATALOGUE.iter().filter(|metric| metric.kind == "Gauge");
+        let of_endpoint = gauges.filter(|metric| metric.labels == Endpoint::NAMES);
+        let names: Vec<&str> = of_endpoint.map(|metric| metric.name).collect();
+        let reset = ENDPOINT_GAUGES.map(|gauge| gauge.name());
+        assert_eq!(names, reset);
+    }
 
     #[test]
     fn each_metric_has_a_name_of_its_own() {

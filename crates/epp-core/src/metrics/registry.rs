@@ -160,6 +160,14 @@ impl Registry {
         self.set_gauge(gauge.name(), value);
     }
 
+    /// Sets a gauge to 0 if it was ever set with these labels here.
+    pub fn reset<L: Labels>(&mut self, gauge: &Gauge<L>, labels: L) {
+        self.write_labels(labels);
+        if self.known.contains_key(&Key(gauge.name(), &self.labels)) {
+            self.set_gauge(gauge.name(), 0);
+        }
+    }
+
     /// Returns what a counter has counted here.
     pub fn counted(&self, handle: CounterHandle) -> u64 {
         match self.cells.get(handle.0).map(|cell| cell.value) {

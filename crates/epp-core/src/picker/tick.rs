@@ -12,7 +12,7 @@ use crate::endpoints::monitor::{Request, Scrape};
 use crate::endpoints::partial_page::PageBody;
 use crate::endpoints::store::Changes;
 use crate::metrics::definitions::{
-    DECISION_MODE, EJECTED, FORCED_RELEASES, FRESHNESS, INFLIGHT_REQUESTS, KV_CACHE_UTILIZATION,
+    DECISION_MODE, EJECTED, ENDPOINT_GAUGES, FORCED_RELEASES, FRESHNESS, KV_CACHE_UTILIZATION,
     MEMBERS_AGE, PICKS, QUEUE_SIZE, READS_BODIES, READY_ENDPOINTS, RUNNING_REQUESTS, SCRAPE_AGE,
     SCRAPE_ERRORS,
 };
@@ -171,7 +171,9 @@ impl Picker {
             if let Some(record) = self.records.get_mut(slot.index()) {
                 let endpoint = record.address.as_str();
                 if self.monitor.polls() && !endpoint.is_empty() {
-                    self.metrics.set(INFLIGHT_REQUESTS, Endpoint(endpoint), 0);
+                    for gauge in &ENDPOINT_GAUGES {
+                        self.metrics.reset(gauge, Endpoint(endpoint));
+                    }
                 }
                 if let Some(reason) = record.reported_ejection.take() {
                     self.metrics.set(EJECTED, Ejection { endpoint, reason }, 0);
@@ -184,6 +186,7 @@ impl Picker {
             self.loads.remove(*slot);
         }
     }
+                // The picker that polls has set them, and no other one is to.
 
     /// A newer page shows what was sent before it.
     pub(super) fn scraped(&mut self, slot: Slot) {
@@ -319,3 +322,7 @@ impl PageBody for FetchedPage<'_> {
         part.map_or_else(|_| Vec::new(), Cow::into_owned)
     }
 }
+
+#[cfg(test)]
+#[path = "tick_tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+//! Gauges of endpoints that leave or were set by another picker, and fetches that never end.
+
+use std::collections::BTreeMap;
+
+use super::super::testing::NOW;
+use super::*;
+use crate::config;
+use crate::metrics::MetricUpdate;
+
+const PAGE: &[u8] =
+    b"vllm:num_requests_waiting 7\nvllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n";
+
+/// A picker that polls, and what its host has of its gauges.
+struct Host {
+    picker: Picker,
+    now: Timestamp,
+    names: BTreeMap<u32, String>,
+    gauges: BTreeMap<String, u64>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: token-load-scorer}, {name: pods, type: envoy-cluster-discovery, parameters: {clusters: [pool]}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}, {pluginRef: token-load-scorer}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+        let plan = config::load(text).unwrap().plan;
+        Self {
+            picker: Picker::new(plan, 1),
+            now: NOW,
+            names: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+        }
+    }
+
+    /// Ticks after a second. Returns what is to be fetched.
+    fn tick(&mut self) -> Vec<(FetchId, Fetch)> {
+        self.now = self.now.after(Duration::from_secs(1));
+        self.picker.tick(self.now);
+        while let Some(update) = self.picker.poll_metric() {
+            match update {
+                MetricUpdate::Define { id, name, .. } => {
+                    self.names.insert(id.0, name);
+                }
+                MetricUpdate::Set { id, value } => {
+                    self.gauges.insert(self.names[&id.0].clone(), value);
+                }
+                MetricUpdate::Add { .. } => (),
+            }
+        }
+        let effects = std::iter::from_fn(|| self.picker.poll_effect());
+        let fetches = effects.filter_map(|effect| match effect {
+            Effect::Fetch { id, fetch, .. } => Some((id, fetch)),
+            _ => None,
+        });
+        fetches.collect()
+    }
+
+    /// Responds to all that is to be fetched, with these members.
+    fn respond(&mut self, members: &[u8]) {
+        for (id, fetch) in self.tick() {
+            let mut body = crate::body::SliceBody::whole(match fetch {
+                Fetch::Members => members,
+                Fetch::Metrics { .. } => PAGE,
+            });
+            self.picker.fetched(self.now, id, Ok(&mut body));
+        }
+    }
+
+    /// Returns the gauges of an endpoint that are not 0.
+    fn gauges(&self, address: &str) -> Vec<&str> {
+        let label = format!("endpoint_name={address}");
+        let gauges = self.gauges.iter();
+        let gauges = gauges.filter(|(name, value)| name.contains(&label) && **value > 0);
+        gauges.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+const FIRST: &[u8] = b"pool::10.0.0.1:80::health_flags::healthy\n";
+const OTHER: &[u8] = b"pool::10.0.0.2:80::health_flags::healthy\n";
+
+#[test]
+fn all_gauges_of_an_endpoint_that_has_left_are_reset() {
+    let mut host = Host::new();
+    (0..5).for_each(|_| host.respond(FIRST));
+    // Its pages stop coming, so that their age is in a gauge, before discovery takes it away.
+    (0..10).for_each(|_| {
+        host.tick();
+    });
+    let set = host.gauges("10.0.0.1");
+    assert!(set.len() >= 5, "{set:?}");
+    (0..5).for_each(|_| host.respond(OTHER));
+    assert_eq!(host.gauges("10.0.0.1"), Vec::<&str>::new());
+    assert!(host.gauges("10.0.0.2").len() >= 4);
+}
