@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::exchange::Exchanges;
 use super::load::Loads;
 use super::Picker;
+use crate::endpoints::outlier::Reason;
 use crate::metrics::definitions::{EJECTED, EJECTIONS, SUPPRESSED_EJECTIONS};
 use crate::metrics::labels::{Ejection, Suppression};
 use crate::scheduling::{Freshness, Slot};
@@ -116,6 +117,20 @@ impl Picker {
         let now = self.timing.clock.wall().as_millis();
         for slot in hung {
             self.monitor.outliers.mark_hung(slot, now);
+        }
+    }
+
+    /// Resets the gauges of ejections, which another picker has set until now: it may have trapped, and ejections
+    /// have ended since that it had reported. Those that last are set with the other gauges.
+    pub(super) fn reset_ejection_gauges(&mut self) {
+        for record in &mut self.records {
+            record.reported_ejection = None;
+            let endpoint = record.address.as_str();
+            if !endpoint.is_empty() {
+                for reason in Reason::ALL {
+                    self.metrics.set(EJECTED, Ejection { endpoint, reason }, 0);
+                }
+            }
         }
     }
 

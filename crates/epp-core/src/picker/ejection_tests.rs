@@ -5,7 +5,6 @@ use super::super::{ExchangeId, Head, Picker};
 use super::*;
 use crate::body::SliceBody;
 use crate::config;
-use crate::endpoints::outlier::Reason;
 use crate::time::Timestamp;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";

@@ -56,6 +56,9 @@ impl PeerView<'_> {
 
     /// Starts or stops polling. A new picker polls.
     pub fn set_polling(&mut self, polling: bool) {
+        if polling && !self.polls() {
+            self.0.take_over_gauges();
+        }
         self.0.monitor.set_polling(polling);
     }
 }

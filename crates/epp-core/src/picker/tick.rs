@@ -282,6 +282,12 @@ impl Picker {
             ready += u64::from(endpoint.available);
             let labels = Endpoint(&endpoint.address);
             let state = match endpoint.freshness {
+    /// This picker polls from now on, instead of another one: the gauges of what is found by that are its own.
+    pub(super) fn take_over_gauges(&mut self) {
+        self.reset_ejection_gauges();
+        self.timing.gauges_at = None;
+    }
+
                 Freshness::Unknown => 0,
                 Freshness::Stale => 1,
                 Freshness::Fresh => 2,

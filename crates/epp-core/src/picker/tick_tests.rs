@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::testing::NOW;
 use super::*;
 use crate::config;
+use crate::endpoints::outlier::Reason;
 use crate::metrics::MetricUpdate;
 
 const PAGE: &[u8] =
@@ -94,4 +95,44 @@ fn all_gauges_of_an_endpoint_that_has_left_are_reset() {
     (0..5).for_each(|_| host.respond(OTHER));
     assert_eq!(host.gauges("10.0.0.1"), Vec::<&str>::new());
     assert!(host.gauges("10.0.0.2").len() >= 4);
+}
+
+/// The one that ejected it may have trapped, and the ejection ended before another one polled.
+#[test]
+fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
+    let mut host = Host::new();
+    host.respond(FIRST);
+    host.tick();
+    host.picker.peers().set_polling(false);
+    host.tick();
+    // Another picker has set these.
+    let gauges = host.picker.monitor.store.pool.iter();
+    let addresses: Vec<String> = gauges
+        .map(|(_, endpoint)| endpoint.address.clone())
+        .collect();
+    let name = |address: &str, reason: Reason| {
+        let mut registry = crate::metrics::Registry::new("pool");
+        let labels = Ejection {
+            endpoint: address,
+            reason,
+        };
+        registry.set(EJECTED, labels, 1);
+        match registry.poll() {
+            Some(MetricUpdate::Define { name, .. }) => name,
+            other => panic!("{other:?}"),
+        }
+    };
+    for reason in Reason::ALL {
+        host.gauges.insert(name(&addresses[0], reason), 1);
+    }
+    host.picker
+        .monitor
+        .outliers
+        .mark_hung(Slot(0), host.now.as_millis());
+    host.picker.peers().set_polling(true);
+    host.tick();
+    for reason in Reason::ALL {
+        let value = host.gauges[&name(&addresses[0], reason)];
+        assert_eq!(value, u64::from(reason == Reason::Hung), "{reason:?}");
+    }
 }
