@@ -3,6 +3,7 @@
 use super::abi::{Action, BodyAction};
 use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, request, tick, vm, wait, SECOND};
+use super::pool::Pool;
 use super::vm::Vm;
 
 #[test]
@@ -325,4 +326,14 @@ fn a_body_that_there_is_no_memory_for_is_decided_with_what_is_known() {
     });
     assert_eq!(vm.request_body(10, 15, false), BodyAction::Continue);
     assert!(destination().is_some_and(|picked| picked.starts_with("10.0.0.")));
+}
+
+#[test]
+fn callouts_whose_end_is_lost_do_not_pile_up() {
+    let mut vm = vm(&listed("queue-scorer", ""));
+    wait(&mut vm, 100);
+    let begun = host(|host| host.callouts.len());
+    assert!(begun > 20, "{begun} callouts");
+    let callouts = vm.pools().map(Pool::callouts);
+    assert!(callouts.sum::<usize>() <= 2, "one for each endpoint");
 }

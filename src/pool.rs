@@ -217,6 +217,8 @@ impl Pool {
         });
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);
+        // Envoy ends each callout, but nothing here may grow if one's end was lost.
+        self.fetches.retain(|_, id| self.picker.awaits(*id));
         self.export_metrics();
         self.exchange_delivery();
         self.sharing.after_tick(&mut self.picker, &mut Shared, now);
@@ -236,6 +238,12 @@ impl Pool {
     pub fn read_clock(&mut self) -> Timestamp {
         self.now = Timestamp::from_nanos(abi::now_ns());
         self.now
+    }
+
+    /// Returns how many callouts are under way.
+    #[cfg(test)]
+    pub fn callouts(&self) -> usize {
+        self.fetches.len()
     }
 
     /// Returns how many ticks this pool has had.

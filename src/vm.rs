@@ -98,6 +98,12 @@ impl Vm {
         apart
     }
 
+    /// Returns the pools.
+    #[cfg(test)]
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().flatten()
+    }
+
     /// A root context's timer has fired: for a tick, or for an exchange between two ticks.
     pub fn on_timer(&mut self, root: u32) {
         let Some(known) = self.roots.get_mut(&root) else {

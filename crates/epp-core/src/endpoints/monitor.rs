@@ -28,6 +28,9 @@ const MIN_PAGE_TIMEOUT: Duration = Duration::from_millis(45);
 /// Discovery may take its time: nothing waits for it.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A response of discovery that has not come by then is taken for lost.
+const MEMBERS_LOST_AFTER: Duration = Duration::from_secs(4);
+
 /// Pages above this are not read: vLLM's are 50 KB, and a VM's memory is bounded.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
@@ -192,6 +195,14 @@ impl Monitor {
         }
     }
 
+    /// Returns how long after a request its response is taken for lost, though the host ends all in time.
+    pub fn lost_after(&self, request: &Request) -> Duration {
+        match request {
+            Request::Members => MEMBERS_LOST_AFTER,
+            Request::Metrics(..) => self.poller.lost_after(),
+        }
+    }
+
     /// A response to [`Request::Members`] has come; its body is empty where there was none.
     pub fn on_members(&mut self, body: &[u8], now: Timestamp) -> Changes {
         self.members_requested = None;
@@ -285,7 +296,7 @@ impl Monitor {
             Discovery::Static(_) => None,
             Discovery::EnvoyCluster(discovery) => {
                 let interval = Duration::from_millis(discovery.interval_ms);
-                let lost = |requested| now.abs_diff(requested) > 2 * MEMBERS_TIMEOUT;
+                let lost = |requested| now.abs_diff(requested) > MEMBERS_LOST_AFTER;
                 let free = self.members_requested.is_none_or(lost);
                 // Later than an interval from now: the clock was set back.
                 let is_due = |due: Timestamp| now >= due || due.since(now) > interval;

@@ -68,13 +68,18 @@ impl Poller {
         }
     }
 
+    /// Returns how long after a request its response is taken for lost.
+    pub fn lost_after(&self) -> Duration {
+        let lost = self.interval.saturating_mul(LOST_AFTER_INTERVALS);
+        lost.max(MAX_BACKOFF)
+    }
+
     /// Returns whether it is this endpoint's turn; if so it counts as polled from now on.
     pub fn take(&mut self, slot: Slot, now: Timestamp, rng: &mut fastrand::Rng) -> bool {
+        let lost = self.lost_after();
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return false;
         };
-        let lost = self.interval.saturating_mul(LOST_AFTER_INTERVALS);
-        let lost = lost.max(MAX_BACKOFF);
         if turn.sent.is_some_and(|sent| now.abs_diff(sent) > lost) {
             turn.sent = None;
             self.in_flight = self.in_flight.saturating_sub(1);

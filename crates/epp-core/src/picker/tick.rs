@@ -47,8 +47,8 @@ pub struct Timing {
     pub evictions: u64,
     /// What the host reports of itself.
     pub host: HostState,
-    /// Fetches under way.
-    fetches: hashbrown::HashMap<FetchId, Request>,
+    /// Fetches under way, with when they began.
+    fetches: hashbrown::HashMap<FetchId, (Request, Instant)>,
     /// Fetches so far.
     fetched: u32,
 }
@@ -73,6 +73,7 @@ impl Picker {
         let gauges_at = self.timing.gauges_at;
         if gauges_at.is_none_or(|at| now.since(at) >= GAUGE_INTERVAL) {
             self.timing.gauges_at = Some(now);
+            self.drop_lost_fetches();
             self.find_hung();
             self.set_gauges();
             self.metrics.flush();
@@ -96,8 +97,21 @@ impl Picker {
                 address: address.clone(),
             },
         };
-        self.timing.fetches.insert(id, request);
+        let now = self.timing.clock.now();
+        self.timing.fetches.insert(id, (request, now));
         self.effects.push_back(Effect::Fetch { id, fetch, timeout });
+    }
+
+    /// Returns whether the result of a fetch is still waited for.
+    pub fn awaits(&self, id: FetchId) -> bool {
+        self.timing.fetches.contains_key(&id)
+    }
+
+    /// Drops the fetches that the monitor takes for lost: a host that drops results would let them grow.
+    fn drop_lost_fetches(&mut self) {
+        let (now, monitor) = (self.timing.clock.now(), &self.monitor);
+        let fetches = &mut self.timing.fetches;
+        fetches.retain(|_, (request, begun)| now.since(*begun) <= monitor.lost_after(request));
     }
 
     /// A fetch has ended. Late or repeated results are ignored.
@@ -108,7 +122,7 @@ impl Picker {
         result: Result<&mut dyn BodyView, FetchError>,
     ) {
         self.begin_event(now);
-        let Some(request) = self.timing.fetches.remove(&id) else {
+        let Some((request, _)) = self.timing.fetches.remove(&id) else {
             return;
         };
         let mut page = result.ok().map(FetchedPage);
@@ -170,6 +184,7 @@ impl Picker {
                 .for_each(|index| index.remove(slot.0));
             if let Some(record) = self.records.get_mut(slot.index()) {
                 let endpoint = record.address.as_str();
+                // The picker that polls has set them, and no other one is to.
                 if self.monitor.polls() && !endpoint.is_empty() {
                     for gauge in &ENDPOINT_GAUGES {
                         self.metrics.reset(gauge, Endpoint(endpoint));
@@ -186,7 +201,6 @@ impl Picker {
             self.loads.remove(*slot);
         }
     }
-                // The picker that polls has set them, and no other one is to.
 
     /// A newer page shows what was sent before it.
     pub(super) fn scraped(&mut self, slot: Slot) {
@@ -268,6 +282,12 @@ impl Picker {
         self.set_pool_gauges();
     }
 
+    /// This picker polls from now on, instead of another one: the gauges of what is found by that are its own.
+    pub(super) fn take_over_gauges(&mut self) {
+        self.reset_ejection_gauges();
+        self.timing.gauges_at = None;
+    }
+
     /// Sets the gauges of what the picker that polls finds for all.
     fn set_pool_gauges(&mut self) {
         let now = self.timing.clock.wall().as_millis();
@@ -282,12 +302,6 @@ impl Picker {
             ready += u64::from(endpoint.available);
             let labels = Endpoint(&endpoint.address);
             let state = match endpoint.freshness {
-    /// This picker polls from now on, instead of another one: the gauges of what is found by that are its own.
-    pub(super) fn take_over_gauges(&mut self) {
-        self.reset_ejection_gauges();
-        self.timing.gauges_at = None;
-    }
-
                 Freshness::Unknown => 0,
                 Freshness::Stale => 1,
                 Freshness::Fresh => 2,

@@ -136,3 +136,17 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
         assert_eq!(value, u64::from(reason == Reason::Hung), "{reason:?}");
     }
 }
+
+#[test]
+fn fetches_whose_results_the_host_drops_do_not_pile_up() {
+    let mut host = Host::new();
+    host.respond(FIRST);
+    let first = host.tick();
+    let mut begun = first.len();
+    for _ in 0..1_000 {
+        begun += host.tick().len();
+        assert!(host.picker.timing.fetches.len() <= 4, "{begun} so far");
+    }
+    assert!(begun > 100, "{begun}");
+    assert!(first.iter().all(|(id, _)| !host.picker.awaits(*id)));
+}
