@@ -1,7 +1,7 @@
 //! Endpoints at which requests fail are ejected for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
@@ -230,8 +230,8 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
                 }
             });
         }
-        let since = Instant::now();
-        while since.elapsed() < Duration::from_secs(10) {
+        // Ten seconds, or longer where a look takes its time: what is judged is a share of the looks.
+        for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(500));
             seen.looks += 4;
             let reasons = ["errors", "overloaded", "unserved"];
@@ -255,7 +255,7 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
 
 fn holds(seen: &Attacked) {
     let all: usize = seen.good.iter().sum();
-    assert!(all >= 40 && seen.looks >= 40, "too few to judge: {seen:?}");
+    assert!(all >= 40, "too few to judge: {seen:?}");
     let fair = all / 4;
     assert!(seen.good.iter().all(|own| own * 2 >= fair), "{seen:?}");
     assert!(seen.ejected * 10 <= seen.looks, "{seen:?}");
