@@ -234,11 +234,7 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(500));
             seen.looks += 4;
-            let reasons = ["errors", "overloaded", "unserved"];
-            seen.ejected += reasons
-                .map(|reason| ejected(&proxy, reason))
-                .iter()
-                .sum::<u64>() as usize;
+            seen.ejected += proxy.counted("epp_wasm_endpoint_ejected") as usize;
         }
         done.store(true, Ordering::Relaxed);
     });
