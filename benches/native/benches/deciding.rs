@@ -161,7 +161,7 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
     });
     measure(&mut group, "taking them over", || {
         let metrics = snapshot::decode_metrics(&packed).unwrap_or_default();
-        snapshot::apply_metrics(metrics, &mut store)
+        store.adopt_metrics(metrics)
     });
 }
 

@@ -69,9 +69,7 @@ impl Snapshots {
                 shared.count(metrics.is_none());
                 if let Some(metrics) = metrics {
                     self.metrics_version = Some(version);
-                    for (slot, condition, metrics) in metrics {
-                        picker.adopt_metrics(slot, condition, metrics);
-                    }
+                    picker.adopt_metrics(metrics);
                 }
             }
         }
@@ -133,20 +131,6 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
     (all.len() <= MAX_ENDPOINTS).then_some(all)
 }
 
-/// Adopts decoded metrics. Returns the slots whose page is newer than the one known before.
-pub fn apply_metrics(
-    metrics: Vec<(Slot, Condition, Metrics)>,
-    endpoints: &mut Endpoints,
-) -> Vec<Slot> {
-    let newer = metrics
-        .into_iter()
-        .filter_map(|(slot, condition, metrics)| {
-            let is_newer = endpoints.adopt_metrics(slot, condition, metrics);
-            is_newer.then_some(slot)
-        });
-    newer.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,10 +160,10 @@ mod tests {
         let begun = encode_metrics(&store(0));
         let mut own = store(1_000);
         let mut told = 0;
-        told += apply_metrics(decode_metrics(&begun).unwrap(), &mut own).len();
+        told += own.adopt_metrics(decode_metrics(&begun).unwrap()).len();
         assert_eq!((own.condition(Slot(0)).scraped, told), (1_000, 0));
         let later = encode_metrics(&store(2_000));
-        told += apply_metrics(decode_metrics(&later).unwrap(), &mut own).len();
+        told += own.adopt_metrics(decode_metrics(&later).unwrap()).len();
         assert_eq!((own.condition(Slot(0)).scraped, told), (2_000, 1));
     }
 
@@ -189,7 +173,7 @@ mod tests {
         for (known, stays) in [(100_001, true), (102_000, true), (102_001, false)] {
             let mut own = store(known);
             let mut told = 0;
-            told += apply_metrics(decode_metrics(&older).unwrap(), &mut own).len();
+            told += own.adopt_metrics(decode_metrics(&older).unwrap()).len();
             let expected = if stays { (known, 0) } else { (100_000, 1) };
             assert_eq!((own.condition(Slot(0)).scraped, told), expected);
         }

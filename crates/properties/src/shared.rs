@@ -84,12 +84,12 @@ fn check_metrics(value: &[u8]) {
         return;
     };
     let mut one = store();
-    let newer = snapshot::apply_metrics(metrics, &mut one);
+    let newer = one.adopt_metrics(metrics);
     assert!(newer.iter().all(|slot| slot.0 < 4));
     let encoded = snapshot::encode_metrics(&one);
     let mut other = store();
     let again = snapshot::decode_metrics(&encoded).expect("it was just encoded");
-    snapshot::apply_metrics(again, &mut other);
+    other.adopt_metrics(again);
     assert_eq!(snapshot::encode_metrics(&other), encoded);
 }
 

@@ -93,7 +93,7 @@ impl Pool {
         }
         // A value that is corrupt now has been replaced by the next refresh.
         let metrics = read("metrics").and_then(|value| snapshot::decode_metrics(&value));
-        snapshot::apply_metrics(metrics.unwrap_or_default(), &mut store);
+        store.adopt_metrics(metrics.unwrap_or_default());
         let staleness = plan.as_ref().map_or(0, |plan| plan.summary.staleness);
         let staleness = Duration::from_millis(staleness);
         store.refresh(&Clock::starting_at(Timestamp::from_millis(now)), staleness);

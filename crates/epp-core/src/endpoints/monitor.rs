@@ -1,7 +1,7 @@
 //! The state of the pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
 //!
 //! A picker by itself polls. Where several share one proxy, one of them polls and the others adopt what
-//! it found ([`Monitor::adopt_members`], [`Monitor::adopt_metrics`]); who polls is decided outside
+//! it found ([`Monitor::adopt_members`], [`Store::adopt_metrics`]); who polls is decided outside
 //! ([`Monitor::set_polling`]).
 
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::outlier::OutlierDetector;
 use super::partial_page::{PageBody, PageReader};
 use super::poller::Poller;
 use super::scan::{Extraction, Page};
-use super::store::{Changes, Condition, Member, Store};
+use super::store::{Changes, Member, Store};
 use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
-use crate::scheduling::{Endpoint, Metrics, Slot};
+use crate::scheduling::{Endpoint, Slot};
 use crate::time::{Clock, Timestamp};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
@@ -368,12 +368,6 @@ impl Monitor {
             self.store.set_member(slot, &member);
         }
         changes
-    }
-
-    /// Takes over what another picker read on an endpoint's page. Returns whether that page is newer than
-    /// the one known here.
-    pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
-        self.store.adopt_metrics(slot, condition, metrics)
     }
 }
 

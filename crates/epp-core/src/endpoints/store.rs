@@ -216,9 +216,16 @@ impl Store {
         );
     }
 
-    /// Takes over what another picker read on an endpoint's page. Returns whether that page is newer than
-    /// the one known here.
-    pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
+    /// Takes over what another picker read on the endpoints' pages. Returns the slots of those whose page is
+    /// newer than the one known here.
+    pub fn adopt_metrics(&mut self, pages: Vec<(Slot, Condition, Metrics)>) -> Vec<Slot> {
+        let newer = pages.into_iter().filter_map(|(slot, condition, metrics)| {
+            self.adopt_page(slot, condition, metrics).then_some(slot)
+        });
+        newer.collect()
+    }
+
+    fn adopt_page(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
         let known = self.condition(slot).scraped;
         let earlier = known.saturating_sub(condition.scraped);
         if condition.scraped == 0 && known != 0 || (1..=MAX_POLLERS_OVERLAP_MS).contains(&earlier) {

@@ -81,9 +81,9 @@ impl PeerView<'_> {
         self.0.apply_changes(&changes);
     }
 
-    /// Takes over what another picker read on the page of the endpoint in this slot.
-    pub fn adopt_metrics(&mut self, slot: Slot, condition: Condition, metrics: Metrics) {
-        if self.0.monitor.store.adopt_metrics(slot, condition, metrics) {
+    /// Takes over what another picker read on the endpoints' pages.
+    pub fn adopt_metrics(&mut self, pages: Vec<(Slot, Condition, Metrics)>) {
+        for slot in self.0.monitor.store.adopt_metrics(pages) {
             self.0.scraped(slot);
         }
     }

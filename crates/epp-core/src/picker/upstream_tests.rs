@@ -115,7 +115,7 @@ fn a_page_that_comes_once_another_picker_polls_is_left() {
     };
     picker
         .peers()
-        .adopt_metrics(Slot(0), later, crate::testing::waiting(9.0));
+        .adopt_metrics(vec![(Slot(0), later, crate::testing::waiting(9.0))]);
     assert_eq!(waiting(&picker), Some(9.0));
     assert!(!picker.fixture().read_page(NOW, Slot(0), page));
     assert_eq!(waiting(&picker), Some(9.0));
