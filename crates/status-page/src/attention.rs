@@ -1,5 +1,6 @@
 //! What is wrong with a pool, and what to do about it: the list at its top, empty where all is well.
 
+use epp_core::picker::status::DecisionBasis;
 use epp_core::scheduling::Freshness;
 
 use super::Pool;
@@ -51,7 +52,10 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         .filter(|(_, endpoint)| endpoint.freshness != Freshness::Fresh)
         .count();
     // A configuration that needs no metrics decides by all that it needs and scrapes nothing.
-    let needed = unscraped < all || pool.statuses().any(|report| report.decision_mode < 2);
+    let needed = unscraped < all
+        || pool
+            .statuses()
+            .any(|report| report.decision_basis < DecisionBasis::Metrics);
     find(
         unscraped > 0 && needed,
         format!("{} without fresh metrics: metric scorers assume the average of the others.", of(unscraped, all, "endpoint")),
@@ -154,7 +158,7 @@ mod tests {
         let well = Status {
             polls: true,
             reads_bodies: true,
-            decision_mode: 2,
+            decision_basis: DecisionBasis::Metrics,
             ..Status::default()
         };
         let mut healthy = pool(0, well.clone());

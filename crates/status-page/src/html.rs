@@ -4,7 +4,7 @@ use maud::{html, Markup, PreEscaped, DOCTYPE};
 
 use super::{attention, Decided, Pool, Vm, REFRESH};
 use epp_core::endpoints::store::Condition;
-use epp_core::picker::status::{Candidate, PlanSummary, RecentDecision};
+use epp_core::picker::status::{Candidate, DecisionBasis, PlanSummary, RecentDecision};
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
 
 const STYLE: &str = include_str!("style.css");
@@ -160,8 +160,12 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
             td.l.polls { @if status.polls { "yes" } @else { "no" } }
             td.heartbeats { (vm.record.heartbeat) }
             td { (ago(now, report.at)) " ago" }
-            td.l.bad[status.decision_mode < 2] {
-                @match status.decision_mode { 2 => "metrics", 1 => "its own counts", _ => "nothing yet" }
+            td.l.bad[status.decision_basis < DecisionBasis::Metrics] {
+                @match status.decision_basis {
+                    DecisionBasis::Metrics => "metrics",
+                    DecisionBasis::OwnCounts => "its own counts",
+                    DecisionBasis::Nothing => "nothing yet",
+                }
             }
             td { @if status.reads_bodies { "read" } @else { "not read" } }
             td { (under_way) }

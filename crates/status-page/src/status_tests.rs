@@ -1,5 +1,5 @@
 use super::*;
-use epp_core::picker::status::{IndexFill, PlanSummary, PluginSummary};
+use epp_core::picker::status::{DecisionBasis, IndexFill, PlanSummary, PluginSummary};
 use epp_core::scheduling::Metrics;
 use epp_core::time::Timestamp;
 use epp_sync::presence::{Presence, WorkerSlots};
@@ -70,7 +70,7 @@ fn report() -> Report {
     };
     let status = Status {
         serves: true,
-        decision_mode: 2,
+        decision_basis: DecisionBasis::Metrics,
         index: IndexFill {
             bytes: 1,
             bound: 2,

@@ -3,6 +3,18 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a picker's decisions are based on, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum DecisionBasis {
+    /// Nothing yet: the endpoints are not known.
+    #[default]
+    Nothing,
+    /// What this proxy knows itself.
+    OwnCounts,
+    /// The endpoints' metrics.
+    Metrics,
+}
+
 /// How far the prefix indexes are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IndexFill {
@@ -87,8 +99,8 @@ pub struct Status {
     pub serves: bool,
     /// Whether it polls.
     pub polls: bool,
-    /// What it decides by: 2 metrics, 1 what this proxy knows itself, 0 nothing yet.
-    pub decision_mode: u64,
+    /// What its decisions are based on.
+    pub decision_basis: DecisionBasis,
     /// Whether bodies reach it.
     pub reads_bodies: bool,
     /// Memory of its VM, in bytes.

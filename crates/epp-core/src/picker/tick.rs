@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::exchange::Exchange;
 use super::hold::Unread;
 use super::peers::SharingStatistics;
+use super::status::DecisionBasis;
 use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
 use crate::body::BodyView;
 use crate::endpoints::monitor::{Request, Scrape};
@@ -259,13 +260,12 @@ impl Picker {
         }
     }
 
-    /// Returns what decisions are based on, as the gauge has it: 2 metrics, 1 what this proxy knows itself, 0
-    /// nothing yet.
-    pub(super) fn decision_mode(&self) -> u64 {
+    /// Returns what decisions are based on.
+    pub(super) fn decision_basis(&self) -> DecisionBasis {
         match self.monitor.store.pool.mode {
-            _ if !self.monitor.knows_members() => 0,
-            DecisionMode::LocalOnly => 1,
-            DecisionMode::Metrics => 2,
+            _ if !self.monitor.knows_members() => DecisionBasis::Nothing,
+            DecisionMode::LocalOnly => DecisionBasis::OwnCounts,
+            DecisionMode::Metrics => DecisionBasis::Metrics,
         }
     }
 
@@ -291,8 +291,12 @@ impl Picker {
     /// Sets the gauges of what the picker that polls finds for all.
     fn set_pool_gauges(&mut self) {
         let now = self.timing.clock.wall().as_millis();
-        let decision_mode = self.decision_mode();
-        self.metrics.set(DECISION_MODE, NoLabels, decision_mode);
+        let mode = match self.decision_basis() {
+            DecisionBasis::Nothing => 0,
+            DecisionBasis::OwnCounts => 1,
+            DecisionBasis::Metrics => 2,
+        };
+        self.metrics.set(DECISION_MODE, NoLabels, mode);
         if let Some(received) = self.monitor.members_received {
             let age = now.saturating_sub(received.as_millis());
             self.metrics.set(MEMBERS_AGE, NoLabels, age);

@@ -165,7 +165,7 @@ impl Picker {
         Status {
             serves: self.serves,
             polls: self.monitor.polls(),
-            decision_mode: self.decision_mode(),
+            decision_basis: self.decision_basis(),
             reads_bodies: self.timing.host.shows_bodies,
             memory: self.timing.host.memory_bytes,
             index: self.fill(),

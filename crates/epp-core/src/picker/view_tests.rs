@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::picker::status::DecisionBasis;
 use crate::picker::testing::{begin, close, NOW};
 use crate::picker::{Effect, ExchangeId, Head};
 use crate::testing::waiting;
@@ -67,8 +68,8 @@ fn decisions_are_recorded_with_their_scores_until_they_are_no_longer_observed() 
     assert_eq!(shown.best[0].scores, [1.0]);
     assert_eq!((status.counts.decided, status.picks), (1, vec![(1, 1)]));
     assert_eq!(
-        (status.decision_mode, status.polls, status.under_way.0),
-        (2, true, 1)
+        (status.decision_basis, status.polls, status.under_way.0),
+        (DecisionBasis::Metrics, true, 1)
     );
     let plugins = picker.plan_summary().plugins;
     assert_eq!(plugins[0].weight, Some(3.0));
