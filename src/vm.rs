@@ -18,6 +18,10 @@ use epp_core::picker::Memory;
 /// for (five seconds, with the default `bodyTimeout`).
 pub const FAILED_TICKS: u32 = 100;
 
+/// Effects of one failed tick that may panic, each by itself, before the rest is given up: where that many do,
+/// all will, and a panic takes far longer than an effect.
+const MAX_LOST_EFFECTS: u32 = 8;
+
 /// A root context.
 #[derive(Debug, Clone, Copy)]
 struct Root {
@@ -378,10 +382,11 @@ impl Vm {
         strictest.map(|(place, _)| place)
     }
 
-    /// A tick panicked. What it decided is lost: those requests Envoy would hold without end. They
-    /// go on under the failure mode, and so do all where one tick after the other panics.
+    /// A tick panicked. What it decided is carried out now. A request whose decision is lost Envoy would hold
+    /// without end: it goes on under the failure mode, and so do all where one tick after the other panics.
     fn recover_tick(&mut self, root: u32) -> bool {
         self.count_panic(Callback::Tick, root);
+        self.carry_out_rest(root);
         self.failed_ticks += 1;
         let all = self.failed_ticks >= FAILED_TICKS;
         if all {
@@ -412,6 +417,27 @@ impl Vm {
         }
         let _: Result<(), Status> = abi::set_effective_context(root);
         false
+    }
+
+    /// Carries out what a tick had decided before it panicked. Each effect is taken from the picker before it is
+    /// carried out: one that panics costs its own request only.
+    fn carry_out_rest(&mut self, root: u32) {
+        let place = self.roots.get(&root).map(|root| root.pool);
+        let Vm { pools, streams, .. } = self;
+        let pool = place.and_then(|place| pools.get_mut(place)?.as_mut());
+        let Some(pool) = pool else {
+            return;
+        };
+        for _ in 0..MAX_LOST_EFFECTS {
+            let done = guard::catch(|| {
+                // The panic may have left another context in effect.
+                let _: Result<(), Status> = abi::set_effective_context(root);
+                pool.carry_out(streams, root);
+            });
+            if done.is_some() {
+                break;
+            }
+        }
     }
 
     /// Forgets a request; one that was not decided goes on under the failure mode. Whether it was
