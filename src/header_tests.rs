@@ -115,9 +115,15 @@ fn headers_that_cannot_be_read_leave_no_destination_of_the_clients() {
     for (extra, action) in [("", Action::Pause), (open, Action::Continue)] {
         let mut vm = vm(&listed("queue-scorer", extra));
         post();
-        host(|host| host.unreadable = true);
+        let all = || OWNED_HEADERS.iter().chain(&REWRITE_HEADERS);
+        host(|host| {
+            let own = all().map(|name| ((*name).to_owned(), "theirs".to_owned()));
+            host.request.extend(own);
+            host.unreadable = true;
+        });
         assert_eq!(vm.request_headers(10, true), action);
         assert_eq!(destination(), None);
+        all().for_each(|name| assert_eq!(sent(name), Vec::<String>::new(), "{name}"));
     }
 }
 

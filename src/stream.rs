@@ -8,7 +8,7 @@ use super::pool::Pool;
 use super::shown::{PassingBody, Shown};
 use epp_core::config::Plan;
 use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
-use epp_core::protocol::{EXPLAIN_HEADER, OWNED_HEADERS, REWRITE_HEADERS};
+use epp_core::protocol::EXPLAIN_HEADER;
 use epp_core::time::Timestamp;
 
 /// What Envoy does with a request for us.
@@ -303,7 +303,7 @@ fn rewrite_of(effect: &Effect) -> Option<&Rewrite> {
 /// Lets a request go on under the failure mode whose headers cannot be read. Returns what becomes of
 /// it.
 pub fn unreadable(pool: &mut Pool) -> Action {
-    for name in OWNED_HEADERS.into_iter().chain(REWRITE_HEADERS) {
+    for name in pool.picker.plan().owned_headers() {
         let _: Result<(), Status> = abi::remove_header(Map::Request, name);
     }
     if pool.fail() {

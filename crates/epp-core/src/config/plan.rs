@@ -125,13 +125,18 @@ impl Plan {
         if !name.starts_with(b"x-") && name != destination.as_bytes() {
             return None;
         }
+        let mut owned = self.owned_headers();
+        owned.find(|owned| owned.as_bytes() == name)
+    }
+
+    /// Returns the headers, in lower case, that only a picker may set.
+    pub fn owned_headers(&self) -> impl Iterator<Item = &str> {
         let rewrites: &[&str] = match self.proxy.rewrite_header {
             true => &[],
             false => &REWRITE_HEADERS,
         };
         let owned = OWNED_HEADERS.iter().chain(rewrites).copied();
-        let mut owned = owned.chain([destination]);
-        owned.find(|owned| owned.as_bytes() == name)
+        owned.chain([self.proxy.destination_header.as_str()])
     }
 
     /// Whether prompts are cut and remembered as under the other plan.
