@@ -107,7 +107,8 @@ impl Pool {
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
         self.root = root;
-        // The new root may have another answer.
+        // Even under the same plan: `allow_on_headers_stop_iteration` stands beside the document, and a body
+        // that was seen would outvote all that are withheld from now on.
         self.delivery = Delivery::default();
         self.picker.install(plan);
         self.reply_on_defect = LocalReply::on_defect(self.picker.plan());

@@ -139,6 +139,11 @@ impl Plan {
         owned.chain([self.proxy.destination_header.as_str()])
     }
 
+    /// Returns whether the other plan is the same, the names and parameters of all plugins included.
+    pub fn is_identical(&self, other: &Self) -> bool {
+        self == other && self.instances == other.instances
+    }
+
     /// Whether prompts are cut and remembered as under the other plan.
     pub fn hashing_equal(&self, other: &Self) -> bool {
         self.dialect == other.dialect && self.producers == other.producers

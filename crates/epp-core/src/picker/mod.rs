@@ -255,8 +255,12 @@ impl Picker {
         picker
     }
 
-    /// Puts another plan in force. The prefix indexes stay where prompts are cut as before.
+    /// Puts another plan in force. The prefix indexes stay where prompts are cut as before, and everything
+    /// where nothing has changed.
     pub fn install(&mut self, plan: Plan) {
+        if self.plan.is_identical(&plan) {
+            return;
+        }
         let same_hashing = self.plan.hashing_equal(&plan);
         self.monitor.install(&plan);
         if self.plan.headers != plan.headers {

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::exchange::Target;
 use super::testing::{answer, answer_body, begin, close, decision, show, NOW};
@@ -369,6 +370,33 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     let mut other = new();
     other.peers().adopt_members(Vec::new());
     assert!(matches!(asked(&mut other), Effect::Reply { .. }));
+}
+
+#[test]
+fn an_identical_plan_changes_nothing_and_another_asks_for_the_members_at_once() {
+    let plan = |path: &str| {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: metrics-data-source, parameters: {{path: {path}}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+"
+        );
+        config::load(&text).unwrap().plan
+    };
+    let mut picker = Picker::new(plan("/metrics"), 1);
+    let asks = |picker: &mut Picker, milliseconds: u64| {
+        picker.tick(NOW.after(Duration::from_millis(milliseconds)));
+        let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
+        picker.monitor.on_members(b"", NOW);
+        !effects.is_empty()
+    };
+    assert!(asks(&mut picker, 0));
+    assert!(!asks(&mut picker, 50));
+    picker.install(plan("/metrics"));
+    assert!(!asks(&mut picker, 100));
+    picker.install(plan("/other"));
+    assert!(asks(&mut picker, 150));
 }
 
 /// What is in flight at each of two endpoints.
