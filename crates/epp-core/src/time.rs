@@ -84,9 +84,9 @@ impl Instant {
 
 /// Returns a duration in nanoseconds, at most those of 584 years. `Duration::as_nanos` has 128 bits, which wasm
 /// computes in parts.
-fn nanos(duration: Duration) -> u64 {
+const fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+    seconds.saturating_add(duration.subsec_nanos() as u64)
 }
 
 /// The own clock goes on by this much at most from one event to the next. Ticks come every 50 ms, so that a longer
@@ -114,7 +114,12 @@ impl Clock {
     /// Moves to the time of the next event.
     pub fn advance(&mut self, now: Timestamp) {
         match self.wall.replace(now) {
-            Some(before) => self.own = self.own.after(now.since(before).min(MAX_STEP)),
+            // In nanoseconds throughout: a `Duration` takes a division, for each event.
+            Some(before) => {
+                let passed = now.nanos.saturating_sub(before.nanos);
+                let step = passed.min(nanos(MAX_STEP));
+                self.own.nanos = self.own.nanos.saturating_add(step);
+            }
             None => *self = Self::starting_at(now),
         }
     }
