@@ -6,12 +6,11 @@
 //! read for the index as it streams past, and delays no request.
 
 use super::answer::LocalReply;
+use super::costs::{costs, matches};
 use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
 use super::learnt::Evidence;
-use super::load::costs;
 use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, EVENTS_PER_TIMING};
-use crate::config::Plan;
 use crate::metrics::definitions::{FALLBACKS, FORCED_RELEASES, MISSED_REWRITES, REQUEST_ERRORS};
 use crate::metrics::labels::{ErrorCode, ForcedRelease, NoLabels};
 use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
@@ -19,7 +18,7 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Cycle, Decision, Pool, PrefixMatch, Request, ScheduleError, Slot, TargetRole, UnreadPrompt,
+    Cycle, Decision, PrefixMatch, Request, ScheduleError, Slot, TargetRole, UnreadPrompt,
 };
 
 use smallvec::SmallVec;
@@ -380,18 +379,6 @@ impl Picker {
         };
         self.metrics.add(counter, ErrorCode(code), 1);
     }
-}
-
-/// How much each endpoint holds of a request's prompts, as far as they were read.
-pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Vec<PrefixMatch<'a>> {
-    let walks = walks.iter_mut().zip(&plan.producers);
-    walks
-        .map(|(walk, (_, producer))| PrefixMatch {
-            total: walk.total() as f64,
-            block_tokens: producer.block_tokens(pool),
-            matched: walk.matched(),
-        })
-        .collect()
 }
 
 /// What a decision comes to.

@@ -5,19 +5,12 @@
 //! that one endpoint is in its slot. A request that ends after its endpoint has left takes nothing
 //! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
-use super::decide::matches;
 use super::exchange::{Exchange, Target};
 use super::Picker;
-use crate::config::Plan;
 use crate::endpoints::store::Store;
-use crate::request::BodyReader;
-use crate::scheduling::{self, Cost, Request, Slot, TargetRole};
+use crate::scheduling::{self, Slot, TargetRole};
 
 use serde::{Deserialize, Serialize};
-
-/// What one request counts at most: more than any model's context. Plans may estimate the output at any multiple of
-/// the prompt; with this bound no sum of requests wraps.
-const MAX_REQUEST_TOKENS: u64 = u32::MAX as u64;
 
 /// What is in flight at one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -233,56 +226,7 @@ fn scraped(store: &Store, slot: Slot) -> u32 {
     store.condition(slot).scraped as u32
 }
 
-/// Returns what a request costs as far as it was read, and at most.
-pub fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
-    let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
-        return (Cost::default(), Cost::default());
-    };
-    let allowed = reader.max_tokens().map(|most| most as f64);
-    let cost = |prompt: usize, allowed| Cost {
-        prompt: prompt as f64,
-        output: load.output(prompt as f64, allowed),
-        prefix: plan.discounts,
-    };
-    // A field that limits the output may still come.
-    let least = if reading { Some(0.0) } else { allowed };
-    let most = if reading { None } else { allowed };
-    (
-        cost(reader.prompt_tokens(), least),
-        cost(reader.max_prompt_tokens(), most),
-    )
-}
-
 impl Picker {
-    /// Returns the tokens that a request costs the endpoint in this slot, as far as it was read.
-    pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
-        let Self {
-            plan,
-            monitor,
-            exchanges,
-            ..
-        } = self;
-        let Some(exchange) = exchanges.get_mut(&id).filter(|_| plan.needs.tokens) else {
-            return 0;
-        };
-        let Some(load) = plan.load.as_ref() else {
-            return 0;
-        };
-        let prompt = exchange.reader.prompt_tokens() as f64;
-        let allowed = exchange.reader.max_tokens().map(|most| most as f64);
-        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
-        let request = Request {
-            prefix: &prefix,
-            cost: Cost {
-                prompt,
-                output: load.output(prompt, allowed),
-                prefix: plan.discounts,
-            },
-            ..Request::default()
-        };
-        (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
-    }
-
     /// More was read of a request that has left: it costs more than was known, wherever its prompt has not been
     /// computed yet.
     pub(super) fn update_token_estimate(&mut self, id: u32) {

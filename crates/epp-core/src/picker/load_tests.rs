@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::picker::costs::MAX_REQUEST_TOKENS;
 use crate::picker::testing::{answer, answer_body, begin, close, pass, NOW};
 use crate::picker::{ExchangeId, Head};
 

@@ -9,6 +9,7 @@
 //! `epp-sync`.
 
 mod answer;
+mod costs;
 mod deadlines;
 mod decide;
 mod effect;

@@ -1,0 +1,75 @@
+//! What a request costs an endpoint: what its prompts are, how much of them the endpoint holds, and how long the
+//! response may get.
+
+use super::Picker;
+use crate::config::Plan;
+use crate::prefix::walk::Walk;
+use crate::request::BodyReader;
+use crate::scheduling::{Cost, Pool, PrefixMatch, Request, Slot};
+
+/// What one request counts at most: more than any model's context. Plans may estimate the output at any multiple of
+/// the prompt; with this bound no sum of requests wraps.
+pub(super) const MAX_REQUEST_TOKENS: u64 = u32::MAX as u64;
+
+/// How much each endpoint holds of a request's prompts, as far as they were read.
+pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Vec<PrefixMatch<'a>> {
+    let walks = walks.iter_mut().zip(&plan.producers);
+    walks
+        .map(|(walk, (_, producer))| PrefixMatch {
+            total: walk.total() as f64,
+            block_tokens: producer.block_tokens(pool),
+            matched: walk.matched(),
+        })
+        .collect()
+}
+
+/// Returns what a request costs as far as it was read, and at most.
+pub(super) fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
+    let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
+        return (Cost::default(), Cost::default());
+    };
+    let allowed = reader.max_tokens().map(|most| most as f64);
+    let cost = |prompt: usize, allowed| Cost {
+        prompt: prompt as f64,
+        output: load.output(prompt as f64, allowed),
+        prefix: plan.discounts,
+    };
+    // A field that limits the output may still come.
+    let least = if reading { Some(0.0) } else { allowed };
+    let most = if reading { None } else { allowed };
+    (
+        cost(reader.prompt_tokens(), least),
+        cost(reader.max_prompt_tokens(), most),
+    )
+}
+
+impl Picker {
+    /// Returns the tokens that a request costs the endpoint in this slot, as far as it was read.
+    pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
+        let Self {
+            plan,
+            monitor,
+            exchanges,
+            ..
+        } = self;
+        let Some(exchange) = exchanges.get_mut(&id).filter(|_| plan.needs.tokens) else {
+            return 0;
+        };
+        let Some(load) = plan.load.as_ref() else {
+            return 0;
+        };
+        let prompt = exchange.reader.prompt_tokens() as f64;
+        let allowed = exchange.reader.max_tokens().map(|most| most as f64);
+        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
+        let request = Request {
+            prefix: &prefix,
+            cost: Cost {
+                prompt,
+                output: load.output(prompt, allowed),
+                prefix: plan.discounts,
+            },
+            ..Request::default()
+        };
+        (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
+    }
+}
