@@ -137,6 +137,30 @@ fn an_answer_on_its_way_is_not_touched() {
 }
 
 #[test]
+fn a_request_whose_end_panics_is_counted_nowhere() {
+    for sent in [true, false] {
+        let vm = guarded("");
+        begin(&vm, 10);
+        if sent {
+            host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
+            let size = host(|host| host.body.len());
+            vm.call(Callback::RequestBody, 10, BodyAction::Continue, |vm| {
+                vm.request_body(10, size, true)
+            });
+        }
+        inject_at(&[("close", 0, 1)]);
+        vm.call(Callback::Delete, 10, (), |vm| vm.delete(10));
+        inject_at(&[]);
+        assert!(host(|host| host.answers.is_empty()), "it has ended");
+        (0..21).for_each(|_| tick(&vm));
+        let panics = "epp_wasm_caught_panics_total;pool=inference-pool;callback=delete";
+        assert_eq!(counted(panics), 1);
+        assert_eq!(counted("llm_d_epp_inflight_requests"), 0);
+        assert_eq!(counted("epp_wasm_held_requests"), 0);
+    }
+}
+
+#[test]
 fn ticks_that_always_panic_hold_no_request_for_ever() {
     let vm = guarded(OPEN);
     begin(&vm, 10);

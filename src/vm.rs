@@ -300,11 +300,15 @@ impl Vm {
 
     /// A context is gone: a request that has ended, however, or a root.
     pub fn delete(&mut self, context: u32) {
-        if let Some(stream) = self.streams.remove(&context) {
+        if let Some(stream) = self.streams.get(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
                 let now = pool.read_clock();
+                #[cfg(test)]
+                guard::inject("close");
                 pool.picker.closed(now, ExchangeId(context));
             }
+            // Not before: where that panics, its pool is still known, which counts the request.
+            self.streams.remove(&context);
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
             if self.roots.values().all(|other| other.pool != place) {
@@ -343,7 +347,8 @@ impl Vm {
             _ => {
                 let stream = self.streams.get(&context);
                 let pool = stream.map(|stream| stream.pool);
-                let undecided = stream.is_some_and(Stream::is_held);
+                let ended = callback == Callback::Delete;
+                let undecided = !ended && stream.is_some_and(Stream::is_held);
                 let waits = guard::catch(|| self.recover_detached(callback, context));
                 self.give_up(callback, context, pool, undecided) || waits.unwrap_or(false)
             }
