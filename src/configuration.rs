@@ -13,7 +13,7 @@ pub fn plan() -> Option<Plan> {
         Ok(loaded) => loaded,
         Err(rejected) => {
             for problem in &rejected.errors {
-                log::error!("EndpointPickerConfig refused: {problem}");
+                log::error!("invalid EndpointPickerConfig: {problem}");
             }
             return None;
         }

@@ -329,18 +329,18 @@ fn a_body_that_stops_coming_is_released_by_the_clock() {
 }
 
 #[test]
-fn nobody_to_pick_is_answered_or_left_to_envoy() {
-    let nobody = |extra| {
+fn no_endpoint_to_pick_is_answered_or_left_to_envoy() {
+    let no_endpoint = |extra| {
         let text = listed("queue-scorer", extra);
         let from = text.find("endpoints: [").unwrap();
         let to = text.find("]}").unwrap();
         format!("{}endpoints: [{}", &text[..from], &text[to..])
     };
-    let mut closed = vm(&nobody(""));
+    let mut closed = vm(&no_endpoint(""));
     post();
     assert_eq!(closed.request_headers(10, true), Action::Pause);
     assert_eq!(host(|host| host.answers.last().unwrap().0), 503);
-    let mut open = vm(&nobody(
+    let mut open = vm(&no_endpoint(
         "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}",
     ));
     post();

@@ -168,7 +168,7 @@ fn allocation_failed(layout: std::alloc::Layout) {
 
 fn log_once(panic: &PanicHookInfo<'_>) {
     /// More defects than this in one VM need no further lines.
-    const MOST: usize = 16;
+    const MAX_LOGGED_PLACES: usize = 16;
     thread_local! {
         static SEEN: RefCell<Vec<(String, u32)>> = const { RefCell::new(Vec::new()) };
     }
@@ -181,7 +181,7 @@ fn log_once(panic: &PanicHookInfo<'_>) {
         let Ok(mut seen) = seen.try_borrow_mut() else {
             return false;
         };
-        let new = seen.len() < MOST && !seen.contains(&place);
+        let new = seen.len() < MAX_LOGGED_PLACES && !seen.contains(&place);
         if new {
             seen.push(place);
         }

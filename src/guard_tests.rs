@@ -225,7 +225,7 @@ fn a_part_that_panics_follows_what_was_detach() {
 }
 
 #[test]
-fn one_tick_that_fails_lets_nobody_go() {
+fn one_tick_that_fails_releases_no_request() {
     let vm = guarded("");
     begin(&vm, 10);
     for _ in 0..FAILED_TICKS {

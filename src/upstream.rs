@@ -29,7 +29,7 @@ fn status() -> u16 {
     status.and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-/// Returns who gave a response with these details (Envoy's `response.code_details`).
+/// Returns the origin of a response with these details (Envoy's `response.code_details`).
 fn origin_of(details: &[u8]) -> ResponseOrigin {
     // `upstream_reset_before_response_started{remote_connection_failure|…}`.
     let reset = b"upstream_reset_before_response_started{";

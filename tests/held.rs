@@ -70,24 +70,24 @@ fn held(plugins: &str) -> (usize, usize, usize) {
 
 #[test]
 fn an_early_decision_holds_little() {
-    for (plugins, generation) in [
+    for (plugins, dialect) in [
         (
             "apiVersion: inference.networking.x-k8s.io/v1alpha1
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: lora-affinity-scorer}",
-            "seed",
+            "GIE v1",
         ),
         (
             "apiVersion: llm-d.ai/v1alpha1
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer}, {type: lora-affinity-scorer},
   {type: envoy-proxy, parameters: {earlyRelease: assumeAbsent}},
   {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 4096}}",
-            "today",
+            "llm-d",
         ),
     ] {
         let (released, ended, fed) = held(plugins);
-        println!("{generation}: {released} B at the release, {ended} B at the end, {fed} B fed");
-        assert!(released + fed < MAX_BYTES_PER_REQUEST, "{generation}: {released} and {fed} fed");
+        println!("{dialect}: {released} B at the release, {ended} B at the end, {fed} B fed");
+        assert!(released + fed < MAX_BYTES_PER_REQUEST, "{dialect}: {released} and {fed} fed");
         // The rest streams past, and leaves the hashes of its blocks.
-        assert!(ended < 2 * MAX_BYTES_PER_REQUEST, "{generation}: {ended}");
+        assert!(ended < 2 * MAX_BYTES_PER_REQUEST, "{dialect}: {ended}");
     }
 }

@@ -140,7 +140,7 @@ fn no_body_makes_the_reader_grow() {
     ];
     for (api, head, rest) in bodies {
         for (flattening, window, limit) in [
-            // The seed's window is 16 KB, today's half a megabyte; without one a megabyte is held, and so it is
+            // GIE v1's window is 16 KB, llm-d's half a megabyte; without one a megabyte is held, and so it is
             // of what is written as JSON, whose members are put in order before any is cut off.
             (
                 Flattening::GieV1,

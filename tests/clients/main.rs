@@ -190,8 +190,8 @@ plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}",
 
 #[test]
 fn a_known_prompt_is_followed_to_its_end_or_the_windows() {
-    let (_, seed) = PLANS[0];
-    let mut picker = picker(seed);
+    let (_, gie_v1) = PLANS[0];
+    let mut picker = picker(gie_v1);
     let recorded = Recorded::all();
     let chat = |own: &&Recorded| own.what == "chat" && order(&own.body) == "model, messages";
     let request = recorded.iter().find(chat).unwrap();
@@ -212,9 +212,9 @@ fn a_known_prompt_is_followed_to_its_end_or_the_windows() {
 #[test]
 fn what_may_be_held_depends_on_what_the_length_says() {
     let limit = 32 << 10;
-    let (_, today) = PLANS[1];
+    let (_, llm_d) = PLANS[1];
     let proxy = format!("{{type: envoy-proxy, parameters: {{decideAfterBytes: {limit}}}}}");
-    let mut picker = picker(&format!("{today}, {proxy}"));
+    let mut picker = picker(&format!("{llm_d}, {proxy}"));
     let recorded = Recorded::all();
     let request = recorded.iter().find(|own| own.what == "chat").unwrap();
     let (_, path) = request.api();

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 /// Returns whether a layout flattens everything in the prompt's fields.
 pub fn is_known(body: &Value, api: Api, flattening: Flattening) -> bool {
-    let seed =
+    let gie_v1 =
         flattening == Flattening::GieV1 && matches!(api, Api::ChatCompletions | Api::Completions);
     let fields: &[&str] = match api {
-        Api::ChatCompletions if seed => &["messages"],
+        Api::ChatCompletions if gie_v1 => &["messages"],
         Api::ChatCompletions => &["messages", "tools", "cache_salt"],
-        Api::Completions if seed => &["prompt"],
+        Api::Completions if gie_v1 => &["prompt"],
         Api::Completions => &["prompt", "cache_salt"],
         Api::Responses => &["instructions", "tools", "input", "cache_salt"],
         Api::Conversations => &["items", "cache_salt"],

@@ -12,8 +12,8 @@ use xxhash_rust::xxh64::xxh64;
 /// Returns the content digests of a body's prompts.
 pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec) -> Vec<Vec<u64>> {
     let prompts = match flattening {
-        Flattening::GieV1 => seed(body, api),
-        Flattening::LlmD => today(body, api),
+        Flattening::GieV1 => gie_v1(body, api),
+        Flattening::LlmD => llm_d(body, api),
     };
     let mut left = if spec.max_blocks == 0 {
         usize::MAX
@@ -65,9 +65,9 @@ fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn seed(body: &Value, api: Api) -> Vec<Vec<u8>> {
+fn gie_v1(body: &Value, api: Api) -> Vec<Vec<u8>> {
     if api != Api::ChatCompletions {
-        return today(body, api);
+        return llm_d(body, api);
     }
     let mut prompt = Vec::new();
     for message in list(body, "messages") {
@@ -86,7 +86,7 @@ fn add_content(prompt: &mut Vec<u8>, message: &Value, api: Api) {
     }
 }
 
-fn today(body: &Value, api: Api) -> Vec<Vec<u8>> {
+fn llm_d(body: &Value, api: Api) -> Vec<Vec<u8>> {
     match api {
         Api::ChatCompletions | Api::Messages => vec![conversation(body, api)],
         Api::Completions => prompts(&body["prompt"]),

@@ -205,15 +205,15 @@ fn random_bodies_are_read_as_the_plain_model_reads_them() {
             random,
             &[Flattening::GieV1, Flattening::LlmD, Flattening::LlmD],
         );
-        let today = flattening == Flattening::LlmD;
+        let llm_d = flattening == Flattening::LlmD;
         let spec = BlockSpec {
-            block_bytes: if today {
+            block_bytes: if llm_d {
                 4 * random.usize(1..20)
             } else {
                 random.usize(1..70)
             },
             max_blocks: random.usize(..12),
-            keep_partial: today,
+            keep_partial: llm_d,
         };
         let mut body = body(random, api);
         // GIE v1 reads neither tools nor salt in chats and completions.

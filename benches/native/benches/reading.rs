@@ -60,7 +60,7 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPla
 
 fn main() {
     let mut criterion = criterion();
-    // Today's rules wait for a salt, so that these two read to the end.
+    // llm-d's rules wait for a salt, so that these two read to the end.
     let alone = plan(Flattening::LlmD, 0, &[]);
     let hashed = plan(Flattening::LlmD, 256, &[0]);
     let window = plan(Flattening::GieV1, 64, &[256]);

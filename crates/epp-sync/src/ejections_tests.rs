@@ -130,7 +130,7 @@ fn a_worker_that_dies_leaves_the_trial_to_another() {
 }
 
 #[test]
-fn who_has_nothing_to_send_there_leaves_the_trial_to_another() {
+fn a_worker_without_requests_leaves_the_probe_to_another() {
     let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     workers[0].fail(1, 1_000);

@@ -9,7 +9,7 @@ use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 /// Hashes of one segment.
 const SEGMENT: usize = 4_096;
 
-/// Counts what is taken in, by seat.
+/// Counts the hashes that are read, by worker slot.
 #[derive(Default)]
 struct Counted {
     hashes: Vec<usize>,
@@ -25,10 +25,10 @@ impl IndexPeer for Counted {
         &mut self.learnt
     }
 
-    fn learn(&mut self, seat: u32, _: Placement, prompt: &[u64], _: usize) {
+    fn learn(&mut self, worker: u32, _: Placement, prompt: &[u64], _: usize) {
         self.hashes
-            .resize(self.hashes.len().max(seat as usize + 1), 0);
-        self.hashes[seat as usize] += prompt.len();
+            .resize(self.hashes.len().max(worker as usize + 1), 0);
+        self.hashes[worker as usize] += prompt.len();
     }
 
     fn allow_gaps(&mut self, _: bool) {}

@@ -258,8 +258,8 @@ mod tests {
     fn take_all(memory: &mut InProcess, from: u64, written: u64) -> (Vec<u64>, u64) {
         let mut taken = Vec::new();
         let mut take = |_, prompt: &[u64], from: usize| taken.extend_from_slice(&prompt[from..]);
-        let foreign = read((from, written), usize::MAX, memory, &mut take).2;
-        (taken, foreign)
+        let unrecognised = read((from, written), usize::MAX, memory, &mut take).2;
+        (taken, unrecognised)
     }
 
     /// Reads segments of the journal that the tests write. Returns the number reached, how many hashes were

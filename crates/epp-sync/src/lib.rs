@@ -24,7 +24,7 @@
 //! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
 //!
 //! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]). One codec
-//! ([`codec`]) seals every value, and one wrapper ([`shared`]) reads them and counts corrupt and foreign ones.
+//! ([`codec`]) seals every value, and one wrapper ([`shared`]) reads them and counts corrupt and unrecognised ones.
 
 #![forbid(unsafe_code)]
 

@@ -62,7 +62,7 @@ impl Peers {
         }
     }
 
-    /// Returns whether this VM believes others, and they it.
+    /// Returns whether this VM shares its state with others.
     pub fn is_sharing(&self) -> bool {
         self.sharing
     }

@@ -145,8 +145,8 @@ impl Sim {
         }
     }
 
-    /// Each VM glances once, in any order.
-    fn glance(&mut self) {
+    /// Each VM exchanges what is in flight once, in any order.
+    fn exchange_in_flight(&mut self) {
         self.rng.shuffle(&mut self.vms);
         for vm in self.vms.iter_mut().filter(|vm| vm.late == 0) {
             let (memory, rng, corrupt) = (&mut self.memory, &mut self.rng, self.corrupt);
@@ -228,7 +228,7 @@ fn vms_that_crash_come_late_and_read_corrupt_values_agree_in_the_end() {
                 sim.unrecognised += sim.vms.swap_remove(gone).traffic.unrecognised;
                 sim.start();
             }
-            (0..sim.rng.usize(0..3)).for_each(|_| sim.glance());
+            (0..sim.rng.usize(0..3)).for_each(|_| sim.exchange_in_flight());
             sim.tick(8);
         }
         let corrupt = std::mem::take(&mut sim.corrupt);
@@ -246,13 +246,13 @@ fn vms_that_crash_come_late_and_read_corrupt_values_agree_in_the_end() {
         for vm in &mut sim.vms {
             assert_eq!(vm.peers.held_by_others(), 3 * u64::from(HELD));
         }
-        // Seats and their rings, and a handover's pieces.
+        // Records and journals of the VMs, and a handover's pieces.
         assert!(sim.memory.count() < 12 * 17 + 10, "{}", sim.memory.count());
     }
 }
 
 #[test]
-fn full_indexes_stay_bounded_and_say_nothing_that_nobody_was_sent() {
+fn full_indexes_stay_bounded_and_hold_no_block_that_was_not_sent() {
     const CAPACITY: usize = 100;
     for seed in 0..30 {
         let mut sim = Sim::new(seed, 0);
@@ -310,15 +310,15 @@ fn a_placement_is_known_after_one_tick() {
 }
 
 #[test]
-fn a_dead_vm_stops_counting_within_a_second_however_often_others_glance() {
-    for glances in [0, 4] {
+fn a_dead_vm_stops_counting_within_a_second_however_often_others_exchange() {
+    for exchanges in [0, 4] {
         let mut sim = Sim::new(1, 3);
         (0..100).for_each(|_| sim.work());
         (0..3).for_each(|_| sim.tick(0));
         sim.check_loads(0);
         sim.vms.pop();
         for _ in 0..=presence::MISSED_HEARTBEATS {
-            (0..glances).for_each(|_| sim.glance());
+            (0..exchanges).for_each(|_| sim.exchange_in_flight());
             sim.tick(0);
         }
         sim.check_loads(0);
@@ -328,7 +328,7 @@ fn a_dead_vm_stops_counting_within_a_second_however_often_others_glance() {
 #[test]
 fn what_is_in_flight_is_known_between_ticks() {
     let mut sim = Sim::new(1, 4);
-    // Who has nothing in flight and knows of nothing does not glance.
+    // A VM without anything in flight anywhere does not exchange between ticks.
     for vm in &mut sim.vms {
         vm.toy.own.entry(0).or_default().requests = 1;
     }
@@ -336,11 +336,11 @@ fn what_is_in_flight_is_known_between_ticks() {
     for _ in 0..50 {
         sim.work();
         // VMs that read before the one that publishes read it with their next exchange.
-        (0..2).for_each(|_| sim.glance());
+        (0..2).for_each(|_| sim.exchange_in_flight());
         sim.check_loads(0);
     }
     // Silence between two ticks does not end a VM.
-    (0..200).for_each(|_| sim.glance());
+    (0..200).for_each(|_| sim.exchange_in_flight());
     sim.check_loads(0);
     assert!(sim.vms.iter_mut().all(|vm| vm.peers.sharers() == 4));
 }

@@ -79,7 +79,7 @@ pub struct Peer {
     /// Whether a change was seen between two ticks.
     changed_between_ticks: bool,
     /// Whether it was ever seen to send a heartbeat.
-    beats: bool,
+    sends_heartbeats: bool,
     /// Looks in a row that found something corrupt or not ours.
     corrupt_reads: u32,
 }
@@ -87,7 +87,7 @@ pub struct Peer {
 impl Peer {
     /// Returns whether a VM sends heartbeats there.
     pub fn is_live(&self) -> bool {
-        self.owner.is_some() && self.beats && self.unchanged < MISSED_HEARTBEATS
+        self.owner.is_some() && self.sends_heartbeats && self.unchanged < MISSED_HEARTBEATS
     }
 
     /// Returns whether its last heartbeat came in time.
@@ -219,7 +219,7 @@ impl WorkerSlots {
             }
             peer.version = version;
             peer.unchanged = 0;
-            peer.beats = !fresh || looked;
+            peer.sends_heartbeats = !fresh || looked;
             news |= peer.read(&value, self.own, shared) || lived != peer.is_live();
         }
         self.looked = true;

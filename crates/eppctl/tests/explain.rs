@@ -85,7 +85,7 @@ fn a_body_that_is_no_json_is_said_to_be_none() {
 }
 
 #[test]
-fn who_served_the_conversation_before_has_its_prefix() {
+fn the_endpoint_that_served_the_conversation_has_its_prefix() {
     let body = file("earlier.json", &body());
     let report = explain(&["--warm", &format!("busy={body}")]);
     let busy = report["candidates"]

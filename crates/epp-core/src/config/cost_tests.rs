@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::tests::{errors, refused, today};
+use super::tests::{errors, llm_d, refused};
 use super::*;
 
 /// Bytes of each. What grows with the square of the size shows at a quarter of the limit.
@@ -10,7 +10,7 @@ const SIZE: usize = 1 << 18;
 
 /// A plain document takes this often as long at most. Linear work differs by what it does per byte,
 /// and the machine is shared: fivefold was measured.
-const MOST: f64 = 15.0;
+const MAX_SLOWDOWN: f64 = 15.0;
 
 /// A document of nearly that size with this repeated in it; `#` stands for a number that counts up.
 fn filled(before: &str, each: &str, after: &str) -> String {
@@ -122,10 +122,10 @@ fn no_document_takes_much_longer_than_a_plain_one_of_its_size() {
     for (kind, text) in crafted() {
         assert!(text.len() <= 4 * SIZE && text.len() < 1 << 20, "{kind}");
         let mut took = seconds(&text) / plain;
-        if took > MOST {
+        if took > MAX_SLOWDOWN {
             took = took.min(seconds(&text) / plain);
         }
-        if took > MOST {
+        if took > MAX_SLOWDOWN {
             slow.push(format!("{kind}: {took:.1} times a plain one"));
         }
     }
@@ -201,11 +201,11 @@ fn a_text_holds_no_more_than_its_bounds() {
     let many =
         |list: &str, entry: &str| format!("{list}: [{}]\n", format!("{entry}, ").repeat(1_001));
     refused(
-        &today(&many("plugins", "{type: queue-scorer}")),
+        &llm_d(&many("plugins", "{type: queue-scorer}")),
         &["plugins (line 3", "1001 entries"],
     );
     refused(
-        &today(&many("schedulingProfiles", "{name: p}")),
+        &llm_d(&many("schedulingProfiles", "{name: p}")),
         &["schedulingProfiles", "1001"],
     );
 }
@@ -221,7 +221,7 @@ fn what_is_said_of_a_text_is_short() {
         format!("plugins: [{{name: {long}, type: queue-scorer}}, {{name: {long}, type: x}}]\n"),
         format!("plugins:\n{wrong}"),
     ] {
-        let errors = errors(&today(&text));
+        let errors = errors(&llm_d(&text));
         assert!(
             errors.iter().all(|error| error.len() < 5_000),
             "{}",
@@ -230,7 +230,7 @@ fn what_is_said_of_a_text_is_short() {
         assert!(errors.len() <= 1_001, "{}", errors.len());
     }
     refused(
-        &today(&format!("plugins:\n{wrong}")),
+        &llm_d(&format!("plugins:\n{wrong}")),
         &["more errors are not shown"],
     );
 }

@@ -1,7 +1,7 @@
 //! What the releases v1.0 to v1.5 of the Gateway API Inference Extension take under
 //! `inference.networking.x-k8s.io/v1alpha1`, and that a document has one problem per cause.
 
-use super::tests::{errors, refused, today};
+use super::tests::{errors, llm_d, refused};
 use super::*;
 use crate::endpoints::engine::{built_in, EngineConfig};
 use crate::endpoints::spec::MetricSpec;
@@ -13,7 +13,7 @@ use crate::testing::pool;
 const PROFILE: &str =
     "schedulingProfiles: [{name: p, plugins: [{pluginRef: prefix-cache-scorer}]}]\n";
 
-fn seed(rest: &str) -> String {
+fn gie_v1(rest: &str) -> String {
     format!(
         "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{rest}"
     )
@@ -45,7 +45,7 @@ fn warned(text: &str, expected: &[&[&str]]) {
 fn cut_by(parameters: &str, rest: &str) -> PrefixProducer {
     let plugins =
         format!("plugins: [{{type: prefix-cache-scorer, parameters: {{{parameters}}}}}]\n");
-    let plan = loaded(&seed(&format!("{plugins}{PROFILE}{rest}"))).plan;
+    let plan = loaded(&gie_v1(&format!("{plugins}{PROFILE}{rest}"))).plan;
     assert_eq!(plan.dialect, Dialect::GieV1);
     plan.producers[0].1.clone()
 }
@@ -67,7 +67,7 @@ fn each_releases_block_size_is_read_in_its_unit() {
     }
     assert_eq!(cut_by("maxPrefixBlocksToMatch: 0", "").max_blocks, 256);
     // Of two names the newer one counts, as in v1.4.
-    let both = seed(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{blockSizeTokens: 32, blockSize: 7, hashBlockSize: 9}}}}]\n{PROFILE}"));
+    let both = gie_v1(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{blockSizeTokens: 32, blockSize: 7, hashBlockSize: 9}}}}]\n{PROFILE}"));
     assert_eq!(loaded(&both).plan.producers[0].1.block, 128);
     warned(
         &both,
@@ -124,19 +124,19 @@ fn gates_without_effect_are_warnings_under_both_versions() {
         &["featureGates[1]", "no effect here"],
         &["featureGates[2]", "no effect here"],
     ];
-    warned(&seed(gates), &expected);
-    warned(&today(gates), &expected);
-    warned(&seed("featureGates: [dataLayer=false]\n"), &[]);
+    warned(&gie_v1(gates), &expected);
+    warned(&llm_d(gates), &expected);
+    warned(&gie_v1("featureGates: [dataLayer=false]\n"), &[]);
     warned(
-        &seed("featureGates: [flowControl]\n"),
+        &gie_v1("featureGates: [flowControl]\n"),
         &[&["featureGates[0]", "never queued"]],
     );
     refused(
-        &seed("featureGates: [dataLayr]\n"),
+        &gie_v1("featureGates: [dataLayr]\n"),
         &["featureGates[0]", "did you mean dataLayer?"],
     );
     refused(
-        &seed("featureGates: [dataLayer=maybe]\n"),
+        &gie_v1("featureGates: [dataLayer=maybe]\n"),
         &["true or false"],
     );
 }
@@ -144,25 +144,25 @@ fn gates_without_effect_are_warnings_under_both_versions() {
 #[test]
 fn data_is_the_data_layers_former_name_under_the_former_version_only() {
     let plugins = "plugins: [{name: a, type: metrics-data-source, parameters: {path: /a}}, {name: b, type: metrics-data-source, parameters: {path: /b}}]\n";
-    let text = seed(&format!("{plugins}data: {{sources: [{{pluginRef: b}}]}}\n"));
+    let text = gie_v1(&format!("{plugins}data: {{sources: [{{pluginRef: b}}]}}\n"));
     let loaded = loaded(&text);
     assert_eq!(loaded.plan.source.path, "/b");
     assert_eq!(loaded.plan.dialect, Dialect::GieV1);
-    refused(&today("data: {sources: []}\n"), &["data", "use dataLayer"]);
+    refused(&llm_d("data: {sources: []}\n"), &["data", "use dataLayer"]);
     refused(
-        &seed("data: {discovery: {pluginRef: x}}\n"),
+        &gie_v1("data: {discovery: {pluginRef: x}}\n"),
         &["data.discovery", "unknown field"],
     );
     // Not every known type is a source.
     refused(
-        &seed("data: {sources: [{pluginRef: queue-scorer}]}\n"),
+        &gie_v1("data: {sources: [{pluginRef: queue-scorer}]}\n"),
         &["data.sources[0].pluginRef"],
     );
 }
 
 #[test]
 fn the_extractors_former_name_is_the_extractor() {
-    let text = seed(
+    let text = gie_v1(
         "plugins: [{type: model-server-protocol-metrics, parameters: {defaultEngine: sglang}}]\n",
     );
     let loaded = loaded(&text);
@@ -170,10 +170,10 @@ fn the_extractors_former_name_is_the_extractor() {
     warned(&text, &[&["plugins[0].type", "use core-metrics-extractor"]]);
 }
 
-/// The engines of an extractor by its former name with these parameters, under the seed's version.
+/// The engines of an extractor by its former name with these parameters, under GIE v1's version.
 fn engines(parameters: &str) -> Vec<EngineConfig> {
     let entry = "plugins: [{type: model-server-protocol-metrics, parameters:";
-    loaded(&seed(&format!("{entry} {{{parameters}}}}}]\n")))
+    loaded(&gie_v1(&format!("{entry} {{{parameters}}}}}]\n")))
         .plan
         .extractor
         .engines
@@ -207,24 +207,24 @@ fn the_extractor_of_v1_3_reads_specs_in_any_case_as_one_engine() {
     assert_eq!(engines("kvUsageSpec: k, defaultEngine: vllm"), built_in());
     let entry = "plugins: [{type: model-server-protocol-metrics, parameters: {kvUsageSpec: k}}]\n";
     refused(
-        &today(entry),
+        &llm_d(entry),
         &["plugins[0].parameters.kvUsageSpec", "unknown"],
     );
     let newer = entry.replace("model-server-protocol-metrics", "core-metrics-extractor");
     refused(
-        &seed(&newer),
+        &gie_v1(&newer),
         &["plugins[0].parameters.kvUsageSpec", "unknown"],
     );
     let misspelt = entry.replace("kvUsageSpec", "queuedRequestsSpec");
-    refused(&seed(&misspelt), &["did you mean queueRequestsSpec?"]);
+    refused(&gie_v1(&misspelt), &["did you mean queueRequestsSpec?"]);
 }
 
 #[test]
 fn the_data_source_of_v1_3_is_read_in_any_case() {
     let entry = "plugins: [{type: metrics-data-source, parameters: {Scheme: http, PATH: /m, InsecureSkipVerify: true}}]\n";
-    assert_eq!(loaded(&seed(entry)).plan.source.path, "/m");
-    warned(&seed(entry), &[&["insecureSkipVerify", "no effect"]]);
-    refused(&today(entry), &["unknown field; did you mean path?"]);
+    assert_eq!(loaded(&gie_v1(entry)).plan.source.path, "/m");
+    warned(&gie_v1(entry), &[&["insecureSkipVerify", "no effect"]]);
+    refused(&llm_d(entry), &["unknown field; did you mean path?"]);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn the_saturation_detector_is_a_warning_wherever_it_stands() {
     let section = "saturationDetector: {pluginRef: utilization-detector}\n";
     let nested = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n";
     let plugin = "plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 5, headroom: 0.2}}, {type: concurrency-detector, name: c}, {type: prefix-cache-scorer}]\n";
-    for text in [seed, today].map(|of| of(&format!("{plugin}{PROFILE}{section}"))) {
+    for text in [gie_v1, llm_d].map(|of| of(&format!("{plugin}{PROFILE}{section}"))) {
         let warnings = warnings(&text);
         for (path, why) in [
             ("plugins[0].type", "no effect here"),
@@ -247,10 +247,10 @@ fn the_saturation_detector_is_a_warning_wherever_it_stands() {
         assert_eq!(warnings.len(), 3);
     }
     warned(
-        &today(&format!("{plugin}{PROFILE}{nested}")),
+        &llm_d(&format!("{plugin}{PROFILE}{nested}")),
         &[&["plugins[0].type"], &["plugins[1].type"], &["flowControl"]],
     );
-    let kept = loaded(&today(&format!("{plugin}{PROFILE}"))).plan;
+    let kept = loaded(&llm_d(&format!("{plugin}{PROFILE}"))).plan;
     let detector = &kept.instances[0];
     assert_eq!(detector.kind, "utilization-detector");
     assert_eq!(detector.parameters.len(), 2);
@@ -262,15 +262,15 @@ fn a_detector_that_would_filter_is_an_error() {
         let plugins = format!("plugins: [{{name: d, type: {kind}}}, {{type: queue-scorer}}]\n");
         let profile = "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}, {pluginRef: d, weight: 1}]}]\n";
         refused(
-            &today(&format!("{plugins}{profile}")),
+            &llm_d(&format!("{plugins}{profile}")),
             &["schedulingProfiles[0].plugins[1].pluginRef", kind, "filter"],
         );
         refused(
-            &today(&plugins),
+            &llm_d(&plugins),
             &["plugins[0] (line 3", kind, "without schedulingProfiles"],
         );
         let former = [format!("{plugins}{profile}"), plugins];
-        for text in former.map(|text| seed(&text)) {
+        for text in former.map(|text| gie_v1(&text)) {
             if kind == "concurrency-detector" {
                 refused(&text, &[kind, "filter"]);
                 continue;
@@ -291,10 +291,10 @@ fn policies_of_flow_control_are_warnings() {
         .collect();
     assert!(policies.contains(&"global-strict-fairness-policy"));
     for policy in policies {
-        let text = today(&format!("plugins: [{{type: {policy}}}]\n"));
+        let text = llm_d(&format!("plugins: [{{type: {policy}}}]\n"));
         warned(&text, &[&["plugins[0].type", "never queued"]]);
         // A profile that refers to one ignores it, as there.
-        let text = today(&format!("plugins: [{{type: {policy}}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: {policy}}}]}}]\n"));
+        let text = llm_d(&format!("plugins: [{{type: {policy}}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: {policy}}}]}}]\n"));
         assert_eq!(warnings(&text).len(), 2, "{policy}");
     }
 }
@@ -302,7 +302,7 @@ fn policies_of_flow_control_are_warnings() {
 #[test]
 fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today() {
     let beside = "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128}}, {type: prefix-cache-scorer, parameters: {autoTune: false, blockSizeTokens: 16}}]\n";
-    let text = seed(&format!("{beside}{PROFILE}"));
+    let text = gie_v1(&format!("{beside}{PROFILE}"));
     let plan = loaded(&text).plan;
     assert_eq!((plan.producers.len(), plan.producers[0].1.block), (1, 128));
     let warnings = warnings(&text);
@@ -311,7 +311,7 @@ fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today
     };
     assert_eq!(warnings.iter().filter(named).count(), 1, "{warnings:#?}");
     // One error, for all of them.
-    let errors = errors(&today(&format!("{beside}{PROFILE}")));
+    let errors = errors(&llm_d(&format!("{beside}{PROFILE}")));
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains("moved to approx-prefix-cache-producer"));
 }
@@ -319,7 +319,7 @@ fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today
 #[test]
 fn weights_may_be_fractions_as_from_v1_4_on() {
     let weighed = |weight: &str| {
-        seed(&format!("plugins: [{{type: queue-scorer}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: queue-scorer, weight: {weight}}}]}}]\n"))
+        gie_v1(&format!("plugins: [{{type: queue-scorer}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: queue-scorer, weight: {weight}}}]}}]\n"))
     };
     let plan = loaded(&weighed("1.5")).plan;
     assert_eq!(
@@ -348,14 +348,14 @@ requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         // A name that nothing has, beside one that is refused.
         ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: decode-filter}, {pluginRef: nowhere}]}]\n", 2),
     ] {
-        let errors = errors(&today(text));
+        let errors = errors(&llm_d(text));
         assert_eq!(errors.len(), count, "{text}\n{errors:#?}");
     }
 }
 
 #[test]
 fn a_tokenizer_is_refused_once() {
-    let errors = errors(&today(
+    let errors = errors(&llm_d(
         "plugins: [{type: token-producer, parameters: {modelName: m, vllm: {url: \"http://x\"}}}]\n",
     ));
     assert_eq!(errors.len(), 1, "{errors:#?}");
@@ -364,14 +364,14 @@ fn a_tokenizer_is_refused_once() {
 #[test]
 fn a_second_picker_without_profiles_is_told_where_it_is_declared() {
     refused(
-        &today("plugins: [{type: max-score-picker}, {type: random-picker}]\n"),
+        &llm_d("plugins: [{type: max-score-picker}, {type: random-picker}]\n"),
         &["plugins[1] (line 3", "second picker"],
     );
 }
 
 #[test]
 fn the_supported_types_are_listed_once() {
-    let text = today("plugins: [{type: decode-filter}, {type: prefill-filter}, {type: plover}, {type: queue-socrer}]\n");
+    let text = llm_d("plugins: [{type: decode-filter}, {type: prefill-filter}, {type: plover}, {type: queue-socrer}]\n");
     let errors = errors(&text);
     let listing = |it: &&String| it.contains("single-profile-handler, ");
     assert_eq!(errors.len(), 4, "{errors:#?}");
@@ -387,7 +387,7 @@ fn a_document_of_another_kind_has_one_error() {
 
 #[test]
 fn a_misspelt_version_still_tells_whose_rules_hold() {
-    let text = seed("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n");
+    let text = gie_v1("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n");
     let errors = errors(&text.replace("v1alpha1", "v1alfa1"));
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].starts_with("apiVersion"), "{errors:#?}");
@@ -396,7 +396,7 @@ fn a_misspelt_version_still_tells_whose_rules_hold() {
 #[test]
 fn where_nothing_could_be_meant_that_is_said() {
     refused(
-        &today("plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: p}}]\n"),
+        &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: p}}]\n"),
         &["expected the name of a prefix producer; there is none"],
     );
 }
@@ -409,7 +409,7 @@ fn known_fields_are_listed_once() {
         "plugins: [{type: prefix-cache-scorer, parameters: {zzzzzz: 1}}]\n",
         "plugins: [{type: approx-prefix-cache-producer, parameters: {zzzzzz: 1}}]\n",
     ] {
-        for text in [seed(parts), today(parts)] {
+        for text in [gie_v1(parts), llm_d(parts)] {
             let errors = errors(&text);
             let error = errors.iter().find(|error| error.contains("known here: "));
             let (_, known) = error.and_then(|it| it.split_once("known here: ")).unwrap();

@@ -68,8 +68,8 @@ impl Document {
     }
 }
 
-const SEED: &str = "inference.networking.x-k8s.io/v1alpha1";
-const TODAY: &str = "llm-d.ai/v1alpha1";
+const GIE_V1: &str = "inference.networking.x-k8s.io/v1alpha1";
+const LLM_D: &str = "llm-d.ai/v1alpha1";
 const KIND: &str = "EndpointPickerConfig";
 
 /// Reads the document's fields; `None` where it says that it is something else.
@@ -78,11 +78,11 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let declared = read_identity(&mut fields)?;
     let plugins = read_plugins(&mut fields);
     let former = super::settings::read_gates(&mut fields, declared);
-    let todays = uses_todays_parts(node, &plugins, former);
+    let newer = uses_llm_d_parts(node, &plugins, former);
     let dialect = match declared {
-        Dialect::GieV1 if todays => {
+        Dialect::GieV1 if newer => {
             let path = fields.path().key("apiVersion");
-            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {TODAY}");
+            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {LLM_D}");
             fields.problems().warn(&path, message);
             Dialect::LlmD
         }
@@ -104,12 +104,12 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     })
 }
 
-/// Whether a document under the seed's `apiVersion` has to be read by today's rules.
+/// Returns whether a document under GIE v1's `apiVersion` has to be read by llm-d-router's rules.
 ///
 /// It has to where a plugin is there that is built by them. What the releases v1.1 to v1.5 of the Gateway
-/// API Inference Extension know and today's Endpoint Picker does not, `former` gates among it, shows that
+/// API Inference Extension know and llm-d-router does not, `former` gates among it, shows that
 /// it is one of theirs; the other fields came with them and are known to both.
-fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool {
+fn uses_llm_d_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool {
     const FIELDS: [&str; 4] = ["featureGates", "flowControl", "requestHandler", "parser"];
     const TYPES: [&str; 2] = ["approx-prefix-cache-producer", "token-producer"];
     const PARAMETERS: [&str; 3] = [
@@ -126,7 +126,7 @@ fn uses_todays_parts(node: &Node, plugins: &[PluginEntry], former: bool) -> bool
         }
         former |= kind == prefix_cache::TYPE.name && has_any(given, &prefix_cache::CUTTING);
     }
-    // Discovery is a plugin of ours that both generations refer to from `dataLayer`.
+    // Discovery is a plugin of ours that both dialects refer to from `dataLayer`.
     let only_discovery = match node.get("dataLayer") {
         Some(Node::Map(entries)) => entries.iter().all(|(key, _)| key == "discovery"),
         layer => layer.is_none(),
@@ -140,20 +140,20 @@ fn has_any(node: &Node, names: &[&str]) -> bool {
     names.iter().any(|name| node.get(name).is_some())
 }
 
-/// The generation of a document by its `apiVersion`; `None` where it says to be of another kind, about
-/// which there is nothing more to say.
+/// Returns the dialect of a document by its `apiVersion`; `None` where it is of another kind, about which
+/// there is nothing more to report.
 fn read_identity(fields: &mut Fields<'_>) -> Option<Dialect> {
     let kind = fields.required_choice("kind", &[(KIND, ())]);
     if kind.is_none() && fields.has("kind") {
         return None;
     }
-    let versions = [(SEED, Dialect::GieV1), (TODAY, Dialect::LlmD)];
+    let versions = [(GIE_V1, Dialect::GieV1), (LLM_D, Dialect::LlmD)];
     let version = fields.required_choice("apiVersion", &versions);
     // The group of a misspelt version still shows which rules the rest was written for.
-    let of_seeds_group =
+    let of_gie_group =
         |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
     Some(version.unwrap_or_else(|| match fields.node("apiVersion") {
-        Some(version) if of_seeds_group(version) => Dialect::GieV1,
+        Some(version) if of_gie_group(version) => Dialect::GieV1,
         _ => Dialect::LlmD,
     }))
 }
@@ -215,7 +215,7 @@ fn read_profiles(fields: &mut Fields<'_>) -> Option<Vec<ProfileEntry>> {
 fn read_reference(mut fields: Fields<'_>) -> Option<Reference> {
     let path = fields.path().clone();
     let name = fields.required_string("pluginRef");
-    // The seed's releases before v1.4 take whole numbers only, which `eppctl check --dialect gie` reports.
+    // Releases of GIE v1 before v1.4 take whole numbers only, which `eppctl check --dialect gie` reports.
     let weight = fields.optional_number("weight");
     fields.finish();
     (!name.is_empty()).then(|| Reference {

@@ -1,13 +1,13 @@
 //! Plugins that do several things, and plugins that refer to each other.
 
-use super::tests::{errors, today};
+use super::tests::{errors, llm_d};
 use super::*;
 use crate::plugins::{self, build_default, Capability};
 use crate::scheduling::{Cycle, HeaderValues, Metrics, ProfileId, Request, Scratch};
 use crate::testing::pool;
 
 fn document(plugins: &str) -> String {
-    today(&format!("plugins:\n{plugins}"))
+    llm_d(&format!("plugins:\n{plugins}"))
 }
 
 #[test]

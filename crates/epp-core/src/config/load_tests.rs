@@ -2,17 +2,17 @@ use super::*;
 use crate::plugins::Dialect;
 use crate::scheduling::ProfileId;
 
-const SEED: &str = include_str!("../../../../examples/gie.yaml");
+const GIE_V1: &str = include_str!("../../../../examples/gie.yaml");
 
-/// A document of the seed's generation with these plugins and profiles.
-fn seed(rest: &str) -> String {
+/// Returns a document in the dialect GIE v1 with these plugins and profiles.
+fn gie_v1(rest: &str) -> String {
     format!(
         "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{rest}"
     )
 }
 
-/// The same of today's.
-pub fn today(rest: &str) -> String {
+/// Returns the same in llm-d's.
+pub fn llm_d(rest: &str) -> String {
     format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{rest}")
 }
 
@@ -53,7 +53,7 @@ fn picker(plan: &Plan) -> &str {
 
 #[test]
 fn the_seeds_example_and_its_defaulted_form_are_one_plan() {
-    let defaulted = seed(
+    let defaulted = gie_v1(
         "plugins:
 - {name: prefix-cache-scorer, type: prefix-cache-scorer, parameters: {hashBlockSize: 5, maxPrefixBlocksToMatch: 256, lruCapacityPerServer: 31250}}
 - {name: max-score-picker, type: max-score-picker, parameters: {maxNumOfEndpoints: 1}}
@@ -65,30 +65,30 @@ schedulingProfiles:
   - {pluginRef: prefix-cache-scorer, weight: 50}
 ",
     );
-    assert_eq!(plan(SEED), plan(&defaulted));
+    assert_eq!(plan(GIE_V1), plan(&defaulted));
     // What is not said is defaulted to what the long form says.
-    let short = seed(
+    let short = gie_v1(
         "plugins:
 - {type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}
 schedulingProfiles:
 - {name: default, plugins: [{pluginRef: prefix-cache-scorer, weight: 50}]}
 ",
     );
-    assert_eq!(plan(SEED), plan(&short));
-    let other = SEED.replace("hashBlockSize: 5", "hashBlockSize: 6");
-    assert_ne!(plan(SEED), plan(&other));
+    assert_eq!(plan(GIE_V1), plan(&short));
+    let other = GIE_V1.replace("hashBlockSize: 5", "hashBlockSize: 6");
+    assert_ne!(plan(GIE_V1), plan(&other));
 }
 
 #[test]
 fn json_and_istios_doubles_load_to_the_same_plan() {
     let json = include_str!("../../../../examples/istio-struct.json");
-    assert_eq!(plan(SEED), plan(json));
-    assert_eq!(plan(SEED), plan(&json.replace("  ", "\t")));
+    assert_eq!(plan(GIE_V1), plan(json));
+    assert_eq!(plan(GIE_V1), plan(&json.replace("  ", "\t")));
 }
 
 #[test]
 fn without_profiles_one_refers_to_all_plugins() {
-    let plan = plan(&seed(
+    let plan = plan(&gie_v1(
         "plugins:\n- type: queue-scorer\n- type: kv-cache-utilization-scorer\n",
     ));
     assert_eq!(
@@ -105,7 +105,7 @@ fn without_profiles_one_refers_to_all_plugins() {
 
 #[test]
 fn a_profile_without_a_picker_gets_the_first_that_is_declared() {
-    let text = seed(
+    let text = gie_v1(
         "plugins:
 - type: random-picker
 - type: max-score-picker
@@ -119,7 +119,7 @@ schedulingProfiles:
 
 #[test]
 fn a_scorer_behind_the_picker_weighs_one() {
-    let text = seed(
+    let text = gie_v1(
         "plugins: [{type: random-picker}, {type: queue-scorer}]
 schedulingProfiles: [{name: p, plugins: [{pluginRef: random-picker}, {pluginRef: queue-scorer}]}]
 ",
@@ -129,7 +129,7 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: random-picker}, {pluginRef:
 
 #[test]
 fn one_type_under_several_names_and_one_plugin_twice() {
-    let text = seed(
+    let text = gie_v1(
         "plugins:
 - {name: small, type: prefix-cache-scorer, parameters: {hashBlockSize: 16}}
 - {name: large, type: prefix-cache-scorer, parameters: {hashBlockSize: 256}}
@@ -145,9 +145,9 @@ schedulingProfiles:
 #[test]
 fn nothing_declared_still_picks() {
     for text in [
-        seed("plugins: []\n"),
-        seed(""),
-        seed("schedulingProfiles: [{name: p}]\n"),
+        gie_v1("plugins: []\n"),
+        gie_v1(""),
+        gie_v1("schedulingProfiles: [{name: p}]\n"),
     ] {
         let plan = plan(&text);
         assert_eq!(
@@ -167,16 +167,16 @@ fn an_empty_text_is_the_built_in_configuration() {
 
 #[test]
 fn the_generations_cut_prompts_each_in_its_way() {
-    let seeds = plan(SEED);
+    let seeds = plan(GIE_V1);
     assert_eq!(seeds.producers[0].1.dialect, Dialect::GieV1);
-    let todays = plan(&today("plugins: [{type: prefix-cache-scorer}]\n"));
+    let todays = plan(&llm_d("plugins: [{type: prefix-cache-scorer}]\n"));
     let (name, producer) = &todays.producers[0];
     assert_eq!(
         (name.as_str(), producer.dialect),
         ("approx-prefix-cache-producer", Dialect::LlmD)
     );
-    // Today's Endpoint Picker still takes the seed's apiVersion.
-    let former = plan(&seed(
+    // llm-d-router still accepts GIE v1's apiVersion.
+    let former = plan(&gie_v1(
         "plugins: [{type: prefix-cache-scorer}, {type: approx-prefix-cache-producer, parameters: {blockSizeTokens: 128, autoTune: false}}]\n",
     ));
     assert_eq!(
@@ -222,8 +222,8 @@ fn the_references_error_rows_are_errors() {
         (format!("{plugins}requestHandler: {{parsers: [{{pluginRef: queue-scorer}}]}}\n"), vec!["expected a parser"]),
     ] {
         let parts: Vec<&str> = parts;
-        refused(&seed(&text), &parts);
-        refused(&today(&text.replace("hashBlockSi", "matchLengthWeightX")), &parts[..1]
+        refused(&gie_v1(&text), &parts);
+        refused(&llm_d(&text.replace("hashBlockSi", "matchLengthWeightX")), &parts[..1]
             .iter()
             .copied()
             .filter(|part| !part.contains("hashBlockSi"))
@@ -249,7 +249,7 @@ fn kind_and_version_are_needed_and_known() {
 #[test]
 fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
     refused(
-        &today("plugins: [{type: precise-prefix-cache-scorer}]\n"),
+        &llm_d("plugins: [{type: precise-prefix-cache-scorer}]\n"),
         &[
             "known to the Endpoint Picker: ",
             "ZMQ",
@@ -257,28 +257,28 @@ fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
         ],
     );
     refused(
-        &today("plugins: [{type: file-discovery}]\n"),
+        &llm_d("plugins: [{type: file-discovery}]\n"),
         &["static-discovery"],
     );
 }
 
 #[test]
 fn where_the_generations_differ_the_stricter_rule_holds() {
-    // Flow control is an experiment of the seed's releases and a part of today's.
+    // Flow control is an experiment in GIE v1 and a part of llm-d-router.
     refused(
-        &today("featureGates: [flowControl]\n"),
+        &llm_d("featureGates: [flowControl]\n"),
         &["featureGates[0]", "not supported here"],
     );
-    // The seed's parameters moved to the producer.
+    // GIE v1's parameters moved to the producer.
     refused(
-        &today("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n"),
+        &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n"),
         &["hashBlockSize"],
     );
 }
 
 #[test]
 fn every_problem_is_told_with_its_place() {
-    let text = seed(
+    let text = gie_v1(
         "plugins:\n- type: queue-scorer\n  parametres: {}\n- type: nonesuch-at-all\nmetadata: {}\n",
     );
     let errors = errors(&text);
@@ -299,7 +299,7 @@ fn every_problem_is_told_with_its_place() {
 
 #[test]
 fn what_has_no_effect_is_a_warning() {
-    let text = today(
+    let text = llm_d(
         "plugins: [{type: queue-scorer}]
 featureGates: [flowControl=false]
 flowControl: {maxRequests: 10}
@@ -337,12 +337,12 @@ fn a_billion_laughs_are_not_laughed() {
 
 #[test]
 fn mutilated_documents_are_refused_or_load_and_never_panic() {
-    for end in 0..SEED.len() {
-        let _ = load(&SEED[..end]);
+    for end in 0..GIE_V1.len() {
+        let _ = load(&GIE_V1[..end]);
     }
     let mut rng = fastrand::Rng::with_seed(1);
     for _ in 0..2_000 {
-        let mut bytes = SEED.as_bytes().to_vec();
+        let mut bytes = GIE_V1.as_bytes().to_vec();
         for _ in 0..rng.usize(1..5) {
             let place = rng.usize(0..bytes.len());
             bytes[place] = rng.u8(..);
@@ -354,7 +354,7 @@ fn mutilated_documents_are_refused_or_load_and_never_panic() {
 #[test]
 fn only_the_first_of_many_problems_are_looked_for_in_the_text() {
     let wrong = "- {type: queue-scorer, weigth: 1}\n".repeat(1_000);
-    let rejected = load(&today(&format!("plugins:\n{wrong}"))).unwrap_err();
+    let rejected = load(&llm_d(&format!("plugins:\n{wrong}"))).unwrap_err();
     let located = |problem: &Problem| problem.location.is_some();
     let errors = rejected.errors.len();
     assert!(errors >= 1_000);
@@ -392,16 +392,16 @@ fn of_what_a_plan_has_one_of_a_second_is_an_error() {
             "\"other\"",
             "plugins[0] came first",
         ];
-        refused(&today(&format!("plugins:\n{plugins}")), &parts);
+        refused(&llm_d(&format!("plugins:\n{plugins}")), &parts);
     }
     let rewrite = "model-rewrite, parameters: {rules: [{targets: [{model: m}]}]}";
     refused(
-        &today(&format!("plugins:\n{}", named(rewrite))),
+        &llm_d(&format!("plugins:\n{}", named(rewrite))),
         &["plugins[1]", "second model-rewrite"],
     );
     // Two kinds of discovery are two, as well.
     let listed = "plugins: [{type: envoy-cluster-discovery}, {type: static-discovery, parameters: {endpoints: []}}]\n";
-    refused(&today(listed), &["plugins[1]", "second discovery plugin"]);
+    refused(&llm_d(listed), &["plugins[1]", "second discovery plugin"]);
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn a_reference_chooses_among_several() {
 - {name: c, type: envoy-cluster-discovery}
 - {name: d, type: static-discovery, parameters: {endpoints: []}}
 ";
-    let text = |layer: &str| today(&format!("{plugins}dataLayer: {layer}\n"));
+    let text = |layer: &str| llm_d(&format!("{plugins}dataLayer: {layer}\n"));
     let chosen = plan(&text(
         "{sources: [{pluginRef: b}], discovery: {pluginRef: d}}",
     ));

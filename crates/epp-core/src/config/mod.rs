@@ -7,7 +7,7 @@
 //!
 //! `apiVersion` names the dialect. llm-d-router still accepts the older
 //! `inference.networking.x-k8s.io/v1alpha1`: a document under it that uses parts which only llm-d-router
-//! knows (see `document::uses_todays_parts`) is read by llm-d-router's rules.
+//! knows (see `document::uses_llm_d_parts`) is read by llm-d-router's rules.
 
 mod assemble;
 mod callouts;
@@ -121,7 +121,7 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
         Err(error) => {
             let mut problems = Problems::default();
             let message = format!(
-                "the text is no UTF-8 at byte {}: is `configuration` a StringValue?",
+                "the text is not valid UTF-8 at byte {}: is `configuration` a StringValue?",
                 error.valid_up_to()
             );
             problems.error(&value::Path::default(), message);

@@ -78,8 +78,8 @@ pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
 }
 
 /// The gates that are known, with the reason why each that is on changes nothing here, if that is worth a
-/// warning. The first three are those of the Gateway API Inference Extension v1.2 to v1.5 that today's
-/// Endpoint Picker does not know.
+/// warning. The first three are those of the Gateway API Inference Extension v1.2 to v1.5 that
+/// llm-d-router does not know.
 const GATES: [(&str, &str); 5] = [
     ("dataLayer", METRICS_READ),
     ("enableLegacyMetrics", METRICS_READ),
@@ -103,13 +103,13 @@ pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
             _ => None,
         };
         let known = GATES.iter().position(|(known, _)| *known == name);
-        // Where today's has it, the document does not load.
+        // Where llm-d-router's document has it, it does not load.
         let flow = name == FLOW_CONTROL && on == Some(true);
         former |= flow || known.is_some_and(|gate| gate < FORMER);
         let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
         let problems = fields.problems();
         match (on, why) {
-            // Flow control is an experiment of the seed's releases, and a part of today's.
+            // Flow control is an experiment in GIE v1, and a part of llm-d-router.
             (_, Some(_)) if flow && declared == Dialect::LlmD => {
                 let message = format!("found {text:?}: flow control queues requests, which is not supported here; put a queue in front of the proxy");
                 problems.error(&path, message);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_twice_before_it_answered() {
+    fn no_endpoint_is_asked_again_before_it_has_responded() {
         let (mut poller, mut rng) = (poller(1), rng());
         assert!(poller.take(Slot(0), at(1_000), &mut rng));
         assert!((1_000..3_000).all(|now| !poller.take(Slot(0), at(now), &mut rng)));

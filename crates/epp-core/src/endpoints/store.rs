@@ -1,5 +1,5 @@
-//! The pool as it is known now: who is a member, what each one's metrics page said last, and how
-//! long ago that was.
+//! The present state of the pool: its members, the values of their latest metrics pages, and the age
+//! of these.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl Trust {
     }
 }
 
-/// Who came and who went.
+/// Which endpoints joined and which left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Slots of new members.

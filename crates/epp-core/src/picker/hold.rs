@@ -75,16 +75,15 @@ impl Hold {
         }
     }
 
-    /// Returns the time up to which it has paid for being held, where one that brings nothing is held for
-    /// `timeout`: as far as its bytes reach at [`MIN_BYTES_PER_SECOND`], not beyond the last of them, and
-    /// not without end. With `timeout` after that it is due; of all, the one that has paid least goes
-    /// first. It only grows, and no request has paid beyond the present: the newcomer is never the
-    /// first to go.
-    pub fn paid_until(&self, timeout: Duration) -> Instant {
+    /// Returns the time from which `timeout` counts: after it, the request is due; of all held requests, the one
+    /// with the earliest base is released first. It is as long after the beginning as the body's bytes take at
+    /// [`MIN_BYTES_PER_SECOND`], but no later than the arrival of the last of them, and bounded. It only grows,
+    /// and never lies in the future: the newest request is never the first to be released.
+    pub fn deadline_base(&self, timeout: Duration) -> Instant {
         let nanos = (self.arrived as u64).saturating_mul(1_000_000_000 / MIN_BYTES_PER_SECOND);
-        let bought = Duration::from_nanos(nanos);
+        let credit = Duration::from_nanos(nanos);
         let limit = timeout.saturating_mul(MAX_HOLD_TIMEOUTS - 1);
-        let reached = self.since.after(bought.min(limit));
+        let reached = self.since.after(credit.min(limit));
         reached.min(self.last_arrival)
     }
 

@@ -125,7 +125,7 @@ impl Picker {
         let more = fill.evictions.saturating_sub(self.timing.evictions);
         self.timing.evictions = fill.evictions;
         let metrics = &mut self.metrics;
-        // Of the VMs that serve each has the same index, so that any one's word will do.
+        // All VMs that serve have the same index, so that any one's values are right.
         if self.serves {
             metrics.set(PREFIX_INDEX_SIZE, NoLabels, fill.entries);
             metrics.set(PREFIX_INDEX_BYTES, NoLabels, fill.bytes);

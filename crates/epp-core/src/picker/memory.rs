@@ -22,7 +22,7 @@ use crate::metrics::labels::{ForcedRelease, Vm};
 /// its memory for indexes of several pools, a callback's own needs, and Envoy's streams.
 pub const BUDGET_BYTES: usize = 128 << 20;
 
-/// One request may take one part in so many of what is left of the budget. With the default of 1,024 held
+/// A request may use 1/8 of the free budget. With the default of 1,024 held
 /// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
 const REQUEST_SHARE: usize = 8;
 

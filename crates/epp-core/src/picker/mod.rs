@@ -174,7 +174,7 @@ pub struct Picker {
     exchanges: Exchanges,
     /// What the host has not been asked to do yet.
     effects: VecDeque<Effect>,
-    /// The held requests, by up to when they have paid.
+    /// The held requests, by their deadlines' base ([`hold::Hold::deadline_base`]).
     held: Deadlines,
     /// The held requests of whose body a part was left unread, by when it is to be read.
     unread: Deadlines,

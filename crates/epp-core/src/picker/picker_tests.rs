@@ -9,13 +9,13 @@ use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot, Targe
 
 /// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
-    let seed = rng.bool();
-    let version = if seed {
+    let gie_v1 = rng.bool();
+    let version = if gie_v1 {
         "inference.networking.x-k8s.io/v1alpha1"
     } else {
         "llm-d.ai/v1alpha1"
     };
-    let prefix = prefix_plugins(rng, seed);
+    let prefix = prefix_plugins(rng, gie_v1);
     let others = [
         "queue-scorer",
         "kv-cache-utilization-scorer",
@@ -81,8 +81,8 @@ fn members(endpoints: u32) -> String {
 }
 
 /// The plugins that match prefixes.
-fn prefix_plugins(rng: &mut fastrand::Rng, seed: bool) -> String {
-    if seed {
+fn prefix_plugins(rng: &mut fastrand::Rng, gie_v1: bool) -> String {
+    if gie_v1 {
         let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
         format!("{{type: prefix-cache-scorer, parameters: {{hashBlockSize: {block}, maxPrefixBlocksToMatch: {blocks}}}}}")
     } else {
@@ -338,7 +338,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
 
 /// Discovery by the cluster, before any response and after one without members.
 #[test]
-fn nobody_heard_of_yet_is_not_nobody() {
+fn members_not_yet_known_are_not_an_empty_pool() {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: queue-scorer}]

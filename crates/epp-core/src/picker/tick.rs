@@ -222,8 +222,8 @@ impl Picker {
                 false => (overdue, ForcedRelease::Timeout),
             };
             let exchanges = &self.exchanges;
-            let paid = |id| Some(exchanges.get(&id)?.hold()?.paid_until(timeout));
-            let Some(id) = self.held.first_due(bound, paid) else {
+            let base = |id| Some(exchanges.get(&id)?.hold()?.deadline_base(timeout));
+            let Some(id) = self.held.first_due(bound, base) else {
                 break;
             };
             self.metrics.add(FORCED_RELEASES, reason, 1);

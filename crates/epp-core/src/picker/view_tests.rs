@@ -129,7 +129,7 @@ fn only_a_client_that_asks_is_told_why() {
 }
 
 #[test]
-fn an_endpoint_that_left_lends_its_name_to_nobody() {
+fn an_endpoint_that_left_passes_its_name_to_no_other() {
     let mut view = View {
         wanted: 1,
         ..View::default()
@@ -150,7 +150,7 @@ fn an_endpoint_that_left_lends_its_name_to_nobody() {
 }
 
 #[test]
-fn who_is_refused_is_shown_with_the_reason() {
+fn a_refused_endpoint_is_shown_with_the_reason() {
     let mut picker = picker(PLAN);
     picker.status();
     for slot in [0, 1].map(Slot) {

@@ -35,7 +35,7 @@ pub enum Capability {
     ProfileHandler,
     /// Says how prompts are cut into prefix blocks and remembered.
     PrefixProducer,
-    /// Says what is counted of what is in flight.
+    /// Configures in-flight accounting.
     InflightLoad,
     /// Says where endpoints come from.
     Discovery,

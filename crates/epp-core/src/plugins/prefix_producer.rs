@@ -26,7 +26,7 @@ pub struct PrefixProducer {
 
 /// Smallest block in tokens: smaller ones made the Endpoint Picker run out of memory
 /// (llm-d-router#1158), so that it counts them as this.
-const LEAST_BLOCK_TOKENS: u32 = 64;
+const MIN_BLOCK_TOKENS: u32 = 64;
 
 impl PrefixProducer {
     /// Tokens of a block, 0 where blocks are counted in bytes. With `autoTune` the first server's
@@ -36,7 +36,7 @@ impl PrefixProducer {
             return 0;
         }
         let tokens = self.reported_tokens(pool).unwrap_or(self.block);
-        tokens.max(LEAST_BLOCK_TOKENS)
+        tokens.max(MIN_BLOCK_TOKENS)
     }
 
     /// Tokens of a block as the first server reports them, where that counts.

@@ -190,7 +190,7 @@ impl Pool {
         }
     }
 
-    /// Empties a slot and returns who was in it.
+    /// Empties a slot and returns the endpoint that was in it.
     pub fn remove(&mut self, slot: Slot) -> Option<Endpoint> {
         self.snapshot.take();
         self.set_load(slot, Load::default());
@@ -202,7 +202,7 @@ impl Pool {
         self.loads.get(slot.index()).copied().unwrap_or_default()
     }
 
-    /// Notes what is in flight at the endpoint in a slot.
+    /// Sets what is in flight at the endpoint in a slot.
     pub fn set_load(&mut self, slot: Slot, load: Load) {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
@@ -214,7 +214,7 @@ impl Pool {
         self.snapshot.get_or_init(|| PoolSnapshot::of(self))
     }
 
-    /// Who is in a slot.
+    /// Returns the endpoint in a slot.
     pub fn get(&self, slot: Slot) -> Option<&Endpoint> {
         self.slots.get(slot.index())?.as_ref()
     }
@@ -234,7 +234,7 @@ impl Pool {
         }
     }
 
-    /// Who is in a slot, to change.
+    /// Returns the endpoint in a slot, mutably.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Endpoint> {
         self.snapshot.take();
         self.slots.get_mut(slot.index())?.as_mut()

@@ -23,7 +23,7 @@ const KIND: &str = "EndpointPickerConfig";
 const DEEPEST: usize = 4;
 
 /// Problems that get a location in the file, as in the loader: more are not fixed at a time.
-const MOST_LOCATED: usize = 20;
+const MAX_LOCATED: usize = 20;
 
 /// The annotation in which `kubectl apply` keeps a copy of the object.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -45,7 +45,7 @@ impl Document {
         for (position, problem) in problems.iter_mut().enumerate() {
             let found = match &self.mapping {
                 None => problem.location,
-                Some(_) if position >= MOST_LOCATED => None,
+                Some(_) if position >= MAX_LOCATED => None,
                 Some(above) => {
                     config::line_of(&self.layer.text, &below(above, problem.path.steps()))
                 }

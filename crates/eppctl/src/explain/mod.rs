@@ -232,8 +232,8 @@ fn know(picker: &mut Picker, seen: &Seen) {
         };
         picker.fixture().pool().set_load(slot, load);
     }
-    picker.fixture().pool().mode = seen.rung.unwrap_or(DecisionMode::Metrics);
-    if seen.rung.is_none() {
+    picker.fixture().pool().mode = seen.decision_mode.unwrap_or(DecisionMode::Metrics);
+    if seen.decision_mode.is_none() {
         picker.fixture().choose_mode();
     }
 }

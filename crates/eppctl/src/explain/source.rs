@@ -47,7 +47,7 @@ pub struct Seen {
     /// Each endpoint.
     pub endpoints: Vec<Known>,
     /// The decision mode; if unknown, it follows from the metrics.
-    pub rung: Option<DecisionMode>,
+    pub decision_mode: Option<DecisionMode>,
     /// Notes on missing information and its effect.
     pub notes: Vec<String>,
 }
@@ -141,7 +141,7 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
         }
     };
     let mut seen = Seen {
-        rung: counts.decision_mode.map(|mode| match mode >= 2.0 {
+        decision_mode: counts.decision_mode.map(|mode| match mode >= 2.0 {
             true => DecisionMode::Metrics,
             false => DecisionMode::LocalOnly,
         }),

@@ -19,7 +19,7 @@ pub struct Planned<'d> {
 #[derive(Clone, Copy)]
 enum Mark {
     New,
-    /// The plugins that it refers to are being looked at: who comes here again goes round in a circle.
+    /// The plugins that it refers to are being visited: reaching it again means that references form a cycle.
     Open,
     /// It can be built once this many plugins that refer to one another have been.
     Depth(usize),

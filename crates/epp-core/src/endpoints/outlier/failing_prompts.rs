@@ -1,6 +1,6 @@
 //! Prompts that failed lately: decides whether another failure of a prompt counts against the endpoint.
 //!
-//! FailingPrompts are distinguished by their first block, so that a prompt with a random end is still the same one.
+//! Failing prompts are identified by their first block, so that a prompt with a random end is still the same one.
 //! Its failures count once per second and endpoint. They always count if another endpoint serves prompts that
 //! begin alike. They do not count once the prompt has failed at two endpoints and none has served it, because
 //! then the prompt is at fault.

@@ -14,5 +14,5 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Parser],
     references: &[],
     build: |_: &mut Build<'_, '_>| Capabilities::parser(),
-    parity: Parity::of(Standing::NoEffect("always on: the path alone tells how a body is read")),
+    parity: Parity::of(Standing::NoEffect("always on: the request path selects the parser")),
 };

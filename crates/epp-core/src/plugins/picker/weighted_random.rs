@@ -26,7 +26,7 @@ pub const TYPE: PluginType = PluginType {
 };
 
 /// Stands in for a draw of exactly 0, whose key would be 0 whatever the score.
-const LEAST_DRAW: f64 = 1e-10;
+const MIN_DRAW: f64 = 1e-10;
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
@@ -68,7 +68,7 @@ fn key(score: f64, rng: &mut fastrand::Rng) -> f64 {
     if score <= 0.0 {
         return 0.0;
     }
-    rng.f64().max(LEAST_DRAW).powf(1.0 / score)
+    rng.f64().max(MIN_DRAW).powf(1.0 / score)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 //! | `outputRatio` | 1.5 | tokens of an answer per token of its prompt, 0 or more |
 //! | `maxEstimatedOutputTokens` | – | the most that is counted for an answer |
 //! | `prefixMatchInfoProducerName` | the only producer | whose matches tell what is cached |
-//! | `syncCrossReplicaState` | true | no effect: Envoys do not tell each other |
+//! | `syncCrossReplicaState` | true | no effect: not shared between Envoys |
 //!
 //! Tokens are counted where `token-load-scorer` reads them. Created with all defaults where it is
 //! not declared.
@@ -40,7 +40,7 @@ pub const TYPE: PluginType = PluginType {
         ),
         parameters: &[(
             "syncCrossReplicaState",
-            Standing::NoEffect("Envoys do not tell each other"),
+            Standing::NoEffect("not shared between Envoys"),
         )],
     },
 };
@@ -53,7 +53,7 @@ pub struct InflightLoad {
     /// Tokens of an answer per token of its prompt.
     pub output_ratio: f64,
     /// The most that is counted for an answer.
-    pub most_output: Option<f64>,
+    pub max_output: Option<f64>,
     /// The producer whose matches say what is cached; empty: the only one.
     pub prefix_producer: String,
 }
@@ -63,7 +63,7 @@ impl Default for InflightLoad {
         Self {
             counts_output: false,
             output_ratio: 1.5,
-            most_output: None,
+            max_output: None,
             prefix_producer: String::new(),
         }
     }
@@ -78,7 +78,7 @@ impl InflightLoad {
         }
         let estimate = (prompt * self.output_ratio).round();
         let estimate = allowed.map_or(estimate, |most| estimate.min(most));
-        self.most_output.map_or(estimate, |most| estimate.min(most))
+        self.max_output.map_or(estimate, |max| estimate.min(max))
     }
 }
 
@@ -87,14 +87,14 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let counts_output = fields.boolean("addEstimatedOutputTokens", default.counts_output);
     let output_ratio = fields.number("outputRatio", default.output_ratio, (0.0, f64::MAX));
-    let most_output = fields.optional_natural("maxEstimatedOutputTokens").map(f64::from);
+    let max_output = fields.optional_natural("maxEstimatedOutputTokens").map(f64::from);
     fields.boolean("syncCrossReplicaState", true);
     let prefix_producer = build.refer(&approx_prefix_cache::REFERENCE);
     Capabilities {
         inflight_load: Some(InflightLoad {
         counts_output,
         output_ratio,
-        most_output,
+        max_output,
         prefix_producer,
     }),
         ..Capabilities::default()
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn the_reference_estimates_hold() {
-        let estimator = |output_ratio, most_output| InflightLoad {
+        let estimator = |output_ratio, max_output| InflightLoad {
             counts_output: true,
             output_ratio,
-            most_output,
+            max_output,
             ..InflightLoad::default()
         };
         for (ratio, input, total) in [

@@ -16,7 +16,7 @@
 //! | `maxHeld` | 1024 | requests that one worker holds at a time; of more, those that have sent least for their time are decided with what is known |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
-//! | `shareState` | true | tell the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
+//! | `shareState` | true | share with the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
 //! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or answer 5xx far above their peers are left out for a while, at most half of the pool |
 //! | `avoidFirst` | `1s` | how long the first time; each further time doubles it, give or take a fifth |
 //! | `avoidMost` | `60s` | how long at most |
@@ -110,7 +110,7 @@ pub struct EnvoyProxy {
     pub early_release: EarlyRelease,
     /// Whether requests sent since the last scrape count as waiting.
     pub correct_queue: bool,
-    /// Whether the workers tell each other what they know.
+    /// Whether the workers share their state.
     pub share_state: bool,
     /// Whether endpoints at which requests fail are left out for a while.
     pub avoid_failing: bool,

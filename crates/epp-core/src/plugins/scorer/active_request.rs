@@ -43,7 +43,7 @@ const UNTIL_THEY_END: &str = "deprecated there too: requests count until they en
 #[derive(Debug)]
 struct ActiveRequestScorer {
     idle: u32,
-    most_busy: f64,
+    max_busy_score: f64,
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
@@ -60,7 +60,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     fields.no_effect("requestTimeout", UNTIL_THEY_END);
     Capabilities::scorer(ActiveRequestScorer {
         idle: u32::try_from(idle).unwrap_or(u32::MAX),
-        most_busy: if inside { given } else { 1.0 },
+        max_busy_score: if inside { given } else { 1.0 },
     })
 }
 
@@ -74,7 +74,7 @@ impl Scorer for ActiveRequestScorer {
             *score = if requests <= self.idle {
                 1.0
             } else {
-                (most - f64::from(requests)) / most * self.most_busy
+                (most - f64::from(requests)) / most * self.max_busy_score
             };
         }
     }
@@ -93,7 +93,7 @@ mod tests {
     use crate::scheduling::{Load, Request};
     use crate::testing::{close, pool, scores};
 
-    fn score(idle: u32, most_busy: f64, requests: &[u32]) -> Vec<f64> {
+    fn score(idle: u32, max_busy_score: f64, requests: &[u32]) -> Vec<f64> {
         let mut pool = pool(requests.iter().map(|_| Default::default()));
         for (slot, requests) in (0..).zip(requests) {
             let load = Load {
@@ -102,7 +102,7 @@ mod tests {
             };
             pool.set_load(Slot(slot), load);
         }
-        let scorer = ActiveRequestScorer { idle, most_busy };
+        let scorer = ActiveRequestScorer { idle, max_busy_score };
         scores(&scorer, &pool, Request::default())
     }
 

@@ -59,7 +59,7 @@ pub const CUTTING: [&str; 7] = [
     "lruCapacityPerServer",
 ];
 
-/// The seed's capacity: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.
+/// The capacity in GIE v1: what 500,000 tokens of KV cache hold in its blocks of 16 tokens.
 pub(crate) const LRU_CAPACITY_PER_SERVER: u32 = 31_250;
 
 #[derive(Debug)]
@@ -72,13 +72,13 @@ struct PrefixCacheScorer {
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let scorer = match build.dialect {
-        Dialect::GieV1 => seed(build),
-        Dialect::LlmD => today(build),
+        Dialect::GieV1 => gie_v1(build),
+        Dialect::LlmD => llm_d(build),
     };
     Capabilities::scorer(scorer)
 }
 
-fn seed(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+fn gie_v1(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     let fields = &mut build.fields;
     let newer = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"];
     let newer = newer.iter().any(|name| fields.has(name));
@@ -119,7 +119,7 @@ fn block_bytes(fields: &mut Fields<'_>) -> u32 {
 }
 
 /// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
-/// Extension v1.5 ignores them beside one that is declared, today's Endpoint Picker refuses them.
+/// Extension v1.5 ignores them beside one that is declared, llm-d-router refuses them.
 fn refuse_cutting(build: &mut Build<'_, '_>) {
     let ignored = build.declared == Dialect::GieV1 && !build.built.producers.is_empty();
     let fields = &mut build.fields;
@@ -145,7 +145,7 @@ const IGNORED: &str =
 const MOVED: &str =
     "how prompts are cut moved to approx-prefix-cache-producer; declare one with these parameters";
 
-fn today(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+fn llm_d(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
     refuse_cutting(build);
     let producer = approx_prefix_cache::refer(build);
     let fields = &mut build.fields;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_without_blocks_scores_nobody() {
+    fn a_prompt_without_blocks_scores_every_endpoint_zero() {
         assert!(close(&score(0.5, 100.0, &[], 0.0), &[0.0; 3]));
     }
 }

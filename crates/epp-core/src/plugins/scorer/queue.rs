@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_fresh_value_nobody_is_preferred() {
+    fn without_any_fresh_value_no_endpoint_is_preferred() {
         let mut pool = pool([8.0, 2.0].map(waiting));
         for slot in [Slot(0), Slot(1)] {
             pool.get_mut(slot).unwrap().freshness = Freshness::Stale;
