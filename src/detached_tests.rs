@@ -106,7 +106,7 @@ fn fill(vm: &mut Vm) -> u32 {
 }
 
 #[test]
-fn a_body_that_cannot_be_detach_leaves_with_its_next_part() {
+fn a_body_that_cannot_be_detached_leaves_with_its_next_part() {
     let mut vm = paused(100);
     let refused = fill(&mut vm);
     let whole = format!("{} world", shown());

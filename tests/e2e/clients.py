@@ -205,7 +205,7 @@ def openai_refusals_of_the_model_server():
     try:
         oai.post("/chat/completions", cast_to=object, body=[])
     except openai.BadRequestError as refusal:
-        same(refusal.response.text, "the body is no JSON object")
+        same(refusal.response.text, "the body is not a JSON object")
     else:
         raise AssertionError("no refusal")
 
