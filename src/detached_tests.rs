@@ -120,7 +120,7 @@ fn a_body_that_cannot_be_detached_leaves_with_its_next_part() {
 }
 
 #[test]
-fn a_part_that_cannot_be_detach_stays_behind_what_was() {
+fn a_part_that_cannot_be_detached_stays_behind_what_was() {
     for end in [false, true] {
         let mut vm = paused(1 << 20);
         fill(&mut vm);
