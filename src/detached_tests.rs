@@ -210,7 +210,7 @@ fn what_is_reserved_is_given_back_once() {
 }
 
 #[test]
-fn a_panic_while_a_body_is_detach_loses_no_byte_of_it() {
+fn a_panic_while_a_body_is_detached_loses_no_byte_of_it() {
     // In the part that Envoy has added to its buffer: it leaves with the next one.
     let mut vm = paused(100);
     host(|host| host.body = b" wor".to_vec());
