@@ -51,7 +51,7 @@ fn paused(length: usize) -> Vm {
 }
 
 #[test]
-fn what_was_detach_stands_before_the_first_part_outside_of_the_buffer() {
+fn what_was_detached_stands_before_the_first_part_outside_of_the_buffer() {
     let mut vm = paused(100);
     let nothing = (BodyAction::Continue, String::new());
     assert_eq!(show(&mut vm, 10, " wor", false), nothing, "buffered");
@@ -234,7 +234,7 @@ fn a_panic_while_a_body_is_detached_loses_no_byte_of_it() {
 }
 
 #[test]
-fn a_panic_at_the_end_of_a_body_that_is_detach_loses_no_byte_of_it() {
+fn a_panic_at_the_end_of_a_body_that_is_detached_loses_no_byte_of_it() {
     let ends: [fn(&mut Vm) -> bool; 2] = [
         |vm| vm.recover(Callback::RequestTrailers, 10),
         |vm| {
@@ -252,7 +252,7 @@ fn a_panic_at_the_end_of_a_body_that_is_detach_loses_no_byte_of_it() {
 }
 
 #[test]
-fn what_was_detach_follows_even_where_its_pool_is_gone() {
+fn what_was_detached_follows_even_where_its_pool_is_gone() {
     let mut vm = paused(100);
     vm.delete(ROOT);
     show(&mut vm, 10, " wor", false);

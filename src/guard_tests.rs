@@ -178,7 +178,7 @@ fn ticks_that_always_panic_hold_no_request_for_ever() {
 }
 
 #[test]
-fn the_body_of_another_request_is_not_detach_for_one_that_cannot_be_reached() {
+fn the_body_of_another_request_is_not_detached_for_one_that_cannot_be_reached() {
     let vm = guarded(OPEN);
     begin(&vm, 10);
     host(|host| host.body = BODY_TEXT[..5].to_vec());
