@@ -120,7 +120,7 @@ impl Loads {
         if let Some(load) = self.slots.get_mut(target.slot.index()) {
             load.own.requests += 1;
             load.own.unseen += u32::from(target.unseen);
-            load.own.tokens += target.tokens.unwrap_or(0);
+            load.own.tokens = load.own.tokens.saturating_add(target.tokens.unwrap_or(0));
             target.tenure = load.tenure;
             target.scrapes = load.scrapes;
         }
@@ -132,7 +132,7 @@ impl Loads {
     fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>, store: &mut Store) {
         if let Some(load) = self.load_of(target) {
             let others = load.own.tokens.saturating_sub(target.tokens.unwrap_or(0));
-            load.own.tokens = others + tokens.unwrap_or(0);
+            load.own.tokens = others.saturating_add(tokens.unwrap_or(0));
         }
         target.tokens = tokens;
         self.show(target.slot, store);
@@ -306,9 +306,7 @@ impl Picker {
         for target in exchange.take_targets() {
             self.loads.end(target, &mut self.monitor.store);
         }
-        if exchange.response.stop_reading() {
-            self.budget.give_back();
-        }
+        exchange.response.stop_reading(&mut self.budget);
         self.account
             .change(std::mem::take(&mut exchange.counted), 0);
     }

@@ -84,10 +84,21 @@ impl Budget {
         free
     }
 
-    /// A response is not read any more.
-    pub fn give_back(&mut self) {
+    fn give_back(&mut self) {
         self.reading = self.reading.saturating_sub(1);
     }
+}
+
+/// How far the usage in a response is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum UsageReading {
+    /// It has not begun, or no place was free, or it was counted.
+    #[default]
+    Nothing,
+    /// It is being read, and has a place in the budget.
+    Reading,
+    /// No further bytes are wanted: the place is free, while the response may still go on for long.
+    Read,
 }
 
 /// What is known of a response, and of when its request came.
@@ -107,8 +118,8 @@ pub struct ResponseState {
     pub begun: bool,
     /// When the first bytes of the response's body came.
     first_byte_at: Option<Instant>,
-    /// Whether its usage is being read.
-    reading: bool,
+    /// How far its usage is read.
+    usage: UsageReading,
     /// Share of the prompt that the prefix index expected to be cached.
     pub predicted: Option<f64>,
     /// Its statistics, once an endpoint was picked.
@@ -126,9 +137,18 @@ impl ResponseState {
         }
     }
 
+    /// Gives the place in the budget back, if it has one.
+    fn free_place(&mut self, budget: &mut Budget) {
+        if self.usage == UsageReading::Reading {
+            self.usage = UsageReading::Read;
+            budget.give_back();
+        }
+    }
+
     /// It is not read any more. Returns whether it was.
-    pub fn stop_reading(&mut self) -> bool {
-        std::mem::take(&mut self.reading)
+    pub fn stop_reading(&mut self, budget: &mut Budget) -> bool {
+        self.free_place(budget);
+        std::mem::take(&mut self.usage) != UsageReading::Nothing
     }
 }
 
@@ -236,6 +256,9 @@ impl Picker {
         let bytes = part.read(available).unwrap_or_default();
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.usage.push(&bytes, &mut self.text_buffer);
+            if !exchange.usage.wants_bytes() {
+                exchange.response.free_place(&mut self.budget);
+            }
         }
     }
 
@@ -251,14 +274,14 @@ impl Picker {
             exchange.response.first_byte_at = Some(now);
             let waited = now.since(exchange.response.received_at).as_secs_f64();
             self.metrics.observe(model.first_token, waited);
-            exchange.response.reading = self.budget.take();
-            if exchange.response.reading {
+            if self.budget.take() {
+                exchange.response.usage = UsageReading::Reading;
                 exchange.usage.reset();
             } else {
                 self.metrics.count(self.hot.unread, 1);
             }
         }
-        exchange.response.reading && exchange.usage.wants_bytes()
+        exchange.response.usage == UsageReading::Reading && exchange.usage.wants_bytes()
     }
 
     /// A request has ended: the usage in its response is counted.
@@ -266,10 +289,9 @@ impl Picker {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        if !exchange.response.stop_reading() {
+        if !exchange.response.stop_reading(&mut self.budget) {
             return;
         }
-        self.budget.give_back();
         exchange.usage.finish(&mut self.text_buffer);
         let (response, usage) = (exchange.response, exchange.usage.usage());
         let streams = exchange.usage.streams();

@@ -3,6 +3,7 @@
 use super::super::testing::{answer_body, begin, close, NOW};
 use super::super::{Head, Upstream};
 use super::*;
+use crate::body::SliceBody;
 use crate::config;
 use crate::metrics::Exported;
 
@@ -152,4 +153,23 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
     assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
     close(picker, 1);
     assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
+}
+
+/// Responses that go on after their usage was read, or cannot hold any, keep no place from others.
+#[test]
+fn a_response_of_which_no_more_is_read_frees_its_place() {
+    let mut vm = Vm::new();
+    let picker = &mut vm.picker;
+    for id in 1..=(2 * MAX_READ_AT_ONCE as u32) {
+        if id % MAX_STARTED_PER_TICK as u32 == 0 {
+            picker.tick(NOW);
+        }
+        assert!(begin(picker, id, &Head::default()).is_some());
+        let mut part = SliceBody::beginning(b"hello");
+        picker.response_body(NOW, ExchangeId(id), &mut part);
+        assert_eq!(picker.budget.reading, 0, "response {id}");
+    }
+    assert_eq!(picker.metrics.counted(picker.hot.unread), 0);
+    (1..=(2 * MAX_READ_AT_ONCE as u32)).for_each(|id| close(picker, id));
+    assert_eq!(picker.budget.reading, 0);
 }

@@ -26,9 +26,10 @@ use xxhash_rust::xxh64::xxh64;
 /// Endpoint gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Overdue requests that are released in one tick, and as many for memory. Clients choose when theirs become due; all at once
-/// they would hold up the worker for a thousand decisions. At some 50 µs each with what Envoy does
-/// for it, a tenth of a tick; the default `maxHeld` is through in eight ticks.
+/// Overdue requests that are released in one tick, as many for memory, and as many bodies that are shown again.
+/// Clients choose when theirs become due; all at once they would hold up the worker for a thousand decisions. At
+/// some 50 µs each with what Envoy does for it, a tenth of a tick; the default `maxHeld` is through in eight ticks.
+/// Those beyond `maxHeld` are released all: they would keep places from newcomers.
 pub(super) const MAX_RELEASES_PER_TICK: usize = 128;
 
 /// Bytes left unread that are read in one tick, and what the last request has beyond: at about a
@@ -241,7 +242,10 @@ impl Picker {
     fn show_unread(&mut self) {
         let now = self.timing.clock.now();
         let mut read = 0;
-        while read < MAX_SHOWN_BYTES_PER_TICK {
+        for _ in 0..MAX_RELEASES_PER_TICK {
+            if read >= MAX_SHOWN_BYTES_PER_TICK {
+                break;
+            }
             let exchanges = &self.exchanges;
             let due = |id| exchanges.get(&id)?.hold()?.unread_due();
             let Some(id) = self.unread.first_due(now, due) else {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::testing::NOW;
+use super::super::testing::{begin, show, NOW};
+use super::super::Head;
 use super::*;
 use crate::config;
 use crate::endpoints::outlier::Reason;
@@ -149,4 +150,45 @@ fn fetches_whose_results_the_host_drops_do_not_pile_up() {
     }
     assert!(begun > 100, "{begun}");
     assert!(first.iter().all(|(id, _)| !host.picker.awaits(*id)));
+}
+
+/// Each of 1,024 clients pauses within a part that was left unread, so that all are due together.
+#[test]
+fn a_tick_shows_a_bounded_number_of_bodies_again() {
+    const CLIENTS: usize = 1_024;
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: prefix-cache-scorer}, {type: max-score-picker},
+  {type: approx-prefix-cache-producer, parameters: {autoTune: false, maxPrefixTokensToMatch: 64}},
+  {name: pods, type: static-discovery, parameters: {endpoints: [{name: p, address: 10.0.0.1, port: 80}, {name: q, address: 10.0.0.2, port: 80}]}}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: prefix-cache-scorer}, {pluginRef: max-score-picker}]}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let mut picker = Picker::new(config::load(text).unwrap().plan, 1);
+    picker.tick(NOW);
+    let body = format!(
+        r#"{{"cache_salt":"s","prompt":"{}","x":"yy"#,
+        "a".repeat(400)
+    );
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        content_type: b"application/json",
+        content_length: Some(5_000),
+        ..Head::default()
+    };
+    for id in 1..=CLIENTS as u32 {
+        assert!(begin(&mut picker, id, &head).is_none());
+        show(&mut picker, id, &body.as_bytes()[..body.len() - 1], false);
+        show(&mut picker, id, body.as_bytes(), false);
+    }
+    let mut shown = Vec::new();
+    for tick in 2..=CLIENTS / MAX_RELEASES_PER_TICK + 1 {
+        picker.tick(NOW.after(Duration::from_millis(50 * tick as u64)));
+        let effects = std::iter::from_fn(|| picker.poll_effect());
+        let shows = effects.filter(|effect| matches!(effect, Effect::ShowBody { .. }));
+        shown.push(shows.count());
+    }
+    let expected = [MAX_RELEASES_PER_TICK; CLIENTS / MAX_RELEASES_PER_TICK];
+    assert_eq!(shown, expected);
 }
