@@ -12,7 +12,7 @@ use epp_core::prefix::digest::{BlockHasher, BlockSpec};
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Key, Secret};
 use epp_core::prefix::walk::Walk;
-use epp_core::scheduling::{Cycle, Needs, PrefixMatch, Request, Scratch, Slot};
+use epp_core::scheduling::{Cycle, Needs, PrefixMatch, RequestView, Scratch, Slot};
 use epp_core::time::Timestamp;
 use epp_sync::snapshot;
 use native_benches::{chat, metrics, plan, pool, Order, POOLS};
@@ -120,10 +120,10 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
         total: 256.0,
         block_tokens: 0,
     }];
-    let request = Request {
+    let request = RequestView {
         model: "bench",
         prefix: &prefix,
-        ..Request::default()
+        ..RequestView::default()
     };
     let cycle = Cycle {
         pool: &pool,

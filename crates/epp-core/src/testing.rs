@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::plugins::build_default;
 use crate::scheduling::{
-    Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, Picker, Pool, ProfileHandler,
-    Request, Scorer, Slot, UnreadPrompt,
+    Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, PickerPlugin, Pool,
+    ProfileHandler, RequestView, Scorer, Slot, UnreadPrompt,
 };
 
 /// A scorer with its defaults.
@@ -14,7 +14,7 @@ pub fn scorer(name: &str) -> Arc<dyn Scorer> {
 }
 
 /// A picker with its defaults.
-pub fn picker(name: &str) -> Arc<dyn Picker> {
+pub fn picker(name: &str) -> Arc<dyn PickerPlugin> {
     build_default(name).picker.unwrap()
 }
 
@@ -44,7 +44,7 @@ pub fn filtered(kind: &str, parameters: &str, labels: &[&[(&str, &str)]]) -> Vec
         pool.get_mut(slot).unwrap().labels = own.collect();
     }
     let mut candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
-    let request = Request::default();
+    let request = RequestView::default();
     let cycle = Cycle {
         pool: &pool,
         request,
@@ -151,7 +151,7 @@ pub fn lora(active: &str, waiting: &str, max: u32) -> Lora {
 }
 
 /// The scores that a scorer gives the pool's endpoints, in slot order.
-pub fn scores(scorer: &dyn Scorer, pool: &Pool, request: Request<'_>) -> Vec<f64> {
+pub fn scores(scorer: &dyn Scorer, pool: &Pool, request: RequestView<'_>) -> Vec<f64> {
     let candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
     let mut scores = vec![0.0; candidates.len()];
     let cycle = Cycle { pool, request };

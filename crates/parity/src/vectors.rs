@@ -9,7 +9,7 @@ use epp_core::endpoints::scan::Extraction;
 use epp_core::request::Api;
 use epp_core::scheduling::{
     Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, ProfileId,
-    Request, Scored, Scratch, Slot, WeightedScorer,
+    RequestView, Scored, Scratch, Slot, WeightedScorer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
@@ -226,14 +226,14 @@ impl Score {
             });
         let cycle = Cycle {
             pool: &pool,
-            request: Request {
+            request: RequestView {
                 model: &self.model,
                 prefix: matched.as_slice(),
                 cost: Cost {
                     prompt: self.prompt,
                     ..Cost::default()
                 },
-                ..Request::default()
+                ..RequestView::default()
             },
         };
         let mut sums = Sums(vec![0.0; self.endpoints.len()]);

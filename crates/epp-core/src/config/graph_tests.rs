@@ -3,7 +3,7 @@
 use super::tests::{errors, llm_d};
 use super::*;
 use crate::plugins::{self, build_default, Capability};
-use crate::scheduling::{Cycle, HeaderValues, Metrics, ProfileId, Request, Scratch};
+use crate::scheduling::{Cycle, HeaderValues, Metrics, ProfileId, RequestView, Scratch};
 use crate::testing::pool;
 
 fn document(plugins: &str) -> String {
@@ -62,9 +62,9 @@ fn a_plugin_can_filter_and_score_at_once_and_read_headers() {
         headers.set([value.map(str::as_bytes)]);
         let cycle = Cycle {
             pool: &pool,
-            request: Request {
+            request: RequestView {
                 headers: &headers,
-                ..Request::default()
+                ..RequestView::default()
             },
         };
         let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));

@@ -36,14 +36,14 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum Query {
     /// The members of the clusters.
     Members,
     /// The metrics page of the endpoint in this slot, at this address.
     Metrics(Slot, String),
 }
 
-/// What a response to [`Request::Metrics`] has brought.
+/// What a response to [`Query::Metrics`] has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
@@ -166,13 +166,13 @@ impl Monitor {
 
     /// Updates freshness and polls. Returns which endpoints came and
     /// went, and what to fetch.
-    pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Request>) {
-        let (mut changes, mut requests) = (Changes::default(), Vec::new());
+    pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Query>) {
+        let (mut changes, mut queries) = (Changes::default(), Vec::new());
         if self.polling {
-            self.poll(clock.wall(), &mut changes, &mut requests);
+            self.poll(clock.wall(), &mut changes, &mut queries);
         }
         self.refresh(clock);
-        (changes, requests)
+        (changes, queries)
     }
 
     /// Updates which metrics can be trusted now, and what decisions are based on.
@@ -184,10 +184,10 @@ impl Monitor {
     }
 
     /// Returns how long to wait for a response.
-    pub fn timeout(&self, request: &Request) -> Duration {
-        match request {
-            Request::Members => MEMBERS_TIMEOUT,
-            Request::Metrics(..) => {
+    pub fn timeout(&self, query: &Query) -> Duration {
+        match query {
+            Query::Members => MEMBERS_TIMEOUT,
+            Query::Metrics(..) => {
                 // A tenth less than the interval, so that it ends before the next turn.
                 let timeout = self.settings.interval.saturating_mul(9) / 10;
                 timeout.clamp(MIN_PAGE_TIMEOUT, MAX_PAGE_TIMEOUT)
@@ -195,15 +195,15 @@ impl Monitor {
         }
     }
 
-    /// Returns how long after a request its response is taken for lost, though the host ends all in time.
-    pub fn lost_after(&self, request: &Request) -> Duration {
-        match request {
-            Request::Members => MEMBERS_LOST_AFTER,
-            Request::Metrics(..) => self.poller.lost_after(),
+    /// Returns how long after a query its response is taken for lost, though the host ends all in time.
+    pub fn lost_after(&self, query: &Query) -> Duration {
+        match query {
+            Query::Members => MEMBERS_LOST_AFTER,
+            Query::Metrics(..) => self.poller.lost_after(),
         }
     }
 
-    /// A response to [`Request::Members`] has come; its body is empty where there was none.
+    /// A response to [`Query::Members`] has come; its body is empty where there was none.
     pub fn on_members(&mut self, body: &[u8], now: Timestamp) -> Changes {
         self.members_requested = None;
         let Discovery::EnvoyCluster(discovery) = &self.discovery else {
@@ -219,7 +219,7 @@ impl Monitor {
         }
     }
 
-    /// A response to [`Request::Metrics`] has come; `None` where it was not a page.
+    /// A response to [`Query::Metrics`] has come; `None` where it was not a page.
     pub fn on_page(
         &mut self,
         slot: Slot,
@@ -287,7 +287,7 @@ impl Monitor {
         }
     }
 
-    fn poll(&mut self, now: Timestamp, changes: &mut Changes, requests: &mut Vec<Request>) {
+    fn poll(&mut self, now: Timestamp, changes: &mut Changes, queries: &mut Vec<Query>) {
         // Once: what is listed does not change, and may be long.
         let listed = match &self.discovery {
             Discovery::Static(discovery) if self.members_due.is_none() => {
@@ -303,7 +303,7 @@ impl Monitor {
                 if free && self.members_due.is_none_or(is_due) {
                     self.members_requested = Some(now);
                     self.members_due = Some(now.after(interval));
-                    requests.push(Request::Members);
+                    queries.push(Query::Members);
                 }
                 None
             }
@@ -317,7 +317,7 @@ impl Monitor {
         }
         for (slot, endpoint) in self.store.pool.iter() {
             if self.poller.take(slot, now, &mut self.rng) {
-                requests.push(Request::Metrics(slot, endpoint.address.clone()));
+                queries.push(Query::Metrics(slot, endpoint.address.clone()));
             }
         }
     }

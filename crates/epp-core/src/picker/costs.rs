@@ -5,7 +5,7 @@ use super::Picker;
 use crate::config::Plan;
 use crate::prefix::walk::Walk;
 use crate::request::BodyReader;
-use crate::scheduling::{Cost, Pool, PrefixMatch, Request, Slot};
+use crate::scheduling::{Cost, Pool, PrefixMatch, RequestView, Slot};
 
 /// What one request counts at most: more than any model's context. Plans may estimate the output at any multiple of
 /// the prompt; with this bound no sum of requests wraps.
@@ -61,14 +61,14 @@ impl Picker {
         let prompt = exchange.reader.prompt_tokens() as f64;
         let allowed = exchange.reader.max_tokens().map(|most| most as f64);
         let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
-        let request = Request {
+        let request = RequestView {
             prefix: &prefix,
             cost: Cost {
                 prompt,
                 output: load.output(prompt, allowed),
                 prefix: plan.discounts,
             },
-            ..Request::default()
+            ..RequestView::default()
         };
         (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
     }

@@ -18,7 +18,7 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Cycle, Decision, PrefixMatch, Request, ScheduleError, Slot, TargetRole, UnreadPrompt,
+    Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, TargetRole, UnreadPrompt,
 };
 
 use smallvec::SmallVec;
@@ -186,7 +186,7 @@ impl Picker {
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
         let cycle = |prefix, cost| Cycle {
             pool: &monitor.store.pool,
-            request: Request {
+            request: RequestView {
                 headers: &exchange.headers,
                 model,
                 prefix,
@@ -226,7 +226,7 @@ impl Picker {
         let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
         let cycle = Cycle {
             pool: &monitor.store.pool,
-            request: Request {
+            request: RequestView {
                 headers: &exchange.headers,
                 model,
                 prefix: &prefix,

@@ -9,7 +9,7 @@ use super::peers::SharingStatistics;
 use super::status::DecisionBasis;
 use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
 use crate::body::BodyView;
-use crate::endpoints::monitor::{Request, Scrape};
+use crate::endpoints::monitor::{Query, Scrape};
 use crate::endpoints::partial_page::PageBody;
 use crate::endpoints::store::Changes;
 use crate::metrics::definitions::{
@@ -50,7 +50,7 @@ pub struct Timing {
     /// What the host reports of itself.
     pub host: HostState,
     /// Fetches under way, with when they began.
-    fetches: hashbrown::HashMap<FetchId, (Request, Instant)>,
+    fetches: hashbrown::HashMap<FetchId, (Query, Instant)>,
     /// Fetches so far.
     fetched: u32,
 }
@@ -66,12 +66,12 @@ impl Picker {
         self.begin_event(now);
         let now = self.timing.clock.now();
         self.budget.tick();
-        let (changes, requests) = self.monitor.tick(&self.timing.clock);
+        let (changes, queries) = self.monitor.tick(&self.timing.clock);
         self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
         self.probe_ejected();
-        requests.into_iter().for_each(|request| self.fetch(request));
+        queries.into_iter().for_each(|query| self.fetch(query));
         let gauges_at = self.timing.gauges_at;
         if gauges_at.is_none_or(|at| now.since(at) >= GAUGE_INTERVAL) {
             self.timing.gauges_at = Some(now);
@@ -89,18 +89,18 @@ impl Picker {
     }
 
     /// Asks the host to fetch something.
-    fn fetch(&mut self, request: Request) {
+    fn fetch(&mut self, query: Query) {
         self.timing.fetched = self.timing.fetched.wrapping_add(1);
         let id = FetchId(self.timing.fetched);
-        let timeout = self.monitor.timeout(&request);
-        let fetch = match &request {
-            Request::Members => Fetch::Members,
-            Request::Metrics(_, address) => Fetch::Metrics {
+        let timeout = self.monitor.timeout(&query);
+        let fetch = match &query {
+            Query::Members => Fetch::Members,
+            Query::Metrics(_, address) => Fetch::Metrics {
                 address: address.clone(),
             },
         };
         let now = self.timing.clock.now();
-        self.timing.fetches.insert(id, (request, now));
+        self.timing.fetches.insert(id, (query, now));
         self.effects.push_back(Effect::Fetch { id, fetch, timeout });
     }
 
@@ -113,7 +113,7 @@ impl Picker {
     fn drop_lost_fetches(&mut self) {
         let (now, monitor) = (self.timing.clock.now(), &self.monitor);
         let fetches = &mut self.timing.fetches;
-        fetches.retain(|_, (request, begun)| now.since(*begun) <= monitor.lost_after(request));
+        fetches.retain(|_, (query, begun)| now.since(*begun) <= monitor.lost_after(query));
     }
 
     /// A fetch has ended. Late or repeated results are ignored.
@@ -124,13 +124,13 @@ impl Picker {
         result: Result<&mut dyn BodyView, FetchError>,
     ) {
         self.begin_event(now);
-        let Some((request, _)) = self.timing.fetches.remove(&id) else {
+        let Some((query, _)) = self.timing.fetches.remove(&id) else {
             return;
         };
         let mut page = result.ok().map(FetchedPage);
         let body = page.as_mut().map(|page| page as &mut dyn PageBody);
-        match request {
-            Request::Members => {
+        match query {
+            Query::Members => {
                 let list = body.map(|body| body.part(0, body.size()));
                 let changes = self.monitor.on_members(&list.unwrap_or_default(), now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
@@ -139,7 +139,7 @@ impl Picker {
                 }
                 self.apply_changes(&changes);
             }
-            Request::Metrics(slot, address) => {
+            Query::Metrics(slot, address) => {
                 match self.monitor.on_page(slot, &address, body, now) {
                     Scrape::Fresh => self.scraped(slot),
                     Scrape::Failed => {

@@ -119,7 +119,7 @@ impl Build<'_, '_> {
     }
 
     /// Asks for a request header, whose name a parameter gives. Plugins read its value by what this
-    /// returns: [`crate::scheduling::Request::header`].
+    /// returns: [`crate::scheduling::RequestView::header`].
     pub fn header(&mut self, parameter: &'static str, name: &str) -> HeaderId {
         let name = name.to_ascii_lowercase();
         let headers = &mut self.built.headers;

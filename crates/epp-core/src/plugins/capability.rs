@@ -10,7 +10,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
-use crate::scheduling::{Filter, Picker, ProfileHandler, Scorer};
+use crate::scheduling::{Filter, PickerPlugin, ProfileHandler, Scorer};
 
 /// Where endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +90,7 @@ pub struct Capabilities {
     /// Scores candidates.
     pub scorer: Option<Arc<dyn Scorer>>,
     /// Picks among the scored.
-    pub picker: Option<Arc<dyn Picker>>,
+    pub picker: Option<Arc<dyn PickerPlugin>>,
     /// Decides which profiles run.
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// How prompts are cut into prefix blocks and remembered.
@@ -130,7 +130,7 @@ impl Capabilities {
     }
 
     /// A picker and nothing else.
-    pub fn picker(picker: impl Picker + 'static) -> Self {
+    pub fn picker(picker: impl PickerPlugin + 'static) -> Self {
         Self {
             picker: Some(Arc::new(picker)),
             ..Self::default()

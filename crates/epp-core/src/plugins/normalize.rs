@@ -129,7 +129,7 @@ fn neutralise(scores: &mut [f64], known: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Load, Metrics, Request};
+    use crate::scheduling::{Load, Metrics, RequestView};
     use crate::testing::{pool, waiting};
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let candidates: Vec<Slot> = (0..3).map(Slot).collect();
         let cycle = Cycle {
             pool: &pool,
-            request: Request::default(),
+            request: RequestView::default(),
         };
         let mut scores = [9.0; 3];
         let value = |endpoint: &Endpoint| endpoint.metrics.waiting;

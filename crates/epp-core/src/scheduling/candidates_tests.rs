@@ -1,5 +1,5 @@
 use super::*;
-use crate::scheduling::{Filter, Metrics, Pool, PrefixMatch, Request};
+use crate::scheduling::{Filter, Metrics, Pool, PrefixMatch, RequestView};
 use crate::testing::{pool, TestFilter};
 
 /// Counts how often it runs.
@@ -32,9 +32,9 @@ fn slots(
     pool: &Pool,
     model: &str,
 ) -> Vec<u32> {
-    let request = Request {
+    let request = RequestView {
         model,
-        ..Request::default()
+        ..RequestView::default()
     };
     let found = candidates.of(filters, &Cycle { pool, request }, None);
     found.unwrap().slots.iter().map(|slot| slot.0).collect()
@@ -84,9 +84,9 @@ fn a_filter_that_looks_at_the_length_keeps_the_choice_open_while_it_can_change()
         });
         let cycle = |prefix| Cycle {
             pool: &pool,
-            request: Request {
+            request: RequestView {
                 prefix,
-                ..Request::default()
+                ..RequestView::default()
             },
         };
         same_survivors(&filters, &cycle(&prefix[0]), &cycle(&prefix[1]))

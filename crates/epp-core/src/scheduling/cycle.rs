@@ -45,7 +45,7 @@ pub struct Cost {
 
 /// What plugins see of a request.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request<'a> {
+pub struct RequestView<'a> {
     /// The values of the headers that the plan's plugins read.
     pub headers: &'a HeaderValues,
     /// The target model, which is also how a LoRA adapter is named; empty when unknown.
@@ -56,7 +56,7 @@ pub struct Request<'a> {
     pub cost: Cost,
 }
 
-impl Request<'_> {
+impl RequestView<'_> {
     /// Returns the value of a header that a plugin asked for when it was built.
     pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
         self.headers.get(header)
@@ -88,7 +88,7 @@ pub struct Cycle<'a> {
     /// The endpoints.
     pub pool: &'a Pool,
     /// The request.
-    pub request: Request<'a>,
+    pub request: RequestView<'a>,
 }
 
 /// A candidate with its weighted sum.

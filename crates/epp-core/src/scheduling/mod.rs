@@ -15,13 +15,13 @@ pub mod profile;
 pub mod scheduler;
 mod score_cache;
 
-pub use cycle::{Cost, Cycle, PrefixMatch, Request, Scored};
+pub use cycle::{Cost, Cycle, PrefixMatch, RequestView, Scored};
 pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
 pub use handler::{
     Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results, TargetRole,
 };
 pub use headers::{HeaderId, HeaderValues};
-pub use plugin::{Basis, Filter, Needs, Picker, Scorer, UnreadPrompt};
+pub use plugin::{Basis, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};

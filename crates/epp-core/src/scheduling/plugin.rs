@@ -134,7 +134,7 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
 }
 
 /// Chooses among the scored candidates.
-pub trait Picker: std::fmt::Debug + Send + Sync {
+pub trait PickerPlugin: std::fmt::Debug + Send + Sync {
     /// How many endpoints it names (`maxNumOfEndpoints`).
     fn max_endpoints(&self) -> usize;
 

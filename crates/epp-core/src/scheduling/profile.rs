@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::candidates::{same_survivors, Candidates};
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
-use super::plugin::{Filter, Needs, Picker, Scorer};
+use super::plugin::{Filter, Needs, PickerPlugin, Scorer};
 use super::score_cache::{clamp, ScoreCache};
 use super::ScheduleError;
 
@@ -40,7 +40,7 @@ pub struct Profile {
     /// Run in this order on the survivors.
     pub scorers: Vec<WeightedScorer>,
     /// Chooses among the scored.
-    pub picker: Arc<dyn Picker>,
+    pub picker: Arc<dyn PickerPlugin>,
 }
 
 /// The candidates of one profile after its run.

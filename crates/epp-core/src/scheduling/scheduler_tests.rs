@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::scheduling::{
-    Filter, Freshness, Metrics, NamedFilter, Pool, PrefixMatch, Request, Scorer, WeightedScorer,
+    Filter, Freshness, Metrics, NamedFilter, Pool, PrefixMatch, RequestView, Scorer, WeightedScorer,
 };
 use crate::testing::{handler, lora, picker, pool, scorer, scores};
 
@@ -58,7 +58,7 @@ fn scratch() -> Scratch {
 }
 
 /// The ranking: slots with their sums, best first.
-fn run(scheduler: &Scheduler, pool: &Pool, request: Request<'_>) -> Vec<(u32, f64)> {
+fn run(scheduler: &Scheduler, pool: &Pool, request: RequestView<'_>) -> Vec<(u32, f64)> {
     let mut scratch = scratch();
     let cycle = Cycle { pool, request };
     let decision = scheduler.schedule(&cycle, 9, &mut scratch, None).unwrap();
@@ -89,9 +89,9 @@ fn the_reference_cycle_prefers_the_loaded_adapter() {
         "lora-affinity-scorer",
     ];
     let scheduler = scheduler(vec![], names.map(|name| (scorer(name), 1.0)).to_vec());
-    let request = Request {
+    let request = RequestView {
         model: "critical",
-        ..Request::default()
+        ..RequestView::default()
     };
     let ranking = run(&scheduler, &pool(metrics), request);
     let (best, sum) = ranking[0];
@@ -106,7 +106,11 @@ fn weights_multiply_and_sums_are_not_divided() {
             (Arc::new(Constant(0.3)), weights[0]),
             (Arc::new(Constant(0.8)), weights[1]),
         ];
-        let ranking = run(&scheduler(vec![], scorers), &idle(2), Request::default());
+        let ranking = run(
+            &scheduler(vec![], scorers),
+            &idle(2),
+            RequestView::default(),
+        );
         assert!(ranking.iter().all(|(_, sum)| (sum - expected).abs() < 1e-9));
     }
 }
@@ -116,7 +120,7 @@ fn scores_outside_0_to_1_count_as_the_nearer_end_and_no_number_as_0() {
     for (score, expected) in [(-0.5, 0.0), (1.5, 1.0), (f64::NAN, 0.0)] {
         let scheduler = scheduler(vec![], vec![(Arc::new(Constant(score)), 1.0)]);
         assert_eq!(
-            run(&scheduler, &idle(1), Request::default()),
+            run(&scheduler, &idle(1), RequestView::default()),
             [(0, expected)]
         );
     }
@@ -131,7 +135,7 @@ fn filters_run_in_order_and_scorers_see_the_survivors_only() {
     );
     // The survivors' queues are 4 and 8: normalised among themselves, not over the whole pool.
     assert_eq!(
-        run(&scheduler, &pool(metrics), Request::default()),
+        run(&scheduler, &pool(metrics), RequestView::default()),
         [(1, 1.0), (2, 0.0)]
     );
 }
@@ -141,7 +145,7 @@ fn ejected_endpoints_are_candidates_if_no_other_candidate_remains() {
     let mut pool = idle(3);
     pool.get_mut(Slot(1)).unwrap().ejected = true;
     let picked = |scheduler: Scheduler, pool: &Pool| {
-        let ranked = run(&scheduler, pool, Request::default());
+        let ranked = run(&scheduler, pool, RequestView::default());
         let mut slots: Vec<u32> = ranked.into_iter().map(|(slot, _)| slot).collect();
         slots.sort_unstable();
         slots
@@ -161,7 +165,7 @@ fn no_survivor_and_no_endpoint_are_told_apart() {
     let mut fails = |scheduler: Scheduler, pool: &Pool| {
         let cycle = Cycle {
             pool,
-            request: Request::default(),
+            request: RequestView::default(),
         };
         let outcome = scheduler.schedule(&cycle, 2, &mut scratch, None);
         outcome.map(|_| ()).unwrap_err()
@@ -190,7 +194,7 @@ fn retry_targets_follow_the_picks_in_order_of_score() {
     let pool = pool(metrics);
     let cycle = Cycle {
         pool: &pool,
-        request: Request::default(),
+        request: RequestView::default(),
     };
     let decision = scheduler.schedule(&cycle, 2, &mut scratch, None).unwrap();
     assert_eq!(decision.picks().collect::<Vec<_>>(), [Slot(1)]);
@@ -216,10 +220,10 @@ fn a_length_that_can_still_change_the_winner_keeps_the_choice_open() {
         let (low, high) = (prefix(least), prefix(most));
         let cycle = |prefix| Cycle {
             pool: &pool,
-            request: Request {
+            request: RequestView {
                 model: "m",
                 prefix,
-                ..Request::default()
+                ..RequestView::default()
             },
         };
         scheduler.same_choice(&cycle(&low), &cycle(&high), &mut scratch())
@@ -249,6 +253,6 @@ fn an_unscraped_endpoint_does_not_win_by_looking_idle() {
     let mut unknown = crate::testing::endpoint("new", Metrics::default());
     unknown.freshness = Freshness::Unknown;
     pool.set(Slot(2), unknown);
-    let queue = scores(&*scorer("queue-scorer"), &pool, Request::default());
+    let queue = scores(&*scorer("queue-scorer"), &pool, RequestView::default());
     assert_eq!(queue, [0.0, 1.0, 0.5]);
 }

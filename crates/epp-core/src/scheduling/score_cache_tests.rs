@@ -2,7 +2,7 @@ use super::*;
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
     Conclusion, DecisionMode, Freshness, Load, Metrics, NamedFilter, Pool, PrefixMatch, Profile,
-    ProfileHandler, ProfileSet, Profiles, Request, Results, ScheduleError, Scheduler, Scratch,
+    ProfileHandler, ProfileSet, Profiles, RequestView, Results, ScheduleError, Scheduler, Scratch,
     Slot, WeightedScorer,
 };
 use crate::testing::{endpoint, lora, picker, scorer, TestFilter};
@@ -214,10 +214,10 @@ fn cached_results_are_those_that_would_be_computed() {
                 total: 8.0,
                 block_tokens: 0,
             }];
-            let request = Request {
+            let request = RequestView {
                 model: &models[random.usize(..models.len())],
                 prefix: &prefix,
-                ..Request::default()
+                ..RequestView::default()
             };
             let cycle = Cycle {
                 pool: &pool,
@@ -244,10 +244,10 @@ fn cached_results_are_those_that_would_be_computed() {
 
 /// A request with this prompt.
 fn prompted<'a>(pool: &'a Pool, prefix: &'a [PrefixMatch<'a>]) -> Cycle<'a> {
-    let request = Request {
+    let request = RequestView {
         model: "a",
         prefix,
-        ..Request::default()
+        ..RequestView::default()
     };
     Cycle { pool, request }
 }

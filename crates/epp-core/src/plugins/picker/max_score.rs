@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{Picker, Scored};
+use crate::scheduling::{PickerPlugin, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -45,7 +45,7 @@ struct MaxScorePicker {
     max_endpoints: usize,
 }
 
-impl Picker for MaxScorePicker {
+impl PickerPlugin for MaxScorePicker {
     fn max_endpoints(&self) -> usize {
         self.max_endpoints
     }

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{Picker, Scored};
+use crate::scheduling::{PickerPlugin, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -33,7 +33,7 @@ struct RandomPicker {
     max_endpoints: usize,
 }
 
-impl Picker for RandomPicker {
+impl PickerPlugin for RandomPicker {
     fn max_endpoints(&self) -> usize {
         self.max_endpoints
     }

@@ -14,7 +14,7 @@
 
 use super::random::shuffle_first;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{Picker, Scored};
+use crate::scheduling::{PickerPlugin, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -40,7 +40,7 @@ struct WeightedRandomPicker {
     max_endpoints: usize,
 }
 
-impl Picker for WeightedRandomPicker {
+impl PickerPlugin for WeightedRandomPicker {
     fn max_endpoints(&self) -> usize {
         self.max_endpoints
     }

@@ -90,7 +90,7 @@ impl Scorer for ActiveRequestScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Load, Request};
+    use crate::scheduling::{Load, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn score(idle: u32, max_busy_score: f64, requests: &[u32]) -> Vec<f64> {
@@ -103,7 +103,7 @@ mod tests {
             pool.set_load(Slot(slot), load);
         }
         let scorer = ActiveRequestScorer { idle, max_busy_score };
-        scores(&scorer, &pool, Request::default())
+        scores(&scorer, &pool, RequestView::default())
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Scorer for KvCacheUtilizationScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Metrics, Request};
+    use crate::scheduling::{Metrics, RequestView};
     use crate::testing::{close, pool, scores};
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
             let found = scores(
                 &KvCacheUtilizationScorer,
                 &pool(metrics),
-                Request::default(),
+                RequestView::default(),
             );
             assert!(close(&found, expected), "{usage:?}: {found:?}");
         }
@@ -84,7 +84,7 @@ mod tests {
         let found = scores(
             &KvCacheUtilizationScorer,
             &pool(metrics),
-            Request::default(),
+            RequestView::default(),
         );
         assert!(close(&found, &[0.1, 0.1]), "{found:?}");
     }

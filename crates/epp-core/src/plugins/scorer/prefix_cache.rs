@@ -187,7 +187,7 @@ impl Scorer for PrefixCacheScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Pool, PrefixMatch, Request};
+    use crate::scheduling::{Pool, PrefixMatch, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn score(length_weight: f64, length_scale: f64, matched: &[u32], total: f64) -> Vec<f64> {
@@ -201,10 +201,10 @@ mod tests {
             total,
             block_tokens: 1,
         }];
-        let request = Request {
+        let request = RequestView {
             model: "m",
             prefix: &prefix,
-            ..Request::default()
+            ..RequestView::default()
         };
         scores(&scorer, &three(), request)
     }

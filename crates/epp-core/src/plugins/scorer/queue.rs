@@ -53,11 +53,11 @@ impl Scorer for QueueScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Freshness, Load, Pool, Request};
+    use crate::scheduling::{Freshness, Load, Pool, RequestView};
     use crate::testing::{close, pool, scores, waiting};
 
     fn score(pool: &Pool) -> Vec<f64> {
-        scores(&QueueScorer, pool, Request::default())
+        scores(&QueueScorer, pool, RequestView::default())
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Scorer for RunningRequestsSizeScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Metrics, Request};
+    use crate::scheduling::{Metrics, RequestView};
     use crate::testing::{close, pool, scores};
 
     #[test]
@@ -70,7 +70,7 @@ mod tests {
             let found = scores(
                 &RunningRequestsSizeScorer,
                 &pool(metrics),
-                Request::default(),
+                RequestView::default(),
             );
             assert!(close(&found, expected), "{running:?}: {found:?}");
         }

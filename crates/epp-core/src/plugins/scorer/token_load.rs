@@ -78,7 +78,7 @@ impl Scorer for TokenLoadScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, Request};
+    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn loaded(tokens: &[u64]) -> Pool {
@@ -93,23 +93,23 @@ mod tests {
         pool
     }
 
-    fn score(tokens: &[u64], request: Request<'_>) -> Vec<f64> {
+    fn score(tokens: &[u64], request: RequestView<'_>) -> Vec<f64> {
         scores(&TokenLoadScorer { threshold: 1000.0 }, &loaded(tokens), request)
     }
 
-    fn request(prompt: f64) -> Request<'static> {
-        Request {
+    fn request(prompt: f64) -> RequestView<'static> {
+        RequestView {
             cost: Cost {
                 prompt,
                 ..Cost::default()
             },
-            ..Request::default()
+            ..RequestView::default()
         }
     }
 
     #[test]
     fn the_reference_vectors_hold() {
-        let found = score(&[0, 500, 1000], Request::default());
+        let found = score(&[0, 500, 1000], RequestView::default());
         assert!(close(&found, &[1.0, 0.5, 0.0]), "{found:?}");
         let found = score(&[0, 250, 750], request(250.0));
         assert!(close(&found, &[0.75, 0.5, 0.0]), "{found:?}");
@@ -123,7 +123,7 @@ mod tests {
             total: 4.0,
             block_tokens: 64,
         }];
-        let request = Request {
+        let request = RequestView {
             prefix: &prefix,
             cost: Cost {
                 // The last block is not full; the endpoint computes it all the same.
@@ -131,7 +131,7 @@ mod tests {
                 output: 44.0,
                 prefix: Some(0),
             },
-            ..Request::default()
+            ..RequestView::default()
         };
         let found = score(&[0, 0], request);
         assert!(close(&found, &[1.0 - 0.172, 1.0 - 0.3]), "{found:?}");
