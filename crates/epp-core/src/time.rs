@@ -41,6 +41,19 @@ impl Timestamp {
         Duration::from_nanos(self.nanos.abs_diff(other.nanos))
     }
 
+    /// Returns whether two moments are at most this far apart, whichever is the earlier one. Cheaper than
+    /// [`Self::abs_diff`], whose result takes a division.
+    #[inline]
+    pub const fn is_near(self, other: Self, within: Duration) -> bool {
+        self.nanos.abs_diff(other.nanos) <= nanos(within)
+    }
+
+    /// Returns this moment without its fraction of a millisecond.
+    #[must_use]
+    pub const fn floor_millis(self) -> Self {
+        Self::from_millis(self.as_millis())
+    }
+
     /// Returns the moment that is later by this.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
@@ -84,9 +97,16 @@ impl Instant {
 
 /// Returns a duration in nanoseconds, at most those of 584 years. `Duration::as_nanos` has 128 bits, which wasm
 /// computes in parts.
+#[inline]
 const fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(duration.subsec_nanos() as u64)
+}
+
+/// Returns a duration in whole milliseconds, without the 128 bits of `Duration::as_millis`.
+pub const fn whole_millis(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000);
+    seconds.saturating_add(duration.subsec_millis() as u64)
 }
 
 /// The own clock goes on by this much at most from one event to the next. Ticks come every 50 ms, so that a longer

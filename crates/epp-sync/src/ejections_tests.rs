@@ -1,10 +1,16 @@
 //! Several workers over one shared memory.
 
+use std::time::Duration;
+
 use super::*;
 use crate::shared::Traffic;
 use crate::InProcess;
 use epp_core::endpoints::outlier::{Failure, Outcome, OutlierSettings, Reason};
 use epp_core::scheduling::{Endpoint, Freshness};
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
 
 struct Worker {
     ejections: Ejections,
@@ -30,10 +36,10 @@ fn pool() -> Pool {
 impl Worker {
     fn new(seed: u64) -> Self {
         let settings = OutlierSettings {
-            first_ms: 1_000,
-            max_ms: 60_000,
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(60),
         };
-        let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
+        let mut detector = OutlierDetector::new(Some(settings), fastrand::Rng::with_seed(seed));
         (0..4).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         Self {
             ejections: Ejections::new("ejections".to_owned()),
@@ -46,7 +52,7 @@ impl Worker {
     fn tick(&mut self, host: &mut InProcess, now: u64) {
         let shared = &mut Shared::new(host, &mut self.traffic);
         self.ejections
-            .exchange(&mut self.detector, &mut self.pool, shared, now);
+            .exchange(&mut self.detector, &mut self.pool, shared, at(now));
     }
 
     fn fail(&mut self, slot: u32, now: u64) {
@@ -68,7 +74,7 @@ impl Worker {
             ..Outcome::default()
         };
         let detector = &mut self.detector;
-        detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
+        detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, at(now));
     }
 
     fn avoids(&self) -> Vec<u32> {
@@ -101,7 +107,7 @@ fn what_one_finds_all_avoid_and_one_tries() {
         .collect();
     assert_eq!(open.len(), 1, "one tries");
     let worker = &mut workers[open[0]];
-    assert!(worker.detector.start_probe(Slot(1), 7, now));
+    assert!(worker.detector.start_probe(Slot(1), 7, at(now)));
     worker.note(1, 7, false, now);
     tick(&mut workers, &mut host, now + 100);
     tick(&mut workers, &mut host, now + 150);
@@ -236,4 +242,56 @@ fn what_one_worker_finds_is_not_believed_where_another_is_served() {
         everywhere += u32::from(all);
     }
     assert!(everywhere > 5, "of 20 ticks: {everywhere}");
+}
+
+#[test]
+fn a_record_from_the_end_of_time_pins_no_ejection() {
+    let mut host = InProcess::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    let pinned = StoredRecord {
+        endpoint: 2,
+        reason: Reason::Errors,
+        certain: true,
+        level: 1,
+        until: u64::MAX,
+        prober: 0,
+        changed: u64::MAX,
+    };
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(&mut host, &mut traffic);
+    assert!(shared.put("ejections", &[(Slot(1), pinned)][..], None));
+    tick(&mut workers, &mut host, 10_000);
+    assert!(workers.iter().all(|worker| worker.avoids().is_empty()));
+    // What the workers find themselves replaces it.
+    workers[0].fail(1, 10_000);
+    tick(&mut workers, &mut host, 10_050);
+    tick(&mut workers, &mut host, 10_100);
+    assert!(workers.iter().all(|worker| worker.avoids() == [1]));
+    assert!(recovers(&mut workers, &mut host, 1, 10_100) < 13_000);
+}
+
+/// Lets the probe of an endpoint succeed; returns when no worker ejects it any more.
+fn recovers(workers: &mut [Worker], host: &mut InProcess, slot: u32, mut now: u64) -> u64 {
+    while workers.iter().any(|worker| worker.avoids().contains(&slot)) {
+        now += 50;
+        tick(workers, host, now);
+        for worker in &mut *workers {
+            if worker.detector.start_probe(Slot(slot), 7, at(now)) {
+                worker.note(slot, 7, false, now);
+            }
+        }
+        assert!(now < 100_000, "it stays ejected");
+    }
+    now
+}
+
+#[test]
+fn a_clock_that_is_set_back_pins_no_ejection() {
+    let mut host = InProcess::default();
+    let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
+    workers[0].fail(1, 10_000_000);
+    tick(&mut workers, &mut host, 10_000_000);
+    tick(&mut workers, &mut host, 10_000_050);
+    assert!(workers.iter().all(|worker| worker.avoids() == [1]));
+    assert!(recovers(&mut workers, &mut host, 1, 50_000) < 53_000);
 }

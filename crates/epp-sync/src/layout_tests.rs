@@ -3,7 +3,6 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use epp_core::endpoints::outlier::Ejection;
 use epp_core::endpoints::store::{Member, Store as Endpoints};
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::peers::ModelNames;
@@ -16,6 +15,7 @@ use epp_core::scheduling::{Metrics, Slot};
 use epp_core::time::Timestamp;
 
 use super::delivery::SharedFinding;
+use super::ejections::StoredRecord;
 use super::handover::Handover;
 use super::journal::Journal;
 use super::lease::Lease;
@@ -127,7 +127,11 @@ fn values() -> Vec<u8> {
     SharedFinding::new("b/delivery".to_owned()).exchange(Some(true), shared);
     let mut names = ModelNames::default();
     assert!(models::admit("b/models", "m", (&mut names, 1), shared));
-    shared.put("b/ejections", &[(Slot(1), Ejection::default())][..], None);
+    shared.put(
+        "b/ejections",
+        &[(Slot(1), StoredRecord::default())][..],
+        None,
+    );
     shared.set("b/members", &snapshot::encode_members(&endpoints()), None);
     shared.set("b/metrics", &snapshot::encode_metrics(&endpoints()), None);
     page(shared);

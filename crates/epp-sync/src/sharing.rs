@@ -105,7 +105,7 @@ impl Sharing {
 
     /// Publishes what the picker has found and learnt, and feeds it what the others have.
     pub fn after_tick(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
-        let now = now.as_millis();
+        let millis = now.as_millis();
         let mut picker = picker.peers();
         self.with(store, |this, shared| {
             if picker.polls() {
@@ -119,7 +119,7 @@ impl Sharing {
                 let (outliers, pool) = picker.outliers();
                 this.ejections.exchange(outliers, pool, shared, now);
             }
-            this.report(&mut picker, shared, now);
+            this.report(&mut picker, shared, millis);
         });
         picker.set_sharing_statistics(SharingStatistics {
             sharers: self.peers.sharers() as u64,

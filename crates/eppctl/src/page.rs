@@ -155,7 +155,7 @@ pub fn holds(kind: &Kind) -> String {
             let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
             words.join(" or ")
         }
-        Kind::Duration { least, .. } => format!("duration ≥ {least}ms"),
+        Kind::Duration { least, .. } => format!("duration ≥ {}ms", least.as_millis()),
         Kind::Port => "port, quoted or not".to_owned(),
         Kind::StringMap => "strings by name".to_owned(),
         Kind::Strings => "list of strings".to_owned(),

@@ -17,6 +17,7 @@ use crate::prefix::key::Key;
 use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
 use crate::scheduling::{Needs, Pool, Scheduler};
+use crate::time::whole_millis;
 
 /// A plugin with its effective parameters.
 #[derive(Debug, Clone)]
@@ -227,7 +228,7 @@ impl Plan {
             FailureMode::FailClose => "rejected",
             FailureMode::FailOpen => "left to Envoy's load balancing",
         };
-        let interval = self.source.interval_ms;
+        let interval = whole_millis(self.source.interval);
         let _ = write!(
             text,
             "; metrics every {interval} ms; requests without an endpoint are {failure}"

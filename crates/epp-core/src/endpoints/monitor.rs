@@ -106,7 +106,7 @@ impl Monitor {
             store: Store::default(),
             outliers: OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
             polling: true,
-            poller: Poller::new(Duration::from_millis(plan.source.interval_ms)),
+            poller: Poller::new(plan.source.interval),
             rng,
             members_known: false,
             revisions: Revisions::default(),
@@ -124,7 +124,7 @@ impl Monitor {
 
     /// Puts another plan in force.
     pub fn install(&mut self, plan: &Plan) {
-        let interval = Duration::from_millis(plan.source.interval_ms);
+        let interval = plan.source.interval;
         self.poller.set_interval(interval);
         self.discovery = plan.discovery.clone();
         self.outliers.configure(plan.proxy.outlier_settings());
@@ -137,7 +137,7 @@ impl Monitor {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
             interval,
-            staleness: Duration::from_millis(plan.source.staleness_ms),
+            staleness: plan.source.staleness,
         };
     }
 
@@ -295,7 +295,7 @@ impl Monitor {
             }
             Discovery::Static(_) => None,
             Discovery::EnvoyCluster(discovery) => {
-                let interval = Duration::from_millis(discovery.interval_ms);
+                let interval = discovery.interval;
                 let lost = |requested| now.abs_diff(requested) > MEMBERS_LOST_AFTER;
                 let free = self.members_requested.is_none_or(lost);
                 // Later than an interval from now: the clock was set back.

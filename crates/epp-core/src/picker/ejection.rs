@@ -1,7 +1,5 @@
 //! Ejections: probes of ejected endpoints, endpoints that hang, and what is counted of both.
 
-use std::time::Duration;
-
 use super::exchange::Exchanges;
 use super::load::Loads;
 use super::Picker;
@@ -14,7 +12,7 @@ use crate::time::Instant;
 impl Picker {
     /// A request was sent to the endpoint in this slot: where a probe of that endpoint is due, this is the probe.
     pub(super) fn start_probe(&mut self, id: u32, slot: Slot) {
-        let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);
+        let (now, monitor) = (self.timing.clock.wall(), &mut self.monitor);
         if monitor.outliers.start_probe(slot, id, now) {
             monitor.outliers.flag_ejected(&mut monitor.store.pool, now);
         }
@@ -28,14 +26,14 @@ impl Picker {
             .and_then(|exchange| exchange.primary())
             .copied();
         if let Some(pick) = pick.filter(|pick| self.loads.stays(pick)) {
-            let now = self.timing.clock.wall().as_millis();
+            let now = self.timing.clock.wall();
             self.monitor.outliers.abandon_probe(pick.slot, id, now);
         }
     }
 
     /// Probes endpoints whose ejection is over, and counts new ejections.
     pub(super) fn probe_ejected(&mut self) {
-        let now = self.timing.clock.wall().as_millis();
+        let now = self.timing.clock.wall();
         let (outliers, pool) = (&mut self.monitor.outliers, &mut self.monitor.store.pool);
         if !self.sharing {
             // Otherwise the pickers that share agree on which of them probes.
@@ -98,7 +96,7 @@ impl Picker {
     /// old, while a request waits there.
     pub(super) fn find_hung(&mut self) {
         let now = self.timing.clock.now();
-        let patience = Duration::from_millis(self.plan.source.staleness_ms);
+        let patience = self.plan.source.staleness;
         let mut hung = Vec::new();
         for (index, record) in self.records.iter_mut().enumerate() {
             let slot = Slot(index as u32);
@@ -114,7 +112,7 @@ impl Picker {
                 hung.push(slot);
             }
         }
-        let now = self.timing.clock.wall().as_millis();
+        let now = self.timing.clock.wall();
         for slot in hung {
             self.monitor.outliers.mark_hung(slot, now);
         }

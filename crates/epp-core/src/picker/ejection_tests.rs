@@ -1,5 +1,7 @@
 //! Endpoints that hang: found among many requests under way, while those that respond cost nothing.
 
+use std::time::Duration;
+
 use super::super::testing::{answer, begin, close, NOW};
 use super::super::{ExchangeId, Head, Picker};
 use super::*;

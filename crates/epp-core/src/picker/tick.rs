@@ -213,7 +213,7 @@ impl Picker {
     /// Decides with what is known those that are held beyond `maxHeld`, and those whose body does not come as it
     /// should.
     fn release_due(&mut self) {
-        let timeout = Duration::from_millis(self.plan.proxy.body_timeout_ms);
+        let timeout = self.plan.proxy.body_timeout;
         let overdue = self.timing.clock.now().before(timeout);
         let max_held = self.plan.proxy.max_held;
         let excess = self.exchanges.held().saturating_sub(max_held);

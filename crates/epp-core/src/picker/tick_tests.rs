@@ -126,10 +126,7 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
     for reason in Reason::ALL {
         host.gauges.insert(name(&addresses[0], reason), 1);
     }
-    host.picker
-        .monitor
-        .outliers
-        .mark_hung(Slot(0), host.now.as_millis());
+    host.picker.monitor.outliers.mark_hung(Slot(0), host.now);
     host.picker.peers().set_polling(true);
     host.tick();
     for reason in Reason::ALL {

@@ -83,10 +83,7 @@ impl Picker {
         let last_examined = record.last_examined;
         let examines = proves
             || !exchange.candidate.is_empty()
-            || self
-                .monitor
-                .outliers
-                .is_suspect(pick.slot, wall.as_millis())
+            || self.monitor.outliers.is_suspect(pick.slot, wall)
             || last_examined.is_none_or(|at| now.since(at) >= EXAMINE_INTERVAL);
         if examines {
             record.last_examined = Some(now);
@@ -173,7 +170,7 @@ impl Picker {
             bodied: response.bodied,
             failure,
         };
-        let (now, monitor) = (self.timing.clock.wall().as_millis(), &mut self.monitor);
+        let (now, monitor) = (self.timing.clock.wall(), &mut self.monitor);
         let endpoint = monitor.store.pool.get(slot);
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
         monitor

@@ -14,6 +14,7 @@ use super::Picker;
 use crate::config::{Instance, Plan};
 use crate::metrics::definitions::{FALLBACKS, REQUEST_ERRORS, SERVED_ELSEWHERE};
 use crate::scheduling::{ScheduleError, Slot};
+use crate::time::whole_millis;
 
 /// Decisions that the page shows.
 const MAX_DECISIONS: usize = 50;
@@ -227,7 +228,7 @@ fn summary(plan: &Plan) -> PlanSummary {
     parts.extend(others);
     PlanSummary {
         summary: plan.summary(),
-        staleness: plan.source.staleness_ms,
+        staleness: whole_millis(plan.source.staleness),
         plugins: parts,
     }
 }

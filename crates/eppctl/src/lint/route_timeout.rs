@@ -1,6 +1,8 @@
 //! A route's timeout cuts generations off.
 
-use epp_core::config::value::duration::parse_duration_ms;
+use std::time::Duration;
+
+use epp_core::config::value::duration::parse_duration;
 use epp_core::config::value::{Node, Path};
 
 use super::gateway::{policy_for, rules};
@@ -30,14 +32,12 @@ pub const RULE: Rule = Rule {
 };
 
 /// The shortest acceptable timeout: 8,192 tokens take 273 s at 30 tokens per second.
-const ENOUGH_MS: u64 = 300_000;
+const ENOUGH: Duration = Duration::from_secs(300);
 
 /// Returns what is wrong with a timeout.
 fn wrong(timeout: &str) -> Option<String> {
-    let given = parse_duration_ms(timeout)?;
-    (1..ENOUGH_MS)
-        .contains(&given)
-        .then(|| format!("a generation is cut off after {timeout}"))
+    let given = parse_duration(timeout)?;
+    (!given.is_zero() && given < ENOUGH).then(|| format!("a generation is cut off after {timeout}"))
 }
 
 /// Checks routes in Envoy's own configuration.
@@ -76,8 +76,7 @@ fn envoys(site: &Site<'_>) -> Vec<Fault> {
 
 /// Returns whether a patch in these files sets a timeout that is long enough.
 fn is_patched(site: &Site<'_>) -> bool {
-    let is_enough =
-        |timeout: &str| parse_duration_ms(timeout).is_some() && wrong(timeout).is_none();
+    let is_enough = |timeout: &str| parse_duration(timeout).is_some() && wrong(timeout).is_none();
     let by_istio = patches(site).iter().any(|patch| {
         let timeout = patch
             .value()

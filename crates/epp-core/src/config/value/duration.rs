@@ -1,11 +1,14 @@
 //! Durations as Go writes them. The crates for that syntax take signs and nanoseconds, too, which no
 //! parameter does, and are larger than this.
 
-/// Go's duration syntax as far as configurations use it: numbers with units, one after the other.
-pub fn parse_duration_ms(text: &str) -> Option<u64> {
+use std::time::Duration;
+
+/// Parses Go's duration syntax as far as configurations use it: numbers with units, one after the other. The
+/// result is in whole milliseconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
-        return Some(0);
+        return Some(Duration::ZERO);
     }
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -26,5 +29,5 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
         total += number.parse::<f64>().ok()? * factor;
         rest = tail;
     }
-    (!text.trim().is_empty()).then_some(total.round() as u64)
+    (!text.trim().is_empty()).then_some(Duration::from_millis(total.round() as u64))
 }

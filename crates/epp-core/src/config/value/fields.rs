@@ -3,11 +3,14 @@
 
 mod lists;
 
-use super::duration::parse_duration_ms;
+use std::time::Duration;
+
+use super::duration::parse_duration;
 use super::nearest::nearest;
 use super::node::Node;
 use super::problem::{Path, Problems};
 use super::question::{Kind, Question};
+use crate::time::whole_millis;
 
 /// The entry that a list has in a reading of nothing.
 static ABSENT: Node = Node::Null;
@@ -262,27 +265,39 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A duration such as `200ms`, `5s` or `1m30s`, of at least `least` milliseconds.
-    pub fn duration_ms(&mut self, name: &'static str, default: u64, least: u64) -> u64 {
-        self.duration(name, default, least, false)
+    /// A duration such as `200ms`, `5s` or `1m30s`, of at least `least`.
+    pub fn duration(&mut self, name: &'static str, default: Duration, least: Duration) -> Duration {
+        self.any_duration(name, default, least, false)
     }
 
-    /// The same where an empty string means the default, as the Endpoint Picker reads some.
-    pub fn duration_or_default_ms(&mut self, name: &'static str, default: u64, least: u64) -> u64 {
-        self.duration(name, default, least, true)
+    /// A duration where an empty string means the default, as the Endpoint Picker reads some.
+    pub fn duration_or_default(
+        &mut self,
+        name: &'static str,
+        default: Duration,
+        least: Duration,
+    ) -> Duration {
+        self.any_duration(name, default, least, true)
     }
 
-    fn duration(&mut self, name: &'static str, default: u64, least: u64, empty: bool) -> u64 {
+    fn any_duration(
+        &mut self,
+        name: &'static str,
+        default: Duration,
+        least: Duration,
+        empty: bool,
+    ) -> Duration {
         let stated = Node::String(shown(default));
         self.ask(name, Kind::Duration { least, empty }, Some(stated));
         let value = match self.node(name) {
             None | Some(Node::Null) => default,
             Some(Node::String(text)) if empty && text.is_empty() => default,
             Some(given) => match given {
-                Node::String(text) => parse_duration_ms(text).filter(|value| *value >= least),
+                Node::String(text) => parse_duration(text).filter(|value| *value >= least),
                 _ => None,
             }
             .unwrap_or_else(|| {
+                let least = whole_millis(least);
                 let expected = format!("a duration such as 200ms, 5s or 1m, at least {least}ms");
                 self.refuse(name, given, &expected);
                 default
@@ -428,8 +443,8 @@ pub fn no_effect(why: &str) -> String {
 }
 
 /// A duration as one writes it.
-fn shown(milliseconds: u64) -> String {
-    match milliseconds {
+fn shown(duration: Duration) -> String {
+    match whole_millis(duration) {
         whole if whole > 0 && whole % 1_000 == 0 => format!("{}s", whole / 1_000),
         other => format!("{other}ms"),
     }

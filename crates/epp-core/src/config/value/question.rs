@@ -1,6 +1,8 @@
 //! What readings ask for: the schema and the reference tables are made of it, so that they cannot
 //! say other than what is read.
 
+use std::time::Duration;
+
 use super::node::Node;
 use super::problem::Path;
 
@@ -32,8 +34,8 @@ pub enum Kind {
     Choice(Vec<&'static str>),
     /// A duration.
     Duration {
-        /// Its least in milliseconds.
-        least: u64,
+        /// The shortest that is accepted.
+        least: Duration,
         /// Whether an empty string stands for the default.
         empty: bool,
     },

@@ -10,6 +10,10 @@ use crate::testing;
 
 const PODS: u32 = 4;
 
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
 /// A client.
 struct Client {
     /// Milliseconds between its requests.
@@ -82,10 +86,10 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let settings = OutlierSettings {
-            first_ms: 1_000,
-            max_ms: 60_000,
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(60),
         };
-        let mut detector = OutlierDetector::new(settings, fastrand::Rng::with_seed(seed));
+        let mut detector = OutlierDetector::new(Some(settings), fastrand::Rng::with_seed(seed));
         (0..PODS).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
         let mut pool = testing::pool((0..PODS).map(|_| Metrics::default()));
         for slot in 0..PODS {
@@ -117,8 +121,8 @@ impl Simulation {
         let prompt = (client.prompt)(number);
         let slot = self.pick(prompt, (client.placed)(number));
         self.request += 1;
-        self.detector.start_probe(Slot(slot), self.request, now);
-        self.detector.flag_ejected(&mut self.pool, now);
+        self.detector.start_probe(Slot(slot), self.request, at(now));
+        self.detector.flag_ejected(&mut self.pool, at(now));
         let broken = (broken == Some(slot)).then_some(Reason::Errors);
         let reason = client.failure.or(broken);
         let outcome = Outcome {
@@ -135,8 +139,8 @@ impl Simulation {
             self.seen.failed += u32::from(reason.is_some());
         }
         self.detector
-            .record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
-        self.detector.flag_ejected(&mut self.pool, now);
+            .record_outcome(Slot(slot), &outcome, Freshness::Fresh, at(now));
+        self.detector.flag_ejected(&mut self.pool, at(now));
     }
 
     /// Simulates this range of milliseconds. From `broken.1` on the pod `broken.0` fails.
@@ -147,12 +151,12 @@ impl Simulation {
                 self.send(client, now, broken.map(|(slot, _)| slot), now);
             }
             if now % 50 == 0 {
-                self.detector.renew_claims(now);
-                for slot in self.detector.due_probes(&self.pool, now) {
-                    let entry = self.detector.claim(slot, now).unwrap();
+                self.detector.renew_claims(at(now));
+                for slot in self.detector.due_probes(&self.pool, at(now)) {
+                    let entry = self.detector.claim(slot, at(now)).unwrap();
                     self.detector.accept_claim(slot, entry);
                 }
-                self.detector.flag_ejected(&mut self.pool, now);
+                self.detector.flag_ejected(&mut self.pool, at(now));
             }
             for (slot, ejected) in self.seen.ejected.iter_mut().enumerate() {
                 let endpoint = self.pool.get(Slot(slot as u32)).unwrap();
@@ -335,7 +339,7 @@ fn a_pod_that_lists_its_models_and_fails_all_else_is_ejected() {
             let listed = Outcome::default();
             simulation
                 .detector
-                .record_outcome(Slot(1), &listed, Freshness::Fresh, now);
+                .record_outcome(Slot(1), &listed, Freshness::Fresh, at(now));
         }
         if simulation.detector.reason(Slot(1)).is_some() {
             return;

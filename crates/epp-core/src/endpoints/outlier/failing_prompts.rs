@@ -8,7 +8,10 @@
 //! The table has a fixed size. Clients choose the prompts and may send more than fit: then the oldest of a row
 //! is forgotten, and counts as new when it comes again.
 
+use std::time::Duration;
+
 use crate::scheduling::Slot;
+use crate::time::Timestamp;
 
 /// The table's rows, and prompts per row: 256 prompts in 10 KB per VM. A secret decides which row a prompt
 /// is in, so that no client can evict another client's prompt with four of its own.
@@ -16,10 +19,10 @@ const ROWS: usize = 64;
 const PROMPTS_PER_ROW: usize = 4;
 
 /// A repeated failure of a prompt counts again after this long.
-const REPEAT_MS: u64 = 1_000;
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
 /// A prompt is forgotten after this long without a failure.
-const FORGET_MS: u64 = 60_000;
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
 struct FailingPrompt {
@@ -28,9 +31,9 @@ struct FailingPrompt {
     /// The endpoint at which the prompt failed first.
     slot: Slot,
     /// When a failure last counted.
-    counted_at: u64,
+    counted_at: Timestamp,
     /// When the prompt last failed.
-    failed_at: u64,
+    failed_at: Timestamp,
     /// Whether the prompt failed at another endpoint as well, and none has served it since.
     spread: bool,
     /// Another endpoint that served the prompt.
@@ -72,14 +75,14 @@ impl FailingPrompts {
     }
 
     /// Records that a prompt failed at an endpoint. Returns whether that counts against the endpoint.
-    pub fn record_failure(&mut self, key: u64, slot: Slot, now: u64) -> bool {
+    pub fn record_failure(&mut self, key: u64, slot: Slot, now: Timestamp) -> bool {
         if self.rows.is_empty() {
             self.rows.resize(ROWS, [None; PROMPTS_PER_ROW]);
         }
         let Some(row) = self.row(key) else {
             return true;
         };
-        let recent = |prompt: &FailingPrompt| now.abs_diff(prompt.failed_at) <= FORGET_MS;
+        let recent = |prompt: &FailingPrompt| now.is_near(prompt.failed_at, FORGET_AFTER);
         let known = row.iter_mut().flatten();
         let known = known
             .filter(|prompt| recent(prompt))
@@ -93,7 +96,7 @@ impl FailingPrompts {
                 spread: false,
                 served_by: None,
             };
-            let used_at = |entry: &Option<FailingPrompt>| entry.map_or(0, |it| it.failed_at + 1);
+            let used_at = |entry: &Option<FailingPrompt>| entry.map(|it| it.failed_at);
             if let Some(oldest) = row.iter_mut().min_by_key(|entry| used_at(entry)) {
                 *oldest = Some(new);
             }
@@ -108,7 +111,7 @@ impl FailingPrompts {
             self.blamed += u64::from(first);
             return false;
         }
-        let counts = !prompt.spread && now.abs_diff(prompt.counted_at) >= REPEAT_MS;
+        let counts = !prompt.spread && now.abs_diff(prompt.counted_at) >= REPEAT_AFTER;
         if counts {
             prompt.counted_at = now;
         }
@@ -139,47 +142,53 @@ mod tests {
     const A: Slot = Slot(0);
     const B: Slot = Slot(1);
 
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     #[test]
     fn a_prompt_counts_once_per_second_and_endpoint() {
         let mut prompts = FailingPrompts::new(7);
-        let counted = (0..1_000).filter(|now| prompts.record_failure(1, A, 5_000 + now));
+        let counted = (0..1_000).filter(|now| prompts.record_failure(1, A, at(5_000 + now)));
         assert_eq!(counted.count(), 1);
-        assert!(prompts.record_failure(1, A, 6_000));
-        assert!(prompts.record_failure(2, A, 6_000), "another prompt");
+        assert!(prompts.record_failure(1, A, at(6_000)));
+        assert!(prompts.record_failure(2, A, at(6_000)), "another prompt");
     }
 
     #[test]
     fn a_prompt_that_fails_at_two_endpoints_is_at_fault_until_one_serves_it() {
         let mut prompts = FailingPrompts::new(7);
-        assert!(prompts.record_failure(1, A, 5_000));
-        assert!(!prompts.record_failure(1, B, 5_010));
-        assert!(!prompts.record_failure(1, A, 9_000) && !prompts.record_failure(1, B, 9_000));
+        assert!(prompts.record_failure(1, A, at(5_000)));
+        assert!(!prompts.record_failure(1, B, at(5_010)));
+        assert!(
+            !prompts.record_failure(1, A, at(9_000)) && !prompts.record_failure(1, B, at(9_000))
+        );
         assert_eq!(prompts.blamed, 1);
         prompts.record_served(1, B);
-        let counted = (0..10).filter(|now| prompts.record_failure(1, A, 9_000 + now));
+        let counted = (0..10).filter(|now| prompts.record_failure(1, A, at(9_000 + now)));
         assert_eq!(counted.count(), 10, "the endpoint is at fault");
     }
 
     #[test]
     fn a_prompt_is_new_after_a_minute_and_after_its_endpoint_is_removed() {
         let mut prompts = FailingPrompts::new(7);
-        assert!(prompts.record_failure(1, A, 5_000));
-        assert!(!prompts.record_failure(1, B, 5_010));
-        assert!(prompts.record_failure(1, B, 5_010 + FORGET_MS + 1));
+        assert!(prompts.record_failure(1, A, at(5_000)));
+        assert!(!prompts.record_failure(1, B, at(5_010)));
+        assert!(prompts.record_failure(1, B, at(5_011).after(FORGET_AFTER)));
         prompts.remove_endpoint(B);
-        assert!(prompts.record_failure(1, B, 5_010 + FORGET_MS + 2));
+        assert!(prompts.record_failure(1, B, at(5_012).after(FORGET_AFTER)));
     }
 
     #[test]
     fn more_prompts_than_the_table_holds_take_no_more_memory() {
         let mut prompts = FailingPrompts::new(7);
         for key in 0..100_000 {
-            assert!(prompts.record_failure(key, A, 5_000 + key));
+            assert!(prompts.record_failure(key, A, at(5_000 + key)));
         }
         let kept = prompts.rows.iter().flatten().flatten().count();
         assert_eq!(kept, ROWS * PROMPTS_PER_ROW);
         assert!(
-            !prompts.record_failure(99_999, A, 105_000),
+            !prompts.record_failure(99_999, A, at(105_000)),
             "the newest are kept"
         );
     }
@@ -191,7 +200,7 @@ mod tests {
             |prompts: &mut FailingPrompts, key| prompts.row(key).unwrap() as *const _ as usize;
         let table = |secret| {
             let mut prompts = FailingPrompts::new(secret);
-            prompts.record_failure(0, A, 1);
+            prompts.record_failure(0, A, at(1));
             prompts
         };
         let (mut one, mut other) = (table(1), table(0x5eed_0000_0000_0001));

@@ -15,6 +15,9 @@
 //! its own requests, and does not accept another worker's ejection that contradicts them. If more than half
 //! of the endpoints would be ejected for such failures, all stay, because then the requests are at fault.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
 mod failing_prompts;
 mod failure;
 mod probe;
@@ -22,9 +25,15 @@ mod state;
 
 use self::failing_prompts::FailingPrompts;
 pub use self::failure::{Failure, Outcome, Reason};
-pub use self::state::{Ejection, OutlierSettings};
-use self::state::{EndpointState, FORGET_MS};
+pub use self::state::{Ejection, EjectionRecord, OutlierSettings};
+use self::state::{EndpointState, Probe, FORGET_AFTER};
 use crate::scheduling::{Freshness, Pool, Slot};
+use crate::time::{whole_millis, Timestamp};
+
+/// A record may be dated this far ahead of the clock, which all workers share: each change is dated a millisecond
+/// after the one before, and a clock may be set back a little. A record from later than that is corrupt, or was
+/// written before the clock was set back by more; it would win over every later one.
+const MAX_AHEAD: Duration = Duration::from_secs(5);
 
 /// A failure share is far above the peers' if it exceeds three times theirs by this much.
 const OUTLIER_MARGIN: f64 = 0.55;
@@ -34,11 +43,11 @@ const MIN_SHARE: f64 = 0.01;
 
 /// An endpoint whose metrics page still comes is alive, and overloaded rather than broken: its ejection
 /// is limited to this.
-const MAX_ALIVE_MS: u64 = 5_000;
+const MAX_ALIVE: Duration = Duration::from_secs(5);
 
 /// For this long after a failure every response is examined, whichever endpoint sent it: what the peers
 /// serve shows whether the endpoint or the request is at fault.
-const ALERT_MS: u64 = 2_000;
+const ALERT: Duration = Duration::from_secs(2);
 
 /// An endpoint has stopped serving if the pool has served this many requests per endpoint since the
 /// endpoint last served one. With evenly spread requests, a working endpoint is passed over for that long by
@@ -48,23 +57,24 @@ const ALERT_MS: u64 = 2_000;
 const SERVED_MEANWHILE: u64 = 5;
 
 /// An endpoint has also stopped serving if it has served nothing for this long, whatever its peers serve.
-const SILENT_MS: u64 = 1_000;
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// One worker's outlier detection.
 #[derive(Debug)]
 pub struct OutlierDetector {
-    settings: OutlierSettings,
-    /// This worker's random identity, never 0.
-    worker: u64,
+    /// `None`: switched off.
+    settings: Option<OutlierSettings>,
+    /// This worker's random identity.
+    worker: NonZeroU64,
     rng: fastrand::Rng,
     /// The endpoints by slot.
-    endpoints: Vec<EndpointState>,
+    endpoints: Vec<Option<EndpointState>>,
     /// Occupied slots.
     members: u64,
     /// Requests with a body that this worker has seen served.
     served: u64,
     /// When a request last failed; `None`: never.
-    failed_at: Option<u64>,
+    failed_at: Option<Timestamp>,
     prompts: FailingPrompts,
     /// Whether all endpoints stay because more than half would be ejected for what requests can cause.
     majority: bool,
@@ -90,11 +100,11 @@ pub struct RequestFaults {
 }
 
 impl OutlierDetector {
-    /// Creates a detector without endpoints.
-    pub fn new(settings: OutlierSettings, mut rng: fastrand::Rng) -> Self {
+    /// Creates a detector without endpoints; without settings it is switched off.
+    pub fn new(settings: Option<OutlierSettings>, mut rng: fastrand::Rng) -> Self {
         Self {
             settings,
-            worker: rng.u64(1..),
+            worker: NonZeroU64::new(rng.u64(1..)).unwrap_or(NonZeroU64::MIN),
             prompts: FailingPrompts::new(rng.u64(..)),
             rng,
             endpoints: Vec::new(),
@@ -111,13 +121,11 @@ impl OutlierDetector {
     }
 
     /// Changes the settings. Switching outlier detection off ends all ejections.
-    pub fn configure(&mut self, settings: OutlierSettings) {
+    pub fn configure(&mut self, settings: Option<OutlierSettings>) {
         self.settings = settings;
         if !self.is_enabled() {
-            for state in &mut self.endpoints {
-                let endpoint = state.ejection.endpoint;
-                *state = EndpointState::default();
-                state.ejection.endpoint = endpoint;
+            for state in self.endpoints.iter_mut().flatten() {
+                *state = EndpointState::new(state.record.endpoint, 0);
             }
             self.has_claims = false;
             self.flags_stale = true;
@@ -126,50 +134,58 @@ impl OutlierDetector {
 
     /// Returns whether any endpoint may ever be ejected.
     pub fn is_enabled(&self) -> bool {
-        self.settings.first_ms > 0
+        self.settings.is_some()
     }
 
     /// Adds an endpoint in a slot. `endpoint` distinguishes it from others in the same slot.
     pub fn add_endpoint(&mut self, slot: Slot, endpoint: u64) {
         if self.endpoints.len() <= slot.index() {
-            self.endpoints
-                .resize_with(slot.index() + 1, EndpointState::default);
+            self.endpoints.resize_with(slot.index() + 1, || None);
         }
         self.remove_endpoint(slot);
         if let Some(state) = self.endpoints.get_mut(slot.index()) {
-            state.ejection.endpoint = endpoint;
-            state.served_by_all = self.served;
+            *state = Some(EndpointState::new(endpoint, self.served));
             self.members += 1;
         }
     }
 
     /// Removes the endpoint in a slot.
     pub fn remove_endpoint(&mut self, slot: Slot) {
-        if let Some(state) = self.endpoints.get_mut(slot.index()) {
-            self.members -= u64::from(state.is_occupied()).min(self.members);
-            *state = EndpointState::default();
+        let state = self.endpoints.get_mut(slot.index());
+        if state.and_then(Option::take).is_some() {
+            self.members = self.members.saturating_sub(1);
             self.prompts.remove_endpoint(slot);
         }
     }
 
+    fn state(&self, slot: Slot) -> Option<&EndpointState> {
+        self.endpoints.get(slot.index())?.as_ref()
+    }
+
+    fn state_mut(&mut self, slot: Slot) -> Option<&mut EndpointState> {
+        self.endpoints.get_mut(slot.index())?.as_mut()
+    }
+
+    /// Returns the endpoints' states by slot.
+    fn states(&self) -> impl Iterator<Item = (Slot, &EndpointState)> {
+        let slots = (0..).map(Slot).zip(&self.endpoints);
+        slots.filter_map(|(slot, state)| Some((slot, state.as_ref()?)))
+    }
+
     /// Returns whether each response of this endpoint must be examined, and not just a sample of them.
-    pub fn is_suspect(&self, slot: Slot, now: u64) -> bool {
-        if self
-            .failed_at
-            .is_some_and(|at| now.abs_diff(at) <= ALERT_MS)
-        {
+    pub fn is_suspect(&self, slot: Slot, now: Timestamp) -> bool {
+        if self.failed_at.is_some_and(|at| now.is_near(at, ALERT)) {
             return true;
         }
-        let state = self.endpoints.get(slot.index());
-        state.is_some_and(|state| {
-            state.failure_share(false, now) > MIN_SHARE || state.probe.is_some()
+        self.state(slot).is_some_and(|state| {
+            state.failure_share(false, now) > MIN_SHARE || matches!(state.probe, Probe::Sent { .. })
         })
     }
 
     /// Returns why an endpoint is ejected, or `None` if it is not.
     pub fn reason(&self, slot: Slot) -> Option<Reason> {
-        let state = self.endpoints.get(slot.index())?;
-        state.is_ejected().then_some(state.ejection.reason)
+        let ejection = self.state(slot)?.record.ejection?;
+        Some(ejection.reason)
     }
 
     /// Records how a request ended at an endpoint. `freshness` is that of the endpoint's metrics page.
@@ -178,18 +194,19 @@ impl OutlierDetector {
         slot: Slot,
         outcome: &Outcome,
         freshness: Freshness,
-        now: u64,
+        now: Timestamp,
     ) {
-        if !self.is_enabled() || self.endpoints.len() <= slot.index() {
+        if !self.is_enabled() || self.state(slot).is_none() {
             return;
         }
         let counts = self.counts(slot, outcome, now);
-        let Some(state) = self.endpoints.get_mut(slot.index()) else {
+        let state = self.endpoints.get_mut(slot.index());
+        let Some(state) = state.and_then(Option::as_mut) else {
             return;
         };
-        let probed = state.probe == Some(outcome.request);
+        let probed = state.probe.is_request(outcome.request);
         if probed {
-            state.probe = None;
+            state.probe = Probe::None;
         }
         if counts {
             let certain = outcome.failure.is_some_and(|failure| failure.certain);
@@ -203,7 +220,7 @@ impl OutlierDetector {
                     self.record_failure(slot, failure, freshness, probed, now);
                 } else if probed {
                     // The prompt is at fault, so the probe proved nothing: the next request probes.
-                    state.probe_allowed = true;
+                    state.probe = Probe::Allowed;
                     self.flags_stale = true;
                 }
             }
@@ -211,7 +228,7 @@ impl OutlierDetector {
     }
 
     /// Records the outcome's prompt. Returns whether the outcome counts for or against the endpoint.
-    fn counts(&mut self, slot: Slot, outcome: &Outcome, now: u64) -> bool {
+    fn counts(&mut self, slot: Slot, outcome: &Outcome, now: Timestamp) -> bool {
         match (outcome.failure, outcome.prompt) {
             (Some(failure), Some(prompt)) if !failure.certain => {
                 self.prompts.record_failure(prompt, slot, now)
@@ -224,20 +241,24 @@ impl OutlierDetector {
         }
     }
 
-    fn record_served(&mut self, slot: Slot, bodied: bool, probed: bool, now: u64) {
-        let credible = self.is_credible(slot, now);
-        let Some(state) = self.endpoints.get_mut(slot.index()) else {
+    fn record_served(&mut self, slot: Slot, bodied: bool, probed: bool, now: Timestamp) {
+        let Some(state) = self.state(slot) else {
             return;
         };
-        if bodied {
-            self.served += 1;
-            state.served_at = Some(now);
-            state.served_by_all = self.served;
-        }
+        let ejection = state.record.ejection;
         // A hung endpoint that responds no longer hangs, and an endpoint that goes on serving this
         // worker's requests does not fail.
-        let was_hung = state.is_ejected() && state.ejection.reason == Reason::Hung;
-        let serves = state.is_ejected() && bodied && !credible;
+        let was_hung = ejection.is_some_and(|ejection| ejection.reason == Reason::Hung);
+        let refutes = |ejection: Ejection| !self.has_evidence(state, ejection.certain, now);
+        let serves = bodied && ejection.is_some_and(refutes);
+        if bodied {
+            self.served += 1;
+            let served = self.served;
+            if let Some(state) = self.state_mut(slot) {
+                state.served_at = Some(now);
+                state.served_by_all = served;
+            }
+        }
         if probed || was_hung || serves {
             self.recover(slot, now);
         }
@@ -249,9 +270,9 @@ impl OutlierDetector {
         failure: Failure,
         freshness: Freshness,
         probed: bool,
-        now: u64,
+        now: Timestamp,
     ) {
-        let Some(state) = self.endpoints.get(slot.index()) else {
+        let Some(state) = self.state(slot) else {
             return;
         };
         let ejected = state.is_ejected();
@@ -263,15 +284,15 @@ impl OutlierDetector {
             // The peers fail as well now: the endpoint is not at fault.
             self.recover(slot, now);
         } else if probed
-            || (!ejected && is_outlier(own) && self.has_evidence(slot, failure.certain, now))
+            || (!ejected && is_outlier(own) && self.has_evidence(state, failure.certain, now))
         {
             self.eject(slot, failure, freshness, probed, now);
         }
     }
 
     /// Ejects an endpoint that shows no sign of life.
-    pub fn mark_hung(&mut self, slot: Slot, now: u64) {
-        let state = self.endpoints.get(slot.index());
+    pub fn mark_hung(&mut self, slot: Slot, now: Timestamp) {
+        let state = self.state(slot);
         if self.is_enabled() && state.is_some_and(|state| !state.is_ejected()) {
             let failure = Failure {
                 reason: Reason::Hung,
@@ -283,35 +304,25 @@ impl OutlierDetector {
 
     /// Returns the median failure share of an endpoint's peers. Ejected peers count with their last share,
     /// because prompts that fail everywhere make one endpoint after the other fail.
-    fn failure_share_of_peers(&self, slot: Slot, certain: bool, now: u64) -> f64 {
-        let others = self.endpoints.iter().enumerate();
-        let others = others
-            .filter(|(index, state)| *index != slot.index() && state.is_occupied())
-            .map(|(_, state)| state.failure_share(certain, now));
-        let mut peers: Vec<f64> = others.collect();
+    fn failure_share_of_peers(&self, slot: Slot, certain: bool, now: Timestamp) -> f64 {
+        let others = self.states().filter(|(other, _)| *other != slot);
+        let shares = others.map(|(_, state)| state.failure_share(certain, now));
+        let mut peers: Vec<f64> = shares.collect();
         let middle = peers.len().saturating_sub(1) / 2;
         peers.sort_by(f64::total_cmp);
         peers.get(middle).copied().unwrap_or(0.0)
     }
 
     /// Returns whether this worker's own requests allow the conclusion that the endpoint is at fault: the
-    /// failures are certain, or the endpoint has stopped serving.
-    fn has_evidence(&self, slot: Slot, certain: bool, now: u64) -> bool {
-        let Some(state) = self.endpoints.get(slot.index()).filter(|_| !certain) else {
-            return true;
-        };
+    /// failures are certain, or the endpoint has stopped serving. An ejection by another worker, caused by a few
+    /// clients, must not decide for all.
+    fn has_evidence(&self, state: &EndpointState, certain: bool, now: Timestamp) -> bool {
         let meanwhile = self.served.saturating_sub(state.served_by_all);
-        meanwhile >= SERVED_MEANWHILE * self.members
+        certain
+            || meanwhile >= SERVED_MEANWHILE * self.members
             || state
                 .served_at
-                .is_none_or(|at| now.abs_diff(at) >= SILENT_MS)
-    }
-
-    /// Returns whether this worker's own requests do not contradict an ejection, its own or another
-    /// worker's. An ejection caused by a few clients must not decide for all.
-    fn is_credible(&self, slot: Slot, now: u64) -> bool {
-        let state = self.endpoints.get(slot.index());
-        state.is_none_or(|state| self.has_evidence(slot, state.ejection.certain, now))
+                .is_none_or(|at| now.abs_diff(at) >= SILENT_AFTER)
     }
 
     fn eject(
@@ -320,87 +331,104 @@ impl OutlierDetector {
         failure: Failure,
         freshness: Freshness,
         probed: bool,
-        now: u64,
+        now: Timestamp,
     ) {
-        let OutlierSettings { first_ms, max_ms } = self.settings;
-        let Some(state) = self.endpoints.get_mut(slot.index()) else {
+        let (Some(settings), Some(state)) = (
+            self.settings,
+            self.endpoints
+                .get_mut(slot.index())
+                .and_then(Option::as_mut),
+        ) else {
             return;
         };
-        let ejection = &mut state.ejection;
-        let forgotten = ejection.until == 0 && now.abs_diff(ejection.changed) > FORGET_MS;
+        let record = &mut state.record;
+        let forgotten = record.ejection.is_none() && !record.is_recent(now, FORGET_AFTER);
         // A failure that requests can cause repeats the last ejection only if the endpoint served nothing
         // in between, which a failed probe shows.
         let is_first = forgotten || !failure.certain && !probed;
-        let before = if is_first { 0 } else { ejection.level };
-        ejection.level = before.saturating_add(1);
-        ejection.reason = failure.reason;
-        ejection.certain = failure.certain;
-        ejection.prober = 0;
+        let before = if is_first { 0 } else { record.level };
+        record.level = before.saturating_add(1);
         // A failure that requests can cause ejects for longer only if metrics pages have stopped coming.
         let alive = match failure.certain {
             true => freshness == Freshness::Fresh,
             false => freshness != Freshness::Stale || failure.reason == Reason::Overloaded,
         };
-        let max_ms = if alive {
-            max_ms.min(MAX_ALIVE_MS)
+        let max = if alive {
+            settings.max.min(MAX_ALIVE)
         } else {
-            max_ms
+            settings.max
         };
-        let doubled = first_ms
-            .saturating_mul(1 << before.min(20))
-            .min(max_ms.max(first_ms));
-        let duration = doubled - doubled / 5 + self.rng.u64(0..=doubled * 2 / 5);
-        ejection.until = now + duration.max(1);
-        state.touch(now);
-        state.probe_allowed = false;
+        let doubled = settings.first.saturating_mul(1 << before.min(20));
+        let length = jittered(doubled.min(max.max(settings.first)), &mut self.rng);
+        record.ejection = Some(Ejection {
+            reason: failure.reason,
+            certain: failure.certain,
+            until: now.floor_millis().after(length),
+            prober: None,
+        });
+        record.touch(now);
+        state.probe = Probe::None;
         self.unpublished = true;
         self.flags_stale = true;
         self.new_ejections.push((slot, failure.reason));
     }
 
-    fn recover(&mut self, slot: Slot, now: u64) {
-        let Some(state) = self.endpoints.get_mut(slot.index()) else {
+    fn recover(&mut self, slot: Slot, now: Timestamp) {
+        let Some(state) = self.state_mut(slot) else {
             return;
         };
-        state.ejection.until = 0;
-        state.ejection.prober = 0;
-        state.touch(now);
+        state.record.ejection = None;
+        state.record.touch(now);
         state.reset_failures();
-        state.probe_allowed = false;
+        state.probe = Probe::None;
         self.unpublished = true;
         self.flags_stale = true;
     }
 
     /// Returns the ejections to publish, past ones included.
-    pub fn ejections(&self) -> impl Iterator<Item = (Slot, Ejection)> + '_ {
-        let states = self.endpoints.iter().enumerate();
-        let changed = states.filter(|(_, state)| state.ejection.changed > 0 && state.is_occupied());
-        changed.map(|(index, state)| (Slot(index as u32), state.ejection))
+    pub fn records(&self) -> impl Iterator<Item = (Slot, EjectionRecord)> + '_ {
+        let records = self.states().map(|(slot, state)| (slot, state.record));
+        records.filter(|(_, record)| record.changed.is_some())
     }
 
-    /// Takes over another worker's ejection unless ours is newer. Returns false in that case: then the
-    /// other worker has not received ours.
-    pub fn merge(&mut self, slot: Slot, ejection: Ejection, now: u64) -> bool {
-        let Some(state) = self.endpoints.get_mut(slot.index()) else {
+    /// Dates this worker's records anew that a clock has written which was set back since. Without this they would
+    /// win over all that any worker finds until the clock has caught up with them.
+    pub fn correct_dates(&mut self, now: Timestamp) {
+        let latest = Some(now.after(MAX_AHEAD));
+        for state in self.endpoints.iter_mut().flatten() {
+            if state.record.changed > latest {
+                state.record.changed = Some(now.floor_millis());
+                self.unpublished = true;
+            }
+        }
+    }
+
+    /// Takes over another worker's record unless ours is newer, or the record's date cannot be right. Returns
+    /// false if ours must be published again: the other worker has not received it.
+    pub fn merge(&mut self, slot: Slot, record: EjectionRecord, now: Timestamp) -> bool {
+        let (served, worker) = (self.served, self.worker);
+        let latest = Some(now.after(MAX_AHEAD));
+        let Some(state) = self.state_mut(slot) else {
             return true;
         };
-        if state.ejection.endpoint != ejection.endpoint {
+        if state.record.endpoint != record.endpoint {
             return true;
         }
-        if ejection.changed < state.ejection.changed {
-            return false;
+        if record.changed > latest || record.changed < state.record.changed {
+            // Ours replaces it, if there is one.
+            return state.record.changed.is_none();
         }
-        if state.ejection != ejection {
-            if ejection.until == 0 && state.is_ejected() {
+        if state.record != record {
+            if record.ejection.is_none() && state.is_ejected() {
                 // Another worker has seen the endpoint serve a request.
                 state.reset_failures();
                 state.served_at = Some(now);
-                state.served_by_all = self.served;
+                state.served_by_all = served;
             }
-            state.ejection = ejection;
-            if ejection.prober != self.worker {
-                state.probe_allowed = false;
-                state.probe = None;
+            state.record = record;
+            let prober = record.ejection.and_then(|ejection| ejection.prober);
+            if prober != Some(worker) {
+                state.probe = Probe::None;
             }
             self.flags_stale = true;
         }
@@ -422,29 +450,31 @@ impl OutlierDetector {
 
     /// Sets the pool's `ejected` flags. At most half of the available endpoints are ejected; if more than half
     /// would be ejected for what requests can cause, none is ejected for that.
-    pub fn flag_ejected(&mut self, pool: &mut Pool, now: u64) {
+    pub fn flag_ejected(&mut self, pool: &mut Pool, now: Timestamp) {
         let stale = std::mem::take(&mut self.flags_stale);
-        if !stale && !self.endpoints.iter().any(EndpointState::is_ejected) {
+        if !stale && !self.states().any(|(_, state)| state.is_ejected()) {
             return;
         }
         let max_ejected = pool.iter().filter(|(_, it)| it.available).count() / 2;
         let available = |slot| pool.get(slot).is_some_and(|endpoint| endpoint.available);
-        let states = (0..).map(Slot).zip(&self.endpoints);
-        let candidates = states.filter(|(slot, state)| state.is_ejected() && available(*slot));
-        let mut candidates: Vec<(Slot, &EndpointState)> = candidates.collect();
-        let uncertain = candidates.iter().filter(|(_, it)| !it.ejection.certain);
+        let ejected = self.states().filter(|(slot, _)| available(*slot));
+        let ejected =
+            ejected.filter_map(|(slot, state)| Some((slot, state, state.record.ejection?)));
+        let mut candidates: Vec<(Slot, &EndpointState, Ejection)> = ejected.collect();
+        let uncertain = candidates.iter().filter(|(_, _, it)| !it.certain);
         let majority = uncertain.count() > max_ejected;
-        candidates.retain(|(slot, state)| {
-            state.ejection.certain || !majority && self.is_credible(*slot, now)
+        candidates.retain(|(_, state, ejection)| {
+            ejection.certain || !majority && self.has_evidence(state, ejection.certain, now)
         });
         // Every worker must choose the same half; certain faults come first.
-        candidates.sort_by_key(|(slot, state)| {
-            let Ejection { certain, level, .. } = state.ejection;
-            (!certain, u32::MAX - level, slot.0)
+        candidates.sort_by_key(|(slot, state, ejection)| {
+            (!ejection.certain, u32::MAX - state.record.level, slot.0)
         });
         candidates.truncate(max_ejected);
-        let ejected = candidates.iter().filter(|(_, state)| !state.probe_allowed);
-        let mut ejected: Vec<u32> = ejected.map(|(slot, _)| slot.0).collect();
+        let ejected = candidates
+            .iter()
+            .filter(|(_, state, _)| !state.probe.is_allowed());
+        let mut ejected: Vec<u32> = ejected.map(|(slot, ..)| slot.0).collect();
         ejected.sort_unstable();
         for index in 0..pool.width() as u32 {
             let is_ejected = ejected.binary_search(&index).is_ok();
@@ -453,6 +483,15 @@ impl OutlierDetector {
         self.majorities += u64::from(majority && !self.majority);
         self.majority = majority;
     }
+}
+
+/// Returns a duration that differs from this one by up to a fifth, in whole milliseconds. Endpoints that were
+/// ejected at once are not all probed at once.
+fn jittered(duration: Duration, rng: &mut fastrand::Rng) -> Duration {
+    let millis = whole_millis(duration);
+    let shortest = millis - millis / 5;
+    let length = shortest.saturating_add(rng.u64(0..=millis.saturating_mul(2) / 5));
+    Duration::from_millis(length.max(1))
 }
 
 #[cfg(test)]

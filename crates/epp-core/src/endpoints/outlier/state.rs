@@ -1,103 +1,181 @@
 //! The state of one endpoint in outlier detection: the part that workers share, and one worker's own.
 
-use serde::{Deserialize, Serialize};
+use std::num::NonZeroU64;
+use std::time::Duration;
 
 use super::Reason;
+use crate::time::Timestamp;
 
 /// After this long without a new failure, the next failure is treated as the first.
-pub(super) const FORGET_MS: u64 = 60_000;
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// Outlier detection's settings.
+/// Outlier detection's settings, where it is switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutlierSettings {
-    /// Duration of an endpoint's first ejection, in milliseconds; 0 switches outlier detection off.
-    pub first_ms: u64,
-    /// Maximum duration of an ejection, in milliseconds.
-    pub max_ms: u64,
+    /// Duration of an endpoint's first ejection.
+    pub first: Duration,
+    /// Maximum duration of an ejection.
+    pub max: Duration,
 }
 
-/// The part of an endpoint's state that all workers share. Times are in milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ejection {
-    /// Identifies the endpoint, since slots are reused; 0: the slot is empty.
+/// The part of an endpoint's state that all workers share. Its times are whole milliseconds, as they are stored:
+/// a record that was read is equal to the one that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EjectionRecord {
+    /// Identifies the endpoint, since slots are reused.
     pub endpoint: u64,
-    /// Why the endpoint is, or was last, ejected.
+    /// Consecutive ejections so far.
+    pub level: u32,
+    /// The ejection in force, if the endpoint is ejected.
+    pub ejection: Option<Ejection>,
+    /// When this record was written: of two records, the later one wins. `None` before the first ejection.
+    pub changed: Option<Timestamp>,
+}
+
+/// An ejection in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejection {
+    /// Why the endpoint is ejected.
     pub reason: Reason,
     /// Whether the endpoint is surely at fault (see [`super::Failure::certain`]).
     pub certain: bool,
-    /// Consecutive ejections.
-    pub level: u32,
-    /// When the ejection ends; 0: the endpoint is not ejected.
-    pub until: u64,
-    /// The worker that probes the endpoint; 0: none does.
-    pub prober: u64,
-    /// When this record was written: of two records, the later one wins.
-    pub changed: u64,
+    /// When the ejection ends: then a probe is due.
+    pub until: Timestamp,
+    /// The worker that probes the endpoint, if one does.
+    pub prober: Option<NonZeroU64>,
+}
+
+impl EjectionRecord {
+    /// Returns the record of an endpoint that was never ejected.
+    pub fn new(endpoint: u64) -> Self {
+        Self {
+            endpoint,
+            level: 0,
+            ejection: None,
+            changed: None,
+        }
+    }
+
+    /// Marks the record as changed. The time always grows, whatever the clock does, so that other workers accept
+    /// the record.
+    pub(super) fn touch(&mut self, now: Timestamp) {
+        let later = |changed: Timestamp| changed.after(Duration::from_millis(1));
+        let next = self.changed.map_or(Timestamp::default(), later);
+        self.changed = Some(now.floor_millis().max(next));
+    }
+
+    /// Returns whether the record was changed within this time of `now`.
+    pub(super) fn is_recent(&self, now: Timestamp, within: Duration) -> bool {
+        self.changed
+            .is_some_and(|changed| now.is_near(changed, within))
+    }
+}
+
+/// This worker's part in probing an ejected endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Probe {
+    /// Another worker probes the endpoint, or none does.
+    #[default]
+    None,
+    /// The next request to the endpoint is the probe.
+    Allowed,
+    /// A request was sent as the probe.
+    Sent {
+        /// The request's number.
+        request: u32,
+        /// When it was sent.
+        at: Timestamp,
+        /// Whether the response has taken so long that the next request probes, too.
+        overdue: bool,
+    },
+}
+
+impl Probe {
+    /// Returns whether the next request to the endpoint is a probe.
+    pub fn is_allowed(self) -> bool {
+        matches!(self, Self::Allowed | Self::Sent { overdue: true, .. })
+    }
+
+    /// Returns whether this request is the probe.
+    pub fn is_request(self, number: u32) -> bool {
+        matches!(self, Self::Sent { request, .. } if request == number)
+    }
+}
+
+/// Moving averages of an endpoint's failures.
+#[derive(Debug, Clone, Copy, Default)]
+struct FailureShares {
+    all: f64,
+    /// Only failures that are surely the endpoint's fault.
+    certain: f64,
+    /// When the averages last changed.
+    at: Timestamp,
 }
 
 /// One worker's state of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EndpointState {
-    pub ejection: Ejection,
-    /// Moving average of all failures.
-    failures: f64,
-    /// Moving average of the failures that are surely the endpoint's fault.
-    certain_failures: f64,
-    /// When the averages last changed.
-    averaged_at: u64,
+    pub record: EjectionRecord,
+    /// `None` while no failure is remembered.
+    failures: Option<FailureShares>,
     /// When the endpoint last served a request with a body; `None`: never.
-    pub served_at: Option<u64>,
+    pub served_at: Option<Timestamp>,
     /// How many requests all endpoints together had served by then, as far as this worker saw.
     pub served_by_all: u64,
-    /// Whether this worker may send the endpoint a probe now.
-    pub probe_allowed: bool,
-    /// The request that probes the endpoint.
-    pub probe: Option<u32>,
-    /// When the last probe was sent.
-    pub probed_at: u64,
+    pub probe: Probe,
     /// When this worker last gave up a claim because it had no request to probe with; `None`: never.
-    pub probe_backoff_since: Option<u64>,
+    pub probe_backoff_since: Option<Timestamp>,
 }
 
 impl EndpointState {
     /// Weight of the newest outcome in the moving averages.
     const NEWEST_WEIGHT: f64 = 0.2;
 
-    pub fn is_ejected(&self) -> bool {
-        self.ejection.until > 0
+    /// Returns the state of an endpoint that has just been added, when all together had served this many requests.
+    pub fn new(endpoint: u64, served_by_all: u64) -> Self {
+        Self {
+            record: EjectionRecord::new(endpoint),
+            failures: None,
+            served_at: None,
+            served_by_all,
+            probe: Probe::None,
+            probe_backoff_since: None,
+        }
     }
 
-    pub fn is_occupied(&self) -> bool {
-        self.ejection.endpoint != 0
+    pub fn is_ejected(&self) -> bool {
+        self.record.ejection.is_some()
     }
 
     /// Adds an outcome to the moving averages. Averages that are too old start again from zero.
-    pub fn add_outcome(&mut self, failed: bool, certain: bool, now: u64) {
-        if now.abs_diff(self.averaged_at) > FORGET_MS {
-            self.reset_failures();
+    pub fn add_outcome(&mut self, failed: bool, certain: bool, now: Timestamp) {
+        let recent = self.failures.filter(|it| now.is_near(it.at, FORGET_AFTER));
+        if recent.is_none() && !failed {
+            self.failures = None;
+            return;
         }
-        self.averaged_at = now;
+        let shares = self.failures.insert(recent.unwrap_or_default());
+        shares.at = now;
         let share = |failed| f64::from(u8::from(failed));
-        self.failures += (share(failed) - self.failures) * Self::NEWEST_WEIGHT;
-        self.certain_failures += (share(certain) - self.certain_failures) * Self::NEWEST_WEIGHT;
+        shares.all += (share(failed) - shares.all) * Self::NEWEST_WEIGHT;
+        shares.certain += (share(certain) - shares.certain) * Self::NEWEST_WEIGHT;
     }
 
     pub fn reset_failures(&mut self) {
-        (self.failures, self.certain_failures) = (0.0, 0.0);
+        self.failures = None;
     }
 
     /// Returns the moving average of all failures, or of those that are surely the endpoint's fault.
-    pub fn failure_share(&self, certain: bool, now: u64) -> f64 {
-        match now.abs_diff(self.averaged_at) {
-            FORGET_MS.. => 0.0,
-            _ if certain => self.certain_failures,
-            _ => self.failures,
+    pub fn failure_share(&self, certain: bool, now: Timestamp) -> f64 {
+        match self.failures {
+            Some(shares) if now.is_near(shares.at, FORGET_AFTER) => {
+                if certain {
+                    shares.certain
+                } else {
+                    shares.all
+                }
+            }
+            _ => 0.0,
         }
-    }
-
-    /// Marks the shared record as changed. The time always grows, whatever the clock does, so that
-    /// other workers accept the record.
-    pub fn touch(&mut self, now: u64) {
-        self.ejection.changed = now.max(self.ejection.changed + 1);
     }
 }

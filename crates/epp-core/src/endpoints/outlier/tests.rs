@@ -1,18 +1,27 @@
 //! Outlier detection by one worker.
 
-use super::probe::PROBE_TIMEOUT_MS;
+use super::probe::PROBE_TIMEOUT;
 use super::*;
 use crate::scheduling::Metrics;
 use crate::testing;
 
 const SETTINGS: OutlierSettings = OutlierSettings {
-    first_ms: 1_000,
-    max_ms: 60_000,
+    first: Duration::from_secs(1),
+    max: Duration::from_secs(60),
 };
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// Returns a duration in milliseconds.
+const fn millis(duration: Duration) -> u64 {
+    whole_millis(duration)
+}
 
 /// A detector and a pool of this many endpoints.
 fn worker(endpoints: u32) -> (OutlierDetector, Pool) {
-    let mut detector = OutlierDetector::new(SETTINGS, fastrand::Rng::with_seed(5));
+    let mut detector = OutlierDetector::new(Some(SETTINGS), fastrand::Rng::with_seed(5));
     (0..endpoints).for_each(|slot| detector.add_endpoint(Slot(slot), u64::from(slot) + 1));
     let pool = testing::pool((0..endpoints).map(|_| Metrics::default()));
     (detector, pool)
@@ -42,7 +51,7 @@ fn record(
     now: u64,
 ) {
     let outcome = outcome(request, reason.and_then(failure));
-    detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, now);
+    detector.record_outcome(Slot(slot), &outcome, Freshness::Fresh, at(now));
 }
 
 fn fail(detector: &mut OutlierDetector, slot: u32, times: usize, now: u64) {
@@ -58,19 +67,19 @@ fn serve(detector: &mut OutlierDetector, slot: u32, times: usize, now: u64) {
 }
 
 /// Long after everything that was served at 1,000 ms.
-const LATER: u64 = 1_000 + SILENT_MS;
+const LATER: u64 = 1_000 + millis(SILENT_AFTER);
 
 fn ejected(detector: &mut OutlierDetector, pool: &mut Pool) -> Vec<u32> {
-    detector.flag_ejected(pool, LATER);
+    detector.flag_ejected(pool, at(LATER));
     let flagged = pool.iter().filter(|(_, endpoint)| endpoint.ejected);
     flagged.map(|(slot, _)| slot.0).collect()
 }
 
 /// Claims all due probes, as if this were the only worker.
 fn claim(detector: &mut OutlierDetector, pool: &Pool, now: u64) -> Vec<Slot> {
-    let due = detector.due_probes(pool, now);
+    let due = detector.due_probes(pool, at(now));
     for slot in &due {
-        let entry = detector.claim(*slot, now).unwrap();
+        let entry = detector.claim(*slot, at(now)).unwrap();
         detector.accept_claim(*slot, entry);
     }
     due
@@ -90,7 +99,7 @@ fn wait_for_probe(detector: &mut OutlierDetector, pool: &Pool, now: u64) -> u64 
 fn four_failures_in_a_row_are_enough_and_three_are_not() {
     let (mut detector, mut pool) = worker(4);
     fail(&mut detector, 1, 3, 1_000);
-    assert!(detector.is_suspect(Slot(1), 4_000) && !detector.is_suspect(Slot(0), 4_000));
+    assert!(detector.is_suspect(Slot(1), at(4_000)) && !detector.is_suspect(Slot(0), at(4_000)));
     assert!(ejected(&mut detector, &mut pool).is_empty());
     fail(&mut detector, 1, 1, 1_000);
     assert_eq!(ejected(&mut detector, &mut pool), [1]);
@@ -109,7 +118,7 @@ fn a_few_failures_among_many_answers_are_not_enough() {
     }
     assert!(ejected(&mut detector, &mut pool).is_empty());
     serve(&mut detector, 0, 30, 10_000);
-    assert!(!detector.is_suspect(Slot(0), 20_000));
+    assert!(!detector.is_suspect(Slot(0), at(20_000)));
 }
 
 #[test]
@@ -153,15 +162,19 @@ fn all_stay_if_more_than_half_would_be_ejected_for_what_requests_can_cause() {
     let (mut detector, mut pool) = worker(4);
     // As if each of several workers had ejected another endpoint.
     for slot in 0..3 {
-        let entry = Ejection {
-            endpoint: u64::from(slot) + 1,
+        let ejection = Ejection {
             reason: Reason::Errors,
-            level: 1,
-            until: 5_000,
-            changed: 1_000,
-            ..Ejection::default()
+            certain: false,
+            until: at(5_000),
+            prober: None,
         };
-        assert!(detector.merge(Slot(slot), entry, 1_000));
+        let entry = EjectionRecord {
+            endpoint: u64::from(slot) + 1,
+            level: 1,
+            ejection: Some(ejection),
+            changed: Some(at(1_000)),
+        };
+        assert!(detector.merge(Slot(slot), entry, at(1_000)));
         let expected: &[u32] = [&[0][..], &[0, 1], &[]][slot as usize];
         assert_eq!(ejected(&mut detector, &mut pool), expected);
     }
@@ -177,14 +190,14 @@ fn all_stay_if_more_than_half_would_be_ejected_for_what_requests_can_cause() {
         "once"
     );
     // A failure that no request can cause still ejects.
-    detector.mark_hung(Slot(3), 1_000);
+    detector.mark_hung(Slot(3), at(1_000));
     assert_eq!(ejected(&mut detector, &mut pool), [3]);
 }
 
 /// The endpoint in the first slot refuses a request, and its page does not come.
 fn refuse(detector: &mut OutlierDetector, request: u32, now: u64) {
     let outcome = outcome(request, failure(Reason::Unserved));
-    detector.record_outcome(Slot(0), &outcome, Freshness::Stale, now);
+    detector.record_outcome(Slot(0), &outcome, Freshness::Stale, at(now));
 }
 
 #[test]
@@ -201,9 +214,9 @@ fn ejections_grow_up_to_the_maximum_and_are_forgotten_in_the_end() {
             ejected(&mut detector, &mut pool).is_empty(),
             "it may be probed"
         );
-        assert!(detector.start_probe(Slot(0), 7, now));
+        assert!(detector.start_probe(Slot(0), 7, at(now)));
         assert_eq!(ejected(&mut detector, &mut pool), [0], "by one request");
-        assert!(!detector.start_probe(Slot(0), 8, now));
+        assert!(!detector.start_probe(Slot(0), 8, at(now)));
         refuse(&mut detector, 7, now);
     }
     for (time, expected) in times.iter().zip([1, 2, 4, 8, 16, 32, 60, 60, 60]) {
@@ -217,18 +230,18 @@ fn ejections_grow_up_to_the_maximum_and_are_forgotten_in_the_end() {
         "no jitter"
     );
     now += wait_for_probe(&mut detector, &pool, now);
-    detector.start_probe(Slot(0), 9, now);
+    detector.start_probe(Slot(0), 9, at(now));
     record(&mut detector, 0, 9, None, now);
     assert!(ejected(&mut detector, &mut pool).is_empty());
-    assert!(!detector.is_suspect(Slot(0), now + ALERT_MS + 1));
+    assert!(!detector.is_suspect(Slot(0), at(now + millis(ALERT) + 1)));
     // Soon after recovery a failure counts as a repetition, long after it does not.
     (0..4).for_each(|_| refuse(&mut detector, 0, now + 1_000));
     let again = wait_for_probe(&mut detector, &pool, now + 1_000);
     assert!(again > 40_000, "{again}");
     now += 1_000 + again;
-    detector.start_probe(Slot(0), 10, now);
+    detector.start_probe(Slot(0), 10, at(now));
     record(&mut detector, 0, 10, None, now);
-    now += FORGET_MS + 1_000;
+    now += millis(FORGET_AFTER) + 1_000;
     (0..4).for_each(|_| refuse(&mut detector, 0, now));
     assert!(wait_for_probe(&mut detector, &pool, now) < 1_300);
 }
@@ -243,9 +256,9 @@ fn an_endpoint_that_is_alive_is_back_within_seconds() {
         }
         for _ in 0..6 {
             let time = wait_for_probe(&mut detector, &pool, now);
-            assert!(time <= MAX_ALIVE_MS * 6 / 5 + 10, "{reason:?}: {time}");
+            assert!(time <= millis(MAX_ALIVE) * 6 / 5 + 10, "{reason:?}: {time}");
             now += time;
-            detector.start_probe(Slot(0), 7, now);
+            detector.start_probe(Slot(0), 7, at(now));
             record(&mut detector, 0, 7, Some(reason), now);
         }
     }
@@ -258,16 +271,16 @@ fn an_endpoint_that_refused_is_not_probed_while_its_pages_fail_up_to_a_limit() {
         refuse(&mut detector, 0, 1_000);
     }
     pool.get_mut(Slot(0)).unwrap().freshness = Freshness::Stale;
-    assert!(detector.due_probes(&pool, 30_000).is_empty());
-    assert_eq!(detector.due_probes(&pool, 70_000), [Slot(0)]);
+    assert!(detector.due_probes(&pool, at(30_000)).is_empty());
+    assert_eq!(detector.due_probes(&pool, at(70_000)), [Slot(0)]);
     pool.get_mut(Slot(0)).unwrap().freshness = Freshness::Fresh;
-    assert_eq!(detector.due_probes(&pool, 30_000), [Slot(0)]);
+    assert_eq!(detector.due_probes(&pool, at(30_000)), [Slot(0)]);
 }
 
 #[test]
 fn a_hung_endpoint_is_ejected_until_it_responds() {
     let (mut detector, mut pool) = worker(2);
-    detector.mark_hung(Slot(1), 1_000);
+    detector.mark_hung(Slot(1), at(1_000));
     assert_eq!(ejected(&mut detector, &mut pool), [1]);
     serve(&mut detector, 1, 1, 1_500);
     assert!(ejected(&mut detector, &mut pool).is_empty());
@@ -278,9 +291,9 @@ fn a_probe_without_a_response_proves_nothing() {
     let (mut detector, mut pool) = worker(2);
     fail(&mut detector, 0, 4, 1_000);
     let now = 1_000 + wait_for_probe(&mut detector, &pool, 1_000);
-    assert!(detector.start_probe(Slot(0), 7, now));
-    let now = now + PROBE_TIMEOUT_MS;
-    detector.abandon_probe(Slot(0), 7, now);
+    assert!(detector.start_probe(Slot(0), 7, at(now)));
+    let now = now + millis(PROBE_TIMEOUT);
+    detector.abandon_probe(Slot(0), 7, at(now));
     assert_eq!(ejected(&mut detector, &mut pool), [0]);
     let again = wait_for_probe(&mut detector, &pool, now);
     assert!(
@@ -295,19 +308,19 @@ fn a_client_that_gives_up_or_never_ends_does_not_block_probes() {
     fail(&mut detector, 0, 4, 1_000);
     let mut now = 1_000 + wait_for_probe(&mut detector, &pool, 1_000);
     for request in 7..100 {
-        assert!(detector.start_probe(Slot(0), request, now));
+        assert!(detector.start_probe(Slot(0), request, at(now)));
         assert_eq!(ejected(&mut detector, &mut pool), [0]);
-        detector.abandon_probe(Slot(0), request, now + 1);
+        detector.abandon_probe(Slot(0), request, at(now + 1));
         assert!(ejected(&mut detector, &mut pool).is_empty(), "the next one");
         now += 1;
     }
     // One request that never ends, and one that is served meanwhile.
-    assert!(detector.start_probe(Slot(0), 200, now));
+    assert!(detector.start_probe(Slot(0), 200, at(now)));
     let since = now;
-    while !detector.start_probe(Slot(0), 201, now) {
+    while !detector.start_probe(Slot(0), 201, at(now)) {
         now += 50;
-        detector.renew_claims(now);
-        assert!(now < since + 2 * PROBE_TIMEOUT_MS);
+        detector.renew_claims(at(now));
+        assert!(now < since + 2 * millis(PROBE_TIMEOUT));
     }
     record(&mut detector, 0, 201, None, now);
     assert_eq!(detector.reason(Slot(0)), None);
@@ -320,14 +333,14 @@ fn removing_an_endpoint_removes_its_state() {
     detector.remove_endpoint(Slot(0));
     detector.add_endpoint(Slot(0), 9);
     assert!(ejected(&mut detector, &mut pool).is_empty());
-    assert!(!detector.is_suspect(Slot(0), 10_000));
+    assert!(!detector.is_suspect(Slot(0), at(10_000)));
 }
 
 #[test]
 fn a_clock_that_is_set_back_does_not_prolong_an_ejection() {
     let (mut detector, pool) = worker(2);
     fail(&mut detector, 0, 4, 10_000_000);
-    assert_eq!(detector.due_probes(&pool, 5_000), [Slot(0)]);
+    assert_eq!(detector.due_probes(&pool, at(5_000)), [Slot(0)]);
 }
 
 #[test]
@@ -335,11 +348,62 @@ fn no_endpoint_is_ejected_when_switched_off() {
     let (mut detector, mut pool) = worker(2);
     fail(&mut detector, 0, 4, 1_000);
     assert_eq!(ejected(&mut detector, &mut pool), [0]);
-    detector.configure(OutlierSettings {
-        first_ms: 0,
-        ..SETTINGS
-    });
+    detector.configure(None);
     fail(&mut detector, 0, 9, 1_000);
-    detector.mark_hung(Slot(0), 1_000);
+    detector.mark_hung(Slot(0), at(1_000));
     assert!(ejected(&mut detector, &mut pool).is_empty());
+}
+
+/// A record of the first endpoint, ejected, from this millisecond.
+fn record_from(changed: u64) -> EjectionRecord {
+    let ejection = Ejection {
+        reason: Reason::Unserved,
+        certain: true,
+        until: at(1),
+        prober: None,
+    };
+    EjectionRecord {
+        endpoint: 1,
+        level: 1,
+        ejection: Some(ejection),
+        changed: Some(at(changed)),
+    }
+}
+
+#[test]
+fn a_record_from_far_ahead_of_the_clock_is_not_taken_over() {
+    const NOW: u64 = 1_000_000;
+    for changed in [u64::MAX, u64::MAX / 1_000_000, NOW + 5_001] {
+        let (mut detector, mut pool) = worker(4);
+        // There is no record of this worker's that could replace it.
+        assert!(detector.merge(Slot(0), record_from(changed), at(NOW)));
+        assert_eq!(detector.reason(Slot(0)), None);
+        detector.mark_hung(Slot(0), at(NOW));
+        assert!(!detector.merge(Slot(0), record_from(changed), at(NOW)));
+        assert_eq!(detector.reason(Slot(0)), Some(Reason::Hung));
+        serve(&mut detector, 0, 1, NOW);
+        assert!(ejected(&mut detector, &mut pool).is_empty());
+    }
+    let (mut detector, _) = worker(4);
+    assert!(detector.merge(Slot(0), record_from(NOW + 5_000), at(NOW)));
+    assert_eq!(detector.reason(Slot(0)), Some(Reason::Unserved));
+}
+
+#[test]
+fn a_record_from_just_ahead_of_the_clock_pins_no_ejection() {
+    let now = 1_000_000;
+    let (mut first, _) = worker(4);
+    let (mut second, _) = worker(4);
+    for detector in [&mut first, &mut second] {
+        assert!(detector.merge(Slot(0), record_from(now + 5_000), at(now)));
+    }
+    let claim = first.claim(Slot(0), at(now)).unwrap();
+    let now = now + 50;
+    assert!(second.merge(Slot(0), claim, at(now)));
+    first.accept_claim(Slot(0), claim);
+    assert!(first.start_probe(Slot(0), 7, at(now)));
+    record(&mut first, 0, 7, None, now);
+    let (_, recovered) = first.records().next().unwrap();
+    assert!(second.merge(Slot(0), recovered, at(now + 50)));
+    assert_eq!(second.reason(Slot(0)), None);
 }

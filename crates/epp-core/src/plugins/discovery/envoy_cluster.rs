@@ -17,6 +17,8 @@
 //!   parameters: {clusters: [llama], interval: 500ms}
 //! ```
 
+use std::time::Duration;
+
 use crate::config::value::Node;
 use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
@@ -38,8 +40,8 @@ pub struct EnvoyClusterDiscovery {
     pub clusters: Vec<String>,
     /// The cluster that leads to the admin interface.
     pub admin_cluster: String,
-    /// How often it is asked, in milliseconds.
-    pub interval_ms: u64,
+    /// How often it is asked.
+    pub interval: Duration,
 }
 
 impl Default for EnvoyClusterDiscovery {
@@ -48,7 +50,7 @@ impl Default for EnvoyClusterDiscovery {
             clusters: vec!["inference-pool".to_owned()],
             admin_cluster: "prometheus_stats".to_owned(),
             // The page of 200 members costs Envoy's main thread 2 ms.
-            interval_ms: 1_000,
+            interval: Duration::from_secs(1),
         }
     }
 }
@@ -64,7 +66,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         discovery: Some(Discovery::EnvoyCluster(EnvoyClusterDiscovery {
         clusters,
         admin_cluster: fields.string("adminCluster", &default.admin_cluster),
-        interval_ms: fields.duration_ms("interval", default.interval_ms, 100),
+        interval: fields.duration("interval", default.interval, Duration::from_millis(100)),
     })),
         ..Capabilities::default()
     }

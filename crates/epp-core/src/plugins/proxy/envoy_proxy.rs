@@ -28,6 +28,8 @@
 //!   parameters: {failureMode: FailOpen, fallbackEndpoints: 2}
 //! ```
 
+use std::time::Duration;
+
 use crate::endpoints::outlier::OutlierSettings;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
@@ -102,8 +104,8 @@ pub struct EnvoyProxy {
     pub rewrite_header: bool,
     /// Bodies up to this are held to their end where need be; longer ones are not.
     pub decide_after_bytes: usize,
-    /// Silence of a held request after which the decision is taken, in milliseconds.
-    pub body_timeout_ms: u64,
+    /// Silence of a held request after which the decision is taken.
+    pub body_timeout: Duration,
     /// Requests that one worker holds at a time.
     pub max_held: usize,
     /// Whether a decision waits for all that can change it.
@@ -114,10 +116,10 @@ pub struct EnvoyProxy {
     pub share_state: bool,
     /// Whether endpoints at which requests fail are left out for a while.
     pub avoid_failing: bool,
-    /// For how long the first time, in milliseconds.
-    pub avoid_first_ms: u64,
-    /// For how long at most.
-    pub avoid_most_ms: u64,
+    /// How long an endpoint is left out the first time.
+    pub avoid_first: Duration,
+    /// How long an endpoint is left out at most.
+    pub avoid_most: Duration,
     /// Memory bound of the prefix index.
     pub max_index_bytes: usize,
     /// Whether clients may ask for an explanation.
@@ -137,14 +139,14 @@ impl Default for EnvoyProxy {
             rewrite_header: false,
             // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
             decide_after_bytes: 1 << 20,
-            body_timeout_ms: 5_000,
+            body_timeout: Duration::from_secs(5),
             max_held: 1024,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
             share_state: true,
             avoid_failing: true,
-            avoid_first_ms: 1_000,
-            avoid_most_ms: 60_000,
+            avoid_first: Duration::from_secs(1),
+            avoid_most: Duration::from_secs(60),
             max_index_bytes: 64 << 20,
             explain: false,
         }
@@ -152,22 +154,19 @@ impl Default for EnvoyProxy {
 }
 
 impl EnvoyProxy {
-    /// Returns the settings of outlier detection.
-    pub fn outlier_settings(&self) -> OutlierSettings {
-        OutlierSettings {
-            first_ms: if self.avoid_failing {
-                self.avoid_first_ms
-            } else {
-                0
-            },
-            max_ms: self.avoid_most_ms,
-        }
+    /// Returns the settings of outlier detection; `None` if it is switched off.
+    pub fn outlier_settings(&self) -> Option<OutlierSettings> {
+        self.avoid_failing.then_some(OutlierSettings {
+            first: self.avoid_first,
+            max: self.avoid_most,
+        })
     }
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let default = EnvoyProxy::default();
+    let shortest = Duration::from_millis(1);
     let requests = [("ofCluster", Requests::OfCluster), ("all", Requests::All)];
     let failure = [
         ("FailClose", FailureMode::FailClose),
@@ -197,14 +196,14 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             .to_ascii_lowercase(),
         rewrite_header: fields.boolean("rewriteHeader", default.rewrite_header),
         decide_after_bytes: fields.positive("decideAfterBytes", 1 << 20) as usize,
-        body_timeout_ms: fields.duration_ms("bodyTimeout", default.body_timeout_ms, 1),
+        body_timeout: fields.duration("bodyTimeout", default.body_timeout, shortest),
         max_held: fields.natural("maxHeld", 1024) as usize,
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
         share_state: fields.boolean("shareState", default.share_state),
         avoid_failing: fields.boolean("avoidFailing", default.avoid_failing),
-        avoid_first_ms: fields.duration_ms("avoidFirst", default.avoid_first_ms, 1),
-        avoid_most_ms: fields.duration_ms("avoidMost", default.avoid_most_ms, 1),
+        avoid_first: fields.duration("avoidFirst", default.avoid_first, shortest),
+        avoid_most: fields.duration("avoidMost", default.avoid_most, shortest),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
     })),

@@ -15,6 +15,8 @@
 //!   parameters: {path: /metrics, interval: 200ms}
 //! ```
 
+use std::time::Duration;
+
 use crate::config::value::Node;
 use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
 
@@ -60,12 +62,12 @@ pub struct MetricsDataSource {
     pub path: String,
     /// Another port than the endpoint's.
     pub port: Option<u16>,
-    /// How often each page is fetched, in milliseconds.
-    pub interval_ms: u64,
+    /// How often each page is fetched.
+    pub interval: Duration,
     /// The cluster through which pages are fetched; empty: the one that requests are routed to.
     pub cluster: String,
-    /// Age from which on metrics are not trusted, in milliseconds.
-    pub staleness_ms: u64,
+    /// Age from which on metrics are not trusted.
+    pub staleness: Duration,
 }
 
 impl Default for MetricsDataSource {
@@ -74,9 +76,9 @@ impl Default for MetricsDataSource {
             path: "/metrics".to_owned(),
             port: None,
             // The Endpoint Picker's 50 ms are known to slow vLLM down; queues change in seconds.
-            interval_ms: 200,
+            interval: Duration::from_millis(200),
             cluster: String::new(),
-            staleness_ms: 2_000,
+            staleness: Duration::from_secs(2),
         }
     }
 }
@@ -103,14 +105,15 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         let message = "needs `cluster` naming an ORIGINAL_DST cluster that reaches the port";
         fields.problems().error(&path, message);
     }
-    let interval_ms = fields.duration_or_default_ms("interval", default.interval_ms, 50);
+    let shortest = Duration::from_millis(50);
+    let interval = fields.duration_or_default("interval", default.interval, shortest);
     Capabilities {
         metrics_source: Some(MetricsDataSource {
         path: fields.string("path", &default.path),
         port,
-        interval_ms,
+        interval,
         cluster,
-        staleness_ms: fields.duration_ms("stalenessThreshold", default.staleness_ms, 50),
+        staleness: fields.duration("stalenessThreshold", default.staleness, shortest),
     }),
         ..Capabilities::default()
     }
