@@ -6,7 +6,9 @@ use std::ops::Range;
 use super::abi::{self, Buffer};
 use epp_core::body::{BodyView, OutOfMemory};
 use epp_core::config::Plan;
-use epp_core::picker::Fetch;
+use epp_core::picker::{Fetch, FetchError, Fetched};
+use epp_core::plugins::Discovery;
+use epp_envoy::{callouts, clusters};
 
 /// A callout to make.
 #[derive(Debug)]
@@ -21,22 +23,22 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// The callout that fetches this under this plan.
-    pub fn new(plan: &'a Plan, fetch: &Fetch) -> Self {
-        let callouts = plan.callouts();
-        match fetch {
-            Fetch::Members => Self {
-                cluster: callouts.admin_cluster(),
-                path: callouts.members_path(),
+    /// Returns the callout that fetches this under this plan; `None` for the members of a plan that lists them.
+    pub fn new(plan: &'a Plan, fetch: &Fetch) -> Option<Self> {
+        match (fetch, &plan.discovery) {
+            (Fetch::Members, Discovery::EnvoyCluster(discovery)) => Some(Self {
+                cluster: &discovery.admin_cluster,
+                path: callouts::members_path(&discovery.clusters),
                 address: "admin".to_owned(),
                 destination_header: None,
-            },
-            Fetch::Metrics { address } => Self {
-                cluster: callouts.metrics_cluster(),
+            }),
+            (Fetch::Members, Discovery::Static(_)) => None,
+            (Fetch::Metrics { address }, _) => Some(Self {
+                cluster: callouts::metrics_cluster(plan),
                 path: plan.source.path.clone(),
-                address: callouts.metrics_address(address),
+                address: callouts::metrics_address(plan, address),
                 destination_header: Some(&plan.proxy.destination_header),
-            },
+            }),
         }
     }
 
@@ -62,6 +64,21 @@ impl<'a> Call<'a> {
 pub struct CalloutBody {
     /// Its length.
     pub size: usize,
+}
+
+impl CalloutBody {
+    /// Returns what this plan's fetch has brought.
+    pub fn fetched(&mut self, plan: &Plan, fetch: &Fetch) -> Result<Fetched<'_>, FetchError> {
+        match (fetch, &plan.discovery) {
+            (Fetch::Members, Discovery::EnvoyCluster(discovery)) => {
+                let page = self.read(self.available()).map_err(|_| FetchError)?;
+                let members = clusters::members(&page, &discovery.clusters);
+                members.map(Fetched::Members).ok_or(FetchError)
+            }
+            (Fetch::Members, Discovery::Static(_)) => Err(FetchError),
+            (Fetch::Metrics { .. }, _) => Ok(Fetched::Page(self)),
+        }
+    }
 }
 
 impl BodyView for CalloutBody {

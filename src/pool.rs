@@ -9,7 +9,6 @@ use super::guard::{self, Callback};
 use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
-use epp_core::body::BodyView;
 use epp_core::config::Plan;
 use epp_core::picker::ById;
 use epp_core::picker::{
@@ -66,8 +65,8 @@ pub struct Pool {
     /// Whether Envoy shows bodies before it routes.
     pub delivery: Delivery,
     first_byte_probes: FirstByteProbes,
-    /// Callouts under way by token.
-    fetches: ById<FetchId>,
+    /// Callouts under way by token, with what they fetch.
+    fetches: ById<(FetchId, Fetch)>,
     /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
     /// the picker may be what is broken then.
     reply_on_defect: Option<LocalReply>,
@@ -219,7 +218,7 @@ impl Pool {
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);
         // Envoy ends each callout, but nothing here may grow if one's end was lost.
-        self.fetches.retain(|_, id| self.picker.awaits(*id));
+        self.fetches.retain(|_, (id, _)| self.picker.awaits(*id));
         self.export_metrics();
         self.exchange_delivery();
         self.sharing.after_tick(&mut self.picker, &mut Shared, now);
@@ -351,8 +350,8 @@ impl Pool {
                 continue;
             }
             in_effect = context;
-            if let Effect::Fetch { id, fetch, timeout } = &effect {
-                self.fetch(*id, fetch, *timeout);
+            if let Effect::Fetch { id, fetch, timeout } = effect {
+                self.fetch(id, fetch, timeout);
             } else if let Some(stream) = streams.get_mut(&context) {
                 if context == current {
                     answered |= stream.carry_out(&effect, &mut self.picker, self.now);
@@ -368,20 +367,22 @@ impl Pool {
     }
 
     /// Makes a callout.
-    fn fetch(&mut self, id: FetchId, fetch: &Fetch, timeout: Duration) {
-        let call = Call::new(self.picker.plan(), fetch);
+    fn fetch(&mut self, id: FetchId, fetch: Fetch, timeout: Duration) {
         let timeout = timeout.as_millis() as u64;
-        match abi::http_call(call.cluster, &call.headers(), timeout) {
-            Ok(token) => {
-                self.fetches.insert(token, id);
+        let call = Call::new(self.picker.plan(), &fetch);
+        let begun =
+            call.and_then(|call| abi::http_call(call.cluster, &call.headers(), timeout).ok());
+        match begun {
+            Some(token) => {
+                self.fetches.insert(token, (id, fetch));
             }
-            Err(_) => self.picker.fetched(self.now, id, Err(FetchError)),
+            None => self.picker.fetched(self.now, id, Err(FetchError)),
         }
     }
 
     /// A callout was answered.
     pub fn called_back(&mut self, token: u32, headers: usize, size: usize) {
-        let Some(id) = self.fetches.remove(&token) else {
+        let Some((id, fetch)) = self.fetches.remove(&token) else {
             return;
         };
         // Envoy gives no headers where the stream was reset; its own answers are never 200.
@@ -390,7 +391,7 @@ impl Pool {
             .flatten();
         let mut body = CalloutBody { size };
         let result = match status.as_deref() {
-            Some(b"200") => Ok(&mut body as &mut dyn BodyView),
+            Some(b"200") => body.fetched(self.picker.plan(), &fetch),
             _ => Err(FetchError),
         };
         let now = self.read_clock();

@@ -88,9 +88,10 @@ mod testing;
 
 pub use body::{BodyView, SliceBody};
 pub use config::Plan;
+pub use endpoints::store::Member;
 pub use metrics::MetricUpdate;
 pub use picker::{
-    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Head, LocalReply, Picker, Rewrite,
-    Route, Upstream,
+    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Head, LocalReply, Picker,
+    Rewrite, Route, Upstream,
 };
 pub use time::Timestamp;

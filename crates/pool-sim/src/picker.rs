@@ -6,7 +6,7 @@ use epp_core::body::SliceBody;
 use epp_core::config;
 use epp_core::endpoints::engine::EngineConfig;
 use epp_core::endpoints::store::Member;
-use epp_core::picker::{Effect, ExchangeId, Fetch, Head, Picker};
+use epp_core::picker::{Effect, ExchangeId, Fetch, Fetched, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
@@ -108,7 +108,8 @@ impl Policy for PickerPolicy {
             if let Some(pod) = pod.and_then(|pod| pods.get(*pod)) {
                 pod.page(&self.engine, &mut self.page);
                 let mut page = SliceBody::whole(self.page.as_bytes());
-                self.picker.fetched(at(now), id, Ok(&mut page));
+                self.picker
+                    .fetched(at(now), id, Ok(Fetched::Page(&mut page)));
             }
         }
     }

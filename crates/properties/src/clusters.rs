@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use epp_core::endpoints::clusters::members;
 use epp_core::endpoints::store::Member;
+use epp_envoy::clusters::members;
 
 use super::{settings, within};
 

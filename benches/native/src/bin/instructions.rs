@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::picker::{Effect, ExchangeId, Fetched, Head, Picker};
 use epp_core::time::Timestamp;
 use properties::collisions;
 
@@ -138,7 +138,8 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
         picker.tick(NOW);
         while let Some(effect) = picker.poll_effect() {
             if let Effect::Fetch { id, .. } = effect {
-                picker.fetched(NOW, id, Ok(&mut SliceBody::whole(PAGE.as_bytes())));
+                let mut page = SliceBody::whole(PAGE.as_bytes());
+                picker.fetched(NOW, id, Ok(Fetched::Page(&mut page)));
             }
         }
     }

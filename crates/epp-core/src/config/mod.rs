@@ -10,7 +10,6 @@
 //! knows (see `document::uses_llm_d_parts`) is read by llm-d-router's rules.
 
 mod assemble;
-mod callouts;
 pub mod document;
 pub mod find;
 mod known;
@@ -20,7 +19,6 @@ mod plan;
 mod settings;
 pub mod value;
 
-pub use callouts::Callouts;
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};
 

@@ -1,6 +1,5 @@
-//! Endpoints: discovery from the cluster's members, metrics pages, and outlier detection.
+//! Endpoints: the pool's members, their metrics pages, and outlier detection.
 
-pub mod clusters;
 pub mod engine;
 mod lora;
 pub mod monitor;

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use super::clusters;
 use super::outlier::OutlierDetector;
 use super::partial_page::{PageBody, PageReader};
 use super::poller::Poller;
@@ -203,19 +202,16 @@ impl Monitor {
         }
     }
 
-    /// A response to [`Query::Members`] has come; its body is empty where there was none.
-    pub fn on_members(&mut self, body: &[u8], now: Timestamp) -> Changes {
+    /// A response to [`Query::Members`] has come; `None` where it did not say who they are.
+    pub fn on_members(&mut self, members: Option<&[Member]>, now: Timestamp) -> Changes {
         self.members_requested = None;
-        let Discovery::EnvoyCluster(discovery) = &self.discovery else {
-            return Changes::default();
-        };
-        // The members stay where the response does not list any.
-        match clusters::members(body, &discovery.clusters) {
-            Some(members) => {
+        match (members, &self.discovery) {
+            (Some(members), Discovery::EnvoyCluster(_)) => {
                 self.members_received = Some(now);
-                self.set_members(&members)
+                self.set_members(members)
             }
-            None => Changes::default(),
+            // Unknown members stay, and listed ones are no one else's to change.
+            (None, _) | (_, Discovery::Static(_)) => Changes::default(),
         }
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::answer::LocalReply;
 use super::ModelWish;
+use crate::body::BodyView;
+use crate::endpoints::store::Member;
 
 /// One request and its response. The host chooses the number; it is unique among the exchanges under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +36,14 @@ pub enum Fetch {
         /// The endpoint's address.
         address: String,
     },
+}
+
+/// What a fetch has brought.
+pub enum Fetched<'a> {
+    /// The pool's members, for [`Fetch::Members`].
+    Members(Vec<Member>),
+    /// A metrics page, for [`Fetch::Metrics`].
+    Page(&'a mut dyn BodyView),
 }
 
 /// A fetch brought nothing.

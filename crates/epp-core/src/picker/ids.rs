@@ -1,13 +1,13 @@
-//! Tables by a context's number.
+//! Tables by an exchange's number.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
-/// A table by the numbers that Envoy gives to contexts.
+/// A table by the numbers that a host gives to exchanges, or to other things that it counts up.
 pub type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
-/// Spreads small whole numbers, which is all that a context's number asks for: the general hasher
+/// Spreads small whole numbers, which is all that such a number asks for: the general hasher
 /// needs 128-bit products, which wasm has to do in parts, at every callback.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);

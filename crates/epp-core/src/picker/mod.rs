@@ -42,7 +42,7 @@ use std::time::Duration;
 
 pub use self::answer::LocalReply;
 pub use self::effect::{
-    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Rewrite, Route,
+    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route,
 };
 pub use self::explain::{Explanation, Scores};
 pub use self::fixture::Fixture;

@@ -363,8 +363,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
         "{decision:?}"
     );
     let mut poller = new();
-    let empty = b"inference-pool::added_via_api::true\n";
-    poller.monitor.on_members(empty, NOW);
+    poller.monitor.on_members(Some(&[]), NOW);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -388,7 +387,7 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
     let asks = |picker: &mut Picker, milliseconds: u64| {
         picker.tick(NOW.after(Duration::from_millis(milliseconds)));
         let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
-        picker.monitor.on_members(b"", NOW);
+        picker.monitor.on_members(None, NOW);
         !effects.is_empty()
     };
     assert!(asks(&mut picker, 0));

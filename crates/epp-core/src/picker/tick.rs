@@ -7,7 +7,9 @@ use super::exchange::Exchange;
 use super::hold::Unread;
 use super::peers::SharingStatistics;
 use super::status::DecisionBasis;
-use super::{Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, HostState, Picker};
+use super::{
+    Effect, EndpointRecord, ExchangeId, Fetch, FetchError, FetchId, Fetched, HostState, Picker,
+};
 use crate::body::BodyView;
 use crate::endpoints::monitor::{Query, Scrape};
 use crate::endpoints::partial_page::PageBody;
@@ -116,23 +118,24 @@ impl Picker {
         fetches.retain(|_, (query, begun)| now.since(*begun) <= monitor.lost_after(query));
     }
 
-    /// A fetch has ended. Late or repeated results are ignored.
+    /// A fetch has ended. Late or repeated results are ignored; one of another kind is a failure.
     pub fn fetched(
         &mut self,
         now: Timestamp,
         id: FetchId,
-        result: Result<&mut dyn BodyView, FetchError>,
+        result: Result<Fetched<'_>, FetchError>,
     ) {
         self.begin_event(now);
         let Some((query, _)) = self.timing.fetches.remove(&id) else {
             return;
         };
-        let mut page = result.ok().map(FetchedPage);
-        let body = page.as_mut().map(|page| page as &mut dyn PageBody);
         match query {
             Query::Members => {
-                let list = body.map(|body| body.part(0, body.size()));
-                let changes = self.monitor.on_members(&list.unwrap_or_default(), now);
+                let members = match &result {
+                    Ok(Fetched::Members(members)) => Some(members.as_slice()),
+                    _ => None,
+                };
+                let changes = self.monitor.on_members(members, now);
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // In the gauges with the next tick.
                     self.timing.gauges_at = None;
@@ -140,6 +143,11 @@ impl Picker {
                 self.apply_changes(&changes);
             }
             Query::Metrics(slot, address) => {
+                let mut page = match result {
+                    Ok(Fetched::Page(page)) => Some(FetchedPage(page)),
+                    _ => None,
+                };
+                let body = page.as_mut().map(|page| page as &mut dyn PageBody);
                 match self.monitor.on_page(slot, &address, body, now) {
                     Scrape::Fresh => self.scraped(slot),
                     Scrape::Failed => {

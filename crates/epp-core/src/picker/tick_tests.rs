@@ -7,6 +7,7 @@ use super::super::Head;
 use super::*;
 use crate::config;
 use crate::endpoints::outlier::Reason;
+use crate::endpoints::store::Member;
 use crate::metrics::MetricUpdate;
 
 const PAGE: &[u8] =
@@ -61,13 +62,14 @@ dataLayer: {discovery: {pluginRef: pods}}
     }
 
     /// Responds to all that is to be fetched, with these members.
-    fn respond(&mut self, members: &[u8]) {
+    fn respond(&mut self, members: &[&str]) {
         for (id, fetch) in self.tick() {
-            let mut body = crate::body::SliceBody::whole(match fetch {
-                Fetch::Members => members,
-                Fetch::Metrics { .. } => PAGE,
-            });
-            self.picker.fetched(self.now, id, Ok(&mut body));
+            let mut page = crate::body::SliceBody::whole(PAGE);
+            let fetched = match fetch {
+                Fetch::Members => Fetched::Members(members.iter().map(|at| member(at)).collect()),
+                Fetch::Metrics { .. } => Fetched::Page(&mut page),
+            };
+            self.picker.fetched(self.now, id, Ok(fetched));
         }
     }
 
@@ -80,8 +82,17 @@ dataLayer: {discovery: {pluginRef: pods}}
     }
 }
 
-const FIRST: &[u8] = b"pool::10.0.0.1:80::health_flags::healthy\n";
-const OTHER: &[u8] = b"pool::10.0.0.2:80::health_flags::healthy\n";
+const FIRST: &[&str] = &["10.0.0.1:80"];
+const OTHER: &[&str] = &["10.0.0.2:80"];
+
+fn member(address: &str) -> Member {
+    Member {
+        name: address.to_owned(),
+        address: address.to_owned(),
+        available: true,
+        ..Member::default()
+    }
+}
 
 #[test]
 fn all_gauges_of_an_endpoint_that_has_left_are_reset() {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use epp_core::config::Plan;
-use epp_core::endpoints::clusters::members;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{DecisionMode, Freshness, Lora, Metrics};
+use epp_envoy::callouts::metrics_address;
+use epp_envoy::clusters::members;
 use serde::Deserialize;
 
 use crate::admin::{self, Admin};
@@ -101,7 +102,7 @@ fn from_pods(pods: &[String], plan: &Plan) -> Seen {
             labels: Vec::new(),
             available: true,
         });
-        let address = plan.callouts().metrics_address(pod);
+        let address = metrics_address(plan, pod);
         let url = format!("http://{address}{}", plan.source.path);
         match admin::get(&url) {
             Ok(page) => known.page = Some(page),

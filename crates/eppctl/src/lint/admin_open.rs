@@ -1,5 +1,7 @@
 //! The admin interface is reachable from other machines.
 
+use epp_envoy::callouts::admin_cluster;
+
 use super::original_dst_open::leads_to;
 use super::site::{below, is_loopback, text, Site};
 use super::{Fault, Rule};
@@ -28,7 +30,7 @@ fn passed_on(site: &Site<'_>) -> Vec<Fault> {
         .iter()
         .filter_map(|picker| picker.loaded.as_ref().ok());
     let admin: Vec<&str> = plans
-        .map(|plan| plan.callouts().admin_cluster())
+        .filter_map(admin_cluster)
         .filter(|name| !name.is_empty())
         .collect();
     let routes = site.maps.iter().filter(|(_, map)| {

@@ -1,6 +1,7 @@
 //! The filter sends callouts to clusters that do not exist.
 
 use epp_core::config::value::{Node, Path};
+use epp_envoy::callouts::{admin_cluster, metrics_cluster};
 
 use super::site::{below, flag, path_below, Site};
 use super::{Fault, Rule};
@@ -22,7 +23,8 @@ pub const RULE: Rule = Rule {
             if !static_only {
                 continue;
             }
-            let mut names = vec![plan.cluster(), plan.callouts().admin_cluster(), plan.callouts().metrics_cluster()];
+            let mut names = vec![plan.cluster(), metrics_cluster(plan)];
+            names.extend(admin_cluster(plan));
             names.sort_unstable();
             names.dedup();
             names.retain(|name| !name.is_empty() && site.cluster(name).is_none());
@@ -37,7 +39,7 @@ pub const RULE: Rule = Rule {
 fn switched_off(site: &Site<'_>) -> Vec<Fault> {
     const CLUSTER: &str = "prometheus_stats";
     let mut needing = site.loaded().filter(|(picker, plan)| {
-        plan.callouts().admin_cluster() == CLUSTER && picker.is_envoy_gateways(site)
+        admin_cluster(plan) == Some(CLUSTER) && picker.is_envoy_gateways(site)
     });
     if needing.next().is_none() || site.cluster(CLUSTER).is_some() {
         return Vec::new();

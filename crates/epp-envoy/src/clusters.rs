@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use hashbrown::hash_map::{Entry, HashMap};
 use memchr::memchr_iter;
 
-use super::store::Member;
+use epp_core::endpoints::store::Member;
 
 /// Returns the members of the clusters with these names, in the page's order. Returns `None` if the page was cut or
 /// none of the clusters is on it: then the members are unknown, which differs from an empty cluster.
@@ -112,9 +112,9 @@ mod tests {
 
     /// The text form of a real page: a host that fails its health check, one that is ejected, every health status of
     /// EDS, a second priority, IPv6, a pipe, an empty cluster, and cluster names that begin alike.
-    const PAGE: &[u8] = include_bytes!("../../../../tests/fixtures/envoy-1.40/clusters.txt");
+    const PAGE: &[u8] = include_bytes!("../../../tests/fixtures/envoy-1.40/clusters.txt");
     /// The JSON form of the same page.
-    const JSON: &[u8] = include_bytes!("../../../../tests/fixtures/envoy-1.40/clusters.json");
+    const JSON: &[u8] = include_bytes!("../../../tests/fixtures/envoy-1.40/clusters.json");
 
     fn found(page: &[u8], clusters: &[&str]) -> Option<Vec<(String, bool)>> {
         let clusters: Vec<String> = clusters.iter().map(|name| (*name).to_owned()).collect();

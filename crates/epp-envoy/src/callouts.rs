@@ -1,0 +1,91 @@
+//! Clusters, paths and addresses of the callouts that fetch what a picker asks for.
+
+use std::fmt::Write;
+
+use epp_core::plugins::Discovery;
+use epp_core::Plan;
+
+/// Returns the cluster that leads to the admin interface; `None` where the plan lists the endpoints.
+pub fn admin_cluster(plan: &Plan) -> Option<&str> {
+    match &plan.discovery {
+        Discovery::EnvoyCluster(discovery) => Some(&discovery.admin_cluster),
+        Discovery::Static(_) => None,
+    }
+}
+
+/// Returns the admin interface's path to the members of these clusters, and of no others where there is only one.
+pub fn members_path(clusters: &[String]) -> String {
+    match clusters {
+        [one] => format!("/clusters?filter={}", anchored(one)),
+        _ => "/clusters".to_owned(),
+    }
+}
+
+/// Returns the cluster through which metrics pages are fetched.
+pub fn metrics_cluster(plan: &Plan) -> &str {
+    match plan.source.cluster.as_str() {
+        "" => plan.cluster(),
+        cluster => cluster,
+    }
+}
+
+/// Returns the host and port of the metrics page of the endpoint at this address.
+pub fn metrics_address(plan: &Plan, address: &str) -> String {
+    match (plan.source.port, address.rsplit_once(':')) {
+        (Some(port), Some((host, _))) => format!("{host}:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// Returns a regular expression that matches the name alone, as a query parameter.
+fn anchored(name: &str) -> String {
+    let mut text = "%5E".to_owned();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail. The backslash keeps dots and bars literal.
+            let _ = write!(text, "%5C%{byte:02X}");
+        }
+    }
+    text.push_str("%24");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cluster_is_asked_for_by_its_whole_name() {
+        let path = |clusters: &[&str]| {
+            let clusters: Vec<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
+            members_path(&clusters)
+        };
+        assert_eq!(path(&["pool-a_1"]), "/clusters?filter=%5Epool-a_1%24");
+        // A dot would match any character, and & would end the parameter.
+        assert_eq!(path(&["a.b&c"]), "/clusters?filter=%5Ea%5C%2Eb%5C%26c%24");
+        assert_eq!(path(&["a", "b"]), "/clusters");
+    }
+
+    #[test]
+    fn pages_are_fetched_from_the_port_and_through_the_cluster_of_the_document() {
+        let plan = |parameters: &str| {
+            let text = format!(
+                "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: metrics-data-source, parameters: {parameters}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+"
+            );
+            epp_core::config::load(&text).unwrap().plan
+        };
+        let own = plan("{}");
+        assert_eq!(metrics_cluster(&own), "inference-pool");
+        assert_eq!(metrics_address(&own, "[fd00::1]:8000"), "[fd00::1]:8000");
+        let other = plan("{port: 9000, cluster: pages}");
+        assert_eq!(metrics_cluster(&other), "pages");
+        assert_eq!(metrics_address(&other, "[fd00::1]:8000"), "[fd00::1]:9000");
+        assert_eq!(metrics_address(&other, "10.0.0.1:8000"), "10.0.0.1:9000");
+    }
+}
