@@ -12,7 +12,7 @@ use super::stream::Stream;
 use epp_core::config::Plan;
 use epp_core::picker::ById;
 use epp_core::picker::{
-    Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker,
+    Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker, Route,
 };
 use epp_core::plugins::proxy::envoy_proxy::{ReadBody, Requests};
 use epp_core::prefix::key::Secret;
@@ -432,7 +432,7 @@ pub fn carry_out(effect: &Effect, picker: &Picker) {
     guard::inject("carry out");
     match effect {
         Effect::Forward { route, .. } => {
-            set_destination(&route.destination, picker);
+            set_destination(&destination(route), picker);
             for (name, value) in &route.headers {
                 let _: Result<(), Status> = abi::set_header(Map::Request, name, value.as_bytes());
             }
@@ -455,6 +455,19 @@ fn reply(reply: &LocalReply) -> bool {
         );
     }
     outcome.is_ok()
+}
+
+/// Returns the destination header's value: the endpoints' addresses in order, separated by commas.
+fn destination(route: &Route) -> String {
+    // Three IPv4 addresses with their ports fit: the pick and the two retry targets of the default.
+    let mut value = String::with_capacity(64);
+    for address in route.endpoints() {
+        if !value.is_empty() {
+            value.push(',');
+        }
+        value.push_str(address);
+    }
+    value
 }
 
 /// Names the endpoints of the request in effect.

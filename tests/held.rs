@@ -30,13 +30,7 @@ fn body(number: u32) -> String {
 
 /// Opens a request and shows its body until it is decided. Returns how many bytes that took.
 fn release(picker: &mut Picker, id: ExchangeId, body: &str) -> usize {
-    let head = Head {
-        path: b"/v1/chat/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(body.len()),
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/chat/completions", Some(body.len()));
     picker.request_headers(Timestamp::default(), id, &head);
     let mut shown = 0;
     while !picker::is_decided(picker) {

@@ -51,13 +51,7 @@ pub fn read_saying(
     content_length: Option<usize>,
 ) -> usize {
     const ID: ExchangeId = ExchangeId(1);
-    let head = Head {
-        path: path.as_bytes(),
-        method: b"POST",
-        content_type: b"application/json",
-        content_length,
-        ..Head::default()
-    };
+    let head = Head::post_json(path, content_length);
     picker.request_headers(NOW, ID, &head);
     let mut shown = 0;
     while !is_decided(picker) {

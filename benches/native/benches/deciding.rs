@@ -141,7 +141,7 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
     let names = pool(endpoints);
     let members = names.iter().map(|(_, endpoint)| Member {
         name: endpoint.name.clone(),
-        address: endpoint.address.clone(),
+        address: endpoint.address.to_string(),
         available: true,
         ..Member::default()
     });

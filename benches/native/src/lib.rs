@@ -93,7 +93,7 @@ pub fn pool(endpoints: usize) -> Pool {
     for number in 0..endpoints {
         let endpoint = Endpoint {
             name: format!("p{number}"),
-            address: format!("{}:8000", address(number)),
+            address: format!("{}:8000", address(number)).into(),
             available: true,
             freshness: Freshness::Fresh,
             metrics: metrics(number),

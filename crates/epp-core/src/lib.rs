@@ -39,7 +39,7 @@
 //!         match effect {
 //!             // A host that reads metrics pages would fetch one here.
 //!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError)),
-//!             Effect::Forward { route, .. } => destination = Some(route.destination),
+//!             Effect::Forward { route, .. } => destination = route.endpoints().next().map(str::to_owned),
 //!             // The request waits; what has come of its body is shown below.
 //!             Effect::Hold { .. } => {}
 //!             other => panic!("nothing else is expected: {other:?}"),
@@ -52,13 +52,7 @@
 //!
 //! let body = br#"{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}"#;
 //! let id = ExchangeId(1);
-//! let head = Head {
-//!     path: b"/v1/chat/completions",
-//!     method: b"POST",
-//!     content_type: b"application/json",
-//!     content_length: Some(body.len()),
-//!     ..Head::default()
-//! };
+//! let head = Head::post_json("/v1/chat/completions", Some(body.len()));
 //! picker.request_headers(now, id, &head);
 //! carry_out(&mut picker);
 //! picker.request_body(now, id, &mut SliceBody::whole(body));

@@ -115,7 +115,7 @@ impl Filter for TestFilter {
 pub fn endpoint(name: &str, metrics: Metrics) -> Endpoint {
     Endpoint {
         name: name.to_owned(),
-        address: format!("{name}:8000"),
+        address: format!("{name}:8000").into(),
         available: true,
         metrics,
         freshness: Freshness::Fresh,

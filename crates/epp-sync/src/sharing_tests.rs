@@ -74,13 +74,7 @@ impl Vm {
 
     /// A request with a prompt.
     fn send(&mut self, id: u32, body: &str) {
-        let head = Head {
-            path: b"/v1/completions",
-            method: b"POST",
-            content_type: b"application/json",
-            content_length: Some(body.len()),
-            ..Head::default()
-        };
+        let head = Head::post_json("/v1/completions", Some(body.len()));
         let id = ExchangeId(id);
         self.picker.request_headers(NOW, id, &head);
         let mut body = SliceBody::whole(body.as_bytes());

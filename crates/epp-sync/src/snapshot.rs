@@ -81,7 +81,7 @@ pub fn encode_members(endpoints: &Endpoints) -> Vec<u8> {
     let members = endpoints.pool.iter().map(|(slot, endpoint)| {
         let member = Member {
             name: endpoint.name.clone(),
-            address: endpoint.address.clone(),
+            address: endpoint.address.to_string(),
             labels: endpoint.labels.clone(),
             available: endpoint.available,
         };

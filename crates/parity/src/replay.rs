@@ -184,13 +184,7 @@ impl Replay {
             return Err(format!("{}: no API that is read", request.path));
         }
         let body = request.body.as_bytes();
-        let id = self.open(&Head {
-            path: request.path.as_bytes(),
-            method: b"POST",
-            content_type: b"application/json",
-            content_length: Some(body.len()),
-            ..Head::default()
-        });
+        let id = self.open(&Head::post_json(&request.path, Some(body.len())));
         let mut decided = None;
         for end in (PART..body.len()).step_by(PART) {
             let part = body.get(..end).unwrap_or_default();
@@ -306,7 +300,7 @@ impl Replay {
         let scored = explanation.ranking.iter();
         let scored = scored.filter_map(|scored| Some((pool.get(scored.slot)?, scored.score)));
         let (endpoints, ranking): (Vec<_>, Vec<_>) = scored
-            .map(|(endpoint, score)| (&endpoint.address, (endpoint.name.clone(), score)))
+            .map(|(endpoint, score)| (&*endpoint.address, (endpoint.name.clone(), score)))
             .unzip();
         let route: Vec<&str> = route.endpoints().collect();
         match endpoints.iter().zip(&route).all(|(own, sent)| own == sent) {

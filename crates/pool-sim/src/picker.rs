@@ -119,13 +119,7 @@ impl Policy for PickerPolicy {
         let mut body = std::mem::take(&mut self.body);
         let path = request.write(number, self.block_tokens, &mut body);
         self.body = body;
-        let head = Head {
-            path: path.as_bytes(),
-            method: b"POST",
-            content_type: b"application/json",
-            content_length: Some(self.body.len()),
-            ..Head::default()
-        };
+        let head = Head::post_json(path, Some(self.body.len()));
         self.picker.request_headers(at(now), id, &head);
         self.picker
             .request_body(at(now), id, &mut SliceBody::whole(&self.body));

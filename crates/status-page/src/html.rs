@@ -108,7 +108,7 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
     let ejected = pool.ejected(slot);
     html! {
         tr {
-            td.l { (endpoint.address) @if endpoint.name != endpoint.address { br; code { (endpoint.name) } } }
+            td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
             td.bad[!endpoint.available] { @if endpoint.available { "yes" } @else { "no" } }
             td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" } }
             td { @if scraped > 0 { (now.saturating_sub(scraped)) " ms" } @else { "–" } }

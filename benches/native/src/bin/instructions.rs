@@ -93,9 +93,9 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
         }
         Requests::List(texts) => lists(&texts(PROMPTS * PROMPTS_PER_LIST)),
     };
-    let path: &[u8] = match requests {
-        Requests::List(_) => b"/v1/completions",
-        _ => b"/v1/chat/completions",
+    let path: &str = match requests {
+        Requests::List(_) => "/v1/completions",
+        _ => "/v1/chat/completions",
     };
     // Each prompt once before the N requests: the index then has them all, and buffers have grown.
     for number in 0..PROMPTS + count {
@@ -147,16 +147,10 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
 }
 
 /// Sends one request. Its body is shown as Envoy does it: with each read of 16 KiB, from the beginning on.
-fn request(picker: &mut Picker, path: &[u8], body: &[u8]) -> Result<(), Trouble> {
+fn request(picker: &mut Picker, path: &str, body: &[u8]) -> Result<(), Trouble> {
     const ID: ExchangeId = ExchangeId(1);
     const READ: usize = 16 << 10;
-    let head = Head {
-        path,
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(body.len()),
-        ..Head::default()
-    };
+    let head = Head::post_json(path, Some(body.len()));
     picker.request_headers(NOW, ID, &head);
     let mut decided = is_decided(picker);
     let mut shown = 0;

@@ -224,7 +224,7 @@ impl Monitor {
         now: Timestamp,
     ) -> Scrape {
         let polled = self.store.pool.get(slot);
-        if polled.is_none_or(|endpoint| endpoint.address != address) || !self.polling {
+        if polled.is_none_or(|endpoint| *endpoint.address != *address) || !self.polling {
             return Scrape::Departed;
         }
         let found = page
@@ -313,7 +313,7 @@ impl Monitor {
         }
         for (slot, endpoint) in self.store.pool.iter() {
             if self.poller.take(slot, now, &mut self.rng) {
-                queries.push(Query::Metrics(slot, endpoint.address.clone()));
+                queries.push(Query::Metrics(slot, endpoint.address.to_string()));
             }
         }
     }
@@ -353,8 +353,9 @@ impl Monitor {
         }
         for (slot, member) in members {
             let known = self.store.pool.get(slot);
-            let same = known
-                .is_some_and(|known| known.name == member.name && known.address == member.address);
+            let same = known.is_some_and(|known| {
+                known.name == member.name && *known.address == *member.address
+            });
             if !same {
                 if known.is_some() {
                     changes.left.push(slot);

@@ -117,7 +117,7 @@ impl Store {
         }
         let mut slots = vec![None; members.len()];
         for (slot, endpoint) in self.pool.iter() {
-            let number = numbers.get(&(endpoint.name.as_str(), endpoint.address.as_str()));
+            let number = numbers.get(&(endpoint.name.as_str(), &*endpoint.address));
             match number.and_then(|number| slots.get_mut(*number)) {
                 Some(known) => *known = known.or(Some(slot)),
                 None => changes.left.push(slot),
@@ -157,7 +157,7 @@ impl Store {
             _ => {
                 let endpoint = Endpoint {
                     name: member.name.clone(),
-                    address: member.address.clone(),
+                    address: member.address.as_str().into(),
                     labels: member.labels.clone(),
                     available: member.available,
                     ..Endpoint::default()
@@ -290,7 +290,7 @@ impl Store {
 }
 
 fn same(member: &Member, endpoint: &Endpoint) -> bool {
-    member.identity() == (endpoint.name.as_str(), endpoint.address.as_str())
+    member.identity() == (endpoint.name.as_str(), &*endpoint.address)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use super::answer::LocalReply;
 use super::costs::{costs, matches};
+use super::effect::Addresses;
 use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
 use super::learnt::Evidence;
@@ -244,7 +245,7 @@ impl Picker {
                 explanation.set_decision(&decision);
             }
             Selection {
-                destination: destination(&decision, &cycle),
+                endpoints: addresses(&decision, &cycle),
                 targets: decision.by_role().collect(),
                 hit: decision
                     .first()
@@ -290,7 +291,7 @@ impl Picker {
             self.await_response(id);
         }
         let route = Route {
-            destination: selection.destination,
+            endpoints: selection.endpoints,
             headers,
             rewrite,
         };
@@ -308,7 +309,7 @@ impl Picker {
                 TargetRole::Encode => ENCODE_HEADER,
             };
             let endpoint = self.monitor.store.pool.get(*slot);
-            let address = endpoint.map_or("", |endpoint| endpoint.address.as_str());
+            let address = endpoint.map_or("", |endpoint| &*endpoint.address);
             match headers.last_mut() {
                 Some((last, value)) if *last == name => {
                     value.push(',');
@@ -383,19 +384,13 @@ impl Picker {
 
 /// What a decision comes to.
 pub(super) struct Selection {
-    pub destination: String,
+    pub endpoints: Addresses,
     pub targets: SmallVec<[(TargetRole, Slot); 1]>,
     pub hit: Option<f64>,
 }
 
-/// The addresses of the picks and retry targets, best first, separated by commas.
-fn destination(decision: &Decision<'_>, cycle: &Cycle<'_>) -> String {
-    let mut value = String::with_capacity(64);
-    for endpoint in decision.targets().filter_map(|slot| cycle.pool.get(slot)) {
-        if !value.is_empty() {
-            value.push(',');
-        }
-        value.push_str(&endpoint.address);
-    }
-    value
+/// Returns the addresses of the picks and retry targets, best first.
+fn addresses(decision: &Decision<'_>, cycle: &Cycle<'_>) -> Addresses {
+    let endpoints = decision.targets().filter_map(|slot| cycle.pool.get(slot));
+    endpoints.map(|endpoint| endpoint.address.clone()).collect()
 }

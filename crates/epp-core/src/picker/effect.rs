@@ -1,7 +1,10 @@
 //! What a picker wants done. The host carries it out.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::answer::LocalReply;
 use super::ModelWish;
@@ -124,12 +127,13 @@ pub struct Rewrite {
     pub text: String,
 }
 
+/// The addresses of a pick and of the retry targets, of which there are two by default.
+pub(super) type Addresses = SmallVec<[Arc<str>; 4]>;
+
 /// Where a request goes.
 #[derive(Debug)]
 pub struct Route {
-    /// Addresses of the endpoints in the order in which they are to be tried, separated by commas: the
-    /// destination header's value.
-    pub destination: String,
+    pub(super) endpoints: Addresses,
     /// Further headers to set, as for an endpoint that computes the prompt.
     pub headers: Vec<(&'static str, String)>,
     /// What is to be replaced in the body first.
@@ -138,8 +142,8 @@ pub struct Route {
 
 impl Route {
     /// Returns the addresses of the endpoints, in the order in which they are to be tried.
-    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
-        self.destination.split(',')
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> + Clone {
+        self.endpoints.iter().map(|address| &**address)
     }
 }
 

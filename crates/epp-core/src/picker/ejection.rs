@@ -42,7 +42,7 @@ impl Picker {
         let begun = std::mem::take(&mut outliers.new_ejections);
         for (slot, reason) in begun {
             if let Some(endpoint) = pool.get(slot) {
-                let endpoint = endpoint.address.as_str();
+                let endpoint = &*endpoint.address;
                 self.metrics
                     .add(EJECTIONS, Ejection { endpoint, reason }, 1);
             }

@@ -11,19 +11,7 @@ use crate::time::Timestamp;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
 
-const HEAD: Head<'static> = Head {
-    path: b"/v1/completions",
-    method: b"POST",
-    content_type: b"application/json",
-    content_encoding: b"",
-    upgrade: false,
-    explain: false,
-    content_length: None,
-    rewrite: b"",
-    model: b"",
-    end: false,
-    headers: &[],
-};
+const HEAD: Head<'static> = Head::post_json("/v1/completions", None);
 
 /// A picker of so many endpoints, each of whose pages has been read.
 fn picker(endpoints: u32) -> Picker {
@@ -190,7 +178,7 @@ fn a_wall_clock_that_is_set_ejects_nothing() {
 fn an_endpoint_that_came_into_the_slot_does_not_hang_for_its_predecessor() {
     let mut picker = picker(1);
     send(&mut picker, 1);
-    let address = picker.pool().get(Slot(0)).unwrap().address.clone();
+    let address = picker.pool().get(Slot(0)).unwrap().address.to_string();
     let member = crate::endpoints::store::Member {
         name: "new".to_owned(),
         address,

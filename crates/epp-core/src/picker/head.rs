@@ -32,6 +32,23 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    /// Returns the headers of a request with a JSON body of this length, if its client says it.
+    pub const fn post_json(path: &'a str, content_length: Option<usize>) -> Self {
+        Self {
+            path: path.as_bytes(),
+            method: b"POST",
+            content_type: b"application/json",
+            content_encoding: b"",
+            upgrade: false,
+            explain: false,
+            content_length,
+            rewrite: b"",
+            model: b"",
+            headers: &[],
+            end: false,
+        }
+    }
+
     /// Reads what matters under this plan from the names, in lower case, and values of a request's headers.
     /// Of a repeated header the last one counts. Headers that only a picker may set are not read. `values`
     /// takes what [`Self::headers`] refers to; it is not touched where no plugin reads a header.

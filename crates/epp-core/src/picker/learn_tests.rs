@@ -28,13 +28,7 @@ impl Vm {
     fn send(&mut self, body: &str) -> (u32, f64) {
         self.requests += 1;
         let id = self.requests;
-        let head = Head {
-            path: b"/v1/completions",
-            method: b"POST",
-            content_type: b"application/json",
-            content_length: Some(body.len()),
-            ..Head::default()
-        };
+        let head = Head::post_json("/v1/completions", Some(body.len()));
         let picker = &mut self.picker;
         assert!(begin(picker, id, &head).is_none());
         show(picker, id, body.as_bytes(), true);
@@ -118,13 +112,7 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
     let whole = body("m", &(known + &text(2, 5_000)));
     let (first, rest) = whole.as_bytes().split_at(3_000);
     let picker = &mut vm.picker;
-    let head = Head {
-        path: b"/v1/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(whole.len()),
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/completions", Some(whole.len()));
     begin(picker, 70, &head);
     pass(picker, 70, 0, first, false);
     picker.decide(70);
@@ -204,13 +192,7 @@ fn a_model_is_not_another_one_with_a_salt() {
 
 /// Begins a request whose body comes in parts, of which the first says nothing. Returns the length of that.
 fn hold(picker: &mut Picker, content_length: Option<usize>) -> usize {
-    let head = Head {
-        path: b"/v1/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length,
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/completions", content_length);
     let first = br#"{"model":"m","temperature":0.5,"#;
     assert!(begin(picker, 1, &head).is_none());
     assert!(pass(picker, 1, 0, first, false).is_none());

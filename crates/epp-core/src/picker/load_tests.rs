@@ -26,13 +26,7 @@ fn tokens(picker: &Picker) -> u64 {
 }
 
 fn open(picker: &mut Picker, id: u32) {
-    let head = Head {
-        path: b"/v1/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(1 << 20),
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/completions", Some(1 << 20));
     assert!(begin(picker, id, &head).is_none(), "it is held");
 }
 

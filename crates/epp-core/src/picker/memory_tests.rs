@@ -42,13 +42,7 @@ fn forced(picker: &mut Picker) -> u64 {
 
 /// Opens a request whose declared length is not reached.
 fn open(picker: &mut Picker, id: u32, path: &str) -> Option<Effect> {
-    let head = Head {
-        path: path.as_bytes(),
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(1 << 20),
-        ..Head::default()
-    };
+    let head = Head::post_json(path, Some(1 << 20));
     begin(picker, id, &head)
 }
 

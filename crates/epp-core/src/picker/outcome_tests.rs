@@ -55,7 +55,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         assert!(begin(picker, id, &head).is_some());
         let slot = picker.exchanges.get(&id).unwrap().primary().unwrap().slot;
         let server = picker.monitor.store.pool.get(slot).unwrap();
-        let server = server.address.clone().into_bytes();
+        let server = server.address.as_bytes().to_vec();
         let seen = Upstream {
             server,
             status,

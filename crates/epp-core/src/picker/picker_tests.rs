@@ -426,7 +426,7 @@ dataLayer: {discovery: {pluginRef: pods}}
     picker.exchanges.insert(1, exchange);
     let targets = [(TargetRole::Primary, 0), (TargetRole::Prefill, 1)];
     let outcome = decide::Selection {
-        destination: String::new(),
+        endpoints: effect::Addresses::new(),
         targets: targets
             .map(|(role, slot)| (role, Slot(slot)))
             .into_iter()

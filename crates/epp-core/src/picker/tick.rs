@@ -174,7 +174,7 @@ impl Picker {
             if let (Some(endpoint), Some(record)) = (endpoint, place) {
                 let number = xxh64(endpoint.address.as_bytes(), 0).max(1);
                 self.monitor.outliers.add_endpoint(*slot, number);
-                record.address.clone_from(&endpoint.address);
+                record.address = endpoint.address.to_string();
                 record.last_response = self.timing.clock.now();
                 record.last_examined = None;
                 record.unanswered.clear();

@@ -120,7 +120,7 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
     // Another picker has set these.
     let gauges = host.picker.monitor.store.pool.iter();
     let addresses: Vec<String> = gauges
-        .map(|(_, endpoint)| endpoint.address.clone())
+        .map(|(_, endpoint)| endpoint.address.to_string())
         .collect();
     let name = |address: &str, reason: Reason| {
         let mut registry = crate::metrics::Registry::new("pool");
@@ -178,13 +178,7 @@ dataLayer: {discovery: {pluginRef: pods}}
         r#"{{"cache_salt":"s","prompt":"{}","x":"yy"#,
         "a".repeat(400)
     );
-    let head = Head {
-        path: b"/v1/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(5_000),
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/completions", Some(5_000));
     for id in 1..=CLIENTS as u32 {
         assert!(begin(&mut picker, id, &head).is_none());
         show(&mut picker, id, &body.as_bytes()[..body.len() - 1], false);

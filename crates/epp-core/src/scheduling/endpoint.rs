@@ -75,8 +75,8 @@ pub struct Metrics {
 pub struct Endpoint {
     /// `namespace/name`, the identity under which it is known.
     pub name: String,
-    /// `ip:port` (IPv6 in brackets), as the destination header names it.
-    pub address: String,
+    /// `ip:port` (IPv6 in brackets), as the destination header names it. Every route to the endpoint refers to it.
+    pub address: Arc<str>,
     /// Labels given by discovery.
     pub labels: Vec<(String, String)>,
     /// False while it may not be picked: reported unhealthy or ejected, or draining.

@@ -132,7 +132,7 @@ impl Explain {
         let pool = picker.fixture().pool();
         let slots: Vec<(Slot, bool)> = pool
             .iter()
-            .map(|(slot, endpoint)| (slot, endpoint.name == name || endpoint.address == name))
+            .map(|(slot, endpoint)| (slot, endpoint.name == name || *endpoint.address == *name))
             .collect();
         if !slots.iter().any(|(_, wanted)| *wanted) {
             return Err(Error::new(format!(

@@ -79,7 +79,10 @@ pub fn explained(
             .unwrap_or_default()
     };
     let (destination, local_reply) = match decision {
-        Some(Effect::Forward { route, .. }) => (Some(route.destination), None),
+        Some(Effect::Forward { route, .. }) => {
+            let endpoints: Vec<&str> = route.endpoints().collect();
+            (Some(endpoints.join(",")), None)
+        }
         Some(Effect::Reply { reply, .. }) => {
             (None, Some(format!("{} {}", reply.status, reply.body)))
         }
@@ -121,7 +124,7 @@ pub fn explained(
         let endpoint = pool.get(scored.slot)?;
         Some(Candidate {
             name: endpoint.name.clone(),
-            address: endpoint.address.clone(),
+            address: endpoint.address.to_string(),
             picked: place < explanation.picks,
             sum: scored.score,
             freshness: format!("{:?}", endpoint.freshness).to_lowercase(),

@@ -178,13 +178,7 @@ fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Troub
 fn serve(vms: &mut [Vm], number: usize, prompts: Prompts) {
     let workers = vms.len() - 1;
     let body = prompts.body(number);
-    let head = Head {
-        path: b"/v1/completions",
-        method: b"POST",
-        content_type: b"application/json",
-        content_length: Some(body.len()),
-        ..Head::default()
-    };
+    let head = Head::post_json("/v1/completions", Some(body.len()));
     if let Some(vm) = vms.get_mut(1 + number % workers) {
         let id = ExchangeId(number as u32);
         vm.picker.request_headers(now(), id, &head);
