@@ -37,7 +37,7 @@ impl<'a> Call<'a> {
                 cluster: callouts::metrics_cluster(plan),
                 path: plan.source.path.clone(),
                 address: callouts::metrics_address(plan, address),
-                destination_header: Some(&plan.proxy.destination_header),
+                destination_header: Some(&plan.settings.destination_header),
             }),
         }
     }

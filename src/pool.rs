@@ -9,12 +9,13 @@ use super::guard::{self, Callback};
 use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
+use epp_core::config::settings::ReadBody;
 use epp_core::config::Plan;
 use epp_core::picker::ById;
 use epp_core::picker::{
     Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker, Route,
 };
-use epp_core::plugins::proxy::envoy_proxy::{ReadBody, Requests};
+use epp_core::plugins::proxy::envoy_proxy::Requests;
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::time::Timestamp;
@@ -156,7 +157,7 @@ impl Pool {
 
     /// Returns whether it matters where a request's route leads.
     pub fn asks_for_cluster(&self) -> bool {
-        self.picker.plan().proxy.requests == Requests::OfCluster
+        self.picker.plan().envoy.requests == Requests::OfCluster
     }
 
     /// Returns whether requests routed to this cluster are this pool's.
@@ -166,7 +167,7 @@ impl Pool {
 
     /// Returns the header that names the endpoint to Envoy.
     pub fn destination_header(&self) -> &str {
-        &self.picker.plan().proxy.destination_header
+        &self.picker.plan().settings.destination_header
     }
 
     /// Returns whether a request that a panic has struck gets a local reply instead of going on.
@@ -273,7 +274,7 @@ impl Pool {
 
     /// Returns whether Envoy shows bodies before it routes, as far as that is known.
     fn shows_bodies(&self) -> bool {
-        match self.picker.plan().proxy.read_body {
+        match self.picker.plan().settings.read_body {
             ReadBody::Auto => self.delivery.reads(),
             ReadBody::Always => true,
             ReadBody::Never => false,
@@ -282,7 +283,7 @@ impl Pool {
 
     /// Returns whether it has to be found out if Envoy shows bodies.
     fn probes(&self) -> bool {
-        self.picker.plan().proxy.read_body == ReadBody::Auto
+        self.picker.plan().settings.read_body == ReadBody::Auto
     }
 
     /// Agrees with the other workers on whether Envoy shows bodies.
@@ -472,14 +473,14 @@ fn destination(route: &Route) -> String {
 
 /// Names the endpoints of the request in effect.
 fn set_destination(destination: &str, picker: &Picker) {
-    let proxy = &picker.plan().proxy;
-    let header = proxy.destination_header.as_str();
+    let plan = picker.plan();
+    let header = plan.settings.destination_header.as_str();
     if let Err(Status(status)) = abi::set_header(Map::Request, header, destination.as_bytes()) {
         log::warn!(
             "failed to set the destination header (status {status}): the request goes to the fallback \
              policy; is allow_on_headers_stop_iteration set?"
         );
-    } else if proxy.requests == Requests::OfCluster {
+    } else if plan.envoy.requests == Requests::OfCluster {
         // Where all requests are this pool's, no other filter of ours is behind this one.
         let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
     }

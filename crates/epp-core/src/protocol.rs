@@ -13,6 +13,10 @@ pub const OWNED_HEADERS: [&str; 7] = [
     DROPPED_REASON_HEADER,
 ];
 
+/// Names the endpoints of a request, in the order in which they are to be tried, unless the document names another
+/// header.
+pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
+
 /// Tells the primary target which endpoint computes the prompt.
 pub const PREFILL_HEADER: &str = "x-prefiller-host-port";
 

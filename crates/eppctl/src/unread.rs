@@ -1,7 +1,7 @@
 //! The parts of request bodies that a plan does not read: bodies that differ only there look the same.
 
+use epp_core::config::settings::{EarlyRelease, ReadBody};
 use epp_core::config::Plan;
-use epp_core::plugins::proxy::envoy_proxy::{EarlyRelease, ReadBody};
 
 use crate::standings::Field;
 
@@ -15,7 +15,7 @@ pub fn unread(plan: &Plan) -> Vec<Field> {
         value: String::new(),
         standing: standing.to_owned(),
     };
-    if plan.proxy.read_body == ReadBody::Never {
+    if plan.settings.read_body == ReadBody::Never {
         return vec![field(
             "bodies",
             "not read (readBody): decisions ignore prompts",
@@ -27,7 +27,7 @@ pub fn unread(plan: &Plan) -> Vec<Field> {
          messages and generate; not from other paths (count_tokens, images/generations, rerank, …), nor \
          from bodies that are compressed or not JSON",
     )];
-    if plan.proxy.early_release == EarlyRelease::AssumeAbsent {
+    if plan.settings.early_release == EarlyRelease::AssumeAbsent {
         fields.push(field(
             "fields after the messages",
             "not waited for (earlyRelease): only tools and system text count, if they are read in time",

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use epp_core::body::SliceBody;
+use epp_core::config::settings::ReadBody;
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::store::Member;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
 use epp_core::request::Api;
 use epp_core::scheduling::{Freshness, Slot};
@@ -139,10 +139,10 @@ impl Replay {
         });
         let members = members.collect();
         plan.discovery = Discovery::Static(StaticDiscovery { members });
-        plan.proxy.explain = true;
-        plan.proxy.read_body = ReadBody::Always;
-        plan.proxy.correct_queue = false;
-        plan.proxy.avoid_failing = false;
+        plan.settings.explain = true;
+        plan.settings.read_body = ReadBody::Always;
+        plan.settings.correct_queue = false;
+        plan.settings.outlier_detection = None;
         let picker = begin(&plan);
         Ok(Self {
             plan,

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use epp_core::body::SliceBody;
 use epp_core::config;
+use epp_core::config::settings::ReadBody;
 use epp_core::endpoints::engine::EngineConfig;
 use epp_core::endpoints::store::Member;
 use epp_core::picker::{Effect, ExchangeId, Fetch, Fetched, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 use epp_core::plugins::Discovery;
 use epp_core::time::Timestamp;
 
@@ -59,7 +59,7 @@ impl PickerPolicy {
             .collect();
         plan.discovery = Discovery::Static(StaticDiscovery { members });
         // The simulation delivers all bodies, and each metrics page at the address of its server.
-        plan.proxy.read_body = ReadBody::Always;
+        plan.settings.read_body = ReadBody::Always;
         plan.source.port = None;
         let mut engines = plan.extractor.engines.iter();
         let default = &plan.extractor.default_engine;

@@ -11,11 +11,12 @@ use self::order::Planned;
 use self::types::Known;
 use super::document::{self, Document};
 use super::plan::{Instance, Plan, Profiled};
-use super::settings::Named;
+use super::sections::Named;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::producer::approx_prefix_cache;
 use crate::plugins::producer::inflight_load::InflightLoad;
+use crate::plugins::proxy::envoy_proxy::EnvoyProxy;
 use crate::plugins::{self, Build, Built, Capability, Dialect, Discovery, PluginType};
 use crate::scheduling::Scheduler;
 
@@ -188,6 +189,11 @@ impl Assembly<'_> {
         let proxy = self.only(document, Capability::Proxy, &[]);
         let rewrite = self.only(document, Capability::Rewrite, &[]);
         let scheduler = scheduler?;
+        let proxy = proxy.and_then(|plugin| plugin.capabilities.proxy.clone());
+        let EnvoyProxy {
+            picker: settings,
+            envoy,
+        } = proxy.map(|proxy| *proxy).unwrap_or_default();
         let mut needs = scheduler.needs();
         let discovered = discovery.and_then(|plugin| plugin.capabilities.discovery.clone());
         let discovered = discovered.unwrap_or(Discovery::EnvoyCluster(Default::default()));
@@ -224,10 +230,8 @@ impl Assembly<'_> {
             rewrite: rewrite
                 .and_then(|plugin| plugin.capabilities.rewrite.clone())
                 .unwrap_or_default(),
-            proxy: proxy
-                .and_then(|plugin| plugin.capabilities.proxy.clone())
-                .map(|proxy| *proxy)
-                .unwrap_or_default(),
+            settings,
+            envoy,
             profiles,
         })
     }

@@ -77,7 +77,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::new(Some(node), Path::default(), problems);
     let declared = read_identity(&mut fields)?;
     let plugins = read_plugins(&mut fields);
-    let former = super::settings::read_gates(&mut fields, declared);
+    let former = super::sections::read_gates(&mut fields, declared);
     let newer = uses_llm_d_parts(node, &plugins, former);
     let dialect = match declared {
         Dialect::GieV1 if newer => {
@@ -90,8 +90,8 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     };
     let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
-    super::settings::read_inert(&mut fields, &mut parsers);
-    let (discovery, sources) = super::settings::read_data_layer(&mut fields, declared);
+    super::sections::read_inert(&mut fields, &mut parsers);
+    let (discovery, sources) = super::sections::read_data_layer(&mut fields, declared);
     fields.finish();
     Some(Document {
         dialect,

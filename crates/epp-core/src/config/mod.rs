@@ -16,7 +16,8 @@ mod known;
 mod nesting;
 mod parse;
 mod plan;
-mod settings;
+mod sections;
+pub mod settings;
 pub mod value;
 
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};

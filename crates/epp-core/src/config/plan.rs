@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
+use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings};
 use crate::config::value::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
-use crate::plugins::proxy::envoy_proxy::{EarlyRelease, EnvoyProxy, FailureMode};
+use crate::plugins::proxy::envoy_proxy::EnvoySettings;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
@@ -74,8 +75,10 @@ pub struct Plan {
     pub extractor: CoreMetricsExtractor,
     /// Under which names models are asked for.
     pub rewrite: ModelRewrite,
-    /// Settings of the proxy.
-    pub proxy: EnvoyProxy,
+    /// Settings of the picker itself.
+    pub settings: PickerSettings,
+    /// What only a host in Envoy needs.
+    pub envoy: EnvoySettings,
     /// All plugins, declared or added by default.
     pub instances: Vec<Arc<Instance>>,
     /// The profiles, to tell and to compare.
@@ -93,7 +96,8 @@ impl PartialEq for Plan {
             && self.source == other.source
             && self.extractor == other.extractor
             && self.rewrite == other.rewrite
-            && self.proxy == other.proxy
+            && self.settings == other.settings
+            && self.envoy == other.envoy
     }
 }
 
@@ -108,8 +112,8 @@ const COUNTED: BlockSpec = BlockSpec {
 impl Plan {
     /// The cluster whose requests are ours.
     pub fn cluster(&self) -> &str {
-        match (&self.proxy.cluster, &self.discovery) {
-            (cluster, _) if !cluster.is_empty() => cluster,
+        match (&self.envoy.cluster, &self.discovery) {
+            (Some(cluster), _) => cluster,
             (_, Discovery::EnvoyCluster(discovery)) => discovery
                 .clusters
                 .first()
@@ -121,7 +125,7 @@ impl Plan {
     /// Returns the header of this name, in lower case, if only a picker may set it: a host removes a client's
     /// own.
     pub fn owned_header(&self, name: &[u8]) -> Option<&str> {
-        let destination = self.proxy.destination_header.as_str();
+        let destination = self.settings.destination_header.as_str();
         // All of ours start like this; nearly no header of a client does.
         if !name.starts_with(b"x-") && name != destination.as_bytes() {
             return None;
@@ -132,12 +136,12 @@ impl Plan {
 
     /// Returns the headers, in lower case, that only a picker may set.
     pub fn owned_headers(&self) -> impl Iterator<Item = &str> {
-        let rewrites: &[&str] = match self.proxy.rewrite_header {
+        let rewrites: &[&str] = match self.settings.rewrite_header {
             true => &[],
             false => &REWRITE_HEADERS,
         };
         let owned = OWNED_HEADERS.iter().chain(rewrites).copied();
-        owned.chain([self.proxy.destination_header.as_str()])
+        owned.chain([self.settings.destination_header.as_str()])
     }
 
     /// Returns whether the other plan is the same, the names and parameters of all plugins included.
@@ -188,7 +192,7 @@ impl Plan {
             },
             blocks: specs.collect(),
             key: key.clone(),
-            assume_absent: self.proxy.early_release == EarlyRelease::AssumeAbsent,
+            assume_absent: self.settings.early_release == EarlyRelease::AssumeAbsent,
         }
     }
 
@@ -224,7 +228,7 @@ impl Plan {
                 )
             }
         };
-        let failure = match self.proxy.failure_mode {
+        let failure = match self.settings.failure_mode {
             FailureMode::FailClose => "rejected",
             FailureMode::FailOpen => "left to Envoy's load balancing",
         };

@@ -103,7 +103,7 @@ impl Monitor {
     pub fn new(plan: &Plan, mut rng: fastrand::Rng) -> Self {
         let mut monitor = Self {
             store: Store::default(),
-            outliers: OutlierDetector::new(plan.proxy.outlier_settings(), rng.fork()),
+            outliers: OutlierDetector::new(plan.settings.outlier_detection, rng.fork()),
             polling: true,
             poller: Poller::new(plan.source.interval),
             rng,
@@ -126,7 +126,7 @@ impl Monitor {
         let interval = plan.source.interval;
         self.poller.set_interval(interval);
         self.discovery = plan.discovery.clone();
-        self.outliers.configure(plan.proxy.outlier_settings());
+        self.outliers.configure(plan.settings.outlier_detection);
         self.members_due = None;
         let engines = plan.extractor.engines.iter();
         let extraction = |engine| Extraction::new(engine, &plan.needs);

@@ -12,9 +12,9 @@ use super::exchange::{Phase, Targets};
 use super::explain::Explanation;
 use super::learnt::Evidence;
 use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, EVENTS_PER_TIMING};
+use crate::config::settings::{EarlyRelease, FailureMode};
 use crate::metrics::definitions::{FALLBACKS, FORCED_RELEASES, MISSED_REWRITES, REQUEST_ERRORS};
 use crate::metrics::labels::{ErrorCode, ForcedRelease, NoLabels};
-use crate::plugins::proxy::envoy_proxy::{EarlyRelease, FailureMode};
 use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
@@ -129,7 +129,7 @@ impl Picker {
             return true;
         }
         let pending = exchange.reader.pending();
-        let assume = self.plan.proxy.early_release == EarlyRelease::AssumeAbsent;
+        let assume = self.plan.settings.early_release == EarlyRelease::AssumeAbsent;
         if pending.earlier_parts && !(assume && exchange.reader.window_full()) {
             return false;
         }
@@ -236,7 +236,7 @@ impl Picker {
         };
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
-        let fallbacks = plan.proxy.fallback_endpoints;
+        let fallbacks = plan.settings.fallback_endpoints;
         let selection = plan
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
@@ -356,7 +356,7 @@ impl Picker {
     /// A request gets a local reply, or is left to the host's own load balancing, as the failure mode demands.
     fn fail(&mut self, id: u32, reply: LocalReply) -> Effect {
         self.count_failure(reply.code);
-        match self.plan.proxy.failure_mode {
+        match self.plan.settings.failure_mode {
             FailureMode::FailClose => {
                 self.exchanges.set_phase(id, Phase::Done);
                 let id = ExchangeId(id);
@@ -374,7 +374,7 @@ impl Picker {
     }
 
     pub(super) fn count_failure(&mut self, code: &'static str) {
-        let counter = match self.plan.proxy.failure_mode {
+        let counter = match self.plan.settings.failure_mode {
             FailureMode::FailClose => REQUEST_ERRORS,
             FailureMode::FailOpen => FALLBACKS,
         };

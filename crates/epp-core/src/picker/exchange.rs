@@ -11,8 +11,8 @@ use super::hold::{Hold, Unread};
 use super::naming::Naming;
 use super::outcome::ResponseState;
 use super::{BodyDemand, Head, Rewrite};
+use crate::config::settings::ReadBody;
 use crate::config::Plan;
-use crate::plugins::proxy::envoy_proxy::ReadBody;
 use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, TextBuffer, TAIL};
@@ -127,7 +127,7 @@ impl Exchange {
         self.explanation = None;
         self.candidate.clear();
         self.restarts = 0;
-        self.explain = head.explain && plan.proxy.explain;
+        self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
         let api = Api::of_path(head.path);
@@ -137,7 +137,7 @@ impl Exchange {
         self.headers.set(head.headers.iter().copied());
         self.naming.reset(head);
         if reads(head, plan, api) {
-            self.phase = Phase::Reading(Hold::new(head, plan.proxy.decide_after_bytes, now));
+            self.phase = Phase::Reading(Hold::new(head, plan.settings.decide_after_bytes, now));
         } else {
             self.reader.finish();
         }
@@ -325,7 +325,7 @@ fn reads(head: &Head<'_>, plan: &Plan, api: Api) -> bool {
     let bodiless = head.end || head.upgrade || head.method == b"CONNECT";
     needs
         && !bodiless
-        && plan.proxy.read_body != ReadBody::Never
+        && plan.settings.read_body != ReadBody::Never
         && api != Api::PassThrough
         && readable(head.content_type, head.content_encoding)
 }

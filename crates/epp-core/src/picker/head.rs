@@ -59,7 +59,7 @@ impl<'a> Head<'a> {
         values: &'a mut Vec<Option<&'p [u8]>>,
     ) -> Self {
         let [rewrite_header, former_rewrite_header] = REWRITE_HEADERS.map(str::as_bytes);
-        let obeys_rewrite = plan.proxy.rewrite_header;
+        let obeys_rewrite = plan.settings.rewrite_header;
         let mut head = Self {
             end,
             ..Self::default()
@@ -85,7 +85,7 @@ impl<'a> Head<'a> {
                 {
                     head.rewrite = value;
                 }
-                name if name == plan.proxy.model_header.as_bytes() => head.model = value,
+                name if name == plan.settings.model_header.as_bytes() => head.model = value,
                 _ => {}
             }
             let mut places = plan.headers.iter().zip(values.iter_mut());

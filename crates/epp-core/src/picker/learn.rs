@@ -114,7 +114,7 @@ impl Picker {
         IndexFill {
             entries: sum(Index::entries),
             bytes: sum(Index::bytes),
-            bound: self.plan.proxy.max_index_bytes as u64,
+            bound: self.plan.settings.max_index_bytes as u64,
             evictions: self.indexes.iter().map(Index::evictions).sum(),
         }
     }
@@ -161,7 +161,7 @@ impl Picker {
     /// Returns an empty index; all share the memory bound evenly.
     fn empty_index(&self) -> Index {
         let count = self.plan.producers.len().max(1);
-        let bytes = self.plan.proxy.max_index_bytes / count;
+        let bytes = self.plan.settings.max_index_bytes / count;
         let mut index = Index::new(bytes, &self.secret);
         index.allow_gaps(self.gaps_allowed);
         index

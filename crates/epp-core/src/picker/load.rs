@@ -262,7 +262,7 @@ impl Picker {
             tenure: 0,
             role,
             scrapes: 0,
-            unseen: self.plan.proxy.correct_queue,
+            unseen: self.plan.settings.correct_queue,
             tokens: Some(self.tokens_at(id, slot)),
         };
         self.loads.send(target, &mut self.monitor.store)

@@ -314,7 +314,11 @@ impl Picker {
             self.release_counts(&mut former);
         }
         self.choose_model(id);
-        let max_held = self.plan.proxy.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
+        let max_held = self
+            .plan
+            .settings
+            .max_held
+            .saturating_mul(MAX_HELD_OVERSHOOT);
         if reads && self.exchanges.held() > max_held {
             // The next tick lets those go that are too many, the newcomers last.
             self.metrics.add(FORCED_RELEASES, ForcedRelease::Held, 1);

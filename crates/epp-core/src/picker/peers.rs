@@ -99,7 +99,7 @@ impl PeerView<'_> {
 impl PeerView<'_> {
     /// Returns whether the plan lets this picker use what others publish, and publish itself.
     pub fn may_share(&self) -> bool {
-        self.0.plan.proxy.share_state
+        self.0.plan.settings.share_state
     }
 
     /// Says whether others learn from this picker, and probe ejected endpoints in turns with it. Where they

@@ -312,7 +312,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         }
         let body = body(&mut rng);
         // Neither run may teach the index for the other, nor add to a queue.
-        picker.plan.proxy.correct_queue = false;
+        picker.plan.settings.correct_queue = false;
         let indexes = std::mem::take(&mut picker.indexes);
         picker.indexes = indexes.clone();
         let expected = whole(&mut picker, 100, &head, &body);

@@ -2,10 +2,10 @@
 
 use super::answer::LocalReply;
 use super::{ExchangeId, Picker};
+use crate::config::settings::FailureMode;
 use crate::config::Plan;
 use crate::metrics::definitions::CAUGHT_PANICS;
 use crate::metrics::labels::Callback;
-use crate::plugins::proxy::envoy_proxy::FailureMode;
 
 /// A picker one of whose calls has panicked, for a host that catches panics. The exchange that the call was
 /// about is to be closed, or dropped if that panics as well; all others go on.
@@ -45,7 +45,7 @@ impl LocalReply {
     /// such requests to the host's own load balancing. It depends on the plan only, so that it can be
     /// prepared before anything panics.
     pub fn on_defect(plan: &Plan) -> Option<Self> {
-        let closes = plan.proxy.failure_mode == FailureMode::FailClose;
+        let closes = plan.settings.failure_mode == FailureMode::FailClose;
         closes.then(|| Self::defect(plan.dialect))
     }
 }

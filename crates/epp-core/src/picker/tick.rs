@@ -221,9 +221,9 @@ impl Picker {
     /// Decides with what is known those that are held beyond `maxHeld`, and those whose body does not come as it
     /// should.
     fn release_due(&mut self) {
-        let timeout = self.plan.proxy.body_timeout;
+        let timeout = self.plan.settings.body_timeout;
         let overdue = self.timing.clock.now().before(timeout);
-        let max_held = self.plan.proxy.max_held;
+        let max_held = self.plan.settings.max_held;
         let excess = self.exchanges.held().saturating_sub(max_held);
         for _ in 0..excess.max(MAX_RELEASES_PER_TICK) {
             let (bound, reason) = match self.exchanges.held() > max_held {

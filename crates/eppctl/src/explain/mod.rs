@@ -114,7 +114,7 @@ impl Explain {
     fn picker(&self, mut plan: Plan, seen: &Seen) -> Picker {
         let endpoints = seen.endpoints.iter();
         let members = endpoints.map(|known| known.member.clone()).collect();
-        plan.proxy.explain = true;
+        plan.settings.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
         let mut picker = Picker::new(plan.clone(), self.seed);
         picker.install(plan);

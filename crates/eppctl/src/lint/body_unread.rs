@@ -1,7 +1,7 @@
 //! Bodies do not reach the filter before the request is routed.
 
+use epp_core::config::settings::ReadBody;
 use epp_core::config::value::Node;
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::patches::{operations, patches, Patch};
 use super::picker::{Home, Picker};
@@ -16,7 +16,7 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let mut faults = Vec::new();
         for picker in &site.pickers {
-            let never = matches!(&picker.loaded, Ok(plan) if plan.proxy.read_body != ReadBody::Auto
+            let never = matches!(&picker.loaded, Ok(plan) if plan.settings.read_body != ReadBody::Auto
                 || !(plan.needs.prompt || plan.needs.model));
             if never {
                 continue;

@@ -39,7 +39,7 @@ fn open(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     for picker in manager.pickers().unwrap_or_default() {
         if let Ok(plan) = &picker.loaded {
             let what = format!("clients can choose an endpoint of {}", plan.cluster());
-            fault(&plan.proxy.destination_header, what);
+            fault(&plan.settings.destination_header, what);
         }
     }
     faults.into_iter().map(|(_, fault)| fault).collect()

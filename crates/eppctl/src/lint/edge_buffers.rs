@@ -1,7 +1,7 @@
 //! Envoy answers 413 before the picker has read enough.
 
+use epp_core::config::settings::ReadBody;
 use epp_core::config::value::{Node, Path};
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
 use super::patches::{apart, operations, patches, Patch};
@@ -18,9 +18,9 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let holding: Vec<Holding<'_>> = site.loaded().filter_map(|(picker, plan)| {
             // Bodies that are not delivered are not held.
-            let holds = plan.proxy.read_body != ReadBody::Never
+            let holds = plan.settings.read_body != ReadBody::Never
                 && !matches!(picker.home, Home::WasmPlugin | Home::HigressPlugin);
-            holds.then_some(Holding { picker, needed: plan.proxy.decide_after_bytes as f64 })
+            holds.then_some(Holding { picker, needed: plan.settings.decide_after_bytes as f64 })
         }).collect();
         let mut faults = listeners(site, &holding);
         faults.extend(patched(site, &holding));

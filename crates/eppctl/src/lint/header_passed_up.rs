@@ -58,7 +58,7 @@ fn headers<'s>(site: &'s Site<'_>, router: &Path) -> Vec<&'s str> {
     };
     let pickers = site.pickers.iter().filter(|picker| passes(picker));
     let headers = pickers.map(|picker| match &picker.loaded {
-        Ok(plan) => &*plan.proxy.destination_header,
+        Ok(plan) => &*plan.settings.destination_header,
         Err(_) => DESTINATION,
     });
     let mut headers: Vec<&str> = headers.collect();

@@ -28,7 +28,7 @@ pub const RULE: Rule = Rule {
             } else if envoy_gateway(name).is_some() {
                 own.extend(envoy_gateways(site, &picker.document, plan));
             }
-            let fix = RULE.fix.replace(DESTINATION, &plan.proxy.destination_header);
+            let fix = RULE.fix.replace(DESTINATION, &plan.settings.destination_header);
             faults.extend(own.into_iter().map(|fault| match fault.fix {
                 Some(_) => fault,
                 None => fault.fixed_by(&*fix),
@@ -137,7 +137,7 @@ fn envoy_gateways(site: &Site<'_>, document: &Path, plan: &Plan) -> Option<Fault
         site.objects("BackendTrafficPolicy")
             .filter(|(_, policy)| policy_for(policy, name, route))
     };
-    let header = &plan.proxy.destination_header;
+    let header = &plan.settings.destination_header;
     let reads = |policy: &Node| {
         let sources = entries(policy, &keys).iter();
         sources
@@ -169,7 +169,7 @@ fn elsewhere(site: &Site<'_>, path: &Path, plan: &Plan) -> Vec<Fault> {
         let Some(sources) = map.get("override_host_sources") else {
             continue;
         };
-        let header = &plan.proxy.destination_header;
+        let header = &plan.settings.destination_header;
         // header_to_metadata copies the header to metadata.
         let mut below = site.inside(place);
         let by_metadata = below.any(|(_, map)| map.get("metadata").is_some());

@@ -1,7 +1,7 @@
 //! `readBody` does not match what Envoy delivers.
 
+use epp_core::config::settings::ReadBody;
 use epp_core::config::Plan;
-use epp_core::plugins::proxy::envoy_proxy::ReadBody;
 
 use super::body_unread::{delivers, Delivers};
 use super::{Fault, Rule};
@@ -23,7 +23,7 @@ fn wrong(delivers: Delivers, plan: &Plan) -> Option<&'static str> {
     if !(plan.needs.prompt || plan.needs.model) {
         return None;
     }
-    match (plan.proxy.read_body, delivers) {
+    match (plan.settings.read_body, delivers) {
         (ReadBody::Auto, Delivers::Yes) => Some("bodies are delivered, but readBody is not always"),
         (ReadBody::Always, Delivers::No) => {
             Some("readBody is always, but bodies are not delivered")

@@ -76,7 +76,7 @@ impl<'a> Site<'a> {
     pub fn destinations(&self) -> Vec<&str> {
         let headers = self
             .loaded()
-            .map(|(_, plan)| &*plan.proxy.destination_header);
+            .map(|(_, plan)| &*plan.settings.destination_header);
         let mut headers: Vec<&str> = headers.collect();
         if headers.is_empty() {
             headers.push(DESTINATION);

@@ -44,7 +44,7 @@ fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
         fault(name, format!("requests are routed to {name} through an aggregate cluster, which hides the header"));
     }
     for name in manager.clusters() {
-        let owns = |plan: &&Plan| plan.cluster() == name || plan.proxy.requests == Requests::All;
+        let owns = |plan: &&Plan| plan.cluster() == name || plan.envoy.requests == Requests::All;
         if !plans.iter().any(owns) {
             fault(
                 name,

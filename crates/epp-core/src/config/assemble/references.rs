@@ -2,7 +2,7 @@
 
 use super::Assembly;
 use crate::config::document::Document;
-use crate::config::settings::Named;
+use crate::config::sections::Named;
 use crate::plugins::{self, Capability};
 
 /// What `dataLayer.sources` refers to.

@@ -30,6 +30,8 @@
 
 use std::time::Duration;
 
+use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
+use crate::config::value::Fields;
 use crate::endpoints::outlier::OutlierSettings;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 
@@ -42,10 +44,7 @@ pub const TYPE: PluginType = PluginType {
     parity: Parity::of(Standing::Ours("settings of the proxy itself")),
 };
 
-/// The header that the endpoint picker protocol names, and Envoy's policy reads.
-pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
-
-/// Which requests are ours.
+/// Which requests are the pool's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requests {
     /// Those whose route leads to the pool's cluster.
@@ -54,120 +53,54 @@ pub enum Requests {
     All,
 }
 
-/// What happens to a request for which nothing was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureMode {
-    /// It is answered with the Endpoint Picker's error.
-    FailClose,
-    /// Envoy's fallback policy chooses.
-    FailOpen,
-}
-
-/// Whether bodies are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadBody {
-    /// Where the plan needs them and Envoy delivers them before routing.
-    Auto,
-    /// Where the plan needs them.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// When a decision may be taken before the body has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EarlyRelease {
-    /// As soon as nothing that can follow may change it.
-    Exact,
-    /// The same, with tools, system text and salt not seen so far taken as absent.
-    AssumeAbsent,
-}
-
-/// The settings.
+/// What only a host in Envoy needs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EnvoyProxy {
-    /// The cluster whose requests are ours; empty: the discovery's.
-    pub cluster: String,
-    /// Which requests are ours.
+pub struct EnvoySettings {
+    /// The cluster that the pool's requests are routed to, unless it is the discovery's.
+    pub cluster: Option<String>,
+    /// Which requests are the pool's.
     pub requests: Requests,
-    /// The header that names the endpoint, lower case.
-    pub destination_header: String,
-    /// What happens without a decision.
-    pub failure_mode: FailureMode,
-    /// Next best endpoints named after the picks.
-    pub fallback_endpoints: usize,
-    /// Whether bodies are read.
-    pub read_body: ReadBody,
-    /// The header that names the model where the body is not read, lower case.
-    pub model_header: String,
-    /// Whether a header may name another model to ask for.
-    pub rewrite_header: bool,
-    /// Bodies up to this are held to their end where need be; longer ones are not.
-    pub decide_after_bytes: usize,
-    /// Silence of a held request after which the decision is taken.
-    pub body_timeout: Duration,
-    /// Requests that one worker holds at a time.
-    pub max_held: usize,
-    /// Whether a decision waits for all that can change it.
-    pub early_release: EarlyRelease,
-    /// Whether requests sent since the last scrape count as waiting.
-    pub correct_queue: bool,
-    /// Whether the workers share their state.
-    pub share_state: bool,
-    /// Whether endpoints at which requests fail are left out for a while.
-    pub avoid_failing: bool,
-    /// How long an endpoint is left out the first time.
-    pub avoid_first: Duration,
-    /// How long an endpoint is left out at most.
-    pub avoid_most: Duration,
-    /// Memory bound of the prefix index.
-    pub max_index_bytes: usize,
-    /// Whether clients may ask for an explanation.
-    pub explain: bool,
 }
 
-impl Default for EnvoyProxy {
+impl Default for EnvoySettings {
     fn default() -> Self {
         Self {
-            cluster: String::new(),
+            cluster: None,
             requests: Requests::OfCluster,
-            destination_header: DESTINATION_HEADER.to_owned(),
-            failure_mode: FailureMode::FailClose,
-            fallback_endpoints: 2,
-            read_body: ReadBody::Auto,
-            model_header: "x-gateway-model-name".to_owned(),
-            rewrite_header: false,
-            // What Envoy's buffers take by default (per_connection_buffer_limit_bytes).
-            decide_after_bytes: 1 << 20,
-            body_timeout: Duration::from_secs(5),
-            max_held: 1024,
-            early_release: EarlyRelease::Exact,
-            correct_queue: true,
-            share_state: true,
-            avoid_failing: true,
-            avoid_first: Duration::from_secs(1),
-            avoid_most: Duration::from_secs(60),
-            max_index_bytes: 64 << 20,
-            explain: false,
         }
     }
 }
 
-impl EnvoyProxy {
-    /// Returns the settings of outlier detection; `None` if it is switched off.
-    pub fn outlier_settings(&self) -> Option<OutlierSettings> {
-        self.avoid_failing.then_some(OutlierSettings {
-            first: self.avoid_first,
-            max: self.avoid_most,
-        })
-    }
+/// What the document sets of the picker itself and of its host.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EnvoyProxy {
+    /// The picker's part.
+    pub picker: PickerSettings,
+    /// The host's part.
+    pub envoy: EnvoySettings,
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
-    let fields = &mut build.fields;
-    let default = EnvoyProxy::default();
-    let shortest = Duration::from_millis(1);
+    // In the order of the table above.
+    let envoy = read_envoy(&mut build.fields);
+    let picker = read_picker(&mut build.fields);
+    Capabilities {
+        proxy: Some(Box::new(EnvoyProxy { picker, envoy })),
+        ..Capabilities::default()
+    }
+}
+
+fn read_envoy(fields: &mut Fields<'_>) -> EnvoySettings {
     let requests = [("ofCluster", Requests::OfCluster), ("all", Requests::All)];
+    let default = EnvoySettings::default();
+    let cluster = fields.string("cluster", "");
+    EnvoySettings {
+        cluster: (!cluster.is_empty()).then_some(cluster),
+        requests: fields.choice("requests", default.requests, &requests),
+    }
+}
+
+fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
     let failure = [
         ("FailClose", FailureMode::FailClose),
         ("FailOpen", FailureMode::FailOpen),
@@ -181,10 +114,9 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         ("exact", EarlyRelease::Exact),
         ("assumeAbsent", EarlyRelease::AssumeAbsent),
     ];
-    Capabilities {
-        proxy: Some(Box::new(EnvoyProxy {
-        cluster: fields.string("cluster", &default.cluster),
-        requests: fields.choice("requests", default.requests, &requests),
+    let default = PickerSettings::default();
+    let shortest = Duration::from_millis(1);
+    PickerSettings {
         destination_header: fields
             .string("destinationHeader", &default.destination_header)
             .to_ascii_lowercase(),
@@ -201,12 +133,18 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
         share_state: fields.boolean("shareState", default.share_state),
-        avoid_failing: fields.boolean("avoidFailing", default.avoid_failing),
-        avoid_first: fields.duration("avoidFirst", default.avoid_first, shortest),
-        avoid_most: fields.duration("avoidMost", default.avoid_most, shortest),
+        outlier_detection: read_outlier_detection(fields),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
-    })),
-        ..Capabilities::default()
     }
+}
+
+fn read_outlier_detection(fields: &mut Fields<'_>) -> Option<OutlierSettings> {
+    let shortest = Duration::from_millis(1);
+    let is_on = fields.boolean("avoidFailing", true);
+    let settings = OutlierSettings {
+        first: fields.duration("avoidFirst", Duration::from_secs(1), shortest),
+        max: fields.duration("avoidMost", Duration::from_secs(60), shortest),
+    };
+    is_on.then_some(settings)
 }
