@@ -1,5 +1,5 @@
-//! What a request costs in memory from its headers to its end where it is decided early: counted at
-//! the allocator, over a hundred requests at a time.
+//! The memory of a request that is decided early, from its headers to its end: counted at the allocator, over a
+//! hundred simultaneous requests.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -63,7 +63,7 @@ fn held(plugins: &str) -> (usize, usize, usize) {
 }
 
 #[test]
-fn an_early_decision_holds_little() {
+fn an_early_decision_keeps_little_memory() {
     for (plugins, dialect) in [
         (
             "apiVersion: inference.networking.x-k8s.io/v1alpha1

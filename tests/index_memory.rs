@@ -1,5 +1,5 @@
-//! What the prefix index takes, counted at the allocator: in a program of its own, because the
-//! allocator counts for all that run beside each other.
+//! The memory of the prefix index, counted at the allocator: in a program of its own, because the
+//! allocator counts for all tests that run at the same time.
 
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
@@ -17,7 +17,7 @@ fn an_entry_of_the_index_costs_32_bytes_at_any_fill() {
         let mut index = Index::new(16 << 20, &Secret::from(1));
         for round in 0..12_000_u64 {
             let slot = (round % 30) as u32;
-            // So many endpoints in a row are sent the same.
+            // This many endpoints in a row are sent the same.
             let seed = if shared == 1 { round } else { round / shared };
             let mut rng = fastrand::Rng::with_seed(seed);
             let prompt: Vec<u64> = (0..100).map(|_| rng.u64(..)).collect();

@@ -1,4 +1,4 @@
-//! What reading costs in memory, whatever the body: counted at the allocator.
+//! The memory of a body's reader is bounded for any body: counted at the allocator.
 
 use epp_core::prefix::digest::BlockSpec;
 use epp_core::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};

@@ -9,7 +9,7 @@ use std::path::Path;
 use parity::{replay, Report, Scenario};
 
 #[test]
-fn the_recorded_decisions_of_a_real_picker_are_ours() {
+fn the_core_makes_the_recorded_decisions_of_a_real_picker() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/recorded");
     let mut report = Report::default();
     let mut early = 0;
@@ -26,7 +26,7 @@ fn the_recorded_decisions_of_a_real_picker_are_ours() {
 }
 
 #[test]
-fn a_decision_that_is_another_one_is_noticed() {
+fn a_decision_that_differs_is_reported() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/recorded");
     let mut scenario = Scenario::read(&folder.join("s1.json")).unwrap();
     for plugin in scenario.config["plugins"].as_array_mut().unwrap() {

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The section's heading.
 const SECTION: &str = "## What an untrusted client can and cannot do";
 
-/// Where tests are.
+/// The folders with tests.
 const FOLDERS: [&str; 4] = ["src", "tests", "crates", "benches"];
 
 fn top() -> &'static Path {
@@ -25,7 +25,7 @@ fn section() -> String {
     rest.split("\n## ").next().unwrap().to_owned()
 }
 
-/// The cells of the last column of its first table, whose rows say what holds.
+/// Returns the cells of the last column of its first table, which name the tests of each row.
 fn held_by(section: &str) -> Vec<String> {
     let rows = section.lines().skip_while(|line| !line.starts_with('|'));
     let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
@@ -39,7 +39,7 @@ fn held_by(section: &str) -> Vec<String> {
     .collect()
 }
 
-/// What stands between two of these marks, each time.
+/// Returns the texts between pairs of this mark.
 fn between(text: &str, mark: char) -> impl Iterator<Item = &str> {
     text.split(mark).skip(1).step_by(2)
 }
@@ -78,7 +78,7 @@ fn faults() -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_said_of_clients_is_held_by_tests_that_exist() {
+fn the_claims_on_untrusted_clients_name_existing_tests() {
     let (tests, faults, section) = (tests(), faults(), section());
     let rows = held_by(&section);
     assert!(rows.len() >= 10, "{rows:?}");
@@ -97,7 +97,7 @@ fn what_is_said_of_clients_is_held_by_tests_that_exist() {
 }
 
 #[test]
-fn the_templates_set_what_envoy_has_to_bound() {
+fn the_templates_set_the_limits_that_envoy_must_enforce() {
     let section = section();
     let (_, settings) = section.split_once("### What Envoy has to bound").unwrap();
     let rows = settings

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-/// What the recorded clients ask, and what is made long of it.
+/// The question of the recorded clients, which is repeated to lengthen a body.
 const QUESTION: &str = "Why is the sky blue?";
 
 /// A request as a client sent it.
@@ -13,14 +13,14 @@ pub struct Recorded {
     pub client: String,
     /// Its version.
     pub version: String,
-    /// What was asked.
+    /// The kind of request.
     pub what: String,
     /// The body.
     pub body: String,
 }
 
 impl Recorded {
-    /// All of them, by client, version and what was asked.
+    /// Reads all recordings, sorted by client, version and kind of request.
     pub fn all() -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/recorded");
         let files = fs::read_dir(folder).unwrap();
@@ -45,7 +45,7 @@ impl Recorded {
         }
     }
 
-    /// Where it was sent: the name of the API, and the path.
+    /// Returns the name of the API, and the path.
     pub fn api(&self) -> (&'static str, &'static str) {
         match self.what.split('-').next().unwrap() {
             _ if self.what == "messages-count" => ("count_tokens", "/v1/messages/count_tokens"),
@@ -96,7 +96,7 @@ pub fn fields(json: &str) -> Vec<(&str, Range<usize>)> {
     fields
 }
 
-/// Where the string that begins here ends.
+/// Returns the end of the string that begins here.
 fn end_of_string(json: &str, start: usize) -> usize {
     let mut escaped = false;
     let rest = json.bytes().enumerate().skip(start + 1);

@@ -1,7 +1,7 @@
-//! What the bodies of real clients wait for before they are decided: the table in
-//! docs/early-release.md is what this finds.
+//! The part of real clients' bodies that is read before they are decided. The table in
+//! docs/early-release.md shows these results.
 //!
-//! Where the bodies come from: tests/clients/recorded/README.md.
+//! tests/clients/recorded/README.md has the origin of the bodies.
 
 #![allow(
     clippy::unwrap_used,
@@ -68,7 +68,7 @@ const TELLING: [&str; 8] = [
 ];
 const PROMPTS: &[&str] = &["messages", "prompt", "input"];
 
-/// Where in a body so many bytes end.
+/// Returns the position in a body after this many bytes, in words.
 fn place(body: &str, read: usize) -> String {
     if read == 0 {
         return "at the headers".to_owned();
@@ -88,7 +88,7 @@ fn place(body: &str, read: usize) -> String {
     format!("behind `{key}`")
 }
 
-/// The keys that tell something, in the body's order, and what the prompt is made of.
+/// Returns the keys that a reader may need, in the body's order, and the parts of the prompt.
 fn order(body: &str) -> String {
     let fields = fields(body);
     let telling = fields.iter().filter(|(key, _)| TELLING.contains(key));
@@ -105,9 +105,9 @@ fn order(body: &str) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// What the requests of an API with the same keys wait for.
+/// The positions that the requests of an API with the same keys wait for.
 struct Row {
-    /// By plan.
+    /// The positions, by plan.
     places: Vec<String>,
     clients: BTreeSet<String>,
 }
@@ -177,7 +177,7 @@ fn the_list_of_recordings_names_their_keys() {
 }
 
 #[test]
-fn a_plan_that_asks_nothing_of_a_body_waits_for_none() {
+fn a_plan_that_needs_nothing_of_a_body_does_not_wait_for_it() {
     let mut picker = picker(
         "apiVersion: llm-d.ai/v1alpha1
 plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}",
@@ -210,7 +210,7 @@ fn a_known_prompt_is_followed_to_its_end_or_the_windows() {
 }
 
 #[test]
-fn what_may_be_held_depends_on_what_the_length_says() {
+fn a_body_is_held_as_far_as_its_declared_length_allows() {
     let limit = 32 << 10;
     let (_, llm_d) = PLANS[1];
     let proxy = format!("{{type: envoy-proxy, parameters: {{decideAfterBytes: {limit}}}}}");
@@ -227,7 +227,7 @@ fn what_may_be_held_depends_on_what_the_length_says() {
     }
 }
 
-/// That a page holds this text.
+/// Asserts that a page contains this text.
 fn assert_says(page: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let found = fs::read_to_string(path).unwrap();

@@ -38,12 +38,12 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     picker
 }
 
-/// How many bytes of a body are read, one at a time, until it is released.
+/// Returns how many bytes of a body are read, one at a time, until it is released.
 pub fn bytes_read(picker: &mut Picker, path: &str, body: &str) -> usize {
     read_saying(picker, path, body, Some(body.len()))
 }
 
-/// The same with another `content-length`, or none.
+/// Returns how many bytes of a body with this `content-length`, or none, are read until it is released.
 pub fn read_saying(
     picker: &mut Picker,
     path: &str,
@@ -61,7 +61,7 @@ pub fn read_saying(
     }
     // The rest streams past, and is still learnt.
     show(picker, ID, body, body.len());
-    // Without an answer nothing of it would be remembered.
+    // Without a response nothing of it would be remembered.
     picker.response_headers(NOW, ID, None);
     picker.closed(NOW, ID);
     shown
@@ -77,7 +77,7 @@ pub fn show(picker: &mut Picker, id: ExchangeId, body: &str, shown: usize) {
     picker.request_body(NOW, id, &mut view);
 }
 
-/// Whether a request has been decided since this was last asked.
+/// Returns whether a request has been decided since the last call.
 pub fn is_decided(picker: &mut Picker) -> bool {
     let effects = std::iter::from_fn(|| picker.poll_effect());
     effects.filter(Effect::is_decision).count() > 0

@@ -36,7 +36,7 @@ const shown = {
   ],
 };
 
-/** Sends a client's requests, whose answers are the recorder's refusals. */
+/** Sends a client's requests, whose responses are the recorder's refusals. */
 async function record(client, name, requests) {
   for (const [what, request] of Object.entries(requests)) {
     const file = `${client}-${version(name)}-${what}`;

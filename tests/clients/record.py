@@ -1,7 +1,7 @@
 """Records the bodies that clients send, byte by byte, into tests/clients/recorded.
 
 A recorder on the loopback interface keeps each body in a file and refuses the request: what the
-client does with an answer is not asked here. The first segment of a path names the file, so that
+client does with a response is not asked here. The first segment of a path names the file, so that
 clients need no more than a base URL. Run it in an environment with the packages that
 recorded/README.md lists; each argument is a command that runs further clients against the URL put
 behind it: `python record.py "node record.mjs" "python record_vllm.py FILE VERSION"`.
@@ -58,12 +58,12 @@ class Recorder(BaseHTTPRequestHandler):
         name = self.path.split("/")[1]
         (RECORDED / f"{name}.json").write_bytes(self.read())
         # Of all failures the one that no client tries again.
-        answer = b'{"error": {"message": "recorded", "type": "invalid_request_error"}}'
+        response = b'{"error": {"message": "recorded", "type": "invalid_request_error"}}'
         self.send_response(400)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     def read(self):
         if self.headers.get("transfer-encoding") != "chunked":
@@ -88,7 +88,7 @@ class Client:
         self.file = RECORDED / f"{name}-{version}"
 
     def send(self, what, request):
-        """Calls `request` with the base URL; the answer is always the recorder's refusal."""
+        """Calls `request` with the base URL; the response is always the recorder's refusal."""
         file = self.file.with_name(f"{self.file.name}-{what}.json")
         file.unlink(missing_ok=True)
         try:

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use envoy_harness::client::{self, Answer};
+use envoy_harness::client::{self, Response};
 use envoy_harness::{wait_until, Process};
 use fake_model_server::{Faults, Metrics};
 use serde_yaml::Value;
@@ -14,7 +14,7 @@ use crate::envoy::{self, top};
 use crate::istio::documents;
 use crate::stage::{read, Stage};
 
-/// The folders whose YAML files are bootstraps. A file that is none does not belong there.
+/// The folders whose YAML files are all bootstraps.
 const FOLDERS: [&str; 2] = ["envoy", "envoy/production"];
 
 /// All bootstraps.
@@ -55,7 +55,7 @@ impl Running {
             match listener["name"].as_str().unwrap() {
                 "llm" => llm = port,
                 "stats" => metrics = port,
-                other => assert_eq!(other, "status", "a listener that no test knows"),
+                other => assert_eq!(other, "status", "a listener without a test"),
             }
         }
         let running = Self {
@@ -65,18 +65,18 @@ impl Running {
             metrics,
         };
         wait_until("Envoy is ready", || {
-            client::get(running.metrics, "/ready").is_ok_and(|answer| answer.status == 200)
+            client::get(running.metrics, "/ready").is_ok_and(|response| response.status == 200)
         });
         running
     }
 
-    fn ask(&self, host: &str, prompt: &str) -> Answer {
+    fn ask(&self, host: &str, prompt: &str) -> Response {
         // What a client must not be able to say.
         self.ask_for(host, prompt, "127.0.0.1:1")
     }
 
-    /// The same with another endpoint named.
-    fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Answer {
+    /// Sends a request that names another endpoint.
+    fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Response {
         let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
         let mut headers = vec![
             ("content-type", "application/json"),
@@ -125,7 +125,7 @@ impl Running {
             .collect()
     }
 
-    /// How many of a cluster's members may be picked.
+    /// Returns how many of a cluster's members may be picked.
     fn ready(&self, cluster: &str) -> usize {
         let draining = self.stage.beside("eds/endpoints.yaml");
         let draining = draining.matches("health_status: DRAINING").count();
@@ -172,7 +172,7 @@ fn ports(assignment: &Value) -> BTreeSet<u16> {
 }
 
 #[test]
-fn each_is_valid_and_serves() {
+fn each_bootstrap_is_valid_and_serves() {
     for file in bootstraps() {
         println!("{}", file.display());
         let stage = Stage::set(&file);
@@ -183,7 +183,7 @@ fn each_is_valid_and_serves() {
     }
 }
 
-/// Requests to each of its pools are picked for, answered by the pool's own members, and counted.
+/// Requests to each of its pools are picked for, served by the pool's own members, and counted.
 fn serves(running: &Running) {
     for (host, cluster) in running.pools() {
         let pool = format!("pool=\"{cluster}\"");
@@ -203,14 +203,14 @@ fn serves(running: &Running) {
         // Until the worker has the endpoints, Envoy's own load balancing sends requests around, and some get 503.
         wait_until("a conversation keeps to one pod", || {
             let turns = 0..5;
-            let answers = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
-            let answers: Vec<Answer> = answers.collect();
-            let discovered = answers.iter().all(|answer| answer.status != 503);
-            let well = answers.iter().all(|answer| answer.status == 200);
-            assert!(well || !discovered, "{answers:?}");
-            pods = answers
+            let responses = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
+            let responses: Vec<Response> = responses.collect();
+            let discovered = responses.iter().all(|response| response.status != 503);
+            let well = responses.iter().all(|response| response.status == 200);
+            assert!(well || !discovered, "{responses:?}");
+            pods = responses
                 .iter()
-                .map(|answer| answer.pod().to_owned())
+                .map(|response| response.pod().to_owned())
                 .collect();
             well && pods.iter().all(|pod| *pod == pods[0])
         });
@@ -265,8 +265,8 @@ fn where_the_filter_cannot_run_a_client_still_chooses_nothing() {
             let named = format!("127.0.0.1:{}", running.stage.front(named));
             let mut served = BTreeMap::<String, usize>::new();
             for _ in 0..40 {
-                let answer = running.ask_for(&host, "x", &named);
-                *served.entry(answer.pod().to_owned()).or_default() += 1;
+                let response = running.ask_for(&host, "x", &named);
+                *served.entry(response.pod().to_owned()).or_default() += 1;
             }
             // Of two pods that are chosen by chance; obeyed it would be all.
             let spread = served.values().all(|count| *count < 36);
@@ -358,7 +358,7 @@ fn common_parts_of_the_templates_are_the_same() {
 
 /// A metric that gets a new label gets it in the demo; here is where the others are still without.
 #[test]
-fn all_know_the_same_labels() {
+fn all_templates_define_the_same_labels() {
     let tags = |config: &Value| -> BTreeSet<(String, String)> {
         let text = |tag: &Value, key: &str| tag[key].as_str().unwrap().to_owned();
         let tags = sequence(&config["stats_config"]["stats_tags"]).iter();

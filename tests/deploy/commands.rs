@@ -12,7 +12,7 @@ use envoy_harness::path_of;
 
 use crate::envoy::{self, top};
 
-/// What the line behind a block says of it.
+/// The mark behind a block, which says how it is tested.
 #[derive(Debug, PartialEq)]
 enum Mark {
     Tested(String),
@@ -74,7 +74,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 #[test]
-fn commands_do_what_the_text_says() {
+fn the_commands_in_the_docs_have_the_stated_results() {
     let folder = envoy::folder();
     let mut run = 0;
     for file in documents() {

@@ -16,7 +16,7 @@ pub fn start(folder: &Folder, name: &str, config: &str) -> Process {
     start_with(folder, name, config, &[])
 }
 
-/// The same with more arguments.
+/// Starts Envoy with more arguments.
 pub fn start_with(folder: &Folder, name: &str, config: &str, arguments: &[&str]) -> Process {
     let file = folder.path().join(format!("{name}.yaml"));
     fs::write(&file, config).unwrap();

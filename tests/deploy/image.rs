@@ -41,7 +41,7 @@ fn blob(folder: &Path, descriptor: &Value) -> std::path::PathBuf {
 }
 
 #[test]
-fn an_image_holds_the_module() {
+fn the_image_contains_the_module() {
     let (first, second) = (envoy::folder(), envoy::folder());
     let said = write(first.path());
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Every file under envoy/ loads in a real Envoy with the real module, and serves.
 //!
-//! What a file names that only its user has (addresses, the module's place, certificates) is put in
+//! Values that only a user of a file has (addresses, the module's path, certificates) are put in
 //! its place by `stage`, and nothing else.
 
 #![allow(

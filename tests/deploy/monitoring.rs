@@ -60,7 +60,7 @@ scrape_configs:
             .arg(format!("--web.listen-address=127.0.0.1:{port}"));
         let log = folder.path().join("prometheus.log");
         let mut process = Process::start("Prometheus", command, &log).unwrap();
-        let ready = || client::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200);
+        let ready = || client::get(port, "/-/ready").is_ok_and(|response| response.status == 200);
         process.wait_until("it is ready", ready).unwrap();
         Self {
             _process: process,
@@ -68,23 +68,23 @@ scrape_configs:
         }
     }
 
-    /// How many series an expression finds that have a value.
+    /// Returns the number of series with a value that an expression finds.
     fn finds(&self, expression: &str) -> usize {
         let escaped: String = expression
             .bytes()
             .map(|byte| format!("%{byte:02X}"))
             .collect();
         let path = format!("/api/v1/query?query={escaped}");
-        let answer = client::get(self.port, &path).unwrap();
-        let answer: Value = serde_json::from_str(&answer.body).unwrap();
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        let found = answer["data"]["result"].as_array().unwrap();
+        let response = client::get(self.port, &path).unwrap();
+        let response: Value = serde_json::from_str(&response.body).unwrap();
+        assert_eq!(response["status"], "success", "{expression}: {response}");
+        let found = response["data"]["result"].as_array().unwrap();
         let number = |series: &&Value| series["value"][1] != "NaN";
         found.iter().filter(number).count()
     }
 }
 
-/// The dashboard's expressions, as Grafana would ask them.
+/// The dashboard's expressions, as Grafana would send them.
 fn shown() -> Vec<String> {
     let text = fs::read_to_string(top().join("envoy/dashboards/epp-wasm.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -133,9 +133,9 @@ fn refusing() -> (Stage, Process) {
     let port = stage.port(10_000);
     let mut refused = 0;
     wait_until("requests are refused", || {
-        let answer = client::get(port, "/v1/models");
-        refused += u32::from(answer.is_ok_and(|answer| {
-            answer.status == 503 && !answer.header("x-llm-d-request-dropped-reason").is_empty()
+        let response = client::get(port, "/v1/models");
+        refused += u32::from(response.is_ok_and(|response| {
+            response.status == 503 && !response.header("x-llm-d-request-dropped-reason").is_empty()
         }));
         refused > 3
     });
@@ -147,9 +147,9 @@ fn refusing() -> (Stage, Process) {
 fn traffic(stage: &mut Stage, port: u16, mut enough: impl FnMut() -> bool) {
     let ask = |number: usize| {
         let prompt = "A timetable that all ask about. ".repeat(40);
-        let answer = client::complete(port, "demo", &format!("{prompt}{number}"));
-        assert_eq!(answer.status, 200);
-        answer.pod().to_owned()
+        let response = client::complete(port, "demo", &format!("{prompt}{number}"));
+        assert_eq!(response.status, 200);
+        response.pod().to_owned()
     };
     let mut number = 0;
     wait_until("every expression finds something", || {
@@ -173,8 +173,8 @@ fn every_expression_finds_something() {
     let (other, _refusing) = refusing();
     let targets = [admin, other.port(9_901)];
     let prometheus = Prometheus::start(&stage.folder, targets);
-    wait_until("Envoy answers", || {
-        client::get(port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+    wait_until("Envoy responds", || {
+        client::get(port, "/v1/models").is_ok_and(|response| response.status == 200)
     });
     let mut empty: Vec<String> = shown().into_iter().chain(alerted()).collect();
     assert!(empty.len() > 25, "{}", empty.len());

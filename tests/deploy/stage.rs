@@ -30,11 +30,11 @@ pub struct Stage {
     pub sim: Sim,
     /// Stopped before its files are removed.
     _terminator: Option<Process>,
-    /// Where everything is.
+    /// The folder of all files.
     pub folder: Folder,
     /// Numbers of model servers by the address that the template gives them.
     pods: BTreeMap<(String, u64), usize>,
-    /// What listens in front of the model servers, by their own ports.
+    /// The ports of the TLS proxies in front of the model servers, by the servers' own ports.
     fronts: BTreeMap<u64, u16>,
     ports: BTreeMap<u64, u16>,
 }
@@ -168,7 +168,7 @@ impl Stage {
         }
     }
 
-    /// Has each model server answer behind TLS, with the certificates that the template names.
+    /// Makes each model server respond behind TLS, with the certificates that the template names.
     fn put_tls_in_front(&mut self, config: &mut Value) {
         let plain: Vec<u16> = self.sim.addresses().iter().map(|at| at.port()).collect();
         let fronts: BTreeMap<u64, u16> = plain

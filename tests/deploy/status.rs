@@ -15,7 +15,7 @@ use serde_yaml::Value;
 use crate::envoy::{self, top};
 use crate::stage::{read, Stage};
 
-/// How the browser is set: by the numbers that Chromium's settings have for it.
+/// The colour scheme of the browser, by Chromium's numbers for it.
 #[derive(Clone, Copy)]
 enum Scheme {
     Dark = 0,
@@ -85,11 +85,11 @@ fn rows(page: &str, class: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Asks for the page as an open browser does, until it shows this.
+/// Fetches the page as an open browser does, until it shows this.
 fn shown(port: u16, what: &str, mut is_shown: impl FnMut(&str) -> bool) -> String {
     let mut page = String::new();
     wait_until(what, || {
-        page = client::get(port, "/").map_or(String::new(), |answer| answer.body);
+        page = client::get(port, "/").map_or(String::new(), |response| response.body);
         is_shown(&page)
     });
     page
@@ -121,10 +121,10 @@ impl Drop for Watcher {
 
 const PROMPT: &str = "Of trains and their times. ";
 
-/// Asks until a worker that is watched has decided, so that the page can show it.
+/// Sends requests until a worker that reports has decided one, so that the page can show it.
 fn decided(llm: u16, status: u16, model: &str) -> String {
-    wait_until("requests are answered", || {
-        client::get(llm, "/v1/models").is_ok_and(|answer| answer.status == 200)
+    wait_until("requests are served", || {
+        client::get(llm, "/v1/models").is_ok_and(|response| response.status == 200)
     });
     let mut number = 0;
     shown(status, "decisions are shown", |page| {
@@ -170,7 +170,7 @@ fn check_workers(page: &str) {
     let totals = rows(page, "totals");
     assert!(totals.len() == 2 && sum(&totals, 1) > 3, "{totals:?}");
     assert_eq!((sum(&totals, 3), sum(&totals, 4)), (0, 0), "{totals:?}");
-    // The requests that came before the endpoints were discovered are no finding.
+    // The requests that came before the endpoints were discovered are not a problem.
     assert!(page.contains("Nothing needs attention."), "{page}");
 }
 
@@ -224,7 +224,7 @@ fn sum(rows: &[Vec<String>], column: usize) -> u64 {
 }
 
 #[test]
-fn a_browser_shows_the_pool() {
+fn a_browser_shows_the_status_page_of_the_pool() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (llm, status) = (stage.port(10_000), stage.port(10_001));
@@ -265,9 +265,9 @@ fn only_the_pages_listener_serves_it_and_it_shows_no_prompt() {
         !page.contains("<script") && !page.contains("trains"),
         "{page}"
     );
-    let answer = client::get(status, "/?x").unwrap();
-    assert_eq!(answer.status, 200);
-    assert!(answer
+    let response = client::get(status, "/?x").unwrap();
+    assert_eq!(response.status, 200);
+    assert!(response
         .header("content-security-policy")
         .starts_with("default-src 'none'"));
     for path in ["/clusters", "/stats", "/stats/prometheus", "//", "/x"] {

@@ -1,4 +1,4 @@
-//! Model servers behind TLS: an Envoy in front of them that wants the client's certificate.
+//! Model servers behind TLS: an Envoy in front of them that requires a client certificate.
 
 use std::collections::BTreeMap;
 use std::fs;

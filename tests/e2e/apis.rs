@@ -55,9 +55,9 @@ fn a_prompt_goes_where_it_went_before_in_every_api() {
     // What was sent by one API may not attract the next one's prompt.
     let mut pods = [0; 4];
     let send = |path: &str, body: &Value| {
-        let answer = post(proxy.port, path, body, &[]);
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        answer.pod().to_owned()
+        let response = post(proxy.port, path, body, &[]);
+        assert_eq!(response.status, 200, "{path}: {response:?}");
+        response.pod().to_owned()
     };
     for about in ["red", "green", "blue"] {
         for (path, body) in bodies(about) {

@@ -24,7 +24,7 @@ fn bodies_of_all_sizes_arrive_whole() {
     for size in [1, 60 << 10, (1 << 20) - 1, (1 << 20) + 1, 5 << 20, 50 << 20] {
         let body = json!({"messages": [{"role": "user", "content": "x".repeat(size)}], "model": "m", "max_tokens": 1});
         let body = body.to_string().into_bytes();
-        let answer = send(
+        let response = send(
             proxy.port,
             "POST",
             "/v1/chat/completions",
@@ -34,12 +34,15 @@ fn bodies_of_all_sizes_arrive_whole() {
         .unwrap();
         // A pod keeps 8 MB of a body and cannot parse more; its hash shows that it came whole.
         assert!(
-            [200, 400].contains(&answer.status),
+            [200, 400].contains(&response.status),
             "{size}: {}",
-            answer.status
+            response.status
         );
-        assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
-        assert_eq!(answer.header("x-body-xxh64"), body_hash(&body).to_string());
+        assert_eq!(response.header("x-body-bytes"), body.len().to_string());
+        assert_eq!(
+            response.header("x-body-xxh64"),
+            body_hash(&body).to_string()
+        );
     }
     assert_eq!(proxy.stat("http.e2e.downstream_rq_4xx"), 1);
 }
@@ -61,16 +64,16 @@ fn chunked_bodies_arrive_whole() {
         middle.as_bytes(),
         end.as_bytes(),
     ];
-    let answer = raw(proxy.port, &parts, Duration::from_millis(20), |text| {
+    let response = raw(proxy.port, &parts, Duration::from_millis(20), |text| {
         text.contains("usage")
     });
     assert!(
-        answer.starts_with("HTTP/1.1 200"),
+        response.starts_with("HTTP/1.1 200"),
         "{}",
-        &answer[..answer.len().min(200)]
+        &response[..response.len().min(200)]
     );
     let size = 2 * piece.len() + "{\"prompt\": \"\", \"model\": \"m\", \"max_tokens\": 1}".len();
-    assert!(answer.contains(&format!("x-body-bytes: {size}")));
+    assert!(response.contains(&format!("x-body-bytes: {size}")));
 }
 
 #[test]
@@ -115,16 +118,16 @@ fn requests_without_a_readable_body_are_routed_by_the_profiles() {
         ("POST", "/unknown/path", vec![json], "{}"),
         ("DELETE", "/v1/files/7", vec![], ""),
     ] {
-        let answer = send(proxy.port, method, path, &headers, body.as_bytes()).unwrap();
+        let response = send(proxy.port, method, path, &headers, body.as_bytes()).unwrap();
         assert_eq!(
-            answer.pod(),
+            response.pod(),
             "pod-2",
             "{method} {path} {body}: {}",
-            answer.status
+            response.status
         );
         if method == "POST" {
             assert_eq!(
-                answer.header("x-body-bytes"),
+                response.header("x-body-bytes"),
                 body.len().to_string(),
                 "{path} {body}"
             );
@@ -142,15 +145,15 @@ fn a_websocket_is_routed_at_its_headers() {
     let proxy = start(&sim, &both());
     settles_on(proxy.port, "pod-2");
     let head = "GET /v1/realtime HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let answer = raw(
+    let response = raw(
         proxy.port,
         &[head.as_bytes(), b"echo me"],
         Duration::from_millis(300),
         |text| text.contains("echo me"),
     );
-    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 101"), "{response}");
     assert!(
-        answer.contains("x-served-by: pod-2") && answer.ends_with("echo me"),
-        "{answer}"
+        response.contains("x-served-by: pod-2") && response.ends_with("echo me"),
+        "{response}"
     );
 }

@@ -11,7 +11,7 @@ use crate::document;
 use crate::proxy::{Proxy, Setup};
 use crate::ticks::{wait_until_shared, wait_until_vms_share};
 
-/// What the Endpoint Picker uses where no plan is given.
+/// Starts an Envoy with the Endpoint Picker's default plan.
 fn proxy(sim: &Sim, workers: usize, share: bool) -> Proxy {
     let envoy = format!("{{type: envoy-proxy, parameters: {{shareState: {share}}}}}");
     let plugins =
@@ -26,7 +26,7 @@ fn proxy(sim: &Sim, workers: usize, share: bool) -> Proxy {
     proxy
 }
 
-/// The pods that answer the turns of a conversation, each of which begins with all before it. With `pauses`
+/// The pods that serve the turns of a conversation, each of which begins with all before it. With `pauses`
 /// a turn comes once all workers know the turns before it.
 fn turns(proxy: &Proxy, chat: usize, pauses: bool) -> BTreeSet<String> {
     let mut prompt = format!("{chat}: {}", "what this is about, at length. ".repeat(40));
@@ -41,7 +41,7 @@ fn turns(proxy: &Proxy, chat: usize, pauses: bool) -> BTreeSet<String> {
     (0..12).map(&mut turn).collect()
 }
 
-/// How many of eight conversations at a time stay at one pod.
+/// Returns how many of eight simultaneous conversations stay at one pod.
 fn stay(proxy: &Proxy, pauses: bool) -> usize {
     scope(|scope| {
         let chats = (0..8).map(|chat| scope.spawn(move || turns(proxy, chat, pauses)));

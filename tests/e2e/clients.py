@@ -1,8 +1,8 @@
 """The official OpenAI and Anthropic packages against what listens at URL: `clients.py URL`, with the
 cases to leave out behind it.
 
-Behind it are simulated model servers, which answer eight tokens, call the first tool that they are
-offered, and tell in `x-served-by` which of them answered. Each function below is a case; its name is
+Behind it are simulated model servers, which respond with eight tokens, call the first tool that they are
+offered, and name themselves in `x-served-by`. Each function below is a case; its name is
 what clients.rs fails with.
 """
 
@@ -16,7 +16,7 @@ import openai
 
 URL = sys.argv[1]
 MODEL = "demo"
-ANSWER = "token " * 8
+RESPONSE = "token " * 8
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -57,24 +57,24 @@ def chat(**fields):
 
 @case
 def openai_chat():
-    answer = chat(messages=[{"role": "system", "content": "Be brief."}, QUESTION])
-    same(answer.choices[0].message.content, ANSWER)
-    same(answer.usage.completion_tokens, 8)
-    same(answer.usage.total_tokens, answer.usage.prompt_tokens + 8)
+    response = chat(messages=[{"role": "system", "content": "Be brief."}, QUESTION])
+    same(response.choices[0].message.content, RESPONSE)
+    same(response.usage.completion_tokens, 8)
+    same(response.usage.total_tokens, response.usage.prompt_tokens + 8)
 
 
 @case
 def openai_chat_streamed():
     chunks = list(chat(messages=[QUESTION], stream=True, stream_options={"include_usage": True}))
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    same("".join(filter(None, pieces)), ANSWER)
+    same("".join(filter(None, pieces)), RESPONSE)
     same(chunks[-1].usage.completion_tokens, 8)
 
 
 @case
 def openai_chat_streamed_by_the_helper():
     with oai.chat.completions.stream(model=MODEL, messages=[QUESTION]) as stream:
-        same(stream.get_final_completion().choices[0].message.content, ANSWER)
+        same(stream.get_final_completion().choices[0].message.content, RESPONSE)
 
 
 FUNCTION = {"type": "function", "function": {**ABOUT, "parameters": SCHEMA}}
@@ -83,12 +83,12 @@ FUNCTION = {"type": "function", "function": {**ABOUT, "parameters": SCHEMA}}
 @case
 def openai_tools_there_and_back():
     turns = [QUESTION]
-    answer = chat(messages=turns, tools=[FUNCTION]).choices[0]
-    same(answer.finish_reason, "tool_calls")
-    call = answer.message.tool_calls[0]
+    response = chat(messages=turns, tools=[FUNCTION]).choices[0]
+    same(response.finish_reason, "tool_calls")
+    call = response.message.tool_calls[0]
     same((call.function.name, json.loads(call.function.arguments)), ("weather", {}))
-    turns += [answer.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
-    same(chat(messages=turns, tools=[FUNCTION]).choices[0].message.content, ANSWER)
+    turns += [response.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+    same(chat(messages=turns, tools=[FUNCTION]).choices[0].message.content, RESPONSE)
 
 
 @case
@@ -104,52 +104,52 @@ def openai_tools_streamed():
 def openai_image_within():
     url = f"data:image/png;base64,{PIXEL}"
     parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
-    same(chat(messages=[{"role": "user", "content": parts}]).choices[0].message.content, ANSWER)
+    same(chat(messages=[{"role": "user", "content": parts}]).choices[0].message.content, RESPONSE)
 
 
 @case
 def openai_image_of_two_megabytes():
     url = "data:image/png;base64," + PIXEL[:-2] + "A" * (2 << 20)
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
-    same(chat(messages=[{"role": "user", "content": parts}]).choices[0].message.content, ANSWER)
+    same(chat(messages=[{"role": "user", "content": parts}]).choices[0].message.content, RESPONSE)
 
 
 @case
 def openai_completions():
-    answer = oai.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=3)
-    same(answer.choices[0].text, "token " * 3)
+    response = oai.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=3)
+    same(response.choices[0].text, "token " * 3)
 
 
 @case
 def openai_completions_streamed():
     stream = oai.completions.create(model=MODEL, prompt=["Once upon a time"], stream=True)
-    same("".join(chunk.choices[0].text for chunk in stream), ANSWER)
+    same("".join(chunk.choices[0].text for chunk in stream), RESPONSE)
 
 
 @case
 def openai_embeddings():
-    answer = oai.embeddings.create(model=MODEL, input=["one", "two"])
-    same([data.embedding for data in answer.data], [[0.5, -0.5, 0.25, 1.0]] * 2)
+    response = oai.embeddings.create(model=MODEL, input=["one", "two"])
+    same([data.embedding for data in response.data], [[0.5, -0.5, 0.25, 1.0]] * 2)
 
 
 @case
 def openai_embeddings_of_tokens():
-    answer = oai.embeddings.create(model=MODEL, input=[1, 2, 3], encoding_format="float")
-    same([data.embedding for data in answer.data], [[0.5, -0.5, 0.25, 1.0]])
+    response = oai.embeddings.create(model=MODEL, input=[1, 2, 3], encoding_format="float")
+    same([data.embedding for data in response.data], [[0.5, -0.5, 0.25, 1.0]])
 
 
 @case
 def openai_responses():
-    answer = oai.responses.create(model=MODEL, input="Why?", instructions="Be brief.")
-    same(answer.output_text, ANSWER)
-    same(answer.usage.output_tokens, 8)
+    response = oai.responses.create(model=MODEL, input="Why?", instructions="Be brief.")
+    same(response.output_text, RESPONSE)
+    same(response.usage.output_tokens, 8)
 
 
 @case
 def openai_responses_streamed():
     with oai.responses.stream(model=MODEL, input=[QUESTION]) as stream:
         pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
-        same("".join(pieces), ANSWER)
+        same("".join(pieces), RESPONSE)
         same(stream.get_final_response().usage.output_tokens, 8)
 
 
@@ -160,7 +160,7 @@ def openai_responses_tools_there_and_back():
     call = oai.responses.create(model=MODEL, input=turns, tools=tools).output[0]
     same((call.type, call.name, call.arguments), ("function_call", "weather", "{}"))
     turns += [call, {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
-    same(oai.responses.create(model=MODEL, input=turns, tools=tools).output_text, ANSWER)
+    same(oai.responses.create(model=MODEL, input=turns, tools=tools).output_text, RESPONSE)
 
 
 def stays_with_one(first, again):
@@ -174,15 +174,15 @@ def stays_with_one(first, again):
 @case
 def openai_conversations_stay_where_they_are():
     def turn(turns):
-        answer = oai.chat.completions.with_raw_response.create(model=MODEL, messages=turns)
-        same(answer.parse().choices[0].message.content, ANSWER)
-        return answer.headers["x-served-by"]
+        response = oai.chat.completions.with_raw_response.create(model=MODEL, messages=turns)
+        same(response.parse().choices[0].message.content, RESPONSE)
+        return response.headers["x-served-by"]
 
     def first(prompt):
         return turn([{"role": "user", "content": prompt}])
 
     def again(prompt):
-        return turn([{"role": "user", "content": prompt}, {"role": "assistant", "content": ANSWER}, QUESTION])
+        return turn([{"role": "user", "content": prompt}, {"role": "assistant", "content": RESPONSE}, QUESTION])
 
     stays_with_one(first, again)
 
@@ -197,7 +197,7 @@ def openai_many_at_once():
             ]
             return await asyncio.gather(*asked)
 
-    same([answer.choices[0].message.content for answer in asyncio.run(ask())], [ANSWER] * 50)
+    same([response.choices[0].message.content for response in asyncio.run(ask())], [RESPONSE] * 50)
 
 
 @case
@@ -219,23 +219,23 @@ def message(**fields):
 
 @case
 def anthropic_messages():
-    answer = message(system="Be brief.", messages=[QUESTION])
-    same(answer.content[0].text, ANSWER)
-    same(answer.usage.output_tokens, 8)
+    response = message(system="Be brief.", messages=[QUESTION])
+    same(response.content[0].text, RESPONSE)
+    same(response.usage.output_tokens, 8)
 
 
 @case
 def anthropic_messages_streamed():
     events = list(message(messages=[QUESTION], stream=True))
     texts = [event.delta.text for event in events if event.type == "content_block_delta"]
-    same("".join(texts), ANSWER)
+    same("".join(texts), RESPONSE)
     same(events[-1].type, "message_stop")
 
 
 @case
 def anthropic_messages_streamed_by_the_helper():
     with claude.messages.stream(model=MODEL, max_tokens=8, messages=[QUESTION]) as stream:
-        same("".join(stream.text_stream), ANSWER)
+        same("".join(stream.text_stream), RESPONSE)
         same(stream.get_final_message().usage.output_tokens, 8)
 
 
@@ -245,13 +245,13 @@ TOOL = {**ABOUT, "input_schema": SCHEMA}
 @case
 def anthropic_tools_there_and_back():
     turns = [QUESTION]
-    answer = message(messages=turns, tools=[TOOL], system="Be brief.")
-    same(answer.stop_reason, "tool_use")
-    call = answer.content[0]
+    response = message(messages=turns, tools=[TOOL], system="Be brief.")
+    same(response.stop_reason, "tool_use")
+    call = response.content[0]
     same((call.name, call.input), ("weather", {}))
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}
-    turns += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": [result]}]
-    same(message(messages=turns, tools=[TOOL], system="Be brief.").content[0].text, ANSWER)
+    turns += [{"role": "assistant", "content": response.content}, {"role": "user", "content": [result]}]
+    same(message(messages=turns, tools=[TOOL], system="Be brief.").content[0].text, RESPONSE)
 
 
 @case
@@ -265,7 +265,7 @@ def anthropic_tools_streamed():
 def anthropic_image_within():
     source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
     parts = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
-    same(message(messages=[{"role": "user", "content": parts}]).content[0].text, ANSWER)
+    same(message(messages=[{"role": "user", "content": parts}]).content[0].text, RESPONSE)
 
 
 @case
@@ -278,16 +278,16 @@ def anthropic_count_tokens():
 @case
 def anthropic_conversations_stay_where_they_are():
     def turn(turns):
-        answer = claude.messages.with_raw_response.create(
+        response = claude.messages.with_raw_response.create(
             model=MODEL, max_tokens=8, system="Be brief.", messages=turns)
-        same(answer.parse().content[0].text, ANSWER)
-        return answer.headers["x-served-by"]
+        same(response.parse().content[0].text, RESPONSE)
+        return response.headers["x-served-by"]
 
     def first(prompt):
         return turn([{"role": "user", "content": prompt}])
 
     def again(prompt):
-        return turn([{"role": "user", "content": prompt}, {"role": "assistant", "content": ANSWER}, QUESTION])
+        return turn([{"role": "user", "content": prompt}, {"role": "assistant", "content": RESPONSE}, QUESTION])
 
     stays_with_one(first, again)
 

@@ -23,7 +23,7 @@ schedulingProfiles:
     .to_owned()
 }
 
-/// The same in the GIE v1 dialect.
+/// The document in the GIE v1 dialect.
 fn gie() -> String {
     llm_d().replace("llm-d.ai/", "inference.networking.x-k8s.io/")
 }
@@ -65,12 +65,12 @@ fn all_cases_pass(config: &str, but: &[&str]) {
 }
 
 #[test]
-fn the_official_python_packages_in_the_llm_d_dialect() {
+fn the_official_python_packages_work_with_the_llm_d_dialect() {
     all_cases_pass(&llm_d(), &[]);
 }
 
 #[test]
-fn the_official_python_packages_in_the_gie_dialect() {
+fn the_official_python_packages_work_with_the_gie_dialect() {
     // It reads no prompt in Anthropic's bodies.
     all_cases_pass(&gie(), &["anthropic_conversations_stay_where_they_are"]);
 }

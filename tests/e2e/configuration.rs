@@ -38,7 +38,7 @@ fn envoy_does_not_start_with_a_listener_whose_configuration_is_bad() {
 }
 
 #[test]
-fn envoys_own_validation_tells_a_bad_configuration_from_a_good_one() {
+fn envoys_validate_mode_rejects_a_bad_configuration_only() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let (code, log) = Setup::new(&sim.addresses(), BAD).validate();
     assert_eq!(code, Some(1), "{log}");
@@ -94,12 +94,12 @@ fn an_update_under_traffic_loses_no_request_and_keeps_the_prefix_index() {
         .map(|number| {
             let done = done.clone();
             std::thread::spawn(move || {
-                let mut answers = Vec::new();
+                let mut responses = Vec::new();
                 while !done.load(Ordering::Relaxed) {
-                    answers
-                        .push(complete(port, "m", &format!("{number} {}", answers.len())).status);
+                    responses
+                        .push(complete(port, "m", &format!("{number} {}", responses.len())).status);
                 }
-                answers
+                responses
             })
         })
         .collect();
@@ -113,12 +113,15 @@ fn an_update_under_traffic_loses_no_request_and_keeps_the_prefix_index() {
     }
     std::thread::sleep(std::time::Duration::from_secs(1));
     done.store(true, Ordering::Relaxed);
-    let answers: Vec<u16> = loads
+    let responses: Vec<u16> = loads
         .into_iter()
         .flat_map(|load| load.join().unwrap())
         .collect();
-    assert!(answers.len() > 50, "{}", answers.len());
-    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    assert!(responses.len() > 50, "{}", responses.len());
+    assert!(
+        responses.iter().all(|status| *status == 200),
+        "{responses:?}"
+    );
     assert_eq!(pods(proxy.port), first);
 }
 

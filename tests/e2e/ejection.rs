@@ -18,7 +18,7 @@ fn config(parameters: &str) -> String {
     document(&plugins, "{pluginRef: random-picker}")
 }
 
-/// How many of so many requests this pod gets.
+/// Sends 40 requests, and returns how many of them this pod gets.
 fn share(sim: &Sim, pod: usize, mut request: impl FnMut()) -> usize {
     sim.pods().for_each(|pod| pod.forget());
     (0..40).for_each(|_| request());
@@ -31,7 +31,7 @@ fn ejected(proxy: &Proxy, reason: &str) -> u64 {
 }
 
 #[test]
-fn a_pod_that_answers_500_is_ejected_until_it_does_not() {
+fn a_pod_that_returns_500_is_ejected_until_it_does_not() {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &config("avoidFirst: 300ms"));
     setup.workers = 2;
@@ -46,7 +46,8 @@ fn a_pod_that_answers_500_is_ejected_until_it_does_not() {
         failed += usize::from(complete(proxy.port, "m", "x").status != 200);
         std::thread::sleep(Duration::from_millis(5));
     }
-    // A quarter would have failed. Some did before the pod was ejected, and each probe request does.
+    // Without ejection a quarter would have failed. Some did before the pod was ejected, and each probe
+    // request does.
     assert!(failed < 40, "{failed}");
     proxy.wait_until("it is ejected", || ejected(&proxy, "errors") == 1);
     assert!(proxy.counted("epp_wasm_ejections_total") >= 1);
@@ -77,14 +78,14 @@ fn a_pod_that_refuses_is_ejected_and_no_request_fails() {
     (0..40).for_each(|_| request());
     wait_for_statistics(&proxy);
     let more = proxy.counted("epp_wasm_served_elsewhere_total") - elsewhere;
-    // A third of them would have. Some are probe requests.
+    // Without ejection a third of them would have. Some are probe requests.
     assert!(more < 10, "{more} of 40 went there all the same");
     sim.restart(1).unwrap();
     proxy.wait_until("it is back", || share(&sim, 1, request) > 3);
 }
 
 #[test]
-fn a_pod_that_hangs_is_ejected_once_neither_page_nor_answer_comes() {
+fn a_pod_that_hangs_is_ejected_once_neither_page_nor_response_comes() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let plugins = "{type: queue-scorer}, {type: random-picker}, {type: envoy-proxy, parameters: {avoidFirst: 300ms, correctQueue: false}}, {type: metrics-data-source, parameters: {stalenessThreshold: 500ms}}";
     let references = "{pluginRef: random-picker}, {pluginRef: queue-scorer}";
@@ -119,7 +120,7 @@ fn a_pod_that_hangs_is_ejected_once_neither_page_nor_answer_comes() {
 }
 
 #[test]
-fn where_all_fail_all_stay() {
+fn no_pod_is_ejected_where_all_fail() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let proxy = Setup::new(&sim.addresses(), &config("avoidFirst: 300ms")).start();
     for pod in sim.pods() {
@@ -136,13 +137,13 @@ fn where_all_fail_all_stay() {
         let request = || {
             complete(proxy.port, "m", "x");
         };
-        // One that failed first is left out for 300 ms, until its peers are seen to fail as well.
+        // The pod that failed first is ejected for 300 ms, until its peers have failed as well.
         proxy.wait_until("it has its share", || share(&sim, pod, request) > 0);
     }
 }
 
 #[test]
-fn switched_off_every_pod_keeps_its_share() {
+fn without_outlier_detection_every_pod_keeps_its_share() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let proxy = Setup::new(&sim.addresses(), &config("avoidFailing: false")).start();
     sim.pod(0).set_faults(Faults {
@@ -157,17 +158,18 @@ fn switched_off_every_pod_keeps_its_share() {
     assert_eq!(proxy.counted("epp_wasm_ejections_total"), 0);
 }
 
-/// What good requests saw of an attack.
+/// The effect of an attack on good requests.
 #[derive(Debug)]
 struct Attacked {
     /// Good requests by pod.
     good: Vec<usize>,
-    /// How many pods were seen to be ejected, summed over the looks; a look is at four.
+    /// Ejected pods, summed over all samples.
     ejected: usize,
-    looks: usize,
+    /// Pods looked at, summed over all samples: four each.
+    sampled: usize,
 }
 
-/// Four pods that answer prompts with "boom" in them with this status, behind an Envoy that prefers
+/// Four pods that reject prompts with "boom" in them with this status, behind an Envoy that prefers
 /// the pod that has seen a prompt before.
 fn breakable(status: u16, workers: usize) -> (Sim, Proxy) {
     let sim = Sim::start(4, &Settings::default()).unwrap();
@@ -193,8 +195,8 @@ fn breakable(status: u16, workers: usize) -> (Sim, Proxy) {
     (sim, proxy)
 }
 
-/// Ten seconds of good requests, each of a prompt of its own, beside two clients whose prompts all
-/// four pods answer with this status.
+/// Sends good requests for ten seconds, each with a prompt of its own, beside two clients whose prompts all
+/// four pods reject with this status.
 fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) -> Attacked {
     let (sim, proxy) = breakable(status, workers);
     let (port, done, number) = (proxy.port, AtomicBool::new(false), AtomicU64::new(0));
@@ -202,7 +204,7 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
     let mut seen = Attacked {
         good: Vec::new(),
         ejected: 0,
-        looks: 0,
+        sampled: 0,
     };
     let ask = |prompt: &str, kind: &str| {
         let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
@@ -230,10 +232,10 @@ fn attacked(status: u16, workers: usize, prompt: impl Fn(u64) -> String + Sync) 
                 }
             });
         }
-        // Ten seconds, or longer where a look takes its time: what is judged is a share of the looks.
+        // Ten seconds, or longer where a sample takes its time: the verdict is on the share of samples.
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(500));
-            seen.looks += 4;
+            seen.sampled += 4;
             seen.ejected += proxy.counted("epp_wasm_endpoint_ejected") as usize;
         }
         done.store(true, Ordering::Relaxed);
@@ -254,11 +256,11 @@ fn holds(seen: &Attacked) {
     assert!(all >= 40, "too few to judge: {seen:?}");
     let fair = all / 4;
     assert!(seen.good.iter().all(|own| own * 2 >= fair), "{seen:?}");
-    assert!(seen.ejected * 10 <= seen.looks, "{seen:?}");
+    assert!(seen.ejected * 10 <= seen.sampled, "{seen:?}");
 }
 
 #[test]
-fn a_prompt_that_breaks_pods_gets_none_ejected() {
+fn a_prompt_that_makes_all_pods_fail_ejects_none() {
     let shared = "the prompt that breaks them. ".repeat(70);
     for status in [500, 503] {
         holds(&attacked(status, 1, |_| format!("{shared} boom")));
@@ -269,7 +271,7 @@ fn a_prompt_that_breaks_pods_gets_none_ejected() {
 }
 
 #[test]
-fn prompts_that_break_pods_and_begin_otherwise_each_time_get_none_ejected() {
+fn unlike_prompts_that_make_all_pods_fail_eject_none() {
     let unlike = |number: u64| format!("{number} boom. ").repeat(150);
     holds(&attacked(500, 1, unlike));
     holds(&attacked(500, 2, unlike));

@@ -1,4 +1,4 @@
-//! When no endpoint can be chosen.
+//! Requests for which no endpoint can be picked.
 
 use fake_model_server::{Settings, Sim};
 
@@ -16,14 +16,14 @@ fn empty_pool(extra: &str) -> String {
 }
 
 #[test]
-fn an_empty_pool_is_answered_as_the_endpoint_picker_does() {
+fn an_empty_pool_gets_the_endpoint_pickers_response() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = Setup::new(&sim.addresses(), &empty_pool("")).launch();
-    proxy.wait_until("Envoy answers", || get(proxy.port, "/v1/models").is_ok());
-    let answer = complete(proxy.port, "m", "x");
-    assert_eq!((answer.status, answer.body.as_str()), (503, NO_PODS));
+    proxy.wait_until("Envoy responds", || get(proxy.port, "/v1/models").is_ok());
+    let response = complete(proxy.port, "m", "x");
+    assert_eq!((response.status, response.body.as_str()), (503, NO_PODS));
     assert_eq!(
-        answer.header("x-llm-d-request-dropped-reason"),
+        response.header("x-llm-d-request-dropped-reason"),
         "rejected-no-endpoints"
     );
     assert!(sim.pod(0).seen().is_empty());
@@ -39,8 +39,8 @@ fn failing_open_leaves_the_choice_to_envoy() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let open = empty_pool(", {type: envoy-proxy, parameters: {failureMode: FailOpen}}");
     let proxy = Setup::new(&sim.addresses(), &open).launch();
-    proxy.wait_until("Envoy answers", || {
-        get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+    proxy.wait_until("Envoy responds", || {
+        get(proxy.port, "/v1/models").is_ok_and(|response| response.status == 200)
     });
     for _ in 0..4 {
         assert_eq!(complete(proxy.port, "m", "x").status, 200);
@@ -55,7 +55,7 @@ fn failing_open_leaves_the_choice_to_envoy() {
 fn a_pool_that_empties_is_empty_and_comes_back() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let mut proxy = start(&sim, &scorer("queue-scorer"));
-    // No member is left by EDS: that is an answer, unlike none.
+    // No member is left by EDS: that is a response, unlike none.
     proxy.set_pods(&[]);
     proxy.wait_until("the pool is empty", || {
         complete(proxy.port, "m", "x").status == 503

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
-use crate::client::{complete, post, Answer};
+use crate::client::{complete, post, Response};
 use crate::document;
 use crate::proxy::{Proxy, Setup};
 use crate::ticks::{self, wait_until_vms_share, Vm};
@@ -31,7 +31,7 @@ fn faulty_setup(sim: &Sim, failure_mode: &str) -> Setup {
     setup
 }
 
-fn with_fault(proxy: &Proxy, fault: &str) -> Answer {
+fn with_fault(proxy: &Proxy, fault: &str) -> Response {
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     post(
         proxy.port,
@@ -52,12 +52,12 @@ fn reloads(proxy: &Proxy) -> u64 {
 }
 
 #[test]
-fn a_panic_costs_at_most_its_own_request() {
+fn a_panic_affects_at_most_its_own_request() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let places = [
         ("request_headers", 500),
         ("request_body", 500),
-        // The answer is on its way already.
+        // The response is on its way already.
         ("response_headers", 200),
         ("response_body", 200),
         ("delete", 200),
@@ -67,11 +67,11 @@ fn a_panic_costs_at_most_its_own_request() {
     ];
     let proxy = faulty(&sim, "FailClose");
     for (place, status) in places {
-        let answer = with_fault(&proxy, &format!("panic@{place}"));
-        assert_eq!(answer.status, status, "{place}");
+        let response = with_fault(&proxy, &format!("panic@{place}"));
+        assert_eq!(response.status, status, "{place}");
         if status == 500 {
             let expected = "inference gateway: Internal - the endpoint picker failed";
-            assert_eq!(answer.body, expected, "{place}");
+            assert_eq!(response.body, expected, "{place}");
         }
         assert_eq!(complete(proxy.port, "m", "hello").status, 200, "{place}");
         let callback = if place == "poller_tick" {
@@ -92,12 +92,12 @@ fn a_panic_costs_at_most_its_own_request() {
 }
 
 #[test]
-fn failing_open_a_panic_costs_nothing() {
+fn with_fail_open_a_panic_affects_no_request() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let proxy = faulty(&sim, "FailOpen");
     for place in ["request_headers", "request_body"] {
-        let answer = with_fault(&proxy, &format!("panic@{place}"));
-        assert_eq!(answer.status, 200, "{place}");
+        let response = with_fault(&proxy, &format!("panic@{place}"));
+        assert_eq!(response.status, 200, "{place}");
     }
     assert_eq!(reloads(&proxy), 0);
     // Its client may not choose even then.
@@ -109,9 +109,9 @@ fn failing_open_a_panic_costs_nothing() {
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let mut pods = Vec::new();
     for _ in 0..4 {
-        let answer = post(proxy.port, "/v1/completions", &body, &headers);
-        assert_eq!(answer.status, 200);
-        pods.push(answer.pod().to_owned());
+        let response = post(proxy.port, "/v1/completions", &body, &headers);
+        assert_eq!(response.status, 200);
+        pods.push(response.pod().to_owned());
     }
     pods.sort();
     pods.dedup();
@@ -138,8 +138,8 @@ fn after_a_trap_service_is_back_within_two_seconds() {
         let proxy = faulty(&sim, "FailClose");
         assert_eq!(complete(proxy.port, "m", "hello").status, 200);
         let left = proxy.counted("epp_wasm_fallback_total");
-        let answer = with_fault(&proxy, kind);
-        assert_eq!(answer.status, 503, "{kind}");
+        let response = with_fault(&proxy, kind);
+        assert_eq!(response.status, 503, "{kind}");
         // A request sent later than that is served. Until then each is rejected at once; the one that is served
         // waits for V8 to compile the module, which is not an outage.
         let since = Instant::now();

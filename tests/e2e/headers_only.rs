@@ -1,5 +1,5 @@
-//! Where Envoy does not deliver bodies before it routes (`allow_on_headers_stop_iteration` is not
-//! set), or the filter is configured not to wait for them: it decides on headers, and nothing hangs.
+//! Decisions on headers alone, because Envoy does not deliver bodies before it routes
+//! (`allow_on_headers_stop_iteration` is not set), or because the filter is configured not to wait for them.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::proxy::{Proxy, Setup};
 use crate::stream::Connection;
 use crate::ticks::wait_for_statistics;
 use crate::uploads::{arrives_whole, begin, completion, Model, FIRST, SIZE, WAYS};
-use crate::witness::{Answers, Witness};
+use crate::witness::{RespondWhen, Witness};
 
-/// Prefix and queue, and a setting of the proxy's: bodies are of use.
+/// A document with prefix and queue scorers, which read bodies, and settings of the proxy.
 fn config(settings: &str) -> String {
     document(
         &format!(
@@ -45,7 +45,7 @@ fn without_bodies(sim: &Sim, settings: &str, workers: usize) -> Proxy {
     setup.start()
 }
 
-/// How long a request takes that is answered well.
+/// Returns the duration of a request that gets status 200.
 fn timed(proxy: &Proxy) -> Duration {
     let since = Instant::now();
     assert_eq!(complete(proxy.port, "m", "x").status, 200);
@@ -59,7 +59,7 @@ fn shows(proxy: &Proxy, reads: u64) {
     });
 }
 
-/// How often Envoy's log says what to set.
+/// Returns how often Envoy's log contains the warning that names the setting.
 fn warnings(proxy: &Proxy) -> usize {
     proxy
         .logged()
@@ -67,12 +67,12 @@ fn warnings(proxy: &Proxy) -> usize {
         .count()
 }
 
-/// A request waits for its body for 300 ms; that it is over is noticed with the next tick of 50 ms, and the
-/// body passes with one more.
+/// A request waits for its body for 300 ms; the next tick, within 50 ms, ends the wait, and the body passes
+/// with one more tick.
 const WAIT: Duration = Duration::from_millis(400);
 
 #[test]
-fn where_bodies_never_come_three_requests_wait_a_moment_and_no_more() {
+fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
     let sim = pods();
     let proxy = without_bodies(&sim, "", 1);
     let waited = [(); 3].map(|()| timed(&proxy));
@@ -95,7 +95,7 @@ fn where_bodies_never_come_three_requests_wait_a_moment_and_no_more() {
 }
 
 #[test]
-fn the_gauge_of_the_mode_does_not_waver() {
+fn all_threads_report_the_same_body_mode() {
     let sim = pods();
     let proxy = without_bodies(&sim, "", 1);
     settles_on(proxy.port, "pod-2");
@@ -126,7 +126,7 @@ fn all_workers_together_warn_once() {
 
 #[test]
 fn a_request_that_waited_in_vain_for_its_body_arrives_whole() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let mut setup = Setup::new(&[witness.address], &config(""));
     setup.bodies_first = false;
     let proxy = setup.start();
@@ -142,7 +142,7 @@ fn a_request_that_waited_in_vain_for_its_body_arrives_whole() {
 
 #[test]
 fn where_bodies_are_delivered_slow_ones_are_waited_for() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = Setup::new(&[witness.address], &config("")).start();
     let body = completion(Model::Last, SIZE);
     complete(proxy.port, "m", "x");
@@ -176,8 +176,8 @@ fn with_read_body_always_each_request_waits() {
 }
 
 #[test]
-fn with_read_body_never_none_waits_even_where_bodies_come() {
-    let witness = Witness::start(Answers::AtTheEnd);
+fn with_read_body_never_no_request_waits_even_where_bodies_are_delivered() {
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = Setup::new(&[witness.address], &config("readBody: never")).start();
     let body = completion(Model::Last, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
@@ -195,7 +195,7 @@ fn with_read_body_never_none_waits_even_where_bodies_come() {
 }
 
 #[test]
-fn with_read_body_never_the_gauge_shows_it() {
+fn with_read_body_never_the_gauge_shows_that_bodies_are_not_read() {
     let sim = pods();
     let proxy = without_bodies(&sim, "readBody: never", 1);
     settles_on(proxy.port, "pod-2");

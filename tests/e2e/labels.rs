@@ -12,15 +12,15 @@ fn ask(port: u16, model: &str) -> u16 {
     asker(port)(model)
 }
 
-/// Asks for models over one connection: ten thousand would use up the machine's ports.
+/// Requests models over one connection: ten thousand connections would use up the machine's ports.
 fn asker(port: u16) -> impl Fn(&str) -> u16 {
     let agent = agent();
     move |model| {
         let body = json!({"model": model, "prompt": "hello", "max_tokens": 1}).to_string();
         let headers = [("content-type", "application/json")];
         let (path, body) = ("/v1/completions", body.as_bytes());
-        let answer = send_by(&agent, port, "POST", path, &headers, body);
-        answer.unwrap().status
+        let response = send_by(&agent, port, "POST", path, &headers, body);
+        response.unwrap().status
     }
 }
 
@@ -43,7 +43,7 @@ fn is_counted(proxy: &Proxy, model: &str) -> bool {
     proxy.prometheus().contains(&label)
 }
 
-/// By how much the metrics page grows by so many invented names.
+/// Returns the number of lines that this many invented names add to the metrics page.
 fn growth(proxy: &Proxy, names: usize, name: impl Fn(usize) -> String + Sync) -> usize {
     let before = proxy.prometheus().len();
     let port = proxy.port;

@@ -9,7 +9,6 @@
     clippy::indexing_slicing
 )]
 
-mod answers;
 mod apis;
 mod bodies;
 mod bursts;
@@ -27,6 +26,7 @@ mod pauses;
 mod preferences;
 mod protocols;
 mod recorded;
+mod responses;
 mod rewriting;
 mod slow_clients;
 mod steering;
@@ -60,7 +60,7 @@ pub fn scorer(kind: &str) -> String {
     )
 }
 
-/// The same with explanations allowed.
+/// A document with one scorer that allows explanations.
 pub fn explained(kind: &str) -> String {
     let plugins = format!("{{type: {kind}}}, {{type: envoy-proxy, parameters: {{explain: true}}}}");
     document(&plugins, &format!("{{pluginRef: {kind}}}"))

@@ -1,4 +1,4 @@
-//! Endpoints that come, go, refuse, hang, and are not what they seem.
+//! Endpoints that join, leave, refuse, hang, or have no usable metrics page.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -75,7 +75,7 @@ fn without_the_admin_interface_the_last_known_members_stay() {
     assert!(age() < 5_000);
     relay.stop();
     proxy.wait_until("their age shows it", || age() > 4_000);
-    let pods: HashSet<String> = answering(proxy.port, 20).into_iter().collect();
+    let pods: HashSet<String> = serving_pods(proxy.port, 20).into_iter().collect();
     assert_eq!(pods.len(), 2);
     let before = picks();
     proxy.wait_until("they are still picked", || picks() > before);
@@ -101,26 +101,30 @@ fn an_endpoint_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
                 .any(|seen| seen.path.contains("completions"))
         })
     };
-    proxy.wait_until("one pod is answering", || busy().is_some());
+    proxy.wait_until("one pod is responding", || busy().is_some());
     let leaving = busy().unwrap();
     proxy.set_pods(&[sim.addresses()[1 - leaving]]);
     proxy.wait_until("it has left", || {
         proxy.counted("llm_d_epp_ready_endpoints") == 1
     });
     sim.pod(leaving).forget();
-    answering(port, 10);
+    serving_pods(port, 10);
     let got = sim.pod(leaving).seen();
     assert!(
         got.iter().all(|seen| !seen.path.contains("completions")),
         "{got:?}"
     );
-    let answer = long.join().unwrap();
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.ends_with("data: [DONE]\n\n"), "{}", answer.body);
+    let response = long.join().unwrap();
+    assert_eq!(response.status, 200);
+    assert!(
+        response.body.ends_with("data: [DONE]\n\n"),
+        "{}",
+        response.body
+    );
     proxy.wait_until("nothing stays counted", || {
         proxy.counted("llm_d_epp_inflight_requests") == 0
     });
-    // Its place is another's now, which is charged with nothing.
+    // The next endpoint in its slot starts without load.
     proxy.set_pods(&sim.addresses());
     proxy.wait_until("it is back", || {
         proxy.counted("llm_d_epp_ready_endpoints") == 2
@@ -128,12 +132,12 @@ fn an_endpoint_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
     assert_eq!(proxy.counted("llm_d_epp_inflight_requests"), 0);
 }
 
-/// The pods that answer some requests of no common prefix, all of them well.
-fn answering(port: u16, requests: usize) -> Vec<String> {
+/// Returns the pods that serve some requests without a common prefix, all with status 200.
+fn serving_pods(port: u16, requests: usize) -> Vec<String> {
     let one = |number: usize| {
-        let answer = complete(port, "m", &format!("{number} of many"));
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.pod().to_owned()
+        let response = complete(port, "m", &format!("{number} of many"));
+        assert_eq!(response.status, 200, "{response:?}");
+        response.pod().to_owned()
     };
     (0..requests).map(one).collect()
 }
@@ -161,7 +165,7 @@ fn listed_endpoints_are_the_only_candidates() {
     let config = document(&plugins, "{pluginRef: queue-scorer}")
         + "dataLayer: {discovery: {pluginRef: pods}}\n";
     let proxy = start(&sim, &config);
-    let pods: HashSet<String> = answering(proxy.port, 30).into_iter().collect();
+    let pods: HashSet<String> = serving_pods(proxy.port, 30).into_iter().collect();
     assert_eq!(
         pods,
         HashSet::from(["pod-1".to_owned(), "pod-2".to_owned()])
@@ -172,7 +176,9 @@ fn listed_endpoints_are_the_only_candidates() {
 fn members_come_and_go_without_a_restart() {
     let mut sim = Sim::start(1, &Settings::default()).unwrap();
     let mut proxy = start(&sim, &scorer("queue-scorer"));
-    assert!(answering(proxy.port, 14).iter().all(|pod| pod == "pod-1"));
+    assert!(serving_pods(proxy.port, 14)
+        .iter()
+        .all(|pod| pod == "pod-1"));
     sim.add(0, Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(50),
@@ -184,7 +190,9 @@ fn members_come_and_go_without_a_restart() {
     });
     proxy.set_pods(&sim.addresses()[..1]);
     proxy.wait_until("the pod that left is not", || {
-        answering(proxy.port, 14).iter().all(|pod| pod == "pod-1")
+        serving_pods(proxy.port, 14)
+            .iter()
+            .all(|pod| pod == "pod-1")
     });
 }
 
@@ -203,26 +211,26 @@ fn a_pod_that_refuses_costs_no_request() {
         - 1;
     sim.stop(number);
     let again = || {
-        let answer = complete(proxy.port, "m", &"a long shared prompt ".repeat(20));
-        assert_eq!(answer.status, 200);
-        assert_ne!(answer.pod(), favourite);
+        let response = complete(proxy.port, "m", &"a long shared prompt ".repeat(20));
+        assert_eq!(response.status, 200);
+        assert_ne!(response.pod(), favourite);
     };
     (0..20).for_each(|_| again());
-    // Who served is asked now and then, so it takes more than one to be noticed for certain.
+    // The filter samples which endpoint served a request, so it takes more than one.
     proxy.wait_until("it was picked first", || {
         again();
         proxy.counted("epp_wasm_served_elsewhere_total") > 0
     });
     sim.restart(number).unwrap();
     proxy.wait_until("it is used again", || {
-        answering(proxy.port, 10).contains(&favourite)
+        serving_pods(proxy.port, 10).contains(&favourite)
     });
 }
 
 #[test]
 fn pods_without_metrics_do_not_attract_all_requests() {
     let sim = Sim::start(4, &Settings::default()).unwrap();
-    // Two hide their state from the start, two are moderately busy and say so.
+    // Two have no metrics from the start, two are moderately busy.
     for number in [0, 1] {
         sim.pod(number).set_faults(Faults {
             metrics: Metrics::Hang,
@@ -241,11 +249,11 @@ fn pods_without_metrics_do_not_attract_all_requests() {
         "{pluginRef: queue-scorer}, {pluginRef: kv-cache-utilization-scorer}",
     );
     let proxy = start(&sim, &config);
-    // 2 is fresh: those of the two that say so.
-    proxy.wait_until("what is to be known is", || {
+    // 2 is fresh: the two with a metrics page.
+    proxy.wait_until("two metrics pages are known", || {
         proxy.counted("epp_wasm_endpoint_freshness") == 4
     });
-    let pods = answering(proxy.port, 80);
+    let pods = serving_pods(proxy.port, 80);
     let hidden = pods
         .iter()
         .filter(|pod| ["pod-1", "pod-2"].contains(&pod.as_str()))
@@ -258,7 +266,7 @@ fn pods_without_metrics_do_not_attract_all_requests() {
 }
 
 #[test]
-fn metrics_that_hang_later_are_not_used_for_ever() {
+fn metrics_expire_once_scrapes_hang() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(1).pin(Pinned {
         kv_usage: Some(0.5),
@@ -266,7 +274,9 @@ fn metrics_that_hang_later_are_not_used_for_ever() {
     });
     let proxy = start(&sim, &scorer("kv-cache-utilization-scorer"));
     proxy.wait_until("the emptier pod is preferred", || {
-        answering(proxy.port, 14).iter().all(|pod| pod == "pod-1")
+        serving_pods(proxy.port, 14)
+            .iter()
+            .all(|pod| pod == "pod-1")
     });
     sim.pod(0).set_faults(Faults {
         metrics: Metrics::Hang,
@@ -274,7 +284,7 @@ fn metrics_that_hang_later_are_not_used_for_ever() {
     });
     // Stale after 2 s, it is neutral: as good as the other.
     proxy.wait_until("frozen metrics no longer decide", || {
-        answering(proxy.port, 20).contains(&"pod-2".to_owned())
+        serving_pods(proxy.port, 20).contains(&"pod-2".to_owned())
     });
 }
 
@@ -296,7 +306,7 @@ fn invalid_metrics_pages_are_not_used() {
                 .prometheus()
                 .contains("llm_d_epp_datalayer_poll_errors_total{")
         });
-        let pods: HashSet<String> = answering(proxy.port, 40).into_iter().collect();
+        let pods: HashSet<String> = serving_pods(proxy.port, 40).into_iter().collect();
         assert_eq!(pods.len(), 2, "{fault:?}");
     }
 }
@@ -314,12 +324,14 @@ fn a_huge_page_is_read() {
     });
     let proxy = start(&sim, &scorer("queue-scorer"));
     proxy.wait_until("the idle pod is preferred", || {
-        answering(proxy.port, 10).iter().all(|pod| pod == "pod-1")
+        serving_pods(proxy.port, 10)
+            .iter()
+            .all(|pod| pod == "pod-1")
     });
 }
 
 #[test]
-fn an_unhealthy_member_is_no_candidate() {
+fn an_unhealthy_member_is_not_a_candidate() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(1).pin(Pinned {
         waiting: Some(50),
@@ -341,7 +353,7 @@ fn an_unhealthy_member_is_no_candidate() {
 }
 
 #[test]
-fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
+fn a_member_that_envoy_ejected_is_not_a_candidate() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(1).pin(Pinned {
         waiting: Some(50),
@@ -368,7 +380,9 @@ fn a_member_that_was_ejected_as_an_outlier_is_no_candidate() {
     };
     wait_for_statistics(&proxy);
     let before = picks();
-    assert!(answering(proxy.port, 10).iter().all(|pod| pod == "pod-2"));
+    assert!(serving_pods(proxy.port, 10)
+        .iter()
+        .all(|pod| pod == "pod-2"));
     wait_for_statistics(&proxy);
     assert_eq!(
         picks(),
@@ -389,8 +403,8 @@ fn a_hung_pod_holds_only_what_was_sent_to_it() {
         hang: true,
         ..Faults::default()
     });
-    // Each is answered before its client gives up.
-    answering(proxy.port, 20);
+    // Each gets its response before its client gives up.
+    serving_pods(proxy.port, 20);
     let tried = proxy.stat("cluster.inference-pool.upstream_rq_per_try_timeout");
     // The hung pod holds a request for half a second, and at most once: its retry goes elsewhere.
     assert!((1..=20).contains(&tried), "{tried}");

@@ -1,5 +1,5 @@
-//! What clients make the module keep: many requests of the bodies that make it keep most, all at
-//! once, cost other clients nothing, and the memory is used again afterwards.
+//! Memory under attack: many simultaneous requests with the bodies that make the module keep most do not
+//! affect other clients, and the memory is reused afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const REQUESTS: usize = 1_500;
 /// Streams of one connection over HTTP/2.
 const STREAMS: usize = 100;
 
-/// What is stated of a VM's memory: the index's 64 MiB and 192 MiB (docs/architecture.md).
+/// The bound of a VM's memory that docs/architecture.md states: the index's 64 MiB and 192 MiB.
 const BOUND: u64 = 256 << 20;
 
 /// A plan of the llm-d dialect that reads all that it can.
@@ -42,7 +42,7 @@ fn worker(proxy: &Proxy, metric: &str) -> u64 {
     proxy.counted_with(metric, "vm=\"worker\"")
 }
 
-/// So many requests with this body, none of which ends.
+/// Begins this many requests with this body, none of which ends.
 struct Storm {
     uploads: Vec<Upload>,
     connections: Vec<Connection>,
@@ -76,7 +76,7 @@ impl Storm {
     }
 }
 
-/// A streamed answer that comes while a storm lasts; its text, as far as it came. It may be slow where
+/// Requests a streamed response while a storm lasts, and returns its text as far as it came. It may be slow where
 /// the machine is: what matters is that it is whole.
 fn streaming(port: u16) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
@@ -103,16 +103,16 @@ fn knows_prefixes(proxy: &Proxy, name: &str) {
     assert!(text.contains("prefix-cache-scorer:1.0"), "{name}: {text}");
 }
 
-/// Plays a storm beside another client's streamed answer. Returns the VM's memory while it lasts.
+/// Plays a storm beside another client's streamed response. Returns the VM's memory while it lasts.
 fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
-    let answer = streaming(proxy.port);
+    let response = streaming(proxy.port);
     let since = Instant::now();
     let storm = Storm::begin(proxy, body, http);
     wait_for_statistics(proxy);
     let memory = worker(proxy, "epp_wasm_vm_memory_bytes");
     let kept = worker(proxy, "epp_wasm_prompt_bytes");
     storm.end();
-    let text = answer.join().unwrap();
+    let text = response.join().unwrap();
     assert!(text.contains("[DONE]"), "{}", body.name);
     println!(
         "{} over {http:?}: {} MiB of memory, {} kept, {} forced so far, {:?}",
@@ -182,7 +182,7 @@ fn many_requests_that_need_much_memory_cost_others_nothing() {
     assert!(proxy.counted_with("epp_wasm_forced_release_total", "memory") > 0);
 }
 
-/// Two pods that take so many milliseconds for a token, behind the module with faults.
+/// Starts two pods that take this many milliseconds for a token, behind the module with faults.
 fn faulty(token_ms: u64) -> (Sim, Proxy) {
     let settings = Settings {
         token_time: Duration::from_millis(token_ms),
@@ -198,7 +198,7 @@ fn faulty(token_ms: u64) -> (Sim, Proxy) {
 #[test]
 fn an_allocation_that_fails_costs_its_own_request() {
     let (sim, proxy) = faulty(20);
-    let answer = streaming(proxy.port);
+    let response = streaming(proxy.port);
     proxy.wait_until("a pod computes", || {
         sim.pods().any(|pod| pod.shown().running > 0)
     });
@@ -218,7 +218,7 @@ fn an_allocation_that_fails_costs_its_own_request() {
         assert_eq!(own.status, status, "{place}");
         assert_eq!(complete(proxy.port, "m", "hello").status, 200, "{place}");
     }
-    assert!(answer.join().unwrap().contains("[DONE]"));
+    assert!(response.join().unwrap().contains("[DONE]"));
     assert_eq!(reloads(&proxy), 0);
     proxy.wait_until("the panics are counted", || {
         proxy.counted("epp_wasm_caught_panics_total") == 3
@@ -231,9 +231,9 @@ fn an_allocation_that_fails_costs_its_own_request() {
 }
 
 #[test]
-fn without_any_memory_requests_go_on_under_the_failure_mode() {
+fn without_any_memory_requests_are_handled_by_the_failure_mode() {
     let (sim, proxy) = faulty(40);
-    let answer = streaming(proxy.port);
+    let response = streaming(proxy.port);
     proxy.wait_until("a pod computes", || {
         sim.pods().any(|pod| pod.shown().running > 0)
     });
@@ -255,6 +255,6 @@ fn without_any_memory_requests_go_on_under_the_failure_mode() {
         complete(proxy.port, "m", "hello").status == 200
     });
     knows_prefixes(&proxy, "afterwards");
-    assert!(answer.join().unwrap().contains("[DONE]"));
+    assert!(response.join().unwrap().contains("[DONE]"));
     assert_eq!(reloads(&proxy), 0, "{}", proxy.logged());
 }

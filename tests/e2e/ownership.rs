@@ -1,4 +1,4 @@
-//! Whose requests are whose, and whose headers.
+//! The requests that a filter handles, and the headers that only it may set.
 
 use fake_model_server::{Pinned, Settings, Sim};
 use serde_json::json;
@@ -30,13 +30,13 @@ fn a_client_cannot_choose_an_endpoint_and_its_picker_headers_are_removed() {
     let headers: Vec<(&str, &str)> = owned.iter().map(|name| (*name, busy.as_str())).collect();
     sim.pod(0).forget();
     for path in ["/v1/completions", "/v1/anything"] {
-        let answer = post(
+        let response = post(
             proxy.port,
             path,
             &json!({"model": "m", "prompt": "x"}),
             &headers,
         );
-        assert_eq!(answer.pod(), "pod-1", "{path}");
+        assert_eq!(response.pod(), "pod-1", "{path}");
     }
     assert_eq!(
         send(proxy.port, "GET", "/v1/models", &headers, b"")
@@ -65,15 +65,15 @@ fn a_request_for_another_cluster_is_not_touched() {
         ("content-type", "application/json"),
         ("x-prefiller-host-port", "theirs"),
     ];
-    let answer = send(proxy.port, "POST", "/other/v1/completions", &headers, &body).unwrap();
-    assert_eq!(answer.header("x-body-bytes"), body.len().to_string());
+    let response = send(proxy.port, "POST", "/other/v1/completions", &headers, &body).unwrap();
+    assert_eq!(response.header("x-body-bytes"), body.len().to_string());
     let seen = &other.pod(0).seen()[0];
     assert_eq!(seen.header("x-prefiller-host-port"), Some("theirs"));
     assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);
 }
 
 #[test]
-fn two_pools_filters_in_one_chain_each_take_their_own() {
+fn filters_of_two_pools_in_one_chain_each_handle_their_own_requests() {
     let one = Sim::start(2, &Settings::default()).unwrap();
     let two = Sim::start(2, &Settings::default()).unwrap();
     one.pod(0).pin(Pinned {
@@ -92,8 +92,8 @@ fn two_pools_filters_in_one_chain_each_take_their_own() {
     setup.configs.push(second);
     let proxy = setup.start();
     let chosen = |path: &str| {
-        let answer = post(proxy.port, path, &json!({"model": "m", "prompt": "x"}), &[]);
-        answer.pod().to_owned()
+        let response = post(proxy.port, path, &json!({"model": "m", "prompt": "x"}), &[]);
+        response.pod().to_owned()
     };
     proxy.wait_until("each pool's idle pod is preferred", || {
         (0..14).all(|_| {

@@ -10,10 +10,10 @@ use crate::document;
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http};
 use crate::uploads::{arrives_whole, completion, Model, Way, FIRST, SIZE, WAYS};
-use crate::witness::{Answers, Witness};
+use crate::witness::{RespondWhen, Witness};
 use envoy_harness::path_of;
 
-/// How long an upload pauses: well beyond `bodyTimeout` in these tests and a tick.
+/// The pause of an upload: well beyond `bodyTimeout` in these tests and a tick.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// An Envoy in front of this pod that releases what is silent for 100 ms.
@@ -64,10 +64,10 @@ fn uploads(
     if late_end {
         sleep(PAUSE);
     }
-    // A pod that has as many bytes as the declared length answers, even if more comes behind them.
+    // A pod that has as many bytes as the declared length responds, even if more comes behind them.
     if !way.length || way.http == Http::Two && !late_end {
         let taken = upload.trailer("x-end", "of the body");
-        // Its answer may come before the trailer does.
+        // Its response may come before the trailer does.
         assert!(taken || way.length);
     }
     arrives_whole(upload, body, way);
@@ -75,7 +75,7 @@ fn uploads(
 
 /// Each way with pauses in each kind of place.
 fn pauses_everywhere(route: Value) {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = impatient(&witness, route);
     let body = completion(Model::Last, SIZE);
     // Behind the model's value it would be released at once.
@@ -118,7 +118,7 @@ fn no_byte_is_lost_or_doubled_where_the_router_keeps_nothing() {
 
 #[test]
 fn an_upload_that_has_paused_is_retried_whole() {
-    let witness = Witness::start(Answers::AfterFailure);
+    let witness = Witness::start(RespondWhen::AfterFailure);
     let proxy = impatient(&witness, json!({}));
     let body = completion(Model::Last, SIZE);
     // Behind the model's value it would be released at once.
@@ -136,7 +136,7 @@ fn an_upload_that_has_paused_is_retried_whole() {
 
 #[test]
 fn a_panic_at_the_end_of_an_upload_that_has_paused_loses_no_byte() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let mut setup = setup(&witness, json!({}));
     setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();

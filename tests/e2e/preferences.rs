@@ -1,4 +1,4 @@
-//! What endpoints are preferred for.
+//! Scorers' preferences among endpoints.
 
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ fn the_emptiest_kv_cache_is_preferred_as_caches_fill() {
 }
 
 #[test]
-fn endpoints_with_the_lora_adapter_are_preferred_then_those_with_room_for_it() {
+fn endpoints_with_the_lora_adapter_come_first_then_those_with_room_for_it() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let adapters = |number: usize, active: &[&str], max: usize| {
         let active = active.iter().map(|name| (*name).to_owned()).collect();
@@ -143,8 +143,8 @@ fn a_list_of_picks_is_the_order_of_retries_and_no_pod_sees_it() {
         ..Default::default()
     });
     for _ in 0..5 {
-        let answer = complete(proxy.port, "m", "hello");
-        assert_eq!((answer.status, answer.pod()), (200, "pod-3"));
+        let response = complete(proxy.port, "m", "hello");
+        assert_eq!((response.status, response.pod()), (200, "pod-3"));
     }
     for pod in sim.pods() {
         for seen in pod.seen() {

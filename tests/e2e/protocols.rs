@@ -1,5 +1,5 @@
-//! What HTTP knows besides requests and answers in turn: trailers, answers that come early, clients
-//! that go away, `Expect`, and a real client that does it all its own way.
+//! HTTP beyond plain requests and responses: trailers, early responses, clients that disconnect, `Expect`, and
+//! uploads by curl.
 
 use std::io::{stderr, Read, Write};
 use std::net::TcpStream;
@@ -13,11 +13,11 @@ use crate::client::{complete, explain, TIMEOUT};
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
 use crate::uploads::{arrives_whole, begin, completion, Model, Way, FIRST, SIZE, WAYS};
-use crate::witness::{Answers, Witness};
+use crate::witness::{RespondWhen, Witness};
 use crate::{document, scorer, start};
 
-/// An Envoy before these pods that waits for the model, and counts what it sent where since the last
-/// scrape of each pod. There is no further one, so that a count that is not taken back stays.
+/// Starts an Envoy in front of these pods that waits for the model, and counts the requests that it sent to
+/// each pod since the pod's last scrape. No further scrape succeeds, so a count that is not taken back stays.
 fn counting(witnesses: &[Witness]) -> Proxy {
     let plugins = "{type: queue-scorer}, {type: lora-affinity-scorer}, \
         {type: metrics-data-source, parameters: {stalenessThreshold: 600s}}, \
@@ -31,15 +31,15 @@ fn counting(witnesses: &[Witness]) -> Proxy {
         proxy.counted("epp_wasm_endpoint_freshness") == 2 * pods.len() as u64
     });
     witnesses.iter().for_each(Witness::hide_metrics);
-    // What was on its way comes.
+    // Scrapes that are under way end.
     sleep(Duration::from_millis(300));
     proxy
 }
 
-/// Whether both pods are as good: neither has a request that it has not answered.
+/// Returns whether both pods score the same, which means that neither has a request in flight.
 fn balanced(proxy: &Proxy) -> bool {
-    let answer = explain(proxy.port, "m", "x");
-    let scores = answer.scores();
+    let response = explain(proxy.port, "m", "x");
+    let scores = response.scores();
     assert_eq!(scores.len(), 2);
     scores[0] == scores[1]
 }
@@ -48,7 +48,7 @@ fn held(proxy: &Proxy) -> u64 {
     proxy.counted("epp_wasm_held_requests")
 }
 
-/// That requests are answered over this connection.
+/// Checks that requests over this connection get responses.
 fn serves(connection: &mut Connection, http: Http) {
     let body = completion(Model::First, 10);
     let way = Way { http, length: true };
@@ -57,20 +57,20 @@ fn serves(connection: &mut Connection, http: Http) {
     arrives_whole(upload, &body, way);
 }
 
-/// Breaks a request off, and goes on: over HTTP/2 on the same connection.
-fn goes_away(proxy: &Proxy, http: Http, mut connection: Connection, upload: Upload) {
+/// Breaks a request off, and sends another: over HTTP/2 on the same connection.
+fn disconnects(proxy: &Proxy, http: Http, mut connection: Connection, upload: Upload) {
     drop(upload);
     if http == Http::One {
         connection = Connection::open(proxy.port, http);
     }
     serves(&mut connection, http);
     proxy.wait_until("nothing is held", || held(proxy) == 0);
-    proxy.wait_until("no pod is taken to be busy with it", || balanced(proxy));
+    proxy.wait_until("no pod counts as busy with it", || balanced(proxy));
 }
 
 #[test]
-fn a_client_that_goes_away_before_its_request_is_released() {
-    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtTheEnd));
+fn a_client_that_disconnects_before_release_leaves_no_count_behind() {
+    let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtTheEnd));
     let proxy = counting(&witnesses);
     let body = completion(Model::Last, SIZE);
     for way in WAYS {
@@ -78,7 +78,7 @@ fn a_client_that_goes_away_before_its_request_is_released() {
         let mut upload = begin(&mut connection, way, &body);
         upload.send(&body[..FIRST]);
         proxy.wait_until("it is held", || held(&proxy) == 1);
-        goes_away(&proxy, way.http, connection, upload);
+        disconnects(&proxy, way.http, connection, upload);
         let arrivals = witnesses.iter().flat_map(Witness::arrivals);
         assert!(
             arrivals
@@ -90,8 +90,8 @@ fn a_client_that_goes_away_before_its_request_is_released() {
 }
 
 #[test]
-fn a_client_that_goes_away_in_the_middle_of_a_released_upload() {
-    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtTheEnd));
+fn a_client_that_disconnects_during_a_released_upload_leaves_no_count_behind() {
+    let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtTheEnd));
     let proxy = counting(&witnesses);
     let body = completion(Model::First, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
@@ -104,15 +104,15 @@ fn a_client_that_goes_away_in_the_middle_of_a_released_upload() {
         };
         proxy.wait_until("a pod has its beginning", || ended(None) == 1);
         assert!(!balanced(&proxy), "{way:?}: the pod that has it is busier");
-        goes_away(&proxy, way.http, connection, upload);
-        proxy.wait_until("the pod knows that it broke off", || {
+        disconnects(&proxy, way.http, connection, upload);
+        proxy.wait_until("the pod has recorded that it broke off", || {
             ended(Some(false)) == number + 1
         });
     }
 }
 
 #[test]
-fn a_client_that_goes_away_in_the_middle_of_its_answer() {
+fn a_client_that_disconnects_during_its_response_stops_the_pod() {
     let slow = Settings {
         token_time: Duration::from_millis(20),
         ..Settings::default()
@@ -136,8 +136,8 @@ fn a_client_that_goes_away_in_the_middle_of_its_answer() {
 }
 
 #[test]
-fn an_answer_that_comes_before_the_body_has_ended() {
-    let witnesses = [(); 2].map(|()| Witness::start(Answers::AtOnce));
+fn a_response_before_the_end_of_the_body_reaches_the_client() {
+    let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtOnce));
     let proxy = counting(&witnesses);
     let body = completion(Model::First, SIZE);
     for way in WAYS {
@@ -145,14 +145,14 @@ fn an_answer_that_comes_before_the_body_has_ended() {
         let mut upload = begin(&mut connection, way, &body);
         upload.send(&body[..FIRST]);
         assert_eq!(upload.head().status(), 400, "{way:?}");
-        proxy.wait_until("no pod is taken to be busy with it", || balanced(&proxy));
+        proxy.wait_until("no pod counts as busy with it", || balanced(&proxy));
         proxy.wait_until("nothing is held", || held(&proxy) == 0);
     }
 }
 
 #[test]
 fn trailers_end_a_body_and_arrive() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let plugins =
         "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 200ms}}";
     let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
@@ -183,8 +183,8 @@ fn trailers_end_a_body_and_arrive() {
 }
 
 #[test]
-fn one_stream_that_is_held_does_not_hold_up_another() {
-    let witness = Witness::start(Answers::AtTheEnd);
+fn a_held_stream_does_not_delay_another_of_its_connection() {
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let config = scorer("prefix-cache-scorer");
     let proxy = Setup::new(&[witness.address], &config).start();
     let body = completion(Model::Last, SIZE);
@@ -203,7 +203,7 @@ fn one_stream_that_is_held_does_not_hold_up_another() {
 }
 
 #[test]
-fn a_client_that_sends_nothing_before_a_100_gets_one() {
+fn a_client_that_waits_for_100_continue_gets_it() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = start(&sim, &scorer("prefix-cache-scorer"));
     let body = completion(Model::Last, SIZE);
@@ -220,11 +220,11 @@ fn a_client_that_sends_nothing_before_a_100_gets_one() {
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(&body).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     let hash = format!("x-body-xxh64: {}\r\n", body_hash(&body));
-    assert!(answer.contains(&hash), "{answer}");
+    assert!(response.contains(&hash), "{response}");
 }
 
 /// Returns whether `curl` on this machine can do this. Where it cannot, that is printed although the test
@@ -241,7 +241,7 @@ fn curl_can(feature: &str) -> bool {
     able
 }
 
-/// Uploads what comes on curl's standard input, and returns the answer's headers.
+/// Uploads a body through curl's standard input, and returns the response's headers.
 fn curl(port: u16, options: &[&str], body: &[u8]) -> String {
     let seconds = TIMEOUT.as_secs().to_string();
     let mut curl = Command::new("curl")
@@ -262,7 +262,7 @@ fn curl(port: u16, options: &[&str], body: &[u8]) -> String {
 }
 
 #[test]
-fn curl_uploads_in_chunks_and_over_http_2() {
+fn uploads_by_curl_arrive_in_chunks_and_over_http_2() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = start(&sim, &scorer("prefix-cache-scorer"));
     // Longer than curl would wait for a 100 that does not come.
@@ -282,10 +282,10 @@ fn curl_uploads_in_chunks_and_over_http_2() {
         }
         for model in [Model::First, Model::Last] {
             let body = completion(model, 5 << 20);
-            let answer = curl(proxy.port, options, &body);
-            assert!(answer.contains(" 200"), "{answer}");
+            let response = curl(proxy.port, options, &body);
+            assert!(response.contains(" 200"), "{response}");
             let hash = format!("x-body-xxh64: {}\r\n", body_hash(&body));
-            assert!(answer.contains(&hash), "{options:?}: {answer}");
+            assert!(response.contains(&hash), "{options:?}: {response}");
         }
     }
 }

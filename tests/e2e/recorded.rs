@@ -1,5 +1,5 @@
 //! The decisions recorded from a real Endpoint Picker (tests/parity/recorded), through a real Envoy:
-//! pages are scraped, bodies streamed, and the pods say which of them was picked.
+//! pages are scraped, bodies streamed, and each response names the pod that was picked.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use parity::{replay::compare, Replay, Scenario};
 use serde_json::{json, Value};
 use tokio::net::TcpListener;
 
-use crate::client::{send, Answer};
+use crate::client::{self, send};
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{wait, RUNTIME};
 use envoy_harness::wait_until;
@@ -30,7 +30,7 @@ const TOLERANCE: f64 = 0.000_051;
 /// Scenarios that share an Envoy: each is a pool of its own, with a filter of its own.
 const BATCH: usize = 10;
 
-/// A server that shows what its page says, and answers everything else with its name.
+/// A server with a given metrics page, which responds to all other requests with its name.
 struct Pod {
     name: String,
     address: SocketAddr,
@@ -42,12 +42,12 @@ impl Pod {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let shown = Arc::new(Mutex::new(Exported::default()));
-        let (told, shows) = (name.to_owned(), shown.clone());
+        let (served_by, page) = (name.to_owned(), shown.clone());
         RUNTIME.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (told, shows) = (told.clone(), shows.clone());
+                let (served_by, page) = (served_by.clone(), page.clone());
                 let service =
-                    service_fn(move |request| answer(request, told.clone(), shows.clone()));
+                    service_fn(move |request| respond(request, served_by.clone(), page.clone()));
                 RUNTIME
                     .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
@@ -60,7 +60,7 @@ impl Pod {
     }
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     name: String,
     shown: Arc<Mutex<Exported>>,
@@ -84,7 +84,7 @@ impl<'s> Staged<'s> {
         let names = scenario.endpoints.iter().map(|place| &place.name);
         let pods = names.map(|name| Pod::start(name)).collect();
         let staged = Self { scenario, pods };
-        // A page without values would be a failed scrape, and the next one later.
+        // A page without values would be a failed scrape, which delays the next one.
         if let Some(Step::Metrics { metrics }) = scenario.steps.first() {
             staged.show(metrics);
         }
@@ -95,7 +95,7 @@ impl<'s> Staged<'s> {
         self.pods.iter().map(|pod| pod.address).collect()
     }
 
-    /// The scenario's configuration with what it leaves out: where the endpoints are, and the proxy.
+    /// Returns the scenario's configuration, completed with the endpoints' addresses and the proxy's settings.
     fn config(&self) -> String {
         let mut config = self.scenario.config.clone();
         let endpoint = |pod: &Pod| json!({"name": pod.name, "address": "127.0.0.1", "port": pod.address.port()});
@@ -104,14 +104,14 @@ impl<'s> Staged<'s> {
         config["plugins"].as_array_mut().unwrap().extend([
             json!({"name": "pods", "type": "static-discovery", "parameters": {"endpoints": endpoints}}),
             json!({"type": "envoy-proxy", "parameters": proxy}),
-            // On a busy machine pages come late, and nothing changes in between.
+            // On a busy machine scrapes are late; metrics must not become stale meanwhile.
             json!({"type": "metrics-data-source", "parameters": {"stalenessThreshold": "600s"}}),
         ]);
         config["dataLayer"] = json!({"discovery": {"pluginRef": "pods"}});
         config.to_string()
     }
 
-    /// These pods' pages say this from now on.
+    /// Sets the metrics pages of these pods.
     fn show(&self, metrics: &BTreeMap<String, Exported>) {
         for pod in &self.pods {
             if let Some(exported) = metrics.get(&pod.name) {
@@ -120,7 +120,7 @@ impl<'s> Staged<'s> {
         }
     }
 
-    /// Sends every request in its turn.
+    /// Plays all steps in their order.
     fn play(&self, proxy: &Proxy) {
         let mut native = Replay::new(self.scenario).unwrap();
         let mut steps = self.scenario.steps.iter().enumerate().peekable();
@@ -135,18 +135,22 @@ impl<'s> Staged<'s> {
                     }
                 }
                 Step::Request { request, expect } => {
-                    let answer = self.send(proxy, request);
+                    let response = self.send(proxy, request);
                     let place = format!("{} step {number}", self.scenario.name);
-                    let ranking = self.ranking(&answer);
+                    let ranking = self.ranking(&response);
                     if let Err(difference) = compare(&ranking, expect, TOLERANCE) {
-                        panic!("{place}: {difference}\n{answer:?}");
+                        panic!("{place}: {difference}\n{response:?}");
                     }
-                    assert_eq!(answer.pod(), ranking[0].0, "{place}: who was picked serves");
-                    // Ties are broken by chance. What the prefix index learns from one must be what
-                    // the Endpoint Picker's learnt: no recorded scenario with an index has ties.
-                    let same = answer.pod() == expect.served_by;
+                    assert_eq!(
+                        response.pod(),
+                        ranking[0].0,
+                        "{place}: the picked pod serves"
+                    );
+                    // Ties are broken at random. The prefix index must learn the same endpoint as the
+                    // Endpoint Picker's: no recorded scenario with an index has ties.
+                    let same = response.pod() == expect.served_by;
                     assert!(
-                        same || !self.learns() && tied(expect, answer.pod()),
+                        same || !self.learns() && tied(expect, response.pod()),
                         "{place}"
                     );
                 }
@@ -161,8 +165,8 @@ impl<'s> Staged<'s> {
             .any(|plugin| plugin == "prefix-cache-scorer")
     }
 
-    /// Waits until the filter goes by what the pods show now: a request without a body, decided on
-    /// metrics alone, must have the scores that the native core gives it.
+    /// Waits until the filter uses the pods' current metrics: a request without a body, which is decided on
+    /// metrics alone, must get the scores that the native core gives it.
     fn settle(&self, proxy: &Proxy, native: &mut Replay, next: &Sent) {
         let body: Value = serde_json::from_str(&next.body).unwrap();
         let model = body["model"].as_str().unwrap_or_default();
@@ -174,8 +178,8 @@ impl<'s> Staged<'s> {
         let path = format!("/{}/metrics-alone", self.scenario.name);
         let headers = [("x-epp-explain", "1"), ("x-gateway-model-name", model)];
         wait_until(&format!("{}: metrics settle", self.scenario.name), || {
-            let answer = send(proxy.port, "GET", &path, &headers, b"").unwrap();
-            let ranking = self.ranking(&answer);
+            let response = send(proxy.port, "GET", &path, &headers, b"").unwrap();
+            let ranking = self.ranking(&response);
             ranking.len() == expected.len()
                 && ranking
                     .iter()
@@ -183,15 +187,15 @@ impl<'s> Staged<'s> {
         });
     }
 
-    fn send(&self, proxy: &Proxy, request: &Sent) -> Answer {
+    fn send(&self, proxy: &Proxy, request: &Sent) -> client::Response {
         let path = format!("/{}{}", self.scenario.name, request.path);
         let headers = [("content-type", "application/json"), ("x-epp-explain", "1")];
         send(proxy.port, "POST", &path, &headers, request.body.as_bytes()).unwrap()
     }
 
-    /// The ranking that an answer explains.
-    fn ranking(&self, answer: &Answer) -> Vec<(String, f64)> {
-        let candidates = answer.header("x-epp-explain").split("; ");
+    /// Returns the ranking in a response's explanation.
+    fn ranking(&self, response: &client::Response) -> Vec<(String, f64)> {
+        let candidates = response.header("x-epp-explain").split("; ");
         let candidates = candidates.filter_map(|candidate| {
             let (address, rest) = candidate.split_once('=')?;
             let pod = self
@@ -204,12 +208,12 @@ impl<'s> Staged<'s> {
     }
 }
 
-/// Whether an endpoint's recorded score is the best one.
+/// Returns whether an endpoint's recorded score is the best one.
 fn tied(expect: &Expected, name: &str) -> bool {
     (expect.scores[name] - expect.scores[&expect.served_by]).abs() < parity::TOLERANCE
 }
 
-/// Plays these scenarios side by side.
+/// Plays these scenarios at the same time.
 fn play(scenarios: &[Scenario]) {
     let staged: Vec<Staged<'_>> = scenarios.iter().map(Staged::new).collect();
     let mut setup = Setup::new(&staged[0].addresses(), "");
@@ -226,7 +230,7 @@ fn play(scenarios: &[Scenario]) {
 }
 
 #[test]
-fn the_recorded_decisions_of_a_real_picker_are_those_of_the_module_in_envoy() {
+fn the_module_in_envoy_makes_the_recorded_decisions_of_a_real_picker() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/recorded");
     let scenarios = Scenario::read_folder(&folder).unwrap();
     assert_eq!(

@@ -46,12 +46,12 @@ fn arrives_as(
     // Most times Envoy sees them apart.
     sleep(Duration::from_millis(if first == 0 { 0 } else { 20 }));
     upload.send(&body[first..]);
-    let answer = upload.answer();
-    assert_eq!(answer.status, 200, "{what}");
+    let response = upload.response();
+    assert_eq!(response.status, 200, "{what}");
     let bytes = expected.len().to_string();
-    assert_eq!(answer.header("x-body-bytes"), bytes, "{what}");
+    assert_eq!(response.header("x-body-bytes"), bytes, "{what}");
     let hash = body_hash(expected).to_string();
-    assert_eq!(answer.header("x-body-xxh64"), hash, "{what}");
+    assert_eq!(response.header("x-body-xxh64"), hash, "{what}");
     let seen = sim.pod(0).seen().pop().unwrap();
     let declared = way.length.then_some(bytes.as_str());
     assert_eq!(seen.header("content-length"), declared, "{what}");
@@ -63,7 +63,7 @@ const HEADER: &str = "x-llm-d-model-name-rewrite";
 const OBEYED: &str = ", {type: envoy-proxy, parameters: {rewriteHeader: true}}";
 
 #[test]
-fn a_header_names_the_model_that_the_pod_is_asked_for() {
+fn the_model_in_the_body_is_rewritten_to_that_of_a_header() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = crate::start(&sim, &config(OBEYED));
     for way in WAYS {
@@ -118,12 +118,12 @@ fn a_rewrite_rule_sets_the_model() {
             }
         }
     }
-    let answer = complete(proxy.port, "other", "x");
-    assert!(answer.body.contains("\"other\""), "{}", answer.body);
+    let response = complete(proxy.port, "other", "x");
+    assert!(response.body.contains("\"other\""), "{}", response.body);
 }
 
 #[test]
-fn a_model_that_comes_too_late_stays_and_is_counted() {
+fn a_model_that_comes_too_late_is_not_rewritten_and_is_counted() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let settings =
         ", {type: envoy-proxy, parameters: {decideAfterBytes: 65536, rewriteHeader: true}}";

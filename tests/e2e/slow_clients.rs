@@ -47,9 +47,9 @@ fn pool(workers: usize) -> (Sim, Proxy) {
 fn have_affinity(proxy: &Proxy) {
     let pod = |number| {
         let long = "much to tell, and at length. ".repeat(20);
-        let answer = complete(proxy.port, "m", &format!("{number}: {long}"));
-        assert_eq!(answer.status, 200);
-        answer.pod().to_owned()
+        let response = complete(proxy.port, "m", &format!("{number}: {long}"));
+        assert_eq!(response.status, 200);
+        response.pod().to_owned()
     };
     let pods = || (0..8).map(pod).collect::<Vec<_>>();
     let placed = pods();
@@ -84,12 +84,12 @@ fn requests_without_bodies_do_not_switch_bodies_off() {
     drop((silent, streams));
 }
 
-/// As if they had been withheld: bodies that come when their requests have waited for 0.3 s, and a
+/// Bodies that look as if Envoy withheld them, because they come when their requests have waited for 0.3 s, and a
 /// tick more.
 #[test]
-fn bodies_that_come_when_they_are_missed_do_not_switch_bodies_off() {
+fn bodies_that_arrive_after_a_wait_do_not_switch_bodies_off() {
     let (_sim, proxy) = pool(1);
-    // So many that some fall into any moment of a tick.
+    // Enough that some fall into each phase of a tick.
     let open = |_| half(proxy.port, "content-length: 999", b"");
     let mut late: Vec<TcpStream> = (0..200).map(open).collect();
     let since = Instant::now();
@@ -132,7 +132,7 @@ fn drip(port: u16, over: &AtomicBool) {
 }
 
 #[test]
-fn bodies_in_drops_do_not_take_the_places_of_others() {
+fn trickling_bodies_do_not_take_the_places_of_others() {
     let (_sim, proxy) = pool(2);
     let over = AtomicBool::new(false);
     scope(|scope| {

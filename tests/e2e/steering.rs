@@ -1,5 +1,5 @@
-//! A client's destination header, however it is sent, chooses no endpoint: neither of the pool nor of
-//! a cluster with the `override_host` policy that no filter serves.
+//! A client's destination header does not select an endpoint, in whatever form it is sent: neither of the pool
+//! nor of a cluster with the `override_host` policy that no filter serves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,22 +36,22 @@ impl Site {
         setup
     }
 
-    /// The member of the canary that a client asks for.
+    /// Returns the member of the canary that a client names.
     fn wanted(&self) -> String {
         self.canary.addresses()[2].to_string()
     }
 }
 
-/// By its line of the answer.
-fn served_by(answer: &str) -> String {
-    let mut lines = answer.lines();
+/// Returns the name of the pod from its header in a raw response.
+fn served_by(response: &str) -> String {
+    let mut lines = response.lines();
     let line = lines.find_map(|line| line.strip_prefix("x-served-by: "));
-    line.unwrap_or_else(|| panic!("nothing served it: {answer}"))
+    line.unwrap_or_else(|| panic!("no x-served-by: {response}"))
         .trim()
         .to_owned()
 }
 
-/// Bytes of a request of HTTP/1.1 with these lines among its headers.
+/// Returns the bytes of an HTTP/1.1 request with these lines among its headers.
 fn bytes(method: &str, path: &str, lines: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -60,8 +60,8 @@ fn bytes(method: &str, path: &str, lines: &str, body: &str) -> String {
     )
 }
 
-/// Sends requests in all ways that a header can be sent, and asserts that the pod which they name
-/// gets no more of them than another one.
+/// Sends the header in each form in which it can be sent, and asserts that the named pod gets no more of the
+/// requests than another one.
 fn is_not_obeyed(proxy: &Proxy, path: &str, wanted: &str) {
     let lines = [
         format!("{HEADER}: {wanted}\r\n"),
@@ -92,7 +92,7 @@ fn is_not_obeyed(proxy: &Proxy, path: &str, wanted: &str) {
             let twice = [(HEADER, wanted), (HEADER, wanted)];
             let mut upload = connection.post(path, &twice);
             upload.send(body.as_bytes());
-            count(upload.answer().pod().to_owned());
+            count(upload.response().pod().to_owned());
         }
     }
     let all: usize = served.values().sum();
@@ -106,10 +106,10 @@ fn listens(proxy: &Proxy) {
 }
 
 #[test]
-fn the_filter_removes_it_from_requests_to_other_clusters() {
+fn the_filter_removes_the_destination_header_from_requests_to_other_clusters() {
     let site = Site::new();
     let proxy = site.setup(&scorer("prefix-cache-scorer")).launch();
-    // The first requests after the start, too.
+    // This holds for the first requests after the start, too.
     listens(&proxy);
     is_not_obeyed(&proxy, "/canary/v1/completions", &site.wanted());
     proxy.wait_until_it_serves();
@@ -117,23 +117,23 @@ fn the_filter_removes_it_from_requests_to_other_clusters() {
 }
 
 #[test]
-fn early_mutation_removes_it_where_no_filter_runs() {
+fn early_mutation_removes_the_destination_header_where_no_filter_runs() {
     let site = Site::new();
     let mut setup = site.setup("");
     setup.configs.clear();
-    // Else it is obeyed: what the other tests hold is not Envoy's doing.
+    // Without the mutation the header is obeyed: it is the filter that removes it in the other tests.
     let open = setup.clone().launch();
     listens(&open);
     let wanted = site.wanted();
     for _ in 0..REQUESTS {
         let body = json!({"model": "m", "prompt": "x"});
-        let answer = post(
+        let response = post(
             open.port,
             "/canary/v1/completions",
             &body,
             &[(HEADER, &wanted)],
         );
-        assert_eq!(answer.pod(), "pod-3");
+        assert_eq!(response.pod(), "pod-3");
     }
     setup.removed_early = vec![HEADER.to_owned()];
     let proxy = setup.launch();
@@ -142,7 +142,7 @@ fn early_mutation_removes_it_where_no_filter_runs() {
 }
 
 #[test]
-fn weights_and_mirrors_lead_nowhere_else() {
+fn route_weights_and_mirrors_do_not_obey_the_destination_header() {
     let site = Site::new();
     let mut setup = site.setup(&scorer("queue-scorer"));
     let half = |name: &str| json!({"name": name, "weight": 50});
@@ -156,11 +156,11 @@ fn weights_and_mirrors_lead_nowhere_else() {
     site.canary.pods().for_each(|pod| pod.forget());
     let (all, body) = (60, json!({"model": "m", "prompt": "x"}));
     for _ in 0..all {
-        let answer = post(proxy.port, "/v1/completions", &body, &[(HEADER, &wanted)]);
-        assert_eq!(answer.status, 200);
+        let response = post(proxy.port, "/v1/completions", &body, &[(HEADER, &wanted)]);
+        assert_eq!(response.status, 200);
     }
     let seen = || -> Vec<usize> { site.canary.pods().map(|pod| pod.seen().len()).collect() };
-    // The mirrored ones, and about half once more.
+    // Each mirrored request, and about half of all once more by weight.
     proxy.wait_until("mirrors have arrived", || {
         seen().iter().sum::<usize>() > all
     });
@@ -171,7 +171,7 @@ fn weights_and_mirrors_lead_nowhere_else() {
 /// Envoy 1.40 does not hand the header on to the policy of a cluster behind an aggregate: the filter's
 /// choice has no effect there either, which `eppctl lint` says.
 #[test]
-fn an_aggregate_of_the_pool_follows_no_clients_header() {
+fn an_aggregate_of_the_pool_does_not_obey_the_destination_header() {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let start = |cluster: &str| {
         let proxy = format!("{{type: envoy-proxy, parameters: {{cluster: {cluster}}}}}");
@@ -193,7 +193,7 @@ fn an_aggregate_of_the_pool_follows_no_clients_header() {
     }
 }
 
-/// Two filters of one chain, each with a pool of its own.
+/// Returns a setup with two filters in one chain, each with a pool of its own.
 fn two_pools(one: &Sim, two: &Sim, vms_apart: bool) -> Setup {
     let mut setup = Setup::new(&one.addresses(), &scorer("prefix-cache-scorer"));
     setup.others = vec![("second".to_owned(), two.addresses())];
@@ -206,7 +206,7 @@ fn two_pools(one: &Sim, two: &Sim, vms_apart: bool) -> Setup {
 }
 
 #[test]
-fn the_destination_of_one_filter_is_kept_by_the_next() {
+fn the_next_filter_keeps_the_destination_that_a_filter_set() {
     for vms_apart in [false, true] {
         let sim = || Sim::start(4, &Settings::default()).unwrap();
         let (one, two) = (sim(), sim());
@@ -219,29 +219,29 @@ fn the_destination_of_one_filter_is_kept_by_the_next() {
     }
 }
 
-/// The prefix keeps requests together: what their filter names arrives at Envoy's policy.
+/// Asserts that requests with a common prefix stay together: the filter's choice reaches Envoy's policy.
 fn keeps_to_one_pod(proxy: &Proxy, path: &str, wanted: &str) {
     let prompt = "a prompt of many blocks that all have in common ".repeat(20);
     let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
     proxy.wait_until("requests with one prompt keep to one pod", || {
         let mut pods = (0..8).map(|_| {
-            let answer = post(proxy.port, path, &body, &[(HEADER, wanted)]);
-            assert_eq!(answer.status, 200);
-            answer.pod().to_owned()
+            let response = post(proxy.port, path, &body, &[(HEADER, wanted)]);
+            assert_eq!(response.status, 200);
+            response.pod().to_owned()
         });
         let first = pods.next().unwrap();
         pods.all(|pod| pod == first)
     });
 }
 
-/// Requests with prompts of their own are spread, whatever they name.
+/// Asserts that requests with different prompts are spread, whatever endpoint they name.
 fn is_not_obeyed_by(proxy: &Proxy, path: &str, wanted: &str) {
     let mut served: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..40 {
         let prompt = format!("{number} ").repeat(100);
         let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
-        let answer = post(proxy.port, path, &body, &[(HEADER, wanted)]);
-        *served.entry(answer.pod().to_owned()).or_default() += 1;
+        let response = post(proxy.port, path, &body, &[(HEADER, wanted)]);
+        *served.entry(response.pod().to_owned()).or_default() += 1;
     }
     assert!(served.values().all(|count| *count < 30), "{served:?}");
 }

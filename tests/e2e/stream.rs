@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::client::{Answer, TIMEOUT};
+use crate::client::{self, TIMEOUT};
 
-/// What the connections of all tests run on.
+/// The runtime of all tests' connections.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().unwrap()
@@ -77,13 +77,13 @@ impl Connection {
             request = request.header(*name, *value);
         }
         let request = request.body(body).unwrap();
-        let answer = match &mut self.requests {
+        let response = match &mut self.requests {
             Requests::One(requests) => RUNTIME.spawn(requests.send_request(request)),
             Requests::Two(requests) => RUNTIME.spawn(requests.send_request(request)),
         };
         Upload {
             sender: Some(sender),
-            answer,
+            response,
         }
     }
 }
@@ -98,7 +98,7 @@ impl Drop for Connection {
 /// HTTP/1.1 its connection is closed.
 pub struct Upload {
     sender: Option<FrameSender<io::Error>>,
-    answer: JoinHandle<hyper::Result<Response<Incoming>>>,
+    response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
 impl Upload {
@@ -112,7 +112,7 @@ impl Upload {
         wait(sender.send(Ok(frame))).is_ok()
     }
 
-    /// Ends the body with a trailer; whether the other side still takes it.
+    /// Ends the body with a trailer. Returns whether the connection still accepts it.
     pub fn trailer(&mut self, name: &'static str, value: &'static str) -> bool {
         let sender = self.sender.take().expect("a body that has not ended");
         let mut trailers = HeaderMap::new();
@@ -125,39 +125,39 @@ impl Upload {
         self.sender = None;
     }
 
-    /// Ends the body, if it has not ended yet, and waits for the whole answer.
-    pub fn answer(mut self) -> Answer {
+    /// Ends the body, if it has not ended yet, and waits for the whole response.
+    pub fn response(mut self) -> client::Response {
         self.end();
         let response = self.head();
         let (head, body) = response.into_parts();
         let body = wait(body.collect()).unwrap().to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();
-        Answer::new(head.status.as_u16(), &head.headers, body)
+        client::Response::new(head.status.as_u16(), &head.headers, body)
     }
 
-    /// Waits for the answer's headers.
+    /// Waits for the response's headers.
     pub fn head(&mut self) -> Response<Incoming> {
-        wait(&mut self.answer).unwrap().unwrap()
+        wait(&mut self.response).unwrap().unwrap()
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            // Behind what has not been taken yet.
+            // Queued behind frames that were not sent yet.
             RUNTIME.spawn(async move { sender.send(Err(io::ErrorKind::BrokenPipe.into())).await });
         }
-        self.answer.abort();
+        self.response.abort();
     }
 }
 
-/// Waits for what does not take long unless it hangs.
+/// Waits for a future that completes soon unless something hangs.
 pub fn wait<F: Future>(future: F) -> F::Output {
     let limited = async { tokio::time::timeout(TIMEOUT, future).await };
     RUNTIME.block_on(limited).expect("an end of the wait")
 }
 
 async fn finish(connection: impl Future<Output = hyper::Result<()>>) {
-    // How it ends, its requests tell.
+    // An error of the connection shows in its requests.
     let _ = connection.await;
 }

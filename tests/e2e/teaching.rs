@@ -1,5 +1,5 @@
-//! Only what was answered counts as held: a client cannot teach the prefix index what no model server has
-//! computed.
+//! Only prompts with a successful response count as cached: a client cannot make the prefix index expect
+//! prompts that no model server has computed.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::explained;
 use crate::proxy::{Proxy, Setup};
 use crate::ticks::{wait_until_shared, wait_until_vms_share};
 
-/// Of some blocks.
+/// Returns a prompt of several blocks.
 fn prompt(number: usize) -> String {
     format!("{number}: {}", "much to tell, and at length. ".repeat(20))
 }
@@ -24,11 +24,11 @@ fn request(number: usize, more: usize) -> String {
     format!("POST /v1/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// The highest score of a prompt at any pod. Asking has it answered.
+/// The highest score of a prompt at any pod. The request is served.
 fn known(proxy: &Proxy, number: usize) -> f64 {
-    let answer = explain(proxy.port, "m", &prompt(number));
-    assert_eq!(answer.status, 200);
-    answer.scores().into_iter().fold(0.0, f64::max)
+    let response = explain(proxy.port, "m", &prompt(number));
+    assert_eq!(response.status, 200);
+    response.scores().into_iter().fold(0.0, f64::max)
 }
 
 fn start() -> (Sim, Proxy) {
@@ -45,19 +45,19 @@ fn start() -> (Sim, Proxy) {
 fn a_rejected_body_adds_nothing_to_the_index() {
     let (_sim, proxy) = start();
     let refused = |number| {
-        let answer = raw(
+        let response = raw(
             proxy.port,
             &[request(number, 3).as_bytes(), b"!!!"],
             Duration::ZERO,
             |text| text.contains("\r\n\r\n"),
         );
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(response.starts_with("HTTP/1.1 400"), "{response}");
         wait_until_shared(&proxy);
     };
     for number in 0..8 {
         refused(number);
         assert_eq!(known(&proxy, number), 0.0, "{number}");
-        // What was answered stays, once both workers know of it.
+        // The prompts with a response stay, once both workers have recorded them.
         proxy.wait_until("it is known", || {
             (0..8).all(|_| known(&proxy, number) > 0.5)
         });

@@ -1,4 +1,4 @@
-//! Waiting for what the VMs of an Envoy do with their ticks: sharing what each of them knows, handing statistics
+//! Waiting for what the VMs of an Envoy do with their ticks: sharing their state, passing statistics
 //! over. The ticks are counted on the status page. A busy machine makes them late, so that no fixed time is
 //! right for all machines.
 
@@ -34,7 +34,7 @@ type Vms = BTreeMap<(usize, String), Vm>;
 /// Returns the VMs that the status page shows; it may be empty before the first reports.
 pub fn vms(proxy: &Proxy) -> Vms {
     assert!(proxy.setup.status_page, "the setup has no status page");
-    let page = get(proxy.status, "/").map_or(String::new(), |answer| answer.body);
+    let page = get(proxy.status, "/").map_or(String::new(), |response| response.body);
     let tables = page.split("<table class=\"workers\">").skip(1);
     let rows = tables.enumerate().flat_map(|(pool, table)| {
         let table = table.split("</table>").next().unwrap_or_default();
@@ -56,7 +56,7 @@ fn vm(row: &str) -> Vm {
 
 /// Returns how many requests are in flight at all endpoints, as all VMs have published them.
 pub fn in_flight(proxy: &Proxy) -> u64 {
-    let page = get(proxy.status, "/").map_or(String::new(), |answer| answer.body);
+    let page = get(proxy.status, "/").map_or(String::new(), |response| response.body);
     let rows = page.split("<tr").filter_map(|row| cell(row, "in-flight"));
     rows.filter_map(|requests| requests.parse::<u64>().ok())
         .sum()

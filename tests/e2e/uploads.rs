@@ -10,10 +10,10 @@ use crate::client::send;
 use crate::preferences::settles_on;
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
-use crate::witness::{Answers, Witness};
+use crate::witness::{RespondWhen, Witness};
 use crate::{document, scorer};
 
-/// How a body is sent.
+/// The way in which a body is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Way {
     /// Over which HTTP.
@@ -42,7 +42,7 @@ pub const WAYS: [Way; 4] = [
     },
 ];
 
-/// Where a body has its model.
+/// The position of the model in a body.
 #[derive(Debug, Clone, Copy)]
 pub enum Model {
     /// Before the prompt.
@@ -67,10 +67,10 @@ pub fn completion(model: Model, size: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What one upload has.
+/// Bytes of an upload.
 pub const SIZE: usize = 300 << 10;
 
-/// How much of it comes at first: more than the prefix window of 16 KB.
+/// Bytes of its first part: more than the prefix window of 16 KB.
 pub const FIRST: usize = 40 << 10;
 
 /// Enough for Envoy to see pieces apart, most times.
@@ -97,23 +97,23 @@ fn before(witness: &Witness, settings: &str) -> Proxy {
 
 /// Ends an upload, which a witness must have got whole.
 pub fn arrives_whole(upload: Upload, body: &[u8], way: Way) {
-    let answer = upload.answer();
-    assert_eq!(answer.status, 200, "{way:?}");
+    let response = upload.response();
+    assert_eq!(response.status, 200, "{way:?}");
     assert_eq!(
-        answer.header("x-body-bytes"),
+        response.header("x-body-bytes"),
         body.len().to_string(),
         "{way:?}"
     );
     assert_eq!(
-        answer.header("x-body-xxh64"),
+        response.header("x-body-xxh64"),
         body_hash(body).to_string(),
         "{way:?}"
     );
 }
 
 #[test]
-fn a_slow_upload_leaves_when_its_window_was_read() {
-    let witness = Witness::start(Answers::AtTheEnd);
+fn a_slow_upload_is_released_once_its_prompt_window_is_read() {
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
     let body = completion(Model::First, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
@@ -131,7 +131,7 @@ fn a_slow_upload_leaves_when_its_window_was_read() {
 
 #[test]
 fn early_releases_are_counted() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
     let body = completion(Model::First, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
@@ -148,7 +148,7 @@ fn early_releases_are_counted() {
 
 #[test]
 fn a_slow_upload_whose_model_comes_last_waits_for_it() {
-    let witness = Witness::start(Answers::AtTheEnd);
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
     let body = completion(Model::Last, SIZE);
     for (number, way) in WAYS.into_iter().enumerate() {
@@ -165,8 +165,8 @@ fn a_slow_upload_whose_model_comes_last_waits_for_it() {
 }
 
 #[test]
-fn an_upload_that_pauses_leaves_after_the_timeout_and_arrives_whole() {
-    let witness = Witness::start(Answers::AtTheEnd);
+fn an_upload_that_pauses_is_released_after_the_timeout_and_arrives_whole() {
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "bodyTimeout: 200ms");
     let long = completion(Model::Last, SIZE);
     // Its JSON does not end, or it would leave with its last brace.
@@ -195,8 +195,8 @@ fn an_upload_that_pauses_leaves_after_the_timeout_and_arrives_whole() {
 }
 
 #[test]
-fn an_upload_that_is_too_long_to_hold_leaves_with_what_is_known() {
-    let witness = Witness::start(Answers::AtTheEnd);
+fn an_upload_that_is_too_long_to_hold_is_decided_with_what_is_known() {
+    let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "decideAfterBytes: 131072");
     // Three quarters of that and a little.
     let held = 100 << 10;
@@ -243,16 +243,17 @@ fn an_early_decision_follows_the_prompts_beginning() {
         upload.send(&body.as_bytes()[..FIRST]);
         sleep(BETWEEN);
         upload.send(&body.as_bytes()[FIRST..]);
-        assert_eq!(upload.answer().pod(), first.pod(), "{way:?}");
+        assert_eq!(upload.response().pod(), first.pod(), "{way:?}");
     }
 }
 
-/// What is uploaded over HTTP/1.1, and by how much Envoy's memory may grow meanwhile; measured: 1 MB.
+/// Bytes uploaded over HTTP/1.1, and the growth of Envoy's memory allowed meanwhile; measured: 1 MB.
 const LONG: (usize, u64) = (50 << 20, 8 << 20);
 
-/// The same over HTTP/2. There Envoy itself holds up to two windows of 16 MiB, one received and one to
-/// be sent, as the pod's speed has it; with what its allocator keeps, growth was measured as up to
-/// 50 MB, without the filter as with it. A filter that holds the body would need all of it.
+/// Bytes uploaded over HTTP/2, and the growth allowed meanwhile. There Envoy itself holds up to two windows
+/// of 16 MiB, one received and one to be sent, depending on the pod's speed; with what its allocator keeps,
+/// growth was measured as up to 50 MB, with and without the filter. A filter that held the body would need
+/// memory for all of it.
 const LONGER: (usize, u64) = (100 << 20, 64 << 20);
 
 #[test]
@@ -274,12 +275,12 @@ fn fifty_megabytes_pass_at_the_default_limits() {
         for piece in body.chunks(64 << 10) {
             upload.send(piece);
         }
-        let answer = upload.answer();
-        // The pod answers 400 to what it does not keep whole; it still hashes all of it.
-        assert_eq!(answer.status, 400, "{way:?}");
+        let response = upload.response();
+        // The pod responds with 400 to bodies that it does not keep whole; it still hashes all of them.
+        assert_eq!(response.status, 400, "{way:?}");
         let hash = body_hash(body).to_string();
-        assert_eq!(answer.header("x-body-xxh64"), hash, "{way:?}");
-        assert_eq!(answer.pod(), "pod-2", "{way:?}");
+        assert_eq!(response.header("x-body-xxh64"), hash, "{way:?}");
+        assert_eq!(response.pod(), "pod-2", "{way:?}");
     };
     for ((size, most), ways) in [(LONG, &WAYS[..2]), (LONGER, &WAYS[2..])] {
         let bodies = [Model::First, Model::Last].map(|model| completion(model, size));

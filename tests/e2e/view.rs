@@ -1,4 +1,4 @@
-//! What is seen from outside.
+//! Metrics and explanations, which users see.
 
 use fake_model_server::{Pinned, Settings, Sim};
 
@@ -6,7 +6,7 @@ use crate::client::{complete, explain};
 use crate::{document, explained, scorer, start};
 
 #[test]
-fn the_metrics_are_there_by_their_names() {
+fn the_metrics_are_exported_under_their_names() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     let config = document(
         "{type: prefix-cache-scorer}, {type: queue-scorer}",
@@ -34,7 +34,7 @@ fn the_metrics_are_there_by_their_names() {
     for name in expected {
         proxy.wait_until(&name, || proxy.prometheus().contains(&name));
     }
-    // What `start` asks may be picked, too, or be left to Envoy before discovery has answered.
+    // The requests of `start` may be counted as picks, too, or be left to Envoy while discovery has no result.
     let count = "llm_d_epp_prefix_indexer_hit_ratio_count{pool=\"inference-pool\"}";
     proxy.wait_until("every pick has a hit ratio", || {
         let page = proxy.prometheus();
@@ -42,7 +42,7 @@ fn the_metrics_are_there_by_their_names() {
             .iter()
             .any(|hits| page.contains(&format!("{count} {hits}\n")))
     });
-    let answers = |family: &str| -> f64 {
+    let responses = |family: &str| -> f64 {
         let page = proxy.prometheus();
         let lines = page.lines().filter(|line| {
             line.starts_with(&format!("llm_d_epp_request_{family}_count{{"))
@@ -59,7 +59,7 @@ fn the_metrics_are_there_by_their_names() {
         "cached_tokens",
         "ntpot_seconds",
     ] {
-        proxy.wait_until(family, || answers(family) == 5.0);
+        proxy.wait_until(family, || responses(family) == 5.0);
     }
     let sum = |name: &str| proxy.counted(name);
     // All but the first found the prompt in the cache, as the index expected.
@@ -70,7 +70,7 @@ fn the_metrics_are_there_by_their_names() {
 }
 
 #[test]
-fn an_explanation_is_given_where_it_is_allowed_and_asked_for() {
+fn an_explanation_is_returned_if_it_is_allowed_and_requested() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(4),

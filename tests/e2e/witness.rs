@@ -21,14 +21,14 @@ use crate::stream::{wait, RUNTIME};
 /// A metrics page.
 const PAGE: &str = "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 0\n";
 
-/// When a witness answers.
+/// The time at which a witness responds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Answers {
+pub enum RespondWhen {
     /// 200, when the whole request has come.
     AtTheEnd,
     /// 400, at the request's headers; it still reads what comes.
     AtOnce,
-    /// As [`Self::AtTheEnd`], but 503 to every second one, the first among them.
+    /// Like [`Self::AtTheEnd`], but with 503 to every second request, starting with the first.
     AfterFailure,
 }
 
@@ -41,13 +41,13 @@ pub struct Arrival {
     pub hash: u64,
     /// Its trailers' names and values.
     pub trailers: Vec<(String, String)>,
-    /// Whether it has ended, and whether it ended well.
+    /// Whether the body was complete when it ended; `None` before its end.
     pub ended: Option<bool>,
 }
 
 /// The pod.
 pub struct Witness {
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     listening: JoinHandle<()>,
@@ -60,15 +60,15 @@ struct Shared {
 }
 
 impl Witness {
-    /// One that answers so.
-    pub fn start(answers: Answers) -> Self {
+    /// Starts a witness that responds at this time.
+    pub fn start(respond_when: RespondWhen) -> Self {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let noted = shared.clone();
         let listening = RUNTIME.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                RUNTIME.spawn(serve(stream, answers, noted.clone()));
+                RUNTIME.spawn(serve(stream, respond_when, noted.clone()));
             }
         });
         Self {
@@ -100,17 +100,17 @@ impl Drop for Witness {
     }
 }
 
-async fn serve(stream: TcpStream, answers: Answers, shared: Arc<Shared>) {
-    let service = service_fn(move |request| answer(request, answers, shared.clone()));
-    // A peer that goes away ends its connection.
+async fn serve(stream: TcpStream, respond_when: RespondWhen, shared: Arc<Shared>) {
+    let service = service_fn(move |request| respond(request, respond_when, shared.clone()));
+    // An error means that the peer has disconnected.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
-    answers: Answers,
+    respond_when: RespondWhen,
     shared: Arc<Shared>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/metrics" && shared.hides.load(Ordering::Relaxed) {
@@ -118,7 +118,7 @@ async fn answer(
         return Ok(nothing.unwrap());
     }
     if request.method() != Method::POST {
-        // A metrics page, and as good an answer to anything else.
+        // A metrics page, which serves as the response to all other requests, too.
         return Ok(Response::new(Full::from(PAGE)));
     }
     let number = {
@@ -129,13 +129,13 @@ async fn answer(
     let arrival = read(request.into_body(), move |arrival| {
         shared.arrivals.lock().unwrap()[number] = arrival.clone();
     });
-    if answers == Answers::AtOnce {
+    if respond_when == RespondWhen::AtOnce {
         RUNTIME.spawn(arrival);
         let refusal = Response::builder().status(400).body(Full::default());
         return Ok(refusal.unwrap());
     }
     let arrival = arrival.await;
-    let fails = answers == Answers::AfterFailure && number % 2 == 0;
+    let fails = respond_when == RespondWhen::AfterFailure && number % 2 == 0;
     let response = Response::builder()
         .status(if fails { 503 } else { 200 })
         .header("x-body-bytes", arrival.bytes)

@@ -30,20 +30,20 @@ fn placed(proxy: &Proxy, prompts: usize, topic: &str) -> Vec<(String, String)> {
     (0..prompts).map(place).collect()
 }
 
-/// How many of these prompts go elsewhere than they went.
+/// Returns how many of these prompts now go to another pod than before.
 fn astray(proxy: &Proxy, placed: &[(String, String)]) -> usize {
     let gone = placed.iter().filter(|(prompt, pod)| {
-        let answer = complete(proxy.port, "m", prompt);
-        let astray = answer.status != 200 || answer.pod() != pod;
+        let response = complete(proxy.port, "m", prompt);
+        let astray = response.status != 200 || response.pod() != pod;
         if astray {
-            println!("{}, not {pod}: {:?}", answer.pod(), prompt.get(..30));
+            println!("{}, not {pod}: {:?}", response.pod(), prompt.get(..30));
         }
         astray
     });
     gone.count()
 }
 
-/// Places prompts, waits until all workers know of them, and returns them.
+/// Places prompts, waits until all workers have recorded them, and returns them.
 fn shared(proxy: &Proxy, prompts: usize, topic: &str) -> Vec<(String, String)> {
     let placed = placed(proxy, prompts, topic);
     wait_until_shared(proxy);
@@ -88,8 +88,8 @@ fn requests_in_flight_are_counted_over_all_workers_until_they_end() {
     hang(false);
     let pods = requests
         .into_iter()
-        .map(|(_connection, request)| request.answer());
-    let pods: Vec<String> = pods.map(|answer| answer.pod().to_owned()).collect();
+        .map(|(_connection, request)| request.response());
+    let pods: Vec<String> = pods.map(|response| response.pod().to_owned()).collect();
     let count = |pod: &str| pods.iter().filter(|name| *name == pod).count();
     assert_eq!(["pod-1", "pod-2", "pod-3"].map(count), [3, 3, 3]);
     proxy.wait_until("none is left", || in_flight() == 0);
@@ -114,11 +114,11 @@ fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
     let before = of_worker(ticks::vms(&proxy)).unwrap().heartbeats;
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "trap")];
-    let answer = post(proxy.port, "/v1/completions", &body, &fault);
-    assert_ne!(answer.status, 200);
+    let response = post(proxy.port, "/v1/completions", &body, &fault);
+    assert_ne!(response.status, 200);
     // The first request that is served makes the VM. This one has no prompt.
     proxy.wait_until("the worker serves again", || {
-        get(proxy.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+        get(proxy.port, "/v1/models").is_ok_and(|response| response.status == 200)
     });
     let mut worker = Vm::default();
     proxy.wait_until("the new VM has the whole index", || {
@@ -154,13 +154,13 @@ fn requests_that_a_trapped_worker_held_are_no_longer_counted() {
     let held = || proxy.counted("epp_wasm_held_requests");
     proxy.wait_until("they are held", || held() == 3);
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
-    let answer = post(
+    let response = post(
         proxy.port,
         "/v1/completions",
         &body,
         &[("x-epp-fault", "trap")],
     );
-    assert_ne!(answer.status, 200);
+    assert_ne!(response.status, 200);
     proxy.wait_until("no worker holds any", || held() == 0);
 }
 
@@ -179,7 +179,7 @@ fn of_another_layout() -> PathBuf {
 }
 
 #[test]
-fn two_layouts_side_by_side_do_not_disturb_each_other() {
+fn two_layouts_of_shared_data_do_not_disturb_each_other() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let config = scorer("prefix-cache-scorer");
     let mut setup = Setup::new(&sim.addresses(), &config);
@@ -214,7 +214,7 @@ fn two_layouts_side_by_side_do_not_disturb_each_other() {
 }
 
 #[test]
-fn an_upgraded_module_receives_the_prefix_index_of_the_former_one() {
+fn an_upgraded_module_receives_the_prefix_index_of_the_previous_one() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let config = scorer("prefix-cache-scorer");
     let mut setup = Setup::new(&sim.addresses(), &config);
@@ -256,8 +256,8 @@ fn unrecognized_values_are_counted_and_replaced() {
     let placed = shared(&proxy, 20, "before the fault");
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "scribble")];
-    let answer = post(proxy.port, "/v1/completions", &body, &fault);
-    assert_eq!(answer.status, 200);
+    let response = post(proxy.port, "/v1/completions", &body, &fault);
+    assert_eq!(response.status, 200);
     assert_eq!(astray(&proxy, &placed), 0, "what was known is known");
     proxy.wait_until("they are counted", || {
         proxy.counted("epp_wasm_unrecognized_values_total") > 0
@@ -292,9 +292,9 @@ fn two_pools_do_not_disturb_each_other() {
     let proxy = setup.start();
     let of_other = |prompt: &str| {
         let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
-        let answer = post(proxy.port, "/other/v1/completions", &body, &[]);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.pod().to_owned()
+        let response = post(proxy.port, "/other/v1/completions", &body, &[]);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.pod().to_owned()
     };
     // Another prompt, so that this one is placed once.
     let ready = json!({"model": "m", "prompt": "x", "max_tokens": 1});

@@ -2,13 +2,13 @@
 
 /// A body that does not end.
 pub struct Hostile {
-    /// What it does.
+    /// The attack, in words.
     pub name: &'static str,
-    /// Where it is sent.
+    /// The path to which it is sent.
     pub path: &'static str,
     /// Its beginning.
     pub head: String,
-    /// What follows it, again and again.
+    /// The part that follows, again and again.
     pub rest: String,
     /// Bytes that are sent of it, at most.
     pub size: usize,
@@ -45,7 +45,7 @@ fn body(name: &'static str, path: &'static str, head: &str, rest: &str, size: us
 /// A megabyte, less what would make a reader give up.
 const MEGABYTE: usize = (1 << 20) - 200;
 
-/// The bodies of the attack that this bound answers, and others that keep more for each byte sent.
+/// The bodies of the attack that this bound is for, and others that keep more for each byte sent.
 // A table, long as it is.
 #[allow(clippy::too_many_lines)]
 pub fn hostile() -> Vec<Hostile> {

@@ -282,7 +282,7 @@ fn spell(value: &Value, backwards: bool) -> String {
 }
 
 #[test]
-fn bodies_that_differ_in_their_prompts_never_match_fully() {
+fn bodies_with_different_prompts_never_match_fully() {
     let (mut tried, mut wrong) = (0, Vec::new());
     for (number, (api, body)) in bodies().into_iter().enumerate() {
         let mut all = vec![body.clone()];

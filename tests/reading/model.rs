@@ -248,7 +248,7 @@ fn go(value: &Value) -> String {
     json
 }
 
-/// The same with sorted keys: whether serde_json keeps their order depends on the features of the workspace.
+/// Returns the value with sorted keys: whether serde_json keeps their order depends on the features of the workspace.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Array(list) => list.iter().map(sorted).collect(),

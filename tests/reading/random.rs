@@ -195,7 +195,7 @@ fn spell_text(random: &mut Rng, text: &str, out: &mut String) {
 }
 
 #[test]
-fn random_bodies_are_read_as_the_plain_model_reads_them() {
+fn random_bodies_are_read_as_by_the_plain_model() {
     let mut reader = BodyReader::default();
     let (mut blocks_seen, mut restarts) = (0, 0);
     for seed in 0..6_000 {

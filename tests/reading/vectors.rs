@@ -200,7 +200,7 @@ fn vectors() -> Vec<Value> {
 }
 
 #[test]
-fn every_body_tells_what_it_holds_however_it_is_cut() {
+fn every_body_is_read_alike_however_it_is_split() {
     let vectors = vectors();
     assert!(vectors.len() >= 70, "a file is missing");
     let mut random = fastrand::Rng::with_seed(4);

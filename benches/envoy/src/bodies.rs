@@ -19,7 +19,7 @@ pub enum Order {
 /// Whether prompts were seen before.
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum Prompts {
-    /// The same ones in rotation.
+    /// The same prompts in rotation.
     Warm,
     /// New ones: each differs from its first words on.
     Cold,

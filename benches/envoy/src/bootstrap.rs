@@ -15,9 +15,9 @@ const LOCALHOST: &str = "127.0.0.1";
 
 /// The ports of an Envoy.
 pub struct Ports {
-    /// For requests.
+    /// The port for requests.
     pub listener: u16,
-    /// For the admin interface.
+    /// The admin interface's port.
     pub admin: u16,
 }
 
@@ -53,7 +53,7 @@ pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
     let mut listener = json!({"name": "bench", "address": address(LOCALHOST, ports.listener),
         "filter_chains": [{"filters": [manager]}]});
     if setup.case == Case::Epp {
-        // Whole bodies go to the picker and back: with Envoy's default they would be answered with 413.
+        // Whole bodies go to the picker and back: with Envoy's default Envoy would reply with 413.
         put(
             &mut listener,
             "per_connection_buffer_limit_bytes",

@@ -13,7 +13,7 @@ use crate::bootstrap::{bootstrap, Ports};
 use crate::process;
 use crate::Trouble;
 
-/// What is measured: an Envoy with or without a filter.
+/// A measured configuration: an Envoy with or without a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Case {
     /// Envoy without a filter, round robin.
@@ -112,7 +112,7 @@ pub struct Proxy {
     pub admin: u16,
     /// The time from the start until it listened.
     pub start: Duration,
-    /// The same on all cores, if it was measured.
+    /// The start time on all cores, if it was measured.
     pub start_on_all: Option<Duration>,
     process: Process,
 }

@@ -1,5 +1,5 @@
 //! A closed loop: a fixed number of connections, each of which sends the next request when the last one
-//! was answered.
+//! got its response.
 //!
 //! The client writes and reads bytes itself, because this program shares one core with the model servers:
 //! a request of 4 KB takes 15 µs of its CPU, with hyper's client 22 µs; one of 64 KB 23 µs and 38 µs.
@@ -18,9 +18,9 @@ use crate::Trouble;
 
 /// The result of a slice.
 pub struct Taken {
-    /// Requests answered with 200.
-    pub answered: u64,
-    /// Requests answered otherwise.
+    /// Requests with a response of status 200.
+    pub succeeded: u64,
+    /// Requests with another response.
     pub failed: u64,
     /// How long the slice took.
     pub elapsed: Duration,
@@ -36,7 +36,7 @@ pub async fn slice(
     source: &mut Source,
 ) -> Result<Taken, Trouble> {
     let taken = Taken {
-        answered: 0,
+        succeeded: 0,
         failed: 0,
         elapsed: length,
         latency: Histogram::new_with_max(60_000_000, 3)?,
@@ -86,7 +86,7 @@ async fn connection(
             .latency
             .saturating_record(sent.elapsed().as_micros() as u64);
         *(if good {
-            &mut taken.answered
+            &mut taken.succeeded
         } else {
             &mut taken.failed
         }) += 1;

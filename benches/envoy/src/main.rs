@@ -2,7 +2,7 @@
 //! Picker over ext_proc; and what balancing is worth to the model servers, beside Envoy's own balancers
 //! (`balancing`).
 //!
-//! Envoy is pinned to core 0, and this program (load, and model servers that answer at once) to core 1 by
+//! Envoy is pinned to core 0, and this program (load, and model servers that respond at once) to core 1 by
 //! `make bench`. Compare medians, and ratios within one run: machines drift.
 //!
 //! The program starts processes and uses the network of this machine; it sees the filter from outside.

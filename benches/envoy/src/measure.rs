@@ -14,7 +14,7 @@ use crate::picker::Picker;
 use crate::result::{Case, Spread};
 use crate::Trouble;
 
-/// How long a proxy that was stopped runs before it is measured.
+/// The time for which a proxy that was stopped runs before it is measured.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 
 /// The kind of load.
@@ -138,9 +138,9 @@ fn case(name: &str, row: &[Slice], plain: Option<&Vec<Slice>>, noop: Option<&Vec
 }
 
 fn per_second(slice: &Slice) -> f64 {
-    slice.taken.answered as f64 / slice.taken.elapsed.as_secs_f64()
+    slice.taken.succeeded as f64 / slice.taken.elapsed.as_secs_f64()
 }
 
 fn per_request(spent: Duration, slice: &Slice) -> f64 {
-    spent.as_secs_f64() * 1e6 / slice.taken.answered.max(1) as f64
+    spent.as_secs_f64() * 1e6 / slice.taken.succeeded.max(1) as f64
 }

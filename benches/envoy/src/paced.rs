@@ -27,7 +27,7 @@ pub async fn slice(
     source: &mut Source,
 ) -> Result<Taken, Trouble> {
     let taken = Rc::new(RefCell::new(Taken {
-        answered: 0,
+        succeeded: 0,
         failed: 0,
         elapsed: length,
         latency: Histogram::new_with_max(60_000_000, 3)?,
@@ -50,7 +50,7 @@ pub async fn slice(
                 let waited = due.elapsed().as_micros() as u64;
                 taken.latency.saturating_record(waited);
                 *(if good {
-                    &mut taken.answered
+                    &mut taken.succeeded
                 } else {
                     &mut taken.failed
                 }) += 1;

@@ -105,9 +105,9 @@ pub struct Case {
     pub name: String,
     /// Requests per second.
     pub per_second: Spread,
-    /// The same divided by plain Envoy's in the same turn.
+    /// CPU per request divided by plain Envoy's in the same turn.
     pub of_plain: Option<Spread>,
-    /// The same divided by the no-op filter's in the same turn.
+    /// CPU per request divided by the no-op filter's in the same turn.
     pub of_noop: Option<Spread>,
     /// Envoy's CPU per request in microseconds.
     pub envoy_us: Spread,
@@ -168,7 +168,7 @@ pub struct Footprint {
     pub workers: usize,
     /// Milliseconds from the start until it listened; on one core if it has one worker.
     pub start_ms: f64,
-    /// The same on all cores of the machine. Runs before 2026-11-26 do not have it.
+    /// The start time on all cores of the machine. Runs before 2026-11-26 do not have it.
     #[serde(default)]
     pub start_on_all_ms: Option<f64>,
     /// Resident memory after the load, in MiB.
@@ -195,7 +195,7 @@ pub struct Quantiles {
     pub p50_us: f64,
     /// The nineteenth of twenty.
     pub p95_us: f64,
-    /// Of how many.
+    /// The number of measured values.
     pub count: u64,
 }
 

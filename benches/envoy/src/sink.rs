@@ -1,4 +1,4 @@
-//! Model servers that cost almost nothing: they read a request and answer at once, and serve a page of a
+//! Model servers that cost almost nothing: they read a request and respond at once, and serve a page of a
 //! real vLLM at `/metrics`. `fake-model-server` parses and simulates, which takes a core of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::Trouble;
 /// A page captured from vLLM 0.32.
 const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n\
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n\
     {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2,\"x\":1234}}";
 
 /// Bytes of a page.
@@ -50,7 +50,7 @@ async fn serve(mut stream: TcpStream) {
             let taken = body_left.min(bytes.len());
             body_left -= taken;
             bytes = bytes.get(taken..).unwrap_or_default();
-            if body_left == 0 && answer(&mut stream, &head).await.is_err() {
+            if body_left == 0 && respond(&mut stream, &head).await.is_err() {
                 return;
             }
             if body_left > 0 {
@@ -65,7 +65,7 @@ async fn serve(mut stream: TcpStream) {
         let expected = content_length(head.get(..end).unwrap_or_default());
         body_left = expected.saturating_sub(head.len() - end - 4);
         if body_left == 0 {
-            if answer(&mut stream, &head).await.is_err() {
+            if respond(&mut stream, &head).await.is_err() {
                 return;
             }
             head.clear();
@@ -73,7 +73,7 @@ async fn serve(mut stream: TcpStream) {
     }
 }
 
-async fn answer(stream: &mut TcpStream, head: &[u8]) -> std::io::Result<()> {
+async fn respond(stream: &mut TcpStream, head: &[u8]) -> std::io::Result<()> {
     if head.starts_with(b"GET /metrics") {
         PAGES.fetch_add(1, Ordering::Relaxed);
         let length = PAGE.len();
@@ -81,7 +81,7 @@ async fn answer(stream: &mut TcpStream, head: &[u8]) -> std::io::Result<()> {
         stream.write_all(start.as_bytes()).await?;
         return stream.write_all(PAGE.as_bytes()).await;
     }
-    stream.write_all(ANSWER).await
+    stream.write_all(RESPONSE).await
 }
 
 fn content_length(head: &[u8]) -> usize {

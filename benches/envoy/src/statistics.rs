@@ -13,9 +13,9 @@ pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Tr
     let path = format!("/stats/prometheus?filter={name}");
     let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let values = samples(&answer, name);
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    let values = samples(&response, name);
     Ok(values
         .map(|(labels, value)| (labels.to_owned(), value))
         .collect())

@@ -24,7 +24,7 @@ const ENDPOINTS: usize = 100;
 const CONCURRENCY: usize = 16;
 /// The filter learns of the members and fetches metrics, and connections are pooled.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// How long an idle Envoy is measured.
+/// The time for which an idle Envoy is measured.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Open loops: body size in KB and requests per second, well below the capacity of one core.
 const RATES: [(usize, u64); 2] = [(4, 2_000), (220, 600)];
@@ -47,7 +47,7 @@ struct Group {
 enum Plan {
     /// A prompt window of 256 × 64 bytes.
     ShortWindow,
-    /// The same, with `requests: ofCluster`, for a listener that also has routes to other clusters.
+    /// The plan with `requests: ofCluster`, for a listener that also has routes to other clusters.
     OfCluster,
     /// llm-d-router's prompt window of 131,072 tokens.
     LongWindow,

@@ -10,7 +10,7 @@ use envoy_harness::Process;
 
 use crate::Trouble;
 
-/// Where the processes write their logs.
+/// The folder of the processes' logs.
 const LOGS: &str = "target/demo";
 
 /// Fails unless every port is free.

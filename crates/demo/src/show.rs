@@ -62,8 +62,8 @@ const LOAD: [Turn; 9] = [
     },
 ];
 
-/// The answer to a request.
-struct Answer {
+/// The response to a request.
+struct Response {
     endpoint: String,
     prompt: u64,
     cached: u64,
@@ -85,25 +85,25 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
             (start, String::new())
         });
         prompt.push_str(turn.says);
-        let answer = ask(&url, prompt)?;
+        let response = ask(&url, prompt)?;
         let why = match before.as_str() {
             "" => "a new conversation: no endpoint holds its prompt",
-            endpoint if endpoint == answer.endpoint => "holds the conversation so far",
+            endpoint if endpoint == response.endpoint => "holds the conversation so far",
             _ => "got to a worker that did not know the last placement yet",
         };
         println!(
             "  {:<4} {:<42} {:<10} {:>6} of {:>4}  {why}",
-            turn.who, turn.says, answer.endpoint, answer.cached, answer.prompt
+            turn.who, turn.says, response.endpoint, response.cached, response.prompt
         );
-        prompt.push_str(&answer.text);
-        *before = answer.endpoint;
+        prompt.push_str(&response.text);
+        *before = response.endpoint;
         sleep(REQUEST_INTERVAL);
     }
     hints(listener, admin);
     Ok(())
 }
 
-fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
+fn ask(url: &str, prompt: &str) -> Result<Response, Trouble> {
     let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 8});
     let mut response = ureq::post(url)
         .send_json(&body)
@@ -116,10 +116,10 @@ fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
     let body: Value = response
         .body_mut()
         .read_json()
-        .map_err(|error| format!("an answer was not JSON: {error}"))?;
+        .map_err(|error| format!("a response was not JSON: {error}"))?;
     let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let text = body.pointer("/choices/0/text").and_then(Value::as_str);
-    Ok(Answer {
+    Ok(Response {
         endpoint,
         prompt: number("/usage/prompt_tokens"),
         cached: number("/usage/prompt_tokens_details/cached_tokens"),
@@ -127,7 +127,7 @@ fn ask(url: &str, prompt: &str) -> Result<Answer, Trouble> {
     })
 }
 
-/// Waits until the filter knows the members of the cluster. Before, it answers 503.
+/// Waits until the filter knows the members of the cluster. Until then it replies with 503.
 fn wait_for_members(listener: u16) -> Result<(), Trouble> {
     let url = format!("http://127.0.0.1:{listener}/v1/models");
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -145,7 +145,7 @@ fn wait_for_members(listener: u16) -> Result<(), Trouble> {
 fn hints(listener: u16, admin: u16) {
     println!(
         r#"
-Try it yourself, in another terminal; the header says which model server answered:
+Try it yourself, in another terminal; the header says which model server responded:
 
   curl -si http://127.0.0.1:{listener}/v1/completions -H 'content-type: application/json' \
        -d '{{"model": "demo", "prompt": "'"$(seq 1 300 | tr '\n' ' ')"'"}}' | grep x-served-by

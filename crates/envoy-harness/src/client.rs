@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{json, Value};
 use ureq::http::{HeaderMap, HeaderValue};
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// HTTP status.
     pub status: u16,
     /// The body as text.
@@ -17,8 +17,8 @@ pub struct Answer {
     headers: Vec<(String, String)>,
 }
 
-impl Answer {
-    /// Creates an answer from the parts of a response.
+impl Response {
+    /// Creates a response from its parts.
     pub fn new(status: u16, headers: &HeaderMap, body: String) -> Self {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = headers.iter();
@@ -49,13 +49,13 @@ impl Answer {
         scores.unwrap_or_else(|| panic!("no explanation: {explanation:?}"))
     }
 
-    /// Returns the name of the pod that answered.
+    /// Returns the name of the pod that served it.
     pub fn pod(&self) -> &str {
         self.header("x-served-by")
     }
 }
 
-/// The longest time of a request: no answer takes this long unless it hangs.
+/// The longest time of a request: no response takes this long unless it hangs.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Returns a client that keeps its connections, for many requests with [`send_by`].
@@ -75,7 +75,7 @@ pub fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-) -> Result<Answer, ureq::Error> {
+) -> Result<Response, ureq::Error> {
     send_by(&agent(), port, method, path, headers, body)
 }
 
@@ -87,7 +87,7 @@ pub fn send_by(
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-) -> Result<Answer, ureq::Error> {
+) -> Result<Response, ureq::Error> {
     let mut request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("http://127.0.0.1:{port}{path}"));
@@ -97,32 +97,32 @@ pub fn send_by(
     let mut response = agent.run(request.body(body).unwrap())?;
     let body = response.body_mut().read_to_string()?;
     let status = response.status().as_u16();
-    Ok(Answer::new(status, response.headers(), body))
+    Ok(Response::new(status, response.headers(), body))
 }
 
 /// Sends a GET.
-pub fn get(port: u16, path: &str) -> Result<Answer, ureq::Error> {
+pub fn get(port: u16, path: &str) -> Result<Response, ureq::Error> {
     send(port, "GET", path, &[], b"")
 }
 
 /// Sends a POST of JSON.
-pub fn post(port: u16, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+pub fn post(port: u16, path: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
     let mut all = vec![("content-type", "application/json")];
     all.extend_from_slice(headers);
     send(port, "POST", path, &all, body.to_string().as_bytes()).unwrap()
 }
 
 /// Requests a completion of a prompt.
-pub fn complete(port: u16, model: &str, prompt: &str) -> Answer {
+pub fn complete(port: u16, model: &str, prompt: &str) -> Response {
     complete_with(port, model, prompt, &[])
 }
 
-/// The same, with an explanation of the decision.
-pub fn explain(port: u16, model: &str, prompt: &str) -> Answer {
+/// Requests a completion, with an explanation of the decision.
+pub fn explain(port: u16, model: &str, prompt: &str) -> Response {
     complete_with(port, model, prompt, &[("x-epp-explain", "1")])
 }
 
-fn complete_with(port: u16, model: &str, prompt: &str, headers: &[(&str, &str)]) -> Answer {
+fn complete_with(port: u16, model: &str, prompt: &str, headers: &[(&str, &str)]) -> Response {
     let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
     post(port, "/v1/completions", &body, headers)
 }

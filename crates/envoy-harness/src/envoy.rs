@@ -11,7 +11,7 @@ pub enum BaseId {
     Unique,
     /// It replaces the one with this number and the epoch before: Envoy's hot restart.
     Shared {
-        /// The same for all Envoys that replace each other.
+        /// The base ID, the same for all Envoys that replace each other.
         id: u32,
         /// How often the first was replaced.
         epoch: usize,
@@ -49,7 +49,7 @@ pub fn from_environment(name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The same, for tests: panics if it does not exist.
+/// Returns the path in an environment variable, for tests: panics if it does not exist.
 pub fn path_of(name: &str) -> PathBuf {
     from_environment(name).unwrap_or_else(|error| panic!("{error}; run `make test`"))
 }

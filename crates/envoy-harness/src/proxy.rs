@@ -176,8 +176,8 @@ impl Proxy {
         self.wait_until("Envoy listens", || {
             client::get(self.port, "/ready-or-not").is_ok()
         });
-        self.wait_until("the pool answers", || {
-            client::get(self.port, "/v1/models").is_ok_and(|answer| answer.status == 200)
+        self.wait_until("the pool responds", || {
+            client::get(self.port, "/v1/models").is_ok_and(|response| response.status == 200)
         });
         // Until then, Envoy's fallback policy routes requests.
         self.wait_until("the filter knows the members", || {
@@ -227,7 +227,7 @@ impl Proxy {
         value.unwrap_or_else(|| panic!("Envoy has no statistic {name}"))
     }
 
-    /// The same for a statistic that Envoy creates when it first counts something; 0 before.
+    /// Returns a statistic that Envoy creates when it first counts something; 0 before.
     pub fn stat_so_far(&self, name: &str) -> u64 {
         self.find_stat(name).unwrap_or(0)
     }
@@ -247,7 +247,7 @@ impl Proxy {
         self.counted_with(name, "")
     }
 
-    /// The same over the series whose labels contain a text.
+    /// Returns the sum of a metric over the series whose labels contain a text.
     pub fn counted_with(&self, name: &str, label: &str) -> u64 {
         // A metric appears when it is first used. A misspelt name would always be 0.
         static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(path_of("EPP_WASM")).unwrap());

@@ -96,7 +96,7 @@ pub async fn exchange(
     let mut response = match timeout_at(deadline, client.request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(Failure::NoResponse(causes(&error))),
-        Err(_) => return Err(Failure::NoResponse("no answer".to_owned())),
+        Err(_) => return Err(Failure::NoResponse("no response".to_owned())),
     };
     let status = response.status().as_u16();
     let (mut body, mut first_bytes) = (Vec::new(), None);

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The host has no memory for what was asked of it.
+/// The host has no memory for the requested bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory;
 
-/// What a host can show of a body now. Offsets count the bytes of the body as its sender sent it.
+/// The part of a body that a host can show now. Offsets count the bytes of the body as its sender sent it.
 ///
 /// Hosts differ in what they can show: some keep all that has come, some show each part once. The core
 /// asks for what it needs in the order in which it needs it, and copes with what it does not get.

@@ -1,7 +1,7 @@
 //! Header names that picker, proxy, model servers and clients agree on.
 
 /// Request headers that only a picker may set, beside the destination header, whose name is configurable.
-/// A host removes a client's own: they would steer the request, or tell the model server to fetch from
+/// A host removes a client's own: they would steer the request, or make the model server fetch from
 /// wherever they say.
 pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-subset",
@@ -17,10 +17,10 @@ pub const OWNED_HEADERS: [&str; 7] = [
 /// header.
 pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
 
-/// Tells the primary target which endpoint computes the prompt.
+/// Names the endpoint that computes the prompt, for the primary target.
 pub const PREFILL_HEADER: &str = "x-prefiller-host-port";
 
-/// Tells the primary target which endpoints encode media, separated by commas.
+/// Names the endpoints that encode media, separated by commas, for the primary target.
 pub const ENCODE_HEADER: &str = "x-encoder-hosts-ports";
 
 /// Request headers that name another model to ask for; of two the first counts. Obeyed with

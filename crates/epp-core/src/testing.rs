@@ -159,7 +159,7 @@ pub fn scores(scorer: &dyn Scorer, pool: &Pool, request: RequestView<'_>) -> Vec
     scores
 }
 
-/// Whether two lists of numbers are equal to nine places.
+/// Returns whether two lists of numbers are equal to nine places.
 pub fn close(found: &[f64], expected: &[f64]) -> bool {
     found.len() == expected.len()
         && std::iter::zip(found, expected).all(|(found, expected)| (found - expected).abs() < 1e-9)

@@ -304,7 +304,7 @@ impl Converted {
 const NO_AUTO_TUNE: &str =
     "autoTune: GIE v1 takes no block size from the servers' metrics; the configured one is used";
 
-/// How a scorer of the GIE dialect splits prompts into blocks.
+/// The settings with which a scorer of the GIE dialect splits prompts into blocks.
 struct BlockSettings {
     bytes: u64,
     count: u64,

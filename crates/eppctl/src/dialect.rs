@@ -1,4 +1,4 @@
-//! Whether an Endpoint Picker of a given dialect would accept a document: Gateway API Inference
+//! Checks whether an Endpoint Picker of a given dialect would accept a document: Gateway API Inference
 //! Extension v1.0 (`gie`), or llm-d-router of August 2026 (`llm-d`).
 
 use clap::ValueEnum;
@@ -70,7 +70,7 @@ fn is_own(kind: &str) -> bool {
     plugins::find(kind).is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)))
 }
 
-/// What an Endpoint Picker would object to.
+/// The parts of a document that an Endpoint Picker would reject or ignore.
 #[derive(Default)]
 pub struct Objections {
     /// Reasons to refuse the document.

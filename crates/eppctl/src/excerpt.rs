@@ -13,7 +13,7 @@ pub struct Diagnostic {
     pub line: Option<usize>,
     /// The column, counted from 1, if known.
     pub column: Option<usize>,
-    /// What was found, what is allowed, what to do.
+    /// The finding, the allowed values, and what to do.
     pub message: String,
 }
 

@@ -23,11 +23,11 @@ pub enum Format {
 pub enum ExitStatus {
     /// No findings: exit status 0.
     Ok,
-    /// At least one finding: exit status 1.
+    /// Exit status 1: at least one finding.
     Findings,
 }
 
-/// Why a command failed, and what to do about it: exit status 2.
+/// The reason why a command failed, and what to do about it: exit status 2.
 ///
 /// Covers invalid arguments, files that cannot be read or written, and network failures.
 #[derive(Debug)]

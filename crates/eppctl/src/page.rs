@@ -112,7 +112,7 @@ fn row(line: &str) -> Option<Row> {
     })
 }
 
-/// What a plugin type asks for in either generation, each question once.
+/// Returns the parameters that a plugin type reads in either dialect, each once.
 pub fn questions(plugin: &PluginType) -> Vec<Question> {
     let mut questions = plugins::questions(plugin, Dialect::LlmD);
     for question in plugins::questions(plugin, Dialect::GieV1) {

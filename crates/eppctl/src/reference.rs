@@ -83,7 +83,7 @@ fn unknown(name: &str) -> Error {
     Error::new(format!("{name}: unknown plugin type; {hint}"))
 }
 
-/// How something stands to the Endpoint Picker's, in words.
+/// Returns in words how something compares with the Endpoint Picker's.
 pub fn standing(standing: Standing) -> String {
     match standing {
         Standing::Same => "works as in the EPP".to_owned(),

@@ -47,7 +47,7 @@ fn the_demos_envoy_has_the_gie_example_and_one_plugin_of_epp_wasm() {
 }
 
 #[test]
-fn problems_are_told_with_their_line_and_exit_code_1() {
+fn problems_are_reported_with_their_line_and_exit_code_1() {
     let output = check(&["-"], "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\n");
     assert_eq!(output.status.code(), Some(1));
     let text = out(&output);
@@ -61,7 +61,7 @@ fn problems_are_told_with_their_line_and_exit_code_1() {
 }
 
 #[test]
-fn each_plugin_and_parameter_says_how_it_stands_to_the_endpoint_picker() {
+fn the_parity_of_each_plugin_and_parameter_is_listed() {
     let text = out(&check(&["examples/llm-d.yaml", "-o", "json"], ""));
     let all: serde_json::Value = serde_json::from_str(&text).unwrap();
     let plugins = all.pointer("/0/plugins").unwrap().as_array().unwrap();
@@ -76,7 +76,7 @@ fn each_plugin_and_parameter_says_how_it_stands_to_the_endpoint_picker() {
 }
 
 #[test]
-fn a_document_that_does_not_load_has_its_table_all_the_same() {
+fn a_document_that_does_not_load_has_a_parity_table_too() {
     let slip = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 featureGates: [flowControl]
@@ -148,7 +148,7 @@ fn defaults_written_out_load_to_the_same_plan() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_exit_code_2_and_the_others_are_still_checked() {
+fn a_missing_file_exits_with_2_and_the_others_are_still_checked() {
     let output = check(&["nowhere.yaml", "examples/gie.yaml"], "");
     assert_eq!(output.status.code(), Some(2));
     assert!(out(&output).contains("examples/gie.yaml: loads"));
@@ -157,7 +157,7 @@ fn a_file_that_is_not_there_is_exit_code_2_and_the_others_are_still_checked() {
 
 /// Triton has a counter of what it ever ran, and no gauge of what it runs.
 #[test]
-fn a_counter_in_place_of_a_load_is_warned_of() {
+fn a_counter_in_place_of_a_gauge_causes_a_warning() {
     let document = |parameters: &str| {
         format!(
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n\
@@ -197,7 +197,7 @@ fn a_counter_in_place_of_a_load_is_warned_of() {
 
 /// A problem of a document inside of a file is shown with the file's line and the place inside.
 #[test]
-fn a_document_inside_of_a_file_is_checked_there() {
+fn a_document_inside_another_resource_is_checked_there() {
     let file = "kind: ConfigMap
 data:
   note: nothing
@@ -242,7 +242,7 @@ fn a_file_without_a_document_has_one_error() {
 }
 
 #[test]
-fn plugins_without_effect_stand_in_the_table_and_their_section_below() {
+fn plugins_without_effect_are_in_the_table_and_in_the_section_below_it() {
     let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -275,7 +275,7 @@ saturationDetector: {pluginRef: utilization-detector}
 }
 
 #[test]
-fn errors_stand_in_the_files_order() {
+fn errors_are_in_the_order_of_the_file() {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:

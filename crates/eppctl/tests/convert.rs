@@ -32,7 +32,7 @@ fn every_converted_document_loads_in_the_other_dialect() {
 }
 
 #[test]
-fn blocks_become_tokens_and_the_length_of_prompt_stays() {
+fn blocks_become_tokens_of_the_same_prompt_window() {
     let gie = std::fs::read_to_string(common::top().join("examples/full.yaml")).unwrap();
     let llm_d = convert("llm-d", &gie);
     // 256 blocks of 64 bytes are 4096 tokens of four bytes.

@@ -51,7 +51,7 @@ fn explain(more: &[&str]) -> Value {
 }
 
 #[test]
-fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
+fn a_cold_prompt_goes_to_the_idlest_endpoint_before_its_body_ends() {
     let report = explain(&[]);
     let destination = report["destination"].as_str().unwrap();
     assert!(destination.starts_with("10.0.0.1:8000"), "{destination}");
@@ -70,7 +70,7 @@ fn a_cold_prompt_goes_to_the_idlest_after_a_part_of_it() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_said_to_be_none() {
+fn a_body_that_is_not_json_is_reported() {
     let body = file("no.json", "Once upon a time");
     let pool = file("pool-of-no.yaml", POOL);
     let report = explained(&[
@@ -99,7 +99,7 @@ fn the_endpoint_that_served_the_conversation_has_its_prefix() {
 }
 
 #[test]
-fn a_snapshot_with_a_slip_is_misuse_that_says_where_to_look() {
+fn a_mistake_in_a_snapshot_is_an_error_with_its_location() {
     let pool = file(
         "slip.yaml",
         "endpoints:\n- {name: a, address: 10.0.0.1:80, wating: 1}\n",
@@ -148,7 +148,7 @@ fn explained(arguments: &[&str]) -> Value {
     serde_json::from_str(&out(&output)).unwrap()
 }
 
-/// What goes wrong, as it is report.
+/// Returns the error that `eppctl explain` reports for wrong arguments.
 fn misuse(arguments: &[&str]) -> String {
     let output = eppctl(&[&["explain"], arguments].concat(), &body());
     assert_eq!(output.status.code(), Some(2), "{}", out(&output));
@@ -156,7 +156,7 @@ fn misuse(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn live_pods_are_scored_by_their_own_pages() {
+fn pods_are_scored_by_their_own_metrics_pages() {
     let sim = pods();
     let [busy, idle] = [0, 1].map(|pod| sim.addresses()[pod].to_string());
     let config = file("by-metrics.yaml", BY_METRICS);
@@ -192,7 +192,7 @@ fn live_pods_are_scored_by_their_own_pages() {
 }
 
 #[test]
-fn an_engine_whose_metrics_are_elsewhere_is_told() {
+fn a_page_of_another_engine_is_reported() {
     let sim = pods();
     let config = BY_METRICS.replace(
         "plugins: [",
@@ -207,7 +207,7 @@ fn an_engine_whose_metrics_are_elsewhere_is_told() {
 }
 
 #[test]
-fn a_running_envoy_tells_what_its_filter_knows() {
+fn the_filters_state_is_read_from_a_running_envoy() {
     let sim = pods();
     let [busy, idle] = [0, 1].map(|pod| sim.addresses()[pod].to_string());
     let proxy = Setup::new(&sim.addresses(), BY_METRICS).start();
@@ -224,7 +224,7 @@ fn a_running_envoy_tells_what_its_filter_knows() {
     assert_eq!(report["candidates"][0]["name"], *idle);
     assert_eq!(report["candidates"][1]["name"], *busy);
     assert_eq!(report["candidates"][1]["freshness"], "fresh");
-    // What the filter cannot tell is said.
+    // The output lists what cannot be read off the filter.
     let notes = explained(&["examples/full.yaml", "--request", "-", "--envoy", &admin])["notes"]
         .to_string();
     assert!(

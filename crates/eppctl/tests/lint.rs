@@ -194,14 +194,14 @@ fn rules(text: &str) -> (Vec<String>, Option<i32>) {
     (rules, output.status.code())
 }
 
-/// The same as JSON in a list, as kubectl prints it.
+/// Returns the resources as JSON in a list, as kubectl prints them.
 fn listed(text: &str) -> String {
     let item: serde_json::Value = serde_yaml::from_str(text).unwrap();
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [item]});
     serde_json::to_string_pretty(&list).unwrap()
 }
 
-/// The same in a `TypedStruct`.
+/// Returns the message in a `TypedStruct`.
 fn typed(text: &str, package: &str) -> String {
     let mut document: serde_json::Value = serde_yaml::from_str(text).unwrap();
     let place = "/spec/configPatches/0/patch/value/typed_config";

@@ -68,7 +68,7 @@ fn varied() -> String {
 }
 
 #[test]
-fn each_series_is_shown_with_what_becomes_of_it() {
+fn each_series_is_listed_with_its_use() {
     let page = varied();
     let (shown, code) = metrics(&page, &[]);
     assert_eq!((&shown["usable"], code), (&json!(true), Some(0)));
@@ -143,7 +143,7 @@ fn an_unusable_page_is_reported_with_the_reason() {
 }
 
 #[test]
-fn a_documents_engines_are_known_and_what_a_spec_names_is_read() {
+fn the_engines_and_metric_names_of_a_document_apply() {
     let config = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -176,7 +176,7 @@ dataLayer:
 }
 
 #[test]
-fn a_pods_page_is_asked_for_and_explain_shows_the_values_that_it_used() {
+fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(7),
@@ -206,7 +206,7 @@ fn a_pods_page_is_asked_for_and_explain_shows_the_values_that_it_used() {
     assert!(text.contains("waiting 7, running 0, KV 0.25"), "{text}");
 }
 
-/// Serves one page to each who asks, and returns its address.
+/// Serves one page to all requests, and returns its address.
 fn serve(page: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use common::top;
 use epp_core::metrics::definitions::{Description, CATALOGUE};
 
-/// The files of these folders whose names end so.
+/// Returns the files in these folders with this extension.
 fn files(folders: &[&str], ending: &str) -> Vec<PathBuf> {
     let entries = folders.iter().flat_map(|folder| {
         let entries = fs::read_dir(top().join(folder)).unwrap();
@@ -45,7 +45,7 @@ fn is_known(name: &str) -> bool {
 }
 
 #[test]
-fn whatever_operators_are_shown_is_exported() {
+fn metrics_in_docs_dashboards_and_alerts_are_exported() {
     let mut paths = files(&["envoy/dashboards"], "");
     paths.extend(files(&["docs", "."], ".md"));
     // The log of changes has the names that there were.
@@ -63,7 +63,7 @@ fn whatever_operators_are_shown_is_exported() {
 }
 
 #[test]
-fn every_template_makes_labels_of_all_that_there_are() {
+fn every_template_extracts_all_labels() {
     let mut paths = files(&["envoy", "envoy/production"], ".yaml");
     paths.push(top().join("envoy/istio/metric-labels.yaml"));
     paths.push(top().join("charts/epp-wasm/templates/metric-labels.yaml"));

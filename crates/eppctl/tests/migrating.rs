@@ -15,7 +15,7 @@ fn page() -> String {
     std::fs::read_to_string(top().join("docs/migrating.md")).unwrap()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -41,7 +41,7 @@ fn with(kind: &str) -> String {
 }
 
 #[test]
-fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() {
+fn exactly_the_types_listed_as_refused_are_refused_with_the_listed_words() {
     let page = page();
     let mut named = BTreeSet::new();
     for (there, here) in rows(&page) {
@@ -67,7 +67,7 @@ fn each_type_that_is_called_refused_is_refused_in_these_words_and_no_other_is() 
 }
 
 #[test]
-fn each_type_that_is_said_to_have_no_effect_loads_with_a_warning_in_these_words() {
+fn each_type_listed_as_without_effect_loads_with_the_listed_warning() {
     let page = page();
     let mut named = BTreeSet::new();
     for (there, here) in rows(&page) {
@@ -91,7 +91,7 @@ fn each_type_that_is_said_to_have_no_effect_loads_with_a_warning_in_these_words(
 }
 
 #[test]
-fn each_type_that_is_said_to_run_here_loads_and_none_is_left_out() {
+fn exactly_the_types_listed_as_supported_load() {
     let page = page();
     let (_, runs) = page.split_once("These plugins are supported").unwrap();
     let (runs, _) = runs.split_once("Instead of Kubernetes discovery").unwrap();
@@ -119,7 +119,7 @@ fn each_type_that_is_said_to_run_here_loads_and_none_is_left_out() {
 
 /// `plugin`, `parameter` (`default`) in the second column.
 #[test]
-fn flags_lead_to_parameters_that_exist_with_the_defaults_that_they_have() {
+fn flags_map_to_existing_parameters_with_the_listed_defaults() {
     let page = page();
     let mut checked = 0;
     for (flag, here) in rows(&page) {

@@ -51,7 +51,7 @@ fn the_readme_names_each_plugin_type() {
     }
 }
 
-/// Whether a crate has this module, as `picker::hold`.
+/// Returns whether a crate has a module, given as `picker::hold`.
 fn is_module(source: &Path, module: &str) -> bool {
     let path: PathBuf = module.split("::").collect();
     let file = source.join(&path).with_extension("rs");
@@ -70,7 +70,7 @@ fn exists(place: &str) -> bool {
 }
 
 #[test]
-fn the_places_in_tables_exist() {
+fn the_paths_in_tables_exist() {
     let glossary = read("CONTRIBUTING.md");
     let bounds = read("docs/architecture.md");
     let tables = [

@@ -16,7 +16,7 @@ fn parity(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_tables_in_the_docs_are_what_it_prints() {
+fn the_tables_in_the_docs_are_the_output_of_eppctl_parity() {
     let copy = std::env::temp_dir().join(format!("eppctl-parity-{}.md", std::process::id()));
     let committed = std::fs::read_to_string(format!("{TOP}/docs/parity.md")).unwrap();
     std::fs::write(&copy, &committed).unwrap();
@@ -32,7 +32,7 @@ fn the_tables_in_the_docs_are_what_it_prints() {
 }
 
 #[test]
-fn a_decision_that_differs_is_told_with_its_step_and_exit_code_1() {
+fn a_decision_that_differs_is_reported_with_its_step_and_exit_code_1() {
     let recorded = std::fs::read_to_string(format!("{TOP}/tests/parity/recorded/s1.json")).unwrap();
     let mut scenario: serde_json::Value = serde_json::from_str(&recorded).unwrap();
     let steps = scenario["steps"].as_array_mut().unwrap();
@@ -55,7 +55,7 @@ fn a_decision_that_differs_is_told_with_its_step_and_exit_code_1() {
 }
 
 #[test]
-fn what_is_no_scenario_is_misuse() {
+fn a_file_that_is_not_a_scenario_is_an_error() {
     let output = parity(&["README.md"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("README.md"));

@@ -27,7 +27,7 @@ const LOAD: [&str; 8] = [
 ];
 
 #[test]
-fn configurations_stand_beside_the_simple_policies() {
+fn configurations_are_compared_with_the_simple_policies() {
     let output = simulate(&[&["-o", "json"], &LOAD[..]].concat());
     assert_eq!(output.status.code(), Some(0));
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -48,7 +48,7 @@ fn configurations_stand_beside_the_simple_policies() {
     );
     for run in policies {
         assert_eq!(
-            (run["answered"].as_u64(), run["refused"].as_u64()),
+            (run["completed"].as_u64(), run["refused"].as_u64()),
             (Some(300), Some(0))
         );
     }
@@ -90,7 +90,7 @@ fn a_mooncake_trace_is_read_and_a_damaged_one_reported_with_its_line() {
     let trace = format!("--trace={}", file.display());
     let output = simulate(&["-o", "json", "examples/llm-d.yaml", &trace]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["policies"][0]["answered"], 2);
+    assert_eq!(found["policies"][0]["completed"], 2);
     assert!(found["policies"][0]["cached_share"].as_f64().unwrap() > 0.3);
     std::fs::write(&file, line(0) + "{\"timestamp\": 1}\n").unwrap();
     let output = simulate(&["examples/llm-d.yaml", &trace]);

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_goes_first() {
+    fn the_least_recently_used_block_is_evicted_first() {
         let mut cache = Cache::new(2);
         let prompt = |letter: &str| letter.repeat(64);
         cache.insert("m", &prompt("a"));

@@ -26,7 +26,7 @@ pub async fn serve(address: SocketAddr, pods: Vec<Arc<Pod>>) -> std::io::Result<
         let (stream, _) = listener.accept().await?;
         let pods = pods.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(pods.clone(), request));
+            let service = service_fn(move |request| respond(pods.clone(), request));
             // An error means that the client has disconnected.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -35,7 +35,7 @@ pub async fn serve(address: SocketAddr, pods: Vec<Arc<Pod>>) -> std::io::Result<
     }
 }
 
-async fn answer(
+async fn respond(
     pods: Vec<Arc<Pod>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -89,7 +89,7 @@ fn list(pods: &[Arc<Pod>]) -> String {
             "running": shown.running,
             "kv_usage": shown.kv_usage,
             "active_adapters": shown.active,
-            "requests": shown.answered,
+            "requests": shown.received,
             "scrapes": pod.scrapes(),
             "faults": pod.faults(),
         })

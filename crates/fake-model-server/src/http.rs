@@ -12,9 +12,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
-use crate::answer::{Api, Asked};
 use crate::page::page;
 use crate::pod::{Metrics, Pod, Seen, Served};
+use crate::response::{Api, ApiRequest};
 use crate::stream_body::StreamBody;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -23,7 +23,7 @@ type Body = BoxBody<Bytes, Infallible>;
 /// a prompt.
 const MAX_PARSED_BODY: usize = 8 << 20;
 
-/// Answers one request.
+/// Serves one request.
 pub async fn serve(
     pod: Arc<Pod>,
     request: Request<Incoming>,
@@ -47,7 +47,7 @@ pub async fn serve(
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             "a fault",
         ),
-        None => answer(pod.clone(), &method, &path, &body).await,
+        None => respond(pod.clone(), &method, &path, &body).await,
     };
     let headers = response.headers_mut();
     if let Ok(name) = HeaderValue::from_str(&pod.name) {
@@ -91,43 +91,43 @@ async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
     (seen, head.uri.path().to_owned(), kept.freeze())
 }
 
-async fn answer(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
+async fn respond(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
     match (path, Api::of_path(path)) {
         ("/health", _) => plain(StatusCode::OK, ""),
         ("/v1/models", _) => json(models(&pod)),
-        (_, Some(api)) if method == Method::POST.as_str() => match Asked::read(api, body) {
-            Some(asked) if pod.faults().strict && !pod.serves(&asked.model) => {
+        (_, Some(api)) if method == Method::POST.as_str() => match ApiRequest::read(api, body) {
+            Some(request) if pod.faults().strict && !pod.serves(&request.model) => {
                 plain(StatusCode::NOT_FOUND, "no such model")
             }
-            Some(asked) => complete(pod, asked).await,
+            Some(request) => complete(pod, request).await,
             None => plain(StatusCode::BAD_REQUEST, "the body is not a JSON object"),
         },
         _ => plain(StatusCode::OK, "ok"),
     }
 }
 
-async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
+async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
     let token_time = pod.settings.token_time;
-    if asked.counts_only() {
-        return json(asked.whole(Served::uncached(&asked.prompt)));
+    if request.counts_only() {
+        return json(request.whole(Served::uncached(&request.prompt)));
     }
-    if !asked.stream {
-        let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
+    if !request.stream {
+        let (served, running) = pod.prefill(&request.model, &request.prompt).await;
         if !token_time.is_zero() {
-            tokio::time::sleep(token_time * asked.tokens() as u32).await;
+            tokio::time::sleep(token_time * request.tokens() as u32).await;
         }
         pod.wait_while_hung().await;
         drop(running);
-        return json(asked.whole(served));
+        return json(request.whole(served));
     }
     // A few events are buffered, so that a slow client does not stop the pod at once.
     let (sender, body) = StreamBody::<Infallible>::new(16);
     tokio::spawn(async move {
-        let (served, running) = pod.prefill(&asked.model, &asked.prompt).await;
-        let mut events = asked.first_events(served);
-        for token in 0..asked.tokens() {
+        let (served, running) = pod.prefill(&request.model, &request.prompt).await;
+        let mut events = request.first_events(served);
+        for token in 0..request.tokens() {
             // The events before a token are sent with it.
-            let event = std::mem::take(&mut events) + &asked.event(token);
+            let event = std::mem::take(&mut events) + &request.event(token);
             pod.wait_while_hung().await;
             if sender.send(Ok(Frame::data(event.into()))).await.is_err() {
                 return;
@@ -137,7 +137,7 @@ async fn complete(pod: Arc<Pod>, asked: Asked) -> Response<Body> {
             }
         }
         drop(running);
-        events += &asked.last_events(served);
+        events += &request.last_events(served);
         // The client may have disconnected.
         let _ = sender.send(Ok(Frame::data(events.into()))).await;
     });

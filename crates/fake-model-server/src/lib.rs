@@ -9,12 +9,12 @@
 //! The crate uses the network and the clock, and nothing else of the workspace. `pool-sim` simulates model
 //! servers without either, thousands of times faster.
 
-mod answer;
 mod cache;
 pub mod control;
 mod http;
 mod page;
 mod pod;
+mod response;
 mod sim;
 mod stream_body;
 

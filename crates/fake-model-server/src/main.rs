@@ -20,13 +20,13 @@ use tokio::io::AsyncReadExt;
   curl -X PUT 127.0.0.1:9090/pods/1/faults -d '{\"metrics\": \"hang\"}'"
 )]
 struct Args {
-    /// How many pods.
+    /// Number of pods.
     #[arg(long, default_value_t = 4)]
     pods: u16,
     /// Port of the first; the others follow.
     #[arg(long, default_value_t = 8001)]
     port_base: u16,
-    /// Where pods can be looked at and changed.
+    /// Address of the control endpoint, which shows and changes pods.
     #[arg(long)]
     control: Option<SocketAddr>,
     /// The base model's name.
@@ -53,7 +53,7 @@ struct Args {
     /// Milliseconds for each further token.
     #[arg(long, default_value_t = 1)]
     token_ms: u64,
-    /// End when standard input does, so that no pod outlives who started it.
+    /// End when standard input does, so that no pod outlives the process that started it.
     #[arg(long)]
     exit_with_parent: bool,
 }
@@ -87,7 +87,7 @@ fn run(args: &Args) -> Result<(), String> {
             .checked_add(number)
             .ok_or("the ports end at 65535: choose a lower --port-base")?;
         sim.add(port, settings.clone()).map_err(|error| {
-            format!("port {port} cannot be had ({error}); choose another --port-base, or see who has it: ss -ltnp 'sport = :{port}'")
+            format!("port {port} is not available ({error}); choose another --port-base, or find the process that uses it: ss -ltnp 'sport = :{port}'")
         })?;
     }
     for (pod, address) in sim.pods().zip(sim.addresses()) {

@@ -40,7 +40,7 @@ const BUCKETS: [&str; 24] = [
 pub fn page(model: &str, shown: &Shown) -> String {
     let mut page = String::with_capacity(64 << 10);
     let labels = format!("engine=\"0\",model_name=\"{model}\"");
-    let answered = shown.answered as f64;
+    let received = shown.received as f64;
     gauge(
         &mut page,
         "vllm:num_requests_running",
@@ -66,7 +66,7 @@ pub fn page(model: &str, shown: &Shown) -> String {
     ] {
         family(&mut page, &format!("{name}_total"), "counter");
         // Writing to a String cannot fail; here and below.
-        let _ = writeln!(page, "{name}_total{{{labels}}} {answered:?}");
+        let _ = writeln!(page, "{name}_total{{{labels}}} {received:?}");
     }
     let blocks = shown.cache_blocks;
     let cache = format!("block_size=\"16\",cache_dtype=\"auto\",enable_prefix_caching=\"True\",engine=\"0\",num_gpu_blocks=\"{blocks}\"");
@@ -90,7 +90,7 @@ pub fn page(model: &str, shown: &Shown) -> String {
     }
     HISTOGRAMS
         .into_iter()
-        .for_each(|name| histogram(&mut page, name, &labels, answered));
+        .for_each(|name| histogram(&mut page, name, &labels, received));
     page
 }
 

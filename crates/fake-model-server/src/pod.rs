@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::cache::{Cache, BYTES_PER_TOKEN};
 
-/// How a pod performs. By default it answers at once, for tests.
+/// The performance of a pod. By default it responds at once, for tests.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The base model.
@@ -54,11 +54,11 @@ pub struct Faults {
     pub refuse: bool,
     /// Requests and responses make no progress while this is set.
     pub hang: bool,
-    /// Requests are answered with this status.
+    /// The status of all responses.
     pub status: Option<u16>,
     /// If set, only requests whose bodies contain this text get [`Self::status`].
     pub only: Option<String>,
-    /// Requests for a model that is neither the base model nor an adapter are answered with 404.
+    /// Requests for a model that is neither the base model nor an adapter get status 404.
     pub strict: bool,
     /// Delay of the first token.
     pub delay_ms: u64,
@@ -73,7 +73,7 @@ pub enum Metrics {
     /// None.
     #[default]
     Fine,
-    /// Requests for it are not answered.
+    /// Requests for it get no response.
     Hang,
     /// It has status 500.
     Error,
@@ -169,13 +169,13 @@ pub struct Shown {
     pub waiting_adapters: Vec<String>,
     /// The most active adapters; 0 if the page has no LoRA family.
     pub max_lora: usize,
-    /// Requests answered.
-    pub answered: usize,
+    /// Requests received, without those for metrics pages.
+    pub received: usize,
     /// Blocks of the KV cache.
     pub cache_blocks: usize,
 }
 
-/// How much of a prompt was cached.
+/// The tokens of a prompt, and how many of them were cached.
 #[derive(Debug, Clone, Copy)]
 pub struct Served {
     /// Tokens of the prompt.
@@ -185,7 +185,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Of a prompt without cached tokens.
+    /// Returns the counts of a prompt without cached tokens.
     pub fn uncached(prompt: &str) -> Self {
         Self {
             prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN),
@@ -290,7 +290,7 @@ impl Pod {
                 .waiting_adapters
                 .unwrap_or_else(|| names(&state.waiting)),
             max_lora: pinned.max_lora.unwrap_or(self.settings.max_lora),
-            answered: state.seen.len(),
+            received: state.seen.len(),
             cache_blocks: self.settings.cache_blocks,
         }
     }

@@ -64,7 +64,7 @@ impl Sim {
     /// Returns a pod by its number, from 0.
     ///
     /// # Panics
-    /// If there is no pod with this number.
+    /// Panics if no pod has this number.
     #[allow(clippy::expect_used)]
     pub fn pod(&self, number: usize) -> &Arc<Pod> {
         &self.pods.get(number).expect("a pod of this number").pod

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc;
 
-/// Where the body's frames are put, or an error that breaks it off. The body ends when this is dropped.
+/// The sender of the body's frames, or of an error that breaks it off. The body ends when this is dropped.
 pub type FrameSender<E> = mpsc::Sender<Result<Frame<Bytes>, E>>;
 
 /// The body.

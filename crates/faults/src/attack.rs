@@ -38,7 +38,7 @@ pub struct Attack {
     port: u16,
     /// Requests whose body has begun.
     begun: Arc<AtomicUsize>,
-    /// Requests that have been answered or cut.
+    /// Requests that got a response or were cut off.
     ended: Arc<AtomicUsize>,
 }
 
@@ -78,7 +78,7 @@ impl Attack {
                 let request = post(self.port, "/v1/chat/completions", body);
                 let (client, ended) = (client.clone(), self.ended.clone());
                 self.runtime.spawn(async move {
-                    // Whether half a request is answered or cut makes no difference to the attacker.
+                    // Whether half a request gets a response or is cut off makes no difference to the attacker.
                     let _ = exchange(&client, request, REQUEST_TIMEOUT).await;
                     ended.fetch_add(1, Ordering::Relaxed);
                 });
@@ -107,7 +107,7 @@ impl Attack {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Returns how many requests have been answered or cut.
+    /// Returns how many requests got a response or were cut off.
     pub fn ended(&self) -> usize {
         self.ended.load(Ordering::Relaxed)
     }

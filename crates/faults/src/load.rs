@@ -63,11 +63,11 @@ impl Default for Mix {
     }
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// A whole response with status 200.
-    Answered,
+    Succeeded,
     /// Another status, or no response: a retry could have helped.
     Failed(String),
     /// A response that began and did not end well: it cannot be retried.
@@ -77,11 +77,11 @@ pub enum Outcome {
 /// A request that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// When it was due, since the load began.
+    /// The time at which it was due, since the load began.
     pub at: Duration,
     /// From then to its end.
     pub took: Duration,
-    /// How it ended.
+    /// The end of the request.
     pub outcome: Outcome,
 }
 
@@ -187,7 +187,7 @@ async fn send(client: &Client, port: u16, mix: Mix, number: u64) -> Outcome {
         Ok(response) if response.status != 200 => {
             Outcome::Failed(format!("{} {}", response.status, response.body.trim()))
         }
-        Ok(response) if response.body.contains(end) => Outcome::Answered,
+        Ok(response) if response.body.contains(end) => Outcome::Succeeded,
         Ok(_) => Outcome::Cut("a response without its end".to_owned()),
     }
 }

@@ -19,7 +19,7 @@ pub struct Others {
     admin: JoinHandle<Duration>,
 }
 
-/// How long the clients waited.
+/// The response times of the clients.
 pub struct Waits {
     /// The 99th percentile, failed requests included.
     pub p99: Duration,
@@ -86,15 +86,15 @@ pub fn affinity(proxy: &Proxy) -> (usize, usize) {
         let prompt = format!("{number} of {stamp:?} begins. ").repeat(60) + end;
         let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1}).to_string();
         let json = [("content-type", "application/json")];
-        let answer = client::send(
+        let response = client::send(
             proxy.port,
             "POST",
             "/v1/completions",
             &json,
             body.as_bytes(),
         );
-        let answered = answer.ok().filter(|answer| answer.status == 200);
-        answered.map(|answer| answer.pod().to_owned())
+        let succeeded = response.ok().filter(|response| response.status == 200);
+        succeeded.map(|response| response.pod().to_owned())
     };
     let first: Vec<_> = (0..PROMPTS).map(|number| send(number, "")).collect();
     // Workers exchange what they have learnt every 50 ms.

@@ -11,7 +11,7 @@ use serde_json::{json, Value};
 use crate::load::{Load, Mix};
 use crate::verdict::{Bar, Measured, Times};
 
-/// How long the load runs before a fault: long enough to measure usual response times.
+/// The time for which the load runs before a fault: long enough to measure usual response times.
 const LOAD_BEFORE_FAULT: Duration = Duration::from_millis(2_000);
 
 /// Seconds until connections of a replaced listener are cut. Envoy's default is ten minutes.
@@ -99,7 +99,7 @@ impl Plan {
         self.start_then(|_| ())
     }
 
-    /// The same; `launched` is called as soon as Envoy's ports are known.
+    /// Starts the stage, and calls `launched` as soon as Envoy's ports are known.
     pub fn start_then(self, launched: impl FnOnce(&Proxy)) -> Stage {
         let proxy = self.setup.launch();
         launched(&proxy);

@@ -18,14 +18,14 @@ const MIN_GOOD_SHARE: f64 = 0.9;
 /// The longest time of a good response, unless a row sets another: a busy machine is not a fault.
 const GOOD_WITHIN: Duration = Duration::from_millis(600);
 
-/// Which requests may fail, and how long recovery may take.
+/// The requests that may fail, and the time that recovery may take.
 #[derive(Clone)]
 pub struct Bar {
     /// Requests that may fail before their response has begun.
     pub failed: usize,
     /// Responses that may be cut; `None`: as many as the broken part was sending when it broke.
     pub cut: Option<usize>,
-    /// Which requests may fail, in words.
+    /// The requests that may fail, in words.
     pub who: String,
     /// The longest time until responses are as good as before.
     pub recovery: Duration,
@@ -45,7 +45,7 @@ impl Bar {
         }
     }
 
-    /// Only the responses that the broken part was sending may be cut.
+    /// Allows only responses in progress on the broken part to be cut off.
     pub fn begun(recovery: Duration) -> Self {
         Self {
             failed: 0,
@@ -91,13 +91,13 @@ pub struct Measured {
     pub failed: usize,
     /// Responses that were cut.
     pub cut: usize,
-    /// Which requests may fail.
+    /// The requests that may fail.
     pub who: String,
     /// The time from the fault until responses are as good as before; `None` if they never were.
     pub recovery_ms: Option<u64>,
-    /// What misses the bar, except the time.
+    /// All that misses the bar, except the time.
     pub misses: Vec<String>,
-    /// How the time misses the bar.
+    /// The way in which the time misses the bar.
     pub late: Option<String>,
     /// Other measurements, for the column of the bar.
     pub notes: Vec<String>,
@@ -110,7 +110,7 @@ impl Measured {
         let (mut failed, mut cut) = (0, 0);
         for request in sent {
             let reason = match &request.outcome {
-                Outcome::Answered => continue,
+                Outcome::Succeeded => continue,
                 Outcome::Failed(reason) => {
                     failed += 1;
                     reason
@@ -209,7 +209,7 @@ fn sliced(sent: &[Sent], times: &Times) -> BTreeMap<u128, (usize, usize)> {
     for request in sent.iter().filter(|request| request.at >= times.over) {
         let number = (request.at - times.over).as_millis() / SLICE_LENGTH.as_millis();
         let slice = slices.entry(number).or_default();
-        let good = request.outcome == Outcome::Answered && request.took <= fast;
+        let good = request.outcome == Outcome::Succeeded && request.took <= fast;
         slice.0 += usize::from(good);
         slice.1 += 1;
     }
@@ -267,26 +267,26 @@ mod tests {
         };
         for (outcome, took) in [
             (Outcome::Failed("503".to_owned()), 10),
-            (Outcome::Answered, 5_000),
+            (Outcome::Succeeded, 5_000),
         ] {
-            let mut sent = second(0, Outcome::Answered, 10);
+            let mut sent = second(0, Outcome::Succeeded, 10);
             sent.extend(second(1, outcome.clone(), took));
             let still = Measured::new(&sent, &times, 0, Bar::none(fault));
             assert_eq!(still.recovery_ms, None);
             assert!(!still.holds());
-            sent.extend(second(2, Outcome::Answered, 10));
+            sent.extend(second(2, Outcome::Succeeded, 10));
             let over = Measured::new(&sent, &times, 0, Bar::none(fault));
             assert_eq!(over.recovery_ms, Some(1_000));
-            assert_eq!(over.holds(), outcome == Outcome::Answered);
+            assert_eq!(over.holds(), outcome == Outcome::Succeeded);
         }
     }
 
     #[test]
     fn only_the_responses_of_the_broken_part_may_be_cut() {
-        let mut sent = second(0, Outcome::Answered, 10);
+        let mut sent = second(0, Outcome::Succeeded, 10);
         let cut = second(1, Outcome::Cut("reset".to_owned()), 10);
         sent.extend(cut.into_iter().take(2));
-        sent.extend(second(2, Outcome::Answered, 10));
+        sent.extend(second(2, Outcome::Succeeded, 10));
         let fault = Duration::from_secs(1);
         let times = Times {
             fault,

@@ -1,7 +1,7 @@
 //! Plays a scenario through the whole picker, as a host does: bodies arrive in parts and metrics as pages, and
-//! the endpoint that served the recorded request answers.
+//! the endpoint that served the recorded request responds.
 //!
-//! In the recordings every request was answered before the next was sent, and metrics were read in between. So
+//! In the recordings every request got its response before the next was sent, and metrics were read in between. So
 //! the picker does not add requests since the last scrape to queues, and no request fails.
 
 use std::collections::BTreeMap;
@@ -219,14 +219,14 @@ impl Replay {
         ranking
     }
 
-    /// The endpoint with this name answers.
+    /// The endpoint with this name responds.
     pub fn learn(&mut self, served_by: &str, decided: Decided) -> Result<(), String> {
         let by = self.slot(served_by)?;
         let first = decided.ranking.first();
         let picked = first.is_some_and(|(name, _)| self.slot(name) == Ok(by));
         let request = decided.request;
         if picked {
-            self.answer(decided.id);
+            self.respond(decided.id);
         } else if self.plan.producers.is_empty() {
             // Nothing is learnt.
             self.picker.closed(now(), decided.id);
@@ -258,7 +258,7 @@ impl Replay {
         self.only(Some(by));
         let decided = self.decide(request);
         self.only(None);
-        self.answer(decided?.id);
+        self.respond(decided?.id);
         Ok(())
     }
 
@@ -273,10 +273,10 @@ impl Replay {
         id
     }
 
-    fn answer(&mut self, id: ExchangeId) {
+    fn respond(&mut self, id: ExchangeId) {
         self.picker.response_headers(now(), id, None);
         self.picker.closed(now(), id);
-        // The answer's effects are no decisions.
+        // The response's effects are not decisions.
         while self.picker.poll_effect().is_some() {}
     }
 

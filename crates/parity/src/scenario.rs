@@ -41,7 +41,7 @@ pub enum Step {
         /// The values by endpoint.
         metrics: BTreeMap<String, Exported>,
     },
-    /// A request, sent after the previous one was answered.
+    /// A request, sent after the response to the previous one.
     Request {
         /// The request.
         request: Sent,

@@ -9,11 +9,11 @@ use lru::LruCache;
 #[derive(Debug)]
 pub struct Cache {
     capacity: usize,
-    /// How many running requests use each block that is in use.
+    /// The number of running requests that use each block.
     in_use: HashMap<u64, u32>,
     /// Blocks that no running request uses.
     unused: LruCache<u64, ()>,
-    /// Blocks that only one request can use: its answer, and what of its prompt does not fill a block.
+    /// Blocks that only one request can use: its response, and the end of its prompt that does not fill a block.
     private: usize,
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_holds_more_than_fits_and_never_drops_what_is_in_use() {
+    fn the_cache_never_exceeds_its_capacity_and_never_drops_blocks_in_use() {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut cache = Cache::new(40);
         let mut running: Vec<(Vec<u64>, usize)> = Vec::new();

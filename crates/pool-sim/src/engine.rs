@@ -9,7 +9,7 @@ use crate::policy::{Kind, Policy};
 use crate::report::Outcome;
 use crate::trace::{Request, Trace};
 
-/// How many requests have arrived so far; another thread may read it.
+/// The number of requests that have arrived so far; another thread may read it.
 pub type Progress = AtomicUsize;
 
 /// An event, in the order of events at the same time: servers first, so that a policy sees their results.
@@ -67,7 +67,7 @@ pub fn simulate(
 
 impl Run<'_> {
     fn go(&mut self, policy: &mut dyn Policy, progress: &Progress) {
-        // A picker begins without endpoints: it learns of them before the load begins.
+        // A picker begins without endpoints: it gets them before the load begins.
         if policy.tick_interval().is_some() {
             policy.tick(0, &self.pods);
             policy.tick(0, &self.pods);

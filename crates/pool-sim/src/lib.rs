@@ -3,7 +3,7 @@
 //!
 //! Differences between policies under the same load are meaningful; absolute times only as far as the
 //! model fits. The trace, the settings and the seed determine every result: the crate uses no clock, no
-//! network and no files. `fake-model-server` has model servers that answer over HTTP.
+//! network and no files. `fake-model-server` has model servers that respond over HTTP.
 
 pub mod cache;
 pub mod engine;

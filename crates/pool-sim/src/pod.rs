@@ -11,7 +11,7 @@
 //! As in vLLM, requests are admitted first come, first served: while the first in the queue has no
 //! room, no other request overtakes it. The cached first blocks of a prompt are not computed again, but its
 //! last token always is. The model leaves out that prefill slows decoding down, preemption (a request reserves
-//! the blocks of its answer), LoRA, and that the next turn of a conversation finds the blocks of the answer.
+//! the blocks of its response), LoRA, and that the next turn of a conversation finds the blocks of the response.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -53,7 +53,7 @@ impl Default for Model {
 /// A request, by its number in the trace.
 type Number = usize;
 
-/// When a decoding request ends: the number of tokens that each request will have received since the
+/// The end of a decoding request, as the number of tokens that each request will have received since the
 /// beginning, in millionths, so that marks have an order.
 type Mark = Reverse<(u64, Number)>;
 

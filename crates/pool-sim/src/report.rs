@@ -24,8 +24,8 @@ pub struct Times {
 pub struct Outcome {
     /// Requests of the trace.
     pub requests: usize,
-    /// Requests that were answered.
-    pub answered: usize,
+    /// Requests that completed.
+    pub completed: usize,
     /// Requests that no pod could take.
     pub refused: usize,
     /// Time to the first token.
@@ -36,7 +36,7 @@ pub struct Outcome {
     pub load_spread: f64,
     /// The mean share of the time in which a server computed prompts.
     pub prefill_share: f64,
-    /// The time at which the last request was answered, in seconds.
+    /// The time at which the last request completed, in seconds.
     pub seconds: f64,
     /// The number of requests of each server.
     pub by_pod: Vec<u64>,
@@ -64,7 +64,7 @@ impl Outcome {
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         Self {
             requests: trace.requests.len(),
-            answered: ttfts.len(),
+            completed: ttfts.len(),
             refused,
             ttft_ms: times(&ttfts),
             cached_share: share(sum(|pod| pod.cached_tokens), sum(|pod| pod.prompt_tokens)),

@@ -6,7 +6,7 @@
 //!   "output_length": tokens, "hash_ids": [id, …]}`. An id stands for 512 tokens and everything before
 //!   them: equal ids mean equal beginnings of prompts. The text is generated from the ids.
 //! - requests: `{"timestamp": ms, "path": "/v1/chat/completions", "body": {…}, "output_length":
-//!   tokens}`. The path shown is the default; the default length of the answer is the body's
+//!   tokens}`. The path shown is the default; the default length of the response is the body's
 //!   `max_tokens`, or else 128.
 
 use serde::Deserialize;
@@ -24,8 +24,8 @@ const MOONCAKE_BLOCK_TOKENS: u32 = 512;
 /// Tokens of a block elsewhere: the smallest blocks of the Endpoint Picker.
 const BLOCK_TOKENS: u32 = 64;
 
-/// Tokens of an answer of unknown length.
-const DEFAULT_ANSWER_TOKENS: u32 = 128;
+/// Tokens of a response of unknown length.
+const DEFAULT_RESPONSE_TOKENS: u32 = 128;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ pub struct Request {
     pub at: u64,
     /// Tokens of its prompt.
     pub input: u32,
-    /// Tokens of its answer.
+    /// Tokens of its response.
     pub output: u32,
     /// The prompt's whole blocks, each identified with everything before it.
     pub blocks: Vec<u64>,
@@ -89,7 +89,7 @@ impl Trace {
     }
 
     /// Generates conversations, each with one of eight system prompts of 1024 tokens: 2 to 8 turns of 50 to
-    /// 500 tokens with answers of 50 to 400, some seconds apart. Each prompt repeats the whole conversation.
+    /// 500 tokens with responses of 50 to 400, some seconds apart. Each prompt repeats the whole conversation.
     pub fn multi_turn(requests: usize, rate: f64, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut trace = Self::new();
@@ -119,7 +119,7 @@ impl Trace {
         trace
     }
 
-    /// Generates questions of 256 tokens, with answers of 128, about this many documents of 4096, all equally
+    /// Generates questions of 256 tokens, with responses of 128, about this many documents of 4096, all equally
     /// likely.
     pub fn shared_prefix(requests: usize, rate: f64, documents: u64, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -178,7 +178,7 @@ impl Line {
                 let input = self.input_length.ok_or("input_length: found nothing")?;
                 // The last id may stand for a partial block, which cannot be reused.
                 blocks.truncate((input / MOONCAKE_BLOCK_TOKENS) as usize);
-                let output = self.output_length.unwrap_or(DEFAULT_ANSWER_TOKENS);
+                let output = self.output_length.unwrap_or(DEFAULT_RESPONSE_TOKENS);
                 let request = Request {
                     at,
                     input,
@@ -198,7 +198,10 @@ impl Line {
                 let request = Request {
                     at,
                     input: text.len().div_ceil(TOKEN_BYTES) as u32,
-                    output: self.output_length.or(most).unwrap_or(DEFAULT_ANSWER_TOKENS),
+                    output: self
+                        .output_length
+                        .or(most)
+                        .unwrap_or(DEFAULT_RESPONSE_TOKENS),
                     blocks: chain(&text),
                     sent: Some((path, body.to_string())),
                 };
@@ -310,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_read() {
+    fn both_trace_formats_are_read() {
         let text = "{\"timestamp\": 1000, \"input_length\": 1100, \"output_length\": 5, \"hash_ids\": [1, 2, 3]}\n\n{\"timestamp\": 27, \"input_length\": 600, \"output_length\": 7, \"hash_ids\": [1, 9]}";
         let trace = Trace::parse(text).unwrap();
         assert_eq!(trace.block_tokens, 512);
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn an_error_has_its_line() {
         for (text, expected) in [
             ("", "no request"),
             ("{\"timestamp\": 0}", "line 1: expected hash_ids"),
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_loads_come_at_their_rate_and_are_the_same_each_time() {
+    fn generated_loads_have_their_rate_and_are_reproducible() {
         let trace = Trace::shared_prefix(2_000, 50.0, 10, 3);
         let last = trace.requests.last().unwrap().at as f64 / 1e9;
         assert!((35.0..45.0).contains(&last), "{last}");

@@ -1,4 +1,4 @@
-//! What holds in every run.
+//! Invariants that hold in every run.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -38,14 +38,14 @@ fn small() -> Model {
 }
 
 #[test]
-fn every_request_is_answered_once_or_refused() {
+fn every_request_completes_once_or_is_refused() {
     let mut trace = Trace::multi_turn(600, 30.0, 1);
     // Two that fit nowhere.
     trace.requests[5].output = 1_000_000;
     trace.requests[50].input = 30_000;
     for kind in kinds() {
         let outcome = run(&trace, &kind, &small(), 3);
-        assert_eq!((outcome.answered, outcome.refused), (598, 2), "{kind:?}");
+        assert_eq!((outcome.completed, outcome.refused), (598, 2), "{kind:?}");
         assert_eq!(outcome.by_pod.iter().sum::<u64>(), 598);
     }
 }
@@ -94,7 +94,7 @@ fn a_server_begins_requests_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn alone_a_request_takes_its_prefill_and_the_second_time_only_what_is_new() {
+fn an_idle_server_computes_a_prompt_once_and_then_only_what_is_new() {
     let request = |at: u64| Request {
         at: at * pool_sim::SECOND,
         input: 1_000,
@@ -125,7 +125,7 @@ fn alone_a_request_takes_its_prefill_and_the_second_time_only_what_is_new() {
 }
 
 #[test]
-fn decoding_slows_down_with_those_that_run_together() {
+fn decoding_slows_down_with_the_number_of_running_requests() {
     let request = Request {
         at: 0,
         input: 1,

@@ -16,27 +16,27 @@ const MAX_TOKENS: u64 = 1 << 32;
 
 /// Asserts that a response gives the same counts however it is split, and the same as a simple reader.
 pub fn response(input: &[u8]) {
-    let (mut words, answer) = settings(input);
+    let (mut words, response) = settings(input);
     let mut random = fastrand::Rng::with_seed(number(&mut words) as u64);
     let longest = 1 << random.u32(..13);
-    let whole = read(answer, || answer.len().max(1));
+    let whole = read(response, || response.len().max(1));
     assert_eq!(
         whole,
-        read(answer, || random.usize(1..=longest)),
+        read(response, || random.usize(1..=longest)),
         "in pieces"
     );
-    assert_eq!(whole, read(answer, || 1), "byte by byte");
-    let expected = std::str::from_utf8(answer).ok().and_then(plain);
+    assert_eq!(whole, read(response, || 1), "byte by byte");
+    let expected = std::str::from_utf8(response).ok().and_then(plain);
     if let Some(expected) = expected {
         assert_eq!(whole.0, expected);
     }
 }
 
 /// Reads a response in pieces of these lengths. Returns its counts and whether it is a stream.
-fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
+fn read(response: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
     let reader = within(MEMORY, || {
         let mut reader = ResponseReader::default();
-        let mut rest = answer;
+        let mut rest = response;
         while !rest.is_empty() {
             let (piece, behind) = rest.split_at(length().min(rest.len()));
             rest = behind;
@@ -52,14 +52,14 @@ fn read(answer: &[u8], mut length: impl FnMut() -> usize) -> (Usage, bool) {
 }
 
 /// Returns the counts that a simple reader finds, if it can read the response.
-fn plain(answer: &str) -> Option<Usage> {
-    if answer.starts_with('{') {
-        return usage(&json::parse(answer.as_bytes())?);
+fn plain(response: &str) -> Option<Usage> {
+    if response.starts_with('{') {
+        return usage(&json::parse(response.as_bytes())?);
     }
-    if !answer.starts_with("data: ") && !answer.starts_with("event: ") {
+    if !response.starts_with("data: ") && !response.starts_with("event: ") {
         return None;
     }
-    let lines = answer.replace("\r\n", "\n").replace('\r', "\n");
+    let lines = response.replace("\r\n", "\n").replace('\r', "\n");
     let mut sum = Usage::default();
     for event in lines.split("\n\n") {
         let mut data = event.lines().filter_map(|line| line.strip_prefix("data:"));

@@ -1,4 +1,4 @@
-//! What the fuzzer begins with and what it has found, tried without it.
+//! The properties hold for the fuzzer's corpus and for the inputs that it found to fail, without a fuzzer.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -14,7 +14,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_property_holds_of_its_corpus_and_of_what_was_found() {
+fn every_property_holds_for_its_corpus_and_past_failures() {
     let mut wrong = Vec::new();
     for (name, property) in properties::ALL {
         let corpus = files(&format!("corpus/{name}"));

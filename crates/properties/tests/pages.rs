@@ -45,7 +45,7 @@ fn page(rng: &mut fastrand::Rng) -> String {
 }
 
 #[test]
-fn pages_of_several_series_come_to_what_a_plain_look_says() {
+fn pages_of_several_series_are_read_as_a_plain_parser_reads_them() {
     for seed in 0..400 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let page = page(&mut rng);

@@ -1,4 +1,4 @@
-//! What is wrong with a pool, and what to do about it: the list at its top, empty where all is well.
+//! The problems of a pool, each with what to do about it: the list at the top of its section, empty if there are none.
 
 use epp_core::picker::status::DecisionBasis;
 use epp_core::scheduling::Freshness;
@@ -8,9 +8,9 @@ use super::Pool;
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is wrong, in a sentence.
+    /// The problem, in a sentence.
     pub what: String,
-    /// What to look at or to do, in a sentence.
+    /// What to check or to do, in a sentence.
     pub remedy: &'static str,
 }
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_finding_has_its_cause() {
+    fn every_problem_is_listed_with_its_cause() {
         let well = Status {
             polls: true,
             reads_bodies: true,

@@ -59,7 +59,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     }
 }
 
-/// What is wrong with the pool, and what to do about it.
+/// Returns the list of the pool's problems, each with what to do about it.
 fn attention(pool: &Pool) -> Markup {
     let findings = attention::findings(pool);
     html! {
@@ -179,7 +179,7 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
     }
 }
 
-/// What each worker has counted.
+/// Returns the table of each worker's counters.
 fn totals(pool: &Pool) -> Markup {
     let reported = pool
         .vms

@@ -106,7 +106,7 @@ impl Pool {
         })
     }
 
-    /// Whether a picker has reported on it lately.
+    /// Returns whether a picker has reported on the pool lately.
     fn is_reported(&self) -> bool {
         self.reports().next().is_some()
     }
@@ -135,7 +135,7 @@ impl Pool {
         })
     }
 
-    /// Whether the endpoint of a load still sits in its slot.
+    /// Returns whether the endpoint of a load is still in its slot.
     fn is_there(&self, load: &EndpointLoad) -> bool {
         let endpoint = self.store.pool.get(Slot(load.slot));
         endpoint.is_some_and(|endpoint| endpoint.tag() == load.tag)

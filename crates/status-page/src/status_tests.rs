@@ -102,7 +102,7 @@ fn report() -> Report {
 }
 
 #[test]
-fn a_page_without_reports_says_that_it_collects_data() {
+fn a_page_without_reports_says_that_data_is_being_collected() {
     let mut memory = InProcess::default();
     let text = page(&mut memory, NOW);
     assert!(text.contains("Collecting data"), "{text}");
@@ -163,7 +163,7 @@ fn reports_of_an_earlier_visit_or_owner_are_not_shown() {
 }
 
 #[test]
-fn the_last_decisions_come_first_and_no_more_than_fit() {
+fn the_last_decisions_are_shown_first_up_to_the_limit() {
     let mut memory = InProcess::default();
     let many = (0..60).map(|number| RecentDecision {
         number,

@@ -5,7 +5,7 @@
 /// count, because behaviour on which the filter depends has changed in them.
 pub const TESTED: [(u8, u8, u8); 5] = [(1, 36, 4), (1, 37, 0), (1, 38, 2), (1, 39, 3), (1, 40, 0)];
 
-/// The same as text, for documents and log lines.
+/// The tested versions as text, for documents and log lines.
 pub const TESTED_TEXT: &str = "1.36.4, 1.37.0, 1.38.2, 1.39.3 and 1.40.0";
 
 #[cfg(test)]

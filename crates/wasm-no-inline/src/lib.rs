@@ -34,7 +34,7 @@ const MAX_SMALL_BODY: u64 = 32;
 /// `NoLiftoffBudget` in `src/wasm/inlining-tree.h`).
 const MAX_INLINED_RATIO: u64 = 2;
 
-/// Why a module could not be rewritten.
+/// The reason why a module could not be rewritten.
 #[derive(Debug)]
 pub enum Error {
     /// The module is invalid, before or after it was rewritten.

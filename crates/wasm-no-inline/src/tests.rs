@@ -26,7 +26,7 @@ fn text(calls: &str) -> String {
     )
 }
 
-/// How the first function calls now: through the table, by element, or directly, by function.
+/// Returns the calls of the first function: through the table, by element, or directly, by function.
 fn calls(wasm: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let bodies = Parser::new(0)
@@ -55,7 +55,7 @@ fn rewritten(text: &str, direct: &[&str]) -> Rewritten {
 }
 
 #[test]
-fn what_v8_would_inline_is_called_through_the_table() {
+fn calls_that_v8_would_inline_go_through_the_table() {
     let rewritten = rewritten("call $long call $long", &[]);
     // Functions 1 to 5 are elements 2 to 6.
     assert_eq!(calls(&rewritten.module), ["element 3", "element 3"]);
@@ -63,14 +63,14 @@ fn what_v8_would_inline_is_called_through_the_table() {
 }
 
 #[test]
-fn what_v8_leaves_alone_or_had_better_inline_stays() {
+fn calls_that_v8_does_not_inline_or_should_inline_stay_direct() {
     let rewritten = rewritten("call $host call $far call $short", &[]);
     assert_eq!(calls(&rewritten.module), ["call 0", "call 3", "call 4"]);
     assert_eq!(rewritten.calls, 0);
 }
 
 #[test]
-fn what_is_named_stays() {
+fn calls_of_named_functions_stay_direct() {
     let rewritten = rewritten("call $long", &["long", "gone"]);
     assert_eq!(calls(&rewritten.module), ["call 2"]);
     assert_eq!(rewritten.missing, ["gone"]);
@@ -90,7 +90,7 @@ fn names_are_known_in_both_manglings() {
 }
 
 #[test]
-fn what_does_not_return_never_stays() {
+fn calls_of_functions_that_do_not_return_never_stay_direct() {
     let rewritten = rewritten("call $panic unreachable", &["panic"]);
     assert_eq!(calls(&rewritten.module), ["element 6"]);
 }

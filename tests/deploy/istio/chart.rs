@@ -17,7 +17,8 @@ fn chart() -> PathBuf {
     top().join("charts/epp-wasm")
 }
 
-/// What Helm makes of a template of the chart, as far as it goes, in a release of this name.
+/// Returns the documents that Helm renders from a template of the chart, in a release of this name. Only the
+/// functions that the chart uses are implemented.
 fn rendered(name: &str, release: &str, values: &Value) -> Vec<Value> {
     let template = fs::read_to_string(chart().join("templates").join(name)).unwrap();
     let plain = |text: &str| {
@@ -41,7 +42,7 @@ fn rendered(name: &str, release: &str, values: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn the_chart_comes_to_the_manifests() {
+fn the_rendered_chart_equals_the_manifests() {
     let values = read(&chart().join("values.yaml"));
     let mut seen = 0;
     for entry in fs::read_dir(chart().join("templates")).unwrap() {
@@ -70,7 +71,7 @@ fn a_second_release_is_a_second_service() {
 }
 
 #[test]
-fn the_chart_is_what_the_script_makes() {
+fn the_chart_is_the_output_of_the_script() {
     let files = || -> BTreeMap<PathBuf, String> {
         let folders = [chart(), chart().join("templates")];
         let entries = folders

@@ -69,7 +69,7 @@ fn problems(document: &Yaml) -> Vec<String> {
 }
 
 #[test]
-fn manifests_are_what_the_crds_allow() {
+fn manifests_are_valid_against_the_crds() {
     let mut seen = 0;
     for entry in fs::read_dir(folder()).unwrap() {
         let file = entry.unwrap().path();
@@ -95,7 +95,7 @@ fn manifests_are_what_the_crds_allow() {
 }
 
 #[test]
-fn what_the_crds_do_not_allow_is_found() {
+fn the_validator_finds_what_the_crds_do_not_allow() {
     let mut plugin = documents(&folder().join("wasmplugin.yaml")).remove(0);
     plugin["spec"]["allowOnHeadersStopIteration"] = true.into();
     assert_eq!(problems(&plugin).len(), 1, "{:?}", problems(&plugin));

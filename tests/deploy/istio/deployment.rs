@@ -36,7 +36,7 @@ pub fn config_yaml(config_maps: &[Value], parameters: &str) -> Option<String> {
     Some(serde_json::to_string(&bootstrap).unwrap())
 }
 
-/// What a container reads under this path, where a ConfigMap is mounted.
+/// Returns the file that a container sees under this path, from a mounted ConfigMap.
 fn file(config_maps: &[Value], pod: &Value, container: &Value, path: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     let mount = entry(&container["volumeMounts"], "mountPath", folder)?;

@@ -1,6 +1,6 @@
-//! What Istio writes into a Service's cluster where requests are to stay near: read off
+//! The locality settings that Istio writes into a Service's cluster, taken from
 //! `GetEffectiveLbSetting` and `ApplyToCluster` in pilot/pkg/networking/core/loadbalancer (Istio 1.32;
-//! 1.27 to 1.31 have the same but for `zoneAwareLbSetting`), and what Envoy makes of it beside
+//! 1.27 to 1.31 have the same but for `zoneAwareLbSetting`), and whether Envoy accepts them together with
 //! cluster.yaml.
 
 use serde_yaml::Value;
@@ -31,7 +31,7 @@ fn common_lb_config(policy: &Value, distribution: bool) -> &'static str {
     }
 }
 
-/// Whether Envoy takes the gateway with cluster.yaml.
+/// Returns Envoy's error if it rejects the gateway with cluster.yaml.
 fn loads(policy: &str, distribution: bool) -> Result<(), String> {
     let policy = serde_yaml::from_str(policy).unwrap();
     let config = common_lb_config(&policy, distribution);
@@ -46,7 +46,7 @@ fn loads(policy: &str, distribution: bool) -> Result<(), String> {
 }
 
 #[test]
-fn locality_settings_and_their_cure() {
+fn envoy_rejects_locality_weights_unless_locality_is_switched_off() {
     const OUTLIERS: &str = "outlierDetection: {consecutive5xxErrors: 5}";
     const OFF: &str = "loadBalancer: {localityLbSetting: {enabled: false}}";
     let failover = "loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}";
@@ -63,7 +63,7 @@ fn locality_settings_and_their_cure() {
         (distribute.to_owned(), false, false),
         (zone.to_owned(), false, false),
         (String::from("{}"), true, false),
-        // The cure, of the Service's setting as well.
+        // Switched off, also where the Service itself distributes.
         (OFF.to_owned(), true, true),
         (and(OFF, OUTLIERS), true, true),
     ] {

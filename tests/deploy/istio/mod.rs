@@ -165,14 +165,14 @@ fn only_the_cluster_that_the_filter_serves_obeys_it() {
 }
 
 #[test]
-fn only_its_own_pool_is_taken_from_its_endpoint_picker() {
-    // Both pools say FailClose, and no picker answers: where one is asked, a request fails.
+fn only_the_pool_of_the_manifest_does_without_its_endpoint_picker() {
+    // Both pools say FailClose, and no picker responds: where one is called, a request fails.
     let closed = gateway_yaml().replace("failure_mode_allow: true", "failure_mode_allow: false");
     let manifest = manifest("inference-pool.yaml");
     let gateway = Running::of(built(closed.clone(), std::slice::from_ref(&manifest)));
     gateway.knows(3).keeps_to(POOL);
     assert_eq!(gateway.ask(OTHER_POOL, "x").status, 500);
-    // Without the patch of the route, the pool's own picker is asked as well.
+    // Without the patch of the route, the pool's own picker is called as well.
     let (begin, patch) = manifest.split_once("  - applyTo: HTTP_ROUTE").unwrap();
     assert!(!patch.contains("applyTo"));
     let gateway = Running::of(built(closed, &[begin.to_owned()]));

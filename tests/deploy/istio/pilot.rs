@@ -1,4 +1,4 @@
-//! What Istio's control plane and agent do with the manifests, as far as they use it:
+//! A model of Istio's control plane and agent, as far as the manifests use them:
 //! pilot/pkg/networking/core/envoyfilter (patches), pilot/pkg/model/push_context.go (their order),
 //! pilot/pkg/model/extensions.go (WasmPlugin) and pkg/wasm/convert.go (the agent's fetch of a module)
 //! at the version that gateway.yaml names.
@@ -20,7 +20,7 @@ pub struct Gateway {
     config_maps: Vec<Value>,
 }
 
-/// What comes of a gateway.
+/// The configuration that results from a gateway.
 pub struct Built {
     /// Envoy's configuration.
     pub config: Value,
@@ -251,7 +251,7 @@ impl Built {
             .collect()
     }
 
-    /// What Envoy gets as `--config-yaml` where the Gateway names this ConfigMap.
+    /// Returns Envoy's `--config-yaml` if the Gateway names this ConfigMap.
     pub fn config_yaml(&self, parameters: &str) -> Option<String> {
         deployment::config_yaml(&self.config_maps, parameters)
     }
@@ -284,8 +284,8 @@ fn http_filters(config: &mut Value) -> &mut Vec<Value> {
     manager["http_filters"].as_sequence_mut().unwrap()
 }
 
-/// Whether a cluster of this name is one that a patch is for: by its name, or by the parts that the
-/// patch gives, of which the subset is one.
+/// Returns whether a patch applies to a cluster of this name: by its whole name, or by the parts that the
+/// patch gives, among them the subset.
 fn matches(wanted: &Value, name: &str) -> bool {
     if let Some(whole) = wanted["name"].as_str() {
         return whole == name;
@@ -329,8 +329,8 @@ fn merge_filter(filter: &mut Value, patch: &Value) {
     merge(own, &new);
 }
 
-/// As protocol buffers are merged (pkg/proto/merge): lists grow; an `Any` is bytes to a merge, and an
-/// entry of a map is one value, so that both are replaced.
+/// Merges as protocol buffers are merged (pkg/proto/merge): lists are concatenated; an `Any` is bytes and an
+/// entry of a map is one value, so both are replaced.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Mapping(into), Value::Mapping(from)) if from.get("@type").is_none() => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use envoy_harness::client::{self, Answer};
+use envoy_harness::client::{self, Response};
 use envoy_harness::{wait_until, Process};
 use serde_yaml::Value;
 
@@ -23,7 +23,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// With these files of envoy/istio/.
+    /// Starts a gateway with these files of envoy/istio/.
     pub fn with(names: &[&str]) -> Self {
         Self::of(built(gateway_yaml(), &manifests(names)))
     }
@@ -46,12 +46,12 @@ impl Running {
         };
         wait_until("the gateway serves", || {
             let ready = client::get(running.admin, "/ready");
-            ready.is_ok_and(|answer| answer.status == 200)
+            ready.is_ok_and(|response| response.status == 200)
         });
         running
     }
 
-    /// Until the filter knows this many endpoints that may be picked, and their metrics.
+    /// Waits until the filter has this many endpoints that may be picked, and their metrics.
     pub fn knows(&self, endpoints: usize) -> &Self {
         wait_until("metrics are fresh", || {
             let page = self.page();
@@ -63,13 +63,13 @@ impl Running {
         self
     }
 
-    pub fn ask(&self, host: &str, prompt: &str) -> Answer {
+    pub fn ask(&self, host: &str, prompt: &str) -> Response {
         // What a client must not be able to say.
         self.ask_for(host, prompt, "127.0.0.1:1")
     }
 
-    /// The same with another endpoint named.
-    pub fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Answer {
+    /// Sends a request that names another endpoint.
+    pub fn ask_for(&self, host: &str, prompt: &str, endpoint: &str) -> Response {
         let body = format!(r#"{{"model": "demo", "prompt": "{prompt}", "max_tokens": 2}}"#);
         let headers = [
             ("content-type", "application/json"),
@@ -80,13 +80,13 @@ impl Running {
         client::send(self.port, "POST", path, &headers, body.as_bytes()).unwrap()
     }
 
-    /// Requests with a prompt in common: the pods that answered.
+    /// Sends requests with a common prompt, and returns the pods that served them.
     pub fn conversation(&self, host: &str) -> Vec<String> {
         let prompt = "A long prompt of many blocks that all turns begin with. ".repeat(60);
         let turn = |number: usize| {
-            let answer = self.ask(host, &format!("{prompt}{number}"));
-            assert_eq!(answer.status, 200, "{answer:?}");
-            answer.pod().to_owned()
+            let response = self.ask(host, &format!("{prompt}{number}"));
+            assert_eq!(response.status, 200, "{response:?}");
+            response.pod().to_owned()
         };
         (0..8).map(turn).collect()
     }
@@ -106,7 +106,7 @@ impl Running {
         self.shown("/stats/prometheus")
     }
 
-    /// What the admin interface shows.
+    /// Returns a page of the admin interface.
     pub fn shown(&self, path: &str) -> String {
         client::get(self.admin, path).unwrap().body
     }
@@ -126,13 +126,13 @@ impl Running {
         members.as_sequence().unwrap().iter().map(name).collect()
     }
 
-    /// How many of 40 requests each pod gets when clients name this endpoint.
+    /// Returns the number of 40 requests that each pod gets when clients name this endpoint.
     fn served(&self, host: &str, endpoint: &str) -> BTreeMap<String, usize> {
         let mut served = BTreeMap::new();
         for _ in 0..40 {
-            let answer = self.ask_for(host, "x", endpoint);
-            assert_eq!(answer.status, 200, "{answer:?}");
-            *served.entry(answer.pod().to_owned()).or_default() += 1;
+            let response = self.ask_for(host, "x", endpoint);
+            assert_eq!(response.status, 200, "{response:?}");
+            *served.entry(response.pod().to_owned()).or_default() += 1;
         }
         served
     }
@@ -160,7 +160,7 @@ impl Running {
         assert!(obeyed.count() <= 1, "{host}: {members:?}");
     }
 
-    /// What pods were sent under the name that only the gateway may use.
+    /// Returns the number of requests that reached pods with a header that only the gateway may set.
     pub fn leaked(&self) -> usize {
         let pods = self.stage.sim.pods();
         pods.flat_map(|pod| pod.seen())

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 
 const CHAT: &str = "chat.example.com";
 
-/// What the commands of docs/istio.md make for a second service (its two files) and a second pool.
+/// Returns the output of docs/istio.md's commands for a second service (its two files) and a second pool.
 pub fn copies() -> Vec<String> {
     let text = fs::read_to_string(top().join("docs/istio.md")).unwrap();
     let blocks = text.split("```sh\n").skip(1);
@@ -86,7 +86,7 @@ fn the_choice_is_made_before_it_is_carried_to_the_cluster() {
     }
 }
 
-/// Why cluster.yaml does not patch the router: a list that is merged twice is there twice.
+/// The reason why cluster.yaml does not patch the router: a list that is merged twice has its entries twice.
 #[test]
 fn a_list_of_the_router_cannot_be_merged_twice() {
     let patch = r#"

@@ -11,23 +11,23 @@ use tokio::time::{sleep, sleep_until, Instant};
 use super::workload::{Conversation, Workload};
 use crate::bootstrap::SESSION_HEADER;
 
-/// The longest that a user waits for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a user waits for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Milliseconds in which a user reads an answer before asking on.
+/// Milliseconds in which a user reads a response before asking on.
 const READING_MS: std::ops::Range<u64> = 300..1_500;
 
-/// One request and its answer.
-pub struct Answer {
+/// One request and its response.
+pub struct Response {
     /// When the request was sent, since the load began.
     pub sent: Duration,
-    /// How long the whole answer took.
+    /// How long the whole response took.
     pub took: Duration,
-    /// The answer's figures; `None` if it is not a whole answer.
+    /// The response's figures; `None` if it is not a whole response.
     pub taken: Option<Taken>,
 }
 
-/// The figures of a whole answer.
+/// The figures of a whole response.
 pub struct Taken {
     /// Time to the first token.
     pub first_token: Duration,
@@ -38,8 +38,13 @@ pub struct Taken {
 }
 
 /// Plays a workload at a listener until `end`: conversations begin at random, at the rate that makes this
-/// many requests per second. Every run plays the same conversations; only the answers take other times.
-pub async fn play(port: u16, workload: &'static Workload, rate: f64, end: Duration) -> Vec<Answer> {
+/// many requests per second. Every run plays the same conversations; only the response times differ.
+pub async fn play(
+    port: u16,
+    workload: &'static Workload,
+    rate: f64,
+    end: Duration,
+) -> Vec<Response> {
     let mut rng = Rng::with_seed(1);
     let began = Instant::now();
     let mut users = JoinSet::new();
@@ -64,10 +69,10 @@ async fn converse(
     mut rng: Rng,
     began: Instant,
     end: Duration,
-) -> Vec<Answer> {
+) -> Vec<Response> {
     let session = rng.u64(..).to_string();
     let mut conversation = Conversation::new(workload, &mut rng);
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for turn in 0..workload.turns {
         if turn > 0 {
             sleep(Duration::from_millis(rng.u64(READING_MS))).await;
@@ -78,14 +83,14 @@ async fn converse(
             break;
         }
         let taken = ask(port, &session, body).await;
-        answers.push(Answer {
+        responses.push(Response {
             sent,
             took: began.elapsed() - sent,
             taken,
         });
-        conversation.answered(&mut rng);
+        conversation.add_response(&mut rng);
     }
-    answers
+    responses
 }
 
 /// Sends one request over a connection of its own, so that any worker may get it.
@@ -94,7 +99,7 @@ async fn ask(port: u16, session: &str, body: String) -> Option<Taken> {
     let headers = request.headers_mut();
     headers.insert(SESSION_HEADER, session.parse().ok()?);
     let client = traffic::client(Http::One);
-    let response = exchange(&client, request, ANSWER_TIMEOUT).await.ok()?;
+    let response = exchange(&client, request, RESPONSE_TIMEOUT).await.ok()?;
     if response.status != 200 {
         return None;
     }

@@ -18,7 +18,7 @@ use crate::machine;
 use crate::picker::Picker;
 use crate::process;
 use crate::Trouble;
-use client::Answer;
+use client::Response;
 use result::{Cell, Outcome, Pool, Run};
 use workload::{Workload, WORKLOADS};
 
@@ -45,7 +45,7 @@ pub struct Options {
 }
 
 /// Returns the settings of a pod that computes 8,000 prompt tokens per second, one prompt after the other,
-/// answers sixteen requests at a time and caches 56,000 tokens.
+/// serves sixteen requests at a time and caches 56,000 tokens.
 fn pod() -> Settings {
     Settings {
         max_running: 16,
@@ -121,15 +121,15 @@ fn cell(
         sides.push(runtime.block_on(start(case, sim, &plan, options))?);
     }
     let taken = runtime.block_on(play(&sides, workload, rate, options))?;
-    let (busy, answers) = taken;
+    let (busy, responses) = taken;
     let names = sides.iter().map(|side| side.proxy.name.clone());
     Ok(Cell {
         workload: workload.name.to_owned(),
         rate,
         busy,
         cases: names
-            .zip(answers)
-            .map(|(name, answers)| Outcome::of(name, &answers, options.warm_up, options.length))
+            .zip(responses)
+            .map(|(name, responses)| Outcome::of(name, &responses, options.warm_up, options.length))
             .collect(),
     })
 }
@@ -154,13 +154,13 @@ async fn start(case: Case, sim: Sim, plan: &str, options: &Options) -> Result<Si
     })
 }
 
-/// Plays the load on all sides at once. Returns the share of busy cores, and the answers of each side.
+/// Plays the load on all sides at once. Returns the share of busy cores, and the responses of each side.
 async fn play(
     sides: &[Side],
     workload: &'static Workload,
     rate: f64,
     options: &Options,
-) -> Result<(f64, Vec<Vec<Answer>>), Trouble> {
+) -> Result<(f64, Vec<Vec<Response>>), Trouble> {
     let end = options.warm_up + options.length;
     let loads: Vec<_> = sides
         .iter()
@@ -170,10 +170,10 @@ async fn play(
     let before = process::cores()?;
     tokio::time::sleep(options.length).await;
     let after = process::cores()?;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for load in loads {
-        answers.push(load.await?);
+        responses.push(load.await?);
     }
     let busy = (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
-    Ok((busy, answers))
+    Ok((busy, responses))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{Answer, Taken};
+use super::client::{Response, Taken};
 use crate::result::Machine;
 
 /// A whole run on one machine.
@@ -33,7 +33,7 @@ pub struct Pool {
     pub workers: usize,
     /// Prompt tokens that a pod computes per second, one prompt after the other.
     pub prefill_rate: f64,
-    /// The most requests that a pod answers at a time.
+    /// The most requests that a pod serves at a time.
     pub max_running: usize,
     /// Blocks of 16 tokens in a pod's cache.
     pub cache_blocks: usize,
@@ -63,9 +63,9 @@ pub struct Outcome {
     pub name: String,
     /// Requests sent while the load was measured.
     pub sent: usize,
-    /// Requests without a whole answer of status 200.
+    /// Requests without a whole response of status 200.
     pub failed: usize,
-    /// Whole answers per second while the load was measured.
+    /// Whole responses per second while the load was measured.
     pub per_second: f64,
     /// The share of the prompts' tokens that were cached.
     pub cached: f64,
@@ -78,12 +78,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Computes the result from the answers to requests after the warm-up.
-    pub fn of(name: String, answers: &[Answer], warm_up: Duration, length: Duration) -> Self {
+    /// Computes the result from the responses to requests after the warm-up.
+    pub fn of(name: String, responses: &[Response], warm_up: Duration, length: Duration) -> Self {
         let measured = |at: Duration| at >= warm_up && at < warm_up + length;
-        let sent: Vec<&Answer> = answers.iter().filter(|one| measured(one.sent)).collect();
+        let sent: Vec<&Response> = responses.iter().filter(|one| measured(one.sent)).collect();
         let taken: Vec<&Taken> = sent.iter().filter_map(|one| one.taken.as_ref()).collect();
-        let whole = |one: &&Answer| one.taken.is_some() && measured(one.sent + one.took);
+        let whole = |one: &&Response| one.taken.is_some() && measured(one.sent + one.took);
         let sum = |of: fn(&Taken) -> u64| taken.iter().map(|one| of(one)).sum::<u64>() as f64;
         let mut times: Vec<f64> = taken
             .iter()
@@ -99,7 +99,7 @@ impl Outcome {
             name,
             sent: sent.len(),
             failed: sent.len() - taken.len(),
-            per_second: answers.iter().filter(whole).count() as f64 / length.as_secs_f64(),
+            per_second: responses.iter().filter(whole).count() as f64 / length.as_secs_f64(),
             cached: sum(|one| one.cached) / sum(|one| one.prompt).max(1.0),
             p50_ms: at(0.5),
             p90_ms: at(0.9),
@@ -113,9 +113,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_while_measured_counts_and_what_came_while_measured_is_throughput() {
+    fn requests_count_by_when_they_were_sent_and_throughput_by_when_they_completed() {
         let seconds = Duration::from_secs;
-        let answer = |sent, took, first: Option<u64>| Answer {
+        let response = |sent, took, first: Option<u64>| Response {
             sent: seconds(sent),
             took: seconds(took),
             taken: first.map(|first| Taken {
@@ -124,14 +124,14 @@ mod tests {
                 cached: 5,
             }),
         };
-        let answers = [
-            answer(1, 1, Some(9)),
-            answer(1, 5, Some(9)),
-            answer(5, 2, Some(1)),
-            answer(6, 9, Some(3)),
-            answer(7, 1, None),
+        let responses = [
+            response(1, 1, Some(9)),
+            response(1, 5, Some(9)),
+            response(5, 2, Some(1)),
+            response(6, 9, Some(3)),
+            response(7, 1, None),
         ];
-        let outcome = Outcome::of("a".to_owned(), &answers, seconds(5), seconds(5));
+        let outcome = Outcome::of("a".to_owned(), &responses, seconds(5), seconds(5));
         assert_eq!((outcome.sent, outcome.failed), (3, 1));
         // One of the warm-up that came late, and the first one measured.
         assert_eq!(outcome.per_second, 0.4);

@@ -5,8 +5,8 @@ use std::iter::once;
 use fastrand::Rng;
 use serde_json::{json, Value};
 
-/// Tokens of an answer.
-pub const ANSWER_TOKENS: usize = 16;
+/// Tokens of a response.
+pub const RESPONSE_TOKENS: usize = 16;
 
 /// A workload.
 #[derive(Debug)]
@@ -102,14 +102,14 @@ impl Conversation {
         self.messages
             .push(json!({"role": "user", "content": question}));
         json!({"model": "demo", "messages": self.messages, "stream": true,
-            "stream_options": {"include_usage": true}, "max_tokens": ANSWER_TOKENS})
+            "stream_options": {"include_usage": true}, "max_tokens": RESPONSE_TOKENS})
         .to_string()
     }
 
-    /// Adds an answer, which the next turn repeats.
-    pub fn answered(&mut self, rng: &mut Rng) {
-        let answer = words(rng.u64(..), ANSWER_TOKENS);
+    /// Adds a response, which the next turn repeats.
+    pub fn add_response(&mut self, rng: &mut Rng) {
+        let response = words(rng.u64(..), RESPONSE_TOKENS);
         self.messages
-            .push(json!({"role": "assistant", "content": answer}));
+            .push(json!({"role": "assistant", "content": response}));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::plots::{self, Line, Plot};
 use crate::balancing::result::{Cell, Outcome, Run};
-use crate::balancing::workload::{Workload, ANSWER_TOKENS, WORKLOADS};
+use crate::balancing::workload::{Workload, RESPONSE_TOKENS, WORKLOADS};
 use crate::Trouble;
 
 /// Width and height of the plot: a square for each workload.
@@ -21,9 +21,9 @@ pub fn section(run: &Run) -> String {
 The time to the first token (TTFT) that clients see, by load balancer, from [a separate
 run](benchmarks/balancing.json): `make balancing`. Each load balancer has an Envoy with {} workers and {} \
 simulated pods of its own. A pod computes {:.0} prompt tokens per second, one prompt after the other, \
-except those in its cache of {} blocks of 16 tokens. It answers {} requests at a time with {ANSWER_TOKENS} \
+except those in its cache of {} blocks of 16 tokens. It serves {} requests at a time with {RESPONSE_TOKENS} \
 tokens each, {} ms per token after the first {} ms. Conversations begin as a Poisson process, however slow the \
-answers are; a later turn waits for the previous answer, and each request has a connection of its own. All load \
+responses are; a later turn waits for the previous response, and each request has a connection of its own. All load \
 balancers get the same conversations at the same times, side by side, for {:.0} s after {:.0} s of warm-up. \
 Ring hash uses a header that identifies the conversation; least request is Envoy's, with two choices. epp-wasm \
 and the Endpoint Picker have the [same configuration](../benches/envoy/balancing.yaml), and fetch metrics every \
@@ -68,7 +68,7 @@ fn busy(cells: &[Cell]) -> String {
 
 fn table<'r>(workload: &Workload, seconds: f64, cells: impl Iterator<Item = &'r Cell>) -> String {
     let mut text = format!(
-        "\n### {}\n\n{}\n\n| load, req/s | load balancer | sent/s | answered/s | failed | prompt tokens cached | \
+        "\n### {}\n\n{}\n\n| load, req/s | load balancer | sent/s | completed/s | failed | prompt tokens cached | \
          TTFT p50 ms | p90 ms | p99 ms |\n|--:|--|--:|--:|--:|--:|--:|--:|--:|\n",
         super::tables::title(workload.name),
         workload.about

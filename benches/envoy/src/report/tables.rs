@@ -62,7 +62,7 @@ ext_proc (`epp`). `make bench-report` makes this page and its plots from [one ru
 const METHOD: &str = "
 ## How it is measured
 
-Envoy runs with one worker on core 0. The load and the model servers, which answer at once, run on core 1. An
+Envoy runs with one worker on core 0. The load and the model servers, which respond at once, run on core 1. An
 Endpoint Picker shares core 1 with them, so its requests per second are pessimistic; compare its CPU per request.
 The requests are chat completions with 64 prompts in rotation, which share a third of their text. *Cold* prompts
 differ from their first words on and are never repeated. The configuration scores prefix, queue, KV-cache

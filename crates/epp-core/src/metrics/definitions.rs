@@ -33,7 +33,7 @@ pub struct Histogram<L> {
     labels: PhantomData<L>,
 }
 
-/// What a metric of the catalogue is, for its documentation.
+/// The description of a metric in the catalogue, for its documentation.
 #[derive(Debug, Clone, Copy)]
 pub struct Description {
     /// Its name.
@@ -42,7 +42,7 @@ pub struct Description {
     pub kind: &'static str,
     /// The names of its labels beside the pool.
     pub labels: &'static [&'static str],
-    /// What it is.
+    /// Its meaning, in a sentence.
     pub meaning: &'static str,
 }
 
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_rise() {
+    fn the_bounds_of_histograms_rise() {
         for bounds in [
             DECISION,
             SHARE,

@@ -163,7 +163,7 @@ impl Labels for Suppression {
     }
 }
 
-/// Which VM a gauge is about. All workers' VMs set the same gauge: they have much the same load.
+/// The VM that a gauge describes. All workers' VMs set the same gauge: they have much the same load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vm {
     /// The VM of a worker, which serves requests.

@@ -1,4 +1,4 @@
-//! What a picker counts, and how it gets to the host.
+//! The metrics of a picker, and how their updates reach the host.
 //!
 //! The [catalogue](definitions) has a constant for each metric. Its type says how the metric counts and which
 //! labels it has. A [`Registry`] counts; the host takes the updates from it, since a host call per event would
@@ -50,7 +50,7 @@ pub use self::registry::{CounterHandle, HistogramHandle, Registry};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MetricId(pub u32);
 
-/// How a metric of the host's counts.
+/// The kind of one of the host's metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// It only goes up.

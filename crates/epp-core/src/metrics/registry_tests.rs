@@ -44,7 +44,7 @@ fn counters_are_handed_over_as_sums() {
 }
 
 #[test]
-fn what_has_counted_nothing_is_there_and_0() {
+fn a_metric_that_has_counted_nothing_is_exported_as_0() {
     let (mut registry, mut host) = (registry(), Exported::default());
     registry.add(SHARED_WRITTEN, NoLabels, 0);
     registry.flush();
@@ -69,7 +69,7 @@ fn a_gauge_is_handed_over_without_a_flush_and_as_it_was_set_last() {
 }
 
 #[test]
-fn a_host_that_takes_nothing_costs_no_more_than_its_metrics() {
+fn a_host_that_takes_no_updates_costs_no_more_than_its_metrics() {
     let mut registry = registry();
     for number in 0..1_000 {
         registry.set(READY_ENDPOINTS, NoLabels, number);
@@ -130,7 +130,7 @@ fn a_value_cannot_end_its_label() {
 }
 
 #[test]
-fn past_the_bound_new_labels_are_left_out() {
+fn beyond_the_bound_new_labels_are_left_out() {
     let (mut registry, mut host) = (registry(), Exported::default());
     registry.add(PICKS, Picked("first"), 1);
     for number in 0..MAX_SERIES {

@@ -15,7 +15,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::key::{BlockDigest, Key};
 
-/// How a prompt is cut.
+/// The way in which a prompt is cut into blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockSpec {
     /// Bytes per block.

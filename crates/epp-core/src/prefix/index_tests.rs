@@ -180,7 +180,7 @@ fn the_index_behaves_like_the_model_over_random_histories() {
 }
 
 #[test]
-fn the_references_vectors_hold() {
+fn the_reference_vectors_hold() {
     let mut index = Index::new(1 << 20, &Secret::from(1));
     let ten: Vec<u64> = (0..10).collect();
     add(&mut index, 0, &ten, 10);

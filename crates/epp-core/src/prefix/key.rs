@@ -58,10 +58,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How blocks are digested.
+/// The key of the hashes that digest blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Key {
-    /// XXH64, which equals the Endpoint Picker to the bit. Anyone can compute collisions.
+    /// XXH64, which equals the Endpoint Picker to the bit. Collisions are easy to compute.
     #[default]
     Plain,
     /// XXH3 with a secret. XXH64 with a secret seed would not suffice: if the top bits of two lanes 32 bytes apart are

@@ -1,4 +1,4 @@
-//! How entries enter and leave the index.
+//! Insertion and removal of the index's entries.
 
 use std::ops::Range;
 

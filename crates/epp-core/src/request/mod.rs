@@ -47,7 +47,7 @@ pub use text::TextBuffer;
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 
-/// How the parts of a prompt are joined to one text.
+/// The way in which the parts of a prompt are joined to one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flattening {
     /// Gateway API Inference Extension v1.0.
@@ -57,7 +57,7 @@ pub enum Flattening {
     LlmD,
 }
 
-/// What to read of a body.
+/// The parts of a body that are to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadPlan {
     /// How the parts of the prompt are joined.

@@ -24,7 +24,7 @@ pub struct BodyReader {
     body: BodyVisitor,
     reread: Reread,
     finished: bool,
-    /// Whether no more of the body is to be read, whatever it could still tell.
+    /// Whether reading has ended for good, so that the rest of the body is skipped.
     stopped: bool,
 }
 

@@ -115,7 +115,7 @@ fn blocks_come_before_the_message_ends() {
 }
 
 #[test]
-fn a_part_that_comes_late_is_asked_for_in_pieces_and_only_as_far_as_needed() {
+fn a_late_part_is_reread_in_pieces_and_only_as_far_as_needed() {
     let mut body = br#"{"messages":[{"role":"user","content":""#.to_vec();
     body.resize(body.len() + 1_000_000, b'x');
     body.extend_from_slice(br#""}],"tools":[{"a":1}],"model":"m"}"#);
@@ -156,7 +156,7 @@ fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
 }
 
 #[test]
-fn bodies_that_are_broken_tell_what_was_read() {
+fn a_broken_body_yields_what_was_read_before_the_error() {
     let deep = format!(r#"{{"model":"m","x":{}"#, "[".repeat(10_000));
     for (body, reading) in [
         (r#"{"model":"m","x":y}"#.to_owned(), Reading::NotJson(17)),

@@ -41,7 +41,7 @@ pub enum Reading {
     EndedEarly,
 }
 
-/// What the grammar expects next.
+/// The position in the grammar, which says what may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ScanState {
     /// A value must begin.

@@ -17,7 +17,7 @@ pub enum ValueKind {
     Null,
 }
 
-/// Which part of a value is wanted.
+/// The part of a value that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want<P> {
     /// The value is skipped.

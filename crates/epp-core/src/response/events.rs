@@ -29,7 +29,7 @@ enum LineState {
     Other,
 }
 
-/// What the data of events is written to.
+/// The receiver of the data of events.
 pub struct EventSink<'a> {
     pub tokens: &'a mut Tokens,
     pub usage: &'a mut Usage,

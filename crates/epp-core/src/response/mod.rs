@@ -33,7 +33,7 @@ impl Usage {
 /// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Format {
-    /// Only white space has come.
+    /// Unknown, because only white space has come.
     #[default]
     Unknown,
     Json,

@@ -23,7 +23,7 @@ enum UsageNode {
     Count(Count),
 }
 
-/// What a number in a response counts.
+/// The kind of tokens that a number in a response counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Count {
     Prompt,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::output::Error;
 use statistics::Sample;
 
-/// How long a request may take: long enough for a busy main thread, short enough for a user.
+/// The timeout of a request: long enough for a busy main thread, short enough for a user.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds a response. A page for a thousand endpoints has a few megabytes.
 const MAX_PAGE_BYTES: u64 = 256 << 20;

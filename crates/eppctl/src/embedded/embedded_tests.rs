@@ -54,7 +54,7 @@ fn told_at(file: &str, place: &str) {
 }
 
 #[test]
-fn a_document_is_found_in_whatever_it_is_inside_of() {
+fn a_document_is_found_in_each_kind_of_enclosing_resource() {
     told_at(BROKEN, "");
     told_at(&format!("---\n{BROKEN}"), "");
     told_at(&format!("%YAML 1.2\n---\n{BROKEN}...\n"), "");
@@ -125,7 +125,7 @@ fn a_secrets_data_is_found() {
 }
 
 #[test]
-fn places_are_found_through_every_way_of_writing_a_text() {
+fn locations_are_found_through_each_scalar_style() {
     // Folded, where an empty line or an indented one keeps its break.
     let folded = indented(&BROKEN.replace('\n', "\n\n"), 4);
     told_at(&format!("data:\n  c: >\n{folded}"), "data.c");
@@ -154,7 +154,7 @@ fn places_are_found_through_every_way_of_writing_a_text() {
 }
 
 #[test]
-fn where_a_places_way_of_writing_is_not_understood_the_scalar_is_named() {
+fn a_location_in_an_unknown_scalar_style_is_that_of_the_scalar() {
     let map = format!("a: &a |\n{}data:\n  c: *a\n", indented(BROKEN, 2));
     let found = found(&map);
     assert_eq!(found.len(), 2, "{found:?}");
@@ -221,7 +221,7 @@ fn every_document_of_a_file_is_named() {
 }
 
 #[test]
-fn what_kubectl_keeps_of_an_object_is_not_another_document() {
+fn the_copy_of_an_object_in_kubectls_annotation_is_not_another_document() {
     let object = serde_json::json!({"kind": "ConfigMap", "data": {"c": BROKEN}}).to_string();
     let kept = serde_json::to_string(&object).unwrap();
     let file = format!(
@@ -267,7 +267,7 @@ fn a_text_that_does_not_parse_is_reported_with_its_location() {
 }
 
 #[test]
-fn texts_that_only_mention_a_document_are_none() {
+fn texts_that_only_mention_a_document_are_not_documents() {
     for file in [
         "kind: ConfigMap\ndata:\n  note: an EndpointPickerConfig has plugins and schedulingProfiles\n",
         "kind: Service\nspec: {ports: [{port: 80}]}\n",
@@ -284,7 +284,7 @@ fn texts_that_only_mention_a_document_are_none() {
 }
 
 #[test]
-fn what_is_meant_as_a_document_is_left_to_the_loader() {
+fn errors_in_an_intended_document_are_left_to_the_loader() {
     for file in [
         "",
         "\n",

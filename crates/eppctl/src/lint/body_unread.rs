@@ -34,7 +34,7 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Whether Envoy delivers bodies to a picker before it routes a request.
+/// Returns whether Envoy delivers bodies to a picker before it routes a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Delivers {
     /// Bodies are delivered.
@@ -78,7 +78,7 @@ pub fn patched_field<'s>(site: &'s Site<'_>, picker: &Picker<'_>, field: &str) -
     })
 }
 
-/// Whether a patch of Istio's is merged into a picker's filter.
+/// Returns whether a patch of Istio's is merged into a picker's filter.
 fn is_merged_into(patch: &Patch<'_>, picker: &Picker<'_>) -> bool {
     const NAMED: &[&[&str]] = &[
         &["patch", "value", "name"],

@@ -1,4 +1,4 @@
-//! Envoy answers 413 before the picker has read enough.
+//! Envoy replies with 413 before the picker has read enough.
 
 use epp_core::config::settings::ReadBody;
 use epp_core::config::value::{Node, Path};
@@ -13,7 +13,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "edge-buffers",
-    why: "Envoy answers 413 when a held body fills the listener's buffer; 32 KiB, as edge guides recommend and Envoy Gateway sets, is less than a typical prompt",
+    why: "Envoy replies with 413 when a held body fills the listener's buffer; 32 KiB, as edge guides recommend and Envoy Gateway sets, is less than a typical prompt",
     fix: "raise the listener's per_connection_buffer_limit_bytes (Istio: a LISTENER patch; Envoy Gateway: connection.bufferLimit of a ClientTrafficPolicy, and for HTTP/2 also http2.initialStreamWindowSize), or lower decideAfterBytes on the envoy-proxy plugin to match",
     check: |site| {
         let holding: Vec<Holding<'_>> = site.loaded().filter_map(|(picker, plan)| {
@@ -188,7 +188,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     faults
 }
 
-/// Whether a policy is for other gateways than a picker is in, as far as the files show it.
+/// Returns whether a policy is for other gateways than a picker is in, as far as the files show it.
 fn is_elsewhere(site: &Site<'_>, policy: &Node, picker: &Picker<'_>) -> bool {
     let mut objects = ["EnvoyExtensionPolicy", "EnvoyPatchPolicy"]
         .into_iter()

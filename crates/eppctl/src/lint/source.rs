@@ -26,7 +26,7 @@ pub struct Document {
     wrapped: bool,
 }
 
-/// How lines of a document's text relate to lines of its file.
+/// The mapping from lines of a document's text to lines of its file.
 #[derive(Clone, Copy)]
 enum Lines {
     /// The document begins after this many lines.

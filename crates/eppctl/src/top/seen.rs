@@ -154,7 +154,7 @@ llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
 ";
 
     #[test]
-    fn two_looks_give_rates_and_shares() {
+    fn two_samples_give_rates_and_shares() {
         let now = Instant::now();
         let first = Sample::parse(FIRST, now);
         let later = FIRST

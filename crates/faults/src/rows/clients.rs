@@ -43,7 +43,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "a prompt that breaks pods",
-        what: "2 clients repeat one prompt that all 4 pods answer with 500; they serve everything else",
+        what: "2 clients repeat one prompt that all 4 pods reject with 500; they serve everything else",
         epp: "not applicable: it does not monitor responses",
         play: broken,
     },
@@ -93,7 +93,7 @@ const MAX_RATIO: f64 = 2.0;
 /// configurations: a liveness probe that waits longer restarts the pod.
 const MAX_MAIN_THREAD_DELAY: Duration = Duration::from_secs(1);
 
-/// How long each side of a comparison lasts.
+/// The duration of each side of a comparison.
 const SIDE_LENGTH: Duration = Duration::from_secs(10);
 
 /// A completion's body, with one prompt or a list of prompts.
@@ -169,14 +169,14 @@ fn compare(plan: Plan, form: &Form, control: Vec<Bytes>, crafted: Vec<Bytes>) ->
         )
     });
     measured.require(sent as f64 * MAX_RATIO >= usually_sent as f64, || {
-        format!("{sent} attacks were answered, {usually_sent} of the control")
+        format!("{sent} attacks got responses, {usually_sent} of the control")
     });
     measured.require(seen.admin <= MAX_MAIN_THREAD_DELAY, || {
         format!("the admin interface took {:?}", seen.admin)
     });
     measured.note(format!(
         "p99 of others {:.0} ms, the control's {:.0} ms; the admin interface took at most {:.0} ms; \
-         {sent} attacks answered, {usually_sent} of the control",
+         {sent} attacks with responses, {usually_sent} of the control",
         seen.p99.as_secs_f64() * 1e3,
         usual.p99.as_secs_f64() * 1e3,
         seen.admin.as_secs_f64() * 1e3,

@@ -49,8 +49,8 @@ fn clock_stepped(_: &Form) -> Measured {
     plan.setup.environment = clock.environment();
     let stage = plan.start();
     let date = || {
-        let answer = client::get(stage.proxy.admin, "/ready").unwrap();
-        answer.header("date").to_owned()
+        let response = client::get(stage.proxy.admin, "/ready").unwrap();
+        response.header("date").to_owned()
     };
     let (before, mut asked) = (date(), Vec::new());
     for ahead in [3_600, -3_600, 0] {

@@ -21,7 +21,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "metrics 500",
-        what: "the metrics page of 1 of 4 pods answers 500 for 4 s",
+        what: "the metrics page of 1 of 4 pods returns 500 for 4 s",
         epp: "not measured",
         play: |_| page(Metrics::Error),
     },
@@ -95,8 +95,8 @@ fn admin_gone() -> Measured {
     for number in 0..40 {
         let prompt = format!("{number} is new. ").repeat(100);
         let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 1});
-        let answer = post(stage.proxy.port, "/v1/completions", &body, &[]);
-        assert_eq!(answer.status, 200);
+        let response = post(stage.proxy.port, "/v1/completions", &body, &[]);
+        assert_eq!(response.status, 200);
     }
     let picks = |stage: &Stage| {
         let name = "llm_d_epp_scheduler_attempts_total";

@@ -35,7 +35,7 @@ pub const SHORT: [&str; 17] = [
     "slow bodies",
 ];
 
-/// How rows are played.
+/// The way in which rows are played.
 pub struct Form {
     /// The short form, for busy machines: only some rows, and recovery may take any time.
     pub short: bool,
@@ -50,9 +50,9 @@ pub struct Form {
 pub struct Row {
     /// Its name, which selects it on the command line.
     pub name: &'static str,
-    /// What breaks, and when.
+    /// The fault, and when it happens.
     pub what: &'static str,
-    /// What the Endpoint Picker does in the same situation, if that was measured.
+    /// The Endpoint Picker's behaviour in the same situation, if it was measured.
     pub epp: &'static str,
     /// Plays it.
     pub play: fn(&Form) -> Measured,

@@ -32,7 +32,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "pod failing",
-        what: "1 of 4 pods answers 500 for 3 s, which the retry policy does not cover",
+        what: "1 of 4 pods returns 500 for 3 s, which the retry policy does not cover",
         epp: "a quarter of all requests get 500 while it is listed",
         play: failing,
     },
@@ -110,7 +110,7 @@ fn slow(_: &Form) -> Measured {
     stage.end(Bar::none(seconds(3)))
 }
 
-/// Plays a plan in which pod 0 answers 500 for a while.
+/// Plays a plan in which pod 0 returns 500 for a while.
 fn fail(plan: Plan) -> Stage {
     let stage = plan.start();
     stage.set_faults(

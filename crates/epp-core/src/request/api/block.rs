@@ -57,7 +57,7 @@ pub struct ContentBlock {
     name: Draft,
     kind: Option<BlockType>,
     text: Draft,
-    /// Which of the two texts was read; the block's type may follow it.
+    /// The kind of the text that was read; the block's type may follow it.
     text_kind: Option<BlockType>,
     media_type: Draft,
     source_type: Draft,

@@ -2,29 +2,29 @@
 
 use serde_json::{json, Value};
 
-use super::{named, with, Asked, ARGUMENTS, TOKEN};
+use super::{named, with, ApiRequest, ARGUMENTS, TOKEN};
 use crate::pod::Served;
 
 /// Number of events before that of the first token.
 const FIRST_EVENTS: usize = 3;
 
-/// Returns the whole answer.
-pub fn whole(asked: &Asked, served: Served) -> Value {
-    let response = response(asked, "completed", json!([item(asked)]));
-    with(response, "usage", usage(asked, served))
+/// Returns the whole response.
+pub fn whole(request: &ApiRequest, served: Served) -> Value {
+    let response = response(request, "completed", json!([item(request)]));
+    with(response, "usage", usage(request, served))
 }
 
 /// Returns the events that begin the response, its one item and the item's one part.
-pub fn first_events(asked: &Asked) -> String {
-    let item = match &asked.tool {
-        Some(_) => with(item(asked), "arguments", ""),
-        None => with(item(asked), "content", json!([])),
+pub fn first_events(request: &ApiRequest) -> String {
+    let item = match &request.tool {
+        Some(_) => with(item(request), "arguments", ""),
+        None => with(item(request), "content", json!([])),
     };
-    let response = response(asked, "in_progress", json!([]));
+    let response = response(request, "in_progress", json!([]));
     let mut events = event_of("response.created", 0, json!({"response": response}));
     let added = json!({"output_index": 0, "item": item});
     events += &event_of("response.output_item.added", 1, added);
-    if asked.tool.is_none() {
+    if request.tool.is_none() {
         let added = with(place(), "part", part(""));
         events += &event_of("response.content_part.added", 2, added);
     }
@@ -32,12 +32,12 @@ pub fn first_events(asked: &Asked) -> String {
 }
 
 /// Returns the event with a token.
-pub fn event(asked: &Asked, token: usize) -> String {
-    let name = match asked.tool {
+pub fn event(request: &ApiRequest, token: usize) -> String {
+    let name = match request.tool {
         Some(_) => "response.function_call_arguments.delta",
         None => "response.output_text.delta",
     };
-    let delta = with(place(), "delta", asked.token(token));
+    let delta = with(place(), "delta", request.token(token));
     event_of(
         name,
         FIRST_EVENTS + token,
@@ -46,10 +46,10 @@ pub fn event(asked: &Asked, token: usize) -> String {
 }
 
 /// Returns the events that end all of them.
-pub fn last_events(asked: &Asked, served: Served) -> String {
-    let number = FIRST_EVENTS + asked.tokens();
-    let done = json!({"output_index": 0, "item": item(asked)});
-    let completed = json!({"response": whole(asked, served)});
+pub fn last_events(request: &ApiRequest, served: Served) -> String {
+    let number = FIRST_EVENTS + request.tokens();
+    let done = json!({"output_index": 0, "item": item(request)});
+    let completed = json!({"response": whole(request, served)});
     event_of("response.output_item.done", number, done)
         + &event_of("response.completed", number + 1, completed)
 }
@@ -67,9 +67,9 @@ fn part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": []})
 }
 
-fn item(asked: &Asked) -> Value {
+fn item(request: &ApiRequest) -> Value {
     let item = json!({"id": "item-sim", "status": "completed"});
-    match &asked.tool {
+    match &request.tool {
         Some(name) => {
             let call = with(with(item, "type", "function_call"), "call_id", "call-sim");
             with(
@@ -83,18 +83,18 @@ fn item(asked: &Asked) -> Value {
             with(
                 message,
                 "content",
-                json!([part(&TOKEN.repeat(asked.tokens()))]),
+                json!([part(&TOKEN.repeat(request.tokens()))]),
             )
         }
     }
 }
 
-fn response(asked: &Asked, status: &str, output: Value) -> Value {
+fn response(request: &ApiRequest, status: &str, output: Value) -> Value {
     json!({
         "id": "sim",
         "object": "response",
         "created_at": 0,
-        "model": asked.model,
+        "model": request.model,
         "status": status,
         "output": output,
         "parallel_tool_calls": true,
@@ -103,12 +103,12 @@ fn response(asked: &Asked, status: &str, output: Value) -> Value {
     })
 }
 
-fn usage(asked: &Asked, served: Served) -> Value {
+fn usage(request: &ApiRequest, served: Served) -> Value {
     json!({
         "input_tokens": served.prompt_tokens,
         "input_tokens_details": {"cached_tokens": served.cached_tokens},
-        "output_tokens": asked.tokens(),
+        "output_tokens": request.tokens(),
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": served.prompt_tokens + asked.tokens(),
+        "total_tokens": served.prompt_tokens + request.tokens(),
     })
 }

@@ -2,28 +2,28 @@
 
 use serde_json::{json, Value};
 
-use super::Asked;
+use super::ApiRequest;
 use crate::pod::Served;
 
 /// An embedding.
 const NUMBERS: [f32; 4] = [0.5, -0.5, 0.25, 1.0];
 
-/// The same as little-endian `f32` in base64, which OpenAI's packages request by default.
+/// [`NUMBERS`] as little-endian `f32` in base64, which OpenAI's packages request by default.
 const BASE64: &str = "AAAAPwAAAL8AAIA+AACAPw==";
 
-/// Returns the whole answer.
-pub fn whole(asked: &Asked, served: Served) -> Value {
-    let embedding = || match asked.base64 {
+/// Returns the whole response.
+pub fn whole(request: &ApiRequest, served: Served) -> Value {
+    let embedding = || match request.base64 {
         true => json!(BASE64),
         false => json!(NUMBERS),
     };
-    let data = (0..asked.inputs)
+    let data = (0..request.inputs)
         .map(|index| json!({"index": index, "object": "embedding", "embedding": embedding()}));
     json!({
         "id": "sim",
         "object": "list",
         "created": 0,
-        "model": asked.model,
+        "model": request.model,
         "data": data.collect::<Vec<_>>(),
         "usage": {
             "prompt_tokens": served.prompt_tokens,

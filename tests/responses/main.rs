@@ -1,4 +1,4 @@
-//! The reader of answers against vectors: bodies and the counts of tokens in them. Each is read
+//! The reader of responses against vectors: bodies and the counts of tokens in them. Each is read
 //! whole, byte by byte, and cut at random.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -48,7 +48,7 @@ fn check(name: &str, body: &[u8], expected: Usage) {
 
 #[test]
 fn the_vectors_hold() {
-    let text = fs::read_to_string("tests/answers/vectors.json").unwrap();
+    let text = fs::read_to_string("tests/responses/vectors.json").unwrap();
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
     assert!(cases.len() > 30);
     for case in &cases {
@@ -68,7 +68,7 @@ fn the_vectors_hold() {
 }
 
 #[test]
-fn a_real_servers_answers_are_read() {
+fn a_real_servers_responses_are_read() {
     for (file, prompt, completion, cached) in [
         ("chat_nonstream.http", 26, 12, None),
         ("chat_stream_cached.http", 1208, 3, Some(1152)),
@@ -88,7 +88,7 @@ fn a_real_servers_answers_are_read() {
 }
 
 #[test]
-fn hostile_answers_cost_no_memory_and_no_panic() {
+fn hostile_responses_cost_no_memory_and_no_panic() {
     let deep = [b"{\"a\":".to_vec(), b"[".repeat(10_000)].concat();
     let long = [
         b"data: {\"a\":\"".to_vec(),

@@ -1,4 +1,4 @@
-//! What is counted of answers, whole and streamed, in the forms of three APIs.
+//! Metrics of whole and streamed responses of three APIs.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::{complete, post};
 use crate::proxy::Proxy;
 use crate::{scorer, start};
 
-/// The sum of a counter over all endpoints, of the model that is asked for here.
+/// Returns the sum of a counter over all endpoints, for the model of these tests.
 fn total(proxy: &Proxy, name: &str) -> f64 {
     let page = proxy.prometheus();
     let own = page
@@ -19,7 +19,7 @@ fn total(proxy: &Proxy, name: &str) -> f64 {
         .sum()
 }
 
-/// A request of each API that streams, and how it asks for the end of its answer.
+/// Returns a request of each API, streamed or not, with the field that limits its response.
 fn requests(stream: bool) -> [(&'static str, Value); 3] {
     let turns = json!([{"role": "user", "content": "Why is the sky blue?"}]);
     let chat = json!({"model": "m", "messages": turns, "max_tokens": 5, "stream": stream,
@@ -34,7 +34,7 @@ fn requests(stream: bool) -> [(&'static str, Value); 3] {
 }
 
 #[test]
-fn answers_of_three_apis_are_counted_whole_and_streamed() {
+fn responses_of_three_apis_are_counted_whole_and_streamed() {
     let settings = Settings {
         token_time: Duration::from_millis(2),
         ..Settings::default()
@@ -43,10 +43,10 @@ fn answers_of_three_apis_are_counted_whole_and_streamed() {
     let proxy = start(&sim, &scorer("prefix-cache-scorer"));
     for stream in [false, true] {
         for (path, body) in requests(stream) {
-            let answer = post(proxy.port, path, &body, &[]);
-            assert_eq!(answer.status, 200, "{path}: {answer:?}");
-            let events = answer.body.contains("data: ");
-            assert_eq!(events, stream, "{path}: {answer:?}");
+            let response = post(proxy.port, path, &body, &[]);
+            assert_eq!(response.status, 200, "{path}: {response:?}");
+            let events = response.body.contains("data: ");
+            assert_eq!(events, stream, "{path}: {response:?}");
         }
     }
     let reaches = |name: &str, expected: f64| {
@@ -78,8 +78,8 @@ fn expected_and_reported(settings: &Settings) -> (f64, f64) {
     (0..6).for_each(|_| {
         complete(proxy.port, "m", &prompt);
     });
-    let answered = || total(&proxy, "llm_d_epp_request_cached_tokens_count");
-    proxy.wait_until("all are counted", || answered() == 6.0);
+    let counted = || total(&proxy, "llm_d_epp_request_cached_tokens_count");
+    proxy.wait_until("all are counted", || counted() == 6.0);
     (
         total(&proxy, "epp_wasm_predicted_cached_tokens_total"),
         total(&proxy, "epp_wasm_reported_cached_tokens_total"),
@@ -92,7 +92,7 @@ fn the_index_is_compared_with_what_the_pods_report() {
     assert!(reported > 5.0 * 1_500.0, "{reported}");
     let ratio = expected / reported;
     assert!((0.98..1.02).contains(&ratio), "{expected} of {reported}");
-    // A pod whose cache holds next to nothing: the index does not know that, and the metric shows it.
+    // A pod whose cache holds next to nothing: the index expects more, and the metric shows the difference.
     let small = Settings {
         cache_blocks: 10,
         ..Settings::default()

@@ -46,7 +46,7 @@ impl Api {
 
 /// The part of a request that a pod reads.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ApiRequest {
     api: Api,
     /// `model`.
     pub model: String,
@@ -56,11 +56,11 @@ pub struct Asked {
     pub stream: bool,
     /// `stream_options.include_usage`.
     include_usage: bool,
-    /// The most tokens of the answer.
+    /// The most tokens of the response.
     max_tokens: usize,
     /// Whether the client set that limit.
     limited: bool,
-    /// The tool that is called instead of an answer: the first one, unless it was called already.
+    /// The tool that is called instead of a response: the first one, unless it was called already.
     tool: Option<String>,
     /// Texts to embed.
     inputs: usize,
@@ -68,7 +68,7 @@ pub struct Asked {
     base64: bool,
 }
 
-/// Tokens of an answer if the client sets no limit.
+/// Tokens of a response if the client sets no limit.
 const TOKENS: usize = 8;
 
 /// A token of a text.
@@ -77,7 +77,7 @@ const TOKEN: &str = "token ";
 /// The arguments of a call, token by token.
 const ARGUMENTS: [&str; 2] = ["{", "}"];
 
-impl Asked {
+impl ApiRequest {
     /// Reads a body. Returns `None` if it is not a JSON object.
     pub fn read(api: Api, body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
@@ -105,7 +105,7 @@ impl Asked {
         })
     }
 
-    /// Returns the number of tokens of the answer.
+    /// Returns the number of tokens of the response.
     pub fn tokens(&self) -> usize {
         match (self.api, &self.tool) {
             (Api::Embeddings | Api::CountTokens, _) => 0,
@@ -119,16 +119,16 @@ impl Asked {
         self.api == Api::CountTokens
     }
 
-    /// Returns the whole answer.
+    /// Returns the whole response.
     pub fn whole(&self, served: Served) -> String {
-        let answer = match self.api {
+        let response = match self.api {
             Api::Chat | Api::Completions => openai::whole(self, served),
             Api::Embeddings => embeddings::whole(self, served),
             Api::Messages => messages::whole(self, served),
             Api::CountTokens => messages::count(served.prompt_tokens),
             Api::Responses => responses::whole(self, served),
         };
-        answer.to_string()
+        response.to_string()
     }
 
     /// Returns the events before the first token.
