@@ -40,7 +40,7 @@ fn release(picker: &mut Picker, id: ExchangeId, body: &str) -> usize {
     shown
 }
 
-/// Memory in use per request once all are released, and once all have come to their end; and the
+/// Returns the memory in use per request once all are released, and once all have ended; and the
 /// most bytes that Envoy held of one.
 fn held(plugins: &str) -> (usize, usize, usize) {
     let mut picker = picker::picker(plugins);

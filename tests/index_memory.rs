@@ -7,7 +7,7 @@ use epp_core::prefix::key::Secret;
 #[path = "memory/counting.rs"]
 mod counting;
 
-/// Every endpoint holds blocks of its own, some hold the same, or all do.
+/// The holders of blocks: each endpoint has its own, some have the same, or all have the same.
 #[test]
 fn an_entry_of_the_index_costs_32_bytes_at_any_fill() {
     // The last chunk of entries and of buckets, and the endpoints' lists.

@@ -120,7 +120,7 @@ fn alerted() -> Vec<String> {
         .collect()
 }
 
-/// An Envoy whose pool has members of which none may be picked: it refuses.
+/// Starts an Envoy whose pool has only members that may not be picked, so it rejects requests.
 fn refusing() -> (Stage, Process) {
     let mut config = read(&top().join("envoy/minimal.yaml"));
     let pool = &mut config["static_resources"]["clusters"][0]["load_assignment"];
@@ -143,7 +143,7 @@ fn refusing() -> (Stage, Process) {
 }
 
 /// Requests that leave a trace in every metric: cached ones, ones served elsewhere. They go on until `enough`
-/// says so; it is asked after every twentieth.
+/// says so, which is checked after every twentieth.
 fn traffic(stage: &mut Stage, port: u16, mut enough: impl FnMut() -> bool) {
     let ask = |number: usize| {
         let prompt = "A timetable that all ask about. ".repeat(40);

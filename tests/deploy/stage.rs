@@ -106,7 +106,7 @@ impl Stage {
         fs::rename(new, file).unwrap();
     }
 
-    /// The port that stands for this one of the template's own.
+    /// Returns the port that replaces this one of the template.
     pub fn port(&self, port: u64) -> u16 {
         self.ports[&port]
     }
@@ -147,7 +147,7 @@ impl Stage {
         address["port_value"] = new.into();
     }
 
-    /// The port of the model server that stands for this address.
+    /// Returns the port of the model server that replaces this address.
     fn pod(&mut self, host: &str, port: u64) -> u16 {
         let key = (host.to_owned(), port);
         let sim = &mut self.sim;

@@ -22,7 +22,7 @@ enum Scheme {
     Light = 1,
 }
 
-/// Opens a page and returns what is in it; `picture` takes one instead.
+/// Opens a page and returns its content; with `picture`, takes a screenshot instead.
 fn open(url: &str, folder: &Path, scheme: Scheme, picture: Option<&Path>) -> String {
     let mut browser = Command::new("chromium");
     browser
@@ -305,7 +305,7 @@ fn workers_that_share_nothing_are_shown() {
     assert!(counted.body.contains(": 0"), "{}", counted.body);
 }
 
-/// The module with faults on demand (src/fault.rs) stands in for a defect in the page.
+/// The module with faults on demand (src/fault.rs) simulates a defect in the page.
 #[test]
 fn a_failure_of_the_page_affects_no_request() {
     let stage = Stage::set(&top().join("envoy/envoy.yaml"));

@@ -174,7 +174,7 @@ fn after_a_trap_on_the_main_thread_a_worker_polls() {
         now = worker().unwrap();
         now.polls
     });
-    // Ticks of its own, two seconds where they are on time: some until the trap, 15 until the lease has expired
+    // Counted in its ticks, two seconds if they are on time: some until the trap, 15 until the lease has expired
     // for a VM that serves requests, 10 until its report.
     let ticks = now.heartbeats - before;
     assert!(ticks <= 40, "{ticks} ticks");

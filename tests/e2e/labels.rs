@@ -94,7 +94,7 @@ fn names_that_servers_take_are_bounded() {
     let sim = Sim::start(16, &Settings::default()).unwrap();
     let proxy = start(&sim);
     assert!(growth(&proxy, 10_000, long) < 100_000);
-    // Names of an ordinary length: 64 for all workers together, and what is above is "other".
+    // Names of an ordinary length: 64 for all workers together; further ones are counted as "other".
     growth(&proxy, 2_000, |number| format!("invented-{number}"));
     let page = proxy.prometheus();
     let models = page.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
-//! Uploads that pause and are released by the clock: wherever they pause, whatever the route makes the
-//! router keep, and however they end, the pod gets each byte once.
+//! Uploads that pause and are released by the timeout: the pod gets each byte once, wherever the upload pauses,
+//! whatever part of it the router keeps for retries, and however it ends.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use envoy_harness::path_of;
 /// The pause of an upload: well beyond `bodyTimeout` in these tests and a tick.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// An Envoy in front of this pod that releases what is silent for 100 ms.
+/// Starts an Envoy in front of this pod that releases uploads that are silent for 100 ms.
 fn impatient(witness: &Witness, route: Value) -> Proxy {
     setup(witness, route).start()
 }

@@ -39,8 +39,8 @@ fn a_prompt_goes_where_it_went_before_but_not_for_another_model() {
     }
 }
 
-/// Waits until requests go to this pod: what the pods show must have been scraped. Fourteen in a row
-/// are no luck.
+/// Waits until requests go to this pod, once the pods' metrics have been scraped. Fourteen in a row
+/// are not chance.
 pub fn settles_on(port: u16, pod: &str) {
     wait_until(&format!("requests go to {pod}"), || {
         (0..14).all(|number| complete(port, "sql", &format!("{number}")).pod() == pod)

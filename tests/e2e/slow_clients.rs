@@ -32,7 +32,7 @@ fn pool(workers: usize) -> (Sim, Proxy) {
     let sim = Sim::start(4, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.workers = workers;
-    // As in our templates: what is released waits for its body at the pods.
+    // As in our templates: a released request waits for its body at the pods.
     let most =
         json!({"max_connections": 16384, "max_pending_requests": 16384, "max_requests": 16384});
     setup.cluster = json!({"circuit_breakers": {"thresholds": [most]}});

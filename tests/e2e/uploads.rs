@@ -84,7 +84,7 @@ pub fn begin(connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
     connection.post("/v1/completions", headers)
 }
 
-/// An Envoy before one witness, which needs bodies for their prefixes; with settings of its own.
+/// Starts an Envoy with these settings in front of one witness. Its plan needs bodies, for their prefixes.
 fn before(witness: &Witness, settings: &str) -> Proxy {
     let plugins =
         format!("{{type: prefix-cache-scorer}}, {{type: envoy-proxy, parameters: {{{settings}}}}}");

@@ -126,7 +126,7 @@ fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
         worker = now.unwrap_or_default();
         worker.entries == entries
     });
-    // Ticks of its own, which the compiling before them does not count for: two seconds where they are on
+    // Counted in its ticks, so that the compilation before them does not count: two seconds if they are on
     // time. The page shows the entries up to half a second late.
     assert!(worker.heartbeats <= 40, "{worker:?}");
     assert_eq!(astray(&proxy, &placed), 0);
@@ -164,7 +164,7 @@ fn requests_that_a_trapped_worker_held_are_no_longer_counted() {
     proxy.wait_until("no worker holds any", || held() == 0);
 }
 
-/// The module with another version of what is shared.
+/// The module with another version of the shared data.
 fn of_another_layout() -> PathBuf {
     let root = ROOT.as_bytes();
     let mut module = fs::read(path_of("EPP_WASM")).unwrap();

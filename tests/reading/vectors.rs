@@ -2,7 +2,7 @@
 //! have.
 //!
 //! A vector's `prompts` are what the Endpoint Picker hashes (reference §4.5), each a text,
-//! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` stands, on a
+//! `{"tokens": […]}`, or a list of texts and media; `{"media": text, "tokens": n}` represents, on a
 //! token boundary, for n times the low half of the text's hash. A fact that is not named is absent.
 //! `{"unknown": [level, outer, inner], "key": …, "value": …}` is what the Endpoint Picker leaves out, by
 //! its bytes (`digest` instead of `value`: by its hash), and `{"sum": […]}` the sum of such; from there on a last block counts in any case.

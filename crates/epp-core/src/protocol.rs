@@ -2,7 +2,7 @@
 
 /// Request headers that only a picker may set, beside the destination header, whose name is configurable.
 /// A host removes a client's own: they would steer the request, or make the model server fetch from
-/// wherever they say.
+/// any address that they name.
 pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-subset",
     "x-gateway-destination-endpoint-served",

@@ -152,7 +152,7 @@ fn object(questions: &[Question], prefix: &str, meaning: &dyn Fn(&str) -> Option
         if question.required {
             required.push(field.to_owned());
         } else if let Some(Value::String(kind)) = schema.get("type").cloned() {
-            // What is null is as good as absent.
+            // A field that is null counts as absent.
             schema["type"] = json!([kind, "null"]);
         } else if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
             words.push(Value::Null);

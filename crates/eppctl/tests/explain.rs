@@ -214,10 +214,10 @@ fn the_filters_state_is_read_from_a_running_envoy() {
     complete(proxy.port, "m", "a prompt");
     let admin = format!("127.0.0.1:{}", proxy.admin);
     let config = file("in-envoy.yaml", BY_METRICS);
-    let asked = [&config, "--request", "-", "--envoy", &admin];
+    let arguments = [&config, "--request", "-", "--envoy", &admin];
     let mut report = Value::Null;
     proxy.wait_until("the filter exports the queue", || {
-        report = explained(&asked);
+        report = explained(&arguments);
         report["candidates"][1]["scores"][0]["raw"] == 0.0
             && report["candidates"][1]["scores"][1]["raw"] == 0.75
     });

@@ -276,7 +276,7 @@ fn several_bootstraps_stand_by_themselves() {
     let expected = (vec!["no-override-host".to_owned()], Some(1));
     // The first one's cluster has the same name.
     assert_eq!(rules(&format!("{text}\n---\n{faulty}")), expected);
-    // One, and what is patched into it.
+    // A cluster, and the patch that is merged into it.
     let listener = "  - name: llm\n    address";
     let low = text.replace(
         listener,

@@ -194,15 +194,15 @@ fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
     assert_eq!(output.status.code(), Some(2));
     assert!(error.contains("127.0.0.1:1/metrics"), "{error}");
     let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
-    let asked = ["examples/full.yaml", "--request", "-", "--pod", &pod];
-    let output = eppctl(&[&["explain", "-o", "json"], &asked[..]].concat(), body);
+    let arguments = ["examples/full.yaml", "--request", "-", "--pod", &pod];
+    let output = eppctl(&[&["explain", "-o", "json"], &arguments[..]].concat(), body);
     let report: Value = serde_json::from_str(&out(&output)).unwrap();
     let used = &report["candidates"][0]["metrics"];
     assert_eq!(
         (&used["waiting"], &used["kv_usage"]),
         (&json!(7.0), &json!(0.25))
     );
-    let text = out(&eppctl(&[&["explain"], &asked[..]].concat(), body));
+    let text = out(&eppctl(&[&["explain"], &arguments[..]].concat(), body));
     assert!(text.contains("waiting 7, running 0, KV 0.25"), "{text}");
 }
 
@@ -241,7 +241,7 @@ fn the_endpoint_with_an_overloaded_engine_is_not_picked() {
     let overloaded = pod([(0.0, 1.0, 0.05), (12.0, 40.0, 0.95)]);
     let balanced = pod([(1.0, 2.0, 0.1), (0.0, 2.0, 0.1)]);
     let pods = ["--pod", &overloaded, "--pod", &balanced];
-    let asked = [
+    let arguments = [
         "explain",
         "-o",
         "json",
@@ -250,7 +250,7 @@ fn the_endpoint_with_an_overloaded_engine_is_not_picked() {
         "-",
     ];
     let body = r#"{"model": "m", "prompt": "Once upon a time"}"#;
-    let output = eppctl(&[&asked[..], &pods[..]].concat(), body);
+    let output = eppctl(&[&arguments[..], &pods[..]].concat(), body);
     let report: Value = serde_json::from_str(&out(&output)).unwrap();
     let [first, second] = [0, 1].map(|place| &report["candidates"][place]);
     assert_eq!(first["name"], balanced, "{report}");

@@ -20,7 +20,7 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The tables' lines: what the Endpoint Picker has, and what is here.
+/// Returns the tables' rows: the Endpoint Picker's types, and what this page says about them.
 fn rows(page: &str) -> Vec<(&str, &str)> {
     let lines = page.lines().filter(|line| line.starts_with("| "));
     let cells = lines.filter_map(|line| line.trim_matches('|').split_once(" | "));

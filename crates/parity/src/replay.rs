@@ -108,7 +108,7 @@ pub fn compare(ranking: &[(String, f64)], expect: &Expected, tolerance: f64) -> 
     }
     for (endpoint, recorded) in &expect.scores {
         let found = own.get(endpoint.as_str());
-        let found = found.ok_or_else(|| format!("{endpoint} is no candidate"))?;
+        let found = found.ok_or_else(|| format!("{endpoint} is not a candidate"))?;
         if (found - recorded).abs() > tolerance {
             return Err(format!("{endpoint} {found}, recorded {recorded}"));
         }

@@ -1,7 +1,6 @@
 //! Properties of the reader of request bodies.
 //!
-//! Settings: path, dialect (`seed` for GIE v1, `today` for llm-d, the words of the existing corpus), bytes per block,
-//! maximum blocks, and the random seed of the splits.
+//! Settings: path, dialect (`gie` or `llm-d`), bytes per block, maximum blocks, and the random seed of the splits.
 
 use epp_core::prefix::digest::BlockSpec;
 use epp_core::request::{Api, BodyReader, Fact, Flattening, ReadPlan, TextBuffer};
@@ -43,7 +42,7 @@ pub fn request(input: &[u8]) {
     let (mut words, body) = settings(input);
     let api = Api::of_path(words.next().unwrap_or_default().as_bytes());
     let flattening = match words.next() {
-        Some("seed") => Flattening::GieV1,
+        Some("gie") => Flattening::GieV1,
         _ => Flattening::LlmD,
     };
     let llm_d = flattening == Flattening::LlmD;

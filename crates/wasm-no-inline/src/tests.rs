@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A module of functions, the first of which does what is given; the others are long, longer than any
+/// Returns a module of functions. The first has the given body; the others are long, longer than any
 /// caller, and short.
 fn module(calls: &str) -> Vec<u8> {
     wat::parse_str(text(calls)).unwrap()

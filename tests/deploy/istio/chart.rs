@@ -1,4 +1,4 @@
-//! The Helm chart: it is what `scripts/chart` makes of the manifests, and with its own values comes to
+//! The Helm chart: it is the output of `scripts/chart` for the manifests, and with its own values renders to
 //! them again.
 
 use std::collections::BTreeMap;

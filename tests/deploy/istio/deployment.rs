@@ -18,7 +18,7 @@ const OVERLAYS: [&str; 5] = [
 ];
 
 /// The text that Envoy gets as `--config-yaml` at a Gateway that names this ConfigMap; `None` where
-/// nothing comes of it.
+/// it has no effect.
 pub fn config_yaml(config_maps: &[Value], parameters: &str) -> Option<String> {
     let mut deployment = read(&top().join("tests/deploy/istio/deployment.yaml"));
     let data = &named(config_maps, parameters)?["data"];

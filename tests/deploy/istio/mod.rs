@@ -1,4 +1,4 @@
-//! The manifests in envoy/istio/: they are what Istio's CRDs allow, and the gateway that comes of
+//! The manifests in envoy/istio/: they are valid against Istio's CRDs, and the gateway that results from
 //! them loads and routes in a real Envoy.
 //!
 //! The gateway before them is in gateway.yaml, as Istio's control plane makes it; `pilot` does to it
@@ -110,7 +110,7 @@ fn a_wasm_plugin_routes_by_metrics() {
 #[test]
 fn other_hosts_of_the_gateway_are_left_alone() {
     let gateway = Running::with(&["cluster.yaml", "filter.yaml"]);
-    wait_until("the pool's own filter is asked", || {
+    wait_until("the pool's own filter is called", || {
         gateway.ask(SERVICE, "x").status == 200
     });
     let pods = gateway.conversation(POOL);
@@ -135,7 +135,7 @@ fn no_other_cluster_of_the_gateway_obeys_a_client() {
     }
 }
 
-/// The clusters of a gateway that read the destination header, or what is made of it.
+/// Returns the clusters of a gateway that read the destination header or the metadata made of it.
 fn obeying(manifest: &str) -> Vec<String> {
     let built = built(gateway_yaml(), &[manifest.to_owned()]);
     let clusters = built.config["static_resources"]["clusters"]

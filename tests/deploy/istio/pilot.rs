@@ -24,7 +24,7 @@ pub struct Gateway {
 pub struct Built {
     /// Envoy's configuration.
     pub config: Value,
-    /// The resources that come to it by ECDS.
+    /// The resources that it gets by ECDS.
     pub extensions: BTreeMap<String, Value>,
     config_maps: Vec<Value>,
 }
@@ -60,7 +60,7 @@ impl Gateway {
                 "EnvoyFilter" => self.filters.push(document),
                 "ConfigMap" => self.config_maps.push(document),
                 "WasmPlugin" => self.plug(&document),
-                // What comes of it is in gateway.yaml.
+                // Its result is in gateway.yaml.
                 "InferencePool" => {}
                 other => panic!("{other} is new here"),
             }
@@ -110,7 +110,7 @@ impl Gateway {
         }
     }
 
-    /// Those that are there are merged; what is added comes after that, and only where no cluster has
+    /// Existing clusters are merged; additions come after that, and only where no cluster has
     /// its name.
     fn patch_clusters(&mut self, patches: &[&Value]) {
         let clusters = self.config["static_resources"]["clusters"].as_sequence_mut();

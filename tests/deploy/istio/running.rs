@@ -147,7 +147,7 @@ impl Running {
         }
     }
 
-    /// Asserts that a pool's own choice stands, whichever of its members clients name. That may be one
+    /// Asserts that a pool's own choice applies, whichever of its members clients name. That may be one
     /// member for all of these requests, but is then not the one that they name.
     pub fn keeps_its_choice(&self, host: &str, members: &[String]) {
         let addresses = self.stage.sim.addresses();

@@ -260,7 +260,7 @@ catalogue! {
     PROMPT_LIMIT: Gauge<Vm> = ("epp_wasm_prompt_limit_bytes");
     /// Panics that were caught. Each is a defect.
     CAUGHT_PANICS: Counter<Callback<'_>> = ("epp_wasm_caught_panics_total");
-    /// Configurations that were refused. It has no pool: what is refused names none.
+    /// Configurations that were rejected. It has no label `pool`: a rejected configuration has no pool.
     REJECTED_CONFIGURATIONS: Counter<NoLabels> = ("epp_wasm_rejected_configurations_total");
 }
 

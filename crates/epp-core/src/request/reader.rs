@@ -213,7 +213,7 @@ impl BodyReader {
         Some(range.start..end)
     }
 
-    /// Feeds the bytes that [`Self::reread`] asked for, or as many of them as there are. If there are none, or the offset is
+    /// Feeds the bytes that [`Self::reread`] requested, or as many of them as there are. If there are none, or the offset is
     /// another, the prompt stays as far as it was read.
     pub fn feed_again(&mut self, offset: usize, bytes: &[u8], buffer: &mut TextBuffer) {
         let mut parts = self.reread.parts.iter_mut();

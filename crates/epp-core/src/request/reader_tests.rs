@@ -151,7 +151,7 @@ fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
         assert!(!reader.pending().earlier_parts && !reader.needs_more());
         let after: Vec<u64> = reader.prompts(0).flatten().copied().collect();
         assert_eq!(after, before);
-        reader.feed_again(0, b"not asked for", &mut TextBuffer::default());
+        reader.feed_again(0, b"not requested", &mut TextBuffer::default());
     }
 }
 

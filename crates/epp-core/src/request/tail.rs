@@ -150,7 +150,7 @@ mod tests {
             r#","model":"x"} {"#,
             r#","model":"x""#,
             r#","model":"x"]}"#,
-            // What stands before it is not seen.
+            // Its beginning is not seen.
             r#""model":"x"}"#,
             "",
         ] {

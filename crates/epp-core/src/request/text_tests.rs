@@ -77,8 +77,8 @@ fn text_before_an_invalid_byte_is_passed_on() {
         (br#"\u+123""#, ""),
     ] {
         for piece in [1, 2, 99] {
-            let told = decode(inside, piece);
-            assert_eq!(told, Err(text.into()), "{}", inside.escape_ascii());
+            let decoded = decode(inside, piece);
+            assert_eq!(decoded, Err(text.into()), "{}", inside.escape_ascii());
         }
     }
 }
@@ -159,9 +159,9 @@ fn text_that_is_not_wanted_is_skipped() {
 fn the_rest_of_a_character_is_forgotten_when_no_more_is_wanted() {
     let mut reader = StringReader::default();
     reader.begin(true);
-    let mut told = Vec::new();
+    let mut decoded = Vec::new();
     let mut take = |text: &[u8]| {
-        told.extend_from_slice(text);
+        decoded.extend_from_slice(text);
         false
     };
     assert_eq!(
@@ -176,7 +176,7 @@ fn the_rest_of_a_character_is_forgotten_when_no_more_is_wanted() {
         reader.read(b"\" x", &mut TextBuffer::default(), &mut take),
         Reach::Closed(b" x")
     );
-    assert_eq!(told, b"a");
+    assert_eq!(decoded, b"a");
 }
 
 #[test]
@@ -187,15 +187,15 @@ fn readers_that_share_a_buffer_do_not_mix_their_text() {
         .iter_mut()
         .for_each(|(reader, _)| reader.begin(true));
     for byte in text.as_bytes() {
-        for (reader, told) in &mut readers {
+        for (reader, decoded) in &mut readers {
             let mut take = |piece: &[u8]| {
-                told.extend_from_slice(piece);
+                decoded.extend_from_slice(piece);
                 true
             };
             assert_eq!(reader.read(&[*byte], &mut buffer, &mut take), Reach::Open);
         }
     }
-    for (_, told) in readers {
-        assert_eq!(told, text.as_bytes());
+    for (_, decoded) in readers {
+        assert_eq!(decoded, text.as_bytes());
     }
 }

@@ -120,7 +120,7 @@ fn a_secrets_data_is_found() {
         "{{\"kind\": \"List\", \"items\": [{{\"kind\": \"Secret\", \"data\": {{\"c\":\n\"{coded}\"}}}}]}}"
     );
     assert_eq!(found(&list), expected("items[0].data.c", "2:1"));
-    // Elsewhere such a text is one of its own.
+    // Elsewhere such a text is a document.
     assert!(documents(&secret.replace("Secret", "ConfigMap")).is_err());
 }
 
@@ -174,7 +174,7 @@ fn a_text_within_a_text_is_found() {
         &application,
         "spec.source.helm.values: pluginsCustomConfig.c.yaml",
     );
-    // But no deeper than anybody has it, however often a text is quoted.
+    // But no deeper than in real files, however often a text is quoted.
     let mut deep = BROKEN.to_owned();
     for _ in 0..6 {
         deep = format!("c: {}\n", serde_json::to_string(&deep).unwrap());

@@ -113,12 +113,12 @@ pub fn split_yaml(text: &str) -> Vec<(usize, String)> {
     let mut documents = vec![(0, String::new())];
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if let Some(rest) = behind(line, "---") {
-            // What stands behind the marker belongs to the document: `--- {a: 1}`.
+            // Text behind the marker belongs to the document: `--- {a: 1}`.
             documents.push((number, format!("   {rest}")));
         } else if behind(line, "...").is_some() {
             documents.push((number + 1, String::new()));
         } else if let Some((_, document)) = documents.last_mut() {
-            // A directive stands before a document.
+            // A directive precedes a document.
             document.push_str(if line.starts_with('%') { "\n" } else { line });
         }
     }
@@ -247,7 +247,7 @@ impl<'t> Raw<'t> {
             other => return Some(other),
         };
         let code = self.hexadecimal(digits)?;
-        // JSON writes what is beyond 16 bits as two.
+        // JSON writes a character beyond 16 bits as two escapes.
         if !(0xD800..0xDC00).contains(&code) {
             return char::from_u32(code);
         }

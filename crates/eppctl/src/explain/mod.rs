@@ -110,7 +110,7 @@ impl Explain {
         })
     }
 
-    /// Creates a picker that knows the endpoints.
+    /// Creates a picker with the endpoints.
     fn picker(&self, mut plan: Plan, seen: &Seen) -> Picker {
         let endpoints = seen.endpoints.iter();
         let members = endpoints.map(|known| known.member.clone()).collect();
@@ -217,7 +217,7 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
     }
 }
 
-/// Tells the picker what is known of the endpoints.
+/// Sets the state of the picker's endpoints.
 fn know(picker: &mut Picker, seen: &Seen) {
     for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
         if let Some(endpoint) = picker.fixture().pool().get_mut(slot) {

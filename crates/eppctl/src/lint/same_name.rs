@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(extension, [expected]);
         // As docs/istio.md copies it.
         assert!(beside(&[chat, ("name: epp", "name: epp-chat")]).is_empty());
-        // The same once more, another namespace's, another gateway's, what is merged.
+        // An identical copy, one in another namespace, one of another gateway, and a merged one are accepted.
         assert!(beside(&[]).is_empty());
         assert!(beside(&[chat, ("namespace: llm", "namespace: other")]).is_empty());
         let gateway = ("gateway-name: llm", "gateway-name: other");

@@ -224,7 +224,7 @@ fn unfinished(form: &Form, http: Http) -> Measured {
     stage.run(Duration::from_secs(2));
     let reloads = stage.proxy.stat_so_far("wasm.epp0.vm_reload_success");
     let trapped = stage.proxy.logged().contains("Uncaught RuntimeError");
-    let (kept, asked) = affinity(&stage.proxy);
+    let (kept, sent) = affinity(&stage.proxy);
     let mut measured = stage.end(served());
     measured.require(reloads == 0 && !trapped, || {
         format!("the module trapped, {reloads} VMs were reloaded")
@@ -232,7 +232,7 @@ fn unfinished(form: &Form, http: Http) -> Measured {
     measured.require(most <= MAX_VM_MEMORY, || {
         format!("a VM had {} MiB", most >> 20)
     });
-    require_affinity(&mut measured, "afterwards", kept, asked);
+    require_affinity(&mut measured, "afterwards", kept, sent);
     measured.note(format!(
         "the largest VM grew from {} to {} MiB",
         before >> 20,
@@ -271,10 +271,10 @@ fn fill(stage: &Stage, count: usize, begin: impl Fn()) -> u64 {
 }
 
 /// Adds a miss unless the prompts that were sent twice went to the same pod.
-fn require_affinity(measured: &mut Measured, when: &str, kept: usize, asked: usize) {
+fn require_affinity(measured: &mut Measured, when: &str, kept: usize, sent: usize) {
     // One of four does so by chance. Metrics that change in between may outweigh a prefix.
-    let enough = asked * 9 / 10;
-    let text = format!("{when}, {kept} of {asked} repeated prompts went to the same pod");
+    let enough = sent * 9 / 10;
+    let text = format!("{when}, {kept} of {sent} repeated prompts went to the same pod");
     measured.require(kept >= enough, || text.clone());
     if kept >= enough {
         measured.note(text);
@@ -347,11 +347,11 @@ fn half_open() -> Measured {
         attack = Some(attackers);
     });
     let reads = reads_bodies(&stage);
-    let (kept, asked) = affinity(&stage.proxy);
+    let (kept, sent) = affinity(&stage.proxy);
     drop(attack);
     let mut measured = stage.end(served());
     measured.require(reads, || "epp_wasm_reads_bodies is 0".to_owned());
-    require_affinity(&mut measured, "meanwhile", kept, asked);
+    require_affinity(&mut measured, "meanwhile", kept, sent);
     measured
 }
 
@@ -373,10 +373,10 @@ fn slow(http: Http) -> Measured {
     attack.hold(2_300, http, &[body]);
     stage.run(Duration::from_secs(2));
     let held = stage.proxy.counted("epp_wasm_held_requests");
-    let (kept, asked) = affinity(&stage.proxy);
+    let (kept, sent) = affinity(&stage.proxy);
     drop(attack);
     let mut measured = stage.end(served());
-    require_affinity(&mut measured, "meanwhile", kept, asked);
+    require_affinity(&mut measured, "meanwhile", kept, sent);
     measured.note(format!(
         "{usual} before; {held} requests were held at a time"
     ));

@@ -52,21 +52,21 @@ fn clock_stepped(_: &Form) -> Measured {
         let response = client::get(stage.proxy.admin, "/ready").unwrap();
         response.header("date").to_owned()
     };
-    let (before, mut asked) = (date(), Vec::new());
+    let (before, mut steps) = (date(), Vec::new());
     for ahead in [3_600, -3_600, 0] {
         clock.step(ahead).unwrap();
         stage.run(Duration::from_millis(1_500));
         let scrapes = stage.sim.pod(0).scrapes();
         stage.run(Duration::from_millis(1_500));
-        asked.push((stage.sim.pod(0).scrapes() - scrapes, date()));
+        steps.push((stage.sim.pod(0).scrapes() - scrapes, date()));
     }
     let mut measured = stage.end(Bar::none(Duration::from_millis(500)));
     let hour = |date: &str| date.get(17..19).map(str::to_owned);
-    measured.require(asked.iter().all(|(scrapes, _)| *scrapes > 0), || {
-        format!("a pod's metrics were not scraped after a step: {asked:?}")
+    measured.require(steps.iter().all(|(scrapes, _)| *scrapes > 0), || {
+        format!("a pod's metrics were not scraped after a step: {steps:?}")
     });
-    measured.require(hour(&asked[0].1) != hour(&before), || {
-        format!("Envoy's clock was not stepped: {before}, {asked:?}")
+    measured.require(hour(&steps[0].1) != hour(&before), || {
+        format!("Envoy's clock was not stepped: {before}, {steps:?}")
     });
     measured
 }
