@@ -56,7 +56,7 @@ plugins: [{type: queue-scorer}, {type: lora-affinity-scorer}",
 ];
 
 /// Fields that a decision can depend on; the prompt's last.
-const TELLING: [&str; 8] = [
+const RELEVANT_FIELDS: [&str; 8] = [
     "model",
     "cache_salt",
     "tools",
@@ -91,8 +91,10 @@ fn place(body: &str, read: usize) -> String {
 /// Returns the keys that a reader may need, in the body's order, and the parts of the prompt.
 fn order(body: &str) -> String {
     let fields = fields(body);
-    let telling = fields.iter().filter(|(key, _)| TELLING.contains(key));
-    let named = telling.map(|(key, value)| {
+    let relevant = fields
+        .iter()
+        .filter(|(key, _)| RELEVANT_FIELDS.contains(key));
+    let named = relevant.map(|(key, value)| {
         let value = body[value.clone()].replace(' ', "");
         let made_of = match *key {
             "messages" if value.contains("\"content\":[") => " of parts",

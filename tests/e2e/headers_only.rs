@@ -12,7 +12,9 @@ use crate::preferences::settles_on;
 use crate::proxy::{Proxy, Setup};
 use crate::stream::Connection;
 use crate::ticks::wait_for_statistics;
-use crate::uploads::{arrives_whole, begin, completion, Model, FIRST, SIZE, WAYS};
+use crate::uploads::{
+    arrives_whole, begin, completion, Model, FIRST_PART_BYTES, UPLOAD_BYTES, WAYS,
+};
 use crate::witness::{RespondWhen, Witness};
 
 /// A document with prefix and queue scorers, which read bodies, and settings of the proxy.
@@ -69,7 +71,7 @@ fn warnings(proxy: &Proxy) -> usize {
 
 /// A request waits for its body for 300 ms; the next tick, within 50 ms, ends the wait, and the body passes
 /// with one more tick.
-const WAIT: Duration = Duration::from_millis(400);
+const MAX_BODY_WAIT: Duration = Duration::from_millis(400);
 
 #[test]
 fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
@@ -88,7 +90,10 @@ fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
     );
     // The machine may hold one of them up, but not all three and none of the ten that follow.
     let (fastest, slowest) = (waited.iter().min().unwrap(), not.iter().max().unwrap());
-    assert!(*fastest < WAIT + *slowest, "{waited:?}, then {not:?}");
+    assert!(
+        *fastest < MAX_BODY_WAIT + *slowest,
+        "{waited:?}, then {not:?}"
+    );
     settles_on(proxy.port, "pod-2");
     shows(&proxy, 0);
     assert_eq!(warnings(&proxy), 1, "{}", proxy.logged());
@@ -144,7 +149,7 @@ fn a_request_that_waited_in_vain_for_its_body_arrives_whole() {
 fn where_bodies_are_delivered_slow_ones_are_waited_for() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = Setup::new(&[witness.address], &config("")).start();
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     complete(proxy.port, "m", "x");
     for way in WAYS {
         let arrived = witness.arrivals().len();
@@ -179,15 +184,15 @@ fn with_read_body_always_each_request_waits() {
 fn with_read_body_never_no_request_waits_even_where_bodies_are_delivered() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = Setup::new(&[witness.address], &config("readBody: never")).start();
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         proxy.wait_until("the pod has what was sent", || {
-            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST_PART_BYTES
         });
-        upload.send(&body[FIRST..]);
+        upload.send(&body[FIRST_PART_BYTES..]);
         arrives_whole(upload, &body, way);
     }
     assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);

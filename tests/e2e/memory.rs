@@ -23,7 +23,7 @@ const REQUESTS: usize = 1_500;
 const STREAMS: usize = 100;
 
 /// The bound of a VM's memory that docs/architecture.md states: the index's 64 MiB and 192 MiB.
-const BOUND: u64 = 256 << 20;
+const MAX_VM_MEMORY: u64 = 256 << 20;
 
 /// A plan of the llm-d dialect that reads all that it can.
 const LLM_D: &str = "apiVersion: llm-d.ai/v1alpha1
@@ -128,7 +128,11 @@ fn play(proxy: &Proxy, body: &Hostile, http: Http) -> u64 {
         "{}",
         body.name
     );
-    assert!(memory <= BOUND, "{} over {http:?}: {memory}", body.name);
+    assert!(
+        memory <= MAX_VM_MEMORY,
+        "{} over {http:?}: {memory}",
+        body.name
+    );
     memory
 }
 

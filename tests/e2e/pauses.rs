@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use crate::document;
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http};
-use crate::uploads::{arrives_whole, completion, Model, Way, FIRST, SIZE, WAYS};
+use crate::uploads::{arrives_whole, completion, Model, Way, FIRST_PART_BYTES, UPLOAD_BYTES, WAYS};
 use crate::witness::{RespondWhen, Witness};
 use envoy_harness::path_of;
 
@@ -77,27 +77,41 @@ fn uploads(
 fn pauses_everywhere(route: Value) {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = impatient(&witness, route);
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     // Behind the model's value it would be released at once.
     let in_model = body.len() - 8;
     // More than half of what Envoy buffers, from where on its router keeps nothing for a retry.
     let long = completion(Model::Last, 1000 << 10);
     for way in WAYS {
         uploads(&proxy, &witness, way, &body, &[1], false);
-        uploads(&proxy, &witness, way, &body, &[FIRST, FIRST + 1], false);
         uploads(
             &proxy,
             &witness,
             way,
             &body,
-            &[FIRST, 2 * FIRST, 200 << 10],
+            &[FIRST_PART_BYTES, FIRST_PART_BYTES + 1],
+            false,
+        );
+        uploads(
+            &proxy,
+            &witness,
+            way,
+            &body,
+            &[FIRST_PART_BYTES, 2 * FIRST_PART_BYTES, 200 << 10],
             true,
         );
         uploads(&proxy, &witness, way, &body, &[in_model], false);
         uploads(&proxy, &witness, way, &long, &[600 << 10, 700 << 10], false);
         // All of it has come, but not its end.
         if way.http == Http::Two || !way.length {
-            uploads(&proxy, &witness, way, &body[..FIRST], &[FIRST], true);
+            uploads(
+                &proxy,
+                &witness,
+                way,
+                &body[..FIRST_PART_BYTES],
+                &[FIRST_PART_BYTES],
+                true,
+            );
         }
     }
     let forced = || proxy.counted_with("epp_wasm_forced_release_total", "reason=\"timeout\"");
@@ -120,11 +134,18 @@ fn no_byte_is_lost_or_doubled_where_the_router_keeps_nothing() {
 fn an_upload_that_has_paused_is_retried_whole() {
     let witness = Witness::start(RespondWhen::AfterFailure);
     let proxy = impatient(&witness, json!({}));
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     // Behind the model's value it would be released at once.
     let in_model = body.len() - 8;
     for way in WAYS {
-        uploads(&proxy, &witness, way, &body, &[FIRST, 200 << 10], false);
+        uploads(
+            &proxy,
+            &witness,
+            way,
+            &body,
+            &[FIRST_PART_BYTES, 200 << 10],
+            false,
+        );
         uploads(&proxy, &witness, way, &body, &[in_model], false);
     }
     let arrivals = witness.arrivals();
@@ -141,7 +162,7 @@ fn a_panic_at_the_end_of_an_upload_that_has_paused_loses_no_byte() {
     setup.module = path_of("EPP_WASM_FAULTS");
     let proxy = setup.start();
     // Its JSON does not end, or it would leave with its last brace.
-    let body = &completion(Model::Last, SIZE)[..FIRST];
+    let body = &completion(Model::Last, UPLOAD_BYTES)[..FIRST_PART_BYTES];
     let length = body.len().to_string();
     let way = Way {
         http: Http::Two,

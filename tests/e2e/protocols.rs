@@ -12,7 +12,9 @@ use fake_model_server::{body_hash, Settings, Sim};
 use crate::client::{complete, explain, TIMEOUT};
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
-use crate::uploads::{arrives_whole, begin, completion, Model, Way, FIRST, SIZE, WAYS};
+use crate::uploads::{
+    arrives_whole, begin, completion, Model, Way, FIRST_PART_BYTES, UPLOAD_BYTES, WAYS,
+};
 use crate::witness::{RespondWhen, Witness};
 use crate::{document, scorer, start};
 
@@ -72,11 +74,11 @@ fn disconnects(proxy: &Proxy, http: Http, mut connection: Connection, upload: Up
 fn a_client_that_disconnects_before_release_leaves_no_count_behind() {
     let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtTheEnd));
     let proxy = counting(&witnesses);
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     for way in WAYS {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         proxy.wait_until("it is held", || held(&proxy) == 1);
         disconnects(&proxy, way.http, connection, upload);
         let arrivals = witnesses.iter().flat_map(Witness::arrivals);
@@ -93,11 +95,11 @@ fn a_client_that_disconnects_before_release_leaves_no_count_behind() {
 fn a_client_that_disconnects_during_a_released_upload_leaves_no_count_behind() {
     let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtTheEnd));
     let proxy = counting(&witnesses);
-    let body = completion(Model::First, SIZE);
+    let body = completion(Model::First, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         let ended = |ended: Option<bool>| {
             let arrivals = witnesses.iter().flat_map(Witness::arrivals);
             arrivals.filter(|arrival| arrival.ended == ended).count()
@@ -139,11 +141,11 @@ fn a_client_that_disconnects_during_its_response_stops_the_pod() {
 fn a_response_before_the_end_of_the_body_reaches_the_client() {
     let witnesses = [(); 2].map(|()| Witness::start(RespondWhen::AtOnce));
     let proxy = counting(&witnesses);
-    let body = completion(Model::First, SIZE);
+    let body = completion(Model::First, UPLOAD_BYTES);
     for way in WAYS {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         assert_eq!(upload.head().status(), 400, "{way:?}");
         proxy.wait_until("no pod counts as busy with it", || balanced(&proxy));
         proxy.wait_until("nothing is held", || held(&proxy) == 0);
@@ -157,9 +159,9 @@ fn trailers_end_a_body_and_arrive() {
         "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 200ms}}";
     let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
     let proxy = Setup::new(&[witness.address], &config).start();
-    let long = completion(Model::First, SIZE);
+    let long = completion(Model::First, UPLOAD_BYTES);
     // Its JSON never ends: it is held until something else ends it.
-    let unending = &completion(Model::Last, FIRST)[..FIRST];
+    let unending = &completion(Model::Last, FIRST_PART_BYTES)[..FIRST_PART_BYTES];
     let mut expected = 0;
     for http in [Http::One, Http::Two] {
         let way = Way {
@@ -187,18 +189,18 @@ fn a_held_stream_does_not_delay_another_of_its_connection() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let config = scorer("prefix-cache-scorer");
     let proxy = Setup::new(&[witness.address], &config).start();
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     let way = Way {
         http: Http::Two,
         length: false,
     };
     let mut connection = Connection::open(proxy.port, way.http);
     let mut upload = begin(&mut connection, way, &body);
-    upload.send(&body[..FIRST]);
+    upload.send(&body[..FIRST_PART_BYTES]);
     proxy.wait_until("it is held", || held(&proxy) == 1);
     serves(&mut connection, way.http);
     assert_eq!(witness.arrivals().len(), 1, "the held one is still held");
-    upload.send(&body[FIRST..]);
+    upload.send(&body[FIRST_PART_BYTES..]);
     arrives_whole(upload, &body, way);
 }
 
@@ -206,7 +208,7 @@ fn a_held_stream_does_not_delay_another_of_its_connection() {
 fn a_client_that_waits_for_100_continue_gets_it() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = start(&sim, &scorer("prefix-cache-scorer"));
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(

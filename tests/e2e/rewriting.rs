@@ -10,7 +10,7 @@ use crate::client::complete;
 use crate::document;
 use crate::proxy::Proxy;
 use crate::stream::Connection;
-use crate::uploads::{completion, Model, Way, FIRST, SIZE, WAYS};
+use crate::uploads::{completion, Model, Way, FIRST_PART_BYTES, UPLOAD_BYTES, WAYS};
 
 /// Prefix scoring, with further plugins.
 fn config(others: &str) -> String {
@@ -68,7 +68,13 @@ fn the_model_in_the_body_is_rewritten_to_that_of_a_header() {
     let proxy = crate::start(&sim, &config(OBEYED));
     for way in WAYS {
         for model in [Model::First, Model::Last] {
-            for (size, first) in [(10, 0), (10, 5), (SIZE, 0), (SIZE, 100), (SIZE, FIRST)] {
+            for (size, first) in [
+                (10, 0),
+                (10, 5),
+                (UPLOAD_BYTES, 0),
+                (UPLOAD_BYTES, 100),
+                (UPLOAD_BYTES, FIRST_PART_BYTES),
+            ] {
                 let body = completion(model, size);
                 // A longer name, a shorter one, one that must be escaped, and the same.
                 for (name, written) in [
@@ -93,9 +99,15 @@ fn a_client_cannot_set_the_model_by_a_header() {
     let proxy = crate::start(&sim, &config(""));
     for way in WAYS {
         for header in [HEADER, "x-gateway-model-name-rewrite"] {
-            let body = completion(Model::First, SIZE);
+            let body = completion(Model::First, UPLOAD_BYTES);
             let headers = [(header, "premium-model"), (header, "another")];
-            arrives_as((&sim, &proxy), way, &headers, (&body, FIRST), &body);
+            arrives_as(
+                (&sim, &proxy),
+                way,
+                &headers,
+                (&body, FIRST_PART_BYTES),
+                &body,
+            );
             let seen = sim.pod(0).seen().pop().unwrap();
             assert_eq!(seen.header(header), None, "{way:?}");
         }
@@ -110,11 +122,17 @@ fn a_rewrite_rule_sets_the_model() {
     let proxy = crate::start(&sim, &config(&format!("{rules}{OBEYED}")));
     for way in WAYS {
         for model in [Model::First, Model::Last] {
-            let body = completion(model, SIZE);
+            let body = completion(model, UPLOAD_BYTES);
             let expected = renamed(&body, "real");
             let over = [(HEADER, "overruled")];
             for headers in [&[][..], &over] {
-                arrives_as((&sim, &proxy), way, headers, (&body, FIRST), &expected);
+                arrives_as(
+                    (&sim, &proxy),
+                    way,
+                    headers,
+                    (&body, FIRST_PART_BYTES),
+                    &expected,
+                );
             }
         }
     }
@@ -128,10 +146,16 @@ fn a_model_that_comes_too_late_is_not_rewritten_and_is_counted() {
     let settings =
         ", {type: envoy-proxy, parameters: {decideAfterBytes: 65536, rewriteHeader: true}}";
     let proxy = crate::start(&sim, &config(settings));
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let headers = [(HEADER, "another-model")];
-        arrives_as((&sim, &proxy), way, &headers, (&body, FIRST), &body);
+        arrives_as(
+            (&sim, &proxy),
+            way,
+            &headers,
+            (&body, FIRST_PART_BYTES),
+            &body,
+        );
         let missed = || proxy.counted("epp_wasm_missed_rewrites_total");
         proxy.wait_until("it is counted", || missed() == number as u64 + 1);
     }

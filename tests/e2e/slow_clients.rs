@@ -1,4 +1,4 @@
-//! Clients that open requests and do not send their bodies, or send them in drops: they cost others
+//! Clients that open requests and do not send their bodies, or send them in trickling: they cost others
 //! neither their affinity nor their places.
 
 use std::io::Write;
@@ -105,17 +105,17 @@ fn bodies_that_arrive_after_a_wait_do_not_switch_bodies_off() {
 }
 
 /// Requests that never get further than a byte every 3.5 s, more of them than a worker holds.
-const DROPS: usize = 2_300;
+const TRICKLING_CLIENTS: usize = 2_300;
 
 fn chunk() -> &'static [u8] {
     b"1\r\n \r\n"
 }
 
-/// Bodies in drops over connections of their own, until `over`. One that Envoy has closed or sent on
+/// Bodies in trickling over connections of their own, until `over`. One that Envoy has closed or sent on
 /// makes room for another.
 fn drip(port: u16, over: &AtomicBool) {
     let open = || half(port, "transfer-encoding: chunked", chunk());
-    let mut drops: Vec<TcpStream> = (0..DROPS).map(|_| open()).collect();
+    let mut trickling: Vec<TcpStream> = (0..TRICKLING_CLIENTS).map(|_| open()).collect();
     let mut since = Instant::now();
     while !over.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(50));
@@ -123,7 +123,7 @@ fn drip(port: u16, over: &AtomicBool) {
             continue;
         }
         since = Instant::now();
-        for stream in &mut drops {
+        for stream in &mut trickling {
             if stream.write_all(chunk()).is_err() {
                 *stream = open();
             }

@@ -9,11 +9,11 @@ use crate::proxy::Proxy;
 
 /// Heartbeats of a VM among which one came with a tick: while requests are in flight, at most four come between
 /// two ticks.
-const TICK: u64 = 6;
+const HEARTBEATS_PER_TICK: u64 = 6;
 
 /// Heartbeats of a VM with no request in flight among which 21 came with ticks: one more may come between them.
 /// Every 20 ticks a VM looks which secret the others use, and hands its statistics over.
-const SECOND: u64 = 22;
+const HEARTBEATS_PER_SECOND: u64 = 22;
 
 /// A VM as the status page shows it.
 #[derive(Debug, Clone, Default)]
@@ -75,20 +75,28 @@ fn cell<'a>(row: &'a str, class: &str) -> Option<&'a str> {
 /// may be in flight.
 pub fn wait_until_vms_share(proxy: &Proxy, count: usize) {
     proxy.wait_until("all VMs share", || vms(proxy).len() == count);
-    wait_for_heartbeats(proxy, SECOND, "all VMs use the same secret");
+    wait_for_heartbeats(proxy, HEARTBEATS_PER_SECOND, "all VMs use the same secret");
 }
 
 /// Waits until all VMs have handed over what they have counted so far, and set their gauges. No request may be
 /// in flight, unless there is one worker only: more than one exchange their requests between ticks.
 pub fn wait_for_statistics(proxy: &Proxy) {
-    wait_for_heartbeats(proxy, SECOND, "all VMs hand their statistics over");
+    wait_for_heartbeats(
+        proxy,
+        HEARTBEATS_PER_SECOND,
+        "all VMs hand their statistics over",
+    );
 }
 
 /// Waits until all VMs know what each of them has placed so far: each publishes it with its next tick, and
 /// reads what the others have published with the next tick after that.
 pub fn wait_until_shared(proxy: &Proxy) {
-    wait_for_heartbeats(proxy, TICK, "each VM publishes");
-    wait_for_heartbeats(proxy, TICK, "each VM reads what the others published");
+    wait_for_heartbeats(proxy, HEARTBEATS_PER_TICK, "each VM publishes");
+    wait_for_heartbeats(
+        proxy,
+        HEARTBEATS_PER_TICK,
+        "each VM reads what the others published",
+    );
 }
 
 /// Waits until each VM has sent this many more heartbeats.

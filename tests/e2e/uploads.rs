@@ -68,13 +68,13 @@ pub fn completion(model: Model, size: usize) -> Vec<u8> {
 }
 
 /// Bytes of an upload.
-pub const SIZE: usize = 300 << 10;
+pub const UPLOAD_BYTES: usize = 300 << 10;
 
 /// Bytes of its first part: more than the prefix window of 16 KB.
-pub const FIRST: usize = 40 << 10;
+pub const FIRST_PART_BYTES: usize = 40 << 10;
 
 /// Enough for Envoy to see pieces apart, most times.
-const BETWEEN: Duration = Duration::from_millis(20);
+const PAUSE_BETWEEN_PARTS: Duration = Duration::from_millis(20);
 
 /// Begins to send a body.
 pub fn begin(connection: &mut Connection, way: Way, body: &[u8]) -> Upload {
@@ -115,15 +115,15 @@ pub fn arrives_whole(upload: Upload, body: &[u8], way: Way) {
 fn a_slow_upload_is_released_once_its_prompt_window_is_read() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
-    let body = completion(Model::First, SIZE);
+    let body = completion(Model::First, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         proxy.wait_until("the pod has what was sent", || {
-            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST
+            witness.arrivals().len() == number + 1 && witness.last().bytes == FIRST_PART_BYTES
         });
-        upload.send(&body[FIRST..]);
+        upload.send(&body[FIRST_PART_BYTES..]);
         arrives_whole(upload, &body, way);
     }
     assert_eq!(proxy.counted("epp_wasm_forced_release_total"), 0);
@@ -133,13 +133,13 @@ fn a_slow_upload_is_released_once_its_prompt_window_is_read() {
 fn early_releases_are_counted() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
-    let body = completion(Model::First, SIZE);
+    let body = completion(Model::First, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         proxy.wait_until("it was released", || witness.arrivals().len() == number + 1);
-        upload.send(&body[FIRST..]);
+        upload.send(&body[FIRST_PART_BYTES..]);
         arrives_whole(upload, &body, way);
     }
     let early = || proxy.counted("epp_wasm_early_release_total");
@@ -150,15 +150,15 @@ fn early_releases_are_counted() {
 fn a_slow_upload_whose_model_comes_last_waits_for_it() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "");
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
-        upload.send(&body[..FIRST]);
+        upload.send(&body[..FIRST_PART_BYTES]);
         let held = || proxy.counted("epp_wasm_held_requests");
         proxy.wait_until("it is held", || held() == 1);
         assert_eq!(witness.arrivals().len(), number, "{way:?}");
-        upload.send(&body[FIRST..]);
+        upload.send(&body[FIRST_PART_BYTES..]);
         arrives_whole(upload, &body, way);
         proxy.wait_until("it is held no longer", || held() == 0);
     }
@@ -168,13 +168,13 @@ fn a_slow_upload_whose_model_comes_last_waits_for_it() {
 fn an_upload_that_pauses_is_released_after_the_timeout_and_arrives_whole() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let proxy = before(&witness, "bodyTimeout: 200ms");
-    let long = completion(Model::Last, SIZE);
+    let long = completion(Model::Last, UPLOAD_BYTES);
     // Its JSON does not end, or it would leave with its last brace.
-    let short = long[..FIRST].to_vec();
+    let short = long[..FIRST_PART_BYTES].to_vec();
     let mut released = 0;
     for way in WAYS {
         // In the middle of it, before its first byte, and between its last byte and its end.
-        for (body, first) in [(&long, FIRST), (&long, 0), (&short, short.len())] {
+        for (body, first) in [(&long, FIRST_PART_BYTES), (&long, 0), (&short, short.len())] {
             if way.length && first == body.len() {
                 continue;
             }
@@ -185,7 +185,7 @@ fn an_upload_that_pauses_is_released_after_the_timeout_and_arrives_whole() {
             proxy.wait_until("the pod has it", || witness.arrivals().len() == released);
             for piece in body[first..].chunks(100 << 10) {
                 upload.send(piece);
-                sleep(BETWEEN);
+                sleep(PAUSE_BETWEEN_PARTS);
             }
             arrives_whole(upload, body, way);
             let forced = || proxy.counted("epp_wasm_forced_release_total");
@@ -200,7 +200,7 @@ fn an_upload_that_is_too_long_to_hold_is_decided_with_what_is_known() {
     let proxy = before(&witness, "decideAfterBytes: 131072");
     // Three quarters of that and a little.
     let held = 100 << 10;
-    let body = completion(Model::Last, SIZE);
+    let body = completion(Model::Last, UPLOAD_BYTES);
     for (number, way) in WAYS.into_iter().enumerate() {
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, &body);
@@ -226,7 +226,7 @@ fn an_early_decision_follows_the_prompts_beginning() {
         .chain(WAYS[..2].iter().copied())
         .enumerate()
     {
-        let body = completion(Model::First, SIZE + number);
+        let body = completion(Model::First, UPLOAD_BYTES + number);
         let body = String::from_utf8(body).unwrap();
         let body = body.replacen("0 1", &format!("{number} {number}"), 1);
         let json = [("content-type", "application/json")];
@@ -240,21 +240,21 @@ fn an_early_decision_follows_the_prompts_beginning() {
         .unwrap();
         let mut connection = Connection::open(proxy.port, way.http);
         let mut upload = begin(&mut connection, way, body.as_bytes());
-        upload.send(&body.as_bytes()[..FIRST]);
-        sleep(BETWEEN);
-        upload.send(&body.as_bytes()[FIRST..]);
+        upload.send(&body.as_bytes()[..FIRST_PART_BYTES]);
+        sleep(PAUSE_BETWEEN_PARTS);
+        upload.send(&body.as_bytes()[FIRST_PART_BYTES..]);
         assert_eq!(upload.response().pod(), first.pod(), "{way:?}");
     }
 }
 
 /// Bytes uploaded over HTTP/1.1, and the growth of Envoy's memory allowed meanwhile; measured: 1 MB.
-const LONG: (usize, u64) = (50 << 20, 8 << 20);
+const HTTP1_UPLOAD: (usize, u64) = (50 << 20, 8 << 20);
 
 /// Bytes uploaded over HTTP/2, and the growth allowed meanwhile. There Envoy itself holds up to two windows
 /// of 16 MiB, one received and one to be sent, depending on the pod's speed; with what its allocator keeps,
 /// growth was measured as up to 50 MB, with and without the filter. A filter that held the body would need
 /// memory for all of it.
-const LONGER: (usize, u64) = (100 << 20, 64 << 20);
+const HTTP2_UPLOAD: (usize, u64) = (100 << 20, 64 << 20);
 
 #[test]
 fn fifty_megabytes_pass_at_the_default_limits() {
@@ -282,7 +282,7 @@ fn fifty_megabytes_pass_at_the_default_limits() {
         assert_eq!(response.header("x-body-xxh64"), hash, "{way:?}");
         assert_eq!(response.pod(), "pod-2", "{way:?}");
     };
-    for ((size, most), ways) in [(LONG, &WAYS[..2]), (LONGER, &WAYS[2..])] {
+    for ((size, most), ways) in [(HTTP1_UPLOAD, &WAYS[..2]), (HTTP2_UPLOAD, &WAYS[2..])] {
         let bodies = [Model::First, Model::Last].map(|model| completion(model, size));
         let before = proxy.peak_memory();
         for way in ways {

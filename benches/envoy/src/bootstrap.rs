@@ -6,7 +6,7 @@ use envoy_harness::config::{address, fixed, override_host, policy, stats_tag, ty
 use serde_json::{json, Value};
 
 use crate::envoy::{Case, Setup};
-use crate::Trouble;
+use crate::BoxError;
 
 /// The client's header by which ring hash balances.
 pub const SESSION_HEADER: &str = "x-session";
@@ -22,7 +22,7 @@ pub struct Ports {
 }
 
 /// Returns the whole bootstrap.
-pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, Trouble> {
+pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, BoxError> {
     let mut filters = Vec::new();
     if let Some((file, config)) = setup.case.module(setup.config)? {
         filters.push(wasm(&file, &config));

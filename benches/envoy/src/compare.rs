@@ -10,7 +10,7 @@ use crate::envoy::{Case, Proxy, Setup};
 use crate::measure::{self, Pace, Turns};
 use crate::report;
 use crate::sink;
-use crate::Trouble;
+use crate::BoxError;
 
 /// The cases and the load.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub struct Compare {
 }
 
 /// Runs the comparison and prints it.
-pub async fn run(args: &Compare) -> Result<(), Trouble> {
+pub async fn run(args: &Compare) -> Result<(), BoxError> {
     let servers = sink::listen(args.endpoints).await?;
     let config = std::fs::read_to_string(&args.config)?;
     let mut proxies = Vec::new();

@@ -11,7 +11,7 @@ use rustix::process::{kill_process, Pid, Signal};
 
 use crate::bootstrap::{bootstrap, Ports};
 use crate::process;
-use crate::Trouble;
+use crate::BoxError;
 
 /// A measured configuration: an Envoy with or without a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Case {
 
 impl Case {
     /// Parses a name.
-    pub fn parse(name: &str) -> Result<Self, Trouble> {
+    pub fn parse(name: &str) -> Result<Self, BoxError> {
         Ok(match name {
             "plain" => Self::Plain,
             "noop" => Self::Noop,
@@ -71,7 +71,7 @@ impl Case {
     }
 
     /// Returns the module to load and its configuration.
-    pub fn module(&self, config: &str) -> Result<Option<(String, String)>, Trouble> {
+    pub fn module(&self, config: &str) -> Result<Option<(String, String)>, BoxError> {
         let from_env = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
         Ok(match self {
             Self::Plain | Self::LeastRequest | Self::RingHash | Self::Epp => None,
@@ -119,13 +119,13 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts an Envoy and waits until it listens. A single worker has a core of its own; several share all.
-    pub async fn start(setup: &Setup<'_>) -> Result<Self, Trouble> {
+    pub async fn start(setup: &Setup<'_>) -> Result<Self, BoxError> {
         let cores = if setup.workers == 1 { "0" } else { ALL_CORES };
         Self::start_on(cores, setup).await
     }
 
     /// Starts an Envoy on these cores.
-    pub async fn start_on(cores: &str, setup: &Setup<'_>) -> Result<Self, Trouble> {
+    pub async fn start_on(cores: &str, setup: &Setup<'_>) -> Result<Self, BoxError> {
         let envoy = from_environment("ENVOY")?;
         let (port, admin) = (free_port(), free_port());
         let name = setup.case.name();
@@ -157,17 +157,17 @@ impl Proxy {
     }
 
     /// Returns the CPU time of all its threads so far.
-    pub fn cpu(&self) -> Result<Duration, Trouble> {
+    pub fn cpu(&self) -> Result<Duration, BoxError> {
         process::cpu(self.process.id())
     }
 
     /// Returns the resident memory in KiB.
-    pub fn resident_kib(&self) -> Result<u64, Trouble> {
+    pub fn resident_kib(&self) -> Result<u64, BoxError> {
         process::resident_kib(self.process.id())
     }
 
     /// Stops the process, so that it does not disturb the turns of others, or lets it continue.
-    pub fn pause(&self, pause: bool) -> Result<(), Trouble> {
+    pub fn pause(&self, pause: bool) -> Result<(), BoxError> {
         let signal = if pause { Signal::STOP } else { Signal::CONT };
         let pid = Pid::from_raw(i32::try_from(self.process.id())?).ok_or("no process")?;
         Ok(kill_process(pid, signal)?)

@@ -7,7 +7,7 @@ use crate::picker::Picker;
 use crate::result::{Idle, Spread};
 use crate::sink;
 use crate::statistics::statistics;
-use crate::Trouble;
+use crate::BoxError;
 
 /// Measures an idle Envoy with the filter for some time.
 pub async fn watch(
@@ -15,7 +15,7 @@ pub async fn watch(
     endpoints: usize,
     interval_ms: u64,
     length: Duration,
-) -> Result<Idle, Trouble> {
+) -> Result<Idle, BoxError> {
     let before = (proxy.cpu()?, sink::pages());
     tokio::time::sleep(length).await;
     let seconds = length.as_secs_f64();
@@ -36,14 +36,14 @@ pub async fn watch(
 }
 
 /// Measures how many cores an idle Endpoint Picker uses.
-pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, Trouble> {
+pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, BoxError> {
     let before = picker.cpu()?;
     tokio::time::sleep(length).await;
     Ok(picker.cpu()?.saturating_sub(before).as_secs_f64() / length.as_secs_f64())
 }
 
 /// Returns the age of each endpoint's metrics, in milliseconds.
-async fn ages(admin: u16) -> Result<Vec<f64>, Trouble> {
+async fn ages(admin: u16) -> Result<Vec<f64>, BoxError> {
     let ages = statistics(admin, "epp_wasm_scrape_age_milliseconds").await?;
     Ok(ages.into_iter().map(|(_, age)| age).collect())
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
 use crate::bodies::Source;
-use crate::Trouble;
+use crate::BoxError;
 
 /// The result of a slice.
 pub struct Taken {
@@ -34,7 +34,7 @@ pub async fn slice(
     concurrency: usize,
     length: Duration,
     source: &mut Source,
-) -> Result<Taken, Trouble> {
+) -> Result<Taken, BoxError> {
     let taken = Taken {
         succeeded: 0,
         failed: 0,
@@ -69,7 +69,7 @@ async fn connection(
     port: u16,
     until: Instant,
     shared: &RefCell<(Taken, Source)>,
-) -> Result<(), Trouble> {
+) -> Result<(), BoxError> {
     if Instant::now() >= until {
         return Ok(());
     }
@@ -95,12 +95,12 @@ async fn connection(
 }
 
 /// Sends a whole request.
-pub async fn send(stream: &mut TcpStream, request: &[u8]) -> Result<(), Trouble> {
+pub async fn send(stream: &mut TcpStream, request: &[u8]) -> Result<(), BoxError> {
     Ok(stream.write_all(request).await?)
 }
 
 /// Reads one whole response. Returns whether its status is 200.
-pub async fn response(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool, Trouble> {
+pub async fn response(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool, BoxError> {
     let mut filled = 0;
     loop {
         let space = buffer.get_mut(filled..).unwrap_or_default();

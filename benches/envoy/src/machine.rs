@@ -4,10 +4,10 @@ use std::fs;
 use std::process::Command;
 
 use crate::result::Machine;
-use crate::Trouble;
+use crate::BoxError;
 
 /// Returns the facts about this machine and the programs.
-pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
+pub fn facts(picker: Option<&str>) -> Result<Machine, BoxError> {
     let module = std::env::var("EPP_WASM")?;
     let envoy = std::env::var("ENVOY")?;
     let version = printed(&envoy, &["--version"]);
@@ -40,7 +40,7 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, Trouble> {
 }
 
 /// Returns the load average of the last five minutes.
-pub fn load_average() -> Result<f64, Trouble> {
+pub fn load_average() -> Result<f64, BoxError> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split(' ').nth(1).unwrap_or_default().parse()?)
 }

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-type Trouble = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 /// Measures the filter beside plain Envoy, a no-op filter and the Endpoint Picker, in turns.
 #[derive(Parser)]
@@ -96,14 +96,14 @@ fn main() -> ExitCode {
             eprintln!("» took {} s", started.elapsed().as_secs());
             ExitCode::SUCCESS
         }
-        Err(trouble) => {
-            eprintln!("bench: {trouble}");
+        Err(error) => {
+            eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Trouble> {
+fn run(cli: Cli) -> Result<(), BoxError> {
     // The runtime polls sockets at every turn, because an open loop spins until the next request is due.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -156,7 +156,7 @@ fn picker() -> Option<String> {
 }
 
 /// Writes the JSON of a run.
-fn write(out: &Path, run: &impl Serialize) -> Result<(), Trouble> {
+fn write(out: &Path, run: &impl Serialize) -> Result<(), BoxError> {
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -12,7 +12,7 @@ use crate::load::{self, Taken};
 use crate::paced;
 use crate::picker::Picker;
 use crate::result::{Case, Spread};
-use crate::Trouble;
+use crate::BoxError;
 
 /// The time for which a proxy that was stopped runs before it is measured.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
@@ -49,7 +49,7 @@ pub async fn cases(
     pace: Pace,
     turns: Turns,
     source: &mut Source,
-) -> Result<Vec<Case>, Trouble> {
+) -> Result<Vec<Case>, BoxError> {
     let mut rows: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
     proxies.iter().try_for_each(|proxy| proxy.pause(true))?;
     // Forwards and backwards, so that drift within a turn affects all cases equally.
@@ -88,7 +88,7 @@ async fn one(
     pace: Pace,
     length: Duration,
     source: &mut Source,
-) -> Result<Slice, Trouble> {
+) -> Result<Slice, BoxError> {
     let picker = picker.filter(|_| proxy.name == "epp");
     let before = proxy.cpu()?;
     let picker_before = picker.map(Picker::cpu).transpose()?;

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use crate::bodies::Source;
 use crate::load::{response, send, Taken};
-use crate::Trouble;
+use crate::BoxError;
 
 /// Idle connections.
 type Idle = Rc<RefCell<Vec<TcpStream>>>;
@@ -25,7 +25,7 @@ pub async fn slice(
     rate: u64,
     length: Duration,
     source: &mut Source,
-) -> Result<Taken, Trouble> {
+) -> Result<Taken, BoxError> {
     let taken = Rc::new(RefCell::new(Taken {
         succeeded: 0,
         failed: 0,
@@ -66,7 +66,7 @@ pub async fn slice(
     Ok(taken)
 }
 
-async fn one(port: u16, request: &[u8], idle: &Idle) -> Result<bool, Trouble> {
+async fn one(port: u16, request: &[u8], idle: &Idle) -> Result<bool, BoxError> {
     let waiting = idle.borrow_mut().pop();
     let mut stream = match waiting {
         Some(stream) => stream,

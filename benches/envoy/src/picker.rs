@@ -9,7 +9,7 @@ use std::time::Duration;
 use envoy_harness::{free_port, Process};
 
 use crate::process;
-use crate::Trouble;
+use crate::BoxError;
 
 /// A running Endpoint Picker.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Picker {
         servers: &[u16],
         plan: &str,
         interval_ms: u64,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, BoxError> {
         let folder = Path::new("target/bench");
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
@@ -61,7 +61,7 @@ impl Picker {
     }
 
     /// Returns its CPU time so far.
-    pub fn cpu(&self) -> Result<Duration, Trouble> {
+    pub fn cpu(&self) -> Result<Duration, BoxError> {
         process::cpu(self.process.id())
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use envoy_harness::Process;
 
-use crate::Trouble;
+use crate::BoxError;
 
 /// Returns the CPU time of all threads of a process so far.
-pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
+pub fn cpu(pid: u32) -> Result<Duration, BoxError> {
     let mut total = Duration::ZERO;
     // schedstat counts nanoseconds; stat only hundredths of a second.
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -23,7 +23,7 @@ pub fn cpu(pid: u32) -> Result<Duration, Trouble> {
 }
 
 /// Returns the time of all cores so far in hundredths of a second: busy, and in total.
-pub fn cores() -> Result<(u64, u64), Trouble> {
+pub fn cores() -> Result<(u64, u64), BoxError> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().unwrap_or_default();
     // user nice system idle iowait irq softirq steal, and guests' time, which user includes.
@@ -39,7 +39,7 @@ pub fn cores() -> Result<(u64, u64), Trouble> {
 }
 
 /// Returns the resident memory of a process in KiB.
-pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
+pub fn resident_kib(pid: u32) -> Result<u64, BoxError> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.unwrap_or_default().split_whitespace().next();
@@ -50,7 +50,7 @@ pub fn resident_kib(pid: u32) -> Result<u64, Trouble> {
 ///
 /// Another thread waits, because the process may need something on this thread's runtime, such as its
 /// model servers.
-pub async fn listening(mut process: Process, port: u16) -> Result<Process, Trouble> {
+pub async fn listening(mut process: Process, port: u16) -> Result<Process, BoxError> {
     let waiting = tokio::task::spawn_blocking(move || {
         let connects = || TcpStream::connect(("127.0.0.1", port)).is_ok();
         process.wait_until("it listens", connects).map(|()| process)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::Trouble;
+use crate::BoxError;
 
 /// A page captured from vLLM 0.32.
 const PAGE: &str = include_str!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
@@ -25,7 +25,7 @@ pub fn pages() -> u64 {
 }
 
 /// Opens that many servers and returns their ports.
-pub async fn listen(count: usize) -> Result<Vec<u16>, Trouble> {
+pub async fn listen(count: usize) -> Result<Vec<u16>, BoxError> {
     let mut ports = Vec::new();
     for _ in 0..count {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -5,10 +5,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::result::Quantiles;
-use crate::Trouble;
+use crate::BoxError;
 
 /// Returns the labels and values of a statistic.
-pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Trouble> {
+pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, BoxError> {
     let mut stream = TcpStream::connect(("127.0.0.1", admin)).await?;
     let path = format!("/stats/prometheus?filter={name}");
     let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
@@ -22,7 +22,7 @@ pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Tr
 }
 
 /// Returns the quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` does.
-pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, Trouble> {
+pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, BoxError> {
     let buckets = statistics(admin, &format!("{name}_bucket")).await?;
     let mut buckets: Vec<(f64, f64)> = buckets
         .iter()

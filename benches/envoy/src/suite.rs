@@ -12,7 +12,7 @@ use crate::picker::Picker;
 use crate::result::{Cell, Footprint, Idle, Inside, Paced, Run};
 use crate::sink;
 use crate::statistics::quantiles;
-use crate::Trouble;
+use crate::BoxError;
 
 /// Body sizes in KB.
 const SIZES: [usize; 5] = [1, 4, 64, 220, 500];
@@ -66,7 +66,7 @@ impl Plan {
         }
     }
 
-    fn text(self) -> Result<String, Trouble> {
+    fn text(self) -> Result<String, BoxError> {
         let text = self.document()?;
         Ok(match self {
             Self::OfCluster => text,
@@ -77,7 +77,7 @@ impl Plan {
     }
 
     /// Returns the document without settings that only this filter has.
-    fn document(self) -> Result<String, Trouble> {
+    fn document(self) -> Result<String, BoxError> {
         let file = match self {
             Self::ShortWindow | Self::OfCluster => "examples/full.yaml",
             Self::LongWindow => "benches/envoy/long-window.yaml",
@@ -192,7 +192,7 @@ pub struct Options {
 }
 
 /// Runs all groups.
-pub async fn run(options: &Options) -> Result<Run, Trouble> {
+pub async fn run(options: &Options) -> Result<Run, BoxError> {
     raise_limits()?;
     let mut run = Run {
         machine: machine::facts(options.picker.as_deref())?,
@@ -222,7 +222,7 @@ pub async fn run(options: &Options) -> Result<Run, Trouble> {
 }
 
 /// Raises the limit of open files: a thousand servers with a few connections each exceed the default.
-fn raise_limits() -> Result<(), Trouble> {
+fn raise_limits() -> Result<(), BoxError> {
     use rustix::process::{getrlimit, setrlimit, Resource};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -230,7 +230,7 @@ fn raise_limits() -> Result<(), Trouble> {
 }
 
 /// Starts an Envoy; one that is to have one core, once on all before, and only to take the time.
-async fn start(setup: &Setup<'_>) -> Result<Proxy, Trouble> {
+async fn start(setup: &Setup<'_>) -> Result<Proxy, BoxError> {
     let on_all = match setup.workers {
         1 => Some(Proxy::start_on(ALL_CORES, setup).await?.start),
         _ => None,
@@ -240,7 +240,7 @@ async fn start(setup: &Setup<'_>) -> Result<Proxy, Trouble> {
     Ok(proxy)
 }
 
-async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Result<(), Trouble> {
+async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Result<(), BoxError> {
     let servers = sink::listen(group.endpoints).await?;
     let picker = match &options.picker {
         Some(binary) if group.cases.contains(&Case::Epp) => {
@@ -303,7 +303,7 @@ async fn paced(
     picker: Option<&Picker>,
     options: &Options,
     run: &mut Run,
-) -> Result<(), Trouble> {
+) -> Result<(), BoxError> {
     for (kilobytes, rate) in RATES {
         eprintln!("» open loop: {kilobytes} KB, {rate} requests/s");
         let mut source = Source::new(kilobytes * 1024, BASE.order, BASE.prompts);
@@ -336,7 +336,7 @@ fn cell(group: &Group, kilobytes: usize, turns: Turns, cases: Vec<crate::result:
     }
 }
 
-async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<Idle, Trouble> {
+async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<Idle, BoxError> {
     eprintln!("» idle: {endpoints} endpoints every {interval_ms} ms");
     let servers = sink::listen(endpoints).await?;
     let source = format!(

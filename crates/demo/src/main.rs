@@ -20,19 +20,19 @@ const STATUS: u16 = 10_001;
 const PODS: [u16; 4] = [8_001, 8_002, 8_003, 8_004];
 
 /// An error with a hint, for the user of `make run`.
-type Trouble = String;
+type DemoError = String;
 
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("\nmake run: {trouble}");
+        Err(error) => {
+            eprintln!("\nmake run: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Trouble> {
+fn run() -> Result<(), DemoError> {
     let (stop, stopped) = mpsc::channel();
     let handler = move || {
         // The receiver is gone during the shutdown.

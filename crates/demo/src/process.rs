@@ -8,13 +8,13 @@ use std::process::Command;
 use envoy_harness::envoy::{self, BaseId};
 use envoy_harness::Process;
 
-use crate::Trouble;
+use crate::DemoError;
 
 /// The folder of the processes' logs.
 const LOGS: &str = "target/demo";
 
 /// Fails unless every port is free.
-pub fn need_ports(ports: &[u16]) -> Result<(), Trouble> {
+pub fn need_ports(ports: &[u16]) -> Result<(), DemoError> {
     for port in ports {
         TcpListener::bind(("127.0.0.1", *port)).map_err(|error| {
             format!(
@@ -28,7 +28,7 @@ pub fn need_ports(ports: &[u16]) -> Result<(), Trouble> {
 }
 
 /// Starts the model servers on consecutive ports.
-pub fn start_pods(count: usize, first_port: u16) -> Result<Process, Trouble> {
+pub fn start_pods(count: usize, first_port: u16) -> Result<Process, DemoError> {
     let program = std::env::current_exe().unwrap_or_default();
     let program = program.with_file_name("fake-model-server");
     let mut command = Command::new(&program);
@@ -40,7 +40,7 @@ pub fn start_pods(count: usize, first_port: u16) -> Result<Process, Trouble> {
 }
 
 /// Starts Envoy with the demo's configuration and waits until it serves.
-pub fn start_envoy(program: &Path, admin: u16) -> Result<Process, Trouble> {
+pub fn start_envoy(program: &Path, admin: u16) -> Result<Process, DemoError> {
     let config = Path::new("envoy/envoy.yaml");
     let command = envoy::command(program, config, BaseId::Unique);
     let mut envoy = start("Envoy", command)?;
@@ -49,7 +49,7 @@ pub fn start_envoy(program: &Path, admin: u16) -> Result<Process, Trouble> {
     Ok(envoy)
 }
 
-fn start(name: &str, command: Command) -> Result<Process, Trouble> {
+fn start(name: &str, command: Command) -> Result<Process, DemoError> {
     fs::create_dir_all(LOGS).map_err(|error| format!("cannot write to {LOGS}: {error}"))?;
     let log = Path::new(LOGS).join(format!("{}.log", name.to_lowercase()));
     Process::start(name, command, &log)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
-use crate::Trouble;
+use crate::DemoError;
 
 /// The system prompt, long enough to fill some dozens of prefix blocks.
 const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
@@ -71,7 +71,7 @@ struct Response {
 }
 
 /// Sends the load and prints which endpoint got each request and why, then some commands to try.
-pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
+pub fn traffic(listener: u16, admin: u16) -> Result<(), DemoError> {
     let url = format!("http://127.0.0.1:{listener}/v1/completions");
     wait_for_members(listener)?;
     println!(
@@ -103,7 +103,7 @@ pub fn traffic(listener: u16, admin: u16) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn ask(url: &str, prompt: &str) -> Result<Response, Trouble> {
+fn ask(url: &str, prompt: &str) -> Result<Response, DemoError> {
     let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 8});
     let mut response = ureq::post(url)
         .send_json(&body)
@@ -128,7 +128,7 @@ fn ask(url: &str, prompt: &str) -> Result<Response, Trouble> {
 }
 
 /// Waits until the filter knows the members of the cluster. Until then it replies with 503.
-fn wait_for_members(listener: u16) -> Result<(), Trouble> {
+fn wait_for_members(listener: u16) -> Result<(), DemoError> {
     let url = format!("http://127.0.0.1:{listener}/v1/models");
     let deadline = Instant::now() + Duration::from_secs(10);
     while let Err(error) = ureq::get(&url).call() {

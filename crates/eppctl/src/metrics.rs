@@ -49,7 +49,7 @@ struct Read {
     /// Why it is not.
     why: Option<&'static str>,
     /// The values that decisions use.
-    values: Shown,
+    values: MetricValues,
     families: Vec<FamilyRead>,
 }
 
@@ -74,23 +74,23 @@ struct SeriesRead {
 
 /// The values of an endpoint's metrics; unknown values are absent.
 #[derive(Serialize, Default, Clone)]
-pub struct Shown {
+pub struct MetricValues {
     waiting: Option<f64>,
     running: Option<f64>,
     kv_usage: Option<f64>,
-    lora: Option<ShownLora>,
+    lora: Option<LoraValues>,
     block_size: Option<u32>,
     num_blocks: Option<u32>,
 }
 
 #[derive(Serialize, Default, Clone)]
-struct ShownLora {
+struct LoraValues {
     active: Vec<String>,
     waiting: Vec<String>,
     max: u32,
 }
 
-impl Shown {
+impl MetricValues {
     /// Copies the values, with the adapters if there are any or room for some.
     pub fn of(values: &Values) -> Self {
         let lora = &values.lora;
@@ -99,7 +99,7 @@ impl Shown {
             waiting: values.waiting,
             running: values.running,
             kv_usage: values.kv_usage,
-            lora: (!none).then(|| ShownLora {
+            lora: (!none).then(|| LoraValues {
                 active: lora.active.clone(),
                 waiting: lora.waiting.clone(),
                 max: lora.max,
@@ -202,7 +202,7 @@ impl Read {
                 (false, false) => Some("it does not end with a line break, so it is incomplete"),
                 (false, true) => Some("it has none of the engine's metrics"),
             },
-            values: Shown::of(&review.page.unwrap_or_default().metrics),
+            values: MetricValues::of(&review.page.unwrap_or_default().metrics),
             families: review.families.into_iter().map(FamilyRead::of).collect(),
         }
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 use crate::page::page;
-use crate::pod::{Metrics, Pod, Seen, Served};
+use crate::pod::{Metrics, Pod, ReceivedRequest, Served};
 use crate::response::{Api, ApiRequest};
 use crate::stream_body::StreamBody;
 
@@ -58,7 +58,7 @@ pub async fn serve(
     Ok(response)
 }
 
-async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
+async fn receive(request: Request<Incoming>) -> (ReceivedRequest, String, Bytes) {
     let (head, mut incoming) = request.into_parts();
     let mut kept = BytesMut::new();
     let mut hasher = Xxh64::new(0);
@@ -79,7 +79,7 @@ async fn receive(request: Request<Incoming>) -> (Seen, String, Bytes) {
     }
     let headers = head.headers.iter();
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let seen = Seen {
+    let seen = ReceivedRequest {
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: headers

@@ -19,6 +19,6 @@ mod sim;
 mod stream_body;
 
 pub use http::body_hash;
-pub use pod::{Faults, Metrics, Pinned, Pod, Seen, Settings};
+pub use pod::{Faults, Metrics, Pinned, Pod, ReceivedRequest, Settings};
 pub use sim::Sim;
 pub use stream_body::{FrameSender, StreamBody};

@@ -62,8 +62,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("fake-model-server: {trouble}");
+        Err(error) => {
+            eprintln!("fake-model-server: {error}");
             ExitCode::FAILURE
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::pod::Shown;
+use crate::pod::PageValues;
 
 /// Histograms of a real page, which no picker reads; they make the page 50 KB long.
 const HISTOGRAMS: [&str; 20] = [
@@ -37,7 +37,7 @@ const BUCKETS: [&str; 24] = [
 ];
 
 /// Returns the metrics page of a pod.
-pub fn page(model: &str, shown: &Shown) -> String {
+pub fn page(model: &str, shown: &PageValues) -> String {
     let mut page = String::with_capacity(64 << 10);
     let labels = format!("engine=\"0\",model_name=\"{model}\"");
     let received = shown.received as f64;
@@ -121,13 +121,13 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_state_and_is_as_long_as_a_real_one() {
-        let shown = Shown {
+        let shown = PageValues {
             waiting: 3,
             running: 2,
             kv_usage: 0.25,
             active: vec!["sql".to_owned()],
             max_lora: 4,
-            ..Shown::default()
+            ..PageValues::default()
         };
         let page = page("m", &shown);
         for line in [

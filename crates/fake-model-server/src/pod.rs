@@ -103,7 +103,7 @@ pub struct Pinned {
 
 /// A request that a pod received.
 #[derive(Debug, Clone, Serialize)]
-pub struct Seen {
+pub struct ReceivedRequest {
     /// Method.
     pub method: String,
     /// Path and query.
@@ -116,7 +116,7 @@ pub struct Seen {
     pub body_xxh64: u64,
 }
 
-impl Seen {
+impl ReceivedRequest {
     /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name)?;
@@ -149,14 +149,14 @@ struct State {
     cache: Cache,
     faults: Faults,
     pinned: Pinned,
-    seen: Vec<Seen>,
+    seen: Vec<ReceivedRequest>,
     active: HashMap<String, usize>,
     waiting: HashMap<String, usize>,
 }
 
 /// The values on a pod's metrics page.
 #[derive(Debug, Clone, Default)]
-pub struct Shown {
+pub struct PageValues {
     /// Waiting requests.
     pub waiting: usize,
     /// Running requests.
@@ -246,7 +246,7 @@ impl Pod {
     }
 
     /// Returns the requests so far, without those for metrics pages.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.state().seen.clone()
     }
 
@@ -264,7 +264,7 @@ impl Pod {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn record(&self, seen: Seen) {
+    pub(crate) fn record(&self, seen: ReceivedRequest) {
         let mut state = self.state();
         if state.seen.len() < MAX_SEEN {
             state.seen.push(seen);
@@ -272,7 +272,7 @@ impl Pod {
     }
 
     /// Returns the values that the metrics page shows now.
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> PageValues {
         let state = self.state();
         let pinned = state.pinned.clone();
         let names = |adapters: &HashMap<String, usize>| adapters.keys().cloned().collect();
@@ -281,7 +281,7 @@ impl Pod {
             .in_flight
             .load(Ordering::Relaxed)
             .saturating_sub(waiting);
-        Shown {
+        PageValues {
             waiting: pinned.waiting.unwrap_or(waiting),
             running: pinned.running.unwrap_or(running),
             kv_usage: pinned.kv_usage.unwrap_or_else(|| state.cache.usage()),

@@ -20,11 +20,11 @@ use crate::trace::Request;
 const TICK: u64 = 50_000_000;
 
 /// The time since 1970 at which the simulation begins: the picker expects a plausible wall clock.
-const BEGIN: u64 = 365 * 86_400 * crate::SECOND;
+const CLOCK_START: u64 = 365 * 86_400 * crate::SECOND;
 
 /// Converts a time of the simulation to the picker's.
 fn at(now: u64) -> Timestamp {
-    Timestamp::from_nanos(BEGIN + now)
+    Timestamp::from_nanos(CLOCK_START + now)
 }
 
 /// A picker over simulated servers.

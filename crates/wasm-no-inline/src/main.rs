@@ -33,8 +33,8 @@ fn main() -> ExitCode {
     };
     match run(from, to, may_miss) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("error: {from}: {trouble}");
+        Err(error) => {
+            eprintln!("error: {from}: {error}");
             ExitCode::FAILURE
         }
     }

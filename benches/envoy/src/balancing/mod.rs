@@ -17,7 +17,7 @@ use crate::envoy::{Case, Proxy, Setup};
 use crate::machine;
 use crate::picker::Picker;
 use crate::process;
-use crate::Trouble;
+use crate::BoxError;
 use client::Response;
 use result::{Cell, Outcome, Pool, Run};
 use workload::{Workload, WORKLOADS};
@@ -58,7 +58,7 @@ fn pod() -> Settings {
 }
 
 /// Runs all workloads.
-pub fn run(runtime: &Runtime, options: &Options) -> Result<Run, Trouble> {
+pub fn run(runtime: &Runtime, options: &Options) -> Result<Run, BoxError> {
     let pod = pod();
     let mut run = Run {
         machine: machine::facts(options.picker.as_deref())?,
@@ -112,7 +112,7 @@ fn cell(
     workload: &'static Workload,
     rate: f64,
     options: &Options,
-) -> Result<Cell, Trouble> {
+) -> Result<Cell, BoxError> {
     let plan = fs::read_to_string(PLAN).map_err(|error| format!("{PLAN}: {error}"))?;
     let mut sides = Vec::new();
     for case in cases(workload, options) {
@@ -134,7 +134,7 @@ fn cell(
     })
 }
 
-async fn start(case: Case, sim: Sim, plan: &str, options: &Options) -> Result<Side, Trouble> {
+async fn start(case: Case, sim: Sim, plan: &str, options: &Options) -> Result<Side, BoxError> {
     let servers: Vec<u16> = sim.addresses().iter().map(|one| one.port()).collect();
     let picker = match options.picker.as_ref().filter(|_| case == Case::Epp) {
         Some(binary) => Some(Picker::start(binary, &servers, plan, INTERVAL_MS).await?),
@@ -160,7 +160,7 @@ async fn play(
     workload: &'static Workload,
     rate: f64,
     options: &Options,
-) -> Result<(f64, Vec<Vec<Response>>), Trouble> {
+) -> Result<(f64, Vec<Vec<Response>>), BoxError> {
     let end = options.warm_up + options.length;
     let loads: Vec<_> = sides
         .iter()

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::plots::{self, Line, Plot};
 use crate::balancing::result::{Cell, Outcome, Run};
 use crate::balancing::workload::{Workload, RESPONSE_TOKENS, WORKLOADS};
-use crate::Trouble;
+use crate::BoxError;
 
 /// Width and height of the plot: a square for each workload.
 const PLOT_SIZE: (u32, u32) = (1_140, 380);
@@ -107,7 +107,7 @@ fn label(name: &str) -> &str {
 }
 
 /// The p90 over the load, a panel a workload.
-pub fn plot(run: &Run) -> Result<String, Trouble> {
+pub fn plot(run: &Run) -> Result<String, BoxError> {
     let plots = WORKLOADS.iter().map(|workload| Plot {
         title: workload.name,
         across: "load, requests per second",

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::balancing::result as worth;
 use crate::result as cost;
-use crate::Trouble;
+use crate::BoxError;
 
 /// The runs on the page.
 struct Runs {
@@ -21,7 +21,7 @@ struct Runs {
 }
 
 impl Runs {
-    fn read(docs: &Path) -> Result<Self, Trouble> {
+    fn read(docs: &Path) -> Result<Self, BoxError> {
         let read = |name| fs::read_to_string(docs.join("benchmarks").join(name));
         Ok(Self {
             cost: serde_json::from_str(&read("run.json")?)?,
@@ -30,7 +30,7 @@ impl Runs {
     }
 
     /// Returns the files of the report with their paths below docs/.
-    fn files(&self) -> Result<Vec<(String, String)>, Trouble> {
+    fn files(&self) -> Result<Vec<(String, String)>, BoxError> {
         let mut page = tables::page(&self.cost) + &balancing::section(&self.balancing);
         let mut plots = plots::all(&self.cost)?;
         plots.push(("balancing", balancing::plot(&self.balancing)?));
@@ -57,7 +57,7 @@ fn without(page: &str, file: &str) -> String {
 }
 
 /// Writes the page and the plots.
-pub fn write(docs: &Path) -> Result<(), Trouble> {
+pub fn write(docs: &Path) -> Result<(), BoxError> {
     for (file, content) in Runs::read(docs)?.files()? {
         let path = docs.join(file);
         fs::write(&path, content)?;

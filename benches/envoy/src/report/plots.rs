@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use crate::result::{Case, Cell, Run};
-use crate::Trouble;
+use crate::BoxError;
 
 /// Width and height of a plot.
 const PLOT_SIZE: (u32, u32) = (760, 380);
@@ -24,7 +24,7 @@ pub struct Plot<'a> {
 }
 
 /// Returns all plots with their names.
-pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, Trouble> {
+pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, BoxError> {
     let base: Vec<&Cell> = run
         .cells
         .iter()
@@ -82,13 +82,13 @@ fn idle(run: &Run) -> Vec<Line> {
 }
 
 /// Draws one plot.
-fn draw(plot: &Plot<'_>) -> Result<String, Trouble> {
+fn draw(plot: &Plot<'_>) -> Result<String, BoxError> {
     row(std::slice::from_ref(plot), PLOT_SIZE)
 }
 
 /// Draws plots side by side into one file of this size. Returns an empty text if they have no points, as in
 /// a run of other groups only.
-pub fn row(plots: &[Plot<'_>], size: (u32, u32)) -> Result<String, Trouble> {
+pub fn row(plots: &[Plot<'_>], size: (u32, u32)) -> Result<String, BoxError> {
     let mut svg = String::new();
     let plots = plots.iter();
     let plots: Vec<_> = plots.filter(|plot| plot.top() > 0.0).collect();
@@ -120,7 +120,7 @@ impl Plot<'_> {
 fn panel(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     plot: &Plot<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), BoxError> {
     let left = plot.points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
     let right = plot.points().map(|(x, _)| x).fold(0.0, f64::max);
     // The labels are at the measured points.

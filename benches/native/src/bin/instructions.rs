@@ -12,7 +12,7 @@ use epp_core::picker::{Effect, ExchangeId, Fetched, Head, Picker};
 use epp_core::time::Timestamp;
 use properties::collisions;
 
-type Trouble = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 /// The cases: name, number of endpoints, requests.
 const CASES: [(&str, usize, Requests); 7] = [
@@ -70,15 +70,15 @@ fn main() -> ExitCode {
     let (case, count) = (arguments.next(), arguments.next());
     match run(case.as_deref(), count.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
+        Err(error) => {
             let names: Vec<&str> = CASES.iter().map(|(name, ..)| *name).collect();
-            eprintln!("{trouble}\nusage: instructions {} N", names.join("|"));
+            eprintln!("{error}\nusage: instructions {} N", names.join("|"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
+fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
     let known = CASES.iter().find(|(name, ..)| Some(*name) == case);
     let (_, endpoints, requests) = known.ok_or("no such case")?;
     let count: usize = count.unwrap_or_default().parse()?;
@@ -110,7 +110,7 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), Trouble> {
 }
 
 /// Creates a picker with fresh metrics of all endpoints.
-fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
+fn picker(document: &str, endpoints: usize) -> Result<Picker, BoxError> {
     let listed: Vec<String> = (0..endpoints)
         .map(|n| {
             format!(
@@ -147,7 +147,7 @@ fn picker(document: &str, endpoints: usize) -> Result<Picker, Trouble> {
 }
 
 /// Sends one request. Its body is shown as Envoy does it: with each read of 16 KiB, from the beginning on.
-fn request(picker: &mut Picker, path: &str, body: &[u8]) -> Result<(), Trouble> {
+fn request(picker: &mut Picker, path: &str, body: &[u8]) -> Result<(), BoxError> {
     const ID: ExchangeId = ExchangeId(1);
     const READ: usize = 16 << 10;
     let head = Head::post_json(path, Some(body.len()));

@@ -91,25 +91,25 @@ impl<L> Histogram<L> {
 }
 
 /// Bounds of decisions and look-ups, in seconds.
-const DECISION: &[f64] = &[
+const DECISION_BOUNDS: &[f64] = &[
     0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
     0.01, 0.1,
 ];
 /// Bounds of shares.
-const SHARE: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
-const FIRST_TOKEN: &[f64] = &[
+const SHARE_BOUNDS: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+const FIRST_TOKEN_BOUNDS: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0,
 ];
-const PER_TOKEN: &[f64] = &[
+const PER_TOKEN_BOUNDS: &[f64] = &[
     0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5,
     0.6, 0.8, 1.0, 2.0,
 ];
-const NORMALIZED: &[f64] = &[
+const NORMALIZED_BOUNDS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 // The Endpoint Picker's bounds say 32778 where 32768 must be meant: dashboards compare by them.
-const INPUT: &[f64] = &[
+const INPUT_TOKENS_BOUNDS: &[f64] = &[
     1.0,
     8.0,
     16.0,
@@ -130,7 +130,7 @@ const INPUT: &[f64] = &[
     524_288.0,
     1_048_576.0,
 ];
-const OUTPUT: &[f64] = &[
+const OUTPUT_TOKENS_BOUNDS: &[f64] = &[
     1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
 ];
 
@@ -165,7 +165,7 @@ catalogue! {
     /// Requests that another endpoint than the picked one served.
     SERVED_ELSEWHERE: Counter<NoLabels> = ("epp_wasm_served_elsewhere_total");
     /// Time from the event that allowed a decision to the decision, of one decision in 17.
-    DECISION_TIME: Histogram<NoLabels> = ("llm_d_epp_scheduler_e2e_duration_seconds", DECISION);
+    DECISION_TIME: Histogram<NoLabels> = ("llm_d_epp_scheduler_e2e_duration_seconds", DECISION_BOUNDS);
     /// What decisions are based on: 2 the endpoints' metrics, 1 this Envoy's own counts, 0 nothing yet.
     DECISION_MODE: Gauge<NoLabels> = ("epp_wasm_decision_mode");
     /// Requests that were decided before their body had ended.
@@ -211,9 +211,9 @@ catalogue! {
     SUPPRESSED_EJECTIONS: Counter<Suppression> = ("epp_wasm_ejections_suppressed_total");
 
     /// Share of a prompt's blocks that the picked endpoint is expected to hold.
-    PREFIX_HIT_RATIO: Histogram<NoLabels> = ("llm_d_epp_prefix_indexer_hit_ratio", SHARE);
+    PREFIX_HIT_RATIO: Histogram<NoLabels> = ("llm_d_epp_prefix_indexer_hit_ratio", SHARE_BOUNDS);
     /// Time to look up one part of a prompt in the prefix index, of one look-up in 17.
-    LOOKUP_TIME: Histogram<NoLabels> = ("epp_wasm_prefix_lookup_duration_seconds", DECISION);
+    LOOKUP_TIME: Histogram<NoLabels> = ("epp_wasm_prefix_lookup_duration_seconds", DECISION_BOUNDS);
     /// Entries of the prefix index.
     PREFIX_INDEX_SIZE: Gauge<NoLabels> = ("llm_d_epp_prefix_indexer_size");
     /// Memory of the prefix index.
@@ -224,19 +224,19 @@ catalogue! {
     PREFIX_INDEX_EVICTIONS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_evictions_total");
 
     /// Time from a request's headers to the first bytes of its response's body.
-    TIME_TO_FIRST_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ttft_seconds", FIRST_TOKEN);
+    TIME_TO_FIRST_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ttft_seconds", FIRST_TOKEN_BOUNDS);
     /// Time per token after the first, of streamed responses whose usage was read.
-    TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_streaming_tpot_seconds", PER_TOKEN);
+    TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_streaming_tpot_seconds", PER_TOKEN_BOUNDS);
     /// Time of the whole request per token, of responses whose usage was read.
-    NORMALIZED_TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ntpot_seconds", NORMALIZED);
+    NORMALIZED_TIME_PER_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ntpot_seconds", NORMALIZED_BOUNDS);
     /// Tokens of prompts, as the model servers count them.
-    INPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_input_tokens", INPUT);
+    INPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_input_tokens", INPUT_TOKENS_BOUNDS);
     /// Tokens of responses, as the model servers count them.
-    OUTPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_output_tokens", OUTPUT);
+    OUTPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_output_tokens", OUTPUT_TOKENS_BOUNDS);
     /// Tokens of prompts that the model server had in its cache.
-    CACHED_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_cached_tokens", INPUT);
+    CACHED_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_cached_tokens", INPUT_TOKENS_BOUNDS);
     /// Share of a prompt's tokens that the model server had in its cache.
-    CACHED_SHARE: Histogram<Model<'_>> = ("epp_wasm_request_cached_ratio", SHARE);
+    CACHED_SHARE: Histogram<Model<'_>> = ("epp_wasm_request_cached_ratio", SHARE_BOUNDS);
     /// Tokens that the prefix index expected to be cached, of the requests of `epp_wasm_reported_cached_tokens_total`.
     PREDICTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_predicted_cached_tokens_total");
     /// Tokens that were cached, as the model servers count them.
@@ -311,13 +311,13 @@ mod tests {
     #[test]
     fn the_bounds_of_histograms_rise() {
         for bounds in [
-            DECISION,
-            SHARE,
-            FIRST_TOKEN,
-            PER_TOKEN,
-            NORMALIZED,
-            INPUT,
-            OUTPUT,
+            DECISION_BOUNDS,
+            SHARE_BOUNDS,
+            FIRST_TOKEN_BOUNDS,
+            PER_TOKEN_BOUNDS,
+            NORMALIZED_BOUNDS,
+            INPUT_TOKENS_BOUNDS,
+            OUTPUT_TOKENS_BOUNDS,
         ] {
             assert!(bounds.is_sorted_by(|one, next| one < next), "{bounds:?}");
         }

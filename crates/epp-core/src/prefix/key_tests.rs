@@ -57,7 +57,10 @@ fn texts_that_collide_in_xxh64_do_not_when_keyed() {
         });
         assert_ne!(digests[0], digests[1]);
     }
-    assert!(under_a_seed > 50, "a secret seed is not a key: {under_a_seed}");
+    assert!(
+        under_a_seed > 50,
+        "a secret seed is not a key: {under_a_seed}"
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use layer::Layer;
 const KIND: &str = "EndpointPickerConfig";
 
 /// Nesting depth of strings that is searched: chart values in an Argo CD Application have two levels.
-const DEEPEST: usize = 4;
+const MAX_EMBEDDING_DEPTH: usize = 4;
 
 /// Problems that get a location in the file, as in the loader: more are not fixed at a time.
 const MAX_LOCATED: usize = 20;
@@ -223,7 +223,7 @@ impl Walk<'_> {
 
     fn text(&mut self, text: &str, path: &Path) {
         let words = [KIND, "schedulingProfiles", "plugins"];
-        let may = self.depth < DEEPEST && words.iter().any(|word| text.contains(word));
+        let may = self.depth < MAX_EMBEDDING_DEPTH && words.iter().any(|word| text.contains(word));
         if !may {
             return;
         }

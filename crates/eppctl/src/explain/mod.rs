@@ -17,7 +17,7 @@ use epp_core::time::Timestamp;
 use crate::input::{load_plan, read};
 use crate::output::{Error, ExitStatus, Output};
 use report::explained;
-use source::{Seen, Source};
+use source::{PoolState, Source};
 
 /// Show a decision: candidates, filtered endpoints, scores, ties, picks, bytes read.
 #[derive(Args)]
@@ -86,23 +86,23 @@ impl Explain {
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let plan = load_plan(&self.config)?;
         let body = read(&self.request)?;
-        let mut seen = self.source.read(&plan)?;
+        let mut state = self.source.read(&plan)?;
         if let Err(error) = serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body) {
             let request = &self.request;
-            seen.notes.push(format!(
+            state.notes.push(format!(
                 "{request}: not a JSON object: {error}; its model and prompt may be unknown"
             ));
         }
-        let mut picker = self.picker(plan, &seen);
-        read_pages(&mut picker, &mut seen);
-        know(&mut picker, &seen);
+        let mut picker = self.picker(plan, &state);
+        read_pages(&mut picker, &mut state);
+        set_endpoints(&mut picker, &state);
         for warm in &self.warm {
             self.warm(&mut picker, warm)?;
-            know(&mut picker, &seen);
+            set_endpoints(&mut picker, &state);
         }
         let (needed, outcome) = self.decide(&mut picker, EXPLAINED, &body);
         let body = (needed, body.len());
-        let explained = explained(&picker, EXPLAINED, body, outcome, seen.notes);
+        let explained = explained(&picker, EXPLAINED, body, outcome, state.notes);
         output.print(&explained)?;
         Ok(match explained.destination {
             Some(_) => ExitStatus::Ok,
@@ -111,8 +111,8 @@ impl Explain {
     }
 
     /// Creates a picker with the endpoints.
-    fn picker(&self, mut plan: Plan, seen: &Seen) -> Picker {
-        let endpoints = seen.endpoints.iter();
+    fn picker(&self, mut plan: Plan, state: &PoolState) -> Picker {
+        let endpoints = state.endpoints.iter();
         let members = endpoints.map(|known| known.member.clone()).collect();
         plan.settings.explain = true;
         plan.discovery = Discovery::Static(StaticDiscovery { members });
@@ -196,8 +196,8 @@ const WARMING: ExchangeId = ExchangeId(1);
 const EXPLAINED: ExchangeId = ExchangeId(2);
 
 /// Reads the endpoints' metrics pages.
-fn read_pages(picker: &mut Picker, seen: &mut Seen) {
-    for (slot, known) in (0..).map(Slot).zip(&mut seen.endpoints) {
+fn read_pages(picker: &mut Picker, state: &mut PoolState) {
+    for (slot, known) in (0..).map(Slot).zip(&mut state.endpoints) {
         let Some(page) = &known.page else {
             continue;
         };
@@ -209,7 +209,7 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
             known.freshness = Freshness::Fresh;
         } else {
             let name = &known.member.name;
-            seen.notes.push(format!(
+            state.notes.push(format!(
                 "{name}: its page has none of the engine's metrics; it counts as never scraped (see \
                  core-metrics-extractor, defaultEngine and engineConfigs)"
             ));
@@ -218,8 +218,8 @@ fn read_pages(picker: &mut Picker, seen: &mut Seen) {
 }
 
 /// Sets the state of the picker's endpoints.
-fn know(picker: &mut Picker, seen: &Seen) {
-    for (slot, known) in (0..).map(Slot).zip(&seen.endpoints) {
+fn set_endpoints(picker: &mut Picker, state: &PoolState) {
+    for (slot, known) in (0..).map(Slot).zip(&state.endpoints) {
         if let Some(endpoint) = picker.fixture().pool().get_mut(slot) {
             endpoint.available = known.member.available;
             endpoint.ejected = known.ejected;
@@ -232,8 +232,8 @@ fn know(picker: &mut Picker, seen: &Seen) {
         };
         picker.fixture().pool().set_load(slot, load);
     }
-    picker.fixture().pool().mode = seen.decision_mode.unwrap_or(DecisionMode::Metrics);
-    if seen.decision_mode.is_none() {
+    picker.fixture().pool().mode = state.decision_mode.unwrap_or(DecisionMode::Metrics);
+    if state.decision_mode.is_none() {
         picker.fixture().choose_mode();
     }
 }

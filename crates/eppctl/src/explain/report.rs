@@ -7,7 +7,7 @@ use epp_core::picker::{Effect, ExchangeId, Picker};
 use epp_core::scheduling::{DecisionMode, Slot};
 use serde::Serialize;
 
-use crate::metrics::Shown;
+use crate::metrics::MetricValues;
 use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 
 /// An explained decision.
@@ -50,7 +50,7 @@ struct Candidate {
     sum: f64,
     freshness: String,
     /// The metrics that the decision used.
-    metrics: Shown,
+    metrics: MetricValues,
     /// Its requests in flight from this Envoy.
     in_flight: u32,
     scores: Vec<Score>,
@@ -128,7 +128,7 @@ pub fn explained(
             picked: place < explanation.picks,
             sum: scored.score,
             freshness: format!("{:?}", endpoint.freshness).to_lowercase(),
-            metrics: Shown::of(&endpoint.metrics),
+            metrics: MetricValues::of(&endpoint.metrics),
             in_flight: pool.load(scored.slot).requests,
             scores: scores(explanation, scored.slot),
         })
@@ -246,7 +246,7 @@ impl Explained {
         let width = names.max().unwrap_or(0).max("ENDPOINT".len());
         let mut head = format!("  {:width$}  {:>8}", "ENDPOINT", "SUM");
         for scorer in &heads {
-            head += &format!("  {scorer:>CELL$}");
+            head += &format!("  {scorer:>SCORE_WIDTH$}");
         }
         writeln!(out, "{}", styled(STRONG, head + "  METRICS"))?;
         for candidate in &self.candidates {
@@ -261,7 +261,7 @@ impl Explained {
                 write!(
                     out,
                     "  {cell:>width$}",
-                    width = head.chars().count().max(CELL)
+                    width = head.chars().count().max(SCORE_WIDTH)
                 )?;
             }
             writeln!(out, "  {}", styled(FAINT, &candidate.freshness))?;
@@ -276,4 +276,4 @@ impl Explained {
 }
 
 /// Width of a raw and a weighted score: `0.0000 → 10.0000`.
-const CELL: usize = 16;
+const SCORE_WIDTH: usize = 16;

@@ -44,9 +44,9 @@ fn pod(text: &str) -> Result<String, String> {
 
 /// The state of the endpoints.
 #[derive(Default)]
-pub struct Seen {
+pub struct PoolState {
     /// Each endpoint.
-    pub endpoints: Vec<Known>,
+    pub endpoints: Vec<EndpointState>,
     /// The decision mode; if unknown, it follows from the metrics.
     pub decision_mode: Option<DecisionMode>,
     /// Notes on missing information and its effect.
@@ -54,7 +54,7 @@ pub struct Seen {
 }
 
 /// The state of an endpoint.
-pub struct Known {
+pub struct EndpointState {
     /// Its name, address and labels.
     pub member: Member,
     /// Its metrics page, if one is read.
@@ -69,7 +69,7 @@ pub struct Known {
     pub ejected: bool,
 }
 
-impl Known {
+impl EndpointState {
     fn of(member: Member) -> Self {
         Self {
             member,
@@ -84,7 +84,7 @@ impl Known {
 
 impl Source {
     /// Reads the endpoints.
-    pub fn read(&self, plan: &Plan) -> Result<Seen, Error> {
+    pub fn read(&self, plan: &Plan) -> Result<PoolState, Error> {
         match (&self.endpoints, &self.envoy) {
             (Some(file), _) => snapshot(file),
             (None, Some(url)) => from_envoy(&Admin::at(url), plan),
@@ -93,10 +93,10 @@ impl Source {
     }
 }
 
-fn from_pods(pods: &[String], plan: &Plan) -> Seen {
-    let mut seen = Seen::default();
+fn from_pods(pods: &[String], plan: &Plan) -> PoolState {
+    let mut state = PoolState::default();
     for pod in pods {
-        let mut known = Known::of(Member {
+        let mut known = EndpointState::of(Member {
             name: pod.clone(),
             address: pod.clone(),
             labels: Vec::new(),
@@ -106,17 +106,17 @@ fn from_pods(pods: &[String], plan: &Plan) -> Seen {
         let url = format!("http://{address}{}", plan.source.path);
         match admin::get(&url) {
             Ok(page) => known.page = Some(page),
-            Err(error) => seen.notes.push(format!(
+            Err(error) => state.notes.push(format!(
                 "{url}: {error}; {pod} counts as never scraped (is it up, and are path and port of \
                  metrics-data-source right?)"
             )),
         }
-        seen.endpoints.push(known);
+        state.endpoints.push(known);
     }
-    seen
+    state
 }
 
-fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
+fn from_envoy(admin: &Admin, plan: &Plan) -> Result<PoolState, Error> {
     let statistics = admin.statistics()?;
     // The filter replaces these two characters in a metric's labels, where they are separators.
     let pool = plan.cluster().replace([';', '='], "_");
@@ -141,13 +141,13 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
             })?
         }
     };
-    let mut seen = Seen {
+    let mut state = PoolState {
         decision_mode: counts.decision_mode.map(|mode| match mode >= 2.0 {
             true => DecisionMode::Metrics,
             false => DecisionMode::LocalOnly,
         }),
         notes: unexported(plan),
-        ..Seen::default()
+        ..PoolState::default()
     };
     for member in members {
         let values = statistics
@@ -156,10 +156,11 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
         let get = |name| values.and_then(|values| values.get(name).copied());
         if get("fresh").is_none() {
             let address = &member.address;
-            seen.notes
+            state
+                .notes
                 .push(format!("{address}: the filter does not know it yet"));
         }
-        let mut known = Known::of(member);
+        let mut known = EndpointState::of(member);
         known.freshness = match get("fresh") {
             Some(fresh) if fresh >= 2.0 => Freshness::Fresh,
             Some(fresh) if fresh >= 1.0 => Freshness::Stale,
@@ -173,9 +174,9 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<Seen, Error> {
         };
         known.requests = get("in_flight").unwrap_or(0.0) as u32;
         known.ejected = get("ejected").is_some_and(|ejected| ejected > 0.0);
-        seen.endpoints.push(known);
+        state.endpoints.push(known);
     }
-    Ok(seen)
+    Ok(state)
 }
 
 /// Returns notes on inputs of the plan that the filter does not export.
@@ -200,13 +201,13 @@ fn unexported(plan: &Plan) -> Vec<String> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
-    endpoints: Vec<Written>,
+    endpoints: Vec<SnapshotEndpoint>,
 }
 
 /// An endpoint in a snapshot.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Written {
+struct SnapshotEndpoint {
     name: String,
     address: String,
     #[serde(default = "yes")]
@@ -251,46 +252,46 @@ struct Adapters {
     max: u32,
 }
 
-fn snapshot(file: &str) -> Result<Seen, Error> {
+fn snapshot(file: &str) -> Result<PoolState, Error> {
     let snapshot: Snapshot = serde_yaml::from_slice(&read(file)?).map_err(|error| {
         Error::new(format!(
             "{file}: not a snapshot of endpoints: {error}; `eppctl explain --help` shows one"
         ))
     })?;
-    Ok(Seen {
-        endpoints: snapshot.endpoints.into_iter().map(known).collect(),
-        ..Seen::default()
+    Ok(PoolState {
+        endpoints: snapshot.endpoints.into_iter().map(endpoint_of).collect(),
+        ..PoolState::default()
     })
 }
 
-fn known(written: Written) -> Known {
-    let lora = written.lora.map(|lora| Lora {
+fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
+    let lora = given.lora.map(|lora| Lora {
         active: lora.active,
         waiting: lora.waiting,
         max: lora.max,
     });
-    Known {
+    EndpointState {
         member: Member {
-            name: written.name,
-            address: written.address,
-            labels: written.labels.into_iter().collect(),
-            available: written.available,
+            name: given.name,
+            address: given.address,
+            labels: given.labels.into_iter().collect(),
+            available: given.available,
         },
         page: None,
         metrics: Metrics {
-            waiting: written.waiting,
-            running: written.running,
-            kv_usage: written.kv_usage,
+            waiting: given.waiting,
+            running: given.running,
+            kv_usage: given.kv_usage,
             lora: lora.unwrap_or_default(),
-            block_size: written.block_size,
-            num_blocks: written.num_blocks,
+            block_size: given.block_size,
+            num_blocks: given.num_blocks,
         },
-        freshness: match written.freshness {
+        freshness: match given.freshness {
             Trust::Fresh => Freshness::Fresh,
             Trust::Stale => Freshness::Stale,
             Trust::Unknown => Freshness::Unknown,
         },
-        requests: written.in_flight,
-        ejected: written.ejected,
+        requests: given.in_flight,
+        ejected: given.ejected,
     }
 }

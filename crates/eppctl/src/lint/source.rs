@@ -101,10 +101,10 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Error> {
 }
 
 /// The largest text that the filter's own parser accepts, in bytes. Config dumps can be larger.
-const LARGE: usize = 1 << 20;
+const MAX_PARSED_BYTES: usize = 1 << 20;
 
 fn parse(text: &str) -> Result<Node, String> {
-    if text.len() > LARGE {
+    if text.len() > MAX_PARSED_BYTES {
         let json = serde_json::from_str(text).ok();
         if let Some(value) = json.or_else(|| serde_yaml::from_str(text).ok()) {
             return Ok(node(value));
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_dump_may_be_larger_than_a_configuration() {
-        let filler = "x".repeat(LARGE);
+        let filler = "x".repeat(MAX_PARSED_BYTES);
         let large =
             format!("{{\"configs\": [\"{filler}\", {{\"vmId\": null, \"a\": [true, 1.5]}}]}}");
         let found = documents("f", &large).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 /// Points on a curve: more than the picture has pixels would only make the file larger.
-const PLACES: usize = 200;
+const CURVE_POINTS: usize = 200;
 
 /// Readable on white, and distinguishable with colour blindness (Okabe and Ito's palette).
 const COLOURS: [RGBColor; 7] = [
@@ -66,7 +66,7 @@ fn picture(svg: &mut String, lines: &[(&str, &[f64])]) -> Result<(), Box<dyn std
 /// Returns the cumulative distribution of ascending times.
 fn curve(times: &[f64]) -> Vec<(f64, f64)> {
     let last = times.len().saturating_sub(1);
-    let places = (0..=PLACES).map(|place| place as f64 / PLACES as f64);
+    let places = (0..=CURVE_POINTS).map(|place| place as f64 / CURVE_POINTS as f64);
     let points = places.filter_map(|share| {
         let time = times.get((share * last as f64).round() as usize)?;
         Some((time.max(0.1), share))

@@ -1,6 +1,6 @@
 //! `eppctl top`: a live view of a running Envoy's filter.
 
-mod seen;
+mod snapshot;
 mod view;
 
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use crate::admin::statistics::Sample;
 use crate::admin::Admin;
 use crate::output::{Error, ExitStatus, Output};
-use seen::Seen;
+use snapshot::Snapshot;
 
 /// Show the endpoints and decisions of a running Envoy's filter, live.
 ///
@@ -74,9 +74,9 @@ impl Top {
         let first = admin.statistics()?;
         if self.once {
             std::thread::sleep(Duration::from_secs_f64(self.interval));
-            let mut seen = Seen::between(&first, &admin.statistics()?);
-            seen.sort(self.sort, false);
-            output.print(&seen)?;
+            let mut snapshot = Snapshot::between(&first, &admin.statistics()?);
+            snapshot.sort(self.sort, false);
+            output.print(&snapshot)?;
             return Ok(ExitStatus::Ok);
         }
         let mut terminal = ratatui::try_init()?;
@@ -93,11 +93,11 @@ impl Top {
     ) -> Result<(), Error> {
         let interval = Duration::from_secs_f64(self.interval);
         let (mut sort, mut reverse) = (self.sort, false);
-        let mut seen = Seen::between(&last, &last);
+        let mut snapshot = Snapshot::between(&last, &last);
         let mut due = Instant::now() + interval;
         loop {
-            seen.sort(sort, reverse);
-            terminal.draw(|frame| view::draw(frame, &self.admin, &seen, sort))?;
+            snapshot.sort(sort, reverse);
+            terminal.draw(|frame| view::draw(frame, &self.admin, &snapshot, sort))?;
             if event::poll(due.saturating_duration_since(Instant::now()))? {
                 match event::read()? {
                     Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
@@ -116,10 +116,10 @@ impl Top {
                 due = Instant::now() + interval;
                 match admin.statistics() {
                     Ok(sample) => {
-                        seen = Seen::between(&last, &sample);
+                        snapshot = Snapshot::between(&last, &sample);
                         last = sample;
                     }
-                    Err(error) => seen.trouble = Some(error.to_string()),
+                    Err(error) => snapshot.error = Some(error.to_string()),
                 }
             }
         }

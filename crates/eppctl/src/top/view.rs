@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table};
 use ratatui::Frame;
 
-use super::seen::{Pool, Row, Seen};
+use super::snapshot::{Pool, Row, Snapshot};
 use super::Column;
 use crate::output::{styled, Report, STRONG};
 
@@ -74,20 +74,20 @@ fn summary(pool: &Pool) -> String {
 }
 
 /// Draws a snapshot.
-pub fn draw(frame: &mut Frame<'_>, admin: &str, seen: &Seen, sort: Column) {
+pub fn draw(frame: &mut Frame<'_>, admin: &str, snapshot: &Snapshot, sort: Column) {
     let [head, body, foot] = Layout::vertical([
-        Constraint::Length(seen.pools.len() as u16 + 1),
+        Constraint::Length(snapshot.pools.len() as u16 + 1),
         Constraint::Min(3),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let pools = seen
+    let pools = snapshot
         .pools
         .iter()
         .map(|pool| Line::styled(summary(pool), bold));
     frame.render_widget(Paragraph::new(pools.collect::<Vec<Line<'_>>>()), head);
-    let rows = seen.endpoints.iter().map(|row| {
+    let rows = snapshot.endpoints.iter().map(|row| {
         let colour = match row.fresh {
             Some(fresh) if fresh >= 2.0 => Style::new(),
             Some(fresh) if fresh >= 1.0 => Style::new().fg(Color::Yellow),
@@ -112,8 +112,8 @@ pub fn draw(frame: &mut Frame<'_>, admin: &str, seen: &Seen, sort: Column) {
     });
     let table = Table::new(rows, widths).header(Cells::new(heads));
     frame.render_widget(table, body);
-    let line = match &seen.trouble {
-        Some(trouble) => Line::styled(trouble.clone(), Style::new().fg(Color::Red)),
+    let line = match &snapshot.error {
+        Some(error) => Line::styled(error.clone(), Style::new().fg(Color::Red)),
         None => Line::from(format!(
             "{admin}   q quit   s sort by the next column   r reverse"
         )),
@@ -121,7 +121,7 @@ pub fn draw(frame: &mut Frame<'_>, admin: &str, seen: &Seen, sort: Column) {
     frame.render_widget(line, foot);
 }
 
-impl Report for Seen {
+impl Report for Snapshot {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for pool in &self.pools {
             writeln!(out, "{}", summary(pool))?;
@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn seen() -> Seen {
-        Seen {
+    fn snapshot() -> Snapshot {
+        Snapshot {
             pools: vec![Pool {
                 pool: "llm".to_owned(),
                 ready: 2.0,
@@ -173,16 +173,16 @@ mod tests {
                     ..Row::default()
                 },
             ],
-            trouble: None,
+            error: None,
         }
     }
 
     #[test]
     fn the_terminal_shows_pools_endpoints_and_keys() {
         let mut terminal = Terminal::new(TestBackend::new(100, 8)).unwrap();
-        let seen = seen();
+        let snapshot = snapshot();
         terminal
-            .draw(|frame| draw(frame, "http://admin", &seen, Column::Queue))
+            .draw(|frame| draw(frame, "http://admin", &snapshot, Column::Queue))
             .unwrap();
         let shown = terminal.backend().to_string();
         let lines: Vec<&str> = shown.lines().collect();
@@ -221,12 +221,12 @@ mod tests {
     #[test]
     fn the_last_line_says_why_the_refresh_failed() {
         let mut terminal = Terminal::new(TestBackend::new(60, 6)).unwrap();
-        let seen = Seen {
-            trouble: Some("connection refused".to_owned()),
-            ..seen()
+        let snapshot = Snapshot {
+            error: Some("connection refused".to_owned()),
+            ..snapshot()
         };
         terminal
-            .draw(|frame| draw(frame, "a", &seen, Column::Endpoint))
+            .draw(|frame| draw(frame, "a", &snapshot, Column::Endpoint))
             .unwrap();
         assert!(terminal
             .backend()

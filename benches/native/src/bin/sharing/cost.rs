@@ -9,7 +9,7 @@ use epp_core::picker::{ExchangeId, Head, Picker};
 use epp_core::time::Timestamp;
 use epp_sync::{InProcess, Sharing, Store};
 
-use crate::Trouble;
+use crate::BoxError;
 
 /// Requests per second, over all workers.
 const RATE: usize = 1_000;
@@ -130,7 +130,7 @@ struct Cost {
 }
 
 /// Runs this many workers and the VM of the main thread.
-fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, Trouble> {
+fn simulate(workers: usize, share: bool, prompts: Prompts) -> Result<Cost, BoxError> {
     let loaded = config::load(&document(share)).map_err(|rejected| format!("{rejected:?}"))?;
     let mut memory = Memory::default();
     let mut vms: Vec<Vm> = (0..=workers as u64)
@@ -194,7 +194,7 @@ fn serve(vms: &mut [Vm], number: usize, prompts: Prompts) {
 }
 
 /// Prints the table.
-pub fn run() -> Result<(), Trouble> {
+pub fn run() -> Result<(), BoxError> {
     println!("| workers | prompts | MB a second | calls a second | CPU ms a second, all VMs | per worker |");
     println!("|---|---|---|---|---|---|");
     let seconds = (TICKS / TICKS_PER_SECOND) as f64;

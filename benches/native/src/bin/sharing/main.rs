@@ -8,7 +8,7 @@ mod lookup;
 
 use std::process::ExitCode;
 
-type Trouble = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let done = match std::env::args().nth(1).as_deref() {
@@ -21,8 +21,8 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("sharing: {trouble}");
+        Err(error) => {
+            eprintln!("sharing: {error}");
             ExitCode::FAILURE
         }
     }

@@ -48,17 +48,17 @@ pub struct Pool {
 
 /// A snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Seen {
+pub struct Snapshot {
     /// The pools.
     pub pools: Vec<Pool>,
     /// Their endpoints.
     pub endpoints: Vec<Row>,
     /// Why the last refresh failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
-impl Seen {
+impl Snapshot {
     /// Computes a snapshot from two samples.
     pub fn between(before: &Sample, now: &Sample) -> Self {
         let passed = now.at.saturating_duration_since(before.at).as_secs_f64();
@@ -69,12 +69,12 @@ impl Seen {
                 0.0
             }
         };
-        let mut seen = Self::default();
+        let mut snapshot = Self::default();
         for ((pool, endpoint), values) in &now.endpoints {
             let get = |name| values.get(name).copied();
             let former = before.endpoints.get(&(pool.clone(), endpoint.clone()));
             let former = former.and_then(|values| values.get("picks").copied());
-            seen.endpoints.push(Row {
+            snapshot.endpoints.push(Row {
                 pool: pool.clone(),
                 endpoint: endpoint.clone(),
                 fresh: get("fresh"),
@@ -88,7 +88,7 @@ impl Seen {
         }
         for (pool, counts) in &now.pools {
             let former = before.pools.get(pool).cloned().unwrap_or_default();
-            let own = seen.endpoints.iter().filter(|row| row.pool == *pool);
+            let own = snapshot.endpoints.iter().filter(|row| row.pool == *pool);
             let picks = own.map(|row| row.picks).sum();
             let more = (
                 counts.hits - former.hits,
@@ -98,7 +98,7 @@ impl Seen {
                 true => more,
                 false => (counts.hits, counts.hit_count),
             };
-            seen.pools.push(Pool {
+            snapshot.pools.push(Pool {
                 pool: pool.clone(),
                 ready: counts.ready,
                 picks,
@@ -107,7 +107,7 @@ impl Seen {
                 decision_p99_us: counts.decision(0.99),
             });
         }
-        seen
+        snapshot
     }
 
     /// Sorts the endpoints: values in descending, addresses in ascending order.
@@ -168,21 +168,21 @@ llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
                 "hit_ratio_count{pool=\"p\"} 30",
             );
         let second = Sample::parse(&later, now + Duration::from_secs(2));
-        let mut seen = Seen::between(&first, &second);
-        assert_eq!(seen.pools.len(), 1);
-        let pool = &seen.pools[0];
+        let mut snapshot = Snapshot::between(&first, &second);
+        assert_eq!(snapshot.pools.len(), 1);
+        let pool = &snapshot.pools[0];
         assert_eq!(
             (pool.ready, pool.picks, pool.hit_ratio),
             (2.0, 10.0, Some(0.75))
         );
         assert!((pool.decision_p50_us.unwrap() - 10.0).abs() < 1e-9);
         assert!((pool.decision_p99_us.unwrap() - 20.0).abs() < 1e-9);
-        assert_eq!(seen.endpoints[0].kv, Some(0.25));
-        assert_eq!(seen.endpoints[0].picks, 10.0);
-        seen.sort(Column::Queue, false);
-        assert_eq!(seen.endpoints[0].endpoint, "10.0.0.2:80");
-        seen.sort(Column::Queue, true);
-        assert_eq!(seen.endpoints[0].endpoint, "10.0.0.1:80");
+        assert_eq!(snapshot.endpoints[0].kv, Some(0.25));
+        assert_eq!(snapshot.endpoints[0].picks, 10.0);
+        snapshot.sort(Column::Queue, false);
+        assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.2:80");
+        snapshot.sort(Column::Queue, true);
+        assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.1:80");
     }
 
     #[test]
