@@ -9,24 +9,24 @@ pub fn upstream() -> Upstream {
     // A third question, where something is wrong.
     let details = || abi::property("response\0code_details").ok().flatten();
     let origin = match status {
-        500.. => details().map_or(ResponseOrigin::Endpoint, |details| origin_of(&details)),
+        Some(500..) => details().map_or(ResponseOrigin::Endpoint, |details| origin_of(&details)),
         _ => ResponseOrigin::Endpoint,
     };
     let server = abi::property("upstream\0address").ok().flatten();
     Upstream {
-        server: server.unwrap_or_default(),
+        server: server.filter(|address| !address.is_empty()),
         status,
         origin,
     }
 }
 
-/// Returns the status of the response; 0 where there is none to see.
-fn status() -> u16 {
+/// Returns the status of the response, if there is one to see.
+fn status() -> Option<u16> {
     let status = abi::header(Map::Response, ":status").ok().flatten();
     let status = status
         .as_deref()
         .and_then(|status| std::str::from_utf8(status).ok());
-    status.and_then(|status| status.parse().ok()).unwrap_or(0)
+    status?.parse().ok().filter(|status| *status > 0)
 }
 
 /// Returns the origin of a response with these details (Envoy's `response.code_details`).

@@ -83,8 +83,8 @@ impl Vm {
 
     fn answer(&mut self, id: u32, status: u16) {
         let seen = Upstream {
-            server: b"10.0.0.1:80".to_vec(),
-            status,
+            server: Some(b"10.0.0.1:80".to_vec()),
+            status: Some(status),
             origin: ResponseOrigin::Endpoint,
         };
         self.picker

@@ -7,6 +7,8 @@ use epp_core::endpoints::monitor::Revisions;
 use epp_core::endpoints::store::{Condition, Member, Store as Endpoints};
 use epp_core::picker::peers::PeerView;
 use epp_core::scheduling::{Metrics, Slot};
+use epp_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, MAX_ENDPOINTS, MAX_TEXT_BYTES};
 use crate::shared::Shared;
@@ -105,18 +107,49 @@ pub fn decode_members(value: &[u8]) -> Option<Vec<(Slot, Member)>> {
     is_whole.then_some(members)
 }
 
+/// A condition as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredCondition {
+    /// In milliseconds since 1970; 0: never.
+    scraped: u64,
+    failures: u32,
+}
+
+impl From<Condition> for StoredCondition {
+    fn from(condition: Condition) -> Self {
+        Self {
+            scraped: condition.scraped.map_or(0, Timestamp::as_millis),
+            failures: condition.failures,
+        }
+    }
+}
+
+impl From<StoredCondition> for Condition {
+    fn from(stored: StoredCondition) -> Self {
+        let scraped = Some(stored.scraped).filter(|scraped| *scraped > 0);
+        Self {
+            scraped: scraped.map(Timestamp::from_millis),
+            failures: stored.failures,
+        }
+    }
+}
+
 /// Returns what the endpoints' pages said.
 pub fn encode_metrics(endpoints: &Endpoints) -> Vec<u8> {
-    let metrics = endpoints.pool.iter();
-    let metrics =
-        metrics.map(|(slot, endpoint)| (slot, endpoints.condition(slot), &endpoint.metrics));
+    let metrics = endpoints.pool.iter().map(|(slot, endpoint)| {
+        let condition = StoredCondition::from(endpoints.condition(slot));
+        (slot, condition, &endpoint.metrics)
+    });
     codec::encode(&metrics.collect::<Vec<_>>())
 }
 
 /// Returns what a value says of the endpoints' pages, unless it is not recognised.
 pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
-    let mut all: Vec<(Slot, Condition, Metrics)> = codec::decode(value)?;
-    for (_, _, metrics) in &mut all {
+    let all: Vec<(Slot, StoredCondition, Metrics)> = codec::decode(value)?;
+    if all.len() > MAX_ENDPOINTS {
+        return None;
+    }
+    let read = all.into_iter().map(|(slot, condition, mut metrics)| {
         for number in [
             &mut metrics.waiting,
             &mut metrics.running,
@@ -127,14 +160,18 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
         }
         metrics.block_size.take_if(|size| *size == 0);
         metrics.num_blocks.take_if(|blocks| *blocks == 0);
-    }
-    (all.len() <= MAX_ENDPOINTS).then_some(all)
+        (slot, condition.into(), metrics)
+    });
+    Some(read.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_core::time::Timestamp;
+
+    fn at(millis: u64) -> Option<Timestamp> {
+        Some(Timestamp::from_millis(millis))
+    }
 
     fn store(scraped: u64) -> Endpoints {
         let mut store = Endpoints::default();
@@ -161,10 +198,10 @@ mod tests {
         let mut own = store(1_000);
         let mut told = 0;
         told += own.adopt_metrics(decode_metrics(&begun).unwrap()).len();
-        assert_eq!((own.condition(Slot(0)).scraped, told), (1_000, 0));
+        assert_eq!((own.condition(Slot(0)).scraped, told), (at(1_000), 0));
         let later = encode_metrics(&store(2_000));
         told += own.adopt_metrics(decode_metrics(&later).unwrap()).len();
-        assert_eq!((own.condition(Slot(0)).scraped, told), (2_000, 1));
+        assert_eq!((own.condition(Slot(0)).scraped, told), (at(2_000), 1));
     }
 
     #[test]
@@ -174,7 +211,11 @@ mod tests {
             let mut own = store(known);
             let mut told = 0;
             told += own.adopt_metrics(decode_metrics(&older).unwrap()).len();
-            let expected = if stays { (known, 0) } else { (100_000, 1) };
+            let expected = if stays {
+                (at(known), 0)
+            } else {
+                (at(100_000), 1)
+            };
             assert_eq!((own.condition(Slot(0)).scraped, told), expected);
         }
     }

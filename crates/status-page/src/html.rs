@@ -111,7 +111,7 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
             td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
             td.bad[!endpoint.available] { @if endpoint.available { "yes" } @else { "no" } }
             td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" } }
-            td { @if scraped > 0 { (now.saturating_sub(scraped)) " ms" } @else { "–" } }
+            td { @if let Some(scraped) = scraped { (now.saturating_sub(scraped.as_millis())) " ms" } @else { "–" } }
             td { (whole(metrics.waiting)) }
             td { (whole(metrics.running)) }
             td { (percent(metrics.kv_usage)) }

@@ -15,7 +15,7 @@ use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, Slot};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Instant};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
 /// it; longer than a second, a hung server would hold its place for too long.
@@ -77,11 +77,11 @@ pub struct Monitor {
     members_known: bool,
     revisions: Revisions,
     /// When discovery is due; none: at once.
-    members_due: Option<Timestamp>,
+    members_due: Option<Instant>,
     /// When discovery was requested, until it responds.
-    members_requested: Option<Timestamp>,
+    members_requested: Option<Instant>,
     /// When discovery last responded to this picker.
-    pub members_received: Option<Timestamp>,
+    pub members_received: Option<Instant>,
     discovery: Discovery,
     extractions: Vec<Extraction>,
     /// The readers of the endpoints' pages, by slot.
@@ -168,7 +168,7 @@ impl Monitor {
     pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Query>) {
         let (mut changes, mut queries) = (Changes::default(), Vec::new());
         if self.polling {
-            self.poll(clock.wall(), &mut changes, &mut queries);
+            self.poll(clock.now(), &mut changes, &mut queries);
         }
         self.refresh(clock);
         (changes, queries)
@@ -203,7 +203,7 @@ impl Monitor {
     }
 
     /// A response to [`Query::Members`] has come; `None` where it did not say who they are.
-    pub fn on_members(&mut self, members: Option<&[Member]>, now: Timestamp) -> Changes {
+    pub fn on_members(&mut self, members: Option<&[Member]>, now: Instant) -> Changes {
         self.members_requested = None;
         match (members, &self.discovery) {
             (Some(members), Discovery::EnvoyCluster(_)) => {
@@ -221,7 +221,7 @@ impl Monitor {
         slot: Slot,
         address: &str,
         page: Option<&mut dyn PageBody>,
-        now: Timestamp,
+        clock: &Clock,
     ) -> Scrape {
         let polled = self.store.pool.get(slot);
         if polled.is_none_or(|endpoint| *endpoint.address != *address) || !self.polling {
@@ -231,12 +231,12 @@ impl Monitor {
             .filter(|page| page.size() <= MAX_PAGE_BYTES)
             .and_then(|page| self.read(slot, page));
         self.poller
-            .answered(slot, found.is_some(), now, &mut self.rng);
+            .answered(slot, found.is_some(), clock.now(), &mut self.rng);
         self.revisions.metrics += 1;
         match found {
             Some(page) => {
                 self.store
-                    .set_metrics(slot, page.metrics, page.lora_seen, now);
+                    .set_metrics(slot, page.metrics, page.lora_seen, clock.wall());
                 Scrape::Fresh
             }
             None => {
@@ -283,7 +283,7 @@ impl Monitor {
         }
     }
 
-    fn poll(&mut self, now: Timestamp, changes: &mut Changes, queries: &mut Vec<Query>) {
+    fn poll(&mut self, now: Instant, changes: &mut Changes, queries: &mut Vec<Query>) {
         // Once: what is listed does not change, and may be long.
         let listed = match &self.discovery {
             Discovery::Static(discovery) if self.members_due.is_none() => {
@@ -292,10 +292,9 @@ impl Monitor {
             Discovery::Static(_) => None,
             Discovery::EnvoyCluster(discovery) => {
                 let interval = discovery.interval;
-                let lost = |requested| now.abs_diff(requested) > MEMBERS_LOST_AFTER;
+                let lost = |requested| now.since(requested) > MEMBERS_LOST_AFTER;
                 let free = self.members_requested.is_none_or(lost);
-                // Later than an interval from now: the clock was set back.
-                let is_due = |due: Timestamp| now >= due || due.since(now) > interval;
+                let is_due = |due: Instant| now >= due;
                 if free && self.members_due.is_none_or(is_due) {
                     self.members_requested = Some(now);
                     self.members_due = Some(now.after(interval));

@@ -15,7 +15,7 @@ const GOOD_PAGES: u32 = 2;
 /// Two pickers poll for a moment where ticks come late, and what the one published may be older than what
 /// the other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
 /// clock was set back.
-const MAX_POLLERS_OVERLAP_MS: u64 = 2_000;
+const MAX_POLLERS_OVERLAP: Duration = Duration::from_secs(2);
 
 /// A member as discovery reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,10 +38,10 @@ impl Member {
 }
 
 /// How the scraping of one endpoint goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Condition {
-    /// When its page was read last, in milliseconds since 1970; 0: never.
-    pub scraped: u64,
+    /// When the endpoint's page was last read, in whole milliseconds, as pickers publish it; `None`: never.
+    pub scraped: Option<Timestamp>,
     /// Failed scrapes since then.
     pub failures: u32,
 }
@@ -49,33 +49,40 @@ pub struct Condition {
 /// How far an endpoint's metrics are trusted.
 #[derive(Debug, Clone, Copy, Default)]
 struct Trust {
-    /// The last page that was considered, by [`Condition::scraped`].
-    page: u64,
-    /// When it was read, by the picker's own clock: a step of the wall clock makes no page older or newer.
-    read: Instant,
+    /// The last page that was considered.
+    page: Option<ReadPage>,
     /// Whether the metrics are stale, to be trusted after some good pages.
     stale: bool,
     /// Good pages since they are.
     pages: u32,
 }
 
+/// A page that was read.
+#[derive(Debug, Clone, Copy)]
+struct ReadPage {
+    /// The page, by [`Condition::scraped`].
+    scraped: Timestamp,
+    /// When the page was read, by the picker's own clock: a step of the wall clock makes no page older or newer.
+    at: Instant,
+}
+
 impl Trust {
     /// Considers the page that was read last, and says whether its metrics can be trusted.
-    fn update(&mut self, scraped: u64, clock: &Clock, threshold: Duration) -> Freshness {
+    fn update(&mut self, scraped: Timestamp, clock: &Clock, threshold: Duration) -> Freshness {
         let now = clock.now();
-        let is_new = scraped != self.page;
-        if is_new {
-            let age = clock.wall().since(Timestamp::from_millis(scraped));
-            let read = now.before(age);
+        let known = self.page.filter(|page| page.scraped == scraped);
+        let is_new = known.is_none();
+        let page = known.unwrap_or_else(|| {
+            let read = now.before(clock.wall().since(scraped));
             // Where the clock was set after this page was read, the time from the former page to this one is right.
-            let between = Duration::from_millis(scraped.saturating_sub(self.page));
-            self.read = match self.page {
-                0 => read,
-                _ => read.max(self.read.after(between)).min(now),
-            };
-            self.page = scraped;
-        }
-        if now.since(self.read) > threshold {
+            let after = |former: ReadPage| former.at.after(scraped.since(former.scraped));
+            let at = self
+                .page
+                .map_or(read, |former| read.max(after(former)).min(now));
+            ReadPage { scraped, at }
+        });
+        self.page = Some(page);
+        if page.at.after(threshold) < now {
             (self.stale, self.pages) = (true, 0);
         } else if self.stale {
             self.pages += u32::from(is_new);
@@ -206,11 +213,10 @@ impl Store {
         if !lora_seen {
             endpoint.metrics.lora = lora;
         }
-        let scraped = now.as_millis().max(1);
         self.set_condition(
             slot,
             Condition {
-                scraped,
+                scraped: Some(now.floor_millis()),
                 failures: 0,
             },
         );
@@ -227,8 +233,11 @@ impl Store {
 
     fn adopt_page(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
         let known = self.condition(slot).scraped;
-        let earlier = known.saturating_sub(condition.scraped);
-        if condition.scraped == 0 && known != 0 || (1..=MAX_POLLERS_OVERLAP_MS).contains(&earlier) {
+        let is_older = known.is_some_and(|known| {
+            let scraped = condition.scraped;
+            scraped.is_none_or(|it| it < known && known.is_near(it, MAX_POLLERS_OVERLAP))
+        });
+        if is_older {
             // The poller has just begun, and this picker polled before it, or meanwhile.
             return false;
         }
@@ -257,13 +266,19 @@ impl Store {
             let Some(trust) = self.trust.get_mut(index) else {
                 continue;
             };
-            let freshness = match scraped {
-                0 => Freshness::Unknown,
-                scraped => trust.update(scraped, clock, staleness),
-            };
+            let freshness = scraped.map_or(Freshness::Unknown, |scraped| {
+                trust.update(scraped, clock, staleness)
+            });
             self.pool
                 .note(slot, |endpoint| &mut endpoint.freshness, freshness);
         }
+    }
+
+    /// Returns how old an endpoint's last page was when freshness was last updated, or is at `now`. A step of the
+    /// wall clock changes nothing in it.
+    pub fn page_age(&self, slot: Slot, now: Instant) -> Option<Duration> {
+        let page = self.trust.get(slot.index())?.page?;
+        Some(now.since(page.at))
     }
 
     /// Says what decisions rest on: not on metrics once fewer than a quarter of the endpoints that

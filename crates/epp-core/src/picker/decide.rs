@@ -117,7 +117,7 @@ impl Picker {
             return true;
         };
         let needs = self.plan.needs;
-        let rewrites = !exchange.naming.target.is_empty() || !self.plan.rewrite.is_empty();
+        let rewrites = exchange.naming.target().is_some() || !self.plan.rewrite.is_empty();
         if rewrites && exchange.reader.model() == Fact::Unknown {
             // It must be known where the model stands.
             return false;
@@ -326,11 +326,13 @@ impl Picker {
         let exchange = self.exchanges.get(&id)?;
         let rewrite = exchange.rewrite();
         let done = exchange.hold().is_some_and(|hold| hold.rewritten);
-        if rewrite.is_none() && !done && !exchange.naming.target.is_empty() {
-            let asked = exchange.reader.model().known();
-            if asked != Some(exchange.naming.target.as_str()) {
-                self.missed_rewrite();
-            }
+        let target = exchange.naming.target();
+        if rewrite.is_none()
+            && !done
+            && target.is_some()
+            && target != exchange.reader.model().known()
+        {
+            self.missed_rewrite();
         }
         rewrite
     }

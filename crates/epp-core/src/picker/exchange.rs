@@ -201,13 +201,13 @@ impl Exchange {
         if self.hold().is_some_and(|hold| hold.rewritten) {
             return None;
         }
-        let target = &self.naming.target;
+        let target = self.naming.target()?;
         let range = self.reader.model_span();
         let asked = self.reader.model().known().unwrap_or_default();
-        let applies = !target.is_empty() && target != asked && !range.is_empty();
+        let applies = target != asked && !range.is_empty();
         applies.then(|| Rewrite {
             range,
-            text: serde_json::Value::from(target.as_str()).to_string(),
+            text: serde_json::Value::from(target).to_string(),
         })
     }
 

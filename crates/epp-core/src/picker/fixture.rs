@@ -35,6 +35,8 @@ impl<'a> Fixture<'a> {
             return false;
         };
         let address = endpoint.address.clone();
-        self.0.monitor.on_page(slot, &address, Some(&mut page), now) == Scrape::Fresh
+        self.0.timing.clock.advance(now);
+        let (monitor, clock) = (&mut self.0.monitor, &self.0.timing.clock);
+        monitor.on_page(slot, &address, Some(&mut page), clock) == Scrape::Fresh
     }
 }

@@ -60,8 +60,8 @@ fn body(model: &str, prompt: &str) -> String {
 fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
     let id = ExchangeId(id);
     let seen = picker.wants_upstream(id).then(|| Upstream {
-        server: server.to_vec(),
-        status,
+        server: Some(server.to_vec()),
+        status: Some(status),
         origin: ResponseOrigin::Endpoint,
     });
     picker.response_headers(NOW, id, seen.as_ref());

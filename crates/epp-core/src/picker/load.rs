@@ -223,7 +223,8 @@ impl Loads {
 /// Returns which reading of an endpoint's page this picker has.
 fn scraped(store: &Store, slot: Slot) -> u32 {
     // Readings are milliseconds apart: the lower half distinguishes them for seven weeks.
-    store.condition(slot).scraped as u32
+    let scraped = store.condition(slot).scraped;
+    scraped.map_or(0, |scraped| scraped.as_millis() as u32)
 }
 
 impl Picker {

@@ -7,43 +7,62 @@ use crate::request::{BodyReader, Fact};
 /// The names of one request's model beside the one in its body.
 #[derive(Debug, Default)]
 pub struct Naming {
-    /// The model that is asked for instead of the client's; empty: the client's.
-    pub target: String,
+    /// The model that is asked for instead of the client's, if another one is.
+    target: OptionalName,
     /// Whether a rule was looked for.
     ruled: bool,
     /// The model that a header names, for where the body is not read.
-    header: String,
+    header: OptionalName,
+}
+
+/// A name that a request may lack. Its memory is kept for the next request's name.
+#[derive(Debug, Default)]
+struct OptionalName(String);
+
+impl OptionalName {
+    /// Takes over a header's value; one that is empty or not text is no name.
+    fn set(&mut self, value: &[u8]) {
+        self.0.clear();
+        self.0
+            .push_str(std::str::from_utf8(value).unwrap_or_default());
+    }
+
+    fn get(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
 }
 
 impl Naming {
     /// Returns the bytes of memory that it has allocated.
     pub fn allocated(&self) -> usize {
-        self.target.capacity() + self.header.capacity()
+        self.target.0.capacity() + self.header.0.capacity()
     }
 
     /// Begins another request.
     pub fn reset(&mut self, head: &Head<'_>) {
         self.ruled = false;
-        set(&mut self.target, head.rewrite);
-        set(&mut self.header, head.model);
+        self.target.set(head.rewrite);
+        self.header.set(head.model);
     }
 
     /// Returns the model that is asked for, as far as it is known.
     pub fn model<'a>(&'a self, reader: &'a BodyReader) -> Fact<&'a str> {
-        if self.target.is_empty() {
-            self.asked(reader)
-        } else {
-            Fact::Known(&self.target)
-        }
+        self.target()
+            .map_or_else(|| self.asked(reader), Fact::Known)
+    }
+
+    /// Returns the model that is asked for instead of the client's, if another one is.
+    pub fn target(&self) -> Option<&str> {
+        self.target.get()
     }
 
     /// The client's model.
     fn asked<'a>(&'a self, reader: &'a BodyReader) -> Fact<&'a str> {
-        match reader.model() {
-            Fact::Unknown | Fact::Absent if !reader.wants_more() && !self.header.is_empty() => {
-                Fact::Known(&self.header)
+        match (reader.model(), self.header.get()) {
+            (Fact::Unknown | Fact::Absent, Some(header)) if !reader.wants_more() => {
+                Fact::Known(header)
             }
-            model => model,
+            (model, _) => model,
         }
     }
 
@@ -58,15 +77,9 @@ impl Naming {
         let target = rules.target(model, rng);
         self.ruled = true;
         if let Some(target) = target {
-            set(&mut self.target, target.as_bytes());
+            self.target.set(target.as_bytes());
         }
     }
-}
-
-/// A header's value as text; what is not text is none.
-fn set(text: &mut String, value: &[u8]) {
-    text.clear();
-    text.push_str(std::str::from_utf8(value).unwrap_or_default());
 }
 
 #[cfg(test)]

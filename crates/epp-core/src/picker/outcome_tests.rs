@@ -57,8 +57,8 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let server = picker.monitor.store.pool.get(slot).unwrap();
         let server = server.address.as_bytes().to_vec();
         let seen = Upstream {
-            server,
-            status,
+            server: Some(server),
+            status: Some(status),
             ..Upstream::default()
         };
         let id = ExchangeId(id);

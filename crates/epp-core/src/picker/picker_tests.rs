@@ -363,7 +363,8 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
         "{decision:?}"
     );
     let mut poller = new();
-    poller.monitor.on_members(Some(&[]), NOW);
+    let now = poller.timing.clock.now();
+    poller.monitor.on_members(Some(&[]), now);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -387,7 +388,8 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
     let asks = |picker: &mut Picker, milliseconds: u64| {
         picker.tick(NOW.after(Duration::from_millis(milliseconds)));
         let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
-        picker.monitor.on_members(None, NOW);
+        let now = picker.timing.clock.now();
+        picker.monitor.on_members(None, now);
         !effects.is_empty()
     };
     assert!(asks(&mut picker, 0));

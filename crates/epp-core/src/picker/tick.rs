@@ -21,7 +21,7 @@ use crate::metrics::definitions::{
 };
 use crate::metrics::labels::{Ejection, Endpoint, ForcedRelease, NoLabels, Picked, Vm};
 use crate::scheduling::{DecisionMode, Freshness, Slot};
-use crate::time::{Clock, Instant, Timestamp};
+use crate::time::{whole_millis, Clock, Instant, Timestamp};
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -135,7 +135,7 @@ impl Picker {
                     Ok(Fetched::Members(members)) => Some(members.as_slice()),
                     _ => None,
                 };
-                let changes = self.monitor.on_members(members, now);
+                let changes = self.monitor.on_members(members, self.timing.clock.now());
                 if !(changes.left.is_empty() && changes.joined.is_empty()) {
                     // In the gauges with the next tick.
                     self.timing.gauges_at = None;
@@ -148,7 +148,8 @@ impl Picker {
                     _ => None,
                 };
                 let body = page.as_mut().map(|page| page as &mut dyn PageBody);
-                match self.monitor.on_page(slot, &address, body, now) {
+                let clock = &self.timing.clock;
+                match self.monitor.on_page(slot, &address, body, clock) {
                     Scrape::Fresh => self.scraped(slot),
                     Scrape::Failed => {
                         self.metrics.add(SCRAPE_ERRORS, Endpoint(&address), 1);
@@ -302,7 +303,7 @@ impl Picker {
 
     /// Sets the gauges of what the picker that polls finds for all.
     fn set_pool_gauges(&mut self) {
-        let now = self.timing.clock.wall().as_millis();
+        let now = self.timing.clock.now();
         let mode = match self.decision_basis() {
             DecisionBasis::Nothing => 0,
             DecisionBasis::OwnCounts => 1,
@@ -310,7 +311,7 @@ impl Picker {
         };
         self.metrics.set(DECISION_MODE, NoLabels, mode);
         if let Some(received) = self.monitor.members_received {
-            let age = now.saturating_sub(received.as_millis());
+            let age = whole_millis(now.since(received));
             self.metrics.set(MEMBERS_AGE, NoLabels, age);
         }
         let mut ready = 0;
@@ -323,10 +324,8 @@ impl Picker {
                 Freshness::Fresh => 2,
             };
             self.metrics.set(FRESHNESS, labels, state);
-            let scraped = self.monitor.store.condition(slot).scraped;
-            if scraped > 0 {
-                let age = now.saturating_sub(scraped);
-                self.metrics.set(SCRAPE_AGE, labels, age);
+            if let Some(age) = self.monitor.store.page_age(slot, now) {
+                self.metrics.set(SCRAPE_AGE, labels, whole_millis(age));
             }
             let metrics = &endpoint.metrics;
             for (gauge, value, unit) in [

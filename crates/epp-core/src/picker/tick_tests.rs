@@ -147,6 +147,40 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
 }
 
 #[test]
+fn a_wall_clock_that_is_set_changes_no_age_and_stops_no_polling() {
+    // Seconds since 1970; the clock was at a thousand.
+    for set in [10, 1_000_000] {
+        let mut host = Host::new();
+        (0..5).for_each(|_| host.respond(FIRST));
+        let ages = |host: &Host| -> Vec<u64> {
+            let gauges = host.gauges.iter();
+            let ages = gauges.filter(|(name, _)| name.contains("_age_milliseconds"));
+            ages.map(|(_, age)| *age).collect()
+        };
+        assert_eq!(ages(&host), [1_000, 1_000]);
+        host.now = Timestamp::from_millis(set * 1_000);
+        host.respond(FIRST);
+        assert!(
+            ages(&host).iter().all(|age| *age <= 1_000),
+            "{:?}",
+            ages(&host)
+        );
+        let mut fetches = 0;
+        for _ in 0..5 {
+            let begun = host.picker.timing.fetched;
+            host.respond(FIRST);
+            fetches += host.picker.timing.fetched - begun;
+            assert!(
+                ages(&host).iter().all(|age| *age <= 2_000),
+                "{:?}",
+                ages(&host)
+            );
+        }
+        assert!(fetches >= 8, "{fetches}");
+    }
+}
+
+#[test]
 fn fetches_whose_results_the_host_drops_do_not_pile_up() {
     let mut host = Host::new();
     host.respond(FIRST);

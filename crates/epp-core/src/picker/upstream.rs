@@ -30,18 +30,23 @@ pub enum ResponseOrigin {
 /// Where a response came from, as the host knows it.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream {
-    /// The address of the endpoint that was asked last; empty where none was.
-    pub server: Vec<u8>,
-    /// The response's status; 0 where the host does not know it.
-    pub status: u16,
+    /// The address of the endpoint that was asked last, if one was.
+    pub server: Option<Vec<u8>>,
+    /// The response's status, if the host knows it.
+    pub status: Option<u16>,
     /// What has sent it.
     pub origin: ResponseOrigin,
 }
 
 impl Upstream {
+    fn is_success(&self) -> bool {
+        self.status
+            .is_some_and(|status| (200..300).contains(&status))
+    }
+
     /// Returns the failure of the endpoint that was asked last, if the response is one.
     fn failure(&self) -> Option<Failure> {
-        let reason = match self.status {
+        let reason = match self.status? {
             // Not implemented; not this version of HTTP: the request's fault.
             501 | 505 => return None,
             500.. if self.origin != ResponseOrigin::Endpoint => Reason::Unserved,
@@ -99,9 +104,7 @@ impl Picker {
         upstream: Option<&Upstream>,
     ) {
         self.begin_event(now);
-        // A status of 0: the host does not know.
-        let is_success = |status| status == 0 || (200..300).contains(&status);
-        if upstream.is_some_and(|upstream| !is_success(upstream.status)) {
+        if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
             self.refute(id);
         }
         let Some(exchange) = self.exchanges.get_mut(&id) else {
@@ -116,7 +119,7 @@ impl Picker {
         {
             if let Some(seen) = upstream {
                 self.record_response(id, pick.slot, seen);
-                if (200..300).contains(&seen.status) {
+                if seen.is_success() {
                     self.ask_for_model(id, pick.slot);
                 }
             } else if let Some(record) = self.records.get_mut(pick.slot.index()) {
@@ -134,13 +137,14 @@ impl Picker {
 
     /// Records the response to a request that was sent to the endpoint in this slot.
     fn record_response(&mut self, id: u32, slot: Slot, seen: &Upstream) {
-        let address = self.monitor.store.pool.get(slot);
-        let address = address.map(|endpoint| endpoint.address.as_bytes());
-        if seen.server.is_empty() || seen.status >= 500 && seen.origin == ResponseOrigin::Overflow {
+        let refused = seen.status.is_some_and(|status| status >= 500)
+            && seen.origin == ResponseOrigin::Overflow;
+        let Some(server) = seen.server.as_deref().filter(|_| !refused) else {
             // The proxy responded before it asked an endpoint.
             return;
-        }
-        if address == Some(&seen.server) {
+        };
+        let endpoint = self.monitor.store.pool.get(slot);
+        if endpoint.is_some_and(|endpoint| endpoint.address.as_bytes() == server) {
             self.record_outcome(id, slot, seen.failure());
             return;
         }
@@ -150,7 +154,7 @@ impl Picker {
         let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
         let elsewhere = seen.elsewhere(freshness);
         self.record_outcome(id, slot, Some(elsewhere));
-        let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == seen.server;
+        let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
         if let Some(server) = self.monitor.store.pool.find_by(by_address) {
             self.record_outcome(id, server, seen.failure());
         }

@@ -1,5 +1,7 @@
 //! What responses say of endpoints, and what they do not.
 
+use std::time::Duration;
+
 use super::super::testing::{begin, close, NOW};
 use super::super::{FetchError, Head};
 use super::*;
@@ -34,8 +36,8 @@ fn send(picker: &mut Picker, id: u32) {
 
 fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
     Upstream {
-        server: b"10.0.0.1:80".to_vec(),
-        status,
+        server: Some(b"10.0.0.1:80".to_vec()),
+        status: Some(status),
         origin,
     }
 }
@@ -110,7 +112,9 @@ fn a_page_that_comes_once_another_picker_polls_is_left() {
     picker.peers().set_polling(false);
     let condition = picker.peers().endpoints().condition(Slot(0));
     let later = Condition {
-        scraped: condition.scraped + 1,
+        scraped: condition
+            .scraped
+            .map(|at| at.after(Duration::from_millis(1))),
         ..condition
     };
     picker
