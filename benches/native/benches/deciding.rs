@@ -132,7 +132,7 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
     measure(&mut group, "scheduling cycle", || {
         let decision = plan.scheduler.schedule(&cycle, 2, &mut scratch, None);
-        decision.ok().and_then(|decision| decision.first())
+        decision.ok().map(|decision| decision.primary)
     });
 }
 

@@ -1,7 +1,6 @@
-//! What a request costs an endpoint: what its prompts are, how much of them the endpoint holds, and how long the
-//! response may get.
+//! The cost of a request at an endpoint: its prompts' tokens, less what the endpoint holds of them, and those of the
+//! response.
 
-use super::Picker;
 use crate::config::Plan;
 use crate::prefix::walk::Walk;
 use crate::request::BodyReader;
@@ -11,7 +10,7 @@ use crate::scheduling::{Cost, Pool, PrefixMatch, RequestView, Slot};
 /// the prompt; with this bound no sum of requests wraps.
 pub(super) const MAX_REQUEST_TOKENS: u64 = u32::MAX as u64;
 
-/// How much each endpoint holds of a request's prompts, as far as they were read.
+/// Returns how much each endpoint holds of a request's prompts, as far as they were read.
 pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Vec<PrefixMatch<'a>> {
     let walks = walks.iter_mut().zip(&plan.producers);
     walks
@@ -23,7 +22,7 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
         .collect()
 }
 
-/// Returns what a request costs as far as it was read, and at most.
+/// Returns the cost of a request as far as it was read, and the highest possible.
 pub(super) fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
     let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
         return (Cost::default(), Cost::default());
@@ -43,33 +42,28 @@ pub(super) fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, C
     )
 }
 
-impl Picker {
-    /// Returns the tokens that a request costs the endpoint in this slot, as far as it was read.
-    pub(super) fn tokens_at(&mut self, id: u32, slot: Slot) -> u64 {
-        let Self {
-            plan,
-            monitor,
-            exchanges,
-            ..
-        } = self;
-        let Some(exchange) = exchanges.get_mut(&id).filter(|_| plan.needs.tokens) else {
-            return 0;
-        };
-        let Some(load) = plan.load.as_ref() else {
-            return 0;
-        };
-        let prompt = exchange.reader.prompt_tokens() as f64;
-        let allowed = exchange.reader.max_tokens().map(|most| most as f64);
-        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
-        let request = RequestView {
-            prefix: &prefix,
-            cost: Cost {
-                prompt,
-                output: load.output(prompt, allowed),
-                prefix: plan.discounts,
-            },
-            ..RequestView::default()
-        };
-        (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
-    }
+/// Returns the tokens that a request costs the endpoint in this slot, as far as it was read.
+pub(super) fn tokens_at(
+    slot: Slot,
+    walks: &mut [Walk],
+    reader: &BodyReader,
+    plan: &Plan,
+    pool: &Pool,
+) -> u64 {
+    let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
+        return 0;
+    };
+    let prompt = reader.prompt_tokens() as f64;
+    let allowed = reader.max_tokens().map(|most| most as f64);
+    let prefix = matches(walks, plan, pool);
+    let request = RequestView {
+        prefix: &prefix,
+        cost: Cost {
+            prompt,
+            output: load.output(prompt, allowed),
+            prefix: plan.discounts,
+        },
+        ..RequestView::default()
+    };
+    (request.tokens_at(slot) as u64).min(MAX_REQUEST_TOKENS)
 }

@@ -1,128 +1,87 @@
-//! When a request is decided, and the decision.
+//! Decisions: when a request is decided, and what follows from it.
 //!
 //! A request is released as soon as what has not been read yet cannot change its decision: the
 //! model is known or not needed, matching has ended, and the choice is the same for the
 //! shortest and the longest prompt that is still possible. The rest of the prompt window is still
 //! read for the index as it streams past, and delays no request.
 
-use super::answer::LocalReply;
-use super::costs::{costs, matches};
+use super::costs::{costs, matches, tokens_at};
+use super::dispatcher::Dispatcher;
 use super::effect::Addresses;
-use super::exchange::{Phase, Targets};
+use super::exchange::{Exchange, Target};
 use super::explain::Explanation;
-use super::learnt::Evidence;
-use super::{BodyDemand, Effect, ExchangeId, Picker, Rewrite, Route, EVENTS_PER_TIMING};
+use super::reply::LocalReply;
+use super::response::Counted;
+use super::{BodyDemand, Effect, Rewrite, Route};
 use crate::config::settings::{EarlyRelease, FailureMode};
-use crate::metrics::definitions::{FALLBACKS, FORCED_RELEASES, MISSED_REWRITES, REQUEST_ERRORS};
-use crate::metrics::labels::{ErrorCode, ForcedRelease, NoLabels};
+use crate::metrics::definitions::MISSED_REWRITES;
+use crate::metrics::labels::{ForcedRelease, NoLabels};
 use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, TargetRole, UnreadPrompt,
+    ByRole, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, UnreadPrompt,
 };
 
-use smallvec::SmallVec;
-
-impl Picker {
+impl Dispatcher {
     /// More was read of a request: matches on, learns, and decides if it can be decided. What it keeps
     /// from then on is counted.
-    pub(super) fn advance(&mut self, id: u32) {
-        self.advance_decision(id);
-        self.bound_memory(id);
+    pub fn advance(&mut self, exchange: &mut Exchange) {
+        self.walk(exchange);
+        if exchange.is_held() {
+            self.decide_if_settled(exchange);
+        } else {
+            self.read_on(exchange);
+        }
+        self.bound_memory(exchange);
     }
 
-    fn advance_decision(&mut self, id: u32) {
-        self.walk(id);
-        let Some(exchange) = self.exchanges.get(&id) else {
-            return;
-        };
-        let Some(hold) = exchange.hold() else {
-            self.learn(id);
-            self.update_token_estimate(id);
-            self.stop_when_full(id);
+    /// Walks the blocks read so far through the indexes.
+    pub(super) fn walk(&mut self, exchange: &mut Exchange) {
+        if let Some(found) = self.prefixes.walk(exchange, &self.plan, &self.pool) {
+            self.statistics.count_look_up(found);
+        }
+    }
+
+    /// More was read of a request that was decided before. Nothing but its prompt window is of use.
+    fn read_on(&mut self, exchange: &mut Exchange) {
+        self.prefixes.learn(exchange, &self.plan, &self.pool);
+        self.update_token_estimate(exchange);
+        if exchange.reader.window_full() {
+            exchange.reader.stop();
+        }
+    }
+
+    fn decide_if_settled(&mut self, exchange: &mut Exchange) {
+        let Some(hold) = exchange.hold().copied() else {
             return;
         };
         if exchange.reader.reread().is_some() {
             if hold.demand == BodyDemand::Streaming {
                 // It is not shown again: the prompt counts as far as it was read in its order.
-                self.metrics.add(FORCED_RELEASES, ForcedRelease::Order, 1);
-                self.decide(id);
+                self.release(exchange, ForcedRelease::Order);
             }
             return;
         }
-        let (early, many) = (!hold.ended, exchange.position > hold.max_bytes);
-        if !exchange.reader.wants_more() || self.settled(id) {
-            if early {
-                self.metrics.count(self.hot.early, 1);
+        if !exchange.reader.wants_more() || self.settled(exchange) {
+            if !hold.ended {
+                self.statistics.count_early_release();
             }
-            self.decide(id);
-        } else if many {
-            self.metrics.add(FORCED_RELEASES, ForcedRelease::Bytes, 1);
-            self.decide(id);
+            self.decide(exchange);
+        } else if exchange.position > hold.max_bytes {
+            self.release(exchange, ForcedRelease::Bytes);
         }
-    }
-
-    /// Once a request has left nothing but its prompt window is of use.
-    fn stop_when_full(&mut self, id: u32) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            if exchange.reader.window_full() {
-                exchange.reader.stop();
-            }
-        }
-    }
-
-    /// Walks the blocks read so far through the indexes.
-    pub(super) fn walk(&mut self, id: u32) {
-        let Some(exchange) = self.exchanges.get(&id) else {
-            return;
-        };
-        // The chain begins with the model: until it is known there is nothing to look up.
-        let model = match exchange.naming.model(&exchange.reader) {
-            Fact::Known(model) => model,
-            Fact::Absent => "",
-            Fact::Unknown if exchange.is_held() && exchange.reader.wants_more() => return,
-            Fact::Unknown => "",
-        };
-        let salt = match exchange.reader.salt() {
-            Fact::Known(salt) => salt,
-            Fact::Absent | Fact::Unknown => "",
-        };
-        let seed = self.key.seed(model, salt);
-        let restarted = exchange.restarts != exchange.reader.restarts();
-        if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
-            // What was learnt of it is another prompt, or stands under another model's name.
-            self.apply_evidence(id, Evidence::Refuted);
-        }
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
-        if exchange.restarts != exchange.reader.restarts() {
-            exchange.restarts = exchange.reader.restarts();
-            exchange.walks.iter_mut().for_each(Walk::reset);
-        }
-        let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
-        let before = blocks(&exchange.walks);
-        for (stream, (walk, index)) in exchange.walks.iter_mut().zip(&self.indexes).enumerate() {
-            walk.advance(seed, exchange.reader.prompts(stream), index);
-        }
-        let found = blocks(&exchange.walks) > before;
-        self.event.looked_up |= found && self.hot.look_ups % EVENTS_PER_TIMING == 0;
-        self.hot.look_ups += 1;
     }
 
     /// Whether nothing that may still follow can change the decision.
-    fn settled(&mut self, id: u32) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return true;
-        };
+    fn settled(&mut self, exchange: &mut Exchange) -> bool {
         let needs = self.plan.needs;
         let rewrites = exchange.naming.target().is_some() || !self.plan.rewrite.is_empty();
         if rewrites && exchange.reader.model() == Fact::Unknown {
             // It must be known where the model stands.
             return false;
         }
-        if needs.model && exchange.naming.model(&exchange.reader) == Fact::Unknown {
+        if needs.model && exchange.model() == Fact::Unknown {
             return false;
         }
         if !needs.prompt {
@@ -136,39 +95,33 @@ impl Picker {
         if exchange.reader.window_full() {
             // How long the response may get is all that is open.
             let load = self.plan.load.as_ref().filter(|_| needs.tokens);
-            return load.is_none_or(|load| !load.counts_output) || self.same_whatever_follows(id);
+            return load.is_none_or(|load| !load.counts_output)
+                || self.same_whatever_follows(exchange);
         }
         if !exchange.walks.iter().all(|walk| walk.ended()) || exchange.reader.may_add_prompts() {
             return false;
         }
-        needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(id)
+        needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(exchange)
     }
 
     /// Whether the choice is the same for the shortest and the longest prompt that is still
     /// possible.
-    fn same_whatever_follows(&mut self, id: u32) -> bool {
+    fn same_whatever_follows(&mut self, exchange: &mut Exchange) -> bool {
         let Self {
             plan,
-            monitor,
+            pool,
             scratch,
-            exchanges,
             ..
         } = self;
-        let Some(exchange) = exchanges.get_mut(&id) else {
-            return true;
-        };
-        let model = exchange
-            .naming
-            .model(&exchange.reader)
-            .known()
-            .unwrap_or_default();
+        let pool = pool.pool();
+        let model = exchange.naming.model(&exchange.reader).known();
         let full = exchange.reader.window_full();
         let walks = exchange.walks.iter_mut();
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
             .map(|(walk, (_, producer))| {
-                let spec = producer.block_spec(&monitor.store.pool);
-                let block_tokens = producer.block_tokens(&monitor.store.pool);
+                let spec = producer.block_spec(pool);
+                let block_tokens = producer.block_tokens(pool);
                 let most = match spec.max_blocks {
                     _ if full => 0.0,
                     0 => f64::INFINITY,
@@ -186,10 +139,10 @@ impl Picker {
             .collect();
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
         let cycle = |prefix, cost| Cycle {
-            pool: &monitor.store.pool,
+            pool,
             request: RequestView {
                 headers: &exchange.headers,
-                model,
+                model: model.unwrap_or_default(),
                 prefix,
                 cost,
             },
@@ -199,37 +152,37 @@ impl Picker {
         plan.scheduler.same_choice(&shortest, &longest, scratch)
     }
 
+    /// Decides a held request with what is known of it, for this reason.
+    pub fn release(&mut self, exchange: &mut Exchange, reason: ForcedRelease) {
+        self.statistics.count_forced_release(reason);
+        self.decide(exchange);
+    }
+
     /// Decides with what has been walked through, and emits what follows from it.
-    pub(super) fn decide(&mut self, id: u32) {
-        let effect = self.make_decision(id);
+    pub fn decide(&mut self, exchange: &mut Exchange) {
+        self.statistics.count_decision();
+        let effect = match self.schedule(exchange) {
+            Ok(selection) => self.send(exchange, selection),
+            Err(error) => self.refuse(exchange, &error),
+        };
         self.effects.push_back(effect);
     }
 
-    fn make_decision(&mut self, id: u32) -> Effect {
-        self.event.decided |= self.hot.decisions % EVENTS_PER_TIMING == 0;
-        self.hot.decisions += 1;
+    fn schedule(&mut self, exchange: &mut Exchange) -> Result<Selection, ScheduleError> {
         let Self {
             plan,
-            monitor,
+            pool,
             scratch,
-            exchanges,
             view,
             ..
         } = self;
-        let Some(exchange) = exchanges.get_mut(&id) else {
-            return self.fail(id, LocalReply::defect(self.plan.dialect));
-        };
-        let model = exchange
-            .naming
-            .model(&exchange.reader)
-            .known()
-            .unwrap_or_default();
-        let prefix = matches(&mut exchange.walks, plan, &monitor.store.pool);
+        let prefix = matches(&mut exchange.walks, plan, pool.pool());
+        let model = exchange.naming.model(&exchange.reader).known();
         let cycle = Cycle {
-            pool: &monitor.store.pool,
+            pool: pool.pool(),
             request: RequestView {
                 headers: &exchange.headers,
-                model,
+                model: model.unwrap_or_default(),
                 prefix: &prefix,
                 cost: costs(plan, &exchange.reader, false).0,
             },
@@ -237,157 +190,138 @@ impl Picker {
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.settings.fallback_endpoints;
-        let selection = plan
+        let decision = plan
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
-        let selection = selection.map(|decision| {
+        let selection = decision.map(|decision| {
             if let Some(explanation) = explanation.as_mut() {
                 explanation.set_decision(&decision);
             }
             Selection {
                 endpoints: addresses(&decision, &cycle),
-                targets: decision.by_role().collect(),
-                hit: decision
-                    .first()
-                    .and_then(|slot| Some(prefix.first()?.share(slot))),
+                slots: decision.by_role(),
+                hit: prefix.first().map(|prefix| prefix.share(decision.primary)),
             }
         });
         drop(prefix);
         if let Some(explanation) = explanation {
             let hit = selection.as_ref().map(|selection| selection.hit);
-            self.record_explanation(id, explanation, hit);
+            self.record_explanation(exchange, explanation, hit);
         }
-        match selection {
-            Ok(selection) => self.send(id, selection),
-            Err(error) => self.refuse(id, &error),
-        }
+        selection
     }
 
-    pub(super) fn send(&mut self, id: u32, selection: Selection) -> Effect {
-        let rewrite = self.rewrite(id);
-        let headers = self.headers(&selection);
-        let targets = selection.targets.iter();
-        let targets: Targets = targets
-            .map(|(role, slot)| self.begin_at(id, *slot, *role))
-            .collect();
-        let primary = targets.first().map(|target| target.slot);
-        self.exchanges.set_phase(id, Phase::Sent(targets));
-        if let Some(slot) = primary {
-            let record = self.records.get(slot.index());
-            if let Some(picks) = record.and_then(|record| record.picks) {
-                self.metrics.count(picks, 1);
-            }
-            if let Some(hit) = selection.hit {
-                self.metrics.observe(self.hot.hit, hit);
-            }
-            let model = self.statistics_of(id, slot);
-            if let Some(exchange) = self.exchanges.get_mut(&id) {
-                exchange.response.model = model;
-                exchange.response.predicted = selection.hit;
-                exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
-            }
-            self.learn(id);
-            self.start_probe(id, slot);
-            self.await_response(id);
-        }
+    pub(super) fn send(&mut self, exchange: &mut Exchange, selection: Selection) -> Effect {
+        let Selection {
+            endpoints,
+            slots,
+            hit,
+        } = selection;
+        let rewrite = self.rewrite(exchange);
+        let headers = self.role_headers(&slots);
+        let primary = slots.primary;
+        let targets = slots.map(|slot| self.begin_target(exchange, slot));
+        exchange.send(targets);
+        self.statistics.count_pick(primary, hit);
+        let model = self.statistics_of(exchange, primary);
+        exchange.response.counted = Some(Counted {
+            model,
+            predicted: hit,
+        });
+        exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
+        self.prefixes.learn(exchange, &self.plan, &self.pool);
+        self.pool.start_probe(exchange, primary, self.clock.wall());
+        self.pool.await_response(exchange, self.clock.now());
+        let id = exchange.id;
         let route = Route {
-            endpoints: selection.endpoints,
+            endpoints,
             headers,
             rewrite,
         };
-        let id = ExchangeId(id);
         Effect::Forward { id, route }
     }
 
-    /// Returns the headers that tell the primary target about the others.
-    fn headers(&self, selection: &Selection) -> Vec<(&'static str, String)> {
-        let mut headers: Vec<(&'static str, String)> = Vec::new();
-        for (role, slot) in &selection.targets {
-            let name = match role {
-                TargetRole::Primary => continue,
-                TargetRole::Prefill => PREFILL_HEADER,
-                TargetRole::Encode => ENCODE_HEADER,
-            };
-            let endpoint = self.monitor.store.pool.get(*slot);
-            let address = endpoint.map_or("", |endpoint| &*endpoint.address);
-            match headers.last_mut() {
-                Some((last, value)) if *last == name => {
-                    value.push(',');
-                    value.push_str(address);
-                }
-                _ => headers.push((name, address.to_owned())),
-            }
+    /// Counts a request at an endpoint that serves it.
+    fn begin_target(&mut self, exchange: &mut Exchange, slot: Slot) -> Target {
+        let Exchange { walks, reader, .. } = exchange;
+        let tokens = tokens_at(slot, walks, reader, &self.plan, self.pool.pool());
+        self.pool.begin_target(Target {
+            slot,
+            tenure: 0,
+            scrapes: 0,
+            unseen: self.plan.settings.correct_queue,
+            tokens: Some(tokens),
+        })
+    }
+
+    /// Returns the headers that name the other endpoints to the primary one.
+    fn role_headers(&self, slots: &ByRole<Slot>) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        if let Some(prefill) = slots.prefill {
+            headers.push((PREFILL_HEADER, self.pool.address(prefill).to_owned()));
+        }
+        if !slots.encode.is_empty() {
+            let addresses = slots.encode.iter().map(|slot| self.pool.address(*slot));
+            let addresses: Vec<&str> = addresses.collect();
+            headers.push((ENCODE_HEADER, addresses.join(",")));
         }
         headers
     }
 
-    /// What is to be replaced in a request's body; counted where it should be and cannot.
-    fn rewrite(&mut self, id: u32) -> Option<Rewrite> {
-        let exchange = self.exchanges.get(&id)?;
+    /// Returns what is to be replaced in a request's body; counted where it should be and cannot.
+    fn rewrite(&mut self, exchange: &Exchange) -> Option<Rewrite> {
         let rewrite = exchange.rewrite();
         let done = exchange.hold().is_some_and(|hold| hold.rewritten);
         let target = exchange.naming.target();
-        if rewrite.is_none()
-            && !done
-            && target.is_some()
-            && target != exchange.reader.model().known()
-        {
-            self.missed_rewrite();
+        let replaces = target.is_some() && target != exchange.reader.model().known();
+        if replaces && rewrite.is_none() && !done {
+            self.count_missed_rewrite();
         }
         rewrite
     }
 
-    /// A body goes on with a model that should have been replaced: the host could not carry out a
-    /// [`Rewrite`].
-    pub fn missed_rewrite(&mut self) {
-        self.metrics.add(MISSED_REWRITES, NoLabels, 1);
+    /// A body goes on with a model that should have been replaced.
+    pub fn count_missed_rewrite(&mut self) {
+        self.statistics.registry.add(MISSED_REWRITES, NoLabels, 1);
     }
 
-    /// A request for which no endpoint was found.
-    fn refuse(&mut self, id: u32, error: &ScheduleError) -> Effect {
-        if self.monitor.knows_members() {
-            return self.fail(id, LocalReply::new(error, self.plan.dialect));
+    /// A request for which no endpoint was found gets a local reply, or is left to the host's own load balancing, as
+    /// the failure mode demands.
+    fn refuse(&mut self, exchange: &mut Exchange, error: &ScheduleError) -> Effect {
+        if !self.pool.monitor.knows_members() {
+            // Before discovery has first responded an empty pool means nothing: the host's own load balancing
+            // chooses.
+            self.statistics.count_undiscovered();
+            return self.bypass(exchange);
         }
-        // Before discovery has first responded an empty pool means nothing: the host's own load balancing
-        // chooses.
-        self.undiscovered += 1;
-        self.metrics.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
-        self.bypass(id)
-    }
-
-    /// A request gets a local reply, or is left to the host's own load balancing, as the failure mode demands.
-    fn fail(&mut self, id: u32, reply: LocalReply) -> Effect {
-        self.count_failure(reply.code);
-        match self.plan.settings.failure_mode {
+        let reply = LocalReply::new(error, self.plan.dialect);
+        let mode = self.plan.settings.failure_mode;
+        self.statistics.count_failure(mode, reply.code);
+        match mode {
             FailureMode::FailClose => {
-                self.exchanges.set_phase(id, Phase::Done);
-                let id = ExchangeId(id);
+                exchange.finish();
+                let id = exchange.id;
                 Effect::Reply { id, reply }
             }
-            FailureMode::FailOpen => self.bypass(id),
+            FailureMode::FailOpen => self.bypass(exchange),
         }
     }
 
-    fn bypass(&mut self, id: u32) -> Effect {
-        let rewrite = self.rewrite(id);
-        self.exchanges.set_phase(id, Phase::Done);
-        let id = ExchangeId(id);
+    fn bypass(&mut self, exchange: &mut Exchange) -> Effect {
+        let rewrite = self.rewrite(exchange);
+        exchange.finish();
+        let id = exchange.id;
         Effect::Bypass { id, rewrite }
-    }
-
-    pub(super) fn count_failure(&mut self, code: &'static str) {
-        let counter = match self.plan.settings.failure_mode {
-            FailureMode::FailClose => REQUEST_ERRORS,
-            FailureMode::FailOpen => FALLBACKS,
-        };
-        self.metrics.add(counter, ErrorCode(code), 1);
     }
 }
 
-/// What a decision comes to.
+/// The endpoints of a decision.
 pub(super) struct Selection {
+    /// The addresses to be tried.
     pub endpoints: Addresses,
-    pub targets: SmallVec<[(TargetRole, Slot); 1]>,
+    /// Those that serve the request.
+    pub slots: ByRole<Slot>,
+    /// The share of the prompt that the primary one holds.
     pub hit: Option<f64>,
 }
 

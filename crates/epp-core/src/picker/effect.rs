@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::answer::LocalReply;
+use super::reply::LocalReply;
 use super::ModelWish;
 use crate::body::BodyView;
 use crate::endpoints::store::Member;
 
 /// One request and its response. The host chooses the number; it is unique among the exchanges under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ExchangeId(pub u32);
 
 /// How the body of a held request is to be shown.

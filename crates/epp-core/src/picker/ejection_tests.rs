@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::super::testing::{answer, begin, close, NOW};
-use super::super::{ExchangeId, Head, Picker};
+use super::super::{ExchangeId, Head};
 use super::*;
 use crate::body::SliceBody;
 use crate::config;
-use crate::time::Timestamp;
+use crate::endpoints::outlier::Reason;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
 
@@ -56,13 +56,13 @@ fn send(picker: &mut Picker, id: u32) {
 
 /// Why each endpoint is ejected.
 fn ejected(picker: &Picker) -> Vec<Option<Reason>> {
-    let slots = (0..picker.records.len() as u32).map(Slot);
-    let reason = |slot| picker.monitor.outliers.reason(slot);
+    let slots = (0..picker.dispatcher.pool.records.len() as u32).map(Slot);
+    let reason = |slot| picker.dispatcher.pool.monitor.outliers.reason(slot);
     slots.map(reason).collect()
 }
 
 fn looks(picker: &Picker) -> Vec<usize> {
-    let records = picker.records.iter();
+    let records = picker.dispatcher.pool.records.iter();
     records.map(|record| record.unanswered.looks).collect()
 }
 
@@ -142,7 +142,13 @@ fn a_request_that_is_answered_costs_two_looks_at_most_and_leaves_nothing() {
             picker.tick(later(1));
         }
     }
-    let entries = picker.records.iter().map(|record| record.unanswered.len());
+    picker.tick(later(1));
+    let entries = picker
+        .dispatcher
+        .pool
+        .records
+        .iter()
+        .map(|record| record.unanswered.len());
     let entries: usize = entries.sum();
     assert!(entries < 500, "{entries} entries");
     let looks: usize = looks(&picker).iter().sum();

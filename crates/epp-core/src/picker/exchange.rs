@@ -1,4 +1,4 @@
-//! What the picker records of one request.
+//! A request and its response, as the picker records them.
 
 mod table;
 
@@ -9,18 +9,16 @@ use std::ops::Range;
 use super::explain::Explanation;
 use super::hold::{Hold, Unread};
 use super::naming::Naming;
-use super::outcome::ResponseState;
-use super::{BodyDemand, Head, Rewrite};
+use super::response::ResponseState;
+use super::{BodyDemand, ExchangeId, Head, Rewrite};
 use crate::config::settings::ReadBody;
 use crate::config::Plan;
 use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
-use crate::request::{readable, Api, BodyReader, TextBuffer, TAIL};
+use crate::request::{readable, Api, BodyReader, Fact, TextBuffer, TAIL};
 use crate::response::ResponseReader;
-use crate::scheduling::{HeaderValues, Pool, Slot, TargetRole};
+use crate::scheduling::{ByRole, HeaderValues, Pool, Slot};
 use crate::time::Instant;
-
-use smallvec::SmallVec;
 
 /// What is wanted next of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,26 +45,23 @@ const MIN_READ_BYTES: usize = 4 << 10;
 /// in the nearest cache.
 const MAX_READ_BYTES: usize = 64 << 10;
 
-/// Where an exchange stands.
+/// Where an exchange stands. It only moves down this list.
 ///
 /// A request that waits for an endpoint, as flow control will have it (`Queued`), comes between `Reading` and
 /// `Sent`.
 #[derive(Debug, Default)]
-pub enum Phase {
-    /// Its headers have come, and it is decided in the same event: nothing of its body is waited for.
-    #[default]
-    New,
+enum Phase {
     /// It is held while its body is read.
     Reading(Hold),
+    /// It is decided in the event at hand: nothing of its body is waited for.
+    #[default]
+    Deciding,
     /// It was sent to endpoints of the pool.
-    Sent(Targets),
-    /// No endpoint of the pool serves it: all targets are done, it was answered by a local reply, or it was left
-    /// to the host's own load balancing.
+    Sent(ByRole<Target>),
+    /// No endpoint of the pool serves it: it has ended, it was answered by a local reply, or it was left to the
+    /// host's own load balancing.
     Done,
 }
-
-/// The endpoints that serve a request, the primary one first: nearly always that alone.
-pub type Targets = SmallVec<[Target; 1]>;
 
 /// An endpoint that serves a request, and what is counted for it there.
 #[derive(Debug, Clone, Copy)]
@@ -75,8 +70,6 @@ pub struct Target {
     pub slot: Slot,
     /// Which endpoint in that slot it is, counted from the first.
     pub tenure: u32,
-    /// What it does for the request.
-    pub role: TargetRole,
     /// The endpoint's scrape count when the request was sent to it.
     pub scrapes: u32,
     /// Whether it still counts as sent without a response.
@@ -89,6 +82,8 @@ pub struct Target {
 /// One request. The buffers are kept from request to request.
 #[derive(Debug, Default)]
 pub struct Exchange {
+    /// Its number, which the host has chosen.
+    pub id: ExchangeId,
     /// Reads its body.
     pub reader: BodyReader,
     /// Bytes of the body that were read, from its first on.
@@ -105,7 +100,7 @@ pub struct Exchange {
     pub headers: HeaderValues,
     /// Under which names its model goes.
     pub naming: Naming,
-    /// Where it stands. Changed by [`Exchanges`], which counts those that are held.
+    /// Where it stands.
     phase: Phase,
     /// Its model's name, if that gets statistics of its own once an endpoint has served the request.
     pub candidate: String,
@@ -119,11 +114,27 @@ pub struct Exchange {
     pub explanation: Option<Explanation>,
 }
 
+/// The prompt of an exchange, as far as it was read.
+pub struct Prompt<'a> {
+    /// As [`Exchange::walks`].
+    pub walks: &'a mut [Walk],
+    /// As [`Exchange::reader`].
+    pub reader: &'a BodyReader,
+}
+
 impl Exchange {
     /// Begins a request at this time.
-    pub fn open(&mut self, head: &Head<'_>, plan: &Plan, key: &Key, pool: &Pool, now: Instant) {
-        self.phase = Phase::New;
-        self.response = ResponseState::of(now, !head.end);
+    pub fn open(
+        &mut self,
+        id: ExchangeId,
+        head: &Head<'_>,
+        plan: &Plan,
+        (key, pool): (&Key, &Pool),
+        now: Instant,
+    ) {
+        self.id = id;
+        self.phase = Phase::Deciding;
+        self.response = ResponseState::new(now, !head.end);
         self.explanation = None;
         self.candidate.clear();
         self.restarts = 0;
@@ -147,7 +158,7 @@ impl Exchange {
     pub fn hold(&self) -> Option<&Hold> {
         match &self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::New | Phase::Sent(_) | Phase::Done => None,
+            Phase::Deciding | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
@@ -155,7 +166,7 @@ impl Exchange {
     pub fn hold_mut(&mut self) -> Option<&mut Hold> {
         match &mut self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::New | Phase::Sent(_) | Phase::Done => None,
+            Phase::Deciding | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
@@ -171,29 +182,52 @@ impl Exchange {
     }
 
     /// Returns the endpoints that serve it.
-    pub fn targets(&self) -> &[Target] {
+    pub fn targets(&self) -> Option<&ByRole<Target>> {
         match &self.phase {
-            Phase::Sent(targets) => targets,
-            Phase::New | Phase::Reading(_) | Phase::Done => &[],
+            Phase::Sent(targets) => Some(targets),
+            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
         }
     }
 
-    /// Returns the endpoints that serve it, to change; none if it was sent to none.
-    pub fn targets_mut(&mut self) -> Option<&mut Targets> {
+    /// Returns the endpoints that serve it, to change.
+    pub fn targets_mut(&mut self) -> Option<&mut ByRole<Target>> {
         match &mut self.phase {
             Phase::Sent(targets) => Some(targets),
-            Phase::New | Phase::Reading(_) | Phase::Done => None,
+            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
         }
     }
 
-    /// Returns the endpoints that serve it, each with what it still counts there, and leaves it without any.
-    pub fn take_targets(&mut self) -> Targets {
-        self.targets_mut().map(std::mem::take).unwrap_or_default()
+    /// Returns the endpoints that serve it, to change, with the prompt that was read of it.
+    pub fn targets_and_prompt(&mut self) -> Option<(&mut ByRole<Target>, Prompt<'_>)> {
+        let Phase::Sent(targets) = &mut self.phase else {
+            return None;
+        };
+        let (walks, reader) = (&mut self.walks, &self.reader);
+        Some((targets, Prompt { walks, reader }))
     }
 
     /// Returns the endpoint that it was sent to.
     pub fn primary(&self) -> Option<&Target> {
-        self.targets().first()
+        Some(&self.targets()?.primary)
+    }
+
+    /// Its body is not waited for, nor read.
+    pub fn skip_body(&mut self) {
+        self.phase = Phase::Deciding;
+        self.reader.finish();
+    }
+
+    /// It was sent to these endpoints.
+    pub fn send(&mut self, targets: ByRole<Target>) {
+        self.phase = Phase::Sent(targets);
+    }
+
+    /// No endpoint serves it any more, or none will. Returns those that did, each with what it still counts there.
+    pub fn finish(&mut self) -> Option<ByRole<Target>> {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Sent(targets) => Some(targets),
+            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
+        }
     }
 
     /// What is to be replaced in the body for the target.
@@ -225,6 +259,11 @@ impl Exchange {
                 self.reader.finish();
             }
         }
+    }
+
+    /// Returns the model that is asked for, as far as it is known.
+    pub fn model(&self) -> Fact<&str> {
+        self.naming.model(&self.reader)
     }
 
     /// Reads the last bytes of the body, from its byte `start` on, before what stands between.
@@ -290,8 +329,19 @@ impl Exchange {
     pub fn is_early(&self) -> bool {
         match self.hold() {
             Some(hold) => !hold.ended,
-            None => self.response.bodied,
+            None => self.response.has_body(),
         }
+    }
+
+    /// Returns whether its prompt has added blocks to the indexes that no response has proven.
+    pub fn is_doubted(&self) -> bool {
+        self.walks.iter().any(Walk::is_unproven)
+    }
+
+    /// Returns whether the indexes need its outcome: its prompt has added blocks that no response has proven, or may
+    /// still add some.
+    pub fn awaits_proof(&self) -> bool {
+        self.updates_indexes && self.reader.wants_more() || self.is_doubted()
     }
 
     /// Returns the bytes of memory that it has allocated, as far as clients size it.

@@ -1,8 +1,7 @@
-//! Why an endpoint was picked.
+//! Explanations of why an endpoint was picked.
 
 use std::fmt::Write;
 
-use super::{ExchangeId, Picker};
 use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
@@ -31,18 +30,6 @@ pub struct Scores {
     pub weight: f64,
     /// Raw scores, not yet clamped or weighted.
     pub scores: Vec<Scored>,
-}
-
-impl Picker {
-    /// Returns the scores of a request whose client asked for them, until its response comes.
-    pub fn explanation(&self, ExchangeId(id): ExchangeId) -> Option<&Explanation> {
-        self.exchanges.get(&id)?.explanation.as_ref()
-    }
-
-    /// Returns the endpoints.
-    pub fn pool(&self) -> &Pool {
-        &self.monitor.store.pool
-    }
 }
 
 impl Observer for Explanation {

@@ -1,4 +1,4 @@
-//! A picker whose endpoints are set by hand.
+//! Fixtures: pickers whose endpoints are set by hand.
 
 use super::Picker;
 use crate::endpoints::monitor::Scrape;
@@ -21,12 +21,12 @@ impl Picker {
 impl<'a> Fixture<'a> {
     /// Returns the endpoints, to change.
     pub fn pool(self) -> &'a mut Pool {
-        &mut self.0.monitor.store.pool
+        &mut self.0.dispatcher.pool.monitor.store.pool
     }
 
     /// Chooses the decision mode again, after the endpoints' freshness was changed.
     pub fn choose_mode(self) {
-        self.0.monitor.store.choose_mode();
+        self.0.dispatcher.pool.monitor.store.choose_mode();
     }
 
     /// Reads an endpoint's metrics page. Returns whether it has any of the engine's metrics.
@@ -35,8 +35,9 @@ impl<'a> Fixture<'a> {
             return false;
         };
         let address = endpoint.address.clone();
-        self.0.timing.clock.advance(now);
-        let (monitor, clock) = (&mut self.0.monitor, &self.0.timing.clock);
+        let dispatcher = &mut self.0.dispatcher;
+        dispatcher.clock.advance(now);
+        let (monitor, clock) = (&mut dispatcher.pool.monitor, &dispatcher.clock);
         monitor.on_page(slot, &address, Some(&mut page), clock) == Scrape::Fresh
     }
 }

@@ -1,4 +1,4 @@
-use super::super::testing::{begin, decision, show};
+use super::super::testing::{begin, decision, exchange, show};
 use super::super::{Effect, Picker};
 use super::*;
 use crate::time::Timestamp;
@@ -118,7 +118,7 @@ fn a_held_request_keeps_its_headers_for_an_early_decision_and_through_a_new_plan
             begin(&mut picker, 1, &head).is_none(),
             "it waits for the model"
         );
-        assert!(picker.exchanges.get(&1).unwrap().headers.allocated() > 0);
+        assert!(exchange(&picker, 1).headers.allocated() > 0);
         if let Some(new) = &new {
             picker.install(plan(new, ""));
             picker.tick(TICK);

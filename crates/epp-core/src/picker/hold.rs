@@ -1,4 +1,4 @@
-//! Holding a request: how its body is shown meanwhile, and for how long it is waited for.
+//! Held requests: how the body of one is shown meanwhile, and for how long it is waited for.
 
 use std::time::Duration;
 
@@ -85,6 +85,11 @@ impl Hold {
         let limit = timeout.saturating_mul(MAX_HOLD_TIMEOUTS - 1);
         let reached = self.since.after(credit.min(limit));
         reached.min(self.last_arrival)
+    }
+
+    /// Returns since when it is held.
+    pub fn since(&self) -> Instant {
+        self.since
     }
 
     /// Returns when the part that was left unread is to be read; none where no part is left.

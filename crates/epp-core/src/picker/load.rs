@@ -1,14 +1,15 @@
-//! What is in flight at each endpoint: requests, the tokens that they still cost, and the requests
-//! that the endpoint's metrics cannot show yet.
+//! Loads: the requests in flight at each endpoint, the tokens that they still cost, and the requests that the
+//! endpoint's metrics cannot show yet.
 //!
 //! Each picker counts its own, and adds what the others have published. A count belongs to a tenure: the time
 //! that one endpoint is in its slot. A request that ends after its endpoint has left takes nothing
 //! from the endpoint that has the slot then, so that no count goes below zero and none stays forever.
 
+use super::costs::tokens_at;
+use super::dispatcher::Dispatcher;
 use super::exchange::{Exchange, Target};
-use super::Picker;
 use crate::endpoints::store::Store;
-use crate::scheduling::{self, Slot, TargetRole};
+use crate::scheduling::{self, Slot};
 
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +130,7 @@ impl Loads {
     }
 
     /// A request turns out to cost this many tokens; `None` where it costs no more.
-    fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>, store: &mut Store) {
+    pub fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>, store: &mut Store) {
         if let Some(load) = self.load_of(target) {
             let others = load.own.tokens.saturating_sub(target.tokens.unwrap_or(0));
             load.own.tokens = others.saturating_add(tokens.unwrap_or(0));
@@ -139,7 +140,7 @@ impl Loads {
     }
 
     /// The response to a request has begun: its endpoint's next page shows the request or what became of it.
-    pub fn answered(&mut self, target: &mut Target, store: &mut Store) {
+    pub fn mark_seen(&mut self, target: &mut Target, store: &mut Store) {
         if !std::mem::take(&mut target.unseen) {
             return;
         }
@@ -152,7 +153,7 @@ impl Loads {
 
     /// An endpoint has done its part of a request.
     pub fn end(&mut self, mut target: Target, store: &mut Store) {
-        self.answered(&mut target, store);
+        self.mark_seen(&mut target, store);
         self.set_tokens(&mut target, None, store);
         if let Some(load) = self.load_of(&target) {
             load.own.requests = load.own.requests.saturating_sub(1);
@@ -227,89 +228,35 @@ fn scraped(store: &Store, slot: Slot) -> u32 {
     scraped.map_or(0, |scraped| scraped.as_millis() as u32)
 }
 
-impl Picker {
-    /// More was read of a request that has left: it costs more than was known, wherever its prompt has not been
+impl Dispatcher {
+    /// More was read of a request that was sent: it costs more than was known, wherever its prompt has not been
     /// computed yet.
-    pub(super) fn update_token_estimate(&mut self, id: u32) {
-        if !self.plan.needs.tokens {
+    pub fn update_token_estimate(&mut self, exchange: &mut Exchange) {
+        let Self { plan, pool, .. } = self;
+        if !plan.needs.tokens {
             return;
         }
-        let targets = self
-            .exchanges
-            .get(&id)
-            .map_or(0, |exchange| exchange.targets().len());
-        for number in 0..targets {
-            let exchange = self.exchanges.get(&id);
-            let target = exchange.and_then(|exchange| exchange.targets().get(number).copied());
-            let Some(mut target) = target.filter(|target| target.tokens.is_some()) else {
-                continue;
-            };
-            let tokens = Some(self.tokens_at(id, target.slot));
-            self.loads
-                .set_tokens(&mut target, tokens, &mut self.monitor.store);
-            let exchange = self.exchanges.get_mut(&id);
-            let targets = exchange.and_then(|exchange| exchange.targets_mut());
-            let known = targets.and_then(|targets| targets.get_mut(number));
-            if let Some(known) = known {
-                *known = target;
-            }
-        }
-    }
-
-    /// Counts a request at an endpoint that serves it.
-    pub(super) fn begin_at(&mut self, id: u32, slot: Slot, role: TargetRole) -> Target {
-        let target = Target {
-            slot,
-            tenure: 0,
-            role,
-            scrapes: 0,
-            unseen: self.plan.settings.correct_queue,
-            tokens: Some(self.tokens_at(id, slot)),
+        let Some((targets, prompt)) = exchange.targets_and_prompt() else {
+            return;
         };
-        self.loads.send(target, &mut self.monitor.store)
+        for target in targets.iter_mut().filter(|target| target.tokens.is_some()) {
+            let tokens = tokens_at(target.slot, prompt.walks, prompt.reader, plan, pool.pool());
+            pool.set_tokens(target, Some(tokens));
+        }
     }
 
     /// The first bytes of a response's body have come: the prompt has been computed, and its media encoded.
-    pub(super) fn prompt_computed(&mut self, id: u32) {
+    pub fn prompt_computed(&mut self, exchange: &mut Exchange) {
         let load = self.plan.load.as_ref();
         let counts_output = load.is_some_and(|load| load.counts_output);
-        let (loads, store) = (&mut self.loads, &mut self.monitor.store);
-        let exchange = self.exchanges.get_mut(&id);
-        let Some(targets) = exchange.and_then(|exchange| exchange.targets_mut()) else {
+        let Some(targets) = exchange.targets_mut() else {
             return;
         };
-        targets.retain(|target| match target.role {
-            TargetRole::Primary => {
-                if target.tokens.is_some() && !counts_output {
-                    loads.set_tokens(target, None, store);
-                }
-                true
-            }
-            TargetRole::Prefill | TargetRole::Encode => {
-                loads.end(*target, store);
-                false
-            }
-        });
-    }
-
-    /// Takes a request off its endpoints' counts of those that their metrics cannot show yet.
-    pub(super) fn mark_answered(&mut self, id: u32) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            for target in exchange.targets_mut().into_iter().flatten() {
-                self.loads.answered(target, &mut self.monitor.store);
-            }
+        self.pool.end_targets(targets.take_helpers());
+        let primary = &mut targets.primary;
+        if primary.tokens.is_some() && !counts_output {
+            self.pool.set_tokens(primary, None);
         }
-    }
-
-    /// Takes a request that has left the table, however it ended, off the counts that it shares with others: what
-    /// is in flight at its endpoints, the responses being read, and the memory that readers keep.
-    pub(super) fn release_counts(&mut self, exchange: &mut Exchange) {
-        for target in exchange.take_targets() {
-            self.loads.end(target, &mut self.monitor.store);
-        }
-        exchange.response.stop_reading(&mut self.budget);
-        self.account
-            .change(std::mem::take(&mut exchange.counted), 0);
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::config;
 use crate::picker::costs::MAX_REQUEST_TOKENS;
 use crate::picker::testing::{answer, answer_body, begin, close, pass, NOW};
-use crate::picker::{ExchangeId, Head};
+use crate::picker::{ExchangeId, Head, Picker};
 
 /// Tokens in flight at one endpoint decide; what the load producer is told is left open.
 fn picker(parameters: &str) -> Picker {
@@ -22,7 +22,14 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 }
 
 fn tokens(picker: &Picker) -> u64 {
-    picker.monitor.store.pool.load(Slot(0)).tokens
+    picker
+        .dispatcher
+        .pool
+        .monitor
+        .store
+        .pool
+        .load(Slot(0))
+        .tokens
 }
 
 fn open(picker: &mut Picker, id: u32) {

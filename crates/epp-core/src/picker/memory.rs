@@ -12,10 +12,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
 use super::tick::MAX_RELEASES_PER_TICK;
 use super::Picker;
-use crate::metrics::definitions::{FORCED_RELEASES, PROMPT_BYTES, PROMPT_LIMIT, VM_MEMORY};
-use crate::metrics::labels::{ForcedRelease, Vm};
+use crate::metrics::labels::ForcedRelease;
 
 /// The budget: an eighth of what the host gives a VM (1 GiB). A prefix index takes 64 MiB by default,
 /// and of what is freed not every piece fits again: with twice the budget a VM still has half of
@@ -67,7 +68,7 @@ impl Memory {
         self.budget / 2 / 1024
     }
 
-    /// Whether so much is used that no request reads on for the index alone.
+    /// Returns whether so much is used that no request reads on for the index alone.
     fn is_short(&self) -> bool {
         self.used() > self.budget / 2
     }
@@ -82,6 +83,39 @@ pub struct Account {
 }
 
 impl Account {
+    /// Returns how many bytes one request may keep now.
+    fn allowance(&self) -> usize {
+        self.memory.allowance()
+    }
+
+    /// Returns whether so much is used that no request reads on for the index alone.
+    fn is_short(&self) -> bool {
+        self.memory.is_short()
+    }
+
+    /// Returns the bytes that all readers of the VM keep, and how many they may.
+    pub fn use_and_bound(&self) -> (u64, u64) {
+        (self.memory.used() as u64, self.memory.budget as u64)
+    }
+
+    /// Counts what a request keeps, after it was given back what is of no use any more. Returns the bytes.
+    pub fn count(&mut self, exchange: &mut Exchange) -> usize {
+        let small = if self.is_short() { 0 } else { MAX_SPARE_BYTES };
+        let mut kept = exchange.allocated();
+        if kept > small && !exchange.is_held() && !exchange.reader.wants_more() {
+            exchange.give_back();
+            kept = exchange.allocated();
+        }
+        let before = std::mem::replace(&mut exchange.counted, kept);
+        self.change(before, kept);
+        kept
+    }
+
+    /// A request has ended: none of its bytes are counted any more.
+    pub fn close(&mut self, exchange: &mut Exchange) {
+        self.change(std::mem::take(&mut exchange.counted), 0);
+    }
+
     /// Counts with the other pools of the VM.
     fn join(&mut self, memory: &Arc<Memory>) {
         let own = self.own;
@@ -120,91 +154,13 @@ impl Drop for Account {
 impl Picker {
     /// Shares the budget of a VM that serves several pools.
     pub fn share_memory(&mut self, memory: &Arc<Memory>) {
-        self.account.join(memory);
+        self.dispatcher.readers.memory.join(memory);
     }
 
     /// Returns an account of its own with the VM's budget, which may outlive the pool.
     pub fn open_account(&self) -> Account {
-        let memory = Arc::clone(&self.account.memory);
+        let memory = Arc::clone(&self.dispatcher.readers.memory.memory);
         Account { memory, own: 0 }
-    }
-
-    /// Counts what a request keeps after a part of its body was read. One that keeps more than its
-    /// share is decided with what is known of it.
-    pub(super) fn bound_memory(&mut self, id: u32) {
-        let kept = self.count_memory(id);
-        let Some(exchange) = self.exchanges.get(&id) else {
-            return;
-        };
-        let memory = &self.account.memory;
-        let over = kept > memory.allowance();
-        if !exchange.is_held() {
-            if over || exchange.reader.wants_more() && memory.is_short() {
-                self.stop_reading_decided(id);
-            }
-        } else if over {
-            self.release_for_memory(id);
-        }
-    }
-
-    /// No more of a request's body can be read: the host has no memory for it. One that is held is
-    /// decided with what is known of it.
-    pub(super) fn cannot_read(&mut self, id: u32) {
-        let exchange = self.exchanges.get(&id);
-        if exchange.is_some_and(|exchange| exchange.is_held()) {
-            self.release_for_memory(id);
-        } else {
-            self.stop_reading_decided(id);
-        }
-    }
-
-    /// Counts what a request keeps, after it was given back what is of no use any more.
-    pub(super) fn count_memory(&mut self, id: u32) -> usize {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return 0;
-        };
-        let small = if self.account.memory.is_short() {
-            0
-        } else {
-            MAX_SPARE_BYTES
-        };
-        let mut kept = exchange.allocated();
-        if kept > small && !exchange.is_held() && !exchange.reader.wants_more() {
-            exchange.give_back();
-            kept = exchange.allocated();
-        }
-        let before = std::mem::replace(&mut exchange.counted, kept);
-        self.account.change(before, kept);
-        kept
-    }
-
-    /// Decides a held request with what is known of it, and reads no further.
-    fn release_for_memory(&mut self, id: u32) {
-        self.metrics.add(FORCED_RELEASES, ForcedRelease::Memory, 1);
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.reader.stop();
-        }
-        self.decide(id);
-        self.stop_reading_decided(id);
-    }
-
-    /// Reads no further of a request that was decided. What explains the decision waits for the response,
-    /// unless that alone is more than the request's share.
-    fn stop_reading_decided(&mut self, id: u32) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.reader.stop();
-        }
-        if self.count_memory(id) <= self.account.memory.allowance() {
-            return;
-        }
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.explanation = None;
-        }
-        if self.count_memory(id) > self.account.memory.allowance() {
-            // The hashes that a response is to prove are too much by themselves.
-            self.refute(id);
-            self.count_memory(id);
-        }
     }
 
     /// Where more than half of the budget is used: requests that were decided read no further, and of
@@ -215,43 +171,85 @@ impl Picker {
     /// nanoseconds each, where to keep them in the order of their sizes would cost each part of each body more.
     /// How many are decided is bounded, as each costs a decision and what the host does for it.
     pub(super) fn relieve_memory(&mut self) {
-        if !self.account.memory.is_short() {
+        let Self {
+            exchanges,
+            dispatcher,
+            ..
+        } = self;
+        if !dispatcher.readers.memory.is_short() {
             return;
         }
         let mut held = Vec::new();
-        let mut decided = Vec::new();
-        for (id, exchange) in self.exchanges.iter() {
+        exchanges.for_each_mut(|exchange| {
             if exchange.is_held() {
-                held.push((exchange.counted, id));
+                held.push((exchange.counted, exchange.id));
             } else if exchange.counted > 0 {
-                decided.push(id);
+                dispatcher.stop_reading(exchange);
             }
-        }
-        decided
-            .into_iter()
-            .for_each(|id| self.stop_reading_decided(id));
+        });
         if let Some(last) = held.len().min(MAX_RELEASES_PER_TICK).checked_sub(1) {
             held.select_nth_unstable_by(last, |one, other| other.cmp(one));
             held.truncate(MAX_RELEASES_PER_TICK);
         }
         held.sort_unstable_by(|one, other| other.cmp(one));
         for (kept, id) in held {
-            let memory = &self.account.memory;
-            if !memory.is_short() || kept <= memory.small() {
+            let memory = &dispatcher.readers.memory;
+            if !memory.is_short() || kept <= memory.memory.small() {
                 break;
             }
-            self.release_for_memory(id);
+            if let Some(mut exchange) = exchanges.get_mut(id) {
+                dispatcher.release_for_memory(&mut exchange);
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Counts what a request keeps after a part of its body was read. One that keeps more than its
+    /// share is decided with what is known of it.
+    pub fn bound_memory(&mut self, exchange: &mut Exchange) {
+        let memory = &mut self.readers.memory;
+        let over = memory.count(exchange) > memory.allowance();
+        if !exchange.is_held() {
+            if over || exchange.reader.wants_more() && memory.is_short() {
+                self.stop_reading(exchange);
+            }
+        } else if over {
+            self.release_for_memory(exchange);
         }
     }
 
-    /// Sets the gauges of the budget's use.
-    pub(super) fn set_memory_gauges(&mut self, vm: Vm) {
-        self.metrics
-            .set(VM_MEMORY, vm, self.timing.host.memory_bytes);
-        let memory = &self.account.memory;
-        let (used, bound) = (memory.used() as u64, memory.budget as u64);
-        self.metrics.set(PROMPT_BYTES, vm, used);
-        self.metrics.set(PROMPT_LIMIT, vm, bound);
+    /// No more of a request's body can be read: the host has no memory for it. One that is held is
+    /// decided with what is known of it.
+    pub fn cannot_read(&mut self, exchange: &mut Exchange) {
+        if exchange.is_held() {
+            self.release_for_memory(exchange);
+        } else {
+            self.stop_reading(exchange);
+        }
+    }
+
+    /// Decides a held request with what is known of it, and reads no further.
+    fn release_for_memory(&mut self, exchange: &mut Exchange) {
+        exchange.reader.stop();
+        self.release(exchange, ForcedRelease::Memory);
+        self.stop_reading(exchange);
+    }
+
+    /// Reads no further of a request that was decided. What explains the decision waits for the response,
+    /// unless that alone is more than the request's share.
+    fn stop_reading(&mut self, exchange: &mut Exchange) {
+        exchange.reader.stop();
+        let memory = &mut self.readers.memory;
+        if memory.count(exchange) <= memory.allowance() {
+            return;
+        }
+        exchange.explanation = None;
+        if memory.count(exchange) > memory.allowance() {
+            // The hashes that a response is to prove are too much by themselves.
+            self.prefixes.refute(exchange, &self.plan, &self.pool);
+            self.readers.memory.count(exchange);
+        }
     }
 }
 

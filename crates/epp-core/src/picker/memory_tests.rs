@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::picker::testing::{answer, begin, close, decisions, pass, show, NOW};
+use crate::metrics::definitions::FORCED_RELEASES;
+use crate::picker::testing::{answer, begin, change, close, decisions, exchange, pass, show, NOW};
 use crate::picker::{Effect, ExchangeId, Head};
 
 #[path = "../../../../tests/memory/bodies.rs"]
@@ -30,14 +31,16 @@ fn picker() -> Picker {
 }
 
 fn used(picker: &Picker) -> usize {
-    picker.account.memory.used()
+    picker.dispatcher.readers.memory.memory.used()
 }
 
 fn forced(picker: &mut Picker) -> u64 {
     let handle = picker
-        .metrics
+        .dispatcher
+        .statistics
+        .registry
         .counter(FORCED_RELEASES, ForcedRelease::Memory);
-    picker.metrics.counted(handle)
+    picker.dispatcher.statistics.registry.counted(handle)
 }
 
 /// Opens a request whose declared length is not reached.
@@ -67,12 +70,7 @@ fn kept_after(body: &Hostile) -> (usize, bool) {
     let mut picker = picker();
     let released = send(&mut picker, 1, body.path, &body.bytes());
     let kept = used(&picker);
-    assert_eq!(
-        kept,
-        picker.exchanges.get(&1).unwrap().allocated(),
-        "{}",
-        body.name
-    );
+    assert_eq!(kept, exchange(&picker, 1).allocated(), "{}", body.name);
     close(&mut picker, 1);
     assert_eq!(used(&picker), 0, "{}", body.name);
     (kept, !released)
@@ -134,7 +132,7 @@ fn the_budget_holds_whatever_is_sent_by_however_many() {
         let held = !send(&mut picker, 9_000, "/v1/chat/completions", text.as_bytes());
         assert!(held, "{}: {released} released", body.name);
         assert!(
-            picker.exchanges.get(&9_000).unwrap().walks[0].total() > 10,
+            exchange(&picker, 9_000).walks[0].total() > 10,
             "{}",
             body.name
         );
@@ -155,17 +153,17 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
     assert!((6..16).contains(&held), "{held} of a megabyte each");
     assert_eq!(forced(&mut picker), 1, "there was no room for the newcomer");
     // More come, each smaller than its share.
-    let before = picker.account.memory.allowance();
+    let before = picker.dispatcher.readers.memory.memory.allowance();
     for id in 1_000..1_200 {
         let part = &bytes[..before / 3];
         send(&mut picker, id, path, part);
     }
-    assert!(picker.account.memory.allowance() < before);
+    assert!(picker.dispatcher.readers.memory.memory.allowance() < before);
     assert!(tick(&mut picker) > 0, "the largest go on");
-    assert!(!picker.account.memory.is_short());
-    let largest = (0..held as u32).filter(|id| picker.exchanges.get(id).unwrap().is_held());
+    assert!(!picker.dispatcher.readers.memory.memory.is_short());
+    let largest = (0..held as u32).filter(|id| exchange(&picker, *id).is_held());
     assert!(largest.count() < held, "the largest go on");
-    let budget = picker.account.memory.budget;
+    let budget = picker.dispatcher.readers.memory.memory.budget;
     assert!(used(&picker) > budget / 4, "no more go than must");
 }
 
@@ -176,25 +174,24 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
     open(&mut picker, 1, path);
     show(&mut picker, 1, body.as_bytes(), true);
-    assert!(picker.exchanges.get(&1).unwrap().primary().is_some());
+    assert!(exchange(&picker, 1).primary().is_some());
     let large = hostile().remove(0).bytes();
     for id in 100.. {
         send(&mut picker, id, "/v1/chat/completions", &large);
-        if picker.account.memory.is_short() {
+        if picker.dispatcher.readers.memory.memory.is_short() {
             break;
         }
     }
     assert!(tick(&mut picker) > 0, "the largest go on");
-    assert!(!picker.account.memory.is_short());
+    assert!(!picker.dispatcher.readers.memory.memory.is_short());
     answer(&mut picker, 1);
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);
-    let known = picker
-        .exchanges
-        .get(&2)
-        .unwrap()
+    let known = exchange(&picker, 2)
         .response
+        .counted
+        .unwrap()
         .predicted
         .unwrap();
     assert!(known > 0.9, "{known}");
@@ -207,26 +204,29 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     let prompt = format!("{}{}", chat, "five six seven ".repeat(2_000));
     open(&mut picker, 1, "/v1/chat/completions");
     show(&mut picker, 1, prompt.as_bytes(), false);
-    picker.decide(1);
+    change(&mut picker, 1, Dispatcher::decide);
     assert!(
-        picker.exchanges.get(&1).unwrap().reader.wants_more(),
+        exchange(&picker, 1).reader.wants_more(),
         "there is room for it"
     );
     let others = Account::default();
     let mut others = Account {
-        memory: Arc::clone(&picker.account.memory),
+        memory: Arc::clone(&picker.dispatcher.readers.memory.memory),
         ..others
     };
     others.change(0, BUDGET_BYTES / 2 + 1);
     tick(&mut picker);
-    assert!(!picker.exchanges.get(&1).unwrap().reader.wants_more());
-    assert!(picker.account.own < 8 << 10, "what an answer is to prove");
+    assert!(!exchange(&picker, 1).reader.wants_more());
+    assert!(
+        picker.dispatcher.readers.memory.own < 8 << 10,
+        "what an answer is to prove"
+    );
     open(&mut picker, 2, "/v1/chat/completions");
     show(&mut picker, 2, prompt.as_bytes(), false);
-    picker.decide(2);
-    assert!(picker.exchanges.get(&2).unwrap().reader.wants_more());
+    change(&mut picker, 2, Dispatcher::decide);
+    assert!(exchange(&picker, 2).reader.wants_more());
     pass(&mut picker, 2, prompt.len(), b"eight nine ten ", false);
-    assert!(!picker.exchanges.get(&2).unwrap().reader.wants_more());
+    assert!(!exchange(&picker, 2).reader.wants_more());
     drop(others);
     assert!(used(&picker) < 1 << 20);
 }
@@ -283,10 +283,10 @@ fn a_tick_decides_a_bounded_number_of_requests_for_memory() {
         ));
     }
     let mut others = Account::default();
-    others.join(&picker.account.memory);
+    others.join(&picker.dispatcher.readers.memory.memory);
     others.change(0, 17 << 20);
-    let kept: Vec<usize> = picker.exchanges.iter().map(|(_, it)| it.counted).collect();
-    let small = picker.account.memory.small();
+    let kept: Vec<usize> = picker.exchanges.iter().map(|it| it.counted).collect();
+    let small = picker.dispatcher.readers.memory.memory.small();
     assert!(kept.iter().all(|kept| *kept > small), "{kept:?}");
     let ticks = [(); 4].map(|()| tick(&mut picker));
     let most = MAX_RELEASES_PER_TICK;

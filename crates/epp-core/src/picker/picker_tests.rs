@@ -2,10 +2,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::exchange::Target;
-use super::testing::{answer, answer_body, begin, close, decision, show, NOW};
+use super::statistics::EVENTS_PER_TIMING;
+use super::testing::{answer, answer_body, begin, change, close, decision, exchange, show, NOW};
 use super::*;
 use crate::config;
-use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot, TargetRole};
+use crate::request::TextBuffer;
+use crate::scheduling::ByRole;
+use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
 
 /// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
@@ -121,7 +124,14 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     picker.install(plan);
     picker.tick(NOW);
     for slot in (0..endpoints).map(Slot) {
-        let endpoint = picker.monitor.store.pool.get_mut(slot).unwrap();
+        let endpoint = picker
+            .dispatcher
+            .pool
+            .monitor
+            .store
+            .pool
+            .get_mut(slot)
+            .unwrap();
         endpoint.metrics = metrics(rng);
         endpoint.freshness =
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
@@ -130,12 +140,11 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
             let target = Target {
                 slot,
                 tenure: 0,
-                role: TargetRole::Primary,
                 scrapes: 0,
                 unseen: false,
                 tokens: Some(tokens),
             };
-            picker.loads.send(target, &mut picker.monitor.store);
+            picker.dispatcher.pool.begin_target(target);
         }
     }
     picker
@@ -216,13 +225,7 @@ const HEAD: Head<'_> = Head {
 
 /// The groups of equal sums that the picks are drawn from, best first.
 fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
-    let explanation = picker
-        .exchanges
-        .get(&id)
-        .unwrap()
-        .explanation
-        .as_ref()
-        .unwrap();
+    let explanation = exchange(picker, id).explanation.as_ref().unwrap();
     let mut groups: Vec<(f64, BTreeSet<Slot>)> = Vec::new();
     let mut ranked = explanation.ranking.clone();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -246,28 +249,28 @@ fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
 /// Decides once everything was read.
 fn whole(picker: &mut Picker, id: u32, head: &Head<'_>, body: &str) -> Vec<BTreeSet<Slot>> {
     assert!(begin(picker, id, head).is_none());
-    let exchange = picker.exchanges.get_mut(&id).unwrap();
-    exchange
-        .reader
-        .push(body.as_bytes(), &mut TextBuffer::default());
-    exchange.reader.finish();
+    change(picker, id, |_, exchange| {
+        let reader = &mut exchange.reader;
+        reader.push(body.as_bytes(), &mut TextBuffer::default());
+        reader.finish();
+    });
     reread(picker, id, body);
-    let exchange = picker.exchanges.get_mut(&id).unwrap();
-    exchange.reader.stop();
-    picker.walk(id);
-    picker.decide(id);
+    change(picker, id, |dispatcher, exchange| {
+        exchange.reader.stop();
+        dispatcher.walk(exchange);
+        dispatcher.decide(exchange);
+    });
     assert!(decision(picker).is_some());
     choice(picker, id)
 }
 
 fn reread(picker: &mut Picker, id: u32, body: &str) {
-    while let Some(range) = picker.exchanges.get(&id).unwrap().reader.reread() {
+    while let Some(range) = exchange(picker, id).reader.reread() {
         let bytes = &body.as_bytes()[range.start..range.end.min(body.len())];
-        picker.exchanges.get_mut(&id).unwrap().reader.feed_again(
-            range.start,
-            bytes,
-            &mut TextBuffer::default(),
-        );
+        change(picker, id, |_, exchange| {
+            let reader = &mut exchange.reader;
+            reader.feed_again(range.start, bytes, &mut TextBuffer::default());
+        });
     }
 }
 
@@ -312,12 +315,12 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         }
         let body = body(&mut rng);
         // Neither run may teach the index for the other, nor add to a queue.
-        picker.plan.settings.correct_queue = false;
-        let indexes = std::mem::take(&mut picker.indexes);
-        picker.indexes = indexes.clone();
+        picker.dispatcher.plan.settings.correct_queue = false;
+        let indexes = std::mem::take(&mut picker.dispatcher.prefixes.indexes);
+        picker.dispatcher.prefixes.indexes = indexes.clone();
         let expected = whole(&mut picker, 100, &head, &body);
         close(&mut picker, 100);
-        picker.indexes = indexes;
+        picker.dispatcher.prefixes.indexes = indexes;
         let (found, read) = early(&mut picker, 101, &head, &body, &mut rng);
         assert_eq!(
             found,
@@ -363,8 +366,8 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
         "{decision:?}"
     );
     let mut poller = new();
-    let now = poller.timing.clock.now();
-    poller.monitor.on_members(Some(&[]), now);
+    let now = poller.dispatcher.clock.now();
+    poller.dispatcher.pool.monitor.on_members(Some(&[]), now);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -388,8 +391,8 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
     let asks = |picker: &mut Picker, milliseconds: u64| {
         picker.tick(NOW.after(Duration::from_millis(milliseconds)));
         let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
-        let now = picker.timing.clock.now();
-        picker.monitor.on_members(None, now);
+        let now = picker.dispatcher.clock.now();
+        picker.dispatcher.pool.monitor.on_members(None, now);
         !effects.is_empty()
     };
     assert!(asks(&mut picker, 0));
@@ -402,7 +405,16 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
 
 /// What is in flight at each of two endpoints.
 fn in_flight(picker: &Picker) -> [u32; 2] {
-    [0, 1].map(|slot| picker.monitor.store.pool.load(Slot(slot)).requests)
+    [0, 1].map(|slot| {
+        picker
+            .dispatcher
+            .pool
+            .monitor
+            .store
+            .pool
+            .load(Slot(slot))
+            .requests
+    })
 }
 
 #[test]
@@ -424,18 +436,23 @@ dataLayer: {discovery: {pluginRef: pods}}
     begin(&mut picker, 1, &head);
     close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);
-    let exchange = picker.exchanges.take_spare();
-    picker.exchanges.insert(1, exchange);
-    let targets = [(TargetRole::Primary, 0), (TargetRole::Prefill, 1)];
-    let outcome = decide::Selection {
-        endpoints: effect::Addresses::new(),
-        targets: targets
-            .map(|(role, slot)| (role, Slot(slot)))
-            .into_iter()
-            .collect(),
-        hit: None,
-    };
-    let Effect::Forward { route, .. } = picker.send(1, outcome) else {
+    let mut exchange = picker.exchanges.take_spare();
+    exchange.id = ExchangeId(1);
+    picker.exchanges.insert(exchange);
+    change(&mut picker, 1, |dispatcher, exchange| {
+        let selection = decide::Selection {
+            endpoints: effect::Addresses::new(),
+            slots: ByRole {
+                primary: Slot(0),
+                prefill: Some(Slot(1)),
+                encode: Vec::new(),
+            },
+            hit: None,
+        };
+        let effect = dispatcher.send(exchange, selection);
+        dispatcher.effects.push_back(effect);
+    });
+    let Some(Effect::Forward { route, .. }) = decision(&mut picker) else {
         panic!("it is sent");
     };
     assert_eq!(

@@ -1,6 +1,6 @@
-//! What is left to do with a picker after one of its calls has panicked.
+//! Recovery of a picker one of whose calls has panicked.
 
-use super::answer::LocalReply;
+use super::reply::LocalReply;
 use super::{ExchangeId, Picker};
 use crate::config::settings::FailureMode;
 use crate::config::Plan;
@@ -23,19 +23,22 @@ impl Picker {
 impl Recovery<'_> {
     /// Counts a caught panic under the callback in which it happened.
     pub fn count_panic(self, callback: &str) {
-        self.0.metrics.add(CAUGHT_PANICS, Callback(callback), 1);
+        let metrics = &mut self.0.dispatcher.statistics.registry;
+        metrics.add(CAUGHT_PANICS, Callback(callback), 1);
     }
 
     /// Counts a request whose decision was cut short by a panic.
     pub fn count_defect(self) {
-        let code = LocalReply::defect(self.0.plan.dialect).code;
-        self.0.count_failure(code);
+        let dispatcher = &mut self.0.dispatcher;
+        let code = LocalReply::defect(dispatcher.plan.dialect).code;
+        let mode = dispatcher.plan.settings.failure_mode;
+        dispatcher.statistics.count_failure(mode, code);
     }
 
     /// Forgets an exchange that cannot be closed. Nothing that it was counted in counts it any more.
-    pub fn drop_exchange(self, ExchangeId(id): ExchangeId) {
-        if let Some(mut exchange) = self.0.exchanges.remove(&id) {
-            self.0.release_counts(&mut exchange);
+    pub fn drop_exchange(self, id: ExchangeId) {
+        if let Some(mut exchange) = self.0.exchanges.remove(id) {
+            self.0.dispatcher.release_counts(&mut exchange);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A host of few lines, for the picker's own tests.
 
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
 use super::{Effect, ExchangeId, Head, Picker};
 use crate::body::SliceBody;
 use crate::time::Timestamp;
@@ -30,6 +32,17 @@ pub fn pass(
     let mut body = SliceBody::passing(part, start, ended);
     picker.request_body(NOW, ExchangeId(id), &mut body);
     decision(picker)
+}
+
+/// Returns an exchange under way.
+pub fn exchange(picker: &Picker, id: u32) -> &Exchange {
+    picker.exchanges.get(ExchangeId(id)).unwrap()
+}
+
+/// Does this to an exchange under way.
+pub fn change(picker: &mut Picker, id: u32, change: impl FnOnce(&mut Dispatcher, &mut Exchange)) {
+    let mut exchange = picker.exchanges.get_mut(ExchangeId(id)).unwrap();
+    change(&mut picker.dispatcher, &mut exchange);
 }
 
 /// Ends an exchange.

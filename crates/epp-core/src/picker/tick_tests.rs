@@ -1,14 +1,18 @@
 //! Gauges of endpoints that leave or were set by another picker, and fetches that never end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::testing::{begin, show, NOW};
-use super::super::Head;
+use super::super::{Fetch, FetchId, Fetched, Head};
 use super::*;
 use crate::config;
 use crate::endpoints::outlier::Reason;
 use crate::endpoints::store::Member;
+use crate::metrics::definitions::EJECTED;
+use crate::metrics::labels::Ejection;
 use crate::metrics::MetricUpdate;
+use crate::scheduling::Slot;
 
 const PAGE: &[u8] =
     b"vllm:num_requests_waiting 7\nvllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n";
@@ -118,7 +122,7 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
     host.picker.peers().set_polling(false);
     host.tick();
     // Another picker has set these.
-    let gauges = host.picker.monitor.store.pool.iter();
+    let gauges = host.picker.dispatcher.pool.monitor.store.pool.iter();
     let addresses: Vec<String> = gauges
         .map(|(_, endpoint)| endpoint.address.to_string())
         .collect();
@@ -137,7 +141,12 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
     for reason in Reason::ALL {
         host.gauges.insert(name(&addresses[0], reason), 1);
     }
-    host.picker.monitor.outliers.mark_hung(Slot(0), host.now);
+    host.picker
+        .dispatcher
+        .pool
+        .monitor
+        .outliers
+        .mark_hung(Slot(0), host.now);
     host.picker.peers().set_polling(true);
     host.tick();
     for reason in Reason::ALL {
@@ -167,9 +176,9 @@ fn a_wall_clock_that_is_set_changes_no_age_and_stops_no_polling() {
         );
         let mut fetches = 0;
         for _ in 0..5 {
-            let begun = host.picker.timing.fetched;
+            let begun = host.picker.fetches.count();
             host.respond(FIRST);
-            fetches += host.picker.timing.fetched - begun;
+            fetches += host.picker.fetches.count() - begun;
             assert!(
                 ages(&host).iter().all(|age| *age <= 2_000),
                 "{:?}",
@@ -188,7 +197,7 @@ fn fetches_whose_results_the_host_drops_do_not_pile_up() {
     let mut begun = first.len();
     for _ in 0..1_000 {
         begun += host.tick().len();
-        assert!(host.picker.timing.fetches.len() <= 4, "{begun} so far");
+        assert!(host.picker.fetches.len() <= 4, "{begun} so far");
     }
     assert!(begun > 100, "{begun}");
     assert!(first.iter().all(|(id, _)| !host.picker.awaits(*id)));

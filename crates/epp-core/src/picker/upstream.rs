@@ -1,17 +1,12 @@
-//! What responses say of the endpoints that requests were sent to.
+//! Upstreams: where responses come from, and what they say of the endpoints that requests were sent to.
 
-use std::time::Duration;
-
-use super::{Effect, ExchangeId, Picker};
-use crate::endpoints::outlier::{Failure, Outcome, Reason};
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
+use super::Effect;
+use crate::endpoints::outlier::{Failure, Reason};
 use crate::metrics::definitions::SERVED_ELSEWHERE;
 use crate::metrics::labels::NoLabels;
 use crate::scheduling::{Endpoint, Freshness, Slot};
-use crate::time::Timestamp;
-
-/// A response of a healthy endpoint is examined this often: that costs two host calls. Of an endpoint at which a
-/// request has failed each one is, and each that proves what the indexes have learnt.
-const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What has sent a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,121 +64,73 @@ impl Upstream {
     }
 }
 
-impl Picker {
+impl Dispatcher {
     /// Returns whether the host is to look up where the response to this request comes from.
-    pub fn wants_upstream(&mut self, ExchangeId(id): ExchangeId) -> bool {
-        let Some((exchange, pick)) = self
-            .exchanges
-            .get(&id)
-            .and_then(|exchange| Some((exchange, *exchange.primary()?)))
-        else {
+    pub fn wants_upstream(&mut self, exchange: &Exchange) -> bool {
+        let Some(target) = exchange.primary() else {
             return false;
         };
         // After a retry it may be another endpoint, which then is the one that holds the prompt.
-        let proves = self.awaits_proof(id);
-        let Some(record) = self.records.get_mut(pick.slot.index()) else {
-            return false;
-        };
-        let (now, wall) = (self.timing.clock.now(), self.timing.clock.wall());
-        let last_examined = record.last_examined;
-        let examines = proves
-            || !exchange.candidate.is_empty()
-            || self.monitor.outliers.is_suspect(pick.slot, wall)
-            || last_examined.is_none_or(|at| now.since(at) >= EXAMINE_INTERVAL);
-        if examines {
-            record.last_examined = Some(now);
-        }
-        examines
+        let needed = exchange.awaits_proof() || !exchange.candidate.is_empty();
+        self.pool.examines(target.slot, needed, &self.clock)
     }
 
     /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
-    pub fn response_headers(
-        &mut self,
-        now: Timestamp,
-        ExchangeId(id): ExchangeId,
-        upstream: Option<&Upstream>,
-    ) {
-        self.begin_event(now);
+    pub fn begin_response(&mut self, exchange: &mut Exchange, upstream: Option<&Upstream>) {
         if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
-            self.refute(id);
+            self.prefixes.refute(exchange, &self.plan, &self.pool);
         }
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
-        exchange.response.begun = true;
+        exchange.response.begin();
         let explanation = exchange.explanation.take();
-        if let Some(pick) = exchange
-            .primary()
-            .copied()
-            .filter(|pick| self.loads.stays(pick))
-        {
+        if let Some(target) = self.pool.present_target(exchange) {
             if let Some(seen) = upstream {
-                self.record_response(id, pick.slot, seen);
+                self.record_response(exchange, target.slot, seen);
                 if seen.is_success() {
-                    self.ask_for_model(id, pick.slot);
+                    self.ask_for_model(exchange, target.slot);
                 }
-            } else if let Some(record) = self.records.get_mut(pick.slot.index()) {
-                record.last_response = self.timing.clock.now();
+            } else {
+                self.pool.mark_responsive(target.slot, self.clock.now());
             }
         }
-        self.prove(id);
-        self.mark_answered(id);
+        self.prefixes.prove(exchange, &self.plan, &self.pool);
+        if let Some(targets) = exchange.targets_mut() {
+            self.pool.mark_seen(targets);
+        }
         if let Some(explanation) = explanation {
-            let text = explanation.text(&self.monitor.store.pool);
-            let id = ExchangeId(id);
+            let (id, text) = (exchange.id, explanation.text(self.pool.pool()));
             self.effects.push_back(Effect::Explain { id, text });
         }
     }
 
     /// Records the response to a request that was sent to the endpoint in this slot.
-    fn record_response(&mut self, id: u32, slot: Slot, seen: &Upstream) {
+    fn record_response(&mut self, exchange: &mut Exchange, slot: Slot, seen: &Upstream) {
         let refused = seen.status.is_some_and(|status| status >= 500)
             && seen.origin == ResponseOrigin::Overflow;
         let Some(server) = seen.server.as_deref().filter(|_| !refused) else {
             // The proxy responded before it asked an endpoint.
             return;
         };
-        let endpoint = self.monitor.store.pool.get(slot);
-        if endpoint.is_some_and(|endpoint| endpoint.address.as_bytes() == server) {
-            self.record_outcome(id, slot, seen.failure());
+        if self.pool.address(slot).as_bytes() == server {
+            self.record_outcome(exchange, slot, seen.failure());
             return;
         }
-        self.metrics.add(SERVED_ELSEWHERE, NoLabels, 1);
-        self.refute(id);
-        let endpoint = self.monitor.store.pool.get(slot);
-        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
-        let elsewhere = seen.elsewhere(freshness);
-        self.record_outcome(id, slot, Some(elsewhere));
+        self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
+        self.prefixes.refute(exchange, &self.plan, &self.pool);
+        let elsewhere = seen.elsewhere(self.pool.freshness(slot));
+        self.record_outcome(exchange, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
-        if let Some(server) = self.monitor.store.pool.find_by(by_address) {
-            self.record_outcome(id, server, seen.failure());
+        if let Some(server) = self.pool.pool().find_by(by_address) {
+            self.record_outcome(exchange, server, seen.failure());
         }
     }
 
-    fn record_outcome(&mut self, id: u32, slot: Slot, failure: Option<Failure>) {
-        let record = self.records.get_mut(slot.index());
+    fn record_outcome(&mut self, exchange: &Exchange, slot: Slot, failure: Option<Failure>) {
         let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
-        if let Some(record) = record.filter(|_| !unserved) {
-            record.last_response = self.timing.clock.now();
+        if !unserved {
+            self.pool.mark_responsive(slot, self.clock.now());
         }
-        let response = self.exchanges.get(&id).map(|exchange| exchange.response);
-        let response = response.unwrap_or_default();
-        let outcome = Outcome {
-            request: id,
-            prompt: response.prompt,
-            bodied: response.bodied,
-            failure,
-        };
-        let (now, monitor) = (self.timing.clock.wall(), &mut self.monitor);
-        let endpoint = monitor.store.pool.get(slot);
-        let freshness = endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness);
-        monitor
-            .outliers
-            .record_outcome(slot, &outcome, freshness, now);
-        if monitor.outliers.flags_stale() {
-            // Not with the next tick: the next request is to go elsewhere, or to come back.
-            monitor.outliers.flag_ejected(&mut monitor.store.pool, now);
-        }
+        let now = self.clock.wall();
+        self.pool.record_outcome(exchange, slot, failure, now);
     }
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::super::testing::{begin, close, NOW};
-use super::super::{FetchError, Head};
+use super::super::{ExchangeId, FetchError, Head, Picker};
 use super::*;
 use crate::config;
 use crate::endpoints::store::Condition;
 use crate::metrics::definitions::SCRAPE_ERRORS;
+use crate::time::Timestamp;
 
 fn picker() -> Picker {
     let text = "apiVersion: llm-d.ai/v1alpha1
@@ -51,7 +52,7 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
             picker.response_headers(NOW, ExchangeId(id), Some(&seen(status, origin)));
             close(&mut picker, id);
         }
-        picker.monitor.outliers.reason(Slot(0))
+        picker.dispatcher.pool.monitor.outliers.reason(Slot(0))
     };
     assert_eq!(avoided(503, ResponseOrigin::Overflow), None);
     assert_eq!(avoided(501, ResponseOrigin::Endpoint), None);
@@ -92,12 +93,12 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
             return id;
         }
     };
-    let errors = |picker: &Picker| picker.metrics.total(&SCRAPE_ERRORS);
+    let errors = |picker: &Picker| picker.dispatcher.statistics.registry.total(&SCRAPE_ERRORS);
     let id = fetch(&mut picker);
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1, "it is there");
     let id = fetch(&mut picker);
-    picker.monitor.store.remove(Slot(0));
+    picker.dispatcher.pool.monitor.store.remove(Slot(0));
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1);
 }

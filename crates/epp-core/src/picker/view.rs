@@ -6,13 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
 use super::explain::Explanation;
-use super::status::{
-    Candidate, Counts, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
-};
+use super::status::{Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status};
 use super::Picker;
 use crate::config::{Instance, Plan};
-use crate::metrics::definitions::{FALLBACKS, REQUEST_ERRORS, SERVED_ELSEWHERE};
 use crate::scheduling::{ScheduleError, Slot};
 use crate::time::whole_millis;
 
@@ -34,14 +33,14 @@ const MAX_LEGENDS: usize = 16;
 /// What is recorded.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Decisions to exchange until the status is asked for again.
+    /// Decisions to record until the status is asked for again.
     wanted: usize,
     legends: Vec<Legend>,
     decisions: VecDeque<RecentDecision>,
 }
 
 impl View {
-    /// Whether the next decision is to be explained.
+    /// Returns whether the next decision is to be explained.
     pub fn wants(&self) -> bool {
         self.wanted > 0
     }
@@ -85,7 +84,7 @@ impl View {
     }
 }
 
-/// The best candidates, with what each scorer gave them.
+/// Returns the best candidates, with what each scorer gave them.
 fn best(explanation: &Explanation) -> Vec<Candidate> {
     let ranking = explanation.ranking.iter().take(MAX_NAMED_CANDIDATES);
     let candidate = |scored: &crate::scheduling::Scored| {
@@ -103,7 +102,7 @@ fn best(explanation: &Explanation) -> Vec<Candidate> {
     ranking.map(candidate).collect()
 }
 
-/// The beginning of a text.
+/// Returns the beginning of a text.
 fn beginning(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
@@ -113,33 +112,27 @@ fn beginning(text: &str, most: usize) -> String {
     format!("{start}…")
 }
 
-impl Picker {
+impl Dispatcher {
     /// Keeps why a request went where it went, for the client that asked and for the status. `held` is
     /// the share of the prompt that the pick holds, where there is a pick.
-    pub(super) fn record_explanation(
+    pub fn record_explanation(
         &mut self,
-        id: u32,
+        exchange: &mut Exchange,
         explanation: Explanation,
         held: Result<Option<f64>, &ScheduleError>,
     ) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
         if self.view.wants() {
-            let model = exchange.naming.model(&exchange.reader).known();
+            let model = exchange.model().known();
+            let filters = explanation.filters.iter();
             let shown = RecentDecision {
-                number: self.hot.decisions,
-                at: self.timing.clock.wall().as_millis(),
+                number: self.statistics.decisions(),
+                at: self.clock.wall().as_millis(),
                 model: beginning(model.unwrap_or_default(), MAX_MODEL_BYTES),
                 tokens: exchange.reader.prompt_tokens(),
                 held: held.ok().flatten().map(|held| held as f32),
                 early: exchange.is_early(),
                 legend: 0,
-                removed: explanation
-                    .filters
-                    .iter()
-                    .map(|(_, removed)| removed.len())
-                    .collect(),
+                removed: filters.map(|(_, removed)| removed.len()).collect(),
                 candidates: explanation.ranking.len(),
                 picks: explanation.picks,
                 best: best(&explanation),
@@ -151,60 +144,41 @@ impl Picker {
             exchange.explanation = Some(explanation);
         }
     }
+}
 
+impl Picker {
     /// Stops recording decisions until the status is asked for again, and forgets those recorded.
     pub(super) fn stop_recording(&mut self) {
-        self.view = View::default();
+        self.dispatcher.view = View::default();
     }
 
     /// Returns the status. From now on decisions are recorded for the next one.
     pub(super) fn status(&mut self) -> Status {
-        self.view.wanted = MAX_DECISIONS;
-        let slots = (0..self.monitor.store.pool.width()).map(|index| Slot(index as u32));
-        let outliers = &self.monitor.outliers;
+        let dispatcher = &mut self.dispatcher;
+        dispatcher.view.wanted = MAX_DECISIONS;
+        let (pool, view) = (&dispatcher.pool, &dispatcher.view);
+        let slots = (0..pool.pool().width()).map(|index| Slot(index as u32));
+        let outliers = &pool.monitor.outliers;
         let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
         Status {
             serves: self.serves,
-            polls: self.monitor.polls(),
-            decision_basis: self.decision_basis(),
-            reads_bodies: self.timing.host.shows_bodies,
-            memory: self.timing.host.memory_bytes,
-            index: self.fill(),
+            polls: pool.monitor.polls(),
+            decision_basis: pool.decision_basis(),
+            reads_bodies: self.host.shows_bodies,
+            memory: self.host.memory_bytes,
+            index: dispatcher.prefixes.fill(&dispatcher.plan),
             under_way: (self.exchanges.len(), self.exchanges.held()),
-            counts: self.counts(),
-            picks: self.picks(),
+            counts: dispatcher.statistics.counts(),
+            picks: dispatcher.statistics.picks(),
             ejected: slots.filter_map(ejected).collect(),
-            legends: self.view.legends.clone(),
-            decisions: self.view.decisions.iter().cloned().collect(),
+            legends: view.legends.clone(),
+            decisions: view.decisions.iter().cloned().collect(),
         }
-    }
-
-    /// Returns a summary of the plan in force: the plugins of its profiles first, then those that are in no
-    /// profile.
-    pub(super) fn plan_summary(&self) -> PlanSummary {
-        summary(&self.plan)
-    }
-
-    fn counts(&self) -> Counts {
-        Counts {
-            decided: self.hot.decisions,
-            early: self.metrics.counted(self.hot.early) as i64,
-            refused: self.metrics.total(&REQUEST_ERRORS) as i64,
-            fallbacks: self.metrics.total(&FALLBACKS) as i64 - self.undiscovered,
-            elsewhere: self.metrics.total(&SERVED_ELSEWHERE) as i64,
-        }
-    }
-
-    fn picks(&self) -> Vec<(u32, i64)> {
-        let records = (0..).zip(&self.records);
-        records
-            .filter_map(|(slot, record)| Some((slot, self.metrics.counted(record.picks?) as i64)))
-            .filter(|(_, picks)| *picks > 0)
-            .collect()
     }
 }
 
-fn summary(plan: &Plan) -> PlanSummary {
+/// Returns a summary of a plan: the plugins of its profiles first, then those that are in no profile.
+pub(super) fn summary(plan: &Plan) -> PlanSummary {
     let mut parts = Vec::new();
     for profile in &plan.profiles {
         let weighted = profile.plugins.iter();

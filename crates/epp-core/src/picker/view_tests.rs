@@ -24,6 +24,8 @@ fn picker(plan: &str) -> Picker {
     picker.tick(NOW);
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         picker
+            .dispatcher
+            .pool
             .monitor
             .store
             .set_metrics(slot, waiting(queue), false, NOW);
@@ -47,7 +49,7 @@ fn no_decision_is_recorded_before_the_status_is_asked_for() {
     let mut picker = picker(PLAN);
     ask(&mut picker, 1, false);
     (0..100).for_each(|_| picker.tick(NOW));
-    assert!(picker.view.decisions.is_empty());
+    assert!(picker.dispatcher.view.decisions.is_empty());
     assert!(picker.status().decisions.is_empty());
 }
 
@@ -71,14 +73,14 @@ fn decisions_are_recorded_with_their_scores_until_they_are_no_longer_observed() 
         (status.decision_basis, status.polls, status.under_way.0),
         (DecisionBasis::Metrics, true, 1)
     );
-    let plugins = picker.plan_summary().plugins;
+    let plugins = picker.peers().plan_summary().plugins;
     assert_eq!(plugins[0].weight, Some(3.0));
     assert_eq!(plugins[0].profile, "default");
 
     picker.stop_recording();
-    assert!(picker.view.decisions.is_empty());
+    assert!(picker.dispatcher.view.decisions.is_empty());
     ask(&mut picker, 2, false);
-    assert!(picker.view.decisions.is_empty());
+    assert!(picker.dispatcher.view.decisions.is_empty());
 }
 
 #[test]
@@ -89,8 +91,8 @@ fn under_load_no_more_is_noted_than_is_shown() {
         ask(&mut picker, id, false);
         close(&mut picker, id);
     }
-    assert_eq!(picker.view.decisions.len(), MAX_DECISIONS);
-    assert!(!picker.view.wants());
+    assert_eq!(picker.dispatcher.view.decisions.len(), MAX_DECISIONS);
+    assert!(!picker.dispatcher.view.wants());
     let report = picker.status();
     assert_eq!(
         report.decisions.last().unwrap().number,
@@ -98,9 +100,9 @@ fn under_load_no_more_is_noted_than_is_shown() {
     );
     assert_eq!(report.counts.decided, 500);
     ask(&mut picker, 1, false);
-    let last = picker.view.decisions.back().unwrap();
+    let last = picker.dispatcher.view.decisions.back().unwrap();
     assert_eq!(
-        (picker.view.decisions.len(), last.number),
+        (picker.dispatcher.view.decisions.len(), last.number),
         (MAX_DECISIONS, 501)
     );
     let size = serde_json::to_vec(&report).unwrap().len();
@@ -125,7 +127,7 @@ fn only_a_client_that_asks_is_told_why() {
             ..
         }]
     ));
-    assert_eq!(picker.view.decisions.len(), 2);
+    assert_eq!(picker.dispatcher.view.decisions.len(), 2);
 }
 
 #[test]
@@ -154,11 +156,19 @@ fn a_refused_endpoint_is_shown_with_the_reason() {
     let mut picker = picker(PLAN);
     picker.status();
     for slot in [0, 1].map(Slot) {
-        picker.monitor.store.pool.get_mut(slot).unwrap().available = false;
+        picker
+            .dispatcher
+            .pool
+            .monitor
+            .store
+            .pool
+            .get_mut(slot)
+            .unwrap()
+            .available = false;
     }
     let decision = ask(&mut picker, 1, false);
     assert!(matches!(decision, Effect::Reply { .. }));
-    let shown = picker.view.decisions.back().unwrap();
+    let shown = picker.dispatcher.view.decisions.back().unwrap();
     assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
 }
 

@@ -94,15 +94,48 @@ impl ProfileSet {
     }
 }
 
-/// The part of a request that a target serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetRole {
+/// The endpoints that serve a request, or what is kept of each, by their part in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByRole<T> {
     /// The request is sent to it.
-    Primary,
-    /// It computes the prompt's KV cache for the primary target.
-    Prefill,
-    /// It encodes images and other media of the prompt.
-    Encode,
+    pub primary: T,
+    /// It computes the prompt's KV cache for the primary one, if that is another endpoint's part.
+    pub prefill: Option<T>,
+    /// They encode images and other media of the prompt.
+    pub encode: Vec<T>,
+}
+
+impl<T> ByRole<T> {
+    /// Returns the primary one alone.
+    pub fn primary(primary: T) -> Self {
+        Self {
+            primary,
+            prefill: None,
+            encode: Vec::new(),
+        }
+    }
+
+    /// Returns what this makes of each.
+    pub fn map<U>(self, mut make: impl FnMut(T) -> U) -> ByRole<U> {
+        ByRole {
+            primary: make(self.primary),
+            prefill: self.prefill.map(&mut make),
+            encode: self.encode.into_iter().map(make).collect(),
+        }
+    }
+
+    /// Returns all of them, the primary one first, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        std::iter::once(&mut self.primary)
+            .chain(&mut self.prefill)
+            .chain(&mut self.encode)
+    }
+
+    /// Removes all but the primary one, and returns them.
+    pub fn take_helpers(&mut self) -> impl Iterator<Item = T> {
+        let encode = std::mem::take(&mut self.encode);
+        self.prefill.take().into_iter().chain(encode)
+    }
 }
 
 /// Which profiles' picks serve a request, and as what.

@@ -18,9 +18,7 @@ mod score_cache;
 pub use cycle::{Cost, Cycle, PrefixMatch, RequestView, Scored};
 pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
-pub use handler::{
-    Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results, TargetRole,
-};
+pub use handler::{ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results};
 pub use headers::{HeaderId, HeaderValues};
 pub use plugin::{Basis, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
 use super::handler::{
-    Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results, TargetRole,
+    ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
 };
 use super::plugin::Needs;
 use super::profile::{Observer, Profile, Ranking, RunBuffers};
@@ -17,6 +17,8 @@ use super::ScheduleError;
 pub struct Decision<'a> {
     /// The profile whose picks the request is sent to.
     pub profile: ProfileId,
+    /// The first pick, to which the request is sent.
+    pub primary: Slot,
     /// Its ranking.
     pub ranking: &'a Ranking,
     /// The ranking whose first pick computes the prompt, if another endpoint does.
@@ -32,9 +34,12 @@ impl<'a> Decision<'a> {
             Some(Err(error)) => Err(error.clone()),
             None => Err(ScheduleError::NoProfileRan),
         };
+        let picks = ranking(conclusion.primary)?;
+        let primary = picks.picks().next().ok_or(ScheduleError::AllFiltered)?;
         Ok(Self {
             profile: conclusion.primary,
-            ranking: ranking(conclusion.primary)?,
+            primary,
+            ranking: picks,
             prefill: conclusion.prefill.map(ranking).transpose()?,
             encode: conclusion.encode.map(ranking).transpose()?,
         })
@@ -50,24 +55,15 @@ impl<'a> Decision<'a> {
         self.ranking.targets()
     }
 
-    /// Returns the first pick, which the prefix index learns.
-    pub fn first(&self) -> Option<Slot> {
-        self.picks().next()
-    }
-
-    /// The endpoints that serve the request, each with its part: the first pick, then the endpoint
-    /// that computes the prompt, then those that encode media.
-    pub fn by_role(&self) -> impl Iterator<Item = (TargetRole, Slot)> + 'a {
-        let primary = self.ranking.picks().take(1);
-        let primary = primary.map(|slot| (TargetRole::Primary, slot));
-        let prefill = self
-            .prefill
-            .into_iter()
-            .flat_map(|ranking| ranking.picks().take(1));
+    /// Returns the endpoints that serve the request: the first pick, the endpoint that computes the prompt, and
+    /// those that encode media.
+    pub fn by_role(&self) -> ByRole<Slot> {
         let encode = self.encode.into_iter().flat_map(Ranking::picks);
-        primary
-            .chain(prefill.map(|slot| (TargetRole::Prefill, slot)))
-            .chain(encode.map(|slot| (TargetRole::Encode, slot)))
+        ByRole {
+            primary: self.primary,
+            prefill: self.prefill.and_then(|ranking| ranking.picks().next()),
+            encode: encode.collect(),
+        }
     }
 }
 

@@ -1,23 +1,101 @@
 //! The exchanges under way.
 
-use super::{Exchange, Phase};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use super::Exchange;
+use crate::picker::deadlines::Deadlines;
 use crate::picker::ids::ById;
+use crate::picker::ExchangeId;
+use crate::time::Instant;
 
 /// Exchanges that are kept for later requests, with their buffers: as many as one worker's requests commonly
 /// overlap. Beyond, memory is given back.
 const MAX_SPARE: usize = 64;
 
-/// The exchanges under way, and how many of them are held.
-///
-/// An exchange enters and leaves the phase [`Phase::Reading`] only here, and in the same step its part in that
-/// number: no panic, caught by the host, can come in between. So nothing ever has to count them again.
+/// The exchanges under way, and which of them wait for what.
 #[derive(Debug, Default)]
 pub struct Exchanges {
     by_id: ById<Box<Exchange>>,
-    held: usize,
+    waiting: Waiting,
     // Boxed in the table, so that a request costs no move of its exchange.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
+}
+
+/// Which exchanges wait for what. Only [`Change`] writes it.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How many are held.
+    held: usize,
+    /// Those that are held, by their deadlines' base ([`Hold::deadline_base`](super::Hold::deadline_base)).
+    overdue: Deadlines,
+    /// Those that are held with a part of their body left unread, by when it is to be read.
+    unread: Deadlines,
+}
+
+/// What an exchange waits for before it is changed.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    was_held: bool,
+    had_unread: bool,
+}
+
+impl Change {
+    /// Begins to change an exchange; `None`: one that is not in the table yet.
+    fn of(exchange: Option<&Exchange>) -> Self {
+        let hold = exchange.and_then(Exchange::hold);
+        Self {
+            was_held: hold.is_some(),
+            had_unread: hold.is_some_and(|hold| hold.unread_due().is_some()),
+        }
+    }
+
+    /// Counts what the exchange waits for now; `None`: it is not in the table any more.
+    fn count(self, exchange: Option<&Exchange>, waiting: &mut Waiting) {
+        let Some((id, hold)) =
+            exchange.and_then(|exchange| Some((exchange.id.0, exchange.hold()?)))
+        else {
+            waiting.held = waiting.held.saturating_sub(usize::from(self.was_held));
+            return;
+        };
+        if !self.was_held {
+            waiting.held += 1;
+            waiting.overdue.add(id, hold.since());
+        }
+        if let Some(due) = hold.unread_due().filter(|_| !self.had_unread) {
+            waiting.unread.add(id, due);
+        }
+    }
+}
+
+/// An exchange under way, to change. What it waits for is counted once the change is made: when this is dropped,
+/// which a panic that the host catches does as well.
+#[derive(Debug)]
+pub struct ExchangeMut<'a> {
+    exchange: &'a mut Exchange,
+    waiting: &'a mut Waiting,
+    change: Change,
+}
+
+impl Deref for ExchangeMut<'_> {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        self.exchange
+    }
+}
+
+impl DerefMut for ExchangeMut<'_> {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        self.exchange
+    }
+}
+
+impl Drop for ExchangeMut<'_> {
+    fn drop(&mut self) {
+        self.change.count(Some(self.exchange), self.waiting);
+    }
 }
 
 impl Exchanges {
@@ -33,39 +111,42 @@ impl Exchanges {
         }
     }
 
-    /// Begins an exchange. Returns a former one with its number.
-    pub fn insert(&mut self, id: u32, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
-        let is_held = exchange.is_held();
-        let former = self.by_id.insert(id, exchange);
-        let was_held = former.as_ref().is_some_and(|former| former.is_held());
-        self.count(was_held, is_held);
+    /// Begins an exchange. Returns a former one with its number, which the host has not ended.
+    pub fn insert(&mut self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
+        let id = exchange.id;
+        let former = self.remove(id);
+        Change::of(None).count(Some(&exchange), &mut self.waiting);
+        self.by_id.insert(id.0, exchange);
         former
     }
 
     /// Ends an exchange.
-    pub fn remove(&mut self, id: &u32) -> Option<Box<Exchange>> {
-        let exchange = self.by_id.remove(id)?;
-        self.count(exchange.is_held(), false);
+    pub fn remove(&mut self, ExchangeId(id): ExchangeId) -> Option<Box<Exchange>> {
+        let exchange = self.by_id.remove(&id)?;
+        Change::of(Some(&exchange)).count(None, &mut self.waiting);
         Some(exchange)
     }
 
-    /// Moves an exchange to another phase.
-    pub fn set_phase(&mut self, id: u32, phase: Phase) {
-        if let Some(exchange) = self.by_id.get_mut(&id) {
-            let was_held = exchange.is_held();
-            exchange.phase = phase;
-            let is_held = exchange.is_held();
-            self.count(was_held, is_held);
-        }
+    /// Returns an exchange.
+    pub fn get(&self, ExchangeId(id): ExchangeId) -> Option<&Exchange> {
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
-    fn count(&mut self, was_held: bool, is_held: bool) {
-        self.held = self.held.saturating_sub(usize::from(was_held)) + usize::from(is_held);
+    /// Returns an exchange, to change.
+    pub fn get_mut(&mut self, ExchangeId(id): ExchangeId) -> Option<ExchangeMut<'_>> {
+        let exchange = self.by_id.get_mut(&id)?.as_mut();
+        let change = Change::of(Some(exchange));
+        let waiting = &mut self.waiting;
+        Some(ExchangeMut {
+            exchange,
+            waiting,
+            change,
+        })
     }
 
     /// Returns how many exchanges are held.
     pub fn held(&self) -> usize {
-        self.held
+        self.waiting.held
     }
 
     /// Returns how many exchanges are under way.
@@ -73,42 +154,64 @@ impl Exchanges {
         self.by_id.len()
     }
 
-    /// Returns an exchange.
-    pub fn get(&self, id: &u32) -> Option<&Exchange> {
-        self.by_id.get(id).map(Box::as_ref)
+    /// Returns all exchanges.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = &Exchange> {
+        self.by_id.values().map(Box::as_ref)
     }
 
-    /// Returns an exchange, to change.
-    pub fn get_mut(&mut self, id: &u32) -> Option<&mut Exchange> {
-        self.by_id.get_mut(id).map(Box::as_mut)
+    /// Changes all exchanges. Clients choose how many these are: not for what is done with each tick.
+    pub fn for_each_mut(&mut self, mut change_one: impl FnMut(&mut Exchange)) {
+        for exchange in self.by_id.values_mut() {
+            let change = Change::of(Some(exchange));
+            change_one(exchange);
+            change.count(Some(exchange), &mut self.waiting);
+        }
     }
 
-    /// Returns all exchanges with their numbers. Clients choose how many these are: not for what is done with each
-    /// tick.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Exchange)> {
-        self.by_id
-            .iter()
-            .map(|(id, exchange)| (*id, exchange.as_ref()))
+    /// Returns the held exchange whose deadline of this timeout has the earliest base, if that is not after `bound`.
+    pub fn first_overdue(&mut self, bound: Instant, timeout: Duration) -> Option<ExchangeId> {
+        let by_id = &self.by_id;
+        let base = |id| Some(by_id.get(&id)?.hold()?.deadline_base(timeout));
+        self.waiting.overdue.first_due(bound, base).map(ExchangeId)
     }
 
-    /// Brings the values of headers that all requests keep from the order `before` into the order `now`.
-    pub fn reorder_headers(&mut self, before: &[String], now: &[String]) {
-        let exchanges = self.by_id.values_mut();
-        exchanges.for_each(|exchange| exchange.headers.reorder(before, now));
+    /// Returns a held exchange a part of whose body was left unread and is to be read by now.
+    pub fn first_unread(&mut self, now: Instant) -> Option<ExchangeId> {
+        let by_id = &self.by_id;
+        let due = |id| by_id.get(&id)?.hold()?.unread_due();
+        self.waiting.unread.first_due(now, due).map(ExchangeId)
+    }
+
+    /// Forgets deadlines of exchanges that are not held any more, once these may be most of them.
+    pub fn sweep(&mut self) {
+        let Self { by_id, waiting, .. } = self;
+        let is_held = |id| by_id.get(&id).is_some_and(|exchange| exchange.is_held());
+        waiting.overdue.sweep(waiting.held, is_held);
+        waiting.unread.sweep(waiting.held, is_held);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Target, Targets};
+    use super::super::{Phase, Target};
     use super::*;
     use crate::picker::hold::Hold;
     use crate::picker::Head;
-    use crate::scheduling::{Slot, TargetRole};
-    use crate::time::Instant;
+    use crate::scheduling::{ByRole, Slot};
 
     fn reading() -> Phase {
         Phase::Reading(Hold::new(&Head::default(), 0, Instant::default()))
+    }
+
+    fn sent() -> ByRole<Target> {
+        ByRole::primary(Target {
+            slot: Slot(0),
+            tenure: 1,
+            scrapes: 0,
+            unseen: false,
+            tokens: None,
+        })
     }
 
     #[test]
@@ -116,40 +219,59 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut exchanges = Exchanges::default();
         for _ in 0..10_000 {
-            let id = rng.u32(0..20);
+            let id = ExchangeId(rng.u32(0..20));
             match rng.u32(0..5) {
                 0 => {
                     let mut exchange = exchanges.take_spare();
-                    exchange.phase = if rng.bool() { reading() } else { Phase::New };
-                    exchanges.insert(id, exchange);
+                    exchange.id = id;
+                    exchange.phase = if rng.bool() {
+                        reading()
+                    } else {
+                        Phase::Deciding
+                    };
+                    exchanges.insert(exchange);
                 }
                 1 => {
-                    if let Some(exchange) = exchanges.remove(&id) {
+                    if let Some(exchange) = exchanges.remove(id) {
                         exchanges.recycle(exchange);
                     }
                 }
-                2 => exchanges.set_phase(id, Phase::Sent(Targets::new())),
-                3 => exchanges.set_phase(id, reading()),
-                _ => exchanges.set_phase(id, Phase::Done),
+                step => {
+                    if let Some(mut exchange) = exchanges.get_mut(id) {
+                        match step {
+                            2 => exchange.send(sent()),
+                            3 => exchange.skip_body(),
+                            _ => drop(exchange.finish()),
+                        }
+                    }
+                }
             }
-            let held = exchanges.iter().filter(|(_, exchange)| exchange.is_held());
+            let held = exchanges.iter().filter(|exchange| exchange.is_held());
             assert_eq!(exchanges.held(), held.count());
         }
     }
 
     #[test]
+    fn a_panic_while_an_exchange_is_changed_leaves_the_count_right() {
+        let mut exchanges = Exchanges::default();
+        let mut exchange = exchanges.take_spare();
+        exchange.phase = reading();
+        exchanges.insert(exchange);
+        assert_eq!(exchanges.held(), 1);
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut exchange = exchanges.get_mut(ExchangeId::default()).unwrap();
+            exchange.send(sent());
+            panic!("in the middle of it");
+        }));
+        assert!(caught.is_err());
+        assert_eq!(exchanges.held(), 0);
+    }
+
+    #[test]
     fn targets_are_taken_once() {
         let mut exchange = Exchange::default();
-        let target = Target {
-            slot: Slot(0),
-            tenure: 1,
-            role: TargetRole::Primary,
-            scrapes: 0,
-            unseen: false,
-            tokens: None,
-        };
-        exchange.phase = Phase::Sent(Targets::from_iter([target]));
-        assert_eq!(exchange.take_targets().len(), 1);
-        assert!(exchange.take_targets().is_empty());
+        exchange.send(sent());
+        assert!(exchange.finish().is_some());
+        assert!(exchange.finish().is_none());
     }
 }

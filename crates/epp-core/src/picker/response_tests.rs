@@ -1,11 +1,12 @@
 //! What is counted of answers, and under which names.
 
-use super::super::testing::{answer_body, begin, close, NOW};
-use super::super::{Head, Upstream};
+use super::super::testing::{answer_body, begin, close, exchange, NOW};
+use super::super::{Effect, ExchangeId, Head, Picker, Upstream};
 use super::*;
 use crate::body::SliceBody;
 use crate::config;
 use crate::metrics::Exported;
+use crate::scheduling::Slot;
 
 const ENDPOINTS: usize = 4;
 
@@ -53,8 +54,8 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             ..Head::default()
         };
         assert!(begin(picker, id, &head).is_some());
-        let slot = picker.exchanges.get(&id).unwrap().primary().unwrap().slot;
-        let server = picker.monitor.store.pool.get(slot).unwrap();
+        let slot = exchange(picker, id).primary().unwrap().slot;
+        let server = picker.dispatcher.pool.monitor.store.pool.get(slot).unwrap();
         let server = server.address.as_bytes().to_vec();
         let seen = Upstream {
             server: Some(server),
@@ -75,8 +76,9 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 
     /// The models that were counted, and the bytes of all that was defined.
     fn told(&mut self) -> (Vec<String>, usize) {
-        self.picker.metrics.flush();
-        self.host.take(&mut self.picker.metrics);
+        self.picker.dispatcher.statistics.registry.flush();
+        self.host
+            .take(&mut self.picker.dispatcher.statistics.registry);
         let names = &self.host.names;
         let models = names.values().filter_map(|name| {
             let (_, after) = name.split_once("model_name=")?;
@@ -138,21 +140,39 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
     let picker = &mut vm.picker;
     let in_flight = |picker: &Picker| {
         let slots = (0..ENDPOINTS as u32).map(Slot);
-        let pool = &picker.monitor.store.pool;
+        let pool = &picker.dispatcher.pool.monitor.store.pool;
         slots.map(|slot| pool.load(slot).requests).sum::<u32>()
     };
     for _ in 0..3 {
         // Neither is closed.
         assert!(begin(picker, 1, &Head::default()).is_some());
-        assert_eq!((in_flight(picker), picker.budget.reading), (1, 0));
+        assert_eq!(
+            (
+                in_flight(picker),
+                picker.dispatcher.readers.responses.reading()
+            ),
+            (1, 0)
+        );
         picker.response_headers(NOW, ExchangeId(1), None);
         answer_body(picker, 1);
-        assert_eq!(picker.budget.reading, 1);
+        assert_eq!(picker.dispatcher.readers.responses.reading(), 1);
     }
     picker.recovery().drop_exchange(ExchangeId(1));
-    assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
+    assert_eq!(
+        (
+            in_flight(picker),
+            picker.dispatcher.readers.responses.reading()
+        ),
+        (0, 0)
+    );
     close(picker, 1);
-    assert_eq!((in_flight(picker), picker.budget.reading), (0, 0));
+    assert_eq!(
+        (
+            in_flight(picker),
+            picker.dispatcher.readers.responses.reading()
+        ),
+        (0, 0)
+    );
 }
 
 /// Responses that go on after their usage was read, or cannot hold any, keep no place from others.
@@ -167,9 +187,13 @@ fn a_response_of_which_no_more_is_read_frees_its_place() {
         assert!(begin(picker, id, &Head::default()).is_some());
         let mut part = SliceBody::beginning(b"hello");
         picker.response_body(NOW, ExchangeId(id), &mut part);
-        assert_eq!(picker.budget.reading, 0, "response {id}");
+        assert_eq!(
+            picker.dispatcher.readers.responses.reading(),
+            0,
+            "response {id}"
+        );
     }
-    assert_eq!(picker.metrics.counted(picker.hot.unread), 0);
+    assert_eq!(picker.dispatcher.statistics.unread_responses(), 0);
     (1..=(2 * MAX_READ_AT_ONCE as u32)).for_each(|id| close(picker, id));
-    assert_eq!(picker.budget.reading, 0);
+    assert_eq!(picker.dispatcher.readers.responses.reading(), 0);
 }

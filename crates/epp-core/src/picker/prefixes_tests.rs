@@ -1,7 +1,8 @@
 use super::*;
 use crate::config;
-use crate::picker::testing::{begin, close, pass, show, NOW};
-use crate::picker::{ExchangeId, Head, ResponseOrigin, Upstream};
+use crate::picker::dispatcher::Dispatcher;
+use crate::picker::testing::{begin, change, close, exchange, pass, show, NOW};
+use crate::picker::{ExchangeId, Head, Picker, ResponseOrigin, Upstream};
 
 /// A prefix scorer, and one endpoint.
 const CONFIG: &str = include_str!("../../../../tests/fixtures/prefix-one-endpoint.yaml");
@@ -32,9 +33,9 @@ impl Vm {
         let picker = &mut self.picker;
         assert!(begin(picker, id, &head).is_none());
         show(picker, id, body.as_bytes(), true);
-        let exchange = &picker.exchanges.get(&id).unwrap();
+        let exchange = exchange(picker, id);
         assert!(exchange.primary().is_some());
-        (id, exchange.response.predicted.unwrap())
+        (id, exchange.response.counted.unwrap().predicted.unwrap())
     }
 
     /// Sends a request of which nothing is learnt.
@@ -99,8 +100,11 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
     }
     // Neither does a failing copy take away what was answered, nor is it looked at.
     let (id, _) = vm.send(&prompt);
-    assert!(!vm.picker.is_doubted(id));
-    vm.picker.refute(id);
+    assert!(!exchange(&vm.picker, id).is_doubted());
+    change(&mut vm.picker, id, |dispatcher, exchange| {
+        let (plan, pool) = (&dispatcher.plan, &dispatcher.pool);
+        dispatcher.prefixes.refute(exchange, plan, pool);
+    });
     assert!(vm.expected(&prompt) > 0.99);
 }
 
@@ -115,8 +119,8 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
     let head = Head::post_json("/v1/completions", Some(whole.len()));
     begin(picker, 70, &head);
     pass(picker, 70, 0, first, false);
-    picker.decide(70);
-    assert!(!picker.is_doubted(70));
+    change(picker, 70, Dispatcher::decide);
+    assert!(!exchange(picker, 70).is_doubted());
     answer(picker, 70, b"10.0.0.1:80", 413);
     pass(picker, 70, first.len(), rest, true);
     close(picker, 70);
@@ -165,12 +169,12 @@ fn one_request_does_not_empty_an_endpoints_memory() {
     let mut vm = Vm::start();
     let honest = body("m", &text(1, 50_000));
     vm.serve(&honest);
-    let before = vm.picker.fill().entries;
+    let before = vm.picker.peers().status().index.entries;
     let list: Vec<String> = (0..60_000).map(|number| text(number, 8)).collect();
     let list = serde_json::json!({"model": "m", "prompt": list}).to_string();
     vm.serve(&list);
     // The window of a request, which is today's default.
-    assert_eq!(vm.picker.fill().entries, before + 2_048);
+    assert_eq!(vm.picker.peers().status().index.entries, before + 2_048);
     assert!(vm.expected(&honest) > 0.99);
 }
 

@@ -3,7 +3,7 @@
 use crate::plugins::Dialect;
 use crate::scheduling::ScheduleError;
 
-/// An answer sent instead of forwarding the request.
+/// A response of the picker's own, sent instead of forwarding the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalReply {
     /// HTTP status.

@@ -1,0 +1,106 @@
+//! The dispatcher: all of a picker but the table of its exchanges.
+
+use std::collections::VecDeque;
+
+use super::effect::Effect;
+use super::exchange::Exchange;
+use super::memory::Account;
+use super::pool_state::PoolState;
+use super::prefixes::Prefixes;
+use super::response::ReadingBudget;
+use super::statistics::Statistics;
+use super::view::View;
+use crate::config::Plan;
+use crate::endpoints::monitor::Monitor;
+use crate::endpoints::store::Changes;
+use crate::prefix::key::Secret;
+use crate::request::TextBuffer;
+use crate::scheduling::Scratch;
+use crate::time::{Clock, Timestamp};
+
+/// Decides requests and follows what becomes of them. It does not own the exchanges, so that its methods take one
+/// from their table by reference.
+pub struct Dispatcher {
+    /// The plan in force.
+    pub plan: Plan,
+    /// The time of the event at hand.
+    pub clock: Clock,
+    /// The endpoints.
+    pub pool: PoolState,
+    /// The prefix indexes.
+    pub prefixes: Prefixes,
+    /// What is counted.
+    pub statistics: Statistics,
+    /// What the readers of bodies share.
+    pub readers: Readers,
+    /// The scheduler's buffers and randomness.
+    pub scratch: Scratch,
+    /// The decisions that a status page shows.
+    pub view: View,
+    /// What the host has not been asked to do yet.
+    pub effects: VecDeque<Effect>,
+}
+
+/// What the readers of all bodies share.
+#[derive(Debug, Default)]
+pub struct Readers {
+    /// A buffer for the text at hand.
+    pub text: TextBuffer,
+    /// How many responses are being read.
+    pub responses: ReadingBudget,
+    /// The memory that the readers of requests keep.
+    pub memory: Account,
+}
+
+impl Dispatcher {
+    /// Returns a dispatcher without endpoints.
+    pub fn new(plan: Plan, secret: Secret) -> Self {
+        let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
+        Self {
+            clock: Clock::default(),
+            pool: PoolState::new(Monitor::new(&plan, rng.fork())),
+            prefixes: Prefixes::new(&plan, secret),
+            statistics: Statistics::new(plan.cluster()),
+            readers: Readers::default(),
+            scratch: Scratch::new(rng),
+            view: View::default(),
+            effects: VecDeque::new(),
+            plan,
+        }
+    }
+
+    /// An event comes at this time, which never steps back but where the host's clock is set.
+    pub fn begin_event(&mut self, now: Timestamp) {
+        self.clock.advance(now);
+        self.statistics.begin_event();
+    }
+
+    /// Applies which endpoints came and went. Returns whether any did.
+    pub fn apply_changes(&mut self, changes: &Changes) -> bool {
+        for slot in &changes.left {
+            self.pool.remove_endpoint(*slot);
+            self.prefixes.remove_endpoint(*slot);
+            self.view.forget(*slot);
+            // The picker that polls has set the gauges, and no other one is to.
+            let polls = self.pool.monitor.polls();
+            self.statistics.remove_endpoint(*slot, polls);
+        }
+        for slot in &changes.joined {
+            self.pool.add_endpoint(*slot, self.clock.now());
+            let address = self.pool.address(*slot);
+            self.statistics.add_endpoint(*slot, address);
+        }
+        !(changes.left.is_empty() && changes.joined.is_empty())
+    }
+
+    /// A request has left the table, however it ended: it counts no more in what it shares with others, which are
+    /// what is in flight at its endpoints, the responses being read, and the memory that readers keep.
+    pub fn release_counts(&mut self, exchange: &mut Exchange) {
+        if let Some(mut targets) = exchange.finish() {
+            self.pool.end_targets(targets.take_helpers());
+            self.pool.end_targets([targets.primary]);
+        }
+        exchange.response.stop_reading(&mut self.readers.responses);
+        self.readers.memory.close(exchange);
+    }
+}

@@ -1,0 +1,231 @@
+//! The state of the pool: its endpoints as they are known, and what this picker has in flight at each.
+
+use std::time::Duration;
+
+use super::deadlines::Deadlines;
+use super::exchange::{Exchange, Exchanges, Target};
+use super::load::Loads;
+use super::status::DecisionBasis;
+use super::ExchangeId;
+use crate::endpoints::monitor::Monitor;
+use crate::scheduling::{ByRole, DecisionMode, Endpoint, Freshness, Pool, Slot};
+use crate::time::{Clock, Instant};
+
+use xxhash_rust::xxh64::xxh64;
+
+/// A response of a healthy endpoint is examined this often: that costs two host calls. Of an endpoint at which a
+/// request has failed each one is, and each that proves what the indexes have learnt.
+const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The endpoints of a pool.
+#[derive(Debug)]
+pub struct PoolState {
+    /// Who they are, and what their pages and responses say of them.
+    pub monitor: Monitor,
+    /// What is in flight at each.
+    pub loads: Loads,
+    /// Their responses, by slot.
+    pub(super) records: Vec<EndpointRecord>,
+    /// Whether pages came or endpoints left since the loads of the other workers were last set.
+    loads_outdated: bool,
+}
+
+/// The responses of the endpoint in a slot.
+#[derive(Debug, Default)]
+pub(super) struct EndpointRecord {
+    /// When one was last examined.
+    last_examined: Option<Instant>,
+    /// When one last came; when the endpoint joined, if none has.
+    pub last_response: Instant,
+    /// The requests that it has not responded to, by the time from which on it alone has been waited for.
+    pub unanswered: Deadlines,
+}
+
+impl PoolState {
+    /// Returns the state of a pool without endpoints.
+    pub fn new(monitor: Monitor) -> Self {
+        Self {
+            monitor,
+            loads: Loads::default(),
+            records: Vec::new(),
+            loads_outdated: false,
+        }
+    }
+
+    /// Returns the endpoints.
+    pub fn pool(&self) -> &Pool {
+        &self.monitor.store.pool
+    }
+
+    /// Returns the endpoint in a slot.
+    pub fn endpoint(&self, slot: Slot) -> Option<&Endpoint> {
+        self.pool().get(slot)
+    }
+
+    /// Returns the address of the endpoint in a slot; empty where there is none.
+    pub fn address(&self, slot: Slot) -> &str {
+        let endpoint = self.endpoint(slot);
+        endpoint.map_or("", |endpoint| &*endpoint.address)
+    }
+
+    /// Returns how fresh the metrics of the endpoint in a slot are.
+    pub fn freshness(&self, slot: Slot) -> Freshness {
+        let endpoint = self.endpoint(slot);
+        endpoint.map_or(Freshness::Unknown, |endpoint| endpoint.freshness)
+    }
+
+    /// Returns what decisions are based on.
+    pub fn decision_basis(&self) -> DecisionBasis {
+        match self.pool().mode {
+            _ if !self.monitor.knows_members() => DecisionBasis::Nothing,
+            DecisionMode::LocalOnly => DecisionBasis::OwnCounts,
+            DecisionMode::Metrics => DecisionBasis::Metrics,
+        }
+    }
+
+    /// An endpoint has joined in this slot.
+    pub fn add_endpoint(&mut self, slot: Slot, now: Instant) {
+        let number = xxh64(self.address(slot).as_bytes(), 0).max(1);
+        self.monitor.outliers.add_endpoint(slot, number);
+        if self.records.len() <= slot.index() {
+            self.records
+                .resize_with(slot.index() + 1, EndpointRecord::default);
+        }
+        if let Some(record) = self.records.get_mut(slot.index()) {
+            *record = EndpointRecord {
+                last_response: now,
+                ..EndpointRecord::default()
+            };
+        }
+        self.loads.add(slot, &mut self.monitor.store);
+    }
+
+    /// The endpoint in this slot has left.
+    pub fn remove_endpoint(&mut self, slot: Slot) {
+        self.monitor.outliers.remove_endpoint(slot);
+        if let Some(record) = self.records.get_mut(slot.index()) {
+            record.unanswered.clear();
+        }
+        self.loads.remove(slot);
+    }
+
+    /// A newer page shows what was sent before it.
+    pub fn mark_scraped(&mut self, slot: Slot) {
+        self.loads.scraped(slot, &mut self.monitor.store);
+        self.loads_outdated = true;
+    }
+
+    /// Returns whether the loads of the other workers have to be set again, for the first time that it is asked.
+    pub fn take_loads_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.loads_outdated)
+    }
+}
+
+/// Requests under way.
+impl PoolState {
+    /// Returns the endpoint that a request was sent to, if it is still there.
+    pub fn present_target(&self, exchange: &Exchange) -> Option<Target> {
+        let target = exchange.primary().copied();
+        target.filter(|target| self.loads.stays(target))
+    }
+
+    /// A request is sent to an endpoint.
+    pub fn begin_target(&mut self, target: Target) -> Target {
+        self.loads.send(target, &mut self.monitor.store)
+    }
+
+    /// Endpoints have done their parts of a request, or it has ended.
+    pub fn end_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
+        for target in targets {
+            self.loads.end(target, &mut self.monitor.store);
+        }
+    }
+
+    /// A request turns out to cost its endpoint this many tokens; `None` where it costs no more.
+    pub fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>) {
+        self.loads
+            .set_tokens(target, tokens, &mut self.monitor.store);
+    }
+
+    /// The response to a request has begun: the next pages of its endpoints show the request.
+    pub fn mark_seen(&mut self, targets: &mut ByRole<Target>) {
+        for target in targets.iter_mut() {
+            self.loads.mark_seen(target, &mut self.monitor.store);
+        }
+    }
+
+    /// Returns whether the next response of the endpoint in this slot is to be examined; `needed`: it is to be
+    /// because of its request.
+    pub fn examines(&mut self, slot: Slot, needed: bool, clock: &Clock) -> bool {
+        let Some(record) = self.records.get_mut(slot.index()) else {
+            return false;
+        };
+        let (now, wall) = (clock.now(), clock.wall());
+        let examines = needed
+            || self.monitor.outliers.is_suspect(slot, wall)
+            || record
+                .last_examined
+                .is_none_or(|at| now.since(at) >= EXAMINE_INTERVAL);
+        if examines {
+            record.last_examined = Some(now);
+        }
+        examines
+    }
+
+    /// A response of the endpoint in this slot has come.
+    pub fn mark_responsive(&mut self, slot: Slot, now: Instant) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
+            record.last_response = now;
+        }
+    }
+
+    /// The endpoint alone is waited for from now on, if the request was sent to it to its end.
+    pub fn await_response(&mut self, exchange: &mut Exchange, now: Instant) {
+        let Some(target) = self.present_target(exchange) else {
+            return;
+        };
+        let record = self.records.get_mut(target.slot.index());
+        if let Some(record) = record.filter(|_| exchange.response.begin_waiting(now)) {
+            record.unanswered.add(exchange.id.0, now);
+        }
+    }
+
+    /// Forgets the deadlines of requests that were responded to, once these may be most of an endpoint's.
+    pub fn sweep(&mut self, exchanges: &Exchanges) {
+        let (loads, slots) = (&self.loads, (0..).map(Slot));
+        for (slot, record) in slots.zip(&mut self.records) {
+            let waits = |id| awaited_since(exchanges, loads, slot, id).is_some();
+            record.unanswered.sweep(loads.in_flight(slot), waits);
+        }
+    }
+
+    /// Finds endpoints that hang: neither a page nor a response has come of them for longer than a page may be old,
+    /// while a request waits there.
+    pub fn find_hung(&mut self, exchanges: &Exchanges, patience: Duration, clock: &Clock) {
+        let now = clock.now();
+        for index in 0..self.records.len() {
+            let slot = Slot(index as u32);
+            let stale = self.freshness(slot) == Freshness::Stale;
+            let Some(record) = self.records.get_mut(index).filter(|_| stale) else {
+                continue;
+            };
+            if now.since(record.last_response) <= patience {
+                continue;
+            }
+            let since = |id| awaited_since(exchanges, &self.loads, slot, id);
+            let overdue = now.before(patience);
+            if record.unanswered.first_due(overdue, since).is_some() {
+                let outliers = &mut self.monitor.outliers;
+                outliers.mark_hung(slot, clock.wall());
+            }
+        }
+    }
+}
+
+/// Returns since when a request waits for the response of the endpoint in this slot, if it does.
+fn awaited_since(exchanges: &Exchanges, loads: &Loads, slot: Slot, id: u32) -> Option<Instant> {
+    let exchange = exchanges.get(ExchangeId(id))?;
+    let target = exchange.primary()?;
+    let waits = target.slot == slot && loads.stays(target);
+    exchange.response.awaited_since().filter(|_| waits)
+}

@@ -1,0 +1,290 @@
+//! The prefix indexes, and what they learn from decisions and responses.
+
+use super::exchange::Exchange;
+use super::learnt::{Evidence, LearntLog, Placement};
+use super::pool_state::PoolState;
+use super::status::IndexFill;
+use crate::config::Plan;
+use crate::prefix::index::{Index, Provenance, SentBlocks};
+use crate::prefix::key::{Key, Secret, TableKey};
+use crate::prefix::walk::Walk;
+use crate::request::Fact;
+use crate::scheduling::Slot;
+
+/// One index for each prefix producer of the plan, and how they are keyed.
+#[derive(Debug)]
+pub struct Prefixes {
+    pub(super) indexes: Vec<Index>,
+    /// What the indexes have learnt that has not been published to the other pickers.
+    pub learnt: LearntLog,
+    /// Whether the indexes expect blocks without those before them.
+    gaps_allowed: bool,
+    /// Identifies how prompts are cut and keyed.
+    fingerprint: u64,
+    /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
+    secret: Secret,
+    /// The same, as digests take it.
+    key: Key,
+}
+
+impl Prefixes {
+    /// Returns empty indexes for the plan's producers.
+    pub fn new(plan: &Plan, secret: Secret) -> Self {
+        let mut prefixes = Self {
+            indexes: Vec::new(),
+            learnt: LearntLog::default(),
+            gaps_allowed: false,
+            fingerprint: 0,
+            key: Key::Secret(secret.clone()),
+            secret,
+        };
+        prefixes.begin(plan);
+        prefixes
+    }
+
+    /// Makes an empty index for each producer of the plan. Requests under way were cut or digested for the former
+    /// ones: they are to be read no further.
+    pub fn begin(&mut self, plan: &Plan) {
+        let empty = self.empty_index(plan);
+        self.indexes = vec![empty; plan.producers.len()];
+        self.learnt.restart(TableKey::new(&self.secret));
+        // Pickers with different secrets do not exchange blocks, and the secret itself is not published.
+        self.fingerprint = plan.prompt_fingerprint(self.secret.number("cut"));
+    }
+
+    /// Returns an empty index; all share the memory bound evenly.
+    fn empty_index(&self, plan: &Plan) -> Index {
+        let count = plan.producers.len().max(1);
+        let bytes = plan.settings.max_index_bytes / count;
+        let mut index = Index::new(bytes, &self.secret);
+        index.allow_gaps(self.gaps_allowed);
+        index
+    }
+
+    /// Applies the plan's bound to the present indexes; one that is larger is emptied, since memory is given back
+    /// as a whole only.
+    pub fn set_bound(&mut self, plan: &Plan) {
+        let empty = self.empty_index(plan);
+        for index in &mut self.indexes {
+            if !index.take_bound_of(&empty) {
+                *index = empty.clone();
+            }
+        }
+    }
+
+    /// Returns how digests are keyed.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Returns the secret that keys digests and indexes.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Replaces the secret, and the indexes by empty ones.
+    pub fn set_secret(&mut self, secret: Secret, plan: &Plan) {
+        self.key = Key::Secret(secret.clone());
+        self.secret = secret;
+        self.begin(plan);
+    }
+
+    /// Returns what identifies how prompts are cut and keyed.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Returns whether there is no index.
+    pub fn is_empty(&self) -> bool {
+        self.indexes.is_empty()
+    }
+
+    /// Says whether blocks may come without those before them.
+    pub fn allow_gaps(&mut self, allowed: bool) {
+        self.gaps_allowed = allowed;
+        let indexes = self.indexes.iter_mut();
+        indexes.for_each(|index| index.allow_gaps(allowed));
+    }
+
+    /// The endpoint in this slot has left.
+    pub fn remove_endpoint(&mut self, slot: Slot) {
+        let indexes = self.indexes.iter_mut();
+        indexes.for_each(|index| index.remove(slot.0));
+    }
+
+    /// Returns how far the indexes are filled.
+    pub fn fill(&self, plan: &Plan) -> IndexFill {
+        let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
+        IndexFill {
+            entries: sum(Index::entries),
+            bytes: sum(Index::bytes),
+            bound: plan.settings.max_index_bytes as u64,
+            evictions: self.indexes.iter().map(Index::evictions).sum(),
+        }
+    }
+}
+
+/// One request's prompt.
+impl Prefixes {
+    /// Walks the blocks read so far through the indexes. Returns whether new ones were looked up; `None` while there
+    /// is nothing to look up, since the chain of blocks begins with the model.
+    pub fn walk(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) -> Option<bool> {
+        let model = match exchange.model() {
+            Fact::Known(model) => model,
+            Fact::Absent => "",
+            Fact::Unknown if exchange.is_held() && exchange.reader.wants_more() => return None,
+            Fact::Unknown => "",
+        };
+        let salt = match exchange.reader.salt() {
+            Fact::Known(salt) => salt,
+            Fact::Absent | Fact::Unknown => "",
+        };
+        let seed = self.key.seed(model, salt);
+        let restarted = exchange.restarts != exchange.reader.restarts();
+        if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
+            // What was learnt of it is another prompt, or stands under another model's name.
+            self.apply(Evidence::Refuted, exchange, plan, pool);
+        }
+        if restarted {
+            exchange.restarts = exchange.reader.restarts();
+            exchange.walks.iter_mut().for_each(Walk::reset);
+        }
+        let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
+        let before = blocks(&exchange.walks);
+        for (stream, (walk, index)) in exchange.walks.iter_mut().zip(&self.indexes).enumerate() {
+            walk.advance(seed, exchange.reader.prompts(stream), index);
+        }
+        Some(blocks(&exchange.walks) > before)
+    }
+
+    /// Adds the blocks that went to the picked endpoint to the indexes (the first of the primary profile's
+    /// picks, as the Endpoint Picker does before the request leaves). Called again as the rest of a prompt
+    /// streams past. They count at once: a prompt that was sent 10 ms ago is likely there. New blocks stay in
+    /// doubt until a response comes.
+    pub fn learn(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+        if exchange.updates_indexes {
+            self.apply(Evidence::Sent, exchange, plan, pool);
+            if exchange.response.has_begun() {
+                self.apply(Evidence::Proven, exchange, plan, pool);
+            }
+        }
+    }
+
+    /// The request's response has begun: its endpoint has the blocks that the request has added.
+    pub fn prove(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+        if exchange.is_doubted() {
+            self.apply(Evidence::Proven, exchange, plan, pool);
+        }
+    }
+
+    /// The request's response is not a success, or comes from another endpoint than the picked one. That the picked
+    /// one holds the prompt is as unproven as before: the indexes forget the blocks that this request has added, and
+    /// learn no more of it.
+    pub fn refute(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+        self.apply(Evidence::Refuted, exchange, plan, pool);
+        exchange.stop_reading();
+    }
+
+    /// The request has ended: the indexes forget the blocks of it that no response has proven.
+    pub fn refute_unproven(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+        if exchange.is_doubted() {
+            self.apply(Evidence::Refuted, exchange, plan, pool);
+        }
+    }
+
+    /// Applies what is now known of a request's blocks and its primary target to the indexes, here and after the
+    /// next tick in the other pickers. The primary target only: it computes or fetches the whole prompt, and a
+    /// walk keeps the doubts of one slot.
+    fn apply(
+        &mut self,
+        evidence: Evidence,
+        exchange: &mut Exchange,
+        plan: &Plan,
+        pool: &PoolState,
+    ) {
+        let Some(target) = pool.present_target(exchange) else {
+            return;
+        };
+        let (slot, tag) = (target.slot.0, pool.loads.tag(target.slot));
+        let producers = plan.producers.iter();
+        let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
+        for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
+            let capacity = producer.capacity_of(pool.endpoint(target.slot));
+            let placement = Placement {
+                evidence,
+                producer: number as u8,
+                slot,
+                tag,
+            };
+            let learnt = &mut self.learnt;
+            let mut news = |prompt: &[u64], block| learnt.append(placement, prompt, block);
+            match evidence {
+                Evidence::Sent => walk.learn(index, slot, capacity, &mut news),
+                Evidence::Proven => walk.prove(index, slot, capacity, &mut news),
+                Evidence::Refuted => walk.refute(index, slot, &mut news),
+            }
+        }
+    }
+}
+
+/// What other pickers have learnt.
+impl Prefixes {
+    /// Learns what the picker `peer` has learnt of the blocks of a prompt from number `from` on.
+    pub fn learn_from_peer(
+        &mut self,
+        peer: u32,
+        learnt: Placement,
+        (prompt, from): (&[u64], usize),
+        plan: &Plan,
+        pool: &PoolState,
+    ) {
+        let slot = Slot(learnt.slot);
+        let producer = plan.producers.get(usize::from(learnt.producer));
+        let index = self.indexes.get_mut(usize::from(learnt.producer));
+        let endpoint = pool.endpoint(slot);
+        let endpoint = endpoint.filter(|_| pool.loads.tag(slot) == learnt.tag);
+        let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) else {
+            return;
+        };
+        let sender = Provenance::of_worker(peer);
+        let provenance = match learnt.evidence {
+            Evidence::Sent => sender,
+            Evidence::Proven => Provenance::PROVEN,
+            Evidence::Refuted => {
+                index.retract(learnt.slot, prompt, from..prompt.len(), sender, &mut |_| {});
+                return;
+            }
+        };
+        let sent = SentBlocks {
+            slot: learnt.slot,
+            prompt,
+            from,
+            provenance,
+        };
+        index.record(sent, producer.capacity_of(endpoint), &mut |_, _| {});
+    }
+
+    /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use, the last
+    /// used one at the end; `None` past the last pair of the two.
+    pub fn list(
+        &self,
+        number: usize,
+        hashes: &mut Vec<u64>,
+        pool: &PoolState,
+    ) -> Option<Placement> {
+        let width = pool.pool().width().max(1);
+        let (producer, slot) = (number / width, (number % width) as u32);
+        self.indexes.get(producer)?.list(slot, hashes);
+        Some(Placement {
+            // Little is in doubt while it is handed over, and not worth a second list.
+            evidence: Evidence::Proven,
+            producer: producer as u8,
+            slot,
+            tag: pool.loads.tag(Slot(slot)),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "prefixes_tests.rs"]
+mod tests;
