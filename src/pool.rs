@@ -331,18 +331,13 @@ impl Pool {
     /// that was answered.
     pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
         let (mut answered, mut in_effect) = (false, current);
+        self.sharing.admit_models(&mut self.picker, &mut Shared);
         while let Some(effect) = self.picker.poll_effect() {
-            match &effect {
-                Effect::AdmitModel(wish) => {
-                    self.sharing
-                        .admit_model(wish, &mut self.picker, &mut Shared);
-                    continue;
-                }
-                Effect::Hold { id, .. } if !self.expects_body(id.0) => {
+            if let Effect::Hold { id, .. } = &effect {
+                if !self.expects_body(id.0) {
                     self.picker.body_unavailable(self.now, *id);
                     continue;
                 }
-                _ => {}
             }
             // Callouts are made, and answered, in the root's name.
             let context = effect.exchange().map_or(self.root, |id| id.0);

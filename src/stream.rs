@@ -93,7 +93,7 @@ impl Stream {
             // It went on under the failure mode meanwhile.
             _ if self.phase == Phase::Decided => {}
             // Not about requests.
-            Effect::AdmitModel(_) | Effect::Fetch { .. } => {}
+            Effect::Fetch { .. } => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
                 super::pool::carry_out(effect, picker);

@@ -5,6 +5,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use epp_core::endpoints::store::{Member, Store as Endpoints};
 use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::ModelEvidence;
 use epp_core::picker::peers::ModelNames;
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::status::{
@@ -126,7 +127,8 @@ fn values() -> Vec<u8> {
     assert!(Lease::new("b/lease".to_owned(), 5).tick(shared));
     SharedFinding::new("b/delivery".to_owned()).exchange(Some(true), shared);
     let mut names = ModelNames::default();
-    assert!(models::admit("b/models", "m", (&mut names, 1), shared));
+    let name = ("m", ModelEvidence::Listed);
+    assert!(models::admit("b/models", name, (&mut names, 1), shared));
     shared.put(
         "b/ejections",
         &[(Slot(1), StoredRecord::default())][..],

@@ -2,14 +2,14 @@
 //! compare-and-swap. Their number is bounded by the picker
 //! ([`ModelNames`]).
 
-use epp_core::picker::peers::{ModelNames, MAX_NAMES};
+use epp_core::picker::peers::{ModelEvidence, ModelNames, MAX_NAMES};
 
 use crate::shared::Shared;
 
 /// Admits a model, if there is room for it among those of all VMs. Returns whether it is admitted.
 pub fn admit(
     key: &str,
-    name: &str,
+    (name, evidence): (&str, ModelEvidence),
     (models, endpoints): (&mut ModelNames, usize),
     shared: &mut Shared<'_>,
 ) -> bool {
@@ -18,17 +18,17 @@ pub fn admit(
         let is_sound = |names: &Vec<String>| names.len() <= MAX_NAMES;
         let (found, version) = shared.get(key, is_sound);
         for name in found.value().into_iter().flatten() {
-            models.admit(&name, endpoints);
+            models.adopt(&name, endpoints);
         }
         if models.contains(name) {
             return true;
         }
-        if !models.has_room(name, endpoints) {
+        if !models.has_room(name, evidence, endpoints) {
             return false;
         }
         let names: Vec<&str> = models.iter().chain([name]).collect();
         if shared.put(key, &names, version) {
-            return models.admit(name, endpoints);
+            return models.admit(name, evidence, endpoints);
         }
     }
     false
@@ -45,7 +45,7 @@ mod tests {
         let mut traffic = Traffic::default();
         admit(
             "names",
-            name,
+            (name, ModelEvidence::Listed),
             (names, endpoints),
             &mut Shared::new(host, &mut traffic),
         )
@@ -92,7 +92,8 @@ mod tests {
         host.corrupt("names");
         let (mut other, mut traffic) = (ModelNames::default(), Traffic::default());
         let shared = &mut Shared::new(&mut host, &mut traffic);
-        assert!(admit("names", "b", (&mut other, 1), shared));
+        let b = ("b", ModelEvidence::Listed);
+        assert!(admit("names", b, (&mut other, 1), shared));
         assert_eq!(traffic.unrecognised, 1);
         assert!(take(&mut names, "c", 1, &mut host) && names.contains("b"));
     }

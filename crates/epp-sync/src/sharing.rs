@@ -1,7 +1,7 @@
 //! The sharing of one picker: driven by the host before and after each of its ticks.
 
 use epp_core::picker::peers::{EndpointLoad, LearntLog, PeerView, Placement, SharingStatistics};
-use epp_core::picker::{ModelWish, Picker};
+use epp_core::picker::Picker;
 
 use crate::delivery::SharedFinding;
 use crate::ejections::Ejections;
@@ -65,6 +65,7 @@ impl Sharing {
     pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         let mut picker = picker.peers();
         picker.set_polling(false);
+        picker.agree_on_models();
         self.follow_plan(&mut picker);
         self.with(store, |this, shared| {
             this.snapshots.adopt(&mut picker, shared);
@@ -152,15 +153,19 @@ impl Sharing {
         self.with(store, |this, shared| this.delivery.exchange(own, shared))
     }
 
-    /// Answers a model's wish for statistics of its own: it gets them if there is room for it among the
-    /// models of all VMs.
-    pub fn admit_model(&mut self, wish: &ModelWish, picker: &mut Picker, store: &mut dyn Store) {
-        let key = format!("{}/models", self.base);
-        let admitted = self.with(store, |_, shared| {
-            models::admit(&key, &wish.name, picker.peers().models_mut(), shared)
-        });
-        if admitted {
-            picker.admit_model(wish);
+    /// Gives models that ask for statistics of their own these if there is room among the models of all VMs. To be
+    /// called after each event.
+    pub fn admit_models(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+        let mut picker = picker.peers();
+        while let Some(wish) = picker.take_model_wish() {
+            let key = format!("{}/models", self.base);
+            let name = (wish.name.as_str(), wish.evidence);
+            let admitted = self.with(store, |_, shared| {
+                models::admit(&key, name, picker.models_mut(), shared)
+            });
+            if admitted {
+                picker.grant_model(&wish);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::{Effect, ExchangeId, Head, ResponseOrigin, Upstream};
+use epp_core::picker::{ExchangeId, Head, ResponseOrigin, Upstream};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
@@ -93,15 +93,6 @@ impl Vm {
 
     fn close(&mut self, id: u32) {
         self.picker.closed(NOW, ExchangeId(id));
-    }
-
-    /// The model that asks for statistics of its own.
-    fn wish(&mut self) -> Option<ModelWish> {
-        let mut effects = std::iter::from_fn(|| self.picker.poll_effect());
-        effects.find_map(|effect| match effect {
-            Effect::AdmitModel(wish) => Some(wish),
-            _ => None,
-        })
     }
 
     /// The share of a prompt that the endpoint is expected to hold; nothing is learnt of asking.
@@ -240,14 +231,13 @@ fn the_first_answer_to_a_model_counts_under_its_name_in_each_vm() {
     for vm in &mut vms {
         vm.send(1, &body(1));
         vm.answer(1, 200);
-        let wish = vm.wish().unwrap();
-        assert_eq!(wish.name, "m");
-        vm.sharing.admit_model(&wish, &mut vm.picker, &mut memory);
+        assert!(vm.picker.peers().models_mut().0.is_empty());
+        vm.sharing.admit_models(&mut vm.picker, &mut memory);
         assert!(vm.picker.peers().models_mut().0.contains("m"));
         vm.close(1);
         vm.send(2, &body(1));
         vm.answer(2, 200);
-        assert_eq!(vm.wish(), None);
+        assert_eq!(vm.picker.peers().take_model_wish(), None);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
-use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings};
+use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
 use crate::config::value::Node;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoySettings;
@@ -142,6 +142,12 @@ impl Plan {
         };
         let owned = OWNED_HEADERS.iter().chain(rewrites).copied();
         owned.chain([self.settings.destination_header.as_str()])
+    }
+
+    /// Returns whether this plan has bodies of requests read.
+    pub fn reads_bodies(&self) -> bool {
+        let needs = self.needs.model || self.needs.prompt || !self.rewrite.is_empty();
+        needs && self.settings.read_body != ReadBody::Never
     }
 
     /// Returns whether the other plan is the same, the names and parameters of all plugins included.

@@ -2,18 +2,30 @@
 
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
+use super::models::{Evidence, MAX_NAMES};
 use super::statistics::ModelStatistics;
-use super::{Effect, ExchangeId, Picker};
+use super::{ExchangeId, Picker};
 use crate::scheduling::Slot;
 
 /// A model that asks for statistics of its own, because an endpoint has served a request for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelWish {
-    /// The request that was served.
-    pub id: ExchangeId,
+    id: ExchangeId,
     slot: Slot,
     /// The model's name.
     pub name: String,
+    /// How sure it is that the endpoint serves it.
+    pub evidence: Evidence,
+}
+
+/// What admits models.
+#[derive(Debug, Default)]
+pub enum Admission {
+    /// This picker alone.
+    #[default]
+    Alone,
+    /// All pickers of the proxy: these models wait for their agreement.
+    Agreed(Vec<ModelWish>),
 }
 
 impl Dispatcher {
@@ -27,41 +39,71 @@ impl Dispatcher {
             return own;
         }
         // A request without a body is a success at any server, whatever model a header names.
-        let endpoints = self.pool.pool().width();
-        if exchange.response.has_body() && self.statistics.models.has_room(model, endpoints) {
-            exchange.candidate.push_str(model);
+        let served = exchange.naming.served(&exchange.reader);
+        if exchange.response.has_body() && served.is_some_and(|(served, _)| served == model) {
+            // Its body may still be read to the end.
+            let best = self.listing(slot, model).unwrap_or(Evidence::Read);
+            let endpoints = self.pool.pool().width();
+            if self.statistics.models.has_room(model, best, endpoints) {
+                exchange.candidate.push_str(model);
+            }
         }
         self.statistics.other_models()
     }
 
-    /// An endpoint has served a request: its model asks for statistics of its own.
-    pub fn ask_for_model(&mut self, exchange: &mut Exchange, slot: Slot) {
+    /// Returns the evidence that the page of the endpoint in this slot lists a model, if it does.
+    fn listing(&self, slot: Slot, model: &str) -> Option<Evidence> {
+        let endpoint = self.pool.pool().get(slot)?;
+        endpoint
+            .metrics
+            .lists_model(model)
+            .then_some(Evidence::Listed)
+    }
+
+    /// An endpoint has served a request: its model gets statistics of its own, or asks for them.
+    pub fn propose_model(&mut self, exchange: &mut Exchange, slot: Slot) {
         let name = std::mem::take(&mut exchange.candidate);
-        if !name.is_empty() {
-            let id = exchange.id;
-            let wish = ModelWish { id, slot, name };
-            self.effects.push_back(Effect::AdmitModel(wish));
+        if name.is_empty() || exchange.reader.repeats_model() {
+            return;
+        }
+        let served = exchange.naming.served(&exchange.reader);
+        let read = served.filter(|(served, _)| *served == name);
+        // Of a body that was given back nothing is known any more.
+        let read = read.map_or(Evidence::Likely, |(_, evidence)| evidence);
+        let wish = ModelWish {
+            id: exchange.id,
+            slot,
+            evidence: self.listing(slot, &name).unwrap_or(read),
+            name,
+        };
+        let endpoints = self.pool.pool().width();
+        match &mut self.statistics.admission {
+            // The host has not asked for them for long.
+            Admission::Agreed(wishes) if wishes.len() >= MAX_NAMES => {}
+            Admission::Agreed(wishes) => wishes.push(wish),
+            Admission::Alone => {
+                let models = &mut self.statistics.models;
+                if models.admit(&wish.name, wish.evidence, endpoints) {
+                    self.count_under_model(exchange, &wish);
+                }
+            }
+        }
+    }
+
+    /// Counts a request under its model's name, which was admitted.
+    fn count_under_model(&mut self, exchange: &mut Exchange, wish: &ModelWish) {
+        let own = self.statistics.model_at(wish.slot, &wish.name);
+        if let (Some(model), Some(counted)) = (own, exchange.response.counted) {
+            exchange.response.counted = Some(super::response::Counted { model, ..counted });
         }
     }
 }
 
 impl Picker {
-    /// Gives a model statistics of its own, if there is room. Returns whether it has them now.
-    pub fn admit_model(&mut self, wish: &ModelWish) -> bool {
-        let endpoints = self.pool().width();
-        let statistics = &mut self.dispatcher.statistics;
-        let admitted = statistics.models.admit(&wish.name, endpoints);
-        if admitted {
-            // Its request is counted under its name.
-            let own = statistics.model_at(wish.slot, &wish.name);
-            let exchange = self.exchanges.get_mut(wish.id);
-            let counted = exchange
-                .as_ref()
-                .and_then(|exchange| exchange.response.counted);
-            if let (Some(model), Some(mut exchange), Some(counted)) = (own, exchange, counted) {
-                exchange.response.counted = Some(super::response::Counted { model, ..counted });
-            }
+    /// Counts the request of a wish that was granted under its model's name.
+    pub(super) fn grant_model(&mut self, wish: &ModelWish) {
+        if let Some(mut exchange) = self.exchanges.get_mut(wish.id) {
+            self.dispatcher.count_under_model(&mut exchange, wish);
         }
-        admitted
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::reply::LocalReply;
-use super::ModelWish;
 use crate::body::BodyView;
 use crate::endpoints::store::Member;
 
@@ -96,9 +95,6 @@ pub enum Effect {
         /// The reply.
         reply: LocalReply,
     },
-    /// Give a model statistics of its own, if there is room for it, by
-    /// [`Picker::admit_model`](super::Picker::admit_model); else it is counted as "other".
-    AdmitModel(ModelWish),
     /// Fetch something, and hand it to [`Picker::fetched`](super::Picker::fetched).
     Fetch {
         /// Which fetch.
@@ -152,7 +148,6 @@ impl Effect {
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
             Self::Fetch { .. } => None,
-            Self::AdmitModel(wish) => Some(wish.id),
             Self::Hold { id, .. }
             | Self::ShowBody { id }
             | Self::RewriteBody { id, .. }

@@ -102,7 +102,7 @@ pub struct Exchange {
     pub naming: Naming,
     /// Where it stands.
     phase: Phase,
-    /// Its model's name, if that gets statistics of its own once an endpoint has served the request.
+    /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
     pub candidate: String,
     /// What is known of its response.
     pub response: ResponseState,
@@ -146,7 +146,7 @@ impl Exchange {
         self.position = 0;
         self.updates_indexes = true;
         self.headers.set(head.headers.iter().copied());
-        self.naming.reset(head);
+        self.naming.reset(head, !plan.reads_bodies());
         if reads(head, plan, api) {
             self.phase = Phase::Reading(Hold::new(head, plan.settings.decide_after_bytes, now));
         } else {

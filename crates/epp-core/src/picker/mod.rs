@@ -49,7 +49,6 @@ mod view;
 
 use std::time::Duration;
 
-pub use self::admission::ModelWish;
 pub use self::effect::{
     BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route,
 };
@@ -256,6 +255,7 @@ impl Picker {
         self.dispatcher.begin_event(now);
         let exchange = self.exchanges.get_mut(id);
         if let Some(mut exchange) = exchange.filter(|exchange| exchange.is_held()) {
+            exchange.naming.rely_on_header();
             exchange.skip_body();
             self.dispatcher.decide(&mut exchange);
             self.dispatcher.readers.memory.count(&mut exchange);

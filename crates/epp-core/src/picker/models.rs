@@ -2,7 +2,8 @@
 //!
 //! A name is the client's, a statistic stays for as long as the proxy runs, and each name costs some 140 of
 //! them at each endpoint. So a name is admitted only after an endpoint has served a request for it, and there is
-//! room for a bounded number of them.
+//! room for a bounded number of them. Some model servers serve any name, and a name may be read wrongly from a body
+//! that has two: half of the room is for names that are on an endpoint's metrics page, which clients cannot choose.
 
 /// Bytes of a name; a longer one is counted as "other".
 pub const MAX_NAME_BYTES: usize = 64;
@@ -19,6 +20,18 @@ const MIN_NAMES: usize = 8;
 /// Names that there is room for, however few endpoints there are.
 pub const MAX_NAMES: usize = 64;
 
+/// How sure it is that an endpoint serves a model of this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Its metrics page lists it.
+    Listed,
+    /// It has served a request that names this model and no other.
+    Read,
+    /// It has served a request that names this model first. The rest was not read, and may name another, which is
+    /// then the one that was served.
+    Likely,
+}
+
 /// The names admitted so far.
 #[derive(Debug, Default)]
 pub struct ModelNames {
@@ -26,9 +39,14 @@ pub struct ModelNames {
 }
 
 impl ModelNames {
-    /// Returns how many names a pool with this many endpoints has room for.
-    fn room(endpoints: usize) -> usize {
-        (MAX_SERIES / SERIES_PER_MODEL / endpoints.max(1)).clamp(MIN_NAMES, MAX_NAMES)
+    /// Returns among how many names, in a pool with this many endpoints, there is room for one with this evidence.
+    fn room(endpoints: usize, evidence: Evidence) -> usize {
+        let room = (MAX_SERIES / SERIES_PER_MODEL / endpoints.max(1)).clamp(MIN_NAMES, MAX_NAMES);
+        match evidence {
+            Evidence::Listed => room,
+            Evidence::Read => room / 2,
+            Evidence::Likely => room / 4,
+        }
     }
 
     /// Returns how many names are admitted.
@@ -52,19 +70,25 @@ impl ModelNames {
     }
 
     /// Returns whether there is room for this name in a pool with this many endpoints.
-    pub fn has_room(&self, name: &str, endpoints: usize) -> bool {
-        name.len() <= MAX_NAME_BYTES && self.admitted.len() < Self::room(endpoints)
+    pub fn has_room(&self, name: &str, evidence: Evidence, endpoints: usize) -> bool {
+        name.len() <= MAX_NAME_BYTES && self.admitted.len() < Self::room(endpoints, evidence)
     }
 
     /// Admits a name, if there is room. Returns whether it is admitted now.
-    pub fn admit(&mut self, name: &str, endpoints: usize) -> bool {
+    pub fn admit(&mut self, name: &str, evidence: Evidence, endpoints: usize) -> bool {
         if self.contains(name) {
             return true;
         }
-        let room = self.has_room(name, endpoints);
+        let room = self.has_room(name, evidence, endpoints);
         if room {
             self.admitted.push(name.to_owned());
         }
         room
+    }
+
+    /// Adopts a name that another picker has admitted.
+    pub fn adopt(&mut self, name: &str, endpoints: usize) {
+        // What it was admitted for is not known here, and no other picker has more room.
+        self.admit(name, Evidence::Listed, endpoints);
     }
 }

@@ -1,5 +1,6 @@
 //! The names of a request's model: what the client asks for, and what is asked for instead.
 
+use super::models::Evidence;
 use super::Head;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::request::{BodyReader, Fact};
@@ -13,6 +14,9 @@ pub struct Naming {
     ruled: bool,
     /// The model that a header names, for where the body is not read.
     header: OptionalName,
+    /// Whether no body is read, whatever its client sends: then something in front of this filter has to name the
+    /// model.
+    header_only: bool,
 }
 
 /// A name that a request may lack. Its memory is kept for the next request's name.
@@ -38,11 +42,17 @@ impl Naming {
         self.target.0.capacity() + self.header.0.capacity()
     }
 
-    /// Begins another request.
-    pub fn reset(&mut self, head: &Head<'_>) {
+    /// Begins another request; `header_only` where the plan reads no bodies.
+    pub fn reset(&mut self, head: &Head<'_>, header_only: bool) {
         self.ruled = false;
+        self.header_only = header_only;
         self.target.set(head.rewrite);
         self.header.set(head.model);
+    }
+
+    /// The body cannot be read, through no doing of its client.
+    pub fn rely_on_header(&mut self) {
+        self.header_only = true;
     }
 
     /// Returns the model that is asked for, as far as it is known.
@@ -54,6 +64,24 @@ impl Naming {
     /// Returns the model that is asked for instead of the client's, if another one is.
     pub fn target(&self) -> Option<&str> {
         self.target.get()
+    }
+
+    /// Returns the model that an endpoint has served if it responds with success, and how sure that is. None where only a
+    /// header names it that clients can set: an endpoint does not read it.
+    pub fn served<'a>(&'a self, reader: &'a BodyReader) -> Option<(&'a str, Evidence)> {
+        let evidence = match reader.is_end_read() {
+            true => Evidence::Read,
+            false => Evidence::Likely,
+        };
+        match (reader.model().known(), self.target()) {
+            // Which one is read as the model is up to the endpoint.
+            _ if reader.repeats_model() => None,
+            // It is replaced where it stands.
+            (Some(_), Some(target)) => Some((target, evidence)),
+            (Some(asked), None) => Some((asked, evidence)),
+            (None, None) if self.header_only => Some((self.header.get()?, Evidence::Read)),
+            (None, _) => None,
+        }
     }
 
     /// The client's model.
@@ -92,10 +120,11 @@ mod tests {
     fn a_header_names_the_model_only_where_the_body_names_none() {
         let mut reader = BodyReader::default();
         let mut naming = Naming::default();
-        naming.reset(&Head {
+        let head = Head {
             model: b"from-header",
             ..Head::default()
-        });
+        };
+        naming.reset(&head, false);
         for (body, model) in [
             (r#"{"model":"from-body","prompt":"hello"}"#, "from-body"),
             (r#"{"prompt":"hello"}"#, "from-header"),

@@ -1,6 +1,7 @@
 //! Peers: the pickers of one proxy, and what they exchange. How the values travel between them is the concern of the
 //! crate `epp-sync`.
 
+use super::admission::Admission;
 use super::dispatcher::Dispatcher;
 use super::status::{PlanSummary, Status};
 use super::view::summary;
@@ -12,9 +13,10 @@ use crate::prefix::key::Secret;
 use crate::scheduling::{Metrics, Pool, Slot};
 use crate::time::Timestamp;
 
+pub use super::admission::ModelWish;
 pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
 pub use super::load::EndpointLoad;
-pub use super::models::{ModelNames, MAX_NAMES, MAX_NAME_BYTES};
+pub use super::models::{Evidence as ModelEvidence, ModelNames, MAX_NAMES, MAX_NAME_BYTES};
 
 /// Counts of the sharing itself, which the picker exports with its own metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -223,6 +225,28 @@ impl PeerView<'_> {
     pub fn models_mut(&mut self) -> (&mut ModelNames, usize) {
         let endpoints = self.0.pool().width();
         (&mut self.0.dispatcher.statistics.models, endpoints)
+    }
+
+    /// Admits models only by agreement with the peers, from now on: see [`Self::take_model_wish`].
+    pub fn agree_on_models(&mut self) {
+        let admission = &mut self.0.dispatcher.statistics.admission;
+        if let Admission::Alone = admission {
+            *admission = Admission::Agreed(Vec::new());
+        }
+    }
+
+    /// Returns a model that asks for statistics of its own, if there is one. To be asked after each event, so that the
+    /// first response counts under its model.
+    pub fn take_model_wish(&mut self) -> Option<ModelWish> {
+        match &mut self.0.dispatcher.statistics.admission {
+            Admission::Agreed(wishes) => wishes.pop(),
+            Admission::Alone => None,
+        }
+    }
+
+    /// Counts the request of a wish that was granted under its model's name.
+    pub fn grant_model(&mut self, wish: &ModelWish) {
+        self.0.grant_model(wish);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is counted of answers, and under which names.
 
-use super::super::testing::{answer_body, begin, close, exchange, NOW};
-use super::super::{Effect, ExchangeId, Head, Picker, Upstream};
+use super::super::models::{ModelNames, MAX_NAMES};
+use super::super::testing::{answer_body, begin, close, exchange, show, NOW};
+use super::super::{ExchangeId, Head, Picker, Upstream};
 use super::*;
 use crate::body::SliceBody;
 use crate::config;
@@ -18,16 +19,31 @@ struct Vm {
 }
 
 impl Vm {
+    /// A picker whose plan reads no bodies.
     fn new() -> Self {
+        Self::with("random-picker")
+    }
+
+    /// A picker that reads the models in bodies.
+    fn reading() -> Self {
+        Self::with("lora-affinity-scorer")
+    }
+
+    /// A picker that reads the prompts in bodies.
+    fn reading_prompts() -> Self {
+        Self::with("prefix-cache-scorer")
+    }
+
+    fn with(plugin: &str) -> Self {
         let listed =
             (1..=ENDPOINTS).map(|n| format!("{{name: p{n}, address: 10.0.0.{n}, port: 80}}"));
         let listed: Vec<String> = listed.collect();
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
-plugins: [{{type: random-picker}},
+plugins: [{{type: {plugin}}},
   {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}]
-schedulingProfiles: [{{name: default, plugins: [{{pluginRef: random-picker}}]}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: {plugin}}}]}}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 ",
             listed.join(", ")
@@ -44,16 +60,38 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         }
     }
 
-    /// A request for this model, which is answered so.
+    /// A request for this model, which gets a response with this status.
     fn ask(&mut self, model: &str, status: u16) {
-        self.request += 1;
-        let id = self.request;
-        let picker = &mut self.picker;
         let head = Head {
             model: model.as_bytes(),
             ..Head::default()
         };
-        assert!(begin(picker, id, &head).is_some());
+        self.request += 1;
+        assert!(begin(&mut self.picker, self.request, &head).is_some());
+        self.respond(status);
+    }
+
+    /// A request with this header and body, which is served.
+    fn serve(&mut self, header: &str, body: &str) {
+        let head = Head {
+            model: header.as_bytes(),
+            ..Head::post_json("/v1/completions", Some(body.len()))
+        };
+        self.request += 1;
+        begin(&mut self.picker, self.request, &head);
+        show(&mut self.picker, self.request, body.as_bytes(), true);
+        self.respond(200);
+    }
+
+    /// Returns the models that have statistics of their own.
+    fn admitted(&self) -> &ModelNames {
+        &self.picker.dispatcher.statistics.models
+    }
+
+    /// The last request gets a response.
+    fn respond(&mut self, status: u16) {
+        let id = self.request;
+        let picker = &mut self.picker;
         let slot = exchange(picker, id).primary().unwrap().slot;
         let server = picker.dispatcher.pool.monitor.store.pool.get(slot).unwrap();
         let server = server.address.as_bytes().to_vec();
@@ -65,11 +103,6 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let id = ExchangeId(id);
         let seen = picker.wants_upstream(id).then_some(seen);
         picker.response_headers(NOW, id, seen.as_ref());
-        while let Some(effect) = picker.poll_effect() {
-            if let Effect::AdmitModel(wish) = effect {
-                picker.admit_model(&wish);
-            }
-        }
         answer_body(picker, id.0);
         close(picker, id.0);
     }
@@ -118,9 +151,60 @@ fn where_endpoints_answer_to_any_name_the_number_of_names_is_bounded() {
     }
     vm.ask("real", 200);
     let (models, _) = vm.told();
-    // 64, and "other".
-    assert_eq!(models.len(), 65);
+    // Half of the 64 that have room, and "other": no endpoint's page lists them.
+    assert_eq!(models.len(), 33);
     assert!(models.contains(&"real".to_owned()));
+}
+
+/// Clients that name models which no endpoint has must not take the places of those that are there.
+#[test]
+fn names_that_only_clients_know_leave_room_for_others() {
+    // An endpoint reads no header, so that it serves these requests with its own model.
+    let mut vm = Vm::reading();
+    for number in 0..64 {
+        let junk = format!("junk-{number}");
+        vm.serve(&junk, r#"{"prompt":"x"}"#);
+        vm.serve(&junk, "");
+    }
+    assert!(vm.admitted().is_empty());
+    // Of two models it serves the last one.
+    let twice = |number, text: &str| {
+        format!(r#"{{"model":"junk-{number}","prompt":"{text}","model":"real"}}"#)
+    };
+    let mut vm = Vm::reading_prompts();
+    (0..64).for_each(|number| vm.serve("", &twice(number, "x")));
+    assert!(vm.admitted().is_empty());
+    // It may stand where nothing is read any more.
+    let long = "x".repeat(1 << 20);
+    (0..64).for_each(|number| vm.serve("", &twice(number, &long)));
+    assert_eq!(vm.admitted().len(), MAX_NAMES / 4);
+    // Some servers serve any name.
+    let once = |name: &str| format!(r#"{{"model":"{name}","prompt":"x"}}"#);
+    (0..64).for_each(|number| vm.serve("", &once(&format!("any-{number}"))));
+    assert_eq!(vm.admitted().len(), MAX_NAMES / 2);
+    for slot in (0..ENDPOINTS as u32).map(Slot) {
+        let endpoint = vm.picker.fixture().pool().get_mut(slot).unwrap();
+        endpoint.metrics.lora.active = vec!["real".to_owned()];
+    }
+    vm.serve("", &once("real"));
+    assert!(vm.admitted().contains("real"));
+    vm.serve("", &once("other"));
+    assert!(!vm.admitted().contains("other"));
+}
+
+#[test]
+fn a_model_is_counted_wherever_it_stands_in_a_body() {
+    let long = "x".repeat(48 << 10);
+    for body in [
+        format!(r#"{{"prompt":"{long}","model":"m"}}"#),
+        format!(r#"{{"model":"m","prompt":"{long}"}}"#),
+    ] {
+        for mut vm in [Vm::reading(), Vm::reading_prompts()] {
+            vm.serve("", &body);
+            vm.serve("", &body);
+            assert_eq!(vm.told().0, ["m"], "{}", &body[..20]);
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::admission::Admission;
 use super::models::ModelNames;
 use super::status::Counts;
 use crate::config::settings::FailureMode;
@@ -89,6 +90,8 @@ pub struct Statistics {
     other: ModelStatistics,
     /// The models that have statistics of their own.
     pub models: ModelNames,
+    /// What admits others.
+    pub admission: Admission,
     /// By slot; none while the slot is free.
     endpoints: Vec<Option<EndpointStatistics>>,
     /// Decisions and look-ups so far, one in seventeen of which is timed.
@@ -117,6 +120,7 @@ impl Statistics {
             look_up: registry.histogram(LOOKUP_TIME, NoLabels),
             registry,
             models: ModelNames::default(),
+            admission: Admission::default(),
             endpoints: Vec::new(),
             decisions: 0,
             look_ups: 0,

@@ -86,7 +86,7 @@ impl Dispatcher {
             if let Some(seen) = upstream {
                 self.record_response(exchange, target.slot, seen);
                 if seen.is_success() {
-                    self.ask_for_model(exchange, target.slot);
+                    self.propose_model(exchange, target.slot);
                 }
             } else {
                 self.pool.mark_responsive(target.slot, self.clock.now());

@@ -81,6 +81,8 @@ pub struct Facts {
     salt: TextFact,
     /// The range of the model's value in the body, with its quotes.
     model_span: Range<usize>,
+    /// Whether a model came after the first.
+    model_repeated: bool,
     stream: Option<bool>,
     max_tokens: Option<(u8, u64)>,
     /// The current number or word.
@@ -99,6 +101,7 @@ impl Facts {
             self.salt.state = FactState::Absent;
         }
         self.model_span = 0..0;
+        self.model_repeated = false;
         self.stream = None;
         self.max_tokens = None;
     }
@@ -107,6 +110,7 @@ impl Facts {
     pub fn begin(&mut self, place: FactNode, kind: ValueKind, at: usize) -> Want<FactNode> {
         match place {
             FactNode::Model => {
+                self.model_repeated |= self.model.state != FactState::Unknown;
                 let want = self.model.begin(kind, place);
                 if want == Want::Inside(place) {
                     self.model_span.start = at;
@@ -157,6 +161,7 @@ impl Facts {
         if self.model.state == FactState::Unknown {
             self.model = others.model;
             self.model_span = others.model_span;
+            self.model_repeated = others.model_repeated;
         }
         self.stream = self.stream.or(others.stream);
         self.max_tokens = self.max_tokens.or(others.max_tokens);
@@ -184,6 +189,11 @@ impl Facts {
     /// Returns the range of the model's value in the body, with its quotes; empty if it is not known.
     pub fn model_span(&self) -> Range<usize> {
         self.model_span.clone()
+    }
+
+    /// Returns whether another model came after the first, which alone counts here. Model servers take the last.
+    pub fn model_repeated(&self) -> bool {
+        self.model_repeated
     }
 
     /// Returns the cache salt.

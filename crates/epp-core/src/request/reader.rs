@@ -26,6 +26,8 @@ pub struct BodyReader {
     finished: bool,
     /// Whether reading has ended for good, so that the rest of the body is skipped.
     stopped: bool,
+    /// Whether the body's end was read instead of what stands before it.
+    tail_read: bool,
 }
 
 /// The parts of a body that are read a second time.
@@ -49,6 +51,7 @@ impl BodyReader {
         self.reread.begun = false;
         self.reread.open = false;
         self.stopped = false;
+        self.tail_read = false;
         self.finished = api == Api::PassThrough;
         if self.finished {
             self.body.finish();
@@ -121,6 +124,16 @@ impl BodyReader {
     /// Returns the range of the model's value in the body, with its quotes; empty if it is not known.
     pub fn model_span(&self) -> Range<usize> {
         self.body.facts().model_span()
+    }
+
+    /// Returns whether another model came after the first.
+    pub fn repeats_model(&self) -> bool {
+        self.body.facts().model_repeated()
+    }
+
+    /// Returns whether the body was read to its end, so that no other model can follow.
+    pub fn is_end_read(&self) -> bool {
+        self.tail_read || self.scanner.reading() == Reading::Complete
     }
 
     /// Returns the cache salt, which only the llm-d dialect reads.
@@ -197,6 +210,7 @@ impl BodyReader {
             return false;
         };
         self.body.add_facts(facts);
+        self.tail_read = true;
         self.finish();
         true
     }

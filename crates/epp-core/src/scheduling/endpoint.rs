@@ -70,6 +70,14 @@ pub struct Metrics {
     pub num_blocks: Option<u32>,
 }
 
+impl Metrics {
+    /// Returns whether the page lists a model of this name.
+    pub fn lists_model(&self, name: &str) -> bool {
+        let adapters = self.lora.active.iter().chain(&self.lora.waiting);
+        adapters.into_iter().any(|adapter| adapter == name)
+    }
+}
+
 /// A model server that can answer the pool's requests.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Endpoint {
