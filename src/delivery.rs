@@ -1,4 +1,4 @@
-//! Whether Envoy delivers bodies before it routes.
+//! Delivery of bodies before Envoy routes: what tells whether Envoy does that.
 //!
 //! It does only where the plugin has `allow_on_headers_stop_iteration`, which the filter
 //! cannot find out otherwise (and which Istio's WasmPlugin cannot set). Where it does not, a request that is held for
@@ -11,11 +11,14 @@
 //! shown to any worker while the request was held outvotes all that, until the next configuration.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use epp_core::time::Timestamp;
 
 /// How long a held request goes without a byte before Envoy is asked whether it has received any,
 /// and how often it is asked again. Long enough that nearly every body has begun; short, since where
 /// bodies are not delivered the first requests wait for it.
-const FIRST_BYTE_NS: u64 = 300_000_000;
+const FIRST_BYTE: Duration = Duration::from_millis(300);
 
 /// For how many requests Envoy is asked in one tick: two host calls each, a few microseconds. Only
 /// requests without a byte are asked for.
@@ -26,31 +29,31 @@ const MAX_PROBES_PER_TICK: usize = 64;
 const MISSES_TO_STOP: u32 = 3;
 
 /// How often it is tried again then.
-const REPEAT_PROBE_NS: u64 = 60_000_000_000;
+const REPEAT_PROBE: Duration = Duration::from_secs(60);
 
 /// How soon another request tries it while one has no result yet: its client may never send a
 /// body. Longer than it takes to see that one was withheld.
-const RETRY_PROBE_NS: u64 = 1_000_000_000;
+const RETRY_PROBE: Duration = Duration::from_secs(1);
 
 /// Held requests of which no byte was shown yet, each with the time when it was looked at last, oldest
 /// first. Those that were released stay until they come up.
 #[derive(Debug, Default)]
-pub struct FirstByteProbes(VecDeque<(u64, u32)>);
+pub struct FirstByteProbes(VecDeque<(Timestamp, u32)>);
 
 impl FirstByteProbes {
     /// A request is held from `now` on.
-    pub fn add(&mut self, id: u32, now: u64) {
+    pub fn add(&mut self, id: u32, now: Timestamp) {
         self.0.push_back((now, id));
     }
 
-    /// Returns up to [`MAX_PROBES_PER_TICK`] requests that were not looked at for [`FIRST_BYTE_NS`], which counts as a look.
+    /// Returns up to [`MAX_PROBES_PER_TICK`] requests that were not looked at for [`FIRST_BYTE`], which counts as a look.
     /// `lacks_first_byte` says whether one is still held and without a byte.
-    pub fn take_due(&mut self, now: u64, lacks_first_byte: impl Fn(u32) -> bool) -> Vec<u32> {
-        let then = now.saturating_sub(FIRST_BYTE_NS);
+    pub fn take_due(&mut self, now: Timestamp, lacks_first_byte: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut found = Vec::new();
         while found.len() < MAX_PROBES_PER_TICK {
             // After a clock was set back, what is due must not wait forever.
-            let due = self.0.front().filter(|(at, _)| *at <= then || *at > now);
+            let is_due = |at: Timestamp| at.after(FIRST_BYTE) <= now || at > now;
+            let due = self.0.front().filter(|(at, _)| is_due(*at));
             let Some((_, id)) = due.copied() else {
                 break;
             };
@@ -71,19 +74,22 @@ pub struct Delivery {
     seen: bool,
     /// Bodies that were withheld.
     misses: u32,
-    again_at: u64,
+    /// When a request tries it again; `None`: at once.
+    again_at: Option<Timestamp>,
 }
 
 impl Delivery {
     /// Returns whether a body is worth waiting for at `now`; one that asks while the answer is no is the
     /// one that tries it again.
-    pub fn expects(&mut self, now: u64) -> bool {
+    pub fn expects(&mut self, now: Timestamp) -> bool {
         if self.reads() {
             return true;
         }
-        let due = now >= self.again_at || self.again_at - now > REPEAT_PROBE_NS;
+        // A time that is later than any wait was set before the clock was set back.
+        let waits = |at: Timestamp| at > now && at.is_near(now, REPEAT_PROBE);
+        let due = !self.again_at.is_some_and(waits);
         if due {
-            self.again_at = now + RETRY_PROBE_NS;
+            self.again_at = Some(now.after(RETRY_PROBE));
         }
         due
     }
@@ -100,12 +106,12 @@ impl Delivery {
     }
 
     /// A body that Envoy had received came only, and at once, when its request was released.
-    pub fn withheld(&mut self, now: u64) {
+    pub fn withheld(&mut self, now: Timestamp) {
         if self.seen {
             return;
         }
         self.misses = self.misses.saturating_add(1);
-        self.again_at = now + REPEAT_PROBE_NS;
+        self.again_at = Some(now.after(REPEAT_PROBE));
         if self.misses == MISSES_TO_STOP {
             log::warn!(
                 "Envoy does not deliver bodies before routing: set allow_on_headers_stop_iteration \
@@ -125,12 +131,12 @@ impl Delivery {
     }
 
     /// Takes over what another worker found. A body that any of them has seen outvotes the rest.
-    pub fn adopt(&mut self, found: bool, now: u64) {
+    pub fn adopt(&mut self, found: bool, now: Timestamp) {
         if found {
             self.seen();
         } else if self.finding().is_none() {
             self.misses = MISSES_TO_STOP;
-            self.again_at = now + REPEAT_PROBE_NS;
+            self.again_at = Some(now.after(REPEAT_PROBE));
         }
     }
 }
@@ -139,62 +145,69 @@ impl Delivery {
 mod tests {
     use super::*;
 
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
     /// One that has had three bodies withheld.
     fn withheld(delivery: &mut Delivery) {
-        (1..=MISSES_TO_STOP).for_each(|now| delivery.withheld(u64::from(now)));
+        (1..=MISSES_TO_STOP).for_each(|now| delivery.withheld(at(u64::from(now))));
     }
 
     #[test]
     fn three_withheld_bodies_end_the_waiting_but_for_a_probe_a_minute() {
         let mut delivery = Delivery::default();
         for now in 0..3 {
-            assert!(delivery.expects(now));
-            delivery.withheld(now);
+            assert!(delivery.expects(at(now)));
+            delivery.withheld(at(now));
         }
-        assert!(!delivery.expects(10));
+        assert!(!delivery.expects(at(10)));
         assert!(!delivery.reads());
-        assert!(delivery.expects(2 + REPEAT_PROBE_NS));
+        assert!(delivery.expects(at(2).after(REPEAT_PROBE)));
         assert!(
-            !delivery.expects(3 + REPEAT_PROBE_NS),
+            !delivery.expects(at(3).after(REPEAT_PROBE)),
             "one probe at a time"
         );
-        delivery.withheld(4 + REPEAT_PROBE_NS);
-        assert!(!delivery.expects(4 + REPEAT_PROBE_NS + RETRY_PROBE_NS));
+        delivery.withheld(at(4).after(REPEAT_PROBE));
+        assert!(!delivery.expects(at(4).after(REPEAT_PROBE).after(RETRY_PROBE)));
         delivery.seen();
-        assert!(delivery.expects(5 + REPEAT_PROBE_NS));
+        assert!(delivery.expects(at(5).after(REPEAT_PROBE)));
     }
 
     #[test]
     fn a_probe_that_sends_nothing_does_not_use_up_the_minute() {
         let mut delivery = Delivery::default();
         withheld(&mut delivery);
-        let now = 3 + REPEAT_PROBE_NS;
+        let now = at(3).after(REPEAT_PROBE);
         assert!(delivery.expects(now), "a client that never sends a body");
-        assert!(delivery.expects(now + RETRY_PROBE_NS));
+        assert!(delivery.expects(now.after(RETRY_PROBE)));
     }
 
     #[test]
     fn requests_without_a_byte_are_probed_in_turn_and_a_bounded_number_at_a_time() {
         const BEGIN: u64 = 1_000_000_000_000;
+        let first_byte = at(BEGIN).after(FIRST_BYTE);
         let mut probes = FirstByteProbes::default();
         let count = MAX_PROBES_PER_TICK as u32 + 2;
-        (0..count).for_each(|id| probes.add(id, BEGIN));
+        (0..count).for_each(|id| probes.add(id, at(BEGIN)));
         let mut look = |now| probes.take_due(now, |id| id != 1);
-        assert!(look(BEGIN + FIRST_BYTE_NS - 1).is_empty());
+        assert!(look(at(first_byte.as_nanos() - 1)).is_empty());
         let first: Vec<u32> = (0..=MAX_PROBES_PER_TICK as u32)
             .filter(|id| *id != 1)
             .collect();
-        assert_eq!(look(BEGIN + FIRST_BYTE_NS), first);
-        assert_eq!(look(BEGIN + FIRST_BYTE_NS + 1), [count - 1]);
-        assert!(look(BEGIN + FIRST_BYTE_NS + 2).is_empty());
-        assert_eq!(look(BEGIN + 2 * FIRST_BYTE_NS), first);
+        assert_eq!(look(first_byte), first);
+        assert_eq!(look(at(first_byte.as_nanos() + 1)), [count - 1]);
+        assert!(look(at(first_byte.as_nanos() + 2)).is_empty());
+        assert_eq!(look(first_byte.after(FIRST_BYTE)), first);
     }
 
     #[test]
     fn what_is_released_at_once_leaves_nothing_behind() {
         let mut probes = FirstByteProbes::default();
-        (0..1_000).for_each(|id| probes.add(id, 0));
-        assert!(probes.take_due(FIRST_BYTE_NS, |_| false).is_empty());
+        (0..1_000).for_each(|id| probes.add(id, at(0)));
+        assert!(probes
+            .take_due(at(0).after(FIRST_BYTE), |_| false)
+            .is_empty());
         assert!(probes.0.is_empty());
     }
 

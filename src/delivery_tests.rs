@@ -4,7 +4,13 @@ use epp_sync::delivery::SharedFinding;
 use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{InProcess, Store};
 
+use epp_core::time::Timestamp;
+
 use super::delivery::Delivery;
+
+fn at(nanos: u64) -> Timestamp {
+    Timestamp::from_nanos(nanos)
+}
 
 /// A worker.
 #[derive(Debug)]
@@ -28,14 +34,14 @@ impl Worker {
         let mut traffic = Traffic::default();
         let shared = &mut Shared::new(host, &mut traffic);
         if let Some(found) = self.shared.exchange(own, shared) {
-            self.delivery.adopt(found, 10);
+            self.delivery.adopt(found, at(10));
         }
         *unrecognised += traffic.unrecognised;
     }
 
     /// Has had three bodies withheld.
     fn withheld(&mut self) {
-        (1..=3).for_each(|now| self.delivery.withheld(now));
+        (1..=3).for_each(|now| self.delivery.withheld(at(now)));
     }
 
     fn seen(&mut self) {
@@ -63,7 +69,7 @@ fn what_one_worker_finds_the_others_learn() {
     exchange(&mut host, &mut [&mut one, &mut two]);
     one.withheld();
     exchange(&mut host, &mut [&mut one, &mut two]);
-    assert!(!two.reads() && !two.delivery.expects(11));
+    assert!(!two.reads() && !two.delivery.expects(at(11)));
     two.seen();
     exchange(&mut host, &mut [&mut two, &mut one]);
     assert!(one.reads());

@@ -292,7 +292,7 @@ impl Pool {
             let finding = self.delivery.finding();
             let found = self.sharing.exchange_delivery(finding, &mut Shared);
             if let Some(found) = found {
-                self.delivery.adopt(found, self.now.as_nanos());
+                self.delivery.adopt(found, self.now);
             }
         }
     }
@@ -302,7 +302,7 @@ impl Pool {
     fn probe(&mut self, streams: &mut ById<Stream>) {
         let now = self.now;
         let lacks = |id| streams.get(&id).is_some_and(Stream::lacks_first_byte);
-        for id in self.first_byte_probes.take_due(now.as_nanos(), lacks) {
+        for id in self.first_byte_probes.take_due(now, lacks) {
             if abi::set_effective_context(id).is_err() {
                 continue;
             }
@@ -319,7 +319,7 @@ impl Pool {
         if !self.probes() {
             return true;
         }
-        let now = self.now.as_nanos();
+        let now = self.now;
         let expects = self.delivery.expects(now);
         if expects {
             self.first_byte_probes.add(id, now);

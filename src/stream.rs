@@ -217,7 +217,7 @@ impl Stream {
         if let Some((bytes, tick)) = self.withheld.take() {
             // Before any other event: it was there, and only the release has brought it.
             if tick == pool.ticks() && size as u64 >= bytes {
-                pool.delivery.withheld(pool.now().as_nanos());
+                pool.delivery.withheld(pool.now());
             }
         }
         if self.is_held() && size > 0 {

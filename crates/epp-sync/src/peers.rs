@@ -218,13 +218,13 @@ impl Peers {
             left = left.saturating_sub(taken);
             let corrupt = shared.unrecognised() != before;
             peer.corrupt_segments = if corrupt {
-                peer.corrupt_segments + 1
+                peer.corrupt_segments.saturating_add(1)
             } else {
                 0
             };
             // One that stays corrupt is passed over.
             let passed = u64::from(peer.corrupt_segments >= MAX_CORRUPT_READS);
-            peer.read = reached + passed;
+            peer.read = reached.saturating_add(passed);
         }
         // In order of use, so that nothing is known of what stood before each; whose slot the sender's is does
         // not matter, since all counts as proven.

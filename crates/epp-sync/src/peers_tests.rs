@@ -439,3 +439,37 @@ fn neighbours_under_other_names_do_not_disturb() {
         "{unrecognised:?}"
     );
 }
+
+/// The journal that another writer claims to have, with segments that are corrupt.
+#[test]
+fn a_journal_of_the_greatest_length_is_read_to_its_end() {
+    let mut sim = Sim::new(3, 1);
+    let fingerprint = sim.vms[0].toy.fingerprint();
+    for number in 0..16 {
+        let key = format!("{}/{number}", presence::key("base", 1));
+        assert!(sim.memory.set(&key, b"corrupt", None));
+    }
+    for heartbeat in 0..40 {
+        let record = presence::Record {
+            owner: 9,
+            heartbeat,
+            presence: Presence {
+                fingerprint: Some(fingerprint),
+                segments: u64::MAX,
+                ..Presence::default()
+            },
+        };
+        let mut traffic = Traffic::default();
+        let shared = &mut Shared::new(&mut sim.memory, &mut traffic);
+        assert!(shared.put(&presence::key("base", 1), &record, None));
+        sim.vms[0].tick(&mut sim.memory);
+    }
+    let read: Vec<u64> = sim.vms[0]
+        .peers
+        .workers
+        .others()
+        .map(|(_, peer)| peer.read)
+        .collect();
+    assert_eq!(read, [u64::MAX]);
+    assert!(sim.vms[0].traffic.unrecognised < 40);
+}
