@@ -18,7 +18,7 @@ fn plan(flattening: Flattening, most: usize) -> ReadPlan {
     };
     let spec = BlockSpec {
         block_bytes,
-        max_blocks: most,
+        max_blocks: Some(most).filter(|most| *most > 0),
         keep_partial: flattening == Flattening::LlmD,
     };
     ReadPlan {

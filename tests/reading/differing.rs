@@ -12,7 +12,7 @@ use super::meaning::meaning;
 /// Small blocks, including partial ones, so that no text is left out.
 const SMALL_BLOCKS: BlockSpec = BlockSpec {
     block_bytes: 4,
-    max_blocks: 0,
+    max_blocks: None,
     keep_partial: true,
 };
 

@@ -15,11 +15,7 @@ pub fn digests(body: &Value, api: Api, flattening: Flattening, spec: &BlockSpec)
         Flattening::GieV1 => gie_v1(body, api),
         Flattening::LlmD => llm_d(body, api),
     };
-    let mut left = if spec.max_blocks == 0 {
-        usize::MAX
-    } else {
-        spec.max_blocks
-    };
+    let mut left = spec.max_blocks.unwrap_or(usize::MAX);
     let cut = prompts.into_iter().map(|prompt| {
         let mut digests = blocks(prompt, spec);
         // The bound applies to all prompts together.

@@ -212,7 +212,7 @@ fn random_bodies_are_read_as_by_the_plain_model() {
             } else {
                 random.usize(1..70)
             },
-            max_blocks: random.usize(..12),
+            max_blocks: Some(random.usize(..12)).filter(|blocks| *blocks > 0),
             keep_partial: llm_d,
         };
         let mut body = body(random, api);

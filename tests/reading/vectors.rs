@@ -21,12 +21,12 @@ use super::model::{add_media, blocks};
 const SPECS: [BlockSpec; 2] = [
     BlockSpec {
         block_bytes: 3,
-        max_blocks: 0,
+        max_blocks: None,
         keep_partial: false,
     },
     BlockSpec {
         block_bytes: 8,
-        max_blocks: 0,
+        max_blocks: None,
         keep_partial: true,
     },
 ];

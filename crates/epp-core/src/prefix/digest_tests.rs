@@ -23,7 +23,7 @@ fn tokens(tokens: impl IntoIterator<Item = u32>) -> Vec<u8> {
 fn llm_d(model: &str, salt: &str, block_tokens: usize, prompt: &[u8]) -> Vec<u64> {
     let spec = BlockSpec {
         block_bytes: block_tokens * TOKEN,
-        max_blocks: 0,
+        max_blocks: None,
         keep_partial: true,
     };
     let mut last = Key::Plain.seed(model, salt);
@@ -133,7 +133,7 @@ fn gie_v1(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
 fn ours(model: &str, block_bytes: usize, prompt: &[u8]) -> Vec<u64> {
     let spec = BlockSpec {
         block_bytes,
-        max_blocks: 0,
+        max_blocks: None,
         keep_partial: false,
     };
     let mut last = Key::Plain.seed(model, "");
@@ -191,7 +191,7 @@ fn our_chain_is_equal_exactly_where_the_chain_of_gie_v1_is() {
 fn blocks_beyond_the_window_do_not_count() {
     let spec = BlockSpec {
         block_bytes: 2,
-        max_blocks: 3,
+        max_blocks: Some(3),
         keep_partial: true,
     };
     assert_eq!(digests(b"aabbccddee", &spec).len(), 3);
@@ -213,7 +213,7 @@ fn the_size_of_pieces_does_not_matter() {
         for (block_bytes, keep_partial) in specs {
             let spec = BlockSpec {
                 block_bytes,
-                max_blocks: 0,
+                max_blocks: None,
                 keep_partial,
             };
             let whole = keyed(&prompt, &spec, &key);
@@ -234,7 +234,7 @@ fn the_window_is_one_for_all_prompts_of_a_request() {
     let mut hasher = BlockHasher::default();
     let spec = BlockSpec {
         block_bytes: 2,
-        max_blocks: 3,
+        max_blocks: Some(3),
         keep_partial: true,
     };
     hasher.reset(spec, &Key::Plain);
@@ -272,9 +272,10 @@ fn the_window_is_one_for_all_prompts_of_a_request() {
 #[test]
 fn a_flood_of_prompts_does_not_grow_without_bound() {
     for (max_blocks, expected) in [
-        (0, DEFAULT_MAX_DIGESTS),
-        (usize::MAX, MAX_DIGESTS),
-        (2_048, 2_048),
+        (None, DEFAULT_MAX_DIGESTS),
+        (Some(usize::MAX), MAX_DIGESTS),
+        (Some(2_048), 2_048),
+        (Some(0), 0),
     ] {
         let mut hasher = BlockHasher::default();
         let spec = BlockSpec {

@@ -5,7 +5,7 @@ use crate::request::{Api, BodyReader, Flattening, ReadPlan, TextBuffer};
 
 const GIE_V1: BlockSpec = BlockSpec {
     block_bytes: 64,
-    max_blocks: 256,
+    max_blocks: Some(256),
     keep_partial: false,
 };
 

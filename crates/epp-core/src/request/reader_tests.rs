@@ -4,13 +4,13 @@ use crate::request::{Flattening, TextBuffer, MAX_DEPTH};
 
 const LLM_D: BlockSpec = BlockSpec {
     block_bytes: 256,
-    max_blocks: 2_048,
+    max_blocks: Some(2_048),
     keep_partial: true,
 };
 
 const GIE_V1: BlockSpec = BlockSpec {
     block_bytes: 64,
-    max_blocks: 256,
+    max_blocks: Some(256),
     keep_partial: false,
 };
 
@@ -196,7 +196,7 @@ fn without_streams_only_the_facts_are_read() {
 fn each_block_spec_is_applied_separately() {
     let small = BlockSpec {
         block_bytes: 4,
-        max_blocks: 2,
+        max_blocks: Some(2),
         keep_partial: true,
     };
     let mut reader = reader(Api::Completions, Flattening::LlmD, &[small, LLM_D]);

@@ -11,8 +11,8 @@ pub struct PrefixMatch<'a> {
     /// Blocks of the whole prompt within the window. Infinite where an early decision asks what
     /// would happen if the prompt had no end.
     pub total: f64,
-    /// Tokens per block; 0 where blocks are counted in bytes.
-    pub block_tokens: u32,
+    /// Tokens per block; `None` where blocks are counted in bytes.
+    pub block_tokens: Option<u32>,
 }
 
 impl PrefixMatch<'_> {
@@ -71,10 +71,11 @@ impl RequestView<'_> {
             prefix,
         } = self.cost;
         let found = prefix.and_then(|index| self.prefix.get(index));
-        let Some(prefix) = found.filter(|prefix| prefix.block_tokens > 0) else {
+        let Some((prefix, tokens)) = found.and_then(|prefix| Some((prefix, prefix.block_tokens?)))
+        else {
             return prompt + output;
         };
-        let block = f64::from(prefix.block_tokens);
+        let block = f64::from(tokens);
         let new = (prefix.total - f64::from(prefix.blocks(slot))).max(0.0) * block;
         // No number where both are infinite, which counts as nothing.
         let beyond = (prompt - prefix.total * block).max(0.0);

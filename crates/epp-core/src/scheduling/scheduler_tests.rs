@@ -208,7 +208,7 @@ fn a_length_that_can_still_change_the_winner_keeps_the_choice_open() {
         [PrefixMatch {
             matched: &[4, 0],
             total,
-            block_tokens: 64,
+            block_tokens: Some(64),
         }]
     };
     let metrics = [0.9, 0.2].map(|kv_usage| Metrics {

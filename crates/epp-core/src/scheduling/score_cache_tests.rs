@@ -212,7 +212,7 @@ fn cached_results_are_those_that_would_be_computed() {
             let prefix = [PrefixMatch {
                 matched: &matched,
                 total: 8.0,
-                block_tokens: 0,
+                block_tokens: None,
             }];
             let request = RequestView {
                 model: &models[random.usize(..models.len())],
@@ -272,7 +272,7 @@ fn early_decisions_are_the_late_ones_with_filters_and_profiles() {
             [PrefixMatch {
                 matched: &matched,
                 total,
-                block_tokens: 64,
+                block_tokens: Some(64),
             }]
         };
         let found = |total: f64, scratch: &mut Scratch| {

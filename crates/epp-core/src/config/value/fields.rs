@@ -161,6 +161,12 @@ impl<'a> Fields<'a> {
         u32::try_from(self.integer(name, i64::from(default), 0)).unwrap_or(u32::MAX)
     }
 
+    /// A limit: a whole number that fits 32 bits, or nothing where the document says 0.
+    pub fn limit(&mut self, name: &'static str, default: Option<u32>) -> Option<u32> {
+        let limit = self.natural(name, default.unwrap_or(0));
+        (limit > 0).then_some(limit)
+    }
+
     /// A whole number where zero and less mean the default, as the Endpoint Picker reads some.
     pub fn positive_or_default(&mut self, name: &'static str, default: u32) -> u32 {
         let value = self.whole(name, i64::from(default), (i64::MIN, i64::MAX));

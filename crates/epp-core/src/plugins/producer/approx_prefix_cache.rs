@@ -38,8 +38,8 @@ const DEFAULT: PrefixProducer = PrefixProducer {
     dialect: Dialect::LlmD,
     block: BLOCK_SIZE_TOKENS,
     auto_tune: true,
-    max_blocks: 2048,
-    max_tokens: 131_072,
+    max_blocks: Some(2048),
+    max_tokens: Some(131_072),
     capacity: LRU_CAPACITY_PER_SERVER,
 };
 
@@ -58,8 +58,8 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         dialect: Dialect::LlmD,
         block,
         auto_tune,
-        max_blocks: fields.natural("maxPrefixBlocksToMatch", DEFAULT.max_blocks),
-        max_tokens: fields.natural("maxPrefixTokensToMatch", DEFAULT.max_tokens),
+        max_blocks: fields.limit("maxPrefixBlocksToMatch", DEFAULT.max_blocks),
+        max_tokens: fields.limit("maxPrefixTokensToMatch", DEFAULT.max_tokens),
         capacity: fields.positive_or_default("lruCapacityPerServer", DEFAULT.capacity),
     }),
         ..Capabilities::default()

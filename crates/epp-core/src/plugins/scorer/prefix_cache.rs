@@ -86,8 +86,10 @@ fn gie_v1(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
         dialect: Dialect::GieV1,
         block: block_bytes(fields),
         auto_tune: fields.boolean("autoTune", newer),
-        max_blocks: fields.positive_or_default("maxPrefixBlocksToMatch", 256),
-        max_tokens: fields.optional_natural("maxPrefixTokensToMatch").unwrap_or(0),
+        max_blocks: Some(fields.positive_or_default("maxPrefixBlocksToMatch", 256)),
+        max_tokens: fields
+            .optional_natural("maxPrefixTokensToMatch")
+            .filter(|tokens| *tokens > 0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
     PrefixCacheScorer {
@@ -167,7 +169,7 @@ impl Scorer for PrefixCacheScorer {
         for (slot, score) in candidates.iter().zip(scores) {
             *score = (1.0 - self.length_weight) * prefix.share(*slot);
             if self.length_weight > 0.0 {
-                let tokens = f64::from(prefix.blocks(*slot)) * f64::from(prefix.block_tokens);
+                let tokens = f64::from(prefix.blocks(*slot)) * f64::from(prefix.block_tokens.unwrap_or(0));
                 *score += self.length_weight * (tokens / self.length_scale).min(1.0).powi(2);
             }
         }
@@ -199,7 +201,7 @@ mod tests {
         let prefix = [PrefixMatch {
             matched,
             total,
-            block_tokens: 1,
+            block_tokens: Some(1),
         }];
         let request = RequestView {
             model: "m",

@@ -121,7 +121,7 @@ mod tests {
         let prefix = [PrefixMatch {
             matched: &[2, 0],
             total: 4.0,
-            block_tokens: 64,
+            block_tokens: Some(64),
         }];
         let request = RequestView {
             prefix: &prefix,
