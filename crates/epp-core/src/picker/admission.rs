@@ -2,7 +2,7 @@
 
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
-use super::models::{Evidence, MAX_NAMES};
+use super::models::{ModelEvidence, MAX_NAMES};
 use super::statistics::ModelStatistics;
 use super::{ExchangeId, Picker};
 use crate::scheduling::Slot;
@@ -15,7 +15,7 @@ pub struct ModelWish {
     /// The model's name.
     pub name: String,
     /// How sure it is that the endpoint serves it.
-    pub evidence: Evidence,
+    pub evidence: ModelEvidence,
 }
 
 /// What admits models.
@@ -42,7 +42,7 @@ impl Dispatcher {
         let served = exchange.naming.served(&exchange.reader);
         if exchange.response.has_body() && served.is_some_and(|(served, _)| served == model) {
             // Its body may still be read to the end.
-            let best = self.listing(slot, model).unwrap_or(Evidence::Read);
+            let best = self.listing(slot, model).unwrap_or(ModelEvidence::Read);
             let endpoints = self.pool.pool().width();
             if self.statistics.models.has_room(model, best, endpoints) {
                 exchange.candidate.push_str(model);
@@ -52,12 +52,12 @@ impl Dispatcher {
     }
 
     /// Returns the evidence that the page of the endpoint in this slot lists a model, if it does.
-    fn listing(&self, slot: Slot, model: &str) -> Option<Evidence> {
+    fn listing(&self, slot: Slot, model: &str) -> Option<ModelEvidence> {
         let endpoint = self.pool.pool().get(slot)?;
         endpoint
             .metrics
             .lists_model(model)
-            .then_some(Evidence::Listed)
+            .then_some(ModelEvidence::Listed)
     }
 
     /// An endpoint has served a request: its model gets statistics of its own, or asks for them.
@@ -69,7 +69,7 @@ impl Dispatcher {
         let served = exchange.naming.served(&exchange.reader);
         let read = served.filter(|(served, _)| *served == name);
         // Of a body that was given back nothing is known any more.
-        let read = read.map_or(Evidence::Likely, |(_, evidence)| evidence);
+        let read = read.map_or(ModelEvidence::Likely, |(_, evidence)| evidence);
         let wish = ModelWish {
             id: exchange.id,
             slot,

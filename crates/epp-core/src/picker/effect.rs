@@ -1,4 +1,4 @@
-//! What a picker wants done. The host carries it out.
+//! Effects: what a picker wants done, for the host to carry out.
 
 use std::ops::Range;
 use std::sync::Arc;

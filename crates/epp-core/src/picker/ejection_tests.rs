@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::testing::{answer, begin, close, NOW};
+use super::super::testing::{begin, close, respond, NOW};
 use super::super::{ExchangeId, Head};
 use super::*;
 use crate::body::SliceBody;
@@ -87,7 +87,7 @@ fn an_endpoint_hangs_only_while_a_request_waits_there() {
         send(&mut picker, id);
         match end {
             true => close(&mut picker, id),
-            false => answer(&mut picker, id),
+            false => respond(&mut picker, id),
         }
     }
     wait(&mut picker, 0, 60);
@@ -127,14 +127,14 @@ fn looks_at_a_hung_endpoint_are_bounded_by_its_requests() {
 }
 
 #[test]
-fn a_request_that_is_answered_costs_two_looks_at_most_and_leaves_nothing() {
+fn a_request_with_a_response_costs_two_looks_at_most_and_leaves_nothing() {
     const REQUESTS: u32 = 100_000;
     const UNDER_WAY: u32 = 100;
     let mut picker = picker(2);
     for id in 0..REQUESTS {
         send(&mut picker, id);
         if let Some(former) = id.checked_sub(UNDER_WAY) {
-            answer(&mut picker, former);
+            respond(&mut picker, former);
             close(&mut picker, former);
         }
         if id % 1_000 == 0 {

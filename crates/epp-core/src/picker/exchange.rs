@@ -58,8 +58,8 @@ enum Phase {
     Deciding,
     /// It was sent to endpoints of the pool.
     Sent(ByRole<Target>),
-    /// No endpoint of the pool serves it: it has ended, it was answered by a local reply, or it was left to the
-    /// host's own load balancing.
+    /// No endpoint of the pool serves it: it has ended, it got a local reply, or it was left to the host's own
+    /// load balancing.
     Done,
 }
 
@@ -108,9 +108,9 @@ pub struct Exchange {
     pub response: ResponseState,
     /// Reads its response.
     pub usage: ResponseReader,
-    /// Whether the client asks why.
+    /// Whether the client has asked for the scores of the decision.
     pub explain: bool,
-    /// Why, once it was decided.
+    /// Those scores, once it was decided.
     pub explanation: Option<Explanation>,
 }
 

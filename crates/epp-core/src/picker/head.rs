@@ -1,4 +1,4 @@
-//! What the picker reads of a request's headers.
+//! The headers of a request, as far as the picker reads them.
 
 use crate::config::Plan;
 use crate::protocol::{EXPLAIN_HEADER, REWRITE_HEADERS};
@@ -16,7 +16,7 @@ pub struct Head<'a> {
     pub content_encoding: &'a [u8],
     /// Whether it asks for another protocol.
     pub upgrade: bool,
-    /// Whether the client asks why the endpoint was picked.
+    /// Whether the client asks for the scores of the decision.
     pub explain: bool,
     /// `content-length`, where the client says it.
     pub content_length: Option<usize>,

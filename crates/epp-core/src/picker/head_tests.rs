@@ -81,7 +81,7 @@ fn a_header_that_only_a_picker_may_set_is_not_read() {
             &destination.replace("x-gateway-destination-endpoint", name),
             "",
         ));
-        // Not the answer that a name without an endpoint gets.
+        // Not the reply that a name without an endpoint gets.
         assert!(
             sent(&mut picker, &[(name, "default/p9")]).is_some(),
             "{name}"

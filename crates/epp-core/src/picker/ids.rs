@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 /// A table by the numbers that a host gives to exchanges, or to other things that it counts up.
 pub type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
-/// Spreads small whole numbers, which is all that such a number asks for: the general hasher
+/// Spreads small whole numbers, which is all that such a number takes: the general hasher
 /// needs 128-bit products, which wasm has to do in parts, at every callback.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);

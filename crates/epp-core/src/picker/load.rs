@@ -20,7 +20,7 @@ struct Load {
     tag: u32,
     /// Counts the endpoints that have been in the slot.
     tenure: u32,
-    /// Counts the endpoint's scrapes, so that a request knows whether it was sent before the last.
+    /// Counts the endpoint's scrapes, which tells whether a request was sent before the last one.
     scrapes: u32,
     /// What this VM has in flight.
     own: InFlight,

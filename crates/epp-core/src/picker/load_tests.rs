@@ -1,10 +1,10 @@
 use super::*;
 use crate::config;
 use crate::picker::costs::MAX_REQUEST_TOKENS;
-use crate::picker::testing::{answer, answer_body, begin, close, pass, NOW};
+use crate::picker::testing::{begin, close, pass, respond, respond_with_body, NOW};
 use crate::picker::{ExchangeId, Head, Picker};
 
-/// Tokens in flight at one endpoint decide; what the load producer is told is left open.
+/// Tokens in flight at one endpoint decide; the parameters of the load producer are left open.
 fn picker(parameters: &str) -> Picker {
     let text = format!(
         "apiVersion: llm-d.ai/v1alpha1
@@ -47,8 +47,8 @@ fn a_prompt_that_comes_after_its_request_has_left_is_counted() {
     pass(&mut picker, 1, 0, body.as_bytes(), false);
     let counted = tokens(&picker);
     assert!(counted > 1_000, "{counted}");
-    answer(&mut picker, 1);
-    answer_body(&mut picker, 1);
+    respond(&mut picker, 1);
+    respond_with_body(&mut picker, 1);
     assert_eq!(tokens(&picker), 0, "the prompt was computed");
     let rest = format!(r#"{}"}}"#, "six ".repeat(4_000));
     pass(&mut picker, 1, body.len(), rest.as_bytes(), true);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config;
 use crate::metrics::definitions::FORCED_RELEASES;
-use crate::picker::testing::{answer, begin, change, close, decisions, exchange, pass, show, NOW};
+use crate::picker::testing::{begin, change, close, decisions, exchange, pass, respond, show, NOW};
 use crate::picker::{Effect, ExchangeId, Head};
 
 #[path = "../../../../tests/memory/bodies.rs"]
@@ -184,7 +184,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     }
     assert!(tick(&mut picker) > 0, "the largest go on");
     assert!(!picker.dispatcher.readers.memory.memory.is_short());
-    answer(&mut picker, 1);
+    respond(&mut picker, 1);
     close(&mut picker, 1);
     open(&mut picker, 2, path);
     show(&mut picker, 2, body.as_bytes(), true);
@@ -219,7 +219,7 @@ fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
     assert!(!exchange(&picker, 1).reader.wants_more());
     assert!(
         picker.dispatcher.readers.memory.own < 8 << 10,
-        "what an answer is to prove"
+        "what a response is to prove"
     );
     open(&mut picker, 2, "/v1/chat/completions");
     show(&mut picker, 2, prompt.as_bytes(), false);

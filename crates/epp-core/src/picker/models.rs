@@ -22,7 +22,7 @@ pub const MAX_NAMES: usize = 64;
 
 /// How sure it is that an endpoint serves a model of this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
+pub enum ModelEvidence {
     /// Its metrics page lists it.
     Listed,
     /// It has served a request that names this model and no other.
@@ -40,12 +40,12 @@ pub struct ModelNames {
 
 impl ModelNames {
     /// Returns among how many names, in a pool with this many endpoints, there is room for one with this evidence.
-    fn room(endpoints: usize, evidence: Evidence) -> usize {
+    fn room(endpoints: usize, evidence: ModelEvidence) -> usize {
         let room = (MAX_SERIES / SERIES_PER_MODEL / endpoints.max(1)).clamp(MIN_NAMES, MAX_NAMES);
         match evidence {
-            Evidence::Listed => room,
-            Evidence::Read => room / 2,
-            Evidence::Likely => room / 4,
+            ModelEvidence::Listed => room,
+            ModelEvidence::Read => room / 2,
+            ModelEvidence::Likely => room / 4,
         }
     }
 
@@ -70,12 +70,12 @@ impl ModelNames {
     }
 
     /// Returns whether there is room for this name in a pool with this many endpoints.
-    pub fn has_room(&self, name: &str, evidence: Evidence, endpoints: usize) -> bool {
+    pub fn has_room(&self, name: &str, evidence: ModelEvidence, endpoints: usize) -> bool {
         name.len() <= MAX_NAME_BYTES && self.admitted.len() < Self::room(endpoints, evidence)
     }
 
     /// Admits a name, if there is room. Returns whether it is admitted now.
-    pub fn admit(&mut self, name: &str, evidence: Evidence, endpoints: usize) -> bool {
+    pub fn admit(&mut self, name: &str, evidence: ModelEvidence, endpoints: usize) -> bool {
         if self.contains(name) {
             return true;
         }
@@ -89,6 +89,6 @@ impl ModelNames {
     /// Adopts a name that another picker has admitted.
     pub fn adopt(&mut self, name: &str, endpoints: usize) {
         // What it was admitted for is not known here, and no other picker has more room.
-        self.admit(name, Evidence::Listed, endpoints);
+        self.admit(name, ModelEvidence::Listed, endpoints);
     }
 }

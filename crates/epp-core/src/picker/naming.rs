@@ -1,6 +1,6 @@
 //! The names of a request's model: what the client asks for, and what is asked for instead.
 
-use super::models::Evidence;
+use super::models::ModelEvidence;
 use super::Head;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
 use crate::request::{BodyReader, Fact};
@@ -68,10 +68,10 @@ impl Naming {
 
     /// Returns the model that an endpoint has served if it responds with success, and how sure that is. None where only a
     /// header names it that clients can set: an endpoint does not read it.
-    pub fn served<'a>(&'a self, reader: &'a BodyReader) -> Option<(&'a str, Evidence)> {
+    pub fn served<'a>(&'a self, reader: &'a BodyReader) -> Option<(&'a str, ModelEvidence)> {
         let evidence = match reader.is_end_read() {
-            true => Evidence::Read,
-            false => Evidence::Likely,
+            true => ModelEvidence::Read,
+            false => ModelEvidence::Likely,
         };
         match (reader.model().known(), self.target()) {
             // Which one is read as the model is up to the endpoint.
@@ -79,7 +79,7 @@ impl Naming {
             // It is replaced where it stands.
             (Some(_), Some(target)) => Some((target, evidence)),
             (Some(asked), None) => Some((asked, evidence)),
-            (None, None) if self.header_only => Some((self.header.get()?, Evidence::Read)),
+            (None, None) if self.header_only => Some((self.header.get()?, ModelEvidence::Read)),
             (None, _) => None,
         }
     }

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub use super::admission::ModelWish;
 pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
 pub use super::load::EndpointLoad;
-pub use super::models::{Evidence as ModelEvidence, ModelNames, MAX_NAMES, MAX_NAME_BYTES};
+pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES, MAX_NAME_BYTES};
 
 /// Counts of the sharing itself, which the picker exports with its own metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use super::exchange::Target;
 use super::statistics::EVENTS_PER_TIMING;
-use super::testing::{answer, answer_body, begin, change, close, decision, exchange, show, NOW};
+use super::testing::{
+    begin, change, close, decision, exchange, respond, respond_with_body, show, NOW,
+};
 use super::*;
 use crate::config;
 use crate::request::TextBuffer;
@@ -418,7 +420,7 @@ fn in_flight(picker: &Picker) -> [u32; 2] {
 }
 
 #[test]
-fn the_endpoint_that_computes_the_prompt_is_done_with_the_first_bytes_of_the_answer() {
+fn the_endpoint_that_computes_the_prompt_is_done_with_the_first_bytes_of_the_response() {
     let text = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: queue-scorer}, {name: pods, type: static-discovery, parameters: {endpoints: [
@@ -460,9 +462,9 @@ dataLayer: {discovery: {pluginRef: pods}}
         [("x-prefiller-host-port", "10.0.0.2:80".to_owned())]
     );
     assert_eq!(in_flight(&picker), [1, 1]);
-    answer(&mut picker, 1);
+    respond(&mut picker, 1);
     assert_eq!(in_flight(&picker), [1, 1]);
-    answer_body(&mut picker, 1);
+    respond_with_body(&mut picker, 1);
     assert_eq!(in_flight(&picker), [1, 0]);
     close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);

@@ -45,10 +45,10 @@ impl Vm {
         expected
     }
 
-    /// Sends a request that is answered.
+    /// Sends a request, and responds to it.
     fn serve(&mut self, body: &str) {
         let (id, _) = self.send(body);
-        answer(&mut self.picker, id, b"10.0.0.1:80", 200);
+        respond(&mut self.picker, id, b"10.0.0.1:80", 200);
         close(&mut self.picker, id);
     }
 }
@@ -57,8 +57,8 @@ fn body(model: &str, prompt: &str) -> String {
     serde_json::json!({"model": model, "prompt": prompt}).to_string()
 }
 
-/// This endpoint answers, as far as that is looked at.
-fn answer(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
+/// Responds from this endpoint, as far as that is looked at.
+fn respond(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
     let id = ExchangeId(id);
     let seen = picker.wants_upstream(id).then(|| Upstream {
         server: Some(server.to_vec()),
@@ -77,17 +77,17 @@ fn text(number: u64, length: usize) -> String {
 #[test]
 fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
     let mut vm = Vm::start();
-    // Its answer was looked at: for the next 100 ms no other need be, but for what it proves.
+    // Its response was looked at: for the next 100 ms no other need be, but for what it proves.
     vm.serve(&body("m", "hello"));
     let prompt = body("m", &text(1, 5_000));
     let ends: [fn(&mut Picker, u32); 4] = [
         // Another status than 2xx.
-        |picker, id| answer(picker, id, b"10.0.0.1:80", 404),
-        // The client leaves, or nothing answers.
+        |picker, id| respond(picker, id, b"10.0.0.1:80", 404),
+        // The client leaves, or no response comes.
         |_, _| {},
-        // Another endpoint answers, after a retry.
-        |picker, id| answer(picker, id, b"10.0.0.9:80", 200),
-        |picker, id| answer(picker, id, b"10.0.0.1:80", 200),
+        // Another endpoint responds, after a retry.
+        |picker, id| respond(picker, id, b"10.0.0.9:80", 200),
+        |picker, id| respond(picker, id, b"10.0.0.1:80", 200),
     ];
     for (number, end) in ends.into_iter().enumerate() {
         let (id, expected) = vm.send(&prompt);
@@ -98,7 +98,7 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
         let served = number == 3;
         assert_eq!(vm.expected(&prompt) > 0.99, served, "{number}");
     }
-    // Neither does a failing copy take away what was answered, nor is it looked at.
+    // A copy that fails does not take away what was proven, and is not looked at.
     let (id, _) = vm.send(&prompt);
     assert!(!exchange(&vm.picker, id).is_doubted());
     change(&mut vm.picker, id, |dispatcher, exchange| {
@@ -121,7 +121,7 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
     pass(picker, 70, 0, first, false);
     change(picker, 70, Dispatcher::decide);
     assert!(!exchange(picker, 70).is_doubted());
-    answer(picker, 70, b"10.0.0.1:80", 413);
+    respond(picker, 70, b"10.0.0.1:80", 413);
     pass(picker, 70, first.len(), rest, true);
     close(picker, 70);
     assert!(vm.expected(&whole) < 0.6);

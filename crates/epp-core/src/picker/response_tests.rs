@@ -1,7 +1,7 @@
-//! What is counted of answers, and under which names.
+//! Responses: what is counted of them, and under which names.
 
 use super::super::models::{ModelNames, MAX_NAMES};
-use super::super::testing::{answer_body, begin, close, exchange, show, NOW};
+use super::super::testing::{begin, close, exchange, respond_with_body, show, NOW};
 use super::super::{ExchangeId, Head, Picker, Upstream};
 use super::*;
 use crate::body::SliceBody;
@@ -61,7 +61,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     }
 
     /// A request for this model, which gets a response with this status.
-    fn ask(&mut self, model: &str, status: u16) {
+    fn serve_named(&mut self, model: &str, status: u16) {
         let head = Head {
             model: model.as_bytes(),
             ..Head::default()
@@ -103,12 +103,12 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let id = ExchangeId(id);
         let seen = picker.wants_upstream(id).then_some(seen);
         picker.response_headers(NOW, id, seen.as_ref());
-        answer_body(picker, id.0);
+        respond_with_body(picker, id.0);
         close(picker, id.0);
     }
 
     /// The models that were counted, and the bytes of all that was defined.
-    fn told(&mut self) -> (Vec<String>, usize) {
+    fn counted(&mut self) -> (Vec<String>, usize) {
         self.picker.dispatcher.statistics.registry.flush();
         self.host
             .take(&mut self.picker.dispatcher.statistics.registry);
@@ -127,30 +127,30 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 #[test]
 fn invented_names_of_which_no_endpoint_knows_take_no_place() {
     let mut vm = Vm::new();
-    (0..20).for_each(|_| vm.ask("real", 200));
-    let (_, before) = vm.told();
+    (0..20).for_each(|_| vm.serve_named("real", 200));
+    let (_, before) = vm.counted();
     for number in 0..10_000 {
         let long = format!("{number:0>4096}");
-        vm.ask(&long, 404);
-        vm.ask(&format!("short-{number}"), 404);
-        vm.ask(&long, 200);
+        vm.serve_named(&long, 404);
+        vm.serve_named(&format!("short-{number}"), 404);
+        vm.serve_named(&long, 200);
     }
-    vm.ask("second", 200);
-    let (models, after) = vm.told();
+    vm.serve_named("second", 200);
+    let (models, after) = vm.counted();
     assert_eq!(models, ["other", "real", "second"]);
     // One set of series for all of them, and the second model's.
     assert!(after - before < 30_000, "{before} to {after}");
 }
 
 #[test]
-fn where_endpoints_answer_to_any_name_the_number_of_names_is_bounded() {
+fn where_endpoints_serve_any_name_the_number_of_names_is_bounded() {
     let mut vm = Vm::new();
-    (0..20).for_each(|_| vm.ask("real", 200));
+    (0..20).for_each(|_| vm.serve_named("real", 200));
     for number in 0..10_000 {
-        vm.ask(&format!("short-{number}"), 200);
+        vm.serve_named(&format!("short-{number}"), 200);
     }
-    vm.ask("real", 200);
-    let (models, _) = vm.told();
+    vm.serve_named("real", 200);
+    let (models, _) = vm.counted();
     // Half of the 64 that have room, and "other": no endpoint's page lists them.
     assert_eq!(models.len(), 33);
     assert!(models.contains(&"real".to_owned()));
@@ -202,20 +202,20 @@ fn a_model_is_counted_wherever_it_stands_in_a_body() {
         for mut vm in [Vm::reading(), Vm::reading_prompts()] {
             vm.serve("", &body);
             vm.serve("", &body);
-            assert_eq!(vm.told().0, ["m"], "{}", &body[..20]);
+            assert_eq!(vm.counted().0, ["m"], "{}", &body[..20]);
         }
     }
 }
 
 #[test]
-fn the_first_answer_to_a_name_counts_under_it() {
+fn the_first_response_to_a_name_counts_under_it() {
     let mut vm = Vm::new();
-    (0..6).for_each(|_| vm.ask("real", 200));
-    let (models, _) = vm.told();
+    (0..6).for_each(|_| vm.serve_named("real", 200));
+    let (models, _) = vm.counted();
     assert_eq!(models, ["real"]);
     // Then also those that fail.
-    vm.ask("real", 500);
-    assert_eq!(vm.told().0, ["real"]);
+    vm.serve_named("real", 500);
+    assert_eq!(vm.counted().0, ["real"]);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
             (1, 0)
         );
         picker.response_headers(NOW, ExchangeId(1), None);
-        answer_body(picker, 1);
+        respond_with_body(picker, 1);
         assert_eq!(picker.dispatcher.readers.responses.reading(), 1);
     }
     picker.recovery().drop_exchange(ExchangeId(1));

@@ -1,5 +1,5 @@
-//! What a picker reports of itself to a status page: its state, and its last decisions with what led to
-//! them. Nothing of a prompt but its length.
+//! A picker's report to a status page: its state, and its last decisions with what led to them. Nothing of a prompt but
+//! its length.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ pub enum DecisionBasis {
     /// Nothing yet: the endpoints are not known.
     #[default]
     Nothing,
-    /// What this proxy knows itself.
+    /// What this proxy counts itself.
     OwnCounts,
     /// The endpoints' metrics.
     Metrics,

@@ -61,12 +61,12 @@ pub fn decisions(picker: &mut Picker) -> Vec<Effect> {
     effects.filter(Effect::is_decision).collect()
 }
 
-/// The response's headers have come, of which nothing is known.
-pub fn answer(picker: &mut Picker, id: u32) {
+/// Responds with headers of which nothing is known.
+pub fn respond(picker: &mut Picker, id: u32) {
     picker.response_headers(NOW, ExchangeId(id), None);
 }
 
-/// A part of the response's body has come.
-pub fn answer_body(picker: &mut Picker, id: u32) {
+/// Responds with a part of a body.
+pub fn respond_with_body(picker: &mut Picker, id: u32) {
     picker.response_body(NOW, ExchangeId(id), &mut SliceBody::beginning(b"{"));
 }

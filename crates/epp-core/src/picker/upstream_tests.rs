@@ -1,4 +1,4 @@
-//! What responses say of endpoints, and what they do not.
+//! Responses: what follows from one for its endpoint, and what does not.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
 }
 
 #[test]
-fn only_answers_that_the_endpoint_was_asked_for_count() {
+fn only_responses_of_the_endpoint_count() {
     let avoided = |status, origin| {
         let mut picker = picker();
         for id in 0..10 {
@@ -68,7 +68,7 @@ fn only_answers_that_the_endpoint_was_asked_for_count() {
     assert_eq!(avoided(500, ResponseOrigin::Endpoint), Some(Reason::Errors));
 }
 
-/// A retry overtakes an answer that takes long, and how long it takes is the client's to choose.
+/// A retry overtakes a response that takes long, and how long it takes is the client's choice.
 #[test]
 fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_does_not_come() {
     let certain = |status, freshness| {
@@ -86,7 +86,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     let mut picker = picker();
     let mut now = NOW;
     let mut fetch = |picker: &mut Picker| loop {
-        // What was not answered is waited for for a while.
+        // A fetch without a result is waited for for a while.
         now = Timestamp::from_nanos(now.as_nanos() + 20_000_000);
         picker.tick(now);
         if let Some(Effect::Fetch { id, .. }) = picker.poll_effect() {

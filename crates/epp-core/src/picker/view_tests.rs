@@ -34,7 +34,7 @@ fn picker(plan: &str) -> Picker {
     picker
 }
 
-fn ask(picker: &mut Picker, id: u32, explain: bool) -> Effect {
+fn decide(picker: &mut Picker, id: u32, explain: bool) -> Effect {
     let head = Head {
         model: b"llama",
         explain,
@@ -47,7 +47,7 @@ fn ask(picker: &mut Picker, id: u32, explain: bool) -> Effect {
 #[test]
 fn no_decision_is_recorded_before_the_status_is_asked_for() {
     let mut picker = picker(PLAN);
-    ask(&mut picker, 1, false);
+    decide(&mut picker, 1, false);
     (0..100).for_each(|_| picker.tick(NOW));
     assert!(picker.dispatcher.view.decisions.is_empty());
     assert!(picker.status().decisions.is_empty());
@@ -57,7 +57,7 @@ fn no_decision_is_recorded_before_the_status_is_asked_for() {
 fn decisions_are_recorded_with_their_scores_until_they_are_no_longer_observed() {
     let mut picker = picker(PLAN);
     picker.status();
-    ask(&mut picker, 1, false);
+    decide(&mut picker, 1, false);
     let status = picker.status();
     assert_eq!(
         status.legends[0].scorers,
@@ -79,7 +79,7 @@ fn decisions_are_recorded_with_their_scores_until_they_are_no_longer_observed() 
 
     picker.stop_recording();
     assert!(picker.dispatcher.view.decisions.is_empty());
-    ask(&mut picker, 2, false);
+    decide(&mut picker, 2, false);
     assert!(picker.dispatcher.view.decisions.is_empty());
 }
 
@@ -88,7 +88,7 @@ fn under_load_no_more_is_noted_than_is_shown() {
     let mut picker = picker(PLAN);
     picker.status();
     for id in 0..500 {
-        ask(&mut picker, id, false);
+        decide(&mut picker, id, false);
         close(&mut picker, id);
     }
     assert_eq!(picker.dispatcher.view.decisions.len(), MAX_DECISIONS);
@@ -99,7 +99,7 @@ fn under_load_no_more_is_noted_than_is_shown() {
         MAX_DECISIONS as u64
     );
     assert_eq!(report.counts.decided, 500);
-    ask(&mut picker, 1, false);
+    decide(&mut picker, 1, false);
     let last = picker.dispatcher.view.decisions.back().unwrap();
     assert_eq!(
         (picker.dispatcher.view.decisions.len(), last.number),
@@ -110,11 +110,11 @@ fn under_load_no_more_is_noted_than_is_shown() {
 }
 
 #[test]
-fn only_a_client_that_asks_is_told_why() {
+fn only_a_client_that_asks_for_the_scores_gets_them() {
     let mut picker = picker(PLAN);
     picker.status();
-    ask(&mut picker, 1, false);
-    ask(&mut picker, 2, true);
+    decide(&mut picker, 1, false);
+    decide(&mut picker, 2, true);
     for id in [1, 2].map(ExchangeId) {
         picker.response_headers(NOW, id, None);
     }
@@ -166,7 +166,7 @@ fn a_refused_endpoint_is_shown_with_the_reason() {
             .unwrap()
             .available = false;
     }
-    let decision = ask(&mut picker, 1, false);
+    let decision = decide(&mut picker, 1, false);
     assert!(matches!(decision, Effect::Reply { .. }));
     let shown = picker.dispatcher.view.decisions.back().unwrap();
     assert!(shown.best.is_empty() && shown.error.is_some(), "{shown:?}");
@@ -188,7 +188,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 ";
     let plan = config::load(UNDISCOVERED).unwrap().plan;
     let mut picker = Picker::new(plan, 1);
-    let effect = ask(&mut picker, 1, false);
+    let effect = decide(&mut picker, 1, false);
     assert!(matches!(effect, Effect::Bypass { .. }), "{effect:?}");
     assert_eq!(picker.status().counts.fallbacks, 0);
     // A defect is counted as the failure mode says.
