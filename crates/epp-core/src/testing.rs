@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::plugins::build_default;
+use crate::plugins::{build_default, Dialect};
 use crate::scheduling::{
     Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, PickerPlugin, Pool,
     ProfileHandler, RequestView, Scorer, Slot, UnreadPrompt,
@@ -10,17 +10,17 @@ use crate::scheduling::{
 
 /// A scorer with its defaults.
 pub fn scorer(name: &str) -> Arc<dyn Scorer> {
-    build_default(name).scorer.unwrap()
+    build_default(name, Dialect::GieV1).scorer.unwrap()
 }
 
 /// A picker with its defaults.
 pub fn picker(name: &str) -> Arc<dyn PickerPlugin> {
-    build_default(name).picker.unwrap()
+    build_default(name, Dialect::GieV1).picker.unwrap()
 }
 
 /// A profile handler with its defaults.
 pub fn handler(name: &str) -> Arc<dyn ProfileHandler> {
-    build_default(name).profile_handler.unwrap()
+    build_default(name, Dialect::GieV1).profile_handler.unwrap()
 }
 
 /// A document of one plugin with these parameters.

@@ -7,12 +7,11 @@ use std::io::{self, Write};
 use clap::Args;
 use epp_core::config;
 use epp_core::plugins::scorer::prefix_cache::CUTTING;
-use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_core::plugins::Dialect;
+use epp_core::plugins::{self, Dialect};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::dialect::{gate_name, knows, TargetDialect, DETECTOR, FORMER_GATES};
+use crate::dialect::{former_name, gate_name, knows, TargetDialect, DETECTOR, FORMER_GATES};
 use crate::input::{plan_of, read_document};
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::schema::value;
@@ -340,11 +339,13 @@ fn rename(value: &mut Value) {
     match value {
         Value::Object(entries) => {
             for (key, entry) in entries {
-                match entry.as_str() {
-                    Some(FORMER_NAME) if key == "type" || key == "pluginRef" => {
-                        *entry = json!("core-metrics-extractor");
-                    }
-                    _ => rename(entry),
+                let named = matches!(key.as_str(), "type" | "pluginRef");
+                let name = entry
+                    .as_str()
+                    .filter(|name| named && former_name(name).is_some());
+                match name.and_then(plugins::find) {
+                    Some(plugin) => *entry = json!(plugin.name),
+                    None => rename(entry),
                 }
             }
         }

@@ -23,10 +23,6 @@ pub fn written_out(plan: &Plan) -> Value {
     };
     let mut entries: Vec<Value> = plan.instances.iter().map(|one| entry(one)).collect();
     let has = |kind: &str| plan.instances.iter().any(|instance| instance.kind == kind);
-    let producer = plugins::producer::approx_prefix_cache::TYPE.name;
-    if plan.dialect == Dialect::LlmD && !plan.producers.is_empty() && !has(producer) {
-        entries.push(default_entry(producer, plan.dialect));
-    }
     for kind in ALWAYS.into_iter().filter(|kind| !has(kind)) {
         entries.push(default_entry(kind, plan.dialect));
     }

@@ -4,8 +4,7 @@
 use clap::ValueEnum;
 use epp_core::config;
 use epp_core::config::value::Node;
-use epp_core::plugins::source::core_metrics_extractor::FORMER_NAME;
-use epp_core::plugins::{self, Dialect, Standing};
+use epp_core::plugins::{self, Dialect, FormerName, Standing};
 
 use crate::page::name_of;
 
@@ -61,8 +60,16 @@ pub fn knows(dialect: TargetDialect, kind: &str) -> bool {
     is_own(kind)
         || match dialect {
             TargetDialect::GieV1 => GIE_TYPES.contains(&kind),
-            TargetDialect::LlmD => kind != FORMER_NAME,
+            TargetDialect::LlmD => {
+                former_name(kind).is_none_or(|former| former.dialect == Dialect::LlmD)
+            }
         }
+}
+
+/// Returns the former name of a plugin type that this is, if it is one.
+pub fn former_name(kind: &str) -> Option<&'static FormerName> {
+    let former = plugins::TYPES.iter().flat_map(|plugin| plugin.former_names);
+    former.into_iter().find(|former| former.name == kind)
 }
 
 /// Returns whether a plugin type exists in epp-wasm only.

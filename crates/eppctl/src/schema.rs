@@ -75,7 +75,8 @@ pub fn schema() -> Value {
     }
     let entry = &mut top["properties"]["plugins"]["items"];
     let mut names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
-    names.push(plugins::source::core_metrics_extractor::FORMER_NAME);
+    let former = plugins::TYPES.iter().flat_map(|plugin| plugin.former_names);
+    names.extend(former.map(|former| former.name));
     let idle = config::all_elsewhere().filter(|known| known.here != Here::Refused);
     names.extend(idle.map(|known| known.name));
     entry["properties"]["type"]["enum"] = json!(names);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use self::order::Planned;
 use self::types::Known;
-use super::document::{self, Document};
+use super::document::{self, Document, PluginEntry};
 use super::plan::{Instance, Plan, Profiled};
 use super::sections::Named;
 use crate::config::value::nearest::no_such;
@@ -78,54 +78,32 @@ impl Assembly<'_> {
         let planned = self.in_order(planned);
         let built = planned.into_iter().map(|plugin| {
             let instance = match plugin.known {
-                Known::Type(kind) => {
-                    let path = plugin.entry.path.key("parameters");
-                    let parameters = plugin.entry.parameters.as_ref();
-                    self.build(kind, &plugin.entry.name, parameters, path)
-                }
-                Known::Idle(idle) => types::idle(plugin.entry, idle),
+                Known::Type(kind) => self.build(kind, plugin.entry),
+                Known::Idle(idle) => Arc::new(types::idle(plugin.entry, idle)),
             };
-            (plugin.position, Arc::new(instance))
+            (plugin.position, instance)
         });
         let mut built: Vec<(usize, Arc<Instance>)> = built.collect();
         built.sort_by_key(|(position, _)| *position);
         self.instances = built.into_iter().map(|(_, instance)| instance).collect();
     }
 
-    fn build(
-        &mut self,
-        kind: &'static PluginType,
-        name: &str,
-        parameters: Option<&Node>,
-        path: Path,
-    ) -> Instance {
-        let mut build = Build {
-            name,
-            fields: Fields::new(parameters, path, self.problems),
+    fn build(&mut self, kind: &'static PluginType, entry: &PluginEntry) -> Arc<Instance> {
+        let path = entry.path.key("parameters");
+        let build = Build {
+            name: &entry.name,
+            kind: &entry.kind,
+            fields: Fields::new(entry.parameters.as_ref(), path, self.problems),
             dialect: self.dialect,
             declared: self.declared,
             built: &mut self.built,
         };
-        let capabilities = (kind.build)(&mut build);
-        let parameters = build.fields.finish();
-        if let Some(producer) = &capabilities.prefix_producer {
-            self.built
-                .producers
-                .push((name.to_owned(), producer.clone()));
-        }
-        self.built.plugins.push((name.to_owned(), kind.provides));
-        Instance {
-            name: name.to_owned(),
-            kind: kind.name,
-            parameters,
-            capabilities,
-        }
+        build.finish(kind)
     }
 
-    fn add_default(&mut self, kind: &'static PluginType) -> Arc<Instance> {
-        let instance = Arc::new(self.build(kind, kind.name, None, Path::default()));
-        self.instances.push(instance.clone());
-        instance
+    /// Adds a plugin with all its defaults, which the plan needs and the document does not have.
+    fn add(&mut self, kind: &'static PluginType) -> Arc<Instance> {
+        self.built.add(kind, self.dialect, self.declared)
     }
 
     fn get(&mut self, name: &str, path: &Path, expected: &str) -> Option<Arc<Instance>> {
@@ -181,6 +159,8 @@ impl Assembly<'_> {
         profiles: Vec<Profiled>,
         scheduler: Option<Scheduler>,
     ) -> Option<Plan> {
+        // Only now: sections refer to plugins of the document, and to no others.
+        self.instances.append(&mut self.built.added);
         let (found, sources) = (document.discovery.as_slice(), document.sources.as_slice());
         let load = self.only(document, Capability::InflightLoad, &[]);
         let discovery = self.only(document, Capability::Discovery, found);
@@ -207,7 +187,9 @@ impl Assembly<'_> {
         let load = load.or_else(|| needs.in_flight.then(InflightLoad::default));
         // The producer whose matches tell how much of a prompt costs nothing.
         let discounts = load.as_ref().and_then(|load| {
-            approx_prefix_cache::find(&self.built.producers, &load.prefix_producer)
+            let name = load.prefix_producer.as_deref();
+            let meant = self.built.meant(&approx_prefix_cache::REFERENCE, name)?;
+            meant.capabilities.prefix_producer
         });
         // What is cached depends on the model, and what a prompt costs on what is cached.
         needs.model |= needs.tokens && discounts.is_some();

@@ -2,7 +2,7 @@
 
 use super::tests::{errors, llm_d};
 use super::*;
-use crate::plugins::{self, build_default, Capability};
+use crate::plugins::{self, build_default, Capability, Dialect};
 use crate::scheduling::{Cycle, HeaderValues, Metrics, ProfileId, RequestView, Scratch};
 use crate::testing::pool;
 
@@ -27,13 +27,23 @@ fn a_type_can_do_what_it_says() {
         Capability::Proxy,
     ];
     for kind in plugins::TYPES {
-        let built = build_default(kind.name);
+        let built = build_default(kind.name, Dialect::LlmD);
+        let gie_v1 = build_default(kind.name, Dialect::GieV1);
         for capability in ALL {
             let says = kind.provides.contains(&capability);
             assert_eq!(built.has(capability), says, "{}: {capability:?}", kind.name);
+            // Nothing refers to it under that dialect.
+            let cuts =
+                kind.name == "prefix-cache-scorer" && capability == Capability::PrefixProducer;
+            assert_eq!(
+                gie_v1.has(capability),
+                says || cuts,
+                "{}: {capability:?}",
+                kind.name
+            );
         }
         for reference in kind.references {
-            let read = [plugins::Dialect::GieV1, plugins::Dialect::LlmD]
+            let read = [Dialect::GieV1, Dialect::LlmD]
                 .iter()
                 .flat_map(|dialect| plugins::questions(kind, *dialect))
                 .any(|question| question.path.to_string() == reference.parameter);
@@ -77,6 +87,56 @@ fn a_plugin_can_filter_and_score_at_once_and_read_headers() {
     assert_eq!(picks(Some("p1")).unwrap(), [(1, 0.04)]);
     assert_eq!(picks(None).unwrap().len(), 3);
     assert!(picks(Some("nothing")).is_err());
+}
+
+#[test]
+fn a_plugin_of_three_kinds_is_found_by_each_and_by_its_former_name() {
+    let text = document(
+        "- {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: cutter}}\n\
+         - {name: cutter, type: test-two-in-one}\n",
+    );
+    let loaded = load(&text).unwrap();
+    let warned: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warned[0].contains("renamed; use test-all-in-one"),
+        "{warned:?}"
+    );
+    let plan = loaded.plan;
+    let producers = plan.producers.iter();
+    let producers = producers.map(|(name, producer)| (name.as_str(), producer.block));
+    assert_eq!(producers.collect::<Vec<_>>(), [("cutter", 512)]);
+    let profile = plan.scheduler.profiles().get(ProfileId(0)).unwrap();
+    assert_eq!((profile.filters.len(), profile.scorers.len()), (1, 2));
+}
+
+#[test]
+fn a_plugin_that_is_needed_and_missing_is_added_once_with_its_defaults() {
+    let scorer = |name: &str, producer: &str| {
+        format!("- {{name: {name}, type: prefix-cache-scorer, parameters: {{{producer}}}}}\n")
+    };
+    let named = "prefixMatchInfoProducerName: approx-prefix-cache-producer";
+    for (first, second) in [("", ""), (named, ""), ("", named), (named, named)] {
+        let text = document(&(scorer("a", first) + &scorer("b", second)));
+        let plan = load(&text).unwrap().plan;
+        let kinds = plan.instances.iter().map(|instance| instance.kind);
+        let added = kinds.filter(|kind| *kind == "approx-prefix-cache-producer");
+        assert_eq!(
+            (plan.producers.len(), added.count()),
+            (1, 1),
+            "{first}, {second}"
+        );
+        assert_eq!(plan.producers[0].1.block, 16);
+    }
+    // Sections refer to plugins of the document only.
+    let text = llm_d(
+        "plugins: [{type: prefix-cache-scorer}]\n\
+         schedulingProfiles: [{name: p, plugins: [{pluginRef: approx-prefix-cache-producer}]}]\n",
+    );
+    assert!(
+        errors(&text)[0].contains("expected the name of a plugin"),
+        "{:?}",
+        errors(&text)
+    );
 }
 
 #[test]

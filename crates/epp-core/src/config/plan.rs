@@ -17,7 +17,7 @@ use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
-use crate::scheduling::{Needs, Pool, Scheduler};
+use crate::scheduling::{Needs, Pool, ProducerId, Scheduler};
 use crate::time::whole_millis;
 
 /// A plugin with its effective parameters.
@@ -59,14 +59,14 @@ pub struct Plan {
     pub needs: Needs,
     /// The profiles, ready to run.
     pub scheduler: Scheduler,
-    /// How prompts are cut and remembered, each under its plugin's name.
+    /// How prompts are cut and remembered, each under its plugin's name, by [`ProducerId`].
     pub producers: Vec<(String, PrefixProducer)>,
     /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
     pub headers: Vec<String>,
     /// What is counted of what is in flight, where a scorer reads it or the document asks for it.
     pub load: Option<InflightLoad>,
     /// The producer whose matches tell how much of a prompt costs an endpoint nothing.
-    pub discounts: Option<usize>,
+    pub discounts: Option<ProducerId>,
     /// Where endpoints come from.
     pub discovery: Discovery,
     /// How metrics pages are fetched.

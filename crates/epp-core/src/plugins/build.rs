@@ -1,58 +1,21 @@
-//! Plugin types, and how a plugin is built from its parameters and from the plugins that it refers to.
+//! The building of plugins from their parameters and from the plugins that they refer to.
 //!
-//! Building has two phases. A type declares as data what its plugins can do and in which parameters they
-//! refer to others; from that the plugins of a document are put in order, so that those that are
-//! referred to are built first. Then each is built by its function.
-//!
-//! That function reads the parameters one by one, each with its default and bounds, and that reading is
+//! A type's function reads the parameters one by one, each with its default and bounds, and that reading is
 //! also their declaration: [`questions`] runs it on an empty document and notes what it asks for. The
 //! schema, the reference tables and the checks of `eppctl` are made of those notes. A table of
 //! parameters beside the function would say everything twice: what a parameter may be depends on the
 //! dialect and on other parameters for a third of the types, which a reading says in a line and a table
 //! cannot say without a language of its own.
 
+use std::sync::Arc;
+
 use super::capability::{Capabilities, Capability};
-use super::parity::Parity;
+use super::declaration::{Dialect, PluginType, Reference};
 use super::prefix_producer::PrefixProducer;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Path, Problems, Question};
-use crate::scheduling::HeaderId;
-
-/// Which Endpoint Picker's rules a document is read by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Gateway API Inference Extension v1.0: `inference.networking.x-k8s.io/v1alpha1`.
-    GieV1,
-    /// llm-d-router of 2026: `llm-d.ai/v1alpha1`.
-    LlmD,
-}
-
-/// A parameter that names another plugin.
-#[derive(Debug, Clone, Copy)]
-pub struct Reference {
-    /// The parameter.
-    pub parameter: &'static str,
-    /// What the plugin that it names can do.
-    pub to: Capability,
-    /// A name that stands for a plugin with all defaults where no plugin has it.
-    pub default: Option<&'static str>,
-}
-
-/// A plugin type of the document.
-#[derive(Debug, Clone, Copy)]
-pub struct PluginType {
-    /// The document's `type`.
-    pub name: &'static str,
-    /// What its plugins can do.
-    pub provides: &'static [Capability],
-    /// The parameters that name other plugins. Where one is absent, it stands for any plugin that can
-    /// do what it asks for; so all of them are built first.
-    pub references: &'static [Reference],
-    /// Reads the parameters. Problems are noted in the fields; the result is then unused.
-    pub build: fn(&mut Build<'_, '_>) -> Capabilities,
-    /// How it and its parameters compare with the Endpoint Picker's.
-    pub parity: Parity,
-}
+use crate::config::Instance;
+use crate::scheduling::{HeaderId, ProducerId};
 
 /// Headers that the plugins of one plan read at most: a host copies each for every request.
 const MAX_HEADERS: usize = 32;
@@ -60,27 +23,58 @@ const MAX_HEADERS: usize = 32;
 /// The part of a plan that is built so far, for the plugins that refer to it.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// The plugins, with what they can do.
-    pub plugins: Vec<(String, &'static [Capability])>,
+    /// The plugins, in the order in which they were built.
+    pub plugins: Vec<Arc<Instance>>,
+    /// Those of them that the document does not have: plugins with all defaults, for others that need them.
+    pub added: Vec<Arc<Instance>>,
     /// Names of plugins whose types are refused: a reference to one is not a problem of its own.
     pub refused: Vec<String>,
-    /// The prefix producers, each under its plugin's name. A scorer that matches prefixes refers to
-    /// one by its index here, and may add one of its own.
+    /// How prompts are cut and remembered, each under its plugin's name, by [`ProducerId`].
     pub producers: Vec<(String, PrefixProducer)>,
-    /// The request headers that plugins read, in lower case.
+    /// The request headers that plugins read, in lower case, by [`HeaderId`].
     pub headers: Vec<String>,
 }
 
 impl Built {
-    /// Returns the names of the plugins that can do something.
-    fn names(&self, capability: Capability) -> Vec<&str> {
-        if capability == Capability::PrefixProducer {
-            let names = self.producers.iter().map(|(name, _)| name.as_str());
-            return names.collect();
-        }
+    /// Returns the plugins that can do something.
+    fn able(&self, to: Capability) -> impl Iterator<Item = &Arc<Instance>> + Clone {
         let plugins = self.plugins.iter();
-        let able = plugins.filter(|(_, provides)| provides.contains(&capability));
-        able.map(|(name, _)| name.as_str()).collect()
+        plugins.filter(move |plugin| plugin.capabilities.has(to))
+    }
+
+    /// Adds a plugin with all its defaults, named like its type.
+    pub fn add(
+        &mut self,
+        kind: &'static PluginType,
+        dialect: Dialect,
+        declared: Dialect,
+    ) -> Arc<Instance> {
+        // Reading nothing raises no problem, and asks for nothing that the document could have here.
+        let mut problems = Problems::default();
+        let build = Build {
+            name: kind.name,
+            kind: kind.name,
+            fields: Fields::new(None, Path::default(), &mut problems),
+            dialect,
+            declared,
+            built: self,
+        };
+        let instance = build.finish(kind);
+        self.added.push(instance.clone());
+        instance
+    }
+
+    /// Returns the plugin that a reference means: the one of this name or, if it gives none, the one named like the
+    /// default's type or the only one that can do what is asked for.
+    pub fn meant(&self, reference: &Reference, name: Option<&str>) -> Option<&Arc<Instance>> {
+        let mut able = self.able(reference.to);
+        let default = reference.default.map(|default| default.name);
+        let wanted = name.or(default);
+        let named = able.clone().find(|plugin| Some(&*plugin.name) == wanted);
+        match (named, name) {
+            (None, None) => able.next().filter(|_| able.next().is_none()),
+            _ => named,
+        }
     }
 }
 
@@ -88,6 +82,8 @@ impl Built {
 pub struct Build<'a, 'd> {
     /// Its name in the document.
     pub name: &'a str,
+    /// Its type as the document writes it, which may be a former name.
+    pub kind: &'a str,
     /// Its parameters.
     pub fields: Fields<'d>,
     /// The dialect that the document is read by.
@@ -99,23 +95,23 @@ pub struct Build<'a, 'd> {
 }
 
 impl Build<'_, '_> {
-    /// Reads a reference that the type declares. Returns the name that is given; an empty one where
-    /// none is, or where no plugin has it, which is then a problem.
-    pub fn refer(&mut self, reference: &Reference) -> String {
+    /// Reads a reference that the type declares. Returns the plugin that is meant; `None` where the document has none
+    /// that could be, and where no plugin has the name that is given, which is then a problem.
+    pub fn refer(&mut self, reference: &Reference) -> Option<Arc<Instance>> {
         let name = self.fields.string(reference.parameter, "");
-        if name.is_empty() || reference.default == Some(name.as_str()) {
-            return name;
+        let given = (!name.is_empty()).then_some(name.as_str());
+        let found = self.built.meant(reference, given);
+        let mut default = reference.default.iter();
+        let stands = name.is_empty() || default.any(|default| default.name == name);
+        if found.is_some() || stands || self.built.refused.contains(&name) {
+            return found.cloned();
         }
-        let known = self.built.names(reference.to);
-        if known.contains(&name.as_str()) {
-            return name;
-        }
-        if !self.built.refused.contains(&name) {
-            let path = self.fields.path().key(reference.parameter);
-            let message = no_such(&name, &reference.to.a_name(), &known);
-            self.fields.problems().error(&path, message);
-        }
-        String::new()
+        let known = self.built.able(reference.to);
+        let known: Vec<&str> = known.map(|plugin| plugin.name.as_str()).collect();
+        let path = self.fields.path().key(reference.parameter);
+        let message = no_such(&name, &reference.to.a_name(), &known);
+        self.fields.problems().error(&path, message);
+        None
     }
 
     /// Asks for a request header, whose name a parameter gives. Plugins read its value by what this
@@ -137,37 +133,55 @@ impl Build<'_, '_> {
         HeaderId(place)
     }
 
-    /// Adds a prefix producer under a name, and returns its index in the plan.
-    pub fn add_producer(&mut self, name: &str, producer: PrefixProducer) -> usize {
-        self.built.producers.push((name.to_owned(), producer));
-        self.built.producers.len() - 1
+    /// Has prompts cut and remembered like this. Plugins read the matches by what this returns:
+    /// [`crate::scheduling::RequestView::prefix_match`].
+    pub fn prefix_producer(&mut self, producer: PrefixProducer) -> ProducerId {
+        let producers = &mut self.built.producers;
+        producers.push((self.name.to_owned(), producer));
+        ProducerId(producers.len() - 1)
+    }
+
+    /// Adds a plugin with all its defaults for this one, which needs it.
+    pub fn add(&mut self, kind: &'static PluginType) -> Arc<Instance> {
+        self.built.add(kind, self.dialect, self.declared)
+    }
+
+    /// Builds the plugin, to which others can then refer.
+    pub fn finish(mut self, kind: &'static PluginType) -> Arc<Instance> {
+        let capabilities = (kind.build)(&mut self);
+        let instance = Arc::new(Instance {
+            name: self.name.to_owned(),
+            kind: kind.name,
+            parameters: self.fields.finish(),
+            capabilities,
+        });
+        self.built.plugins.push(instance.clone());
+        instance
     }
 }
 
 /// Returns the parameters that a plugin type reads, in order: see the top of this file.
 pub fn questions(plugin: &PluginType, dialect: Dialect) -> Vec<Question> {
     let mut problems = Problems::recording();
+    read_nothing(plugin, dialect, &mut problems);
+    problems.into_questions()
+}
+
+/// Builds a plugin of a document that gives no parameters.
+fn read_nothing(plugin: &PluginType, dialect: Dialect, problems: &mut Problems) -> Capabilities {
     (plugin.build)(&mut Build {
         name: plugin.name,
-        fields: Fields::new(None, Path::default(), &mut problems),
+        kind: plugin.name,
+        fields: Fields::new(None, Path::default(), problems),
         dialect,
         declared: dialect,
         built: &mut Built::default(),
-    });
-    problems.into_questions()
+    })
 }
 
 /// A plugin with all its defaults, as a test needs it.
 #[cfg(test)]
-pub fn build_default(name: &str) -> Capabilities {
-    let mut problems = Problems::default();
-    let path = Path::default();
+pub fn build_default(name: &str, dialect: Dialect) -> Capabilities {
     let plugin = super::find(name).unwrap();
-    (plugin.build)(&mut Build {
-        name,
-        fields: Fields::new(None, path, &mut problems),
-        dialect: Dialect::GieV1,
-        declared: Dialect::GieV1,
-        built: &mut Built::default(),
-    })
+    read_nothing(plugin, dialect, &mut Problems::default())
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
-use super::prefix_producer::PrefixProducer;
 use super::producer::inflight_load::InflightLoad;
 use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
-use crate::scheduling::{Filter, PickerPlugin, ProfileHandler, Scorer};
+use crate::scheduling::{Filter, PickerPlugin, ProducerId, ProfileHandler, Scorer};
 
 /// Where endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,8 +92,8 @@ pub struct Capabilities {
     pub picker: Option<Arc<dyn PickerPlugin>>,
     /// Decides which profiles run.
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
-    /// How prompts are cut into prefix blocks and remembered.
-    pub prefix_producer: Option<PrefixProducer>,
+    /// Under which number of the plan it cuts and remembers prompts.
+    pub prefix_producer: Option<ProducerId>,
     /// What is counted of what is in flight.
     pub inflight_load: Option<InflightLoad>,
     /// Where endpoints come from.

@@ -4,6 +4,7 @@
 
 mod build;
 mod capability;
+mod declaration;
 mod normalize;
 mod parity;
 mod prefix_producer;
@@ -12,8 +13,9 @@ mod test_plugins;
 
 #[cfg(test)]
 pub use build::build_default;
-pub use build::{questions, Build, Built, Dialect, PluginType, Reference};
+pub use build::{questions, Build, Built};
 pub use capability::{Capabilities, Capability, Discovery};
+pub use declaration::{Dialect, FormerName, PluginType, Reference};
 pub use parity::{Parity, Standing};
 pub use prefix_producer::{PrefixProducer, TOKEN_BYTES};
 
@@ -110,14 +112,8 @@ registry! {
 
 /// Returns the type of this name, or of a former one.
 pub fn find(name: &str) -> Option<&'static PluginType> {
-    match name {
-        source::core_metrics_extractor::FORMER_NAME => {
-            return Some(&source::core_metrics_extractor::FORMER)
-        }
-        filter::label_selector::FORMER_NAME => return Some(&filter::label_selector::TYPE),
-        _ => {}
-    }
-    let found = TYPES.iter().find(|plugin| plugin.name == name);
+    let mut types = TYPES.iter();
+    let found = types.find(|plugin| plugin.is_named(name));
     #[cfg(test)]
     let found = found.or_else(|| test_plugins::find(name));
     found.copied()

@@ -1,6 +1,9 @@
 //! Plugin types that only tests can configure.
 
-use super::{Build, Capabilities, Capability, Parity, PluginType, Reference};
+use super::{
+    Build, Capabilities, Capability, Dialect, FormerName, Parity, PluginType, PrefixProducer,
+    Reference,
+};
 use crate::scheduling::{Cycle, Filter, HeaderId, Needs, Scorer, Slot};
 use std::sync::Arc;
 
@@ -8,6 +11,7 @@ use std::sync::Arc;
 /// and a scorer that gives endpoints the length of their names.
 const HEADER_AFFINITY: PluginType = PluginType {
     name: "test-header-affinity",
+    former_names: &[],
     provides: &[Capability::Filter, Capability::Scorer],
     references: &[],
     build: |build| {
@@ -25,11 +29,45 @@ const HEADER_AFFINITY: PluginType = PluginType {
 /// A scorer that refers to another scorer.
 const FOLLOWER: PluginType = PluginType {
     name: "test-follower",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[FOLLOWS],
     build: |build: &mut Build<'_, '_>| {
         build.refer(&FOLLOWS);
         Capabilities::scorer(HeaderAffinity(HeaderId(0)))
+    },
+    parity: Parity::SAME,
+};
+
+/// A plugin that is three things at once, under its former name, too: a filter, a scorer, and a prefix producer.
+const ALL_IN_ONE: PluginType = PluginType {
+    name: "test-all-in-one",
+    former_names: &[FormerName {
+        name: "test-two-in-one",
+        dialect: Dialect::LlmD,
+    }],
+    provides: &[
+        Capability::Filter,
+        Capability::Scorer,
+        Capability::PrefixProducer,
+    ],
+    references: &[],
+    build: |build| {
+        let plugin = Arc::new(HeaderAffinity(build.header("header", "wanted")));
+        let producer = PrefixProducer {
+            dialect: Dialect::LlmD,
+            block: 512,
+            auto_tune: false,
+            max_blocks: 9,
+            max_tokens: 0,
+            capacity: 99,
+        };
+        Capabilities {
+            filter: Some(plugin.clone()),
+            scorer: Some(plugin),
+            prefix_producer: Some(build.prefix_producer(producer)),
+            ..Capabilities::default()
+        }
     },
     parity: Parity::SAME,
 };
@@ -42,8 +80,8 @@ const FOLLOWS: Reference = Reference {
 
 /// Returns the type of this name.
 pub fn find(name: &str) -> Option<&'static &'static PluginType> {
-    const TYPES: &[&PluginType] = &[&HEADER_AFFINITY, &FOLLOWER];
-    TYPES.iter().find(|plugin| plugin.name == name)
+    const TYPES: &[&PluginType] = &[&HEADER_AFFINITY, &FOLLOWER, &ALL_IN_ONE];
+    TYPES.iter().find(|plugin| plugin.is_named(name))
 }
 
 #[derive(Debug)]

@@ -3,6 +3,10 @@
 use super::endpoint::{Pool, Slot};
 use super::headers::{HeaderId, HeaderValues};
 
+/// The number of a prefix producer in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerId(pub usize);
+
 /// How much of a prompt each endpoint probably holds, in prefix blocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PrefixMatch<'a> {
@@ -40,7 +44,7 @@ pub struct Cost {
     /// Tokens of its answer, as far as they are counted in advance.
     pub output: f64,
     /// The prefix match that says how much of the prompt an endpoint holds already.
-    pub prefix: Option<usize>,
+    pub prefix: Option<ProducerId>,
 }
 
 /// What plugins see of a request.
@@ -50,7 +54,7 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderValues,
     /// The target model, which is also how a LoRA adapter is named; empty when unknown.
     pub model: &'a str,
-    /// One match per prefix producer of the plan, in the plan's order.
+    /// One match per prefix producer of the plan, by [`ProducerId`].
     pub prefix: &'a [PrefixMatch<'a>],
     /// What it costs.
     pub cost: Cost,
@@ -62,6 +66,11 @@ impl RequestView<'_> {
         self.headers.get(header)
     }
 
+    /// Returns how much of its prompt endpoints hold, by a prefix producer that a plugin refers to.
+    pub fn prefix_match(&self, producer: ProducerId) -> Option<&PrefixMatch<'_>> {
+        self.prefix.get(producer.0)
+    }
+
     /// Tokens that it costs one endpoint: what the endpoint does not hold of the prompt, in whole
     /// blocks, what of the prompt lies beyond the blocks, and the answer.
     pub fn tokens_at(&self, slot: Slot) -> f64 {
@@ -70,7 +79,7 @@ impl RequestView<'_> {
             output,
             prefix,
         } = self.cost;
-        let found = prefix.and_then(|index| self.prefix.get(index));
+        let found = prefix.and_then(|producer| self.prefix_match(producer));
         let Some((prefix, tokens)) = found.and_then(|prefix| Some((prefix, prefix.block_tokens?)))
         else {
             return prompt + output;

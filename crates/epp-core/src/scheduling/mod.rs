@@ -15,7 +15,7 @@ pub mod profile;
 pub mod scheduler;
 mod score_cache;
 
-pub use cycle::{Cost, Cycle, PrefixMatch, RequestView, Scored};
+pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
 pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
 pub use handler::{ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results};

@@ -35,23 +35,15 @@ impl Assembly<'_> {
                 &written
             }
         };
-        // The picker of profiles that name none: the first that is declared anywhere.
+        // The picker of profiles that name none: the first that is declared anywhere, or one with all defaults.
         let picks = |instance: &&Arc<Instance>| instance.capabilities.picker.is_some();
-        let declared = self.instances.iter().find(picks).cloned();
+        let mut default = self.instances.iter().find(picks).cloned();
         let mut profiles = Vec::new();
         for entry in entries {
             let mut profiled = self.profile(entry);
             if profiled.picker.is_none() {
-                let picker = declared.clone();
-                let known = |this: &Self| {
-                    let mut instances = this.instances.iter();
-                    instances
-                        .find(|instance| instance.name == MAX_SCORE_PICKER.name)
-                        .cloned()
-                };
-                let picker = picker.or_else(|| known(self).filter(|instance| picks(&instance)));
-                profiled.picker =
-                    Some(picker.unwrap_or_else(|| self.add_default(MAX_SCORE_PICKER)));
+                let default = default.get_or_insert_with(|| self.add(MAX_SCORE_PICKER));
+                profiled.picker = Some(default.clone());
             }
             profiles.push(profiled);
         }
@@ -145,7 +137,7 @@ impl Assembly<'_> {
             }
             return None;
         }
-        let instance = declared.unwrap_or_else(|| self.add_default(SINGLE_PROFILE_HANDLER));
+        let instance = declared.unwrap_or_else(|| self.add(SINGLE_PROFILE_HANDLER));
         instance.capabilities.profile_handler.clone()
     }
 }

@@ -25,6 +25,7 @@ use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginT
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-cluster-discovery",
+    former_names: &[],
     provides: &[Capability::Discovery],
     references: &[],
     build,
@@ -64,10 +65,10 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     }
     Capabilities {
         discovery: Some(Discovery::EnvoyCluster(EnvoyClusterDiscovery {
-        clusters,
-        admin_cluster: fields.string("adminCluster", &default.admin_cluster),
-        interval: fields.duration("interval", default.interval, Duration::from_millis(100)),
-    })),
+            clusters,
+            admin_cluster: fields.string("adminCluster", &default.admin_cluster),
+            interval: fields.duration("interval", default.interval, Duration::from_millis(100)),
+        })),
         ..Capabilities::default()
     }
 }

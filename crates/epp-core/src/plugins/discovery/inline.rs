@@ -23,13 +23,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::endpoints::store::Member;
 use crate::config::value::{Fields, Node, Path, Problems};
+use crate::endpoints::store::Member;
 use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "static-discovery",
+    former_names: &[],
     provides: &[Capability::Discovery],
     references: &[],
     build,

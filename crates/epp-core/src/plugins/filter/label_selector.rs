@@ -23,20 +23,21 @@
 //! ```
 
 use crate::config::value::{Fields, Node};
-use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, FormerName, Parity, PluginType};
 use crate::scheduling::{Basis, Cycle, Endpoint, Filter, Needs, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "label-selector-filter",
+    former_names: &[FormerName {
+        name: "by-label-selector",
+        dialect: Dialect::LlmD,
+    }],
     provides: &[Capability::Filter],
     references: &[],
     build,
     parity: Parity::SAME,
 };
-
-/// The type's former name in llm-d-router.
-pub const FORMER_NAME: &str = "by-label-selector";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operator {
@@ -178,9 +179,18 @@ mod tests {
     fn values_belong_to_the_operators_that_compare() {
         for (expression, place) in [
             ("{key: a, operator: In}", "matchExpressions[0].values"),
-            ("{key: a, operator: NotIn, values: []}", "matchExpressions[0].values"),
-            ("{key: a, operator: Exists, values: [b]}", "matchExpressions[0].values"),
-            ("{key: a, operator: Is, values: [b]}", "matchExpressions[0].operator"),
+            (
+                "{key: a, operator: NotIn, values: []}",
+                "matchExpressions[0].values",
+            ),
+            (
+                "{key: a, operator: Exists, values: [b]}",
+                "matchExpressions[0].values",
+            ),
+            (
+                "{key: a, operator: Is, values: [b]}",
+                "matchExpressions[0].operator",
+            ),
             ("{operator: Exists}", "matchExpressions[0].key"),
         ] {
             let parameters = format!("{{matchExpressions: [{expression}]}}");

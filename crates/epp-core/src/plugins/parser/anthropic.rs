@@ -11,8 +11,11 @@ use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standi
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "anthropic-parser",
+    former_names: &[],
     provides: &[Capability::Parser],
     references: &[],
     build: |_: &mut Build<'_, '_>| Capabilities::parser(),
-    parity: Parity::of(Standing::NoEffect("always on: the request path selects the parser")),
+    parity: Parity::of(Standing::NoEffect(
+        "always on: the request path selects the parser",
+    )),
 };

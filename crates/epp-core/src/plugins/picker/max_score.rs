@@ -10,14 +10,15 @@
 //!   parameters: {maxNumOfEndpoints: 1}
 //! ```
 
-use std::cmp::Ordering;
-use std::ops::Range;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{PickerPlugin, Scored};
+use std::cmp::Ordering;
+use std::ops::Range;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "max-score-picker",
+    former_names: &[],
     provides: &[Capability::Picker],
     references: &[],
     build,
@@ -152,7 +153,9 @@ impl Tops {
             let range = self.range(part, start);
             let candidates = scored.iter().enumerate().take(range.end).skip(range.start);
             let mut ties = candidates.filter(|(_, candidate)| candidate.score == most.score);
-            return ties.nth(before as usize).map_or(start, |(position, _)| position);
+            return ties
+                .nth(before as usize)
+                .map_or(start, |(position, _)| position);
         }
         start
     }

@@ -15,6 +15,7 @@ use crate::scheduling::{PickerPlugin, Scored};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "random-picker",
+    former_names: &[],
     provides: &[Capability::Picker],
     references: &[],
     build,

@@ -19,6 +19,7 @@ use crate::scheduling::{PickerPlugin, Scored};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "weighted-random-picker",
+    former_names: &[],
     provides: &[Capability::Picker],
     references: &[],
     build,

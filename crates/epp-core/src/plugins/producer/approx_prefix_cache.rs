@@ -18,12 +18,15 @@
 //!   parameters: {autoTune: false, blockSizeTokens: 64}
 //! ```
 
-use crate::plugins::{Reference, Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer};
 use crate::plugins::scorer::prefix_cache::LRU_CAPACITY_PER_SERVER;
+use crate::plugins::{
+    Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer, Reference,
+};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "approx-prefix-cache-producer",
+    former_names: &[],
     provides: &[Capability::PrefixProducer],
     references: &[],
     build,
@@ -53,40 +56,23 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             block = former;
         }
     }
-    Capabilities {
-        prefix_producer: Some(PrefixProducer {
+    let producer = PrefixProducer {
         dialect: Dialect::LlmD,
         block,
         auto_tune,
         max_blocks: fields.limit("maxPrefixBlocksToMatch", DEFAULT.max_blocks),
         max_tokens: fields.limit("maxPrefixTokensToMatch", DEFAULT.max_tokens),
         capacity: fields.positive_or_default("lruCapacityPerServer", DEFAULT.capacity),
-    }),
+    };
+    Capabilities {
+        prefix_producer: Some(build.prefix_producer(producer)),
         ..Capabilities::default()
     }
 }
 
-/// A scorer's or a load producer's parameter that names the prefix producer whose matches it reads.
+/// The parameter of plugins that read prefix matches: it names the producer whose.
 pub const REFERENCE: Reference = Reference {
     parameter: "prefixMatchInfoProducerName",
     to: Capability::PrefixProducer,
-    default: None,
+    default: Some(&TYPE),
 };
-
-/// Reads a reference to a producer: by name, or (unnamed) the only one, or one with all defaults
-/// that is created for it. Returns its index in the plan.
-pub fn refer(build: &mut Build<'_, '_>) -> usize {
-    let name = build.refer(&REFERENCE);
-    let found = find(&build.built.producers, &name);
-    found.unwrap_or_else(|| build.add_producer(TYPE.name, DEFAULT))
-}
-
-/// Returns the index of the producer that is meant: by name, or (unnamed) the one named like its type,
-/// or the only one. One that is declared under another name must be asked for beside others.
-pub fn find(producers: &[(String, PrefixProducer)], name: &str) -> Option<usize> {
-    let named = |name: &str| producers.iter().position(|(known, _)| known == name);
-    match name {
-        "" => named(TYPE.name).or((producers.len() == 1).then_some(0)),
-        name => named(name),
-    }
-}

@@ -26,11 +26,12 @@
 //! ```
 
 use super::approx_prefix_cache;
-use crate::plugins::{Reference, Build, Capabilities, Capability, Parity, PluginType, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Reference, Standing};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "inflight-load-producer",
+    former_names: &[],
     provides: &[Capability::InflightLoad],
     references: &[approx_prefix_cache::REFERENCE],
     build,
@@ -54,8 +55,8 @@ pub struct InflightLoad {
     pub output_ratio: f64,
     /// The most that is counted for an answer.
     pub max_output: Option<f64>,
-    /// The producer whose matches say what is cached; empty: the only one.
-    pub prefix_producer: String,
+    /// The producer whose matches say what is cached, if not the only one.
+    pub prefix_producer: Option<String>,
 }
 
 impl Default for InflightLoad {
@@ -64,7 +65,7 @@ impl Default for InflightLoad {
             counts_output: false,
             output_ratio: 1.5,
             max_output: None,
-            prefix_producer: String::new(),
+            prefix_producer: None,
         }
     }
 }
@@ -87,16 +88,18 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let counts_output = fields.boolean("addEstimatedOutputTokens", default.counts_output);
     let output_ratio = fields.number("outputRatio", default.output_ratio, (0.0, f64::MAX));
-    let max_output = fields.optional_natural("maxEstimatedOutputTokens").map(f64::from);
+    let max_output = fields
+        .optional_natural("maxEstimatedOutputTokens")
+        .map(f64::from);
     fields.boolean("syncCrossReplicaState", true);
     let prefix_producer = build.refer(&approx_prefix_cache::REFERENCE);
     Capabilities {
         inflight_load: Some(InflightLoad {
-        counts_output,
-        output_ratio,
-        max_output,
-        prefix_producer,
-    }),
+            counts_output,
+            output_ratio,
+            max_output,
+            prefix_producer: prefix_producer.map(|producer| producer.name.clone()),
+        }),
         ..Capabilities::default()
     }
 }
@@ -105,7 +108,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 pub const REFERENCE: Reference = Reference {
     parameter: "inFlightLoadProducerName",
     to: Capability::InflightLoad,
-    default: Some(TYPE.name),
+    default: Some(&TYPE),
 };
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::plugins::{Build, Capabilities, Parity, PluginType};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "token-producer",
+    former_names: &[],
     provides: &[],
     references: &[],
     build,

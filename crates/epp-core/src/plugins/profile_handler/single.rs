@@ -14,6 +14,7 @@ use crate::scheduling::{
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "single-profile-handler",
+    former_names: &[],
     provides: &[Capability::ProfileHandler],
     references: &[],
     build,

@@ -38,6 +38,7 @@ use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standi
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "envoy-proxy",
+    former_names: &[],
     provides: &[Capability::Proxy],
     references: &[],
     build,

@@ -30,6 +30,7 @@ use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standi
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "model-rewrite",
+    former_names: &[],
     provides: &[Capability::Rewrite],
     references: &[],
     build,
@@ -137,7 +138,9 @@ mod tests {
 
     #[test]
     fn targets_are_drawn_by_weight() {
-        let weighted = rules("[{models: [a], targets: [{model: x, weight: 9}, {model: y, weight: 1}, {model: z}]}]");
+        let weighted = rules(
+            "[{models: [a], targets: [{model: x, weight: 9}, {model: y, weight: 1}, {model: z}]}]",
+        );
         let x = shares(&weighted, "a", "x");
         assert!((850..950).contains(&x), "{x}");
         assert_eq!(shares(&weighted, "a", "z"), 0, "no weight beside others");
@@ -160,7 +163,9 @@ mod tests {
                     model-rewrite\n  parameters: {rules: [{models: [a]}]}\n";
         let rejected = crate::config::load(text).unwrap_err();
         let errors = rejected.errors.iter().map(ToString::to_string);
-        let found: Vec<String> = errors.filter(|line| line.contains("rules[0].targets")).collect();
+        let found: Vec<String> = errors
+            .filter(|line| line.contains("rules[0].targets"))
+            .collect();
         assert_eq!(found.len(), 1, "{rejected:?}");
     }
 }

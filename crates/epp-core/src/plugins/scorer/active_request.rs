@@ -25,15 +25,13 @@ use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "active-request-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[inflight_load::REFERENCE],
     build,
     parity: Parity {
         plugin: Standing::Same,
-        parameters: &[(
-            "requestTimeout",
-            Standing::NoEffect(UNTIL_THEY_END),
-        )],
+        parameters: &[("requestTimeout", Standing::NoEffect(UNTIL_THEY_END))],
     },
 };
 
@@ -102,7 +100,10 @@ mod tests {
             };
             pool.set_load(Slot(slot), load);
         }
-        let scorer = ActiveRequestScorer { idle, max_busy_score };
+        let scorer = ActiveRequestScorer {
+            idle,
+            max_busy_score,
+        };
         scores(&scorer, &pool, RequestView::default())
     }
 

@@ -15,6 +15,7 @@ use crate::scheduling::{Basis, Cycle, Endpoint, Needs, Scorer, Slot};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "kv-cache-utilization-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[],
     build,

@@ -18,6 +18,7 @@ use crate::scheduling::{Basis, Cycle, Endpoint, Lora, Needs, Scorer, Slot};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "lora-affinity-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[],
     build,

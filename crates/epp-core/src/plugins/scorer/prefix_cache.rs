@@ -33,14 +33,19 @@
 //!     lruCapacityPerServer: 31250
 //! ```
 
-use crate::plugins::producer::approx_prefix_cache;
+use std::sync::Arc;
+
 use crate::config::value::Fields;
-use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer, TOKEN_BYTES};
-use crate::scheduling::{Cycle, Needs, Scorer, Slot, UnreadPrompt};
+use crate::plugins::producer::approx_prefix_cache;
+use crate::plugins::{
+    Build, Capabilities, Capability, Dialect, Parity, PluginType, PrefixProducer, TOKEN_BYTES,
+};
+use crate::scheduling::{Cycle, Needs, ProducerId, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "prefix-cache-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[approx_prefix_cache::REFERENCE],
     build,
@@ -64,21 +69,20 @@ pub(crate) const LRU_CAPACITY_PER_SERVER: u32 = 31_250;
 
 #[derive(Debug)]
 struct PrefixCacheScorer {
-    /// Index of the producer in the plan.
-    producer: usize,
+    /// Whose matches it reads; `None` only in a plan that is refused.
+    producer: Option<ProducerId>,
     length_weight: f64,
     length_scale: f64,
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
-    let scorer = match build.dialect {
+    match build.dialect {
         Dialect::GieV1 => gie_v1(build),
         Dialect::LlmD => llm_d(build),
-    };
-    Capabilities::scorer(scorer)
+    }
 }
 
-fn gie_v1(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+fn gie_v1(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
     let newer = ["blockSize", "blockSizeTokens", "maxPrefixTokensToMatch"];
     let newer = newer.iter().any(|name| fields.has(name));
@@ -92,10 +96,16 @@ fn gie_v1(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
             .filter(|tokens| *tokens > 0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
-    PrefixCacheScorer {
-        producer: build.add_producer(build.name, producer),
+    let producer = Some(build.prefix_producer(producer));
+    let scorer = PrefixCacheScorer {
+        producer,
         length_weight: 0.0,
         length_scale: 1.0,
+    };
+    Capabilities {
+        scorer: Some(Arc::new(scorer)),
+        prefix_producer: producer,
+        ..Capabilities::default()
     }
 }
 
@@ -147,22 +157,23 @@ const IGNORED: &str =
 const MOVED: &str =
     "how prompts are cut moved to approx-prefix-cache-producer; declare one with these parameters";
 
-fn llm_d(build: &mut Build<'_, '_>) -> PrefixCacheScorer {
+fn llm_d(build: &mut Build<'_, '_>) -> Capabilities {
     refuse_cutting(build);
-    let producer = approx_prefix_cache::refer(build);
+    let producer = build.refer(&approx_prefix_cache::REFERENCE);
+    let producer = producer.unwrap_or_else(|| build.add(&approx_prefix_cache::TYPE));
     let fields = &mut build.fields;
     let length_weight = fields.number("matchLengthWeight", 0.0, (0.0, 1.0));
     let length_scale = fields.integer("matchLengthScaleTokens", 8192, 1) as f64;
-    PrefixCacheScorer {
-        producer,
+    Capabilities::scorer(PrefixCacheScorer {
+        producer: producer.capabilities.prefix_producer,
         length_weight,
         length_scale,
-    }
+    })
 }
 
 impl Scorer for PrefixCacheScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let prefix = cycle.request.prefix.get(self.producer);
+        let prefix = self.producer.and_then(|id| cycle.request.prefix_match(id));
         let Some(prefix) = prefix.filter(|prefix| prefix.total > 0.0) else {
             return scores.fill(0.0);
         };
@@ -194,7 +205,7 @@ mod tests {
 
     fn score(length_weight: f64, length_scale: f64, matched: &[u32], total: f64) -> Vec<f64> {
         let scorer = PrefixCacheScorer {
-            producer: 0,
+            producer: Some(ProducerId(0)),
             length_weight,
             length_scale,
         };

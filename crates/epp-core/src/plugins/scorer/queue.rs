@@ -17,6 +17,7 @@ use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "queue-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[],
     build,

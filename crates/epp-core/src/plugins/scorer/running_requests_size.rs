@@ -16,6 +16,7 @@ use crate::scheduling::{Basis, Cycle, Needs, Scorer, Slot};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "running-requests-size-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[],
     build,

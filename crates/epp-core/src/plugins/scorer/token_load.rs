@@ -23,6 +23,7 @@ use crate::scheduling::{Cycle, Needs, Scored, Scorer, Slot, UnreadPrompt};
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "token-load-scorer",
+    former_names: &[],
     provides: &[Capability::Scorer],
     references: &[inflight_load::REFERENCE],
     build,
@@ -78,7 +79,7 @@ impl Scorer for TokenLoadScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, RequestView};
+    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, ProducerId, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn loaded(tokens: &[u64]) -> Pool {
@@ -94,7 +95,11 @@ mod tests {
     }
 
     fn score(tokens: &[u64], request: RequestView<'_>) -> Vec<f64> {
-        scores(&TokenLoadScorer { threshold: 1000.0 }, &loaded(tokens), request)
+        scores(
+            &TokenLoadScorer { threshold: 1000.0 },
+            &loaded(tokens),
+            request,
+        )
     }
 
     fn request(prompt: f64) -> RequestView<'static> {
@@ -129,7 +134,7 @@ mod tests {
                 // The last block is not full; the endpoint computes it all the same.
                 prompt: 250.0,
                 output: 44.0,
-                prefix: Some(0),
+                prefix: Some(ProducerId(0)),
             },
             ..RequestView::default()
         };

@@ -25,14 +25,20 @@
 //!     - {name: mine, queuedRequestsSpec: "my_queue{kind=all}"}
 //! ```
 
+use crate::config::value::{Fields, Node, Path, Problems};
 use crate::endpoints::engine::{built_in, is_counter_name, EngineConfig, TRITON};
 use crate::endpoints::spec::MetricSpec;
-use crate::config::value::{Fields, Node, Path, Problems};
-use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
+use crate::plugins::{
+    Build, Capabilities, Capability, Dialect, FormerName, Parity, PluginType, Standing,
+};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "core-metrics-extractor",
+    former_names: &[FormerName {
+        name: FORMER_NAME,
+        dialect: Dialect::GieV1,
+    }],
     provides: &[Capability::MetricsExtractor],
     references: &[],
     build,
@@ -43,12 +49,6 @@ pub const TYPE: PluginType = PluginType {
 
 /// The type's name in the Gateway API Inference Extension v1.3 and v1.4.
 pub const FORMER_NAME: &str = "model-server-protocol-metrics";
-
-/// The type under its former name.
-pub const FORMER: PluginType = PluginType {
-    build: build_former,
-    ..TYPE
-};
 
 /// The label's former name, which the Endpoint Picker still reads.
 pub const FORMER_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
@@ -74,22 +74,15 @@ impl Default for CoreMetricsExtractor {
     }
 }
 
+/// Reads what is known since v1.4, and under the former name also what v1.3 knows instead.
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
-    Capabilities {
-        metrics_extractor: Some(read(&mut build.fields)),
-        ..Capabilities::default()
-    }
-}
-
-/// Reads what v1.4 knows, which is what is known today, and what v1.3 knows instead.
-fn build_former(build: &mut Build<'_, '_>) -> Capabilities {
+    let is_former = build.kind == FORMER_NAME && build.declared == Dialect::GieV1;
     let fields = &mut build.fields;
-    let is_seed = build.declared == Dialect::GieV1;
-    if is_seed {
+    if is_former {
         fields.in_any_case();
     }
     let mut extractor = read(fields);
-    if is_seed {
+    if is_former {
         read_one_engine(fields, &mut extractor);
     }
     Capabilities {
@@ -113,16 +106,16 @@ fn read_one_engine(fields: &mut Fields<'_>, extractor: &mut CoreMetricsExtractor
         ("cacheInfoSpec", &mut cache_info),
     ];
     // From v1.4 on they are engines' own, and ignored here.
-    let is_later = ["engineConfigs", "defaultEngine", "engineLabelKey"].map(|name| fields.has(name));
+    let is_later =
+        ["engineConfigs", "defaultEngine", "engineLabelKey"].map(|name| fields.has(name));
     if is_later.contains(&true) {
         for (name, _) in specs {
             fields.no_effect(name, "engineConfigs has the specs of engines");
         }
         return;
     }
-    let given = |fields: &mut Fields<'_>, name| {
-        !matches!(fields.node(name), None | Some(Node::Null))
-    };
+    let given =
+        |fields: &mut Fields<'_>, name| !matches!(fields.node(name), None | Some(Node::Null));
     let mut any = false;
     for (name, spec) in &mut specs {
         let read = read_load(fields, name);

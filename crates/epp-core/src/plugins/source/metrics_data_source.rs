@@ -23,21 +23,37 @@ use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginTyp
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "metrics-data-source",
+    former_names: &[],
     provides: &[Capability::MetricsSource],
     references: &[],
     build,
     parity: Parity {
         plugin: Standing::Same,
         parameters: &[
-            ("interval", Standing::Approximated("the default is 200ms, not the 50ms that slow vLLM down")),
-            ("port", Standing::Approximated("needs a cluster that reaches it")),
-            ("scheme", Standing::Approximated("https needs a cluster that does TLS")),
+            (
+                "interval",
+                Standing::Approximated("the default is 200ms, not the 50ms that slow vLLM down"),
+            ),
+            (
+                "port",
+                Standing::Approximated("needs a cluster that reaches it"),
+            ),
+            (
+                "scheme",
+                Standing::Approximated("https needs a cluster that does TLS"),
+            ),
             ("insecureSkipVerify", CLUSTERS),
             ("caCertPath", CLUSTERS),
             ("clientCertPath", CLUSTERS),
             ("clientKeyPath", CLUSTERS),
-            ("cluster", Standing::Ours("through which cluster pages are fetched")),
-            ("stalenessThreshold", Standing::Ours("a flag of the Endpoint Picker")),
+            (
+                "cluster",
+                Standing::Ours("through which cluster pages are fetched"),
+            ),
+            (
+                "stalenessThreshold",
+                Standing::Ours("a flag of the Endpoint Picker"),
+            ),
         ],
     },
 };
@@ -109,12 +125,12 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let interval = fields.duration_or_default("interval", default.interval, shortest);
     Capabilities {
         metrics_source: Some(MetricsDataSource {
-        path: fields.string("path", &default.path),
-        port,
-        interval,
-        cluster,
-        staleness: fields.duration("stalenessThreshold", default.staleness, shortest),
-    }),
+            path: fields.string("path", &default.path),
+            port,
+            interval,
+            cluster,
+            staleness: fields.duration("stalenessThreshold", default.staleness, shortest),
+        }),
         ..Capabilities::default()
     }
 }
