@@ -58,8 +58,8 @@ const ALL_IN_ONE: PluginType = PluginType {
             dialect: Dialect::LlmD,
             block: 512,
             auto_tune: false,
-            max_blocks: 9,
-            max_tokens: 0,
+            max_blocks: Some(9),
+            max_tokens: None,
             capacity: 99,
         };
         Capabilities {
