@@ -112,55 +112,74 @@ impl<P: ContentPart> Messages<P> {
         if prompts.is_full() {
             return Want::Nothing;
         }
-        let [message, part] = &mut self.at;
-        let level = match (parent, kind) {
-            (MessageNode::List, _) => {
+        match parent {
+            MessageNode::List => {
+                let [message, part] = &mut self.at;
                 *message = message.wrapping_add(1);
                 *part = 0;
                 if kind == ValueKind::Object {
                     self.begin_message();
                     return Want::Inside(MessageNode::Message);
                 }
-                LIST_LEVEL
+                self.begin_extra(LIST_LEVEL, key, kind, prompts)
             }
-            (MessageNode::Message, ValueKind::Null) if matches!(key, b"role" | b"content") => {
-                return Want::Nothing;
-            }
-            (MessageNode::Message, ValueKind::String)
-                if key == b"role" && self.role_state == MemberState::Missing =>
-            {
-                self.role_state = MemberState::Read;
-                return Want::Inside(MessageNode::Role);
-            }
-            (MessageNode::Message, _) => {
-                if key == b"role" && self.role_state == MemberState::Missing {
-                    self.role_state = MemberState::Unexpected;
-                }
-                self.begin_member(prompts);
-                match self.content(key, kind) {
-                    Some(place) => return Want::Inside(place),
-                    None => MESSAGE_LEVEL,
-                }
-            }
-            (MessageNode::Parts, _) => {
+            MessageNode::Message => self.begin_member(key, kind, prompts),
+            MessageNode::Parts => {
+                let [_, part] = &mut self.at;
                 *part = part.wrapping_add(1);
                 if kind == ValueKind::Object {
                     return Want::Inside(MessageNode::Part(self.part.start()));
                 }
-                PARTS_LEVEL
+                self.begin_extra(PARTS_LEVEL, key, kind, prompts)
             }
-            (MessageNode::Part(parent), _) => match self.part.begin(parent, key, kind) {
-                Want::Nothing => self.part.level(parent),
-                Want::Inside(place) => return Want::Inside(MessageNode::Part(place)),
-                Want::Raw(place) => return Want::Raw(MessageNode::Part(place)),
+            MessageNode::Part(parent) => match self.part.begin(parent, key, kind) {
+                Want::Nothing => self.begin_extra(self.part.level(parent), key, kind, prompts),
+                Want::Inside(place) => Want::Inside(MessageNode::Part(place)),
+                Want::Raw(place) => Want::Raw(MessageNode::Part(place)),
             },
-            (MessageNode::Extra(_), _) => {
+            MessageNode::Extra(_) => {
                 let mut out = self.sink(prompts);
                 let place = extra::begin(key, kind, &mut |bytes| out.text(bytes));
-                return Want::Inside(MessageNode::Extra(place));
+                Want::Inside(MessageNode::Extra(place))
             }
-            (MessageNode::Role | MessageNode::Content, _) => return Want::Nothing,
-        };
+            MessageNode::Role | MessageNode::Content => Want::Nothing,
+        }
+    }
+
+    /// Begins a member of a message.
+    fn begin_member(
+        &mut self,
+        key: &[u8],
+        kind: ValueKind,
+        prompts: &mut Prompts,
+    ) -> Want<MessageNode<P::Node>> {
+        if kind == ValueKind::Null && matches!(key, b"role" | b"content") {
+            return Want::Nothing;
+        }
+        if key == b"role" && self.role_state == MemberState::Missing {
+            if kind == ValueKind::String {
+                self.role_state = MemberState::Read;
+                return Want::Inside(MessageNode::Role);
+            }
+            self.role_state = MemberState::Unexpected;
+        }
+        if self.role_state != MemberState::Missing {
+            self.write_head(prompts);
+        }
+        match self.content(key, kind) {
+            Some(place) => Want::Inside(place),
+            None => self.begin_extra(MESSAGE_LEVEL, key, kind, prompts),
+        }
+    }
+
+    /// Begins a value that is read only because it tells prompts apart.
+    fn begin_extra(
+        &mut self,
+        level: u8,
+        key: &[u8],
+        kind: ValueKind,
+        prompts: &mut Prompts,
+    ) -> Want<MessageNode<P::Node>> {
         if key == CACHE_CONTROL {
             return Want::Nothing;
         }
@@ -174,13 +193,6 @@ impl<P: ContentPart> Messages<P> {
         self.role_state = MemberState::Missing;
         self.content_state = MemberState::Missing;
         self.headed = false;
-    }
-
-    /// Writes the role before another member begins, if the role is known.
-    fn begin_member(&mut self, prompts: &mut Prompts) {
-        if self.role_state != MemberState::Missing {
-            self.write_head(prompts);
-        }
     }
 
     /// Returns the node of a member if it is the content.

@@ -267,21 +267,7 @@ impl<P: Copy> Scanner<P> {
             b'I' => (ValueKind::Word, ScanState::Word(INFINITY)),
             _ => return self.fail(cursor),
         };
-        let want = match (self.levels.last(), self.top.take()) {
-            (None, Some(top)) => Want::Inside(top),
-            (
-                Some(Level {
-                    object,
-                    place: Some(parent),
-                }),
-                _,
-            ) => {
-                let key = if *object { self.key.as_slice() } else { &[] };
-                visit.begin(*parent, key, kind, cursor.at())
-            }
-            _ => Want::Nothing,
-        };
-        let place = match want {
+        let place = match self.want(kind, cursor, visit) {
             Want::Nothing => None,
             Want::Inside(place) => Some(place),
             Want::Raw(place) => {
@@ -313,6 +299,30 @@ impl<P: Copy> Scanner<P> {
                 cursor.next += 1;
             }
             ValueKind::Number | ValueKind::Word | ValueKind::Null => self.place = place,
+        }
+    }
+
+    /// Asks what is wanted of a value of this kind that begins.
+    #[inline]
+    fn want<V: Visit<Node = P>>(
+        &mut self,
+        kind: ValueKind,
+        cursor: &Cursor<'_>,
+        visit: &mut V,
+    ) -> Want<P> {
+        match (self.levels.last(), self.top.take()) {
+            (None, Some(top)) => Want::Inside(top),
+            (
+                Some(Level {
+                    object,
+                    place: Some(parent),
+                }),
+                _,
+            ) => {
+                let key = if *object { self.key.as_slice() } else { &[] };
+                visit.begin(*parent, key, kind, cursor.at())
+            }
+            _ => Want::Nothing,
         }
     }
 
