@@ -6,7 +6,7 @@ mod timing;
 use criterion::{Criterion, Throughput};
 use epp_core::endpoints::partial_page::PageReader;
 use epp_core::endpoints::scan::Extraction;
-use epp_core::endpoints::store::{Member, Store};
+use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use epp_core::prefix::digest::{BlockHasher, BlockSpec};
 use epp_core::prefix::index::Index;
@@ -137,7 +137,7 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
 }
 
 fn publish(criterion: &mut Criterion, endpoints: usize) {
-    let mut store = Store::default();
+    let mut store = EndpointStore::default();
     let names = pool(endpoints);
     let members = names.iter().map(|(_, endpoint)| Member {
         name: endpoint.name.clone(),

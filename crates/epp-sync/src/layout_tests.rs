@@ -3,7 +3,7 @@
 
 use xxhash_rust::xxh64::xxh64;
 
-use epp_core::endpoints::store::{Member, Store as Endpoints};
+use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::peers::ModelEvidence;
 use epp_core::picker::peers::ModelNames;
@@ -95,8 +95,8 @@ fn log() -> LearntLog {
     log
 }
 
-fn endpoints() -> Endpoints {
-    let mut endpoints = Endpoints::default();
+fn endpoints() -> EndpointStore {
+    let mut endpoints = EndpointStore::default();
     let member = Member {
         name: "p".to_owned(),
         address: "a:1".to_owned(),

@@ -4,7 +4,7 @@
 //! version is another one than at its last tick.
 
 use epp_core::endpoints::monitor::Revisions;
-use epp_core::endpoints::store::{Condition, Member, Store as Endpoints};
+use epp_core::endpoints::store::{Condition, EndpointStore, Member};
 use epp_core::picker::peers::PeerView;
 use epp_core::scheduling::{Metrics, Slot};
 use epp_core::time::Timestamp;
@@ -79,7 +79,7 @@ impl Snapshots {
 }
 
 /// Returns the members with their slots.
-pub fn encode_members(endpoints: &Endpoints) -> Vec<u8> {
+pub fn encode_members(endpoints: &EndpointStore) -> Vec<u8> {
     let members = endpoints.pool.iter().map(|(slot, endpoint)| {
         let member = Member {
             name: endpoint.name.clone(),
@@ -135,7 +135,7 @@ impl From<StoredCondition> for Condition {
 }
 
 /// Returns what the endpoints' pages said.
-pub fn encode_metrics(endpoints: &Endpoints) -> Vec<u8> {
+pub fn encode_metrics(endpoints: &EndpointStore) -> Vec<u8> {
     let metrics = endpoints.pool.iter().map(|(slot, endpoint)| {
         let condition = StoredCondition::from(endpoints.condition(slot));
         (slot, condition, &endpoint.metrics)
@@ -173,8 +173,8 @@ mod tests {
         Some(Timestamp::from_millis(millis))
     }
 
-    fn store(scraped: u64) -> Endpoints {
-        let mut store = Endpoints::default();
+    fn store(scraped: u64) -> EndpointStore {
+        let mut store = EndpointStore::default();
         let member = Member {
             name: "p".to_owned(),
             available: true,

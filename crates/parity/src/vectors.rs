@@ -209,7 +209,7 @@ impl Score {
         let mut pool = pool(&self.endpoints);
         for (slot, (requests, tokens)) in (0..).map(Slot).zip(&self.in_flight) {
             pool.get(slot).ok_or("more in flight than endpoints")?;
-            let load = epp_core::scheduling::Load {
+            let load = epp_core::scheduling::InFlight {
                 requests: *requests,
                 tokens: *tokens,
                 unseen: 0,

@@ -4,7 +4,7 @@
 //! value with a valid one.
 
 use epp_core::config;
-use epp_core::endpoints::store::{Member, Store as Endpoints};
+use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
@@ -54,7 +54,7 @@ fn check_members(value: &[u8]) {
     let Some(mut members) = snapshot::decode_members(value) else {
         return;
     };
-    let mut store = Endpoints::default();
+    let mut store = EndpointStore::default();
     for (slot, member) in &members {
         store.set_member(*slot, member);
     }
@@ -67,8 +67,8 @@ fn check_members(value: &[u8]) {
 }
 
 /// Returns a pool of four endpoints.
-fn store() -> Endpoints {
-    let mut store = Endpoints::default();
+fn store() -> EndpointStore {
+    let mut store = EndpointStore::default();
     for slot in 0..4 {
         let member = Member {
             name: slot.to_string(),

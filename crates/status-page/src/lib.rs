@@ -9,7 +9,7 @@ mod html;
 
 use std::time::Duration;
 
-use epp_core::endpoints::store::Store as Endpoints;
+use epp_core::endpoints::store::EndpointStore;
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
@@ -35,7 +35,7 @@ struct Pool {
     plugin: String,
     cluster: String,
     plan: Option<PlanReport>,
-    store: Endpoints,
+    store: EndpointStore,
     vms: Vec<Vm>,
 }
 
@@ -85,7 +85,7 @@ impl Pool {
         });
         let vms = vms.collect();
         let plan = report::plan(base, shared);
-        let mut store = Endpoints::default();
+        let mut store = EndpointStore::default();
         let mut read = |part| Some(shared.bytes(&format!("{base}/{part}"))?.0);
         let members = read("members").and_then(|value| snapshot::decode_members(&value));
         for (slot, member) in members.into_iter().flatten() {

@@ -10,7 +10,7 @@ const NOW: u64 = 1_000_000;
 /// A pool of two endpoints, one of which was scraped, and one VM with this report.
 fn pool(memory: &mut InProcess, report: Report) {
     let base = report::base("epp", "a<b>");
-    let mut store = Endpoints::default();
+    let mut store = EndpointStore::default();
     for (slot, address) in [(Slot(0), "10.0.0.1:80"), (Slot(1), "10.0.0.2:80")] {
         let member = epp_core::endpoints::store::Member {
             name: address.to_owned(),

@@ -1,7 +1,6 @@
-//! The state of the pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
+//! The monitor of a pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
 //!
-//! A picker by itself polls. Where several share one proxy, one of them polls and the others adopt what
-//! it found ([`Monitor::adopt_members`], [`Store::adopt_metrics`]); who polls is decided outside
+//! A picker by itself polls. If several share one proxy, one of them polls and the others adopt what it found ([`Monitor::adopt_members`], [`EndpointStore::adopt_metrics`]); who polls is decided outside
 //! ([`Monitor::set_polling`]).
 
 use std::time::Duration;
@@ -10,7 +9,7 @@ use super::outlier::OutlierDetector;
 use super::partial_page::{PageBody, PageReader};
 use super::poller::Poller;
 use super::scan::{Extraction, Page};
-use super::store::{Changes, Member, Store};
+use super::store::{Changes, EndpointStore, Member};
 use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
@@ -66,7 +65,7 @@ pub struct Revisions {
 #[derive(Debug)]
 pub struct Monitor {
     /// Endpoints and their conditions.
-    pub store: Store,
+    pub store: EndpointStore,
     /// Which endpoints are ejected for a while.
     pub outliers: OutlierDetector,
     /// Whether this picker polls.
@@ -102,7 +101,7 @@ impl Monitor {
     /// Returns the monitor of the plan's pool, which polls and knows no endpoint yet.
     pub fn new(plan: &Plan, mut rng: fastrand::Rng) -> Self {
         let mut monitor = Self {
-            store: Store::default(),
+            store: EndpointStore::default(),
             outliers: OutlierDetector::new(plan.settings.outlier_detection, rng.fork()),
             polling: true,
             poller: Poller::new(plan.source.interval),

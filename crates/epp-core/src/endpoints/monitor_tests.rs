@@ -1,4 +1,4 @@
-//! What a picker that does not poll takes over.
+//! Members that a picker adopts from the one that polls.
 
 use super::*;
 use crate::config;

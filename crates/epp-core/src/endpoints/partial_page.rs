@@ -1,4 +1,4 @@
-//! Reads only those parts of a metrics page where the wanted families stood last, instead of the whole page.
+//! Partial reads of a metrics page: only the parts in which the wanted families were found last.
 //!
 //! About 3 KB of vLLM's 50 KB are wanted; copying the rest into the VM and skipping it is nine tenths of what
 //! a page costs there. A page is read whole first, and again after every 24 partial reads, so that a family that

@@ -1,5 +1,5 @@
-//! When whose metrics page is fetched: one request per endpoint and interval, never two at once,
-//! spread over the interval, and rarer while an endpoint does not answer.
+//! The polling schedule: one request per endpoint and interval for its metrics page, never two at once, spread
+//! over the interval, and rarer while an endpoint does not respond.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Poller {
     in_flight: usize,
 }
 
-/// Shorter intervals than this are not told apart.
+/// Shorter intervals count as this one.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Poller {
@@ -68,7 +68,7 @@ impl Poller {
         }
     }
 
-    /// Returns how long after a request its response is taken for lost.
+    /// Returns how long after a request its response counts as lost.
     pub fn lost_after(&self) -> Duration {
         let lost = self.interval.saturating_mul(LOST_AFTER_INTERVALS);
         lost.max(MAX_BACKOFF)

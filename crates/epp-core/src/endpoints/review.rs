@@ -1,4 +1,4 @@
-//! Explains a metrics page for `eppctl metrics`: each series of the wanted families, and why it does not count if
+//! Reviews of metrics pages for `eppctl metrics`: each series of the wanted families, and why it does not count if
 //! it does not. Pages are read by `scan.rs`; the filter does not use this file.
 
 use super::sample::{words, Sample};

@@ -1,4 +1,4 @@
-//! Merges the series of one family on one page: which of them describe the same endpoint, and their total.
+//! The series of one family on one page: which of them describe the same part of the server, and their total.
 //!
 //! A server that runs several engines, ranks or processes writes a series for each. A label has one of three
 //! roles:

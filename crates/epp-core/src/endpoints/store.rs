@@ -1,5 +1,4 @@
-//! The present state of the pool: its members, the values of their latest metrics pages, and the age
-//! of these.
+//! The endpoint store: the pool's members, the values of their latest metrics pages, and the age of these.
 
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use crate::time::{Clock, Instant, Timestamp};
 /// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
 const GOOD_PAGES: u32 = 2;
 
-/// Two pickers poll for a moment where ticks come late, and what the one published may be older than what
-/// the other found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the
-/// clock was set back.
+/// Two pickers poll for a moment when ticks come late, and what one has published may be older than what the other
+/// has found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the clock was set
+/// back.
 const MAX_POLLERS_OVERLAP: Duration = Duration::from_secs(2);
 
 /// A member as discovery reports it.
@@ -24,9 +23,9 @@ pub struct Member {
     pub name: String,
     /// `ip:port`, IPv6 in brackets.
     pub address: String,
-    /// Labels.
+    /// Labels, as discovery knows them.
     pub labels: Vec<(String, String)>,
-    /// False while it may not be picked.
+    /// Whether the member may be picked.
     pub available: bool,
 }
 
@@ -67,7 +66,7 @@ struct ReadPage {
 }
 
 impl Trust {
-    /// Considers the page that was read last, and says whether its metrics can be trusted.
+    /// Takes in the page that was read last. Returns whether its metrics can be trusted.
     fn update(&mut self, scraped: Timestamp, clock: &Clock, threshold: Duration) -> Freshness {
         let now = clock.now();
         let known = self.page.filter(|page| page.scraped == scraped);
@@ -106,15 +105,15 @@ pub struct Changes {
 
 /// The pool and the conditions of its endpoints, by slot.
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct EndpointStore {
     /// The pool, as the scheduler sees it.
     pub pool: Pool,
     conditions: Vec<Condition>,
     trust: Vec<Trust>,
 }
 
-impl Store {
-    /// Takes over the members. Those that stay keep their slots, metrics and conditions.
+impl EndpointStore {
+    /// Replaces the members. Those that stay keep their slots, metrics and conditions.
     pub fn set_members(&mut self, members: &[Member]) -> Changes {
         let mut changes = Changes::default();
         // By their names and addresses: a pool of thousands, each compared with each, would take a tick's time.
@@ -151,7 +150,7 @@ impl Store {
         changes
     }
 
-    /// Puts a member into a slot; what is known of it stays if it was there.
+    /// Puts a member into a slot. If the member was there before, its metrics and condition stay.
     pub fn set_member(&mut self, slot: Slot, member: &Member) {
         match self.pool.get(slot) {
             Some(endpoint) if same(member, endpoint) => {
@@ -183,7 +182,7 @@ impl Store {
         self.forget_trust(slot);
     }
 
-    /// How an endpoint's scraping goes.
+    /// Returns how the scraping of an endpoint goes.
     pub fn condition(&self, slot: Slot) -> Condition {
         self.conditions
             .get(slot.index())
@@ -191,7 +190,7 @@ impl Store {
             .unwrap_or_default()
     }
 
-    /// Notes how an endpoint's scraping goes.
+    /// Sets how the scraping of an endpoint goes.
     pub fn set_condition(&mut self, slot: Slot, condition: Condition) {
         if self.conditions.len() <= slot.index() {
             self.conditions
@@ -202,8 +201,7 @@ impl Store {
         }
     }
 
-    /// A page was read. Its values are the truth now; LoRA adapters stay where the page had none,
-    /// as the Endpoint Picker keeps them.
+    /// Records a page that was read. LoRA adapters stay if the page has none, as in the Endpoint Picker.
     pub fn set_metrics(&mut self, slot: Slot, metrics: Metrics, lora_seen: bool, now: Timestamp) {
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return;
@@ -222,8 +220,8 @@ impl Store {
         );
     }
 
-    /// Takes over what another picker read on the endpoints' pages. Returns the slots of those whose page is
-    /// newer than the one known here.
+    /// Adopts what another picker read on the endpoints' pages. Returns the slots of those whose page is newer
+    /// than the one known here.
     pub fn adopt_metrics(&mut self, pages: Vec<(Slot, Condition, Metrics)>) -> Vec<Slot> {
         let newer = pages.into_iter().filter_map(|(slot, condition, metrics)| {
             self.adopt_page(slot, condition, metrics).then_some(slot)
@@ -249,15 +247,15 @@ impl Store {
         known != condition.scraped
     }
 
-    /// A page could not be read.
+    /// Records that a page could not be read.
     pub fn record_failure(&mut self, slot: Slot) {
         let mut condition = self.condition(slot);
         condition.failures = condition.failures.saturating_add(1);
         self.set_condition(slot, condition);
     }
 
-    /// Says of each endpoint whether its metrics can be trusted now: not once they are older than the threshold,
-    /// and then not before two good pages. Setting the wall clock makes nothing stale, and keeps nothing fresh.
+    /// Updates each endpoint's freshness. Metrics become stale when they are older than the threshold, and fresh
+    /// again after two good pages. Setting the wall clock makes nothing stale, and keeps nothing fresh.
     pub fn refresh(&mut self, clock: &Clock, staleness: Duration) {
         self.trust.resize(self.pool.width(), Trust::default());
         for index in 0..self.pool.width() {
@@ -274,15 +272,15 @@ impl Store {
         }
     }
 
-    /// Returns how old an endpoint's last page was when freshness was last updated, or is at `now`. A step of the
-    /// wall clock changes nothing in it.
+    /// Returns the age of the endpoint's page that was the last one when freshness was updated. A step of the wall
+    /// clock does not change it.
     pub fn page_age(&self, slot: Slot, now: Instant) -> Option<Duration> {
         let page = self.trust.get(slot.index())?.page?;
         Some(now.since(page.at))
     }
 
-    /// Says what decisions rest on: not on metrics once fewer than a quarter of the endpoints that
-    /// may be picked have fresh ones, and then not before half of them have.
+    /// Chooses the decision mode: metrics are not used once fewer than a quarter of the available endpoints have
+    /// fresh ones, and then not before half of them have.
     pub fn choose_mode(&mut self) {
         let available = self.pool.iter().filter(|(_, endpoint)| endpoint.available);
         let (mut all, mut fresh) = (0, 0);
@@ -322,17 +320,17 @@ mod tests {
     }
 
     /// A store of so many endpoints, none of which was scraped yet.
-    fn store(endpoints: usize) -> Store {
-        let mut store = Store::default();
+    fn store(endpoints: usize) -> EndpointStore {
+        let mut store = EndpointStore::default();
         store.set_members(&(0..endpoints).map(member).collect::<Vec<_>>());
         store
     }
 
-    fn page(store: &mut Store, slot: u32, now: u64) {
+    fn page(store: &mut EndpointStore, slot: u32, now: u64) {
         store.set_metrics(Slot(slot), Metrics::default(), true, at(now));
     }
 
-    fn freshness(store: &mut Store, now: u64) -> Freshness {
+    fn freshness(store: &mut EndpointStore, now: u64) -> Freshness {
         store.refresh(&clock(now), Duration::from_millis(2_000));
         store.pool.get(Slot(0)).unwrap().freshness
     }
@@ -369,7 +367,7 @@ mod tests {
     fn a_pool_of_the_greatest_size_is_taken_over_in_moderate_time() {
         let begun = std::time::Instant::now();
         let listed: Vec<Member> = (0..65_536).map(member).collect();
-        let mut store = Store::default();
+        let mut store = EndpointStore::default();
         assert_eq!(store.set_members(&listed).joined.len(), listed.len());
         assert_eq!(store.set_members(&listed), Changes::default());
         assert_eq!(store.set_members(&[]).left.len(), listed.len());

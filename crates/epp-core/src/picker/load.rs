@@ -8,8 +8,8 @@
 use super::costs::tokens_at;
 use super::dispatcher::Dispatcher;
 use super::exchange::{Exchange, Target};
-use crate::endpoints::store::Store;
-use crate::scheduling::{self, Slot};
+use crate::endpoints::store::EndpointStore;
+use crate::scheduling::{InFlight, Slot};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,13 +26,6 @@ struct Load {
     own: InFlight,
     /// What the other VMs have in flight, as they have published it.
     others: InFlight,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct InFlight {
-    requests: u32,
-    unseen: u32,
-    tokens: u64,
 }
 
 /// What one picker has in flight at one endpoint.
@@ -60,7 +53,7 @@ pub struct Loads {
 
 impl Loads {
     /// A new endpoint is in this slot.
-    pub fn add(&mut self, slot: Slot, store: &mut Store) {
+    pub fn add(&mut self, slot: Slot, store: &mut EndpointStore) {
         let Some(endpoint) = store.pool.get(slot) else {
             return;
         };
@@ -107,7 +100,7 @@ impl Loads {
     }
 
     /// A newer page shows what was sent before it.
-    pub fn scraped(&mut self, slot: Slot, store: &mut Store) {
+    pub fn scraped(&mut self, slot: Slot, store: &mut EndpointStore) {
         if let Some(load) = self.slots.get_mut(slot.index()) {
             load.scrapes = load.scrapes.wrapping_add(1);
             load.own.unseen = 0;
@@ -117,7 +110,7 @@ impl Loads {
     }
 
     /// A request is sent to this endpoint. Its tenure and scrape count are set here.
-    pub fn send(&mut self, mut target: Target, store: &mut Store) -> Target {
+    pub fn send(&mut self, mut target: Target, store: &mut EndpointStore) -> Target {
         if let Some(load) = self.slots.get_mut(target.slot.index()) {
             load.own.requests += 1;
             load.own.unseen += u32::from(target.unseen);
@@ -130,7 +123,12 @@ impl Loads {
     }
 
     /// A request turns out to cost this many tokens; `None` where it costs no more.
-    pub fn set_tokens(&mut self, target: &mut Target, tokens: Option<u64>, store: &mut Store) {
+    pub fn set_tokens(
+        &mut self,
+        target: &mut Target,
+        tokens: Option<u64>,
+        store: &mut EndpointStore,
+    ) {
         if let Some(load) = self.load_of(target) {
             let others = load.own.tokens.saturating_sub(target.tokens.unwrap_or(0));
             load.own.tokens = others.saturating_add(tokens.unwrap_or(0));
@@ -140,7 +138,7 @@ impl Loads {
     }
 
     /// The response to a request has begun: its endpoint's next page shows the request or what became of it.
-    pub fn mark_seen(&mut self, target: &mut Target, store: &mut Store) {
+    pub fn mark_seen(&mut self, target: &mut Target, store: &mut EndpointStore) {
         if !std::mem::take(&mut target.unseen) {
             return;
         }
@@ -152,7 +150,7 @@ impl Loads {
     }
 
     /// An endpoint has done its part of a request.
-    pub fn end(&mut self, mut target: Target, store: &mut Store) {
+    pub fn end(&mut self, mut target: Target, store: &mut EndpointStore) {
         self.mark_seen(&mut target, store);
         self.set_tokens(&mut target, None, store);
         if let Some(load) = self.load_of(&target) {
@@ -168,7 +166,7 @@ impl Loads {
     }
 
     /// Appends what this VM has in flight, to be published.
-    pub fn append_own(&self, store: &Store, loads: &mut Vec<EndpointLoad>) {
+    pub fn append_own(&self, store: &EndpointStore, loads: &mut Vec<EndpointLoad>) {
         for (slot, load) in (0..).zip(&self.slots) {
             if load.own.requests > 0 {
                 loads.push(EndpointLoad {
@@ -187,7 +185,7 @@ impl Loads {
     pub fn set_others(
         &mut self,
         others: &mut dyn Iterator<Item = &[EndpointLoad]>,
-        store: &mut Store,
+        store: &mut EndpointStore,
     ) {
         for load in &mut self.slots {
             load.others = InFlight::default();
@@ -209,20 +207,15 @@ impl Loads {
     }
 
     /// Shows an endpoint's load to the scorers.
-    fn show(&self, slot: Slot, store: &mut Store) {
+    fn show(&self, slot: Slot, store: &mut EndpointStore) {
         if let Some(Load { own, others, .. }) = self.slots.get(slot.index()) {
-            let load = scheduling::Load {
-                requests: own.requests.saturating_add(others.requests),
-                unseen: own.unseen.saturating_add(others.unseen),
-                tokens: own.tokens.saturating_add(others.tokens),
-            };
-            store.pool.set_load(slot, load);
+            store.pool.set_load(slot, own.plus(*others));
         }
     }
 }
 
 /// Returns which reading of an endpoint's page this picker has.
-fn scraped(store: &Store, slot: Slot) -> u32 {
+fn scraped(store: &EndpointStore, slot: Slot) -> u32 {
     // Readings are milliseconds apart: the lower half distinguishes them for seven weeks.
     let scraped = store.condition(slot).scraped;
     scraped.map_or(0, |scraped| scraped.as_millis() as u32)

@@ -8,7 +8,7 @@ use super::view::summary;
 use super::Picker;
 use crate::endpoints::monitor::Revisions;
 use crate::endpoints::outlier::OutlierDetector;
-use crate::endpoints::store::{Condition, Member, Store};
+use crate::endpoints::store::{Condition, EndpointStore, Member};
 use crate::prefix::key::Secret;
 use crate::scheduling::{Metrics, Pool, Slot};
 use crate::time::Timestamp;
@@ -78,7 +78,7 @@ impl PeerView<'_> {
 /// Members and metrics, which one picker polls and the others adopt.
 impl PeerView<'_> {
     /// Returns the endpoints with their conditions, to be published.
-    pub fn endpoints(&self) -> &Store {
+    pub fn endpoints(&self) -> &EndpointStore {
         &self.0.dispatcher.pool.monitor.store
     }
 

@@ -129,7 +129,7 @@ fn neutralise(scores: &mut [f64], known: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Load, Metrics, RequestView};
+    use crate::scheduling::{InFlight, Metrics, RequestView};
     use crate::testing::{pool, waiting};
 
     #[test]
@@ -137,9 +137,9 @@ mod tests {
         let mut pool = pool([waiting(9.0), waiting(0.0), Metrics::default()]);
         pool.mode = DecisionMode::LocalOnly;
         for (slot, requests) in [(0, 1), (1, 3), (2, 2)] {
-            let load = Load {
+            let load = InFlight {
                 requests,
-                ..Load::default()
+                ..InFlight::default()
             };
             pool.set_load(Slot(slot), load);
         }

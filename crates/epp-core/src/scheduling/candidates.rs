@@ -1,4 +1,4 @@
-//! The endpoints that a profile's filters leave.
+//! Candidates: the endpoints that a profile's filters leave.
 //!
 //! Filters whose result depends on the pool alone, or on the pool and the model, give the same
 //! candidates for each request until the pool changes, which it does some times a second while
@@ -63,9 +63,9 @@ struct Step {
 #[derive(Debug)]
 struct Set {
     filters: Arc<[NamedFilter]>,
-    /// Empty where it does not matter.
+    /// Empty if the model does not matter.
     model: String,
-    /// The snapshot that it was made from; none before the first.
+    /// The snapshot that the set was made from; `None` before the first.
     snapshot: Option<SnapshotId>,
     filling: u64,
     outcome: Result<(), ScheduleError>,
@@ -230,7 +230,7 @@ fn survivors(
     others
 }
 
-/// All endpoints that may be picked, ejected ones included.
+/// Puts all endpoints that may be picked into `slots`, ejected ones included.
 fn with_ejected(cycle: &Cycle<'_>, slots: &mut Vec<Slot>) {
     let endpoints = cycle.pool.iter();
     let available = endpoints.filter(|(_, endpoint)| endpoint.available);

@@ -1,3 +1,5 @@
+//! Sets of candidates that filters leave: kept while nothing they depend on changes.
+
 use super::*;
 use crate::scheduling::{Filter, Metrics, Pool, PrefixMatch, RequestView};
 use crate::testing::{pool, TestFilter};

@@ -1,4 +1,4 @@
-//! What one decision is made of.
+//! The inputs of one scheduling cycle: the request with its prefix matches and cost, and the pool.
 
 use super::endpoint::{Pool, Slot};
 use super::headers::{HeaderId, HeaderValues};
@@ -20,12 +20,12 @@ pub struct PrefixMatch<'a> {
 }
 
 impl PrefixMatch<'_> {
-    /// Matched blocks of one endpoint.
+    /// Returns the matched blocks of one endpoint.
     pub fn blocks(&self, slot: Slot) -> u32 {
         self.matched.get(slot.index()).copied().unwrap_or(0)
     }
 
-    /// The part of the prompt that one endpoint holds, 0 to 1; 0 for a prompt without blocks.
+    /// Returns the part of the prompt that one endpoint holds, 0 to 1; 0 for a prompt without blocks.
     pub fn share(&self, slot: Slot) -> f64 {
         if self.total > 0.0 {
             f64::from(self.blocks(slot)) / self.total
@@ -38,10 +38,10 @@ impl PrefixMatch<'_> {
 /// What a request costs the endpoint that serves it, in tokens.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// Tokens of its prompts. Infinite where an early decision asks what would happen if the
+    /// Tokens of the prompts. Infinite where an early decision asks what would happen if the
     /// prompt had no end.
     pub prompt: f64,
-    /// Tokens of its answer, as far as they are counted in advance.
+    /// Tokens of the response, as far as they are counted in advance.
     pub output: f64,
     /// The prefix match that says how much of the prompt an endpoint holds already.
     pub prefix: Option<ProducerId>,
@@ -56,7 +56,7 @@ pub struct RequestView<'a> {
     pub model: &'a str,
     /// One match per prefix producer of the plan, by [`ProducerId`].
     pub prefix: &'a [PrefixMatch<'a>],
-    /// What it costs.
+    /// What the request costs the endpoint that serves it.
     pub cost: Cost,
 }
 
@@ -71,8 +71,8 @@ impl RequestView<'_> {
         self.prefix.get(producer.0)
     }
 
-    /// Tokens that it costs one endpoint: what the endpoint does not hold of the prompt, in whole
-    /// blocks, what of the prompt lies beyond the blocks, and the answer.
+    /// Returns the tokens that the request costs one endpoint: the part of the prompt that the endpoint does not
+    /// hold, in whole blocks, the part beyond the blocks, and the response.
     pub fn tokens_at(&self, slot: Slot) -> f64 {
         let Cost {
             prompt,
@@ -86,7 +86,7 @@ impl RequestView<'_> {
         };
         let block = f64::from(tokens);
         let new = (prefix.total - f64::from(prefix.blocks(slot))).max(0.0) * block;
-        // No number where both are infinite, which counts as nothing.
+        // NaN if both are infinite, which counts as nothing.
         let beyond = (prompt - prefix.total * block).max(0.0);
         new + beyond + output
     }

@@ -1,4 +1,4 @@
-//! Endpoints as the scheduling plugins see them.
+//! Endpoints and their pool, as the scheduling plugins see them.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use xxhash_rust::xxh64::xxh64;
 pub struct Slot(pub u32);
 
 impl Slot {
-    /// The slot as an index of a flat array.
+    /// Returns the slot as an index of a flat array.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -31,7 +31,7 @@ pub enum Freshness {
     Unknown,
 }
 
-/// What the decisions about a pool rest on.
+/// What the decisions about a pool are based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecisionMode {
     /// The endpoints' metrics, for those that are fresh.
@@ -97,20 +97,32 @@ pub struct Endpoint {
     pub freshness: Freshness,
 }
 
-/// What this Envoy has in flight at an endpoint.
+/// What the pickers of this proxy have in flight at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Requests that it sent there and that have not ended.
+pub struct InFlight {
+    /// Requests that were sent there and have not ended.
     pub requests: u32,
-    /// Requests that it sent there since the endpoint's last scrape and that are not yet answered:
-    /// the server's own waiting count cannot show them yet.
+    /// Requests that were sent there since the endpoint's last scrape and have no response yet: the server's own
+    /// waiting count cannot show them yet.
     pub unseen: u32,
-    /// Tokens that its requests still cost the endpoint.
+    /// Tokens that these requests still cost the endpoint.
     pub tokens: u64,
 }
 
+impl InFlight {
+    /// Returns both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            unseen: self.unseen.saturating_add(other.unseen),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+}
+
 impl Endpoint {
-    /// The value of a label, if it has it.
+    /// Returns the value of a label, if the endpoint has it.
     pub fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(key, _)| key == name)?;
         Some(found.1.as_str())
@@ -123,7 +135,7 @@ impl Endpoint {
         xxh64(&name, 0) as u32
     }
 
-    /// A metric, unless the page that it was read from is too old to be trusted.
+    /// Returns a metric, unless the page that it was read from is too old to be trusted.
     pub fn fresh<T>(&self, metric: Option<T>) -> Option<T> {
         if self.freshness == Freshness::Fresh {
             metric
@@ -175,11 +187,11 @@ impl PoolSnapshot {
 /// The endpoints of one pool, each in its slot.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    /// What decisions rest on.
+    /// What decisions are based on.
     pub mode: DecisionMode,
     slots: Vec<Option<Endpoint>>,
     /// What is in flight, apart from the endpoints: it changes with each request.
-    loads: Vec<Load>,
+    loads: Vec<InFlight>,
     /// Made when a decision asks for it, and dropped once an endpoint may have changed.
     snapshot: OnceCell<PoolSnapshot>,
 }
@@ -190,34 +202,34 @@ impl Pool {
         self.snapshot.take();
         if self.slots.len() <= slot.index() {
             self.slots.resize_with(slot.index() + 1, || None);
-            self.loads.resize(slot.index() + 1, Load::default());
+            self.loads.resize(slot.index() + 1, InFlight::default());
         }
         if let Some(place) = self.slots.get_mut(slot.index()) {
             *place = Some(endpoint);
-            self.set_load(slot, Load::default());
+            self.set_load(slot, InFlight::default());
         }
     }
 
     /// Empties a slot and returns the endpoint that was in it.
     pub fn remove(&mut self, slot: Slot) -> Option<Endpoint> {
         self.snapshot.take();
-        self.set_load(slot, Load::default());
+        self.set_load(slot, InFlight::default());
         self.slots.get_mut(slot.index())?.take()
     }
 
-    /// What is in flight at the endpoint in a slot.
-    pub fn load(&self, slot: Slot) -> Load {
+    /// Returns what is in flight at the endpoint in a slot.
+    pub fn load(&self, slot: Slot) -> InFlight {
         self.loads.get(slot.index()).copied().unwrap_or_default()
     }
 
     /// Sets what is in flight at the endpoint in a slot.
-    pub fn set_load(&mut self, slot: Slot, load: Load) {
+    pub fn set_load(&mut self, slot: Slot, load: InFlight) {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
         }
     }
 
-    /// What every decision reads, side by side.
+    /// Returns what every decision reads, side by side.
     pub fn snapshot(&self) -> &PoolSnapshot {
         self.snapshot.get_or_init(|| PoolSnapshot::of(self))
     }
@@ -248,34 +260,34 @@ impl Pool {
         self.slots.get_mut(slot.index())?.as_mut()
     }
 
-    /// All endpoints with their slots, in slot order.
+    /// Returns all endpoints with their slots, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Endpoint)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(index, place)| Some((Slot(index as u32), place.as_ref()?)))
     }
 
-    /// How many endpoints there are.
+    /// Returns how many endpoints there are.
     pub fn len(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no endpoints.
     pub fn is_empty(&self) -> bool {
         self.slots.iter().all(Option::is_none)
     }
 
-    /// One more than the highest slot in use: the length of a flat array over the pool.
+    /// Returns one more than the highest slot in use: the length of a flat array over the pool.
     pub fn width(&self) -> usize {
         self.slots.len()
     }
 
-    /// The lowest slot that is free.
+    /// Returns the lowest slot that is free.
     pub fn vacant(&self) -> Slot {
         let taken = self.slots.iter().take_while(|place| place.is_some());
         Slot(taken.count() as u32)
     }
 
-    /// The slot of the endpoint of this name.
+    /// Returns the slot of the endpoint of this name.
     pub fn find(&self, name: &str) -> Option<Slot> {
         self.find_by(|endpoint| endpoint.name == name)
     }

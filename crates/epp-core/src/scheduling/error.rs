@@ -1,4 +1,4 @@
-//! Why no endpoint was chosen.
+//! Errors of a scheduling cycle that chose no endpoint.
 
 use std::fmt;
 

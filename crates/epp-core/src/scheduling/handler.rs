@@ -1,4 +1,4 @@
-//! Which profiles run for a request, and what their results mean for it.
+//! Profile handlers: which profiles run for a request, and what their results mean for it.
 
 use super::cycle::Cycle;
 use super::profile::{Profile, Ranking};
@@ -13,17 +13,17 @@ pub struct ProfileId(pub usize);
 pub struct Profiles<'a>(pub(super) &'a [Profile]);
 
 impl<'a> Profiles<'a> {
-    /// Returns how many there are.
+    /// Returns how many profiles there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no profiles.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All profiles.
+    /// Returns all profiles.
     pub fn ids(&self) -> impl Iterator<Item = ProfileId> {
         (0..self.0.len()).map(ProfileId)
     }
@@ -150,7 +150,7 @@ pub struct Conclusion {
 }
 
 impl Conclusion {
-    /// One profile's picks serve the whole request.
+    /// Returns the conclusion that one profile's picks serve the whole request.
     pub fn of(primary: ProfileId) -> Self {
         Self {
             primary,
@@ -169,7 +169,7 @@ pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
     /// Adds to `run` the profiles to run next; the cycle ends when it adds none that has not run.
     fn next(&self, cycle: &Cycle<'_>, profiles: Profiles<'_>, done: &Results, run: &mut ProfileSet);
 
-    /// Says whose picks serve the request, once all profiles have run.
+    /// Returns whose picks serve the request, once all profiles have run.
     fn conclude(
         &self,
         cycle: &Cycle<'_>,

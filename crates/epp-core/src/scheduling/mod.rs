@@ -1,4 +1,4 @@
-//! The scheduling cycle: profiles of filters, scorers and a picker over the pool's endpoints.
+//! The scheduling cycle: profiles of filters, scorers and a picker plugin over the pool's endpoints.
 //!
 //! Plain types and traits; the plugins themselves are in [`crate::plugins`]. Order, survivors-only
 //! normalisation, clamping and the weighted sum are the Endpoint Picker's (llm-d-router, and the
@@ -16,7 +16,7 @@ pub mod scheduler;
 mod score_cache;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
-pub use endpoint::{DecisionMode, Endpoint, Freshness, Load, Lora, Metrics, Pool, Slot};
+pub use endpoint::{DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot};
 pub use error::ScheduleError;
 pub use handler::{ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results};
 pub use headers::{HeaderId, HeaderValues};

@@ -1,4 +1,4 @@
-//! What a plugin can do in a scheduling profile: filter, score, pick.
+//! Traits of the plugins in a scheduling profile: filters, scorers and picker plugins.
 
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
@@ -73,12 +73,12 @@ impl Needs {
         cache_info: true,
     };
 
-    /// Whether anything of a metrics page is needed.
+    /// Returns whether anything of a metrics page is needed.
     pub fn any_metric(&self) -> bool {
         self.waiting || self.running || self.kv_usage || self.lora || self.cache_info
     }
 
-    /// What either needs.
+    /// Returns what either needs.
     pub fn union(self, other: Self) -> Self {
         Self {
             model: self.model || other.model,
@@ -101,12 +101,12 @@ pub trait Filter: std::fmt::Debug + Send + Sync {
     /// Keeps in `candidates` the endpoints that may serve the request, in their order.
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>);
 
-    /// What the survivors depend on, beside the candidates.
+    /// Returns what the survivors depend on, besides the candidates.
     fn basis(&self) -> Basis {
         Basis::Request
     }
 
-    /// What it reads.
+    /// Returns what the filter reads.
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -117,33 +117,33 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
     /// Writes the score of each candidate; `scores` has their length and order, and holds anything.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
 
-    /// What the scores depend on, beside the candidates, while decisions rest on metrics
+    /// Returns what the scores depend on, besides the candidates, while decisions are based on metrics
     /// ([`super::DecisionMode::Metrics`]).
     fn basis(&self) -> Basis {
         Basis::Request
     }
 
-    /// Whether the candidates' scores move as [`UnreadPrompt`] says up to the longest prompt still
+    /// Returns whether the candidates' scores move as [`UnreadPrompt`] says up to the longest prompt that is still
     /// possible.
     fn moves_evenly(&self, _longest: &Cycle<'_>, _candidates: &[Scored]) -> bool {
         true
     }
 
-    /// What it reads.
+    /// Returns what the scorer reads.
     fn needs(&self) -> Needs;
 }
 
 /// Chooses among the scored candidates.
 pub trait PickerPlugin: std::fmt::Debug + Send + Sync {
-    /// How many endpoints it names (`maxNumOfEndpoints`).
+    /// Returns how many endpoints the plugin picks at most (`maxNumOfEndpoints`).
     fn max_endpoints(&self) -> usize;
 
     /// Brings the first `want` places of `scored` into order, the picks first and then the retry
     /// targets; `want` is at least [`Self::max_endpoints`], or the number of candidates.
     fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng);
 
-    /// Whether the choice (the odds, where it is drawn) is the same from both lists, which hold
-    /// the same endpoints in the same order with the scores of the shortest and of the longest
+    /// Returns whether the choice (the odds, if it is drawn) is the same from both lists, which hold the
+    /// same endpoints in the same order with the scores of the shortest and of the longest
     /// prompt still possible; each endpoint's score moves linearly between the two.
     fn same_choice(&self, shortest: &[Scored], longest: &[Scored]) -> bool;
 }

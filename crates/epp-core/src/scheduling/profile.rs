@@ -1,4 +1,4 @@
-//! One scheduling profile: filters in order, scorers on the survivors, one picker.
+//! Scheduling profiles: filters in order, scorers on the survivors, one picker plugin.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::plugin::{Filter, Needs, PickerPlugin, Scorer};
 use super::score_cache::{clamp, ScoreCache};
 use super::ScheduleError;
 
-/// A scorer and what its score counts for in this profile.
+/// A scorer with its weight in a profile.
 #[derive(Debug, Clone)]
 pub struct WeightedScorer {
     /// The plugin's name in the document.
@@ -55,20 +55,20 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// The picks, best first.
+    /// Returns the picks, best first.
     pub fn picks(&self) -> impl Iterator<Item = Slot> + '_ {
         let picks = self.scored.iter().take(self.picks);
         picks.map(|scored| scored.slot)
     }
 
-    /// The picks and then the next best endpoints, as retry targets.
+    /// Returns the picks and then the next best endpoints, as retry targets.
     pub fn targets(&self) -> impl Iterator<Item = Slot> + '_ {
         let ordered = self.scored.iter().take(self.ordered);
         ordered.map(|scored| scored.slot)
     }
 }
 
-/// Sees what happens inside a run; the `explain` views are made of it.
+/// Observes a run, for the `explain` views.
 pub trait Observer {
     /// A filter ran; `before` are its candidates, `after` the survivors.
     fn filtered(&mut self, filter: &str, before: &[Slot], after: &[Slot]);
@@ -93,7 +93,7 @@ impl Profile {
         filters.chain(scorers).fold(Needs::default(), Needs::union)
     }
 
-    /// Filters and scores: `scored` gets every survivor with its weighted sum, in slot order.
+    /// Filters and scores. `scored` gets every survivor with its weighted sum, in slot order.
     pub fn rank(
         &self,
         cycle: &Cycle<'_>,

@@ -1,5 +1,4 @@
-//! The cycle: the profile handler names profiles, they run, it concludes whose picks serve the
-//! request.
+//! The scheduler: the profile handler names profiles, they run, and it concludes whose picks serve the request.
 
 use std::sync::Arc;
 
@@ -45,12 +44,12 @@ impl<'a> Decision<'a> {
         })
     }
 
-    /// The picks, best first: what the Endpoint Picker's destination header would name.
+    /// Returns the picks, best first: what the Endpoint Picker's destination header would name.
     pub fn picks(&self) -> impl Iterator<Item = Slot> + 'a {
         self.ranking.picks()
     }
 
-    /// The picks and then the next best ones, as retry targets.
+    /// Returns the picks and then the next best endpoints, as retry targets.
     pub fn targets(&self) -> impl Iterator<Item = Slot> + 'a {
         self.ranking.targets()
     }
@@ -79,12 +78,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The randomness that decisions draw from.
+    /// Returns the randomness that decisions draw from.
     pub fn rng(&mut self) -> &mut fastrand::Rng {
         &mut self.rng
     }
 
-    /// Empty buffers; ties and random pickers draw from `rng`.
+    /// Returns empty buffers; ties and random pickers draw from `rng`.
     pub fn new(rng: fastrand::Rng) -> Self {
         Self {
             buffers: RunBuffers::default(),
@@ -105,12 +104,12 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler over these profiles.
+    /// Returns a scheduler of these profiles.
     pub fn new(profiles: Vec<Profile>, handler: Arc<dyn ProfileHandler>) -> Self {
         Self { profiles, handler }
     }
 
-    /// The profiles, in the document's order.
+    /// Returns the profiles, in the document's order.
     pub fn profiles(&self) -> Profiles<'_> {
         Profiles(&self.profiles)
     }
@@ -181,7 +180,7 @@ impl Scheduler {
     }
 }
 
-/// Runs one profile and notes what it found.
+/// Runs one profile and records its result.
 fn run(
     id: ProfileId,
     profile: &Profile,

@@ -1,3 +1,5 @@
+//! Scheduling cycles: filters, weights, ties, and handlers.
+
 use std::sync::Arc;
 
 use super::*;

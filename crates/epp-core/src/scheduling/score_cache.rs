@@ -1,4 +1,4 @@
-//! Scores that hold from one request to the next.
+//! The score cache: scores that hold from one request to the next.
 //!
 //! What an endpoint's metrics are worth changes with its page, some times a second, and requests come
 //! a hundred times as often. The scores of a set of candidates are kept with the set's identity; a
@@ -19,7 +19,7 @@ const MAX_COLUMNS: usize = 16;
 pub struct Column {
     /// Held, so that no other scorer comes to its address.
     scorer: Arc<dyn Scorer>,
-    /// Empty where it does not matter.
+    /// Empty if the model does not matter.
     model: String,
     /// The candidates that they are the scores of.
     set: SetId,
@@ -31,12 +31,12 @@ pub struct Column {
 }
 
 impl Column {
-    /// The scores as they count, between 0 and 1.
+    /// Returns the scores as they count, between 0 and 1.
     pub fn clamped(&self) -> &[f64] {
         &self.scores
     }
 
-    /// The scores as the scorer gave them.
+    /// Returns the scores as the scorer gave them.
     pub fn raw(&self) -> &[f64] {
         if self.raw.is_empty() {
             &self.scores
@@ -123,7 +123,7 @@ impl ScoreCache {
     }
 }
 
-/// Takes a score outside 0 to 1 as the nearer end, and one that is not a number as 0.
+/// Clamps scores to 0 to 1; a score that is not a number becomes 0.
 pub fn clamp(scores: &mut [f64]) {
     for score in scores {
         // f64::clamp asks twice whether it is a number.

@@ -1,9 +1,11 @@
+//! Cached scores are those that would be computed.
+
 use super::*;
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
-    Conclusion, DecisionMode, Freshness, Load, Metrics, NamedFilter, Pool, PrefixMatch, Profile,
-    ProfileHandler, ProfileSet, Profiles, RequestView, Results, ScheduleError, Scheduler, Scratch,
-    Slot, WeightedScorer,
+    Conclusion, DecisionMode, Freshness, InFlight, Metrics, NamedFilter, Pool, PrefixMatch,
+    Profile, ProfileHandler, ProfileSet, Profiles, RequestView, Results, ScheduleError, Scheduler,
+    Scratch, Slot, WeightedScorer,
 };
 use crate::testing::{endpoint, lora, picker, scorer, TestFilter};
 
@@ -128,7 +130,7 @@ fn metrics(random: &mut fastrand::Rng) -> Metrics {
 /// Anything that can happen to a pool between two requests.
 fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
     let slot = Slot(random.u32(..12));
-    let load = Load {
+    let load = InFlight {
         requests: random.u32(..5),
         unseen: random.u32(..3),
         tokens: 0,

@@ -11,7 +11,7 @@ use epp_core::config::Plan;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{DecisionMode, Freshness, Load, Slot};
+use epp_core::scheduling::{DecisionMode, Freshness, InFlight, Slot};
 use epp_core::time::Timestamp;
 
 use crate::input::{load_plan, read};
@@ -226,9 +226,9 @@ fn set_endpoints(picker: &mut Picker, state: &PoolState) {
             endpoint.metrics = known.metrics.clone();
             endpoint.freshness = known.freshness;
         }
-        let load = Load {
+        let load = InFlight {
             requests: known.requests,
-            ..Load::default()
+            ..InFlight::default()
         };
         picker.fixture().pool().set_load(slot, load);
     }

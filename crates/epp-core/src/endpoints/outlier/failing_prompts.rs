@@ -1,4 +1,4 @@
-//! Prompts that failed lately: decides whether another failure of a prompt counts against the endpoint.
+//! Prompts that failed lately, and whether another failure of a prompt counts against the endpoint.
 //!
 //! Failing prompts are identified by their first block, so that a prompt with a random end is still the same one.
 //! Its failures count once per second and endpoint. They always count if another endpoint serves prompts that

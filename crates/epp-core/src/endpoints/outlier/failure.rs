@@ -1,4 +1,4 @@
-//! How requests fail, and what a failure says about the endpoint.
+//! Failures of requests, and what they say about the endpoint.
 
 use serde::{Deserialize, Serialize};
 

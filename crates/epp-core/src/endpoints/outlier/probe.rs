@@ -1,4 +1,4 @@
-//! How an ejected endpoint comes back: one worker probes it with one request.
+//! Probes of ejected endpoints: one worker probes with one request, which ends or prolongs the ejection.
 //!
 //! Chance decides which request becomes the probe, so the probe may come from a client that wants the
 //! endpoint to stay ejected. A request that fails through its own fault, that its client cancels, or that

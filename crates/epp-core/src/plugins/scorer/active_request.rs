@@ -88,15 +88,15 @@ impl Scorer for ActiveRequestScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Load, RequestView};
+    use crate::scheduling::{InFlight, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn score(idle: u32, max_busy_score: f64, requests: &[u32]) -> Vec<f64> {
         let mut pool = pool(requests.iter().map(|_| Default::default()));
         for (slot, requests) in (0..).zip(requests) {
-            let load = Load {
+            let load = InFlight {
                 requests: *requests,
-                ..Load::default()
+                ..InFlight::default()
             };
             pool.set_load(Slot(slot), load);
         }

@@ -54,7 +54,7 @@ impl Scorer for QueueScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Freshness, Load, Pool, RequestView};
+    use crate::scheduling::{Freshness, InFlight, Pool, RequestView};
     use crate::testing::{close, pool, scores, waiting};
 
     fn score(pool: &Pool) -> Vec<f64> {
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn requests_sent_since_the_scrape_count_as_waiting() {
         let mut pool = pool([0.0, 1.0].map(waiting));
-        let load = Load {
+        let load = InFlight {
             unseen: 2,
-            ..Load::default()
+            ..InFlight::default()
         };
         pool.set_load(Slot(0), load);
         assert!(close(&score(&pool), &[0.0, 1.0]));

@@ -79,15 +79,15 @@ impl Scorer for TokenLoadScorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::{Cost, Load, Pool, PrefixMatch, ProducerId, RequestView};
+    use crate::scheduling::{Cost, InFlight, Pool, PrefixMatch, ProducerId, RequestView};
     use crate::testing::{close, pool, scores};
 
     fn loaded(tokens: &[u64]) -> Pool {
         let mut pool = pool(tokens.iter().map(|_| Default::default()));
         for (slot, tokens) in (0..).zip(tokens) {
-            let load = Load {
+            let load = InFlight {
                 tokens: *tokens,
-                ..Load::default()
+                ..InFlight::default()
             };
             pool.set_load(Slot(slot), load);
         }
