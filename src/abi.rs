@@ -19,19 +19,19 @@ pub struct Status(pub u32);
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 
-/// Which headers.
+/// A map of headers in Envoy.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum Map {
-    /// Of the request.
+    /// The request's headers.
     Request = 0,
-    /// Of the response.
+    /// The response's headers.
     Response = 2,
-    /// Of a callout's response.
+    /// The headers of a callout's response.
     Callout = 6,
 }
 
-/// Which bytes.
+/// A buffer in Envoy.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum Buffer {
@@ -45,7 +45,7 @@ pub enum Buffer {
     Configuration = 7,
 }
 
-/// How a metric counts.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum MetricKind {
@@ -55,7 +55,7 @@ pub enum MetricKind {
     Gauge = 1,
 }
 
-/// What Envoy is to do with headers or trailers.
+/// Envoy's next action on headers or trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Action {
@@ -65,13 +65,13 @@ pub enum Action {
     Pause = 1,
 }
 
-/// What Envoy is to do with a part of a body.
+/// Envoy's next action on a part of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum BodyAction {
     /// Pass it on, and what was held before it.
     Continue = 0,
-    /// Hold it and show all that is held the next time. Past its limit Envoy answers 413.
+    /// Hold it and show all that is held the next time. Past its limit Envoy replies with 413.
     Buffer = 1,
     /// Hold it and show only what is new the next time. Past its limit Envoy stops reading.
     Watermark = 2,
@@ -333,7 +333,7 @@ pub fn now_ns() -> u64 {
 }
 
 /// Random bytes, of the operating system's. A system call for each: proxy-wasm has no call of its own,
-/// and hosts answer WASI's.
+/// and hosts implement WASI's.
 pub fn random<const SIZE: usize>() -> Result<[u8; SIZE], Status> {
     let mut bytes = [0; SIZE];
     // SAFETY: the bytes live through the call.
@@ -365,13 +365,13 @@ pub fn set_effective_context(context: u32) -> Result<(), Status> {
     done(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Lets a held request go on.
+/// Resumes a held request.
 pub fn resume_request() -> Result<(), Status> {
     // SAFETY: no pointers.
     done(unsafe { proxy_continue_stream(0) })
 }
 
-/// Sends a GET-like request without a body through a cluster; its answer comes under the token.
+/// Sends a GET-like request without a body through a cluster; its response arrives under the token.
 pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout_ms: u64) -> Result<u32, Status> {
     let headers = super::headers::pack(headers);
     let trailers = super::headers::pack(&[]);
@@ -395,7 +395,7 @@ pub fn http_call(cluster: &str, headers: &[(&str, &str)], timeout_ms: u64) -> Re
     done(status).map(|()| token)
 }
 
-/// Answers the request in Envoy's stead.
+/// Sends a local reply to the request.
 pub fn respond(
     code: u32,
     details: &str,
@@ -403,7 +403,7 @@ pub fn respond(
     body: &str,
 ) -> Result<(), Status> {
     let headers = super::headers::pack(headers);
-    // SAFETY: everything pointed to lives through the call; -1 stands for no gRPC status.
+    // SAFETY: everything pointed to lives through the call; -1 means no gRPC status.
     done(unsafe {
         proxy_send_local_response(
             code,

@@ -1,4 +1,4 @@
-//! What is held is bounded, and a VM that begins knows what it can know.
+//! Bounds on held requests, and the state of a VM after its start.
 
 use super::abi::{Action, BodyAction};
 use super::fake_host::host;
@@ -23,13 +23,13 @@ fn open(vm: &mut Vm, id: u32) -> Action {
     vm.request_headers(id, false)
 }
 
-/// So many bytes of its body come, none of which tells anything; it says that it is 40 bytes long.
+/// Sends this many bytes of a body, none of which matters to the decision; its declared length is 40 bytes.
 fn send(vm: &mut Vm, id: u32, size: usize) {
     host(|host| host.body = vec![b' '; size]);
     vm.request_body(id, size, false);
 }
 
-/// Which requests the next tick releases.
+/// Returns the requests that the next tick releases.
 fn released(vm: &mut Vm) -> Vec<u32> {
     host(|host| host.resumed.clear());
     tick(vm);
@@ -185,7 +185,7 @@ fn a_clock_that_is_set_back_holds_none_longer() {
     assert_eq!((0..4).flat_map(|_| released(&mut vm)).count(), 1);
 }
 
-/// A plan that asks for the model alone leaves bodies unread until they end or pause.
+/// A plan that needs the model alone leaves bodies unread until they end or pause.
 #[test]
 fn a_body_that_is_left_unread_has_come_all_the_same() {
     let mut vm = vm(&listed("lora-affinity-scorer", ""));
@@ -296,7 +296,7 @@ fn a_body_that_comes_later_than_its_release_proves_nothing() {
 #[test]
 fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
     let open = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
-    for (extra, action, answers) in [
+    for (extra, action, replies) in [
         ("", Action::Pause, vec![500]),
         (open, Action::Continue, vec![]),
     ] {
@@ -306,12 +306,13 @@ fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
         host(|host| host.no_memory = true);
         assert_eq!(vm.request_headers(10, false), action);
         assert_eq!(destination(), None);
-        let codes: Vec<u32> = host(|host| host.answers.drain(..).map(|(code, _)| code).collect());
-        assert_eq!(codes, answers);
+        let codes: Vec<u32> =
+            host(|host| host.local_replies.drain(..).map(|(code, _)| code).collect());
+        assert_eq!(codes, replies);
         host(|host| host.no_memory = false);
         post();
         assert_eq!(vm.request_headers(11, false), Action::Pause);
-        assert_eq!(host(|host| host.answers.len()), 0, "it is held");
+        assert_eq!(host(|host| host.local_replies.len()), 0, "it is held");
     }
 }
 

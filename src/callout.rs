@@ -59,7 +59,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The body of the callout's answer in effect.
+/// The body of the current callout's response.
 #[derive(Debug)]
 pub struct CalloutBody {
     /// Its length.

@@ -1,10 +1,10 @@
-//! What Envoy has buffered of a body whose request a tick releases.
+//! The bytes of a body that Envoy has buffered when a tick releases its request.
 //!
 //! Once a filter has had a body buffered, Envoy adds the next part to its buffer before the filter sees
-//! it, even where the request was let go meanwhile. What the buffer holds besides depends on the route:
+//! it, even if the request was released meanwhile. What the buffer holds besides depends on the route:
 //! with a retry policy the router keeps there what it has sent. What becomes of it depends on the version
 //! and on a runtime guard: 1.36 to 1.38 drop the part, 1.39 and 1.40 send the whole buffer, sent bytes
-//! included. A filter can tell neither beforehand. It does not need to where nothing is left in the buffer:
+//! included. A filter can detect neither beforehand. It does not need to where nothing is left in the buffer:
 //! the bytes are set aside here, Envoy passes on the headers alone, and puts the bytes before the first part
 //! that it shows outside of its buffer, or, where there is none, gets them back from a tick. No byte is then
 //! in the buffer twice, nor one that was sent, nor is one missing from what the router keeps for a retry.
@@ -29,7 +29,7 @@ pub struct Detached {
 
 impl Detached {
     /// Empties Envoy's buffer, which holds `size` bytes of a body of `length`. `None` where that cannot be:
-    /// then the request can only go on with the next part of its body.
+    /// then the request can only continue with the next part of its body.
     #[cold]
     pub fn take(size: usize, length: usize, memory: Account) -> Option<Self> {
         let mut detached = Self {
@@ -107,7 +107,7 @@ impl Detached {
     pub fn give(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if abi::replace_start(Buffer::RequestBody, 0, &bytes).is_err() {
-            log::warn!("Envoy did not take back the beginning of a body");
+            log::warn!("failed to return the buffered beginning of a body to Envoy");
         }
     }
 }

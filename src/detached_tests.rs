@@ -31,7 +31,7 @@ fn shown() -> String {
     host(|host| String::from_utf8_lossy(&host.body).into_owned())
 }
 
-/// A tick, after so many seconds. Returns which requests it resumed.
+/// Runs a tick after this many seconds. Returns the requests that it resumed.
 fn resumed(vm: &mut Vm, seconds: u64) -> Vec<u32> {
     host(|host| host.resumed.clear());
     wait(vm, seconds);
@@ -93,7 +93,7 @@ fn pause(vm: &mut Vm, id: u32, size: usize) -> Vec<u32> {
     resumed(vm, 6)
 }
 
-/// How much a body has that pauses near its end: of 1 MiB, as long as can be held.
+/// The bytes of a body that pauses near its end: of 1 MiB, the longest that can be held.
 const LONG: usize = (1 << 20) - 100;
 
 /// Bodies pause until one is not set aside. Returns its number.
@@ -153,7 +153,7 @@ fn used(vm: &mut Vm) -> i64 {
     // Until the statistics are flushed.
     (0..21).for_each(|_| tick(vm));
     host(|host| {
-        // A pool that is gone leaves its own.
+        // A pool that was removed gives back its own.
         let mut metrics = host.metrics.iter().rev();
         let last = metrics.find(|(name, _)| name.starts_with("epp_wasm_prompt_bytes"));
         last.unwrap().1
@@ -203,7 +203,7 @@ fn what_is_reserved_is_given_back_once() {
         assert_eq!(pause(&mut vm, 10, LONG), [10]);
         assert!(used(&mut vm) > 2 * LONG as i64);
         end(&mut vm);
-        // What readers keep may have gone with their pool.
+        // The readers' memory may have been freed with their pool.
         let missing = before - used(&mut vm);
         assert!((0..64 << 10).contains(&missing), "{number}: {missing}");
     }
@@ -222,7 +222,7 @@ fn a_panic_while_a_body_is_detached_loses_no_byte_of_it() {
     let mut vm = paused(100);
     show(&mut vm, 10, " wor", false);
     host(|host| host.body = b"ld".to_vec());
-    assert!(!vm.recover(Callback::RequestBody, 10), "it goes on");
+    assert!(!vm.recover(Callback::RequestBody, 10), "it continues");
     assert_eq!(shown(), format!("{FIRST} world"));
     // In the callback of something else.
     let mut vm = paused(100);

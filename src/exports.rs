@@ -1,7 +1,7 @@
-//! What Envoy calls: the callbacks of proxy-wasm ABI 0.2.1 that the filter needs, and no others,
+//! The exports that Envoy calls: the callbacks of proxy-wasm ABI 0.2.1 that the filter needs, and no others,
 //! because each one that a module exports costs every request a crossing into its VM.
 //!
-//! Contexts are not told of their creation: a stream is known from its headers on, and a root from
+//! The callback for the creation of contexts is not exported: a stream exists from its headers on, and a root from
 //! its configuration on.
 
 use super::abi::{self, Action, BodyAction};
@@ -40,7 +40,7 @@ extern "C" fn proxy_on_http_call_response(
     _trailers: usize,
 ) {
     VM.with(|vm| {
-        vm.call(Callback::CalloutAnswer, root, (), |vm| {
+        vm.call(Callback::CalloutResponse, root, (), |vm| {
             vm.called_back(root, token, headers, body);
         });
     });

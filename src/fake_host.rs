@@ -1,12 +1,12 @@
 //! Envoy as the filter sees it, in one process: the host calls of the ABI over plain maps, for the
-//! filter's own tests. Whatever it answers, the filter must not panic.
+//! filter's own tests. Whatever it returns, the filter must not panic.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::headers;
 
-/// What the host holds and was asked to do.
+/// The state of the fake host, and the calls that it received.
 #[derive(Debug, Default)]
 pub struct Host {
     /// Answers every call with this status instead of doing it.
@@ -29,17 +29,17 @@ pub struct Host {
     pub shared: BTreeMap<String, (Vec<u8>, u32)>,
     /// Metrics by number: name and sum or last value.
     pub metrics: Vec<(String, i64)>,
-    /// Local answers: code and body.
-    pub answers: Vec<(u32, String)>,
+    /// Local replies: code and body.
+    pub local_replies: Vec<(u32, String)>,
     /// Callouts: cluster and headers.
     pub callouts: Vec<(String, Vec<(String, String)>)>,
-    /// The headers and body of the callout's answer.
-    pub answered: (Vec<(String, String)>, Vec<u8>),
+    /// The headers and body of the callout's response.
+    pub callout_response: (Vec<(String, String)>, Vec<u8>),
     /// Contexts that were resumed.
     pub resumed: Vec<u32>,
     /// The period of the clock, in milliseconds.
     pub period: u32,
-    /// A context that is gone: it cannot be the one in effect.
+    /// A deleted context: it cannot be the current one.
     pub gone: Option<u32>,
     /// The context in effect.
     pub context: u32,
@@ -124,7 +124,7 @@ extern "C" fn proxy_get_buffer_bytes(
     call("proxy_get_buffer_bytes", |host| {
         let content = match buffer {
             0 => host.body.clone(),
-            4 => host.answered.1.clone(),
+            4 => host.callout_response.1.clone(),
             7 => host.configuration.clone().into_bytes(),
             _ => return NOT_FOUND,
         };
@@ -179,7 +179,7 @@ extern "C" fn proxy_get_header_map_value(
     call("proxy_get_header_map_value", |host| {
         let key = text(key, key_size);
         let headers = if map == 6 {
-            &host.answered.0
+            &host.callout_response.0
         } else {
             &host.request
         };
@@ -343,7 +343,7 @@ extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
 #[no_mangle]
 extern "C" fn random_get(data: *mut u8, size: usize) -> u32 {
     call("random_get", |host| {
-        // SAFETY: the filter gives a place for so many bytes.
+        // SAFETY: the filter provides space for this many bytes.
         for place in unsafe { std::slice::from_raw_parts_mut(data, size) } {
             host.random = host.random.wrapping_mul(5).wrapping_add(1);
             *place = host.random;
@@ -391,7 +391,7 @@ extern "C" fn proxy_send_local_response(
     _: i32,
 ) -> u32 {
     call("proxy_send_local_response", |host| {
-        host.answers.push((code, text(body, body_size)));
+        host.local_replies.push((code, text(body, body_size)));
         OK
     })
 }

@@ -4,7 +4,7 @@
 //! A request with `x-epp-fault: KIND@PLACE` gets the fault injected, once, at a place of its own
 //! (`request_headers`, which is meant where none is named, `request_body`, `response_headers`,
 //! `response_body`, `delete`), at the next tick of the VM that serves it (`tick`), at the next tick
-//! or callout's answer of the VM that polls (`poller_tick`, `callout_answer`), which is the main
+//! or callout's response of the VM that polls (`poller_tick`, `callout_response`), which is the main
 //! thread's where that one lives, or when the next configuration comes (`configure`).
 //!
 //! | kind | what it does |
@@ -39,20 +39,20 @@ thread_local! {
     static HOARD: RefCell<Hoard> = const { RefCell::new((Vec::new(), 0)) };
 }
 
-/// Injects the fault that a request asked for at this place, if one did.
+/// Injects the fault that a request's header names for this place, if there is one.
 pub fn inject(callback: Callback, context: u32, polls: bool) {
     if callback == Callback::RequestHeaders {
         arm(context);
     }
     let of_request = !matches!(
         callback,
-        Callback::Tick | Callback::CalloutAnswer | Callback::Configure
+        Callback::Tick | Callback::CalloutResponse | Callback::Configure
     );
     if callback == Callback::Tick {
         give_back_hoard();
     }
     if of_request && ARMED.with_borrow(Vec::is_empty) {
-        // Nothing is to be allocated here while there is no memory.
+        // This must not allocate while there is no memory.
         return;
     }
     let mut places = vec![(context, callback.name().to_owned())];
@@ -69,7 +69,7 @@ pub fn inject(callback: Callback, context: u32, polls: bool) {
                 .position(|fault| (fault.0, &fault.1) == (context, &place));
             found.map(|index| armed.swap_remove(index).2)
         });
-        // A configuration comes to a canary first, which does not poll and is thrown away.
+        // Envoy first passes a configuration to a canary VM, which does not poll and is dropped.
         let mine = polls || callback == Callback::Configure;
         let fault = own.or_else(|| mine.then(|| take_shared(&place)).flatten());
         if let Some(kind) = fault {
@@ -85,7 +85,7 @@ fn arm(stream: u32) {
     let value = String::from_utf8_lossy(&value).into_owned();
     let (kind, place) = value.split_once('@').unwrap_or((&value, "request_headers"));
     match place {
-        "poller_tick" | "callout_answer" | "configure" => {
+        "poller_tick" | "callout_response" | "configure" => {
             let _ = abi::set_shared(&key(place), kind.as_bytes(), None);
         }
         _ => {
@@ -99,7 +99,7 @@ fn key(place: &str) -> String {
     format!("epp-wasm-fault/{place}")
 }
 
-/// What another VM has left for this one, taken away before it is injected.
+/// Returns the value that another VM left for this one, removed before it is injected.
 fn take_shared(place: &str) -> Option<String> {
     let (value, version) = abi::shared(&key(place)).ok()??;
     let taken = !value.is_empty() && abi::set_shared(&key(place), b"", Some(version)).is_ok();

@@ -53,7 +53,7 @@ pub fn tick(vm: &mut Vm) {
     vm.tick(ROOT);
 }
 
-/// Ticks once a second for so many: a picker takes a longer step for one of the wall clock.
+/// Ticks once a second for this many seconds: a picker treats a longer step as one of the wall clock.
 pub fn wait(vm: &mut Vm, seconds: u64) {
     for _ in 0..seconds {
         host(|host| host.now += SECOND - 50_000_000);
@@ -152,7 +152,7 @@ fn a_body_of_unknown_length_is_shown_in_passing() {
     assert!(destination().is_some());
 }
 
-/// A body whose model stands behind more text than the window of [`windowed`] holds.
+/// A body whose model is behind more text than the window of [`windowed`] holds.
 fn long_body() -> String {
     let text = "x".repeat(40_000);
     format!(r#"{{"prompt": "{text}", "model": "m"}}"#)
@@ -228,7 +228,7 @@ fn header(name: &str) -> Option<String> {
     })
 }
 
-/// Sends a body in two parts, under a plan that asks nothing of bodies.
+/// Sends a body in two parts, under a plan that needs no bodies.
 pub fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<String>, String) {
     let mut vm = vm(&listed("queue-scorer", plugin));
     post();
@@ -329,7 +329,7 @@ fn a_body_that_stops_coming_is_released_by_the_clock() {
 }
 
 #[test]
-fn no_endpoint_to_pick_is_answered_or_left_to_envoy() {
+fn without_an_endpoint_a_request_gets_a_local_reply_or_is_left_to_envoy() {
     let no_endpoint = |extra| {
         let text = listed("queue-scorer", extra);
         let from = text.find("endpoints: [").unwrap();
@@ -339,13 +339,16 @@ fn no_endpoint_to_pick_is_answered_or_left_to_envoy() {
     let mut closed = vm(&no_endpoint(""));
     post();
     assert_eq!(closed.request_headers(10, true), Action::Pause);
-    assert_eq!(host(|host| host.answers.last().unwrap().0), 503);
+    assert_eq!(host(|host| host.local_replies.last().unwrap().0), 503);
     let mut open = vm(&no_endpoint(
         "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}",
     ));
     post();
     assert_eq!(open.request_headers(11, true), Action::Continue);
-    assert_eq!((destination(), host(|host| host.answers.len())), (None, 0));
+    assert_eq!(
+        (destination(), host(|host| host.local_replies.len())),
+        (None, 0)
+    );
 }
 
 #[test]
@@ -414,12 +417,12 @@ fn a_request_asks_the_host_for_little() {
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
     let size = host(|host| host.body.len());
-    // The first ones pay for what is asked of each endpoint now and then, and are more answers than
+    // The first ones pay for the periodic checks of each endpoint, and are more responses than
     // are read between two ticks.
     for id in 10..80 {
         host(|host| host.calls.clear());
         post();
-        // The answer's, which this host keeps in the same place.
+        // The response's headers, which this host keeps in the same place.
         let status = (":status".to_owned(), "200".to_owned());
         host(|host| host.request.push(status));
         vm.request_headers(id, false);
@@ -444,7 +447,9 @@ fn pages_are_asked_for_and_read() {
     assert_eq!(cluster, "inference-pool");
     assert!(headers.contains(&(":path".to_owned(), "/metrics".to_owned())));
     let page = "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 3\n";
-    host(|host| host.answered = (vec![(":status".to_owned(), "200".to_owned())], page.into()));
+    host(|host| {
+        host.callout_response = (vec![(":status".to_owned(), "200".to_owned())], page.into())
+    });
     for token in 0..callouts.len() {
         vm.called_back(ROOT, token as u32, 1, page.len());
     }
@@ -460,7 +465,7 @@ fn pages_are_asked_for_and_read() {
 }
 
 #[test]
-fn whatever_the_host_answers_nothing_panics_and_requests_go_on() {
+fn whatever_the_host_returns_nothing_panics_and_requests_continue() {
     for status in 1..=12 {
         let mut vm = vm(&listed("prefix-cache-scorer", ""));
         post();
@@ -477,5 +482,5 @@ fn whatever_the_host_answers_nothing_panics_and_requests_go_on() {
     }
 }
 
-/// With no configuration at all the built-in one is in force.
+/// Without any configuration the built-in one is in force.
 const NOT_FOUND: u32 = 1;

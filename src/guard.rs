@@ -1,8 +1,8 @@
 //! The last net: a panic in a callback ends here. Without it Envoy would throw away the worker's
-//! whole VM, hang what it held and cut every answer that it was passing on.
+//! whole VM, make held requests hang and cut every response in progress.
 //!
 //! No line of this crate is meant to panic (the lints deny it), so what is caught is a defect. It
-//! is logged once with its place and counted; the request that it struck goes on under the failure
+//! is logged once with its place and counted; the request that it struck is handled by the failure
 //! mode, and the others notice nothing. An allocation that fails panics, too, with a reserve of memory
 //! freed so that the panic has what it needs. A trap (a stack too deep) cannot be caught: Envoy then
 //! makes a new VM where the plugin says `FAIL_RELOAD`.
@@ -14,36 +14,36 @@ use std::sync::Once;
 use super::abi::{self, Action, BodyAction, Status};
 use super::vm::Vm;
 
-/// What Envoy called us for.
+/// A callback by Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callback {
     /// A configuration has come.
     Configure,
     /// The timer fires.
     Tick,
-    /// A callout was answered.
-    CalloutAnswer,
+    /// A callout has ended.
+    CalloutResponse,
     /// A request's headers.
     RequestHeaders,
     /// A part of its body.
     RequestBody,
     /// Its trailers.
     RequestTrailers,
-    /// The headers of its answer.
+    /// The headers of its response.
     ResponseHeaders,
-    /// A part of its answer's body.
+    /// A part of its response's body.
     ResponseBody,
-    /// A context is gone.
+    /// A context was deleted.
     Delete,
 }
 
 impl Callback {
-    /// Its name, as metrics and logs have it.
+    /// Returns its name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Configure => "configure",
             Self::Tick => "tick",
-            Self::CalloutAnswer => "callout_answer",
+            Self::CalloutResponse => "callout_response",
             Self::RequestHeaders => "request_headers",
             Self::RequestBody => "request_body",
             Self::RequestTrailers => "request_trailers",
@@ -58,15 +58,15 @@ impl Callback {
 #[derive(Default)]
 pub struct Guarded(RefCell<Vm>);
 
-/// Outcomes for headers and trailers: to go on, and of a request that was answered.
+/// Outcomes for headers and trailers: to continue, and of a request that got a local reply.
 pub const HEADERS: (Action, Option<Action>) = (Action::Continue, Some(Action::Pause));
 
-/// The same for bodies.
+/// The outcomes of a body callback.
 pub const BODY: (BodyAction, Option<BodyAction>) = (BodyAction::Continue, Some(BodyAction::Buffer));
 
 impl Guarded {
     /// Runs a callback about a context. Envoy does not call while a callback runs; if it did, the
-    /// inner one would come to `go_on`.
+    /// inner one would get `go_on`.
     pub fn call<T>(
         &self,
         callback: Callback,
@@ -77,13 +77,13 @@ impl Guarded {
         self.decide(callback, context, (go_on, None), act)
     }
 
-    /// The same of a callback that lets a request go on or stops it: the second outcome, where
-    /// there is one, is that of a request which was answered in Envoy's stead.
+    /// Runs a callback that lets a request continue or stops it. The second outcome, if
+    /// there is one, is that of a request that got a local reply.
     pub fn decide<T>(
         &self,
         callback: Callback,
         context: u32,
-        (go_on, answered): (T, Option<T>),
+        (go_on, replied): (T, Option<T>),
         act: impl FnOnce(&mut Vm) -> T,
     ) -> T {
         let Ok(mut vm) = self.0.try_borrow_mut() else {
@@ -104,8 +104,8 @@ impl Guarded {
                 let recovered = vm.recover(callback, context);
                 // The next panic may follow before the next tick.
                 fill_reserve();
-                match (recovered, answered) {
-                    (true, Some(answered)) => answered,
+                match (recovered, replied) {
+                    (true, Some(replied)) => replied,
                     _ => go_on,
                 }
             }
@@ -113,7 +113,7 @@ impl Guarded {
     }
 }
 
-/// What comes of this, if it does not panic.
+/// Returns the result of a call, or `None` if it panics.
 pub fn catch<T>(act: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(act)).ok()
 }
@@ -133,7 +133,7 @@ pub fn log_panics() {
     });
 }
 
-/// What the panic of an allocation that failed begins with.
+/// The beginning of the message of a failed allocation's panic.
 const NO_MEMORY: &str = "no memory left";
 
 /// A panic allocates: its message, the lines that it logs, and what unwinding takes; then the
@@ -194,11 +194,9 @@ fn log_once(panic: &PanicHookInfo<'_>) {
             .downcast_ref::<String>()
             .is_some_and(|text| text.starts_with(NO_MEMORY))
         {
-            format!(
-                "the host gives this VM no more memory, which costs the request at hand: {panic}"
-            )
+            format!("out of memory, the current request fails: {panic}")
         } else {
-            format!("a defect of epp-wasm, please report it: {panic}")
+            format!("internal error, please report it: {panic}")
         };
         let _: Result<(), Status> = abi::log(CRITICAL, &text);
     }

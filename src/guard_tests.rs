@@ -6,11 +6,11 @@ use crate::filter_tests::{destination, listed, post, vm, ROOT};
 use crate::vm::FAILED_TICKS;
 
 thread_local! {
-    /// Where panics are to come, how many are let pass before, and how many then come.
+    /// The places at which panics are injected, with the number of calls before the first, and of panics.
     static FAULTS: RefCell<Vec<(&'static str, usize, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Panics here if a test asks for it.
+/// Panics here if a test injects a fault.
 pub fn inject(place: &str) {
     let faults = FAULTS.with_borrow_mut(|faults| {
         let found = faults.iter_mut().find(|fault| fault.0 == place);
@@ -29,7 +29,7 @@ fn inject_at(faults: &[(&'static str, usize, usize)]) {
     FAULTS.set(faults.to_vec());
 }
 
-/// From now on.
+/// Injects panics from now on.
 const ALWAYS: usize = usize::MAX;
 
 const OPEN: &str = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
@@ -63,7 +63,7 @@ fn tick(vm: &Guarded) {
     vm.call(Callback::Tick, ROOT, (), |vm| vm.on_timer(ROOT));
 }
 
-/// Ticks once a second for so many.
+/// Ticks once a second for this many seconds.
 fn wait(vm: &Guarded, seconds: u64) {
     for _ in 0..seconds {
         host(|host| host.now += 950_000_000);
@@ -73,7 +73,7 @@ fn wait(vm: &Guarded, seconds: u64) {
 
 #[test]
 fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
-    for (extra, action, answers) in [
+    for (extra, action, replies) in [
         ("", BodyAction::Buffer, vec![500]),
         (OPEN, BodyAction::Continue, vec![]),
     ] {
@@ -86,12 +86,12 @@ fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
         assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
         assert_eq!(destination(), None, "not even one that it would have named");
         let codes = host(|host| {
-            host.answers
+            host.local_replies
                 .iter()
                 .map(|(code, _)| *code)
                 .collect::<Vec<_>>()
         });
-        assert_eq!(codes, answers);
+        assert_eq!(codes, replies);
         let of_other = vm.decide(Callback::RequestBody, 11, BODY, |vm| {
             vm.request_body(11, body.len(), true)
         });
@@ -117,7 +117,7 @@ fn at_the_headers_a_client_may_not_choose_either() {
 }
 
 #[test]
-fn an_answer_on_its_way_is_not_touched() {
+fn a_response_in_progress_is_not_changed() {
     for callback in [
         Callback::ResponseHeaders,
         Callback::ResponseBody,
@@ -132,7 +132,7 @@ fn an_answer_on_its_way_is_not_touched() {
             vm.request_body(10, size, true)
         });
         vm.call(callback, 10, (), fail);
-        assert!(host(|host| host.answers.is_empty()), "{callback:?}");
+        assert!(host(|host| host.local_replies.is_empty()), "{callback:?}");
     }
 }
 
@@ -151,7 +151,7 @@ fn a_request_whose_end_panics_is_counted_nowhere() {
         inject_at(&[("close", 0, 1)]);
         vm.call(Callback::Delete, 10, (), |vm| vm.delete(10));
         inject_at(&[]);
-        assert!(host(|host| host.answers.is_empty()), "it has ended");
+        assert!(host(|host| host.local_replies.is_empty()), "it has ended");
         (0..21).for_each(|_| tick(&vm));
         let panics = "epp_wasm_caught_panics_total;pool=inference-pool;callback=delete";
         assert_eq!(counted(panics), 1);
@@ -232,14 +232,14 @@ fn one_tick_that_fails_releases_no_request() {
         vm.call(Callback::Tick, ROOT, (), fail);
         tick(&vm);
     }
-    assert!(host(|host| host.answers.is_empty()));
+    assert!(host(|host| host.local_replies.is_empty()));
 }
 
 #[test]
 fn a_configuration_that_panics_is_refused() {
     let vm = guarded("");
     assert!(!vm.call(Callback::Configure, 2, false, fail));
-    vm.call(Callback::CalloutAnswer, ROOT, (), fail);
+    vm.call(Callback::CalloutResponse, ROOT, (), fail);
     assert_eq!(begin(&vm, 10), Action::Pause);
 }
 
@@ -247,7 +247,7 @@ fn a_configuration_that_panics_is_refused() {
 fn each_place_is_logged_once() {
     let vm = guarded("");
     for _ in 0..3 {
-        vm.call(Callback::CalloutAnswer, ROOT, (), fail);
+        vm.call(Callback::CalloutResponse, ROOT, (), fail);
     }
     let lines = host(|host| host.log.clone());
     let logged = lines
@@ -268,12 +268,12 @@ fn send_body(vm: &Guarded, id: u32) -> BodyAction {
 }
 
 fn codes() -> Vec<u32> {
-    host(|host| host.answers.iter().map(|(code, _)| *code).collect())
+    host(|host| host.local_replies.iter().map(|(code, _)| *code).collect())
 }
 
 #[test]
 fn a_panic_within_recovery_obeys_the_failure_mode() {
-    for (extra, action, answers) in [
+    for (extra, action, replies) in [
         ("", BodyAction::Buffer, vec![500]),
         (OPEN, BodyAction::Continue, vec![]),
     ] {
@@ -287,10 +287,10 @@ fn a_panic_within_recovery_obeys_the_failure_mode() {
         });
         inject_at(&[("count", 0, ALWAYS)]);
         assert_eq!(vm.decide(Callback::RequestBody, 10, BODY, fail), action);
-        assert_eq!((codes(), destination()), (answers, None));
+        assert_eq!((codes(), destination()), (replies, None));
         inject_at(&[]);
     }
-    // Where not even the local reply can be given, the request does not go on.
+    // If not even the local reply can be sent, the request does not continue.
     let vm = guarded("");
     begin(&vm, 10);
     inject_at(&[("count", 0, ALWAYS), ("carry out", 0, ALWAYS)]);
@@ -300,7 +300,7 @@ fn a_panic_within_recovery_obeys_the_failure_mode() {
 
 #[test]
 fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
-    for (extra, action, answers) in [
+    for (extra, action, replies) in [
         ("", BodyAction::Buffer, vec![500]),
         (OPEN, BodyAction::Continue, vec![]),
     ] {
@@ -309,21 +309,21 @@ fn a_decision_that_panics_halfway_is_not_left_to_envoy() {
         // The picker has decided, and holds it no longer.
         inject_at(&[("carry out", 0, 1)]);
         assert_eq!(send_body(&vm, 10), action);
-        assert_eq!((codes(), destination()), (answers, None));
+        assert_eq!((codes(), destination()), (replies, None));
         inject_at(&[]);
     }
 }
 
 #[test]
 fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
-    for (extra, action, answers) in [
+    for (extra, action, replies) in [
         ("", Action::Pause, vec![500]),
         (OPEN, Action::Continue, vec![]),
     ] {
         let vm = guarded(extra);
         inject_at(&[("place of request", 0, ALWAYS)]);
         assert_eq!(begin(&vm, 10), action);
-        assert_eq!((codes(), destination()), (answers, None));
+        assert_eq!((codes(), destination()), (replies, None));
         inject_at(&[]);
     }
     // Found at the second try: not a request of ours.
@@ -339,7 +339,7 @@ fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
 
 #[test]
 fn what_a_tick_has_decided_when_it_panics_is_carried_out_or_fails() {
-    for (extra, resumed, answers) in [("", vec![11], 1), (OPEN, vec![11, 10], 0)] {
+    for (extra, resumed, replies) in [("", vec![11], 1), (OPEN, vec![11, 10], 0)] {
         let vm = guarded(extra);
         let part = |id: u32, size: usize| {
             host(|host| host.body = BODY_TEXT[..size].to_vec());
@@ -363,8 +363,8 @@ fn what_a_tick_has_decided_when_it_panics_is_carried_out_or_fails() {
         inject_at(&[]);
         // Only the first one's decision is lost.
         assert_eq!(host(|host| host.resumed.clone()), resumed);
-        assert_eq!(codes(), vec![500; answers]);
-        // Nothing more comes of these, and the third is still held.
+        assert_eq!(codes(), vec![500; replies]);
+        // These two get no further effects, and the third is still held.
         (0..10).for_each(|_| tick(&vm));
         assert_eq!(host(|host| host.resumed.clone()), resumed);
         assert_eq!(send_body(&vm, 12), BodyAction::Continue);

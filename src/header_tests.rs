@@ -20,7 +20,7 @@ fn calls(name: &str) -> u32 {
     host(|host| host.calls.get(name).copied().unwrap_or(0))
 }
 
-/// What of the request's headers has this name.
+/// Returns the request's headers of this name.
 fn sent(name: &str) -> Vec<String> {
     host(|host| {
         let own = host.request.iter().filter(|(key, _)| key == name);
@@ -45,7 +45,7 @@ fn a_request_for_another_cluster_loses_the_destination_header_and_nothing_else()
         assert_eq!(destination(), None, "{values:?}");
         assert_eq!(sent("x-prefiller-host-port"), ["theirs"]);
     }
-    // No route, or one that answers itself: a later filter may still find another one.
+    // No route, or one with a direct response: a later filter may still find another one.
     host(|host| host.properties.remove("xds.cluster_name"));
     post();
     assert_eq!(vm.request_headers(11, false), Action::Continue);

@@ -18,8 +18,8 @@ const HEADERS: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
 ];
 
-/// Answers a request of the page's listener.
-pub fn answer() -> Action {
+/// Serves a request of the page's listener.
+pub fn serve() -> Action {
     let packed = abi::header_pairs(Map::Request).ok().flatten();
     let packed = packed.unwrap_or_default();
     let header = |name: &[u8]| {
@@ -27,25 +27,25 @@ pub fn answer() -> Action {
         found.next().map_or(&b""[..], |(_, value)| value)
     };
     let path = header(b":path").split(|byte| *byte == b'?').next();
-    let asked = path == Some(b"/") && matches!(header(b":method"), b"GET" | b"HEAD");
-    let asked = asked && is_local(header(b":authority"));
-    let answered = if asked {
+    let matches = path == Some(b"/") && matches!(header(b":method"), b"GET" | b"HEAD");
+    let matches = matches && is_local(header(b":authority"));
+    let replied = if matches {
         let page = status_page::page(&mut Shared, abi::now_ns() / 1_000_000);
         abi::respond(200, "epp_wasm_status", &HEADERS, &page)
     } else {
         let text = "The status page is GET / at localhost or an IP address\n";
         abi::respond(404, "epp_wasm_status", &[], text)
     };
-    match answered {
+    match replied {
         Ok(()) => Action::Pause,
         Err(Status(status)) => {
-            log::warn!("Envoy did not take the status page (status {status})");
+            log::warn!("failed to send the status page (status {status})");
             Action::Continue
         }
     }
 }
 
-/// Returns whether the page was asked for by an address or as localhost: under any other name it may be a web
+/// Returns whether the page was requested by an address or as localhost: under any other name it may be a web
 /// site's, which has its name lead here to have a browser read the page for it (DNS rebinding).
 fn is_local(authority: &[u8]) -> bool {
     // Names have no brackets, and end in a letter.

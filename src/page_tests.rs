@@ -28,7 +28,7 @@ fn the_status_page_is_served_in_a_vm_of_its_own() {
             (":authority", authority),
         ]);
         assert_eq!(vm.request_headers(10, true), Action::Pause);
-        host(|host| host.answers.pop()).unwrap()
+        host(|host| host.local_replies.pop()).unwrap()
     };
     assert!(ask("GET", "localhost:10001").1.contains("Collecting data"));
     assert_eq!(ask("POST", "localhost:10001").0, 404);
@@ -70,9 +70,9 @@ fn in_a_pickers_vm_the_page_is_refused_and_clients_do_not_see_it() {
             assert!(!vm.configure(9));
         }
         assert!(host(|host| host.log.join(" ")).contains("a VM of its own"));
-        host(|host| host.answers.clear());
+        host(|host| host.local_replies.clear());
         request(&[(":path", "/"), (":method", "GET")]);
         assert_eq!(vm.request_headers(10, true), Action::Continue);
-        assert!(host(|host| host.answers.is_empty()));
+        assert!(host(|host| host.local_replies.is_empty()));
     }
 }

@@ -1,4 +1,4 @@
-//! What Envoy shows of a request's body, in the offsets of the body as its client sent it.
+//! The part of a request's body that Envoy shows, in the offsets of the body as its client sent it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,15 +6,15 @@ use std::ops::Range;
 use super::abi::{self, Buffer};
 use epp_core::body::{BodyView, OutOfMemory};
 
-/// What Envoy shows, or showed last and still holds.
+/// The bytes that Envoy shows, or showed last and still holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Shown {
     /// Bytes of the client's body that Envoy does not show any more.
     start: usize,
     /// Bytes that Envoy shows.
     size: usize,
-    /// Bytes that a replacement has added to those, or taken away. What stands before the replacement is
-    /// never asked for again.
+    /// Bytes that a replacement has added to those, or removed. Bytes before the replacement are
+    /// never needed again.
     grown: isize,
 }
 

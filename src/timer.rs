@@ -1,5 +1,5 @@
-//! How often a root context's timer fires: every 50 ms for a tick, and every 10 ms while workers have something
-//! to exchange in between, because each time a thread of Envoy's wakes that may have slept.
+//! The period of a root context's timer: 50 ms for ticks, and 10 ms while workers have something to exchange in
+//! between. It is no shorter than necessary, because each firing wakes a thread of Envoy's.
 
 /// The time from one tick to the next, in milliseconds: all workers have a peer's placements and new metrics
 /// within it.

@@ -1,9 +1,9 @@
-//! What Envoy knows of a response: which endpoint gave it, or why Envoy did.
+//! The origin of a response, read from Envoy: the endpoint that sent it, or the reason why Envoy itself did.
 
 use super::abi::{self, Map};
 use epp_core::picker::{ResponseOrigin, Upstream};
 
-/// Returns what Envoy knows of the response to the request in effect.
+/// Returns the origin of the response to the current request, as Envoy reports it.
 pub fn upstream() -> Upstream {
     let status = status();
     // A third question, where something is wrong.

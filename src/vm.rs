@@ -14,7 +14,7 @@ use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
 use epp_core::picker::Memory;
 
-/// Ticks in a row that may panic before what is held is let go: no longer than a body is waited
+/// Consecutive ticks that may panic before held requests are released: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).
 pub const FAILED_TICKS: u32 = 100;
 
@@ -90,7 +90,7 @@ impl Vm {
     }
 
     /// Returns whether the status page has this VM for itself, as it must: whatever becomes of it, no
-    /// request may be touched, and no client of a pool may come to see it.
+    /// request may be changed, and no client of a pool may see it.
     fn keeps_page_apart(&self) -> bool {
         let apart = !self.serves_page || self.has_no_pool();
         if !apart {
@@ -162,7 +162,7 @@ impl Vm {
         }
     }
 
-    /// A root context's callout was answered.
+    /// Handles the end of a root context's callout.
     pub fn called_back(&mut self, root: u32, token: u32, headers: usize, body: usize) {
         if let Some(pool) = self.pool_of(root) {
             pool.called_back(token, headers, body);
@@ -172,7 +172,7 @@ impl Vm {
     /// A request's headers have come.
     pub fn request_headers(&mut self, id: u32, end: bool) -> Action {
         if self.serves_page && self.has_no_pool() {
-            return super::page::answer();
+            return super::page::serve();
         }
         let Some((place, pool)) = self.pool_of_request() else {
             self.strip_destination();
@@ -185,9 +185,9 @@ impl Vm {
         let Vm { pools, streams, .. } = self;
         streams.insert(id, stream);
         let pool = pools.get_mut(place).and_then(Option::as_mut);
-        let answered = pool.is_some_and(|pool| pool.carry_out(streams, id));
+        let replied = pool.is_some_and(|pool| pool.carry_out(streams, id));
         let held = streams.get(&id).is_some_and(Stream::is_held);
-        match answered || held {
+        match replied || held {
             true => Action::Pause,
             false => Action::Continue,
         }
@@ -221,7 +221,7 @@ impl Vm {
             return Some(pools.next()?.0);
         }
         let Ok(cluster) = abi::property("xds\0cluster_name") else {
-            // Without memory for the name it is taken for ours: its client may not choose.
+            // Without memory for the name it counts as ours: its client may not choose.
             let serves = |pool: &Pool| plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
             let found = pools.find(|(_, pool)| serves(pool));
             return found.map(|(place, _)| place).or_else(|| self.strictest());
@@ -242,11 +242,11 @@ impl Vm {
 
     /// A part of a request's body has come.
     pub fn request_body(&mut self, id: u32, size: usize, end: bool) -> BodyAction {
-        let answered = self.act(id, |stream, pool| stream.request_body(pool, size, end));
+        let replied = self.act(id, |stream, pool| stream.request_body(pool, size, end));
         let Some(stream) = self.streams.get_mut(&id) else {
             return BodyAction::Continue;
         };
-        let action = stream.pass_body(answered);
+        let action = stream.pass_body(replied);
         // Even where its pool is gone.
         let Some(action) = stream.rejoin(size, end) else {
             return action;
@@ -259,7 +259,7 @@ impl Vm {
 
     /// A request's trailers have come: its body has ended.
     pub fn request_trailers(&mut self, id: u32) -> Action {
-        let answered = self.act(id, Stream::request_trailers);
+        let replied = self.act(id, Stream::request_trailers);
         let Some(stream) = self.streams.get_mut(&id) else {
             return Action::Continue;
         };
@@ -268,14 +268,14 @@ impl Vm {
             self.due.push(id);
             return Action::Pause;
         }
-        match answered {
+        match replied {
             true => Action::Pause,
             false => Action::Continue,
         }
     }
 
     /// Hands an event about a request to its pool's picker, and carries out what follows. Returns whether the
-    /// request was answered.
+    /// request got a local reply.
     fn act(&mut self, id: u32, event: impl FnOnce(&mut Stream, &mut Pool)) -> bool {
         let Vm { pools, streams, .. } = self;
         let Some(stream) = streams.get_mut(&id) else {
@@ -288,17 +288,17 @@ impl Vm {
         pool.carry_out(streams, id)
     }
 
-    /// The headers of an answer have come.
+    /// Handles the headers of a response.
     pub fn response_headers(&mut self, id: u32, _end: bool) {
         self.act(id, Stream::response_headers);
     }
 
-    /// A part of an answer's body has come.
+    /// Handles a part of a response's body.
     pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
         self.act(id, |stream, pool| stream.response_body(pool, size));
     }
 
-    /// A context is gone: a request that has ended, however, or a root.
+    /// Handles the deletion of a context: of a request that has ended in any way, or of a root.
     pub fn delete(&mut self, context: u32) {
         if let Some(stream) = self.streams.get(&context) {
             if let Some(Some(pool)) = self.pools.get_mut(stream.pool) {
@@ -320,7 +320,7 @@ impl Vm {
     }
 
     /// A callback panicked. Only what it was about is forgotten; a request that was not decided yet
-    /// goes on under the failure mode. Returns whether it must not go on: it got a local reply.
+    /// is handled by the failure mode. Returns whether it must not continue, because it got a local reply.
     pub fn recover(&mut self, callback: Callback, context: u32) -> bool {
         let recovered = guard::catch(|| self.try_to_recover(callback, context));
         recovered.unwrap_or_else(|| {
@@ -334,7 +334,7 @@ impl Vm {
     fn try_to_recover(&mut self, callback: Callback, context: u32) -> bool {
         match callback {
             Callback::Tick => self.recover_tick(context),
-            Callback::Configure | Callback::CalloutAnswer => {
+            Callback::Configure | Callback::CalloutResponse => {
                 self.count_panic(callback, context);
                 false
             }
@@ -388,7 +388,7 @@ impl Vm {
     }
 
     /// A tick panicked. What it decided is carried out now. A request whose decision is lost Envoy would hold
-    /// without end: it goes on under the failure mode, and so do all where one tick after the other panics.
+    /// without end: it is handled by the failure mode, and so are all if every tick panics.
     fn recover_tick(&mut self, root: u32) -> bool {
         self.count_panic(Callback::Tick, root);
         self.carry_out_rest(root);
@@ -410,11 +410,11 @@ impl Vm {
         // The streams stay: they know what Envoy has of their bodies.
         for (id, place) in lost {
             let reached = abi::set_effective_context(id).is_ok();
-            let answered = self.give_up(Callback::Tick, id, Some(place), reached);
+            let replied = self.give_up(Callback::Tick, id, Some(place), reached);
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 let buffered = stream.let_go();
                 // Where it is not reached another request's body is in effect.
-                reached && !answered && (!buffered || stream.detach(&pool.picker))
+                reached && !replied && (!buffered || stream.detach(&pool.picker))
             });
             if free {
                 let _: Result<(), Status> = abi::resume_request();
@@ -445,8 +445,8 @@ impl Vm {
         }
     }
 
-    /// Forgets a request; one that was not decided goes on under the failure mode. Whether it was
-    /// answered.
+    /// Drops a request; one that was not decided is handled by the failure mode. Returns whether it got a
+    /// local reply.
     fn give_up(
         &mut self,
         callback: Callback,
@@ -468,7 +468,7 @@ impl Vm {
         if !undecided {
             return false;
         }
-        // Even where the local reply panics, the request does not go on under `FailClose`.
+        // Even if the local reply panics, the request does not continue under `FailClose`.
         guard::catch(|| pool.fail()).unwrap_or_else(|| pool.fails_closed())
     }
 

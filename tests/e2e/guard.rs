@@ -63,7 +63,7 @@ fn a_panic_affects_at_most_its_own_request() {
         ("delete", 200),
         ("tick", 200),
         ("poller_tick", 200),
-        ("callout_answer", 200),
+        ("callout_response", 200),
     ];
     let proxy = faulty(&sim, "FailClose");
     for (place, status) in places {
@@ -87,7 +87,11 @@ fn a_panic_affects_at_most_its_own_request() {
     assert_eq!(reloads(&proxy), 0);
     let log = proxy.logged();
     // Once in each of the two VMs: all of them are of one place.
-    assert_eq!(log.matches("a defect of epp-wasm").count(), 2, "{log}");
+    assert_eq!(
+        log.matches("internal error, please report it").count(),
+        2,
+        "{log}"
+    );
     assert!(log.contains("src/fault.rs:"), "{log}");
 }
 

@@ -40,7 +40,7 @@
 //!             // A host that reads metrics pages would fetch one here.
 //!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError)),
 //!             Effect::Forward { route, .. } => destination = route.endpoints().next().map(str::to_owned),
-//!             // The request waits; what has come of its body is shown below.
+//!             // The request waits; its body is shown below.
 //!             Effect::Hold { .. } => {}
 //!             other => panic!("nothing else is expected: {other:?}"),
 //!         }

@@ -1,5 +1,5 @@
 //! The codec of shared values: a mark that says whose they are, the fields in postcard's encoding, and a
-//! checksum, so that a corrupt or unrecognised value is never taken for one of ours.
+//! checksum, so that a corrupt or unrecognised value is never decoded as one of ours.
 //!
 //! Lists of hashes are the exception within ([`Writer`], [`Reader`]): they are random 64-bit numbers, of
 //! which postcard's variable-length integers would take ten bytes each instead of eight, and one branch per

@@ -1,5 +1,5 @@
-//! What the workers have found about whether Envoy delivers bodies before it routes: a body that any of them
-//! has seen outvotes those that were withheld, until the next configuration.
+//! The workers' common finding on whether Envoy delivers bodies before it routes: one body that was delivered to
+//! any of them outvotes those that were withheld, until the next configuration.
 
 use crate::shared::Shared;
 
@@ -9,7 +9,7 @@ pub struct SharedFinding {
     key: String,
     /// The shared value's version when this worker last looked.
     version: Option<u32>,
-    /// What was found since this worker first looked: what stood there before may be about another
+    /// The finding since this worker first looked: an earlier value may be about another
     /// configuration of the listener.
     found: Option<bool>,
 }

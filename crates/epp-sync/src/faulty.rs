@@ -6,7 +6,7 @@ use super::{InProcess, Store};
 pub struct Faulty<'a> {
     /// The values.
     pub memory: &'a mut InProcess,
-    /// Which reads.
+    /// Selects the reads that fail.
     pub rng: &'a mut fastrand::Rng,
     /// One read in this many; 0: none.
     pub corrupt: u32,

@@ -27,13 +27,13 @@ const MAX_TICKS_WITHOUT_NEWS: u32 = 40;
 /// seen to send heartbeats.
 const MAX_TICKS_WITHOUT_DONOR: u32 = 10;
 
-/// Ticks between looks at what a sender that is gone may have left behind.
+/// Ticks between checks for pieces that a sender which is gone may have left behind.
 const SWEEP_TICKS: u32 = 20;
 
 /// More pieces than an index can have; bounds the work that a wrong number could cause.
 const MAX_PIECES: u32 = 1 << 16;
 
-/// The handover as it stands in the store, beside its pieces.
+/// The handover's value in the store, beside its pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     /// Distinguishes one handover from another.

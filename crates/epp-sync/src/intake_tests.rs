@@ -1,4 +1,4 @@
-//! How much of what others publish is taken in per tick.
+//! The bound on the placements of other VMs that are imported per tick.
 
 use super::peers::{IndexPeer, Peers, HASHES_PER_TICK};
 use super::shared::{Shared, Traffic};
@@ -54,7 +54,7 @@ fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
         slot: 0,
         tag: 0,
     };
-    /// As much as a journal publishes in a tick.
+    /// The number of hashes that a journal publishes in a tick.
     const FRESH: usize = 60_000;
     let mut memory = InProcess::default();
     let mut vms: Vec<Peers> = (1..=5).map(|own| Peers::new("b", own)).collect();

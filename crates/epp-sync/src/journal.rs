@@ -15,13 +15,13 @@ use crate::shared::Shared;
 /// segment holds what comes up in a tick.
 const SEGMENTS: u64 = 16;
 
-/// Hashes of one segment, 8 bytes each. Before those that follow each other in one prompt stand 16 bytes and
+/// Hashes of one segment, 8 bytes each. Those that follow each other in one prompt are preceded by 16 bytes and
 /// the context that it takes to find them, some 16 hashes. At 1,000 cold requests a second with 256 blocks
 /// each, shared by four workers, some 3,000 come up in a tick.
 const SEGMENT_HASHES: usize = 4_096;
 
-/// Where the evidence stands in a run's head. The bits below say how many hashes follow: more than a segment
-/// or a piece of a handover has.
+/// The position of the evidence in a run's head. The bits below have the number of hashes that follow: more than a
+/// segment or a piece of a handover has.
 const EVIDENCE_SHIFT: u32 = 22;
 const COUNT_MASK: u32 = (1 << EVIDENCE_SHIFT) - 1;
 
@@ -370,14 +370,16 @@ mod tests {
                     }
                 }
                 journal.write(0, &mut memory);
-                let mut told = Vec::new();
+                let mut published = Vec::new();
                 let mut take = |run, part: &[u64], from: usize| {
-                    told.extend((from..part.len()).map(|at| (run, part[..=at].to_vec(), from)));
+                    published
+                        .extend((from..part.len()).map(|at| (run, part[..=at].to_vec(), from)));
                 };
                 let segments = (before, journal.written());
                 read_back(segments, &mut memory, &mut take);
-                assert_eq!(told.len(), noted.len(), "seed {seed}");
-                for ((run, part, from), (noted_run, prompt, block)) in told.iter().zip(&noted) {
+                assert_eq!(published.len(), noted.len(), "seed {seed}");
+                for ((run, part, from), (noted_run, prompt, block)) in published.iter().zip(&noted)
+                {
                     assert_eq!((run, part.last()), (noted_run, prompt.get(*block)));
                     // The record begins where its first block can be found from.
                     let first = block + 1 - (part.len() - from);

@@ -1,4 +1,4 @@
-//! Which VM polls: one of all those of one Envoy.
+//! The lease that selects the one VM of an Envoy that polls.
 //!
 //! The lease is a record in the store: its holder, and how many heartbeats that has sent. Every VM reads it
 //! on each of its ticks; a VM that saw the same record for ten ticks takes it by compare-and-swap. There is
@@ -19,7 +19,7 @@ const MISSED_HEARTBEATS: u32 = 10;
 /// Further ticks that a VM which serves requests leaves to one that does not.
 const SERVING_DELAY: u32 = 5;
 
-/// The lease as it stands in the store.
+/// The lease's value in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     /// The VM that polls; none where it has given the lease up.

@@ -53,6 +53,6 @@ mod store;
 pub use sharing::Sharing;
 pub use store::{InProcess, Store};
 
-/// Where all keys begin: a name, and the version of everything that is shared. Two versions of the module do
-/// not read each other's values; whatever changes a value's bytes or meaning raises it.
+/// The beginning of all keys: a name, and the version of everything that is shared. Two versions of the module do
+/// not read each other's values; any change to a value's bytes or meaning increases it.
 pub const ROOT: &str = "epp-wasm/5";

@@ -13,7 +13,7 @@ pub const SLOTS: u32 = 5;
 /// Requests that each VM says it holds.
 pub const HELD: u32 = 3;
 
-/// What one VM knows: in the index that it decides from, and, without any bound, by the plainest means.
+/// The blocks that one VM holds: in the index that it decides from, and in a plain set without a bound.
 pub struct Toy {
     pub index: Index,
     pub all: HashSet<(u32, u64)>,
@@ -23,7 +23,7 @@ pub struct Toy {
     pub others: BTreeMap<u32, (u32, u64)>,
 }
 
-/// As a VM has one that has just started, and may be handed another's.
+/// Creates the index of a VM that has just started, which may receive another VM's.
 pub fn empty_index() -> Index {
     let mut index = Index::new(64 << 20, &Secret::from(0));
     index.allow_gaps(true);

@@ -27,7 +27,7 @@ const PUNCTUAL_TICKS: u32 = 2;
 /// A version that no value has: with it a key is set only where it is missing.
 const MISSING: Option<u32> = Some(u32::MAX);
 
-/// What a VM publishes of itself.
+/// The data that a VM publishes about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Presence {
     /// Identifies how prompts are cut and keyed: journals of VMs with another fingerprint mean nothing here.
@@ -41,18 +41,18 @@ pub struct Presence {
     pub segments: u64,
     /// Requests that it holds and has not decided.
     pub held: u32,
-    /// What it has in flight.
+    /// Its requests in flight.
     pub loads: Vec<EndpointLoad>,
 }
 
-/// A presence as it stands in the store.
+/// A presence record's value in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Record {
     /// The VM's number.
     pub owner: u64,
     /// Its heartbeats so far.
     pub heartbeat: u64,
-    /// What it says of itself.
+    /// The published data.
     pub presence: Presence,
 }
 
@@ -62,12 +62,12 @@ impl Record {
     }
 }
 
-/// What is known of the VM in one worker slot.
+/// The VM in one worker slot, as its peers see it.
 #[derive(Debug, Default)]
 pub struct Peer {
     /// The VM's number; none where the slot is free or not recognised.
     pub owner: Option<u64>,
-    /// What it said last.
+    /// Its last published data.
     pub presence: Presence,
     /// Segments of its journal that were read.
     pub read: u64,
@@ -99,7 +99,7 @@ impl Peer {
         self.owner.is_none() && self.corrupt_reads == 0 && self.version != 0
     }
 
-    /// Takes in what stands there now. Returns whether what is in flight is news to the VM `own`.
+    /// Reads the current values. Returns whether the VM `own` has new counts in flight to adopt.
     fn read(&mut self, value: &[u8], own: u64, shared: &mut Shared<'_>) -> bool {
         let corrupt_reads = std::mem::take(&mut self.corrupt_reads);
         if value == cleared() {
@@ -315,7 +315,7 @@ pub fn key(base: &str, number: u32) -> String {
     format!("{base}/worker/{number}")
 }
 
-/// Returns what stands in a slot that was cleared.
+/// Returns the value of a slot that was cleared.
 fn cleared() -> Vec<u8> {
     codec::encode(&())
 }

@@ -1,7 +1,7 @@
-//! What the VMs report to the status page, while it is open.
+//! The reports of the VMs for the status page, while it is open.
 //!
 //! The page is rendered by a VM of its own, which shares nothing but the store with the pickers. Each time
-//! that it is asked for it sends a heartbeat under a key of its own. Each picker's sharing reads that with each
+//! that it is requested it sends a heartbeat under a separate key. Each picker's sharing reads that with each
 //! tick, and while it changes publishes a [`Report`] beside its presence twice a second, and the plan in force
 //! where it polls. Nothing is recorded or published while the page is closed.
 
@@ -42,7 +42,7 @@ fn pools() -> String {
     format!("{ROOT}/pools")
 }
 
-/// Whether the status page is open, to one VM.
+/// One VM's view of whether the status page is open.
 #[derive(Debug, Default)]
 pub struct Audience {
     /// Version of the page's heartbeat that was read last.
@@ -69,7 +69,7 @@ impl Audience {
     }
 }
 
-/// What one VM reports.
+/// The report of one VM.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The VM's number, which its presence has as well.
@@ -87,7 +87,7 @@ pub struct Report {
 pub struct PlanReport {
     /// Identifies it.
     pub id: u64,
-    /// What it is made of.
+    /// Its content.
     pub summary: PlanSummary,
 }
 

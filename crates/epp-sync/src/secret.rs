@@ -1,9 +1,9 @@
 //! The secret that the VMs of one Envoy share: it keys their digests and the tables of their indexes, which
 //! must be the same in all of them, since they exchange hashes.
 //!
-//! It stands in the store, which no request can reach. The first VM puts its own there. Two that find none at
-//! the same time both do, since Envoy compares no version where a key is missing: what stands there
-//! afterwards counts, and each looks again and again. Until then neither believes the other, because the
+//! It is in the store, which no request can reach. The first VM stores its own. Two that find none at
+//! the same time both do, since Envoy compares no version where a key is missing: the value that is there
+//! afterwards counts, and each checks repeatedly. Until then neither accepts the other's values, because the
 //! fingerprint of how prompts are cut covers the secret.
 
 use epp_core::prefix::key::{Secret, SECRET_BYTES};

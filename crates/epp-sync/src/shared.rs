@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::codec;
 use crate::Store;
 
-/// What one VM has read and written.
+/// The bytes that one VM has read and written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes written.
@@ -58,7 +58,7 @@ impl<'a> Shared<'a> {
         Self { store, traffic }
     }
 
-    /// Returns a value as it stands there, and its version.
+    /// Returns a stored value and its version.
     pub fn bytes(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
         let found = self.store.get(key)?;
         self.traffic.read += found.0.len() as u64;
@@ -82,7 +82,7 @@ impl<'a> Shared<'a> {
         self.traffic.unrecognised
     }
 
-    /// Returns a value of which `is_sound` holds, and the version of whatever stands there. One that is not
+    /// Returns a value of which `is_sound` holds, and the version of the stored value. One that is not
     /// recognised is counted.
     pub fn get<T: DeserializeOwned>(
         &mut self,

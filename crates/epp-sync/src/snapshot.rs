@@ -1,4 +1,4 @@
-//! What the VM that polls publishes for the others: who the members are, and what their pages said.
+//! The data that the polling VM publishes for the others: the members, and their metrics.
 //!
 //! Two values, because members change rarely and metrics all the time: a VM decodes a value only if its
 //! version is another one than at its last tick.
@@ -21,7 +21,7 @@ pub struct Snapshots {
     /// Versions of the values that were adopted last.
     members_version: Option<u32>,
     metrics_version: Option<u32>,
-    /// What was published last.
+    /// The revisions that were published last.
     published: Revisions,
 }
 

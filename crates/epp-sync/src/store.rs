@@ -1,4 +1,4 @@
-//! Where shared values are kept.
+//! The store of shared values.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

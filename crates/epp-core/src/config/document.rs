@@ -13,7 +13,7 @@ pub struct PluginEntry {
     pub kind: String,
     /// `parameters`.
     pub parameters: Option<Node>,
-    /// Where the entry is.
+    /// The location of the entry.
     pub path: Path,
 }
 
@@ -24,9 +24,9 @@ pub struct Reference {
     pub name: String,
     /// `weight`.
     pub weight: Option<f64>,
-    /// Where the name is.
+    /// The location of the name.
     pub path: Path,
-    /// Where the weight is.
+    /// The location of the weight.
     pub weight_path: Path,
 }
 
@@ -37,14 +37,14 @@ pub struct ProfileEntry {
     pub name: String,
     /// `plugins`.
     pub plugins: Vec<Reference>,
-    /// Where the entry is.
+    /// The location of the entry.
     pub path: Path,
 }
 
 /// The whole document.
 #[derive(Debug)]
 pub struct Document {
-    /// By whose rules it is read.
+    /// The dialect by whose rules it is read.
     pub dialect: Dialect,
     /// Whose `apiVersion` it has.
     pub declared: Dialect,
@@ -61,7 +61,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Where a plugin is declared; the top where it is not.
+    /// Returns the location of a plugin's declaration; the top of the document if it has none.
     pub fn place_of(&self, name: &str) -> Path {
         let entry = self.plugins.iter().find(|entry| entry.name == name);
         entry.map(|entry| entry.path.clone()).unwrap_or_default()

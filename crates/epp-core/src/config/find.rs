@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::value::problem::Step;
 
-/// Which position of a mapping's entry is searched for. An element of a list has only one.
+/// The part of a mapping's entry that is searched for. An element of a list has only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The entry's key.

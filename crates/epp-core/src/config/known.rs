@@ -3,13 +3,13 @@
 
 use Here::{Detects, Idle, Refused};
 
-/// Why flow control has no effect.
+/// The reason why flow control has no effect.
 pub const NO_QUEUE: &str = "requests are never queued in the proxy";
 
-/// Why saturation detection has no effect.
+/// The reason why saturation detection has no effect.
 pub const NO_SHEDDING: &str = "requests have no priority in the proxy, so that none is shed";
 
-/// What becomes of such a type.
+/// The treatment of such a type here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
     /// A document with it does not load.
@@ -29,7 +29,7 @@ pub struct Elsewhere {
     pub name: &'static str,
     /// Why it does not run here, or what to use instead.
     pub why: &'static str,
-    /// What becomes of it.
+    /// Its treatment here.
     pub here: Here,
 }
 

@@ -22,7 +22,7 @@ fn plan(text: &str) -> Plan {
         .plan
 }
 
-/// What is wrong with a text, a line each.
+/// Returns the errors of a text, one per line.
 pub fn errors(text: &str) -> Vec<String> {
     match load(text) {
         Ok(_) => Vec::new(),

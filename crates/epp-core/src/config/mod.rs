@@ -25,7 +25,7 @@ pub use plan::{Instance, Plan, Profiled};
 
 use self::value::{Problem, Problems};
 
-/// What an empty text stands for: the Endpoint Picker's built-in configuration (llm-d-router).
+/// The document that an empty text stands for: the Endpoint Picker's built-in configuration (llm-d-router).
 const BUILT_IN: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -46,7 +46,7 @@ schedulingProfiles:
 pub struct Loaded {
     /// The compiled plan.
     pub plan: Plan,
-    /// What has no effect here, or another one than in the Endpoint Picker.
+    /// Settings without effect here, or with another effect than in the Endpoint Picker.
     pub warnings: Vec<Problem>,
 }
 
@@ -55,7 +55,7 @@ pub struct Loaded {
 pub struct Rejected {
     /// Everything that is wrong, in document order.
     pub errors: Vec<Problem>,
-    /// What would be worth a warning besides.
+    /// Further settings that would be worth a warning.
     pub warnings: Vec<Problem>,
 }
 

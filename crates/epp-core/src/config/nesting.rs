@@ -1,5 +1,5 @@
-//! How deep the flow collections (`[…]`, `{…}`) of a YAML text may nest, found in one pass over its
-//! characters.
+//! An upper bound on the nesting depth of the flow collections (`[…]`, `{…}`) of a YAML text, found in one pass
+//! over its characters.
 //!
 //! The parser judges a document only after it has scanned all of it, and its scanner takes time in
 //! proportion to length times depth: half a megabyte of `{"a":` would take minutes. Depth has to be
@@ -7,17 +7,17 @@
 //! and which is text depends on indentation, quotes, comments and more. So each such bracket is taken
 //! for both. Within a flow collection the rules are few, and where one is in doubt both readings are
 //! followed, too; of all readings in the same [`State`] only the deepest is kept. The depth found is therefore never below the parser's. It is above it where unbalanced
-//! brackets in text are taken for open ones: the limit leaves room for hundreds of those.
+//! brackets in text count as open ones: the limit leaves room for hundreds of those.
 
 /// Deepest nesting that the parser is given. With it a megabyte takes the parser about a second at
 /// the worst, where a plain document of that size takes a tenth of one.
 pub const MAX_OPEN_BRACKETS: u32 = 256;
 
-/// Where in a flow collection a reading is. Block style is not among them: that reading is always
-/// followed, and has no depth.
+/// The position of a reading in a flow collection. Block style is not among the states: that reading is
+/// always followed, and has no depth.
 #[derive(Clone, Copy)]
 enum State {
-    /// Where a value may begin.
+    /// At the possible beginning of a value.
     Start,
     /// In a scalar without quotes.
     Plain,
@@ -134,7 +134,7 @@ fn is_break(letter: char) -> bool {
     matches!(letter, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// What separates tokens.
+/// Returns whether a character separates tokens.
 fn is_space(letter: char) -> bool {
     matches!(letter, ' ' | '\t') || is_break(letter)
 }

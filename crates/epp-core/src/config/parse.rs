@@ -31,7 +31,7 @@ const MAX_DEPTH: usize = 64;
 /// number without adding to the text, and each time all of its digits are read.
 const MAX_DIGITS: usize = 400;
 
-/// Problems that are given their place: no one corrects more at a time.
+/// Problems that are given their place: more are not fixed at a time.
 const MAX_LOCATED: usize = 20;
 
 /// Bytes of text that are read again to find the places of problems, once for each step of a path at
@@ -65,8 +65,7 @@ pub fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     }
 }
 
-/// Whether a text is small enough to be parsed: in length, and where it stands in the time that the
-/// parsers need.
+/// Returns an error if a text is too large to be parsed, in length or in the time that the parsers would need.
 fn check_size(text: &str) -> Result<(), (String, Option<(usize, usize)>)> {
     if text.len() > MAX_BYTES {
         let message = format!("found {} bytes, expected at most {MAX_BYTES}", text.len());
@@ -118,7 +117,7 @@ pub fn locate(text: &str, problems: &mut Problems) {
     }
 }
 
-/// What a parser said, or what keeps a text from it.
+/// A parser's error, or the reason why a text is not parsed.
 struct Trouble {
     message: String,
     location: Option<(usize, usize)>,
@@ -166,7 +165,7 @@ struct Builder {
     /// Bytes of keys and strings.
     text: Cell<usize>,
     repeated: RefCell<Vec<Path>>,
-    /// What was too much, if anything was.
+    /// The bound that was exceeded, if one was.
     limit: RefCell<Option<String>>,
 }
 

@@ -7,7 +7,7 @@ use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Path};
 use crate::plugins::Dialect;
 
-/// A reference to a plugin and where it stands.
+/// A reference to a plugin, and its location.
 pub type Named = (String, Path);
 
 /// `dataLayer`: where endpoints and metrics come from; `data` is its name in the Gateway API Inference
@@ -38,7 +38,7 @@ pub fn read_data_layer(fields: &mut Fields<'_>, declared: Dialect) -> (Option<Na
         "crossReplicaSyncerPluginRef",
         "crossReplicaSyncInterval",
     ] {
-        layer.no_effect(name, "Envoys need not know of each other");
+        layer.no_effect(name, "Envoys do not coordinate");
     }
     layer.finish();
     (discovery, sources)

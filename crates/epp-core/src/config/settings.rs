@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::endpoints::outlier::OutlierSettings;
 use crate::protocol::DESTINATION_HEADER;
 
-/// What happens to a request for which nothing was decided.
+/// The treatment of a request for which no endpoint could be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureMode {
     /// It gets the Endpoint Picker's error as a local reply.
@@ -15,23 +15,23 @@ pub enum FailureMode {
     FailOpen,
 }
 
-/// Whether bodies are read.
+/// The conditions under which bodies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadBody {
-    /// Where the plan needs them, and the host finds that its proxy delivers them before routing.
+    /// If the plan needs them, and the host finds that its proxy delivers them before routing.
     Auto,
-    /// Where the plan needs them.
+    /// If the plan needs them.
     Always,
     /// Never.
     Never,
 }
 
-/// When a decision may be taken before the body has ended.
+/// The condition for a decision before the end of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyRelease {
-    /// As soon as nothing that can follow may change it.
+    /// A decision is made as soon as the rest of the body cannot change it.
     Exact,
-    /// The same, with tools, system text and salt not seen so far taken as absent.
+    /// Like [`Self::Exact`], but tools, system text and salt that were not seen so far are assumed to be absent.
     AssumeAbsent,
 }
 
@@ -40,11 +40,11 @@ pub enum EarlyRelease {
 pub struct PickerSettings {
     /// The header that names the endpoints of a request to the proxy, in lower case.
     pub destination_header: String,
-    /// What happens without a decision.
+    /// The treatment of requests for which no endpoint could be picked.
     pub failure_mode: FailureMode,
     /// Next best endpoints named after the picks.
     pub fallback_endpoints: usize,
-    /// Whether bodies are read.
+    /// The conditions under which bodies are read.
     pub read_body: ReadBody,
     /// The header that names the model where the body is not read, in lower case.
     pub model_header: String,

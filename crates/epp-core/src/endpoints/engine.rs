@@ -40,7 +40,7 @@ pub struct EngineConfig {
     /// LoRA adapters.
     pub lora: Option<MetricSpec>,
     /// KV-cache geometry in labels: the family, and the names of the labels with the tokens per block and the number
-    /// of blocks. Empty names stand for vLLM's.
+    /// of blocks. Empty names mean vLLM's.
     pub cache_info: Option<(MetricSpec, String, String)>,
     /// Tokens per block as a value.
     pub block_size: Option<MetricSpec>,

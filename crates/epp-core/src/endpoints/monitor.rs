@@ -26,13 +26,13 @@ const MIN_PAGE_TIMEOUT: Duration = Duration::from_millis(45);
 /// Discovery may take its time: nothing waits for it.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A response of discovery that has not come by then is taken for lost.
+/// Time after which a response of discovery counts as lost.
 const MEMBERS_LOST_AFTER: Duration = Duration::from_secs(4);
 
 /// Pages above this are not read: vLLM's are 50 KB, and a VM's memory is bounded.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// What to fetch.
+/// The page to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
     /// The members of the clusters.
@@ -41,7 +41,7 @@ pub enum Query {
     Metrics(Slot, String),
 }
 
-/// What a response to [`Query::Metrics`] has brought.
+/// The result of a response to [`Query::Metrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
@@ -52,7 +52,7 @@ pub enum Scrape {
     Departed,
 }
 
-/// How often what is polled has changed, so that a host that publishes it sees when there is news.
+/// Counters of the changes of polled data, by which a host that publishes it sees changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Revisions {
     /// Changes to the members.
@@ -193,7 +193,7 @@ impl Monitor {
         }
     }
 
-    /// Returns how long after a query its response is taken for lost, though the host ends all in time.
+    /// Returns how long after a query its response counts as lost, although the host ends all in time.
     pub fn lost_after(&self, query: &Query) -> Duration {
         match query {
             Query::Members => MEMBERS_LOST_AFTER,
@@ -201,7 +201,7 @@ impl Monitor {
         }
     }
 
-    /// A response to [`Query::Members`] has come; `None` where it did not say who they are.
+    /// Handles a response to [`Query::Members`]; `None` if it did not list them.
     pub fn on_members(&mut self, members: Option<&[Member]>, now: Instant) -> Changes {
         self.members_requested = None;
         match (members, &self.discovery) {
@@ -209,7 +209,7 @@ impl Monitor {
                 self.members_received = Some(now);
                 self.set_members(members)
             }
-            // Unknown members stay, and listed ones are no one else's to change.
+            // Unknown members stay, and listed ones are changed by nothing else.
             (None, _) | (_, Discovery::Static(_)) => Changes::default(),
         }
     }
@@ -230,7 +230,7 @@ impl Monitor {
             .filter(|page| page.size() <= MAX_PAGE_BYTES)
             .and_then(|page| self.read(slot, page));
         self.poller
-            .answered(slot, found.is_some(), clock.now(), &mut self.rng);
+            .record_result(slot, found.is_some(), clock.now(), &mut self.rng);
         self.revisions.metrics += 1;
         match found {
             Some(page) => {

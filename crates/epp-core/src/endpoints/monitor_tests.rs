@@ -37,7 +37,7 @@ fn those_that_are_not_listed_any_more_leave() {
     );
 }
 
-/// As many as shared data may list, in the order that takes longest to find one.
+/// The members are as many as shared data may list, in the order in which finding one takes longest.
 #[test]
 fn members_of_the_greatest_number_are_adopted_in_moderate_time() {
     let begun = std::time::Instant::now();

@@ -37,7 +37,7 @@ impl PageBody for &[u8] {
     }
 }
 
-/// Where the wanted families stand on a page.
+/// The positions of the wanted families on a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageLayout {
     /// The state of each family and its number of lines, so that a series that appears, vanishes or moves

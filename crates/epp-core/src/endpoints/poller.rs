@@ -101,7 +101,7 @@ impl Poller {
     }
 
     /// An endpoint has responded with a good page, or has not.
-    pub fn answered(&mut self, slot: Slot, good: bool, now: Instant, rng: &mut fastrand::Rng) {
+    pub fn record_result(&mut self, slot: Slot, good: bool, now: Instant, rng: &mut fastrand::Rng) {
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return;
         };
@@ -151,7 +151,7 @@ mod tests {
             for slot in (0..3).map(Slot) {
                 if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.answered(slot, true, at(now), &mut rng);
+                    poller.record_result(slot, true, at(now), &mut rng);
                 }
             }
         }
@@ -179,7 +179,7 @@ mod tests {
         for now in (1_000..61_000).step_by(10) {
             if poller.take(Slot(0), at(now), &mut rng) {
                 times.push(now);
-                poller.answered(Slot(0), false, at(now), &mut rng);
+                poller.record_result(Slot(0), false, at(now), &mut rng);
             }
         }
         assert!(times.len() < 40, "{}", times.len());
@@ -196,7 +196,7 @@ mod tests {
             for slot in (0..1_000).map(Slot) {
                 if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.answered(slot, true, at(now), &mut rng);
+                    poller.record_result(slot, true, at(now), &mut rng);
                 }
             }
             per_tick.push(asked);

@@ -21,7 +21,7 @@ pub struct Review {
 /// A wanted family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FamilyReview {
-    /// What the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize` or `numBlocks`.
+    /// The quantity that the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize` or `numBlocks`.
     pub measures: &'static str,
     /// The family's name and the required labels.
     pub name: String,
@@ -36,7 +36,7 @@ pub struct FamilyReview {
 pub struct SeriesReview {
     /// The number of the line, from 1.
     pub line: usize,
-    /// The labels and the value as they stand on the page.
+    /// The labels and the value as on the page.
     pub text: String,
     /// Why the series is left out.
     pub left_out: Option<&'static str>,

@@ -44,7 +44,7 @@ impl<'p> Sample<'p> {
     }
 }
 
-/// The labels of a series as they stand on the page, with the closing brace.
+/// The labels of a series as on the page, with the closing brace.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Labels<'p>(&'p [u8]);
 

@@ -27,7 +27,7 @@ use crate::scheduling::{Metrics, Needs};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What a wanted family measures.
+/// The quantity that a wanted family measures.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Signal {
     Waiting,
@@ -66,7 +66,7 @@ pub struct Page {
     pub lora_seen: bool,
 }
 
-/// Whether a wanted family is on a page and readable.
+/// The state of a wanted family on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FamilyState {
     /// Not seen on the page so far.
@@ -76,7 +76,7 @@ pub enum FamilyState {
     Untyped,
     /// Readable, with a type line.
     Typed,
-    /// Of a type that is not read, or damaged.
+    /// The family is damaged, or of a type that is not read.
     Unreadable,
 }
 
@@ -85,7 +85,7 @@ pub enum FamilyState {
 pub struct FamilyScan<'p> {
     /// Whether the family is readable.
     pub state: FamilyState,
-    /// Where the family's lines begin on the page, and where they end.
+    /// The range of the family's lines on the page.
     pub span: (usize, usize),
     /// Number of the family's lines.
     pub lines: usize,
@@ -313,7 +313,7 @@ impl Extraction {
     }
 }
 
-/// Whether a series of a wanted family is read, regardless of other series.
+/// The verdict on a series of a wanted family, regardless of other series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SeriesVerdict {
     /// The series is read.

@@ -238,7 +238,7 @@ fn the_newest_adapters_of_each_engine_are_merged() {
         let lora = lora_of(&all).unwrap();
         (lora.active.join(" "), lora.waiting.join(" "), lora.max)
     };
-    let told = |active: &str, waiting: &str, max| (active.to_owned(), waiting.to_owned(), max);
+    let values = |active: &str, waiting: &str, max| (active.to_owned(), waiting.to_owned(), max);
     let united = [
         series(0, "a", "", 1.5e9),
         series(1, "old", "", 1.6e9),
@@ -246,22 +246,22 @@ fn the_newest_adapters_of_each_engine_are_merged() {
         series(0, "", "", 1.4e9),
     ];
     // The first engine has room, though its series is older than the second engine's.
-    assert_eq!(of(&united), told("a b", "c", 4));
+    assert_eq!(of(&united), values("a b", "c", 4));
     // Both engines are full with the same adapters.
     let full = [series(0, "a,b", "", 1.0), series(1, "b,a", "", 2.0)];
-    assert_eq!(of(&full), told("a b", "", 2));
+    assert_eq!(of(&full), values("a b", "", 2));
     let empty = [series(0, "", "", 1.0), series(1, "", "", 2.0)];
-    assert_eq!(of(&empty), told("", "", 4));
+    assert_eq!(of(&empty), values("", "", 4));
     // The newest series of a single engine counts as it is.
     let one = [
         series(0, "a,b", "c", 2.0).replace("engine=\"0\",", ""),
         series(0, "b", "", 1.0).replace("engine=\"0\",", ""),
     ];
-    assert_eq!(of(&one), told("a b", "c", 2));
+    assert_eq!(of(&one), values("a b", "c", 2));
     // Ranks that share their requests have the same adapters and places.
     let ranks = [series(0, "a", "", 1.0), series(1, "a", "", 1.0)];
     let ranks = ranks.map(|text| text.replace("engine", "tp_rank"));
-    assert_eq!(of(&ranks), told("a", "", 2));
+    assert_eq!(of(&ranks), values("a", "", 2));
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn merged<T>(sum: Option<T>, more: T, parts: impl Fn(T, T) -> T) -> T {
     }
 }
 
-/// Why a series does not count.
+/// The reason why a series does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exclusion {
     /// The line repeats a series of which another line is newer, or equally new and earlier on the page.

@@ -29,7 +29,7 @@ impl fmt::Display for MetricSpec {
     }
 }
 
-/// Why a text is not a metric spec.
+/// The reason why a text is not a metric spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError(String);
 

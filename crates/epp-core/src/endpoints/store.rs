@@ -36,7 +36,7 @@ impl Member {
     }
 }
 
-/// How the scraping of one endpoint goes.
+/// The state of the scraping of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Condition {
     /// When the endpoint's page was last read, in whole milliseconds, as pickers publish it; `None`: never.
@@ -45,7 +45,7 @@ pub struct Condition {
     pub failures: u32,
 }
 
-/// How far an endpoint's metrics are trusted.
+/// The history that decides whether an endpoint's metrics are fresh.
 #[derive(Debug, Clone, Copy, Default)]
 struct Trust {
     /// The last page that was considered.
@@ -94,7 +94,7 @@ impl Trust {
     }
 }
 
-/// Which endpoints joined and which left.
+/// The endpoints that joined, and those that left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Slots of new members.
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(store.set_members(&listed), Changes::default());
     }
 
-    /// As many as shared data may list: each compared with each would take minutes.
+    /// The pool is as large as shared data may list: comparing each endpoint with each would take minutes.
     #[test]
     fn a_pool_of_the_greatest_size_is_taken_over_in_moderate_time() {
         let begun = std::time::Instant::now();

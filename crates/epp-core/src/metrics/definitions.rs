@@ -157,10 +157,10 @@ macro_rules! catalogue {
 catalogue! {
     /// Requests that were given an endpoint, by the endpoint.
     PICKS: Counter<Picked<'_>> = ("llm_d_epp_scheduler_attempts_total");
-    /// Requests that got no endpoint and were answered with an error, under `failureMode: FailClose`.
+    /// Requests that got no endpoint and were rejected with an error, under `failureMode: FailClose`.
     REQUEST_ERRORS: Counter<ErrorCode> = ("llm_d_epp_request_error_total");
     /// Requests that got no endpoint and were left to Envoy's own load balancing: under `failureMode: FailOpen`,
-    /// or before discovery has answered (`NotDiscovered`).
+    /// or before discovery had a result (`NotDiscovered`).
     FALLBACKS: Counter<ErrorCode> = ("epp_wasm_fallback_total");
     /// Requests that another endpoint than the picked one served.
     SERVED_ELSEWHERE: Counter<NoLabels> = ("epp_wasm_served_elsewhere_total");
@@ -184,7 +184,7 @@ catalogue! {
 
     /// Endpoints that may be picked.
     READY_ENDPOINTS: Gauge<NoLabels> = ("llm_d_epp_ready_endpoints");
-    /// Time since discovery answered last.
+    /// Time since the last result of discovery.
     MEMBERS_AGE: Gauge<NoLabels> = ("epp_wasm_members_age_milliseconds");
     /// Whether an endpoint's metrics can be trusted: 2 fresh, 1 stale, 0 never scraped.
     FRESHNESS: Gauge<Endpoint<'_>> = ("epp_wasm_endpoint_freshness");
@@ -265,7 +265,7 @@ catalogue! {
 }
 
 /// The gauges that each endpoint has. They are reset once it has left: Envoy never forgets a statistic, and alerts
-/// would go on for what was last true of it.
+/// would continue with its last value.
 pub const ENDPOINT_GAUGES: [Gauge<Endpoint<'_>>; 7] = [
     FRESHNESS,
     SCRAPE_AGE,

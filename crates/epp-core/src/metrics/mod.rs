@@ -46,7 +46,7 @@ mod registry;
 pub use self::registry::{CounterHandle, HistogramHandle, Registry};
 
 /// Identifies a metric with its labels among those of one [`Registry`]. The numbers are small: a host can keep
-/// what it knows of them in a list.
+/// its data on them in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MetricId(pub u32);
 
@@ -63,7 +63,7 @@ pub enum MetricKind {
 /// a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetricUpdate {
-    /// Define a metric, before anything else comes of it.
+    /// Define a metric, before its first value.
     Define {
         /// Which one.
         id: MetricId,

@@ -78,7 +78,7 @@ pub struct Registry {
     histograms: Vec<HistogramCells>,
     /// Places in `cells` or `histograms`, by the metric's name and its labels.
     known: HashMap<(&'static str, String), usize>,
-    /// Series that these may come to.
+    /// The maximum number of series.
     series: usize,
     /// Counters and histograms that have something for the host, which gets it with the next flush.
     grown: Vec<CounterHandle>,

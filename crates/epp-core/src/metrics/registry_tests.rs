@@ -1,4 +1,4 @@
-//! Counting, and what of it the host gets.
+//! Counting, and the updates for the host.
 
 use std::collections::BTreeMap;
 

@@ -6,8 +6,8 @@ use crate::prefix::walk::Walk;
 use crate::request::BodyReader;
 use crate::scheduling::{Cost, Pool, PrefixMatch, RequestView, Slot};
 
-/// What one request counts at most: more than any model's context. Plans may estimate the output at any multiple of
-/// the prompt; with this bound no sum of requests wraps.
+/// The most tokens that one request counts: more than any model's context. Plans may estimate the output at any
+/// multiple of the prompt; with this bound no sum of requests wraps.
 pub(super) const MAX_REQUEST_TOKENS: u64 = u32::MAX as u64;
 
 /// Returns how much each endpoint holds of a request's prompts, as far as they were read.

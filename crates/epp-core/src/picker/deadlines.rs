@@ -14,9 +14,9 @@ const MAX_STALE: usize = 64;
 
 /// Requests by when they are due for one reason.
 ///
-/// There is an instance for each reason: what is due is asked for with a bound of its own for each of them, and
+/// There is an instance for each reason: due entries are fetched with a separate bound for each of them, and
 /// `maxHeld` takes the held request with the earliest base however early that is, which in a heap of mixed reasons
-/// would stand behind entries of others. Those that wait for a response have an instance per endpoint, so that
+/// would be behind entries of others. Those that wait for a response have an instance per endpoint, so that
 /// only an endpoint that shows no sign of life costs any look at them.
 ///
 /// An entry is a lower bound: what moves a deadline moves it later, and changes nothing here. Only once the entry

@@ -8,7 +8,7 @@ fn at(nanos: u64) -> Instant {
     Instant::default().after(Duration::from_nanos(nanos))
 }
 
-/// When requests are due, and how often that was looked up.
+/// The times at which requests are due, and the number of look-ups.
 #[derive(Default)]
 struct Waiting(HashMap<u32, u64>, Cell<usize>);
 

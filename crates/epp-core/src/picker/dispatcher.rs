@@ -29,24 +29,24 @@ pub struct Dispatcher {
     pub pool: PoolState,
     /// The prefix indexes.
     pub prefixes: Prefixes,
-    /// What is counted.
+    /// The statistics of requests and models.
     pub statistics: Statistics,
-    /// What the readers of bodies share.
+    /// The state that all readers of bodies share.
     pub readers: Readers,
     /// The scheduler's buffers and randomness.
     pub scratch: Scratch,
     /// The decisions that a status page shows.
     pub view: View,
-    /// What the host has not been asked to do yet.
+    /// Effects that the host has not fetched yet.
     pub effects: VecDeque<Effect>,
 }
 
-/// What the readers of all bodies share.
+/// The state that all readers of bodies share.
 #[derive(Debug, Default)]
 pub struct Readers {
     /// A buffer for the text at hand.
     pub text: TextBuffer,
-    /// How many responses are being read.
+    /// The number of responses that are being read.
     pub responses: ReadingBudget,
     /// The memory that the readers of requests keep.
     pub memory: Account,

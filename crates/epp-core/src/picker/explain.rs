@@ -10,9 +10,9 @@ const MAX_NAMED_CANDIDATES: usize = 16;
 /// A decision with what led to it.
 #[derive(Debug, Default)]
 pub struct Explanation {
-    /// What each filter removed, in order: its name and the slots.
+    /// The slots that each filter removed, with the filter's name, in order.
     pub filters: Vec<(String, Vec<Slot>)>,
-    /// What each scorer gave, in order.
+    /// The scores of each scorer, in order.
     pub scorers: Vec<Scores>,
     /// All candidates with their weighted sums: the picks, the retry targets, then the others by
     /// score.
@@ -21,7 +21,7 @@ pub struct Explanation {
     pub picks: usize,
 }
 
-/// What one scorer gave.
+/// The scores of one scorer.
 #[derive(Debug)]
 pub struct Scores {
     /// The plugin's name in the document.

@@ -1,4 +1,4 @@
-//! Fetches: what the host was asked to bring, and what it has brought.
+//! Fetches: those that were requested of the host, and their results.
 
 use std::borrow::Cow;
 
@@ -116,7 +116,7 @@ impl Picker {
     }
 }
 
-/// What was fetched, as the reader of pages takes it.
+/// A fetched body as a page for the metrics reader.
 struct FetchedPage<'a>(&'a mut dyn BodyView);
 
 impl PageBody for FetchedPage<'_> {

@@ -19,7 +19,7 @@ use crate::time::{whole_millis, Instant};
 /// Gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was exported so far.
+/// The values that were exported so far.
 #[derive(Debug, Default)]
 pub struct Gauges {
     /// When the gauges were set last; none where they are to be set with the next tick.
@@ -36,7 +36,7 @@ impl Gauges {
         self.set_at = None;
     }
 
-    /// Returns whether the gauges are to be set now, for the first time that it is asked.
+    /// Returns whether the gauges are to be set now; true only once per period.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let due = self.set_at.is_none_or(|at| now.since(at) >= INTERVAL);
         if due {

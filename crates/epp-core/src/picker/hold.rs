@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{BodyDemand, Head};
 use crate::time::Instant;
 
-/// What becomes of the part of a body that was not read because only the model is missing, which can be
+/// The treatment of a part of a body that was not read because only the model is missing, which can be
 /// read from the body's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
@@ -34,7 +34,7 @@ pub struct Hold {
     pub arrived: usize,
     /// Bytes of its body beyond which it is decided with what is known.
     pub max_bytes: usize,
-    /// What becomes of what needs not be read yet.
+    /// The treatment of bytes that need not be read yet.
     pub unread: Unread,
     /// Whether the body was read to its end.
     pub ended: bool,

@@ -10,7 +10,7 @@ use crate::prefix::key::TableKey;
 /// four workers, some 3,000 come up in a tick.
 pub const MAX_LOGGED_HASHES: usize = 65_536;
 
-/// What is known of blocks and an endpoint.
+/// The evidence that an endpoint holds blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// They were sent there.
@@ -21,10 +21,10 @@ pub enum Evidence {
     Refuted,
 }
 
-/// What was learnt of consecutive blocks of a prompt and one endpoint.
+/// Evidence for consecutive blocks of a prompt at one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// What is known of them.
+    /// The evidence.
     pub evidence: Evidence,
     /// Index of the prefix producer in the plan.
     pub producer: u8,

@@ -2,7 +2,7 @@
 //!
 //! A bound on each request is none on the VM: a few hundred requests, each within its own, were enough
 //! to use up what the host gives a VM. So all of them share a budget. Of what is left of it, one
-//! request may take an eighth: where little is used that is more than any request can come to keep,
+//! request may take an eighth: where little is used that is more than any request can keep,
 //! and where many keep much it is the largest that are decided with what is known of them. A request
 //! that was decided and only reads on for the prefix index stops where half of the budget is used.
 //!
@@ -27,7 +27,7 @@ pub const BUDGET_BYTES: usize = 128 << 20;
 /// requests, all of the largest size, each can still keep 127 KB: what 4,000 blocks need.
 const REQUEST_SHARE: usize = 8;
 
-/// Buffers of up to so many bytes stay with an exchange whose body is not read any more, so that the
+/// Buffers of up to this many bytes stay with an exchange whose body is not read any more, so that the
 /// next request finds them: what a prompt of 4 KB takes among 1,000 endpoints. Where the budget is
 /// short they are given back as well.
 pub(super) const MAX_SPARE_BYTES: usize = 8 << 10;
@@ -46,7 +46,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Returns a budget of so many bytes, of which nothing is used.
+    /// Returns an unused budget of this many bytes.
     fn of(budget: usize) -> Self {
         let used = AtomicUsize::new(0);
         Self { budget, used }
@@ -74,7 +74,7 @@ impl Memory {
     }
 }
 
-/// What one pool's readers, or one body that is set aside, keep of the VM's budget. What is left of it is
+/// The part of the VM's memory budget that one pool's readers, or one body that is set aside, use. It is
 /// given back when this is dropped.
 #[derive(Debug, Default)]
 pub struct Account {
@@ -132,7 +132,7 @@ impl Account {
         self.memory.used.store(used, Ordering::Relaxed);
     }
 
-    /// Adds these bytes, for a body that is set aside while its request goes on. Returns whether there is
+    /// Adds these bytes, for a body that is set aside while its request continues. Returns whether there is
     /// enough: at most a quarter of the budget in use, so that what clients leave unfinished never makes
     /// it short for what is read.
     pub fn reserve(&mut self, bytes: usize) -> bool {
@@ -163,9 +163,9 @@ impl Picker {
         Account { memory, own: 0 }
     }
 
-    /// Where more than half of the budget is used: requests that were decided read no further, and of
-    /// those that are held the largest go on, until less is used or what is left is small. What came
-    /// while there was more left would otherwise be kept for as long as its client likes.
+    /// Frees memory if more than half of the budget is used: requests that were decided stop reading, and of
+    /// those that are held the largest are released, until less is used or the largest are small. Otherwise
+    /// memory that was used while more was left would be kept for as long as its client likes.
     ///
     /// This is the only work of a tick that looks at all exchanges, and only while memory is short: a few
     /// nanoseconds each, where to keep them in the order of their sizes would cost each part of each body more.

@@ -22,7 +22,7 @@ const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct PoolState {
     /// Who they are, and what their pages and responses say of them.
     pub monitor: Monitor,
-    /// What is in flight at each.
+    /// The load of each.
     pub loads: Loads,
     /// Their responses, by slot.
     pub(super) records: Vec<EndpointRecord>,
@@ -115,7 +115,7 @@ impl PoolState {
         self.loads_outdated = true;
     }
 
-    /// Returns whether the loads of the other workers have to be set again, for the first time that it is asked.
+    /// Returns whether the loads of the other workers have to be set again; true only once per change.
     pub fn take_loads_outdated(&mut self) -> bool {
         std::mem::take(&mut self.loads_outdated)
     }
@@ -199,7 +199,7 @@ impl PoolState {
         }
     }
 
-    /// Finds endpoints that hang: neither a page nor a response has come of them for longer than a page may be old,
+    /// Finds endpoints that hang: neither a page nor a response has come from them for longer than a page may be old,
     /// while a request waits there.
     pub fn find_hung(&mut self, exchanges: &Exchanges, patience: Duration, clock: &Clock) {
         let now = clock.now();

@@ -15,7 +15,7 @@ use crate::scheduling::Slot;
 #[derive(Debug)]
 pub struct Prefixes {
     pub(super) indexes: Vec<Index>,
-    /// What the indexes have learnt that has not been published to the other pickers.
+    /// Evidence that has not been published to the other pickers.
     pub learnt: LearntLog,
     /// Whether the indexes expect blocks without those before them.
     gaps_allowed: bool,
@@ -23,7 +23,7 @@ pub struct Prefixes {
     fingerprint: u64,
     /// Keys digests and indexes: this VM's own, or what those of its Envoy agreed on.
     secret: Secret,
-    /// The same, as digests take it.
+    /// The key of digests, derived from the secret.
     key: Key,
 }
 
@@ -142,7 +142,7 @@ impl Prefixes {
         let seed = self.key.seed(model, salt);
         let restarted = exchange.restarts != exchange.reader.restarts();
         if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
-            // What was learnt of it is another prompt, or stands under another model's name.
+            // What was recorded of it is another prompt, or under another model's name.
             self.apply(Evidence::Refuted, exchange, plan, pool);
         }
         if restarted {
@@ -227,7 +227,7 @@ impl Prefixes {
     }
 }
 
-/// What other pickers have learnt.
+/// The exchange of evidence with other pickers.
 impl Prefixes {
     /// Learns what the picker `peer` has learnt of the blocks of a prompt from number `from` on.
     pub fn learn_from_peer(

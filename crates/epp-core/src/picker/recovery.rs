@@ -8,7 +8,7 @@ use crate::metrics::definitions::CAUGHT_PANICS;
 use crate::metrics::labels::Callback;
 
 /// A picker one of whose calls has panicked, for a host that catches panics. The exchange that the call was
-/// about is to be closed, or dropped if that panics as well; all others go on.
+/// about is to be closed, or dropped if that panics as well; all others continue.
 ///
 /// Returned by [`Picker::recovery`].
 pub struct Recovery<'a>(&'a mut Picker);

@@ -16,7 +16,7 @@ const MAX_READ_AT_ONCE: usize = 128;
 /// Responses that one worker begins to read per tick: a thousand a second.
 const MAX_STARTED_PER_TICK: usize = 50;
 
-/// How many responses are being read.
+/// The number of responses that are being read.
 #[derive(Debug, Default)]
 pub struct ReadingBudget {
     reading: usize,
@@ -57,11 +57,11 @@ enum RequestBody {
     None,
     /// Its end has not come yet.
     Coming,
-    /// It has come to its end.
+    /// It has ended.
     Sent,
 }
 
-/// How far a response has come.
+/// The progress of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Progress {
     /// The request was not sent to its end to any endpoint.
@@ -75,7 +75,7 @@ enum Progress {
     Flowing(Instant),
 }
 
-/// How far the usage in a response is read.
+/// The state of reading the usage in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum UsageReading {
     /// It has not begun, or no place was free, or it was counted.
@@ -83,7 +83,7 @@ enum UsageReading {
     Nothing,
     /// It is being read, and has a place in the budget.
     Reading,
-    /// No further bytes are wanted: the place is free, while the response may still go on for long.
+    /// No further bytes are wanted: the place is free, while the response may last much longer.
     Read,
 }
 
@@ -96,7 +96,7 @@ pub struct Counted {
     pub predicted: Option<f64>,
 }
 
-/// What is known of a response, and of when its request came.
+/// The state of a response, with the arrival time of its request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseState {
     received_at: Instant,
@@ -105,7 +105,7 @@ pub struct ResponseState {
     usage: UsageReading,
     /// How the request's prompt begins, as far as that was known when it was decided.
     pub prompt: Option<u64>,
-    /// Where it is counted, once an endpoint was picked.
+    /// The series that count it, once an endpoint was picked.
     pub counted: Option<Counted>,
 }
 
@@ -128,14 +128,14 @@ impl ResponseState {
         self.request_body != RequestBody::None
     }
 
-    /// The request's body has come to its end.
+    /// Records that the request's body has ended.
     pub fn end_request_body(&mut self) {
         if self.request_body == RequestBody::Coming {
             self.request_body = RequestBody::Sent;
         }
     }
 
-    /// The endpoint alone is waited for from now on, if the request has come to its end. Returns whether it was not
+    /// The endpoint alone is waited for from now on, if the request has ended. Returns whether it was not
     /// waited for before.
     pub fn begin_waiting(&mut self, now: Instant) -> bool {
         let is_sent = self.request_body != RequestBody::Coming;
@@ -192,7 +192,7 @@ impl Dispatcher {
         if !self.wants_response(exchange) {
             return;
         }
-        // What cannot be read is left out: the usage stands at the end.
+        // Unreadable parts are skipped: the usage is at the end.
         let bytes = part.read(available).unwrap_or_default();
         exchange.usage.push(&bytes, &mut self.readers.text);
         if !exchange.usage.wants_bytes() {
@@ -268,7 +268,7 @@ fn count_tokens(statistics: &mut Statistics, counted: &Counted, usage: &Usage) {
     }
 }
 
-/// When a response that has ended came.
+/// The times of a response that has ended.
 struct Times {
     now: Instant,
     received_at: Instant,

@@ -30,7 +30,7 @@ const MAX_PARAMETER_BYTES: usize = 400;
 /// Sets of filters and scorers that are distinguished: a plan has one per profile.
 const MAX_LEGENDS: usize = 16;
 
-/// What is recorded.
+/// The recorded decisions.
 #[derive(Debug, Default)]
 pub struct View {
     /// Decisions to record until the status is asked for again.
@@ -113,7 +113,7 @@ fn beginning(text: &str, most: usize) -> String {
 }
 
 impl Dispatcher {
-    /// Keeps why a request went where it went, for the client that asked and for the status. `held` is
+    /// Stores the explanation of a decision, for the client that requested it and for the status. `held` is
     /// the share of the prompt that the pick holds, where there is a pick.
     pub fn record_explanation(
         &mut self,
@@ -147,7 +147,7 @@ impl Dispatcher {
 }
 
 impl Picker {
-    /// Stops recording decisions until the status is asked for again, and forgets those recorded.
+    /// Stops recording decisions until the status is requested again, and drops those recorded.
     pub(super) fn stop_recording(&mut self) {
         self.dispatcher.view = View::default();
     }

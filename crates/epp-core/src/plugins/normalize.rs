@@ -1,6 +1,6 @@
-//! How metric scorers treat endpoints whose metrics cannot be trusted.
+//! The treatment of endpoints without fresh metrics by metric scorers.
 //!
-//! NaN stands for a value that is missing: never read, or read too long ago. It passes through all
+//! NaN represents a missing value: never read, or read too long ago. It passes through all
 //! arithmetic here, so that a missing value gives a missing score, and is replaced last: an endpoint
 //! without a score gets the mean of those that have one, or 0 where none has. (`Option<f64>` would double
 //! the arrays that each decision runs through.)
@@ -43,7 +43,7 @@ fn score_known(
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
         let value = fresh(cycle, *slot, &value);
         known += usize::from(!value.is_nan());
-        // A scorer's function need not know of NaN.
+        // A scorer's function need not handle NaN.
         *place = if value.is_nan() { value } else { score(value) };
     }
     neutralise(scores, known);

@@ -1,6 +1,6 @@
-//! How plugins and their parameters compare with the Endpoint Picker's.
+//! The comparison of plugins and their parameters with the Endpoint Picker's.
 
-/// How something of the document stands to the Endpoint Picker's.
+/// The comparison of a part of the document with the Endpoint Picker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Works as there.
@@ -13,12 +13,12 @@ pub enum Standing {
     Ours(&'static str),
 }
 
-/// How a plugin type and its parameters stand to the Endpoint Picker's.
+/// The comparison of a plugin type and its parameters with the Endpoint Picker's.
 #[derive(Debug, Clone, Copy)]
 pub struct Parity {
     /// The plugin as a whole.
     pub plugin: Standing,
-    /// The parameters that stand otherwise than the plugin, by name.
+    /// The parameters whose standing differs from the plugin's, by name.
     pub parameters: &'static [(&'static str, Standing)],
 }
 
@@ -34,7 +34,7 @@ impl Parity {
         }
     }
 
-    /// How a parameter stands.
+    /// Returns the standing of a parameter.
     pub fn of_parameter(&self, name: &str) -> Standing {
         let found = self.parameters.iter().find(|(known, _)| *known == name);
         found.map_or(self.plugin, |(_, standing)| *standing)

@@ -16,7 +16,7 @@ pub struct Matcher {
     run: u32,
     /// Place of the last block's primary entry, behind which the next block's entry probably lies.
     place: u32,
-    /// Whether the prompt has come to a block that no endpoint holds.
+    /// Whether the prompt has reached a block that no endpoint holds.
     ended: bool,
 }
 
@@ -44,7 +44,7 @@ impl Matcher {
     }
 
     /// Matches the next block of a prompt: every endpoint that holds it has one more match. Matching ends at the
-    /// first block that no endpoint holds. Returns whether it goes on.
+    /// first block that no endpoint holds. Returns whether matching continues.
     pub fn extend(&mut self, index: &Index, hash: u64) -> bool {
         if self.ended {
             return false;

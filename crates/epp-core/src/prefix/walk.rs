@@ -21,7 +21,7 @@ pub struct Walk {
     blocks: usize,
     /// Hash of the last block, or the seed before the first one.
     last: u64,
-    /// Whether the current prompt has come to a block that no endpoint holds.
+    /// Whether the current prompt has reached a block that no endpoint holds.
     ended: bool,
     /// How many of `hashes` the index has recorded.
     learnt: usize,

@@ -33,7 +33,7 @@ pub enum SetId {
     Whole(u64),
     /// Those that filters leave.
     Filtered {
-        /// Where the set is kept.
+        /// The position of the set in the cache.
         place: usize,
         /// The number of this filling, which no other set has or had.
         filling: u64,
@@ -51,7 +51,7 @@ impl SetId {
     }
 }
 
-/// What a filter saw and left, to be shown again with a set that is kept.
+/// A filter's input and result, for explanations of a decision with a cached set.
 #[derive(Debug)]
 struct Step {
     filter: usize,
@@ -71,7 +71,7 @@ struct Set {
     outcome: Result<(), ScheduleError>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
-    /// When it was asked for last.
+    /// The time of its last use.
     used: u64,
 }
 
@@ -79,7 +79,7 @@ struct Set {
 #[derive(Debug, Default)]
 pub struct Candidates {
     sets: Vec<Set>,
-    /// How often a set was asked for.
+    /// The number of look-ups so far.
     asked: u64,
     /// How often one was filled, or the whole pool was another one.
     fillings: u64,
@@ -169,7 +169,7 @@ impl Candidates {
     }
 
     /// Returns where the set of these filters and this model is. A new one takes the place of the one
-    /// that was asked for longest ago.
+    /// that was used longest ago.
     fn place(&mut self, filters: &Arc<[NamedFilter]>, model: &str) -> usize {
         let same = |set: &Set| Arc::ptr_eq(&set.filters, filters) && set.model == model;
         if let Some(place) = self.sets.iter().position(same) {

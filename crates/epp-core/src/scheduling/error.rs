@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a scheduling cycle chose nothing. The texts are the Endpoint Picker's.
+/// The reason why a scheduling cycle picked no endpoint. The texts are the Endpoint Picker's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScheduleError {
     /// The pool has no endpoint that may be picked.

@@ -40,7 +40,7 @@ impl<'a> Profiles<'a> {
     }
 }
 
-/// What the profiles that ran have found.
+/// The results of the profiles that ran.
 #[derive(Debug, Default)]
 pub struct Results(Vec<Option<Result<Ranking, ScheduleError>>>);
 
@@ -138,7 +138,7 @@ impl<T> ByRole<T> {
     }
 }
 
-/// Which profiles' picks serve a request, and as what.
+/// The profiles whose picks serve a request, with their roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conclusion {
     /// The profile whose picks the request is sent to.

@@ -32,7 +32,7 @@ impl Default for &HeaderValues {
 }
 
 impl HeaderValues {
-    /// Replaces all values; `None` stands for a header that the request does not have.
+    /// Replaces all values; `None` means that the request does not have the header.
     ///
     /// Of a value longer than 512 bytes the end is replaced by its hash. One of them equals no value that is kept
     /// as it came, and two that differ still differ unless a client made them collide, which has no use: it can

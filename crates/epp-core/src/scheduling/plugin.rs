@@ -3,7 +3,7 @@
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
 
-/// What a plugin's result may still depend on in the part of a prompt that has not been read yet.
+/// The dependence of a plugin's result on the part of a prompt that has not been read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum UnreadPrompt {
     /// Nothing: the result is final as soon as the other needs are met.
@@ -16,8 +16,8 @@ pub enum UnreadPrompt {
     Length,
 }
 
-/// What a filter's or a scorer's result depends on beside the candidates. The result is kept from
-/// request to request as long as that stays the same.
+/// The data on which a filter's or a scorer's result depends, beside the candidates. The result is cached
+/// between requests as long as that data stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Basis {
     /// The request, or what is in flight: the result holds for this request alone.
@@ -29,8 +29,8 @@ pub enum Basis {
     Pool,
 }
 
-/// What a plugin reads. The plan is the union of its plugins' needs: what no plugin
-/// needs is neither scanned from metrics pages nor read from bodies.
+/// The data that a plugin reads. A plan's needs are the union of its plugins' needs: other data
+/// is neither scanned from metrics pages nor read from bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// The model's name.
@@ -41,7 +41,7 @@ pub struct Needs {
     pub unread: UnreadPrompt,
     /// The endpoints' labels.
     pub labels: bool,
-    /// What is in flight.
+    /// Requests and tokens in flight.
     pub in_flight: bool,
     /// The tokens of prompts.
     pub tokens: bool,

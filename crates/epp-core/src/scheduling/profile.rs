@@ -35,7 +35,7 @@ pub struct Profile {
     /// Its name in the document.
     pub name: String,
     /// Run in this order, each on the survivors of the one before. Shared with the caches, which
-    /// tell the profiles' candidates apart by it.
+    /// distinguish the profiles' candidates by it.
     pub filters: Arc<[NamedFilter]>,
     /// Run in this order on the survivors.
     pub scorers: Vec<WeightedScorer>,

@@ -120,7 +120,7 @@ impl Scheduler {
         needs.fold(Needs::default(), Needs::union)
     }
 
-    /// Runs one cycle. `fallbacks` asks for that many next best endpoints after the picks.
+    /// Runs one cycle. `fallbacks` is the number of next best endpoints to add after the picks.
     pub fn schedule<'s>(
         &self,
         cycle: &Cycle<'_>,
@@ -139,7 +139,7 @@ impl Scheduler {
                 let Some(id) = scratch.next.get(position) else {
                     break;
                 };
-                // A handler that names a profile again would never come to an end.
+                // A handler that names a profile again would never end.
                 let Some(profile) = self
                     .profiles
                     .get(id.0)

@@ -10,14 +10,14 @@ use super::candidates::{SetId, Survivors};
 use super::cycle::Cycle;
 use super::plugin::{Basis, Scorer};
 
-/// Columns that are kept. A scorer takes one for each profile, or one for each model that is asked
-/// for often.
+/// Columns that are kept. A scorer takes one for each profile, or one for each model that is often
+/// requested.
 const MAX_COLUMNS: usize = 16;
 
 /// One scorer's scores of a set of candidates.
 #[derive(Debug)]
 pub struct Column {
-    /// Held, so that no other scorer comes to its address.
+    /// Held, so that no other scorer gets its address.
     scorer: Arc<dyn Scorer>,
     /// Empty if the model does not matter.
     model: String,
@@ -26,7 +26,7 @@ pub struct Column {
     scores: Vec<f64>,
     /// The scores as the scorer gave them, where they count as others.
     raw: Vec<f64>,
-    /// When it was asked for last.
+    /// The time of its last use.
     used: u64,
 }
 
@@ -61,7 +61,7 @@ impl Column {
 #[derive(Debug, Default)]
 pub struct ScoreCache {
     columns: Vec<Column>,
-    /// How often columns were asked for.
+    /// The number of look-ups so far.
     asked: u64,
 }
 
@@ -99,7 +99,7 @@ impl ScoreCache {
         Some(column)
     }
 
-    /// Makes an empty column and returns its place. It takes the place of the one that was asked for
+    /// Makes an empty column and returns its place. It replaces the one that was used
     /// longest ago, and its memory.
     fn make_room(&mut self, scorer: &Arc<dyn Scorer>, model: &str, set: SetId) -> usize {
         if self.columns.len() < MAX_COLUMNS {
@@ -126,7 +126,7 @@ impl ScoreCache {
 /// Clamps scores to 0 to 1; a score that is not a number becomes 0.
 pub fn clamp(scores: &mut [f64]) {
     for score in scores {
-        // f64::clamp asks twice whether it is a number.
+        // f64::clamp checks twice whether it is a number.
         let above = if *score > 0.0 { *score } else { 0.0 };
         *score = if above < 1.0 { above } else { 1.0 };
     }

@@ -15,7 +15,7 @@ pub struct Planned<'d> {
     pub known: Known,
 }
 
-/// How far the search has come with a plugin.
+/// The state of a plugin in the search.
 #[derive(Clone, Copy)]
 enum Mark {
     New,

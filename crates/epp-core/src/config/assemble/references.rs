@@ -5,7 +5,7 @@ use crate::config::document::Document;
 use crate::config::sections::Named;
 use crate::plugins::{self, Capability};
 
-/// What `dataLayer.sources` refers to.
+/// The capabilities of plugins that `dataLayer.sources` may refer to.
 const SOURCES: &[Capability] = &[Capability::MetricsSource, Capability::MetricsExtractor];
 
 impl Assembly<'_> {

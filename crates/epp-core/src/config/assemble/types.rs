@@ -1,4 +1,4 @@
-//! What a document's plugin types turn out to be: built here, without effect here, or refused.
+//! Resolution of a document's plugin types: built here, without effect here, or refused.
 
 use super::Assembly;
 use crate::config::document::PluginEntry;
@@ -48,7 +48,7 @@ impl Assembly<'_> {
         None
     }
 
-    /// What is said of a type that cannot be had here. The first time, the types that can are listed.
+    /// Returns the error for a type that is not supported. The first error also lists the supported types.
     fn refusal(&mut self, kind: &str, known: Option<&Elsewhere>) -> String {
         let types = || plugins::TYPES.iter().map(|kind| kind.name);
         let mut message = match known {

@@ -1,4 +1,4 @@
-//! The known name that a misspelt one probably stands for.
+//! The known name that is most similar to a misspelt one.
 
 /// Letters of the longest text that can be a known name misspelt. The comparison takes time in proportion
 /// to the product of both lengths.
@@ -19,7 +19,7 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     (distance <= found.chars().count().max(3) / 3).then_some(name)
 }
 
-/// What is said of a name that nothing has.
+/// Returns the error for an unknown name.
 pub fn no_such(found: &str, expected: &str, known: &[&str]) -> String {
     let near = nearest(found, known.iter().copied());
     let mut message = format!("found {found:?}, expected the name of {expected}; ");

@@ -33,7 +33,7 @@ impl Node {
         Some(&found.1)
     }
 
-    /// What a problem says was found: the value itself, as far as it is short, or its kind.
+    /// Returns the value as problems describe it: the value itself if it is short, otherwise its kind.
     pub fn found(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
@@ -46,7 +46,7 @@ impl Node {
     }
 }
 
-/// In YAML's flow style, on one line: to be read by people, strings are not quoted.
+/// Formats the value in YAML's flow style, on one line. It is for people, so strings are not quoted.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

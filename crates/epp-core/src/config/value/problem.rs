@@ -1,4 +1,4 @@
-//! What is wrong with a document, and where.
+//! The problems of a document, with their locations.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::question::Question;
 
-/// Problems that are noted of each kind: no one corrects more at a time, each is a line of Envoy's log,
+/// Problems that are noted of each kind: more are not fixed at a time, each is a line of Envoy's log,
 /// and a document of a megabyte can have a hundred thousand.
 const MAX_PROBLEMS: usize = 1_000;
 
@@ -70,9 +70,9 @@ impl fmt::Display for Path {
 /// One thing that is wrong, or worth a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where.
+    /// The location.
     pub path: Path,
-    /// What was found, what is allowed, what to do: one sentence, no final stop.
+    /// The finding, what is allowed, and what to do: one sentence without a final stop.
     pub message: String,
     /// Line and column, from one, where the text has them.
     pub location: Option<(usize, usize)>,
@@ -81,19 +81,19 @@ pub struct Problem {
 /// Problems and warnings of one reading, in document order.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
-    /// What makes the document unusable.
+    /// Problems that make the document unusable.
     pub errors: Vec<Problem>,
-    /// What has no effect here, or another one than in the Endpoint Picker.
+    /// Settings without effect here, or with another effect than in the Endpoint Picker.
     pub warnings: Vec<Problem>,
     /// Errors beyond [`MAX_PROBLEMS`].
     more: usize,
-    /// The fields that were asked for, if this is a recording: see [`Problems::recording`].
+    /// The fields that were read, if this is a recording: see [`Problems::recording`].
     pub(super) questions: Option<Vec<Question>>,
 }
 
 impl Problems {
-    /// Starts a recording: a reading of an empty document that notes each field that is asked for, which
-    /// the schema and the reference are made of. Each list then has one absent entry, and optional
+    /// Starts a recording: a reading of an empty document that notes each field that is read, from which
+    /// the schema and the reference are made. Each list then has one absent entry, and optional
     /// sections are read as if they were given.
     pub fn recording() -> Self {
         Self {
@@ -102,12 +102,12 @@ impl Problems {
         }
     }
 
-    /// Whether this is a reading of nothing.
+    /// Returns whether this records which fields are read, without a document.
     pub fn is_recording(&self) -> bool {
         self.questions.is_some()
     }
 
-    /// What was asked for, in order.
+    /// Returns the fields that were read, in order.
     pub fn into_questions(self) -> Vec<Question> {
         self.questions.unwrap_or_default()
     }
@@ -140,7 +140,7 @@ impl Problems {
         self.errors.push(problem);
     }
 
-    /// How many errors there are, noted or left out.
+    /// Returns the number of errors, including those that were left out.
     pub fn count(&self) -> usize {
         self.errors.len() + self.more
     }
@@ -165,7 +165,7 @@ impl Problem {
     }
 }
 
-/// A text of at most so many characters, and three dots where it had more.
+/// Returns the first characters of a text, with three dots if it has more.
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         Some((end, _)) => Cow::Owned(format!("{}...", text.get(..end).unwrap_or_default())),

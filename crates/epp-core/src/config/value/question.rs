@@ -1,25 +1,25 @@
-//! What readings ask for: the schema and the reference tables are made of it, so that they cannot
-//! say other than what is read.
+//! A record of the fields that readings use. The schema and the reference tables are made of it, so that they
+//! cannot differ from what is read.
 
 use std::time::Duration;
 
 use super::node::Node;
 use super::problem::Path;
 
-/// A field that was asked for.
+/// A field that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Where it stands below what was read; list entries have the index 0.
+    /// Its path below the mapping that was read; list entries have the index 0.
     pub path: Path,
-    /// What it may hold.
+    /// The values that it may have.
     pub kind: Kind,
-    /// What holds where it is absent, if that can be written down.
+    /// The value if it is absent, where one can be written down.
     pub default: Option<Node>,
     /// Whether it must be given.
     pub required: bool,
 }
 
-/// What a field may hold.
+/// The values that a field may have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// A whole number of at least this and at most that.
@@ -36,7 +36,7 @@ pub enum Kind {
     Duration {
         /// The shortest that is accepted.
         least: Duration,
-        /// Whether an empty string stands for the default.
+        /// Whether an empty string means the default.
         empty: bool,
     },
     /// A port, as a number or a string.
@@ -45,10 +45,10 @@ pub enum Kind {
     StringMap,
     /// A list of strings.
     Strings,
-    /// A list of at least so many entries, which are questions of their own.
+    /// A list of at least this many entries, which are questions of their own.
     List(usize),
     /// A mapping; its fields are questions of their own.
     Section,
-    /// Anything; who asked reads on by rules of its own.
+    /// Any value; the caller has rules of its own.
     Any,
 }

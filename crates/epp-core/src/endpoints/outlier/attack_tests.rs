@@ -49,7 +49,7 @@ const ATTACKER: Client = Client {
     failure: Some(Reason::Errors),
 };
 
-/// What a simulation observed.
+/// The observations of a simulation.
 #[derive(Debug, Default)]
 struct Seen {
     /// Honest requests by pod.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why an endpoint is ejected.
+/// The reason why an endpoint is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Reason {
     /// The endpoint refused, reset or timed out, or Envoy retried the request elsewhere after its response.
@@ -38,7 +38,7 @@ pub struct Failure {
     pub reason: Reason,
     /// Whether the endpoint is surely at fault: no request can cause this failure. The connection was
     /// refused, or another endpoint served the same request. Any other failure may be caused by the
-    /// request: a prompt that a server answers with 500, that makes it close the connection, or that takes
+    /// request: a prompt that a server rejects with 500, that makes it close the connection, or that takes
     /// longer than a timeout.
     pub certain: bool,
 }

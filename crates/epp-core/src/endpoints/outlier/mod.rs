@@ -45,8 +45,8 @@ const MIN_SHARE: f64 = 0.01;
 /// is limited to this.
 const MAX_ALIVE: Duration = Duration::from_secs(5);
 
-/// For this long after a failure every response is examined, whichever endpoint sent it: what the peers
-/// serve shows whether the endpoint or the request is at fault.
+/// The time after a failure in which every response is examined, whichever endpoint sent it: the peers'
+/// responses show whether the endpoint or the request is at fault.
 const ALERT: Duration = Duration::from_secs(2);
 
 /// An endpoint has stopped serving if the pool has served this many requests per endpoint since the
@@ -90,7 +90,7 @@ pub struct OutlierDetector {
     pub new_ejections: Vec<(Slot, Reason)>,
 }
 
-/// How often requests, and not endpoints, were found to be at fault.
+/// Counts of failures that were found to be the fault of requests, not of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestFaults {
     /// Prompts that failed at two endpoints and were served by none.
@@ -246,7 +246,7 @@ impl OutlierDetector {
             return;
         };
         let ejection = state.record.ejection;
-        // A hung endpoint that responds no longer hangs, and an endpoint that goes on serving this
+        // A hung endpoint that responds no longer hangs, and an endpoint that continues to serve this
         // worker's requests does not fail.
         let was_hung = ejection.is_some_and(|ejection| ejection.reason == Reason::Hung);
         let refutes = |ejection: Ejection| !self.has_evidence(state, ejection.certain, now);
@@ -391,7 +391,7 @@ impl OutlierDetector {
         records.filter(|(_, record)| record.changed.is_some())
     }
 
-    /// Dates this worker's records anew that a clock has written which was set back since. Without this they would
+    /// Dates this worker's records again if the clock was set back since they were written. Without this they would
     /// win over all that any worker finds until the clock has caught up with them.
     pub fn correct_dates(&mut self, now: Timestamp) {
         let latest = Some(now.after(MAX_AHEAD));

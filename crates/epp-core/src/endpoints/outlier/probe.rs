@@ -1,6 +1,6 @@
 //! Probes of ejected endpoints: one worker probes with one request, which ends or prolongs the ejection.
 //!
-//! Chance decides which request becomes the probe, so the probe may come from a client that wants the
+//! Chance decides which request becomes the probe, so the probe may come from a client that prefers the
 //! endpoint to stay ejected. A request that fails through its own fault, that its client cancels, or that
 //! takes long therefore leaves the probe to the next request.
 

@@ -375,7 +375,7 @@ fn a_record_from_far_ahead_of_the_clock_is_not_taken_over() {
     const NOW: u64 = 1_000_000;
     for changed in [u64::MAX, u64::MAX / 1_000_000, NOW + 5_001] {
         let (mut detector, mut pool) = worker(4);
-        // There is no record of this worker's that could replace it.
+        // This worker has no record that could replace it.
         assert!(detector.merge(Slot(0), record_from(changed), at(NOW)));
         assert_eq!(detector.reason(Slot(0)), None);
         detector.mark_hung(Slot(0), at(NOW));

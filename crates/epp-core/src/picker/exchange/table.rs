@@ -23,7 +23,7 @@ pub struct Exchanges {
     spare: Vec<Box<Exchange>>,
 }
 
-/// Which exchanges wait for what. Only [`Change`] writes it.
+/// The exchanges that wait, by what they wait for. Only [`Change`] writes it.
 #[derive(Debug, Default)]
 struct Waiting {
     /// How many are held.
@@ -34,7 +34,7 @@ struct Waiting {
     unread: Deadlines,
 }
 
-/// What an exchange waits for before it is changed.
+/// The waiting state of an exchange before it is changed.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     was_held: bool,

@@ -32,7 +32,7 @@ impl<'a> Fields<'a> {
         entries
     }
 
-    /// The entries of a list that must be given, of any length but at least so many.
+    /// The entries of a list that must be given, with at least this many.
     pub fn required_list(
         &mut self,
         name: &'static str,
@@ -75,7 +75,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The entries of a list of strings with their places; what is no string is a problem.
+    /// The entries of a list of strings with their places; an entry that is not a string is a problem.
     pub fn texts(&mut self, name: &'static str) -> Vec<(&'a str, Path)> {
         self.ask(name, Kind::Strings, None);
         self.texts_of(name)
