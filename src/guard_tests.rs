@@ -252,7 +252,7 @@ fn each_place_is_logged_once() {
     let lines = host(|host| host.log.clone());
     let logged = lines
         .iter()
-        .filter(|line| line.contains("a defect"))
+        .filter(|line| line.contains("internal error"))
         .count();
     assert_eq!(logged, 1, "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("guard_tests.rs")));
