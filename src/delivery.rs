@@ -15,24 +15,24 @@ use std::time::Duration;
 
 use epp_core::time::Timestamp;
 
-/// How long a held request goes without a byte before Envoy is asked whether it has received any,
-/// and how often it is asked again. Long enough that nearly every body has begun; short, since where
+/// The time without a byte after which the filter asks Envoy whether it has received any of a held request's
+/// body, and the interval of repetitions. Long enough that nearly every body has begun; short, since where
 /// bodies are not delivered the first requests wait for it.
 const FIRST_BYTE: Duration = Duration::from_millis(300);
 
-/// For how many requests Envoy is asked in one tick: two host calls each, a few microseconds. Only
-/// requests without a byte are asked for.
+/// The most requests for which Envoy is asked in one tick: two host calls each, a few microseconds. Only
+/// requests without a byte count.
 const MAX_PROBES_PER_TICK: usize = 64;
 
 /// Requests whose bodies were withheld, after which none is waited for. Envoy shows the first one's
 /// already; three, in case another filter holds back a body but not its headers.
 const MISSES_TO_STOP: u32 = 3;
 
-/// How often it is tried again then.
+/// The interval at which it is tried again then.
 const REPEAT_PROBE: Duration = Duration::from_secs(60);
 
-/// How soon another request tries it while one has no result yet: its client may never send a
-/// body. Longer than it takes to see that one was withheld.
+/// The time after which another request tries it while one has no result yet, because its client may never send a
+/// body. Longer than it takes to detect that one was withheld.
 const RETRY_PROBE: Duration = Duration::from_secs(1);
 
 /// Held requests of which no byte was shown yet, each with the time when it was looked at last, oldest
@@ -67,7 +67,7 @@ impl FirstByteProbes {
     }
 }
 
-/// What is known of it.
+/// The finding so far.
 #[derive(Debug, Default)]
 pub struct Delivery {
     /// A body was shown to a request that was held.
@@ -79,7 +79,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Returns whether a body is worth waiting for at `now`; one that asks while the answer is no is the
+    /// Returns whether a body is worth waiting for at `now`; the first one while bodies are not delivered is the
     /// one that tries it again.
     pub fn expects(&mut self, now: Timestamp) -> bool {
         if self.reads() {

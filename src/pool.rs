@@ -21,10 +21,10 @@ use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::time::Timestamp;
 use epp_sync::Sharing;
 
-/// A root context stands in for the one in charge once that has not ticked for this many of its own ticks.
+/// A root context replaces the active one once that has not ticked for this many of its own ticks.
 const ROOT_PATIENCE: u32 = 20;
 
-/// What distinguishes plugins in one VM.
+/// The properties that distinguish plugins in one VM.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plugin {
     name: String,
@@ -50,9 +50,9 @@ impl Plugin {
 /// VM, and what was learnt must not be lost.
 pub struct Pool {
     plugin: Plugin,
-    /// What decides.
+    /// The picker.
     pub picker: Picker,
-    /// What it shares with the other VMs.
+    /// Its sharing with the other VMs.
     sharing: Sharing,
     statistics: Statistics,
     /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until they are
@@ -68,7 +68,7 @@ pub struct Pool {
     first_byte_probes: FirstByteProbes,
     /// Callouts under way by token, with what they fetch.
     fetches: ById<(FetchId, Fetch)>,
-    /// The answer to a request that a panic has struck, unless it goes on. Prepared with the plan, because
+    /// The local reply to a request whose callback panicked, unless it continues. Prepared with the plan, because
     /// the picker may be what is broken then.
     reply_on_defect: Option<LocalReply>,
 }
@@ -107,7 +107,7 @@ impl Pool {
     /// Puts another plan for the same cluster in force.
     pub fn install(&mut self, plan: Plan, root: u32) {
         self.root = root;
-        // Even under the same plan: `allow_on_headers_stop_iteration` stands beside the document, and a body
+        // Even under the same plan: `allow_on_headers_stop_iteration` is beside the document, and a body
         // that was seen would outvote all that are withheld from now on.
         self.delivery = Delivery::default();
         self.picker.install(plan);
@@ -327,8 +327,8 @@ impl Pool {
         expects
     }
 
-    /// Carries out what the picker wants done. `current` is the context whose callback runs. Returns whether
-    /// that was answered.
+    /// Carries out the picker's effects. `current` is the context whose callback runs. Returns whether
+    /// that got a local reply.
     pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
         let (mut answered, mut in_effect) = (false, current);
         self.sharing.admit_models(&mut self.picker, &mut Shared);
@@ -339,7 +339,7 @@ impl Pool {
                     continue;
                 }
             }
-            // Callouts are made, and answered, in the root's name.
+            // Callouts belong to the root context.
             let context = effect.exchange().map_or(self.root, |id| id.0);
             let reached = context == in_effect || abi::set_effective_context(context).is_ok();
             if !reached {
@@ -376,12 +376,12 @@ impl Pool {
         }
     }
 
-    /// A callout was answered.
+    /// A callout has ended.
     pub fn called_back(&mut self, token: u32, headers: usize, size: usize) {
         let Some((id, fetch)) = self.fetches.remove(&token) else {
             return;
         };
-        // Envoy gives no headers where the stream was reset; its own answers are never 200.
+        // Envoy gives no headers where the stream was reset; its own responses are never 200.
         let status = (headers > 0)
             .then(|| abi::header(Map::Callout, ":status").ok().flatten())
             .flatten();
@@ -422,7 +422,7 @@ fn received() -> Option<u64> {
     total.checked_sub(headers.sum::<usize>() as u64)
 }
 
-/// Does to the headers of the request in effect what was decided for it, or answers it.
+/// Applies the decision to the headers of the current request, or sends a local reply.
 pub fn carry_out(effect: &Effect, picker: &Picker) {
     #[cfg(test)]
     guard::inject("carry out");
@@ -440,7 +440,7 @@ pub fn carry_out(effect: &Effect, picker: &Picker) {
     }
 }
 
-/// Answers the request in effect. Returns whether Envoy has taken the answer.
+/// Sends a local reply to the current request. Returns whether Envoy has accepted it.
 fn reply(reply: &LocalReply) -> bool {
     let headers = [(DROPPED_REASON_HEADER, reply.reason)];
     let outcome = abi::respond(reply.status, "epp_wasm", &headers, &reply.body);

@@ -1,4 +1,4 @@
-//! One request and its answer: callbacks, handed to the picker, and what the picker wants done, carried out.
+//! One request and its response: passes callbacks to the picker, and carries out the picker's effects.
 
 use super::abi::{self, Action, BodyAction, Map, Status};
 use super::detached::Detached;
@@ -11,24 +11,24 @@ use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
 use epp_core::protocol::EXPLAIN_HEADER;
 use epp_core::time::Timestamp;
 
-/// What Envoy does with a request for us.
+/// The state of a request in Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Its headers have come, and are not decided about.
     New,
     /// It is held, and its body shown like this.
     Held(BodyDemand),
-    /// It has gone on, or was answered.
+    /// It was forwarded, or got a local reply.
     Decided,
 }
 
-/// A request and its answer on their way through the filter.
+/// A request and its response on their way through the filter.
 pub struct Stream {
     id: ExchangeId,
     /// The place of its pool.
     pub pool: usize,
     phase: Phase,
-    /// What Envoy had buffered when it was released outside of its own callbacks, until Envoy has it back.
+    /// Bytes that Envoy had buffered when the request was released outside of its own callbacks, until they are sent.
     detached: Option<Detached>,
     /// Whether its body has ended.
     ended: bool,
@@ -36,7 +36,7 @@ pub struct Stream {
     /// Bytes of its body that Envoy had received and not shown when it was released for that, and in which
     /// tick, until Envoy shows them.
     withheld: Option<(u64, u64)>,
-    /// Whether a part of its answer has come.
+    /// Whether a part of its response has arrived.
     answering: bool,
     /// `content-length`.
     length: Option<usize>,
@@ -63,7 +63,7 @@ impl Stream {
         matches!(self.phase, Phase::Held(_))
     }
 
-    /// Its headers have come. `None` where they cannot be read, as where no memory is left for them.
+    /// Handles the request's headers. Returns `None` if they cannot be read, for example because no memory is left.
     pub fn request_headers(&mut self, pool: &mut Pool, end: bool) -> Option<()> {
         let packed = abi::header_pairs(Map::Request).ok().flatten()?;
         let (plan, mut values) = (pool.picker.plan(), Vec::new());
@@ -77,7 +77,7 @@ impl Stream {
         Some(())
     }
 
-    /// Carries out what is wanted in one of its own callbacks. Returns whether it was answered.
+    /// Carries out the effects of one of its own callbacks. Returns whether it got a local reply.
     pub fn carry_out(&mut self, effect: &Effect, picker: &mut Picker, now: Timestamp) -> bool {
         match effect {
             Effect::Hold { body, .. } => self.phase = Phase::Held(*body),
@@ -246,14 +246,14 @@ impl Stream {
         action
     }
 
-    /// Its trailers have come: its body has ended.
+    /// Handles the request's trailers, which end its body.
     pub fn request_trailers(&mut self, pool: &mut Pool) {
         self.ended = true;
         let mut view = self.shown.view(true);
         pool.hand(|picker, now| picker.request_body(now, self.id, &mut view));
     }
 
-    /// The headers of its answer have come.
+    /// Handles the headers of its response.
     pub fn response_headers(&mut self, pool: &mut Pool) {
         let upstream = pool.picker.wants_upstream(self.id);
         let upstream = upstream.then(super::upstream::upstream);
@@ -261,11 +261,11 @@ impl Stream {
             .response_headers(pool.now(), self.id, upstream.as_ref());
     }
 
-    /// A part of its answer has come.
+    /// Handles a part of its response.
     pub fn response_body(&mut self, pool: &mut Pool, size: usize) {
         let now = match std::mem::replace(&mut self.answering, true) {
             true => pool.now(),
-            // How soon an answer begins is measured.
+            // The time until a response begins is measured.
             false => pool.read_clock(),
         };
         let mut part = PassingBody { size };

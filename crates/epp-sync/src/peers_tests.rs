@@ -16,7 +16,7 @@ mod toy;
 use toy::{Toy, HELD, SLOTS};
 
 /// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
-/// of all lengths come up, and blocks that several hold. A block's hash says all that stands before it.
+/// of all lengths occur, and blocks that several hold. A block's hash covers all blocks before it.
 fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
     // Above what contents are, so that no block is the same behind another one.
     let mut last = rng.u64(16..19);
@@ -160,7 +160,7 @@ impl Sim {
         }
     }
 
-    /// What all VMs know together.
+    /// Returns the union of all VMs' indexes.
     fn union(&self) -> HashSet<(u32, u64)> {
         let each = self.vms.iter().flat_map(|vm| &vm.toy.all);
         each.copied().collect()
@@ -234,7 +234,7 @@ fn vms_that_crash_come_late_and_read_corrupt_values_agree_in_the_end() {
         let corrupt = std::mem::take(&mut sim.corrupt);
         let seen = sim.unrecognised > 0 || sim.vms.iter().any(|vm| vm.traffic.unrecognised > 0);
         assert_eq!(corrupt > 0, seen, "seed {seed}");
-        // What was placed and not told yet is among it.
+        // Placements that are not published yet are among them.
         let union = sim.union();
         (0..80).for_each(|_| sim.tick(0));
         for vm in &sim.vms {
@@ -388,7 +388,7 @@ fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
         }
         !asks(&sim)
     });
-    // 4 ticks for so many, and a few to ask.
+    // 4 ticks for this many, and a few for the request.
     assert!(ticks.is_some_and(|ticks| ticks <= 10), "{ticks:?}");
     let mut vms = sim.vms.iter();
     let newcomer = vms.find(|vm| vm.peers.workers.own() == 3_000).unwrap();

@@ -29,7 +29,7 @@ pub struct Instance {
     pub kind: &'static str,
     /// Its parameters, given or defaulted.
     pub parameters: Vec<(String, Node)>,
-    /// What it does.
+    /// Its capabilities.
     pub capabilities: Capabilities,
 }
 
@@ -53,9 +53,9 @@ pub struct Profiled {
 /// A document in force.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// By whose rules it was read.
+    /// The dialect by whose rules it was read.
     pub dialect: Dialect,
-    /// What its plugins read.
+    /// The data that its plugins read.
     pub needs: Needs,
     /// The profiles, ready to run.
     pub scheduler: Scheduler,
@@ -63,17 +63,17 @@ pub struct Plan {
     pub producers: Vec<(String, PrefixProducer)>,
     /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
     pub headers: Vec<String>,
-    /// What is counted of what is in flight, where a scorer reads it or the document asks for it.
+    /// The counting of requests in flight, if a scorer reads the counts or the document requests them.
     pub load: Option<InflightLoad>,
-    /// The producer whose matches tell how much of a prompt costs an endpoint nothing.
+    /// The producer whose matches say which part of a prompt costs an endpoint nothing.
     pub discounts: Option<ProducerId>,
-    /// Where endpoints come from.
+    /// The source of the endpoints.
     pub discovery: Discovery,
     /// How metrics pages are fetched.
     pub source: MetricsDataSource,
     /// How they are read.
     pub extractor: CoreMetricsExtractor,
-    /// Under which names models are asked for.
+    /// The names under which models are requested.
     pub rewrite: ModelRewrite,
     /// Settings of the picker itself.
     pub settings: PickerSettings,
@@ -81,7 +81,7 @@ pub struct Plan {
     pub envoy: EnvoySettings,
     /// All plugins, declared or added by default.
     pub instances: Vec<Arc<Instance>>,
-    /// The profiles, to tell and to compare.
+    /// The profiles, for display and comparison.
     pub profiles: Vec<Profiled>,
 }
 
@@ -101,8 +101,8 @@ impl PartialEq for Plan {
     }
 }
 
-/// How tokens are counted where no prompt is cut into blocks: as far as a prefix producer reads by
-/// default, 131,072 tokens.
+/// The extent to which tokens are counted if prompts are not cut into blocks: as far as a prefix producer reads
+/// by default, 131,072 tokens.
 const COUNTED: BlockSpec = BlockSpec {
     block_bytes: 1 << 10,
     max_blocks: Some(512),
@@ -155,7 +155,7 @@ impl Plan {
         self == other && self.instances == other.instances
     }
 
-    /// Whether prompts are cut and remembered as under the other plan.
+    /// Returns whether prompts are cut and stored as under the other plan.
     pub fn hashing_equal(&self, other: &Self) -> bool {
         self.dialect == other.dialect && self.producers == other.producers
     }
@@ -182,7 +182,7 @@ impl Plan {
         xxh64(&encoded, seed)
     }
 
-    /// What to read of a body, given what the servers report of their caches; blocks are digested with
+    /// Returns the parts of a body to read, given the caches that the servers report; blocks are digested with
     /// the key.
     pub fn read_plan(&self, pool: &Pool, key: &Key) -> ReadPlan {
         let specs = self.producers.iter();

@@ -66,7 +66,7 @@ pub struct Revisions {
 pub struct Monitor {
     /// Endpoints and their conditions.
     pub store: EndpointStore,
-    /// Which endpoints are ejected for a while.
+    /// The detector that ejects endpoints.
     pub outliers: OutlierDetector,
     /// Whether this picker polls.
     polling: bool,

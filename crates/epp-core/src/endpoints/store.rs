@@ -319,7 +319,7 @@ mod tests {
         Clock::starting_at(at(millis))
     }
 
-    /// A store of so many endpoints, none of which was scraped yet.
+    /// A store of this many endpoints, none of which was scraped yet.
     fn store(endpoints: usize) -> EndpointStore {
         let mut store = EndpointStore::default();
         store.set_members(&(0..endpoints).map(member).collect::<Vec<_>>());

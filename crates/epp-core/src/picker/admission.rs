@@ -7,7 +7,7 @@ use super::statistics::ModelStatistics;
 use super::{ExchangeId, Picker};
 use crate::scheduling::Slot;
 
-/// A model that asks for statistics of its own, because an endpoint has served a request for it.
+/// A model that is due statistics of its own, because an endpoint has served a request for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelWish {
     id: ExchangeId,

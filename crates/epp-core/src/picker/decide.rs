@@ -73,12 +73,12 @@ impl Dispatcher {
         }
     }
 
-    /// Whether nothing that may still follow can change the decision.
+    /// Returns whether nothing that may still follow can change the decision.
     fn settled(&mut self, exchange: &mut Exchange) -> bool {
         let needs = self.plan.needs;
         let rewrites = exchange.naming.target().is_some() || !self.plan.rewrite.is_empty();
         if rewrites && exchange.reader.model() == Fact::Unknown {
-            // It must be known where the model stands.
+            // The position of the model must be known.
             return false;
         }
         if needs.model && exchange.model() == Fact::Unknown {
@@ -104,7 +104,7 @@ impl Dispatcher {
         needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(exchange)
     }
 
-    /// Whether the choice is the same for the shortest and the longest prompt that is still
+    /// Returns whether the choice is the same for the shortest and the longest prompt that is still
     /// possible.
     fn same_whatever_follows(&mut self, exchange: &mut Exchange) -> bool {
         let Self {

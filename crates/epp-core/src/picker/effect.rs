@@ -14,7 +14,7 @@ use crate::endpoints::store::Member;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ExchangeId(pub u32);
 
-/// How the body of a held request is to be shown.
+/// The way in which the body of a held request is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyDemand {
     /// All that has come, each time: parts that were read may be read again. The body is known to fit the
@@ -28,7 +28,7 @@ pub enum BodyDemand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FetchId(pub u32);
 
-/// What to fetch.
+/// The page to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetch {
     /// The list of the pool's members, from the proxy.
@@ -57,57 +57,57 @@ pub struct FetchError;
 pub enum Effect {
     /// Hold a request, and show its body as it comes.
     Hold {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
         /// How to show the body.
         body: BodyDemand,
     },
-    /// Show once more what has come of a held request's body: a part was left unread, and no more comes.
+    /// Show the bytes of a held request's body once more: a part was left unread, and no more arrive.
     ShowBody {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
     },
     /// Replace bytes of a held request's body now: the host does not keep what it has shown.
     RewriteBody {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
-        /// What to replace.
+        /// The replacement.
         rewrite: Rewrite,
     },
     /// Forward a request.
     Forward {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
-        /// Where to, and what to change.
+        /// Its destination and changes.
         route: Route,
     },
     /// Leave a request to the host's own load balancing.
     Bypass {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
-        /// What to replace in the body first.
+        /// A replacement in the body, which comes first.
         rewrite: Option<Rewrite>,
     },
     /// Send a local reply to a request instead of forwarding it.
     Reply {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
         /// The reply.
         reply: LocalReply,
     },
     /// Fetch something, and hand it to [`Picker::fetched`](super::Picker::fetched).
     Fetch {
-        /// Which fetch.
+        /// The id of the fetch.
         id: FetchId,
-        /// What.
+        /// The page to fetch.
         fetch: Fetch,
         /// How long to wait for it.
         timeout: Duration,
     },
-    /// Add the explanation that the client asked for to the response's headers, as
+    /// Add the explanation that the client requested to the response's headers, as
     /// [`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER).
     Explain {
-        /// Which request.
+        /// The request.
         id: ExchangeId,
         /// The header's value.
         text: String,
@@ -117,22 +117,22 @@ pub enum Effect {
 /// Bytes of a body, counted from its first, and what takes their place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Where they are.
+    /// Their range in the body.
     pub range: Range<usize>,
-    /// What takes their place.
+    /// The text that replaces them.
     pub text: String,
 }
 
 /// The addresses of a pick and of the retry targets, of which there are two by default.
 pub(super) type Addresses = SmallVec<[Arc<str>; 4]>;
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Debug)]
 pub struct Route {
     pub(super) endpoints: Addresses,
     /// Further headers to set, as for an endpoint that computes the prompt.
     pub headers: Vec<(&'static str, String)>,
-    /// What is to be replaced in the body first.
+    /// A replacement in the body, which comes first.
     pub rewrite: Option<Rewrite>,
 }
 

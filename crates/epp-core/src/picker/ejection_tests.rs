@@ -13,7 +13,7 @@ const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
 
 const HEAD: Head<'static> = Head::post_json("/v1/completions", None);
 
-/// A picker of so many endpoints, each of whose pages has been read.
+/// Creates a picker with this many endpoints, whose metrics pages have been read.
 fn picker(endpoints: u32) -> Picker {
     let listed = (1..=endpoints).map(|n| format!("{{name: p{n}, address: 10.0.0.{n}, port: 80}}"));
     let listed: Vec<String> = listed.collect();
@@ -54,7 +54,7 @@ fn send(picker: &mut Picker, id: u32) {
     assert!(begin(picker, id, &head).is_some());
 }
 
-/// Why each endpoint is ejected.
+/// Returns the reason why each endpoint is ejected.
 fn ejected(picker: &Picker) -> Vec<Option<Reason>> {
     let slots = (0..picker.dispatcher.pool.records.len() as u32).map(Slot);
     let reason = |slot| picker.dispatcher.pool.monitor.outliers.reason(slot);
@@ -94,7 +94,7 @@ fn an_endpoint_hangs_only_while_a_request_waits_there() {
     assert_eq!(ejected(&picker), [None]);
 }
 
-/// As many as never end, at four endpoints of which one hangs.
+/// Many requests that never end, at four endpoints of which one hangs.
 #[test]
 fn a_hung_endpoint_is_found_without_a_look_at_requests_elsewhere() {
     const REQUESTS: u32 = 20_000;

@@ -20,7 +20,7 @@ use crate::response::ResponseReader;
 use crate::scheduling::{ByRole, HeaderValues, Pool, Slot};
 use crate::time::Instant;
 
-/// What is wanted next of a body.
+/// The part of a body that is wanted next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// Nothing, for now.
@@ -31,14 +31,14 @@ pub enum Wanted {
     Tail(Range<usize>),
     /// Nothing until the body ends or stops coming: it may be left unread until then.
     Later,
-    /// What follows those that were read, and the host does not have it any more.
+    /// The bytes after those that were read are wanted, and the host does not have them any more.
     Lost,
     /// Nothing more will be read of it, and its request is still held: that is to be decided.
     Decision,
 }
 
 /// Bytes of a body that are read in one go at least, and how many more than the window has room for: keys,
-/// roles and escapes stand around the text.
+/// roles and escapes surround the text.
 const MIN_READ_BYTES: usize = 4 << 10;
 
 /// Bytes of a body that are read in one go at most: what longer windows take comes in pieces, each of which stays
@@ -68,7 +68,7 @@ enum Phase {
 pub struct Target {
     /// Its slot.
     pub slot: Slot,
-    /// Which endpoint in that slot it is, counted from the first.
+    /// The number of the endpoint among those of its slot.
     pub tenure: u32,
     /// The endpoint's scrape count when the request was sent to it.
     pub scrapes: u32,
@@ -104,7 +104,7 @@ pub struct Exchange {
     phase: Phase,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
     pub candidate: String,
-    /// What is known of its response.
+    /// The state of its response.
     pub response: ResponseState,
     /// Reads its response.
     pub usage: ResponseReader,
@@ -230,7 +230,7 @@ impl Exchange {
         }
     }
 
-    /// What is to be replaced in the body for the target.
+    /// Returns the replacement in the body for the target.
     pub fn rewrite(&self) -> Option<Rewrite> {
         if self.hold().is_some_and(|hold| hold.rewritten) {
             return None;
@@ -261,12 +261,12 @@ impl Exchange {
         }
     }
 
-    /// Returns the model that is asked for, as far as it is known.
+    /// Returns the model that is requested, as far as it is known.
     pub fn model(&self) -> Fact<&str> {
         self.naming.model(&self.reader)
     }
 
-    /// Reads the last bytes of the body, from its byte `start` on, before what stands between.
+    /// Reads the last bytes of the body, from its byte `start` on, before the bytes between.
     pub fn read_tail(&mut self, start: usize, bytes: &[u8], buffer: &mut TextBuffer) {
         if let Some(hold) = self.hold_mut() {
             hold.unread = Unread::Never;

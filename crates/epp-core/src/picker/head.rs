@@ -14,7 +14,7 @@ pub struct Head<'a> {
     pub content_type: &'a [u8],
     /// `content-encoding`.
     pub content_encoding: &'a [u8],
-    /// Whether it asks for another protocol.
+    /// Whether it requests another protocol.
     pub upgrade: bool,
     /// Whether the client asks for the scores of the decision.
     pub explain: bool,

@@ -13,7 +13,7 @@ use crate::scheduling::{InFlight, Slot};
 
 use serde::{Deserialize, Serialize};
 
-/// What is in flight at one slot's endpoint.
+/// The load of one slot's endpoint.
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
     /// Distinguishes the endpoint from others in the slot.
@@ -22,13 +22,13 @@ struct Load {
     tenure: u32,
     /// Counts the endpoint's scrapes, which tells whether a request was sent before the last one.
     scrapes: u32,
-    /// What this VM has in flight.
+    /// The requests of this VM in flight.
     own: InFlight,
-    /// What the other VMs have in flight, as they have published it.
+    /// The requests of the other VMs in flight, as they published them.
     others: InFlight,
 }
 
-/// What one picker has in flight at one endpoint.
+/// The requests of one picker in flight at one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EndpointLoad {
     /// The endpoint's slot.
@@ -39,13 +39,13 @@ pub struct EndpointLoad {
     pub requests: u32,
     /// Requests sent since the endpoint's page was read, without a response yet.
     pub unseen: u32,
-    /// Which reading of the page that is.
+    /// The number of that reading of the page.
     pub scraped: u32,
     /// Tokens that these requests still cost.
     pub tokens: u64,
 }
 
-/// What is in flight, by slot.
+/// The loads, by slot.
 #[derive(Debug, Default)]
 pub struct Loads {
     slots: Vec<Load>,

@@ -10,7 +10,7 @@ use crate::picker::{Effect, ExchangeId, Head};
 mod bodies;
 use bodies::{hostile, Hostile};
 
-/// As the chart's template has it, with endpoints of its own; nothing limits the prompts.
+/// The plan of the chart's template, with listed endpoints and without a limit on prompts.
 const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: prefix-cache-scorer}, {type: queue-scorer},
@@ -65,7 +65,7 @@ fn tick(picker: &mut Picker) -> usize {
     decisions(picker).len()
 }
 
-/// What one request keeps after this body, and whether it is held.
+/// Returns the memory that one request keeps after this body, and whether it is held.
 fn kept_after(body: &Hostile) -> (usize, bool) {
     let mut picker = picker();
     let released = send(&mut picker, 1, body.path, &body.bytes());
@@ -151,7 +151,11 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
     let held = (0..).take_while(|id| !send(&mut picker, *id, path, &bytes));
     let held = held.count();
     assert!((6..16).contains(&held), "{held} of a megabyte each");
-    assert_eq!(forced(&mut picker), 1, "there was no room for the newcomer");
+    assert_eq!(
+        forced(&mut picker),
+        1,
+        "there was no room for the new request"
+    );
     // More come, each smaller than its share.
     let before = picker.dispatcher.readers.memory.memory.allowance();
     for id in 1_000..1_200 {

@@ -74,13 +74,13 @@ use crate::prefix::key::Secret;
 use crate::scheduling::Pool;
 use crate::time::Timestamp;
 
-/// How many times `maxHeld` may be held from one tick to the next. Which of them go, a tick decides:
-/// another request than the one whose callback runs can be released nowhere else without care. With
-/// the default 1,024, twice as many are reached where a worker gets 20,000 requests a second that it
-/// has to hold; beyond, the newcomers are decided at their headers.
+/// The multiple of `maxHeld` that may be held between two ticks. A tick decides which of them are released,
+/// because a callback cannot easily release another request than its own. With the default of 1,024, twice as
+/// many are reached if a worker gets 20,000 requests per second that it must hold; beyond that, new requests
+/// are decided at their headers.
 const MAX_HELD_OVERSHOOT: usize = 2;
 
-/// What a host reports of itself, for the gauges and the status page.
+/// A host's report on itself, for the gauges and the status page.
 #[derive(Debug, Clone, Copy)]
 pub struct HostState {
     /// Memory that this picker shares with everything else in its VM or process.
@@ -105,7 +105,7 @@ pub struct Picker {
     fetches: Fetches,
     gauges: Gauges,
     sharing: Sharing,
-    /// What the host reports of itself.
+    /// The host's report on itself.
     host: HostState,
     /// Whether this picker has served a request.
     serves: bool,
@@ -182,12 +182,12 @@ impl Picker {
         self.host = state;
     }
 
-    /// Returns what the host is to do next. To be asked after each event until there is nothing more.
+    /// Returns the next effect for the host to carry out. To be called after each event until there is none.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.dispatcher.effects.pop_front()
     }
 
-    /// Returns what the host is to do to its metrics next. To be asked after each tick until there is nothing
+    /// Returns the next update of the host's metrics. To be called after each tick until there is none
     /// more; a host without metrics need not.
     pub fn poll_metric(&mut self) -> Option<MetricUpdate> {
         self.dispatcher.statistics.registry.poll()
@@ -292,7 +292,7 @@ impl Picker {
         exchange.is_some_and(|exchange| self.dispatcher.wants_upstream(exchange))
     }
 
-    /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
+    /// Handles the response's headers; `upstream` is given if [`Self::wants_upstream`] requested it.
     pub fn response_headers(
         &mut self,
         now: Timestamp,
@@ -336,7 +336,7 @@ impl Picker {
         }
     }
 
-    /// Returns the scores of a request whose client asked for them, until its response comes.
+    /// Returns the scores of a request whose client requested them, until its response arrives.
     pub fn explanation(&self, id: ExchangeId) -> Option<&Explanation> {
         self.exchanges.get(id)?.explanation.as_ref()
     }

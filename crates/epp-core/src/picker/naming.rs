@@ -1,4 +1,4 @@
-//! The names of a request's model: what the client asks for, and what is asked for instead.
+//! The names of a request's model: the client's, and the one that is requested instead.
 
 use super::models::ModelEvidence;
 use super::Head;
@@ -55,7 +55,7 @@ impl Naming {
         self.header_only = true;
     }
 
-    /// Returns the model that is asked for, as far as it is known.
+    /// Returns the model that is requested, as far as it is known.
     pub fn model<'a>(&'a self, reader: &'a BodyReader) -> Fact<&'a str> {
         self.target()
             .map_or_else(|| self.asked(reader), Fact::Known)

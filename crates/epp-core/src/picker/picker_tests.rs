@@ -405,7 +405,7 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
     assert!(asks(&mut picker, 150));
 }
 
-/// What is in flight at each of two endpoints.
+/// Returns the requests in flight at each of two endpoints.
 fn in_flight(picker: &Picker) -> [u32; 2] {
     [0, 1].map(|slot| {
         picker

@@ -19,11 +19,11 @@ use crate::metrics::labels::{
 use crate::metrics::{CounterHandle, HistogramHandle, Registry};
 use crate::scheduling::Slot;
 
-/// One decision or look-up in so many is timed: reading a clock costs the host a call. An odd number, so that
+/// One decision or look-up of this many is timed: reading a clock costs the host a call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
 pub(super) const EVENTS_PER_TIMING: u64 = 17;
 
-/// What has followed from one event.
+/// The consequences of one event.
 #[derive(Debug, Clone, Copy, Default)]
 struct Event {
     /// A request was decided whose decision is to be timed.
@@ -86,7 +86,7 @@ pub struct Statistics {
     hit: HistogramHandle,
     unread: CounterHandle,
     look_up: HistogramHandle,
-    /// Of models that have no statistics of their own.
+    /// The statistics of all models without statistics of their own.
     other: ModelStatistics,
     /// The models that have statistics of their own.
     pub models: ModelNames,
@@ -97,7 +97,7 @@ pub struct Statistics {
     /// Decisions and look-ups so far, one in seventeen of which is timed.
     decisions: u64,
     look_ups: u64,
-    /// What has followed from the event at hand.
+    /// The consequences of the current event.
     event: Event,
     /// Requests left to the host before the endpoints were discovered.
     undiscovered: u64,

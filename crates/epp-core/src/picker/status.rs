@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a picker's decisions are based on, worst first.
+/// The basis of a picker's decisions, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum DecisionBasis {
     /// Nothing yet: the endpoints are not known.
@@ -15,7 +15,7 @@ pub enum DecisionBasis {
     Metrics,
 }
 
-/// How far the prefix indexes are filled.
+/// The fill of the prefix indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IndexFill {
     /// (endpoint, block) entries.
@@ -28,12 +28,12 @@ pub struct IndexFill {
     pub evictions: u64,
 }
 
-/// What a picker has counted since it began.
+/// A picker's counters since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Decisions.
     pub decided: u64,
-    /// Of these, before the body had ended.
+    /// Decisions before the body had ended.
     pub early: i64,
     /// Requests refused.
     pub refused: i64,
@@ -43,7 +43,7 @@ pub struct Counts {
     pub elsewhere: i64,
 }
 
-/// Which filters and scorers ran, in order.
+/// The filters and scorers that ran, in order.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Legend {
     /// Names of the filters.
@@ -70,7 +70,7 @@ pub struct RecentDecision {
     pub number: u64,
     /// The tick before it, in milliseconds since 1970.
     pub at: u64,
-    /// The model asked for; its beginning, where it is long.
+    /// The requested model; only its beginning if it is long.
     pub model: String,
     /// Tokens of the prompt, as far as it was read.
     pub tokens: usize,
@@ -99,7 +99,7 @@ pub struct Status {
     pub serves: bool,
     /// Whether it polls.
     pub polls: bool,
-    /// What its decisions are based on.
+    /// The basis of its decisions.
     pub decision_basis: DecisionBasis,
     /// Whether bodies reach it.
     pub reads_bodies: bool,
@@ -109,7 +109,7 @@ pub struct Status {
     pub index: IndexFill,
     /// Requests under way, and those of them that are held.
     pub under_way: (usize, usize),
-    /// What it has counted.
+    /// Its counters.
     pub counts: Counts,
     /// Picks of the endpoint in each slot.
     pub picks: Vec<(u32, i64)>,

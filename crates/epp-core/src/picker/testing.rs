@@ -15,7 +15,7 @@ pub fn begin(picker: &mut Picker, id: u32, head: &Head<'_>) -> Option<Effect> {
     decision(picker)
 }
 
-/// Shows what has come of a body so far; `ended` where that is all. Returns how the request goes on, if that
+/// Shows the bytes of a body so far; `ended` if that is all. Returns the outcome of the request, if that
 /// is decided now.
 pub fn show(picker: &mut Picker, id: u32, shown: &[u8], ended: bool) -> Option<Effect> {
     pass(picker, id, 0, shown, ended)
@@ -50,12 +50,12 @@ pub fn close(picker: &mut Picker, id: u32) {
     picker.closed(NOW, ExchangeId(id));
 }
 
-/// Returns how a request goes on, if that was decided since this was last asked.
+/// Returns the outcome of a request, if it was decided since the last call.
 pub fn decision(picker: &mut Picker) -> Option<Effect> {
     decisions(picker).pop()
 }
 
-/// Returns all that was decided since this was last asked.
+/// Returns all outcomes since the last call.
 pub fn decisions(picker: &mut Picker) -> Vec<Effect> {
     let effects = std::iter::from_fn(|| picker.poll_effect());
     effects.filter(Effect::is_decision).collect()

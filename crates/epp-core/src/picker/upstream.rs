@@ -8,7 +8,7 @@ use crate::metrics::definitions::SERVED_ELSEWHERE;
 use crate::metrics::labels::NoLabels;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 
-/// What has sent a response.
+/// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseOrigin {
     /// The endpoint.
@@ -22,14 +22,14 @@ pub enum ResponseOrigin {
     Proxy,
 }
 
-/// Where a response came from, as the host knows it.
+/// The origin of a response, as the host reports it.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// The address of the endpoint that was asked last, if one was.
     pub server: Option<Vec<u8>>,
     /// The response's status, if the host knows it.
     pub status: Option<u16>,
-    /// What has sent it.
+    /// Its sender.
     pub origin: ResponseOrigin,
 }
 
@@ -39,7 +39,7 @@ impl Upstream {
             .is_some_and(|status| (200..300).contains(&status))
     }
 
-    /// Returns the failure of the endpoint that was asked last, if the response is one.
+    /// Returns the failure of the endpoint to which the request was sent last, if the response is one.
     fn failure(&self) -> Option<Failure> {
         let reason = match self.status? {
             // Not implemented; not this version of HTTP: the request's fault.
@@ -75,7 +75,7 @@ impl Dispatcher {
         self.pool.examines(target.slot, needed, &self.clock)
     }
 
-    /// The response's headers have come; `upstream` as [`Self::wants_upstream`] asked for it.
+    /// Handles the response's headers; `upstream` is given if [`Self::wants_upstream`] requested it.
     pub fn begin_response(&mut self, exchange: &mut Exchange, upstream: Option<&Upstream>) {
         if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
             self.prefixes.refute(exchange, &self.plan, &self.pool);
@@ -107,7 +107,7 @@ impl Dispatcher {
         let refused = seen.status.is_some_and(|status| status >= 500)
             && seen.origin == ResponseOrigin::Overflow;
         let Some(server) = seen.server.as_deref().filter(|_| !refused) else {
-            // The proxy responded before it asked an endpoint.
+            // The proxy responded before it contacted an endpoint.
             return;
         };
         if self.pool.address(slot).as_bytes() == server {

@@ -1,7 +1,7 @@
 //! The building of plugins from their parameters and from the plugins that they refer to.
 //!
 //! A type's function reads the parameters one by one, each with its default and bounds, and that reading is
-//! also their declaration: [`questions`] runs it on an empty document and notes what it asks for. The
+//! also their declaration: [`questions`] runs it on an empty document and notes the fields that it reads. The
 //! schema, the reference tables and the checks of `eppctl` are made of those notes. A table of
 //! parameters beside the function would say everything twice: what a parameter may be depends on the
 //! dialect and on other parameters for a third of the types, which a reading says in a line and a table
@@ -78,7 +78,7 @@ impl Built {
     }
 }
 
-/// What a plugin is built from.
+/// The inputs from which a plugin is built.
 pub struct Build<'a, 'd> {
     /// Its name in the document.
     pub name: &'a str,
@@ -90,7 +90,7 @@ pub struct Build<'a, 'd> {
     pub dialect: Dialect,
     /// The dialect of the document's `apiVersion`.
     pub declared: Dialect,
-    /// What is built already.
+    /// The plugins that are built already.
     pub built: &'a mut Built,
 }
 

@@ -31,7 +31,7 @@ pub struct FormerName {
 pub struct Reference {
     /// The parameter.
     pub parameter: &'static str,
-    /// What the plugin that it names can do.
+    /// The capability that the plugin which it names must have.
     pub to: Capability,
     /// The type whose name stands for a plugin with all defaults where no plugin has it.
     pub default: Option<&'static PluginType>,
@@ -44,10 +44,10 @@ pub struct PluginType {
     pub name: &'static str,
     /// Its names in older documents.
     pub former_names: &'static [FormerName],
-    /// What its plugins can do.
+    /// The capabilities of its plugins.
     pub provides: &'static [Capability],
-    /// The parameters that name other plugins. Where one is absent, it stands for any plugin that can
-    /// do what it asks for; so all of them are built first.
+    /// The parameters that name other plugins. If one is absent, it refers to any plugin that can
+    /// do what it requires; so all of them are built first.
     pub references: &'static [Reference],
     /// Reads the parameters. Problems are noted in the fields; the result is then unused.
     pub build: fn(&mut Build<'_, '_>) -> Capabilities,

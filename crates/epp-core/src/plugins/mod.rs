@@ -24,7 +24,7 @@ pub use prefix_producer::{PrefixProducer, TOKEN_BYTES};
 pub struct Kind {
     /// Its folder.
     pub name: &'static str,
-    /// What its plugins do.
+    /// The purpose of its plugins.
     pub about: &'static str,
     /// The types, each with the text of its file.
     pub plugins: &'static [(&'static PluginType, &'static str)],
@@ -38,8 +38,8 @@ macro_rules! registry {
         /// The types that can be configured here, in the order of the reference's tables.
         pub const TYPES: &[&PluginType] = &[$($(&$kind::$plugin::TYPE,)*)*];
 
-        /// What the plugins of each kind are for, and the kind's plugins with the text of their
-        /// files, whose first comment documents them. The module has no use for it.
+        /// The purpose of each kind, and the kind's plugins with the text of their
+        /// files, whose first comment documents them. The module does not use it.
         #[cfg(not(target_arch = "wasm32"))]
         pub const KINDS: &[Kind] = &[$(Kind {
             name: stringify!($kind),
@@ -53,7 +53,7 @@ macro_rules! registry {
 }
 
 registry! {
-    /// Which profiles run, and which result is the answer.
+    /// Profile handlers select the profiles that run, and the result that counts.
     profile_handler {
         single,
     }
@@ -77,13 +77,13 @@ registry! {
         random,
         weighted_random,
     }
-    /// What scorers need to know of a request.
+    /// Producers compute data of a request for scorers.
     producer {
         approx_prefix_cache,
         inflight_load,
         token,
     }
-    /// Where endpoints come from.
+    /// The source of the endpoints.
     discovery {
         envoy_cluster,
         inline,
@@ -100,7 +100,7 @@ registry! {
         passthrough,
         vllm_http,
     }
-    /// Under which name a model is asked for.
+    /// The name under which a model is requested.
     rewrite {
         model_rewrite,
     }

@@ -7,12 +7,12 @@ use super::headers::{HeaderId, HeaderValues};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerId(pub usize);
 
-/// How much of a prompt each endpoint probably holds, in prefix blocks.
+/// The part of a prompt that each endpoint probably holds, in prefix blocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PrefixMatch<'a> {
     /// Matched blocks by slot; a slot beyond the end has none.
     pub matched: &'a [u32],
-    /// Blocks of the whole prompt within the window. Infinite where an early decision asks what
+    /// Blocks of the whole prompt within the window. Infinite if an early decision computes what
     /// would happen if the prompt had no end.
     pub total: f64,
     /// Tokens per block; `None` where blocks are counted in bytes.
@@ -35,10 +35,10 @@ impl PrefixMatch<'_> {
     }
 }
 
-/// What a request costs the endpoint that serves it, in tokens.
+/// The cost of a request for the endpoint that serves it, in tokens.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// Tokens of the prompts. Infinite where an early decision asks what would happen if the
+    /// Tokens of the prompts. Infinite if an early decision computes what would happen if the
     /// prompt had no end.
     pub prompt: f64,
     /// Tokens of the response, as far as they are counted in advance.
@@ -47,7 +47,7 @@ pub struct Cost {
     pub prefix: Option<ProducerId>,
 }
 
-/// What plugins see of a request.
+/// A request as plugins see it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestView<'a> {
     /// The values of the headers that the plan's plugins read.
@@ -61,7 +61,7 @@ pub struct RequestView<'a> {
 }
 
 impl RequestView<'_> {
-    /// Returns the value of a header that a plugin asked for when it was built.
+    /// Returns the value of a header that a plugin requested when it was built.
     pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
         self.headers.get(header)
     }

@@ -1,5 +1,5 @@
-//! The typed reading of a mapping: each field is asked for with its default and bounds; what was
-//! given but never asked for is unknown.
+//! The typed reading of a mapping: each field is read with its default and bounds; what was
+//! given but never read is unknown.
 
 mod lists;
 
@@ -50,17 +50,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Where this mapping is.
+    /// Returns the location of this mapping.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where problems are noted.
+    /// Returns the list of problems.
     pub fn problems(&mut self) -> &mut Problems {
         self.problems
     }
 
-    /// From here on names match in any case, as Go reads a field that has no name of its own for JSON.
+    /// Makes names match in any case from here on, as Go reads a field without a JSON name of its own.
     pub fn in_any_case(&mut self) {
         self.any_case = true;
     }
@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         Some(&given.1)
     }
 
-    /// Whether a field is given.
+    /// Returns whether a field is given.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
@@ -233,7 +233,7 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A string; an empty default stands for none.
+    /// A string; an empty default means none.
     pub fn string(&mut self, name: &'static str, default: &str) -> String {
         let stated = (!default.is_empty()).then(|| Node::String(default.to_owned()));
         self.ask(name, Kind::String, stated);
@@ -417,7 +417,7 @@ impl<'a> Fields<'a> {
         self.problems.error(&self.path.key(name), message);
     }
 
-    /// Ends the reading: whatever was given and never asked for is unknown. Returns the effective
+    /// Ends the reading: fields that were given and never read are unknown. Returns the effective
     /// values.
     pub fn finish(self) -> Vec<(String, Node)> {
         let (asked, path) = (&self.asked, &self.path);
@@ -443,7 +443,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What is said of something of the Endpoint Picker that changes nothing here.
+/// Returns the warning for a setting of the Endpoint Picker that has no effect here.
 pub fn no_effect(why: &str) -> String {
     format!("has no effect here: {why}")
 }

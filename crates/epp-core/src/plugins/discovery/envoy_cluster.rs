@@ -30,7 +30,7 @@ pub const TYPE: PluginType = PluginType {
     references: &[],
     build,
     parity: Parity::of(Standing::Ours(
-        "where the Endpoint Picker watches Kubernetes, this asks Envoy",
+        "the Endpoint Picker watches Kubernetes; this reads the members from Envoy",
     )),
 };
 

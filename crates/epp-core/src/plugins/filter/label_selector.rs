@@ -2,7 +2,7 @@
 //!
 //! Reads the labels that `static-discovery` gives endpoints; members of an Envoy cluster have none.
 //! An endpoint is kept if all requirements hold: it has each label of `matchLabels` with just that
-//! value, and each of `matchExpressions` is true of it. `In` asks for the label with one of the values;
+//! value, and each of `matchExpressions` is true of it. `In` requires the label with one of the values;
 //! `NotIn` for another value or no such label; `Exists` and `DoesNotExist` for the label, whatever its
 //! value. A selector without requirements keeps all.
 //!

@@ -165,7 +165,7 @@ fn descending(a: f64, b: f64) -> Ordering {
     b.partial_cmp(&a).unwrap_or(Ordering::Equal)
 }
 
-/// Whether the first `places` hold the same endpoints in the same order, equal scores included,
+/// Returns whether the first `places` hold the same endpoints in the same order, equal scores included,
 /// at both ends and so everywhere between: two lines that compare alike at both ends of an
 /// interval compare alike inside it.
 fn same_order(shortest: &[Scored], longest: &[Scored], places: usize) -> bool {
@@ -213,7 +213,7 @@ mod tests {
             .collect()
     }
 
-    /// As the picker should pick: a look at all that are left for each place.
+    /// Picks as the picker should: it compares all that are left for each place.
     fn picked_plainly(scored: &mut [Scored], want: usize, rng: &mut fastrand::Rng) {
         for place in 0..want.min(scored.len()) {
             let left = scored.iter().enumerate().skip(place);

@@ -3,18 +3,18 @@
 //!
 //! A request counts from its decision, at the first endpoint that was picked, to its end, however
 //! it ends. Its tokens are those of its prompt that the endpoint does not hold in its KV cache yet,
-//! as far as the prefix match tells; they count until the first bytes of the answer's body, when
-//! the prompt has been computed. With `addEstimatedOutputTokens` an estimate of the answer's tokens
+//! as far as the prefix match shows; they count until the first bytes of the response's body, when
+//! the prompt has been computed. With `addEstimatedOutputTokens` an estimate of the response's tokens
 //! comes on top, min(round(prompt × ratio), what the client allows, what is set here), and all of
 //! it counts to the end. A prompt counts up to the prefix window (131072 tokens by default): what
 //! lies beyond is not read.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
-//! | `addEstimatedOutputTokens` | false | whether tokens of the answer are counted in advance |
-//! | `outputRatio` | 1.5 | tokens of an answer per token of its prompt, 0 or more |
-//! | `maxEstimatedOutputTokens` | – | the most that is counted for an answer |
-//! | `prefixMatchInfoProducerName` | the only producer | whose matches tell what is cached |
+//! | `addEstimatedOutputTokens` | false | whether tokens of the response are counted in advance |
+//! | `outputRatio` | 1.5 | tokens of a response per token of its prompt, 0 or more |
+//! | `maxEstimatedOutputTokens` | – | the most that is counted for a response |
+//! | `prefixMatchInfoProducerName` | the only producer | whose matches show what is cached |
 //! | `syncCrossReplicaState` | true | no effect: not shared between Envoys |
 //!
 //! Tokens are counted where `token-load-scorer` reads them. Created with all defaults where it is
@@ -49,11 +49,11 @@ pub const TYPE: PluginType = PluginType {
 /// What is counted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InflightLoad {
-    /// Whether tokens of the answer are counted in advance.
+    /// Whether tokens of the response are counted in advance.
     pub counts_output: bool,
-    /// Tokens of an answer per token of its prompt.
+    /// Tokens of a response per token of its prompt.
     pub output_ratio: f64,
-    /// The most that is counted for an answer.
+    /// The most that is counted for a response.
     pub max_output: Option<f64>,
     /// The producer whose matches say what is cached, if not the only one.
     pub prefix_producer: Option<String>,
@@ -71,7 +71,7 @@ impl Default for InflightLoad {
 }
 
 impl InflightLoad {
-    /// Tokens counted in advance for the answer to a prompt of so many, of which the client allows
+    /// Returns the tokens counted in advance for the response to a prompt of this length, of which the client allows
     /// this many.
     pub fn output(&self, prompt: f64, allowed: Option<f64>) -> f64 {
         if !self.counts_output || prompt <= 0.0 {

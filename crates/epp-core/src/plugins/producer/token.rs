@@ -25,7 +25,7 @@ pub const TYPE: PluginType = PluginType {
     parity: Parity::SAME,
 };
 
-/// The forms that ask a tokenizer, and what stands in their parameters.
+/// The parameters of the forms that call a tokenizer.
 const REMOTE: [&str; 3] = ["vllm", "udsTokenizerConfig", "modelName"];
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
@@ -38,7 +38,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             continue;
         }
         let advice =
-            "asking a tokenizer for each request is not supported here; use `estimate: {}`";
+            "calling a tokenizer for each request is not supported here; use `estimate: {}`";
         fields.unsupported(name, advice);
         refused = fields.has(name);
     }

@@ -33,7 +33,7 @@ impl ProfileHandler for SingleProfileHandler {
         match profiles.len() {
             1 => Ok(()),
             found => Err(format!(
-                "found {found} profiles, expected one: single-profile-handler runs no more"
+                "found {found} profiles, expected one: single-profile-handler supports exactly one"
             )),
         }
     }

@@ -6,7 +6,7 @@
 //! | `cluster` | the discovery's | the cluster whose requests are ours |
 //! | `requests` | `ofCluster` | which requests are ours: those whose route leads to the cluster, or `all` that pass the filter (saves asking Envoy for the route of each; for a listener that leads nowhere else) |
 //! | `destinationHeader` | `x-gateway-destination-endpoint` | the header that names the endpoint to Envoy's `override_host` policy |
-//! | `failureMode` | `FailClose` | no decision: `FailClose` answers as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
+//! | `failureMode` | `FailClose` | if no endpoint can be picked: `FailClose` replies as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
 //! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it). A client can set it, too, and so choose by which model its own request is routed; it changes nothing of the request |
@@ -17,11 +17,11 @@
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
 //! | `shareState` | true | share with the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
-//! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or answer 5xx far above their peers are left out for a while, at most half of the pool |
+//! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or return 5xx far above their peers are ejected for a while, at most half of the pool |
 //! | `avoidFirst` | `1s` | how long the first time; each further time doubles it, give or take a fifth |
 //! | `avoidMost` | `60s` | how long at most |
 //! | `maxIndexBytes` | 67108864 | memory of the prefix index of one worker |
-//! | `explain` | false | answer `x-epp-explain: 1` with the candidates' scores |
+//! | `explain` | false | return the candidates' scores to requests with `x-epp-explain: 1` |
 //!
 //! ```yaml
 //! - type: envoy-proxy

@@ -1,4 +1,4 @@
-//! `model-rewrite`: which model really answers to the name that a client asks for. A plugin of
+//! `model-rewrite`: the model that serves requests for the name that a client uses. A plugin of
 //! ours, with the rules of llm-d's `InferenceModelRewrite` resource, which lives in Kubernetes.
 //!
 //! | name | default | meaning |
@@ -10,7 +10,7 @@
 //! | `rules[].targets[].weight` | 0 | its share of the requests; 0 beside others with a weight: no share |
 //!
 //! The target is drawn by weight, or evenly where no target has one. Hashing, LoRA affinity and the
-//! pod's request all go by the target. A rule goes before the header `x-llm-d-model-name-rewrite`
+//! pod's request all use the target. A rule takes precedence over the header `x-llm-d-model-name-rewrite`
 //! (or `x-gateway-model-name-rewrite`), which names a target for one request.
 //!
 //! The rules route; they are not access control. A body whose model is not known in time (it pauses, is
@@ -59,12 +59,12 @@ pub struct ModelRewrite {
 }
 
 impl ModelRewrite {
-    /// Whether there is any rule.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// The model that answers to the name; `None` where no rule is for it.
+    /// Returns the model that serves the name; `None` if no rule is for it.
     pub fn target(&self, model: &str, rng: &mut fastrand::Rng) -> Option<&str> {
         let names = |rule: &&Rule| rule.models.iter().any(|name| name == model);
         let rule = self.rules.iter().find(names);

@@ -35,7 +35,7 @@ pub const TYPE: PluginType = PluginType {
     },
 };
 
-/// Why `requestTimeout` changes nothing.
+/// The reason why `requestTimeout` has no effect.
 const UNTIL_THEY_END: &str = "deprecated there too: requests count until they end";
 
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub const TYPE: PluginType = PluginType {
     references: &[],
     build,
     parity: Parity::of(Standing::Approximated(
-        "endpoints without fresh metrics get the mean score, where the Endpoint Picker takes them for idle",
+        "endpoints without fresh metrics get the mean score, where the Endpoint Picker treats them as idle",
     )),
 };
 

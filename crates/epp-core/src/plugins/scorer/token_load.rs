@@ -58,8 +58,8 @@ impl Scorer for TokenLoadScorer {
         }
     }
 
-    /// What a longer prompt costs it costs at every candidate, so that it moves no one past
-    /// another, until the threshold cuts some of them off.
+    /// A longer prompt costs the same at every candidate, so it does not change their order, until the
+    /// threshold cuts some of them off.
     fn moves_evenly(&self, longest: &Cycle<'_>, candidates: &[Scored]) -> bool {
         let mut candidates = candidates.iter();
         candidates.all(|candidate| tokens(longest, candidate.slot) <= self.threshold)

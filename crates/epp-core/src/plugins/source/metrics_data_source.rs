@@ -7,7 +7,7 @@
 //! | `interval` | `200ms` | how often each page is fetched, at least 50ms |
 //! | `scheme` | `http` | `https` only together with `cluster`: the cluster does the TLS |
 //! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
-//! | `cluster` | the one that requests are routed to | ours: through which cluster pages are fetched |
+//! | `cluster` | the one that requests are routed to | ours: the cluster through which pages are fetched |
 //! | `stalenessThreshold` | `2s` | ours (a flag of the Endpoint Picker): older metrics are not trusted |
 //!
 //! ```yaml
@@ -48,7 +48,7 @@ pub const TYPE: PluginType = PluginType {
             ("clientKeyPath", CLUSTERS),
             (
                 "cluster",
-                Standing::Ours("through which cluster pages are fetched"),
+                Standing::Ours("the cluster through which pages are fetched"),
             ),
             (
                 "stalenessThreshold",
@@ -58,7 +58,7 @@ pub const TYPE: PluginType = PluginType {
     },
 };
 
-/// What becomes of them.
+/// The standing of these parameters.
 const CLUSTERS: Standing = Standing::NoEffect(TLS_WHERE);
 
 const TLS_WHERE: &str = "TLS to the endpoints is set on the Envoy cluster";
@@ -74,7 +74,7 @@ const TLS: [&str; 4] = [
 /// The settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricsDataSource {
-    /// Where the page is.
+    /// The path of the page.
     pub path: String,
     /// Another port than the endpoint's.
     pub port: Option<u16>,
