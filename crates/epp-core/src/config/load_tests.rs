@@ -209,7 +209,7 @@ fn the_references_error_rows_are_errors() {
         (profile("{name: p, plugins: [{pluginRef: max-score-picker}, {pluginRef: max-score-picker}]}"), vec!["second picker"]),
         (profile("{name: p}, {name: q}"), vec!["no profile handler"]),
         ("plugins: [{type: single-profile-handler}, {name: b, type: single-profile-handler}]\n".to_owned(), vec!["plugins[1]", "second profile handler"]),
-        ("plugins: [{type: single-profile-handler}]\nschedulingProfiles: [{name: p}, {name: q}]\n".to_owned(), vec!["single-profile-handler runs no more"]),
+        ("plugins: [{type: single-profile-handler}]\nschedulingProfiles: [{name: p}, {name: q}]\n".to_owned(), vec!["single-profile-handler supports exactly one"]),
         ("plugins: [{type: max-score-picker}, {type: random-picker}]\n".to_owned(), vec!["second picker"]),
         ("metadata: {name: x}\n".to_owned(), vec!["metadata", "unknown field"]),
         ("plugins: []\nplugins: []\n".to_owned(), vec!["plugins", "twice"]),

@@ -77,7 +77,7 @@ pub struct Plan {
     pub rewrite: ModelRewrite,
     /// Settings of the picker itself.
     pub settings: PickerSettings,
-    /// What only a host in Envoy needs.
+    /// The settings that only a host in Envoy needs.
     pub envoy: EnvoySettings,
     /// All plugins, declared or added by default.
     pub instances: Vec<Arc<Instance>>,

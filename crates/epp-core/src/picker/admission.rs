@@ -18,7 +18,7 @@ pub struct ModelWish {
     pub evidence: ModelEvidence,
 }
 
-/// What admits models.
+/// The component that admits models to statistics of their own.
 #[derive(Debug, Default)]
 pub enum Admission {
     /// This picker alone.

@@ -40,7 +40,7 @@ pub enum Fetch {
     },
 }
 
-/// What a fetch has brought.
+/// The result of a fetch.
 pub enum Fetched<'a> {
     /// The pool's members, for [`Fetch::Members`].
     Members(Vec<Member>),

@@ -45,7 +45,7 @@ const MIN_READ_BYTES: usize = 4 << 10;
 /// in the nearest cache.
 const MAX_READ_BYTES: usize = 64 << 10;
 
-/// Where an exchange stands. It only moves down this list.
+/// The phase of an exchange. It only moves down this list.
 ///
 /// A request that waits for an endpoint, as flow control will have it (`Queued`), comes between `Reading` and
 /// `Sent`.
@@ -100,7 +100,7 @@ pub struct Exchange {
     pub headers: HeaderValues,
     /// Under which names its model goes.
     pub naming: Naming,
-    /// Where it stands.
+    /// Its phase.
     phase: Phase,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
     pub candidate: String,
@@ -116,9 +116,9 @@ pub struct Exchange {
 
 /// The prompt of an exchange, as far as it was read.
 pub struct Prompt<'a> {
-    /// As [`Exchange::walks`].
+    /// Those of [`Exchange::walks`].
     pub walks: &'a mut [Walk],
-    /// As [`Exchange::reader`].
+    /// The reader of [`Exchange::reader`].
     pub reader: &'a BodyReader,
 }
 
@@ -211,7 +211,7 @@ impl Exchange {
         Some(&self.targets()?.primary)
     }
 
-    /// Its body is not waited for, nor read.
+    /// Records that its body is neither waited for nor read.
     pub fn skip_body(&mut self) {
         self.phase = Phase::Deciding;
         self.reader.finish();

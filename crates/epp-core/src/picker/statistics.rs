@@ -76,7 +76,7 @@ struct EndpointStatistics {
     models: Vec<(String, ModelStatistics)>,
 }
 
-/// What a picker counts.
+/// The statistics of a picker.
 #[derive(Debug)]
 pub struct Statistics {
     /// The metrics themselves.
@@ -90,9 +90,9 @@ pub struct Statistics {
     other: ModelStatistics,
     /// The models that have statistics of their own.
     pub models: ModelNames,
-    /// What admits others.
+    /// The component that admits others.
     pub admission: Admission,
-    /// By slot; none while the slot is free.
+    /// The endpoints' statistics by slot; `None` while the slot is free.
     endpoints: Vec<Option<EndpointStatistics>>,
     /// Decisions and look-ups so far, one in seventeen of which is timed.
     decisions: u64,

@@ -9,7 +9,7 @@ pub enum DecisionBasis {
     /// Nothing yet: the endpoints are not known.
     #[default]
     Nothing,
-    /// What this proxy counts itself.
+    /// This proxy's own counts.
     OwnCounts,
     /// The endpoints' metrics.
     Metrics,

@@ -56,7 +56,7 @@ pub struct RequestView<'a> {
     pub model: &'a str,
     /// One match per prefix producer of the plan, by [`ProducerId`].
     pub prefix: &'a [PrefixMatch<'a>],
-    /// What the request costs the endpoint that serves it.
+    /// The cost of the request for the endpoint that serves it.
     pub cost: Cost,
 }
 

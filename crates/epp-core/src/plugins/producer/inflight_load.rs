@@ -46,7 +46,7 @@ pub const TYPE: PluginType = PluginType {
     },
 };
 
-/// What is counted.
+/// The settings of the counts of requests in flight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InflightLoad {
     /// Whether tokens of the response are counted in advance.

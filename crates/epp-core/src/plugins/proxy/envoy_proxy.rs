@@ -45,7 +45,7 @@ pub const TYPE: PluginType = PluginType {
     parity: Parity::of(Standing::Ours("settings of the proxy itself")),
 };
 
-/// Which requests are the pool's.
+/// The requests that belong to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requests {
     /// Those whose route leads to the pool's cluster.
@@ -54,12 +54,12 @@ pub enum Requests {
     All,
 }
 
-/// What only a host in Envoy needs.
+/// The settings that only a host in Envoy needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EnvoySettings {
     /// The cluster that the pool's requests are routed to, unless it is the discovery's.
     pub cluster: Option<String>,
-    /// Which requests are the pool's.
+    /// The requests that belong to the pool.
     pub requests: Requests,
 }
 
@@ -72,7 +72,7 @@ impl Default for EnvoySettings {
     }
 }
 
-/// What the document sets of the picker itself and of its host.
+/// The document's settings of the picker itself and of its host.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EnvoyProxy {
     /// The picker's part.
