@@ -91,7 +91,7 @@ fn a_header_that_only_a_picker_may_set_is_not_read() {
     let headers = [("x-llm-d-model-name-rewrite", "default/p9")];
     assert!(sent(&mut picker(plan(&rewrite, "")), &headers).is_some());
     let mut obeyed = picker(plan(&rewrite, ", rewriteHeader: true"));
-    assert_eq!(sent(&mut obeyed, &asked), None);
+    assert_eq!(sent(&mut obeyed, &headers), None);
 }
 
 #[test]
