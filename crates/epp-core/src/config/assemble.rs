@@ -1,4 +1,4 @@
-//! Document to plan: build the plugins, apply the defaults, check the references.
+//! From document to plan: the plugins are built, defaults applied, references checked.
 
 mod order;
 mod profiles;
@@ -17,8 +17,10 @@ use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::producer::approx_prefix_cache;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoyProxy;
-use crate::plugins::{self, Build, Built, Capability, Dialect, Discovery, PluginType};
-use crate::scheduling::Scheduler;
+use crate::plugins::{
+    self, Build, Built, Capabilities, Capability, Dialect, Discovery, PluginType,
+};
+use crate::scheduling::{Needs, ProducerId, Scheduler};
 
 const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
 const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
@@ -153,46 +155,48 @@ impl Assembly<'_> {
         Some((*first).clone())
     }
 
+    /// Returns what the plugin of [`Self::only`] gives the plan.
+    fn part<T>(
+        &mut self,
+        document: &Document,
+        capability: Capability,
+        references: &[Named],
+        of: fn(&Capabilities) -> Option<T>,
+    ) -> Option<T> {
+        of(&self.only(document, capability, references)?.capabilities)
+    }
+
     fn finish(
         mut self,
         document: &Document,
         profiles: Vec<Profiled>,
         scheduler: Option<Scheduler>,
     ) -> Option<Plan> {
+        use Capability::{InflightLoad as Load, MetricsExtractor, MetricsSource, Proxy, Rewrite};
         // Only now: sections refer to plugins of the document, and to no others.
         self.instances.append(&mut self.built.added);
         let (found, sources) = (document.discovery.as_slice(), document.sources.as_slice());
-        let load = self.only(document, Capability::InflightLoad, &[]);
-        let discovery = self.only(document, Capability::Discovery, found);
-        let source = self.only(document, Capability::MetricsSource, sources);
-        let extractor = self.only(document, Capability::MetricsExtractor, sources);
-        let proxy = self.only(document, Capability::Proxy, &[]);
-        let rewrite = self.only(document, Capability::Rewrite, &[]);
-        let scheduler = scheduler?;
-        let proxy = proxy.and_then(|plugin| plugin.capabilities.proxy.clone());
-        let EnvoyProxy {
-            picker: settings,
-            envoy,
-        } = proxy.map(|proxy| *proxy).unwrap_or_default();
-        let mut needs = scheduler.needs();
-        let discovered = discovery.and_then(|plugin| plugin.capabilities.discovery.clone());
-        let discovered = discovered.unwrap_or(Discovery::EnvoyCluster(Default::default()));
-        if needs.labels && matches!(discovered, Discovery::EnvoyCluster(_)) {
-            let path = Path::default().key("schedulingProfiles");
-            let message = "a filter reads labels, and members of an Envoy cluster have none; \
-                           static-discovery gives endpoints labels";
-            self.problems.warn(&path, message);
-        }
-        let load = load.and_then(|plugin| plugin.capabilities.inflight_load.clone());
-        let load = load.or_else(|| needs.in_flight.then(InflightLoad::default));
-        // The producer whose matches tell how much of a prompt costs nothing.
-        let discounts = load.as_ref().and_then(|load| {
-            let name = load.prefix_producer.as_deref();
-            let meant = self.built.meant(&approx_prefix_cache::REFERENCE, name)?;
-            meant.capabilities.prefix_producer
+        let load = self.part(document, Load, &[], |of| of.inflight_load.clone());
+        let discovery = self.part(document, Capability::Discovery, found, |of| {
+            of.discovery.clone()
         });
+        let source = self.part(document, MetricsSource, sources, |of| {
+            of.metrics_source.clone()
+        });
+        let extractor = self.part(document, MetricsExtractor, sources, |of| {
+            of.metrics_extractor.clone()
+        });
+        let proxy = self.part(document, Proxy, &[], |of| of.proxy.clone());
+        let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
+        let scheduler = scheduler?;
+        let mut needs = scheduler.needs();
+        let discovery = discovery.unwrap_or_default();
+        self.check_labels(&needs, &discovery);
+        let load = load.or_else(|| needs.in_flight.then(Default::default));
+        let discounts = load.as_ref().and_then(|load| self.discounts(load));
         // What is cached depends on the model, and what a prompt costs on what is cached.
         needs.model |= needs.tokens && discounts.is_some();
+        let EnvoyProxy { picker, envoy } = proxy.map(|proxy| *proxy).unwrap_or_default();
         Some(Plan {
             load,
             discounts,
@@ -202,19 +206,30 @@ impl Assembly<'_> {
             producers: self.built.producers,
             headers: self.built.headers,
             instances: self.instances,
-            discovery: discovered,
-            source: source
-                .and_then(|plugin| plugin.capabilities.metrics_source.clone())
-                .unwrap_or_default(),
-            extractor: extractor
-                .and_then(|plugin| plugin.capabilities.metrics_extractor.clone())
-                .unwrap_or_default(),
-            rewrite: rewrite
-                .and_then(|plugin| plugin.capabilities.rewrite.clone())
-                .unwrap_or_default(),
-            settings,
+            discovery,
+            source: source.unwrap_or_default(),
+            extractor: extractor.unwrap_or_default(),
+            rewrite: rewrite.unwrap_or_default(),
+            settings: picker,
             envoy,
             profiles,
         })
+    }
+
+    /// Warns of labels that are read where there are none.
+    fn check_labels(&mut self, needs: &Needs, discovery: &Discovery) {
+        if needs.labels && matches!(discovery, Discovery::EnvoyCluster(_)) {
+            let path = Path::default().key("schedulingProfiles");
+            let message = "a filter reads labels, and members of an Envoy cluster have none; \
+                           static-discovery gives endpoints labels";
+            self.problems.warn(&path, message);
+        }
+    }
+
+    /// Returns the producer whose matches tell how much of a prompt costs nothing.
+    fn discounts(&self, load: &InflightLoad) -> Option<ProducerId> {
+        let name = load.prefix_producer.as_deref();
+        let meant = self.built.meant(&approx_prefix_cache::REFERENCE, name)?;
+        meant.capabilities.prefix_producer
     }
 }

@@ -1,5 +1,5 @@
-//! What the releases v1.0 to v1.5 of the Gateway API Inference Extension take under
-//! `inference.networking.x-k8s.io/v1alpha1`, and that a document has one problem per cause.
+//! Documents of the releases v1.0 to v1.5 of the Gateway API Inference Extension
+//! (`inference.networking.x-k8s.io/v1alpha1`), and documents with one problem per cause.
 
 use super::tests::{errors, llm_d, refused};
 use super::*;

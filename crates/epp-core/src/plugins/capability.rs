@@ -1,4 +1,4 @@
-//! What a plugin can do for a plan. A plugin may do several of these at once.
+//! Capabilities of plugins: what a plugin can do for a plan, of which it may do several at once.
 
 use std::sync::Arc;
 
@@ -18,6 +18,12 @@ pub enum Discovery {
     Static(StaticDiscovery),
     /// The members of an Envoy cluster.
     EnvoyCluster(EnvoyClusterDiscovery),
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self::EnvoyCluster(EnvoyClusterDiscovery::default())
+    }
 }
 
 /// The name of something that a plugin can do: its type declares them, and other plugins and sections

@@ -1,4 +1,4 @@
-//! How prompts are cut into prefix blocks and remembered.
+//! Rules by which prompts are cut into prefix blocks and remembered.
 
 use super::Dialect;
 use crate::prefix::digest::BlockSpec;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use epp_core::picker::Explanation;
 use epp_core::picker::{Effect, ExchangeId, Picker};
-use epp_core::scheduling::{DecisionMode, Slot};
+use epp_core::scheduling::{DecisionMode, Pool, Slot};
 use serde::Serialize;
 
 use crate::metrics::MetricValues;
@@ -73,11 +73,6 @@ pub fn explained(
     notes: Vec<String>,
 ) -> Explained {
     let pool = picker.pool();
-    let name = |slot: &Slot| {
-        pool.get(*slot)
-            .map(|endpoint| endpoint.name.clone())
-            .unwrap_or_default()
-    };
     let (destination, local_reply) = match decision {
         Some(Effect::Forward { route, .. }) => {
             let endpoints: Vec<&str> = route.endpoints().collect();
@@ -88,37 +83,43 @@ pub fn explained(
         }
         _ => (None, None),
     };
-    let mut explained = Explained {
+    let explanation = picker.explanation(id);
+    let filters = explanation.map(|explanation| filtered(pool, explanation));
+    let candidates = explanation.map(|explanation| candidates(pool, explanation));
+    let (filters, candidates) = (filters.unwrap_or_default(), candidates.unwrap_or_default());
+    let best = candidates.first().map(|best| best.sum);
+    let tied = candidates.iter().filter(|one| Some(one.sum) == best);
+    Explained {
         destination,
         local_reply,
         body_bytes: all,
         bytes_needed: needed,
         notes,
         metrics_count: pool.mode == DecisionMode::Metrics,
-        left_out: Vec::new(),
-        filters: Vec::new(),
-        candidates: Vec::new(),
-        tied: 0,
+        left_out: left_out(picker),
+        filters,
+        tied: tied.count(),
+        candidates,
         endpoints: pool.len(),
+    }
+}
+
+/// Returns what each filter removed.
+fn filtered(pool: &Pool, explanation: &Explanation) -> Vec<Filtered> {
+    let name = |slot: &Slot| {
+        let endpoint = pool.get(*slot);
+        endpoint.map_or_else(String::new, |endpoint| endpoint.name.clone())
     };
-    explained.left_out = left_out(picker);
-    let Some(explanation) = picker.explanation(id) else {
-        return explained;
-    };
-    explained.filters = explanation
-        .filters
-        .iter()
-        .map(|(filter, removed)| Filtered {
-            filter: filter.clone(),
-            removed: removed.iter().map(name).collect(),
-        })
-        .collect();
-    let best = explanation.ranking.first().map(|first| first.score);
-    let ties = explanation
-        .ranking
-        .iter()
-        .filter(|scored| Some(scored.score) == best);
-    explained.tied = ties.count();
+    let filters = explanation.filters.iter();
+    let filters = filters.map(|(filter, removed)| Filtered {
+        filter: filter.clone(),
+        removed: removed.iter().map(name).collect(),
+    });
+    filters.collect()
+}
+
+/// Returns the candidates, best first.
+fn candidates(pool: &Pool, explanation: &Explanation) -> Vec<Candidate> {
     let ranked = explanation.ranking.iter().enumerate();
     let candidates = ranked.filter_map(|(place, scored)| {
         let endpoint = pool.get(scored.slot)?;
@@ -133,8 +134,7 @@ pub fn explained(
             scores: scores(explanation, scored.slot),
         })
     });
-    explained.candidates = candidates.collect();
-    explained
+    candidates.collect()
 }
 
 /// Returns the endpoints that were not candidates before filtering.

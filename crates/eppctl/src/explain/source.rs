@@ -128,19 +128,7 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<PoolState, Error> {
             pools.join(", ")
         )));
     };
-    let members = match &plan.discovery {
-        Discovery::Static(discovery) => discovery.members.clone(),
-        Discovery::EnvoyCluster(discovery) => {
-            let page = admin.get("/clusters")?;
-            members(&page, &discovery.clusters).ok_or_else(|| {
-                let clusters = discovery.clusters.join(", ");
-                Error::new(format!(
-                    "Envoy has no cluster {clusters}; name the one with the model servers in the document \
-                     (envoy-cluster-discovery, clusters)"
-                ))
-            })?
-        }
-    };
+    let members = members_of(admin, plan)?;
     let mut state = PoolState {
         decision_mode: counts.decision_mode.map(|mode| match mode >= 2.0 {
             true => DecisionMode::Metrics,
@@ -177,6 +165,22 @@ fn from_envoy(admin: &Admin, plan: &Plan) -> Result<PoolState, Error> {
         state.endpoints.push(known);
     }
     Ok(state)
+}
+
+/// Returns the plan's members, as listed or as Envoy knows them.
+fn members_of(admin: &Admin, plan: &Plan) -> Result<Vec<Member>, Error> {
+    let discovery = match &plan.discovery {
+        Discovery::Static(discovery) => return Ok(discovery.members.clone()),
+        Discovery::EnvoyCluster(discovery) => discovery,
+    };
+    let page = admin.get("/clusters")?;
+    members(&page, &discovery.clusters).ok_or_else(|| {
+        let clusters = discovery.clusters.join(", ");
+        Error::new(format!(
+            "Envoy has no cluster {clusters}; name the one with the model servers in the document \
+             (envoy-cluster-discovery, clusters)"
+        ))
+    })
 }
 
 /// Returns notes on inputs of the plan that the filter does not export.
