@@ -67,7 +67,8 @@ pub struct Handover {
 
 #[derive(Debug, Default)]
 struct Request {
-    edition: u64,
+    /// The handover that is being read, once one has begun.
+    edition: Option<u64>,
     read: u32,
     ticks_without_news: u32,
     ticks_without_donor: u32,
@@ -244,8 +245,8 @@ impl Handover {
         shared: &mut Shared<'_>,
         take: &mut dyn FnMut(Placement, &mut dyn Iterator<Item = u64>),
     ) -> bool {
-        if request.edition != head.edition {
-            request.edition = head.edition;
+        if request.edition != Some(head.edition) {
+            request.edition = Some(head.edition);
             request.read = 0;
         }
         let mut room = HASHES_PER_TICK;

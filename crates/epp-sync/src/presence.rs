@@ -73,7 +73,8 @@ pub struct Peer {
     pub read: u64,
     /// How often in a row the segment that comes next was corrupt.
     pub corrupt_segments: u32,
-    version: u32,
+    /// Version of the value that was read last; `None`: it is read again, whether or not it changes.
+    version: Option<u32>,
     /// Ticks for which the record was the same.
     unchanged: u32,
     /// Whether a change was seen between two ticks.
@@ -96,7 +97,7 @@ impl Peer {
     }
 
     fn is_free(&self) -> bool {
-        self.owner.is_none() && self.corrupt_reads == 0 && self.version != 0
+        self.owner.is_none() && self.corrupt_reads == 0 && self.version.is_some()
     }
 
     /// Reads the current values. Returns whether the VM `own` has new counts in flight to adopt.
@@ -126,8 +127,7 @@ impl Peer {
             None => {
                 self.corrupt_reads = corrupt_reads + 1;
                 if self.corrupt_reads < MAX_CORRUPT_READS {
-                    // It is read once more, whether or not it changes.
-                    self.version = 0;
+                    self.version = None;
                 } else {
                     self.owner = None;
                 }
@@ -206,7 +206,7 @@ impl WorkerSlots {
             };
             let lived = peer.is_live();
             let changed_between_ticks = std::mem::take(&mut peer.changed_between_ticks);
-            if !fresh && peer.version == version {
+            if !fresh && peer.version == Some(version) {
                 if changed_between_ticks {
                     continue;
                 }
@@ -217,7 +217,7 @@ impl WorkerSlots {
                 }
                 continue;
             }
-            peer.version = version;
+            peer.version = Some(version);
             peer.unchanged = 0;
             peer.sends_heartbeats = !fresh || looked;
             news |= peer.read(&value, self.own, shared) || lived != peer.is_live();
@@ -241,8 +241,8 @@ impl WorkerSlots {
             let Some((value, version)) = shared.bytes(&key(&self.base, number)) else {
                 break;
             };
-            if peer.version != version {
-                peer.version = version;
+            if peer.version != Some(version) {
+                peer.version = Some(version);
                 peer.unchanged = 0;
                 peer.changed_between_ticks = true;
                 news |= peer.read(&value, self.own, shared);
@@ -259,7 +259,7 @@ impl WorkerSlots {
         let known = self.peers.len() as u32;
         let free = (0..).zip(&self.peers).find(|(_, peer)| peer.is_free());
         let (number, version) = match free {
-            Some((number, peer)) => (number, Some(peer.version)),
+            Some((number, peer)) => (number, peer.version),
             None if known < MAX_WORKERS => (known, MISSING),
             None => return false,
         };
@@ -276,7 +276,7 @@ impl WorkerSlots {
             let peer = self.peers.get_mut(number as usize);
             if let (Some(peer), Some((_, version))) = (peer, shared.bytes(&key)) {
                 peer.owner = Some(self.own);
-                peer.version = version;
+                peer.version = Some(version);
                 peer.unchanged = 0;
             }
             self.slot = Some(number);
@@ -290,7 +290,10 @@ impl WorkerSlots {
             return;
         };
         self.heartbeat += 1;
-        let version = self.peers.get(number as usize).map(|peer| peer.version);
+        let version = self
+            .peers
+            .get(number as usize)
+            .and_then(|peer| peer.version);
         let record = (self.own, self.heartbeat, presence);
         if !shared.put(&key(&self.base, number), &record, version) {
             self.slot = None;

@@ -15,8 +15,8 @@ pub struct Sample<'p> {
     pub labels: Labels<'p>,
     /// Value of the series.
     pub value: f64,
-    /// Time of the value, in milliseconds since 1970; 0 where the line has none.
-    pub timestamp: i64,
+    /// Time of the value in milliseconds since 1970, if the line has one.
+    pub timestamp: Option<i64>,
 }
 
 impl<'p> Sample<'p> {
@@ -26,8 +26,8 @@ impl<'p> Sample<'p> {
         let mut words = words(rest);
         let value = parsed(words.next()?)?;
         let timestamp = match words.next() {
-            Some(word) => parsed(word)?,
-            None => 0,
+            Some(word) => Some(parsed(word)?),
+            None => None,
         };
         let sample = Self {
             labels,
@@ -195,13 +195,13 @@ mod tests {
 
     #[test]
     fn timestamps() {
-        let timestamp = |text: &str| Sample::parse(text.as_bytes()).map(|found| found.timestamp);
-        assert_eq!(timestamp(" 7"), Some(0));
+        let timestamp = |text: &str| Some(Sample::parse(text.as_bytes())?.timestamp);
+        assert_eq!(timestamp(" 7"), Some(None));
         assert_eq!(
             timestamp("{a=\"b\"} 7  1395066363000"),
-            Some(1_395_066_363_000)
+            Some(Some(1_395_066_363_000))
         );
-        assert_eq!(timestamp(" 7 -1"), Some(-1));
+        assert_eq!(timestamp(" 7 -1"), Some(Some(-1)));
         assert_eq!(timestamp(" 7 1.5"), None);
         assert_eq!(timestamp(" 7 1 2"), None);
     }

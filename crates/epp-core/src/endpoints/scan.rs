@@ -362,7 +362,7 @@ impl Signal {
         match self {
             // The value is the time when the series was written; old series stay on the page.
             Self::Lora => sample.value,
-            _ => sample.timestamp as f64,
+            _ => sample.timestamp.unwrap_or(0) as f64,
         }
     }
 
