@@ -261,7 +261,8 @@ fn a_record_from_the_end_of_time_pins_no_ejection() {
     let shared = &mut Shared::new(&mut host, &mut traffic);
     assert!(shared.put("ejections", &[(Slot(1), pinned)][..], None));
     tick(&mut workers, &mut host, 10_000);
-    assert!(workers.iter().all(|worker| worker.avoids().is_empty()));
+    let reason = |worker: &Worker| worker.detector.reason(Slot(1));
+    assert!(workers.iter().all(|worker| reason(worker).is_none()));
     // What the workers find themselves replaces it.
     workers[0].fail(1, 10_000);
     tick(&mut workers, &mut host, 10_050);
@@ -270,18 +271,22 @@ fn a_record_from_the_end_of_time_pins_no_ejection() {
     assert!(recovers(&mut workers, &mut host, 1, 10_100) < 13_000);
 }
 
-/// Lets the probe of an endpoint succeed; returns when no worker ejects it any more.
+/// Lets the probe of an endpoint succeed, which one worker alone sends. Returns when no worker ejects the endpoint
+/// any more.
 fn recovers(workers: &mut [Worker], host: &mut InProcess, slot: u32, mut now: u64) -> u64 {
+    let mut probes = 0;
     while workers.iter().any(|worker| worker.avoids().contains(&slot)) {
         now += 50;
         tick(workers, host, now);
         for worker in &mut *workers {
             if worker.detector.start_probe(Slot(slot), 7, at(now)) {
+                probes += 1;
                 worker.note(slot, 7, false, now);
             }
         }
         assert!(now < 100_000, "it stays ejected");
     }
+    assert_eq!(probes, 1);
     now
 }
 
