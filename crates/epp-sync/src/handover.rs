@@ -5,12 +5,11 @@
 //! worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
 //! handover takes memory only while it lasts: the hashes of the index, a quarter of its size.
 
-use epp_core::picker::peers::Placement;
+use epp_core::picker::peers::{IndexPeer, Placement};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, Writer};
 use crate::journal::{read_run, write_run};
-use crate::peers::IndexPeer;
 use crate::shared::Shared;
 
 /// Hashes handed over, or taken over, per tick: two million, which the default bound of an index

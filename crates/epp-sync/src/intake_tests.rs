@@ -1,9 +1,9 @@
 //! The bound on the placements of other VMs that are imported per tick.
 
-use super::peers::{IndexPeer, Peers, HASHES_PER_TICK};
+use super::peers::{Peers, HASHES_PER_TICK};
 use super::shared::{Shared, Traffic};
 use super::InProcess;
-use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::{EndpointLoad, IndexPeer};
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 
 /// Hashes of one segment.

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use crate::shared::Traffic;
     use crate::InProcess;
-    use epp_core::picker::peers::MAX_NAME_BYTES;
+    use epp_core::scheduling::MAX_MODEL_BYTES;
 
     fn take(names: &mut ModelNames, name: &str, endpoints: usize, host: &mut InProcess) -> bool {
         let mut traffic = Traffic::default();
@@ -75,10 +75,10 @@ mod tests {
     fn a_name_that_is_too_long_is_not_taken() {
         let mut host = InProcess::default();
         let mut names = ModelNames::default();
-        assert!(take(&mut names, &"n".repeat(MAX_NAME_BYTES), 1, &mut host));
+        assert!(take(&mut names, &"n".repeat(MAX_MODEL_BYTES), 1, &mut host));
         assert!(!take(
             &mut names,
-            &"n".repeat(MAX_NAME_BYTES + 1),
+            &"n".repeat(MAX_MODEL_BYTES + 1),
             1,
             &mut host
         ));

@@ -1,8 +1,7 @@
 //! What the workers of one Envoy exchange with each tick: what their indexes learnt, what is in flight, and
 //! the whole index to one that starts.
 
-use epp_core::picker::peers::EndpointLoad;
-use epp_core::picker::peers::{LearntLog, Placement};
+use epp_core::picker::peers::IndexPeer;
 
 use crate::handover::Handover;
 use crate::journal::{Journal, PeerJournal};
@@ -13,26 +12,6 @@ use crate::shared::Shared;
 /// twice what 16 workers place in a tick where all that they are sent is new (docs/workers.md). What is
 /// more waits for the next tick, or is lost as soon as the ring has gone round.
 pub(super) const HASHES_PER_TICK: usize = 32_768;
-
-/// A picker as far as its peers are concerned. Tests have one of their own.
-pub trait IndexPeer {
-    /// Identifies how prompts are cut and keyed.
-    fn fingerprint(&self) -> u64;
-    /// Returns the log of what its indexes learnt.
-    fn learnt(&mut self) -> &mut LearntLog;
-    /// Learns what the VM in this worker slot has learnt of the blocks of a prompt from number `from` on.
-    fn learn(&mut self, worker: u32, learnt: Placement, prompt: &[u64], from: usize);
-    /// Says whether blocks may come without those before them.
-    fn allow_gaps(&mut self, allowed: bool);
-    /// Writes the blocks of one list of its indexes, in the order of their use; `None` past the last list.
-    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
-    /// Returns how many requests it holds.
-    fn held(&self) -> u32;
-    /// Appends what it has in flight.
-    fn own_loads(&self, loads: &mut Vec<EndpointLoad>);
-    /// Replaces what the other VMs have in flight, one list each.
-    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>);
-}
 
 /// One VM's part in the exchange.
 #[derive(Debug)]

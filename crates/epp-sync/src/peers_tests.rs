@@ -6,7 +6,7 @@ use super::*;
 use crate::faulty::Faulty;
 use crate::shared::Traffic;
 use crate::{InProcess, Store};
-use epp_core::picker::peers::Evidence;
+use epp_core::picker::peers::{EndpointLoad, Evidence, Placement};
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::TableKey;
 use epp_core::prefix::matcher::Matcher;

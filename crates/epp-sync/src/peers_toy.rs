@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
 
+use epp_core::picker::peers::{EndpointLoad, LearntLog, Placement};
+
 use super::super::*;
 use super::run;
 

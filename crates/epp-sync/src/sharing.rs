@@ -1,13 +1,13 @@
 //! The sharing of one picker: driven by the host before and after each of its ticks.
 
-use epp_core::picker::peers::{EndpointLoad, LearntLog, PeerView, Placement, SharingStatistics};
+use epp_core::picker::peers::{IndexPeer, PeerView, SharingStatistics};
 use epp_core::picker::Picker;
 
 use crate::delivery::SharedFinding;
 use crate::ejections::Ejections;
 use crate::lease::Lease;
 use crate::models;
-use crate::peers::{IndexPeer, Peers};
+use crate::peers::Peers;
 use crate::report::{self, Audience, PlanReport, Report};
 use crate::secret;
 use crate::shared::{Shared, Traffic};
@@ -223,40 +223,6 @@ impl Sharing {
             status: picker.status(),
         };
         report::publish(&worker, &report, shared);
-    }
-}
-
-impl IndexPeer for PeerView<'_> {
-    fn fingerprint(&self) -> u64 {
-        self.prompt_fingerprint()
-    }
-
-    fn learnt(&mut self) -> &mut LearntLog {
-        PeerView::learnt(self)
-    }
-
-    fn learn(&mut self, worker: u32, learnt: Placement, prompt: &[u64], from: usize) {
-        self.learn_from_peer(worker, learnt, prompt, from);
-    }
-
-    fn allow_gaps(&mut self, allowed: bool) {
-        PeerView::allow_gaps(self, allowed);
-    }
-
-    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
-        PeerView::index_list(self, number, hashes)
-    }
-
-    fn held(&self) -> u32 {
-        u32::try_from(PeerView::held(self)).unwrap_or(u32::MAX)
-    }
-
-    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        PeerView::own_loads(self, loads);
-    }
-
-    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        PeerView::set_peer_loads(self, others);
     }
 }
 

@@ -134,7 +134,7 @@ fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
     let (mut memory, mut vms) = vms(PREFIX, 3);
     let agreed = vms.iter_mut().map(|vm| {
         let peers = vm.picker.peers();
-        (peers.secret().clone(), peers.prompt_fingerprint())
+        (peers.secret().clone(), peers.fingerprint())
     });
     let agreed: Vec<_> = agreed.collect();
     assert!(agreed.iter().all(|other| *other == agreed[0]));

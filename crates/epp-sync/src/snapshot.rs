@@ -6,7 +6,7 @@
 use epp_core::endpoints::monitor::Revisions;
 use epp_core::endpoints::store::{Condition, EndpointStore, Member};
 use epp_core::picker::peers::PeerView;
-use epp_core::scheduling::{Metrics, Slot};
+use epp_core::scheduling::{Metrics, Slot, MAX_MODEL_BYTES};
 use epp_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,7 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
             // Scorers take it for a missing one in any case.
             number.take_if(|number| number.is_nan());
         }
+        metrics.model.take_if(|model| model.len() > MAX_MODEL_BYTES);
         metrics.block_size.take_if(|size| *size == 0);
         metrics.num_blocks.take_if(|blocks| *blocks == 0);
         (slot, condition.into(), metrics)

@@ -5,13 +5,13 @@
 
 use epp_core::config;
 use epp_core::endpoints::store::{EndpointStore, Member};
-use epp_core::picker::peers::EndpointLoad;
+use epp_core::picker::peers::{EndpointLoad, IndexPeer};
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
 use epp_sync::codec::MARK;
-use epp_sync::peers::{IndexPeer, Peers};
+use epp_sync::peers::Peers;
 use epp_sync::presence::WorkerSlots;
 use epp_sync::shared::{Shared, Traffic};
 use epp_sync::{report, snapshot, InProcess, Sharing, Store};

@@ -23,7 +23,7 @@ use super::partial_page::PageLayout;
 use super::sample::{words, Sample};
 use super::series::{self, IsValue, SeriesSet};
 use super::spec::MetricSpec;
-use crate::scheduling::{Metrics, Needs};
+use crate::scheduling::{Metrics, Needs, MAX_MODEL_BYTES};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -274,7 +274,11 @@ impl Extraction {
             let requests = || series.merge(|it| count(it.value), f64::max, |a, b| a + b);
             let usage = || series.merge(|it| share(it.value), f64::max, f64::max);
             match &wanted.signal {
-                Signal::Waiting => metrics.waiting = requests().filter(|sum| sum.is_finite()),
+                Signal::Waiting => {
+                    metrics.waiting = requests().filter(|sum| sum.is_finite());
+                    let model = series.merge(model, |one, _| one, |one, _| one);
+                    metrics.model = model.filter(|_| metrics.waiting.is_some());
+                }
                 Signal::Running => metrics.running = requests().filter(|sum| sum.is_finite()),
                 Signal::KvUsage => {
                     metrics.kv_usage = usage();
@@ -386,6 +390,12 @@ pub(super) fn without_mark(page: &[u8]) -> &[u8] {
 pub(super) fn split_name(line: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
     line.split_at_checked(end).unwrap_or_default()
+}
+
+/// Returns the model that a series is about, as vLLM and SGLang write it, if it may get statistics of its own.
+fn model(sample: &Sample<'_>) -> Option<String> {
+    let model = sample.labels.get("model_name")?;
+    (model.len() <= MAX_MODEL_BYTES).then(|| model.into_owned())
 }
 
 /// Returns a value as a count, if it can be one. Fractions are cut off, as in the Endpoint Picker.

@@ -36,6 +36,7 @@ fn two_engines() -> String {
 fn engines_of_one_page_are_one_endpoint() {
     let found = metrics(two_engines());
     let expected = Metrics {
+        model: Some("m".to_owned()),
         waiting: Some(12.0),
         running: Some(41.0),
         kv_usage: Some(0.95),

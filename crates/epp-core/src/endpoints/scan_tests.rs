@@ -58,6 +58,7 @@ pub(super) fn names(names: &str) -> Vec<String> {
 
 fn whole_page(waiting: f64, running: f64, kv_usage: f64, cache: (u32, u32)) -> Metrics {
     Metrics {
+        model: Some("tiny".to_owned()),
         waiting: Some(waiting),
         running: Some(running),
         kv_usage: Some(kv_usage),
@@ -150,17 +151,17 @@ fn the_families_of_every_engine_are_read() {
         ("nv_trt_llm_request_metrics", &requests),
         ("nv_trt_llm_kv_cache_block_metrics", &blocks),
     ]);
-    for (engine, page) in [
-        ("trtllm-serve", trtllm),
-        ("sglang", sglang),
-        ("triton-tensorrt-llm", triton_trtllm),
+    for (engine, page, model) in [
+        ("trtllm-serve", trtllm, None),
+        ("sglang", sglang, Some("m")),
+        ("triton-tensorrt-llm", triton_trtllm, None),
     ] {
         let page = extraction(engine).scan(page.as_bytes()).unwrap();
-        assert_eq!(
-            page.metrics,
-            whole_page(3.0, 2.0, 0.25, (32, 500)),
-            "{engine}"
-        );
+        let expected = Metrics {
+            model: model.map(str::to_owned),
+            ..whole_page(3.0, 2.0, 0.25, (32, 500))
+        };
+        assert_eq!(page.metrics, expected, "{engine}");
     }
     let triton = "# TYPE nv_inference_pending_request_count gauge\n\
         nv_inference_pending_request_count{model=\"m\"} 3\n\

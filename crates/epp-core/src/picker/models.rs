@@ -5,8 +5,7 @@
 //! room for a bounded number of them. Some model servers serve any name, and a name may be read wrongly from a body
 //! that has two: half of the room is for names that are on an endpoint's metrics page, which clients cannot choose.
 
-/// Bytes of a name; a longer one is counted as "other".
-pub const MAX_NAME_BYTES: usize = 64;
+use crate::scheduling::MAX_MODEL_BYTES;
 
 /// Series of one model at one endpoint: seven histograms, with their sums and counts, and two counters.
 const SERIES_PER_MODEL: usize = 140;
@@ -71,7 +70,7 @@ impl ModelNames {
 
     /// Returns whether there is room for this name in a pool with this many endpoints.
     pub fn has_room(&self, name: &str, evidence: ModelEvidence, endpoints: usize) -> bool {
-        name.len() <= MAX_NAME_BYTES && self.admitted.len() < Self::room(endpoints, evidence)
+        name.len() <= MAX_MODEL_BYTES && self.admitted.len() < Self::room(endpoints, evidence)
     }
 
     /// Admits a name, if there is room. Returns whether it is admitted now.

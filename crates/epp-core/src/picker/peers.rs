@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub use super::admission::ModelWish;
 pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
 pub use super::load::EndpointLoad;
-pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES, MAX_NAME_BYTES};
+pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES};
 
 /// Counts of the sharing itself, which the picker exports with its own metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,14 +129,8 @@ impl PeerView<'_> {
     }
 }
 
-/// The prefix indexes.
+/// The secret of the prefix indexes.
 impl PeerView<'_> {
-    /// Returns a fingerprint of how prompts are cut into blocks and keyed: hashes of a picker with another
-    /// fingerprint mean nothing here. The secret cannot be had from it.
-    pub fn prompt_fingerprint(&self) -> u64 {
-        self.0.dispatcher.prefixes.fingerprint()
-    }
-
     /// Returns the secret that keys digests and indexes.
     pub fn secret(&self) -> &Secret {
         self.0.dispatcher.prefixes.secret()
@@ -150,16 +144,44 @@ impl PeerView<'_> {
             self.0.stop_reading_all();
         }
     }
+}
 
+/// What the pickers of a pool learn from each other between two ticks: their indexes, and what is in flight. A tool or
+/// a test can take a picker's place.
+pub trait IndexPeer {
+    /// Returns a fingerprint of how prompts are cut into blocks and keyed: hashes of a picker with another
+    /// fingerprint mean nothing here. The secret cannot be had from it.
+    fn fingerprint(&self) -> u64;
     /// Returns the log of what the indexes have learnt, to be drained with every tick.
-    pub fn learnt(&mut self) -> &mut LearntLog {
-        &mut self.0.dispatcher.prefixes.learnt
-    }
-
+    fn learnt(&mut self) -> &mut LearntLog;
     /// Learns what another picker has learnt of the blocks of a prompt from number `from` on; the hashes
     /// before are what it takes to find them. `peer` distinguishes the others: what one of them has sent
     /// only that one can refute.
-    pub fn learn_from_peer(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
+    fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize);
+    /// Says whether blocks may come without those before them, as they do while a whole index is handed
+    /// over.
+    fn allow_gaps(&mut self, allowed: bool);
+    /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use,
+    /// the last used one at the end. There is one such list for each pair; `None` past the last.
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
+    /// Returns how many requests this picker holds.
+    fn held(&self) -> u32;
+    /// Appends what this picker has in flight at each endpoint.
+    fn own_loads(&self, loads: &mut Vec<EndpointLoad>);
+    /// Replaces what the other pickers have in flight, one list each.
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>);
+}
+
+impl IndexPeer for PeerView<'_> {
+    fn fingerprint(&self) -> u64 {
+        self.0.dispatcher.prefixes.fingerprint()
+    }
+
+    fn learnt(&mut self) -> &mut LearntLog {
+        &mut self.0.dispatcher.prefixes.learnt
+    }
+
+    fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
         let Dispatcher {
             plan,
             pool,
@@ -169,39 +191,32 @@ impl PeerView<'_> {
         prefixes.learn_from_peer(peer, learnt, (prompt, from), plan, pool);
     }
 
-    /// Says whether blocks may come without those before them, as they do while a whole index is handed
-    /// over.
-    pub fn allow_gaps(&mut self, allowed: bool) {
+    fn allow_gaps(&mut self, allowed: bool) {
         self.0.dispatcher.prefixes.allow_gaps(allowed);
     }
 
-    /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use,
-    /// the last used one at the end. There is one such list for each pair; `None` past the last.
-    pub fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
+    fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         let dispatcher = &self.0.dispatcher;
         dispatcher.prefixes.list(number, hashes, &dispatcher.pool)
+    }
+
+    fn held(&self) -> u32 {
+        u32::try_from(self.0.exchanges.held()).unwrap_or(u32::MAX)
+    }
+
+    fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
+        let pool = &self.0.dispatcher.pool;
+        pool.loads.append_own(&pool.monitor.store, loads);
+    }
+
+    fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
+        let pool = &mut self.0.dispatcher.pool;
+        pool.loads.set_others(others, &mut pool.monitor.store);
     }
 }
 
 /// Requests in flight.
 impl PeerView<'_> {
-    /// Returns how many requests this picker holds.
-    pub fn held(&self) -> usize {
-        self.0.exchanges.held()
-    }
-
-    /// Appends what this picker has in flight at each endpoint.
-    pub fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        let pool = &self.0.dispatcher.pool;
-        pool.loads.append_own(&pool.monitor.store, loads);
-    }
-
-    /// Replaces what the other pickers have in flight, one list each.
-    pub fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        let pool = &mut self.0.dispatcher.pool;
-        pool.loads.set_others(others, &mut pool.monitor.store);
-    }
-
     /// Returns whether pages came or endpoints went since it was last asked: then what the others have in
     /// flight has to be set again.
     pub fn take_loads_outdated(&mut self) -> bool {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
 use crate::picker::dispatcher::Dispatcher;
+use crate::picker::peers::IndexPeer;
 use crate::picker::testing::{begin, change, close, exchange, pass, show, NOW};
 use crate::picker::{ExchangeId, Head, Picker, ResponseOrigin, Upstream};
 
@@ -149,9 +150,7 @@ fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
                 evidence,
                 ..*placement
             };
-            vm.picker
-                .peers()
-                .learn_from_peer(peer, placement, hashes, 0);
+            vm.picker.peers().learn(peer, placement, hashes, 0);
         }
     };
     tell(&mut vm, 1, Evidence::Sent);

@@ -184,10 +184,13 @@ fn names_that_only_clients_know_leave_room_for_others() {
     assert_eq!(vm.admitted().len(), MAX_NAMES / 2);
     for slot in (0..ENDPOINTS as u32).map(Slot) {
         let endpoint = vm.picker.fixture().pool().get_mut(slot).unwrap();
-        endpoint.metrics.lora.active = vec!["real".to_owned()];
+        endpoint.metrics.model = Some("real".to_owned());
+        endpoint.metrics.lora.active = vec!["adapter".to_owned()];
     }
-    vm.serve("", &once("real"));
-    assert!(vm.admitted().contains("real"));
+    for listed in ["real", "adapter"] {
+        vm.serve("", &once(listed));
+        assert!(vm.admitted().contains(listed));
+    }
     vm.serve("", &once("other"));
     assert!(!vm.admitted().contains("other"));
 }

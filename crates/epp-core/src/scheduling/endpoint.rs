@@ -53,9 +53,14 @@ pub struct Lora {
     pub max: u32,
 }
 
+/// Bytes of a model's name that gets statistics of its own. A longer one is counted as "other".
+pub const MAX_MODEL_BYTES: usize = 64;
+
 /// The last values read off an endpoint's metrics page. `None`: never seen there.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Metrics {
+    /// The model that the server's series are about, if its name has at most [`MAX_MODEL_BYTES`].
+    pub model: Option<String>,
     /// Requests waiting in the server's queue.
     pub waiting: Option<f64>,
     /// Requests running.
@@ -74,7 +79,7 @@ impl Metrics {
     /// Returns whether the page lists a model of this name.
     pub fn lists_model(&self, name: &str) -> bool {
         let adapters = self.lora.active.iter().chain(&self.lora.waiting);
-        adapters.into_iter().any(|adapter| adapter == name)
+        self.model.iter().chain(adapters).any(|known| known == name)
     }
 }
 

@@ -16,7 +16,9 @@ pub mod scheduler;
 mod score_cache;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
-pub use endpoint::{DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot};
+pub use endpoint::{
+    DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot, MAX_MODEL_BYTES,
+};
 pub use error::ScheduleError;
 pub use handler::{ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results};
 pub use headers::{HeaderId, HeaderValues};

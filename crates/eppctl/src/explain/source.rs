@@ -283,6 +283,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
         },
         page: None,
         metrics: Metrics {
+            model: None,
             waiting: given.waiting,
             running: given.running,
             kv_usage: given.kv_usage,
