@@ -68,51 +68,63 @@ impl FirstByteProbes {
 }
 
 /// The finding so far.
-#[derive(Debug, Default)]
-pub struct Delivery {
+#[derive(Debug)]
+pub enum Delivery {
     /// A body was shown to a request that was held.
-    seen: bool,
-    /// Bodies that were withheld.
-    misses: u32,
-    /// When a request tries it again; `None`: at once.
-    again_at: Option<Timestamp>,
+    Seen,
+    /// None was.
+    Unseen {
+        /// Bodies that were withheld.
+        misses: u32,
+        /// When a request tries it again; `None`: at once.
+        again_at: Option<Timestamp>,
+    },
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self::Unseen {
+            misses: 0,
+            again_at: None,
+        }
+    }
 }
 
 impl Delivery {
     /// Returns whether a body is worth waiting for at `now`; the first one while bodies are not delivered is the
     /// one that tries it again.
     pub fn expects(&mut self, now: Timestamp) -> bool {
-        if self.reads() {
-            return true;
-        }
+        let again_at = match self {
+            Self::Unseen { misses, again_at } if *misses >= MISSES_TO_STOP => again_at,
+            Self::Unseen { .. } | Self::Seen => return true,
+        };
         // A time that is later than any wait was set before the clock was set back.
         let waits = |at: Timestamp| at > now && at.is_near(now, REPEAT_PROBE);
-        let due = !self.again_at.is_some_and(waits);
+        let due = !again_at.is_some_and(waits);
         if due {
-            self.again_at = Some(now.after(RETRY_PROBE));
+            *again_at = Some(now.after(RETRY_PROBE));
         }
         due
     }
 
     /// Returns whether bodies are read, probes aside.
     pub fn reads(&self) -> bool {
-        self.seen || self.misses < MISSES_TO_STOP
+        self.finding() != Some(false)
     }
 
     /// A body was shown to a request that was held.
     pub fn seen(&mut self) {
-        self.seen = true;
-        self.misses = 0;
+        *self = Self::Seen;
     }
 
     /// A body that Envoy had received came only, and at once, when its request was released.
     pub fn withheld(&mut self, now: Timestamp) {
-        if self.seen {
+        let Self::Unseen { misses, again_at } = self else {
             return;
-        }
-        self.misses = self.misses.saturating_add(1);
-        self.again_at = Some(now.after(REPEAT_PROBE));
-        if self.misses == MISSES_TO_STOP {
+        };
+        *misses = misses.saturating_add(1);
+        *again_at = Some(now.after(REPEAT_PROBE));
+        if *misses == MISSES_TO_STOP {
             log::warn!(
                 "Envoy does not deliver bodies before routing: set allow_on_headers_stop_iteration \
                  next to the plugin's name, or `readBody: never` on envoy-proxy; until then \
@@ -123,10 +135,9 @@ impl Delivery {
 
     /// Returns what was found: whether bodies are delivered, if that is known.
     pub fn finding(&self) -> Option<bool> {
-        match (self.seen, self.reads()) {
-            (true, _) => Some(true),
-            (_, false) => Some(false),
-            _ => None,
+        match self {
+            Self::Seen => Some(true),
+            Self::Unseen { misses, .. } => (*misses >= MISSES_TO_STOP).then_some(false),
         }
     }
 
@@ -135,8 +146,10 @@ impl Delivery {
         if found {
             self.seen();
         } else if self.finding().is_none() {
-            self.misses = MISSES_TO_STOP;
-            self.again_at = Some(now.after(REPEAT_PROBE));
+            *self = Self::Unseen {
+                misses: MISSES_TO_STOP,
+                again_at: Some(now.after(REPEAT_PROBE)),
+            };
         }
     }
 }

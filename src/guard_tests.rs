@@ -4,6 +4,7 @@ use super::*;
 use crate::fake_host::host;
 use crate::filter_tests::{destination, listed, post, vm, ROOT};
 use crate::vm::FAILED_TICKS;
+use epp_core::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 
 thread_local! {
     /// The places at which panics are injected, with the number of calls before the first, and of panics.
@@ -335,6 +336,22 @@ fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
     inject_at(&[("place of request", 0, 1)]);
     assert_eq!(begin(&vm, 10), Action::Continue);
     assert!(codes().is_empty());
+}
+
+#[test]
+fn a_request_that_panics_keeps_no_header_that_only_a_picker_may_set() {
+    let vm = guarded(OPEN);
+    inject_at(&[("place of request", 0, ALWAYS)]);
+    post();
+    let spoofed = OWNED_HEADERS.iter().chain(&REWRITE_HEADERS);
+    let spoofed = spoofed.map(|name| ((*name).to_owned(), "theirs".to_owned()));
+    host(|host| host.request.extend(spoofed));
+    let act = |vm: &mut Vm| vm.request_headers(10, false);
+    let action = vm.decide(Callback::RequestHeaders, 10, HEADERS, act);
+    inject_at(&[]);
+    assert_eq!((action, destination()), (Action::Continue, None));
+    let left = host(|host| host.request.clone());
+    assert!(left.iter().all(|(_, value)| value != "theirs"), "{left:?}");
 }
 
 #[test]

@@ -178,9 +178,10 @@ impl Pool {
     /// Lets the request in effect, for which nothing can be decided, go on under the failure mode.
     /// Returns whether it got a local reply.
     pub fn fail(&mut self) -> bool {
-        // It may be the client's own still.
-        let header = self.destination_header();
-        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
+        // They may be the client's own still, or set for a decision that is not carried out.
+        for name in self.picker.plan().owned_headers() {
+            let _: Result<(), Status> = abi::remove_header(Map::Request, name);
+        }
         guard::catch(|| {
             #[cfg(test)]
             guard::inject("count");

@@ -11,15 +11,15 @@ use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
 use epp_core::protocol::EXPLAIN_HEADER;
 use epp_core::time::Timestamp;
 
-/// The state of a request in Envoy.
+/// How far Envoy has passed a request on. The picker's exchange may be gone meanwhile, as after a panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Its headers have come, and are not decided about.
-    New,
-    /// It is held, and its body shown like this.
-    Held(BodyDemand),
-    /// It was forwarded, or got a local reply.
-    Decided,
+enum Passage {
+    /// Its headers are shown.
+    AtHeaders,
+    /// Its headers are kept back, and its body is shown like this.
+    Paused(BodyDemand),
+    /// It was continued, or got a local reply.
+    Over,
 }
 
 /// A request and its response on their way through the filter.
@@ -27,7 +27,7 @@ pub struct Stream {
     id: ExchangeId,
     /// The place of its pool.
     pub pool: usize,
-    phase: Phase,
+    passage: Passage,
     /// Bytes that Envoy had buffered when the request was released outside of its own callbacks, until they are sent.
     detached: Option<Detached>,
     /// Whether its body has ended.
@@ -48,7 +48,7 @@ impl Stream {
         Self {
             id: ExchangeId(id),
             pool,
-            phase: Phase::New,
+            passage: Passage::AtHeaders,
             detached: None,
             ended: false,
             shown: Shown::default(),
@@ -58,9 +58,9 @@ impl Stream {
         }
     }
 
-    /// Returns whether Envoy holds it for us. That is known here, whatever has become of the picker's exchange.
-    pub fn is_held(&self) -> bool {
-        matches!(self.phase, Phase::Held(_))
+    /// Returns whether Envoy keeps it back.
+    pub fn is_paused(&self) -> bool {
+        matches!(self.passage, Passage::Paused(_))
     }
 
     /// Handles the request's headers. Returns `None` if they cannot be read, for example because no memory is left.
@@ -80,7 +80,7 @@ impl Stream {
     /// Carries out the effects of one of its own callbacks. Returns whether it got a local reply.
     pub fn carry_out(&mut self, effect: &Effect, picker: &mut Picker, now: Timestamp) -> bool {
         match effect {
-            Effect::Hold { body, .. } => self.phase = Phase::Held(*body),
+            Effect::Hold { body, .. } => self.passage = Passage::Paused(*body),
             Effect::ShowBody { .. } => {
                 picker.request_body(now, self.id, &mut self.shown.view(false));
             }
@@ -89,16 +89,15 @@ impl Stream {
                 let _: Result<(), Status> =
                     abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
             }
-            // Its pool has done that.
             // It went on under the failure mode meanwhile.
-            _ if self.phase == Phase::Decided => {}
+            _ if self.passage == Passage::Over => {}
             // Not about requests.
             Effect::Fetch { .. } => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
                 super::pool::carry_out(effect, picker);
                 // Not before: after a panic before this point the request is still held.
-                self.phase = Phase::Decided;
+                self.passage = Passage::Over;
                 return matches!(effect, Effect::Reply { .. });
             }
         }
@@ -113,12 +112,12 @@ impl Stream {
             self.carry_out(effect, picker, now);
             return false;
         }
-        match self.phase {
+        match self.passage {
             // It went on under the failure mode meanwhile.
-            Phase::New | Phase::Decided => return false,
-            Phase::Held(BodyDemand::Replayable) => self.rewrite(rewrite_of(effect), picker),
+            Passage::AtHeaders | Passage::Over => return false,
+            Passage::Paused(BodyDemand::Replayable) => self.rewrite(rewrite_of(effect), picker),
             // What Envoy has shown in passing cannot be changed any more.
-            Phase::Held(BodyDemand::Streaming) => {}
+            Passage::Paused(BodyDemand::Streaming) => {}
         }
         super::pool::carry_out(effect, picker);
         let answered = matches!(effect, Effect::Reply { .. });
@@ -128,8 +127,8 @@ impl Stream {
 
     /// It is not held any more. Returns whether Envoy buffers its body.
     pub fn let_go(&mut self) -> bool {
-        let buffered = self.phase == Phase::Held(BodyDemand::Replayable);
-        self.phase = Phase::Decided;
+        let buffered = self.passage == Passage::Paused(BodyDemand::Replayable);
+        self.passage = Passage::Over;
         buffered
     }
 
@@ -203,7 +202,7 @@ impl Stream {
 
     /// Returns whether it is held and no byte of its body was shown.
     pub fn lacks_first_byte(&self) -> bool {
-        self.is_held() && self.shown.is_empty()
+        self.is_paused() && self.shown.is_empty()
     }
 
     /// It is released because Envoy has received this many bytes of its body and shown none of them.
@@ -220,7 +219,7 @@ impl Stream {
                 pool.delivery.withheld(pool.now());
             }
         }
-        if self.is_held() && size > 0 {
+        if self.is_paused() && size > 0 {
             pool.delivery.seen();
         }
         self.shown.show(size);
@@ -232,12 +231,12 @@ impl Stream {
 
     /// Returns what is to become of the part of its body that Envoy shows.
     pub fn pass_body(&mut self, answered: bool) -> BodyAction {
-        let action = match self.phase {
+        let action = match self.passage {
             // The request itself goes nowhere.
             _ if answered => BodyAction::Buffer,
-            Phase::Held(BodyDemand::Replayable) => BodyAction::Buffer,
-            Phase::Held(BodyDemand::Streaming) => BodyAction::Watermark,
-            Phase::New | Phase::Decided => BodyAction::Continue,
+            Passage::Paused(BodyDemand::Replayable) => BodyAction::Buffer,
+            Passage::Paused(BodyDemand::Streaming) => BodyAction::Watermark,
+            Passage::AtHeaders | Passage::Over => BodyAction::Continue,
         };
         if action != BodyAction::Buffer {
             // What was shown goes on now, or is not shown again.
@@ -303,9 +302,6 @@ fn rewrite_of(effect: &Effect) -> Option<&Rewrite> {
 /// Lets a request go on under the failure mode whose headers cannot be read. Returns what becomes of
 /// it.
 pub fn unreadable(pool: &mut Pool) -> Action {
-    for name in pool.picker.plan().owned_headers() {
-        let _: Result<(), Status> = abi::remove_header(Map::Request, name);
-    }
     if pool.fail() {
         Action::Pause
     } else {

@@ -186,7 +186,7 @@ impl Vm {
         streams.insert(id, stream);
         let pool = pools.get_mut(place).and_then(Option::as_mut);
         let replied = pool.is_some_and(|pool| pool.carry_out(streams, id));
-        let held = streams.get(&id).is_some_and(Stream::is_held);
+        let held = streams.get(&id).is_some_and(Stream::is_paused);
         match replied || held {
             true => Action::Pause,
             false => Action::Continue,
@@ -348,7 +348,7 @@ impl Vm {
                 let stream = self.streams.get(&context);
                 let pool = stream.map(|stream| stream.pool);
                 let ended = callback == Callback::Delete;
-                let undecided = !ended && stream.is_some_and(Stream::is_held);
+                let undecided = !ended && stream.is_some_and(Stream::is_paused);
                 let waits = guard::catch(|| self.recover_detached(callback, context));
                 self.give_up(callback, context, pool, undecided) || waits.unwrap_or(false)
             }
@@ -404,7 +404,7 @@ impl Vm {
             pool.and_then(waits).unwrap_or(false)
         };
         let lost =
-            |(id, stream): &(&u32, &Stream)| stream.is_held() && (all || !waits(**id, stream));
+            |(id, stream): &(&u32, &Stream)| stream.is_paused() && (all || !waits(**id, stream));
         let lost = self.streams.iter().filter(lost);
         let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
         // The streams stay: they know what Envoy has of their bodies.
