@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::testing::{begin, show, NOW};
-use super::super::{Fetch, FetchId, Fetched, Head};
+use super::super::{Fetch, FetchError, FetchId, Fetched, Head};
 use super::*;
 use crate::config;
 use crate::endpoints::outlier::Reason;
@@ -111,6 +111,39 @@ fn all_gauges_of_an_endpoint_that_has_left_are_reset() {
     (0..5).for_each(|_| host.respond(OTHER));
     assert_eq!(host.gauges("10.0.0.1"), Vec::<&str>::new());
     assert!(host.gauges("10.0.0.2").len() >= 4);
+}
+
+#[test]
+fn a_result_of_another_kind_is_a_failure() {
+    let mut host = Host::new();
+    let addresses = |host: &Host| -> Vec<String> {
+        let endpoints = host.picker.pool().iter();
+        endpoints
+            .map(|(_, endpoint)| endpoint.address.to_string())
+            .collect()
+    };
+    for (id, fetch) in host.tick() {
+        assert_eq!(fetch, Fetch::Members);
+        let mut page = crate::body::SliceBody::whole(PAGE);
+        host.picker
+            .fetched(host.now, id, Ok(Fetched::Page(&mut page)));
+    }
+    assert_eq!(addresses(&host), [""; 0]);
+    host.respond(FIRST);
+    let mut pages = 0;
+    for _ in 0..3 {
+        for (id, fetch) in host.tick() {
+            pages += usize::from(fetch != Fetch::Members);
+            let other = match fetch {
+                Fetch::Members => Err(FetchError),
+                Fetch::Metrics { .. } => Ok(Fetched::Members(vec![member("10.0.0.2:80")])),
+            };
+            host.picker.fetched(host.now, id, other);
+        }
+    }
+    assert!(pages > 0, "no page was fetched");
+    assert_eq!(addresses(&host), ["10.0.0.1:80"]);
+    assert_eq!(host.gauges("10.0.0.2"), Vec::<&str>::new());
 }
 
 /// The one that ejected it may have trapped, and the ejection ended before another one polled.
