@@ -8,9 +8,8 @@
 //! indexes. Several pickers of one proxy exchange what they know through [`Picker::peers`] and the crate
 //! `epp-sync`.
 //!
-//! Each piece of state has one owner: [`Exchanges`] the requests under way, and in the [`Dispatcher`]
-//! [`PoolState`](pool_state::PoolState) the endpoints, [`Prefixes`](prefixes::Prefixes) the indexes,
-//! [`Statistics`](statistics::Statistics) what is counted.
+//! Each piece of state has one owner: `Exchanges` the requests under way, and in the `Dispatcher` `PoolState` the
+//! endpoints, `Prefixes` the indexes, `Statistics` what is counted.
 
 mod admission;
 mod costs;
