@@ -349,6 +349,8 @@ impl Pool {
             in_effect = context;
             if let Effect::Fetch { id, fetch, timeout } = effect {
                 self.fetch(id, fetch, timeout);
+            } else if let Effect::Warn(warning) = effect {
+                log::warn!("{warning}");
             } else if let Some(stream) = streams.get_mut(&context) {
                 if context == current {
                     answered |= stream.carry_out(&effect, &mut self.picker, self.now);

@@ -258,7 +258,7 @@ catalogue! {
     PROMPT_BYTES: Gauge<Vm> = ("epp_wasm_prompt_bytes");
     /// Bound of that memory.
     PROMPT_LIMIT: Gauge<Vm> = ("epp_wasm_prompt_limit_bytes");
-    /// Panics that were caught. Each is a defect.
+    /// Panics that were caught. Each is a defect, or an allocation for which no memory was left.
     CAUGHT_PANICS: Counter<Callback<'_>> = ("epp_wasm_caught_panics_total");
     /// Configurations that were rejected. It has no label `pool`: a rejected configuration has no pool.
     REJECTED_CONFIGURATIONS: Counter<NoLabels> = ("epp_wasm_rejected_configurations_total");

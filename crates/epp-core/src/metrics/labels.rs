@@ -1,7 +1,8 @@
 //! The labels that metrics have.
 //!
 //! Each metric of the catalogue has one type of labels, so that it cannot be counted under a label that its
-//! readers do not expect. Values that are a closed set are an enum.
+//! readers do not expect. Values that are a closed set are an enum,
+//! except for the codes of errors and the names of callbacks, which are those of the Endpoint Picker and of proxy-wasm.
 
 use crate::endpoints::outlier::Reason;
 

@@ -201,26 +201,28 @@ impl Registry {
         loop {
             let place = *self.ready.front()?;
             let id = MetricId(place as u32);
-            if let Some(cell) = self.cells.get_mut(place) {
-                if !cell.name.is_empty() {
-                    let kind = match cell.value {
-                        Value::Counter { .. } => MetricKind::Counter,
-                        Value::Gauge(_) => MetricKind::Gauge,
-                    };
-                    let name = std::mem::take(&mut cell.name);
-                    return Some(MetricUpdate::Define { id, kind, name });
-                }
-                cell.queued = false;
+            let Some(cell) = self.cells.get_mut(place) else {
                 self.ready.pop_front();
-                match &mut cell.value {
-                    Value::Gauge(value) => return Some(MetricUpdate::Set { id, value: *value }),
-                    // It was defined, so that it is 0 there, too.
-                    Value::Counter { growth: 0, .. } => {}
-                    Value::Counter { growth, before } => {
-                        let by = std::mem::take(growth);
-                        *before = before.saturating_add(by);
-                        return Some(MetricUpdate::Add { id, by });
-                    }
+                continue;
+            };
+            if !cell.name.is_empty() {
+                let kind = match cell.value {
+                    Value::Counter { .. } => MetricKind::Counter,
+                    Value::Gauge(_) => MetricKind::Gauge,
+                };
+                let name = std::mem::take(&mut cell.name);
+                return Some(MetricUpdate::Define { id, kind, name });
+            }
+            cell.queued = false;
+            self.ready.pop_front();
+            match &mut cell.value {
+                Value::Gauge(value) => return Some(MetricUpdate::Set { id, value: *value }),
+                // It was defined, so that it is 0 there, too.
+                Value::Counter { growth: 0, .. } => {}
+                Value::Counter { growth, before } => {
+                    let by = std::mem::take(growth);
+                    *before = before.saturating_add(by);
+                    return Some(MetricUpdate::Add { id, by });
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
 use super::models::{ModelEvidence, MAX_NAMES};
+use super::response::Recording;
 use super::statistics::ModelStatistics;
 use super::{ExchangeId, Picker};
 use crate::scheduling::Slot;
@@ -32,7 +33,7 @@ impl Dispatcher {
     /// Returns the statistics of a request's model at its endpoint. The name is the client's: until an endpoint has
     /// served it, it is counted as "other".
     pub fn statistics_of(&mut self, exchange: &mut Exchange, slot: Slot) -> ModelStatistics {
-        exchange.candidate.clear();
+        exchange.proposed_model.clear();
         let model = exchange.naming.model(&exchange.reader).known();
         let model = model.unwrap_or_default();
         if let Some(own) = self.statistics.model_at(slot, model) {
@@ -40,12 +41,17 @@ impl Dispatcher {
         }
         // A request without a body is a success at any server, whatever model a header names.
         let served = exchange.naming.served(&exchange.reader);
-        if exchange.response.has_body() && served.is_some_and(|(served, _)| served == model) {
+        let served = served.filter(|(served, _)| *served == model);
+        if let Some((_, evidence)) = served.filter(|_| exchange.response.has_body()) {
             // Its body may still be read to the end.
-            let best = self.listing(slot, model).unwrap_or(ModelEvidence::Read);
-            let endpoints = self.pool.pool().width();
+            let evidence = match exchange.reader.wants_more() {
+                true => ModelEvidence::Read,
+                false => evidence,
+            };
+            let best = self.listing(slot, model).unwrap_or(evidence);
+            let endpoints = self.endpoints.pool().width();
             if self.statistics.models.has_room(model, best, endpoints) {
-                exchange.candidate.push_str(model);
+                exchange.proposed_model.push_str(model);
             }
         }
         self.statistics.other_models()
@@ -53,7 +59,7 @@ impl Dispatcher {
 
     /// Returns the evidence that the page of the endpoint in this slot lists a model, if it does.
     fn listing(&self, slot: Slot, model: &str) -> Option<ModelEvidence> {
-        let endpoint = self.pool.pool().get(slot)?;
+        let endpoint = self.endpoints.pool().get(slot)?;
         endpoint
             .metrics
             .lists_model(model)
@@ -62,7 +68,7 @@ impl Dispatcher {
 
     /// An endpoint has served a request: its model gets statistics of its own, or asks for them.
     pub fn propose_model(&mut self, exchange: &mut Exchange, slot: Slot) {
-        let name = std::mem::take(&mut exchange.candidate);
+        let name = std::mem::take(&mut exchange.proposed_model);
         if name.is_empty() || exchange.reader.repeats_model() {
             return;
         }
@@ -76,7 +82,14 @@ impl Dispatcher {
             evidence: self.listing(slot, &name).unwrap_or(read),
             name,
         };
-        let endpoints = self.pool.pool().width();
+        let endpoints = self.endpoints.pool().width();
+        if !self
+            .statistics
+            .models
+            .has_room(&wish.name, wish.evidence, endpoints)
+        {
+            return;
+        }
         match &mut self.statistics.admission {
             // The host has not asked for them for long.
             Admission::Agreed(wishes) if wishes.len() >= MAX_NAMES => {}
@@ -93,8 +106,8 @@ impl Dispatcher {
     /// Counts a request under its model's name, which was admitted.
     fn count_under_model(&mut self, exchange: &mut Exchange, wish: &ModelWish) {
         let own = self.statistics.model_at(wish.slot, &wish.name);
-        if let (Some(model), Some(counted)) = (own, exchange.response.counted) {
-            exchange.response.counted = Some(super::response::Counted { model, ..counted });
+        if let (Some(model), Some(recording)) = (own, exchange.response.recording) {
+            exchange.response.recording = Some(Recording { model, ..recording });
         }
     }
 }

@@ -11,7 +11,7 @@ use super::effect::Addresses;
 use super::exchange::{Exchange, Target};
 use super::explain::Explanation;
 use super::reply::LocalReply;
-use super::response::Counted;
+use super::response::Recording;
 use super::{BodyDemand, Effect, Rewrite, Route};
 use crate::config::settings::{EarlyRelease, FailureMode};
 use crate::metrics::definitions::MISSED_REWRITES;
@@ -38,14 +38,14 @@ impl Dispatcher {
 
     /// Walks the blocks read so far through the indexes.
     pub(super) fn walk(&mut self, exchange: &mut Exchange) {
-        if let Some(found) = self.prefixes.walk(exchange, &self.plan, &self.pool) {
+        if let Some(found) = self.prefixes.walk(exchange, &self.endpoints) {
             self.statistics.count_look_up(found);
         }
     }
 
     /// More was read of a request that was decided before. Nothing but its prompt window is of use.
     fn read_on(&mut self, exchange: &mut Exchange) {
-        self.prefixes.learn(exchange, &self.plan, &self.pool);
+        self.prefixes.learn(exchange, &self.endpoints);
         self.update_token_estimate(exchange);
         if exchange.reader.window_full() {
             exchange.reader.stop();
@@ -109,11 +109,11 @@ impl Dispatcher {
     fn same_whatever_follows(&mut self, exchange: &mut Exchange) -> bool {
         let Self {
             plan,
-            pool,
+            endpoints,
             scratch,
             ..
         } = self;
-        let pool = pool.pool();
+        let pool = endpoints.pool();
         let model = exchange.naming.model(&exchange.reader).known();
         let full = exchange.reader.window_full();
         let walks = exchange.walks.iter_mut();
@@ -160,6 +160,9 @@ impl Dispatcher {
 
     /// Decides with what has been walked through, and emits what follows from it.
     pub fn decide(&mut self, exchange: &mut Exchange) {
+        if !exchange.is_undecided() {
+            return;
+        }
         self.statistics.count_decision();
         let effect = match self.schedule(exchange) {
             Ok(selection) => self.send(exchange, selection),
@@ -171,15 +174,15 @@ impl Dispatcher {
     fn schedule(&mut self, exchange: &mut Exchange) -> Result<Selection, ScheduleError> {
         let Self {
             plan,
-            pool,
+            endpoints,
             scratch,
             view,
             ..
         } = self;
-        let prefix = matches(&mut exchange.walks, plan, pool.pool());
+        let prefix = matches(&mut exchange.walks, plan, endpoints.pool());
         let model = exchange.naming.model(&exchange.reader).known();
         let cycle = Cycle {
-            pool: pool.pool(),
+            pool: endpoints.pool(),
             request: RequestView {
                 headers: &exchange.headers,
                 model: model.unwrap_or_default(),
@@ -221,17 +224,20 @@ impl Dispatcher {
         let headers = self.role_headers(&slots);
         let primary = slots.primary;
         let targets = slots.map(|slot| self.begin_target(exchange, slot));
-        exchange.send(targets);
+        if let Err(targets) = exchange.send(targets) {
+            self.endpoints.end_targets(targets);
+        }
         self.statistics.count_pick(primary, hit);
         let model = self.statistics_of(exchange, primary);
-        exchange.response.counted = Some(Counted {
+        exchange.response.recording = Some(Recording {
             model,
             predicted: hit,
         });
         exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
-        self.prefixes.learn(exchange, &self.plan, &self.pool);
-        self.pool.start_probe(exchange, primary, self.clock.wall());
-        self.pool.await_response(exchange, self.clock.now());
+        self.prefixes.learn(exchange, &self.endpoints);
+        self.endpoints
+            .start_probe(exchange, primary, self.clock.wall());
+        self.endpoints.await_response(exchange, self.clock.now());
         let id = exchange.id;
         let route = Route {
             endpoints,
@@ -244,24 +250,22 @@ impl Dispatcher {
     /// Counts a request at an endpoint that serves it.
     fn begin_target(&mut self, exchange: &mut Exchange, slot: Slot) -> Target {
         let Exchange { walks, reader, .. } = exchange;
-        let tokens = tokens_at(slot, walks, reader, &self.plan, self.pool.pool());
-        self.pool.begin_target(Target {
-            slot,
-            tenure: 0,
-            scrapes: 0,
-            unseen: self.plan.settings.correct_queue,
-            tokens: Some(tokens),
-        })
+        let tokens = tokens_at(slot, walks, reader, &self.plan, self.endpoints.pool());
+        let unseen = self.plan.settings.correct_queue;
+        self.endpoints.begin_target(slot, unseen, tokens)
     }
 
     /// Returns the headers that name the other endpoints to the primary one.
     fn role_headers(&self, slots: &ByRole<Slot>) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
         if let Some(prefill) = slots.prefill {
-            headers.push((PREFILL_HEADER, self.pool.address(prefill).to_owned()));
+            headers.push((PREFILL_HEADER, self.endpoints.address(prefill).to_owned()));
         }
         if !slots.encode.is_empty() {
-            let addresses = slots.encode.iter().map(|slot| self.pool.address(*slot));
+            let addresses = slots
+                .encode
+                .iter()
+                .map(|slot| self.endpoints.address(*slot));
             let addresses: Vec<&str> = addresses.collect();
             headers.push((ENCODE_HEADER, addresses.join(",")));
         }
@@ -288,7 +292,7 @@ impl Dispatcher {
     /// A request for which no endpoint was found gets a local reply, or is left to the host's own load balancing, as
     /// the failure mode demands.
     fn refuse(&mut self, exchange: &mut Exchange, error: &ScheduleError) -> Effect {
-        if !self.pool.monitor.knows_members() {
+        if !self.endpoints.monitor.knows_members() {
             // Before discovery has first responded an empty pool means nothing: the host's own load balancing
             // chooses.
             self.statistics.count_undiscovered();
@@ -299,7 +303,7 @@ impl Dispatcher {
         self.statistics.count_failure(mode, reply.code);
         match mode {
             FailureMode::FailClose => {
-                exchange.finish();
+                self.leave(exchange);
                 let id = exchange.id;
                 Effect::Reply { id, reply }
             }
@@ -307,9 +311,15 @@ impl Dispatcher {
         }
     }
 
+    /// No endpoint of the pool serves a request.
+    fn leave(&mut self, exchange: &mut Exchange) {
+        self.endpoints
+            .end_targets(exchange.finish().into_iter().flatten());
+    }
+
     fn bypass(&mut self, exchange: &mut Exchange) -> Effect {
         let rewrite = self.rewrite(exchange);
-        exchange.finish();
+        self.leave(exchange);
         let id = exchange.id;
         Effect::Bypass { id, rewrite }
     }

@@ -26,7 +26,7 @@ pub struct Dispatcher {
     /// The time of the event at hand.
     pub clock: Clock,
     /// The endpoints.
-    pub pool: PoolState,
+    pub endpoints: PoolState,
     /// The prefix indexes.
     pub prefixes: Prefixes,
     /// The statistics of requests and models.
@@ -58,7 +58,7 @@ impl Dispatcher {
         let mut rng = fastrand::Rng::with_seed(secret.number("randomness"));
         Self {
             clock: Clock::default(),
-            pool: PoolState::new(Monitor::new(&plan, rng.fork())),
+            endpoints: PoolState::new(Monitor::new(&plan, rng.fork())),
             prefixes: Prefixes::new(&plan, secret),
             statistics: Statistics::new(plan.cluster()),
             readers: Readers::default(),
@@ -78,29 +78,29 @@ impl Dispatcher {
     /// Applies which endpoints came and went. Returns whether any did.
     pub fn apply_changes(&mut self, changes: &Changes) -> bool {
         for slot in &changes.left {
-            self.pool.remove_endpoint(*slot);
+            self.endpoints.remove_endpoint(*slot);
             self.prefixes.remove_endpoint(*slot);
             self.view.forget(*slot);
             // The picker that polls has set the gauges, and no other one is to.
-            let polls = self.pool.monitor.polls();
+            let polls = self.endpoints.monitor.polls();
             self.statistics.remove_endpoint(*slot, polls);
         }
         for slot in &changes.joined {
-            self.pool.add_endpoint(*slot, self.clock.now());
-            let address = self.pool.address(*slot);
+            self.endpoints.add_endpoint(*slot, self.clock.now());
+            let address = self.endpoints.address(*slot);
             self.statistics.add_endpoint(*slot, address);
         }
         !(changes.left.is_empty() && changes.joined.is_empty())
     }
 
-    /// A request has left the table, however it ended: it counts no more in what it shares with others, which are
-    /// what is in flight at its endpoints, the responses being read, and the memory that readers keep.
+    /// Subtracts an exchange that has left the table from the requests in flight, the responses being read, and the
+    /// memory of readers.
     pub fn release_counts(&mut self, exchange: &mut Exchange) {
-        if let Some(mut targets) = exchange.finish() {
-            self.pool.end_targets(targets.take_helpers());
-            self.pool.end_targets([targets.primary]);
-        }
-        exchange.response.stop_reading(&mut self.readers.responses);
+        self.endpoints
+            .end_targets(exchange.finish().into_iter().flatten());
+        exchange
+            .response
+            .end_usage_reading(&mut self.readers.responses);
         self.readers.memory.close(exchange);
     }
 }

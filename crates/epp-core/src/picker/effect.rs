@@ -1,5 +1,6 @@
 //! Effects: what a picker wants done, for the host to carry out.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub enum Effect {
         /// The reply.
         reply: LocalReply,
     },
+    /// Log something that an operator should know.
+    Warn(Warning),
     /// Fetch something, and hand it to [`Picker::fetched`](super::Picker::fetched).
     Fetch {
         /// The id of the fetch.
@@ -112,6 +115,27 @@ pub enum Effect {
         /// The header's value.
         text: String,
     },
+}
+
+/// Something that an operator should know; its text is for a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// Requests to so many endpoints fail that the requests must be at fault.
+    RequestsAtFault {
+        /// The pool's name.
+        pool: String,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::RequestsAtFault { pool } = self;
+        write!(
+            formatter,
+            "requests to more than half of the endpoints of {pool} fail: none is ejected for that, since the requests \
+             must be at fault"
+        )
+    }
 }
 
 /// Bytes of a body, counted from its first, and what takes their place.
@@ -147,7 +171,7 @@ impl Effect {
     /// Returns which exchange it is about, if it is about one.
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
-            Self::Fetch { .. } => None,
+            Self::Fetch { .. } | Self::Warn(_) => None,
             Self::Hold { id, .. }
             | Self::ShowBody { id }
             | Self::RewriteBody { id, .. }

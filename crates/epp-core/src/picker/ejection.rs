@@ -2,7 +2,7 @@
 
 use super::exchange::Exchange;
 use super::pool_state::PoolState;
-use super::Picker;
+use super::{Effect, Picker, Warning};
 use crate::endpoints::outlier::{Failure, Outcome};
 use crate::metrics::definitions::{EJECTIONS, SUPPRESSED_EJECTIONS};
 use crate::metrics::labels::{Ejection, Suppression};
@@ -56,7 +56,7 @@ impl Picker {
     pub(super) fn probe_ejected(&mut self) {
         let dispatcher = &mut self.dispatcher;
         let now = dispatcher.clock.wall();
-        let monitor = &mut dispatcher.pool.monitor;
+        let monitor = &mut dispatcher.endpoints.monitor;
         let (outliers, pool) = (&mut monitor.outliers, &mut monitor.store.pool);
         if !self.sharing.enabled {
             // Otherwise the pickers that share agree on which of them probes.
@@ -72,11 +72,9 @@ impl Picker {
         // How often requests and not endpoints were found to be the cause of failures.
         let blamed = outliers.take_request_faults();
         if blamed.majorities > 0 {
-            log::warn!(
-                "requests to more than half of the endpoints of {} fail: none is ejected for that, \
-                 since the requests must be at fault",
-                dispatcher.plan.cluster()
-            );
+            let pool = dispatcher.plan.cluster().to_owned();
+            let warning = Warning::RequestsAtFault { pool };
+            dispatcher.effects.push_back(Effect::Warn(warning));
         }
         for (reason, count) in [
             (Suppression::Prompt, blamed.prompts),

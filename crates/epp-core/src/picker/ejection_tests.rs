@@ -56,13 +56,13 @@ fn send(picker: &mut Picker, id: u32) {
 
 /// Returns the reason why each endpoint is ejected.
 fn ejected(picker: &Picker) -> Vec<Option<Reason>> {
-    let slots = (0..picker.dispatcher.pool.records.len() as u32).map(Slot);
-    let reason = |slot| picker.dispatcher.pool.monitor.outliers.reason(slot);
+    let slots = (0..picker.dispatcher.endpoints.records.len() as u32).map(Slot);
+    let reason = |slot| picker.dispatcher.endpoints.monitor.outliers.reason(slot);
     slots.map(reason).collect()
 }
 
 fn looks(picker: &Picker) -> Vec<usize> {
-    let records = picker.dispatcher.pool.records.iter();
+    let records = picker.dispatcher.endpoints.records.iter();
     records.map(|record| record.unanswered.looks).collect()
 }
 
@@ -145,7 +145,7 @@ fn a_request_with_a_response_costs_two_looks_at_most_and_leaves_nothing() {
     picker.tick(later(1));
     let entries = picker
         .dispatcher
-        .pool
+        .endpoints
         .records
         .iter()
         .map(|record| record.unanswered.len());

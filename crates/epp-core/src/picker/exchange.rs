@@ -64,7 +64,7 @@ enum Phase {
 }
 
 /// An endpoint that serves a request, and what is counted for it there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     /// Its slot.
     pub slot: Slot,
@@ -94,16 +94,16 @@ pub struct Exchange {
     pub restarts: u32,
     /// Whether its blocks are added to the indexes.
     pub updates_indexes: bool,
-    /// The bytes of its memory that the VM's budget has counted.
-    pub counted: usize,
-    /// The values of the headers that the plan's plugins read, until it was decided.
+    /// The bytes of its memory that the budget has counted.
+    pub counted_bytes: usize,
+    /// The values of the headers that the plan's plugins read.
     pub headers: HeaderValues,
-    /// Under which names its model goes.
+    /// Its model's names.
     pub naming: Naming,
     /// Its phase.
     phase: Phase,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
-    pub candidate: String,
+    pub proposed_model: String,
     /// The state of its response.
     pub response: ResponseState,
     /// Reads its response.
@@ -136,7 +136,7 @@ impl Exchange {
         self.phase = Phase::Deciding;
         self.response = ResponseState::new(now, !head.end);
         self.explanation = None;
-        self.candidate.clear();
+        self.proposed_model.clear();
         self.restarts = 0;
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
@@ -211,18 +211,30 @@ impl Exchange {
         Some(&self.targets()?.primary)
     }
 
+    /// Returns whether it was not decided yet.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.phase, Phase::Reading(_) | Phase::Deciding)
+    }
+
     /// Records that its body is neither waited for nor read.
     pub fn skip_body(&mut self) {
-        self.phase = Phase::Deciding;
+        if self.is_held() {
+            self.phase = Phase::Deciding;
+        }
         self.reader.finish();
     }
 
-    /// It was sent to these endpoints.
-    pub fn send(&mut self, targets: ByRole<Target>) {
+    /// Records that it is sent to these endpoints, which are given back if it was decided before.
+    pub fn send(&mut self, targets: ByRole<Target>) -> Result<(), ByRole<Target>> {
+        if !self.is_undecided() {
+            return Err(targets);
+        }
         self.phase = Phase::Sent(targets);
+        Ok(())
     }
 
-    /// No endpoint serves it any more, or none will. Returns those that did, each with what it still counts there.
+    /// Records that no endpoint serves it any more. Returns those that did, each with what it still counts there.
+    #[must_use]
     pub fn finish(&mut self) -> Option<ByRole<Target>> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Sent(targets) => Some(targets),
@@ -362,7 +374,7 @@ impl Exchange {
     }
 
     /// Reads no further, and adds nothing more to the indexes.
-    pub fn stop_reading(&mut self) {
+    pub fn abandon_prompt(&mut self) {
         self.reader.stop();
         self.updates_indexes = false;
         self.walks.iter_mut().for_each(Walk::reset);

@@ -5,7 +5,7 @@
 
 use super::dispatcher::Dispatcher;
 use super::exchange::{Exchange, Wanted};
-use super::hold::Unread;
+use super::hold::{Hold, Unread};
 use super::{BodyDemand, Effect};
 use crate::body::BodyView;
 use crate::metrics::labels::ForcedRelease;
@@ -92,17 +92,19 @@ impl Dispatcher {
         if exchange.is_held() {
             self.read_next(exchange, &[], true);
         } else {
-            self.pool.await_response(exchange, self.clock.now());
+            self.endpoints.await_response(exchange, self.clock.now());
         }
     }
 
     /// Has the model replaced in a held body that the host shows but once: when the request is released
     /// that part of its body has passed.
     fn rewrite_in_passing(&mut self, exchange: &mut Exchange) {
+        let passes = |hold: &Hold| hold.demand == BodyDemand::Streaming;
+        if !exchange.hold().is_some_and(passes) {
+            return;
+        }
         let (id, rewrite) = (exchange.id, exchange.rewrite());
-        let hold = exchange.hold_mut();
-        let hold = hold.filter(|hold| hold.demand == BodyDemand::Streaming);
-        if let (Some(hold), Some(rewrite)) = (hold, rewrite) {
+        if let (Some(hold), Some(rewrite)) = (exchange.hold_mut(), rewrite) {
             hold.rewritten = true;
             self.effects.push_back(Effect::RewriteBody { id, rewrite });
         }

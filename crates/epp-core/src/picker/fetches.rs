@@ -54,7 +54,7 @@ impl Picker {
     /// Asks the host to fetch something.
     pub(super) fn fetch(&mut self, query: Query) {
         let dispatcher = &mut self.dispatcher;
-        let timeout = dispatcher.pool.monitor.timeout(&query);
+        let timeout = dispatcher.endpoints.monitor.timeout(&query);
         let fetch = match &query {
             Query::Members => Fetch::Members,
             Query::Metrics(_, address) => Fetch::Metrics {
@@ -90,7 +90,7 @@ impl Picker {
                     _ => None,
                 };
                 let changes = dispatcher
-                    .pool
+                    .endpoints
                     .monitor
                     .on_members(members, dispatcher.clock.now());
                 self.apply_changes(&changes);
@@ -101,9 +101,9 @@ impl Picker {
                     _ => None,
                 };
                 let body = page.as_mut().map(|page| page as &mut dyn PageBody);
-                let monitor = &mut dispatcher.pool.monitor;
+                let monitor = &mut dispatcher.endpoints.monitor;
                 match monitor.on_page(slot, &address, body, &dispatcher.clock) {
-                    Scrape::Fresh => dispatcher.pool.mark_scraped(slot),
+                    Scrape::Fresh => dispatcher.endpoints.mark_scraped(slot),
                     Scrape::Failed => {
                         let metrics = &mut dispatcher.statistics.registry;
                         metrics.add(SCRAPE_ERRORS, Endpoint(&address), 1);

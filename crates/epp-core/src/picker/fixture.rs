@@ -21,12 +21,12 @@ impl Picker {
 impl<'a> Fixture<'a> {
     /// Returns the endpoints, to change.
     pub fn pool(self) -> &'a mut Pool {
-        &mut self.0.dispatcher.pool.monitor.store.pool
+        &mut self.0.dispatcher.endpoints.monitor.store.pool
     }
 
     /// Chooses the decision mode again, after the endpoints' freshness was changed.
     pub fn choose_mode(self) {
-        self.0.dispatcher.pool.monitor.store.choose_mode();
+        self.0.dispatcher.endpoints.monitor.store.choose_mode();
     }
 
     /// Reads an endpoint's metrics page. Returns whether it has any of the engine's metrics.
@@ -37,7 +37,7 @@ impl<'a> Fixture<'a> {
         let address = endpoint.address.clone();
         let dispatcher = &mut self.0.dispatcher;
         dispatcher.clock.advance(now);
-        let (monitor, clock) = (&mut dispatcher.pool.monitor, &dispatcher.clock);
+        let (monitor, clock) = (&mut dispatcher.endpoints.monitor, &dispatcher.clock);
         monitor.on_page(slot, &address, Some(&mut page), clock) == Scrape::Fresh
     }
 }

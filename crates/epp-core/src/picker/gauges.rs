@@ -16,7 +16,7 @@ use crate::metrics::labels::{Endpoint, NoLabels, Vm};
 use crate::scheduling::Freshness;
 use crate::time::{whole_millis, Instant};
 
-/// Gauges are set this often: scrapers of Envoy's own statistics come each few seconds.
+/// Gauges are set this often: the host's statistics are scraped every few seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The values that were exported so far.
@@ -50,12 +50,12 @@ impl Picker {
     pub(super) fn set_gauges(&mut self) {
         self.set_own_gauges();
         self.set_sharing_gauges();
-        if !self.dispatcher.pool.monitor.polls() {
+        if !self.dispatcher.endpoints.monitor.polls() {
             return;
         }
         self.set_load_gauges();
         let dispatcher = &mut self.dispatcher;
-        let outliers = &dispatcher.pool.monitor.outliers;
+        let outliers = &dispatcher.endpoints.monitor.outliers;
         dispatcher
             .statistics
             .set_ejections(|slot| outliers.reason(slot));
@@ -83,7 +83,7 @@ impl Picker {
     /// Sets the gauges of the index's size, and counts what the pickers share.
     fn set_sharing_gauges(&mut self) {
         let dispatcher = &mut self.dispatcher;
-        let fill = dispatcher.prefixes.fill(&dispatcher.plan);
+        let fill = dispatcher.prefixes.fill();
         let before = std::mem::replace(&mut self.gauges.evictions, fill.evictions);
         let evictions = fill.evictions.saturating_sub(before);
         let metrics = &mut dispatcher.statistics.registry;
@@ -114,7 +114,7 @@ impl Picker {
         metrics.set(SHARING_VMS, NoLabels, counted.sharers);
         let held = self.exchanges.held() as u64 + counted.held_by_others;
         metrics.set(HELD_REQUESTS, NoLabels, held);
-        let pool = dispatcher.pool.pool();
+        let pool = dispatcher.endpoints.pool();
         for (slot, endpoint) in pool.iter() {
             let (load, labels) = (pool.load(slot), Endpoint(&endpoint.address));
             metrics.set(INFLIGHT_REQUESTS, labels, load.requests.into());
@@ -129,19 +129,19 @@ impl Picker {
         let dispatcher = &mut self.dispatcher;
         let now = dispatcher.clock.now();
         let metrics = &mut dispatcher.statistics.registry;
-        let mode = match dispatcher.pool.decision_basis() {
+        let mode = match dispatcher.endpoints.decision_basis() {
             DecisionBasis::Nothing => 0,
             DecisionBasis::OwnCounts => 1,
             DecisionBasis::Metrics => 2,
         };
         metrics.set(DECISION_MODE, NoLabels, mode);
-        let monitor = &dispatcher.pool.monitor;
+        let monitor = &dispatcher.endpoints.monitor;
         if let Some(received) = monitor.members_received {
             let age = whole_millis(now.since(received));
             metrics.set(MEMBERS_AGE, NoLabels, age);
         }
         let mut ready = 0;
-        for (slot, endpoint) in dispatcher.pool.pool().iter() {
+        for (slot, endpoint) in dispatcher.endpoints.pool().iter() {
             ready += u64::from(endpoint.available);
             let labels = Endpoint(&endpoint.address);
             let state = match endpoint.freshness {

@@ -47,7 +47,7 @@ pub struct Hold {
 /// waited for.
 const MIN_BYTES_PER_SECOND: u64 = 1 << 10;
 
-/// A body is waited for this many times as long as one that has stopped.
+/// Upper bound on the time for which a body that trickles is held, in `bodyTimeout`s.
 const MAX_HOLD_TIMEOUTS: u32 = 6;
 
 impl Hold {

@@ -109,16 +109,29 @@ impl Loads {
         self.show(slot, store);
     }
 
-    /// A request is sent to this endpoint. Its tenure and scrape count are set here.
-    pub fn send(&mut self, mut target: Target, store: &mut EndpointStore) -> Target {
-        if let Some(load) = self.slots.get_mut(target.slot.index()) {
-            load.own.requests += 1;
-            load.own.unseen += u32::from(target.unseen);
-            load.own.tokens = load.own.tokens.saturating_add(target.tokens.unwrap_or(0));
+    /// A request is sent to the endpoint in this slot. `unseen`: whether its metrics cannot show the request yet.
+    pub fn send(
+        &mut self,
+        slot: Slot,
+        unseen: bool,
+        tokens: u64,
+        store: &mut EndpointStore,
+    ) -> Target {
+        let mut target = Target {
+            slot,
+            tenure: 0,
+            scrapes: 0,
+            unseen,
+            tokens: Some(tokens),
+        };
+        if let Some(load) = self.slots.get_mut(slot.index()) {
+            load.own.requests = load.own.requests.saturating_add(1);
+            load.own.unseen = load.own.unseen.saturating_add(u32::from(unseen));
+            load.own.tokens = load.own.tokens.saturating_add(tokens);
             target.tenure = load.tenure;
             target.scrapes = load.scrapes;
         }
-        self.show(target.slot, store);
+        self.show(slot, store);
         target
     }
 
@@ -225,7 +238,9 @@ impl Dispatcher {
     /// More was read of a request that was sent: it costs more than was known, wherever its prompt has not been
     /// computed yet.
     pub fn update_token_estimate(&mut self, exchange: &mut Exchange) {
-        let Self { plan, pool, .. } = self;
+        let Self {
+            plan, endpoints, ..
+        } = self;
         if !plan.needs.tokens {
             return;
         }
@@ -233,8 +248,14 @@ impl Dispatcher {
             return;
         };
         for target in targets.iter_mut().filter(|target| target.tokens.is_some()) {
-            let tokens = tokens_at(target.slot, prompt.walks, prompt.reader, plan, pool.pool());
-            pool.set_tokens(target, Some(tokens));
+            let tokens = tokens_at(
+                target.slot,
+                prompt.walks,
+                prompt.reader,
+                plan,
+                endpoints.pool(),
+            );
+            endpoints.set_tokens(target, Some(tokens));
         }
     }
 
@@ -245,10 +266,10 @@ impl Dispatcher {
         let Some(targets) = exchange.targets_mut() else {
             return;
         };
-        self.pool.end_targets(targets.take_helpers());
+        self.endpoints.end_targets(targets.take_helpers());
         let primary = &mut targets.primary;
         if primary.tokens.is_some() && !counts_output {
-            self.pool.set_tokens(primary, None);
+            self.endpoints.set_tokens(primary, None);
         }
     }
 }

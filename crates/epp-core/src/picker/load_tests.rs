@@ -24,7 +24,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 fn tokens(picker: &Picker) -> u64 {
     picker
         .dispatcher
-        .pool
+        .endpoints
         .monitor
         .store
         .pool

@@ -98,7 +98,7 @@ impl Account {
         (self.memory.used() as u64, self.memory.budget as u64)
     }
 
-    /// Counts what a request keeps, after it was given back what is of no use any more. Returns the bytes.
+    /// Frees buffers of a request that are not needed any more, and counts the others. Returns their bytes.
     pub fn count(&mut self, exchange: &mut Exchange) -> usize {
         let small = if self.is_short() { 0 } else { MAX_SPARE_BYTES };
         let mut kept = exchange.allocated();
@@ -106,14 +106,14 @@ impl Account {
             exchange.give_back();
             kept = exchange.allocated();
         }
-        let before = std::mem::replace(&mut exchange.counted, kept);
+        let before = std::mem::replace(&mut exchange.counted_bytes, kept);
         self.change(before, kept);
         kept
     }
 
     /// A request has ended: none of its bytes are counted any more.
     pub fn close(&mut self, exchange: &mut Exchange) {
-        self.change(std::mem::take(&mut exchange.counted), 0);
+        self.change(std::mem::take(&mut exchange.counted_bytes), 0);
     }
 
     /// Counts with the other pools of the VM.
@@ -182,9 +182,9 @@ impl Picker {
         let mut held = Vec::new();
         exchanges.for_each_mut(|exchange| {
             if exchange.is_held() {
-                held.push((exchange.counted, exchange.id));
-            } else if exchange.counted > 0 {
-                dispatcher.stop_reading(exchange);
+                held.push((exchange.counted_bytes, exchange.id));
+            } else if exchange.counted_bytes > 0 {
+                dispatcher.stop_for_memory(exchange);
             }
         });
         if let Some(last) = held.len().min(MAX_RELEASES_PER_TICK).checked_sub(1) {
@@ -212,7 +212,7 @@ impl Dispatcher {
         let over = memory.count(exchange) > memory.allowance();
         if !exchange.is_held() {
             if over || exchange.reader.wants_more() && memory.is_short() {
-                self.stop_reading(exchange);
+                self.stop_for_memory(exchange);
             }
         } else if over {
             self.release_for_memory(exchange);
@@ -225,7 +225,7 @@ impl Dispatcher {
         if exchange.is_held() {
             self.release_for_memory(exchange);
         } else {
-            self.stop_reading(exchange);
+            self.stop_for_memory(exchange);
         }
     }
 
@@ -233,12 +233,12 @@ impl Dispatcher {
     fn release_for_memory(&mut self, exchange: &mut Exchange) {
         exchange.reader.stop();
         self.release(exchange, ForcedRelease::Memory);
-        self.stop_reading(exchange);
+        self.stop_for_memory(exchange);
     }
 
     /// Reads no further of a request that was decided. What explains the decision waits for the response,
     /// unless that alone is more than the request's share.
-    fn stop_reading(&mut self, exchange: &mut Exchange) {
+    fn stop_for_memory(&mut self, exchange: &mut Exchange) {
         exchange.reader.stop();
         let memory = &mut self.readers.memory;
         if memory.count(exchange) <= memory.allowance() {
@@ -247,7 +247,7 @@ impl Dispatcher {
         exchange.explanation = None;
         if memory.count(exchange) > memory.allowance() {
             // The hashes that a response is to prove are too much by themselves.
-            self.prefixes.refute(exchange, &self.plan, &self.pool);
+            self.prefixes.refute(exchange, &self.endpoints);
             self.readers.memory.count(exchange);
         }
     }

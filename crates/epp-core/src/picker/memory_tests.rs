@@ -194,7 +194,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
     show(&mut picker, 2, body.as_bytes(), true);
     let known = exchange(&picker, 2)
         .response
-        .counted
+        .recording
         .unwrap()
         .predicted
         .unwrap();
@@ -289,7 +289,7 @@ fn a_tick_decides_a_bounded_number_of_requests_for_memory() {
     let mut others = Account::default();
     others.join(&picker.dispatcher.readers.memory.memory);
     others.change(0, 17 << 20);
-    let kept: Vec<usize> = picker.exchanges.iter().map(|it| it.counted).collect();
+    let kept: Vec<usize> = picker.exchanges.iter().map(|it| it.counted_bytes).collect();
     let small = picker.dispatcher.readers.memory.memory.small();
     assert!(kept.iter().all(|kept| *kept > small), "{kept:?}");
     let ticks = [(); 4].map(|()| tick(&mut picker));

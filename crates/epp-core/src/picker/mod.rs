@@ -49,7 +49,7 @@ mod view;
 use std::time::Duration;
 
 pub use self::effect::{
-    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route,
+    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route, Warning,
 };
 pub use self::explain::{Explanation, Scores};
 pub use self::fixture::Fixture;
@@ -140,7 +140,7 @@ impl Picker {
         }
         let before = std::mem::replace(&mut dispatcher.plan, plan);
         let plan = &dispatcher.plan;
-        dispatcher.pool.monitor.install(plan);
+        dispatcher.endpoints.monitor.install(plan);
         dispatcher.view.forget_all();
         if before.headers != plan.headers {
             // What is held is decided under the new plan.
@@ -149,7 +149,7 @@ impl Picker {
                 .for_each_mut(|exchange| exchange.headers.reorder(before, now));
         }
         if before.hashing_equal(plan) {
-            dispatcher.prefixes.set_bound(plan);
+            dispatcher.prefixes.set_bound(plan.settings.max_index_bytes);
         } else {
             dispatcher.prefixes.begin(plan);
             self.stop_reading_all();
@@ -161,7 +161,7 @@ impl Picker {
     fn stop_reading_all(&mut self) {
         let memory = &mut self.dispatcher.readers.memory;
         self.exchanges.for_each_mut(|exchange| {
-            exchange.stop_reading();
+            exchange.abandon_prompt();
             memory.count(exchange);
         });
     }
@@ -173,7 +173,7 @@ impl Picker {
 
     /// Returns the endpoints.
     pub fn pool(&self) -> &Pool {
-        self.dispatcher.pool.pool()
+        self.dispatcher.endpoints.pool()
     }
 
     /// Sets what the host reports of itself, for the gauges and the status page.
@@ -214,8 +214,10 @@ impl Picker {
         dispatcher.begin_event(now);
         let mut exchange = self.exchanges.take_spare();
         let (plan, now) = (&dispatcher.plan, dispatcher.clock.now());
-        let state = (dispatcher.prefixes.key(), dispatcher.pool.pool());
+        let state = (dispatcher.prefixes.key(), dispatcher.endpoints.pool());
         exchange.open(id, head, plan, state, now);
+        dispatcher.choose_model(&mut exchange);
+        let plan = &dispatcher.plan;
         let max_held = plan.settings.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
         if exchange.is_held() && self.exchanges.held() >= max_held {
             // The next tick lets those go that are too many, the newcomers last.
@@ -229,7 +231,6 @@ impl Picker {
         let Some(mut exchange) = self.exchanges.get_mut(id) else {
             return;
         };
-        dispatcher.choose_model(&mut exchange);
         if let Some(hold) = exchange.hold() {
             let body = hold.demand;
             dispatcher.effects.push_back(Effect::Hold { id, body });
@@ -317,16 +318,16 @@ impl Picker {
         let dispatcher = &mut self.dispatcher;
         dispatcher.begin_event(now);
         if let Some(mut exchange) = self.exchanges.get_mut(id) {
-            let (plan, pool) = (&dispatcher.plan, &mut dispatcher.pool);
-            pool.abandon_probe(&exchange, dispatcher.clock.wall());
+            let endpoints = &mut dispatcher.endpoints;
+            endpoints.abandon_probe(&exchange, dispatcher.clock.wall());
             dispatcher
                 .prefixes
-                .refute_unproven(&mut exchange, plan, pool);
+                .refute_unproven(&mut exchange, endpoints);
             dispatcher.finish_response(&mut exchange);
         }
         if let Some(mut exchange) = self.exchanges.remove(id) {
             dispatcher.release_counts(&mut exchange);
-            exchange.stop_reading();
+            exchange.abandon_prompt();
             exchange.explanation = None;
             if exchange.allocated() > memory::MAX_SPARE_BYTES {
                 exchange.give_back();

@@ -63,7 +63,7 @@ impl PeerView<'_> {
 
     /// Returns whether this picker polls.
     pub fn polls(&self) -> bool {
-        self.0.dispatcher.pool.monitor.polls()
+        self.0.dispatcher.endpoints.monitor.polls()
     }
 
     /// Starts or stops polling. A new picker polls.
@@ -71,7 +71,7 @@ impl PeerView<'_> {
         if polling && !self.polls() {
             self.0.take_over_gauges();
         }
-        self.0.dispatcher.pool.monitor.set_polling(polling);
+        self.0.dispatcher.endpoints.monitor.set_polling(polling);
     }
 }
 
@@ -79,25 +79,25 @@ impl PeerView<'_> {
 impl PeerView<'_> {
     /// Returns the endpoints with their conditions, to be published.
     pub fn endpoints(&self) -> &EndpointStore {
-        &self.0.dispatcher.pool.monitor.store
+        &self.0.dispatcher.endpoints.monitor.store
     }
 
     /// Returns how often members and metrics have changed by this picker's own polling.
     pub fn revisions(&self) -> Revisions {
-        self.0.dispatcher.pool.monitor.revisions()
+        self.0.dispatcher.endpoints.monitor.revisions()
     }
 
     /// Takes over the members that another picker found, in its slots.
     pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) {
-        let changes = self.0.dispatcher.pool.monitor.adopt_members(members);
+        let changes = self.0.dispatcher.endpoints.monitor.adopt_members(members);
         self.0.apply_changes(&changes);
     }
 
     /// Takes over what another picker read on the endpoints' pages.
     pub fn adopt_metrics(&mut self, pages: Vec<(Slot, Condition, Metrics)>) {
-        let pool = &mut self.0.dispatcher.pool;
-        for slot in pool.monitor.store.adopt_metrics(pages) {
-            pool.mark_scraped(slot);
+        let endpoints = &mut self.0.dispatcher.endpoints;
+        for slot in endpoints.monitor.store.adopt_metrics(pages) {
+            endpoints.mark_scraped(slot);
         }
     }
 
@@ -105,7 +105,7 @@ impl PeerView<'_> {
     pub fn refresh(&mut self, now: Timestamp) {
         let dispatcher = &mut self.0.dispatcher;
         dispatcher.clock.advance(now);
-        dispatcher.pool.monitor.refresh(&dispatcher.clock);
+        dispatcher.endpoints.monitor.refresh(&dispatcher.clock);
     }
 }
 
@@ -183,12 +183,11 @@ impl IndexPeer for PeerView<'_> {
 
     fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
         let Dispatcher {
-            plan,
-            pool,
+            endpoints,
             prefixes,
             ..
         } = &mut self.0.dispatcher;
-        prefixes.learn_from_peer(peer, learnt, (prompt, from), plan, pool);
+        prefixes.learn_from_peer(peer, learnt, (prompt, from), endpoints);
     }
 
     fn allow_gaps(&mut self, allowed: bool) {
@@ -197,7 +196,9 @@ impl IndexPeer for PeerView<'_> {
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         let dispatcher = &self.0.dispatcher;
-        dispatcher.prefixes.list(number, hashes, &dispatcher.pool)
+        dispatcher
+            .prefixes
+            .list(number, hashes, &dispatcher.endpoints)
     }
 
     fn held(&self) -> u32 {
@@ -205,13 +206,15 @@ impl IndexPeer for PeerView<'_> {
     }
 
     fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        let pool = &self.0.dispatcher.pool;
-        pool.loads.append_own(&pool.monitor.store, loads);
+        let endpoints = &self.0.dispatcher.endpoints;
+        endpoints.loads.append_own(&endpoints.monitor.store, loads);
     }
 
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
-        let pool = &mut self.0.dispatcher.pool;
-        pool.loads.set_others(others, &mut pool.monitor.store);
+        let endpoints = &mut self.0.dispatcher.endpoints;
+        endpoints
+            .loads
+            .set_others(others, &mut endpoints.monitor.store);
     }
 }
 
@@ -220,7 +223,7 @@ impl PeerView<'_> {
     /// Returns whether pages came or endpoints went since it was last asked: then what the others have in
     /// flight has to be set again.
     pub fn take_loads_outdated(&mut self) -> bool {
-        self.0.dispatcher.pool.take_loads_outdated()
+        self.0.dispatcher.endpoints.take_loads_outdated()
     }
 }
 
@@ -228,7 +231,7 @@ impl PeerView<'_> {
 impl PeerView<'_> {
     /// Returns which endpoints are ejected, to be merged with what others found, and the pool to mark them in.
     pub fn outliers(&mut self) -> (&mut OutlierDetector, &mut Pool) {
-        let monitor = &mut self.0.dispatcher.pool.monitor;
+        let monitor = &mut self.0.dispatcher.endpoints.monitor;
         (&mut monitor.outliers, &mut monitor.store.pool)
     }
 }

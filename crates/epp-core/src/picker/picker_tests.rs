@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::exchange::Target;
 use super::statistics::EVENTS_PER_TIMING;
 use super::testing::{
     begin, change, close, decision, exchange, respond, respond_with_body, show, NOW,
@@ -128,7 +127,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     for slot in (0..endpoints).map(Slot) {
         let endpoint = picker
             .dispatcher
-            .pool
+            .endpoints
             .monitor
             .store
             .pool
@@ -139,14 +138,10 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
         for _ in 0..rng.u32(0..4) {
             let tokens = u64::from(rng.u32(0..4)) * 64;
-            let target = Target {
-                slot,
-                tenure: 0,
-                scrapes: 0,
-                unseen: false,
-                tokens: Some(tokens),
-            };
-            picker.dispatcher.pool.begin_target(target);
+            picker
+                .dispatcher
+                .endpoints
+                .begin_target(slot, false, tokens);
         }
     }
     picker
@@ -369,7 +364,11 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
     );
     let mut poller = new();
     let now = poller.dispatcher.clock.now();
-    poller.dispatcher.pool.monitor.on_members(Some(&[]), now);
+    poller
+        .dispatcher
+        .endpoints
+        .monitor
+        .on_members(Some(&[]), now);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -394,7 +393,7 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
         picker.tick(NOW.after(Duration::from_millis(milliseconds)));
         let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
         let now = picker.dispatcher.clock.now();
-        picker.dispatcher.pool.monitor.on_members(None, now);
+        picker.dispatcher.endpoints.monitor.on_members(None, now);
         !effects.is_empty()
     };
     assert!(asks(&mut picker, 0));
@@ -410,7 +409,7 @@ fn in_flight(picker: &Picker) -> [u32; 2] {
     [0, 1].map(|slot| {
         picker
             .dispatcher
-            .pool
+            .endpoints
             .monitor
             .store
             .pool
@@ -438,7 +437,7 @@ dataLayer: {discovery: {pluginRef: pods}}
     begin(&mut picker, 1, &head);
     close(&mut picker, 1);
     assert_eq!(in_flight(&picker), [0, 0]);
-    let mut exchange = picker.exchanges.take_spare();
+    let mut exchange = Box::<exchange::Exchange>::default();
     exchange.id = ExchangeId(1);
     picker.exchanges.insert(exchange);
     change(&mut picker, 1, |dispatcher, exchange| {

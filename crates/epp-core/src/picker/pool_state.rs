@@ -1,4 +1,4 @@
-//! The state of the pool: its endpoints as they are known, and what this picker has in flight at each.
+//! The state of the pool: its endpoints with their metrics and ejections, and what this picker has in flight at each.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 /// The endpoints of a pool.
 #[derive(Debug)]
 pub struct PoolState {
-    /// Who they are, and what their pages and responses say of them.
+    /// The members, their metrics and ejections.
     pub monitor: Monitor,
     /// The load of each.
     pub loads: Loads,
     /// Their responses, by slot.
     pub(super) records: Vec<EndpointRecord>,
-    /// Whether pages came or endpoints left since the loads of the other workers were last set.
+    /// Whether pages came, or endpoints came or went, since the loads of the other pickers were last set.
     loads_outdated: bool,
 }
 
@@ -98,6 +98,7 @@ impl PoolState {
             };
         }
         self.loads.add(slot, &mut self.monitor.store);
+        self.loads_outdated = true;
     }
 
     /// The endpoint in this slot has left.
@@ -107,6 +108,7 @@ impl PoolState {
             record.unanswered.clear();
         }
         self.loads.remove(slot);
+        self.loads_outdated = true;
     }
 
     /// A newer page shows what was sent before it.
@@ -130,8 +132,9 @@ impl PoolState {
     }
 
     /// A request is sent to an endpoint.
-    pub fn begin_target(&mut self, target: Target) -> Target {
-        self.loads.send(target, &mut self.monitor.store)
+    pub fn begin_target(&mut self, slot: Slot, unseen: bool, tokens: u64) -> Target {
+        let store = &mut self.monitor.store;
+        self.loads.send(slot, unseen, tokens, store)
     }
 
     /// Endpoints have done their parts of a request, or it has ended.

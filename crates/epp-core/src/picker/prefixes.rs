@@ -5,6 +5,7 @@ use super::learnt::{Evidence, LearntLog, Placement};
 use super::pool_state::PoolState;
 use super::status::IndexFill;
 use crate::config::Plan;
+use crate::plugins::PrefixProducer;
 use crate::prefix::index::{Index, Provenance, SentBlocks};
 use crate::prefix::key::{Key, Secret, TableKey};
 use crate::prefix::walk::Walk;
@@ -14,6 +15,9 @@ use crate::scheduling::Slot;
 /// One index for each prefix producer of the plan, and how they are keyed.
 #[derive(Debug)]
 pub struct Prefixes {
+    producers: Vec<PrefixProducer>,
+    /// Bound of the memory of all indexes.
+    max_bytes: usize,
     pub(super) indexes: Vec<Index>,
     /// Evidence that has not been published to the other pickers.
     pub learnt: LearntLog,
@@ -31,6 +35,8 @@ impl Prefixes {
     /// Returns empty indexes for the plan's producers.
     pub fn new(plan: &Plan, secret: Secret) -> Self {
         let mut prefixes = Self {
+            producers: Vec::new(),
+            max_bytes: 0,
             indexes: Vec::new(),
             learnt: LearntLog::default(),
             gaps_allowed: false,
@@ -45,26 +51,28 @@ impl Prefixes {
     /// Makes an empty index for each producer of the plan. Requests under way were cut or digested for the former
     /// ones: they are to be read no further.
     pub fn begin(&mut self, plan: &Plan) {
-        let empty = self.empty_index(plan);
-        self.indexes = vec![empty; plan.producers.len()];
+        let producers = plan.producers.iter();
+        self.producers = producers.map(|(_, producer)| producer.clone()).collect();
+        self.max_bytes = plan.settings.max_index_bytes;
+        self.indexes = vec![self.empty_index(); self.producers.len()];
         self.learnt.restart(TableKey::new(&self.secret));
         // Pickers with different secrets do not exchange blocks, and the secret itself is not published.
         self.fingerprint = plan.prompt_fingerprint(self.secret.number("cut"));
     }
 
     /// Returns an empty index; all share the memory bound evenly.
-    fn empty_index(&self, plan: &Plan) -> Index {
-        let count = plan.producers.len().max(1);
-        let bytes = plan.settings.max_index_bytes / count;
+    fn empty_index(&self) -> Index {
+        let bytes = self.max_bytes / self.producers.len().max(1);
         let mut index = Index::new(bytes, &self.secret);
         index.allow_gaps(self.gaps_allowed);
         index
     }
 
-    /// Applies the plan's bound to the present indexes; one that is larger is emptied, since memory is given back
+    /// Applies another bound to the present indexes; one that is larger is emptied, since memory is given back
     /// as a whole only.
-    pub fn set_bound(&mut self, plan: &Plan) {
-        let empty = self.empty_index(plan);
+    pub fn set_bound(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+        let empty = self.empty_index();
         for index in &mut self.indexes {
             if !index.take_bound_of(&empty) {
                 *index = empty.clone();
@@ -113,12 +121,12 @@ impl Prefixes {
     }
 
     /// Returns how far the indexes are filled.
-    pub fn fill(&self, plan: &Plan) -> IndexFill {
+    pub fn fill(&self) -> IndexFill {
         let sum = |of: fn(&Index) -> usize| self.indexes.iter().map(of).sum::<usize>() as u64;
         IndexFill {
             entries: sum(Index::entries),
             bytes: sum(Index::bytes),
-            bound: plan.settings.max_index_bytes as u64,
+            bound: self.max_bytes as u64,
             evictions: self.indexes.iter().map(Index::evictions).sum(),
         }
     }
@@ -128,7 +136,7 @@ impl Prefixes {
 impl Prefixes {
     /// Walks the blocks read so far through the indexes. Returns whether new ones were looked up; `None` while there
     /// is nothing to look up, since the chain of blocks begins with the model.
-    pub fn walk(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) -> Option<bool> {
+    pub fn walk(&mut self, exchange: &mut Exchange, pool: &PoolState) -> Option<bool> {
         let model = match exchange.model() {
             Fact::Known(model) => model,
             Fact::Absent => "",
@@ -143,7 +151,7 @@ impl Prefixes {
         let restarted = exchange.restarts != exchange.reader.restarts();
         if restarted || exchange.walks.iter().any(|walk| walk.restarts_with(seed)) {
             // What was recorded of it is another prompt, or under another model's name.
-            self.apply(Evidence::Refuted, exchange, plan, pool);
+            self.apply(Evidence::Refuted, exchange, pool);
         }
         if restarted {
             exchange.restarts = exchange.reader.restarts();
@@ -161,54 +169,48 @@ impl Prefixes {
     /// picks, as the Endpoint Picker does before the request leaves). Called again as the rest of a prompt
     /// streams past. They count at once: a prompt that was sent 10 ms ago is likely there. New blocks stay in
     /// doubt until a response comes.
-    pub fn learn(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+    pub fn learn(&mut self, exchange: &mut Exchange, pool: &PoolState) {
         if exchange.updates_indexes {
-            self.apply(Evidence::Sent, exchange, plan, pool);
+            self.apply(Evidence::Sent, exchange, pool);
             if exchange.response.has_begun() {
-                self.apply(Evidence::Proven, exchange, plan, pool);
+                self.apply(Evidence::Proven, exchange, pool);
             }
         }
     }
 
     /// The request's response has begun: its endpoint has the blocks that the request has added.
-    pub fn prove(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+    pub fn prove(&mut self, exchange: &mut Exchange, pool: &PoolState) {
         if exchange.is_doubted() {
-            self.apply(Evidence::Proven, exchange, plan, pool);
+            self.apply(Evidence::Proven, exchange, pool);
         }
     }
 
     /// The request's response is not a success, or comes from another endpoint than the picked one. That the picked
     /// one holds the prompt is as unproven as before: the indexes forget the blocks that this request has added, and
     /// learn no more of it.
-    pub fn refute(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
-        self.apply(Evidence::Refuted, exchange, plan, pool);
-        exchange.stop_reading();
+    pub fn refute(&mut self, exchange: &mut Exchange, pool: &PoolState) {
+        self.apply(Evidence::Refuted, exchange, pool);
+        exchange.abandon_prompt();
     }
 
-    /// The request has ended: the indexes forget the blocks of it that no response has proven.
-    pub fn refute_unproven(&mut self, exchange: &mut Exchange, plan: &Plan, pool: &PoolState) {
+    /// The request has ended: the indexes forget the blocks of it that no response has proven. To send prompts must
+    /// not be cheaper for a client than to have them computed.
+    pub fn refute_unproven(&mut self, exchange: &mut Exchange, pool: &PoolState) {
         if exchange.is_doubted() {
-            self.apply(Evidence::Refuted, exchange, plan, pool);
+            self.apply(Evidence::Refuted, exchange, pool);
         }
     }
 
     /// Applies what is now known of a request's blocks and its primary target to the indexes, here and after the
     /// next tick in the other pickers. The primary target only: it computes or fetches the whole prompt, and a
     /// walk keeps the doubts of one slot.
-    fn apply(
-        &mut self,
-        evidence: Evidence,
-        exchange: &mut Exchange,
-        plan: &Plan,
-        pool: &PoolState,
-    ) {
+    fn apply(&mut self, evidence: Evidence, exchange: &mut Exchange, pool: &PoolState) {
         let Some(target) = pool.present_target(exchange) else {
             return;
         };
         let (slot, tag) = (target.slot.0, pool.loads.tag(target.slot));
-        let producers = plan.producers.iter();
         let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
-        for (number, ((walk, index), (_, producer))) in walks.zip(producers).enumerate() {
+        for (number, ((walk, index), producer)) in walks.zip(&self.producers).enumerate() {
             let capacity = producer.capacity_of(pool.endpoint(target.slot));
             let placement = Placement {
                 evidence,
@@ -235,15 +237,14 @@ impl Prefixes {
         peer: u32,
         learnt: Placement,
         (prompt, from): (&[u64], usize),
-        plan: &Plan,
         pool: &PoolState,
     ) {
         let slot = Slot(learnt.slot);
-        let producer = plan.producers.get(usize::from(learnt.producer));
+        let producer = self.producers.get(usize::from(learnt.producer));
         let index = self.indexes.get_mut(usize::from(learnt.producer));
         let endpoint = pool.endpoint(slot);
         let endpoint = endpoint.filter(|_| pool.loads.tag(slot) == learnt.tag);
-        let (Some((_, producer)), Some(index), Some(_)) = (producer, index, endpoint) else {
+        let (Some(producer), Some(index), Some(_)) = (producer, index, endpoint) else {
             return;
         };
         let sender = Provenance::of_worker(peer);

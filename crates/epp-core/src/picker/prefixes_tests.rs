@@ -36,7 +36,7 @@ impl Vm {
         show(picker, id, body.as_bytes(), true);
         let exchange = exchange(picker, id);
         assert!(exchange.primary().is_some());
-        (id, exchange.response.counted.unwrap().predicted.unwrap())
+        (id, exchange.response.recording.unwrap().predicted.unwrap())
     }
 
     /// Sends a request of which nothing is learnt.
@@ -103,8 +103,7 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
     let (id, _) = vm.send(&prompt);
     assert!(!exchange(&vm.picker, id).is_doubted());
     change(&mut vm.picker, id, |dispatcher, exchange| {
-        let (plan, pool) = (&dispatcher.plan, &dispatcher.pool);
-        dispatcher.prefixes.refute(exchange, plan, pool);
+        dispatcher.prefixes.refute(exchange, &dispatcher.endpoints);
     });
     assert!(vm.expected(&prompt) > 0.99);
 }

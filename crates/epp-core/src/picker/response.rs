@@ -87,10 +87,10 @@ enum UsageReading {
     Read,
 }
 
-/// A response under the statistics of its model.
+/// Where a response is counted.
 #[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    /// The statistics.
+pub struct Recording {
+    /// The statistics of its model.
     pub model: ModelStatistics,
     /// Share of the prompt that the prefix index expected to be cached.
     pub predicted: Option<f64>,
@@ -106,7 +106,7 @@ pub struct ResponseState {
     /// How the request's prompt begins, as far as that was known when it was decided.
     pub prompt: Option<u64>,
     /// The series that count it, once an endpoint was picked.
-    pub counted: Option<Counted>,
+    pub recording: Option<Recording>,
 }
 
 impl ResponseState {
@@ -175,7 +175,7 @@ impl ResponseState {
     }
 
     /// It is not read any more. Returns whether it was.
-    pub fn stop_reading(&mut self, budget: &mut ReadingBudget) -> bool {
+    pub fn end_usage_reading(&mut self, budget: &mut ReadingBudget) -> bool {
         self.free_place(budget);
         std::mem::take(&mut self.usage) != UsageReading::Nothing
     }
@@ -203,7 +203,7 @@ impl Dispatcher {
     /// Returns whether the bytes of a response are wanted, a part of which has come.
     fn wants_response(&mut self, exchange: &mut Exchange) -> bool {
         let response = &mut exchange.response;
-        let Some(counted) = response.counted else {
+        let Some(recording) = response.recording else {
             return false;
         };
         if !matches!(response.progress, Progress::Flowing(_)) {
@@ -212,7 +212,7 @@ impl Dispatcher {
             let waited = now.since(response.received_at).as_secs_f64();
             self.statistics
                 .registry
-                .observe(counted.model.first_token, waited);
+                .observe(recording.model.first_token, waited);
             if self.readers.responses.take() {
                 response.usage = UsageReading::Reading;
                 exchange.usage.reset();
@@ -225,13 +225,16 @@ impl Dispatcher {
 
     /// A request has ended: the usage in its response is counted.
     pub fn finish_response(&mut self, exchange: &mut Exchange) {
-        if !exchange.response.stop_reading(&mut self.readers.responses) {
+        if !exchange
+            .response
+            .end_usage_reading(&mut self.readers.responses)
+        {
             return;
         }
         exchange.usage.finish(&mut self.readers.text);
         let (response, usage) = (exchange.response, exchange.usage.usage());
-        if let Some(counted) = response.counted {
-            count_tokens(&mut self.statistics, &counted, &usage);
+        if let Some(recording) = response.recording {
+            count_tokens(&mut self.statistics, &recording, &usage);
             let times = Times {
                 now: self.clock.now(),
                 received_at: response.received_at,
@@ -240,13 +243,13 @@ impl Dispatcher {
                     _ => None,
                 },
             };
-            count_times(&mut self.statistics, &counted.model, &usage, &times);
+            count_times(&mut self.statistics, &recording.model, &usage, &times);
         }
     }
 }
 
-fn count_tokens(statistics: &mut Statistics, counted: &Counted, usage: &Usage) {
-    let (metrics, model) = (&mut statistics.registry, &counted.model);
+fn count_tokens(statistics: &mut Statistics, recording: &Recording, usage: &Usage) {
+    let (metrics, model) = (&mut statistics.registry, &recording.model);
     if let Some(output) = usage.completion {
         metrics.observe(model.output, output as f64);
     }
@@ -261,7 +264,7 @@ fn count_tokens(statistics: &mut Statistics, counted: &Counted, usage: &Usage) {
     if prompt > 0 {
         metrics.observe(model.cached_share, cached as f64 / prompt as f64);
     }
-    if let Some(share) = counted.predicted {
+    if let Some(share) = recording.predicted {
         let expected = (share * prompt as f64).round() as u64;
         metrics.count(model.predicted, expected);
         metrics.count(model.reported, cached);

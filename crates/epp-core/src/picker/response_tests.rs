@@ -93,7 +93,14 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let id = self.request;
         let picker = &mut self.picker;
         let slot = exchange(picker, id).primary().unwrap().slot;
-        let server = picker.dispatcher.pool.monitor.store.pool.get(slot).unwrap();
+        let server = picker
+            .dispatcher
+            .endpoints
+            .monitor
+            .store
+            .pool
+            .get(slot)
+            .unwrap();
         let server = server.address.as_bytes().to_vec();
         let seen = Upstream {
             server: Some(server),
@@ -227,7 +234,7 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
     let picker = &mut vm.picker;
     let in_flight = |picker: &Picker| {
         let slots = (0..ENDPOINTS as u32).map(Slot);
-        let pool = &picker.dispatcher.pool.monitor.store.pool;
+        let pool = &picker.dispatcher.endpoints.monitor.store.pool;
         slots.map(|slot| pool.load(slot).requests).sum::<u32>()
     };
     for _ in 0..3 {

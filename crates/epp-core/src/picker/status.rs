@@ -68,7 +68,7 @@ pub struct Candidate {
 pub struct RecentDecision {
     /// The picker's decisions up to this one.
     pub number: u64,
-    /// The tick before it, in milliseconds since 1970.
+    /// When it was made, in milliseconds since 1970.
     pub at: u64,
     /// The requested model; only its beginning if it is long.
     pub model: String,

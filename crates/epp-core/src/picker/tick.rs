@@ -20,25 +20,26 @@ impl Picker {
     /// Time has passed. To be called every 50 ms or so.
     pub fn tick(&mut self, now: Timestamp) {
         self.dispatcher.begin_event(now);
+        // First: where a tick panics, these do not grow with every request after it.
+        self.exchanges.sweep();
+        self.dispatcher.endpoints.sweep(&self.exchanges);
         let clock = self.dispatcher.clock;
         self.dispatcher.readers.responses.tick();
-        let (changes, queries) = self.dispatcher.pool.monitor.tick(&clock);
+        let (changes, queries) = self.dispatcher.endpoints.monitor.tick(&clock);
         self.apply_changes(&changes);
         self.release_due();
         self.relieve_memory();
         self.probe_ejected();
         queries.into_iter().for_each(|query| self.fetch(query));
         if self.gauges.take_due(clock.now()) {
-            let pool = &mut self.dispatcher.pool;
-            self.fetches.drop_lost(clock.now(), &pool.monitor);
+            let endpoints = &mut self.dispatcher.endpoints;
+            self.fetches.drop_lost(clock.now(), &endpoints.monitor);
             let patience = self.dispatcher.plan.source.staleness;
-            pool.find_hung(&self.exchanges, patience, &clock);
+            endpoints.find_hung(&self.exchanges, patience, &clock);
             self.set_gauges();
             self.dispatcher.statistics.registry.flush();
         }
         self.show_unread();
-        self.exchanges.sweep();
-        self.dispatcher.pool.sweep(&self.exchanges);
     }
 
     /// Applies which endpoints came and went.

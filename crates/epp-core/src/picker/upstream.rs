@@ -71,33 +71,34 @@ impl Dispatcher {
             return false;
         };
         // After a retry it may be another endpoint, which then is the one that holds the prompt.
-        let needed = exchange.awaits_proof() || !exchange.candidate.is_empty();
-        self.pool.examines(target.slot, needed, &self.clock)
+        let needed = exchange.awaits_proof() || !exchange.proposed_model.is_empty();
+        self.endpoints.examines(target.slot, needed, &self.clock)
     }
 
     /// Handles the response's headers; `upstream` is given if [`Self::wants_upstream`] requested it.
     pub fn begin_response(&mut self, exchange: &mut Exchange, upstream: Option<&Upstream>) {
         if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
-            self.prefixes.refute(exchange, &self.plan, &self.pool);
+            self.prefixes.refute(exchange, &self.endpoints);
         }
         exchange.response.begin();
         let explanation = exchange.explanation.take();
-        if let Some(target) = self.pool.present_target(exchange) {
+        if let Some(target) = self.endpoints.present_target(exchange) {
             if let Some(seen) = upstream {
                 self.record_response(exchange, target.slot, seen);
                 if seen.is_success() {
                     self.propose_model(exchange, target.slot);
                 }
             } else {
-                self.pool.mark_responsive(target.slot, self.clock.now());
+                self.endpoints
+                    .mark_responsive(target.slot, self.clock.now());
             }
         }
-        self.prefixes.prove(exchange, &self.plan, &self.pool);
+        self.prefixes.prove(exchange, &self.endpoints);
         if let Some(targets) = exchange.targets_mut() {
-            self.pool.mark_seen(targets);
+            self.endpoints.mark_seen(targets);
         }
         if let Some(explanation) = explanation {
-            let (id, text) = (exchange.id, explanation.text(self.pool.pool()));
+            let (id, text) = (exchange.id, explanation.text(self.endpoints.pool()));
             self.effects.push_back(Effect::Explain { id, text });
         }
     }
@@ -110,16 +111,16 @@ impl Dispatcher {
             // The proxy responded before it contacted an endpoint.
             return;
         };
-        if self.pool.address(slot).as_bytes() == server {
+        if self.endpoints.address(slot).as_bytes() == server {
             self.record_outcome(exchange, slot, seen.failure());
             return;
         }
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
-        self.prefixes.refute(exchange, &self.plan, &self.pool);
-        let elsewhere = seen.elsewhere(self.pool.freshness(slot));
+        self.prefixes.refute(exchange, &self.endpoints);
+        let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
         self.record_outcome(exchange, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
-        if let Some(server) = self.pool.pool().find_by(by_address) {
+        if let Some(server) = self.endpoints.pool().find_by(by_address) {
             self.record_outcome(exchange, server, seen.failure());
         }
     }
@@ -127,10 +128,10 @@ impl Dispatcher {
     fn record_outcome(&mut self, exchange: &Exchange, slot: Slot, failure: Option<Failure>) {
         let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
         if !unserved {
-            self.pool.mark_responsive(slot, self.clock.now());
+            self.endpoints.mark_responsive(slot, self.clock.now());
         }
         let now = self.clock.wall();
-        self.pool.record_outcome(exchange, slot, failure, now);
+        self.endpoints.record_outcome(exchange, slot, failure, now);
     }
 }
 

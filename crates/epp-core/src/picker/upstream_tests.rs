@@ -52,7 +52,7 @@ fn only_responses_of_the_endpoint_count() {
             picker.response_headers(NOW, ExchangeId(id), Some(&seen(status, origin)));
             close(&mut picker, id);
         }
-        picker.dispatcher.pool.monitor.outliers.reason(Slot(0))
+        picker.dispatcher.endpoints.monitor.outliers.reason(Slot(0))
     };
     assert_eq!(avoided(503, ResponseOrigin::Overflow), None);
     assert_eq!(avoided(501, ResponseOrigin::Endpoint), None);
@@ -98,7 +98,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1, "it is there");
     let id = fetch(&mut picker);
-    picker.dispatcher.pool.monitor.store.remove(Slot(0));
+    picker.dispatcher.endpoints.monitor.store.remove(Slot(0));
     picker.fetched(NOW, id, Err(FetchError));
     assert_eq!(errors(&picker), 1);
 }

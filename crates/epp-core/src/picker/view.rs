@@ -156,17 +156,17 @@ impl Picker {
     pub(super) fn status(&mut self) -> Status {
         let dispatcher = &mut self.dispatcher;
         dispatcher.view.wanted = MAX_DECISIONS;
-        let (pool, view) = (&dispatcher.pool, &dispatcher.view);
-        let slots = (0..pool.pool().width()).map(|index| Slot(index as u32));
-        let outliers = &pool.monitor.outliers;
+        let (endpoints, view) = (&dispatcher.endpoints, &dispatcher.view);
+        let slots = (0..endpoints.pool().width()).map(|index| Slot(index as u32));
+        let outliers = &endpoints.monitor.outliers;
         let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
         Status {
             serves: self.serves,
-            polls: pool.monitor.polls(),
-            decision_basis: pool.decision_basis(),
+            polls: endpoints.monitor.polls(),
+            decision_basis: endpoints.decision_basis(),
             reads_bodies: self.host.shows_bodies,
             memory: self.host.memory_bytes,
-            index: dispatcher.prefixes.fill(&dispatcher.plan),
+            index: dispatcher.prefixes.fill(),
             under_way: (self.exchanges.len(), self.exchanges.held()),
             counts: dispatcher.statistics.counts(),
             picks: dispatcher.statistics.picks(),

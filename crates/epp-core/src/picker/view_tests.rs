@@ -25,7 +25,7 @@ fn picker(plan: &str) -> Picker {
     for (slot, queue) in [(Slot(0), 4.0), (Slot(1), 0.0)] {
         picker
             .dispatcher
-            .pool
+            .endpoints
             .monitor
             .store
             .set_metrics(slot, waiting(queue), false, NOW);
@@ -158,7 +158,7 @@ fn a_refused_endpoint_is_shown_with_the_reason() {
     for slot in [0, 1].map(Slot) {
         picker
             .dispatcher
-            .pool
+            .endpoints
             .monitor
             .store
             .pool

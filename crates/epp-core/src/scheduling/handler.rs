@@ -105,6 +105,20 @@ pub struct ByRole<T> {
     pub encode: Vec<T>,
 }
 
+impl<T> IntoIterator for ByRole<T> {
+    type Item = T;
+    type IntoIter = std::iter::Chain<
+        std::iter::Chain<std::iter::Once<T>, std::option::IntoIter<T>>,
+        std::vec::IntoIter<T>,
+    >;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self.primary)
+            .chain(self.prefill)
+            .chain(self.encode)
+    }
+}
+
 impl<T> ByRole<T> {
     /// Returns the primary one alone.
     pub fn primary(primary: T) -> Self {

@@ -78,6 +78,17 @@ pub struct ExchangeMut<'a> {
     change: Change,
 }
 
+impl<'a> ExchangeMut<'a> {
+    fn new(exchange: &'a mut Exchange, waiting: &'a mut Waiting) -> Self {
+        let change = Change::of(Some(exchange));
+        Self {
+            exchange,
+            waiting,
+            change,
+        }
+    }
+}
+
 impl Deref for ExchangeMut<'_> {
     type Target = Exchange;
 
@@ -114,9 +125,14 @@ impl Exchanges {
     /// Begins an exchange. Returns a former one with its number, which the host has not ended.
     pub fn insert(&mut self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
         let id = exchange.id;
-        let former = self.remove(id);
-        Change::of(None).count(Some(&exchange), &mut self.waiting);
-        self.by_id.insert(id.0, exchange);
+        // Before anything is counted: a panic, as where memory ends, leaves nothing counted that is not in the table.
+        let former = self.by_id.insert(id.0, exchange);
+        if let Some(former) = &former {
+            Change::of(Some(former)).count(None, &mut self.waiting);
+        }
+        if let Some(exchange) = self.by_id.get(&id.0) {
+            Change::of(None).count(Some(exchange), &mut self.waiting);
+        }
         former
     }
 
@@ -134,14 +150,8 @@ impl Exchanges {
 
     /// Returns an exchange, to change.
     pub fn get_mut(&mut self, ExchangeId(id): ExchangeId) -> Option<ExchangeMut<'_>> {
-        let exchange = self.by_id.get_mut(&id)?.as_mut();
-        let change = Change::of(Some(exchange));
-        let waiting = &mut self.waiting;
-        Some(ExchangeMut {
-            exchange,
-            waiting,
-            change,
-        })
+        let exchange = self.by_id.get_mut(&id)?;
+        Some(ExchangeMut::new(exchange, &mut self.waiting))
     }
 
     /// Returns how many exchanges are held.
@@ -163,9 +173,7 @@ impl Exchanges {
     /// Changes all exchanges. Clients choose how many these are: not for what is done with each tick.
     pub fn for_each_mut(&mut self, mut change_one: impl FnMut(&mut Exchange)) {
         for exchange in self.by_id.values_mut() {
-            let change = Change::of(Some(exchange));
-            change_one(exchange);
-            change.count(Some(exchange), &mut self.waiting);
+            change_one(&mut ExchangeMut::new(exchange, &mut self.waiting));
         }
     }
 
@@ -239,7 +247,7 @@ mod tests {
                 step => {
                     if let Some(mut exchange) = exchanges.get_mut(id) {
                         match step {
-                            2 => exchange.send(sent()),
+                            2 => drop(exchange.send(sent())),
                             3 => exchange.skip_body(),
                             _ => drop(exchange.finish()),
                         }
@@ -260,7 +268,7 @@ mod tests {
         assert_eq!(exchanges.held(), 1);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut exchange = exchanges.get_mut(ExchangeId::default()).unwrap();
-            exchange.send(sent());
+            let _ = exchange.send(sent());
             panic!("in the middle of it");
         }));
         assert!(caught.is_err());
@@ -270,8 +278,10 @@ mod tests {
     #[test]
     fn targets_are_taken_once() {
         let mut exchange = Exchange::default();
-        exchange.send(sent());
+        assert_eq!(exchange.send(sent()), Ok(()));
+        assert!(exchange.send(sent()).is_err(), "it was sent before");
         assert!(exchange.finish().is_some());
         assert!(exchange.finish().is_none());
+        assert!(exchange.send(sent()).is_err(), "it has ended");
     }
 }
