@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::vm::Vm;
 
 #[test]
-fn a_vm_that_is_made_anew_knows_what_the_others_know() {
+fn a_recreated_vm_has_the_state_of_the_others() {
     let plan = listed("queue-scorer", "");
     vm(&plan);
     let mut new = Vm::default();
@@ -45,7 +45,7 @@ fn counted(name: &str) -> i64 {
 }
 
 #[test]
-fn the_one_that_has_been_silent_longest_makes_room_for_the_newcomer() {
+fn the_request_that_was_silent_longest_makes_room_for_a_new_one() {
     let extra = "- {type: envoy-proxy, parameters: {maxHeld: 2}}";
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     for id in [10, 11] {
@@ -56,7 +56,10 @@ fn the_one_that_has_been_silent_longest_makes_room_for_the_newcomer() {
     send(&mut vm, 10, 200);
     assert_eq!(open(&mut vm, 12), Action::Pause, "the newcomer is held");
     assert_eq!(released(&mut vm), [11]);
-    assert!(destination().is_some(), "decided with what is known");
+    assert!(
+        destination().is_some(),
+        "decided with the part that has arrived"
+    );
     assert_eq!(open(&mut vm, 13), Action::Pause);
     assert_eq!(released(&mut vm), [10]);
     vm.delete(12);
@@ -73,7 +76,7 @@ fn the_one_that_has_been_silent_longest_makes_room_for_the_newcomer() {
 }
 
 #[test]
-fn between_two_ticks_no_more_than_twice_as_many_are_held() {
+fn between_two_ticks_at_most_twice_as_many_are_held() {
     let extra = "- {type: envoy-proxy, parameters: {maxHeld: 2}}";
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     for id in 10..14 {
@@ -88,7 +91,7 @@ fn between_two_ticks_no_more_than_twice_as_many_are_held() {
 
 /// A thousand bodies that come a byte at a time; of the newcomers' as many are honest.
 #[test]
-fn drops_do_not_keep_a_place_from_those_who_send_their_bodies() {
+fn trickling_bodies_do_not_keep_places_from_complete_ones() {
     let extra = "- {type: envoy-proxy, parameters: {maxHeld: 1000}}";
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     let (drops, mut honest) = (0..1_000, 0);
@@ -138,7 +141,7 @@ fn begin(vm: &mut Vm) {
 
 /// A kilobyte a second is what a request is waited for, beyond the five that one without any is.
 #[test]
-fn a_body_that_comes_in_drops_is_held_as_long_as_one_that_has_stopped() {
+fn a_trickling_body_is_held_as_long_as_one_that_has_stopped() {
     for (a_second, expected) in [(1, 5..=6), (512, 9..=11), (2_048, 29..=31)] {
         let mut vm = vm(&listed("prefix-cache-scorer", ""));
         begin(&mut vm);
@@ -174,7 +177,7 @@ fn a_slow_client_is_waited_for() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_holds_none_longer() {
+fn a_clock_that_is_set_back_holds_no_request_longer() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     open(&mut vm, 10);
     tick(&mut vm);
@@ -187,7 +190,7 @@ fn a_clock_that_is_set_back_holds_none_longer() {
 
 /// A plan that needs the model alone leaves bodies unread until they end or pause.
 #[test]
-fn a_body_that_is_left_unread_has_come_all_the_same() {
+fn a_body_that_is_left_unread_counts_as_delivered() {
     let mut vm = vm(&listed("lora-affinity-scorer", ""));
     open(&mut vm, 10);
     for size in 1..40 {
@@ -200,7 +203,7 @@ fn a_body_that_is_left_unread_has_come_all_the_same() {
 
 /// A thousand bodies, each a megabyte of which nothing was read, pause at the same time.
 #[test]
-fn what_was_left_unread_is_read_over_several_ticks() {
+fn unread_parts_are_read_over_several_ticks() {
     const SIZE: usize = 1 << 20;
     let mut vm = vm(&listed("lora-affinity-scorer", ""));
     for id in 10..1_010 {
@@ -240,16 +243,16 @@ fn requests_that_are_overdue_together_are_released_in_portions() {
 }
 
 #[test]
-fn a_tick_asks_envoy_for_few_of_those_without_a_byte() {
+fn a_tick_queries_envoy_for_few_requests_without_a_byte() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     (0..1_000).for_each(|id| {
         open(&mut vm, 10 + id);
     });
     for _ in 0..40 {
-        let asked = |host: &mut super::fake_host::Host| host.calls["proxy_get_property"];
-        let before = host(asked);
+        let queries = |host: &mut super::fake_host::Host| host.calls["proxy_get_property"];
+        let before = host(queries);
         assert!(released(&mut vm).is_empty());
-        assert!(host(asked) - before <= 64);
+        assert!(host(queries) - before <= 64);
     }
     assert_eq!(counted("epp_wasm_reads_bodies"), 1);
 }
@@ -294,7 +297,7 @@ fn a_body_that_comes_later_than_its_release_proves_nothing() {
 }
 
 #[test]
-fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
+fn headers_without_memory_for_them_are_handled_by_the_failure_mode() {
     let open = "- {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
     for (extra, action, replies) in [
         ("", Action::Pause, vec![500]),
@@ -317,7 +320,7 @@ fn headers_that_there_is_no_memory_for_go_on_under_the_failure_mode() {
 }
 
 #[test]
-fn a_body_that_there_is_no_memory_for_is_decided_with_what_is_known() {
+fn a_body_without_memory_for_it_is_decided_with_the_part_read() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
     assert_eq!(vm.request_headers(10, false), Action::Pause);

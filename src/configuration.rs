@@ -4,7 +4,7 @@ use super::abi::{self, Buffer};
 use epp_core::config::{self, Plan};
 use tested_envoys::{TESTED, TESTED_TEXT};
 
-/// Returns the plan in the configuration of the root context in effect; `None` where it is not valid, which is
+/// Returns the plan in the configuration of the current root context; `None` if it is not valid, which is
 /// logged.
 pub fn plan() -> Option<Plan> {
     let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);

@@ -63,7 +63,7 @@ fn exchange(host: &mut InProcess, order: &mut [&mut Worker]) {
 }
 
 #[test]
-fn what_one_worker_finds_the_others_learn() {
+fn a_finding_of_one_worker_reaches_the_others() {
     let mut host = InProcess::default();
     let (mut one, mut two) = (Worker::default(), Worker::default());
     exchange(&mut host, &mut [&mut one, &mut two]);
@@ -117,7 +117,7 @@ fn a_worker_that_has_seen_a_body_outvotes_the_others_in_any_order() {
 
 /// The worker that restarted takes what the others said before for another configuration's.
 #[test]
-fn a_worker_that_starts_late_does_not_talk_the_others_out_of_it() {
+fn a_worker_that_starts_late_does_not_change_the_finding() {
     let mut host = InProcess::default();
     let (mut old, mut new) = (Worker::default(), Worker::default());
     exchange(&mut host, &mut [&mut old]);
@@ -131,7 +131,7 @@ fn a_worker_that_starts_late_does_not_talk_the_others_out_of_it() {
 }
 
 #[test]
-fn what_was_found_before_a_reload_does_not_count() {
+fn findings_before_a_reload_do_not_count() {
     let mut host = InProcess::default();
     let mut old = Worker::default();
     old.withheld();

@@ -42,7 +42,7 @@ impl Detached {
         detached.add(size).then_some(detached)
     }
 
-    /// A part of the body has come, of which Envoy shows `size` bytes. Returns what is to become of it;
+    /// A part of the body has come, of which Envoy shows `size` bytes. Returns the action on it;
     /// after [`BodyAction::Continue`] without bytes left here all is as if nothing had been set aside.
     #[cold]
     pub fn rejoin(&mut self, size: usize, end: bool) -> BodyAction {
@@ -60,7 +60,7 @@ impl Detached {
     }
 
     /// Gives the bytes back before a part of the body that Envoy shows, in its buffer or outside. Returns
-    /// what is to become of them.
+    /// the action on them.
     #[cold]
     pub fn give_before(&mut self, end: bool) -> BodyAction {
         self.give();

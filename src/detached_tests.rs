@@ -20,7 +20,7 @@ fn begin(vm: &mut Vm, id: u32, length: usize) {
     assert_eq!(vm.request_headers(id, false), Action::Pause);
 }
 
-/// Envoy shows this. Returns what is to become of it, and what Envoy has then.
+/// Shows this part. Returns the action on it, and Envoy's buffer afterwards.
 fn show(vm: &mut Vm, id: u32, part: &str, end: bool) -> (BodyAction, String) {
     host(|host| host.body = part.into());
     let action = vm.request_body(id, part.len(), end);
@@ -51,7 +51,7 @@ fn paused(length: usize) -> Vm {
 }
 
 #[test]
-fn what_was_detached_stands_before_the_first_part_outside_of_the_buffer() {
+fn detached_bytes_precede_the_first_part_outside_of_the_buffer() {
     let mut vm = paused(100);
     let nothing = (BodyAction::Continue, String::new());
     assert_eq!(show(&mut vm, 10, " wor", false), nothing, "buffered");
@@ -161,7 +161,7 @@ fn used(vm: &mut Vm) -> i64 {
 }
 
 #[test]
-fn what_is_reserved_is_given_back_once() {
+fn a_reservation_is_given_back_once() {
     type End = fn(&mut Vm);
     let ends: [End; 7] = [
         |vm| vm.delete(10),
@@ -252,7 +252,7 @@ fn a_panic_at_the_end_of_a_body_that_is_detached_loses_no_byte_of_it() {
 }
 
 #[test]
-fn what_was_detached_follows_even_where_its_pool_is_gone() {
+fn detached_bytes_follow_even_after_their_pool_was_removed() {
     let mut vm = paused(100);
     vm.delete(ROOT);
     show(&mut vm, 10, " wor", false);
@@ -261,7 +261,7 @@ fn what_was_detached_follows_even_where_its_pool_is_gone() {
 }
 
 #[test]
-fn the_model_is_rewritten_before_the_clock_releases_its_body() {
+fn the_model_is_rewritten_before_a_timeout_releases_its_body() {
     let plugin = "- {type: model-rewrite, parameters: {rules: [{targets: [{model: other}]}]}}";
     let mut vm = vm(&listed("prefix-cache-scorer", plugin));
     begin(&mut vm, 10, 100);

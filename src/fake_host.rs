@@ -11,7 +11,7 @@ use super::headers;
 pub struct Host {
     /// Answers every call with this status instead of doing it.
     pub refuses: Option<u32>,
-    /// Whether the whole map of headers cannot be had.
+    /// Whether reading the whole map of headers fails.
     pub unreadable: bool,
     /// The VM has no memory left for what calls return.
     pub no_memory: bool,
@@ -41,7 +41,7 @@ pub struct Host {
     pub period: u32,
     /// A deleted context: it cannot be the current one.
     pub gone: Option<u32>,
-    /// The context in effect.
+    /// The current context.
     pub context: u32,
     /// The clock, in nanoseconds.
     pub now: u64,

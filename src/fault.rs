@@ -31,7 +31,7 @@ const NO_REQUEST: u32 = u32::MAX;
 /// A fault that waits for its place: of which context, where, what.
 type Armed = (u32, String, String);
 
-/// All memory that could be had, and the ticks for which it is kept.
+/// All memory that could be allocated, and the ticks for which it is kept.
 type Hoard = (Vec<Vec<u8>>, u32);
 
 thread_local! {

@@ -196,7 +196,7 @@ fn behind_the_window_a_body_is_read_from_its_end() {
 }
 
 #[test]
-fn what_was_left_unread_is_read_when_the_body_stops_coming() {
+fn unread_parts_are_read_when_the_body_pauses() {
     let body = long_body();
     // More is said to come than does.
     let mut vm = windowed(body.len() + 100);
@@ -255,7 +255,7 @@ pub fn rewritten(body: &str, header: (&str, &str), plugin: &str) -> (Option<Stri
 }
 
 #[test]
-fn the_model_is_rewritten_where_it_stands_and_nothing_else() {
+fn only_the_model_in_a_body_is_rewritten() {
     let rule = "- {type: model-rewrite, parameters: {rules: [{models: [m], targets: [{model: long-name}]}]}}";
     let header = ("x-llm-d-model-name-rewrite", "n\"1");
     let obeyed = "- {type: envoy-proxy, parameters: {rewriteHeader: true}}";
@@ -316,7 +316,7 @@ fn a_plan_that_needs_nothing_of_the_body_does_not_hold_it() {
 }
 
 #[test]
-fn a_body_that_stops_coming_is_released_by_the_clock() {
+fn a_body_that_stops_is_released_by_the_timeout() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     post();
     assert_eq!(vm.request_headers(10, false), Action::Pause);
@@ -352,7 +352,7 @@ fn without_an_endpoint_a_request_gets_a_local_reply_or_is_left_to_envoy() {
 }
 
 #[test]
-fn a_refused_configuration_is_told_and_leaves_the_old_one() {
+fn a_rejected_configuration_is_logged_and_leaves_the_old_one() {
     let mut vm = vm(&listed("queue-scorer", ""));
     host(|host| host.configuration = "kind: Pod".to_owned());
     assert!(!vm.configure(2));
@@ -367,7 +367,7 @@ fn a_refused_configuration_is_told_and_leaves_the_old_one() {
 }
 
 #[test]
-fn the_first_log_line_says_where_the_host_is_another_version_than_the_tested_ones() {
+fn the_first_log_line_says_if_the_host_is_not_a_tested_version() {
     // The message of Envoy's node in Protocol Buffers' encoding.
     let said = |message: &[u8]| {
         vm(&listed("queue-scorer", ""));
@@ -389,7 +389,7 @@ fn the_first_log_line_says_where_the_host_is_another_version_than_the_tested_one
 }
 
 #[test]
-fn of_several_plugins_in_one_vm_the_one_that_is_asked_decides() {
+fn of_several_plugins_in_one_vm_the_one_of_the_request_decides() {
     let mut vm = vm(&listed("queue-scorer", ""));
     host(|host| {
         host.properties
@@ -412,7 +412,7 @@ fn of_several_plugins_in_one_vm_the_one_that_is_asked_decides() {
 }
 
 #[test]
-fn a_request_asks_the_host_for_little() {
+fn a_request_makes_few_host_calls() {
     let extra = "- {type: envoy-proxy, parameters: {requests: all}}";
     let mut vm = vm(&listed("prefix-cache-scorer", extra));
     host(|host| host.body = br#"{"model": "m", "prompt": "hello"}"#.to_vec());
@@ -433,14 +433,14 @@ fn a_request_asks_the_host_for_little() {
     }
     let calls = host(|host| host.calls.clone());
     let dear = ["proxy_get_header_map_pairs", "proxy_get_buffer_bytes"];
-    let asked = |name: &str| calls.get(name).copied().unwrap_or(0);
-    assert_eq!(dear.map(asked), [1, 1], "{calls:?}");
-    assert_eq!(asked("proxy_get_property"), 0, "{calls:?}");
+    let calls_of = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!(dear.map(calls_of), [1, 1], "{calls:?}");
+    assert_eq!(calls_of("proxy_get_property"), 0, "{calls:?}");
     assert!(calls.values().sum::<u32>() <= 7, "{calls:?}");
 }
 
 #[test]
-fn pages_are_asked_for_and_read() {
+fn pages_are_fetched_and_read() {
     let mut vm = vm(&listed("queue-scorer", ""));
     let callouts = host(|host| host.callouts.clone());
     let (cluster, headers) = callouts.last().unwrap();

@@ -1,7 +1,7 @@
 //! The last net: a panic in a callback ends here. Without it Envoy would throw away the worker's
 //! whole VM, make held requests hang and cut every response in progress.
 //!
-//! No line of this crate is meant to panic (the lints deny it), so what is caught is a defect. It
+//! No line of this crate is meant to panic (the lints deny it), so a caught panic is a defect. It
 //! is logged once with its place and counted; the request that it struck is handled by the failure
 //! mode, and the others notice nothing. An allocation that fails panics, too, with a reserve of memory
 //! freed so that the panic has what it needs. A trap (a stack too deep) cannot be caught: Envoy then

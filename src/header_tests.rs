@@ -72,7 +72,7 @@ fn chain(second: &str) -> (Vm, Vm) {
 }
 
 #[test]
-fn what_another_filter_of_ours_has_named_stays() {
+fn the_destination_of_another_filter_of_ours_stays() {
     let (mut first, mut second) = chain("");
     post();
     assert_eq!(first.request_headers(10, true), Action::Continue);
@@ -146,7 +146,7 @@ fn each_header_of_ours_is_removed_once_however_often_it_was_sent() {
 }
 
 #[test]
-fn a_client_names_no_other_model_unless_it_may() {
+fn a_client_cannot_name_another_model_unless_allowed() {
     let body = r#"{"model": "cheap", "prompt": "x"}"#;
     let may = "- {type: envoy-proxy, parameters: {rewriteHeader: true}}";
     for name in REWRITE_HEADERS {

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_read_back() {
+    fn packed_headers_are_read_back() {
         let headers = [(":path", "/v1/models"), ("empty", ""), ("x", "y")];
         let packed = pack(&headers);
         let read: Vec<_> = Pairs::new(&packed).collect();

@@ -5,7 +5,7 @@ use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, request, vm, ROOT};
 
 #[test]
-fn a_reload_keeps_what_was_learnt_and_the_last_root_takes_it_along() {
+fn a_reload_keeps_the_index_and_the_last_root_drops_it() {
     let mut vm = vm(&listed("prefix-cache-scorer", ""));
     assert!(vm.configure(2), "the listener is loaded again");
     vm.delete(ROOT);

@@ -72,7 +72,7 @@ impl Shown {
     }
 }
 
-/// The request's body in effect.
+/// The current request's body.
 pub struct ShownBody {
     shown: Shown,
     ended: bool,
@@ -99,7 +99,7 @@ impl BodyView for ShownBody {
     }
 }
 
-/// The part of the response's body in effect. Its place in the whole body does not matter.
+/// The current part of the response's body. Its position in the whole body does not matter.
 pub struct PassingBody {
     /// Bytes that Envoy shows.
     pub size: usize,

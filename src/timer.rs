@@ -5,7 +5,7 @@
 /// within it.
 const TICK_MS: u32 = 50;
 
-/// The time from one exchange of what is in flight to the next, in milliseconds: as long as a worker takes to
+/// The time from one exchange of counts in flight to the next, in milliseconds: as long as a worker takes to
 /// decide some tens of requests. With 50 ms, four workers sent to the same endpoint meanwhile, and a pool
 /// without any reuse was balanced worse than by least request.
 const EXCHANGE_MS: u32 = 10;

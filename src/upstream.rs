@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn envoys_words_tell_a_refused_connection_from_what_requests_can_cause() {
+    fn envoys_response_details_distinguish_refused_connections() {
         let reset = "upstream_reset_before_response_started";
         for (details, origin) in [
             ("via_upstream", ResponseOrigin::Endpoint),

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn decoding_returns_the_encoded_value() {
         let value = encode(&fields());
         assert_eq!(decode(&value), Some(fields()));
         assert_eq!(decode::<(u32, u32)>(&value), None);

@@ -88,7 +88,7 @@ fn tick(workers: &mut [Worker], host: &mut InProcess, now: u64) {
 }
 
 #[test]
-fn what_one_finds_all_avoid_and_one_tries() {
+fn all_workers_avoid_an_endpoint_that_one_ejected_and_one_probes_it() {
     let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=4).map(Worker::new).collect();
     workers[2].fail(1, 1_000);
@@ -153,7 +153,7 @@ fn a_worker_without_requests_leaves_the_probe_to_another() {
 }
 
 #[test]
-fn a_worker_that_starts_anew_hears_of_it() {
+fn a_worker_that_starts_later_reads_the_ejection() {
     let mut host = InProcess::default();
     let mut old = Worker::new(1);
     old.fail(2, 1_000);
@@ -207,7 +207,7 @@ fn another_endpoint_in_the_same_slot_is_not_meant() {
 
 /// A failure that all of one worker's requests see and none of the others': its clients cause it.
 #[test]
-fn what_one_worker_finds_is_not_believed_where_another_is_served() {
+fn a_worker_ignores_a_finding_about_an_endpoint_that_serves_it() {
     let mut host = InProcess::default();
     let mut workers: Vec<Worker> = (1..=3).map(Worker::new).collect();
     let mut avoided = 0;

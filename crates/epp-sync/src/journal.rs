@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_in_order_and_once() {
+    fn written_runs_are_read_in_order_and_once() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         journal.write(0, &mut memory);
         assert_eq!(journal.written(), 0, "nothing new, nothing written");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_keep_their_endpoints_and_what_stands_before_them() {
+    fn runs_keep_their_endpoints_and_contexts() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         let other = Placement { slot: 9, ..RUN };
         append(&mut journal, 0..5);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_segment_has_no_room_for_is_found_in_the_next() {
+    fn runs_that_do_not_fit_a_segment_are_in_the_next() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         append(&mut journal, 0..SEGMENT_HASHES + 3);
         journal.write(0, &mut memory);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_was_noted_comes_with_all_that_it_takes_to_find_it() {
+    fn every_run_comes_with_the_context_that_locates_it() {
         for seed in 0..60 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (mut journal, mut memory) = (Written::new(5), InProcess::default());
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_blocks_is_heard() {
+    fn evidence_on_blocks_is_read_back() {
         let (mut journal, mut memory) = (Written::new(5), InProcess::default());
         let words = [
             Evidence::Sent,

@@ -36,7 +36,7 @@ mod tests {
     use crate::shared::Traffic;
     use crate::{InProcess, Store};
 
-    /// Agrees, and counts what is not recognised.
+    /// Agrees on the secret, and counts unrecognised values.
     fn agree(base: &str, own: &Secret, store: &mut dyn Store, unrecognised: &mut u64) -> Secret {
         let mut traffic = Traffic::default();
         let secret = super::agree(base, own, &mut Shared::new(store, &mut traffic));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_begin_at_the_same_time_one_gives_way_when_it_looks_again() {
+    fn of_two_secrets_that_are_stored_at_the_same_time_one_prevails() {
         let [one, other] = [1, 2].map(Secret::from);
         let mut host = Raced(InProcess::default(), Some(other.clone()));
         assert_eq!(agree("b", &one, &mut host, &mut 0), one);

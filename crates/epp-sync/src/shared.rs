@@ -1,4 +1,4 @@
-//! Access to shared values: encodes and verifies them, and counts what passes and what is not recognised.
+//! Access to shared values: encodes and verifies them, and counts bytes and unrecognised values.
 
 use serde::de::DeserializeOwned;
 use serde::Serialize;

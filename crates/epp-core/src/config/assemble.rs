@@ -28,7 +28,7 @@ const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
 /// Names that are listed, or compared with a misspelt one, where there is room for a hint only.
 const MAX_NAMES: usize = 100;
 
-/// Builds the plan; `None` where the document is too broken to tell what was meant.
+/// Builds the plan; `None` if the document is too broken to be interpreted.
 pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
     if !matches!(node, Node::Map(_)) {
         let message = format!("found {}, expected an EndpointPickerConfig", node.found());
@@ -194,7 +194,7 @@ impl Assembly<'_> {
         self.check_labels(&needs, &discovery);
         let load = load.or_else(|| needs.in_flight.then(Default::default));
         let discounts = load.as_ref().and_then(|load| self.discounts(load));
-        // What is cached depends on the model, and what a prompt costs on what is cached.
+        // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();
         let EnvoyProxy { picker, envoy } = proxy.map(|proxy| *proxy).unwrap_or_default();
         Some(Plan {

@@ -150,7 +150,7 @@ fn keys_take_time_in_proportion_to_their_number() {
 }
 
 #[test]
-fn nesting_is_refused_with_its_place() {
+fn nesting_is_rejected_with_its_location() {
     let steps = (0..100).map(|depth| " ".repeat(depth) + "a:\n");
     for (text, place) in [
         ("{\"a\":".repeat(100), "line 1, column "),
@@ -211,7 +211,7 @@ fn a_text_holds_no_more_than_its_bounds() {
 }
 
 #[test]
-fn what_is_said_of_a_text_is_short() {
+fn error_messages_about_a_text_are_short() {
     let long = "x".repeat(100_000);
     let wrong = "- {weigth: 1}\n".repeat(100_000 / 14);
     for text in [

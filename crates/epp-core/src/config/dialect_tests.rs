@@ -234,7 +234,7 @@ fn the_data_source_of_v1_3_is_read_in_any_case() {
 }
 
 #[test]
-fn the_saturation_detector_is_a_warning_wherever_it_stands() {
+fn the_saturation_detector_is_a_warning_anywhere_in_a_document() {
     let section = "saturationDetector: {pluginRef: utilization-detector}\n";
     let nested = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n";
     let plugin = "plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 5, headroom: 0.2}}, {type: concurrency-detector, name: c}, {type: prefix-cache-scorer}]\n";
@@ -337,7 +337,7 @@ fn weights_may_be_fractions_as_from_v1_4_on() {
 }
 
 #[test]
-fn what_refers_to_a_refused_plugin_is_not_another_error() {
+fn a_reference_to_a_refused_plugin_is_not_another_error() {
     for (text, count) in [
         // A profile, a scorer, a load producer.
         ("plugins: [{type: precise-prefix-cache-producer}, {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}, {type: inflight-load-producer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}]
@@ -368,7 +368,7 @@ fn a_tokenizer_is_refused_once() {
 }
 
 #[test]
-fn a_second_picker_without_profiles_is_told_where_it_is_declared() {
+fn a_second_picker_without_profiles_is_reported_at_its_declaration() {
     refused(
         &llm_d("plugins: [{type: max-score-picker}, {type: random-picker}]\n"),
         &["plugins[1] (line 3", "second picker"],
@@ -392,7 +392,7 @@ fn a_document_of_another_kind_has_one_error() {
 }
 
 #[test]
-fn a_misspelt_version_still_tells_whose_rules_hold() {
+fn a_misspelt_version_still_selects_the_dialect() {
     let text = gie_v1("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n");
     let errors = errors(&text.replace("v1alpha1", "v1alfa1"));
     assert_eq!(errors.len(), 1, "{errors:#?}");
@@ -400,7 +400,7 @@ fn a_misspelt_version_still_tells_whose_rules_hold() {
 }
 
 #[test]
-fn where_nothing_could_be_meant_that_is_said() {
+fn an_unrecognisable_document_is_reported_as_such() {
     refused(
         &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: p}}]\n"),
         &["expected the name of a prefix producer; there is none"],

@@ -11,7 +11,7 @@ fn document(plugins: &str) -> String {
 }
 
 #[test]
-fn a_type_can_do_what_it_says() {
+fn a_type_has_the_capabilities_that_it_declares() {
     const ALL: [Capability; 12] = [
         Capability::Filter,
         Capability::Scorer,
@@ -164,11 +164,11 @@ fn plugins_are_built_after_those_that_they_refer_to_whatever_their_order() {
     let plan = load(&text).unwrap().plan;
     let names = plan.instances.iter().take(3);
     let names: Vec<&str> = names.map(|instance| instance.name.as_str()).collect();
-    assert_eq!(names, ["a", "b", "c"], "told in the document's order");
+    assert_eq!(names, ["a", "b", "c"], "in the document's order");
 }
 
 #[test]
-fn a_reference_to_nothing_and_a_circle_are_told_with_their_places() {
+fn an_undefined_reference_and_a_cycle_are_reported_with_their_locations() {
     let missing = errors(&document(
         "- {name: a, type: test-follower, parameters: {follows: bb}}\n\
          - {name: b, type: queue-scorer}\n",
@@ -199,7 +199,7 @@ fn a_reference_to_nothing_and_a_circle_are_told_with_their_places() {
 }
 
 #[test]
-fn a_second_plugin_of_what_a_plan_has_one_of_names_both_places() {
+fn a_second_plugin_of_a_single_kind_is_reported_with_both_locations() {
     for kind in [
         "metrics-data-source",
         "core-metrics-extractor",

@@ -52,7 +52,7 @@ fn picker(plan: &Plan) -> &str {
 }
 
 #[test]
-fn the_seeds_example_and_its_defaulted_form_are_one_plan() {
+fn the_gie_example_and_its_short_form_are_one_plan() {
     let defaulted = gie_v1(
         "plugins:
 - {name: prefix-cache-scorer, type: prefix-cache-scorer, parameters: {hashBlockSize: 5, maxPrefixBlocksToMatch: 256, lruCapacityPerServer: 31250}}
@@ -166,7 +166,7 @@ fn an_empty_text_is_the_built_in_configuration() {
 }
 
 #[test]
-fn the_generations_cut_prompts_each_in_its_way() {
+fn each_dialect_cuts_prompts_in_its_own_way() {
     let seeds = plan(GIE_V1);
     assert_eq!(seeds.producers[0].1.dialect, Dialect::GieV1);
     let todays = plan(&llm_d("plugins: [{type: prefix-cache-scorer}]\n"));
@@ -263,7 +263,7 @@ fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
 }
 
 #[test]
-fn where_the_generations_differ_the_stricter_rule_holds() {
+fn where_the_dialects_differ_the_stricter_rule_holds() {
     // Flow control is an experiment in GIE v1 and a part of llm-d-router.
     refused(
         &llm_d("featureGates: [flowControl]\n"),
@@ -277,7 +277,7 @@ fn where_the_generations_differ_the_stricter_rule_holds() {
 }
 
 #[test]
-fn every_problem_is_told_with_its_place() {
+fn every_problem_is_reported_with_its_location() {
     let text = gie_v1(
         "plugins:\n- type: queue-scorer\n  parametres: {}\n- type: nonesuch-at-all\nmetadata: {}\n",
     );
@@ -298,7 +298,7 @@ fn every_problem_is_told_with_its_place() {
 }
 
 #[test]
-fn what_has_no_effect_is_a_warning() {
+fn settings_without_effect_are_warnings() {
     let text = llm_d(
         "plugins: [{type: queue-scorer}]
 featureGates: [flowControl=false]
@@ -374,7 +374,7 @@ fn only_the_first_of_many_problems_are_looked_for_in_the_text() {
 }
 
 #[test]
-fn of_what_a_plan_has_one_of_a_second_is_an_error() {
+fn a_second_plugin_of_a_single_kind_is_an_error() {
     let named =
         |kind: &str| format!("- {{name: first, type: {kind}}}\n- {{name: other, type: {kind}}}\n");
     for kind in [

@@ -70,7 +70,7 @@ fn levels(node: &Node) -> u32 {
 /// All that decides what a bracket is, in random order: what the parser makes of it is never deeper
 /// than what is found here.
 #[test]
-fn no_text_is_deeper_than_it_is_found_to_be() {
+fn the_depth_of_a_text_is_never_underestimated() {
     let pieces = [
         "[", "]", "{", "}", "[", "]", "'", "\"", ",", ", ", ":", ": ", "#", " #", "&a ", "!", "!<",
         ">", "-", "- ", "? ", " ", "\n", "\\", "a", "'b'", "\u{85}", "%", "\t",

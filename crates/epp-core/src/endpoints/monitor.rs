@@ -283,7 +283,7 @@ impl Monitor {
     }
 
     fn poll(&mut self, now: Instant, changes: &mut Changes, queries: &mut Vec<Query>) {
-        // Once: what is listed does not change, and may be long.
+        // Once: the list does not change, and may be long.
         let listed = match &self.discovery {
             Discovery::Static(discovery) if self.members_due.is_none() => {
                 Some(discovery.members.clone())

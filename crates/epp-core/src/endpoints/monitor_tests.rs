@@ -26,7 +26,7 @@ fn member(number: u32) -> (Slot, Member) {
 }
 
 #[test]
-fn those_that_are_not_listed_any_more_leave() {
+fn members_that_are_no_longer_listed_leave() {
     let mut monitor = monitor();
     let changes = monitor.adopt_members([0, 1, 3].map(member).into());
     assert_eq!(changes.joined, [Slot(0), Slot(1), Slot(3)]);

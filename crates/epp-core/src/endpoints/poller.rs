@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn each_endpoint_is_asked_once_per_interval() {
+    fn each_endpoint_is_scraped_once_per_interval() {
         let (mut poller, mut rng) = (poller(3), rng());
         let mut asked = 0;
         for now in (1_000..11_000).step_by(10) {
@@ -159,21 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn no_endpoint_is_asked_again_before_it_has_responded() {
+    fn no_endpoint_is_scraped_again_before_it_has_responded() {
         let (mut poller, mut rng) = (poller(1), rng());
         assert!(poller.take(Slot(0), at(1_000), &mut rng));
         assert!((1_000..3_000).all(|now| !poller.take(Slot(0), at(now), &mut rng)));
     }
 
     #[test]
-    fn a_lost_answer_does_not_end_the_asking() {
+    fn a_lost_response_does_not_end_the_scraping() {
         let (mut poller, mut rng) = (poller(1), rng());
         assert!(poller.take(Slot(0), at(1_000), &mut rng));
         assert!((1_000..10_000).any(|now| poller.take(Slot(0), at(now), &mut rng)));
     }
 
     #[test]
-    fn a_failing_endpoint_is_asked_ever_more_rarely_but_never_forgotten() {
+    fn a_failing_endpoint_is_scraped_less_and_less_often_but_never_dropped() {
         let (mut poller, mut rng) = (poller(1), rng());
         let mut times = Vec::new();
         for now in (1_000..61_000).step_by(10) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_endpoints_are_no_burst() {
+    fn a_thousand_endpoints_are_not_scraped_in_a_burst() {
         let (mut poller, mut rng) = (poller(1_000), rng());
         let mut per_tick = Vec::new();
         for now in (1_000..5_000).step_by(50) {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_format_is_no_sample() {
+    fn text_that_is_not_in_the_format_is_not_a_sample() {
         for text in [
             "",
             " ",

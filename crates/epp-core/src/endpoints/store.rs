@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decisions_read_is_made_anew_only_where_something_changed() {
+    fn the_snapshot_is_rebuilt_only_after_a_change() {
         let mut store = store(2);
         page(&mut store, 0, 1_000);
         store.refresh(&clock(1_000), Duration::from_millis(2_000));
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn another_endpoint_in_the_slot_begins_anew() {
+    fn a_new_endpoint_in_a_slot_starts_without_history() {
         let mut store = store(1);
         page(&mut store, 0, 1_000);
         assert_eq!(freshness(&mut store, 9_000), Freshness::Stale);

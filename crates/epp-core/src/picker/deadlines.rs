@@ -1,7 +1,7 @@
 //! Deadlines of requests.
 //!
 //! Clients choose how many requests are under way and how often their bytes come. No tick may therefore walk over
-//! all of them, unless memory is short: each deadline costs a push when it begins, and a tick examines only what is due.
+//! all of them, unless memory is short: each deadline costs a push when it begins, and a tick examines only due entries.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -20,7 +20,7 @@ impl Waiting {
 }
 
 #[test]
-fn the_earliest_is_found_whatever_came_meanwhile() {
+fn the_earliest_deadline_is_found_in_any_order_of_insertion() {
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..200 {
         let (mut deadlines, mut waiting) = (Deadlines::default(), Waiting::default());
@@ -81,7 +81,7 @@ fn a_flood_of_newcomers_costs_two_looks_each_and_one_for_each_part_that_came() {
 }
 
 #[test]
-fn what_ends_at_once_leaves_nothing_behind() {
+fn a_request_that_ends_at_once_leaves_no_deadline() {
     let mut deadlines = Deadlines::default();
     for id in 0..100_000 {
         deadlines.add(id, at(u64::from(id)));

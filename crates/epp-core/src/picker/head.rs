@@ -16,7 +16,7 @@ pub struct Head<'a> {
     pub content_encoding: &'a [u8],
     /// Whether it requests another protocol.
     pub upgrade: bool,
-    /// Whether the client asks for the scores of the decision.
+    /// Whether the client requests the scores of the decision.
     pub explain: bool,
     /// `content-length`, where the client says it.
     pub content_length: Option<usize>,

@@ -1,7 +1,7 @@
 //! The log of what the prefix indexes have learnt since it was last drained, for the other pickers of one
 //! proxy to learn as well.
 //!
-//! It is bounded: what is learnt beyond its bound is not passed on. Where nothing drains it
+//! It is bounded: evidence beyond the bound is not passed on. Where nothing drains it
 //! ([`LearntLog::set_enabled`]) nothing is logged.
 
 use crate::prefix::key::TableKey;

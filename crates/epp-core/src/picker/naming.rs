@@ -8,7 +8,7 @@ use crate::request::{BodyReader, Fact};
 /// The names of one request's model beside the one in its body.
 #[derive(Debug, Default)]
 pub struct Naming {
-    /// The model that is asked for instead of the client's, if another one is.
+    /// The model that is requested instead of the client's, if another one is.
     target: OptionalName,
     /// Whether a rule was looked for.
     ruled: bool,
@@ -24,7 +24,7 @@ pub struct Naming {
 struct OptionalName(String);
 
 impl OptionalName {
-    /// Takes over a header's value; one that is empty or not text is no name.
+    /// Adopts a header's value; one that is empty or not text is not a name.
     fn set(&mut self, value: &[u8]) {
         self.0.clear();
         self.0
@@ -61,7 +61,7 @@ impl Naming {
             .map_or_else(|| self.asked(reader), Fact::Known)
     }
 
-    /// Returns the model that is asked for instead of the client's, if another one is.
+    /// Returns the model that is requested instead of the client's, if another one is.
     pub fn target(&self) -> Option<&str> {
         self.target.get()
     }

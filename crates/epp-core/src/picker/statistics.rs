@@ -140,7 +140,7 @@ impl Statistics {
             || looks_up && self.look_ups % EVENTS_PER_TIMING == 0
     }
 
-    /// The event at hand took this long.
+    /// Records the duration of the current event.
     pub fn observe_event(&mut self, taken: Duration) {
         let histogram = match self.event {
             Event { decided: true, .. } => self.decision,

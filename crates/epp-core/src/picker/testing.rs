@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// The time of the tests, where it does not matter.
 pub const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
-/// Begins a request. Returns how it goes on, if that is decided.
+/// Begins a request. Returns its outcome, if it is decided.
 pub fn begin(picker: &mut Picker, id: u32, head: &Head<'_>) -> Option<Effect> {
     picker.request_headers(NOW, ExchangeId(id), head);
     decision(picker)
@@ -21,7 +21,7 @@ pub fn show(picker: &mut Picker, id: u32, shown: &[u8], ended: bool) -> Option<E
     pass(picker, id, 0, shown, ended)
 }
 
-/// Shows a part of a body that begins at this offset. Returns how the request goes on, if that is decided now.
+/// Shows a part of a body that begins at this offset. Returns the outcome of the request, if it is decided now.
 pub fn pass(
     picker: &mut Picker,
     id: u32,

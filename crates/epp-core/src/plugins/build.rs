@@ -49,7 +49,7 @@ impl Built {
         dialect: Dialect,
         declared: Dialect,
     ) -> Arc<Instance> {
-        // Reading nothing raises no problem, and asks for nothing that the document could have here.
+        // Reading nothing raises no problem, and requires nothing of the document.
         let mut problems = Problems::default();
         let build = Build {
             name: kind.name,
@@ -65,7 +65,7 @@ impl Built {
     }
 
     /// Returns the plugin that a reference means: the one of this name or, if it gives none, the one named like the
-    /// default's type or the only one that can do what is asked for.
+    /// default's type or the only one with the required capability.
     pub fn meant(&self, reference: &Reference, name: Option<&str>) -> Option<&Arc<Instance>> {
         let mut able = self.able(reference.to);
         let default = reference.default.map(|default| default.name);

@@ -11,7 +11,7 @@ use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
 use crate::scheduling::{Filter, PickerPlugin, ProducerId, ProfileHandler, Scorer};
 
-/// Where endpoints come from.
+/// The source of the endpoints.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Discovery {
     /// Listed in the document.
@@ -50,7 +50,7 @@ pub enum Capability {
     MetricsExtractor,
     /// Reads bodies of some API.
     Parser,
-    /// Says under which name a model is asked for.
+    /// Selects the name under which a model is requested.
     Rewrite,
     /// Has settings of the proxy itself.
     Proxy,
@@ -87,7 +87,7 @@ impl Capability {
     }
 }
 
-/// What a plugin does. Each part is optional; a plugin fills all that it implements.
+/// The capabilities of a plugin. Each part is optional; a plugin fills all that it implements.
 #[derive(Debug, Clone, Default)]
 pub struct Capabilities {
     /// Removes candidates.
@@ -100,18 +100,18 @@ pub struct Capabilities {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Under which number of the plan it cuts and remembers prompts.
     pub prefix_producer: Option<ProducerId>,
-    /// What is counted of what is in flight.
+    /// The counting of requests in flight.
     pub inflight_load: Option<InflightLoad>,
-    /// Where endpoints come from.
+    /// The source of the endpoints.
     pub discovery: Option<Discovery>,
-    /// Where and how often metrics pages are fetched.
+    /// The path and the interval of fetching metrics pages.
     pub metrics_source: Option<MetricsDataSource>,
-    /// Which families of a metrics page mean what.
+    /// The meaning of the families of a metrics page.
     pub metrics_extractor: Option<CoreMetricsExtractor>,
     /// Whether it reads bodies of some API. All parsers are always on, so that there is nothing to
     /// hold.
     pub parser: bool,
-    /// Under which name a model is asked for.
+    /// The name under which a model is requested.
     pub rewrite: Option<ModelRewrite>,
     /// Settings of the proxy itself.
     pub proxy: Option<Box<EnvoyProxy>>,

@@ -7,7 +7,7 @@ use crate::scheduling::{Endpoint, Pool};
 /// Bytes of text that count as one token.
 pub const TOKEN_BYTES: u32 = 4;
 
-/// How prompts are cut into prefix blocks, and how many of them an endpoint is taken to hold.
+/// The settings by which prompts are cut into prefix blocks, and the number of blocks assumed per endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrefixProducer {
     /// Dialect of the hashing and of the prompt's flattening.

@@ -85,7 +85,7 @@ pub struct Candidates {
     fillings: u64,
     /// The snapshot of the whole pool that was seen last, and its number.
     whole: Option<(SnapshotId, u64)>,
-    /// The candidates of the request at hand, where they hold for it alone.
+    /// The candidates of the current request, if they hold for it alone.
     own: Vec<Slot>,
 }
 

@@ -20,7 +20,7 @@ pub enum UnreadPrompt {
 /// between requests as long as that data stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Basis {
-    /// The request, or what is in flight: the result holds for this request alone.
+    /// The request, or the requests in flight: the result holds for this request alone.
     #[default]
     Request,
     /// The endpoints, with their labels and metrics, and the request's model.

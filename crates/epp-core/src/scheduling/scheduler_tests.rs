@@ -162,7 +162,7 @@ fn ejected_endpoints_are_candidates_if_no_other_candidate_remains() {
 }
 
 #[test]
-fn no_survivor_and_no_endpoint_are_told_apart() {
+fn no_candidate_and_no_endpoint_are_distinguished() {
     let mut scratch = scratch();
     let mut fails = |scheduler: Scheduler, pool: &Pool| {
         let cycle = Cycle {

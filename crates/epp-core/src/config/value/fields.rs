@@ -404,7 +404,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field of the Endpoint Picker that cannot be had here.
+    /// A field of the Endpoint Picker that is not supported here.
     pub fn unsupported(&mut self, name: &'static str, advice: &str) {
         if self.node(name).is_some() {
             self.problems.error(&self.path.key(name), advice);

@@ -119,7 +119,7 @@ impl OutlierDetector {
         }
     }
 
-    /// One tick of a picker that shares with no other: it probes what is due itself.
+    /// One tick of a picker that shares with no other: it sends due probes itself.
     pub fn tick_alone(&mut self, pool: &mut Pool, now: Timestamp) {
         if self.is_enabled() {
             self.renew_claims(now);

@@ -108,7 +108,7 @@ fn four_failures_in_a_row_are_enough_and_three_are_not() {
 }
 
 #[test]
-fn a_few_failures_among_many_answers_are_not_enough() {
+fn a_few_failures_among_many_responses_are_not_enough() {
     let (mut detector, mut pool) = worker(2);
     let mut rng = fastrand::Rng::with_seed(1);
     for now in 0..10_000 {

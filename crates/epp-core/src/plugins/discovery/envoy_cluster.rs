@@ -41,7 +41,7 @@ pub struct EnvoyClusterDiscovery {
     pub clusters: Vec<String>,
     /// The cluster that leads to the admin interface.
     pub admin_cluster: String,
-    /// How often it is asked.
+    /// The interval of queries.
     pub interval: Duration,
 }
 

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_find_what_a_look_at_all_finds() {
+    fn the_search_by_parts_equals_a_full_search() {
         let mut random = fastrand::Rng::with_seed(3);
         for seed in 0..3_000 {
             let levels = random.u32(1..40);

@@ -1,4 +1,4 @@
-//! `inflight-load-producer`: counts what is in flight at each endpoint, over all workers of this
+//! `inflight-load-producer`: counts requests in flight at each endpoint, over all workers of this
 //! Envoy: requests, and the tokens that they still cost it.
 //!
 //! A request counts from its decision, at the first endpoint that was picked, to its end, however

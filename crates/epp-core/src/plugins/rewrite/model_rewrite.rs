@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_names_the_model_goes_before_one_for_all() {
+    fn a_rule_for_the_model_takes_precedence_over_one_for_all() {
         let both = rules("[{targets: [{model: other}]}, {models: [a], targets: [{model: x}]}]");
         assert_eq!(shares(&both, "a", "x"), 1_000);
         assert_eq!(shares(&both, "b", "other"), 1_000);
     }
 
     #[test]
-    fn what_is_missing_is_told_with_its_place() {
+    fn missing_fields_are_reported_with_their_location() {
         let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: \
                     model-rewrite\n  parameters: {rules: [{models: [a]}]}\n";
         let rejected = crate::config::load(text).unwrap_err();

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_is_no_idle_cache() {
+    fn a_missing_value_does_not_count_as_an_idle_cache() {
         let metrics = [Some(0.9), None].map(|kv_usage| Metrics {
             kv_usage,
             ..Metrics::default()

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_costs_nothing() {
+    fn cached_tokens_cost_nothing() {
         let prefix = [PrefixMatch {
             matched: &[2, 0],
             total: 4.0,

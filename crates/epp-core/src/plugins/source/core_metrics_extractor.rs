@@ -74,7 +74,7 @@ impl Default for CoreMetricsExtractor {
     }
 }
 
-/// Reads what is known since v1.4, and under the former name also what v1.3 knows instead.
+/// Reads the parameters of v1.4, and under the former name also those of v1.3.
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let is_former = build.kind == FORMER_NAME && build.declared == Dialect::GieV1;
     let fields = &mut build.fields;
