@@ -1,4 +1,4 @@
-//! Delivery of bodies before Envoy routes: what tells whether Envoy does that.
+//! Detection of whether Envoy delivers bodies before it routes.
 //!
 //! It does only where the plugin has `allow_on_headers_stop_iteration`, which the filter
 //! cannot find out otherwise (and which Istio's WasmPlugin cannot set). Where it does not, a request that is held for
@@ -51,7 +51,7 @@ impl FirstByteProbes {
     pub fn take_due(&mut self, now: Timestamp, lacks_first_byte: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut found = Vec::new();
         while found.len() < MAX_PROBES_PER_TICK {
-            // After a clock was set back, what is due must not wait forever.
+            // After a clock was set back, due entries must not wait forever.
             let is_due = |at: Timestamp| at.after(FIRST_BYTE) <= now || at > now;
             let due = self.0.front().filter(|(at, _)| is_due(*at));
             let Some((_, id)) = due.copied() else {

@@ -1,4 +1,4 @@
-//! The layouts of what is shared, pinned to the version that stands in its keys: a module that runs
+//! The layouts of shared values, pinned to the version in their keys: a module that runs
 //! beside this one, as during an upgrade, takes what it finds under the same keys for its own.
 
 use xxhash_rust::xxh64::xxh64;
@@ -162,7 +162,7 @@ fn waiting_metrics() -> Metrics {
     }
 }
 
-/// What the status page reads: written by the order of its fields.
+/// Writes the values that the status page reads, encoded in the order of their fields.
 fn page(shared: &mut Shared<'_>) {
     let decision = RecentDecision {
         number: 1,

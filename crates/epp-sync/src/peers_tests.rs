@@ -145,7 +145,7 @@ impl Sim {
         }
     }
 
-    /// Each VM exchanges what is in flight once, in any order.
+    /// Each VM exchanges its counts in flight once, in any order.
     fn exchange_in_flight(&mut self) {
         self.rng.shuffle(&mut self.vms);
         for vm in self.vms.iter_mut().filter(|vm| vm.late == 0) {

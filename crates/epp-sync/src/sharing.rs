@@ -21,7 +21,7 @@ const SECRET_TICKS: u32 = 20;
 /// Ticks between status reports: half a second.
 const REPORT_TICKS: u32 = 10;
 
-/// What one picker shares with the others of its pool.
+/// The state that one picker shares with the others of its pool.
 #[derive(Debug)]
 pub struct Sharing {
     base: String,
@@ -31,7 +31,7 @@ pub struct Sharing {
     ejections: Ejections,
     delivery: SharedFinding,
     audience: Audience,
-    /// The plan as it is reported; made when it is first asked for.
+    /// The plan as it is reported; made when it is first requested.
     plan: Option<PlanReport>,
     traffic: Traffic,
     /// Ticks to the next look at the secret, and to the next status report.
@@ -59,7 +59,7 @@ impl Sharing {
         }
     }
 
-    /// Feeds the picker what the others know before its first tick: a VM may be asked to decide as soon as it
+    /// Feeds the picker the others' state before its first tick: a VM may have to decide as soon as it
     /// is there, after a trap even for the request that created it. The picker polls only once it has won
     /// the lease.
     pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
@@ -97,7 +97,7 @@ impl Sharing {
         self.with(store, |this, shared| {
             let polls = this.lease.tick(shared);
             if !polls || !picker.polls() {
-                // A new poller goes on from where the last one was.
+                // A new poller continues where the last one stopped.
                 this.snapshots.adopt(&mut picker, shared);
             }
             picker.set_polling(polls);
@@ -137,7 +137,7 @@ impl Sharing {
         picker.peers().serves() && self.peers.wants_fast_exchange()
     }
 
-    /// Exchanges what is in flight, between two ticks.
+    /// Exchanges counts in flight, between two ticks.
     pub fn exchange_in_flight(&mut self, picker: &mut Picker, store: &mut dyn Store) {
         let mut picker = picker.peers();
         if picker.serves() {

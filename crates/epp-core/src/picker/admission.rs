@@ -66,7 +66,7 @@ impl Dispatcher {
             .then_some(ModelEvidence::Listed)
     }
 
-    /// An endpoint has served a request: its model gets statistics of its own, or asks for them.
+    /// Records that an endpoint has served a request: its model gets statistics of its own, or is proposed for them.
     pub fn propose_model(&mut self, exchange: &mut Exchange, slot: Slot) {
         let name = std::mem::take(&mut exchange.proposed_model);
         if name.is_empty() || exchange.reader.repeats_model() {
@@ -91,7 +91,7 @@ impl Dispatcher {
             return;
         }
         match &mut self.statistics.admission {
-            // The host has not asked for them for long.
+            // The host has not fetched them for long.
             Admission::Agreed(wishes) if wishes.len() >= MAX_NAMES => {}
             Admission::Agreed(wishes) => wishes.push(wish),
             Admission::Alone => {

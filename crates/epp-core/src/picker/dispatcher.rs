@@ -23,7 +23,7 @@ use crate::time::{Clock, Timestamp};
 pub struct Dispatcher {
     /// The plan in force.
     pub plan: Plan,
-    /// The time of the event at hand.
+    /// The time of the current event.
     pub clock: Clock,
     /// The endpoints.
     pub endpoints: PoolState,
@@ -44,7 +44,7 @@ pub struct Dispatcher {
 /// The state that all readers of bodies share.
 #[derive(Debug, Default)]
 pub struct Readers {
-    /// A buffer for the text at hand.
+    /// A buffer for the text that is being read.
     pub text: TextBuffer,
     /// The number of responses that are being read.
     pub responses: ReadingBudget,

@@ -1,4 +1,4 @@
-//! Ejections: probes of ejected endpoints, and what is counted of both.
+//! Ejections, probes of ejected endpoints, and the metrics of both.
 
 use super::exchange::Exchange;
 use super::pool_state::PoolState;

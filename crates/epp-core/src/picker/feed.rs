@@ -1,4 +1,4 @@
-//! Bodies of requests on their way from the host to their readers: what is wanted of one, in which order.
+//! Bodies of requests on their way from the host to their readers: which part is wanted, in which order.
 //!
 //! This is the only place that reads them. A host shows what it has with each part that comes, and upon
 //! each [`Effect::ShowBody`]; which of it is read, and when, is decided here.
@@ -11,7 +11,7 @@ use crate::body::BodyView;
 use crate::metrics::labels::ForcedRelease;
 
 impl Dispatcher {
-    /// Reads what is wanted of the body of a request, more of which has come, or its end.
+    /// Reads the wanted part of a request's body after more of it, or its end, has arrived.
     pub fn read_body(&mut self, exchange: &mut Exchange, body: &mut dyn BodyView) {
         self.feed(exchange, body);
         if body.ended() {

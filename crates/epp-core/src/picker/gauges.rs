@@ -62,7 +62,7 @@ impl Picker {
         self.set_pool_gauges();
     }
 
-    /// This picker polls from now on, instead of another one: the gauges of what is found by that are its own.
+    /// This picker polls from now on, instead of another one: it sets the gauges of the results.
     pub(super) fn take_over_gauges(&mut self) {
         self.dispatcher.statistics.reset_ejections();
         self.gauges.expire();
@@ -106,7 +106,7 @@ impl Picker {
         }
     }
 
-    /// Sets the gauges of what is in flight and held in all pickers that share.
+    /// Sets the gauges of requests in flight and held, over all pickers that share.
     fn set_load_gauges(&mut self) {
         let dispatcher = &mut self.dispatcher;
         let metrics = &mut dispatcher.statistics.registry;

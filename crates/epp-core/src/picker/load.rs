@@ -20,7 +20,7 @@ struct Load {
     tag: u32,
     /// Counts the endpoints that have been in the slot.
     tenure: u32,
-    /// Counts the endpoint's scrapes, which tells whether a request was sent before the last one.
+    /// Counts the endpoint's scrapes, which shows whether a request was sent before the last one.
     scrapes: u32,
     /// The requests of this VM in flight.
     own: InFlight,

@@ -163,10 +163,10 @@ fn silence_does_not_keep_what_came_while_there_was_room() {
         send(&mut picker, id, path, part);
     }
     assert!(picker.dispatcher.readers.memory.memory.allowance() < before);
-    assert!(tick(&mut picker) > 0, "the largest go on");
+    assert!(tick(&mut picker) > 0, "the largest are released");
     assert!(!picker.dispatcher.readers.memory.memory.is_short());
     let largest = (0..held as u32).filter(|id| exchange(&picker, *id).is_held());
-    assert!(largest.count() < held, "the largest go on");
+    assert!(largest.count() < held, "the largest are released");
     let budget = picker.dispatcher.readers.memory.memory.budget;
     assert!(used(&picker) > budget / 4, "no more go than must");
 }
@@ -186,7 +186,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
             break;
         }
     }
-    assert!(tick(&mut picker) > 0, "the largest go on");
+    assert!(tick(&mut picker) > 0, "the largest are released");
     assert!(!picker.dispatcher.readers.memory.memory.is_short());
     respond(&mut picker, 1);
     close(&mut picker, 1);

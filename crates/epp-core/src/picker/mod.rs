@@ -1,4 +1,4 @@
-//! The picker: which requests are held, when they are released, where to, and what is learnt from them.
+//! The picker: it holds requests, releases them to endpoints, and learns from their responses.
 //!
 //! A [`Picker`] is a state machine without IO. The host hands it events, each with the time: request headers,
 //! bodies as they come, responses, what it fetched, ticks. After each event it carries out the effects that
@@ -220,7 +220,7 @@ impl Picker {
         let plan = &dispatcher.plan;
         let max_held = plan.settings.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
         if exchange.is_held() && self.exchanges.held() >= max_held {
-            // The next tick lets those go that are too many, the newcomers last.
+            // The next tick releases the excess, the newest last.
             let reason = ForcedRelease::Held;
             dispatcher.statistics.count_forced_release(reason);
             exchange.skip_body();
@@ -274,7 +274,7 @@ impl Picker {
         }
     }
 
-    /// A body goes on with a model that should have been replaced: the host could not carry out a
+    /// Counts a body that was forwarded with a model that should have been replaced: the host could not carry out a
     /// [`Rewrite`].
     pub fn missed_rewrite(&mut self) {
         self.dispatcher.count_missed_rewrite();

@@ -19,7 +19,7 @@ const MIN_NAMES: usize = 8;
 /// Names that there is room for, however few endpoints there are.
 pub const MAX_NAMES: usize = 64;
 
-/// How sure it is that an endpoint serves a model of this name.
+/// The evidence that an endpoint serves a model of this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelEvidence {
     /// Its metrics page lists it.

@@ -33,12 +33,12 @@ pub struct SharingStatistics {
     pub unrecognised: u64,
 }
 
-/// How a picker shares with its peers.
+/// A picker's sharing with its peers.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
     /// Whether others learn from this picker, and probe in turns with it.
     pub enabled: bool,
-    /// What was counted of it so far.
+    /// Its statistics so far.
     pub statistics: SharingStatistics,
 }
 
@@ -109,9 +109,9 @@ impl PeerView<'_> {
     }
 }
 
-/// Whether anything is shared.
+/// A picker without sharing has an empty view.
 impl PeerView<'_> {
-    /// Returns whether the plan lets this picker use what others publish, and publish itself.
+    /// Returns whether the plan allows this picker to use what others publish, and to publish itself.
     pub fn may_share(&self) -> bool {
         self.0.plan().settings.share_state
     }
@@ -150,7 +150,7 @@ impl PeerView<'_> {
 /// a test can take a picker's place.
 pub trait IndexPeer {
     /// Returns a fingerprint of how prompts are cut into blocks and keyed: hashes of a picker with another
-    /// fingerprint mean nothing here. The secret cannot be had from it.
+    /// fingerprint mean nothing here. The secret cannot be derived from it.
     fn fingerprint(&self) -> u64;
     /// Returns the log of what the indexes have learnt, to be drained with every tick.
     fn learnt(&mut self) -> &mut LearntLog;
@@ -220,7 +220,7 @@ impl IndexPeer for PeerView<'_> {
 
 /// Requests in flight.
 impl PeerView<'_> {
-    /// Returns whether pages came or endpoints went since it was last asked: then what the others have in
+    /// Returns whether pages arrived or endpoints left since the last call: then the others' requests in
     /// flight has to be set again.
     pub fn take_loads_outdated(&mut self) -> bool {
         self.0.dispatcher.endpoints.take_loads_outdated()
@@ -253,7 +253,7 @@ impl PeerView<'_> {
         }
     }
 
-    /// Returns a model that asks for statistics of its own, if there is one. To be asked after each event, so that the
+    /// Returns a model that is due statistics of its own, if there is one. To be called after each event, so that the
     /// first response counts under its model.
     pub fn take_model_wish(&mut self) -> Option<ModelWish> {
         match &mut self.0.dispatcher.statistics.admission {
@@ -275,7 +275,7 @@ impl PeerView<'_> {
         self.0.status()
     }
 
-    /// Stops recording decisions until the status is asked for again, and forgets those recorded.
+    /// Stops recording decisions until the status is requested again, and drops those recorded.
     pub fn stop_recording(&mut self) {
         self.0.stop_recording();
     }

@@ -69,7 +69,7 @@ fn respond(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
     picker.response_headers(NOW, id, seen.as_ref());
 }
 
-/// So many characters, others for each number.
+/// Returns a text of this many characters, different for each number.
 fn text(number: u64, length: usize) -> String {
     let mut rng = fastrand::Rng::with_seed(number);
     (0..length).map(|_| rng.alphanumeric()).collect()

@@ -1,4 +1,4 @@
-//! Responses: what is counted of them, and under which names.
+//! The metrics of responses, and their labels.
 
 use super::super::models::{ModelNames, MAX_NAMES};
 use super::super::testing::{begin, close, exchange, respond_with_body, show, NOW};
@@ -269,7 +269,7 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
     );
 }
 
-/// Responses that go on after their usage was read, or cannot hold any, keep no place from others.
+/// Responses that last after their usage was read, or cannot have any, take no place from others.
 #[test]
 fn a_response_of_which_no_more_is_read_frees_its_place() {
     let mut vm = Vm::new();

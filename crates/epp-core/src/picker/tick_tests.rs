@@ -42,7 +42,7 @@ dataLayer: {discovery: {pluginRef: pods}}
         }
     }
 
-    /// Ticks after a second. Returns what is to be fetched.
+    /// Ticks after a second. Returns the fetches.
     fn tick(&mut self) -> Vec<(FetchId, Fetch)> {
         self.now = self.now.after(Duration::from_secs(1));
         self.picker.tick(self.now);

@@ -25,7 +25,7 @@ pub enum ResponseOrigin {
 /// The origin of a response, as the host reports it.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream {
-    /// The address of the endpoint that was asked last, if one was.
+    /// The address of the endpoint to which the request was sent last, if it was sent to one.
     pub server: Option<Vec<u8>>,
     /// The response's status, if the host knows it.
     pub status: Option<u16>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
-/// what is remembered of an endpoint (prefix blocks, requests in flight) can be kept in flat arrays.
+/// an endpoint's data (prefix blocks, requests in flight) can be kept in flat arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u32);
 
@@ -19,7 +19,7 @@ impl Slot {
     }
 }
 
-/// How much the metrics of an endpoint can be trusted.
+/// The freshness of an endpoint's metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freshness {
     /// Scraped within the staleness threshold.
@@ -31,14 +31,14 @@ pub enum Freshness {
     Unknown,
 }
 
-/// What the decisions about a pool are based on.
+/// The data on which the decisions about a pool are based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecisionMode {
     /// The endpoints' metrics, for those that are fresh.
     #[default]
     Metrics,
-    /// What this Envoy knows itself, its prefix index and its requests in flight: too few metrics
-    /// are fresh for the rest to be compared with.
+    /// This Envoy's own prefix index and requests in flight, because too few endpoints have fresh metrics
+    /// to compare the others with them.
     LocalOnly,
 }
 
@@ -83,7 +83,7 @@ impl Metrics {
     }
 }
 
-/// A model server that can answer the pool's requests.
+/// A model server that can serve the pool's requests.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Endpoint {
     /// `namespace/name`, the identity under which it is known.
@@ -96,13 +96,13 @@ pub struct Endpoint {
     pub available: bool,
     /// Whether it is picked only if no other endpoint can be, because requests sent there failed.
     pub ejected: bool,
-    /// What its metrics page said last.
+    /// The values of its last metrics page.
     pub metrics: Metrics,
     /// Whether [`Self::metrics`] can be trusted now.
     pub freshness: Freshness,
 }
 
-/// What the pickers of this proxy have in flight at an endpoint.
+/// The requests and tokens that the pickers of this proxy have in flight at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InFlight {
     /// Requests that were sent there and have not ended.
@@ -161,8 +161,8 @@ impl PartialEq for SnapshotId {
     }
 }
 
-/// What every decision reads of a pool, side by side: an endpoint as a whole takes three lines of
-/// the processor's cache, and a decision looks at all of them.
+/// The data of a pool that every decision reads, in contiguous columns: a whole endpoint takes three cache lines,
+/// and a decision reads all endpoints.
 #[derive(Debug, Clone)]
 pub struct PoolSnapshot {
     /// Distinguishes it from every other snapshot. What is in flight is not part of it.
@@ -192,12 +192,12 @@ impl PoolSnapshot {
 /// The endpoints of one pool, each in its slot.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    /// What decisions are based on.
+    /// The basis of decisions.
     pub mode: DecisionMode,
     slots: Vec<Option<Endpoint>>,
-    /// What is in flight, apart from the endpoints: it changes with each request.
+    /// Requests in flight, separate from the endpoints, because they change with each request.
     loads: Vec<InFlight>,
-    /// Made when a decision asks for it, and dropped once an endpoint may have changed.
+    /// Made when a decision needs it, and dropped once an endpoint may have changed.
     snapshot: OnceCell<PoolSnapshot>,
 }
 
@@ -222,12 +222,12 @@ impl Pool {
         self.slots.get_mut(slot.index())?.take()
     }
 
-    /// Returns what is in flight at the endpoint in a slot.
+    /// Returns the requests and tokens in flight at the endpoint in a slot.
     pub fn load(&self, slot: Slot) -> InFlight {
         self.loads.get(slot.index()).copied().unwrap_or_default()
     }
 
-    /// Sets what is in flight at the endpoint in a slot.
+    /// Sets the requests and tokens in flight at the endpoint in a slot.
     pub fn set_load(&mut self, slot: Slot, load: InFlight) {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
