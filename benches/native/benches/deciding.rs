@@ -42,7 +42,7 @@ fn digests(number: usize) -> Vec<u64> {
     hasher.reset(WINDOW, &key());
     hasher.update(number.to_string().as_bytes());
     hasher.update(chat(20 << 10, Order::ModelFirst).as_bytes());
-    hasher.prompts().flatten().copied().collect()
+    hasher.prompts_from(0).flatten().copied().collect()
 }
 
 /// Returns an index in which each endpoint has ten prompts of its own, and some endpoints the prompt 0.
@@ -51,7 +51,11 @@ fn index(endpoints: usize) -> Index {
     let mut add = |slot: u32, digests: &[u64]| {
         let empty = Index::new(1, &Secret::from(1));
         let mut walk = Walk::default();
-        walk.advance(key().seed("bench", ""), std::iter::once(digests), &empty);
+        walk.advance(
+            key().seed("bench", ""),
+            |_| std::iter::once(digests),
+            &empty,
+        );
         walk.learn(&mut index, slot, 31_250, &mut |_, _| ());
     };
     for slot in 0..endpoints {
@@ -85,7 +89,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
     ] {
         measure(&mut group, name, || {
             walk.reset();
-            let prompts = std::iter::once(digests.as_slice());
+            let prompts = |_| std::iter::once(digests.as_slice());
             walk.advance(key.seed("bench", ""), prompts, &index);
             walk.ended()
         });
@@ -94,7 +98,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
         walk.reset();
         walk.advance(
             key.seed("bench", ""),
-            std::iter::once(known.as_slice()),
+            |_| std::iter::once(known.as_slice()),
             &index,
         );
         walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
@@ -104,7 +108,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
         salt += 1;
         walk.reset();
         let seed = key.seed("bench", &salt.to_string());
-        walk.advance(seed, std::iter::once(known.as_slice()), &index);
+        walk.advance(seed, |_| std::iter::once(known.as_slice()), &index);
         walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
     });
 }

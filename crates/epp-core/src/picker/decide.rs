@@ -20,7 +20,7 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    ByRole, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, UnreadPrompt,
+    ByRole, Cost, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -114,8 +114,19 @@ impl Dispatcher {
             ..
         } = self;
         let pool = endpoints.pool();
+        let bounds = Bounds {
+            blocks: exchange.walks.iter().map(Walk::total).sum(),
+            full: exchange.reader.window_full(),
+            costs: costs(plan, &exchange.reader, exchange.reader.wants_more()),
+        };
+        if exchange.differed_at == Some(bounds) {
+            return false;
+        }
+        #[cfg(test)]
+        {
+            exchange.comparisons += 1;
+        }
         let model = exchange.naming.model(&exchange.reader).known();
-        let full = exchange.reader.window_full();
         let walks = exchange.walks.iter_mut();
         let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
             .zip(plan.producers.iter())
@@ -123,7 +134,7 @@ impl Dispatcher {
                 let spec = producer.block_spec(pool);
                 let block_tokens = producer.block_tokens(pool);
                 let most = match spec.max_blocks {
-                    _ if full => 0.0,
+                    _ if bounds.full => 0.0,
                     None => f64::INFINITY,
                     Some(most) => most as f64,
                 };
@@ -147,9 +158,11 @@ impl Dispatcher {
                 cost,
             },
         };
-        let (least, most) = costs(plan, &exchange.reader, exchange.reader.wants_more());
+        let (least, most) = bounds.costs;
         let (shortest, longest) = (cycle(&shortest, least), cycle(&longest, most));
-        plan.scheduler.same_choice(&shortest, &longest, scratch)
+        let same = plan.scheduler.same_choice(&shortest, &longest, scratch);
+        exchange.differed_at = (!same).then_some(bounds);
+        same
     }
 
     /// Decides a held request with what is known of it, for this reason.
@@ -325,6 +338,15 @@ impl Dispatcher {
     }
 }
 
+/// What is known of a prompt's length when the choices at its bounds are compared. The same bounds are not compared
+/// twice: a body in parts of one byte would have the whole pool scored with each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bounds {
+    blocks: usize,
+    full: bool,
+    costs: (Cost, Cost),
+}
+
 /// The endpoints of a decision.
 pub(super) struct Selection {
     /// The addresses to be tried.
@@ -340,3 +362,7 @@ fn addresses(decision: &Decision<'_>, cycle: &Cycle<'_>) -> Addresses {
     let endpoints = decision.targets().filter_map(|slot| cycle.pool.get(slot));
     endpoints.map(|endpoint| endpoint.address.clone()).collect()
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

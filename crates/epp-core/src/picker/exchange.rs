@@ -6,6 +6,7 @@ pub use self::table::Exchanges;
 
 use std::ops::Range;
 
+use super::decide::Bounds;
 use super::explain::Explanation;
 use super::hold::{Hold, Unread};
 use super::naming::Naming;
@@ -98,6 +99,11 @@ pub struct Exchange {
     pub counted_bytes: usize,
     /// The values of the headers that the plan's plugins read.
     pub headers: HeaderValues,
+    /// The bounds of its prompt at which choices last differed.
+    pub(super) differed_at: Option<Bounds>,
+    /// How often they were compared.
+    #[cfg(test)]
+    pub comparisons: usize,
     /// Its model's names.
     pub naming: Naming,
     /// Its phase.
@@ -138,6 +144,7 @@ impl Exchange {
         self.explanation = None;
         self.proposed_model.clear();
         self.restarts = 0;
+        self.differed_at = None;
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);

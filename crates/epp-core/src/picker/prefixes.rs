@@ -160,7 +160,8 @@ impl Prefixes {
         let blocks = |walks: &[Walk]| walks.iter().map(Walk::total).sum::<usize>();
         let before = blocks(&exchange.walks);
         for (stream, (walk, index)) in exchange.walks.iter_mut().zip(&self.indexes).enumerate() {
-            walk.advance(seed, exchange.reader.prompts(stream), index);
+            let reader = &exchange.reader;
+            walk.advance(seed, |first| reader.prompts_from(stream, first), index);
         }
         Some(blocks(&exchange.walks) > before)
     }

@@ -166,12 +166,17 @@ impl BlockHasher {
         self.filled = 0;
     }
 
-    /// Returns the digests so far, prompt by prompt, without prompts that have none.
-    pub fn prompts(&self) -> impl Iterator<Item = &[u64]> {
+    /// Returns the digests so far, prompt by prompt, without prompts that have none; from the prompt of this number
+    /// on, which costs nothing for those before.
+    pub fn prompts_from(&self, first: usize) -> impl Iterator<Item = &[u64]> {
         let last = self.digests.len();
         let open = self.ends.last().copied().unwrap_or_default() < last;
-        let ends = self.ends.iter().copied().chain(open.then_some(last));
-        ends.scan(0, |start, end| {
+        let (before, ends) = self.ends.split_at(first.min(self.ends.len()));
+        let start = before.last().copied().unwrap_or_default();
+        // The open prompt is the one after those that have ended.
+        let open = (open && first <= self.ends.len()).then_some(last);
+        let ends = ends.iter().copied().chain(open);
+        ends.scan(start, |start, end| {
             let prompt = self.digests.get(*start..end);
             *start = end;
             prompt

@@ -11,7 +11,7 @@ fn keyed(prompt: &[u8], spec: &BlockSpec, key: &Key) -> Vec<u64> {
     hasher.reset(*spec, key);
     hasher.update(prompt);
     hasher.end_prompt();
-    let prompts = hasher.prompts().map(<[u64]>::to_vec);
+    let prompts = hasher.prompts_from(0).map(<[u64]>::to_vec);
     prompts.collect::<Vec<_>>().concat()
 }
 
@@ -222,7 +222,7 @@ fn the_size_of_pieces_does_not_matter() {
                 hasher.reset(spec, &key);
                 prompt.chunks(piece).for_each(|piece| hasher.update(piece));
                 hasher.end_prompt();
-                let pieced: Vec<u64> = hasher.prompts().flatten().copied().collect();
+                let pieced: Vec<u64> = hasher.prompts_from(0).flatten().copied().collect();
                 assert_eq!(pieced, whole, "{key:?} {block_bytes} {piece}");
             }
         }
@@ -256,7 +256,7 @@ fn the_window_is_one_for_all_prompts_of_a_request() {
     hasher.end_prompt();
     assert!(hasher.is_full());
     assert_eq!(hasher.room(), 0);
-    let prompts: Vec<&[u64]> = hasher.prompts().collect();
+    let prompts: Vec<&[u64]> = hasher.prompts_from(0).collect();
     assert_eq!(
         prompts
             .iter()
@@ -265,8 +265,12 @@ fn the_window_is_one_for_all_prompts_of_a_request() {
         [2, 1]
     );
     assert_eq!(prompts[0][0], prompts[1][0]);
+    for first in 0..=3 {
+        let rest: Vec<&[u64]> = hasher.prompts_from(first).collect();
+        assert_eq!(rest, prompts[first.min(2)..], "from {first}");
+    }
     hasher.restart();
-    assert_eq!((hasher.prompts().count(), hasher.room()), (0, 6));
+    assert_eq!((hasher.prompts_from(0).count(), hasher.room()), (0, 6));
 }
 
 #[test]
@@ -288,6 +292,6 @@ fn a_flood_of_prompts_does_not_grow_without_bound() {
             hasher.update(b"a");
             hasher.end_prompt();
         }
-        assert_eq!(hasher.prompts().count(), expected);
+        assert_eq!(hasher.prompts_from(0).count(), expected);
     }
 }

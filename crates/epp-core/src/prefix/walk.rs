@@ -70,12 +70,13 @@ impl Walk {
         self.seed.is_some_and(|own| own != seed)
     }
 
-    /// Walks through the blocks that were read since the last call. `prompts` are all prompts of the request, each with
-    /// its content digests so far; `seed` begins each chain. The walk restarts if the seed has changed.
-    pub fn advance<'a>(
+    /// Walks through the blocks that were read since the last call. `prompts` returns the prompts of the request from
+    /// a number on, each with its content digests so far; `seed` begins each chain. The walk restarts if the seed has
+    /// changed.
+    pub fn advance<'a, P: Iterator<Item = &'a [u64]>>(
         &mut self,
         seed: u64,
-        prompts: impl Iterator<Item = &'a [u64]>,
+        prompts: impl FnOnce(usize) -> P,
         index: &Index,
     ) {
         if self.seed != Some(seed) {
@@ -88,7 +89,8 @@ impl Walk {
             let walked = self.hashes.get(walked..).unwrap_or_default();
             self.matcher.resume(index, walked);
         }
-        for (position, digests) in prompts.enumerate().skip(self.prompt) {
+        let first = self.prompt;
+        for (position, digests) in (first..).zip(prompts(first)) {
             if position > self.prompt {
                 self.prompt = position;
                 self.begins.push(self.hashes.len());
@@ -136,6 +138,10 @@ impl Walk {
         capacity: usize,
         publish: &mut dyn FnMut(&[u64], usize),
     ) {
+        if self.learnt == self.hashes.len() {
+            // Each part of a body comes here, and the prompts below are as many as its client likes.
+            return;
+        }
         let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
         let (unproven, created) = (&mut self.unproven, &mut self.created);
         for prompt in prompts(&self.begins, self.hashes.len(), learnt) {

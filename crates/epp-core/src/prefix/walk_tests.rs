@@ -82,7 +82,8 @@ fn request(rng: &mut fastrand::Rng) -> Vec<Vec<u64>> {
 }
 
 fn advance(walk: &mut Walk, prompts: &[Vec<u64>], index: &Index) {
-    walk.advance(7, prompts.iter().map(Vec::as_slice), index);
+    let prompts = |first| prompts.iter().skip(first).map(Vec::as_slice);
+    walk.advance(7, prompts, index);
 }
 
 #[test]
@@ -179,4 +180,22 @@ fn alternating_prompts_of_a_list_are_distinguished() {
     assert_eq!(both.created.len(), 3);
     twins.update(&mut both, 0, Verdict::Refuted);
     assert_eq!(twins.lists(0).map(|list| list.len()), [3, 3]);
+}
+
+/// A client chooses how many prompts a request has, and in how many parts its body comes.
+#[test]
+fn prompts_that_were_walked_are_not_looked_at_again() {
+    let mut index = Index::new(1 << 20, &Secret::from(1));
+    let prompts: Vec<Vec<u64>> = (0..1_000).map(|prompt| vec![prompt]).collect();
+    let mut walk = Walk::default();
+    advance(&mut walk, &prompts, &index);
+    walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
+    let mut asked = None;
+    let from = |first| {
+        asked = Some(first);
+        prompts.iter().skip(first).map(Vec::as_slice)
+    };
+    walk.advance(7, from, &index);
+    assert_eq!(asked, Some(999));
+    assert_eq!(walk.total(), 1_000);
 }

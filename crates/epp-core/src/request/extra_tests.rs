@@ -29,7 +29,7 @@ fn read(body: &str, plan: ReadPlan) -> Vec<u64> {
             &mut TextBuffer::default(),
         );
     }
-    reader.prompts(0).flatten().copied().collect()
+    reader.prompts_from(0, 0).flatten().copied().collect()
 }
 
 fn matched(one: &[u64], two: &[u64]) -> usize {
@@ -149,7 +149,7 @@ fn unknown_values_are_not_stored() {
                 "{before}: {}",
                 reader.allocated()
             );
-            assert!(reader.prompts(0).flatten().count() <= 256);
+            assert!(reader.prompts_from(0, 0).flatten().count() <= 256);
         }
     }
 }
@@ -235,7 +235,11 @@ fn a_body_does_not_affect_the_digests_of_the_next() {
             reader.reset(Api::ChatCompletions, plan());
             reader.push(body.as_bytes(), &mut TextBuffer::default());
             reader.finish();
-            reader.prompts(0).flatten().copied().collect::<Vec<u64>>()
+            reader
+                .prompts_from(0, 0)
+                .flatten()
+                .copied()
+                .collect::<Vec<u64>>()
         };
         let (first, plain) = (read(&with), read(&without));
         assert_eq!(

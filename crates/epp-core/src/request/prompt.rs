@@ -80,10 +80,10 @@ impl Prompts {
             .sum::<usize>()
     }
 
-    /// Returns the digests of the prompts for one of the block specs.
-    pub fn digests(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
-        let stream = self.streams.get(stream);
-        stream.into_iter().flat_map(BlockHasher::prompts)
+    /// Returns the digests of the prompts for one of the block specs, from the prompt of this number on.
+    pub fn digests(&self, stream: usize, first: usize) -> impl Iterator<Item = &[u64]> {
+        let stream = self.streams.get(stream).into_iter();
+        stream.flat_map(move |stream| stream.prompts_from(first))
     }
 
     /// Counts the last block even if it is not full: it may contain the only difference between two requests.

@@ -151,10 +151,10 @@ impl BodyReader {
         self.body.facts().stream()
     }
 
-    /// Returns the prompts' content digests so far, for one of the plan's block specs. Digests are only appended, unless
-    /// [`Self::restarts`] grows.
-    pub fn prompts(&self, stream: usize) -> impl Iterator<Item = &[u64]> {
-        self.body.prompts().digests(stream)
+    /// Returns the prompts' content digests so far, for one of the plan's block specs, from the prompt of this number
+    /// on. Digests are only appended, unless [`Self::restarts`] grows.
+    pub fn prompts_from(&self, stream: usize, first: usize) -> impl Iterator<Item = &[u64]> {
+        self.body.prompts().digests(stream, first)
     }
 
     /// Returns how often the digests were restarted because an early part of the prompt came late in the body.

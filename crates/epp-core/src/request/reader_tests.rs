@@ -36,7 +36,7 @@ fn chat(flattening: Flattening) -> BodyReader {
 }
 
 fn count(reader: &BodyReader) -> usize {
-    reader.prompts(0).flatten().count()
+    reader.prompts_from(0, 0).flatten().count()
 }
 
 #[test]
@@ -144,12 +144,12 @@ fn a_part_that_cannot_be_read_again_leaves_the_prompt_as_it_is() {
     for (offset, bytes) in [(0, &b""[..]), (1, b"xx")] {
         let mut reader = chat(Flattening::LlmD);
         reader.push(body, &mut TextBuffer::default());
-        let before: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        let before: Vec<u64> = reader.prompts_from(0, 0).flatten().copied().collect();
         let range = reader.reread().unwrap();
         reader.feed_again(range.start + offset, bytes, &mut TextBuffer::default());
         assert_eq!(reader.reread(), None);
         assert!(!reader.pending().earlier_parts && !reader.needs_more());
-        let after: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        let after: Vec<u64> = reader.prompts_from(0, 0).flatten().copied().collect();
         assert_eq!(after, before);
         reader.feed_again(0, b"not requested", &mut TextBuffer::default());
     }
@@ -201,9 +201,9 @@ fn each_block_spec_is_applied_separately() {
     };
     let mut reader = reader(Api::Completions, Flattening::LlmD, &[small, LLM_D]);
     reader.push(br#"{"prompt":"aaaaaaaaaaaa"}"#, &mut TextBuffer::default());
-    assert_eq!(reader.prompts(0).flatten().count(), 2);
-    assert_eq!(reader.prompts(1).flatten().count(), 1);
-    assert_eq!(reader.prompts(2).count(), 0);
+    assert_eq!(reader.prompts_from(0, 0).flatten().count(), 2);
+    assert_eq!(reader.prompts_from(1, 0).flatten().count(), 1);
+    assert_eq!(reader.prompts_from(2, 0).count(), 0);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl PrefixMatch<'_> {
 }
 
 /// The cost of a request for the endpoint that serves it, in tokens.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
     /// Tokens of the prompts. Infinite if an early decision computes what would happen if the
     /// prompt had no end.
