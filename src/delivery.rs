@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_at_once_leaves_nothing_behind() {
+    fn a_request_that_is_released_at_once_leaves_no_probe() {
         let mut probes = FirstByteProbes::default();
         (0..1_000).for_each(|id| probes.add(id, at(0)));
         assert!(probes

@@ -73,7 +73,7 @@ fn wait(vm: &Guarded, seconds: u64) {
 }
 
 #[test]
-fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
+fn a_panicking_request_is_handled_by_the_failure_mode_and_others_are_not_affected() {
     for (extra, action, replies) in [
         ("", BodyAction::Buffer, vec![500]),
         (OPEN, BodyAction::Continue, vec![]),
@@ -109,7 +109,7 @@ fn a_request_goes_on_under_the_failure_mode_and_the_others_notice_nothing() {
 }
 
 #[test]
-fn at_the_headers_a_client_may_not_choose_either() {
+fn a_client_cannot_choose_an_endpoint_at_the_headers_either() {
     let vm = guarded(OPEN);
     post();
     assert!(destination().is_some(), "the client's own");
@@ -162,7 +162,7 @@ fn a_request_whose_end_panics_is_counted_nowhere() {
 }
 
 #[test]
-fn ticks_that_always_panic_hold_no_request_for_ever() {
+fn ticks_that_always_panic_do_not_hold_requests_forever() {
     let vm = guarded(OPEN);
     begin(&vm, 10);
     for number in 1..=FAILED_TICKS {
@@ -355,7 +355,7 @@ fn a_request_that_panics_keeps_no_header_that_only_a_picker_may_set() {
 }
 
 #[test]
-fn what_a_tick_has_decided_when_it_panics_is_carried_out_or_fails() {
+fn decisions_of_a_tick_that_panics_are_carried_out_or_fail() {
     for (extra, resumed, replies) in [("", vec![11], 1), (OPEN, vec![11, 10], 0)] {
         let vm = guarded(extra);
         let part = |id: u32, size: usize| {

@@ -211,7 +211,7 @@ fn page(shared: &mut Shared<'_>) {
 }
 
 #[test]
-fn what_is_shared_is_laid_out_as_its_version_says() {
+fn shared_values_have_the_layout_of_their_version() {
     assert_eq!(
         (super::ROOT, xxh64(&values(), 0)),
         ("epp-wasm/6", 6_305_374_336_181_218_278),

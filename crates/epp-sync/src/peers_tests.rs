@@ -296,7 +296,7 @@ fn full_indexes_stay_bounded_and_hold_no_block_that_was_not_sent() {
 }
 
 #[test]
-fn a_placement_is_known_after_one_tick() {
+fn a_placement_arrives_after_one_tick() {
     let mut sim = Sim::new(1, 16);
     (0..3).for_each(|_| sim.tick(0));
     for hash in 0..100 {
@@ -326,7 +326,7 @@ fn a_dead_vm_stops_counting_within_a_second_however_often_others_exchange() {
 }
 
 #[test]
-fn what_is_in_flight_is_known_between_ticks() {
+fn counts_in_flight_are_exchanged_between_ticks() {
     let mut sim = Sim::new(1, 4);
     // A VM without anything in flight anywhere does not exchange between ticks.
     for vm in &mut sim.vms {
@@ -368,7 +368,7 @@ fn a_tick_without_news_moves_next_to_nothing() {
 }
 
 #[test]
-fn a_newcomer_knows_a_whole_index_within_a_second_and_the_pieces_go() {
+fn a_new_vm_has_the_whole_index_within_a_second_and_the_pieces_are_removed() {
     let mut sim = Sim::new(1, 2);
     for number in 0..400_000_u64 {
         let slot = (number % u64::from(SLOTS)) as u32;

@@ -77,7 +77,7 @@ fn kept_after(body: &Hostile) -> (usize, bool) {
 }
 
 #[test]
-fn what_is_kept_of_one_request_is_bounded_and_counted_and_given_back() {
+fn the_memory_of_a_request_is_bounded_counted_and_given_back() {
     for body in hostile() {
         let (kept, held) = kept_after(&body);
         println!(
@@ -108,7 +108,7 @@ fn json_that_is_too_much_is_given_back_at_once() {
 }
 
 #[test]
-fn the_budget_holds_whatever_is_sent_by_however_many() {
+fn the_budget_holds_for_any_bodies_of_any_number_of_clients() {
     const SMALL_BUDGET: usize = 4 << 20;
     for body in hostile() {
         let mut picker = picker();
@@ -143,7 +143,7 @@ fn the_budget_holds_whatever_is_sent_by_however_many() {
 }
 
 #[test]
-fn silence_does_not_keep_what_came_while_there_was_room() {
+fn a_silent_client_does_not_keep_memory_that_it_got_earlier() {
     let mut picker = picker();
     picker.share_memory(&Arc::new(Memory::of(16 << 20)));
     let bytes = hostile().remove(0).bytes();
@@ -202,7 +202,7 @@ fn memory_that_is_short_takes_no_proof_from_prompts_under_way() {
 }
 
 #[test]
-fn where_memory_is_short_nothing_is_read_on_for_the_index_alone() {
+fn if_memory_is_short_no_body_is_read_for_the_index_alone() {
     let mut picker = picker();
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"one two three four "#;
     let prompt = format!("{}{}", chat, "five six seven ".repeat(2_000));

@@ -109,7 +109,7 @@ impl PeerView<'_> {
     }
 }
 
-/// A picker without sharing has an empty view.
+/// The conditions of sharing.
 impl PeerView<'_> {
     /// Returns whether the plan allows this picker to use what others publish, and to publish itself.
     pub fn may_share(&self) -> bool {

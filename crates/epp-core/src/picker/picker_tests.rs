@@ -377,7 +377,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
 }
 
 #[test]
-fn an_identical_plan_changes_nothing_and_another_asks_for_the_members_at_once() {
+fn an_identical_plan_changes_nothing_and_another_fetches_the_members_at_once() {
     let plan = |path: &str| {
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1

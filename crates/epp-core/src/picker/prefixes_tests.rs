@@ -109,7 +109,7 @@ fn a_prompt_counts_while_it_is_under_way_and_no_more_once_it_has_failed() {
 }
 
 #[test]
-fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
+fn after_an_early_rejection_the_rest_of_an_upload_adds_nothing() {
     let mut vm = Vm::start();
     let known = text(1, 5_000);
     vm.serve(&body("m", &known));
@@ -128,7 +128,7 @@ fn an_early_refusal_teaches_nothing_of_what_is_uploaded_after_it() {
 }
 
 #[test]
-fn what_a_peer_refutes_is_forgotten_unless_it_was_proven() {
+fn blocks_that_a_peer_refutes_are_removed_unless_confirmed() {
     let mut vm = Vm::start();
     let prompt = body("m", &text(1, 5_000));
     vm.picker.peers().learnt().set_enabled(true);
@@ -202,7 +202,7 @@ fn hold(picker: &mut Picker, content_length: Option<usize>) -> usize {
 }
 
 #[test]
-fn held_requests_go_on_when_other_indexes_begin() {
+fn held_requests_continue_when_the_indexes_are_replaced() {
     let plan = config::load(CONFIG).unwrap().plan;
     let other = CONFIG.replace(
         "{autoTune: false}",

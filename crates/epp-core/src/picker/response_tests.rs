@@ -132,7 +132,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 }
 
 #[test]
-fn invented_names_of_which_no_endpoint_knows_take_no_place() {
+fn invented_names_that_no_endpoint_serves_take_no_place() {
     let mut vm = Vm::new();
     (0..20).for_each(|_| vm.serve_named("real", 200));
     let (_, before) = vm.counted();
@@ -165,7 +165,7 @@ fn where_endpoints_serve_any_name_the_number_of_names_is_bounded() {
 
 /// Clients that name models which no endpoint has must not take the places of those that are there.
 #[test]
-fn names_that_only_clients_know_leave_room_for_others() {
+fn names_that_no_endpoint_serves_leave_room_for_others() {
     // An endpoint reads no header, so that it serves these requests with its own model.
     let mut vm = Vm::reading();
     for number in 0..64 {
@@ -203,7 +203,7 @@ fn names_that_only_clients_know_leave_room_for_others() {
 }
 
 #[test]
-fn a_model_is_counted_wherever_it_stands_in_a_body() {
+fn a_model_is_counted_in_any_position_in_a_body() {
     let long = "x".repeat(48 << 10);
     for body in [
         format!(r#"{{"prompt":"{long}","model":"m"}}"#),

@@ -104,7 +104,7 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
 }
 
 #[test]
-fn a_page_that_comes_once_another_picker_polls_is_left() {
+fn a_page_that_arrives_once_another_picker_polls_is_ignored() {
     let mut picker = picker();
     let page = b"vllm:num_requests_waiting 7\n";
     assert!(picker.fixture().read_page(NOW, Slot(0), page));

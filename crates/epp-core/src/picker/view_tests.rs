@@ -45,7 +45,7 @@ fn decide(picker: &mut Picker, id: u32, explain: bool) -> Effect {
 }
 
 #[test]
-fn no_decision_is_recorded_before_the_status_is_asked_for() {
+fn no_decision_is_recorded_before_the_status_is_requested() {
     let mut picker = picker(PLAN);
     decide(&mut picker, 1, false);
     (0..100).for_each(|_| picker.tick(NOW));
@@ -110,7 +110,7 @@ fn under_load_no_more_is_noted_than_is_shown() {
 }
 
 #[test]
-fn only_a_client_that_asks_for_the_scores_gets_them() {
+fn only_a_client_that_requests_the_scores_gets_them() {
     let mut picker = picker(PLAN);
     picker.status();
     decide(&mut picker, 1, false);

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_held_are_counted_whatever_becomes_of_them() {
+    fn held_requests_are_counted_however_they_end() {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut exchanges = Exchanges::default();
         for _ in 0..10_000 {
