@@ -34,7 +34,7 @@ pub fn read(body: &str, api: Api, flattening: Flattening) -> Vec<Vec<u64>> {
             &mut TextBuffer::default(),
         );
     }
-    reader.prompts(0).map(<[u64]>::to_vec).collect()
+    reader.prompts_from(0, 0).map(<[u64]>::to_vec).collect()
 }
 
 fn chat() -> Value {

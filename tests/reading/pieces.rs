@@ -13,7 +13,7 @@ pub fn read(reader: &mut BodyReader, text: &[u8], mut length: impl FnMut() -> us
         rest = behind;
         let needed = reader.needs_more();
         reader.push(piece, &mut TextBuffer::default());
-        let now: Vec<u64> = reader.prompts(0).flatten().copied().collect();
+        let now: Vec<u64> = reader.prompts_from(0, 0).flatten().copied().collect();
         assert_eq!(reader.restarts(), restarts, "only feeding again restarts");
         assert!(now.starts_with(&before), "digests only grow");
         assert!(

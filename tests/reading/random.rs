@@ -236,7 +236,7 @@ fn random_bodies_are_read_as_by_the_plain_model() {
         reader.reset(api, plan);
         let longest = pick(random, &[1, 7, 100, 10_000]);
         pieces::read(&mut reader, text.as_bytes(), || random.usize(1..=longest));
-        let prompts: Vec<Vec<u64>> = reader.prompts(0).map(<[u64]>::to_vec).collect();
+        let prompts: Vec<Vec<u64>> = reader.prompts_from(0, 0).map(<[u64]>::to_vec).collect();
         let expected = model::digests(&body, api, flattening, &spec);
         blocks_seen += expected.concat().len();
         restarts += reader.restarts();

@@ -88,7 +88,7 @@ fn read(vector: &Value, cuts: &[usize]) -> ReadBody {
         salt: known(reader.salt()),
         max_tokens: reader.max_tokens(),
         stream: reader.stream(),
-        prompts: reader.prompts(0).map(<[u64]>::to_vec).collect(),
+        prompts: reader.prompts_from(0, 0).map(<[u64]>::to_vec).collect(),
     }
 }
 
