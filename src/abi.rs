@@ -1,4 +1,4 @@
-//! The host calls that the filter makes, as plain functions that return what the host said.
+//! The host calls that the filter makes, as plain functions that return the host's results.
 //!
 //! The calls and their shapes are those of proxy-wasm ABI 0.2.1. The Rust SDK is not used: its
 //! wrappers panic on a status that they do not expect, which kills a whole worker's VM; it exports

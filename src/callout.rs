@@ -1,4 +1,4 @@
-//! Callouts: what a fetch of the picker's is in Envoy's terms.
+//! Callouts, with which Envoy makes the picker's fetches.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -9,7 +9,7 @@ use super::headers;
 /// The state of the fake host, and the calls that it received.
 #[derive(Debug, Default)]
 pub struct Host {
-    /// Answers every call with this status instead of doing it.
+    /// Returned by every call, which then does nothing else.
     pub refuses: Option<u32>,
     /// Whether reading the whole map of headers fails.
     pub unreadable: bool,

@@ -1,4 +1,4 @@
-//! The last net: a panic in a callback ends here. Without it Envoy would throw away the worker's
+//! The guard around callbacks, where panics end. Without it Envoy would throw away the worker's
 //! whole VM, make held requests hang and cut every response in progress.
 //!
 //! No line of this crate is meant to panic (the lints deny it), so a caught panic is a defect. It

@@ -1,4 +1,4 @@
-//! The host as the parts below the filter see it.
+//! Envoy's shared data as a store, its metrics, and its log.
 
 use super::abi::{self, MetricKind, Status};
 use epp_core::metrics::definitions::Counter;

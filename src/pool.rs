@@ -331,7 +331,7 @@ impl Pool {
     /// Carries out the picker's effects. `current` is the context whose callback runs. Returns whether
     /// that got a local reply.
     pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
-        let (mut answered, mut in_effect) = (false, current);
+        let (mut replied, mut in_effect) = (false, current);
         self.sharing.admit_models(&mut self.picker, &mut Shared);
         while let Some(effect) = self.picker.poll_effect() {
             if let Effect::Hold { id, .. } = &effect {
@@ -353,7 +353,7 @@ impl Pool {
                 log::warn!("{warning}");
             } else if let Some(stream) = streams.get_mut(&context) {
                 if context == current {
-                    answered |= stream.carry_out(&effect, &mut self.picker, self.now);
+                    replied |= stream.carry_out(&effect, &mut self.picker, self.now);
                 } else if stream.carry_out_late(&effect, &mut self.picker, self.now) {
                     let _: Result<(), Status> = abi::resume_request();
                 }
@@ -362,7 +362,7 @@ impl Pool {
         if in_effect != current {
             let _: Result<(), Status> = abi::set_effective_context(current);
         }
-        answered
+        replied
     }
 
     /// Makes a callout.
@@ -436,8 +436,10 @@ pub fn carry_out(effect: &Effect, picker: &Picker) {
                 let _: Result<(), Status> = abi::set_header(Map::Request, name, value.as_bytes());
             }
         }
-        Effect::Reply { reply: answer, .. } => {
-            reply(answer);
+        Effect::Reply {
+            reply: local_reply, ..
+        } => {
+            reply(local_reply);
         }
         _ => {}
     }

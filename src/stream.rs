@@ -37,7 +37,7 @@ pub struct Stream {
     /// tick, until Envoy shows them.
     withheld: Option<(u64, u64)>,
     /// Whether a part of its response has arrived.
-    answering: bool,
+    response_begun: bool,
     /// `content-length`.
     length: Option<usize>,
 }
@@ -53,7 +53,7 @@ impl Stream {
             ended: false,
             shown: Shown::default(),
             withheld: None,
-            answering: false,
+            response_begun: false,
             length: None,
         }
     }
@@ -120,9 +120,9 @@ impl Stream {
             Passage::Paused(BodyDemand::Streaming) => {}
         }
         super::pool::carry_out(effect, picker);
-        let answered = matches!(effect, Effect::Reply { .. });
+        let replied = matches!(effect, Effect::Reply { .. });
         let buffered = self.let_go();
-        !answered && (!buffered || self.detach(picker))
+        !replied && (!buffered || self.detach(picker))
     }
 
     /// It is not held any more. Returns whether Envoy buffers its body.
@@ -230,10 +230,10 @@ impl Stream {
     }
 
     /// Returns what is to become of the part of its body that Envoy shows.
-    pub fn pass_body(&mut self, answered: bool) -> BodyAction {
+    pub fn pass_body(&mut self, replied: bool) -> BodyAction {
         let action = match self.passage {
             // The request itself goes nowhere.
-            _ if answered => BodyAction::Buffer,
+            _ if replied => BodyAction::Buffer,
             Passage::Paused(BodyDemand::Replayable) => BodyAction::Buffer,
             Passage::Paused(BodyDemand::Streaming) => BodyAction::Watermark,
             Passage::AtHeaders | Passage::Over => BodyAction::Continue,
@@ -262,7 +262,7 @@ impl Stream {
 
     /// Handles a part of its response.
     pub fn response_body(&mut self, pool: &mut Pool, size: usize) {
-        let now = match std::mem::replace(&mut self.answering, true) {
+        let now = match std::mem::replace(&mut self.response_begun, true) {
             true => pool.now(),
             // The time until a response begins is measured.
             false => pool.read_clock(),

@@ -1,4 +1,4 @@
-//! Everything that one VM knows: its plugins' pools and the requests under way.
+//! The state of one VM: the pools of its plugins, and the requests under way.
 
 use std::sync::Arc;
 

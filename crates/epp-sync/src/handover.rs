@@ -1,4 +1,4 @@
-//! A VM that starts requests what the others know, and one of them hands its index over.
+//! The handover of a whole prefix index to a VM that starts.
 //!
 //! The sender writes its index to the store in pieces, a part of it with each tick; the VMs that requested it
 //! read them, a part with each of their own. Once no VM requests it any more the pieces are emptied. So a

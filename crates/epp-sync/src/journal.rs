@@ -1,4 +1,4 @@
-//! One VM's journal: what its indexes learnt, for the other workers to learn as well.
+//! The journal of one VM: the latest updates of its indexes, from which the other workers update theirs.
 //!
 //! What a VM learns between two of its ticks goes into the next segments of its journal, each a value of its
 //! own in the store, in a ring of sixteen. Its presence says how many segments there are, so that a tick

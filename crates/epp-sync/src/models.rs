@@ -1,6 +1,5 @@
-//! The models that have statistics of their own, the same ones in all VMs of an Envoy: one list, changed by
-//! compare-and-swap. Their number is bounded by the picker
-//! ([`ModelNames`]).
+//! The list of models that have statistics of their own, the same one in all VMs of an Envoy, changed by
+//! compare-and-swap. The picker bounds it ([`ModelNames`]).
 
 use epp_core::picker::peers::{ModelEvidence, ModelNames, MAX_NAMES};
 

@@ -1,5 +1,5 @@
-//! What the workers of one Envoy exchange with each tick: what their indexes learnt, what is in flight, and
-//! the whole index to one that starts.
+//! The exchange between the workers of one Envoy with each tick: the latest updates of their indexes, their requests
+//! in flight, and the whole index for a worker that starts.
 
 use epp_core::picker::peers::IndexPeer;
 

@@ -1,5 +1,5 @@
-//! The VMs of one Envoy find each other: each takes a numbered worker slot in the store and sends heartbeats
-//! there.
+//! Presence records, by which the VMs of one Envoy find each other: each takes a numbered worker slot in the store and
+//! sends heartbeats there.
 //!
 //! What a VM publishes of itself is small and absolute: that it lives, how far its journal goes, and what it
 //! has in flight. A record that stays the same for twenty ticks is cleared by the VM that sees it first,

@@ -1,4 +1,4 @@
-//! Pickers that share, each with all that stands beside it.
+//! Several pickers with their sharing, over one store.
 
 use epp_core::body::SliceBody;
 use epp_core::config;
@@ -81,7 +81,7 @@ impl Vm {
         self.picker.request_body(NOW, id, &mut body);
     }
 
-    fn answer(&mut self, id: u32, status: u16) {
+    fn respond(&mut self, id: u32, status: u16) {
         let seen = Upstream {
             server: Some(b"10.0.0.1:80".to_vec()),
             status: Some(status),
@@ -140,7 +140,7 @@ fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
     assert!(agreed.iter().all(|other| *other == agreed[0]));
     let (good, bad) = (body(1), body(2));
     vms[0].send(1, &good);
-    vms[0].answer(1, 200);
+    vms[0].respond(1, 200);
     vms[0].close(1);
     vms[1].send(2, &bad);
     two_ticks(&mut vms, &mut memory);
@@ -148,7 +148,7 @@ fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
         assert!(vm.expected(&good) > 0.99);
         assert!(vm.expected(&bad) > 0.99, "in flight");
     }
-    vms[1].answer(2, 404);
+    vms[1].respond(2, 404);
     vms[1].close(2);
     two_ticks(&mut vms, &mut memory);
     for vm in &mut vms {
@@ -159,10 +159,10 @@ fn workers_agree_on_a_secret_and_learn_what_was_refuted() {
     vms[1].send(3, &bad);
     two_ticks(&mut vms, &mut memory);
     vms[2].send(4, &bad);
-    vms[2].answer(4, 200);
+    vms[2].respond(4, 200);
     vms[2].close(4);
     two_ticks(&mut vms, &mut memory);
-    vms[1].answer(3, 404);
+    vms[1].respond(3, 404);
     two_ticks(&mut vms, &mut memory);
     for vm in &mut vms {
         assert!(vm.expected(&bad) > 0.99);
@@ -176,7 +176,7 @@ fn vms_with_different_secrets_do_not_believe_each_other() {
     // It has just looked.
     vms[1].sharing.secret_due = SECRET_TICKS;
     vms[0].send(1, &body(1));
-    vms[0].answer(1, 200);
+    vms[0].respond(1, 200);
     two_ticks(&mut vms, &mut memory);
     assert_eq!(vms[1].picker.peers().status().index.entries, 0);
     // They agree again soon.
@@ -226,17 +226,17 @@ fn a_page_that_comes_once_another_vm_polls_is_left() {
 }
 
 #[test]
-fn the_first_answer_to_a_model_counts_under_its_name_in_each_vm() {
+fn the_first_response_to_a_model_counts_under_its_name_in_each_vm() {
     let (mut memory, mut vms) = vms(PREFIX, 3);
     for vm in &mut vms {
         vm.send(1, &body(1));
-        vm.answer(1, 200);
+        vm.respond(1, 200);
         assert!(vm.picker.peers().models_mut().0.is_empty());
         vm.sharing.admit_models(&mut vm.picker, &mut memory);
         assert!(vm.picker.peers().models_mut().0.contains("m"));
         vm.close(1);
         vm.send(2, &body(1));
-        vm.answer(2, 200);
+        vm.respond(2, 200);
         assert_eq!(vm.picker.peers().take_model_wish(), None);
     }
 }
@@ -321,7 +321,7 @@ fn a_plan_that_shares_nothing_probes_and_learns_alone() {
     let alone = PREFIX.replace("readBody: always", "readBody: always, shareState: false");
     let (mut memory, mut vms) = vms(&alone, 2);
     vms[0].send(1, &body(1));
-    vms[0].answer(1, 200);
+    vms[0].respond(1, 200);
     two_ticks(&mut vms, &mut memory);
     assert!(vms[0].picker.peers().status().index.entries > 0);
     assert_eq!(vms[1].picker.peers().status().index.entries, 0);

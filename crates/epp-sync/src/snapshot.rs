@@ -197,12 +197,12 @@ mod tests {
     fn a_poller_that_has_just_begun_takes_nothing_back() {
         let begun = encode_metrics(&store(0));
         let mut own = store(1_000);
-        let mut told = 0;
-        told += own.adopt_metrics(decode_metrics(&begun).unwrap()).len();
-        assert_eq!((own.condition(Slot(0)).scraped, told), (at(1_000), 0));
+        let mut adopted = 0;
+        adopted += own.adopt_metrics(decode_metrics(&begun).unwrap()).len();
+        assert_eq!((own.condition(Slot(0)).scraped, adopted), (at(1_000), 0));
         let later = encode_metrics(&store(2_000));
-        told += own.adopt_metrics(decode_metrics(&later).unwrap()).len();
-        assert_eq!((own.condition(Slot(0)).scraped, told), (at(2_000), 1));
+        adopted += own.adopt_metrics(decode_metrics(&later).unwrap()).len();
+        assert_eq!((own.condition(Slot(0)).scraped, adopted), (at(2_000), 1));
     }
 
     #[test]
@@ -210,14 +210,14 @@ mod tests {
         let older = encode_metrics(&store(100_000));
         for (known, stays) in [(100_001, true), (102_000, true), (102_001, false)] {
             let mut own = store(known);
-            let mut told = 0;
-            told += own.adopt_metrics(decode_metrics(&older).unwrap()).len();
+            let mut adopted = 0;
+            adopted += own.adopt_metrics(decode_metrics(&older).unwrap()).len();
             let expected = if stays {
                 (at(known), 0)
             } else {
                 (at(100_000), 1)
             };
-            assert_eq!((own.condition(Slot(0)).scraped, told), expected);
+            assert_eq!((own.condition(Slot(0)).scraped, adopted), expected);
         }
     }
 }
