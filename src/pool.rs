@@ -32,7 +32,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// The plugin of the context in effect.
+    /// The plugin of the current context.
     pub fn asking() -> Self {
         Self {
             name: text_property("plugin_name"),
@@ -69,7 +69,7 @@ pub struct Pool {
     /// Callouts under way by token, with what they fetch.
     fetches: ById<(FetchId, Fetch)>,
     /// The local reply to a request whose callback panicked, unless it continues. Prepared with the plan, because
-    /// the picker may be what is broken then.
+    /// the picker itself may be broken then.
     reply_on_defect: Option<LocalReply>,
 }
 
@@ -135,7 +135,7 @@ impl Pool {
         root == self.root && self.sharing.wants_fast_exchange(&mut self.picker)
     }
 
-    /// Exchanges what is in flight with the other workers, between two ticks.
+    /// Exchanges counts in flight with the other workers, between two ticks.
     pub fn exchange_in_flight(&mut self, root: u32) {
         if root == self.root {
             self.sharing
@@ -175,7 +175,7 @@ impl Pool {
         self.reply_on_defect.is_some()
     }
 
-    /// Lets the request in effect, for which nothing can be decided, go on under the failure mode.
+    /// Handles the current request, for which nothing can be decided, by the failure mode.
     /// Returns whether it got a local reply.
     pub fn fail(&mut self) -> bool {
         // They may be the client's own still, or set for a decision that is not carried out.
@@ -402,7 +402,7 @@ impl Pool {
 /// header's name.
 const MARK: &str = "epp_wasm_destination";
 
-/// Removes a destination header from the request in effect, which is not for any of our pools: it
+/// Removes a destination header from the current request, which is not for any of our pools: it
 /// came from the client, unless a filter of ours earlier in the chain set it, which may run in
 /// another VM. Without the header this is one host call that returns no bytes.
 pub fn strip(header: &str) {
@@ -415,7 +415,7 @@ pub fn strip(header: &str) {
     }
 }
 
-/// Bytes that Envoy has received of the body of the request in effect, whether it has shown them or
+/// Returns the bytes that Envoy has received of the current request's body, whether it has shown them or
 /// not. It counts them together with the headers; `request.size` would be what the client says.
 fn received() -> Option<u64> {
     let total = abi::property("request\0total_size").ok().flatten()?;
@@ -471,7 +471,7 @@ fn destination(route: &Route) -> String {
     value
 }
 
-/// Names the endpoints of the request in effect.
+/// Sets the headers that name the current request's endpoints.
 fn set_destination(destination: &str, picker: &Picker) {
     let plan = picker.plan();
     let header = plan.settings.destination_header.as_str();

@@ -104,8 +104,8 @@ impl Stream {
         false
     }
 
-    /// Carries out what is wanted outside of its own callbacks. Returns whether Envoy is to let it go on now:
-    /// where a part of its body is buffered and cannot be set aside, it goes on with the next part.
+    /// Carries out the effects outside of its own callbacks. Returns whether Envoy is to resume it now:
+    /// if a part of its body is buffered and cannot be set aside, it continues with the next part.
     #[cold]
     pub fn carry_out_late(&mut self, effect: &Effect, picker: &mut Picker, now: Timestamp) -> bool {
         if !effect.is_decision() {
@@ -133,7 +133,7 @@ impl Stream {
     }
 
     /// Sets aside what Envoy has buffered of the body, unless that is all of it. Returns whether the request
-    /// can go on at once.
+    /// can continue at once.
     #[cold]
     pub fn detach(&mut self, picker: &Picker) -> bool {
         if self.shown.size() == 0 || self.ended {
@@ -161,7 +161,7 @@ impl Stream {
     }
 
     /// Has what was set aside follow, where something was: a part of the body has come, of which Envoy shows
-    /// `size` bytes. Returns what is to become of it.
+    /// `size` bytes. Returns the action on it.
     pub fn rejoin(&mut self, size: usize, end: bool) -> Option<BodyAction> {
         let detached = self.detached.as_mut()?;
         let action = detached.rejoin(size, end);
@@ -194,7 +194,7 @@ impl Stream {
         self.detached.is_some()
     }
 
-    /// Forgets what was set aside once Envoy has it back, and lets go of it without a tick.
+    /// Drops the bytes that were set aside once Envoy has them back, without waiting for a tick.
     fn drop_empty(&mut self) {
         self.detached
             .take_if(|detached| detached.is_empty() && !detached.is_due());
@@ -229,7 +229,7 @@ impl Stream {
         pool.hand(|picker, now| picker.request_body(now, self.id, &mut view));
     }
 
-    /// Returns what is to become of the part of its body that Envoy shows.
+    /// Returns the action on the part of its body that Envoy shows.
     pub fn pass_body(&mut self, replied: bool) -> BodyAction {
         let action = match self.passage {
             // The request itself goes nowhere.
@@ -239,7 +239,7 @@ impl Stream {
             Passage::AtHeaders | Passage::Over => BodyAction::Continue,
         };
         if action != BodyAction::Buffer {
-            // What was shown goes on now, or is not shown again.
+            // The shown bytes are forwarded now, or not shown again.
             self.shown.pass();
         }
         action

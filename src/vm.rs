@@ -413,7 +413,7 @@ impl Vm {
             let replied = self.give_up(Callback::Tick, id, Some(place), reached);
             let free = self.of_stream(id).is_some_and(|(stream, pool)| {
                 let buffered = stream.let_go();
-                // Where it is not reached another request's body is in effect.
+                // If it was not reached, another request's body is the current one.
                 reached && !replied && (!buffered || stream.detach(&pool.picker))
             });
             if free {
@@ -435,7 +435,7 @@ impl Vm {
         };
         for _ in 0..MAX_LOST_EFFECTS {
             let done = guard::catch(|| {
-                // The panic may have left another context in effect.
+                // The panic may have left another context as the current one.
                 let _: Result<(), Status> = abi::set_effective_context(root);
                 pool.carry_out(streams, root);
             });
@@ -461,7 +461,7 @@ impl Vm {
         let now = pool.now();
         pool.count_panic(callback);
         let picker = &mut pool.picker;
-        // Its record may be what is broken.
+        // Its record may be the broken part.
         if guard::catch(|| picker.closed(now, ExchangeId(id))).is_none() {
             guard::catch(|| picker.recovery().drop_exchange(ExchangeId(id)));
         }

@@ -127,7 +127,7 @@ impl Handover {
         self.sending = None;
     }
 
-    /// Hands over a part of what is known while there are requesters, else clears away what was handed over.
+    /// Writes the next pieces of the index while there are requesters, and removes the pieces otherwise.
     /// With another requester it begins again.
     pub fn send(&mut self, requesters: &[u64], known: &dyn IndexPeer, shared: &mut Shared<'_>) {
         if requesters.is_empty() {

@@ -81,7 +81,7 @@ impl Peers {
         others.map(|peer| u64::from(peer.presence.held)).sum()
     }
 
-    /// Publishes what is new here, and takes in what is new elsewhere. `loads_outdated` says that what others
+    /// Publishes this VM's changes, and imports those of others. `loads_outdated` says that what others
     /// have in flight means something else than before. Switched off, it publishes only what gauges and the
     /// status page sum up, and takes in nothing that a decision could be based on.
     pub fn tick(
@@ -114,7 +114,7 @@ impl Peers {
             && (busy(&self.presence) || self.workers.live().any(|peer| busy(&peer.presence)))
     }
 
-    /// Exchanges what is in flight between two ticks, which ages fastest. Where workers knew it of each other
+    /// Exchanges counts in flight between two ticks, because they age fastest. If workers exchanged them
     /// with each tick only, all of them would send to the same endpoint meanwhile.
     pub fn exchange_in_flight(&mut self, shared: &mut Shared<'_>, picker: &mut dyn IndexPeer) {
         if !self.sharing {

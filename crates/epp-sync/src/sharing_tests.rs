@@ -201,8 +201,8 @@ fn a_vm_that_starts_knows_the_members_before_its_first_tick() {
     assert_eq!(late.picker.pool().len(), 2);
 }
 
-/// Where ticks come late two VMs poll for a moment: what the first still waits for is older than what the
-/// second has found.
+/// If ticks are late, two VMs poll for a moment: the page for which the first one still waits is older than the
+/// second one's.
 #[test]
 fn a_page_that_comes_once_another_vm_polls_is_left() {
     let (mut memory, mut vms) = vms(QUEUE, 2);
