@@ -169,7 +169,7 @@ fn page(shared: &mut Shared<'_>) {
         at: 2,
         model: "m".to_owned(),
         tokens: 3,
-        held: Some(0.5),
+        cached_share: Some(0.5),
         early: true,
         legend: 4,
         removed: vec![5],

@@ -290,7 +290,7 @@ fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
         td rowspan=(rows) { (decided.worker) }
         td.l rowspan=(rows) { @if shown.model.is_empty() { "–" } @else { (shown.model) } }
         td rowspan=(rows) { (shown.tokens) }
-        td rowspan=(rows) { (percent(shown.held.map(f64::from))) }
+        td rowspan=(rows) { (percent(shown.cached_share.map(f64::from))) }
         td rowspan=(rows) { @if shown.early { "early" } @else { "at the body's end" } }
         td.l rowspan=(rows) { (filtered(decided, shown)) }
         td rowspan=(rows) { (shown.candidates) }

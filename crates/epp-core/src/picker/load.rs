@@ -22,9 +22,9 @@ struct Load {
     tenure: u32,
     /// Counts the endpoint's scrapes, which shows whether a request was sent before the last one.
     scrapes: u32,
-    /// The requests of this VM in flight.
+    /// The requests of this picker in flight.
     own: InFlight,
-    /// The requests of the other VMs in flight, as they published them.
+    /// The requests of the other pickers in flight, as they published them.
     others: InFlight,
 }
 
@@ -178,7 +178,7 @@ impl Loads {
         (load.tenure == target.tenure).then_some(load)
     }
 
-    /// Appends what this VM has in flight, to be published.
+    /// Appends what this picker has in flight, to be published.
     pub fn append_own(&self, store: &EndpointStore, loads: &mut Vec<EndpointLoad>) {
         for (slot, load) in (0..).zip(&self.slots) {
             if load.own.requests > 0 {

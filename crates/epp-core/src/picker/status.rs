@@ -75,7 +75,7 @@ pub struct RecentDecision {
     /// Tokens of the prompt, as far as it was read.
     pub tokens: usize,
     /// Share of the prompt that the picked endpoint is expected to hold.
-    pub held: Option<f32>,
+    pub cached_share: Option<f32>,
     /// Whether it was made before the body had ended.
     pub early: bool,
     /// Index of its legend in the status.

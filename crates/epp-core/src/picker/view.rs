@@ -113,13 +113,13 @@ fn beginning(text: &str, most: usize) -> String {
 }
 
 impl Dispatcher {
-    /// Stores the explanation of a decision, for the client that requested it and for the status. `held` is
+    /// Stores the explanation of a decision, for the client that requested it and for the status. `cached_share` is
     /// the share of the prompt that the pick holds, where there is a pick.
     pub fn record_explanation(
         &mut self,
         exchange: &mut Exchange,
         explanation: Explanation,
-        held: Result<Option<f64>, &ScheduleError>,
+        cached_share: Result<Option<f64>, &ScheduleError>,
     ) {
         if self.view.wants() {
             let model = exchange.model().known();
@@ -129,18 +129,18 @@ impl Dispatcher {
                 at: self.clock.wall().as_millis(),
                 model: beginning(model.unwrap_or_default(), MAX_MODEL_BYTES),
                 tokens: exchange.reader.prompt_tokens(),
-                held: held.ok().flatten().map(|held| held as f32),
+                cached_share: cached_share.ok().flatten().map(|share| share as f32),
                 early: exchange.is_early(),
                 legend: 0,
                 removed: filters.map(|(_, removed)| removed.len()).collect(),
                 candidates: explanation.ranking.len(),
                 picks: explanation.picks,
                 best: best(&explanation),
-                error: held.err().map(ToString::to_string),
+                error: cached_share.err().map(ToString::to_string),
             };
             self.view.record(shown, &explanation);
         }
-        if exchange.explain && held.is_ok() {
+        if exchange.explain && cached_share.is_ok() {
             exchange.explanation = Some(explanation);
         }
     }
