@@ -1,7 +1,7 @@
 //! The problems of a pool, each with what to do about it: the list at the top of its section, empty if there are none.
 
 use epp_core::picker::status::DecisionBasis;
-use epp_core::scheduling::Freshness;
+use epp_core::scheduling::{Freshness, Slot};
 
 use super::Pool;
 
@@ -38,9 +38,15 @@ pub fn findings(pool: &Pool) -> Vec<Finding> {
         format!("{} not healthy in Envoy's cluster: no requests go there.", of(all - healthy, all, "endpoint")),
         "The health flags on Envoy's admin page /clusters say why: a failed health check, Envoy's outlier detection, draining.",
     );
+    let totals = pool.totals();
+    let is_ejected = |slot: Slot| {
+        totals
+            .get(slot.index())
+            .is_some_and(|of| of.ejected.is_some())
+    };
     let ejected = endpoints
         .iter()
-        .filter(|(slot, _)| pool.ejected(*slot).is_some())
+        .filter(|(slot, _)| is_ejected(*slot))
         .count();
     find(
         ejected > 0,
@@ -168,7 +174,7 @@ mod tests {
             available: true,
             ..Default::default()
         };
-        let slot = epp_core::scheduling::Slot(0);
+        let slot = Slot(0);
         healthy.store.set_member(slot, &member);
         healthy.store.set_metrics(
             slot,

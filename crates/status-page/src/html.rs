@@ -2,7 +2,7 @@
 
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
-use super::{attention, Decided, Pool, Vm, REFRESH};
+use super::{attention, Decided, Pool, Totals, Vm, REFRESH};
 use epp_core::endpoints::store::Condition;
 use epp_core::picker::status::{Candidate, DecisionBasis, PlanSummary, RecentDecision};
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
@@ -75,6 +75,7 @@ fn endpoints(pool: &Pool, now: u64) -> Markup {
     if pool.store.pool.iter().next().is_none() {
         return html! { p { "No endpoints are known." } };
     }
+    let totals = pool.totals();
     html! {
         p {
             "The model servers of this pool. Waiting and running requests, KV cache and LoRA adapters are what their metrics pages "
@@ -88,14 +89,20 @@ fn endpoints(pool: &Pool, now: u64) -> Markup {
             } }
             tbody {
                 @for (slot, endpoint) in pool.store.pool.iter() {
-                    (endpoint_of(pool, slot, endpoint, now))
+                    (endpoint_of(pool, slot, endpoint, totals.get(slot.index()).copied().unwrap_or_default(), now))
                 }
             }
         }
     }
 }
 
-fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup {
+fn endpoint_of(
+    pool: &Pool,
+    slot: Slot,
+    endpoint: &Endpoint,
+    totals: Totals<'_>,
+    now: u64,
+) -> Markup {
     let Condition { scraped, failures } = pool.store.condition(slot);
     let fresh = match endpoint.freshness {
         Freshness::Fresh => "fresh",
@@ -104,8 +111,12 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
     };
     let metrics = &endpoint.metrics;
     let lora = &metrics.lora;
-    let (requests, tokens) = pool.in_flight(slot);
-    let ejected = pool.ejected(slot);
+    let Totals {
+        requests,
+        tokens,
+        picks,
+        ejected,
+    } = totals;
     html! {
         tr {
             td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
@@ -119,7 +130,7 @@ fn endpoint_of(pool: &Pool, slot: Slot, endpoint: &Endpoint, now: u64) -> Markup
             td.in-flight { (requests) }
             td { (tokens) }
             td.bad[ejected.is_some()] { (ejected.unwrap_or("no")) }
-            td { (pool.picks(slot)) }
+            td { (picks) }
         }
     }
 }

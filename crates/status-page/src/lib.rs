@@ -48,6 +48,19 @@ struct Vm {
     report: Option<Report>,
 }
 
+/// What all VMs say of one endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals<'a> {
+    /// Requests in flight.
+    requests: u32,
+    /// Tokens in flight.
+    tokens: u64,
+    /// How often it was picked.
+    picks: i64,
+    /// Why it is ejected, if it is.
+    ejected: Option<&'a str>,
+}
+
 /// A decision, its VM's worker slot, and what it refers to.
 #[derive(Debug, Clone, Copy)]
 struct Decided<'a> {
@@ -126,32 +139,36 @@ impl Pool {
         self.reports().filter(other).count()
     }
 
-    /// Requests and tokens in flight at an endpoint, from all VMs.
-    fn in_flight(&self, slot: Slot) -> (u32, u64) {
+    /// Returns what all VMs say of the endpoint in each slot. For all endpoints at once: an endpoint's part is found
+    /// only by looking at every VM's list.
+    fn totals(&self) -> Vec<Totals<'_>> {
+        let mut all = vec![Totals::default(); self.store.pool.width()];
         let loads = self.vms.iter().flat_map(|vm| &vm.record.presence.loads);
-        let loads = loads.filter(|load| load.slot == slot.0 && self.is_there(load));
-        loads.fold((0, 0), |(requests, tokens), load| {
-            (requests + load.requests, tokens + load.tokens)
-        })
+        for load in loads.filter(|load| self.is_there(load)) {
+            if let Some(totals) = all.get_mut(load.slot as usize) {
+                totals.requests = totals.requests.saturating_add(load.requests);
+                totals.tokens = totals.tokens.saturating_add(load.tokens);
+            }
+        }
+        for status in self.statuses() {
+            for (slot, picks) in &status.picks {
+                if let Some(totals) = all.get_mut(*slot as usize) {
+                    totals.picks = totals.picks.saturating_add(*picks);
+                }
+            }
+            for (slot, reason) in &status.ejected {
+                if let Some(totals) = all.get_mut(*slot as usize) {
+                    totals.ejected.get_or_insert(reason);
+                }
+            }
+        }
+        all
     }
 
     /// Returns whether the endpoint of a load is still in its slot.
     fn is_there(&self, load: &EndpointLoad) -> bool {
         let endpoint = self.store.pool.get(Slot(load.slot));
         endpoint.is_some_and(|endpoint| endpoint.tag() == load.tag)
-    }
-
-    fn picks(&self, slot: Slot) -> i64 {
-        let picks = self.statuses().flat_map(|status| &status.picks);
-        let picks = picks.filter(|(of, _)| *of == slot.0);
-        picks.map(|(_, picks)| picks).sum()
-    }
-
-    /// Returns why an endpoint is ejected, if it is.
-    fn ejected(&self, slot: Slot) -> Option<&str> {
-        let mut ejected = self.statuses().flat_map(|status| &status.ejected);
-        let found = ejected.find(|(of, _)| *of == slot.0)?;
-        Some(&found.1)
     }
 
     /// The last decisions of all VMs, the last one first.
