@@ -26,8 +26,8 @@ pub enum ModelEvidence {
     Listed,
     /// It has served a request that names this model and no other.
     Read,
-    /// It has served a request that names this model first. The rest was not read, and may name another, which is
-    /// then the one that was served.
+    /// It has served a request that names this model, a part of whose body was not read: that may name another, which
+    /// is then perhaps the one that was served.
     Likely,
 }
 

@@ -69,7 +69,7 @@ impl Naming {
     /// Returns the model that an endpoint has served if it responds with success, and how sure that is. None where only a
     /// header names it that clients can set: an endpoint does not read it.
     pub fn served<'a>(&'a self, reader: &'a BodyReader) -> Option<(&'a str, ModelEvidence)> {
-        let evidence = match reader.is_end_read() {
+        let evidence = match reader.is_whole_read() {
             true => ModelEvidence::Read,
             false => ModelEvidence::Likely,
         };

@@ -26,8 +26,6 @@ pub struct BodyReader {
     finished: bool,
     /// Whether reading has ended for good, so that the rest of the body is skipped.
     stopped: bool,
-    /// Whether the body's end was read instead of what stands before it.
-    tail_read: bool,
 }
 
 /// The parts of a body that are read a second time.
@@ -51,7 +49,6 @@ impl BodyReader {
         self.reread.begun = false;
         self.reread.open = false;
         self.stopped = false;
-        self.tail_read = false;
         self.finished = api == Api::PassThrough;
         if self.finished {
             self.body.finish();
@@ -131,9 +128,10 @@ impl BodyReader {
         self.body.facts().model_repeated()
     }
 
-    /// Returns whether the body was read to its end, so that no other model can follow.
-    pub fn is_end_read(&self) -> bool {
-        self.tail_read || self.scanner.reading() == Reading::Complete
+    /// Returns whether the body was read as a whole, so that it names no other model. Where the model was found in the
+    /// body's end ([`Self::push_tail`]) another may stand in what was not read.
+    pub fn is_whole_read(&self) -> bool {
+        self.scanner.reading() == Reading::Complete
     }
 
     /// Returns the cache salt, which only the llm-d dialect reads.
@@ -210,7 +208,6 @@ impl BodyReader {
             return false;
         };
         self.body.add_facts(facts);
-        self.tail_read = true;
         self.finish();
         true
     }

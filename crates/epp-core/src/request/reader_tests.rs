@@ -234,3 +234,28 @@ fn another_prompt_may_follow_only_where_there_are_lists_of_them() {
         assert_eq!(may(body), expected, "{body}");
     }
 }
+
+#[test]
+fn a_body_whose_middle_is_not_read_may_name_another_model() {
+    let start = br#"{"messages":[{"role":"user","content":""#;
+    let middle = br#""}],"model":"real","#;
+    let end = br#""stream":true,"model":"other"}"#;
+    let body = |reader: &mut BodyReader| {
+        reader.push(start, &mut TextBuffer::default());
+        reader.push(&[b'x'; 256 * 64 + 100], &mut TextBuffer::default());
+    };
+    let mut reader = chat(Flattening::GieV1);
+    body(&mut reader);
+    assert!(reader.wants_only_model());
+    let at = start.len() + 256 * 64 + 100 + middle.len();
+    let tail = [b",".as_slice(), end].concat();
+    assert!(reader.push_tail(at - 1, &tail, &mut TextBuffer::default()));
+    assert_eq!(reader.model(), Fact::Known("other"));
+    assert!(!reader.is_whole_read() && !reader.repeats_model());
+    let mut reader = chat(Flattening::LlmD);
+    reader.push(
+        br#"{"messages":[],"model":"m"}"#,
+        &mut TextBuffer::default(),
+    );
+    assert!(reader.is_whole_read());
+}
