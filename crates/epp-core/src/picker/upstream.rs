@@ -58,8 +58,9 @@ impl Upstream {
         Failure {
             reason: Reason::Unserved,
             // What another endpoint served was hardly the request's fault, unless the first is well but for
-            // it: then the request may have taken long enough there for a retry to overtake it.
-            certain: self.failure().is_none() && freshness != Freshness::Fresh,
+            // it: then the request may have taken long enough there for a retry to overtake it. A page that never
+            // came says neither: perhaps none is polled.
+            certain: self.failure().is_none() && freshness == Freshness::Stale,
         }
     }
 }
