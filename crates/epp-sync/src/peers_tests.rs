@@ -326,6 +326,27 @@ fn a_dead_vm_stops_counting_within_a_second_however_often_others_exchange() {
 }
 
 #[test]
+fn a_dead_vm_whose_slot_another_one_clears_between_two_ticks_stops_counting() {
+    let mut sim = Sim::new(1, 3);
+    for vm in &mut sim.vms {
+        vm.toy.own.entry(0).or_default().requests = 1;
+    }
+    (0..3).for_each(|_| sim.tick(0));
+    sim.check_loads(0);
+    sim.vms.pop();
+    for _ in 0..=presence::MISSED_HEARTBEATS {
+        // The first one clears the slot with its tick, before the second one's.
+        sim.vms[0].tick(&mut sim.memory);
+        for vm in &mut sim.vms {
+            let shared = &mut Shared::new(&mut sim.memory, &mut vm.traffic);
+            vm.peers.exchange_in_flight(shared, &mut vm.toy);
+        }
+        sim.vms[1].tick(&mut sim.memory);
+    }
+    sim.check_loads(0);
+}
+
+#[test]
 fn counts_in_flight_are_exchanged_between_ticks() {
     let mut sim = Sim::new(1, 4);
     // A VM without anything in flight anywhere does not exchange between ticks.

@@ -242,10 +242,13 @@ impl WorkerSlots {
                 break;
             };
             if peer.version != Some(version) {
+                let lived = peer.is_live();
                 peer.version = Some(version);
                 peer.unchanged = 0;
+                // What is in flight at one that is gone counts no more, and the next tick sees no change of it.
+                news |= peer.read(&value, self.own, shared) || lived != peer.is_live();
+                // Not before: a slot that was cleared forgets it.
                 peer.changed_between_ticks = true;
-                news |= peer.read(&value, self.own, shared);
             }
         }
         news
