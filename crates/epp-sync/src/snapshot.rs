@@ -146,7 +146,11 @@ pub fn encode_metrics(endpoints: &EndpointStore) -> Vec<u8> {
 /// Returns what a value says of the endpoints' pages, unless it is not recognised.
 pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
     let all: Vec<(Slot, StoredCondition, Metrics)> = codec::decode(value)?;
-    if all.len() > MAX_ENDPOINTS {
+    let is_short = |(_, _, metrics): &(Slot, StoredCondition, Metrics)| {
+        let mut adapters = metrics.lora.active.iter().chain(&metrics.lora.waiting);
+        adapters.all(|name| name.len() <= MAX_TEXT_BYTES)
+    };
+    if all.len() > MAX_ENDPOINTS || !all.iter().all(is_short) {
         return None;
     }
     let read = all.into_iter().map(|(slot, condition, mut metrics)| {
@@ -191,6 +195,25 @@ mod tests {
             );
         }
         store
+    }
+
+    #[test]
+    fn names_of_adapters_are_bounded() {
+        let read = |bytes: usize, waits: bool| {
+            let mut store = store(0);
+            let mut metrics = Metrics::default();
+            let names = match waits {
+                true => &mut metrics.lora.waiting,
+                false => &mut metrics.lora.active,
+            };
+            names.push("a".repeat(bytes));
+            store.set_metrics(Slot(0), metrics, true, Timestamp::from_millis(1_000));
+            decode_metrics(&encode_metrics(&store)).is_some()
+        };
+        for waits in [false, true] {
+            assert!(read(MAX_TEXT_BYTES, waits));
+            assert!(!read(MAX_TEXT_BYTES + 1, waits));
+        }
     }
 
     #[test]
