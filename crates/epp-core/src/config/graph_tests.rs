@@ -140,6 +140,26 @@ fn a_plugin_that_is_needed_and_missing_is_added_once_with_its_defaults() {
 }
 
 #[test]
+fn a_producer_that_is_named_like_its_type_is_not_another_one() {
+    let producers = |parameters: &str| {
+        let text = document(&format!(
+            "- {{name: cutter, type: approx-prefix-cache-producer}}\n\
+             - {{type: inflight-load-producer{parameters}}}\n\
+             - {{type: token-load-scorer}}\n"
+        ));
+        let plan = load(&text).unwrap().plan;
+        let discounts = plan
+            .discounts
+            .map(|producer| plan.producers[producer.0].0.clone());
+        (discounts, plan.producers.len())
+    };
+    let named = ", parameters: {prefixMatchInfoProducerName: approx-prefix-cache-producer}";
+    let added = Some("approx-prefix-cache-producer".to_owned());
+    assert_eq!(producers(named), (added, 2));
+    assert_eq!(producers(""), (Some("cutter".to_owned()), 1));
+}
+
+#[test]
 fn a_plan_reads_a_bounded_number_of_headers() {
     let entry = |number: usize| {
         format!("- {{name: h{number}, type: test-header-affinity, parameters: {{header: h{number}}}}}\n")

@@ -13,7 +13,7 @@ use super::capability::{Capabilities, Capability};
 use super::declaration::{Dialect, PluginType, Reference};
 use super::prefix_producer::PrefixProducer;
 use crate::config::value::nearest::no_such;
-use crate::config::value::{Fields, Path, Problems, Question};
+use crate::config::value::{Fields, Node, Path, Problems, Question};
 use crate::config::Instance;
 use crate::scheduling::{HeaderId, ProducerId};
 
@@ -112,6 +112,17 @@ impl Build<'_, '_> {
         let message = no_such(&name, &reference.to.a_name(), &known);
         self.fields.problems().error(&path, message);
         None
+    }
+
+    /// Reads a reference like [`Self::refer`]. Where it gives the name of its default's type, and no plugin has that name,
+    /// a plugin of that type is added with all its defaults: another plugin is not what was meant.
+    pub fn refer_or_add(&mut self, reference: &Reference) -> Option<Arc<Instance>> {
+        let given = self.fields.node(reference.parameter);
+        let is_given =
+            |kind: &&PluginType| matches!(given, Some(Node::String(name)) if name == kind.name);
+        let default = reference.default.filter(is_given);
+        let found = self.refer(reference);
+        found.or_else(|| Some(self.add(default?)))
     }
 
     /// Asks for a request header, whose name a parameter gives. Plugins read its value by what this

@@ -92,7 +92,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         .optional_natural("maxEstimatedOutputTokens")
         .map(f64::from);
     fields.boolean("syncCrossReplicaState", true);
-    let prefix_producer = build.refer(&approx_prefix_cache::REFERENCE);
+    let prefix_producer = build.refer_or_add(&approx_prefix_cache::REFERENCE);
     Capabilities {
         inflight_load: Some(InflightLoad {
             counts_output,
