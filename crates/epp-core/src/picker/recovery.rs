@@ -35,6 +35,12 @@ impl Recovery<'_> {
         dispatcher.statistics.count_failure(mode, code);
     }
 
+    /// Returns the exchange that was being changed when a call about several panicked, once: the same may panic again
+    /// each time.
+    pub fn take_broken(self) -> Option<ExchangeId> {
+        self.0.exchanges.take_broken()
+    }
+
     /// Forgets an exchange that cannot be closed. Nothing that it was counted in counts it any more.
     pub fn drop_exchange(self, id: ExchangeId) {
         if let Some(mut exchange) = self.0.exchanges.remove(id) {

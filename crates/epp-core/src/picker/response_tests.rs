@@ -1,10 +1,13 @@
 //! The metrics of responses, and their labels.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::super::models::{ModelNames, MAX_NAMES};
 use super::super::testing::{begin, close, exchange, respond_with_body, show, NOW};
 use super::super::{ExchangeId, Head, Picker, Upstream};
 use super::*;
-use crate::body::SliceBody;
+use crate::body::{BodyView, OutOfMemory, SliceBody};
 use crate::config;
 use crate::metrics::Exported;
 use crate::scheduling::Slot;
@@ -267,6 +270,47 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
         ),
         (0, 0)
     );
+}
+
+/// A body whose reading panics.
+struct BrokenBody;
+
+impl BodyView for BrokenBody {
+    fn available(&self) -> Range<usize> {
+        0..1
+    }
+
+    fn read(&mut self, _: Range<usize>) -> Result<Cow<'_, [u8]>, OutOfMemory> {
+        panic!("on purpose")
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_exchange_that_a_panic_was_about_is_known_until_it_is_gone() {
+    let picker = &mut Vm::reading().picker;
+    let head = Head {
+        path: b"/v1/completions",
+        method: b"POST",
+        ..Head::default()
+    };
+    let strike = |picker: &mut Picker, id: u32| {
+        let act = || picker.request_body(NOW, ExchangeId(id), &mut BrokenBody);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)).unwrap_err();
+    };
+    for id in [1, 2] {
+        assert!(begin(picker, id, &head).is_none());
+    }
+    strike(picker, 1);
+    assert!(picker.holds(ExchangeId(1)));
+    assert_eq!(picker.recovery().take_broken(), Some(ExchangeId(1)));
+    assert_eq!(picker.recovery().take_broken(), None);
+    strike(picker, 2);
+    close(picker, 2);
+    assert_eq!(picker.recovery().take_broken(), None);
 }
 
 /// Responses that last after their usage was read, or cannot have any, take no place from others.

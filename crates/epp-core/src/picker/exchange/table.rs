@@ -32,6 +32,8 @@ struct Waiting {
     overdue: Deadlines,
     /// Those that are held with a part of their body left unread, by when it is to be read.
     unread: Deadlines,
+    /// The exchange that was being changed when a call panicked last.
+    broken: Option<ExchangeId>,
 }
 
 /// The waiting state of an exchange before it is changed.
@@ -106,6 +108,9 @@ impl DerefMut for ExchangeMut<'_> {
 impl Drop for ExchangeMut<'_> {
     fn drop(&mut self) {
         self.change.count(Some(self.exchange), self.waiting);
+        if std::thread::panicking() {
+            self.waiting.broken = Some(self.exchange.id);
+        }
     }
 }
 
@@ -140,7 +145,13 @@ impl Exchanges {
     pub fn remove(&mut self, ExchangeId(id): ExchangeId) -> Option<Box<Exchange>> {
         let exchange = self.by_id.remove(&id)?;
         Change::of(Some(&exchange)).count(None, &mut self.waiting);
+        self.waiting.broken.take_if(|broken| broken.0 == id);
         Some(exchange)
+    }
+
+    /// Returns the exchange that was being changed when a call panicked, and forgets which it was.
+    pub fn take_broken(&mut self) -> Option<ExchangeId> {
+        self.waiting.broken.take()
     }
 
     /// Returns an exchange.
@@ -273,6 +284,8 @@ mod tests {
         }));
         assert!(caught.is_err());
         assert_eq!(exchanges.held(), 0);
+        assert_eq!(exchanges.take_broken(), Some(ExchangeId::default()));
+        assert_eq!(exchanges.take_broken(), None);
     }
 
     #[test]
