@@ -334,7 +334,16 @@ fn a_request_whose_pool_is_unknown_fails_closed_where_any_pool_does() {
             .insert("xds.cluster_name".to_owned(), "theirs".to_owned())
     });
     inject_at(&[("place of request", 0, 1)]);
-    assert_eq!(begin(&vm, 10), Action::Continue);
+    post();
+    host(|host| {
+        host.request.push((
+            "x-gateway-destination-endpoint".to_owned(),
+            "6.6.6.6:6".to_owned(),
+        ))
+    });
+    let act = |vm: &mut Vm| vm.request_headers(10, false);
+    let action = vm.decide(Callback::RequestHeaders, 10, HEADERS, act);
+    assert_eq!((action, destination()), (Action::Continue, None));
     assert!(codes().is_empty());
 }
 

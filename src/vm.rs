@@ -342,6 +342,9 @@ impl Vm {
                 self.streams.remove(&context);
                 let place = guard::catch(|| self.place_of_request());
                 let place = place.unwrap_or_else(|| self.strictest());
+                if place.is_none() {
+                    self.strip_destination();
+                }
                 self.give_up(callback, context, place, true)
             }
             _ => {
