@@ -1,9 +1,14 @@
 //! Panics in callbacks, over a host in the same process.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::*;
 use crate::fake_host::host;
 use crate::filter_tests::{destination, listed, post, vm, ROOT};
 use crate::vm::FAILED_TICKS;
+use epp_core::body::{BodyView, OutOfMemory};
+use epp_core::picker::ExchangeId;
 use epp_core::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 
 thread_local! {
@@ -394,6 +399,46 @@ fn decisions_of_a_tick_that_panics_are_carried_out_or_fail() {
         (0..10).for_each(|_| tick(&vm));
         assert_eq!(host(|host| host.resumed.clone()), resumed);
         assert_eq!(send_body(&vm, 12), BodyAction::Continue);
+        assert!(destination().is_some());
+    }
+}
+
+/// A body whose reading panics.
+struct BrokenBody;
+
+impl BodyView for BrokenBody {
+    fn available(&self) -> Range<usize> {
+        0..1
+    }
+
+    fn read(&mut self, _: Range<usize>) -> Result<Cow<'_, [u8]>, OutOfMemory> {
+        panic!("on purpose")
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_request_that_a_tick_was_about_when_it_panicked_fails_and_others_stay() {
+    for (extra, resumed, replies) in [("", vec![], 1), (OPEN, vec![10], 0)] {
+        let vm = guarded(extra);
+        for id in [10, 11] {
+            assert_eq!(begin(&vm, id), Action::Pause);
+        }
+        vm.call(Callback::Tick, ROOT, (), |vm| {
+            for pool in vm.pools_mut() {
+                let now = pool.now();
+                pool.picker
+                    .request_body(now, ExchangeId(10), &mut BrokenBody);
+            }
+        });
+        assert_eq!(host(|host| host.resumed.clone()), resumed);
+        assert_eq!(codes(), vec![500; replies]);
+        (0..3).for_each(|_| tick(&vm));
+        assert_eq!(host(|host| host.resumed.clone()), resumed);
+        assert_eq!(send_body(&vm, 11), BodyAction::Continue);
         assert!(destination().is_some());
     }
 }

@@ -108,6 +108,12 @@ impl Vm {
         self.pools.iter().flatten()
     }
 
+    /// Returns the pools, to change.
+    #[cfg(test)]
+    pub fn pools_mut(&mut self) -> impl Iterator<Item = &mut Pool> {
+        self.pools.iter_mut().flatten()
+    }
+
     /// A root context's timer has fired: for a tick, or for an exchange between two ticks.
     pub fn on_timer(&mut self, root: u32) {
         let Some(known) = self.roots.get_mut(&root) else {
@@ -391,11 +397,15 @@ impl Vm {
     }
 
     /// A tick panicked. What it decided is carried out now. A request whose decision is lost Envoy would hold
-    /// without end: it is handled by the failure mode, and so are all if every tick panics.
+    /// without end: it is handled by the failure mode, and so are the one that the tick was about, and all if
+    /// every tick panics.
     fn recover_tick(&mut self, root: u32) -> bool {
         self.count_panic(Callback::Tick, root);
         self.carry_out_rest(root);
         self.failed_ticks += 1;
+        // Left where it is, it may make every tick panic.
+        let broken = self.pool_of(root);
+        let broken = broken.and_then(|pool| pool.picker.recovery().take_broken());
         let all = self.failed_ticks >= FAILED_TICKS;
         if all {
             self.failed_ticks = 0;
@@ -406,8 +416,10 @@ impl Vm {
             let waits = |pool: &Pool| guard::catch(|| pool.picker.holds(ExchangeId(id)));
             pool.and_then(waits).unwrap_or(false)
         };
-        let lost =
-            |(id, stream): &(&u32, &Stream)| stream.is_paused() && (all || !waits(**id, stream));
+        let lost = |(id, stream): &(&u32, &Stream)| {
+            let is_broken = broken == Some(ExchangeId(**id));
+            stream.is_paused() && (all || is_broken || !waits(**id, stream))
+        };
         let lost = self.streams.iter().filter(lost);
         let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
         // The streams stay: they know what Envoy has of their bodies.
