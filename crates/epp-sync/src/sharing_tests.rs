@@ -102,7 +102,11 @@ impl Vm {
         self.send(ID, body);
         self.close(ID);
         let status = self.picker.peers().status();
-        status.decisions.last().and_then(|last| last.cached_share).unwrap()
+        status
+            .decisions
+            .last()
+            .and_then(|last| last.cached_share)
+            .unwrap()
     }
 }
 
