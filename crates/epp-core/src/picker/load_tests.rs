@@ -22,14 +22,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
 }
 
 fn tokens(picker: &Picker) -> u64 {
-    picker
-        .dispatcher
-        .endpoints
-        .monitor
-        .store
-        .pool
-        .load(Slot(0))
-        .tokens
+    picker.pool().load(Slot(0)).tokens
 }
 
 fn open(picker: &mut Picker, id: u32) {

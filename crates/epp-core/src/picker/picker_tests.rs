@@ -125,14 +125,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
     picker.install(plan);
     picker.tick(NOW);
     for slot in (0..endpoints).map(Slot) {
-        let endpoint = picker
-            .dispatcher
-            .endpoints
-            .monitor
-            .store
-            .pool
-            .get_mut(slot)
-            .unwrap();
+        let endpoint = picker.fixture().pool().get_mut(slot).unwrap();
         endpoint.metrics = metrics(rng);
         endpoint.freshness =
             [Freshness::Fresh, Freshness::Fresh, Freshness::Stale][rng.usize(0..3)];
@@ -406,16 +399,7 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
 
 /// Returns the requests in flight at each of two endpoints.
 fn in_flight(picker: &Picker) -> [u32; 2] {
-    [0, 1].map(|slot| {
-        picker
-            .dispatcher
-            .endpoints
-            .monitor
-            .store
-            .pool
-            .load(Slot(slot))
-            .requests
-    })
+    [0, 1].map(|slot| picker.pool().load(Slot(slot)).requests)
 }
 
 #[test]

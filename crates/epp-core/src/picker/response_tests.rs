@@ -237,7 +237,7 @@ fn a_request_that_is_dropped_or_replaced_is_counted_nowhere() {
     let picker = &mut vm.picker;
     let in_flight = |picker: &Picker| {
         let slots = (0..ENDPOINTS as u32).map(Slot);
-        let pool = &picker.dispatcher.endpoints.monitor.store.pool;
+        let pool = picker.pool();
         slots.map(|slot| pool.load(slot).requests).sum::<u32>()
     };
     for _ in 0..3 {

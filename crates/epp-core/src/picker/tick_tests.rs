@@ -155,7 +155,7 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
     host.picker.peers().set_polling(false);
     host.tick();
     // Another picker has set these.
-    let gauges = host.picker.dispatcher.endpoints.monitor.store.pool.iter();
+    let gauges = host.picker.pool().iter();
     let addresses: Vec<String> = gauges
         .map(|(_, endpoint)| endpoint.address.to_string())
         .collect();

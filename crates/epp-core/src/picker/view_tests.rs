@@ -156,15 +156,7 @@ fn a_refused_endpoint_is_shown_with_the_reason() {
     let mut picker = picker(PLAN);
     picker.status();
     for slot in [0, 1].map(Slot) {
-        picker
-            .dispatcher
-            .endpoints
-            .monitor
-            .store
-            .pool
-            .get_mut(slot)
-            .unwrap()
-            .available = false;
+        picker.fixture().pool().get_mut(slot).unwrap().available = false;
     }
     let decision = decide(&mut picker, 1, false);
     assert!(matches!(decision, Effect::Reply { .. }));
