@@ -52,7 +52,7 @@ pub fn inject(callback: Callback, context: u32, polls: bool) {
         give_back_hoard();
     }
     if of_request && ARMED.with_borrow(Vec::is_empty) {
-        // This must not allocate while there is no memory.
+        // No allocation on this path: it also runs while a hoard has taken all memory.
         return;
     }
     let mut places = vec![(context, callback.name().to_owned())];

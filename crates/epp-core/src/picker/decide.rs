@@ -339,7 +339,8 @@ impl Dispatcher {
 }
 
 /// What is known of a prompt's length when the choices at its bounds are compared. The same bounds are not compared
-/// twice: a body in parts of one byte would have the whole pool scored with each.
+/// twice: a body in parts of one byte would have the whole pool scored with each. Metrics that change in between are
+/// taken into account with the next block, or when the body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bounds {
     blocks: usize,

@@ -102,7 +102,7 @@ impl Prefixes {
         self.fingerprint
     }
 
-    /// Returns whether there is no index.
+    /// Returns whether the plan has no prefix producer, and so no index.
     pub fn is_empty(&self) -> bool {
         self.indexes.is_empty()
     }
