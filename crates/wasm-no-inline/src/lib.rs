@@ -14,8 +14,12 @@
 //! A call that does not return, mostly a panic, never stays direct. Tail calls, which LLVM emits only on
 //! request, are not changed.
 //!
+//! It also makes builds reproducible where LLVM does not: see `tries.rs`.
+//!
 //! The library maps bytes to bytes, without IO. It depends on a wasm parser and encoder, and on nothing else
 //! of the workspace.
+
+mod tries;
 
 use std::convert::Infallible;
 
@@ -23,7 +27,7 @@ use wasm_encoder::reencode::{Error as EncodeError, Reencode};
 use wasm_encoder::{CodeSection, ConstExpr, ElementSection, Elements, Instruction, Module};
 use wasmparser::{
     BinaryReaderError, CustomSectionReader, ElementSectionReader, FunctionBody, KnownCustom, Name,
-    Operator, OperatorsReader, Parser, Payload, Table, TypeRef, Validator, WasmFeatures,
+    Operator, Parser, Payload, Table, TypeRef, Validator, WasmFeatures,
 };
 
 /// The most bytes of a function that is hardly longer than a call with its arguments: the allocator's
@@ -282,15 +286,18 @@ impl Reencode for Rewriter {
 
     fn parse_function_body(&mut self, code: &mut CodeSection, body: FunctionBody<'_>) -> Encoded {
         let mut function = self.new_function_with_parsed_locals(&body)?;
-        let mut operators = body.get_operators_reader()?;
-        while !operators.eof() {
-            let operator = operators.read()?;
+        let operators = body.get_operators_reader()?.into_iter();
+        let mut operators = operators.collect::<Result<Vec<_>, _>>()?;
+        tries::order(&mut operators);
+        let mut operators = operators.into_iter().peekable();
+        while let Some(operator) = operators.next() {
             let call = match operator {
-                Operator::Call { function_index } => self.functions.through_table(
-                    self.caller,
-                    function_index,
-                    !is_at_unreachable(&operators),
-                ),
+                Operator::Call { function_index } => {
+                    // LLVM puts it after each call that does not return.
+                    let returns = !matches!(operators.peek(), Some(Operator::Unreachable));
+                    self.functions
+                        .through_table(self.caller, function_index, returns)
+                }
                 _ => None,
             };
             if let Some((type_index, element)) = call {
@@ -313,11 +320,6 @@ impl Reencode for Rewriter {
         // Names, producers, features: Envoy does not need them.
         Ok(())
     }
-}
-
-/// Returns whether the next operator is `unreachable`, which LLVM puts after each call that does not return.
-fn is_at_unreachable(operators: &OperatorsReader<'_>) -> bool {
-    matches!(operators.clone().read(), Ok(Operator::Unreachable))
 }
 
 #[cfg(test)]

@@ -122,3 +122,57 @@ fn a_module_without_a_table_or_with_two_is_refused() {
     assert!(matches!(rewrite(&second, &[]), Err(Error::NoTable)));
     assert!(matches!(rewrite(b"no module", &[]), Err(Error::Invalid(_))));
 }
+
+#[test]
+fn the_order_in_which_tries_were_started_does_not_show() {
+    let placed = |body: &str| {
+        let body = format!("try block {body} end catch_all end");
+        rewritten(&body, &[]).module
+    };
+    let apart = placed(
+        "try call $long delegate 1
+         try call $far delegate 1
+         try call $long delegate 0",
+    );
+    // The second `try` begins before the first, the third before the second, and both.
+    for body in [
+        "try try call $long delegate 2 call $far delegate 1
+         try call $long delegate 0",
+        "try call $long delegate 1
+         try try call $far delegate 2 call $long delegate 0",
+        "try try try call $long delegate 3 call $far delegate 2 call $long delegate 0",
+    ] {
+        assert_eq!(placed(body), apart, "{body}");
+    }
+}
+
+#[test]
+fn a_try_that_catches_what_the_inner_one_delegates_keeps_it() {
+    let begins_with_a_try = |operators: &str| {
+        let wasm = rewritten(operators, &[]).module;
+        let mut bodies = Parser::new(0).parse_all(&wasm);
+        let body = bodies.find_map(|payload| match payload.unwrap() {
+            Payload::CodeSectionEntry(body) => Some(body),
+            _ => None,
+        });
+        let operators = body.unwrap().get_operators_reader().unwrap();
+        let operators = operators.into_iter().map(Result::unwrap);
+        let mut tries = operators.skip_while(|operator| !matches!(operator, Operator::Try { .. }));
+        tries.next();
+        matches!(tries.next(), Some(Operator::Try { .. }))
+    };
+    // To the outer one; with a value that the outer one uses; with a branch.
+    assert!(begins_with_a_try(
+        "try try call $long delegate 0 call $far catch_all end"
+    ));
+    assert!(begins_with_a_try(
+        "block try try (result i32) i32.const 1 delegate 1 drop call $far catch_all end end"
+    ));
+    assert!(begins_with_a_try(
+        "block try try br 1 delegate 1 call $far catch_all end end"
+    ));
+    // That test would fail otherwise.
+    assert!(!begins_with_a_try(
+        "block try try call $long delegate 1 call $far catch_all end end"
+    ));
+}
