@@ -1,6 +1,6 @@
 //! The control endpoint: inspects and changes pods over HTTP.
 //!
-//! - `GET /pods` returns the metrics of each pod and its number of requests;
+//! - `GET /pods` returns the metrics of each pod, its number of requests and its [work](crate::Work);
 //! - `PUT /pods/N/pin` with [`Pinned`] as JSON sets values of its metrics page;
 //! - `PUT /pods/N/faults` with [`Faults`] as JSON sets its faults.
 
@@ -90,6 +90,7 @@ fn list(pods: &[Arc<Pod>]) -> String {
             "kv_usage": shown.kv_usage,
             "active_adapters": shown.active,
             "requests": shown.received,
+            "work": pod.work(),
             "scrapes": pod.scrapes(),
             "faults": pod.faults(),
         })

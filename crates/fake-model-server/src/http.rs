@@ -13,11 +13,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 use crate::page::page;
-use crate::pod::{Metrics, Pod, ReceivedRequest, Served};
+use crate::pod::{Metrics, Pod, ReceivedRequest};
 use crate::response::{Api, ApiRequest};
+use crate::sidecar;
 use crate::stream_body::StreamBody;
+use crate::work::Served;
 
-type Body = BoxBody<Bytes, Infallible>;
+/// The body of a response.
+pub type Body = BoxBody<Bytes, Infallible>;
 
 /// Bytes of the longest body that is parsed. Longer ones are hashed and counted only: no simulation needs such
 /// a prompt.
@@ -38,8 +41,7 @@ pub async fn serve(
     }
     let (seen, path, body) = receive(request).await;
     let (bytes, hash) = (seen.body_bytes, seen.body_xxh64);
-    let method = seen.method.clone();
-    pod.record(seen);
+    pod.record(seen.clone());
     let applies = |only: &String| String::from_utf8_lossy(&body).contains(only);
     let broken = faults.only.as_ref().is_none_or(applies);
     let mut response = match faults.status.filter(|_| broken) {
@@ -47,7 +49,8 @@ pub async fn serve(
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             "a fault",
         ),
-        None => respond(pod.clone(), &method, &path, &body).await,
+        None if pod.settings.sidecar => sidecar::serve(pod.clone(), &seen, &path, &body).await,
+        None => respond(pod.clone(), &seen.method, &path, &body).await,
     };
     let headers = response.headers_mut();
     if let Ok(name) = HeaderValue::from_str(&pod.name) {
@@ -91,7 +94,8 @@ async fn receive(request: Request<Incoming>) -> (ReceivedRequest, String, Bytes)
     (seen, head.uri.path().to_owned(), kept.freeze())
 }
 
-async fn respond(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
+/// Returns the model server's own response.
+pub async fn respond(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Response<Body> {
     match (path, Api::of_path(path)) {
         ("/health", _) => plain(StatusCode::OK, ""),
         ("/v1/models", _) => json(models(&pod)),
@@ -106,24 +110,31 @@ async fn respond(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Respon
     }
 }
 
-async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
+/// Generates a response.
+pub async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
     let token_time = pod.settings.token_time;
     if request.counts_only() {
-        return json(request.whole(Served::uncached(&request.prompt)));
+        return json(request.whole(Served::uncached(&request.prompt), &pod.name));
     }
+    pod.count(|work| work.encoded_media += request.media);
     if !request.stream {
-        let (served, running) = pod.prefill(&request.model, &request.prompt).await;
+        let (served, running) = pod
+            .prefill(&request.model, &request.prompt, request.kv)
+            .await;
         if !token_time.is_zero() {
             tokio::time::sleep(token_time * request.tokens() as u32).await;
         }
         pod.wait_while_hung().await;
         drop(running);
-        return json(request.whole(served));
+        pod.count(|work| work.generated_tokens += request.tokens());
+        return json(request.whole(served, &pod.name));
     }
     // A few events are buffered, so that a slow client does not stop the pod at once.
     let (sender, body) = StreamBody::<Infallible>::new(16);
     tokio::spawn(async move {
-        let (served, running) = pod.prefill(&request.model, &request.prompt).await;
+        let (served, running) = pod
+            .prefill(&request.model, &request.prompt, request.kv)
+            .await;
         let mut events = request.first_events(served);
         for token in 0..request.tokens() {
             // The events before a token are sent with it.
@@ -132,6 +143,7 @@ async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
             if sender.send(Ok(Frame::data(event.into()))).await.is_err() {
                 return;
             }
+            pod.count(|work| work.generated_tokens += 1);
             if !token_time.is_zero() {
                 tokio::time::sleep(token_time).await;
             }
@@ -208,7 +220,8 @@ fn upgrade(pod: &Pod, mut request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Body> {
+/// Returns a response with a text.
+pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).boxed());
     *response.status_mut() = status;
     response

@@ -6,6 +6,10 @@
 //! shortens the time to the first token, a bounded number of LoRA adapters. Values of the page can be set,
 //! and faults switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).
 //!
+//! Every pod computes prompts for others and fetches KV caches from them, as vLLM's `kv_transfer_params` say; one
+//! with a routing sidecar decodes what the pods in the headers `x-prefiller-host-port` and
+//! `x-encoder-hosts-ports` have prepared. [`Work`] says who did what.
+//!
 //! The crate uses the network and the clock, and nothing else of the workspace. `pool-sim` simulates model
 //! servers without either, thousands of times faster.
 
@@ -15,10 +19,13 @@ mod http;
 mod page;
 mod pod;
 mod response;
+mod sidecar;
 mod sim;
 mod stream_body;
+mod work;
 
 pub use http::body_hash;
 pub use pod::{Faults, Metrics, Pinned, Pod, ReceivedRequest, Settings};
 pub use sim::Sim;
 pub use stream_body::{FrameSender, StreamBody};
+pub use work::Work;

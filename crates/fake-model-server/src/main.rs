@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
     after_help = "Examples:
   fake-model-server --pods 4 --port-base 8001
   fake-model-server --pods 2 --lora sql,chat --max-lora 1 --prefill-rate 5000 --token-ms 20
+  fake-model-server --pods 4 --sidecars 2 --transfer-rate 200000 --control 127.0.0.1:9090
   fake-model-server --control 127.0.0.1:9090
   curl -X PUT 127.0.0.1:9090/pods/0/pin -d '{\"waiting\": 50}'
   curl -X PUT 127.0.0.1:9090/pods/1/faults -d '{\"metrics\": \"hang\"}'"
@@ -53,6 +54,13 @@ struct Args {
     /// Milliseconds for each further token.
     #[arg(long, default_value_t = 1)]
     token_ms: u64,
+    /// Number of pods, the last ones, with a routing sidecar, which has the pods in `x-prefiller-host-port` and
+    /// `x-encoder-hosts-ports` prepare what the pod decodes.
+    #[arg(long, default_value_t = 0)]
+    sidecars: u16,
+    /// Tokens per second whose KV cache a pod fetches from another; 0: all at once.
+    #[arg(long, default_value_t = 200_000.0)]
+    transfer_rate: f64,
     /// End when standard input does, so that no pod outlives the process that started it.
     #[arg(long)]
     exit_with_parent: bool,
@@ -79,14 +87,21 @@ fn run(args: &Args) -> Result<(), String> {
         base_latency: Duration::from_millis(args.base_ms),
         prefill_rate: (args.prefill_rate > 0.0).then_some(args.prefill_rate),
         token_time: Duration::from_millis(args.token_ms),
+        sidecar: false,
+        transfer_rate: (args.transfer_rate > 0.0).then_some(args.transfer_rate),
     };
+    let first_sidecar = args.pods.saturating_sub(args.sidecars);
     let mut sim = Sim::new().map_err(|error| error.to_string())?;
     for number in 0..args.pods {
         let port = args
             .port_base
             .checked_add(number)
             .ok_or("the ports end at 65535: choose a lower --port-base")?;
-        sim.add(port, settings.clone()).map_err(|error| {
+        let settings = Settings {
+            sidecar: number >= first_sidecar,
+            ..settings.clone()
+        };
+        sim.add(port, settings).map_err(|error| {
             format!("port {port} is not available ({error}); choose another --port-base, or find the process that uses it: ss -ltnp 'sport = :{port}'")
         })?;
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::cache::{Cache, BYTES_PER_TOKEN};
+use crate::cache::Cache;
+use crate::work::{Kv, Served, Work};
 
 /// The performance of a pod. By default it responds at once, for tests.
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub struct Settings {
     pub prefill_rate: Option<f64>,
     /// Time for each further token.
     pub token_time: Duration,
+    /// Whether a routing sidecar is in front of it, which has other pods compute its prompts.
+    pub sidecar: bool,
+    /// Tokens per second whose KV cache is fetched from another pod; `None`: all at once.
+    pub transfer_rate: Option<f64>,
 }
 
 impl Default for Settings {
@@ -42,6 +47,8 @@ impl Default for Settings {
             base_latency: Duration::ZERO,
             prefill_rate: None,
             token_time: Duration::ZERO,
+            sidecar: false,
+            transfer_rate: None,
         }
     }
 }
@@ -150,6 +157,7 @@ struct State {
     faults: Faults,
     pinned: Pinned,
     seen: Vec<ReceivedRequest>,
+    work: Work,
     active: HashMap<String, usize>,
     waiting: HashMap<String, usize>,
 }
@@ -175,25 +183,6 @@ pub struct PageValues {
     pub cache_blocks: usize,
 }
 
-/// The tokens of a prompt, and how many of them were cached.
-#[derive(Debug, Clone, Copy)]
-pub struct Served {
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens of the prompt that were in the cache.
-    pub cached_tokens: usize,
-}
-
-impl Served {
-    /// Returns the counts of a prompt without cached tokens.
-    pub fn uncached(prompt: &str) -> Self {
-        Self {
-            prompt_tokens: prompt.len().div_ceil(BYTES_PER_TOKEN),
-            cached_tokens: 0,
-        }
-    }
-}
-
 impl Pod {
     /// Creates an idle pod.
     pub fn new(name: String, settings: Settings) -> Self {
@@ -209,6 +198,7 @@ impl Pod {
                 faults: Faults::default(),
                 pinned: Pinned::default(),
                 seen: Vec::new(),
+                work: Work::default(),
                 active: HashMap::new(),
                 waiting: HashMap::new(),
             }),
@@ -250,9 +240,20 @@ impl Pod {
         self.state().seen.clone()
     }
 
-    /// Removes all requests from [`Self::seen`].
+    /// Returns what it has computed so far, and fetched.
+    pub fn work(&self) -> Work {
+        self.state().work
+    }
+
+    /// Empties [`Self::seen`] and [`Self::work`].
     pub fn forget(&self) {
-        self.state().seen.clear();
+        let mut state = self.state();
+        state.seen.clear();
+        state.work = Work::default();
+    }
+
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Work)) {
+        add(&mut self.state().work);
     }
 
     /// Returns the number of requests for the metrics page.
@@ -295,11 +296,14 @@ impl Pod {
         }
     }
 
-    /// Waits for the request's turn, computes its prompt, and returns at the first token. The request runs
-    /// until the guard is dropped.
-    pub async fn prefill(&self, model: &str, prompt: &str) -> (Served, Running<'_>) {
+    /// Waits for the request's turn, computes its prompt or fetches the prompt's KV cache, and returns at the
+    /// first token. The request runs until the guard is dropped.
+    pub async fn prefill(&self, model: &str, prompt: &str, kv: Kv) -> (Served, Running<'_>) {
         let running = self.admit(model).await;
-        let served = self.compute(model, prompt).await;
+        let served = match kv {
+            Kv::Fetched => self.fetch(model, prompt).await,
+            Kv::Own | Kv::HandedOver => self.compute(model, prompt, kv).await,
+        };
         let delay = Duration::from_millis(self.state().faults.delay_ms);
         let wait = self.settings.base_latency + delay;
         if !wait.is_zero() {
@@ -309,19 +313,40 @@ impl Pod {
     }
 
     /// Computes the part of the prompt that is not cached, and caches it.
-    async fn compute(&self, model: &str, prompt: &str) -> Served {
+    async fn compute(&self, model: &str, prompt: &str, kv: Kv) -> Served {
         let turn = match self.settings.prefill_rate {
             Some(rate) => Some((rate, self.computing.lock().await)),
             None => None,
         };
+        let served = self.cache(model, prompt);
+        self.count(|work| {
+            work.computed_tokens += served.missing();
+            work.handed_over += usize::from(kv == Kv::HandedOver);
+        });
+        if let Some((rate, _computing)) = turn {
+            sleep_for(served.missing(), rate).await;
+        }
+        served
+    }
+
+    /// Fetches the KV cache of the part of the prompt that is not cached, and caches it. Transfers overlap with
+    /// each other and with computing.
+    async fn fetch(&self, model: &str, prompt: &str) -> Served {
+        let served = self.cache(model, prompt);
+        self.count(|work| work.fetched_tokens += served.missing());
+        if let Some(rate) = self.settings.transfer_rate {
+            sleep_for(served.missing(), rate).await;
+        }
+        served
+    }
+
+    fn cache(&self, model: &str, prompt: &str) -> Served {
+        let mut state = self.state();
         let served = Served {
-            cached_tokens: self.state().cache.insert(model, prompt),
+            cached_tokens: state.cache.insert(model, prompt),
             ..Served::uncached(prompt)
         };
-        if let Some((rate, _computing)) = turn {
-            let fresh = served.prompt_tokens.saturating_sub(served.cached_tokens) as f64;
-            tokio::time::sleep(Duration::from_secs_f64(fresh / rate)).await;
-        }
+        state.work.cached_tokens += served.cached_tokens;
         served
     }
 
@@ -375,6 +400,10 @@ impl Pod {
         // Counters and maps are consistent wherever a thread could have panicked with the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn sleep_for(tokens: usize, rate: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(tokens as f64 / rate)).await;
 }
 
 fn count_down(adapters: &mut HashMap<String, usize>, name: &str) {

@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 
 use super::ApiRequest;
-use crate::pod::Served;
+use crate::work::Served;
 
 /// An embedding.
 const NUMBERS: [f32; 4] = [0.5, -0.5, 0.25, 1.0];

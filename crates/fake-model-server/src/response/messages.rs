@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 
 use super::{named, with, ApiRequest, TOKEN};
-use crate::pod::Served;
+use crate::work::Served;
 
 /// Returns the whole response.
 pub fn whole(request: &ApiRequest, served: Served) -> Value {

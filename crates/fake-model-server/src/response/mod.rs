@@ -5,9 +5,9 @@ mod messages;
 mod openai;
 mod responses;
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
-use crate::pod::Served;
+use crate::work::{Kv, Served};
 
 /// An API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,11 @@ impl Api {
             .find(|(suffix, _)| path.ends_with(suffix))
             .map(|(_, api)| api)
     }
+
+    /// Returns whether responses are generated token by token.
+    pub fn generates(self) -> bool {
+        !matches!(self, Self::Embeddings | Self::CountTokens)
+    }
 }
 
 /// The part of a request that a pod reads.
@@ -54,6 +59,12 @@ pub struct ApiRequest {
     pub prompt: String,
     /// `stream`.
     pub stream: bool,
+    /// `kv_transfer_params`.
+    pub kv: Kv,
+    /// Images and other media in chats that no other pod has encoded.
+    pub media: usize,
+    /// The cached tokens that the response reports instead of the pod's own.
+    pub cached_elsewhere: Option<usize>,
     /// `stream_options.include_usage`.
     include_usage: bool,
     /// The most tokens of the response.
@@ -80,15 +91,25 @@ const ARGUMENTS: [&str; 2] = ["{", "}"];
 impl ApiRequest {
     /// Reads a body. Returns `None` if it is not a JSON object.
     pub fn read(api: Api, body: &[u8]) -> Option<Self> {
-        let body: Value = serde_json::from_slice(body).ok()?;
+        Self::of(api, &serde_json::from_slice(body).ok()?)
+    }
+
+    /// Reads a body that is parsed already.
+    pub fn of(api: Api, body: &Value) -> Option<Self> {
         body.as_object()?;
         let limits = ["max_completion_tokens", "max_tokens", "max_output_tokens"];
         let limit = limits.into_iter().find_map(|name| body.get(name));
         Some(Self {
             api,
             model: body.get("model").map(text).unwrap_or_default(),
-            prompt: prompt(&body),
+            prompt: prompt(body),
             stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+            kv: kv(body),
+            media: match body.get("ec_transfer_params") {
+                Some(_) => 0,
+                None => media(body).count(),
+            },
+            cached_elsewhere: None,
             include_usage: body.pointer("/stream_options/include_usage")
                 == Some(&Value::Bool(true)),
             max_tokens: limit
@@ -96,7 +117,7 @@ impl ApiRequest {
                 .map_or(TOKENS, |limit| limit as usize)
                 .min(4096),
             limited: limit.is_some_and(Value::is_u64),
-            tool: tool(&body),
+            tool: tool(body),
             inputs: match body.get("input") {
                 Some(Value::Array(inputs)) if !inputs.iter().all(Value::is_number) => inputs.len(),
                 _ => 1,
@@ -119,8 +140,17 @@ impl ApiRequest {
         self.api == Api::CountTokens
     }
 
-    /// Returns the whole response.
-    pub fn whole(&self, served: Served) -> String {
+    /// Returns the counts that the response reports.
+    pub fn reported(&self, served: Served) -> Served {
+        Served {
+            cached_tokens: self.cached_elsewhere.unwrap_or(served.cached_tokens),
+            ..served
+        }
+    }
+
+    /// Returns the whole response of the pod of this name.
+    pub fn whole(&self, served: Served, pod: &str) -> String {
+        let served = self.reported(served);
         let response = match self.api {
             Api::Chat | Api::Completions => openai::whole(self, served),
             Api::Embeddings => embeddings::whole(self, served),
@@ -128,11 +158,16 @@ impl ApiRequest {
             Api::CountTokens => messages::count(served.prompt_tokens),
             Api::Responses => responses::whole(self, served),
         };
+        let response = match self.kv {
+            Kv::HandedOver => with(response, "kv_transfer_params", where_it_is(pod)),
+            Kv::Own | Kv::Fetched => response,
+        };
         response.to_string()
     }
 
     /// Returns the events before the first token.
     pub fn first_events(&self, served: Served) -> String {
+        let served = self.reported(served);
         match self.api {
             Api::Messages => messages::first_events(self, served),
             Api::Responses => responses::first_events(self),
@@ -151,6 +186,7 @@ impl ApiRequest {
 
     /// Returns the events after the last token.
     pub fn last_events(&self, served: Served) -> String {
+        let served = self.reported(served);
         match self.api {
             Api::Messages => messages::last_events(self, served),
             Api::Responses => responses::last_events(self, served),
@@ -185,6 +221,32 @@ fn prompt(body: &Value) -> String {
     prompt
 }
 
+/// Returns where the KV cache of a prompt comes from.
+fn kv(body: &Value) -> Kv {
+    let params = &body["kv_transfer_params"];
+    match (&params["do_remote_decode"], &params["do_remote_prefill"]) {
+        (Value::Bool(true), _) => Kv::HandedOver,
+        (_, Value::Bool(true)) => Kv::Fetched,
+        _ => Kv::Own,
+    }
+}
+
+/// Returns the parameters by which another pod finds the KV cache that this pod has computed.
+fn where_it_is(pod: &str) -> Value {
+    json!({"do_remote_prefill": true, "do_remote_decode": false, "remote_engine_id": pod,
+        "remote_block_ids": [0], "remote_host": pod, "remote_port": 5557})
+}
+
+/// Returns the images and other media of a chat.
+pub fn media(body: &Value) -> impl Iterator<Item = &Value> {
+    let messages = body["messages"].as_array().into_iter().flatten();
+    let parts = messages.filter_map(|message| message["content"].as_array());
+    parts.flatten().filter(|part| {
+        let kinds = ["image_url", "audio_url", "video_url", "input_audio"];
+        kinds.iter().any(|kind| part["type"] == *kind)
+    })
+}
+
 /// Returns the name of the first tool, unless the conversation has a tool's result.
 fn tool(body: &Value) -> Option<String> {
     let turns = body.get("messages").or(body.get("input"))?;
@@ -205,8 +267,8 @@ fn text(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Returns an object with one entry.
-fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
+/// Returns an object with one entry set.
+pub fn with(mut object: Value, key: &str, value: impl Into<Value>) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(key.to_owned(), value.into());
     }

@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 
 use super::{named, with, ApiRequest, ARGUMENTS, TOKEN};
-use crate::pod::Served;
+use crate::work::Served;
 
 /// Number of events before that of the first token.
 const FIRST_EVENTS: usize = 3;
