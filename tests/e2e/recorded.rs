@@ -14,8 +14,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use parity::scenario::{Expected, Exported, Sent, Step};
-use parity::{replay::compare, Replay, Scenario};
+use parity::compare::compare_ranking;
+use parity::scenario::{Expected, Exported, Sent, Served, Step};
+use parity::{Replay, Scenario};
 use serde_json::{json, Value};
 use tokio::net::TcpListener;
 
@@ -135,10 +136,14 @@ impl<'s> Staged<'s> {
                     }
                 }
                 Step::Request { request, expect } => {
+                    let Expected::Served(expect) = expect else {
+                        panic!("{expect:?}");
+                    };
                     let response = self.send(proxy, request);
                     let place = format!("{} step {number}", self.scenario.name);
                     let ranking = self.ranking(&response);
-                    if let Err(difference) = compare(&ranking, expect, TOLERANCE) {
+                    let drawn = BTreeMap::new();
+                    if let Err(difference) = compare_ranking(&ranking, &drawn, expect, TOLERANCE) {
                         panic!("{place}: {difference}\n{response:?}");
                     }
                     assert_eq!(
@@ -209,7 +214,7 @@ impl<'s> Staged<'s> {
 }
 
 /// Returns whether an endpoint's recorded score is the best one.
-fn tied(expect: &Expected, name: &str) -> bool {
+fn tied(expect: &Served, name: &str) -> bool {
     (expect.scores[name] - expect.scores[&expect.served_by]).abs() < parity::TOLERANCE
 }
 

@@ -1,12 +1,14 @@
 //! Compares the picker's decisions with the Endpoint Picker's.
 //!
 //! A scenario is data: a configuration, the values of the endpoints' metrics over time, requests, and the
-//! decisions of a real Endpoint Picker (tests/parity/recorded/README.md has the format). [`mod@replay`] plays
+//! decisions of a real Endpoint Picker (tests/parity has them, and the format). [`mod@replay`] plays
 //! scenarios through the whole picker of `epp-core`, [`vectors`] runs cases of the Endpoint Picker's own
 //! tests; tests/parity.rs and `eppctl parity` run both.
 //!
 //! The crate may use `epp-core` and read files; no clock, no network.
 
+pub mod chance;
+pub mod compare;
 pub mod replay;
 pub mod report;
 pub mod scenario;

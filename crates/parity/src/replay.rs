@@ -1,24 +1,26 @@
 //! Plays a scenario through the whole picker, as a host does: bodies arrive in parts and metrics as pages, and
 //! the endpoint that served the recorded request responds.
 //!
-//! In the recordings every request got its response before the next was sent, and metrics were read in between. So
-//! the picker does not add requests since the last scrape to queues, and no request fails.
+//! In the recordings metrics were read between requests, and a request either got its response before the next was
+//! sent or none until the scenario's end. So the picker does not add requests since the last scrape to queues, and no
+//! request fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use epp_core::body::SliceBody;
 use epp_core::config::settings::ReadBody;
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::store::Member;
-use epp_core::picker::{Effect, ExchangeId, Head, Picker};
+use epp_core::picker::{Effect, ExchangeId, Head, LocalReply, Picker, Route};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::request::Api;
 use epp_core::scheduling::{Freshness, Slot};
 use epp_core::time::Timestamp;
 
+use crate::chance::{follow, Chance, Counted, Course, NO_HIT_LRU, TOKEN_LOAD};
+use crate::compare::compare;
 use crate::scenario::{Expected, Exported, Scenario, Sent, Step};
-use crate::TOLERANCE;
 
 /// Bytes by which more of a body is shown each time: few, so that a request may be decided early.
 const PART: usize = 64;
@@ -30,27 +32,47 @@ fn now() -> Timestamp {
 
 /// A scenario that is being played.
 pub struct Replay {
-    plan: Plan,
     picker: Picker,
+    course: Course,
     next: u32,
-    /// The steps so far.
-    past: Vec<Past>,
-}
-
-/// A step that was played.
-enum Past {
-    Metrics(BTreeMap<String, Exported>),
-    Served { request: Sent, by: Slot },
+    /// The names of the scorers whose scores are drawn for endpoints that were never used.
+    drawing: Vec<String>,
+    /// The endpoints that were used, as far as those scorers remember.
+    used: BTreeSet<Slot>,
 }
 
 /// A decision.
+#[derive(Debug)]
 pub struct Decided {
-    /// The names of the endpoints with their weighted sums, best first.
-    pub ranking: Vec<(String, f64)>,
-    /// Whether the decision was made before the last part of the body.
+    /// The decision itself.
+    pub made: Made,
+    /// Whether it was made before the last part of the body.
     pub early: bool,
     id: ExchangeId,
-    request: Sent,
+}
+
+/// A decision for an endpoint, or a local reply.
+#[derive(Debug)]
+pub enum Made {
+    /// The request is forwarded.
+    Routed(Routed),
+    /// It gets a local reply.
+    Refused(LocalReply),
+}
+
+/// A decision for an endpoint.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// The names of the endpoints with their weighted sums, best first.
+    pub ranking: Vec<(String, f64)>,
+    /// The endpoints to be tried, by their names; the address where no endpoint has it.
+    pub destinations: Vec<String>,
+    /// Headers for the endpoint that serves the request, with names in the place of addresses.
+    pub headers: BTreeMap<String, String>,
+    /// The parts of the sums that were drawn, by endpoint.
+    pub drawn: BTreeMap<String, f64>,
+    /// Whether no candidate held any of the prompt, as far as [`NO_HIT_LRU`] was asked: it remembers the endpoint.
+    pub cold: bool,
 }
 
 /// The result of a replay.
@@ -58,115 +80,139 @@ pub struct Decided {
 pub struct Outcome {
     /// The name of the scenario.
     pub name: String,
+    /// Its family.
+    pub family: String,
     /// The types of its plugins.
     pub plugins: Vec<String>,
     /// The number of its decisions.
     pub decisions: usize,
+    /// Requests without a decision to compare: flow control had them wait.
+    pub waiting: usize,
+    /// How many of them agree with the recorded ones.
+    pub agreeing: usize,
     /// How many of them were made before the end of the body.
     pub early: usize,
-    /// Descriptions of different decisions, at most one for each decision.
+    /// Descriptions of decisions that differ, and the error of a scenario that could not be replayed to its end.
     pub differences: Vec<String>,
 }
 
-/// Replays a whole scenario. Returns an error if it cannot be replayed.
-pub fn replay(scenario: &Scenario) -> Result<Outcome, String> {
-    let named = |error: String| format!("{}: {error}", scenario.name);
-    let mut replay = Replay::new(scenario).map_err(named)?;
-    let (mut differences, mut early) = (Vec::new(), 0);
-    for (number, step) in scenario.steps.iter().enumerate() {
-        match step {
-            Step::Metrics { metrics } => replay.set_metrics(metrics).map_err(named)?,
-            Step::Request { request, expect } => {
-                let decided = replay.decide(request).map_err(named)?;
-                if let Err(difference) = compare(&decided.ranking, expect, TOLERANCE) {
-                    differences.push(format!("{} step {number}: {difference}", scenario.name));
-                }
-                early += usize::from(decided.early);
-                replay.learn(&expect.served_by, decided).map_err(named)?;
-            }
-        }
+/// Replays a whole scenario.
+pub fn replay(scenario: &Scenario) -> Outcome {
+    let outcome = replay_counting(scenario, Counted::Uncached);
+    if outcome.agreeing == outcome.decisions || !scenario.has(TOKEN_LOAD) {
+        return outcome;
     }
-    Ok(Outcome {
-        name: scenario.name.clone(),
-        plugins: scenario.plugins(),
-        decisions: scenario.decisions(),
-        early,
-        differences,
-    })
+    let whole = replay_counting(scenario, Counted::Whole);
+    match whole.agreeing > outcome.agreeing {
+        true => whole,
+        false => outcome,
+    }
 }
 
-/// Returns whether a ranking agrees with the recorded one. Endpoints with equal scores are in random order on
-/// both sides, so the scores along the ranking are compared.
-pub fn compare(ranking: &[(String, f64)], expect: &Expected, tolerance: f64) -> Result<(), String> {
-    let own: BTreeMap<&str, f64> = ranking
-        .iter()
-        .map(|(name, score)| (name.as_str(), *score))
-        .collect();
-    if own.len() != expect.scores.len() {
-        let (found, recorded) = (own.len(), expect.scores.len());
-        return Err(format!("{found} candidates, recorded {recorded}"));
+fn replay_counting(scenario: &Scenario, counted: Counted) -> Outcome {
+    let mut outcome = Outcome {
+        name: scenario.name.clone(),
+        family: scenario.family.clone(),
+        plugins: scenario.plugins(),
+        decisions: scenario.decisions(),
+        waiting: scenario.waiting(),
+        agreeing: 0,
+        early: 0,
+        differences: Vec::new(),
+    };
+    if let Err(error) = play(scenario, counted, &mut outcome) {
+        let error = format!("{}: {error}", scenario.name);
+        outcome.differences.push(error);
     }
-    for (endpoint, recorded) in &expect.scores {
-        let found = own.get(endpoint.as_str());
-        let found = found.ok_or_else(|| format!("{endpoint} is not a candidate"))?;
-        if (found - recorded).abs() > tolerance {
-            return Err(format!("{endpoint} {found}, recorded {recorded}"));
-        }
-    }
-    for ((name, score), recorded) in ranking.iter().zip(&expect.ranking) {
-        let recorded_score = own.get(recorded.as_str()).copied().unwrap_or(f64::NAN);
-        let apart = (score - recorded_score).abs();
-        if apart.is_nan() || apart > tolerance {
-            return Err(format!("{name} before {recorded}"));
+    outcome
+}
+
+fn play(scenario: &Scenario, counted: Counted, outcome: &mut Outcome) -> Result<(), String> {
+    let mut replay = Replay::counting(scenario, counted)?;
+    for (number, step) in scenario.steps.iter().enumerate() {
+        match step {
+            Step::Metrics { metrics } => replay.set_metrics(metrics)?,
+            Step::Request { expect, .. } if expect.waited() => {}
+            Step::Request { request, expect } => {
+                let decided = replay.decide(request, expect)?;
+                outcome.early += usize::from(decided.early);
+                match compare(&decided.made, expect) {
+                    Ok(()) => outcome.agreeing += 1,
+                    Err(difference) => {
+                        let difference = format!("{} step {number}: {difference}", scenario.name);
+                        outcome.differences.push(difference);
+                    }
+                }
+                replay.proceed(decided, expect);
+            }
         }
     }
     Ok(())
 }
 
+/// Loads a scenario's configuration, without what only had requests wait.
+fn load(scenario: &Scenario) -> Result<Plan, String> {
+    let mut config = scenario.config.clone();
+    if let Some(document) = config.as_object_mut() {
+        document.remove("flowControl");
+        document.remove("featureGates");
+    }
+    let loaded = config::load(&config.to_string()).map_err(|rejected| {
+        let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
+        errors.join("; ")
+    })?;
+    let mut plan = loaded.plan;
+    let members = scenario.endpoints.iter().map(|endpoint| Member {
+        name: endpoint.name.clone(),
+        address: endpoint.place(),
+        labels: endpoint.labels.clone().into_iter().collect(),
+        available: true,
+    });
+    let members = members.collect();
+    plan.discovery = Discovery::Static(StaticDiscovery { members });
+    plan.settings.explain = true;
+    plan.settings.read_body = ReadBody::Always;
+    plan.settings.correct_queue = false;
+    plan.settings.outlier_detection = None;
+    Ok(plan)
+}
+
 impl Replay {
     /// Begins a scenario.
     pub fn new(scenario: &Scenario) -> Result<Self, String> {
-        let loaded = config::load(&scenario.config.to_string()).map_err(|rejected| {
-            let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
-            errors.join("; ")
-        })?;
-        let mut plan = loaded.plan;
-        let members = scenario.endpoints.iter().map(|place| Member {
-            name: place.name.clone(),
-            address: format!("{}:{}", place.address, place.port),
-            labels: Vec::new(),
-            available: true,
-        });
-        let members = members.collect();
-        plan.discovery = Discovery::Static(StaticDiscovery { members });
-        plan.settings.explain = true;
-        plan.settings.read_body = ReadBody::Always;
-        plan.settings.correct_queue = false;
-        plan.settings.outlier_detection = None;
-        let picker = begin(&plan);
+        Self::counting(scenario, Counted::Uncached)
+    }
+
+    fn counting(scenario: &Scenario, counted: Counted) -> Result<Self, String> {
+        let mut plan = load(scenario)?;
+        let drawing = plan.instances.iter().filter(|one| one.kind == NO_HIT_LRU);
+        let drawing: Vec<String> = drawing.map(|instance| instance.name.clone()).collect();
+        let chance = match drawing.is_empty() {
+            true => Chance::Ties,
+            false => Chance::Scores,
+        };
+        let course = follow(&mut plan, chance, counted);
+        let mut picker = Picker::new(plan.clone(), 1);
+        picker.install(plan);
+        // It adds the endpoints.
+        picker.tick(now());
         Ok(Self {
-            plan,
             picker,
+            course,
             next: 0,
-            past: Vec::new(),
+            drawing,
+            used: BTreeSet::new(),
         })
     }
 
     /// Changes the values that endpoints export.
     pub fn set_metrics(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
-        self.read_pages(metrics)?;
-        self.past.push(Past::Metrics(metrics.clone()));
-        Ok(())
-    }
-
-    fn read_pages(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
         for (name, exported) in metrics {
             let slot = self.slot(name)?;
-            if !self
-                .picker
-                .fixture()
-                .read_page(now(), slot, exported.page().as_bytes())
-            {
+            let page = exported.page();
+            let fixture = self.picker.fixture();
+            let found = fixture.read_page(now(), slot, page.as_bytes());
+            if !found && self.picker.plan().needs.any_metric() {
                 return Err(format!("{name}: no metrics page: {exported:?}"));
             }
             // As the next tick would find.
@@ -178,14 +224,15 @@ impl Replay {
         Ok(())
     }
 
-    /// Decides on a request whose body arrives in parts.
-    pub fn decide(&mut self, request: &Sent) -> Result<Decided, String> {
+    /// Decides on a request whose body arrives in parts, as recorded where that is left to chance.
+    pub fn decide(&mut self, request: &Sent, expect: &Expected) -> Result<Decided, String> {
         if Api::of_path(request.path.as_bytes()) == Api::PassThrough {
             return Err(format!("{}: no API that is read", request.path));
         }
+        self.course.set(self.recorded_order(expect)?);
         let body = request.body.as_bytes();
-        let id = self.open(&Head::post_json(&request.path, Some(body.len())));
-        let mut decided = None;
+        let id = self.open(request);
+        let mut decided = self.decision();
         for end in (PART..body.len()).step_by(PART) {
             let part = body.get(..end).unwrap_or_default();
             let mut view = SliceBody::beginning(part);
@@ -196,88 +243,76 @@ impl Replay {
         self.picker
             .request_body(now(), id, &mut SliceBody::whole(body));
         let decision = decided.or(self.decision());
-        Ok(Decided {
-            ranking: self.ranking(id, decision)?,
-            early,
-            id,
-            request: request.clone(),
-        })
+        let made = match decision {
+            Some(Effect::Forward { route, .. }) => Made::Routed(self.routed(id, &route)?),
+            Some(Effect::Reply { reply, .. }) => Made::Refused(reply),
+            other => return Err(format!("no decision: {other:?}")),
+        };
+        Ok(Decided { made, early, id })
     }
 
     /// Decides by metrics alone on a request with this model.
     pub fn decide_without_body(&mut self, model: &str) -> Result<Vec<(String, f64)>, String> {
-        let id = self.open(&Head {
+        self.next += 1;
+        let id = ExchangeId(self.next);
+        let head = Head {
             path: b"/",
             method: b"GET",
             model: model.as_bytes(),
+            explain: true,
             end: true,
             ..Head::default()
-        });
-        let decision = self.decision();
-        let ranking = self.ranking(id, decision);
-        self.picker.closed(now(), id);
-        ranking
-    }
-
-    /// The endpoint with this name responds.
-    pub fn learn(&mut self, served_by: &str, decided: Decided) -> Result<(), String> {
-        let by = self.slot(served_by)?;
-        let first = decided.ranking.first();
-        let picked = first.is_some_and(|(name, _)| self.slot(name) == Ok(by));
-        let request = decided.request;
-        if picked {
-            self.respond(decided.id);
-        } else if self.plan.producers.is_empty() {
-            // Nothing is learnt.
-            self.picker.closed(now(), decided.id);
-        } else {
-            // Ties are broken by chance, on both sides, and what was picked here counts as sent there.
-            self.relive()?;
-            self.serve(&request, by)?;
-        }
-        self.past.push(Past::Served { request, by });
-        Ok(())
-    }
-
-    /// Begins the scenario again, and plays all steps so far.
-    fn relive(&mut self) -> Result<(), String> {
-        self.picker = begin(&self.plan);
-        let past = std::mem::take(&mut self.past);
-        for step in &past {
-            match step {
-                Past::Metrics(metrics) => self.read_pages(metrics)?,
-                Past::Served { request, by } => self.serve(request, *by)?,
-            }
-        }
-        self.past = past;
-        Ok(())
-    }
-
-    /// Routes a request to the endpoint in a slot, by making it the only available one.
-    fn serve(&mut self, request: &Sent, by: Slot) -> Result<(), String> {
-        self.only(Some(by));
-        let decided = self.decide(request);
-        self.only(None);
-        self.respond(decided?.id);
-        Ok(())
-    }
-
-    fn open(&mut self, head: &Head<'_>) -> ExchangeId {
-        self.next += 1;
-        let id = ExchangeId(self.next);
-        let explained = Head {
-            explain: true,
-            ..*head
         };
-        self.picker.request_headers(now(), id, &explained);
-        id
+        self.picker.request_headers(now(), id, &head);
+        let routed = match self.decision() {
+            Some(Effect::Forward { route, .. }) => self.routed(id, &route),
+            other => Err(format!("not forwarded: {other:?}")),
+        };
+        self.picker.closed(now(), id);
+        Ok(routed?.ranking)
     }
 
-    fn respond(&mut self, id: ExchangeId) {
-        self.picker.response_headers(now(), id, None);
+    /// Goes on as recorded: the endpoint responds, or holds the request.
+    pub fn proceed(&mut self, decided: Decided, expect: &Expected) {
+        let Decided { made, id, .. } = decided;
+        if let Made::Routed(routed) = &made {
+            let picked = routed.ranking.first().filter(|_| routed.cold);
+            let slot = picked.and_then(|(name, _)| self.slot(name).ok());
+            self.used.extend(slot);
+        }
+        if matches!(expect, Expected::Held { .. }) {
+            return;
+        }
+        if matches!(made, Made::Routed(_)) {
+            self.picker.response_headers(now(), id, None);
+        }
         self.picker.closed(now(), id);
         // The response's effects are not decisions.
         while self.picker.poll_effect().is_some() {}
+    }
+
+    fn open(&mut self, request: &Sent) -> ExchangeId {
+        self.next += 1;
+        let id = ExchangeId(self.next);
+        let length = request.body.len().to_string();
+        let own = [
+            (":method", "POST"),
+            (":path", request.path.as_str()),
+            ("content-type", "application/json"),
+            ("content-length", length.as_str()),
+        ];
+        let clients = request.headers.iter();
+        let clients = clients.map(|(name, value)| (name.as_str(), value.trim()));
+        let headers = own.into_iter().chain(clients);
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let mut values = Vec::new();
+        let head = Head::read(self.picker.plan(), headers, false, &mut values);
+        let head = Head {
+            explain: true,
+            ..head
+        };
+        self.picker.request_headers(now(), id, &head);
+        id
     }
 
     /// Returns the decision on a request, if it was made.
@@ -286,51 +321,83 @@ impl Replay {
         effects.filter(Effect::is_decision).last()
     }
 
-    /// Returns the ranking of a forwarded request.
-    fn ranking(
-        &self,
-        id: ExchangeId,
-        decision: Option<Effect>,
-    ) -> Result<Vec<(String, f64)>, String> {
-        let Some(Effect::Forward { route, .. }) = decision else {
-            return Err(format!("not forwarded: {decision:?}"));
-        };
+    fn routed(&self, id: ExchangeId, route: &Route) -> Result<Routed, String> {
         let explanation = self.picker.explanation(id).ok_or("it is not explained")?;
         let pool = self.picker.pool();
-        let scored = explanation.ranking.iter();
-        let scored = scored.filter_map(|scored| Some((pool.get(scored.slot)?, scored.score)));
-        let (endpoints, ranking): (Vec<_>, Vec<_>) = scored
-            .map(|(endpoint, score)| (&*endpoint.address, (endpoint.name.clone(), score)))
-            .unzip();
-        let route: Vec<&str> = route.endpoints().collect();
-        match endpoints.iter().zip(&route).all(|(own, sent)| own == sent) {
-            true => Ok(ranking),
-            false => Err(format!("ranked {endpoints:?}, forwarded to {route:?}")),
-        }
-    }
-
-    /// Makes one endpoint the only available one, or all of them available.
-    fn only(&mut self, wanted: Option<Slot>) {
-        let pool = self.picker.fixture().pool();
-        let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if let Some(endpoint) = pool.get_mut(slot) {
-                endpoint.available = wanted.is_none_or(|wanted| wanted == slot);
+        let name = |slot: Slot| pool.get(slot).map(|endpoint| endpoint.name.clone());
+        let ranking = explanation.ranking.iter();
+        let ranking = ranking.filter_map(|scored| Some((name(scored.slot)?, scored.score)));
+        let drawing = explanation.scorers.iter();
+        let drawing = drawing.filter(|scorer| self.drawing.contains(&scorer.name));
+        let (mut drawn, mut cold) = (BTreeMap::new(), false);
+        for scorer in drawing {
+            // Otherwise all have the same.
+            cold |= scorer.scores.iter().any(|scored| scored.score != 0.5);
+            let unused = scorer.scores.iter();
+            let unused = unused.filter(|scored| !self.used.contains(&scored.slot));
+            for scored in unused {
+                let part = drawn.entry(name(scored.slot).unwrap_or_default());
+                *part.or_insert(0.0) += scored.score * scorer.weight;
             }
         }
+        let headers = route.headers.iter();
+        let headers = headers.map(|(header, value)| {
+            let names: Vec<String> = value.split(',').map(|place| self.named(place)).collect();
+            ((*header).to_owned(), names.join(","))
+        });
+        Ok(Routed {
+            ranking: ranking.collect(),
+            destinations: route.endpoints().map(|place| self.named(place)).collect(),
+            headers: headers.collect(),
+            drawn,
+            cold,
+        })
+    }
+
+    /// Returns the name of the endpoint with this address, or the address.
+    fn named(&self, address: &str) -> String {
+        let mut endpoints = self.picker.pool().iter();
+        let found = endpoints.find(|(_, endpoint)| &*endpoint.address == address);
+        found.map_or_else(|| address.to_owned(), |(_, endpoint)| endpoint.name.clone())
     }
 
     fn slot(&self, name: &str) -> Result<Slot, String> {
         let found = self.picker.pool().find(name);
         found.ok_or_else(|| format!("no endpoint {name}"))
     }
-}
 
-/// Returns a picker with the endpoints of its plan.
-fn begin(plan: &Plan) -> Picker {
-    let mut picker = Picker::new(plan.clone(), 1);
-    picker.install(plan.clone());
-    // It adds the endpoints.
-    picker.tick(now());
-    picker
+    /// Returns the recorded order of endpoints, by profile.
+    fn recorded_order(&self, expect: &Expected) -> Result<BTreeMap<String, Vec<Slot>>, String> {
+        let slots = |names: &mut dyn Iterator<Item = &str>| {
+            let slots = names.map(|name| self.slot(name));
+            slots.collect::<Result<Vec<Slot>, String>>()
+        };
+        let (primary, headers) = match expect {
+            Expected::Refused(_) => return Ok(BTreeMap::new()),
+            Expected::Held { held_by } => (slots(&mut held_by.iter().map(String::as_str))?, None),
+            Expected::Served(served) => {
+                let primary = match served.headers.get("x-data-parallel-host-port") {
+                    Some(picked) => slots(&mut std::iter::once(picked.as_str()))?,
+                    None => slots(&mut served.ranking.iter().map(String::as_str))?,
+                };
+                (primary, Some(&served.headers))
+            }
+        };
+        let profiles = self.picker.plan().scheduler.profiles();
+        let profiles = profiles.ids().filter_map(|id| profiles.get(id));
+        profiles
+            .map(|profile| {
+                // Recorded profiles have the names that the handlers look for by default.
+                let header = match profile.name.as_str() {
+                    "prefill" => "x-prefiller-host-port",
+                    "encode" => "x-encoder-hosts-ports",
+                    _ => return Ok((profile.name.clone(), primary.clone())),
+                };
+                let value = headers.and_then(|headers| headers.get(header));
+                let names = value.map_or("", String::as_str);
+                let mut names = names.split(',').filter(|name| !name.is_empty());
+                Ok((profile.name.clone(), slots(&mut names)?))
+            })
+            .collect()
+    }
 }

@@ -1,4 +1,4 @@
-//! Counts of agreeing decisions, by plugin.
+//! Counts of agreeing decisions, by plugin and by family of scenarios.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,16 @@ pub struct Agreement {
     pub decisions: usize,
     /// Decisions that agree with the recorded ones in every candidate's score and in the ranking.
     pub agreeing: usize,
+    /// Requests without a decision to compare: flow control had them wait.
+    pub waiting: usize,
 }
 
 impl Agreement {
     fn add(&mut self, outcome: &Outcome) {
         self.scenarios += 1;
         self.decisions += outcome.decisions;
-        self.agreeing += outcome.decisions - outcome.differences.len();
+        self.agreeing += outcome.agreeing;
+        self.waiting += outcome.waiting;
     }
 }
 
@@ -31,9 +34,11 @@ impl Agreement {
 pub struct Report {
     /// The counts by plugin type.
     pub plugins: BTreeMap<String, Agreement>,
+    /// The counts by family.
+    pub families: BTreeMap<String, Agreement>,
     /// The counts of all scenarios.
     pub all: Agreement,
-    /// Decisions that differ.
+    /// Decisions that differ, and scenarios that could not be replayed.
     pub differences: Vec<String>,
 }
 
@@ -43,6 +48,8 @@ impl Report {
         for plugin in &outcome.plugins {
             self.plugins.entry(plugin.clone()).or_default().add(outcome);
         }
+        let family = self.families.entry(outcome.family.clone());
+        family.or_default().add(outcome);
         self.all.add(outcome);
         self.differences.extend(outcome.differences.iter().cloned());
     }

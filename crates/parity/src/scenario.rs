@@ -11,7 +11,7 @@ use serde_json::Value;
 pub struct Scenario {
     /// Its name.
     pub name: String,
-    /// Its subject: prefix, metrics, or all.
+    /// Its subject, such as prefix, pd or session.
     pub family: String,
     /// The EndpointPickerConfig, without discovery.
     pub config: Value,
@@ -30,6 +30,16 @@ pub struct Endpoint {
     pub address: String,
     /// The port at the time of the recording.
     pub port: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// Returns its address and port at the time of the recording.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.address, self.port)
+    }
 }
 
 /// A step.
@@ -41,7 +51,7 @@ pub enum Step {
         /// The values by endpoint.
         metrics: BTreeMap<String, Exported>,
     },
-    /// A request, sent after the response to the previous one.
+    /// A request, sent after the response to the previous one, or once that was sent to an endpoint.
     Request {
         /// The request.
         request: Sent,
@@ -71,25 +81,71 @@ pub struct Exported {
 }
 
 /// A request.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Sent {
     /// `:path`.
     pub path: String,
     /// The exact body.
     pub body: String,
+    /// Further headers, in lower case.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// The decision of the Endpoint Picker.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Expected {
-    /// The status that the client received.
-    pub status: u16,
-    /// The weighted sum of each endpoint's scores.
+#[serde(untagged)]
+pub enum Expected {
+    /// The request was sent to an endpoint, which responded.
+    Served(Served),
+    /// The request was sent to an endpoint, whose response does not come before the scenario ends.
+    Held {
+        /// That endpoint; none if the request was still in a queue.
+        held_by: Vec<String>,
+    },
+    /// The client got a local reply.
+    Refused(Refused),
+}
+
+/// A decision for an endpoint.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Served {
+    /// The weighted sum of each candidate's scores, in the profile whose picks the request is sent to. Empty if
+    /// the Endpoint Picker named no endpoint as it is, because every port was replaced.
     pub scores: BTreeMap<String, f64>,
-    /// The endpoints, best first. Those with equal sums are in random order.
+    /// The endpoints, best first. Those with equal sums are in random order. Where ports were replaced, the
+    /// destinations instead: the endpoint at that port, or the address if there is none.
     pub ranking: Vec<String>,
-    /// The first of the ranking, which the prefix index records.
+    /// The endpoint that responded: the first of the ranking, which the prefix index records.
     pub served_by: String,
+    /// Headers that name other endpoints to the one that serves the request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The session header of the response.
+    pub session: Option<String>,
+}
+
+/// A local reply.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Refused {
+    /// The status.
+    pub status: u32,
+    /// The body.
+    pub body: String,
+    /// The header that names the reason.
+    pub reason: Option<String>,
+}
+
+impl Expected {
+    /// Returns whether the request waited in a queue, to the end of the scenario or until it expired. Flow control
+    /// did that, not scheduling.
+    pub fn waited(&self) -> bool {
+        match self {
+            Self::Served(_) => false,
+            Self::Held { held_by } => held_by.is_empty(),
+            Self::Refused(refused) => refused.reason.as_deref() == Some("rejected-ttl-expired"),
+        }
+    }
 }
 
 impl Exported {
@@ -155,11 +211,25 @@ impl Scenario {
         types.collect()
     }
 
-    /// Returns the number of decisions.
+    /// Returns whether it has a plugin of this type.
+    pub fn has(&self, kind: &str) -> bool {
+        self.plugins().iter().any(|plugin| plugin == kind)
+    }
+
+    /// Returns the number of decisions. Requests that waited in a queue have none.
     pub fn decisions(&self) -> usize {
-        let steps = self.steps.iter();
-        steps
-            .filter(|step| matches!(step, Step::Request { .. }))
-            .count()
+        self.requests().filter(|expect| !expect.waited()).count()
+    }
+
+    /// Returns the number of requests that waited in a queue.
+    pub fn waiting(&self) -> usize {
+        self.requests().filter(|expect| expect.waited()).count()
+    }
+
+    fn requests(&self) -> impl Iterator<Item = &Expected> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Request { expect, .. } => Some(expect),
+            Step::Metrics { .. } => None,
+        })
     }
 }

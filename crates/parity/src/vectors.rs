@@ -14,8 +14,8 @@ use epp_core::scheduling::{
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
-use crate::replay::Replay;
-use crate::scenario::{names, Exported, Scenario, Sent};
+use crate::replay::{Made, Replay};
+use crate::scenario::{names, Expected, Exported, Scenario, Sent, Served};
 use crate::TOLERANCE;
 
 /// Draws of a random picker, and their greatest distance from the odds, as in the Endpoint Picker's test.
@@ -334,17 +334,25 @@ fn prefix(requests: &[Prompted], config: &Value) -> Result<(), String> {
         let sent = Sent {
             path: "/v1/completions".to_owned(),
             body,
+            ..Sent::default()
         };
-        let decided = replay.decide(&sent)?;
+        let expect = Expected::Served(Served {
+            ranking: vec![request.pick.to_string()],
+            ..Served::default()
+        });
+        let decided = replay.decide(&sent, &expect)?;
+        let Made::Routed(routed) = &decided.made else {
+            return Err(format!("{decided:?}"));
+        };
         let mut found = vec![f64::NAN; names];
-        for (name, score) in &decided.ranking {
+        for (name, score) in &routed.ranking {
             let place = name.parse::<usize>().ok();
             if let Some(place) = place.and_then(|place| found.get_mut(place)) {
                 *place = *score;
             }
         }
         close(&found, &request.scores).map_err(|error| format!("{:?}: {error}", request.prompt))?;
-        replay.learn(&request.pick.to_string(), decided)?;
+        replay.proceed(decided, &expect);
     }
     Ok(())
 }

@@ -114,6 +114,11 @@ impl Scheduler {
         Profiles(&self.profiles)
     }
 
+    /// Returns the profiles, to change their plugins: for tools that decide again what was decided before.
+    pub fn profiles_mut(&mut self) -> &mut [Profile] {
+        &mut self.profiles
+    }
+
     /// Returns what all profiles read, together.
     pub fn needs(&self) -> Needs {
         let needs = self.profiles.iter().map(Profile::needs);

@@ -1,0 +1,243 @@
+//! Compares a decision with the recorded one.
+
+use std::collections::BTreeMap;
+
+use epp_core::picker::LocalReply;
+
+use crate::replay::{Made, Routed};
+use crate::scenario::{Expected, Refused, Served};
+use crate::TOLERANCE;
+
+/// Returns whether a decision agrees with the recorded one; the error names the first difference.
+pub fn compare(made: &Made, expect: &Expected) -> Result<(), String> {
+    match (made, expect) {
+        (Made::Routed(routed), Expected::Served(served)) => compare_routed(routed, served),
+        (Made::Routed(routed), Expected::Held { held_by }) => {
+            same("sent to", routed.destinations.first(), held_by.first())
+        }
+        (Made::Refused(reply), Expected::Refused(refused)) => compare_refused(reply, refused),
+        (Made::Routed(routed), Expected::Refused(refused)) => {
+            let (sent, status) = (&routed.destinations, refused.status);
+            Err(format!("sent to {sent:?}, recorded a reply with {status}"))
+        }
+        (Made::Refused(reply), _) => Err(format!("refused: {} {}", reply.status, reply.body)),
+    }
+}
+
+fn compare_routed(routed: &Routed, served: &Served) -> Result<(), String> {
+    // Where the Endpoint Picker replaced the ports, scores by endpoint are not in the recording.
+    if !served.scores.is_empty() {
+        compare_ranking(&routed.ranking, &routed.drawn, served, TOLERANCE)?;
+    }
+    // After the picks there are retry targets.
+    let picks = routed.destinations.get(..served.ranking.len());
+    same("destinations", picks, Some(served.ranking.as_slice()))?;
+    same("headers", Some(&routed.headers), Some(&served.headers))
+}
+
+/// Returns whether a ranking agrees with the recorded one. Endpoints with equal scores are in random order on
+/// both sides, so the scores along the ranking are compared. `drawn` is the part of endpoints' sums that was drawn:
+/// among these, the recorded parts may be in another order.
+pub fn compare_ranking(
+    ranking: &[(String, f64)],
+    drawn: &BTreeMap<String, f64>,
+    served: &Served,
+    tolerance: f64,
+) -> Result<(), String> {
+    let mut own: BTreeMap<&str, f64> = ranking
+        .iter()
+        .map(|(name, score)| (name.as_str(), *score))
+        .collect();
+    if own.len() != served.scores.len() {
+        let (found, recorded) = (own.len(), served.scores.len());
+        return Err(format!("{found} candidates, recorded {recorded}"));
+    }
+    redraw(&mut own, drawn, served, tolerance);
+    for (endpoint, recorded) in &served.scores {
+        let found = own.get(endpoint.as_str());
+        let found = found.ok_or_else(|| format!("{endpoint} is not a candidate"))?;
+        if (found - recorded).abs() > tolerance {
+            return Err(format!("{endpoint} {found}, recorded {recorded}"));
+        }
+    }
+    for ((name, _), recorded) in ranking.iter().zip(&served.ranking) {
+        let score = |name: &str| own.get(name).copied().unwrap_or(f64::NAN);
+        let apart = (score(name) - score(recorded)).abs();
+        if apart.is_nan() || apart > tolerance {
+            return Err(format!("{name} before {recorded}"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the drawn parts of the sums as the recording has them, if they are the same in another order.
+fn redraw<'a>(
+    own: &mut BTreeMap<&'a str, f64>,
+    drawn: &'a BTreeMap<String, f64>,
+    served: &Served,
+    tolerance: f64,
+) {
+    let recorded = drawn.iter().filter_map(|(name, part)| {
+        let rest = own.get(name.as_str())? - part;
+        Some((name.as_str(), rest, served.scores.get(name)? - rest))
+    });
+    let recorded: Vec<(&str, f64, f64)> = recorded.collect();
+    let sorted = |parts: &mut dyn Iterator<Item = f64>| {
+        let mut parts: Vec<f64> = parts.collect();
+        parts.sort_by(f64::total_cmp);
+        parts
+    };
+    let ours = sorted(&mut drawn.values().copied());
+    let theirs = sorted(&mut recorded.iter().map(|(_, _, part)| *part));
+    let mut both = ours.iter().zip(&theirs);
+    let same = both.all(|(ours, theirs)| (ours - theirs).abs() <= tolerance);
+    if same && ours.len() == theirs.len() {
+        own.extend(
+            recorded
+                .iter()
+                .map(|(name, rest, part)| (*name, rest + part)),
+        );
+    }
+}
+
+fn compare_refused(reply: &LocalReply, refused: &Refused) -> Result<(), String> {
+    same("status", Some(&reply.status), Some(&refused.status))?;
+    // The Endpoint Picker names the request, which a proxy cannot.
+    let (body, _) = refused
+        .body
+        .split_once(" for request ")
+        .unwrap_or((&refused.body, ""));
+    same("body", Some(reply.body.as_str()), Some(body))?;
+    same("reason", Some(reply.reason), refused.reason.as_deref())
+}
+
+fn same<T: PartialEq + std::fmt::Debug + ?Sized>(
+    what: &str,
+    found: Option<&T>,
+    recorded: Option<&T>,
+) -> Result<(), String> {
+    if found == recorded {
+        return Ok(());
+    }
+    Err(format!("{what} {found:?}, recorded {recorded:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(of: &[(&str, f64)]) -> BTreeMap<String, f64> {
+        let sums = of.iter().map(|(name, sum)| ((*name).to_owned(), *sum));
+        sums.collect()
+    }
+
+    fn names(of: &[&str]) -> Vec<String> {
+        of.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn served() -> Served {
+        Served {
+            scores: sums(&[("a", 2.0), ("b", 1.0), ("c", 1.0)]),
+            ranking: names(&["a", "b", "c"]),
+            served_by: "a".to_owned(),
+            headers: [("x-prefiller-host-port".to_owned(), "d".to_owned())].into(),
+            session: None,
+        }
+    }
+
+    /// Returns what the recorded decision would be here, with a retry target in addition.
+    fn routed() -> Routed {
+        let served = served();
+        Routed {
+            ranking: served.scores.into_iter().collect(),
+            destinations: names(&["a", "b", "c", "d"]),
+            headers: served.headers,
+            ..Routed::default()
+        }
+    }
+
+    fn differs(change: impl FnOnce(&mut Served)) -> String {
+        let mut served = served();
+        change(&mut served);
+        let made = Made::Routed(routed());
+        compare(&made, &Expected::Served(served))
+            .err()
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn every_part_of_an_altered_recording_differs() {
+        assert_eq!(differs(|_| {}), "");
+        let header = |value: &str| ("x-prefiller-host-port".to_owned(), value.to_owned());
+        assert!(differs(|served| _ = served.scores.insert("b".to_owned(), 1.1)).starts_with("b 1"));
+        assert!(differs(|served| _ = served.scores.remove("c")).starts_with("3 candidates"));
+        assert_eq!(differs(|served| served.ranking.swap(0, 1)), "a before b");
+        // Of equal ones the replay chooses as recorded.
+        assert!(differs(|served| served.ranking.swap(1, 2)).starts_with("destinations"));
+        assert!(differs(|served| served.headers = [header("e")].into()).starts_with("headers"));
+        assert!(differs(|served| served.headers.clear()).starts_with("headers"));
+        // Where ports are replaced, the destinations are all there is.
+        let replaced = |served: &mut Served| {
+            served.scores.clear();
+            served.ranking = names(&["a", "a", "a"]);
+        };
+        assert!(differs(replaced).starts_with("destinations"));
+    }
+
+    #[test]
+    fn a_held_request_and_a_reply_are_compared() {
+        let held = |by: &[&str]| {
+            compare(
+                &Made::Routed(routed()),
+                &Expected::Held { held_by: names(by) },
+            )
+        };
+        assert_eq!(held(&["a"]), Ok(()));
+        assert!(held(&["b"]).is_err());
+        let recorded = Refused {
+            status: 429,
+            body: "none for request 1234".to_owned(),
+            reason: None,
+        };
+        let made = |status, body: &str, reason| {
+            Made::Refused(LocalReply {
+                status,
+                body: body.to_owned(),
+                reason,
+                code: "",
+            })
+        };
+        let refused = Expected::Refused(recorded);
+        assert!(compare(&made(503, "none", "saturated"), &refused).is_err());
+        assert!(compare(&made(429, "some", "saturated"), &refused).is_err());
+        assert!(compare(&made(429, "none", "saturated"), &refused).is_err());
+        assert!(compare(&Made::Routed(routed()), &refused).is_err());
+        assert!(compare(&made(429, "none", "saturated"), &Expected::Served(served())).is_err());
+    }
+
+    #[test]
+    fn drawn_parts_may_change_places_and_nothing_else_may() {
+        // c was used before: its part is not drawn.
+        let drawn = sums(&[("a", 1.0), ("b", 0.5)]);
+        let ranking = [("a", 1.25), ("b", 0.75), ("c", 0.0)];
+        let ranking = ranking.map(|(name, sum)| (name.to_owned(), sum));
+        let compared = |scores: &[(&str, f64)]| {
+            let mut sorted = scores.to_vec();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let order: Vec<&str> = sorted.iter().map(|(name, _)| *name).collect();
+            let served = Served {
+                scores: sums(scores),
+                ranking: names(&order),
+                ..Served::default()
+            };
+            // The replay goes on in the recorded order.
+            let mut ranking = ranking.to_vec();
+            ranking.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
+            compare_ranking(&ranking, &drawn, &served, TOLERANCE)
+        };
+        assert_eq!(compared(&[("a", 1.25), ("b", 0.75), ("c", 0.0)]), Ok(()));
+        assert_eq!(compared(&[("a", 0.75), ("b", 1.25), ("c", 0.0)]), Ok(()));
+        assert!(compared(&[("a", 0.75), ("b", 0.75), ("c", 0.0)]).is_err());
+        assert!(compared(&[("a", 0.75), ("b", 0.0), ("c", 1.25)]).is_err());
+    }
+}
