@@ -447,8 +447,8 @@ pub fn carry_out(effect: &Effect, picker: &Picker) {
 
 /// Sends a local reply to the current request. Returns whether Envoy has accepted it.
 fn reply(reply: &LocalReply) -> bool {
-    let headers = [(DROPPED_REASON_HEADER, reply.reason)];
-    let outcome = abi::respond(reply.status, "epp_wasm", &headers, &reply.body);
+    let reason = reply.reason.map(|reason| (DROPPED_REASON_HEADER, reason));
+    let outcome = abi::respond(reply.status, "epp_wasm", reason.as_slice(), &reply.body);
     if outcome.is_err() {
         log::warn!(
             "failed to send a local reply with status {}: Envoy refused it",

@@ -129,10 +129,7 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
         prefix: &prefix,
         ..RequestView::default()
     };
-    let cycle = Cycle {
-        pool: &pool,
-        request,
-    };
+    let cycle = Cycle::new(&pool, request);
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
     measure(&mut group, "scheduling cycle", || {
         let decision = plan.scheduler.schedule(&cycle, 2, &mut scratch, None);

@@ -45,10 +45,7 @@ pub fn filtered(kind: &str, parameters: &str, labels: &[&[(&str, &str)]]) -> Vec
     }
     let mut candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
     let request = RequestView::default();
-    let cycle = Cycle {
-        pool: &pool,
-        request,
-    };
+    let cycle = Cycle::new(&pool, request);
     filter.filter(&cycle, &mut candidates);
     candidates.iter().map(|slot| slot.0).collect()
 }
@@ -154,7 +151,7 @@ pub fn lora(active: &str, waiting: &str, max: u32) -> Lora {
 pub fn scores(scorer: &dyn Scorer, pool: &Pool, request: RequestView<'_>) -> Vec<f64> {
     let candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
     let mut scores = vec![0.0; candidates.len()];
-    let cycle = Cycle { pool, request };
+    let cycle = Cycle::new(pool, request);
     scorer.score(&cycle, &candidates, &mut scores);
     scores
 }

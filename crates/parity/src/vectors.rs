@@ -224,9 +224,9 @@ impl Score {
                 total: *total,
                 block_tokens: Some(*block_tokens).filter(|tokens| *tokens > 0),
             });
-        let cycle = Cycle {
-            pool: &pool,
-            request: RequestView {
+        let cycle = Cycle::new(
+            &pool,
+            RequestView {
                 model: &self.model,
                 prefix: matched.as_slice(),
                 cost: Cost {
@@ -235,7 +235,7 @@ impl Score {
                 },
                 ..RequestView::default()
             },
-        };
+        );
         let mut sums = Sums(vec![0.0; self.endpoints.len()]);
         let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));
         let decision = plan

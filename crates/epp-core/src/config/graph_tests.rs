@@ -70,13 +70,13 @@ fn a_plugin_can_filter_and_score_at_once_and_read_headers() {
     let picks = |value: Option<&str>| {
         let mut headers = HeaderValues::default();
         headers.set([value.map(str::as_bytes)]);
-        let cycle = Cycle {
-            pool: &pool,
-            request: RequestView {
+        let cycle = Cycle::new(
+            &pool,
+            RequestView {
                 headers: &headers,
                 ..RequestView::default()
             },
-        };
+        );
         let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));
         let decision = plan.scheduler.schedule(&cycle, 9, &mut scratch, None);
         let decision = decision.map_err(|error| error.to_string())?;

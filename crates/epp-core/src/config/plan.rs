@@ -187,9 +187,9 @@ impl Plan {
     pub fn read_plan(&self, pool: &Pool, key: &Key) -> ReadPlan {
         let specs = self.producers.iter();
         let specs = specs.map(|(_, producer)| producer.block_spec(pool));
-        // Where no producer reads as far as tokens are counted, a stream of its own does.
+        // Where no producer reads as far as tokens are counted, or media are looked for, a stream of its own does.
         let reads = |(_, producer): &(String, PrefixProducer)| producer.dialect == Dialect::LlmD;
-        let counts = self.needs.tokens && !self.producers.iter().any(reads);
+        let counts = (self.needs.tokens || self.needs.media) && !self.producers.iter().any(reads);
         let specs = specs.chain(counts.then_some(COUNTED));
         ReadPlan {
             flattening: match self.dialect {

@@ -24,14 +24,17 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
 
 /// Returns the cost of a request as far as it was read, and the highest possible.
 pub(super) fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
-    let Some(load) = plan.load.as_ref().filter(|_| plan.needs.tokens) else {
+    if !plan.needs.tokens {
         return (Cost::default(), Cost::default());
-    };
+    }
     let allowed = reader.max_tokens().map(|most| most as f64);
-    let cost = |prompt: usize, allowed| Cost {
-        prompt: prompt as f64,
-        output: load.output(prompt as f64, allowed),
-        prefix: plan.discounts,
+    let cost = |prompt: usize, allowed| {
+        let load = plan.load.as_ref();
+        Cost {
+            prompt: prompt as f64,
+            output: load.map_or(0.0, |load| load.output(prompt as f64, allowed)),
+            prefix: plan.discounts,
+        }
     };
     // A field that limits the output may still come.
     let least = if reading { Some(0.0) } else { allowed };

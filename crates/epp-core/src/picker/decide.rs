@@ -117,6 +117,7 @@ impl Dispatcher {
         let bounds = Bounds {
             blocks: exchange.walks.iter().map(Walk::total).sum(),
             full: exchange.reader.window_full(),
+            media: exchange.reader.has_media(),
             costs: costs(plan, &exchange.reader, exchange.reader.wants_more()),
         };
         if exchange.differed_at == Some(bounds) {
@@ -149,17 +150,20 @@ impl Dispatcher {
             })
             .collect();
         let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
-        let cycle = |prefix, cost| Cycle {
-            pool,
-            request: RequestView {
+        let cycle = |prefix, cost, media| {
+            let request = RequestView {
                 headers: &exchange.headers,
                 model: model.unwrap_or_default(),
                 prefix,
                 cost,
-            },
+                media,
+            };
+            Cycle::new(pool, request)
         };
         let (least, most) = bounds.costs;
-        let (shortest, longest) = (cycle(&shortest, least), cycle(&longest, most));
+        let media = bounds.media || !bounds.full;
+        let shortest = cycle(&shortest, least, bounds.media);
+        let longest = cycle(&longest, most, media);
         let same = plan.scheduler.same_choice(&shortest, &longest, scratch);
         exchange.differed_at = (!same).then_some(bounds);
         same
@@ -194,15 +198,14 @@ impl Dispatcher {
         } = self;
         let prefix = matches(&mut exchange.walks, plan, endpoints.pool());
         let model = exchange.naming.model(&exchange.reader).known();
-        let cycle = Cycle {
-            pool: endpoints.pool(),
-            request: RequestView {
-                headers: &exchange.headers,
-                model: model.unwrap_or_default(),
-                prefix: &prefix,
-                cost: costs(plan, &exchange.reader, false).0,
-            },
+        let request = RequestView {
+            headers: &exchange.headers,
+            model: model.unwrap_or_default(),
+            prefix: &prefix,
+            cost: costs(plan, &exchange.reader, false).0,
+            media: exchange.reader.has_media(),
         };
+        let cycle = Cycle::new(endpoints.pool(), request);
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.settings.fallback_endpoints;
@@ -345,6 +348,7 @@ impl Dispatcher {
 pub(super) struct Bounds {
     blocks: usize,
     full: bool,
+    media: bool,
     costs: (Cost, Cost),
 }
 

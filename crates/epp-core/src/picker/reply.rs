@@ -10,8 +10,8 @@ pub struct LocalReply {
     pub status: u32,
     /// The body.
     pub body: String,
-    /// Value of [`DROPPED_REASON_HEADER`](crate::protocol::DROPPED_REASON_HEADER).
-    pub reason: &'static str,
+    /// Value of [`DROPPED_REASON_HEADER`](crate::protocol::DROPPED_REASON_HEADER), where it has that header.
+    pub reason: Option<&'static str>,
     /// The error's canonical name, which counts it.
     pub code: &'static str,
 }
@@ -20,22 +20,9 @@ impl LocalReply {
     /// Returns the reply to a request whose scheduling failed, as the Endpoint Picker of that dialect
     /// words it.
     pub(super) fn new(error: &ScheduleError, dialect: Dialect) -> Self {
-        let empty = matches!(error, ScheduleError::NoCandidates);
-        let status = if empty { 503 } else { 429 };
-        let reason = if empty {
-            "rejected-no-endpoints"
-        } else {
-            "rejected-saturated"
-        };
-        let (code, body) = match dialect {
-            Dialect::GieV1 => gie_v1(error, empty),
-            Dialect::LlmD => llm_d(error, empty),
-        };
-        Self {
-            status,
-            body,
-            reason,
-            code,
+        match dialect {
+            Dialect::GieV1 => gie_v1(error),
+            Dialect::LlmD => llm_d(error),
         }
     }
 
@@ -48,37 +35,60 @@ impl LocalReply {
         Self {
             status: 500,
             body: format!("{prefix}: Internal - the endpoint picker failed"),
-            reason: "internal-error",
+            reason: Some("internal-error"),
             code: "Internal",
         }
     }
 }
 
-fn gie_v1(error: &ScheduleError, empty: bool) -> (&'static str, String) {
-    if empty {
-        let text = "failed to find candidate pods for serving the request";
-        let code = "ServiceUnavailable";
-        return (code, format!("inference gateway: {code} - {text}"));
+const NO_ENDPOINTS: Option<&str> = Some("rejected-no-endpoints");
+const SATURATED: Option<&str> = Some("rejected-saturated");
+
+fn gie_v1(error: &ScheduleError) -> LocalReply {
+    let (status, code, reason) = match error {
+        ScheduleError::NoCandidates => (503, "ServiceUnavailable", NO_ENDPOINTS),
+        ScheduleError::NotCached => (412, "PreconditionFailed", None),
+        _ => (429, "InferencePoolResourceExhausted", SATURATED),
+    };
+    let text = match error {
+        ScheduleError::NoCandidates => {
+            "failed to find candidate pods for serving the request".to_owned()
+        }
+        ScheduleError::NotCached => error.to_string(),
+        // GIE v1 wraps every other error like this.
+        _ => format!("failed to find target pod: {error}"),
+    };
+    LocalReply {
+        status,
+        body: format!("inference gateway: {code} - {text}"),
+        reason,
+        code,
     }
-    // GIE v1 wraps every scheduling error like this.
-    let code = "InferencePoolResourceExhausted";
-    let body = format!("inference gateway: {code} - failed to find target pod: {error}");
-    (code, body)
 }
 
-fn llm_d(error: &ScheduleError, empty: bool) -> (&'static str, String) {
-    let code = if empty {
-        "ServiceUnavailable"
-    } else {
-        "ResourceExhausted"
-    };
-    let body = match error {
-        ScheduleError::NoCandidates | ScheduleError::AllFiltered => {
-            format!("inference error: {code} - {error}")
+fn llm_d(error: &ScheduleError) -> LocalReply {
+    let (status, code, reason) = match error {
+        ScheduleError::NoCandidates
+        | ScheduleError::NoDecodeEndpoint
+        | ScheduleError::NoPrefillEndpoint(_) => (503, "ServiceUnavailable", NO_ENDPOINTS),
+        ScheduleError::AllFiltered => (429, "ResourceExhausted", SATURATED),
+        ScheduleError::NotCached => (412, "PreconditionFailed", None),
+        ScheduleError::NoProfileRan | ScheduleError::ManyResults(_) => {
+            (429, "ResourceExhausted", None)
         }
-        _ => format!("inference error: {code} - failed to find target endpoint: {error}"),
     };
-    (code, body)
+    let text = match error {
+        ScheduleError::NoCandidates | ScheduleError::AllFiltered | ScheduleError::NotCached => {
+            error.to_string()
+        }
+        _ => format!("failed to find target endpoint: {error}"),
+    };
+    LocalReply {
+        status,
+        body: format!("inference error: {code} - {text}"),
+        reason,
+        code,
+    }
 }
 
 #[cfg(test)]
@@ -86,35 +96,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_pool_is_503_and_everything_else_429() {
+    fn each_error_has_the_code_and_the_text_of_its_dialect() {
         let cases = [
             (
                 ScheduleError::NoCandidates,
                 Dialect::LlmD,
                 503,
                 "inference error: ServiceUnavailable - failed to find endpoint candidates for serving the request",
-                "rejected-no-endpoints",
+                Some("rejected-no-endpoints"),
             ),
             (
                 ScheduleError::AllFiltered,
                 Dialect::LlmD,
                 429,
                 "inference error: ResourceExhausted - no endpoints available for the given request",
-                "rejected-saturated",
+                Some("rejected-saturated"),
             ),
             (
                 ScheduleError::NoCandidates,
                 Dialect::GieV1,
                 503,
                 "inference gateway: ServiceUnavailable - failed to find candidate pods for serving the request",
-                "rejected-no-endpoints",
+                Some("rejected-no-endpoints"),
+            ),
+            (
+                ScheduleError::NoProfileRan,
+                Dialect::LlmD,
+                429,
+                "inference error: ResourceExhausted - failed to find target endpoint: failed to run any scheduler profile",
+                None,
+            ),
+            (
+                ScheduleError::NoDecodeEndpoint,
+                Dialect::LlmD,
+                503,
+                "inference error: ServiceUnavailable - failed to find target endpoint: failed to find available decode workers",
+                Some("rejected-no-endpoints"),
+            ),
+            (
+                ScheduleError::NoPrefillEndpoint("p".to_owned()),
+                Dialect::LlmD,
+                503,
+                "inference error: ServiceUnavailable - failed to find target endpoint: prefill profile \"p\" was required but produced no result",
+                Some("rejected-no-endpoints"),
+            ),
+            (
+                ScheduleError::NotCached,
+                Dialect::LlmD,
+                412,
+                "inference error: PreconditionFailed - no decode worker has the requested KV cache",
+                None,
             ),
             (
                 ScheduleError::NoProfileRan,
                 Dialect::GieV1,
                 429,
                 "inference gateway: InferencePoolResourceExhausted - failed to find target pod: failed to run any scheduler profile",
-                "rejected-saturated",
+                Some("rejected-saturated"),
             ),
         ];
         for (error, dialect, status, body, reason) in cases {

@@ -144,10 +144,7 @@ mod tests {
             pool.set_load(Slot(slot), load);
         }
         let candidates: Vec<Slot> = (0..3).map(Slot).collect();
-        let cycle = Cycle {
-            pool: &pool,
-            request: RequestView::default(),
-        };
+        let cycle = Cycle::new(&pool, RequestView::default());
         let mut scores = [9.0; 3];
         let value = |endpoint: &Endpoint| endpoint.metrics.waiting;
         score_lower_is_better(&cycle, &candidates, &mut scores, |slot| {

@@ -41,6 +41,8 @@ pub struct Prompts {
     tokens: usize,
     closed: bool,
     restarts: u32,
+    /// Whether images, videos or sounds were read. A restart leaves it: they come again.
+    has_media: bool,
 }
 
 impl Prompts {
@@ -54,6 +56,7 @@ impl Prompts {
         self.tokens = 0;
         self.closed = specs.is_empty();
         self.restarts = 0;
+        self.has_media = false;
     }
 
     /// Restarts the request's first prompt.
@@ -63,6 +66,11 @@ impl Prompts {
         self.tokens = 0;
         self.closed = self.streams.is_empty();
         self.restarts += 1;
+    }
+
+    /// Returns whether images, videos or sounds were read.
+    pub fn has_media(&self) -> bool {
+        self.has_media
     }
 
     /// Returns how often the first prompt was restarted.
@@ -299,6 +307,7 @@ impl<'a> PromptSink<'a> {
 
     /// Adds media.
     pub fn media(&mut self, media: Media) {
+        self.prompts.has_media = true;
         match self.draft.as_mut() {
             Some(draft) => draft.media(media),
             None => self.prompts.media(media),

@@ -173,6 +173,11 @@ impl BodyReader {
         self.body.is_full() && !self.body.is_out_of_order()
     }
 
+    /// Returns whether the prompts hold images or other media, as far as they were read.
+    pub fn has_media(&self) -> bool {
+        self.body.prompts().has_media()
+    }
+
     /// Returns the tokens of all prompts so far that fit into the window.
     pub fn prompt_tokens(&self) -> usize {
         self.body.prompts().tokens()

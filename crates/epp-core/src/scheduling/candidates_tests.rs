@@ -38,7 +38,7 @@ fn slots(
         model,
         ..RequestView::default()
     };
-    let found = candidates.of(filters, &Cycle { pool, request }, None);
+    let found = candidates.of(filters, &Cycle::new(pool, request), None);
     found.unwrap().slots.iter().map(|slot| slot.0).collect()
 }
 
@@ -84,12 +84,14 @@ fn a_filter_that_looks_at_the_length_keeps_the_choice_open_while_it_can_change()
                 ..PrefixMatch::default()
             }]
         });
-        let cycle = |prefix| Cycle {
-            pool: &pool,
-            request: RequestView {
-                prefix,
-                ..RequestView::default()
-            },
+        let cycle = |prefix| {
+            Cycle::new(
+                &pool,
+                RequestView {
+                    prefix,
+                    ..RequestView::default()
+                },
+            )
         };
         same_survivors(&filters, &cycle(&prefix[0]), &cycle(&prefix[1]))
     };

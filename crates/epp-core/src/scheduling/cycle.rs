@@ -58,6 +58,9 @@ pub struct RequestView<'a> {
     pub prefix: &'a [PrefixMatch<'a>],
     /// The cost of the request for the endpoint that serves it.
     pub cost: Cost,
+    /// Whether its prompts hold images or other media, as far as they were read. An early decision computes what
+    /// would happen without and with some in the part that was not read.
+    pub media: bool,
 }
 
 impl RequestView<'_> {
@@ -99,6 +102,20 @@ pub struct Cycle<'a> {
     pub pool: &'a Pool,
     /// The request.
     pub request: RequestView<'a>,
+    /// The endpoint that another profile has picked for it, which this one is to suit: see
+    /// [`ProfileSet::insert_beside`](super::ProfileSet::insert_beside).
+    pub peer: Option<Slot>,
+}
+
+impl<'a> Cycle<'a> {
+    /// Returns the cycle of a request for which no endpoint was picked yet.
+    pub fn new(pool: &'a Pool, request: RequestView<'a>) -> Self {
+        Self {
+            pool,
+            request,
+            peer: None,
+        }
+    }
 }
 
 /// A candidate with its weighted sum.

@@ -13,6 +13,12 @@ pub enum ScheduleError {
     NoProfileRan,
     /// The handler expects one result and got another number.
     ManyResults(usize),
+    /// No endpoint was found that generates the response.
+    NoDecodeEndpoint,
+    /// Another endpoint was to compute the prompt, and the profile of this name has found none.
+    NoPrefillEndpoint(String),
+    /// The request may only be served from the cache (`Prefer: if-available`), which does not hold its prompt.
+    NotCached,
 }
 
 impl fmt::Display for ScheduleError {
@@ -29,6 +35,14 @@ impl fmt::Display for ScheduleError {
                     "single profile handler got {results} results, expected one"
                 )
             }
+            Self::NoDecodeEndpoint => f.write_str("failed to find available decode workers"),
+            Self::NoPrefillEndpoint(profile) => {
+                write!(
+                    f,
+                    "prefill profile {profile:?} was required but produced no result"
+                )
+            }
+            Self::NotCached => f.write_str("no decode worker has the requested KV cache"),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Profile handlers: which profiles run for a request, and what their results mean for it.
 
+use super::candidates::Candidates;
 use super::cycle::Cycle;
+use super::decider::Stages;
+use super::endpoint::Slot;
+use super::plugin::Needs;
 use super::profile::{Profile, Ranking};
 use super::ScheduleError;
 
@@ -50,6 +54,12 @@ impl Results {
         self.0.get(profile.0)?.as_ref()
     }
 
+    /// Returns the best endpoint of a profile that ran and found any.
+    pub fn first(&self, profile: ProfileId) -> Option<Slot> {
+        let ranking = self.get(profile)?.as_ref().ok()?;
+        ranking.picks().next()
+    }
+
     /// Returns whether any profile has run.
     pub fn any(&self) -> bool {
         self.0.iter().any(Option::is_some)
@@ -70,13 +80,19 @@ impl Results {
 
 /// Profiles to run next, each once and in the order in which they were added.
 #[derive(Debug, Default)]
-pub struct ProfileSet(Vec<ProfileId>);
+pub struct ProfileSet(Vec<(ProfileId, Option<Slot>)>);
 
 impl ProfileSet {
     /// Adds a profile.
     pub fn insert(&mut self, profile: ProfileId) {
-        if !self.0.contains(&profile) {
-            self.0.push(profile);
+        self.insert_beside(profile, None);
+    }
+
+    /// Adds a profile whose plugins are to see the endpoint that another one has picked
+    /// ([`Cycle::peer`]).
+    pub fn insert_beside(&mut self, profile: ProfileId, peer: Option<Slot>) {
+        if self.0.iter().all(|(added, _)| *added != profile) {
+            self.0.push((profile, peer));
         }
     }
 
@@ -89,8 +105,27 @@ impl ProfileSet {
         self.0.clear();
     }
 
-    pub(super) fn get(&self, position: usize) -> Option<ProfileId> {
+    pub(super) fn get(&self, position: usize) -> Option<(ProfileId, Option<Slot>)> {
         self.0.get(position).copied()
+    }
+}
+
+/// The endpoints that the filters of each profile leave for the shortest prompt that is still possible.
+#[derive(Debug)]
+pub struct Left<'a> {
+    pub(super) profiles: Profiles<'a>,
+    pub(super) cycle: &'a Cycle<'a>,
+    pub(super) candidates: &'a mut Candidates,
+}
+
+impl Left<'_> {
+    /// Returns those of one profile.
+    pub fn by(&mut self, profile: ProfileId) -> &[Slot] {
+        let left = self.profiles.get(profile).map(|profile| {
+            let left = self.candidates.of(&profile.filters, self.cycle, None);
+            left.map_or(&[][..], |left| left.slots)
+        });
+        left.unwrap_or_default()
     }
 }
 
@@ -153,14 +188,15 @@ impl<T> ByRole<T> {
 }
 
 /// The profiles whose picks serve a request, with their roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Conclusion {
     /// The profile whose picks the request is sent to.
     pub primary: ProfileId,
-    /// The profile whose first pick computes the prompt.
-    pub prefill: Option<ProfileId>,
-    /// The profile whose picks encode media.
-    pub encode: Option<ProfileId>,
+    /// What endpoints of other profiles do; `None` for a handler that knows no such parts.
+    pub stages: Option<Stages>,
+    /// The port that the request is sent to instead of its targets' own. Their own addresses are then named in a
+    /// header: one process at that port leads to several endpoints at one IP address.
+    pub port: Option<u16>,
 }
 
 impl Conclusion {
@@ -168,8 +204,8 @@ impl Conclusion {
     pub fn of(primary: ProfileId) -> Self {
         Self {
             primary,
-            prefill: None,
-            encode: None,
+            stages: None,
+            port: None,
         }
     }
 }
@@ -193,7 +229,24 @@ pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
 
     /// Returns whether [`Self::next`] and [`Self::conclude`] do the same for the shortest and the
     /// longest prompt that is still possible and all between, given that each profile picks the
-    /// same for all of them. A request is not sent to an endpoint before its prompt has ended unless
-    /// this is so.
-    fn settled(&self, shortest: &Cycle<'_>, longest: &Cycle<'_>, profiles: Profiles<'_>) -> bool;
+    /// same for all of them, one of `left`. A request is not sent to an endpoint before its prompt has ended
+    /// unless this is so.
+    fn settled(
+        &self,
+        shortest: &Cycle<'_>,
+        longest: &Cycle<'_>,
+        profiles: Profiles<'_>,
+        left: &mut Left<'_>,
+    ) -> bool;
+
+    /// Returns what it reads of requests, beside what the plugins of the profiles read.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Returns whether it tells the primary endpoint itself which other ones serve the request. Otherwise another
+    /// plugin of the document does, or none.
+    fn names_helpers(&self) -> bool {
+        true
+    }
 }

@@ -6,6 +6,7 @@
 
 mod candidates;
 pub mod cycle;
+pub mod decider;
 pub mod endpoint;
 pub mod error;
 pub mod handler;
@@ -16,11 +17,14 @@ pub mod scheduler;
 mod score_cache;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
+pub use decider::{same_decision, Decider, Declined, Stage, Stages};
 pub use endpoint::{
     DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot, MAX_MODEL_BYTES,
 };
 pub use error::ScheduleError;
-pub use handler::{ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results};
+pub use handler::{
+    ByRole, Conclusion, Left, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
+};
 pub use headers::{HeaderId, HeaderValues};
 pub use plugin::{Basis, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};

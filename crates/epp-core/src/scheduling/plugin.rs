@@ -45,6 +45,10 @@ pub struct Needs {
     pub in_flight: bool,
     /// The tokens of prompts.
     pub tokens: bool,
+    /// Whether prompts hold images or other media.
+    pub media: bool,
+    /// The endpoint that another profile has picked. Such a plugin has [`Basis::Request`].
+    pub peer: bool,
     /// The waiting count.
     pub waiting: bool,
     /// The running count.
@@ -66,6 +70,8 @@ impl Needs {
         labels: false,
         in_flight: false,
         tokens: false,
+        media: false,
+        peer: false,
         waiting: true,
         running: true,
         kv_usage: true,
@@ -87,6 +93,8 @@ impl Needs {
             labels: self.labels || other.labels,
             in_flight: self.in_flight || other.in_flight,
             tokens: self.tokens || other.tokens,
+            media: self.media || other.media,
+            peer: self.peer || other.peer,
             waiting: self.waiting || other.waiting,
             running: self.running || other.running,
             kv_usage: self.kv_usage || other.kv_usage,

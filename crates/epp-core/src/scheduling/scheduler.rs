@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
 use super::handler::{
-    ByRole, Conclusion, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
+    ByRole, Conclusion, Left, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
 };
-use super::plugin::Needs;
+use super::plugin::{Needs, UnreadPrompt};
 use super::profile::{Observer, Profile, Ranking, RunBuffers};
 use super::ScheduleError;
 
@@ -20,6 +20,8 @@ pub struct Decision<'a> {
     pub primary: Slot,
     /// Its ranking.
     pub ranking: &'a Ranking,
+    /// How the profile handler concluded.
+    pub conclusion: Conclusion,
     /// The ranking whose first pick computes the prompt, if another endpoint does.
     pub prefill: Option<&'a Ranking>,
     /// The ranking whose picks encode media, if other endpoints do.
@@ -35,12 +37,16 @@ impl<'a> Decision<'a> {
         };
         let picks = ranking(conclusion.primary)?;
         let primary = picks.picks().next().ok_or(ScheduleError::AllFiltered)?;
+        let stages = conclusion.stages;
+        let prefill = stages.and_then(|stages| stages.prefill.picked());
+        let encode = stages.and_then(|stages| stages.encode.picked());
         Ok(Self {
             profile: conclusion.primary,
             primary,
             ranking: picks,
-            prefill: conclusion.prefill.map(ranking).transpose()?,
-            encode: conclusion.encode.map(ranking).transpose()?,
+            conclusion,
+            prefill: prefill.map(ranking).transpose()?,
+            encode: encode.map(ranking).transpose()?,
         })
     }
 
@@ -101,12 +107,21 @@ impl Scratch {
 pub struct Scheduler {
     profiles: Vec<Profile>,
     handler: Arc<dyn ProfileHandler>,
+    /// Whether the choice of a profile may depend both on another profile's pick, which is not known before they run,
+    /// and on the unread rest of a prompt.
+    follows_peer: bool,
 }
 
 impl Scheduler {
     /// Returns a scheduler of these profiles.
     pub fn new(profiles: Vec<Profile>, handler: Arc<dyn ProfileHandler>) -> Self {
-        Self { profiles, handler }
+        let mut needs = profiles.iter().map(Profile::needs);
+        let follows = |needs: Needs| needs.peer && needs.unread != UnreadPrompt::Irrelevant;
+        Self {
+            follows_peer: needs.any(follows),
+            profiles,
+            handler,
+        }
     }
 
     /// Returns the profiles, in the document's order.
@@ -119,10 +134,15 @@ impl Scheduler {
         &mut self.profiles
     }
 
-    /// Returns what all profiles read, together.
+    /// Returns what all profiles and their handler read, together.
     pub fn needs(&self) -> Needs {
         let needs = self.profiles.iter().map(Profile::needs);
-        needs.fold(Needs::default(), Needs::union)
+        needs.fold(self.handler.needs(), Needs::union)
+    }
+
+    /// Returns whether the profile handler names the other endpoints to the primary one.
+    pub fn names_helpers(&self) -> bool {
+        self.handler.names_helpers()
     }
 
     /// Runs one cycle. `fallbacks` is the number of next best endpoints to add after the picks.
@@ -141,7 +161,7 @@ impl Scheduler {
                 .next(cycle, profiles, &scratch.results, &mut scratch.next);
             let mut ran = false;
             for position in 0.. {
-                let Some(id) = scratch.next.get(position) else {
+                let Some((id, peer)) = scratch.next.get(position) else {
                     break;
                 };
                 // A handler that names a profile again would never end.
@@ -154,7 +174,8 @@ impl Scheduler {
                 };
                 ran = true;
                 let observer = observer.as_deref_mut().map(|observer| observer as _);
-                run(id, profile, cycle, fallbacks, scratch, observer);
+                let cycle = Cycle { peer, ..*cycle };
+                run(id, profile, &cycle, fallbacks, scratch, observer);
             }
             if !ran {
                 break;
@@ -180,7 +201,15 @@ impl Scheduler {
             buffers, bounds, ..
         } = scratch;
         let mut profiles = self.profiles.iter();
-        self.handler.settled(shortest, longest, self.profiles())
+        let mut left = Left {
+            profiles: self.profiles(),
+            cycle: shortest,
+            candidates: &mut buffers.candidates,
+        };
+        !self.follows_peer
+            && self
+                .handler
+                .settled(shortest, longest, self.profiles(), &mut left)
             && profiles.all(|profile| profile.same_choice(shortest, longest, buffers, bounds))
     }
 }

@@ -62,7 +62,7 @@ fn scratch() -> Scratch {
 /// The ranking: slots with their sums, best first.
 fn run(scheduler: &Scheduler, pool: &Pool, request: RequestView<'_>) -> Vec<(u32, f64)> {
     let mut scratch = scratch();
-    let cycle = Cycle { pool, request };
+    let cycle = Cycle::new(pool, request);
     let decision = scheduler.schedule(&cycle, 9, &mut scratch, None).unwrap();
     let scored = decision.ranking.scored.iter();
     scored.map(|scored| (scored.slot.0, scored.score)).collect()
@@ -165,10 +165,7 @@ fn ejected_endpoints_are_candidates_if_no_other_candidate_remains() {
 fn no_candidate_and_no_endpoint_are_distinguished() {
     let mut scratch = scratch();
     let mut fails = |scheduler: Scheduler, pool: &Pool| {
-        let cycle = Cycle {
-            pool,
-            request: RequestView::default(),
-        };
+        let cycle = Cycle::new(pool, RequestView::default());
         let outcome = scheduler.schedule(&cycle, 2, &mut scratch, None);
         outcome.map(|_| ()).unwrap_err()
     };
@@ -194,10 +191,7 @@ fn retry_targets_follow_the_picks_in_order_of_score() {
     let scheduler = scheduler(vec![], vec![(scorer("queue-scorer"), 1.0)]);
     let mut scratch = scratch();
     let pool = pool(metrics);
-    let cycle = Cycle {
-        pool: &pool,
-        request: RequestView::default(),
-    };
+    let cycle = Cycle::new(&pool, RequestView::default());
     let decision = scheduler.schedule(&cycle, 2, &mut scratch, None).unwrap();
     assert_eq!(decision.picks().collect::<Vec<_>>(), [Slot(1)]);
     let targets: Vec<Slot> = decision.targets().collect();
@@ -220,13 +214,15 @@ fn a_length_that_can_still_change_the_winner_keeps_the_choice_open() {
     let pool = pool(metrics);
     let same = |scheduler: &Scheduler, least: f64, most: f64| {
         let (low, high) = (prefix(least), prefix(most));
-        let cycle = |prefix| Cycle {
-            pool: &pool,
-            request: RequestView {
-                model: "m",
-                prefix,
-                ..RequestView::default()
-            },
+        let cycle = |prefix| {
+            Cycle::new(
+                &pool,
+                RequestView {
+                    model: "m",
+                    prefix,
+                    ..RequestView::default()
+                },
+            )
         };
         scheduler.same_choice(&cycle(&low), &cycle(&high), &mut scratch())
     };

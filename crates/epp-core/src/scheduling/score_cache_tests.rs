@@ -3,9 +3,9 @@
 use super::*;
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
-    Conclusion, DecisionMode, Freshness, InFlight, Metrics, NamedFilter, Pool, PrefixMatch,
+    Conclusion, DecisionMode, Freshness, InFlight, Left, Metrics, NamedFilter, Pool, PrefixMatch,
     Profile, ProfileHandler, ProfileSet, Profiles, RequestView, Results, ScheduleError, Scheduler,
-    Scratch, Slot, WeightedScorer,
+    Scratch, Slot, Stage, Stages, WeightedScorer,
 };
 use crate::testing::{endpoint, lora, picker, scorer, TestFilter};
 
@@ -54,12 +54,15 @@ impl ProfileHandler for AllProfiles {
             .filter(|profile| matches!(done.get(*profile), Some(Ok(_))));
         let first = found.next().ok_or(ScheduleError::AllFiltered)?;
         Ok(Conclusion {
-            prefill: Some(first),
+            stages: Some(Stages {
+                prefill: Stage::Picked(first),
+                encode: Stage::NoProfile,
+            }),
             ..Conclusion::of(found.last().unwrap_or(first))
         })
     }
 
-    fn settled(&self, _: &Cycle<'_>, _: &Cycle<'_>, _: Profiles<'_>) -> bool {
+    fn settled(&self, _: &Cycle<'_>, _: &Cycle<'_>, _: Profiles<'_>, _: &mut Left<'_>) -> bool {
         true
     }
 }
@@ -221,10 +224,7 @@ fn cached_results_are_those_that_would_be_computed() {
                 prefix: &prefix,
                 ..RequestView::default()
             };
-            let cycle = Cycle {
-                pool: &pool,
-                request,
-            };
+            let cycle = Cycle::new(&pool, request);
             let (mut seen, mut expected_seen) = (Noted::default(), Noted::default());
             let mut computing = Scratch::new(fastrand::Rng::with_seed(1));
             let observer = Some(&mut expected_seen as &mut dyn Observer);
@@ -251,7 +251,7 @@ fn prompted<'a>(pool: &'a Pool, prefix: &'a [PrefixMatch<'a>]) -> Cycle<'a> {
         prefix,
         ..RequestView::default()
     };
-    Cycle { pool, request }
+    Cycle::new(pool, request)
 }
 
 /// Wherever the scheduler says that a prompt's length does not matter any more, every length between

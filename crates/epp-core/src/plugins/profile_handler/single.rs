@@ -8,7 +8,7 @@
 
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{
-    Conclusion, Cycle, ProfileHandler, ProfileSet, Profiles, Results, ScheduleError,
+    Conclusion, Cycle, Left, ProfileHandler, ProfileSet, Profiles, Results, ScheduleError,
 };
 
 /// The plugin type.
@@ -55,7 +55,13 @@ impl ProfileHandler for SingleProfileHandler {
         }
     }
 
-    fn settled(&self, _: &Cycle<'_>, _: &Cycle<'_>, _: Profiles<'_>) -> bool {
+    fn settled(
+        &self,
+        _: &Cycle<'_>,
+        _: &Cycle<'_>,
+        _: Profiles<'_>,
+        _: &mut Left<'_>,
+    ) -> bool {
         true
     }
 }

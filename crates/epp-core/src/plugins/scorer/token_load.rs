@@ -150,10 +150,7 @@ mod tests {
             score: 0.0,
         });
         let evenly = |prompt| {
-            let cycle = Cycle {
-                pool: &pool,
-                request: request(prompt),
-            };
+            let cycle = Cycle::new(&pool, request(prompt));
             TokenLoadScorer { threshold: 1000.0 }.moves_evenly(&cycle, &candidates)
         };
         assert!(evenly(500.0));

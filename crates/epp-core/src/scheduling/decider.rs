@@ -1,0 +1,122 @@
+//! Deciders: whether endpoints of other profiles do a part of a request for its primary one.
+
+use std::fmt;
+
+use super::cycle::Cycle;
+use super::endpoint::Slot;
+use super::plugin::{Needs, UnreadPrompt};
+use super::ProfileId;
+
+/// Decides whether a part of a request is to be done by an endpoint of another profile.
+pub trait Decider: fmt::Debug + Send + Sync {
+    /// Returns why the part is left to the primary endpoint, if it is; `primary` is `None` where none was picked yet.
+    fn decide(&self, cycle: &Cycle<'_>, primary: Option<Slot>) -> Result<(), Declined>;
+
+    /// Returns whether a request is refused that may only be served from the cache (`Prefer: if-available`).
+    fn refuses_uncached(&self, _: &Cycle<'_>, _: Slot) -> bool {
+        false
+    }
+
+    /// Returns what it reads. If its decision depends on the unread rest of a prompt, it changes at most once as the
+    /// prompt grows.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+}
+
+/// Returns whether a decider says the same for the shortest and the longest prompt that is still possible, whichever
+/// of these is the primary endpoint.
+pub fn same_decision(
+    decider: &dyn Decider,
+    (shortest, longest): (&Cycle<'_>, &Cycle<'_>),
+    mut primaries: impl Iterator<Item = Option<Slot>>,
+) -> bool {
+    let says = |cycle, primary| decider.decide(cycle, primary).is_ok();
+    decider.needs().unread == UnreadPrompt::Irrelevant
+        || primaries.all(|primary| says(shortest, primary) == says(longest, primary))
+}
+
+/// The reason why a part of a request is left to its primary endpoint.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Declined {
+    /// No decider is set.
+    NoDecider,
+    /// The decider's threshold turns it off.
+    TurnedOff,
+    /// The decider compares with the primary endpoint, and none was picked yet.
+    NoPrimary,
+    /// The prompt has fewer tokens than it takes.
+    Short {
+        /// Its tokens.
+        tokens: f64,
+        /// Tokens that it takes.
+        least: u32,
+    },
+    /// The primary endpoint holds all of the prompt but fewer tokens than it takes.
+    Cached {
+        /// Tokens that it does not hold.
+        missing: f64,
+        /// Tokens that it takes.
+        least: u32,
+    },
+    /// The prompts hold no images or other media.
+    NoMedia,
+}
+
+impl fmt::Display for Declined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDecider => f.write_str("no decider"),
+            Self::TurnedOff => f.write_str("turned off"),
+            Self::NoPrimary => f.write_str("no primary endpoint yet"),
+            Self::Short { tokens, least } => write!(f, "{tokens} tokens of prompt, under {least}"),
+            Self::Cached { missing, least } => {
+                write!(f, "{missing} tokens not cached, under {least}")
+            }
+            Self::NoMedia => f.write_str("no media"),
+        }
+    }
+}
+
+/// What becomes of a part of a request that an endpoint of another profile may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stage {
+    /// There is no profile for it.
+    NoProfile,
+    /// The primary endpoint does it, for this reason.
+    Declined(Declined),
+    /// An endpoint of this profile was to do it, and the profile has found none.
+    NoEndpoint,
+    /// The picks of this profile do it.
+    Picked(ProfileId),
+}
+
+impl Stage {
+    /// Returns the profile whose picks do it, if any do.
+    pub fn picked(self) -> Option<ProfileId> {
+        match self {
+            Self::Picked(profile) => Some(profile),
+            Self::NoProfile | Self::Declined(_) | Self::NoEndpoint => None,
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProfile => f.write_str("no profile"),
+            Self::Declined(reason) => reason.fmt(f),
+            Self::NoEndpoint => f.write_str("no endpoint"),
+            Self::Picked(_) => f.write_str("picked"),
+        }
+    }
+}
+
+/// The parts of a request that endpoints of other profiles may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stages {
+    /// Computing the prompt, which the first pick does.
+    pub prefill: Stage,
+    /// Encoding media, which all picks do.
+    pub encode: Stage,
+}
