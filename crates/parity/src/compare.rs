@@ -108,7 +108,7 @@ fn compare_refused(reply: &LocalReply, refused: &Refused) -> Result<(), String> 
         .split_once(" for request ")
         .unwrap_or((&refused.body, ""));
     same("body", Some(reply.body.as_str()), Some(body))?;
-    same("reason", Some(reply.reason), refused.reason.as_deref())
+    same("reason", reply.reason, refused.reason.as_deref())
 }
 
 fn same<T: PartialEq + std::fmt::Debug + ?Sized>(
@@ -199,11 +199,11 @@ mod tests {
             body: "none for request 1234".to_owned(),
             reason: None,
         };
-        let made = |status, body: &str, reason| {
+        let made = |status, body: &str, reason: &'static str| {
             Made::Refused(LocalReply {
                 status,
                 body: body.to_owned(),
-                reason,
+                reason: Some(reason),
                 code: "",
             })
         };
