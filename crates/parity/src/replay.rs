@@ -183,14 +183,23 @@ impl Replay {
         Self::counting(scenario, Counted::Uncached)
     }
 
+    /// Begins a scenario in which picks are given, whatever the scores are.
+    pub fn directed(scenario: &Scenario) -> Result<Self, String> {
+        Self::begin(scenario, Chance::Scores, Counted::Uncached)
+    }
+
     fn counting(scenario: &Scenario, counted: Counted) -> Result<Self, String> {
+        let chance = match scenario.has(NO_HIT_LRU) {
+            true => Chance::Scores,
+            false => Chance::Ties,
+        };
+        Self::begin(scenario, chance, counted)
+    }
+
+    fn begin(scenario: &Scenario, chance: Chance, counted: Counted) -> Result<Self, String> {
         let mut plan = load(scenario)?;
         let drawing = plan.instances.iter().filter(|one| one.kind == NO_HIT_LRU);
         let drawing: Vec<String> = drawing.map(|instance| instance.name.clone()).collect();
-        let chance = match drawing.is_empty() {
-            true => Chance::Ties,
-            false => Chance::Scores,
-        };
         let course = follow(&mut plan, chance, counted);
         let mut picker = Picker::new(plan.clone(), 1);
         picker.install(plan);

@@ -328,7 +328,7 @@ fn prefix(requests: &[Prompted], config: &Value) -> Result<(), String> {
         .map(|n| json!({"name": format!("{n}"), "address": "10.0.0.1", "port": format!("{n}")}));
     let scenario = json!({"name": "", "family": "", "config": config, "steps": [], "endpoints": places.collect::<Vec<_>>()});
     let scenario: Scenario = serde_json::from_value(scenario).map_err(|error| error.to_string())?;
-    let mut replay = Replay::new(&scenario)?;
+    let mut replay = Replay::directed(&scenario)?;
     for request in requests {
         let body = json!({"model": request.model, "prompt": request.prompt}).to_string();
         let sent = Sent {
