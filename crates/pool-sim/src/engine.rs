@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pod::{Model, Next, Pod};
-use crate::policy::{Kind, Policy};
-use crate::report::Outcome;
+use crate::pod::{Model, Next, Part, Pod};
+use crate::policy::{Kind, Picked, Policy, Servers};
+use crate::report::{Outcome, Times};
 use crate::trace::{Request, Trace};
 
 /// The number of requests that have arrived so far; another thread may read it.
@@ -28,10 +28,11 @@ struct Run<'t> {
     pods: Vec<Pod>,
     changes: Vec<u64>,
     events: BinaryHeap<Reverse<(u64, Event)>>,
-    first_token: Vec<Option<u64>>,
+    /// The servers of each request that has arrived.
+    picked: Vec<Option<Picked>>,
+    times: Vec<Times>,
     left: usize,
     refused: usize,
-    end: u64,
 }
 
 /// Plays a trace to its end.
@@ -39,30 +40,30 @@ pub fn simulate(
     trace: &Trace,
     kind: &Kind,
     model: &Model,
-    pods: usize,
+    servers: Servers,
     seed: u64,
     progress: &Progress,
 ) -> Result<Outcome, String> {
-    let mut policy = kind.start(pods, trace.block_tokens, seed)?;
-    let servers = (0..pods).map(|_| Pod::new(model, trace.block_tokens));
+    let mut policy = kind.start(servers, trace.block_tokens, seed)?;
+    let pods = (0..servers.all).map(|_| Pod::new(model, trace.block_tokens));
     let mut run = Run {
         requests: &trace.requests,
-        pods: servers.collect(),
-        changes: vec![0; pods],
+        pods: pods.collect(),
+        changes: vec![0; servers.all],
         events: BinaryHeap::new(),
-        first_token: vec![None; trace.requests.len()],
+        picked: vec![None; trace.requests.len()],
+        times: vec![Times::default(); trace.requests.len()],
         left: trace.requests.len(),
         refused: 0,
-        end: 0,
     };
     run.go(policy.as_mut(), progress);
-    Ok(Outcome::new(
-        trace,
-        &run.pods,
-        &run.first_token,
-        run.refused,
-        run.end,
-    ))
+    let prefilled = run.picked.iter().flatten();
+    let disaggregated = prefilled.filter(|picked| picked.prefiller.is_some());
+    Ok(Outcome {
+        refused: run.refused,
+        disaggregated: disaggregated.count(),
+        ..Outcome::new(trace, &run.pods, &run.times)
+    })
 }
 
 impl Run<'_> {
@@ -110,16 +111,36 @@ impl Run<'_> {
             return;
         };
         let picked = policy.pick(now, number, request, &self.pods);
-        let pod = picked.and_then(|pod| self.pods.get_mut(pod));
-        let taken = pod.is_some_and(|pod| pod.arrive(now, number, self.requests));
-        match picked {
-            Some(pod) if taken => self.schedule(pod),
-            _ => {
+        let first = picked.filter(|picked| self.could_hold(request, picked));
+        let first = first.and_then(|picked| {
+            let (pod, part) = match picked.prefiller {
+                Some(prefiller) => (prefiller, Part::Prefill),
+                None => (picked.server, Part::Whole),
+            };
+            let server = self.pods.get_mut(pod)?;
+            server
+                .arrive(now, number, part, self.requests)
+                .then_some((picked, pod))
+        });
+        match first {
+            Some((picked, pod)) => {
+                if let Some(place) = self.picked.get_mut(number) {
+                    *place = Some(picked);
+                }
+                self.schedule(pod);
+            }
+            None => {
                 self.refused += 1;
                 self.left -= 1;
                 policy.ended(now, number);
             }
         }
+    }
+
+    /// Returns whether the server that decodes has a cache that is large enough.
+    fn could_hold(&self, request: &Request, picked: &Picked) -> bool {
+        let server = self.pods.get(picked.server);
+        server.is_some_and(|server| server.could_hold(request, Part::Decode))
     }
 
     fn advance(&mut self, now: u64, pod: usize, policy: &mut dyn Policy) {
@@ -129,20 +150,34 @@ impl Run<'_> {
         if let Some((_, next)) = server.next() {
             server.advance(now, next, self.requests);
             match next {
+                Next::Prefilled(number) => self.hand_over(now, number),
                 Next::FirstToken(number) => {
                     policy.first_token(now, number);
-                    if let Some(place) = self.first_token.get_mut(number) {
-                        *place = Some(now);
+                    if let Some(times) = self.times.get_mut(number) {
+                        times.first_token = Some(now);
                     }
                 }
                 Next::End(number) => {
                     policy.ended(now, number);
                     self.left -= 1;
-                    self.end = now;
+                    if let Some(times) = self.times.get_mut(number) {
+                        times.end = Some(now);
+                    }
                 }
             }
         }
         self.schedule(pod);
+    }
+
+    /// Gives a request whose prompt is computed to the server that decodes.
+    fn hand_over(&mut self, now: u64, number: usize) {
+        let Some(picked) = self.picked.get(number).copied().flatten() else {
+            return;
+        };
+        if let Some(server) = self.pods.get_mut(picked.server) {
+            server.arrive(now, number, Part::Decode, self.requests);
+        }
+        self.schedule(picked.server);
     }
 
     /// Schedules the next event of a server, which replaces the one that was scheduled.

@@ -15,7 +15,7 @@ pub mod trace;
 
 pub use engine::{simulate, Progress};
 pub use pod::Model;
-pub use policy::{Kind, Policy};
+pub use policy::{Kind, Policy, Servers};
 pub use report::Outcome;
 pub use trace::Trace;
 

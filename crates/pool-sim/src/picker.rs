@@ -10,10 +10,11 @@ use epp_core::endpoints::store::Member;
 use epp_core::picker::{Effect, ExchangeId, Fetch, Fetched, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
+use epp_core::protocol::PREFILL_HEADER;
 use epp_core::time::Timestamp;
 
 use crate::pod::Pod;
-use crate::policy::Policy;
+use crate::policy::{Picked, Policy, Servers};
 use crate::trace::Request;
 
 /// The time between two ticks of the filter, in nanoseconds.
@@ -39,8 +40,13 @@ pub struct PickerPolicy {
 }
 
 impl PickerPolicy {
-    /// Creates a picker with this configuration and this many servers.
-    pub fn new(config: &str, pods: usize, block_tokens: u32, seed: u64) -> Result<Self, String> {
+    /// Creates a picker with this configuration over these servers.
+    pub fn new(
+        config: &str,
+        servers: Servers,
+        block_tokens: u32,
+        seed: u64,
+    ) -> Result<Self, String> {
         let loaded = config::load(config).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
             errors.join("; ")
@@ -49,10 +55,10 @@ impl PickerPolicy {
         let member = |pod: usize| Member {
             name: format!("pod-{pod}"),
             address: format!("10.{}.{}.{}:8000", pod >> 16, (pod >> 8) & 255, pod & 255),
-            labels: Vec::new(),
+            labels: labels(servers, pod),
             available: true,
         };
-        let members: Vec<Member> = (0..pods).map(member).collect();
+        let members: Vec<Member> = (0..servers.all).map(member).collect();
         let slots = members.iter().enumerate();
         let slots = slots
             .map(|(pod, member)| (member.address.clone(), pod))
@@ -77,17 +83,32 @@ impl PickerPolicy {
         })
     }
 
-    /// Returns the pod to which the request goes, once it is decided.
-    fn pod(&mut self) -> Option<usize> {
-        let mut pod = None;
+    /// Returns the pods of the request, once it is decided.
+    fn picked(&mut self) -> Option<Picked> {
+        let mut picked = None;
         while let Some(effect) = self.picker.poll_effect() {
             if let Effect::Forward { route, .. } = effect {
-                let first = route.endpoints().next();
-                pod = first.and_then(|first| self.slots.get(first).copied());
+                let pod = |address: &str| self.slots.get(address).copied();
+                let mut headers = route.headers.iter();
+                let prefiller = headers.find(|(name, _)| *name == PREFILL_HEADER);
+                picked = route.endpoints().next().and_then(pod).map(|server| Picked {
+                    server,
+                    prefiller: prefiller.and_then(|(_, address)| pod(address)),
+                });
             }
         }
-        pod
+        picked
     }
+}
+
+/// Returns the labels of a server.
+fn labels(servers: Servers, pod: usize) -> Vec<(String, String)> {
+    let role = match pod < servers.prefill {
+        true => "prefill",
+        false => "decode",
+    };
+    let labels = (servers.prefill > 0).then(|| ("llm-d.ai/role".to_owned(), role.to_owned()));
+    labels.into_iter().collect()
 }
 
 impl Policy for PickerPolicy {
@@ -114,7 +135,7 @@ impl Policy for PickerPolicy {
         }
     }
 
-    fn pick(&mut self, now: u64, number: usize, request: &Request, _: &[Pod]) -> Option<usize> {
+    fn pick(&mut self, now: u64, number: usize, request: &Request, _: &[Pod]) -> Option<Picked> {
         let id = ExchangeId(number as u32);
         let mut body = std::mem::take(&mut self.body);
         let path = request.write(number, self.block_tokens, &mut body);
@@ -123,7 +144,7 @@ impl Policy for PickerPolicy {
         self.picker.request_headers(at(now), id, &head);
         self.picker
             .request_body(at(now), id, &mut SliceBody::whole(&self.body));
-        self.pod()
+        self.picked()
     }
 
     fn first_token(&mut self, now: u64, number: usize) {

@@ -7,11 +7,18 @@
 //! | KV cache | 500,000 tokens | 31,250 blocks, the Endpoint Picker's `lruCapacityPerServer`, of vLLM's 16 tokens |
 //! | most running requests | 256 | vLLM's `max_num_seqs` |
 //! | time per token | 20 ms + 0.1 ms × running | assumed: a large model on a full node decodes at some 50 tokens/s alone and half that in a batch of 200 |
+//! | step | 2,048 prompt tokens | the lower of vLLM's defaults of `max_num_batched_tokens` |
+//! | KV transfer | 76,000 tokens/s | assumed: 320 KiB per token of a 70B model with grouped-query attention, at 25 GB/s |
+//!
+//! A server can also have only a [part](Part) in a request: compute the prompt for another server, or fetch the KV
+//! cache of a prompt from another server and decode. Transfers overlap with everything else.
 //!
 //! As in vLLM, requests are admitted first come, first served: while the first in the queue has no
 //! room, no other request overtakes it. The cached first blocks of a prompt are not computed again, but its
-//! last token always is. The model leaves out that prefill slows decoding down, preemption (a request reserves
-//! the blocks of its response), LoRA, and that the next turn of a conversation finds the blocks of the response.
+//! last token always is. While a prompt is computed, each step takes as long as its part of the prompt, and decoding
+//! requests get one token per step. The model leaves out preemption (a request reserves the blocks of its response),
+//! LoRA, that the next turn of a conversation finds the blocks of the response, and that a server keeps a prompt's
+//! blocks until the other server has fetched them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -32,6 +39,10 @@ pub struct Model {
     pub token_seconds: f64,
     /// Seconds that each running request adds to that.
     pub token_seconds_each: f64,
+    /// Prompt tokens per step; 0 if prefill does not slow decoding down.
+    pub step_tokens: u32,
+    /// Prompt tokens per second whose KV cache is fetched from another server.
+    pub transfer_rate: f64,
     /// The most requests that run at a time.
     pub max_running: usize,
     /// Tokens in the KV cache.
@@ -44,6 +55,8 @@ impl Default for Model {
             prefill_rate: 15_928.0,
             token_seconds: 0.02,
             token_seconds_each: 0.0001,
+            step_tokens: 2048,
+            transfer_rate: 76_000.0,
             max_running: 256,
             cache_tokens: 31_250 * 16,
         }
@@ -53,6 +66,20 @@ impl Default for Model {
 /// A request, by its number in the trace.
 type Number = usize;
 
+/// A server's part in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It computes the prompt and decodes.
+    Whole,
+    /// It computes the prompt for another server.
+    Prefill,
+    /// It fetches the prompt's KV cache from another server and decodes.
+    Decode,
+}
+
+/// A request in the queue.
+type Job = (Number, Part);
+
 /// The end of a decoding request, as the number of tokens that each request will have received since the
 /// beginning, in millionths, so that marks have an order.
 type Mark = Reverse<(u64, Number)>;
@@ -60,6 +87,8 @@ type Mark = Reverse<(u64, Number)>;
 /// An event in a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Next {
+    /// A prompt is computed for another server.
+    Prefilled(Number),
     /// The first token of a request.
     FirstToken(Number),
     /// The last token of a request.
@@ -71,9 +100,11 @@ pub enum Next {
 pub struct Pod {
     model: Model,
     block_tokens: u32,
-    queue: VecDeque<Number>,
+    queue: VecDeque<Job>,
     /// The request that is being prefilled, and the time of its first token.
-    prefilling: Option<(Number, u64)>,
+    prefilling: Option<(Job, u64)>,
+    /// The times at which KV caches have been fetched.
+    fetching: BinaryHeap<Reverse<(u64, Number)>>,
     decoding: BinaryHeap<Mark>,
     /// Millionths of tokens that each decoding request has received since the beginning.
     given: f64,
@@ -81,7 +112,7 @@ pub struct Pod {
     as_of: u64,
     /// The KV cache.
     pub cache: Cache,
-    /// Prompt tokens of the requests that have begun.
+    /// Prompt tokens of the requests whose prompt it has begun to compute.
     pub prompt_tokens: u64,
     /// Prompt tokens that were cached.
     pub cached_tokens: u64,
@@ -100,6 +131,7 @@ impl Pod {
             block_tokens: block_tokens.max(1),
             queue: VecDeque::new(),
             prefilling: None,
+            fetching: BinaryHeap::new(),
             decoding: BinaryHeap::new(),
             given: 0.0,
             as_of: 0,
@@ -117,46 +149,58 @@ impl Pod {
 
     /// Returns the number of running requests.
     pub fn running(&self) -> usize {
-        self.decoding.len() + usize::from(self.prefilling.is_some())
+        let prefilling = usize::from(self.prefilling.is_some());
+        self.decoding.len() + self.fetching.len() + prefilling
     }
 
-    /// Queues a request. Returns false if the cache is too small for it.
-    pub fn arrive(&mut self, now: u64, number: Number, requests: &[Request]) -> bool {
-        let Some(request) = requests.get(number) else {
-            return false;
-        };
-        let private = self.private(request);
-        if !self.cache.could_hold(&request.blocks, private) {
+    /// Queues a request for a part in it. Returns false if the cache is too small for it.
+    pub fn arrive(&mut self, now: u64, number: Number, part: Part, requests: &[Request]) -> bool {
+        let request = requests.get(number);
+        if !request.is_some_and(|request| self.could_hold(request, part)) {
             return false;
         }
-        self.queue.push_back(number);
+        self.queue.push_back((number, part));
         self.admit(now, requests);
         true
     }
 
+    /// Returns whether the empty cache is large enough for a part in a request.
+    pub fn could_hold(&self, request: &Request, part: Part) -> bool {
+        let private = self.private(request, part);
+        self.cache.could_hold(&request.blocks, private)
+    }
+
     /// Returns the next event and its time.
     pub fn next(&self) -> Option<(u64, Next)> {
-        let prefilled = self
-            .prefilling
-            .map(|(number, at)| (at, Next::FirstToken(number)));
+        let prefilled = self.prefilling.map(|((number, part), at)| match part {
+            Part::Prefill => (at, Next::Prefilled(number)),
+            Part::Whole | Part::Decode => (at, Next::FirstToken(number)),
+        });
+        let fetched = self.fetching.peek();
+        let fetched = fetched.map(|Reverse((at, number))| (*at, Next::FirstToken(*number)));
         let ends = self.decoding.peek().map(|Reverse((mark, number))| {
             let left = (*mark as f64 - self.given).max(0.0) / 1e6;
             let wait = (left * self.token_time() * SECOND as f64).ceil() as u64;
             (self.as_of + wait, Next::End(*number))
         });
-        match (prefilled, ends) {
-            (Some(prefilled), Some(ends)) if ends.0 < prefilled.0 => Some(ends),
-            (Some(prefilled), _) => Some(prefilled),
-            (None, ends) => ends,
-        }
+        // Of those at the same time, the first.
+        let events = [prefilled, fetched, ends].into_iter().flatten();
+        events.min_by_key(|(at, _)| *at)
     }
 
     /// Carries out the next event.
     pub fn advance(&mut self, now: u64, next: Next, requests: &[Request]) {
         self.decode_until(now);
         match next {
-            Next::FirstToken(number) => {
+            Next::Prefilled(number) => {
                 self.prefilling = None;
+                self.release(number, Part::Prefill, requests);
+            }
+            Next::FirstToken(number) => {
+                match self.prefilling {
+                    Some(((prefilled, _), _)) if prefilled == number => self.prefilling = None,
+                    _ => drop(self.fetching.pop()),
+                }
                 let output = requests.get(number).map_or(1, |request| request.output);
                 // The prefill yields the first one.
                 let left = f64::from(output.saturating_sub(1)) * 1e6;
@@ -164,14 +208,19 @@ impl Pod {
                 self.decoding.push(Reverse((mark, number)));
             }
             Next::End(_) => {
-                let ended = self.decoding.pop().map(|Reverse((_, number))| number);
-                if let Some(request) = ended.and_then(|number| requests.get(number)) {
-                    let private = self.private(request);
-                    self.cache.release(&request.blocks, private);
+                if let Some(Reverse((_, number))) = self.decoding.pop() {
+                    self.release(number, Part::Whole, requests);
                 }
             }
         }
         self.admit(now, requests);
+    }
+
+    fn release(&mut self, number: Number, part: Part, requests: &[Request]) {
+        if let Some(request) = requests.get(number) {
+            let private = self.private(request, part);
+            self.cache.release(&request.blocks, private);
+        }
     }
 
     /// Writes the metrics page, with the families by which a picker reads this engine's load.
@@ -189,39 +238,52 @@ impl Pod {
         }
     }
 
-    /// Starts the first request in the queue if there is room for it.
+    /// Starts the first requests in the queue while there is room for them.
     fn admit(&mut self, now: u64, requests: &[Request]) {
         self.decode_until(now);
-        if self.prefilling.is_some() || self.running() >= self.model.max_running {
-            return;
-        }
-        let Some(&number) = self.queue.front() else {
-            return;
-        };
-        let Some(request) = requests.get(number) else {
-            return;
-        };
-        let cached = self.cache.matched(&request.blocks) as u64 * u64::from(self.block_tokens);
-        let private = self.private(request);
-        if !self.cache.admit(&request.blocks, private) {
-            return;
-        }
-        self.queue.pop_front();
-        let input = u64::from(request.input).max(1);
-        let cached = cached.min(input - 1);
-        let prefill = (input - cached) as f64 / self.model.prefill_rate;
-        let prefill = (prefill * SECOND as f64).ceil() as u64;
-        self.prefilling = Some((number, now + prefill));
-        self.busy += prefill;
-        self.prompt_tokens += input;
-        self.cached_tokens += cached;
-        self.requests += 1;
+        while self.admit_first(now, requests).is_some() {}
     }
 
-    /// Returns the number of blocks of a request that no other request can use.
-    fn private(&self, request: &Request) -> usize {
+    /// Starts the first request in the queue. Returns `None` if there is no room for it.
+    fn admit_first(&mut self, now: u64, requests: &[Request]) -> Option<()> {
+        let &(number, part) = self.queue.front()?;
+        let fetches = part == Part::Decode;
+        let busy = self.prefilling.is_some() && !fetches;
+        if busy || self.running() >= self.model.max_running {
+            return None;
+        }
+        let request = requests.get(number)?;
+        let cached = self.cache.matched(&request.blocks) as u64 * u64::from(self.block_tokens);
+        let private = self.private(request, part);
+        if !self.cache.admit(&request.blocks, private) {
+            return None;
+        }
+        self.queue.pop_front();
+        self.requests += 1;
+        let input = u64::from(request.input).max(1);
+        let cached = cached.min(input - 1);
+        let time = |rate: f64| ((input - cached) as f64 / rate * SECOND as f64).ceil() as u64;
+        if fetches {
+            let fetched = now + time(self.model.transfer_rate);
+            self.fetching.push(Reverse((fetched, number)));
+        } else {
+            let prefill = time(self.model.prefill_rate);
+            self.prefilling = Some(((number, part), now + prefill));
+            self.busy += prefill;
+            self.prompt_tokens += input;
+            self.cached_tokens += cached;
+        }
+        Some(())
+    }
+
+    /// Returns the number of blocks for a part in a request that no other request can use.
+    fn private(&self, request: &Request, part: Part) -> usize {
         let shared = request.blocks.len() as u32 * self.block_tokens;
-        let private = request.input.saturating_sub(shared) + request.output;
+        let output = match part {
+            Part::Prefill => 1,
+            Part::Whole | Part::Decode => request.output,
+        };
+        let private = request.input.saturating_sub(shared) + output;
         private.div_ceil(self.block_tokens) as usize
     }
 
@@ -233,7 +295,13 @@ impl Pod {
         self.as_of = now;
     }
 
+    /// Returns the time per token of each decoding request, which is that of a step.
     fn token_time(&self) -> f64 {
-        self.model.token_seconds + self.model.token_seconds_each * self.decoding.len() as f64
+        let alone =
+            self.model.token_seconds + self.model.token_seconds_each * self.decoding.len() as f64;
+        match self.prefilling {
+            Some(_) => alone.max(f64::from(self.model.step_tokens) / self.model.prefill_rate),
+            None => alone,
+        }
     }
 }

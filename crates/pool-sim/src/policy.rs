@@ -3,6 +3,35 @@
 use crate::pod::Pod;
 use crate::trace::Request;
 
+/// The servers of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picked {
+    /// The server that responds.
+    pub server: usize,
+    /// Another server, which computes the prompt for it.
+    pub prefiller: Option<usize>,
+}
+
+impl Picked {
+    /// Returns one server that does all.
+    pub fn whole(server: usize) -> Self {
+        Self {
+            server,
+            prefiller: None,
+        }
+    }
+}
+
+/// The servers of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Servers {
+    /// How many there are.
+    pub all: usize,
+    /// How many of them, the first ones, have the role prefill, if any; the others then have the role decode. The
+    /// roles are labels: what they mean is up to the configuration.
+    pub prefill: usize,
+}
+
 /// Chooses servers. A request is identified by its number in the trace.
 pub trait Policy {
     /// Returns the time between two ticks in nanoseconds; `None` if it needs none.
@@ -13,8 +42,8 @@ pub trait Policy {
     /// Lets time pass.
     fn tick(&mut self, _now: u64, _pods: &[Pod]) {}
 
-    /// Returns the server for a request; `None` if the request is refused.
-    fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<usize>;
+    /// Returns the servers for a request; `None` if the request is refused.
+    fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<Picked>;
 
     /// A server has sent a request's first token.
     fn first_token(&mut self, _now: u64, _number: usize) {}
@@ -40,7 +69,7 @@ impl Kind {
     /// Creates a policy of this kind.
     pub fn start(
         &self,
-        pods: usize,
+        servers: Servers,
         block_tokens: u32,
         seed: u64,
     ) -> Result<Box<dyn Policy>, String> {
@@ -51,7 +80,7 @@ impl Kind {
             Self::Random => Box::new(Random { rng }),
             Self::Picker(config) => Box::new(crate::picker::PickerPolicy::new(
                 config,
-                pods,
+                servers,
                 block_tokens,
                 seed,
             )?),
@@ -64,10 +93,10 @@ struct RoundRobin {
 }
 
 impl Policy for RoundRobin {
-    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<usize> {
+    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<Picked> {
         let picked = self.next % pods.len().max(1);
         self.next = picked + 1;
-        Some(picked)
+        Some(Picked::whole(picked))
     }
 }
 
@@ -76,10 +105,11 @@ struct LeastRequest {
 }
 
 impl Policy for LeastRequest {
-    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<usize> {
+    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<Picked> {
         let drawn = [0, 1].map(|_| self.rng.usize(0..pods.len().max(1)));
         let active = |pod: &usize| pods.get(*pod).map(|pod| pod.waiting() + pod.running());
-        drawn.into_iter().min_by_key(active)
+        let picked = drawn.into_iter().min_by_key(active);
+        picked.map(Picked::whole)
     }
 }
 
@@ -88,7 +118,7 @@ struct Random {
 }
 
 impl Policy for Random {
-    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<usize> {
-        Some(self.rng.usize(0..pods.len().max(1)))
+    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<Picked> {
+        Some(Picked::whole(self.rng.usize(0..pods.len().max(1))))
     }
 }

@@ -6,9 +6,18 @@ use crate::pod::Pod;
 use crate::trace::Trace;
 use crate::SECOND;
 
-/// Times in milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+/// When the parts of a request's response were there; `None` if it was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
+    /// The first token.
+    pub first_token: Option<u64>,
+    /// The last one.
+    pub end: Option<u64>,
+}
+
+/// A distribution of times in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Distribution {
     /// The mean.
     pub mean: f64,
     /// The median.
@@ -28,9 +37,13 @@ pub struct Outcome {
     pub completed: usize,
     /// Requests that no pod could take.
     pub refused: usize,
+    /// Requests whose prompt another server computed than the one that responded.
+    pub disaggregated: usize,
     /// Time to the first token.
-    pub ttft_ms: Times,
-    /// The share of the prompts' tokens that were cached on the chosen server.
+    pub ttft_ms: Distribution,
+    /// Time for each further token: of each request, the mean.
+    pub token_ms: Distribution,
+    /// The share of the prompts' tokens that were cached on the server that computed them.
     pub cached_share: f64,
     /// The busiest server's prefill time over the mean of all servers.
     pub load_spread: f64,
@@ -38,7 +51,7 @@ pub struct Outcome {
     pub prefill_share: f64,
     /// The time at which the last request completed, in seconds.
     pub seconds: f64,
-    /// The number of requests of each server.
+    /// The number of requests in which each server had a part.
     pub by_pod: Vec<u64>,
     /// Every time to first token in milliseconds, in ascending order.
     #[serde(skip)]
@@ -47,17 +60,20 @@ pub struct Outcome {
 
 impl Outcome {
     /// Computes the result from the final state.
-    pub fn new(
-        trace: &Trace,
-        pods: &[Pod],
-        first_token: &[Option<u64>],
-        refused: usize,
-        end: u64,
-    ) -> Self {
-        let waits = trace.requests.iter().zip(first_token);
-        let waits = waits.filter_map(|(request, first)| Some((*first)?.saturating_sub(request.at)));
-        let mut ttfts: Vec<f64> = waits.map(|wait| wait as f64 / 1e6).collect();
-        ttfts.sort_by(f64::total_cmp);
+    pub fn new(trace: &Trace, pods: &[Pod], times: &[Times]) -> Self {
+        let all = || trace.requests.iter().zip(times);
+        let waits = all().filter_map(|(request, times)| times.first_token?.checked_sub(request.at));
+        let ttfts = ascending(waits.map(|wait| wait as f64 / 1e6));
+        let gaps = all().filter_map(|(request, times)| {
+            let decoding = times.end?.checked_sub(times.first_token?)?;
+            let further = request
+                .output
+                .checked_sub(1)
+                .filter(|further| *further > 0)?;
+            Some(decoding as f64 / 1e6 / f64::from(further))
+        });
+        let end = times.iter().filter_map(|times| times.end).max();
+        let end = end.unwrap_or(0);
         let sum = |of: fn(&Pod) -> u64| pods.iter().map(of).sum::<u64>() as f64;
         let busiest = pods.iter().map(|pod| pod.busy).max().unwrap_or(0) as f64;
         let busy = sum(|pod| pod.busy) / pods.len().max(1) as f64;
@@ -65,8 +81,10 @@ impl Outcome {
         Self {
             requests: trace.requests.len(),
             completed: ttfts.len(),
-            refused,
-            ttft_ms: times(&ttfts),
+            refused: 0,
+            disaggregated: 0,
+            ttft_ms: distribution(&ttfts),
+            token_ms: distribution(&ascending(gaps)),
             cached_share: share(sum(|pod| pod.cached_tokens), sum(|pod| pod.prompt_tokens)),
             load_spread: share(busiest, busy),
             prefill_share: share(busy, end as f64),
@@ -77,14 +95,20 @@ impl Outcome {
     }
 }
 
-fn times(ascending: &[f64]) -> Times {
+fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn distribution(ascending: &[f64]) -> Distribution {
     let at = |share: f64| {
         let last = ascending.len().saturating_sub(1);
         let place = (share * last as f64).round() as usize;
         ascending.get(place).copied().unwrap_or(0.0)
     };
     let sum: f64 = ascending.iter().sum();
-    Times {
+    Distribution {
         mean: sum / ascending.len().max(1) as f64,
         p50: at(0.5),
         p90: at(0.9),

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use pool_sim::pod::{Next, Pod};
+use pool_sim::pod::{Next, Part, Pod};
 use pool_sim::trace::Request;
-use pool_sim::{simulate, Kind, Model, Outcome, Progress, Trace};
+use pool_sim::{simulate, Kind, Model, Outcome, Progress, Servers, Trace};
 
 const PREFIX: &str = "
 apiVersion: llm-d.ai/v1alpha1
@@ -24,8 +24,13 @@ fn kinds() -> [Kind; 4] {
     ]
 }
 
+/// Servers without roles.
+fn alike(all: usize) -> Servers {
+    Servers { all, prefill: 0 }
+}
+
 fn run(trace: &Trace, kind: &Kind, model: &Model, pods: usize) -> Outcome {
-    simulate(trace, kind, model, pods, 11, &Progress::default()).unwrap()
+    simulate(trace, kind, model, alike(pods), 11, &Progress::default()).unwrap()
 }
 
 /// Small enough that requests queue and blocks are evicted.
@@ -57,7 +62,14 @@ fn the_same_seed_is_the_same_run_and_another_is_not() {
         let first = run(&trace, &kind, &small(), 5);
         assert_eq!(first, run(&trace, &kind, &small(), 5), "{kind:?}");
     }
-    let other = simulate(&trace, &Kind::Random, &small(), 5, 12, &Progress::default());
+    let other = simulate(
+        &trace,
+        &Kind::Random,
+        &small(),
+        alike(5),
+        12,
+        &Progress::default(),
+    );
     assert_ne!(run(&trace, &Kind::Random, &small(), 5), other.unwrap());
 }
 
@@ -83,7 +95,7 @@ fn a_server_begins_requests_in_the_order_in_which_they_came() {
             _ => {
                 let number = waiting.next().unwrap();
                 now = trace.requests[number].at;
-                assert!(pod.arrive(now, number, &trace.requests));
+                assert!(pod.arrive(now, number, Part::Whole, &trace.requests));
             }
         }
         assert!(pod.running() <= small().max_running);
@@ -192,6 +204,88 @@ schedulingProfiles:
 fn a_configuration_that_does_not_load_is_an_error() {
     let kind = Kind::Picker("kind: Nothing".to_owned());
     let trace = Trace::shared_prefix(1, 1.0, 1, 1);
-    let outcome = simulate(&trace, &kind, &Model::default(), 1, 1, &Progress::default());
+    let outcome = simulate(
+        &trace,
+        &kind,
+        &Model::default(),
+        alike(1),
+        1,
+        &Progress::default(),
+    );
     assert!(outcome.unwrap_err().contains("kind"));
+}
+
+#[test]
+fn a_prompt_that_one_server_computed_is_fetched_and_decoded_by_another() {
+    let request = Request {
+        at: 0,
+        input: 1_000,
+        output: 11,
+        blocks: (1..=15).collect(),
+        sent: None,
+    };
+    let requests = [request.clone(), request];
+    let model = Model {
+        prefill_rate: 1_000.0,
+        transfer_rate: 10_000.0,
+        token_seconds: 0.1,
+        token_seconds_each: 0.0,
+        ..Model::default()
+    };
+    let milliseconds = |pod: &Pod| {
+        let (at, next) = pod.next()?;
+        Some((at / 1_000_000, next))
+    };
+    let [mut prefill, mut decode] = [(); 2].map(|()| Pod::new(&model, 64));
+    assert!(prefill.arrive(0, 0, Part::Prefill, &requests));
+    let computed = prefill.next().unwrap();
+    assert_eq!(computed, (pool_sim::SECOND, Next::Prefilled(0)));
+    prefill.advance(computed.0, computed.1, &requests);
+    assert_eq!(
+        (prefill.next(), prefill.running(), prefill.cache.used()),
+        (None, 0, 0)
+    );
+    assert!(decode.arrive(computed.0, 0, Part::Decode, &requests));
+    // What is fetched holds no one up: not a prompt that this server computes itself.
+    assert!(decode.arrive(computed.0, 1, Part::Whole, &requests));
+    assert_eq!(decode.running(), 2);
+    // It finds the blocks that are being fetched, all but 40 tokens.
+    assert_eq!(milliseconds(&decode), Some((1_040, Next::FirstToken(1))));
+    decode.advance(1_040_000_000, Next::FirstToken(1), &requests);
+    assert_eq!(milliseconds(&decode), Some((1_100, Next::FirstToken(0))));
+    decode.advance(1_100_000_000, Next::FirstToken(0), &requests);
+    assert_eq!(milliseconds(&decode), Some((2_040, Next::End(1))));
+    decode.advance(2_040_000_000, Next::End(1), &requests);
+    assert_eq!(milliseconds(&decode), Some((2_100, Next::End(0))));
+    assert_eq!(
+        (prefill.prompt_tokens, decode.prompt_tokens),
+        (1_000, 1_000)
+    );
+}
+
+#[test]
+fn decoding_slows_down_while_a_prompt_is_computed() {
+    let request = |at: u64, input| Request {
+        at: at * pool_sim::SECOND,
+        input,
+        output: 101,
+        blocks: Vec::new(),
+        sent: None,
+    };
+    let trace = Trace {
+        block_tokens: 64,
+        requests: vec![request(0, 1), request(1, 10_000)],
+    };
+    let model = |step_tokens| Model {
+        prefill_rate: 10_000.0,
+        token_seconds: 0.02,
+        token_seconds_each: 0.0,
+        step_tokens,
+        ..Model::default()
+    };
+    let [together, apart] = [1_000, 0].map(|step| run(&trace, &Kind::RoundRobin, &model(step), 1));
+    // For one second the first request gets a token every 100 ms instead of every 20 ms.
+    assert!((apart.token_ms.mean - 20.0).abs() < 0.01, "{apart:?}");
+    let slowest = together.token_ms.p99;
+    assert!((slowest - 28.0).abs() < 0.1, "{slowest}");
 }

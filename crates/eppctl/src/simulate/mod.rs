@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use pool_sim::{simulate, Kind, Model, Outcome, Progress, Trace};
+use pool_sim::{simulate, Kind, Model, Outcome, Progress, Servers, Trace};
 use serde::Serialize;
 
 use crate::input::{plan_of, read_document, read_text};
@@ -20,7 +20,8 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
 ///
 /// Requests are routed by the filter's own code. The servers are modelled as a queue, prefill, batched
 /// decoding and a KV cache with prefix reuse: differences between policies are more reliable than
-/// absolute times. A trace is a file of JSON lines, either Mooncake's (timestamp, input_length,
+/// absolute times. With --prefill-pods, a configuration that disaggregates has prompts computed by other
+/// servers than the responding ones, and can be compared with one that does not, on the same hardware. A trace is a file of JSON lines, either Mooncake's (timestamp, input_length,
 /// output_length, hash_ids of 512 tokens) or requests (timestamp in milliseconds, body, optionally path
 /// and output_length). Or it is generated: multi-turn (conversations) or shared-prefix (questions about
 /// documents).
@@ -42,6 +43,10 @@ pub struct Simulate {
     /// Number of model servers.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pods: u32,
+    /// How many of them have the label llm-d.ai/role: prefill, which leaves decode to the others; without
+    /// it, no server has a role.
+    #[arg(long, value_name = "PODS", default_value_t = 0)]
+    prefill_pods: u32,
     /// Number of requests: the first ones of a trace file, or how many to generate [default: all, or 10,000].
     #[arg(long)]
     requests: Option<usize>,
@@ -77,6 +82,13 @@ struct ModelArgs {
     /// Milliseconds per token that each further running request adds (assumed).
     #[arg(long, default_value_t = Model::default().token_seconds_each * 1e3)]
     token_ms_each: f64,
+    /// Prompt tokens per step, during which each other request gets one token; the default is the lower of vLLM's
+    /// for max_num_batched_tokens. 0: prefill does not slow decoding down.
+    #[arg(long, default_value_t = Model::default().step_tokens)]
+    step_tokens: u32,
+    /// Prompt tokens per second whose KV cache moves from a prefill to a decode server (assumed).
+    #[arg(long, default_value_t = Model::default().transfer_rate, value_parser = positive)]
+    transfer_rate: f64,
     /// Maximum number of running requests; the default is vLLM's max_num_seqs.
     #[arg(long, default_value_t = Model::default().max_running)]
     max_running: usize,
@@ -108,6 +120,7 @@ struct Compared {
 struct Comparison {
     trace: String,
     pods: u32,
+    prefill_pods: u32,
     seed: u64,
     policies: Vec<Compared>,
 }
@@ -115,12 +128,19 @@ struct Comparison {
 impl Simulate {
     /// Runs all policies, one after the other.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
+        if self.prefill_pods > self.pods {
+            let (prefill, all) = (self.prefill_pods, self.pods);
+            let text = format!("--prefill-pods {prefill}: there are {all} pods");
+            return Err(Error::new(text));
+        }
         let kinds = self.kinds()?;
         let trace = self.load()?;
         let model = Model {
             prefill_rate: self.model.prefill_rate,
             token_seconds: self.model.token_ms / 1e3,
             token_seconds_each: self.model.token_ms_each / 1e3,
+            step_tokens: self.model.step_tokens,
+            transfer_rate: self.model.transfer_rate,
             max_running: self.model.max_running,
             cache_tokens: self.model.cache_tokens,
         };
@@ -145,6 +165,7 @@ impl Simulate {
         output.print(&Comparison {
             trace: self.trace.clone(),
             pods: self.pods,
+            prefill_pods: self.prefill_pods,
             seed: self.seed,
             policies,
         })?;
@@ -199,9 +220,12 @@ impl Simulate {
     ) -> Result<Outcome, String> {
         let progress = Arc::new(Progress::default());
         let bar = bar(name, trace.requests.len());
-        let pods = self.pods as usize;
+        let servers = Servers {
+            all: self.pods as usize,
+            prefill: self.prefill_pods as usize,
+        };
         let outcome = std::thread::scope(|scope| {
-            let run = scope.spawn(|| simulate(trace, kind, model, pods, self.seed, &progress));
+            let run = scope.spawn(|| simulate(trace, kind, model, servers, self.seed, &progress));
             while !run.is_finished() {
                 bar.set_position(progress.load(std::sync::atomic::Ordering::Relaxed) as u64);
                 // Frequent enough for a smooth bar, and negligible in a run of seconds.
@@ -228,31 +252,50 @@ fn bar(name: &str, length: usize) -> ProgressBar {
 impl Report for Comparison {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let requests = self.policies.first().map_or(0, |run| run.outcome.requests);
+        let prefill = match self.prefill_pods {
+            0 => String::new(),
+            some => format!(" ({some} prefill)"),
+        };
         writeln!(
             out,
-            "{requests} requests of {}, {} pods, seed {}; time to first token in ms",
+            "{requests} requests of {}, {} pods{prefill}, seed {}; time to first token and per further token in ms",
             self.trace, self.pods, self.seed
         )?;
         let head = format!(
-            "{:32} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>8} {:>8}",
-            "policy", "mean", "p50", "p90", "p99", "cached", "spread", "prefill", "refused"
+            "{:32} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>7}",
+            "policy",
+            "mean",
+            "p50",
+            "p90",
+            "p99",
+            "token",
+            "p99",
+            "cached",
+            "spread",
+            "prefill",
+            "P/D",
+            "refused"
         );
         writeln!(out, "{}", styled(STRONG, head))?;
         for Compared {
             policy, outcome, ..
         } in &self.policies
         {
-            let ttft = &outcome.ttft_ms;
+            let (ttft, token) = (&outcome.ttft_ms, &outcome.token_ms);
+            let disaggregated = outcome.disaggregated as f64 / outcome.requests.max(1) as f64;
             writeln!(
                 out,
-                "{policy:32} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>6.1}% {:>7.2} {:>7.1}% {:>8}",
+                "{policy:32} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>6.0} {:>6.0} {:>6.1}% {:>6.2} {:>6.1}% {:>6.1}% {:>7}",
                 ttft.mean,
                 ttft.p50,
                 ttft.p90,
                 ttft.p99,
+                token.p50,
+                token.p99,
                 outcome.cached_share * 100.0,
                 outcome.load_spread,
                 outcome.prefill_share * 100.0,
+                disaggregated * 100.0,
                 outcome.refused
             )?;
         }
@@ -260,8 +303,9 @@ impl Report for Comparison {
         let simulated = requests * self.policies.len();
         let rate = simulated as f64 / took.as_secs_f64().max(1e-9);
         let foot = format!(
-            "cached: share of prompt tokens; spread: prefill time of the busiest pod over the mean; \
-             prefill: share of time spent in prefill. Simulated {rate:.0} requests/s"
+            "token: median of the requests' mean times per further token; cached: share of prompt tokens; \
+             spread: prefill time of the busiest pod over the mean; prefill: share of time spent in prefill; \
+             P/D: share of requests whose prompt another pod computed. Simulated {rate:.0} requests/s"
         );
         writeln!(out, "{}", styled(FAINT, foot))
     }
