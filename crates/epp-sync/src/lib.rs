@@ -55,4 +55,4 @@ pub use store::{InProcess, Store};
 
 /// The beginning of all keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/6";
+pub const ROOT: &str = "epp-wasm/7";

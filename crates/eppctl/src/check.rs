@@ -25,6 +25,8 @@ use crate::unread::unread;
   eppctl check examples/gie.yaml
   # would llm-d-router load it?
   eppctl check --dialect llm-d examples/gie.yaml
+  # does it decide in every case as its Endpoint Picker does?
+  eppctl check --strict examples/gie.yaml
   # with every default written out:
   eppctl check --print-defaults examples/gie.yaml
   eppctl check -o json examples/*.yaml
@@ -36,7 +38,8 @@ A file may be a document or contain any number of them, as mappings or as text: 
 values, an LLMInferenceService, a container's arguments, several YAML documents. Each one is checked
 and named; line numbers refer to the file.
 
-Exit status: 0 all load, 1 at least one does not, 2 a file cannot be read.")]
+Exit status: 0 all load, 1 at least one does not (or has an approximation, with --strict), 2 a file
+cannot be read.")]
 pub struct Check {
     /// Documents, or files that contain documents, in YAML or JSON; - is standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -44,6 +47,9 @@ pub struct Check {
     /// Also check whether an Endpoint Picker of this dialect would accept them; if not, exit with 1.
     #[arg(long, value_enum)]
     dialect: Option<TargetDialect>,
+    /// Also exit with 1 if a document has something that is approximated here, so that decisions may differ from the Endpoint Picker's.
+    #[arg(long)]
+    strict: bool,
     /// Instead of the report, print each document that loads, with every default written out.
     #[arg(long)]
     print_defaults: bool,
@@ -59,6 +65,8 @@ struct Checked {
     summary: Option<String>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// Where decisions may differ from the Endpoint Picker's, and why.
+    approximations: Vec<String>,
     plugins: Vec<Plugin>,
     /// Fields outside `plugins` that are refused or have no effect.
     fields: Vec<Field>,
@@ -113,7 +121,9 @@ impl Check {
             }
         }
         let accepted = |checked: &Checked| {
-            checked.loads && checked.dialect.as_ref().is_none_or(|picker| picker.accepts)
+            let exact = !self.strict || checked.approximations.is_empty();
+            let accepts = checked.dialect.as_ref().is_none_or(|picker| picker.accepts);
+            checked.loads && accepts && exact
         };
         let status = match all.0.iter().all(accepted) {
             true => ExitStatus::Ok,
@@ -170,6 +180,8 @@ fn check_document(
         // In the file's order; problems without a location come last.
         problems.sort_by_key(|problem| problem.location.unwrap_or((usize::MAX, 0)));
     }
+    let approximations = warnings.iter().filter(|problem| problem.approximates);
+    let approximations = approximations.map(ToString::to_string).collect();
     let errors: Vec<Diagnostic> = errors.iter().map(Diagnostic::from).collect();
     let warnings: Vec<Diagnostic> = warnings.iter().map(Diagnostic::from).collect();
     let tree = dialect::tree(&document.text);
@@ -191,6 +203,7 @@ fn check_document(
             .collect(),
         errors,
         warnings,
+        approximations,
         plugins,
         dialect,
         text: text.to_owned(),
@@ -227,6 +240,7 @@ impl Checked {
             summary: None,
             errors: errors.iter().map(Diagnostic::from).collect(),
             warnings: Vec::new(),
+            approximations: Vec::new(),
             plugins: Vec::new(),
             fields: Vec::new(),
             dialect: None,
@@ -266,6 +280,11 @@ impl Checked {
         for field in &self.fields {
             let name = styled(STRONG, &field.name);
             writeln!(out, "  {name}  {}", shown(&field.standing))?;
+        }
+        if !self.approximations.is_empty() {
+            let count = self.approximations.len();
+            let verdict = styled(WARNING, "decisions may differ from the Endpoint Picker's");
+            writeln!(out, "  {verdict}: {count} approximated, see the warnings")?;
         }
         let Some(picker) = &self.dialect else {
             return Ok(());

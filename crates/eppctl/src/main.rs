@@ -20,6 +20,7 @@ mod explain;
 mod input;
 mod lint;
 mod manual;
+mod markdown;
 mod metrics;
 mod metrics_reference;
 mod output;
@@ -30,6 +31,7 @@ mod schema;
 mod simulate;
 mod standings;
 mod top;
+mod type_tables;
 mod unread;
 
 use std::process::ExitCode;

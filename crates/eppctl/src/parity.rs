@@ -7,6 +7,7 @@ use clap::Args;
 use parity::{replay, Held, Report as Agreements, Scenario, Section};
 use serde::Serialize;
 
+use crate::markdown::{insert, Inserted};
 use crate::output::{styled, Error, ExitStatus, Output, Report, ERROR, STRONG};
 
 /// Replay recorded decisions of a real Endpoint Picker and report where epp-wasm differs.
@@ -93,19 +94,12 @@ impl Tables {
 
     /// Replaces the tables of a Markdown file.
     fn put_into(&self, file: &Path) -> Result<(), String> {
-        let failed = |error: io::Error| format!("{}: {error}", file.display());
-        let mut text = std::fs::read_to_string(file).map_err(failed)?;
-        for (table, rows) in [("decisions", self.decisions()), ("tests", self.tests())] {
-            let begin = format!("<!-- eppctl parity: {table} -->\n");
-            let (before, rest) = text
-                .split_once(&begin)
-                .ok_or_else(|| format!("{}: found no line {}", file.display(), begin.trim_end()))?;
-            let (_, after) = rest
-                .split_once("<!-- end -->")
-                .ok_or_else(|| format!("{}: found no <!-- end -->", file.display()))?;
-            text = format!("{before}{begin}{rows}<!-- end -->{after}");
-        }
-        std::fs::write(file, text).map_err(failed)
+        let tables = [("decisions", self.decisions()), ("tests", self.tests())];
+        let tables = tables.map(|(table, rows)| Inserted {
+            marker: format!("<!-- eppctl parity: {table} -->"),
+            rows,
+        });
+        insert(file, &tables)
     }
 
     fn decisions(&self) -> String {

@@ -3,21 +3,25 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use epp_core::config::value::nearest::nearest;
 use epp_core::plugins::{self, PluginType, Standing};
 use serde::Serialize;
 
+use crate::markdown::insert;
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{holds, name_of, questions, written, Block, Page, Row};
+use crate::type_tables;
 
 /// Print the reference of plugin types (parameters, defaults, formula, example) or of metrics.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl reference prefix-cache-scorer
   eppctl reference > docs/configuration.md
-  eppctl reference --metrics > docs/metrics.md")]
+  eppctl reference --metrics > docs/metrics.md
+  eppctl reference --into docs/migrating.md")]
 pub struct Reference {
     /// Plugin types [default: all].
     #[arg(value_name = "TYPE")]
@@ -25,6 +29,9 @@ pub struct Reference {
     /// Print the metrics that the filter exports instead.
     #[arg(long, conflicts_with = "types")]
     metrics: bool,
+    /// Instead of printing, insert the tables of plugin types into a Markdown file, between its lines <!-- eppctl reference: … --> and <!-- end -->.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "metrics"])]
+    into: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +51,10 @@ one plugin.
 impl Reference {
     /// Prints the reference, of metrics, of all plugins, or of those named.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
+        if let Some(file) = &self.into {
+            insert(file, &type_tables::tables()).map_err(Error::new)?;
+            return Ok(ExitStatus::Ok);
+        }
         let mut text = String::new();
         if self.metrics {
             text = crate::metrics_reference::page();
@@ -87,6 +98,7 @@ fn unknown(name: &str) -> Error {
 pub fn standing(standing: Standing) -> String {
     match standing {
         Standing::Same => "works as in the EPP".to_owned(),
+        Standing::Differs(how) => format!("differs on purpose: {how}"),
         Standing::Approximated(how) => format!("approximated: {how}"),
         Standing::NoEffect(why) => format!("no effect here: {why}"),
         Standing::Ours(what) => format!("ours: {what}"),

@@ -109,7 +109,7 @@ fn escaped(name: &str) -> String {
 /// A document of the llm-d dialect accepts only that dialect's parameters.
 fn only_llm_d(plugin: &PluginType, definition: &str) -> Value {
     json!({
-        "if": {"properties": {"apiVersion": {"const": "llm-d.ai/v1alpha1"}}, "required": ["apiVersion"]},
+        "if": {"properties": {"apiVersion": {"enum": ["llm-d.ai/v1", "llm-d.ai/v1alpha1"]}}, "required": ["apiVersion"]},
         "then": {"properties": {"plugins": {"items": {
             "if": of_type(plugin),
             "then": {"properties": {"parameters": reference(definition)}},

@@ -3,8 +3,8 @@
 //! For a document that loads, this covers the configuration in force, otherwise the document as written.
 
 use epp_core::config::value::Node;
-use epp_core::config::{elsewhere, Elsewhere, Here, Plan};
-use epp_core::plugins::{self, Standing};
+use epp_core::config::{elsewhere, Here, Plan};
+use epp_core::plugins;
 use serde::Serialize;
 
 use crate::excerpt::Diagnostic;
@@ -41,16 +41,17 @@ pub fn in_force(plan: &Plan) -> Vec<Plugin> {
     instances
         .map(|instance| {
             let kind = plugins::find(instance.kind);
+            let idle = || idle(instance.kind).unwrap_or_default();
             let of_parameter = |name: &str| match kind {
                 Some(kind) => standing(kind.parity.of_parameter(name)),
-                None => without_effect(instance.kind),
+                None => idle(),
             };
             Plugin {
                 name: instance.name.clone(),
                 r#type: instance.kind.to_owned(),
                 standing: match kind {
                     Some(kind) => standing(kind.parity.plugin),
-                    None => without_effect(instance.kind),
+                    None => idle(),
                 },
                 parameters: instance
                     .parameters
@@ -66,15 +67,9 @@ pub fn in_force(plan: &Plan) -> Vec<Plugin> {
         .collect()
 }
 
-/// Returns the standing of a type that may be declared and has no effect here.
-fn without_effect(kind: &str) -> String {
-    let why = elsewhere(kind).map_or("", |known| known.why);
-    standing(Standing::NoEffect(why))
-}
-
-/// Returns a type that may be declared and has no effect here.
-fn idle(kind: &str) -> Option<&'static Elsewhere> {
-    elsewhere(kind).filter(|known| known.here != Here::Refused)
+/// Returns the standing of a type that does not run here; `None` if it is refused or not known.
+fn idle(kind: &str) -> Option<String> {
+    elsewhere(kind)?.standing().map(standing)
 }
 
 /// Returns the plugins of a document that does not load, as written.
@@ -112,8 +107,7 @@ fn of_type(kind: &str, path: &str, errors: &[Diagnostic]) -> String {
     match (refused, plugins::find(kind)) {
         (Some(refused), _) => refused,
         (None, Some(found)) => standing(found.parity.plugin),
-        (None, None) if idle(kind).is_some() => without_effect(kind),
-        (None, None) => "refused: not a plugin type".to_owned(),
+        (None, None) => idle(kind).unwrap_or_else(|| "refused: not a plugin type".to_owned()),
     }
 }
 
@@ -127,8 +121,7 @@ fn parameters(entry: &Node, kind: &str, path: &str, errors: &[Diagnostic]) -> Ve
         let standing = match (refused(errors, |error| is_below(error, &path)), found) {
             (Some(refused), _) => refused,
             (None, Some(found)) => standing(found.parity.of_parameter(name)),
-            (None, None) if idle(kind).is_some() => without_effect(kind),
-            (None, None) => "not checked".to_owned(),
+            (None, None) => idle(kind).unwrap_or_else(|| "not checked".to_owned()),
         };
         Field {
             name: name.clone(),

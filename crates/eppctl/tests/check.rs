@@ -71,7 +71,7 @@ fn the_parity_of_each_plugin_and_parameter_is_listed() {
         plugin.unwrap().get("standing").unwrap().as_str().unwrap()
     };
     assert_eq!(standing("max-score-picker"), "works as in the EPP");
-    assert!(standing("queue-scorer").starts_with("approximated: "));
+    assert!(standing("queue-scorer").starts_with("differs on purpose: "));
     assert!(standing("static-discovery").starts_with("ours: "));
 }
 
@@ -82,7 +82,7 @@ kind: EndpointPickerConfig
 featureGates: [flowControl]
 plugins:
 - type: queue-scorer
-- {type: prefill-filter, name: p, parameters: {a: 1}}
+- {type: vllmgrpc-parser, name: p, parameters: {a: 1}}
 - {type: max-score-picker, parameters: {maxNumOfEndpoints: many}}
 - {type: queue-scorrer}
 ";
@@ -98,19 +98,19 @@ plugins:
             .to_owned()
     };
     for (path, expected) in [
-        ("plugins/0", "approximated: "),
-        ("plugins/1", "refused: prefill/decode disaggregation"),
+        ("plugins/0", "differs on purpose: "),
+        ("plugins/1", "refused: gRPC bodies"),
         ("plugins/1/parameters/0", "not checked"),
         ("plugins/2", "works as in the EPP"),
         ("plugins/2/parameters/0", "refused: found \"many\""),
         ("plugins/3", "refused: found \"queue-scorrer\""),
-        ("fields/0", "refused: found \"flowControl\""),
+        ("fields/0", "approximated here: requests are never queued"),
     ] {
         let found = standing(path);
         assert!(found.starts_with(expected), "{path}: {found}");
     }
     let text = out(&check(&["-"], slip));
-    assert!(text.contains("  p  refused: prefill/decode"), "{text}");
+    assert!(text.contains("  p  refused: gRPC bodies"), "{text}");
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn errors_are_in_the_order_of_the_file() {
 kind: EndpointPickerConfig
 plugins:
 - {type: queue-scorer, parameters: {a: 1}}
-- type: decode-filter
+- type: vllmgrpc-parser
 - {type: max-score-picker, parameters: {b: 1}}
 ";
     let all: serde_json::Value =
@@ -317,4 +317,34 @@ data: {sources: []}
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
+}
+
+/// A gate that is approximated here, and one without effect on a decision.
+const GATES: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl, dataLayer]
+plugins: [{type: queue-scorer}]
+";
+
+#[test]
+fn strict_refuses_what_is_approximated_and_no_more() {
+    let text = out(&check(&["-"], GATES));
+    assert!(text.contains("1 approximated, see the warnings"), "{text}");
+    assert!(check(&["-"], GATES).status.success());
+    assert_eq!(check(&["--strict", "-"], GATES).status.code(), Some(1));
+    let exact = GATES.replace("flowControl, ", "");
+    assert!(check(&["--strict", "-"], &exact).status.success());
+
+    // A document that asks for it does not load.
+    let strict = |text: &str| {
+        let own = "{type: envoy-proxy, parameters: {strict: true}}]";
+        check(&["-"], &text.replace("}]", &format!("}}, {own}")))
+    };
+    let refused = out(&strict(GATES));
+    let error = "error: -: featureGates[0]: approximated here: ";
+    assert!(
+        refused.contains(error) && refused.contains("which `strict` refuses"),
+        "{refused}"
+    );
+    assert!(strict(&exact).status.success());
 }

@@ -70,7 +70,7 @@ const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 const BROKEN: &[&str] = &[
     "kind: EndpointPickerConfig",
     "apiVersion: llm-d.ai/v1alpha1",
-    "apiVersion: llm-d.ai/v1\nkind: EndpointPickerConfig",
+    "apiVersion: llm-d.ai/v2\nkind: EndpointPickerConfig",
     "HEAD plugin: []",
     "HEAD plugins: {}",
     "HEAD plugins: [{name: a}]",
@@ -95,6 +95,8 @@ const BROKEN: &[&str] = &[
     "HEAD schedulingProfiles: [{name: a, plugins: [{weight: 1}]}]",
     "HEAD dataLayer: {discovery: {plugin: a}}",
     "HEAD featureGates: [1]",
+    "HEAD flowControl: {maxByte: 1}",
+    "HEAD flowControl: {priorityBands: [{defaultRequestTTL: soon}]}",
     "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: a, plugins: [{pluginRef: queue-scorer, weight: heavy}]}]",
     "HEAD featureGates: true",
 ];

@@ -329,6 +329,10 @@ fn given(decided: &Decided<'_>, candidate: &Candidate, scorer: &(String, f64)) -
 
 fn plan_of(plan: &PlanSummary) -> Markup {
     html! {
+        @if !plan.approximations.is_empty() {
+            p { "Decisions may differ from the Endpoint Picker's:" }
+            ul.approximations { @for one in &plan.approximations { li { (one) } } }
+        }
         table.plan {
             thead { tr { th.l { "profile" } th.l { "plugin" } th.l { "type" } th { "weight" } th.w { "parameters" } } }
             tbody {

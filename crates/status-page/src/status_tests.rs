@@ -56,6 +56,7 @@ fn pool(memory: &mut InProcess, report: Report) {
                 name: "queue-scorer".to_owned(),
                 ..PluginSummary::default()
             }],
+            approximations: vec!["p is approximated here: as q".to_owned()],
         },
     };
     report::publish_plan(&base, &plan, shared);
@@ -127,6 +128,7 @@ fn the_page_shows_what_was_reported() {
         "<td class=\"l\">(gone)</td><td>1.000</td><td>0.500</td>",
         "<td>50.0 %</td>",
         "<td class=\"entries\">0</td>",
+        "<li>p is approximated here: as q</li>",
     ] {
         assert!(text.contains(shown), "no {shown}: {text}");
     }

@@ -197,6 +197,9 @@ impl Assembly<'_> {
         // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();
         let EnvoyProxy { picker, envoy } = proxy.map(|proxy| *proxy).unwrap_or_default();
+        if picker.strict {
+            self.problems.refuse_approximations();
+        }
         Some(Plan {
             load,
             discounts,
@@ -213,6 +216,7 @@ impl Assembly<'_> {
             settings: picker,
             envoy,
             profiles,
+            approximations: Vec::new(),
         })
     }
 

@@ -13,17 +13,17 @@ use crate::testing::pool;
 const PROFILE: &str =
     "schedulingProfiles: [{name: p, plugins: [{pluginRef: prefix-cache-scorer}]}]\n";
 
-fn gie_v1(rest: &str) -> String {
+pub fn gie_v1(rest: &str) -> String {
     format!(
         "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n{rest}"
     )
 }
 
-fn loaded(text: &str) -> Loaded {
+pub fn loaded(text: &str) -> Loaded {
     load(text).unwrap_or_else(|rejected| panic!("{text}\n{rejected:#?}"))
 }
 
-fn warnings(text: &str) -> Vec<String> {
+pub fn warnings(text: &str) -> Vec<String> {
     loaded(text)
         .warnings
         .iter()
@@ -32,7 +32,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 /// Fails unless the text loads with exactly these warnings, each with its parts.
-fn warned(text: &str, expected: &[&[&str]]) {
+pub fn warned(text: &str, expected: &[&[&str]]) {
     let found = warnings(text);
     let all = expected.iter().all(|parts| {
         let has = |warning: &String| parts.iter().all(|part| warning.contains(part));
@@ -136,6 +136,11 @@ fn gates_without_effect_are_warnings_under_both_versions() {
     warned(
         &gie_v1("featureGates: [flowControl]\n"),
         &[&["featureGates[0]", "never queued"]],
+    );
+    // The gate says it for the section, too.
+    warned(
+        &llm_d("featureGates: [flowControl]\nflowControl: {maxBytes: 10Gi}\n"),
+        &[&["featureGates[0]", "approximated here", "never queued"]],
     );
     refused(
         &gie_v1("featureGates: [dataLayr]\n"),

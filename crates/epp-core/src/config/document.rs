@@ -41,6 +41,27 @@ pub struct ProfileEntry {
     pub path: Path,
 }
 
+/// A document's `apiVersion`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The one of the Gateway API Inference Extension.
+    GieV1,
+    /// The first one of llm-d-router.
+    LlmDAlpha,
+    /// Its successor, in which `dataLayer` is arranged anew and former places of fields are gone.
+    LlmDV1,
+}
+
+impl Version {
+    /// Returns the dialect that it names.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::GieV1 => Dialect::GieV1,
+            Self::LlmDAlpha | Self::LlmDV1 => Dialect::LlmD,
+        }
+    }
+}
+
 /// The whole document.
 #[derive(Debug)]
 pub struct Document {
@@ -70,15 +91,17 @@ impl Document {
 
 const GIE_V1: &str = "inference.networking.x-k8s.io/v1alpha1";
 const LLM_D: &str = "llm-d.ai/v1alpha1";
+const LLM_D_V1: &str = "llm-d.ai/v1";
 const KIND: &str = "EndpointPickerConfig";
 
 /// Reads the document's fields; `None` where it says that it is something else.
 pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let mut fields = Fields::new(Some(node), Path::default(), problems);
-    let declared = read_identity(&mut fields)?;
+    let version = read_identity(&mut fields)?;
+    let declared = version.dialect();
     let plugins = read_plugins(&mut fields);
-    let former = super::sections::read_gates(&mut fields, declared);
-    let newer = uses_llm_d_parts(node, &plugins, former);
+    let gates = super::sections::read_gates(&mut fields);
+    let newer = uses_llm_d_parts(node, &plugins, gates.former);
     let dialect = match declared {
         Dialect::GieV1 if newer => {
             let path = fields.path().key("apiVersion");
@@ -90,8 +113,8 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     };
     let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
-    super::sections::read_inert(&mut fields, &mut parsers);
-    let (discovery, sources) = super::sections::read_data_layer(&mut fields, declared);
+    super::sections::read_inert(&mut fields, gates, version, &mut parsers);
+    let (discovery, sources) = super::sections::read_data_layer(&mut fields, version);
     fields.finish();
     Some(Document {
         dialect,
@@ -140,21 +163,25 @@ fn has_any(node: &Node, names: &[&str]) -> bool {
     names.iter().any(|name| node.get(name).is_some())
 }
 
-/// Returns the dialect of a document by its `apiVersion`; `None` where it is of another kind, about which
+/// Returns the version of a document by its `apiVersion`; `None` where it is of another kind, about which
 /// there is nothing more to report.
-fn read_identity(fields: &mut Fields<'_>) -> Option<Dialect> {
+fn read_identity(fields: &mut Fields<'_>) -> Option<Version> {
     let kind = fields.required_choice("kind", &[(KIND, ())]);
     if kind.is_none() && fields.has("kind") {
         return None;
     }
-    let versions = [(GIE_V1, Dialect::GieV1), (LLM_D, Dialect::LlmD)];
+    let versions = [
+        (GIE_V1, Version::GieV1),
+        (LLM_D, Version::LlmDAlpha),
+        (LLM_D_V1, Version::LlmDV1),
+    ];
     let version = fields.required_choice("apiVersion", &versions);
     // The group of a misspelt version still shows which rules the rest was written for.
     let of_gie_group =
         |version: &Node| matches!(version, Node::String(text) if text.starts_with("inference"));
     Some(version.unwrap_or_else(|| match fields.node("apiVersion") {
-        Some(version) if of_gie_group(version) => Dialect::GieV1,
-        _ => Dialect::LlmD,
+        Some(version) if of_gie_group(version) => Version::GieV1,
+        _ => Version::LlmDAlpha,
     }))
 }
 

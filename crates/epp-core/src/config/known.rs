@@ -3,8 +3,10 @@
 
 use Here::{Detects, Idle, Refused};
 
+use crate::plugins::Standing;
+
 /// The reason why flow control has no effect.
-pub const NO_QUEUE: &str = "requests are never queued in the proxy";
+pub const NO_QUEUE: &str = "requests are never queued or shed in the proxy";
 
 /// The reason why saturation detection has no effect.
 pub const NO_SHEDDING: &str = "requests have no priority in the proxy, so that none is shed";
@@ -14,12 +16,24 @@ pub const NO_SHEDDING: &str = "requests have no priority in the proxy, so that n
 pub enum Here {
     /// A document with it does not load.
     Refused,
-    /// It may be declared and changes nothing here. Without flow control it changes nothing in the
-    /// Endpoint Picker, either.
+    /// It may be declared and changes nothing here, nor would it change a decision.
     Idle,
+    /// It may be declared and does nothing here, for which decisions may differ from the Endpoint Picker's.
+    Approximated,
     /// It may be declared and changes nothing here, but a profile must not have it: the Endpoint Picker
     /// runs it there as a filter.
     Detects,
+}
+
+impl Elsewhere {
+    /// Returns how it compares with the Endpoint Picker's; `None` if it is refused.
+    pub fn standing(&self) -> Option<Standing> {
+        match self.here {
+            Refused => None,
+            Here::Approximated => Some(Standing::Approximated(self.why)),
+            Idle | Detects => Some(Standing::NoEffect(self.why)),
+        }
+    }
 }
 
 /// A type that only the Endpoint Picker runs.

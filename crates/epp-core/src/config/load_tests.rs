@@ -235,8 +235,8 @@ fn the_references_error_rows_are_errors() {
 fn kind_and_version_are_needed_and_known() {
     refused("kind: EndpointPickerConfig\n", &["apiVersion", "nothing"]);
     refused(
-        "apiVersion: llm-d.ai/v1\nkind: EndpointPickerConfig\n",
-        &["apiVersion", "llm-d.ai/v1\"", "expected"],
+        "apiVersion: llm-d.ai/v2\nkind: EndpointPickerConfig\n",
+        &["apiVersion", "llm-d.ai/v2\"", "expected"],
     );
     refused(
         "apiVersion: llm-d.ai/v1alpha1\nkind: Pod\n",
@@ -264,11 +264,6 @@ fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
 
 #[test]
 fn where_the_dialects_differ_the_stricter_rule_holds() {
-    // Flow control is an experiment in GIE v1 and a part of llm-d-router.
-    refused(
-        &llm_d("featureGates: [flowControl]\n"),
-        &["featureGates[0]", "not supported here"],
-    );
     // GIE v1's parameters moved to the producer.
     refused(
         &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n"),

@@ -41,6 +41,10 @@ schedulingProfiles:
   - {pluginRef: prefix-cache-scorer, weight: 3}
 ";
 
+/// Approximations that the status page lists: the plan is published whole, and a real document has a
+/// few.
+const MAX_APPROXIMATIONS: usize = 20;
+
 /// A document that can be put in force.
 #[derive(Debug)]
 pub struct Loaded {
@@ -74,10 +78,14 @@ pub fn load(text: &str) -> Result<Loaded, Rejected> {
     });
     problems.say_what_was_left_out();
     match plan {
-        Some(plan) if problems.errors.is_empty() => Ok(Loaded {
-            plan,
-            warnings: problems.warnings,
-        }),
+        Some(mut plan) if problems.errors.is_empty() => {
+            let approximations = problems.approximations().take(MAX_APPROXIMATIONS);
+            plan.approximations = approximations.map(ToString::to_string).collect();
+            Ok(Loaded {
+                plan,
+                warnings: problems.warnings,
+            })
+        }
         _ => Err(Rejected {
             errors: problems.errors,
             warnings: problems.warnings,
@@ -141,3 +149,5 @@ mod graph_tests;
 #[cfg(test)]
 #[path = "load_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod version_tests;

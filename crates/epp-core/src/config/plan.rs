@@ -83,6 +83,8 @@ pub struct Plan {
     pub instances: Vec<Arc<Instance>>,
     /// The profiles, for display and comparison.
     pub profiles: Vec<Profiled>,
+    /// Where decisions may differ from the Endpoint Picker's, and why, for display.
+    pub approximations: Vec<String>,
 }
 
 /// Two plans are equal if they decide alike: however their documents were written.

@@ -1,20 +1,26 @@
 //! The document's fields beside plugins and profiles: each works, is refused with what to use
 //! instead, or has no effect in a proxy and says so.
 
+use std::time::Duration;
+
+use super::document::Version;
 use super::known::{NO_QUEUE, NO_SHEDDING};
-use crate::config::value::fields::no_effect;
+use crate::config::value::fields::{approximated, no_effect};
 use crate::config::value::nearest::no_such;
-use crate::config::value::{Fields, Path};
-use crate::plugins::Dialect;
+use crate::config::value::{Fields, Kind, Path};
 
 /// A reference to a plugin, and its location.
 pub type Named = (String, Path);
 
+/// The reason why what Endpoint Pickers share with each other has no effect.
+const NO_PEERS: &str = "Envoys do not coordinate";
+
 /// `dataLayer`: where endpoints and metrics come from; `data` is its name in the Gateway API Inference
 /// Extension v1.3 and v1.4, where it has sources only.
-pub fn read_data_layer(fields: &mut Fields<'_>, declared: Dialect) -> (Option<Named>, Vec<Named>) {
+pub fn read_data_layer(fields: &mut Fields<'_>, version: Version) -> (Option<Named>, Vec<Named>) {
     let mut sources = Vec::new();
-    if declared == Dialect::GieV1 || fields.problems().is_recording() {
+    let recording = fields.problems().is_recording();
+    if version == Version::GieV1 || recording {
         if let Some(mut layer) = fields.section("data") {
             read_sources(&mut layer, &mut sources);
             layer.finish();
@@ -28,20 +34,48 @@ pub fn read_data_layer(fields: &mut Fields<'_>, declared: Dialect) -> (Option<Na
     // The default source and extractor are those that a plan has anyway.
     layer.boolean("injectDefaults", true);
     read_sources(&mut layer, &mut sources);
-    let discovery = layer.section("discovery").and_then(|mut discovery| {
-        let named = read_named(&mut discovery);
-        discovery.finish();
-        named
-    });
-    for name in [
+    let discovery = layer
+        .section("discovery")
+        .and_then(|discovery| read_discovery(discovery, version));
+    const FORMER: [&str; 4] = [
         "peerDiscovery",
         "crossReplicaSyncerPluginRef",
         "crossReplicaSyncInterval",
-    ] {
-        layer.no_effect(name, "Envoys do not coordinate");
+        "crossReplicaPublishTimeout",
+    ];
+    if version == Version::LlmDV1 || recording {
+        layer.no_effect("crossReplica", NO_PEERS);
+    }
+    for name in FORMER {
+        match version {
+            Version::LlmDV1 => {
+                layer.unsupported(name, "moved; use crossReplica or discovery.peers")
+            }
+            _ => layer.no_effect(name, NO_PEERS),
+        }
     }
     layer.finish();
     (discovery, sources)
+}
+
+/// `dataLayer.discovery`: a reference, which is `endpoints` from v1 on.
+fn read_discovery(mut discovery: Fields<'_>, version: Version) -> Option<Named> {
+    let named = if version == Version::LlmDV1 || discovery.problems().is_recording() {
+        let named = discovery.section("endpoints").and_then(|mut endpoints| {
+            let named = read_named(&mut endpoints);
+            endpoints.finish();
+            named
+        });
+        discovery.no_effect("peers", NO_PEERS);
+        // Not required in the schema, which is that of all versions.
+        discovery.ask("pluginRef", Kind::String, None);
+        discovery.unsupported("pluginRef", "moved; use endpoints.pluginRef");
+        named
+    } else {
+        read_named(&mut discovery)
+    };
+    discovery.finish();
+    named
 }
 
 fn read_sources(layer: &mut Fields<'_>, sources: &mut Vec<Named>) {
@@ -58,23 +92,86 @@ fn read_sources(layer: &mut Fields<'_>, sources: &mut Vec<Named>) {
 }
 
 /// Everything that changes no decision here.
-pub fn read_inert(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) {
-    fields.no_effect("flowControl", NO_QUEUE);
-    fields.no_effect("saturationDetector", NO_SHEDDING);
+pub fn read_inert(
+    fields: &mut Fields<'_>,
+    gates: Gates,
+    version: Version,
+    parsers: &mut Vec<Named>,
+) {
+    let path = fields.path().key("flowControl");
+    if let Some(flow) = fields.section("flowControl") {
+        read_flow_control(flow);
+    }
+    // The gate says it where it is on.
+    if fields.has("flowControl") && !gates.flow_control {
+        fields.problems().warn(&path, no_effect(NO_QUEUE));
+    }
     if let Some(mut handler) = fields.section("requestHandler") {
         for (parser, path) in handler.list("parsers") {
             let mut parser = Fields::new(Some(parser), path, handler.problems());
             parsers.extend(read_named(&mut parser));
             parser.finish();
         }
+        handler.no_effect(
+            "propagatePriority",
+            "requests have no priority in the proxy",
+        );
         handler.finish();
     }
+    if version == Version::LlmDV1 {
+        fields.unsupported(
+            "saturationDetector",
+            "moved; use flowControl.saturationDetector",
+        );
+        fields.unsupported("parser", "moved; use requestHandler.parsers");
+        return;
+    }
+    fields.no_effect("saturationDetector", NO_SHEDDING);
     if fields.deprecated("parser", "requestHandler.parsers") {
         if let Some(mut parser) = fields.section("parser") {
             parsers.extend(read_named(&mut parser));
             parser.finish();
         }
     }
+}
+
+/// `flowControl`, of which only the shape is checked.
+fn read_flow_control(mut flow: Fields<'_>) {
+    for name in ["maxBytes", "maxRequests"] {
+        flow.any(name);
+    }
+    for name in ["defaultRequestTTL", "noEndpointRequestTTL"] {
+        flow.duration(name, DEFAULT_TTL, Duration::ZERO);
+    }
+    for name in ["defaultPriorityBand", "defaultNegativePriorityBand"] {
+        if let Some(band) = flow.section(name) {
+            read_band(band);
+        }
+    }
+    for (band, path) in flow.list("priorityBands") {
+        read_band(Fields::new(Some(band), path, flow.problems()));
+    }
+    flow.string("usageLimitPolicyPluginRef", "");
+    if let Some(mut detector) = flow.section("saturationDetector") {
+        detector.string("pluginRef", "");
+        detector.finish();
+    }
+    flow.boolean("enableEviction", false);
+    flow.finish();
+}
+
+/// The time for which the Endpoint Picker queues a request that says nothing else.
+const DEFAULT_TTL: Duration = Duration::from_secs(60);
+
+fn read_band(mut band: Fields<'_>) {
+    for name in ["priority", "maxBytes", "maxRequests"] {
+        band.any(name);
+    }
+    band.duration("defaultRequestTTL", DEFAULT_TTL, Duration::ZERO);
+    for name in ["fairnessPolicyRef", "orderingPolicyRef"] {
+        band.string(name, "");
+    }
+    band.finish();
 }
 
 /// The gates that are known, with the reason why each that is on changes nothing here, if that is worth a
@@ -91,10 +188,18 @@ const FORMER: usize = 3;
 const METRICS_READ: &str = "metrics are always read, in one way";
 const FLOW_CONTROL: &str = "flowControl";
 
-/// `featureGates`: `name`, `name=true` or `name=false`. Returns whether one of them shows that the
-/// document was written for the Gateway API Inference Extension v1.2 to v1.5.
-pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
-    let mut former = false;
+/// What the gates of a document show.
+#[derive(Clone, Copy, Default)]
+pub struct Gates {
+    /// It was written for the Gateway API Inference Extension v1.2 to v1.5.
+    pub former: bool,
+    /// It turns flow control on.
+    pub flow_control: bool,
+}
+
+/// `featureGates`: `name`, `name=true` or `name=false`.
+pub fn read_gates(fields: &mut Fields<'_>) -> Gates {
+    let mut gates = Gates::default();
     for (text, path) in fields.texts("featureGates") {
         let (name, value) = text.split_once('=').unwrap_or((text, "true"));
         let on = match value.trim().to_lowercase().as_str() {
@@ -103,17 +208,14 @@ pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
             _ => None,
         };
         let known = GATES.iter().position(|(known, _)| *known == name);
-        // Where llm-d-router's document has it, it does not load.
         let flow = name == FLOW_CONTROL && on == Some(true);
-        former |= flow || known.is_some_and(|gate| gate < FORMER);
+        gates.flow_control |= flow;
+        // Under llm-d-router's own version this says nothing; there flow control is a part as well.
+        gates.former |= flow || known.is_some_and(|gate| gate < FORMER);
         let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
         let problems = fields.problems();
         match (on, why) {
-            // Flow control is an experiment in GIE v1, and a part of llm-d-router.
-            (_, Some(_)) if flow && declared == Dialect::LlmD => {
-                let message = format!("found {text:?}: flow control queues requests, which is not supported here; put a queue in front of the proxy");
-                problems.error(&path, message);
-            }
+            (_, Some(why)) if flow => problems.approximate(&path, approximated(why)),
             (Some(true), Some(why)) if !why.is_empty() => problems.warn(&path, no_effect(why)),
             (Some(_), Some(_)) => {}
             (None, _) => {
@@ -126,7 +228,7 @@ pub fn read_gates(fields: &mut Fields<'_>, declared: Dialect) -> bool {
             }
         }
     }
-    former
+    gates
 }
 
 fn read_named(fields: &mut Fields<'_>) -> Option<Named> {

@@ -68,6 +68,8 @@ pub struct PickerSettings {
     pub max_index_bytes: usize,
     /// Whether clients may ask for an explanation.
     pub explain: bool,
+    /// Whether the document is refused where it has something that is approximated here.
+    pub strict: bool,
 }
 
 impl Default for PickerSettings {
@@ -92,6 +94,7 @@ impl Default for PickerSettings {
             }),
             max_index_bytes: 64 << 20,
             explain: false,
+            strict: false,
         }
     }
 }

@@ -145,4 +145,6 @@ pub struct PlanSummary {
     pub staleness: u64,
     /// Its plugins.
     pub plugins: Vec<PluginSummary>,
+    /// Where decisions may differ from the Endpoint Picker's, and why.
+    pub approximations: Vec<String>,
 }

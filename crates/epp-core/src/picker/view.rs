@@ -204,6 +204,7 @@ pub(super) fn summary(plan: &Plan) -> PlanSummary {
         summary: plan.summary(),
         staleness: whole_millis(plan.source.staleness),
         plugins: parts,
+        approximations: plan.approximations.clone(),
     }
 }
 

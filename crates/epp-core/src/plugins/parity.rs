@@ -1,13 +1,20 @@
 //! The comparison of plugins and their parameters with the Endpoint Picker's.
 
 /// The comparison of a part of the document with the Endpoint Picker's.
+///
+/// A document with an approximation or with something that has no effect loads with a warning of it, which a
+/// declared plugin gets from its type's declaration, and a parameter from the function that reads it
+/// ([`crate::config::value::Fields::approximated`], [`crate::config::value::Fields::no_effect`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Works as there.
     Same,
-    /// Works nearly as there: how it differs.
+    /// Decides by the same data and formula, but differs on purpose, and how: no warning.
+    Differs(&'static str),
+    /// Cannot be had here, so that decisions may differ from the Endpoint Picker's: what is done instead.
+    /// `strict` documents and checks refuse it.
     Approximated(&'static str),
-    /// Is known there and changes nothing here: why.
+    /// Is known there and changes nothing here, and no decision differs for that: why.
     NoEffect(&'static str),
     /// The Endpoint Picker does not know it: what it is there for.
     Ours(&'static str),

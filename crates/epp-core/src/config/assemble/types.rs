@@ -2,12 +2,12 @@
 
 use super::Assembly;
 use crate::config::document::PluginEntry;
-use crate::config::known::{elsewhere, Elsewhere, Here};
+use crate::config::known::{elsewhere, Elsewhere};
 use crate::config::plan::Instance;
-use crate::config::value::fields::no_effect;
+use crate::config::value::fields::{approximated, no_effect};
 use crate::config::value::nearest::nearest;
-use crate::config::value::Node;
-use crate::plugins::{self, Capabilities, PluginType};
+use crate::config::value::{Node, Path};
+use crate::plugins::{self, Capabilities, PluginType, Standing};
 
 /// A type that a document may hold.
 #[derive(Clone, Copy)]
@@ -27,12 +27,13 @@ impl Assembly<'_> {
                 let message = format!("renamed; use {}", kind.name);
                 self.problems.warn(&path, message);
             }
+            self.warn_of(&entry.kind, kind.parity.plugin, &path);
             return Some(Known::Type(kind));
         }
         let known = elsewhere(&entry.kind);
-        match known {
-            Some(idle) if idle.here != Here::Refused => {
-                self.problems.warn(&path, no_effect(idle.why));
+        match known.and_then(|known| Some((known, known.standing()?))) {
+            Some((idle, standing)) => {
+                self.warn_of(&entry.kind, standing, &path);
                 return Some(Known::Idle(idle));
             }
             // That there is none was said already.
@@ -46,6 +47,21 @@ impl Assembly<'_> {
         self.handler_refused |= known.is_none() || entry.kind.ends_with("profile-handler");
         self.built.refused.push(entry.name.clone());
         None
+    }
+
+    /// Warns of a type that does not work as in the Endpoint Picker.
+    fn warn_of(&mut self, kind: &str, standing: Standing, path: &Path) {
+        match standing {
+            Standing::Approximated(how) => {
+                let message = format!("{kind} is {}", approximated(how));
+                self.problems.approximate(path, message);
+            }
+            Standing::NoEffect(why) => {
+                let message = format!("{kind} {}", no_effect(why));
+                self.problems.warn(path, message);
+            }
+            Standing::Same | Standing::Differs(_) | Standing::Ours(_) => {}
+        }
     }
 
     /// Returns the error for a type that is not supported. The first error also lists the supported types.

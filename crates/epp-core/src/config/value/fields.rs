@@ -404,6 +404,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Notes that a field's value is approximated here, where it is given. Who calls it reads the field.
+    pub fn approximated(&mut self, name: &'static str, how: &str) {
+        if !matches!(self.find(name), None | Some(Node::Null)) {
+            let message = approximated(how);
+            self.problems.approximate(&self.path.key(name), message);
+        }
+    }
+
     /// A field of the Endpoint Picker that is not supported here.
     pub fn unsupported(&mut self, name: &'static str, advice: &str) {
         if self.node(name).is_some() {
@@ -446,6 +454,11 @@ impl<'a> Fields<'a> {
 /// Returns the warning for a setting of the Endpoint Picker that has no effect here.
 pub fn no_effect(why: &str) -> String {
     format!("has no effect here: {why}")
+}
+
+/// Returns the warning for a setting of the Endpoint Picker that is approximated here.
+pub fn approximated(how: &str) -> String {
+    format!("approximated here: {how}")
 }
 
 /// A duration as one writes it.

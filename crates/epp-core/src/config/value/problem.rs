@@ -76,6 +76,8 @@ pub struct Problem {
     pub message: String,
     /// Line and column, from one, where the text has them.
     pub location: Option<(usize, usize)>,
+    /// Whether it is the warning of an approximation: decisions may differ from the Endpoint Picker's.
+    pub approximates: bool,
 }
 
 /// Problems and warnings of one reading, in document order.
@@ -133,6 +135,32 @@ impl Problems {
         }
     }
 
+    /// Notes that something is approximated here, and how.
+    pub fn approximate(&mut self, path: &Path, message: impl Into<String>) {
+        if self.warnings.len() < MAX_PROBLEMS {
+            let mut problem = Problem::at(path, message.into());
+            problem.approximates = true;
+            self.warnings.push(problem);
+        }
+    }
+
+    /// Returns the warnings of approximations.
+    pub fn approximations(&self) -> impl Iterator<Item = &Problem> {
+        self.warnings.iter().filter(|problem| problem.approximates)
+    }
+
+    /// Makes errors of the approximations, as a strict document wants it.
+    pub fn refuse_approximations(&mut self) {
+        for mut problem in std::mem::take(&mut self.warnings) {
+            if problem.approximates {
+                problem.message.push_str(", which `strict` refuses");
+                self.errors.push(problem);
+            } else {
+                self.warnings.push(problem);
+            }
+        }
+    }
+
     /// Notes an error about the document as a whole.
     pub fn refuse(&mut self, message: String, location: Option<(usize, usize)>) {
         let mut problem = Problem::at(&Path::default(), message);
@@ -161,6 +189,7 @@ impl Problem {
             path,
             message,
             location: None,
+            approximates: false,
         }
     }
 }

@@ -15,7 +15,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Parser],
     references: &[],
     build: |_: &mut Build<'_, '_>| Capabilities::parser(),
-    parity: Parity::of(Standing::NoEffect(
+    parity: Parity::of(Standing::Differs(
         "always on: the request path selects the parser",
     )),
 };

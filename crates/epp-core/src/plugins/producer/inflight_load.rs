@@ -36,7 +36,7 @@ pub const TYPE: PluginType = PluginType {
     references: &[approx_prefix_cache::REFERENCE],
     build,
     parity: Parity {
-        plugin: Standing::Approximated(
+        plugin: Standing::Differs(
             "a prompt counts up to the prefix window, and tokens where token-load-scorer reads them",
         ),
         parameters: &[(

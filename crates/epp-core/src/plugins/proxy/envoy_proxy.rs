@@ -22,6 +22,7 @@
 //! | `avoidMost` | `60s` | how long at most |
 //! | `maxIndexBytes` | 67108864 | memory of the prefix index of one worker |
 //! | `explain` | false | return the candidates' scores to requests with `x-epp-explain: 1` |
+//! | `strict` | false | refuse the document where a plugin or parameter is approximated, so that decisions may differ from the Endpoint Picker's; what has no effect on a decision is not refused |
 //!
 //! ```yaml
 //! - type: envoy-proxy
@@ -137,6 +138,7 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
         outlier_detection: read_outlier_detection(fields),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
+        strict: fields.boolean("strict", default.strict),
     }
 }
 

@@ -22,7 +22,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Scorer],
     references: &[],
     build,
-    parity: Parity::of(Standing::Approximated(
+    parity: Parity::of(Standing::Differs(
         "endpoints without fresh metrics get the mean score, where the Endpoint Picker treats them as idle",
     )),
 };

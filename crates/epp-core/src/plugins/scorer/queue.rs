@@ -21,7 +21,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Scorer],
     references: &[],
     build,
-    parity: Parity::of(Standing::Approximated(
+    parity: Parity::of(Standing::Differs(
         "requests sent since the last scrape count as waiting (envoy-proxy's correctQueue: false \
          turns it off), and endpoints without fresh metrics get the mean score",
     )),

@@ -42,7 +42,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::MetricsExtractor],
     references: &[],
     build,
-    parity: Parity::of(Standing::Approximated(
+    parity: Parity::of(Standing::Differs(
         "series of engines, ranks or processes of one endpoint count together",
     )),
 };

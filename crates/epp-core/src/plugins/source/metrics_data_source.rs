@@ -32,15 +32,15 @@ pub const TYPE: PluginType = PluginType {
         parameters: &[
             (
                 "interval",
-                Standing::Approximated("the default is 200ms, not the 50ms that slow vLLM down"),
+                Standing::Differs("the default is 200ms, not the 50ms that slow vLLM down"),
             ),
             (
                 "port",
-                Standing::Approximated("needs a cluster that reaches it"),
+                Standing::Differs("needs a cluster that reaches it"),
             ),
             (
                 "scheme",
-                Standing::Approximated("https needs a cluster that does TLS"),
+                Standing::Differs("https needs a cluster that does TLS"),
             ),
             ("insecureSkipVerify", CLUSTERS),
             ("caCertPath", CLUSTERS),
