@@ -8,7 +8,6 @@ use super::pool::Pool;
 use super::shown::{PassingBody, Shown};
 use epp_core::config::Plan;
 use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
-use epp_core::protocol::EXPLAIN_HEADER;
 use epp_core::time::Timestamp;
 
 /// How far Envoy has passed a request on. The picker's exchange may be gone meanwhile, as after a panic.
@@ -85,9 +84,8 @@ impl Stream {
                 picker.request_body(now, self.id, &mut self.shown.view(false));
             }
             Effect::RewriteBody { rewrite, .. } => self.rewrite(Some(rewrite), picker),
-            Effect::Explain { text, .. } => {
-                let _: Result<(), Status> =
-                    abi::set_header(Map::Response, EXPLAIN_HEADER, text.as_bytes());
+            Effect::SetResponseHeader { name, value, .. } => {
+                let _: Result<(), Status> = abi::set_header(Map::Response, name, value.as_bytes());
             }
             // It went on under the failure mode meanwhile.
             _ if self.passage == Passage::Over => {}

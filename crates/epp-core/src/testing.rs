@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::picker::Explanation;
 use crate::plugins::{build_default, Dialect};
+use crate::prefix::key::Secret;
 use crate::scheduling::{
-    Basis, Cycle, Endpoint, Filter, Freshness, Lora, Metrics, Needs, PickerPlugin, Pool,
-    ProfileHandler, RequestView, Scorer, Slot, UnreadPrompt,
+    Additions, Basis, Cycle, Endpoint, Filter, Freshness, HeaderValues, Lora, Metrics, Needs,
+    PickerPlugin, Pool, PrefixMatch, ProfileHandler, RequestView, Scorer, Scratch, Slot, States,
+    UnreadPrompt,
 };
+use crate::time::Instant;
+use crate::Plan;
 
 /// A scorer with its defaults.
 pub fn scorer(name: &str) -> Arc<dyn Scorer> {
@@ -160,4 +165,77 @@ pub fn scores(scorer: &dyn Scorer, pool: &Pool, request: RequestView<'_>) -> Vec
 pub fn close(found: &[f64], expected: &[f64]) -> bool {
     found.len() == expected.len()
         && std::iter::zip(found, expected).all(|(found, expected)| (found - expected).abs() < 1e-9)
+}
+
+/// A plan of one profile with its pool and its plugins' state, without a picker.
+pub struct Scheduling {
+    pub plan: Plan,
+    pub pool: Pool,
+    pub states: States,
+    scratch: Scratch,
+    now: Instant,
+}
+
+/// What came of one request.
+pub struct Scheduled {
+    /// The scores of the plan's first scorer.
+    pub scores: Vec<f64>,
+    /// The endpoint that got the request.
+    pub pick: u32,
+}
+
+impl Scheduling {
+    /// Returns the plan of these plugins in one profile, in that order, with the endpoints `p0`, `p1`….
+    pub fn new(plugins: &str, endpoints: usize) -> Self {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{plugins}]\n"
+        );
+        let plan = crate::config::load(&text).unwrap().plan;
+        let secret = Secret::from(1);
+        Self {
+            pool: pool((0..endpoints).map(|_| Metrics::default())),
+            states: States::new(&plan.states, &secret),
+            scratch: Scratch::new(fastrand::Rng::with_seed(1)),
+            now: Instant::default(),
+            plan,
+        }
+    }
+
+    /// Decides a request with these headers, in the order of the plan's, and this number of matched blocks, by slot. The
+    /// state is changed as a picker changes it.
+    pub fn schedule(&mut self, headers: &[Option<&[u8]>], matched: &[u32]) -> Scheduled {
+        let mut values = HeaderValues::default();
+        values.set(headers.iter().copied());
+        let prefix = [PrefixMatch {
+            matched,
+            total: 10.0,
+            block_tokens: Some(16),
+        }];
+        let request = RequestView {
+            headers: &values,
+            prefix: &prefix,
+            states: &self.states,
+            ..RequestView::default()
+        };
+        let cycle = Cycle::new(&self.pool, request);
+        let mut explanation = Explanation::default();
+        let (scheduler, observer) = (&self.plan.scheduler, Some(&mut explanation as _));
+        let decision = scheduler.schedule(&cycle, 0, &mut self.scratch, observer);
+        let decision = decision.unwrap();
+        let mut additions = Additions::default();
+        for hook in &self.plan.hooks {
+            hook.before_request(&cycle, &decision, &mut additions);
+        }
+        let pick = decision.primary.0;
+        for record in additions.records {
+            let state = self.states.get_mut(record.state).unwrap();
+            state.bind(record.key, record.slot, self.now);
+        }
+        let scores = explanation.scorers.first();
+        let scores = scores.map(|own| own.scores.iter().map(|scored| scored.score).collect());
+        Scheduled {
+            scores: scores.unwrap_or_default(),
+            pick,
+        }
+    }
 }

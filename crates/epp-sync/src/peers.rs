@@ -205,10 +205,8 @@ impl Peers {
             let passed = u64::from(peer.corrupt_segments >= MAX_CORRUPT_READS);
             peer.read = reached.saturating_add(passed);
         }
-        // In order of use, so that nothing is known of what stood before each; whose slot the sender's is does
-        // not matter, since all counts as proven.
-        let mut take = |placement, hashes: &mut dyn Iterator<Item = u64>| {
-            hashes.for_each(|hash| picker.learn(0, placement, &[hash], 0));
+        let mut take = |list, hashes: &mut dyn Iterator<Item = u64>| {
+            picker.take_over(list, hashes);
         };
         self.handover.receive(fingerprint, shared, &mut take);
     }

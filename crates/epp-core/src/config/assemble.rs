@@ -196,6 +196,8 @@ impl Assembly<'_> {
         let discounts = load.as_ref().and_then(|load| self.discounts(load));
         // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();
+        let hooks = self.instances.iter();
+        let hooks = hooks.filter_map(|instance| instance.capabilities.hook.clone());
         let EnvoyProxy { picker, envoy } = proxy.map(|proxy| *proxy).unwrap_or_default();
         if picker.strict {
             self.problems.refuse_approximations();
@@ -208,6 +210,8 @@ impl Assembly<'_> {
             scheduler,
             producers: self.built.producers,
             headers: self.built.headers,
+            states: self.built.states,
+            hooks: hooks.collect(),
             instances: self.instances,
             discovery,
             source: source.unwrap_or_default(),

@@ -99,7 +99,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "multicluster-prefix-cache-scorer", why: "use one Envoy per cluster", here: Refused },
     Elsewhere { name: "multicluster-queue-scorer", why: "use one Envoy per cluster", here: Refused },
     Elsewhere { name: "multicluster-session-affinity-filter", why: "use one Envoy per cluster", here: Refused },
-    Elsewhere { name: "no-hit-lru-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "p2p-source-producer", why: "not supported yet", here: Refused },
     Elsewhere { name: "pd-profile-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "precise-prefix-cache-producer", why: "needs KV events over ZMQ; use approx-prefix-cache-producer", here: Refused },

@@ -17,7 +17,7 @@ use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
-use crate::scheduling::{Needs, Pool, ProducerId, Scheduler};
+use crate::scheduling::{Hook, Needs, Pool, ProducerId, Scheduler, StateSpec};
 use crate::time::whole_millis;
 
 /// A plugin with its effective parameters.
@@ -63,6 +63,10 @@ pub struct Plan {
     pub producers: Vec<(String, PrefixProducer)>,
     /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
     pub headers: Vec<String>,
+    /// The state that its plugins keep from request to request: see [`crate::scheduling::StateId`].
+    pub states: Vec<StateSpec>,
+    /// What its plugins do when a request is sent.
+    pub hooks: Vec<Arc<dyn Hook>>,
     /// The counting of requests in flight, if a scorer reads the counts or the document requests them.
     pub load: Option<InflightLoad>,
     /// The producer whose matches say which part of a prompt costs an endpoint nothing.
@@ -155,6 +159,11 @@ impl Plan {
     /// Returns whether the other plan is the same, the names and parameters of all plugins included.
     pub fn is_identical(&self, other: &Self) -> bool {
         self == other && self.instances == other.instances
+    }
+
+    /// Returns the plugin of this name.
+    pub fn instance(&self, name: &str) -> Option<&Arc<Instance>> {
+        self.instances.iter().find(|instance| instance.name == name)
     }
 
     /// Returns whether prompts are cut and stored as under the other plan.

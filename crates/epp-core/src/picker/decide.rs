@@ -20,7 +20,8 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    ByRole, Cost, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot, UnreadPrompt,
+    Additions, ByRole, Cost, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot,
+    UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -110,6 +111,7 @@ impl Dispatcher {
         let Self {
             plan,
             endpoints,
+            states,
             scratch,
             ..
         } = self;
@@ -157,6 +159,7 @@ impl Dispatcher {
                 prefix,
                 cost,
                 media,
+                states,
             };
             Cycle::new(pool, request)
         };
@@ -192,6 +195,7 @@ impl Dispatcher {
         let Self {
             plan,
             endpoints,
+            states,
             scratch,
             view,
             ..
@@ -204,6 +208,7 @@ impl Dispatcher {
             prefix: &prefix,
             cost: costs(plan, &exchange.reader, false).0,
             media: exchange.reader.has_media(),
+            states,
         };
         let cycle = Cycle::new(endpoints.pool(), request);
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
@@ -216,10 +221,15 @@ impl Dispatcher {
             if let Some(explanation) = explanation.as_mut() {
                 explanation.set_decision(&decision);
             }
+            let mut additions = Additions::default();
+            for hook in &plan.hooks {
+                hook.before_request(&cycle, &decision, &mut additions);
+            }
             Selection {
                 endpoints: addresses(&decision, &cycle),
                 slots: decision.by_role(),
                 hit: prefix.first().map(|prefix| prefix.share(decision.primary)),
+                additions,
             }
         });
         drop(prefix);
@@ -235,6 +245,7 @@ impl Dispatcher {
             endpoints,
             slots,
             hit,
+            additions,
         } = selection;
         let rewrite = self.rewrite(exchange);
         let headers = self.role_headers(&slots);
@@ -243,6 +254,7 @@ impl Dispatcher {
         if let Err(targets) = exchange.send(targets) {
             self.endpoints.end_targets(targets);
         }
+        self.add_to_request(exchange, additions);
         self.statistics.count_pick(primary, hit);
         let model = self.statistics_of(exchange, primary);
         exchange.response.recording = Some(Recording {
@@ -261,6 +273,14 @@ impl Dispatcher {
             rewrite,
         };
         Effect::Forward { id, route }
+    }
+
+    /// Carries out what the plan's hooks add to a request.
+    fn add_to_request(&mut self, exchange: &mut Exchange, additions: Additions) {
+        for record in additions.records {
+            self.bind(record);
+        }
+        exchange.response_headers = additions.response_headers;
     }
 
     /// Counts a request at an endpoint that serves it.
@@ -360,6 +380,8 @@ pub(super) struct Selection {
     pub slots: ByRole<Slot>,
     /// The share of the prompt that the primary one holds.
     pub hit: Option<f64>,
+    /// What hooks add to the request.
+    pub additions: Additions,
 }
 
 /// Returns the addresses of the picks and retry targets, best first.

@@ -15,7 +15,7 @@ use crate::endpoints::monitor::Monitor;
 use crate::endpoints::store::Changes;
 use crate::prefix::key::Secret;
 use crate::request::TextBuffer;
-use crate::scheduling::Scratch;
+use crate::scheduling::{Scratch, States};
 use crate::time::{Clock, Timestamp};
 
 /// Decides requests and follows what becomes of them. It does not own the exchanges, so that its methods take one
@@ -29,6 +29,8 @@ pub struct Dispatcher {
     pub endpoints: PoolState,
     /// The prefix indexes.
     pub prefixes: Prefixes,
+    /// The state that plugins keep from request to request.
+    pub states: States,
     /// The statistics of requests and models.
     pub statistics: Statistics,
     /// The state that all readers of bodies share.
@@ -59,6 +61,7 @@ impl Dispatcher {
         Self {
             clock: Clock::default(),
             endpoints: PoolState::new(Monitor::new(&plan, rng.fork())),
+            states: States::new(&plan.states, &secret),
             prefixes: Prefixes::new(&plan, secret),
             statistics: Statistics::new(plan.cluster()),
             readers: Readers::default(),
@@ -80,6 +83,7 @@ impl Dispatcher {
         for slot in &changes.left {
             self.endpoints.remove_endpoint(*slot);
             self.prefixes.remove_endpoint(*slot);
+            self.states.remove_endpoint(*slot);
             self.view.forget(*slot);
             // The picker that polls has set the gauges, and no other one is to.
             let polls = self.endpoints.monitor.polls();

@@ -107,13 +107,15 @@ pub enum Effect {
         /// How long to wait for it.
         timeout: Duration,
     },
-    /// Add the explanation that the client requested to the response's headers, as
-    /// [`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER).
-    Explain {
+    /// Set a header of a response, such as the explanation that the client requested
+    /// ([`EXPLAIN_HEADER`](crate::protocol::EXPLAIN_HEADER)).
+    SetResponseHeader {
         /// The request.
         id: ExchangeId,
+        /// The header's name, in lower case.
+        name: String,
         /// The header's value.
-        text: String,
+        value: String,
     },
 }
 
@@ -178,7 +180,7 @@ impl Effect {
             | Self::Forward { id, .. }
             | Self::Bypass { id, .. }
             | Self::Reply { id, .. }
-            | Self::Explain { id, .. } => Some(*id),
+            | Self::SetResponseHeader { id, .. } => Some(*id),
         }
     }
 

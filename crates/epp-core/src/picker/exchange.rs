@@ -118,6 +118,8 @@ pub struct Exchange {
     pub explain: bool,
     /// Those scores, once it was decided.
     pub explanation: Option<Explanation>,
+    /// Headers to be set on its response.
+    pub response_headers: Vec<(String, String)>,
 }
 
 /// The prompt of an exchange, as far as it was read.
@@ -142,6 +144,7 @@ impl Exchange {
         self.phase = Phase::Deciding;
         self.response = ResponseState::new(now, !head.end);
         self.explanation = None;
+        self.response_headers.clear();
         self.proposed_model.clear();
         self.restarts = 0;
         self.differed_at = None;

@@ -12,6 +12,7 @@
 //! endpoints, `Prefixes` the indexes, `Statistics` what is counted.
 
 mod admission;
+mod bindings;
 mod costs;
 mod deadlines;
 mod decide;
@@ -142,6 +143,8 @@ impl Picker {
         let plan = &dispatcher.plan;
         dispatcher.endpoints.monitor.install(plan);
         dispatcher.view.forget_all();
+        let unchanged = |name: &str| before.instance(name) == plan.instance(name);
+        dispatcher.states.install(&plan.states, unchanged);
         if before.headers != plan.headers {
             // What is held is decided under the new plan.
             let (before, now) = (&before.headers, &plan.headers);

@@ -2,6 +2,7 @@
 //! crate `epp-sync`.
 
 use super::admission::Admission;
+use super::bindings::state_of;
 use super::dispatcher::Dispatcher;
 use super::status::{PlanSummary, Status};
 use super::view::summary;
@@ -10,7 +11,7 @@ use crate::endpoints::monitor::Revisions;
 use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::store::{Condition, EndpointStore, Member};
 use crate::prefix::key::Secret;
-use crate::scheduling::{Metrics, Pool, Slot};
+use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
 
 pub use super::admission::ModelWish;
@@ -129,28 +130,29 @@ impl PeerView<'_> {
     }
 }
 
-/// The secret of the prefix indexes.
+/// The secret of the prefix indexes and of plugins' state.
 impl PeerView<'_> {
-    /// Returns the secret that keys digests and indexes.
+    /// Returns the secret that keys digests, indexes and plugins' state.
     pub fn secret(&self) -> &Secret {
         self.0.dispatcher.prefixes.secret()
     }
 
-    /// Replaces the secret. The indexes begin empty if it is another one.
+    /// Replaces the secret. Indexes and plugins' state begin empty if it is another one.
     pub fn set_secret(&mut self, secret: Secret) {
         if secret != *self.secret() {
             let dispatcher = &mut self.0.dispatcher;
+            dispatcher.states = States::new(&dispatcher.plan.states, &secret);
             dispatcher.prefixes.set_secret(secret, &dispatcher.plan);
             self.0.stop_reading_all();
         }
     }
 }
 
-/// What the pickers of a pool learn from each other between two ticks: their indexes, and what is in flight. A tool or
-/// a test can take a picker's place.
+/// What the pickers of a pool learn from each other between two ticks: their indexes, their plugins' state, and what is
+/// in flight. A tool or a test can take a picker's place.
 pub trait IndexPeer {
-    /// Returns a fingerprint of how prompts are cut into blocks and keyed: hashes of a picker with another
-    /// fingerprint mean nothing here. The secret cannot be derived from it.
+    /// Returns a fingerprint of how prompts are cut into blocks and keyed, and of which state plugins keep: hashes of a
+    /// picker with another fingerprint mean nothing here. The secret cannot be derived from it.
     fn fingerprint(&self) -> u64;
     /// Returns the log of what the indexes have learnt, to be drained with every tick.
     fn learnt(&mut self) -> &mut LearntLog;
@@ -162,8 +164,16 @@ pub trait IndexPeer {
     /// over.
     fn allow_gaps(&mut self, allowed: bool);
     /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use,
-    /// the last used one at the end. There is one such list for each pair; `None` past the last.
+    /// the last used one at the end. There is one such list for each pair, and then one for each plugin's state; `None`
+    /// past the last.
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
+    /// Takes over a part, of an even number of hashes unless it is the last, of a list that another picker has written
+    /// by [`Self::index_list`].
+    fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
+        // In order of use, so that nothing is known of what stood before each; whose slot the sender's is does
+        // not matter, since all counts as proven.
+        hashes.for_each(|hash| self.learn(0, list, &[hash], 0));
+    }
     /// Returns how many requests this picker holds.
     fn held(&self) -> u32;
     /// Appends what this picker has in flight at each endpoint.
@@ -174,7 +184,8 @@ pub trait IndexPeer {
 
 impl IndexPeer for PeerView<'_> {
     fn fingerprint(&self) -> u64 {
-        self.0.dispatcher.prefixes.fingerprint()
+        let dispatcher = &self.0.dispatcher;
+        dispatcher.prefixes.fingerprint() ^ dispatcher.states.fingerprint()
     }
 
     fn learnt(&mut self) -> &mut LearntLog {
@@ -182,6 +193,12 @@ impl IndexPeer for PeerView<'_> {
     }
 
     fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
+        if let Some(state) = state_of(learnt) {
+            for key in prompt.get(from..).unwrap_or_default() {
+                self.0.dispatcher.learn_binding(state, learnt, *key);
+            }
+            return;
+        }
         let Dispatcher {
             endpoints,
             prefixes,
@@ -196,9 +213,18 @@ impl IndexPeer for PeerView<'_> {
 
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         let dispatcher = &self.0.dispatcher;
-        dispatcher
-            .prefixes
-            .list(number, hashes, &dispatcher.endpoints)
+        let (prefixes, endpoints) = (&dispatcher.prefixes, &dispatcher.endpoints);
+        match number.checked_sub(prefixes.lists(endpoints)) {
+            Some(state) => dispatcher.list_bindings(state, hashes),
+            None => prefixes.list(number, hashes, endpoints),
+        }
+    }
+
+    fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
+        match state_of(list) {
+            Some(state) => self.0.dispatcher.take_over_bindings(state, hashes),
+            None => hashes.for_each(|hash| self.learn(0, list, &[hash], 0)),
+        }
     }
 
     fn held(&self) -> u32 {

@@ -426,6 +426,7 @@ dataLayer: {discovery: {pluginRef: pods}}
     picker.exchanges.insert(exchange);
     change(&mut picker, 1, |dispatcher, exchange| {
         let selection = decide::Selection {
+            additions: Default::default(),
             endpoints: effect::Addresses::new(),
             slots: ByRole {
                 primary: Slot(0),

@@ -266,6 +266,11 @@ impl Prefixes {
         index.record(sent, producer.capacity_of(endpoint), &mut |_, _| {});
     }
 
+    /// Returns how many lists [`Self::list`] writes.
+    pub fn lists(&self, pool: &PoolState) -> usize {
+        self.indexes.len() * pool.pool().width().max(1)
+    }
+
     /// Writes into `hashes` all blocks that one endpoint holds for one producer, in the order of their use, the last
     /// used one at the end; `None` past the last pair of the two.
     pub fn list(

@@ -6,6 +6,7 @@ use super::Effect;
 use crate::endpoints::outlier::{Failure, Reason};
 use crate::metrics::definitions::SERVED_ELSEWHERE;
 use crate::metrics::labels::NoLabels;
+use crate::protocol::EXPLAIN_HEADER;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 
 /// The sender of a response.
@@ -99,8 +100,14 @@ impl Dispatcher {
             self.endpoints.mark_seen(targets);
         }
         if let Some(explanation) = explanation {
-            let (id, text) = (exchange.id, explanation.text(self.endpoints.pool()));
-            self.effects.push_back(Effect::Explain { id, text });
+            let text = explanation.text(self.endpoints.pool());
+            let header = (EXPLAIN_HEADER.to_owned(), text);
+            exchange.response_headers.push(header);
+        }
+        let id = exchange.id;
+        for (name, value) in exchange.response_headers.drain(..) {
+            let effect = Effect::SetResponseHeader { id, name, value };
+            self.effects.push_back(effect);
         }
     }
 

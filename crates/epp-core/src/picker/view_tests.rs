@@ -122,7 +122,7 @@ fn only_a_client_that_requests_the_scores_gets_them() {
     let explained: Vec<Effect> = explained.collect();
     assert!(matches!(
         explained[..],
-        [Effect::Explain {
+        [Effect::SetResponseHeader {
             id: ExchangeId(2),
             ..
         }]

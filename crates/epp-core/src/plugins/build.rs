@@ -8,6 +8,7 @@
 //! cannot say without a language of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::capability::{Capabilities, Capability};
 use super::declaration::{Dialect, PluginType, Reference};
@@ -15,10 +16,13 @@ use super::prefix_producer::PrefixProducer;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems, Question};
 use crate::config::Instance;
-use crate::scheduling::{HeaderId, ProducerId};
+use crate::scheduling::{HeaderId, ProducerId, StateId, StateSpec};
 
 /// Headers that the plugins of one plan read at most: a host copies each for every request.
 const MAX_HEADERS: usize = 32;
+
+/// Plugins of one plan that keep state at most; pickers number them in seven bits.
+const MAX_STATES: usize = 64;
 
 /// The part of a plan that is built so far, for the plugins that refer to it.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub struct Built {
     pub producers: Vec<(String, PrefixProducer)>,
     /// The request headers that plugins read, in lower case, by [`HeaderId`].
     pub headers: Vec<String>,
+    /// The state that plugins keep from request to request, by [`StateId`].
+    pub states: Vec<StateSpec>,
 }
 
 impl Built {
@@ -150,6 +156,23 @@ impl Build<'_, '_> {
         let producers = &mut self.built.producers;
         producers.push((self.name.to_owned(), producer));
         ProducerId(producers.len() - 1)
+    }
+
+    /// Declares state that the plugin keeps from request to request. It reads the state by what this returns:
+    /// [`crate::scheduling::RequestView::state`].
+    pub fn state(&mut self, capacity: usize, ttl: Option<Duration>) -> StateId {
+        if self.built.states.len() >= MAX_STATES {
+            let message = format!("expected at most {MAX_STATES} plugins that remember requests");
+            let path = self.fields.path().clone();
+            self.fields.problems().error(&path, message);
+        }
+        let states = &mut self.built.states;
+        states.push(StateSpec {
+            plugin: self.name.to_owned(),
+            capacity,
+            ttl,
+        });
+        StateId(states.len() - 1)
     }
 
     /// Adds a plugin with all its defaults for this one, which needs it.

@@ -9,7 +9,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
-use crate::scheduling::{Filter, PickerPlugin, ProducerId, ProfileHandler, Scorer};
+use crate::scheduling::{Filter, Hook, PickerPlugin, ProducerId, ProfileHandler, Scorer};
 
 /// The source of the endpoints.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +98,8 @@ pub struct Capabilities {
     pub picker: Option<Arc<dyn PickerPlugin>>,
     /// Decides which profiles run.
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
+    /// Does something when a request is sent.
+    pub hook: Option<Arc<dyn Hook>>,
     /// Under which number of the plan it cuts and remembers prompts.
     pub prefix_producer: Option<ProducerId>,
     /// The counting of requests in flight.

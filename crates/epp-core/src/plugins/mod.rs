@@ -66,6 +66,7 @@ registry! {
         active_request,
         kv_cache_utilization,
         lora_affinity,
+        no_hit_lru,
         prefix_cache,
         queue,
         running_requests_size,

@@ -2,6 +2,7 @@
 
 use super::endpoint::{Pool, Slot};
 use super::headers::{HeaderId, HeaderValues};
+use super::state::{Bindings, StateId, States};
 
 /// The number of a prefix producer in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +62,19 @@ pub struct RequestView<'a> {
     /// Whether its prompts hold images or other media, as far as they were read. An early decision computes what
     /// would happen without and with some in the part that was not read.
     pub media: bool,
+    /// The state that plugins keep from request to request.
+    pub states: &'a States,
 }
 
 impl RequestView<'_> {
     /// Returns the value of a header that a plugin requested when it was built.
     pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
         self.headers.get(header)
+    }
+
+    /// Returns the state that a plugin declared when it was built.
+    pub fn state(&self, state: StateId) -> Option<&Bindings> {
+        self.states.get(state)
     }
 
     /// Returns how much of its prompt endpoints hold, by a prefix producer that a plugin refers to.

@@ -11,10 +11,12 @@ pub mod endpoint;
 pub mod error;
 pub mod handler;
 pub mod headers;
+pub mod hook;
 pub mod plugin;
 pub mod profile;
 pub mod scheduler;
 mod score_cache;
+pub mod state;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
 pub use decider::{same_decision, Decider, Declined, Stage, Stages};
@@ -26,6 +28,8 @@ pub use handler::{
     ByRole, Conclusion, Left, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
 };
 pub use headers::{HeaderId, HeaderValues};
+pub use hook::{Additions, Hook, Record};
 pub use plugin::{Basis, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};
+pub use state::{Bindings, StateId, StateSpec, States};

@@ -26,10 +26,16 @@ pub struct Decision<'a> {
     pub prefill: Option<&'a Ranking>,
     /// The ranking whose picks encode media, if other endpoints do.
     pub encode: Option<&'a Ranking>,
+    profiles: Profiles<'a>,
+    results: &'a Results,
 }
 
 impl<'a> Decision<'a> {
-    fn new(conclusion: Conclusion, results: &'a Results) -> Result<Self, ScheduleError> {
+    fn new(
+        conclusion: Conclusion,
+        profiles: Profiles<'a>,
+        results: &'a Results,
+    ) -> Result<Self, ScheduleError> {
         let ranking = |profile: ProfileId| match results.get(profile) {
             Some(Ok(ranking)) => Ok(ranking),
             Some(Err(error)) => Err(error.clone()),
@@ -47,7 +53,21 @@ impl<'a> Decision<'a> {
             conclusion,
             prefill: prefill.map(ranking).transpose()?,
             encode: encode.map(ranking).transpose()?,
+            profiles,
+            results,
         })
+    }
+
+    /// Returns the ranking of the profile of this name, or of the primary one where the name is empty; `None` if that
+    /// profile has not run or has found no endpoint.
+    pub fn ranking_of(&self, profile: &str) -> Option<&'a Ranking> {
+        if profile.is_empty() {
+            return Some(self.ranking);
+        }
+        self.results
+            .get(self.profiles.find(profile)?)?
+            .as_ref()
+            .ok()
     }
 
     /// Returns the picks, best first: what the Endpoint Picker's destination header would name.
@@ -147,7 +167,7 @@ impl Scheduler {
 
     /// Runs one cycle. `fallbacks` is the number of next best endpoints to add after the picks.
     pub fn schedule<'s>(
-        &self,
+        &'s self,
         cycle: &Cycle<'_>,
         fallbacks: usize,
         scratch: &'s mut Scratch,
@@ -185,7 +205,7 @@ impl Scheduler {
             return Err(ScheduleError::NoProfileRan);
         }
         let conclusion = self.handler.conclude(cycle, profiles, &scratch.results)?;
-        Decision::new(conclusion, &scratch.results)
+        Decision::new(conclusion, profiles, &scratch.results)
     }
 
     /// Returns whether the choice is the same for the shortest and the longest prompt still possible,

@@ -1,0 +1,85 @@
+//! Plugins' state: what requests bind, here and in the other pickers.
+//!
+//! A binding travels as a placement of one hash, its key, with a producer's number that no index has. So it needs
+//! nothing of its own in what the pickers of one proxy exchange.
+
+use super::dispatcher::Dispatcher;
+use super::learnt::{Evidence, Placement};
+use crate::scheduling::{Record, Slot, StateId};
+
+/// The producer's number of the first state. Plans have far fewer producers.
+const FIRST_STATE: u8 = 128;
+
+/// The slot of a placement that lists a whole state: each key is followed by its endpoint's slot and tag.
+const ALL_SLOTS: u32 = u32::MAX;
+
+/// Returns the state that a placement is about, if it is not about an index.
+pub fn state_of(placement: Placement) -> Option<StateId> {
+    let number = placement.producer.checked_sub(FIRST_STATE)?;
+    Some(StateId(usize::from(number)))
+}
+
+fn placement(state: StateId, slot: u32, tag: u32) -> Placement {
+    Placement {
+        evidence: Evidence::Sent,
+        // A plan has at most MAX_STATES.
+        producer: FIRST_STATE.saturating_add(state.0 as u8),
+        slot,
+        tag,
+    }
+}
+
+impl Dispatcher {
+    /// Binds a key, here and after the next tick in the other pickers.
+    pub fn bind(&mut self, record: Record) {
+        let Record { state, key, slot } = record;
+        let Some(bindings) = self.states.get_mut(state) else {
+            return;
+        };
+        bindings.bind(key, slot, self.clock.now());
+        let tag = self.endpoints.loads.tag(slot);
+        let placement = placement(state, slot.0, tag);
+        self.prefixes.learnt.append(placement, &[key], 0);
+    }
+
+    /// Binds a key as another picker has bound it.
+    pub fn learn_binding(&mut self, state: StateId, learnt: Placement, key: u64) {
+        let slot = Slot(learnt.slot);
+        let is_present = self.is_member(slot, learnt.tag);
+        let state = self.states.get_mut(state).filter(|_| is_present);
+        if let Some(bindings) = state {
+            bindings.bind_by_peer(key, slot, self.clock.now());
+        }
+    }
+
+    fn is_member(&self, slot: Slot, tag: u32) -> bool {
+        let present = self.endpoints.endpoint(slot).is_some();
+        present && self.endpoints.loads.tag(slot) == tag
+    }
+
+    /// Writes a whole state into `words`, the key that was used longest ago first; `None` past the last state.
+    pub fn list_bindings(&self, number: usize, words: &mut Vec<u64>) -> Option<Placement> {
+        let state = StateId(number);
+        for (key, slot) in self.states.get(state)?.iter() {
+            let tag = self.endpoints.loads.tag(slot);
+            words.extend([key, u64::from(slot.0) << 32 | u64::from(tag)]);
+        }
+        Some(placement(state, ALL_SLOTS, 0))
+    }
+
+    /// Takes over a part of what another picker has listed. Keys that are bound here stay as they are.
+    pub fn take_over_bindings(&mut self, state: StateId, words: &mut dyn Iterator<Item = u64>) {
+        while let (Some(key), Some(place)) = (words.next(), words.next()) {
+            let (slot, tag) = (Slot((place >> 32) as u32), place as u32);
+            let is_present = self.is_member(slot, tag);
+            let state = self.states.get_mut(state).filter(|_| is_present);
+            if let Some(bindings) = state.filter(|bindings| bindings.get(key).is_none()) {
+                bindings.bind(key, slot, self.clock.now());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "bindings_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+use super::super::peers::IndexPeer;
+use super::super::testing::{begin, close, NOW};
+use super::super::{Effect, Head, Picker};
+use super::*;
+use crate::config;
+use crate::time::Timestamp;
+
+fn plan(endpoints: &str, parameters: &str) -> config::Plan {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: no-hit-lru-scorer, parameters: {parameters}}}
+- {{name: pods, type: static-discovery, parameters: {{endpoints: [{endpoints}]}}}}
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+"
+    );
+    config::load(&text).unwrap().plan
+}
+
+fn members(numbers: &[u32]) -> String {
+    let one = |n: &u32| format!("{{name: p{n}, address: 10.0.0.{n}, port: 80}}");
+    let all: Vec<String> = numbers.iter().map(one).collect();
+    all.join(", ")
+}
+
+fn picker(numbers: &[u32]) -> Picker {
+    let mut picker = Picker::new(plan(&members(numbers), "{}"), 1);
+    picker.peers().set_sharing(true);
+    picker.tick(NOW);
+    picker
+}
+
+/// Sends a request without a prompt, which is cold. Returns where it went.
+fn send(picker: &mut Picker) -> String {
+    let head = Head {
+        end: true,
+        ..Head::post_json("/v1/models", None)
+    };
+    let Some(Effect::Forward { route, .. }) = begin(picker, 1, &head) else {
+        panic!("not forwarded");
+    };
+    close(picker, 1);
+    let address = route.endpoints().next().unwrap().to_owned();
+    address
+}
+
+fn bound(picker: &Picker) -> Vec<u32> {
+    let state = picker.dispatcher.states.get(StateId(0)).unwrap();
+    state.iter().map(|(_, slot)| slot.0).collect()
+}
+
+/// Passes what one picker has learnt to another.
+fn pass(from: &mut Picker, to: &mut Picker) {
+    let mut peer = from.peers();
+    let learnt: Vec<_> = peer
+        .learnt()
+        .entries()
+        .map(|(placement, span, hashes)| (placement, span.context, hashes.to_vec()))
+        .collect();
+    peer.learnt().clear();
+    for (placement, from, hashes) in learnt {
+        to.peers().learn(0, placement, &hashes, from);
+    }
+}
+
+#[test]
+fn pickers_learn_what_others_have_bound() {
+    let mut pair = [picker(&[1, 2, 3]), picker(&[1, 2, 3])];
+    let mut sent = Vec::new();
+    for turn in 0..6 {
+        let [one, other] = &mut pair;
+        sent.push(send(one));
+        pass(one, other);
+        assert_eq!(bound(one), bound(other), "turn {turn}");
+        pair.reverse();
+    }
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), 3, "each in turn, whoever sends");
+}
+
+#[test]
+fn an_endpoint_that_left_is_forgotten_and_its_slot_is_another_ones() {
+    let (mut one, mut other) = (picker(&[1, 2, 3]), picker(&[1, 2, 3]));
+    (0..3).for_each(|_| drop(send(&mut one)));
+    assert_eq!(bound(&one), [0, 1, 2]);
+    // Endpoint 2 leaves, and 4 takes its slot, before the other has learnt of it.
+    other.install(plan(&members(&[1, 4, 3]), "{}"));
+    other.tick(Timestamp::from_nanos(NOW.as_nanos() + 50_000_000));
+    pass(&mut one, &mut other);
+    assert_eq!(bound(&other), [0, 2]);
+    one.install(plan(&members(&[1, 4, 3]), "{}"));
+    one.tick(Timestamp::from_nanos(NOW.as_nanos() + 50_000_000));
+    assert_eq!(bound(&one), [0, 2]);
+}
+
+#[test]
+fn a_picker_that_starts_takes_over_whole_states() {
+    let (mut one, mut new) = (picker(&[1, 2, 3]), picker(&[1, 2, 3]));
+    (0..5).for_each(|_| drop(send(&mut one)));
+    let (mut lists, mut words) = (0, Vec::new());
+    while let Some(list) = one.peers().index_list(lists, &mut words) {
+        new.peers().take_over(list, &mut words.drain(..));
+        lists += 1;
+    }
+    // Three endpoints of one producer, one state.
+    assert_eq!(lists, 4);
+    assert_eq!(bound(&new), bound(&one));
+    // An odd word, a slot that does not exist, a state that does not, an endpoint's former tag.
+    let list = |producer| Placement {
+        producer,
+        ..placement(StateId(0), ALL_SLOTS, 0)
+    };
+    for (producer, words) in [
+        (FIRST_STATE, vec![7]),
+        (FIRST_STATE, vec![7, u64::MAX]),
+        (FIRST_STATE, vec![7, 1]),
+        (u8::MAX, vec![7, 0]),
+    ] {
+        new.peers()
+            .take_over(list(producer), &mut words.into_iter());
+    }
+    new.peers().learn(0, list(FIRST_STATE), &[1, 2], 9);
+    assert_eq!(bound(&new), bound(&one));
+}
+
+#[test]
+fn state_stays_across_a_reload_that_does_not_concern_it() {
+    let mut picker = picker(&[1, 2, 3]);
+    let fingerprint = picker.peers().fingerprint();
+    (0..2).for_each(|_| drop(send(&mut picker)));
+    let mut other = plan(&members(&[1, 2, 3]), "{}");
+    other.settings.max_held = 5;
+    picker.install(other);
+    assert_eq!(bound(&picker), [0, 1]);
+    assert_eq!(picker.peers().fingerprint(), fingerprint);
+    picker.install(plan(&members(&[1, 2, 3]), "{lruSize: 7}"));
+    assert!(bound(&picker).is_empty());
+    assert_ne!(picker.peers().fingerprint(), fingerprint);
+}

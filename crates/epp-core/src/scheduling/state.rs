@@ -1,0 +1,269 @@
+//! State that plugins keep from request to request: which endpoint a key was last bound to.
+//!
+//! A plugin declares its state when it is built, reads it through the request's view, and never changes it. A
+//! [`Hook`](super::Hook) says what a request that is sent binds; the picker records that, and so do its peers.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use xxhash_rust::xxh64::xxh64;
+
+use super::endpoint::Slot;
+use crate::prefix::key::{Key, Secret};
+use crate::time::Instant;
+
+/// The number of a plugin's state in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateId(pub usize);
+
+/// The declaration of a plugin's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSpec {
+    /// The plugin's name in the document.
+    pub plugin: String,
+    /// Keys that are bound at most; the one that was used longest ago makes room.
+    pub capacity: usize,
+    /// How long a key stays bound without use.
+    pub ttl: Option<Duration>,
+}
+
+/// Keys that one call forgets at most because they were not used for long enough: a millisecond of work. A thousand
+/// new keys a second come up with 50 per tick.
+const MAX_EXPIRED_PER_TICK: usize = 4_096;
+
+/// The endpoint that a key is bound to.
+#[derive(Debug, Clone, Copy)]
+struct Binding {
+    slot: Slot,
+    /// The number of its last use.
+    turn: u64,
+}
+
+/// A use of a key; outdated once the key was used again or unbound.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    key: u64,
+    turn: u64,
+    at: Instant,
+}
+
+/// Keys are hashes under the picker's secret, or slots.
+type Keys = HashMap<u64, Binding, BuildHasherDefault<KeyHasher>>;
+
+/// Spreads keys that are numbers.
+#[derive(Debug, Default, Clone, Copy)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh64(bytes, self.0);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: the table takes its bits from both ends.
+        const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+        self.0 = number.wrapping_mul(SPREAD).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Which endpoint each key is bound to, in the order of their last use.
+#[derive(Debug, Clone)]
+pub struct Bindings {
+    spec: StateSpec,
+    keys: Keys,
+    /// The last use of each key, and outdated ones between them.
+    uses: VecDeque<Use>,
+    turn: u64,
+}
+
+impl Bindings {
+    /// Returns bindings without keys.
+    pub fn new(spec: StateSpec) -> Self {
+        Self {
+            spec,
+            keys: Keys::default(),
+            uses: VecDeque::new(),
+            turn: 0,
+        }
+    }
+
+    /// Returns the endpoint that a key is bound to.
+    pub fn get(&self, key: u64) -> Option<Slot> {
+        self.keys.get(&key).map(|binding| binding.slot)
+    }
+
+    /// Returns the number of a key's last use; a later one is higher.
+    pub fn turn(&self, key: u64) -> Option<u64> {
+        self.keys.get(&key).map(|binding| binding.turn)
+    }
+
+    /// Returns the number of each key's last use in turn.
+    pub fn turns(&self) -> impl Iterator<Item = u64> + '_ {
+        self.current().map(|(last, _)| last.turn)
+    }
+
+    /// Returns the keys with their endpoints, the key that was used longest ago first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Slot)> + '_ {
+        self.current().map(|(last, slot)| (last.key, slot))
+    }
+
+    /// Returns how many keys are bound.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Returns whether no key is bound.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn current(&self) -> impl Iterator<Item = (&Use, Slot)> + '_ {
+        let uses = self.uses.iter();
+        uses.filter_map(|last| {
+            let binding = self.keys.get(&last.key)?;
+            (binding.turn == last.turn).then_some((last, binding.slot))
+        })
+    }
+
+    /// A request has used a key, which is bound to the endpoint in this slot from now on.
+    pub fn bind(&mut self, key: u64, slot: Slot, at: Instant) {
+        self.turn += 1;
+        let turn = self.turn;
+        self.keys.insert(key, Binding { slot, turn });
+        self.uses.push_back(Use { key, turn, at });
+        while self.keys.len() > self.spec.capacity {
+            self.forget_oldest();
+        }
+        if self.uses.len() > 2 * self.keys.len() + 16 {
+            let keys = &self.keys;
+            let is_last = |last: &Use| keys.get(&last.key).map(|known| known.turn);
+            self.uses.retain(|last| is_last(last) == Some(last.turn));
+        }
+    }
+
+    /// Another picker has bound a key. Where two have bound it to different endpoints at the same time, both
+    /// keep the endpoint in the lower slot, so that they agree.
+    pub fn bind_by_peer(&mut self, key: u64, slot: Slot, at: Instant) {
+        let known = self.get(key);
+        self.bind(key, known.map_or(slot, |known| known.min(slot)), at);
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.uses.pop_front() {
+            if self.turn(oldest.key) == Some(oldest.turn) {
+                self.keys.remove(&oldest.key);
+            }
+        }
+    }
+
+    /// Unbinds keys that were not used for long enough.
+    pub fn expire(&mut self, now: Instant) {
+        let Some(ttl) = self.spec.ttl else {
+            return;
+        };
+        for _ in 0..MAX_EXPIRED_PER_TICK {
+            let oldest = self.uses.front();
+            if oldest.is_none_or(|oldest| now.since(oldest.at) <= ttl) {
+                return;
+            }
+            self.forget_oldest();
+        }
+    }
+
+    /// The endpoint in this slot has left.
+    pub fn remove_endpoint(&mut self, slot: Slot) {
+        self.keys.retain(|_, binding| binding.slot != slot);
+    }
+}
+
+/// The state of all plugins of a plan.
+#[derive(Debug)]
+pub struct States {
+    key: Key,
+    all: Vec<Bindings>,
+    fingerprint: u64,
+}
+
+static NO_STATES: States = States {
+    key: Key::Plain,
+    all: Vec::new(),
+    fingerprint: 0,
+};
+
+impl Default for &States {
+    fn default() -> Self {
+        &NO_STATES
+    }
+}
+
+impl States {
+    /// Returns empty states.
+    pub fn new(specs: &[StateSpec], secret: &Secret) -> Self {
+        let mut states = Self {
+            key: Key::Secret(secret.clone()),
+            all: Vec::new(),
+            fingerprint: 0,
+        };
+        states.install(specs, |_| false);
+        states
+    }
+
+    /// Puts the states of another plan in force, and keeps those of which `stays` holds and the declaration is the
+    /// same.
+    pub fn install(&mut self, specs: &[StateSpec], stays: impl Fn(&str) -> bool) {
+        let mut before = std::mem::take(&mut self.all);
+        let kept = specs.iter().map(|spec| {
+            let same = |known: &Bindings| known.spec == *spec && stays(&spec.plugin);
+            match before.iter().position(same) {
+                Some(place) => before.swap_remove(place),
+                None => Bindings::new(spec.clone()),
+            }
+        });
+        self.all = kept.collect();
+        self.fingerprint = match specs {
+            [] => 0,
+            _ => self.key.digest(format!("{specs:?}").as_bytes()),
+        };
+    }
+
+    /// Returns a number that tells these states from those of pickers with other plans. It is 0 where there are none.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Returns the key of a text that a client chooses. Only the picker's secret tells which texts have the same.
+    pub fn key(&self, text: &[u8]) -> u64 {
+        self.key.digest(text)
+    }
+
+    /// Returns a plugin's state.
+    pub fn get(&self, StateId(place): StateId) -> Option<&Bindings> {
+        self.all.get(place)
+    }
+
+    /// Returns a plugin's state, to change.
+    pub fn get_mut(&mut self, StateId(place): StateId) -> Option<&mut Bindings> {
+        self.all.get_mut(place)
+    }
+
+    /// Unbinds keys that were not used for long enough.
+    pub fn expire(&mut self, now: Instant) {
+        self.all.iter_mut().for_each(|state| state.expire(now));
+    }
+
+    /// The endpoint in this slot has left.
+    pub fn remove_endpoint(&mut self, slot: Slot) {
+        let states = self.all.iter_mut();
+        states.for_each(|state| state.remove_endpoint(slot));
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
