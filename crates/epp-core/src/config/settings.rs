@@ -60,6 +60,8 @@ pub struct PickerSettings {
     pub early_release: EarlyRelease,
     /// Whether requests sent since the last scrape count as waiting.
     pub correct_queue: bool,
+    /// Whether the prefix index forgets blocks where responses report fewer cached tokens than it expected.
+    pub correct_index: bool,
     /// Whether the pickers of one proxy share their state.
     pub share_state: bool,
     /// How long endpoints at which requests fail are left out; `None` if they are not.
@@ -87,6 +89,7 @@ impl Default for PickerSettings {
             max_held: 1024,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
+            correct_index: true,
             share_state: true,
             outlier_detection: Some(OutlierSettings {
                 first: Duration::from_secs(1),

@@ -223,6 +223,9 @@ catalogue! {
     /// Entries of the prefix index that were dropped for newer ones.
     PREFIX_INDEX_EVICTIONS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_evictions_total");
 
+    /// Entries of the prefix index that were dropped because responses reported fewer cached tokens than it expected.
+    PREFIX_INDEX_CORRECTIONS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_corrections_total");
+
     /// Time from a request's headers to the first bytes of its response's body.
     TIME_TO_FIRST_TOKEN: Histogram<Model<'_>> = ("llm_d_epp_request_ttft_seconds", FIRST_TOKEN_BOUNDS);
     /// Time per token after the first, of streamed responses whose usage was read.

@@ -127,6 +127,8 @@ impl PeerView<'_> {
     /// Takes over the counts of the sharing, to be exported with this picker's.
     pub fn set_sharing_statistics(&mut self, statistics: SharingStatistics) {
         self.0.sharing.statistics = statistics;
+        let sharers = usize::try_from(statistics.sharers).unwrap_or(usize::MAX);
+        self.0.dispatcher.prefixes.set_sharers(sharers);
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::body::SliceBody;
 use crate::config;
 use crate::picker::dispatcher::Dispatcher;
 use crate::picker::peers::IndexPeer;
@@ -227,4 +228,74 @@ fn held_requests_continue_when_the_indexes_are_replaced() {
             assert_eq!(picker.exchanges.held(), 0);
         }
     }
+}
+
+impl Vm {
+    /// Serves a request whose response reports this share of its prompt, in hundredths, as cached.
+    fn serve_cached(&mut self, body: &str, share: u32) {
+        let (id, _) = self.send(body);
+        respond(&mut self.picker, id, b"10.0.0.1:80", 200);
+        let usage = format!(
+            r#"{{"usage":{{"prompt_tokens":100,"prompt_tokens_details":{{"cached_tokens":{share}}}}}}}"#
+        );
+        let mut part = SliceBody::whole(usage.as_bytes());
+        self.picker.response_body(NOW, ExchangeId(id), &mut part);
+        close(&mut self.picker, id);
+    }
+
+    /// Returns how many of these prompts the endpoint is still expected to hold in part.
+    fn held(&mut self, prompts: std::ops::Range<u64>) -> usize {
+        let bodies = prompts.map(|number| body("m", &text(number, 4_000)));
+        bodies.filter(|body| self.expected(body) > 0.0).count()
+    }
+}
+
+/// A picker whose index takes the endpoint to hold 40 prompts of the same length.
+fn serve_forty() -> Vm {
+    let mut vm = Vm::start();
+    (0..40).for_each(|number| vm.serve(&body("m", &text(number, 4_000))));
+    assert_eq!(vm.held(0..40), 40);
+    vm
+}
+
+#[test]
+fn where_a_response_reports_few_cached_tokens_the_blocks_used_longest_ago_are_forgotten() {
+    let mut vm = serve_forty();
+    vm.serve_cached(&body("m", &text(20, 4_000)), 10);
+    assert!(
+        vm.expected(&body("m", &text(20, 4_000))) > 0.9,
+        "computed now"
+    );
+    // Nine tenths of a prompt are missing, and four times as many blocks are forgotten.
+    assert_eq!((vm.held(0..3), vm.held(4..40)), (0, 36));
+    let dropped = vm.picker.dispatcher.statistics.corrections();
+    let entries = vm.picker.dispatcher.prefixes.fill().entries;
+    assert!(dropped > 0 && entries > 0);
+    // Two workers see half of the responses each.
+    vm.picker.dispatcher.prefixes.set_sharers(2);
+    vm.serve_cached(&body("m", &text(20, 4_000)), 49);
+    assert_eq!((vm.held(3..8), vm.held(9..40)), (0, 31));
+}
+
+#[test]
+fn where_a_response_reports_about_what_was_expected_or_nothing_no_block_is_forgotten() {
+    let mut vm = serve_forty();
+    for share in [51, 100] {
+        vm.serve_cached(&body("m", &text(20, 4_000)), share);
+    }
+    vm.serve(&body("m", &text(20, 4_000)));
+    // A prompt of which nothing was expected.
+    vm.serve_cached(&body("m", &text(40, 4_000)), 0);
+    vm.picker.dispatcher.plan.settings.correct_index = false;
+    vm.serve_cached(&body("m", &text(20, 4_000)), 0);
+    assert_eq!(vm.held(0..41), 41);
+    assert_eq!(vm.picker.dispatcher.statistics.corrections(), 0);
+}
+
+#[test]
+fn one_response_takes_an_eighth_of_the_blocks_at_most() {
+    let mut vm = serve_forty();
+    vm.picker.dispatcher.prefixes.set_sharers(usize::MAX);
+    vm.serve_cached(&body("m", &text(39, 4_000)), 0);
+    assert_eq!(vm.held(5..40), 35);
 }

@@ -235,6 +235,10 @@ impl Dispatcher {
         let (response, usage) = (exchange.response, exchange.usage.usage());
         if let Some(recording) = response.recording {
             count_tokens(&mut self.statistics, &recording, &usage);
+            if self.plan.settings.correct_index {
+                let dropped = self.prefixes.correct(exchange, &usage, &self.endpoints);
+                self.statistics.count_corrections(dropped);
+            }
             let times = Times {
                 now: self.clock.now(),
                 received_at: response.received_at,

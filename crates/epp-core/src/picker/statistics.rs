@@ -10,8 +10,9 @@ use crate::endpoints::outlier::Reason;
 use crate::metrics::definitions::{
     CACHED_SHARE, CACHED_TOKENS, DECISION_TIME, EARLY_RELEASES, EJECTED, ENDPOINT_GAUGES,
     FALLBACKS, FORCED_RELEASES, INPUT_TOKENS, LOOKUP_TIME, NORMALIZED_TIME_PER_TOKEN,
-    OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_RATIO, REPORTED_CACHED_TOKENS,
-    REQUEST_ERRORS, SERVED_ELSEWHERE, TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN, UNREAD_RESPONSES,
+    OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_RATIO, PREFIX_INDEX_CORRECTIONS,
+    REPORTED_CACHED_TOKENS, REQUEST_ERRORS, SERVED_ELSEWHERE, TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN,
+    UNREAD_RESPONSES,
 };
 use crate::metrics::labels::{
     self, Ejection, Endpoint, ErrorCode, ForcedRelease, NoLabels, Picked,
@@ -179,6 +180,12 @@ impl Statistics {
         self.registry.count(self.unread, 1);
     }
 
+    /// Returns how many entries of the prefix index were dropped because of responses.
+    #[cfg(test)]
+    pub fn corrections(&self) -> u64 {
+        self.registry.total(&PREFIX_INDEX_CORRECTIONS)
+    }
+
     /// Returns how many responses were not read.
     #[cfg(test)]
     pub fn unread_responses(&self) -> u64 {
@@ -192,6 +199,15 @@ impl Statistics {
         }
         if let Some(hit) = hit {
             self.registry.observe(self.hit, hit);
+        }
+    }
+
+    /// The prefix index has dropped entries because a response reported few cached tokens.
+    pub fn count_corrections(&mut self, dropped: usize) {
+        if dropped > 0 {
+            let dropped = dropped as u64;
+            self.registry
+                .add(PREFIX_INDEX_CORRECTIONS, NoLabels, dropped);
         }
     }
 

@@ -7,6 +7,11 @@ use super::index::{AddCursor, Index, Provenance};
 use super::key::ScatteredHash;
 use super::lru::LruList;
 
+/// One response drops at most one part in this many of an endpoint's entries: whatever a client or a model server
+/// makes of the counts, it takes many responses to empty a list. It also bounds the work, to 4,000 entries of the
+/// default capacity.
+const MAX_DROPPED_PART: usize = 8;
+
 impl Index {
     /// Removes an endpoint.
     pub fn remove(&mut self, slot: u32) {
@@ -91,6 +96,19 @@ impl Index {
             }
         }
         self.arena.link_orphan();
+    }
+
+    /// Drops the entries that an endpoint used longest ago, as many as `count`, or a part of all if those are fewer:
+    /// see [`MAX_DROPPED_PART`]. Returns how many were dropped.
+    pub fn drop_unused(&mut self, slot: u32, count: usize) -> usize {
+        let list = self.lists.get(slot as usize);
+        let (Some(list), Ok(slot)) = (list, u16::try_from(slot)) else {
+            return 0;
+        };
+        let count = count.min(list.count / MAX_DROPPED_PART);
+        let dropped = (0..count).take_while(|_| self.drop_oldest(slot)).count();
+        self.arena.link_orphan();
+        dropped
     }
 
     /// Inserts an entry of the block whose primary entry is `first`; the caller adds it to the endpoint's list. Returns

@@ -16,6 +16,7 @@
 //! | `maxHeld` | 1024 | requests that one worker holds at a time; of more, those that have sent least for their time are decided with what is known |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
+//! | `correctIndex` | true | where responses report less than half of the cached tokens that the prefix index expected, forget the blocks that the endpoint used longest ago |
 //! | `shareState` | true | share with the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
 //! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or return 5xx far above their peers are ejected for a while, at most half of the pool |
 //! | `avoidFirst` | `1s` | how long the first time; each further time doubles it, give or take a fifth |
@@ -134,6 +135,7 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
         max_held: fields.natural("maxHeld", 1024) as usize,
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
+        correct_index: fields.boolean("correctIndex", default.correct_index),
         share_state: fields.boolean("shareState", default.share_state),
         outlier_detection: read_outlier_detection(fields),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
