@@ -44,7 +44,7 @@ const FAMILIES: [(&str, usize, usize, usize, usize); 13] = [
     ("header", 3, 0, 29, 0),
     ("labels", 5, 0, 40, 0),
     ("load", 7, 0, 65, 8),
-    ("lru", 10, 0, 90, 0),
+    ("lru", 10, 0, 90, 90),
     ("pd", 12, 0, 106, 0),
     ("pdhandler", 5, 0, 49, 0),
     ("pdheaders", 3, 0, 22, 0),

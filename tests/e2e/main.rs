@@ -12,6 +12,7 @@
 mod apis;
 mod bodies;
 mod bursts;
+mod catalogue;
 mod clients;
 mod configuration;
 mod ejection;

@@ -26,29 +26,53 @@ use crate::stream::{wait, RUNTIME};
 use envoy_harness::wait_until;
 
 /// Explanations have four places after the point.
-const TOLERANCE: f64 = 0.000_051;
+pub const TOLERANCE: f64 = 0.000_051;
 
 /// Scenarios that share an Envoy: each is a pool of its own, with a filter of its own.
 const BATCH: usize = 10;
 
-/// A server with a given metrics page, which responds to all other requests with its name.
-struct Pod {
-    name: String,
-    address: SocketAddr,
-    shown: Arc<Mutex<Exported>>,
+/// The request header with which a pod does not respond.
+pub const HOLD: &str = "x-hold";
+
+/// The request headers that a pod returns in its response, each with [`TOLD`] before its name.
+const ECHOED: [&str; 3] = [
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+];
+
+/// The beginning of the names of response headers that say what a pod was told.
+pub const TOLD: &str = "told-";
+
+/// A server with a given metrics page, which responds to all other requests with its name, unless they have the
+/// header [`HOLD`].
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    page: String,
+    scrapes: usize,
+    held: usize,
 }
 
 impl Pod {
-    fn start(name: &str) -> Self {
+    /// Starts it.
+    pub fn start(name: &str) -> Self {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let shown = Arc::new(Mutex::new(Exported::default()));
-        let (served_by, page) = (name.to_owned(), shown.clone());
+        let state = Arc::new(Mutex::new(State::default()));
+        let (served_by, served) = (name.to_owned(), state.clone());
         RUNTIME.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (served_by, page) = (served_by.clone(), page.clone());
+                let (served_by, state) = (served_by.clone(), served.clone());
                 let service =
-                    service_fn(move |request| respond(request, served_by.clone(), page.clone()));
+                    service_fn(move |request| respond(request, served_by.clone(), state.clone()));
                 RUNTIME
                     .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
@@ -56,22 +80,59 @@ impl Pod {
         Self {
             name: name.to_owned(),
             address,
-            shown,
+            state,
         }
+    }
+
+    /// Sets its metrics page.
+    pub fn show(&self, exported: &Exported) {
+        self.state.lock().unwrap().page = exported.page();
+    }
+
+    /// Returns how often its metrics page was read.
+    pub fn scrapes(&self) -> usize {
+        self.state.lock().unwrap().scrapes
+    }
+
+    /// Returns how many requests it was asked to hold.
+    pub fn held(&self) -> usize {
+        self.state.lock().unwrap().held
     }
 }
 
 async fn respond(
     request: Request<Incoming>,
     name: String,
-    shown: Arc<Mutex<Exported>>,
+    state: Arc<Mutex<State>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let body = match request.uri().path() {
-        "/metrics" => shown.lock().unwrap().page(),
-        _ => String::new(),
-    };
-    let response = Response::builder().header("x-served-by", name);
+    let mut body = String::new();
+    if request.uri().path() == "/metrics" {
+        let mut state = state.lock().unwrap();
+        state.scrapes += 1;
+        body.clone_from(&state.page);
+    } else if request.headers().contains_key(HOLD) {
+        state.lock().unwrap().held += 1;
+        std::future::pending::<()>().await;
+    }
+    let mut response = Response::builder().header("x-served-by", name);
+    for name in ECHOED {
+        if let Some(value) = request.headers().get(name) {
+            response = response.header(format!("{TOLD}{name}"), value);
+        }
+    }
     Ok(response.body(Full::from(body)).unwrap())
+}
+
+/// Returns the ranking in a response's explanation, by the names of the pods.
+pub fn ranking(response: &client::Response, pods: &[Pod]) -> Vec<(String, f64)> {
+    let candidates = response.header("x-epp-explain").split("; ");
+    let candidates = candidates.filter_map(|candidate| {
+        let (address, rest) = candidate.split_once('=')?;
+        let mut pods = pods.iter();
+        let pod = pods.find(|pod| pod.address.to_string() == address)?;
+        Some((pod.name.clone(), rest.split_once('(')?.0.parse().unwrap()))
+    });
+    candidates.collect()
 }
 
 /// A scenario as a pool behind Envoy.
@@ -116,7 +177,7 @@ impl<'s> Staged<'s> {
     fn show(&self, metrics: &BTreeMap<String, Exported>) {
         for pod in &self.pods {
             if let Some(exported) = metrics.get(&pod.name) {
-                pod.shown.lock().unwrap().clone_from(exported);
+                pod.show(exported);
             }
         }
     }
@@ -141,14 +202,14 @@ impl<'s> Staged<'s> {
                     };
                     let response = self.send(proxy, request);
                     let place = format!("{} step {number}", self.scenario.name);
-                    let ranking = self.ranking(&response);
+                    let ranked = ranking(&response, &self.pods);
                     let drawn = BTreeMap::new();
-                    if let Err(difference) = compare_ranking(&ranking, &drawn, expect, TOLERANCE) {
+                    if let Err(difference) = compare_ranking(&ranked, &drawn, expect, TOLERANCE) {
                         panic!("{place}: {difference}\n{response:?}");
                     }
                     assert_eq!(
                         response.pod(),
-                        ranking[0].0,
+                        ranked[0].0,
                         "{place}: the picked pod serves"
                     );
                     // Ties are broken at random. The prefix index must learn the same endpoint as the
@@ -184,9 +245,9 @@ impl<'s> Staged<'s> {
         let headers = [("x-epp-explain", "1"), ("x-gateway-model-name", model)];
         wait_until(&format!("{}: metrics settle", self.scenario.name), || {
             let response = send(proxy.port, "GET", &path, &headers, b"").unwrap();
-            let ranking = self.ranking(&response);
-            ranking.len() == expected.len()
-                && ranking
+            let ranked = ranking(&response, &self.pods);
+            ranked.len() == expected.len()
+                && ranked
                     .iter()
                     .all(|(name, score)| (score - expected[name]).abs() < TOLERANCE)
         });
@@ -196,20 +257,6 @@ impl<'s> Staged<'s> {
         let path = format!("/{}{}", self.scenario.name, request.path);
         let headers = [("content-type", "application/json"), ("x-epp-explain", "1")];
         send(proxy.port, "POST", &path, &headers, request.body.as_bytes()).unwrap()
-    }
-
-    /// Returns the ranking in a response's explanation.
-    fn ranking(&self, response: &client::Response) -> Vec<(String, f64)> {
-        let candidates = response.header("x-epp-explain").split("; ");
-        let candidates = candidates.filter_map(|candidate| {
-            let (address, rest) = candidate.split_once('=')?;
-            let pod = self
-                .pods
-                .iter()
-                .find(|pod| pod.address.to_string() == address)?;
-            Some((pod.name.clone(), rest.split_once('(')?.0.parse().unwrap()))
-        });
-        candidates.collect()
     }
 }
 

@@ -34,12 +34,12 @@ impl Course {
     }
 }
 
-/// Which endpoints may change places.
+/// What was drawn, so that endpoints may change places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chance {
-    /// Those with equal sums.
+pub enum Drawn {
+    /// The order of equal sums.
     Ties,
-    /// All: the scores themselves are drawn, so that the comparison has to tell whether they could have been drawn
+    /// The scores themselves, so that the comparison has to tell whether they could have been drawn
     /// like this.
     Scores,
 }
@@ -50,7 +50,7 @@ struct OnCourse {
     inner: Arc<dyn PickerPlugin>,
     profile: String,
     course: Course,
-    chance: Chance,
+    drawn: Drawn,
 }
 
 impl PickerPlugin for OnCourse {
@@ -66,7 +66,7 @@ impl PickerPlugin for OnCourse {
             place.unwrap_or(usize::MAX)
         };
         let mut recorded = scored.clone();
-        if self.chance == Chance::Scores {
+        if self.drawn == Drawn::Scores {
             recorded.sort_by_key(place);
             *scored = recorded;
             return;
@@ -126,7 +126,7 @@ impl Scorer for WholeTokenLoad {
 }
 
 /// Has a plan decide as recorded where that was left to chance.
-pub fn follow(plan: &mut Plan, chance: Chance, counted: Counted) -> Course {
+pub fn follow(plan: &mut Plan, drawn: Drawn, counted: Counted) -> Course {
     let course = Course::default();
     let scorer = plan.instances.iter().find(|one| one.kind == TOKEN_LOAD);
     let threshold = scorer.and_then(|scorer| {
@@ -142,7 +142,7 @@ pub fn follow(plan: &mut Plan, chance: Chance, counted: Counted) -> Course {
             inner: profile.picker.clone(),
             profile: profile.name.clone(),
             course: course.clone(),
-            chance,
+            drawn,
         });
         let Some((name, threshold)) = threshold.as_ref().filter(|_| counted == Counted::Whole)
         else {

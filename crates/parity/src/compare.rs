@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use epp_core::picker::LocalReply;
-
 use crate::replay::{Made, Routed};
 use crate::scenario::{Expected, Refused, Served};
-use crate::TOLERANCE;
 
-/// Returns whether a decision agrees with the recorded one; the error names the first difference.
-pub fn compare(made: &Made, expect: &Expected) -> Result<(), String> {
+/// Returns whether a decision agrees with the recorded one, with sums as far apart as `tolerance`; the error names
+/// the first difference.
+pub fn compare(made: &Made, expect: &Expected, tolerance: f64) -> Result<(), String> {
     match (made, expect) {
-        (Made::Routed(routed), Expected::Served(served)) => compare_routed(routed, served),
+        (Made::Routed(routed), Expected::Served(served)) => {
+            compare_routed(routed, served, tolerance)
+        }
         (Made::Routed(routed), Expected::Held { held_by }) => {
             same("sent to", routed.destinations.first(), held_by.first())
         }
@@ -24,10 +24,10 @@ pub fn compare(made: &Made, expect: &Expected) -> Result<(), String> {
     }
 }
 
-fn compare_routed(routed: &Routed, served: &Served) -> Result<(), String> {
+fn compare_routed(routed: &Routed, served: &Served, tolerance: f64) -> Result<(), String> {
     // Where the Endpoint Picker replaced the ports, scores by endpoint are not in the recording.
     if !served.scores.is_empty() {
-        compare_ranking(&routed.ranking, &routed.drawn, served, TOLERANCE)?;
+        compare_ranking(&routed.ranking, &routed.drawn, served, tolerance)?;
     }
     // After the picks there are retry targets.
     let picks = routed.destinations.get(..served.ranking.len());
@@ -100,15 +100,26 @@ fn redraw<'a>(
     }
 }
 
-fn compare_refused(reply: &LocalReply, refused: &Refused) -> Result<(), String> {
-    same("status", Some(&reply.status), Some(&refused.status))?;
+/// Returns whether a local reply agrees with the recorded one.
+pub fn compare_refused(reply: &Refused, recorded: &Refused) -> Result<(), String> {
+    same("status", Some(&reply.status), Some(&recorded.status))?;
     // The Endpoint Picker names the request, which a proxy cannot.
-    let (body, _) = refused
+    let (body, _) = recorded
         .body
         .split_once(" for request ")
-        .unwrap_or((&refused.body, ""));
+        .unwrap_or((&recorded.body, ""));
     same("body", Some(reply.body.as_str()), Some(body))?;
-    same("reason", reply.reason, refused.reason.as_deref())
+    let (found, reason) = (reply.reason.as_deref(), recorded.reason.as_deref());
+    same("reason", found, reason)
+}
+
+/// Returns whether the session header of a response agrees with the recorded one.
+pub fn compare_session(found: Option<&str>, expect: &Expected) -> Result<(), String> {
+    let recorded = match expect {
+        Expected::Served(served) => served.session.as_deref(),
+        Expected::Held { .. } | Expected::Refused(_) => None,
+    };
+    same("session", found, recorded)
 }
 
 fn same<T: PartialEq + std::fmt::Debug + ?Sized>(
@@ -125,6 +136,11 @@ fn same<T: PartialEq + std::fmt::Debug + ?Sized>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TOLERANCE;
+
+    fn agrees(made: &Made, expect: &Expected) -> Result<(), String> {
+        compare(made, expect, TOLERANCE)
+    }
 
     fn sums(of: &[(&str, f64)]) -> BTreeMap<String, f64> {
         let sums = of.iter().map(|(name, sum)| ((*name).to_owned(), *sum));
@@ -160,7 +176,7 @@ mod tests {
         let mut served = served();
         change(&mut served);
         let made = Made::Routed(routed());
-        compare(&made, &Expected::Served(served))
+        agrees(&made, &Expected::Served(served))
             .err()
             .unwrap_or_default()
     }
@@ -187,7 +203,7 @@ mod tests {
     #[test]
     fn a_held_request_and_a_reply_are_compared() {
         let held = |by: &[&str]| {
-            compare(
+            agrees(
                 &Made::Routed(routed()),
                 &Expected::Held { held_by: names(by) },
             )
@@ -199,20 +215,38 @@ mod tests {
             body: "none for request 1234".to_owned(),
             reason: None,
         };
-        let made = |status, body: &str, reason: &'static str| {
-            Made::Refused(LocalReply {
+        let made = |status, body: &str, reason: Option<&str>| {
+            Made::Refused(Refused {
                 status,
                 body: body.to_owned(),
-                reason: Some(reason),
-                code: "",
+                reason: reason.map(str::to_owned),
             })
         };
         let refused = Expected::Refused(recorded);
-        assert!(compare(&made(503, "none", "saturated"), &refused).is_err());
-        assert!(compare(&made(429, "some", "saturated"), &refused).is_err());
-        assert!(compare(&made(429, "none", "saturated"), &refused).is_err());
-        assert!(compare(&Made::Routed(routed()), &refused).is_err());
-        assert!(compare(&made(429, "none", "saturated"), &Expected::Served(served())).is_err());
+        assert!(agrees(&made(503, "none", Some("saturated")), &refused).is_err());
+        assert!(agrees(&made(429, "some", Some("saturated")), &refused).is_err());
+        assert!(agrees(&made(429, "none", Some("saturated")), &refused).is_err());
+        assert!(agrees(&Made::Routed(routed()), &refused).is_err());
+        assert!(agrees(
+            &made(429, "none", Some("saturated")),
+            &Expected::Served(served())
+        )
+        .is_err());
+    }
+
+    #[test]
+    fn the_session_of_the_response_is_compared() {
+        let session = |session: Option<&str>| {
+            Expected::Served(Served {
+                session: session.map(str::to_owned),
+                ..served()
+            })
+        };
+        assert_eq!(compare_session(None, &session(None)), Ok(()));
+        assert_eq!(compare_session(Some("a"), &session(Some("a"))), Ok(()));
+        assert!(compare_session(Some("a"), &session(Some("b"))).is_err());
+        assert!(compare_session(None, &session(Some("b"))).is_err());
+        assert!(compare_session(Some("a"), &session(None)).is_err());
     }
 
     #[test]

@@ -11,19 +11,31 @@ use epp_core::body::SliceBody;
 use epp_core::config::settings::ReadBody;
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::store::Member;
-use epp_core::picker::{Effect, ExchangeId, Head, LocalReply, Picker, Route};
+use epp_core::picker::{Effect, ExchangeId, Head, Picker, Route};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::request::Api;
 use epp_core::scheduling::{Freshness, Slot};
 use epp_core::time::Timestamp;
 
-use crate::chance::{follow, Chance, Counted, Course, NO_HIT_LRU, TOKEN_LOAD};
-use crate::compare::compare;
-use crate::scenario::{Expected, Exported, Scenario, Sent, Step};
+use crate::chance::{follow, Counted, Course, Drawn, NO_HIT_LRU, TOKEN_LOAD};
+use crate::compare::{compare, compare_session};
+use crate::scenario::{Expected, Exported, Refused, Scenario, Sent, Step};
+use crate::TOLERANCE;
 
 /// Bytes by which more of a body is shown each time: few, so that a request may be decided early.
 const PART: usize = 64;
+
+/// The namespace of all recorded endpoints, which the recordings leave out of their names.
+const NAMESPACE: &str = "default/";
+
+/// The response header that names the endpoint of a session, in the recordings.
+pub const SESSION_HEADER: &str = "x-session-token";
+
+/// Returns an endpoint's name as the recordings have it.
+fn short(name: &str) -> &str {
+    name.strip_prefix(NAMESPACE).unwrap_or(name)
+}
 
 /// The time of all events, so that metrics do not become stale.
 fn now() -> Timestamp {
@@ -57,7 +69,7 @@ pub enum Made {
     /// The request is forwarded.
     Routed(Routed),
     /// It gets a local reply.
-    Refused(LocalReply),
+    Refused(Refused),
 }
 
 /// A decision for an endpoint.
@@ -136,14 +148,15 @@ fn play(scenario: &Scenario, counted: Counted, outcome: &mut Outcome) -> Result<
             Step::Request { request, expect } => {
                 let decided = replay.decide(request, expect)?;
                 outcome.early += usize::from(decided.early);
-                match compare(&decided.made, expect) {
+                let compared = compare(&decided.made, expect, TOLERANCE);
+                let session = replay.proceed(decided, expect);
+                match compared.and_then(|()| compare_session(session.as_deref(), expect)) {
                     Ok(()) => outcome.agreeing += 1,
                     Err(difference) => {
                         let difference = format!("{} step {number}: {difference}", scenario.name);
                         outcome.differences.push(difference);
                     }
                 }
-                replay.proceed(decided, expect);
             }
         }
     }
@@ -163,7 +176,7 @@ fn load(scenario: &Scenario) -> Result<Plan, String> {
     })?;
     let mut plan = loaded.plan;
     let members = scenario.endpoints.iter().map(|endpoint| Member {
-        name: endpoint.name.clone(),
+        name: format!("{NAMESPACE}{}", endpoint.name),
         address: endpoint.place(),
         labels: endpoint.labels.clone().into_iter().collect(),
         available: true,
@@ -185,22 +198,22 @@ impl Replay {
 
     /// Begins a scenario in which picks are given, whatever the scores are.
     pub fn directed(scenario: &Scenario) -> Result<Self, String> {
-        Self::begin(scenario, Chance::Scores, Counted::Uncached)
+        Self::begin(scenario, Drawn::Scores, Counted::Uncached)
     }
 
     fn counting(scenario: &Scenario, counted: Counted) -> Result<Self, String> {
-        let chance = match scenario.has(NO_HIT_LRU) {
-            true => Chance::Scores,
-            false => Chance::Ties,
+        let drawn = match scenario.has(NO_HIT_LRU) {
+            true => Drawn::Scores,
+            false => Drawn::Ties,
         };
-        Self::begin(scenario, chance, counted)
+        Self::begin(scenario, drawn, counted)
     }
 
-    fn begin(scenario: &Scenario, chance: Chance, counted: Counted) -> Result<Self, String> {
+    fn begin(scenario: &Scenario, drawn: Drawn, counted: Counted) -> Result<Self, String> {
         let mut plan = load(scenario)?;
         let drawing = plan.instances.iter().filter(|one| one.kind == NO_HIT_LRU);
         let drawing: Vec<String> = drawing.map(|instance| instance.name.clone()).collect();
-        let course = follow(&mut plan, chance, counted);
+        let course = follow(&mut plan, drawn, counted);
         let mut picker = Picker::new(plan.clone(), 1);
         picker.install(plan);
         // It adds the endpoints.
@@ -214,6 +227,11 @@ impl Replay {
         })
     }
 
+    /// Returns whether anything that endpoints export is read.
+    pub fn reads_metrics(&self) -> bool {
+        self.picker.plan().needs.any_metric()
+    }
+
     /// Changes the values that endpoints export.
     pub fn set_metrics(&mut self, metrics: &BTreeMap<String, Exported>) -> Result<(), String> {
         for (name, exported) in metrics {
@@ -221,7 +239,7 @@ impl Replay {
             let page = exported.page();
             let fixture = self.picker.fixture();
             let found = fixture.read_page(now(), slot, page.as_bytes());
-            if !found && self.picker.plan().needs.any_metric() {
+            if !found && self.reads_metrics() {
                 return Err(format!("{name}: no metrics page: {exported:?}"));
             }
             // As the next tick would find.
@@ -254,7 +272,11 @@ impl Replay {
         let decision = decided.or(self.decision());
         let made = match decision {
             Some(Effect::Forward { route, .. }) => Made::Routed(self.routed(id, &route)?),
-            Some(Effect::Reply { reply, .. }) => Made::Refused(reply),
+            Some(Effect::Reply { reply, .. }) => Made::Refused(Refused {
+                status: reply.status,
+                body: reply.body,
+                reason: reply.reason.map(str::to_owned),
+            }),
             other => return Err(format!("no decision: {other:?}")),
         };
         Ok(Decided { made, early, id })
@@ -281,8 +303,8 @@ impl Replay {
         Ok(routed?.ranking)
     }
 
-    /// Goes on as recorded: the endpoint responds, or holds the request.
-    pub fn proceed(&mut self, decided: Decided, expect: &Expected) {
+    /// Goes on as recorded: the endpoint responds, or holds the request. Returns the session header of the response.
+    pub fn proceed(&mut self, decided: Decided, expect: &Expected) -> Option<String> {
         let Decided { made, id, .. } = decided;
         if let Made::Routed(routed) = &made {
             let picked = routed.ranking.first().filter(|_| routed.cold);
@@ -290,14 +312,18 @@ impl Replay {
             self.used.extend(slot);
         }
         if matches!(expect, Expected::Held { .. }) {
-            return;
+            return None;
         }
         if matches!(made, Made::Routed(_)) {
             self.picker.response_headers(now(), id, None);
         }
         self.picker.closed(now(), id);
-        // The response's effects are not decisions.
-        while self.picker.poll_effect().is_some() {}
+        let effects = std::iter::from_fn(|| self.picker.poll_effect());
+        let sessions = effects.filter_map(|effect| match effect {
+            Effect::SetResponseHeader { name, value, .. } if name == SESSION_HEADER => Some(value),
+            _ => None,
+        });
+        sessions.last()
     }
 
     fn open(&mut self, request: &Sent) -> ExchangeId {
@@ -333,7 +359,10 @@ impl Replay {
     fn routed(&self, id: ExchangeId, route: &Route) -> Result<Routed, String> {
         let explanation = self.picker.explanation(id).ok_or("it is not explained")?;
         let pool = self.picker.pool();
-        let name = |slot: Slot| pool.get(slot).map(|endpoint| endpoint.name.clone());
+        let name = |slot: Slot| {
+            pool.get(slot)
+                .map(|endpoint| short(&endpoint.name).to_owned())
+        };
         let ranking = explanation.ranking.iter();
         let ranking = ranking.filter_map(|scored| Some((name(scored.slot)?, scored.score)));
         let drawing = explanation.scorers.iter();
@@ -367,11 +396,13 @@ impl Replay {
     fn named(&self, address: &str) -> String {
         let mut endpoints = self.picker.pool().iter();
         let found = endpoints.find(|(_, endpoint)| &*endpoint.address == address);
-        found.map_or_else(|| address.to_owned(), |(_, endpoint)| endpoint.name.clone())
+        found
+            .map_or(address, |(_, endpoint)| short(&endpoint.name))
+            .to_owned()
     }
 
     fn slot(&self, name: &str) -> Result<Slot, String> {
-        let found = self.picker.pool().find(name);
+        let found = self.picker.pool().find(&format!("{NAMESPACE}{name}"));
         found.ok_or_else(|| format!("no endpoint {name}"))
     }
 

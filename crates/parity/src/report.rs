@@ -61,3 +61,57 @@ impl Report {
         plugins.chain([("all", self.all)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(family: &str, plugins: &[&str], agreeing: usize) -> Outcome {
+        Outcome {
+            name: "s1".to_owned(),
+            family: family.to_owned(),
+            plugins: plugins.iter().map(|plugin| (*plugin).to_owned()).collect(),
+            decisions: 3,
+            waiting: 1,
+            agreeing,
+            early: 0,
+            differences: (agreeing..3)
+                .map(|step| format!("s1 step {step}"))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_decision_counts_for_each_plugin_and_its_family() {
+        let mut report = Report::default();
+        report.add(&outcome("pd", &["queue-scorer", "decode-filter"], 3));
+        report.add(&outcome("load", &["queue-scorer"], 1));
+        let count = |scenarios, decisions, agreeing, waiting| Agreement {
+            scenarios,
+            decisions,
+            agreeing,
+            waiting,
+        };
+        let rows: Vec<(&str, Agreement)> = report.rows().collect();
+        let expected = [
+            ("decode-filter", count(1, 3, 3, 1)),
+            ("queue-scorer", count(2, 6, 4, 2)),
+            ("all", count(2, 6, 4, 2)),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!(report.families["pd"], count(1, 3, 3, 1));
+        assert_eq!(report.families["load"], count(1, 3, 1, 1));
+        assert_eq!(report.differences, ["s1 step 1", "s1 step 2"]);
+    }
+
+    #[test]
+    fn a_scenario_that_cannot_be_replayed_agrees_in_nothing() {
+        let mut report = Report::default();
+        report.add(&Outcome {
+            differences: vec!["s1: no endpoint".to_owned()],
+            ..outcome("pd", &[], 0)
+        });
+        assert_eq!((report.all.decisions, report.all.agreeing), (3, 0));
+        assert_eq!(report.differences.len(), 1);
+    }
+}

@@ -1,0 +1,320 @@
+//! A sample of each family of the decisions recorded over the whole catalogue (tests/parity/catalogue), through a
+//! real Envoy.
+//!
+//! Envoy draws where the recorded Endpoint Picker drew, with other results. So every decision is compared with the
+//! native core, which follows Envoy's course, and with the recording as long as Envoy has taken its course by chance;
+//! tests/parity.rs compares the native core with all recordings.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use envoy_harness::wait_until;
+use parity::chance::{NO_HIT_LRU, TOKEN_LOAD};
+use parity::compare::{compare, compare_ranking, compare_refused, compare_session};
+use parity::replay::SESSION_HEADER;
+use parity::scenario::{Expected, Exported, Refused, Sent, Served, Step};
+use parity::{Replay, Scenario};
+use serde_json::{json, Value};
+
+use crate::client::{self, send};
+use crate::proxy::{Proxy, Setup};
+use crate::recorded::{ranking, Pod, HOLD, TOLD, TOLERANCE};
+
+/// Scenarios of each family.
+const SAMPLE: usize = 2;
+
+/// Time in which the workers learn what the poller has read: a tick is 50 ms, and the machine may be busy.
+const TICKS: Duration = Duration::from_millis(300);
+
+/// Headers for the pod that serves the request, which name other endpoints.
+const ROLES: [&str; 3] = [
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+];
+
+/// A scenario as a pool behind Envoy.
+struct Staged {
+    scenario: Scenario,
+    pods: Vec<Pod>,
+}
+
+impl Staged {
+    /// Starts the pods of a scenario, and puts their ports in the place of the recorded ones.
+    fn new(mut scenario: Scenario) -> Self {
+        let names = scenario.endpoints.iter().map(|endpoint| &endpoint.name);
+        let pods: Vec<Pod> = names.map(|name| Pod::start(name)).collect();
+        let recorded: Vec<String> = scenario
+            .endpoints
+            .iter()
+            .map(|place| place.port.clone())
+            .collect();
+        for (endpoint, pod) in scenario.endpoints.iter_mut().zip(&pods) {
+            endpoint.port = pod.address.port().to_string();
+        }
+        for plugin in scenario.config["plugins"].as_array_mut().unwrap() {
+            let Some(port) = plugin.pointer_mut("/parameters/primaryPort") else {
+                continue;
+            };
+            // The port of no endpoint is as good as that of any.
+            let place = recorded
+                .iter()
+                .position(|recorded| *recorded == port.to_string());
+            *port = pods[place.unwrap_or(0)].address.port().into();
+        }
+        let staged = Self { scenario, pods };
+        if let Some(Step::Metrics { metrics }) = staged.scenario.steps.first() {
+            staged.show(metrics);
+        }
+        staged
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.pods.iter().map(|pod| pod.address).collect()
+    }
+
+    /// Returns the scenario's configuration, completed with its endpoints and the proxy's settings.
+    fn config(&self) -> String {
+        let mut config = self.scenario.config.clone();
+        let endpoints = self.scenario.endpoints.iter().map(|endpoint| {
+            let labels = &endpoint.labels;
+            json!({"name": endpoint.name, "address": endpoint.address, "port": endpoint.port, "labels": labels})
+        });
+        let endpoints: Vec<Value> = endpoints.collect();
+        // Held requests count once, as they did for the Endpoint Picker.
+        let proxy = json!({"cluster": self.scenario.name, "explain": true, "correctQueue": false});
+        config["plugins"].as_array_mut().unwrap().extend([
+            json!({"name": "pods", "type": "static-discovery", "parameters": {"endpoints": endpoints}}),
+            json!({"type": "envoy-proxy", "parameters": proxy}),
+            // On a busy machine scrapes are late; metrics must not become stale meanwhile.
+            json!({"type": "metrics-data-source", "parameters": {"stalenessThreshold": "600s"}}),
+        ]);
+        config["dataLayer"] = json!({"discovery": {"pluginRef": "pods"}});
+        let document = config.as_object_mut().unwrap();
+        document.remove("flowControl");
+        document.remove("featureGates");
+        config.to_string()
+    }
+
+    /// Sets the metrics pages of these pods.
+    fn show(&self, metrics: &BTreeMap<String, Exported>) {
+        for pod in &self.pods {
+            if let Some(exported) = metrics.get(&pod.name) {
+                pod.show(exported);
+            }
+        }
+    }
+
+    /// Waits until the filter knows the pods' pages: the second scrape from now begins after the first has ended.
+    fn settle(&self) {
+        let before: Vec<usize> = self.pods.iter().map(Pod::scrapes).collect();
+        wait_until(&format!("{}: metrics settle", self.scenario.name), || {
+            let mut pods = self.pods.iter().zip(&before);
+            pods.all(|(pod, before)| pod.scrapes() > before + 1)
+        });
+        sleep(TICKS);
+    }
+
+    /// Plays all steps in their order. Returns how many decisions were compared with the recorded ones.
+    fn play(&self, proxy: &Proxy) -> usize {
+        let mut native = Replay::new(&self.scenario).unwrap();
+        let mut held = Vec::new();
+        let mut compared = 0;
+        // Which of two ways of counting was recorded is found by trying both: the native core has done that.
+        let mut on_course = !self.scenario.has(TOKEN_LOAD) && !self.scenario.has(NO_HIT_LRU);
+        for (number, step) in self.scenario.steps.iter().enumerate() {
+            let (request, recorded) = match step {
+                Step::Metrics { metrics } => {
+                    native.set_metrics(metrics).unwrap();
+                    self.show(metrics);
+                    if native.reads_metrics() {
+                        self.settle();
+                    }
+                    continue;
+                }
+                Step::Request { expect, .. } if expect.waited() => continue,
+                Step::Request { request, expect } => (request, expect),
+            };
+            let found = match recorded {
+                Expected::Held { .. } => self.hold(proxy, request, &mut held),
+                _ => self.ask(proxy, request),
+            };
+            let place = format!("{} step {number}", self.scenario.name);
+            let decided = native.decide(request, &found).unwrap();
+            if let Err(difference) = compare(&decided.made, &found, TOLERANCE) {
+                panic!("{place}: the native core: {difference}\n{found:?}");
+            }
+            if on_course {
+                if let Err(difference) = compare_recorded(&found, recorded) {
+                    panic!("{place}: {difference}\n{found:?}\nrecorded {recorded:?}");
+                }
+                compared += 1;
+                on_course = picked(&found) == picked(recorded);
+            }
+            let session = native.proceed(decided, &found);
+            if let Err(difference) = compare_session(session.as_deref(), &found) {
+                panic!("{place}: the native core: {difference}\n{found:?}");
+            }
+        }
+        compared
+    }
+
+    /// Sends a request. Returns what the client and the pod saw of the decision.
+    fn ask(&self, proxy: &Proxy, request: &Sent) -> Expected {
+        let path = format!("/{}{}", self.scenario.name, request.path);
+        let mut headers = vec![("content-type", "application/json"), ("x-epp-explain", "1")];
+        let own = request.headers.iter();
+        headers.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));
+        let response = send(proxy.port, "POST", &path, &headers, request.body.as_bytes()).unwrap();
+        let header =
+            |name: &str| Some(response.header(name).to_owned()).filter(|text| !text.is_empty());
+        if response.status != 200 {
+            return Expected::Refused(Refused {
+                status: response.status.into(),
+                reason: header("x-llm-d-request-dropped-reason"),
+                body: response.body,
+            });
+        }
+        self.served(&response)
+    }
+
+    fn served(&self, response: &client::Response) -> Expected {
+        let told = ROLES.iter().filter_map(|name| {
+            let value = response.header(&format!("{TOLD}{name}"));
+            if value.is_empty() {
+                return None;
+            }
+            let names: Vec<&str> = value.split(',').map(|place| self.name(place)).collect();
+            Some(((*name).to_owned(), names.join(",")))
+        });
+        let headers: BTreeMap<String, String> = told.collect();
+        let served_by = response.pod().to_owned();
+        let mut ranking = ranking(response, &self.pods);
+        let mut order: Vec<String> = ranking.iter().map(|(name, _)| name.clone()).collect();
+        if headers.contains_key("x-data-parallel-host-port") {
+            // The port was replaced.
+            order = vec![served_by.clone()];
+            ranking.clear();
+        } else {
+            assert_eq!(order.first(), Some(&served_by), "the picked pod serves");
+        }
+        let session = response.header(SESSION_HEADER);
+        Expected::Served(Served {
+            scores: ranking.into_iter().collect(),
+            ranking: order,
+            served_by,
+            headers,
+            session: Some(session.to_owned()).filter(|session| !session.is_empty()),
+        })
+    }
+
+    /// Sends a request to which no pod responds. Returns which pod has it.
+    fn hold(&self, proxy: &Proxy, request: &Sent, held: &mut Vec<TcpStream>) -> Expected {
+        let before: Vec<usize> = self.pods.iter().map(Pod::held).collect();
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        let (scenario, path, length) = (&self.scenario.name, &request.path, request.body.len());
+        let mut text = format!(
+            "POST /{scenario}{path} HTTP/1.1\r\nhost: pool\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n{HOLD}: 1\r\n"
+        );
+        for (name, value) in &request.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += "\r\n";
+        text += &request.body;
+        stream.write_all(text.as_bytes()).unwrap();
+        held.push(stream);
+        let mut by = None;
+        wait_until(&format!("{scenario}: a pod has the request"), || {
+            let mut pods = self.pods.iter().zip(&before);
+            by = pods.find(|(pod, before)| pod.held() > **before);
+            by.is_some()
+        });
+        let held_by = by.map(|(pod, _)| pod.name.clone());
+        Expected::Held {
+            held_by: held_by.into_iter().collect(),
+        }
+    }
+
+    /// Returns the name of the pod with an address.
+    fn name(&self, address: &str) -> &str {
+        let mut pods = self.pods.iter();
+        let pod = pods.find(|pod| pod.address.to_string() == address);
+        &pod.unwrap_or_else(|| panic!("no pod {address}")).name
+    }
+}
+
+/// Returns whether a decision could be the recorded one, if ties had fallen otherwise.
+fn compare_recorded(found: &Expected, recorded: &Expected) -> Result<(), String> {
+    match (found, recorded) {
+        (Expected::Served(found), Expected::Served(recorded)) if !recorded.scores.is_empty() => {
+            let ranking = found.ranking.iter();
+            let ranking = ranking.map(|name| (name.clone(), found.scores[name]));
+            let ranking: Vec<(String, f64)> = ranking.collect();
+            compare_ranking(&ranking, &BTreeMap::new(), recorded, TOLERANCE)
+        }
+        (Expected::Refused(found), Expected::Refused(recorded)) => compare_refused(found, recorded),
+        (Expected::Served(_), Expected::Served(_))
+        | (Expected::Held { .. }, Expected::Held { .. }) => Ok(()),
+        _ => Err("another kind of decision".to_owned()),
+    }
+}
+
+/// Returns the endpoints that a decision chose: what follows depends on them.
+fn picked(decision: &Expected) -> Vec<&str> {
+    match decision {
+        Expected::Refused(_) => Vec::new(),
+        Expected::Held { held_by } => held_by.iter().map(String::as_str).collect(),
+        Expected::Served(served) => {
+            let replaced = served.headers.contains_key("x-data-parallel-host-port");
+            let primary = (!replaced).then_some(served.served_by.as_str());
+            let others = ROLES.iter().filter_map(|role| served.headers.get(*role));
+            primary
+                .into_iter()
+                .chain(others.map(String::as_str))
+                .collect()
+        }
+    }
+}
+
+/// Returns the first scenarios of each family that load.
+fn sample() -> Vec<Scenario> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/catalogue");
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let mut scenarios = Scenario::read_folder(&folder).unwrap();
+    scenarios.retain(|scenario| {
+        let taken = taken.entry(scenario.family.clone()).or_default();
+        let takes = *taken < SAMPLE && Replay::new(scenario).is_ok();
+        *taken += usize::from(takes);
+        takes
+    });
+    scenarios
+}
+
+#[test]
+fn the_module_in_envoy_decides_as_the_native_core_over_the_whole_catalogue() {
+    let staged: Vec<Staged> = sample().into_iter().map(Staged::new).collect();
+    let mut setup = Setup::new(&staged[0].addresses(), "");
+    setup.configs = staged.iter().map(Staged::config).collect();
+    let clusters = staged.iter();
+    let clusters = clusters.map(|staged| (staged.scenario.name.clone(), staged.addresses()));
+    setup.others = clusters.collect();
+    let proxy = &setup.start();
+    let compared = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for staged in &staged {
+            scope.spawn(|| compared.fetch_add(staged.play(proxy), Ordering::Relaxed));
+        }
+    });
+    // Ties fall otherwise sooner or later, but not at once.
+    let compared = compared.into_inner();
+    assert!(
+        compared > 20,
+        "{compared} decisions were compared with the recorded ones"
+    );
+}
