@@ -28,7 +28,7 @@ impl<'a> Call<'a> {
         match (fetch, &plan.discovery) {
             (Fetch::Members, Discovery::EnvoyCluster(discovery)) => Some(Self {
                 cluster: &discovery.admin_cluster,
-                path: callouts::members_path(&discovery.clusters),
+                path: callouts::members_path(discovery),
                 address: "admin".to_owned(),
                 destination_header: None,
             }),
@@ -72,7 +72,7 @@ impl CalloutBody {
         match (fetch, &plan.discovery) {
             (Fetch::Members, Discovery::EnvoyCluster(discovery)) => {
                 let page = self.read(self.available()).map_err(|_| FetchError)?;
-                let members = clusters::members(&page, &discovery.clusters);
+                let members = clusters::members(&page, discovery, plan.needs.labels);
                 members.map(Fetched::Members).ok_or(FetchError)
             }
             (Fetch::Members, Discovery::Static(_)) => Err(FetchError),

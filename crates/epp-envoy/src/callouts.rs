@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use epp_core::plugins::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::Plan;
 
@@ -13,12 +14,11 @@ pub fn admin_cluster(plan: &Plan) -> Option<&str> {
     }
 }
 
-/// Returns the admin interface's path to the members of these clusters, and of no others where there is only one.
-pub fn members_path(clusters: &[String]) -> String {
-    match clusters {
-        [one] => format!("/clusters?filter={}", anchored(one)),
-        _ => "/clusters".to_owned(),
-    }
+/// Returns the admin interface's path to the members of these clusters, and of no others.
+pub fn members_path(discovery: &EnvoyClusterDiscovery) -> String {
+    let names: Vec<String> = discovery.names().map(anchored).collect();
+    // A bar, so that one of the expressions matches.
+    format!("/clusters?filter={}", names.join("%7C"))
 }
 
 /// Returns the cluster through which metrics pages are fetched.
@@ -54,18 +54,23 @@ fn anchored(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use epp_core::plugins::discovery::envoy_cluster::SourceCluster;
+
     use super::*;
 
     #[test]
-    fn one_cluster_is_asked_for_by_its_whole_name() {
-        let path = |clusters: &[&str]| {
-            let clusters: Vec<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
-            members_path(&clusters)
+    fn clusters_are_asked_for_by_their_whole_names() {
+        let path = |names: &[&str]| {
+            let clusters = names.iter().map(|name| SourceCluster::unlabelled(name));
+            members_path(&EnvoyClusterDiscovery {
+                clusters: clusters.collect(),
+                ..EnvoyClusterDiscovery::default()
+            })
         };
         assert_eq!(path(&["pool-a_1"]), "/clusters?filter=%5Epool-a_1%24");
         // A dot would match any character, and & would end the parameter.
         assert_eq!(path(&["a.b&c"]), "/clusters?filter=%5Ea%5C%2Eb%5C%26c%24");
-        assert_eq!(path(&["a", "b"]), "/clusters");
+        assert_eq!(path(&["a", "b"]), "/clusters?filter=%5Ea%24%7C%5Eb%24");
     }
 
     #[test]

@@ -10,15 +10,38 @@ use hashbrown::hash_map::{Entry, HashMap};
 use memchr::memchr_iter;
 
 use epp_core::endpoints::store::Member;
+use epp_core::plugins::discovery::envoy_cluster::{EnvoyClusterDiscovery, SourceCluster};
 
-/// Returns the members of the clusters with these names, in the page's order. Returns `None` if the page was cut or
-/// none of the clusters is on it: then the members are unknown, which differs from an empty cluster.
-pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
+/// Kubernetes' labels for the parts of a locality, which Istio takes from there.
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Bytes of a region's or zone's name. Kubernetes' labels have at most 63; a longer one gives no label.
+const MAX_LOCALITY_BYTES: usize = 256;
+
+/// What the page says of a member.
+struct Found<'p> {
+    address: &'p str,
+    health: Health,
+    /// The clusters whose member it is, by their places in the list: a bit for each.
+    clusters: u32,
+    region: &'p str,
+    zone: &'p str,
+}
+
+/// Returns the members of a plan's clusters, in the page's order, with the labels of their clusters and, if
+/// `locality`, of their region and zone. Returns `None` if the page was cut or none of the clusters is on it: then the
+/// members are unknown, which differs from an empty cluster.
+pub fn members(
+    page: &[u8],
+    discovery: &EnvoyClusterDiscovery,
+    locality: bool,
+) -> Option<Vec<Member>> {
     if !page.ends_with(b"\n") {
         return None;
     }
-    let mut members: Vec<Member> = Vec::new();
-    let mut healths = Vec::new();
+    let clusters = discovery.clusters.as_slice();
+    let mut members: Vec<Found<'_>> = Vec::new();
     let mut positions = HashMap::new();
     let mut seen = false;
     let mut start = 0;
@@ -26,35 +49,40 @@ pub fn members(page: &[u8], clusters: &[String]) -> Option<Vec<Member>> {
         let line = page.get(start..end).unwrap_or_default();
         start = end + 1;
         // Several names may match: a line of the cluster `pool::a` looks like a fact of the cluster `pool`.
-        let mut facts = clusters
-            .iter()
-            .filter_map(|name| fact_of(line, name))
-            .peekable();
-        seen |= facts.peek().is_some();
-        let Some((address, flags)) = facts.find_map(health_fact) else {
-            continue;
-        };
-        let health = health_of(flags);
-        match positions.entry(address) {
-            Entry::Vacant(position) => {
-                position.insert(members.len());
-                members.push(member(address));
-                healths.push(health);
-            }
-            // The member is listed in two clusters or priorities: the worse health counts.
-            Entry::Occupied(position) => {
-                if let Some(known) = healths.get_mut(*position.get()) {
-                    *known = health.min(*known);
+        for (bit, cluster) in (0..u32::BITS).zip(clusters) {
+            let Some(fact) = fact_of(line, &cluster.name) else {
+                continue;
+            };
+            seen = true;
+            if let Some((address, flags)) = member_fact(fact, "::health_flags::") {
+                let (health, listed) = (health_of(flags), 1 << bit);
+                match positions.entry(address) {
+                    Entry::Vacant(position) => {
+                        position.insert(members.len());
+                        members.push(Found {
+                            address,
+                            health,
+                            clusters: listed,
+                            region: "",
+                            zone: "",
+                        });
+                    }
+                    // The member is listed in two clusters or priorities: the worse health counts.
+                    Entry::Occupied(position) => {
+                        if let Some(known) = members.get_mut(*position.get()) {
+                            known.health = health.min(known.health);
+                            known.clusters |= listed;
+                        }
+                    }
                 }
+                break;
+            }
+            if locality && note_locality(fact, &positions, &mut members) {
+                break;
             }
         }
     }
-    // Like Envoy: degraded members are used only if none is healthy.
-    let best = healths.iter().copied().max().unwrap_or(Health::Down);
-    for (member, health) in members.iter_mut().zip(healths) {
-        member.available = health != Health::Down && health == best;
-    }
-    seen.then_some(members)
+    seen.then(|| described(&members, clusters))
 }
 
 /// Returns the text behind `cluster::` if the line is about this cluster.
@@ -63,21 +91,79 @@ fn fact_of<'a>(line: &'a [u8], cluster: &str) -> Option<&'a str> {
     std::str::from_utf8(fact).ok()
 }
 
-/// Splits `address::health_flags::flags`. Returns `None` for other facts: the cluster's own and those of another
+/// Splits `address::name::value`. Returns `None` for other facts: the cluster's own and those of another
 /// cluster `cluster::name` do not begin with an address, and a member behind a pipe has no address that a request
 /// could name.
-fn health_fact(fact: &str) -> Option<(&str, &str)> {
-    let (address, flags) = fact.split_once("::health_flags::")?;
+fn member_fact<'a>(fact: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    let (address, value) = fact.split_once(name)?;
     address.parse::<SocketAddr>().ok()?;
-    Some((address, flags))
+    Some((address, value))
 }
 
-fn member(address: &str) -> Member {
-    Member {
-        name: address.to_owned(),
-        address: address.to_owned(),
-        ..Member::default()
+/// Notes a member's region or zone, which the page has after its health. Returns whether the fact is one of them.
+fn note_locality<'p>(
+    fact: &'p str,
+    positions: &HashMap<&str, usize>,
+    members: &mut [Found<'p>],
+) -> bool {
+    let region = member_fact(fact, "::region::");
+    let Some((address, value)) = region.or_else(|| member_fact(fact, "::zone::")) else {
+        return false;
+    };
+    let position = positions.get(address);
+    let member = position.and_then(|position| members.get_mut(*position));
+    if let Some(member) = member.filter(|_| value.len() <= MAX_LOCALITY_BYTES) {
+        let known = match region {
+            Some(_) => &mut member.region,
+            None => &mut member.zone,
+        };
+        // Another cluster may list it without a locality.
+        if known.is_empty() {
+            *known = value;
+        }
     }
+    true
+}
+
+/// Returns the members as discovery reports them.
+fn described(members: &[Found<'_>], clusters: &[SourceCluster]) -> Vec<Member> {
+    // Like Envoy: degraded members of a cluster are used only if none is healthy.
+    let best = (0..u32::BITS).zip(clusters).map(|(bit, _)| {
+        let listed = members
+            .iter()
+            .filter(|member| member.clusters >> bit & 1 == 1);
+        listed.map(|member| member.health).max()
+    });
+    let best: Vec<Option<Health>> = best.collect();
+    let described = members.iter().map(|member| {
+        let mut best = (0..u32::BITS).zip(&best);
+        let is_best =
+            best.any(|(bit, best)| member.clusters >> bit & 1 == 1 && *best == Some(member.health));
+        Member {
+            name: member.address.to_owned(),
+            address: member.address.to_owned(),
+            labels: labels(member, clusters),
+            available: member.health != Health::Down && is_best,
+        }
+    });
+    described.collect()
+}
+
+/// Returns a member's labels. The first of its clusters that has a label decides on its value, then its locality.
+fn labels(member: &Found<'_>, clusters: &[SourceCluster]) -> Vec<(String, String)> {
+    let listed = (0..u32::BITS).zip(clusters);
+    let listed = listed.filter(|(bit, _)| member.clusters >> bit & 1 == 1);
+    let given = listed.flat_map(|(_, cluster)| &cluster.labels);
+    let given = given.map(|(name, value)| (name.as_str(), value.as_str()));
+    let locality = [(REGION, member.region), (ZONE, member.zone)];
+    let locality = locality.into_iter().filter(|(_, value)| !value.is_empty());
+    let mut labels: Vec<(String, String)> = Vec::new();
+    for (name, value) in given.chain(locality) {
+        if labels.iter().all(|(known, _)| known != name) {
+            labels.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    labels
 }
 
 /// The health of a member in Envoy, worst first.
@@ -116,9 +202,16 @@ mod tests {
     /// The JSON form of the same page.
     const JSON: &[u8] = include_bytes!("../../../tests/fixtures/envoy-1.40/clusters.json");
 
+    fn discovery(clusters: Vec<SourceCluster>) -> EnvoyClusterDiscovery {
+        EnvoyClusterDiscovery {
+            clusters,
+            ..EnvoyClusterDiscovery::default()
+        }
+    }
+
     fn found(page: &[u8], clusters: &[&str]) -> Option<Vec<(String, bool)>> {
-        let clusters: Vec<String> = clusters.iter().map(|name| (*name).to_owned()).collect();
-        let members = members(page, &clusters)?;
+        let clusters = clusters.iter().map(|name| SourceCluster::unlabelled(name));
+        let members = members(page, &discovery(clusters.collect()), true)?;
         assert!(members.iter().all(|member| member.name == member.address));
         let pairs = members.into_iter();
         Some(
@@ -200,6 +293,126 @@ mod tests {
         let expected = [("10.0.0.1:80", false), ("10.0.0.2:80", true)];
         assert_eq!(found(page, &["a", "b"]), pairs(&expected));
         assert_eq!(found(page, &["b"]), pairs(&expected));
+    }
+
+    #[test]
+    fn degraded_members_serve_where_their_cluster_has_no_better_one() {
+        let page = b"all::10.0.0.1:80::health_flags::healthy\n\
+            all::10.0.0.2:80::health_flags::/degraded_active_hc\n\
+            all::10.0.0.3:80::health_flags::/failed_active_hc\n\
+            decode::10.0.0.2:80::health_flags::healthy\n\
+            decode::10.0.0.3:80::health_flags::healthy\n";
+        let serve = |clusters: &[&str]| {
+            let members = found(page, clusters).unwrap().into_iter();
+            members.map(|(_, serves)| serves).collect::<Vec<_>>()
+        };
+        assert_eq!(serve(&["all"]), [true, false, false]);
+        assert_eq!(serve(&["all", "decode"]), [true, true, false]);
+    }
+
+    /// The labels of each member.
+    fn labelled(page: &str, clusters: &[(&str, &[(&str, &str)])], locality: bool) -> Vec<String> {
+        let clusters = clusters.iter().map(|(name, labels)| SourceCluster {
+            labels: labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..SourceCluster::unlabelled(name)
+        });
+        let members = members(page.as_bytes(), &discovery(clusters.collect()), locality).unwrap();
+        let text = |member: Member| {
+            let labels = member
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"));
+            labels.collect::<Vec<_>>().join(" ")
+        };
+        members.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn members_have_the_labels_of_all_their_clusters_and_the_first_decides() {
+        let (all, decode, prefill) = (
+            "outbound|80||a.b",
+            "outbound|80|decode|a.b",
+            "outbound|80|prefill|a.b",
+        );
+        let mut page = String::new();
+        for (cluster, member) in [
+            (all, 1),
+            (all, 2),
+            (all, 3),
+            (decode, 1),
+            (decode, 3),
+            (prefill, 2),
+            (prefill, 3),
+        ] {
+            page += &format!("{cluster}::10.0.0.{member}:80::health_flags::healthy\n");
+        }
+        let found = labelled(
+            &page,
+            &[
+                (all, &[("pool", "a")]),
+                (decode, &[("role", "decode"), ("pool", "b")]),
+                (prefill, &[("role", "prefill")]),
+            ],
+            true,
+        );
+        assert_eq!(
+            found,
+            [
+                "pool=a role=decode",
+                "pool=a role=prefill",
+                "pool=a role=decode"
+            ]
+        );
+    }
+
+    #[test]
+    fn localities_are_labels_where_they_are_wanted() {
+        let line =
+            |address: &str, fact: &str, value: &str| format!("a::{address}::{fact}::{value}\n");
+        let mut page = String::new();
+        for (address, region, zone) in [
+            ("10.0.0.1:80", "eu", "eu-1"),
+            ("[::1]:80", "", "zone::b"),
+            ("10.0.0.2:80", "us", ""),
+            ("10.0.0.3:80", &"x".repeat(MAX_LOCALITY_BYTES + 1), ""),
+        ] {
+            page += &line(address, "health_flags", "healthy");
+            page += &line(address, "region", region);
+            page += &line(address, "zone", zone);
+            page += &line(address, "sub_zone", "rack");
+        }
+        // Listed once more, elsewhere.
+        page += &line("10.0.0.1:80", "zone", "");
+        page += &line("10.0.0.1:80", "zone", "eu-2");
+        // Not a fact of a member, and one of a member that is not listed.
+        page += &line("10.0.0.1:80::region", "zone", "c");
+        page += &line("10.0.0.9:80", "zone", "c");
+        let unlabelled: &[(&str, &[(&str, &str)])] = &[("a", &[])];
+        let found = labelled(&page, unlabelled, true);
+        let expected = [
+            "topology.kubernetes.io/region=eu topology.kubernetes.io/zone=eu-1",
+            "topology.kubernetes.io/zone=zone::b",
+            "topology.kubernetes.io/region=us",
+            "",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(labelled(&page, unlabelled, false), ["", "", "", ""]);
+        let found = labelled(&page, &[("a", &[(ZONE, "own")])], true);
+        assert_eq!(
+            found[0],
+            "topology.kubernetes.io/zone=own topology.kubernetes.io/region=eu"
+        );
+    }
+
+    #[test]
+    fn an_address_with_several_ports_is_several_members() {
+        let page =
+            b"a::10.0.0.1:8000::health_flags::healthy\na::10.0.0.1:8001::health_flags::healthy\n";
+        let expected = [("10.0.0.1:8000", true), ("10.0.0.1:8001", true)];
+        assert_eq!(found(page, &["a"]), pairs(&expected));
     }
 
     #[test]

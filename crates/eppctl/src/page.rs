@@ -160,6 +160,7 @@ pub fn holds(kind: &Kind) -> String {
         Kind::StringMap => "strings by name".to_owned(),
         Kind::Strings => "list of strings".to_owned(),
         Kind::List(_) => "list".to_owned(),
+        Kind::NamesOr => "list of strings or mappings".to_owned(),
         Kind::Section => "mapping".to_owned(),
         Kind::Any => "anything".to_owned(),
     }

@@ -211,6 +211,9 @@ fn kind_schema(kind: &Kind, inside: &dyn Fn(&str) -> Value) -> Value {
             }
             schema
         }
+        Kind::NamesOr => {
+            json!({"type": "array", "items": {"anyOf": [{"type": "string"}, inside("[].")]}, "minItems": 1})
+        }
         Kind::Section => inside("."),
         Kind::Any => json!({}),
     }

@@ -6,6 +6,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use epp_core::endpoints::store::Member;
+use epp_core::plugins::discovery::envoy_cluster::{
+    EnvoyClusterDiscovery, SourceCluster, MAX_CLUSTERS,
+};
 use epp_envoy::clusters::members;
 
 use super::{settings, within};
@@ -17,17 +20,23 @@ const MEMORY_PER_BYTE: usize = 16;
 /// Asserts that members are distinct addresses from lines of the cluster itself.
 pub fn clusters(input: &[u8]) {
     let (words, page) = settings(input);
-    let names: Vec<String> = words.map(str::to_owned).collect();
-    let found = within(MEMORY + MEMORY_PER_BYTE * page.len(), || {
-        members(page, &names)
-    });
+    let names: Vec<String> = words.take(MAX_CLUSTERS).map(str::to_owned).collect();
+    let discovery = EnvoyClusterDiscovery {
+        clusters: names
+            .iter()
+            .map(|name| SourceCluster::unlabelled(name))
+            .collect(),
+        ..EnvoyClusterDiscovery::default()
+    };
+    let members = |page: &[u8]| members(page, &discovery, true);
+    let found = within(MEMORY + MEMORY_PER_BYTE * page.len(), || members(page));
     if !page.ends_with(b"\n") {
         return assert_eq!(found, None, "a cut page");
     }
     let lines = page.split_inclusive(|byte| *byte == b'\n');
     let own = |line: &&[u8]| names.iter().any(|name| line.starts_with(name.as_bytes()));
     let alone: Vec<u8> = lines.clone().filter(own).collect::<Vec<_>>().concat();
-    let alone = members(&alone, &names);
+    let alone = members(&alone);
     assert_eq!(alone, found, "other lines matter");
 
     let found = found.unwrap_or_default();
@@ -38,7 +47,7 @@ pub fn clusters(input: &[u8]) {
         .all(|address| address.parse::<SocketAddr>().is_ok()));
     assert!(found
         .iter()
-        .all(|member| member.name == member.address && member.labels.is_empty()));
+        .all(|member| member.name == member.address && member.labels.len() <= 2));
     let lines = lines.filter_map(|line| std::str::from_utf8(line).ok());
     for line in lines {
         names

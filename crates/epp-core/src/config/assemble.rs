@@ -226,10 +226,14 @@ impl Assembly<'_> {
 
     /// Warns of labels that are read where there are none.
     fn check_labels(&mut self, needs: &Needs, discovery: &Discovery) {
-        if needs.labels && matches!(discovery, Discovery::EnvoyCluster(_)) {
+        let Discovery::EnvoyCluster(discovery) = discovery else {
+            return;
+        };
+        let mut clusters = discovery.clusters.iter();
+        if needs.labels && clusters.all(|cluster| cluster.labels.is_empty()) {
             let path = Path::default().key("schedulingProfiles");
-            let message = "a filter reads labels, and members of an Envoy cluster have none; \
-                           static-discovery gives endpoints labels";
+            let message = "labels are read, and endpoints have only those of their locality; clusters of \
+                           envoy-cluster-discovery and endpoints of static-discovery can have labels";
             self.problems.warn(&path, message);
         }
     }

@@ -120,10 +120,9 @@ impl Plan {
     pub fn cluster(&self) -> &str {
         match (&self.envoy.cluster, &self.discovery) {
             (Some(cluster), _) => cluster,
-            (_, Discovery::EnvoyCluster(discovery)) => discovery
-                .clusters
-                .first()
-                .map_or("inference-pool", String::as_str),
+            (_, Discovery::EnvoyCluster(discovery)) => {
+                discovery.names().next().unwrap_or("inference-pool")
+            }
             (_, Discovery::Static(_)) => "inference-pool",
         }
     }
@@ -234,11 +233,11 @@ impl Plan {
                 let listed = discovery.members.len();
                 write!(text, "; {listed} endpoints listed in the configuration, behind Envoy's cluster {cluster}")
             }
-            Discovery::EnvoyCluster(discovery) if discovery.clusters == [cluster] => {
+            Discovery::EnvoyCluster(discovery) if discovery.names().eq([cluster]) => {
                 write!(text, "; endpoints of Envoy's cluster {cluster}")
             }
             Discovery::EnvoyCluster(discovery) => {
-                let members = discovery.clusters.join(", ");
+                let members = discovery.listed();
                 write!(
                     text,
                     "; endpoints of Envoy's clusters {members}, routed by {cluster}"

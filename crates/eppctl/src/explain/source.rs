@@ -174,8 +174,8 @@ fn members_of(admin: &Admin, plan: &Plan) -> Result<Vec<Member>, Error> {
         Discovery::EnvoyCluster(discovery) => discovery,
     };
     let page = admin.get("/clusters")?;
-    members(&page, &discovery.clusters).ok_or_else(|| {
-        let clusters = discovery.clusters.join(", ");
+    members(&page, discovery, plan.needs.labels).ok_or_else(|| {
+        let clusters = discovery.listed();
         Error::new(format!(
             "Envoy has no cluster {clusters}; name the one with the model servers in the document \
              (envoy-cluster-discovery, clusters)"

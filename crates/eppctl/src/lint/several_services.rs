@@ -10,7 +10,7 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "several-services",
     why: "`clusters` is one pool, and requests go to its first cluster: the picker may choose endpoints of another service, which these requests cannot reach, and no filter removes client headers on that service's routes",
-    fix: "give each service its own filter, with its own name and its one cluster (docs/istio.md)",
+    fix: "give each service its own filter, with its own name and its one cluster (docs/istio.md); clusters whose members only help those of the first, or are a part of them, have labels",
     check: |site| {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
@@ -27,11 +27,16 @@ fn wrong(plan: &Plan) -> Option<String> {
         return None;
     };
     let (first, rest) = discovery.clusters.split_first()?;
-    let first = istio(first)?;
-    rest.iter().find_map(|name| {
+    let first = istio(&first.name)?;
+    // A cluster with labels says what its members are, and filters by them keep requests off those out of reach.
+    let mut rest = rest.iter().filter(|other| other.labels.is_empty());
+    rest.find_map(|cluster| {
+        let name = &cluster.name;
         let other = istio(name)?;
         Some(match (other.host, other.port) == (first.host, first.port) {
-            true => format!("clusters lists {name}, a subset of the pool, which has no effect"),
+            true => format!(
+                "clusters lists {name}, a subset of the pool, which has no effect without labels"
+            ),
             false => format!("clusters lists {name}, a different service from the first"),
         })
     })
@@ -64,6 +69,10 @@ mod tests {
             subset.len() == 1 && subset[0].contains("a subset"),
             "{subset:?}"
         );
+        let labelled = with(&format!(
+            "[\"{first}\", {{name: \"outbound|8000|v1|vllm.llm.svc.cluster.local\", labels: {{a: b}}}}]"
+        ));
+        assert!(labelled.is_empty(), "{labelled:?}");
         // Envoy's own clusters may hold one pool together.
         assert!(with("[a, b]").is_empty());
     }

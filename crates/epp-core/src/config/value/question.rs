@@ -47,6 +47,8 @@ pub enum Kind {
     Strings,
     /// A list of at least this many entries, which are questions of their own.
     List(usize),
+    /// A list of names, or of mappings, whose fields are questions of their own.
+    NamesOr,
     /// A mapping; its fields are questions of their own.
     Section,
     /// Any value; the caller has rules of its own.

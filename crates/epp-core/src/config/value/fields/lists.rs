@@ -55,7 +55,8 @@ impl<'a> Fields<'a> {
         entries
     }
 
-    fn entries_of(&mut self, name: &'static str, expected: &str) -> Vec<(&'a Node, Path)> {
+    /// The entries of a list with their places, without a question.
+    pub fn entries_of(&mut self, name: &'static str, expected: &str) -> Vec<(&'a Node, Path)> {
         let path = self.path.key(name);
         match self.node(name) {
             None | Some(Node::Null) if self.problems.is_recording() => {
