@@ -38,19 +38,24 @@ fn document(kind: &str, parameters: &str) -> String {
 
 /// The endpoints `p0`, `p1`… with these labels that a filter keeps, by number.
 pub fn filtered(kind: &str, parameters: &str, labels: &[&[(&str, &str)]]) -> Vec<u32> {
-    let plan = crate::config::load(&document(kind, parameters))
-        .unwrap()
-        .plan;
-    let filter = plan.instances[0].capabilities.filter.clone().unwrap();
     let mut pool = pool(labels.iter().map(|_| Metrics::default()));
     for (slot, labels) in (0..).map(Slot).zip(labels) {
         let own = labels.iter();
         let own = own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         pool.get_mut(slot).unwrap().labels = own.collect();
     }
+    kept(kind, parameters, &pool)
+}
+
+/// The endpoints of a pool that a filter keeps, by number.
+pub fn kept(kind: &str, parameters: &str, pool: &Pool) -> Vec<u32> {
+    let plan = crate::config::load(&document(kind, parameters))
+        .unwrap()
+        .plan;
+    let filter = plan.instances[0].capabilities.filter.clone().unwrap();
     let mut candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
     let request = RequestView::default();
-    let cycle = Cycle::new(&pool, request);
+    let cycle = Cycle::new(pool, request);
     filter.filter(&cycle, &mut candidates);
     candidates.iter().map(|slot| slot.0).collect()
 }

@@ -239,57 +239,29 @@ fn the_data_source_of_v1_3_is_read_in_any_case() {
 }
 
 #[test]
-fn the_saturation_detector_is_a_warning_anywhere_in_a_document() {
+fn the_saturation_detector_is_a_warning_in_either_section() {
     let section = "saturationDetector: {pluginRef: utilization-detector}\n";
     let nested = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n";
     let plugin = "plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 5, headroom: 0.2}}, {type: concurrency-detector, name: c}, {type: prefix-cache-scorer}]\n";
     for text in [gie_v1, llm_d].map(|of| of(&format!("{plugin}{PROFILE}{section}"))) {
-        let warnings = warnings(&text);
-        for (path, why) in [
-            ("plugins[0].type", "no effect here"),
-            ("plugins[1].type", "no effect here"),
-            ("saturationDetector", "none is shed"),
-        ] {
-            let found = warnings
-                .iter()
-                .any(|it| it.starts_with(path) && it.contains(why));
-            assert!(found, "{path}: {warnings:#?}");
-        }
-        assert_eq!(warnings.len(), 3);
+        warned(&text, &[&["saturationDetector", "none is shed"]]);
     }
-    warned(
-        &llm_d(&format!("{plugin}{PROFILE}{nested}")),
-        &[&["plugins[0].type"], &["plugins[1].type"], &["flowControl"]],
-    );
-    let kept = loaded(&llm_d(&format!("{plugin}{PROFILE}"))).plan;
-    let detector = &kept.instances[0];
-    assert_eq!(detector.kind, "utilization-detector");
-    assert_eq!(detector.parameters.len(), 2);
+    let nested = llm_d(&format!("{plugin}{PROFILE}{nested}"));
+    warned(&nested, &[&["flowControl"]]);
 }
 
 #[test]
-fn a_detector_that_would_filter_is_an_error() {
+fn a_detector_filters_in_a_profile() {
     for kind in ["utilization-detector", "concurrency-detector"] {
         let plugins = format!("plugins: [{{name: d, type: {kind}}}, {{type: queue-scorer}}]\n");
-        let profile = "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}, {pluginRef: d, weight: 1}]}]\n";
-        refused(
-            &llm_d(&format!("{plugins}{profile}")),
-            &["schedulingProfiles[0].plugins[1].pluginRef", kind, "filter"],
-        );
-        refused(
-            &llm_d(&plugins),
-            &["plugins[0] (line 3", kind, "without schedulingProfiles"],
-        );
-        let former = [format!("{plugins}{profile}"), plugins];
-        for text in former.map(|text| gie_v1(&text)) {
-            if kind == "concurrency-detector" {
-                refused(&text, &[kind, "filter"]);
-                continue;
+        let profile = "schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}, {pluginRef: d}]}]\n";
+        // Without profiles there is one of all plugins.
+        for text in [plugins.clone(), format!("{plugins}{profile}")] {
+            for text in [gie_v1(&text), llm_d(&text)] {
+                let plan = loaded(&text).plan;
+                let profile = plan.scheduler.profiles().get(ProfileId(0)).unwrap();
+                assert_eq!(profile.filters.len(), 1, "{text}");
             }
-            let missed =
-                |it: &String| it.contains("endpoints over its thresholds are not left out");
-            let missed = warnings(&text).into_iter().filter(missed).count();
-            assert_eq!(missed, 1, "{text}");
         }
     }
 }
@@ -355,9 +327,9 @@ requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         ("plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 1),
         ("plugins: [{type: queue-socrer}, {type: single-profile-handlr}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-socrer}]}, {name: d}]\n", 2),
         // A filter is not a handler: that there is none is another error.
-        ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 2),
+        ("plugins: [{type: decision-tree-filter}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 2),
         // A name that nothing has, beside one that is refused.
-        ("plugins: [{type: decode-filter}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: decode-filter}, {pluginRef: nowhere}]}]\n", 2),
+        ("plugins: [{type: decision-tree-filter}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: decision-tree-filter}, {pluginRef: nowhere}]}]\n", 2),
     ] {
         let errors = errors(&llm_d(text));
         assert_eq!(errors.len(), count, "{text}\n{errors:#?}");
@@ -382,7 +354,7 @@ fn a_second_picker_without_profiles_is_reported_at_its_declaration() {
 
 #[test]
 fn the_supported_types_are_listed_once() {
-    let text = llm_d("plugins: [{type: decode-filter}, {type: prefill-filter}, {type: plover}, {type: queue-socrer}]\n");
+    let text = llm_d("plugins: [{type: decision-tree-filter}, {type: vllmgrpc-parser}, {type: plover}, {type: queue-socrer}]\n");
     let errors = errors(&text);
     let listing = |it: &&String| it.contains("single-profile-handler, ");
     assert_eq!(errors.len(), 4, "{errors:#?}");

@@ -1,7 +1,7 @@
 //! Plugin types that the Endpoint Picker knows and that do not run here: those that a document may
 //! hold because they change nothing here, and those that are refused.
 
-use Here::{Detects, Idle, Refused};
+use Here::{Idle, Refused};
 
 use crate::plugins::Standing;
 
@@ -20,9 +20,6 @@ pub enum Here {
     Idle,
     /// It may be declared and does nothing here, for which decisions may differ from the Endpoint Picker's.
     Approximated,
-    /// It may be declared and changes nothing here, but a profile must not have it: the Endpoint Picker
-    /// runs it there as a filter.
-    Detects,
 }
 
 impl Elsewhere {
@@ -31,7 +28,7 @@ impl Elsewhere {
         match self.here {
             Refused => None,
             Here::Approximated => Some(Standing::Approximated(self.why)),
-            Idle | Detects => Some(Standing::NoEffect(self.why)),
+            Idle => Some(Standing::NoEffect(self.why)),
         }
     }
 }
@@ -54,20 +51,16 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "always-disagg-multimodal-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "always-disagg-pd-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "burst-prefix-cache-producer", why: "batching requests needs a queue; use approx-prefix-cache-producer", here: Refused },
-    Elsewhere { name: "by-label", why: "deprecated there; use label-selector-filter", here: Refused },
-    Elsewhere { name: "concurrency-detector", why: NO_SHEDDING, here: Detects },
     Elsewhere { name: "context-length-aware", why: "not supported yet", here: Refused },
     Elsewhere { name: "data-parallel-profile-handler", why: "list each rank as an endpoint of its own", here: Refused },
     Elsewhere { name: "dcgm-data-source", why: "not supported yet", here: Refused },
     Elsewhere { name: "dcgm-extractor", why: "not supported yet", here: Refused },
     Elsewhere { name: "decision-tree-filter", why: "removed in v1.0; use scorers", here: Refused },
-    Elsewhere { name: "decode-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "destination-endpoint-served-verifier", why: "for conformance tests only; leave it out", here: Refused },
     Elsewhere { name: "disagg-headers-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "disagg-profile-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "disaggregatedset-rollout-screener", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
     Elsewhere { name: "edf-ordering-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "encode-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "endpoint-attribute-filter", why: "not supported yet", here: Refused },
     Elsewhere { name: "endpoint-attribute-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "endpoint-notification-source", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
@@ -76,7 +69,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "fcfs-ordering-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "file-discovery", why: "a filter reads no files; use static-discovery, whose endpoints have the same schema, or envoy-cluster-discovery", here: Refused },
     Elsewhere { name: "global-strict-fairness-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "header-based-testing-filter", why: "not supported yet", here: Refused },
     Elsewhere { name: "header-label-affinity-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "header-profile-handler", why: "not supported yet", here: Refused },
     Elsewhere { name: "k8s-notification-source", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
@@ -105,10 +97,8 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "precise-prefix-cache-scorer", why: "needs KV events over ZMQ; use prefix-cache-scorer", here: Refused },
     Elsewhere { name: "predicted-latency-producer", why: "needs the latency predictor's sidecar", here: Refused },
     Elsewhere { name: "predicted-latency-scorer", why: "needs the latency predictor's sidecar", here: Refused },
-    Elsewhere { name: "prefill-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "prefill-header-handler", why: "prefill/decode disaggregation is not supported yet", here: Refused },
     Elsewhere { name: "prefix-based-pd-decider", why: "prefill/decode disaggregation is not supported yet", here: Refused },
-    Elsewhere { name: "prefix-cache-affinity-filter", why: "not supported yet; use prefix-cache-scorer", here: Refused },
     Elsewhere { name: "priority-holdback-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "priority-then-time-eviction-order-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "probabilistic-admitter", why: "not supported yet", here: Refused },
@@ -130,8 +120,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "topology-affinity-filter", why: "not supported yet", here: Refused },
     Elsewhere { name: "topology-affinity-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "topology-extractor", why: "not supported yet", here: Refused },
-    Elsewhere { name: "utilization-detector", why: NO_SHEDDING, here: Detects },
-    Elsewhere { name: "utilization-filter", why: "not supported yet", here: Refused },
     Elsewhere { name: "vertexai-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
     Elsewhere { name: "vllmgrpc-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
 ];

@@ -160,6 +160,7 @@ impl Dispatcher {
                 cost,
                 media,
                 states,
+                draw: exchange.draw,
             };
             Cycle::new(pool, request)
         };
@@ -209,6 +210,7 @@ impl Dispatcher {
             cost: costs(plan, &exchange.reader, false).0,
             media: exchange.reader.has_media(),
             states,
+            draw: exchange.draw,
         };
         let cycle = Cycle::new(endpoints.pool(), request);
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);

@@ -97,6 +97,14 @@ impl Dispatcher {
         !(changes.left.is_empty() && changes.joined.is_empty())
     }
 
+    /// Returns random bits for a request, if the plan needs any.
+    pub fn draw(&mut self) -> u64 {
+        match self.plan.needs.random {
+            true => self.scratch.rng().u64(..),
+            false => 0,
+        }
+    }
+
     /// Subtracts an exchange that has left the table from the requests in flight, the responses being read, and the
     /// memory of readers.
     pub fn release_counts(&mut self, exchange: &mut Exchange) {

@@ -99,6 +99,8 @@ pub struct Exchange {
     pub counted_bytes: usize,
     /// The values of the headers that the plan's plugins read.
     pub headers: HeaderValues,
+    /// Random bits for its plugins, if the plan needs any.
+    pub draw: u64,
     /// The bounds of its prompt at which choices last differed.
     pub(super) differed_at: Option<Bounds>,
     /// How often they were compared.

@@ -220,6 +220,7 @@ impl Picker {
         let state = (dispatcher.prefixes.key(), dispatcher.endpoints.pool());
         exchange.open(id, head, plan, state, now);
         dispatcher.choose_model(&mut exchange);
+        exchange.draw = dispatcher.draw();
         let plan = &dispatcher.plan;
         let max_held = plan.settings.max_held.saturating_mul(MAX_HELD_OVERSHOOT);
         if exchange.is_held() && self.exchanges.held() >= max_held {

@@ -5,6 +5,8 @@
 mod build;
 mod capability;
 mod declaration;
+mod keep;
+mod label_values;
 mod normalize;
 mod parity;
 mod prefix_producer;
@@ -59,7 +61,16 @@ registry! {
     }
     /// Remove candidates.
     filter {
+        by_label,
+        concurrency_detector,
+        decode,
+        encode,
+        header_based_testing,
         label_selector,
+        prefill,
+        prefix_cache_affinity,
+        utilization,
+        utilization_detector,
     }
     /// Rate candidates between 0 and 1.
     scorer {

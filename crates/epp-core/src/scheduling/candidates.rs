@@ -275,9 +275,13 @@ pub fn same_survivors(filters: &[NamedFilter], shortest: &Cycle<'_>, longest: &C
     // The filters see the same candidates at both ends as long as all before left the same.
     let agree = |slots: &mut Vec<Slot>| {
         filters.iter().all(|named| {
+            let filter = &named.filter;
+            if !filter.moves_evenly(shortest, longest, slots) {
+                return false;
+            }
             let mut other = slots.clone();
-            named.filter.filter(shortest, slots);
-            named.filter.filter(longest, &mut other);
+            filter.filter(shortest, slots);
+            filter.filter(longest, &mut other);
             *slots == other
         })
     };

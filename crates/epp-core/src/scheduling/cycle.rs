@@ -64,9 +64,17 @@ pub struct RequestView<'a> {
     pub media: bool,
     /// The state that plugins keep from request to request.
     pub states: &'a States,
+    /// Random bits of the request, the same in each of its cycles, so that whether the rest of its prompt matters
+    /// does not depend on chance; 0 in a plan that does not need them.
+    pub draw: u64,
 }
 
 impl RequestView<'_> {
+    /// Draws for the request, with this probability of `true`; the result is the same for the same salt.
+    pub fn chance(&self, probability: f64, salt: u64) -> bool {
+        probability > 0.0 && fastrand::Rng::with_seed(self.draw ^ salt).f64() < probability
+    }
+
     /// Returns the value of a header that a plugin requested when it was built.
     pub fn header(&self, header: HeaderId) -> Option<&[u8]> {
         self.headers.get(header)

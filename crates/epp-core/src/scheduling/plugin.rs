@@ -12,7 +12,8 @@ pub enum UnreadPrompt {
     /// Only the prompt's length, in a way that lets what holds for the shortest and for the longest
     /// possible prompt hold for all between. An endpoint's score is linear in 1 / `total`, up to a
     /// term that is the same for all endpoints. Whether a filter keeps an endpoint changes at most
-    /// once as the prompt grows, given the same candidates.
+    /// once as the prompt grows, given the same candidates. Where this is not so for a request, the plugin's
+    /// `moves_evenly` says it.
     Length,
 }
 
@@ -59,6 +60,8 @@ pub struct Needs {
     pub lora: bool,
     /// Block size and number of blocks of the server's KV cache.
     pub cache_info: bool,
+    /// Random bits of the request.
+    pub random: bool,
 }
 
 impl Needs {
@@ -77,6 +80,7 @@ impl Needs {
         kv_usage: true,
         lora: true,
         cache_info: true,
+        random: false,
     };
 
     /// Returns whether anything of a metrics page is needed.
@@ -100,6 +104,7 @@ impl Needs {
             kv_usage: self.kv_usage || other.kv_usage,
             lora: self.lora || other.lora,
             cache_info: self.cache_info || other.cache_info,
+            random: self.random || other.random,
         }
     }
 }
@@ -112,6 +117,17 @@ pub trait Filter: std::fmt::Debug + Send + Sync {
     /// Returns what the survivors depend on, besides the candidates.
     fn basis(&self) -> Basis {
         Basis::Request
+    }
+
+    /// Returns whether what the filter keeps of the candidates moves as [`UnreadPrompt`] says between the shortest and
+    /// the longest prompt that is still possible.
+    fn moves_evenly(
+        &self,
+        _shortest: &Cycle<'_>,
+        _longest: &Cycle<'_>,
+        _candidates: &[Slot],
+    ) -> bool {
+        true
     }
 
     /// Returns what the filter reads.

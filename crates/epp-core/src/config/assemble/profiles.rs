@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::{Assembly, MAX_SCORE_PICKER, SINGLE_PROFILE_HANDLER};
 use crate::config::document::{Document, ProfileEntry, Reference};
-use crate::config::known::{elsewhere, Here};
 use crate::config::plan::{Instance, Profiled};
 use crate::config::value::Path;
-use crate::plugins::{Capability, Dialect};
+use crate::plugins::Capability;
 use crate::scheduling::{NamedFilter, Profile, ProfileHandler, Scheduler, WeightedScorer};
 
 impl Assembly<'_> {
@@ -18,9 +17,7 @@ impl Assembly<'_> {
         let entries = match &document.profiles {
             Some(entries) => entries,
             None => {
-                let plays = |instance: &&Arc<Instance>| {
-                    instance.capabilities.in_profile() || is_detector(instance)
-                };
+                let plays = |instance: &&Arc<Instance>| instance.capabilities.in_profile();
                 let reference = |instance: &Arc<Instance>| Reference {
                     name: instance.name.clone(),
                     weight: None,
@@ -64,7 +61,13 @@ impl Assembly<'_> {
             let does = &instance.capabilities;
             let scores = does.scorer.is_some();
             if !does.in_profile() {
-                self.refer_in_vain(reference, &instance);
+                // The Endpoint Picker lets a profile refer to anything, and so does the Gateway API Inference
+                // Extension's own documentation.
+                let message = format!(
+                    "{:?} is not a filter, scorer or picker: it has no effect in a profile",
+                    reference.name
+                );
+                self.problems.warn(path, message);
             }
             if does.picker.is_some() {
                 if let Some(first) = &profiled.picker {
@@ -86,31 +89,6 @@ impl Assembly<'_> {
             }
         }
         profiled
-    }
-
-    /// Says what becomes of a reference to a plugin that does nothing in a profile.
-    fn refer_in_vain(&mut self, reference: &Reference, instance: &Instance) {
-        let path = &reference.path;
-        if !is_detector(instance) {
-            // The Endpoint Picker lets a profile refer to anything, and so does the Gateway API Inference
-            // Extension's own documentation.
-            let message = format!(
-                "{:?} is not a filter, scorer or picker: it has no effect in a profile",
-                reference.name
-            );
-            self.problems.warn(path, message);
-        } else if self.declared == Dialect::GieV1 && instance.kind == "utilization-detector" {
-            // Where it would leave no endpoint it leaves all (v1.5), so that it refuses no request; a
-            // concurrency-detector does.
-            let message = "has no effect: endpoints over its thresholds are not left out here";
-            self.problems.warn(path, message);
-        } else {
-            let message = format!(
-                "{:?} filters here, as every {} of a profile does (without schedulingProfiles, of the document), which is not supported",
-                reference.name, instance.kind
-            );
-            self.problems.error(path, message);
-        }
     }
 
     /// The profiles and their handler, ready to run; `None` where none can choose among the profiles.
@@ -140,12 +118,6 @@ impl Assembly<'_> {
         let instance = declared.unwrap_or_else(|| self.add(SINGLE_PROFILE_HANDLER));
         instance.capabilities.profile_handler.clone()
     }
-}
-
-/// Returns whether it is one of the Endpoint Picker's saturation detectors, which filter in a profile
-/// there.
-fn is_detector(instance: &Instance) -> bool {
-    elsewhere(instance.kind).is_some_and(|known| known.here == Here::Detects)
 }
 
 fn compile(profiled: &Profiled) -> Option<Profile> {

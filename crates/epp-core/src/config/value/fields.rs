@@ -196,6 +196,19 @@ impl<'a> Fields<'a> {
         value
     }
 
+    /// A number within bounds, both included, that must be given.
+    pub fn required_number(&mut self, name: &'static str, bounds: (f64, f64)) -> f64 {
+        let (least, most) = bounds;
+        self.ask_required(name, Kind::Number(Some(bounds)));
+        match self.node(name).unwrap_or(&ABSENT) {
+            Node::Number(number) if (least..=most).contains(number) => *number,
+            other => {
+                self.refuse(name, other, &format!("a number from {least} to {most}"));
+                least
+            }
+        }
+    }
+
     /// A number, or nothing.
     pub fn optional_number(&mut self, name: &'static str) -> Option<f64> {
         self.ask(name, Kind::Number(None), None);

@@ -1,6 +1,6 @@
 //! `label-selector-filter`: keeps the endpoints whose labels match a Kubernetes label selector.
 //!
-//! Reads the labels that `static-discovery` gives endpoints; members of an Envoy cluster have none.
+//! Reads the labels that `envoy-cluster-discovery` and `static-discovery` give endpoints.
 //! An endpoint is kept if all requirements hold: it has each label of `matchLabels` with just that
 //! value, and each of `matchExpressions` is true of it. `In` requires the label with one of the values;
 //! `NotIn` for another value or no such label; `Exists` and `DoesNotExist` for the label, whatever its
