@@ -246,22 +246,22 @@ fn plugins_without_effect_are_in_the_table_and_in_the_section_below_it() {
     let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- {type: utilization-detector, parameters: {queueDepthThreshold: 5}}
+- {type: program-aware-fairness, parameters: {lasHalfLifeSeconds: 5}}
 - type: queue-scorer
 schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
 saturationDetector: {pluginRef: utilization-detector}
 ";
     let report = out(&check(&["-"], text));
     for part in [
-        "  utilization-detector  no effect here: ",
-        "    queueDepthThreshold: 5",
+        "  program-aware-fairness  no effect here: ",
+        "    lasHalfLifeSeconds: 5",
         "  saturationDetector  has no effect here: ",
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
     // What is written out has them, too, and loads the same.
     let written = out(&check(&["--print-defaults", "-"], text));
-    assert!(written.contains("queueDepthThreshold: 5"), "{written}");
+    assert!(written.contains("lasHalfLifeSeconds: 5"), "{written}");
     assert!(check(&["-"], &written).status.success());
     // Of one that does not load as well.
     let report = out(&check(
@@ -269,7 +269,7 @@ saturationDetector: {pluginRef: utilization-detector}
         &text.replace("queue-scorer", "queue-socrer"),
     ));
     assert!(
-        report.contains("  utilization-detector  no effect here: "),
+        report.contains("  program-aware-fairness  no effect here: "),
         "{report}"
     );
 }
