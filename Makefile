@@ -96,7 +96,7 @@ generate: toolchain ## Regenerate docs/schema.json, configuration.md, metrics.md
 	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md
 	cargo run --quiet --locked --package eppctl -- reference --metrics >target/metrics.md
 	cargo run --quiet --locked --package eppctl -- manual >target/eppctl.md
-	cargo run --quiet --locked --package eppctl -- reference --into docs/migrating.md
+	cargo run --quiet --locked --package eppctl -- reference --into docs/migrating.md --documents tests/configs
 	mv target/schema.json target/configuration.md target/metrics.md target/eppctl.md docs/
 	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
 

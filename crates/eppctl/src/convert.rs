@@ -1,26 +1,30 @@
-//! `eppctl convert`: rewrites a document in the other dialect.
+//! `eppctl convert`: rewrites a document in the other dialect, or in the newest version of its own.
 
+mod newest;
 mod v1_3;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::Args;
 use epp_core::config;
-use epp_core::plugins::scorer::prefix_cache::CUTTING;
-use epp_core::plugins::{self, Dialect};
+use epp_core::plugins::Dialect;
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::dialect::{former_name, gate_name, knows, TargetDialect, DETECTOR, FORMER_GATES};
+use crate::dialect::{gate_name, knows, TargetDialect, DETECTOR, FORMER_GATES};
 use crate::input::{plan_of, read_document};
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::schema::value;
 
-/// Convert a document to the other dialect, with a note wherever its meaning changes.
+/// Convert a document to the other dialect or to the newest version, with a note wherever its meaning changes.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl convert --to llm-d examples/gie.yaml
   eppctl convert --to gie examples/llm-d.yaml > gie.yaml
+
+To llm-d is to llm-d.ai/v1, with the present names of all plugins and parameters. The file that a
+file-discovery names is written into the document: it is read where its path leads, or beside the document.
 
 The result always loads. Exit status: 0 converted, 2 the document does not load.")]
 pub struct Convert {
@@ -49,23 +53,34 @@ impl Convert {
     /// Converts and prints.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         let text = read_document(&self.file)?;
-        let plan = plan_of(&self.file, &text)?;
         let node = config::parse(&text)
             .map_err(|_| Error::new(format!("{}: does not parse", self.file)))?;
         let mut converted = Converted {
             document: value(&node),
             notes: Vec::new(),
         };
+        let folder = Path::new(&self.file).parent().unwrap_or(Path::new("."));
+        let inlined =
+            newest::inline_endpoints(&mut converted.document, folder, &mut converted.notes);
+        let inlined = inlined.map_err(Error::new)?;
+        let plan = match inlined {
+            true => plan_of(&self.file, &converted.document.to_string())?,
+            // The problems of a document are located in its own text.
+            false => plan_of(&self.file, &text)?,
+        };
         match (self.to, plan.dialect) {
-            (TargetDialect::LlmD, Dialect::GieV1) => {
+            (TargetDialect::LlmD, from) => {
                 converted.update_gie_releases();
-                converted.convert_to_llm_d();
+                match from {
+                    Dialect::GieV1 => converted.split_scorers(),
+                    Dialect::LlmD => newest::move_block_settings(&mut converted.document),
+                }
+                newest::arrange(&mut converted.document, &mut converted.notes);
+                converted.set("apiVersion", json!("llm-d.ai/v1"));
             }
-            (TargetDialect::GieV1, from) => converted.convert_to_gie(from),
-            (TargetDialect::LlmD, Dialect::LlmD) => {
-                converted.update_gie_releases();
-                converted.drop_ignored();
-                converted.set("apiVersion", json!("llm-d.ai/v1alpha1"));
+            (TargetDialect::GieV1, from) => {
+                newest::arrange(&mut converted.document, &mut converted.notes);
+                converted.convert_to_gie(from);
             }
         }
         output.print(&converted)?;
@@ -74,15 +89,12 @@ impl Convert {
 }
 
 impl Converted {
-    fn convert_to_llm_d(&mut self) {
-        self.set("apiVersion", json!("llm-d.ai/v1alpha1"));
-        let mut producers: Vec<Value> = Vec::new();
-        let several = self
-            .plugins()
-            .filter(|plugin| kind(plugin) == PREFIX)
-            .count()
-            > 1;
+    /// Gives each scorer a producer that splits prompts as it does in GIE.
+    fn split_scorers(&mut self) {
+        let scorers = self.plugins().filter(|plugin| kind(plugin) == PREFIX);
+        let several = scorers.count() > 1;
         let mut notes = Vec::new();
+        let mut producers: Vec<Value> = Vec::new();
         for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
             let name = name(plugin).to_owned();
             let own = several.then(|| format!("{name}-producer"));
@@ -98,11 +110,8 @@ impl Converted {
             }
         }
         self.notes.extend(notes);
-        if let Some(plugins) = self
-            .document
-            .get_mut("plugins")
-            .and_then(Value::as_array_mut)
-        {
+        let plugins = self.document.get_mut("plugins");
+        if let Some(plugins) = plugins.and_then(Value::as_array_mut) {
             plugins.extend(producers);
         }
     }
@@ -119,7 +128,7 @@ impl Converted {
         if let Some(gates) = gates.and_then(Value::as_array_mut) {
             gates.retain(|gate| {
                 let gate = gate.as_str().unwrap_or_default();
-                let gone = FORMER_GATES.contains(&gate_name(gate)) || gate == "flowControl";
+                let gone = FORMER_GATES.contains(&gate_name(gate));
                 if gone {
                     self.notes
                         .push(format!("{gate}: the gate has no effect here; left out"));
@@ -137,17 +146,6 @@ impl Converted {
             }
         }
         self.plugins_mut().for_each(v1_3::rename);
-        rename(&mut self.document);
-    }
-
-    /// Drops a scorer's own block settings, which are ignored if there is a producer.
-    fn drop_ignored(&mut self) {
-        for plugin in self.plugins_mut().filter(|plugin| kind(plugin) == PREFIX) {
-            let parameters = plugin.get_mut("parameters").and_then(Value::as_object_mut);
-            if let Some(parameters) = parameters {
-                parameters.retain(|name, _| !CUTTING.contains(&name.as_str()));
-            }
-        }
     }
 
     fn convert_to_gie(&mut self, from: Dialect) {
@@ -165,7 +163,10 @@ impl Converted {
         ] {
             self.drop_field(key);
         }
-        let discovery = self.document.pointer("/dataLayer/discovery").cloned();
+        let discovery = self
+            .document
+            .pointer("/dataLayer/discovery/endpoints")
+            .cloned();
         self.drop_field("dataLayer");
         if let Some(discovery) = discovery {
             let note = "dataLayer.discovery exists in epp-wasm only: GIE v1 refuses it";
@@ -291,12 +292,13 @@ impl Converted {
     }
 
     fn plugins_mut(&mut self) -> impl Iterator<Item = &mut Value> {
-        self.document
-            .get_mut("plugins")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
+        plugins_of(&mut self.document)
     }
+}
+
+fn plugins_of(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let plugins = document.get_mut("plugins").and_then(Value::as_array_mut);
+    plugins.into_iter().flatten()
 }
 
 /// The note on a document whose block size follows the servers' metrics.
@@ -331,26 +333,6 @@ impl BlockSettings {
                 .and_then(Value::as_bool)
                 .unwrap_or(later.contains(&true)),
         }
-    }
-}
-
-/// Renames types and references to their llm-d names.
-fn rename(value: &mut Value) {
-    match value {
-        Value::Object(entries) => {
-            for (key, entry) in entries {
-                let named = matches!(key.as_str(), "type" | "pluginRef");
-                let name = entry
-                    .as_str()
-                    .filter(|name| named && former_name(name).is_some());
-                match name.and_then(plugins::find) {
-                    Some(plugin) => *entry = json!(plugin.name),
-                    None => rename(entry),
-                }
-            }
-        }
-        Value::Array(entries) => entries.iter_mut().for_each(rename),
-        _ => {}
     }
 }
 

@@ -74,7 +74,8 @@ pub fn former_name(kind: &str) -> Option<&'static FormerName> {
 
 /// Returns whether a plugin type exists in epp-wasm only.
 fn is_own(kind: &str) -> bool {
-    plugins::find(kind).is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)))
+    let found = plugins::find(kind).filter(|found| found.name == kind);
+    found.is_some_and(|found| matches!(found.parity.plugin, Standing::Ours(_)))
 }
 
 /// The parts of a document that an Endpoint Picker would reject or ignore.

@@ -14,6 +14,7 @@ mod completions;
 mod convert;
 mod defaults;
 mod dialect;
+mod document_table;
 mod embedded;
 mod excerpt;
 mod explain;

@@ -10,6 +10,7 @@ use epp_core::config::value::nearest::nearest;
 use epp_core::plugins::{self, PluginType, Standing};
 use serde::Serialize;
 
+use crate::document_table;
 use crate::markdown::insert;
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{holds, name_of, questions, written, Block, Page, Row};
@@ -21,7 +22,7 @@ use crate::type_tables;
   eppctl reference prefix-cache-scorer
   eppctl reference > docs/configuration.md
   eppctl reference --metrics > docs/metrics.md
-  eppctl reference --into docs/migrating.md")]
+  eppctl reference --into docs/migrating.md --documents tests/configs")]
 pub struct Reference {
     /// Plugin types [default: all].
     #[arg(value_name = "TYPE")]
@@ -32,6 +33,9 @@ pub struct Reference {
     /// Instead of printing, insert the tables of plugin types into a Markdown file, between its lines <!-- eppctl reference: … --> and <!-- end -->.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "metrics"])]
     into: Option<PathBuf>,
+    /// Also insert a table of the documents in this folder, with how each works here.
+    #[arg(long, value_name = "FOLDER", requires = "into")]
+    documents: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -52,7 +56,11 @@ impl Reference {
     /// Prints the reference, of metrics, of all plugins, or of those named.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         if let Some(file) = &self.into {
-            insert(file, &type_tables::tables()).map_err(Error::new)?;
+            let mut tables = type_tables::tables();
+            if let Some(folder) = &self.documents {
+                tables.push(document_table::table(folder).map_err(Error::new)?);
+            }
+            insert(file, &tables).map_err(Error::new)?;
             return Ok(ExitStatus::Ok);
         }
         let mut text = String::new();

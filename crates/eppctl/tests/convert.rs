@@ -137,3 +137,84 @@ fn a_nested_document_is_converted_unless_there_are_several() {
     assert_eq!(none.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&none.stderr).contains("found no EndpointPickerConfig"));
 }
+
+/// Documents of llm-d-router with what is deprecated there, and parts that the newest version of each has.
+const DEPRECATED: [(&str, &[&str]); 6] = [
+    (
+        "plugins: [{type: kv-cache-scorer}, {type: tokenizer}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: kv-cache-scorer, weight: 2}]}]",
+        &["type: token-producer", "pluginRef: kv-cache-utilization-scorer"],
+    ),
+    (
+        "plugins: [{type: by-label-selector, name: by-label-selector, parameters: {matchLabels: {a: b}}}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: by-label-selector}]}]",
+        &["type: label-selector-filter", "pluginRef: by-label-selector"],
+    ),
+    (
+        "plugins: [{type: prefix-cache-scorer, parameters: {autoTune: false, blockSizeTokens: 128, maxPrefixBlocksToMatch: 256}}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: prefix-cache-scorer}]}]",
+        &["type: approx-prefix-cache-producer", "maxPrefixTokensToMatch: 0"],
+    ),
+    (
+        "plugins: [{type: approx-prefix-cache-producer, parameters: {blockSize: 128}}, {type: prefix-cache-scorer, parameters: {autoTune: true}}]",
+        &["blockSizeTokens: 128"],
+    ),
+    (
+        "plugins: [{type: precise-prefix-cache-scorer, parameters: {tokenProcessorConfig: {blockSize: 80}}}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: precise-prefix-cache-scorer, weight: 2}]}]",
+        &["type: precise-prefix-cache-producer", "blockSizeTokens: 80", "type: prefix-cache-scorer"],
+    ),
+    (
+        "plugins: [{type: static-discovery, parameters: {endpoints: []}}]\ndataLayer: {discovery: {pluginRef: static-discovery}, peerDiscovery: {pluginRef: p}, crossReplicaSyncInterval: 1s}\nparser: {pluginRef: openai-parser}\nsaturationDetector: {pluginRef: utilization-detector}",
+        &["endpoints:\n      pluginRef: static-discovery", "syncInterval: 1s", "parsers:\n  - pluginRef", "flowControl:\n  saturationDetector"],
+    ),
+];
+
+#[test]
+fn deprecated_names_and_places_become_the_newest() {
+    for (parts, expected) in DEPRECATED {
+        let text = format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{parts}\n");
+        let converted = convert("llm-d", &text);
+        for part in expected.iter().chain(&["apiVersion: llm-d.ai/v1\n"]) {
+            assert!(converted.contains(part), "{part}\n{converted}");
+        }
+        let before = config::load(&text).unwrap();
+        let after = config::load(&converted).unwrap();
+        let said = after.warnings.iter().map(ToString::to_string);
+        let said = said.filter(|it| {
+            it.contains("renamed") || it.contains("moved") || it.contains("deprecated")
+        });
+        assert_eq!(
+            said.collect::<Vec<_>>(),
+            Vec::<String>::new(),
+            "{converted}"
+        );
+        let cut = |loaded: &config::Loaded| -> Vec<_> {
+            let producers = loaded.plan.producers.iter();
+            producers.map(|(_, producer)| producer.clone()).collect()
+        };
+        assert_eq!(cut(&after), cut(&before), "{converted}");
+        assert_eq!(after.plan.discovery, before.plan.discovery, "{converted}");
+    }
+}
+
+#[test]
+fn the_file_of_a_file_discovery_is_written_into_the_document() {
+    let folder = std::env::temp_dir().join(format!("eppctl-convert-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let endpoints = "endpoints:\n- {name: a, address: 10.0.0.1, port: \"8000\", labels: {llm-d.ai/role: decode}}\n";
+    std::fs::write(folder.join("endpoints.yaml"), endpoints).unwrap();
+    let document = folder.join("epp.yaml");
+    let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: file-discovery, parameters: {path: /etc/epp/endpoints.yaml, watchFile: true}}]\ndataLayer: {discovery: {pluginRef: file-discovery}}\n";
+    std::fs::write(&document, text).unwrap();
+    let run = |document: &std::path::Path| {
+        eppctl(
+            &["convert", "--to", "llm-d", document.to_str().unwrap()],
+            "",
+        )
+    };
+    let converted = out(&run(&document));
+    std::fs::remove_file(folder.join("endpoints.yaml")).unwrap();
+    let missing = run(&document);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let plan = config::load(&converted).unwrap().plan;
+    assert!(plan.summary().contains("1 endpoints listed"), "{converted}");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("beside the document"));
+}

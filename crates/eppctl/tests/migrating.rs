@@ -93,7 +93,10 @@ fn the_tables_of_types_are_up_to_date() {
     let copy = std::env::temp_dir().join(format!("eppctl-migrating-{}.md", std::process::id()));
     std::fs::write(&copy, page()).unwrap();
     let into = copy.to_str().unwrap();
-    let output = common::eppctl(&["reference", "--into", into], "");
+    let output = common::eppctl(
+        &["reference", "--into", into, "--documents", "tests/configs"],
+        "",
+    );
     let made = std::fs::read_to_string(&copy).unwrap();
     std::fs::remove_file(&copy).unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -1,11 +1,14 @@
 //! From document to plan: the plugins are built, defaults applied, references checked.
 
+mod moved;
 mod order;
 mod profiles;
 mod references;
 mod types;
 
 use std::sync::Arc;
+
+pub use self::moved::moved_block_settings;
 
 use self::order::Planned;
 use self::types::Known;
@@ -35,7 +38,7 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         problems.error(&Path::default(), message);
         return None;
     }
-    let document = document::read(node, problems)?;
+    let mut document = document::read(node, problems)?;
     let mut assembly = Assembly {
         dialect: document.dialect,
         declared: document.declared,
@@ -45,6 +48,7 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         built: Built::default(),
         problems,
     };
+    assembly.move_block_settings(&mut document);
     assembly.instantiate(&document);
     let profiles = assembly.profiles(&document);
     let scheduler = assembly.scheduler(&document, &profiles);

@@ -275,10 +275,10 @@ fn policies_of_flow_control_are_warnings() {
     assert!(policies.contains(&"global-strict-fairness-policy"));
     for policy in policies {
         let text = llm_d(&format!("plugins: [{{type: {policy}}}]\n"));
-        warned(&text, &[&["plugins[0].type", "never queued"]]);
-        // A profile that refers to one ignores it, as there.
+        warned(&text, &[&["plugins[0].type", "no effect here"]]);
+        // A profile that refers to one ignores it, as there, which is not another warning.
         let text = llm_d(&format!("plugins: [{{type: {policy}}}]\nschedulingProfiles: [{{name: p, plugins: [{{pluginRef: {policy}}}]}}]\n"));
-        assert_eq!(warnings(&text).len(), 2, "{policy}");
+        assert_eq!(warnings(&text).len(), 1, "{policy}");
     }
 }
 
@@ -293,10 +293,51 @@ fn a_scorers_own_blocks_beside_a_producer_are_ignored_as_in_v1_5_and_moved_today
         it.contains("plugins[1].parameters.blockSizeTokens") && it.contains("no effect")
     };
     assert_eq!(warnings.iter().filter(named).count(), 1, "{warnings:#?}");
-    // One error, for all of them.
-    let errors = errors(&llm_d(&format!("{beside}{PROFILE}")));
+    let plan = loaded(&llm_d(&format!("{beside}{PROFILE}"))).plan;
+    assert_eq!((plan.producers.len(), plan.producers[0].1.block), (1, 128));
+    // Which scorer's would the producer's be? One error for each of them.
+    let two = "plugins: [{name: a, type: prefix-cache-scorer, parameters: {blockSizeTokens: 16, autoTune: true}}, {name: b, type: prefix-cache-scorer, parameters: {autoTune: false}}]\n";
+    let errors = errors(&llm_d(two));
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains("moved to approx-prefix-cache-producer"));
+}
+
+#[test]
+fn the_scorers_own_blocks_are_read_as_a_producers() {
+    for (former, now) in [
+        (
+            "blockSizeTokens: 128, autoTune: false",
+            "blockSizeTokens: 128, autoTune: false",
+        ),
+        (
+            "blockSize: 510, lruCapacityPerServer: 7",
+            "blockSizeTokens: 128, lruCapacityPerServer: 7",
+        ),
+        ("hashBlockSize: 512", "blockSizeTokens: 128"),
+        (
+            "hashBlockSize: 4, blockSizeTokens: 256",
+            "blockSizeTokens: 256",
+        ),
+        (
+            "maxPrefixBlocksToMatch: 256",
+            "maxPrefixBlocksToMatch: 256, maxPrefixTokensToMatch: 0",
+        ),
+    ] {
+        let text = llm_d(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: 0.5, {former}}}}}]\n{PROFILE}"));
+        warned(
+            &text,
+            &[&[
+                "plugins[0].parameters.",
+                "moved; use the parameters of approx-prefix-cache-producer",
+            ]],
+        );
+        let newer = llm_d(&format!("plugins: [{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: 0.5}}}}, {{type: approx-prefix-cache-producer, parameters: {{{now}}}}}]\n{PROFILE}"));
+        assert_eq!(loaded(&text).plan, loaded(&newer).plan, "{former}");
+    }
+    refused(
+        &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: many}}]\n"),
+        &["plugins[0].parameters.blockSizeTokens", "\"many\""],
+    );
 }
 
 #[test]
@@ -317,14 +358,14 @@ fn weights_may_be_fractions_as_from_v1_4_on() {
 fn a_reference_to_a_refused_plugin_is_not_another_error() {
     for (text, count) in [
         // A profile, a scorer, a load producer.
-        ("plugins: [{type: precise-prefix-cache-producer}, {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}, {type: inflight-load-producer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}]
-schedulingProfiles: [{name: p, plugins: [{pluginRef: precise-prefix-cache-producer}, {pluginRef: prefix-cache-scorer}]}]\n", 1),
+        ("plugins: [{type: low-queue-filter}, {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: low-queue-filter}}, {type: inflight-load-producer, parameters: {prefixMatchInfoProducerName: low-queue-filter}}]
+schedulingProfiles: [{name: p, plugins: [{pluginRef: low-queue-filter}, {pluginRef: prefix-cache-scorer}]}]\n", 1),
         // Sections.
-        ("plugins: [{name: s, type: dcgm-data-source}, {name: v, type: vllmgrpc-parser}, {name: f, type: file-discovery}]
+        ("plugins: [{name: s, type: request-attribute-reporter}, {name: v, type: vllmgrpc-parser}, {name: f, type: lora-affinity-filter}]
 dataLayer: {sources: [{pluginRef: s}], discovery: {pluginRef: f}}
 requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         // The handler of several profiles, and one that is misspelt.
-        ("plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 1),
+        ("plugins: [{type: slo-aware-profile-handler}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 1),
         ("plugins: [{type: queue-socrer}, {type: single-profile-handlr}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-socrer}]}, {name: d}]\n", 2),
         // A filter is not a handler: that there is none is another error.
         ("plugins: [{type: decision-tree-filter}]\nschedulingProfiles: [{name: p}, {name: d}]\n", 2),
@@ -334,14 +375,6 @@ requestHandler: {parsers: [{pluginRef: v}]}\n", 3),
         let errors = errors(&llm_d(text));
         assert_eq!(errors.len(), count, "{text}\n{errors:#?}");
     }
-}
-
-#[test]
-fn a_tokenizer_is_refused_once() {
-    let errors = errors(&llm_d(
-        "plugins: [{type: token-producer, parameters: {modelName: m, vllm: {url: \"http://x\"}}}]\n",
-    ));
-    assert_eq!(errors.len(), 1, "{errors:#?}");
 }
 
 #[test]

@@ -249,25 +249,16 @@ fn kind_and_version_are_needed_and_known() {
 #[test]
 fn types_that_only_the_endpoint_picker_has_are_named_as_such() {
     refused(
-        &llm_d("plugins: [{type: precise-prefix-cache-scorer}]\n"),
+        &llm_d("plugins: [{type: least-queue-filter}]\n"),
+        &["known to the Endpoint Picker: ", "v1.0", "queue-scorer"],
+    );
+    refused(
+        &llm_d("plugins: [{type: file-discovery, parameters: {path: /a, watchFile: true}}]\n"),
         &[
-            "known to the Endpoint Picker: ",
-            "ZMQ",
-            "prefix-cache-scorer",
+            "parameters.endpoints",
+            "a filter reads no files",
+            "eppctl convert",
         ],
-    );
-    refused(
-        &llm_d("plugins: [{type: file-discovery}]\n"),
-        &["static-discovery"],
-    );
-}
-
-#[test]
-fn where_the_dialects_differ_the_stricter_rule_holds() {
-    // GIE v1's parameters moved to the producer.
-    refused(
-        &llm_d("plugins: [{type: prefix-cache-scorer, parameters: {hashBlockSize: 5}}]\n"),
-        &["hashBlockSize"],
     );
 }
 

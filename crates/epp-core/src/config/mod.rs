@@ -20,6 +20,7 @@ mod sections;
 pub mod settings;
 pub mod value;
 
+pub use assemble::moved_block_settings;
 pub(crate) use known::NO_SHEDDING;
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};

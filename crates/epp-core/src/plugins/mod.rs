@@ -78,6 +78,7 @@ registry! {
         kv_cache_utilization,
         lora_affinity,
         no_hit_lru,
+        precise_prefix_cache,
         prefix_cache,
         queue,
         running_requests_size,
@@ -92,7 +93,9 @@ registry! {
     /// Producers compute data of a request for scorers.
     producer {
         approx_prefix_cache,
+        burst_prefix_cache,
         inflight_load,
+        precise_prefix_cache,
         token,
     }
     /// The source of the endpoints.
@@ -105,11 +108,12 @@ registry! {
         core_metrics_extractor,
         metrics_data_source,
     }
-    /// How bodies are read. All four always work here, by path, so that listing them changes nothing.
+    /// How bodies are read. All of them always work here, by path, so that listing them changes nothing.
     parser {
         anthropic,
         openai,
         passthrough,
+        sglang_http,
         vllm_http,
     }
     /// The name under which a model is requested.

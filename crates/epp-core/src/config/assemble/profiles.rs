@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Assembly, MAX_SCORE_PICKER, SINGLE_PROFILE_HANDLER};
 use crate::config::document::{Document, ProfileEntry, Reference};
+use crate::config::known::elsewhere;
 use crate::config::plan::{Instance, Profiled};
 use crate::config::value::Path;
 use crate::plugins::Capability;
@@ -60,7 +61,8 @@ impl Assembly<'_> {
             };
             let does = &instance.capabilities;
             let scores = does.scorer.is_some();
-            if !does.in_profile() {
+            // A type that does not run here says so itself.
+            if !does.in_profile() && elsewhere(instance.kind).is_none() {
                 // The Endpoint Picker lets a profile refer to anything, and so does the Gateway API Inference
                 // Extension's own documentation.
                 let message = format!(

@@ -2,11 +2,27 @@
 
 use super::Assembly;
 use crate::config::document::Document;
+use crate::config::known::elsewhere;
 use crate::config::sections::Named;
 use crate::plugins::{self, Capability};
 
-/// The capabilities of plugins that `dataLayer.sources` may refer to.
-const SOURCES: &[Capability] = &[Capability::MetricsSource, Capability::MetricsExtractor];
+/// The capabilities of plugins that `dataLayer.sources` may refer to. Prefix producers are told of
+/// endpoints that come and go there, which they always learn here.
+const SOURCES: &[Capability] = &[
+    Capability::MetricsSource,
+    Capability::MetricsExtractor,
+    Capability::PrefixProducer,
+];
+
+/// Returns whether a type does not run here, and its name says that it could do what is wanted.
+fn is_named_like(kind: &str, wanted: &[Capability]) -> bool {
+    let ends: &[&str] = match wanted {
+        [Capability::Discovery] => &["-discovery"],
+        [Capability::Parser] => &[],
+        _ => &["-source", "-extractor"],
+    };
+    elsewhere(kind).is_some() && ends.iter().any(|end| kind.ends_with(end))
+}
 
 impl Assembly<'_> {
     /// Checks that what `dataLayer` and `requestHandler` refer to can do what they expect.
@@ -42,7 +58,8 @@ impl Assembly<'_> {
         let Some(found) = self.get(name, path, expected) else {
             return;
         };
-        if !wanted.iter().any(|wanted| found.capabilities.has(*wanted)) {
+        let able = wanted.iter().any(|wanted| found.capabilities.has(*wanted));
+        if !able && !is_named_like(found.kind, wanted) {
             let message = format!("found {name:?}, a {}, expected {expected}", found.kind);
             self.problems.error(path, message);
         }

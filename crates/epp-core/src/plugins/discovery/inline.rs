@@ -1,6 +1,9 @@
 //! `static-discovery`: endpoints listed in the document, in the schema of the Endpoint Picker's
 //! `file-discovery`. A plugin of ours.
 //!
+//! It takes the place of a `file-discovery`, of which a document loads with the file's endpoints in it:
+//! `eppctl convert` writes them there.
+//!
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `endpoints` | required | the endpoints |
@@ -9,6 +12,7 @@
 //! | `endpoints[].address` | required | a literal IP address, v4 or v6 |
 //! | `endpoints[].port` | required | 1 to 65535, as a string or a number |
 //! | `endpoints[].labels` | none | strings by name |
+//! | `path`, `watchFile` | none | no effect: the file of a `file-discovery`, which is not read |
 //!
 //! The addresses must be members of the cluster that requests are routed to.
 //!
@@ -25,19 +29,34 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::value::{Fields, Node, Path, Problems};
 use crate::endpoints::store::Member;
-use crate::plugins::{Build, Capabilities, Capability, Discovery, Parity, PluginType, Standing};
+use crate::plugins::{
+    Build, Capabilities, Capability, Dialect, Discovery, FormerName, Parity, PluginType, Standing,
+};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "static-discovery",
-    former_names: &[],
+    former_names: &[FormerName {
+        name: FILE_DISCOVERY,
+        dialect: Dialect::LlmD,
+    }],
     provides: &[Capability::Discovery],
     references: &[],
     build,
-    parity: Parity::of(Standing::Ours(
-        "the endpoints that file-discovery reads from a file, in the document",
-    )),
+    parity: Parity {
+        plugin: Standing::Ours(
+            "the endpoints that file-discovery reads from a file, in the document",
+        ),
+        parameters: &[
+            ("path", Standing::NoEffect(NOT_READ)),
+            ("watchFile", Standing::NoEffect(NOT_READ)),
+        ],
+    },
 };
+
+/// The Endpoint Picker's type with the same endpoints in a file.
+const FILE_DISCOVERY: &str = "file-discovery";
+const NOT_READ: &str = "the file is not read; the endpoints are those of `endpoints`";
 
 /// The settings.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -48,6 +67,17 @@ pub struct StaticDiscovery {
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let fields = &mut build.fields;
+    if build.kind == FILE_DISCOVERY && !fields.has("endpoints") {
+        let message = "found nothing, and a filter reads no files: give the endpoints of the file here, which `eppctl convert` does";
+        let path = fields.path().key("endpoints");
+        fields.problems().error(&path, message);
+        fields.node("path");
+        fields.node("watchFile");
+        return Capabilities::default();
+    }
+    for name in ["path", "watchFile"] {
+        fields.no_effect(name, NOT_READ);
+    }
     if let Some(node) = fields.node("endpoints") {
         fields.note("endpoints", node.clone());
     }

@@ -37,7 +37,8 @@ pub const TYPE: PluginType = PluginType {
 /// `blockSize` counts only then.
 const BLOCK_SIZE_TOKENS: u32 = 16;
 
-const DEFAULT: PrefixProducer = PrefixProducer {
+/// The settings where a document gives none.
+pub const DEFAULT: PrefixProducer = PrefixProducer {
     dialect: Dialect::LlmD,
     block: BLOCK_SIZE_TOKENS,
     auto_tune: true,

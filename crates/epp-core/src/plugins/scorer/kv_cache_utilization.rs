@@ -9,13 +9,16 @@
 //! ```
 
 use crate::plugins::normalize::score_fresh;
-use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, FormerName, Parity, PluginType, Standing};
 use crate::scheduling::{Basis, Cycle, Endpoint, Needs, Scorer, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
     name: "kv-cache-utilization-scorer",
-    former_names: &[],
+    former_names: &[FormerName {
+        name: "kv-cache-scorer",
+        dialect: Dialect::GieV1,
+    }],
     provides: &[Capability::Scorer],
     references: &[],
     build,

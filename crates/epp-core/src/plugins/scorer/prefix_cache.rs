@@ -16,8 +16,8 @@
 //! | `maxPrefixTokensToMatch` | – | the same in tokens of four bytes (v1.5), going before it |
 //! | `lruCapacityPerServer` | 31250 | blocks remembered per endpoint |
 //!
-//! Under `llm-d.ai/v1alpha1` an `approx-prefix-cache-producer` does (one is created where none is
-//! declared). Score: w·min(1, match·blockTokens / scale)² + (1 − w)·match / total. Parameters:
+//! Under `llm-d.ai` an `approx-prefix-cache-producer` does: one is created where none is declared, with the
+//! parameters above if a document still gives them here, and a warning. Score: w·min(1, match·blockTokens / scale)² + (1 − w)·match / total. Parameters:
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -96,6 +96,11 @@ fn gie_v1(build: &mut Build<'_, '_>) -> Capabilities {
             .filter(|tokens| *tokens > 0),
         capacity: fields.positive_or_default("lruCapacityPerServer", LRU_CAPACITY_PER_SERVER),
     };
+    with_own_producer(build, producer)
+}
+
+/// A scorer that has prompts cut and remembered itself, for which others may name it.
+pub fn with_own_producer(build: &mut Build<'_, '_>, producer: PrefixProducer) -> Capabilities {
     let producer = Some(build.prefix_producer(producer));
     let scorer = PrefixCacheScorer {
         producer,
@@ -131,9 +136,10 @@ fn block_bytes(fields: &mut Fields<'_>) -> u32 {
 }
 
 /// The parameters by which the scorer cuts prompts, where a producer cuts them: the Gateway API Inference
-/// Extension v1.5 ignores them beside one that is declared, llm-d-router refuses them.
+/// Extension v1.5 ignores them beside one that is declared. Of the only scorer that has such they are moved to
+/// a producer before it is built.
 fn refuse_cutting(build: &mut Build<'_, '_>) {
-    let ignored = build.declared == Dialect::GieV1 && !build.built.producers.is_empty();
+    let ignored = !build.built.producers.is_empty();
     let fields = &mut build.fields;
     let mut said = false;
     for name in CUTTING {
@@ -155,7 +161,7 @@ fn refuse_cutting(build: &mut Build<'_, '_>) {
 const IGNORED: &str =
     "how prompts are cut is set on approx-prefix-cache-producer; here it has no effect";
 const MOVED: &str =
-    "how prompts are cut moved to approx-prefix-cache-producer; declare one with these parameters";
+    "how prompts are cut moved to approx-prefix-cache-producer; declare one for each of the scorers";
 
 fn llm_d(build: &mut Build<'_, '_>) -> Capabilities {
     refuse_cutting(build);
