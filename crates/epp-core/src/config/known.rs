@@ -110,9 +110,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "slo-headroom-tier-filter", why: "all endpoints are kept, as without predictions: there is no latency predictor", here: Approximated },
     Elsewhere { name: "soft-reflective-ceiling-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "static-usage-limit-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "topology-affinity-filter", why: "not supported yet", here: Refused },
-    Elsewhere { name: "topology-affinity-scorer", why: "not supported yet", here: Refused },
-    Elsewhere { name: "topology-extractor", why: "not supported yet", here: Refused },
     Elsewhere { name: "vertexai-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
     Elsewhere { name: "vllmgrpc-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
 ];

@@ -9,6 +9,7 @@ use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
+use super::topology::Topology;
 use crate::scheduling::{Filter, Hook, PickerPlugin, ProducerId, ProfileHandler, Scorer};
 
 /// The source of the endpoints.
@@ -48,6 +49,8 @@ pub enum Capability {
     MetricsSource,
     /// Says which families of a metrics page mean what.
     MetricsExtractor,
+    /// Says which labels say where endpoints are.
+    Topology,
     /// Reads bodies of some API.
     Parser,
     /// Selects the name under which a model is requested.
@@ -69,6 +72,7 @@ impl Capability {
             Self::Discovery => "discovery plugin",
             Self::MetricsSource => "metrics source",
             Self::MetricsExtractor => "metrics extractor",
+            Self::Topology => "topology extractor",
             Self::Parser => "parser",
             Self::Rewrite => "model-rewrite",
             Self::Proxy => "envoy-proxy",
@@ -110,6 +114,8 @@ pub struct Capabilities {
     pub metrics_source: Option<MetricsDataSource>,
     /// The meaning of the families of a metrics page.
     pub metrics_extractor: Option<CoreMetricsExtractor>,
+    /// The labels that say where endpoints are.
+    pub topology: Option<Topology>,
     /// Whether it reads bodies of some API. All parsers are always on, so that there is nothing to
     /// hold.
     pub parser: bool,
@@ -172,6 +178,7 @@ impl Capabilities {
             Capability::Discovery => self.discovery.is_some(),
             Capability::MetricsSource => self.metrics_source.is_some(),
             Capability::MetricsExtractor => self.metrics_extractor.is_some(),
+            Capability::Topology => self.topology.is_some(),
             Capability::Parser => self.parser,
             Capability::Rewrite => self.rewrite.is_some(),
             Capability::Proxy => self.proxy.is_some(),

@@ -12,6 +12,7 @@ mod parity;
 mod prefix_producer;
 #[cfg(test)]
 mod test_plugins;
+mod topology;
 
 #[cfg(test)]
 pub use build::build_default;
@@ -69,6 +70,7 @@ registry! {
         label_selector,
         prefill,
         prefix_cache_affinity,
+        topology_affinity,
         utilization,
         utilization_detector,
     }
@@ -83,6 +85,7 @@ registry! {
         queue,
         running_requests_size,
         token_load,
+        topology_affinity,
     }
     /// Choose among the scored candidates.
     picker {
@@ -107,6 +110,7 @@ registry! {
     source {
         core_metrics_extractor,
         metrics_data_source,
+        topology_extractor,
     }
     /// How bodies are read. All of them always work here, by path, so that listing them changes nothing.
     parser {

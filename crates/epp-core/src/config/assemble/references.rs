@@ -12,6 +12,7 @@ const SOURCES: &[Capability] = &[
     Capability::MetricsSource,
     Capability::MetricsExtractor,
     Capability::PrefixProducer,
+    Capability::Topology,
 ];
 
 /// Returns whether a type does not run here, and its name says that it could do what is wanted.
