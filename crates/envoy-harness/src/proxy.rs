@@ -426,6 +426,7 @@ impl Proxy {
             "pool",
             "endpoint_name",
             "status",
+            "decision_type",
             "error_code",
             "reason",
             "callback",

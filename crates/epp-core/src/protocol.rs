@@ -8,7 +8,7 @@ pub const OWNED_HEADERS: [&str; 7] = [
     "x-gateway-destination-endpoint-served",
     PREFILL_HEADER,
     ENCODE_HEADER,
-    "x-data-parallel-host-port",
+    DATA_PARALLEL_HEADER,
     "x-kv-cache-source-host-port",
     DROPPED_REASON_HEADER,
 ];
@@ -19,6 +19,9 @@ pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
 
 /// Names the endpoint that computes the prompt, for the primary target.
 pub const PREFILL_HEADER: &str = "x-prefiller-host-port";
+
+/// Names the endpoint itself where the request is sent to a port that leads to several.
+pub const DATA_PARALLEL_HEADER: &str = "x-data-parallel-host-port";
 
 /// Names the endpoints that encode media, separated by commas, for the primary target.
 pub const ENCODE_HEADER: &str = "x-encoder-hosts-ports";

@@ -180,6 +180,7 @@ fn page(shared: &mut Shared<'_>) {
             sum: 0.25,
             scores: vec![0.75],
         }],
+        parts: vec!["q".to_owned()],
         error: Some("e".to_owned()),
     };
     let status = Status {

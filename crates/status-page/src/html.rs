@@ -302,7 +302,10 @@ fn facts(decided: &Decided<'_>, rows: usize, now: u64) -> Markup {
         td.l rowspan=(rows) { @if shown.model.is_empty() { "–" } @else { (shown.model) } }
         td rowspan=(rows) { (shown.tokens) }
         td rowspan=(rows) { (percent(shown.cached_share.map(f64::from))) }
-        td rowspan=(rows) { @if shown.early { "early" } @else { "at the body's end" } }
+        td rowspan=(rows) {
+            @if shown.early { "early" } @else { "at the body's end" }
+            @for part in &shown.parts { br; (part) }
+        }
         td.l rowspan=(rows) { (filtered(decided, shown)) }
         td rowspan=(rows) { (shown.candidates) }
     }

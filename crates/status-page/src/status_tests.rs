@@ -90,6 +90,7 @@ fn report() -> Report {
             candidates: 2,
             picks: 1,
             best: vec![best(Some(0), 2.0), best(None, 1.0)],
+            parts: vec!["prefill: no endpoint".to_owned()],
             ..RecentDecision::default()
         }],
         ..Status::default()

@@ -194,6 +194,15 @@ impl Assembly<'_> {
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
         let mut needs = scheduler.needs();
+        let instances = self.instances.iter();
+        let gate = instances
+            .clone()
+            .find_map(|one| one.capabilities.gate.clone());
+        if let Some(gate) = &gate {
+            needs = needs.union(gate.decider.needs());
+        }
+        let mut others = instances.map(|one| one.capabilities.helper_headers);
+        let names_helpers = scheduler.names_helpers() || others.any(|names| names);
         let discovery = discovery.unwrap_or_default();
         self.check_labels(&needs, &discovery);
         let load = load.or_else(|| needs.in_flight.then(Default::default));
@@ -212,6 +221,8 @@ impl Assembly<'_> {
             dialect: self.dialect,
             needs,
             scheduler,
+            gate,
+            names_helpers,
             producers: self.built.producers,
             headers: self.built.headers,
             states: self.built.states,

@@ -12,11 +12,13 @@ fn document(plugins: &str) -> String {
 
 #[test]
 fn a_type_has_the_capabilities_that_it_declares() {
-    const ALL: [Capability; 12] = [
+    const ALL: [Capability; 14] = [
         Capability::Filter,
         Capability::Scorer,
         Capability::Picker,
         Capability::ProfileHandler,
+        Capability::Decider,
+        Capability::HelperHeaders,
         Capability::PrefixProducer,
         Capability::InflightLoad,
         Capability::Discovery,

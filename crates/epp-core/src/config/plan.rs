@@ -17,7 +17,7 @@ use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
 use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
-use crate::scheduling::{Hook, Needs, Pool, ProducerId, Scheduler, StateSpec};
+use crate::scheduling::{Gate, Hook, Needs, Pool, ProducerId, Scheduler, StateSpec};
 use crate::time::whole_millis;
 
 /// A plugin with its effective parameters.
@@ -59,6 +59,10 @@ pub struct Plan {
     pub needs: Needs,
     /// The profiles, ready to run.
     pub scheduler: Scheduler,
+    /// Refuses requests that are to be served from the cache.
+    pub gate: Option<Gate>,
+    /// Whether the endpoints that do parts of a request for its primary one are named to that.
+    pub names_helpers: bool,
     /// How prompts are cut and remembered, each under its plugin's name, by [`ProducerId`].
     pub producers: Vec<(String, PrefixProducer)>,
     /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
@@ -96,6 +100,7 @@ impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
         self.dialect == other.dialect
             && self.profiles == other.profiles
+            && self.handling().eq(other.handling())
             && self.producers == other.producers
             && self.load == other.load
             && self.discovery == other.discovery
@@ -116,6 +121,16 @@ const COUNTED: BlockSpec = BlockSpec {
 };
 
 impl Plan {
+    /// Returns the types and parameters of the plugins that decide which profiles run.
+    fn handling(&self) -> impl Iterator<Item = (&'static str, &[(String, Node)])> {
+        let decides = |instance: &&Arc<Instance>| {
+            let does = &instance.capabilities;
+            does.profile_handler.is_some() || does.decider.is_some() || does.helper_headers
+        };
+        let deciding = self.instances.iter().filter(decides);
+        deciding.map(|instance| (instance.kind, instance.parameters.as_slice()))
+    }
+
     /// The cluster whose requests are ours.
     pub fn cluster(&self) -> &str {
         match (&self.envoy.cluster, &self.discovery) {

@@ -35,6 +35,15 @@ pub enum EarlyRelease {
     AssumeAbsent,
 }
 
+/// The treatment of a request whose prompt another endpoint was to compute, where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingPrefill {
+    /// It gets the Endpoint Picker's error as a local reply.
+    Reject,
+    /// Its primary endpoint computes the prompt itself.
+    DecodeOnly,
+}
+
 /// Settings of the picker itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PickerSettings {
@@ -42,6 +51,8 @@ pub struct PickerSettings {
     pub destination_header: String,
     /// The treatment of requests for which no endpoint could be picked.
     pub failure_mode: FailureMode,
+    /// The treatment of requests whose prompt no endpoint can compute that should.
+    pub missing_prefill: MissingPrefill,
     /// Next best endpoints named after the picks.
     pub fallback_endpoints: usize,
     /// The conditions under which bodies are read.
@@ -79,6 +90,7 @@ impl Default for PickerSettings {
         Self {
             destination_header: DESTINATION_HEADER.to_owned(),
             failure_mode: FailureMode::FailClose,
+            missing_prefill: MissingPrefill::Reject,
             fallback_endpoints: 2,
             read_body: ReadBody::Auto,
             model_header: "x-gateway-model-name".to_owned(),

@@ -6,8 +6,8 @@
 use std::marker::PhantomData;
 
 use super::labels::{
-    Callback, Ejection, Endpoint, ErrorCode, ForcedRelease, Labels, Model, NoLabels, Picked,
-    Suppression, Vm,
+    Callback, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, Labels, Model, NoLabels,
+    Picked, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -157,6 +157,12 @@ macro_rules! catalogue {
 catalogue! {
     /// Requests that were given an endpoint, by the endpoint.
     PICKS: Counter<Picked<'_>> = ("llm_d_epp_scheduler_attempts_total");
+    /// Requests by the endpoints that serve them, under a handler of disaggregated profiles: `decode-only`,
+    /// `prefill-decode`, `encode-decode` or `encode-prefill-decode`. If no other endpoint computes the prompt, `reason`
+    /// says why: `cached` too little is missing in the decode endpoint's cache, `short` the prompt has too few tokens,
+    /// `no-media` it holds none, `no-endpoint` there is none for it, `turned-off` the decider's threshold is 0,
+    /// `no-decider`, `no-primary` or `no-profile` the document has it so.
+    DISAGGREGATED: Counter<Disaggregated<'_>> = ("llm_d_epp_disagg_decision_total");
     /// Requests that got no endpoint and were rejected with an error, under `failureMode: FailClose`.
     REQUEST_ERRORS: Counter<ErrorCode> = ("llm_d_epp_request_error_total");
     /// Requests that got no endpoint and were left to Envoy's own load balancing: under `failureMode: FailOpen`,

@@ -5,6 +5,7 @@
 //! except for the codes of errors and the names of callbacks, which are those of the Endpoint Picker and of proxy-wasm.
 
 use crate::endpoints::outlier::Reason;
+use crate::scheduling::{Declined, Stage, Stages};
 
 /// No metric has more labels than this, the pool and a histogram's bound aside.
 const MAX_LABELS: usize = 2;
@@ -140,6 +141,38 @@ impl Labels for ForcedRelease {
             Self::Memory => "memory",
         };
         [Some(reason), None]
+    }
+}
+
+/// The parts of a request that other endpoints than its primary one do, and why none computes the prompt if none does.
+#[derive(Debug, Clone, Copy)]
+pub struct Disaggregated<'a>(pub &'a Stages);
+
+impl Labels for Disaggregated<'_> {
+    const NAMES: &'static [&'static str] = &["decision_type", "reason"];
+
+    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+        let Stages { prefill, encode } = self.0;
+        let kind = match (encode.picked(), prefill.picked()) {
+            (None, None) => "decode-only",
+            (None, Some(_)) => "prefill-decode",
+            (Some(_), None) => "encode-decode",
+            (Some(_), Some(_)) => "encode-prefill-decode",
+        };
+        let reason = match prefill {
+            Stage::Picked(_) => None,
+            Stage::NoProfile => Some("no-profile"),
+            Stage::NoEndpoint(_) => Some("no-endpoint"),
+            Stage::Declined(declined) => Some(match declined {
+                Declined::NoDecider => "no-decider",
+                Declined::TurnedOff => "turned-off",
+                Declined::NoPrimary => "no-primary",
+                Declined::Short { .. } => "short",
+                Declined::Cached { .. } => "cached",
+                Declined::NoMedia => "no-media",
+            }),
+        };
+        [Some(kind), reason]
     }
 }
 

@@ -13,15 +13,15 @@ use super::explain::Explanation;
 use super::reply::LocalReply;
 use super::response::Recording;
 use super::{BodyDemand, Effect, Rewrite, Route};
-use crate::config::settings::{EarlyRelease, FailureMode};
+use crate::config::settings::{EarlyRelease, FailureMode, MissingPrefill};
 use crate::metrics::definitions::MISSED_REWRITES;
 use crate::metrics::labels::{ForcedRelease, NoLabels};
 use crate::prefix::walk::Walk;
-use crate::protocol::{ENCODE_HEADER, PREFILL_HEADER};
+use crate::protocol::{DATA_PARALLEL_HEADER, ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
     Additions, ByRole, Cost, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot,
-    UnreadPrompt,
+    Stages, UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -168,7 +168,9 @@ impl Dispatcher {
         let media = bounds.media || !bounds.full;
         let shortest = cycle(&shortest, least, bounds.media);
         let longest = cycle(&longest, most, media);
-        let same = plan.scheduler.same_choice(&shortest, &longest, scratch);
+        let mut gate = plan.gate.iter();
+        let same = gate.all(|gate| gate.is_settled(&shortest, &longest))
+            && plan.scheduler.same_choice(&shortest, &longest, scratch);
         exchange.differed_at = (!same).then_some(bounds);
         same
     }
@@ -219,20 +221,30 @@ impl Dispatcher {
         let decision = plan
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
-        let selection = decision.map(|decision| {
+        let rejects = plan.settings.missing_prefill == MissingPrefill::Reject;
+        let selection = decision.and_then(|decision| {
             if let Some(explanation) = explanation.as_mut() {
                 explanation.set_decision(&decision);
+            }
+            if let Some(missing) = decision.conclusion.missing.filter(|_| rejects) {
+                return Err(missing);
+            }
+            let mut gate = plan.gate.iter();
+            if gate.any(|gate| gate.refuses(&cycle, decision.primary)) {
+                return Err(ScheduleError::NotCached);
             }
             let mut additions = Additions::default();
             for hook in &plan.hooks {
                 hook.before_request(&cycle, &decision, &mut additions);
             }
-            Selection {
+            Ok(Selection {
                 endpoints: addresses(&decision, &cycle),
                 slots: decision.by_role(),
+                port: decision.conclusion.port,
+                stages: decision.conclusion.stages,
                 hit: prefix.first().map(|prefix| prefix.share(decision.primary)),
                 additions,
-            }
+            })
         });
         drop(prefix);
         if let Some(explanation) = explanation {
@@ -246,11 +258,17 @@ impl Dispatcher {
         let Selection {
             endpoints,
             slots,
+            port,
+            stages,
             hit,
             additions,
         } = selection;
         let rewrite = self.rewrite(exchange);
-        let headers = self.role_headers(&slots);
+        let headers = self.role_headers(&slots, port);
+        exchange.port = port;
+        if let Some(stages) = stages {
+            self.statistics.count_stages(&stages);
+        }
         let primary = slots.primary;
         let targets = slots.map(|slot| self.begin_target(exchange, slot));
         if let Err(targets) = exchange.send(targets) {
@@ -293,9 +311,17 @@ impl Dispatcher {
         self.endpoints.begin_target(slot, unseen, tokens)
     }
 
-    /// Returns the headers that name the other endpoints to the primary one.
-    fn role_headers(&self, slots: &ByRole<Slot>) -> Vec<(&'static str, String)> {
+    /// Returns the headers that name the other endpoints to the primary one, and that one itself to what listens at
+    /// the port that the request is sent to instead.
+    fn role_headers(&self, slots: &ByRole<Slot>, port: Option<u16>) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
+        if port.is_some() {
+            let own = self.endpoints.address(slots.primary);
+            headers.push((DATA_PARALLEL_HEADER, own.to_owned()));
+        }
+        if !self.plan.names_helpers {
+            return headers;
+        }
         if let Some(prefill) = slots.prefill {
             headers.push((PREFILL_HEADER, self.endpoints.address(prefill).to_owned()));
         }
@@ -337,7 +363,11 @@ impl Dispatcher {
             return self.bypass(exchange);
         }
         let reply = LocalReply::new(error, self.plan.dialect);
-        let mode = self.plan.settings.failure_mode;
+        let mode = match error {
+            // That is what the client has asked for.
+            ScheduleError::NotCached => FailureMode::FailClose,
+            _ => self.plan.settings.failure_mode,
+        };
         self.statistics.count_failure(mode, reply.code);
         match mode {
             FailureMode::FailClose => {
@@ -380,6 +410,10 @@ pub(super) struct Selection {
     pub endpoints: Addresses,
     /// Those that serve the request.
     pub slots: ByRole<Slot>,
+    /// The port that it is sent to instead of the primary one's.
+    pub port: Option<u16>,
+    /// What becomes of the parts of the request that others may do.
+    pub stages: Option<Stages>,
     /// The share of the prompt that the primary one holds.
     pub hit: Option<f64>,
     /// What hooks add to the request.
@@ -388,10 +422,28 @@ pub(super) struct Selection {
 
 /// Returns the addresses of the picks and retry targets, best first.
 fn addresses(decision: &Decision<'_>, cycle: &Cycle<'_>) -> Addresses {
-    let endpoints = decision.targets().filter_map(|slot| cycle.pool.get(slot));
-    endpoints.map(|endpoint| endpoint.address.clone()).collect()
+    let endpoint = |slot| cycle.pool.get(slot);
+    let Some(port) = decision.conclusion.port else {
+        let endpoints = decision.targets().filter_map(endpoint);
+        return endpoints.map(|endpoint| endpoint.address.clone()).collect();
+    };
+    // The header that names the endpoint itself fits no retry target.
+    let picks = decision.picks().filter_map(endpoint);
+    picks
+        .map(|endpoint| with_port(&endpoint.address, port).into())
+        .collect()
+}
+
+/// Returns an address with another port.
+pub(super) fn with_port(address: &str, port: u16) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    format!("{host}:{port}")
 }
 
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "disaggregation_tests.rs"]
+mod disaggregation_tests;

@@ -108,6 +108,8 @@ pub struct Exchange {
     pub comparisons: usize,
     /// Its model's names.
     pub naming: Naming,
+    /// The port that it was sent to instead of its primary endpoint's own.
+    pub port: Option<u16>,
     /// Its phase.
     phase: Phase,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
@@ -150,6 +152,7 @@ impl Exchange {
         self.proposed_model.clear();
         self.restarts = 0;
         self.differed_at = None;
+        self.port = None;
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::scheduling::{Decision, Observer, Pool, Scored, Slot, WeightedScorer};
+use crate::scheduling::{
+    Decision, Observer, Pool, ProfileId, Ranking, Scored, Slot, Stage, WeightedScorer,
+};
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const MAX_NAMED_CANDIDATES: usize = 16;
@@ -19,6 +21,10 @@ pub struct Explanation {
     pub ranking: Vec<Scored>,
     /// How many of the ranking are picks.
     pub picks: usize,
+    /// The parts of the request that other endpoints may do: which do, or why none does.
+    pub parts: Vec<(&'static str, Stage, Vec<Slot>)>,
+    /// The profiles that ran, with the numbers of filters and scorers before theirs.
+    profiles: Vec<(ProfileId, usize, usize)>,
 }
 
 /// The scores of one scorer.
@@ -33,6 +39,11 @@ pub struct Scores {
 }
 
 impl Observer for Explanation {
+    fn began(&mut self, profile: ProfileId) {
+        let (filters, scorers) = (self.filters.len(), self.scorers.len());
+        self.profiles.push((profile, filters, scorers));
+    }
+
     fn filtered(&mut self, filter: &str, before: &[Slot], after: &[Slot]) {
         let removed = before.iter().filter(|slot| !after.contains(slot));
         self.filters
@@ -68,9 +79,51 @@ impl Explanation {
         if let Some(rest) = self.ranking.get_mut(decision.ranking.ordered..) {
             rest.sort_by(|a, b| b.score.total_cmp(&a.score));
         }
+        self.keep_only(decision.profile);
+        if let Some(stages) = decision.conclusion.stages {
+            let picks = |ranking: Option<&Ranking>, most| {
+                let picks = ranking.into_iter().flat_map(Ranking::picks);
+                picks.take(most).collect()
+            };
+            self.parts = vec![
+                ("prefill", stages.prefill, picks(decision.prefill, 1)),
+                ("encode", stages.encode, picks(decision.encode, usize::MAX)),
+            ];
+            // What a document has no profile for needs no word.
+            self.parts
+                .retain(|(_, stage, _)| *stage != Stage::NoProfile);
+        }
     }
 
-    /// One line: each candidate as `address=sum(scorer:score,…)`, best first, separated by `; `.
+    /// Leaves out what the plugins of other profiles did.
+    fn keep_only(&mut self, profile: ProfileId) {
+        let mut ran = self.profiles.iter();
+        let Some((_, filters, scorers)) = ran.find(|(ran, ..)| *ran == profile) else {
+            return;
+        };
+        if let Some((_, filters, scorers)) = ran.next() {
+            self.filters.truncate(*filters);
+            self.scorers.truncate(*scorers);
+        }
+        self.filters.drain(..(*filters).min(self.filters.len()));
+        self.scorers.drain(..(*scorers).min(self.scorers.len()));
+    }
+
+    /// Returns what became of the parts that other endpoints may do, each as `part: addresses` or `part: reason`.
+    pub fn parts(&self, pool: &Pool) -> Vec<String> {
+        let part = |(name, stage, slots): &(&str, Stage, Vec<Slot>)| {
+            let endpoints = slots.iter().filter_map(|slot| pool.get(*slot));
+            let addresses: Vec<&str> = endpoints.map(|endpoint| &*endpoint.address).collect();
+            match stage {
+                Stage::Picked(_) => format!("{name}: {}", addresses.join(",")),
+                _ => format!("{name}: {stage}"),
+            }
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// One line: each candidate as `address=sum(scorer:score,…)`, best first, and then [`Self::parts`], separated by
+    /// `; `.
     pub fn text(&self, pool: &Pool) -> String {
         let mut text = String::new();
         for candidate in self.ranking.iter().take(MAX_NAMED_CANDIDATES) {
@@ -90,6 +143,10 @@ impl Explanation {
                 let _ = write!(text, "{comma}{}:{score:.4}", scorer.name);
             }
             text.push(')');
+        }
+        for part in self.parts(pool) {
+            text.push_str("; ");
+            text.push_str(&part);
         }
         text
     }

@@ -433,6 +433,8 @@ dataLayer: {discovery: {pluginRef: pods}}
                 prefill: Some(Slot(1)),
                 encode: Vec::new(),
             },
+            port: None,
+            stages: None,
             hit: None,
         };
         let effect = dispatcher.send(exchange, selection);

@@ -70,17 +70,20 @@ fn llm_d(error: &ScheduleError) -> LocalReply {
     let (status, code, reason) = match error {
         ScheduleError::NoCandidates
         | ScheduleError::NoDecodeEndpoint
-        | ScheduleError::NoPrefillEndpoint(_) => (503, "ServiceUnavailable", NO_ENDPOINTS),
-        ScheduleError::AllFiltered => (429, "ResourceExhausted", SATURATED),
+        | ScheduleError::NoPrefillEndpoint => (503, "ServiceUnavailable", NO_ENDPOINTS),
+        ScheduleError::AllFiltered | ScheduleError::NoneMatches => {
+            (429, "ResourceExhausted", SATURATED)
+        }
         ScheduleError::NotCached => (412, "PreconditionFailed", None),
         ScheduleError::NoProfileRan | ScheduleError::ManyResults(_) => {
             (429, "ResourceExhausted", None)
         }
     };
     let text = match error {
-        ScheduleError::NoCandidates | ScheduleError::AllFiltered | ScheduleError::NotCached => {
-            error.to_string()
-        }
+        ScheduleError::NoCandidates
+        | ScheduleError::AllFiltered
+        | ScheduleError::NoneMatches
+        | ScheduleError::NotCached => error.to_string(),
         _ => format!("failed to find target endpoint: {error}"),
     };
     LocalReply {
@@ -134,10 +137,10 @@ mod tests {
                 Some("rejected-no-endpoints"),
             ),
             (
-                ScheduleError::NoPrefillEndpoint("p".to_owned()),
+                ScheduleError::NoPrefillEndpoint,
                 Dialect::LlmD,
                 503,
-                "inference error: ServiceUnavailable - failed to find target endpoint: prefill profile \"p\" was required but produced no result",
+                "inference error: ServiceUnavailable - failed to find target endpoint: prefill profile was required but produced no result",
                 Some("rejected-no-endpoints"),
             ),
             (

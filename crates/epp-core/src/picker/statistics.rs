@@ -8,17 +8,17 @@ use super::status::Counts;
 use crate::config::settings::FailureMode;
 use crate::endpoints::outlier::Reason;
 use crate::metrics::definitions::{
-    CACHED_SHARE, CACHED_TOKENS, DECISION_TIME, EARLY_RELEASES, EJECTED, ENDPOINT_GAUGES,
-    FALLBACKS, FORCED_RELEASES, INPUT_TOKENS, LOOKUP_TIME, NORMALIZED_TIME_PER_TOKEN,
-    OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_RATIO, PREFIX_INDEX_CORRECTIONS,
-    REPORTED_CACHED_TOKENS, REQUEST_ERRORS, SERVED_ELSEWHERE, TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN,
-    UNREAD_RESPONSES,
+    CACHED_SHARE, CACHED_TOKENS, DECISION_TIME, DISAGGREGATED, EARLY_RELEASES, EJECTED,
+    ENDPOINT_GAUGES, FALLBACKS, FORCED_RELEASES, INPUT_TOKENS, LOOKUP_TIME,
+    NORMALIZED_TIME_PER_TOKEN, OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_RATIO,
+    PREFIX_INDEX_CORRECTIONS, REPORTED_CACHED_TOKENS, REQUEST_ERRORS, SERVED_ELSEWHERE,
+    TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN, UNREAD_RESPONSES,
 };
 use crate::metrics::labels::{
-    self, Ejection, Endpoint, ErrorCode, ForcedRelease, NoLabels, Picked,
+    self, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, NoLabels, Picked,
 };
 use crate::metrics::{CounterHandle, HistogramHandle, Registry};
-use crate::scheduling::Slot;
+use crate::scheduling::{Slot, Stages};
 
 /// One decision or look-up of this many is timed: reading a clock costs the host a call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
@@ -209,6 +209,11 @@ impl Statistics {
             self.registry
                 .add(PREFIX_INDEX_CORRECTIONS, NoLabels, dropped);
         }
+    }
+
+    /// A request is sent whose parts other endpoints may do.
+    pub fn count_stages(&mut self, stages: &Stages) {
+        self.registry.add(DISAGGREGATED, Disaggregated(stages), 1);
     }
 
     /// No endpoint is picked for a request, for this reason.

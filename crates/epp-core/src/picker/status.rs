@@ -88,6 +88,8 @@ pub struct RecentDecision {
     pub picks: usize,
     /// The best of them, best first.
     pub best: Vec<Candidate>,
+    /// The parts of the request that other endpoints may do: which do, or why none does.
+    pub parts: Vec<String>,
     /// Why no endpoint was picked.
     pub error: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Upstreams: where responses come from, and what they say of the endpoints that requests were sent to.
 
+use super::decide::with_port;
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
 use super::Effect;
@@ -119,7 +120,12 @@ impl Dispatcher {
             // The proxy responded before it contacted an endpoint.
             return;
         };
-        if self.endpoints.address(slot).as_bytes() == server {
+        let address = self.endpoints.address(slot);
+        let is_there = match exchange.port {
+            None => address.as_bytes() == server,
+            Some(port) => with_port(address, port).as_bytes() == server,
+        };
+        if is_there {
             self.record_outcome(exchange, slot, seen.failure());
             return;
         }

@@ -136,6 +136,7 @@ impl Dispatcher {
                 candidates: explanation.ranking.len(),
                 picks: explanation.picks,
                 best: best(&explanation),
+                parts: explanation.parts(self.endpoints.pool()),
                 error: cached_share.err().map(ToString::to_string),
             };
             self.view.record(shown, &explanation);

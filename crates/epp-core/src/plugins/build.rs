@@ -109,14 +109,24 @@ impl Build<'_, '_> {
         let found = self.built.meant(reference, given);
         let mut default = reference.default.iter();
         let stands = name.is_empty() || default.any(|default| default.name == name);
-        if found.is_some() || stands || self.built.refused.contains(&name) {
+        if found.is_some() || stands {
             return found.cloned();
         }
-        let known = self.built.able(reference.to);
-        let known: Vec<&str> = known.map(|plugin| plugin.name.as_str()).collect();
         let path = self.fields.path().key(reference.parameter);
-        let message = no_such(&name, &reference.to.a_name(), &known);
-        self.fields.problems().error(&path, message);
+        self.resolve(reference.to, &name, &path)
+    }
+
+    /// Returns the plugin of this name with a capability. If there is none, that is a problem of the parameter at
+    /// this path, which gives the name.
+    pub fn resolve(&mut self, to: Capability, name: &str, path: &Path) -> Option<Arc<Instance>> {
+        let mut able = self.built.able(to);
+        let found = able.find(|plugin| plugin.name == name);
+        if found.is_some() || self.built.refused.iter().any(|refused| refused == name) {
+            return found.cloned();
+        }
+        let known = self.built.able(to).map(|plugin| plugin.name.as_str());
+        let message = no_such(name, &to.a_name(), &known.collect::<Vec<_>>());
+        self.fields.problems().error(path, message);
         None
     }
 

@@ -10,7 +10,9 @@ use super::rewrite::model_rewrite::ModelRewrite;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
 use super::topology::Topology;
-use crate::scheduling::{Filter, Hook, PickerPlugin, ProducerId, ProfileHandler, Scorer};
+use crate::scheduling::{
+    Decider, Filter, Gate, Hook, PickerPlugin, ProducerId, ProfileHandler, Scorer,
+};
 
 /// The source of the endpoints.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,10 @@ pub enum Capability {
     Picker,
     /// Decides which profiles run.
     ProfileHandler,
+    /// Decides whether endpoints of other profiles do a part of a request.
+    Decider,
+    /// Names these endpoints to the primary one.
+    HelperHeaders,
     /// Says how prompts are cut into prefix blocks and remembered.
     PrefixProducer,
     /// Configures in-flight accounting.
@@ -67,6 +73,8 @@ impl Capability {
             Self::Scorer => "scorer",
             Self::Picker => "picker",
             Self::ProfileHandler => "profile handler",
+            Self::Decider => "decider",
+            Self::HelperHeaders => "disagg-headers-handler",
             Self::PrefixProducer => "prefix producer",
             Self::InflightLoad => "inflight-load-producer",
             Self::Discovery => "discovery plugin",
@@ -104,6 +112,12 @@ pub struct Capabilities {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Does something when a request is sent.
     pub hook: Option<Arc<dyn Hook>>,
+    /// Decides whether endpoints of other profiles do a part of a request.
+    pub decider: Option<Arc<dyn Decider>>,
+    /// Refuses requests that are to be served from the cache.
+    pub gate: Option<Gate>,
+    /// Whether it names these endpoints to the primary one.
+    pub helper_headers: bool,
     /// Under which number of the plan it cuts and remembers prompts.
     pub prefix_producer: Option<ProducerId>,
     /// The counting of requests in flight.
@@ -158,6 +172,14 @@ impl Capabilities {
         }
     }
 
+    /// A decider and nothing else.
+    pub fn decider(decider: impl Decider + 'static) -> Self {
+        Self {
+            decider: Some(Arc::new(decider)),
+            ..Self::default()
+        }
+    }
+
     /// A parser and nothing else.
     pub fn parser() -> Self {
         Self {
@@ -173,6 +195,8 @@ impl Capabilities {
             Capability::Scorer => self.scorer.is_some(),
             Capability::Picker => self.picker.is_some(),
             Capability::ProfileHandler => self.profile_handler.is_some(),
+            Capability::Decider => self.decider.is_some(),
+            Capability::HelperHeaders => self.helper_headers,
             Capability::PrefixProducer => self.prefix_producer.is_some(),
             Capability::InflightLoad => self.inflight_load.is_some(),
             Capability::Discovery => self.discovery.is_some(),

@@ -29,7 +29,7 @@ pub struct FormerName {
 /// A parameter that names another plugin.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference {
-    /// The parameter.
+    /// The parameter; one in a section with the section's name before it, and a dot between.
     pub parameter: &'static str,
     /// The capability that the plugin which it names must have.
     pub to: Capability,

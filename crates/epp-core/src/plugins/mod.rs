@@ -58,7 +58,18 @@ macro_rules! registry {
 registry! {
     /// Profile handlers select the profiles that run, and the result that counts.
     profile_handler {
+        data_parallel,
+        disagg,
+        header,
+        pd,
         single,
+    }
+    /// Decide which parts of a request endpoints of other profiles do, and name these to the endpoint that it is sent to.
+    disaggregation {
+        always_disagg_multimodal,
+        always_disagg_pd,
+        disagg_headers,
+        prefix_based_pd,
     }
     /// Remove candidates.
     filter {

@@ -158,7 +158,7 @@ impl Candidates {
             set.steps = steps.unwrap_or_default();
         }
         show(filters, &set.steps, observer);
-        set.outcome.clone()?;
+        set.outcome?;
         Ok(Survivors {
             slots: &set.slots,
             set: Some(SetId::Filtered {
@@ -258,7 +258,10 @@ fn pass(
             });
         }
         if slots.is_empty() {
-            return Err(ScheduleError::AllFiltered);
+            return Err(match named.filter.needs().labels {
+                true => ScheduleError::NoneMatches,
+                false => ScheduleError::AllFiltered,
+            });
         }
     }
     Ok(())

@@ -1,19 +1,22 @@
 //! Deciders: whether endpoints of other profiles do a part of a request for its primary one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::cycle::Cycle;
 use super::endpoint::Slot;
+use super::headers::HeaderId;
 use super::plugin::{Needs, UnreadPrompt};
-use super::ProfileId;
+use super::{ProfileId, ScheduleError};
 
 /// Decides whether a part of a request is to be done by an endpoint of another profile.
 pub trait Decider: fmt::Debug + Send + Sync {
     /// Returns why the part is left to the primary endpoint, if it is; `primary` is `None` where none was picked yet.
     fn decide(&self, cycle: &Cycle<'_>, primary: Option<Slot>) -> Result<(), Declined>;
 
-    /// Returns whether a request is refused that may only be served from the cache (`Prefer: if-available`).
-    fn refuses_uncached(&self, _: &Cycle<'_>, _: Slot) -> bool {
+    /// Returns whether so much of a request's prompt is missing in the cache of its primary endpoint that the request is
+    /// refused if it is to be served from the cache ([`Gate`]).
+    fn misses(&self, _: &Cycle<'_>, _: Slot) -> bool {
         false
     }
 
@@ -22,6 +25,47 @@ pub trait Decider: fmt::Debug + Send + Sync {
     fn needs(&self) -> Needs {
         Needs::default()
     }
+}
+
+/// Refuses requests that are to be served from the cache, or not at all (`Prefer: if-available`), where the decider says
+/// that too much is missing there.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// The header with the preferences of a request.
+    pub prefer: HeaderId,
+    /// The decider.
+    pub decider: Arc<dyn Decider>,
+}
+
+impl Gate {
+    /// Returns whether it refuses a request that would go to this endpoint.
+    pub fn refuses(&self, cycle: &Cycle<'_>, primary: Slot) -> bool {
+        self.is_asked(cycle) && self.decider.misses(cycle, primary)
+    }
+
+    /// Returns whether it does the same for the shortest and the longest prompt that is still possible, wherever the
+    /// request goes.
+    pub fn is_settled(&self, shortest: &Cycle<'_>, longest: &Cycle<'_>) -> bool {
+        let misses = |cycle, slot| self.decider.misses(cycle, slot);
+        let mut slots = shortest.pool.iter().map(|(slot, _)| slot);
+        !self.is_asked(shortest)
+            || slots.all(|slot| misses(shortest, slot) == misses(longest, slot))
+    }
+
+    fn is_asked(&self, cycle: &Cycle<'_>) -> bool {
+        let prefer = cycle.request.header(self.prefer);
+        prefer.is_some_and(prefers_cached)
+    }
+}
+
+/// Returns whether a `Prefer` header has the preference `if-available`, with a value or parameters or without.
+fn prefers_cached(value: &[u8]) -> bool {
+    let mut preferences = value.split(|byte| *byte == b',');
+    preferences.any(|preference| {
+        let mut token = preference.split(|byte| matches!(byte, b';' | b'='));
+        let token = token.next().unwrap_or_default().trim_ascii();
+        token.eq_ignore_ascii_case(b"if-available")
+    })
 }
 
 /// Returns whether a decider says the same for the shortest and the longest prompt that is still possible, whichever
@@ -85,8 +129,8 @@ pub enum Stage {
     NoProfile,
     /// The primary endpoint does it, for this reason.
     Declined(Declined),
-    /// An endpoint of this profile was to do it, and the profile has found none.
-    NoEndpoint,
+    /// An endpoint of another profile was to do it, and the profile has found none.
+    NoEndpoint(ScheduleError),
     /// The picks of this profile do it.
     Picked(ProfileId),
 }
@@ -96,7 +140,7 @@ impl Stage {
     pub fn picked(self) -> Option<ProfileId> {
         match self {
             Self::Picked(profile) => Some(profile),
-            Self::NoProfile | Self::Declined(_) | Self::NoEndpoint => None,
+            Self::NoProfile | Self::Declined(_) | Self::NoEndpoint(_) => None,
         }
     }
 }
@@ -106,7 +150,7 @@ impl fmt::Display for Stage {
         match self {
             Self::NoProfile => f.write_str("no profile"),
             Self::Declined(reason) => reason.fmt(f),
-            Self::NoEndpoint => f.write_str("no endpoint"),
+            Self::NoEndpoint(_) => f.write_str("no endpoint"),
             Self::Picked(_) => f.write_str("picked"),
         }
     }
@@ -119,4 +163,23 @@ pub struct Stages {
     pub prefill: Stage,
     /// Encoding media, which all picks do.
     pub encode: Stage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefers_cached;
+
+    #[test]
+    fn a_preference_is_found_among_others_in_any_case() {
+        for value in [
+            "if-available",
+            "respond-async, IF-Available",
+            "a,if-available; x=1",
+        ] {
+            assert!(prefers_cached(value.as_bytes()), "{value}");
+        }
+        for value in ["", "if-available-soon", "x=if-available", "available"] {
+            assert!(!prefers_cached(value.as_bytes()), "{value}");
+        }
+    }
 }

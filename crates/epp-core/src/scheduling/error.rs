@@ -3,20 +3,22 @@
 use std::fmt;
 
 /// The reason why a scheduling cycle picked no endpoint. The texts are the Endpoint Picker's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleError {
     /// The pool has no endpoint that may be picked.
     NoCandidates,
     /// The filters of the primary profile left no endpoint.
     AllFiltered,
+    /// No endpoint has the labels that a filter of the primary profile looks for.
+    NoneMatches,
     /// The profile handler ran no profile.
     NoProfileRan,
     /// The handler expects one result and got another number.
     ManyResults(usize),
     /// No endpoint was found that generates the response.
     NoDecodeEndpoint,
-    /// Another endpoint was to compute the prompt, and the profile of this name has found none.
-    NoPrefillEndpoint(String),
+    /// Another endpoint was to compute the prompt, and none was found.
+    NoPrefillEndpoint,
     /// The request may only be served from the cache (`Prefer: if-available`), which does not hold its prompt.
     NotCached,
 }
@@ -27,7 +29,9 @@ impl fmt::Display for ScheduleError {
             Self::NoCandidates => {
                 f.write_str("failed to find endpoint candidates for serving the request")
             }
-            Self::AllFiltered => f.write_str("no endpoints available for the given request"),
+            Self::AllFiltered | Self::NoneMatches => {
+                f.write_str("no endpoints available for the given request")
+            }
             Self::NoProfileRan => f.write_str("failed to run any scheduler profile"),
             Self::ManyResults(results) => {
                 write!(
@@ -36,11 +40,8 @@ impl fmt::Display for ScheduleError {
                 )
             }
             Self::NoDecodeEndpoint => f.write_str("failed to find available decode workers"),
-            Self::NoPrefillEndpoint(profile) => {
-                write!(
-                    f,
-                    "prefill profile {profile:?} was required but produced no result"
-                )
+            Self::NoPrefillEndpoint => {
+                f.write_str("prefill profile was required but produced no result")
             }
             Self::NotCached => f.write_str("no decode worker has the requested KV cache"),
         }

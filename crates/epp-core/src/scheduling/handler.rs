@@ -54,7 +54,7 @@ impl Results {
         self.0.get(profile.0)?.as_ref()
     }
 
-    /// Returns the best endpoint of a profile that ran and found any.
+    /// Returns the best endpoint that a profile has found.
     pub fn first(&self, profile: ProfileId) -> Option<Slot> {
         let ranking = self.get(profile)?.as_ref().ok()?;
         ranking.picks().next()
@@ -197,6 +197,8 @@ pub struct Conclusion {
     /// The port that the request is sent to instead of its targets' own. Their own addresses are then named in a
     /// header: one process at that port leads to several endpoints at one IP address.
     pub port: Option<u16>,
+    /// The error of a part of the request that another endpoint was to do, and that none can.
+    pub missing: Option<ScheduleError>,
 }
 
 impl Conclusion {
@@ -206,6 +208,7 @@ impl Conclusion {
             primary,
             stages: None,
             port: None,
+            missing: None,
         }
     }
 }

@@ -19,7 +19,7 @@ mod score_cache;
 pub mod state;
 
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
-pub use decider::{same_decision, Decider, Declined, Stage, Stages};
+pub use decider::{same_decision, Decider, Declined, Gate, Stage, Stages};
 pub use endpoint::{
     DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot, MAX_MODEL_BYTES,
 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::candidates::{same_survivors, Candidates};
 use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
+use super::handler::ProfileId;
 use super::plugin::{Filter, Needs, PickerPlugin, Scorer};
 use super::score_cache::{clamp, ScoreCache};
 use super::ScheduleError;
@@ -70,6 +71,8 @@ impl Ranking {
 
 /// Observes a run, for the `explain` views.
 pub trait Observer {
+    /// The plugins of this profile run from here on.
+    fn began(&mut self, _: ProfileId) {}
     /// A filter ran; `before` are its candidates, `after` the survivors.
     fn filtered(&mut self, filter: &str, before: &[Slot], after: &[Slot]);
     /// A scorer ran; `scores` are its raw scores in the order of `candidates`.

@@ -38,7 +38,7 @@ impl<'a> Decision<'a> {
     ) -> Result<Self, ScheduleError> {
         let ranking = |profile: ProfileId| match results.get(profile) {
             Some(Ok(ranking)) => Ok(ranking),
-            Some(Err(error)) => Err(error.clone()),
+            Some(Err(error)) => Err(*error),
             None => Err(ScheduleError::NoProfileRan),
         };
         let picks = ranking(conclusion.primary)?;
@@ -241,8 +241,11 @@ fn run(
     cycle: &Cycle<'_>,
     fallbacks: usize,
     scratch: &mut Scratch,
-    observer: Option<&mut (dyn Observer + '_)>,
+    mut observer: Option<&mut (dyn Observer + '_)>,
 ) {
+    if let Some(observer) = observer.as_deref_mut() {
+        observer.began(id);
+    }
     let mut ranking = scratch.spare.pop().unwrap_or_default();
     let scored = &mut ranking.scored;
     let outcome = profile.rank(cycle, &mut scratch.buffers, scored, observer);

@@ -35,8 +35,10 @@ impl Planned<'_> {
 
     /// Returns the name that a reference gives; an empty one where it gives none.
     fn named(&self, reference: &Reference) -> &str {
-        let parameters = self.entry.parameters.as_ref();
-        match parameters.and_then(|given| given.get(reference.parameter)) {
+        let mut names = reference.parameter.split('.');
+        let given = self.entry.parameters.as_ref();
+        let given = given.and_then(|given| names.try_fold(given, |given, name| given.get(name)));
+        match given {
             Some(Node::String(name)) => name,
             _ => "",
         }

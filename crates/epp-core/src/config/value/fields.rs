@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number within bounds, both included.
-    fn whole(&mut self, name: &'static str, default: i64, bounds: (i64, i64)) -> i64 {
+    pub fn whole(&mut self, name: &'static str, default: i64, bounds: (i64, i64)) -> i64 {
         let (least, most) = bounds;
         let given = |bound: i64, open: i64| (bound != open).then_some(bound);
         let kind = Kind::Integer(given(least, i64::MIN), given(most, i64::MAX));

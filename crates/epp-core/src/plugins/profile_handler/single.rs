@@ -30,12 +30,7 @@ struct SingleProfileHandler;
 
 impl ProfileHandler for SingleProfileHandler {
     fn check(&self, profiles: Profiles<'_>) -> Result<(), String> {
-        match profiles.len() {
-            1 => Ok(()),
-            found => Err(format!(
-                "found {found} profiles, expected one: single-profile-handler supports exactly one"
-            )),
-        }
+        only_one(TYPE.name, profiles)
     }
 
     fn next(&self, _: &Cycle<'_>, profiles: Profiles<'_>, _: &Results, run: &mut ProfileSet) {
@@ -48,11 +43,7 @@ impl ProfileHandler for SingleProfileHandler {
         profiles: Profiles<'_>,
         _: &Results,
     ) -> Result<Conclusion, ScheduleError> {
-        let mut ids = profiles.ids();
-        match (ids.next(), ids.next()) {
-            (Some(only), None) => Ok(Conclusion::of(only)),
-            _ => Err(ScheduleError::ManyResults(profiles.len())),
-        }
+        conclude_one(profiles)
     }
 
     fn settled(
@@ -63,5 +54,24 @@ impl ProfileHandler for SingleProfileHandler {
         _: &mut Left<'_>,
     ) -> bool {
         true
+    }
+}
+
+/// Returns an error unless there is one profile, as a handler of this type requires.
+pub fn only_one(kind: &str, profiles: Profiles<'_>) -> Result<(), String> {
+    match profiles.len() {
+        1 => Ok(()),
+        found => Err(format!(
+            "found {found} profiles, expected one: {kind} supports exactly one"
+        )),
+    }
+}
+
+/// Returns the conclusion that the picks of the only profile serve the request.
+pub fn conclude_one(profiles: Profiles<'_>) -> Result<Conclusion, ScheduleError> {
+    let mut ids = profiles.ids();
+    match (ids.next(), ids.next()) {
+        (Some(only), None) => Ok(Conclusion::of(only)),
+        _ => Err(ScheduleError::ManyResults(profiles.len())),
     }
 }

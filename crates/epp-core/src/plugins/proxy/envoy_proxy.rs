@@ -7,6 +7,7 @@
 //! | `requests` | `ofCluster` | which requests are ours: those whose route leads to the cluster, or `all` that pass the filter (saves asking Envoy for the route of each; for a listener that leads nowhere else) |
 //! | `destinationHeader` | `x-gateway-destination-endpoint` | the header that names the endpoint to Envoy's `override_host` policy |
 //! | `failureMode` | `FailClose` | if no endpoint can be picked: `FailClose` replies as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
+//! | `missingPrefill` | `reject` | if another endpoint was to compute the prompt and there is none: `reject` fails the request as llm-d-router does since August 2026, `decodeOnly` lets the decode endpoint compute it, as before |
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
 //! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it). A client can set it, too, and so choose by which model its own request is routed; it changes nothing of the request |
@@ -32,7 +33,9 @@
 
 use std::time::Duration;
 
-use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
+use crate::config::settings::{
+    EarlyRelease, FailureMode, MissingPrefill, PickerSettings, ReadBody,
+};
 use crate::config::value::Fields;
 use crate::endpoints::outlier::OutlierSettings;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
@@ -108,6 +111,10 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
         ("FailClose", FailureMode::FailClose),
         ("FailOpen", FailureMode::FailOpen),
     ];
+    let missing = [
+        ("reject", MissingPrefill::Reject),
+        ("decodeOnly", MissingPrefill::DecodeOnly),
+    ];
     let read = [
         ("auto", ReadBody::Auto),
         ("always", ReadBody::Always),
@@ -124,6 +131,7 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
             .string("destinationHeader", &default.destination_header)
             .to_ascii_lowercase(),
         failure_mode: fields.choice("failureMode", default.failure_mode, &failure),
+        missing_prefill: fields.choice("missingPrefill", default.missing_prefill, &missing),
         fallback_endpoints: fields.natural("fallbackEndpoints", 2) as usize,
         read_body: fields.choice("readBody", default.read_body, &read),
         model_header: fields
