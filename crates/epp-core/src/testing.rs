@@ -1,6 +1,7 @@
 //! Pools for unit tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::picker::Explanation;
 use crate::plugins::{build_default, Dialect};
@@ -187,6 +188,7 @@ pub struct Scheduled {
     pub scores: Vec<f64>,
     /// The endpoint that got the request.
     pub pick: u32,
+    pub response_headers: Vec<(String, String)>,
 }
 
 impl Scheduling {
@@ -204,6 +206,12 @@ impl Scheduling {
             now: Instant::default(),
             plan,
         }
+    }
+
+    /// Some time passes.
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        self.states.expire(self.now);
     }
 
     /// Decides a request with these headers, in the order of the plan's, and this number of matched blocks, by slot. The
@@ -241,6 +249,7 @@ impl Scheduling {
         Scheduled {
             scores: scores.unwrap_or_default(),
             pick,
+            response_headers: additions.response_headers,
         }
     }
 }

@@ -47,7 +47,6 @@ pub struct Elsewhere {
 /// The types, from llm-d-router of August 2026 and the Gateway API Inference Extension v0.5 to v1.5.
 #[rustfmt::skip]
 const ELSEWHERE: &[Elsewhere] = &[
-    Elsewhere { name: "agent-identity", why: "not supported yet", here: Refused },
     Elsewhere { name: "context-length-aware", why: "not supported yet", here: Refused },
     Elsewhere { name: "dcgm-data-source", why: "GPU metrics of nodes are not read here", here: Approximated },
     Elsewhere { name: "dcgm-extractor", why: "GPU metrics of nodes are not read here", here: Approximated },
@@ -91,9 +90,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "program-aware-fairness", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "request-attribute-reporter", why: "writes dynamic metadata, which a Wasm filter cannot", here: Refused },
     Elsewhere { name: "round-robin-fairness-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "session-affinity-filter", why: "not supported yet", here: Refused },
-    Elsewhere { name: "session-affinity-scorer", why: "not supported yet; prefix-cache-scorer keeps conversations together", here: Refused },
-    Elsewhere { name: "session-id-producer", why: "not supported yet", here: Refused },
     Elsewhere { name: "sheddable-eviction-filter", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "slo-aware-profile-handler", why: "an experiment of GIE v1.2 to v1.4; use single-profile-handler", here: Refused },
     Elsewhere { name: "slo-aware-routing", why: "nothing is scored: there is no latency predictor", here: Approximated },

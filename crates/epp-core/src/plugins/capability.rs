@@ -7,6 +7,7 @@ use super::discovery::inline::StaticDiscovery;
 use super::producer::inflight_load::InflightLoad;
 use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
+use super::session::SessionId;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
 use super::topology::Topology;
@@ -47,6 +48,8 @@ pub enum Capability {
     HelperHeaders,
     /// Says how prompts are cut into prefix blocks and remembered.
     PrefixProducer,
+    /// Finds the identifier of a request's session.
+    SessionId,
     /// Configures in-flight accounting.
     InflightLoad,
     /// Says where endpoints come from.
@@ -76,6 +79,7 @@ impl Capability {
             Self::Decider => "decider",
             Self::HelperHeaders => "disagg-headers-handler",
             Self::PrefixProducer => "prefix producer",
+            Self::SessionId => "plugin that finds sessions",
             Self::InflightLoad => "inflight-load-producer",
             Self::Discovery => "discovery plugin",
             Self::MetricsSource => "metrics source",
@@ -120,6 +124,8 @@ pub struct Capabilities {
     pub helper_headers: bool,
     /// Under which number of the plan it cuts and remembers prompts.
     pub prefix_producer: Option<ProducerId>,
+    /// The attribute under which other plugins refer to the identifier of a request's session, and where it is found.
+    pub session_id: Option<(&'static str, SessionId)>,
     /// The counting of requests in flight.
     pub inflight_load: Option<InflightLoad>,
     /// The source of the endpoints.
@@ -180,6 +186,14 @@ impl Capabilities {
         }
     }
 
+    /// The identifier of a request's session and nothing else.
+    pub fn session_id(attribute: &'static str, id: SessionId) -> Self {
+        Self {
+            session_id: Some((attribute, id)),
+            ..Self::default()
+        }
+    }
+
     /// A parser and nothing else.
     pub fn parser() -> Self {
         Self {
@@ -198,6 +212,7 @@ impl Capabilities {
             Capability::Decider => self.decider.is_some(),
             Capability::HelperHeaders => self.helper_headers,
             Capability::PrefixProducer => self.prefix_producer.is_some(),
+            Capability::SessionId => self.session_id.is_some(),
             Capability::InflightLoad => self.inflight_load.is_some(),
             Capability::Discovery => self.discovery.is_some(),
             Capability::MetricsSource => self.metrics_source.is_some(),

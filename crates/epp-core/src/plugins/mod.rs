@@ -10,6 +10,7 @@ mod label_values;
 mod normalize;
 mod parity;
 mod prefix_producer;
+mod session;
 #[cfg(test)]
 mod test_plugins;
 mod topology;
@@ -81,6 +82,7 @@ registry! {
         label_selector,
         prefill,
         prefix_cache_affinity,
+        session_affinity,
         topology_affinity,
         utilization,
         utilization_detector,
@@ -95,6 +97,7 @@ registry! {
         prefix_cache,
         queue,
         running_requests_size,
+        session_affinity,
         token_load,
         topology_affinity,
     }
@@ -106,10 +109,12 @@ registry! {
     }
     /// Producers compute data of a request for scorers.
     producer {
+        agent_identity,
         approx_prefix_cache,
         burst_prefix_cache,
         inflight_load,
         precise_prefix_cache,
+        session_id,
         token,
     }
     /// The source of the endpoints.
