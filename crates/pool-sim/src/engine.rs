@@ -148,11 +148,15 @@ impl Run<'_> {
             return;
         };
         if let Some((_, next)) = server.next() {
+            let usage = match next {
+                Next::FirstToken(number) => server.usage(number, self.requests),
+                Next::Prefilled(_) | Next::End(_) => None,
+            };
             server.advance(now, next, self.requests);
             match next {
                 Next::Prefilled(number) => self.hand_over(now, number),
                 Next::FirstToken(number) => {
-                    policy.first_token(now, number);
+                    policy.first_token(now, number, usage);
                     if let Some(times) = self.times.get_mut(number) {
                         times.first_token = Some(now);
                     }

@@ -13,7 +13,7 @@ use epp_core::plugins::Discovery;
 use epp_core::protocol::PREFILL_HEADER;
 use epp_core::time::Timestamp;
 
-use crate::pod::Pod;
+use crate::pod::{Pod, Usage};
 use crate::policy::{Picked, Policy, Servers};
 use crate::trace::Request;
 
@@ -147,9 +147,18 @@ impl Policy for PickerPolicy {
         self.picked()
     }
 
-    fn first_token(&mut self, now: u64, number: usize) {
+    fn first_token(&mut self, now: u64, number: usize, usage: Option<Usage>) {
+        let id = ExchangeId(number as u32);
+        self.picker.response_headers(at(now), id, None);
+        let Some(usage) = usage else {
+            return;
+        };
+        let (prompt, cached) = (usage.prompt_tokens, usage.cached_tokens);
+        let body = format!(
+            r#"{{"usage":{{"prompt_tokens":{prompt},"prompt_tokens_details":{{"cached_tokens":{cached}}}}}}}"#
+        );
         self.picker
-            .response_headers(at(now), ExchangeId(number as u32), None);
+            .response_body(at(now), id, &mut SliceBody::whole(body.as_bytes()));
     }
 
     fn ended(&mut self, now: u64, number: usize) {

@@ -77,6 +77,15 @@ pub enum Part {
     Decode,
 }
 
+/// The token counts of a prompt, as a response reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// All tokens.
+    pub prompt_tokens: u32,
+    /// Those that were cached.
+    pub cached_tokens: u64,
+}
+
 /// A request in the queue.
 type Job = (Number, Part);
 
@@ -103,6 +112,8 @@ pub struct Pod {
     queue: VecDeque<Job>,
     /// The request that is being prefilled, and the time of its first token.
     prefilling: Option<(Job, u64)>,
+    /// The tokens of its prompt that were cached.
+    prefilling_cached: u64,
     /// The times at which KV caches have been fetched.
     fetching: BinaryHeap<Reverse<(u64, Number)>>,
     decoding: BinaryHeap<Mark>,
@@ -131,6 +142,7 @@ impl Pod {
             block_tokens: block_tokens.max(1),
             queue: VecDeque::new(),
             prefilling: None,
+            prefilling_cached: 0,
             fetching: BinaryHeap::new(),
             decoding: BinaryHeap::new(),
             given: 0.0,
@@ -186,6 +198,17 @@ impl Pod {
         // Of those at the same time, the first.
         let events = [prefilled, fetched, ends].into_iter().flatten();
         events.min_by_key(|(at, _)| *at)
+    }
+
+    /// Returns what the response reports of a request whose prompt is being computed; `None` for another one.
+    pub fn usage(&self, number: Number, requests: &[Request]) -> Option<Usage> {
+        let is_own =
+            |((prefilling, part), _): &(Job, u64)| *prefilling == number && *part == Part::Whole;
+        self.prefilling.filter(is_own)?;
+        Some(Usage {
+            prompt_tokens: requests.get(number)?.input,
+            cached_tokens: self.prefilling_cached,
+        })
     }
 
     /// Carries out the next event.
@@ -269,6 +292,7 @@ impl Pod {
         } else {
             let prefill = time(self.model.prefill_rate);
             self.prefilling = Some(((number, part), now + prefill));
+            self.prefilling_cached = cached;
             self.busy += prefill;
             self.prompt_tokens += input;
             self.cached_tokens += cached;

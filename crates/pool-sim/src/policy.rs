@@ -1,6 +1,6 @@
 //! The policies: which server a request goes to.
 
-use crate::pod::Pod;
+use crate::pod::{Pod, Usage};
 use crate::trace::Request;
 
 /// The servers of a request.
@@ -45,8 +45,8 @@ pub trait Policy {
     /// Returns the servers for a request; `None` if the request is refused.
     fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<Picked>;
 
-    /// A server has sent a request's first token.
-    fn first_token(&mut self, _now: u64, _number: usize) {}
+    /// A server has sent a request's first token, and reports the prompt's token counts if it has computed the prompt.
+    fn first_token(&mut self, _now: u64, _number: usize, _usage: Option<Usage>) {}
 
     /// A request has ended.
     fn ended(&mut self, _now: u64, _number: usize) {}

@@ -176,6 +176,25 @@ fn the_picker_finds_the_prefixes_that_the_others_scatter() {
 }
 
 #[test]
+fn responses_correct_an_index_that_expects_more_of_caches_than_they_hold() {
+    // The index expects 2,000,000 tokens.
+    let model = Model {
+        cache_tokens: 30_000,
+        ..Model::default()
+    };
+    let trace = Trace::shared_prefix(2_500, 16.0, 100, 1);
+    let off = PREFIX.replace(
+        "{type: prefix-cache-scorer}",
+        "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {correctIndex: false}}",
+    );
+    let [on, off] =
+        [PREFIX.to_owned(), off].map(|config| run(&trace, &Kind::Picker(config), &model, 8));
+    let (with, without) = (on.ttft_ms.mean, off.ttft_ms.mean);
+    assert!(with < 0.5 * without, "{with} ms with, {without} ms without");
+    assert!(on.load_spread < off.load_spread);
+}
+
+#[test]
 fn a_servers_load_is_read_whatever_its_engine() {
     let trace = Trace::shared_prefix(200, 40.0, 20, 5);
     let by_load = |engine: &str| {
