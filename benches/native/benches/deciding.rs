@@ -11,7 +11,7 @@ use epp_core::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use epp_core::prefix::digest::{BlockHasher, BlockSpec};
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Key, Secret};
-use epp_core::prefix::walk::Walk;
+use epp_core::prefix::walk::{Part, Walk};
 use epp_core::scheduling::{Cycle, Needs, PrefixMatch, RequestView, Scratch, Slot};
 use epp_core::time::Timestamp;
 use epp_sync::snapshot;
@@ -56,7 +56,7 @@ fn index(endpoints: usize) -> Index {
             |_| std::iter::once(digests),
             &empty,
         );
-        walk.learn(&mut index, slot, 31_250, &mut |_, _| ());
+        walk.learn(&mut index, (Part::Primary, slot), 31_250, &mut |_, _| ());
     };
     for slot in 0..endpoints {
         (1..=10).for_each(|prompt| add(slot as u32, &digests(slot * 10 + prompt)));
@@ -101,7 +101,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
             |_| std::iter::once(known.as_slice()),
             &index,
         );
-        walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
+        walk.learn(&mut index, (Part::Primary, 0), 31_250, &mut |_, _| ());
     });
     let mut salt = 0_u64;
     measure(&mut group, "looking up and learning an unknown one", || {
@@ -109,7 +109,7 @@ fn look_up(criterion: &mut Criterion, endpoints: usize) {
         walk.reset();
         let seed = key.seed("bench", &salt.to_string());
         walk.advance(seed, |_| std::iter::once(known.as_slice()), &index);
-        walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
+        walk.learn(&mut index, (Part::Primary, 0), 31_250, &mut |_, _| ());
     });
 }
 

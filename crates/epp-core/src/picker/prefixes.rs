@@ -1,6 +1,6 @@
 //! The prefix indexes, and what they learn from decisions and responses.
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Target};
 use super::learnt::{Evidence, LearntLog, Placement};
 use super::pool_state::PoolState;
 use super::status::IndexFill;
@@ -8,7 +8,7 @@ use crate::config::Plan;
 use crate::plugins::PrefixProducer;
 use crate::prefix::index::{Index, Provenance, SentBlocks};
 use crate::prefix::key::{Key, Secret, TableKey};
-use crate::prefix::walk::Walk;
+use crate::prefix::walk::{Part, Walk};
 use crate::request::Fact;
 use crate::response::Usage;
 use crate::scheduling::Slot;
@@ -252,13 +252,30 @@ impl Prefixes {
         self.sharers = sharers.max(1);
     }
 
-    /// Applies what is now known of a request's blocks and its primary target to the indexes, here and after the
-    /// next tick in the other pickers. The primary target only: it computes or fetches the whole prompt, and a
-    /// walk keeps the doubts of one slot.
+    /// Applies what is now known of a request's blocks to the indexes, here and after the next tick in the other
+    /// pickers: of its primary target and of the one that computes the prompt for it, which both get the prompt into
+    /// their caches.
     fn apply(&mut self, evidence: Evidence, exchange: &mut Exchange, pool: &PoolState) {
-        let Some(target) = pool.present_target(exchange) else {
+        let Some(targets) = exchange.targets() else {
             return;
         };
+        let (primary, prefill) = (targets.primary, targets.prefill);
+        self.apply_at(evidence, (Part::Primary, primary), exchange, pool);
+        if let Some(prefill) = prefill {
+            self.apply_at(evidence, (Part::Prefill, prefill), exchange, pool);
+        }
+    }
+
+    fn apply_at(
+        &mut self,
+        evidence: Evidence,
+        (part, target): (Part, Target),
+        exchange: &mut Exchange,
+        pool: &PoolState,
+    ) {
+        if !pool.loads.stays(&target) {
+            return;
+        }
         let (slot, tag) = (target.slot.0, pool.loads.tag(target.slot));
         let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), producer)) in walks.zip(&self.producers).enumerate() {
@@ -272,9 +289,9 @@ impl Prefixes {
             let learnt = &mut self.learnt;
             let mut news = |prompt: &[u64], block| learnt.append(placement, prompt, block);
             match evidence {
-                Evidence::Sent => walk.learn(index, slot, capacity, &mut news),
-                Evidence::Proven => walk.prove(index, slot, capacity, &mut news),
-                Evidence::Refuted => walk.refute(index, slot, &mut news),
+                Evidence::Sent => walk.learn(index, (part, slot), capacity, &mut news),
+                Evidence::Proven => walk.prove(index, (part, slot), capacity, &mut news),
+                Evidence::Refuted => walk.refute(index, (part, slot), &mut news),
             }
         }
     }

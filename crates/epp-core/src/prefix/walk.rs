@@ -7,6 +7,43 @@ use super::digest::chain;
 use super::index::{BlockChange, Index, Provenance, SentBlocks};
 use super::matcher::Matcher;
 
+/// An endpoint that gets a request's prompts into its cache, by its part in the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The request is sent to it.
+    Primary,
+    /// It computes the prompts for the primary one.
+    Prefill,
+}
+
+impl Part {
+    fn of(self, [primary, prefill]: &mut [Recorded; 2]) -> &mut Recorded {
+        match self {
+            Self::Primary => primary,
+            Self::Prefill => prefill,
+        }
+    }
+}
+
+/// What the index has recorded of a walk's hashes for one endpoint.
+#[derive(Debug, Default)]
+struct Recorded {
+    /// How many of the hashes.
+    learnt: usize,
+    /// The first of them for which no response has proven that the endpoint holds it.
+    unproven: Option<usize>,
+    /// Those that this request added to the index. Each range lies in one prompt.
+    created: Vec<Range<usize>>,
+}
+
+impl Recorded {
+    /// Forgets which blocks are unproven.
+    fn clear_unproven(&mut self) {
+        self.unproven = None;
+        self.created.clear();
+    }
+}
+
 /// The walk of one request's prompts through one index. The memory is reused for other requests.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -23,12 +60,8 @@ pub struct Walk {
     last: u64,
     /// Whether the current prompt has reached a block that no endpoint holds.
     ended: bool,
-    /// How many of `hashes` the index has recorded.
-    learnt: usize,
-    /// The first of `hashes` for which no response has proven that the endpoint holds it.
-    unproven: Option<usize>,
-    /// Those of `hashes` that this request added to the index. Each range lies in one prompt.
-    created: Vec<Range<usize>>,
+    /// What the index has recorded of `hashes`, by [`Part`].
+    recorded: [Recorded; 2],
     /// The hash with which each chain begins.
     seed: Option<u64>,
 }
@@ -42,15 +75,18 @@ impl Walk {
         self.prompt = 0;
         self.blocks = 0;
         self.ended = false;
-        self.learnt = 0;
-        self.clear_unproven();
+        for recorded in &mut self.recorded {
+            recorded.learnt = 0;
+            recorded.clear_unproven();
+        }
         self.seed = None;
     }
 
     /// Returns the bytes of memory that the walk has allocated.
     pub fn allocated(&self) -> usize {
         let hashes = self.hashes.capacity() * size_of::<u64>();
-        let created = self.created.capacity() * size_of::<Range<usize>>();
+        let created = self.recorded.iter().map(|one| one.created.capacity());
+        let created = created.sum::<usize>() * size_of::<Range<usize>>();
         let begins = self.begins.capacity() * size_of::<usize>();
         hashes + begins + created + self.matcher.allocated()
     }
@@ -134,16 +170,20 @@ impl Walk {
     pub fn learn(
         &mut self,
         index: &mut Index,
-        slot: u32,
+        (part, slot): (Part, u32),
         capacity: usize,
         publish: &mut dyn FnMut(&[u64], usize),
     ) {
-        if self.learnt == self.hashes.len() {
+        let Recorded {
+            learnt,
+            unproven,
+            created,
+        } = part.of(&mut self.recorded);
+        if *learnt == self.hashes.len() {
             // Each part of a body comes here, and the prompts below are as many as its client likes.
             return;
         }
-        let learnt = std::mem::replace(&mut self.learnt, self.hashes.len());
-        let (unproven, created) = (&mut self.unproven, &mut self.created);
+        let learnt = std::mem::replace(learnt, self.hashes.len());
         for prompt in prompts(&self.begins, self.hashes.len(), learnt) {
             let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
             let sent = SentBlocks {
@@ -167,7 +207,7 @@ impl Walk {
 
     /// Returns whether a block that was recorded for this request is still unproven.
     pub fn is_unproven(&self) -> bool {
-        self.unproven.is_some()
+        self.recorded.iter().any(|one| one.unproven.is_some())
     }
 
     /// Records that the endpoint has responded, and so holds the blocks that it was sent. `publish` is called as in
@@ -176,17 +216,18 @@ impl Walk {
     pub fn prove(
         &mut self,
         index: &mut Index,
-        slot: u32,
+        (part, slot): (Part, u32),
         capacity: usize,
         publish: &mut dyn FnMut(&[u64], usize),
     ) {
-        let Some(unproven) = self.unproven else {
+        let recorded = part.of(&mut self.recorded);
+        let Some(unproven) = recorded.unproven else {
             return;
         };
-        for prompt in prompts(&self.begins, self.learnt, unproven) {
+        for prompt in prompts(&self.begins, recorded.learnt, unproven) {
             let hashes = self.hashes.get(prompt.clone()).unwrap_or_default();
             let mut from = unproven.saturating_sub(prompt.start);
-            let created = &self.created;
+            let created = &recorded.created;
             let of_others = |block| !contains(created, prompt.start + block);
             from += index.prove(slot, hashes, from, |block| {
                 if of_others(block) {
@@ -208,14 +249,20 @@ impl Walk {
                 }
             });
         }
-        self.clear_unproven();
+        recorded.clear_unproven();
     }
 
     /// Records that the endpoint did not process what it was sent. The index forgets the blocks that this request added,
     /// unless another request has proven them or another worker has sent them too. `publish` is called as in
     /// [`Self::learn`] for the forgotten blocks.
-    pub fn refute(&mut self, index: &mut Index, slot: u32, publish: &mut dyn FnMut(&[u64], usize)) {
-        for range in &self.created {
+    pub fn refute(
+        &mut self,
+        index: &mut Index,
+        (part, slot): (Part, u32),
+        publish: &mut dyn FnMut(&[u64], usize),
+    ) {
+        let recorded = part.of(&mut self.recorded);
+        for range in &recorded.created {
             let begin = self.begins.partition_point(|begin| *begin <= range.start);
             let begin = begin.checked_sub(1).and_then(|last| self.begins.get(last));
             let begin = begin.copied().unwrap_or(0);
@@ -225,13 +272,7 @@ impl Walk {
                 publish(hashes, block);
             });
         }
-        self.clear_unproven();
-    }
-
-    /// Forgets which blocks are unproven.
-    fn clear_unproven(&mut self) {
-        self.unproven = None;
-        self.created.clear();
+        recorded.clear_unproven();
     }
 }
 

@@ -33,6 +33,11 @@ impl Twins {
     }
 
     fn update(&mut self, walk: &mut Walk, slot: u32, verdict: Verdict) {
+        self.update_at(walk, (Part::Primary, slot), verdict);
+    }
+
+    fn update_at(&mut self, walk: &mut Walk, at: (Part, u32), verdict: Verdict) {
+        let (_, slot) = at;
         let Self { own, other } = self;
         let mut publish = |prompt: &[u64], block: usize| {
             let before = other.context(&prompt[..block]).len();
@@ -53,9 +58,9 @@ impl Twins {
             other.record(sent, CAPACITY, &mut |_, _| {});
         };
         match verdict {
-            Verdict::SentBlocks => walk.learn(own, slot, CAPACITY, &mut publish),
-            Verdict::Proven => walk.prove(own, slot, CAPACITY, &mut publish),
-            Verdict::Refuted => walk.refute(own, slot, &mut publish),
+            Verdict::SentBlocks => walk.learn(own, at, CAPACITY, &mut publish),
+            Verdict::Proven => walk.prove(own, at, CAPACITY, &mut publish),
+            Verdict::Refuted => walk.refute(own, at, &mut publish),
         }
     }
 
@@ -93,42 +98,53 @@ fn in_the_end_both_indexes_hold_exactly_the_blocks_that_were_served() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut twins = Twins::new();
         let mut served: Vec<HashSet<u64>> = vec![HashSet::new(); SLOTS as usize];
-        let mut in_flight: Vec<(u32, Vec<Vec<u64>>, Walk)> = Vec::new();
+        let mut in_flight: Vec<([(Part, u32); 2], Walk)> = Vec::new();
         for round in 0..60 {
             if rng.bool() && round < 50 {
-                let (slot, prompts) = (rng.u32(0..SLOTS), request(&mut rng));
+                let prompts = request(&mut rng);
+                // Both parts may be one endpoint's.
+                let targets = [Part::Primary, Part::Prefill].map(|part| (part, rng.u32(0..SLOTS)));
                 let mut walk = Walk::default();
                 // A part of the prompts may be sent before the rest arrives.
                 let first = prompts[0][..rng.usize(..=prompts[0].len())].to_vec();
                 for part in [&[first][..], &prompts] {
                     advance(&mut walk, part, &twins.own);
-                    twins.update(&mut walk, slot, Verdict::SentBlocks);
+                    for target in targets {
+                        twins.update_at(&mut walk, target, Verdict::SentBlocks);
+                    }
                 }
-                in_flight.push((slot, prompts, walk));
+                in_flight.push((targets, walk));
             } else if !in_flight.is_empty() {
                 let ended = rng.usize(0..in_flight.len());
-                let (slot, _, mut walk) = in_flight.swap_remove(ended);
+                let (targets, mut walk) = in_flight.swap_remove(ended);
                 let verdict = [Verdict::Proven, Verdict::Refuted][rng.usize(0..2)];
-                twins.update(&mut walk, slot, verdict);
-                assert!(!walk.is_unproven());
-                if verdict == Verdict::Proven {
-                    served[slot as usize].extend(&walk.hashes);
+                for (part, slot) in targets {
+                    twins.update_at(&mut walk, (part, slot), verdict);
+                    if verdict == Verdict::Proven {
+                        served[slot as usize].extend(&walk.hashes);
+                    }
                 }
+                assert!(!walk.is_unproven());
             }
-            for (slot, _, walk) in &in_flight {
-                let [own, _] = twins.lists(*slot);
+            let under_way = in_flight.iter();
+            let under_way =
+                under_way.flat_map(|(targets, walk)| targets.map(|(_, slot)| (slot, walk)));
+            for (slot, walk) in under_way {
+                let [own, _] = twins.lists(slot);
                 let proven = walk
                     .hashes
                     .iter()
-                    .filter(|hash| served[*slot as usize].contains(hash));
+                    .filter(|hash| served[slot as usize].contains(hash));
                 assert!(
                     proven.into_iter().all(|hash| own.contains(hash)),
                     "seed {seed}"
                 );
             }
         }
-        for (slot, _, mut walk) in in_flight {
-            twins.update(&mut walk, slot, Verdict::Refuted);
+        for (targets, mut walk) in in_flight {
+            for target in targets {
+                twins.update_at(&mut walk, target, Verdict::Refuted);
+            }
         }
         for slot in 0..SLOTS {
             let [own, other] = twins.lists(slot);
@@ -177,7 +193,7 @@ fn alternating_prompts_of_a_list_are_distinguished() {
     advance(&mut both, &prompts, &twins.own);
     twins.update(&mut both, 0, Verdict::SentBlocks);
     assert_eq!(twins.lists(0).map(|list| list.len()), [6, 6]);
-    assert_eq!(both.created.len(), 3);
+    assert_eq!(both.recorded[0].created.len(), 3);
     twins.update(&mut both, 0, Verdict::Refuted);
     assert_eq!(twins.lists(0).map(|list| list.len()), [3, 3]);
 }
@@ -189,7 +205,7 @@ fn prompts_that_were_walked_are_not_looked_at_again() {
     let prompts: Vec<Vec<u64>> = (0..1_000).map(|prompt| vec![prompt]).collect();
     let mut walk = Walk::default();
     advance(&mut walk, &prompts, &index);
-    walk.learn(&mut index, 0, 31_250, &mut |_, _| ());
+    walk.learn(&mut index, (Part::Primary, 0), 31_250, &mut |_, _| ());
     let mut asked = None;
     let from = |first| {
         asked = Some(first);
