@@ -119,6 +119,15 @@ impl Filter for TestFilter {
     }
 }
 
+/// The one warning that a plugin with these parameters loads with.
+pub fn warned(kind: &str, parameters: &str) -> String {
+    let loaded = crate::config::load(&document(kind, parameters)).unwrap();
+    let [warning] = loaded.warnings.as_slice() else {
+        panic!("{parameters}: {:?}", loaded.warnings);
+    };
+    warning.to_string()
+}
+
 /// A fresh, available endpoint with these metrics.
 pub fn endpoint(name: &str, metrics: Metrics) -> Endpoint {
     Endpoint {

@@ -6,7 +6,7 @@
 use epp_core::endpoints::monitor::Revisions;
 use epp_core::endpoints::store::{Condition, EndpointStore, Member};
 use epp_core::picker::peers::PeerView;
-use epp_core::scheduling::{Metrics, Slot, MAX_MODEL_BYTES};
+use epp_core::scheduling::{Metrics, Slot, MAX_ATTRIBUTES, MAX_MODEL_BYTES};
 use epp_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -150,7 +150,10 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
         let mut adapters = metrics.lora.active.iter().chain(&metrics.lora.waiting);
         adapters.all(|name| name.len() <= MAX_TEXT_BYTES)
     };
-    if all.len() > MAX_ENDPOINTS || !all.iter().all(is_short) {
+    let is_bounded = |(_, _, metrics): &(Slot, StoredCondition, Metrics)| {
+        metrics.attributes.len() <= MAX_ATTRIBUTES
+    };
+    if all.len() > MAX_ENDPOINTS || !all.iter().all(|one| is_short(one) && is_bounded(one)) {
         return None;
     }
     let read = all.into_iter().map(|(slot, condition, mut metrics)| {
@@ -162,6 +165,7 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
             // Scorers take it for a missing one in any case.
             number.take_if(|number| number.is_nan());
         }
+        metrics.attributes.retain(|(_, value)| value.is_finite());
         metrics.model.take_if(|model| model.len() > MAX_MODEL_BYTES);
         metrics.block_size.take_if(|size| *size == 0);
         metrics.num_blocks.take_if(|blocks| *blocks == 0);

@@ -20,6 +20,7 @@ use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::producer::approx_prefix_cache;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoyProxy;
+use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use crate::plugins::{
     self, Build, Built, Capabilities, Capability, Dialect, Discovery, PluginType,
 };
@@ -190,6 +191,8 @@ impl Assembly<'_> {
         let extractor = self.part(document, MetricsExtractor, sources, |of| {
             of.metrics_extractor.clone()
         });
+        let extractor = extractor.unwrap_or_default();
+        self.check_attributes(&extractor);
         let proxy = self.part(document, Proxy, &[], |of| of.proxy.clone());
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
@@ -230,7 +233,7 @@ impl Assembly<'_> {
             instances: self.instances,
             discovery,
             source: source.unwrap_or_default(),
-            extractor: extractor.unwrap_or_default(),
+            extractor,
             rewrite: rewrite.unwrap_or_default(),
             settings: picker,
             envoy,
@@ -250,6 +253,17 @@ impl Assembly<'_> {
             let message = "labels are read, and endpoints have only those of their locality; clusters of \
                            envoy-cluster-discovery and endpoints of static-discovery can have labels";
             self.problems.warn(&path, message);
+        }
+    }
+
+    /// Warns of custom attributes that no endpoint has.
+    fn check_attributes(&mut self, extractor: &CoreMetricsExtractor) {
+        for (name, path) in &self.built.attributes {
+            let mut custom = extractor.engines.iter().flat_map(|engine| &engine.custom);
+            if !custom.any(|(known, _)| known == name) {
+                let message = format!("{name:?} is missing at every endpoint: no customMetrics of core-metrics-extractor has this attributeKey");
+                self.problems.warn(path, message);
+            }
         }
     }
 

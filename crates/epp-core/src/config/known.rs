@@ -57,6 +57,8 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "endpoint-attribute-filter", why: "not supported yet", here: Refused },
     Elsewhere { name: "endpoint-attribute-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "endpoint-notification-source", why: "endpoints come from discovery, and every plugin learns of them", here: Idle },
+    Elsewhere { name: "encode-filter", why: "prefill/decode disaggregation is not supported yet", here: Refused },
+    Elsewhere { name: "endpoint-notification-source", why: "needs Kubernetes watches; use envoy-cluster-discovery", here: Refused },
     Elsewhere { name: "eviction-priority-then-time-ordering", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "eviction-sheddable-filter", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "fcfs-ordering-policy", why: NO_QUEUE, here: Idle },

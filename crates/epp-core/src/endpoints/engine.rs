@@ -46,6 +46,8 @@ pub struct EngineConfig {
     pub block_size: Option<MetricSpec>,
     /// Number of blocks as a value.
     pub num_blocks: Option<MetricSpec>,
+    /// Custom attributes: their names, and what they are read from.
+    pub custom: Vec<(String, MetricSpec)>,
 }
 
 impl EngineConfig {

@@ -21,7 +21,7 @@ pub struct Review {
 /// A wanted family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FamilyReview {
-    /// The quantity that the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize` or `numBlocks`.
+    /// The quantity that the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize`, `numBlocks` or `custom`.
     pub measures: &'static str,
     /// The family's name and the required labels.
     pub name: String,
@@ -167,6 +167,7 @@ impl Signal {
             Self::CacheInfo(..) => "cacheInfo",
             Self::BlockSize => "blockSize",
             Self::NumBlocks => "numBlocks",
+            Self::Custom(_) => "custom",
         }
     }
 }

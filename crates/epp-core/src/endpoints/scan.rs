@@ -23,7 +23,7 @@ use super::partial_page::PageLayout;
 use super::sample::{words, Sample};
 use super::series::{self, IsValue, SeriesSet};
 use super::spec::MetricSpec;
-use crate::scheduling::{Metrics, Needs, MAX_MODEL_BYTES};
+use crate::scheduling::{AttributeId, Metrics, Needs, MAX_MODEL_BYTES};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -40,6 +40,8 @@ pub(super) enum Signal {
     CacheInfo(String, String, bool),
     BlockSize,
     NumBlocks,
+    /// A custom attribute.
+    Custom(AttributeId),
 }
 
 /// A family to look for, and its meaning.
@@ -128,6 +130,10 @@ impl Extraction {
         let (block_size, num_blocks) = (&engine.block_size, &engine.num_blocks);
         want(needs.cache_info, Signal::BlockSize, block_size.as_ref());
         want(needs.cache_info, Signal::NumBlocks, num_blocks.as_ref());
+        for (name, spec) in &engine.custom {
+            let signal = Signal::Custom(AttributeId::of(name));
+            want(needs.attributes, signal, Some(spec));
+        }
         Self {
             engine: engine.name.clone(),
             wanted,
@@ -306,6 +312,11 @@ impl Extraction {
                     metrics.block_size = series.merge(size, u32::max, u32::max);
                     metrics.num_blocks = series.merge(blocks, u32::max, parts);
                 }
+                Signal::Custom(id) => {
+                    // Whether it adds up is not known.
+                    let value = series.merge(|it| Some(it.value), f64::max, f64::max);
+                    metrics.attributes.extend(value.map(|value| (*id, value)));
+                }
                 Signal::Lora => {
                     let lora = lora::merge_parts(series);
                     page.lora_seen = lora.is_some();
@@ -341,6 +352,7 @@ impl WantedFamily {
             Signal::BlockSize | Signal::NumBlocks => whole(sample.value).is_some(),
             // Nothing would be newer than the time NaN.
             Signal::Lora => !sample.value.is_nan(),
+            Signal::Custom(_) => sample.value.is_finite(),
             Signal::CacheInfo(..) => true,
         };
         match sound {

@@ -2,6 +2,7 @@
 
 use super::tests::{extraction, gauges, kv_usage, lora_of, metrics, names, waiting};
 use super::*;
+use crate::endpoints::engine::built_in;
 use crate::endpoints::series::MAX_SERIES;
 use crate::endpoints::spec::MetricSpec;
 
@@ -309,5 +310,47 @@ fn series_beyond_the_bound_are_left_out() {
             engines => engines + 7,
         };
         assert_eq!(waiting(&late), Some(newest as f64), "{labels}");
+    }
+}
+
+/// The custom attributes `a` and `b` of a page, read from families of these names.
+fn attributes(page: &str, needs: &Needs) -> [Option<f64>; 2] {
+    let spec = |text| MetricSpec::parse(text).unwrap().unwrap();
+    let mut engine = built_in().swap_remove(0);
+    engine.custom = vec![
+        ("a".to_owned(), spec("x{kind=hot}")),
+        ("b".to_owned(), spec("y_total")),
+    ];
+    let page = Extraction::new(&engine, needs).scan(page.as_bytes());
+    let metrics = page.unwrap_or_default().metrics;
+    ["a", "b"].map(|name| metrics.attribute(AttributeId::of(name)))
+}
+
+#[test]
+fn custom_attributes_are_read_where_a_plugin_needs_them() {
+    let needs = Needs {
+        attributes: true,
+        ..Needs::default()
+    };
+    for (page, expected) in [
+        (
+            "x{kind=\"hot\"} -3.5\nx{kind=\"cold\"} 9\n",
+            [Some(-3.5), None],
+        ),
+        ("# TYPE y_total counter\ny_total 7\n", [None, Some(7.0)]),
+        // Of several engines the greatest.
+        (
+            "x{kind=\"hot\",engine=\"0\"} 1\nx{kind=\"hot\",engine=\"1\"} 2\n",
+            [Some(2.0), None],
+        ),
+        ("x{kind=\"hot\"} NaN\ny_total +Inf\n", [None, None]),
+        ("# TYPE x histogram\nx{kind=\"hot\"} 1\n", [None, None]),
+    ] {
+        assert_eq!(attributes(page, &needs), expected, "{page}");
+        let waiting = Needs {
+            waiting: true,
+            ..Needs::default()
+        };
+        assert_eq!(attributes(page, &waiting), [None, None]);
     }
 }

@@ -16,7 +16,8 @@ use super::prefix_producer::PrefixProducer;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems, Question};
 use crate::config::Instance;
-use crate::scheduling::{HeaderId, ProducerId, StateId, StateSpec};
+use crate::scheduling::{AttributeId, HeaderId, ProducerId, StateId, StateSpec};
+use crate::plugins::source::core_metrics_extractor;
 
 /// Headers that the plugins of one plan read at most: a host copies each for every request.
 const MAX_HEADERS: usize = 32;
@@ -39,6 +40,8 @@ pub struct Built {
     pub headers: Vec<String>,
     /// The state that plugins keep from request to request, by [`StateId`].
     pub states: Vec<StateSpec>,
+    /// The names of the custom attributes that plugins read, with their places in the document.
+    pub attributes: Vec<(String, Path)>,
 }
 
 impl Built {
@@ -158,6 +161,29 @@ impl Build<'_, '_> {
             self.fields.problems().error(&path, message);
         }
         HeaderId(place)
+    }
+
+    /// Reads the parameter that names a custom attribute, and the parameter `producer`, which says whose it is.
+    /// Returns `None` for another producer than `core-metrics-extractor`: no endpoint has its attributes here.
+    pub fn attribute(&mut self, parameter: &'static str) -> Option<AttributeId> {
+        const PRODUCER: &str = "producer";
+        let fields = &mut self.fields;
+        let name = fields.required_string(parameter);
+        let is_given = !matches!(fields.node(PRODUCER), None | Some(Node::Null));
+        let producer = fields.string(PRODUCER, core_metrics_extractor::TYPE.name);
+        let path = fields.path().key(parameter);
+        if producer != core_metrics_extractor::TYPE.name {
+            let message = format!("{name:?} of {producer:?} is missing at every endpoint: only core-metrics-extractor gives attributes here");
+            fields.problems().warn(&path, message);
+            return None;
+        }
+        if name.contains('/') && !is_given {
+            let expected = "a name without a slash, or `producer` beside it";
+            fields.refuse(parameter, &Node::String(name.clone()), expected);
+        }
+        let id = AttributeId::of(&name);
+        self.built.attributes.push((name, path));
+        Some(id)
     }
 
     /// Has prompts cut and remembered like this. Plugins read the matches by what this returns:

@@ -79,6 +79,7 @@ registry! {
         decode,
         encode,
         header_based_testing,
+        endpoint_attribute,
         label_selector,
         prefill,
         prefix_cache_affinity,
@@ -90,6 +91,7 @@ registry! {
     /// Rate candidates between 0 and 1.
     scorer {
         active_request,
+        endpoint_attribute,
         kv_cache_utilization,
         lora_affinity,
         no_hit_lru,

@@ -90,7 +90,7 @@ fn score_span(candidates: &[Slot], scores: &mut [f64], value: impl Fn(Slot) -> f
 
 /// The smallest and the largest of the values that are numbers, several at a time; f64::min and max
 /// are calls in wasm.
-fn extremes(values: &[f64]) -> (f64, f64) {
+pub fn extremes(values: &[f64]) -> (f64, f64) {
     const LANES: usize = 4;
     let lower = |least: f64, value: f64| if value < least { value } else { least };
     let higher = |most: f64, value: f64| if value > most { value } else { most };

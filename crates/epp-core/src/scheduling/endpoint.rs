@@ -56,6 +56,21 @@ pub struct Lora {
 /// Bytes of a model's name that gets statistics of its own. A longer one is counted as "other".
 pub const MAX_MODEL_BYTES: usize = 64;
 
+/// The identity of a custom attribute, by its name: `attributeKey` of an engine's `customMetrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeId(u64);
+
+impl AttributeId {
+    /// Returns the identity of the attribute of this name. Names come from the document alone, so that
+    /// nobody gains by two that collide.
+    pub fn of(name: &str) -> Self {
+        Self(xxh64(name.as_bytes(), 0))
+    }
+}
+
+/// Custom attributes of one engine. Every page is searched for each, and other workers are sent its value.
+pub const MAX_ATTRIBUTES: usize = 16;
+
 /// The last values read off an endpoint's metrics page. `None`: never seen there.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Metrics {
@@ -73,6 +88,8 @@ pub struct Metrics {
     pub block_size: Option<u32>,
     /// KV-cache blocks of the server.
     pub num_blocks: Option<u32>,
+    /// Custom attributes, finite and each at most once; none if no plugin reads them.
+    pub attributes: Vec<(AttributeId, f64)>,
 }
 
 impl Metrics {
@@ -80,6 +97,12 @@ impl Metrics {
     pub fn lists_model(&self, name: &str) -> bool {
         let adapters = self.lora.active.iter().chain(&self.lora.waiting);
         self.model.iter().chain(adapters).any(|known| known == name)
+    }
+
+    /// Returns the value of a custom attribute, if the page has it.
+    pub fn attribute(&self, id: AttributeId) -> Option<f64> {
+        let found = self.attributes.iter().find(|(known, _)| *known == id);
+        found.map(|(_, value)| *value)
     }
 }
 

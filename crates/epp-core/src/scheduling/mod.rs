@@ -21,7 +21,8 @@ pub mod state;
 pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
 pub use decider::{same_decision, Decider, Declined, Gate, Stage, Stages};
 pub use endpoint::{
-    DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot, MAX_MODEL_BYTES,
+    AttributeId, DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot,
+    MAX_ATTRIBUTES, MAX_MODEL_BYTES,
 };
 pub use error::ScheduleError;
 pub use handler::{

@@ -62,6 +62,8 @@ pub struct Needs {
     pub cache_info: bool,
     /// Random bits of the request.
     pub random: bool,
+    /// Custom attributes.
+    pub attributes: bool,
 }
 
 impl Needs {
@@ -81,11 +83,13 @@ impl Needs {
         lora: true,
         cache_info: true,
         random: false,
+        attributes: true,
     };
 
     /// Returns whether anything of a metrics page is needed.
     pub fn any_metric(&self) -> bool {
-        self.waiting || self.running || self.kv_usage || self.lora || self.cache_info
+        let built_in = self.waiting || self.running || self.kv_usage;
+        built_in || self.lora || self.cache_info || self.attributes
     }
 
     /// Returns what either needs.
@@ -105,6 +109,7 @@ impl Needs {
             lora: self.lora || other.lora,
             cache_info: self.cache_info || other.cache_info,
             random: self.random || other.random,
+            attributes: self.attributes || other.attributes,
         }
     }
 }

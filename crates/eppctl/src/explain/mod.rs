@@ -46,6 +46,7 @@ A snapshot (--endpoints) is YAML or JSON; values that are omitted are not on the
     numBlocks: 20000
     inFlight: 0              # requests in flight from this Envoy
     labels: {llm-d.ai/engine-type: vllm}
+    attributes: {temperature: 61.5}  # customMetrics
 
 Exit status: 0 an endpoint was picked, 1 none, 2 error.")]
 pub struct Explain {

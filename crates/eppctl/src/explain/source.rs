@@ -6,7 +6,7 @@ use clap::Args;
 use epp_core::config::Plan;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{DecisionMode, Freshness, Lora, Metrics};
+use epp_core::scheduling::{AttributeId, DecisionMode, Freshness, Lora, Metrics};
 use epp_envoy::callouts::metrics_address;
 use epp_envoy::clusters::members;
 use serde::Deserialize;
@@ -230,6 +230,9 @@ struct SnapshotEndpoint {
     in_flight: u32,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Custom attributes.
+    #[serde(default)]
+    attributes: BTreeMap<String, f64>,
 }
 
 fn yes() -> bool {
@@ -274,6 +277,8 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
         waiting: lora.waiting,
         max: lora.max,
     });
+    let attributes = given.attributes.iter();
+    let attributes = attributes.map(|(name, value)| (AttributeId::of(name), *value));
     EndpointState {
         member: Member {
             name: given.name,
@@ -290,6 +295,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
             lora: lora.unwrap_or_default(),
             block_size: given.block_size,
             num_blocks: given.num_blocks,
+            attributes: attributes.collect(),
         },
         freshness: match given.freshness {
             Trust::Fresh => Freshness::Fresh,

@@ -17,12 +17,17 @@
 //! | `engineConfigs[].queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`, `loraSpec` | none | metric specs, `name{label=value}` |
 //! | `engineConfigs[].cacheInfoSpec`, `cacheBlockSizeLabelName`, `cacheNumBlocksLabelName` | none | KV-cache geometry in labels |
 //! | `engineConfigs[].cacheBlockSizeSpec`, `cacheNumBlocksSpec` | none | the same as values |
+//! | `engineConfigs[].customMetrics` | none | attributes for `endpoint-attribute-scorer` and `endpoint-attribute-filter`, at most 16 |
+//! | `engineConfigs[].customMetrics[].attributeKey` | required | the attribute's name |
+//! | `engineConfigs[].customMetrics[].metricSpec` | required | a metric spec; of several engines or ranks the greatest value counts |
 //!
 //! ```yaml
 //! - type: core-metrics-extractor
 //!   parameters:
 //!     engineConfigs:
-//!     - {name: mine, queuedRequestsSpec: "my_queue{kind=all}"}
+//!     - name: mine
+//!       queuedRequestsSpec: "my_queue{kind=all}"
+//!       customMetrics: [{attributeKey: temperature, metricSpec: gpu_temperature}]
 //! ```
 
 use crate::config::value::{Fields, Node, Path, Problems};
@@ -31,6 +36,7 @@ use crate::endpoints::spec::MetricSpec;
 use crate::plugins::{
     Build, Capabilities, Capability, Dialect, FormerName, Parity, PluginType, Standing,
 };
+use crate::scheduling::MAX_ATTRIBUTES;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -183,10 +189,6 @@ fn read(fields: &mut Fields<'_>) -> CoreMetricsExtractor {
 fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfig {
     let mut fields = Fields::new(Some(entry), path, problems);
     let name = fields.required_string("name");
-    fields.unsupported(
-        "customMetrics",
-        "custom metrics are not supported here: no scorer that runs in the proxy reads them",
-    );
     let cache_info = read_spec(&mut fields, "cacheInfoSpec");
     let block_size = fields.string("cacheBlockSizeLabelName", "");
     let num_blocks = fields.string("cacheNumBlocksLabelName", "");
@@ -200,9 +202,33 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
         cache_info: cache_info.map(|spec| (spec, block_size, num_blocks)),
         block_size: read_spec(&mut fields, "cacheBlockSizeSpec"),
         num_blocks: read_spec(&mut fields, "cacheNumBlocksSpec"),
+        custom: read_custom(&mut fields),
     };
     fields.finish();
     engine
+}
+
+fn read_custom(fields: &mut Fields<'_>) -> Vec<(String, MetricSpec)> {
+    const LIST: &str = "customMetrics";
+    let mut custom: Vec<(String, MetricSpec)> = Vec::new();
+    for (entry, path) in fields.list(LIST) {
+        let mut entry = Fields::new(Some(entry), path.clone(), fields.problems());
+        let name = entry.required_string("attributeKey");
+        let spec = entry.required_string("metricSpec");
+        let spec = parse_spec(&mut entry, "metricSpec", &spec);
+        entry.finish();
+        if custom.iter().any(|(known, _)| *known == name) {
+            let message = format!("found {name:?} again, expected another name");
+            fields.problems().error(&path.key("attributeKey"), message);
+        }
+        custom.extend(spec.map(|spec| (name, spec)));
+    }
+    if custom.len() > MAX_ATTRIBUTES {
+        let message = format!("found {}, expected at most {MAX_ATTRIBUTES}", custom.len());
+        let path = fields.path().key(LIST);
+        fields.problems().error(&path, message);
+    }
+    custom
 }
 
 /// The spec of a load, which a family that counts all of a server's life cannot be.
@@ -221,7 +247,11 @@ fn read_load(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> 
 
 fn read_spec(fields: &mut Fields<'_>, name: &'static str) -> Option<MetricSpec> {
     let text = fields.string(name, "");
-    match MetricSpec::parse(&text) {
+    parse_spec(fields, name, &text)
+}
+
+fn parse_spec(fields: &mut Fields<'_>, name: &str, text: &str) -> Option<MetricSpec> {
+    match MetricSpec::parse(text) {
         Ok(spec) => spec,
         Err(error) => {
             let path = fields.path().key(name);

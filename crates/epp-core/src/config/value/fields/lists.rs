@@ -18,6 +18,18 @@ impl<'a> Fields<'a> {
         Some(Fields::new(node, self.path.key(name), self.problems))
     }
 
+    /// A mapping that must be given, to be read as one.
+    pub fn required_section(&mut self, name: &'static str) -> Option<Fields<'_>> {
+        self.ask_required(name, Kind::Section);
+        let node = self.node(name);
+        if matches!(node, None | Some(Node::Null)) && !self.problems.is_recording() {
+            let message = "found nothing, expected a mapping";
+            self.problems.error(&self.path.key(name), message);
+            return None;
+        }
+        Some(Fields::new(node, self.path.key(name), self.problems))
+    }
+
     /// The entries of a list of parts with their places; none where it is absent. A list of more than a
     /// thousand is an error.
     pub fn list(&mut self, name: &'static str) -> Vec<(&'a Node, Path)> {
