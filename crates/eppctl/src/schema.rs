@@ -51,6 +51,7 @@ pub fn schema() -> Value {
     let mut top = object(&config::questions(), "", &|_| None);
     let mut definitions = Map::new();
     let mut choices = Vec::new();
+    let mut of_dialect = Vec::new();
     for (plugin, source) in plugins::KINDS.iter().flat_map(|kind| kind.plugins) {
         let page = Page::of(source);
         let both = [Dialect::LlmD, Dialect::GieV1]
@@ -61,7 +62,7 @@ pub fn schema() -> Value {
             llm_d
         } else {
             let name = format!("{} (llm-d)", plugin.name);
-            top["allOf"] = json!([only_llm_d(plugin, &name)]);
+            of_dialect.push(only_llm_d(plugin, &name));
             let either = json!([{"$ref": format!("#/$defs/{}", escaped(&name))}, gie]);
             definitions.insert(name, llm_d);
             json!({"anyOf": either})
@@ -73,6 +74,7 @@ pub fn schema() -> Value {
         }
         choices.push(json!({"if": of_type(plugin), "then": then}));
     }
+    top["allOf"] = Value::Array(of_dialect);
     let entry = &mut top["properties"]["plugins"]["items"];
     let mut names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
     let former = plugins::TYPES.iter().flat_map(|plugin| plugin.former_names);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use epp_core::config::value::Node;
 use epp_core::config::Plan;
 use epp_core::scheduling::{
-    Basis, Cycle, Needs, PickerPlugin, Scored, Scorer, Slot, UnreadPrompt, WeightedScorer,
+    self, Basis, Cycle, Needs, PickerPlugin, Scored, Scorer, Slot, UnreadPrompt, WeightedScorer,
 };
 
 use crate::TOLERANCE;
@@ -58,8 +58,8 @@ impl PickerPlugin for OnCourse {
         self.inner.max_endpoints()
     }
 
-    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
-        self.inner.pick(scored, want, rng);
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, draw: &mut scheduling::Chance) {
+        self.inner.pick(scored, want, draw);
         let order = self.course.of(&self.profile);
         let place = |scored: &Scored| {
             let place = order.iter().position(|slot| *slot == scored.slot);

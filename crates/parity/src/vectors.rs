@@ -8,8 +8,8 @@ use epp_core::config::{self, Plan};
 use epp_core::endpoints::scan::Extraction;
 use epp_core::request::Api;
 use epp_core::scheduling::{
-    Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch, ProfileId,
-    RequestView, Scored, Scratch, Slot, WeightedScorer,
+    Chance, Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch,
+    ProfileId, RequestView, Scored, Scratch, Slot, WeightedScorer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
@@ -274,7 +274,7 @@ impl Pick {
             .get(ProfileId(0))
             .ok_or("no profile")?;
         let picker = &profile.picker;
-        let mut rng = fastrand::Rng::with_seed(7);
+        let mut chance = Chance::new(fastrand::Rng::with_seed(7));
         let scored = self.scores.iter().enumerate();
         let scored = scored.map(|(slot, score)| Scored {
             slot: Slot(slot as u32),
@@ -284,7 +284,8 @@ impl Pick {
         let want = picker.max_endpoints().min(scored.len());
         let mut draw = || {
             let mut scored = scored.clone();
-            picker.pick(&mut scored, want, &mut rng);
+            chance.turn = chance.turn.wrapping_add(1);
+            picker.pick(&mut scored, want, &mut chance);
             scored.truncate(want);
             scored
                 .iter()

@@ -30,7 +30,7 @@ pub use handler::{
 };
 pub use headers::{HeaderId, HeaderValues};
 pub use hook::{Additions, Hook, Record};
-pub use plugin::{Basis, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
+pub use plugin::{Basis, Chance, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};
 pub use scheduler::{Decision, Scheduler, Scratch};
 pub use state::{Bindings, StateId, StateSpec, States};

@@ -162,6 +162,25 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
     fn needs(&self) -> Needs;
 }
 
+/// What decides among candidates that are as good as each other.
+#[derive(Debug, Clone)]
+pub struct Chance {
+    /// Randomness.
+    pub rng: fastrand::Rng,
+    /// Goes up by one with each request, for all of its profiles alike: profiles that took turns would each see
+    /// every other number, and of two equal endpoints always the same.
+    pub turn: u32,
+}
+
+impl Chance {
+    /// Returns what begins at a random turn, so that workers that start together do not all begin with the same
+    /// endpoint.
+    pub fn new(rng: fastrand::Rng) -> Self {
+        let turn = rng.clone().u32(..);
+        Self { rng, turn }
+    }
+}
+
 /// Chooses among the scored candidates.
 pub trait PickerPlugin: std::fmt::Debug + Send + Sync {
     /// Returns how many endpoints the plugin picks at most (`maxNumOfEndpoints`).
@@ -169,7 +188,7 @@ pub trait PickerPlugin: std::fmt::Debug + Send + Sync {
 
     /// Brings the first `want` places of `scored` into order, the picks first and then the retry
     /// targets; `want` is at least [`Self::max_endpoints`], or the number of candidates.
-    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng);
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, chance: &mut Chance);
 
     /// Returns whether the choice (the odds, if it is drawn) is the same from both lists, which hold the
     /// same endpoints in the same order with the scores of the shortest and of the longest

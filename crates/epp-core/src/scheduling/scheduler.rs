@@ -7,7 +7,7 @@ use super::endpoint::Slot;
 use super::handler::{
     ByRole, Conclusion, Left, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
 };
-use super::plugin::{Needs, UnreadPrompt};
+use super::plugin::{Chance, Needs, UnreadPrompt};
 use super::profile::{Observer, Profile, Ranking, RunBuffers};
 use super::ScheduleError;
 
@@ -100,13 +100,13 @@ pub struct Scratch {
     spare: Vec<Ranking>,
     next: ProfileSet,
     bounds: [Vec<Scored>; 2],
-    rng: fastrand::Rng,
+    chance: Chance,
 }
 
 impl Scratch {
     /// Returns the randomness that decisions draw from.
     pub fn rng(&mut self) -> &mut fastrand::Rng {
-        &mut self.rng
+        &mut self.chance.rng
     }
 
     /// Returns empty buffers; ties and random pickers draw from `rng`.
@@ -117,7 +117,7 @@ impl Scratch {
             spare: Vec::new(),
             next: ProfileSet::default(),
             bounds: [Vec::new(), Vec::new()],
-            rng,
+            chance: Chance::new(rng),
         }
     }
 }
@@ -174,6 +174,7 @@ impl Scheduler {
         mut observer: Option<&mut (dyn Observer + '_)>,
     ) -> Result<Decision<'s>, ScheduleError> {
         let profiles = self.profiles();
+        scratch.chance.turn = scratch.chance.turn.wrapping_add(1);
         scratch.results.reset(profiles.len(), &mut scratch.spare);
         loop {
             scratch.next.clear();
@@ -256,7 +257,7 @@ fn run(
         let want = ranking.ordered;
         profile
             .picker
-            .pick(&mut ranking.scored, want, &mut scratch.rng);
+            .pick(&mut ranking.scored, want, &mut scratch.chance);
         ranking
     });
     scratch.results.set(id, outcome);

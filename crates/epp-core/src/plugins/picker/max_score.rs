@@ -1,19 +1,18 @@
-//! `max-score-picker`: picks the endpoints with the highest weighted sums; equal ones are in
-//! random order.
+//! `max-score-picker`: picks the endpoints with the highest weighted sums.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `maxNumOfEndpoints` | 1 | how many to name, best first; zero and less count as 1 |
+//! | `ties` | `rotate` | ours: the order of equal sums. `rotate`: as the endpoints are listed, from the next one on with each request of a worker; `draw`: at random, which is the default under `inference.networking.x-k8s.io/v1alpha1` |
 //!
 //! ```yaml
 //! - type: max-score-picker
 //!   parameters: {maxNumOfEndpoints: 1}
 //! ```
 
-use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{PickerPlugin, Scored};
+use crate::plugins::{Build, Capabilities, Capability, Dialect, Parity, PluginType, Standing};
+use crate::scheduling::{Chance, PickerPlugin, Scored};
 use std::cmp::Ordering;
-use std::ops::Range;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -22,7 +21,13 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Picker],
     references: &[],
     build,
-    parity: Parity::SAME,
+    parity: Parity {
+        plugin: Standing::Same,
+        parameters: &[(
+            "ties",
+            Standing::Ours("llm-d-router drew in August 2026, and rotates since September"),
+        )],
+    },
 };
 
 /// Up to this many places are filled one after the other; more by sorting.
@@ -35,15 +40,31 @@ const MAX_PASSES: usize = 8;
 const PARTS: usize = 16;
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
+    let ties = match build.dialect {
+        Dialect::GieV1 => Ties::Draw,
+        Dialect::LlmD => Ties::Rotate,
+    };
     let max_endpoints = build.fields.positive_or_default("maxNumOfEndpoints", 1);
+    let words = [("rotate", Ties::Rotate), ("draw", Ties::Draw)];
     Capabilities::picker(MaxScorePicker {
         max_endpoints: max_endpoints as usize,
+        ties: build.fields.choice("ties", ties, &words),
     })
+}
+
+/// The order of candidates with equal sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ties {
+    /// That of their slots, from the one on whose turn it is.
+    Rotate,
+    /// Drawn.
+    Draw,
 }
 
 #[derive(Debug)]
 struct MaxScorePicker {
     max_endpoints: usize,
+    ties: Ties,
 }
 
 impl PickerPlugin for MaxScorePicker {
@@ -51,23 +72,54 @@ impl PickerPlugin for MaxScorePicker {
         self.max_endpoints
     }
 
-    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, chance: &mut Chance) {
         if want > MAX_PASSES {
-            rng.shuffle(scored);
-            scored.sort_by(|a, b| descending(a.score, b.score));
-            return;
+            return self.sort(scored, want, chance);
         }
+        let mut picks = Picks::default();
         let mut tops = Tops::of(scored);
+        let mut group = Top::NONE.score;
+        let mut nth = 0;
         for place in 0..want.min(scored.len()) {
-            let best = tops.best(scored, place, rng);
-            scored.swap(place, best);
-            tops.look(scored, best, place + 1);
-            tops.look(scored, place, place + 1);
+            if place > 0 {
+                tops.look(scored, &picks);
+            }
+            let most = tops.most();
+            // One draw for all: an idle pool is one tie.
+            nth = match (self.ties, most.equals) {
+                (_, 0 | 1) => 0,
+                (Ties::Draw, equals) => chance.rng.u32(0..equals),
+                // Behind the one that was picked from the same tie is the next.
+                (Ties::Rotate, equals) if most.score == group => nth % equals,
+                (Ties::Rotate, equals) => chance.turn % equals,
+            };
+            group = most.score;
+            picks.push(tops.nth(scored, group, nth, &picks));
         }
+        picks.bring_forward(scored);
     }
 
     fn same_choice(&self, shortest: &[Scored], longest: &[Scored]) -> bool {
         same_order(shortest, longest, self.max_endpoints)
+    }
+}
+
+impl MaxScorePicker {
+    fn sort(&self, scored: &mut [Scored], want: usize, chance: &mut Chance) {
+        if self.ties == Ties::Draw {
+            chance.rng.shuffle(scored);
+        }
+        scored.sort_by(|a, b| descending(a.score, b.score));
+        if self.ties == Ties::Rotate {
+            let mut left = want;
+            for tie in scored.chunk_by_mut(|a, b| a.score == b.score) {
+                tie.rotate_left(chance.turn as usize % tie.len());
+                left = left.saturating_sub(tie.len());
+                if left == 0 {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -95,12 +147,46 @@ impl Top {
         }
     }
 
-    fn of(candidates: &[Scored]) -> Self {
-        let tops = candidates.iter().map(|candidate| Self {
+    fn of<'a>(candidates: impl Iterator<Item = &'a Scored>) -> Self {
+        let tops = candidates.map(|candidate| Self {
             score: candidate.score,
             equals: 1,
         });
         tops.fold(Self::NONE, Self::join)
+    }
+}
+
+/// The positions of the picks so far. The candidates stay in slot order meanwhile.
+#[derive(Default)]
+struct Picks {
+    positions: [usize; MAX_PASSES],
+    len: usize,
+}
+
+impl Picks {
+    fn push(&mut self, position: usize) {
+        if let Some(place) = self.positions.get_mut(self.len) {
+            *place = position;
+            self.len += 1;
+        }
+    }
+
+    fn all(&self) -> &[usize] {
+        self.positions.get(..self.len).unwrap_or_default()
+    }
+
+    /// Puts the picks before the other candidates.
+    fn bring_forward(mut self, scored: &mut [Scored]) {
+        let mut rest = self.positions.get_mut(..self.len).unwrap_or_default();
+        let mut place = 0;
+        while let Some((from, later)) = rest.split_first_mut() {
+            scored.swap(place, *from);
+            for moved in later.iter_mut().filter(|later| **later == place) {
+                *moved = *from;
+            }
+            place += 1;
+            rest = later;
+        }
     }
 }
 
@@ -116,48 +202,52 @@ impl Tops {
         let size = scored.len().div_ceil(PARTS).max(1);
         let mut tops = [Top::NONE; PARTS];
         for (top, part) in tops.iter_mut().zip(scored.chunks(size)) {
-            *top = Top::of(part);
+            *top = Top::of(part.iter());
         }
         Self { size, tops }
     }
 
-    /// The positions of a part, from `start` on.
-    fn range(&self, part: usize, start: usize) -> Range<usize> {
-        (part * self.size).max(start)..(part + 1) * self.size
+    /// The candidates of a part that are not picked, with their positions.
+    fn left<'a>(
+        &self,
+        scored: &'a [Scored],
+        part: usize,
+        picks: &'a Picks,
+    ) -> impl Iterator<Item = (usize, &'a Scored)> {
+        let candidates = scored.iter().enumerate().skip(part * self.size);
+        let candidates = candidates.take(self.size);
+        candidates.filter(|(position, _)| !picks.all().contains(position))
     }
 
-    /// Looks again at the part that a position is in; only what is from `start` on counts.
-    fn look(&mut self, scored: &[Scored], position: usize, start: usize) {
-        let part = position / self.size;
-        let Range { start, end } = self.range(part, start);
-        let candidates = scored.get(start..end.min(scored.len()));
-        if let Some(top) = self.tops.get_mut(part) {
-            *top = Top::of(candidates.unwrap_or_default());
+    /// Looks again at the part of the last pick.
+    fn look(&mut self, scored: &[Scored], picks: &Picks) {
+        let part = picks.all().last().map_or(0, |last| last / self.size);
+        let left = self.left(scored, part, picks);
+        let top = Top::of(left.map(|(_, candidate)| candidate));
+        if let Some(place) = self.tops.get_mut(part) {
+            *place = top;
         }
     }
 
-    /// The position of the highest score from `start` on; among equals each is as likely as another.
-    fn best(&self, scored: &[Scored], start: usize, rng: &mut fastrand::Rng) -> usize {
-        let most = self.tops.iter().copied().fold(Top::NONE, Top::join);
-        // One draw for all: an idle pool is one tie.
-        let mut before = match most.equals {
-            0 | 1 => 0,
-            equals => rng.u32(0..equals),
-        };
+    fn most(&self) -> Top {
+        self.tops.iter().copied().fold(Top::NONE, Top::join)
+    }
+
+    /// The position of the nth of the candidates with this score that are left.
+    fn nth(&self, scored: &[Scored], score: f64, nth: u32, picks: &Picks) -> usize {
+        let mut before = nth;
         let tops = self.tops.iter().enumerate();
-        for (part, top) in tops.filter(|(_, top)| top.score == most.score) {
+        for (part, top) in tops.filter(|(_, top)| top.score == score) {
             if before >= top.equals {
                 before -= top.equals;
                 continue;
             }
-            let range = self.range(part, start);
-            let candidates = scored.iter().enumerate().take(range.end).skip(range.start);
-            let mut ties = candidates.filter(|(_, candidate)| candidate.score == most.score);
-            return ties
-                .nth(before as usize)
-                .map_or(start, |(position, _)| position);
+            let left = self.left(scored, part, picks);
+            let mut ties = left.filter(|(_, candidate)| candidate.score == score);
+            let found = ties.nth(before as usize);
+            return found.map_or(0, |(position, _)| position);
         }
-        start
+        0
     }
 }
 
@@ -213,20 +303,40 @@ mod tests {
             .collect()
     }
 
-    /// Picks as the picker should: it compares all that are left for each place.
-    fn picked_plainly(scored: &mut [Scored], want: usize, rng: &mut fastrand::Rng) {
-        for place in 0..want.min(scored.len()) {
-            let left = scored.iter().enumerate().skip(place);
-            let most = left.clone().map(|(_, candidate)| candidate.score);
-            let most = most.reduce(f64::max).unwrap();
-            let ties = left.filter(|(_, candidate)| candidate.score == most);
-            let ties: Vec<usize> = ties.map(|(position, _)| position).collect();
-            let drawn = match ties.len() as u32 {
-                1 => 0,
-                equals => rng.u32(0..equals),
-            };
-            scored.swap(place, ties[drawn as usize]);
+    fn chance(seed: u64, turn: u32) -> Chance {
+        Chance {
+            rng: fastrand::Rng::with_seed(seed),
+            turn,
         }
+    }
+
+    /// Draws as the picker should: it compares all that are left for each place.
+    fn drawn_plainly(scored: &[Scored], want: usize, chance: &mut Chance) -> Vec<Scored> {
+        let mut left = scored.to_vec();
+        let places = (0..want.min(scored.len())).map(|_| {
+            let most = left.iter().map(|candidate| candidate.score);
+            let most = most.reduce(f64::max).unwrap();
+            let ties = left.iter().filter(|candidate| candidate.score == most);
+            let nth = match ties.clone().count() as u32 {
+                1 => 0,
+                equals => chance.rng.u32(0..equals),
+            };
+            let pick = *ties.clone().nth(nth as usize).unwrap();
+            left.retain(|candidate| candidate.slot != pick.slot);
+            pick
+        });
+        places.collect()
+    }
+
+    /// Rotates as the picker should: by sorting.
+    fn rotated_plainly(scored: &[Scored], want: usize, turn: u32) -> Vec<Scored> {
+        let mut sorted = scored.to_vec();
+        sorted.sort_by(|a, b| descending(a.score, b.score));
+        for tie in sorted.chunk_by_mut(|a, b| a.score == b.score) {
+            tie.rotate_left(turn as usize % tie.len());
+        }
+        sorted.truncate(want);
+        sorted
     }
 
     #[test]
@@ -237,19 +347,33 @@ mod tests {
             let scores: Vec<f64> = (0..random.usize(0..200))
                 .map(|_| f64::from(random.u32(..levels)) / 4.0)
                 .collect();
-            let want = random.usize(0..=MAX_PASSES);
-            let (mut found, mut expected) = (scored(&scores), scored(&scores));
-            let picker = MaxScorePicker { max_endpoints: 1 };
-            picker.pick(&mut found, want, &mut fastrand::Rng::with_seed(seed));
-            picked_plainly(&mut expected, want, &mut fastrand::Rng::with_seed(seed));
-            assert_eq!(found, expected, "{want} of {scores:?}");
+            let want = random.usize(0..=MAX_PASSES + 3);
+            let first = |picked: &[Scored]| picked[..want.min(picked.len())].to_vec();
+            let all = scored(&scores);
+            let mut found = all.clone();
+            let turn = random.u32(..);
+            picker(1, Ties::Rotate).pick(&mut found, want, &mut chance(seed, turn));
+            let expected = rotated_plainly(&all, want, turn);
+            assert_eq!(first(&found), expected, "{want} of {scores:?}");
+            found.sort_by_key(|candidate| candidate.slot);
+            assert_eq!(found, all, "none is lost");
+            let want = want.min(MAX_PASSES);
+            picker(1, Ties::Draw).pick(&mut found, want, &mut chance(seed, turn));
+            let expected = drawn_plainly(&all, want, &mut chance(seed, turn));
+            assert_eq!(found[..want.min(found.len())], expected, "{want} of {scores:?}");
+        }
+    }
+
+    fn picker(max_endpoints: usize, ties: Ties) -> MaxScorePicker {
+        MaxScorePicker {
+            max_endpoints,
+            ties,
         }
     }
 
     fn pick(scores: &[f64], max_endpoints: usize, want: usize, seed: u64) -> Vec<u32> {
         let mut scored = scored(scores);
-        let mut rng = fastrand::Rng::with_seed(seed);
-        MaxScorePicker { max_endpoints }.pick(&mut scored, want, &mut rng);
+        picker(max_endpoints, Ties::Draw).pick(&mut scored, want, &mut chance(seed, 0));
         let first = scored.iter().take(want);
         first.map(|candidate| candidate.slot.0).collect()
     }
@@ -278,6 +402,22 @@ mod tests {
     }
 
     #[test]
+    fn each_of_equal_endpoints_has_its_turn_whatever_else_is_left() {
+        let scores = [2.0, 1.0, 2.0, 0.0, 2.0];
+        let mut first = [0; 5];
+        for turn in 0..30 {
+            let mut scored = scored(&scores);
+            picker(1, Ties::Rotate).pick(&mut scored, 3, &mut chance(0, turn));
+            first[scored[0].slot.index()] += 1;
+            // The others of the tie follow in order.
+            let next = |slot: u32| (slot + 2) % 6;
+            assert_eq!(scored[1].slot.0, next(scored[0].slot.0));
+            assert_eq!(scored[2].slot.0, next(scored[1].slot.0));
+        }
+        assert_eq!(first, [10, 0, 10, 0, 10]);
+    }
+
+    #[test]
     fn the_passes_and_the_sort_agree() {
         let scores = [0.3, 2.5, 1.0, 0.9, 7.0, 0.1, 3.3, 4.4, 6.5, 5.5, 0.2];
         let by_sort = pick(&scores, 1, MAX_PASSES + 1, 1);
@@ -287,7 +427,7 @@ mod tests {
     #[test]
     fn a_choice_is_the_same_only_if_no_line_crosses_within_the_picks() {
         let same = |low: &[f64], high: &[f64], max_endpoints| {
-            MaxScorePicker { max_endpoints }.same_choice(&scored(low), &scored(high))
+            picker(max_endpoints, Ties::Rotate).same_choice(&scored(low), &scored(high))
         };
         assert!(same(&[3.0, 2.0, 1.0], &[3.0, 1.0, 2.0], 1));
         assert!(!same(&[3.0, 2.0, 1.0], &[3.0, 1.0, 2.0], 2));

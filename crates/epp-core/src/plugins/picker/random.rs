@@ -10,7 +10,7 @@
 //! ```
 
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{PickerPlugin, Scored};
+use crate::scheduling::{Chance, PickerPlugin, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -39,8 +39,8 @@ impl PickerPlugin for RandomPicker {
         self.max_endpoints
     }
 
-    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
-        shuffle_first(scored, want, rng);
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, chance: &mut Chance) {
+        shuffle_first(scored, want, &mut chance.rng);
     }
 
     fn same_choice(&self, _: &[Scored], _: &[Scored]) -> bool {
@@ -71,8 +71,8 @@ mod tests {
         let mut first = [0; 5];
         for seed in 0..5_000 {
             let mut scored = all.clone();
-            let mut rng = fastrand::Rng::with_seed(seed);
-            RandomPicker { max_endpoints: 9 }.pick(&mut scored, 9, &mut rng);
+            let mut chance = Chance::new(fastrand::Rng::with_seed(seed));
+            RandomPicker { max_endpoints: 9 }.pick(&mut scored, 9, &mut chance);
             first[scored[0].slot.index()] += 1;
             scored.sort_by_key(|candidate| candidate.slot);
             assert_eq!(scored, all);

@@ -14,7 +14,7 @@
 
 use super::random::shuffle_first;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{PickerPlugin, Scored};
+use crate::scheduling::{Chance, PickerPlugin, Scored};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -46,7 +46,8 @@ impl PickerPlugin for WeightedRandomPicker {
         self.max_endpoints
     }
 
-    fn pick(&self, scored: &mut Vec<Scored>, want: usize, rng: &mut fastrand::Rng) {
+    fn pick(&self, scored: &mut Vec<Scored>, want: usize, chance: &mut Chance) {
+        let rng = &mut chance.rng;
         if !scored.iter().any(|candidate| candidate.score > 0.0) {
             return shuffle_first(scored, want, rng);
         }
@@ -81,7 +82,7 @@ mod tests {
     fn shares(scores: &[f64]) -> Vec<f64> {
         const DRAWS: u32 = 20_000;
         let mut first = vec![0_u32; scores.len()];
-        let mut rng = fastrand::Rng::with_seed(7);
+        let mut chance = Chance::new(fastrand::Rng::with_seed(7));
         for _ in 0..DRAWS {
             let slots = scores.iter().enumerate();
             let mut scored: Vec<Scored> = slots
@@ -90,7 +91,7 @@ mod tests {
                     score: *score,
                 })
                 .collect();
-            WeightedRandomPicker { max_endpoints: 1 }.pick(&mut scored, 1, &mut rng);
+            WeightedRandomPicker { max_endpoints: 1 }.pick(&mut scored, 1, &mut chance);
             first[scored[0].slot.index()] += 1;
         }
         let share = |count: u32| f64::from(count) / f64::from(DRAWS);
