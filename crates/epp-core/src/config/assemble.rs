@@ -208,7 +208,7 @@ impl Assembly<'_> {
         let names_helpers = scheduler.names_helpers() || others.any(|names| names);
         let discovery = discovery.unwrap_or_default();
         self.check_labels(&needs, &discovery);
-        let load = load.or_else(|| needs.in_flight.then(Default::default));
+        let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));
         let discounts = load.as_ref().and_then(|load| self.discounts(load));
         // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();

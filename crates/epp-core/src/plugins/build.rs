@@ -16,8 +16,8 @@ use super::prefix_producer::PrefixProducer;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems, Question};
 use crate::config::Instance;
-use crate::scheduling::{AttributeId, HeaderId, ProducerId, StateId, StateSpec};
 use crate::plugins::source::core_metrics_extractor;
+use crate::scheduling::{AttributeId, HeaderId, ProducerId, StateId, StateSpec};
 
 /// Headers that the plugins of one plan read at most: a host copies each for every request.
 const MAX_HEADERS: usize = 32;
@@ -173,8 +173,7 @@ impl Build<'_, '_> {
         let producer = fields.string(PRODUCER, core_metrics_extractor::TYPE.name);
         let path = fields.path().key(parameter);
         if producer != core_metrics_extractor::TYPE.name {
-            let message = format!("{name:?} of {producer:?} is missing at every endpoint: only core-metrics-extractor gives attributes here");
-            fields.problems().warn(&path, message);
+            fields.approximated(PRODUCER, core_metrics_extractor::NO_OTHERS);
             return None;
         }
         if name.contains('/') && !is_given {

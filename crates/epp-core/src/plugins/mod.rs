@@ -78,8 +78,8 @@ registry! {
         concurrency_detector,
         decode,
         encode,
-        header_based_testing,
         endpoint_attribute,
+        header_based_testing,
         label_selector,
         prefill,
         prefix_cache_affinity,
@@ -91,8 +91,12 @@ registry! {
     /// Rate candidates between 0 and 1.
     scorer {
         active_request,
+        context_length_aware,
         endpoint_attribute,
+        header_label_affinity,
         kv_cache_utilization,
+        latency,
+        load_aware,
         lora_affinity,
         no_hit_lru,
         precise_prefix_cache,

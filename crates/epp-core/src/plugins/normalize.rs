@@ -39,9 +39,34 @@ fn score_known(
     value: impl Fn(&Endpoint) -> Option<f64>,
     score: impl Fn(f64) -> f64,
 ) {
+    let value = |slot| fresh(cycle, slot, &value);
+    score_each(candidates, scores, value, score);
+}
+
+/// Returns the requests waiting at the endpoint in a slot, with those that its metrics cannot show yet; NaN if
+/// missing. Where too few metrics are fresh ([`DecisionMode::LocalOnly`]) the number of requests that this Envoy has
+/// in flight replaces it.
+pub fn queue(cycle: &Cycle<'_>, slot: Slot) -> f64 {
+    let load = cycle.pool.load(slot);
+    match cycle.pool.mode {
+        DecisionMode::Metrics => {
+            let waiting = cycle.pool.snapshot().waiting.get(slot.index()).copied();
+            waiting.unwrap_or(f64::NAN) + f64::from(load.unseen)
+        }
+        DecisionMode::LocalOnly => f64::from(load.requests),
+    }
+}
+
+/// Scores each candidate by a value, NaN if missing.
+pub fn score_each(
+    candidates: &[Slot],
+    scores: &mut [f64],
+    value: impl Fn(Slot) -> f64,
+    score: impl Fn(f64) -> f64,
+) {
     let mut known = 0;
     for (slot, place) in candidates.iter().zip(scores.iter_mut()) {
-        let value = fresh(cycle, *slot, &value);
+        let value = value(*slot);
         known += usize::from(!value.is_nan());
         // A scorer's function need not handle NaN.
         *place = if value.is_nan() { value } else { score(value) };
@@ -111,7 +136,7 @@ pub fn extremes(values: &[f64]) -> (f64, f64) {
 }
 
 /// Gives each missing score the mean of the `known` others.
-fn neutralise(scores: &mut [f64], known: usize) {
+pub fn neutralise(scores: &mut [f64], known: usize) {
     if known == scores.len() {
         return;
     }

@@ -27,6 +27,7 @@
 
 use std::cmp::Ordering;
 
+use crate::plugins::source::core_metrics_extractor;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{AttributeId, Basis, Cycle, Filter, Needs, Slot};
 
@@ -37,9 +38,10 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Filter],
     references: &[],
     build,
-    parity: Parity::of(Standing::Approximated(
-        "only core-metrics-extractor gives attributes",
-    )),
+    parity: Parity {
+        plugin: Standing::Same,
+        parameters: &[("producer", core_metrics_extractor::ONLY_ITS)],
+    },
 };
 
 /// How the value of a kept endpoint may compare with the threshold.

@@ -29,6 +29,7 @@
 
 use crate::config::value::{Fields, Node};
 use crate::plugins::normalize::{extremes, fresh};
+use crate::plugins::source::core_metrics_extractor;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{AttributeId, Basis, Cycle, DecisionMode, Needs, Scorer, Slot};
 
@@ -39,9 +40,10 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Scorer],
     references: &[],
     build,
-    parity: Parity::of(Standing::Approximated(
-        "a value that is not fresh counts as missing, and only core-metrics-extractor gives attributes",
-    )),
+    parity: Parity {
+        plugin: Standing::Differs("a value that is not fresh counts as missing"),
+        parameters: &[("producer", core_metrics_extractor::ONLY_ITS)],
+    },
 };
 
 #[derive(Debug)]
@@ -216,8 +218,8 @@ mod tests {
         };
         for (producer, why) in [
             ("core-metrics-extractor", "no customMetrics"),
-            ("dcgm-extractor", "only core-metrics-extractor"),
-            ("\"\"", "only core-metrics-extractor"),
+            ("dcgm-extractor", "approximated"),
+            ("\"\"", "approximated"),
         ] {
             let warning = warned(TYPE.name, &of(producer));
             assert!(warning.contains(why), "{warning}");

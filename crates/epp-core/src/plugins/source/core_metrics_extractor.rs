@@ -53,6 +53,12 @@ pub const TYPE: PluginType = PluginType {
     )),
 };
 
+/// The standing of a parameter that names the producer of an attribute.
+pub const ONLY_ITS: Standing = Standing::Approximated(NO_OTHERS);
+
+/// What happens to attributes of other producers.
+pub const NO_OTHERS: &str = "attributes of other producers are missing at every endpoint";
+
 /// The type's name in the Gateway API Inference Extension v1.3 and v1.4.
 pub const FORMER_NAME: &str = "model-server-protocol-metrics";
 
