@@ -47,8 +47,6 @@ pub struct Elsewhere {
 /// The types, from llm-d-router of August 2026 and the Gateway API Inference Extension v0.5 to v1.5.
 #[rustfmt::skip]
 const ELSEWHERE: &[Elsewhere] = &[
-    Elsewhere { name: "context-length-aware", why: "not supported yet", here: Refused },
-    Elsewhere { name: "agent-identity", why: "not supported yet", here: Refused },
     Elsewhere { name: "dcgm-data-source", why: "GPU metrics of nodes are not read here", here: Approximated },
     Elsewhere { name: "dcgm-extractor", why: "GPU metrics of nodes are not read here", here: Approximated },
     Elsewhere { name: "decision-tree-filter", why: "removed in v1.0; use scorers", here: Refused },
