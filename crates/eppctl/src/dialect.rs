@@ -1,5 +1,5 @@
 //! Checks whether an Endpoint Picker of a given dialect would accept a document: Gateway API Inference
-//! Extension v1.0 (`gie`), or llm-d-router of August 2026 (`llm-d`).
+//! Extension v1.0 (`gie`), or llm-d-router of 2026 (`llm-d`).
 
 use clap::ValueEnum;
 use epp_core::config;
@@ -14,7 +14,7 @@ pub enum TargetDialect {
     /// Gateway API Inference Extension v1.0 (`inference.networking.x-k8s.io/v1alpha1`).
     #[value(name = "gie")]
     GieV1,
-    /// llm-d-router, August 2026 (`llm-d.ai/v1alpha1`).
+    /// llm-d-router of 2026 (`llm-d.ai/v1` and `llm-d.ai/v1alpha1`; converted to the former).
     LlmD,
 }
 

@@ -5,17 +5,19 @@
     reason = "a JSON object's index by name adds the name"
 )]
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::Args;
+use epp_core::config;
 use epp_core::config::value::{Kind, Node, Question};
-use epp_core::config::{self, Here};
-use epp_core::plugins::{self, Dialect, PluginType};
+use epp_core::plugins::{self, Dialect, PluginType, Standing};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{name_of, Page};
+use crate::reference::standing;
 
 /// Print the JSON Schema (2020-12) of EndpointPickerConfig, including all plugins' parameters.
 #[derive(Args)]
@@ -79,8 +81,16 @@ pub fn schema() -> Value {
     let mut names: Vec<&str> = plugins::TYPES.iter().map(|plugin| plugin.name).collect();
     let former = plugins::TYPES.iter().flat_map(|plugin| plugin.former_names);
     names.extend(former.map(|former| former.name));
-    let idle = config::all_elsewhere().filter(|known| known.here != Here::Refused);
-    names.extend(idle.map(|known| known.name));
+    for known in config::all_elsewhere() {
+        let Some(here) = known.standing() else {
+            continue;
+        };
+        names.push(known.name);
+        choices.push(json!({
+            "if": {"properties": {"type": {"const": known.name}}, "required": ["type"]},
+            "then": {"description": standing(here)},
+        }));
+    }
     entry["properties"]["type"]["enum"] = json!(names);
     entry["allOf"] = Value::Array(choices);
     let mut schema = json!({
@@ -124,10 +134,20 @@ fn parameters(plugin: &PluginType, questions: &[Question], page: &Page) -> Value
         let row = page
             .rows()
             .find(|row| row.names.iter().any(|known| known == name))?;
-        Some(row.meaning.clone()).filter(|meaning| !meaning.is_empty())
+        let mut meaning = row.meaning.clone();
+        let own = plugin.parity.of_parameter(name);
+        if own != plugin.parity.plugin {
+            let gap = if meaning.is_empty() { "" } else { "; " };
+            let _ = write!(meaning, "{gap}{}", standing(own));
+        }
+        Some(meaning).filter(|meaning| !meaning.is_empty())
     });
     schema["title"] = json!(plugin.name);
-    schema["description"] = json!(page.summary());
+    let mut description = page.summary();
+    if let here @ (Standing::Approximated(_) | Standing::NoEffect(_)) = plugin.parity.plugin {
+        let _ = write!(description, " Here {}.", standing(here));
+    }
+    schema["description"] = json!(description);
     schema
 }
 

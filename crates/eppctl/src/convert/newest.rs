@@ -112,9 +112,11 @@ pub fn move_block_settings(document: &mut Value) {
 fn split_precise_scorers(top: &mut Map<String, Value>, notes: &mut Vec<String>) {
     const BOTH: &str = "precise-prefix-cache-scorer";
     const PRECISE: &str = "precise-prefix-cache-producer";
+    let mut layer = top.get("dataLayer").cloned();
     let Some(plugins) = top.get_mut("plugins").and_then(Value::as_array_mut) else {
         return;
     };
+    let mut split = Vec::new();
     let taken = plugins.iter().any(|plugin| name(plugin) == PRECISE);
     let several = plugins.iter().filter(|plugin| kind(plugin) == BOTH).count() > 1;
     let mut producers = Vec::new();
@@ -136,6 +138,7 @@ fn split_precise_scorers(top: &mut Map<String, Value>, notes: &mut Vec<String>) 
         notes.push(format!(
             "{scorer}: {BOTH} is a {PRECISE} and a prefix-cache-scorer now"
         ));
+        split.push((scorer.clone(), own.clone()));
         *plugin = json!({
             "name": scorer,
             "type": PREFIX,
@@ -143,6 +146,21 @@ fn split_precise_scorers(top: &mut Map<String, Value>, notes: &mut Vec<String>) 
         });
     }
     plugins.extend(producers);
+    for (scorer, own) in split {
+        // What watches endpoints and what matches prompts is the producer now.
+        for plugin in plugins.iter_mut() {
+            let named = plugin.pointer_mut("/parameters/prefixMatchInfoProducerName");
+            if let Some(named) = named.filter(|named| **named == json!(scorer)) {
+                *named = json!(own);
+            }
+        }
+        if let Some(layer) = &mut layer {
+            rename_references(layer, &BTreeMap::from([(scorer.as_str(), own.as_str())]));
+        }
+    }
+    if let Some(layer) = layer {
+        top.insert("dataLayer".to_owned(), layer);
+    }
 }
 
 /// Renames a plugin's own parameters.
