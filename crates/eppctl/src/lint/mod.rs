@@ -24,8 +24,11 @@ mod patches;
 mod picker;
 mod plugin_config;
 mod pool;
+mod prefill_unused;
+mod prefix_twice;
 mod quantity;
 mod read_body;
+mod roles_without_endpoints;
 mod route_timeout;
 mod router_patched_twice;
 mod routing;
@@ -135,7 +138,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 26] = [
+const RULES: [&Rule; 29] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -149,6 +152,9 @@ const RULES: [&Rule; 26] = [
     &unowned_override_host::RULE,
     &subset_clusters::RULE,
     &several_services::RULE,
+    &roles_without_endpoints::RULE,
+    &prefill_unused::RULE,
+    &prefix_twice::RULE,
     &same_name::RULE,
     &router_patched_twice::RULE,
     &locality_weights::RULE,

@@ -1,0 +1,125 @@
+//! A profile keeps endpoints by labels that no endpoint can have.
+
+use epp_core::config::{Plan, Profiled};
+use epp_core::plugins::Discovery;
+use epp_core::scheduling::{Basis, Cycle, Endpoint, Pool, RequestView, Slot};
+
+use super::{Fault, Rule};
+
+/// The rule.
+pub const RULE: Rule = Rule {
+    name: "roles-without-endpoints",
+    why: "the profile never has a candidate: requests that need it are rejected, or their prompts are computed where responses are generated",
+    fix: "give the endpoints these labels where they are discovered: `labels` of a cluster of envoy-cluster-discovery, or of an endpoint of static-discovery (docs/disaggregation.md)",
+    check: |site| {
+        let mut faults = Vec::new();
+        for (picker, plan) in site.loaded() {
+            let pool = every_kind(plan);
+            let unmatched = plan.profiles.iter().filter_map(|profile| unmatched(profile, &pool));
+            faults.extend(unmatched.map(|what| Fault::at(&picker.document, what)));
+        }
+        faults
+    },
+};
+
+/// Returns a pool with an endpoint for each set of labels that the discovery gives.
+fn every_kind(plan: &Plan) -> Pool {
+    let sets: Vec<&[(String, String)]> = match &plan.discovery {
+        Discovery::Static(discovery) => {
+            let members = discovery.members.iter();
+            members.map(|member| member.labels.as_slice()).collect()
+        }
+        Discovery::EnvoyCluster(discovery) => {
+            let clusters = discovery.clusters.iter();
+            clusters.map(|cluster| cluster.labels.as_slice()).collect()
+        }
+    };
+    let mut pool = Pool::default();
+    for (slot, labels) in (0..).map(Slot).zip(sets) {
+        let endpoint = Endpoint {
+            labels: labels.to_vec(),
+            ..Endpoint::default()
+        };
+        pool.set(slot, endpoint);
+    }
+    pool
+}
+
+/// Returns what is wrong with a profile whose filters by label leave none of these endpoints.
+fn unmatched(profile: &Profiled, pool: &Pool) -> Option<String> {
+    let cycle = Cycle::new(pool, RequestView::default());
+    let mut candidates: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
+    for (instance, _) in &profile.plugins {
+        let Some(filter) = &instance.capabilities.filter else {
+            continue;
+        };
+        // Localities, which Envoy may know, are labels as well; other filters depend on more than labels.
+        let locality = format!("{:?}", instance.parameters).contains("topology.kubernetes.io");
+        if !filter.needs().labels || filter.basis() != Basis::Pool || locality {
+            continue;
+        }
+        filter.filter(&cycle, &mut candidates);
+        if candidates.is_empty() {
+            let (name, kind) = (&profile.name, instance.kind);
+            return Some(format!(
+                "profile {name}: no endpoint has the labels that {kind} keeps"
+            ));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lint::found;
+
+    const BOOTSTRAP: &str = include_str!("../../../../envoy/disaggregated.yaml");
+
+    #[test]
+    fn finds_a_role_that_no_cluster_gives() {
+        assert_eq!(found(&super::RULE, BOOTSTRAP), Vec::<String>::new());
+        let prefill = "labels: {llm-d.ai/role: prefill}";
+        for (wrong, expected) in [
+            ("labels: {llm-d.ai/role: prefil}", "profile prefill: "),
+            ("labels: {}", "profile prefill: "),
+            ("labels: {llm-d.ai/role: both}", ""),
+        ] {
+            let found = found(&super::RULE, &BOOTSTRAP.replace(prefill, wrong));
+            match expected {
+                "" => assert_eq!(found, Vec::<String>::new(), "{wrong}"),
+                _ => assert!(found.len() == 1 && found[0].contains(expected), "{found:?}"),
+            }
+        }
+        // An endpoint without a role decodes.
+        let decode = "labels: {llm-d.ai/role: decode}";
+        assert!(found(&super::RULE, &BOOTSTRAP.replace(decode, "labels: {}")).is_empty());
+    }
+
+    #[test]
+    fn finds_a_role_that_no_listed_endpoint_has() {
+        let linted = |role: &str| {
+            let endpoint = format!(
+                "{{name: a, address: 10.0.0.1, port: \"8000\", labels: {{llm-d.ai/role: {role}}}}}"
+            );
+            let plugins = format!(
+                "[{{name: pods, type: static-discovery, parameters: {{endpoints: [{endpoint}]}}}}, {{type: encode-filter}}, {{type: queue-scorer}}]"
+            );
+            let profile =
+                "{name: all, plugins: [{pluginRef: encode-filter}, {pluginRef: queue-scorer}]}";
+            let document = format!(
+                "{{apiVersion: llm-d.ai/v1alpha1, kind: EndpointPickerConfig, plugins: {plugins}, schedulingProfiles: [{profile}], dataLayer: {{discovery: {{pluginRef: pods}}}}}}"
+            );
+            let kind = "'@type': type.googleapis.com/google.protobuf.StringValue";
+            let text = format!(
+                "{{'@type': x/wasm.v3.Wasm, config: {{configuration: {{{kind}, value: '{document}'}}}}}}"
+            );
+            found(&super::RULE, &text)
+        };
+        assert_eq!(linted("encode"), Vec::<String>::new());
+        let wrong = linted("decode");
+        assert!(
+            wrong.len() == 1 && wrong[0].contains("encode-filter"),
+            "{wrong:?}"
+        );
+    }
+}
