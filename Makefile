@@ -30,9 +30,9 @@ export FUZZ_SECONDS
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: wasm envoy ## Run the demo: four simulated model servers behind Envoy
+run: wasm envoy ## Run the demo: four simulated model servers behind Envoy; ARGS=disagg: two of them compute prompts for the others
 	cargo build --locked --package demo --package fake-model-server
-	@cargo run --quiet --locked --package demo
+	@cargo run --quiet --locked --package demo -- $(ARGS)
 
 # The last three are for the tests of envoy/.
 test: wasm wasm-faults envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e

@@ -129,7 +129,11 @@ impl Running {
     fn ready(&self, cluster: &str) -> usize {
         let draining = self.stage.beside("eds/endpoints.yaml");
         let draining = draining.matches("health_status: DRAINING").count();
-        self.members(cluster).len() - draining
+        let clusters = sequence(&self.stage.config["static_resources"]["clusters"]).iter();
+        // Those that no route leads to are named to the members of the pool's own cluster.
+        let helpers = clusters.filter(|one| one["name"] == "prefill");
+        let helpers = helpers.map(|one| ports(&one["load_assignment"]).len());
+        self.members(cluster).len() + helpers.sum::<usize>() - draining
     }
 
     /// The members of a cluster, by the port that they have in this test.
@@ -337,9 +341,45 @@ fn endpoints_come_and_go_with_their_file() {
 }
 
 #[test]
+fn decode_pods_are_told_who_computes_the_prompt() {
+    for file in [
+        production("disaggregated.yaml"),
+        top().join("envoy/disaggregated.yaml"),
+    ] {
+        let running = Running::start(&file);
+        wait_until("all are known", || {
+            running.counted("llm_d_epp_ready_endpoints", &[]) == 4
+        });
+        let members = |cluster: &str| running.members(cluster);
+        let prompt = "A prompt of more than 512 tokens. ".repeat(100);
+        wait_until("a decode pod is told of a prefill pod", || {
+            let response = running.ask("*", &prompt);
+            let number: usize = response
+                .pod()
+                .strip_prefix("pod-")
+                .unwrap()
+                .parse()
+                .unwrap();
+            let seen = running.stage.sim.pod(number - 1).seen();
+            let named = seen.last().unwrap().header("x-prefiller-host-port");
+            let port = |named: &str| named.rsplit(':').next().unwrap().parse().unwrap();
+            let is_decode = members("decode").contains(&served_port(&running, number - 1));
+            assert!(is_decode, "{}: {response:?}", file.display());
+            named.is_some_and(|named| members("prefill").contains(&port(named)))
+        });
+    }
+}
+
+#[test]
 fn common_parts_of_the_templates_are_the_same() {
     let first = read(&production("static.yaml"));
-    for name in ["eds.yaml", "dns.yaml", "tls.yaml", "two-pools.yaml"] {
+    for name in [
+        "eds.yaml",
+        "dns.yaml",
+        "tls.yaml",
+        "two-pools.yaml",
+        "disaggregated.yaml",
+    ] {
         let other = read(&production(name));
         for part in ["admin", "stats_config", "overload_manager"] {
             assert_eq!(other[part], first[part], "{name}: {part}");

@@ -15,6 +15,7 @@ mod bursts;
 mod catalogue;
 mod clients;
 mod configuration;
+mod disaggregation;
 mod ejection;
 mod failure;
 mod guard;

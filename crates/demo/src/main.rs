@@ -1,9 +1,11 @@
 //! `make run`: starts four fake model servers and Envoy with the module, sends a few conversations, and
-//! prints which endpoint got each request and why. Runs until Ctrl-C, and leaves no process behind.
+//! prints which endpoint got each request and why. Runs until Ctrl-C, and leaves no process behind. With
+//! `disagg`, two of the servers compute prompts for the other two.
 //!
 //! The program starts processes (`envoy-harness`) and uses the network of this machine; it sees the filter
 //! from outside.
 
+mod disaggregation;
 mod process;
 mod show;
 
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use envoy_harness::envoy::from_environment;
 
-/// The ports in envoy/envoy.yaml.
+/// The ports in envoy/envoy.yaml and envoy/disaggregated.yaml.
 const LISTENER: u16 = 10_000;
 const ADMIN: u16 = 9_901;
 const STATUS: u16 = 10_001;
@@ -33,6 +35,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), DemoError> {
+    let disaggregated = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("disagg") => true,
+        Some(other) => return Err(format!("found {other}, expected nothing or disagg")),
+    };
     let (stop, stopped) = mpsc::channel();
     let handler = move || {
         // The receiver is gone during the shutdown.
@@ -49,10 +56,17 @@ fn run() -> Result<(), DemoError> {
         "Starting {} simulated model servers and Envoy …",
         PODS.len()
     );
-    let pods = process::start_pods(PODS.len(), PODS[0])?;
-    let envoy = process::start_envoy(&envoy, ADMIN)?;
+    let (config, sidecars) = match disaggregated {
+        true => ("envoy/disaggregated.yaml", 2),
+        false => ("envoy/envoy.yaml", 0),
+    };
+    let pods = process::start_pods(PODS.len(), PODS[0], sidecars)?;
+    let envoy = process::start_envoy(&envoy, config, ADMIN)?;
     let mut running = [pods, envoy];
-    show::traffic(LISTENER, ADMIN)?;
+    match disaggregated {
+        true => disaggregation::traffic(LISTENER, ADMIN, &PODS)?,
+        false => show::traffic(LISTENER, ADMIN)?,
+    }
     show::links(STATUS, ADMIN);
     println!("\nRunning until Ctrl-C.");
 

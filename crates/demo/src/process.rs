@@ -27,22 +27,22 @@ pub fn need_ports(ports: &[u16]) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// Starts the model servers on consecutive ports.
-pub fn start_pods(count: usize, first_port: u16) -> Result<Process, DemoError> {
+/// Starts the model servers on consecutive ports, the last ones with a routing sidecar.
+pub fn start_pods(count: usize, first_port: u16, sidecars: usize) -> Result<Process, DemoError> {
     let program = std::env::current_exe().unwrap_or_default();
     let program = program.with_file_name("fake-model-server");
     let mut command = Command::new(&program);
     command
         .args(["--pods", &count.to_string()])
         .args(["--port-base", &first_port.to_string()])
+        .args(["--sidecars", &sidecars.to_string()])
         .arg("--exit-with-parent");
     start("fake-model-server", command)
 }
 
-/// Starts Envoy with the demo's configuration and waits until it serves.
-pub fn start_envoy(program: &Path, admin: u16) -> Result<Process, DemoError> {
-    let config = Path::new("envoy/envoy.yaml");
-    let command = envoy::command(program, config, BaseId::Unique);
+/// Starts Envoy with a configuration and waits until it serves.
+pub fn start_envoy(program: &Path, config: &str, admin: u16) -> Result<Process, DemoError> {
+    let command = envoy::command(program, Path::new(config), BaseId::Unique);
     let mut envoy = start("Envoy", command)?;
     let ready = format!("http://127.0.0.1:{admin}/ready");
     envoy.wait_until("it is ready", || ureq::get(&ready).call().is_ok())?;

@@ -9,12 +9,13 @@ use serde_json::{json, Value};
 use crate::DemoError;
 
 /// The system prompt, long enough to fill some dozens of prefix blocks.
-const MANUAL: &str = "You are the support assistant of a railway. Answer from the timetable, name \
+pub const MANUAL: &str =
+    "You are the support assistant of a railway. Answer from the timetable, name \
     the platform, warn of construction work, and never promise a place without a reservation. ";
 
 /// The time between requests. Users do not type faster, and Envoy's workers, any of which may get the next
 /// request, exchange placements within two ticks of 50 ms.
-const REQUEST_INTERVAL: Duration = Duration::from_millis(200);
+pub const REQUEST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One request of the load.
 struct Turn {
@@ -128,7 +129,7 @@ fn ask(url: &str, prompt: &str) -> Result<Response, DemoError> {
 }
 
 /// Waits until the filter knows the members of the cluster. Until then it replies with 503.
-fn wait_for_members(listener: u16) -> Result<(), DemoError> {
+pub fn wait_for_members(listener: u16) -> Result<(), DemoError> {
     let url = format!("http://127.0.0.1:{listener}/v1/models");
     let deadline = Instant::now() + Duration::from_secs(10);
     while let Err(error) = ureq::get(&url).call() {

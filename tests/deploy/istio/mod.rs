@@ -7,6 +7,7 @@
 mod chart;
 mod crds;
 mod deployment;
+mod disaggregated;
 mod locality;
 mod pilot;
 mod running;
