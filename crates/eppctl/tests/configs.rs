@@ -110,26 +110,7 @@ fn decide(name: &str, text: &str) -> Vec<Routed> {
 }
 
 /// Documents with types that do not run here yet.
-const NOT_YET: &[&str] = &[
-    "burst",
-    "context-length",
-    "ed-multimodal",
-    "epd-queues",
-    "epd-selectors",
-    "gie-load-aware",
-    "gie-predicted-latency",
-    "load-aware",
-    "mm-embeddings",
-    "pd-always",
-    "pd-by-prefix",
-    "pd-own-blocks",
-    "pd-selectors",
-    "pd-topology",
-    "pd-two-caches",
-    "pd-wide",
-    "predicted-latency",
-    "session",
-];
+const NOT_YET: &[&str] = &["mm-embeddings"];
 
 #[test]
 fn every_document_loads_and_decides() {
