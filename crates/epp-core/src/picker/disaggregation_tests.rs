@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::metrics::MetricUpdate;
-use crate::picker::testing::{begin, exchange, show, NOW};
+use crate::picker::testing::{begin, close, exchange, respond_with_body, show, NOW};
 use crate::picker::{Effect, ExchangeId, Head, Picker, Upstream};
 use crate::scheduling::Slot;
 
@@ -243,4 +243,37 @@ fn an_explanation_says_who_does_the_parts_or_why_nobody_does() {
         explained(CACHED, 9),
         "10.0.0.0:800=1.0000(queue-scorer:1.0000); prefill: 9 tokens of prompt, under 100"
     );
+}
+
+/// Returns how many blocks each of the endpoints is expected to hold.
+fn held(picker: &Picker) -> [usize; 2] {
+    [0, 1].map(|slot| {
+        let mut hashes = Vec::new();
+        picker.dispatcher.prefixes.indexes[0].list(slot, &mut hashes);
+        hashes.len()
+    })
+}
+
+#[test]
+fn the_index_learns_who_computes_the_prompt_and_forgets_it_where_no_response_proves_it() {
+    let responded = |status| {
+        let mut picker = picker(CACHED, &["decode", "prefill"]);
+        sent(send(&mut picker, 1, 640, None));
+        assert_eq!(held(&picker), [10, 10]);
+        let served = Upstream {
+            server: Some(b"10.0.0.0:800".to_vec()),
+            status: Some(status),
+            ..Upstream::default()
+        };
+        picker.response_headers(NOW, ExchangeId(1), Some(&served));
+        respond_with_body(&mut picker, 1);
+        close(&mut picker, 1);
+        held(&picker)
+    };
+    assert_eq!(responded(200), [10, 10]);
+    assert_eq!(responded(400), [0, 0]);
+    let mut picker = picker(CACHED, &["decode", "prefill"]);
+    sent(send(&mut picker, 1, 640, None));
+    close(&mut picker, 1);
+    assert_eq!(held(&picker), [0, 0], "nobody has responded");
 }

@@ -11,7 +11,7 @@ use crate::request::TextBuffer;
 use crate::scheduling::ByRole;
 use crate::scheduling::{Freshness, Lora, Metrics as EndpointMetrics, Slot};
 
-/// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker.
+/// A random plan: a dialect, some scorers with weights, a filter or none, a window, a picker, a prefill profile or none.
 fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
     let gie_v1 = rng.bool();
     let version = if gie_v1 {
@@ -57,17 +57,33 @@ fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
     ][rng.usize(0..2)];
     let weight = rng.u32(0..5);
     let picks = rng.u32(1..4);
+    let (handler, prefill) = match !gie_v1 && rng.bool() {
+        true => disaggregated(rng),
+        false => Default::default(),
+    };
     format!(
         "apiVersion: {version}
 kind: EndpointPickerConfig
-plugins: [{prefix}{plugins}{filter}, {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}}}}},
+plugins: [{prefix}{plugins}{filter}{handler}, {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}}}}},
   {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}},
   {{type: envoy-proxy, parameters: {{explain: true, decideAfterBytes: 100000000}}}}]
-schedulingProfiles: [{{name: default, plugins: [{filters}{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}]
+schedulingProfiles: [{{name: default, plugins: [{filters}{{pluginRef: prefix-cache-scorer, weight: {weight}}}{references}, {{pluginRef: max-score-picker}}]}}{prefill}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 ",
         members(endpoints)
     )
+}
+
+/// A handler of a prefill profile with its decider, and the profile.
+fn disaggregated(rng: &mut fastrand::Rng) -> (String, String) {
+    let (missing, prompt) = (rng.u32(1..300), rng.u32(0..300));
+    let handler = format!(
+        ", {{type: prefix-based-pd-decider, parameters: {{nonCachedTokens: {missing}, promptTokens: {prompt}}}}}, \
+         {{type: disagg-profile-handler, parameters: {{profiles: {{decode: default}}, \
+         deciders: {{prefill: prefix-based-pd-decider}}}}}}"
+    );
+    let profile = ", {name: prefill, plugins: [{pluginRef: prefix-cache-scorer}, {pluginRef: max-score-picker}]}";
+    (handler, profile.to_owned())
 }
 
 /// The endpoints as a list of static-discovery, each second one in the other half.
@@ -213,7 +229,8 @@ const HEAD: Head<'_> = Head {
     headers: &[],
 };
 
-/// The groups of equal sums that the picks are drawn from, best first.
+/// The groups of equal sums that the picks are drawn from, best first; then an empty one if another endpoint computes the
+/// prompt, unless it depends on the draw which endpoint the decider compares with.
 fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
     let explanation = exchange(picker, id).explanation.as_ref().unwrap();
     let mut groups: Vec<(f64, BTreeSet<Slot>)> = Vec::new();
@@ -233,7 +250,13 @@ fn choice(picker: &Picker, id: u32) -> Vec<BTreeSet<Slot>> {
         left = left.saturating_sub(group.len());
         wanted
     });
-    needed.map(|(_, group)| group).collect()
+    let mut groups: Vec<BTreeSet<Slot>> = needed.map(|(_, group)| group).collect();
+    let mut parts = explanation.parts.iter();
+    let elsewhere = parts.any(|(_, stage, _)| stage.picked().is_some());
+    if elsewhere && groups.first().is_some_and(|first| first.len() == 1) {
+        groups.push(BTreeSet::new());
+    }
+    groups
 }
 
 /// Decides once everything was read.
