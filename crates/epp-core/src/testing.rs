@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::picker::Explanation;
 use crate::plugins::{build_default, Dialect};
 use crate::prefix::key::Secret;
+use crate::request::Media;
 use crate::scheduling::{
     Additions, Basis, Cycle, Endpoint, Filter, Freshness, HeaderValues, Lora, Metrics, Needs,
     PickerPlugin, Pool, PrefixMatch, ProfileHandler, RequestView, Scorer, Scratch, Slot, States,
@@ -187,6 +188,8 @@ pub struct Scheduling {
     pub plan: Plan,
     pub pool: Pool,
     pub states: States,
+    /// The media of the requests that follow.
+    pub media: Vec<Media>,
     scratch: Scratch,
     now: Instant,
 }
@@ -211,6 +214,7 @@ impl Scheduling {
         Self {
             pool: pool((0..endpoints).map(|_| Metrics::default())),
             states: States::new(&plan.states, &secret),
+            media: Vec::new(),
             scratch: Scratch::new(fastrand::Rng::with_seed(1)),
             now: Instant::default(),
             plan,
@@ -237,6 +241,8 @@ impl Scheduling {
             headers: &values,
             prefix: &prefix,
             states: &self.states,
+            media: !self.media.is_empty(),
+            distinct_media: &self.media,
             ..RequestView::default()
         };
         let cycle = Cycle::new(&self.pool, request);

@@ -64,8 +64,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "least-queue-filter", why: "removed in v1.0; use queue-scorer", here: Refused },
     Elsewhere { name: "lora-affinity-filter", why: "removed in v1.0; use lora-affinity-scorer", here: Refused },
     Elsewhere { name: "low-queue-filter", why: "removed in v1.0; use queue-scorer", here: Refused },
-    Elsewhere { name: "mm-embeddings-cache-producer", why: "not supported yet", here: Refused },
-    Elsewhere { name: "mm-embeddings-cache-scorer", why: "not supported yet", here: Refused },
     Elsewhere { name: "models-data-extractor", why: "no plugin of the Endpoint Picker decides by the models that servers list", here: Idle },
     Elsewhere { name: "models-data-source", why: "no plugin of the Endpoint Picker decides by the models that servers list", here: Idle },
     Elsewhere { name: "multicluster-file-discovery", why: "other clusters are not read: the endpoints are the members of an Envoy cluster", here: Approximated },

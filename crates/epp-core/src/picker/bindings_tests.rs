@@ -1,5 +1,5 @@
 use super::super::peers::IndexPeer;
-use super::super::testing::{begin, close, NOW};
+use super::super::testing::{begin, close, show, NOW};
 use super::super::{Effect, Head, Picker};
 use super::*;
 use crate::config;
@@ -138,4 +138,50 @@ fn state_stays_across_a_reload_that_does_not_concern_it() {
     picker.install(plan(&members(&[1, 2, 3]), "{lruSize: 7}"));
     assert!(bound(&picker).is_empty());
     assert_ne!(picker.peers().fingerprint(), fingerprint);
+}
+
+#[test]
+fn media_go_where_they_went_before() {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: mm-embeddings-cache-scorer}}
+- {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+",
+        members(&[1, 2, 3, 4])
+    );
+    let mut picker = Picker::new(config::load(&text).unwrap().plan, 1);
+    picker.tick(NOW);
+    let mut sent = |name: &str, text: &str| {
+        let image =
+            format!(r#"{{"type": "image_url", "image_url": {{"url": "http://a/{name}.png"}}}}"#);
+        let words = format!(r#"{{"type": "text", "text": "{text}"}}"#);
+        let body = format!(
+            r#"{{"model": "m", "messages": [{{"role": "user", "content": [{words}, {image}]}}]}}"#
+        );
+        let head = Head::post_json("/v1/chat/completions", Some(body.len()));
+        assert!(begin(&mut picker, 1, &head).is_none());
+        // The image may still come, until the turns have ended.
+        let half = body.len() / 2;
+        assert!(show(&mut picker, 1, &body.as_bytes()[..half], false).is_none());
+        let Some(Effect::Forward { route, .. }) = show(&mut picker, 1, body.as_bytes(), true)
+        else {
+            panic!("not forwarded");
+        };
+        close(&mut picker, 1);
+        let address = route.endpoints().next().unwrap().to_owned();
+        address
+    };
+    for name in ["cat", "dog", "fish", "bird"] {
+        let first = sent(name, "What is this?");
+        for number in 0..5 {
+            assert_eq!(
+                sent(name, &format!("Other words, {number}")),
+                first,
+                "{name}"
+            );
+        }
+    }
 }

@@ -159,6 +159,7 @@ impl Dispatcher {
                 prefix,
                 cost,
                 media,
+                distinct_media: exchange.reader.distinct_media(),
                 states,
                 draw: exchange.draw,
             };
@@ -211,6 +212,7 @@ impl Dispatcher {
             prefix: &prefix,
             cost: costs(plan, &exchange.reader, false).0,
             media: exchange.reader.has_media(),
+            distinct_media: exchange.reader.distinct_media(),
             states,
             draw: exchange.draw,
         };

@@ -205,9 +205,19 @@ impl Build<'_, '_> {
         states.push(StateSpec {
             plugin: self.name.to_owned(),
             capacity,
+            per_endpoint: false,
             ttl,
         });
         StateId(states.len() - 1)
+    }
+
+    /// Declares state like [`Self::state`] with room for so many keys of each endpoint.
+    pub fn state_by_endpoint(&mut self, capacity: usize) -> StateId {
+        let id = self.state(capacity, None);
+        if let Some(state) = self.built.states.last_mut() {
+            state.per_endpoint = true;
+        }
+        id
     }
 
     /// Adds a plugin with all its defaults for this one, which needs it.

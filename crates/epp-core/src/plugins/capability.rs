@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
 use super::producer::inflight_load::InflightLoad;
+use super::producer::mm_embeddings_cache::MediaCache;
 use super::proxy::envoy_proxy::EnvoyProxy;
 use super::rewrite::model_rewrite::ModelRewrite;
 use super::session::SessionId;
@@ -50,6 +51,8 @@ pub enum Capability {
     PrefixProducer,
     /// Finds the identifier of a request's session.
     SessionId,
+    /// Remembers which endpoints have encoded which media.
+    MediaCache,
     /// Configures in-flight accounting.
     InflightLoad,
     /// Says where endpoints come from.
@@ -80,6 +83,7 @@ impl Capability {
             Self::HelperHeaders => "disagg-headers-handler",
             Self::PrefixProducer => "prefix producer",
             Self::SessionId => "plugin that finds sessions",
+            Self::MediaCache => "mm-embeddings-cache-producer",
             Self::InflightLoad => "inflight-load-producer",
             Self::Discovery => "discovery plugin",
             Self::MetricsSource => "metrics source",
@@ -126,6 +130,8 @@ pub struct Capabilities {
     pub prefix_producer: Option<ProducerId>,
     /// The attribute under which other plugins refer to the identifier of a request's session, and where it is found.
     pub session_id: Option<(&'static str, SessionId)>,
+    /// Which endpoints have encoded which media.
+    pub media_cache: Option<MediaCache>,
     /// The counting of requests in flight.
     pub inflight_load: Option<InflightLoad>,
     /// The source of the endpoints.
@@ -213,6 +219,7 @@ impl Capabilities {
             Capability::HelperHeaders => self.helper_headers,
             Capability::PrefixProducer => self.prefix_producer.is_some(),
             Capability::SessionId => self.session_id.is_some(),
+            Capability::MediaCache => self.media_cache.is_some(),
             Capability::InflightLoad => self.inflight_load.is_some(),
             Capability::Discovery => self.discovery.is_some(),
             Capability::MetricsSource => self.metrics_source.is_some(),

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::{Build, Capability, Reference};
 use crate::config::value::{Fields, Path};
+use crate::scheduling::state::MAX_KEYS;
 use crate::scheduling::{
     Additions, Cycle, Decision, HeaderId, Hook, Record, RequestView, Slot, StateId,
 };
 
 /// Sessions that are remembered at most, of some 100 bytes each: 200 new ones a second live through the default of
 /// 300 s. With more, those that were idle for the longest go first.
-const MAX_SESSIONS: usize = 65_536;
+const MAX_SESSIONS: usize = MAX_KEYS;
 
 /// Sources of a session's identifier at most; documents have one or two.
 const MAX_SOURCES: usize = 16;

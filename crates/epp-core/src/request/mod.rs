@@ -39,6 +39,7 @@ mod text;
 mod visit;
 
 pub use api::{readable, Api};
+pub use prompt::Media;
 pub use reader::{BodyReader, Pending};
 pub use scan::{Reading, MAX_DEPTH};
 pub use tail::TAIL;

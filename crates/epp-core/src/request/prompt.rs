@@ -30,6 +30,9 @@ pub struct Media {
     pub count: usize,
 }
 
+/// Different images, videos and sounds of one request that are distinguished; models accept about as many.
+const MAX_MEDIA: usize = 32;
+
 /// The flattened prompts of one request.
 #[derive(Debug, Default)]
 pub struct Prompts {
@@ -43,6 +46,8 @@ pub struct Prompts {
     restarts: u32,
     /// Whether images, videos or sounds were read. A restart leaves it: they come again.
     has_media: bool,
+    /// Each of them once, [`MAX_MEDIA`] at most.
+    media: Vec<Media>,
 }
 
 impl Prompts {
@@ -57,6 +62,7 @@ impl Prompts {
         self.closed = specs.is_empty();
         self.restarts = 0;
         self.has_media = false;
+        self.media.clear();
     }
 
     /// Restarts the request's first prompt.
@@ -73,6 +79,11 @@ impl Prompts {
         self.has_media
     }
 
+    /// Returns the images, videos and sounds that were read, each once.
+    pub fn distinct_media(&self) -> &[Media] {
+        &self.media
+    }
+
     /// Returns how often the first prompt was restarted.
     pub fn restarts(&self) -> u32 {
         self.restarts
@@ -80,7 +91,8 @@ impl Prompts {
 
     /// Returns the allocated memory in bytes.
     pub fn allocated(&self) -> usize {
-        let own = self.streams.capacity() * size_of::<BlockHasher>();
+        let own = self.streams.capacity() * size_of::<BlockHasher>()
+            + self.media.capacity() * size_of::<Media>();
         own + self
             .streams
             .iter()
@@ -308,6 +320,10 @@ impl<'a> PromptSink<'a> {
     /// Adds media.
     pub fn media(&mut self, media: Media) {
         self.prompts.has_media = true;
+        let known = &mut self.prompts.media;
+        if known.len() < MAX_MEDIA && !known.contains(&media) {
+            known.push(media);
+        }
         match self.draft.as_mut() {
             Some(draft) => draft.media(media),
             None => self.prompts.media(media),

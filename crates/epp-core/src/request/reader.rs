@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::body::{BodyNode, BodyVisitor};
+use super::prompt::Media;
 use super::scan::{Reading, Scanner};
 use super::text::TextBuffer;
 use super::{tail, Api, Fact, ReadPlan};
@@ -176,6 +177,11 @@ impl BodyReader {
     /// Returns whether the prompts hold images or other media, as far as they were read.
     pub fn has_media(&self) -> bool {
         self.body.prompts().has_media()
+    }
+
+    /// Returns the images and other media of the prompts that were read, each once.
+    pub fn distinct_media(&self) -> &[Media] {
+        self.body.prompts().distinct_media()
     }
 
     /// Returns the tokens of all prompts so far that fit into the window.

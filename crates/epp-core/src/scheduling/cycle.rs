@@ -3,6 +3,7 @@
 use super::endpoint::{Pool, Slot};
 use super::headers::{HeaderId, HeaderValues};
 use super::state::{Bindings, StateId, States};
+use crate::request::Media;
 
 /// The number of a prefix producer in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct RequestView<'a> {
     /// Whether its prompts hold images or other media, as far as they were read. An early decision computes what
     /// would happen without and with some in the part that was not read.
     pub media: bool,
+    /// These media, each once.
+    pub distinct_media: &'a [Media],
     /// The state that plugins keep from request to request.
     pub states: &'a States,
     /// Random bits of the request, the same in each of its cycles, so that whether the rest of its prompt matters

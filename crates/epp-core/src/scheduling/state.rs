@@ -25,9 +25,14 @@ pub struct StateSpec {
     pub plugin: String,
     /// Keys that are bound at most; the one that was used longest ago makes room.
     pub capacity: usize,
+    /// Whether so many are bound for each endpoint that has any, on average, and [`MAX_KEYS`] at most.
+    pub per_endpoint: bool,
     /// How long a key stays bound without use.
     pub ttl: Option<Duration>,
 }
+
+/// Keys that one state binds at most, of some 100 bytes each.
+pub const MAX_KEYS: usize = 65_536;
 
 /// Keys that one call forgets at most because they were not used for long enough: a millisecond of work. A thousand
 /// new keys a second come up with 50 per tick.
@@ -80,6 +85,8 @@ pub struct Bindings {
     /// The last use of each key, and outdated ones between them.
     uses: VecDeque<Use>,
     turn: u64,
+    /// How many keys are bound to each endpoint, by slot.
+    held: Vec<u32>,
 }
 
 impl Bindings {
@@ -90,6 +97,28 @@ impl Bindings {
             keys: Keys::default(),
             uses: VecDeque::new(),
             turn: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// Returns how many keys may be bound now.
+    fn bound(&self) -> usize {
+        let endpoints = match self.spec.per_endpoint {
+            true => self.held.iter().filter(|held| **held > 0).count(),
+            false => 1,
+        };
+        self.spec.capacity.saturating_mul(endpoints).min(MAX_KEYS)
+    }
+
+    fn count(&mut self, slot: Slot, more: bool) {
+        if self.held.len() <= slot.index() {
+            self.held.resize(slot.index() + 1, 0);
+        }
+        if let Some(held) = self.held.get_mut(slot.index()) {
+            *held = match more {
+                true => held.saturating_add(1),
+                false => held.saturating_sub(1),
+            };
         }
     }
 
@@ -135,9 +164,13 @@ impl Bindings {
     pub fn bind(&mut self, key: u64, slot: Slot, at: Instant) {
         self.turn += 1;
         let turn = self.turn;
-        self.keys.insert(key, Binding { slot, turn });
+        if let Some(before) = self.keys.insert(key, Binding { slot, turn }) {
+            self.count(before.slot, false);
+        }
+        self.count(slot, true);
         self.uses.push_back(Use { key, turn, at });
-        while self.keys.len() > self.spec.capacity {
+        let bound = self.bound();
+        while self.keys.len() > bound {
             self.forget_oldest();
         }
         if self.uses.len() > 2 * self.keys.len() + 16 {
@@ -157,7 +190,10 @@ impl Bindings {
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.uses.pop_front() {
             if self.turn(oldest.key) == Some(oldest.turn) {
-                self.keys.remove(&oldest.key);
+                let removed = self.keys.remove(&oldest.key);
+                removed
+                    .into_iter()
+                    .for_each(|gone| self.count(gone.slot, false));
             }
         }
     }
@@ -179,6 +215,9 @@ impl Bindings {
     /// The endpoint in this slot has left.
     pub fn remove_endpoint(&mut self, slot: Slot) {
         self.keys.retain(|_, binding| binding.slot != slot);
+        if let Some(held) = self.held.get_mut(slot.index()) {
+            *held = 0;
+        }
     }
 }
 

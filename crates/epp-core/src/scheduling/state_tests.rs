@@ -4,6 +4,7 @@ fn bindings(capacity: usize, ttl: Option<u64>) -> Bindings {
     Bindings::new(StateSpec {
         plugin: "p".to_owned(),
         capacity,
+        per_endpoint: false,
         ttl: ttl.map(Duration::from_secs),
     })
 }
@@ -130,6 +131,7 @@ fn states_stay_while_their_plugin_does() {
     let spec = |plugin: &str, capacity| StateSpec {
         plugin: plugin.to_owned(),
         capacity,
+        per_endpoint: false,
         ttl: None,
     };
     let secret = Secret::from(1);
@@ -159,4 +161,24 @@ fn states_stay_while_their_plugin_does() {
         states.key(b"x"),
         States::new(&[], &Secret::from(2)).key(b"x")
     );
+}
+
+#[test]
+fn each_endpoint_with_keys_makes_room_for_as_many() {
+    let mut bindings = bindings(2, None);
+    bindings.spec.per_endpoint = true;
+    for key in 0..5 {
+        bindings.bind(key, Slot(0), at(0));
+    }
+    assert_eq!(keys(&bindings), [(3, 0), (4, 0)]);
+    for key in 5..9 {
+        bindings.bind(key, Slot(key as u32), at(0));
+    }
+    assert_eq!(bindings.len(), 6, "of five endpoints, all in use");
+    bindings.remove_endpoint(Slot(8));
+    bindings.remove_endpoint(Slot(7));
+    bindings.bind(4, Slot(0), at(0));
+    assert_eq!(keys(&bindings), [(3, 0), (5, 5), (6, 6), (4, 0)]);
+    bindings.spec.capacity = usize::MAX;
+    assert_eq!(bindings.bound(), MAX_KEYS);
 }
