@@ -347,5 +347,9 @@ impl Picker {
 }
 
 #[cfg(test)]
+#[path = "early_tests.rs"]
+mod early_tests;
+
+#[cfg(test)]
 #[path = "picker_tests.rs"]
 mod tests;

@@ -222,7 +222,7 @@ impl Bindings {
 }
 
 /// The state of all plugins of a plan.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct States {
     key: Key,
     all: Vec<Bindings>,
