@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use epp_core::body::SliceBody;
-use epp_core::config::settings::ReadBody;
+use epp_core::config::settings::{MissingPrefill, ReadBody};
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::store::Member;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker, Route};
@@ -187,6 +187,8 @@ fn load(scenario: &Scenario) -> Result<Plan, String> {
     plan.settings.read_body = ReadBody::Always;
     plan.settings.correct_queue = false;
     plan.settings.outlier_detection = None;
+    // The recorded release left the prompt to the decode endpoint.
+    plan.settings.missing_prefill = MissingPrefill::DecodeOnly;
     Ok(plan)
 }
 

@@ -2,18 +2,22 @@
 //! its test suites. A file has the number of cases in the section, the cases that are run here, and the
 //! reason why the others are not.
 
+mod decide;
+mod setting;
+
 use std::path::Path;
 
 use epp_core::config::{self, Plan};
 use epp_core::endpoints::scan::Extraction;
 use epp_core::request::Api;
 use epp_core::scheduling::{
-    Chance, Cost, Cycle, Endpoint, Freshness, Lora, Metrics, Observer, Pool, PrefixMatch,
-    ProfileId, RequestView, Scored, Scratch, Slot, WeightedScorer,
+    Chance, Lora, Metrics, Observer, ProfileId, Scored, Scratch, Slot, WeightedScorer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
+use self::decide::Decide;
+use self::setting::Setting;
 use crate::replay::{Made, Replay};
 use crate::scenario::{names, Expected, Exported, Scenario, Sent, Served};
 use crate::TOLERANCE;
@@ -49,6 +53,7 @@ pub struct Case {
 enum Check {
     Load(Load),
     Score(Score),
+    Decide(Box<Decide>),
     Pick(Pick),
     Prefix(Vec<Prompted>, Value),
     Page(Page),
@@ -69,17 +74,8 @@ struct Load {
 #[derive(Debug, Deserialize)]
 struct Score {
     scorers: Vec<Value>,
-    endpoints: Vec<Exported>,
-    #[serde(default)]
-    model: String,
-    /// The matched blocks of each endpoint, the number of blocks, and the tokens per block.
-    prefix: Option<(Vec<u32>, f64, u32)>,
-    /// Requests and tokens in flight at each endpoint.
-    #[serde(default)]
-    in_flight: Vec<(u32, u64)>,
-    /// The tokens of the prompt.
-    #[serde(default)]
-    prompt: f64,
+    #[serde(flatten)]
+    setting: Setting,
     scores: Vec<f64>,
 }
 
@@ -159,6 +155,7 @@ impl Check {
         match self {
             Self::Load(load) => load.run(),
             Self::Score(score) => score.run(),
+            Self::Decide(decide) => decide.run(),
             Self::Pick(pick) => pick.run(),
             Self::Prefix(requests, config) => prefix(requests, config),
             Self::Page(page) => page.run(),
@@ -206,42 +203,13 @@ impl Score {
         let references = self.scorers.iter().filter_map(|scorer| scorer.get("type"));
         let references: Vec<Value> = references.map(|kind| json!({"pluginRef": kind})).collect();
         let plan = plan(&self.scorers, &references)?;
-        let mut pool = pool(&self.endpoints);
-        for (slot, (requests, tokens)) in (0..).map(Slot).zip(&self.in_flight) {
-            pool.get(slot).ok_or("more in flight than endpoints")?;
-            let load = epp_core::scheduling::InFlight {
-                requests: *requests,
-                tokens: *tokens,
-                unseen: 0,
-            };
-            pool.set_load(slot, load);
-        }
-        let matched = self
-            .prefix
-            .as_ref()
-            .map(|(matched, total, block_tokens)| PrefixMatch {
-                matched,
-                total: *total,
-                block_tokens: Some(*block_tokens).filter(|tokens| *tokens > 0),
-            });
-        let cycle = Cycle::new(
-            &pool,
-            RequestView {
-                model: &self.model,
-                prefix: matched.as_slice(),
-                cost: Cost {
-                    prompt: self.prompt,
-                    ..Cost::default()
-                },
-                ..RequestView::default()
-            },
-        );
-        let mut sums = Sums(vec![0.0; self.endpoints.len()]);
+        let mut sums = Sums(vec![0.0; self.setting.len()]);
         let mut scratch = Scratch::new(fastrand::Rng::with_seed(1));
-        let decision = plan
-            .scheduler
-            .schedule(&cycle, 0, &mut scratch, Some(&mut sums));
-        decision.map_err(|error| error.to_string())?;
+        self.setting.run(&plan, |cycle| {
+            let scheduler = &plan.scheduler;
+            let decision = scheduler.schedule(cycle, 0, &mut scratch, Some(&mut sums));
+            decision.map(drop).map_err(|error| error.to_string())
+        })?;
         close(&sums.0, &self.scores)
     }
 }
@@ -404,21 +372,6 @@ fn metrics(exported: &Exported) -> Metrics {
         },
         ..Metrics::default()
     }
-}
-
-fn pool(endpoints: &[Exported]) -> Pool {
-    let mut pool = Pool::default();
-    for (slot, exported) in endpoints.iter().enumerate() {
-        let endpoint = Endpoint {
-            name: slot.to_string(),
-            available: true,
-            freshness: Freshness::Fresh,
-            metrics: metrics(exported),
-            ..Endpoint::default()
-        };
-        pool.set(Slot(slot as u32), endpoint);
-    }
-    pool
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
