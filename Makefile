@@ -98,7 +98,7 @@ generate: toolchain ## Regenerate docs/schema.json, configuration.md, metrics.md
 	cargo run --quiet --locked --package eppctl -- manual >target/eppctl.md
 	cargo run --quiet --locked --package eppctl -- reference --into docs/migrating.md --documents tests/configs
 	mv target/schema.json target/configuration.md target/metrics.md target/eppctl.md docs/
-	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/vectors/reference
+	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/parity/catalogue tests/vectors/reference
 
 eppctl: toolchain ## Build the command-line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl

@@ -34,21 +34,22 @@ fn the_core_makes_the_recorded_decisions_of_a_real_picker() {
     assert!(early > 50, "{early} were decided before their bodies' ends");
 }
 
-/// The counts by family: scenarios, requests that waited in a queue, decisions, and how many of these agree at least.
-const FAMILIES: [(&str, usize, usize, usize, usize); 13] = [
-    ("affinity", 17, 0, 145, 145),
-    ("attr", 5, 0, 46, 0),
-    ("dp", 6, 0, 53, 53),
-    ("epd", 5, 0, 43, 43),
-    ("flow", 17, 16, 131, 131),
-    ("header", 3, 0, 29, 29),
-    ("labels", 5, 0, 40, 23),
-    ("load", 7, 0, 65, 27),
-    ("lru", 10, 0, 90, 90),
-    ("pd", 12, 0, 106, 106),
-    ("pdhandler", 5, 0, 49, 49),
-    ("pdheaders", 3, 0, 22, 22),
-    ("session", 1, 0, 7, 7),
+/// The counts by family: scenarios, decisions, and requests that waited in a queue. Nothing is queued in the proxy, so
+/// that these are not compared.
+const FAMILIES: [(&str, usize, usize, usize); 13] = [
+    ("affinity", 17, 145, 0),
+    ("attr", 5, 46, 0),
+    ("dp", 6, 53, 0),
+    ("epd", 5, 43, 0),
+    ("flow", 17, 131, 16),
+    ("header", 3, 29, 0),
+    ("labels", 5, 40, 0),
+    ("load", 7, 65, 0),
+    ("lru", 10, 90, 0),
+    ("pd", 12, 106, 0),
+    ("pdhandler", 5, 49, 0),
+    ("pdheaders", 3, 22, 0),
+    ("session", 1, 7, 0),
 ];
 
 #[test]
@@ -57,15 +58,18 @@ fn the_core_makes_the_recorded_decisions_over_the_whole_catalogue() {
     for scenario in recorded("catalogue") {
         report.add(&replay(&scenario));
     }
-    let differences = report.differences.join("\n");
-    assert_eq!(report.families.len(), FAMILIES.len());
-    for (family, scenarios, waiting, decisions, agreeing) in FAMILIES {
-        let found = report.families[family];
-        let counts = (found.scenarios, found.waiting, found.decisions);
-        assert_eq!(counts, (scenarios, waiting, decisions), "{family}");
-        let more = found.agreeing >= agreeing;
-        assert!(more, "{family}: {} agree\n{differences}", found.agreeing);
-    }
+    assert_eq!(report.differences, Vec::<String>::new());
+    let found = report.families.iter();
+    let found = found.map(|(family, counts)| {
+        assert_eq!(counts.agreeing, counts.decisions, "{family}");
+        (
+            family.as_str(),
+            counts.scenarios,
+            counts.decisions,
+            counts.waiting,
+        )
+    });
+    assert_eq!(found.collect::<Vec<_>>(), FAMILIES);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use parity::report::Agreement;
 use parity::{replay, Held, Report as Agreements, Scenario, Section};
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, ERROR, STRONG};
   eppctl parity tests/parity/recorded
   eppctl parity -o json tests/parity/recorded/s1.json
   eppctl parity --into docs/parity.md \\
-    tests/parity/recorded tests/vectors/reference
+    tests/parity/recorded tests/parity/catalogue tests/vectors/reference
 
 Exit status: 0 all agree, 1 at least one does not, 2 a scenario cannot be read.")]
 pub struct Parity {
@@ -94,7 +95,11 @@ impl Tables {
 
     /// Replaces the tables of a Markdown file.
     fn put_into(&self, file: &Path) -> Result<(), String> {
-        let tables = [("decisions", self.decisions()), ("tests", self.tests())];
+        let tables = [
+            ("decisions", self.decisions()),
+            ("families", self.families()),
+            ("tests", self.tests()),
+        ];
         let tables = tables.map(|(table, rows)| Inserted {
             marker: format!("<!-- eppctl parity: {table} -->"),
             rows,
@@ -113,6 +118,21 @@ impl Tables {
             };
             let agreeing = agreement.agreeing;
             table += &format!("| {name} | {scenarios} | {decisions} | {agreeing} |\n");
+        }
+        table
+    }
+
+    fn families(&self) -> String {
+        let mut table = "| family | scenarios | decisions | agreeing | waited in a queue |\n|---|---:|---:|---:|---:|\n".to_owned();
+        for (family, agreement) in &self.agreements.families {
+            let Agreement {
+                scenarios,
+                decisions,
+                agreeing,
+                waiting,
+            } = agreement;
+            table +=
+                &format!("| {family} | {scenarios} | {decisions} | {agreeing} | {waiting} |\n");
         }
         table
     }

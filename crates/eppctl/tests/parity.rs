@@ -21,7 +21,12 @@ fn the_tables_in_the_docs_are_the_output_of_eppctl_parity() {
     let committed = std::fs::read_to_string(format!("{TOP}/docs/parity.md")).unwrap();
     std::fs::write(&copy, &committed).unwrap();
     let into = format!("--into={}", copy.display());
-    let output = parity(&[&into, "tests/parity/recorded", "tests/vectors/reference"]);
+    let output = parity(&[
+        &into,
+        "tests/parity/recorded",
+        "tests/parity/catalogue",
+        "tests/vectors/reference",
+    ]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let made = std::fs::read_to_string(&copy).unwrap();
     std::fs::remove_file(&copy).unwrap();
