@@ -81,6 +81,28 @@ fn without_the_admin_interface_the_last_known_members_stay() {
     proxy.wait_until("they are still picked", || picks() > before);
 }
 
+/// Two more clusters have the pool's endpoints by role; requests go to the pool's own.
+#[test]
+fn members_of_labelled_clusters_have_roles() {
+    let sim = Sim::start(4, &Settings::default()).unwrap();
+    let addresses = sim.addresses();
+    let plugins = "{type: decode-filter}, {type: random-picker}, {name: members, type: envoy-cluster-discovery, parameters: {clusters: \
+                   [inference-pool, {name: decode, labels: {llm-d.ai/role: decode}}, {name: prefill, labels: {llm-d.ai/role: prefill}}]}}";
+    let references = "{pluginRef: decode-filter}, {pluginRef: random-picker}";
+    let config = document(plugins, references) + "dataLayer: {discovery: {pluginRef: members}}\n";
+    let mut setup = Setup::new(&addresses, &config);
+    setup.workers = 2;
+    let (decode, prefill) = addresses.split_at(2);
+    setup.others = vec![
+        ("decode".to_owned(), decode.to_vec()),
+        ("prefill".to_owned(), prefill.to_vec()),
+    ];
+    let proxy = setup.start();
+    let pods: HashSet<String> = serving_pods(proxy.port, 40).into_iter().collect();
+    let decode: HashSet<String> = (0..2).map(|pod| format!("pod-{pod}")).collect();
+    assert_eq!(pods, decode);
+}
+
 #[test]
 fn an_endpoint_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
     let slow = Settings {

@@ -14,7 +14,8 @@
 //! | `endpoints[].labels` | none | strings by name |
 //! | `path`, `watchFile` | none | no effect: the file of a `file-discovery`, which is not read |
 //!
-//! The addresses must be members of the cluster that requests are routed to.
+//! The addresses must be members of the cluster that requests are routed to. A server that is reachable on several ports,
+//! such as one with data-parallel ranks, is several endpoints, each under its own name.
 //!
 //! ```yaml
 //! - name: pods
@@ -134,4 +135,48 @@ fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Membe
         labels,
         available: true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load;
+    use crate::plugins::Discovery;
+
+    fn document(endpoints: &str) -> String {
+        format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n\
+             - {{name: pods, type: static-discovery, parameters: {{endpoints: [{endpoints}]}}}}\n\
+             dataLayer: {{discovery: {{pluginRef: pods}}}}\n"
+        )
+    }
+
+    #[test]
+    fn an_address_with_several_ports_is_several_endpoints() {
+        let rank = |number: u16| {
+            let port = 8000 + number;
+            format!("{{name: vllm-0-rank-{number}, address: 10.0.0.1, port: {port}, labels: {{rank: '{number}'}}}}")
+        };
+        let plan = load(&document(&[rank(0), rank(1)].join(", "))).unwrap().plan;
+        let Discovery::Static(discovery) = plan.discovery else {
+            panic!("listed");
+        };
+        let addresses: Vec<&str> = discovery.members.iter().map(|it| it.address.as_str()).collect();
+        assert_eq!(addresses, ["10.0.0.1:8000", "10.0.0.1:8001"]);
+        // The same name twice, and the same address.
+        let twice = [rank(0), rank(1).replace("rank-1", "rank-0")].join(", ");
+        assert!(load(&document(&twice)).is_err());
+        let twice = [rank(0), rank(1).replace("8001", "8000")].join(", ");
+        assert!(load(&document(&twice)).is_err());
+    }
+
+    #[test]
+    fn labels_that_workers_could_not_share_are_refused() {
+        let of = |bytes: usize| {
+            let value = "v".repeat(bytes);
+            document(&format!("{{name: a, address: 10.0.0.1, port: 80, labels: {{l: {value}}}}}"))
+        };
+        assert!(load(&of(1_024)).is_ok());
+        let error = load(&of(1_025)).unwrap_err().errors[0].to_string();
+        assert!(error.contains("labels.l") && error.contains("1024 bytes"), "{error}");
+    }
 }

@@ -7,6 +7,10 @@ use crate::config::value::{Kind, Node, Path};
 /// dozen. What is done with parts takes time in proportion to the square of their number.
 const MAX_PARTS: usize = 1_000;
 
+/// Bytes of a label's name or value: Kubernetes allows 317 and 63. Workers share the labels of endpoints, and take no
+/// longer text from each other than 4 KiB.
+const MAX_LABEL_BYTES: usize = 1 << 10;
+
 impl<'a> Fields<'a> {
     /// A mapping, to be read as one; none where it is absent.
     pub fn section(&mut self, name: &'static str) -> Option<Fields<'_>> {
@@ -127,7 +131,7 @@ impl<'a> Fields<'a> {
         values
     }
 
-    /// Strings by name.
+    /// Strings by name, such as labels.
     pub fn string_map(&mut self, name: &'static str) -> Vec<(String, String)> {
         self.ask(name, Kind::StringMap, None);
         let mut pairs = Vec::new();
@@ -136,10 +140,13 @@ impl<'a> Fields<'a> {
             Some(Node::Map(entries)) => {
                 for (key, value) in entries {
                     match value {
-                        Node::String(value) => pairs.push((key.clone(), value.clone())),
+                        Node::String(value) if key.len().max(value.len()) <= MAX_LABEL_BYTES => {
+                            pairs.push((key.clone(), value.clone()));
+                        }
                         other => {
                             let path = self.path.key(name).key(key);
-                            let message = format!("found {}, expected a string", other.found());
+                            let found = other.found();
+                            let message = format!("found {found}, expected a string of at most {MAX_LABEL_BYTES} bytes");
                             self.problems.error(&path, message);
                         }
                     }
