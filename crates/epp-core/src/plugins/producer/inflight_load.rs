@@ -17,8 +17,8 @@
 //! | `prefixMatchInfoProducerName` | the only producer | whose matches show what is cached |
 //! | `syncCrossReplicaState` | true | no effect: not shared between Envoys |
 //!
-//! Tokens are counted where `token-load-scorer` reads them. Created with all defaults where it is
-//! not declared.
+//! Tokens are counted where a plugin reads them, such as `token-load-scorer` and
+//! `prefix-cache-affinity-filter`. Created with all defaults where it is not declared.
 //!
 //! ```yaml
 //! - type: inflight-load-producer
@@ -37,7 +37,7 @@ pub const TYPE: PluginType = PluginType {
     build,
     parity: Parity {
         plugin: Standing::Differs(
-            "a prompt counts up to the prefix window, and tokens where token-load-scorer reads them",
+            "a prompt counts up to the prefix window, and tokens where a plugin reads them",
         ),
         parameters: &[(
             "syncCrossReplicaState",
