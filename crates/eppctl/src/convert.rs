@@ -1,5 +1,6 @@
 //! `eppctl convert`: rewrites a document in the other dialect, or in the newest version of its own.
 
+mod handlers;
 mod newest;
 mod v1_3;
 
@@ -178,6 +179,7 @@ impl Converted {
             Dialect::GieV1 => self.rename_to_v1_0(),
         }
         let gone = self.drop_unknown();
+        self.keep_one_profile();
         let profiles = self.document.get_mut("schedulingProfiles");
         let profiles = profiles.and_then(Value::as_array_mut);
         for profile in profiles.into_iter().flatten() {
@@ -245,6 +247,25 @@ impl Converted {
             }
         }
         self.notes.extend(notes);
+    }
+
+    /// Keeps the profile that picks the destination: GIE v1 has no handler for several.
+    fn keep_one_profile(&mut self) {
+        let profiles = self.document.get_mut("schedulingProfiles");
+        let Some(profiles) = profiles.and_then(Value::as_array_mut) else {
+            return;
+        };
+        if profiles.len() < 2 {
+            return;
+        }
+        let decodes = |profile: &Value| profile.get("name") == Some(&json!("decode"));
+        let kept = profiles.iter().position(decodes).unwrap_or(0);
+        let kept = profiles.swap_remove(kept);
+        let name = kept.get("name").and_then(Value::as_str).unwrap_or_default();
+        self.notes.push(format!(
+            "schedulingProfiles: GIE v1 has no handler for several; only {name} is left"
+        ));
+        *profiles = vec![kept];
     }
 
     /// Drops plugin types that GIE v1 lacks. Returns their names.

@@ -139,7 +139,19 @@ fn a_nested_document_is_converted_unless_there_are_several() {
 }
 
 /// Documents of llm-d-router with what is deprecated there, and parts that the newest version of each has.
-const DEPRECATED: [(&str, &[&str]); 6] = [
+const DEPRECATED: [(&str, &[&str]); 9] = [
+    (
+        "plugins: [{type: prefill-header-handler}, {type: always-disagg-pd-decider}, {type: disagg-profile-handler, parameters: {deciderPluginName: always-disagg-pd-decider, decodeProfile: d}}]\nschedulingProfiles: [{name: d, plugins: [{pluginRef: prefill-header-handler}]}, {name: prefill}]",
+        &["deciders:\n      prefill: always-disagg-pd-decider", "profiles:\n      decode: d"],
+    ),
+    (
+        "plugins: [{type: prefix-based-pd-decider, parameters: {nonCachedTokens: 9}}, {type: disagg-headers-handler}, {type: pd-profile-handler, parameters: {prefixPluginType: a, prefixPluginName: b, primaryPort: 0}}]\nschedulingProfiles: [{name: decode}, {name: prefill}]",
+        &["type: disagg-profile-handler", "deciders:\n      prefill: prefix-based-pd-decider"],
+    ),
+    (
+        "plugins: [{type: by-label, parameters: {label: a, validValues: [b, c]}}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: by-label}]}]",
+        &["name: by-label", "type: label-selector-filter", "operator: In"],
+    ),
     (
         "plugins: [{type: kv-cache-scorer}, {type: tokenizer}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: kv-cache-scorer, weight: 2}]}]",
         &["type: token-producer", "pluginRef: kv-cache-utilization-scorer"],

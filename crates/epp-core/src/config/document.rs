@@ -105,7 +105,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let dialect = match declared {
         Dialect::GieV1 if newer => {
             let path = fields.path().key("apiVersion");
-            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {LLM_D}");
+            let message = format!("read by llm-d-router's rules, for parts that its predecessor's v1.0 does not have; their apiVersion is {LLM_D_V1}");
             fields.problems().warn(&path, message);
             Dialect::LlmD
         }

@@ -93,6 +93,28 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "vllmgrpc-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
 ];
 
+/// Types that the Endpoint Picker has deprecated, and what to use. They work as they did.
+const DEPRECATED: [(&str, &str); 5] = [
+    ("by-label", "label-selector-filter"),
+    ("data-parallel-profile-handler", "an endpoint for each rank"),
+    (
+        "disagg-headers-handler",
+        "disagg-profile-handler, which sets the headers itself",
+    ),
+    ("pd-profile-handler", "disagg-profile-handler"),
+    (
+        "precise-prefix-cache-scorer",
+        "prefix-cache-scorer with precise-prefix-cache-producer",
+    ),
+];
+
+/// Returns what to use instead of a deprecated type.
+pub fn successor(kind: &str) -> Option<&'static str> {
+    let mut deprecated = DEPRECATED.iter();
+    let (_, instead) = deprecated.find(|(known, _)| *known == kind)?;
+    Some(instead)
+}
+
 /// A type that runs only in the Endpoint Picker.
 pub fn elsewhere(name: &str) -> Option<&'static Elsewhere> {
     ELSEWHERE.iter().find(|known| known.name == name)

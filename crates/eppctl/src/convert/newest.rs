@@ -9,7 +9,7 @@ use epp_core::plugins::scorer::prefix_cache::CUTTING;
 use epp_core::plugins::{self, Capability};
 use serde_json::{json, Map, Value};
 
-use super::{kind, name, plugins_of, PREFIX, PRODUCER};
+use super::{handlers, kind, name, plugins_of, PREFIX, PRODUCER};
 use crate::dialect::{former_name, DETECTOR};
 use crate::schema::value;
 
@@ -33,6 +33,7 @@ pub fn arrange(document: &mut Value, notes: &mut Vec<String>) {
     for plugin in plugins_of(document) {
         rename_parameters(plugin, notes);
     }
+    handlers::rewrite(document, notes);
     rename_types(document, notes);
 }
 

@@ -2,7 +2,7 @@
 
 use super::Assembly;
 use crate::config::document::PluginEntry;
-use crate::config::known::{elsewhere, Elsewhere};
+use crate::config::known::{elsewhere, successor, Elsewhere};
 use crate::config::plan::Instance;
 use crate::config::value::fields::{approximated, no_effect};
 use crate::config::value::nearest::nearest;
@@ -25,6 +25,9 @@ impl Assembly<'_> {
         if let Some(kind) = plugins::find(&entry.kind) {
             if kind.name != entry.kind {
                 let message = format!("renamed; use {}", kind.name);
+                self.problems.warn(&path, message);
+            } else if let Some(instead) = successor(kind.name) {
+                let message = format!("deprecated; use {instead}");
                 self.problems.warn(&path, message);
             }
             self.warn_of(&entry.kind, kind.parity.plugin, &path);
