@@ -271,7 +271,7 @@ impl Dispatcher {
         if let Some(stages) = stages {
             self.statistics.count_stages(&stages);
         }
-        let primary = slots.primary;
+        let (primary, alone) = (slots.primary, slots.prefill.is_none());
         let targets = slots.map(|slot| self.begin_target(exchange, slot));
         if let Err(targets) = exchange.send(targets) {
             self.endpoints.end_targets(targets);
@@ -281,7 +281,7 @@ impl Dispatcher {
         let model = self.statistics_of(exchange, primary);
         exchange.response.recording = Some(Recording {
             model,
-            predicted: hit,
+            predicted: hit.filter(|_| alone),
         });
         exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
         self.prefixes.learn(exchange, &self.endpoints);

@@ -1,5 +1,6 @@
 //! Requests that several endpoints serve: what they are told, counted as, and refused with.
 
+use crate::body::SliceBody;
 use crate::config;
 use crate::metrics::MetricUpdate;
 use crate::picker::testing::{begin, close, exchange, respond_with_body, show, NOW};
@@ -276,4 +277,37 @@ fn the_index_learns_who_computes_the_prompt_and_forgets_it_where_no_response_pro
     sent(send(&mut picker, 1, 640, None));
     close(&mut picker, 1);
     assert_eq!(held(&picker), [0, 0], "nobody has responded");
+}
+
+/// llm-d's sidecar reports the cached tokens of the endpoint that computed the prompt.
+#[test]
+fn the_index_is_not_corrected_by_what_another_endpoint_had_cached() {
+    // Prompts that the decode endpoint gets to know, and the last of them once more, with this behind it.
+    let corrections = |tail: &str| {
+        let mut picker = picker(CACHED, &["decode", "prefill"]);
+        let prompts = (1..=20).map(|number| format!("{number:0>8}").repeat(500));
+        let known = prompts.clone().last().unwrap();
+        for (id, prompt) in (1..).zip(prompts.chain([known + tail])) {
+            let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
+            let head = Head::post_json("/v1/completions", Some(body.len()));
+            let early = begin(&mut picker, id, &head);
+            sent(early.unwrap_or_else(|| show(&mut picker, id, body.as_bytes(), true).unwrap()));
+            let served = Upstream {
+                server: Some(b"10.0.0.0:800".to_vec()),
+                status: Some(200),
+                ..Upstream::default()
+            };
+            picker.response_headers(NOW, ExchangeId(id), Some(&served));
+            let usage =
+                br#"{"usage":{"prompt_tokens":1000,"prompt_tokens_details":{"cached_tokens":0}}}"#;
+            picker.response_body(NOW, ExchangeId(id), &mut SliceBody::whole(usage));
+            close(&mut picker, id);
+        }
+        picker.dispatcher.statistics.corrections()
+    };
+    assert!(
+        corrections("") > 0,
+        "the decode endpoint had nothing cached"
+    );
+    assert_eq!(corrections(&"a longer prompt ".repeat(200)), 0);
 }

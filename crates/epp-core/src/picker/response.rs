@@ -92,7 +92,8 @@ enum UsageReading {
 pub struct Recording {
     /// The statistics of its model.
     pub model: ModelStatistics,
-    /// Share of the prompt that the prefix index expected to be cached.
+    /// Share of the prompt that the prefix index expected to be cached; `None` also if another endpoint computes the
+    /// prompt: then it depends on the routing sidecar whose cache the response reports.
     pub predicted: Option<f64>,
 }
 
@@ -235,7 +236,7 @@ impl Dispatcher {
         let (response, usage) = (exchange.response, exchange.usage.usage());
         if let Some(recording) = response.recording {
             count_tokens(&mut self.statistics, &recording, &usage);
-            if self.plan.settings.correct_index {
+            if self.plan.settings.correct_index && recording.predicted.is_some() {
                 let dropped = self.prefixes.correct(exchange, &usage, &self.endpoints);
                 self.statistics.count_corrections(dropped);
             }
