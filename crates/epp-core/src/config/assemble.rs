@@ -177,7 +177,7 @@ impl Assembly<'_> {
         profiles: Vec<Profiled>,
         scheduler: Option<Scheduler>,
     ) -> Option<Plan> {
-        use Capability::{InflightLoad as Load, MetricsExtractor, MetricsSource, Proxy, Rewrite};
+        use Capability::{InflightLoad as Load, MetricsExtractor, MetricsSource, Rewrite};
         // Only now: sections refer to plugins of the document, and to no others.
         self.instances.append(&mut self.built.added);
         let (found, sources) = (document.discovery.as_slice(), document.sources.as_slice());
@@ -193,7 +193,7 @@ impl Assembly<'_> {
         });
         let extractor = extractor.unwrap_or_default();
         self.check_attributes(&extractor);
-        let proxy = self.part(document, Proxy, &[], |of| of.proxy.clone());
+        let EnvoyProxy { picker, envoy } = self.proxy(document);
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
         let mut needs = scheduler.needs();
@@ -214,10 +214,6 @@ impl Assembly<'_> {
         needs.model |= needs.tokens && discounts.is_some();
         let hooks = self.instances.iter();
         let hooks = hooks.filter_map(|instance| instance.capabilities.hook.clone());
-        let EnvoyProxy { picker, envoy } = proxy.map(|proxy| *proxy).unwrap_or_default();
-        if picker.strict {
-            self.problems.refuse_approximations();
-        }
         Some(Plan {
             load,
             discounts,
@@ -240,6 +236,16 @@ impl Assembly<'_> {
             profiles,
             approximations: Vec::new(),
         })
+    }
+
+    /// Returns the proxy's settings. All that is approximated is known before, which a strict document refuses.
+    fn proxy(&mut self, document: &Document) -> EnvoyProxy {
+        let proxy = self.part(document, Capability::Proxy, &[], |of| of.proxy.clone());
+        let proxy = proxy.map(|proxy| *proxy).unwrap_or_default();
+        if proxy.picker.strict {
+            self.problems.refuse_approximations();
+        }
+        proxy
     }
 
     /// Warns of labels that are read where there are none.

@@ -49,7 +49,7 @@ impl Assembly<'_> {
 fn cuts(entry: &PluginEntry) -> bool {
     let given = entry.parameters.as_ref();
     let has = |name: &&str| given.is_some_and(|given| given.get(name).is_some());
-    entry.kind == prefix_cache::TYPE.name && CUTTING.iter().any(|name| has(name))
+    entry.kind == prefix_cache::TYPE.name && CUTTING.iter().any(has)
 }
 
 /// Returns a scorer's parameters under the producer's names: it counts in tokens what was bytes.
