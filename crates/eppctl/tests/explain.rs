@@ -8,7 +8,7 @@ use common::{eppctl, out};
 use envoy_harness::client::complete;
 use envoy_harness::proxy::Setup;
 use fake_model_server::{Pinned, Settings, Sim};
-use serde_json::Value;
+use serde_json::{json, Value};
 
 const POOL: &str = "endpoints:
 - {name: idle, address: 10.0.0.1:8000, waiting: 0, kvUsage: 0.1}
@@ -48,6 +48,37 @@ fn explain(more: &[&str]) -> Value {
         String::from_utf8_lossy(&output.stderr)
     );
     serde_json::from_str(&out(&output)).unwrap()
+}
+
+#[test]
+fn the_endpoints_of_other_profiles_are_shown_or_why_there_are_none() {
+    let report = |decider: &str| {
+        let plan = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{name: decider, {decider}}},
+  {{type: disagg-profile-handler, parameters: {{deciders: {{prefill: decider}}}}}}]
+schedulingProfiles:
+- {{name: decode, plugins: [{{pluginRef: queue-scorer}}]}}
+- {{name: prefill, plugins: [{{pluginRef: queue-scorer}}]}}
+"
+        );
+        let plan = file("disaggregated.yaml", &plan);
+        let pool = file("pool.yaml", POOL);
+        let body = file("body.json", &body());
+        let arguments = ["explain", &plan, "-o", "json", "--endpoints", &pool];
+        let output = eppctl(&[&arguments[..], &["--request", &body]].concat(), "");
+        let report: Value = serde_json::from_str(&out(&output)).unwrap();
+        (report["parts"].clone(), report["headers"].clone())
+    };
+    let (parts, headers) = report("type: always-disagg-pd-decider");
+    assert_eq!(parts, json!(["prefill: 10.0.0.1:8000"]));
+    assert_eq!(headers, json!({"x-prefiller-host-port": "10.0.0.1:8000"}));
+    let (parts, headers) = report("type: prefix-based-pd-decider");
+    assert_eq!(
+        (parts, headers),
+        (json!(["prefill: turned off"]), json!({}))
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The report of `eppctl explain`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use epp_core::picker::Explanation;
@@ -15,6 +16,10 @@ use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 pub struct Explained {
     /// The destination header.
     pub destination: Option<String>,
+    /// Further headers for the picked endpoint.
+    headers: BTreeMap<&'static str, String>,
+    /// Which endpoints do parts of the request for it, or why none does.
+    parts: Vec<String>,
     local_reply: Option<String>,
     body_bytes: usize,
     bytes_needed: usize,
@@ -73,10 +78,13 @@ pub fn explained(
     notes: Vec<String>,
 ) -> Explained {
     let pool = picker.pool();
+    let mut headers = BTreeMap::new();
     let (destination, local_reply) = match decision {
         Some(Effect::Forward { route, .. }) => {
             let endpoints: Vec<&str> = route.endpoints().collect();
-            (Some(endpoints.join(",")), None)
+            let destination = endpoints.join(",");
+            headers.extend(route.headers);
+            (Some(destination), None)
         }
         Some(Effect::Reply { reply, .. }) => {
             (None, Some(format!("{} {}", reply.status, reply.body)))
@@ -89,8 +97,11 @@ pub fn explained(
     let (filters, candidates) = (filters.unwrap_or_default(), candidates.unwrap_or_default());
     let best = candidates.first().map(|best| best.sum);
     let tied = candidates.iter().filter(|one| Some(one.sum) == best);
+    let parts = explanation.map(|explanation| explanation.parts(pool));
     Explained {
         destination,
+        headers,
+        parts: parts.unwrap_or_default(),
         local_reply,
         body_bytes: all,
         bytes_needed: needed,
@@ -183,6 +194,12 @@ impl Report for Explained {
             }
             (None, Some(reply)) => writeln!(out, "local reply: {reply}")?,
             (None, None) => writeln!(out, "no endpoint was picked")?,
+        }
+        for (name, value) in &self.headers {
+            writeln!(out, "{name}: {value}")?;
+        }
+        for part in &self.parts {
+            writeln!(out, "{part}")?;
         }
         let (needed, all) = (self.bytes_needed, self.body_bytes);
         match needed {
