@@ -22,6 +22,33 @@ pub(super) fn matches<'a>(walks: &'a mut [Walk], plan: &Plan, pool: &Pool) -> Ve
         .collect()
 }
 
+/// Returns how much each endpoint holds of the shortest and of the longest prompts that are still possible; `full`:
+/// whether no further block counts.
+pub(super) fn matches_at<'a>(
+    walks: &'a mut [Walk],
+    plan: &Plan,
+    pool: &Pool,
+    full: bool,
+) -> (Vec<PrefixMatch<'a>>, Vec<PrefixMatch<'a>>) {
+    let walks = walks.iter_mut().zip(&plan.producers);
+    let matches = walks.map(|(walk, (_, producer))| {
+        let most = match producer.block_spec(pool).max_blocks {
+            _ if full => 0.0,
+            None => f64::INFINITY,
+            Some(most) => most as f64,
+        };
+        let total = walk.total() as f64;
+        let shortest = PrefixMatch {
+            total,
+            block_tokens: producer.block_tokens(pool),
+            matched: walk.matched(),
+        };
+        let total = most.max(total);
+        (shortest, PrefixMatch { total, ..shortest })
+    });
+    matches.unzip()
+}
+
 /// Returns the cost of a request as far as it was read, and the highest possible.
 pub(super) fn costs(plan: &Plan, reader: &BodyReader, reading: bool) -> (Cost, Cost) {
     if !plan.needs.tokens {

@@ -5,7 +5,7 @@
 //! shortest and the longest prompt that is still possible. The rest of the prompt window is still
 //! read for the index as it streams past, and delays no request.
 
-use super::costs::{costs, matches, tokens_at};
+use super::costs::{costs, matches, matches_at, tokens_at};
 use super::dispatcher::Dispatcher;
 use super::effect::Addresses;
 use super::exchange::{Exchange, Target};
@@ -20,8 +20,8 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{DATA_PARALLEL_HEADER, ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Additions, ByRole, Cost, Cycle, Decision, PrefixMatch, RequestView, ScheduleError, Slot,
-    Stages, UnreadPrompt,
+    Additions, ByRole, Cost, Cycle, Decision, RequestView, ScheduleError, Slot, Stages,
+    UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -130,28 +130,7 @@ impl Dispatcher {
             exchange.comparisons += 1;
         }
         let model = exchange.naming.model(&exchange.reader).known();
-        let walks = exchange.walks.iter_mut();
-        let matches: Vec<(PrefixMatch<'_>, PrefixMatch<'_>)> = walks
-            .zip(plan.producers.iter())
-            .map(|(walk, (_, producer))| {
-                let spec = producer.block_spec(pool);
-                let block_tokens = producer.block_tokens(pool);
-                let most = match spec.max_blocks {
-                    _ if bounds.full => 0.0,
-                    None => f64::INFINITY,
-                    Some(most) => most as f64,
-                };
-                let total = walk.total() as f64;
-                let matched = walk.matched();
-                let at = |total| PrefixMatch {
-                    matched,
-                    total,
-                    block_tokens,
-                };
-                (at(total), at(most.max(total)))
-            })
-            .collect();
-        let (shortest, longest): (Vec<_>, Vec<_>) = matches.into_iter().unzip();
+        let (shortest, longest) = matches_at(&mut exchange.walks, plan, pool, bounds.full);
         let cycle = |prefix, cost, media| {
             let request = RequestView {
                 headers: &exchange.headers,

@@ -98,6 +98,24 @@ fn llm_d(error: &ScheduleError) -> LocalReply {
 mod tests {
     use super::*;
 
+    type Case = (
+        ScheduleError,
+        Dialect,
+        u32,
+        &'static str,
+        Option<&'static str>,
+    );
+
+    fn check(cases: &[Case]) {
+        for (error, dialect, status, body, reason) in cases {
+            let reply = LocalReply::new(error, *dialect);
+            assert_eq!(
+                (reply.status, reply.body.as_str(), reply.reason),
+                (*status, *body, *reason)
+            );
+        }
+    }
+
     #[test]
     fn each_error_has_the_code_and_the_text_of_its_dialect() {
         let cases = [
@@ -130,6 +148,20 @@ mod tests {
                 None,
             ),
             (
+                ScheduleError::NoProfileRan,
+                Dialect::GieV1,
+                429,
+                "inference gateway: InferencePoolResourceExhausted - failed to find target pod: failed to run any scheduler profile",
+                Some("rejected-saturated"),
+            ),
+        ];
+        check(&cases);
+    }
+
+    #[test]
+    fn what_disaggregated_plans_fail_with_is_not_saturation() {
+        check(&[
+            (
                 ScheduleError::NoDecodeEndpoint,
                 Dialect::LlmD,
                 503,
@@ -150,20 +182,6 @@ mod tests {
                 "inference error: PreconditionFailed - no decode worker has the requested KV cache",
                 None,
             ),
-            (
-                ScheduleError::NoProfileRan,
-                Dialect::GieV1,
-                429,
-                "inference gateway: InferencePoolResourceExhausted - failed to find target pod: failed to run any scheduler profile",
-                Some("rejected-saturated"),
-            ),
-        ];
-        for (error, dialect, status, body, reason) in cases {
-            let reply = LocalReply::new(&error, dialect);
-            assert_eq!(
-                (reply.status, reply.body.as_str(), reply.reason),
-                (status, body, reason)
-            );
-        }
+        ]);
     }
 }
