@@ -1,6 +1,7 @@
 //! The typed reading of a mapping: each field is read with its default and bounds; what was
 //! given but never read is unknown.
 
+mod choices;
 mod lists;
 
 use std::time::Duration;
@@ -355,49 +356,6 @@ impl<'a> Fields<'a> {
         };
         self.note(name, Node::Number(port));
         Some(port as u16)
-    }
-
-    /// One of a few words.
-    pub fn choice<T: Copy + PartialEq>(
-        &mut self,
-        name: &'static str,
-        default: T,
-        words: &[(&'static str, T)],
-    ) -> T {
-        let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
-        let word_of = |value: T| words.iter().find(|(_, known)| *known == value);
-        let stated = word_of(default).map(|(word, _)| Node::String((*word).to_owned()));
-        self.ask(name, Kind::Choice(known.clone()), stated);
-        let given = self.text(name, "");
-        let mut value = default;
-        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == given) {
-            value = *meant;
-        } else if !given.is_empty() {
-            self.refuse(name, &Node::String(given), &known.join(" or "));
-        }
-        if let Some((word, _)) = word_of(value) {
-            self.note(name, Node::String((*word).to_owned()));
-        }
-        value
-    }
-
-    /// One of a few words, that must be given.
-    pub fn required_choice<T: Copy>(
-        &mut self,
-        name: &'static str,
-        words: &[(&'static str, T)],
-    ) -> Option<T> {
-        let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
-        self.ask_required(name, Kind::Choice(known.clone()));
-        let node = self.node(name).unwrap_or(&ABSENT);
-        let meant = match node {
-            Node::String(text) => words.iter().find(|(word, _)| word == text),
-            _ => None,
-        };
-        if meant.is_none() {
-            self.refuse(name, node, &known.join(" or "));
-        }
-        meant.map(|(_, value)| *value)
     }
 
     /// A field's former name: whether it is given (then there is a warning) or might be.
