@@ -282,16 +282,15 @@ fn picked(decision: &Expected) -> Vec<&str> {
     }
 }
 
-/// Returns the first scenarios of each family that load.
+/// Returns the first scenarios of each family.
 fn sample() -> Vec<Scenario> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/catalogue");
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let mut scenarios = Scenario::read_folder(&folder).unwrap();
     scenarios.retain(|scenario| {
         let taken = taken.entry(scenario.family.clone()).or_default();
-        let takes = *taken < SAMPLE && Replay::new(scenario).is_ok();
-        *taken += usize::from(takes);
-        takes
+        *taken += 1;
+        *taken <= SAMPLE
     });
     scenarios
 }
@@ -299,6 +298,8 @@ fn sample() -> Vec<Scenario> {
 #[test]
 fn the_module_in_envoy_decides_as_the_native_core_over_the_whole_catalogue() {
     let staged: Vec<Staged> = sample().into_iter().map(Staged::new).collect();
+    // 13 families, of which one has a single scenario.
+    assert_eq!(staged.len(), 13 * SAMPLE - 1);
     let mut setup = Setup::new(&staged[0].addresses(), "");
     setup.configs = staged.iter().map(Staged::config).collect();
     let clusters = staged.iter();
@@ -314,7 +315,7 @@ fn the_module_in_envoy_decides_as_the_native_core_over_the_whole_catalogue() {
     // Ties fall otherwise sooner or later, but not at once.
     let compared = compared.into_inner();
     assert!(
-        compared > 20,
+        compared > 80,
         "{compared} decisions were compared with the recorded ones"
     );
 }
