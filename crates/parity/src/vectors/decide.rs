@@ -12,8 +12,7 @@ use super::setting::Setting;
 #[derive(Debug, Deserialize)]
 pub struct Decide {
     plugins: Vec<Value>,
-    /// The plugins of each profile, by name; none if the document has no profiles.
-    #[serde(default)]
+    /// The plugins of each profile, by name.
     profiles: serde_json::Map<String, Value>,
     #[serde(flatten)]
     setting: Setting,
@@ -41,15 +40,12 @@ struct Expected {
 impl Decide {
     /// Runs the case.
     pub fn run(&self) -> Result<(), String> {
-        let mut document = json!({
+        let profiles = self.profiles.iter();
+        let profiles = profiles.map(|(name, plugins)| json!({"name": name, "plugins": plugins}));
+        let document = json!({
             "apiVersion": "llm-d.ai/v1alpha1", "kind": "EndpointPickerConfig", "plugins": self.plugins,
+            "schedulingProfiles": profiles.collect::<Vec<Value>>(),
         });
-        if !self.profiles.is_empty() {
-            let profiles = self.profiles.iter();
-            let profiles =
-                profiles.map(|(name, plugins)| json!({"name": name, "plugins": plugins}));
-            document["schedulingProfiles"] = profiles.collect();
-        }
         let loaded = config::load(&document.to_string()).map_err(|rejected| {
             let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
             errors.join("; ")
