@@ -30,6 +30,7 @@ mod protocols;
 mod recorded;
 mod responses;
 mod rewriting;
+mod sessions;
 mod slow_clients;
 mod steering;
 mod stream;
