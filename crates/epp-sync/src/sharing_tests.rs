@@ -2,7 +2,7 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::{ExchangeId, Head, ResponseOrigin, Upstream};
+use epp_core::picker::{Effect, ExchangeId, Head, ResponseOrigin, Upstream};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
@@ -333,4 +333,60 @@ fn a_plan_that_shares_nothing_probes_and_learns_alone() {
     // Polling stays common.
     let polls = vms.iter_mut().map(|vm| vm.picker.peers().polls());
     assert_eq!(polls.filter(|polls| *polls).count(), 1);
+}
+
+/// Sessions that the picker remembers, and two endpoints.
+const SESSIONS: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: session-affinity-filter, parameters: {strategy: session_id}}
+- {type: random-picker}
+- name: pods
+  type: static-discovery
+  parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}, {name: b, address: 10.0.0.2, port: 80}]}
+dataLayer: {discovery: {pluginRef: pods}}
+";
+
+/// Sends one request of each session. Returns where each went.
+fn send_sessions(vm: &mut Vm) -> Vec<String> {
+    while vm.picker.poll_effect().is_some() {}
+    let one = |session: usize| {
+        let name = format!("session {session}");
+        let head = Head {
+            headers: &[Some(name.as_bytes())],
+            end: true,
+            ..Head::default()
+        };
+        vm.picker.request_headers(NOW, ExchangeId(1), &head);
+        let Some(Effect::Forward { route, .. }) = vm.picker.poll_effect() else {
+            panic!("not forwarded");
+        };
+        vm.picker.closed(NOW, ExchangeId(1));
+        let address = route.endpoints().next().unwrap().to_owned();
+        address
+    };
+    (0..40).map(one).collect()
+}
+
+#[test]
+fn sessions_stay_at_their_endpoints_in_all_workers_and_in_one_that_starts() {
+    let mut memory = InProcess::default();
+    let mut vms = [1, 2].map(|number| Vm::start(SESSIONS, number, &mut memory));
+    for _ in 0..30 {
+        vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+    }
+    // Both place the same sessions at the same time: they disagree, and then agree.
+    let [one, other] = [0, 1].map(|number: usize| send_sessions(&mut vms[number]));
+    assert_ne!(one, other);
+    for _ in 0..3 {
+        vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+    }
+    let placed = send_sessions(&mut vms[0]);
+    assert_eq!(send_sessions(&mut vms[1]), placed);
+    let mut new = Vm::start(SESSIONS, 3, &mut memory);
+    for _ in 0..30 {
+        vms.iter_mut().for_each(|vm| vm.tick(&mut memory));
+        new.tick(&mut memory);
+    }
+    assert_eq!(send_sessions(&mut new), placed);
 }
