@@ -62,9 +62,8 @@ impl Staged {
                 continue;
             };
             // The port of no endpoint is as good as that of any.
-            let place = recorded
-                .iter()
-                .position(|recorded| *recorded == port.to_string());
+            let number = port.to_string();
+            let place = recorded.iter().position(|recorded| *recorded == number);
             *port = pods[place.unwrap_or(0)].address.port().into();
         }
         let staged = Self { scenario, pods };
