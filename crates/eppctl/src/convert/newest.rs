@@ -166,7 +166,12 @@ fn split_precise_scorers(top: &mut Map<String, Value>, notes: &mut Vec<String>) 
 
 /// Renames a plugin's own parameters.
 fn rename_parameters(plugin: &mut Value, notes: &mut Vec<String>) {
-    const FORMER: [(&str, &str, &str); 2] = [
+    const FORMER: [(&str, &str, &str); 3] = [
+        (
+            "mm-embeddings-cache-producer",
+            "cacheSizeInMB",
+            "cacheSizeInMBPerServer",
+        ),
         (
             "approx-prefix-cache-producer",
             "blockSize",

@@ -6,12 +6,13 @@ use crate::config::known::elsewhere;
 use crate::config::sections::Named;
 use crate::plugins::{self, Capability};
 
-/// The capabilities of plugins that `dataLayer.sources` may refer to. Prefix producers are told of
-/// endpoints that come and go there, which they always learn here.
+/// The capabilities of plugins that `dataLayer.sources` may refer to. Producers that remember endpoints are
+/// told of those that come and go there, which they always learn here.
 const SOURCES: &[Capability] = &[
     Capability::MetricsSource,
     Capability::MetricsExtractor,
     Capability::PrefixProducer,
+    Capability::MediaCache,
     Capability::Topology,
 ];
 

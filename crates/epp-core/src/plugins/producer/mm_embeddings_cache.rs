@@ -9,6 +9,7 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `cacheSizeInMBPerServer` | 4096 | MiB of an endpoint's cache, for items of 2 MiB |
+//! | `cacheSizeInMB` | – | its former name |
 //! | `cacheSizeInEmbeddingsPerServer` | none | or its embeddings, for items of 225, which is an image of unknown size |
 //!
 //! ```yaml
@@ -91,7 +92,11 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     const EMBEDDINGS: &str = "cacheSizeInEmbeddingsPerServer";
     let fields = &mut build.fields;
     let both = fields.has(EMBEDDINGS) && fields.has("cacheSizeInMBPerServer");
-    let size = fields.positive_or_default("cacheSizeInMBPerServer", 4096);
+    let former = match fields.deprecated("cacheSizeInMB", "cacheSizeInMBPerServer") {
+        true => fields.positive_or_default("cacheSizeInMB", 4096),
+        false => 4096,
+    };
+    let size = fields.positive_or_default("cacheSizeInMBPerServer", former);
     let embeddings = fields.optional_natural(EMBEDDINGS);
     fields.approximated(EMBEDDINGS, OF_ONE_SIZE);
     if both {
