@@ -286,7 +286,7 @@ fn the_index_is_not_corrected_by_what_another_endpoint_had_cached() {
     let corrections = |tail: &str| {
         let mut picker = picker(CACHED, &["decode", "prefill"]);
         let prompts = (1..=20).map(|number| format!("{number:0>8}").repeat(500));
-        let known = prompts.clone().last().unwrap();
+        let known = prompts.clone().next_back().unwrap();
         for (id, prompt) in (1..).zip(prompts.chain([known + tail])) {
             let body = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#);
             let head = Head::post_json("/v1/completions", Some(body.len()));
