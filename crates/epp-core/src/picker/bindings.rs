@@ -1,16 +1,17 @@
 //! Plugins' state: what requests bind, here and in the other pickers.
 //!
 //! A binding travels as a placement of one hash, its key, with a producer's number that no index has. So it needs
-//! nothing of its own in what the pickers of one proxy exchange.
+//! nothing of its own in what the pickers of one proxy exchange. The key of one that has moved is followed by how often.
 
 use super::dispatcher::Dispatcher;
 use super::learnt::{Evidence, Placement};
 use crate::scheduling::{Record, Slot, StateId};
 
-/// The producer's number of the first state. Plans have far fewer producers.
+/// The producer's number of the first state. Plans have fewer producers.
 const FIRST_STATE: u8 = 128;
 
-/// The slot of a placement that lists a whole state: each key is followed by its endpoint's slot and tag.
+/// The slot of a placement that lists a whole state: each key is followed by its endpoint's slot, in 16 bits, how often
+/// it has moved, in 16, and the endpoint's tag.
 const ALL_SLOTS: u32 = u32::MAX;
 
 /// Returns the state that a placement is about, if it is not about an index.
@@ -37,18 +38,27 @@ impl Dispatcher {
             return;
         };
         bindings.bind(key, slot, self.clock.now());
+        let generation = bindings.generation(key);
         let tag = self.endpoints.loads.tag(slot);
         let placement = placement(state, slot.0, tag);
-        self.prefixes.learnt.append(placement, &[key], 0);
+        let words = [key, u64::from(generation)];
+        self.prefixes.learnt.append(placement, &words, 0);
+        if generation > 0 {
+            self.prefixes.learnt.append(placement, &words, 1);
+        }
     }
 
     /// Binds a key as another picker has bound it.
-    pub fn learn_binding(&mut self, state: StateId, learnt: Placement, key: u64) {
+    pub fn learn_binding(&mut self, state: StateId, learnt: Placement, words: &[u64]) {
+        let Some((key, rest)) = words.split_first() else {
+            return;
+        };
+        let generation = rest.first().copied().unwrap_or_default();
         let slot = Slot(learnt.slot);
         let is_present = self.is_member(slot, learnt.tag);
         let state = self.states.get_mut(state).filter(|_| is_present);
         if let Some(bindings) = state {
-            bindings.bind_by_peer(key, slot, self.clock.now());
+            bindings.bind_by_peer(*key, slot, generation as u16, self.clock.now());
         }
     }
 
@@ -60,9 +70,11 @@ impl Dispatcher {
     /// Writes a whole state into `words`, the key that was used longest ago first; `None` past the last state.
     pub fn list_bindings(&self, number: usize, words: &mut Vec<u64>) -> Option<Placement> {
         let state = StateId(number);
-        for (key, slot) in self.states.get(state)?.iter() {
+        let bindings = self.states.get(state)?;
+        for (key, slot) in bindings.iter().filter(|(_, slot)| slot.0 >> 16 == 0) {
             let tag = self.endpoints.loads.tag(slot);
-            words.extend([key, u64::from(slot.0) << 32 | u64::from(tag)]);
+            let moved = slot.0 << 16 | u32::from(bindings.generation(key));
+            words.extend([key, u64::from(moved) << 32 | u64::from(tag)]);
         }
         Some(placement(state, ALL_SLOTS, 0))
     }
@@ -70,11 +82,12 @@ impl Dispatcher {
     /// Takes over a part of what another picker has listed. Keys that are bound here stay as they are.
     pub fn take_over_bindings(&mut self, state: StateId, words: &mut dyn Iterator<Item = u64>) {
         while let (Some(key), Some(place)) = (words.next(), words.next()) {
-            let (slot, tag) = (Slot((place >> 32) as u32), place as u32);
+            let (slot, generation) = (Slot((place >> 48) as u32), (place >> 32) as u16);
+            let tag = place as u32;
             let is_present = self.is_member(slot, tag);
             let state = self.states.get_mut(state).filter(|_| is_present);
             if let Some(bindings) = state.filter(|bindings| bindings.get(key).is_none()) {
-                bindings.bind(key, slot, self.clock.now());
+                bindings.bind_by_peer(key, slot, generation, self.clock.now());
             }
         }
     }

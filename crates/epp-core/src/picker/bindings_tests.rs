@@ -185,3 +185,33 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         }
     }
 }
+
+#[test]
+fn a_key_that_moved_stays_moved_in_all_pickers() {
+    let [mut one, mut other, mut new] = [1, 2, 3].map(|_| picker(&[1, 2, 3]));
+    let record = |slot| Record {
+        state: StateId(0),
+        key: 7,
+        slot: Slot(slot),
+    };
+    one.dispatcher.bind(record(0));
+    pass(&mut one, &mut other);
+    // One moves it, while the other does not know yet and uses the former endpoint once more.
+    one.dispatcher.bind(record(2));
+    other.dispatcher.bind(record(0));
+    pass(&mut one, &mut other);
+    pass(&mut other, &mut one);
+    assert_eq!([bound(&one), bound(&other)], [[2], [2]]);
+    // One that starts takes over how often it has moved, too.
+    let (mut lists, mut words) = (0, Vec::new());
+    while let Some(list) = one.peers().index_list(lists, &mut words) {
+        new.peers().take_over(list, &mut words.drain(..));
+        lists += 1;
+    }
+    assert_eq!(bound(&new), [2]);
+    new.dispatcher.bind(record(1));
+    one.dispatcher.bind(record(2));
+    pass(&mut one, &mut new);
+    pass(&mut new, &mut one);
+    assert_eq!([bound(&one), bound(&new)], [[1], [1]]);
+}

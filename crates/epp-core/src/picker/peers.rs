@@ -196,10 +196,7 @@ impl IndexPeer for PeerView<'_> {
 
     fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
         if let Some(state) = state_of(learnt) {
-            for key in prompt.get(from..).unwrap_or_default() {
-                self.0.dispatcher.learn_binding(state, learnt, *key);
-            }
-            return;
+            return self.0.dispatcher.learn_binding(state, learnt, prompt);
         }
         let Dispatcher {
             endpoints,

@@ -42,6 +42,8 @@ const MAX_EXPIRED_PER_TICK: usize = 4_096;
 #[derive(Debug, Clone, Copy)]
 struct Binding {
     slot: Slot,
+    /// How often the key has moved to another endpoint, whoever moved it; 65,535 stands for more.
+    generation: u16,
     /// The number of its last use.
     turn: u64,
 }
@@ -87,6 +89,8 @@ pub struct Bindings {
     turn: u64,
     /// How many keys are bound to each endpoint, by slot.
     held: Vec<u32>,
+    /// How many endpoints have any.
+    holders: usize,
 }
 
 impl Bindings {
@@ -98,13 +102,14 @@ impl Bindings {
             uses: VecDeque::new(),
             turn: 0,
             held: Vec::new(),
+            holders: 0,
         }
     }
 
     /// Returns how many keys may be bound now.
     fn bound(&self) -> usize {
         let endpoints = match self.spec.per_endpoint {
-            true => self.held.iter().filter(|held| **held > 0).count(),
+            true => self.holders,
             false => 1,
         };
         self.spec.capacity.saturating_mul(endpoints).min(MAX_KEYS)
@@ -115,16 +120,24 @@ impl Bindings {
             self.held.resize(slot.index() + 1, 0);
         }
         if let Some(held) = self.held.get_mut(slot.index()) {
+            let before = *held;
             *held = match more {
-                true => held.saturating_add(1),
-                false => held.saturating_sub(1),
+                true => before.saturating_add(1),
+                false => before.saturating_sub(1),
             };
+            self.holders += usize::from(before == 0 && *held > 0);
+            self.holders -= usize::from(before > 0 && *held == 0);
         }
     }
 
     /// Returns the endpoint that a key is bound to.
     pub fn get(&self, key: u64) -> Option<Slot> {
         self.keys.get(&key).map(|binding| binding.slot)
+    }
+
+    /// Returns how often a key has moved from one endpoint to another.
+    pub fn generation(&self, key: u64) -> u16 {
+        self.keys.get(&key).map_or(0, |binding| binding.generation)
     }
 
     /// Returns the number of a key's last use; a later one is higher.
@@ -162,9 +175,20 @@ impl Bindings {
 
     /// A request has used a key, which is bound to the endpoint in this slot from now on.
     pub fn bind(&mut self, key: u64, slot: Slot, at: Instant) {
+        let moves = self.get(key).is_some_and(|known| known != slot);
+        let generation = self.generation(key).saturating_add(u16::from(moves));
+        self.put(key, slot, generation, at);
+    }
+
+    fn put(&mut self, key: u64, slot: Slot, generation: u16, at: Instant) {
         self.turn += 1;
         let turn = self.turn;
-        if let Some(before) = self.keys.insert(key, Binding { slot, turn }) {
+        let binding = Binding {
+            slot,
+            generation,
+            turn,
+        };
+        if let Some(before) = self.keys.insert(key, binding) {
             self.count(before.slot, false);
         }
         self.count(slot, true);
@@ -180,11 +204,16 @@ impl Bindings {
         }
     }
 
-    /// Another picker has bound a key. Where two have bound it to different endpoints at the same time, both
-    /// keep the endpoint in the lower slot, so that they agree.
-    pub fn bind_by_peer(&mut self, key: u64, slot: Slot, at: Instant) {
-        let known = self.get(key);
-        self.bind(key, known.map_or(slot, |known| known.min(slot)), at);
+    /// Another picker has bound a key, which has moved this often. Where two have bound it to different endpoints, the
+    /// one that has moved more often counts; of two that moved at the same time the endpoint in the lower slot. So all
+    /// pickers agree.
+    pub fn bind_by_peer(&mut self, key: u64, slot: Slot, generation: u16, at: Instant) {
+        let (slot, generation) = match self.keys.get(&key) {
+            Some(known) if known.generation > generation => (known.slot, known.generation),
+            Some(known) if known.generation == generation => (known.slot.min(slot), generation),
+            _ => (slot, generation),
+        };
+        self.put(key, slot, generation, at);
     }
 
     fn forget_oldest(&mut self) {
@@ -216,6 +245,7 @@ impl Bindings {
     pub fn remove_endpoint(&mut self, slot: Slot) {
         self.keys.retain(|_, binding| binding.slot != slot);
         if let Some(held) = self.held.get_mut(slot.index()) {
+            self.holders -= usize::from(*held > 0);
             *held = 0;
         }
     }

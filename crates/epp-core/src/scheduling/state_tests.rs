@@ -64,11 +64,36 @@ fn pickers_that_bind_a_key_at_the_same_time_agree() {
             own.bind(7, slot, at(round));
         }
         let published = [0, 1].map(|place: usize| pair[place].get(7).unwrap());
-        pair[0].bind_by_peer(7, published[1], at(round));
-        pair[1].bind_by_peer(7, published[0], at(round));
+        pair[0].bind_by_peer(7, published[1], 0, at(round));
+        pair[1].bind_by_peer(7, published[0], 0, at(round));
         assert_eq!(pair[0].get(7), Some(Slot(1)));
         assert_eq!(pair[1].get(7), Some(Slot(1)));
     }
+}
+
+#[test]
+fn a_key_that_moved_stays_moved_whichever_slot_is_lower() {
+    let mut pair = [bindings(10, None), bindings(10, None)];
+    pair.iter_mut().for_each(|own| own.bind(7, Slot(0), at(0)));
+    pair[0].bind(7, Slot(2), at(1));
+    assert_eq!(pair[0].generation(7), 1);
+    // The other has not learnt of it yet, and publishes its use of the former endpoint.
+    pair[0].bind_by_peer(7, Slot(0), 0, at(1));
+    pair[1].bind_by_peer(7, Slot(2), 1, at(1));
+    for own in &mut pair {
+        own.bind(7, own.get(7).unwrap(), at(2));
+        assert_eq!((own.get(7), own.generation(7)), (Some(Slot(2)), 1));
+    }
+    // Both move it at the same time.
+    pair[0].bind(7, Slot(4), at(3));
+    pair[1].bind(7, Slot(3), at(3));
+    pair[0].bind_by_peer(7, Slot(3), 2, at(3));
+    pair[1].bind_by_peer(7, Slot(4), 2, at(3));
+    assert!(pair.iter().all(|own| own.get(7) == Some(Slot(3))));
+    for slot in [0, 1].repeat(40_000) {
+        pair[0].bind(7, Slot(slot), at(4));
+    }
+    assert_eq!(pair[0].generation(7), u16::MAX);
 }
 
 /// Compares with a plain list.
@@ -101,6 +126,10 @@ fn random_uses_equal_those_of_a_list() {
             let expected: Vec<(u64, u32)> = list.iter().map(|e| (e.0, e.1)).collect();
             assert_eq!(keys(&bindings), expected, "seed {seed}");
             assert_eq!(bindings.len(), expected.len());
+            let mut held: Vec<u32> = expected.iter().map(|(_, slot)| *slot).collect();
+            held.sort_unstable();
+            held.dedup();
+            assert_eq!(bindings.holders, held.len());
         }
     }
 }
