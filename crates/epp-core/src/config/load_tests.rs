@@ -414,3 +414,43 @@ fn a_reference_chooses_among_several() {
         &["plugins[3]", "second discovery plugin"],
     );
 }
+
+#[test]
+fn producers_are_told_of_endpoints() {
+    let sources = |extractor: &str| {
+        llm_d(&format!(
+            "plugins: [{{type: {extractor}}}, {{type: endpoint-notification-source}}]
+dataLayer: {{sources: [{{pluginRef: endpoint-notification-source, extractors: [{{pluginRef: {extractor}}}]}}]}}
+"
+        ))
+    };
+    for extractor in [
+        "mm-embeddings-cache-producer",
+        "inflight-load-producer",
+        "approx-prefix-cache-producer",
+    ] {
+        if let Err(rejected) = load(&sources(extractor)) {
+            panic!("{extractor}: {:?}", rejected.errors);
+        }
+    }
+    assert!(load(&sources("queue-scorer")).is_err());
+}
+
+#[test]
+fn plugins_that_remember_prompts_are_bounded() {
+    let producers = |count: usize| {
+        let one = |n| format!("- {{name: p{n}, type: approx-prefix-cache-producer}}\n");
+        llm_d(&format!(
+            "plugins:\n{}",
+            (0..count).map(one).collect::<String>()
+        ))
+    };
+    assert!(load(&producers(64)).is_ok());
+    refused(
+        &producers(65),
+        &[
+            "plugins[64].parameters (line",
+            "found 65, expected at most 64",
+        ],
+    );
+}

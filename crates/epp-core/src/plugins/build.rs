@@ -25,6 +25,10 @@ const MAX_HEADERS: usize = 32;
 /// Plugins of one plan that keep state at most; pickers number them in seven bits.
 const MAX_STATES: usize = 64;
 
+/// Plugins of one plan that remember prompts at most; what pickers tell each other numbers them below 128, and each keeps
+/// an index.
+const MAX_PRODUCERS: usize = 64;
+
 /// The part of a plan that is built so far, for the plugins that refer to it.
 #[derive(Debug, Default)]
 pub struct Built {
@@ -188,6 +192,14 @@ impl Build<'_, '_> {
     /// Has prompts cut and remembered like this. Plugins read the matches by what this returns:
     /// [`crate::scheduling::RequestView::prefix_match`].
     pub fn prefix_producer(&mut self, producer: PrefixProducer) -> ProducerId {
+        let found = self.built.producers.len() + 1;
+        if found > MAX_PRODUCERS {
+            let message = format!(
+                "found {found}, expected at most {MAX_PRODUCERS} plugins that remember prompts"
+            );
+            let path = self.fields.path().clone();
+            self.fields.problems().error(&path, message);
+        }
         let producers = &mut self.built.producers;
         producers.push((self.name.to_owned(), producer));
         ProducerId(producers.len() - 1)

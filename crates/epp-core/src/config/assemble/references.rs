@@ -13,6 +13,7 @@ const SOURCES: &[Capability] = &[
     Capability::MetricsExtractor,
     Capability::PrefixProducer,
     Capability::MediaCache,
+    Capability::InflightLoad,
     Capability::Topology,
 ];
 
