@@ -206,9 +206,45 @@ pub struct Scheduled {
 impl Scheduling {
     /// Returns the plan of these plugins in one profile, in that order, with the endpoints `p0`, `p1`….
     pub fn new(plugins: &str, endpoints: usize) -> Self {
-        let text = format!(
-            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{plugins}]\n"
+        Self::of_sections(&format!("plugins: [{plugins}]"), endpoints)
+    }
+
+    /// Returns the plan of these plugins in the profiles `decode`, `prefill` and `encode`, each with a scorer, and
+    /// one endpoint for each of these roles.
+    pub fn disaggregated(plugins: &str, scorers: [&str; 3], roles: &[&str]) -> Self {
+        let names = ["decode", "prefill", "encode"];
+        let filter = |role: &str| {
+            format!(
+                "{{name: {role}s, type: label-selector-filter, parameters: {{matchLabels: {{role: {role}}}}}}}, "
+            )
+        };
+        let profile = |(role, scorer): (&str, &str)| {
+            format!(
+                "- {{name: {role}, plugins: [{{pluginRef: {role}s}}, {{pluginRef: {scorer}}}]}}\n"
+            )
+        };
+        let filters = names.map(filter).concat();
+        let profiles: String = std::iter::zip(names, scorers).map(profile).collect();
+        let deciders =
+            "prefill: always-disagg-pd-decider, encode: always-disagg-multimodal-decider";
+        let mut plan = Self::of_sections(
+            &format!(
+                "plugins: [{filters}{{type: always-disagg-pd-decider}}, {{type: always-disagg-multimodal-decider}}, \
+                 {{type: disagg-profile-handler, parameters: {{deciders: {{{deciders}}}}}}}, {plugins}]\n\
+                 schedulingProfiles:\n{profiles}"
+            ),
+            roles.len(),
         );
+        for (slot, role) in (0..).map(Slot).zip(roles) {
+            let endpoint = plan.pool.get_mut(slot).unwrap();
+            endpoint.labels = vec![("role".to_owned(), (*role).to_owned())];
+        }
+        plan
+    }
+
+    fn of_sections(sections: &str, endpoints: usize) -> Self {
+        let text =
+            format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{sections}\n");
         let plan = crate::config::load(&text).unwrap().plan;
         let secret = Secret::from(1);
         Self {

@@ -46,12 +46,16 @@ impl<'a> Profiles<'a> {
 
 /// The results of the profiles that ran.
 #[derive(Debug, Default)]
-pub struct Results(Vec<Option<Result<Ranking, ScheduleError>>>);
+pub struct Results {
+    by_profile: Vec<Option<Result<Ranking, ScheduleError>>>,
+    /// The profiles that ran, in turn.
+    ran: Vec<ProfileId>,
+}
 
 impl Results {
     /// Returns what a profile found; `None` for one that has not run.
     pub fn get(&self, profile: ProfileId) -> Option<&Result<Ranking, ScheduleError>> {
-        self.0.get(profile.0)?.as_ref()
+        self.by_profile.get(profile.0)?.as_ref()
     }
 
     /// Returns the best endpoint that a profile has found.
@@ -62,18 +66,25 @@ impl Results {
 
     /// Returns whether any profile has run.
     pub fn any(&self) -> bool {
-        self.0.iter().any(Option::is_some)
+        !self.ran.is_empty()
+    }
+
+    /// Returns the profiles that have run, in turn.
+    pub fn ran(&self) -> &[ProfileId] {
+        &self.ran
     }
 
     /// Empties it for this many profiles. The rankings' buffers go to `spare`, to be used again.
     pub(super) fn reset(&mut self, profiles: usize, spare: &mut Vec<Ranking>) {
-        spare.extend(self.0.drain(..).flatten().flatten());
-        self.0.resize_with(profiles, || None);
+        spare.extend(self.by_profile.drain(..).flatten().flatten());
+        self.by_profile.resize_with(profiles, || None);
+        self.ran.clear();
     }
 
     pub(super) fn set(&mut self, profile: ProfileId, result: Result<Ranking, ScheduleError>) {
-        if let Some(entry) = self.0.get_mut(profile.0) {
+        if let Some(entry) = self.by_profile.get_mut(profile.0) {
             *entry = Some(result);
+            self.ran.push(profile);
         }
     }
 }

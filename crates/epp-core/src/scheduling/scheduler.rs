@@ -70,6 +70,17 @@ impl<'a> Decision<'a> {
             .ok()
     }
 
+    /// Returns what the last profile found that ran with this scorer; `None` if it has scored no endpoint.
+    pub fn scored_by(&self, scorer: &str) -> Option<&'a Ranking> {
+        let ran = self.results.ran().iter().rev();
+        let mut rankings = ran.filter_map(|id| {
+            let mut scorers = self.profiles.get(*id)?.scorers.iter();
+            scorers.find(|own| own.name == scorer)?;
+            self.results.get(*id)?.as_ref().ok()
+        });
+        rankings.next()
+    }
+
     /// Returns the picks, best first: what the Endpoint Picker's destination header would name.
     pub fn picks(&self) -> impl Iterator<Item = Slot> + 'a {
         self.ranking.picks()

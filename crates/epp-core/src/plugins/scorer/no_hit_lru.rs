@@ -2,7 +2,8 @@
 //!
 //! Reads the prefix match of each candidate. Where no candidate holds any block of the prompt, the request is cold:
 //! the longer ago an endpoint got its last cold request, the better. A cold request moves the endpoint that it is sent
-//! to behind all others, and so the one that computes its prompt, if that is another. Other requests move none.
+//! to behind all others, and so the one that computes its prompt, if that is another. Other requests move none. Of
+//! several profiles with this scorer the candidates of the last that runs say whether a request is cold.
 //!
 //! Score: 0.5 for all if any candidate holds a block, and 1 for an only candidate. Else 1 − i / (n − 1) for n
 //! candidates, not below 0: the endpoints that never got a cold request count i from 0 on, in the pool's order;
@@ -44,6 +45,7 @@ const UNUSED: &str = "deprecated; prefixMatchInfoProducerName names the producer
 
 #[derive(Debug)]
 struct NoHitLruScorer {
+    name: String,
     /// Whose matches it reads; `None` only in a plan that is refused.
     producer: Option<ProducerId>,
     /// Each endpoint that got a cold request, under its slot.
@@ -57,6 +59,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     build.fields.no_effect("prefixPluginType", UNUSED);
     build.fields.no_effect("prefixPluginName", UNUSED);
     let scorer = Arc::new(NoHitLruScorer {
+        name: build.name.to_owned(),
         producer: producer.capabilities.prefix_producer,
         state: build.state(size as usize, None),
     });
@@ -117,13 +120,14 @@ impl Hook for NoHitLruScorer {
         decision: &Decision<'_>,
         additions: &mut Additions,
     ) {
-        let rankings = [Some(decision.ranking), decision.prefill];
-        let rankings = rankings.into_iter().flatten();
-        let candidates = rankings.clone().flat_map(|ranking| &ranking.scored);
-        if !self.is_cold(cycle, candidates.map(|scored| scored.slot)) {
+        let Some(scored) = decision.scored_by(&self.name) else {
+            return;
+        };
+        if !self.is_cold(cycle, scored.scored.iter().map(|scored| scored.slot)) {
             return;
         }
-        let targets = rankings.filter_map(|ranking| ranking.picks().next());
+        let rankings = [Some(decision.ranking), decision.prefill];
+        let targets = rankings.into_iter().flatten().filter_map(|ranking| ranking.picks().next());
         additions.records.extend(targets.map(|slot| Record {
             state: self.state,
             key: u64::from(slot.0),
@@ -134,6 +138,7 @@ impl Hook for NoHitLruScorer {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::{close, refused, Scheduling};
 
     fn plan(parameters: &str, endpoints: usize) -> Scheduling {
@@ -186,11 +191,34 @@ mod tests {
         (0..5).for_each(|_| drop(plan.schedule(&[], &[])));
         // Of the five two are left, which are behind the three that are not candidates now.
         for slot in [0, 1, 2] {
-            let slot = crate::scheduling::Slot(slot);
+            let slot = Slot(slot);
             plan.pool.get_mut(slot).unwrap().available = false;
         }
         let scores = plan.schedule(&[], &[]).scores;
         assert!(close(&scores, &[0.0, 0.0]), "{scores:?}");
+    }
+
+    #[test]
+    fn the_candidates_of_the_last_profile_that_it_scored_say_what_is_cold() {
+        let plugins = "{type: no-hit-lru-scorer}, {type: queue-scorer}, {type: prefix-cache-scorer}";
+        let (own, other) = ("no-hit-lru-scorer", "queue-scorer");
+        for (scorers, matched, bound) in [
+            // Decode endpoint 0 holds blocks, prefill endpoint 1 none.
+            ([other, own, other], [5, 0], vec![0, 1]),
+            ([own, own, other], [5, 0], vec![0, 1]),
+            ([own, other, other], [5, 0], vec![]),
+            ([own, own, other], [0, 5], vec![]),
+            ([own, other, other], [0, 5], vec![0, 1]),
+            // Its profile does not run.
+            ([other, other, own], [0, 0], vec![]),
+        ] {
+            let mut plan = Scheduling::disaggregated(plugins, scorers, &["decode", "prefill"]);
+            plan.schedule(&[], &matched);
+            let state = plan.states.get(StateId(0)).unwrap();
+            let mut keys: Vec<u32> = state.iter().map(|(_, slot)| slot.0).collect();
+            keys.sort_unstable();
+            assert_eq!(keys, bound, "{scorers:?} {matched:?}");
+        }
     }
 
     #[test]
