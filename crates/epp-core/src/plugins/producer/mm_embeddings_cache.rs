@@ -2,9 +2,9 @@
 //! endpoint probably holds their embeddings.
 //!
 //! Reads the hashes of a prompt's media, 32 different ones at most, within the prompt window. A request adds its media
-//! to the endpoints that the primary profile picks. An endpoint is taken to hold as many items as the parameters say, on
-//! average over all endpoints that hold any, and all endpoints together 65,536 at most; the items that were used longest
-//! ago make room.
+//! to the endpoints that the primary profile picks, and to those that encode them. An endpoint is taken to hold as many
+//! items as the parameters say, on average over all endpoints that hold any, and all endpoints together 65,536 at most;
+//! the items that were used longest ago make room.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -22,7 +22,7 @@ use crate::plugins::{
     Build, Capabilities, Capability, Parity, PluginType, Reference, Standing,
 };
 use crate::request::Media;
-use crate::scheduling::{Additions, Cycle, Decision, Hook, Record, Slot, StateId};
+use crate::scheduling::{Additions, Cycle, Decision, Hook, Ranking, Record, Slot, StateId};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -50,7 +50,7 @@ const MIB_PER_ITEM: u32 = 2;
 /// Embeddings of an image of unknown size.
 const EMBEDDINGS_PER_ITEM: u32 = 225;
 
-/// Picks of a request to which its media are added at most.
+/// Picks of one profile to which a request's media are added at most.
 const MAX_PICKS: usize = 4;
 
 /// The parameter of plugins that read which endpoints hold media: it names the producer that remembers.
@@ -123,7 +123,8 @@ impl Hook for MediaCache {
         decision: &Decision<'_>,
         additions: &mut Additions,
     ) {
-        for slot in decision.picks().take(MAX_PICKS) {
+        let encode = decision.encode.into_iter().flat_map(Ranking::picks);
+        for slot in decision.picks().take(MAX_PICKS).chain(encode.take(MAX_PICKS)) {
             let items = cycle.request.distinct_media.iter();
             additions.records.extend(items.map(|item| Record {
                 state: self.0,

@@ -78,6 +78,7 @@ impl Scorer for MmEmbeddingsCacheScorer {
 
 #[cfg(test)]
 mod tests {
+    use crate::scheduling::StateId;
     use crate::request::Media;
     use crate::testing::{close, refused, Scheduling};
 
@@ -125,6 +126,23 @@ mod tests {
         // Asked for together, in the order of their sizes: each is one of three.
         let (scores, _) = send(&mut plan, &[item(1), item(2), item(3)]);
         assert!(close(&scores, &[2.0 / 3.0]), "{scores:?}");
+    }
+
+    #[test]
+    fn the_endpoint_that_encodes_an_item_holds_it() {
+        let roles = ["decode", "prefill", "encode", "encode"];
+        let scorer = "mm-embeddings-cache-scorer";
+        let plugins = "{type: mm-embeddings-cache-scorer}";
+        let mut plan = Scheduling::disaggregated(plugins, [scorer; 3], &roles);
+        send(&mut plan, &[CAT]);
+        let state = plan.states.get(StateId(0)).unwrap();
+        let holders: Vec<u32> = state.iter().map(|(_, slot)| slot.0).collect();
+        assert_eq!((holders.len(), holders[0]), (2, 0));
+        assert!([2, 3].contains(&holders[1]));
+        for _ in 0..10 {
+            send(&mut plan, &[CAT]);
+        }
+        assert_eq!(plan.states.get(StateId(0)).unwrap().len(), 2);
     }
 
     #[test]
