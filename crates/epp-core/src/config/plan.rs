@@ -65,7 +65,8 @@ pub struct Plan {
     pub names_helpers: bool,
     /// How prompts are cut and remembered, each under its plugin's name, by [`ProducerId`].
     pub producers: Vec<(String, PrefixProducer)>,
-    /// The request headers that its plugins read, in lower case: see [`crate::scheduling::HeaderId`].
+    /// The request headers that its plugins read, in lower case, and cookies after
+    /// [`crate::scheduling::headers::COOKIE`]: see [`crate::scheduling::HeaderId`].
     pub headers: Vec<String>,
     /// The state that its plugins keep from request to request: see [`crate::scheduling::StateId`].
     pub states: Vec<StateSpec>,

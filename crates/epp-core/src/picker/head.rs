@@ -2,6 +2,7 @@
 
 use crate::config::Plan;
 use crate::protocol::{EXPLAIN_HEADER, REWRITE_HEADERS};
+use crate::scheduling::headers::COOKIE;
 
 /// A request's headers, as far as they matter.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,15 +89,29 @@ impl<'a> Head<'a> {
                 name if name == plan.settings.model_header.as_bytes() => head.model = value,
                 _ => {}
             }
-            let mut places = plan.headers.iter().zip(values.iter_mut());
-            let place = places.find(|(read, _)| read.as_bytes() == name);
-            if let Some((_, place)) = place.filter(|_| plan.owned_header(name).is_none()) {
-                *place = Some(value);
+            for (read, place) in plan.headers.iter().zip(values.iter_mut()) {
+                let found = match read.strip_prefix(COOKIE) {
+                    Some(read) if name == b"cookie" => cookie(value, read),
+                    None if read.as_bytes() == name && plan.owned_header(name).is_none() => {
+                        Some(value)
+                    }
+                    _ => None,
+                };
+                *place = found.or(*place);
             }
         }
         head.headers = values;
         head
     }
+}
+
+/// Returns the value of the first cookie of a name in the header `cookie`.
+fn cookie<'v>(header: &'v [u8], name: &str) -> Option<&'v [u8]> {
+    let mut pairs = header.split(|byte| *byte == b';');
+    pairs.find_map(|pair| {
+        let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })
 }
 
 fn number(value: &[u8]) -> Option<usize> {

@@ -17,6 +17,7 @@ use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems, Question};
 use crate::config::Instance;
 use crate::plugins::source::core_metrics_extractor;
+use crate::scheduling::headers::COOKIE;
 use crate::scheduling::{AttributeId, HeaderId, ProducerId, StateId, StateSpec};
 
 /// Headers that the plugins of one plan read at most: a host copies each for every request.
@@ -40,7 +41,7 @@ pub struct Built {
     pub refused: Vec<String>,
     /// How prompts are cut and remembered, each under its plugin's name, by [`ProducerId`].
     pub producers: Vec<(String, PrefixProducer)>,
-    /// The request headers that plugins read, in lower case, by [`HeaderId`].
+    /// The request headers that plugins read, in lower case, and cookies after [`COOKIE`], by [`HeaderId`].
     pub headers: Vec<String>,
     /// The state that plugins keep from request to request, by [`StateId`].
     pub states: Vec<StateSpec>,
@@ -151,7 +152,15 @@ impl Build<'_, '_> {
     /// Asks for a request header, whose name a parameter gives. Plugins read its value by what this
     /// returns: [`crate::scheduling::RequestView::header`].
     pub fn header(&mut self, parameter: &'static str, name: &str) -> HeaderId {
-        let name = name.to_ascii_lowercase();
+        self.header_or_cookie(parameter, name.to_ascii_lowercase())
+    }
+
+    /// Asks for a cookie like for a header.
+    pub fn cookie(&mut self, parameter: &'static str, name: &str) -> HeaderId {
+        self.header_or_cookie(parameter, format!("{COOKIE}{name}"))
+    }
+
+    fn header_or_cookie(&mut self, parameter: &'static str, name: String) -> HeaderId {
         let headers = &mut self.built.headers;
         let known = headers.iter().position(|known| *known == name);
         let place = known.unwrap_or(headers.len());

@@ -17,42 +17,20 @@ const MAX_SESSIONS: usize = MAX_KEYS;
 /// Sources of a session's identifier at most; documents have one or two.
 const MAX_SOURCES: usize = 16;
 
-/// A place where a request may name its session.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// A header.
-    Header(HeaderId),
-    /// The cookie of this name in the header `cookie`.
-    Cookie(HeaderId, String),
-}
-
-impl Source {
-    fn value<'r>(&self, request: &RequestView<'r>) -> Option<&'r [u8]> {
-        let value = match self {
-            Self::Header(header) => request.headers.get(*header)?,
-            Self::Cookie(header, name) => cookie(request.headers.get(*header)?, name)?,
-        };
-        Some(value.trim_ascii()).filter(|value| !value.is_empty())
-    }
-}
-
-/// Returns the value of a cookie.
-fn cookie<'v>(header: &'v [u8], name: &str) -> Option<&'v [u8]> {
-    let mut pairs = header.split(|byte| *byte == b';');
-    pairs.find_map(|pair| {
-        let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-        rest.strip_prefix(b"=")
-    })
-}
-
-/// The identifier of a request's session: of several sources the first counts that has one.
+/// The identifier of a request's session: of several headers and cookies the first counts that has one.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SessionId(pub Vec<Source>);
+pub struct SessionId(pub Vec<HeaderId>);
 
 impl SessionId {
     /// Returns a session's identifier, if the request has one.
     pub fn of<'r>(&self, request: &RequestView<'r>) -> Option<&'r [u8]> {
-        self.0.iter().find_map(|source| source.value(request))
+        let values = self
+            .0
+            .iter()
+            .filter_map(|source| request.headers.get(*source));
+        values
+            .map(<[u8]>::trim_ascii)
+            .find(|value| !value.is_empty())
     }
 }
 
@@ -264,7 +242,7 @@ fn session_id(build: &mut Build<'_, '_>, sources: Vec<SourceConfig>) -> SessionI
         match source {
             SourceConfig::Header(name) => {
                 let header = build.header("sessionIdConfig", &name);
-                id.0.push(Source::Header(header));
+                id.0.push(header);
             }
             SourceConfig::Attribute {
                 name,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::picker::Head;
 use crate::testing::{close, refused, Scheduling};
 
 const STRATEGY: &str = "strategy: session_id";
@@ -122,13 +123,11 @@ fn sources_count_in_their_order() {
         {header: X-Session-Id}, {attribute: agent-identity}, {attribute: SessionIDDataKey, producer: session-id-producer}]}}}";
     // In this order: plugins that find sessions are built before those that ask for them.
     let mut plan = Scheduling::new(&format!("{affinity}, {agents}, {cookies}"), 1);
-    let headers = plan.plan.headers.clone();
     let mut bound = |given: &[(&str, &str)]| {
-        let value = |name: &String| given.iter().find(|(known, _)| known == name);
-        let values: Vec<_> = headers
-            .iter()
-            .map(|name| Some(value(name)?.1.as_bytes()))
-            .collect();
+        let pairs = given.iter();
+        let pairs = pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let mut values = Vec::new();
+        Head::read(&plan.plan, pairs, true, &mut values);
         plan.schedule(&values, &[]);
         let state = plan.states.get(StateId(0)).unwrap();
         let newest = state.iter().last().map(|(key, _)| key);
@@ -155,6 +154,15 @@ fn sources_count_in_their_order() {
     ] {
         assert_eq!(bound(&[("cookie", cookie)]), Some("d"), "{cookie}");
     }
+    // Other cookies of any length before and after it do not matter.
+    let long = "a".repeat(600);
+    for cookie in [
+        format!("other={long}; sid=d"),
+        format!("other={}; sid=d; more={long}", &long[..490]),
+    ] {
+        assert_eq!(bound(&[("cookie", &cookie)]), Some("d"));
+    }
+    assert_eq!(bound(&[("cookie", "sid=d"), ("cookie", "b=a")]), Some("d"));
     for cookie in ["", "sid", "sid=", "sid =d", ";;;=", "SID=d"] {
         assert_eq!(bound(&[("cookie", cookie)]), None, "{cookie}");
     }

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use xxhash_rust::xxh64::xxh64;
 
-/// A request header that some plugin of the plan reads, by its place among all that are read.
+/// What distinguishes the name of a cookie from that of a header, which has no such sign.
+pub const COOKIE: &str = "cookie=";
+
+/// A request header or cookie that some plugin of the plan reads, by its place among all that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderId(pub usize);
 

@@ -13,7 +13,7 @@
 //! - type: agent-identity
 //! ```
 
-use crate::plugins::session::{SessionId, Source};
+use crate::plugins::session::SessionId;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 
 /// The plugin type.
@@ -40,7 +40,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let further = further.iter().map(|name| name.trim());
     let further = further.filter(|name| !name.is_empty());
     let names = further.chain(HEADERS);
-    let headers = names.map(|name| Source::Header(build.header(PARAMETER, name)));
+    let headers = names.map(|name| build.header(PARAMETER, name));
     let sources = headers.collect();
     Capabilities::session_id("agent-identity", SessionId(sources))
 }

@@ -15,7 +15,7 @@
 //!   parameters: {headerName: x-session-id}
 //! ```
 
-use crate::plugins::session::{SessionId, Source};
+use crate::plugins::session::SessionId;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 
 /// The plugin type.
@@ -37,10 +37,8 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     fields.no_effect("lruSize", REMEMBERED);
     fields.no_effect("ttl", REMEMBERED);
     let source = match (header.trim(), cookie.trim()) {
-        (header, "") if !header.is_empty() => Source::Header(build.header("headerName", header)),
-        ("", cookie) if !cookie.is_empty() => {
-            Source::Cookie(build.header("cookieName", "cookie"), cookie.to_owned())
-        }
+        (header, "") if !header.is_empty() => build.header("headerName", header),
+        ("", cookie) if !cookie.is_empty() => build.cookie("cookieName", cookie),
         _ => {
             let path = fields.path().clone();
             let message = "expected exactly one of headerName and cookieName";
