@@ -258,13 +258,25 @@ fn pass(
             });
         }
         if slots.is_empty() {
-            return Err(match named.filter.needs().labels {
+            return Err(match matches_none(filters, cycle) {
                 true => ScheduleError::NoneMatches,
                 false => ScheduleError::AllFiltered,
             });
         }
     }
     Ok(())
+}
+
+/// Returns whether no endpoint has the labels that filters look for, whatever the other filters leave.
+fn matches_none(filters: &[NamedFilter], cycle: &Cycle<'_>) -> bool {
+    let mut slots = Vec::new();
+    with_ejected(cycle, &mut slots);
+    for NamedFilter { filter, .. } in filters {
+        if filter.needs().labels && filter.basis() == Basis::Pool {
+            filter.filter(cycle, &mut slots);
+        }
+    }
+    slots.is_empty()
 }
 
 /// Returns whether each filter leaves the same endpoints for the shortest and the longest prompt, and

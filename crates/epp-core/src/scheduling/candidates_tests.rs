@@ -59,6 +59,56 @@ fn a_filter_of_the_pool_runs_again_only_after_the_pool_has_changed() {
     }
 }
 
+/// Whichever filter empties the list: that no endpoint has the labels is another error than that those which have
+/// them are full, or cannot serve this prompt.
+#[test]
+fn only_labels_that_no_endpoint_has_are_matched_by_none() {
+    let role = |role: &str| ("llm-d.ai/role".to_owned(), role.to_owned());
+    let error = |filters: [&str; 2], first: &str| {
+        let [one, other] = filters.map(|filter| format!("{{pluginRef: {filter}}}"));
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {{type: decode-filter}}\n\
+             - {{type: concurrency-detector, parameters: {{maxConcurrency: 1}}}}\n\
+             - {{type: context-length-aware, parameters: {{enableFiltering: true}}}}\n\
+             schedulingProfiles: [{{name: default, plugins: [{one}, {other}]}}]\n"
+        );
+        let plan = crate::config::load(&text).unwrap().plan;
+        let mut pool = idle(2);
+        let range = (
+            "llm-d.ai/context-length-range".to_owned(),
+            "0-10".to_owned(),
+        );
+        pool.get_mut(Slot(0)).unwrap().labels = vec![range, role(first)];
+        pool.get_mut(Slot(1)).unwrap().labels = vec![role("prefill")];
+        let full = crate::scheduling::InFlight {
+            requests: 1,
+            ..Default::default()
+        };
+        pool.set_load(Slot(0), full);
+        let mut request = RequestView::default();
+        request.cost.prompt = 100.0;
+        let mut scratch = crate::scheduling::Scratch::new(fastrand::Rng::with_seed(1));
+        let found = plan
+            .scheduler
+            .schedule(&Cycle::new(&pool, request), 0, &mut scratch, None);
+        found.unwrap_err()
+    };
+    for other in ["concurrency-detector", "context-length-aware"] {
+        for filters in [["decode-filter", other], [other, "decode-filter"]] {
+            assert_eq!(
+                error(filters, "decode"),
+                ScheduleError::AllFiltered,
+                "{filters:?}"
+            );
+            assert_eq!(
+                error(filters, "encode"),
+                ScheduleError::NoneMatches,
+                "{filters:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn sets_of_more_models_than_are_kept_are_still_right() {
     let filters = named(Arc::new(TestFilter::Adapter));
