@@ -29,6 +29,13 @@ use crate::scheduling::{Needs, ProducerId, Scheduler};
 const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
 const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
 
+/// The handlers that require prefix matches, even where no decider of theirs reads any: the Endpoint Picker adds a
+/// producer for them, whose matches then count in the tokens of requests.
+const REQUIRES_MATCHES: [&str; 2] = [
+    plugins::profile_handler::disagg::TYPE.name,
+    plugins::profile_handler::pd::TYPE.name,
+];
+
 /// Names that are listed, or compared with a misspelt one, where there is room for a hint only.
 const MAX_NAMES: usize = 100;
 
@@ -209,7 +216,7 @@ impl Assembly<'_> {
         let discovery = discovery.unwrap_or_default();
         self.check_labels(&needs, &discovery);
         let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));
-        let discounts = load.as_ref().and_then(|load| self.discounts(load));
+        let discounts = load.as_ref().and_then(|load| self.discounts(load, needs));
         // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();
         let hooks = self.instances.iter();
@@ -274,9 +281,19 @@ impl Assembly<'_> {
     }
 
     /// Returns the producer whose matches tell how much of a prompt costs nothing.
-    fn discounts(&self, load: &InflightLoad) -> Option<ProducerId> {
+    fn discounts(&mut self, load: &InflightLoad, needs: Needs) -> Option<ProducerId> {
         let name = load.prefix_producer.as_deref();
-        let meant = self.built.meant(&approx_prefix_cache::REFERENCE, name)?;
-        meant.capabilities.prefix_producer
+        let meant = self.built.meant(&approx_prefix_cache::REFERENCE, name);
+        if let Some(meant) = meant {
+            return meant.capabilities.prefix_producer;
+        }
+        let mut instances = self.instances.iter();
+        let requires = |one: &Arc<Instance>| REQUIRES_MATCHES.contains(&one.kind);
+        if !needs.tokens || !instances.any(requires) {
+            return None;
+        }
+        let added = self.add(&approx_prefix_cache::TYPE);
+        self.instances.append(&mut self.built.added);
+        added.capabilities.prefix_producer
     }
 }

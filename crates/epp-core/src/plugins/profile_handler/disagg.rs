@@ -16,6 +16,8 @@
 //! unless `envoy-proxy` has `missingPrefill: decodeOnly`. If no endpoint can encode the media, the decode
 //! endpoint does.
 //!
+//! If a plugin counts tokens and the document has no prefix producer, an `approx-prefix-cache-producer` is added.
+//!
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `stageOrder` | `decode-first` | or `prefill-first`; in any case, `-` and `_` left out or not, and also as `decode` or `prefill` |

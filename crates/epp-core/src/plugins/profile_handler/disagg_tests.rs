@@ -247,6 +247,22 @@ fn parameters_of_all_releases_are_read_and_not_mixed() {
 }
 
 #[test]
+fn a_cached_prompt_costs_less_with_every_decider() {
+    let always = "- {type: always-disagg-pd-decider}\n";
+    for handler in [
+        "- {type: disagg-profile-handler, parameters: {deciders: {prefill: always-disagg-pd-decider}}}\n",
+        "- {type: pd-profile-handler, parameters: {deciderPluginName: always-disagg-pd-decider}}\n",
+    ] {
+        let text = document(&format!("{always}{handler}"));
+        let plan = config::load(&text).unwrap().plan;
+        assert!(!plan.needs.prompt && plan.producers.is_empty());
+        let plan = config::load(&text.replace("queue-scorer", "token-load-scorer")).unwrap().plan;
+        assert!(plan.discounts.is_some());
+        assert_eq!(plan.producers.len(), 1);
+    }
+}
+
+#[test]
 fn a_header_names_the_profile_that_runs() {
     let by_header = |kind: &str, parameters: &str, value: Option<&str>| {
         let plan = plan(&format!("- {{type: {kind}, parameters: {parameters}}}\n"));
