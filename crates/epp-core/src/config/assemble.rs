@@ -29,6 +29,9 @@ use crate::scheduling::{Needs, ProducerId, Scheduler};
 const SINGLE_PROFILE_HANDLER: &PluginType = &plugins::profile_handler::single::TYPE;
 const MAX_SCORE_PICKER: &PluginType = &plugins::picker::max_score::TYPE;
 
+/// The type whose plugins refuse requests.
+const GATE: &str = plugins::disaggregation::prefix_based_pd::TYPE.name;
+
 /// The handlers that require prefix matches, even where no decider of theirs reads any: the Endpoint Picker adds a
 /// producer for them, whose matches then count in the tokens of requests.
 const REQUIRES_MATCHES: [&str; 2] = [
@@ -204,15 +207,15 @@ impl Assembly<'_> {
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
         let mut needs = scheduler.needs();
-        let instances = self.instances.iter();
-        let gate = instances
-            .clone()
-            .find_map(|one| one.capabilities.gate.clone());
+        let mut instances = self.instances.iter();
+        // The first of these deciders, even if it is turned off.
+        let gate = instances.clone().find(|one| one.kind == GATE);
+        let gate = gate.and_then(|one| one.capabilities.gate.clone());
         if let Some(gate) = &gate {
             needs = needs.union(gate.decider.needs());
         }
-        let mut others = instances.map(|one| one.capabilities.helper_headers);
-        let names_helpers = scheduler.names_helpers() || others.any(|names| names);
+        let names_helpers =
+            scheduler.names_helpers() || instances.any(|one| one.capabilities.helper_headers);
         let discovery = discovery.unwrap_or_default();
         self.check_labels(&needs, &discovery);
         let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));

@@ -211,7 +211,8 @@ impl Dispatcher {
                 return Err(missing);
             }
             let mut gate = plan.gate.iter();
-            if gate.any(|gate| gate.refuses(&cycle, decision.primary)) {
+            let unread = plan.settings.failure_mode == FailureMode::FailClose;
+            if gate.any(|gate| gate.refuses(&cycle, decision.primary, unread)) {
                 return Err(ScheduleError::NotCached);
             }
             let mut additions = Additions::default();

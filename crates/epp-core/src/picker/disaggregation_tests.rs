@@ -3,7 +3,7 @@
 use crate::body::SliceBody;
 use crate::config;
 use crate::metrics::MetricUpdate;
-use crate::picker::testing::{begin, close, exchange, respond_with_body, show, NOW};
+use crate::picker::testing::{begin, close, decision, exchange, respond_with_body, show, NOW};
 use crate::picker::{Effect, ExchangeId, Head, Picker, Upstream};
 use crate::scheduling::Slot;
 
@@ -184,6 +184,36 @@ fn a_request_that_prefers_the_cache_is_refused_in_every_failure_mode() {
         sent(send(&mut picker, 2, 640, None));
         sent(send(&mut picker, 3, 640, Some("wait=1, if-available")));
     }
+}
+
+#[test]
+fn an_unread_prompt_is_not_cached_unless_requests_go_on_when_in_doubt() {
+    let outcome = |mode: &str, show_body: bool| {
+        let handler =
+            format!("{CACHED}- {{type: envoy-proxy, parameters: {{failureMode: {mode}}}}}\n");
+        let mut picker = picker(&handler, &["decode", "prefill"]);
+        let head = Head {
+            headers: &[Some(b"if-available")],
+            ..Head::post_json("/v1/completions", Some(1 << 20))
+        };
+        assert!(begin(&mut picker, 1, &head).is_none(), "it is held");
+        if show_body {
+            // Its prompt may turn out to be short: nothing is settled by there being none yet.
+            return show(&mut picker, 1, body(9).as_bytes(), true).unwrap();
+        }
+        picker.body_withheld(NOW, ExchangeId(1));
+        decision(&mut picker).unwrap()
+    };
+    assert_eq!(refused(outcome("FailClose", false)), (412, None));
+    sent(outcome("FailOpen", false));
+    sent(outcome("FailClose", true));
+}
+
+#[test]
+fn the_first_decider_refuses_even_if_it_is_turned_off() {
+    let first = "- {type: prefix-based-pd-decider, name: never}\n";
+    let mut picker = picker(&format!("{first}{CACHED}"), &["decode", "prefill"]);
+    sent(send(&mut picker, 1, 640, Some("if-available")));
 }
 
 #[test]

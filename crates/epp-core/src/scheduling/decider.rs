@@ -38,9 +38,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Returns whether it refuses a request that would go to this endpoint.
-    pub fn refuses(&self, cycle: &Cycle<'_>, primary: Slot) -> bool {
-        self.is_asked(cycle) && self.decider.misses(cycle, primary)
+    /// Returns whether it refuses a request that would go to this endpoint; one whose prompt could not be read, as
+    /// `unread` says.
+    pub fn refuses(&self, cycle: &Cycle<'_>, primary: Slot, unread: bool) -> bool {
+        self.is_asked(cycle)
+            && match is_unread(cycle) {
+                true => unread,
+                false => self.decider.misses(cycle, primary),
+            }
     }
 
     /// Returns whether it does the same for the shortest and the longest prompt that is still possible, wherever the
@@ -49,13 +54,18 @@ impl Gate {
         let misses = |cycle, slot| self.decider.misses(cycle, slot);
         let mut slots = shortest.pool.iter().map(|(slot, _)| slot);
         !self.is_asked(shortest)
-            || slots.all(|slot| misses(shortest, slot) == misses(longest, slot))
+            || is_unread(shortest) == is_unread(longest)
+                && slots.all(|slot| misses(shortest, slot) == misses(longest, slot))
     }
 
     fn is_asked(&self, cycle: &Cycle<'_>) -> bool {
         let prefer = cycle.request.header(self.prefer);
         prefer.is_some_and(prefers_cached)
     }
+}
+
+fn is_unread(cycle: &Cycle<'_>) -> bool {
+    cycle.request.cost.prompt <= 0.0
 }
 
 /// Returns whether a `Prefer` header has the preference `if-available`, with a value or parameters or without.

@@ -7,7 +7,8 @@
 //!
 //! While it is declared, a request with the header `Prefer: if-available` asks to be served from the
 //! cache or not at all: if t − c is at least `nonCachedTokens` at its endpoint, it gets a local reply with
-//! status 412, whatever the failure mode.
+//! status 412, whatever the failure mode. One whose prompt could not be read gets it, too, unless `envoy-proxy`
+//! has `failureMode: FailOpen`. Of several deciders of this type the first one counts.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -157,7 +158,7 @@ mod tests {
         assert!(decider.decide(&cycle, None).is_err());
         (
             decider.decide(&cycle, Some(Slot(0))).is_ok(),
-            gate.refuses(&cycle, Slot(0)),
+            gate.refuses(&cycle, Slot(0), true),
         )
     }
 
