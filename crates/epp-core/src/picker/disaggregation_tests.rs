@@ -287,12 +287,12 @@ fn held(picker: &Picker) -> [usize; 2] {
 
 #[test]
 fn the_index_learns_who_computes_the_prompt_and_forgets_it_where_no_response_proves_it() {
-    let responded = |status| {
+    let responded = |server: &str, status| {
         let mut picker = picker(CACHED, &["decode", "prefill"]);
         sent(send(&mut picker, 1, 640, None));
         assert_eq!(held(&picker), [10, 10]);
         let served = Upstream {
-            server: Some(b"10.0.0.0:800".to_vec()),
+            server: Some(server.as_bytes().to_vec()),
             status: Some(status),
             ..Upstream::default()
         };
@@ -301,8 +301,12 @@ fn the_index_learns_who_computes_the_prompt_and_forgets_it_where_no_response_pro
         close(&mut picker, 1);
         held(&picker)
     };
-    assert_eq!(responded(200), [10, 10]);
-    assert_eq!(responded(400), [0, 0]);
+    let (picked, other) = ("10.0.0.0:800", "10.0.0.9:809");
+    assert_eq!(responded(picked, 200), [10, 10]);
+    assert_eq!(responded(picked, 400), [0, 0]);
+    // A retry has the prompt computed by the same endpoint.
+    assert_eq!(responded(other, 200), [0, 10]);
+    assert_eq!(responded(other, 503), [0, 0]);
     let mut picker = picker(CACHED, &["decode", "prefill"]);
     sent(send(&mut picker, 1, 640, None));
     close(&mut picker, 1);

@@ -202,6 +202,20 @@ impl Prefixes {
         exchange.abandon_prompt();
     }
 
+    /// The request's response is a success and comes from another endpoint than the picked one, as after a retry: that
+    /// the picked one holds the prompt is refuted, that the endpoint does which was to compute it for either is proven.
+    pub fn refute_primary(&mut self, exchange: &mut Exchange, pool: &PoolState) {
+        let prefill = exchange.targets().and_then(|targets| targets.prefill);
+        if let Some(prefill) = prefill {
+            self.apply_at(Evidence::Proven, (Part::Prefill, prefill), exchange, pool);
+        }
+        let primary = exchange.primary().copied();
+        if let Some(primary) = primary {
+            self.apply_at(Evidence::Refuted, (Part::Primary, primary), exchange, pool);
+        }
+        exchange.abandon_prompt();
+    }
+
     /// The request has ended: the indexes forget the blocks of it that no response has proven. To send prompts must
     /// not be cheaper for a client than to have them computed.
     pub fn refute_unproven(&mut self, exchange: &mut Exchange, pool: &PoolState) {

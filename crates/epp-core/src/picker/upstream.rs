@@ -130,7 +130,10 @@ impl Dispatcher {
             return;
         }
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
-        self.prefixes.refute(exchange, &self.endpoints);
+        match seen.is_success() {
+            true => self.prefixes.refute_primary(exchange, &self.endpoints),
+            false => self.prefixes.refute(exchange, &self.endpoints),
+        }
         let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
         self.record_outcome(exchange, slot, Some(elsewhere));
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
