@@ -161,7 +161,8 @@ catalogue! {
     /// `prefill-decode`, `encode-decode` or `encode-prefill-decode`. If no other endpoint computes the prompt, `reason`
     /// says why: `cached` too little is missing in the decode endpoint's cache, `short` the prompt has too few tokens,
     /// `no-media` it holds none, `no-endpoint` there is none for it, `turned-off` the decider's threshold is 0,
-    /// `no-decider`, `no-primary` or `no-profile` the document has it so.
+    /// `no-decider`, `no-primary` or `no-profile` the document has it so. `no-encode-endpoint`: media were to be
+    /// encoded by another endpoint and there is none; `no-endpoints`: there is none for either part.
     DISAGGREGATED: Counter<Disaggregated<'_>> = ("llm_d_epp_disagg_decision_total");
     /// Requests that got no endpoint and were rejected with an error, under `failureMode: FailClose`.
     REQUEST_ERRORS: Counter<ErrorCode> = ("llm_d_epp_request_error_total");

@@ -144,7 +144,8 @@ impl Labels for ForcedRelease {
     }
 }
 
-/// The parts of a request that other endpoints than its primary one do, and why none computes the prompt if none does.
+/// The parts of a request that other endpoints than its primary one do, and why none computes the prompt if none does,
+/// or that none was found that encodes its media.
 #[derive(Debug, Clone, Copy)]
 pub struct Disaggregated<'a>(pub &'a Stages);
 
@@ -159,7 +160,10 @@ impl Labels for Disaggregated<'_> {
             (Some(_), None) => "encode-decode",
             (Some(_), Some(_)) => "encode-prefill-decode",
         };
+        let no_encoder = matches!(encode, Stage::NoEndpoint(_));
         let reason = match prefill {
+            Stage::NoEndpoint(_) if no_encoder => Some("no-endpoints"),
+            _ if no_encoder => Some("no-encode-endpoint"),
             Stage::Picked(_) => None,
             Stage::NoProfile => Some("no-profile"),
             Stage::NoEndpoint(_) => Some("no-endpoint"),
