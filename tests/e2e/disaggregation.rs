@@ -98,6 +98,12 @@ fn prompt(name: &str, tokens: usize) -> String {
     text.chars().take(tokens * 4).collect()
 }
 
+/// Returns the pod that has responded.
+fn responder<'a>(sim: &'a Sim, response: &Response) -> &'a Pod {
+    let number = response.pod().strip_prefix("pod-").unwrap();
+    sim.pod(number.parse::<usize>().unwrap() - 1)
+}
+
 /// Returns the requests that a pod got, but those for its list of models.
 fn got(pod: &Pod) -> Vec<ReceivedRequest> {
     let seen = pod.seen().into_iter();
@@ -145,13 +151,7 @@ fn prefill_pods_compute_long_prompts_and_decode_pods_all_else() {
     assert_eq!((decode.computed_tokens, decode.fetched_tokens), (0, 1_000));
     assert_eq!((prefill.generated_tokens, decode.generated_tokens), (1, 4));
     // The decode pod was told one prefill pod, and nothing of what the client said.
-    let number: usize = response
-        .pod()
-        .strip_prefix("pod-")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let pod = sim.pod(number - 1);
+    let pod = responder(&sim, &response);
     let [request] = &got(pod)[..] else {
         panic!("{:?}", pod.seen());
     };

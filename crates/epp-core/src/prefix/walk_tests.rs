@@ -131,14 +131,9 @@ fn in_the_end_both_indexes_hold_exactly_the_blocks_that_were_served() {
                 under_way.flat_map(|(targets, walk)| targets.map(|(_, slot)| (slot, walk)));
             for (slot, walk) in under_way {
                 let [own, _] = twins.lists(slot);
-                let proven = walk
-                    .hashes
-                    .iter()
-                    .filter(|hash| served[slot as usize].contains(hash));
-                assert!(
-                    proven.into_iter().all(|hash| own.contains(hash)),
-                    "seed {seed}"
-                );
+                let served = &served[slot as usize];
+                let mut proven = walk.hashes.iter().filter(|hash| served.contains(hash));
+                assert!(proven.all(|hash| own.contains(hash)), "seed {seed}");
             }
         }
         for (targets, mut walk) in in_flight {
