@@ -104,13 +104,12 @@ impl Pool {
         }
     }
 
-    /// Puts another plan for the same cluster in force.
-    pub fn install(&mut self, plan: Plan, root: u32) {
+    /// The picker has got a plan, by this root context: its first one, or another one for the same cluster.
+    pub fn plan_installed(&mut self, root: u32) {
         self.root = root;
         // Even under the same plan: `allow_on_headers_stop_iteration` is beside the document, and a body
         // that was seen would outvote all that are withheld from now on.
         self.delivery = Delivery::default();
-        self.picker.install(plan);
         self.reply_on_defect = LocalReply::on_defect(self.picker.plan());
         self.sharing.plan_changed(&mut self.picker);
         let now = self.read_clock();

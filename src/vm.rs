@@ -75,9 +75,16 @@ impl Vm {
             self.pools.len() - 1
         });
         if let Some(pool) = self.pools.get_mut(place) {
-            let pool = pool.get_or_insert_with(|| Pool::new(root, plugin, plan.clone()));
+            let pool = match pool {
+                Some(pool) => {
+                    pool.picker.install(plan);
+                    pool
+                }
+                // A plan that is cloned would take 10 KB of code.
+                None => pool.insert(Pool::new(root, plugin, plan)),
+            };
             pool.picker.share_memory(&self.memory);
-            pool.install(plan, root);
+            pool.plan_installed(root);
         }
         let timer = Timer::default();
         self.roots.insert(root, Root { pool: place, timer });

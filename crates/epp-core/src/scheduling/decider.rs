@@ -10,7 +10,7 @@ use super::plugin::{Needs, UnreadPrompt};
 use super::{ProfileId, ScheduleError};
 
 /// Decides whether a part of a request is to be done by an endpoint of another profile.
-pub trait Decider: fmt::Debug + Send + Sync {
+pub trait Decider: Send + Sync {
     /// Returns why the part is left to the primary endpoint, if it is; `primary` is `None` where none was picked yet.
     fn decide(&self, cycle: &Cycle<'_>, primary: Option<Slot>) -> Result<(), Declined>;
 

@@ -225,7 +225,7 @@ impl Conclusion {
 }
 
 /// Decides which profiles run, and what their results mean.
-pub trait ProfileHandler: std::fmt::Debug + Send + Sync {
+pub trait ProfileHandler: Send + Sync {
     /// Checks the plan's profiles when a configuration is loaded. An error says what was found and
     /// what was expected.
     fn check(&self, profiles: Profiles<'_>) -> Result<(), String>;

@@ -26,7 +26,7 @@ pub struct Additions {
 }
 
 /// A plugin that does something when a request is sent.
-pub trait Hook: std::fmt::Debug + Send + Sync {
+pub trait Hook: Send + Sync {
     /// Adds what follows from a decision, before the request is sent.
     fn before_request(&self, cycle: &Cycle<'_>, decision: &Decision<'_>, additions: &mut Additions);
 }

@@ -5,6 +5,7 @@
 //! Gateway API Inference Extension v1.0 before it): what picks differently from it is a defect.
 
 mod candidates;
+mod debug;
 pub mod cycle;
 pub mod decider;
 pub mod endpoint;

@@ -115,7 +115,7 @@ impl Needs {
 }
 
 /// Removes candidates.
-pub trait Filter: std::fmt::Debug + Send + Sync {
+pub trait Filter: Send + Sync {
     /// Keeps in `candidates` the endpoints that may serve the request, in their order.
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>);
 
@@ -142,7 +142,7 @@ pub trait Filter: std::fmt::Debug + Send + Sync {
 }
 
 /// Scores candidates between 0 and 1.
-pub trait Scorer: std::fmt::Debug + Send + Sync {
+pub trait Scorer: Send + Sync {
     /// Writes the score of each candidate; `scores` has their length and order, and holds anything.
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]);
 
@@ -182,7 +182,7 @@ impl Chance {
 }
 
 /// Chooses among the scored candidates.
-pub trait PickerPlugin: std::fmt::Debug + Send + Sync {
+pub trait PickerPlugin: Send + Sync {
     /// Returns how many endpoints the plugin picks at most (`maxNumOfEndpoints`).
     fn max_endpoints(&self) -> usize;
 
