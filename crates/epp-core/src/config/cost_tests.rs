@@ -53,6 +53,15 @@ fn pods() -> String {
     filled(pods, "    - {name: p#, address: '::#', port: 80}\n", "")
 }
 
+/// Plugins with as many sources as may be, of producers that are to follow.
+fn sessions() -> String {
+    let sources = "{attribute: SessionIDDataKey}, ".repeat(16);
+    let plugin = format!("- {{type: session-affinity-scorer, parameters: {{strategy: session_id, sessionIdConfig: {{sources: [{sources}]}}}}}}\n");
+    let names =
+        (0..100).map(|number| plugin.replacen("{type", &format!("{{name: s{number}, type"), 1));
+    format!("plugins:\n{}", names.collect::<String>())
+}
+
 fn crafted() -> Vec<(&'static str, String)> {
     let engines = "plugins:\n- type: core-metrics-extractor\n  parameters:\n    engineConfigs:\n";
     let steps: String = (0..700).map(|depth| " ".repeat(depth) + "a:\n").collect();
@@ -87,6 +96,8 @@ fn crafted() -> Vec<(&'static str, String)> {
         ("labels", filled("plugins:\n- type: static-discovery\n  parameters:\n    endpoints:\n    - name: a\n      address: 10.0.0.1\n      port: 80\n      labels:\n", "        l#: x\n", "")),
         ("engines", filled(engines, "    - {name: e#, queuedRequestsSpec: 'a{b=c}'}\n", "")),
         ("a metric", filled(&format!("{engines}    - {{name: e, queuedRequestsSpec: 'a{{"), "b=c,", "}'}\n")),
+        ("attributes", filled(&format!("{engines}    - name: e\n      customMetrics:\n"), "      - {attributeKey: a#, metricSpec: b}\n", "")),
+        ("sources of sessions", filled(&sessions(), "- {name: n#, type: session-id-producer, parameters: {headerName: h}}\n", "")),
         ("wrong metrics", filled(engines, "    - {name: e#, loraSpec: 'a{'}\n", "")),
         ("rules", filled("plugins:\n- type: model-rewrite\n  parameters:\n    rules:\n", "    - {models: [m#], targets: [{model: x}]}\n", "")),
         ("gates", filled("featureGates: [", "g#, ", "]\n")),

@@ -24,7 +24,7 @@ use crate::scheduling::{AttributeId, HeaderId, ProducerId, StateId, StateSpec};
 const MAX_HEADERS: usize = 32;
 
 /// Plugins of one plan that keep state at most; pickers number them in seven bits.
-const MAX_STATES: usize = 64;
+pub(super) const MAX_STATES: usize = 64;
 
 /// Plugins of one plan that remember prompts at most; what pickers tell each other numbers them below 128, and each keeps
 /// an index.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::build::MAX_STATES;
 use super::{Build, Capability, Reference};
 use crate::config::value::{Fields, Path};
 use crate::scheduling::state::MAX_KEYS;
@@ -94,10 +95,12 @@ impl SessionAffinity {
                 header: build.header("encodedEndpointHeaderConfig", &name),
                 name,
             },
-            StrategyName::SessionId => Strategy::SessionId {
-                id: session_id(build, ids.sources),
-                state: build.state(MAX_SESSIONS, Some(ids.ttl)),
-            },
+            StrategyName::SessionId => {
+                // First: where there are too many, their sources are not looked for.
+                let state = build.state(MAX_SESSIONS, Some(ids.ttl));
+                let id = session_id(build, ids.sources);
+                Strategy::SessionId { id, state }
+            }
         };
         Self { strategy, profile }
     }
@@ -238,6 +241,9 @@ fn read_source(mut source: Fields<'_>) -> Option<SourceConfig> {
 /// Asks for the headers of all sources.
 fn session_id(build: &mut Build<'_, '_>, sources: Vec<SourceConfig>) -> SessionId {
     let mut id = SessionId::default();
+    if build.built.states.len() > MAX_STATES {
+        return id;
+    }
     for source in sources {
         match source {
             SourceConfig::Header(name) => {
@@ -261,15 +267,27 @@ fn attach(
     path: &Path,
     id: &mut SessionId,
 ) {
-    let before = id.0.len();
     let plugins = build.built.plugins.iter();
     let given = plugins.filter_map(|plugin| {
         let (known, sources) = plugin.capabilities.session_id.as_ref()?;
         let named = producer.is_empty() || producer == plugin.name;
         (*known == attribute && named).then_some(sources)
     });
-    id.0.extend(given.flat_map(|given| given.0.iter().cloned()));
-    if id.0.len() == before {
+    let mut found = false;
+    for source in given.flat_map(|given| &given.0) {
+        found = true;
+        if id.0.contains(source) {
+            continue;
+        }
+        if id.0.len() == MAX_SOURCES {
+            let message =
+                format!("expected at most {MAX_SOURCES} sources, with those of its producers");
+            build.fields.problems().error(path, message);
+            return;
+        }
+        id.0.push(source.clone());
+    }
+    if !found {
         let message =
             format!("has no effect: no plugin of this document gives requests {attribute}");
         build.fields.problems().warn(path, message);

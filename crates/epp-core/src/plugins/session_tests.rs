@@ -225,3 +225,24 @@ plugins: [{{type: session-affinity-scorer, parameters: {{{parameters}}}}}]"
         assert!(warning.to_string().contains(expected), "{warning}");
     }
 }
+
+/// A source that names an attribute stands for those of all its producers.
+#[test]
+fn sources_of_many_producers_are_refused_and_those_that_are_the_same_are_one() {
+    let scorer = "{type: session-affinity-scorer, parameters: {strategy: session_id, \
+                  sessionIdConfig: {sources: [{attribute: SessionIDDataKey}, {attribute: SessionIDDataKey}]}}}";
+    let load = |names: fn(usize) -> usize| {
+        let producers = (0..20).map(|number| {
+            let name = names(number);
+            format!("{{name: p{number}, type: session-id-producer, parameters: {{headerName: h{name}}}}}, ")
+        });
+        let producers: String = producers.collect();
+        crate::config::load(&format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{producers}{scorer}]\n"
+        ))
+    };
+    assert!(load(|number| number % 16).is_ok());
+    let errors = load(|number| number % 17).unwrap_err().errors;
+    let errors: String = errors.iter().map(|error| error.to_string()).collect();
+    assert!(errors.contains("at most 16 sources"), "{errors}");
+}

@@ -217,7 +217,15 @@ fn read_engine(entry: &Node, path: Path, problems: &mut Problems) -> EngineConfi
 fn read_custom(fields: &mut Fields<'_>) -> Vec<(String, MetricSpec)> {
     const LIST: &str = "customMetrics";
     let mut custom: Vec<(String, MetricSpec)> = Vec::new();
-    for (entry, path) in fields.list(LIST) {
+    let entries = fields.list(LIST);
+    // First: each is compared with all before it.
+    if entries.len() > MAX_ATTRIBUTES {
+        let message = format!("found {}, expected at most {MAX_ATTRIBUTES}", entries.len());
+        let path = fields.path().key(LIST);
+        fields.problems().error(&path, message);
+        return custom;
+    }
+    for (entry, path) in entries {
         let mut entry = Fields::new(Some(entry), path.clone(), fields.problems());
         let name = entry.required_string("attributeKey");
         let spec = entry.required_string("metricSpec");
@@ -228,11 +236,6 @@ fn read_custom(fields: &mut Fields<'_>) -> Vec<(String, MetricSpec)> {
             fields.problems().error(&path.key("attributeKey"), message);
         }
         custom.extend(spec.map(|spec| (name, spec)));
-    }
-    if custom.len() > MAX_ATTRIBUTES {
-        let message = format!("found {}, expected at most {MAX_ATTRIBUTES}", custom.len());
-        let path = fields.path().key(LIST);
-        fields.problems().error(&path, message);
     }
     custom
 }
