@@ -25,6 +25,10 @@ use super::series::{self, IsValue, SeriesSet};
 use super::spec::MetricSpec;
 use crate::scheduling::{AttributeId, Metrics, Needs, MAX_MODEL_BYTES};
 
+/// The greatest magnitude of a custom attribute. Numbers beyond are no measurement: the range between two of them
+/// may be infinite, and all others would be the same to a scorer.
+const MAX_CUSTOM: f64 = 1e15;
+
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The quantity that a wanted family measures.
@@ -314,7 +318,9 @@ impl Extraction {
                 }
                 Signal::Custom(id) => {
                     // Whether it adds up is not known.
-                    let value = series.merge(|it| Some(it.value), f64::max, f64::max);
+                    let number =
+                        |it: &Sample<'_>| Some(it.value).filter(|it| it.abs() <= MAX_CUSTOM);
+                    let value = series.merge(number, f64::max, f64::max);
                     metrics.attributes.extend(value.map(|value| (*id, value)));
                 }
                 Signal::Lora => {

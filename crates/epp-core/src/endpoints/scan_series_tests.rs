@@ -344,6 +344,8 @@ fn custom_attributes_are_read_where_a_plugin_needs_them() {
             [Some(2.0), None],
         ),
         ("x{kind=\"hot\"} NaN\ny_total +Inf\n", [None, None]),
+        // No measurement.
+        ("x{kind=\"hot\"} 1.7e308\ny_total -1e16\n", [None, None]),
         ("# TYPE x histogram\nx{kind=\"hot\"} 1\n", [None, None]),
     ] {
         assert_eq!(attributes(page, &needs), expected, "{page}");
