@@ -20,8 +20,7 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{DATA_PARALLEL_HEADER, ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Additions, ByRole, Cost, Cycle, Decision, RequestView, ScheduleError, Slot, Stages,
-    UnreadPrompt,
+    Additions, ByRole, Cycle, Decision, RequestView, ScheduleError, Slot, Stages, UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -102,7 +101,11 @@ impl Dispatcher {
         if !exchange.walks.iter().all(|walk| walk.ended()) || exchange.reader.may_add_prompts() {
             return false;
         }
-        needs.unread == UnreadPrompt::Irrelevant || self.same_whatever_follows(exchange)
+        match needs.unread {
+            UnreadPrompt::Irrelevant => true,
+            UnreadPrompt::Length => self.same_whatever_follows(exchange),
+            UnreadPrompt::Content => false,
+        }
     }
 
     /// Returns whether the choice is the same for the shortest and the longest prompt that is still
@@ -120,7 +123,10 @@ impl Dispatcher {
             blocks: exchange.walks.iter().map(Walk::total).sum(),
             full: exchange.reader.window_full(),
             media: exchange.reader.has_media(),
-            costs: costs(plan, &exchange.reader, exchange.reader.wants_more()),
+            steps: match plan.needs.tokens {
+                true => exchange.reader.prompt_tokens() / STEP_TOKENS,
+                false => 0,
+            },
         };
         if exchange.differed_at == Some(bounds) {
             return false;
@@ -144,7 +150,7 @@ impl Dispatcher {
             };
             Cycle::new(pool, request)
         };
-        let (least, most) = bounds.costs;
+        let (least, most) = costs(plan, &exchange.reader, exchange.reader.wants_more());
         let media = bounds.media || !bounds.full;
         let shortest = cycle(&shortest, least, bounds.media);
         let longest = cycle(&longest, most, media);
@@ -375,15 +381,19 @@ impl Dispatcher {
     }
 }
 
-/// What is known of a prompt's length when the choices at its bounds are compared. The same bounds are not compared
-/// twice: a body in parts of one byte would have the whole pool scored with each. Metrics that change in between are
-/// taken into account with the next block, or when the body ends.
+/// How many tokens a prompt grows by until the choices at its bounds are compared again, in plans that count them: those
+/// of the smallest block. Each token alone would have the whole pool scored with every four bytes.
+const STEP_TOKENS: usize = 64;
+
+/// How far a prompt was read when the choices at its bounds are compared. They are not compared twice without a further
+/// block, or as many tokens: a body in parts of one byte would have the whole pool scored with each. Metrics that
+/// change in between are taken into account with the next block, or when the body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bounds {
     blocks: usize,
     full: bool,
     media: bool,
-    costs: (Cost, Cost),
+    steps: usize,
 }
 
 /// The endpoints of a decision.

@@ -51,3 +51,65 @@ fn choices_are_compared_once_for_each_block_however_small_the_parts_are() {
     // A block is 256 bytes.
     assert!((1..=2).contains(&compared), "{compared} times");
 }
+
+/// A picker with two endpoints, these plugins and these profiles.
+fn plan(plugins: &str, profiles: &str) -> Picker {
+    let text = PLAN
+        .split("{type: prefix-cache-scorer}, ")
+        .collect::<String>();
+    let (before, _) = text.split_once("schedulingProfiles").unwrap();
+    let before = before.replace(
+        "[{type: queue-scorer}",
+        &format!("[{{type: queue-scorer}}, {plugins}"),
+    );
+    let text = format!(
+        "{before}schedulingProfiles: {profiles}\ndataLayer: {{discovery: {{pluginRef: pods}}}}\n"
+    );
+    let mut picker = Picker::new(config::load(&text).unwrap().plan, 1);
+    picker.tick(NOW);
+    picker
+}
+
+/// Begins a request of a long prompt, and shows what follows of it in parts of four bytes. Returns how often choices were
+/// compared meanwhile.
+fn compared(picker: &mut Picker, parts: usize) -> usize {
+    let body = format!(
+        r#"{{"model":"m","cache_salt":"s","tools":[],"messages":[{{"role":"user","content":"{}"#,
+        "k".repeat(3_300)
+    );
+    begin(picker, 1, &Head::post_json("/v1/chat/completions", None));
+    pass(picker, 1, 0, body.as_bytes(), false);
+    let before = exchange(picker, 1).comparisons;
+    for part in 0..parts {
+        pass(picker, 1, body.len() + 4 * part, b"xxxx", false);
+    }
+    assert!(exchange(picker, 1).is_held());
+    exchange(picker, 1).comparisons - before
+}
+
+/// The threshold is so low that it cuts off the scores of every endpoint.
+#[test]
+fn a_plan_that_counts_tokens_compares_no_more_often() {
+    let tokens = "{type: token-load-scorer, parameters: {queueThresholdTokens: 1}}";
+    let decider =
+        "{type: prefix-based-pd-decider, parameters: {nonCachedTokens: 5000, promptTokens: 5000}},
+      {type: disagg-profile-handler, parameters: {deciders: {prefill: prefix-based-pd-decider}}}";
+    let one = "[{name: default, plugins: [{pluginRef: queue-scorer}, {pluginRef: SCORER}]}]";
+    let two = "[{name: prefill}, {name: decode, plugins: [{pluginRef: queue-scorer}]}]";
+    for (plugins, profiles) in [
+        (tokens, one.replace("SCORER", "token-load-scorer")),
+        (decider, two.to_owned()),
+    ] {
+        let mut picker = plan(plugins, &profiles);
+        let compared = compared(&mut picker, 256);
+        // They are 1024 bytes: four blocks, or as often 64 tokens.
+        assert!((4..=10).contains(&compared), "{plugins}: {compared} times");
+    }
+}
+
+#[test]
+fn what_depends_on_media_still_to_come_is_not_compared() {
+    let profiles = "[{name: default, plugins: [{pluginRef: queue-scorer}, {pluginRef: mm-embeddings-cache-scorer}]}]";
+    let mut picker = plan("{type: mm-embeddings-cache-scorer}", profiles);
+    assert_eq!(compared(&mut picker, 256), 0);
+}

@@ -15,6 +15,9 @@ pub enum UnreadPrompt {
     /// once as the prompt grows, given the same candidates. Where this is not so for a request, the plugin's
     /// `moves_evenly` says it.
     Length,
+    /// What it says, not only how long it is: the result is final once the prompt window is full or the prompt has
+    /// ended.
+    Content,
 }
 
 /// The data on which a filter's or a scorer's result depends, beside the candidates. The result is cached

@@ -16,7 +16,7 @@
 
 use crate::plugins::producer::mm_embeddings_cache::{self, key, MediaCache};
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
-use crate::scheduling::{Cycle, Needs, Scored, Scorer, Slot, UnreadPrompt};
+use crate::scheduling::{Cycle, Needs, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -61,16 +61,12 @@ impl Scorer for MmEmbeddingsCacheScorer {
         }
     }
 
-    /// Media that may still come move the scores in any way.
-    fn moves_evenly(&self, _: &Cycle<'_>, _: &[Scored]) -> bool {
-        false
-    }
-
     fn needs(&self) -> Needs {
         Needs {
             prompt: true,
             media: true,
-            unread: UnreadPrompt::Length,
+            // Media that may still come move the scores in any way.
+            unread: UnreadPrompt::Content,
             ..Needs::default()
         }
     }
