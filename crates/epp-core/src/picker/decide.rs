@@ -352,8 +352,12 @@ impl Dispatcher {
         }
         let reply = LocalReply::new(error, self.plan.dialect);
         let mode = match error {
-            // That is what the client has asked for.
-            ScheduleError::NotCached => FailureMode::FailClose,
+            ScheduleError::NoCandidates => self.plan.settings.failure_mode,
+            // That is what the client has asked for. The host's own load balancing would serve it elsewhere.
+            ScheduleError::NotCached | ScheduleError::NoneChosen | ScheduleError::NoProfileRan => {
+                FailureMode::FailClose
+            }
+            _ if self.plan.needs.choice => FailureMode::FailClose,
             _ => self.plan.settings.failure_mode,
         };
         self.statistics.count_failure(mode, reply.code);

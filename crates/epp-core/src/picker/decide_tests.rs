@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::picker::testing::{begin, close, exchange, pass, respond, show, NOW};
-use crate::picker::{Head, Picker};
+use crate::picker::{Effect, Head, Picker};
 use crate::scheduling::Slot;
 
 const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
@@ -112,4 +112,46 @@ fn what_depends_on_media_still_to_come_is_not_compared() {
     let profiles = "[{name: default, plugins: [{pluginRef: queue-scorer}, {pluginRef: mm-embeddings-cache-scorer}]}]";
     let mut picker = plan("{type: mm-embeddings-cache-scorer}", profiles);
     assert_eq!(compared(&mut picker, 256), 0);
+}
+
+/// A header that names no profile, one with a profile that leaves no endpoint, and one with an endpoint that is none.
+#[test]
+fn no_header_makes_filters_void() {
+    let handler = "{type: header-profile-handler}, {type: decode-filter}, {type: prefill-filter},
+      {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    let profiles = "[{name: decode, plugins: [{pluginRef: queue-scorer}]}, {name: prefill, plugins: [{pluginRef: prefill-filter}]}]";
+    let testing = "{type: header-based-testing-filter}, {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    let one = "[{name: default, plugins: [{pluginRef: header-based-testing-filter}]}]";
+    for (plugins, profiles, value) in [
+        (handler, profiles, "nonsense"),
+        (handler, profiles, "prefill"),
+        (testing, one, "192.0.2.1"),
+    ] {
+        let mut picker = plan(plugins, profiles);
+        let headers = [Some(value.as_bytes())];
+        let head = Head {
+            headers: &headers,
+            end: true,
+            ..Head::post_json("/v1/completions", None)
+        };
+        match begin(&mut picker, 1, &head) {
+            Some(Effect::Reply { reply, .. }) => assert_eq!(reply.status, 429, "{value}"),
+            other => panic!("{value}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_default_profile_without_endpoints_fails_open() {
+    let handler = "{type: header-profile-handler, parameters: {defaultProfile: prefill}}, {type: prefill-filter},
+      {type: envoy-proxy, parameters: {failureMode: FailOpen}}";
+    let profiles = "[{name: decode, plugins: [{pluginRef: queue-scorer}]}, {name: prefill, plugins: [{pluginRef: prefill-filter}]}]";
+    let mut picker = plan(handler, profiles);
+    let head = Head {
+        headers: &[None],
+        end: true,
+        ..Head::post_json("/v1/completions", None)
+    };
+    let effect = begin(&mut picker, 1, &head);
+    assert!(matches!(effect, Some(Effect::Bypass { .. })), "{effect:?}");
 }

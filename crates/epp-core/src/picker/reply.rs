@@ -71,7 +71,7 @@ fn llm_d(error: &ScheduleError) -> LocalReply {
         ScheduleError::NoCandidates
         | ScheduleError::NoDecodeEndpoint
         | ScheduleError::NoPrefillEndpoint => (503, "ServiceUnavailable", NO_ENDPOINTS),
-        ScheduleError::AllFiltered | ScheduleError::NoneMatches => {
+        ScheduleError::AllFiltered | ScheduleError::NoneMatches | ScheduleError::NoneChosen => {
             (429, "ResourceExhausted", SATURATED)
         }
         ScheduleError::NotCached => (412, "PreconditionFailed", None),
@@ -83,6 +83,7 @@ fn llm_d(error: &ScheduleError) -> LocalReply {
         ScheduleError::NoCandidates
         | ScheduleError::AllFiltered
         | ScheduleError::NoneMatches
+        | ScheduleError::NoneChosen
         | ScheduleError::NotCached => error.to_string(),
         _ => format!("failed to find target endpoint: {error}"),
     };

@@ -11,7 +11,9 @@ pub enum ScheduleError {
     AllFiltered,
     /// No endpoint has the labels that a filter of the primary profile looks for.
     NoneMatches,
-    /// The profile handler ran no profile.
+    /// The profile that the request's own header names left no endpoint.
+    NoneChosen,
+    /// The profile handler ran no profile, since the request's own header names none.
     NoProfileRan,
     /// The handler expects one result and got another number.
     ManyResults(usize),
@@ -29,7 +31,7 @@ impl fmt::Display for ScheduleError {
             Self::NoCandidates => {
                 f.write_str("failed to find endpoint candidates for serving the request")
             }
-            Self::AllFiltered | Self::NoneMatches => {
+            Self::AllFiltered | Self::NoneMatches | Self::NoneChosen => {
                 f.write_str("no endpoints available for the given request")
             }
             Self::NoProfileRan => f.write_str("failed to run any scheduler profile"),

@@ -67,6 +67,9 @@ pub struct Needs {
     pub random: bool,
     /// Custom attributes.
     pub attributes: bool,
+    /// Headers with which clients choose endpoints: a request that is left without one by them gets a local reply,
+    /// whatever the failure mode, since the host's own load balancing would take any.
+    pub choice: bool,
 }
 
 impl Needs {
@@ -87,6 +90,7 @@ impl Needs {
         cache_info: true,
         random: false,
         attributes: true,
+        choice: false,
     };
 
     /// Returns whether anything of a metrics page is needed.
@@ -113,6 +117,7 @@ impl Needs {
             cache_info: self.cache_info || other.cache_info,
             random: self.random || other.random,
             attributes: self.attributes || other.attributes,
+            choice: self.choice || other.choice,
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Reads the request header `test-epp-endpoint-selection`, a list of IP addresses, with or without port, separated by
 //! commas. Of an IP address alone one endpoint is kept, and one of each IP address in all. A request without the
-//! header has no candidates. Of a value, the first 512 bytes count. No parameters.
+//! header has no candidates. Of a value, the first 512 bytes and the first 16
+//! addresses count; a request whose header leaves no endpoint gets a local reply, whatever the failure mode. No parameters.
 //!
 //! ```yaml
 //! - type: header-based-testing-filter
@@ -22,9 +23,12 @@ pub const TYPE: PluginType = PluginType {
     references: &[],
     build,
     parity: Parity::of(Standing::Differs(
-        "addresses are compared as numbers, and 512 bytes of the header are read",
+        "addresses are compared as numbers, and 16 of them in 512 bytes of the header are read",
     )),
 };
+
+/// Addresses of a value that count: each is compared with those of all candidates.
+const MAX_NAMED: usize = 16;
 
 const HEADER: &str = "test-epp-endpoint-selection";
 
@@ -65,7 +69,7 @@ impl Named {
 impl Filter for HeaderBasedTestingFilter {
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>) {
         let value = cycle.request.header(self.0).unwrap_or_default();
-        let named = value.split(|byte| *byte == b',');
+        let named = value.split(|byte| *byte == b',').take(MAX_NAMED);
         let named = named.filter_map(|text| std::str::from_utf8(text).ok());
         let addresses = candidates.iter().rev().filter_map(|slot| {
             let endpoint = cycle.pool.get(*slot)?;
@@ -83,7 +87,10 @@ impl Filter for HeaderBasedTestingFilter {
     }
 
     fn needs(&self) -> Needs {
-        Needs::default()
+        Needs {
+            choice: true,
+            ..Needs::default()
+        }
     }
 }
 
@@ -131,5 +138,8 @@ mod tests {
         assert_eq!(kept(None), [0; 0]);
         let long = "10.0.0.9,".repeat(60) + "10.0.0.2";
         assert_eq!(kept(Some(&long)), [0; 0], "the end of a long value is not read");
+        let many = |others: usize| ",".repeat(others) + "10.0.0.2";
+        assert_eq!(kept(Some(&many(15))), [2]);
+        assert_eq!(kept(Some(&many(16))), [0; 0], "the end of a long list is not read");
     }
 }

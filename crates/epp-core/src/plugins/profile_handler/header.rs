@@ -2,7 +2,8 @@
 //!
 //! Without the header, or with a blank one, the default profile runs. Where the document has one profile
 //! only, that one always runs. A request whose header names no profile fails with 429, as does each
-//! one without the header if there is no default profile.
+//! one without the header if there is no default profile, and one whose header names a profile that leaves no endpoint:
+//! in every failure mode, so that no header makes the filters void.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -60,12 +61,16 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 }
 
 impl HeaderProfileHandler {
+    fn value<'c>(&self, cycle: &'c Cycle<'_>) -> &'c [u8] {
+        let value = cycle.request.header(self.header);
+        value.unwrap_or_default().trim_ascii()
+    }
+
     fn named(&self, cycle: &Cycle<'_>, profiles: Profiles<'_>) -> Option<ProfileId> {
         if profiles.len() == 1 {
             return profiles.ids().next();
         }
-        let value = cycle.request.header(self.header).unwrap_or_default();
-        match value.trim_ascii() {
+        match self.value(cycle) {
             [] => profiles.find(&self.default),
             name => profiles.find(std::str::from_utf8(name).ok()?),
         }
@@ -87,12 +92,18 @@ impl ProfileHandler for HeaderProfileHandler {
         &self,
         cycle: &Cycle<'_>,
         profiles: Profiles<'_>,
-        _: &Results,
+        results: &Results,
     ) -> Result<Conclusion, ScheduleError> {
         let profile = self.named(cycle, profiles);
-        profile
-            .map(Conclusion::of)
-            .ok_or(ScheduleError::NoProfileRan)
+        let profile = profile.ok_or(ScheduleError::NoProfileRan)?;
+        match results.get(profile) {
+            Some(Err(ScheduleError::AllFiltered | ScheduleError::NoneMatches))
+                if profiles.len() > 1 && !self.value(cycle).is_empty() =>
+            {
+                Err(ScheduleError::NoneChosen)
+            }
+            _ => Ok(Conclusion::of(profile)),
+        }
     }
 
     fn settled(
