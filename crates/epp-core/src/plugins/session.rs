@@ -285,7 +285,7 @@ fn attach(
             build.fields.problems().error(path, message);
             return;
         }
-        id.0.push(source.clone());
+        id.0.push(*source);
     }
     if !found {
         let message =

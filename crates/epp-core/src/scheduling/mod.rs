@@ -5,8 +5,8 @@
 //! Gateway API Inference Extension v1.0 before it): what picks differently from it is a defect.
 
 mod candidates;
-mod debug;
 pub mod cycle;
+mod debug;
 pub mod decider;
 pub mod endpoint;
 pub mod error;
