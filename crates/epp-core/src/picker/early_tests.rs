@@ -1,196 +1,17 @@
 //! Early decisions equal late ones, whatever the plan, the pool, the prompt and its chunks.
 
-use std::collections::BTreeSet;
+#[path = "early_plans_tests.rs"]
+mod plans;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::plans::{configuration, headers, MUST_OCCUR};
 
 use super::testing::{begin, change, close, decision, exchange, show, NOW};
 use super::*;
 use crate::config;
 use crate::request::TextBuffer;
 use crate::scheduling::{AttributeId, Freshness, Lora, Metrics as EndpointMetrics, Scratch, Slot};
-
-/// Scorers and filters beside the prefix scorer, of which a random profile has some.
-const SCORERS: [&str; 9] = [
-    "queue-scorer",
-    "kv-cache-utilization-scorer",
-    "lora-affinity-scorer",
-    "active-request-scorer",
-    "token-load-scorer",
-    "load-aware-scorer",
-    "endpoint-attribute-scorer",
-    "latency-scorer",
-    "no-hit-lru-scorer",
-];
-const FILTERS: [&str; 6] = [
-    "label-selector-filter",
-    "context-length-aware",
-    "utilization-filter",
-    "concurrency-detector",
-    "decode-filter",
-    "prefix-cache-affinity-filter",
-];
-
-/// Those of them that read prefix matches, which the llm-d dialect alone lets them share.
-const MATCHING: [&str; 3] = [
-    "latency-scorer",
-    "no-hit-lru-scorer",
-    "prefix-cache-affinity-filter",
-];
-
-/// A random plan: a dialect, one profile, or one for the prompt and one for the response, each with some filters and
-/// scorers with weights; a window, a picker.
-fn configuration(rng: &mut fastrand::Rng, endpoints: u32) -> String {
-    let gie_v1 = rng.bool();
-    let version = match gie_v1 {
-        true => "inference.networking.x-k8s.io/v1alpha1",
-        false => "llm-d.ai/v1alpha1",
-    };
-    let known = SCORERS.into_iter().chain(FILTERS);
-    let known: Vec<&str> = known
-        .filter(|kind| !gie_v1 || !MATCHING.contains(kind))
-        .collect();
-    let (handler, names): (String, &[&str]) = match gie_v1 || rng.bool() {
-        true => (String::new(), &["default"]),
-        false => (disaggregation(rng), &["decode", "prefill"]),
-    };
-    let mut used = BTreeSet::new();
-    let profiles: Vec<String> = names
-        .iter()
-        .map(|name| profile(rng, name, &known, &mut used))
-        .collect();
-    let declared = used.iter().map(|kind| {
-        let parameters = parameters(rng, kind);
-        format!("{{type: {kind}, parameters: {parameters}}}, ")
-    });
-    let declared: String = declared.collect();
-    let estimates = rng.bool();
-    let load = format!(
-        "{{type: inflight-load-producer, parameters: {{addEstimatedOutputTokens: {estimates}}}}}, "
-    );
-    let load = ["", &load][rng.usize(0..2)];
-    let prefix = prefix_plugins(rng, gie_v1);
-    let (picks, ties) = (rng.u32(1..4), ["rotate", "draw"][rng.usize(0..2)]);
-    format!(
-        "apiVersion: {version}
-kind: EndpointPickerConfig
-plugins: [{prefix}, {declared}{load}{handler}{{type: max-score-picker, parameters: {{maxNumOfEndpoints: {picks}, ties: {ties}}}}},
-  {{type: core-metrics-extractor, parameters: {{engineConfigs: [{{name: mine, customMetrics: [{{attributeKey: heat, metricSpec: heat}}]}}]}}}},
-  {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}},
-  {{type: envoy-proxy, parameters: {{explain: true, decideAfterBytes: 100000000}}}}]
-schedulingProfiles: [{}]
-dataLayer: {{discovery: {{pluginRef: pods}}}}
-",
-        members(rng, endpoints),
-        profiles.join(", ")
-    )
-}
-
-/// A profile of some of these plugins.
-fn profile(
-    rng: &mut fastrand::Rng,
-    name: &str,
-    known: &[&'static str],
-    used: &mut BTreeSet<&'static str>,
-) -> String {
-    // Most plugins in few profiles: with all of them, every request would wait for its end.
-    let share = rng.u32(2..6);
-    let chosen: Vec<&str> = known
-        .iter()
-        .copied()
-        .filter(|_| rng.u32(0..share) == 0)
-        .collect();
-    used.extend(&chosen);
-    let references = chosen.iter().map(|kind| {
-        let weight = rng.u32(0..4);
-        format!("{{pluginRef: {kind}, weight: {weight}}}, ")
-    });
-    let references: String = references.collect();
-    let weight = rng.u32(0..5);
-    format!("{{name: {name}, plugins: [{references}{{pluginRef: prefix-cache-scorer, weight: {weight}}}, {{pluginRef: max-score-picker}}]}}")
-}
-
-/// A handler of two profiles, with what decides whether both run.
-fn disaggregation(rng: &mut fastrand::Rng) -> String {
-    let (tokens, prompt) = (rng.u32(0..300), rng.u32(0..300));
-    let (decider, parameters) = [
-        (String::new(), "{stageOrder: prefill-first}"),
-        (
-            "{type: always-disagg-pd-decider}, ".to_owned(),
-            "{deciders: {prefill: always-disagg-pd-decider}}",
-        ),
-        (
-            format!(
-                "{{type: prefix-based-pd-decider, parameters: {{nonCachedTokens: {tokens}, promptTokens: {prompt}}}}}, "
-            ),
-            "{deciders: {prefill: prefix-based-pd-decider}}",
-        ),
-    ][rng.usize(0..3)]
-    .clone();
-    format!("{decider}{{type: disagg-profile-handler, parameters: {parameters}}}, ")
-}
-
-/// Parameters by which a plugin decides differently for some of the prompts here.
-fn parameters(rng: &mut fastrand::Rng, kind: &str) -> String {
-    match kind {
-        "token-load-scorer" => {
-            // Low enough that some prompts reach it, or out of reach.
-            let threshold = [rng.u32(20..4_000), 4_194_304][rng.usize(0..2)];
-            format!("{{queueThresholdTokens: {threshold}}}")
-        }
-        "load-aware-scorer" => "{threshold: 3}".to_owned(),
-        "endpoint-attribute-scorer" => {
-            "{attributeKey: heat, algorithm: {type: linear_lower_is_better}}".to_owned()
-        }
-        "label-selector-filter" => "{matchLabels: {half: a}}".to_owned(),
-        "context-length-aware" => format!("{{label: lengths, enableFiltering: {}}}", rng.bool()),
-        "utilization-filter" => format!(
-            "{{conditions: [{{metric: waiting-queue, maxValue: {}}}], fallbackOnEmpty: {}}}",
-            rng.u32(0..4),
-            rng.bool()
-        ),
-        "concurrency-detector" => {
-            let mode = ["requests", "tokens", "hybrid"][rng.usize(0..3)];
-            format!("{{concurrencyMode: {mode}, maxConcurrency: 3, maxTokenConcurrency: 400}}")
-        }
-        "prefix-cache-affinity-filter" => format!(
-            "{{affinityThreshold: 0.{}, explorationProbability: 0.{}, maxTTFTPenaltyMs: {}, peakPrefillThroughput: 100}}",
-            rng.u32(1..10),
-            rng.u32(0..5),
-            rng.u32(0..2) * rng.u32(0..3_000)
-        ),
-        _ => "{}".to_owned(),
-    }
-}
-
-/// The endpoints as a list of static-discovery, each second one in the other half.
-fn members(rng: &mut fastrand::Rng, endpoints: u32) -> String {
-    let listed: Vec<String> = (0..endpoints)
-        .map(|n| {
-            let half = ["a", "b"][n as usize % 2];
-            let role = ["decode", "prefill", "both"][rng.usize(0..3)];
-            let lengths = ["0-100", "101-300", "0-300", "0-100000"][rng.usize(0..4)];
-            format!(
-                "{{name: p{n}, address: 10.0.0.{}, port: 80, labels: {{half: {half}, llm-d.ai/role: {role}, lengths: {lengths}}}}}",
-                n + 1
-            )
-        })
-        .collect();
-    listed.join(", ")
-}
-
-/// The plugins that match prefixes.
-fn prefix_plugins(rng: &mut fastrand::Rng, gie_v1: bool) -> String {
-    if gie_v1 {
-        let (block, blocks) = (rng.u32(1..40), rng.u32(1..30));
-        format!("{{type: prefix-cache-scorer, parameters: {{hashBlockSize: {block}, maxPrefixBlocksToMatch: {blocks}}}}}")
-    } else {
-        let tokens = rng.u32(64..2_000);
-        let weight = f64::from(rng.u32(0..5)) / 4.0;
-        format!(
-            "{{type: prefix-cache-scorer, parameters: {{matchLengthWeight: {weight}}}}}, \
-             {{type: approx-prefix-cache-producer, parameters: {{autoTune: false, maxPrefixTokensToMatch: {tokens}}}}}"
-        )
-    }
-}
 
 fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {
     let adapters = |rng: &mut fastrand::Rng| (0..rng.u32(0..3)).map(|n| format!("m{n}")).collect();
@@ -211,8 +32,8 @@ fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {
     }
 }
 
-/// A picker whose endpoints have random metrics.
-fn picker(rng: &mut fastrand::Rng) -> Picker {
+/// A picker whose endpoints have random metrics, and its document.
+fn picker(rng: &mut fastrand::Rng) -> (Picker, String) {
     let endpoints = rng.u32(1..6);
     let text = configuration(rng, endpoints);
     let plan = config::load(&text)
@@ -234,7 +55,7 @@ fn picker(rng: &mut fastrand::Rng) -> Picker {
                 .begin_target(slot, false, tokens);
         }
     }
-    picker
+    (picker, text)
 }
 
 const WORDS: [&str; 6] = [
@@ -254,25 +75,44 @@ fn words(rng: &mut fastrand::Rng, most: usize) -> String {
 
 /// A chat completion that begins as `head` does, its keys in random order.
 fn body(rng: &mut fastrand::Rng, head: &str) -> String {
-    let content = format!("{head}{}", words(rng, 200));
+    let content = format!("\"{head}{}\"", words(rng, 200));
+    let content = match rng.u32(0..3) {
+        0 => with_images(rng, &content),
+        _ => content,
+    };
     let mut parts = vec![
-        format!("\"messages\": [{{\"role\": \"user\", \"content\": \"{content}\"}}, {{\"content\": \"{}\", \"role\": \"user\"}}]", words(rng, 60)),
+        format!("\"messages\": [{{\"role\": \"user\", \"content\": {content}}}, {{\"content\": \"{}\", \"role\": \"user\"}}]", words(rng, 60)),
         format!("\"model\": \"m{}\"", rng.u32(0..3)),
         "\"temperature\": 0.5".to_owned(),
     ];
-    if rng.u32(0..4) == 0 {
+    // The turns come after all that may precede them in the prompt: only then can they be cut off.
+    let last = rng.bool();
+    if last || rng.u32(0..4) == 0 {
         parts.push(
             "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]".to_owned(),
         );
     }
-    if rng.u32(0..4) == 0 {
+    if last || rng.u32(0..4) == 0 {
         parts.push("\"cache_salt\": \"s\"".to_owned());
     }
     if rng.bool() {
         parts.push(format!("\"max_tokens\": {}", rng.u32(0..2_000)));
     }
-    rng.shuffle(&mut parts);
+    let beside = if last { 1 } else { 0 };
+    rng.shuffle(&mut parts[beside..]);
+    parts.rotate_left(beside);
     format!("{{{}}}", parts.join(", "))
+}
+
+/// The content of a message with this text and some of a few images, in any order.
+fn with_images(rng: &mut fastrand::Rng, text: &str) -> String {
+    let mut parts = vec![format!("{{\"type\": \"text\", \"text\": {text}}}")];
+    parts.extend((0..rng.u32(1..4)).map(|_| {
+        let image = rng.u32(0..4);
+        format!("{{\"type\": \"image_url\", \"image_url\": {{\"url\": \"http://a/{image}.png\"}}}}")
+    }));
+    rng.shuffle(&mut parts);
+    format!("[{}]", parts.join(", "))
 }
 
 /// A completion of some prompts, the first of which begins as `head` does.
@@ -402,49 +242,98 @@ fn early(
     panic!("never released: {body}");
 }
 
+/// A decision that is the same before the body's end and there.
+struct Compared {
+    outcome: Outcome,
+    /// Whether it was taken before.
+    early: bool,
+    document: String,
+    body: String,
+}
+
+/// Decides on one random request in both ways.
+fn compared(seed: u64) -> Compared {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (mut picker, document) = picker(&mut rng);
+    let beginning = words(&mut rng, 100);
+    let lists = seed % 4 == 3;
+    let names = picker.dispatcher.plan.headers.clone();
+    let values = |rng: &mut fastrand::Rng| headers(rng, names.iter().map(|name| &**name));
+    let body = |rng: &mut fastrand::Rng| match lists {
+        true => list(rng, &beginning),
+        false => body(rng, &beginning),
+    };
+    let kind = if lists { LIST } else { HEAD };
+    // Some endpoints have seen prompts that begin alike.
+    for id in 0..rng.u32(0..6) {
+        let (headers, body) = (values(&mut rng), body(&mut rng));
+        let headers = &headers;
+        whole(&mut picker, id, &Head { headers, ..kind }, &body);
+    }
+    let (headers, body) = (values(&mut rng), body(&mut rng));
+    let head = Head {
+        headers: &headers,
+        ..kind
+    };
+    // Neither run may teach the index for the other, nor add to a queue.
+    picker.dispatcher.plan.settings.correct_queue = false;
+    let indexes = std::mem::take(&mut picker.dispatcher.prefixes.indexes);
+    picker.dispatcher.prefixes.indexes = indexes.clone();
+    let states = picker.dispatcher.states.clone();
+    // What is drawn falls alike, and whose turn it is.
+    let scratch = || Scratch::new(fastrand::Rng::with_seed(seed));
+    picker.dispatcher.scratch = scratch();
+    let expected = whole(&mut picker, 100, &head, &body);
+    close(&mut picker, 100);
+    picker.dispatcher.prefixes.indexes = indexes;
+    picker.dispatcher.states = states;
+    picker.dispatcher.scratch = scratch();
+    let (outcome, read) = early(&mut picker, 101, &head, &body, &mut rng);
+    assert_eq!(
+        outcome,
+        expected,
+        "seed {seed}, released after {read} of {} bytes: {body}\n{document}",
+        body.len()
+    );
+    let early = read < body.len();
+    Compared {
+        outcome,
+        early,
+        document,
+        body,
+    }
+}
+
 #[test]
 fn an_early_decision_is_the_decision_on_the_whole_body() {
     let (mut earlier, mut refused, mut decisions) = (0, 0, 0);
+    let mut occurred: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..3_000 {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut picker = picker(&mut rng);
-        let beginning = words(&mut rng, 100);
-        let lists = seed % 4 == 3;
-        let head = if lists { LIST } else { HEAD };
-        let body = |rng: &mut fastrand::Rng| match lists {
-            true => list(rng, &beginning),
-            false => body(rng, &beginning),
-        };
-        // Some endpoints have seen prompts that begin alike.
-        for id in 0..rng.u32(0..6) {
-            let body = body(&mut rng);
-            whole(&mut picker, id, &head, &body);
+        let case = compared(seed);
+        let said = format!("{:?}", case.outcome);
+        let found = MUST_OCCUR
+            .into_iter()
+            .map(|kind| (kind, case.document.contains(kind)));
+        let found = found.chain([
+            ("media", case.body.contains("image_url")),
+            (
+                "media encoded elsewhere",
+                said.contains("(\\\"encode\\\", Picked"),
+            ),
+            (
+                "prompt computed elsewhere",
+                said.contains("(\\\"prefill\\\", Picked"),
+            ),
+            ("not cached", said.contains("status: 412")),
+        ]);
+        for (kind, _) in found.filter(|(_, found)| *found && case.early) {
+            *occurred.entry(kind).or_default() += 1;
         }
-        let body = body(&mut rng);
-        // Neither run may teach the index for the other, nor add to a queue.
-        picker.dispatcher.plan.settings.correct_queue = false;
-        let indexes = std::mem::take(&mut picker.dispatcher.prefixes.indexes);
-        picker.dispatcher.prefixes.indexes = indexes.clone();
-        let states = picker.dispatcher.states.clone();
-        // What is drawn falls alike, and whose turn it is.
-        let scratch = || Scratch::new(fastrand::Rng::with_seed(seed));
-        picker.dispatcher.scratch = scratch();
-        let expected = whole(&mut picker, 100, &head, &body);
-        close(&mut picker, 100);
-        picker.dispatcher.prefixes.indexes = indexes;
-        picker.dispatcher.states = states;
-        picker.dispatcher.scratch = scratch();
-        let (found, read) = early(&mut picker, 101, &head, &body, &mut rng);
-        assert_eq!(
-            found,
-            expected,
-            "seed {seed}, released after {read} of {} bytes: {body}",
-            body.len()
-        );
-        refused += usize::from(matches!(found, Outcome::Refused(_)));
-        earlier += usize::from(read < body.len());
+        refused += usize::from(matches!(case.outcome, Outcome::Refused(_)));
+        earlier += usize::from(case.early);
         decisions += 1;
     }
+    println!("{earlier} of {decisions} decisions were taken before the body's end, {refused} were refusals; with {occurred:?}");
     // The test would prove nothing if every request waited for its end.
     assert!(
         earlier > decisions / 10,
@@ -454,5 +343,7 @@ fn an_early_decision_is_the_decision_on_the_whole_body() {
         refused < decisions / 2,
         "{refused} of {decisions} were refused"
     );
-    println!("{earlier} of {decisions} decisions were taken before the body's end, {refused} were refusals");
+    // What occurs in few of them proves little.
+    let enough = occurred.values().filter(|count| **count >= 5).count();
+    assert_eq!(enough, MUST_OCCUR.len() + 4, "{occurred:?}");
 }
