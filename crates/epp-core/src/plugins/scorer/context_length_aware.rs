@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::config::value::Node;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
-use crate::scheduling::{Cycle, Filter, Needs, Scored, Scorer, Slot, UnreadPrompt};
+use crate::scheduling::{Basis, Cycle, Filter, Needs, Scored, Scorer, Slot, UnreadPrompt};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -141,6 +141,14 @@ impl Filter for ContextLengthAware {
         if self.filters {
             let length = cycle.request.cost.prompt;
             candidates.retain(|slot| self.range(cycle, *slot).keeps(length));
+        }
+    }
+
+    /// Where it does not filter, the candidates and their scores are kept from request to request.
+    fn basis(&self) -> Basis {
+        match self.filters {
+            true => Basis::Request,
+            false => Basis::Pool,
         }
     }
 
@@ -264,6 +272,8 @@ mod tests {
             let kept: Vec<u32> = kept.iter().map(|slot| slot.0).collect();
             assert_eq!(kept, expected, "{length}");
         }
+        assert_eq!(Filter::basis(&plugin(true)), Basis::Request);
+        assert_eq!(Filter::basis(&plugin(false)), Basis::Pool);
     }
 
     #[test]
