@@ -89,6 +89,8 @@ pub struct Problems {
     pub warnings: Vec<Problem>,
     /// Errors beyond [`MAX_PROBLEMS`].
     more: usize,
+    /// Warnings of approximations. They are bounded apart: a strict document must not load for its other warnings.
+    approximated: usize,
     /// The fields that were read, if this is a recording: see [`Problems::recording`].
     pub(super) questions: Option<Vec<Question>>,
 }
@@ -130,14 +132,15 @@ impl Problems {
 
     /// Notes a warning.
     pub fn warn(&mut self, path: &Path, message: impl Into<String>) {
-        if self.warnings.len() < MAX_PROBLEMS {
+        if self.warnings.len() - self.approximated < MAX_PROBLEMS {
             self.warnings.push(Problem::at(path, message.into()));
         }
     }
 
     /// Notes that something is approximated here, and how.
     pub fn approximate(&mut self, path: &Path, message: impl Into<String>) {
-        if self.warnings.len() < MAX_PROBLEMS {
+        if self.approximated < MAX_PROBLEMS {
+            self.approximated += 1;
             let mut problem = Problem::at(path, message.into());
             problem.approximates = true;
             self.warnings.push(problem);
@@ -151,6 +154,7 @@ impl Problems {
 
     /// Makes errors of the approximations, as a strict document wants it.
     pub fn refuse_approximations(&mut self) {
+        self.approximated = 0;
         for mut problem in std::mem::take(&mut self.warnings) {
             if problem.approximates {
                 problem.message.push_str(", which `strict` refuses");
