@@ -181,12 +181,15 @@ const GATES: [(&str, &str); 5] = [
     ("dataLayer", METRICS_READ),
     ("enableLegacyMetrics", METRICS_READ),
     ("prepareDataPlugins", "what scorers need is always prepared"),
-    (FLOW_CONTROL, NO_QUEUE),
+    (FLOW_CONTROL, NO_GATING),
     ("haPopulateNonLeaderDatastore", ""),
 ];
 const FORMER: usize = 3;
 const METRICS_READ: &str = "metrics are always read, in one way";
 const FLOW_CONTROL: &str = "flowControl";
+/// With the gate on, the Endpoint Picker also adds a saturation detector that is a filter to the profiles.
+const NO_GATING: &str =
+    "requests are never queued or shed, and endpoints that the saturation detector would filter are picked";
 
 /// What the gates of a document show.
 #[derive(Clone, Copy, Default)]

@@ -91,3 +91,23 @@ fn a_strict_document_loads_only_without_approximations() {
     assert_eq!(plan.approximations.len(), 1);
     assert!(plan.approximations[0].starts_with("featureGates[0] (line 3"));
 }
+
+#[test]
+fn an_approximation_names_the_detector_that_does_not_filter() {
+    let gate = "featureGates: [flowControl]\n";
+    let plan = loaded(&llm_d(gate)).plan;
+    let detector = "the saturation detector would filter";
+    assert!(plan.approximations[0].contains(detector));
+}
+
+#[test]
+fn other_warnings_leave_room_for_approximations() {
+    // Each entry is a warning; the gate comes after all of them.
+    let gates = "dataLayer, ".repeat(1_500);
+    let text = format!("featureGates: [{gates}flowControl]\n");
+    assert_eq!(loaded(&llm_d(&text)).plan.approximations.len(), 1);
+    let strict = "plugins: [{type: envoy-proxy, parameters: {strict: true}}]\n";
+    refused(&llm_d(&format!("{strict}{text}")), &["featureGates[1500]"]);
+    let text = format!("featureGates: [{}]\n", "flowControl, ".repeat(1_500));
+    assert_eq!(loaded(&llm_d(&text)).warnings.len(), 1_000);
+}
