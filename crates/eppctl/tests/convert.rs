@@ -207,6 +207,21 @@ fn deprecated_names_and_places_become_the_newest() {
 }
 
 #[test]
+fn what_has_another_meaning_in_the_newest_version_is_noted_or_left() {
+    let converted = |parts: &str| {
+        let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+        convert("llm-d", &format!("{head}{parts}\n"))
+    };
+    let handler = converted("plugins: [{type: prefix-based-pd-decider}, {type: pd-profile-handler}]\nschedulingProfiles: [{name: decode}, {name: prefill}]");
+    assert!(handler.contains("missingPrefill: decodeOnly"), "{handler}");
+    // An empty value keeps endpoints without the label, too, unlike that of a selector.
+    let label = converted("plugins: [{type: by-label, parameters: {label: a, validValues: [b, '']}}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: by-label}]}]");
+    for part in ["type: by-label\n", "left as it is"] {
+        assert!(label.contains(part), "{label}");
+    }
+}
+
+#[test]
 fn the_file_of_a_file_discovery_is_written_into_the_document() {
     let folder = std::env::temp_dir().join(format!("eppctl-convert-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -97,6 +97,9 @@ fn replace_pd_handler(plugin: &mut Value, sets_headers: bool, notes: &mut Vec<St
         entry.insert("type".to_owned(), json!(HANDLER));
     }
     notes.push(format!("{own}: pd-profile-handler is {HANDLER} now"));
+    notes.push(format!(
+        "{own}: a request that no endpoint can compute the prompt of fails now, unless envoy-proxy has missingPrefill: decodeOnly"
+    ));
     if !sets_headers {
         notes.push(format!(
             "{own}: the endpoint that computes the prompt is named in a header now"
@@ -107,7 +110,12 @@ fn replace_pd_handler(plugin: &mut Value, sets_headers: bool, notes: &mut Vec<St
 /// A label that may also be absent has no selector.
 fn replace_by_label(plugin: &mut Value, notes: &mut Vec<String>) {
     let own = name(plugin).to_owned();
-    if plugin.pointer("/parameters/allowsNoLabel") == Some(&json!(true)) {
+    // So does an empty value.
+    let values = plugin.pointer("/parameters/validValues");
+    let mut values = values.and_then(Value::as_array).into_iter().flatten();
+    if plugin.pointer("/parameters/allowsNoLabel") == Some(&json!(true))
+        || values.any(|value| value.as_str() == Some(""))
+    {
         notes.push(format!(
             "{own}: no selector keeps endpoints without a label, too; left as it is"
         ));
