@@ -9,7 +9,7 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "prefill-unused",
     why: "every prompt is computed where its response is generated, and the prefill endpoints get none",
-    fix: "name a decider in `deciders.prefill` of disagg-profile-handler: always-disagg-pd-decider, or prefix-based-pd-decider with nonCachedTokens above 0",
+    fix: "name a decider in `deciders.prefill` of disagg-profile-handler: always-disagg-pd-decider, or prefix-based-pd-decider with nonCachedTokens above 0; pd-profile-handler names it in `deciderPluginName`",
     check: |site| {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
@@ -22,10 +22,11 @@ pub const RULE: Rule = Rule {
 
 /// Returns what is wrong, if this is the handler of disaggregated profiles.
 fn unused(plan: &Plan, handler: &Instance) -> Option<String> {
-    if handler.kind != "disagg-profile-handler" {
-        return None;
-    }
-    let is_set = |name: &str| text(handler, name).is_some_and(|text| !text.is_empty());
+    let default = match handler.kind {
+        "disagg-profile-handler" => None,
+        "pd-profile-handler" => Some("prefix-based-pd-decider"),
+        _ => return None,
+    };
     let order = text(handler, "stageOrder").unwrap_or_default();
     if order.to_ascii_lowercase().starts_with("prefill") {
         return None;
@@ -39,13 +40,14 @@ fn unused(plan: &Plan, handler: &Instance) -> Option<String> {
         "prefillDeciderPluginName",
         "deciderPluginName",
     ];
-    match deciders.into_iter().find(|name| is_set(name)) {
+    let mut named = deciders.iter().filter_map(|name| text(handler, name));
+    match named.find(|name| !name.is_empty()).or(default) {
         None => Some(format!(
             "profile {profile} is never run: no prefill decider"
         )),
         Some(name) => {
             let decider = plan.instances.iter();
-            let mut decider = decider.filter(|other| Some(&*other.name) == text(handler, name));
+            let mut decider = decider.filter(|other| *other.name == *name);
             let never = decider.next().is_some_and(|decider| never_decides(decider));
             never.then(|| {
                 format!("profile {profile} is never run: its decider has nonCachedTokens 0")
@@ -107,5 +109,34 @@ mod tests {
             never.len() == 1 && never[0].contains("nonCachedTokens 0"),
             "{never:?}"
         );
+    }
+
+    #[test]
+    fn finds_that_the_former_handlers_default_decider_never_runs_it() {
+        let handler = "- type: disagg-profile-handler\n                      parameters: {deciders: {prefill: prefix-based-pd-decider}}";
+        let with = |threshold: &str, parameters: &str| {
+            let former = format!(
+                "- type: pd-profile-handler\n                      parameters: {parameters}"
+            );
+            let text = BOOTSTRAP.replace(handler, &former);
+            assert_ne!(text, BOOTSTRAP);
+            found(
+                &super::RULE,
+                &text.replace("nonCachedTokens: 512", threshold),
+            )
+        };
+        for parameters in ["{}", "{deciderPluginName: prefix-based-pd-decider}"] {
+            assert_eq!(
+                with("nonCachedTokens: 512", parameters),
+                Vec::<String>::new()
+            );
+            for never in ["promptTokens: 9", "nonCachedTokens: 0"] {
+                let found = with(never, parameters);
+                assert!(
+                    found.len() == 1 && found[0].contains("nonCachedTokens 0"),
+                    "{found:?}"
+                );
+            }
+        }
     }
 }

@@ -22,22 +22,32 @@ pub const RULE: Rule = Rule {
     },
 };
 
-/// Returns a pool with an endpoint for each set of labels that the discovery gives.
+/// Returns a pool with an endpoint for each set of labels that the discovery gives, and one that is in all
+/// clusters for each of them.
 fn every_kind(plan: &Plan) -> Pool {
-    let sets: Vec<&[(String, String)]> = match &plan.discovery {
+    let sets: Vec<Vec<(String, String)>> = match &plan.discovery {
         Discovery::Static(discovery) => {
             let members = discovery.members.iter();
-            members.map(|member| member.labels.as_slice()).collect()
+            members.map(|member| member.labels.clone()).collect()
         }
         Discovery::EnvoyCluster(discovery) => {
             let clusters = discovery.clusters.iter();
-            clusters.map(|cluster| cluster.labels.as_slice()).collect()
+            let mut sets: Vec<_> = clusters.map(|cluster| cluster.labels.clone()).collect();
+            // A member of several clusters has the labels of them all. Of different values the first counts, here
+            // each cluster's own: members need not be in those that give the label another value.
+            let all = sets.concat();
+            let joined: Vec<_> = sets
+                .iter()
+                .map(|own| [own.as_slice(), &all].concat())
+                .collect();
+            sets.extend(joined);
+            sets
         }
     };
     let mut pool = Pool::default();
     for (slot, labels) in (0..).map(Slot).zip(sets) {
         let endpoint = Endpoint {
-            labels: labels.to_vec(),
+            labels,
             ..Endpoint::default()
         };
         pool.set(slot, endpoint);
@@ -93,6 +103,27 @@ mod tests {
         // An endpoint without a role decodes.
         let decode = "labels: {llm-d.ai/role: decode}";
         assert!(found(&super::RULE, &BOOTSTRAP.replace(decode, "labels: {}")).is_empty());
+    }
+
+    #[test]
+    fn members_have_the_labels_of_all_their_clusters() {
+        let decode = "- {name: decode, labels: {llm-d.ai/role: decode}}";
+        let all = "- {name: all, labels: {pool: a}}\n                        ";
+        let joined = BOOTSTRAP.replace(decode, &format!("{all}{decode}"));
+        assert_ne!(joined, BOOTSTRAP);
+        let selecting = |role: &str, pool: &str| {
+            let filter = format!(
+                "- {{name: prefill-filter, type: label-selector-filter, parameters: {{matchLabels: {{llm-d.ai/role: {role}, pool: {pool}}}}}}}"
+            );
+            found(
+                &super::RULE,
+                &joined.replace("- type: prefill-filter", &filter),
+            )
+        };
+        assert_eq!(selecting("decode", "a"), Vec::<String>::new());
+        assert_eq!(selecting("prefill", "a"), Vec::<String>::new());
+        assert_eq!(selecting("prefill", "b").len(), 1);
+        assert_eq!(selecting("encode", "a").len(), 1);
     }
 
     #[test]
