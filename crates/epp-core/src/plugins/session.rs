@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::build::MAX_STATES;
-use super::{Build, Capability, Reference};
+use super::{Build, Capability, Parity, Reference, Standing};
 use crate::config::value::{Fields, Path};
 use crate::scheduling::state::MAX_KEYS;
 use crate::scheduling::{
@@ -40,6 +40,18 @@ pub const REFERENCE: Reference = Reference {
     parameter: "sessionIdConfig",
     to: Capability::SessionId,
     default: None,
+};
+
+/// The comparison of the plugins with the Endpoint Picker's.
+pub const PARITY: Parity = Parity {
+    plugin: Standing::Same,
+    parameters: &[(
+        "sessionIdConfig.sources[].producer",
+        Standing::Differs(
+            "an attribute is found with and without it; llm-d-router finds SessionIDDataKey only with it and \
+             agent-identity only without",
+        ),
+    )],
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]

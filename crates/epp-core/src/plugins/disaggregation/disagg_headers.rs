@@ -5,8 +5,8 @@
 //!
 //! | name | default | meaning |
 //! |---|---|---|
-//! | `prefillProfile` | – | no effect: the profile handler knows its profiles |
-//! | `encodeProfile` | – | no effect: the profile handler knows its profiles |
+//! | `prefillProfile` | – | no effect: the profile handler knows its profiles; in llm-d-router another name sends no header |
+//! | `encodeProfile` | – | no effect, as above |
 //!
 //! ```yaml
 //! - type: disagg-headers-handler
@@ -32,7 +32,9 @@ pub const TYPE: PluginType = PluginType {
     },
 };
 
-const KNOWN: Standing = Standing::NoEffect("the profile handler knows its profiles");
+const KNOWN: Standing = Standing::Differs(
+    "headers name the picks of the handler's profiles; in llm-d-router the name of another profile sends none",
+);
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
     // Read as text: a document with the default names is no reason for a warning.

@@ -14,7 +14,7 @@
 //! | `sessionIdConfig.sources` | the header `x-session-id` | where requests name their session; the first that is not blank counts |
 //! | `sessionIdConfig.sources[].header` | none | a request header |
 //! | `sessionIdConfig.sources[].attribute` | none | or what a plugin finds: `agent-identity`, or `SessionIDDataKey` of a `session-id-producer` |
-//! | `sessionIdConfig.sources[].producer` | any | the plugin's name |
+//! | `sessionIdConfig.sources[].producer` | any | the plugin's name; llm-d-router finds `SessionIDDataKey` only with it and `agent-identity` only without |
 //! | `sessionIdConfig.evictionTtlSeconds` | 300 | how long a session without requests is remembered; 0 for the default |
 //! | `sessionIdConfig.evictionSweepSeconds` | – | no effect: sessions are forgotten with the tick after their time |
 //! | `profileName` | the primary one | the profile whose pick the session stays at, such as `prefill` |
@@ -26,7 +26,7 @@
 use std::sync::Arc;
 
 use crate::plugins::session::{self, SessionAffinity};
-use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
+use crate::plugins::{Build, Capabilities, Capability, PluginType};
 use crate::scheduling::{Cycle, Needs, Scorer, Slot};
 
 /// The plugin type.
@@ -36,7 +36,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::Scorer],
     references: &[session::REFERENCE],
     build,
-    parity: Parity::SAME,
+    parity: session::PARITY,
 };
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
