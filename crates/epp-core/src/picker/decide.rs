@@ -268,9 +268,16 @@ impl Dispatcher {
         exchange.response.recording = Some(Recording {
             model,
             predicted: hit.filter(|_| alone),
+            proven: false,
         });
         exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
         self.prefixes.learn(exchange, &self.endpoints);
+        if let (Some(recording), Some(walk)) = (
+            exchange.response.recording.as_mut(),
+            exchange.walks.first_mut(),
+        ) {
+            recording.proven = walk.expects_proven(primary.0);
+        }
         self.endpoints
             .start_probe(exchange, primary, self.clock.wall());
         self.endpoints.await_response(exchange, self.clock.now());

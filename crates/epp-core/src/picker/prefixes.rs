@@ -231,7 +231,8 @@ impl Prefixes {
     ///
     /// Half, because the index measures a prompt in bytes and the endpoint in tokens, of which the parts of a prompt
     /// have more or fewer. Several indexes stand for several caches, and the response does not say which one was
-    /// smaller.
+    /// smaller. Of several prompts servers report the cached tokens of one; of a prompt that the server has cut short
+    /// they say nothing about the rest.
     pub fn correct(&mut self, exchange: &mut Exchange, usage: &Usage, pool: &PoolState) -> usize {
         let target = pool.present_target(exchange).map(|target| target.slot);
         let (Some(slot), [producer], [index], [walk]) = (
@@ -246,8 +247,13 @@ impl Prefixes {
             return 0;
         };
         let total = walk.total();
-        let max_blocks = producer.block_spec(pool.pool()).max_blocks;
-        if prompt == 0 || max_blocks.is_some_and(|max_blocks| total >= max_blocks) {
+        let spec = producer.block_spec(pool.pool());
+        // A token has four bytes, more or less.
+        let is_whole = prompt.saturating_mul(8) >= (total * spec.block_bytes) as u64;
+        let is_cut = spec
+            .max_blocks
+            .is_some_and(|max_blocks| total >= max_blocks);
+        if prompt == 0 || is_cut || !is_whole || !walk.expects_proven(slot.0) {
             // Of a prompt that is longer than the window it is not known which share the window is.
             return 0;
         }

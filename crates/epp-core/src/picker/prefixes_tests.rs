@@ -234,9 +234,14 @@ impl Vm {
     /// Serves a request whose response reports this share of its prompt, in hundredths, as cached.
     fn serve_cached(&mut self, body: &str, share: u32) {
         let (id, _) = self.send(body);
+        self.report(id, 1_000, share * 10);
+    }
+
+    /// Responds to a request with these token counts.
+    fn report(&mut self, id: u32, prompt: u32, cached: u32) {
         respond(&mut self.picker, id, b"10.0.0.1:80", 200);
         let usage = format!(
-            r#"{{"usage":{{"prompt_tokens":100,"prompt_tokens_details":{{"cached_tokens":{share}}}}}}}"#
+            r#"{{"usage":{{"prompt_tokens":{prompt},"prompt_tokens_details":{{"cached_tokens":{cached}}}}}}}"#
         );
         let mut part = SliceBody::whole(usage.as_bytes());
         self.picker.response_body(NOW, ExchangeId(id), &mut part);
@@ -298,4 +303,29 @@ fn one_response_takes_an_eighth_of_the_blocks_at_most() {
     vm.picker.dispatcher.prefixes.set_sharers(usize::MAX);
     vm.serve_cached(&body("m", &text(39, 4_000)), 0);
     assert_eq!(vm.held(5..40), 35);
+}
+
+#[test]
+fn nothing_is_forgotten_for_what_no_response_had_proven_nor_for_a_part_of_a_request() {
+    let mut vm = serve_forty();
+    // One after the other, before the first responds: it computes what the second was expected to find.
+    let fresh = body("m", &text(50, 4_000));
+    let (first, _) = vm.send(&fresh);
+    let (second, expected) = vm.send(&fresh);
+    assert!(expected > 0.9);
+    for id in [first, second] {
+        vm.report(id, 1_000, 0);
+    }
+    // The cached tokens of one prompt of four.
+    let prompt = text(20, 4_000);
+    let four = serde_json::json!({"model": "m", "prompt": [prompt, prompt, prompt, prompt]});
+    let (id, expected) = vm.send(&four.to_string());
+    assert!(expected > 0.9);
+    vm.report(id, 4_000, 1_000);
+    // The server keeps the end of a prompt only.
+    let (id, _) = vm.send(&body("m", &prompt));
+    vm.report(id, 64, 16);
+    assert_eq!(vm.picker.dispatcher.statistics.corrections(), 0);
+    vm.serve_cached(&body("m", &prompt), 0);
+    assert!(vm.picker.dispatcher.statistics.corrections() > 0);
 }
