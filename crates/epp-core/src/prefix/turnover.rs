@@ -98,8 +98,8 @@ impl Index {
         self.arena.link_orphan();
     }
 
-    /// Drops the entries that an endpoint used longest ago, as many as `count`, or a part of all if those are fewer:
-    /// see [`MAX_DROPPED_PART`]. Returns how many were dropped.
+    /// Drops the entries that an endpoint used longest ago, as many as `count`, or an eighth of all if that is fewer.
+    /// Returns how many were dropped.
     pub fn drop_unused(&mut self, slot: u32, count: usize) -> usize {
         let list = self.lists.get(slot as usize);
         let (Some(list), Ok(slot)) = (list, u16::try_from(slot)) else {

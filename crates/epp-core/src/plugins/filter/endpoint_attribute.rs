@@ -10,7 +10,9 @@
 //! | `producer` | `core-metrics-extractor` | whose attribute it is; those of others are missing at every endpoint |
 //! | `onMissing` | `Pass` | whether an endpoint without the attribute is kept (`Pass`) or not (`Fail`) |
 //! | `fallbackOnEmpty` | false | whether all are kept where none would be |
+//! | `algorithm` | required | how values are compared |
 //! | `algorithm.type` | required | `threshold` |
+//! | `algorithm.threshold` | required | the threshold |
 //! | `algorithm.threshold.operator` | required | `LessThan`, `LessThanOrEqual`, `GreaterThan`, `GreaterThanOrEqual`, `Equal` or `NotEqual` |
 //! | `algorithm.threshold.value` | 0 | what a kept endpoint's value compares with so |
 //!

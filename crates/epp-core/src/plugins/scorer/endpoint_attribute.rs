@@ -10,7 +10,10 @@
 //! |---|---|---|
 //! | `attributeKey` | required | the attribute's name |
 //! | `producer` | `core-metrics-extractor` | whose attribute it is; those of others are missing at every endpoint |
+//! | `algorithm` | required | how values become scores |
 //! | `algorithm.type` | required | `linear_lower_is_better` or `linear_higher_is_better` |
+//! | `algorithm.normalization` | `{}` | the range: `fixedRange` or `adaptiveRange` |
+//! | `algorithm.normalization.fixedRange` | none | a range that does not depend on the candidates |
 //! | `algorithm.normalization.fixedRange.min`, `max` | 0 | the range, min below max |
 //! | `algorithm.normalization.adaptiveRange` | `{}` | no fixed range, which is also the default |
 //!

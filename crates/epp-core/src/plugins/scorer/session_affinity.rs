@@ -10,7 +10,9 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `strategy` | `encoded_endpoint_header` | or `session_id` |
+//! | `encodedEndpointHeaderConfig` | `{}` | settings of the strategy `encoded_endpoint_header` |
 //! | `encodedEndpointHeaderConfig.header` | `x-session-token` | the header of requests and responses |
+//! | `sessionIdConfig` | `{}` | settings of the strategy `session_id` |
 //! | `sessionIdConfig.sources` | the header `x-session-id` | where requests name their session; the first that is not blank counts |
 //! | `sessionIdConfig.sources[].header` | none | a request header |
 //! | `sessionIdConfig.sources[].attribute` | none | or what a plugin finds: `agent-identity`, or `SessionIDDataKey` of a `session-id-producer` |
