@@ -65,11 +65,9 @@ impl Vm {
             return false;
         };
         let same = |pool: &Pool| pool.is(&plugin, &plan);
-        let known = self.pools.iter();
-        let place = known
-            .clone()
-            .position(|pool| pool.as_ref().is_some_and(same))
-            .or_else(|| known.clone().position(Option::is_none));
+        let mut known = self.pools.iter();
+        let place = known.position(|pool| pool.as_ref().is_some_and(same));
+        let place = place.or_else(|| self.pools.iter().position(Option::is_none));
         let place = place.unwrap_or_else(|| {
             self.pools.push(None);
             self.pools.len() - 1

@@ -263,7 +263,7 @@ impl Prefixes {
             return 0;
         }
         let missing = (expected - found).saturating_mul(DROPPED_PER_MISSING_BLOCK);
-        index.drop_unused(slot.0, missing.saturating_mul(self.sharers))
+        index.drop_unused(slot.0, missing.saturating_mul(self.sharers), total)
     }
 
     /// Says how many pickers learn from each other: each sees the responses to its own requests only, and the indexes

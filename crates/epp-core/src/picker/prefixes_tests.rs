@@ -298,6 +298,17 @@ fn where_a_response_reports_about_what_was_expected_or_nothing_no_block_is_forgo
 }
 
 #[test]
+fn the_blocks_of_the_prompt_itself_stay() {
+    let mut vm = Vm::start();
+    let only = body("m", &text(1, 4_000));
+    vm.serve(&only);
+    for _ in 0..3 {
+        vm.serve_cached(&only, 0);
+        assert!(vm.expected(&only) > 0.9);
+    }
+}
+
+#[test]
 fn one_response_takes_an_eighth_of_the_blocks_at_most() {
     let mut vm = serve_forty();
     vm.picker.dispatcher.prefixes.set_sharers(usize::MAX);

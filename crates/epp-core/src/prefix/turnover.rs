@@ -98,14 +98,15 @@ impl Index {
         self.arena.link_orphan();
     }
 
-    /// Drops the entries that an endpoint used longest ago, as many as `count`, or an eighth of all if that is fewer.
-    /// Returns how many were dropped.
-    pub fn drop_unused(&mut self, slot: u32, count: usize) -> usize {
+    /// Drops the entries that an endpoint used longest ago, as many as `count`, or an eighth of all if that is fewer, but
+    /// not the last `keep` that it used. Returns how many were dropped.
+    pub fn drop_unused(&mut self, slot: u32, count: usize, keep: usize) -> usize {
         let list = self.lists.get(slot as usize);
         let (Some(list), Ok(slot)) = (list, u16::try_from(slot)) else {
             return 0;
         };
-        let count = count.min(list.count / MAX_DROPPED_PART);
+        let most = list.count / MAX_DROPPED_PART;
+        let count = count.min(most).min(list.count.saturating_sub(keep));
         let dropped = (0..count).take_while(|_| self.drop_oldest(slot)).count();
         self.arena.link_orphan();
         dropped
