@@ -65,7 +65,9 @@ fn stage() -> PathBuf {
         )
         .unwrap();
     }
-    std::fs::copy(top().join("docs/parity.md"), folder.join("docs/parity.md")).unwrap();
+    for page in ["docs/parity.md", "docs/migrating.md"] {
+        std::fs::copy(top().join(page), folder.join(page)).unwrap();
+    }
     // The snapshot in the help.
     let help = out(&eppctl(&["explain", "--help"], ""));
     let (_, snapshot) = help.split_once("not on the endpoint's page:\n").unwrap();

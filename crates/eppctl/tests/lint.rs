@@ -24,17 +24,21 @@ fn yaml_below(folder: &std::path::Path, files: &mut Vec<String>) {
 fn our_own_files_lint_clean() {
     let mut files = Vec::new();
     yaml_below(&top().join("envoy"), &mut files);
-    assert!(!files.is_empty());
-    let arguments = std::iter::once("lint").chain(files.iter().map(String::as_str));
-    let arguments: Vec<&str> = arguments.collect();
-    let output = eppctl(&arguments, "");
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}{}",
-        out(&output),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    // Two manifests are alternatives to each other: both name the same filter.
+    let alternative = |file: &&String, name: &str| file.ends_with(name);
+    for left_out in ["istio/filter.yaml", "istio/disaggregated.yaml"] {
+        let all = files.len();
+        let files: Vec<&String> = files
+            .iter()
+            .filter(|file| !alternative(file, left_out))
+            .collect();
+        assert_eq!(files.len(), all - 1);
+        let arguments = std::iter::once("lint").chain(files.iter().map(|file| file.as_str()));
+        let arguments: Vec<&str> = arguments.collect();
+        let output = eppctl(&arguments, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{}{stderr}", out(&output));
+    }
 }
 
 /// A value with the fields' names as JSON has them.

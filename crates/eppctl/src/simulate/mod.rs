@@ -31,7 +31,7 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
     --trace mooncake_trace.jsonl --pods 16
   eppctl simulate examples/llm-d.yaml --trace multi-turn \\
     --requests 2000 --rate 40 --pods 100 --plot ttft.svg
-  eppctl simulate examples/disaggregated.yaml examples/llm-d.yaml \
+  eppctl simulate examples/disaggregated.yaml examples/llm-d.yaml \\
     --trace shared-prefix --requests 500 --pods 8 --prefill-pods 5
 
 Exit status: 0 simulated, 2 a file cannot be read or a configuration does not load.")]
