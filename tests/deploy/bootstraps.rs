@@ -352,7 +352,7 @@ fn decode_pods_are_told_who_computes_the_prompt() {
         });
         let members = |cluster: &str| running.members(cluster);
         let prompt = "A prompt of more than 512 tokens. ".repeat(100);
-        wait_until("a decode pod is told of a prefill pod", || {
+        wait_until("a decode pod gets the address of a prefill pod", || {
             let response = running.ask("*", &prompt);
             let number: usize = response
                 .pod()

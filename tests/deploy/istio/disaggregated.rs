@@ -47,7 +47,7 @@ fn subsets_give_roles() {
     let pods = || gateway.members(MEMBERS);
     let [decode, prefill] = [0, 1].map(|member| pods()[member].clone());
     let number = |pod: &str| pod.strip_prefix("pod-").unwrap().parse::<usize>().unwrap() - 1;
-    wait_until("the decode pod is told of the prefill pod", || {
+    wait_until("the decode pod gets the address of the prefill pod", || {
         gateway.ask(SERVICE, &prompt);
         let seen = gateway.stage.sim.pod(number(&decode)).seen();
         let named = seen

@@ -48,7 +48,7 @@ pub enum Version {
     GieV1,
     /// The first one of llm-d-router.
     LlmDAlpha,
-    /// Its successor, in which `dataLayer` is arranged anew and former places of fields are gone.
+    /// Its successor, with another layout of `dataLayer` and without the deprecated fields.
     LlmDV1,
 }
 

@@ -77,7 +77,7 @@ fn pickers_learn_what_others_have_bound() {
     }
     sent.sort();
     sent.dedup();
-    assert_eq!(sent.len(), 3, "each in turn, whoever sends");
+    assert_eq!(sent.len(), 3, "each endpoint in turn, from both pickers");
 }
 
 #[test]

@@ -265,19 +265,14 @@ impl Dispatcher {
         self.add_to_request(exchange, additions);
         self.statistics.count_pick(primary, hit);
         let model = self.statistics_of(exchange, primary);
+        exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
+        self.prefixes.learn(exchange, &self.endpoints);
+        let walk = exchange.walks.first_mut();
         exchange.response.recording = Some(Recording {
             model,
             predicted: hit.filter(|_| alone),
-            proven: false,
+            corrects: alone && walk.is_some_and(|walk| walk.expects_proven(primary.0)),
         });
-        exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
-        self.prefixes.learn(exchange, &self.endpoints);
-        if let (Some(recording), Some(walk)) = (
-            exchange.response.recording.as_mut(),
-            exchange.walks.first_mut(),
-        ) {
-            recording.proven = walk.expects_proven(primary.0);
-        }
         self.endpoints
             .start_probe(exchange, primary, self.clock.wall());
         self.endpoints.await_response(exchange, self.clock.now());

@@ -1,4 +1,4 @@
-//! Requests that several endpoints serve: what they are told, counted as, and refused with.
+//! Requests that several endpoints serve: their headers, what they count as, and their local replies.
 
 use crate::body::SliceBody;
 use crate::config;
@@ -310,7 +310,7 @@ fn the_index_learns_who_computes_the_prompt_and_forgets_it_where_no_response_pro
     let mut picker = picker(CACHED, &["decode", "prefill"]);
     sent(send(&mut picker, 1, 640, None));
     close(&mut picker, 1);
-    assert_eq!(held(&picker), [0, 0], "nobody has responded");
+    assert_eq!(held(&picker), [0, 0], "no response came");
 }
 
 /// llm-d's sidecar reports the cached tokens of the endpoint that computed the prompt.

@@ -253,7 +253,7 @@ impl Prefixes {
         let is_cut = spec
             .max_blocks
             .is_some_and(|max_blocks| total >= max_blocks);
-        if prompt == 0 || is_cut || !is_whole || !walk.expects_proven(slot.0) {
+        if prompt == 0 || is_cut || !is_whole || !walk.is_single() {
             // Of a prompt that is longer than the window it is not known which share the window is.
             return 0;
         }

@@ -95,8 +95,8 @@ pub struct Recording {
     /// Share of the prompt that the prefix index expected to be cached; `None` also if another endpoint computes the
     /// prompt: then it depends on the routing sidecar whose cache the response reports.
     pub predicted: Option<f64>,
-    /// Whether responses had proven all of that.
-    pub proven: bool,
+    /// Whether its response may correct the index: responses had proven all that was expected.
+    pub corrects: bool,
 }
 
 /// The state of a response, with the arrival time of its request.
@@ -238,8 +238,7 @@ impl Dispatcher {
         let (response, usage) = (exchange.response, exchange.usage.usage());
         if let Some(recording) = response.recording {
             count_tokens(&mut self.statistics, &recording, &usage);
-            let expected = recording.predicted.is_some() && recording.proven;
-            if self.plan.settings.correct_index && expected {
+            if self.plan.settings.correct_index && recording.corrects {
                 let dropped = self.prefixes.correct(exchange, &usage, &self.endpoints);
                 self.statistics.count_corrections(dropped);
             }

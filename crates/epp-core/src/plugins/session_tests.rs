@@ -47,7 +47,7 @@ fn a_response_names_its_endpoint_and_the_next_request_goes_there() {
         let found = plan.schedule(&[Some(unknown.as_bytes())], &[]);
         assert!(close(&found.scores, &[0.0; 3]), "{unknown:?}");
     }
-    // Of a value of any length a bounded part is kept, which is no endpoint's.
+    // Of a value of any length a bounded part is kept, which is not the token of any endpoint.
     let long = [token.as_bytes(), &[b'='; 100_000]].concat();
     assert!(close(&plan.schedule(&[Some(&long)], &[]).scores, &[0.0; 3]));
 }

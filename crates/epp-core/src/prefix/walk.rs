@@ -210,15 +210,19 @@ impl Walk {
         self.recorded.iter().any(|one| one.unproven.is_some())
     }
 
-    /// Returns whether there is a single prompt, and responses have proven that the primary endpoint, in this slot, holds
-    /// all blocks that were matched there.
+    /// Returns whether responses have proven that the primary endpoint, in this slot, holds all blocks that were matched
+    /// there.
     pub fn expects_proven(&mut self, slot: u32) -> bool {
         let matched = self.matched().get(slot as usize).copied().unwrap_or(0);
         let [primary, _] = &self.recorded;
-        let proven = primary
+        primary
             .unproven
-            .is_none_or(|first| first >= matched as usize);
-        proven && self.begins.is_empty()
+            .is_none_or(|first| first >= matched as usize)
+    }
+
+    /// Returns whether there is no second prompt so far.
+    pub fn is_single(&self) -> bool {
+        self.begins.is_empty()
     }
 
     /// Records that the endpoint has responded, and so holds the blocks that it was sent. `publish` is called as in

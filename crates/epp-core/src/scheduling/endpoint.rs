@@ -61,8 +61,8 @@ pub const MAX_MODEL_BYTES: usize = 64;
 pub struct AttributeId(u64);
 
 impl AttributeId {
-    /// Returns the identity of the attribute of this name. Names come from the document alone, so that
-    /// nobody gains by two that collide.
+    /// Returns the identity of the attribute of this name. Names come from the document alone: no client can
+    /// choose two that collide.
     pub fn of(name: &str) -> Self {
         Self(xxh64(name.as_bytes(), 0))
     }

@@ -42,7 +42,7 @@ const MAX_EXPIRED_PER_TICK: usize = 4_096;
 #[derive(Debug, Clone, Copy)]
 struct Binding {
     slot: Slot,
-    /// How often the key has moved to another endpoint, whoever moved it; 65,535 stands for more.
+    /// How often the key has moved to another endpoint, in any worker; 65,535 stands for more.
     generation: u16,
     /// The number of its last use.
     turn: u64,

@@ -7,7 +7,7 @@ use crate::config::sections::Named;
 use crate::plugins::{self, Capability};
 
 /// The capabilities of plugins that `dataLayer.sources` may refer to. Producers that remember endpoints are
-/// told of those that come and go there, which they always learn here.
+/// notified of endpoints that come and go; here plugins always are.
 const SOURCES: &[Capability] = &[
     Capability::MetricsSource,
     Capability::MetricsExtractor,

@@ -1,6 +1,6 @@
 //! `session-affinity-filter`: keeps only the endpoint that served a client's session before.
 //!
-//! Keeps all candidates if the request has no session or a new one, or if the session's endpoint is no candidate. See
+//! Keeps all candidates if the request has no session or a new one, or if the session's endpoint is not a candidate. See
 //! `session-affinity-scorer`, which prefers the endpoint where this insists, for how the endpoint is known.
 //!
 //! | name | default | meaning |

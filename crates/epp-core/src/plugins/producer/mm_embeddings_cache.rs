@@ -81,7 +81,8 @@ pub fn key(cycle: &Cycle<'_>, item: &Media) -> u64 {
     cycle.request.states.key(&text)
 }
 
-/// Returns the key of an item at one endpoint. The item's is secret, so that nobody knows two that fall together.
+/// Returns the key of an item at one endpoint. The item's own key is
+/// secret, so that no client can choose two items with the same key.
 fn at(key: u64, slot: Slot) -> u64 {
     // 2^64 divided by the golden ratio.
     const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -233,9 +233,9 @@ fn parameters_of_all_releases_are_read_and_not_mixed() {
             "prefill-first",
         ),
         ("{stageOrder: encode-first}", "decode-first or prefill-first"),
-        ("{deciders: {encode: nobody}}", "deciders.encode"),
+        ("{deciders: {encode: missing}}", "deciders.encode"),
         ("{profiles: {decode: main}}", other),
-        ("{deciders: {decode: nobody}}", "unknown field"),
+        ("{deciders: {decode: missing}}", "unknown field"),
     ] {
         let text = document(&format!(
             "- {{type: always-disagg-pd-decider}}\n- {{type: disagg-profile-handler, parameters: {parameters}}}\n"

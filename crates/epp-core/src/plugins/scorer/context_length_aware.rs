@@ -5,9 +5,9 @@
 //! candidate with the range it is there for: `min-max`, both included.
 //!
 //! Filter, where it is on: keeps endpoints whose range has the prompt's length, and those without the label;
-//! not those whose label is no range.
+//! endpoints whose label is not a range are removed.
 //!
-//! Score: 0.5 without the label, 0 where it is no range. Within the range
+//! Score: 0.5 without the label, 0 where it is not a range. Within the range
 //! 0.3 + 0.7 · (0.7 / (1 + width / 10000) + 0.3 · (max − length) / width), or 1 where the width is 0; else
 //! 0.3 / (1 + distance / 1000).
 //!
@@ -68,7 +68,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 enum Range {
     /// Nothing.
     Absent,
-    /// What is no range.
+    /// A text that is not a range.
     Malformed,
     /// The shortest and the longest.
     Of(f64, f64),
