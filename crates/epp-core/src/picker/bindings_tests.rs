@@ -141,6 +141,35 @@ fn state_stays_across_a_reload_that_does_not_concern_it() {
 }
 
 #[test]
+fn what_was_bound_before_a_reload_is_not_learnt_under_another_states_number() {
+    let two = |first: &str, second: &str| {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: no-hit-lru-scorer, name: {first}}}
+- {{type: no-hit-lru-scorer, name: {second}, parameters: {{lruSize: 7}}}}
+- {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+",
+            members(&[1, 2, 3])
+        );
+        config::load(&text).unwrap().plan
+    };
+    let (mut one, mut other) = (picker(&[1, 2, 3]), picker(&[1, 2, 3]));
+    send(&mut one);
+    for picker in [&mut one, &mut other] {
+        picker.install(two("a", "b"));
+    }
+    assert_eq!(one.peers().fingerprint(), other.peers().fingerprint());
+    pass(&mut one, &mut other);
+    assert!(bound(&other).is_empty());
+    send(&mut one);
+    pass(&mut one, &mut other);
+    assert_eq!(bound(&other), bound(&one));
+}
+
+#[test]
 fn media_go_where_they_went_before() {
     let text = format!(
         "apiVersion: llm-d.ai/v1alpha1

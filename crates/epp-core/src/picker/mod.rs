@@ -144,7 +144,12 @@ impl Picker {
         dispatcher.endpoints.monitor.install(plan);
         dispatcher.view.forget_all();
         let unchanged = |name: &str| before.instance(name) == plan.instance(name);
+        let states_before = dispatcher.states.fingerprint();
         dispatcher.states.install(&plan.states, unchanged);
+        if dispatcher.states.fingerprint() != states_before {
+            // What was bound since the last tick is under the former states' numbers.
+            dispatcher.prefixes.learnt.clear();
+        }
         if before.headers != plan.headers {
             // What is held is decided under the new plan.
             let (before, now) = (&before.headers, &plan.headers);

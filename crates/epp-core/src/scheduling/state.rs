@@ -34,6 +34,9 @@ pub struct StateSpec {
 /// Keys that one state binds at most, of some 100 bytes each.
 pub const MAX_KEYS: usize = 65_536;
 
+/// Keys that all states of a plan bind at most, 26 MB: four of the largest, and a plan with more has smaller ones.
+const MAX_KEYS_OF_ALL: usize = 4 * MAX_KEYS;
+
 /// Keys that one call forgets at most because they were not used for long enough: a millisecond of work. A thousand
 /// new keys a second come up with 50 per tick.
 const MAX_EXPIRED_PER_TICK: usize = 4_096;
@@ -83,6 +86,8 @@ impl Hasher for KeyHasher {
 #[derive(Debug, Clone)]
 pub struct Bindings {
     spec: StateSpec,
+    /// Keys that are bound at most, whatever the specification says.
+    max_keys: usize,
     keys: Keys,
     /// The last use of each key, and outdated ones between them.
     uses: VecDeque<Use>,
@@ -98,6 +103,7 @@ impl Bindings {
     pub fn new(spec: StateSpec) -> Self {
         Self {
             spec,
+            max_keys: MAX_KEYS,
             keys: Keys::default(),
             uses: VecDeque::new(),
             turn: 0,
@@ -112,7 +118,10 @@ impl Bindings {
             true => self.holders,
             false => 1,
         };
-        self.spec.capacity.saturating_mul(endpoints).min(MAX_KEYS)
+        self.spec
+            .capacity
+            .saturating_mul(endpoints)
+            .min(self.max_keys)
     }
 
     fn count(&mut self, slot: Slot, more: bool) {
@@ -193,10 +202,7 @@ impl Bindings {
         }
         self.count(slot, true);
         self.uses.push_back(Use { key, turn, at });
-        let bound = self.bound();
-        while self.keys.len() > bound {
-            self.forget_oldest();
-        }
+        self.make_room();
         if self.uses.len() > 2 * self.keys.len() + 16 {
             let keys = &self.keys;
             let is_last = |last: &Use| keys.get(&last.key).map(|known| known.turn);
@@ -214,6 +220,19 @@ impl Bindings {
             _ => (slot, generation),
         };
         self.put(key, slot, generation, at);
+    }
+
+    fn make_room(&mut self) {
+        let bound = self.bound();
+        while self.keys.len() > bound {
+            self.forget_oldest();
+        }
+    }
+
+    /// Binds no more keys than this from now on.
+    fn set_max_keys(&mut self, max_keys: usize) {
+        self.max_keys = max_keys;
+        self.make_room();
     }
 
     fn forget_oldest(&mut self) {
@@ -287,12 +306,15 @@ impl States {
     /// same.
     pub fn install(&mut self, specs: &[StateSpec], stays: impl Fn(&str) -> bool) {
         let mut before = std::mem::take(&mut self.all);
+        let max_keys = MAX_KEYS.min(MAX_KEYS_OF_ALL / specs.len().max(1));
         let kept = specs.iter().map(|spec| {
             let same = |known: &Bindings| known.spec == *spec && stays(&spec.plugin);
-            match before.iter().position(same) {
+            let mut bindings = match before.iter().position(same) {
                 Some(place) => before.swap_remove(place),
                 None => Bindings::new(spec.clone()),
-            }
+            };
+            bindings.set_max_keys(max_keys);
+            bindings
         });
         self.all = kept.collect();
         self.fingerprint = match specs {

@@ -211,3 +211,30 @@ fn each_endpoint_with_keys_makes_room_for_as_many() {
     bindings.spec.capacity = usize::MAX;
     assert_eq!(bindings.bound(), MAX_KEYS);
 }
+
+#[test]
+fn many_states_share_a_bound() {
+    let secret = Secret::from(1);
+    let spec = |number: usize| StateSpec {
+        plugin: format!("p{number}"),
+        capacity: usize::MAX,
+        per_endpoint: false,
+        ttl: None,
+    };
+    let specs: Vec<StateSpec> = (0..16).map(spec).collect();
+    let mut states = States::new(&specs[..1], &secret);
+    for key in 0..MAX_KEYS as u64 + 5 {
+        states
+            .get_mut(StateId(0))
+            .unwrap()
+            .bind(key, Slot(0), at(0));
+    }
+    let bound = |states: &States| states.get(StateId(0)).unwrap().len();
+    assert_eq!(bound(&states), MAX_KEYS);
+    states.install(&specs, |_| true);
+    assert_eq!(
+        bound(&states),
+        MAX_KEYS / 4,
+        "16 states have four times as many in all"
+    );
+}
