@@ -1,5 +1,5 @@
 //! The part of real clients' bodies that is read before they are decided. The table in
-//! docs/early-release.md shows these results.
+//! docs/holding-requests.md shows these results.
 //!
 //! tests/clients/recorded/README.md has the origin of the bodies.
 
@@ -150,7 +150,7 @@ fn the_table_says_what_each_body_waits_for() {
         let (places, clients) = (places.join(" | "), clients.join(", "));
         writeln!(table, "| {api} | {keys} | {places} | {clients} |").unwrap();
     }
-    assert_says("docs/early-release.md", &table);
+    assert_says("docs/holding-requests.md", &table);
 }
 
 #[test]
