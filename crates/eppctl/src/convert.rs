@@ -4,6 +4,8 @@ mod handlers;
 mod newest;
 mod v1_3;
 
+pub use newest::inline_endpoints;
+
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -61,8 +63,7 @@ impl Convert {
             notes: Vec::new(),
         };
         let folder = Path::new(&self.file).parent().unwrap_or(Path::new("."));
-        let inlined =
-            newest::inline_endpoints(&mut converted.document, folder, &mut converted.notes);
+        let inlined = inline_endpoints(&mut converted.document, folder, &mut converted.notes);
         let inlined = inlined.map_err(Error::new)?;
         let plan = match inlined {
             true => plan_of(&self.file, &converted.document.to_string())?,

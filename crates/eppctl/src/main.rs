@@ -24,6 +24,7 @@ mod manual;
 mod markdown;
 mod metrics;
 mod metrics_reference;
+mod migrate;
 mod output;
 mod page;
 mod parity;
@@ -66,6 +67,7 @@ enum Command {
     Lint(lint::Lint),
     Manual(manual::Manual),
     Metrics(metrics::Metrics),
+    Migrate(migrate::Migrate),
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Lint(lint) => lint.run(&mut output),
         Command::Manual(manual) => manual.run(&mut output),
         Command::Metrics(metrics) => metrics.run(&mut output),
+        Command::Migrate(migrate) => migrate.run(&mut output),
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),

@@ -17,6 +17,7 @@ pub fn tables() -> Vec<Inserted> {
         table("no effect", by_reason(of_standing("no effect"))),
         table("refused", by_reason(refused())),
         table("former names", former_names()),
+        crate::migrate::flag_table(),
     ]
 }
 

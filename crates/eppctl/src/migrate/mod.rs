@@ -1,0 +1,248 @@
+//! `eppctl migrate`: makes the configuration of epp-wasm from that of an Endpoint Picker.
+
+mod apply;
+mod chart;
+mod choose;
+mod cluster;
+mod document;
+mod engine;
+mod flags;
+mod sources;
+mod target;
+mod values;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use epp_core::config;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use flags::table as flag_table;
+
+use crate::convert::inline_endpoints;
+use crate::input::read_text;
+use crate::output::{Error, ExitStatus, Output, Report};
+use apply::{Clusters, Line, Migration, Outcome};
+use choose::{choose, Chosen};
+use cluster::Cluster;
+use sources::Sources;
+
+/// Make the configuration of epp-wasm from that of an Endpoint Picker: Helm values, manifests, flags.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  eppctl migrate --cluster pool tests/migrate/router-values.yaml
+  # the pods of two Envoy clusters, with their roles:
+  eppctl migrate --cluster decode,llm-d.ai/role=decode \\
+    --cluster prefill,llm-d.ai/role=prefill tests/migrate/llmisvc.yaml
+  # everything of one Endpoint Picker, and the result in a folder:
+  eppctl migrate --cluster pool --write . \\
+    tests/migrate/configmap.yaml tests/migrate/deployment.yaml
+  kubectl get cm,deploy epp -o yaml | eppctl migrate --cluster pool -
+
+Reads Helm values of the charts inferencepool, llm-d-router and llm-d-modelservice, ConfigMaps,
+Deployments, InferencePools and LLMInferenceServices, alone or in lists, and plain documents. All files
+together describe one Endpoint Picker; of a setting that is there twice the last one counts.
+
+Prints the EndpointPickerConfig for the filter, below comments that say of each flag and value where it
+went, or why nothing takes its place.
+
+Exit status: 0 done, 1 the comments list something to do or the result does not load, 2 there is
+no document, or a file cannot be read.")]
+pub struct Migrate {
+    /// Files in YAML or JSON that configure one Endpoint Picker; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// The Envoy cluster whose members are the pool's pods, and the labels that they have; can be repeated. Without one the result does not load.
+    #[arg(long = "cluster", value_name = "NAME[,LABEL=VALUE…]")]
+    clusters: Vec<Cluster>,
+    /// The Envoy cluster through which metrics are fetched, if they have a port or TLS of their own.
+    #[arg(long, value_name = "NAME")]
+    metrics_cluster: Option<String>,
+    /// Migrate the document of this name, the key of a ConfigMap or of pluginsCustomConfig, instead of the one in force.
+    #[arg(long, value_name = "NAME")]
+    document: Option<String>,
+    /// Write the document to endpoint-picker-config.yaml in this folder, and print the comments only.
+    #[arg(long, value_name = "FOLDER")]
+    write: Option<PathBuf>,
+}
+
+/// The file that `--write` writes.
+const FILE: &str = "endpoint-picker-config.yaml";
+
+/// What to do about labels that no endpoint has.
+const NO_LABELS: &str = "profiles look for labels of endpoints, and no cluster gives any: --cluster NAME,LABEL=VALUE does";
+
+/// The result.
+#[derive(Serialize)]
+struct Migrated {
+    /// Where the document was found.
+    source: String,
+    settings: Vec<Line>,
+    /// Why the result does not load.
+    errors: Vec<String>,
+    /// Where decisions may differ from the Endpoint Picker's.
+    approximations: Vec<String>,
+    document: Value,
+    #[serde(skip)]
+    is_written: bool,
+}
+
+impl Migrate {
+    /// Migrates, prints, and writes the result if asked to.
+    pub fn run(self, output: &mut Output) -> Result<ExitStatus, Error> {
+        let mut files = Vec::new();
+        let mut sources = Sources::default();
+        for file in &self.files {
+            let text = read_text(file)?;
+            sources.read(file, &text);
+            files.push((file.clone(), text));
+        }
+        let mut chosen = choose(&files, &sources, self.document.as_deref()).map_err(Error::new)?;
+        let Chosen {
+            document, folder, ..
+        } = &mut chosen;
+        // Its notes are on the conversion of documents.
+        inline_endpoints(document, folder, &mut Vec::new()).map_err(Error::new)?;
+        let clusters = Clusters {
+            pool: self.clusters,
+            metrics: self.metrics_cluster,
+        };
+        let migration = Migration::of(&chosen, &sources, &clusters);
+        let mut migrated = Migrated::of(chosen.source, migration);
+        if let Some(folder) = &self.write {
+            migrated.write(folder)?;
+        }
+        output.print(&migrated)?;
+        Ok(migrated.status())
+    }
+}
+
+impl Migrated {
+    fn of(source: String, migration: Migration<'_>) -> Self {
+        let Migration {
+            document, lines, ..
+        } = migration;
+        let mut migrated = Self {
+            source,
+            settings: lines,
+            errors: Vec::new(),
+            approximations: Vec::new(),
+            document: document.0,
+            is_written: false,
+        };
+        match config::load(&migrated.document.to_string()) {
+            Ok(loaded) => {
+                let warnings = loaded.warnings.iter();
+                let approximations = warnings.filter(|warning| warning.approximates);
+                let approximations =
+                    approximations.map(|one| format!("{}: {}", one.path, one.message));
+                migrated.approximations = approximations.collect();
+                if lacks_labels(&loaded.plan) {
+                    migrated.settings.push(Line {
+                        setting: "labels".to_owned(),
+                        value: String::new(),
+                        place: migrated.source.clone(),
+                        outcome: Outcome::ToDo,
+                        what: NO_LABELS.to_owned(),
+                    });
+                }
+            }
+            Err(rejected) => {
+                // Its lines are not those of a file.
+                let errors = rejected.errors.into_iter();
+                let errors = errors.map(|error| format!("{}: {}", error.path, error.message));
+                migrated.errors = errors.collect();
+            }
+        }
+        migrated.settings.sort_by_key(|line| match line.outcome {
+            Outcome::ToDo => 0,
+            Outcome::Moved => 1,
+            Outcome::NotNeeded => 2,
+        });
+        migrated
+    }
+
+    fn status(&self) -> ExitStatus {
+        let open = self
+            .settings
+            .iter()
+            .any(|line| line.outcome == Outcome::ToDo);
+        match open || !self.errors.is_empty() {
+            true => ExitStatus::Findings,
+            false => ExitStatus::Ok,
+        }
+    }
+
+    fn write(&mut self, folder: &PathBuf) -> Result<(), Error> {
+        let file = folder.join(FILE);
+        let failed = |error: io::Error| Error::new(format!("{}: {error}", file.display()));
+        let mut text = Vec::new();
+        self.text(&mut text)?;
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        std::fs::write(&file, text).map_err(failed)?;
+        self.is_written = true;
+        Ok(())
+    }
+
+    fn part(&self, out: &mut dyn Write, title: &str, outcome: Outcome) -> io::Result<()> {
+        let mut lines = self
+            .settings
+            .iter()
+            .filter(|line| line.outcome == outcome)
+            .peekable();
+        if lines.peek().is_some() {
+            writeln!(out, "#\n# {title}")?;
+        }
+        for line in lines {
+            let value = match line.value.as_str() {
+                "" => String::new(),
+                value => format!(" = {value}"),
+            };
+            let line = format!("{}{value}: {}", line.setting, line.what);
+            writeln!(out, "#   {}", one_line(&line))?;
+        }
+        Ok(())
+    }
+}
+
+impl Report for Migrated {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "# From {}.", one_line(&self.source))?;
+        self.part(out, "To do:", Outcome::ToDo)?;
+        self.part(out, "Moved:", Outcome::Moved)?;
+        self.part(out, "Not needed:", Outcome::NotNeeded)?;
+        for (title, lines) in [
+            ("Does not load:", &self.errors),
+            ("Decides differently:", &self.approximations),
+        ] {
+            if !lines.is_empty() {
+                writeln!(out, "#\n# {title}")?;
+            }
+            for line in lines {
+                writeln!(out, "#   {}", one_line(line))?;
+            }
+        }
+        if self.is_written {
+            return Ok(());
+        }
+        let text = serde_yaml::to_string(&self.document).map_err(io::Error::other)?;
+        write!(out, "{text}")
+    }
+}
+
+/// Returns a text without line breaks and control characters: what was found in a file must not end a comment.
+fn one_line(text: &str) -> String {
+    let text = text.replace(|sign: char| sign.is_control(), " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns whether the profiles look for labels that no cluster gives.
+fn lacks_labels(plan: &config::Plan) -> bool {
+    let epp_core::plugins::Discovery::EnvoyCluster(discovery) = &plan.discovery else {
+        return false;
+    };
+    let mut clusters = discovery.clusters.iter();
+    plan.needs.labels && clusters.all(|cluster| cluster.labels.is_empty())
+}

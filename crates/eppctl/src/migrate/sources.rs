@@ -1,0 +1,246 @@
+//! Finds the settings of an Endpoint Picker in files: flags of containers, Helm values, InferencePools.
+//!
+//! Like the search for documents, it knows no kind of object by name: a Deployment, a patch of one, an
+//! LLMInferenceService and a list of any of these are all walked in the same way.
+
+use epp_core::config;
+use epp_core::config::value::{Node, Path};
+
+use super::target::Target;
+use super::{flags, values};
+use crate::embedded::layer::split_yaml;
+use crate::embedded::LAST_APPLIED;
+
+/// Nesting depth of texts that are searched for Helm values: those of an Argo CD Application are one text.
+const MAX_DEPTH: usize = 2;
+
+/// Characters of a value that a report shows.
+const MAX_SHOWN: usize = 120;
+
+/// A setting as found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Its name: `--pool-name`, or the path of a value.
+    pub name: String,
+    /// Its value.
+    pub value: Node,
+    /// Where it is: file and path.
+    pub place: String,
+    /// Where it goes.
+    pub target: Target,
+}
+
+impl Setting {
+    /// Returns the value in one short line; empty if there is none.
+    pub fn shown(&self) -> String {
+        let text = match (&self.value, self.target) {
+            // The document is shown whole, elsewhere.
+            (_, Target::Document) => String::new(),
+            (Node::Map(entries), _) => labels(entries),
+            (value, _) => value.to_string(),
+        };
+        let line: Vec<&str> = text.split_whitespace().collect();
+        let line = line.join(" ");
+        match line.char_indices().nth(MAX_SHOWN) {
+            Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+            None => line,
+        }
+    }
+}
+
+fn labels(entries: &[(String, Node)]) -> String {
+    let pairs: Vec<String> = entries
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join(",")
+}
+
+/// Which chart's values a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chart {
+    /// inferencepool of the Gateway API Inference Extension.
+    Gie,
+    /// llm-d-router.
+    Router,
+    /// llm-d-modelservice.
+    ModelService,
+}
+
+/// The settings of all files of a run.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The settings, in order; of several with one name the last is in force.
+    pub settings: Vec<Setting>,
+    /// The chart whose values were found.
+    pub chart: Option<Chart>,
+    /// The ConfigMap that an LLMInferenceService takes its document from.
+    pub config_map: Option<String>,
+}
+
+impl Sources {
+    /// Adds the settings of a file's text.
+    pub fn read(&mut self, file: &str, text: &str) {
+        for (_, part) in split_yaml(text) {
+            if let Ok(node) = config::parse(&part) {
+                self.walk(&node, &Path::default(), file, 0);
+            }
+        }
+    }
+
+    fn walk(&mut self, node: &Node, path: &Path, file: &str, depth: usize) {
+        match node {
+            Node::Map(entries) => {
+                if let Some(chart) = chart(node) {
+                    self.chart = Some(chart);
+                    self.chart_values(entries, "", path, file);
+                }
+                self.pool(node, path, file);
+                for (key, entry) in entries.iter().filter(|(key, _)| key != LAST_APPLIED) {
+                    let below = path.key(key);
+                    match entry {
+                        Node::List(entries) if matches!(key.as_str(), "args" | "command") => {
+                            self.arguments(entries, &below, file);
+                        }
+                        entry => self.walk(entry, &below, file, depth),
+                    }
+                }
+            }
+            Node::List(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    self.walk(entry, &path.index(index), file, depth);
+                }
+            }
+            Node::String(text) if depth < MAX_DEPTH && may_hold_values(text) => {
+                if let Ok(inside @ Node::Map(_)) = config::parse(text) {
+                    self.walk(&inside, path, file, depth + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn arguments(&mut self, entries: &[Node], path: &Path, file: &str) {
+        let texts: Vec<String> = entries.iter().map(ToString::to_string).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        for given in flags::given(&texts) {
+            self.flag(&given.name, Node::String(given.value), path, file);
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: Node, path: &Path, file: &str) {
+        let dashes = if name.len() == 1 { "-" } else { "--" };
+        let target = flags::target(name);
+        self.add(format!("{dashes}{name}"), value, path, file, target);
+    }
+
+    fn add(&mut self, name: String, value: Node, path: &Path, file: &str, target: Target) {
+        let same = |one: &Setting| one.name.trim_start_matches('-') == name.trim_start_matches('-');
+        self.settings.retain(|one| !same(one));
+        self.settings.push(Setting {
+            name,
+            value,
+            place: format!("{file}: {path}"),
+            target,
+        });
+    }
+
+    /// Adds the values below a path of a chart's values.
+    fn chart_values(&mut self, entries: &[(String, Node)], above: &str, path: &Path, file: &str) {
+        for (key, value) in entries {
+            let name = match above {
+                "" => key.clone(),
+                above => format!("{above}.{key}"),
+            };
+            let below = path.key(key);
+            if values::FLAGS.contains(&name.as_str()) {
+                self.chart_flags(value, &below, file);
+                continue;
+            }
+            match (values::target(&name), value) {
+                ((None, false), _) if above.is_empty() => {}
+                (_, Node::Null) => {}
+                ((_, true), Node::Map(entries)) => {
+                    self.chart_values(entries, &name, &below, file);
+                }
+                (_, Node::List(entries)) if entries.is_empty() => {}
+                (_, Node::Map(entries)) if entries.is_empty() => {}
+                ((target, _), value) => {
+                    let target = target.unwrap_or(Target::Unknown);
+                    self.add(name, value.clone(), &below, file, target);
+                }
+            }
+        }
+    }
+
+    /// Flags in values: by name, or in charts of v1.0 as a list of names and values.
+    fn chart_flags(&mut self, value: &Node, path: &Path, file: &str) {
+        match value {
+            Node::Map(entries) => {
+                for (name, value) in entries {
+                    self.flag(name, value.clone(), &path.key(name), file);
+                }
+            }
+            Node::List(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    let value = entry.get("value").cloned().unwrap_or(Node::Null);
+                    if let Some(Node::String(name)) = entry.get("name") {
+                        self.flag(name, value, &path.index(index), file);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The spec of an InferencePool, also where KServe has it, and KServe's reference to a document.
+    fn pool(&mut self, node: &Node, path: &Path, file: &str) {
+        if let Some(name) = at(node, &["scheduler", "config", "ref", "name"]) {
+            self.config_map = Some(name.to_string());
+        }
+        let picker = node.get("endpointPickerRef").or(node.get("extensionRef"));
+        let (Some(picker), Some(selector)) = (picker, node.get("selector")) else {
+            return;
+        };
+        let selector = selector.get("matchLabels").unwrap_or(selector);
+        let mut add = |name: &str, value: Option<&Node>, target| {
+            if let Some(value) = value {
+                self.add(
+                    format!("InferencePool {name}"),
+                    value.clone(),
+                    path,
+                    file,
+                    target,
+                );
+            }
+        };
+        add("selector", Some(selector), Target::Selector);
+        add("targetPorts", node.get("targetPorts"), Target::Ports);
+        add(
+            "targetPortNumber",
+            node.get("targetPortNumber"),
+            Target::Ports,
+        );
+        add(
+            "failureMode",
+            picker.get("failureMode"),
+            Target::Proxy("failureMode"),
+        );
+    }
+}
+
+fn at<'n>(node: &'n Node, path: &[&str]) -> Option<&'n Node> {
+    path.iter().try_fold(node, |node, key| node.get(key))
+}
+
+/// Returns the chart whose values these are.
+fn chart(node: &Node) -> Option<Chart> {
+    let has = |path: &[&str]| matches!(at(node, path), Some(Node::Map(_)));
+    let found = values::TELLING.iter().find(|(path, _)| has(path));
+    found.map(|(_, chart)| *chart)
+}
+
+fn may_hold_values(text: &str) -> bool {
+    let roots = values::TELLING.iter().filter_map(|(path, _)| path.first());
+    text.contains('\n') && roots.into_iter().any(|root| text.contains(root))
+}
