@@ -2,7 +2,7 @@
 
 use super::abi::{self, Buffer};
 use epp_core::config::{self, Plan};
-use tested_envoys::{TESTED, TESTED_TEXT};
+use tested_envoys::{Version, TESTED, TESTED_TEXT};
 
 /// Returns the plan in the configuration of the current root context; `None` if it is not valid, which is
 /// logged.
@@ -29,15 +29,26 @@ pub fn plan() -> Option<Plan> {
     Some(loaded.plan)
 }
 
-/// Returns the version of the Envoy that runs the module, and which ones were tested if it is not among
-/// them. Nothing else depends on the version.
-fn host_version() -> String {
+/// Returns the version of the Envoy that runs the module, if it is known.
+fn envoy_version() -> Option<Version> {
     let version = abi::property("xds\0node\0user_agent_build_version\0version");
     // A message of three numbers, in Protocol Buffers' encoding.
-    let version = match *version.ok().flatten().unwrap_or_default() {
-        [8, major, 16, minor] => (major, minor, 0),
-        [8, major, 16, minor, 24, patch] => (major, minor, patch),
-        _ => return "a host of unknown version".to_owned(),
+    match *version.ok().flatten()? {
+        [8, major, 16, minor] => Some((major, minor, 0)),
+        [8, major, 16, minor, 24, patch] => Some((major, minor, patch)),
+        _ => None,
+    }
+}
+
+/// Returns the version of Envoy, if the module was not tested with it. Nothing else depends on the version.
+pub fn untested_version() -> Option<Version> {
+    envoy_version().filter(|version| !TESTED.contains(version))
+}
+
+/// Returns the version of Envoy as text, and which ones were tested if it is not among them.
+fn host_version() -> String {
+    let Some(version) = envoy_version() else {
+        return "a host of unknown version".to_owned();
     };
     let (major, minor, patch) = version;
     let (but, tested) = match TESTED.contains(&version) {

@@ -1,6 +1,7 @@
 //! Envoy's shared data as a store, its metrics, and its log.
 
 use super::abi::{self, MetricKind, Status};
+use epp_core::findings::Level;
 use epp_core::metrics::definitions::Counter;
 use epp_core::metrics::labels::NoLabels;
 use epp_core::metrics::{self, MetricId, MetricUpdate};
@@ -91,6 +92,16 @@ impl log::Log for Log {
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a picker's line into Envoy's log.
+pub fn log(level: Level, text: &str) {
+    let level = match level {
+        Level::Error => log::Level::Error,
+        Level::Warning => log::Level::Warn,
+        Level::Info => log::Level::Info,
+    };
+    log::log!(level, "{text}");
 }
 
 /// Sends log lines to Envoy, whose own level says which of them are written.

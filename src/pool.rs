@@ -66,6 +66,8 @@ pub struct Pool {
     /// Whether Envoy shows bodies before it routes.
     pub delivery: Delivery,
     first_byte_probes: FirstByteProbes,
+    /// Envoy's version, if the module was not tested with it.
+    untested_version: Option<(u8, u8, u8)>,
     /// Callouts under way by token, with what they fetch.
     fetches: ById<(FetchId, Fetch)>,
     /// The local reply to a request whose callback panicked, unless it continues. Prepared with the plan, because
@@ -99,6 +101,7 @@ impl Pool {
             ticks: 0,
             delivery: Delivery::default(),
             first_byte_probes: FirstByteProbes::default(),
+            untested_version: super::configuration::untested_version(),
             fetches: ById::default(),
             reply_on_defect,
         }
@@ -215,6 +218,7 @@ impl Pool {
         self.picker.set_host_state(HostState {
             memory_bytes: abi::memory_bytes(),
             shows_bodies: self.shows_bodies(),
+            untested_version: self.untested_version,
         });
         self.sharing.before_tick(&mut self.picker, &mut Shared);
         self.picker.tick(now);
@@ -348,8 +352,8 @@ impl Pool {
             in_effect = context;
             if let Effect::Fetch { id, fetch, timeout } = effect {
                 self.fetch(id, fetch, timeout);
-            } else if let Effect::Warn(warning) = effect {
-                log::warn!("{warning}");
+            } else if let Effect::Log { level, text } = effect {
+                super::host::log(level, &text);
             } else if let Some(stream) = streams.get_mut(&context) {
                 if context == current {
                     replied |= stream.carry_out(&effect, &mut self.picker, self.now);

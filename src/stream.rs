@@ -90,7 +90,7 @@ impl Stream {
             // It went on under the failure mode meanwhile.
             _ if self.passage == Passage::Over => {}
             // Not about requests.
-            Effect::Fetch { .. } | Effect::Warn(_) => {}
+            Effect::Fetch { .. } | Effect::Log { .. } => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
                 super::pool::carry_out(effect, picker);

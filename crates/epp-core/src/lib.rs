@@ -9,7 +9,7 @@
 //! [`config::load`] reads a document into a [`Plan`], from which [`Picker::new`] makes the picker of one pool.
 //! The host hands the picker events, each with a [`Timestamp`]: the [`Head`] of a request, its body as a
 //! [`BodyView`], what is known of its response, and ticks. After each event it carries out the [`Effect`]s of
-//! [`Picker::poll_effect`]: hold, forward, reply, bypass, fetch, warn. After each tick it may export what was counted,
+//! [`Picker::poll_effect`]: hold, forward, reply, bypass, fetch, log. After each tick it may export what was counted,
 //! by the [`MetricUpdate`]s of [`Picker::poll_metric`]. The modules are for tools, tests and benchmarks, and for
 //! [`picker::peers`], which connects the pickers of one proxy.
 //!
@@ -67,6 +67,7 @@
 pub mod body;
 pub mod config;
 pub mod endpoints;
+pub mod findings;
 pub mod metrics;
 pub mod picker;
 pub mod plugins;

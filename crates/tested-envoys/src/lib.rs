@@ -1,9 +1,12 @@
 //! The versions of Envoy with which the project is tested, for the module's log and for `eppctl lint`. A list,
 //! without dependencies.
 
+/// A version of Envoy: major, minor and patch.
+pub type Version = (u8, u8, u8);
+
 /// The releases with which the end-to-end tests pass; `scripts/envoy.txt` has their packages. Patch releases
 /// count, because behaviour on which the filter depends has changed in them.
-pub const TESTED: [(u8, u8, u8); 5] = [(1, 36, 4), (1, 37, 0), (1, 38, 2), (1, 39, 3), (1, 40, 0)];
+pub const TESTED: [Version; 5] = [(1, 36, 4), (1, 37, 0), (1, 38, 2), (1, 39, 3), (1, 40, 0)];
 
 /// The tested versions as text, for documents and log lines.
 pub const TESTED_TEXT: &str = "1.36.4, 1.37.0, 1.38.2, 1.39.3 and 1.40.0";

@@ -139,6 +139,11 @@ impl Monitor {
         };
     }
 
+    /// Returns whether metrics pages are fetched: some plugin needs them.
+    pub fn scrapes(&self) -> bool {
+        !self.extractions.iter().all(Extraction::is_empty)
+    }
+
     /// Returns whether this picker polls.
     pub fn polls(&self) -> bool {
         self.polling
@@ -176,7 +181,7 @@ impl Monitor {
     /// Updates which metrics can be trusted now, and what decisions are based on.
     pub fn refresh(&mut self, clock: &Clock) {
         self.store.refresh(clock, self.settings.staleness);
-        if !self.extractions.iter().all(Extraction::is_empty) {
+        if self.scrapes() {
             self.store.choose_mode();
         }
     }
@@ -306,7 +311,7 @@ impl Monitor {
             self.members_due = Some(now);
             merge(changes, self.set_members(&members));
         }
-        if self.extractions.iter().all(Extraction::is_empty) {
+        if !self.scrapes() {
             return;
         }
         for (slot, endpoint) in self.store.pool.iter() {

@@ -6,8 +6,8 @@
 use std::marker::PhantomData;
 
 use super::labels::{
-    Callback, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, Labels, Model, NoLabels,
-    Picked, Suppression, Vm,
+    Build, Callback, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, Found, Labels,
+    Model, NoLabels, Picked, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -155,6 +155,12 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    /// What is wrong with the pool, by the id of the finding (docs/operations.md lists them): 1 while it is, 0 once it
+    /// is over. A finding that never was has no series.
+    FINDINGS: Gauge<Found> = ("epp_wasm_finding");
+    /// The module's build and the Envoy that runs it: always 1. `tested` is whether the module was tested with that
+    /// version. It has no label `pool`.
+    BUILD_INFO: Gauge<Build<'_>> = ("epp_wasm_build_info");
     /// Requests that were given an endpoint, by the endpoint.
     PICKS: Counter<Picked<'_>> = ("llm_d_epp_scheduler_attempts_total");
     /// Requests by the endpoints that serve them, under a handler of disaggregated profiles: `decode-only`,

@@ -5,10 +5,8 @@
 //! except for the codes of errors and the names of callbacks, which are those of the Endpoint Picker and of proxy-wasm.
 
 use crate::endpoints::outlier::Reason;
+use crate::findings::Finding;
 use crate::scheduling::{Declined, Stage, Stages};
-
-/// No metric has more labels than this, the pool and a histogram's bound aside.
-const MAX_LABELS: usize = 2;
 
 /// The labels of a metric, beside the pool.
 pub trait Labels: Copy {
@@ -16,7 +14,7 @@ pub trait Labels: Copy {
     const NAMES: &'static [&'static str];
 
     /// Returns their values, in the order of the names; `None` where a label is left out.
-    fn values(&self) -> [Option<&str>; MAX_LABELS];
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>>;
 }
 
 /// A metric that has only the pool.
@@ -26,8 +24,8 @@ pub struct NoLabels;
 impl Labels for NoLabels {
     const NAMES: &'static [&'static str] = &[];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
-        [None, None]
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        []
     }
 }
 
@@ -38,8 +36,8 @@ pub struct Endpoint<'a>(pub &'a str);
 impl Labels for Endpoint<'_> {
     const NAMES: &'static [&'static str] = &["endpoint_name"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
-        [Some(self.0), None]
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
     }
 }
 
@@ -51,7 +49,7 @@ pub struct Picked<'a>(pub &'a str);
 impl Labels for Picked<'_> {
     const NAMES: &'static [&'static str] = &["status", "endpoint_name"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         [Some("success"), Some(self.0)]
     }
 }
@@ -68,7 +66,7 @@ pub struct Ejection<'a> {
 impl Labels for Ejection<'_> {
     const NAMES: &'static [&'static str] = &["endpoint_name", "reason"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         [Some(self.endpoint), Some(self.reason.name())]
     }
 }
@@ -85,8 +83,44 @@ pub struct Model<'a> {
 impl Labels for Model<'_> {
     const NAMES: &'static [&'static str] = &["endpoint_name", "model_name"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         [self.endpoint, Some(self.name)]
+    }
+}
+
+/// A finding, by its id.
+#[derive(Debug, Clone, Copy)]
+pub struct Found(pub Finding);
+
+impl Labels for Found {
+    const NAMES: &'static [&'static str] = &["finding"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0.id())]
+    }
+}
+
+/// The build of the module, and the host that runs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Build<'a> {
+    /// The module's version.
+    pub version: &'a str,
+    /// The commit that it was built from.
+    pub commit: &'a str,
+    /// The digest of the module.
+    pub digest: &'a str,
+    /// Envoy's version.
+    pub envoy: &'a str,
+    /// Whether the module was tested with that.
+    pub tested: bool,
+}
+
+impl Labels for Build<'_> {
+    const NAMES: &'static [&'static str] = &["version", "commit", "digest", "envoy", "tested"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        let tested = if self.tested { "yes" } else { "no" };
+        [self.version, self.commit, self.digest, self.envoy, tested].map(Some)
     }
 }
 
@@ -97,8 +131,8 @@ pub struct ErrorCode(pub &'static str);
 impl Labels for ErrorCode {
     const NAMES: &'static [&'static str] = &["error_code"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
-        [Some(self.0), None]
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
     }
 }
 
@@ -109,8 +143,8 @@ pub struct Callback<'a>(pub &'a str);
 impl Labels for Callback<'_> {
     const NAMES: &'static [&'static str] = &["callback"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
-        [Some(self.0), None]
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
     }
 }
 
@@ -132,7 +166,7 @@ pub enum ForcedRelease {
 impl Labels for ForcedRelease {
     const NAMES: &'static [&'static str] = &["reason"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         let reason = match self {
             Self::Held => "held",
             Self::Timeout => "timeout",
@@ -140,7 +174,7 @@ impl Labels for ForcedRelease {
             Self::Order => "order",
             Self::Memory => "memory",
         };
-        [Some(reason), None]
+        [Some(reason)]
     }
 }
 
@@ -152,7 +186,7 @@ pub struct Disaggregated<'a>(pub &'a Stages);
 impl Labels for Disaggregated<'_> {
     const NAMES: &'static [&'static str] = &["decision_type", "reason"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         let Stages { prefill, encode } = self.0;
         let kind = match (encode.picked(), prefill.picked()) {
             (None, None) => "decode-only",
@@ -192,12 +226,12 @@ pub enum Suppression {
 impl Labels for Suppression {
     const NAMES: &'static [&'static str] = &["reason"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         let reason = match self {
             Self::Prompt => "prompt",
             Self::Majority => "majority",
         };
-        [Some(reason), None]
+        [Some(reason)]
     }
 }
 
@@ -213,11 +247,11 @@ pub enum Vm {
 impl Labels for Vm {
     const NAMES: &'static [&'static str] = &["vm"];
 
-    fn values(&self) -> [Option<&str>; MAX_LABELS] {
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         let vm = match self {
             Self::Worker => "worker",
             Self::Main => "main",
         };
-        [Some(vm), None]
+        [Some(vm)]
     }
 }

@@ -168,6 +168,11 @@ impl Registry {
         }
     }
 
+    /// Returns whether new labels are left out: there may be no more series.
+    pub fn is_full(&self) -> bool {
+        self.series >= MAX_SERIES
+    }
+
     /// Returns what a counter has counted here.
     pub fn counted(&self, handle: CounterHandle) -> u64 {
         match self.cells.get(handle.0).map(|cell| cell.value) {

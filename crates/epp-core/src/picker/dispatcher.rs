@@ -13,6 +13,7 @@ use super::view::View;
 use crate::config::Plan;
 use crate::endpoints::monitor::Monitor;
 use crate::endpoints::store::Changes;
+use crate::findings::EventLog;
 use crate::prefix::key::Secret;
 use crate::request::TextBuffer;
 use crate::scheduling::{Scratch, States};
@@ -39,6 +40,8 @@ pub struct Dispatcher {
     pub scratch: Scratch,
     /// The decisions that a status page shows.
     pub view: View,
+    /// What bounds the lines that are logged.
+    pub log: EventLog,
     /// Effects that the host has not fetched yet.
     pub effects: VecDeque<Effect>,
 }
@@ -67,6 +70,7 @@ impl Dispatcher {
             readers: Readers::default(),
             scratch: Scratch::new(rng),
             view: View::default(),
+            log: EventLog::default(),
             effects: VecDeque::new(),
             plan,
         }

@@ -1,6 +1,5 @@
 //! Effects: what a picker wants done, for the host to carry out.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use smallvec::SmallVec;
 use super::reply::LocalReply;
 use crate::body::BodyView;
 use crate::endpoints::store::Member;
+use crate::findings::Level;
 
 /// One request and its response. The host chooses the number; it is unique among the exchanges under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -97,7 +97,12 @@ pub enum Effect {
         reply: LocalReply,
     },
     /// Log something that an operator should know.
-    Warn(Warning),
+    Log {
+        /// How bad it is.
+        level: Level,
+        /// One line, without control characters.
+        text: String,
+    },
     /// Fetch something, and hand it to [`Picker::fetched`](super::Picker::fetched).
     Fetch {
         /// The id of the fetch.
@@ -117,27 +122,6 @@ pub enum Effect {
         /// The header's value.
         value: String,
     },
-}
-
-/// Something that an operator should know; its text is for a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
-    /// Requests to so many endpoints fail that the requests must be at fault.
-    RequestsAtFault {
-        /// The pool's name.
-        pool: String,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::RequestsAtFault { pool } = self;
-        write!(
-            formatter,
-            "requests to more than half of the endpoints of {pool} fail: none is ejected for that, since the requests \
-             must be at fault"
-        )
-    }
 }
 
 /// Bytes of a body, counted from its first, and what takes their place.
@@ -173,7 +157,7 @@ impl Effect {
     /// Returns which exchange it is about, if it is about one.
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
-            Self::Fetch { .. } | Self::Warn(_) => None,
+            Self::Fetch { .. } | Self::Log { .. } => None,
             Self::Hold { id, .. }
             | Self::ShowBody { id }
             | Self::RewriteBody { id, .. }

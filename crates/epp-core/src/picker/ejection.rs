@@ -2,8 +2,9 @@
 
 use super::exchange::Exchange;
 use super::pool_state::PoolState;
-use super::{Effect, Picker, Warning};
+use super::Picker;
 use crate::endpoints::outlier::{Failure, Outcome};
+use crate::findings::{Level, Subject};
 use crate::metrics::definitions::{EJECTIONS, SUPPRESSED_EJECTIONS};
 use crate::metrics::labels::{Ejection, Suppression};
 use crate::scheduling::Slot;
@@ -71,11 +72,6 @@ impl Picker {
         }
         // How often requests and not endpoints were found to be the cause of failures.
         let blamed = outliers.take_request_faults();
-        if blamed.majorities > 0 {
-            let pool = dispatcher.plan.cluster().to_owned();
-            let warning = Warning::RequestsAtFault { pool };
-            dispatcher.effects.push_back(Effect::Warn(warning));
-        }
         for (reason, count) in [
             (Suppression::Prompt, blamed.prompts),
             (Suppression::Majority, blamed.majorities),
@@ -83,6 +79,13 @@ impl Picker {
             if count > 0 {
                 metrics.add(SUPPRESSED_EJECTIONS, reason, count);
             }
+        }
+        if blamed.majorities > 0 {
+            let text = format_args!(
+                "requests to more than half of the endpoints fail: none is ejected for that, since the requests must \
+                 be at fault"
+            );
+            dispatcher.log(Level::Warning, Subject::Pool, text);
         }
     }
 }

@@ -45,12 +45,13 @@ pub mod status;
 mod testing;
 mod tick;
 mod upstream;
+mod verdict;
 mod view;
 
 use std::time::Duration;
 
 pub use self::effect::{
-    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route, Warning,
+    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route,
 };
 pub use self::explain::{Explanation, Scores};
 pub use self::fixture::Fixture;
@@ -66,6 +67,7 @@ use self::exchange::Exchanges;
 use self::fetches::Fetches;
 use self::gauges::Gauges;
 use self::peers::Sharing;
+use self::verdict::Verdict;
 use crate::body::BodyView;
 use crate::config::Plan;
 use crate::metrics::labels::ForcedRelease;
@@ -87,6 +89,8 @@ pub struct HostState {
     pub memory_bytes: u64,
     /// Whether the proxy shows bodies before requests are forwarded, as far as that is known.
     pub shows_bodies: bool,
+    /// The host's version, if the module was not tested with it.
+    pub untested_version: Option<(u8, u8, u8)>,
 }
 
 impl Default for HostState {
@@ -94,6 +98,7 @@ impl Default for HostState {
         Self {
             memory_bytes: 0,
             shows_bodies: true,
+            untested_version: None,
         }
     }
 }
@@ -105,6 +110,7 @@ pub struct Picker {
     fetches: Fetches,
     gauges: Gauges,
     sharing: Sharing,
+    verdict: Verdict,
     /// The host's report on itself.
     host: HostState,
     /// Whether this picker has served a request.
@@ -127,6 +133,7 @@ impl Picker {
             fetches: Fetches::default(),
             gauges: Gauges::default(),
             sharing: Sharing::default(),
+            verdict: Verdict::default(),
             host: HostState::default(),
             serves: false,
         }

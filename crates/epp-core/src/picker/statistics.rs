@@ -100,8 +100,9 @@ pub struct Statistics {
     look_ups: u64,
     /// The consequences of the current event.
     event: Event,
-    /// Requests left to the host before the endpoints were discovered.
-    undiscovered: u64,
+    /// Requests without an endpoint: those refused, and those left to the host once the endpoints were discovered.
+    refused: u64,
+    unrouted: u64,
 }
 
 impl Statistics {
@@ -126,7 +127,8 @@ impl Statistics {
             decisions: 0,
             look_ups: 0,
             event: Event::default(),
-            undiscovered: 0,
+            refused: 0,
+            unrouted: 0,
         }
     }
 
@@ -218,17 +220,22 @@ impl Statistics {
 
     /// No endpoint is picked for a request, for this reason.
     pub fn count_failure(&mut self, mode: FailureMode, code: &'static str) {
-        let counter = match mode {
-            FailureMode::FailClose => REQUEST_ERRORS,
-            FailureMode::FailOpen => FALLBACKS,
+        let (counter, count) = match mode {
+            FailureMode::FailClose => (REQUEST_ERRORS, &mut self.refused),
+            FailureMode::FailOpen => (FALLBACKS, &mut self.unrouted),
         };
+        *count += 1;
         self.registry.add(counter, ErrorCode(code), 1);
     }
 
     /// A request is left to the host before the endpoints were discovered.
     pub fn count_undiscovered(&mut self) {
-        self.undiscovered += 1;
         self.registry.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
+    }
+
+    /// Returns how many requests without an endpoint were refused, and how many were left to the host.
+    pub fn without_endpoint(&self) -> (u64, u64) {
+        (self.refused, self.unrouted)
     }
 
     /// Returns how many requests were decided.
@@ -238,12 +245,11 @@ impl Statistics {
 
     /// Returns what was counted so far, for the status page.
     pub fn counts(&self) -> Counts {
-        let undiscovered = self.undiscovered as i64;
         Counts {
             decided: self.decisions,
             early: self.registry.counted(self.early) as i64,
-            refused: self.registry.total(&REQUEST_ERRORS) as i64,
-            fallbacks: self.registry.total(&FALLBACKS) as i64 - undiscovered,
+            refused: self.refused as i64,
+            fallbacks: self.unrouted as i64,
             elsewhere: self.registry.total(&SERVED_ELSEWHERE) as i64,
         }
     }

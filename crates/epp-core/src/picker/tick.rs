@@ -38,6 +38,7 @@ impl Picker {
             let patience = self.dispatcher.plan.source.staleness;
             endpoints.find_hung(&self.exchanges, patience, &clock);
             self.set_gauges();
+            self.update_verdict();
             self.dispatcher.statistics.registry.flush();
         }
         self.show_unread();

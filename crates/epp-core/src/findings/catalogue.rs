@@ -1,0 +1,202 @@
+//! The catalogue: what may be wrong, and what to do about it.
+
+/// How bad a finding is, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The pool does not do what it is there for.
+    Broken,
+    /// The pool decides worse than it could, or with fewer endpoints.
+    Degraded,
+    /// Nothing is wrong now; an operator should know it.
+    Note,
+}
+
+impl Severity {
+    /// Returns its name on the status page, in log lines and in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broken => "broken",
+            Self::Degraded => "degraded",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// A finding's line in the catalogue. The module holds all of them: a cause and a remedy are a sentence each, of at
+/// most 250 bytes together.
+#[derive(Debug)]
+struct Entry {
+    finding: Finding,
+    id: &'static str,
+    severity: Severity,
+    cause: &'static str,
+    remedy: &'static str,
+}
+
+/// Defines the findings, and their lines in the order of the enum.
+macro_rules! catalogue {
+    ($($finding:ident = $id:literal $severity:ident: $cause:literal, $remedy:literal;)+) => {
+        /// Something that an operator should know of a pool.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Finding {
+            $(#[doc = $cause] $finding,)+
+        }
+
+        static ENTRIES: &[Entry] = &[$(
+            Entry {
+                finding: Finding::$finding,
+                id: $id,
+                severity: Severity::$severity,
+                cause: $cause,
+                remedy: $remedy,
+            },
+        )+];
+    };
+}
+
+catalogue! {
+    ClusterUnknown = "cluster-unknown" Broken:
+        "The configuration names a cluster that Envoy does not have.",
+        "Compare `clusters` of the discovery plugin with the names on Envoy's admin page /clusters.";
+    AdminUnreachable = "admin-unreachable" Broken:
+        "Envoy's admin interface does not list the pool's members, so that they are unknown or outdated.",
+        "Check that `adminCluster` is a cluster of this Envoy, and that its endpoint is the admin interface.";
+    AdminNotEnvoy = "admin-not-envoy" Broken:
+        "What `adminCluster` leads to responds, but not with Envoy's list of clusters.",
+        "Give that cluster the address and port of this Envoy's admin interface.";
+    MetricsClusterUnknown = "metrics-cluster-unknown" Broken:
+        "Metrics pages are to be fetched through a cluster that Envoy does not have.",
+        "Correct the cluster's name in the parameters of metrics-data-source.";
+    NoOverrideHost = "no-override-host" Broken:
+        "Envoy sends requests to other hosts than the picker names: the cluster does not obey the destination header.",
+        "Give the cluster the load balancing policy override_host with that header.";
+    RequestsLeftAlone = "requests-left-alone" Broken:
+        "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
+        "Set `clusters` to the cluster that their route names, or remove the filter from that listener.";
+    PoolEmpty = "pool-empty" Broken:
+        "The pool has no endpoints.",
+        "Compare `clusters` of the discovery plugin with the members on Envoy's admin page /clusters.";
+    BalancedBlindly = "balanced-blindly" Broken:
+        "The pool's members are unknown: requests are left to Envoy's own load balancing or rejected.",
+        "Look for a finding about the admin interface, and for one about clusters.";
+    NoPoller = "no-poller" Broken:
+        "No worker polls the endpoints' metrics.",
+        "Another worker takes over within a second; if this stays, look for errors in Envoy's log.";
+    EndpointsUnhealthy = "endpoints-unhealthy" Degraded:
+        "Endpoints are not healthy in Envoy's cluster: they get no requests.",
+        "Envoy's admin page /clusters has the reason: a failed health check, outlier detection, draining.";
+    EndpointsEjected = "endpoints-ejected" Degraded:
+        "Endpoints are ejected because requests failed there.",
+        "Look at the model server's log; an endpoint is used again once a probe request succeeds.";
+    EndpointHung = "endpoint-hung" Degraded:
+        "An endpoint does not respond to the requests that it was sent.",
+        "Restart the model server if its log shows no progress; it is used again once a probe request succeeds.";
+    PollsFail = "polls-fail" Degraded:
+        "Metrics pages of endpoints cannot be fetched or read.",
+        "Check the path, port and TLS settings of metrics-data-source against the model servers.";
+    MetricsStale = "metrics-stale" Degraded:
+        "Endpoints have no fresh metrics: metric scorers assume the average of the others.",
+        "Look at the reason for which their polls fail, on the status page or in llm_d_epp_datalayer_poll_errors_total.";
+    OwnCounts = "own-counts" Degraded:
+        "Too few endpoints have fresh metrics: decisions are based on this Envoy's own counts.",
+        "Look at the reason for which polls fail, on the status page or in llm_d_epp_datalayer_poll_errors_total.";
+    BodiesUnread = "bodies-unread" Degraded:
+        "Request bodies do not reach the filter: prompts and models make no difference.",
+        "Set allow_on_headers_stop_iteration on the filter, or `readBody: never` if this is intended.";
+    RequestsRefused = "requests-refused" Degraded:
+        "Requests are rejected because no endpoint can be picked.",
+        "The latest decisions on the status page have the reason; llm_d_epp_request_error_total counts by error code.";
+    RequestsUnrouted = "requests-unrouted" Degraded:
+        "Requests are left to Envoy's load balancing because no endpoint can be picked.",
+        "The latest decisions on the status page have the reason; epp_wasm_fallback_total counts by error code.";
+    ConfigurationsDiffer = "configurations-differ" Degraded:
+        "Workers use different configurations.",
+        "An update is being rolled out, or a worker rejected it: Envoy's log has the reason.";
+    MemoryHigh = "memory-high" Degraded:
+        "A worker's memory is nearly exhausted.",
+        "Lower `maxIndexBytes` or `maxHeld`, or raise the VM's memory limit.";
+    SeriesBound = "series-bound" Note:
+        "So many series were exported that new ones are counted without their labels.",
+        "Restart Envoy to forget the series of endpoints that have left.";
+    NoCachedTokens = "no-cached-tokens" Note:
+        "Responses report their usage without cached tokens, so that hit ratios are not measured.",
+        "Start vLLM with --enable-prompt-tokens-details, SGLang with --enable-cache-report.";
+    EnvoyUntested = "envoy-untested" Note:
+        "The module was not tested with this version of Envoy.",
+        "Use a tested version, or run the end-to-end tests with this one.";
+    DryRun = "dry-run" Note:
+        "Decisions are made and counted, and Envoy's own load balancing routes.",
+        "Remove `dryRun` from envoy-proxy to route by the decisions.";
+}
+
+impl Finding {
+    /// Returns all findings, the worst first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ENTRIES.iter().map(|entry| entry.finding)
+    }
+
+    /// Returns the finding with this id.
+    pub fn from_id(id: &str) -> Option<Self> {
+        let mut entries = ENTRIES.iter();
+        let found = entries.find(|entry| entry.id == id)?;
+        Some(found.finding)
+    }
+
+    fn entry(self) -> Option<&'static Entry> {
+        ENTRIES.get(self as usize)
+    }
+
+    /// Returns its id, which does not change from release to release: a metric's label, and a word to search for.
+    pub fn id(self) -> &'static str {
+        self.entry().map_or("", |entry| entry.id)
+    }
+
+    /// Returns how bad it is.
+    pub fn severity(self) -> Severity {
+        self.entry().map_or(Severity::Note, |entry| entry.severity)
+    }
+
+    /// Returns what is wrong, in a sentence.
+    pub fn cause(self) -> &'static str {
+        self.entry().map_or("", |entry| entry.cause)
+    }
+
+    /// Returns what to check or to do, in a sentence.
+    pub fn remedy(self) -> &'static str {
+        self.entry().map_or("", |entry| entry.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_stand_at_the_place_of_their_finding_the_worst_first() {
+        for (place, entry) in ENTRIES.iter().enumerate() {
+            assert_eq!(entry.finding as usize, place, "{}", entry.id);
+            assert_eq!(Finding::from_id(entry.id), Some(entry.finding));
+            assert_eq!(entry.finding.id(), entry.id, "no other has this id");
+        }
+        assert!(ENTRIES.is_sorted_by_key(|entry| entry.severity));
+    }
+
+    #[test]
+    fn ids_are_labels_and_texts_short_sentences() {
+        for entry in ENTRIES {
+            let of_id = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+            assert!(entry.id.chars().all(of_id), "{}", entry.id);
+            assert!(
+                entry.cause.len() + entry.remedy.len() <= 250,
+                "{}",
+                entry.id
+            );
+            for text in [entry.cause, entry.remedy] {
+                assert!(
+                    text.ends_with('.') && text.starts_with(char::is_uppercase),
+                    "{text}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Findings: what is wrong with a pool, as an operator sees it. There is one catalogue of them, and the log, the
+//! metric `epp_wasm_finding`, the status page, `eppctl status` and the documentation all have their texts from it.
+//!
+//! A condition that is met for a while opens a finding, and one that is not met for a while closes it. Both are
+//! transitions: one line of the log each, and the metric is 1 in between.
+//!
+//! To add a finding: a line in `catalogue.rs`, and a condition in `picker/verdict.rs`, which looks once a second. It
+//! goes to `own_conditions` if each worker has to find it out by itself, as from its requests, and to
+//! `pool_conditions` if the worker that polls knows it for all of them. `make generate` writes it into the runbooks.
+
+mod catalogue;
+mod event_log;
+
+use std::time::Duration;
+
+pub use self::catalogue::{Finding, Severity};
+pub use self::event_log::{EventLog, Level, Subject};
+
+use crate::time::Instant;
+
+/// A condition opens its finding once it has been met for this long: longer than a poll may take and than it takes
+/// another worker to poll, so that neither is a finding.
+const OPENS_AFTER: Duration = Duration::from_secs(2);
+
+/// A finding closes once its condition has not been met for this long. Longer than it takes to open: what comes and
+/// goes is one finding.
+const CLOSES_AFTER: Duration = Duration::from_secs(5);
+
+/// Bytes of a detail that are kept. It may name endpoints and clusters.
+const MAX_DETAIL_BYTES: usize = 200;
+
+/// A condition that is met: its finding, and the particulars, such as names and numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The finding that it opens.
+    pub finding: Finding,
+    /// The particulars, as a part of a sentence.
+    pub detail: String,
+}
+
+impl Condition {
+    /// Returns a condition. The detail may hold anything: it is cut, and its control characters are replaced.
+    pub fn new(finding: Finding, detail: &str) -> Self {
+        let detail = printable(detail, MAX_DETAIL_BYTES);
+        Self { finding, detail }
+    }
+}
+
+/// Returns the beginning of a text on one line.
+pub fn printable(text: &str, most: usize) -> String {
+    let mut printable = String::new();
+    for letter in text.chars() {
+        if printable.len() + letter.len_utf8() > most {
+            printable.push('…');
+            break;
+        }
+        let control = letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+        printable.push(if control { '?' } else { letter });
+    }
+    printable
+}
+
+/// A finding that is open or may become so.
+#[derive(Debug)]
+struct Known {
+    condition: Condition,
+    /// When the condition was first met.
+    since: Instant,
+    /// When it was last met.
+    met: Instant,
+    open: bool,
+}
+
+/// A finding has been opened or closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// It is open now.
+    Opened(Condition),
+    /// It is closed, and was open for this long.
+    Closed(Condition, Duration),
+}
+
+/// The findings of a pool. The picker that polls has them for all.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In the order of the catalogue.
+    known: Vec<Known>,
+    revision: u64,
+}
+
+impl Findings {
+    /// Returns the open findings, the worst first.
+    pub fn open(&self) -> impl Iterator<Item = &Condition> {
+        let open = self.known.iter().filter(|known| known.open);
+        open.map(|known| &known.condition)
+    }
+
+    /// Returns a number that changes whenever [`Self::open`] does.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Takes over the findings that another picker has opened: they are known already.
+    pub fn adopt(&mut self, open: Vec<Condition>, now: Instant) {
+        self.known.clear();
+        for condition in open {
+            if let Some(known) = self.meet(condition, now) {
+                known.open = true;
+            }
+        }
+        self.revision += 1;
+    }
+
+    /// Takes the conditions that are met now, of which the first of each finding counts. Returns what that changes.
+    pub fn update(&mut self, met: Vec<Condition>, now: Instant) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        for condition in met {
+            let due = |known: &&mut Known| !known.open && now.since(known.since) >= OPENS_AFTER;
+            if let Some(known) = self.meet(condition, now).filter(due) {
+                known.open = true;
+                transitions.push(Transition::Opened(known.condition.clone()));
+            }
+        }
+        self.known.retain(|known| {
+            let absent = now.since(known.met);
+            let closes = known.open && absent >= CLOSES_AFTER;
+            if closes {
+                let lasted = known.met.since(known.since);
+                transitions.push(Transition::Closed(known.condition.clone(), lasted));
+            }
+            !closes && (known.open || absent.is_zero())
+        });
+        self.revision += u64::from(!transitions.is_empty());
+        transitions
+    }
+
+    /// Returns the record of a condition that is met.
+    fn meet(&mut self, condition: Condition, now: Instant) -> Option<&mut Known> {
+        let finding = condition.finding;
+        let mut known = self.known.iter();
+        let place = known.position(|known| known.condition.finding >= finding);
+        let place = place.unwrap_or(self.known.len());
+        let known = self.known.get(place);
+        if known.is_none_or(|known| known.condition.finding != finding) {
+            let known = Known {
+                condition,
+                since: now,
+                met: now,
+                open: false,
+            };
+            self.known.insert(place, known);
+        } else if let Some(known) = self.known.get_mut(place).filter(|known| known.met != now) {
+            known.met = now;
+            self.revision += u64::from(known.open && known.condition != condition);
+            known.condition = condition;
+        }
+        self.known.get_mut(place)
+    }
+}
+
+#[cfg(test)]
+mod tests;

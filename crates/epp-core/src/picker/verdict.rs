@@ -1,0 +1,235 @@
+//! The verdict on the pool: which conditions of findings are met, once a second.
+//!
+//! Each picker looks for what only it can know, as of its requests. The one that polls looks for the rest, adds what
+//! its peers have found, and opens and closes findings for all: one Envoy says everything once.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::dispatcher::Dispatcher;
+use super::status::DecisionBasis;
+use super::{Effect, Picker};
+use crate::config::settings::ReadBody;
+use crate::endpoints::outlier::Reason;
+use crate::findings::{Condition, Finding, Findings, Level, Severity, Subject, Transition};
+use crate::metrics::definitions::FINDINGS;
+use crate::metrics::labels::Found;
+use crate::scheduling::Freshness;
+use crate::time::Instant;
+
+/// Something that is counted is going on for this long after it was last counted: a client that tries again does so
+/// within it.
+const RECENT: Duration = Duration::from_secs(30);
+
+/// Memory of a VM above which it is a finding. A VM has some tens of megabytes with the default bounds; V8 ends it at
+/// 4 GiB, and a container has less for all its workers.
+const HIGH_MEMORY: u64 = 512 << 20;
+
+/// Endpoints that a detail names.
+const MAX_NAMED: usize = 3;
+
+/// The findings of a pool, and what one picker contributes to them.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// The pool's findings, where this picker polls.
+    pub findings: Findings,
+    /// Conditions that only this picker knows to be met.
+    pub own: Vec<Condition>,
+    /// Those that its peers know.
+    pub peers: Vec<Condition>,
+    refused: Recent,
+    unrouted: Recent,
+}
+
+/// A count, and whether it has grown lately.
+#[derive(Debug, Default)]
+struct Recent {
+    count: u64,
+    /// The count before it began to grow.
+    before: u64,
+    grown: Option<Instant>,
+}
+
+impl Recent {
+    /// Takes the current count. Returns by how much it has grown, if it has lately.
+    fn growth(&mut self, count: u64, now: Instant) -> Option<u64> {
+        if count != self.count {
+            self.grown = Some(now);
+        }
+        let recent = self.grown.filter(|grown| now.since(*grown) <= RECENT);
+        self.count = count;
+        if recent.is_none() {
+            (self.grown, self.before) = (None, count);
+        }
+        recent.map(|_| count.saturating_sub(self.before))
+    }
+}
+
+/// The conditions that are met.
+#[derive(Default)]
+struct Met(Vec<Condition>);
+
+impl Met {
+    fn add(&mut self, finding: Finding, detail: fmt::Arguments<'_>) {
+        self.0.push(Condition::new(finding, &detail.to_string()));
+    }
+
+    /// Adds a finding about some endpoints, if there are any.
+    fn add_endpoints(&mut self, finding: Finding, found: &[String], all: usize) {
+        if found.is_empty() {
+            return;
+        }
+        let named: Vec<&str> = found.iter().take(MAX_NAMED).map(String::as_str).collect();
+        let more = if found.len() > MAX_NAMED { ", …" } else { "" };
+        let (count, named) = (found.len(), named.join(", "));
+        self.add(
+            finding,
+            format_args!("{count} of {all} endpoints: {named}{more}"),
+        );
+    }
+}
+
+impl Dispatcher {
+    /// Has a line about the pool logged, unless there were too many lately.
+    pub fn log(&mut self, level: Level, subject: Subject, text: fmt::Arguments<'_>) {
+        if self.log.admits(subject, self.clock.now()) {
+            let text = format!("pool {}: {text}", self.plan.cluster());
+            self.effects.push_back(Effect::Log { level, text });
+        }
+    }
+}
+
+impl Picker {
+    /// Looks for what is wrong, and reports what has changed.
+    pub(super) fn update_verdict(&mut self) {
+        let now = self.dispatcher.clock.now();
+        if let Some(suppressed) = self.dispatcher.log.end_window(now) {
+            let text = format_args!("{suppressed} lines were suppressed in the last minute");
+            self.dispatcher.log(Level::Warning, Subject::Pool, text);
+        }
+        self.verdict.own = self.own_conditions(now);
+        if !self.dispatcher.endpoints.monitor.polls() {
+            return;
+        }
+        let mut met = self.pool_conditions();
+        met.extend_from_slice(&self.verdict.own);
+        met.extend_from_slice(&self.verdict.peers);
+        for transition in self.verdict.findings.update(met, now) {
+            self.report(&transition);
+        }
+    }
+
+    /// Reports that a finding was opened or closed.
+    fn report(&mut self, transition: &Transition) {
+        let dispatcher = &mut self.dispatcher;
+        let (condition, open) = match transition {
+            Transition::Opened(condition) => (condition, true),
+            Transition::Closed(condition, _) => (condition, false),
+        };
+        let finding = condition.finding;
+        let metrics = &mut dispatcher.statistics.registry;
+        metrics.set(FINDINGS, Found(finding), u64::from(open));
+        let (id, severity) = (finding.id(), finding.severity());
+        match transition {
+            Transition::Opened(Condition { detail, .. }) => {
+                let level = match severity {
+                    Severity::Broken => Level::Error,
+                    Severity::Degraded => Level::Warning,
+                    Severity::Note => Level::Info,
+                };
+                let (name, cause, remedy) = (severity.name(), finding.cause(), finding.remedy());
+                let text = format_args!("{id} ({name}): {cause} [{detail}] {remedy}");
+                dispatcher.log(level, Subject::Pool, text);
+            }
+            Transition::Closed(Condition { detail, .. }, lasted) => {
+                let seconds = lasted.as_secs();
+                let text = format_args!("{id}: over after {seconds} s [{detail}]");
+                dispatcher.log(Level::Info, Subject::Pool, text);
+            }
+        }
+    }
+
+    /// Returns the conditions that the picker which polls knows to be met, for all.
+    fn pool_conditions(&self) -> Vec<Condition> {
+        let mut met = Met::default();
+        let (plan, endpoints) = (self.plan(), &self.dispatcher.endpoints);
+        let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
+        let cluster = plan.cluster();
+        let basis = endpoints.decision_basis();
+        if basis == DecisionBasis::Nothing {
+            met.add(Finding::BalancedBlindly, format_args!("cluster {cluster}"));
+            return met.0;
+        }
+        let all = pool.iter().count();
+        if all == 0 {
+            met.add(Finding::PoolEmpty, format_args!("cluster {cluster}"));
+            return met.0;
+        }
+        let (mut unhealthy, mut ejected, mut hung, mut stale) = (vec![], vec![], vec![], vec![]);
+        for (slot, endpoint) in pool.iter() {
+            let address = &*endpoint.address;
+            if !endpoint.available {
+                unhealthy.push(address.to_owned());
+            }
+            match monitor.outliers.reason(slot) {
+                Some(Reason::Hung) => hung.push(address.to_owned()),
+                Some(reason) => ejected.push(format!("{address} ({})", reason.name())),
+                None => {}
+            }
+            if endpoint.freshness != Freshness::Fresh && monitor.scrapes() {
+                stale.push(address.to_owned());
+            }
+        }
+        met.add_endpoints(Finding::EndpointsUnhealthy, &unhealthy, all);
+        met.add_endpoints(Finding::EndpointsEjected, &ejected, all);
+        met.add_endpoints(Finding::EndpointHung, &hung, all);
+        met.add_endpoints(Finding::MetricsStale, &stale, all);
+        if basis == DecisionBasis::OwnCounts && monitor.scrapes() {
+            let fresh = all - stale.len();
+            met.add(
+                Finding::OwnCounts,
+                format_args!("{fresh} of {all} endpoints have fresh metrics"),
+            );
+        }
+        if let Some((major, minor, patch)) = self.host.untested_version {
+            met.add(
+                Finding::EnvoyUntested,
+                format_args!("Envoy {major}.{minor}.{patch}"),
+            );
+        }
+        met.0
+    }
+
+    /// Returns the conditions that only this picker knows to be met.
+    fn own_conditions(&mut self, now: Instant) -> Vec<Condition> {
+        let mut met = Met::default();
+        let statistics = &self.dispatcher.statistics;
+        let (refused, unrouted) = statistics.without_endpoint();
+        if let Some(count) = self.verdict.refused.growth(refused, now) {
+            met.add(Finding::RequestsRefused, format_args!("{count} requests"));
+        }
+        if let Some(count) = self.verdict.unrouted.growth(unrouted, now) {
+            met.add(Finding::RequestsUnrouted, format_args!("{count} requests"));
+        }
+        let plan = &self.dispatcher.plan;
+        let reads = plan.settings.read_body != ReadBody::Never;
+        if reads && self.serves && !self.host.shows_bodies {
+            met.add(
+                Finding::BodiesUnread,
+                format_args!("cluster {}", plan.cluster()),
+            );
+        }
+        let memory = self.host.memory_bytes;
+        if memory > HIGH_MEMORY {
+            met.add(Finding::MemoryHigh, format_args!("{} MiB", memory >> 20));
+        }
+        if statistics.registry.is_full() {
+            met.add(Finding::SeriesBound, format_args!("one worker"));
+        }
+        met.0
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
