@@ -16,6 +16,10 @@ pub enum Format {
     Json,
     /// One YAML document.
     Yaml,
+    /// SARIF 2.1.0, for code scanning: of `lint` only.
+    Sarif,
+    /// JUnit XML, for the test reports of CI: of `lint` only.
+    Junit,
 }
 
 /// The exit status of a command that completed; one that failed returns an [`Error`].
@@ -78,6 +82,22 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
 pub trait Report: Serialize {
     /// Writes the human-readable form. Styles are stripped unless the output is a terminal.
     fn text(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// Returns it as SARIF, if it has that form.
+    fn sarif(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Returns it as JUnit XML, if it has that form.
+    fn junit(&self) -> Option<String> {
+        None
+    }
+}
+
+fn of_lint(format: &str) -> Error {
+    Error::new(format!(
+        "--output {format} is for the findings of `eppctl lint`; use text, json or yaml"
+    ))
 }
 
 /// The destination of results.
@@ -97,18 +117,28 @@ impl Output {
     pub fn print(&mut self, report: &impl Report) -> Result<(), Error> {
         let printed = match self.format {
             Format::Text => report.text(&mut self.out),
-            Format::Json => {
-                let text = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
-                writeln!(self.out, "{text}")
-            }
+            Format::Json => self.json(report),
             Format::Yaml => {
                 let text = serde_yaml::to_string(report).map_err(io::Error::other)?;
                 write!(self.out, "{text}")
+            }
+            Format::Sarif => {
+                let report = report.sarif().ok_or_else(|| of_lint("sarif"))?;
+                self.json(&report)
+            }
+            Format::Junit => {
+                let report = report.junit().ok_or_else(|| of_lint("junit"))?;
+                write!(self.out, "{report}")
             }
         };
         match printed.and_then(|()| self.out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+        writeln!(self.out, "{text}")
     }
 }

@@ -25,10 +25,10 @@ pub struct Source {
     /// Live pods; their metrics pages are read now.
     #[arg(long, value_name = "HOST:PORT", value_parser = pod)]
     pod: Vec<String>,
-    /// A running Envoy's admin interface: its members, their health, and the metrics that the filter
-    /// exports. LoRA adapters and the prefix index are not exported.
-    #[arg(long, value_name = "URL")]
-    envoy: Option<String>,
+    /// A running Envoy's admin interface (URL or socket): its members, their health, and the metrics
+    /// that the filter exports. LoRA adapters and the prefix index are not exported.
+    #[arg(long, value_name = "ADMIN-URL")]
+    envoy: Option<Admin>,
 }
 
 fn pod(text: &str) -> Result<String, String> {
@@ -87,7 +87,7 @@ impl Source {
     pub fn read(&self, plan: &Plan) -> Result<PoolState, Error> {
         match (&self.endpoints, &self.envoy) {
             (Some(file), _) => snapshot(file),
-            (None, Some(url)) => from_envoy(&Admin::at(url), plan),
+            (None, Some(admin)) => from_envoy(admin, plan),
             (None, None) => Ok(from_pods(&self.pod, plan)),
         }
     }

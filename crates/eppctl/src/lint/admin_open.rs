@@ -9,12 +9,13 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "admin-open",
+    finds: "an admin interface that other machines can reach",
     why:
         "anyone who reaches the admin interface can stop Envoy and read its configuration and secrets",
     fix: "bind it to 127.0.0.1 or to a pipe; if a route leads to it, allow only GET of /stats/prometheus and /ready",
     check: |site| {
-        let open = site.tops().filter_map(|(path, top)| {
-            let address = below(top, &["admin", "address", "socket_address"])?;
+        let open = site.bootstraps().filter_map(|(path, bootstrap)| {
+            let address = below(bootstrap, &["admin", "address", "socket_address"])?;
             let host = text(address, "address");
             let path = path.key("admin").key("address");
             (!is_loopback(host)).then(|| Fault::at(&path, format!("bound to {host}")))

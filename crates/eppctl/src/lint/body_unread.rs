@@ -11,6 +11,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "body-unread",
+    finds: "the filter without `allow_on_headers_stop_iteration`",
     why: "Envoy routes a request before its body can be read, so decisions ignore the prompt and the model",
     fix: "set allow_on_headers_stop_iteration: true beside vm_config (Istio: in an EnvoyFilter, since a WasmPlugin has no such field; Envoy Gateway: in an EnvoyPatchPolicy), or readBody: never on the envoy-proxy plugin",
     check: |site| {

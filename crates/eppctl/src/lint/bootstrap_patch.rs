@@ -6,6 +6,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "bootstrap-patch",
+    finds: "`applyTo: BOOTSTRAP`, which Istio has ignored since 1.21",
     why: "since 1.21 Istio accepts bootstrap patches and ignores them: metrics keep their labels in their names",
     fix: "set ISTIO_BOOTSTRAP_OVERRIDE on the gateway's pods, through the Gateway's infrastructure.parametersRef (docs/istio.md)",
     check: |site| {

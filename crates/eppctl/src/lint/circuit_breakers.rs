@@ -10,6 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "circuit-breakers",
+    finds: "thresholds below twice the number of endpoints",
     why: "polling uses one request per endpoint of the same cluster: below two per endpoint, polls and requests starve each other",
     fix: "raise the thresholds to at least twice the number of endpoints, or omit them (default: 1024)",
     check: |site| {

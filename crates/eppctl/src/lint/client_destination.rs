@@ -10,6 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "client-destination",
+    finds: "clients that can choose an endpoint",
     why: "a client that sends the header itself chooses its endpoint in every cluster with the policy that no filter serves, and in the pool whenever the filter cannot run (FAIL_OPEN after a trap)",
     fix: "remove the header in the connection manager's early_header_mutation_extensions, as in envoy/envoy.yaml (Istio: a NETWORK_FILTER patch, as in envoy/istio/cluster.yaml; Envoy Gateway: headers.earlyRequestHeaders.remove of a ClientTrafficPolicy)",
     check: |site| {

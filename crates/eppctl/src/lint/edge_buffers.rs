@@ -13,6 +13,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "edge-buffers",
+    finds: "a listener buffer below `decideAfterBytes`, in the listener, a patch or a policy",
     why: "Envoy replies with 413 when a held body fills the listener's buffer; 32 KiB, as edge guides recommend and Envoy Gateway sets, is less than a typical prompt",
     fix: "raise the listener's per_connection_buffer_limit_bytes (Istio: a LISTENER patch; Envoy Gateway: connection.bufferLimit of a ClientTrafficPolicy, and for HTTP/2 also http2.initialStreamWindowSize), or lower decideAfterBytes on the envoy-proxy plugin to match",
     check: |site| {

@@ -8,6 +8,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "envoy-version",
+    finds: "a config dump of an Envoy release that the filter was not tested with",
     why: "Envoy releases, even patch releases, differ in what they deliver to a filter; 1.38.3 does not run Wasm at all",
     fix: "use a tested release, or run the end-to-end tests on this one (make test ENVOY_VERSION=…)",
     check: |site| {

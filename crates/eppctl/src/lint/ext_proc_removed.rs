@@ -7,6 +7,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "ext-proc-removed",
+    finds: "a patch that removes every pool's Endpoint Picker",
     why: "Istio has one ext_proc filter for all InferencePools of a gateway: removing it disables every pool's Endpoint Picker",
     fix: "keep the filter, and disable it only on this pool's routes (docs/istio.md)",
     check: |site| {

@@ -10,6 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "fail-closed",
+    finds: "the default failure policy, or an unknown one; `failOpen` beside a patched one",
     why: "the default is FAIL_CLOSED: after one trap, that worker replies to every request with 503 until Envoy restarts",
     fix: "set failure_policy: FAIL_RELOAD beside vm_config (Istio's WasmPlugin: failStrategy: FAIL_RELOAD or FAIL_OPEN; Higress: FAIL_OPEN; Envoy Gateway: failure_policy in an EnvoyPatchPolicy, without failOpen: true)",
     check: |site| site.pickers.iter().filter_map(|picker| fault(site, picker)).collect(),

@@ -10,6 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "header-passed-up",
+    finds: "a router that forwards the destination header to the model servers",
     why: "the model server and any proxy behind it see the picked endpoints; another picker there may act on them",
     fix: "remove the header in the router's upstream_http_filters (header_mutation), which run after load balancing",
     check: |site| {

@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "header-removed-early",
+    finds: "a route that removes the header before the cluster reads it",
     why: "request_headers_to_remove applies before load balancing: Envoy never sees the picked endpoint and balances by itself",
     fix: "drop the header from request_headers_to_remove; remove it in upstream_http_filters instead",
     check: |site| {

@@ -13,6 +13,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "locality-weights",
+    finds: "locality settings, `trafficDistribution` and settings of `common_lb_config` beside the policy, which Envoy rejects",
     why: "Envoy rejects a cluster with both override_host and locality weights, and replies to every request to it with 500",
     fix: "set trafficPolicy.loadBalancer.localityLbSetting.enabled: false in the Service's DestinationRule, and remove zoneAwareLbSetting",
     check: |site| {

@@ -8,10 +8,13 @@ mod bootstrap_patch;
 mod callout_clusters;
 mod circuit_breakers;
 mod client_destination;
+mod dump;
 mod edge_buffers;
 mod envoy_version;
+mod exchange;
 mod ext_proc_removed;
 mod fail_closed;
+mod files;
 mod gateway;
 mod header_passed_up;
 mod header_removed_early;
@@ -28,6 +31,7 @@ mod prefill_unused;
 mod prefix_twice;
 mod quantity;
 mod read_body;
+mod report;
 mod roles_without_endpoints;
 mod route_timeout;
 mod router_patched_twice;
@@ -41,41 +45,51 @@ mod subset_clusters;
 mod unowned_override_host;
 mod vm_id;
 
-use std::borrow::Cow;
-use std::io::{self, Write};
-
 use clap::Args;
 use epp_core::config::value::problem::Step;
 use epp_core::config::value::{Node, Path};
-use serde::Serialize;
 
-use crate::input::read_text;
-use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, GOOD, STRONG, WARNING};
+use crate::admin::Admin;
+use crate::output::{Error, ExitStatus, Output};
+use files::Files;
+use report::{Finding, Findings};
 use site::Site;
-use source::{documents, Document};
+use source::Document;
 
 /// Find mistakes around a picker in the configuration of Envoy, Istio, Envoy Gateway and Higress.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl lint envoy/envoy.yaml
   eppctl lint envoy/istio/*.yaml -o json
+  eppctl lint --summary envoy/production
+  eppctl lint -o sarif envoy/production > lint.sarif
+  eppctl lint --envoy http://127.0.0.1:9901
   curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
 
 All files of a run are checked together: a patch in one file applies to the filter in another. If
 several bootstraps are given, each is checked by itself. Settings that must be in a file that was not
-given are listed as not seen; they are not findings.
+given are listed as not seen; they are not findings. In a folder, files that lint does not read are
+left out.
 
-Exit status: 0 no findings, 1 findings, 2 a file cannot be read.")]
+Exit status: 0 no findings, 1 findings, 2 a file cannot be read, or there is nothing that lint reads.")]
 pub struct Lint {
-    /// Files in YAML or JSON, each with one or more documents; - is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    /// Files in YAML or JSON, each with one or more documents; folders, with the .yaml, .yml and .json files in and below them; - is standard input.
+    #[arg(required_unless_present = "envoy", value_name = "FILE|FOLDER")]
     files: Vec<String>,
+    /// Check the configuration of a running Envoy, as its admin interface has it: http://HOST:PORT, HOST:PORT, unix:PATH, or the path of a socket.
+    #[arg(long, value_name = "ADMIN-URL")]
+    envoy: Option<Admin>,
+    /// Print numbers of findings by rule instead of the findings.
+    #[arg(long)]
+    summary: bool,
 }
 
 /// A lint rule.
 pub struct Rule {
     /// The name, as reported and documented.
     pub name: &'static str,
+    /// What it finds, for the documentation.
+    pub finds: &'static str,
     /// Why the fault matters.
     pub why: &'static str,
     /// How to fix it.
@@ -170,47 +184,18 @@ const RULES: [&Rule; 29] = [
     &envoy_version::RULE,
 ];
 
-/// A fault as it is reported.
-#[derive(Serialize)]
-struct Finding {
-    file: String,
-    line: Option<usize>,
-    path: String,
-    rule: &'static str,
-    found: String,
-    why: &'static str,
-    fix: Cow<'static, str>,
-}
-
-/// The result of a run.
-#[derive(Default, Serialize)]
-struct Findings {
-    findings: Vec<Finding>,
-    /// Settings that files outside of this run may have.
-    not_seen: Vec<Finding>,
-    /// The number of filters with an EndpointPickerConfig that were checked.
-    filters: usize,
-}
-
 impl Lint {
     /// Lints all files, in order.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
-        let mut all = Vec::new();
-        for file in &self.files {
-            all.extend(read(file, &read_text(file)?)?);
+        let mut files = Files::read(&self.files)?;
+        if let Some(admin) = &self.envoy {
+            files.add(&admin.to_string(), &config_dump(admin)?)?;
         }
-        let mut findings = Findings::default();
-        for documents in groups(all) {
-            findings.add(&documents);
+        let findings = findings_in(files)?;
+        match self.summary {
+            true => output.print(&findings.summary())?,
+            false => output.print(&findings)?,
         }
-        // In the order of the files, however the documents were grouped.
-        let location = |finding: &Finding| {
-            let file = self.files.iter().position(|file| *file == finding.file);
-            (file, finding.line)
-        };
-        findings.findings.sort_by_key(location);
-        findings.not_seen.sort_by_key(location);
-        output.print(&findings)?;
         Ok(match findings.findings.is_empty() {
             true => ExitStatus::Ok,
             false => ExitStatus::Findings,
@@ -218,17 +203,38 @@ impl Lint {
     }
 }
 
-/// Returns the documents of a file.
-fn read(file: &str, text: &str) -> Result<Vec<Document>, Error> {
-    let documents = documents(file, text)?;
-    let is_picker_config = |document: &Document| normal::is_picker_config(&document.node);
-    if documents.iter().any(is_picker_config) {
+/// Returns the configuration of a running Envoy.
+fn config_dump(admin: &Admin) -> Result<String, Error> {
+    let dump = admin.get("/config_dump")?;
+    Ok(String::from_utf8_lossy(&dump).into_owned())
+}
+
+/// Returns all findings, in the order of the files.
+fn findings_in(files: Files) -> Result<Findings, Error> {
+    let recognised = files.documents.iter().any(Document::is_recognised);
+    let mut findings = Findings {
+        files: files.names.len(),
+        left_out: files.left_out,
+        findings: files.unreadable,
+        ..Findings::default()
+    };
+    for documents in groups(files.documents) {
+        findings.add(&documents);
+    }
+    if !recognised && findings.findings.is_empty() {
         return Err(Error::new(format!(
-            "{file}: is an EndpointPickerConfig: use `eppctl check`; lint reads the configuration of Envoy \
-             and its control planes around it"
+            "{}: nothing that lint reads: expected the configuration of Envoy, or objects of Istio, Envoy \
+             Gateway, Gateway API or Higress",
+            files.names.join(", ")
         )));
     }
-    Ok(documents)
+    let place = |finding: &Finding| {
+        let file = files.names.iter().position(|name| *name == finding.file);
+        (file, finding.line)
+    };
+    findings.findings.sort_by_key(place);
+    findings.not_seen.sort_by_key(place);
+    Ok(findings)
 }
 
 /// Groups documents by the Envoy that they configure.
@@ -288,46 +294,8 @@ fn finding(documents: &[Document], rule: &Rule, fault: Fault) -> Option<Finding>
         rule: rule.name,
         found: fault.what,
         why: fault.why.unwrap_or(rule.why),
-        fix: fault.fix.map_or(Cow::Borrowed(rule.fix), Cow::Owned),
+        fix: fault.fix.unwrap_or_else(|| rule.fix.to_owned()),
     })
-}
-
-impl Finding {
-    fn text(&self, out: &mut dyn Write, prefix: &str) -> io::Result<()> {
-        let line = self.line.map(|line| format!("{line}:")).unwrap_or_default();
-        let place = format!("{}:{line}{}", self.file, self.path);
-        let rule = styled(FAINT, format!("[{}]", self.rule));
-        writeln!(
-            out,
-            "{}: {prefix}{} {rule}",
-            styled(STRONG, place),
-            styled(WARNING, &self.found)
-        )?;
-        writeln!(out, "  why: {}", self.why)?;
-        writeln!(out, "  fix: {}\n", self.fix)
-    }
-}
-
-impl Report for Findings {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        for finding in &self.findings {
-            finding.text(out, "")?;
-        }
-        for finding in &self.not_seen {
-            finding.text(out, "not seen: ")?;
-        }
-        let filters = match self.filters {
-            0 => "found no filter with an EndpointPickerConfig".to_owned(),
-            1 => "checked 1 filter with an EndpointPickerConfig".to_owned(),
-            several => format!("checked {several} filters with an EndpointPickerConfig"),
-        };
-        writeln!(out, "{}", styled(FAINT, filters))?;
-        match self.findings.len() {
-            0 => writeln!(out, "{}", styled(GOOD, "no findings")),
-            1 => writeln!(out, "1 finding"),
-            several => writeln!(out, "{several} findings"),
-        }
-    }
 }
 
 /// Returns a rule's findings in documents that belong together; notes begin with "not seen".
@@ -340,7 +308,7 @@ fn found(rule: &Rule, text: &str) -> Vec<String> {
 /// Returns the findings, each with its fix.
 #[cfg(test)]
 fn faults(rule: &Rule, text: &str) -> Vec<(String, String)> {
-    let documents = documents("-", text).unwrap();
+    let documents = source::documents("-", text).unwrap();
     let nodes: Vec<Node> = documents
         .iter()
         .map(|document| document.node.clone())
@@ -350,7 +318,7 @@ fn faults(rule: &Rule, text: &str) -> Vec<(String, String)> {
         let prefix = if fault.not_seen { "not seen: " } else { "" };
         let finding = finding(&documents, rule, fault).unwrap();
         let found = format!("{prefix}{}: {}", finding.path, finding.found);
-        (found, finding.fix.into_owned())
+        (found, finding.fix)
     });
     faults.collect()
 }
@@ -375,9 +343,11 @@ mod tests {
         let guide = include_str!("../../../../docs/operations.md");
         let section = guide.split("## What lint looks for").nth(1).unwrap();
         let section = section.split("\n## ").next().unwrap();
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
-        let rows: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
-        let names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
-        assert_eq!(rows, names);
+        let rows: Vec<&str> = section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let expected = RULES.map(|rule| format!("| `{}` | {} |", rule.name, rule.finds));
+        assert_eq!(rows, expected);
     }
 }

@@ -13,6 +13,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "no-override-host",
+    finds: "a pool's cluster without the `override_host` policy, or with one that reads another header",
     why: "the picker's choice has no effect: the cluster balances by its own policy",
     fix: "give the cluster the override_host load balancing policy with override_host_sources: [{header: x-gateway-destination-endpoint}] (Istio: a CLUSTER patch, as in envoy/istio/cluster.yaml; Envoy Gateway: loadBalancer.endpointOverride of a BackendTrafficPolicy)",
     check: |site| {

@@ -10,6 +10,7 @@ use crate::embedded::{names_kind, LAST_APPLIED};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "not-recognised",
+    finds: "an EndpointPickerConfig in a place that lint does not read",
     why: "lint does not know which filter reads this EndpointPickerConfig, so nothing about it was checked",
     fix: "pass the configuration that contains it: Envoy's, an EnvoyFilter, a WasmPlugin, an EnvoyExtensionPolicy or an EnvoyPatchPolicy; to check the document alone, use `eppctl check`",
     check: |site| {

@@ -8,6 +8,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "original-dst-open",
+    finds: "routes to any address in a header",
     why: "an ORIGINAL_DST cluster connects to any address in its header: on a route without the picker, a client reaches any host that the proxy reaches",
     fix: "route to a cluster with the override_host policy, which reaches its own members only",
     check: |site| {

@@ -10,6 +10,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "plugin-config",
+    finds: "an EndpointPickerConfig that does not load, or is not a StringValue in Envoy's own settings; Higress' `matchRules`",
     why: "Envoy rejects the update; at its first start, the listener has no picker",
     fix: "correct the document; `eppctl check` shows each problem with its line",
     check: |site| {

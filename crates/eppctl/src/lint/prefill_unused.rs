@@ -8,6 +8,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "prefill-unused",
+    finds: "a prefill profile that no decider lets run",
     why: "every prompt is computed where its response is generated, and the prefill endpoints get none",
     fix: "name a decider in `deciders.prefill` of disagg-profile-handler: always-disagg-pd-decider, or prefix-based-pd-decider with nonCachedTokens above 0; pd-profile-handler names it in `deciderPluginName`",
     check: |site| {

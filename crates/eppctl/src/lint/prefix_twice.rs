@@ -7,6 +7,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "prefix-twice",
+    finds: "a weighted prefix scorer behind `prefix-cache-affinity-filter`",
     why: "among the endpoints that the filter keeps, which hold nearly all of the prompt, the scorer still prefers the fullest match to the least load; and where the filter gives affinity up because of load, the scorer brings it back",
     fix: "leave the prefix scorer out of profiles with prefix-cache-affinity-filter, and weight scorers by load there",
     check: |site| {

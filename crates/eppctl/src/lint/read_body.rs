@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "read-body",
+    finds: "`readBody: auto` with that flag, or `readBody: always` without it; `never` is always accepted",
     why: "with `auto` the filter infers from requests whether Envoy delivers bodies, and clients that withhold them can turn body reading off; with `always` but without the flag, each request with a body waits for bodyTimeout",
     fix: "set readBody: always on envoy-proxy if allow_on_headers_stop_iteration: true is set, readBody: never where it cannot be set (Istio's WasmPlugin)",
     check: |site| {

@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "roles-without-endpoints",
+    finds: "a profile that keeps endpoints by labels that no endpoint has, as a role that no cluster gives",
     why: "the profile never has a candidate: requests that need it are rejected, or their prompts are computed where responses are generated",
     fix: "give the endpoints these labels where they are discovered: `labels` of a cluster of envoy-cluster-discovery, or of an endpoint of static-discovery (docs/disaggregation.md)",
     check: |site| {

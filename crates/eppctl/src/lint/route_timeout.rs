@@ -15,6 +15,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "route-timeout",
+    finds: "a route to the pool that cuts generations off: Envoy's default of 15 s, or less than 300 s",
     why: "a route's timeout covers the whole response, and defaults to 15 s in Envoy and Envoy Gateway (Istio sets none): a longer generation is cut off with 504, or in the middle of its stream",
     fix: "set timeout: 0s on the route to the pool (VirtualService: no timeout; HTTPRoute: timeouts.request: 0s), or at least 300s",
     check: |site| {

@@ -7,6 +7,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "router-patched-twice",
+    finds: "a second patch of `upstream_http_filters`, which Envoy rejects",
     why: "MERGE appends lists: the router gets the filters of both patches, with the codec in the middle, and Envoy rejects every listener (\"must be the last filter\")",
     fix: "patch the router once per gateway; repeat only the CLUSTER patch and the filter for each service",
     check: |site| {

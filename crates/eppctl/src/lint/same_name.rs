@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "same-name",
+    finds: "two objects, or two extensions of a gateway, with one name and different content",
     why: "Kubernetes keeps one object per name, and Envoy one extension: the other filter does not exist, and its pool is balanced without it",
     fix: "give the copy its own names, for the object and for the extension in it (docs/istio.md), or remove one of them",
     check: |site| objects(site).chain(extensions(site)).collect(),

@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "several-services",
+    finds: "clusters of several Istio services in one `clusters` list, without labels",
     why: "`clusters` is one pool, and requests go to its first cluster: the picker may choose endpoints of another service, which these requests cannot reach, and no filter removes client headers on that service's routes",
     fix: "give each service its own filter, with its own name and its one cluster (docs/istio.md); clusters whose members only help those of the first, or are a part of them, have labels",
     check: |site| {

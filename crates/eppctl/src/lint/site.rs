@@ -2,6 +2,7 @@
 
 use epp_core::config::value::{Node, Path};
 
+use super::dump;
 use super::picker::{pickers, Picker};
 
 /// The default destination header.
@@ -38,6 +39,21 @@ impl<'a> Site<'a> {
         documents.map(|(index, document)| (Path::default().index(index), document))
     }
 
+    /// Returns the bootstraps, each with its path: documents, and those in config dumps.
+    pub fn bootstraps(&self) -> impl Iterator<Item = (Path, &'a Node)> {
+        self.tops().flat_map(|(path, top)| {
+            let sections = dump::sections(top).iter().enumerate();
+            let configs = path.key("configs");
+            let dumped = sections.filter_map(move |(index, section)| {
+                let path = configs.index(index).key("bootstrap");
+                Some((path, dump::bootstrap(section)?))
+            });
+            let keys = ["static_resources", "dynamic_resources", "admin"];
+            let is_one = keys.iter().any(|key| top.get(key).is_some());
+            is_one.then_some((path, top)).into_iter().chain(dumped)
+        })
+    }
+
     /// Returns the Kubernetes objects of a kind, whether or not they are in a List.
     pub fn objects(&self, kind: &'static str) -> impl Iterator<Item = &(Path, &'a Node)> {
         let of_kind = move |(_, map): &&(Path, &Node)| text(map, "kind") == kind;
@@ -53,17 +69,17 @@ impl<'a> Site<'a> {
         self.maps.iter().filter(inside)
     }
 
-    /// Returns the clusters that the documents define, in a bootstrap or in patches.
+    /// Returns the clusters that the documents define: in a bootstrap, as resources of CDS, or in patches.
     pub fn clusters(&self) -> impl Iterator<Item = &(Path, &'a Node)> {
         self.maps.iter().filter(|(_, map)| {
+            let keys = [
+                "load_assignment",
+                "original_dst_lb_config",
+                "eds_cluster_config",
+                "cluster_type",
+            ];
             map.get("name").is_some()
-                && [
-                    "load_assignment",
-                    "original_dst_lb_config",
-                    "eds_cluster_config",
-                ]
-                .iter()
-                .any(|key| map.get(key).is_some())
+                && (keys.iter().any(|key| map.get(key).is_some()) || is_cluster_resource(map))
         })
     }
 
@@ -91,6 +107,11 @@ impl<'a> Site<'a> {
         let pickers = self.pickers.iter();
         pickers.filter_map(|picker| Some((picker, picker.loaded.as_ref().ok()?)))
     }
+}
+
+/// Returns whether this is a cluster as CDS delivers it, and a config dump shows it.
+pub fn is_cluster_resource(map: &Node) -> bool {
+    text(map, "@type").ends_with("config.cluster.v3.Cluster")
 }
 
 /// Returns a string field of a mapping; empty if there is none.

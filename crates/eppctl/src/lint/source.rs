@@ -6,6 +6,7 @@ use epp_core::config::value::{Node, Path};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::dump;
 use super::normal::{is_picker_config, normal, origin};
 use super::site::text;
 use crate::embedded::layer::split_yaml;
@@ -66,11 +67,59 @@ impl Document {
             .ends_with('|')
     }
 
+    /// Returns whether it has something that rules read.
+    pub fn is_recognised(&self) -> bool {
+        is_recognised(&self.node)
+    }
+
     /// Returns whether this configures a whole Envoy: a bootstrap, or a config dump.
     pub fn is_whole(&self) -> bool {
         ["static_resources", "dynamic_resources", "configs"]
             .iter()
             .any(|key| self.node.get(key).is_some())
+    }
+}
+
+/// Objects of control planes that rules read.
+const KINDS: [&str; 12] = [
+    "BackendTrafficPolicy",
+    "ClientTrafficPolicy",
+    "DestinationRule",
+    "EnvoyExtensionPolicy",
+    "EnvoyFilter",
+    "EnvoyPatchPolicy",
+    "EnvoyProxy",
+    "Gateway",
+    "HTTPRoute",
+    "InferencePool",
+    "VirtualService",
+    "WasmPlugin",
+];
+
+/// Fields of Envoy's resources: of a bootstrap and a config dump, a listener, a cluster and routes.
+const FIELDS: [&str; 8] = [
+    "admin",
+    "configs",
+    "dynamic_resources",
+    "eds_cluster_config",
+    "filter_chains",
+    "load_assignment",
+    "static_resources",
+    "virtual_hosts",
+];
+
+/// Returns whether a node has something that rules read.
+fn is_recognised(node: &Node) -> bool {
+    match node {
+        Node::Map(entries) => {
+            KINDS.contains(&text(node, "kind"))
+                || text(node, "@type").starts_with("type.googleapis.com/envoy.")
+                || entries
+                    .iter()
+                    .any(|(key, entry)| FIELDS.contains(&&**key) || is_recognised(entry))
+        }
+        Node::List(entries) => entries.iter().any(is_recognised),
+        _ => false,
     }
 }
 
@@ -87,7 +136,7 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Error> {
         let wrapped = text.starts_with(WRAP);
         let mut document = Document {
             file: file.to_owned(),
-            node: normal(&raw),
+            node: distinct(&raw),
             text,
             raw,
             lines: Lines::Below(above),
@@ -98,6 +147,13 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, Error> {
         documents.extend(inside);
     }
     Ok(documents)
+}
+
+/// Returns a document in normal form, without what a config dump repeats.
+fn distinct(raw: &Node) -> Node {
+    let mut node = normal(raw);
+    dump::make_distinct(&mut node);
+    node
 }
 
 /// The largest text that the filter's own parser accepts, in bytes. Config dumps can be larger.
@@ -230,7 +286,7 @@ fn inside(document: &Document, path: &Path, entry: &Node) -> Option<Document> {
         return None;
     };
     let raw = parse(inner).ok()?;
-    let node = normal(&raw);
+    let node = distinct(&raw);
     // An EndpointPickerConfig is checked by `eppctl check`.
     if !matches!(node, Node::Map(_)) || is_picker_config(&node) {
         return None;

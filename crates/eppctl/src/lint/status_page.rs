@@ -8,6 +8,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "status-page",
+    finds: "a status page that other machines can reach, or in a picker's VM; a misspelt `root_id`",
     why: "the status page has no authentication and shows addresses, models and load; in a picker's VM it does not start",
     fix: "bind its listener to 127.0.0.1, and give its vm_config the pickers' vm_id and a configuration of its own",
     check: |site| open(site).chain(mixed(site)).chain(misspelt(site)).collect(),

@@ -9,6 +9,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "subset-clusters",
+    finds: "a patch that also matches the clusters of subsets",
     why: "service and port also match the clusters of a DestinationRule's subsets: they get override_host, but no filter picks for them",
     fix: "match the cluster by its name: cluster: {name: \"outbound|PORT||HOST\"}",
     check: |site| {

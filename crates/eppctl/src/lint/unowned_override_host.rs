@@ -11,6 +11,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "unowned-override-host",
+    finds: "routes to a cluster with the policy for which no filter picks",
     why: "a filter picks only for the cluster that its configuration names: here Envoy's fallback policy chooses, or the client if its header is not removed; subsets, canaries, mirrors and aggregates of the pool are clusters of their own",
     fix: "give the cluster its own picker (clusters of envoy-cluster-discovery, cluster of envoy-proxy), or use an ordinary policy instead of override_host",
     check: |site| managers(site).flat_map(|manager| unowned(site, &manager)).collect(),

@@ -6,6 +6,7 @@ use super::{Fault, Rule};
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "vm-id",
+    finds: "an empty `vm_id`",
     why: "plugins without a vm_id share one shared-data namespace with every other such plugin in the proxy",
     fix: "set a unique vm_id in vm_config, such as epp",
     check: |site| {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use crate::admin::statistics::Sample;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::output::{Error, ExitStatus, Output};
 use snapshot::Snapshot;
 
@@ -25,9 +25,9 @@ use snapshot::Snapshot;
 
 Exit status: 0 quit, 2 Envoy cannot be reached or has no filter.")]
 pub struct Top {
-    /// Envoy's admin interface.
-    #[arg(default_value = "http://127.0.0.1:9901", value_name = "ADMIN-URL")]
-    admin: String,
+    /// Envoy's admin interface: http://HOST:PORT, HOST:PORT, unix:PATH, or the path of a socket.
+    #[arg(default_value = admin::DEFAULT, value_name = "ADMIN-URL")]
+    admin: Admin,
     /// Print one table and exit; rates are measured over one interval.
     #[arg(long)]
     once: bool,
@@ -70,34 +70,29 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Top {
     /// Prints once, or refreshes until the user quits.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
-        let admin = Admin::at(&self.admin);
-        let first = admin.statistics()?;
+        let first = self.admin.statistics()?;
         if self.once {
             std::thread::sleep(Duration::from_secs_f64(self.interval));
-            let mut snapshot = Snapshot::between(&first, &admin.statistics()?);
+            let mut snapshot = Snapshot::between(&first, &self.admin.statistics()?);
             snapshot.sort(self.sort, false);
             output.print(&snapshot)?;
             return Ok(ExitStatus::Ok);
         }
         let mut terminal = ratatui::try_init()?;
-        let ended = self.live(&mut terminal, &admin, first);
+        let ended = self.live(&mut terminal, first);
         ratatui::try_restore()?;
         ended.map(|()| ExitStatus::Ok)
     }
 
-    fn live(
-        &self,
-        terminal: &mut ratatui::DefaultTerminal,
-        admin: &Admin,
-        mut last: Sample,
-    ) -> Result<(), Error> {
+    fn live(&self, terminal: &mut ratatui::DefaultTerminal, mut last: Sample) -> Result<(), Error> {
         let interval = Duration::from_secs_f64(self.interval);
         let (mut sort, mut reverse) = (self.sort, false);
         let mut snapshot = Snapshot::between(&last, &last);
         let mut due = Instant::now() + interval;
+        let address = self.admin.to_string();
         loop {
             snapshot.sort(sort, reverse);
-            terminal.draw(|frame| view::draw(frame, &self.admin, &snapshot, sort))?;
+            terminal.draw(|frame| view::draw(frame, &address, &snapshot, sort))?;
             if event::poll(due.saturating_duration_since(Instant::now()))? {
                 match event::read()? {
                     Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
@@ -114,7 +109,7 @@ impl Top {
             }
             if Instant::now() >= due {
                 due = Instant::now() + interval;
-                match admin.statistics() {
+                match self.admin.statistics() {
                     Ok(sample) => {
                         snapshot = Snapshot::between(&last, &sample);
                         last = sample;
