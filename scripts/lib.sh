@@ -24,6 +24,38 @@ skipped() {
         die "not checked: $1" "$2" "checks that CI may skip are listed in .ci/may-skip, with the reason"
 }
 
+# Prints the commit that is checked out, with `+` if files differ from it; `unknown` outside a git repository. With
+# EPP_WASM_COMMIT that, for a copy of the files.
+commit() {
+    local commit changes
+    if [[ -n ${EPP_WASM_COMMIT:-} ]]; then
+        echo "$EPP_WASM_COMMIT"
+    elif commit=$(git rev-parse --verify HEAD 2>/dev/null) && changes=$(git status --porcelain 2>/dev/null); then
+        echo "$commit${changes:++}"
+    else
+        echo unknown
+    fi
+}
+
+# Prints the compiler's flags that keep paths of this machine out of what is built. The locations of panics contain
+# paths: without these, the same sources would give other bytes in another folder (docs/releasing.md).
+remap() {
+    local sources
+    sources=$("${RUSTC:-rustc}" --print sysroot)/lib/rustlib/src/rust
+    echo "--remap-path-prefix=$PWD=/epp-wasm" \
+        "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/registry" \
+        "--remap-path-prefix=$sources=/rust"
+}
+
+# no_paths FILE: checks that a file that was built contains no path of this machine.
+no_paths() {
+    local place
+    for place in "$PWD/" "${CARGO_HOME:-$HOME/.cargo}/" "$("${RUSTC:-rustc}" --print sysroot)/lib/rustlib/src/"; do
+        ! grep --text --fixed-strings --quiet -- "$place" "$1" ||
+            die "$1 contains a path of this machine: $place" "remap, in scripts/lib.sh, misses it"
+    done
+}
+
 # apt_install WHY PACKAGE...: installs Debian packages. Where that needs a password, it fails with the command
 # to run.
 apt_install() {

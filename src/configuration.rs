@@ -21,9 +21,13 @@ pub fn plan() -> Option<Plan> {
     for problem in &loaded.warnings {
         log::warn!("EndpointPickerConfig: {problem}");
     }
+    let build = super::build::stamp();
     log::info!(
-        "EndpointPickerConfig in force: {}; {}",
+        "EndpointPickerConfig in force: {}; epp-wasm {} (commit {}, digest {}), {}",
         loaded.plan.summary(),
+        build.version(),
+        build.commit(),
+        build.digest(),
         host_version()
     );
     Some(loaded.plan)

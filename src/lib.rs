@@ -13,6 +13,7 @@
 #![cfg_attr(target_arch = "wasm32", feature(alloc_error_hook))]
 
 mod abi;
+mod build;
 mod callout;
 mod configuration;
 mod delivery;

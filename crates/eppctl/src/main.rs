@@ -35,6 +35,7 @@ mod standings;
 mod top;
 mod type_tables;
 mod unread;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -44,7 +45,7 @@ use output::{ExitStatus, Format, Output};
 
 /// Checks, explains and simulates EndpointPickerConfig documents, and inspects a running Envoy, with the filter's own code.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100, after_help = EXITS)]
+#[command(version = verify::version(), arg_required_else_help = true, max_term_width = 100, after_help = EXITS)]
 struct Args {
     /// Output format.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
@@ -72,6 +73,7 @@ enum Command {
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
     Top(top::Top),
+    Verify(verify::Verify),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),
         Command::Top(top) => top.run(&mut output),
+        Command::Verify(verify) => verify.run(&mut output),
     };
     match ended {
         Ok(ExitStatus::Ok) => ExitCode::SUCCESS,

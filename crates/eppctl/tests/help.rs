@@ -86,6 +86,12 @@ fn stage() -> PathBuf {
         inside.collect::<String>()
     );
     std::fs::write(folder.join("values.yaml"), values).unwrap();
+    // A file with a stamp, as the module has one.
+    static STAMP: build_stamp::Placeholder = build_stamp::Placeholder::new("0.0.0");
+    let mut module = std::fs::read(env!("CARGO_BIN_EXE_eppctl")).unwrap();
+    STAMP.stamp(&mut module, "0123456789ab").unwrap();
+    std::fs::create_dir(folder.join("target")).unwrap();
+    std::fs::write(folder.join("target/epp_wasm.wasm"), module).unwrap();
     folder
 }
 
