@@ -14,20 +14,26 @@
 //! A call that does not return, mostly a panic, never stays direct. Tail calls, which LLVM emits only on
 //! request, are not changed.
 //!
-//! It also makes builds reproducible where LLVM does not: see `tries.rs`.
+//! Before that, it makes builds reproducible where LLVM does not (`tries.rs`), and merges equal functions (`fold.rs`).
 //!
 //! The library maps bytes to bytes, without IO. It depends on a wasm parser and encoder, and on nothing else
 //! of the workspace.
 
+mod calls;
+mod fold;
 mod tries;
 
 use std::convert::Infallible;
 
-use wasm_encoder::reencode::{Error as EncodeError, Reencode};
-use wasm_encoder::{CodeSection, ConstExpr, ElementSection, Elements, Instruction, Module};
+use calls::Calls;
+use wasm_encoder::reencode::{utils, Error as EncodeError, Reencode};
+use wasm_encoder::{
+    CodeSection, ConstExpr, ElementSection, Elements, FunctionSection, Module, TableSection,
+};
 use wasmparser::{
-    BinaryReaderError, CustomSectionReader, ElementSectionReader, FunctionBody, KnownCustom, Name,
-    Operator, Parser, Payload, Table, TypeRef, Validator, WasmFeatures,
+    BinaryReaderError, CodeSectionReader, CustomSectionReader, ElementSectionReader, FunctionBody,
+    FunctionSectionReader, KnownCustom, Name, Operator, Parser, Payload, Table, TypeRef, Validator,
+    WasmFeatures,
 };
 
 /// The most bytes of a function that is hardly longer than a call with its arguments: the allocator's
@@ -73,6 +79,15 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<EncodeError<Infallible>> for Error {
+    fn from(error: EncodeError<Infallible>) -> Self {
+        match error {
+            EncodeError::ParseError(error) => Self::Invalid(error),
+            error => Self::Encoding(error),
+        }
+    }
+}
+
 impl From<BinaryReaderError> for Error {
     fn from(error: BinaryReaderError) -> Self {
         Self::Invalid(error)
@@ -93,29 +108,40 @@ pub struct Rewritten {
 /// Rewrites a module, which must have its name section. Calls of the functions in `direct`, named as in the
 /// sources, stay direct.
 pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
+    let wasm = &fold::fold(&tries::ordered(wasm)?)?;
     let functions = Functions::read(wasm, direct)?;
     let missing = direct
         .iter()
         .filter(|name| !functions.found.iter().any(|found| found == *name));
     let missing = missing.map(|name| (*name).to_owned()).collect();
+    let calls = Calls::new(&functions);
     let mut rewriter = Rewriter {
-        caller: u32::try_from(functions.imported).unwrap_or(u32::MAX),
+        caller: functions.imported,
         functions,
-        calls: 0,
+        calls,
+        count: 0,
     };
     let mut module = Module::new();
-    rewriter
-        .parse_core_module(&mut module, Parser::new(0), wasm)
-        .map_err(Error::Encoding)?;
+    rewriter.parse_core_module(&mut module, Parser::new(0), wasm)?;
     let module = module.finish();
     // Rust's unwinding is compiled to these.
     let features = WasmFeatures::default() | WasmFeatures::LEGACY_EXCEPTIONS;
     Validator::new_with_features(features).validate_all(&module)?;
     Ok(Rewritten {
         module,
-        calls: rewriter.calls,
+        calls: rewriter.count,
         missing,
     })
+}
+
+/// The index of a function.
+type Index = u32;
+
+/// A direct call.
+struct Call {
+    caller: Index,
+    callee: Index,
+    returns: bool,
 }
 
 /// The facts about all functions that are needed before the first call.
@@ -123,9 +149,13 @@ pub fn rewrite(wasm: &[u8], direct: &[&str]) -> Result<Rewritten, Error> {
 struct Functions {
     /// The type of each function, imported ones first.
     types: Vec<u32>,
-    imported: usize,
+    imported: u32,
+    /// The number of parameters of each type.
+    parameters: Vec<u32>,
     /// The length of each body.
     lengths: Vec<u64>,
+    /// All direct calls.
+    calls: Vec<Call>,
     /// The functions to be called directly.
     direct: Vec<u32>,
     /// Their names.
@@ -165,10 +195,14 @@ impl Functions {
                     }
                 }
                 Payload::ElementSection(_) => all.has_elements = true,
-                Payload::CodeSectionEntry(body) => {
-                    let range = body.range();
-                    all.lengths.push(range.end - range.start);
+                Payload::TypeSection(section) => {
+                    for kind in section.into_iter_err_on_gc_types() {
+                        let parameters = kind?.params().len();
+                        all.parameters
+                            .push(u32::try_from(parameters).unwrap_or(u32::MAX));
+                    }
                 }
+                Payload::CodeSectionEntry(body) => all.read_body(&body)?,
                 Payload::CustomSection(section) => all.read_names(&section, direct)?,
                 _ => {}
             }
@@ -178,6 +212,26 @@ impl Functions {
         } else {
             Err(Error::NoTable)
         }
+    }
+
+    fn read_body(&mut self, body: &FunctionBody<'_>) -> Result<(), BinaryReaderError> {
+        let caller = self.imported + u32::try_from(self.lengths.len()).unwrap_or(u32::MAX);
+        let range = body.range();
+        self.lengths.push(range.end - range.start);
+        let mut operators = body.get_operators_reader()?.into_iter().peekable();
+        while let Some(operator) = operators.next().transpose()? {
+            if let Operator::Call {
+                function_index: callee,
+            } = operator
+            {
+                self.calls.push(Call {
+                    caller,
+                    callee,
+                    returns: returns(operators.peek()),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn read_names(
@@ -206,21 +260,10 @@ impl Functions {
         Ok(())
     }
 
-    /// Returns the functions that the module defines.
-    fn own(&self) -> impl Iterator<Item = u32> {
-        (0..u32::MAX).take(self.types.len()).skip(self.imported)
-    }
-
-    /// Returns the element of a function in the enlarged table, to which functions are appended in their order.
-    fn element(&self, function: u32) -> Option<i32> {
-        let own = (function as usize).checked_sub(self.imported)?;
-        self.elements.checked_add(i32::try_from(own).ok()?)
-    }
-
     /// Returns the length of the body of a function that the module defines.
     fn length(&self, function: u32) -> Option<u64> {
-        let own = (function as usize).checked_sub(self.imported)?;
-        self.lengths.get(own).copied()
+        let own = function.checked_sub(self.imported)?;
+        self.lengths.get(own as usize).copied()
     }
 
     /// Returns whether V8 may inline a function.
@@ -231,25 +274,30 @@ impl Functions {
         small || self.direct.contains(&function)
     }
 
-    /// Returns the type and the element by which `caller` calls `callee` through the table; `None` if the call
-    /// stays direct.
-    fn through_table(&self, caller: u32, callee: u32, returns: bool) -> Option<(u32, i32)> {
-        let (own, other) = (self.length(caller)?, self.length(callee)?);
+    /// Returns whether a call is to go through the table.
+    fn through_table(&self, call: &Call) -> bool {
+        let lengths = (self.length(call.caller), self.length(call.callee));
+        let (Some(own), Some(other)) = lengths else {
+            return false;
+        };
         // If the caller itself may be inlined, the length of its own caller would count.
         let too_long =
-            other > own.saturating_mul(MAX_INLINED_RATIO) && !self.may_be_inlined(caller);
-        if returns && (too_long || self.may_be_inlined(callee)) {
-            return None;
-        }
-        Some((*self.types.get(callee as usize)?, self.element(callee)?))
+            other > own.saturating_mul(MAX_INLINED_RATIO) && !self.may_be_inlined(call.caller);
+        !(call.returns && (too_long || self.may_be_inlined(call.callee)))
     }
+}
+
+/// Returns whether a call returns: LLVM puts `unreachable` after each that does not.
+fn returns(next: Option<&Result<Operator<'_>, BinaryReaderError>>) -> bool {
+    !matches!(next, Some(Ok(Operator::Unreachable)))
 }
 
 struct Rewriter {
     functions: Functions,
+    calls: Calls,
     /// The function whose body is next.
     caller: u32,
-    calls: usize,
+    count: usize,
 }
 
 type Encoded = Result<(), EncodeError<Infallible>>;
@@ -257,12 +305,14 @@ type Encoded = Result<(), EncodeError<Infallible>>;
 impl Reencode for Rewriter {
     type Error = Infallible;
 
-    fn parse_table(
-        &mut self,
-        tables: &mut wasm_encoder::TableSection,
-        table: Table<'_>,
-    ) -> Encoded {
-        let more = self.functions.own().count() as u64;
+    fn function_index(&mut self, function: u32) -> Result<u32, EncodeError<Infallible>> {
+        // The thunks come before all functions of the module's own.
+        let own = function >= self.functions.imported;
+        Ok(function + if own { self.calls.thunk_count() } else { 0 })
+    }
+
+    fn parse_table(&mut self, tables: &mut TableSection, table: Table<'_>) -> Encoded {
+        let more = self.calls.callees().count() as u64;
         let mut kind = self.table_type(table.ty)?;
         kind.minimum += more;
         kind.maximum = kind.maximum.map(|maximum| maximum + more);
@@ -278,35 +328,65 @@ impl Reencode for Rewriter {
         for element in section {
             self.parse_element(elements, element?)?;
         }
-        let own: Vec<u32> = self.functions.own().collect();
+        let callees: Vec<Index> = self.calls.callees().collect();
+        let callees: Result<Vec<_>, _> = callees
+            .into_iter()
+            .map(|callee| self.function_index(callee))
+            .collect();
+        let callees = callees?;
         let offset = ConstExpr::i32_const(self.functions.elements);
-        elements.active(None, &offset, Elements::Functions(own.into()));
+        elements.active(None, &offset, Elements::Functions(callees.into()));
         Ok(())
+    }
+
+    fn parse_function_section(
+        &mut self,
+        functions: &mut FunctionSection,
+        section: FunctionSectionReader<'_>,
+    ) -> Encoded {
+        for (kind, _) in self.calls.thunks() {
+            functions.function(kind);
+        }
+        utils::parse_function_section(self, functions, section)
+    }
+
+    fn parse_code_section(
+        &mut self,
+        code: &mut CodeSection,
+        section: CodeSectionReader<'_>,
+    ) -> Encoded {
+        for (_, thunk) in self.calls.thunks() {
+            code.function(&thunk);
+        }
+        utils::parse_code_section(self, code, section)
     }
 
     fn parse_function_body(&mut self, code: &mut CodeSection, body: FunctionBody<'_>) -> Encoded {
         let mut function = self.new_function_with_parsed_locals(&body)?;
-        let operators = body.get_operators_reader()?.into_iter();
-        let mut operators = operators.collect::<Result<Vec<_>, _>>()?;
-        tries::order(&mut operators);
-        let mut operators = operators.into_iter().peekable();
-        while let Some(operator) = operators.next() {
-            let call = match operator {
-                Operator::Call { function_index } => {
-                    // LLVM puts it after each call that does not return.
-                    let returns = !matches!(operators.peek(), Some(Operator::Unreachable));
-                    self.functions
-                        .through_table(self.caller, function_index, returns)
-                }
-                _ => None,
+        let mut operators = body.get_operators_reader()?.into_iter().peekable();
+        while let Some(operator) = operators.next().transpose()? {
+            let Operator::Call {
+                function_index: callee,
+            } = operator
+            else {
+                function.instruction(&self.instruction(operator)?);
+                continue;
             };
-            if let Some((type_index, element)) = call {
-                self.calls += 1;
-                function.instruction(&Instruction::I32Const(element));
-                function.instruction(&Instruction::CallIndirect {
-                    type_index,
-                    table_index: 0,
-                });
+            let call = Call {
+                caller: self.caller,
+                callee,
+                returns: returns(operators.peek()),
+            };
+            let instructions = if self.functions.through_table(&call) {
+                self.calls.call(callee, self.functions.imported)
+            } else {
+                None
+            };
+            if let Some(instructions) = instructions {
+                self.count += 1;
+                for instruction in instructions {
+                    function.instruction(&instruction);
+                }
             } else {
                 function.instruction(&self.instruction(operator)?);
             }

@@ -28,6 +28,11 @@ fn text(calls: &str) -> String {
 
 /// Returns the calls of the first function: through the table, by element, or directly, by function.
 fn calls(wasm: &[u8]) -> Vec<String> {
+    calls_of(wasm, 0)
+}
+
+/// Returns the calls of a function of the module's own.
+fn calls_of(wasm: &[u8], function: usize) -> Vec<String> {
     let mut found = Vec::new();
     let bodies = Parser::new(0)
         .parse_all(wasm)
@@ -37,6 +42,7 @@ fn calls(wasm: &[u8]) -> Vec<String> {
         });
     let mut element = None;
     for operator in bodies
+        .skip(function)
         .take(1)
         .flat_map(|body| body.get_operators_reader().unwrap())
     {
@@ -57,8 +63,8 @@ fn rewritten(text: &str, direct: &[&str]) -> Rewritten {
 #[test]
 fn calls_that_v8_would_inline_go_through_the_table() {
     let rewritten = rewritten("call $long call $long", &[]);
-    // Functions 1 to 5 are elements 2 to 6.
-    assert_eq!(calls(&rewritten.module), ["element 3", "element 3"]);
+    // The first element behind the table's own two.
+    assert_eq!(calls(&rewritten.module), ["element 2", "element 2"]);
     assert_eq!(rewritten.calls, 2);
 }
 
@@ -92,7 +98,7 @@ fn names_are_known_in_both_manglings() {
 #[test]
 fn calls_of_functions_that_do_not_return_never_stay_direct() {
     let rewritten = rewritten("call $panic unreachable", &["panic"]);
-    assert_eq!(calls(&rewritten.module), ["element 6"]);
+    assert_eq!(calls(&rewritten.module), ["element 2"]);
 }
 
 #[test]
@@ -175,4 +181,122 @@ fn a_try_that_catches_what_the_inner_one_delegates_keeps_it() {
     assert!(!begins_with_a_try(
         "block try try call $long delegate 1 call $far catch_all end end"
     ));
+}
+
+#[test]
+fn many_calls_go_through_a_thunk() {
+    let rewritten = rewritten(&"call $long ".repeat(60), &[]);
+    // The thunk is the first function after the imported one.
+    assert_eq!(calls_of(&rewritten.module, 1), ["call 1"; 60]);
+    assert_eq!(rewritten.calls, 60);
+    assert_eq!(
+        instructions(&rewritten.module, 0),
+        [
+            "I32Const { value: 2 }",
+            "CallIndirect { type_index: 0, table_index: 0 }",
+            "End"
+        ]
+    );
+}
+
+#[test]
+fn a_thunk_passes_all_parameters_on() {
+    let long = "(drop (i32.const 1))".repeat(20);
+    let calls = "(drop (call $callee (i32.const 5) (i64.const 6)))".repeat(60);
+    let text = format!(
+        "(module
+            (table 1 1 funcref)
+            (elem (i32.const 0) func $callee)
+            (func $callee (param i32 i64) (result i32) {long} local.get 0)
+            (func $caller {calls}))"
+    );
+    let module = rewrite(&wat::parse_str(text).unwrap(), &[]).unwrap().module;
+    assert_eq!(
+        instructions(&module, 0)[..2],
+        ["LocalGet { local_index: 0 }", "LocalGet { local_index: 1 }"]
+    );
+}
+
+/// Returns the instructions of a function of the module's own.
+fn instructions(wasm: &[u8], function: usize) -> Vec<String> {
+    let mut bodies = Parser::new(0)
+        .parse_all(wasm)
+        .filter_map(|payload| match payload.unwrap() {
+            Payload::CodeSectionEntry(body) => Some(body),
+            _ => None,
+        });
+    let body = bodies.nth(function).unwrap();
+    let operators = body.get_operators_reader().unwrap().into_iter();
+    operators
+        .map(|operator| format!("{:?}", operator.unwrap()))
+        .collect()
+}
+
+/// Returns the number of a module's functions after equal ones were merged.
+fn folded(functions: &str) -> usize {
+    let wasm = wat::parse_str(format!("(module {functions})")).unwrap();
+    let wasm = fold::fold(&wasm).unwrap();
+    let features = WasmFeatures::default();
+    Validator::new_with_features(features)
+        .validate_all(&wasm)
+        .unwrap();
+    let bodies = Parser::new(0)
+        .parse_all(&wasm)
+        .filter(|payload| matches!(payload, Ok(Payload::CodeSectionEntry(_))));
+    bodies.count()
+}
+
+#[test]
+fn equal_functions_become_one_and_others_stay_apart() {
+    for (functions, expected) in [
+        ("(func (result i32) i32.const 1) (func (result i32) i32.const 1)", 1),
+        ("(func (result i32) i32.const 1) (func (result i32) i32.const 2)", 2),
+        ("(func (result i32) i32.const 1) (func (param i32) (result i32) i32.const 1)", 2),
+        ("(func (local i32)) (func (local i64))", 2),
+        // Equal where their callees are, which come before or after them, or are they themselves.
+        ("(func $a nop) (func $b nop) (func call $a) (func call $b)", 2),
+        ("(func call $a) (func call $b) (func $a nop) (func $b nop)", 2),
+        ("(func $a nop) (func $b nop nop) (func call $a) (func call $b)", 4),
+        ("(func $a call $b) (func $b call $a)", 1),
+        ("(func $a call $b) (func $b call $c) (func $c nop)", 3),
+        // Imported functions are not equal.
+        (
+            "(import \"env\" \"a\" (func $a)) (import \"env\" \"b\" (func $b)) (func call $a) (func call $b)",
+            2,
+        ),
+    ] {
+        assert_eq!(folded(functions), expected, "{functions}");
+    }
+}
+
+#[test]
+fn what_refers_to_a_merged_function_refers_to_the_one_that_is_left() {
+    let wasm = wat::parse_str(
+        "(module
+            (table 2 2 funcref)
+            (elem (i32.const 0) func $first $second)
+            (func $other nop)
+            (func $first (result i32) i32.const 1)
+            (func $second (result i32) i32.const 1)
+            (func (export \"last\") (result i32) call $second))",
+    )
+    .unwrap();
+    let expected = wat::parse_str(
+        "(module
+            (table 2 2 funcref)
+            (elem (i32.const 0) func $first $first)
+            (func $other nop)
+            (func $first (result i32) i32.const 1)
+            (func (export \"last\") (result i32) call $first))",
+    )
+    .unwrap();
+    let printed = |wasm: &[u8]| {
+        let payloads = Parser::new(0).parse_all(wasm).map(Result::unwrap);
+        let sections = payloads.filter_map(|payload| payload.as_section());
+        let sections = sections.filter(|(id, _)| *id != 0);
+        let bytes =
+            sections.map(|(_, range)| wasm[range.start as usize..range.end as usize].to_vec());
+        bytes.collect::<Vec<_>>()
+    };
+    assert_eq!(printed(&fold::fold(&wasm).unwrap()), printed(&expected));
 }

@@ -6,10 +6,45 @@
 //! order of addresses (`UnwindDestToTryRanges` in `WebAssemblyCFGStackify.cpp`, a `DenseMap` of pointers), which
 //! differs from run to run. Both do the same, and two builds of the same sources had different bytes.
 
-use wasmparser::{BlockType, Operator};
+use std::convert::Infallible;
+
+use wasm_encoder::reencode::{Error as EncodeError, Reencode};
+use wasm_encoder::{CodeSection, Module};
+use wasmparser::{BlockType, FunctionBody, Operator, Parser};
+
+use crate::Error;
+
+/// Returns the module with the `try`s of all functions in order.
+pub fn ordered(wasm: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut module = Module::new();
+    Ordering.parse_core_module(&mut module, Parser::new(0), wasm)?;
+    Ok(module.finish())
+}
+
+struct Ordering;
+
+impl Reencode for Ordering {
+    type Error = Infallible;
+
+    fn parse_function_body(
+        &mut self,
+        code: &mut CodeSection,
+        body: FunctionBody<'_>,
+    ) -> Result<(), EncodeError<Infallible>> {
+        let mut function = self.new_function_with_parsed_locals(&body)?;
+        let operators = body.get_operators_reader()?.into_iter();
+        let mut operators = operators.collect::<Result<Vec<_>, _>>()?;
+        order(&mut operators);
+        for operator in operators {
+            function.instruction(&self.instruction(operator)?);
+        }
+        code.function(&function);
+        Ok(())
+    }
+}
 
 /// Starts each `try` behind a `try … delegate` that it begins with, if exceptions of that one pass it by.
-pub fn order(operators: &mut [Operator<'_>]) {
+fn order(operators: &mut [Operator<'_>]) {
     // From the last on: what a `try` begins with is in order before it is looked at.
     for start in (0..operators.len()).rev() {
         let mut outer = start;
