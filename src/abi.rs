@@ -18,6 +18,8 @@ pub struct Status(pub u32);
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+/// What a callout through a cluster that Envoy does not have returns.
+pub const BAD_ARGUMENT: Status = Status(2);
 
 /// A map of headers in Envoy.
 #[derive(Debug, Clone, Copy)]

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::abi::{self, Buffer};
+use super::abi::{self, Buffer, Map};
 use epp_core::body::{BodyView, OutOfMemory};
 use epp_core::config::Plan;
 use epp_core::picker::{Fetch, FetchError, Fetched};
 use epp_core::plugins::Discovery;
-use epp_envoy::{callouts, clusters};
+use epp_envoy::{callouts, clusters, survey};
 
 /// A callout to make.
 #[derive(Debug)]
@@ -23,23 +23,40 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Returns the callout that fetches this under this plan; `None` for the members of a plan that lists them.
-    pub fn new(plan: &'a Plan, fetch: &Fetch) -> Option<Self> {
+    /// Returns the callout that fetches this under this plan. Of a plan that lists its members
+    /// only pages are fetched.
+    pub fn new(plan: &'a Plan, fetch: &Fetch) -> Result<Self, FetchError> {
         match (fetch, &plan.discovery) {
-            (Fetch::Members, Discovery::EnvoyCluster(discovery)) => Some(Self {
+            (Fetch::Members, Discovery::EnvoyCluster(discovery)) => Ok(Self {
                 cluster: &discovery.admin_cluster,
                 path: callouts::members_path(discovery),
                 address: "admin".to_owned(),
                 destination_header: None,
             }),
-            (Fetch::Members, Discovery::Static(_)) => None,
-            (Fetch::Metrics { address }, _) => Some(Self {
-                cluster: callouts::metrics_cluster(plan),
+            (Fetch::Survey { missing }, Discovery::EnvoyCluster(discovery)) => Ok(Self {
+                cluster: &discovery.admin_cluster,
+                path: survey::path(discovery, *missing),
+                address: "admin".to_owned(),
+                destination_header: None,
+            }),
+            (Fetch::Members | Fetch::Survey { .. }, Discovery::Static(_)) => {
+                Err(FetchError::Unsent)
+            }
+            (Fetch::Metrics { address }, _) => Ok(Self {
+                cluster: plan.metrics_cluster(),
                 path: plan.source.path.clone(),
                 address: callouts::metrics_address(plan, address),
                 destination_header: Some(&plan.settings.destination_header),
             }),
         }
+    }
+
+    /// Makes the callout, which is given up after this many milliseconds. Returns its token.
+    pub fn begin(&self, timeout: u64) -> Result<u32, FetchError> {
+        abi::http_call(self.cluster, &self.headers(), timeout).map_err(|status| match status {
+            abi::BAD_ARGUMENT => FetchError::WrongCluster,
+            _ => FetchError::Unsent,
+        })
     }
 
     /// Returns the call's headers.
@@ -67,15 +84,41 @@ pub struct CalloutBody {
 }
 
 impl CalloutBody {
+    /// Returns why the response is none to read, unless its status is 200. Envoy gives no headers where the stream was
+    /// reset; its own responses, which say what happened, are never 200.
+    pub fn check(&mut self, headers: usize) -> Result<(), FetchError> {
+        if headers == 0 {
+            return Err(FetchError::Reset);
+        }
+        let status = abi::header(Map::Callout, ":status").ok().flatten();
+        let status = status.as_deref().unwrap_or_default();
+        match status {
+            b"200" => Ok(()),
+            _ => {
+                let text = self.read(0..callouts::REASON_BYTES.min(self.size));
+                Err(callouts::error(status, &text.unwrap_or_default()))
+            }
+        }
+    }
+
     /// Returns what this plan's fetch has brought.
     pub fn fetched(&mut self, plan: &Plan, fetch: &Fetch) -> Result<Fetched<'_>, FetchError> {
         match (fetch, &plan.discovery) {
             (Fetch::Members, Discovery::EnvoyCluster(discovery)) => {
-                let page = self.read(self.available()).map_err(|_| FetchError)?;
+                let page = self
+                    .read(self.available())
+                    .map_err(|_| FetchError::TooLarge)?;
                 let members = clusters::members(&page, discovery, plan.needs.labels);
-                members.map(Fetched::Members).ok_or(FetchError)
+                members.map(Fetched::Members)
             }
-            (Fetch::Members, Discovery::Static(_)) => Err(FetchError),
+            (Fetch::Survey { missing }, Discovery::EnvoyCluster(discovery)) => {
+                let page = self.read(0..self.size.min(survey::MAX_BYTES));
+                let page = page.map_err(|_| FetchError::TooLarge)?;
+                Ok(Fetched::Survey(survey::read(&page, discovery, *missing)))
+            }
+            (Fetch::Members | Fetch::Survey { .. }, Discovery::Static(_)) => {
+                Err(FetchError::Unsent)
+            }
             (Fetch::Metrics { .. }, _) => Ok(Fetched::Page(self)),
         }
     }

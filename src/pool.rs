@@ -12,9 +12,7 @@ use super::stream::Stream;
 use epp_core::config::settings::ReadBody;
 use epp_core::config::Plan;
 use epp_core::picker::ById;
-use epp_core::picker::{
-    Effect, ExchangeId, Fetch, FetchError, FetchId, HostState, LocalReply, Picker, Route,
-};
+use epp_core::picker::{Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply, Picker, Route};
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 use epp_core::prefix::key::Secret;
 use epp_core::protocol::DROPPED_REASON_HEADER;
@@ -372,13 +370,11 @@ impl Pool {
     fn fetch(&mut self, id: FetchId, fetch: Fetch, timeout: Duration) {
         let timeout = timeout.as_millis() as u64;
         let call = Call::new(self.picker.plan(), &fetch);
-        let begun =
-            call.and_then(|call| abi::http_call(call.cluster, &call.headers(), timeout).ok());
-        match begun {
-            Some(token) => {
+        match call.and_then(|call| call.begin(timeout)) {
+            Ok(token) => {
                 self.fetches.insert(token, (id, fetch));
             }
-            None => self.picker.fetched(self.now, id, Err(FetchError)),
+            Err(error) => self.picker.fetched(self.now, id, Err(error)),
         }
     }
 
@@ -387,15 +383,9 @@ impl Pool {
         let Some((id, fetch)) = self.fetches.remove(&token) else {
             return;
         };
-        // Envoy gives no headers where the stream was reset; its own responses are never 200.
-        let status = (headers > 0)
-            .then(|| abi::header(Map::Callout, ":status").ok().flatten())
-            .flatten();
         let mut body = CalloutBody { size };
-        let result = match status.as_deref() {
-            Some(b"200") => body.fetched(self.picker.plan(), &fetch),
-            _ => Err(FetchError),
-        };
+        let result = body.check(headers);
+        let result = result.and_then(|()| body.fetched(self.picker.plan(), &fetch));
         let now = self.read_clock();
         self.picker.fetched(now, id, result);
     }

@@ -253,7 +253,13 @@ impl Stream {
     /// Handles the headers of its response.
     pub fn response_headers(&mut self, pool: &mut Pool) {
         let upstream = pool.picker.wants_upstream(self.id);
-        let upstream = upstream.then(super::upstream::upstream);
+        let upstream = upstream.then(|| {
+            let mut upstream = super::upstream::upstream();
+            if pool.picker.is_served_elsewhere(self.id, &upstream) {
+                upstream.attempts = super::upstream::attempts();
+            }
+            upstream
+        });
         pool.picker
             .response_headers(pool.now(), self.id, upstream.as_ref());
     }

@@ -17,7 +17,15 @@ pub fn upstream() -> Upstream {
         server: server.filter(|address| !address.is_empty()),
         status,
         origin,
+        attempts: None,
     }
+}
+
+/// Returns how often Envoy has sent the current request to an endpoint.
+pub fn attempts() -> Option<u64> {
+    let attempts = abi::property("upstream\0request_attempt_count");
+    let attempts = attempts.ok().flatten()?;
+    Some(u64::from_le_bytes(*attempts.first_chunk()?))
 }
 
 /// Returns the status of the response, if there is one to see.

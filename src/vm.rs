@@ -1,5 +1,7 @@
 //! The state of one VM: the pools of its plugins, and the requests under way.
 
+mod ownership;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -186,7 +188,6 @@ impl Vm {
             return super::page::serve();
         }
         let Some((place, pool)) = self.pool_of_request() else {
-            self.strip_destination();
             return Action::Continue;
         };
         let mut stream = Stream::new(id, place);
@@ -202,47 +203,6 @@ impl Vm {
             true => Action::Pause,
             false => Action::Continue,
         }
-    }
-
-    /// Removes what a client says of the destination from a request that is not for any pool: its
-    /// cluster may obey the header all the same, and a route may still change to one that does.
-    fn strip_destination(&self) {
-        let pools = self.pools.iter().flatten();
-        let mut headers: Vec<&str> = pools.map(Pool::destination_header).collect();
-        // Nearly always there is one.
-        headers.dedup();
-        headers.into_iter().for_each(super::pool::strip);
-    }
-
-    /// The pool whose filter the request is passing, if its route leads to that pool's cluster.
-    fn pool_of_request(&mut self) -> Option<(usize, &mut Pool)> {
-        let place = self.place_of_request()?;
-        Some((place, self.pools.get_mut(place)?.as_mut()?))
-    }
-
-    fn place_of_request(&self) -> Option<usize> {
-        #[cfg(test)]
-        guard::inject("place of request");
-        let pools = self.pools.iter().enumerate();
-        let mut pools = pools.filter_map(|(place, pool)| Some((place, pool.as_ref()?)));
-        let mut others = pools.clone().skip(1);
-        // Nearly always there is one.
-        let plugin = others.next().map(|_| super::pool::Plugin::asking());
-        if plugin.is_none() && pools.clone().all(|(_, pool)| !pool.asks_for_cluster()) {
-            return Some(pools.next()?.0);
-        }
-        let Ok(cluster) = abi::property("xds\0cluster_name") else {
-            // Without memory for the name it counts as ours: its client may not choose.
-            let serves = |pool: &Pool| plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
-            let found = pools.find(|(_, pool)| serves(pool));
-            return found.map(|(place, _)| place).or_else(|| self.strictest());
-        };
-        let cluster = cluster?;
-        let found = pools.find(|(_, pool)| {
-            let ours = plugin.as_ref().is_none_or(|plugin| pool.serves(plugin));
-            ours && pool.owns(&cluster)
-        });
-        Some(found?.0)
     }
 
     fn of_stream(&mut self, id: u32) -> Option<(&mut Stream, &mut Pool)> {
@@ -352,7 +312,7 @@ impl Vm {
             Callback::RequestHeaders => {
                 self.streams.remove(&context);
                 let place = guard::catch(|| self.place_of_request());
-                let place = place.unwrap_or_else(|| self.strictest());
+                let place = place.map_or_else(|| self.strictest(), Result::ok);
                 if place.is_none() {
                     self.strip_destination();
                 }

@@ -16,6 +16,7 @@ mod catalogue;
 mod clients;
 mod configuration;
 mod disaggregation;
+mod drills;
 mod ejection;
 mod failure;
 mod guard;

@@ -432,6 +432,8 @@ impl Proxy {
             "callback",
             "vm",
             "model_name",
+            "finding",
+            "route_cluster",
             "le",
         ]
         .map(stats_tag);

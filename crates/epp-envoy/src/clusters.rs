@@ -7,10 +7,14 @@
 use std::net::SocketAddr;
 
 use hashbrown::hash_map::{Entry, HashMap};
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 
+use epp_core::endpoints::discovery::Listing;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::discovery::envoy_cluster::{EnvoyClusterDiscovery, SourceCluster};
+use epp_core::FetchError;
+
+use crate::health::{health_of, Health};
 
 /// Kubernetes' labels for the parts of a locality, which Istio takes from there.
 const REGION: &str = "topology.kubernetes.io/region";
@@ -30,30 +34,32 @@ struct Found<'p> {
 }
 
 /// Returns the members of a plan's clusters, in the page's order, with the labels of their clusters and, if
-/// `locality`, of their region and zone. Returns `None` if the page was cut or none of the clusters is on it: then the
-/// members are unknown, which differs from an empty cluster.
+/// `locality`, of their region and zone. If the page was cut or none of the clusters is on it, the members are unknown,
+/// which differs from an empty cluster.
 pub fn members(
     page: &[u8],
     discovery: &EnvoyClusterDiscovery,
     locality: bool,
-) -> Option<Vec<Member>> {
-    if !page.ends_with(b"\n") {
-        return None;
+) -> Result<Listing, FetchError> {
+    if !page.is_empty() && !page.ends_with(b"\n") {
+        return Err(FetchError::NotAPage);
     }
     let clusters = discovery.clusters.as_slice();
     let mut members: Vec<Found<'_>> = Vec::new();
     let mut positions = HashMap::new();
-    let mut seen = false;
+    let mut seen = 0_u32;
+    let mut facts = page.is_empty();
     let mut start = 0;
     for end in memchr_iter(b'\n', page) {
         let line = page.get(start..end).unwrap_or_default();
         start = end + 1;
+        facts |= memmem::find(line, b"::").is_some();
         // Several names may match: a line of the cluster `pool::a` looks like a fact of the cluster `pool`.
         for (bit, cluster) in (0..u32::BITS).zip(clusters) {
             let Some(fact) = fact_of(line, &cluster.name) else {
                 continue;
             };
-            seen = true;
+            seen |= 1 << bit;
             if let Some((address, flags)) = member_fact(fact, "::health_flags::") {
                 let (health, listed) = (health_of(flags), 1 << bit);
                 match positions.entry(address) {
@@ -82,7 +88,16 @@ pub fn members(
             }
         }
     }
-    seen.then(|| described(&members, clusters))
+    // At most 32.
+    let all = (1_u64 << clusters.len().min(32)) - 1;
+    match seen {
+        0 if !facts => Err(FetchError::NotAPage),
+        0 => Err(FetchError::NotListed),
+        _ => Ok(Listing {
+            members: described(&members, clusters),
+            missing: all as u32 & !seen,
+        }),
+    }
 }
 
 /// Returns the text behind `cluster::` if the line is about this cluster.
@@ -166,32 +181,6 @@ fn labels(member: &Found<'_>, clusters: &[SourceCluster]) -> Vec<(String, String
     labels
 }
 
-/// The health of a member in Envoy, worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Health {
-    /// The member fails a check, was ejected, or is draining: it gets no new requests.
-    Down,
-    /// The member gets requests only if none is healthy.
-    Degraded,
-    /// The member gets requests.
-    Healthy,
-}
-
-/// Returns the health for flags, which are `healthy` or a list such as `/failed_active_hc/active_hc_timeout`.
-fn health_of(flags: &str) -> Health {
-    let down = |flag: &str| {
-        let prefixes = ["failed_", "pending_", "excluded_"];
-        prefixes.iter().any(|prefix| flag.starts_with(prefix)) || flag == "eds_status_draining"
-    };
-    if flags.split('/').any(down) {
-        Health::Down
-    } else if flags.split('/').any(|flag| flag.starts_with("degraded_")) {
-        Health::Degraded
-    } else {
-        Health::Healthy
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +200,9 @@ mod tests {
 
     fn found(page: &[u8], clusters: &[&str]) -> Option<Vec<(String, bool)>> {
         let clusters = clusters.iter().map(|name| SourceCluster::unlabelled(name));
-        let members = members(page, &discovery(clusters.collect()), true)?;
+        let members = members(page, &discovery(clusters.collect()), true)
+            .ok()?
+            .members;
         assert!(members.iter().all(|member| member.name == member.address));
         let pairs = members.into_iter();
         Some(
@@ -327,7 +318,7 @@ mod tests {
                 .map(|(name, value)| format!("{name}={value}"));
             labels.collect::<Vec<_>>().join(" ")
         };
-        members.into_iter().map(text).collect()
+        members.members.into_iter().map(text).collect()
     }
 
     #[test]
@@ -429,6 +420,25 @@ mod tests {
     }
 
     #[test]
+    fn clusters_that_are_missing_are_told_from_pages_of_another_kind() {
+        let read = |page: &[u8], names: [&str; 2]| {
+            let clusters = names.map(SourceCluster::unlabelled).into();
+            let listing = members(page, &discovery(clusters), false);
+            listing.map(|listing| listing.missing)
+        };
+        assert_eq!(read(PAGE, ["inference-pool", "empty-eds"]), Ok(0));
+        assert_eq!(read(PAGE, ["elsewhere", "empty-eds"]), Ok(0b01));
+        assert_eq!(read(PAGE, ["empty-eds", "elsewhere"]), Ok(0b10));
+        // So the interface responds if the expression matches no name.
+        for page in [b"", PAGE] {
+            assert_eq!(read(page, ["a", "b"]), Err(FetchError::NotListed));
+        }
+        for page in [&b"<html>\n"[..], b"\n", &PAGE[..100]] {
+            assert_eq!(read(page, ["a", "b"]), Err(FetchError::NotAPage));
+        }
+    }
+
+    #[test]
     fn other_texts_are_rejected() {
         for page in [&b""[..], b"\n", b"\0\xff\n", b"{}\n", b"<html>\n"] {
             assert_eq!(found(page, &["a"]), None);
@@ -464,26 +474,5 @@ mod tests {
             }
         }
         assert!(read > 100, "{read} members of damaged pages");
-    }
-
-    #[test]
-    fn health_flags() {
-        for (flags, health) in [
-            ("healthy", Health::Healthy),
-            ("/degraded_active_hc", Health::Degraded),
-            ("/degraded_eds_health", Health::Degraded),
-            ("/failed_active_hc", Health::Down),
-            ("/failed_outlier_check", Health::Down),
-            ("/failed_active_hc/active_hc_timeout", Health::Down),
-            ("/failed_eds_health", Health::Down),
-            ("/eds_status_draining", Health::Down),
-            ("/pending_dynamic_removal", Health::Down),
-            (
-                "/failed_active_hc/excluded_via_immediate_hc_fail",
-                Health::Down,
-            ),
-        ] {
-            assert_eq!(health_of(flags), health, "{flags}");
-        }
     }
 }

@@ -7,3 +7,5 @@
 
 pub mod callouts;
 pub mod clusters;
+mod health;
+pub mod survey;

@@ -74,6 +74,11 @@ impl Peers {
         self.workers.live().count() + usize::from(self.workers.slot().is_some())
     }
 
+    /// Returns whether another VM serves requests.
+    pub fn others_serve(&self) -> bool {
+        self.workers.live().any(|peer| peer.presence.serves)
+    }
+
     /// Returns how many requests the other VMs hold and have not decided. A VM that is gone counts no more as
     /// soon as its heartbeats are missed.
     pub fn held_by_others(&self) -> u64 {
@@ -110,7 +115,7 @@ impl Peers {
     pub fn wants_fast_exchange(&self) -> bool {
         let busy = |presence: &Presence| !presence.loads.is_empty();
         self.sharing
-            && self.workers.live().any(|peer| peer.presence.serves)
+            && self.others_serve()
             && (busy(&self.presence) || self.workers.live().any(|peer| busy(&peer.presence)))
     }
 

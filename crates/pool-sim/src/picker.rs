@@ -124,7 +124,7 @@ impl Policy for PickerPolicy {
             };
             let pod = match fetch {
                 Fetch::Metrics { address } => self.slots.get(&address),
-                Fetch::Members => None,
+                Fetch::Members | Fetch::Survey { .. } => None,
             };
             if let Some(pod) = pod.and_then(|pod| pods.get(*pod)) {
                 pod.page(&self.engine, &mut self.page);

@@ -143,6 +143,14 @@ impl Plan {
         }
     }
 
+    /// Returns the cluster through which metrics pages are fetched.
+    pub fn metrics_cluster(&self) -> &str {
+        match self.source.cluster.as_str() {
+            "" => self.cluster(),
+            cluster => cluster,
+        }
+    }
+
     /// Returns the header of this name, in lower case, if only a picker may set it: a host removes a client's
     /// own.
     pub fn owned_header(&self, name: &[u8]) -> Option<&str> {

@@ -1,8 +1,11 @@
 //! Endpoints: the pool's members, their metrics pages, and outlier detection.
 
+pub mod discovery;
 pub mod engine;
+pub mod fetch_error;
 mod lora;
 pub mod monitor;
+pub mod obedience;
 pub mod outlier;
 pub mod partial_page;
 pub mod poller;

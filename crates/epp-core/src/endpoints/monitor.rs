@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::discovery::{DiscoveryState, Listing, Survey};
+use super::fetch_error::FetchError;
 use super::outlier::OutlierDetector;
 use super::partial_page::{PageBody, PageReader};
 use super::poller::Poller;
@@ -37,6 +39,8 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 pub enum Query {
     /// The members of the clusters.
     Members,
+    /// What there is instead of the cluster of this number in the document, which is missing.
+    Survey(usize),
     /// The metrics page of the endpoint in this slot, at this address.
     Metrics(Slot, String),
 }
@@ -46,8 +50,8 @@ pub enum Query {
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
     Fresh,
-    /// It was not a page.
-    Failed,
+    /// It was not a page, for this reason.
+    Failed(FetchError),
     /// The endpoint has left meanwhile, or another picker polls now, whose pages are newer.
     Departed,
 }
@@ -74,6 +78,8 @@ pub struct Monitor {
     rng: fastrand::Rng,
     /// Whether the members are known, even if there are none.
     members_known: bool,
+    /// Since when they have not been known; `None` before the first tick.
+    unknown_since: Option<Instant>,
     revisions: Revisions,
     /// When discovery is due; none: at once.
     members_due: Option<Instant>,
@@ -82,9 +88,13 @@ pub struct Monitor {
     /// When discovery last responded to this picker.
     pub members_received: Option<Instant>,
     discovery: Discovery,
+    /// What discovery has found.
+    pub found: DiscoveryState,
     extractions: Vec<Extraction>,
     /// The readers of the endpoints' pages, by slot.
     pages: Vec<PageReader>,
+    /// Why the endpoints' last pages could not be read, by slot; `None` where the last one was.
+    poll_errors: Vec<Option<FetchError>>,
     settings: Settings,
 }
 
@@ -107,13 +117,16 @@ impl Monitor {
             poller: Poller::new(plan.source.interval),
             rng,
             members_known: false,
+            unknown_since: None,
             revisions: Revisions::default(),
             members_due: None,
             members_requested: None,
             members_received: None,
             discovery: plan.discovery.clone(),
+            found: DiscoveryState::default(),
             extractions: Vec::new(),
             pages: Vec::new(),
+            poll_errors: Vec::new(),
             settings: Settings::default(),
         };
         monitor.install(plan);
@@ -125,6 +138,7 @@ impl Monitor {
         let interval = plan.source.interval;
         self.poller.set_interval(interval);
         self.discovery = plan.discovery.clone();
+        self.found = DiscoveryState::default();
         self.outliers.configure(plan.settings.outlier_detection);
         self.members_due = None;
         let engines = plan.extractor.engines.iter();
@@ -167,10 +181,21 @@ impl Monitor {
         self.members_known || matches!(self.discovery, Discovery::Static(_))
     }
 
+    /// Returns whether members that are not known yet are waited for: not for ever, since nothing balances requests
+    /// meanwhile but the proxy itself.
+    pub fn awaits_members(&self, now: Instant) -> bool {
+        let Discovery::EnvoyCluster(discovery) = &self.discovery else {
+            return false;
+        };
+        let waits = |since| now.since(since) < discovery.timeout;
+        !self.members_known && self.unknown_since.is_none_or(waits)
+    }
+
     /// Updates freshness and polls. Returns which endpoints came and
     /// went, and what to fetch.
     pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Query>) {
         let (mut changes, mut queries) = (Changes::default(), Vec::new());
+        self.unknown_since.get_or_insert(clock.now());
         if self.polling {
             self.poll(clock.now(), &mut changes, &mut queries);
         }
@@ -189,7 +214,7 @@ impl Monitor {
     /// Returns how long to wait for a response.
     pub fn timeout(&self, query: &Query) -> Duration {
         match query {
-            Query::Members => MEMBERS_TIMEOUT,
+            Query::Members | Query::Survey(_) => MEMBERS_TIMEOUT,
             Query::Metrics(..) => {
                 // A tenth less than the interval, so that it ends before the next turn.
                 let timeout = self.settings.interval.saturating_mul(9) / 10;
@@ -201,51 +226,60 @@ impl Monitor {
     /// Returns how long after a query its response counts as lost, although the host ends all in time.
     pub fn lost_after(&self, query: &Query) -> Duration {
         match query {
-            Query::Members => MEMBERS_LOST_AFTER,
+            Query::Members | Query::Survey(_) => MEMBERS_LOST_AFTER,
             Query::Metrics(..) => self.poller.lost_after(),
         }
     }
 
-    /// Handles a response to [`Query::Members`]; `None` if it did not list them.
-    pub fn on_members(&mut self, members: Option<&[Member]>, now: Instant) -> Changes {
+    /// Handles a response to [`Query::Members`].
+    pub fn on_members(&mut self, listing: Result<Listing, FetchError>, now: Instant) -> Changes {
         self.members_requested = None;
-        match (members, &self.discovery) {
-            (Some(members), Discovery::EnvoyCluster(_)) => {
+        let missing = listing.as_ref().map(|listing| listing.missing);
+        self.found.record(missing.map_err(|error| *error));
+        match (listing, &self.discovery) {
+            (Ok(Listing { members, .. }), Discovery::EnvoyCluster(_)) => {
                 self.members_received = Some(now);
-                self.set_members(members)
+                self.set_members(&members)
             }
             // Unknown members stay, and listed ones are changed by nothing else.
-            (None, _) | (_, Discovery::Static(_)) => Changes::default(),
+            (Err(_), _) | (_, Discovery::Static(_)) => Changes::default(),
         }
     }
 
-    /// A response to [`Query::Metrics`] has come; `None` where it was not a page.
+    /// Handles a response to [`Query::Survey`].
+    pub fn on_survey(&mut self, survey: Option<Survey>) {
+        self.found.record_survey(survey);
+    }
+
+    /// A response to [`Query::Metrics`] has come.
     pub fn on_page(
         &mut self,
         slot: Slot,
         address: &str,
-        page: Option<&mut dyn PageBody>,
+        page: Result<&mut dyn PageBody, FetchError>,
         clock: &Clock,
     ) -> Scrape {
         let polled = self.store.pool.get(slot);
         if polled.is_none_or(|endpoint| *endpoint.address != *address) || !self.polling {
             return Scrape::Departed;
         }
-        let found = page
-            .filter(|page| page.size() <= MAX_PAGE_BYTES)
-            .and_then(|page| self.read(slot, page));
+        let found = page.and_then(|page| match page.size() {
+            0..=MAX_PAGE_BYTES => self.read(slot, page).ok_or(FetchError::NotAPage),
+            _ => Err(FetchError::TooLarge),
+        });
         self.poller
-            .record_result(slot, found.is_some(), clock.now(), &mut self.rng);
+            .record_result(slot, found.is_ok(), clock.now(), &mut self.rng);
+        self.set_poll_error(slot, found.as_ref().err().copied());
         self.revisions.metrics += 1;
         match found {
-            Some(page) => {
+            Ok(page) => {
                 self.store
                     .set_metrics(slot, page.metrics, page.lora_seen, clock.wall());
                 Scrape::Fresh
             }
-            None => {
+            Err(error) => {
                 self.store.record_failure(slot);
-                Scrape::Failed
+                Scrape::Failed(error)
             }
         }
     }
@@ -272,11 +306,28 @@ impl Monitor {
             .or_else(|| find(&self.settings.default_engine))
     }
 
+    /// Returns why the last page of the endpoint in this slot could not be read, if this picker has polled it and it
+    /// could not.
+    pub fn poll_error(&self, slot: Slot) -> Option<FetchError> {
+        self.poll_errors.get(slot.index()).copied().flatten()
+    }
+
+    fn set_poll_error(&mut self, slot: Slot, error: Option<FetchError>) {
+        if self.poll_errors.len() <= slot.index() {
+            self.poll_errors.resize(slot.index() + 1, None);
+        }
+        if let Some(known) = self.poll_errors.get_mut(slot.index()) {
+            *known = error;
+        }
+    }
+
     fn begin_polling(&mut self) {
         self.members_due = None;
         self.members_requested = None;
+        self.found = DiscoveryState::default();
         // The picker that polled meanwhile may have given slots to other endpoints.
         self.pages.clear();
+        self.poll_errors.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
         slots.for_each(|slot| self.poller.join(slot));
     }
@@ -285,6 +336,7 @@ impl Monitor {
         if let Some(page) = self.pages.get_mut(slot.index()) {
             *page = PageReader::default();
         }
+        self.set_poll_error(slot, None);
     }
 
     fn poll(&mut self, now: Instant, changes: &mut Changes, queries: &mut Vec<Query>) {
@@ -304,6 +356,7 @@ impl Monitor {
                     self.members_due = Some(now.after(interval));
                     queries.push(Query::Members);
                 }
+                queries.extend(self.found.take_survey_due(now).map(Query::Survey));
                 None
             }
         };

@@ -69,10 +69,7 @@ catalogue! {
         "Correct the cluster's name in the parameters of metrics-data-source.";
     NoOverrideHost = "no-override-host" Broken:
         "Envoy sends requests to other hosts than the picker names: the cluster does not obey the destination header.",
-        "Give the cluster the load balancing policy override_host with that header.";
-    RequestsLeftAlone = "requests-left-alone" Broken:
-        "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
-        "Set `clusters` to the cluster that their route names, or remove the filter from that listener.";
+        "Give the cluster the load balancing policy override_host with that header, and all endpoints that are listed.";
     PoolEmpty = "pool-empty" Broken:
         "The pool has no endpoints.",
         "Compare `clusters` of the discovery plugin with the members on Envoy's admin page /clusters.";
@@ -82,6 +79,9 @@ catalogue! {
     NoPoller = "no-poller" Broken:
         "No worker polls the endpoints' metrics.",
         "Another worker takes over within a second; if this stays, look for errors in Envoy's log.";
+    RequestsLeftAlone = "requests-left-alone" Degraded:
+        "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
+        "If they are for the pool, set `clusters` to the cluster that their route names; if it has none yet, nothing is wrong.";
     EndpointsUnhealthy = "endpoints-unhealthy" Degraded:
         "Endpoints are not healthy in Envoy's cluster: they get no requests.",
         "Envoy's admin page /clusters has the reason: a failed health check, outlier detection, draining.";

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::labels::{
     Build, Callback, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, Found, Labels,
-    Model, NoLabels, Picked, Suppression, Vm,
+    Model, NoLabels, Picked, PollError, RouteCluster, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -175,6 +175,9 @@ catalogue! {
     /// Requests that got no endpoint and were left to Envoy's own load balancing: under `failureMode: FailOpen`,
     /// or before discovery had a result (`NotDiscovered`).
     FALLBACKS: Counter<ErrorCode> = ("epp_wasm_fallback_total");
+    /// Requests that passed the filter and are not the pool's, by the cluster that their route leads to, or `other`
+    /// beyond the first eight of these.
+    LEFT_ALONE: Counter<RouteCluster<'_>> = ("epp_wasm_left_alone_total");
     /// Requests that another endpoint than the picked one served.
     SERVED_ELSEWHERE: Counter<NoLabels> = ("epp_wasm_served_elsewhere_total");
     /// Time from the event that allowed a decision to the decision, of one decision in 17.
@@ -203,8 +206,11 @@ catalogue! {
     FRESHNESS: Gauge<Endpoint<'_>> = ("epp_wasm_endpoint_freshness");
     /// Age of an endpoint's metrics.
     SCRAPE_AGE: Gauge<Endpoint<'_>> = ("epp_wasm_scrape_age_milliseconds");
-    /// Failed scrapes of an endpoint.
-    SCRAPE_ERRORS: Counter<Endpoint<'_>> = ("llm_d_epp_datalayer_poll_errors_total");
+    /// Failed scrapes of an endpoint, by reason: `refused`, `tls` the handshake failed, `timeout`, `reset` the
+    /// connection was closed, as by a port that expects TLS, `not-http`, `status` another one than 200, `too-large`,
+    /// `not-a-page` no wanted metric is on the page, `unsent` no endpoint of the metrics cluster is healthy or its
+    /// circuit breaker is open, `wrong-cluster` Envoy has no such cluster.
+    SCRAPE_ERRORS: Counter<PollError<'_>> = ("llm_d_epp_datalayer_poll_errors_total");
     /// Waiting requests of an endpoint, as its metrics say.
     QUEUE_SIZE: Gauge<Endpoint<'_>> = ("llm_d_epp_per_endpoint_queue_size");
     /// Running requests of an endpoint, as its metrics say.

@@ -4,6 +4,7 @@
 //! readers do not expect. Values that are a closed set are an enum,
 //! except for the codes of errors and the names of callbacks, which are those of the Endpoint Picker and of proxy-wasm.
 
+use crate::endpoints::fetch_error::FetchError;
 use crate::endpoints::outlier::Reason;
 use crate::findings::Finding;
 use crate::scheduling::{Declined, Stage, Stages};
@@ -35,6 +36,35 @@ pub struct Endpoint<'a>(pub &'a str);
 
 impl Labels for Endpoint<'_> {
     const NAMES: &'static [&'static str] = &["endpoint_name"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
+    }
+}
+
+/// An endpoint, and why its metrics page could not be read.
+#[derive(Debug, Clone, Copy)]
+pub struct PollError<'a> {
+    /// Its address.
+    pub endpoint: &'a str,
+    /// Why its page could not be read.
+    pub reason: FetchError,
+}
+
+impl Labels for PollError<'_> {
+    const NAMES: &'static [&'static str] = &["endpoint_name", "reason"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.endpoint), Some(self.reason.name())]
+    }
+}
+
+/// The cluster that a route leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteCluster<'a>(pub &'a str);
+
+impl Labels for RouteCluster<'_> {
+    const NAMES: &'static [&'static str] = &["route_cluster"];
 
     fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         [Some(self.0)]

@@ -22,10 +22,12 @@
 //!
 //! ```
 //! use epp_core::metrics::definitions::SCRAPE_ERRORS;
-//! use epp_core::metrics::{labels::Endpoint, MetricKind, MetricUpdate, Registry};
+//! use epp_core::FetchError;
+//! use epp_core::metrics::{labels::PollError, MetricKind, MetricUpdate, Registry};
 //!
 //! let mut registry = Registry::new("pool");
-//! registry.add(SCRAPE_ERRORS, Endpoint("10.0.0.1:80"), 1);
+//! let (endpoint, reason) = ("10.0.0.1:80", FetchError::Refused);
+//! registry.add(SCRAPE_ERRORS, PollError { endpoint, reason }, 1);
 //! registry.flush();
 //! let Some(MetricUpdate::Define { id, kind, name }) = registry.poll() else {
 //!     panic!("it is not defined yet");
@@ -33,7 +35,7 @@
 //! assert_eq!(kind, MetricKind::Counter);
 //! assert_eq!(
 //!     name,
-//!     "llm_d_epp_datalayer_poll_errors_total;pool=pool;endpoint_name=10.0.0.1:80"
+//!     "llm_d_epp_datalayer_poll_errors_total;pool=pool;endpoint_name=10.0.0.1:80;reason=refused"
 //! );
 //! assert_eq!(registry.poll(), Some(MetricUpdate::Add { id, by: 1 }));
 //! assert_eq!(registry.poll(), None);

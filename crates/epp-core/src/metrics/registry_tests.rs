@@ -6,9 +6,10 @@ use super::super::definitions::{
     NORMALIZED_TIME_PER_TOKEN, OUTPUT_TOKENS, PICKS, READY_ENDPOINTS, SCRAPE_ERRORS,
     SHARED_WRITTEN, TIME_TO_FIRST_TOKEN,
 };
-use super::super::labels::{Endpoint, Model, NoLabels, Picked};
+use super::super::labels::{Model, NoLabels, Picked, PollError};
 use super::super::Exported;
 use super::*;
+use crate::endpoints::fetch_error::FetchError;
 
 fn registry() -> Registry {
     Registry::new("a;b")
@@ -122,10 +123,15 @@ fn fractions_add_up_over_time() {
 #[test]
 fn a_value_cannot_end_its_label() {
     let (mut registry, mut host) = (registry(), Exported::default());
-    registry.add(SCRAPE_ERRORS, Endpoint("x;reason=y"), 1);
+    let labels = PollError {
+        endpoint: "x;reason=y",
+        reason: FetchError::Timeout,
+    };
+    registry.add(SCRAPE_ERRORS, labels, 1);
     registry.flush();
     host.take(&mut registry);
-    let name = "llm_d_epp_datalayer_poll_errors_total;pool=a_b;endpoint_name=x_reason_y";
+    let name =
+        "llm_d_epp_datalayer_poll_errors_total;pool=a_b;endpoint_name=x_reason_y;reason=timeout";
     assert_eq!(host.values[name], 1);
 }
 

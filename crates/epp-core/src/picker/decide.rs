@@ -346,7 +346,7 @@ impl Dispatcher {
     /// A request for which no endpoint was found gets a local reply, or is left to the host's own load balancing, as
     /// the failure mode demands.
     fn refuse(&mut self, exchange: &mut Exchange, error: &ScheduleError) -> Effect {
-        if !self.endpoints.monitor.knows_members() {
+        if self.endpoints.monitor.awaits_members(self.clock.now()) {
             // Before discovery has first responded an empty pool means nothing: the host's own load balancing
             // chooses.
             self.statistics.count_undiscovered();

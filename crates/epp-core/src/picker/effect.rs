@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::reply::LocalReply;
 use crate::body::BodyView;
-use crate::endpoints::store::Member;
+use crate::endpoints::discovery::{Listing, Survey};
 use crate::findings::Level;
 
 /// One request and its response. The host chooses the number; it is unique among the exchanges under way.
@@ -34,6 +34,11 @@ pub struct FetchId(pub u32);
 pub enum Fetch {
     /// The list of the pool's members, from the proxy.
     Members,
+    /// What clusters the proxy has, of which that of this number in the document is none.
+    Survey {
+        /// The number.
+        missing: usize,
+    },
     /// The metrics page of an endpoint.
     Metrics {
         /// The endpoint's address.
@@ -44,14 +49,12 @@ pub enum Fetch {
 /// The result of a fetch.
 pub enum Fetched<'a> {
     /// The pool's members, for [`Fetch::Members`].
-    Members(Vec<Member>),
+    Members(Listing),
+    /// What else the proxy has, for [`Fetch::Survey`].
+    Survey(Survey),
     /// A metrics page, for [`Fetch::Metrics`].
     Page(&'a mut dyn BodyView),
 }
-
-/// A fetch brought nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FetchError;
 
 /// Something for the host to do. Effects may be about any exchange, whichever event they follow.
 #[derive(Debug)]

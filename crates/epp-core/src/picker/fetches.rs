@@ -7,7 +7,7 @@ use crate::body::BodyView;
 use crate::endpoints::monitor::{Monitor, Query, Scrape};
 use crate::endpoints::partial_page::PageBody;
 use crate::metrics::definitions::SCRAPE_ERRORS;
-use crate::metrics::labels::Endpoint;
+use crate::metrics::labels::PollError;
 use crate::time::{Instant, Timestamp};
 
 /// The fetches under way, with when they began.
@@ -57,6 +57,7 @@ impl Picker {
         let timeout = dispatcher.endpoints.monitor.timeout(&query);
         let fetch = match &query {
             Query::Members => Fetch::Members,
+            Query::Survey(missing) => Fetch::Survey { missing: *missing },
             Query::Metrics(_, address) => Fetch::Metrics {
                 address: address.clone(),
             },
@@ -85,28 +86,37 @@ impl Picker {
         };
         match query {
             Query::Members => {
-                let members = match &result {
-                    Ok(Fetched::Members(members)) => Some(members.as_slice()),
+                let listing = match result {
+                    Ok(Fetched::Members(listing)) => Ok(listing),
+                    Ok(_) => Err(FetchError::NotAPage),
+                    Err(error) => Err(error),
+                };
+                let (monitor, now) = (&mut dispatcher.endpoints.monitor, dispatcher.clock.now());
+                let changes = monitor.on_members(listing, now);
+                self.apply_changes(&changes);
+            }
+            Query::Survey(_) => {
+                let survey = match result {
+                    Ok(Fetched::Survey(survey)) => Some(survey),
                     _ => None,
                 };
-                let changes = dispatcher
-                    .endpoints
-                    .monitor
-                    .on_members(members, dispatcher.clock.now());
-                self.apply_changes(&changes);
+                dispatcher.endpoints.monitor.on_survey(survey);
             }
             Query::Metrics(slot, address) => {
                 let mut page = match result {
-                    Ok(Fetched::Page(page)) => Some(FetchedPage(page)),
-                    _ => None,
+                    Ok(Fetched::Page(page)) => Ok(FetchedPage(page)),
+                    Ok(_) => Err(FetchError::NotAPage),
+                    Err(error) => Err(error),
                 };
                 let body = page.as_mut().map(|page| page as &mut dyn PageBody);
+                let body = body.map_err(|error| *error);
                 let monitor = &mut dispatcher.endpoints.monitor;
                 match monitor.on_page(slot, &address, body, &dispatcher.clock) {
                     Scrape::Fresh => dispatcher.endpoints.mark_scraped(slot),
-                    Scrape::Failed => {
+                    Scrape::Failed(reason) => {
                         let metrics = &mut dispatcher.statistics.registry;
-                        metrics.add(SCRAPE_ERRORS, Endpoint(&address), 1);
+                        let endpoint = &*address;
+                        metrics.add(SCRAPE_ERRORS, PollError { endpoint, reason }, 1);
                     }
                     // Its end is not an error, and a label of its own would stay.
                     Scrape::Departed => (),

@@ -13,6 +13,7 @@
 
 mod admission;
 mod bindings;
+mod causes;
 mod costs;
 mod deadlines;
 mod decide;
@@ -29,6 +30,7 @@ mod head;
 mod hold;
 mod ids;
 mod learnt;
+mod left_alone;
 mod load;
 mod memory;
 mod models;
@@ -50,9 +52,7 @@ mod view;
 
 use std::time::Duration;
 
-pub use self::effect::{
-    BodyDemand, Effect, ExchangeId, Fetch, FetchError, FetchId, Fetched, Rewrite, Route,
-};
+pub use self::effect::{BodyDemand, Effect, ExchangeId, Fetch, FetchId, Fetched, Rewrite, Route};
 pub use self::explain::{Explanation, Scores};
 pub use self::fixture::Fixture;
 pub use self::head::Head;
@@ -70,6 +70,7 @@ use self::peers::Sharing;
 use self::verdict::Verdict;
 use crate::body::BodyView;
 use crate::config::Plan;
+pub use crate::endpoints::fetch_error::FetchError;
 use crate::metrics::labels::ForcedRelease;
 use crate::metrics::MetricUpdate;
 use crate::prefix::key::Secret;

@@ -24,6 +24,8 @@ pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES};
 pub struct SharingStatistics {
     /// Pickers that share, this one included.
     pub sharers: u64,
+    /// Whether another picker that shares serves requests.
+    pub others_serve: bool,
     /// Requests that the other pickers hold.
     pub held_by_others: u64,
     /// Bytes written so far.

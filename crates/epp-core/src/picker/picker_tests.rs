@@ -5,6 +5,7 @@ use super::statistics::EVENTS_PER_TIMING;
 use super::testing::{begin, change, close, decision, respond, respond_with_body, NOW};
 use super::*;
 use crate::config;
+use crate::endpoints::discovery::Listing;
 use crate::scheduling::{ByRole, Slot};
 
 /// Discovery by the cluster, before any response and after one without members.
@@ -39,7 +40,7 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
         .dispatcher
         .endpoints
         .monitor
-        .on_members(Some(&[]), now);
+        .on_members(Ok(Listing::default()), now);
     assert!(matches!(asked(&mut poller), Effect::Reply { .. }));
     // So is it where another picker polls.
     let mut other = new();
@@ -64,7 +65,11 @@ schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
         picker.tick(NOW.after(Duration::from_millis(milliseconds)));
         let effects: Vec<Effect> = std::iter::from_fn(|| picker.poll_effect()).collect();
         let now = picker.dispatcher.clock.now();
-        picker.dispatcher.endpoints.monitor.on_members(None, now);
+        picker
+            .dispatcher
+            .endpoints
+            .monitor
+            .on_members(Err(FetchError::Timeout), now);
         !effects.is_empty()
     };
     assert!(asks(&mut picker, 0));

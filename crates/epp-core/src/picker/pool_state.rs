@@ -8,6 +8,7 @@ use super::load::Loads;
 use super::status::DecisionBasis;
 use super::ExchangeId;
 use crate::endpoints::monitor::Monitor;
+use crate::endpoints::obedience::Obedience;
 use crate::scheduling::{ByRole, DecisionMode, Endpoint, Freshness, Pool, Slot};
 use crate::time::{Clock, Instant};
 
@@ -26,6 +27,8 @@ pub struct PoolState {
     pub loads: Loads,
     /// Their responses, by slot.
     pub(super) records: Vec<EndpointRecord>,
+    /// Whether the proxy sends requests to the endpoints that they name.
+    pub obedience: Obedience,
     /// Whether pages came, or endpoints came or went, since the loads of the other pickers were last set.
     loads_outdated: bool,
 }
@@ -48,6 +51,7 @@ impl PoolState {
             monitor,
             loads: Loads::default(),
             records: Vec::new(),
+            obedience: Obedience::default(),
             loads_outdated: false,
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::admission::Admission;
+use super::left_alone::LeftAlone;
 use super::models::ModelNames;
 use super::status::Counts;
 use crate::config::settings::FailureMode;
@@ -103,6 +104,8 @@ pub struct Statistics {
     /// Requests without an endpoint: those refused, and those left to the host once the endpoints were discovered.
     refused: u64,
     unrouted: u64,
+    /// Requests that are not the pool's.
+    pub left_alone: LeftAlone,
 }
 
 impl Statistics {
@@ -129,6 +132,7 @@ impl Statistics {
             event: Event::default(),
             refused: 0,
             unrouted: 0,
+            left_alone: LeftAlone::default(),
         }
     }
 

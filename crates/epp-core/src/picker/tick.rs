@@ -36,7 +36,12 @@ impl Picker {
             let endpoints = &mut self.dispatcher.endpoints;
             self.fetches.drop_lost(clock.now(), &endpoints.monitor);
             let patience = self.dispatcher.plan.source.staleness;
-            endpoints.find_hung(&self.exchanges, patience, &clock);
+            let interval = self.dispatcher.plan.discovery.interval();
+            endpoints.obedience.end_period(interval, clock.now());
+            if !endpoints.obedience.is_ignored() {
+                // Otherwise it is not known which endpoint a request waits for.
+                endpoints.find_hung(&self.exchanges, patience, &clock);
+            }
             self.set_gauges();
             self.update_verdict();
             self.dispatcher.statistics.registry.flush();

@@ -7,6 +7,7 @@ use super::super::testing::{begin, show, NOW};
 use super::super::{Fetch, FetchError, FetchId, Fetched, Head};
 use super::*;
 use crate::config;
+use crate::endpoints::discovery::{Listing, Survey};
 use crate::endpoints::outlier::Reason;
 use crate::endpoints::store::Member;
 use crate::metrics::definitions::EJECTED;
@@ -70,7 +71,8 @@ dataLayer: {discovery: {pluginRef: pods}}
         for (id, fetch) in self.tick() {
             let mut page = crate::body::SliceBody::whole(PAGE);
             let fetched = match fetch {
-                Fetch::Members => Fetched::Members(members.iter().map(|at| member(at)).collect()),
+                Fetch::Members => Fetched::Members(listing(members)),
+                Fetch::Survey { .. } => Fetched::Survey(Survey::None),
                 Fetch::Metrics { .. } => Fetched::Page(&mut page),
             };
             self.picker.fetched(self.now, id, Ok(fetched));
@@ -88,6 +90,13 @@ dataLayer: {discovery: {pluginRef: pods}}
 
 const FIRST: &[&str] = &["10.0.0.1:80"];
 const OTHER: &[&str] = &["10.0.0.2:80"];
+
+fn listing(members: &[&str]) -> Listing {
+    Listing {
+        members: members.iter().map(|at| member(at)).collect(),
+        missing: 0,
+    }
+}
 
 fn member(address: &str) -> Member {
     Member {
@@ -135,8 +144,8 @@ fn a_result_of_another_kind_is_a_failure() {
         for (id, fetch) in host.tick() {
             pages += usize::from(fetch != Fetch::Members);
             let other = match fetch {
-                Fetch::Members => Err(FetchError),
-                Fetch::Metrics { .. } => Ok(Fetched::Members(vec![member("10.0.0.2:80")])),
+                Fetch::Members => Err(FetchError::Refused),
+                _ => Ok(Fetched::Members(listing(&["10.0.0.2:80"]))),
             };
             host.picker.fetched(host.now, id, other);
         }

@@ -3,7 +3,8 @@
 use super::decide::with_port;
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
-use super::Effect;
+use super::pool_state::PoolState;
+use super::{Effect, ExchangeId, Picker};
 use crate::endpoints::outlier::{Failure, Reason};
 use crate::metrics::definitions::SERVED_ELSEWHERE;
 use crate::metrics::labels::NoLabels;
@@ -33,6 +34,9 @@ pub struct Upstream {
     pub status: Option<u16>,
     /// Its sender.
     pub origin: ResponseOrigin,
+    /// How often the request was sent to an endpoint, if the host knows it. It is asked only where
+    /// [`Picker::is_served_elsewhere`] holds.
+    pub attempts: Option<u64>,
 }
 
 impl Upstream {
@@ -63,6 +67,29 @@ impl Upstream {
             // it: then the request may have taken long enough there for a retry to overtake it. A page that never
             // came says neither: perhaps none is polled.
             certain: self.failure().is_none() && freshness == Freshness::Stale,
+        }
+    }
+}
+
+impl Picker {
+    /// Returns whether the endpoint at this address is another one than the one that the request was sent to.
+    pub fn is_served_elsewhere(&self, id: ExchangeId, upstream: &Upstream) -> bool {
+        let endpoints = &self.dispatcher.endpoints;
+        let (Some(exchange), Some(server)) = (self.exchanges.get(id), &upstream.server) else {
+            return false;
+        };
+        let target = endpoints.present_target(exchange);
+        target.is_some_and(|target| !endpoints.is_server(exchange, target.slot, server))
+    }
+}
+
+impl PoolState {
+    /// Returns whether the server at this address is the endpoint in the slot to which a request was sent.
+    fn is_server(&self, exchange: &Exchange, slot: Slot, server: &[u8]) -> bool {
+        let address = self.address(slot);
+        match exchange.port {
+            None => address.as_bytes() == server,
+            Some(port) => with_port(address, port).as_bytes() == server,
         }
     }
 }
@@ -120,22 +147,31 @@ impl Dispatcher {
             // The proxy responded before it contacted an endpoint.
             return;
         };
-        let address = self.endpoints.address(slot);
-        let is_there = match exchange.port {
-            None => address.as_bytes() == server,
-            Some(port) => with_port(address, port).as_bytes() == server,
-        };
-        if is_there {
+        let now = self.clock.now();
+        if self.endpoints.is_server(exchange, slot, server) {
+            self.endpoints.obedience.record(slot, false, now);
             self.record_outcome(exchange, slot, seen.failure());
             return;
         }
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
+        // Then the proxy has chosen the other endpoint by itself, which says nothing about the named one.
+        let is_first = seen.attempts == Some(1);
+        if is_first
+            && self
+                .endpoints
+                .endpoint(slot)
+                .is_some_and(|named| named.available)
+        {
+            self.endpoints.obedience.record(slot, true, now);
+        }
         match seen.is_success() {
             true => self.prefixes.refute_primary(exchange, &self.endpoints),
             false => self.prefixes.refute(exchange, &self.endpoints),
         }
-        let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
-        self.record_outcome(exchange, slot, Some(elsewhere));
+        if !is_first && !self.endpoints.obedience.is_ignored() {
+            let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
+            self.record_outcome(exchange, slot, Some(elsewhere));
+        }
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
         if let Some(server) = self.endpoints.pool().find_by(by_address) {
             self.record_outcome(exchange, server, seen.failure());

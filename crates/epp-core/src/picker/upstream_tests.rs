@@ -40,6 +40,7 @@ fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
         server: Some(b"10.0.0.1:80".to_vec()),
         status: Some(status),
         origin,
+        attempts: None,
     }
 }
 
@@ -95,11 +96,11 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     };
     let errors = |picker: &Picker| picker.dispatcher.statistics.registry.total(&SCRAPE_ERRORS);
     let id = fetch(&mut picker);
-    picker.fetched(NOW, id, Err(FetchError));
+    picker.fetched(NOW, id, Err(FetchError::Refused));
     assert_eq!(errors(&picker), 1, "it is there");
     let id = fetch(&mut picker);
     picker.dispatcher.endpoints.monitor.store.remove(Slot(0));
-    picker.fetched(NOW, id, Err(FetchError));
+    picker.fetched(NOW, id, Err(FetchError::Refused));
     assert_eq!(errors(&picker), 1);
 }
 

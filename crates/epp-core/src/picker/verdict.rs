@@ -67,15 +67,21 @@ impl Recent {
 
 /// The conditions that are met.
 #[derive(Default)]
-struct Met(Vec<Condition>);
+pub(super) struct Met(Vec<Condition>);
 
 impl Met {
-    fn add(&mut self, finding: Finding, detail: fmt::Arguments<'_>) {
+    /// Returns them.
+    #[cfg(test)]
+    pub(super) fn into_conditions(self) -> Vec<Condition> {
+        self.0
+    }
+
+    pub(super) fn add(&mut self, finding: Finding, detail: fmt::Arguments<'_>) {
         self.0.push(Condition::new(finding, &detail.to_string()));
     }
 
     /// Adds a finding about some endpoints, if there are any.
-    fn add_endpoints(&mut self, finding: Finding, found: &[String], all: usize) {
+    pub(super) fn add_endpoints(&mut self, finding: Finding, found: &[String], all: usize) {
         if found.is_empty() {
             return;
         }
@@ -154,6 +160,7 @@ impl Picker {
         let mut met = Met::default();
         let (plan, endpoints) = (self.plan(), &self.dispatcher.endpoints);
         let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
+        self.discovery_conditions(&mut met);
         let cluster = plan.cluster();
         let basis = endpoints.decision_basis();
         if basis == DecisionBasis::Nothing {
@@ -165,6 +172,7 @@ impl Picker {
             met.add(Finding::PoolEmpty, format_args!("cluster {cluster}"));
             return met.0;
         }
+        self.poll_conditions(&mut met);
         let (mut unhealthy, mut ejected, mut hung, mut stale) = (vec![], vec![], vec![], vec![]);
         for (slot, endpoint) in pool.iter() {
             let address = &*endpoint.address;
@@ -203,6 +211,7 @@ impl Picker {
     /// Returns the conditions that only this picker knows to be met.
     fn own_conditions(&mut self, now: Instant) -> Vec<Condition> {
         let mut met = Met::default();
+        self.route_conditions(&mut met);
         let statistics = &self.dispatcher.statistics;
         let (refused, unrouted) = statistics.without_endpoint();
         if let Some(count) = self.verdict.refused.growth(refused, now) {

@@ -6,6 +6,7 @@ use super::super::testing::NOW;
 use super::super::{Fetch, FetchError, Fetched, HostState};
 use super::*;
 use crate::config;
+use crate::endpoints::discovery::Listing;
 use crate::endpoints::store::Member;
 use crate::metrics::MetricUpdate;
 use crate::time::Timestamp;
@@ -51,10 +52,14 @@ dataLayer: {discovery: {pluginRef: pods}}
                         let mut page = crate::body::SliceBody::whole(PAGE);
                         let fetched = self.fetched(&fetch);
                         let fetched = fetched.map(|members| match members {
-                            Some(members) => Fetched::Members(members),
+                            Some(members) => Fetched::Members(Listing {
+                                members,
+                                missing: 0,
+                            }),
                             None => Fetched::Page(&mut page),
                         });
-                        self.picker.fetched(self.now, id, fetched.ok_or(FetchError));
+                        self.picker
+                            .fetched(self.now, id, fetched.ok_or(FetchError::Refused));
                     }
                     Effect::Log { text, .. } => lines.push(text),
                     other => panic!("{other:?}"),
@@ -78,6 +83,7 @@ dataLayer: {discovery: {pluginRef: pods}}
                 };
                 Some(Some(members.iter().map(member).collect()))
             }
+            Fetch::Survey { .. } => None,
             Fetch::Metrics { address } => {
                 let known = members.iter().find(|(known, _)| known == address);
                 known.filter(|(_, responds)| *responds).map(|_| None)
@@ -141,7 +147,10 @@ fn unknown_members_are_not_an_empty_pool() {
     let mut host = Host::new();
     host.members = None;
     host.run(10);
-    assert_eq!(host.findings(), [("balanced-blindly", 1)]);
+    assert_eq!(
+        host.findings(),
+        [("admin-unreachable", 1), ("balanced-blindly", 1)]
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Capabilities of plugins: what a plugin can do for a plan, of which it may do several at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
@@ -23,6 +24,16 @@ pub enum Discovery {
     Static(StaticDiscovery),
     /// The members of an Envoy cluster.
     EnvoyCluster(EnvoyClusterDiscovery),
+}
+
+impl Discovery {
+    /// Returns how long it may take until a change of the members is known.
+    pub fn interval(&self) -> Duration {
+        match self {
+            Self::Static(_) => Duration::ZERO,
+            Self::EnvoyCluster(discovery) => discovery.interval,
+        }
+    }
 }
 
 impl Default for Discovery {

@@ -174,7 +174,8 @@ fn members_of(admin: &Admin, plan: &Plan) -> Result<Vec<Member>, Error> {
         Discovery::EnvoyCluster(discovery) => discovery,
     };
     let page = admin.get("/clusters")?;
-    members(&page, discovery, plan.needs.labels).ok_or_else(|| {
+    let listing = members(&page, discovery, plan.needs.labels);
+    listing.map(|listing| listing.members).map_err(|_| {
         let clusters = discovery.listed();
         Error::new(format!(
             "Envoy has no cluster {clusters}; name the one with the model servers in the document \

@@ -2,7 +2,7 @@
 
 use epp_core::config::value::Node;
 use epp_core::config::Plan;
-use epp_envoy::callouts::{admin_cluster, metrics_cluster};
+use epp_envoy::callouts::admin_cluster;
 
 use super::dump::{is, sections};
 use super::picker::Picker;
@@ -29,7 +29,7 @@ pub const RULE: Rule = Rule {
 
 /// Returns the clusters that a filter calls and that no document defines.
 fn missing<'p>(site: &Site<'_>, plan: &'p Plan) -> Vec<&'p str> {
-    let mut names = vec![plan.cluster(), metrics_cluster(plan)];
+    let mut names = vec![plan.cluster(), plan.metrics_cluster()];
     names.extend(admin_cluster(plan));
     names.sort_unstable();
     names.dedup();

@@ -1,7 +1,6 @@
 //! The pool's circuit breakers open before its endpoints are busy.
 
 use epp_core::config::value::{Node, Path};
-use epp_envoy::callouts::metrics_cluster;
 
 use super::patches::patches;
 use super::site::{number, text, Site};
@@ -14,7 +13,7 @@ pub const RULE: Rule = Rule {
     why: "polling uses one request per endpoint of the same cluster: below two per endpoint, polls and requests starve each other",
     fix: "raise the thresholds to at least twice the number of endpoints, or omit them (default: 1024)",
     check: |site| {
-        let named: Vec<&str> = site.loaded().flat_map(|(_, plan)| [plan.cluster(), metrics_cluster(plan)]).collect();
+        let named: Vec<&str> = site.loaded().flat_map(|(_, plan)| [plan.cluster(), plan.metrics_cluster()]).collect();
         let mut faults = Vec::new();
         let known = |name: &str| named.contains(&name);
         for (path, cluster) in site.clusters().filter(|(_, cluster)| known(text(cluster, "name"))) {

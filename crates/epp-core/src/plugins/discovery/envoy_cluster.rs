@@ -12,6 +12,7 @@
 //! | `clusters[].labels` | none | labels of its members: strings by name |
 //! | `adminCluster` | `prometheus_stats` | the cluster that leads to the admin interface |
 //! | `interval` | `1s` | how often to ask, at least 100ms |
+//! | `timeout` | `30s` | how long requests are left to Envoy's own load balancing while the members are not known yet; then `failureMode` applies |
 //!
 //! ```yaml
 //! - name: members
@@ -85,6 +86,8 @@ pub struct EnvoyClusterDiscovery {
     pub admin_cluster: String,
     /// The interval of queries.
     pub interval: Duration,
+    /// The time after which members that are not known are an empty pool.
+    pub timeout: Duration,
 }
 
 impl EnvoyClusterDiscovery {
@@ -106,6 +109,9 @@ impl Default for EnvoyClusterDiscovery {
             admin_cluster: "prometheus_stats".to_owned(),
             // The page of 200 members costs Envoy's main thread 2 ms.
             interval: Duration::from_secs(1),
+            // Twice as long as Envoy itself waits for the members of a cluster by default (`initial_fetch_timeout`):
+            // until then its admin interface does not list that cluster.
+            timeout: Duration::from_secs(30),
         }
     }
 }
@@ -118,6 +124,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             clusters: read_clusters(fields).unwrap_or(default.clusters),
             admin_cluster: fields.string("adminCluster", &default.admin_cluster),
             interval: fields.duration("interval", default.interval, Duration::from_millis(100)),
+            timeout: fields.duration("timeout", default.timeout, Duration::ZERO),
         })),
         ..Capabilities::default()
     }
