@@ -32,6 +32,7 @@ mod reference;
 mod schema;
 mod simulate;
 mod standings;
+mod status;
 mod top;
 mod type_tables;
 mod unread;
@@ -72,6 +73,7 @@ enum Command {
     Reference(reference::Reference),
     Schema(schema::Schema),
     Simulate(simulate::Simulate),
+    Status(status::Status),
     Top(top::Top),
     Verify(verify::Verify),
 }
@@ -92,12 +94,14 @@ fn main() -> ExitCode {
         Command::Reference(reference) => reference.run(&mut output),
         Command::Schema(schema) => schema.run(&mut output),
         Command::Simulate(simulate) => simulate.run(&mut output),
+        Command::Status(status) => status.run(&mut output),
         Command::Top(top) => top.run(&mut output),
         Command::Verify(verify) => verify.run(&mut output),
     };
     match ended {
         Ok(ExitStatus::Ok) => ExitCode::SUCCESS,
         Ok(ExitStatus::Findings) => ExitCode::from(1),
+        Ok(ExitStatus::Unknown) => ExitCode::from(2),
         Err(error) => {
             error.print();
             ExitCode::from(2)

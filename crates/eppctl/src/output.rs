@@ -29,6 +29,8 @@ pub enum ExitStatus {
     Ok,
     /// Exit status 1: at least one finding.
     Findings,
+    /// Exit status 2: it cannot be said.
+    Unknown,
 }
 
 /// The reason why a command failed, and what to do about it: exit status 2.

@@ -105,6 +105,15 @@ impl Admin {
         page.map_err(|error| self.error(&error))
     }
 
+    /// Returns one of its pages; `None` if this is a listener that does not expose it.
+    pub fn get_exposed(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        match fetch(&self.agent, &format!("{}{path}", self.base)) {
+            Err(ureq::Error::StatusCode(403 | 404)) => Ok(None),
+            Err(error) => Err(self.error(&error)),
+            Ok(page) => Ok(Some(page)),
+        }
+    }
+
     /// Returns the page with all statistics.
     pub fn statistics_page(&self) -> Result<String, Error> {
         let page = self.get("/stats/prometheus")?;
@@ -226,8 +235,8 @@ mod tests {
         );
         let admin: Admin = format!("unix:{}", path.display()).parse().unwrap();
         assert_eq!(admin.get("/clusters").unwrap(), b"hello!");
-        assert!(admin.get("/config_dump").is_err());
-        assert!(admin.get("/clusters").is_err());
+        assert_eq!(admin.get_exposed("/config_dump").unwrap(), None);
+        assert!(admin.get_exposed("/clusters").is_err());
         let error = admin.statistics_page().unwrap_err().to_string();
         assert!(error.contains("not an Envoy"), "{error}");
         let requests = served.join().unwrap();

@@ -24,7 +24,7 @@ pub fn sarif(findings: &Findings) -> Value {
                 "name": "eppctl lint",
                 "version": env!("CARGO_PKG_VERSION"),
                 "informationUri": env!("CARGO_PKG_REPOSITORY"),
-                "rules": RULES.map(rule),
+                "rules": RULES.map(rule).as_slice(),
             }},
             "columnKind": "unicodeCodePoints",
             "invocations": [{

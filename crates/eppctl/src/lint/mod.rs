@@ -2,6 +2,7 @@
 //!
 //! Each rule is a file, with tests of a configuration that has the fault and of one that does not.
 
+mod admin_cluster;
 mod admin_open;
 mod body_unread;
 mod bootstrap_patch;
@@ -31,6 +32,7 @@ mod prefill_unused;
 mod prefix_twice;
 mod quantity;
 mod read_body;
+mod refused_update;
 mod report;
 mod roles_without_endpoints;
 mod route_timeout;
@@ -40,9 +42,11 @@ mod same_name;
 mod several_services;
 mod site;
 mod source;
+mod stats_tags;
 mod status_page;
 mod subset_clusters;
 mod unowned_override_host;
+mod unrouted;
 mod vm_id;
 
 use clap::Args;
@@ -52,7 +56,8 @@ use epp_core::config::value::{Node, Path};
 use crate::admin::Admin;
 use crate::output::{Error, ExitStatus, Output};
 use files::Files;
-use report::{Finding, Findings};
+use report::Finding;
+pub use report::Findings;
 use site::Site;
 use source::Document;
 
@@ -152,7 +157,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 29] = [
+const RULES: [&Rule; 33] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -176,11 +181,15 @@ const RULES: [&Rule; 29] = [
     &bootstrap_patch::RULE,
     &original_dst_open::RULE,
     &callout_clusters::RULE,
+    &admin_cluster::RULE,
+    &unrouted::RULE,
     &edge_buffers::RULE,
     &route_timeout::RULE,
     &circuit_breakers::RULE,
     &admin_open::RULE,
     &status_page::RULE,
+    &stats_tags::RULE,
+    &refused_update::RULE,
     &envoy_version::RULE,
 ];
 
@@ -207,6 +216,13 @@ impl Lint {
 fn config_dump(admin: &Admin) -> Result<String, Error> {
     let dump = admin.get("/config_dump")?;
     Ok(String::from_utf8_lossy(&dump).into_owned())
+}
+
+/// Returns what lint finds in a config dump, whose origin is called `name`.
+pub fn findings_in_dump(name: &str, dump: &str) -> Result<Findings, Error> {
+    let mut files = Files::default();
+    files.add(name, dump)?;
+    findings_in(files)
 }
 
 /// Returns all findings, in the order of the files.

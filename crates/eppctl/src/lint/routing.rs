@@ -50,19 +50,50 @@ impl<'s> Manager<'s> {
 
     /// Returns the clusters that its routes lead to, including mirrors.
     pub fn clusters(&self) -> Vec<&'s str> {
+        let mut found = Vec::new();
+        for (table, _) in self.tables() {
+            let inside = self.site.maps.iter();
+            let inside = inside.filter(|(path, _)| path.steps().starts_with(table.steps()));
+            inside.for_each(|(_, map)| named_by(map, &mut found));
+        }
+        found
+    }
+
+    /// Returns its route configurations, as far as the documents have them.
+    fn tables(&self) -> Vec<&'s (Path, &'s Node)> {
         let rds = below(self.map, &["rds"]).map_or("", |rds| text(rds, "route_config_name"));
         let tables = self.site.maps.iter().filter(|(path, map)| {
             let own = self.is_above(path);
             let named = !rds.is_empty() && text(map, "name") == rds;
             map.get("virtual_hosts").is_some() && (own || named)
         });
-        let mut found = Vec::new();
-        for (table, _) in tables {
-            let inside = self.site.maps.iter();
-            let inside = inside.filter(|(path, _)| path.steps().starts_with(table.steps()));
-            inside.for_each(|(_, map)| named_by(map, &mut found));
-        }
-        found
+        tables.collect()
+    }
+
+    /// Returns whether all clusters that its routes lead to are in the documents, by their names.
+    pub fn knows_routes(&self) -> bool {
+        let open = [
+            "cluster_header",
+            "cluster_specifier_plugin",
+            "inline_cluster_specifier_plugin",
+            "vhds",
+        ];
+        let tables = self.tables();
+        let has_open = || {
+            tables
+                .iter()
+                .any(|(_, table)| open.iter().any(|key| holds_key(table, key)))
+        };
+        self.map.get("scoped_routes").is_none() && !tables.is_empty() && !has_open()
+    }
+
+    /// Returns whether its routes name clusters for anything else than the request itself.
+    pub fn names_helpers(&self) -> bool {
+        let helpers = ["request_mirror_policies", "typed_per_filter_config"];
+        let tables = self.tables();
+        tables
+            .iter()
+            .any(|(_, table)| helpers.iter().any(|key| holds_key(table, key)))
     }
 
     /// Returns the clusters behind the aggregates that its routes lead to.

@@ -1,0 +1,219 @@
+//! Findings of one Envoy, from three sources: the filter, its configuration, and Envoy's statistics.
+
+use epp_core::findings::{Finding, Severity};
+use epp_core::metrics::definitions;
+use serde::{Serialize, Serializer};
+
+use super::envoy::Hosts;
+use super::pools::{ejected, freshness};
+use super::series::{Series, Statistics};
+use crate::lint::Findings;
+
+/// Something that an operator should know.
+#[derive(Debug, Serialize)]
+pub struct StatusFinding {
+    /// How bad it is.
+    #[serde(serialize_with = "name")]
+    pub severity: Severity,
+    /// Its id: of a finding of the filter, or of a rule of lint.
+    pub id: String,
+    /// The pool, if it is one pool's.
+    pub pool: Option<String>,
+    /// The particulars: endpoints, or a place in the configuration.
+    pub place: Option<String>,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+fn name<S: Serializer>(severity: &Severity, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(severity.name())
+}
+
+impl StatusFinding {
+    /// Returns whether something is wrong: a note is no fault.
+    pub fn is_fault(&self) -> bool {
+        self.severity != Severity::Note
+    }
+}
+
+/// Returns the findings that the filter reports.
+pub fn reported(statistics: &Statistics<'_>, hosts: Option<&Hosts>) -> Vec<StatusFinding> {
+    let open = statistics.findings().into_iter();
+    open.map(|(pool, id)| match Finding::from_id(&id) {
+        Some(finding) => StatusFinding {
+            severity: finding.severity(),
+            place: place(finding, statistics, hosts, &pool),
+            cause: finding.cause().to_owned(),
+            remedy: finding.remedy().to_owned(),
+            pool: Some(pool),
+            id,
+        },
+        None => StatusFinding {
+            severity: Severity::Degraded,
+            place: None,
+            cause: "The filter reports a finding that this eppctl does not know.".to_owned(),
+            remedy: "Use the eppctl of the module's version, or look at the status page."
+                .to_owned(),
+            pool: Some(pool),
+            id,
+        },
+    })
+    .collect()
+}
+
+/// Returns what a finding is about, where other statistics say so.
+fn place(
+    finding: Finding,
+    statistics: &Statistics<'_>,
+    hosts: Option<&Hosts>,
+    pool: &str,
+) -> Option<String> {
+    let places = match finding {
+        Finding::EndpointsEjected | Finding::EndpointHung => ejected(statistics, pool),
+        Finding::EndpointsUnhealthy => hosts?.unhealthy(pool),
+        Finding::MetricsStale | Finding::OwnCounts | Finding::PollsFail => {
+            let endpoints = freshness(statistics, hosts, pool).into_iter();
+            let endpoints = endpoints.filter(|(_, freshness)| *freshness < 2.0);
+            endpoints.map(|(address, _)| address).collect()
+        }
+        _ => Vec::new(),
+    };
+    few(&places)
+}
+
+/// Returns the first of several places, and the number of the others.
+fn few(places: &[String]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let shown = places
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match places.len() {
+        0 => None,
+        1..=SHOWN => Some(shown),
+        all => Some(format!("{shown} and {} more", all - SHOWN)),
+    }
+}
+
+/// Adds what lint finds in the configuration in force.
+///
+/// Where the filter has noticed the fault itself, its finding gets the place.
+pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) {
+    for fault in linted.iter().flat_map(|linted| &linted.findings) {
+        let place = Some(fault.place());
+        let same = |known: &&mut StatusFinding| known.id == fault.rule && known.place.is_none();
+        if let Some(known) = findings.iter_mut().find(same) {
+            known.place = place;
+            continue;
+        }
+        // The filter knows the version, too.
+        if fault.rule == "envoy-version"
+            && findings
+                .iter()
+                .any(|one| one.id == Finding::EnvoyUntested.id())
+        {
+            continue;
+        }
+        let severity = match fault.rule {
+            "envoy-version" => Severity::Note,
+            rule => Finding::from_id(rule).map_or(Severity::Degraded, Finding::severity),
+        };
+        findings.push(StatusFinding {
+            severity,
+            id: fault.rule.to_owned(),
+            pool: None,
+            place,
+            cause: format!("{}: {}.", fault.found, fault.why),
+            remedy: format!("{}.", fault.fix),
+        });
+    }
+}
+
+/// Adds what Envoy's statistics say of the filter.
+pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>) {
+    if statistics.is_empty() {
+        findings.push(seen(
+            Severity::Broken,
+            "filter-not-running",
+            None,
+            "The configuration has the filter, and the filter has no statistics: its VM did not start, or it refused its configuration.",
+            "Envoy's log has the reason: look for lines of the component wasm.",
+        ));
+    } else if statistics.pools().is_empty() {
+        findings.push(seen(
+            Severity::Degraded,
+            "labels-missing",
+            None,
+            "The filter's statistics have no labels: dashboards and alerts find nothing in them.",
+            "Set stats_config.stats_tags as in envoy/production/static.yaml.",
+        ));
+    }
+    findings.extend(past(statistics));
+}
+
+/// Returns what has happened since Envoy started, of which a counter does not say whether it is over.
+fn past(statistics: &Statistics<'_>) -> Vec<StatusFinding> {
+    let ending = |ends: &[&'static str]| -> Vec<&Series<'_>> {
+        let series = ends.iter().flat_map(|end| statistics.ending(end));
+        series.collect()
+    };
+    let mut failures = ending(&["_vm_reload_success", "_vm_reload_failure"]);
+    failures.extend(statistics.of(definitions::CAUGHT_PANICS.name()));
+    let events = [
+        (
+            "updates-refused",
+            ending(&["_update_rejected", "_config_reject", "_config_conflict"]),
+            "Envoy has refused updates of its configuration since it started.",
+            "If the last one is among them, the configuration before it is in force: compare the versions in /config_dump; Envoy's log has the reasons.",
+        ),
+        (
+            "configurations-refused",
+            statistics.of(definitions::REJECTED_CONFIGURATIONS.name()).collect(),
+            "The filter has refused configurations since Envoy started.",
+            "Envoy's log has the reasons; `eppctl check` finds them in the document.",
+        ),
+        (
+            "module-failed",
+            failures,
+            "The module has failed since Envoy started, and was started anew or went on.",
+            "This is a defect: please report it with Envoy's log.",
+        ),
+    ];
+    let events = events
+        .into_iter()
+        .filter_map(|(id, series, cause, remedy)| {
+            let counted = series.into_iter().filter(|series| series.value() > 0.0);
+            let counted: Vec<String> = counted
+                .map(|series| format!("{} {}", series.family, series.value()))
+                .collect();
+            Some(seen(
+                Severity::Note,
+                id,
+                Some(few(&counted)?),
+                cause,
+                remedy,
+            ))
+        });
+    events.collect()
+}
+
+fn seen(
+    severity: Severity,
+    id: &str,
+    place: Option<String>,
+    cause: &str,
+    remedy: &str,
+) -> StatusFinding {
+    StatusFinding {
+        severity,
+        id: id.to_owned(),
+        pool: None,
+        place,
+        cause: cause.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Facts of a pool, from its statistics.
+
+use std::collections::BTreeMap;
+
+use epp_core::metrics::{definitions, MAX_SERIES};
+use serde::Serialize;
+
+use super::envoy::Hosts;
+use super::series::Statistics;
+
+/// A pool.
+#[derive(Serialize)]
+pub struct PoolFacts {
+    /// Its cluster.
+    pub pool: String,
+    /// Endpoints that may be picked.
+    pub ready: f64,
+    /// Endpoints by how far their metrics can be trusted: fresh, stale, never scraped.
+    pub fresh: usize,
+    /// See [`Self::fresh`].
+    pub stale: usize,
+    /// See [`Self::fresh`].
+    pub unknown: usize,
+    /// 2 metrics, 1 this Envoy's own counts, 0 nothing yet.
+    pub decision_mode: Option<f64>,
+    /// Ejected endpoints, each with the reason.
+    pub ejected: Vec<String>,
+    /// Requests that were given an endpoint.
+    pub picked: f64,
+    /// Requests that were rejected, by error code.
+    pub rejected: BTreeMap<String, f64>,
+    /// Requests that were left to Envoy's load balancing, by error code.
+    pub left_to_envoy: BTreeMap<String, f64>,
+    /// Requests that another endpoint than the picked one served.
+    pub served_elsewhere: f64,
+    /// Mean share of a prompt that the picked endpoint was expected to hold.
+    pub expected_hit_ratio: Option<f64>,
+    /// Mean share of a prompt that the servers reported as cached.
+    pub reported_hit_ratio: Option<f64>,
+    /// Whether servers report cached tokens; absent before the first response with usage.
+    pub reports_cached_tokens: Option<bool>,
+    /// Failed polls by reason.
+    pub poll_errors: BTreeMap<String, f64>,
+    /// Series by family, all values of a histogram together.
+    pub series: BTreeMap<String, usize>,
+    /// The most series that one VM exports for a pool.
+    pub series_bound: usize,
+}
+
+impl PoolFacts {
+    /// Returns all pools.
+    pub fn all(statistics: &Statistics<'_>, hosts: Option<&Hosts>) -> Vec<Self> {
+        let pools = statistics.pools().into_iter();
+        pools
+            .map(|pool| Self::of(statistics, hosts, pool))
+            .collect()
+    }
+
+    fn of(statistics: &Statistics<'_>, hosts: Option<&Hosts>, pool: String) -> Self {
+        let sum = |family: &str| statistics.sum(family, &pool).unwrap_or_default();
+        let freshness = freshness(statistics, hosts, &pool);
+        let count = |level: f64| freshness.iter().filter(|(_, at)| *at == level).count();
+        let values = |histogram: &str| sum(&format!("{histogram}_count"));
+        let usage = values(definitions::INPUT_TOKENS.name()) > 0.0;
+        let cached = values(definitions::CACHED_TOKENS.name()) > 0.0;
+        Self {
+            ready: sum(definitions::READY_ENDPOINTS.name()),
+            fresh: count(2.0),
+            stale: count(1.0),
+            unknown: count(0.0),
+            decision_mode: statistics.sum(definitions::DECISION_MODE.name(), &pool),
+            ejected: ejected(statistics, &pool),
+            picked: sum(definitions::PICKS.name()),
+            rejected: statistics.by(definitions::REQUEST_ERRORS.name(), &pool, "error_code"),
+            left_to_envoy: statistics.by(definitions::FALLBACKS.name(), &pool, "error_code"),
+            served_elsewhere: sum(definitions::SERVED_ELSEWHERE.name()),
+            expected_hit_ratio: statistics.mean(definitions::PREFIX_HIT_RATIO.name(), &pool),
+            reported_hit_ratio: statistics.mean(definitions::CACHED_SHARE.name(), &pool),
+            reports_cached_tokens: usage.then_some(cached),
+            poll_errors: statistics.by(definitions::SCRAPE_ERRORS.name(), &pool, "reason"),
+            series: series(statistics, &pool),
+            series_bound: MAX_SERIES,
+            pool,
+        }
+    }
+}
+
+/// Returns the endpoints of a pool with their freshness.
+pub fn freshness(
+    statistics: &Statistics<'_>,
+    hosts: Option<&Hosts>,
+    pool: &str,
+) -> Vec<(String, f64)> {
+    let series = statistics.of_pool(definitions::FRESHNESS.name(), pool);
+    let endpoints = series.map(|series| (series.label("endpoint_name"), series.value()));
+    endpoints
+        .filter(|(address, _)| hosts.is_none_or(|hosts| hosts.has(address)))
+        .collect()
+}
+
+/// Returns the ejected endpoints of a pool, each with the reason.
+pub fn ejected(statistics: &Statistics<'_>, pool: &str) -> Vec<String> {
+    let series = statistics.of_pool(definitions::EJECTED.name(), pool);
+    let ejected = series.filter(|series| series.value() > 0.0);
+    ejected
+        .map(|series| {
+            format!(
+                "{} ({})",
+                series.label("endpoint_name"),
+                series.label("reason")
+            )
+        })
+        .collect()
+}
+
+fn series(statistics: &Statistics<'_>, pool: &str) -> BTreeMap<String, usize> {
+    let mut families = BTreeMap::new();
+    let histogram = |family: &&definitions::Description| family.kind == "Histogram";
+    let histograms: Vec<_> = definitions::CATALOGUE.iter().filter(histogram).collect();
+    for series in statistics
+        .ours()
+        .filter(|series| series.label("pool") == pool)
+    {
+        let of = histograms
+            .iter()
+            .find(|histogram| series.family.starts_with(histogram.name));
+        let family = of.map_or(series.family, |histogram| histogram.name);
+        *families.entry(family.to_owned()).or_default() += 1;
+    }
+    families
+}

@@ -1,0 +1,132 @@
+//! The statistics of an Envoy, as Prometheus reads them.
+
+use std::collections::BTreeMap;
+
+use epp_core::endpoints::sample::Sample as Line;
+use epp_core::metrics::definitions::FINDINGS;
+
+/// A line of the page.
+pub struct Series<'p> {
+    /// The metric's name, with a histogram's suffix.
+    pub family: &'p str,
+    line: Line<'p>,
+}
+
+/// The series of an Envoy.
+pub struct Statistics<'p>(Vec<Series<'p>>);
+
+impl<'p> Statistics<'p> {
+    /// Parses Prometheus' text format, as Envoy writes it. Lines that are not in the format are left out.
+    pub fn parse(page: &'p str) -> Self {
+        let series = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
+                let (family, rest) = line.split_at(name);
+                Some(Series {
+                    family,
+                    line: Line::parse(rest.as_bytes())?,
+                })
+            });
+        Self(series.collect())
+    }
+
+    /// Returns whether the filter has no statistics here.
+    pub fn is_empty(&self) -> bool {
+        self.ours().next().is_none()
+    }
+
+    /// Returns the filter's series.
+    pub fn ours(&self) -> impl Iterator<Item = &Series<'p>> {
+        let ours =
+            |family: &str| family.starts_with("epp_wasm_") || family.starts_with("llm_d_epp_");
+        self.0.iter().filter(move |series| ours(series.family))
+    }
+
+    /// Returns Envoy's own series whose names end in this.
+    pub fn ending<'s>(&'s self, end: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
+        let series = self.0.iter();
+        series.filter(move |series| {
+            series.family.starts_with("envoy_") && series.family.ends_with(end)
+        })
+    }
+
+    /// Returns the series of a family.
+    pub fn of<'s>(&'s self, family: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
+        self.0.iter().filter(move |series| series.family == family)
+    }
+
+    /// Returns the series of a family in a pool.
+    pub fn of_pool<'s>(
+        &'s self,
+        family: &'s str,
+        pool: &'s str,
+    ) -> impl Iterator<Item = &'s Series<'p>> {
+        self.of(family)
+            .filter(move |series| series.label("pool") == pool)
+    }
+
+    /// Returns the sum of a family in a pool; `None` if it has no series there.
+    pub fn sum(&self, family: &str, pool: &str) -> Option<f64> {
+        let values = self.of_pool(family, pool).map(Series::value);
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    /// Returns the sums of a family in a pool by one of its labels, without those that are 0.
+    pub fn by(&self, family: &str, pool: &str, label: &str) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for series in self
+            .of_pool(family, pool)
+            .filter(|series| series.value() > 0.0)
+        {
+            *sums.entry(series.label(label)).or_default() += series.value();
+        }
+        sums
+    }
+
+    /// Returns the mean of a histogram in a pool; `None` if it has no values.
+    pub fn mean(&self, histogram: &str, pool: &str) -> Option<f64> {
+        let part = |part| self.sum(&format!("{histogram}_{part}"), pool);
+        let (sum, count) = (part("sum")?, part("count")?);
+        (count > 0.0).then(|| sum / count)
+    }
+
+    /// Returns the filter's open findings, each with its pool.
+    ///
+    /// Without its tag in `stats_tags`, a label stays in the name, with other characters replaced.
+    pub fn findings(&self) -> Vec<(String, String)> {
+        let name = FINDINGS.name();
+        let open = self.ours().filter(|series| series.value() > 0.0);
+        let found = open.filter_map(|series| {
+            let id = match series.family.strip_prefix(name)? {
+                "" => series.label("finding"),
+                untagged => untagged.strip_prefix("_finding_")?.replace('_', "-"),
+            };
+            Some((series.label("pool"), id))
+        });
+        found.collect()
+    }
+
+    /// Returns the pools, in alphabetical order.
+    pub fn pools(&self) -> Vec<String> {
+        let mut pools: Vec<String> = self.ours().map(|series| series.label("pool")).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        pools.retain(|pool| !pool.is_empty());
+        pools
+    }
+}
+
+impl Series<'_> {
+    /// Returns a label's value; empty if it has none of this name.
+    pub fn label(&self, name: &str) -> String {
+        let label = self.line.labels.get(name);
+        label.map(std::borrow::Cow::into_owned).unwrap_or_default()
+    }
+
+    /// Returns its value.
+    pub fn value(&self) -> f64 {
+        self.line.value
+    }
+}

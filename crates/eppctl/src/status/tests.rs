@@ -1,0 +1,243 @@
+use std::collections::BTreeMap;
+
+use epp_core::findings::Severity;
+
+use super::*;
+use crate::output::Report as _;
+
+/// What a healthy Envoy exposes, as Envoy 1.40 writes it.
+const STATISTICS: &str = r#"# TYPE envoy_server_live gauge
+envoy_server_live{} 1
+envoy_wasm_envoy_wasm_runtime_v8_active{} 3
+envoy_listener_manager_lds_update_rejected{} 0
+envoy_wasm_epp_vm_reload_success{} 0
+epp_wasm_build_info{version="0.1.0",commit="0123abc",digest="fedcba98",envoy="1.40.0",tested="yes"} 1
+epp_wasm_decision_mode{pool="pool"} 2
+epp_wasm_endpoint_freshness{pool="pool",endpoint_name="10.0.0.1:8000"} 2
+epp_wasm_endpoint_freshness{pool="pool",endpoint_name="10.0.0.2:8000"} 2
+epp_wasm_endpoint_freshness{pool="pool",endpoint_name="10.0.0.9:8000"} 0
+epp_wasm_endpoint_ejected{pool="pool",endpoint_name="10.0.0.2:8000",reason="status"} 0
+epp_wasm_finding{pool="pool",finding="endpoints-ejected"} 0
+llm_d_epp_ready_endpoints{pool="pool"} 2
+llm_d_epp_scheduler_attempts_total{pool="pool",endpoint_name="10.0.0.1:8000",status="success"} 30
+llm_d_epp_scheduler_attempts_total{pool="pool",endpoint_name="10.0.0.2:8000",status="success"} 12
+llm_d_epp_datalayer_poll_errors_total{pool="pool",endpoint_name="10.0.0.1:8000",reason="timeout"} 3
+llm_d_epp_prefix_indexer_hit_ratio_sum{pool="pool"} 21
+llm_d_epp_prefix_indexer_hit_ratio_count{pool="pool"} 42
+llm_d_epp_request_input_tokens_bucket{pool="pool",model_name="m",le="8"} 7
+llm_d_epp_request_input_tokens_count{pool="pool",model_name="m"} 42
+"#;
+
+const CLUSTERS: &str = "pool::default_priority::max_connections::1024
+pool::10.0.0.1:8000::health_flags::healthy
+pool::10.0.0.2:8000::health_flags::healthy
+";
+
+const SERVER: &str = r#"{"version": "9e55/1.40.0/Clean/RELEASE/BoringSSL", "state": "LIVE", "uptime_current_epoch": "13s", "command_line_options": {"concurrency": 2}}"#;
+
+fn pages() -> Pages {
+    Pages {
+        statistics: STATISTICS.to_owned(),
+        clusters: Some(CLUSTERS.to_owned()),
+        dump: Some(dump("vm_id: epp")),
+        server: Some(SERVER.to_owned()),
+    }
+}
+
+/// A config dump with one filter, which may lack its `vm_id`.
+fn dump(vm_id: &str) -> String {
+    let document = "{kind: EndpointPickerConfig, apiVersion: llm-d.ai/v1alpha1, plugins: [{type: queue-scorer}, {type: envoy-cluster-discovery, parameters: {clusters: [pool]}}], schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}], dataLayer: {discovery: {pluginRef: envoy-cluster-discovery}}}";
+    let filter = format!("{{'@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {{allow_on_headers_stop_iteration: true, failure_policy: FAIL_RELOAD, vm_config: {{{vm_id}}}, configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{document}'}}}}}}");
+    let policy = "{policies: [{typed_extension_config: {typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost, override_host_sources: [{header: x-gateway-destination-endpoint}]}}}]}";
+    format!("{{configs: [{{'@type': x/v3.ClustersConfigDump, static_clusters: [{{cluster: {{name: pool, load_assignment: {{}}, load_balancing_policy: {policy}}}}}, {{cluster: {{name: prometheus_stats, load_assignment: {{}}}}}}]}}, {{'@type': x/v3.EcdsConfigDump, ecds_filters: [{{ecds_filter: {{name: epp, typed_config: {filter}}}}}]}}]}}")
+}
+
+fn report(pages: &Pages) -> Report {
+    Report::of(pages, &"127.0.0.1:9901".parse().unwrap()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn text(report: &Report) -> String {
+    let mut text = Vec::new();
+    report.text(&mut text).unwrap();
+    String::from_utf8(anstream::adapter::strip_bytes(&text).into_vec()).unwrap()
+}
+
+fn ids(report: &Report) -> Vec<&str> {
+    report.findings.iter().map(|finding| &*finding.id).collect()
+}
+
+#[test]
+fn a_healthy_envoy_has_its_facts() {
+    let report = report(&pages());
+    assert_eq!(report.verdict, Verdict::Healthy, "{:?}", report.findings);
+    assert_eq!(
+        text(&report),
+        "healthy: 2 endpoints of pool can be picked
+
+  Envoy         1.40.0 (tested), LIVE since 13s, workers: 2, WebAssembly VMs: 3
+  module        0.1.0, commit 0123abc, digest fedcba98
+  configuration 1 filter with an EndpointPickerConfig
+pool pool
+  endpoints     2 can be picked; metrics of 2 fresh, 0 stale, 0 never read
+  ejected       none
+  decisions     on the endpoints' metrics
+  requests      42 picked, 0 rejected, 0 left to Envoy, 0 served elsewhere
+  cache         50 % of a prompt expected in it; servers do not report cached tokens
+  poll errors   timeout 3
+  series        14 of at most 400000; the most: epp_wasm_endpoint_freshness 3, llm_d_epp_prefix_indexer_hit_ratio 2, llm_d_epp_request_input_tokens 2
+"
+    );
+}
+
+#[test]
+fn findings_have_their_place_cause_and_remedy_the_worst_first() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS
+        .replace(r#"status"} 0"#, r#"status"} 1"#)
+        .replace(r#""endpoints-ejected"} 0"#, r#""endpoints-ejected"} 1"#)
+        + "epp_wasm_finding{pool=\"pool\",finding=\"pool-empty\"} 1\n"
+        + "epp_wasm_finding{pool=\"pool\",finding=\"dry-run\"} 1\n"
+        + "epp_wasm_finding{pool=\"pool\",finding=\"from-the-future\"} 1\n";
+    let report = report(&pages);
+    assert_eq!(report.verdict, Verdict::Findings);
+    assert_eq!(
+        ids(&report),
+        [
+            "pool-empty",
+            "endpoints-ejected",
+            "from-the-future",
+            "dry-run"
+        ]
+    );
+    let text = text(&report);
+    let first = "3 findings: 1 broken, 2 degraded; 1 note\n\nbroken: pool-empty of pool\n  cause: The pool has no endpoints.\n  remedy: ";
+    assert!(text.starts_with(first), "{text}");
+    assert!(text.contains("  where: 10.0.0.2:8000 (status)\n"), "{text}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json.pointer("/verdict"), Some(&"findings".into()));
+    assert_eq!(json.pointer("/findings/0/severity"), Some(&"broken".into()));
+}
+
+#[test]
+fn notes_are_no_fault() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS
+        .replace("lds_update_rejected{} 0", "lds_update_rejected{} 2")
+        .replace("vm_reload_success{} 0", "vm_reload_success{} 1")
+        + "epp_wasm_finding{pool=\"pool\",finding=\"no-cached-tokens\"} 1\n";
+    let report = report(&pages);
+    assert_eq!(report.verdict, Verdict::Healthy);
+    assert_eq!(
+        ids(&report),
+        ["no-cached-tokens", "updates-refused", "module-failed"]
+    );
+    assert!(text(&report).starts_with("healthy: 2 endpoints of pool can be picked; 3 notes\n"));
+    let place = report.findings[1].place.as_deref();
+    assert_eq!(place, Some("envoy_listener_manager_lds_update_rejected 2"));
+}
+
+#[test]
+fn the_configuration_in_force_is_linted() {
+    let mut pages = pages();
+    pages.dump = Some(dump(""));
+    let linted = report(&pages);
+    assert_eq!(linted.verdict, Verdict::Findings);
+    assert_eq!(ids(&linted), ["vm-id"]);
+    let place = linted.findings[0].place.as_deref().unwrap();
+    assert!(
+        place.starts_with("/config_dump:1:configs[1].ecds_filters[0]"),
+        "{place}"
+    );
+    // The filter and lint have the same finding: it is one, with a place.
+    pages.dump = Some(dump("vm_id: epp").replace("OverrideHost", "Maglev"));
+    pages.statistics =
+        format!("{STATISTICS}epp_wasm_finding{{pool=\"pool\",finding=\"no-override-host\"}} 1\n");
+    let both = report(&pages);
+    assert_eq!(ids(&both), ["no-override-host"]);
+    assert!(both.findings[0].place.is_some() && both.findings[0].severity == Severity::Broken);
+}
+
+#[test]
+fn endpoints_that_are_not_well_are_named() {
+    let mut pages = pages();
+    pages.clusters = Some(CLUSTERS.replace(
+        "10.0.0.2:8000::health_flags::healthy",
+        "10.0.0.2:8000::health_flags::/failed_active_hc",
+    ));
+    pages.statistics = STATISTICS.replace(r#"10.0.0.1:8000"} 2"#, r#"10.0.0.1:8000"} 1"#)
+        + "epp_wasm_finding{pool=\"pool\",finding=\"endpoints-unhealthy\"} 1\n"
+        + "epp_wasm_finding{pool=\"pool\",finding=\"metrics-stale\"} 1\n";
+    let report = report(&pages);
+    let places: BTreeMap<&str, &str> = report
+        .findings
+        .iter()
+        .map(|finding| (&*finding.id, finding.place.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        places["endpoints-unhealthy"],
+        "10.0.0.2:8000 (failed_active_hc)"
+    );
+    // The third has left: no cluster has it.
+    assert_eq!(places["metrics-stale"], "10.0.0.1:8000");
+}
+
+#[test]
+fn a_listener_with_statistics_only_is_enough_for_the_filters_own_findings() {
+    let pages = Pages {
+        statistics: format!(
+            "{STATISTICS}epp_wasm_finding{{pool=\"pool\",finding=\"no-poller\"}} 1\n"
+        ),
+        ..Pages::default()
+    };
+    let report = report(&pages);
+    assert_eq!(ids(&report), ["no-poller"]);
+    let text = text(&report);
+    assert!(text.contains("version not exposed here"), "{text}");
+    assert!(text.contains("so that it was not checked"), "{text}");
+}
+
+#[test]
+fn labels_without_their_tag_are_read_from_the_name() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS
+        .replace("epp_wasm_build_info{", "epp_wasm_build_info_version_0_1_0{")
+        + "epp_wasm_finding_finding_no_poller{pool=\"pool\"} 1\n";
+    assert_eq!(ids(&report(&pages)), ["no-poller"]);
+    // No tags at all.
+    pages.statistics = "envoy_server_live{} 1\nepp_wasm_build_info_version_0_1_0{} 1\nepp_wasm_finding_pool_pool_finding_no_poller{} 1\n".to_owned();
+    assert_eq!(ids(&report(&pages)), ["labels-missing"]);
+}
+
+#[test]
+fn a_filter_that_does_not_run_is_a_finding_and_none_is_an_error() {
+    let mut pages = pages();
+    pages.statistics = "envoy_server_live{} 1\n".to_owned();
+    assert_eq!(ids(&report(&pages)), ["filter-not-running"]);
+    pages.dump = None;
+    let admin: Admin = "127.0.0.1:9901".parse().unwrap();
+    let error = Report::of(&pages, &admin).err().unwrap().to_string();
+    assert!(error.contains("no epp-wasm statistics"), "{error}");
+    pages.dump = Some("{configs: [{'@type': x/v3.ClustersConfigDump}]}".to_owned());
+    assert!(Report::of(&pages, &admin).is_err());
+}
+
+#[test]
+fn a_filter_that_reports_no_findings_is_not_called_healthy() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS.replace("epp_wasm_build_info", "epp_wasm_other");
+    let report = report(&pages);
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(
+        text(&report).starts_with("unknown: the filter is of a version that reports no findings")
+    );
+}
+
+#[test]
+fn a_filter_that_has_only_just_started_is_not_called_healthy() {
+    let mut pages = pages();
+    let ready = "ready_endpoints{pool=\"pool\"}";
+    pages.statistics = STATISTICS.replace(&format!("{ready} 2"), &format!("{ready} 0"));
+    let report = report(&pages);
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(text(&report).starts_with("unknown: no endpoint can be picked yet"));
+}

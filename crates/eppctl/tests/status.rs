@@ -1,0 +1,92 @@
+//! `eppctl status` on a real Envoy with the real module.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::{eppctl, out};
+use envoy_harness::client::complete;
+use envoy_harness::proxy::Setup;
+use fake_model_server::{Settings, Sim};
+use serde_json::Value;
+
+const CONFIG: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: kv-cache-utilization-scorer}, {type: prefix-cache-scorer},
+  {type: envoy-proxy, parameters: {readBody: always, failureMode: FailClose}}]
+";
+
+/// Returns the status, and the exit code.
+fn status(admin: &str) -> (Value, Option<i32>) {
+    let output = eppctl(&["status", "-o", "json", admin], "");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (report, output.status.code())
+}
+
+/// Returns the ids of the findings that change the verdict.
+fn faults(report: &Value) -> Vec<&str> {
+    let findings = report["findings"].as_array().map_or(&[][..], Vec::as_slice);
+    let faults = findings
+        .iter()
+        .filter(|finding| finding["severity"] != "note");
+    faults
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_running_envoy_is_healthy_until_its_pool_is_empty() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), CONFIG);
+    // Without it, lint finds the route's timeout.
+    setup.route = serde_json::json!({"timeout": "0s"});
+    let mut proxy = setup.start();
+    let admin = format!("127.0.0.1:{}", proxy.admin);
+    for turn in 0..5 {
+        complete(proxy.port, "m", &format!("the same prompt. {turn}"));
+    }
+    let mut last = (Value::Null, None);
+    proxy.wait_until("it is healthy", || {
+        last = status(&admin);
+        last.1 == Some(0) && last.0["pools"][0]["picked"].as_f64() > Some(4.0)
+    });
+    let report = &last.0;
+    assert_eq!(report["verdict"], "healthy");
+    assert_eq!(report["pools"][0]["pool"], "inference-pool");
+    assert_eq!(
+        (&report["pools"][0]["ready"], &report["pools"][0]["fresh"]),
+        (&2.0.into(), &2.into())
+    );
+    assert_eq!(report["envoy"]["state"], "LIVE");
+    assert_eq!(report["envoy"]["filters"], 1);
+    assert_eq!(report["builds"][0]["version"], env!("CARGO_PKG_VERSION"));
+    let text = out(&eppctl(&["status", &admin], ""));
+    assert!(
+        text.starts_with("healthy: 2 endpoints of inference-pool can be picked"),
+        "{text}"
+    );
+
+    proxy.set_pods(&[]);
+    proxy.wait_until("the empty pool is a finding", || {
+        last = status(&admin);
+        faults(&last.0).contains(&"pool-empty")
+    });
+    assert_eq!((&last.0["verdict"], last.1), (&"findings".into(), Some(1)));
+    let text = out(&eppctl(&["status", &admin], ""));
+    assert!(
+        text.contains("broken: pool-empty of inference-pool\n  cause: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_not_an_envoy_with_the_filter_has_no_verdict() {
+    let output = eppctl(&["status", "127.0.0.1:1"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("admin interface") && error.contains("unix:"),
+        "{error}"
+    );
+}
