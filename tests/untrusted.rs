@@ -1,4 +1,4 @@
-//! docs/operations.md says what a client can and cannot do, and names the test that holds each row:
+//! docs/clients.md says what a client can and cannot do, and names the test that holds each row:
 //! these are there.
 
 // clippy.toml recognises tests only by their attribute, and these are helpers.
@@ -20,7 +20,7 @@ fn top() -> &'static Path {
 
 /// The section, to the next of its level.
 fn section() -> String {
-    let text = fs::read_to_string(top().join("docs/operations.md")).unwrap();
+    let text = fs::read_to_string(top().join("docs/clients.md")).unwrap();
     let (_, rest) = text.split_once(SECTION).unwrap();
     rest.split("\n## ").next().unwrap().to_owned()
 }

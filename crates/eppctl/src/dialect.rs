@@ -3,6 +3,7 @@
 
 use clap::ValueEnum;
 use epp_core::config;
+use epp_core::config::value::moved::place_of;
 use epp_core::config::value::Node;
 use epp_core::plugins::{self, Dialect, FormerName, Standing};
 
@@ -176,10 +177,12 @@ impl Objections {
             let path = format!("{path}.parameters.{name}");
             let is_strict = dialect == TargetDialect::LlmD
                 && !TYPES_WITHOUT_PARAMETERS.contains(&kind.as_str());
+            let place = place_of(name).map(|place| format!("; {place}"));
             match is_strict {
-                true => self
-                    .refused
-                    .push(format!("{path}: unknown parameter of {kind}")),
+                true => self.refused.push(format!(
+                    "{path}: unknown parameter of {kind}{}",
+                    place.unwrap_or_default()
+                )),
                 false => self.ignored.push(format!("{path}: silently ignored")),
             }
         }

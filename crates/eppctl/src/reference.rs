@@ -105,7 +105,7 @@ fn unknown(name: &str) -> Error {
 /// Returns in words how something compares with the Endpoint Picker's.
 pub fn standing(standing: Standing) -> String {
     match standing {
-        Standing::Same => "works as in the EPP".to_owned(),
+        Standing::Same => "works as in the Endpoint Picker".to_owned(),
         Standing::Differs(how) => format!("differs on purpose: {how}"),
         Standing::Approximated(how) => format!("approximated: {how}"),
         Standing::NoEffect(why) => format!("no effect here: {why}"),
@@ -121,12 +121,12 @@ fn section(plugin: &PluginType, source: &str) -> String {
             Block::Table(rows) => table(&mut text, plugin, &rows),
         }
     }
+    let compared = match plugin.parity.plugin {
+        Standing::Same => "works the same".to_owned(),
+        other => standing(other),
+    };
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "\nBeside the Endpoint Picker: {}.",
-        standing(plugin.parity.plugin)
-    );
+    let _ = writeln!(text, "\nCompared with the Endpoint Picker: {compared}.");
     text
 }
 
@@ -144,14 +144,32 @@ fn table(text: &mut String, plugin: &PluginType, rows: &[Row]) {
                 Some(value) if row.default != "–" => format!("`{}`", written(value)),
                 _ => row.default.clone(),
             };
-            let mut meaning = row.meaning.clone();
-            let own = plugin.parity.of_parameter(name);
-            if own != plugin.parity.plugin {
-                let gap = if meaning.is_empty() { "" } else { "; " };
-                let _ = write!(meaning, "{gap}{}", standing(own));
-            }
+            let meaning = meaning(plugin, row, name);
             let _ = writeln!(text, "| `{name}` | {kind} | {default} | {meaning} |");
         }
+    }
+}
+
+/// Returns what a parameter means, and how it compares with the Endpoint Picker's, if otherwise than its plugin.
+pub fn meaning(plugin: &PluginType, row: &Row, name: &str) -> String {
+    let own = plugin.parity.of_parameter(name);
+    if own == plugin.parity.plugin {
+        return row.meaning.clone();
+    }
+    // The page may say so as well, in words of its own.
+    let said: &[&str] = match own {
+        Standing::NoEffect(_) => &["no effect", "without effect"],
+        Standing::Approximated(_) => &["approximated"],
+        _ => &[],
+    };
+    let at = said.iter().filter_map(|said| row.meaning.find(said)).min();
+    let before = row.meaning.get(..at.unwrap_or(row.meaning.len()));
+    let before = before
+        .unwrap_or_default()
+        .trim_end_matches([' ', ';', ':', ',']);
+    match before {
+        before if standing(own).ends_with(before) => standing(own),
+        before => format!("{before}; {}", standing(own)),
     }
 }
 

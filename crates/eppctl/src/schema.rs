@@ -17,7 +17,7 @@ use serde_json::{json, Map, Value};
 
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{name_of, Page};
-use crate::reference::standing;
+use crate::reference::{meaning, standing};
 
 /// Print the JSON Schema (2020-12) of EndpointPickerConfig, including all plugins' parameters.
 #[derive(Args)]
@@ -134,13 +134,7 @@ fn parameters(plugin: &PluginType, questions: &[Question], page: &Page) -> Value
         let row = page
             .rows()
             .find(|row| row.names.iter().any(|known| known == name))?;
-        let mut meaning = row.meaning.clone();
-        let own = plugin.parity.of_parameter(name);
-        if own != plugin.parity.plugin {
-            let gap = if meaning.is_empty() { "" } else { "; " };
-            let _ = write!(meaning, "{gap}{}", standing(own));
-        }
-        Some(meaning).filter(|meaning| !meaning.is_empty())
+        Some(meaning(plugin, row, name)).filter(|meaning| !meaning.is_empty())
     });
     schema["title"] = json!(plugin.name);
     let mut description = page.summary();

@@ -70,7 +70,10 @@ fn the_parity_of_each_plugin_and_parameter_is_listed() {
         let plugin = plugins.find(|plugin| plugin.get("type").unwrap() == kind);
         plugin.unwrap().get("standing").unwrap().as_str().unwrap()
     };
-    assert_eq!(standing("max-score-picker"), "works as in the EPP");
+    assert_eq!(
+        standing("max-score-picker"),
+        "works as in the Endpoint Picker"
+    );
     assert!(standing("queue-scorer").starts_with("differs on purpose: "));
     assert!(standing("static-discovery").starts_with("ours: "));
 }
@@ -101,7 +104,7 @@ plugins:
         ("plugins/0", "differs on purpose: "),
         ("plugins/1", "refused: gRPC bodies"),
         ("plugins/1/parameters/0", "not checked"),
-        ("plugins/2", "works as in the EPP"),
+        ("plugins/2", "works as in the Endpoint Picker"),
         ("plugins/2/parameters/0", "refused: found \"many\""),
         ("plugins/3", "refused: found \"queue-scorrer\""),
         ("fields/0", "approximated here: requests are never queued"),

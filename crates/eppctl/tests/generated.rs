@@ -113,6 +113,24 @@ fn the_schema_rejects_what_the_loader_rejects() {
     }
 }
 
+/// A row says once how a parameter compares with the Endpoint Picker's, and numbers without a bound show none.
+#[test]
+fn the_reference_says_nothing_twice() {
+    let reference = std::fs::read_to_string(top().join("docs/configuration.md")).unwrap();
+    let rows: Vec<&str> = reference
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert!(rows.len() > 150, "only {} rows", rows.len());
+    for row in rows {
+        for words in ["no effect", "approximated", "ours:", "differs on purpose"] {
+            assert!(row.matches(words).count() < 2, "{row}");
+        }
+        assert!(!row.contains("000000000000"), "{row}");
+        assert!(!row.ends_with("|  |"), "{row}");
+    }
+}
+
 #[test]
 fn the_references_examples_load() {
     let reference = std::fs::read_to_string(top().join("docs/configuration.md")).unwrap();

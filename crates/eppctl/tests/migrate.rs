@@ -360,3 +360,23 @@ fn values_cannot_leave_the_comments() {
         "{comments}"
     );
 }
+
+/// docs/migrating.md shows values and their result.
+#[test]
+fn the_page_shows_the_values_and_their_result() {
+    let read = |file: &str| std::fs::read_to_string(common::top().join(file)).unwrap();
+    let page = read("docs/migrating.md");
+    let block = |behind: &str| {
+        let (_, rest) = page.split_once(behind).unwrap();
+        let (_, rest) = rest.split_once("```yaml\n").unwrap();
+        rest.split_once("```\n").unwrap().0.to_owned()
+    };
+    assert_eq!(block("Save this as `values.yaml`:"), read(ROUTER));
+    let cluster = "outbound|8000||assistant.llm.svc.cluster.local";
+    let made = out(&eppctl(
+        &["migrate", "--cluster", cluster, "-"],
+        &read(ROUTER),
+    ));
+    let shown = block("<!-- the result of eppctl migrate -->").replace(ROUTER, "-");
+    assert_eq!(shown.replace("From values.yaml", "From -"), made);
+}

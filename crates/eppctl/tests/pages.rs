@@ -1,13 +1,14 @@
 //! Pages that are written by hand: what they name exists, and what exists they name.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use common::top;
-use epp_core::plugins;
+use epp_core::{config, plugins, protocol};
 
 fn read(page: &str) -> String {
     std::fs::read_to_string(top().join(page)).unwrap()
@@ -107,5 +108,101 @@ fn the_worked_examples_of_contributing_are_the_files() {
             shown, source,
             "CONTRIBUTING.md no longer shows {file}; copy the file into it"
         );
+    }
+}
+
+/// Returns the texts in backticks of a column of the table between a marker and its end.
+fn column(page: &str, marker: &str, column: usize) -> BTreeSet<String> {
+    let (_, table) = page.split_once(&format!("<!-- {marker} -->\n")).unwrap();
+    let (table, _) = table.split_once("<!-- end -->").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    let cells = rows.map(|row| row.trim_matches('|').split(" | ").nth(column).unwrap());
+    cells.flat_map(quoted).map(str::to_owned).collect()
+}
+
+/// Documents whose plugins read request headers by their default names.
+const READERS: [&str; 9] = [
+    "{type: session-affinity-scorer}",
+    "{type: session-affinity-filter, parameters: {strategy: session_id}}",
+    "{type: session-affinity-scorer, parameters: {strategy: session_id, sessionIdConfig: {sources: [{attribute: agent-identity}]}}}, {type: agent-identity}",
+    "{type: header-profile-handler}",
+    "{type: header-phase-profile-handler}",
+    "{type: header-based-testing-filter}",
+    "{type: prefix-based-pd-decider, parameters: {nonCachedTokens: 5}}",
+    "{type: session-id-producer, parameters: {headerName: x-session-id}}",
+    "{type: max-score-picker}",
+];
+
+/// docs/clients.md has the headers that are removed, and those that plugins read.
+#[test]
+fn the_headers_of_clients_are_all_listed() {
+    let page = read("docs/clients.md");
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let mut removed = set(&protocol::OWNED_HEADERS);
+    removed.insert(protocol::DESTINATION_HEADER.to_owned());
+    let mut listed = column(&page, "removed", 0);
+    assert!(listed.remove("destinationHeader"));
+    assert_eq!(listed, removed);
+    assert_eq!(column(&page, "trusted", 0), set(&protocol::REWRITE_HEADERS));
+
+    let mut known = set(&[protocol::EXPLAIN_HEADER, "x-gateway-model-name"]);
+    for plugins in READERS {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{plugins}]\n"
+        );
+        let loaded = config::load(&text).unwrap_or_else(|rejected| panic!("{text}: {rejected:#?}"));
+        known.extend(loaded.plan.headers);
+    }
+    let listed = column(&page, "read", 0);
+    let missing: Vec<_> = known.difference(&listed).collect();
+    assert!(missing.is_empty(), "docs/clients.md lacks {missing:?}");
+    // What is read of every request, and parameters that name other headers.
+    let names =
+        |name: &str| name.ends_with("Name") || name.contains("Config") || name.ends_with("Headers");
+    let others = set(&[
+        "modelHeader",
+        "if-available",
+        ":path",
+        ":method",
+        "content-type",
+        "content-encoding",
+        "content-length",
+        "upgrade",
+    ]);
+    let unknown: Vec<_> = listed
+        .difference(&known)
+        .filter(|name| !names(name) && !others.contains(*name))
+        .collect();
+    assert!(unknown.is_empty(), "nothing reads {unknown:?}");
+}
+
+/// A plugin that reads headers is one of those above: its file calls what asks for one.
+#[test]
+fn all_plugins_that_read_headers_are_among_the_readers() {
+    for (plugin, source) in plugins::KINDS.iter().flat_map(|kind| kind.plugins) {
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        if ["build.header(", "build.cookie(", "session::"]
+            .iter()
+            .any(|call| code.contains(call))
+        {
+            let own = plugin
+                .former_names
+                .iter()
+                .map(|former| former.name)
+                .chain([plugin.name]);
+            let mut own = own.map(|name| format!("type: {name}"));
+            let listed = own.any(|name| READERS.iter().any(|reader| reader.contains(&name)));
+            // Its header has no default.
+            assert!(
+                listed || plugin.name == "header-label-affinity-scorer",
+                "{}",
+                plugin.name
+            );
+        }
     }
 }

@@ -2,9 +2,11 @@
 //! (`inference.networking.x-k8s.io/v1alpha1`), and documents with one problem per cause.
 
 use super::tests::{errors, llm_d, refused};
+use super::value::moved::place_of;
 use super::*;
 use crate::endpoints::engine::{built_in, EngineConfig};
 use crate::endpoints::spec::MetricSpec;
+use crate::plugins::scorer::prefix_cache;
 use crate::plugins::{Dialect, PrefixProducer};
 use crate::scheduling::ProfileId;
 use crate::scheduling::{Metrics, Pool};
@@ -435,5 +437,28 @@ fn known_fields_are_listed_once() {
                 assert_eq!(times, 1, "{name}: {errors:#?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_parameter_in_the_other_dialects_place_is_named_with_its_own() {
+    for (entry, words) in [
+        (
+            "{type: approx-prefix-cache-producer, parameters: {hashBlockSize: 64}}",
+            "under llm-d.ai approx-prefix-cache-producer has blockSizeTokens",
+        ),
+        (
+            "{type: no-hit-lru-scorer, parameters: {lruCapacityPerServer: 5}}",
+            "prefix-cache-scorer has it under inference.networking.x-k8s.io/v1alpha1, approx-prefix-cache-producer",
+        ),
+        (
+            "{type: core-metrics-extractor, parameters: {queueRequestsSpec: a}}",
+            "engineConfigs has it, as queuedRequestsSpec",
+        ),
+    ] {
+        refused(&llm_d(&format!("plugins: [{entry}]\n")), &[words]);
+    }
+    for name in prefix_cache::CUTTING {
+        assert!(place_of(name).is_some(), "{name}");
     }
 }

@@ -7,6 +7,7 @@ mod lists;
 use std::time::Duration;
 
 use super::duration::parse_duration;
+use super::moved::place_of;
 use super::nearest::nearest;
 use super::node::Node;
 use super::problem::{Path, Problems};
@@ -403,13 +404,22 @@ impl<'a> Fields<'a> {
         for (key, _) in self.entries {
             if !asked.iter().any(|name| self.is(key, name)) {
                 self.problems.error_with(&path.key(key), || {
-                    match (nearest(key, asked.iter().copied()), asked.as_slice()) {
-                        (Some(name), _) => format!("unknown field; did you mean {name}?"),
-                        (None, []) => "unknown field; nothing can be set here".to_owned(),
-                        (None, known) => {
-                            format!("unknown field; known here: {}", known.join(", "))
+                    let mut message = "unknown field; ".to_owned();
+                    let near = nearest(key, asked.iter().copied());
+                    match (near, place_of(key), asked.as_slice()) {
+                        (Some(name), _, _) => {
+                            message.push_str("did you mean ");
+                            message.push_str(name);
+                            message.push('?');
+                        }
+                        (None, Some(place), _) => message.push_str(place),
+                        (None, None, []) => message.push_str("nothing can be set here"),
+                        (None, None, known) => {
+                            message.push_str("known here: ");
+                            message.push_str(&known.join(", "));
                         }
                     }
+                    message
                 });
             }
         }

@@ -3,6 +3,7 @@
 
 pub mod duration;
 pub mod fields;
+pub mod moved;
 pub mod nearest;
 pub mod node;
 pub mod problem;

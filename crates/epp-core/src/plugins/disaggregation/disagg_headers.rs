@@ -5,8 +5,8 @@
 //!
 //! | name | default | meaning |
 //! |---|---|---|
-//! | `prefillProfile` | – | no effect: the profile handler knows its profiles; in llm-d-router another name sends no header |
-//! | `encodeProfile` | – | no effect, as above |
+//! | `prefillProfile` | – | the profile whose pick is named there |
+//! | `encodeProfile` | – | the profile whose picks are named there |
 //!
 //! ```yaml
 //! - type: disagg-headers-handler

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `endpoints` | required | the endpoints |
 //! | `endpoints[].name` | required | identity, together with the namespace |
-//! | `endpoints[].namespace` | `default` | |
+//! | `endpoints[].namespace` | `default` | the other part of the identity |
 //! | `endpoints[].address` | required | a literal IP address, v4 or v6 |
 //! | `endpoints[].port` | required | 1 to 65535, as a string or a number |
 //! | `endpoints[].labels` | none | strings by name |

@@ -3,7 +3,7 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `maxNumOfEndpoints` | 1 | how many to name, best first; zero and less count as 1 |
-//! | `ties` | `rotate` | ours: the order of equal sums. `rotate`: as the endpoints are listed, from the next one on with each request of a worker; `draw`: at random, which is the default under `inference.networking.x-k8s.io/v1alpha1` |
+//! | `ties` | `rotate` | the order of equal sums. `rotate`: as the endpoints are listed, from the next one on with each request of a worker; `draw`: at random, which is the default under `inference.networking.x-k8s.io/v1alpha1` |
 //!
 //! ```yaml
 //! - type: max-score-picker

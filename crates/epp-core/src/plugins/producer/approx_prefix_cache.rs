@@ -7,7 +7,7 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `autoTune` | true | take block size and capacity from what the servers report |
-//! | `blockSizeTokens` | 16 | tokens of a block; below 64 counts as 64 |
+//! | `blockSizeTokens` | 16 | tokens of a block; less than 64, such as the default, counts as 64 |
 //! | `blockSize` | – | its former name |
 //! | `maxPrefixTokensToMatch` | 131072 | tokens matched and remembered of one request, all its prompts together; 0: see next |
 //! | `maxPrefixBlocksToMatch` | 2048 | the same in blocks, used where the one above is 0; 0: 16384. At most 65536 |

@@ -6,7 +6,7 @@
 //!
 //! | name | default | meaning |
 //! |---|---|---|
-//! | `blockSizeTokens` | 64 | tokens of a block; below 64 counts as 64 |
+//! | `blockSizeTokens` | 64 | tokens of a block; less than 64 counts as 64 |
 //! | `maxPrefixTokensToMatch` | 0 | tokens matched and remembered of one request; 0: 2048 blocks |
 //! | `windowDurationMs` | 100 | no effect: nothing waits. 1 to 10000 |
 //! | `maxPerReplica` | -1 | no effect |

@@ -7,7 +7,7 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `tokenProcessorConfig` | none | how prompts are cut; what is not listed here has no effect |
-//! | `tokenProcessorConfig.blockSizeTokens` | 16 | tokens of a block; below 64 counts as 64 |
+//! | `tokenProcessorConfig.blockSizeTokens` | 16 | tokens of a block; less than 64, such as the default, counts as 64 |
 //! | `tokenProcessorConfig.blockSize` | – | its former name |
 //! | `indexerConfig` | none | no effect, but for a `tokenProcessorConfig` in it, where the one above is absent |
 //! | `kvEventsConfig`, `speculativeIndexing`, `speculativeTTL`, `sessionManager` | none | no effect: there are no KV events |

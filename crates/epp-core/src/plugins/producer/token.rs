@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | `estimate` | `{}` | the form |
 //! | `estimate.image`, `estimate.video` | none | approximated: images and videos count as by the Endpoint Picker's defaults |
-//! | `vllm` | none | approximated by the estimate: the server that would tokenize |
-//! | `udsTokenizerConfig` | none | the same, of a tokenizer beside the Endpoint Picker; deprecated there |
+//! | `vllm` | none | the server that tokenizes |
+//! | `udsTokenizerConfig` | none | a tokenizer beside the Endpoint Picker; deprecated there |
 //! | `modelName` | none | the model whose tokenizer counts; the forms that ask one require it |
 //!
 //! ```yaml

@@ -11,7 +11,7 @@
 //! | `idleThreshold` | 0 | requests up to which an endpoint is idle; below 0 counts as 0 |
 //! | `maxBusyScore` | 1 | the most that a busy endpoint gets; outside 0 to 1 counts as 1 |
 //! | `inFlightLoadProducerName` | the only producer | whose counts |
-//! | `requestTimeout` | – | deprecated, no effect |
+//! | `requestTimeout` | – | no effect |
 //!
 //! ```yaml
 //! - type: active-request-scorer

@@ -3,12 +3,12 @@
 //! | name | default | meaning |
 //! |---|---|---|
 //! | `path` | `/metrics` | where the page is |
-//! | `port` | the endpoint's | another port; needs `cluster` |
+//! | `port` | the endpoint's | another port |
 //! | `interval` | `200ms` | how often each page is fetched, at least 50ms |
-//! | `scheme` | `http` | `https` only together with `cluster`: the cluster does the TLS |
+//! | `scheme` | `http` | or `https` |
 //! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
-//! | `cluster` | the one that requests are routed to | ours: the cluster through which pages are fetched |
-//! | `stalenessThreshold` | `2s` | ours (a flag of the Endpoint Picker): older metrics are not trusted |
+//! | `cluster` | the one that requests are routed to | the cluster through which pages are fetched |
+//! | `stalenessThreshold` | `2s` | older metrics are not trusted |
 //!
 //! ```yaml
 //! - type: metrics-data-source

@@ -202,6 +202,31 @@ mod tests {
         }
     }
 
+    /// docs/clients.md lists the fields of bodies that decide something.
+    #[test]
+    fn the_page_for_clients_has_every_field() {
+        let page = include_str!("../../../../../docs/clients.md");
+        let (_, table) = page.split_once("<!-- fields -->").unwrap();
+        let (table, _) = table.split_once("<!-- end -->").unwrap();
+        let rows = table.lines().filter_map(|line| line.split('|').nth(1));
+        let listed: Vec<&str> = rows
+            .flat_map(|row| row.split('`').skip(1).step_by(2))
+            .collect();
+        let apis = SUFFIXES.iter().flat_map(|(_, api)| api.fields());
+        let fields = apis.map(|(name, _)| *name).chain(EXTRAS.iter().copied());
+        let mut known = Vec::new();
+        for field in fields {
+            let field = std::str::from_utf8(field).unwrap();
+            assert!(listed.contains(&field), "docs/clients.md lacks {field}");
+            known.push(field);
+        }
+        // In `sampling_params`.
+        known.push("max_new_tokens");
+        for field in listed {
+            assert!(known.contains(&field), "no API has {field}");
+        }
+    }
+
     #[test]
     fn only_plain_json_is_read() {
         for (media, encoding, read) in [
