@@ -69,7 +69,7 @@ impl Worker {
         };
         let outcome = Outcome {
             request,
-            bodied: true,
+            served: true,
             failure: fails.then_some(failure),
             ..Outcome::default()
         };

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{combinators::BoxBody, BodyExt, Full};
@@ -110,6 +111,28 @@ pub async fn respond(pod: Arc<Pod>, method: &str, path: &str, body: &[u8]) -> Re
     }
 }
 
+/// The time between two counts of a response that is sent as a whole: a page shows that it proceeds.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Generates these tokens.
+async fn generate(pod: &Pod, tokens: usize) {
+    let token_time = pod.settings.token_time;
+    let at_once = match token_time.is_zero() {
+        true => tokens,
+        false => (COUNT_INTERVAL.as_nanos() / token_time.as_nanos()).max(1) as usize,
+    };
+    let mut left = tokens;
+    while left > 0 {
+        let part = left.min(at_once);
+        if !token_time.is_zero() {
+            tokio::time::sleep(token_time * part as u32).await;
+        }
+        pod.wait_while_hung().await;
+        pod.count(|work| work.generated_tokens += part);
+        left -= part;
+    }
+}
+
 /// Generates a response.
 pub async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
     let token_time = pod.settings.token_time;
@@ -121,12 +144,8 @@ pub async fn complete(pod: Arc<Pod>, request: ApiRequest) -> Response<Body> {
         let (served, running) = pod
             .prefill(&request.model, &request.prompt, request.kv)
             .await;
-        if !token_time.is_zero() {
-            tokio::time::sleep(token_time * request.tokens() as u32).await;
-        }
-        pod.wait_while_hung().await;
+        generate(&pod, request.tokens()).await;
         drop(running);
-        pod.count(|work| work.generated_tokens += request.tokens());
         return json(request.whole(served, &pod.name));
     }
     // A few events are buffered, so that a slow client does not stop the pod at once.

@@ -68,6 +68,12 @@ pub fn page(model: &str, shown: &PageValues) -> String {
         // Writing to a String cannot fail; here and below.
         let _ = writeln!(page, "{name}_total{{{labels}}} {received:?}");
     }
+    let generated = shown.generated as f64;
+    family(&mut page, "vllm:generation_tokens_total", "counter");
+    let _ = writeln!(
+        page,
+        "vllm:generation_tokens_total{{{labels}}} {generated:?}"
+    );
     let blocks = shown.cache_blocks;
     let cache = format!("block_size=\"16\",cache_dtype=\"auto\",enable_prefix_caching=\"True\",engine=\"0\",num_gpu_blocks=\"{blocks}\"");
     gauge(&mut page, "vllm:cache_config_info", &cache, 1.0);
@@ -125,6 +131,7 @@ mod tests {
             waiting: 3,
             running: 2,
             kv_usage: 0.25,
+            generated: 12,
             active: vec!["sql".to_owned()],
             max_lora: 4,
             ..PageValues::default()
@@ -134,6 +141,7 @@ mod tests {
             "vllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 3.0",
             "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 2.0",
             "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25",
+            "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 12.0",
         ] {
             assert!(page.lines().any(|own| own == line), "{line}");
         }

@@ -179,6 +179,8 @@ pub struct PageValues {
     pub max_lora: usize,
     /// Requests received, without those for metrics pages.
     pub received: usize,
+    /// Tokens generated.
+    pub generated: usize,
     /// Blocks of the KV cache.
     pub cache_blocks: usize,
 }
@@ -292,6 +294,7 @@ impl Pod {
                 .unwrap_or_else(|| names(&state.waiting)),
             max_lora: pinned.max_lora.unwrap_or(self.settings.max_lora),
             received: state.seen.len(),
+            generated: state.work.generated_tokens,
             cache_blocks: self.settings.cache_blocks,
         }
     }

@@ -51,6 +51,14 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// Returns the counter of generated tokens, which shows with every page whether the engine works: vLLM's, which
+    /// counts with each step. Others count a response when it ends, which may be a minute later.
+    pub fn generated(&self) -> Option<MetricSpec> {
+        let queued = self.queued.as_ref()?;
+        let is_vllm = queued.name.starts_with("vllm:");
+        is_vllm.then(|| MetricSpec::family("vllm:generation_tokens_total"))
+    }
+
     /// Returns [`Self::cache_info`] with vLLM's label names in place of empty ones.
     pub fn cache_labels(&self) -> Option<(&MetricSpec, &str, &str)> {
         let (spec, block_size, num_blocks) = self.cache_info.as_ref()?;

@@ -15,3 +15,4 @@ pub mod scan;
 mod series;
 pub mod spec;
 pub mod store;
+mod trust;

@@ -21,7 +21,7 @@ pub struct Review {
 /// A wanted family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FamilyReview {
-    /// The quantity that the family measures: `waiting`, `running`, `kvUsage`, `lora`, `cacheInfo`, `blockSize`, `numBlocks` or `custom`.
+    /// The quantity that the family measures: `waiting`, `running`, `kvUsage`, `generated`, `lora`, `cacheInfo`, `blockSize`, `numBlocks` or `custom`.
     pub measures: &'static str,
     /// The family's name and the required labels.
     pub name: String,
@@ -163,6 +163,7 @@ impl Signal {
             Self::Waiting => "waiting",
             Self::Running => "running",
             Self::KvUsage | Self::OldKvUsage => "kvUsage",
+            Self::Generated => "generated",
             Self::Lora => "lora",
             Self::CacheInfo(..) => "cacheInfo",
             Self::BlockSize => "blockSize",

@@ -38,6 +38,7 @@ pub(super) enum Signal {
     Running,
     KvUsage,
     OldKvUsage,
+    Generated,
     Lora,
     /// The names of the labels that hold the tokens per block and the number of blocks, and whether each part of
     /// a server reports the blocks of all parts.
@@ -70,6 +71,21 @@ pub struct Page {
     pub metrics: Metrics,
     /// Whether the page has a readable LoRA family.
     pub lora_seen: bool,
+}
+
+impl Page {
+    /// Returns whether the page has a value that was asked for. What the engine has generated says nothing of its load.
+    fn has_any(&self) -> bool {
+        let generated = self.metrics.generated;
+        *self
+            != Self {
+                metrics: Metrics {
+                    generated,
+                    ..Metrics::default()
+                },
+                lora_seen: false,
+            }
+    }
 }
 
 /// The state of a wanted family on a page.
@@ -125,6 +141,7 @@ impl Extraction {
         let (kv_usage, old_kv_usage) = (&engine.kv_usage, &engine.old_kv_usage);
         want(any, Signal::KvUsage, kv_usage.as_ref());
         want(any, Signal::OldKvUsage, old_kv_usage.as_ref());
+        want(any, Signal::Generated, engine.generated().as_ref());
         want(needs.lora, Signal::Lora, engine.lora.as_ref());
         if let Some((spec, block_size, num_blocks)) = engine.cache_labels() {
             let (block_size, num_blocks) = (block_size.to_owned(), num_blocks.to_owned());
@@ -161,7 +178,9 @@ impl Extraction {
         }
         let found = self.find(page);
         let values = self.values(&found);
-        (values != Page::default()).then(|| (values, PageLayout::of(&found, page.len())))
+        values
+            .has_any()
+            .then(|| (values, PageLayout::of(&found, page.len())))
     }
 
     /// Finds the wanted families on a whole page.
@@ -201,7 +220,7 @@ impl Extraction {
             }
         }
         let page = self.values(&found);
-        (layout.matches(&found) && page != Page::default()).then_some(page)
+        (layout.matches(&found) && page.has_any()).then_some(page)
     }
 
     fn no_families<'p>(&self) -> Vec<FamilyScan<'p>> {
@@ -290,6 +309,7 @@ impl Extraction {
                     metrics.model = model.filter(|_| metrics.waiting.is_some());
                 }
                 Signal::Running => metrics.running = requests().filter(|sum| sum.is_finite()),
+                Signal::Generated => metrics.generated = requests().filter(|sum| sum.is_finite()),
                 Signal::KvUsage => {
                     metrics.kv_usage = usage();
                     has_new_name = found.state != FamilyState::Absent;
@@ -353,7 +373,7 @@ impl WantedFamily {
             return SeriesVerdict::OtherLabels;
         }
         let sound = match self.signal {
-            Signal::Waiting | Signal::Running => count(sample.value).is_some(),
+            Signal::Waiting | Signal::Running | Signal::Generated => count(sample.value).is_some(),
             Signal::KvUsage | Signal::OldKvUsage => share(sample.value).is_some(),
             Signal::BlockSize | Signal::NumBlocks => whole(sample.value).is_some(),
             // Nothing would be newer than the time NaN.

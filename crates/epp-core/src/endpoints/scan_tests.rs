@@ -62,6 +62,7 @@ fn whole_page(waiting: f64, running: f64, kv_usage: f64, cache: (u32, u32)) -> M
         waiting: Some(waiting),
         running: Some(running),
         kv_usage: Some(kv_usage),
+        generated: None,
         lora: Lora::default(),
         block_size: Some(cache.0),
         num_blocks: Some(cache.1),
@@ -71,15 +72,23 @@ fn whole_page(waiting: f64, running: f64, kv_usage: f64, cache: (u32, u32)) -> M
 
 #[test]
 fn real_pages_without_adapters_are_read() {
-    for (page, expected) in [
-        (IDLE, whole_page(0.0, 0.0, 0.0, (128, 8192))),
+    for (page, expected, generated) in [
+        (IDLE, whole_page(0.0, 0.0, 0.0, (128, 8192)), 0.0),
         (
             BUSY,
             whole_page(6.0, 2.0, 0.0031742156024905377, (128, 8192)),
+            8_233.0,
         ),
     ] {
         let page = vllm(page).unwrap();
-        assert_eq!(page.metrics, expected);
+        let generated = Some(generated);
+        assert_eq!(
+            page.metrics,
+            Metrics {
+                generated,
+                ..expected
+            }
+        );
         assert!(!page.lora_seen);
     }
 }
@@ -89,18 +98,24 @@ fn the_newest_series_of_adapters_counts_on_real_pages() {
     let busy = whole_page(8.0, 2.0, 0.003662556464412159, (128, 8192));
     let after = whole_page(0.0, 0.0, 0.0, (128, 8192));
     let one = whole_page(6.0, 2.0, 0.4147157190635451, (32, 300));
-    for (page, expected, adapters, max) in [
-        (LORA, busy, "chat sql", 2),
-        (LORA_AFTER, after, "", 2),
-        (LORA_ONE, one, "sql", 1),
+    for (page, expected, adapters, max, generated) in [
+        (LORA, busy, "chat sql", 2, 789.0),
+        (LORA_AFTER, after, "", 2, 40_000.0),
+        (LORA_ONE, one, "sql", 1, 945.0),
     ] {
+        let generated = Some(generated);
         let page = vllm(page).unwrap();
         let lora = Lora {
             active: names(adapters),
             waiting: names(adapters),
             max,
         };
-        assert_eq!(page.metrics, Metrics { lora, ..expected });
+        let expected = Metrics {
+            lora,
+            generated,
+            ..expected
+        };
+        assert_eq!(page.metrics, expected);
         assert!(page.lora_seen);
     }
 }

@@ -5,11 +5,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::trust::Trust;
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
 use crate::time::{Clock, Instant, Timestamp};
-
-/// Good pages in a row, of an endpoint whose metrics were stale, before they are trusted again.
-const GOOD_PAGES: u32 = 2;
 
 /// Two pickers poll for a moment when ticks come late, and what one has published may be older than what the other
 /// has found: by a page's timeout and a tick or two. A page that is earlier by more is not older: the clock was set
@@ -43,55 +41,6 @@ pub struct Condition {
     pub scraped: Option<Timestamp>,
     /// Failed scrapes since then.
     pub failures: u32,
-}
-
-/// The history that decides whether an endpoint's metrics are fresh.
-#[derive(Debug, Clone, Copy, Default)]
-struct Trust {
-    /// The last page that was considered.
-    page: Option<ReadPage>,
-    /// Whether the metrics are stale, to be trusted after some good pages.
-    stale: bool,
-    /// Good pages since they are.
-    pages: u32,
-}
-
-/// A page that was read.
-#[derive(Debug, Clone, Copy)]
-struct ReadPage {
-    /// The page, by [`Condition::scraped`].
-    scraped: Timestamp,
-    /// When the page was read, by the picker's own clock: a step of the wall clock makes no page older or newer.
-    at: Instant,
-}
-
-impl Trust {
-    /// Takes in the page that was read last. Returns whether its metrics can be trusted.
-    fn update(&mut self, scraped: Timestamp, clock: &Clock, threshold: Duration) -> Freshness {
-        let now = clock.now();
-        let known = self.page.filter(|page| page.scraped == scraped);
-        let is_new = known.is_none();
-        let page = known.unwrap_or_else(|| {
-            let read = now.before(clock.wall().since(scraped));
-            // Where the clock was set after this page was read, the time from the former page to this one is right.
-            let after = |former: ReadPage| former.at.after(scraped.since(former.scraped));
-            let at = self
-                .page
-                .map_or(read, |former| read.max(after(former)).min(now));
-            ReadPage { scraped, at }
-        });
-        self.page = Some(page);
-        if page.at.after(threshold) < now {
-            (self.stale, self.pages) = (true, 0);
-        } else if self.stale {
-            self.pages += u32::from(is_new);
-            self.stale = self.pages < GOOD_PAGES;
-        }
-        match self.stale {
-            true => Freshness::Stale,
-            false => Freshness::Fresh,
-        }
-    }
 }
 
 /// The endpoints that joined, and those that left.
@@ -206,11 +155,13 @@ impl EndpointStore {
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return;
         };
+        let works = metrics.shows_work_since(&endpoint.metrics);
         let lora = std::mem::take(&mut endpoint.metrics.lora);
         endpoint.metrics = metrics;
         if !lora_seen {
             endpoint.metrics.lora = lora;
         }
+        self.mark_work(slot, works);
         self.set_condition(
             slot,
             Condition {
@@ -242,9 +193,23 @@ impl EndpointStore {
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return false;
         };
+        let works = metrics.shows_work_since(&endpoint.metrics);
         endpoint.metrics = metrics;
+        self.mark_work(slot, works);
         self.set_condition(slot, condition);
         known != condition.scraped
+    }
+
+    fn mark_work(&mut self, slot: Slot, works: bool) {
+        // Where there is no record yet, the page is the first: it shows nothing.
+        if let Some(trust) = self.trust.get_mut(slot.index()) {
+            trust.works |= works;
+        }
+    }
+
+    /// Returns when a page of the endpoint last showed that its engine works, if one ever did.
+    pub fn worked_at(&self, slot: Slot) -> Option<Instant> {
+        self.trust.get(slot.index())?.worked_at
     }
 
     /// Records that a page could not be read.
@@ -275,8 +240,7 @@ impl EndpointStore {
     /// Returns the age of the endpoint's page that was the last one when freshness was updated. A step of the wall
     /// clock does not change it.
     pub fn page_age(&self, slot: Slot, now: Instant) -> Option<Duration> {
-        let page = self.trust.get(slot.index())?.page?;
-        Some(now.since(page.at))
+        self.trust.get(slot.index())?.page_age(now)
     }
 
     /// Chooses the decision mode: metrics are not used once fewer than a quarter of the available endpoints have

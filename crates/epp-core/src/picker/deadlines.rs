@@ -62,6 +62,22 @@ impl Deadlines {
         None
     }
 
+    /// Returns how many requests are due by `bound`, at most `most`.
+    pub fn count_due(
+        &mut self,
+        bound: Instant,
+        most: usize,
+        due: impl Fn(u32) -> Option<Instant>,
+    ) -> usize {
+        let mut found = Vec::new();
+        while found.len() < most && self.first_due(bound, &due).is_some() {
+            found.extend(self.entries.pop());
+        }
+        let count = found.len();
+        self.entries.extend(found);
+        count
+    }
+
     /// Removes entries of requests that do not wait any more, once most of them may be such; `waiting` requests at
     /// most wait. Two looks at most for each entry that was added since the last time.
     pub fn sweep(&mut self, waiting: usize, waits: impl Fn(u32) -> bool) {

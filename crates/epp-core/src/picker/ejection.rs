@@ -27,18 +27,18 @@ impl PoolState {
         }
     }
 
-    /// A request has succeeded or failed at the endpoint in this slot.
+    /// A request has succeeded or failed at the endpoint in this slot; `succeeded`: with a response of success.
     pub fn record_outcome(
         &mut self,
         exchange: &Exchange,
         slot: Slot,
-        failure: Option<Failure>,
+        (failure, succeeded): (Option<Failure>, bool),
         now: Timestamp,
     ) {
         let outcome = Outcome {
             request: exchange.id.0,
             prompt: exchange.response.prompt,
-            bodied: exchange.response.has_body(),
+            served: succeeded && exchange.response.has_body(),
             failure,
         };
         let freshness = self.freshness(slot);

@@ -41,6 +41,7 @@ mod prefixes;
 mod recovery;
 mod reply;
 mod response;
+mod stalls;
 mod statistics;
 pub mod status;
 #[cfg(test)]

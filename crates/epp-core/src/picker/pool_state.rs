@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Exchanges, Target};
 use super::load::Loads;
+use super::stalls::Silence;
 use super::status::DecisionBasis;
 use super::ExchangeId;
 use crate::endpoints::monitor::Monitor;
@@ -25,6 +26,8 @@ pub struct PoolState {
     pub monitor: Monitor,
     /// The load of each.
     pub loads: Loads,
+    /// When silences were last put aside as former ones.
+    pub(super) silences_since: Instant,
     /// Their responses, by slot.
     pub(super) records: Vec<EndpointRecord>,
     /// Whether the proxy sends requests to the endpoints that they name.
@@ -40,6 +43,8 @@ pub(super) struct EndpointRecord {
     last_examined: Option<Instant>,
     /// When one last came; when the endpoint joined, if none has.
     pub last_response: Instant,
+    /// How long it has shown no work.
+    pub silence: Silence,
     /// The requests that it has not responded to, by the time from which on it alone has been waited for.
     pub unanswered: Deadlines,
 }
@@ -50,6 +55,7 @@ impl PoolState {
         Self {
             monitor,
             loads: Loads::default(),
+            silences_since: Instant::default(),
             records: Vec::new(),
             obedience: Obedience::default(),
             loads_outdated: false,
@@ -98,6 +104,7 @@ impl PoolState {
         if let Some(record) = self.records.get_mut(slot.index()) {
             *record = EndpointRecord {
                 last_response: now,
+                silence: Silence::new(now),
                 ..EndpointRecord::default()
             };
         }
@@ -169,6 +176,7 @@ impl PoolState {
         };
         let (now, wall) = (clock.now(), clock.wall());
         let examines = needed
+            || record.silence.doubted
             || self.monitor.outliers.is_suspect(slot, wall)
             || record
                 .last_examined
@@ -183,6 +191,13 @@ impl PoolState {
     pub fn mark_responsive(&mut self, slot: Slot, now: Instant) {
         if let Some(record) = self.records.get_mut(slot.index()) {
             record.last_response = now;
+        }
+    }
+
+    /// The endpoint in this slot has served a request with a body, which had waited since then.
+    pub fn mark_served(&mut self, slot: Slot, waiting_since: Option<Instant>, now: Instant) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
+            record.silence.serve(waiting_since, now);
         }
     }
 
@@ -230,7 +245,12 @@ impl PoolState {
 }
 
 /// Returns since when a request waits for the response of the endpoint in this slot, if it does.
-fn awaited_since(exchanges: &Exchanges, loads: &Loads, slot: Slot, id: u32) -> Option<Instant> {
+pub(super) fn awaited_since(
+    exchanges: &Exchanges,
+    loads: &Loads,
+    slot: Slot,
+    id: u32,
+) -> Option<Instant> {
     let exchange = exchanges.get(ExchangeId(id))?;
     let target = exchange.primary()?;
     let waits = target.slot == slot && loads.stays(target);

@@ -30,6 +30,9 @@ impl Picker {
         self.dispatcher.states.expire(clock.now());
         self.release_due();
         self.relieve_memory();
+        self.dispatcher
+            .endpoints
+            .find_stalled(&self.exchanges, &clock);
         self.probe_ejected();
         queries.into_iter().for_each(|query| self.fetch(query));
         if self.gauges.take_due(clock.now()) {

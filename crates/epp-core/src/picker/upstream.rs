@@ -10,6 +10,7 @@ use crate::metrics::definitions::SERVED_ELSEWHERE;
 use crate::metrics::labels::NoLabels;
 use crate::protocol::EXPLAIN_HEADER;
 use crate::scheduling::{Endpoint, Freshness, Slot};
+use crate::time::Instant;
 
 /// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +58,12 @@ impl Upstream {
         };
         let certain = self.origin == ResponseOrigin::Unreachable;
         Some(Failure { reason, certain })
+    }
+
+    /// Returns the failure of the endpoint that the request was sent to last, if the response is one, and whether it is one
+    /// of success.
+    fn outcome(&self) -> (Option<Failure>, bool) {
+        (self.failure(), self.is_success())
     }
 
     /// Returns the failure of the endpoint that the request was sent to, where the response is another one's.
@@ -110,17 +117,21 @@ impl Dispatcher {
         if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
             self.prefixes.refute(exchange, &self.endpoints);
         }
+        let waiting_since = exchange.response.awaited_since();
         exchange.response.begin();
         let explanation = exchange.explanation.take();
         if let Some(target) = self.endpoints.present_target(exchange) {
             if let Some(seen) = upstream {
-                self.record_response(exchange, target.slot, seen);
+                self.record_response(exchange, target.slot, (seen, waiting_since));
                 if seen.is_success() {
                     self.propose_model(exchange, target.slot);
                 }
             } else {
-                self.endpoints
-                    .mark_responsive(target.slot, self.clock.now());
+                let now = self.clock.now();
+                self.endpoints.mark_responsive(target.slot, now);
+                if exchange.response.has_body() {
+                    self.endpoints.mark_served(target.slot, waiting_since, now);
+                }
             }
         }
         self.prefixes.prove(exchange, &self.endpoints);
@@ -140,7 +151,12 @@ impl Dispatcher {
     }
 
     /// Records the response to a request that was sent to the endpoint in this slot.
-    fn record_response(&mut self, exchange: &mut Exchange, slot: Slot, seen: &Upstream) {
+    fn record_response(
+        &mut self,
+        exchange: &mut Exchange,
+        slot: Slot,
+        (seen, waiting_since): (&Upstream, Option<Instant>),
+    ) {
         let refused = seen.status.is_some_and(|status| status >= 500)
             && seen.origin == ResponseOrigin::Overflow;
         let Some(server) = seen.server.as_deref().filter(|_| !refused) else {
@@ -150,7 +166,11 @@ impl Dispatcher {
         let now = self.clock.now();
         if self.endpoints.is_server(exchange, slot, server) {
             self.endpoints.obedience.record(slot, false, now);
-            self.record_outcome(exchange, slot, seen.failure());
+            // An engine that stands still may be behind a server that still rejects requests.
+            if seen.is_success() && exchange.response.has_body() {
+                self.endpoints.mark_served(slot, waiting_since, now);
+            }
+            self.record_outcome(exchange, slot, seen.outcome());
             return;
         }
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
@@ -170,21 +190,27 @@ impl Dispatcher {
         }
         if !is_first && !self.endpoints.obedience.is_ignored() {
             let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
-            self.record_outcome(exchange, slot, Some(elsewhere));
+            self.record_outcome(exchange, slot, (Some(elsewhere), false));
         }
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
         if let Some(server) = self.endpoints.pool().find_by(by_address) {
-            self.record_outcome(exchange, server, seen.failure());
+            self.record_outcome(exchange, server, seen.outcome());
         }
     }
 
-    fn record_outcome(&mut self, exchange: &Exchange, slot: Slot, failure: Option<Failure>) {
+    fn record_outcome(
+        &mut self,
+        exchange: &Exchange,
+        slot: Slot,
+        outcome: (Option<Failure>, bool),
+    ) {
+        let (failure, _) = outcome;
         let unserved = failure.is_some_and(|failure| failure.reason == Reason::Unserved);
         if !unserved {
             self.endpoints.mark_responsive(slot, self.clock.now());
         }
         let now = self.clock.wall();
-        self.endpoints.record_outcome(exchange, slot, failure, now);
+        self.endpoints.record_outcome(exchange, slot, outcome, now);
     }
 }
 

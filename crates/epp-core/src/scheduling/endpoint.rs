@@ -82,6 +82,8 @@ pub struct Metrics {
     pub running: Option<f64>,
     /// KV-cache utilization, 0 to 1.
     pub kv_usage: Option<f64>,
+    /// Tokens that the engine has generated, if it counts them with each step.
+    pub generated: Option<f64>,
     /// LoRA adapters; the default (none, no room) for a server without the family.
     pub lora: Lora,
     /// Tokens per KV-cache block.
@@ -93,6 +95,19 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Returns whether the engine has worked since an earlier page. Requests that arrive at an engine that stands still
+    /// change a page as well: they only add to its load.
+    pub fn shows_work_since(&self, before: &Self) -> bool {
+        let changes =
+            |now: Option<f64>, before: Option<f64>| before.is_some_and(|it| now != Some(it));
+        let shrinks =
+            |now: Option<f64>, before: Option<f64>| before.is_some_and(|it| now < Some(it));
+        changes(self.generated, before.generated)
+            || changes(self.kv_usage, before.kv_usage)
+            || shrinks(self.running, before.running)
+            || shrinks(self.waiting, before.waiting)
+    }
+
     /// Returns whether the page lists a model of this name.
     pub fn lists_model(&self, name: &str) -> bool {
         let adapters = self.lora.active.iter().chain(&self.lora.waiting);

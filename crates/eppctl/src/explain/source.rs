@@ -293,6 +293,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
             waiting: given.waiting,
             running: given.running,
             kv_usage: given.kv_usage,
+            generated: None,
             lora: lora.unwrap_or_default(),
             block_size: given.block_size,
             num_blocks: given.num_blocks,

@@ -128,7 +128,7 @@ impl Simulation {
         let outcome = Outcome {
             request: self.request,
             prompt: Some((client.begins)(prompt)),
-            bodied: true,
+            served: true,
             failure: reason.map(|reason| Failure {
                 reason,
                 certain: false,

@@ -50,9 +50,9 @@ pub struct Outcome {
     pub request: u32,
     /// The hash of the prompt's first block, which distinguishes prompts; `None` where no prompt was read.
     pub prompt: Option<u64>,
-    /// Whether the request has a body. An endpoint whose engine is dead may still list its models, so
-    /// that a served request without a body proves little.
-    pub bodied: bool,
+    /// Whether the endpoint served a request with a body. An endpoint whose engine is dead or stands still may still
+    /// list its models and reject requests, so that such responses prove little.
+    pub served: bool,
     /// How the request failed, if it did.
     pub failure: Option<Failure>,
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 mod failing_prompts;
 mod failure;
+mod hung;
 mod probe;
 mod state;
 
@@ -213,15 +214,14 @@ impl OutlierDetector {
             state.add_outcome(outcome.failure.is_some(), certain, now);
         }
         match outcome.failure {
-            None => self.record_served(slot, outcome.bodied, probed, now),
+            None => self.record_served(slot, outcome.served, probed, now),
             Some(failure) => {
                 self.failed_at = Some(now);
                 if counts {
                     self.record_failure(slot, failure, freshness, probed, now);
                 } else if probed {
-                    // The prompt is at fault, so the probe proved nothing: the next request probes.
-                    state.probe = Probe::Allowed;
-                    self.flags_stale = true;
+                    // The prompt is at fault.
+                    self.probe_again(slot);
                 }
             }
         }
@@ -241,26 +241,30 @@ impl OutlierDetector {
         }
     }
 
-    fn record_served(&mut self, slot: Slot, bodied: bool, probed: bool, now: Timestamp) {
+    fn record_served(&mut self, slot: Slot, served: bool, probed: bool, now: Timestamp) {
         let Some(state) = self.state(slot) else {
             return;
         };
         let ejection = state.record.ejection;
         // A hung endpoint that responds no longer hangs, and an endpoint that continues to serve this
         // worker's requests does not fail.
-        let was_hung = ejection.is_some_and(|ejection| ejection.reason == Reason::Hung);
+        let hung = ejection.filter(|ejection| ejection.reason == Reason::Hung);
+        // Where only the engine stands still, its server may still list its models and reject requests.
+        let proves = served || hung.is_none_or(|ejection| ejection.certain);
         let refutes = |ejection: Ejection| !self.has_evidence(state, ejection.certain, now);
-        let serves = bodied && ejection.is_some_and(refutes);
-        if bodied {
+        let serves = served && ejection.is_some_and(refutes);
+        if served {
             self.served += 1;
-            let served = self.served;
+            let by_all = self.served;
             if let Some(state) = self.state_mut(slot) {
                 state.served_at = Some(now);
-                state.served_by_all = served;
+                state.served_by_all = by_all;
             }
         }
-        if probed || was_hung || serves {
+        if proves && (probed || hung.is_some() || serves) {
             self.recover(slot, now);
+        } else if probed {
+            self.probe_again(slot);
         }
     }
 
@@ -287,18 +291,6 @@ impl OutlierDetector {
             || (!ejected && is_outlier(own) && self.has_evidence(state, failure.certain, now))
         {
             self.eject(slot, failure, freshness, probed, now);
-        }
-    }
-
-    /// Ejects an endpoint that shows no sign of life.
-    pub fn mark_hung(&mut self, slot: Slot, now: Timestamp) {
-        let state = self.state(slot);
-        if self.is_enabled() && state.is_some_and(|state| !state.is_ejected()) {
-            let failure = Failure {
-                reason: Reason::Hung,
-                certain: true,
-            };
-            self.eject(slot, failure, Freshness::Stale, false, now);
         }
     }
 
@@ -419,6 +411,12 @@ impl OutlierDetector {
             return state.record.changed.is_none();
         }
         if state.record != record {
+            let stalls = |it: Ejection| it.reason == Reason::Hung && !it.certain;
+            if record.ejection.is_some_and(stalls)
+                && (!state.is_ejected() || record.level != state.record.level)
+            {
+                state.stalled = true;
+            }
             if record.ejection.is_none() && state.is_ejected() {
                 // Another worker has seen the endpoint serve a request.
                 state.reset_failures();

@@ -72,8 +72,17 @@ impl OutlierDetector {
         self.flags_stale = true;
     }
 
+    /// A probe proved nothing: the next request probes.
+    pub(super) fn probe_again(&mut self, slot: Slot) {
+        if let Some(state) = self.state_mut(slot) {
+            state.probe = Probe::Allowed;
+            self.flags_stale = true;
+        }
+    }
+
     /// Returns the endpoints that are due for a probe that no worker has claimed. An endpoint that refused or
-    /// hung is not due before its metrics page comes again, unless that takes longer than the longest ejection.
+    /// hung is not due before its metrics page comes again, or shows work if it came all the time, unless that takes
+    /// longer than the longest ejection.
     pub fn due_probes(&self, pool: &Pool, now: Timestamp) -> Vec<Slot> {
         let Some(settings) = self.settings else {
             return Vec::new();
@@ -85,8 +94,9 @@ impl OutlierDetector {
             let longest = settings.max.saturating_mul(2);
             let waits = ejection.until > now && ejection.until.is_near(now, longest);
             let claimed = ejection.prober.is_some() && state.record.is_recent(now, PROBE_TIMEOUT);
-            let silent = matches!(ejection.reason, Reason::Unserved | Reason::Hung)
-                && endpoint.freshness == Freshness::Stale
+            let silent = (state.stalled && ejection.reason == Reason::Hung
+                || matches!(ejection.reason, Reason::Unserved | Reason::Hung)
+                    && endpoint.freshness == Freshness::Stale)
                 && now.since(ejection.until) < settings.max;
             let backs_off = state
                 .probe_backoff_since

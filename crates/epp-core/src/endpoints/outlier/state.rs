@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use super::probe::PROBE_TIMEOUT;
 use super::Reason;
 use crate::time::Timestamp;
 
@@ -96,6 +97,11 @@ impl Probe {
         matches!(self, Self::Allowed | Self::Sent { overdue: true, .. })
     }
 
+    /// Returns whether a probe was sent so long ago that its endpoint should have responded.
+    pub fn is_overdue(self, now: Timestamp) -> bool {
+        matches!(self, Self::Sent { at, .. } if now.abs_diff(at) >= PROBE_TIMEOUT)
+    }
+
     /// Returns whether this request is the probe.
     pub fn is_request(self, number: u32) -> bool {
         matches!(self, Self::Sent { request, .. } if request == number)
@@ -123,6 +129,8 @@ pub(super) struct EndpointState {
     /// How many requests all endpoints together had served by then, as far as this worker saw.
     pub served_by_all: u64,
     pub probe: Probe,
+    /// Whether the engine stands still, as far as the endpoint's pages show.
+    pub stalled: bool,
     /// When this worker last gave up a claim because it had no request to probe with; `None`: never.
     pub probe_backoff_since: Option<Timestamp>,
 }
@@ -139,6 +147,7 @@ impl EndpointState {
             served_at: None,
             served_by_all,
             probe: Probe::None,
+            stalled: false,
             probe_backoff_since: None,
         }
     }

@@ -32,7 +32,7 @@ fn outcome(request: u32, failure: Option<Failure>) -> Outcome {
     Outcome {
         request,
         failure,
-        bodied: true,
+        served: true,
         prompt: None,
     }
 }

@@ -1,0 +1,468 @@
+//! Pools of simulated model servers behind several workers: no server is ejected that works, however slowly, and one
+//! that stands still is ejected soon.
+//!
+//! `SEEDS` is the number of seeds of each pool. The time is simulated, in steps of 10 ms.
+
+// A test fails loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use epp_core::body::SliceBody;
+use epp_core::config;
+use epp_core::picker::{
+    Effect, ExchangeId, Fetch, Fetched, Head, Picker, ResponseOrigin, Upstream,
+};
+use epp_core::scheduling::Slot;
+use epp_core::time::Timestamp;
+use epp_sync::{InProcess, Sharing};
+
+/// Milliseconds per step, and per tick of a worker.
+const STEP: u64 = 10;
+const TICK: u64 = 50;
+
+/// Requests per second.
+const RATE: u64 = 100;
+
+const START: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+/// A model server: it computes prompts one after the other in chunks, and decodes all running requests together.
+#[derive(Clone)]
+struct Server {
+    /// Prompt tokens per millisecond.
+    prefill: f64,
+    /// Milliseconds per decoding step.
+    step: f64,
+    /// Milliseconds per thousand in which it pauses for up to a second, as for a new CUDA graph.
+    pauses: u64,
+    /// Whether its page is SGLang's: gauges, set every 40 decoding steps.
+    sglang: bool,
+    paused_until: u64,
+    hung: bool,
+    queue: VecDeque<Job>,
+    running: Vec<Job>,
+    generated: f64,
+    page: String,
+    page_due: u64,
+}
+
+/// A request at a server.
+#[derive(Clone)]
+struct Job {
+    id: u32,
+    worker: usize,
+    /// Prompt tokens that are not computed.
+    prompt: f64,
+    /// Tokens that are not generated.
+    output: f64,
+    streams: bool,
+    begun: bool,
+}
+
+/// What becomes of a job in a step.
+enum Event {
+    Begun(u32, usize),
+    Ended(u32, usize),
+}
+
+const MAX_RUNNING: usize = 256;
+
+/// Tokens in the KV cache.
+const CACHE: f64 = 500_000.0;
+
+impl Server {
+    fn new() -> Self {
+        Self {
+            prefill: 16.0,
+            step: 25.0,
+            pauses: 0,
+            sglang: false,
+            paused_until: 0,
+            hung: false,
+            queue: VecDeque::new(),
+            running: Vec::new(),
+            generated: 0.0,
+            page: String::new(),
+            page_due: 0,
+        }
+    }
+
+    fn advance(&mut self, now: u64, rng: &mut fastrand::Rng, events: &mut Vec<Event>) {
+        if self.hung || now < self.paused_until {
+            return;
+        }
+        if rng.u64(0..1_000 * 1_000 / STEP) < self.pauses * 1_000 / STEP {
+            self.paused_until = now + rng.u64(0..1_000);
+        }
+        let mut budget = self.prefill * STEP as f64;
+        while self.running.len() < MAX_RUNNING {
+            let Some(first) = self.queue.front_mut() else {
+                break;
+            };
+            let part = first.prompt.min(budget);
+            first.prompt -= part;
+            budget -= part;
+            if first.prompt > 0.0 {
+                break;
+            }
+            self.running.extend(self.queue.pop_front());
+        }
+        let tokens = STEP as f64 / (self.step + 0.1 * self.running.len() as f64);
+        for job in &mut self.running {
+            self.generated += tokens;
+            job.output -= tokens;
+            if !job.begun && (job.streams || job.output <= 0.0) {
+                job.begun = true;
+                events.push(Event::Begun(job.id, job.worker));
+            }
+            if job.output <= 0.0 {
+                events.push(Event::Ended(job.id, job.worker));
+            }
+        }
+        self.running.retain(|job| job.output > 0.0);
+        if now >= self.page_due {
+            self.write();
+            let steps = if self.sglang { 40.0 } else { 1.0 };
+            self.page_due = now + (steps * self.step) as u64;
+        }
+    }
+
+    fn write(&mut self) {
+        let prefilling = self.queue.front().map_or(0.0, |job| job.prompt);
+        let used = self.generated % CACHE - prefilling;
+        let usage = used.rem_euclid(CACHE) / CACHE;
+        let (running, waiting) = (self.running.len(), self.queue.len());
+        let generated = self.generated as u64;
+        self.page = match self.sglang {
+            true => format!("sglang:num_running_reqs {running}\nsglang:num_queue_reqs {waiting}\nsglang:token_usage {usage}\n"),
+            false => format!("vllm:num_requests_running {running}\nvllm:num_requests_waiting {waiting}\nvllm:kv_cache_usage_perc {usage}\nvllm:generation_tokens_total {generated}\n"),
+        };
+    }
+}
+
+struct Worker {
+    picker: Picker,
+    sharing: Sharing,
+}
+
+/// What clients ask for.
+#[derive(Clone, Copy)]
+struct Load {
+    /// Prompt tokens.
+    prompt: u64,
+    /// Every so many requests has a prompt of 300,000 tokens.
+    huge: Option<u64>,
+    /// Tokens of a response, and of every tenth.
+    output: u64,
+    long: u64,
+    /// Of ten responses, how many stream.
+    streams: u64,
+}
+
+const USUAL: Load = Load {
+    prompt: 400,
+    huge: None,
+    output: 60,
+    long: 200,
+    streams: 5,
+};
+
+struct World {
+    servers: Vec<Server>,
+    workers: Vec<Worker>,
+    store: InProcess,
+    load: Load,
+    rng: fastrand::Rng,
+    now: u64,
+    next: u32,
+}
+
+impl World {
+    fn new(servers: Vec<Server>, workers: usize, load: Load, seed: u64) -> Self {
+        let listed =
+            (1..=servers.len()).map(|n| format!("{{name: p{n}, address: 10.0.0.{n}, port: 80}}"));
+        let listed: Vec<String> = listed.collect();
+        let engine = if servers[0].sglang { "sglang" } else { "vllm" };
+        // Half of the seeds by load, half at random.
+        let weight = seed % 2 * 2;
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: weighted-random-picker}}, {{type: queue-scorer}}, {{type: kv-cache-utilization-scorer}},
+  {{type: metrics-data-source}}, {{type: core-metrics-extractor, parameters: {{defaultEngine: {engine}}}}},
+  {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer, weight: {weight}}},
+  {{pluginRef: kv-cache-utilization-scorer, weight: 1}}, {{pluginRef: weighted-random-picker}}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}, sources: [{{pluginRef: metrics-data-source, extractors: [{{pluginRef: core-metrics-extractor}}]}}]}}
+",
+            listed.join(", ")
+        );
+        let mut store = InProcess::default();
+        let start = |number: usize| {
+            let plan = config::load(&text).unwrap().plan;
+            let mut sharing = Sharing::new("epp", plan.cluster(), number as u64 + 1);
+            let mut picker = Picker::new(plan, number as u64 + seed);
+            sharing.join(&mut picker, &mut store, START);
+            Worker { picker, sharing }
+        };
+        let workers = (0..workers).map(start).collect();
+        let mut world = Self {
+            servers,
+            workers,
+            store,
+            load,
+            rng: fastrand::Rng::with_seed(seed),
+            now: 0,
+            next: 0,
+        };
+        world.servers.iter_mut().for_each(Server::write);
+        world
+    }
+
+    fn at(&self) -> Timestamp {
+        START.after(Duration::from_millis(self.now))
+    }
+
+    /// Lets a step pass. Returns the server that got a request, if one was sent.
+    fn step(&mut self) -> Option<usize> {
+        self.now += STEP;
+        let mut events = Vec::new();
+        for server in &mut self.servers {
+            server.advance(self.now, &mut self.rng, &mut events);
+        }
+        for event in events {
+            self.respond(&event);
+        }
+        if self.now % TICK == 0 {
+            (0..self.workers.len()).for_each(|worker| self.tick(worker));
+        }
+        let due = self.now > 1_000 && self.rng.u64(0..1_000) < RATE * STEP;
+        due.then(|| self.send()).flatten()
+    }
+
+    fn respond(&mut self, event: &Event) {
+        let now = self.at();
+        match *event {
+            Event::Begun(id, worker) => {
+                let picker = &mut self.workers[worker].picker;
+                let (id, server) = (ExchangeId(id >> 4), id & 15);
+                let wanted = picker.wants_upstream(id);
+                let upstream = Upstream {
+                    server: Some(format!("10.0.0.{}:80", server + 1).into_bytes()),
+                    status: Some(200),
+                    origin: ResponseOrigin::Endpoint,
+                };
+                picker.response_headers(now, id, wanted.then_some(&upstream));
+            }
+            Event::Ended(id, worker) => {
+                self.workers[worker].picker.closed(now, ExchangeId(id >> 4));
+            }
+        }
+    }
+
+    fn tick(&mut self, worker: usize) {
+        let now = self.at();
+        let Worker { picker, sharing } = &mut self.workers[worker];
+        sharing.before_tick(picker, &mut self.store);
+        picker.tick(now);
+        while let Some(effect) = picker.poll_effect() {
+            let Effect::Fetch { id, fetch, .. } = effect else {
+                continue;
+            };
+            if let Fetch::Metrics { address } = fetch {
+                let page = &self.servers[server_of(&address)].page;
+                let mut page = SliceBody::whole(page.as_bytes());
+                picker.fetched(now, id, Ok(Fetched::Page(&mut page)));
+            }
+        }
+        sharing.after_tick(picker, &mut self.store, now);
+    }
+
+    fn send(&mut self) -> Option<usize> {
+        let (number, now) = (self.next, self.at());
+        self.next += 1;
+        let worker = self.rng.usize(0..self.workers.len());
+        let picker = &mut self.workers[worker].picker;
+        let head = Head::post_json("/v1/completions", None);
+        let body = format!(r#"{{"model":"m","prompt":"{number}"}}"#);
+        picker.request_headers(now, ExchangeId(number), &head);
+        picker.request_body(
+            now,
+            ExchangeId(number),
+            &mut SliceBody::whole(body.as_bytes()),
+        );
+        let mut server = None;
+        while let Some(effect) = picker.poll_effect() {
+            if let Effect::Forward { route, .. } = effect {
+                server = route.endpoints().next().map(server_of);
+            }
+        }
+        let server = server?;
+        let (load, rng) = (self.load, &mut self.rng);
+        let huge = load.huge.is_some_and(|each| rng.u64(0..each) == 0);
+        let prompt = if huge {
+            300_000
+        } else {
+            rng.u64(1..2 * load.prompt)
+        };
+        let output = match rng.u64(0..10) {
+            0 => load.long,
+            _ => rng.u64(1..2 * load.output),
+        };
+        self.servers[server].queue.push_back(Job {
+            id: number << 4 | server as u32,
+            worker,
+            prompt: prompt as f64,
+            output: output as f64,
+            streams: rng.u64(0..10) < load.streams,
+            begun: false,
+        });
+        Some(server)
+    }
+
+    /// Returns in which workers' view each server is ejected.
+    fn ejected(&self, server: usize) -> usize {
+        let slot = Slot(server as u32);
+        let ejected = self.workers.iter().filter(|worker| {
+            let endpoint = worker.picker.pool().get(slot);
+            endpoint.is_some_and(|endpoint| endpoint.ejected)
+        });
+        ejected.count()
+    }
+
+    /// Lets seconds pass, in which only these servers may be ejected. Returns how many requests each server got.
+    fn run(&mut self, seconds: u64, may_be_ejected: &[usize]) -> Vec<usize> {
+        let mut sent = vec![0; self.servers.len()];
+        for _ in 0..seconds * 1_000 / STEP {
+            if let Some(server) = self.step() {
+                sent[server] += 1;
+            }
+            for server in 0..self.servers.len() {
+                let fine = self.ejected(server) == 0 || may_be_ejected.contains(&server);
+                assert!(fine, "server {server} is ejected after {} ms", self.now);
+            }
+        }
+        sent
+    }
+}
+
+fn server_of(address: &str) -> usize {
+    let number = address.strip_prefix("10.0.0.").unwrap();
+    let number: usize = number.strip_suffix(":80").unwrap().parse().unwrap();
+    number - 1
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let seeds = std::env::var("SEEDS").ok();
+    0..seeds.map_or(2, |seeds| seeds.parse().unwrap())
+}
+
+/// Pools in which every server works: their names, servers and load.
+fn working() -> Vec<(&'static str, Vec<Server>, Load)> {
+    let usual = Server::new;
+    let slow = || Server {
+        prefill: 1.6,
+        step: 250.0,
+        ..usual()
+    };
+    let sglang = |step| Server {
+        sglang: true,
+        step,
+        ..usual()
+    };
+    let pausing = || Server {
+        pauses: 3,
+        ..usual()
+    };
+    vec![
+        ("usual", vec![usual(); 4], USUAL),
+        ("one slow", vec![slow(), usual(), usual(), usual()], USUAL),
+        ("half slow", vec![slow(), slow(), usual(), usual()], USUAL),
+        (
+            "overloaded",
+            vec![usual(); 4],
+            Load {
+                prompt: 3_000,
+                output: 400,
+                ..USUAL
+            },
+        ),
+        (
+            "huge prompts",
+            vec![usual(); 4],
+            Load {
+                huge: Some(150),
+                ..USUAL
+            },
+        ),
+        (
+            "whole responses of a minute",
+            vec![usual(); 4],
+            Load {
+                output: 1_000,
+                long: 2_400,
+                streams: 0,
+                ..USUAL
+            },
+        ),
+        ("pauses", vec![pausing(); 4], USUAL),
+        ("SGLang", vec![sglang(25.0); 4], USUAL),
+        (
+            "SGLang, slow",
+            vec![sglang(200.0), sglang(25.0), sglang(25.0)],
+            Load {
+                streams: 0,
+                ..USUAL
+            },
+        ),
+    ]
+}
+
+#[test]
+fn no_server_that_works_is_ejected() {
+    for seed in seeds() {
+        for (name, servers, load) in working() {
+            for workers in [1, 3] {
+                eprintln!("{name}, {workers} workers, seed {seed}");
+                World::new(servers.clone(), workers, load, seed).run(30, &[]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_gets_no_more_requests_after_three_seconds() {
+    for seed in seeds() {
+        for workers in [1, 2, 4] {
+            let mut world = World::new(vec![Server::new(); 4], workers, USUAL, seed);
+            world.run(10, &[]);
+            world.servers[0].hung = true;
+            world.run(3, &[0]);
+            assert_eq!(world.ejected(0), workers, "{workers} workers, seed {seed}");
+            assert_eq!(world.run(20, &[0])[0], 0, "{workers} workers, seed {seed}");
+            world.servers[0].hung = false;
+            world.run(3, &[0]);
+            assert!(world.run(10, &[])[0] > 100, "it is back");
+        }
+    }
+}
+
+#[test]
+fn no_more_than_half_of_the_servers_are_ejected() {
+    for seed in seeds() {
+        let mut world = World::new(vec![Server::new(); 4], 2, USUAL, seed);
+        world.run(10, &[]);
+        (0..3).for_each(|server| world.servers[server].hung = true);
+        for _ in 0..20 {
+            world.run(1, &[0, 1, 2]);
+            let ejected = (0..4).filter(|server| world.ejected(*server) > 0);
+            assert!(ejected.count() <= 2, "seed {seed}");
+        }
+    }
+}
