@@ -119,6 +119,63 @@ fn a_pod_that_hangs_is_ejected_once_neither_page_nor_response_comes() {
     drop(clients);
 }
 
+/// A plan whose endpoints are polled, with random picks.
+fn polled(parameters: &str) -> String {
+    let plugins = format!(
+        "{{type: queue-scorer}}, {{type: random-picker}}, {{type: envoy-proxy, parameters: {{{parameters}}}}}"
+    );
+    let references = "{pluginRef: random-picker}, {pluginRef: queue-scorer, weight: 0}";
+    document(&plugins, references)
+}
+
+#[test]
+fn a_pod_whose_engine_hangs_is_ejected_while_its_metrics_page_answers() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &polled("avoidFirst: 300ms"));
+    setup.workers = 2;
+    let proxy = setup.start();
+    let port = proxy.port;
+    let request = || assert_eq!(complete(port, "m", "x").status, 200);
+    // Each page shows that work is done.
+    for _ in 0..60 {
+        request();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sim.pod(0).set_faults(Faults {
+        hang: true,
+        ..Faults::default()
+    });
+    // Those that the pod gets are stuck until it works again.
+    let mut clients = Vec::new();
+    proxy.wait_until("it is ejected", || {
+        clients.extend((0..5).map(|_| std::thread::spawn(move || complete(port, "m", "x").status)));
+        ejected(&proxy, "hung") == 1
+    });
+    assert_eq!(share(&sim, 0, request), 0);
+    sim.pod(0).set_faults(Faults::default());
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 200);
+    }
+    proxy.wait_until("it is back", || share(&sim, 0, request) > 3);
+}
+
+#[test]
+fn a_pod_whose_503_envoy_retries_is_overloaded() {
+    let sim = Sim::start(3, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &polled("avoidFirst: 300ms"));
+    setup.route = json!({"retry_policy": {"retry_on": "reset,retriable-status-codes", "retriable_status_codes": [503], "num_retries": 3}});
+    let proxy = setup.start();
+    sim.pod(0).set_faults(Faults {
+        status: Some(503),
+        ..Faults::default()
+    });
+    proxy.wait_until("it is ejected", || {
+        assert_eq!(complete(proxy.port, "m", "x").status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+        ejected(&proxy, "overloaded") == 1
+    });
+}
+
 #[test]
 fn no_pod_is_ejected_where_all_fail() {
     let sim = Sim::start(3, &Settings::default()).unwrap();

@@ -8,7 +8,7 @@ use envoy_harness::proxy::{Proxy, Setup};
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::{json, Value};
 
-use crate::load::{Load, Mix};
+use crate::load::{Load, Mix, Sent};
 use crate::verdict::{Bar, Measured, Times};
 
 /// The time for which the load runs before a fault: long enough to measure usual response times.
@@ -64,13 +64,18 @@ fn published() -> &'static Value {
     &FILE["static_resources"]
 }
 
-/// Returns the published retries, with a timeout of a second per attempt, so that a row does not take minutes.
-pub fn retries() -> Value {
+/// Returns the published retries.
+pub fn published_retries() -> Value {
     let manager = &published()["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
     let route = &manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
-    let mut policy = route["retry_policy"].clone();
-    policy["per_try_timeout"] = "1s".into();
-    json!({"retry_policy": policy, "hedge_policy": route["hedge_policy"]})
+    json!({"retry_policy": route["retry_policy"], "hedge_policy": route["hedge_policy"]})
+}
+
+/// Returns the published retries, with a timeout of a second per attempt, so that a row does not take minutes.
+pub fn retries() -> Value {
+    let mut retries = published_retries();
+    retries["retry_policy"]["per_try_timeout"] = "1s".into();
+    retries
 }
 
 /// Returns the published circuit breakers.
@@ -159,13 +164,38 @@ impl Stage {
 
     /// Stops the load. Returns the result of the row.
     pub fn end(self, bar: Bar) -> Measured {
+        self.judge(bar).0
+    }
+
+    /// Stops the load. Returns the result of the row, which also requires that 99 of 100 responses are fast as soon as the
+    /// pool must have recovered.
+    pub fn end_with_p99(self, bar: Bar) -> Measured {
+        let recovery = bar.recovery;
+        let (mut measured, sent, times) = self.judge(bar);
+        let p99 = |from: Duration, to: Duration| {
+            let due = sent.iter().filter(|sent| (from..to).contains(&sent.at));
+            let mut took: Vec<Duration> = due.map(|sent| sent.took).collect();
+            took.sort();
+            took.get(took.len() * 99 / 100).copied().unwrap_or_default()
+        };
+        let before = p99(Duration::ZERO, times.fault);
+        let after = p99(times.over + recovery, Duration::MAX);
+        let text =
+            format!("p99 {before:.0?} before the fault, {after:.0?} from {recovery:?} after it");
+        measured.require(after <= times.fast.max(before * 4), || text.clone());
+        measured.note(text);
+        measured
+    }
+
+    fn judge(self, bar: Bar) -> (Measured, Vec<Sent>, Times) {
         let sent = self.load.stop();
         let times = Times {
             fault: self.fault,
             over: self.over.unwrap_or(self.fault),
             fast: bar.fast,
         };
-        Measured::new(&sent, &times, self.may_be_lost, bar)
+        let measured = Measured::new(&sent, &times, self.may_be_lost, bar);
+        (measured, sent, times)
     }
 }
 

@@ -257,6 +257,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}, sources: [{{pluginRef: metrics-data
                     server: Some(format!("10.0.0.{}:80", server + 1).into_bytes()),
                     status: Some(200),
                     origin: ResponseOrigin::Endpoint,
+                    attempts: Some(1),
                 };
                 picker.response_headers(now, id, wanted.then_some(&upstream));
             }

@@ -194,6 +194,14 @@ impl PoolState {
         }
     }
 
+    /// Returns whether the endpoint in this slot can be reached, although requests fail there: its page has been read
+    /// since, and not missed.
+    pub fn is_reachable(&self, slot: Slot) -> bool {
+        let condition = self.monitor.store.condition(slot);
+        let failing = self.monitor.outliers.failing_since(slot);
+        condition.failures == 0 && failing.is_some_and(|since| condition.scraped > Some(since))
+    }
+
     /// The endpoint in this slot has served a request with a body, which had waited since then.
     pub fn mark_served(&mut self, slot: Slot, waiting_since: Option<Instant>, now: Instant) {
         if let Some(record) = self.records.get_mut(slot.index()) {

@@ -173,6 +173,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
                 server: Some(format!("10.0.0.{}:80", request.server + 1).into_bytes()),
                 status: Some(request.status),
                 origin: ResponseOrigin::Endpoint,
+                attempts: Some(1),
             };
             let wanted = self.picker.wants_upstream(id);
             self.picker

@@ -1,5 +1,7 @@
 //! Upstreams: where responses come from, and what they say of the endpoints that requests were sent to.
 
+use std::time::Duration;
+
 use super::decide::with_port;
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
@@ -11,6 +13,10 @@ use crate::metrics::labels::NoLabels;
 use crate::protocol::EXPLAIN_HEADER;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::Instant;
+
+/// What the first endpoint responded before another one responded to a retry is not known. If it took less than
+/// this, no timeout was over: the first one has given the request away with a 503, or could not be reached.
+const MAX_GIVEN_AWAY: Duration = Duration::from_secs(1);
 
 /// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,9 +73,9 @@ impl Upstream {
     }
 
     /// Returns the failure of the endpoint that the request was sent to, where the response is another one's.
-    fn elsewhere(&self, freshness: Freshness) -> Failure {
+    fn elsewhere(&self, reason: Reason, freshness: Freshness) -> Failure {
         Failure {
-            reason: Reason::Unserved,
+            reason,
             // What another endpoint served was hardly the request's fault, unless the first is well but for
             // it: then the request may have taken long enough there for a retry to overtake it. A page that never
             // came says neither: perhaps none is polled.
@@ -189,7 +195,13 @@ impl Dispatcher {
             false => self.prefixes.refute(exchange, &self.endpoints),
         }
         if !is_first && !self.endpoints.obedience.is_ignored() {
-            let elsewhere = seen.elsewhere(self.endpoints.freshness(slot));
+            let waited = waiting_since.map(|since| now.since(since));
+            let is_quick = waited.is_some_and(|waited| waited < MAX_GIVEN_AWAY);
+            let reason = match is_quick && self.endpoints.is_reachable(slot) {
+                true => Reason::Overloaded,
+                false => Reason::Unserved,
+            };
+            let elsewhere = seen.elsewhere(reason, self.endpoints.freshness(slot));
             self.record_outcome(exchange, slot, (Some(elsewhere), false));
         }
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;

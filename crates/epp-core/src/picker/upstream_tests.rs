@@ -74,12 +74,55 @@ fn only_responses_of_the_endpoint_count() {
 fn a_request_that_another_endpoint_served_is_proof_only_where_the_page_comes_no_more() {
     let certain = |status, freshness| {
         seen(status, ResponseOrigin::Endpoint)
-            .elsewhere(freshness)
+            .elsewhere(Reason::Unserved, freshness)
             .certain
     };
     assert!(certain(200, Freshness::Stale));
     assert!(!certain(200, Freshness::Fresh) && !certain(200, Freshness::Unknown));
     assert!(!certain(500, Freshness::Stale));
+}
+
+/// Returns why the endpoint is ejected after another one has responded to its requests, so long after they were sent.
+fn ejected_for_giving_away(pages_come: bool, taken: Duration) -> Option<Reason> {
+    let mut picker = picker();
+    let head = Head {
+        end: true,
+        ..Head::post_json("/v1/completions", None)
+    };
+    let other = Upstream {
+        server: Some(b"10.0.0.2:80".to_vec()),
+        attempts: Some(2),
+        ..seen(200, ResponseOrigin::Endpoint)
+    };
+    let mut now = NOW;
+    for id in (0..10).map(ExchangeId) {
+        picker.request_headers(now, id, &head);
+        while picker.poll_effect().is_some() {}
+        now = now.after(taken);
+        picker.response_headers(now, id, Some(&other));
+        picker.closed(now, id);
+        if pages_come {
+            let page = b"vllm:num_requests_waiting 7\n";
+            now = now.after(Duration::from_millis(1));
+            assert!(picker.fixture().read_page(now, Slot(0), page));
+            picker.tick(now);
+            while picker.poll_effect().is_some() {}
+        }
+    }
+    picker.dispatcher.endpoints.monitor.outliers.reason(Slot(0))
+}
+
+#[test]
+fn requests_that_a_reachable_endpoint_gave_away_at_once_met_an_overload() {
+    let (soon, late) = (Duration::from_millis(100), Duration::from_millis(1_100));
+    let reason = ejected_for_giving_away(true, soon);
+    assert_eq!(reason, Some(Reason::Overloaded));
+    // Perhaps it cannot be reached.
+    let reason = ejected_for_giving_away(false, soon);
+    assert_eq!(reason, Some(Reason::Unserved));
+    // Perhaps a timeout was over.
+    let reason = ejected_for_giving_away(true, late);
+    assert_eq!(reason, Some(Reason::Unserved));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fake_model_server::{Faults, Metrics};
 use serde_json::json;
 
 use super::{Form, Row};
-use crate::stage::{Plan, Stage};
+use crate::stage::{published_retries, Plan, Stage};
 use crate::verdict::{Bar, Measured};
 
 /// The rows, in the order of the table.
@@ -23,6 +23,12 @@ pub const ROWS: &[Row] = &[
             "1 of 4 pods hangs for 4 s: it does not accept or continue requests, nor serve metrics",
         epp: "26 responses, then all clients wait for it",
         play: hung,
+    },
+    Row {
+        name: "engine hung",
+        what: "the engine of 1 of 4 pods stands still for 8 s while its metrics page answers; `per_try_timeout` is 60 s, as published",
+        epp: "not measured",
+        play: engine_hung,
     },
     Row {
         name: "pod slow",
@@ -93,6 +99,24 @@ fn hung(_: &Form) -> Measured {
     stage.set_faults(0, Faults::default());
     stage.run(seconds(2));
     stage.end(Bar::none(seconds(3)))
+}
+
+fn engine_hung(_: &Form) -> Measured {
+    let mut plan = Plan::new(4);
+    plan.setup.route = published_retries();
+    let stage = plan.start();
+    let faults = Faults {
+        hang: true,
+        ..Faults::default()
+    };
+    stage.set_faults(0, faults);
+    stage.run(seconds(8));
+    let ejected = stage.proxy.counted_with("epp_wasm_ejections_total", "hung");
+    stage.set_faults(0, Faults::default());
+    stage.run(seconds(2));
+    let mut measured = stage.end_with_p99(Bar::none(seconds(3)));
+    measured.require(ejected > 0, || "it was not ejected as hung".to_owned());
+    measured
 }
 
 fn slow(_: &Form) -> Measured {

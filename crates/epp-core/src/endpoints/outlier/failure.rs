@@ -56,3 +56,12 @@ pub struct Outcome {
     /// How the request failed, if it did.
     pub failure: Option<Failure>,
 }
+
+/// Counts of failures that were found to be the fault of requests, not of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestFaults {
+    /// Prompts that failed at two endpoints and were served by none.
+    pub prompts: u64,
+    /// Times that more than half of the endpoints would have been ejected.
+    pub majorities: u64,
+}

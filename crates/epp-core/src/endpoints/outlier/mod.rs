@@ -25,7 +25,7 @@ mod probe;
 mod state;
 
 use self::failing_prompts::FailingPrompts;
-pub use self::failure::{Failure, Outcome, Reason};
+pub use self::failure::{Failure, Outcome, Reason, RequestFaults};
 pub use self::state::{Ejection, EjectionRecord, OutlierSettings};
 use self::state::{EndpointState, Probe, FORGET_AFTER};
 use crate::scheduling::{Freshness, Pool, Slot};
@@ -89,15 +89,6 @@ pub struct OutlierDetector {
     pub unpublished: bool,
     /// Ejections that this worker has decided, to be counted.
     pub new_ejections: Vec<(Slot, Reason)>,
-}
-
-/// Counts of failures that were found to be the fault of requests, not of endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RequestFaults {
-    /// Prompts that failed at two endpoints and were served by none.
-    pub prompts: u64,
-    /// Times that more than half of the endpoints would have been ejected.
-    pub majorities: u64,
 }
 
 impl OutlierDetector {
@@ -181,6 +172,11 @@ impl OutlierDetector {
         self.state(slot).is_some_and(|state| {
             state.failure_share(false, now) > MIN_SHARE || matches!(state.probe, Probe::Sent { .. })
         })
+    }
+
+    /// Returns since when all requests to an endpoint have failed, if the latest has.
+    pub fn failing_since(&self, slot: Slot) -> Option<Timestamp> {
+        self.state(slot)?.failing_since()
     }
 
     /// Returns why an endpoint is ejected, or `None` if it is not.

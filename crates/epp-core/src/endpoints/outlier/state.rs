@@ -116,6 +116,8 @@ struct FailureShares {
     certain: f64,
     /// When the averages last changed.
     at: Timestamp,
+    /// When the first of the latest failures in a row came.
+    since: Option<Timestamp>,
 }
 
 /// One worker's state of one endpoint.
@@ -165,9 +167,15 @@ impl EndpointState {
         }
         let shares = self.failures.insert(recent.unwrap_or_default());
         shares.at = now;
+        shares.since = failed.then(|| shares.since.unwrap_or(now));
         let share = |failed| f64::from(u8::from(failed));
         shares.all += (share(failed) - shares.all) * Self::NEWEST_WEIGHT;
         shares.certain += (share(certain) - shares.certain) * Self::NEWEST_WEIGHT;
+    }
+
+    /// Returns when the first of the latest failures in a row came; `None` if the latest outcome is not a failure.
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.failures?.since
     }
 
     pub fn reset_failures(&mut self) {
