@@ -143,6 +143,21 @@ fn values_of_llm_d_router_are_carried_over() {
 }
 
 #[test]
+fn a_charts_own_failure_mode_is_carried_over() {
+    let read = |file: &str| std::fs::read_to_string(common::top().join(file)).unwrap();
+    let values = read(ROUTER).replace("failureMode: FailOpen", "create: true");
+    let (status, result) = migrate(&["--cluster", "pool", "-"], &values);
+    assert_eq!(status, 0, "{result:#}");
+    assert_eq!(
+        parameters(&result, "envoy-proxy")["failureMode"],
+        "FailOpen"
+    );
+    let values = read(GIE).replace("failureMode", "replicaCount");
+    let (_, result) = migrate(&["--cluster", "pool", "-"], &values);
+    assert_eq!(line(&result, "failureMode").0, "to-do");
+}
+
+#[test]
 fn without_a_document_the_charts_own_is_in_force() {
     let (status, result) = migrate(RUNS[1], "");
     // The objectives.

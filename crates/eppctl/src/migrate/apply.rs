@@ -11,7 +11,7 @@ use super::choose::Chosen;
 use super::cluster::Cluster;
 use super::document::Document;
 use super::engine::Engines;
-use super::sources::{Setting, Sources};
+use super::sources::{Chart, Setting, Sources};
 use super::target::Target;
 use crate::schema::value;
 
@@ -90,6 +90,7 @@ impl<'c> Migration<'c> {
         }
         engines.put(&mut migration);
         migration.put_discovery(own_discovery.is_some());
+        migration.failure_mode(sources);
         migration.unused(chosen);
         migration
     }
@@ -102,6 +103,34 @@ impl<'c> Migration<'c> {
             place: setting.place.clone(),
             outcome,
             what: what.into(),
+        });
+    }
+
+    /// Sets the chart's own failure mode, where its values name none.
+    fn failure_mode(&mut self, sources: &Sources) {
+        const NAME: &str = "failureMode";
+        let mut settings = sources.settings.iter();
+        if settings.any(|one| one.target == Target::Proxy(NAME)) {
+            return;
+        }
+        let (outcome, what) = match sources.chart {
+            Some(Chart::Router) if self.document.get(PROXY, NAME).is_none() => {
+                self.document.set(PROXY, NAME, json!("FailOpen"));
+                (Outcome::Moved, "the chart's default: envoy-proxy, failureMode: FailOpen")
+            }
+            Some(Chart::Gie) => (
+                Outcome::ToDo,
+                "the chart's default is FailOpen from v1.4 on and FailClose before, as here: set failureMode of envoy-proxy",
+            ),
+            // An InferencePool's own default is that of envoy-proxy.
+            _ => return,
+        };
+        self.lines.push(Line {
+            setting: NAME.to_owned(),
+            value: String::new(),
+            place: String::new(),
+            outcome,
+            what: what.to_owned(),
         });
     }
 
