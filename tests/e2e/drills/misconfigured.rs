@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use envoy_harness::config::{fixed, policy};
+use envoy_harness::statistics::samples;
 use epp_core::findings::Finding;
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
@@ -86,100 +87,92 @@ fn start(sim: &Sim) -> Proxy {
         setup.configs.push(config);
         setup.others.push((name.to_owned(), members));
     }
+    // No pool's.
+    setup.others.push(("web".to_owned(), sim.addresses()));
     setup.more_clusters = vec![fixed("nothing", &[responding(NOTHING)])];
     setup.launch()
 }
+
+/// What is told of each pool.
+const TOLD: &[(&str, Finding, &str)] = &[
+    (
+        "inference-pool",
+        Finding::NoOverrideHost,
+        "cluster inference-pool, header x-gateway-destination-endpoint",
+    ),
+    (
+        "modles",
+        Finding::ClusterUnknown,
+        "no cluster modles; there are models",
+    ),
+    (
+        "lost",
+        Finding::AdminUnreachable,
+        "Envoy has no cluster \"nowhere\"",
+    ),
+    ("lost", Finding::BalancedBlindly, "cluster lost"),
+    (
+        "astray",
+        Finding::AdminNotEnvoy,
+        "cluster \"html\": not-a-page",
+    ),
+    (
+        "empty",
+        Finding::AdminNotEnvoy,
+        "cluster \"nothing\": an empty page",
+    ),
+    (
+        "by-cluster",
+        Finding::MetricsClusterUnknown,
+        "Envoy has no cluster \"pages\"",
+    ),
+    ("by-path", Finding::PollsFail, "3 of 3 endpoints: "),
+    ("by-path", Finding::PollsFail, "(not-a-page)"),
+    ("refused", Finding::PollsFail, "(refused)"),
+    ("missing", Finding::PollsFail, "(status 404)"),
+    ("html", Finding::PollsFail, "(not-a-page)"),
+    ("tls", Finding::PollsFail, "(not-http)"),
+    (
+        "by-path",
+        Finding::RequestsLeftAlone,
+        "requests go to web, none to by-path",
+    ),
+];
 
 #[test]
 fn what_is_misconfigured_is_told_with_its_names() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
     let proxy = start(&sim);
     proxy.wait_until("Envoy listens", || get(proxy.port, "/lost/x").is_ok());
-    let (mut number, pod) = (0, |place: usize| sim.addresses()[place].to_string());
-    let mut send = || {
-        number += 1;
-        assert_eq!(
-            complete(proxy.port, "m", &format!("{number} of many")).status,
-            200
-        );
-    };
+    let mut number = 0;
     proxy.wait_until("requests go elsewhere than they name", || {
-        send();
+        number += 1;
+        let response = complete(proxy.port, "m", &format!("{number} of many"));
+        assert_eq!(response.status, 200);
+        assert_eq!(get(proxy.port, "/web/x").unwrap().status, 200);
         super::open(&proxy, "inference-pool", Finding::NoOverrideHost) == Some(1)
     });
-    let told = |cluster, finding, detail: &str| is_told(&proxy, cluster, finding, detail);
-    let header = "cluster inference-pool, header x-gateway-destination-endpoint";
-    told("inference-pool", Finding::NoOverrideHost, header);
-    assert_eq!(
-        proxy.counted_with("epp_wasm_ejections_total", "inference-pool"),
-        0
-    );
-    told(
-        "modles",
-        Finding::ClusterUnknown,
-        "no cluster modles; there are models",
-    );
-    told(
-        "lost",
-        Finding::AdminUnreachable,
-        "Envoy has no cluster \"nowhere\"",
-    );
-    told("lost", Finding::BalancedBlindly, "cluster lost");
-    told(
-        "astray",
-        Finding::AdminNotEnvoy,
-        "cluster \"html\": not-a-page",
-    );
-    told(
-        "empty",
-        Finding::AdminNotEnvoy,
-        "cluster \"nothing\": an empty page",
-    );
-    told(
-        "by-cluster",
-        Finding::MetricsClusterUnknown,
-        "Envoy has no cluster \"pages\"",
-    );
-    told(
-        "by-path",
-        Finding::PollsFail,
-        &format!("3 of 3 endpoints: {} (not-a-page)", pod(0)),
-    );
-    told("refused", Finding::PollsFail, "(refused)");
-    told("missing", Finding::PollsFail, "(status 404)");
-    told("html", Finding::PollsFail, "(not-a-page)");
-    told("tls", Finding::PollsFail, "(not-http)");
-    // The same reasons are a label.
+    for (cluster, finding, detail) in TOLD {
+        is_told(&proxy, cluster, *finding, detail);
+    }
+    let ejections = proxy.counted_with("epp_wasm_ejections_total", "inference-pool");
+    assert_eq!(ejections, 0);
+    let left_alone = |to| proxy.counted_with("epp_wasm_left_alone_total", to);
+    assert!(left_alone("pool=\"by-path\",route_cluster=\"web\"") > 10);
+    assert_eq!(left_alone("route_cluster=\"inference-pool\""), 0);
     for (cluster, reason) in [
         ("refused", "refused"),
         ("missing", "status"),
         ("tls", "not-http"),
     ] {
         let page = proxy.prometheus();
-        let mut errors =
-            envoy_harness::statistics::samples(&page, "llm_d_epp_datalayer_poll_errors_total");
-        let (cluster, reason) = (
-            format!("pool=\"{cluster}\""),
-            format!("reason=\"{reason}\""),
-        );
-        let found =
-            errors.find(|(labels, _)| labels.contains(&cluster) && labels.contains(&reason));
-        assert!(
-            found.is_some_and(|(_, count)| count > 1.0),
-            "{cluster} {reason}"
-        );
+        let mut errors = samples(&page, "llm_d_epp_datalayer_poll_errors_total");
+        let found = errors.find(|(labels, _)| {
+            labels.contains(&format!("pool=\"{cluster}\""))
+                && labels.contains(&format!("reason=\"{reason}\""))
+        });
+        assert!(found.is_some_and(|(_, count)| count > 1.0), "{cluster}");
     }
-    told(
-        "by-path",
-        Finding::RequestsLeftAlone,
-        "requests go to inference-pool, none to by-path",
-    );
-    assert!(
-        proxy.counted_with(
-            "epp_wasm_left_alone_total",
-            "route_cluster=\"inference-pool\""
-        ) > 10
-    );
     // The members of this one were waited for long enough: FailClose means what it says.
     proxy.wait_until("requests fail closed", || {
         get(proxy.port, "/lost/x").unwrap().status == 503

@@ -115,6 +115,8 @@ pub struct Status {
     pub counts: Counts,
     /// Picks of the endpoint in each slot.
     pub picks: Vec<(u32, i64)>,
+    /// Slots of endpoints whose last metrics page could not be read, and why, if it polls.
+    pub poll_errors: Vec<(u32, String)>,
     /// Slots of ejected endpoints, and why.
     pub ejected: Vec<(u32, String)>,
     /// The legends that the decisions refer to.

@@ -159,7 +159,9 @@ impl Picker {
         dispatcher.view.wanted = MAX_DECISIONS;
         let (endpoints, view) = (&dispatcher.endpoints, &dispatcher.view);
         let slots = (0..endpoints.pool().width()).map(|index| Slot(index as u32));
-        let outliers = &endpoints.monitor.outliers;
+        let monitor = &endpoints.monitor;
+        let poll_error = |slot: Slot| Some((slot.0, monitor.poll_error(slot)?.text()));
+        let outliers = &monitor.outliers;
         let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
         Status {
             serves: self.serves,
@@ -171,6 +173,7 @@ impl Picker {
             under_way: (self.exchanges.len(), self.exchanges.held()),
             counts: dispatcher.statistics.counts(),
             picks: dispatcher.statistics.picks(),
+            poll_errors: slots.clone().filter_map(poll_error).collect(),
             ejected: slots.filter_map(ejected).collect(),
             legends: view.legends.clone(),
             decisions: view.decisions.iter().cloned().collect(),
