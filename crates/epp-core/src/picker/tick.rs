@@ -30,9 +30,12 @@ impl Picker {
         self.dispatcher.states.expire(clock.now());
         self.release_due();
         self.relieve_memory();
-        self.dispatcher
-            .endpoints
-            .find_stalled(&self.exchanges, &clock);
+        // Otherwise it is not known which endpoint a request waits for.
+        let follows = !self.dispatcher.endpoints.obedience.is_ignored();
+        if follows {
+            let endpoints = &mut self.dispatcher.endpoints;
+            endpoints.find_stalled(&self.exchanges, &clock);
+        }
         self.probe_ejected();
         queries.into_iter().for_each(|query| self.fetch(query));
         if self.gauges.take_due(clock.now()) {
@@ -41,8 +44,7 @@ impl Picker {
             let patience = self.dispatcher.plan.source.staleness;
             let interval = self.dispatcher.plan.discovery.interval();
             endpoints.obedience.end_period(interval, clock.now());
-            if !endpoints.obedience.is_ignored() {
-                // Otherwise it is not known which endpoint a request waits for.
+            if follows {
                 endpoints.find_hung(&self.exchanges, patience, &clock);
             }
             self.set_gauges();
