@@ -434,6 +434,11 @@ impl Proxy {
             "model_name",
             "finding",
             "route_cluster",
+            "version",
+            "commit",
+            "digest",
+            "envoy",
+            "tested",
             "le",
         ]
         .map(stats_tag);
