@@ -91,12 +91,13 @@ envoy: ## Install Envoy into target/tools, or check the one at ENVOY=path
 clients: ## Install the clients of the end-to-end tests into target/tools
 	@scripts/clients
 
-generate: toolchain ## Regenerate docs/schema.json, configuration.md, metrics.md, eppctl.md and the tables of parity.md and migrating.md
+generate: toolchain ## Regenerate docs/schema.json, configuration.md, metrics.md, eppctl.md and the tables of parity.md, migrating.md and operations.md
 	cargo run --quiet --locked --package eppctl -- schema >target/schema.json
 	cargo run --quiet --locked --package eppctl -- reference >target/configuration.md
 	cargo run --quiet --locked --package eppctl -- reference --metrics >target/metrics.md
 	cargo run --quiet --locked --package eppctl -- manual >target/eppctl.md
 	cargo run --quiet --locked --package eppctl -- reference --into docs/migrating.md --documents tests/configs
+	cargo run --quiet --locked --package eppctl -- reference --findings --into docs/operations.md
 	mv target/schema.json target/configuration.md target/metrics.md target/eppctl.md docs/
 	cargo run --quiet --locked --package eppctl -- parity --into docs/parity.md tests/parity/recorded tests/parity/catalogue tests/vectors/reference
 

@@ -20,6 +20,7 @@
 //! | `models` | the models with separate statistics | `models` |
 //! | `worker/N` | a VM's presence: heartbeat, journal length, requests in flight | [`presence`] |
 //! | `worker/N/0` … `15` | its journal: the latest updates of its indexes | [`journal`] |
+//! | `worker/N/findings`, `findings` | what a VM finds wrong, and what is wrong with the pool | [`findings`] |
 //! | `worker/N/report`, `plan` | its state for the status page, and the plan in force | [`report`] |
 //! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
 //!
@@ -33,6 +34,7 @@ pub mod delivery;
 mod ejections;
 #[cfg(test)]
 mod faulty;
+pub mod findings;
 pub mod handover;
 #[cfg(test)]
 mod intake_tests;
@@ -55,4 +57,4 @@ pub use store::{InProcess, Store};
 
 /// The beginning of all keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/7";
+pub const ROOT: &str = "epp-wasm/8";

@@ -61,6 +61,14 @@ impl Peers {
         Some((presence::key(&self.base, number), self.workers.own()))
     }
 
+    /// Returns the worker slots and numbers of the other VMs that send heartbeats.
+    pub fn live(&mut self) -> Vec<(u32, u64)> {
+        let others = self.workers.others();
+        let live = others.filter(|(_, peer)| peer.is_live());
+        let live = live.filter_map(|(number, peer)| Some((number, peer.owner?)));
+        live.collect()
+    }
+
     /// Returns whether another VM's index may be handed over to this one.
     pub fn is_requesting(&self) -> bool {
         self.sharing && self.handover.is_requesting()

@@ -7,7 +7,6 @@
 
 use epp_core::picker::status::{PlanSummary, Status};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh64::xxh64;
 
 use crate::shared::Shared;
 use crate::ROOT;
@@ -89,14 +88,6 @@ pub struct PlanReport {
     pub id: u64,
     /// Its content.
     pub summary: PlanSummary,
-}
-
-impl PlanReport {
-    /// Returns the report of a plan. Equal plans have equal numbers in all VMs.
-    pub fn new(summary: PlanSummary) -> Self {
-        let id = xxh64(&crate::codec::encode(&summary), 0);
-        Self { id, summary }
-    }
 }
 
 /// Sends the page's heartbeat, and returns the keys of the pools that there are.

@@ -5,6 +5,7 @@ use epp_core::picker::Picker;
 
 use crate::delivery::SharedFinding;
 use crate::ejections::Ejections;
+use crate::findings::Findings;
 use crate::lease::Lease;
 use crate::models;
 use crate::peers::Peers;
@@ -31,6 +32,9 @@ pub struct Sharing {
     ejections: Ejections,
     delivery: SharedFinding,
     audience: Audience,
+    findings: Findings,
+    /// Identifies the plan in force.
+    plan_digest: u64,
     /// The plan as it is reported; made when it is first requested.
     plan: Option<PlanReport>,
     traffic: Traffic,
@@ -51,6 +55,8 @@ impl Sharing {
             ejections: Ejections::new(format!("{base}/ejections")),
             delivery: SharedFinding::new(format!("{base}/delivery")),
             audience: Audience::default(),
+            findings: Findings::new(&base),
+            plan_digest: 0,
             plan: None,
             traffic: Traffic::default(),
             secret_due: 0,
@@ -82,6 +88,7 @@ impl Sharing {
     }
 
     fn follow_plan(&mut self, picker: &mut PeerView<'_>) {
+        self.plan_digest = picker.plan_digest();
         let sharing = picker.may_share();
         self.peers.set_sharing(sharing);
         picker.set_sharing(sharing);
@@ -99,6 +106,9 @@ impl Sharing {
             if !polls || !picker.polls() {
                 // A new poller continues where the last one stopped.
                 this.snapshots.adopt(&mut picker, shared);
+            }
+            if polls && !picker.polls() {
+                this.findings.take_over(&mut picker, shared);
             }
             picker.set_polling(polls);
         });
@@ -120,6 +130,10 @@ impl Sharing {
                 let (outliers, pool) = picker.outliers();
                 this.ejections.exchange(outliers, pool, shared, now);
             }
+            let (slot, others) = (this.peers.slot(), this.peers.live());
+            let plan = this.plan_digest;
+            let findings = &mut this.findings;
+            findings.tick(slot, plan, &others, &mut picker, shared);
             this.report(&mut picker, shared, millis);
         });
         picker.set_sharing_statistics(SharingStatistics {
@@ -210,9 +224,11 @@ impl Sharing {
             return;
         };
         self.report_due = REPORT_TICKS;
-        let plan = self
-            .plan
-            .get_or_insert_with(|| PlanReport::new(picker.plan_summary()));
+        let id = self.plan_digest;
+        let plan = self.plan.get_or_insert_with(|| PlanReport {
+            id,
+            summary: picker.plan_summary(),
+        });
         if picker.polls() {
             report::publish_plan(&self.base, plan, shared);
             report::list_pool(&self.base, shared);

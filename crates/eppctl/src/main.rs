@@ -18,6 +18,7 @@ mod document_table;
 mod embedded;
 mod excerpt;
 mod explain;
+mod findings_reference;
 mod input;
 mod lint;
 mod manual;

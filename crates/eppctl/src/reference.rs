@@ -11,17 +11,19 @@ use epp_core::plugins::{self, PluginType, Standing};
 use serde::Serialize;
 
 use crate::document_table;
+use crate::findings_reference;
 use crate::markdown::insert;
 use crate::output::{Error, ExitStatus, Output, Report};
 use crate::page::{holds, name_of, questions, written, Block, Page, Row};
 use crate::type_tables;
 
-/// Print the reference of plugin types (parameters, defaults, formula, example) or of metrics.
+/// Print the reference of plugin types (parameters, defaults, formula, example), of metrics or of findings.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl reference prefix-cache-scorer
   eppctl reference > docs/configuration.md
   eppctl reference --metrics > docs/metrics.md
+  eppctl reference --findings
   eppctl reference --into docs/migrating.md --documents tests/configs")]
 pub struct Reference {
     /// Plugin types [default: all].
@@ -30,6 +32,9 @@ pub struct Reference {
     /// Print the metrics that the filter exports instead.
     #[arg(long, conflicts_with = "types")]
     metrics: bool,
+    /// Print the findings that the filter reports instead: a table of causes and remedies.
+    #[arg(long, conflicts_with_all = ["types", "metrics", "documents"])]
+    findings: bool,
     /// Instead of printing, insert the tables of plugin types into a Markdown file, between its lines <!-- eppctl reference: … --> and <!-- end -->.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["types", "metrics"])]
     into: Option<PathBuf>,
@@ -56,6 +61,10 @@ impl Reference {
     /// Prints the reference, of metrics, of all plugins, or of those named.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         if let Some(file) = &self.into {
+            if self.findings {
+                insert(file, &[findings_reference::table()]).map_err(Error::new)?;
+                return Ok(ExitStatus::Ok);
+            }
             let mut tables = type_tables::tables();
             if let Some(folder) = &self.documents {
                 tables.push(document_table::table(folder).map_err(Error::new)?);
@@ -64,7 +73,9 @@ impl Reference {
             return Ok(ExitStatus::Ok);
         }
         let mut text = String::new();
-        if self.metrics {
+        if self.findings {
+            text = findings_reference::table().rows;
+        } else if self.metrics {
             text = crate::metrics_reference::page();
         } else if self.types.is_empty() {
             text.push_str(HEAD);

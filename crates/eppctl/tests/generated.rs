@@ -41,6 +41,18 @@ fn the_page_of_the_commands_is_up_to_date() {
     committed("docs/eppctl.md", &["manual"]);
 }
 
+#[test]
+fn the_table_of_findings_is_up_to_date() {
+    let written = std::fs::read_to_string(top().join("docs/operations.md")).unwrap();
+    let table = out(&eppctl(&["reference", "--findings"], ""));
+    assert!(table.lines().count() > 20, "{table}");
+    let inserted = format!("<!-- eppctl reference: findings -->\n{table}<!-- end -->");
+    assert!(
+        written.contains(&inserted),
+        "run `make generate` and commit docs/operations.md"
+    );
+}
+
 fn validator() -> jsonschema::Validator {
     let text = std::fs::read_to_string(top().join("docs/schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();

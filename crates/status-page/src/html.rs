@@ -2,15 +2,113 @@
 
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
-use super::{attention, Decided, Pool, Totals, Vm, REFRESH};
-use epp_core::endpoints::store::Condition;
+use super::{verdict, Decided, Pool, Totals, Vm, REFRESH};
+use epp_core::endpoints::store;
+use epp_core::findings::{Condition, Severity};
 use epp_core::picker::status::{Candidate, DecisionBasis, PlanSummary, RecentDecision};
+use epp_core::picker::HIGH_MEMORY;
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Endpoints of a worker's requests in flight that are listed one by one; a pool may have a thousand.
 const LISTED_ENDPOINTS: usize = 4;
+
+/// A column of a table: its class, its name, and what it means.
+type Column = (&'static str, &'static str, &'static str);
+
+const ENDPOINTS: &[Column] = &[
+    ("l", "endpoint", "Its address, and its name where discovery knows one."),
+    ("", "may be\npicked", "Whether new requests may go there, and why not."),
+    ("", "metrics", "Whether its metrics page was read lately. Without fresh metrics it counts as the average of the others."),
+    ("", "age", "Time since its metrics page was read."),
+    ("", "waiting\nrequests", "Its queue, from all clients, as its metrics page says."),
+    ("", "running\nrequests", "Requests that it computes, as its metrics page says."),
+    ("", "KV cache\nused", "As its metrics page says."),
+    ("", "LoRA adapters", "Loaded, waiting, and the most that it loads."),
+    ("", "requests\nin flight", "Requests of this Envoy that it has not finished."),
+    ("", "tokens\nin flight", "Tokens that those still cost it, estimated."),
+    ("", "times\npicked", "By the workers of this Envoy since they started."),
+];
+
+const WORKERS: &[Column] = &[
+    ("", "worker", "Its number; one is Envoy's main thread."),
+    ("l", "traffic", "Whether it has served requests."),
+    ("l", "polls\nmetrics", "One worker fetches members and metrics for all."),
+    ("", "heartbeats", "They go on while the worker lives."),
+    ("", "last\nreport", "How old this row is."),
+    ("l", "decides by", "Metrics; its own counts where too few endpoints have fresh metrics; nothing yet before the endpoints are known."),
+    ("", "request\nbodies", "Whether they reach the filter before it decides."),
+    ("", "open\nrequests", "Requests that have not ended."),
+    ("", "of these\nheld", "They wait for more of their body."),
+    ("w", "requests in flight\nby endpoint", "Requests that this worker sent and that have not ended."),
+    ("", "index\nentries", "Blocks of prompts that endpoints probably have cached."),
+    ("", "index\nused", "Share of the index's memory, maxIndexBytes."),
+    ("", "index\nevictions", "Entries dropped for newer ones."),
+    ("", "memory", "Of the worker's VM."),
+];
+
+const TOTALS: &[Column] = &[
+    ("", "worker", "Its number."),
+    ("", "decisions", "Requests decided."),
+    (
+        "",
+        "of these\nearly",
+        "Before the end of the body, which could not change the decision.",
+    ),
+    (
+        "",
+        "rejected",
+        "No endpoint could be picked, under failureMode: FailClose.",
+    ),
+    (
+        "",
+        "left to\nEnvoy",
+        "No endpoint could be picked, under failureMode: FailOpen.",
+    ),
+    (
+        "",
+        "served by a\nretry",
+        "Another endpoint than the picked one responded.",
+    ),
+];
+
+const DECISIONS: &[Column] = &[
+    ("", "when", "How long ago."),
+    ("", "worker", "Which worker decided."),
+    ("l", "model", "As the client requested it."),
+    (
+        "",
+        "prompt\ntokens",
+        "As far as the prompt was read; estimated.",
+    ),
+    (
+        "",
+        "cached at\nthe pick",
+        "Share of the prompt that the picked endpoint probably has cached.",
+    ),
+    (
+        "",
+        "decided",
+        "Early: before the end of the body, which could not change the decision.",
+    ),
+    (
+        "l",
+        "removed by\nfilters",
+        "How many candidates each filter removed.",
+    ),
+    ("", "candidates", "Endpoints that were scored."),
+    (
+        "l",
+        "endpoint",
+        "The best candidates; picks are highlighted.",
+    ),
+    (
+        "",
+        "weighted\nsum",
+        "Each scorer's score times its weight, added up.",
+    ),
+];
 
 /// Returns the page as of `now`, in milliseconds since 1970.
 pub fn page(pools: &[Pool], now: u64) -> String {
@@ -40,8 +138,8 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     html! {
         section {
             h2 { "Pool " (pool.cluster) }
-            p { "Filter " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ": " (plan.summary.summary) } }
-            (attention(pool))
+            (verdict_on(pool))
+            p { "Filter " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ", configuration " code { (format!("{:016x}", plan.id)) } ": " (plan.summary.summary) } }
             h3 { "Endpoints" }
             (endpoints(pool, now))
             h3 { "Workers" }
@@ -59,14 +157,38 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     }
 }
 
-/// Returns the list of the pool's problems, each with what to do about it.
-fn attention(pool: &Pool) -> Markup {
-    let findings = attention::findings(pool);
+/// Returns whether the pool is healthy, and what is wrong, each with its cause and what to do about it.
+fn verdict_on(pool: &Pool) -> Markup {
+    let findings = verdict::findings(pool);
+    let serious = |one: &Condition| one.finding.severity() < Severity::Note;
     html! {
-        @if findings.is_empty() {
-            p.ok { "Nothing needs attention." }
-        } @else {
-            ul.attention { @for finding in &findings { li { span.bad { (finding.what) } " " (finding.remedy) } } }
+        p.verdict.bad[findings.iter().any(serious)] { (verdict::summary(&findings)) }
+        ul.findings {
+            @for one in &findings {
+                li {
+                    span.bad[serious(one)] { (one.finding.severity().name()) ": " (one.finding.cause()) }
+                    " " (one.detail) ". " (one.finding.remedy()) " " code { (one.finding.id()) }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the head of a table, and what its columns mean: names with their meanings. A line break in a name is one.
+fn head(columns: &[Column]) -> Markup {
+    html! {
+        thead { tr {
+            @for (class, name, meaning) in columns { th class=(class) { abbr title=(meaning) { (name) } } }
+        } }
+    }
+}
+
+/// Returns the meanings of a table's columns, for readers without a mouse.
+fn legend(columns: &[Column]) -> Markup {
+    html! {
+        details {
+            summary { "What the columns mean" }
+            dl { @for (_, name, meaning) in columns { dt { (name) } dd { (meaning) } } }
         }
     }
 }
@@ -82,17 +204,14 @@ fn endpoints(pool: &Pool, now: u64) -> Markup {
             "report for all clients; requests and tokens in flight, and picks, are this Envoy's."
         }
         table.endpoints {
-            thead { tr {
-                th.l { "endpoint" } th { "healthy" } th { "metrics" } th { "age" } th { "waiting" br; "requests" } th { "running" br; "requests" }
-                th { "KV cache" br; "used" } th { "LoRA adapters" } th { "requests" br; "in flight" } th { "tokens" br; "in flight" }
-                th { "ejected" } th { "times" br; "picked" }
-            } }
+            (head(ENDPOINTS))
             tbody {
                 @for (slot, endpoint) in pool.store.pool.iter() {
                     (endpoint_of(pool, slot, endpoint, totals.get(slot.index()).copied().unwrap_or_default(), now))
                 }
             }
         }
+        (legend(ENDPOINTS))
     }
 }
 
@@ -103,7 +222,7 @@ fn endpoint_of(
     totals: Totals<'_>,
     now: u64,
 ) -> Markup {
-    let Condition { scraped, failures } = pool.store.condition(slot);
+    let store::Condition { scraped, failures } = pool.store.condition(slot);
     let fresh = match endpoint.freshness {
         Freshness::Fresh => "fresh",
         Freshness::Stale => "stale",
@@ -120,7 +239,13 @@ fn endpoint_of(
     html! {
         tr {
             td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
-            td.bad[!endpoint.available] { @if endpoint.available { "yes" } @else { "no" } }
+            td.picked.bad[!endpoint.available || ejected.is_some()] {
+                @match (endpoint.available, ejected) {
+                    (false, _) => "no: unhealthy",
+                    (true, Some(reason)) => { "no: ejected, " (reason) }
+                    (true, None) => "yes",
+                }
+            }
             td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" } }
             td { @if let Some(scraped) = scraped { (now.saturating_sub(scraped.as_millis())) " ms" } @else { "–" } }
             td { (whole(metrics.waiting)) }
@@ -129,7 +254,6 @@ fn endpoint_of(
             td { @if lora.max > 0 { (lora.active.len()) " active, " (lora.waiting.len()) " waiting, at most " (lora.max) } @else { "–" } }
             td.in-flight { (requests) }
             td { (tokens) }
-            td.bad[ejected.is_some()] { (ejected.unwrap_or("no")) }
             td { (picks) }
         }
     }
@@ -142,13 +266,10 @@ fn workers(pool: &Pool, now: u64) -> Markup {
             "requests wait for more of their body. The prefix index says which prompts each endpoint has probably cached."
         }
         table.workers {
-            thead { tr {
-                th { "worker" } th.l { "traffic" } th.l { "polls" br; "metrics" } th { "heartbeats" } th { "last" br; "report" } th.l { "decides by" }
-                th { "request" br; "bodies" } th { "open" br; "requests" } th { "of these" br; "held" } th.w { "requests in flight" br; "by endpoint" }
-                th { "index" br; "entries" } th { "index" br; "used" } th { "index" br; "evictions" } th { "memory" }
-            } }
+            (head(WORKERS))
             tbody { @for vm in &pool.vms { (worker(pool, vm, now)) } }
         }
+        (legend(WORKERS))
     }
 }
 
@@ -178,14 +299,14 @@ fn worker(pool: &Pool, vm: &Vm, now: u64) -> Markup {
                     DecisionBasis::Nothing => "nothing yet",
                 }
             }
-            td { @if status.reads_bodies { "read" } @else { "not read" } }
+            td.bad[!status.reads_bodies] { @if status.reads_bodies { "read" } @else { "not read" } }
             td { (under_way) }
             td { (held) }
             td.w { (in_flight(pool, vm)) }
             td.entries { (index.entries) }
             td { (percent(Some(index.bytes as f64 / index.bound.max(1) as f64))) }
             td { (index.evictions) }
-            td { (megabytes(status.memory)) }
+            td.bad[status.memory > HIGH_MEMORY] { (megabytes(status.memory)) }
         }
     }
 }
@@ -202,9 +323,7 @@ fn totals(pool: &Pool) -> Markup {
             "rejected, or left to the load balancing of Envoy's cluster, as failureMode says. A retry went to another endpoint than the picked one."
         }
         table.totals {
-            thead { tr {
-                th { "worker" } th { "decisions" } th { "of these" br; "early" } th { "rejected" } th { "left to" br; "Envoy" } th { "served by a" br; "retry" }
-            } }
+            (head(TOTALS))
             tbody {
                 @for (worker, counts) in reported {
                     tr {
@@ -218,6 +337,7 @@ fn totals(pool: &Pool) -> Markup {
                 }
             }
         }
+        (legend(TOTALS))
     }
 }
 
@@ -261,12 +381,12 @@ fn decisions(pool: &Pool, now: u64) -> Markup {
             }
             table.decisions {
                 thead { tr {
-                    th { "when" } th { "worker" } th.l { "model" } th { "prompt" br; "tokens" } th { "cached at" br; "the pick" } th { "decided" } th.l { "removed by" br; "filters" }
-                    th { "candidates" } th.l { "endpoint" } th { "weighted" br; "sum" }
+                    @for (class, name, meaning) in DECISIONS { th class=(class) { abbr title=(meaning) { (name) } } }
                     @for (name, weight) in &scorers { th { (name) " × " (weight) } }
                 } }
                 @for decided in &decisions { (decision(pool, decided, &scorers, now)) }
             }
+            (legend(DECISIONS))
         }
     }
 }

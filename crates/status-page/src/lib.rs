@@ -4,12 +4,13 @@
 //! sends a heartbeat, on which the pickers report their state ([`epp_sync::report`]); the page shows the
 //! reports and the other shared data. The crate may use `epp-core` and `epp-sync`, and no host.
 
-mod attention;
 mod html;
+mod verdict;
 
 use std::time::Duration;
 
 use epp_core::endpoints::store::EndpointStore;
+use epp_core::findings::Condition;
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
@@ -17,7 +18,7 @@ use epp_core::time::{Clock, Timestamp};
 use epp_sync::presence::{self, Record};
 use epp_sync::report::{self, PlanReport, Report};
 use epp_sync::shared::{Shared, Traffic};
-use epp_sync::{snapshot, Store};
+use epp_sync::{findings, snapshot, Store};
 
 /// Seconds after which a browser loads the page again.
 pub const REFRESH: u32 = 2;
@@ -37,6 +38,8 @@ struct Pool {
     plan: Option<PlanReport>,
     store: EndpointStore,
     vms: Vec<Vm>,
+    /// What is wrong with it, the worst first.
+    open: Vec<Condition>,
 }
 
 /// One VM: a worker's, or the main thread's.
@@ -98,6 +101,7 @@ impl Pool {
         });
         let vms = vms.collect();
         let plan = report::plan(base, shared);
+        let verdict = findings::verdict(base, shared).unwrap_or_default();
         let mut store = EndpointStore::default();
         let mut read = |part| Some(shared.bytes(&format!("{base}/{part}"))?.0);
         let members = read("members").and_then(|value| snapshot::decode_members(&value));
@@ -116,6 +120,7 @@ impl Pool {
             plan,
             store,
             vms,
+            open: verdict.open,
         })
     }
 
@@ -130,13 +135,6 @@ impl Pool {
 
     fn statuses(&self) -> impl Iterator<Item = &Status> {
         self.reports().map(|report| &report.status)
-    }
-
-    /// Returns how many VMs use another configuration than the one that is shown.
-    fn different_configurations(&self) -> usize {
-        let plan = self.plan.as_ref().map(|plan| plan.id);
-        let other = |report: &&Report| Some(report.plan) != plan;
-        self.reports().filter(other).count()
     }
 
     /// Returns what all VMs say of the endpoint in each slot. For all endpoints at once: an endpoint's part is found

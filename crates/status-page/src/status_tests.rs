@@ -1,4 +1,5 @@
 use super::*;
+use epp_core::findings::Finding;
 use epp_core::picker::status::{DecisionBasis, IndexFill, PlanSummary, PluginSummary};
 use epp_core::scheduling::Metrics;
 use epp_core::time::Timestamp;
@@ -118,9 +119,8 @@ fn the_page_shows_what_was_reported() {
     for shown in [
         "Updated 00:16:40 UTC. Refreshes every 2 s.",
         "Pool a&lt;b&gt;",
-        "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td class=\"in-flight\">5</td><td>640</td><td class=\"\">no</td><td>12</td>",
-        "<td class=\"bad\">no</td><td class=\"bad\">never scraped</td>",
-        "<td class=\"bad\">hung</td>",
+        "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td class=\"in-flight\">5</td><td>640</td><td>12</td>",
+        "<td class=\"picked bad\">no: unhealthy</td><td class=\"bad\">never scraped</td>",
         "10.0.0.1:80: 5",
         "&lt;b&gt;m&lt;/b&gt;",
         "f: 2",
@@ -133,18 +133,57 @@ fn the_page_shows_what_was_reported() {
     ] {
         assert!(text.contains(shown), "no {shown}: {text}");
     }
-    assert!(!text.contains("different configuration"));
 }
 
 #[test]
-fn a_worker_with_another_configuration_needs_attention() {
+fn the_verdict_comes_first_with_causes_and_remedies() {
     let mut memory = InProcess::default();
-    let other = Report {
-        plan: 8,
-        ..report()
+    pool(&mut memory, report());
+    let text = page(&mut memory, NOW);
+    assert!(
+        text.contains("<p class=\"verdict bad\">Not healthy: 1 broken.</p>"),
+        "nobody polls: {text}"
+    );
+
+    let mut polls = report();
+    polls.status.polls = true;
+    pool(&mut memory, polls);
+    let text = page(&mut memory, NOW);
+    assert!(text.contains("<p class=\"verdict\">Healthy.</p>"), "{text}");
+
+    let verdict = findings::Verdict {
+        open: vec![Condition::new(
+            Finding::EndpointsEjected,
+            "1 of 2 endpoints: <a>",
+        )],
     };
-    pool(&mut memory, other);
-    assert!(page(&mut memory, NOW).contains("1 of 1 workers is on a different configuration"));
+    let base = report::base("epp", "a<b>");
+    Shared::new(&mut memory, &mut Traffic::default()).put(
+        &format!("{base}/findings"),
+        &verdict,
+        None,
+    );
+    let text = page(&mut memory, NOW);
+    let listed = "<li><span class=\"bad\">degraded: Endpoints are ejected because requests failed there.</span> \
+        1 of 2 endpoints: &lt;a&gt;. Look at the model server's log;";
+    assert!(text.contains(listed), "{text}");
+    let place = |what: &str| text.find(what).unwrap();
+    assert!(
+        place("Not healthy: 1 degraded.") < place("Filter <code>"),
+        "{text}"
+    );
+}
+
+#[test]
+fn every_column_says_what_it_means() {
+    let mut memory = InProcess::default();
+    pool(&mut memory, report());
+    let text = page(&mut memory, NOW);
+    assert_eq!(
+        text.matches("<abbr title=\"").count(),
+        text.matches("<dt>").count()
+    );
+    assert!(text.matches("<dt>").count() > 40, "{text}");
 }
 
 #[test]

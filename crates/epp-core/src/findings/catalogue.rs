@@ -1,5 +1,7 @@
 //! The catalogue: what may be wrong, and what to do about it.
 
+use serde::{Deserialize, Serialize};
+
 /// How bad a finding is, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -37,7 +39,8 @@ struct Entry {
 macro_rules! catalogue {
     ($($finding:ident = $id:literal $severity:ident: $cause:literal, $remedy:literal;)+) => {
         /// Something that an operator should know of a pool.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(into = "u8", try_from = "u8")]
         pub enum Finding {
             $(#[doc = $cause] $finding,)+
         }
@@ -127,6 +130,22 @@ catalogue! {
     DryRun = "dry-run" Note:
         "Decisions are made and counted, and Envoy's own load balancing routes.",
         "Remove `dryRun` from envoy-proxy to route by the decisions.";
+}
+
+/// Its place in the catalogue, in which the pickers of one module exchange it.
+impl From<Finding> for u8 {
+    fn from(finding: Finding) -> Self {
+        finding as Self
+    }
+}
+
+impl TryFrom<u8> for Finding {
+    type Error = &'static str;
+
+    fn try_from(place: u8) -> Result<Self, Self::Error> {
+        let entry = ENTRIES.get(usize::from(place));
+        entry.map(|entry| entry.finding).ok_or("an unknown finding")
+    }
 }
 
 impl Finding {

@@ -13,6 +13,8 @@ mod event_log;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::catalogue::{Finding, Severity};
 pub use self::event_log::{EventLog, Level, Subject};
 
@@ -30,7 +32,7 @@ const CLOSES_AFTER: Duration = Duration::from_secs(5);
 const MAX_DETAIL_BYTES: usize = 200;
 
 /// A condition that is met: its finding, and the particulars, such as names and numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// The finding that it opens.
     pub finding: Finding,

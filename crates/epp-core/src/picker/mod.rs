@@ -27,6 +27,7 @@ mod fetches;
 mod fixture;
 mod gauges;
 mod head;
+mod history;
 mod hold;
 mod ids;
 mod learnt;
@@ -62,11 +63,13 @@ pub use self::memory::{Account, Memory};
 pub use self::recovery::Recovery;
 pub use self::reply::LocalReply;
 pub use self::upstream::{ResponseOrigin, Upstream};
+pub use self::verdict::HIGH_MEMORY;
 
 use self::dispatcher::Dispatcher;
 use self::exchange::Exchanges;
 use self::fetches::Fetches;
 use self::gauges::Gauges;
+use self::history::History;
 use self::peers::Sharing;
 use self::verdict::Verdict;
 use crate::body::BodyView;
@@ -113,6 +116,7 @@ pub struct Picker {
     gauges: Gauges,
     sharing: Sharing,
     verdict: Verdict,
+    history: History,
     /// The host's report on itself.
     host: HostState,
     /// Whether this picker has served a request.
@@ -136,6 +140,7 @@ impl Picker {
             gauges: Gauges::default(),
             sharing: Sharing::default(),
             verdict: Verdict::default(),
+            history: History::default(),
             host: HostState::default(),
             serves: false,
         }
@@ -171,6 +176,7 @@ impl Picker {
             dispatcher.prefixes.begin(plan);
             self.stop_reading_all();
         }
+        self.log_changes(&before);
     }
 
     /// Reads no request further, since the prefix indexes were replaced. Those that are held are decided when more of

@@ -5,11 +5,12 @@ use super::admission::Admission;
 use super::bindings::state_of;
 use super::dispatcher::Dispatcher;
 use super::status::{PlanSummary, Status};
-use super::view::summary;
+use super::view::{digest, summary};
 use super::Picker;
 use crate::endpoints::monitor::Revisions;
 use crate::endpoints::outlier::OutlierDetector;
-use crate::endpoints::store::{Condition, EndpointStore, Member};
+use crate::endpoints::store::{self, EndpointStore, Member};
+use crate::findings::Condition;
 use crate::prefix::key::Secret;
 use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
@@ -97,7 +98,7 @@ impl PeerView<'_> {
     }
 
     /// Takes over what another picker read on the endpoints' pages.
-    pub fn adopt_metrics(&mut self, pages: Vec<(Slot, Condition, Metrics)>) {
+    pub fn adopt_metrics(&mut self, pages: Vec<(Slot, store::Condition, Metrics)>) {
         let endpoints = &mut self.0.dispatcher.endpoints;
         for slot in endpoints.monitor.store.adopt_metrics(pages) {
             endpoints.mark_scraped(slot);
@@ -295,6 +296,30 @@ impl PeerView<'_> {
     }
 }
 
+/// Findings.
+impl PeerView<'_> {
+    /// Returns the conditions that only this picker knows to be met, for the one that polls.
+    pub fn own_conditions(&self) -> &[Condition] {
+        &self.0.verdict.own
+    }
+
+    /// Says which conditions the other pickers know to be met.
+    pub fn set_peer_conditions(&mut self, conditions: Vec<Condition>) {
+        self.0.verdict.peers = conditions;
+    }
+
+    /// Returns the open findings, the worst first, and a number that changes with them.
+    pub fn open_findings(&self) -> (u64, impl Iterator<Item = &Condition>) {
+        let findings = &self.0.verdict.findings;
+        (findings.revision(), findings.open())
+    }
+
+    /// Takes over the findings that another picker had opened until now.
+    pub fn adopt_findings(&mut self, open: Vec<Condition>) {
+        self.0.adopt_findings(open);
+    }
+}
+
 /// The report for the status page.
 impl PeerView<'_> {
     /// Returns the status. From now on decisions are recorded for the next one.
@@ -305,6 +330,11 @@ impl PeerView<'_> {
     /// Stops recording decisions until the status is requested again, and drops those recorded.
     pub fn stop_recording(&mut self) {
         self.0.stop_recording();
+    }
+
+    /// Returns a digest of the plan in force, which changes with anything in it.
+    pub fn plan_digest(&self) -> u64 {
+        digest(self.0.plan())
     }
 
     /// Returns a summary of the plan in force.

@@ -23,7 +23,7 @@ const RECENT: Duration = Duration::from_secs(30);
 
 /// Memory of a VM above which it is a finding. A VM has some tens of megabytes with the default bounds; V8 ends it at
 /// 4 GiB, and a container has less for all its workers.
-const HIGH_MEMORY: u64 = 512 << 20;
+pub const HIGH_MEMORY: u64 = 512 << 20;
 
 /// Endpoints that a detail names.
 const MAX_NAMED: usize = 3;
@@ -39,6 +39,28 @@ pub struct Verdict {
     pub peers: Vec<Condition>,
     refused: Recent,
     unrouted: Recent,
+}
+
+impl Verdict {
+    /// Returns what this picker and its peers know, each finding once.
+    fn together(&self) -> Vec<Condition> {
+        let mut all: Vec<(Condition, usize)> = Vec::new();
+        for condition in self.own.iter().chain(&self.peers) {
+            let mut known = all.iter_mut();
+            match known.find(|(known, _)| known.finding == condition.finding) {
+                Some((_, count)) => *count += 1,
+                None => all.push((condition.clone(), 1)),
+            }
+        }
+        let conditions = all.into_iter().map(|(condition, count)| match count {
+            1 => condition,
+            _ => {
+                let detail = format!("{count} workers, one of them: {}", condition.detail);
+                Condition::new(condition.finding, &detail)
+            }
+        });
+        conditions.collect()
+    }
 }
 
 /// A count, and whether it has grown lately.
@@ -117,12 +139,25 @@ impl Picker {
         if !self.dispatcher.endpoints.monitor.polls() {
             return;
         }
+        self.log_endpoints();
         let mut met = self.pool_conditions();
-        met.extend_from_slice(&self.verdict.own);
-        met.extend_from_slice(&self.verdict.peers);
+        met.append(&mut self.verdict.together());
         for transition in self.verdict.findings.update(met, now) {
             self.report(&transition);
         }
+    }
+
+    /// Takes over the findings that another picker had opened until now: they are known to the log, and the metric may
+    /// have to be reset.
+    pub(super) fn adopt_findings(&mut self, open: Vec<Condition>) {
+        let dispatcher = &mut self.dispatcher;
+        for condition in &open {
+            let metrics = &mut dispatcher.statistics.registry;
+            metrics.set(FINDINGS, Found(condition.finding), 1);
+        }
+        let now = dispatcher.clock.now();
+        self.verdict.findings.adopt(open, now);
+        self.log_polling();
     }
 
     /// Reports that a finding was opened or closed.

@@ -4,6 +4,7 @@
 //! between two reports, whatever the load: a hundred a second. Of the prompt only its length is kept.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use super::dispatcher::Dispatcher;
@@ -14,6 +15,8 @@ use super::Picker;
 use crate::config::{Instance, Plan};
 use crate::scheduling::{ScheduleError, Slot};
 use crate::time::whole_millis;
+
+use xxhash_rust::xxh64::xxh64;
 
 /// Decisions that the page shows.
 const MAX_DECISIONS: usize = 50;
@@ -210,6 +213,19 @@ pub(super) fn summary(plan: &Plan) -> PlanSummary {
         plugins: parts,
         approximations: plan.approximations.clone(),
     }
+}
+
+/// Returns a digest of a plan, which changes with anything in it.
+pub(super) fn digest(plan: &Plan) -> u64 {
+    let mut text = plan.summary();
+    for plugin in &plan.instances {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n{} {}", plugin.name, plugin.kind);
+        for (name, value) in &plugin.parameters {
+            let _ = write!(text, " {name}: {value}");
+        }
+    }
+    xxh64(text.as_bytes(), 0)
 }
 
 fn plugin_summary(profile: &str, plugin: &Instance, weight: Option<f64>) -> PluginSummary {
