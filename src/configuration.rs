@@ -1,8 +1,14 @@
 //! The configuration of a root context.
 
 use super::abi::{self, Buffer};
+use epp_core::config::value::Problem;
 use epp_core::config::{self, Plan};
+use epp_core::metrics::definitions::BUILD_INFO;
+use epp_core::metrics::labels::Build;
 use tested_envoys::{Version, TESTED, TESTED_TEXT};
+
+/// Problems of a document that are logged.
+const MAX_PROBLEMS: usize = 20;
 
 /// Returns the plan in the configuration of the current root context; `None` if it is not valid, which is
 /// logged.
@@ -12,25 +18,49 @@ pub fn plan() -> Option<Plan> {
     let loaded = match config::load_bytes(&text) {
         Ok(loaded) => loaded,
         Err(rejected) => {
-            for problem in &rejected.errors {
+            let (logged, more) = bounded(&rejected.errors);
+            for problem in logged {
                 log::error!("invalid EndpointPickerConfig: {problem}");
             }
+            log::error!("EndpointPickerConfig refused, {more} more errors: the one that is in force stays so");
             return None;
         }
     };
-    for problem in &loaded.warnings {
+    let (logged, more) = bounded(&loaded.warnings);
+    for problem in logged {
         log::warn!("EndpointPickerConfig: {problem}");
     }
-    let build = super::build::stamp();
-    log::info!(
-        "EndpointPickerConfig in force: {}; epp-wasm {} (commit {}, digest {}), {}",
-        loaded.plan.summary(),
-        build.version(),
-        build.commit(),
-        build.digest(),
-        host_version()
-    );
+    if more > 0 {
+        log::warn!("EndpointPickerConfig: {more} more warnings; eppctl check lists all");
+    }
+    introduce(&loaded.plan);
     Some(loaded.plan)
+}
+
+/// Returns the problems to log, and how many there are beyond them: each VM logs them.
+fn bounded(problems: &[Problem]) -> (&[Problem], usize) {
+    let (logged, more) = problems.split_at(problems.len().min(MAX_PROBLEMS));
+    (logged, more.len())
+}
+
+/// Says which plan is in force, which build of the module this is, and which Envoy runs it, in the log and as a metric.
+fn introduce(plan: &Plan) {
+    let (build, envoy) = (super::build::stamp(), envoy_version());
+    let (version, commit, digest) = (build.version(), build.commit(), build.digest());
+    log::info!(
+        "EndpointPickerConfig in force: {}; epp-wasm {version} (commit {commit}, digest {digest}), {}",
+        plan.summary(),
+        host_version(envoy)
+    );
+    let number = envoy.map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"));
+    let labels = Build {
+        version,
+        commit,
+        digest,
+        envoy: number.as_deref().unwrap_or("unknown"),
+        tested: envoy.is_some_and(|version| TESTED.contains(&version)),
+    };
+    super::host::set(BUILD_INFO, labels, 1);
 }
 
 /// Returns the version of the Envoy that runs the module, if it is known.
@@ -50,8 +80,8 @@ pub fn untested_version() -> Option<Version> {
 }
 
 /// Returns the version of Envoy as text, and which ones were tested if it is not among them.
-fn host_version() -> String {
-    let Some(version) = envoy_version() else {
+fn host_version(version: Option<Version>) -> String {
+    let Some(version) = version else {
         return "a host of unknown version".to_owned();
     };
     let (major, minor, patch) = version;

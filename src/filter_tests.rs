@@ -376,10 +376,7 @@ fn the_first_log_line_says_if_the_host_is_not_a_tested_version() {
         host(|host| host.properties.insert(name, message));
         assert!(Vm::default().configure(ROOT));
         let line = host(|host| host.log.pop().unwrap());
-        line.rsplit_once("endpoint are rejected; ")
-            .unwrap()
-            .1
-            .to_owned()
+        line.rsplit_once("), ").unwrap().1.to_owned()
     };
     assert_eq!(said(&[8, 1, 16, 38, 24, 2]), "Envoy 1.38.2");
     assert_eq!(said(&[8, 1, 16, 40]), "Envoy 1.40.0");

@@ -2,8 +2,8 @@
 
 use super::abi::{self, MetricKind, Status};
 use epp_core::findings::Level;
-use epp_core::metrics::definitions::Counter;
-use epp_core::metrics::labels::NoLabels;
+use epp_core::metrics::definitions::{Counter, Gauge};
+use epp_core::metrics::labels::{Labels, NoLabels};
 use epp_core::metrics::{self, MetricId, MetricUpdate};
 use epp_sync::Store;
 
@@ -69,6 +69,14 @@ impl Statistics {
 pub fn count(counter: Counter<NoLabels>) {
     if let Ok(number) = abi::define_metric(MetricKind::Counter, counter.name()) {
         let _: Result<(), Status> = abi::increment_metric(number, 1);
+    }
+}
+
+/// Sets a gauge that belongs to no picker.
+pub fn set<L: Labels>(gauge: Gauge<L>, labels: L, value: u64) {
+    let name = metrics::without_pool(&gauge, labels);
+    if let Ok(number) = abi::define_metric(MetricKind::Gauge, &name) {
+        let _: Result<(), Status> = abi::record_metric(number, value);
     }
 }
 

@@ -147,6 +147,7 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
 
     let mut polls = report();
     polls.status.polls = true;
+    let mut memory = InProcess::default();
     pool(&mut memory, polls);
     let text = page(&mut memory, NOW);
     assert!(text.contains("<p class=\"verdict\">Healthy.</p>"), "{text}");

@@ -45,7 +45,7 @@ pub mod definitions;
 pub mod labels;
 mod registry;
 
-pub use self::registry::{CounterHandle, HistogramHandle, Registry, MAX_SERIES};
+pub use self::registry::{without_pool, CounterHandle, HistogramHandle, Registry, MAX_SERIES};
 
 /// Identifies a metric with its labels among those of one [`Registry`]. The numbers are small: a host can keep
 /// its data on them in a list.

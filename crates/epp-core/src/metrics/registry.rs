@@ -236,11 +236,7 @@ impl Registry {
     /// Writes labels where they are looked up.
     fn write_labels<L: Labels>(&mut self, labels: L) {
         self.labels.clear();
-        for (name, value) in L::NAMES.iter().zip(labels.values()) {
-            if let Some(value) = value {
-                push_label(&mut self.labels, name, value);
-            }
-        }
+        push_labels(&mut self.labels, labels);
     }
 
     /// Returns where a metric with the labels that were written last is, if there is one. Where there may be no
@@ -351,6 +347,22 @@ impl Registry {
         let histogram = self.histograms.get_mut(handle.0)?;
         *histogram.counters.get_mut(place)? = Some(counter);
         Some(counter)
+    }
+}
+
+/// Returns the name of a gauge that belongs to no pool, with its labels.
+pub fn without_pool<L: Labels>(gauge: &Gauge<L>, labels: L) -> String {
+    let mut name = gauge.name().to_owned();
+    push_labels(&mut name, labels);
+    name
+}
+
+/// Appends labels.
+fn push_labels<L: Labels>(text: &mut String, labels: L) {
+    for (name, value) in L::NAMES.iter().zip(labels.values()) {
+        if let Some(value) = value {
+            push_label(text, name, value);
+        }
     }
 }
 
