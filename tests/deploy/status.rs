@@ -151,10 +151,10 @@ fn check_endpoints(page: &str, addresses: &[String]) {
     for row in &endpoints {
         // On a busy machine a poll may fail, and the one before still counts.
         assert!(row[1] == "yes" && row[2].starts_with("fresh"), "{row:?}");
-        assert_eq!((row[4].as_str(), row[10].as_str()), ("0", "no"), "{row:?}");
+        assert_eq!(row[4], "0", "{row:?}");
         assert!(row[3].ends_with(" ms") && row[6].ends_with(" %"), "{row:?}");
     }
-    assert!(sum(&endpoints, 11) > 3, "{endpoints:?}");
+    assert!(sum(&endpoints, 10) > 3, "{endpoints:?}");
 }
 
 /// One polls, and one has served; none has rejected a request.
@@ -171,7 +171,7 @@ fn check_workers(page: &str) {
     assert!(totals.len() == 2 && sum(&totals, 1) > 3, "{totals:?}");
     assert_eq!((sum(&totals, 3), sum(&totals, 4)), (0, 0), "{totals:?}");
     // The requests that came before the endpoints were discovered are not a problem.
-    assert!(page.contains("Nothing needs attention."), "{page}");
+    assert!(page.contains("Healthy"), "{page}");
 }
 
 /// Nothing is wider than the window, in which the tables would have to be scrolled. The page itself runs no
