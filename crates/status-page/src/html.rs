@@ -235,6 +235,7 @@ fn endpoint_of(
         tokens,
         picks,
         ejected,
+        poll_error,
     } = totals;
     html! {
         tr {
@@ -246,7 +247,7 @@ fn endpoint_of(
                     (true, None) => "yes",
                 }
             }
-            td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" } }
+            td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
             td { @if let Some(scraped) = scraped { (now.saturating_sub(scraped.as_millis())) " ms" } @else { "–" } }
             td { (whole(metrics.waiting)) }
             td { (whole(metrics.running)) }

@@ -62,6 +62,8 @@ struct Totals<'a> {
     picks: i64,
     /// Why it is ejected, if it is.
     ejected: Option<&'a str>,
+    /// Why its last metrics page could not be read, if it could not.
+    poll_error: Option<&'a str>,
 }
 
 /// A decision, its VM's worker slot, and what it refers to.
@@ -152,6 +154,11 @@ impl Pool {
             for (slot, picks) in &status.picks {
                 if let Some(totals) = all.get_mut(*slot as usize) {
                     totals.picks = totals.picks.saturating_add(*picks);
+                }
+            }
+            for (slot, reason) in &status.poll_errors {
+                if let Some(totals) = all.get_mut(*slot as usize) {
+                    totals.poll_error.get_or_insert(reason);
                 }
             }
             for (slot, reason) in &status.ejected {
