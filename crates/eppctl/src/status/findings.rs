@@ -70,17 +70,42 @@ fn place(
     hosts: Option<&Hosts>,
     pool: &str,
 ) -> Option<String> {
+    let counts = |family, label| {
+        let counts = statistics.by(family, pool, label).into_iter();
+        counts
+            .map(|(name, count)| format!("{name} ({count})"))
+            .collect()
+    };
     let places = match finding {
         Finding::EndpointsEjected | Finding::EndpointHung => ejected(statistics, pool),
         Finding::EndpointsUnhealthy => hosts?.unhealthy(pool),
+        Finding::RequestsLeftAlone => counts(definitions::LEFT_ALONE.name(), "route_cluster"),
+        Finding::RequestsRefused => counts(definitions::REQUEST_ERRORS.name(), "error_code"),
+        Finding::RequestsUnrouted => counts(definitions::FALLBACKS.name(), "error_code"),
         Finding::MetricsStale | Finding::OwnCounts | Finding::PollsFail => {
             let endpoints = freshness(statistics, hosts, pool).into_iter();
             let endpoints = endpoints.filter(|(_, freshness)| *freshness < 2.0);
-            endpoints.map(|(address, _)| address).collect()
+            endpoints
+                .map(|(address, _)| with_poll_errors(statistics, pool, &address))
+                .collect()
         }
         _ => Vec::new(),
     };
     few(&places)
+}
+
+/// Returns an endpoint with the reasons for which its polls have failed since Envoy started, if any have.
+fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> String {
+    let errors = statistics.of_pool(definitions::SCRAPE_ERRORS.name(), pool);
+    let own =
+        errors.filter(|series| series.label("endpoint_name") == address && series.value() > 0.0);
+    let reasons: Vec<String> = own
+        .map(|series| format!("{} {}", series.label("reason"), series.value()))
+        .collect();
+    match reasons.is_empty() {
+        true => address.to_owned(),
+        false => format!("{address} ({})", reasons.join(", ")),
+    }
 }
 
 /// Returns the first of several places, and the number of the others.
@@ -104,10 +129,14 @@ fn few(places: &[String]) -> Option<String> {
 /// Where the filter has noticed the fault itself, its finding gets the place.
 pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) {
     for fault in linted.iter().flat_map(|linted| &linted.findings) {
-        let place = Some(fault.place());
-        let same = |known: &&mut StatusFinding| known.id == fault.rule && known.place.is_none();
+        let place = fault.place();
+        let causes = causes(fault.rule);
+        let same = |known: &&mut StatusFinding| causes.iter().any(|cause| cause.id() == known.id);
         if let Some(known) = findings.iter_mut().find(same) {
-            known.place = place;
+            known.place = Some(match &known.place {
+                Some(more) => format!("{place}; {more}"),
+                None => format!("{place}: {}", fault.found),
+            });
             continue;
         }
         // The filter knows the version, too.
@@ -126,10 +155,26 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
             severity,
             id: fault.rule.to_owned(),
             pool: None,
-            place,
+            place: Some(place),
             cause: format!("{}: {}.", fault.found, fault.why),
             remedy: format!("{}.", fault.fix),
         });
+    }
+}
+
+/// Returns the filter's own findings that a fault in its configuration leads to.
+fn causes(rule: &str) -> &'static [Finding] {
+    match rule {
+        "callout-clusters" => &[
+            Finding::ClusterUnknown,
+            Finding::MetricsClusterUnknown,
+            Finding::AdminUnreachable,
+        ],
+        "admin-cluster" => &[Finding::AdminNotEnvoy, Finding::AdminUnreachable],
+        "body-unread" => &[Finding::BodiesUnread],
+        "no-override-host" => &[Finding::NoOverrideHost],
+        "unrouted" => &[Finding::RequestsLeftAlone],
+        _ => &[],
     }
 }
 

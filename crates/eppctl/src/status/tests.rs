@@ -178,7 +178,29 @@ fn endpoints_that_are_not_well_are_named() {
         "10.0.0.2:8000 (failed_active_hc)"
     );
     // The third has left: no cluster has it.
-    assert_eq!(places["metrics-stale"], "10.0.0.1:8000");
+    assert_eq!(places["metrics-stale"], "10.0.0.1:8000 (timeout 3)");
+}
+
+#[test]
+fn a_fault_in_the_configuration_is_the_place_of_what_it_leads_to() {
+    let mut pages = pages();
+    pages.dump = Some(dump("vm_id: epp").replace("name: pool,", "name: other,"));
+    pages.statistics =
+        format!("{STATISTICS}epp_wasm_finding{{pool=\"pool\",finding=\"cluster-unknown\"}} 1\n");
+    let unknown = report(&pages);
+    assert_eq!(ids(&unknown), ["cluster-unknown"]);
+    let place = unknown.findings[0].place.as_deref().unwrap();
+    assert!(
+        place.starts_with("/config_dump:1:configs[1]")
+            && place.ends_with(": cluster pool does not exist"),
+        "{place}"
+    );
+    pages.dump = None;
+    pages.statistics = format!(
+        "{STATISTICS}epp_wasm_finding{{pool=\"pool\",finding=\"requests-left-alone\"}} 1\nepp_wasm_left_alone_total{{pool=\"pool\",route_cluster=\"other\"}} 7\n"
+    );
+    let left = report(&pages);
+    assert_eq!(left.findings[0].place.as_deref(), Some("other (7)"));
 }
 
 #[test]
